@@ -1,0 +1,1 @@
+//! The command rbuild: buildctl-compatible commands and progress display.

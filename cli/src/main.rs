@@ -1,0 +1,3 @@
+//! The command rbuild: buildctl-compatible commands and progress display.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Speaks to a daemon: solve, watch, serve a session.

@@ -1,0 +1,1 @@
+//! The gRPC surface, one file per service.

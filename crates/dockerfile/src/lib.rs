@@ -1,0 +1,1 @@
+//! Dockerfile text to LLB, with no I/O.

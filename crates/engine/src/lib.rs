@@ -1,0 +1,1 @@
+//! One solve, start to finish.

@@ -1,0 +1,1 @@
+//! From a solve request to a definition.

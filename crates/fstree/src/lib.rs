@@ -1,0 +1,1 @@
+//! Trees of files under a root one cannot leave.

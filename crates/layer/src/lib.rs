@@ -1,0 +1,1 @@
+//! Trees to layer blobs and back.

@@ -1,0 +1,1 @@
+//! A build definition, decoded, checked, and addressed.

@@ -1,0 +1,1 @@
+//! Content identities and OCI documents, byte-exact.

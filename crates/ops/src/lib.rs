@@ -1,0 +1,1 @@
+//! What each op does and what its cache map is.

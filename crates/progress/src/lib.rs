@@ -1,0 +1,1 @@
+//! What the user is told about vertices, in order, with backpressure.

@@ -1,0 +1,1 @@
+//! Which edge to compute next, and whether it is cached.

@@ -1,0 +1,1 @@
+//! The state directory: what is kept, what protects it, what may go.

@@ -1,0 +1,1 @@
+//! Every syscall and every unsafe, behind owned descriptors.

@@ -1,0 +1,1 @@
+//! How work is spawned, shared, paused and stopped.

@@ -1,0 +1,1 @@
+//! The process rbuildd: settings, sockets, signals, phases, wiring.

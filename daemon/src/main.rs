@@ -1,0 +1,3 @@
+//! The process rbuildd: settings, sockets, signals, phases, wiring.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Generated messages and services of the BuildKit wire, and nothing else.
