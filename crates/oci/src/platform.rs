@@ -1,0 +1,301 @@
+//! Platforms: names, normal form and which images run where.
+//!
+//! The rules are those of containerd's `platforms` package, which every client uses: names are lower-cased and
+//! aliases resolved (`x86_64` → `amd64`, `aarch64` → `arm64`, `armhf` → `arm/v7`), and a host also runs what its
+//! architecture contains (amd64 runs 386, arm/v7 runs arm/v6, arm64 runs arm).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::json::null_as_default;
+
+/// An operating system on an architecture.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Platform {
+    /// `amd64`, `arm64`, …
+    #[serde(default)]
+    pub architecture: String,
+    /// `linux`, …
+    #[serde(default)]
+    pub os: String,
+    /// Windows' build number.
+    #[serde(rename = "os.version", default, skip_serializing_if = "String::is_empty")]
+    pub os_version: String,
+    /// Windows' features.
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    pub os_features: Vec<String>,
+    /// `v7`, `v8`, …
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+}
+
+/// Why a text is no platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlatformError {
+    /// A component has characters that no platform has.
+    #[error("{text:?} is an invalid component of {whole:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument")]
+    Component {
+        /// The component.
+        text: String,
+        /// The whole text.
+        whole: String,
+    },
+    /// The one word given is neither an operating system nor an architecture.
+    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
+    Unknown(String),
+    /// There are more than three components.
+    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
+    Shape(String),
+    /// A wildcard stands where one platform is needed.
+    #[error("{0:?}: wildcards not yet supported: not implemented")]
+    Wildcard(String),
+}
+
+const KNOWN_OS: &[&str] = &[
+    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd", "openbsd",
+    "plan9", "solaris", "windows", "zos",
+];
+const KNOWN_ARCH: &[&str] = &[
+    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle", "mips64",
+    "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm",
+];
+
+impl Platform {
+    /// Makes a platform from its parts as they are.
+    pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
+        Self { architecture: architecture.into(), os: os.into(), variant: variant.into(), ..Self::default() }
+    }
+
+    /// Returns the platform this program was built for, in normal form.
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86" => "386",
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "loongarch64" => "loong64",
+            "powerpc64" => "ppc64le",
+            other => other,
+        };
+        Self::new("linux", architecture, "").normalize()
+    }
+
+    /// Parses `os/arch/variant`, `os/arch`, `os` or `arch`, filling what is missing from the host.
+    pub fn parse(text: &str) -> Result<Self, PlatformError> {
+        if text.contains('*') {
+            return Err(PlatformError::Wildcard(text.into()));
+        }
+        let (core, os_version) = match (text.find('('), text.find(')')) {
+            (Some(open), Some(close)) if open < close => {
+                let mut core = String::new();
+                core.push_str(text.get(..open).unwrap_or_default());
+                core.push_str(text.get(close + 1..).unwrap_or_default());
+                (core, text.get(open + 1..close).unwrap_or_default().to_owned())
+            }
+            _ => (text.to_owned(), String::new()),
+        };
+        let parts: Vec<&str> = core.split('/').collect();
+        for part in &parts {
+            if part.is_empty() || !part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
+                return Err(PlatformError::Component { text: (*part).into(), whole: text.into() });
+            }
+        }
+        let host = Self::host();
+        let mut platform = match parts.as_slice() {
+            [one] => {
+                let os = normal_os(one);
+                if KNOWN_OS.contains(&os.as_str()) {
+                    Self { os, architecture: host.architecture.clone(), variant: host.variant.clone(), ..Self::default() }
+                } else {
+                    let (architecture, variant) = normal_arch(one, "");
+                    if !KNOWN_ARCH.contains(&architecture.as_str()) {
+                        return Err(PlatformError::Unknown((*one).into()));
+                    }
+                    let variant = if architecture == "arm" && variant == "v7" { String::new() } else { variant };
+                    Self { os: "linux".into(), architecture, variant, ..Self::default() }
+                }
+            }
+            [os, arch] => {
+                let (architecture, variant) = normal_arch(arch, "");
+                let variant = if architecture == "arm" && variant == "v7" { String::new() } else { variant };
+                Self { os: normal_os(os), architecture, variant, ..Self::default() }
+            }
+            [os, arch, variant] => {
+                let (architecture, variant) = normal_arch(arch, variant);
+                let variant = if architecture == "arm64" && variant.is_empty() { "v8".into() } else { variant };
+                Self { os: normal_os(os), architecture, variant, ..Self::default() }
+            }
+            _ => return Err(PlatformError::Shape(text.into())),
+        };
+        platform.os_version = os_version;
+        Ok(platform)
+    }
+
+    /// Returns the normal form: aliases resolved, default variants dropped or added as containerd does.
+    #[must_use]
+    pub fn normalize(&self) -> Self {
+        let (architecture, variant) = normal_arch(&self.architecture, &self.variant);
+        Self { os: normal_os(&self.os), architecture, variant, ..self.clone() }
+    }
+
+    /// Returns `os/arch[/variant]`, without version and features.
+    pub fn format(&self) -> String {
+        if self.os.is_empty() {
+            return "unknown".into();
+        }
+        let mut text = format!("{}/{}", self.os, self.architecture);
+        if !self.variant.is_empty() {
+            text.push('/');
+            text.push_str(&self.variant);
+        }
+        text
+    }
+
+    /// Returns the platforms that run on this one, best first, itself included.
+    pub fn runs(&self) -> Vec<Self> {
+        vector(&self.normalize())
+    }
+
+    /// Returns the matcher for images that run on this platform.
+    pub fn matcher(&self) -> PlatformMatcher {
+        PlatformMatcher { ordered: self.runs() }
+    }
+
+    fn is_same_as(&self, other: &Self) -> bool {
+        let other = other.normalize();
+        let own = self.normalize();
+        own.os == other.os && own.architecture == other.architecture && own.variant == other.variant
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.format())
+    }
+}
+
+/// Chooses among platforms: which run on the wanted one, and which of them is best.
+#[derive(Debug, Clone)]
+pub struct PlatformMatcher {
+    ordered: Vec<Platform>,
+}
+
+impl PlatformMatcher {
+    /// Returns how well `candidate` fits, 0 best, or nothing if it does not run.
+    pub fn rank(&self, candidate: &Platform) -> Option<usize> {
+        self.ordered.iter().position(|p| p.is_same_as(candidate))
+    }
+
+    /// Returns whether `candidate` runs on the wanted platform.
+    pub fn matches(&self, candidate: &Platform) -> bool {
+        self.rank(candidate).is_some()
+    }
+}
+
+fn normal_os(os: &str) -> String {
+    match os.to_ascii_lowercase().as_str() {
+        "" => "linux".into(),
+        "macos" => "darwin".into(),
+        other => other.into(),
+    }
+}
+
+fn normal_arch(arch: &str, variant: &str) -> (String, String) {
+    let arch = arch.to_ascii_lowercase();
+    let variant = variant.to_ascii_lowercase();
+    let (a, v) = match (arch.as_str(), variant.as_str()) {
+        ("i386", _) => ("386", ""),
+        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+        ("x86_64" | "x86-64", v) => ("amd64", v),
+        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+        ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
+        ("aarch64", v) => ("arm64", v),
+        ("armhf", _) => ("arm", "v7"),
+        ("armel", _) => ("arm", "v6"),
+        ("arm", "" | "7") => ("arm", "v7"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "6") => ("arm", "v6"),
+        ("arm", "8") => ("arm", "v8"),
+        (a, v) => (a, v),
+    };
+    (a.to_owned(), v.to_owned())
+}
+
+fn vector(platform: &Platform) -> Vec<Platform> {
+    let with = |architecture: &str, variant: String| Platform { architecture: architecture.into(), variant, ..platform.clone() };
+    let number = |text: &str| text.strip_prefix('v').unwrap_or(text).parse::<u32>().ok();
+    match platform.architecture.as_str() {
+        "amd64" => {
+            let mut all = vec![platform.clone()];
+            if let Some(version) = number(&platform.variant) {
+                all.extend((1..version).rev().map(|v| with("amd64", format!("v{v}"))));
+            }
+            all.push(with("386", String::new()));
+            all
+        }
+        "arm" => {
+            let mut all = vec![platform.clone()];
+            if let Some(version) = number(&platform.variant) {
+                all.extend((5..version).rev().map(|v| with("arm", format!("v{v}"))));
+            }
+            all
+        }
+        "arm64" => {
+            let variant = if platform.variant.is_empty() { "v8" } else { &platform.variant };
+            let (major, minor) = variant.strip_prefix('v').map_or((0, 0), |v| {
+                let (major, minor) = v.split_once('.').unwrap_or((v, "0"));
+                (major.parse().unwrap_or(0), minor.parse().unwrap_or(0))
+            });
+            let steps: Vec<(u32, u32)> = match (major, minor) {
+                (8, 0..=9) => (0..=minor).rev().map(|m| (8, m)).collect(),
+                (9, 0..=7) => {
+                    let eights: u32 = if minor <= 4 { minor + 5 } else { 9 };
+                    (0..=minor).rev().map(|m| (9, m)).chain((0..=eights).rev().map(|m| (8, m))).collect()
+                }
+                _ => Vec::new(),
+            };
+            let mut all: Vec<Platform> = steps
+                .into_iter()
+                .map(|(major, minor)| with("arm64", if minor == 0 { format!("v{major}") } else { format!("v{major}.{minor}") }))
+                .collect();
+            let arm = if major == 8 || major == 9 { "v8".to_owned() } else { variant.to_owned() };
+            all.extend(vector(&with("arm", arm)));
+            all
+        }
+        _ => vec![platform.clone()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platform_names_are_parsed_and_normalized() {
+        for (text, want) in [
+            ("linux/amd64", "linux/amd64"),
+            ("linux/x86_64", "linux/amd64"),
+            ("linux/arm64/v8", "linux/arm64/v8"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("linux/arm", "linux/arm"),
+            ("aarch64", "linux/arm64"),
+            ("windows/amd64", "windows/amd64"),
+        ] {
+            assert_eq!(Platform::parse(text).unwrap().format(), want, "{text}");
+        }
+        assert!(Platform::parse("a/b/c/d").is_err());
+        assert!(Platform::parse("no such").is_err());
+    }
+
+    #[test]
+    fn hosts_run_what_their_architecture_contains() {
+        let amd64 = Platform::parse("linux/amd64").unwrap().matcher();
+        assert_eq!(amd64.rank(&Platform::parse("linux/amd64").unwrap()), Some(0));
+        assert_eq!(amd64.rank(&Platform::parse("linux/386").unwrap()), Some(1));
+        assert!(!amd64.matches(&Platform::parse("linux/arm64").unwrap()));
+        let arm64 = Platform::parse("linux/arm64").unwrap().matcher();
+        assert_eq!(arm64.rank(&Platform::parse("linux/arm64/v8").unwrap()), Some(0));
+        assert!(arm64.matches(&Platform::parse("linux/arm/v6").unwrap()));
+    }
+}
