@@ -1,1 +1,16 @@
 //! Trees to layer blobs and back.
+//!
+//! [`create`] turns the changes of a snapshot into a layer in one streaming pass, [`apply`] turns a layer into the
+//! upper directory of a snapshot, and [`unpack_archive`] unpacks archives that `ADD` meets. Below them are our own
+//! [`tar`] reader and writer, whose bytes are those of Go's `archive/tar`, and [`compress`].
+
+mod apply;
+pub mod compress;
+mod create;
+pub mod tar;
+mod unpack;
+
+pub use apply::{Applied, ApplyError, ApplyOptions, Whiteouts, apply};
+pub use compress::{Compression, CompressionKind};
+pub use create::{CreateError, CreateOptions, LayerInfo, create, create_from_changes, write_tree};
+pub use unpack::{ArchiveUnpacker, UnpackOptions, unpack_archive};

@@ -1,0 +1,77 @@
+//! Unpacks a layer into a directory.
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use fstree::{PathError, Root};
+use oci::Digest;
+
+/// How a layer's whiteouts are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// As overlayfs marks: character devices 0/0 and opaque directories. For an upper directory.
+    Overlay,
+    /// By removing what they name. For a directory that holds the layers below as well.
+    Remove,
+}
+
+/// How to unpack a layer.
+#[derive(Clone, Debug)]
+pub struct ApplyOptions {
+    /// How whiteouts are carried out.
+    pub whiteouts: Whiteouts,
+    /// Roots of the layers below, topmost first: a directory the layer only implies gets their metadata.
+    pub parents: Vec<Root>,
+    /// Stop with an error when the unpacked files exceed this many bytes.
+    pub limit: Option<u64>,
+}
+
+/// What came out of a layer.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Digest of the uncompressed stream.
+    pub diff_id: Digest,
+    /// Length of the uncompressed stream.
+    pub uncompressed_size: u64,
+    /// Sum of the file sizes.
+    pub files_size: u64,
+    /// Number of entries.
+    pub entries: u64,
+}
+
+/// Why a layer was not unpacked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The stream is no valid tar.
+    #[error(transparent)]
+    Tar(#[from] crate::tar::TarError),
+    /// The stream cannot be decompressed.
+    #[error(transparent)]
+    Compress(#[from] crate::compress::CompressError),
+    /// Reading the stream failed.
+    #[error("cannot read layer: {0}")]
+    Read(#[from] io::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// An entry would do what no layer may.
+    #[error("invalid entry {}: {reason}", path.display())]
+    Entry {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The layer is larger than allowed.
+    #[error("layer is larger than {limit} bytes")]
+    TooLarge {
+        /// What was allowed.
+        limit: u64,
+    },
+}
+
+/// Unpacks a layer, compressed or not, into `root`, to the end of the stream. Blocks.
+pub fn apply(layer: &mut dyn Read, root: &Root, options: &ApplyOptions) -> Result<Applied, ApplyError> {
+    let _ = (layer, root, options);
+    todo!()
+}
