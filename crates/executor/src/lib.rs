@@ -1,1 +1,46 @@
 //! Runs one process in one container.
+//!
+//! [`Executor`] is the seam; [`launcher::Launcher`] is the implementation made for build steps and [`runtime::Runtime`] drives an OCI
+//! runtime binary the same way. Neither knows of vertices, refs or sessions: a [`ContainerSpec`] holds descriptors of mounts and words of
+//! the client, and the words are resolved inside the root filesystem only.
+//!
+//! # Invariants
+//! - A spec needs an [`Access`], which only an [`Entitlements`] value gives (P1).
+//! - The daemon forks nothing: containers are cloned by the launcher, a small process of one thread.
+//! - Dropping the future of a run or an exec kills its process and leaves no mount.
+
+mod access;
+mod cgroup;
+pub mod dns;
+mod error;
+pub mod hosts;
+mod io;
+pub mod launcher;
+pub mod runtime;
+pub mod seccomp;
+mod spec;
+mod stubs;
+pub mod user;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+pub use access::{Access, Denied, Entitlements, NetworkMode, SecurityMode, UnknownMode};
+pub use error::{ExecError, StartError};
+pub use io::{Control, Output, OutputSink, ProcessIo, Signal, WinSize};
+pub use spec::{ContainerId, ContainerSpec, InvalidId, Mount, MountSource, ProcessSpec, Resources, Ulimit};
+pub use spec::{ExitStatus, Usage};
+
+/// Runs processes in containers.
+#[async_trait]
+pub trait Executor: Send + Sync + std::fmt::Debug {
+    /// Runs the spec's process as the first of a new container, until it exits. `started` is told when it has been started.
+    ///
+    /// Cancel-safe: a dropped future kills the container. An exit with any code is `Ok`.
+    async fn run(&self, spec: ContainerSpec, io: ProcessIo, started: Option<oneshot::Sender<()>>) -> Result<ExitStatus, ExecError>;
+
+    /// Runs a further process in the container `id` of a running [`Executor::run`], waiting for it to start if need be.
+    ///
+    /// Empty `env` and `cwd` and an empty user are the container's own. Cancel-safe: a dropped future kills the process.
+    async fn exec(&self, id: &ContainerId, process: ProcessSpec, io: ProcessIo) -> Result<ExitStatus, ExecError>;
+}

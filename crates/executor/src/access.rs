@@ -1,0 +1,158 @@
+//! What a container may reach, and the one place where that is granted (P1, P12).
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Which network a step gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetworkMode {
+    /// What the worker is configured to give.
+    #[default]
+    Sandbox,
+    /// The host's.
+    Host,
+    /// Nothing but loopback.
+    None,
+}
+
+/// How a step is confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecurityMode {
+    /// Default capabilities, seccomp, masked paths.
+    #[default]
+    Sandbox,
+    /// All capabilities and no filter; needs the entitlement `security.insecure`.
+    Insecure,
+}
+
+/// A number from the wire that names no mode. It is an error, never a default (P12).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {what} mode {value}")]
+pub struct UnknownMode {
+    /// Which kind of mode.
+    pub what: &'static str,
+    /// The number received.
+    pub value: i32,
+}
+
+impl TryFrom<i32> for NetworkMode {
+    type Error = UnknownMode;
+
+    /// The numbers of `pb.NetMode`.
+    fn try_from(value: i32) -> Result<Self, UnknownMode> {
+        match value {
+            0 => Ok(Self::Sandbox),
+            1 => Ok(Self::Host),
+            2 => Ok(Self::None),
+            _ => Err(UnknownMode { what: "network", value }),
+        }
+    }
+}
+
+impl TryFrom<i32> for SecurityMode {
+    type Error = UnknownMode;
+
+    /// The numbers of `pb.SecurityMode`.
+    fn try_from(value: i32) -> Result<Self, UnknownMode> {
+        match value {
+            0 => Ok(Self::Sandbox),
+            1 => Ok(Self::Insecure),
+            _ => Err(UnknownMode { what: "security", value }),
+        }
+    }
+}
+
+/// What a build was granted: asked for by its client and allowed by the daemon's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Entitlements {
+    /// `network.host`
+    pub network_host: bool,
+    /// `security.insecure`
+    pub security_insecure: bool,
+}
+
+impl Entitlements {
+    /// Checks the modes a step wants against what its build was granted.
+    pub fn access(&self, network: NetworkMode, security: SecurityMode) -> Result<Access, Denied> {
+        if network == NetworkMode::Host && !self.network_host {
+            return Err(Denied { entitlement: "network.host" });
+        }
+        if security == SecurityMode::Insecure && !self.security_insecure {
+            return Err(Denied { entitlement: "security.insecure" });
+        }
+        Ok(Access { network, security })
+    }
+}
+
+/// A checked choice of modes. Only [`Entitlements::access`] makes one, so no spec exists that nobody checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    network: NetworkMode,
+    security: SecurityMode,
+}
+
+impl Access {
+    /// The default modes, which need no entitlement.
+    pub const SANDBOX: Self = Self { network: NetworkMode::Sandbox, security: SecurityMode::Sandbox };
+
+    /// The network mode.
+    pub fn network(&self) -> NetworkMode {
+        self.network
+    }
+
+    /// The security mode.
+    pub fn security(&self) -> SecurityMode {
+        self.security
+    }
+}
+
+/// A mode whose entitlement the build does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{entitlement} is not allowed")]
+pub struct Denied {
+    /// The entitlement's name.
+    pub entitlement: &'static str,
+}
+
+impl fmt::Display for NetworkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sandbox => "sandbox",
+            Self::Host => "host",
+            Self::None => "none",
+        })
+    }
+}
+
+impl FromStr for NetworkMode {
+    type Err = UnknownMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMode> {
+        match text {
+            "sandbox" | "default" | "" => Ok(Self::Sandbox),
+            "host" => Ok(Self::Host),
+            "none" => Ok(Self::None),
+            _ => Err(UnknownMode { what: "network", value: -1 }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_mode_number_is_an_error_and_a_missing_entitlement_denies() {
+        for value in [-1, 2, 3, i32::MAX] {
+            assert!(SecurityMode::try_from(value).is_err());
+        }
+        assert!(NetworkMode::try_from(3).is_err());
+        let nothing = Entitlements::default();
+        assert_eq!(nothing.access(NetworkMode::Host, SecurityMode::Sandbox).unwrap_err().to_string(), "network.host is not allowed");
+        assert_eq!(
+            nothing.access(NetworkMode::Sandbox, SecurityMode::Insecure).unwrap_err().to_string(),
+            "security.insecure is not allowed"
+        );
+        assert_eq!(nothing.access(NetworkMode::Sandbox, SecurityMode::Sandbox), Ok(Access::SANDBOX));
+    }
+}

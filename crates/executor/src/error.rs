@@ -1,0 +1,169 @@
+//! Why a process could not be run.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::user::LookupError;
+
+/// Why there is no exit status.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// The container could not be set up or the program not started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The user or group is not known in the root filesystem.
+    #[error(transparent)]
+    User(#[from] LookupError),
+    /// No such container runs.
+    #[error("container {id} not found")]
+    NotFound {
+        /// The container asked for.
+        id: String,
+    },
+    /// The container ended before the process could be started in it.
+    #[error("container {id} has stopped")]
+    Stopped {
+        /// The container asked for.
+        id: String,
+    },
+    /// There is one of this name already.
+    #[error("container {id} already exists")]
+    Exists {
+        /// The name.
+        id: String,
+    },
+    /// A word of the spec makes no sense.
+    #[error("invalid {what}: {value:?}")]
+    Invalid {
+        /// Which word.
+        what: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A configured nameserver is not an address.
+    #[error("bad nameserver address: {0:?}")]
+    Nameserver(String),
+    /// A limit was asked for that this host cannot enforce.
+    #[error("cannot limit {what}: this host has no usable `{controller}` controller")]
+    NoController {
+        /// What was to be limited.
+        what: &'static str,
+        /// The controller that would do it.
+        controller: &'static str,
+    },
+    /// The control group could not be made or written.
+    #[error("cannot set up control group file `{file}`")]
+    Cgroup {
+        /// The file or directory.
+        file: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The launcher process ended, or cannot be started. The next run starts another.
+    #[error("container launcher failed: {during}")]
+    Launcher {
+        /// What was being done.
+        during: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The OCI runtime did not do what it was asked to.
+    #[error("{program} failed: {message}")]
+    Runtime {
+        /// The runtime's name.
+        program: String,
+        /// Its last words.
+        message: String,
+    },
+    /// A system call of the daemon failed.
+    #[error("{during}")]
+    System {
+        /// What was being done.
+        during: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Why a container's process was not started; reported by the process that was to become it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// There is no program at all.
+    #[error("no command specified")]
+    NoCommand,
+    /// The program is not where the PATH leads.
+    #[error("exec: {name:?}: executable file not found in $PATH")]
+    NotInPath {
+        /// The program's name.
+        name: String,
+    },
+    /// The program is a path, and cannot be executed.
+    #[error("exec: {path:?}: {}", reason(*errno))]
+    Exec {
+        /// The program's path.
+        path: String,
+        /// The error's number.
+        errno: i32,
+    },
+    /// The working directory cannot be entered.
+    #[error("working dir {path} points to invalid target: {}", reason(*errno))]
+    WorkingDir {
+        /// The directory's name in the container.
+        path: String,
+        /// The error's number.
+        errno: i32,
+    },
+    /// A mount point leads where nothing may be mounted.
+    #[error("{path:?} cannot be mounted because it is inside /proc")]
+    InsideProc {
+        /// The destination.
+        path: String,
+    },
+    /// A mount's source is not there.
+    #[error("failed to mount {dest}: {selector}: {}", reason(*errno))]
+    Selector {
+        /// The destination.
+        dest: String,
+        /// What was to be mounted.
+        selector: String,
+        /// The error's number.
+        errno: i32,
+    },
+    /// Something could not be mounted.
+    #[error("failed to mount {dest}: {}", reason(*errno))]
+    Mount {
+        /// The destination.
+        dest: String,
+        /// The error's number.
+        errno: i32,
+    },
+    /// Another step of the set-up failed.
+    #[error("failed to start container: {step}: {}", reason(*errno))]
+    Step {
+        /// Which step.
+        step: String,
+        /// The error's number.
+        errno: i32,
+    },
+}
+
+/// An error number in the words Go uses for it.
+fn reason(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
+}
+
+impl ExecError {
+    pub(crate) fn system(during: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { during, source }
+    }
+
+    pub(crate) fn launcher(during: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Launcher { during, source }
+    }
+}

@@ -1,0 +1,250 @@
+//! What is to be run, and what came of it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use sys::mount::DetachedMount;
+
+use crate::access::Access;
+
+/// A container's name: ASCII letters and digits, made by us or checked. It is a key in memory and never names a client's choice of path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// Takes a name given from outside.
+    pub fn new(id: &str) -> Result<Self, InvalidId> {
+        if id.is_empty() {
+            return Err(InvalidId::Empty);
+        }
+        if id.len() > 128 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(InvalidId::Characters(id.to_owned()));
+        }
+        Ok(Self(id.to_owned()))
+    }
+
+    /// Makes a new, unguessable name.
+    pub fn random() -> Self {
+        const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+        let mut random = [0u8; 25];
+        let length = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+        assert!(length == random.len(), "the kernel gives short random requests at once");
+        Self(random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 31))).map(|byte| char::from(*byte)).collect())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A name that may not name a container.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// There is none.
+    #[error("container id must not be empty")]
+    Empty,
+    /// It has other characters, or too many.
+    #[error("invalid container id {0:?}: only letters and numbers are allowed")]
+    Characters(String),
+}
+
+/// One container and its first process.
+#[derive(Debug)]
+pub struct ContainerSpec {
+    /// Names the container for [`crate::Executor::exec`].
+    pub id: ContainerId,
+    /// What it may reach; made by [`crate::Entitlements::access`].
+    pub access: Access,
+    /// The root filesystem: a detached, writable mount (mount points are made in it even when the container sees it read-only).
+    pub rootfs: DetachedMount,
+    /// The container cannot write to its root.
+    pub readonly_root: bool,
+    /// Further mounts, in order. Of several with the same destination the last counts.
+    pub mounts: Vec<Mount>,
+    /// Also remove the parents of mount points made for the mounts, when they are left empty.
+    pub remove_mount_stubs_recursive: bool,
+    /// The first process.
+    pub process: ProcessSpec,
+    /// The host name; empty for `buildkitsandbox`.
+    pub hostname: String,
+    /// Lines for /etc/hosts.
+    pub extra_hosts: Vec<(String, IpAddr)>,
+    /// Resource limits of the process; none leaves the daemon's.
+    pub ulimits: Vec<Ulimit>,
+    /// The control group below which the container's is made.
+    pub cgroup_parent: Option<String>,
+    /// Size of /dev/shm in bytes; 64 MiB when not given. A mount on /dev/shm replaces it.
+    pub shm_size: Option<u64>,
+    /// Limits of the control group.
+    pub resources: Resources,
+}
+
+impl ContainerSpec {
+    /// A spec with the defaults for everything but what must be chosen.
+    pub fn new(access: Access, rootfs: DetachedMount, process: ProcessSpec) -> Self {
+        Self {
+            id: ContainerId::random(),
+            access,
+            rootfs,
+            readonly_root: false,
+            mounts: Vec::new(),
+            remove_mount_stubs_recursive: false,
+            process,
+            hostname: String::new(),
+            extra_hosts: Vec::new(),
+            ulimits: Vec::new(),
+            cgroup_parent: None,
+            shm_size: None,
+            resources: Resources::default(),
+        }
+    }
+}
+
+/// Something mounted into a container.
+#[derive(Debug)]
+pub struct Mount {
+    /// Absolute path in the container; links in it are resolved inside the root. A missing place is made, and removed again afterwards.
+    pub dest: String,
+    /// What is mounted.
+    pub source: MountSource,
+    /// Of a [`MountSource::Mount`], what below its root is mounted; empty for all. Resolved once, inside that mount.
+    pub selector: String,
+    /// The container cannot write to it.
+    pub readonly: bool,
+}
+
+/// Where a mount's content comes from. A name is never resolved twice: what is mounted is what the descriptor holds (P3).
+#[derive(Debug)]
+pub enum MountSource {
+    /// A detached mount, such as the store makes.
+    Mount(DetachedMount),
+    /// A directory, file or socket of the host, held open (`O_PATH` will do).
+    Place(OwnedFd),
+    /// A new empty tmpfs.
+    Tmpfs {
+        /// Its limit in bytes.
+        size: Option<u64>,
+    },
+    /// A file that exists nowhere but in the container, for secrets: on a tmpfs of its own, without suid, devices and execution.
+    File {
+        /// The bytes.
+        contents: Vec<u8>,
+        /// Permissions.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// One process.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessSpec {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// The whole environment, `NAME=value` each.
+    pub env: Vec<String>,
+    /// Working directory; made when missing.
+    pub cwd: String,
+    /// `user[:group]`, each a name or a number, looked up in the root filesystem; empty for root.
+    pub user: String,
+    /// Give it a terminal.
+    pub tty: bool,
+}
+
+/// One resource limit of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// As in `ulimit`: `nofile`, `nproc`, …
+    pub name: String,
+    /// The limit in force; `-1` for none.
+    pub soft: i64,
+    /// The limit the process may raise it to.
+    pub hard: i64,
+}
+
+/// Limits of a container's control group; zero or empty leaves one off.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Bytes of memory.
+    pub memory: i64,
+    /// Bytes of memory and swap together; `-1` for no limit.
+    pub memory_swap: i64,
+    /// Relative weight, 2 to 262144.
+    pub cpu_shares: u64,
+    /// Microseconds of each period.
+    pub cpu_quota: i64,
+    /// The period in microseconds.
+    pub cpu_period: u64,
+    /// Cores, as a list of ranges.
+    pub cpuset_cpus: String,
+    /// Memory nodes, as a list of ranges.
+    pub cpuset_mems: String,
+    /// Processes; zero for no limit.
+    pub pids: i64,
+}
+
+impl Resources {
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExitStatus {
+    /// Its exit code, or 128 and the signal's number.
+    pub code: u32,
+    /// The kernel killed something in the container for want of memory.
+    pub oom: bool,
+    /// What it used.
+    pub usage: Usage,
+}
+
+impl fmt::Display for ExitStatus {
+    /// The words BuildKit's clients show after `did not complete successfully: `.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.oom { f.write_str("cannot allocate memory") } else { write!(f, "exit code: {}", self.code) }
+    }
+}
+
+/// Resources used by a container or process, children included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Processor time in user mode.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// Largest resident size of one process, in bytes.
+    pub max_rss: u64,
+    /// Most memory of the whole container, in bytes; zero when it had no control group that counts it.
+    pub memory_peak: u64,
+    /// Bytes read from block devices.
+    pub read_bytes: u64,
+    /// Bytes written to block devices.
+    pub write_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_with_anything_but_letters_and_digits_are_refused() {
+        for id in ["", ".", "..", "a/b", "a-b", "../x", "é", "a\0"] {
+            assert!(ContainerId::new(id).is_err(), "{id:?}");
+        }
+        assert_eq!(ContainerId::new(ContainerId::random().as_str()).unwrap().as_str().len(), 25);
+    }
+}

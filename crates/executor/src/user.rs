@@ -1,0 +1,221 @@
+//! Users and groups as the root filesystem names them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+
+use rustix::fs::FileType;
+use sys::path::{self, OpenFlags};
+
+/// How much of a passwd or group file is read (P13).
+const MAX_FILE: u64 = 10 << 20;
+
+/// Who a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// All groups; the first is `gid`.
+    pub groups: Vec<u32>,
+}
+
+/// Why a user is nobody.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// No line has that name.
+    #[error("unable to find user {0}: no matching entries in passwd file")]
+    NoUser(String),
+    /// No line has that name.
+    #[error("unable to find group {0}: no matching entries in group file")]
+    NoGroup(String),
+    /// A number no user or group can have.
+    #[error("uids and gids must be in range 0-2147483647")]
+    Range,
+    /// The file is longer than any such file.
+    #[error("unable to find user {user}: {path:?} exceeds {MAX_FILE} bytes")]
+    TooLarge {
+        /// The user looked for.
+        user: String,
+        /// The file.
+        path: &'static str,
+    },
+    /// The file could not be read.
+    #[error("unable to find user {user}")]
+    Read {
+        /// The user looked for.
+        user: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Looks `user[:group]` up in the tree below `root`. The empty word is root, whatever the files say of it.
+pub fn lookup(root: impl AsFd, user: &str) -> Result<Identity, LookupError> {
+    let root = root.as_fd();
+    if let Some(identity) = numeric(user) {
+        return Ok(identity);
+    }
+    let wanted = if user.is_empty() { "0" } else { user };
+    let found = read(root, "/etc/passwd", wanted)
+        .and_then(|passwd| Ok((passwd, read(root, "/etc/group", wanted)?)))
+        .and_then(|(passwd, group)| find(wanted, passwd.as_deref(), group.as_deref()));
+    match found {
+        Err(_) if user.is_empty() => Ok(with_groups(0, 0, Vec::new())),
+        result => result,
+    }
+}
+
+/// `uid:gid` in numbers needs no file.
+fn numeric(user: &str) -> Option<Identity> {
+    let (uid, gid) = user.split_once(':')?;
+    let number = |text: &str| if text == "root" { Some(0) } else { text.parse::<u32>().ok().filter(|_| !text.starts_with('+')) };
+    Some(with_groups(number(uid)?, number(gid)?, Vec::new()))
+}
+
+fn with_groups(uid: u32, gid: u32, mut groups: Vec<u32>) -> Identity {
+    if !groups.contains(&gid) {
+        groups.insert(0, gid);
+    }
+    Identity { uid, gid, groups }
+}
+
+/// The contents of a regular file below `root`; `None` when there is no such file. Nothing but a regular file is ever opened.
+fn read(root: std::os::fd::BorrowedFd<'_>, path: &'static str, user: &str) -> Result<Option<Vec<u8>>, LookupError> {
+    let Ok(pinned) = path::open_path(root, path) else { return Ok(None) };
+    let Ok(stat) = rustix::fs::fstat(&pinned) else { return Ok(None) };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let Ok(file) = path::reopen(&pinned, OpenFlags::RDONLY) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let result = File::from(file).take(MAX_FILE + 1).read_to_end(&mut bytes);
+    result.map_err(|source| LookupError::Read { user: user.to_owned(), source })?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(LookupError::TooLarge { user: user.to_owned(), path });
+    }
+    Ok(Some(bytes))
+}
+
+/// An id given as a number: `None` when it is a name.
+fn id(text: &str) -> Result<Option<u32>, LookupError> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match text.parse::<i64>() {
+        Ok(number) if (0..=i64::from(i32::MAX)).contains(&number) => Ok(u32::try_from(number).ok()),
+        _ => Err(LookupError::Range),
+    }
+}
+
+/// The fields of each line that has any.
+fn lines(file: Option<&[u8]>) -> impl Iterator<Item = Vec<&[u8]>> {
+    file.unwrap_or_default()
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
+        .map(|line| line.split(|byte| *byte == b':').collect())
+}
+
+fn field<'a>(line: &[&'a [u8]], index: usize) -> &'a [u8] {
+    line.get(index).copied().unwrap_or_default()
+}
+
+/// A number in a file; what is none counts as zero, as it does for everyone who reads these files this way.
+fn file_id(bytes: &[u8]) -> i64 {
+    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn find(wanted: &str, passwd: Option<&[u8]>, group: Option<&[u8]>) -> Result<Identity, LookupError> {
+    let mut parts = wanted.split(':');
+    let (user, group_name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (uid, gid) = (id(user)?, id(group_name)?);
+    let matches = |line: &Vec<&[u8]>| match uid {
+        _ if user.is_empty() => file_id(field(line, 2)) == 0,
+        Some(uid) => file_id(field(line, 2)) == i64::from(uid),
+        None => field(line, 0) == user.as_bytes(),
+    };
+    let entry = lines(passwd).find(matches);
+    let narrow = |number: i64| u32::try_from(number).map_err(|_| LookupError::Range);
+    let (the_uid, mut the_gid, name) = match (&entry, uid) {
+        (Some(line), _) => (narrow(file_id(field(line, 2)))?, narrow(file_id(field(line, 3)))?, field(line, 0)),
+        (None, Some(uid)) => (uid, 0, &b""[..]),
+        (None, None) if user.is_empty() => (0, 0, &b""[..]),
+        (None, None) => return Err(LookupError::NoUser(user.to_owned())),
+    };
+    let mut groups = Vec::new();
+    if !group_name.is_empty() {
+        let found = lines(group).find(|line| match gid {
+            Some(gid) => file_id(field(line, 2)) == i64::from(gid),
+            None => field(line, 0) == group_name.as_bytes(),
+        });
+        the_gid = match (found, gid) {
+            (Some(line), _) => narrow(file_id(field(&line, 2)))?,
+            (None, Some(gid)) => gid,
+            (None, None) => return Err(LookupError::NoGroup(group_name.to_owned())),
+        };
+    } else if !name.is_empty() {
+        for line in lines(group) {
+            if field(&line, 3).split(|byte| *byte == b',').any(|member| member == name) {
+                groups.push(narrow(file_id(field(&line, 2)))?);
+            }
+        }
+    }
+    Ok(with_groups(the_uid, the_gid, groups))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n\nbuild:x:1000:100::/home:/bin/sh\n big:x:4294967296:1::/:/x\n";
+    const GROUP: &[u8] = b"root:x:0:\nusers:x:100:\nwheel:x:10:build,root\nvideo:x:44:build\n";
+
+    #[test]
+    fn users_and_groups_are_found_as_the_reference_finds_them() {
+        let cases: &[(&str, Result<(u32, u32, &[u32]), &str>)] = &[
+            ("build", Ok((1000, 100, &[100, 10, 44]))),
+            ("1000", Ok((1000, 100, &[100, 10, 44]))),
+            ("1001", Ok((1001, 0, &[0]))),
+            ("build:wheel", Ok((1000, 10, &[10]))),
+            ("build:77", Ok((1000, 77, &[77]))),
+            ("nobody", Err("unable to find user nobody: no matching entries in passwd file")),
+            ("build:none", Err("unable to find group none: no matching entries in group file")),
+            ("2147483648", Err("uids and gids must be in range 0-2147483647")),
+            ("-1", Err("uids and gids must be in range 0-2147483647")),
+            ("big", Err("uids and gids must be in range 0-2147483647")),
+        ];
+        for (user, want) in cases {
+            let got = find(user, Some(PASSWD), Some(GROUP));
+            match (got, want) {
+                (Ok(got), Ok((uid, gid, groups))) => assert_eq!(got, Identity { uid: *uid, gid: *gid, groups: groups.to_vec() }, "{user}"),
+                (Err(got), Err(want)) => assert_eq!(&got.to_string(), want, "{user}"),
+                (got, want) => panic!("{user}: {got:?}, not {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_account_files_are_bounded_and_only_regular_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let passwd = dir.path().join("etc/passwd");
+        let root = path::open_dir(dir.path()).unwrap();
+        // A link that would leave the root finds nothing of the host.
+        std::os::unix::fs::symlink("/../../../../../../etc/passwd", &passwd).unwrap();
+        assert!(lookup(&root, "daemon").is_err());
+        // A fifo without a writer does not block.
+        std::fs::remove_file(&passwd).unwrap();
+        rustix::fs::mkfifoat(&root, "etc/passwd", rustix::fs::Mode::RUSR).unwrap();
+        assert!(matches!(lookup(&root, "daemon"), Err(LookupError::NoUser(_))));
+        // Too many bytes are an error, for the default user they are not.
+        std::fs::remove_file(&passwd).unwrap();
+        File::create(&passwd).unwrap().set_len(MAX_FILE + 1).unwrap();
+        assert!(matches!(lookup(&root, "daemon"), Err(LookupError::TooLarge { .. })));
+        assert_eq!(lookup(&root, "").unwrap(), Identity { uid: 0, gid: 0, groups: vec![0] });
+        assert_eq!(lookup(&root, "7:8").unwrap(), Identity { uid: 7, gid: 8, groups: vec![8] });
+    }
+}
