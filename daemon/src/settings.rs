@@ -1,0 +1,452 @@
+//! Settings of the daemon: flags over environment over file over defaults, resolved once.
+//!
+//! Started as `buildkitd` the program takes that name's default paths; the flags, the environment and the keys of the
+//! file are the same under both names. What a key means stands beside it in [`file::KEYS`], from which the page
+//! `docs/configuration.md` is checked.
+
+pub mod args;
+pub mod file;
+pub mod units;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use args::Args;
+use file::{File, GcPolicyFile};
+pub use units::{DiskSpace, UnitError};
+
+/// Everything that the daemon was told, in one place.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// State directory.
+    pub root: PathBuf,
+    /// Addresses to listen on: `unix://`, `tcp://`, `fd://`.
+    pub addresses: Vec<String>,
+    /// Certificate, key and CA of the TCP listeners.
+    pub tls: Option<TlsSettings>,
+    /// Owner of unix sockets.
+    pub socket_owner: (Option<u32>, Option<u32>),
+    /// Address of the debugging listener.
+    pub debug_address: Option<String>,
+    /// Socket on which traces of steps are collected.
+    pub otel_socket: Option<PathBuf>,
+    /// Log level: `trace`, `debug`, `info`, `warn`, `error`.
+    pub log_level: String,
+    /// Whether the log is JSON.
+    pub log_json: bool,
+    /// Entitlements that clients may ask for.
+    pub entitlements: Vec<String>,
+    /// The worker's settings.
+    pub worker: WorkerSettings,
+    /// Registries by host.
+    pub registries: BTreeMap<String, file::Registry>,
+    /// DNS of build steps.
+    pub dns: Option<file::Dns>,
+    /// How long records of builds are kept.
+    pub history: HistorySettings,
+    /// Whether `# syntax=docker/dockerfile:…` is answered by the frontend that is built in.
+    pub builtin_syntax: bool,
+    /// Whether the Dockerfile frontend is enabled.
+    pub dockerfile_enabled: bool,
+    /// Whether frontends from images are enabled.
+    pub gateway_enabled: bool,
+    /// Connections to one registry at a time.
+    pub max_registry_concurrency: Option<usize>,
+    /// Remarks on the settings, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Files of the TCP listeners' TLS.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// The server's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authority that clients' certificates must come from.
+    pub ca: Option<PathBuf>,
+}
+
+/// What the one worker does and may use.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Labels shown by `debug workers`.
+    pub labels: BTreeMap<String, String>,
+    /// Platforms beside the host's.
+    pub platforms: Vec<String>,
+    /// `auto`, `overlayfs` or `native`.
+    pub snapshotter: String,
+    /// Whether garbage is collected by itself.
+    pub gc: bool,
+    /// The rules by which it is; empty for the default ones.
+    pub gc_policies: Vec<GcPolicy>,
+    /// `auto`, `host`, `none`, `bridge`, `cni`.
+    pub network: String,
+    /// An OCI runtime in the place of the launcher.
+    pub binary: Option<String>,
+    /// Steps at a time; 0 for no limit.
+    pub max_parallelism: usize,
+    /// Parent of the steps' cgroups.
+    pub cgroup_parent: String,
+    /// Whether steps see the host's processes.
+    pub no_process_sandbox: bool,
+    /// Whether the worker is on at all.
+    pub enabled: bool,
+}
+
+/// One rule of garbage collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcPolicy {
+    /// Whether internal and frontend records count.
+    pub all: bool,
+    /// Which records the rule is for.
+    pub filters: Vec<String>,
+    /// What was used within this time stays.
+    pub keep_duration: Duration,
+    /// Space that stays in any case.
+    pub reserved: DiskSpace,
+    /// Space that is not exceeded.
+    pub max_used: DiskSpace,
+    /// Space that stays free.
+    pub min_free: DiskSpace,
+}
+
+/// How long records of builds are kept.
+#[derive(Debug, Clone)]
+pub struct HistorySettings {
+    /// By age.
+    pub max_age: Duration,
+    /// By number.
+    pub max_entries: usize,
+}
+
+/// Why the settings make no sense.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// The file is there but cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or a value has the wrong type.
+    #[error("configuration {}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Place and reason.
+        message: String,
+    },
+    /// A flag's value cannot be understood.
+    #[error("--{flag}: {message}")]
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with its value.
+        message: String,
+    },
+    /// The log level is none.
+    #[error("unsupported log level {0:?}: use trace, debug, info, warn or error")]
+    LogLevel(String),
+    /// The log format is none.
+    #[error("unsupported log type {0:?}: use text or json")]
+    LogFormat(String),
+}
+
+/// The paths and addresses that a program name stands for.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// State directory.
+    pub root: PathBuf,
+    /// Socket address.
+    pub address: String,
+    /// Configuration file.
+    pub config: PathBuf,
+}
+
+impl Defaults {
+    /// Returns the defaults of the name that the program was started under.
+    pub fn of(program: &str) -> Self {
+        if program.ends_with("buildkitd") {
+            Self {
+                root: "/var/lib/buildkit".into(),
+                address: "unix:///run/buildkit/buildkitd.sock".into(),
+                config: "/etc/buildkit/buildkitd.toml".into(),
+            }
+        } else {
+            Self {
+                root: "/var/lib/rbuild".into(),
+                address: "unix:///run/rbuild/rbuildd.sock".into(),
+                config: "/etc/rbuild/rbuildd.toml".into(),
+            }
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the file that `args` name and lays the flags over it.
+    pub fn load(args: &Args, defaults: &Defaults) -> Result<Self, SettingsError> {
+        let path = args.config.clone().unwrap_or_else(|| defaults.config.clone());
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.config.is_none() => String::new(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(SettingsError::Read { path, source: e });
+            }
+            Err(source) => return Err(SettingsError::Read { path, source }),
+        };
+        let (file, warnings) = File::parse(&text).map_err(|message| SettingsError::Parse { path: path.clone(), message })?;
+        Self::resolve(args, file, warnings, defaults)
+    }
+
+    /// Lays the flags over the file, and both over the defaults.
+    pub fn resolve(args: &Args, file: File, mut warnings: Vec<String>, defaults: &Defaults) -> Result<Self, SettingsError> {
+        let mut level = args.log_level.clone().or(file.log.level).unwrap_or_else(|| "info".into());
+        if file.debug {
+            warnings.push("'debug' configuration option is deprecated, use 'log.level = \"debug\"' instead".into());
+        }
+        if args.debug || (file.debug && args.log_level.is_none()) {
+            level = "debug".into();
+        }
+        if args.trace || (file.trace && args.log_level.is_none()) {
+            level = "trace".into();
+        }
+        let level = match level.to_ascii_lowercase().as_str() {
+            "trace" => "trace",
+            "debug" => "debug",
+            "info" => "info",
+            "warn" | "warning" => "warn",
+            "error" | "fatal" | "panic" => "error",
+            _ => return Err(SettingsError::LogLevel(level)),
+        };
+        let format = args.log_format.clone().or(file.log.format).unwrap_or_default();
+        let log_json = match format.as_str() {
+            "json" => true,
+            "text" | "" => false,
+            _ => return Err(SettingsError::LogFormat(format)),
+        };
+        let oci = file.worker.oci;
+        let mut labels = oci.labels;
+        for label in &args.oci_worker_labels {
+            let (key, value) = label
+                .split_once('=')
+                .ok_or_else(|| SettingsError::Flag { flag: "oci-worker-labels", message: format!("expected key=value, got {label:?}") })?;
+            labels.insert(key.into(), value.into());
+        }
+        let tls_of = |flag: &Option<PathBuf>, file: Option<String>| flag.clone().or(file.filter(|f| !f.is_empty()).map(PathBuf::from));
+        let cert = tls_of(&args.tlscert, file.grpc.tls.cert);
+        let key = tls_of(&args.tlskey, file.grpc.tls.key);
+        let ca = tls_of(&args.tlscacert, file.grpc.tls.ca);
+        let tls = match (cert, key) {
+            (Some(cert), Some(key)) => Some(TlsSettings { cert, key, ca }),
+            (None, None) => None,
+            (Some(_), None) => return Err(SettingsError::Flag { flag: "tlskey", message: "a certificate needs its key".into() }),
+            (None, Some(_)) => return Err(SettingsError::Flag { flag: "tlscert", message: "a key needs its certificate".into() }),
+        };
+        let gid = match &args.group {
+            Some(group) if !group.is_empty() => Some(group_id(group)?),
+            _ => file.grpc.gid,
+        };
+        let mut addresses = args.addr.clone();
+        if addresses.is_empty() {
+            addresses = file.grpc.address;
+        }
+        if addresses.is_empty() {
+            addresses = vec![defaults.address.clone()];
+        }
+        let mut entitlements = args.allow_insecure_entitlement.clone();
+        if entitlements.is_empty() {
+            entitlements = file.insecure_entitlements;
+        }
+        if file.worker.containerd.get("enabled").and_then(toml::Value::as_bool) == Some(true) {
+            warnings.push("worker.containerd is not supported: rbuildd runs steps by itself or through an OCI runtime (worker.oci.binary)".into());
+        }
+        let gc_policies = if oci.gcpolicy.is_empty() {
+            let unset = oci.reserved_space.is_none() && oci.max_used_space.is_none() && oci.min_free_space.is_none() && oci.gckeepstorage.is_none();
+            let (reserved, free, max) = match &args.oci_worker_gc_keepstorage {
+                Some(text) => keep_storage(text)?,
+                None if unset => (DiskSpace::Unset, DiskSpace::Unset, DiskSpace::Unset),
+                None => (
+                    space(oci.reserved_space.or(oci.gckeepstorage)),
+                    space(oci.min_free_space),
+                    space(oci.max_used_space),
+                ),
+            };
+            default_policies(reserved, max, free)
+        } else {
+            oci.gcpolicy.into_iter().map(policy_of).collect()
+        };
+        Ok(Self {
+            root: args.root.clone().or(file.root.map(PathBuf::from)).unwrap_or_else(|| defaults.root.clone()),
+            addresses,
+            tls,
+            socket_owner: (file.grpc.uid, gid),
+            debug_address: args.debugaddr.clone().or(file.grpc.debug_address).filter(|a| !a.is_empty()),
+            otel_socket: args.otel_socket_path.clone().or(file.otel.socket_path).map(PathBuf::from),
+            log_level: level.into(),
+            log_json,
+            entitlements,
+            worker: WorkerSettings {
+                labels,
+                platforms: if args.oci_worker_platform.is_empty() { oci.platforms } else { args.oci_worker_platform.clone() },
+                snapshotter: args.oci_worker_snapshotter.clone().or(oci.snapshotter).unwrap_or_else(|| "auto".into()),
+                gc: args.oci_worker_gc.or(oci.gc).unwrap_or(true),
+                gc_policies,
+                network: args.oci_worker_net.clone().or(oci.network_mode).unwrap_or_else(|| "auto".into()),
+                binary: args.oci_worker_binary.clone().or(oci.binary).filter(|b| !b.is_empty()),
+                max_parallelism: args.oci_max_parallelism.or(oci.max_parallelism).unwrap_or(0),
+                cgroup_parent: oci.default_cgroup_parent.unwrap_or_default(),
+                no_process_sandbox: args.oci_worker_no_process_sandbox || oci.no_process_sandbox,
+                enabled: match args.oci_worker.as_deref() {
+                    Some("false" | "0") => false,
+                    Some(_) => true,
+                    None => oci.enabled.unwrap_or(true),
+                },
+            },
+            registries: file.registry,
+            dns: file.dns,
+            history: HistorySettings {
+                max_age: file.history.max_age.map_or(Duration::from_secs(48 * 3600), |d| d.0),
+                max_entries: file.history.max_entries.unwrap_or(50),
+            },
+            builtin_syntax: file.frontend.dockerfile.builtin_syntax.unwrap_or(true),
+            dockerfile_enabled: file.frontend.dockerfile.enabled.unwrap_or(true),
+            gateway_enabled: file.frontend.gateway.enabled.unwrap_or(true),
+            max_registry_concurrency: file.system.max_registry_concurrency,
+            warnings,
+        })
+    }
+}
+
+fn space(value: Option<units::DiskSpaceText>) -> DiskSpace {
+    value.map_or(DiskSpace::Unset, |v| v.0)
+}
+
+fn policy_of(file: GcPolicyFile) -> GcPolicy {
+    GcPolicy {
+        all: file.all,
+        filters: file.filters,
+        keep_duration: file.keep_duration.map_or(Duration::ZERO, |d| d.0),
+        reserved: space(file.reserved_space.or(file.keep_bytes)),
+        max_used: space(file.max_used_space),
+        min_free: space(file.min_free_space),
+    }
+}
+
+/// The rules that hold when none are given, with BuildKit's figures (`cmd/buildkitd/config/gcpolicy.go`).
+fn default_policies(reserved: DiskSpace, max: DiskSpace, free: DiskSpace) -> Vec<GcPolicy> {
+    const GB: u64 = 1_000_000_000;
+    let unset = reserved == DiskSpace::Unset && max == DiskSpace::Unset && free == DiskSpace::Unset;
+    let (reserved, max, free) = if unset {
+        (
+            DiskSpace::Smaller { percent: 10, bytes: 10 * GB },
+            DiskSpace::Smaller { percent: 80, bytes: 100 * GB },
+            DiskSpace::Percent(20),
+        )
+    } else {
+        (reserved, max, free)
+    };
+    let rule = |all, keep_duration| GcPolicy { all, filters: vec![], keep_duration, reserved, max_used: max, min_free: free };
+    vec![
+        GcPolicy {
+            all: false,
+            filters: ["type==source.local", "type==exec.cachemount", "type==source.git.checkout"].map(String::from).to_vec(),
+            keep_duration: Duration::from_secs(48 * 3600),
+            reserved: DiskSpace::Unset,
+            max_used: DiskSpace::Bytes(512_000_000),
+            min_free: DiskSpace::Unset,
+        },
+        rule(false, Duration::from_secs(60 * 24 * 3600)),
+        rule(false, Duration::ZERO),
+        rule(true, Duration::ZERO),
+    ]
+}
+
+/// Parses `Reserved[,Free[,Maximum]]`, in megabytes or percent.
+fn keep_storage(text: &str) -> Result<(DiskSpace, DiskSpace, DiskSpace), SettingsError> {
+    let mut parts = text.split(',').map(|part| {
+        if part.is_empty() {
+            return Ok(DiskSpace::Unset);
+        }
+        match part.parse::<u64>() {
+            Ok(megabytes) => Ok(DiskSpace::Bytes(megabytes.saturating_mul(1_000_000))),
+            Err(_) => units::parse_disk_space(part)
+                .map_err(|e| SettingsError::Flag { flag: "oci-worker-gc-keepstorage", message: e.to_string() }),
+        }
+    });
+    let mut next = || parts.next().unwrap_or(Ok(DiskSpace::Unset));
+    Ok((next()?, next()?, next()?))
+}
+
+fn group_id(group: &str) -> Result<u32, SettingsError> {
+    if let Ok(gid) = group.parse() {
+        return Ok(gid);
+    }
+    let file = std::fs::read_to_string(Path::new("/etc/group")).unwrap_or_default();
+    file.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next() == Some(group)).then(|| fields.nth(1)).flatten()?.parse().ok()
+        })
+        .next()
+        .ok_or_else(|| SettingsError::Flag { flag: "group", message: format!("no group {group:?} in /etc/group") })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn resolve(args: &[&str], text: &str) -> Settings {
+        let args = Args::parse_from(std::iter::once("buildkitd").chain(args.iter().copied()));
+        let (file, warnings) = File::parse(text).unwrap();
+        Settings::resolve(&args, file, warnings, &Defaults::of("buildkitd")).unwrap()
+    }
+
+    #[test]
+    fn flags_lie_over_the_file_and_both_over_the_defaults() {
+        let none = resolve(&[], "");
+        assert_eq!(none.root, PathBuf::from("/var/lib/buildkit"));
+        assert!(none.worker.gc && none.worker.enabled && none.builtin_syntax);
+        let file = "root = \"/a\"\n[worker.oci]\n  gc = true\n  max-parallelism = 3\n";
+        let both = resolve(&["--oci-worker-gc=false", "--root", "/b", "--oci-worker=true", "--containerd-worker=false", "--debug"], file);
+        assert_eq!(both.root, PathBuf::from("/b"));
+        assert_eq!((both.worker.gc, both.worker.max_parallelism, both.log_level.as_str()), (false, 3, "debug"));
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_the_nearest_known_one() {
+        let settings = resolve(&[], "[worker.oci]\n  max-paralelism = 3\n");
+        assert_eq!(settings.warnings, ["unknown configuration key worker.oci.max-paralelism, did you mean worker.oci.max-parallelism?"]);
+    }
+
+    #[test]
+    fn a_configuration_of_the_conformance_suite_is_understood() {
+        let text = r#"
+insecure-entitlements = ["network.host"]
+[registry."docker.io"]
+  mirrors = ["localhost:4444"]
+[registry."localhost:4444"]
+  http = true
+[otel]
+  socketPath = "/tmp/x.sock"
+[cdi]
+  specDirs = ["/tmp/cdi"]
+[[worker.oci.gcpolicy]]
+  keepBytes = "10GB"
+  keepDuration = "1h30m"
+  filters = ["type==source.local"]
+"#;
+        let settings = resolve(&[], text);
+        assert_eq!(settings.registries["docker.io"].mirrors, ["localhost:4444"]);
+        assert_eq!(settings.registries["localhost:4444"].http, Some(true));
+        assert_eq!(settings.worker.gc_policies[0].reserved, DiskSpace::Bytes(10 << 30));
+        assert_eq!(settings.worker.gc_policies[0].keep_duration, Duration::from_secs(5400));
+        assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    }
+}
