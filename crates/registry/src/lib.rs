@@ -1,1 +1,42 @@
 //! The distribution protocol as a client.
+//!
+//! ```text
+//!   Client ── hosts of a namespace (mirrors first) ── one HTTP client per TLS setting
+//!     └─ Repository (name + access + Credentials)
+//!          ├─ resolve   tag or digest → descriptor        HEAD, then GET where HEAD says too little
+//!          ├─ manifest  descriptor → verified bytes
+//!          ├─ blob      descriptor → verified stream, resumed with Range when the connection breaks
+//!          ├─ push_blob / push_manifest                   what is there already is not sent
+//!          └─ referrers
+//! ```
+//!
+//! Invariants:
+//! - A login is asked for the exact host that sent the challenge and is sent to that host (or the token realm that the
+//!   host named) only. Redirects are followed here, not by the HTTP library, and carry no authorization to another origin.
+//! - Bytes that reach the caller of `manifest` are the bytes of the digest. A blob stream ends with an error, never with
+//!   an end, when size or digest differ.
+//! - What a registry says is bounded: manifests, error bodies, token answers, redirects.
+
+mod auth;
+mod blob;
+mod client;
+mod config;
+mod error;
+mod host;
+mod limit;
+mod push;
+mod referrers;
+mod request;
+mod resolve;
+mod retry;
+
+pub use auth::credentials::{
+    Anonymous, CredentialError, Credentials, Login, StaticLogin, Token, TokenRequest,
+};
+pub use blob::BlobStream;
+pub use client::{Access, Client, Repository, RepositoryName};
+pub use config::{Config, HostConfig, KeyPair};
+pub use error::{ApiError, Error};
+pub use push::{BlobSource, ByteStream, BytesSource, FileSource, Pushed, SentFn, is_skipped};
+pub use referrers::Referrer;
+pub use resolve::{MANIFEST_TYPES, MAX_MANIFEST_SIZE};

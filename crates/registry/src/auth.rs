@@ -1,0 +1,216 @@
+//! Authorization: challenges, logins, tokens.
+//!
+//! What is known of a host is kept for one repository, one kind of access, and one principal (the sessions that may
+//! answer), so that a token never serves a client that could not have had it.
+//! DIFFERS: the reference also links a session to another session's token when that session proves the same token
+//! authority or presents the same login; here each principal fetches its own.
+
+pub(crate) mod challenge;
+pub(crate) mod credentials;
+pub(crate) mod scope;
+pub(crate) mod token;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+
+use crate::auth::challenge::{Challenge, Scheme};
+use crate::auth::credentials::{Credentials, Login};
+use crate::auth::scope::Scopes;
+use crate::auth::token::Bearer;
+use crate::error::Error;
+use crate::host::Host;
+
+const KEEP: Duration = Duration::from_secs(600);
+const KEEP_AT_MOST: usize = 4096;
+
+/// For whom and what an authorization is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct AuthKey {
+    pub(crate) repository: String,
+    pub(crate) push: bool,
+    pub(crate) insecure: bool,
+    pub(crate) principal: String,
+    pub(crate) host: String,
+}
+
+/// All authorizations of a client.
+#[derive(Debug, Default)]
+pub(crate) struct AuthPool {
+    entries: Mutex<HashMap<AuthKey, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    method: Arc<Method>,
+    used: Instant,
+}
+
+/// How one host wants to be spoken to.
+pub(crate) enum Method {
+    Basic(Login),
+    Bearer(Box<Bearer>),
+}
+
+impl std::fmt::Debug for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Basic(_) => "Basic(***)",
+            Self::Bearer(_) => "Bearer(***)",
+        })
+    }
+}
+
+/// What to do after a 401.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Retry,
+    GiveUp,
+}
+
+impl AuthPool {
+    fn get(&self, key: &AuthKey) -> Option<Arc<Method>> {
+        let mut entries = self.entries.lock();
+        let entry = entries.get_mut(key)?;
+        entry.used = Instant::now();
+        Some(entry.method.clone())
+    }
+
+    fn set(&self, key: AuthKey, method: Method) {
+        let mut entries = self.entries.lock();
+        entries.retain(|_, entry| entry.used.elapsed() < KEEP);
+        if entries.len() >= KEEP_AT_MOST {
+            entries.clear();
+        }
+        entries.insert(
+            key,
+            Entry {
+                method: Arc::new(method),
+                used: Instant::now(),
+            },
+        );
+    }
+
+    fn remove(&self, key: &AuthKey) {
+        self.entries.lock().remove(key);
+    }
+
+    /// The `Authorization` header for a request to `host`, if one is known to be wanted.
+    pub(crate) async fn header(
+        &self,
+        key: &AuthKey,
+        host: &Host,
+        credentials: &dyn Credentials,
+        scopes: &[String],
+    ) -> Result<Option<HeaderValue>, Error> {
+        let Some(method) = self.get(key) else {
+            return Ok(None);
+        };
+        let text = match &*method {
+            Method::Basic(login) => login.basic(),
+            Method::Bearer(bearer) => {
+                let token = bearer.token(host, credentials, scopes).await.map_err(|e| {
+                    Error::Authorize {
+                        source: Box::new(e),
+                    }
+                })?;
+                format!("Bearer {token}")
+            }
+        };
+        let mut value = HeaderValue::from_str(&text).map_err(|_| Error::TokenAnswer {
+            reason: "token or login cannot be a header value".into(),
+        })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// Learns from a 401 answer. `authorized` says whether the refused request was a repetition with authorization.
+    pub(crate) async fn challenged(
+        &self,
+        key: &AuthKey,
+        host: &Host,
+        headers: &http::HeaderMap,
+        credentials: &dyn Credentials,
+        authorized: bool,
+    ) -> Result<Verdict, Error> {
+        let ask = |source| Error::Credentials {
+            host: host.authority.clone(),
+            source,
+        };
+        for challenge in challenge::parse(headers) {
+            match challenge.scheme {
+                Scheme::Bearer => {
+                    let mut known = self.get(key);
+                    let mut older = Scopes::default();
+                    if let (true, Some(error)) = (authorized, challenge.param("error")) {
+                        self.remove(key);
+                        if let Some(Method::Bearer(bearer)) = known.as_deref() {
+                            older = bearer.scopes.clone();
+                        }
+                        known = None;
+                        // The scopes were asked for already: a new token would be refused again.
+                        if error == "insufficient_scope"
+                            && older
+                                .contains(&Scopes::parse([challenge.param("scope").unwrap_or("")]))
+                        {
+                            return Err(Error::InvalidAuthorization {
+                                message: format!("server message: {error}: "),
+                            });
+                        }
+                    }
+                    if known.is_some() {
+                        return Ok(Verdict::Retry);
+                    }
+                    let by_client = credentials
+                        .issues_tokens(&host.authority)
+                        .await
+                        .map_err(ask)?;
+                    let login = if by_client {
+                        None
+                    } else {
+                        credentials.login(&host.authority).await.map_err(ask)?
+                    };
+                    let bearer = Bearer::new(host, &challenge, older, login, by_client)?;
+                    self.set(key.clone(), Method::Bearer(Box::new(bearer)));
+                    return Ok(Verdict::Retry);
+                }
+                Scheme::Basic => {
+                    let Some(login) = credentials.login(&host.authority).await.map_err(ask)? else {
+                        continue;
+                    };
+                    if login.username.is_empty() || login.secret().is_empty() {
+                        continue;
+                    }
+                    if authorized
+                        && matches!(self.get(key).as_deref(), Some(Method::Basic(sent)) if *sent == login)
+                    {
+                        self.remove(key);
+                        return Ok(Verdict::GiveUp);
+                    }
+                    self.set(key.clone(), Method::Basic(login));
+                    return Ok(Verdict::Retry);
+                }
+            }
+        }
+        Ok(Verdict::GiveUp)
+    }
+}
+
+/// Checks that a login bound to an https host does not travel in the clear.
+fn may_send_login(host: &Host, challenge: &Challenge, realm: &reqwest::Url) -> Result<(), Error> {
+    let safe = realm.scheme() == "https" || host.scheme() == "http";
+    if safe {
+        return Ok(());
+    }
+    Err(Error::TokenAnswer {
+        reason: format!(
+            "refusing to send the login for {} to the unencrypted realm {} named by its {} challenge",
+            host.authority,
+            realm.host_str().unwrap_or_default(),
+            challenge.scheme.word()
+        ),
+    })
+}

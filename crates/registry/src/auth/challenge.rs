@@ -1,0 +1,152 @@
+//! `WWW-Authenticate` headers.
+
+use http::HeaderMap;
+use http::header::WWW_AUTHENTICATE;
+
+/// A way to authorize that a host offered. Bearer sorts before basic: it is the one that hides the login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scheme {
+    Bearer,
+    Basic,
+}
+
+impl Scheme {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Bearer => "bearer",
+            Self::Basic => "basic",
+        }
+    }
+}
+
+/// One challenge and its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Challenge {
+    pub(crate) scheme: Scheme,
+    params: Vec<(String, String)>,
+}
+
+impl Challenge {
+    pub(crate) fn param(&self, name: &str) -> Option<&str> {
+        self.params
+            .iter()
+            .rev()
+            .find(|(k, _)| k == name)
+            .map(|(_, v)| v.as_str())
+            .filter(|v| !v.is_empty())
+    }
+}
+
+/// The challenges of an answer that we can meet, the best first.
+pub(crate) fn parse(headers: &HeaderMap) -> Vec<Challenge> {
+    let mut out: Vec<_> = headers
+        .get_all(WWW_AUTHENTICATE)
+        .iter()
+        .take(16)
+        .filter_map(|v| v.to_str().ok())
+        .filter_map(parse_one)
+        .collect();
+    out.sort_by_key(|c| c.scheme);
+    out
+}
+
+fn parse_one(header: &str) -> Option<Challenge> {
+    let mut rest = Cursor(header.trim_start());
+    let scheme = match rest.token()?.to_ascii_lowercase().as_str() {
+        "bearer" => Scheme::Bearer,
+        "basic" => Scheme::Basic,
+        _ => return None,
+    };
+    let mut params = Vec::new();
+    loop {
+        rest.skip_spaces();
+        let Some(name) = rest.token() else { break };
+        if !rest.eat('=') {
+            break;
+        }
+        let Some(value) = rest.value() else { break };
+        params.push((name.to_ascii_lowercase(), value));
+        rest.skip_spaces();
+        if !rest.eat(',') {
+            break;
+        }
+    }
+    Some(Challenge { scheme, params })
+}
+
+struct Cursor<'a>(&'a str);
+
+impl<'a> Cursor<'a> {
+    fn skip_spaces(&mut self) {
+        self.0 = self.0.trim_start_matches([' ', '\t', '\r', '\n']);
+    }
+
+    fn eat(&mut self, c: char) -> bool {
+        match self.0.strip_prefix(c) {
+            Some(rest) => {
+                self.0 = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn token(&mut self) -> Option<&'a str> {
+        let end = self
+            .0
+            .find(|c: char| !c.is_ascii_graphic() || "()<>@,;:\\\"/[]?={}".contains(c))
+            .unwrap_or(self.0.len());
+        let (token, rest) = self.0.split_at(end);
+        self.0 = rest;
+        (!token.is_empty()).then_some(token)
+    }
+
+    fn value(&mut self) -> Option<String> {
+        if !self.eat('"') {
+            return Some(self.token().unwrap_or_default().to_owned());
+        }
+        let mut out = String::new();
+        let mut chars = self.0.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.0 = self.0.get(at + 1..).unwrap_or_default();
+                    return Some(out);
+                }
+                '\\' => out.push(chars.next()?.1),
+                c => out.push(c),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Scheme, parse};
+    use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
+
+    #[test]
+    fn challenges_are_read_with_quotes_escapes_and_garbage() {
+        let mut headers = HeaderMap::new();
+        for text in [
+            "Basic realm=\"a\\\"b\"",
+            "Negotiate",
+            "Bearer realm=\"https://auth.example/token\",service=reg, scope=\"repository:a/b:pull,push\",error=\"x",
+        ] {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(text));
+        }
+        let got = parse(&headers);
+        assert_eq!(got.len(), 2);
+        assert_eq!(got[0].scheme, Scheme::Bearer);
+        assert_eq!(got[0].param("realm"), Some("https://auth.example/token"));
+        assert_eq!(got[0].param("service"), Some("reg"));
+        assert_eq!(got[0].param("scope"), Some("repository:a/b:pull,push"));
+        assert_eq!(
+            got[0].param("error"),
+            None,
+            "an unterminated value is no value"
+        );
+        assert_eq!(got[1].param("realm"), Some("a\"b"));
+    }
+}

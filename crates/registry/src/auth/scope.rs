@@ -1,0 +1,104 @@
+//! Token scopes: `type:name:action,action`, merged by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A set of scopes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Scopes(BTreeMap<String, BTreeSet<String>>);
+
+impl Scopes {
+    /// Reads scopes; one text may hold several, separated by blanks.
+    pub(crate) fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut out = Self::default();
+        for scope in texts
+            .into_iter()
+            .flat_map(|t| t.split(' '))
+            .filter(|s| !s.is_empty())
+        {
+            let (name, actions) = split(scope);
+            out.0.entry(name.to_owned()).or_default().extend(
+                actions
+                    .split(',')
+                    .filter(|a| !a.is_empty())
+                    .map(str::to_owned),
+            );
+        }
+        out
+    }
+
+    /// Adds the scopes of `other`.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (name, actions) in &other.0 {
+            self.0
+                .entry(name.clone())
+                .or_default()
+                .extend(actions.iter().cloned());
+        }
+    }
+
+    /// The scopes in canonical form: names and actions sorted, each once.
+    pub(crate) fn normalized(&self) -> Vec<String> {
+        self.0
+            .iter()
+            .map(|(name, actions)| {
+                format!(
+                    "{name}:{}",
+                    actions
+                        .iter()
+                        .map(String::as_str)
+                        .collect::<Vec<_>>()
+                        .join(",")
+                )
+            })
+            .collect()
+    }
+
+    /// Whether everything in `other` is here.
+    pub(crate) fn contains(&self, other: &Self) -> bool {
+        other
+            .0
+            .iter()
+            .all(|(name, actions)| self.0.get(name).is_some_and(|have| actions.is_subset(have)))
+    }
+}
+
+/// A repository name may hold a port's colon only in the type part's neighbour, so the actions follow the second colon.
+fn split(scope: &str) -> (&str, &str) {
+    let Some(first) = scope.find(':') else {
+        return (scope, "");
+    };
+    match scope.get(first + 1..).and_then(|rest| rest.find(':')) {
+        Some(second) => {
+            let at = first + 1 + second;
+            (
+                scope.get(..at).unwrap_or(scope),
+                scope.get(at + 1..).unwrap_or_default(),
+            )
+        }
+        None => (scope, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scopes;
+
+    #[test]
+    fn scopes_are_merged_and_sorted() {
+        let mut scopes = Scopes::parse([
+            "repository:b:push,pull repository:a:pull",
+            "repository:b:pull",
+        ]);
+        scopes.merge(&Scopes::parse(["registry:catalog:*"]));
+        assert_eq!(
+            scopes.normalized(),
+            [
+                "registry:catalog:*",
+                "repository:a:pull",
+                "repository:b:pull,push"
+            ]
+        );
+        assert!(scopes.contains(&Scopes::parse(["repository:b:push"])));
+        assert!(!scopes.contains(&Scopes::parse(["repository:a:push"])));
+    }
+}

@@ -1,0 +1,270 @@
+//! Bearer tokens: from the client, or from the realm with or without a login.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::Method;
+use serde::Deserialize;
+
+use crate::auth::challenge::Challenge;
+use crate::auth::credentials::{Credentials, Login, Token, TokenRequest};
+use crate::auth::may_send_login;
+use crate::auth::scope::Scopes;
+use crate::error::Error;
+use crate::host::Host;
+use crate::request::{body_within, status_error, transport_error};
+use crate::retry::with_retries;
+
+const CLIENT_ID: &str = "buildkit-client";
+const DEFAULT_EXPIRY: u64 = 60;
+const MAX_ANSWER: usize = 1 << 20;
+const MAX_TOKENS: usize = 256;
+
+/// The way to tokens of one host, and the tokens had so far.
+pub(crate) struct Bearer {
+    realm: reqwest::Url,
+    service: String,
+    pub(crate) scopes: Scopes,
+    login: Option<Login>,
+    by_client: bool,
+    /// Held while a token is fetched, so that requests that need the same one wait for it instead of asking as well.
+    tokens: tokio::sync::Mutex<HashMap<String, Kept>>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    token: String,
+    expires: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    access_token: String,
+    #[serde(default)]
+    expires_in: i64,
+}
+
+impl Bearer {
+    pub(crate) fn new(
+        host: &Host,
+        challenge: &Challenge,
+        mut scopes: Scopes,
+        login: Option<Login>,
+        by_client: bool,
+    ) -> Result<Self, Error> {
+        let bad = |reason: String| Error::TokenAnswer { reason };
+        let realm = challenge
+            .param("realm")
+            .ok_or_else(|| bad("no realm specified for token auth challenge".into()))?;
+        let realm = reqwest::Url::parse(realm)
+            .map_err(|e| bad(format!("invalid token auth challenge realm: {e}")))?;
+        if !matches!(realm.scheme(), "http" | "https") {
+            return Err(bad(format!(
+                "invalid token auth challenge realm: scheme {}",
+                realm.scheme()
+            )));
+        }
+        let login = login.filter(|l| !l.secret().is_empty());
+        if login.is_some() {
+            may_send_login(host, challenge, &realm)?;
+        }
+        scopes.merge(&Scopes::parse([challenge
+            .param("scope")
+            .unwrap_or_default()]));
+        let service = challenge.param("service").unwrap_or_default().to_owned();
+        Ok(Self {
+            realm,
+            service,
+            scopes,
+            login,
+            by_client,
+            tokens: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// A token good for `wanted` on top of the scopes of the challenge.
+    pub(crate) async fn token(
+        &self,
+        host: &Host,
+        credentials: &dyn Credentials,
+        wanted: &[String],
+    ) -> Result<String, Error> {
+        let mut scopes = self.scopes.clone();
+        scopes.merge(&Scopes::parse(wanted.iter().map(String::as_str)));
+        let scopes = scopes.normalized();
+        let key = scopes.join(" ");
+        let mut tokens = self.tokens.lock().await;
+        if let Some(kept) = tokens.get(&key)
+            && kept.expires.is_none_or(|at| at > Instant::now())
+        {
+            return Ok(kept.token.clone());
+        }
+        let fresh = self.fetch(host, credentials, &scopes).await?;
+        let kept = Kept {
+            token: fresh.token.clone(),
+            expires: expiry(&fresh),
+        };
+        if tokens.len() >= MAX_TOKENS {
+            tokens.clear();
+        }
+        tokens.insert(key, kept);
+        Ok(fresh.token)
+    }
+
+    async fn fetch(
+        &self,
+        host: &Host,
+        credentials: &dyn Credentials,
+        scopes: &[String],
+    ) -> Result<Token, Error> {
+        if self.by_client {
+            let request = TokenRequest {
+                client_id: CLIENT_ID.into(),
+                host: host.authority.clone(),
+                realm: self.realm.to_string(),
+                service: self.service.clone(),
+                scopes: scopes.to_vec(),
+            };
+            return credentials
+                .fetch_token(request)
+                .await
+                .map_err(|source| Error::Credentials {
+                    host: host.authority.clone(),
+                    source,
+                });
+        }
+        let Some(login) = &self.login else {
+            return with_retries!(self.get(host, scopes, None).await).map_err(|e| Error::Token {
+                kind: "anonymous",
+                source: Box::new(e),
+            });
+        };
+        let oauth = |e| Error::Token {
+            kind: "oauth",
+            source: Box::new(e),
+        };
+        // GET comes first because Docker Hub knows no POST; some others know no GET.
+        match with_retries!(self.get(host, scopes, Some(login)).await) {
+            Ok(token) => Ok(token),
+            Err(Error::Status { status, .. })
+                if status == 404
+                    || status == 401
+                    || (status == 405 && !login.username.is_empty()) =>
+            {
+                with_retries!(self.post(host, scopes, login).await).map_err(oauth)
+            }
+            Err(e) => Err(oauth(e)),
+        }
+    }
+
+    async fn get(
+        &self,
+        host: &Host,
+        scopes: &[String],
+        login: Option<&Login>,
+    ) -> Result<Token, Error> {
+        let mut url = self.realm.clone();
+        {
+            let mut query = url.query_pairs_mut();
+            if !self.service.is_empty() {
+                query.append_pair("service", &self.service);
+            }
+            for scope in scopes {
+                query.append_pair("scope", scope);
+            }
+        }
+        let mut request = host.client.get(url.clone());
+        if let Some(login) = login {
+            request = request.header(http::header::AUTHORIZATION, login.basic());
+        }
+        answer(request, Method::GET, &url).await
+    }
+
+    async fn post(&self, host: &Host, scopes: &[String], login: &Login) -> Result<Token, Error> {
+        let mut form = reqwest::Url::parse("form:x").expect("a constant URL parses");
+        {
+            let mut fields = form.query_pairs_mut();
+            if !scopes.is_empty() {
+                fields.append_pair("scope", &scopes.join(" "));
+            }
+            fields
+                .append_pair("service", &self.service)
+                .append_pair("client_id", CLIENT_ID);
+            if login.username.is_empty() {
+                fields
+                    .append_pair("grant_type", "refresh_token")
+                    .append_pair("refresh_token", login.secret());
+            } else {
+                fields
+                    .append_pair("grant_type", "password")
+                    .append_pair("username", &login.username)
+                    .append_pair("password", login.secret());
+            }
+        }
+        let request = host
+            .client
+            .post(self.realm.clone())
+            .header(
+                http::header::CONTENT_TYPE,
+                "application/x-www-form-urlencoded; charset=utf-8",
+            )
+            .body(form.query().unwrap_or_default().to_owned());
+        answer(request, Method::POST, &self.realm).await
+    }
+}
+
+async fn answer(
+    request: reqwest::RequestBuilder,
+    method: Method,
+    url: &reqwest::Url,
+) -> Result<Token, Error> {
+    // The query holds scopes only, which people need to see when a token is refused.
+    let shown = url.to_string();
+    let response = request
+        .send()
+        .await
+        .map_err(|e| transport_error(&method, &shown, &e))?;
+    if !response.status().is_success() {
+        return Err(status_error(method, shown, response).await);
+    }
+    let body = body_within(response, MAX_ANSWER, &method, &shown).await?;
+    let answer: Answer = serde_json::from_slice(&body).map_err(|e| Error::TokenAnswer {
+        reason: format!("unable to decode token response: {e}"),
+    })?;
+    let token = if answer.access_token.is_empty() {
+        answer.token
+    } else {
+        answer.access_token
+    };
+    if token.is_empty() {
+        return Err(Error::TokenAnswer {
+            reason: "authorization server did not include a token in the response".into(),
+        });
+    }
+    Ok(Token {
+        token,
+        expires_in: u64::try_from(answer.expires_in).unwrap_or(0),
+        issued_at: None,
+    })
+}
+
+/// The moment after which a token is not used any more: nine tenths of its life. A token that arrives dead is kept,
+/// as with the reference, because its clock may be wrong; a refusal drops it.
+fn expiry(token: &Token) -> Option<Instant> {
+    let life = if token.expires_in == 0 {
+        DEFAULT_EXPIRY
+    } else {
+        token.expires_in
+    };
+    let usable = Duration::from_secs(life.min(86_400 * 365)).mul_f64(0.9);
+    let age = token
+        .issued_at
+        .and_then(|at| SystemTime::now().duration_since(at).ok())
+        .unwrap_or_default();
+    usable
+        .checked_sub(age)
+        .and_then(|left| Instant::now().checked_add(left))
+}

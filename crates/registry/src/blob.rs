@@ -1,0 +1,261 @@
+//! Blobs as verified streams that survive broken connections.
+
+use bytes::Bytes;
+use futures::Stream;
+use http::header::{ACCEPT, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use oci::{Descriptor, Digester, media_type};
+
+use crate::client::Repository;
+use crate::error::Error;
+use crate::limit::Permit;
+use crate::request::{Answer, Call, Target, causes};
+use crate::resolve::accept;
+use crate::retry::Backoff;
+
+/// Bytes that must have come over a connection before its break counts as a new problem.
+const PROGRESS: u64 = 1 << 20;
+
+/// A blob on its way here. Nothing is asked before the first `next`; dropping it ends the transfer.
+#[derive(Debug)]
+pub struct BlobStream {
+    repository: Repository,
+    desc: Descriptor,
+    digester: Option<Digester>,
+    offset: u64,
+    since_open: u64,
+    body: Option<Body>,
+    backoff: Backoff,
+    permit: Option<Permit>,
+    done: bool,
+}
+
+#[derive(Debug)]
+struct Body {
+    response: reqwest::Response,
+    url: String,
+    /// Bytes that came already and that the host sends again because it ignores ranges.
+    skip: u64,
+}
+
+impl Repository {
+    /// Opens a blob. The stream ends only if all bytes came and have the digest of the descriptor.
+    #[must_use]
+    pub fn blob(&self, desc: &Descriptor) -> BlobStream {
+        self.stream(desc, true)
+    }
+
+    /// Opens a blob for a reader that verifies the digest itself; the size is still checked.
+    #[must_use]
+    pub fn blob_unverified(&self, desc: &Descriptor) -> BlobStream {
+        self.stream(desc, false)
+    }
+
+    fn stream(&self, desc: &Descriptor, verify: bool) -> BlobStream {
+        BlobStream {
+            repository: self.clone(),
+            desc: desc.clone(),
+            digester: verify.then(Digester::new),
+            offset: 0,
+            since_open: 0,
+            body: None,
+            backoff: Backoff::new(),
+            permit: None,
+            done: false,
+        }
+    }
+}
+
+impl BlobStream {
+    /// The next bytes, or `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        while !self.done {
+            if self.permit.is_none() {
+                let limits = self.repository.client().limits();
+                self.permit = Some(
+                    limits
+                        .acquire(&self.repository.name().domain, &self.desc.media_type)
+                        .await,
+                );
+            }
+            if self.body.is_none() {
+                match self.open().await {
+                    Ok(body) => self.body = Some(body),
+                    Err(error) => {
+                        self.pause(error).await?;
+                        continue;
+                    }
+                }
+                self.since_open = 0;
+            }
+            let Some(body) = &mut self.body else { continue };
+            match body.response.chunk().await {
+                Ok(Some(mut chunk)) => {
+                    let drop = usize::try_from(body.skip)
+                        .unwrap_or(usize::MAX)
+                        .min(chunk.len());
+                    body.skip -= drop as u64;
+                    let _skipped = chunk.split_to(drop);
+                    if chunk.is_empty() {
+                        continue;
+                    }
+                    let got = self.offset.saturating_add(chunk.len() as u64);
+                    if got > self.desc.len() {
+                        return Err(Error::SizeMismatch {
+                            url: body.url.clone(),
+                            want: self.desc.len(),
+                            got,
+                        });
+                    }
+                    self.offset = got;
+                    self.since_open = self.since_open.saturating_add(chunk.len() as u64);
+                    if self.since_open >= PROGRESS {
+                        self.backoff.reset();
+                    }
+                    if let Some(digester) = &mut self.digester {
+                        digester.update(&chunk);
+                    }
+                    return Ok(Some(chunk));
+                }
+                Ok(None) if self.offset == self.desc.len() => return self.finish(),
+                Ok(None) => {
+                    let error = self.broken("unexpected EOF".into());
+                    self.pause(error).await?;
+                }
+                Err(e) => {
+                    let error = self.broken(causes(&e));
+                    self.pause(error).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same as a `futures` stream.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+        futures::stream::try_unfold(self, |mut blob| async move {
+            Ok(blob.next().await?.map(|chunk| (chunk, blob)))
+        })
+    }
+
+    fn finish(&mut self) -> Result<Option<Bytes>, Error> {
+        self.done = true;
+        self.permit = None;
+        let url = self.body.take().map(|b| b.url).unwrap_or_default();
+        if let Some(digester) = self.digester.take() {
+            let got = digester.finish();
+            if got != self.desc.digest {
+                return Err(Error::DigestMismatch {
+                    url,
+                    want: self.desc.digest.clone(),
+                    got,
+                });
+            }
+        }
+        Ok(None)
+    }
+
+    fn broken(&self, reason: String) -> Error {
+        let url = self
+            .body
+            .as_ref()
+            .map(|b| b.url.clone())
+            .unwrap_or_default();
+        Error::Read {
+            digest: self.desc.digest.clone(),
+            url,
+            reason,
+        }
+    }
+
+    async fn pause(&mut self, error: Error) -> Result<(), Error> {
+        self.body = None;
+        let Some(wait) = self.backoff.after(&error) else {
+            self.done = true;
+            self.permit = None;
+            return Err(error);
+        };
+        tracing::debug!(%error, offset = self.offset, "blob transfer is resumed");
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Body, Error> {
+        let is_manifest = media_type::is_manifest(&self.desc.media_type)
+            || media_type::is_index(&self.desc.media_type);
+        let kinds: &[&str] = if is_manifest {
+            &["manifests", "blobs"]
+        } else {
+            &["blobs"]
+        };
+        let hosts = self.repository.hosts();
+        let mut failed = None;
+        for kind in kinds {
+            for (at, host) in hosts.iter().enumerate() {
+                let target = Target::path(format!("{kind}/{}", self.desc.digest));
+                let scopes = vec![self.repository.scope(false)];
+                let call = Call {
+                    method: Method::GET,
+                    target,
+                    headers: self.headers(),
+                    scopes,
+                    body: None,
+                    last: at + 1 == hosts.len(),
+                };
+                let error = match self.repository.send(host, call).await {
+                    Ok(answer) if answer.status().is_success() => match self.accept(answer) {
+                        Ok(body) => return Ok(body),
+                        Err(error) => error,
+                    },
+                    Ok(answer) => answer.into_error().await,
+                    Err(error) => error,
+                };
+                if failed.as_ref().is_none_or(Error::is_not_found) || !error.is_not_found() {
+                    failed = Some(error);
+                }
+            }
+            if failed.as_ref().is_some_and(|e| !e.is_not_found()) {
+                break;
+            }
+        }
+        Err(failed
+            .unwrap_or(Error::NoHosts { doing: "pull" })
+            .denied("pull"))
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept(&self.desc.media_type));
+        if self.offset > 0 {
+            let range = format!("bytes={}-", self.offset);
+            headers.insert(
+                RANGE,
+                HeaderValue::from_str(&range).expect("a range is a header value"),
+            );
+        }
+        headers
+    }
+
+    fn accept(&self, answer: Answer) -> Result<Body, Error> {
+        let mut skip = 0;
+        if self.offset > 0 {
+            let from_here = answer
+                .header("content-range")
+                .is_some_and(|r| r.starts_with(&format!("bytes {}-", self.offset)));
+            if answer.status() == StatusCode::PARTIAL_CONTENT && !from_here {
+                return Err(Error::Decode {
+                    what: "content range",
+                    reason: format!("unhandled content range in response from {}", answer.url),
+                });
+            }
+            if !from_here {
+                skip = self.offset;
+            }
+        }
+        Ok(Body {
+            response: answer.response,
+            url: answer.url,
+            skip,
+        })
+    }
+}

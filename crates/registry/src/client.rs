@@ -1,0 +1,218 @@
+//! The client and the repositories it opens.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::auth::credentials::Credentials;
+use crate::auth::{AuthKey, AuthPool};
+use crate::config::{Config, HostConfig};
+use crate::error::Error;
+use crate::host::{Host, hosts_of};
+use crate::limit::Limits;
+
+/// Speaks to registries. Clones share connections, tokens and limits.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<ClientInner>,
+}
+
+#[derive(Debug)]
+struct ClientInner {
+    config: Config,
+    auth: AuthPool,
+    limits: Limits,
+    hosts: Mutex<HashMap<(String, bool), Hosts>>,
+}
+
+type Hosts = Arc<[Arc<Host>]>;
+
+/// What a repository is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Access {
+    /// Whether it will be written.
+    pub push: bool,
+    /// Whether certificates go unchecked and plain http will do, whatever the configuration says.
+    pub insecure: bool,
+}
+
+impl Access {
+    /// Reading, with the configured security.
+    pub const PULL: Self = Self {
+        push: false,
+        insecure: false,
+    };
+    /// Reading and writing, with the configured security.
+    pub const PUSH: Self = Self {
+        push: true,
+        insecure: false,
+    };
+}
+
+/// A repository's registry and path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RepositoryName {
+    /// The namespace, as `docker.io`; hosts and mirrors are found by it.
+    pub domain: String,
+    /// The path, as `library/alpine`.
+    pub path: String,
+}
+
+impl fmt::Display for RepositoryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.domain, self.path)
+    }
+}
+
+impl From<&oci::Reference> for RepositoryName {
+    fn from(reference: &oci::Reference) -> Self {
+        Self {
+            domain: reference.domain.clone(),
+            path: reference.path.clone(),
+        }
+    }
+}
+
+/// One repository, opened by one principal for one kind of access.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    inner: Arc<RepositoryInner>,
+}
+
+#[derive(Debug)]
+struct RepositoryInner {
+    client: Client,
+    name: RepositoryName,
+    access: Access,
+    credentials: Arc<dyn Credentials>,
+    hosts: Hosts,
+}
+
+impl Client {
+    /// Makes a client. Certificates and keys are read when a host is first used.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let limits = Limits::new(config.max_parallelism);
+        Self {
+            inner: Arc::new(ClientInner {
+                config,
+                auth: AuthPool::default(),
+                limits,
+                hosts: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Opens a repository; nothing is sent yet.
+    pub fn repository(
+        &self,
+        name: impl Into<RepositoryName>,
+        access: Access,
+        credentials: Arc<dyn Credentials>,
+    ) -> Result<Repository, Error> {
+        let name = name.into();
+        let hosts = self.hosts(&name.domain, access.insecure)?;
+        Ok(Repository {
+            inner: Arc::new(RepositoryInner {
+                client: self.clone(),
+                name,
+                access,
+                credentials,
+                hosts,
+            }),
+        })
+    }
+
+    pub(crate) fn auth(&self) -> &AuthPool {
+        &self.inner.auth
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    fn hosts(&self, domain: &str, insecure: bool) -> Result<Hosts, Error> {
+        let key = (domain.to_owned(), insecure);
+        if let Some(known) = self.inner.hosts.lock().get(&key) {
+            return Ok(known.clone());
+        }
+        let made: Hosts = if insecure {
+            let mut config = Config::new(self.inner.config.user_agent.clone());
+            config.hosts.insert(
+                domain.to_owned(),
+                HostConfig {
+                    insecure: Some(true),
+                    plain_http: Some(true),
+                    ..HostConfig::default()
+                },
+            );
+            hosts_of(&config, domain)?.into()
+        } else {
+            hosts_of(&self.inner.config, domain)?.into()
+        };
+        let mut hosts = self.inner.hosts.lock();
+        if hosts.len() >= 1024 {
+            hosts.clear();
+        }
+        Ok(hosts.entry(key).or_insert(made).clone())
+    }
+}
+
+impl Repository {
+    /// The repository's name.
+    #[must_use]
+    pub fn name(&self) -> &RepositoryName {
+        &self.inner.name
+    }
+
+    /// The same repository, answered for by somebody else.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Arc<dyn Credentials>) -> Self {
+        let RepositoryInner {
+            client,
+            name,
+            access,
+            hosts,
+            ..
+        } = &*self.inner;
+        let (client, name, access, hosts) = (client.clone(), name.clone(), *access, hosts.clone());
+        Self {
+            inner: Arc::new(RepositoryInner {
+                client,
+                name,
+                access,
+                credentials,
+                hosts,
+            }),
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn credentials(&self) -> &dyn Credentials {
+        &*self.inner.credentials
+    }
+
+    pub(crate) fn hosts(&self) -> &[Arc<Host>] {
+        &self.inner.hosts
+    }
+
+    pub(crate) fn auth_key(&self, host: &Host) -> AuthKey {
+        AuthKey {
+            repository: self.name().to_string(),
+            push: self.inner.access.push,
+            insecure: self.inner.access.insecure,
+            principal: self.credentials().principal(),
+            host: host.authority.clone(),
+        }
+    }
+
+    pub(crate) fn scope(&self, push: bool) -> String {
+        let actions = if push { "pull,push" } else { "pull" };
+        format!("repository:{}:{actions}", self.name().path)
+    }
+}

@@ -1,0 +1,273 @@
+//! Why a registry could not be used.
+//!
+//! The texts are the ones that clients of the reference know: tests and people grep for them.
+
+use std::time::Duration;
+
+use oci::Digest;
+
+use crate::auth::credentials::CredentialError;
+
+/// Why a registry operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The name does not exist on any host.
+    #[error("{name}: not found")]
+    NotFound {
+        /// The reference or address that was asked for.
+        name: String,
+    },
+    /// A blob or manifest address answered 404.
+    #[error("content at {url} not found: not found")]
+    ContentNotFound {
+        /// The address without its query.
+        url: String,
+    },
+    /// The registry refused what was offered.
+    #[error(
+        "{doing} access denied, repository does not exist or may require authorization: {message}authorization failed"
+    )]
+    AccessDenied {
+        /// `pull` or `push`.
+        doing: &'static str,
+        /// The registry's words, empty or `server message: …: `.
+        message: String,
+    },
+    /// Authorization failed; `AccessDenied` is made of it where it is known what was being done.
+    #[error("{message}authorization failed")]
+    InvalidAuthorization {
+        /// The registry's words, empty or `server message: …: `.
+        message: String,
+    },
+    /// A token could not be had.
+    #[error("failed to authorize: {source}")]
+    Authorize {
+        /// Why.
+        source: Box<Error>,
+    },
+    /// A token request failed.
+    #[error("failed to fetch {kind} token: {source}")]
+    Token {
+        /// `anonymous` or `oauth`.
+        kind: &'static str,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// The token answer could not be used.
+    #[error("{reason}")]
+    TokenAnswer {
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The client that holds the credentials did not answer.
+    #[error("failed to get credentials for {host}: {source}")]
+    Credentials {
+        /// The host that asked for a login.
+        host: String,
+        /// Why.
+        source: CredentialError,
+    },
+    /// The challenge could not be met.
+    #[error("failed to find supported auth scheme: not implemented")]
+    NoScheme,
+    /// The host answered with a status that does not fit.
+    #[error("unexpected status from {method} request to {url}: {status} {reason}{}", api_errors(.errors))]
+    Status {
+        /// The request's method.
+        method: http::Method,
+        /// The address without its query.
+        url: String,
+        /// The status code.
+        status: u16,
+        /// The words that belong to the code.
+        reason: &'static str,
+        /// What the body said.
+        errors: Vec<ApiError>,
+        /// How long the host asked to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The request did not get an answer.
+    #[error("failed to do request: {method} \"{url}\": {reason}")]
+    Transport {
+        /// The request's method, written as Go writes it.
+        method: String,
+        /// The address without its query.
+        url: String,
+        /// The chain of causes.
+        reason: String,
+        /// Whether the connection could not be made at all.
+        connect: bool,
+        /// Whether the same request may succeed a moment later.
+        transient: bool,
+    },
+    /// The stream broke and could not be resumed.
+    #[error("failed to read {digest} from {url}: {reason}")]
+    Read {
+        /// The blob.
+        digest: Digest,
+        /// The address without its query.
+        url: String,
+        /// The chain of causes.
+        reason: String,
+    },
+    /// The bytes are not those of the digest.
+    #[error("content of {url} has digest {got}, expected {want}: failed precondition")]
+    DigestMismatch {
+        /// The address without its query.
+        url: String,
+        /// The digest asked for.
+        want: Digest,
+        /// The digest of what came.
+        got: Digest,
+    },
+    /// The bytes are not as many as the descriptor says.
+    #[error("content of {url} has {got} bytes, expected {want}: failed precondition")]
+    SizeMismatch {
+        /// The address without its query.
+        url: String,
+        /// The size asked for.
+        want: u64,
+        /// The size of what came; one more than wanted stands for any more.
+        got: u64,
+    },
+    /// A digest is not a digest.
+    #[error("\"{text}\" in header not a valid digest")]
+    BadDigest {
+        /// What the header held.
+        text: String,
+    },
+    /// A manifest is too large to be one.
+    #[error("rejecting {size} byte manifest for {name}: not found")]
+    ManifestTooLarge {
+        /// Its size.
+        size: u64,
+        /// The reference.
+        name: String,
+    },
+    /// A manifest of a version nobody should use.
+    #[error(
+        "support Docker Image manifest version 2, schema 1 has been removed. More information at https://docs.docker.com/go/deprecated-image-specs/"
+    )]
+    Schema1,
+    /// No host of the namespace can do this.
+    #[error("no {doing} hosts: not found")]
+    NoHosts {
+        /// `resolve`, `pull` or `push`.
+        doing: &'static str,
+    },
+    /// A redirect or upload location cannot be followed.
+    #[error("unable to parse location {location}: {reason}")]
+    Location {
+        /// What the host answered, without query.
+        location: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The name is not one of a repository.
+    #[error("invalid reference format: {name}")]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// A certificate, key or folder of the configuration cannot be used.
+    #[error("failed to load TLS configuration of {host}: {reason}")]
+    Tls {
+        /// The configured host.
+        host: String,
+        /// Which file and why.
+        reason: String,
+    },
+    /// The bytes to push could not be read.
+    #[error("failed to read {digest} for the upload: {source}")]
+    Source {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A document of the registry cannot be read.
+    #[error("failed to decode {what}: {reason}")]
+    Decode {
+        /// Which document.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One entry of a registry's error body.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    /// The machine-readable code, as `MANIFEST_UNKNOWN`.
+    pub code: String,
+    /// The sentence.
+    pub message: String,
+}
+
+fn api_errors(errors: &[ApiError]) -> String {
+    let mut out = String::new();
+    for e in errors {
+        let code = e.code.to_lowercase().replace('_', " ");
+        out.push('\n');
+        out.push_str(&code);
+        if !e.message.is_empty() {
+            out.push_str(": ");
+            out.push_str(&e.message);
+        }
+    }
+    out
+}
+
+impl Error {
+    /// Whether the thing asked for does not exist.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "few variants say that something is absent"
+    )]
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::ContentNotFound { .. } => true,
+            Self::Status { status, .. } => *status == 404,
+            _ => false,
+        }
+    }
+
+    /// Whether the same operation may succeed a moment later.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few variants may pass")]
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => {
+                *status == 429 || *status == 408 || (500..600).contains(status)
+            }
+            Self::Transport { transient, .. } => *transient,
+            Self::Authorize { source } | Self::Token { source, .. } => source.is_transient(),
+            Self::Read { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// How long the host asked to wait before the next try.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only a status carries the header"
+    )]
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Authorize { source } | Self::Token { source, .. } => source.retry_after(),
+            _ => None,
+        }
+    }
+
+    /// Puts "pull access denied" or "push access denied" before a refused authorization.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "one variant is rewritten")]
+    pub(crate) fn denied(self, doing: &'static str) -> Self {
+        match self {
+            Self::InvalidAuthorization { message } => Self::AccessDenied { doing, message },
+            other => other,
+        }
+    }
+}

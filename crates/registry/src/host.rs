@@ -1,0 +1,262 @@
+//! Which hosts stand for a namespace, and how to speak to each.
+//!
+//! | host                                   | scheme                                            |
+//! |----------------------------------------|---------------------------------------------------|
+//! | `http = true`, or loopback and unset   | http                                              |
+//! | `insecure = true`                      | https, certificate unchecked                      |
+//! | both                                   | https unchecked, then http if that is no TLS port |
+//! | any other                              | https with the system's authorities and `ca`      |
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::config::{Config, HostConfig};
+use crate::error::Error;
+
+/// One address a namespace is served from.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// `host[:port]` as in the URL.
+    pub(crate) authority: String,
+    /// `/v2` or `/v2/<prefix>`.
+    pub(crate) path: String,
+    /// Whether pushes may go here; mirrors are read only.
+    pub(crate) push: bool,
+    http: bool,
+    fallback: bool,
+    fell_back: AtomicBool,
+    pub(crate) client: reqwest::Client,
+}
+
+impl Host {
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.http || (self.fallback && self.fell_back.load(Ordering::Relaxed)) {
+            "http"
+        } else {
+            "https"
+        }
+    }
+
+    /// Whether an answer that is no TLS may be followed by plain http; remembers that it was.
+    pub(crate) fn fall_back(&self) -> bool {
+        self.fallback && !self.http && !self.fell_back.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the host serves a namespace under another name, so that it must be told which one.
+    pub(crate) fn is_proxy_of(&self, namespace: &str) -> bool {
+        namespace != self.authority
+            && !(namespace == "docker.io" && self.authority == "registry-1.docker.io")
+    }
+
+    pub(crate) fn has_port(&self) -> bool {
+        split_port(&self.authority).1.is_some()
+    }
+}
+
+/// The hosts to try for `namespace`, in order; the last one is the namespace's own.
+pub(crate) fn hosts_of(config: &Config, namespace: &str) -> Result<Vec<Arc<Host>>, Error> {
+    let own = HostConfig::default();
+    let settings = config.hosts.get(namespace);
+    let mut out = Vec::new();
+    for mirror in settings.map(|s| s.mirrors.as_slice()).unwrap_or_default() {
+        let (authority, prefix) = mirror_parts(mirror);
+        let mirror_settings = config.hosts.get(&authority).unwrap_or(&own);
+        let path = if prefix.is_empty() {
+            "/v2".to_owned()
+        } else {
+            format!("/v2/{prefix}")
+        };
+        out.push(Arc::new(build(
+            config,
+            mirror_settings,
+            authority,
+            path,
+            false,
+        )?));
+    }
+    let authority = if namespace == "docker.io" {
+        "registry-1.docker.io"
+    } else {
+        namespace
+    };
+    out.push(Arc::new(build(
+        config,
+        settings.unwrap_or(&own),
+        authority.to_owned(),
+        "/v2".to_owned(),
+        true,
+    )?));
+    Ok(out)
+}
+
+fn build(
+    config: &Config,
+    settings: &HostConfig,
+    authority: String,
+    path: String,
+    push: bool,
+) -> Result<Host, Error> {
+    let plain = settings
+        .plain_http
+        .unwrap_or_else(|| is_loopback(&authority));
+    let insecure = settings.insecure.unwrap_or(false);
+    let client = http_client(config, settings, &authority, insecure)?;
+    Ok(Host {
+        authority,
+        path,
+        push,
+        http: plain && !insecure,
+        fallback: plain && insecure,
+        fell_back: AtomicBool::new(false),
+        client,
+    })
+}
+
+fn http_client(
+    config: &Config,
+    settings: &HostConfig,
+    authority: &str,
+    insecure: bool,
+) -> Result<reqwest::Client, Error> {
+    let tls = |reason: String| Error::Tls {
+        host: authority.to_owned(),
+        reason,
+    };
+    // HTTP/1.1: one connection for each transfer is faster for blobs than one window shared by all.
+    let mut builder = reqwest::Client::builder()
+        .user_agent(config.user_agent.clone())
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .http1_only()
+        .connect_timeout(Duration::from_secs(30))
+        .read_timeout(Duration::from_secs(60))
+        .tcp_keepalive(Duration::from_secs(60))
+        .pool_idle_timeout(Duration::from_secs(120))
+        .pool_max_idle_per_host(4);
+    if is_loopback(authority) {
+        builder = builder.no_proxy();
+    }
+    if insecure {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    let mut ca = settings.ca.clone();
+    let mut pairs: Vec<_> = settings
+        .keypairs
+        .iter()
+        .map(|p| (p.cert.clone(), p.key.clone()))
+        .collect();
+    for dir in &settings.tls_config_dirs {
+        // A folder that is not there or not ours to read is no error, as with the reference.
+        let Ok(entries) = std::fs::read_dir(dir) else {
+            continue;
+        };
+        let mut names: Vec<_> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
+        names.sort();
+        for file in names {
+            match file.extension().and_then(|e| e.to_str()) {
+                Some("crt") => ca.push(file),
+                Some("cert") => pairs.push((file.clone(), file.with_extension("key"))),
+                _ => {}
+            }
+        }
+    }
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|e| tls(format!("failed to read {}: {e}", path.display())))
+    };
+    let mut authorities = Vec::new();
+    for file in &ca {
+        let bundle = reqwest::Certificate::from_pem_bundle(&read(file)?)
+            .map_err(|e| tls(format!("{}: {e}", file.display())))?;
+        authorities.extend(bundle);
+    }
+    if !authorities.is_empty() && !insecure {
+        builder = builder.tls_certs_merge(authorities);
+    }
+    // rustls offers one client identity; the first pair wins, as it does with most servers.
+    if let Some((cert, key)) = pairs.first() {
+        let mut pem = read(key)?;
+        pem.push(b'\n');
+        pem.extend(read(cert)?);
+        let identity = reqwest::Identity::from_pem(&pem).map_err(|e| {
+            tls(format!(
+                "failed to load keypair for {}: {e}",
+                cert.display()
+            ))
+        })?;
+        builder = builder.identity(identity);
+    }
+    builder.build().map_err(|e| tls(crate::request::causes(&e)))
+}
+
+/// Whether a host is this machine itself, which may speak plain http unless told otherwise.
+pub(crate) fn is_loopback(authority: &str) -> bool {
+    let host = split_port(authority).0;
+    host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    if authority.starts_with('[') {
+        return match authority.split_once("]:") {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        };
+    }
+    match authority.split_once(':') {
+        Some((host, port)) if !port.contains(':') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+fn mirror_parts(mirror: &str) -> (String, String) {
+    let rest = mirror.split_once("://").map_or(mirror, |(_, rest)| rest);
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    (authority.to_owned(), path.trim_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_loopback, mirror_parts};
+
+    #[test]
+    fn loopback_is_recognized_with_and_without_a_port() {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:80",
+            "127.9.9.9",
+            "::1",
+            "[::1]",
+            "[::1]:5000",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "docker.io",
+            "localhost.example:5000",
+            "10.0.0.1:5000",
+            "[::2]:1",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_may_have_a_scheme_and_a_path() {
+        assert_eq!(
+            mirror_parts("mirror:5000"),
+            ("mirror:5000".into(), String::new())
+        );
+        assert_eq!(
+            mirror_parts("https://mirror/a/b/"),
+            ("mirror".into(), "a/b".into())
+        );
+        assert_eq!(mirror_parts("mirror/a"), ("mirror".into(), "a".into()));
+    }
+}

@@ -1,0 +1,68 @@
+//! How many transfers run at once for each namespace.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Permits by namespace. Documents (`…+json`) may use one slot that layers may not.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    size: usize,
+    by_host: Mutex<HashMap<String, Slots>>,
+}
+
+#[derive(Debug, Clone)]
+struct Slots {
+    layers: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+/// The right to one transfer; given back on drop.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _layer: Option<OwnedSemaphorePermit>,
+    _any: OwnedSemaphorePermit,
+}
+
+impl Limits {
+    pub(crate) fn new(size: usize) -> Self {
+        Self {
+            size: size.max(1),
+            by_host: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) async fn acquire(&self, namespace: &str, media_type: &str) -> Permit {
+        let slots = {
+            let mut map = self.by_host.lock();
+            map.entry(namespace.to_owned())
+                .or_insert_with(|| Slots {
+                    layers: Arc::new(Semaphore::new(self.size)),
+                    all: Arc::new(Semaphore::new(self.size.saturating_add(1))),
+                })
+                .clone()
+        };
+        let layer = if media_type.ends_with("+json") {
+            None
+        } else {
+            Some(
+                slots
+                    .layers
+                    .acquire_owned()
+                    .await
+                    .expect("the semaphore is never closed"),
+            )
+        };
+        let any = slots
+            .all
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        Permit {
+            _layer: layer,
+            _any: any,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What refers to a manifest: signatures, attestations, SBOMs kept beside it.
+
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use oci::{Descriptor, Digest, Index, media_type};
+
+use crate::client::Repository;
+use crate::error::Error;
+use crate::request::{Call, Target, body_within};
+use crate::resolve::MAX_MANIFEST_SIZE;
+
+/// One manifest whose subject is the one asked about.
+pub type Referrer = Descriptor;
+
+impl Repository {
+    /// Lists what refers to `subject`, optionally of one artifact type; none is an empty list.
+    ///
+    /// Registries without the referrers API are asked for the fallback tag `sha256-<hex>`.
+    pub async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Referrer>, Error> {
+        let Some(host) = self.hosts().last() else {
+            return Err(Error::NoHosts { doing: "pull" });
+        };
+        let paths = [
+            format!("referrers/{subject}"),
+            format!("manifests/{}-{}", subject.algorithm(), subject.hex()),
+        ];
+        for path in paths {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX));
+            let scopes = vec![self.scope(false)];
+            let call = Call {
+                method: Method::GET,
+                target: Target::path(path),
+                headers,
+                scopes,
+                body: None,
+                last: true,
+            };
+            let answer = self.send(host, call).await?;
+            match answer.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::BAD_REQUEST => continue,
+                _ => return Err(answer.into_error().await.denied("pull")),
+            }
+            let limit = usize::try_from(MAX_MANIFEST_SIZE).unwrap_or(usize::MAX);
+            let body = body_within(answer.response, limit, &answer.method, &answer.url).await?;
+            let index: Index = serde_json::from_slice(&body).map_err(|e| Error::Decode {
+                what: "referrers index",
+                reason: e.to_string(),
+            })?;
+            let wanted = |d: &Descriptor| artifact_type.is_none_or(|want| d.artifact_type == want);
+            return Ok(index.manifests.into_iter().filter(wanted).collect());
+        }
+        Ok(Vec::new())
+    }
+}

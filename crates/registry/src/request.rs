@@ -1,0 +1,433 @@
+//! One request to one host: authorization, redirects, quick retries.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, Method, StatusCode};
+use serde::Deserialize;
+
+use crate::auth::{AuthKey, Verdict};
+use crate::client::Repository;
+use crate::error::{ApiError, Error};
+use crate::host::Host;
+
+const ATTEMPTS: u32 = 5;
+const REDIRECTS: u32 = 10;
+const MAX_ERROR_BODY: usize = 64_000;
+const QUICK: Duration = Duration::from_millis(50);
+
+/// Makes the body once for each try.
+pub(crate) type BodyMaker<'a> =
+    dyn Fn() -> BoxFuture<'a, Result<reqwest::Body, Error>> + Send + Sync + 'a;
+
+/// What to send.
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    pub(crate) headers: HeaderMap,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) body: Option<&'a BodyMaker<'a>>,
+    /// Whether this host is the last that will be tried; quick retries are for it only.
+    pub(crate) last: bool,
+}
+
+/// Where to send it.
+pub(crate) enum Target {
+    /// Below the repository on the host.
+    Path {
+        path: String,
+        query: Vec<(&'static str, String)>,
+    },
+    /// A location that the host gave; with authorization only if it is on the host itself.
+    Location(reqwest::Url),
+}
+
+impl Target {
+    pub(crate) fn path(path: impl Into<String>) -> Self {
+        Self::Path {
+            path: path.into(),
+            query: Vec::new(),
+        }
+    }
+}
+
+/// An answer and the address that was asked, without query.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: reqwest::Response,
+    pub(crate) url: String,
+    pub(crate) method: Method,
+}
+
+impl Answer {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response
+            .headers()
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+    }
+
+    /// The length the host announced.
+    pub(crate) fn length(&self) -> Option<u64> {
+        // The body of a HEAD answer is empty, so the library's own figure would be zero.
+        self.header("content-length").and_then(|v| v.parse().ok())
+    }
+
+    pub(crate) async fn into_error(self) -> Error {
+        if self.status() == StatusCode::NOT_FOUND {
+            return Error::ContentNotFound { url: self.url };
+        }
+        status_error(self.method, self.url, self.response).await
+    }
+}
+
+impl Repository {
+    /// Sends a call and returns the last answer, whatever its status.
+    pub(crate) async fn send(&self, host: &Host, mut call: Call<'_>) -> Result<Answer, Error> {
+        let key = self.auth_key(host);
+        let mut server_error = None;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let url = self.url(host, &call.target)?;
+            let shown = without_query(&url);
+            let authorize = same_origin(host, &url);
+            let (answer, authorized) = match self.once(host, &key, &call, url, authorize).await {
+                Ok(got) => got,
+                Err(error) => {
+                    if is_no_tls(&error, host) && host.fall_back() {
+                        continue;
+                    }
+                    let again = call.last
+                        && attempts < ATTEMPTS
+                        && matches!(
+                            error,
+                            Error::Transport {
+                                transient: true,
+                                ..
+                            }
+                        );
+                    if !again {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(QUICK).await;
+                    continue;
+                }
+            };
+            let status = answer.status();
+            let retry = match status {
+                StatusCode::UNAUTHORIZED if authorize => {
+                    let credentials = self.credentials();
+                    let headers = answer.response.headers();
+                    self.client()
+                        .auth()
+                        .challenged(&key, host, headers, credentials, authorized)
+                        .await?
+                        == Verdict::Retry
+                }
+                StatusCode::METHOD_NOT_ALLOWED
+                    if call.method == Method::HEAD && shown.contains("/manifests/") =>
+                {
+                    call.method = Method::GET;
+                    true
+                }
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                    answer.header("retry-after").is_none()
+                }
+                StatusCode::INTERNAL_SERVER_ERROR
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT => {
+                    let seen = server_error == Some(status);
+                    server_error = Some(status);
+                    call.last && !seen
+                }
+                _ => false,
+            };
+            if !retry || attempts >= ATTEMPTS {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// One try, redirects included. Says whether authorization was sent.
+    async fn once(
+        &self,
+        host: &Host,
+        key: &AuthKey,
+        call: &Call<'_>,
+        mut url: reqwest::Url,
+        authorize: bool,
+    ) -> Result<(Answer, bool), Error> {
+        let header = if authorize {
+            self.client()
+                .auth()
+                .header(key, host, self.credentials(), &call.scopes)
+                .await?
+        } else {
+            None
+        };
+        let mut redirects = 0;
+        loop {
+            let shown = without_query(&url);
+            let mut request = host
+                .client
+                .request(call.method.clone(), url.clone())
+                .headers(call.headers.clone());
+            if let Some(header) = header.as_ref().filter(|_| same_origin(host, &url)) {
+                request = request.header(AUTHORIZATION, header.clone());
+            }
+            if let Some(body) = call.body {
+                request = request.body(body().await?);
+            }
+            let response = request
+                .send()
+                .await
+                .map_err(|e| transport_error(&call.method, &shown, &e))?;
+            let follow = call.method == Method::GET || call.method == Method::HEAD;
+            if !(follow
+                && response.status().is_redirection()
+                && response.headers().contains_key(LOCATION))
+            {
+                return Ok((
+                    Answer {
+                        response,
+                        url: shown,
+                        method: call.method.clone(),
+                    },
+                    header.is_some(),
+                ));
+            }
+            redirects += 1;
+            if redirects > REDIRECTS {
+                return Err(Error::Location {
+                    location: shown,
+                    reason: "stopped after 10 redirects".into(),
+                });
+            }
+            let location = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default();
+            url = join(&url, location)?;
+        }
+    }
+
+    fn url(&self, host: &Host, target: &Target) -> Result<reqwest::Url, Error> {
+        let (path, query) = match target {
+            Target::Location(url) => return Ok(url.clone()),
+            Target::Path { path, query } => (path, query),
+        };
+        let text = format!(
+            "{}://{}{}/{}/{path}",
+            host.scheme(),
+            host.authority,
+            host.path,
+            self.name().path
+        );
+        let mut url =
+            reqwest::Url::parse(&text).map_err(|_| Error::BadName { name: text.clone() })?;
+        let namespace = &self.name().domain;
+        if !query.is_empty() || host.is_proxy_of(namespace) {
+            let mut pairs = url.query_pairs_mut();
+            for (name, value) in query {
+                pairs.append_pair(name, value);
+            }
+            if host.is_proxy_of(namespace) {
+                pairs.append_pair("ns", namespace);
+            }
+        }
+        Ok(url)
+    }
+}
+
+/// Resolves a location against the address it came from; only http and https are followed, and never from TLS to none.
+pub(crate) fn join(base: &reqwest::Url, location: &str) -> Result<reqwest::Url, Error> {
+    let bad = |reason: String| Error::Location {
+        location: location.split('?').next().unwrap_or_default().to_owned(),
+        reason,
+    };
+    let url = base.join(location).map_err(|e| bad(e.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad(format!("scheme {}", url.scheme())));
+    }
+    Ok(url)
+}
+
+/// Whether an address is on the host that the authorization belongs to.
+fn same_origin(host: &Host, url: &reqwest::Url) -> bool {
+    reqwest::Url::parse(&format!("{}://{}/", host.scheme(), host.authority))
+        .is_ok_and(|own| own.origin() == url.origin())
+}
+
+/// The address as it may be shown: no user, no query (signatures live there).
+pub(crate) fn without_query(url: &reqwest::Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+fn is_no_tls(error: &Error, host: &Host) -> bool {
+    let Error::Transport {
+        reason, connect, ..
+    } = error
+    else {
+        return false;
+    };
+    let no_tls = reason.contains("InvalidContentType")
+        || reason.contains("corrupt message")
+        || reason.contains("handshake");
+    no_tls || (*connect && !host.has_port())
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(crate) async fn body_within(
+    mut response: reqwest::Response,
+    limit: usize,
+    method: &Method,
+    url: &str,
+) -> Result<Bytes, Error> {
+    let mut out = BytesMut::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|e| transport_error(method, url, &e))?
+    {
+        if out.len().saturating_add(chunk.len()) > limit {
+            return Err(Error::SizeMismatch {
+                url: url.to_owned(),
+                want: limit as u64,
+                got: limit as u64 + 1,
+            });
+        }
+        out.extend_from_slice(&chunk);
+    }
+    Ok(out.freeze())
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    errors: Vec<ErrorEntry>,
+}
+
+#[derive(Deserialize)]
+struct ErrorEntry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// Makes the error of an answer whose status does not fit.
+pub(crate) async fn status_error(
+    method: Method,
+    url: String,
+    mut response: reqwest::Response,
+) -> Error {
+    let status = response.status();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.trim().parse::<u64>().ok())
+        .map(Duration::from_secs);
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = MAX_ERROR_BODY.saturating_sub(body.len());
+        body.extend(chunk.iter().take(room));
+        if chunk.len() >= room {
+            break;
+        }
+    }
+    let errors = serde_json::from_slice::<ErrorBody>(&body)
+        .map(|b| {
+            b.errors
+                .into_iter()
+                .take(16)
+                .map(|e| ApiError {
+                    code: e.code,
+                    message: e.message,
+                })
+                .collect()
+        })
+        .unwrap_or_default();
+    let reason = status.canonical_reason().unwrap_or_default();
+    Error::Status {
+        method,
+        url,
+        status: status.as_u16(),
+        reason,
+        errors,
+        retry_after,
+    }
+}
+
+pub(crate) fn transport_error(method: &Method, url: &str, error: &reqwest::Error) -> Error {
+    let lower = method.as_str().to_ascii_lowercase();
+    let mut go_method = String::with_capacity(lower.len());
+    let mut chars = lower.chars();
+    go_method.extend(chars.next().map(|c| c.to_ascii_uppercase()));
+    go_method.extend(chars);
+    Error::Transport {
+        method: go_method,
+        url: url.to_owned(),
+        reason: causes(error),
+        connect: error.is_connect(),
+        transient: is_transient(error),
+    }
+}
+
+fn io_kinds(error: &reqwest::Error) -> Vec<io::ErrorKind> {
+    let mut out = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        out.extend(cause.downcast_ref::<io::Error>().map(io::Error::kind));
+        next = cause.source();
+    }
+    out
+}
+
+fn is_transient(error: &reqwest::Error) -> bool {
+    if error.is_timeout() {
+        return true;
+    }
+    let broken = io_kinds(error).into_iter().any(|kind| {
+        matches!(
+            kind,
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::TimedOut
+        )
+    });
+    broken || causes(error).contains("connection closed before message completed")
+}
+
+/// The causes below the library's own sentence, which would repeat the address with its query.
+pub(crate) fn causes(error: &reqwest::Error) -> String {
+    if io_kinds(error).contains(&io::ErrorKind::ConnectionRefused) {
+        return "dial tcp: connect: connection refused".into();
+    }
+    let mut out: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !out.last().is_some_and(|last| last.ends_with(&text)) {
+            out.push(text);
+        }
+        next = cause.source();
+    }
+    if out.is_empty() {
+        "no answer".into()
+    } else {
+        out.join(": ")
+    }
+}
