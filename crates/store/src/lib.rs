@@ -1,1 +1,73 @@
 //! The state directory: what is kept, what protects it, what may go.
+//!
+//! ```text
+//! <root>/
+//!   format.json              version of this layout, checked at open
+//!   lock                     held by the one process that has the directory open
+//!   index.db (-wal, -shm)    SQLite: refs, parents, blobs, metadata, cache keys, history
+//!   blobs/sha256/<hex>       content, named by digest
+//!   ingest/                  blobs being written; emptied at open
+//!   snapshots/<id>/fs        what one layer adds (an overlay upper: whiteouts, opaque marks)
+//!   snapshots/<id>/work      overlay's scratch space while the layer is mutable
+//!   trash/                   directories on their way out; emptied in the background
+//!   empty/                   the empty tree, root of scratch views
+//! ```
+//!
+//! # What is durable, and when
+//!
+//! The index is SQLite in WAL mode with `synchronous=NORMAL`. A process that dies (`kill -9`) loses nothing that was
+//! committed: rows are in the page cache as much as the files are. Cache keys, usage counters and other rows whose loss costs
+//! only a cache miss are written lazily into an open transaction, which the next commit or a 20 ms timer completes.
+//!
+//! A machine that dies is another matter, and nobody wants an fsync per build step. So every row that vouches for files
+//! (refs with a snapshot, blobs) is born with `synced = 0`. A background thread, some seconds after the first such row, calls
+//! `syncfs` on the state directory and only then sets `synced = 1` on the rows that were committed before the call. At open the
+//! kernel's boot id is compared with the one of the last owner: if it is the same, all rows are good; if the machine has been
+//! restarted in between, rows that were never synced are dropped with everything built on them. Closing in order syncs.
+//! So a power cut loses at most the work of the last seconds, and never lets a torn layer pass for a good one.
+//!
+//! # What protects what
+//!
+//! A live handle ([`ImmutableRef`], [`MutableRef`], [`Lease`]) protects its record and, through parents, all it stands on.
+//! A record protects its snapshot and the blobs made from it. What no record, pin or lease names may be pruned.
+//!
+//! Lock order: `live` (table of live records), then the database writer. Records are never dropped under `live`.
+
+mod blob;
+mod chain;
+mod db;
+mod error;
+mod filter;
+mod format;
+mod fsck;
+mod gc;
+mod hash;
+mod history;
+mod id;
+mod keys;
+mod lease;
+mod meta;
+mod patch;
+mod policy;
+mod provider;
+mod refs;
+mod snapshot;
+mod store;
+mod usage;
+
+pub use blob::{BlobInfo, BlobWriter};
+pub use chain::{CompressionKind, CompressionSpec, LayerBlob};
+pub use error::{OpenError, StoreError};
+pub use filter::{FilterError, Filters};
+pub use fsck::{Finding, FsckReport, fsck};
+pub use gc::PruneOptions;
+pub use hash::HashOptions;
+pub use history::HistoryRecord;
+pub use id::RefId;
+pub use lease::Lease;
+pub use policy::{DiskSpace, DiskStat, GcConfig, GcPolicy};
+pub use provider::{BlobProvider, BlobSink, FetchError};
+pub use refs::{ImmutableRef, LayerDesc, MutableRef, RecordType, RefKind, RefOptions};
+pub use snapshot::{DriverKind, MountFd};
+pub use store::{Config, Store};
+pub use usage::UsageRecord;

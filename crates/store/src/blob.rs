@@ -1,0 +1,207 @@
+//! Blobs: files named by the digest of their bytes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use oci::{Digest, Digester};
+use rusqlite::{OptionalExtension, params};
+
+use crate::error::StoreError;
+use crate::id::RefId;
+use crate::lease::Lease;
+use crate::store::Store;
+use crate::usage::{from_nanos, to_nanos};
+
+/// What is known of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobInfo {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length.
+    pub size: u64,
+    /// When it came.
+    pub created: SystemTime,
+}
+
+/// A blob on its way in. What is not committed is gone on drop.
+#[derive(Debug)]
+pub struct BlobWriter<'a> {
+    store: Arc<Store>,
+    lease: &'a Lease,
+    path: PathBuf,
+    file: File,
+    digester: Digester,
+    size: u64,
+    done: bool,
+}
+
+impl Store {
+    /// Begins a blob; the lease protects it once it is committed.
+    pub fn blob_writer<'a>(self: &Arc<Self>, lease: &'a Lease) -> Result<BlobWriter<'a>, StoreError> {
+        let path = self.root().join("ingest").join(RefId::random().as_str());
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| StoreError::io("create", &path, e))?;
+        Ok(BlobWriter { store: self.clone(), lease, path, file, digester: Digester::new(), size: 0, done: false })
+    }
+
+    /// Writes a small blob in one go.
+    pub fn put_blob(self: &Arc<Self>, lease: &Lease, bytes: &[u8]) -> Result<BlobInfo, StoreError> {
+        let digest = Digest::sha256(bytes);
+        lease.hold(&digest);
+        if let Some(info) = self.blob_info(&digest)? {
+            return Ok(info);
+        }
+        let mut writer = self.blob_writer(lease)?;
+        writer.write_all(bytes).map_err(|e| StoreError::io("write", &writer.path, e))?;
+        writer.commit(Some(&digest))
+    }
+
+    /// Returns what is known of a blob, if it is here.
+    pub fn blob_info(&self, digest: &Digest) -> Result<Option<BlobInfo>, StoreError> {
+        self.db().read(|c| {
+            let mut s = c.prepare_cached("SELECT size, created FROM blobs WHERE digest = ?1")?;
+            let row = s.query_row([digest.as_str()], |r| Ok((r.get::<_, i64>(0)?, r.get(1)?))).optional()?;
+            Ok(row.map(|(size, created)| BlobInfo {
+                digest: digest.clone(),
+                size: size.unsigned_abs(),
+                created: from_nanos(created),
+            }))
+        })
+    }
+
+    /// Opens a blob to read.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
+        if self.blob_info(digest)?.is_none() {
+            return Err(StoreError::NoBlob { digest: digest.clone() });
+        }
+        let path = self.blob_path(digest);
+        File::open(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => StoreError::NoBlob { digest: digest.clone() },
+            _ => StoreError::io("open", path, e),
+        })
+    }
+
+    /// Reads a small blob whole; refuses one larger than `limit`.
+    pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
+        let file = self.open_blob(digest)?;
+        let mut out = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(file, limit + 1), &mut out)
+            .map_err(|e| StoreError::io("read", self.blob_path(digest), e))?;
+        if out.len() as u64 > limit {
+            return Err(StoreError::SizeMismatch { digest: digest.clone(), want: limit, got: out.len() as u64 });
+        }
+        Ok(out)
+    }
+
+    /// Keeps a blob until `owner` (a name of the caller's choosing, such as `history:<id>`) lets go of it.
+    pub fn pin_blob(&self, owner: &str, digest: &Digest) -> Result<(), StoreError> {
+        self.db().write(|c| {
+            c.prepare_cached("INSERT OR IGNORE INTO pins(owner, digest) VALUES(?1, ?2)")?
+                .execute(params![owner, digest.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// Lets go of all blobs that `owner` pinned.
+    pub fn unpin_blobs(&self, owner: &str) -> Result<(), StoreError> {
+        self.db().write(|c| {
+            c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?.execute([owner])?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root().join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Removes blobs that nothing names: no record, no pin, no lease. Returns the bytes freed.
+    pub(crate) fn sweep_blobs(&self) -> Result<u64, StoreError> {
+        let _gate = self.blob_gate.write();
+        let gone: Vec<(String, i64)> = self.db().write(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT digest, size FROM blobs WHERE digest NOT IN (SELECT digest FROM layer_blobs)
+                 AND digest NOT IN (SELECT digest FROM pins)",
+            )?;
+            let rows = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<Vec<(String, i64)>, _>>()?;
+            let mut gone = Vec::new();
+            for (digest, size) in rows {
+                if Digest::parse(&digest).is_ok_and(|d| self.held().holds(&d)) {
+                    continue;
+                }
+                c.prepare_cached("DELETE FROM blobs WHERE digest = ?1")?.execute([&digest])?;
+                gone.push((digest, size));
+            }
+            Ok(gone)
+        })?;
+        let mut freed = 0;
+        for (digest, size) in gone {
+            if let Ok(digest) = Digest::parse(&digest)
+                && std::fs::remove_file(self.blob_path(&digest)).is_ok()
+            {
+                freed += size.unsigned_abs();
+            }
+        }
+        Ok(freed)
+    }
+}
+
+impl BlobWriter<'_> {
+    /// Returns how many bytes have been written.
+    pub fn written(&self) -> u64 {
+        self.size
+    }
+
+    /// Ends the blob and gives it its name; a blob that is here already is not kept twice.
+    pub fn commit(mut self, expected: Option<&Digest>) -> Result<BlobInfo, StoreError> {
+        let digest = std::mem::take(&mut self.digester).finish();
+        if let Some(want) = expected
+            && *want != digest
+        {
+            return Err(StoreError::DigestMismatch { want: want.clone(), got: digest });
+        }
+        self.lease.hold(&digest);
+        let _gate = self.store.blob_gate.read();
+        if let Some(info) = self.store.blob_info(&digest)? {
+            return Ok(info);
+        }
+        let to = self.store.blob_path(&digest);
+        std::fs::rename(&self.path, &to).map_err(|e| StoreError::io("name blob", &to, e))?;
+        self.done = true;
+        let created = SystemTime::now();
+        let size = i64::try_from(self.size).unwrap_or(i64::MAX);
+        self.store.db().write(|c| {
+            c.prepare_cached("INSERT OR IGNORE INTO blobs(digest, size, created, synced) VALUES(?1, ?2, ?3, 0)")?
+                .execute(params![digest.as_str(), size, to_nanos(created)])?;
+            Ok(())
+        })?;
+        self.store.note_unsynced();
+        Ok(BlobInfo { digest, size: self.size, created })
+    }
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(buf)?;
+        self.digester.update(&buf[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for BlobWriter<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let _gone = std::fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The index: one SQLite database, one writing connection, a few reading ones.
+//!
+//! [`Db::write`] commits before it returns. [`Db::write_later`] leaves the transaction open: the next `write`, the next
+//! [`Db::flush`] or the keeper's timer commits it. Reads made while a transaction is open go through the writing connection,
+//! so everybody always reads what was written. The writer is locked for microseconds: nothing in here calls `fsync`
+//! (`synchronous=NORMAL`, and checkpoints run on a connection of the keeper's).
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::StoreError;
+
+const READERS_KEPT: usize = 4;
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS info(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refs(
+  id TEXT PRIMARY KEY,
+  kind INTEGER NOT NULL,
+  mutable INTEGER NOT NULL,
+  retain INTEGER NOT NULL,
+  snapshot TEXT,
+  twin TEXT,
+  record_type TEXT NOT NULL,
+  description TEXT NOT NULL,
+  created INTEGER NOT NULL,
+  used INTEGER,
+  uses INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  chain_id TEXT,
+  diff_id TEXT,
+  lazy INTEGER NOT NULL,
+  synced INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS refs_chain ON refs(chain_id) WHERE chain_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS refs_snapshot ON refs(snapshot) WHERE snapshot IS NOT NULL;
+CREATE INDEX IF NOT EXISTS refs_unsynced ON refs(synced) WHERE synced = 0;
+CREATE TABLE IF NOT EXISTS parents(
+  child TEXT NOT NULL, position INTEGER NOT NULL, parent TEXT NOT NULL, PRIMARY KEY(child, position)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS parents_parent ON parents(parent);
+CREATE TABLE IF NOT EXISTS blobs(
+  digest TEXT PRIMARY KEY, size INTEGER NOT NULL, created INTEGER NOT NULL, synced INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blobs_unsynced ON blobs(synced) WHERE synced = 0;
+CREATE TABLE IF NOT EXISTS layer_blobs(
+  ref TEXT NOT NULL, digest TEXT NOT NULL, rank INTEGER NOT NULL, variant TEXT NOT NULL,
+  descriptor TEXT NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY(ref, digest)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS layer_blobs_digest ON layer_blobs(digest);
+CREATE TABLE IF NOT EXISTS pins(owner TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY(owner, digest)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pins_digest ON pins(digest);
+CREATE TABLE IF NOT EXISTS meta(
+  ref TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY(ref, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS meta_value ON meta(key, value) WHERE length(value) <= 512;
+CREATE TABLE IF NOT EXISTS key_results(
+  key TEXT NOT NULL, result TEXT NOT NULL, created INTEGER NOT NULL, PRIMARY KEY(key, result)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS key_results_result ON key_results(result);
+CREATE TABLE IF NOT EXISTS key_links(
+  key TEXT NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL, digest TEXT NOT NULL, selector TEXT NOT NULL,
+  target TEXT NOT NULL, PRIMARY KEY(key, input, output, digest, selector, target)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS key_links_target ON key_links(target);
+CREATE TABLE IF NOT EXISTS history(
+  id TEXT PRIMARY KEY, created INTEGER NOT NULL, completed INTEGER, pinned INTEGER NOT NULL, record BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS history_created ON history(created);
+";
+
+/// The version of the tables above, kept in `format.json`.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+struct Writer {
+    conn: Connection,
+    open: bool,
+}
+
+/// The index.
+pub(crate) struct Db {
+    path: PathBuf,
+    writer: Mutex<Writer>,
+    readers: Mutex<Vec<Connection>>,
+    pending: AtomicBool,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.execute_batch(
+        "PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-1024; PRAGMA busy_timeout=10000;
+         PRAGMA wal_autocheckpoint=0;",
+    )?;
+    Ok(conn)
+}
+
+impl Db {
+    /// Opens or creates the index.
+    pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = connect(path, flags)?;
+        let _mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0))?;
+        conn.execute_batch(SCHEMA)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(Writer { conn, open: false }),
+            readers: Mutex::new(Vec::new()),
+            pending: AtomicBool::new(false),
+        })
+    }
+
+    /// Opens an existing index to read only, for offline checks.
+    pub(crate) fn inspect(path: &Path) -> rusqlite::Result<Connection> {
+        // Reading a WAL database needs its shared memory file, hence a writable handle.
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    }
+
+    /// Runs `f` in a transaction and commits it, with everything written before.
+    pub(crate) fn write<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut writer = self.writer.lock();
+        let out = self.run(&mut writer, f)?;
+        self.commit(&mut writer)?;
+        Ok(out)
+    }
+
+    /// Runs `f` in a transaction that may be committed later. A crash before that loses it.
+    pub(crate) fn write_later<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut writer = self.writer.lock();
+        self.run(&mut writer, f)
+    }
+
+    /// Commits what `write_later` left open.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        if !self.pending.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.commit(&mut self.writer.lock())
+    }
+
+    /// Tells whether a transaction is open.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    /// Runs `f` on a connection that sees all that was written.
+    pub(crate) fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.pending.load(Ordering::Acquire) {
+            return f(&self.writer.lock().conn);
+        }
+        let conn = self.readers.lock().pop();
+        let conn = match conn {
+            Some(conn) => conn,
+            None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?,
+        };
+        let out = f(&conn);
+        let mut readers = self.readers.lock();
+        if readers.len() < READERS_KEPT {
+            readers.push(conn);
+        }
+        out
+    }
+
+    /// Moves the log into the database file. Called from the keeper, on a connection that blocks no writer.
+    pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
+        self.flush()?;
+        let conn = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| r.get(0))?;
+        Ok(())
+    }
+
+    fn run<T>(
+        &self,
+        writer: &mut Writer,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if !writer.open {
+            writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            writer.open = true;
+            self.pending.store(true, Ordering::Release);
+        }
+        writer.conn.prepare_cached("SAVEPOINT step")?.execute([])?;
+        match f(&writer.conn) {
+            Ok(out) => {
+                writer.conn.prepare_cached("RELEASE step")?.execute([])?;
+                Ok(out)
+            }
+            Err(e) => {
+                if writer.conn.is_autocommit() {
+                    // The database itself rolled everything back (disk full, I/O error).
+                    writer.open = false;
+                    self.pending.store(false, Ordering::Release);
+                } else {
+                    writer.conn.execute_batch("ROLLBACK TO step; RELEASE step")?;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn commit(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        if !writer.open {
+            return Ok(());
+        }
+        let done = writer.conn.prepare_cached("COMMIT").and_then(|mut s| s.execute([]));
+        if done.is_err() && !writer.conn.is_autocommit() {
+            writer.conn.execute_batch("ROLLBACK")?;
+        }
+        writer.open = false;
+        self.pending.store(false, Ordering::Release);
+        done.map(drop).map_err(StoreError::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_takes_back_only_itself_and_reads_see_open_transactions() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("index.db")).unwrap();
+        let put = |key: &'static str| {
+            move |c: &Connection| {
+                c.execute("INSERT INTO info VALUES(?1, 'x')", [key])?;
+                Ok(())
+            }
+        };
+        let count = || db.read(|c| Ok(c.query_row("SELECT count(*) FROM info", [], |r| r.get::<_, i64>(0))?)).unwrap();
+        db.write_later(put("a")).unwrap();
+        assert!(db.is_pending());
+        assert_eq!(count(), 1);
+        assert!(db.write_later(put("a")).is_err());
+        db.write(put("b")).unwrap();
+        assert!(!db.is_pending());
+        assert_eq!(count(), 2);
+    }
+}

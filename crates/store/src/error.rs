@@ -1,0 +1,193 @@
+//! Why the store could not do what it was asked.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use oci::Digest;
+
+use crate::id::RefId;
+
+/// Why the state directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("state directory {} is in use by another process", root.display())]
+    InUse {
+        /// The directory.
+        root: PathBuf,
+    },
+    /// It was written by a version this one does not understand.
+    #[error(
+        "state directory {} has format {found}, this version reads {known}; use the version that wrote it or another directory",
+        root.display()
+    )]
+    Format {
+        /// The directory.
+        root: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The newest version known.
+        known: u32,
+    },
+    /// The directory holds something, but no format file of ours.
+    #[error("{} is not empty and not a state directory", root.display())]
+    Foreign {
+        /// The directory.
+        root: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The index failed.
+    #[error("cannot open the index")]
+    Index(#[source] Arc<rusqlite::Error>),
+    /// Overlay mounts were demanded and are not to be had.
+    #[error("overlay mounts are not available here")]
+    NoOverlay(#[source] io::Error),
+}
+
+/// Why an operation on the store failed. Cheap to clone, because one failure may reach many waiters.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No such record.
+    #[error("{id}: not found")]
+    NotFound {
+        /// The name asked for.
+        id: String,
+    },
+    /// No such blob.
+    #[error("content {digest}: not found")]
+    NoBlob {
+        /// The digest asked for.
+        digest: Digest,
+    },
+    /// Someone else holds the record and the request needs it alone.
+    #[error("{id}: locked")]
+    Locked {
+        /// The record.
+        id: RefId,
+    },
+    /// Text that cannot name a record.
+    #[error("{text:?} is not a record name")]
+    BadId {
+        /// The text.
+        text: String,
+    },
+    /// The record is of the wrong sort for the request.
+    #[error("{id}: {why}")]
+    Unfit {
+        /// The record.
+        id: RefId,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A blob's bytes are not what its name says.
+    #[error("blob {want} arrived as {got}")]
+    DigestMismatch {
+        /// The digest expected.
+        want: Digest,
+        /// The digest of the bytes.
+        got: Digest,
+    },
+    /// A blob's length is not what its descriptor says.
+    #[error("blob {digest} has {got} bytes where {want} were announced")]
+    SizeMismatch {
+        /// The blob.
+        digest: Digest,
+        /// Bytes announced.
+        want: u64,
+        /// Bytes received.
+        got: u64,
+    },
+    /// A lazy layer has nobody who could fetch it.
+    #[error("layer {digest} is not here and no provider is attached to fetch it")]
+    NoProvider {
+        /// The layer's blob.
+        digest: Digest,
+    },
+    /// Fetching a lazy layer failed.
+    #[error("cannot fetch {digest}: {source}")]
+    Fetch {
+        /// The layer's blob.
+        digest: Digest,
+        /// What the provider said.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// Making or unpacking a layer failed.
+    #[error("cannot {what} layer {of}: {source}")]
+    Layer {
+        /// What was tried.
+        what: &'static str,
+        /// The layer.
+        of: String,
+        /// The reason.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// Hashing content failed.
+    #[error("{source}")]
+    Hash {
+        /// The reason.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file operation failed.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The reason.
+        source: Arc<io::Error>,
+    },
+    /// The index failed.
+    #[error("index: {0}")]
+    Index(#[source] Arc<rusqlite::Error>),
+    /// A filter could not be parsed.
+    #[error(transparent)]
+    Filter(#[from] crate::filter::FilterError),
+    /// Not built.
+    #[error("{feature} is not supported")]
+    NotBuilt {
+        /// What was asked for.
+        feature: &'static str,
+    },
+    /// The store is being closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self::Io { what, path: path.into(), source: Arc::new(source.into()) }
+    }
+
+    pub(crate) fn layer(
+        what: &'static str,
+        of: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Layer { what, of: of.into(), source: Arc::new(source) }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Index(Arc::new(e))
+    }
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Index(Arc::new(e))
+    }
+}

@@ -1,0 +1,213 @@
+//! The filter language of `du` and `prune`: `field`, `field==value`, `field!=value`, `field~=regexp`, joined by commas
+//! (all must hold); of several filters one must hold. Values may be quoted.
+
+use regex::Regex;
+
+/// Why a filter is not understood.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("invalid filter {filter:?}: {why}")]
+pub struct FilterError {
+    /// The filter.
+    pub filter: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Present,
+    Equal(String),
+    NotEqual(String),
+    Matches(Regex),
+}
+
+#[derive(Debug, Clone)]
+struct Term {
+    field: Vec<String>,
+    test: Test,
+}
+
+/// A parsed list of filters.
+#[derive(Debug, Clone, Default)]
+pub struct Filters(Vec<Vec<Term>>);
+
+impl Filters {
+    /// Parses filters; an empty list matches everything.
+    pub fn parse<S: AsRef<str>>(filters: &[S]) -> Result<Self, FilterError> {
+        let mut any = Vec::with_capacity(filters.len());
+        for text in filters {
+            any.push(parse_one(text.as_ref())?);
+        }
+        Ok(Self(any))
+    }
+
+    /// Tells whether something matches; `lookup` returns a field's text if the field is present.
+    pub fn matches(&self, lookup: impl Fn(&[String]) -> Option<String>) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        self.0.iter().any(|terms| {
+            terms.iter().all(|term| {
+                let found = lookup(&term.field);
+                match &term.test {
+                    Test::Present => found.is_some(),
+                    Test::Equal(want) => found.as_ref() == Some(want),
+                    Test::NotEqual(want) => found.unwrap_or_default() != *want,
+                    Test::Matches(re) => found.is_some_and(|text| re.is_match(&text)),
+                }
+            })
+        })
+    }
+}
+
+struct Scan<'a> {
+    text: &'a str,
+    rest: &'a str,
+}
+
+impl<'a> Scan<'a> {
+    fn fail<T>(&self, why: impl Into<String>) -> Result<T, FilterError> {
+        Err(FilterError { filter: self.text.to_owned(), why: why.into() })
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        match self.rest.strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn take_while(&mut self, good: impl Fn(char) -> bool) -> &'a str {
+        let end = self.rest.find(|c| !good(c)).unwrap_or(self.rest.len());
+        let (head, tail) = self.rest.split_at(end);
+        self.rest = tail;
+        head
+    }
+
+    fn quoted(&mut self, quote: char) -> Result<String, FilterError> {
+        let mut out = String::new();
+        let mut chars = self.rest.char_indices().skip(1);
+        while let Some((at, c)) = chars.next() {
+            if c == quote {
+                self.rest = &self.rest[at + c.len_utf8()..];
+                return Ok(out);
+            }
+            if c == '\\' {
+                match chars.next() {
+                    Some((_, 'n')) => out.push('\n'),
+                    Some((_, 't')) => out.push('\t'),
+                    Some((_, other)) => {
+                        // In a pattern an unknown escape belongs to the pattern.
+                        if other != quote && other != '\\' {
+                            out.push('\\');
+                        }
+                        out.push(other);
+                    }
+                    None => break,
+                }
+            } else {
+                out.push(c);
+            }
+        }
+        self.fail("unclosed quote")
+    }
+
+    fn word(&mut self) -> Result<String, FilterError> {
+        if self.rest.starts_with('"') {
+            return self.quoted('"');
+        }
+        let word = self.take_while(|c| c.is_alphanumeric() || c == '_' || c == '-');
+        if word.is_empty() { self.fail("expected a field") } else { Ok(word.to_owned()) }
+    }
+
+    fn value(&mut self) -> Result<String, FilterError> {
+        match self.rest.chars().next() {
+            Some('"') => self.quoted('"'),
+            Some(q @ ('/' | '|')) => self.quoted(q),
+            _ => {
+                let value = self.take_while(|c| c != ',' && c != '"' && !c.is_whitespace());
+                if value.is_empty() { self.fail("expected a value") } else { Ok(value.to_owned()) }
+            }
+        }
+    }
+}
+
+fn parse_one(text: &str) -> Result<Vec<Term>, FilterError> {
+    let mut scan = Scan { text, rest: text };
+    let mut terms = Vec::new();
+    if text.is_empty() {
+        return Ok(terms);
+    }
+    loop {
+        let mut field = vec![scan.word()?];
+        while scan.eat(".") {
+            field.push(scan.word()?);
+        }
+        let test = if scan.eat("==") || scan.eat("=") {
+            Test::Equal(scan.value()?)
+        } else if scan.eat("!=") {
+            Test::NotEqual(scan.value()?)
+        } else if scan.eat("~=") {
+            let pattern = scan.value()?;
+            match regex::RegexBuilder::new(&pattern).size_limit(1 << 20).build() {
+                Ok(re) => Test::Matches(re),
+                Err(e) => return scan.fail(e.to_string()),
+            }
+        } else {
+            Test::Present
+        };
+        terms.push(Term { field, test });
+        if scan.rest.is_empty() {
+            return Ok(terms);
+        }
+        if !scan.eat(",") {
+            return scan.fail("expected a comma between terms");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(filters: &[&str], want: bool) {
+        let parsed = Filters::parse(filters).unwrap();
+        let got = parsed.matches(|field| match field.first().map(String::as_str) {
+            Some("type") => Some("source.local".to_owned()),
+            Some("id") => Some("abc".to_owned()),
+            Some("mutable") => Some(String::new()),
+            _ => None,
+        });
+        assert_eq!(got, want, "{filters:?}");
+    }
+
+    #[test]
+    fn filters_select_as_clients_expect() {
+        for (filters, want) in [
+            (&[][..], true),
+            (&[""], true),
+            (&["type==source.local"], true),
+            (&["type=source.local"], true),
+            (&["type==regular"], false),
+            (&["type==regular", "id~=^a"], true),
+            (&["type==source.local,id==x"], false),
+            (&["type!=regular,mutable"], true),
+            (&["immutable"], false),
+            (&["inuse!=x"], true),
+            (&["id==\"abc\""], true),
+            (&["id~=\"a.c\",type~=/^source\\./"], true),
+        ] {
+            check(filters, want);
+        }
+    }
+
+    #[test]
+    fn broken_filters_are_refused() {
+        for bad in ["==x", "id==", "id==\"x", "id~=(", "id==a b", "id,,type"] {
+            assert!(Filters::parse(&[bad]).is_err(), "{bad}");
+        }
+    }
+}

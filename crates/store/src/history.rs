@@ -1,0 +1,84 @@
+//! Build records, kept as opaque bytes with the columns needed to list and expire them.
+
+use std::time::SystemTime;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use crate::error::StoreError;
+use crate::store::Store;
+use crate::usage::{from_nanos, to_nanos};
+
+/// One build, as the engine chose to write it down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRecord {
+    /// The build's name.
+    pub id: String,
+    /// When it began.
+    pub created: SystemTime,
+    /// When it ended, if it did.
+    pub completed: Option<SystemTime>,
+    /// Whether it is exempt from expiry.
+    pub pinned: bool,
+    /// The record itself.
+    pub record: Vec<u8>,
+}
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<HistoryRecord> {
+    Ok(HistoryRecord {
+        id: row.get(0)?,
+        created: from_nanos(row.get(1)?),
+        completed: row.get::<_, Option<i64>>(2)?.map(from_nanos),
+        pinned: row.get(3)?,
+        record: row.get(4)?,
+    })
+}
+
+impl Store {
+    /// Writes a build record, in place of an earlier one of the same name.
+    pub fn put_history(&self, record: &HistoryRecord) -> Result<(), StoreError> {
+        self.db().write(|c| {
+            let mut s = c.prepare_cached(
+                "INSERT INTO history(id, created, completed, pinned, record) VALUES(?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET created = excluded.created, completed = excluded.completed,
+                 pinned = excluded.pinned, record = excluded.record",
+            )?;
+            let completed = record.completed.map(to_nanos);
+            s.execute(params![record.id, to_nanos(record.created), completed, record.pinned, record.record])?;
+            Ok(())
+        })
+    }
+
+    /// Returns one build record.
+    pub fn history(&self, id: &str) -> Result<Option<HistoryRecord>, StoreError> {
+        self.db().read(|c| {
+            let mut s =
+                c.prepare_cached("SELECT id, created, completed, pinned, record FROM history WHERE id = ?1")?;
+            Ok(s.query_row([id], decode).optional()?)
+        })
+    }
+
+    /// Returns up to `limit` build records, newest first.
+    pub fn list_history(&self, limit: u32) -> Result<Vec<HistoryRecord>, StoreError> {
+        self.db().read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT id, created, completed, pinned, record FROM history ORDER BY created DESC, id LIMIT ?1",
+            )?;
+            Ok(s.query_map([limit], decode)?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Sets whether a build record is exempt from expiry; false if there is none.
+    pub fn pin_history(&self, id: &str, pinned: bool) -> Result<bool, StoreError> {
+        self.db().write(|c| {
+            Ok(c.prepare_cached("UPDATE history SET pinned = ?2 WHERE id = ?1")?.execute(params![id, pinned])? > 0)
+        })
+    }
+
+    /// Deletes a build record and the pins its name owns; false if there is none.
+    pub fn delete_history(&self, id: &str) -> Result<bool, StoreError> {
+        self.db().write(|c| {
+            c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?.execute([format!("history:{id}")])?;
+            Ok(c.prepare_cached("DELETE FROM history WHERE id = ?1")?.execute([id])? > 0)
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! The solver's cache keys, in the same database.

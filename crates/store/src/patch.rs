@@ -1,0 +1,180 @@
+//! Writing a list of changes down as an overlay upper.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use fstree::diff::{Change, ChangeKind};
+use fstree::{Dir, Kind, Meta, PathError, Root, Times};
+
+const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// Tells whether some directory of an upper hides everything below it.
+pub(crate) fn has_opaque(upper: &Root) -> io::Result<bool> {
+    let mut todo = vec![upper.dir("/").map_err(io::Error::other)?];
+    while let Some(dir) = todo.pop() {
+        for entry in dir.entries()? {
+            if entry.kind == Kind::Dir {
+                let below = dir.open_dir(&entry.name)?;
+                if below.own_xattr(OPAQUE)?.is_some_and(|v| v == b"y") {
+                    return Ok(true);
+                }
+                todo.push(below);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn at<T>(op: &'static str, path: &Path, done: io::Result<T>) -> Result<T, PathError> {
+    done.map_err(|e| PathError::new(op, path, rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO)))
+}
+
+fn is_overlay_xattr(key: &str) -> bool {
+    key.starts_with("trusted.overlay.") || key.starts_with("user.overlay.")
+}
+
+/// Gives a directory the metadata of another, times excepted.
+fn dress_dir(from: &Dir, to: &Dir) -> io::Result<Meta> {
+    let meta = from.meta()?;
+    to.set_own_owner(meta.uid, meta.gid)?;
+    to.set_own_mode(meta.mode & 0o7777)?;
+    for (key, value) in from.own_xattrs()? {
+        if !is_overlay_xattr(&key) {
+            to.set_own_xattr(&key, &value)?;
+        }
+    }
+    Ok(meta)
+}
+
+struct Writer<'a> {
+    from: &'a Root,
+    to: &'a Root,
+    link: bool,
+    dirs: Vec<(PathBuf, Times)>,
+    /// Files with several names that have been copied: where the copy is.
+    copied: HashMap<((u32, u32), u64), PathBuf>,
+}
+
+/// Writes `changes` into the empty directory `to`, as an upper that means the same on any lower. Files are taken from `from`: as
+/// second names with `link` (both lie on one filesystem and neither will be written), else as copies.
+pub(crate) fn write_changes(from: &Root, changes: &[Change], to: &Root, link: bool) -> Result<(), PathError> {
+    let mut w = Writer { from, to, link, dirs: Vec::new(), copied: HashMap::new() };
+    let root = Path::new("/");
+    let meta = at("copy", root, dress_dir(&from.dir(root)?, &to.dir(root)?))?;
+    w.dirs.push((root.to_owned(), Times { atime: Some(meta.atime), mtime: Some(meta.mtime) }));
+    for change in changes {
+        w.write(change)?;
+    }
+    // Children come after their parents in the list, and writing below changes a directory's time: set times last, deepest first.
+    for (path, times) in w.dirs.iter().rev() {
+        at("set times", path, to.dir(path)?.set_own_times(*times))?;
+    }
+    Ok(())
+}
+
+impl Writer<'_> {
+    /// The directory that `path` lies in, made if need be as it is in the source.
+    fn parent(&mut self, path: &Path) -> Result<Dir, PathError> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let mut here = PathBuf::from("/");
+        let mut dir = self.to.dir(&here)?;
+        for part in parent.components() {
+            let std::path::Component::Normal(name) = part else { continue };
+            here.push(name);
+            let next = match at("stat", &here, dir.stat_opt(name))? {
+                Some(_) => at("open", &here, dir.open_dir(name))?,
+                None => self.make_dir(&dir, name, &here)?,
+            };
+            dir = next;
+        }
+        Ok(dir)
+    }
+
+    fn make_dir(&mut self, dir: &Dir, name: &OsStr, path: &Path) -> Result<Dir, PathError> {
+        let made = match at("stat", path, dir.stat_opt(name))? {
+            Some(_) => at("open", path, dir.open_dir(name))?,
+            None => at("create", path, dir.create_dir(name, 0o755))?,
+        };
+        let meta = at("copy", path, dress_dir(&self.from.dir(path)?, &made))?;
+        self.dirs.push((path.to_owned(), Times { atime: Some(meta.atime), mtime: Some(meta.mtime) }));
+        Ok(made)
+    }
+
+    fn write(&mut self, change: &Change) -> Result<(), PathError> {
+        let path = Path::new("/").join(&change.path);
+        let Some(name) = path.file_name() else { return Ok(()) };
+        let dir = self.parent(&path)?;
+        if change.kind == ChangeKind::Delete {
+            return at("delete", &path, dir.whiteout(name));
+        }
+        let (from, from_name) = self.from.named("open", &path)?;
+        let meta = at("stat", &path, from.stat(&from_name))?;
+        if meta.is_dir() {
+            self.make_dir(&dir, name, &path)?;
+            return Ok(());
+        }
+        if self.link {
+            return at("link", &path, dir.link(&from, &from_name, name));
+        }
+        if meta.nlink > 1 {
+            if let Some(first) = self.copied.get(&(meta.dev, meta.ino)) {
+                let (first_dir, first_name) = self.to.named("open", first)?;
+                return at("link", &path, dir.link(&first_dir, &first_name, name));
+            }
+            self.copied.insert((meta.dev, meta.ino), path.clone());
+        }
+        at("copy", &path, copy_node(&from, &from_name, &meta, &dir, name))
+    }
+}
+
+fn copy_node(from: &Dir, from_name: &OsStr, meta: &Meta, to: &Dir, name: &OsStr) -> io::Result<()> {
+    let times = Times { atime: Some(meta.atime), mtime: Some(meta.mtime) };
+    match meta.kind() {
+        Kind::File => {
+            let source = from.open_file(from_name)?;
+            let file = to.create_file(name, 0o600)?;
+            sys::reflink::copy_contents(&source, &file)?;
+        }
+        Kind::Symlink => to.symlink(&from.readlink(from_name)?, name)?,
+        kind => to.mknod(name, kind, meta.mode & 0o7777, meta.rdev)?,
+    }
+    to.chown(name, meta.uid, meta.gid)?;
+    if !meta.is_symlink() {
+        to.chmod(name, meta.mode & 0o7777)?;
+    }
+    for (key, value) in from.xattrs(from_name)? {
+        if !is_overlay_xattr(&key) {
+            to.set_xattr(name, &key, &value)?;
+        }
+    }
+    to.set_times(name, times)
+}
+
+/// Bytes on disk below a directory; files with several names count once.
+pub(crate) fn disk_size(root: &Root) -> io::Result<i64> {
+    let mut seen = std::collections::HashSet::new();
+    let mut total: u64 = 0;
+    let top = root.dir("/").map_err(io::Error::other)?;
+    total += top.meta()?.blocks * 512;
+    let mut todo = vec![top];
+    while let Some(dir) = todo.pop() {
+        for entry in dir.entries()? {
+            let Some(meta) = dir.stat_opt(&entry.name)? else { continue };
+            if meta.nlink > 1 && !meta.is_dir() && !seen.insert((meta.dev, meta.ino)) {
+                continue;
+            }
+            total += meta.blocks * 512;
+            if meta.is_dir() && !entry.name.as_bytes().is_empty() {
+                match dir.open_dir(&entry.name) {
+                    Ok(below) => todo.push(below),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+    }
+    Ok(i64::try_from(total).unwrap_or(i64::MAX))
+}

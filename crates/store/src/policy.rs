@@ -1,0 +1,192 @@
+//! How much the store may keep: the numbers that collection runs with when the configuration names none.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::gc::PruneOptions;
+
+const GB: i64 = 1_000_000_000;
+const RESERVE_PERCENT: i64 = 10;
+const RESERVE_BYTES: i64 = 10 * GB;
+const FREE_PERCENT: i64 = 20;
+const MAX_PERCENT: i64 = 80;
+const MAX_BYTES: i64 = 100 * GB;
+/// Used when the size of the disk is not known.
+const UNKNOWN_DISK: i64 = 2 * GB;
+
+/// Size of the filesystem that holds the state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskStat {
+    /// All of it.
+    pub total: i64,
+    /// What is not used.
+    pub free: i64,
+    /// What may still be used.
+    pub available: i64,
+}
+
+impl DiskStat {
+    /// Asks the filesystem at `path`; zeros if it does not answer.
+    pub fn of(path: &Path) -> Self {
+        let Ok(s) = rustix::fs::statvfs(path) else { return Self::default() };
+        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(s.f_frsize)).unwrap_or(i64::MAX);
+        Self { total: bytes(s.f_blocks), free: bytes(s.f_bfree), available: bytes(s.f_bavail) }
+    }
+}
+
+/// An amount of disk, absolute or relative to its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskSpace {
+    /// Bytes; wins over the percentage unless zero.
+    pub bytes: i64,
+    /// Percent of the whole disk.
+    pub percentage: i64,
+}
+
+impl DiskSpace {
+    /// An absolute amount.
+    pub const fn bytes(bytes: i64) -> Self {
+        Self { bytes, percentage: 0 }
+    }
+
+    /// A part of the disk.
+    pub const fn percent(percentage: i64) -> Self {
+        Self { bytes: 0, percentage }
+    }
+
+    /// Tells whether nothing was given.
+    pub fn is_unset(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Returns the amount in bytes. Percentages are rounded up to whole gigabytes the way clients have always seen them:
+    /// counted in units of 2^30 and paid out in units of 10^9.
+    pub fn as_bytes(self, disk: DiskStat) -> i64 {
+        if self.bytes != 0 {
+            return self.bytes;
+        }
+        if self.percentage == 0 {
+            return 0;
+        }
+        if disk.total == 0 {
+            return UNKNOWN_DISK;
+        }
+        let part = i128::from(disk.total) * i128::from(self.percentage) / 100;
+        i64::try_from((part / (1 << 30) + 1) * i128::from(GB)).unwrap_or(i64::MAX)
+    }
+}
+
+/// The amounts that the default policies are made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GcConfig {
+    /// Old name of the reserve, used if nothing else is set.
+    pub keep_storage: DiskSpace,
+    /// Always kept.
+    pub reserved: DiskSpace,
+    /// Never exceeded.
+    pub max_used: DiskSpace,
+    /// Left to others.
+    pub min_free: DiskSpace,
+}
+
+impl GcConfig {
+    fn is_unset(&self) -> bool {
+        self.reserved.is_unset() && self.max_used.is_unset() && self.min_free.is_unset()
+    }
+
+    /// Chooses amounts by the size of the disk.
+    pub fn detect(disk: DiskStat) -> Self {
+        let cap = |percent, bytes| {
+            let part = DiskSpace::percent(percent);
+            if part.as_bytes(disk) > bytes { DiskSpace::bytes(bytes) } else { part }
+        };
+        Self {
+            keep_storage: DiskSpace::default(),
+            reserved: cap(RESERVE_PERCENT, RESERVE_BYTES),
+            max_used: cap(MAX_PERCENT, MAX_BYTES),
+            min_free: DiskSpace::percent(FREE_PERCENT),
+        }
+    }
+}
+
+/// One rule of collection. Rules run in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GcPolicy {
+    /// Which records it is about.
+    pub filters: Vec<String>,
+    /// Whether internal and frontend records may go as well.
+    pub all: bool,
+    /// Records used within this time stay.
+    pub keep_duration: Duration,
+    /// Always kept.
+    pub reserved: DiskSpace,
+    /// Never exceeded.
+    pub max_used: DiskSpace,
+    /// Left to others.
+    pub min_free: DiskSpace,
+}
+
+impl GcPolicy {
+    /// The four rules that apply when none are configured.
+    pub fn defaults(config: GcConfig, disk: DiskStat) -> Vec<Self> {
+        let mut config = config;
+        if config.is_unset() {
+            config.reserved = config.keep_storage;
+        }
+        if config.is_unset() {
+            config = GcConfig::detect(disk);
+        }
+        let capped = Self {
+            reserved: config.reserved,
+            max_used: config.max_used,
+            min_free: config.min_free,
+            ..Self::default()
+        };
+        let hour = 60 * 60;
+        vec![
+            // What is easiest to make again goes first.
+            Self {
+                filters: ["source.local", "exec.cachemount", "source.git.checkout"].map(|t| format!("type=={t}")).into(),
+                keep_duration: Duration::from_secs(48 * hour),
+                max_used: DiskSpace::bytes(512_000_000),
+                ..Self::default()
+            },
+            Self { keep_duration: Duration::from_secs(60 * 24 * hour), ..capped.clone() },
+            capped.clone(),
+            Self { all: true, ..capped },
+        ]
+    }
+
+    /// Returns what to prune by this rule on a disk of that size.
+    pub fn to_prune(&self, disk: DiskStat) -> PruneOptions {
+        PruneOptions {
+            filters: self.filters.clone(),
+            all: self.all,
+            keep_duration: self.keep_duration,
+            reserved_space: self.reserved.as_bytes(disk),
+            max_used_space: self.max_used.as_bytes(disk),
+            min_free_space: self.min_free.as_bytes(disk),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_follow_the_disk() {
+        let disk = DiskStat { total: 1_000_000_000_000, ..DiskStat::default() };
+        let small = DiskStat { total: 50_000_000_000, ..DiskStat::default() };
+        let of = |d| {
+            let c = GcConfig::detect(d);
+            (c.reserved.as_bytes(d), c.max_used.as_bytes(d), c.min_free.as_bytes(d))
+        };
+        assert_eq!(of(disk), (10 * GB, 100 * GB, 187 * GB));
+        assert_eq!(of(small), (5 * GB, 38 * GB, 10 * GB));
+        let rules = GcPolicy::defaults(GcConfig { keep_storage: DiskSpace::bytes(7), ..GcConfig::default() }, disk);
+        assert_eq!(rules.len(), 4);
+        assert_eq!((rules[2].reserved.bytes, rules[2].max_used.bytes), (7, 0));
+        assert!(rules[3].all);
+    }
+}

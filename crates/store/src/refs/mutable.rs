@@ -1,0 +1,198 @@
+//! Records that are being written.
+
+use std::sync::Arc;
+
+use fstree::Root;
+use parking_lot::Mutex;
+use rusqlite::params;
+
+use crate::error::StoreError;
+use crate::id::RefId;
+use crate::refs::ImmutableRef;
+use crate::refs::record::{Body, Record, Shape};
+use crate::snapshot::{MountFd, Snapshots};
+
+/// The only handle of a record that can be written. Dropped without a commit, it leaves nothing behind unless it is kept.
+#[derive(Debug)]
+pub struct MutableRef {
+    record: Arc<Record>,
+    /// The first mount; others are clones of it, because two overlays must not share an upper.
+    mount: Mutex<Option<MountFd>>,
+}
+
+impl MutableRef {
+    pub(crate) fn new(record: Arc<Record>) -> Self {
+        record.mark_used();
+        Self { record, mount: Mutex::new(None) }
+    }
+
+    /// Returns its name.
+    pub fn id(&self) -> &RefId {
+        self.record.id()
+    }
+
+    /// Returns what made it.
+    pub fn description(&self) -> String {
+        self.record.body.lock().description.clone()
+    }
+
+    /// Returns what it stands on.
+    pub fn parent(&self) -> Option<ImmutableRef> {
+        match self.record.shape() {
+            Shape::Layer { parent } => parent.clone().map(ImmutableRef::quiet),
+            Shape::Merge { .. } | Shape::Diff { .. } => None,
+        }
+    }
+
+    fn snapshot(&self) -> Result<String, StoreError> {
+        let snapshot = self.record.body.lock().snapshot.clone();
+        snapshot.ok_or(StoreError::Unfit { id: self.id().clone(), why: "has no files" })
+    }
+
+    /// Mounts its tree read-write, attached nowhere. Every call is another mount of the same tree.
+    pub fn mount(&self) -> Result<MountFd, StoreError> {
+        let mut first = self.mount.lock();
+        if first.is_none() {
+            *first = Some(self.mount_fresh()?);
+        }
+        let Some(mount) = first.as_ref() else { return self.mount_fresh() };
+        match Snapshots::again(mount) {
+            Ok(clone) => Ok(clone),
+            // Kernels before 6.15 do not clone what is attached nowhere: hand out the first one, and mount anew for the next.
+            Err(_) => match first.take() {
+                Some(mount) => Ok(mount),
+                None => self.mount_fresh(),
+            },
+        }
+    }
+
+    fn mount_fresh(&self) -> Result<MountFd, StoreError> {
+        let layers = match self.record.shape() {
+            Shape::Layer { parent: Some(parent) } => parent.stack()?,
+            Shape::Layer { parent: None } | Shape::Merge { .. } | Shape::Diff { .. } => Vec::new(),
+        };
+        self.record.store().snapshots().mount_rw(&self.snapshot()?, &layers)
+    }
+
+    /// Returns its tree, writable.
+    pub fn root(&self) -> Result<Root, StoreError> {
+        let mount = self.mount()?;
+        Root::from_fd(mount.into()).map_err(|e| StoreError::layer("open tree of", self.id().as_str(), e))
+    }
+
+    /// Returns the value kept under `key`.
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.record.store().meta(self.id(), key)
+    }
+
+    /// Keeps a value under `key`; see [`crate::Store::find_meta`].
+    pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.record.store().set_meta(self.id(), key, value)
+    }
+
+    /// Decides whether the record survives its handle.
+    pub fn set_retain(&self, retain: bool) -> Result<(), StoreError> {
+        let record = &self.record;
+        let body = {
+            let mut body = record.body.lock();
+            body.retain = retain;
+            body.clone()
+        };
+        record.store().db().write(|c| {
+            if body.stored {
+                c.prepare_cached("UPDATE refs SET retain = ?2 WHERE id = ?1")?
+                    .execute(params![record.id().as_str(), retain])?;
+                Ok(())
+            } else if retain {
+                record.insert(c, &body)
+            } else {
+                Ok(())
+            }
+        })?;
+        if retain {
+            record.body.lock().stored = true;
+        }
+        Ok(())
+    }
+
+    /// Ends the writing: the record becomes immutable, its files stay where they are. One transaction.
+    pub fn commit(self) -> Result<ImmutableRef, StoreError> {
+        *self.mount.lock() = None;
+        let record = self.record.clone();
+        let store = record.store().clone();
+        let mut body = record.body.lock().clone();
+        body.mutable = false;
+        body.size = -1;
+        store.db().write(|c| {
+            if body.stored {
+                c.prepare_cached("UPDATE refs SET mutable = 0, size = -1, synced = 0 WHERE id = ?1")?
+                    .execute([record.id().as_str()])?;
+                Ok(())
+            } else {
+                record.insert(c, &body)
+            }
+        })?;
+        body.stored = true;
+        if let Some(snapshot) = &body.snapshot {
+            store.snapshots().drop_work(snapshot);
+        }
+        *record.body.lock() = body;
+        store.note_unsynced();
+        store.note_trash();
+        Ok(ImmutableRef::new(record))
+    }
+
+    /// Makes an immutable twin of a record that is kept: it shows the same files, and this record can be opened again later
+    /// (see the module's documentation). Ends this handle.
+    pub fn commit_shared(self) -> Result<ImmutableRef, StoreError> {
+        self.set_retain(true)?;
+        *self.mount.lock() = None;
+        let mutable = &self.record;
+        let store = mutable.store().clone();
+        let body = Body {
+            mutable: false,
+            retain: true,
+            twin: Some(mutable.id().clone()),
+            size: -1,
+            chain_id: None,
+            diff_id: None,
+            ..mutable.body.lock().clone()
+        };
+        let parent = match mutable.shape() {
+            Shape::Layer { parent } => parent.clone(),
+            Shape::Merge { .. } | Shape::Diff { .. } => None,
+        };
+        let twin = Record::new(store.clone(), RefId::random(), Shape::Layer { parent }, body.clone());
+        let inserted = store.db().write(|c| twin.insert(c, &body));
+        if inserted.is_err() {
+            // The snapshot is the mutable's.
+            twin.body.lock().snapshot = None;
+        }
+        inserted?;
+        store.live().lock().put(&twin);
+        store.note_unsynced();
+        Ok(ImmutableRef::new(twin))
+    }
+
+    /// Gives the handle up: a kept record stays, any other is gone. The same as dropping it.
+    pub fn release(self) {}
+}
+
+impl Drop for MutableRef {
+    fn drop(&mut self) {
+        let (discard, snapshot) = {
+            let body = self.record.body.lock();
+            (body.mutable && body.stored && !body.retain, body.snapshot.clone())
+        };
+        if !discard {
+            return;
+        }
+        let store = self.record.store();
+        match store.db().write(|c| super::open::delete_rows(c, self.record.id().as_str())) {
+            Ok(gone) => store.drop_snapshots(&gone),
+            Err(e) => tracing::warn!(id = %self.record.id(), error = %e, ?snapshot, "mutable record not removed"),
+        }
+        self.record.body.lock().stored = false;
+        self.record.body.lock().snapshot = None;
+    }
+}

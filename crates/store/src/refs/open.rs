@@ -1,0 +1,306 @@
+//! Getting at records: by name, as new ones, from elsewhere.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use oci::{Descriptor, Digest};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::error::StoreError;
+use crate::id::RefId;
+use crate::provider::BlobProvider;
+use crate::refs::record::{Body, Record, Shape};
+use crate::refs::{ImmutableRef, LayerDesc, MutableRef, RecordType, RefOptions};
+use crate::store::{Live, Store};
+use crate::usage::from_nanos;
+
+struct Row {
+    kind: i64,
+    body: Body,
+    parents: Vec<(i64, RefId)>,
+}
+
+fn read_row(c: &Connection, id: &RefId) -> Result<Row, StoreError> {
+    let mut s = c.prepare_cached(
+        "SELECT kind, mutable, retain, snapshot, twin, record_type, description, created, size, chain_id, diff_id, lazy
+         FROM refs WHERE id = ?1",
+    )?;
+    let digest = |text: Option<String>| text.and_then(|t| Digest::parse(&t).ok());
+    let found = s
+        .query_row([id.as_str()], |r| {
+            let body = Body {
+                mutable: r.get(1)?,
+                retain: r.get(2)?,
+                snapshot: r.get(3)?,
+                twin: r.get::<_, Option<String>>(4)?.and_then(|t| RefId::parse(&t).ok()),
+                record_type: RecordType::parse(&r.get::<_, String>(5)?),
+                description: r.get(6)?,
+                created: from_nanos(r.get(7)?),
+                size: r.get(8)?,
+                chain_id: digest(r.get(9)?),
+                diff_id: digest(r.get(10)?),
+                lazy: r.get(11)?,
+                stored: true,
+            };
+            Ok((r.get(0)?, body))
+        })
+        .optional()?;
+    let Some((kind, body)) = found else { return Err(StoreError::NotFound { id: id.to_string() }) };
+    let mut s = c.prepare_cached("SELECT position, parent FROM parents WHERE child = ?1 ORDER BY position")?;
+    let mut parents = Vec::new();
+    for row in s.query_map([id.as_str()], |r| Ok((r.get(0)?, r.get::<_, String>(1)?)))? {
+        let (position, parent) = row?;
+        parents.push((position, RefId::parse(&parent)?));
+    }
+    Ok(Row { kind, body, parents })
+}
+
+impl Store {
+    /// Finds the record of that name, loading it and what it stands on where that is not live.
+    pub(crate) fn load(self: &Arc<Self>, live: &mut Live, id: &RefId) -> Result<Arc<Record>, StoreError> {
+        // Parents first, with a stack of our own: chains may be long.
+        let mut todo = vec![id.clone()];
+        let mut hold = Vec::new();
+        while let Some(next) = todo.last().cloned() {
+            if let Some(record) = live.get(&next) {
+                hold.push(record);
+                todo.pop();
+                continue;
+            }
+            let row = self.db().read(|c| read_row(c, &next))?;
+            let missing: Vec<RefId> =
+                row.parents.iter().filter(|(_, p)| !live.has(p)).map(|(_, p)| p.clone()).collect();
+            if !missing.is_empty() {
+                if todo.len() > 100_000 {
+                    return Err(StoreError::Unfit { id: id.clone(), why: "stands on itself" });
+                }
+                todo.extend(missing);
+                continue;
+            }
+            let mut found = row.parents.iter().filter_map(|(at, p)| live.get(p).map(|r| (*at, r)));
+            let shape = match row.kind {
+                0 => Shape::Layer { parent: found.next().map(|(_, r)| r) },
+                1 => Shape::Merge { parents: found.map(|(_, r)| r).collect() },
+                _ => {
+                    let (mut lower, mut upper) = (None, None);
+                    for (at, record) in found {
+                        if at == 0 { lower = Some(record) } else { upper = Some(record) }
+                    }
+                    Shape::Diff { lower, upper }
+                }
+            };
+            let record = Record::new(self.clone(), next, shape, row.body);
+            live.put(&record);
+            hold.push(record);
+            todo.pop();
+        }
+        live.get(id).ok_or_else(|| StoreError::NotFound { id: id.to_string() })
+    }
+
+    /// Takes hold of an immutable record.
+    pub fn get(self: &Arc<Self>, id: &RefId) -> Result<ImmutableRef, StoreError> {
+        let record = self.load(&mut self.live().lock(), id)?;
+        if record.body.lock().mutable {
+            return Err(StoreError::Unfit { id: id.clone(), why: "is mutable" });
+        }
+        Ok(ImmutableRef::new(record))
+    }
+
+    /// Tells whether a record of that name exists.
+    pub fn exists(&self, id: &RefId) -> Result<bool, StoreError> {
+        if self.live().lock().has(id) {
+            return Ok(true);
+        }
+        self.db().read(|c| {
+            Ok(c.prepare_cached("SELECT 1 FROM refs WHERE id = ?1")?.exists([id.as_str()])?)
+        })
+    }
+
+    /// Opens a kept mutable record again. Only one may have it open, and nobody may hold its twin.
+    pub fn get_mutable(self: &Arc<Self>, id: &RefId) -> Result<MutableRef, StoreError> {
+        let mut live = self.live().lock();
+        if live.has(id) {
+            return Err(StoreError::Locked { id: id.clone() });
+        }
+        let twin: Option<String> = self.db().read(|c| {
+            Ok(c.prepare_cached("SELECT id FROM refs WHERE twin = ?1")?.query_row([id.as_str()], |r| r.get(0)).optional()?)
+        })?;
+        if let Some(twin) = twin {
+            let twin = RefId::parse(&twin)?;
+            if live.has(&twin) {
+                return Err(StoreError::Locked { id: id.clone() });
+            }
+            self.db().write(|c| {
+                delete_rows(c, twin.as_str())?;
+                c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?.execute([id.as_str()])?;
+                Ok(())
+            })?;
+            self.hashes.forget(&twin);
+        }
+        let record = self.load(&mut live, id)?;
+        drop(live);
+        if !record.body.lock().mutable {
+            return Err(StoreError::Unfit { id: id.clone(), why: "is immutable" });
+        }
+        record.body.lock().size = -1;
+        Ok(MutableRef::new(record))
+    }
+
+    /// Makes a mutable record on top of `parent`, or of nothing.
+    pub fn new_mutable(
+        self: &Arc<Self>,
+        parent: Option<&ImmutableRef>,
+        options: RefOptions,
+    ) -> Result<MutableRef, StoreError> {
+        if let Some(parent) = parent {
+            self.settle(parent.record())?;
+        }
+        let id = RefId::random();
+        let snapshot = id.to_string();
+        self.snapshots().create(&snapshot)?;
+        let body = Body {
+            mutable: true,
+            retain: options.retain,
+            snapshot: Some(snapshot),
+            twin: None,
+            record_type: options.record_type,
+            description: options.description,
+            created: options.created.unwrap_or_else(SystemTime::now),
+            size: -1,
+            chain_id: None,
+            diff_id: None,
+            lazy: false,
+            stored: false,
+        };
+        let parent = parent.map(|p| p.record().clone());
+        let record = Record::new(self.clone(), id, Shape::Layer { parent }, body);
+        if options.retain {
+            let body = record.body.lock().clone();
+            self.db().write(|c| record.insert(c, &body))?;
+            record.body.lock().stored = true;
+        }
+        self.live().lock().put(&record);
+        Ok(MutableRef::new(record))
+    }
+
+    /// Ends the mutable half of a twin, because something is being built on the immutable one.
+    pub(crate) fn settle(&self, record: &Arc<Record>) -> Result<(), StoreError> {
+        let twin = record.body.lock().twin.clone();
+        let Some(twin) = twin else { return Ok(()) };
+        self.db().write(|c| {
+            delete_rows(c, twin.as_str())?;
+            c.prepare_cached("UPDATE refs SET twin = NULL WHERE id = ?1")?.execute([record.id().as_str()])?;
+            Ok(())
+        })?;
+        record.body.lock().twin = None;
+        Ok(())
+    }
+
+    /// Makes a record of a layer that exists elsewhere, on top of `parent`. Nothing is fetched before it is needed.
+    ///
+    /// The chain of diff ids identifies the layer: if it is here already, that record is returned and learns of the blob and
+    /// of the provider.
+    pub fn import_layer(
+        self: &Arc<Self>,
+        parent: Option<&ImmutableRef>,
+        layer: LayerDesc,
+        provider: Arc<dyn BlobProvider>,
+    ) -> Result<ImmutableRef, StoreError> {
+        let chain_id = match parent {
+            None => layer.diff_id.clone(),
+            Some(parent) => {
+                self.settle(parent.record())?;
+                let above = parent.record().body.lock().chain_id.clone();
+                let Some(above) = above else {
+                    return Err(StoreError::Unfit { id: parent.id().clone(), why: "has no chain id to import a layer on" });
+                };
+                Digest::sha256(format!("{above} {}", layer.diff_id))
+            }
+        };
+        let mut descriptor = layer.descriptor;
+        descriptor.annotations.extend(layer.annotations);
+        let mut live = self.live().lock();
+        let known: Option<String> = self.db().read(|c| {
+            let mut s = c.prepare_cached("SELECT id FROM refs WHERE chain_id = ?1 AND mutable = 0 ORDER BY lazy LIMIT 1")?;
+            Ok(s.query_row([chain_id.as_str()], |r| r.get(0)).optional()?)
+        })?;
+        let record = match known {
+            Some(id) => {
+                let record = self.load(&mut live, &RefId::parse(&id)?)?;
+                drop(live);
+                self.later(|c| put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, 1))?;
+                record
+            }
+            None => {
+                let body = Body {
+                    mutable: false,
+                    retain: true,
+                    snapshot: None,
+                    twin: None,
+                    record_type: layer.record_type,
+                    description: layer.description,
+                    created: layer.created.unwrap_or_else(SystemTime::now),
+                    size: -1,
+                    chain_id: Some(chain_id),
+                    diff_id: Some(layer.diff_id.clone()),
+                    lazy: true,
+                    stored: true,
+                };
+                let shape = Shape::Layer { parent: parent.map(|p| p.record().clone()) };
+                let record = Record::new(self.clone(), RefId::random(), shape, body.clone());
+                // A crash loses at most the knowledge of a layer that was not here anyway.
+                self.later(|c| {
+                    record.insert(c, &body)?;
+                    put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, 0)
+                })?;
+                live.put(&record);
+                drop(live);
+                record
+            }
+        };
+        record.providers.lock().insert(descriptor.digest.clone(), provider);
+        Ok(ImmutableRef::new(record))
+    }
+}
+
+/// Records that a blob is a form of a layer. Rank 0 is the one that is used unless another is asked for.
+pub(crate) fn put_layer_blob(
+    c: &Connection,
+    id: &RefId,
+    descriptor: &Descriptor,
+    diff_id: &Digest,
+    rank: i64,
+) -> Result<(), StoreError> {
+    let mut s = c.prepare_cached(
+        "INSERT INTO layer_blobs(ref, digest, rank, variant, descriptor, diff_id) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank)",
+    )?;
+    let text = serde_json::to_string(descriptor).map_err(|e| StoreError::layer("record", descriptor.digest.as_str(), e))?;
+    let variant = crate::chain::variant_of(descriptor);
+    s.execute(params![id.as_str(), descriptor.digest.as_str(), rank, variant, text, diff_id.as_str()])?;
+    Ok(())
+}
+
+/// Deletes a record's rows; returns the snapshots that nothing names any more.
+pub(crate) fn delete_rows(c: &Connection, id: &str) -> Result<Vec<String>, StoreError> {
+    let snapshot: Option<Option<String>> =
+        c.prepare_cached("SELECT snapshot FROM refs WHERE id = ?1")?.query_row([id], |r| r.get(0)).optional()?;
+    let mut gone: Vec<String> = c
+        .prepare_cached("SELECT CAST(value AS TEXT) FROM meta WHERE ref = ?1 AND key = ?2")?
+        .query_map(params![id, crate::refs::PATCH_KEY], |r| r.get(0))?
+        .collect::<Result<_, _>>()?;
+    for sql in [
+        "DELETE FROM refs WHERE id = ?1",
+        "DELETE FROM parents WHERE child = ?1",
+        "DELETE FROM meta WHERE ref = ?1",
+        "DELETE FROM layer_blobs WHERE ref = ?1",
+    ] {
+        c.prepare_cached(sql)?.execute([id])?;
+    }
+    if let Some(Some(snapshot)) = snapshot
+        && !c.prepare_cached("SELECT 1 FROM refs WHERE snapshot = ?1")?.exists([&snapshot])?
+    {
+        gone.push(snapshot);
+    }
+    Ok(gone)
+}

@@ -1,0 +1,221 @@
+//! The record behind the handles: what is in memory of a row of the index.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use oci::Digest;
+use parking_lot::Mutex;
+use rusqlite::{Connection, params};
+
+use crate::error::StoreError;
+use crate::id::RefId;
+use crate::provider::BlobProvider;
+use crate::refs::{RecordType, RefKind};
+use crate::store::Store;
+use crate::usage::to_nanos;
+
+/// What a record stands on. Never changes.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    Layer { parent: Option<Arc<Record>> },
+    Merge { parents: Vec<Arc<Record>> },
+    Diff { lower: Option<Arc<Record>>, upper: Option<Arc<Record>> },
+}
+
+/// The columns of a record.
+#[derive(Debug, Clone)]
+pub(crate) struct Body {
+    pub(crate) mutable: bool,
+    pub(crate) retain: bool,
+    /// Directory of its own files; none while lazy, and for merges.
+    pub(crate) snapshot: Option<String>,
+    /// For an immutable twin: the mutable that shares the snapshot.
+    pub(crate) twin: Option<RefId>,
+    pub(crate) record_type: RecordType,
+    pub(crate) description: String,
+    pub(crate) created: SystemTime,
+    /// Bytes on disk; -1 when not known yet.
+    pub(crate) size: i64,
+    pub(crate) chain_id: Option<Digest>,
+    pub(crate) diff_id: Option<Digest>,
+    /// Its files are only a blob, perhaps elsewhere.
+    pub(crate) lazy: bool,
+    /// Whether the index has a row for it.
+    pub(crate) stored: bool,
+}
+
+/// A record somebody holds.
+pub(crate) struct Record {
+    store: Arc<Store>,
+    id: RefId,
+    shape: Shape,
+    pub(crate) body: Mutex<Body>,
+    pub(crate) providers: Mutex<HashMap<Digest, Arc<dyn BlobProvider>>>,
+    /// One at a time brings the record's files or blobs into being; the others wait for the outcome.
+    /// Held across awaits, hence not a parking_lot lock.
+    pub(crate) work: tokio::sync::Mutex<()>,
+    /// Held directly by somebody, not only as a parent: counts as a use when it ends.
+    used: AtomicBool,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Record {
+    pub(crate) fn new(store: Arc<Store>, id: RefId, shape: Shape, body: Body) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            id,
+            shape,
+            body: Mutex::new(body),
+            providers: Mutex::default(),
+            work: tokio::sync::Mutex::default(),
+            used: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub(crate) fn id(&self) -> &RefId {
+        &self.id
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub(crate) fn kind(&self) -> RefKind {
+        match self.shape {
+            Shape::Layer { .. } => RefKind::Layer,
+            Shape::Merge { .. } => RefKind::Merge,
+            Shape::Diff { .. } => RefKind::Diff,
+        }
+    }
+
+    /// What it stands on, in order.
+    pub(crate) fn parents(&self) -> Vec<&Arc<Self>> {
+        match &self.shape {
+            Shape::Layer { parent } => parent.iter().collect(),
+            Shape::Merge { parents } => parents.iter().collect(),
+            Shape::Diff { lower, upper } => lower.iter().chain(upper).collect(),
+        }
+    }
+
+    pub(crate) fn mark_used(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    /// The layers its tree is stacked from, base first. A diff that is exactly one layer of its upper is that layer; any other
+    /// diff is a layer of its own.
+    pub(crate) fn layers(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        let mut out = Vec::new();
+        // Walked with a stack of our own: chains may be long. Pushed in reverse, so that the base comes out first.
+        enum Todo<'a> {
+            Visit(&'a Arc<Record>),
+            Emit(&'a Arc<Record>),
+        }
+        let mut todo = vec![Todo::Visit(self)];
+        while let Some(next) = todo.pop() {
+            match next {
+                Todo::Emit(r) => out.push(r.clone()),
+                Todo::Visit(r) => match &r.shape {
+                    Shape::Layer { parent } => {
+                        todo.push(Todo::Emit(r));
+                        todo.extend(parent.as_ref().map(Todo::Visit));
+                    }
+                    Shape::Merge { parents } => todo.extend(parents.iter().rev().map(Todo::Visit)),
+                    Shape::Diff { .. } => out.push(r.diff_layer().unwrap_or(r).clone()),
+                },
+            }
+        }
+        out
+    }
+
+    /// The one layer that a diff amounts to, if it does.
+    pub(crate) fn diff_layer(&self) -> Option<&Arc<Self>> {
+        let Shape::Diff { lower, upper: Some(upper) } = &self.shape else { return None };
+        let Shape::Layer { parent } = &upper.shape else { return None };
+        let same = match (lower, parent) {
+            (None, None) => true,
+            (Some(lower), Some(parent)) => lower.id == parent.id,
+            _ => false,
+        };
+        same.then_some(upper)
+    }
+
+    /// Writes the row and those of its parents' edges.
+    pub(crate) fn insert(&self, c: &Connection, body: &Body) -> Result<(), StoreError> {
+        let mut s = c.prepare_cached(
+            "INSERT INTO refs(id, kind, mutable, retain, snapshot, twin, record_type, description, created, used, uses, size,
+                              chain_id, diff_id, lazy, synced)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, 0, ?10, ?11, ?12, ?13, 0)",
+        )?;
+        let kind = match self.kind() {
+            RefKind::Layer => 0,
+            RefKind::Merge => 1,
+            RefKind::Diff => 2,
+        };
+        s.execute(params![
+            self.id.as_str(),
+            kind,
+            body.mutable,
+            body.retain,
+            body.snapshot,
+            body.twin.as_ref().map(RefId::as_str),
+            body.record_type.as_str(),
+            body.description,
+            to_nanos(body.created),
+            body.size,
+            body.chain_id.as_ref().map(Digest::as_str),
+            body.diff_id.as_ref().map(Digest::as_str),
+            body.lazy,
+        ])?;
+        let mut s = c.prepare_cached("INSERT INTO parents(child, position, parent) VALUES(?1, ?2, ?3)")?;
+        match &self.shape {
+            Shape::Diff { lower, upper } => {
+                for (position, parent) in (0_i64..).zip([lower, upper]) {
+                    if let Some(parent) = parent {
+                        s.execute(params![self.id.as_str(), position, parent.id.as_str()])?;
+                    }
+                }
+            }
+            Shape::Layer { .. } | Shape::Merge { .. } => {
+                for (position, parent) in (0_i64..).zip(self.parents()) {
+                    s.execute(params![self.id.as_str(), position, parent.id.as_str()])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let body = self.body.get_mut();
+        if !body.stored {
+            // A step's mutable that was never committed.
+            if let Some(snapshot) = body.snapshot.take() {
+                self.store.drop_snapshots(&[snapshot]);
+            }
+            return;
+        }
+        if *self.used.get_mut() {
+            let id = self.id.as_str();
+            let now = to_nanos(SystemTime::now());
+            let done = self.store.later(|c| {
+                c.prepare_cached("UPDATE refs SET used = ?2, uses = uses + 1 WHERE id = ?1")?.execute(params![id, now])?;
+                Ok(())
+            });
+            if let Err(e) = done {
+                tracing::debug!(id = %self.id, error = %e, "use not counted");
+            }
+        }
+    }
+}
