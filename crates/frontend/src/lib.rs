@@ -1,1 +1,10 @@
 //! From a solve request to a definition.
+//!
+//! A frontend turns options and inputs into LLB by asking a [`Bridge`]: the one solve it belongs to. The engine implements
+//! the bridge, this crate holds the traits, the values that cross them, and the built-in Dockerfile frontend.
+
+pub mod bridge;
+pub mod error;
+
+pub use bridge::{Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest};
+pub use error::{BridgeError, Fault, FrontendError, SourceLocation};

@@ -1,0 +1,298 @@
+//! What a frontend may ask of the solve it runs in.
+//!
+//! ```text
+//!   control/engine ──► Frontend::solve(bridge, request) ──► FrontendResult
+//!                          │      ▲
+//!                          ▼      │ Ref (lazy; read_file and evaluate run it)
+//!                       Bridge::solve / resolve_source / warn
+//! ```
+//!
+//! A [`Ref`] belongs to the engine. A frontend holds it, reads files through it and puts it into its result; `as_any`
+//! gives the engine its own type back.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use llb::pb;
+use oci::{Digest, Platform};
+
+use crate::error::{BridgeError, FrontendError};
+
+/// A program from build options to results: the built-in Dockerfile frontend, or later one from an image.
+#[async_trait]
+pub trait Frontend: Send + Sync {
+    /// Runs the frontend to its result. Dropping the future cancels it.
+    async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError>;
+}
+
+/// What the client asked of a frontend.
+#[derive(Debug, Clone, Default)]
+pub struct FrontendRequest {
+    /// Options as sent, such as `filename`, `target`, `build-arg:NAME`.
+    pub opts: BTreeMap<String, String>,
+    /// Named definitions the client handed over instead of sources.
+    pub inputs: BTreeMap<String, Arc<pb::Definition>>,
+    /// The session that asked; local sources are read from it.
+    pub session_id: String,
+}
+
+/// The solve a frontend belongs to.
+#[async_trait]
+pub trait Bridge: Send + Sync {
+    /// What is known of the workers, first the default one.
+    fn workers(&self) -> Vec<WorkerInfo>;
+
+    /// Solves a definition or runs a frontend. With `evaluate` unset nothing is executed until a ref is used.
+    async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError>;
+
+    /// Resolves a source to what is fixed about it (digest, config, commit), applying source policies.
+    async fn resolve_source(&self, source: pb::SourceOp, opts: ResolveOpts) -> Result<SourceMeta, BridgeError>;
+
+    /// Shows the user a warning at vertex `vertex`.
+    async fn warn(&self, vertex: &Digest, warning: Warning) -> Result<(), BridgeError>;
+}
+
+/// A result that may not have been computed yet.
+#[async_trait]
+pub trait Ref: Send + Sync + fmt::Debug {
+    /// The definition this ref stands for, none for an empty (scratch) result.
+    fn definition(&self) -> Option<Arc<pb::Definition>>;
+
+    /// Computes the result.
+    async fn evaluate(&self) -> Result<(), BridgeError>;
+
+    /// Reads (a part of) a file; computes the result first.
+    async fn read_file(&self, path: &str, range: Option<FileRange>) -> Result<Bytes, BridgeError>;
+
+    /// Lists a directory; `include` is a pattern on names, empty for all.
+    async fn read_dir(&self, path: &str, include: &str) -> Result<Vec<FileStat>, BridgeError>;
+
+    /// Looks at one file without following a last symlink.
+    async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError>;
+
+    /// For the engine to get its own type back.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A part of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileRange {
+    /// First byte.
+    pub offset: u64,
+    /// Most bytes to read; zero reads to the end.
+    pub length: u64,
+}
+
+/// Portable metadata of one file, as fsutil has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileStat {
+    /// Name relative to what was asked.
+    pub path: String,
+    /// Go `os.FileMode` bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size: i64,
+    /// Modification time in nanoseconds since the epoch.
+    pub mod_time: i64,
+    /// Target of a symlink.
+    pub linkname: String,
+    /// Device major number.
+    pub devmajor: i64,
+    /// Device minor number.
+    pub devminor: i64,
+    /// Extended attributes.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+/// A nested solve.
+#[derive(Debug, Clone, Default)]
+pub struct SolveRequest {
+    /// The definition to solve; `None` with an empty `frontend` gives an empty result.
+    pub definition: Option<Arc<pb::Definition>>,
+    /// Name of a frontend to run instead, such as `dockerfile.v0`.
+    pub frontend: String,
+    /// Options of that frontend.
+    pub frontend_opts: BTreeMap<String, String>,
+    /// Inputs of that frontend.
+    pub frontend_inputs: BTreeMap<String, Arc<pb::Definition>>,
+    /// Remote caches to import for this solve.
+    pub cache_imports: Vec<CacheImport>,
+    /// Compute all refs of the result before answering.
+    pub evaluate: bool,
+    /// Encoded `moby.buildkit.v1.sourcepolicy.Policy` messages.
+    pub source_policies: Vec<Bytes>,
+}
+
+/// A remote cache to import.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheImport {
+    /// `registry`, `local`, `gha`, ….
+    pub kind: String,
+    /// Attributes of that kind.
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// What a frontend or a nested solve gave.
+#[derive(Debug, Clone, Default)]
+pub struct FrontendResult {
+    /// The single result. `None` together with empty `refs` is the empty (scratch) result.
+    pub single: Option<Arc<dyn Ref>>,
+    /// Results by platform id or any name the frontend chose.
+    pub refs: BTreeMap<String, Option<Arc<dyn Ref>>>,
+    /// Values for exporters and clients, such as `containerimage.config`.
+    pub metadata: BTreeMap<String, Bytes>,
+    /// Attestations by the key of the ref they speak about.
+    pub attestations: BTreeMap<String, Vec<Attestation>>,
+}
+
+impl FrontendResult {
+    /// The single ref, or an error when the result is a map.
+    pub fn single_ref(&self) -> Result<Option<&Arc<dyn Ref>>, BridgeError> {
+        if self.single.is_none() && !self.refs.is_empty() {
+            return Err(BridgeError::message("invalid map result"));
+        }
+        Ok(self.single.as_ref())
+    }
+}
+
+/// Something stated about a ref.
+#[derive(Debug, Clone, Default)]
+pub struct Attestation {
+    /// 0 in-toto statement, 1 bundle of statements (the gateway's numbers).
+    pub kind: i32,
+    /// Where the content is, if computed by the build.
+    pub content: Option<Arc<dyn Ref>>,
+    /// Path of the content inside `content`.
+    pub path: String,
+    /// in-toto predicate type.
+    pub predicate_type: String,
+    /// in-toto subjects: kind, name, digests.
+    pub subjects: Vec<(i32, String, Vec<String>)>,
+    /// Further values, such as `reason`.
+    pub metadata: BTreeMap<String, Bytes>,
+}
+
+/// One worker as a frontend sees it.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerInfo {
+    /// Its id.
+    pub id: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Platforms it builds for, first its own.
+    pub platforms: Vec<Platform>,
+}
+
+/// How to resolve a source.
+#[derive(Debug, Clone, Default)]
+pub struct ResolveOpts {
+    /// Name of the vertex shown while resolving; empty shows a default.
+    pub log_name: String,
+    /// For `docker-image://`.
+    pub image: Option<ImageResolveOpts>,
+    /// For `oci-layout://`.
+    pub oci_layout: Option<OciLayoutResolveOpts>,
+    /// For `git://`: return the commit and tag objects too.
+    pub git_return_object: bool,
+    /// Encoded source policies of this request.
+    pub source_policies: Vec<Bytes>,
+}
+
+/// How to resolve an image.
+#[derive(Debug, Clone, Default)]
+pub struct ImageResolveOpts {
+    /// The platform to pick, none for the worker's.
+    pub platform: Option<Platform>,
+    /// `default`, `pull` or `local`.
+    pub resolve_mode: String,
+    /// Only the digest is wanted.
+    pub no_config: bool,
+    /// Resolve attestation manifests too.
+    pub attestation_chain: bool,
+    /// Predicate types to resolve.
+    pub resolve_attestations: Vec<String>,
+}
+
+/// How to resolve an image in a client's OCI layout.
+#[derive(Debug, Clone, Default)]
+pub struct OciLayoutResolveOpts {
+    /// The platform to pick, none for the worker's.
+    pub platform: Option<Platform>,
+    /// Session that serves the store.
+    pub session_id: String,
+    /// Which of its stores.
+    pub store_id: String,
+}
+
+/// What resolving a source gave.
+#[derive(Debug, Clone, Default)]
+pub struct SourceMeta {
+    /// The source, changed by policy if one applied.
+    pub op: pb::SourceOp,
+    /// For images.
+    pub image: Option<ImageMeta>,
+    /// For git.
+    pub git: Option<GitMeta>,
+    /// For http.
+    pub http: Option<HttpMeta>,
+}
+
+/// A resolved image.
+#[derive(Debug, Clone)]
+pub struct ImageMeta {
+    /// Digest of what the reference names (an index or a manifest).
+    pub digest: Digest,
+    /// The image config as stored.
+    pub config: Bytes,
+}
+
+/// A resolved git source.
+#[derive(Debug, Clone, Default)]
+pub struct GitMeta {
+    /// Object the ref names.
+    pub checksum: String,
+    /// Full name of the ref.
+    pub reference: String,
+    /// Commit, if the object is a tag.
+    pub commit_checksum: String,
+    /// Raw commit object.
+    pub commit_object: Bytes,
+    /// Raw tag object.
+    pub tag_object: Bytes,
+}
+
+/// A resolved http source.
+#[derive(Debug, Clone)]
+pub struct HttpMeta {
+    /// Digest of the content.
+    pub digest: Digest,
+    /// File name it will have.
+    pub filename: String,
+    /// Last-Modified in seconds since the epoch.
+    pub last_modified: Option<i64>,
+}
+
+/// A warning for the user.
+#[derive(Debug, Clone, Default)]
+pub struct Warning {
+    /// Importance; 1 is usual.
+    pub level: i64,
+    /// One line.
+    pub short: Bytes,
+    /// More lines.
+    pub detail: Vec<Bytes>,
+    /// Where to read about it.
+    pub url: String,
+    /// The file it is about.
+    pub source_info: Option<pb::SourceInfo>,
+    /// Where in that file.
+    pub ranges: Vec<pb::Range>,
+}

@@ -1,0 +1,70 @@
+//! States → definition, byte for byte as BuildKit's client marshals.
+//!
+//! A [`State`] is an output of a vertex together with what later steps inherit (environment, directory, user, …). It is
+//! a value: every change gives a new state. [`marshal`] walks from an output to the sources and writes ops in the order,
+//! with the defaults, and in the encoding of BuildKit's Go client, so that vertex digests are equal to its own.
+//!
+//! | what decides a digest | where |
+//! |---|---|
+//! | field order: plain fields by number, then the `oneof` | [`encode`] |
+//! | every op carries an empty constraints message | [`encode`] |
+//! | platform: exec and image sources only | [`exec`], [`source`] |
+//! | mounts sorted by target, equal inputs shared | [`exec`] |
+//! | inputs of a file op: base, then copy sources, in order of actions | [`file`] |
+//! | capabilities, names, progress groups | not in the digest: metadata |
+
+pub mod encode;
+pub mod encoded;
+pub mod env;
+pub mod exec;
+pub mod file;
+pub mod git;
+pub mod marshal;
+pub mod merge;
+pub mod source;
+pub mod state;
+pub mod vertex;
+
+pub use encoded::state_from_definition;
+pub use env::Env;
+pub use exec::{Mount, MountContent, Run, Secret, Sharing, Ssh};
+pub use file::{Chmod, Chown, CopyInfo, FileChain, UserOpt};
+pub use git::{GitOpts, GitUrl, git};
+pub use marshal::{MarshalOptions, marshal};
+pub use merge::{diff, merge};
+pub use source::{HttpOpts, ImageOpts, LocalOpts, OciLayoutOpts, ResolveMode, http, image, local, oci_layout};
+pub use state::State;
+pub use vertex::{Constraints, Late, Output, SourceMap};
+
+/// Why a graph cannot be marshalled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A process without arguments.
+    #[error("arguments are required")]
+    NoArgs,
+    /// A process without a directory.
+    #[error("working directory is required")]
+    NoDir,
+    /// A file op without actions.
+    #[error("action is required")]
+    NoAction,
+    /// A tmpfs mount with content.
+    #[error("tmpfs mounts must use scratch")]
+    TmpfsSource,
+    /// A mount whose result cannot be built on.
+    #[error("mount {target} can't be used as a parent")]
+    NoOutput {
+        /// Where it is mounted.
+        target: String,
+    },
+    /// An output that was promised for later and never came.
+    #[error("an output was not set before the definition was marshaled")]
+    Unset,
+    /// An image reference that is none.
+    #[error("{0}")]
+    Reference(oci::ReferenceError),
+    /// A definition that is none.
+    #[error("{0}")]
+    Definition(String),
+}

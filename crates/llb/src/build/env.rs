@@ -1,0 +1,110 @@
+//! Environment lists: an immutable chain, the order in which a key was last set being its place.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// An environment. Cloning is cheap; adding makes a new one.
+#[derive(Clone, Default)]
+pub struct Env(Option<Arc<Link>>);
+
+struct Link {
+    key: Arc<str>,
+    /// `None` deletes the key.
+    value: Option<Arc<str>>,
+    parent: Env,
+}
+
+impl Env {
+    /// Sets `key`, which moves it to the end.
+    #[must_use]
+    pub fn set(&self, key: &str, value: &str) -> Self {
+        Self(Some(Arc::new(Link { key: key.into(), value: Some(value.into()), parent: self.clone() })))
+    }
+
+    /// Removes `key`.
+    #[must_use]
+    pub fn unset(&self, key: &str) -> Self {
+        Self(Some(Arc::new(Link { key: key.into(), value: None, parent: self.clone() })))
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.links().find(|link| &*link.key == key).and_then(|link| link.value.as_deref())
+    }
+
+    /// All pairs, each at the place where it was last set.
+    pub fn pairs(&self) -> Vec<(&str, &str)> {
+        let mut seen: HashSet<&str> = HashSet::new();
+        let mut pairs: Vec<(&str, &str)> = Vec::new();
+        for link in self.links() {
+            if seen.insert(&link.key)
+                && let Some(value) = &link.value
+            {
+                pairs.push((&link.key, value));
+            }
+        }
+        pairs.reverse();
+        pairs
+    }
+
+    /// The keys, in the order of [`Env::pairs`].
+    pub fn keys(&self) -> Vec<&str> {
+        self.pairs().into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// `KEY=value` texts.
+    pub fn to_vec(&self) -> Vec<String> {
+        self.pairs().into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+    }
+
+    /// The keys as a set.
+    pub fn key_set(&self) -> BTreeSet<String> {
+        self.keys().into_iter().map(str::to_owned).collect()
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        std::iter::successors(self.0.as_deref(), |link| link.parent.0.as_deref())
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.to_vec()).finish()
+    }
+}
+
+impl Drop for Link {
+    // A chain is as long as the Dockerfile that made it: take it apart without recursion.
+    fn drop(&mut self) {
+        let mut next = self.parent.0.take();
+        while let Some(link) = next {
+            match Arc::into_inner(link) {
+                Some(mut link) => next = link.parent.0.take(),
+                None => break,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Env;
+
+    #[test]
+    fn setting_a_key_again_moves_it_to_the_end() {
+        let env = Env::default().set("A", "1").set("B", "2").set("A", "3");
+        assert_eq!(env.to_vec(), ["B=2", "A=3"]);
+        assert_eq!(env.unset("B").to_vec(), ["A=3"]);
+        assert_eq!(env.unset("A").get("A"), None);
+    }
+
+    #[test]
+    fn long_chains_are_dropped_without_recursion() {
+        let mut env = Env::default();
+        for i in 0..200_000 {
+            env = env.set("K", &i.to_string());
+        }
+        assert_eq!(env.get("K"), Some("199999"));
+    }
+}

@@ -1,0 +1,334 @@
+//! Bytes from a client → a checked graph.
+//!
+//! A vertex is named by the digest of its op's bytes **as received**; nothing here re-encodes. An input names its
+//! vertex by that digest, so a cycle would need a hash collision; it is refused all the same, and nothing recurses.
+//!
+//! The last op of a definition is the terminal: it only points at the wanted output.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oci::Digest;
+use prost::Message;
+
+use crate::validate::{self, InvalidOp};
+use crate::pb;
+
+/// Most ops in one definition.
+pub const MAX_OPS: usize = 1 << 20;
+/// Most bytes of ops in one definition.
+pub const MAX_BYTES: usize = 256 << 20;
+
+/// Why a definition is not acceptable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DefinitionError {
+    /// No ops at all.
+    #[error("invalid empty definition")]
+    Empty,
+    /// More ops or bytes than we take.
+    #[error("invalid definition with {ops} vertexes and {bytes} bytes: at most {MAX_OPS} and {MAX_BYTES} are accepted")]
+    TooLarge {
+        /// How many ops.
+        ops: usize,
+        /// How many bytes.
+        bytes: usize,
+    },
+    /// An op's bytes are no op.
+    #[error("failed to parse llb proto op: {source}")]
+    Parse {
+        /// What is wrong with them.
+        source: prost::DecodeError,
+    },
+    /// Fewer than one op and the terminal.
+    #[error("invalid LLB with {count} vertexes")]
+    TooFew {
+        /// How many.
+        count: usize,
+    },
+    /// The terminal points at nothing.
+    #[error("invalid LLB with no inputs on last vertex")]
+    NoRoot,
+    /// An input that is not in the definition.
+    #[error("invalid missing input digest {digest}")]
+    MissingInput {
+        /// What the input names.
+        digest: String,
+    },
+    /// A negative output.
+    #[error("invalid input {input} output index {index}")]
+    OutputIndex {
+        /// Which input.
+        input: usize,
+        /// The output it names.
+        index: i64,
+    },
+    /// A vertex that depends on itself.
+    #[error("invalid LLB: vertex {digest} depends on itself")]
+    Cycle {
+        /// The vertex.
+        digest: Digest,
+    },
+    /// A source location without a source.
+    #[error("invalid source index {index} for vertex {vertex}")]
+    SourceIndex {
+        /// The index.
+        index: i32,
+        /// The vertex it is for.
+        vertex: String,
+    },
+    /// An op that breaks a structural rule.
+    #[error("{source}")]
+    Op {
+        /// The vertex.
+        vertex: Digest,
+        /// Which rule.
+        source: InvalidOp,
+    },
+}
+
+/// An input edge: a node and which of its outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Input {
+    /// Place of the node in [`Graph::nodes`].
+    pub node: usize,
+    /// Which output.
+    pub output: usize,
+}
+
+/// One vertex.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Digest of `raw`.
+    pub digest: Digest,
+    /// The op as received.
+    pub raw: Bytes,
+    /// The op decoded.
+    pub op: Arc<pb::Op>,
+    /// What the definition says about the vertex; the default when nothing.
+    pub metadata: pb::OpMetadata,
+    /// Inputs in order.
+    pub inputs: Vec<Input>,
+    /// What to call it: the custom name, or one made from the op.
+    pub name: String,
+    /// Where it stands in its source files.
+    pub locations: Vec<pb::Location>,
+}
+
+impl Node {
+    /// The name made from the op or given by the client under `llb.customname`.
+    pub fn display_name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A checked definition: every node reachable from the root, inputs before their users.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// The nodes, inputs before users.
+    pub nodes: Vec<Node>,
+    /// The wanted output.
+    pub root: Input,
+    /// The source files that locations point into.
+    pub sources: Vec<pb::SourceInfo>,
+}
+
+impl Graph {
+    /// Decodes and checks a definition.
+    pub fn load(definition: &pb::Definition) -> Result<Self, DefinitionError> {
+        let count = definition.def.len();
+        if count == 0 {
+            return Err(DefinitionError::Empty);
+        }
+        let bytes = definition.def.iter().map(|op| op.len()).sum();
+        if count > MAX_OPS || bytes > MAX_BYTES {
+            return Err(DefinitionError::TooLarge { ops: count, bytes });
+        }
+        check_locations(definition.source.as_ref())?;
+
+        let mut raws: Vec<(Digest, Bytes, Arc<pb::Op>)> = Vec::with_capacity(count);
+        let mut by_digest: HashMap<Digest, usize> = HashMap::with_capacity(count);
+        let mut last = 0;
+        for raw in &definition.def {
+            let raw = Bytes::from(raw.clone());
+            let op = pb::Op::decode(raw.clone()).map_err(|source| DefinitionError::Parse { source })?;
+            for (input, edge) in op.inputs.iter().enumerate() {
+                if edge.index < 0 {
+                    return Err(DefinitionError::OutputIndex { input, index: edge.index });
+                }
+            }
+            let digest = Digest::sha256(&raw);
+            last = *by_digest.entry(digest.clone()).or_insert_with(|| {
+                raws.push((digest, raw, Arc::new(op)));
+                raws.len() - 1
+            });
+        }
+        for (_, _, op) in &raws {
+            if let Some(edge) = op.inputs.iter().find(|edge| !by_digest.contains_key(edge.digest.as_str())) {
+                return Err(DefinitionError::MissingInput { digest: edge.digest.clone() });
+            }
+        }
+        if raws.len() < 2 {
+            return Err(DefinitionError::TooFew { count: raws.len() });
+        }
+        let terminal = Arc::clone(&raws[last].2);
+        let wanted = terminal.inputs.first().ok_or(DefinitionError::NoRoot)?;
+        let find = |digest: &str| {
+            by_digest.get(digest).copied().ok_or_else(|| DefinitionError::MissingInput { digest: digest.to_owned() })
+        };
+        let root = find(&wanted.digest)?;
+        if root == last {
+            return Err(DefinitionError::Cycle { digest: raws[last].0.clone() });
+        }
+
+        // Depth first with our own stack; `place` is where a finished node went.
+        let mut nodes: Vec<Node> = Vec::with_capacity(raws.len());
+        let mut place: Vec<Option<usize>> = vec![None; raws.len()];
+        let mut open = vec![false; raws.len()];
+        let mut stack = vec![(root, 0_usize)];
+        open[root] = true;
+        while let Some((at, next)) = stack.pop() {
+            let (digest, raw, op) = &raws[at];
+            if let Some(edge) = op.inputs.get(next) {
+                stack.push((at, next + 1));
+                let input = find(&edge.digest)?;
+                if place[input].is_none() {
+                    if open[input] {
+                        return Err(DefinitionError::Cycle { digest: raws[input].0.clone() });
+                    }
+                    open[input] = true;
+                    stack.push((input, 0));
+                }
+                continue;
+            }
+            validate::op(op).map_err(|source| DefinitionError::Op { vertex: digest.clone(), source })?;
+            let mut inputs = Vec::with_capacity(op.inputs.len());
+            for edge in &op.inputs {
+                let node = find(&edge.digest)?;
+                inputs.push(Input {
+                    node: place[node].expect("inputs are finished before their users"),
+                    output: usize::try_from(edge.index).unwrap_or(usize::MAX),
+                });
+            }
+            let metadata = definition.metadata.get(digest.as_str()).cloned().unwrap_or_default();
+            let name = metadata
+                .description
+                .get("llb.customname")
+                .cloned()
+                .unwrap_or_else(|| op_name(op, &inputs, &nodes));
+            let locations = definition
+                .source
+                .as_ref()
+                .and_then(|source| source.locations.get(digest.as_str()))
+                .map(|locations| locations.locations.clone())
+                .unwrap_or_default();
+            place[at] = Some(nodes.len());
+            nodes.push(Node {
+                digest: digest.clone(),
+                raw: raw.clone(),
+                op: Arc::clone(op),
+                metadata,
+                inputs,
+                name,
+                locations,
+            });
+        }
+        let root = Input {
+            node: place[root].expect("the root was visited"),
+            output: usize::try_from(wanted.index).unwrap_or(usize::MAX),
+        };
+        let sources = definition.source.as_ref().map(|source| source.infos.clone()).unwrap_or_default();
+        Ok(Self { nodes, root, sources })
+    }
+
+    /// The wanted node.
+    pub fn root_node(&self) -> &Node {
+        &self.nodes[self.root.node]
+    }
+
+    /// The source places of a node, each with the file it is in.
+    pub fn locations_of<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = (&'a pb::SourceInfo, &'a [pb::Range])> + 'a {
+        node.locations.iter().filter_map(|location| {
+            let info = self.sources.get(usize::try_from(location.source_index).ok()?)?;
+            Some((info, location.ranges.as_slice()))
+        })
+    }
+}
+
+/// Digest of the vertex that a definition's terminal points at; none for an empty definition.
+pub fn head(definition: &pb::Definition) -> Option<Digest> {
+    let last = definition.def.last()?;
+    let op = pb::Op::decode(&last[..]).ok()?;
+    Digest::parse(&op.inputs.first()?.digest).ok()
+}
+
+fn check_locations(source: Option<&pb::Source>) -> Result<(), DefinitionError> {
+    let Some(source) = source else { return Ok(()) };
+    for (vertex, locations) in &source.locations {
+        for location in &locations.locations {
+            let index = location.source_index;
+            if usize::try_from(index).map_or(true, |at| at >= source.infos.len()) {
+                return Err(DefinitionError::SourceIndex { index, vertex: vertex.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What to call a vertex without a custom name.
+fn op_name(op: &pb::Op, inputs: &[Input], nodes: &[Node]) -> String {
+    let input_name = |at: i64| -> String {
+        if at == validate::EMPTY {
+            return "scratch".into();
+        }
+        let node = usize::try_from(at).ok().and_then(|at| inputs.get(at)).and_then(|input| nodes.get(input.node));
+        format!("({})", node.map_or("", |node| node.name.as_str()))
+    };
+    match &op.op {
+        Some(pb::op::Op::Source(source)) => source.identifier.clone(),
+        Some(pb::op::Op::Exec(exec)) => exec.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default(),
+        Some(pb::op::Op::File(file)) => file.actions.iter().filter_map(action_name).collect::<Vec<_>>().join(", "),
+        Some(pb::op::Op::Build(_)) => "build".into(),
+        Some(pb::op::Op::Merge(_)) => {
+            let names: Vec<&str> =
+                inputs.iter().filter_map(|input| nodes.get(input.node)).map(|node| node.name.as_str()).collect();
+            format!("merge ({})", names.join(", "))
+        }
+        Some(pb::op::Op::Diff(diff)) => {
+            let lower = diff.lower.as_ref().map_or(validate::EMPTY, |side| side.input);
+            let upper = diff.upper.as_ref().map_or(validate::EMPTY, |side| side.input);
+            format!("diff {} -> {}", input_name(lower), input_name(upper))
+        }
+        Some(pb::op::Op::Passthrough(passthrough)) => format!("passthrough {}", passthrough.id),
+        None => "unknown".into(),
+    }
+}
+
+fn action_name(action: &pb::FileAction) -> Option<String> {
+    use pb::file_action::Action;
+    Some(match action.action.as_ref()? {
+        Action::Mkdir(a) => format!("mkdir {}", a.path),
+        Action::Mkfile(a) => format!("mkfile {}", a.path),
+        Action::Symlink(a) => format!("symlink {} -> {}", a.newpath, a.oldpath),
+        Action::Rm(a) => format!("rm {}", a.path),
+        Action::Copy(a) => format!("copy {} {}", a.src, a.dest),
+    })
+}
+
+/// Joins the metadata of one vertex from several places, the later winning.
+pub fn merge_metadata(into: &mut pb::OpMetadata, from: &pb::OpMetadata) {
+    into.ignore_cache |= from.ignore_cache;
+    into.description.extend(from.description.iter().map(|(k, v)| (k.clone(), v.clone())));
+    if from.export_cache.is_some() {
+        into.export_cache = from.export_cache.clone();
+    }
+    let caps: BTreeMap<String, bool> = from.caps.keys().map(|k| (k.clone(), true)).collect();
+    into.caps.extend(caps);
+    if from.progress_group.is_some() {
+        into.progress_group = from.progress_group.clone();
+    }
+    if from.linux_resources.is_some() {
+        into.linux_resources = from.linux_resources.clone();
+    }
+}

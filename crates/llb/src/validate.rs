@@ -1,0 +1,171 @@
+//! Structural rules of one op, independent of the rest of the graph.
+//!
+//! Ops come from clients. What passes here has its parts present and its indices inside its inputs, so that the code
+//! that runs it need not check again.
+
+use crate::pb;
+
+/// Marks an input with no content.
+pub const EMPTY: i64 = -1;
+/// Marks an output nobody can use.
+pub const SKIP_OUTPUT: i64 = -1;
+
+/// Why an op is not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidOp {
+    /// The kind of op needs something that is not there.
+    #[error("invalid {kind} op with no {missing}")]
+    Missing {
+        /// Kind of op.
+        kind: &'static str,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// A message is missing where one must be.
+    #[error("invalid nil {what}")]
+    Nil {
+        /// Which message.
+        what: &'static str,
+    },
+    /// A source with inputs.
+    #[error("invalid source op with {count} inputs")]
+    SourceInputs {
+        /// How many.
+        count: usize,
+    },
+    /// Inner and outer inputs differ.
+    #[error("invalid {kind} op with {inner} inner inputs and {outer} outer inputs")]
+    InputCount {
+        /// Kind of op.
+        kind: &'static str,
+        /// Inputs the op speaks of.
+        inner: usize,
+        /// Inputs the vertex has.
+        outer: usize,
+    },
+    /// A diff without lower or upper.
+    #[error("invalid diff op with nil lower or upper input")]
+    DiffSides,
+    /// A passthrough output that has no input.
+    #[error("invalid passthrough output input index {index}")]
+    PassthroughOutput {
+        /// The index.
+        index: i64,
+    },
+    /// An index outside the op's inputs.
+    #[error("invalid {what} index {index}")]
+    Index {
+        /// Which index.
+        what: &'static str,
+        /// Its value.
+        index: i64,
+    },
+}
+
+/// Checks `op`.
+pub fn op(op: &pb::Op) -> Result<(), InvalidOp> {
+    let outer = op.inputs.len();
+    match &op.op {
+        None => Ok(()),
+        Some(pb::op::Op::Source(_)) => {
+            if outer != 0 {
+                return Err(InvalidOp::SourceInputs { count: outer });
+            }
+            Ok(())
+        }
+        Some(pb::op::Op::Exec(exec)) => exec_op(exec, outer),
+        Some(pb::op::Op::File(file)) => file_op(file, outer),
+        Some(pb::op::Op::Build(build)) => {
+            if build.builder != EMPTY {
+                index("build builder", build.builder, outer)?;
+            }
+            for input in build.inputs.values() {
+                index("build input", input.input, outer)?;
+            }
+            Ok(())
+        }
+        Some(pb::op::Op::Merge(merge)) => {
+            if merge.inputs.len() != outer {
+                return Err(InvalidOp::InputCount { kind: "merge", inner: merge.inputs.len(), outer });
+            }
+            merge.inputs.iter().try_for_each(|input| index("merge input", input.input, outer))
+        }
+        Some(pb::op::Op::Diff(diff)) => {
+            let (Some(lower), Some(upper)) = (&diff.lower, &diff.upper) else {
+                return Err(InvalidOp::DiffSides);
+            };
+            let sides = [lower.input, upper.input];
+            let inner = sides.iter().filter(|&&side| side != EMPTY).count();
+            if inner != outer {
+                return Err(InvalidOp::InputCount { kind: "diff", inner, outer });
+            }
+            sides.into_iter().filter(|&side| side != EMPTY).try_for_each(|side| index("diff input", side, outer))
+        }
+        Some(pb::op::Op::Passthrough(passthrough)) => {
+            if passthrough.id.is_empty() {
+                return Err(InvalidOp::Missing { kind: "passthrough", missing: "id" });
+            }
+            if passthrough.outputs.is_empty() {
+                return Err(InvalidOp::Missing { kind: "passthrough", missing: "outputs" });
+            }
+            match passthrough.outputs.iter().find(|&&i| index("", i, outer).is_err()) {
+                Some(&index) => Err(InvalidOp::PassthroughOutput { index }),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn exec_op(exec: &pb::ExecOp, outer: usize) -> Result<(), InvalidOp> {
+    let missing = |missing| InvalidOp::Missing { kind: "exec", missing };
+    let meta = exec.meta.as_ref().ok_or(missing("meta"))?;
+    if meta.args.is_empty() {
+        return Err(missing("args"));
+    }
+    if exec.mounts.is_empty() {
+        return Err(missing("mounts"));
+    }
+    if !exec.mounts.iter().any(|mount| mount.dest == "/") {
+        return Err(missing("rootfs"));
+    }
+    for mount in &exec.mounts {
+        if mount.input != EMPTY {
+            index("mount input", mount.input, outer)?;
+        }
+        if mount.output != SKIP_OUTPUT {
+            index("mount output", mount.output, exec.mounts.len())?;
+        }
+    }
+    Ok(())
+}
+
+fn file_op(file: &pb::FileOp, outer: usize) -> Result<(), InvalidOp> {
+    if file.actions.is_empty() {
+        return Err(InvalidOp::Missing { kind: "file", missing: "actions" });
+    }
+    for (at, action) in file.actions.iter().enumerate() {
+        if action.action.is_none() {
+            return Err(InvalidOp::Nil { what: "file action" });
+        }
+        // An action may use the op's inputs and the results of the actions before it.
+        let reach = outer + at;
+        if action.input != EMPTY {
+            index("file action input", action.input, reach)?;
+        }
+        if action.secondary_input != EMPTY {
+            index("file action secondary input", action.secondary_input, reach)?;
+        }
+        if action.output != SKIP_OUTPUT {
+            index("file action output", action.output, file.actions.len())?;
+        }
+    }
+    Ok(())
+}
+
+fn index(what: &'static str, index: i64, count: usize) -> Result<(), InvalidOp> {
+    match usize::try_from(index) {
+        Ok(at) if at < count => Ok(()),
+        _ => Err(InvalidOp::Index { what, index }),
+    }
+}
