@@ -1,0 +1,143 @@
+//! Lists of patterns.
+
+use crate::clean;
+use crate::compile::Kind;
+use crate::glob::{BadPattern, check};
+
+/// Why a list of patterns was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PatternError {
+    /// `!` and nothing.
+    #[error("illegal exclusion pattern: \"!\"")]
+    LoneExclusion,
+    /// A pattern is malformed.
+    #[error("syntax error in pattern")]
+    Syntax {
+        /// The pattern.
+        pattern: String,
+    },
+}
+
+/// One pattern of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    exclusion: bool,
+    kind: Kind,
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Result<Option<Self>, PatternError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let cleaned = clean(text);
+        let (text, exclusion) = cleaned.strip_prefix('!').map_or((cleaned.as_str(), false), |rest| (rest, true));
+        if text.is_empty() {
+            return Err(PatternError::LoneExclusion);
+        }
+        let syntax = |BadPattern| PatternError::Syntax { pattern: text.to_owned() };
+        check(text).map_err(syntax)?;
+        Ok(Some(Self { kind: Kind::compile(text).map_err(syntax)?, text: text.to_owned(), exclusion }))
+    }
+
+    /// Returns the cleaned pattern without its `!`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns whether the pattern takes back what others matched.
+    pub fn is_exclusion(&self) -> bool {
+        self.exclusion
+    }
+
+    /// Returns whether the pattern alone matches exactly this path.
+    pub fn matches(&self, path: &str) -> bool {
+        self.kind.matches(path)
+    }
+
+    fn matches_or_parent(&self, path: &str) -> bool {
+        self.matches(path) || parents(path).any(|parent| self.matches(parent))
+    }
+}
+
+/// The directories above a path, outermost first.
+fn parents(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').filter_map(|(at, _)| path.get(..at))
+}
+
+/// Which patterns matched a directory. Handed down while walking, it saves looking at parents again.
+///
+/// The default value knows nothing about parents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MatchInfo {
+    matched: Vec<bool>,
+}
+
+impl MatchInfo {
+    /// Returns whether any pattern matched.
+    pub fn any(&self) -> bool {
+        self.matched.contains(&true)
+    }
+}
+
+/// A list of patterns. Paths are relative to the root and separated by slashes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PatternMatcher {
+    patterns: Vec<Pattern>,
+    exclusions: bool,
+}
+
+impl PatternMatcher {
+    /// Makes a matcher. Empty patterns are left out, white space around them is cut.
+    pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Result<Self, PatternError> {
+        let patterns: Vec<Pattern> = patterns.into_iter().filter_map(|text| Pattern::parse(text.as_ref()).transpose()).collect::<Result<_, _>>()?;
+        let exclusions = patterns.iter().any(Pattern::is_exclusion);
+        Ok(Self { patterns, exclusions })
+    }
+
+    /// Returns the patterns.
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    /// Returns whether any pattern takes back what others matched.
+    pub fn exclusions(&self) -> bool {
+        self.exclusions
+    }
+
+    /// Returns whether a path or a directory above it is matched.
+    pub fn matches_or_parent_matches(&self, path: &str) -> bool {
+        let mut matched = false;
+        for pattern in &self.patterns {
+            // Only a pattern that could change the answer is asked.
+            if pattern.exclusion == matched && pattern.matches_or_parent(path) {
+                matched = !pattern.exclusion;
+            }
+        }
+        matched
+    }
+
+    /// Returns the same, given what the parent's answer was, and what to hand to the path's own children.
+    ///
+    /// A default `parent` stands for "not asked", and then all parents are looked at. So does one of another list.
+    pub fn matches_using_parent_results(&self, path: &str, parent: &MatchInfo) -> (bool, MatchInfo) {
+        let known = !parent.matched.is_empty() && parent.matched.len() == self.patterns.len();
+        let mut matched = false;
+        let mut info = MatchInfo { matched: Vec::with_capacity(self.patterns.len()) };
+        for (index, pattern) in self.patterns.iter().enumerate() {
+            let inherited = known && parent.matched.get(index).copied().unwrap_or_default();
+            let hit = inherited || (pattern.exclusion == matched && if known { pattern.matches(path) } else { pattern.matches_or_parent(path) });
+            info.matched.push(hit);
+            if hit {
+                matched = !pattern.exclusion;
+            }
+        }
+        (matched, info)
+    }
+}
+
+#[cfg(test)]
+mod tests;
