@@ -1,1 +1,9 @@
 //! Dockerfile text to LLB, with no I/O.
+
+pub mod ignore;
+pub mod instruction;
+pub mod lint;
+pub mod shell;
+pub mod suggest;
+pub mod syntax;
+mod text;

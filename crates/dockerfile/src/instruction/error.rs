@@ -1,0 +1,234 @@
+//! What is wrong with an instruction.
+
+use crate::shell::ShellError;
+use crate::syntax::Range;
+use crate::text::quote;
+
+/// Why a Dockerfile did not parse into stages. The text is what clients know from BuildKit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{reason}", prefix(*line))]
+pub struct ParseError {
+    /// The line of the instruction, when the text is to name it.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub reason: InstructionError,
+    /// The lines of the instruction.
+    pub ranges: Vec<Range>,
+}
+
+fn prefix(line: Option<usize>) -> String {
+    line.map(|line| format!("dockerfile parse error on line {line}: ")).unwrap_or_default()
+}
+
+fn hint(near: Option<&String>) -> String {
+    near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
+}
+
+/// What is wrong with an instruction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstructionError {
+    /// No such instruction.
+    #[error("unknown instruction: {name}{}", hint(near.as_ref()))]
+    UnknownInstruction {
+        /// As written.
+        name: String,
+        /// A known one that looks like it.
+        near: Option<String>,
+    },
+    /// No such flag.
+    #[error("unknown flag: --{name}{}", hint(near.as_ref()))]
+    UnknownFlag {
+        /// As written, without dashes.
+        name: String,
+        /// A known one that looks like it.
+        near: Option<String>,
+    },
+    /// Text where a flag must be.
+    #[error("arg should start with -- : {0}")]
+    NotAFlag(String),
+    /// A flag that may stand once stands twice.
+    #[error("duplicate flag specified: --{0}")]
+    DuplicateFlag(String),
+    /// A flag that needs a value has none.
+    #[error("missing a value on flag: --{0}")]
+    FlagWithoutValue(String),
+    /// A yes-or-no flag has another value.
+    #[error("expecting boolean value for flag --{flag}, not: {value}")]
+    FlagNotBoolean {
+        /// The flag.
+        flag: String,
+        /// Its value.
+        value: String,
+    },
+    /// A command stands before the first `FROM`.
+    #[error("no build stage in current context")]
+    NoStage,
+    /// `FROM` where only a command can be.
+    #[error("FROM is not a command type")]
+    NotACommand,
+    /// Nothing after the instruction.
+    #[error("{0} requires at least one argument")]
+    AtLeastOneArgument(&'static str),
+    /// Not one word after the instruction.
+    #[error("{0} requires exactly one argument")]
+    ExactlyOneArgument(&'static str),
+    /// A source and no destination.
+    #[error("{0} requires at least two arguments, but only one was provided. Destination could not be determined")]
+    NoDestination(&'static str),
+    /// A heredoc as destination.
+    #[error("{0} cannot accept a heredoc as a destination")]
+    HeredocDestination(&'static str),
+    /// An empty key.
+    #[error("{0} names can not be blank")]
+    BlankName(&'static str),
+    /// Key and value lists that do not pair up.
+    #[error("Bad input to {0}, too many arguments")]
+    TooManyArguments(&'static str),
+    /// A command that exists in exec form only.
+    #[error("{0} requires the arguments to be in JSON form")]
+    NotJson(&'static str),
+    /// A stage name that cannot be one.
+    #[error("invalid name for build stage: {}, name can't start with a number or contain symbols", quote(.0))]
+    InvalidStageName(String),
+    /// `FROM` with another number of words.
+    #[error("FROM requires either one or three arguments")]
+    FromArguments,
+    /// `ONBUILD ONBUILD`
+    #[error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")]
+    ChainedOnbuild,
+    /// `ONBUILD FROM`, `ONBUILD MAINTAINER`
+    #[error("{0} isn't allowed as an ONBUILD trigger")]
+    OnbuildTrigger(String),
+    /// `HEALTHCHECK NONE` and more words.
+    #[error("HEALTHCHECK NONE takes no arguments")]
+    HealthcheckNone,
+    /// `HEALTHCHECK CMD` and nothing.
+    #[error("Missing command after HEALTHCHECK CMD")]
+    HealthcheckWithoutCommand,
+    /// `HEALTHCHECK` with another word.
+    #[error("Unknown type {} in HEALTHCHECK (try CMD)", quote(.0))]
+    HealthcheckType(String),
+    /// An interval that is too short.
+    #[error("Interval {} cannot be less than 1ms", quote(.0))]
+    IntervalTooShort(&'static str),
+    /// A time that is none.
+    #[error("{0}")]
+    Duration(String),
+    /// A count that is no number.
+    #[error("strconv.ParseInt: parsing {}: {reason}", quote(value))]
+    NotANumber {
+        /// As written.
+        value: String,
+        /// `invalid syntax` or `value out of range`.
+        reason: &'static str,
+    },
+    /// A negative count.
+    #[error("--retries cannot be negative ({0})")]
+    NegativeRetries(i64),
+    /// An empty volume.
+    #[error("VOLUME specified can not be an empty string")]
+    EmptyVolume,
+    /// No such network mode.
+    #[error("invalid network mode {}", quote(.0))]
+    NetworkMode(String),
+    /// No such security mode.
+    #[error("security {} is not valid", quote(.0))]
+    SecurityMode(String),
+    /// Signals do not exist there.
+    #[error("The daemon on this platform does not support the command stopsignal")]
+    StopSignalOnWindows,
+    /// A comma separated list that is none.
+    #[error("failed to parse csv {what}: {reason}")]
+    Csv {
+        /// `mounts` or `devices`.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key without a value.
+    #[error("invalid field '{0}' must be a key=value pair")]
+    NotAPair(String),
+    /// A key of another mount type.
+    #[error("unexpected key '{key}' for mount type '{kind}'")]
+    KeyForType {
+        /// The key.
+        key: String,
+        /// The mount type.
+        kind: &'static str,
+    },
+    /// No such key.
+    #[error("unexpected key '{key}' in '{field}'{}", hint(near.as_ref()))]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The key and its value.
+        field: String,
+        /// A known one that looks like it.
+        near: Option<String>,
+    },
+    /// A variable where none can be.
+    #[error("'{0}' doesn't support variable expansion, define alias stage instead")]
+    VariableInKey(String),
+    /// No such mount type.
+    #[error("unsupported mount type {}{}", quote(value), hint(near.as_ref()))]
+    MountType {
+        /// As written.
+        value: String,
+        /// A known one that looks like it.
+        near: Option<String>,
+    },
+    /// No such sharing mode.
+    #[error("unsupported sharing value {}{}", quote(value), hint(near.as_ref()))]
+    Sharing {
+        /// As written.
+        value: String,
+        /// A known one that looks like it.
+        near: Option<String>,
+    },
+    /// A value its key does not accept.
+    #[error("invalid value for {key}: {value}")]
+    InvalidValue {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// A number its key does not accept.
+    #[error("invalid value {value} for {key}")]
+    InvalidNumber {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// Owner or mode on a mount that has none.
+    #[error("{key} not allowed for {} type mounts", quote(kind))]
+    NotAllowed {
+        /// The key.
+        key: &'static str,
+        /// The mount type.
+        kind: &'static str,
+    },
+    /// A secret out of a stage.
+    #[error("secret mount should not have a from")]
+    SecretFrom,
+    /// A secret that is shared.
+    #[error("secret mount should not define sharing")]
+    SecretSharing,
+    /// A secret nobody can name.
+    #[error("invalid secret mount. one of source, target required")]
+    SecretWithoutName,
+    /// A secret named twice.
+    #[error("both source and id can't be set")]
+    SecretNamedTwice,
+    /// Sharing on a mount that is not a cache mount.
+    #[error("invalid cache sharing set for {0} mount")]
+    SharingForType(&'static str),
+    /// A device named twice.
+    #[error("device name already set to {0}")]
+    DeviceNamedTwice(String),
+    /// A word did not expand.
+    #[error(transparent)]
+    Shell(#[from] ShellError),
+}

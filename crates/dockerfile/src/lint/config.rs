@@ -1,0 +1,70 @@
+//! `# check=…` and the option of the same meaning.
+
+use std::collections::BTreeSet;
+
+use crate::text::{parse_bool, quote};
+
+/// Which rules run, and what a finding does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LintConfig {
+    /// No rule runs, but experimental ones that were asked for.
+    pub skip_all: bool,
+    /// Rules that do not run.
+    pub skip: BTreeSet<String>,
+    /// All experimental rules run.
+    pub experimental_all: bool,
+    /// Experimental rules that run.
+    pub experimental: BTreeSet<String>,
+    /// Findings fail the build.
+    pub error: bool,
+}
+
+/// Why lint options were not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LintConfigError {
+    /// Not an option.
+    #[error("invalid check option {}", quote(.0))]
+    Invalid(String),
+    /// Not a truth value.
+    #[error("failed to parse check option {}: strconv.ParseBool: parsing {}: invalid syntax", quote(option), quote(value))]
+    NotBoolean {
+        /// The option.
+        option: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+impl LintConfig {
+    /// Reads `skip=A,B;error=true;experimental=all`.
+    pub fn parse(text: &str) -> Result<Self, LintConfigError> {
+        let mut config = Self::default();
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(config);
+        }
+        for option in text.splitn(3, ';') {
+            let (key, value) = option.split_once('=').ok_or_else(|| LintConfigError::Invalid(option.to_owned()))?;
+            let (key, value) = (key.trim(), value.trim());
+            let names = || value.split(',').map(|name| name.trim().to_owned()).collect();
+            match (key, value) {
+                ("skip", "all") => config.skip_all = true,
+                ("skip", _) => config.skip = names(),
+                ("experimental", "all") => config.experimental_all = true,
+                ("experimental", _) => config.experimental = names(),
+                ("error", _) => config.error = parse_bool(value).ok_or_else(|| LintConfigError::NotBoolean { option: option.to_owned(), value: value.to_owned() })?,
+                _ => return Err(LintConfigError::Invalid(key.to_owned())),
+            }
+        }
+        Ok(config)
+    }
+
+    /// Adds what another configuration skips and asks for. Whether findings fail the build stays as it is.
+    pub fn merge(&mut self, other: &Self) {
+        self.skip_all |= other.skip_all;
+        self.experimental_all |= other.experimental_all;
+        self.skip.extend(other.skip.iter().cloned());
+        self.experimental.extend(other.experimental.iter().cloned());
+    }
+}

@@ -1,0 +1,123 @@
+//! Passing findings on.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Finding, LintConfig, Rule};
+use crate::syntax::Range;
+use crate::syntax::directive::{DirectiveName, DirectiveParser};
+
+/// A finding at its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// The sentence.
+    pub message: String,
+    /// Where.
+    pub ranges: Vec<Range>,
+}
+
+impl Warning {
+    /// Returns `Rule: message (line N)`, the form in which a build shows it.
+    pub fn short(&self) -> String {
+        let line = self.ranges.first().map_or(0, |range| range.start.line);
+        let place = if line > 0 { format!(" (line {line})") } else { String::new() };
+        format!("{}: {}{place}", self.rule.name, self.message)
+    }
+}
+
+type Sink = dyn Fn(Warning) + Send + Sync;
+
+/// Decides which findings count and hands them to a sink.
+///
+/// Clones share the sink and the list of broken rules, and have their own configuration.
+#[derive(Clone, Default)]
+pub struct Linter {
+    config: Arc<LintConfig>,
+    shared: Option<Arc<Shared>>,
+}
+
+struct Shared {
+    sink: Box<Sink>,
+    broken: Mutex<BTreeSet<&'static str>>,
+}
+
+impl fmt::Debug for Linter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Linter").field("config", &self.config).field("listens", &self.shared.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Linter {
+    /// Makes a linter.
+    pub fn new(config: LintConfig, sink: impl Fn(Warning) + Send + Sync + 'static) -> Self {
+        let shared = Shared { sink: Box::new(sink), broken: Mutex::new(BTreeSet::new()) };
+        Self { config: Arc::new(config), shared: Some(Arc::new(shared)) }
+    }
+
+    /// Makes a linter that finds nothing.
+    pub fn silent() -> Self {
+        Self::default()
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &LintConfig {
+        &self.config
+    }
+
+    /// Returns whether a rule runs here.
+    pub fn runs(&self, rule: &Rule) -> bool {
+        let named = |names: &BTreeSet<String>| names.contains(rule.name);
+        let wanted = if rule.experimental { self.config.experimental_all || named(&self.config.experimental) } else { !self.config.skip_all && !named(&self.config.skip) };
+        self.shared.is_some() && !rule.deprecated && wanted
+    }
+
+    /// Passes a finding on if its rule runs here.
+    pub fn report(&self, finding: Finding, ranges: &[Range]) {
+        let rule = finding.rule();
+        let Some(shared) = self.shared.as_ref().filter(|_| self.runs(rule)) else { return };
+        shared.broken.lock().insert(rule.name);
+        (shared.sink)(Warning { rule, message: finding.to_string(), ranges: ranges.to_vec() });
+    }
+
+    /// Returns a linter for the instruction below these comments, which may hold a `check=…`.
+    ///
+    /// The first such comment counts; one that is not understood is ignored.
+    pub fn with_comments(&self, comments: &[String]) -> Self {
+        let config = comments.iter().find_map(|comment| {
+            let directive = DirectiveParser::with_comment("", 0).parse_line(comment).ok().flatten()?;
+            (directive.name == DirectiveName::Check).then(|| LintConfig::parse(directive.value.split(' ').next().unwrap_or_default()))
+        });
+        match config {
+            Some(Ok(config)) => self.with_config(&config),
+            Some(Err(_)) | None => self.clone(),
+        }
+    }
+
+    /// Returns a linter that skips and runs more.
+    pub fn with_config(&self, config: &LintConfig) -> Self {
+        let mut merged = self.config.as_ref().clone();
+        merged.merge(config);
+        Self { config: Arc::new(merged), shared: self.shared.clone() }
+    }
+
+    /// Returns what fails the build, if findings are to fail it and there are any.
+    // DIFFERS: the rules are named in alphabetical order; BuildKit's order changes from run to run.
+    pub fn error(&self) -> Option<LintError> {
+        let shared = self.shared.as_ref().filter(|_| self.config.error)?;
+        let rules: Vec<&'static str> = shared.broken.lock().iter().copied().collect();
+        (!rules.is_empty()).then_some(LintError { rules })
+    }
+}
+
+/// Rules were broken and that is to fail the build.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("lint violation found for rules: {}", rules.join(", "))]
+pub struct LintError {
+    /// Their names.
+    pub rules: Vec<&'static str>,
+}

@@ -1,0 +1,32 @@
+//! Shell words: variables, quotes and escapes, as far as a Dockerfile knows them.
+//!
+//! | written                            | gives                                                              |
+//! |------------------------------------|--------------------------------------------------------------------|
+//! | `$name`, `${name}`                 | the value, or nothing                                              |
+//! | `${name-word}`, `${name:-word}`    | the value, or `word` when unset (`:`: or empty)                    |
+//! | `${name+word}`, `${name:+word}`    | `word` when set (`:`: and not empty), or nothing                   |
+//! | `${name?word}`, `${name:?word}`    | the value, or an error that says `word`                            |
+//! | `${name#glob}`, `${name##glob}`    | the value without its shortest or longest prefix that matches      |
+//! | `${name%glob}`, `${name%%glob}`    | the same at its end                                                |
+//! | `${name/glob/word}`, `${name//…}`  | the value with the first or all matches replaced                   |
+//! | `'…'`                              | literally                                                          |
+//! | `"…"`                              | variables are replaced; the escape works on `"`, `$` and itself    |
+//! | `\c`                               | `c`; the escape is `\` or a backquote, as the file's directive says |
+
+mod env;
+mod error;
+mod glob;
+mod lex;
+
+pub use env::{Env, EnvList};
+pub use error::{ShellError, ShellErrorKind};
+pub use lex::{Lexer, Word};
+
+/// How long the result of one expansion may get, in bytes.
+pub const MAX_RESULT: usize = 32 * 1024 * 1024;
+
+/// How deep `${a:-${b:-…}}` may nest.
+pub const MAX_DEPTH: usize = 200;
+
+#[cfg(test)]
+mod tests;

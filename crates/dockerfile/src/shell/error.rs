@@ -1,0 +1,62 @@
+//! What is wrong with a word.
+
+use crate::text::quote;
+
+/// Why a word did not expand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("failed to process {}: {kind}", quote(word))]
+pub struct ShellError {
+    /// The word as written.
+    pub word: String,
+    /// What is wrong.
+    pub kind: ShellErrorKind,
+}
+
+/// What is wrong with a word.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShellErrorKind {
+    /// `'` without its partner.
+    #[error("unexpected end of statement while looking for matching single-quote")]
+    SingleQuote,
+    /// `"` without its partner.
+    #[error("unexpected end of statement while looking for matching double-quote")]
+    DoubleQuote,
+    /// An end of `${…}` is missing.
+    #[error("unexpected end of statement while looking for matching {0}")]
+    Unterminated(char),
+    /// `${…` without `}`.
+    #[error("syntax error: missing '}}'")]
+    MissingBrace,
+    /// `${name/…` without the second `/`.
+    #[error("syntax error: missing '/' in ${{}}")]
+    MissingSlash,
+    /// `${}` and the like.
+    #[error("syntax error: bad substitution")]
+    BadSubstitution,
+    /// Something after the name that means nothing.
+    #[error("unsupported modifier ({0}) in substitution")]
+    Modifier(String),
+    /// `${name?word}` and no such variable.
+    #[error("{name}: {message}")]
+    Required {
+        /// The variable.
+        name: String,
+        /// The word, or what it stands for.
+        message: String,
+    },
+    /// A glob that is none.
+    #[error("invalid pattern ({pattern}) in substitution: {reason}")]
+    Pattern {
+        /// The glob.
+        pattern: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The result is too long.
+    #[error("expands to more than {} bytes", super::MAX_RESULT)]
+    TooLong,
+    /// Substitutions are nested too deep.
+    #[error("substitutions are nested more than {} deep", super::MAX_DEPTH)]
+    TooDeep,
+}

@@ -1,0 +1,51 @@
+//! What is wrong with a file as text.
+
+use super::Range;
+use crate::shell::ShellError;
+use crate::text::quote;
+
+/// Why a file did not parse, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct SyntaxError {
+    /// What is wrong.
+    pub kind: SyntaxErrorKind,
+    /// Where.
+    pub ranges: Vec<Range>,
+}
+
+/// What is wrong with a file as text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyntaxErrorKind {
+    /// A directive stands twice.
+    #[error("only one {0} parser directive can be used")]
+    DuplicateDirective(&'static str),
+    /// No character to escape with.
+    #[error("invalid escape token '{0}' does not match ` or \\")]
+    EscapeToken(String),
+    /// Nothing but comments.
+    #[error("file with no instructions")]
+    NoInstructions,
+    /// A line that is too long.
+    #[error("dockerfile line greater than max allowed size of {}", super::MAX_LINE)]
+    LineTooLong,
+    /// A heredoc without its end.
+    #[error("unterminated heredoc")]
+    UnterminatedHeredoc,
+    /// An array of something else than strings.
+    #[error("when using JSON array syntax, arrays must be comprised of strings only")]
+    NotStringArray,
+    /// A key without a value.
+    #[error("{0} must have two arguments")]
+    TwoArguments(&'static str),
+    /// A word in a list of pairs that is no pair.
+    #[error("Syntax error - can't find = in {}. Must be of the form: name=value", quote(.0))]
+    NoEquals(String),
+    /// A heredoc's name does not lex.
+    #[error(transparent)]
+    Shell(#[from] ShellError),
+    /// A heredoc's name lexes in two ways.
+    #[error("internal lexing of heredoc produced inconsistent results: {0}")]
+    HeredocName(String),
+}

@@ -1,0 +1,37 @@
+//! Places in the source.
+
+/// A point. Lines count from one; the column is always zero, as clients expect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub character: usize,
+}
+
+/// A stretch between two points, both included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Range {
+    /// The first point.
+    pub start: Position,
+    /// The last point.
+    pub end: Position,
+}
+
+impl Range {
+    /// Returns the range of one line.
+    pub fn line(line: usize) -> Self {
+        let point = Position { line, character: 0 };
+        Self { start: point, end: point }
+    }
+
+    /// Returns one range for each line; an end before the start counts as the start.
+    // DIFFERS: more than ten thousand lines are one range, so that a file of line feeds does not cost gigabytes.
+    pub fn lines(start: usize, end: usize) -> Vec<Self> {
+        let end = end.max(start);
+        if end - start > 10_000 {
+            return vec![Self { start: Position { line: start, character: 0 }, end: Position { line: end, character: 0 } }];
+        }
+        (start..=end).map(Self::line).collect()
+    }
+}
