@@ -1,8 +1,22 @@
 //! The file actions of a build, as BuildKit's file operation performs them, never outside the given roots.
-use std::fs::File;
 
-use crate::error::PathError;
+mod chmod;
+mod copy;
+mod wildcard;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::dir::{Dir, Times, set_file_mode, set_file_owner, set_file_times};
+use crate::error::{Located, PathError};
 use crate::root::{Owner, Root};
+
+pub use chmod::ModeChange;
+pub use copy::copy;
 
 /// Makes a directory.
 #[derive(Clone, Debug)]
@@ -75,7 +89,7 @@ pub struct Copy {
     pub follow_symlink: bool,
     /// Of a directory, copy what is in it rather than itself.
     pub dir_copy_contents: bool,
-    /// Unpack archives instead of copying them.
+    /// Unpack archives instead of copying them, where an [`Unpacker`] is given.
     pub attempt_unpack: bool,
     /// Make what is missing towards `dest`.
     pub create_dest_path: bool,
@@ -124,14 +138,14 @@ pub enum ActionError {
     #[error("invalid mode {0:?}: invalid syntax")]
     Mode(String),
     /// A pattern is malformed.
-    #[error("invalid {kind}: [{}]: {reason}", patterns.join(" "))]
+    #[error("invalid {kind}: [{}]: {source}", patterns.join(" "))]
     Pattern {
         /// Which list it is in.
         kind: &'static str,
         /// The whole list.
         patterns: Vec<String>,
         /// What is wrong.
-        reason: String,
+        source: pattern::PatternError,
     },
     /// An archive cannot be unpacked.
     #[error("failed to unpack {path}: {source}")]
@@ -145,42 +159,146 @@ pub enum ActionError {
 
 /// Unpacks archives for copies that ask for it; `layer` has the one that is used.
 pub trait Unpacker: Send + Sync {
-    /// Unpacks `file` into the directory `dest` when it is an archive; false when it is none, with nothing written.
+    /// Tells whether a file is an archive that can be unpacked, from its contents.
+    fn is_archive(&self, file: &File) -> std::io::Result<bool>;
+
+    /// Unpacks `file`, read from its start, into the existing directory `dest`.
     fn unpack(
         &self,
         file: File,
         root: &Root,
-        dest: &std::path::Path,
+        dest: &Path,
         owner: Option<Owner>,
-    ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>>;
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Performs a [`Mkdir`].
+impl ActionError {
+    fn during(self, what: impl Into<String>) -> Self {
+        Self::During { what: what.into(), source: Box::new(self) }
+    }
+}
+
+/// Performs a [`Mkdir`]. A path that exists is fine, whatever it is, unless parents are to be made and it is no directory.
 pub fn mkdir(root: &Root, action: &Mkdir) -> Result<(), ActionError> {
-    let _ = (root, action);
-    todo!()
+    let mode = action.mode & 0o777;
+    if action.make_parents {
+        root.mkdir_all(&action.path, mode, action.owner, action.timestamp)?;
+        return Ok(());
+    }
+    let path = root.resolve(&action.path, true)?;
+    let Some((dir, name)) = root.parent(&path).map_err(|e| PathError { op: "mkdir", path: path.clone(), ..e })? else {
+        return Ok(());
+    };
+    let made = match dir.create_dir(&name, mode) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other.at("mkdir", &path)?,
+    };
+    if let Some(owner) = action.owner {
+        made.set_own_owner(owner.uid, owner.gid).at("lchown", &path)?;
+    }
+    if let Some(time) = action.timestamp {
+        made.set_own_times(Times::both(time)).at("utime", &path)?;
+    }
+    Ok(())
 }
 
-/// Performs a [`Mkfile`].
+/// Performs a [`Mkfile`]. What is at the path is replaced, never written through.
 pub fn mkfile(root: &Root, action: &Mkfile) -> Result<(), ActionError> {
-    let _ = (root, action);
-    todo!()
+    let path = root.resolve(&action.path, true)?;
+    let Some((dir, name)) = root.parent(&path).map_err(|e| PathError { path: path.clone(), ..e })? else {
+        return Err(PathError::new("mkfile", &path, Errno::ISDIR).into());
+    };
+    let (mut file, staged) = staging_file(&dir).at("open", &path)?;
+    let written = (|| {
+        file.write_all(&action.data)?;
+        if let Some(owner) = action.owner {
+            set_file_owner(&file, owner.uid, owner.gid)?;
+        }
+        set_file_mode(&file, action.mode & 0o777)?;
+        if let Some(time) = action.timestamp {
+            set_file_times(&file, Times::both(time))?;
+        }
+        dir.rename(&staged, &dir, &name)
+    })();
+    if written.is_err() {
+        // The first error is the one to tell.
+        dir.unlink(&staged).ok();
+    }
+    Ok(written.at("rename", &path)?)
+}
+
+fn staging_file(dir: &Dir) -> std::io::Result<(File, OsString)> {
+    let mut attempt = 0_u32;
+    loop {
+        let name = OsString::from(format!(".tmp-mkfile{attempt}"));
+        match dir.create_file(&name, 0o600) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 10_000 => attempt += 1,
+            other => return other.map(|file| (file, name)),
+        }
+    }
 }
 
 /// Performs a [`Symlink`].
 pub fn symlink(root: &Root, action: &Symlink) -> Result<(), ActionError> {
-    let _ = (root, action);
-    todo!()
+    let path = root.resolve(&action.newpath, true)?;
+    let (dir, name) = root.named("symlink", &path)?;
+    dir.symlink(Path::new(&action.oldpath), &name).at("symlink", &path)?;
+    if let Some(owner) = action.owner {
+        dir.chown(&name, owner.uid, owner.gid).at("lchown", &path)?;
+    }
+    if let Some(time) = action.timestamp {
+        dir.set_times(&name, Times::both(time)).at("utime", &path)?;
+    }
+    Ok(())
 }
 
 /// Performs a [`Remove`].
 pub fn remove(root: &Root, action: &Remove) -> Result<(), ActionError> {
-    let _ = (root, action);
-    todo!()
+    let paths = if action.allow_wildcard {
+        wildcard::resolve(root, &clean_path(&action.path), false)?
+    } else {
+        vec![PathBuf::from(&action.path)]
+    };
+    for path in paths {
+        remove_path(root, &path, action.allow_not_found)?;
+    }
+    Ok(())
 }
 
-/// Performs a [`Copy`] from one tree into another. Blocks.
-pub fn copy(src: &Root, dest: &Root, action: &Copy, unpacker: Option<&dyn Unpacker>) -> Result<(), ActionError> {
-    let _ = (src, dest, action, unpacker);
-    todo!()
+fn remove_path(root: &Root, path: &Path, allow_not_found: bool) -> Result<(), ActionError> {
+    let path = lexical(path);
+    let Some(name) = path.file_name() else {
+        return Err(ActionError::EmptyPath);
+    };
+    let path = root.resolve(path.parent().unwrap_or_else(|| Path::new("/")), true)?.join(name);
+    // DIFFERS: a dangling link is there, and is removed; BuildKit looks through it and finds nothing.
+    if !allow_not_found {
+        root.lstat(&path).map_err(|e| PathError { op: "stat", ..e })?;
+    }
+    Ok(root.remove_all(&path)?)
+}
+
+/// A path from the root, `..` and dots taken out by their text alone.
+pub(crate) fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for name in crate::root::components(path) {
+        if name == ".." {
+            out.pop();
+        } else {
+            out.push(name);
+        }
+    }
+    out
+}
+
+/// As [`lexical`], keeping a slash or `/.` at the end: they say that a directory is meant.
+fn clean_path(path: &str) -> String {
+    let mut out = lexical(Path::new(path)).to_string_lossy().into_owned();
+    let root = out == "/";
+    if path.ends_with("/.") {
+        out.push_str(if root { "." } else { "/." });
+    } else if path.ends_with('/') && !root {
+        out.push('/');
+    }
+    out
 }

@@ -1,10 +1,42 @@
 //! Content digests of files and trees, BuildKit's byte for byte.
+//!
+//! The digest of one file is the SHA-256 of its metadata, as the tarsum format of old Docker wrote it, and of its
+//! contents:
+//!
+//! | input, in this order            | in  | why                                                          |
+//! |---------------------------------|-----|--------------------------------------------------------------|
+//! | name                            | no  | empty; the name counts in the directory that holds it        |
+//! | permissions, setuid and so on   | yes | type bits do not count, the type letter does                 |
+//! | uid, gid                        | yes |                                                              |
+//! | size                            | yes | of regular files, 0 of others                                |
+//! | modification time               | no  | else nothing would ever hit                                  |
+//! | type letter                     | yes | tar's; a socket counts as an empty regular file              |
+//! | link target                     | yes | of symbolic links                                            |
+//! | user name, group name           | no  | empty                                                        |
+//! | device numbers                  | yes | but 0 when read from disk: BuildKit's test for them is never true |
+//! | extended attributes, sorted     | yes | without `security.*` (`security.capability` counts) and `system.*` |
+//! | contents                        | yes | of regular files                                             |
+//!
+//! The digest of a directory is the SHA-256 of its own metadata's digest under the name `\0`, followed for each child
+//! in byte order by `\0`, the name, and the child's digest as text. A selection by patterns is hashed as the list of
+//! selected files and directory metadata, each as its path with `\0` for `/` and its digest as text.
+
+mod file;
+mod select;
+mod store;
+mod tree;
+
+pub use file::FileHasher;
+
+use std::path::Path;
+
 use oci::Digest;
+use parking_lot::Mutex;
 
 use crate::error::PathError;
 use crate::root::Root;
 use crate::stat::Stat;
-use std::path::Path;
+use tree::State;
 
 /// What of a tree a digest covers.
 #[derive(Clone, Debug, Default)]
@@ -32,14 +64,14 @@ pub enum HashError {
     #[error("too many links")]
     TooManyLinks,
     /// A pattern is malformed.
-    #[error("invalid {kind}: [{}]: {reason}", patterns.join(" "))]
+    #[error("invalid {kind}: [{}]: {source}", patterns.join(" "))]
     Pattern {
         /// Which list it is in.
         kind: &'static str,
         /// The whole list.
         patterns: Vec<String>,
         /// What is wrong.
-        reason: String,
+        source: pattern::PatternError,
     },
     /// The tree cannot be read.
     #[error(transparent)]
@@ -49,35 +81,10 @@ pub enum HashError {
     Damaged(&'static str),
 }
 
-/// The digest of one file in the making: metadata first, then the contents.
-#[derive(Debug)]
-pub struct FileHasher {
-    inner: oci::Digester,
-}
-
-impl FileHasher {
-    /// Starts with the file's metadata.
-    #[must_use]
-    pub fn new(stat: &Stat) -> Self {
-        let _ = stat;
-        Self { inner: oci::Digester::new() }
-    }
-
-    /// Adds contents.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.inner.update(bytes);
-    }
-
-    /// The digest.
-    #[must_use]
-    pub fn finish(self) -> Digest {
-        self.inner.finish()
-    }
-}
-
 /// The digests of one tree, filled as they are asked for or as files arrive. Shared by reference between threads.
 #[derive(Debug, Default)]
 pub struct TreeHashes {
+    state: Mutex<State>,
 }
 
 impl TreeHashes {
@@ -89,44 +96,56 @@ impl TreeHashes {
 
     /// Reads what [`encode`](Self::encode) wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, HashError> {
-        let _ = bytes;
-        todo!()
+        Ok(Self { state: Mutex::new(store::decode(bytes)?) })
     }
 
     /// Everything known, for storing.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        todo!()
+        let mut state = self.state.lock();
+        state.dirty = false;
+        store::encode(&state)
     }
 
     /// True when something was learned since the last [`encode`](Self::encode).
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        todo!()
+        self.state.lock().dirty
+    }
+
+    /// A copy to go on with, for a tree that was forked from this one.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { state: Mutex::new(self.state.lock().fork()) }
     }
 
     /// Notes a file that arrived, with the digest a [`FileHasher`] made of it. Parents come before children.
     ///
-    /// The first call marks the tree as one that is known in full: what is not noted does not exist.
+    /// The first call marks the tree as one that is known in full: what is not noted does not exist. Of a later name
+    /// of a hard link the digest is that of the first name, whenever that arrives.
     pub fn insert(&self, stat: &Stat, digest: &Digest) {
-        let _ = (stat, digest);
-        todo!()
+        self.state.lock().insert(stat, digest);
     }
 
     /// Notes that `path` and everything below is gone.
     pub fn remove(&self, path: &Path) {
-        let _ = path;
-        todo!()
+        self.state.lock().remove(path);
     }
 
     /// The digest of `path`, reading from `root` what is not known yet. Blocks, and uses several threads.
     pub fn checksum(&self, root: &Root, path: &str, options: &Options) -> Result<Digest, HashError> {
-        let _ = (root, path, options);
-        todo!()
+        let mut state = self.state.lock();
+        if !options.wildcard && options.include.is_empty() && options.exclude.is_empty() {
+            return state.checksum(root, path, options.follow_links);
+        }
+        select::checksum(&mut state, root, path, options)
     }
 }
 
 /// The digest of `path` in a tree without any file: of the root it is that of nothing, anything else is not found.
 pub fn empty_tree_checksum(path: &str) -> Result<Digest, HashError> {
-    if path == "/" { Ok(Digest::sha256(b"")) } else { Err(HashError::NotFound(path.to_owned())) }
+    if path == "/" {
+        return Ok(Digest::sha256(b""));
+    }
+    Err(PathError::new("open", path, rustix::io::Errno::NOENT).into())
 }

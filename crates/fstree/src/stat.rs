@@ -170,7 +170,7 @@ pub struct Stat {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Size in bytes; zero for directories and for the later names of a hard link.
+    /// Size in bytes; zero for directories.
     pub size: i64,
     /// Modification time in nanoseconds since 1970.
     pub mod_time: i64,

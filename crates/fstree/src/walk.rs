@@ -2,11 +2,23 @@
 //!
 //! The order is depth first with the names of each directory in byte order: byte order of whole paths if `/` were
 //! the lowest byte. A directory that no pattern includes is listed only when something below it is, right before
-//! the first such thing.
+//! the first such thing. What vanishes during the walk is left out.
 
-use crate::error::PathError;
+mod follow;
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pattern::{MatchInfo, PatternMatcher};
+
+use crate::dir::{Dir, Entry};
+use crate::error::{Located, PathError};
 use crate::root::Root;
-use crate::stat::Stat;
+use crate::stat::{Kind, MODE_SOCKET, Meta, Stat};
+
+pub use follow::follow_links;
 
 /// Which paths of a tree to list.
 #[derive(Clone, Debug, Default)]
@@ -23,21 +35,15 @@ pub struct Filter {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WalkError {
-    /// An include pattern is malformed.
-    #[error("invalid includepatterns: [{}]: {reason}", patterns.join(" "))]
-    Include {
-        /// All include patterns.
+    /// A pattern is malformed.
+    #[error("invalid {kind}: [{}]: {source}", patterns.join(" "))]
+    Pattern {
+        /// Which list it is in.
+        kind: &'static str,
+        /// The whole list.
         patterns: Vec<String>,
-        /// What is wrong with one of them.
-        reason: String,
-    },
-    /// An exclude pattern is malformed.
-    #[error("invalid excludepatterns: [{}]: {reason}", patterns.join(" "))]
-    Exclude {
-        /// All exclude patterns.
-        patterns: Vec<String>,
-        /// What is wrong with one of them.
-        reason: String,
+        /// What is wrong.
+        source: pattern::PatternError,
     },
     /// The tree cannot be read.
     #[error(transparent)]
@@ -47,14 +53,96 @@ pub enum WalkError {
 /// A walk in progress: an iterator of the listed files' metadata, paths relative to the root.
 #[derive(Debug)]
 pub struct Walk {
-    root: Root,
+    include: Option<PatternMatcher>,
+    exclude: Option<PatternMatcher>,
+    stack: Vec<Level>,
+    ready: VecDeque<Stat>,
+    // First names of files with several.
+    seen: HashMap<((u32, u32), u64), PathBuf>,
+}
+
+#[derive(Debug)]
+struct Level {
+    dir: Dir,
+    path: PathBuf,
+    left: std::vec::IntoIter<Entry>,
+    include: MatchInfo,
+    exclude: MatchInfo,
+    // Metadata of the directory itself while it is not listed yet.
+    unlisted: Option<Stat>,
+}
+
+enum Verdict {
+    List,
+    Skip,
+    SkipAllBelow,
 }
 
 impl Walk {
-    /// Starts a walk of the whole tree.
+    /// Starts a walk of the whole tree. The root itself is not listed.
     pub fn new(root: &Root, filter: &Filter) -> Result<Self, WalkError> {
-        let _ = filter;
-        Ok(Self { root: root.clone() })
+        let mut include = filter.include.clone();
+        if !filter.follow.is_empty() {
+            if let Some(targets) = follow_links(root, &filter.follow)? {
+                include.extend(targets);
+                include = follow::without_nested(include).unwrap_or_default();
+            }
+        }
+        Self::start(root, &include, &filter.exclude)
+    }
+
+    fn start(root: &Root, include: &[String], exclude: &[String]) -> Result<Self, WalkError> {
+        let dir = root.dir("/")?;
+        let left = dir.entries().at("open", "/")?.into_iter();
+        let top = Level {
+            dir,
+            path: PathBuf::new(),
+            left,
+            include: MatchInfo::default(),
+            exclude: MatchInfo::default(),
+            unlisted: None,
+        };
+        Ok(Self {
+            include: matcher("includepatterns", include)?,
+            exclude: matcher("excludepatterns", exclude)?,
+            stack: vec![top],
+            ready: VecDeque::new(),
+            seen: HashMap::new(),
+        })
+    }
+
+    // Looks at the next name; what is to be listed lands in `ready`.
+    fn step(&mut self) -> Result<bool, PathError> {
+        let Some(level) = self.stack.last_mut() else { return Ok(false) };
+        let Some(entry) = level.left.next() else {
+            self.stack.pop();
+            return Ok(true);
+        };
+        let path = level.path.join(&entry.name);
+        let (verdict, include, exclude) =
+            judge(self.include.as_ref(), self.exclude.as_ref(), level, &path, entry.kind == Kind::Dir);
+        let list = match verdict {
+            Verdict::List => true,
+            Verdict::Skip if entry.kind == Kind::Dir => false,
+            Verdict::Skip | Verdict::SkipAllBelow => return Ok(true),
+        };
+        let (stat, below) = match look(level, &entry, &path, &mut self.seen) {
+            // Gone, or exchanged for something else, since the directory was read.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(true),
+            Err(e) if !list && e.kind() == io::ErrorKind::PermissionDenied => return Ok(true),
+            other => other.at("open", &path)?,
+        };
+        let mut unlisted = Some(stat);
+        if list {
+            for level in &mut self.stack {
+                self.ready.extend(level.unlisted.take());
+            }
+            self.ready.extend(unlisted.take());
+        }
+        if let Some((dir, entries)) = below {
+            self.stack.push(Level { dir, path, left: entries.into_iter(), include, exclude, unlisted });
+        }
+        Ok(true)
     }
 }
 
@@ -62,13 +150,139 @@ impl Iterator for Walk {
     type Item = Result<Stat, WalkError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let _ = &self.root;
-        todo!()
+        loop {
+            if let Some(stat) = self.ready.pop_front() {
+                return Some(Ok(stat));
+            }
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(e) => {
+                    self.stack.clear();
+                    return Some(Err(e.into()));
+                }
+            }
+        }
     }
 }
 
-/// Expands paths to themselves and everything the links in them lead to; `None` means the whole tree.
-pub fn follow_links(root: &Root, paths: &[String]) -> Result<Option<Vec<String>>, WalkError> {
-    let _ = (root, paths);
-    todo!()
+fn matcher(kind: &'static str, patterns: &[String]) -> Result<Option<PatternMatcher>, WalkError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    PatternMatcher::new(patterns)
+        .map(Some)
+        .map_err(|source| WalkError::Pattern { kind, patterns: patterns.to_vec(), source })
+}
+
+fn judge(
+    include: Option<&PatternMatcher>,
+    exclude: Option<&PatternMatcher>,
+    level: &Level,
+    path: &Path,
+    is_dir: bool,
+) -> (Verdict, MatchInfo, MatchInfo) {
+    let text = path.to_string_lossy();
+    let mut verdict = Verdict::List;
+    let mut infos = (MatchInfo::default(), MatchInfo::default());
+    if let Some(matcher) = include {
+        let (yes, info) = matcher.matches_using_parent_results(&text, &level.include);
+        infos.0 = info;
+        if !yes {
+            if is_dir && !may_hold(matcher, &text, false) {
+                return (Verdict::SkipAllBelow, infos.0, infos.1);
+            }
+            verdict = Verdict::Skip;
+        }
+    }
+    if let Some(matcher) = exclude {
+        let (yes, info) = matcher.matches_using_parent_results(&text, &level.exclude);
+        infos.1 = info;
+        if yes {
+            if is_dir && !may_hold(matcher, &text, true) {
+                return (Verdict::SkipAllBelow, infos.0, infos.1);
+            }
+            verdict = Verdict::Skip;
+        }
+    }
+    (verdict, infos.0, infos.1)
+}
+
+// Whether a pattern (one that takes back, for `exceptions`) could match below a directory. Only plain prefixes are
+// told apart; with any other pattern the answer is yes.
+fn may_hold(matcher: &PatternMatcher, dir: &str, exceptions: bool) -> bool {
+    let dir = format!("{dir}/");
+    let mut patterns = matcher.patterns().iter().filter(|p| p.is_exclusion() == exceptions).peekable();
+    if patterns.peek().is_none() {
+        return false;
+    }
+    let mut found = false;
+    for pattern in patterns {
+        let text = pattern.as_str();
+        let text = text.strip_suffix("/**").unwrap_or(text);
+        let text = text.strip_suffix("/*").unwrap_or(text);
+        if text.contains(['*', '[', ']', '?', '^', '\\']) {
+            return true;
+        }
+        found |= text.starts_with(&dir) || dir.strip_suffix('/') == Some(text);
+    }
+    found
+}
+
+type Below = Option<(Dir, Vec<Entry>)>;
+
+fn look(
+    level: &Level,
+    entry: &Entry,
+    path: &Path,
+    seen: &mut HashMap<((u32, u32), u64), PathBuf>,
+) -> io::Result<(Stat, Below)> {
+    if entry.kind == Kind::Dir {
+        let dir = level.dir.open_dir(&entry.name)?;
+        let meta = dir.meta()?;
+        let stat = describe(&meta, path, dir.own_xattrs()?);
+        let entries = dir.entries()?;
+        return Ok((stat, Some((dir, entries))));
+    }
+    let meta = level.dir.stat(&entry.name)?;
+    let mut stat = describe(&meta, path, level.dir.xattrs(&entry.name)?);
+    if meta.is_symlink() {
+        stat.linkname = level.dir.readlink(&entry.name)?;
+    } else if meta.nlink > 1 {
+        match seen.get(&(meta.dev, meta.ino)) {
+            Some(first) => stat.linkname.clone_from(first),
+            None => {
+                seen.insert((meta.dev, meta.ino), path.to_path_buf());
+            }
+        }
+    }
+    Ok((stat, None))
+}
+
+/// Metadata of the file `name` in `dir` as fsutil describes it, under the path `path`. Hard links are not looked for.
+pub fn stat_entry(dir: &Dir, name: &OsStr, path: &Path) -> io::Result<Stat> {
+    let meta = dir.stat(name)?;
+    let mut stat = describe(&meta, path, dir.xattrs(name)?);
+    if meta.is_symlink() {
+        stat.linkname = dir.readlink(name)?;
+    }
+    Ok(stat)
+}
+
+fn describe(meta: &Meta, path: &Path, mut xattrs: std::collections::BTreeMap<String, Vec<u8>>) -> Stat {
+    xattrs.retain(|key, _| !key.starts_with("com.apple.") && !key.starts_with("trusted.overlay."));
+    let device = matches!(meta.kind(), Kind::Block | Kind::Char);
+    Stat {
+        path: path.to_path_buf(),
+        // The receiver makes a plain file of a socket: tar knows none.
+        mode: meta.go_mode() & !MODE_SOCKET,
+        uid: meta.uid,
+        gid: meta.gid,
+        size: if meta.is_dir() { 0 } else { i64::try_from(meta.size).unwrap_or(i64::MAX) },
+        mod_time: meta.mtime,
+        linkname: PathBuf::new(),
+        devmajor: if device { i64::from(meta.rdev.0) } else { 0 },
+        devminor: if device { i64::from(meta.rdev.1) } else { 0 },
+        xattrs,
+    }
 }

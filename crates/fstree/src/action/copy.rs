@@ -1,0 +1,423 @@
+//! Copying between trees, with the rules of BuildKit's `COPY`.
+//!
+//! A directory at the destination is merged into, a file there is replaced. A directory that the patterns do not
+//! let through is made only when something below it is. Later names of one file stay names of one file.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use pattern::{MatchInfo, PatternMatcher};
+
+use super::{ActionError, Copy, ModeChange, Unpacker, clean_path, lexical, wildcard};
+use crate::dir::{Dir, Times, set_file_mode, set_file_owner, set_file_times, set_file_xattr};
+use crate::error::{Located, PathError};
+use crate::root::{Owner, Root};
+use crate::stat::{Kind, Meta};
+
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Performs a [`Copy`] from one tree into another. Blocks.
+pub fn copy(src: &Root, dest: &Root, action: &Copy, unpacker: Option<&dyn Unpacker>) -> Result<(), ActionError> {
+    let src_path = clean_path(&action.src);
+    let dest_path = clean_path(&action.dest);
+    if !action.create_dest_path {
+        let at = dest.resolve(&action.dest, true)?;
+        let parent = at.parent().unwrap_or_else(|| Path::new("/"));
+        dest.lstat(parent).map_err(|e| ActionError::from(e).during(format!("failed to stat {}", action.dest)))?;
+    }
+    let sources = if action.allow_wildcard {
+        let found = wildcard::resolve(src, &src_path, action.follow_symlink)?;
+        if found.is_empty() {
+            return if action.allow_empty_wildcard { Ok(()) } else { Err(ActionError::NoMatch(src_path)) };
+        }
+        found
+    } else {
+        vec![PathBuf::from(&src_path)]
+    };
+    for source in sources {
+        if let Some(unpacker) = unpacker.filter(|_| action.attempt_unpack)
+            && unpack(src, &source, dest, &dest_path, action, unpacker)?
+        {
+            continue;
+        }
+        copy_one(src, &source, dest, &dest_path, action)?;
+    }
+    Ok(())
+}
+
+fn unpack(
+    src: &Root,
+    source: &Path,
+    dest: &Root,
+    dest_path: &str,
+    action: &Copy,
+    unpacker: &dyn Unpacker,
+) -> Result<bool, ActionError> {
+    let source = src.resolve(source, true)?;
+    if !src.lstat_opt(&source)?.is_some_and(|meta| meta.is_file()) {
+        return Ok(false);
+    }
+    let file = src.open_file(&source)?;
+    if !unpacker.is_archive(&file).at("read", &source)? {
+        return Ok(false);
+    }
+    let at = dest.resolve(dest_path, true)?;
+    dest.mkdir_all(&at, DIRECTORY_MODE, action.owner, action.timestamp)?;
+    let file = src.open_file(&source)?;
+    unpacker
+        .unpack(file, dest, &at, action.owner)
+        .map_err(|e| ActionError::Unpack { path: source.to_string_lossy().into_owned(), source: e })?;
+    Ok(true)
+}
+
+fn copy_one(src: &Root, source: &Path, dest: &Root, dest_path: &str, action: &Copy) -> Result<(), ActionError> {
+    let dir_mode = action.mode.map_or(DIRECTORY_MODE, |mode| mode & 0o777);
+    let mut made = Vec::new();
+    // Of "a/b" the directory "a" is made here; of "a/b/" and "a/b/." all of it.
+    let towards = match dest_path.rsplit_once('/') {
+        Some((dir, name)) if !name.is_empty() && name != "." => dir,
+        _ => dest_path,
+    };
+    made.extend(dest.mkdir_all(towards, dir_mode, action.owner, action.timestamp)?);
+    let mut copier = Copier::new(dest, action)?;
+
+    let target = dest.resolve(lexical(Path::new(dest_path)), true)?;
+    let from = wildcard::resolve_source(src, source, action.follow_symlink)?;
+    let meta = src.lstat(&from)?;
+    let existing = dest.stat_opt(&target)?;
+    let into = match &existing {
+        Some(there) => if meta.is_dir() { !action.dir_copy_contents } else { there.is_dir() },
+        None => false,
+    };
+    let target = match lexical(source).file_name() {
+        // A source that ends in "/." names no entry of its own: its contents go where they are sent.
+        Some(name) if into && !ends_in_dot(source) => target.join(name),
+        _ => target,
+    };
+    let parent = if action.dir_copy_contents && meta.is_dir() && existing.is_none() {
+        target.as_path()
+    } else {
+        target.parent().unwrap_or_else(|| Path::new("/"))
+    };
+    made.extend(dest.mkdir_all(parent, dir_mode, action.owner, action.timestamp)?);
+    copier.copy_top(src, &from, &meta, &target)?;
+    if let Some(time) = action.timestamp {
+        for path in made.iter().rev() {
+            dest.dir(path)?.set_own_times(Times::both(time)).at("utime", path)?;
+        }
+    }
+    Ok(())
+}
+
+fn ends_in_dot(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/.")
+}
+
+struct Copier<'a> {
+    dest: &'a Root,
+    action: &'a Copy,
+    mode: Option<ModeChange>,
+    include: Option<PatternMatcher>,
+    exclude: Option<PatternMatcher>,
+    // Where the first name of a file with several was copied to.
+    links: HashMap<((u32, u32), u64), PathBuf>,
+    levels: Vec<Level>,
+}
+
+// A directory on the way down. `dest` is open once the directory is there.
+struct Level {
+    src: Rc<Dir>,
+    meta: Meta,
+    dest: Option<Rc<Dir>>,
+    dest_path: PathBuf,
+    // Path from the top of the copy, as patterns see it.
+    shown: PathBuf,
+    include: MatchInfo,
+    exclude: MatchInfo,
+    // Made because something below needed it.
+    made_late: bool,
+}
+
+impl<'a> Copier<'a> {
+    fn new(dest: &'a Root, action: &'a Copy) -> Result<Self, ActionError> {
+        let mode = if action.mode_str.is_empty() { None } else { Some(ModeChange::parse(&action.mode_str)?) };
+        Ok(Self {
+            dest,
+            action,
+            mode,
+            include: matcher("includepatterns", &action.include)?,
+            exclude: matcher("excludepatterns", &action.exclude)?,
+            links: HashMap::new(),
+            levels: Vec::new(),
+        })
+    }
+
+    fn copy_top(&mut self, src: &Root, from: &Path, meta: &Meta, target: &Path) -> Result<(), ActionError> {
+        if let Some((dir, name)) = self.dest.parent(target)? {
+            self.replace_if_asked(&dir, &name, meta, target)?;
+            if !meta.is_dir() {
+                let (src_dir, src_name) = src.named("open", from)?;
+                return self.copy_leaf(&src_dir, &src_name, meta, &dir, &name, target);
+            }
+            let (made, created) = make_dir(&dir, &name, meta, target, false)?;
+            return self.copy_top_dir(src, from, meta, made, created, target);
+        }
+        if !meta.is_dir() {
+            return Err(ActionError::IsADirectory(target.to_string_lossy().into_owned()));
+        }
+        let made = self.dest.dir(target)?;
+        self.copy_top_dir(src, from, meta, made, false, target)
+    }
+
+    // Metadata of a directory that was there already stays, but for its times, which become the source's.
+    fn copy_top_dir(
+        &mut self,
+        src: &Root,
+        from: &Path,
+        meta: &Meta,
+        made: Dir,
+        created: bool,
+        target: &Path,
+    ) -> Result<(), ActionError> {
+        let level = Level {
+            src: Rc::new(src.dir(from)?),
+            meta: *meta,
+            dest: Some(Rc::new(made)),
+            dest_path: target.to_path_buf(),
+            shown: PathBuf::new(),
+            include: MatchInfo::default(),
+            exclude: MatchInfo::default(),
+            made_late: false,
+        };
+        let level = self.copy_children(level)?;
+        if let Some(made) = &level.dest {
+            if created {
+                self.finish_dir(&level.src, made, meta, target)?;
+            } else {
+                made.set_own_times(self.times(meta)).at("utime", target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_children(&mut self, level: Level) -> Result<Level, ActionError> {
+        let entries = level.src.entries().at("open", &level.dest_path)?;
+        self.levels.push(level);
+        for entry in entries {
+            self.copy_entry(&entry.name)?;
+        }
+        Ok(self.levels.pop().expect("the level pushed above is popped by nobody else"))
+    }
+
+    fn copy_entry(&mut self, name: &OsStr) -> Result<(), ActionError> {
+        let level = self.levels.last().expect("entries are copied inside a level");
+        let shown = level.shown.join(name);
+        let target = level.dest_path.join(name);
+        let text = shown.to_string_lossy();
+        let (included, include) = match &self.include {
+            Some(matcher) => matcher.matches_using_parent_results(&text, &level.include),
+            None => (true, MatchInfo::default()),
+        };
+        let (excluded, exclude) = match &self.exclude {
+            Some(matcher) => matcher.matches_using_parent_results(&text, &level.exclude),
+            None => (false, MatchInfo::default()),
+        };
+        let take = included && !excluded;
+        let exceptions = self.exclude.as_ref().is_some_and(PatternMatcher::exclusions);
+        if excluded && !exceptions {
+            return Ok(());
+        }
+        let meta = level.src.stat(name).at("lstat", &shown)?;
+        if !take && !meta.is_dir() {
+            return Ok(());
+        }
+        let mut dest = None;
+        let mut created = false;
+        if take {
+            self.make_levels()?;
+            let level = self.levels.last().expect("entries are copied inside a level");
+            let into = level.dest.as_ref().expect("levels were just made");
+            self.replace_if_asked(into, name, &meta, &target)?;
+            if !meta.is_dir() {
+                let (src, into) = (Rc::clone(&level.src), Rc::clone(into));
+                return self.copy_leaf(&src, name, &meta, &into, name, &target);
+            }
+            let (made, new) = make_dir(into, name, &meta, &target, true)?;
+            dest = Some(Rc::new(made));
+            created = new;
+        }
+        let level = self.levels.last().expect("entries are copied inside a level");
+        let src = Rc::new(level.src.open_dir(name).at("open", &shown)?);
+        let below = Level { src, meta, dest, dest_path: target, shown, include, exclude, made_late: false };
+        let below = self.copy_children(below)?;
+        let Some(made) = &below.dest else { return Ok(()) };
+        if take || below.made_late {
+            self.finish_dir(&below.src, made, &meta, &below.dest_path)?;
+        }
+        debug_assert!(take || !created, "a directory is created here only when it was taken");
+        Ok(())
+    }
+
+    // Makes the directories of all levels that are not there yet.
+    fn make_levels(&mut self) -> Result<(), ActionError> {
+        let mut above: Option<&Dir> = None;
+        let mut todo = self.levels.as_mut_slice();
+        while let Some((level, rest)) = todo.split_first_mut() {
+            if let (None, Some(above)) = (&level.dest, above) {
+                let name = level.dest_path.file_name().unwrap_or_default();
+                let (made, new) = make_dir(above, name, &level.meta, &level.dest_path, true)?;
+                level.made_late = new;
+                level.dest = Some(Rc::new(made));
+            }
+            above = level.dest.as_deref();
+            todo = rest;
+        }
+        Ok(())
+    }
+
+    fn replace_if_asked(&self, dir: &Dir, name: &OsStr, meta: &Meta, target: &Path) -> Result<(), ActionError> {
+        if !self.action.always_replace_existing_dest_paths {
+            return Ok(());
+        }
+        match dir.stat_opt(name).at("lstat", target)? {
+            Some(there) if !(there.is_dir() && meta.is_dir()) => Ok(dir.remove_all(name).at("unlinkat", target)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn copy_leaf(
+        &mut self,
+        src: &Dir,
+        src_name: &OsStr,
+        meta: &Meta,
+        dir: &Dir,
+        name: &OsStr,
+        target: &Path,
+    ) -> Result<(), ActionError> {
+        match dir.stat_opt(name).at("lstat", target)? {
+            Some(there) if there.is_dir() => {
+                return Err(ActionError::IsADirectory(target.to_string_lossy().into_owned()));
+            }
+            Some(_) => dir.unlink(name).at("remove", target)?,
+            None => {}
+        }
+        match meta.kind() {
+            Kind::File => return self.copy_file(src, src_name, meta, dir, name, target),
+            Kind::Symlink => {
+                let link = src.readlink(src_name).at("readlink", target)?;
+                dir.symlink(&link, name).at("symlink", target)?;
+            }
+            // A socket has no one behind it in a copy; an empty file stands in for it, as in BuildKit.
+            Kind::Socket => dir.mknod(name, Kind::File, 0, (0, 0)).at("mknod", target)?,
+            // DIFFERS: BuildKit masks the type bits such that a block device becomes a character device.
+            kind @ (Kind::Block | Kind::Char | Kind::Fifo) => {
+                dir.mknod(name, kind, meta.mode, meta.rdev).at("mknod", target)?;
+            }
+            Kind::Dir => return Err(PathError::new("open", target, rustix::io::Errno::ISDIR).into()),
+        }
+        let owner = self.owner(meta);
+        dir.chown(name, owner.uid, owner.gid).at("lchown", target)?;
+        if !meta.is_symlink() {
+            dir.chmod(name, self.mode(meta)).at("chmod", target)?;
+        }
+        self.copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| dir.set_xattr(name, k, v));
+        dir.set_times(name, self.times(meta)).at("utime", target)?;
+        Ok(())
+    }
+
+    fn copy_file(
+        &mut self,
+        src: &Dir,
+        src_name: &OsStr,
+        meta: &Meta,
+        dir: &Dir,
+        name: &OsStr,
+        target: &Path,
+    ) -> Result<(), ActionError> {
+        if meta.nlink > 1 {
+            if let Some(first) = self.links.get(&(meta.dev, meta.ino)) {
+                let (from, from_name): (Dir, OsString) = self.dest.named("link", first)?;
+                return Ok(dir.link(&from, &from_name, name).at("link", target)?);
+            }
+            self.links.insert((meta.dev, meta.ino), target.to_path_buf());
+        }
+        let from = src.open_file(src_name).at("open", target)?;
+        let to = dir.create_file(name, 0o600).at("open", target)?;
+        if meta.size > 0 {
+            sys::reflink::copy_contents(&from, &to).at("copy_file_range", target)?;
+        }
+        let owner = self.owner(meta);
+        set_file_owner(&to, owner.uid, owner.gid).at("lchown", target)?;
+        set_file_mode(&to, self.mode(meta)).at("chmod", target)?;
+        self.copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| set_file_xattr(&to, k, v));
+        set_file_times(&to, self.times(meta)).at("utime", target)?;
+        Ok(())
+    }
+
+    fn finish_dir(&self, src: &Dir, made: &Dir, meta: &Meta, target: &Path) -> Result<(), ActionError> {
+        let owner = self.owner(meta);
+        made.set_own_owner(owner.uid, owner.gid).at("lchown", target)?;
+        made.set_own_mode(self.mode(meta)).at("chmod", target)?;
+        self.copy_xattrs(&src.own_xattrs().unwrap_or_default(), |k, v| made.set_own_xattr(k, v));
+        made.set_own_times(self.times(meta)).at("utime", target)?;
+        Ok(())
+    }
+
+    // Attributes are copied as far as the destination takes them; BuildKit logs and goes on as well.
+    fn copy_xattrs(
+        &self,
+        all: &std::collections::BTreeMap<String, Vec<u8>>,
+        set: impl Fn(&str, &[u8]) -> std::io::Result<()>,
+    ) {
+        for (key, value) in all.iter().filter(|(key, _)| !key.starts_with("trusted.overlay.")) {
+            if let Err(error) = set(key, value) {
+                tracing::debug!(%key, %error, "extended attribute not copied");
+            }
+        }
+    }
+
+    fn owner(&self, meta: &Meta) -> Owner {
+        self.action.owner.unwrap_or(Owner { uid: meta.uid, gid: meta.gid })
+    }
+
+    fn mode(&self, meta: &Meta) -> u32 {
+        match (&self.mode, self.action.mode) {
+            (Some(change), _) => change.apply(meta.mode, meta.is_dir()),
+            (None, Some(mode)) => mode & 0o7777,
+            (None, None) => meta.mode & 0o7777,
+        }
+    }
+
+    fn times(&self, meta: &Meta) -> Times {
+        match self.action.timestamp {
+            Some(time) => Times::both(time),
+            None => Times { atime: Some(meta.atime), mtime: Some(meta.mtime) },
+        }
+    }
+}
+
+fn matcher(kind: &'static str, patterns: &[String]) -> Result<Option<PatternMatcher>, ActionError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    PatternMatcher::new(patterns)
+        .map(Some)
+        .map_err(|source| ActionError::Pattern { kind, patterns: patterns.to_vec(), source })
+}
+
+// The directory for a copy of one: made, or the one that is there.
+fn make_dir(dir: &Dir, name: &OsStr, meta: &Meta, target: &Path, take_mode: bool) -> Result<(Dir, bool), ActionError> {
+    match dir.stat_opt(name).at("lstat", target)? {
+        None => Ok((dir.create_dir(name, meta.mode & 0o7777).at("mkdir", target)?, true)),
+        Some(there) if there.is_dir() => {
+            let there = dir.open_dir(name).at("open", target)?;
+            if take_mode {
+                there.set_own_mode(meta.mode & 0o7777).at("chmod", target)?;
+            }
+            Ok((there, false))
+        }
+        Some(_) => Err(ActionError::NotADirectory(target.to_string_lossy().into_owned())),
+    }
+}

@@ -1,0 +1,78 @@
+//! Paths that a pattern stands for.
+
+use std::path::{Path, PathBuf};
+
+use super::{ActionError, lexical};
+use crate::error::Located;
+use crate::root::Root;
+use crate::stat::Kind;
+
+/// The paths a pattern matches, in walk order. The part before the first wildcard is taken as it is, with links in it
+/// followed; below a match nothing else is looked for. A path without wildcards stands for itself, be it there or not.
+pub(super) fn resolve(root: &Root, path: &str, follow: bool) -> Result<Vec<PathBuf>, ActionError> {
+    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+    let plain = names.iter().take_while(|name| !has_wildcards(name)).count();
+    let (prefix, rest) = names.split_at(plain);
+    let prefix = lexical(&prefix.iter().collect::<PathBuf>());
+    if rest.is_empty() {
+        return Ok(vec![prefix]);
+    }
+    let base = resolve_source(root, &prefix, follow)?;
+    let mut found = Vec::new();
+    let meta = root.lstat(&base)?;
+    if meta.is_dir() {
+        search(root, &base, Path::new(""), &rest.join("/"), &mut found)?;
+    }
+    Ok(found.into_iter().map(|path| base.join(path)).collect())
+}
+
+/// Where a source path is: links in all but the last name are followed, and in that one when asked for.
+pub(super) fn resolve_source(root: &Root, path: &Path, follow: bool) -> Result<PathBuf, ActionError> {
+    Ok(root.resolve(lexical(path), follow)?)
+}
+
+fn search(
+    root: &Root,
+    base: &Path,
+    below: &Path,
+    pattern: &str,
+    found: &mut Vec<PathBuf>,
+) -> Result<(), ActionError> {
+    let at = base.join(below);
+    for entry in root.dir(&at)?.entries().at("open", &at)? {
+        let path = below.join(&entry.name);
+        if pattern::path_match(pattern, &path.to_string_lossy()).unwrap_or(false) {
+            found.push(path);
+        } else if entry.kind == Kind::Dir && may_match_below(pattern, &path) {
+            search(root, base, &path, pattern, found)?;
+        }
+    }
+    Ok(())
+}
+
+// A directory that the pattern's first names do not match holds no match. Classes may match a slash, so then any may.
+fn may_match_below(pattern: &str, dir: &Path) -> bool {
+    if pattern.contains(['[', '\\']) {
+        return true;
+    }
+    let depth = dir.components().count();
+    let names: Vec<&str> = pattern.split('/').collect();
+    names.len() > depth
+        && names.get(..depth).is_some_and(|first| {
+            pattern::path_match(&first.join("/"), &dir.to_string_lossy()).unwrap_or(true)
+        })
+}
+
+fn has_wildcards(name: &str) -> bool {
+    let mut chars = name.bytes();
+    while let Some(c) = chars.next() {
+        match c {
+            b'*' | b'?' | b'[' => return true,
+            b'\\' => {
+                chars.next();
+            }
+            _ => {}
+        }
+    }
+    false
+}

@@ -1,0 +1,293 @@
+//! The digest of a selection: a path that is a pattern, or a directory through include and exclude patterns.
+//!
+//! The selection is taken depth first. Directories count with their own metadata, not with their contents, and a
+//! directory that is not selected itself counts as soon as something below it does.
+
+use oci::{Digest, Digester};
+use pattern::{MatchInfo, PatternMatcher};
+
+use super::tree::{Need, Node, Place, State, children_of, clean};
+use super::{HashError, Options};
+use crate::root::Root;
+
+struct Selected {
+    // As asked for: the part before any wildcard as given, not as links resolve it.
+    shown: Vec<u8>,
+    place: Place,
+    header: bool,
+    follow: bool,
+}
+
+// A directory on the way down.
+struct Above {
+    entry: Option<Selected>,
+    include: MatchInfo,
+    exclude: MatchInfo,
+}
+
+struct Selection<'a> {
+    root: &'a Root,
+    // The cleaned path, with no slash for the root.
+    path: String,
+    ends_in_slash: bool,
+    options: &'a Options,
+    include: Option<PatternMatcher>,
+    exclude: Option<PatternMatcher>,
+    // The last directory or file that the wildcard matched: below it everything matches.
+    matched: Option<Vec<u8>>,
+    above: Vec<Above>,
+    out: Vec<Selected>,
+}
+
+pub(super) fn checksum(state: &mut State, root: &Root, path: &str, options: &Options) -> Result<Digest, HashError> {
+    let cleaned = clean(path);
+    let (prefix, place) = start(state, root, &cleaned, options)?;
+    let mut selection = Selection {
+        root,
+        ends_in_slash: path.ends_with('/'),
+        include: matcher("includepatterns", &options.include)?,
+        exclude: matcher("excludepatterns", &options.exclude)?,
+        path: cleaned,
+        options,
+        matched: None,
+        above: Vec::new(),
+        out: Vec::new(),
+    };
+    if let Some(node) = state.get(root, &place)? {
+        selection.visit(node, prefix.clone().into_bytes(), place)?;
+    }
+    let selected = selection.out;
+    for required in &options.required_paths {
+        if !selected.iter().any(|s| s.shown.starts_with(required.as_bytes())) {
+            return Err(HashError::NotFound(required.clone()));
+        }
+    }
+    digest(state, root, path, &prefix, options, selected)
+}
+
+// Where to begin: the asked-for path before any wildcard, and the place it leads to.
+fn start(state: &mut State, root: &Root, path: &str, options: &Options) -> Result<(String, Place), HashError> {
+    if !options.wildcard {
+        return Ok((path.to_owned(), state.resolve(root, path.as_bytes(), false)?));
+    }
+    let mut prefix = String::new();
+    let mut rest = false;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        if has_wildcards(name) {
+            rest = true;
+            break;
+        }
+        prefix.push('/');
+        prefix.push_str(name);
+    }
+    let place = state.resolve(root, prefix.as_bytes(), rest)?;
+    Ok((prefix, place))
+}
+
+fn has_wildcards(name: &str) -> bool {
+    let mut chars = name.bytes();
+    while let Some(c) = chars.next() {
+        match c {
+            b'*' | b'?' | b'[' => return true,
+            b'\\' => {
+                chars.next();
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+fn matcher(kind: &'static str, patterns: &[String]) -> Result<Option<PatternMatcher>, HashError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    PatternMatcher::new(patterns)
+        .map(Some)
+        .map_err(|source| HashError::Pattern { kind, patterns: patterns.to_vec(), source })
+}
+
+impl Selection<'_> {
+    fn visit(&mut self, node: &mut Node, shown: Vec<u8>, place: Place) -> Result<(), HashError> {
+        let dir = match node {
+            Node::File(_) => return self.visit_leaf(shown, place, false),
+            Node::Link(..) => return self.visit_leaf(shown, place, true),
+            Node::Dir(dir) => dir,
+        };
+        let on_the_path = self.wildcard_reaches(&shown)?;
+        let mut kept = false;
+        if on_the_path && !(self.ends_in_slash && shown == self.path.as_bytes()) {
+            let (take, include, exclude) = self.matches(&shown)?;
+            let follow = self.above.is_empty() && self.options.follow_links;
+            let entry = Selected { shown: shown.clone(), place: place.clone(), header: true, follow };
+            self.above.push(Above { entry: Some(entry), include, exclude });
+            kept = true;
+            if take {
+                self.take_above();
+            }
+        }
+        if self.worth_entering(on_the_path, kept, &shown)? {
+            for (name, child) in children_of(self.root, dir, &place)? {
+                let below = [&shown[..], b"/", &**name].concat();
+                let mut place = place.clone();
+                place.push(name.clone());
+                self.visit(child, below, place)?;
+            }
+        }
+        if kept {
+            self.above.pop();
+        }
+        Ok(())
+    }
+
+    fn visit_leaf(&mut self, shown: Vec<u8>, place: Place, link: bool) -> Result<(), HashError> {
+        if !self.wildcard_reaches(&shown)? || !self.matches(&shown)?.0 {
+            return Ok(());
+        }
+        let follow = link && self.above.is_empty() && self.options.follow_links;
+        self.take_above();
+        self.out.push(Selected { shown, place, header: false, follow });
+        Ok(())
+    }
+
+    fn take_above(&mut self) {
+        self.out.extend(self.above.iter_mut().filter_map(|above| above.entry.take()));
+    }
+
+    // Whether the wildcard matches this path or matched something it is in.
+    fn wildcard_reaches(&mut self, shown: &[u8]) -> Result<bool, HashError> {
+        if !self.options.wildcard || self.path.is_empty() || self.matched.as_ref().is_some_and(|m| is_below(shown, m)) {
+            return Ok(true);
+        }
+        if !self.path_matches(&self.path, shown)? {
+            return Ok(false);
+        }
+        self.matched = Some(shown.to_vec());
+        Ok(true)
+    }
+
+    fn path_matches(&self, pattern: &str, shown: &[u8]) -> Result<bool, HashError> {
+        pattern::path_match(pattern, &String::from_utf8_lossy(shown)).map_err(|_| HashError::Pattern {
+            kind: "path",
+            patterns: vec![self.path.clone()],
+            source: pattern::PatternError::Syntax { pattern: self.path.clone() },
+        })
+    }
+
+    // Whether anything below a directory can be selected; a directory that cannot matter is not even read.
+    fn worth_entering(&self, on_the_path: bool, kept: bool, shown: &[u8]) -> Result<bool, HashError> {
+        if !on_the_path {
+            // A class may match a slash, and then names cannot be taken one by one.
+            if self.path.contains('[') || self.path.contains('\\') {
+                return Ok(true);
+            }
+            let depth = shown.iter().filter(|b| **b == b'/').count();
+            let Some((end, _)) = self.path.match_indices('/').nth(depth) else { return Ok(false) };
+            return self.path_matches(self.path.get(..end).unwrap_or_default(), shown);
+        }
+        let (Some(exclude), Some(above)) = (&self.exclude, self.above.last().filter(|_| kept)) else {
+            return Ok(true);
+        };
+        Ok(exclude.exclusions() || !above.exclude.any())
+    }
+
+    fn matches(&self, shown: &[u8]) -> Result<(bool, MatchInfo, MatchInfo), HashError> {
+        let base = match &self.matched {
+            Some(matched) if self.options.wildcard => matched.as_slice(),
+            _ if self.options.wildcard => b"",
+            _ => self.path.as_bytes(),
+        };
+        let candidate = shown.strip_prefix(base).unwrap_or(shown);
+        let candidate = String::from_utf8_lossy(candidate.strip_prefix(b"/").unwrap_or(candidate));
+        let parent = self.above.last();
+        let mut info = (MatchInfo::default(), MatchInfo::default());
+        if let Some(include) = &self.include {
+            let none = MatchInfo::default();
+            let (yes, found) = include.matches_using_parent_results(&candidate, parent.map_or(&none, |p| &p.include));
+            info.0 = found;
+            if !yes {
+                return Ok((false, info.0, info.1));
+            }
+        }
+        if let Some(exclude) = &self.exclude {
+            let none = MatchInfo::default();
+            let (yes, found) = exclude.matches_using_parent_results(&candidate, parent.map_or(&none, |p| &p.exclude));
+            info.1 = found;
+            if yes {
+                return Ok((false, info.0, info.1));
+            }
+        }
+        Ok((true, info.0, info.1))
+    }
+}
+
+fn is_below(shown: &[u8], dir: &[u8]) -> bool {
+    shown.strip_prefix(dir).is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+fn digest(
+    state: &mut State,
+    root: &Root,
+    path: &str,
+    prefix: &str,
+    options: &Options,
+    selected: Vec<Selected>,
+) -> Result<Digest, HashError> {
+    let mut needs = Vec::new();
+    for s in selected.iter().filter(|s| !s.follow || s.header) {
+        let known = match state.get(root, &s.place)? {
+            Some(Node::Dir(dir)) => dir.header.is_some(),
+            Some(Node::File(digest) | Node::Link(_, digest)) => digest.is_some(),
+            None => false,
+        };
+        if !known {
+            needs.push(Need { place: s.place.clone(), header: s.header });
+        }
+    }
+    state.learn(root, needs)?;
+    let mut digests = Vec::with_capacity(selected.len());
+    for s in &selected {
+        let known = match state.get(root, &s.place)? {
+            Some(Node::Link(..)) if s.follow => None,
+            Some(Node::Dir(dir)) => dir.header.clone(),
+            Some(Node::File(digest) | Node::Link(_, digest)) => digest.clone(),
+            None => None,
+        };
+        digests.push(match known {
+            Some(digest) => digest,
+            None => state.checksum(root, &String::from_utf8_lossy(&s.shown), options.follow_links)?,
+        });
+    }
+    match (selected.as_slice(), digests.as_slice()) {
+        ([], _) => return Ok(Digest::sha256(b"")),
+        ([one], [digest]) if base(path.as_bytes()) == base(&one.shown) => return Ok(digest.clone()),
+        _ => {}
+    }
+    let mut out = Digester::new();
+    for (s, digest) in selected.iter().zip(&digests) {
+        let shown = s.shown.strip_prefix(prefix.as_bytes()).unwrap_or(&s.shown);
+        if shown.is_empty() {
+            out.update(b"\0");
+        }
+        for (i, name) in shown.split(|b| *b == b'/').enumerate() {
+            if i > 0 {
+                out.update(b"\0");
+            }
+            out.update(name);
+        }
+        out.update(digest.as_str().as_bytes());
+    }
+    Ok(out.finish())
+}
+
+// Go's `path.Base`.
+fn base(path: &[u8]) -> Vec<u8> {
+    if path.is_empty() {
+        return b".".to_vec();
+    }
+    split_last(path).unwrap_or_else(|| b"/".to_vec())
+}
+
+fn split_last(path: &[u8]) -> Option<Vec<u8>> {
+    path.split(|b| *b == b'/').rfind(|name| !name.is_empty()).map(<[u8]>::to_vec)
+}
