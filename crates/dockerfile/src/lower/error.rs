@@ -1,0 +1,259 @@
+//! Why a Dockerfile gave no definition.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use llb::build::BuildError;
+
+use crate::instruction::{InstructionError, ParseError};
+use crate::lint::LintError;
+use crate::shell::ShellError;
+use crate::syntax::{Range, SyntaxError};
+use crate::text::quote;
+
+/// An error of whoever resolves images and contexts for us.
+pub type HostError = Arc<dyn Error + Send + Sync>;
+
+/// Why a Dockerfile gave no definition, and where.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{kind}")]
+pub struct LowerError {
+    /// What is wrong.
+    pub kind: LowerErrorKind,
+    /// Where: each entry the lines of one instruction.
+    pub locations: Vec<Vec<Range>>,
+}
+
+impl LowerError {
+    /// Adds the place of an instruction.
+    #[must_use]
+    pub(crate) fn at(mut self, ranges: &[Range]) -> Self {
+        self.locations.push(ranges.to_vec());
+        self
+    }
+
+    /// The error of the resolver, when that is the cause.
+    pub fn host(&self) -> Option<&HostError> {
+        match &self.kind {
+            LowerErrorKind::Host(error) | LowerErrorKind::BaseImage { source: error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl<E: Into<LowerErrorKind>> From<E> for LowerError {
+    fn from(kind: E) -> Self {
+        Self { kind: kind.into(), locations: Vec::new() }
+    }
+}
+
+impl From<ParseError> for LowerError {
+    fn from(error: ParseError) -> Self {
+        let locations = vec![error.ranges.clone()];
+        Self { kind: LowerErrorKind::Parse(error), locations }
+    }
+}
+
+impl From<SyntaxError> for LowerError {
+    fn from(error: SyntaxError) -> Self {
+        let locations = vec![error.ranges.clone()];
+        Self { kind: LowerErrorKind::Syntax(error), locations }
+    }
+}
+
+fn hint(near: Option<&String>) -> String {
+    near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
+}
+
+/// What is wrong. The texts are what clients know from BuildKit.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LowerErrorKind {
+    /// No text.
+    #[error("the Dockerfile cannot be empty")]
+    Empty,
+    /// No `FROM`.
+    #[error("dockerfile contains no stages to build")]
+    NoStages,
+    /// The text does not parse.
+    #[error(transparent)]
+    Syntax(SyntaxError),
+    /// An instruction does not parse.
+    #[error(transparent)]
+    Parse(ParseError),
+    /// An instruction does not expand.
+    #[error(transparent)]
+    Instruction(#[from] InstructionError),
+    /// A word does not expand.
+    #[error(transparent)]
+    Shell(#[from] ShellError),
+    /// The graph does not marshal.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The resolver failed.
+    #[error("{0}")]
+    Host(HostError),
+    /// A base image did not resolve.
+    #[error("{name}: {source}{}", hint(near.as_ref()))]
+    BaseImage {
+        /// As written.
+        name: String,
+        /// Why.
+        source: HostError,
+        /// A known name that looks like it.
+        near: Option<String>,
+    },
+    /// `check=` options that are none.
+    #[error("failed to parse check options: {0}")]
+    CheckOptions(String),
+    /// Rules were violated and `check=error=true` is set.
+    #[error(transparent)]
+    Lint(#[from] LintError),
+    /// `FROM` of nothing.
+    #[error("base name ({0}) should not be blank")]
+    BlankBase(String),
+    /// `FROM --platform` of nothing.
+    #[error("empty platform value from expression {expression}{}", hint(near.as_ref()))]
+    EmptyPlatform {
+        /// As written.
+        expression: String,
+        /// A known variable that looks like the one in it.
+        near: Option<String>,
+    },
+    /// `FROM --platform` that does not expand.
+    #[error("failed to process arguments for platform {0}: {1}")]
+    PlatformArguments(String, ShellError),
+    /// `FROM --platform` of no platform.
+    #[error("failed to parse platform {expression}: {source}{}", hint(near.as_ref()))]
+    Platform {
+        /// As written.
+        expression: String,
+        /// Why.
+        source: oci::PlatformError,
+        /// A known variable that looks like the one in it.
+        near: Option<String>,
+    },
+    /// `FROM` of no image name.
+    #[error("failed to parse stage name {}: {source}", quote(name))]
+    StageName {
+        /// As written.
+        name: String,
+        /// Why.
+        source: oci::ReferenceError,
+    },
+    /// An image config that is none.
+    #[error("failed to parse image config: {0}")]
+    ImageConfig(String),
+    /// No such target.
+    #[error("target stage {} could not be found{}", quote(name), hint(near.as_ref()))]
+    Target {
+        /// As asked.
+        name: String,
+        /// A stage that looks like it.
+        near: Option<String>,
+    },
+    /// `--from=7` and fewer stages.
+    #[error("invalid stage index {0}")]
+    StageIndex(i64),
+    /// `--from=$x`
+    #[error(
+        "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround"
+    )]
+    FromExpansion,
+    /// A stage that needs itself.
+    #[error("circular dependency detected on stage: {0}")]
+    Circular(String),
+    /// An `ONBUILD` of a base image with more than one instruction.
+    #[error("onbuild trigger should be a single expression")]
+    OnbuildTrigger,
+    /// `COPY --from` of a later stage.
+    #[error("cannot copy from stage {}, it needs to be defined before current stage {}", quote(from), quote(stage))]
+    CopyOrder {
+        /// The stage copied from.
+        from: String,
+        /// The stage copied to.
+        stage: String,
+    },
+    /// `RUN --mount=from` of a later stage.
+    #[error("cannot mount from stage {} to {}, stage needs to be defined before current command", quote(from), quote(target))]
+    MountOrder {
+        /// The stage mounted.
+        from: String,
+        /// Where to.
+        target: String,
+    },
+    /// A mount over the root.
+    #[error("invalid mount target {}", quote(.0))]
+    MountTarget(String),
+    /// A secret without a name.
+    #[error("one of source, target required")]
+    SecretName,
+    /// `--mount=type=ssh,source=`
+    #[error("ssh does not support source")]
+    SshSource,
+    /// A heredoc `RUN` that makes no sense.
+    #[error("parsing produced an invalid run command: {0}")]
+    RunHeredoc(String),
+    /// `--chmod` out of range.
+    #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
+    Chmod(String),
+    /// `--chmod` with letters that mean nothing.
+    #[error("mode: Parse {}: invalid syntax", quote(.0))]
+    ChmodSyntax(String),
+    /// `--chown` by name with `--link`.
+    #[error(
+        "--chown={0}: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead"
+    )]
+    ChownLink(String),
+    /// `COPY --checksum`
+    #[error("checksum can't be specified for COPY")]
+    ChecksumCopy,
+    /// `ADD --checksum` of several.
+    #[error("checksum can't be specified for multiple sources")]
+    ChecksumMany,
+    /// `ADD --checksum` of a local file.
+    #[error("checksum requires HTTP(S) or Git sources")]
+    ChecksumLocal,
+    /// A digest that is none.
+    #[error("{0}")]
+    Checksum(oci::DigestError),
+    /// `--checksum` and the URL disagree.
+    #[error("checksum mismatch {} != {}", quote(.0), quote(.1))]
+    ChecksumMismatch(String, String),
+    /// `COPY https://….git`
+    #[error("source can't be a git ref for COPY")]
+    CopyGit,
+    /// `COPY https://…`
+    #[error("source can't be a URL for COPY")]
+    CopyUrl,
+    /// A git URL whose query is wrong.
+    #[error("{0}")]
+    GitRef(String),
+    /// `--keep-git-dir` and the URL disagree.
+    #[error("inconsistent keep-git-dir configuration")]
+    KeepGitDir,
+    /// `EXPOSE` of no port.
+    #[error("{0}")]
+    Port(String),
+    /// `STOPSIGNAL` of no signal.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// `VOLUME` of an empty word.
+    #[error("VOLUME specified can not be an empty string")]
+    EmptyVolume,
+    /// `SOURCE_DATE_EPOCH` that is neither a time nor a source.
+    #[error("invalid SOURCE_DATE_EPOCH: {0}")]
+    Epoch(String),
+    /// `SOURCE_DATE_EPOCH` of a stage that is not only a source.
+    #[error("{0}")]
+    EpochStage(String),
+    /// An ignore file that does not parse.
+    #[error("{0}")]
+    Ignore(String),
+}
+
+impl From<HostError> for LowerErrorKind {
+    fn from(error: HostError) -> Self {
+        Self::Host(error)
+    }
+}

@@ -1,0 +1,114 @@
+//! `EXPOSE`: `[ip:][host:]port[-port][/proto]`, of which only port and protocol count.
+
+use super::error::{LowerError, LowerErrorKind};
+use super::graph::Lowering;
+use super::text::plain_list;
+use crate::instruction::Origin;
+use crate::lint::{Finding, Linter};
+use crate::syntax::Range;
+use crate::text::quote;
+
+impl Lowering<'_> {
+    pub(crate) fn expose(
+        &mut self,
+        at: usize,
+        origin: &Origin,
+        words: &[String],
+        lint: &Linter,
+    ) -> Result<(), LowerError> {
+        let env = self.stages[at].state.env().clone();
+        let mut ports = Vec::new();
+        for word in words {
+            for port in self.lex.process_words(word, &env)? {
+                ports.extend(parse(&port, &origin.ranges, lint).map_err(LowerErrorKind::Port)?);
+            }
+        }
+        let message = format!("EXPOSE {}", plain_list(&ports));
+        let exposed = &mut self.stages[at].image.config.exposed_ports;
+        exposed.extend(ports.into_iter().map(|port| (port, oci::image::Empty {})));
+        self.commit(at, message, false);
+        Ok(())
+    }
+}
+
+/// One word as `port/proto` for each port of its range.
+fn parse(raw: &str, ranges: &[Range], lint: &Linter) -> Result<Vec<String>, String> {
+    let (ip, host, container) = split(raw);
+    let (port, proto) = container.split_once('/').unwrap_or((container, ""));
+    let invalid = |why: &str| format!("invalid port: {}: {why}", quote(raw));
+    if port.is_empty() {
+        return Err(invalid("no port specified"));
+    }
+    let lower = match proto.to_lowercase() {
+        empty if empty.is_empty() => "tcp".to_owned(),
+        known if ["tcp", "udp", "sctp"].contains(&known.as_str()) => known,
+        _ => return Err(invalid(&format!("invalid proto: {proto}"))),
+    };
+    if proto != proto.to_lowercase() {
+        lint.report(Finding::ExposeProtoCasing { port: raw.to_owned() }, ranges);
+    }
+    if !ip.is_empty() || !host.is_empty() {
+        lint.report(Finding::ExposeInvalidFormat { port: raw.to_owned() }, ranges);
+    }
+    let address = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(&ip);
+    if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
+        return Err(format!("invalid IP address: {address}"));
+    }
+    let (start, end) = range(port).ok_or_else(|| format!("invalid containerPort: {port}"))?;
+    if !host.is_empty() {
+        let (first, last) = range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?;
+        if last - first != end - start && end != start {
+            return Err(format!("invalid ranges specified for container and host Ports: {port} and {host}"));
+        }
+    }
+    Ok((start..=end).map(|port| format!("{port}/{lower}")).collect())
+}
+
+fn split(raw: &str) -> (String, &str, &str) {
+    let parts: Vec<&str> = raw.split(':').collect();
+    match parts.as_slice() {
+        [] => (String::new(), "", ""),
+        [container] => (String::new(), "", container),
+        [host, container] => (String::new(), host, container),
+        [ip @ .., host, container] => (ip.join(":"), host, container),
+    }
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
+    let number = |text: &str| text.strip_prefix('+').unwrap_or(text).parse::<u16>().ok();
+    match text.split_once('-') {
+        None => number(text).map(|port| (port, port)),
+        Some((start, end)) => {
+            let (start, end) = (number(start)?, number(end)?);
+            (start <= end).then_some((start, end))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_parsed_with_their_ranges() {
+        let lint = Linter::silent();
+        for (raw, want) in [
+            ("80", "80/tcp"),
+            ("80/UDP", "80/udp"),
+            ("3000-3002/tcp", "3000/tcp 3001/tcp 3002/tcp"),
+            ("127.0.0.1:8080:80", "80/tcp"),
+            ("[::1]:8080:80", "80/tcp"),
+        ] {
+            assert_eq!(parse(raw, &[], &lint).unwrap().join(" "), want, "{raw}");
+        }
+        for (raw, want) in [
+            ("80/foo", "invalid port: \"80/foo\": invalid proto: foo"),
+            ("x", "invalid containerPort: x"),
+            ("/tcp", "invalid port: \"/tcp\": no port specified"),
+            ("99999", "invalid containerPort: 99999"),
+            ("nope:80:80", "invalid IP address: nope"),
+        ] {
+            assert_eq!(parse(raw, &[], &lint).unwrap_err(), want, "{raw}");
+        }
+    }
+}

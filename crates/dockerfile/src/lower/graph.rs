@@ -1,0 +1,628 @@
+//! The graph of stages: which there are, what they need of each other, which are needed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures::future::try_join_all;
+use llb::build::{Env, Late, Output, State};
+use llb::pb;
+use oci::{ImageConfig, Platform};
+
+use super::args::{self, Platforms};
+use super::checks;
+use super::error::{LowerError, LowerErrorKind};
+use super::stage::{StageState, Step};
+use super::{LocalMaker, LowerOptions, Lowered, MetaResolver, NamedContext, WarnFn, epoch};
+use crate::instruction::{self, Command, Instruction, InstructionError, Parsed, Stage};
+use crate::lint::{Linter, check};
+use crate::shell::Lexer;
+use crate::suggest;
+use crate::syntax::{self, Range};
+
+pub(crate) const SCRATCH: &str = "scratch";
+const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
+/// Arguments that do not become variables of steps.
+pub(crate) const NON_ENV_ARGS: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
+
+/// A context whose state is made when the paths used of it are known.
+struct Pending {
+    late: Late,
+    make: LocalMaker,
+    stage: usize,
+}
+
+/// The work on one Dockerfile.
+pub(crate) struct Lowering<'a> {
+    pub(crate) options: LowerOptions,
+    pub(crate) platforms: Platforms,
+    pub(crate) global_args: Env,
+    pub(crate) epoch: Option<i64>,
+    pub(crate) lex: Lexer,
+    pub(crate) lint: Linter,
+    pub(crate) host: &'a dyn MetaResolver,
+    pub(crate) stages: Vec<StageState>,
+    by_name: HashMap<String, usize>,
+    /// Sets of used paths; a stage shares the set of the stage it is based on.
+    pub(crate) paths: Vec<BTreeSet<String>>,
+    pub(crate) proxy: Option<pb::ProxyEnv>,
+    pub(crate) build_context: State,
+    pub(crate) ignore: Option<pattern::PatternMatcher>,
+    context: Late,
+    pending: Vec<Pending>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Does all of it; the number is that of the target's stage.
+    pub(crate) async fn run(
+        dockerfile: &[u8],
+        mut options: LowerOptions,
+        host: &'a dyn MetaResolver,
+        warn: Option<WarnFn>,
+    ) -> Result<(Self, usize), LowerError> {
+        if dockerfile.is_empty() {
+            return Err(LowerErrorKind::Empty.into());
+        }
+        let lint = checks::linter(dockerfile, options.lint.as_ref(), warn)?;
+        let tree = syntax::parse(dockerfile)?;
+        check::empty_continuations(&tree.warnings, &lint);
+        let (stages, meta_args) = instruction::parse(&tree.root, &lint)?;
+        if stages.is_empty() {
+            return Err(LowerErrorKind::NoStages.into());
+        }
+        check::stage_names(&stages, &lint);
+        check::instruction_casing(&stages, &lint);
+
+        let platforms = Platforms::new(options.target_platform.as_ref(), &options.build_platforms);
+        let mut target_name = options.target.clone();
+        if target_name.is_empty()
+            && let Some(last) = stages.last()
+        {
+            target_name.clone_from(&last.name);
+        }
+        let automatic = args::automatic(&platforms, &options.build_args, &target_name);
+        let lex = Lexer::new(tree.escape);
+        if let Ok((defaults, _)) = args::meta(automatic.clone(), &lex, &meta_args, &BTreeMap::new()) {
+            check::default_base_names(&stages, |name| lex.process_word(name, &defaults).ok(), &lint);
+        }
+        let (mut global_args, all_args) = args::meta(automatic, &lex, &meta_args, &options.build_args)?;
+
+        let wanted = options
+            .build_args
+            .get("SOURCE_DATE_EPOCH")
+            .cloned()
+            .or_else(|| global_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()).map(str::to_owned));
+        let mut resolved = None;
+        if let Some(wanted) = wanted {
+            resolved = epoch::resolve(&wanted, &options, &stages, &global_args, &lex, host).await?;
+            global_args = epoch::settle(resolved, &mut options.build_args, global_args);
+        }
+        let context = Late::new();
+        let mut lowering = Self {
+            proxy: args::proxy(&options.build_args),
+            options,
+            platforms,
+            global_args,
+            epoch: resolved,
+            lex,
+            lint,
+            host,
+            stages: Vec::new(),
+            by_name: HashMap::new(),
+            paths: Vec::new(),
+            build_context: State::new(Some(Output::late(&context))),
+            ignore: None,
+            context,
+            pending: Vec::new(),
+        };
+        let outline = super::stage::OutlineCapture { all_args, ..Default::default() };
+        lowering.add_stages(stages, &outline)?;
+        let target = lowering.find_target()?;
+        lowering.find_dependencies()?;
+        let reachable = lowering.resolve(target).await?;
+        lowering.dispatch_all(&reachable, target).await?;
+        lowering.finish(target).await?;
+        Ok((lowering, target))
+    }
+
+    /// What the target gave.
+    pub(crate) fn result(mut self, target: usize) -> Lowered {
+        let mut scan = BTreeMap::new();
+        let mut ignore_cache = self.stages[target].ignore_cache;
+        if self.stages[target].scan_context {
+            scan.insert("context".to_owned(), self.build_context.clone());
+        }
+        for at in self.reachable(target) {
+            let stage = &self.stages[at];
+            if at != target && stage.scan_stage {
+                scan.insert(stage.stage_name.clone(), stage.state.clone());
+                ignore_cache |= stage.ignore_cache;
+            }
+        }
+        let stage = &mut self.stages[target];
+        Lowered {
+            state: stage.state.clone(),
+            image: std::mem::take(&mut stage.image),
+            base_image: stage.base_image.take(),
+            epoch: self.epoch,
+            scan,
+            ignore_cache,
+            platform: self.platforms.target,
+        }
+    }
+
+    fn new_paths(&mut self) -> usize {
+        self.paths.push(BTreeSet::new());
+        self.paths.len() - 1
+    }
+
+    /// A context that replaces `name`, unless the name is one that cannot be replaced.
+    fn named_context(&self, name: &str, platform: Option<&Platform>) -> Result<Option<NamedContext>, LowerError> {
+        if name.eq_ignore_ascii_case(SCRATCH) || name.eq_ignore_ascii_case("context") {
+            return Ok(None);
+        }
+        let platform = platform.or(self.options.target_platform.as_ref());
+        Ok(self.host.named_context(name, platform)?)
+    }
+
+    fn add_stages(&mut self, stages: Vec<Stage>, outline: &super::stage::OutlineCapture) -> Result<(), LowerError> {
+        for (number, stage) in stages.into_iter().enumerate() {
+            let ranges = stage.origin.ranges.clone();
+            let lint = self.lint.with_comments(&stage.origin.comments);
+            let mut known = self.global_args.key_set();
+            known.extend(outline.all_args.keys().cloned());
+            let base = self.lex.process(&stage.base_name, &self.global_args).map_err(|e| LowerError::from(e).at(&ranges))?;
+            check::undefined_from_args(known.iter().map(String::as_str), &base.unmatched, &ranges, &lint);
+            if base.result.is_empty() {
+                return Err(LowerError::from(LowerErrorKind::BlankBase(stage.base_name)).at(&ranges));
+            }
+            let mut used = base.matched;
+            let paths = self.new_paths();
+            let platform_word = stage.platform.clone();
+            let mut state = StageState::new(stage, base.result, paths);
+            state.outline = outline.clone();
+            if !platform_word.is_empty() {
+                let (platform, matched) = self.stage_platform(&platform_word, &state.stage, &known, &lint)?;
+                used.extend(matched);
+                state.platform = Some(platform);
+            }
+            if !state.stage.name.is_empty() {
+                let context = self.named_context(&state.stage.name, state.platform.as_ref())?;
+                if context.is_some() {
+                    state.named_context = context;
+                    let at = self.add(state);
+                    self.stages[at].base = None;
+                    continue;
+                }
+            } else {
+                state.stage_name = format!("stage-{number}");
+            }
+            let at = self.add(state);
+            let no_cache = self.host.is_no_cache(&self.stages[at].stage.name);
+            let state = &mut self.stages[at];
+            state.outline.used_args.extend(used);
+            let steps = state.stage.commands.iter().filter(|instruction| {
+                matches!(instruction.command, Command::Add(_) | Command::Copy(_) | Command::Run(_) | Command::Workdir(_))
+            });
+            state.cmd_total = steps.count() + usize::from(state.base_name != SCRATCH && state.base.is_none());
+            state.ignore_cache = no_cache;
+        }
+        Ok(())
+    }
+
+    fn stage_platform(
+        &self,
+        word: &str,
+        stage: &Stage,
+        known: &BTreeSet<String>,
+        lint: &Linter,
+    ) -> Result<(Platform, BTreeSet<String>), LowerError> {
+        let ranges = &stage.origin.ranges;
+        let found = self.lex.process(word, &self.global_args).map_err(|error| {
+            LowerError::from(LowerErrorKind::PlatformArguments(String::new(), error)).at(ranges)
+        })?;
+        check::undefined_from_args(known.iter().map(String::as_str), &found.unmatched, ranges, lint);
+        check::redundant_platform(word, &found, &self.global_args, ranges, lint);
+        check::constant_platform(&stage.name, &found, ranges, lint);
+        let near = || {
+            let keys = self.global_args.keys();
+            found.unmatched.iter().find_map(|name| suggest::nearest(name, keys.iter().copied(), true))
+        };
+        if found.result.is_empty() {
+            let kind = LowerErrorKind::EmptyPlatform { expression: word.to_owned(), near: near() };
+            return Err(LowerError::from(kind).at(ranges));
+        }
+        let platform = Platform::parse(&found.result).map_err(|source| {
+            let kind = LowerErrorKind::Platform { expression: word.to_owned(), source, near: near() };
+            LowerError::from(kind).at(ranges)
+        })?;
+        Ok((platform, found.matched))
+    }
+
+    /// Adds a stage, based on the stage of its base name if there is one.
+    fn add(&mut self, mut state: StageState) -> usize {
+        if let Some(&base) = self.by_name.get(&state.base_name) {
+            state.base = Some(base);
+            state.outline = self.stages[base].outline.clone();
+        }
+        let at = self.stages.len();
+        if !state.stage.name.is_empty() {
+            self.by_name.insert(state.stage.name.to_lowercase(), at);
+        }
+        self.stages.push(state);
+        at
+    }
+
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.stages.iter().map(|stage| stage.stage_name.as_str()).filter(|name| !name.is_empty()).collect()
+    }
+
+    fn find_target(&self) -> Result<usize, LowerError> {
+        let name = &self.options.target;
+        if name.is_empty() {
+            return Ok(self.stages.len() - 1);
+        }
+        match self.by_name.get(&name.to_lowercase()) {
+            Some(&at) => Ok(at),
+            None => {
+                let near = suggest::nearest(name, self.names(), true);
+                Err(LowerErrorKind::Target { name: name.clone(), near }.into())
+            }
+        }
+    }
+
+    fn find_dependencies(&mut self) -> Result<(), LowerError> {
+        for at in 0..self.stages.len() {
+            let commands = std::mem::take(&mut self.stages[at].stage.commands);
+            let mut steps = Vec::with_capacity(commands.len());
+            for instruction in commands {
+                steps.push(self.step(at, instruction, false)?);
+            }
+            self.stages[at].steps = steps;
+        }
+        self.refuse_cycles()?;
+        if let [only] = self.stages.as_mut_slice() {
+            only.stage_name.clear();
+        }
+        Ok(())
+    }
+
+    /// Finds what a command takes files from.
+    fn step(&mut self, at: usize, instruction: Instruction, on_build: bool) -> Result<Step, LowerError> {
+        let ranges = instruction.origin.ranges.clone();
+        let mut sources = Vec::new();
+        match &instruction.command {
+            Command::Copy(copy) if !copy.from.is_empty() => {
+                let word = self.lex.process_word(&copy.from, &Env::default())?;
+                if word != copy.from {
+                    return Err(LowerErrorKind::FromExpansion.into());
+                }
+                sources.push(match copy.from.parse::<i64>() {
+                    Ok(index) => usize::try_from(index)
+                        .ok()
+                        .filter(|&index| index < self.stages.len())
+                        .ok_or(LowerErrorKind::StageIndex(index))?,
+                    Err(_) => self.source(&copy.from.clone(), ranges.clone()),
+                });
+            }
+            Command::Run(run) => {
+                let froms: Vec<String> = run
+                    .mounts
+                    .iter()
+                    .map(|mount| if mount.from.is_empty() { SCRATCH.to_owned() } else { mount.from.clone() })
+                    .collect();
+                for from in froms {
+                    sources.push(self.source(&from, Vec::new()));
+                }
+            }
+            _ => {}
+        }
+        for &source in &sources {
+            self.stages[at].deps.insert(source, ranges.clone());
+        }
+        Ok(Step { instruction, sources, on_build })
+    }
+
+    /// The stage of that name, or a new one that stands for an image or context.
+    fn source(&mut self, name: &str, ranges: Vec<Range>) -> usize {
+        if let Some(&at) = self.by_name.get(&name.to_lowercase()) {
+            return at;
+        }
+        let paths = self.new_paths();
+        self.add(StageState::unregistered(name, ranges, paths))
+    }
+
+    fn refuse_cycles(&self) -> Result<(), LowerError> {
+        // 0 not seen, 1 on the way, 2 done.
+        let mut seen = vec![0_u8; self.stages.len()];
+        for root in 0..self.stages.len() {
+            if seen[root] != 0 {
+                continue;
+            }
+            seen[root] = 1;
+            let mut way: Vec<(usize, Vec<(usize, &Vec<Range>)>)> = vec![(root, self.deps(root))];
+            let mut ranges: Vec<&Vec<Range>> = Vec::new();
+            while let Some((at, rest)) = way.last_mut() {
+                let Some((dep, place)) = rest.pop() else {
+                    seen[*at] = 2;
+                    way.pop();
+                    ranges.pop();
+                    continue;
+                };
+                match seen[dep] {
+                    0 => {
+                        seen[dep] = 1;
+                        ranges.push(place);
+                        way.push((dep, self.deps(dep)));
+                    }
+                    1 => {
+                        ranges.push(place);
+                        let name = self.stages[root].stage_name.clone();
+                        let mut error = LowerError::from(LowerErrorKind::Circular(name));
+                        for place in ranges {
+                            error = error.at(place);
+                        }
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn deps(&self, at: usize) -> Vec<(usize, &Vec<Range>)> {
+        self.stages[at].deps.iter().map(|(&dep, ranges)| (dep, ranges)).collect()
+    }
+
+    /// The stages that `target` needs, itself included.
+    pub(crate) fn reachable(&self, target: usize) -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        let mut next = vec![target];
+        while let Some(at) = next.pop() {
+            if all.insert(at) {
+                next.extend(self.stages[at].base);
+                next.extend(self.stages[at].deps.keys());
+            }
+        }
+        all
+    }
+
+    /// Resolves base images until `ONBUILD` triggers bring nothing new.
+    async fn resolve(&mut self, target: usize) -> Result<BTreeSet<usize>, LowerError> {
+        loop {
+            let reachable = self.reachable(target);
+            self.resolve_bases(&reachable).await?;
+            let mut more = false;
+            for &at in &reachable {
+                self.inherit(at);
+                let mut triggers = std::mem::take(&mut self.stages[at].image.config.on_build);
+                let base = self.stages[at].base;
+                if let Some(base) = base
+                    && !self.stages[at].onbuild_init
+                {
+                    for step in &self.stages[base].steps {
+                        if let Command::Onbuild(onbuild) = &step.instruction.command {
+                            triggers.push(onbuild.expression.clone());
+                        }
+                    }
+                    self.stages[at].onbuild_init = true;
+                }
+                if !triggers.is_empty() {
+                    more |= self.add_triggers(at, &triggers)?;
+                }
+            }
+            if !more {
+                return Ok(reachable);
+            }
+        }
+    }
+
+    async fn resolve_bases(&mut self, reachable: &BTreeSet<usize>) -> Result<(), LowerError> {
+        let mut wanted = Vec::new();
+        for at in 0..self.stages.len() {
+            let needed = reachable.contains(&at) || self.options.all_stages;
+            let stage = &mut self.stages[at];
+            if stage.base.is_some() || stage.dispatched || stage.resolved {
+                continue;
+            }
+            stage.resolved = needed;
+            if stage.base_name == SCRATCH && stage.named_context.is_none() {
+                stage.state = State::scratch();
+                stage.image = empty_image(&self.platforms.target);
+                stage.platform = Some(self.platforms.target.clone());
+                stage.dispatched |= stage.unregistered;
+                continue;
+            }
+            wanted.push((at, needed));
+        }
+        let this = &*self;
+        let bases = try_join_all(wanted.iter().map(|&(at, needed)| this.resolve_base(at, needed))).await?;
+        for ((at, _), base) in wanted.into_iter().zip(bases) {
+            self.apply_base(at, base)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers a context to be made when all paths are known, and gives the state that will be it.
+    pub(crate) fn later(&mut self, stage: usize, make: LocalMaker) -> State {
+        let late = Late::new();
+        let state = State::new(Some(Output::late(&late)));
+        self.pending.push(Pending { late, make, stage });
+        state
+    }
+
+    /// Takes over what the base stage has by now.
+    pub(crate) fn inherit(&mut self, at: usize) {
+        let Some(base) = self.stages[at].base else { return };
+        let (state, platform, mut image, base_image, paths, workdir_set, args) = {
+            let base = &self.stages[base];
+            (
+                base.state.clone(),
+                base.platform.clone(),
+                base.image.clone(),
+                base.base_image.clone(),
+                base.paths,
+                base.workdir_set,
+                base.build_args.clone(),
+            )
+        };
+        image.config.on_build.clear();
+        let stage = &mut self.stages[at];
+        stage.state = state;
+        stage.platform = platform;
+        stage.image = image;
+        stage.base_image = base_image;
+        stage.paths = paths;
+        stage.workdir_set = workdir_set;
+        stage.build_args.extend(args);
+    }
+
+    /// Puts triggers in front of the stage's commands. Tells whether they take files from elsewhere.
+    fn add_triggers(&mut self, at: usize, triggers: &[String]) -> Result<bool, LowerError> {
+        let place = self.stages[at].stage.origin.ranges.clone();
+        let relocate = |mut error: LowerError| {
+            error.locations = vec![place.clone()];
+            error
+        };
+        let (start, end) = (
+            place.iter().map(|range| range.start.line).min().unwrap_or_default(),
+            place.iter().map(|range| range.end.line).max().unwrap_or_default(),
+        );
+        let mut steps = Vec::with_capacity(triggers.len());
+        let mut more = false;
+        for trigger in triggers {
+            let mut instruction = trigger_instruction(trigger).map_err(relocate)?;
+            instruction.origin.ranges = Range::lines(start, end);
+            if let Command::Arg(arg) = &mut instruction.command {
+                arg.origin.ranges.clone_from(&instruction.origin.ranges);
+            }
+            let step = self.step(at, instruction, true).map_err(relocate)?;
+            more |= !step.sources.is_empty();
+            steps.push(step);
+        }
+        let stage = &mut self.stages[at];
+        stage.cmd_total += steps.len();
+        steps.append(&mut stage.steps);
+        stage.steps = steps;
+        Ok(more)
+    }
+
+    async fn dispatch_all(&mut self, reachable: &BTreeSet<usize>, target: usize) -> Result<(), LowerError> {
+        let patterns = self.host.ignore_patterns().await?;
+        if !patterns.is_empty() {
+            self.ignore = Some(pattern::PatternMatcher::new(&patterns).map_err(|error| LowerErrorKind::Ignore(error.to_string()))?);
+        }
+        for at in 0..self.stages.len() {
+            let skip = !reachable.contains(&at) || self.stages[at].dispatched;
+            if skip && !self.options.all_stages {
+                continue;
+            }
+            self.inherit(at);
+            self.stages[at].dispatched = true;
+            self.prepare(at)?;
+            let steps = std::mem::take(&mut self.stages[at].steps);
+            for step in steps {
+                let ranges = step.instruction.origin.ranges.clone();
+                self.dispatch(at, step).map_err(|error| error.at(&ranges))?;
+            }
+            self.note_scans(at);
+        }
+        let all = self.stages[target].paths;
+        self.paths[all].insert("/".into());
+        Ok(())
+    }
+
+    fn note_scans(&mut self, at: usize) {
+        for name in NON_ENV_ARGS {
+            let stage = &self.stages[at];
+            let mut on = self.global_args.get(name).is_some_and(|value| enabled_for(&stage.stage_name, value));
+            for pair in stage.build_args.iter().filter(|pair| pair.key == name) {
+                if let Some(value) = &pair.value {
+                    on = enabled_for(&stage.stage_name, value);
+                }
+            }
+            if on {
+                let stage = &mut self.stages[at];
+                if name == SCAN_CONTEXT {
+                    stage.scan_context = true;
+                } else {
+                    stage.scan_stage = true;
+                }
+            }
+        }
+    }
+
+    async fn finish(&mut self, target: usize) -> Result<(), LowerError> {
+        let labels = self.options.labels.clone();
+        self.stages[target].image.config.labels.extend(labels);
+        checks::fail_if_asked(&self.lint)?;
+        let used: BTreeSet<String> = self.stages.iter().flat_map(|stage| stage.ctx_paths.iter().cloned()).collect();
+        let context = self.host.main_context(follow_paths(&used)).await?;
+        self.context.set(&context);
+        for Pending { late, make, stage } in std::mem::take(&mut self.pending) {
+            let used = follow_paths(&self.paths[self.stages[stage].paths]);
+            late.set(&make(used));
+        }
+        let wanted = self.platforms.target.clone();
+        let implicit = self.platforms.implicit;
+        let platform = &mut self.stages[target].image.platform;
+        if !implicit {
+            let same = wanted.os == platform.os && wanted.architecture == platform.architecture;
+            platform.os = wanted.os;
+            platform.architecture = wanted.architecture;
+            if !wanted.variant.is_empty() || !same {
+                platform.variant = wanted.variant;
+            }
+            if !wanted.os_version.is_empty() || !same {
+                platform.os_version = wanted.os_version;
+            }
+            if !wanted.os_features.is_empty() {
+                platform.os_features = wanted.os_features;
+            }
+        }
+        *platform = platform.normalize();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Lowering<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lowering").field("stages", &self.stages.len()).finish_non_exhaustive()
+    }
+}
+
+/// The one instruction of an `ONBUILD` trigger.
+fn trigger_instruction(trigger: &str) -> Result<Instruction, LowerError> {
+    let tree = syntax::parse(trigger.as_bytes())?;
+    let [node] = tree.root.children.as_slice() else { return Err(LowerErrorKind::OnbuildTrigger.into()) };
+    match instruction::parse_instruction(node, &Linter::silent())? {
+        Parsed::Instruction(instruction) => Ok(instruction),
+        Parsed::Stage(_) => Err(InstructionError::NotACommand.into()),
+    }
+}
+
+fn enabled_for(stage: &str, value: &str) -> bool {
+    crate::text::parse_bool(value).unwrap_or_else(|| value.split(',').any(|name| name == stage))
+}
+
+/// Relative, sorted paths; none when everything is used.
+fn follow_paths(used: &BTreeSet<String>) -> Vec<String> {
+    if used.contains("/") {
+        return Vec::new();
+    }
+    let mut paths: Vec<String> = used.iter().map(|path| llb::gopath::join(&[".", path])).collect();
+    paths.sort();
+    paths
+}
+
+/// The image of `FROM scratch`.
+pub(crate) fn empty_image(platform: &Platform) -> ImageConfig {
+    let mut image = ImageConfig { platform: platform.clone(), ..ImageConfig::default() };
+    image.rootfs.kind = "layers".into();
+    image.config.working_dir = "/".into();
+    if platform.os != "windows" {
+        image.config.env = vec![format!("PATH={}", llb::build::exec::default_path(&platform.os))];
+    }
+    image
+}
+

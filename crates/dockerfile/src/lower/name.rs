@@ -1,0 +1,85 @@
+//! What a step is called: `[linux/amd64 build 2/5] RUN make`.
+
+use llb::build::Env;
+use oci::Platform;
+
+use super::stage::StageState;
+use super::text::platform_text;
+use crate::shell;
+
+/// Counts the step and puts stage, number and platform in front of its text.
+pub(crate) fn prefix(
+    stage: &mut StageState,
+    text: &str,
+    with_platform: bool,
+    platform: Option<&Platform>,
+    env: &dyn shell::Env,
+) -> String {
+    if stage.cmd_total == 0 {
+        return text.to_owned();
+    }
+    let mut out = String::from("[");
+    if with_platform && let Some(platform) = platform {
+        out.push_str(&platform_text(platform));
+        out.push_str(&cross(platform, env));
+        out.push(' ');
+    }
+    if !stage.stage_name.is_empty() {
+        out.push_str(&stage.stage_name);
+        out.push(' ');
+    }
+    stage.cmd_index += 1;
+    let total = stage.cmd_total.to_string();
+    out.push_str(&format!("{:>width$}/{total}] ", stage.cmd_index, width = total.len()));
+    if stage.cmd_is_onbuild {
+        out.push_str("ONBUILD ");
+    }
+    out + text
+}
+
+/// `->arm64` for a step that runs on one platform and builds for another.
+fn cross(base: &Platform, env: &dyn shell::Env) -> String {
+    let Some(mut target) = target_of(env) else { return String::new() };
+    if target.os.is_empty() {
+        target.os.clone_from(&base.os);
+    }
+    if target.architecture.is_empty() {
+        target.architecture.clone_from(&base.architecture);
+    }
+    let target = target.normalize();
+    if target.os != base.os {
+        return format!("->{}", platform_text(&target));
+    }
+    if target.architecture == base.architecture {
+        return String::new();
+    }
+    let variant = if target.variant.is_empty() { String::new() } else { format!("/{}", target.variant) };
+    format!("->{}{variant}", target.architecture)
+}
+
+/// The platform that `TARGET…` arguments declared in the stage speak of.
+fn target_of(env: &dyn shell::Env) -> Option<Platform> {
+    let mut platform = Platform::default();
+    let mut any = false;
+    for key in env.keys() {
+        let value = env.get(key).unwrap_or_default();
+        let field = match key {
+            "TARGETPLATFORM" => match Platform::parse(value) {
+                Ok(platform) => return Some(platform),
+                Err(_) => continue,
+            },
+            "TARGETOS" => &mut platform.os,
+            "TARGETARCH" => &mut platform.architecture,
+            "TARGETVARIANT" => &mut platform.variant,
+            _ => continue,
+        };
+        value.clone_into(field);
+        any = true;
+    }
+    any.then_some(platform)
+}
+
+/// No variables.
+pub(crate) fn no_env() -> Env {
+    Env::default()
+}

@@ -1,0 +1,136 @@
+//! What is known about a stage while it is lowered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use llb::build::State;
+use oci::{ImageConfig, Platform};
+
+use super::NamedContext;
+use crate::instruction::{ArgPair, Instruction, Stage};
+use crate::lint::check::UsedOnce;
+use crate::shell;
+use crate::syntax::Range;
+
+impl shell::Env for llb::build::Env {
+    fn get(&self, key: &str) -> Option<&str> {
+        Self::get(self, key)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        Self::keys(self)
+    }
+}
+
+/// A command and the stages it takes files from.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) instruction: Instruction,
+    /// For `COPY` one stage or none; for `RUN` one for each mount.
+    pub(crate) sources: Vec<usize>,
+    pub(crate) on_build: bool,
+}
+
+/// A stage, or an image or context that is used like one.
+#[derive(Debug, Clone)]
+pub(crate) struct StageState {
+    pub(crate) stage: Stage,
+    /// Base name after expansion and resolution.
+    pub(crate) base_name: String,
+    /// Shown in names of steps.
+    pub(crate) stage_name: String,
+    pub(crate) state: State,
+    pub(crate) image: ImageConfig,
+    pub(crate) base_image: Option<ImageConfig>,
+    pub(crate) named_context: Option<NamedContext>,
+    pub(crate) platform: Option<Platform>,
+    /// The stage it starts from, if not an image.
+    pub(crate) base: Option<usize>,
+    pub(crate) dispatched: bool,
+    pub(crate) resolved: bool,
+    pub(crate) onbuild_init: bool,
+    /// Stages it takes files from, and where it says so.
+    pub(crate) deps: BTreeMap<usize, Vec<Range>>,
+    pub(crate) build_args: Vec<ArgPair>,
+    pub(crate) steps: Vec<Step>,
+    /// Paths it uses of the build context.
+    pub(crate) ctx_paths: BTreeSet<String>,
+    /// Which set of [`super::graph::Lowering::paths`] collects the paths used of it.
+    pub(crate) paths: usize,
+    pub(crate) ignore_cache: bool,
+    /// An image or context named by `--from`, not a stage of the file.
+    pub(crate) unregistered: bool,
+    pub(crate) cmd_index: usize,
+    pub(crate) cmd_is_onbuild: bool,
+    pub(crate) cmd_total: usize,
+    pub(crate) outline: OutlineCapture,
+    pub(crate) scan_stage: bool,
+    pub(crate) scan_context: bool,
+    /// Whether this file has set a working directory.
+    pub(crate) workdir_set: bool,
+    pub(crate) entrypoint: UsedOnce,
+    pub(crate) cmd: UsedOnce,
+    pub(crate) cmd_set: bool,
+    pub(crate) healthcheck: UsedOnce,
+}
+
+impl StageState {
+    pub(crate) fn new(stage: Stage, base_name: String, paths: usize) -> Self {
+        Self {
+            stage_name: stage.name.clone(),
+            stage,
+            base_name,
+            state: State::scratch(),
+            image: ImageConfig::default(),
+            base_image: None,
+            named_context: None,
+            platform: None,
+            base: None,
+            dispatched: false,
+            resolved: false,
+            onbuild_init: false,
+            deps: BTreeMap::new(),
+            build_args: Vec::new(),
+            steps: Vec::new(),
+            ctx_paths: BTreeSet::new(),
+            paths,
+            ignore_cache: false,
+            unregistered: false,
+            cmd_index: 0,
+            cmd_is_onbuild: false,
+            cmd_total: 0,
+            outline: OutlineCapture::default(),
+            scan_stage: false,
+            scan_context: false,
+            workdir_set: false,
+            entrypoint: UsedOnce::default(),
+            cmd: UsedOnce::default(),
+            cmd_set: false,
+            healthcheck: UsedOnce::default(),
+        }
+    }
+
+    /// An image or context used in place of a stage.
+    pub(crate) fn unregistered(name: &str, ranges: Vec<Range>, paths: usize) -> Self {
+        let mut stage = Stage { base_name: name.to_owned(), ..Stage::default() };
+        stage.origin.ranges = ranges;
+        Self { unregistered: true, ..Self::new(stage, name.to_owned(), paths) }
+    }
+}
+
+/// What the outline of a stage tells.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OutlineCapture {
+    pub(crate) all_args: BTreeMap<String, ArgInfo>,
+    pub(crate) used_args: BTreeSet<String>,
+    pub(crate) secrets: BTreeMap<String, (bool, Vec<Range>)>,
+    pub(crate) ssh: BTreeMap<String, (bool, Vec<Range>)>,
+}
+
+/// An argument as declared.
+#[derive(Debug, Clone)]
+pub(crate) struct ArgInfo {
+    pub(crate) value: String,
+    pub(crate) definition: ArgPair,
+    pub(crate) deps: BTreeSet<String>,
+    pub(crate) ranges: Vec<Range>,
+}
