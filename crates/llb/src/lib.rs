@@ -19,4 +19,4 @@ pub mod source_id;
 pub mod validate;
 
 pub use definition::{DefinitionError, Graph};
-pub mod pb;
+pub use proto::pb;
