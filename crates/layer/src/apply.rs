@@ -1,9 +1,20 @@
 //! Unpacks a layer into a directory.
+//!
+//! The stream is decompressed and hashed on one thread and unpacked on another. Nothing is synced to disk file by file;
+//! who keeps the result decides when it must be durable. An entry never leads outside: names are resolved in the root,
+//! links in them included, hard links are made to what the layer (or one below it) has, and what stands where an entry
+//! goes is replaced, never written through.
+
+mod entry;
+mod pipe;
+
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use fstree::{PathError, Root};
+use fstree::{Owner, PathError, Root};
 use oci::Digest;
+
+use entry::Unpack;
 
 /// How a layer's whiteouts are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +23,8 @@ pub enum Whiteouts {
     Overlay,
     /// By removing what they name. For a directory that holds the layers below as well.
     Remove,
+    /// Not at all: they are files like others. For archives that are no layers.
+    Literal,
 }
 
 /// How to unpack a layer.
@@ -23,10 +36,18 @@ pub struct ApplyOptions {
     pub parents: Vec<Root>,
     /// Stop with an error when the unpacked files exceed this many bytes.
     pub limit: Option<u64>,
+    /// Who everything belongs to; as the entries say when not given.
+    pub owner: Option<Owner>,
+}
+
+impl Default for ApplyOptions {
+    fn default() -> Self {
+        Self { whiteouts: Whiteouts::Overlay, parents: Vec::new(), limit: None, owner: None }
+    }
 }
 
 /// What came out of a layer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// Digest of the uncompressed stream.
     pub diff_id: Digest,
@@ -71,7 +92,14 @@ pub enum ApplyError {
 }
 
 /// Unpacks a layer, compressed or not, into `root`, to the end of the stream. Blocks.
-pub fn apply(layer: &mut dyn Read, root: &Root, options: &ApplyOptions) -> Result<Applied, ApplyError> {
-    let _ = (layer, root, options);
-    todo!()
+pub fn apply(layer: &mut (dyn Read + Send), root: &Root, options: &ApplyOptions) -> Result<Applied, ApplyError> {
+    pipe::with_plain(layer, |plain| {
+        let mut unpack = Unpack::new(root, options)?;
+        let mut reader = crate::tar::Reader::new(plain);
+        while let Some(header) = reader.next_entry()? {
+            unpack.entry(&header, &mut reader)?;
+        }
+        unpack.finish()?;
+        Ok((unpack.files_size, unpack.entries))
+    })
 }

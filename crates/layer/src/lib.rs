@@ -12,5 +12,5 @@ mod unpack;
 
 pub use apply::{Applied, ApplyError, ApplyOptions, Whiteouts, apply};
 pub use compress::{Compression, CompressionKind};
-pub use create::{CreateError, CreateOptions, LayerInfo, create, create_from_changes, write_tree};
-pub use unpack::{ArchiveUnpacker, UnpackOptions, unpack_archive};
+pub use create::{CreateError, CreateOptions, LayerInfo, convert, create, create_from_changes, write_tree, write_tree_to};
+pub use unpack::{ArchiveUnpacker, UnpackOptions, is_archive, unpack_archive};

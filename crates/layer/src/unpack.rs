@@ -1,13 +1,16 @@
 //! Unpacks archives that `ADD` meets.
+
 use std::error::Error;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use fstree::action::Unpacker;
 use fstree::{Owner, Root};
 
-use crate::apply::ApplyError;
+use crate::apply::{ApplyError, ApplyOptions, Whiteouts, apply};
+use crate::compress::decompress;
+use crate::tar::Reader;
 
 /// How to unpack an archive.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,14 +20,23 @@ pub struct UnpackOptions {
 }
 
 /// Unpacks a tar archive, compressed or not, into the directory `dest` of `root`. Blocks.
+///
+/// `dest` is the root of everything that happens: links in the archive, or already there, do not lead out of it.
 pub fn unpack_archive(
-    archive: &mut dyn Read,
+    archive: &mut (dyn Read + Send),
     root: &Root,
     dest: &Path,
     options: &UnpackOptions,
 ) -> Result<(), ApplyError> {
-    let _ = (archive, root, dest, options);
-    todo!()
+    let options = ApplyOptions { whiteouts: Whiteouts::Literal, owner: options.owner, ..ApplyOptions::default() };
+    apply(archive, &root.subroot(dest)?, &options)?;
+    Ok(())
+}
+
+/// Tells whether a stream is an archive, compressed or not, by reading its first entry.
+pub fn is_archive(stream: impl Read + Send) -> bool {
+    let Ok(plain) = decompress(stream) else { return false };
+    matches!(Reader::new(plain).next_entry(), Ok(Some(_)))
 }
 
 /// The [`Unpacker`] for file actions.
@@ -32,14 +44,20 @@ pub fn unpack_archive(
 pub struct ArchiveUnpacker;
 
 impl Unpacker for ArchiveUnpacker {
+    fn is_archive(&self, mut file: &File) -> io::Result<bool> {
+        let found = is_archive(file);
+        file.seek(SeekFrom::Start(0))?;
+        Ok(found)
+    }
+
     fn unpack(
         &self,
-        file: File,
+        mut file: File,
         root: &Root,
         dest: &Path,
         owner: Option<Owner>,
-    ) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        let _ = (file, root, dest, owner);
-        todo!()
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        unpack_archive(&mut file, root, dest, &UnpackOptions { owner })?;
+        Ok(())
     }
 }

@@ -1,0 +1,453 @@
+//! One entry after the other into files.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use fstree::dir::{set_file_mode, set_file_owner, set_file_times, set_file_xattr};
+use fstree::{Dir, Kind, Meta, Owner, PathError, Root, Times};
+
+use super::{ApplyError, ApplyOptions, Whiteouts};
+use crate::tar::{EntryKind, Header, Reader};
+
+const WHITEOUT: &[u8] = b".wh.";
+const META: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+const OPAQUE_MARK: &str = "trusted.overlay.opaque";
+const BUFFER: usize = 256 << 10;
+const IMPLIED_MODE: u32 = 0o755;
+const MOST_OPEN: usize = 64;
+
+/// An unpacking in progress.
+pub(super) struct Unpack<'a> {
+    root: &'a Root,
+    options: &'a ApplyOptions,
+    pub(super) files_size: u64,
+    pub(super) entries: u64,
+    // Directories by the name entries use for them. Forgotten when a name may have come to mean something else.
+    open: HashMap<PathBuf, Rc<Dir>>,
+    // Times are set at the very end: every entry in a directory changes its time.
+    dir_times: Vec<(PathBuf, Times)>,
+    // What this layer brought, where whiteouts remove: they are about what was there before.
+    unpacked: HashSet<PathBuf>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Unpack<'a> {
+    pub(super) fn new(root: &'a Root, options: &'a ApplyOptions) -> Result<Self, ApplyError> {
+        Ok(Self {
+            root,
+            options,
+            files_size: 0,
+            entries: 0,
+            open: HashMap::new(),
+            dir_times: Vec::new(),
+            unpacked: HashSet::new(),
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    pub(super) fn entry(&mut self, header: &Header, data: &mut Reader<impl Read>) -> Result<(), ApplyError> {
+        self.entries += 1;
+        if header.kind == EntryKind::File {
+            self.files_size = self.files_size.saturating_add(header.size);
+            if let Some(limit) = self.options.limit.filter(|limit| self.files_size > *limit) {
+                return Err(ApplyError::TooLarge { limit });
+            }
+        }
+        let path = normal(header.path());
+        // The root has its own metadata, whatever the archive says about it.
+        let Some(name) = path.file_name() else { return Ok(()) };
+        let dir = self.parent(path.parent().unwrap_or_else(|| Path::new("")))?;
+        if self.options.whiteouts != Whiteouts::Literal && name.as_bytes().starts_with(WHITEOUT) {
+            return self.whiteout(&dir, &path, name, header);
+        }
+        self.place(&dir, &path, name, header, data)?;
+        if self.options.whiteouts == Whiteouts::Remove {
+            self.unpacked.insert(path);
+        }
+        Ok(())
+    }
+
+    /// Sets what could only be set at the end.
+    pub(super) fn finish(&mut self) -> Result<(), ApplyError> {
+        for (path, times) in std::mem::take(&mut self.dir_times).into_iter().rev() {
+            match self.root.dir(&path) {
+                Ok(dir) => dir.set_own_times(times).map_err(|e| PathError::new("utime", &path, e))?,
+                // It was replaced by something else later on.
+                Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        dir: &Dir,
+        path: &Path,
+        name: &OsStr,
+        header: &Header,
+        data: &mut Reader<impl Read>,
+    ) -> Result<(), ApplyError> {
+        let at = |op| move |e: io::Error| PathError::new(op, path, e);
+        match header.kind {
+            EntryKind::File => {
+                let file = self.fresh(dir, path, name, |dir| dir.create_file(name, 0o600)).map_err(at("open"))?;
+                self.write_data(&file, header, data)?;
+                return self.finish_file(&file, path, header);
+            }
+            EntryKind::Dir => return self.place_dir(dir, path, name, header),
+            EntryKind::HardLink => return self.place_link(dir, path, name, header),
+            EntryKind::Symlink => {
+                let target = Path::new(OsStr::from_bytes(&header.link));
+                self.fresh(dir, path, name, |dir| dir.symlink(target, name)).map_err(at("symlink"))?;
+                self.open.clear();
+            }
+            EntryKind::Char | EntryKind::Block | EntryKind::Fifo => {
+                let kind = match header.kind {
+                    EntryKind::Char => Kind::Char,
+                    EntryKind::Block => Kind::Block,
+                    _ => Kind::Fifo,
+                };
+                let number = |n: u64| {
+                    u32::try_from(n).map_err(|_| invalid(path, "device number out of range"))
+                };
+                let rdev = (number(header.devmajor)?, number(header.devminor)?);
+                let mode = header.mode & 0o7777;
+                self.fresh(dir, path, name, |dir| dir.mknod(name, kind, mode, rdev)).map_err(at("mknod"))?;
+            }
+            EntryKind::Other(_) => return Err(invalid(path, "unhandled tar header type")),
+        }
+        let owner = self.owner(header);
+        dir.chown(name, owner.uid, owner.gid).map_err(at("lchown"))?;
+        if header.kind != EntryKind::Symlink {
+            dir.chmod(name, header.mode).map_err(at("chmod"))?;
+        }
+        set_xattrs(path, header, |key, value| dir.set_xattr(name, key, value))?;
+        dir.set_times(name, times(header)).map_err(at("utime"))?;
+        Ok(())
+    }
+
+    // Makes something new under a name; what is there goes first, unless this is a directory over a directory.
+    fn fresh<T>(
+        &mut self,
+        dir: &Dir,
+        path: &Path,
+        name: &OsStr,
+        make: impl Fn(&Dir) -> io::Result<T>,
+    ) -> io::Result<T> {
+        match make(dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other,
+        }
+        self.clear(dir, path, name)?;
+        make(dir)
+    }
+
+    fn clear(&mut self, dir: &Dir, path: &Path, name: &OsStr) -> io::Result<()> {
+        dir.remove_all(name)?;
+        self.open.clear();
+        self.unpacked.retain(|done| !done.starts_with(path));
+        Ok(())
+    }
+
+    fn place_dir(&mut self, dir: &Dir, path: &Path, name: &OsStr, header: &Header) -> Result<(), ApplyError> {
+        let at = |op| move |e: io::Error| PathError::new(op, path, e);
+        let made = match dir.create_dir(name, header.mode) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let there = dir.stat(name).map_err(at("lstat"))?;
+                if there.is_dir() {
+                    dir.open_dir(name).map_err(at("open"))?
+                } else {
+                    self.clear(dir, path, name).map_err(at("remove"))?;
+                    let made = dir.create_dir(name, header.mode).map_err(at("mkdir"))?;
+                    // What the layer removed and made again must not show what is below.
+                    if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay {
+                        made.set_own_xattr(OPAQUE_MARK, b"y").map_err(at("setxattr"))?;
+                    }
+                    made
+                }
+            }
+            other => other.map_err(at("mkdir"))?,
+        };
+        let owner = self.owner(header);
+        made.set_own_owner(owner.uid, owner.gid).map_err(at("lchown"))?;
+        made.set_own_mode(header.mode).map_err(at("chmod"))?;
+        set_xattrs(path, header, |key, value| made.set_own_xattr(key, value))?;
+        self.dir_times.push((path.to_path_buf(), times(header)));
+        Ok(())
+    }
+
+    fn place_link(&mut self, dir: &Dir, path: &Path, name: &OsStr, header: &Header) -> Result<(), ApplyError> {
+        let target = normal(Path::new(OsStr::from_bytes(&header.link)));
+        if target == path {
+            return Ok(());
+        }
+        let Some(target_name) = target.file_name() else {
+            return Err(invalid(path, "a hard link to the root"));
+        };
+        let from = self.parent(target.parent().unwrap_or_else(|| Path::new("")))?;
+        let at = |op| move |e: io::Error| PathError::new(op, path, e);
+        let there = match from.stat_opt(target_name).map_err(at("link"))? {
+            Some(there) => there,
+            None => {
+                self.copy_up(&from, &target, target_name)?;
+                from.stat(target_name).map_err(at("link"))?
+            }
+        };
+        if there.is_dir() || there.is_whiteout() {
+            return Err(invalid(path, "a hard link to what is no file"));
+        }
+        if dir.stat_opt(name).map_err(at("link"))?.is_some_and(|old| old.same_file(&there)) {
+            return Ok(());
+        }
+        self.fresh(dir, path, name, |dir| dir.link(&from, target_name, name)).map_err(at("link"))?;
+        Ok(())
+    }
+
+    // A layer may link to a file of a layer below; overlayfs would copy it up first, and so do we.
+    fn copy_up(&mut self, dir: &Dir, path: &Path, name: &OsStr) -> Result<(), ApplyError> {
+        for parent in &self.options.parents {
+            let Some(meta) = parent.lstat_opt(path)? else { continue };
+            if !meta.is_file() {
+                break;
+            }
+            let file = parent.open_file(path)?;
+            let at = |op| move |e: io::Error| PathError::new(op, path, e);
+            let copy = dir.create_file(name, 0o600).map_err(at("open"))?;
+            sys::reflink::copy_contents(&file, &copy).map_err(at("copy"))?;
+            set_file_owner(&copy, meta.uid, meta.gid).map_err(at("lchown"))?;
+            set_file_mode(&copy, meta.mode).map_err(at("chmod"))?;
+            let (from, from_name) = parent.named("open", path)?;
+            for (key, value) in from.xattrs(&from_name).map_err(at("getxattr"))? {
+                if !key.starts_with("trusted.") {
+                    set_file_xattr(&copy, &key, &value).map_err(at("setxattr"))?;
+                }
+            }
+            let times = Times { atime: Some(meta.atime), mtime: Some(meta.mtime) };
+            return Ok(set_file_times(&copy, times).map_err(at("utime"))?);
+        }
+        Err(PathError::new("link", path, io::Error::from(io::ErrorKind::NotFound)).into())
+    }
+
+    fn write_data(&mut self, file: &File, header: &Header, data: &mut Reader<impl Read>) -> Result<(), ApplyError> {
+        let at = |e: io::Error| PathError::new("write", header.path(), e);
+        let mut file = file;
+        let pieces = data.pieces().map(<[(u64, u64)]>::to_vec);
+        let sparse = pieces.is_some();
+        for (offset, length) in pieces.unwrap_or_else(|| vec![(0, header.size)]) {
+            if offset > 0 {
+                file.seek(SeekFrom::Start(offset)).map_err(at)?;
+            }
+            let mut left = length;
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+                let n = data.read(self.buffer.get_mut(..most).unwrap_or_default())?;
+                if n == 0 {
+                    return Err(ApplyError::Read(io::ErrorKind::UnexpectedEof.into()));
+                }
+                file.write_all(self.buffer.get(..n).unwrap_or_default()).map_err(at)?;
+                left -= n as u64;
+            }
+        }
+        if sparse {
+            file.set_len(header.size).map_err(at)?;
+        }
+        Ok(())
+    }
+
+    fn finish_file(&self, file: &File, path: &Path, header: &Header) -> Result<(), ApplyError> {
+        let at = |op| move |e: io::Error| PathError::new(op, path, e);
+        let owner = self.owner(header);
+        set_file_owner(file, owner.uid, owner.gid).map_err(at("lchown"))?;
+        set_file_mode(file, header.mode).map_err(at("chmod"))?;
+        set_xattrs(path, header, |key, value| set_file_xattr(file, key, value))?;
+        set_file_times(file, times(header)).map_err(at("utime"))?;
+        Ok(())
+    }
+
+    fn whiteout(&mut self, dir: &Rc<Dir>, path: &Path, name: &OsStr, header: &Header) -> Result<(), ApplyError> {
+        let at = |op| move |e: io::Error| PathError::new(op, path, e);
+        let overlay = self.options.whiteouts == Whiteouts::Overlay;
+        if name.as_bytes() == OPAQUE {
+            if overlay {
+                dir.set_own_xattr(OPAQUE_MARK, b"y").map_err(at("setxattr"))?;
+                return Ok(());
+            }
+            let parent = path.parent().unwrap_or_else(|| Path::new(""));
+            for entry in dir.entries().map_err(at("open"))? {
+                if !self.brought(&parent.join(&entry.name)) {
+                    dir.remove_all(&entry.name).map_err(at("remove"))?;
+                    self.open.clear();
+                }
+            }
+            return Ok(());
+        }
+        // Other marks that begin so were aufs's own and say nothing about files.
+        if name.as_bytes().starts_with(META) {
+            return Ok(());
+        }
+        let hidden = OsStr::from_bytes(name.as_bytes().get(WHITEOUT.len()..).unwrap_or_default());
+        if hidden.is_empty() || hidden == "." || hidden == ".." {
+            return Err(invalid(path, "invalid whiteout name"));
+        }
+        if !overlay {
+            if !self.brought(&path.with_file_name(hidden)) {
+                dir.remove_all(hidden).map_err(at("remove"))?;
+                self.open.clear();
+            }
+            return Ok(());
+        }
+        match dir.stat_opt(hidden).map_err(at("lstat"))? {
+            // The layer itself has the name: the whiteout is about what is below it.
+            Some(there) if there.is_dir() => {
+                let there = dir.open_dir(hidden).map_err(at("open"))?;
+                there.set_own_xattr(OPAQUE_MARK, b"y").map_err(at("setxattr"))?;
+            }
+            Some(_) => {}
+            None => {
+                dir.whiteout(hidden).map_err(at("mknod"))?;
+                let owner = self.owner(header);
+                dir.chown(hidden, owner.uid, owner.gid).map_err(at("lchown"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn brought(&self, path: &Path) -> bool {
+        self.unpacked.contains(path) || self.unpacked.iter().any(|done| done.starts_with(path))
+    }
+
+    fn owner(&self, header: &Header) -> Owner {
+        let id = |id: u64| u32::try_from(id).unwrap_or(u32::MAX - 1);
+        self.options.owner.unwrap_or(Owner { uid: id(header.uid), gid: id(header.gid) })
+    }
+
+    // The directory an entry goes into; made when it is not there.
+    fn parent(&mut self, path: &Path) -> Result<Rc<Dir>, ApplyError> {
+        if let Some(dir) = self.open.get(path) {
+            return Ok(Rc::clone(dir));
+        }
+        let dir = match self.root.dir(path) {
+            Ok(dir) => dir,
+            Err(e) if e.is_not_found() => self.make_parent(path)?,
+            Err(e) => return Err(e.into()),
+        };
+        if self.open.len() >= MOST_OPEN {
+            self.open.clear();
+        }
+        let dir = Rc::new(dir);
+        self.open.insert(path.to_path_buf(), Rc::clone(&dir));
+        Ok(dir)
+    }
+
+    fn make_parent(&mut self, path: &Path) -> Result<Dir, ApplyError> {
+        let path = self.root.resolve(path, true)?;
+        let mut dir = self.root.dir("/")?;
+        let mut at = PathBuf::new();
+        for name in path.components().filter_map(|c| match c {
+            Component::Normal(name) => Some(OsString::from(name)),
+            _ => None,
+        }) {
+            at.push(&name);
+            dir = match dir.stat_opt(&name).map_err(|e| PathError::new("lstat", &at, e))? {
+                Some(there) if there.is_dir() => {
+                    dir.open_dir(&name).map_err(|e| PathError::new("open", &at, e))?
+                }
+                Some(there) if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay => {
+                    dir.unlink(&name).map_err(|e| PathError::new("remove", &at, e))?;
+                    let made = self.imply(&dir, &at, &name, false)?;
+                    made.set_own_xattr(OPAQUE_MARK, b"y").map_err(|e| PathError::new("setxattr", &at, e))?;
+                    made
+                }
+                Some(_) => {
+                    let error = io::Error::from(io::ErrorKind::NotADirectory);
+                    return Err(PathError::new("mkparent", &at, error).into());
+                }
+                None => self.imply(&dir, &at, &name, true)?,
+            };
+        }
+        Ok(dir)
+    }
+
+    fn imply(&self, dir: &Dir, path: &Path, name: &OsStr, look_below: bool) -> Result<Dir, ApplyError> {
+        let at = |op| move |e: io::Error| PathError::new(op, path, e);
+        let made = dir.create_dir(name, IMPLIED_MODE).map_err(at("mkdir"))?;
+        if !look_below {
+            return Ok(made);
+        }
+        for parent in &self.options.parents {
+            let Some(meta) = parent.stat_opt(path)? else { continue };
+            if meta.is_dir() {
+                adopt(&made, &parent.dir(path)?, &meta).map_err(at("chmod"))?;
+            }
+            break;
+        }
+        Ok(made)
+    }
+}
+
+// Gives a directory the metadata of the one it stands over.
+fn adopt(made: &Dir, below: &Dir, meta: &Meta) -> io::Result<()> {
+    made.set_own_owner(meta.uid, meta.gid)?;
+    made.set_own_mode(meta.mode)?;
+    for (key, value) in below.own_xattrs()? {
+        if !key.starts_with("trusted.") {
+            made.set_own_xattr(&key, &value)?;
+        }
+    }
+    made.set_own_times(Times { atime: Some(meta.atime), mtime: Some(meta.mtime) })
+}
+
+fn set_xattrs(
+    path: &Path,
+    header: &Header,
+    set: impl Fn(&str, &[u8]) -> io::Result<()>,
+) -> Result<(), ApplyError> {
+    for (key, value) in header.xattrs() {
+        // Attributes of the administrator are none of an archive's business: overlayfs keeps its marks there.
+        let result = if key.starts_with("trusted.") { continue } else { set(key, value) };
+        match result {
+            Ok(()) => {}
+            Err(e) if key != "security.capability" && may_ignore(&e) => {
+                tracing::debug!(path = %path.display(), key, error = %e, "extended attribute in archive ignored");
+            }
+            Err(e) => return Err(PathError::new("setxattr", path, e).into()),
+        }
+    }
+    Ok(())
+}
+
+fn may_ignore(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error.kind(), PermissionDenied | Unsupported)
+}
+
+fn times(header: &Header) -> Times {
+    let mtime = header.mtime.saturating_mul(1_000_000_000).saturating_add(i64::from(header.mtime_ns));
+    Times { atime: Some(header.atime.map_or(mtime, |atime| atime.max(mtime))), mtime: Some(mtime) }
+}
+
+/// A path from the root by its text alone: no dots, no slash in front, `..` stops at the root.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    out
+}
+
+fn invalid(path: &Path, reason: &'static str) -> ApplyError {
+    ApplyError::Entry { path: path.to_path_buf(), reason }
+}

@@ -1,0 +1,120 @@
+//! Decompresses and hashes a stream on a thread of its own.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use oci::{Digest, Digester};
+
+use super::{Applied, ApplyError};
+use crate::compress::decompress;
+
+const CHUNK: usize = 256 << 10;
+const CHUNKS: usize = 8;
+
+/// Gives `use_it` the decompressed stream, reads on to its end, and returns what `use_it` found with the stream's digest.
+pub(super) fn with_plain(
+    stream: &mut (dyn Read + Send),
+    use_it: impl FnOnce(&mut PipeReader) -> Result<(u64, u64), ApplyError>,
+) -> Result<Applied, ApplyError> {
+    std::thread::scope(|scope| {
+        let (full, chunks) = sync_channel(CHUNKS);
+        let (recycle, empty) = sync_channel(CHUNKS + 1);
+        let hashing = scope.spawn(move || pump(stream, &full, &empty));
+        let mut plain = PipeReader { chunks, recycle, chunk: Vec::new(), at: 0, ended: false };
+        let used = use_it(&mut plain);
+        // The digest is that of the whole stream, with whatever follows the end of the archive.
+        let drained = match &used {
+            Ok(_) => io::copy(&mut plain, &mut io::sink()).map(|_| ()),
+            Err(_) => Ok(()),
+        };
+        drop(plain);
+        let hashed = match hashing.join() {
+            Ok(hashed) => hashed,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let (files_size, entries) = used?;
+        drained?;
+        let (diff_id, uncompressed_size) = hashed?;
+        Ok(Applied { diff_id, uncompressed_size, files_size, entries })
+    })
+}
+
+type Chunk = io::Result<Vec<u8>>;
+
+fn pump(
+    stream: &mut (dyn Read + Send),
+    full: &SyncSender<Chunk>,
+    empty: &Receiver<Vec<u8>>,
+) -> Result<(Digest, u64), ApplyError> {
+    let mut digest = Digester::new();
+    let mut size = 0;
+    let mut plain = match decompress(stream) {
+        Ok(plain) => plain,
+        Err(e) => {
+            full.send(Err(io::Error::other(e.to_string()))).ok();
+            return Err(e.into());
+        }
+    };
+    loop {
+        let mut chunk = empty.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
+        let mut n = 0;
+        let result = loop {
+            match plain.read(chunk.get_mut(n..).unwrap_or_default()) {
+                Ok(0) => break Ok(()),
+                Ok(read) => n += read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
+            }
+        };
+        chunk.truncate(n);
+        digest.update(&chunk);
+        size += n as u64;
+        // The other side gave up when it no longer listens; it knows why.
+        if full.send(Ok(chunk)).is_err() {
+            return Ok((digest.finish(), size));
+        }
+        if let Err(e) = result {
+            let told = io::Error::new(e.kind(), e.to_string());
+            full.send(Err(told)).ok();
+            return Err(e.into());
+        }
+        if n < CHUNK {
+            return Ok((digest.finish(), size));
+        }
+    }
+}
+
+/// The decompressed stream, as it arrives.
+pub(super) struct PipeReader {
+    chunks: Receiver<Chunk>,
+    recycle: SyncSender<Vec<u8>>,
+    chunk: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl Read for PipeReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            if self.ended {
+                return Ok(0);
+            }
+            match self.chunks.recv() {
+                Ok(next) => {
+                    let used = std::mem::replace(&mut self.chunk, next?);
+                    self.at = 0;
+                    self.recycle.try_send(used).ok();
+                }
+                Err(_) => self.ended = true,
+            }
+        }
+        let from = self.chunk.get(self.at..).unwrap_or_default();
+        let n = from.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..n), from.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.at += n;
+        Ok(n)
+    }
+}

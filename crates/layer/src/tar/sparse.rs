@@ -1,0 +1,133 @@
+//! Where the data of a sparse file lies.
+
+use std::io::{self, Read};
+
+use super::number::{read, read_decimal};
+use super::{BLOCK, Header, TarError};
+
+const MOST_PIECES: usize = 1 << 16;
+
+/// Pieces of data as offset and length, in order, without overlaps, inside the file.
+pub(super) type Map = Vec<(u64, u64)>;
+
+/// Reads the map out of a GNU header and the blocks that continue it; returns it with the size of the whole file.
+pub(super) fn from_gnu(block: &[u8; BLOCK], input: &mut impl Read) -> Result<(Map, u64), TarError> {
+    let number = |field: Option<&[u8]>| {
+        field.and_then(read).and_then(|n| u64::try_from(n).ok()).ok_or(TarError::Invalid("bad sparse map"))
+    };
+    let mut map = Vec::new();
+    let mut take = |table: &[u8]| {
+        for piece in table.chunks_exact(24) {
+            if piece.first() == Some(&0) {
+                break;
+            }
+            map.push((number(piece.get(..12))?, number(piece.get(12..24))?));
+        }
+        if map.len() > MOST_PIECES { Err(TarError::Invalid("sparse map too long")) } else { Ok(()) }
+    };
+    take(block.get(386..482).unwrap_or_default())?;
+    let size = number(block.get(483..495))?;
+    let mut more = block.get(482).copied().unwrap_or_default() != 0;
+    while more {
+        let mut next = [0; BLOCK];
+        input.read_exact(&mut next)?;
+        take(next.get(..504).unwrap_or_default())?;
+        more = next.get(504).copied().unwrap_or_default() != 0;
+    }
+    Ok((checked(map, size)?, size))
+}
+
+/// Reads the map out of PAX records, of version 0.0 or 0.1. `None` when the records describe none.
+pub(super) fn from_records(header: &mut Header, pieces: Map) -> Result<Option<Map>, TarError> {
+    let map = if let Some(text) = header.records.remove("GNU.sparse.map") {
+        let mut numbers = text.split(|b| *b == b',').map(decimal);
+        let mut map = Vec::new();
+        while let Some(offset) = numbers.next() {
+            let length = numbers.next().ok_or(TarError::Invalid("bad sparse map"))?;
+            map.push((offset?, length?));
+            if map.len() > MOST_PIECES {
+                return Err(TarError::Invalid("sparse map too long"));
+            }
+        }
+        map
+    } else if pieces.is_empty() {
+        return Ok(None);
+    } else {
+        pieces
+    };
+    let size = real_size(header)?.ok_or(TarError::Invalid("bad sparse map"))?;
+    header.size = size;
+    checked(map, size).map(Some)
+}
+
+/// Reads the map that version 1.0 puts before the data; returns it with the number of bytes it took.
+pub(super) fn from_data(header: &mut Header, input: &mut impl Read) -> Result<(Map, u64), TarError> {
+    let size = real_size(header)?.ok_or(TarError::Invalid("bad sparse map"))?;
+    header.size = size;
+    let mut taken = 0;
+    let mut line = Vec::new();
+    let mut block = [0; BLOCK];
+    let mut at = BLOCK;
+    let mut next = |taken: &mut u64| -> Result<u64, TarError> {
+        line.clear();
+        loop {
+            if at == BLOCK {
+                input.read_exact(&mut block)?;
+                *taken += BLOCK as u64;
+                at = 0;
+            }
+            let byte = block.get(at).copied().unwrap_or_default();
+            at += 1;
+            if byte == b'\n' {
+                return decimal(&line);
+            }
+            line.push(byte);
+            if line.len() > 20 {
+                return Err(TarError::Invalid("bad sparse map"));
+            }
+        }
+    };
+    let count = next(&mut taken)?;
+    if count > MOST_PIECES as u64 {
+        return Err(TarError::Invalid("sparse map too long"));
+    }
+    let mut map = Vec::new();
+    for _ in 0..count {
+        map.push((next(&mut taken)?, next(&mut taken)?));
+    }
+    Ok((checked(map, size)?, taken))
+}
+
+fn real_size(header: &mut Header) -> Result<Option<u64>, TarError> {
+    let text = header.records.remove("GNU.sparse.realsize").or_else(|| header.records.remove("GNU.sparse.size"));
+    text.map(|text| decimal(&text)).transpose()
+}
+
+fn decimal(text: &[u8]) -> Result<u64, TarError> {
+    read_decimal(text).and_then(|n| u64::try_from(n).ok()).ok_or(TarError::Invalid("bad sparse map"))
+}
+
+fn checked(map: Map, size: u64) -> Result<Map, TarError> {
+    let mut end = 0_u64;
+    for (offset, length) in &map {
+        if *offset < end {
+            return Err(TarError::Invalid("sparse map out of order"));
+        }
+        end = offset.checked_add(*length).filter(|end| *end <= size).ok_or(TarError::Invalid("sparse map too large"))?;
+    }
+    Ok(map)
+}
+
+/// Reads until the buffer is full or the stream ends; returns how much was read.
+pub(super) fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut n = 0;
+    while let Some(rest) = buffer.get_mut(n..).filter(|rest| !rest.is_empty()) {
+        match input.read(rest) {
+            Ok(0) => break,
+            Ok(read) => n += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(n)
+}
