@@ -6,7 +6,10 @@
 /// patterns start at the context's root anyway. `!` stays in front.
 pub fn patterns(text: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text));
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(pattern_of).collect()
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(pattern_of)
+        .collect()
 }
 
 fn pattern_of(line: &str) -> Option<String> {
@@ -22,7 +25,10 @@ fn pattern_of(line: &str) -> Option<String> {
         return Some(mark.to_owned());
     }
     let cleaned = pattern::clean(rest);
-    let relative = cleaned.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(&cleaned);
+    let relative = cleaned
+        .strip_prefix('/')
+        .filter(|rest| !rest.is_empty())
+        .unwrap_or(&cleaned);
     Some(format!("{mark}{relative}"))
 }
 
@@ -33,7 +39,21 @@ mod tests {
     #[test]
     fn lines_become_clean_patterns() {
         let text = b"\xef\xbb\xbftest1\n/test2\n/a/file/here\n\nlastfile\n# this is a comment\n! /inverted/abs/path\n!\n! \n";
-        assert_eq!(patterns(text), ["test1", "test2", "a/file/here", "lastfile", "!inverted/abs/path", "!", "!"]);
-        assert_eq!(patterns(b" # not a comment\n./a/../b/\n/\n!/x/\r\nlast"), ["# not a comment", "b", "/", "!x", "last"]);
+        assert_eq!(
+            patterns(text),
+            [
+                "test1",
+                "test2",
+                "a/file/here",
+                "lastfile",
+                "!inverted/abs/path",
+                "!",
+                "!"
+            ]
+        );
+        assert_eq!(
+            patterns(b" # not a comment\n./a/../b/\n/\n!/x/\r\nlast"),
+            ["# not a comment", "b", "/", "!x", "last"]
+        );
     }
 }

@@ -14,8 +14,10 @@ mod parse;
 mod stage;
 
 pub use command::{
-    Add, Arg, ArgPair, Command, CommandLine, Copy, Env, Expander, Expose, Healthcheck, HealthcheckConfig, InlineFile, Instruction, Label, Maintainer, NetworkMode, Onbuild, Origin, Pair, Run,
-    SecurityMode, Shell, SourceContent, SourcesAndDest, StopSignal, User, Volume, Workdir,
+    Add, Arg, ArgPair, Command, CommandLine, Copy, Env, Expander, Expose, Healthcheck,
+    HealthcheckConfig, InlineFile, Instruction, Label, Maintainer, NetworkMode, Onbuild, Origin,
+    Pair, Run, SecurityMode, Shell, SourceContent, SourcesAndDest, StopSignal, User, Volume,
+    Workdir,
 };
 pub use device::Device;
 pub use error::{InstructionError, ParseError};
@@ -25,7 +27,24 @@ pub use stage::{Stage, find_stage};
 
 /// The instructions of the language, in upper case and in alphabetical order.
 pub const NAMES: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 #[cfg(test)]

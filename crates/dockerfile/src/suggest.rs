@@ -1,30 +1,47 @@
 //! The nearest known word.
 
+/// How many edits away an option may be.
+const REACH: usize = 2;
+
 /// Finds the option at most two edits away, the nearest first.
 ///
 /// Nothing is found when `value` is an option itself. Without `case_sensitive` the answer takes the case of `value`.
-// DIFFERS: of two equally near options the first wins; BuildKit's choice changes from run to run.
-pub fn nearest<'a>(value: &str, options: impl IntoIterator<Item = &'a str>, case_sensitive: bool) -> Option<String> {
-    let wanted = if case_sensitive { value.to_owned() } else { value.to_lowercase() };
-    let wanted: Vec<char> = wanted.chars().collect();
-    let mut best = None;
-    let mut limit = 3;
+// DIFFERS: of two equally near options the one with the same first letter wins, then the first; BuildKit's choice
+// changes from run to run.
+pub fn nearest<'a>(
+    value: &str,
+    options: impl IntoIterator<Item = &'a str>,
+    case_sensitive: bool,
+) -> Option<String> {
+    let fold = |text: &str| {
+        if case_sensitive {
+            text.to_owned()
+        } else {
+            text.to_lowercase()
+        }
+    };
+    let wanted: Vec<char> = fold(value).chars().collect();
+    let mut best: Option<((usize, bool), String)> = None;
     for option in options {
-        let option = if case_sensitive { option.to_owned() } else { option.to_lowercase() };
+        let option = fold(option);
         let chars: Vec<char> = option.chars().collect();
         if chars == wanted {
             return None;
         }
-        if chars.len().abs_diff(wanted.len()) >= limit {
+        if chars.is_empty() || chars.len().abs_diff(wanted.len()) > REACH {
             continue;
         }
-        let distance = distance(&wanted, &chars);
-        if distance < limit {
-            limit = distance;
-            best = Some(option);
+        let rank = (distance(&wanted, &chars), chars.first() != wanted.first());
+        if rank.0 <= REACH && best.as_ref().is_none_or(|(least, _)| rank < *least) {
+            best = Some((rank, option));
         }
     }
-    best.filter(|best| !best.is_empty()).map(|best| if case_sensitive { best } else { match_case(&best, value) })
+    let (_, found) = best?;
+    Some(if case_sensitive {
+        found
+    } else {
+        match_case(&found, value)
+    })
 }
 
 fn match_case(found: &str, like: &str) -> String {
@@ -44,7 +61,11 @@ fn distance(a: &[char], b: &[char]) -> usize {
         let mut diagonal = i;
         let mut left = i + 1;
         for (y, cell) in b.iter().zip(row.iter_mut().skip(1)) {
-            let cost = if x == y { diagonal } else { 1 + diagonal.min(*cell).min(left) };
+            let cost = if x == y {
+                diagonal
+            } else {
+                1 + diagonal.min(*cell).min(left)
+            };
             diagonal = *cell;
             *cell = cost;
             left = cost;
@@ -62,10 +83,22 @@ mod tests {
 
     #[test]
     fn near_words_are_found_and_take_the_case_of_the_question() {
-        assert_eq!(nearest("FORM", ["FROM", "RUN"], false).as_deref(), Some("FROM"));
-        assert_eq!(nearest("form", ["FROM", "RUN"], false).as_deref(), Some("from"));
-        assert_eq!(nearest("RNU", ["FROM", "RUN"], false).as_deref(), Some("RUN"));
-        assert_eq!(nearest("bnd", ["bind", "cache"], true).as_deref(), Some("bind"));
+        assert_eq!(
+            nearest("FORM", ["FROM", "RUN"], false).as_deref(),
+            Some("FROM")
+        );
+        assert_eq!(
+            nearest("form", ["FROM", "RUN"], false).as_deref(),
+            Some("from")
+        );
+        assert_eq!(
+            nearest("RNU", ["FROM", "RUN"], false).as_deref(),
+            Some("RUN")
+        );
+        assert_eq!(
+            nearest("bnd", ["bind", "cache"], true).as_deref(),
+            Some("bind")
+        );
         assert_eq!(nearest("bind", ["bind", "bint"], true), None);
         assert_eq!(nearest("somethingelse", ["bind", "cache"], true), None);
         assert_eq!(nearest("BIND", ["bind"], true), None);

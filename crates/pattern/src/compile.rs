@@ -43,11 +43,28 @@ enum Step {
 impl Kind {
     pub(crate) fn compile(pattern: &str) -> Result<Self, BadPattern> {
         let steps = steps(pattern)?;
-        let literal = |steps: &[Step]| steps.iter().map(|step| if let Step::Char(c) = step { Some(*c) } else { None }).collect::<Option<String>>();
+        let literal = |steps: &[Step]| {
+            steps
+                .iter()
+                .map(|step| {
+                    if let Step::Char(c) = step {
+                        Some(*c)
+                    } else {
+                        None
+                    }
+                })
+                .collect::<Option<String>>()
+        };
         Ok(match steps.as_slice() {
             // A backslash makes BuildKit take the long way, which differs for `**name`.
-            [Step::Dirs, ..] | [Step::Rest] if !pattern.contains('\\') && steps.get(1..).and_then(literal).is_some() => Self::EndsWith(pattern.get(2..).unwrap_or_default().to_owned()),
-            [head @ .., Step::Rest] if literal(head).is_some() => Self::StartsWith(literal(head).unwrap_or_default()),
+            [Step::Dirs, ..] | [Step::Rest]
+                if !pattern.contains('\\') && steps.get(1..).and_then(literal).is_some() =>
+            {
+                Self::EndsWith(pattern.get(2..).unwrap_or_default().to_owned())
+            }
+            [head @ .., Step::Rest] if literal(head).is_some() => {
+                Self::StartsWith(literal(head).unwrap_or_default())
+            }
             _ => match literal(&steps) {
                 Some(text) => Self::Exact(text),
                 None => Self::Program(Program::new(steps)),
@@ -59,7 +76,9 @@ impl Kind {
         match self {
             Self::Exact(text) => path == text,
             Self::StartsWith(text) => path.starts_with(text.as_str()),
-            Self::EndsWith(text) => path.ends_with(text.as_str()) || text.strip_prefix('/') == Some(path),
+            Self::EndsWith(text) => {
+                path.ends_with(text.as_str()) || text.strip_prefix('/') == Some(path)
+            }
             Self::Program(program) => program.matches(path),
         }
     }
@@ -71,11 +90,17 @@ fn steps(pattern: &str) -> Result<Vec<Step>, BadPattern> {
     loop {
         if let Some(tail) = rest.strip_prefix("**") {
             rest = tail.strip_prefix('/').unwrap_or(tail);
-            steps.push(if rest.is_empty() { Step::Rest } else { Step::Dirs });
+            steps.push(if rest.is_empty() {
+                Step::Rest
+            } else {
+                Step::Dirs
+            });
             continue;
         }
         let mut chars = rest.chars();
-        let Some(c) = chars.next() else { return Ok(steps) };
+        let Some(c) = chars.next() else {
+            return Ok(steps);
+        };
         rest = chars.as_str();
         steps.push(match c {
             '*' => Step::Star,
@@ -103,17 +128,35 @@ pub(crate) struct Program {
 
 impl Program {
     fn new(steps: Vec<Step>) -> Self {
-        let text = |step: &Step| if let Step::Char(c) = step { Some(*c) } else { None };
+        let text = |step: &Step| {
+            if let Step::Char(c) = step {
+                Some(*c)
+            } else {
+                None
+            }
+        };
         let prefix = steps.iter().map_while(text).collect();
         let suffix: String = steps.iter().rev().map_while(text).collect();
-        Self { steps, prefix, suffix: suffix.chars().rev().collect() }
+        Self {
+            steps,
+            prefix,
+            suffix: suffix.chars().rev().collect(),
+        }
     }
 
     fn matches(&self, path: &str) -> bool {
         if !path.starts_with(self.prefix.as_str()) || !path.ends_with(self.suffix.as_str()) {
             return false;
         }
-        if self.steps.len() < 64 { self.run(path, &mut Small(0), &mut Small(0)) } else { self.run(path, &mut Large::new(self.steps.len()), &mut Large::new(self.steps.len())) }
+        if self.steps.len() < 64 {
+            self.run(path, &mut Small(0), &mut Small(0))
+        } else {
+            self.run(
+                path,
+                &mut Large::new(self.steps.len()),
+                &mut Large::new(self.steps.len()),
+            )
+        }
     }
 
     /// Two sets of states: `at` before a character, `then` after it. In `Dirs` a second bit per state would be needed to
@@ -193,7 +236,10 @@ struct Large {
 
 impl Large {
     fn new(steps: usize) -> Self {
-        Self { set: vec![false; steps + 1], any: false }
+        Self {
+            set: vec![false; steps + 1],
+            any: false,
+        }
     }
 }
 

@@ -26,10 +26,14 @@ pub fn path_match(pattern: &str, name: &str) -> Result<bool, BadPattern> {
             continue;
         }
         if star {
-            let reach = name.iter().position(|byte| *byte == b'/').unwrap_or(name.len());
+            let reach = name
+                .iter()
+                .position(|byte| *byte == b'/')
+                .unwrap_or(name.len());
             for start in 1..=reach {
                 let from = name.get(start..).unwrap_or_default();
-                if let Some(tail) = match_chunk(chunk, from).filter(|tail| tail.is_empty() || !last) {
+                if let Some(tail) = match_chunk(chunk, from).filter(|tail| tail.is_empty() || !last)
+                {
                     name = tail;
                     continue 'chunks;
                 }
@@ -74,7 +78,10 @@ pub(crate) struct Class {
 impl Class {
     /// Reads a class whose `[` is gone.
     pub(crate) fn parse(rest: &mut &str) -> Result<Self, BadPattern> {
-        let mut class = Self { negated: false, ranges: Vec::new() };
+        let mut class = Self {
+            negated: false,
+            ranges: Vec::new(),
+        };
         if let Some(tail) = rest.strip_prefix('^') {
             class.negated = true;
             *rest = tail;
@@ -104,11 +111,18 @@ impl Class {
             Some('\\') => take(rest).ok_or(BadPattern)?,
             Some(c) => c,
         };
-        if rest.is_empty() { Err(BadPattern) } else { Ok(c) }
+        if rest.is_empty() {
+            Err(BadPattern)
+        } else {
+            Ok(c)
+        }
     }
 
     pub(crate) fn matches(&self, c: char) -> bool {
-        self.ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != self.negated
+        self.ranges
+            .iter()
+            .any(|(low, high)| (*low..=*high).contains(&c))
+            != self.negated
     }
 }
 
@@ -175,7 +189,9 @@ fn decode(name: &[u8]) -> Option<(char, &[u8])> {
         0xf0..=0xf4 => 4,
         _ => 0,
     };
-    let whole = name.split_at_checked(width).and_then(|(c, tail)| Some((std::str::from_utf8(c).ok()?.chars().next()?, tail)));
+    let whole = name
+        .split_at_checked(width)
+        .and_then(|(c, tail)| Some((std::str::from_utf8(c).ok()?.chars().next()?, tail)));
     whole.or_else(|| Some((char::REPLACEMENT_CHARACTER, name.get(1..)?)))
 }
 

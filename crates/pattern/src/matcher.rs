@@ -34,13 +34,21 @@ impl Pattern {
             return Ok(None);
         }
         let cleaned = clean(text);
-        let (text, exclusion) = cleaned.strip_prefix('!').map_or((cleaned.as_str(), false), |rest| (rest, true));
+        let (text, exclusion) = cleaned
+            .strip_prefix('!')
+            .map_or((cleaned.as_str(), false), |rest| (rest, true));
         if text.is_empty() {
             return Err(PatternError::LoneExclusion);
         }
-        let syntax = |BadPattern| PatternError::Syntax { pattern: text.to_owned() };
+        let syntax = |BadPattern| PatternError::Syntax {
+            pattern: text.to_owned(),
+        };
         check(text).map_err(syntax)?;
-        Ok(Some(Self { kind: Kind::compile(text).map_err(syntax)?, text: text.to_owned(), exclusion }))
+        Ok(Some(Self {
+            kind: Kind::compile(text).map_err(syntax)?,
+            text: text.to_owned(),
+            exclusion,
+        }))
     }
 
     /// Returns the cleaned pattern without its `!`.
@@ -93,9 +101,15 @@ pub struct PatternMatcher {
 impl PatternMatcher {
     /// Makes a matcher. Empty patterns are left out, white space around them is cut.
     pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Result<Self, PatternError> {
-        let patterns: Vec<Pattern> = patterns.into_iter().filter_map(|text| Pattern::parse(text.as_ref()).transpose()).collect::<Result<_, _>>()?;
+        let patterns: Vec<Pattern> = patterns
+            .into_iter()
+            .filter_map(|text| Pattern::parse(text.as_ref()).transpose())
+            .collect::<Result<_, _>>()?;
         let exclusions = patterns.iter().any(Pattern::is_exclusion);
-        Ok(Self { patterns, exclusions })
+        Ok(Self {
+            patterns,
+            exclusions,
+        })
     }
 
     /// Returns the patterns.
@@ -123,13 +137,25 @@ impl PatternMatcher {
     /// Returns the same, given what the parent's answer was, and what to hand to the path's own children.
     ///
     /// A default `parent` stands for "not asked", and then all parents are looked at. So does one of another list.
-    pub fn matches_using_parent_results(&self, path: &str, parent: &MatchInfo) -> (bool, MatchInfo) {
+    pub fn matches_using_parent_results(
+        &self,
+        path: &str,
+        parent: &MatchInfo,
+    ) -> (bool, MatchInfo) {
         let known = !parent.matched.is_empty() && parent.matched.len() == self.patterns.len();
         let mut matched = false;
-        let mut info = MatchInfo { matched: Vec::with_capacity(self.patterns.len()) };
+        let mut info = MatchInfo {
+            matched: Vec::with_capacity(self.patterns.len()),
+        };
         for (index, pattern) in self.patterns.iter().enumerate() {
             let inherited = known && parent.matched.get(index).copied().unwrap_or_default();
-            let hit = inherited || (pattern.exclusion == matched && if known { pattern.matches(path) } else { pattern.matches_or_parent(path) });
+            let hit = inherited
+                || (pattern.exclusion == matched
+                    && if known {
+                        pattern.matches(path)
+                    } else {
+                        pattern.matches_or_parent(path)
+                    });
             info.matched.push(hit);
             if hit {
                 matched = !pattern.exclusion;

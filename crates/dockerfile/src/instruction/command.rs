@@ -116,9 +116,23 @@ pub struct Label {
 impl Label {
     /// Builds the instruction for a label that comes from a build option and is not expanded.
     pub fn literal(key: &str, value: &str) -> Instruction {
-        let pair = Pair { key: key.to_owned(), value: value.to_owned(), no_delim: false };
-        let origin = Origin { name: "label".to_owned(), code: format!("LABEL {}", pair.joined()), ..Origin::default() };
-        Instruction { origin, command: Command::Label(Self { pairs: vec![pair], no_expand: true }) }
+        let pair = Pair {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            no_delim: false,
+        };
+        let origin = Origin {
+            name: "label".to_owned(),
+            code: format!("LABEL {}", pair.joined()),
+            ..Origin::default()
+        };
+        Instruction {
+            origin,
+            command: Command::Label(Self {
+                pairs: vec![pair],
+                no_expand: true,
+            }),
+        }
     }
 }
 
@@ -323,7 +337,11 @@ pub struct StopSignal {
 impl StopSignal {
     /// Refuses the target systems that have no signals.
     pub fn check_platform(&self, os: &str) -> Result<(), InstructionError> {
-        if os == "windows" { Err(InstructionError::StopSignalOnWindows) } else { Ok(()) }
+        if os == "windows" {
+            Err(InstructionError::StopSignalOnWindows)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -349,7 +367,9 @@ fn expand_word(word: &mut String, expander: &mut Expander<'_>) -> Result<(), Ins
 }
 
 fn expand_words(words: &mut [String], expander: &mut Expander<'_>) -> Result<(), InstructionError> {
-    words.iter_mut().try_for_each(|word| expand_word(word, expander))
+    words
+        .iter_mut()
+        .try_for_each(|word| expand_word(word, expander))
 }
 
 fn expand_pairs(pairs: &mut [Pair], expander: &mut Expander<'_>) -> Result<(), InstructionError> {
@@ -391,7 +411,11 @@ impl Arg {
 impl Run {
     /// Parses the mounts again, now with variables.
     pub fn expand(&mut self, expander: &mut Expander<'_>) -> Result<(), InstructionError> {
-        self.mounts = self.mount_words.iter().map(|word| Mount::expanded(word, expander)).collect::<Result<_, _>>()?;
+        self.mounts = self
+            .mount_words
+            .iter()
+            .map(|word| Mount::expanded(word, expander))
+            .collect::<Result<_, _>>()?;
         Ok(())
     }
 }
@@ -446,7 +470,13 @@ impl Command {
             Self::User(user) => expand_word(&mut user.user, expander),
             Self::Volume(volume) => expand_words(&mut volume.volumes, expander),
             Self::Workdir(workdir) => expand_word(&mut workdir.path, expander),
-            Self::Cmd(_) | Self::Entrypoint(_) | Self::Expose(_) | Self::Healthcheck(_) | Self::Maintainer(_) | Self::Onbuild(_) | Self::Shell(_) => Ok(()),
+            Self::Cmd(_)
+            | Self::Entrypoint(_)
+            | Self::Expose(_)
+            | Self::Healthcheck(_)
+            | Self::Maintainer(_)
+            | Self::Onbuild(_)
+            | Self::Shell(_) => Ok(()),
         }
     }
 

@@ -2,8 +2,15 @@
 
 /// Splits a line into fields. Quotes count at the start of a field only.
 pub(super) fn fields(line: &str) -> Result<Vec<String>, String> {
-    let wrong = |column: usize, what: &str| Err(format!("parse error on line 1, column {}: {what}", column + 1));
-    let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
+    let wrong = |column: usize, what: &str| {
+        Err(format!(
+            "parse error on line 1, column {}: {what}",
+            column + 1
+        ))
+    };
+    let line = line
+        .strip_suffix('\n')
+        .map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
     if line.is_empty() {
         return Err("EOF".to_owned());
     }
@@ -12,7 +19,9 @@ pub(super) fn fields(line: &str) -> Result<Vec<String>, String> {
     loop {
         let at = line.len() - rest.len();
         let Some(quoted) = rest.strip_prefix('"') else {
-            let (field, tail) = rest.split_once(',').map_or((rest, None), |(field, tail)| (field, Some(tail)));
+            let (field, tail) = rest
+                .split_once(',')
+                .map_or((rest, None), |(field, tail)| (field, Some(tail)));
             if let Some(quote) = field.find('"') {
                 return wrong(at + quote, "bare \" in non-quoted-field");
             }
@@ -41,7 +50,10 @@ pub(super) fn fields(line: &str) -> Result<Vec<String>, String> {
                 return Ok(fields);
             }
             let Some(next) = tail.strip_prefix(',') else {
-                return wrong(line.len() - tail.len() - 1, "extraneous or missing \" in quoted-field");
+                return wrong(
+                    line.len() - tail.len() - 1,
+                    "extraneous or missing \" in quoted-field",
+                );
             };
             rest = next;
             break;

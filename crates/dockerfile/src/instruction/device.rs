@@ -18,13 +18,26 @@ impl Device {
     /// Reads a device: `name`, `name=…`, `required`, `required=…`, separated by commas.
     pub fn parse(word: &str) -> Result<Self, InstructionError> {
         let mut device = Self::default();
-        for field in fields(word).map_err(|reason| InstructionError::Csv { what: "devices", reason })? {
-            let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        for field in fields(word).map_err(|reason| InstructionError::Csv {
+            what: "devices",
+            reason,
+        })? {
+            let (key, value) = field
+                .split_once('=')
+                .map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
             let key = key.to_lowercase();
             match (key.as_str(), value) {
                 ("required", None) => device.required = true,
-                ("required", Some(value)) => device.required = parse_bool(value).ok_or_else(|| InstructionError::InvalidValue { key: key.clone(), value: value.to_owned() })?,
-                ("name", Some(_)) if !device.name.is_empty() => return Err(InstructionError::DeviceNamedTwice(device.name)),
+                ("required", Some(value)) => {
+                    device.required =
+                        parse_bool(value).ok_or_else(|| InstructionError::InvalidValue {
+                            key: key.clone(),
+                            value: value.to_owned(),
+                        })?
+                }
+                ("name", Some(_)) if !device.name.is_empty() => {
+                    return Err(InstructionError::DeviceNamedTwice(device.name));
+                }
                 ("name", Some(value)) => device.name = value.to_owned(),
                 // A name may contain `=`.
                 _ if device.name.is_empty() => device.name = field,

@@ -17,11 +17,13 @@ pub struct ParseError {
 }
 
 fn prefix(line: Option<usize>) -> String {
-    line.map(|line| format!("dockerfile parse error on line {line}: ")).unwrap_or_default()
+    line.map(|line| format!("dockerfile parse error on line {line}: "))
+        .unwrap_or_default()
 }
 
 fn hint(near: Option<&String>) -> String {
-    near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
+    near.map(|near| format!(" (did you mean {near}?)"))
+        .unwrap_or_default()
 }
 
 /// What is wrong with an instruction.
@@ -74,7 +76,9 @@ pub enum InstructionError {
     #[error("{0} requires exactly one argument")]
     ExactlyOneArgument(&'static str),
     /// A source and no destination.
-    #[error("{0} requires at least two arguments, but only one was provided. Destination could not be determined")]
+    #[error(
+        "{0} requires at least two arguments, but only one was provided. Destination could not be determined"
+    )]
     NoDestination(&'static str),
     /// A heredoc as destination.
     #[error("{0} cannot accept a heredoc as a destination")]

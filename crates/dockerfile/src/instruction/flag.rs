@@ -18,27 +18,44 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    pub(super) fn parse(words: &[String], known: &[(&'static str, Kind)]) -> Result<Self, InstructionError> {
+    pub(super) fn parse(
+        words: &[String],
+        known: &[(&'static str, Kind)],
+    ) -> Result<Self, InstructionError> {
         let mut given: Vec<(&'static str, String)> = Vec::new();
         for word in words {
             if word == "--" {
                 break;
             }
-            let flag = word.strip_prefix("--").ok_or_else(|| InstructionError::NotAFlag(word.clone()))?;
-            let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+            let flag = word
+                .strip_prefix("--")
+                .ok_or_else(|| InstructionError::NotAFlag(word.clone()))?;
+            let (name, value) = flag
+                .split_once('=')
+                .map_or((flag, None), |(name, value)| (name, Some(value)));
             let Some(&(name, kind)) = known.iter().find(|(known, _)| *known == name) else {
                 let near = nearest(name, known.iter().map(|(name, _)| *name), true);
-                return Err(InstructionError::UnknownFlag { name: name.to_owned(), near });
+                return Err(InstructionError::UnknownFlag {
+                    name: name.to_owned(),
+                    near,
+                });
             };
             if kind != Kind::List && given.iter().any(|(seen, _)| *seen == name) {
                 return Err(InstructionError::DuplicateFlag(name.to_owned()));
             }
             let value = match (kind, value) {
                 (Kind::Bool, None) => "true".to_owned(),
-                (Kind::Bool, Some("")) | (Kind::Text | Kind::List, None) => return Err(InstructionError::FlagWithoutValue(name.to_owned())),
+                (Kind::Bool, Some("")) | (Kind::Text | Kind::List, None) => {
+                    return Err(InstructionError::FlagWithoutValue(name.to_owned()));
+                }
                 (Kind::Bool, Some(value)) => match value.to_lowercase() {
                     lower if lower == "true" || lower == "false" => lower,
-                    _ => return Err(InstructionError::FlagNotBoolean { flag: name.to_owned(), value: value.to_owned() }),
+                    _ => {
+                        return Err(InstructionError::FlagNotBoolean {
+                            flag: name.to_owned(),
+                            value: value.to_owned(),
+                        });
+                    }
                 },
                 (Kind::Text | Kind::List, Some(value)) => value.to_owned(),
             };
@@ -49,22 +66,37 @@ impl Flags {
 
     /// Returns the value of a flag, or nothing.
     pub(super) fn text(&self, name: &str) -> String {
-        self.given.iter().find(|(given, _)| *given == name).map(|(_, value)| value.clone()).unwrap_or_default()
+        self.given
+            .iter()
+            .find(|(given, _)| *given == name)
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default()
     }
 
     /// Returns the value of a yes-or-no flag that was given.
     pub(super) fn bool(&self, name: &str) -> Option<bool> {
-        self.given.iter().find(|(given, _)| *given == name).map(|(_, value)| value == "true")
+        self.given
+            .iter()
+            .find(|(given, _)| *given == name)
+            .map(|(_, value)| value == "true")
     }
 
     /// Returns each value of a flag.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
-        self.given.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.clone()).collect()
+        self.given
+            .iter()
+            .filter(|(given, _)| *given == name)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 
     /// Returns the names that were given, sorted.
     pub(super) fn used(&self) -> Vec<String> {
-        let names: std::collections::BTreeSet<_> = self.given.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let names: std::collections::BTreeSet<_> = self
+            .given
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
         names.into_iter().collect()
     }
 }

@@ -65,7 +65,13 @@ pub struct Mount {
 }
 
 impl MountType {
-    const ALL: [Self; 5] = [Self::Bind, Self::Cache, Self::Tmpfs, Self::Secret, Self::Ssh];
+    const ALL: [Self; 5] = [
+        Self::Bind,
+        Self::Cache,
+        Self::Tmpfs,
+        Self::Secret,
+        Self::Ssh,
+    ];
 
     /// Returns the word for it.
     pub fn as_str(self) -> &'static str {
@@ -80,10 +86,13 @@ impl MountType {
 
     fn parse(text: &str) -> Result<Self, InstructionError> {
         let lower = text.to_lowercase();
-        Self::ALL.into_iter().find(|kind| kind.as_str() == lower).ok_or_else(|| InstructionError::MountType {
-            value: text.to_owned(),
-            near: nearest(text, Self::ALL.iter().map(|kind| kind.as_str()), true),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == lower)
+            .ok_or_else(|| InstructionError::MountType {
+                value: text.to_owned(),
+                near: nearest(text, Self::ALL.iter().map(|kind| kind.as_str()), true),
+            })
     }
 }
 
@@ -101,23 +110,49 @@ impl ShareMode {
 
     fn parse(text: &str) -> Result<Self, InstructionError> {
         let lower = text.to_lowercase();
-        Self::ALL.into_iter().find(|mode| mode.as_str() == lower).ok_or_else(|| InstructionError::Sharing {
-            value: text.to_owned(),
-            near: nearest(text, Self::ALL.iter().map(|mode| mode.as_str()), true),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|mode| mode.as_str() == lower)
+            .ok_or_else(|| InstructionError::Sharing {
+                value: text.to_owned(),
+                near: nearest(text, Self::ALL.iter().map(|mode| mode.as_str()), true),
+            })
     }
 }
 
 const KEYS: [&str; 19] = [
-    "type", "from", "source", "target", "readonly", "id", "sharing", "required", "size", "mode", "uid", "gid", "src", "dst", "destination", "ro", "rw", "readwrite", "env",
+    "type",
+    "from",
+    "source",
+    "target",
+    "readonly",
+    "id",
+    "sharing",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "src",
+    "dst",
+    "destination",
+    "ro",
+    "rw",
+    "readwrite",
+    "env",
 ];
 
 impl Mount {
     /// Reads what can be known before variables are: `from`, which takes none. The rest is the type's default.
     pub(super) fn deferred(word: &str) -> Result<Self, InstructionError> {
-        let mut mount = Self { read_only: true, ..Self::default() };
+        let mut mount = Self {
+            read_only: true,
+            ..Self::default()
+        };
         for field in split(word)? {
-            let Some((key, value)) = field.split_once('=') else { continue };
+            let Some((key, value)) = field.split_once('=') else {
+                continue;
+            };
             if !key.eq_ignore_ascii_case("from") {
                 continue;
             }
@@ -130,11 +165,16 @@ impl Mount {
     }
 
     /// Reads a mount whose values are expanded.
-    pub(super) fn expanded(word: &str, expander: &mut Expander<'_>) -> Result<Self, InstructionError> {
+    pub(super) fn expanded(
+        word: &str,
+        expander: &mut Expander<'_>,
+    ) -> Result<Self, InstructionError> {
         let mut mount = Self::default();
         let mut read_only = None;
         for field in split(word)? {
-            let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+            let (key, value) = field
+                .split_once('=')
+                .map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
             let key = key.to_lowercase();
             match value {
                 Some(value) => {
@@ -149,32 +189,66 @@ impl Mount {
                 },
             }
         }
-        mount.read_only = read_only.unwrap_or(!matches!(mount.kind, MountType::Cache | MountType::Tmpfs));
+        mount.read_only =
+            read_only.unwrap_or(!matches!(mount.kind, MountType::Cache | MountType::Tmpfs));
         mount.check()?;
         Ok(mount)
     }
 
-    fn set(&mut self, key: &str, value: String, field: &str, read_only: &mut Option<bool>) -> Result<(), InstructionError> {
-        let invalid = |value: &str| InstructionError::InvalidValue { key: key.to_owned(), value: value.to_owned() };
-        let number = |key, value: &str, radix| uint32(value, radix).ok_or_else(|| InstructionError::InvalidNumber { key, value: value.to_owned() });
+    fn set(
+        &mut self,
+        key: &str,
+        value: String,
+        field: &str,
+        read_only: &mut Option<bool>,
+    ) -> Result<(), InstructionError> {
+        let invalid = |value: &str| InstructionError::InvalidValue {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        let number = |key, value: &str, radix| {
+            uint32(value, radix).ok_or_else(|| InstructionError::InvalidNumber {
+                key,
+                value: value.to_owned(),
+            })
+        };
         match key {
             "type" => self.kind = MountType::parse(&value)?,
             "from" => self.from = value,
             "source" | "src" => self.source = value,
             "target" | "dst" | "destination" => self.target = value,
-            "readonly" | "ro" => *read_only = Some(parse_bool(&value).ok_or_else(|| invalid(&value))?),
-            "readwrite" | "rw" => *read_only = Some(!parse_bool(&value).ok_or_else(|| invalid(&value))?),
-            "required" if self.may_be_required() => self.required = parse_bool(&value).ok_or_else(|| invalid(&value))?,
+            "readonly" | "ro" => {
+                *read_only = Some(parse_bool(&value).ok_or_else(|| invalid(&value))?)
+            }
+            "readwrite" | "rw" => {
+                *read_only = Some(!parse_bool(&value).ok_or_else(|| invalid(&value))?)
+            }
+            "required" if self.may_be_required() => {
+                self.required = parse_bool(&value).ok_or_else(|| invalid(&value))?
+            }
             "required" => self.set_required(key, true)?,
-            "size" if self.kind == MountType::Tmpfs => self.size_limit = size(&value).ok_or_else(|| invalid(&value))?,
-            "size" => return Err(InstructionError::KeyForType { key: key.to_owned(), kind: self.kind.as_str() }),
+            "size" if self.kind == MountType::Tmpfs => {
+                self.size_limit = size(&value).ok_or_else(|| invalid(&value))?
+            }
+            "size" => {
+                return Err(InstructionError::KeyForType {
+                    key: key.to_owned(),
+                    kind: self.kind.as_str(),
+                });
+            }
             "id" => self.id = value,
             "sharing" => self.sharing = Some(ShareMode::parse(&value)?),
             "mode" => self.mode = Some(number("mode", &value, 8)?),
             "uid" => self.uid = Some(number("uid", &value, 10)?),
             "gid" => self.gid = Some(number("gid", &value, 10)?),
             "env" => self.env = Some(value),
-            _ => return Err(InstructionError::UnknownKey { key: key.to_owned(), field: field.to_owned(), near: nearest(key, KEYS, true) }),
+            _ => {
+                return Err(InstructionError::UnknownKey {
+                    key: key.to_owned(),
+                    field: field.to_owned(),
+                    near: nearest(key, KEYS, true),
+                });
+            }
         }
         Ok(())
     }
@@ -185,7 +259,10 @@ impl Mount {
 
     fn set_required(&mut self, key: &str, required: bool) -> Result<(), InstructionError> {
         if !self.may_be_required() {
-            return Err(InstructionError::KeyForType { key: key.to_owned(), kind: self.kind.as_str() });
+            return Err(InstructionError::KeyForType {
+                key: key.to_owned(),
+                kind: self.kind.as_str(),
+            });
         }
         self.required = required;
         Ok(())
@@ -195,7 +272,10 @@ impl Mount {
         if matches!(self.kind, MountType::Bind | MountType::Tmpfs) {
             let given = [("mode", self.mode), ("uid", self.uid), ("gid", self.gid)];
             if let Some((key, _)) = given.into_iter().find(|(_, value)| value.is_some()) {
-                return Err(InstructionError::NotAllowed { key, kind: self.kind.as_str() });
+                return Err(InstructionError::NotAllowed {
+                    key,
+                    kind: self.kind.as_str(),
+                });
             }
         }
         if self.kind == MountType::Secret {
@@ -220,5 +300,8 @@ impl Mount {
 }
 
 fn split(word: &str) -> Result<Vec<String>, InstructionError> {
-    fields(word).map_err(|reason| InstructionError::Csv { what: "mounts", reason })
+    fields(word).map_err(|reason| InstructionError::Csv {
+        what: "mounts",
+        reason,
+    })
 }

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::command::{
-    Add, Arg, ArgPair, Command, CommandLine, Copy, Env, Expose, Healthcheck, HealthcheckConfig, InlineFile, Instruction, Label, Maintainer, NetworkMode, Onbuild, Origin, Pair, Run, SecurityMode,
-    Shell, SourceContent, SourcesAndDest, StopSignal, User, Volume, Workdir,
+    Add, Arg, ArgPair, Command, CommandLine, Copy, Env, Expose, Healthcheck, HealthcheckConfig,
+    InlineFile, Instruction, Label, Maintainer, NetworkMode, Onbuild, Origin, Pair, Run,
+    SecurityMode, Shell, SourceContent, SourcesAndDest, StopSignal, User, Volume, Workdir,
 };
 use super::flag::{Flags, Kind};
 use super::number::{duration, int32};
@@ -31,12 +32,27 @@ pub fn parse(root: &Node, linter: &Linter) -> Result<(Vec<Stage>, Vec<Arg>), Par
     let mut stages: Vec<Stage> = Vec::new();
     let mut meta_args = Vec::new();
     for node in &root.children {
-        let parsed = parse_instruction(node, linter).map_err(|error| ParseError { line: Some(node.start_line), ..error })?;
+        let parsed = parse_instruction(node, linter).map_err(|error| ParseError {
+            line: Some(node.start_line),
+            ..error
+        })?;
         match (parsed, stages.last_mut()) {
             (Parsed::Stage(stage), _) => stages.push(stage),
-            (Parsed::Instruction(Instruction { command: Command::Arg(arg), .. }), None) => meta_args.push(arg),
+            (
+                Parsed::Instruction(Instruction {
+                    command: Command::Arg(arg),
+                    ..
+                }),
+                None,
+            ) => meta_args.push(arg),
             (Parsed::Instruction(instruction), Some(stage)) => stage.commands.push(instruction),
-            (Parsed::Instruction(_), None) => return Err(ParseError { line: None, reason: InstructionError::NoStage, ranges: node.ranges() }),
+            (Parsed::Instruction(_), None) => {
+                return Err(ParseError {
+                    line: None,
+                    reason: InstructionError::NoStage,
+                    ranges: node.ranges(),
+                });
+            }
         }
     }
     Ok((stages, meta_args))
@@ -45,18 +61,37 @@ pub fn parse(root: &Node, linter: &Linter) -> Result<(Vec<Stage>, Vec<Arg>), Par
 /// Parses one instruction. The error's text does not name the line.
 pub fn parse_instruction(node: &Node, linter: &Linter) -> Result<Parsed, ParseError> {
     let linter = linter.with_comments(&node.comments);
-    let request = Request { args: node.words(), node };
-    let origin = Origin { name: node.value.clone(), code: node.original.trim().to_owned(), ranges: node.ranges(), comments: node.comments.clone() };
+    let request = Request {
+        args: node.words(),
+        node,
+    };
+    let origin = Origin {
+        name: node.value.clone(),
+        code: node.original.trim().to_owned(),
+        ranges: node.ranges(),
+        comments: node.comments.clone(),
+    };
     let result = if node.value.eq_ignore_ascii_case("from") {
         request.lint_from(&linter);
         request.from(origin).map(Parsed::Stage)
     } else {
-        request.command(&origin, &linter).map(|command| Parsed::Instruction(Instruction { origin, command }))
+        request
+            .command(&origin, &linter)
+            .map(|command| Parsed::Instruction(Instruction { origin, command }))
     };
-    let parsed = result.map_err(|reason| ParseError { line: None, reason, ranges: node.ranges() })?;
+    let parsed = result.map_err(|reason| ParseError {
+        line: None,
+        reason,
+        ranges: node.ranges(),
+    })?;
     match &parsed {
-        Parsed::Stage(stage) if !stage.name.is_empty() => request.lint_description("FROM", &[stage.name.as_str()], &linter),
-        Parsed::Instruction(Instruction { command: Command::Arg(arg), .. }) => {
+        Parsed::Stage(stage) if !stage.name.is_empty() => {
+            request.lint_description("FROM", &[stage.name.as_str()], &linter)
+        }
+        Parsed::Instruction(Instruction {
+            command: Command::Arg(arg),
+            ..
+        }) => {
             let names: Vec<&str> = arg.args.iter().map(|arg| arg.key.as_str()).collect();
             request.lint_description("ARG", &names, &linter);
         }
@@ -78,24 +113,40 @@ impl Request<'_> {
             "cmd" => Command::Cmd(self.plain_flags().map(|()| self.command_line())?),
             "copy" => Command::Copy(self.copy()?),
             "entrypoint" => Command::Entrypoint(self.plain_flags().map(|()| self.command_line())?),
-            "env" => Command::Env(Env { pairs: self.pairs("ENV")? }),
+            "env" => Command::Env(Env {
+                pairs: self.pairs("ENV")?,
+            }),
             "expose" => Command::Expose(self.expose()?),
             "healthcheck" => Command::Healthcheck(self.healthcheck()?),
-            "label" => Command::Label(Label { pairs: self.pairs("LABEL")?, no_expand: false }),
+            "label" => Command::Label(Label {
+                pairs: self.pairs("LABEL")?,
+                no_expand: false,
+            }),
             "maintainer" => {
                 linter.report(Finding::MaintainerDeprecated, &origin.ranges);
-                Command::Maintainer(Maintainer { maintainer: self.one_word("MAINTAINER", true)? })
+                Command::Maintainer(Maintainer {
+                    maintainer: self.one_word("MAINTAINER", true)?,
+                })
             }
             "onbuild" => Command::Onbuild(self.onbuild()?),
             "run" => Command::Run(self.run()?),
             "shell" => Command::Shell(self.shell()?),
-            "stopsignal" => Command::StopSignal(StopSignal { signal: self.one_word("STOPSIGNAL", false)? }),
-            "user" => Command::User(User { user: self.one_word("USER", true)? }),
+            "stopsignal" => Command::StopSignal(StopSignal {
+                signal: self.one_word("STOPSIGNAL", false)?,
+            }),
+            "user" => Command::User(User {
+                user: self.one_word("USER", true)?,
+            }),
             "volume" => Command::Volume(self.volume()?),
-            "workdir" => Command::Workdir(Workdir { path: self.one_word("WORKDIR", true)? }),
+            "workdir" => Command::Workdir(Workdir {
+                path: self.one_word("WORKDIR", true)?,
+            }),
             _ => {
                 let name = self.node.value.clone();
-                return Err(InstructionError::UnknownInstruction { near: nearest(&name, NAMES, false), name });
+                return Err(InstructionError::UnknownInstruction {
+                    near: nearest(&name, NAMES, false),
+                    name,
+                });
             }
         })
     }
@@ -120,7 +171,11 @@ impl Request<'_> {
     }
 
     fn some_words(&self, name: &'static str) -> Checked<()> {
-        if self.args.is_empty() { Err(InstructionError::AtLeastOneArgument(name)) } else { Ok(()) }
+        if self.args.is_empty() {
+            Err(InstructionError::AtLeastOneArgument(name))
+        } else {
+            Ok(())
+        }
     }
 
     fn pairs(&self, name: &'static str) -> Checked<Vec<Pair>> {
@@ -134,13 +189,19 @@ impl Request<'_> {
             if key.is_empty() {
                 return Err(InstructionError::BlankName(name));
             }
-            Ok(Pair { key: key.clone(), value: value.clone(), no_delim: delim.is_empty() })
+            Ok(Pair {
+                key: key.clone(),
+                value: value.clone(),
+                no_delim: delim.is_empty(),
+            })
         };
         groups.iter().map(pair).collect()
     }
 
     fn from(&self, origin: Origin) -> Checked<Stage> {
-        static NAME: LazyLock<Regex> = LazyLock::new(|| Regex::new("^[a-z][a-z0-9-_.]*$").expect("the pattern is well formed"));
+        static NAME: LazyLock<Regex> = LazyLock::new(|| {
+            Regex::new("^[a-z][a-z0-9-_.]*$").expect("the pattern is well formed")
+        });
         let (base_name, name) = match self.args.as_slice() {
             [base, keyword, name] if keyword.eq_ignore_ascii_case("as") => {
                 let lower = name.to_lowercase();
@@ -154,7 +215,14 @@ impl Request<'_> {
         };
         let flags = self.flags(&[("platform", Kind::Text)])?;
         let doc_comment = doc_comment(&self.node.comments, &name);
-        Ok(Stage { name, base_name: base_name.clone(), platform: flags.text("platform"), commands: Vec::new(), doc_comment, origin })
+        Ok(Stage {
+            name,
+            base_name: base_name.clone(),
+            platform: flags.text("platform"),
+            commands: Vec::new(),
+            doc_comment,
+            origin,
+        })
     }
 
     fn sources_and_dest(&self, name: &'static str) -> Checked<SourcesAndDest> {
@@ -164,15 +232,31 @@ impl Request<'_> {
         if heredoc(dest).is_some() {
             return Err(InstructionError::HeredocDestination(name));
         }
-        let mut files = SourcesAndDest { dest: dest.clone(), ..SourcesAndDest::default() };
+        let mut files = SourcesAndDest {
+            dest: dest.clone(),
+            ..SourcesAndDest::default()
+        };
         for source in sources {
             let Some(heredoc) = heredoc(source) else {
                 files.paths.push(source.clone());
                 continue;
             };
-            let body = self.node.heredocs.iter().rfind(|body| body.name == heredoc.name).map_or("", |body| &body.content);
-            let data = if heredoc.chomp { chomp(body) } else { body.to_owned() };
-            files.contents.push(SourceContent { path: heredoc.name, data, expand: heredoc.expand });
+            let body = self
+                .node
+                .heredocs
+                .iter()
+                .rfind(|body| body.name == heredoc.name)
+                .map_or("", |body| &body.content);
+            let data = if heredoc.chomp {
+                chomp(body)
+            } else {
+                body.to_owned()
+            };
+            files.contents.push(SourceContent {
+                path: heredoc.name,
+                data,
+                expand: heredoc.expand,
+            });
         }
         Ok(files)
     }
@@ -206,7 +290,14 @@ impl Request<'_> {
         if self.args.len() < 2 {
             return Err(InstructionError::NoDestination("COPY"));
         }
-        let flags = self.flags(&[("chown", Kind::Text), ("from", Kind::Text), ("chmod", Kind::Text), ("link", Kind::Bool), ("exclude", Kind::List), ("parents", Kind::Bool)])?;
+        let flags = self.flags(&[
+            ("chown", Kind::Text),
+            ("from", Kind::Text),
+            ("chmod", Kind::Text),
+            ("link", Kind::Bool),
+            ("exclude", Kind::List),
+            ("parents", Kind::Bool),
+        ])?;
         Ok(Copy {
             files: self.sources_and_dest("COPY")?,
             from: flags.text("from"),
@@ -221,14 +312,22 @@ impl Request<'_> {
     fn onbuild(&self) -> Checked<Onbuild> {
         self.some_words("ONBUILD")?;
         self.plain_flags()?;
-        let trigger = self.args.first().map(|word| word.trim().to_uppercase()).unwrap_or_default();
+        let trigger = self
+            .args
+            .first()
+            .map(|word| word.trim().to_uppercase())
+            .unwrap_or_default();
         match trigger.as_str() {
             "ONBUILD" => return Err(InstructionError::ChainedOnbuild),
             "MAINTAINER" | "FROM" => return Err(InstructionError::OnbuildTrigger(trigger)),
             _ => {}
         }
         let line = self.node.original.trim_start();
-        let mut expression = line.get("ONBUILD".len()..).unwrap_or_default().trim_start().to_owned();
+        let mut expression = line
+            .get("ONBUILD".len()..)
+            .unwrap_or_default()
+            .trim_start()
+            .to_owned();
         for heredoc in &self.node.heredocs {
             expression.push('\n');
             expression.push_str(&heredoc.content);
@@ -239,22 +338,50 @@ impl Request<'_> {
 
     /// In shell form the words are one string again; they were cut at blanks only where the syntax says so.
     fn json_args(&self, args: &[String]) -> Vec<String> {
-        if args.is_empty() || self.node.json { args.to_vec() } else { vec![args.join(" ")] }
+        if args.is_empty() || self.node.json {
+            args.to_vec()
+        } else {
+            vec![args.join(" ")]
+        }
     }
 
     fn command_line(&self) -> CommandLine {
-        let file = |heredoc: &Heredoc| InlineFile { name: heredoc.name.clone(), data: heredoc.content.clone(), chomp: heredoc.chomp };
-        CommandLine { args: self.json_args(&self.args), files: self.node.heredocs.iter().map(file).collect(), prepend_shell: !self.node.json }
+        let file = |heredoc: &Heredoc| InlineFile {
+            name: heredoc.name.clone(),
+            data: heredoc.content.clone(),
+            chomp: heredoc.chomp,
+        };
+        CommandLine {
+            args: self.json_args(&self.args),
+            files: self.node.heredocs.iter().map(file).collect(),
+            prepend_shell: !self.node.json,
+        }
     }
 
     fn run(&self) -> Checked<Run> {
-        let flags = self.flags(&[("mount", Kind::List), ("network", Kind::Text), ("security", Kind::Text), ("device", Kind::List)])?;
+        let flags = self.flags(&[
+            ("mount", Kind::List),
+            ("network", Kind::Text),
+            ("security", Kind::Text),
+            ("device", Kind::List),
+        ])?;
         // The order of the checks decides which of several errors is told; BuildKit's is device, mount, network, security.
-        let devices = flags.list("device").iter().map(|word| Device::parse(word)).collect::<Checked<_>>()?;
+        let devices = flags
+            .list("device")
+            .iter()
+            .map(|word| Device::parse(word))
+            .collect::<Checked<_>>()?;
         let mount_words = flags.list("mount");
-        let mounts = mount_words.iter().map(|word| Mount::deferred(word)).collect::<Checked<_>>()?;
+        let mounts = mount_words
+            .iter()
+            .map(|word| Mount::deferred(word))
+            .collect::<Checked<_>>()?;
         let used = flags.used();
-        let given = |name: &str| used.iter().any(|used| used == name).then(|| flags.text(name));
+        let given = |name: &str| {
+            used.iter()
+                .any(|used| used == name)
+                .then(|| flags.text(name))
+        };
         let network = match given("network").as_deref() {
             None | Some("default") => NetworkMode::Default,
             Some("none") => NetworkMode::None,
@@ -266,7 +393,15 @@ impl Request<'_> {
             Some("insecure") => SecurityMode::Insecure,
             Some(other) => return Err(InstructionError::SecurityMode(other.to_owned())),
         };
-        Ok(Run { line: self.command_line(), mounts, mount_words, devices, network, security, flags_used: used })
+        Ok(Run {
+            line: self.command_line(),
+            mounts,
+            mount_words,
+            devices,
+            network,
+            security,
+            flags_used: used,
+        })
     }
 
     fn healthcheck(&self) -> Checked<Healthcheck> {
@@ -278,9 +413,20 @@ impl Request<'_> {
             if !args.is_empty() {
                 return Err(InstructionError::HealthcheckNone);
             }
-            return Ok(Healthcheck { config: HealthcheckConfig { test: vec![kind], ..HealthcheckConfig::default() } });
+            return Ok(Healthcheck {
+                config: HealthcheckConfig {
+                    test: vec![kind],
+                    ..HealthcheckConfig::default()
+                },
+            });
         }
-        let flags = self.flags(&[("interval", Kind::Text), ("timeout", Kind::Text), ("start-period", Kind::Text), ("start-interval", Kind::Text), ("retries", Kind::Text)])?;
+        let flags = self.flags(&[
+            ("interval", Kind::Text),
+            ("timeout", Kind::Text),
+            ("start-period", Kind::Text),
+            ("start-interval", Kind::Text),
+            ("retries", Kind::Text),
+        ])?;
         if kind != "CMD" {
             return Err(InstructionError::HealthcheckType(kind));
         }
@@ -288,7 +434,11 @@ impl Request<'_> {
         if args.is_empty() {
             return Err(InstructionError::HealthcheckWithoutCommand);
         }
-        let mut test = vec![if self.node.json { kind } else { "CMD-SHELL".to_owned() }];
+        let mut test = vec![if self.node.json {
+            kind
+        } else {
+            "CMD-SHELL".to_owned()
+        }];
         test.extend(args);
         let config = HealthcheckConfig {
             test,
@@ -318,7 +468,11 @@ impl Request<'_> {
     fn volume(&self) -> Checked<Volume> {
         self.some_words("VOLUME")?;
         self.plain_flags()?;
-        let volumes: Vec<String> = self.args.iter().map(|word| word.trim().to_owned()).collect();
+        let volumes: Vec<String> = self
+            .args
+            .iter()
+            .map(|word| word.trim().to_owned())
+            .collect();
         if volumes.iter().any(String::is_empty) {
             return Err(InstructionError::EmptyVolume);
         }
@@ -328,13 +482,24 @@ impl Request<'_> {
     fn arg(&self, origin: &Origin) -> Checked<Arg> {
         self.some_words("ARG")?;
         let pair = |word: &String| {
-            let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(key, value)| (key, Some(value.to_owned())));
+            let (key, value) = word
+                .split_once('=')
+                .map_or((word.as_str(), None), |(key, value)| {
+                    (key, Some(value.to_owned()))
+                });
             if key.is_empty() {
                 return Err(InstructionError::BlankName("ARG"));
             }
-            Ok(ArgPair { key: key.to_owned(), value, doc_comment: doc_comment(&self.node.comments, key) })
+            Ok(ArgPair {
+                key: key.to_owned(),
+                value,
+                doc_comment: doc_comment(&self.node.comments, key),
+            })
         };
-        Ok(Arg { args: self.args.iter().map(pair).collect::<Checked<_>>()?, origin: origin.clone() })
+        Ok(Arg {
+            args: self.args.iter().map(pair).collect::<Checked<_>>()?,
+            origin: origin.clone(),
+        })
     }
 
     fn shell(&self) -> Checked<Shell> {
@@ -343,12 +508,16 @@ impl Request<'_> {
         if !self.node.json {
             return Err(InstructionError::NotJson("SHELL"));
         }
-        Ok(Shell { shell: self.args.clone() })
+        Ok(Shell {
+            shell: self.args.clone(),
+        })
     }
 
     fn lint_from(&self, linter: &Linter) {
         let ranges = self.node.ranges();
-        let [_, keyword, name, rest @ ..] = self.args.as_slice() else { return };
+        let [_, keyword, name, rest @ ..] = self.args.as_slice() else {
+            return;
+        };
         if rest.is_empty() && *name != name.to_lowercase() {
             linter.report(Finding::StageNameCasing { name: name.clone() }, &ranges);
         }
@@ -361,18 +530,32 @@ impl Request<'_> {
             (false, true) => *keyword == keyword.to_uppercase(),
         };
         if !matches {
-            linter.report(Finding::FromAsCasing { from: from.clone(), keyword: keyword.clone() }, &ranges);
+            linter.report(
+                Finding::FromAsCasing {
+                    from: from.clone(),
+                    keyword: keyword.clone(),
+                },
+                &ranges,
+            );
         }
     }
 
     fn lint_description(&self, instruction: &'static str, names: &[&str], linter: &Linter) {
-        let (Some(comment), Some(first)) = (self.node.comments.last(), names.first()) else { return };
+        let (Some(comment), Some(first)) = (self.node.comments.last(), names.first()) else {
+            return;
+        };
         let word = comment.split(' ').next().unwrap_or_default();
         if names.contains(&word) {
             return;
         }
         let name = if names.len() > 1 { "<arg_key>" } else { first };
-        linter.report(Finding::InvalidDefinitionDescription { instruction, name: name.to_owned() }, &self.node.ranges());
+        linter.report(
+            Finding::InvalidDefinitionDescription {
+                instruction,
+                name: name.to_owned(),
+            },
+            &self.node.ranges(),
+        );
     }
 }
 
@@ -397,5 +580,9 @@ fn doc_comment(comments: &[String], name: &str) -> String {
     if name.is_empty() {
         return String::new();
     }
-    comments.iter().find_map(|comment| comment.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_default().to_owned()
+    comments
+        .iter()
+        .find_map(|comment| comment.strip_prefix(name)?.strip_prefix(' '))
+        .unwrap_or_default()
+        .to_owned()
 }

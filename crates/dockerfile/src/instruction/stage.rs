@@ -22,5 +22,7 @@ pub struct Stage {
 /// Finds the first stage of that name; names ignore case.
 pub fn find_stage(stages: &[Stage], name: &str) -> Option<usize> {
     let name = name.to_lowercase();
-    stages.iter().position(|stage| stage.name.to_lowercase() == name)
+    stages
+        .iter()
+        .position(|stage| stage.name.to_lowercase() == name)
 }

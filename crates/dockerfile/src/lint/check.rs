@@ -25,10 +25,20 @@ pub fn stage_names(stages: &[Stage], linter: &Linter) {
     let mut seen = HashSet::new();
     for stage in stages.iter().filter(|stage| !stage.name.is_empty()) {
         if matches!(stage.name.as_str(), "context" | "scratch") {
-            linter.report(Finding::ReservedStageName { name: stage.name.clone() }, &stage.origin.ranges);
+            linter.report(
+                Finding::ReservedStageName {
+                    name: stage.name.clone(),
+                },
+                &stage.origin.ranges,
+            );
         }
         if !seen.insert(stage.name.as_str()) {
-            linter.report(Finding::DuplicateStageName { name: stage.name.clone() }, &stage.origin.ranges);
+            linter.report(
+                Finding::DuplicateStageName {
+                    name: stage.name.clone(),
+                },
+                &stage.origin.ranges,
+            );
         }
     }
 }
@@ -37,44 +47,96 @@ pub fn stage_names(stages: &[Stage], linter: &Linter) {
 pub fn instruction_casing(stages: &[Stage], linter: &Linter) {
     let is_lower = |name: &str| name == name.to_lowercase();
     let is_upper = |name: &str| name == name.to_uppercase();
-    let origins = || stages.iter().flat_map(|stage| std::iter::once(&stage.origin).chain(stage.commands.iter().map(|command| &command.origin)));
+    let origins = || {
+        stages.iter().flat_map(|stage| {
+            std::iter::once(&stage.origin)
+                .chain(stage.commands.iter().map(|command| &command.origin))
+        })
+    };
     let lower = origins().filter(|origin| is_lower(&origin.name)).count();
-    let upper = origins().filter(|origin| is_upper(&origin.name) && !is_lower(&origin.name)).count();
+    let upper = origins()
+        .filter(|origin| is_upper(&origin.name) && !is_lower(&origin.name))
+        .count();
     for origin in origins() {
         let case = match lower > upper {
             true if !is_lower(&origin.name) => "lowercase",
             false if !is_upper(&origin.name) => "uppercase",
             true | false => continue,
         };
-        linter.report(Finding::ConsistentInstructionCasing { name: origin.name.clone(), case }, &origin.ranges);
+        linter.report(
+            Finding::ConsistentInstructionCasing {
+                name: origin.name.clone(),
+                case,
+            },
+            &origin.ranges,
+        );
     }
 }
 
 /// Complains about variables that were used and that neither the stage nor the client sets.
 ///
 /// `known` are names that count as set whatever the environment says: build arguments and the predefined ones.
-pub fn undefined_vars(unmatched: &BTreeSet<String>, env: &dyn Env, known: impl Fn(&str) -> bool, ranges: &[Range], linter: &Linter) {
+pub fn undefined_vars(
+    unmatched: &BTreeSet<String>,
+    env: &dyn Env,
+    known: impl Fn(&str) -> bool,
+    ranges: &[Range],
+    linter: &Linter,
+) {
     for name in unmatched.iter().filter(|name| !known(name)) {
         let near = nearest(name, env.keys(), true);
-        linter.report(Finding::UndefinedVar { name: name.clone(), near }, ranges);
+        linter.report(
+            Finding::UndefinedVar {
+                name: name.clone(),
+                near,
+            },
+            ranges,
+        );
     }
 }
 
 /// Complains about arguments in a `FROM` that no `ARG` in front of the first stage declares.
-pub fn undefined_from_args<'a>(declared: impl IntoIterator<Item = &'a str>, unmatched: &BTreeSet<String>, ranges: &[Range], linter: &Linter) {
+pub fn undefined_from_args<'a>(
+    declared: impl IntoIterator<Item = &'a str>,
+    unmatched: &BTreeSet<String>,
+    ranges: &[Range],
+    linter: &Linter,
+) {
     let declared: BTreeSet<&str> = declared.into_iter().collect();
-    for arg in unmatched.iter().filter(|arg| !declared.contains(arg.as_str())) {
+    for arg in unmatched
+        .iter()
+        .filter(|arg| !declared.contains(arg.as_str()))
+    {
         let near = nearest(arg, declared.iter().copied(), true);
-        linter.report(Finding::UndefinedArgInFrom { arg: arg.clone(), near }, ranges);
+        linter.report(
+            Finding::UndefinedArgInFrom {
+                arg: arg.clone(),
+                near,
+            },
+            ranges,
+        );
     }
 }
 
 /// Complains about `FROM --platform=$TARGETPLATFORM`, which is the default. `flag` is the flag as written.
-pub fn redundant_platform(flag: &str, expanded: &Word, env: &dyn Env, ranges: &[Range], linter: &Linter) {
+pub fn redundant_platform(
+    flag: &str,
+    expanded: &Word,
+    env: &dyn Env,
+    ranges: &[Range],
+    linter: &Linter,
+) {
     const TARGET: &str = "TARGETPLATFORM";
-    let alone = expanded.unmatched.is_empty() && expanded.matched.len() == 1 && expanded.matched.contains(TARGET);
+    let alone = expanded.unmatched.is_empty()
+        && expanded.matched.len() == 1
+        && expanded.matched.contains(TARGET);
     if alone && env.get(TARGET).unwrap_or_default() == expanded.result {
-        linter.report(Finding::RedundantTargetPlatform { variable: flag.to_owned() }, ranges);
+        linter.report(
+            Finding::RedundantTargetPlatform {
+                variable: flag.to_owned(),
+            },
+            ranges,
+        );
     }
 }
 
@@ -83,19 +145,39 @@ pub fn constant_platform(stage: &str, expanded: &Word, ranges: &[Range], linter:
     if !expanded.matched.is_empty() || !expanded.unmatched.is_empty() {
         return;
     }
-    let Ok(platform) = Platform::parse(&expanded.result) else { return };
+    let Ok(platform) = Platform::parse(&expanded.result) else {
+        return;
+    };
     if stage.contains(platform.os.as_str()) || stage.contains(platform.architecture.as_str()) {
         return;
     }
-    linter.report(Finding::FromPlatformFlagConstDisallowed { platform: expanded.result.clone() }, ranges);
+    linter.report(
+        Finding::FromPlatformFlagConstDisallowed {
+            platform: expanded.result.clone(),
+        },
+        ranges,
+    );
 }
 
 /// Complains about an image for another platform.
-pub fn base_image_platform(image: &str, expected: &Platform, actual: &Platform, ranges: &[Range], linter: &Linter) {
+pub fn base_image_platform(
+    image: &str,
+    expected: &Platform,
+    actual: &Platform,
+    ranges: &[Range],
+    linter: &Linter,
+) {
     if expected.os == actual.os && expected.architecture == actual.architecture {
         return;
     }
-    linter.report(Finding::InvalidBaseImagePlatform { image: image.to_owned(), expected: expected.normalize().to_string(), actual: actual.normalize().to_string() }, ranges);
+    linter.report(
+        Finding::InvalidBaseImagePlatform {
+            image: image.to_owned(),
+            expected: expected.normalize().to_string(),
+            actual: actual.normalize().to_string(),
+        },
+        ranges,
+    );
 }
 
 /// Remembers the last instruction of a kind of which only the last counts.
@@ -108,7 +190,12 @@ impl UsedOnce {
     /// Complains about the earlier instruction, which is the one that is ignored.
     pub fn mark(&mut self, instruction: &Instruction, linter: &Linter) {
         if let Some(before) = self.before.replace(instruction.origin.ranges.clone()) {
-            linter.report(Finding::MultipleInstructionsDisallowed { instruction: instruction.origin.name.clone() }, &before);
+            linter.report(
+                Finding::MultipleInstructionsDisallowed {
+                    instruction: instruction.origin.name.clone(),
+                },
+                &before,
+            );
         }
     }
 }
@@ -116,21 +203,36 @@ impl UsedOnce {
 /// Complains about each pair written as `key value`.
 pub fn legacy_pairs(instruction: &Instruction, pairs: &[Pair], linter: &Linter) {
     for _ in pairs.iter().filter(|pair| pair.no_delim) {
-        linter.report(Finding::LegacyKeyValueFormat { instruction: instruction.origin.name.clone() }, &instruction.origin.ranges);
+        linter.report(
+            Finding::LegacyKeyValueFormat {
+                instruction: instruction.origin.name.clone(),
+            },
+            &instruction.origin.ranges,
+        );
     }
 }
 
 /// Complains about a variable that sounds like a secret. `instruction` is `ARG` or `ENV`.
 pub fn secret_name(instruction: &'static str, name: &str, ranges: &[Range], linter: &Linter) {
     if is_secret_name(name) {
-        linter.report(Finding::SecretsUsedInArgOrEnv { instruction, name: name.to_owned() }, ranges);
+        linter.report(
+            Finding::SecretsUsedInArgOrEnv {
+                instruction,
+                name: name.to_owned(),
+            },
+            ranges,
+        );
     }
 }
 
 /// Returns whether a name has a word that means a secret and none that says it is not one.
 pub fn is_secret_name(name: &str) -> bool {
-    static SECRET: LazyLock<Regex> = LazyLock::new(|| Regex::new("(?i)(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)").expect("the pattern is well formed"));
-    static HARMLESS: LazyLock<Regex> = LazyLock::new(|| Regex::new("(?i)(?:_|^)(?:public|file|version)(?:_|$)").expect("the pattern is well formed"));
+    static SECRET: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new("(?i)(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)").expect("the pattern is well formed")
+    });
+    static HARMLESS: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new("(?i)(?:_|^)(?:public|file|version)(?:_|$)").expect("the pattern is well formed")
+    });
     SECRET.is_match(name) && !HARMLESS.is_match(name)
 }
 
@@ -138,11 +240,22 @@ pub fn is_secret_name(name: &str) -> bool {
 ///
 /// `expand` expands a base name with the defaults of the arguments in front of the first stage; when it fails, the
 /// build will fail in the same way, so nothing is said here.
-pub fn default_base_names(stages: &[Stage], mut expand: impl FnMut(&str) -> Option<String>, linter: &Linter) {
+pub fn default_base_names(
+    stages: &[Stage],
+    mut expand: impl FnMut(&str) -> Option<String>,
+    linter: &Linter,
+) {
     for stage in stages {
-        let Some(name) = expand(&stage.base_name) else { return };
+        let Some(name) = expand(&stage.base_name) else {
+            return;
+        };
         if name.parse::<oci::reference::Reference>().is_err() {
-            linter.report(Finding::InvalidDefaultArgInFrom { base: stage.base_name.clone() }, &stage.origin.ranges);
+            linter.report(
+                Finding::InvalidDefaultArgInFrom {
+                    base: stage.base_name.clone(),
+                },
+                &stage.origin.ranges,
+            );
         }
     }
 }
@@ -150,14 +263,33 @@ pub fn default_base_names(stages: &[Stage], mut expand: impl FnMut(&str) -> Opti
 /// Complains about a source of `COPY` or `ADD` that the ignore file excludes. `command` is `Copy` or `Add`.
 ///
 /// With exclusions in the ignore file nothing is said: an excluded directory may hold files that are not.
-pub fn ignored_source(command: &'static str, source: &str, ignore: Option<&PatternMatcher>, ranges: &[Range], linter: &Linter) {
-    let Some(ignore) = ignore.filter(|ignore| !ignore.exclusions()) else { return };
+pub fn ignored_source(
+    command: &'static str,
+    source: &str,
+    ignore: Option<&PatternMatcher>,
+    ranges: &[Range],
+    linter: &Linter,
+) {
+    let Some(ignore) = ignore.filter(|ignore| !ignore.exclusions()) else {
+        return;
+    };
     let source = pattern::clean(source);
     // The context's root counts as excluded only when everything in it is.
-    if matches!(source.as_str(), "." | "/") && !ignore.patterns().iter().any(|pattern| matches!(pattern.as_str(), "*" | "**" | "**/*")) {
+    if matches!(source.as_str(), "." | "/")
+        && !ignore
+            .patterns()
+            .iter()
+            .any(|pattern| matches!(pattern.as_str(), "*" | "**" | "**/*"))
+    {
         return;
     }
     if ignore.matches_or_parent_matches(&source) {
-        linter.report(Finding::CopyIgnoredFile { command, file: source }, ranges);
+        linter.report(
+            Finding::CopyIgnoredFile {
+                command,
+                file: source,
+            },
+            ranges,
+        );
     }
 }

@@ -27,7 +27,11 @@ pub enum LintConfigError {
     #[error("invalid check option {}", quote(.0))]
     Invalid(String),
     /// Not a truth value.
-    #[error("failed to parse check option {}: strconv.ParseBool: parsing {}: invalid syntax", quote(option), quote(value))]
+    #[error(
+        "failed to parse check option {}: strconv.ParseBool: parsing {}: invalid syntax",
+        quote(option),
+        quote(value)
+    )]
     NotBoolean {
         /// The option.
         option: String,
@@ -45,15 +49,27 @@ impl LintConfig {
             return Ok(config);
         }
         for option in text.splitn(3, ';') {
-            let (key, value) = option.split_once('=').ok_or_else(|| LintConfigError::Invalid(option.to_owned()))?;
+            let (key, value) = option
+                .split_once('=')
+                .ok_or_else(|| LintConfigError::Invalid(option.to_owned()))?;
             let (key, value) = (key.trim(), value.trim());
-            let names = || value.split(',').map(|name| name.trim().to_owned()).collect();
+            let names = || {
+                value
+                    .split(',')
+                    .map(|name| name.trim().to_owned())
+                    .collect()
+            };
             match (key, value) {
                 ("skip", "all") => config.skip_all = true,
                 ("skip", _) => config.skip = names(),
                 ("experimental", "all") => config.experimental_all = true,
                 ("experimental", _) => config.experimental = names(),
-                ("error", _) => config.error = parse_bool(value).ok_or_else(|| LintConfigError::NotBoolean { option: option.to_owned(), value: value.to_owned() })?,
+                ("error", _) => {
+                    config.error = parse_bool(value).ok_or_else(|| LintConfigError::NotBoolean {
+                        option: option.to_owned(),
+                        value: value.to_owned(),
+                    })?
+                }
                 _ => return Err(LintConfigError::Invalid(key.to_owned())),
             }
         }

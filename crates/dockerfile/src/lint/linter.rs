@@ -25,7 +25,11 @@ impl Warning {
     /// Returns `Rule: message (line N)`, the form in which a build shows it.
     pub fn short(&self) -> String {
         let line = self.ranges.first().map_or(0, |range| range.start.line);
-        let place = if line > 0 { format!(" (line {line})") } else { String::new() };
+        let place = if line > 0 {
+            format!(" (line {line})")
+        } else {
+            String::new()
+        };
         format!("{}: {}{place}", self.rule.name, self.message)
     }
 }
@@ -48,15 +52,24 @@ struct Shared {
 
 impl fmt::Debug for Linter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Linter").field("config", &self.config).field("listens", &self.shared.is_some()).finish_non_exhaustive()
+        f.debug_struct("Linter")
+            .field("config", &self.config)
+            .field("listens", &self.shared.is_some())
+            .finish_non_exhaustive()
     }
 }
 
 impl Linter {
     /// Makes a linter.
     pub fn new(config: LintConfig, sink: impl Fn(Warning) + Send + Sync + 'static) -> Self {
-        let shared = Shared { sink: Box::new(sink), broken: Mutex::new(BTreeSet::new()) };
-        Self { config: Arc::new(config), shared: Some(Arc::new(shared)) }
+        let shared = Shared {
+            sink: Box::new(sink),
+            broken: Mutex::new(BTreeSet::new()),
+        };
+        Self {
+            config: Arc::new(config),
+            shared: Some(Arc::new(shared)),
+        }
     }
 
     /// Makes a linter that finds nothing.
@@ -72,16 +85,26 @@ impl Linter {
     /// Returns whether a rule runs here.
     pub fn runs(&self, rule: &Rule) -> bool {
         let named = |names: &BTreeSet<String>| names.contains(rule.name);
-        let wanted = if rule.experimental { self.config.experimental_all || named(&self.config.experimental) } else { !self.config.skip_all && !named(&self.config.skip) };
+        let wanted = if rule.experimental {
+            self.config.experimental_all || named(&self.config.experimental)
+        } else {
+            !self.config.skip_all && !named(&self.config.skip)
+        };
         self.shared.is_some() && !rule.deprecated && wanted
     }
 
     /// Passes a finding on if its rule runs here.
     pub fn report(&self, finding: Finding, ranges: &[Range]) {
         let rule = finding.rule();
-        let Some(shared) = self.shared.as_ref().filter(|_| self.runs(rule)) else { return };
+        let Some(shared) = self.shared.as_ref().filter(|_| self.runs(rule)) else {
+            return;
+        };
         shared.broken.lock().insert(rule.name);
-        (shared.sink)(Warning { rule, message: finding.to_string(), ranges: ranges.to_vec() });
+        (shared.sink)(Warning {
+            rule,
+            message: finding.to_string(),
+            ranges: ranges.to_vec(),
+        });
     }
 
     /// Returns a linter for the instruction below these comments, which may hold a `check=…`.
@@ -89,8 +112,12 @@ impl Linter {
     /// The first such comment counts; one that is not understood is ignored.
     pub fn with_comments(&self, comments: &[String]) -> Self {
         let config = comments.iter().find_map(|comment| {
-            let directive = DirectiveParser::with_comment("", 0).parse_line(comment).ok().flatten()?;
-            (directive.name == DirectiveName::Check).then(|| LintConfig::parse(directive.value.split(' ').next().unwrap_or_default()))
+            let directive = DirectiveParser::with_comment("", 0)
+                .parse_line(comment)
+                .ok()
+                .flatten()?;
+            (directive.name == DirectiveName::Check)
+                .then(|| LintConfig::parse(directive.value.split(' ').next().unwrap_or_default()))
         });
         match config {
             Some(Ok(config)) => self.with_config(&config),
@@ -102,7 +129,10 @@ impl Linter {
     pub fn with_config(&self, config: &LintConfig) -> Self {
         let mut merged = self.config.as_ref().clone();
         merged.merge(config);
-        Self { config: Arc::new(merged), shared: self.shared.clone() }
+        Self {
+            config: Arc::new(merged),
+            shared: self.shared.clone(),
+        }
     }
 
     /// Returns what fails the build, if findings are to fail it and there are any.

@@ -16,7 +16,13 @@ pub struct Rule {
 }
 
 const fn rule(name: &'static str, url: &'static str, description: &'static str) -> Rule {
-    Rule { name, description, url, deprecated: false, experimental: false }
+    Rule {
+        name,
+        description,
+        url,
+        deprecated: false,
+        experimental: false,
+    }
 }
 
 macro_rules! rules {

@@ -24,7 +24,10 @@ impl EnvList {
         strings
             .into_iter()
             .map(|entry| {
-                let (key, value) = entry.as_ref().split_once('=').unwrap_or((entry.as_ref(), ""));
+                let (key, value) = entry
+                    .as_ref()
+                    .split_once('=')
+                    .unwrap_or((entry.as_ref(), ""));
                 (key.to_owned(), value.to_owned())
             })
             .collect()

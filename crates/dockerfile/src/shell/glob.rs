@@ -22,7 +22,12 @@ pub(super) fn translate(pattern: &str, greedy: bool, anchored: bool) -> Result<S
                     out.push('\\');
                     out.push(escaped);
                 }
-                other => return Err(format!("invalid escape '\\{}'", other.unwrap_or(char::REPLACEMENT_CHARACTER))),
+                other => {
+                    return Err(format!(
+                        "invalid escape '\\{}'",
+                        other.unwrap_or(char::REPLACEMENT_CHARACTER)
+                    ));
+                }
             },
             '[' | ']' | '{' | '}' | '.' | '+' | '(' | ')' | '|' | '^' | '$' => {
                 out.push('\\');
@@ -35,25 +40,54 @@ pub(super) fn translate(pattern: &str, greedy: bool, anchored: bool) -> Result<S
 }
 
 fn compile(pattern: &str, greedy: bool, anchored: bool) -> Result<Regex, ShellErrorKind> {
-    let fail = |reason: String| ShellErrorKind::Pattern { pattern: pattern.to_owned(), reason };
-    Regex::new(&translate(pattern, greedy, anchored).map_err(fail)?).map_err(|error| fail(error.to_string()))
+    let fail = |reason: String| ShellErrorKind::Pattern {
+        pattern: pattern.to_owned(),
+        reason,
+    };
+    Regex::new(&translate(pattern, greedy, anchored).map_err(fail)?)
+        .map_err(|error| fail(error.to_string()))
 }
 
 /// Cuts the prefix that matches.
-pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool) -> Result<String, ShellErrorKind> {
-    let found = compile(pattern, greedy, true)?.find(value).map_or(0, |found| found.end());
+pub(super) fn trim_prefix(
+    pattern: &str,
+    value: &str,
+    greedy: bool,
+) -> Result<String, ShellErrorKind> {
+    let found = compile(pattern, greedy, true)?
+        .find(value)
+        .map_or(0, |found| found.end());
     Ok(value.get(found..).unwrap_or_default().to_owned())
 }
 
 /// Cuts the suffix that matches. The shortest suffix is the shortest prefix of everything read backwards.
-pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool) -> Result<String, ShellErrorKind> {
-    Ok(reverse(&trim_prefix(&reverse_pattern(pattern), &reverse(value), greedy)?))
+pub(super) fn trim_suffix(
+    pattern: &str,
+    value: &str,
+    greedy: bool,
+) -> Result<String, ShellErrorKind> {
+    Ok(reverse(&trim_prefix(
+        &reverse_pattern(pattern),
+        &reverse(value),
+        greedy,
+    )?))
 }
 
 /// Replaces the first or all matches.
-pub(super) fn replace(pattern: &str, value: &str, replacement: &str, all: bool) -> Result<String, ShellErrorKind> {
+pub(super) fn replace(
+    pattern: &str,
+    value: &str,
+    replacement: &str,
+    all: bool,
+) -> Result<String, ShellErrorKind> {
     let regex = compile(pattern, true, false)?;
-    Ok(if all { regex.replace_all(value, replacement).into_owned() } else { regex.replacen(value, 1, regex::NoExpand(replacement)).into_owned() })
+    Ok(if all {
+        regex.replace_all(value, replacement).into_owned()
+    } else {
+        regex
+            .replacen(value, 1, regex::NoExpand(replacement))
+            .into_owned()
+    })
 }
 
 fn reverse(text: &str) -> String {

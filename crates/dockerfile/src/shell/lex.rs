@@ -40,15 +40,37 @@ pub struct Word {
 impl Lexer {
     /// Makes a lexer that removes quotes and escapes.
     pub fn new(escape: char) -> Self {
-        Self { escape, raw_quotes: false, raw_escapes: false, skip_process_quotes: false, skip_unset_env: false }
+        Self {
+            escape,
+            raw_quotes: false,
+            raw_escapes: false,
+            skip_process_quotes: false,
+            skip_unset_env: false,
+        }
     }
 
     /// Expands a word.
     pub fn process(&self, word: &str, env: &dyn Env) -> Result<Word, ShellError> {
-        let mut run = Run { lexer: self, env, rest: Chars::new(word), raw_escapes: self.raw_escapes, depth: 0, matched: BTreeSet::new(), unmatched: BTreeSet::new() };
+        let mut run = Run {
+            lexer: self,
+            env,
+            rest: Chars::new(word),
+            raw_escapes: self.raw_escapes,
+            depth: 0,
+            matched: BTreeSet::new(),
+            unmatched: BTreeSet::new(),
+        };
         match run.until(None, self.raw_escapes, false) {
-            Ok((result, words)) => Ok(Word { result, words, matched: run.matched, unmatched: run.unmatched }),
-            Err(kind) => Err(ShellError { word: word.to_owned(), kind }),
+            Ok((result, words)) => Ok(Word {
+                result,
+                words,
+                matched: run.matched,
+                unmatched: run.unmatched,
+            }),
+            Err(kind) => Err(ShellError {
+                word: word.to_owned(),
+                kind,
+            }),
         }
     }
 
@@ -69,7 +91,9 @@ struct Chars<'a> {
 
 impl<'a> Chars<'a> {
     fn new(text: &'a str) -> Self {
-        Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text) }
+        Self {
+            rest: text.strip_prefix('\u{feff}').unwrap_or(text),
+        }
     }
 
     fn peek(&self) -> Option<char> {
@@ -124,7 +148,12 @@ impl Run<'_> {
     /// Expands up to `stop`, which is consumed, or to the end.
     ///
     /// `pattern` is for globs: an escape that quotes made literal is doubled, since the glob is read once more.
-    fn until(&mut self, stop: Option<char>, raw_escapes: bool, pattern: bool) -> Lexed<(String, Vec<String>)> {
+    fn until(
+        &mut self,
+        stop: Option<char>,
+        raw_escapes: bool,
+        pattern: bool,
+    ) -> Lexed<(String, Vec<String>)> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(ShellErrorKind::TooDeep);
@@ -159,7 +188,11 @@ impl Run<'_> {
                     words.open.push_str(&text);
                 }
                 '\'' | '"' if !self.lexer.skip_process_quotes => {
-                    let text = if c == '"' { self.double_quote(pattern)? } else { self.single_quote(pattern)? };
+                    let text = if c == '"' {
+                        self.double_quote(pattern)?
+                    } else {
+                        self.single_quote(pattern)?
+                    };
                     result.push_str(&text);
                     words.open.push_str(&text);
                 }
@@ -174,7 +207,9 @@ impl Run<'_> {
                         words.open.push(c);
                         result.push(c);
                     }
-                    let Some(escaped) = self.rest.next() else { break };
+                    let Some(escaped) = self.rest.next() else {
+                        break;
+                    };
                     words.open.push(escaped);
                     result.push(escaped);
                 }
@@ -272,7 +307,11 @@ impl Run<'_> {
     fn get(&mut self, name: &str) -> Option<String> {
         let env = self.env;
         let value = env.get(name);
-        let set = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
+        let set = if value.is_some() {
+            &mut self.matched
+        } else {
+            &mut self.unmatched
+        };
         if !set.contains(name) {
             set.insert(name.to_owned());
         }
@@ -311,12 +350,20 @@ impl Run<'_> {
             }
             modifier @ Some('+' | '-' | '?' | '#' | '%') => self.modified(&name, modifier, false),
             Some('/') => self.replaced(&name),
-            other => Err(ShellErrorKind::Modifier(String::from(other.unwrap_or(char::REPLACEMENT_CHARACTER)))),
+            other => Err(ShellErrorKind::Modifier(String::from(
+                other.unwrap_or(char::REPLACEMENT_CHARACTER),
+            ))),
         }
     }
 
     /// An operand of `${…}`, up to `stop`.
-    fn operand(&mut self, stop: char, raw: bool, pattern: bool, missing: ShellErrorKind) -> Lexed<String> {
+    fn operand(
+        &mut self,
+        stop: char,
+        raw: bool,
+        pattern: bool,
+        missing: ShellErrorKind,
+    ) -> Lexed<String> {
         match self.until(Some(stop), raw, pattern) {
             Ok((word, _)) => Ok(word),
             Err(error @ (ShellErrorKind::TooDeep | ShellErrorKind::TooLong)) => Err(error),
@@ -327,7 +374,11 @@ impl Run<'_> {
 
     fn modified(&mut self, name: &str, modifier: Option<char>, colon: bool) -> Lexed<String> {
         let shown = modifier.unwrap_or(char::REPLACEMENT_CHARACTER);
-        let text = if colon { format!(":{shown}") } else { String::from(shown) };
+        let text = if colon {
+            format!(":{shown}")
+        } else {
+            String::from(shown)
+        };
         let glob = matches!(shown, '#' | '%');
         if colon && glob {
             return Err(ShellErrorKind::Modifier(text));
@@ -337,7 +388,9 @@ impl Run<'_> {
         if value.is_none() && self.lexer.skip_unset_env {
             return Ok(format!("${{{name}{text}{word}}}"));
         }
-        let missing = value.as_deref().is_none_or(|value| colon && value.is_empty());
+        let missing = value
+            .as_deref()
+            .is_none_or(|value| colon && value.is_empty());
         match shown {
             '-' if missing => Ok(word),
             '-' => Ok(value.unwrap_or_default()),
@@ -349,13 +402,22 @@ impl Run<'_> {
                     () if value.is_none() => "is not allowed to be unset".to_owned(),
                     () => "is not allowed to be empty".to_owned(),
                 };
-                Err(ShellErrorKind::Required { name: name.to_owned(), message })
+                Err(ShellErrorKind::Required {
+                    name: name.to_owned(),
+                    message,
+                })
             }
             '?' => Ok(value.unwrap_or_default()),
             '#' | '%' => {
                 let value = value.unwrap_or_default();
-                let (pattern, greedy) = word.strip_prefix(shown).map_or((word.as_str(), false), |pattern| (pattern, true));
-                if shown == '#' { glob::trim_prefix(pattern, &value, greedy) } else { glob::trim_suffix(pattern, &value, greedy) }
+                let (pattern, greedy) = word
+                    .strip_prefix(shown)
+                    .map_or((word.as_str(), false), |pattern| (pattern, true));
+                if shown == '#' {
+                    glob::trim_prefix(pattern, &value, greedy)
+                } else {
+                    glob::trim_suffix(pattern, &value, greedy)
+                }
             }
             _ => Err(ShellErrorKind::Modifier(text)),
         }
@@ -373,7 +435,12 @@ impl Run<'_> {
             value => {
                 let value = value.unwrap_or_default();
                 // One replacement for each character at most, so this bounds the result before it is made.
-                if all && replacement.len().saturating_mul(value.len().saturating_add(1)) > MAX_RESULT * 8 {
+                if all
+                    && replacement
+                        .len()
+                        .saturating_mul(value.len().saturating_add(1))
+                        > MAX_RESULT * 8
+                {
                     return Err(ShellErrorKind::TooLong);
                 }
                 glob::replace(&pattern, &value, &replacement, all)
@@ -395,7 +462,11 @@ impl Run<'_> {
             self.rest.next();
             return String::from(c);
         }
-        while let Some(c) = self.rest.peek().filter(|c| *c == '_' || is_letter(*c) || is_digit(*c)) {
+        while let Some(c) = self
+            .rest
+            .peek()
+            .filter(|c| *c == '_' || is_letter(*c) || is_digit(*c))
+        {
             self.rest.next();
             name.push(c);
         }
@@ -408,11 +479,21 @@ fn in_class(class: &LazyLock<Regex>, c: char) -> bool {
 }
 
 fn is_letter(c: char) -> bool {
-    static LETTER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\p{L}$").expect("the class exists"));
-    if c.is_ascii() { c.is_ascii_alphabetic() } else { in_class(&LETTER, c) }
+    static LETTER: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^\p{L}$").expect("the class exists"));
+    if c.is_ascii() {
+        c.is_ascii_alphabetic()
+    } else {
+        in_class(&LETTER, c)
+    }
 }
 
 fn is_digit(c: char) -> bool {
-    static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\p{Nd}$").expect("the class exists"));
-    if c.is_ascii() { c.is_ascii_digit() } else { in_class(&DIGIT, c) }
+    static DIGIT: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^\p{Nd}$").expect("the class exists"));
+    if c.is_ascii() {
+        c.is_ascii_digit()
+    } else {
+        in_class(&DIGIT, c)
+    }
 }

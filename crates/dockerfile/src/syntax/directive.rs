@@ -27,7 +27,9 @@ impl DirectiveName {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Syntax, Self::Escape, Self::Check].into_iter().find(|name| name.as_str().eq_ignore_ascii_case(text))
+        [Self::Syntax, Self::Escape, Self::Check]
+            .into_iter()
+            .find(|name| name.as_str().eq_ignore_ascii_case(text))
     }
 }
 
@@ -71,7 +73,12 @@ impl Default for DirectiveParser {
 impl DirectiveParser {
     /// Makes a parser for another start of a comment, after `line` lines.
     pub fn with_comment(comment: &'static str, line: usize) -> Self {
-        Self { line, comment, seen: Vec::new(), done: false }
+        Self {
+            line,
+            comment,
+            seen: Vec::new(),
+            done: false,
+        }
     }
 
     /// Reads the next line.
@@ -88,7 +95,11 @@ impl DirectiveParser {
             return Err(SyntaxErrorKind::DuplicateDirective(name.as_str()));
         }
         self.seen.push(name);
-        Ok(Some(Directive { name, value: value.to_owned(), line: self.line }))
+        Ok(Some(Directive {
+            name,
+            value: value.to_owned(),
+            line: self.line,
+        }))
     }
 
     /// Reads the directives of a whole file, up to the first that is wrong.
@@ -134,7 +145,13 @@ pub fn find_directive(name: DirectiveName, data: &[u8]) -> Option<Found> {
 fn find(name: DirectiveName, data: &[u8], any_format: bool) -> Option<Found> {
     let data = strip_bom(data);
     let (data, line) = skip_shebang(data);
-    let in_comments = |comment| DirectiveParser::with_comment(comment, line).parse_all(data).into_iter().find(|directive| directive.name == name).map(|directive| found(&directive));
+    let in_comments = |comment| {
+        DirectiveParser::with_comment(comment, line)
+            .parse_all(data)
+            .into_iter()
+            .find(|directive| directive.name == name)
+            .map(|directive| found(&directive))
+    };
     if let Some(found) = in_comments("#") {
         return Some(found);
     }
@@ -148,18 +165,29 @@ fn find(name: DirectiveName, data: &[u8], any_format: bool) -> Option<Found> {
         return None;
     };
     let value = members.get(name.as_str())?.as_str()?;
-    Some(Found { word: value.to_owned(), value: value.to_owned(), ranges: vec![Range::line(line)] })
+    Some(Found {
+        word: value.to_owned(),
+        value: value.to_owned(),
+        ranges: vec![Range::line(line)],
+    })
 }
 
 fn found(directive: &Directive) -> Found {
     let value = &directive.value;
-    Found { word: value.split(' ').next().unwrap_or(value).to_owned(), value: value.clone(), ranges: vec![Range::line(directive.line)] }
+    Found {
+        word: value.split(' ').next().unwrap_or(value).to_owned(),
+        value: value.clone(),
+        ranges: vec![Range::line(directive.line)],
+    }
 }
 
 fn skip_shebang(data: &[u8]) -> (&[u8], usize) {
     if !data.starts_with(b"#!") {
         return (data, 0);
     }
-    let rest = data.iter().position(|byte| *byte == b'\n').and_then(|end| data.get(end + 1..));
+    let rest = data
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .and_then(|end| data.get(end + 1..));
     (rest.unwrap_or_default(), 1)
 }

@@ -24,7 +24,9 @@ pub struct Heredoc {
 
 /// Reads a word as the start of a heredoc. Nothing is returned for other words.
 pub fn parse_heredoc(word: &str) -> Result<Option<Heredoc>, SyntaxErrorKind> {
-    static START: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)$").expect("the pattern is well formed"));
+    static START: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)$").expect("the pattern is well formed")
+    });
     let Some(parts) = START.captures(word) else {
         return Ok(None);
     };
@@ -34,7 +36,11 @@ pub fn parse_heredoc(word: &str) -> Result<Option<Heredoc>, SyntaxErrorKind> {
         return Ok(None);
     }
     let number = part(1);
-    let file_descriptor = if number.is_empty() { 0 } else { number.parse().unwrap_or(u64::MAX) };
+    let file_descriptor = if number.is_empty() {
+        0
+    } else {
+        number.parse().unwrap_or(u64::MAX)
+    };
 
     let none = EnvList::default();
     let mut lexer = Lexer::new('\\');
@@ -51,18 +57,36 @@ pub fn parse_heredoc(word: &str) -> Result<Option<Heredoc>, SyntaxErrorKind> {
     // A quote that is gone without raw mode was a quote: the name is quoted in some part, so nothing is expanded.
     let quotes = |text: &str| text.matches(['\'', '"']).count();
     let expand = quotes(name) == quotes(raw_name);
-    Ok(Some(Heredoc { name: name.clone(), file_descriptor, expand, chomp: part(2) == "-", content: String::new() }))
+    Ok(Some(Heredoc {
+        name: name.clone(),
+        file_descriptor,
+        expand,
+        chomp: part(2) == "-",
+        content: String::new(),
+    }))
 }
 
 /// Finds the heredocs that a line starts.
 pub(super) fn heredocs_of(line: &str) -> Result<Vec<Heredoc>, SyntaxErrorKind> {
-    let lexer = Lexer { raw_quotes: true, raw_escapes: true, skip_unset_env: true, ..Lexer::new('\\') };
+    let lexer = Lexer {
+        raw_quotes: true,
+        raw_escapes: true,
+        skip_unset_env: true,
+        ..Lexer::new('\\')
+    };
     // A line that does not lex has no heredocs; the shell may know better what to do with it.
-    let words = lexer.process_words(line, &EnvList::default()).unwrap_or_default();
-    words.iter().filter_map(|word| parse_heredoc(word).transpose()).collect()
+    let words = lexer
+        .process_words(line, &EnvList::default())
+        .unwrap_or_default();
+    words
+        .iter()
+        .filter_map(|word| parse_heredoc(word).transpose())
+        .collect()
 }
 
 /// Cuts the tabs at the start of each line.
 pub fn chomp(text: &str) -> String {
-    text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+    text.split_inclusive('\n')
+        .map(|line| line.trim_start_matches('\t'))
+        .collect()
 }

@@ -16,9 +16,17 @@ impl<'a> Line<'a> {
         match split_blank(line) {
             Some((name, rest)) => {
                 let (flags, args) = flags(rest, escape);
-                Line { name, flags, args: args.trim() }
+                Line {
+                    name,
+                    flags,
+                    args: args.trim(),
+                }
             }
-            None => Line { name: line, flags: Vec::new(), args: "" },
+            None => Line {
+                name: line,
+                flags: Vec::new(),
+                args: "",
+            },
         }
     }
 }

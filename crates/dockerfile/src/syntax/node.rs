@@ -36,7 +36,10 @@ pub struct Node {
 impl Node {
     /// Makes a node with a word alone.
     pub fn word(value: impl Into<String>) -> Self {
-        Self { value: value.into(), ..Self::default() }
+        Self {
+            value: value.into(),
+            ..Self::default()
+        }
     }
 
     /// Returns one range per line.
@@ -76,7 +79,11 @@ impl Node {
         }
         for arg in &self.args {
             out.push(' ');
-            out.push_str(&if arg.children.is_empty() { quote(&arg.value) } else { arg.dump() });
+            out.push_str(&if arg.children.is_empty() {
+                quote(&arg.value)
+            } else {
+                arg.dump()
+            });
         }
         out.trim().to_owned()
     }
@@ -86,6 +93,9 @@ impl Node {
             Some(child) if self.value.eq_ignore_ascii_case("onbuild") => child,
             _ => self,
         };
-        !inner.json && ["add", "copy", "run"].iter().any(|name| inner.value.eq_ignore_ascii_case(name))
+        !inner.json
+            && ["add", "copy", "run"]
+                .iter()
+                .any(|name| inner.value.eq_ignore_ascii_case(name))
     }
 }

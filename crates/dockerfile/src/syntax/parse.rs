@@ -38,7 +38,12 @@ impl EmptyContinuation {
 /// Bytes that are not UTF-8 become replacement characters.
 // DIFFERS: BuildKit carries such bytes along until something fails to encode them.
 pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
-    let mut parser = Parser { lines: Lines::new(strip_bom(data)), directives: DirectiveParser::default(), escape: '\\', line: 0 };
+    let mut parser = Parser {
+        lines: Lines::new(strip_bom(data)),
+        directives: DirectiveParser::default(),
+        escape: '\\',
+        line: 0,
+    };
     let mut root = Node::default();
     let mut warnings = Vec::new();
     let mut comments: Vec<String> = Vec::new();
@@ -53,7 +58,13 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
             }
         }
         let at = parser.line - 1;
-        if parser.directive(trim_line_end(&raw).trim_start()).map_err(|kind| SyntaxError { kind, ranges: vec![Range::line(at)] })? {
+        if parser
+            .directive(trim_line_end(&raw).trim_start())
+            .map_err(|kind| SyntaxError {
+                kind,
+                ranges: vec![Range::line(at)],
+            })?
+        {
             comments.pop();
         }
         if is_comment(&raw) {
@@ -64,13 +75,23 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
             continue;
         };
         if had_empty {
-            warnings.push(EmptyContinuation { text: text.clone(), range: Range::line(parser.line) });
+            warnings.push(EmptyContinuation {
+                text: text.clone(),
+                range: Range::line(parser.line),
+            });
         }
-        let at = |kind, end| SyntaxError { kind, ranges: Range::lines(start, end) };
+        let at = |kind, end| SyntaxError {
+            kind,
+            ranges: Range::lines(start, end),
+        };
         let mut node = parse_line(&text, parser.escape).map_err(|kind| at(kind, parser.line))?;
         if text.contains("<<") && node.takes_heredocs() {
             for heredoc in heredocs_of(&text).map_err(|kind| at(kind, parser.line))? {
-                node.heredocs.push(parser.heredoc(heredoc).map_err(|kind| at(kind, parser.line))?);
+                node.heredocs.push(
+                    parser
+                        .heredoc(heredoc)
+                        .map_err(|kind| at(kind, parser.line))?,
+                );
             }
         }
         node.comments = std::mem::take(&mut comments);
@@ -82,14 +103,21 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
         root.end_line = parser.line;
         root.children.push(node);
     }
-    let here = |kind| SyntaxError { kind, ranges: vec![Range::line(parser.line)] };
+    let here = |kind| SyntaxError {
+        kind,
+        ranges: vec![Range::line(parser.line)],
+    };
     if root.children.is_empty() {
         return Err(here(SyntaxErrorKind::NoInstructions));
     }
     if parser.lines.too_long() {
         return Err(here(SyntaxErrorKind::LineTooLong));
     }
-    Ok(Tree { root, escape: parser.escape, warnings })
+    Ok(Tree {
+        root,
+        escape: parser.escape,
+        warnings,
+    })
 }
 
 struct Parser<'a> {
@@ -150,7 +178,12 @@ impl Parser<'_> {
     fn heredoc(&mut self, mut heredoc: Heredoc) -> Result<Heredoc, SyntaxErrorKind> {
         while let Some(raw) = self.next_line() {
             let line = trim_line_end(&raw);
-            if (if heredoc.chomp { line.trim_start_matches('\t') } else { line }) == heredoc.name {
+            if (if heredoc.chomp {
+                line.trim_start_matches('\t')
+            } else {
+                line
+            }) == heredoc.name
+            {
                 return Ok(heredoc);
             }
             heredoc.content.push_str(&raw);

@@ -22,7 +22,10 @@ impl Range {
     /// Returns the range of one line.
     pub fn line(line: usize) -> Self {
         let point = Position { line, character: 0 };
-        Self { start: point, end: point }
+        Self {
+            start: point,
+            end: point,
+        }
     }
 
     /// Returns one range for each line; an end before the start counts as the start.
@@ -30,7 +33,16 @@ impl Range {
     pub fn lines(start: usize, end: usize) -> Vec<Self> {
         let end = end.max(start);
         if end - start > 10_000 {
-            return vec![Self { start: Position { line: start, character: 0 }, end: Position { line: end, character: 0 } }];
+            return vec![Self {
+                start: Position {
+                    line: start,
+                    character: 0,
+                },
+                end: Position {
+                    line: end,
+                    character: 0,
+                },
+            }];
         }
         (start..=end).map(Self::line).collect()
     }

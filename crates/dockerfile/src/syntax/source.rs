@@ -16,7 +16,10 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(data: &'a [u8]) -> Self {
-        Self { rest: data, too_long: false }
+        Self {
+            rest: data,
+            too_long: false,
+        }
     }
 
     /// Whether the iteration ended because of a line that is too long.
@@ -32,7 +35,11 @@ impl<'a> Iterator for Lines<'a> {
         if self.rest.is_empty() || self.too_long {
             return None;
         }
-        let text = self.rest.iter().take(MAX_LINE + 1).position(|byte| *byte == b'\n');
+        let text = self
+            .rest
+            .iter()
+            .take(MAX_LINE + 1)
+            .position(|byte| *byte == b'\n');
         let length = match text {
             Some(end) => end + 1,
             None if self.rest.len() > MAX_LINE => {

@@ -13,7 +13,14 @@ type Args = (Vec<Node>, bool);
 pub(super) fn parse_line(line: &str, escape: char) -> Parsed<Node> {
     let Line { name, flags, args } = Line::split(line, escape);
     let (args, json) = arguments(name, args, escape)?;
-    Ok(Node { value: name.to_owned(), original: line.to_owned(), flags, args, json, ..Node::default() })
+    Ok(Node {
+        value: name.to_owned(),
+        original: line.to_owned(),
+        flags,
+        args,
+        json,
+        ..Node::default()
+    })
 }
 
 fn arguments(name: &str, rest: &str, escape: char) -> Parsed<Args> {
@@ -31,7 +38,10 @@ fn arguments(name: &str, rest: &str, escape: char) -> Parsed<Args> {
         "expose" | "from" => plain(blank_separated(rest)),
         "maintainer" | "stopsignal" | "user" | "workdir" => plain(text(rest)),
         "onbuild" if rest.is_empty() => plain(Vec::new()),
-        "onbuild" => plain(vec![Node { children: vec![onbuild(rest, escape)?], ..Node::default() }]),
+        "onbuild" => plain(vec![Node {
+            children: vec![onbuild(rest, escape)?],
+            ..Node::default()
+        }]),
         // Whether the instruction exists is asked later, where the answer can name near ones.
         _ => plain(vec![Node::default()]),
     }
@@ -43,15 +53,29 @@ fn onbuild(rest: &str, escape: char) -> Parsed<Node> {
     if !line.name.eq_ignore_ascii_case("onbuild") {
         return parse_line(rest, escape);
     }
-    Ok(Node { value: line.name.to_owned(), original: rest.to_owned(), flags: line.flags, args: text(line.args), ..Node::default() })
+    Ok(Node {
+        value: line.name.to_owned(),
+        original: rest.to_owned(),
+        flags: line.flags,
+        args: text(line.args),
+        ..Node::default()
+    })
 }
 
 fn text(rest: &str) -> Vec<Node> {
-    if rest.is_empty() { Vec::new() } else { vec![Node::word(rest)] }
+    if rest.is_empty() {
+        Vec::new()
+    } else {
+        vec![Node::word(rest)]
+    }
 }
 
 fn blank_separated(rest: &str) -> Vec<Node> {
-    if rest.is_empty() { Vec::new() } else { split_all_blank(rest).into_iter().map(Node::word).collect() }
+    if rest.is_empty() {
+        Vec::new()
+    } else {
+        split_all_blank(rest).into_iter().map(Node::word).collect()
+    }
 }
 
 /// A JSON array of strings; nothing for whatever is not a JSON array.
@@ -63,7 +87,17 @@ fn json(rest: &str) -> Parsed<Option<Vec<Node>>> {
     let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(rest) else {
         return Ok(None);
     };
-    values.into_iter().map(|value| if let serde_json::Value::String(text) = value { Ok(Node::word(text)) } else { Err(SyntaxErrorKind::NotStringArray) }).collect::<Parsed<_>>().map(Some)
+    values
+        .into_iter()
+        .map(|value| {
+            if let serde_json::Value::String(text) = value {
+                Ok(Node::word(text))
+            } else {
+                Err(SyntaxErrorKind::NotStringArray)
+            }
+        })
+        .collect::<Parsed<_>>()
+        .map(Some)
 }
 
 fn json_or_text(rest: &str) -> Parsed<Args> {
@@ -95,7 +129,9 @@ fn pairs(rest: &str, name: &'static str, escape: char) -> Parsed<Vec<Node>> {
     }
     let mut nodes = Vec::with_capacity(words.len() * 3);
     for word in words {
-        let (key, value) = word.split_once('=').ok_or_else(|| SyntaxErrorKind::NoEquals(word.clone()))?;
+        let (key, value) = word
+            .split_once('=')
+            .ok_or_else(|| SyntaxErrorKind::NoEquals(word.clone()))?;
         nodes.extend([Node::word(key), Node::word(value), Node::word("=")]);
     }
     Ok(nodes)

@@ -54,7 +54,10 @@ fn names_match_as_in_go() {
 
 #[test]
 fn malformed_patterns_are_errors_whatever_the_name() {
-    let bad = ["[]a]", "[-]", "[x-]", "[-x]", "\\", "[a-b-c]", "[", "[^", "[^bc", "a[", "a/b[", "[a\\", "*[", "[a-]", "[\\"];
+    let bad = [
+        "[]a]", "[-]", "[x-]", "[-x]", "\\", "[a-b-c]", "[", "[^", "[^bc", "a[", "a/b[", "[a\\",
+        "*[", "[a-]", "[\\",
+    ];
     for pattern in bad {
         for name in ["a", "", "x", "ab", "-", "]"] {
             assert!(path_match(pattern, name).is_err(), "{pattern:?} {name:?}");

@@ -6,13 +6,27 @@ use crate::path_match;
 /// Asks in the three ways a list can be asked; they must agree.
 fn check(patterns: &[&str], path: &str, want: bool) {
     let matcher = PatternMatcher::new(patterns).expect("the patterns are well formed");
-    assert_eq!(matcher.matches_or_parent_matches(path), want, "{patterns:?} {path:?}");
-    assert_eq!(matcher.matches_using_parent_results(path, &MatchInfo::default()).0, want, "{patterns:?} {path:?}, no parent");
+    assert_eq!(
+        matcher.matches_or_parent_matches(path),
+        want,
+        "{patterns:?} {path:?}"
+    );
+    assert_eq!(
+        matcher
+            .matches_using_parent_results(path, &MatchInfo::default())
+            .0,
+        want,
+        "{patterns:?} {path:?}, no parent"
+    );
     let mut info = MatchInfo::default();
     for parent in parents(path) {
         info = matcher.matches_using_parent_results(parent, &info).1;
     }
-    assert_eq!(matcher.matches_using_parent_results(path, &info).0, want, "{patterns:?} {path:?}, walked");
+    assert_eq!(
+        matcher.matches_using_parent_results(path, &info).0,
+        want,
+        "{patterns:?} {path:?}, walked"
+    );
 }
 
 #[test]
@@ -71,7 +85,11 @@ fn patterns_match_as_in_an_ignore_file() {
         ("a(b)c/def", "a(b)c/def", true),
         ("a(b)c/def", "a(b)c/xyz", false),
         ("a.|)$(}+{bc", "a.|)$(}+{bc", true),
-        ("dist/*.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", true),
+        (
+            "dist/*.whl",
+            "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl",
+            true,
+        ),
         ("a\\*b", "a*b", true),
         ("a*", "ab/c", true),
         ("a*/b", "a/c/b", false),
@@ -91,25 +109,48 @@ fn patterns_match_as_in_an_ignore_file() {
 #[test]
 fn the_last_pattern_that_matches_decides() {
     check(&["**", "!util/docker/web"], "util/docker/web/foo", false);
-    check(&["**", "!util/docker/web", "util/docker/web/foo"], "util/docker/web/foo", true);
+    check(
+        &["**", "!util/docker/web", "util/docker/web/foo"],
+        "util/docker/web/foo",
+        true,
+    );
     check(&["**", "!dist/*.whl"], "dist/a.whl", false);
     check(&["!a", "a"], "a", true);
-    check(&["dir", "!dir/keep", "dir/keep/not"], "dir/keep/not/x", true);
+    check(
+        &["dir", "!dir/keep", "dir/keep/not"],
+        "dir/keep/not/x",
+        true,
+    );
     check(&["dir", "!dir/keep", "dir/keep/not"], "dir/keep/yes", false);
     check(&[], "any/path", false);
 }
 
 #[test]
 fn malformed_lists_are_errors_at_once() {
-    let syntax = |pattern: &str| Err(PatternError::Syntax { pattern: pattern.to_owned() });
+    let syntax = |pattern: &str| {
+        Err(PatternError::Syntax {
+            pattern: pattern.to_owned(),
+        })
+    };
     assert_eq!(PatternMatcher::new(["["]), syntax("["));
     assert_eq!(PatternMatcher::new(["ok", "!a/b["]), syntax("a/b["));
     assert_eq!(PatternMatcher::new(["x*[a-"]), syntax("x*[a-"));
     assert_eq!(PatternMatcher::new(["!"]), Err(PatternError::LoneExclusion));
-    assert_eq!(PatternMatcher::new(["docs", " ", ""]).map(|matcher| matcher.patterns().len()), Ok(1));
-    let matcher = PatternMatcher::new(["docs", "  !docs/README.md  "]).expect("the patterns are well formed");
+    assert_eq!(
+        PatternMatcher::new(["docs", " ", ""]).map(|matcher| matcher.patterns().len()),
+        Ok(1)
+    );
+    let matcher =
+        PatternMatcher::new(["docs", "  !docs/README.md  "]).expect("the patterns are well formed");
     assert!(matcher.exclusions());
-    assert_eq!(matcher.patterns().iter().map(|pattern| (pattern.as_str(), pattern.is_exclusion())).collect::<Vec<_>>(), [("docs", false), ("docs/README.md", true)]);
+    assert_eq!(
+        matcher
+            .patterns()
+            .iter()
+            .map(|pattern| (pattern.as_str(), pattern.is_exclusion()))
+            .collect::<Vec<_>>(),
+        [("docs", false), ("docs/README.md", true)]
+    );
 }
 
 #[test]
@@ -117,7 +158,11 @@ fn long_patterns_of_stars_take_no_long_time() {
     let pattern = "a*".repeat(400);
     let path = "a".repeat(4000);
     check(&[&format!("{pattern}b")], &path, false);
-    check(&[&format!("{}b", "**/a*/".repeat(100))], &"a/".repeat(2000), false);
+    check(
+        &[&format!("{}b", "**/a*/".repeat(100))],
+        &"a/".repeat(2000),
+        false,
+    );
     assert_eq!(path_match(&format!("{pattern}b"), &path), Ok(false));
 }
 
