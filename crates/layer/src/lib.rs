@@ -8,7 +8,7 @@ mod apply;
 pub mod compress;
 mod create;
 pub mod tar;
-mod unpack;
+pub mod unpack;
 
 pub use apply::{Applied, ApplyError, ApplyOptions, Whiteouts, apply};
 pub use compress::{Compression, CompressionKind};
