@@ -7,3 +7,5 @@ pub mod shell;
 pub mod suggest;
 pub mod syntax;
 mod text;
+pub mod lower;
+pub mod outline;

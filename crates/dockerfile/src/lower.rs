@@ -36,12 +36,11 @@ use oci::{Digest, ImageConfig, Platform};
 
 pub use error::{HostError, LowerError, LowerErrorKind};
 pub use options::{LowerOptions, parse_bool};
-pub(crate) use stage::{ArgInfo, OutlineCapture, StageState};
+pub(crate) use graph::Lowering;
+pub(crate) use stage::OutlineCapture;
 pub use text::{platform_text, rfc3339};
 
 use crate::lint::Warning;
-use graph::Lowering;
-
 /// Answers what lowering cannot know from the text.
 #[async_trait]
 pub trait MetaResolver: Send + Sync {
@@ -112,7 +111,7 @@ pub struct ContextQuery {
 }
 
 /// Makes the state of a client's directory once the paths used of it are known.
-pub type LocalMaker = Box<dyn FnOnce(Vec<String>) -> State + Send>;
+pub type LocalMaker = Box<dyn FnOnce(Vec<String>) -> State + Send + Sync>;
 
 /// A loaded context.
 pub enum LoadedContext {

@@ -4,7 +4,11 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use dockerfile::lower::LowerError;
+use llb::build::SourceMap;
 use llb::pb;
+
+use crate::builtin::wire_ranges;
 
 /// A place in a source file, for clients to print the failing lines.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +95,15 @@ pub enum FrontendError {
         /// Where in the build definition, if known.
         at: Vec<SourceLocation>,
     },
-    /// The build definition or an option is wrong.
+    /// The Dockerfile does not lower; [`FrontendError::bridge`] has the bridge's failure if that is why.
+    #[error("{source}")]
+    Lower {
+        /// What is wrong.
+        source: Box<LowerError>,
+        /// Where.
+        at: Vec<SourceLocation>,
+    },
+    /// The build definition is wrong.
     #[error("{message}")]
     Definition {
         /// What is wrong.
@@ -130,10 +142,37 @@ pub enum FrontendError {
 }
 
 impl FrontendError {
+    /// A failure of the bridge while doing something.
+    pub fn bridge_failed(context: &str, source: BridgeError) -> Self {
+        Self::Bridge { context: context.to_owned(), source, at: Vec::new() }
+    }
+
+    /// A failure to lower, with its places in the file.
+    pub fn from_lower(error: LowerError, map: Option<&Arc<SourceMap>>) -> Self {
+        let at = map.map_or_else(Vec::new, |map| {
+            let place = |ranges: &Vec<_>| SourceLocation { info: map.to_info(), ranges: wire_ranges(ranges) };
+            error.locations.iter().map(place).collect()
+        });
+        Self::Lower { source: Box::new(error), at }
+    }
+
+    /// Says what was being done.
+    #[must_use]
+    pub(crate) fn within(self, what: &str) -> Self {
+        match self {
+            Self::Bridge { context, source, at } => Self::Bridge { context: join(what, &context), source, at },
+            Self::Definition { message, at } => Self::Definition { message: format!("{what}: {message}"), at },
+            other => other,
+        }
+    }
+
     /// Places in sources that the error is about, outermost last.
     pub fn locations(&self) -> &[SourceLocation] {
         match self {
-            Self::Bridge { at, .. } | Self::Definition { at, .. } | Self::GatewayFrontend { at, .. } => at,
+            Self::Bridge { at, .. }
+            | Self::Lower { at, .. }
+            | Self::Definition { at, .. }
+            | Self::GatewayFrontend { at, .. } => at,
             Self::Option { .. } | Self::UnsupportedSubrequest { .. } | Self::UnsupportedCapability { .. } => &[],
         }
     }
@@ -142,6 +181,7 @@ impl FrontendError {
     pub fn bridge(&self) -> Option<&BridgeError> {
         match self {
             Self::Bridge { source, .. } => Some(source),
+            Self::Lower { source, .. } => source.host()?.downcast_ref::<Self>()?.bridge(),
             Self::Definition { .. }
             | Self::Option { .. }
             | Self::UnsupportedSubrequest { .. }
@@ -155,6 +195,10 @@ impl From<BridgeError> for FrontendError {
     fn from(source: BridgeError) -> Self {
         Self::Bridge { context: String::new(), source, at: Vec::new() }
     }
+}
+
+fn join(what: &str, context: &str) -> String {
+    if context.is_empty() { what.to_owned() } else { format!("{what}: {context}") }
 }
 
 fn prefix(context: &str) -> String {

@@ -4,7 +4,9 @@
 //! the bridge, this crate holds the traits, the values that cross them, and the built-in Dockerfile frontend.
 
 pub mod bridge;
+pub mod builtin;
 pub mod error;
 
 pub use bridge::{Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest};
+pub use builtin::Dockerfile;
 pub use error::{BridgeError, Fault, FrontendError, SourceLocation};

@@ -11,7 +11,7 @@ use super::stage::{ArgInfo, Step};
 use super::text::{duration, plain_list, quoted_list, rfc3339, uppercase_command};
 use crate::instruction::{self, Command, CommandLine, HealthcheckConfig, Instruction, Origin};
 use crate::lint::{Finding, Linter, check};
-use crate::shell::Lexer;
+use crate::shell::{Lexer, ShellErrorKind};
 use crate::syntax::Range;
 
 /// The note in history entries made by this frontend; clients look for it.
@@ -169,7 +169,13 @@ impl Lowering<'_> {
         let ranges = &instruction.origin.ranges;
         if !matches!(instruction.command, Command::Arg(_)) {
             instruction.command.expand(&mut |word| {
-                let word = self.lex.process(word, &env)?;
+                let word = self.lex.process(word, &env).inspect_err(|error| {
+                    if let ShellErrorKind::Required { name, .. } = &error.kind
+                        && env.get(name).is_none()
+                    {
+                        self.undefined(at, &[name.clone()].into(), &env, ranges, lint);
+                    }
+                })?;
                 self.undefined(at, &word.unmatched, &env, ranges, lint);
                 Ok(word.result)
             })?;

@@ -198,7 +198,7 @@ pub enum LowerErrorKind {
     #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
     Chmod(String),
     /// `--chmod` with letters that mean nothing.
-    #[error("mode: Parse {}: invalid syntax", quote(.0))]
+    #[error("invalid syntax")]
     ChmodSyntax(String),
     /// `--chown` by name with `--link`.
     #[error(

@@ -233,7 +233,8 @@ impl<'a> Lowering<'a> {
         }
         let platform = Platform::parse(&found.result).map_err(|source| {
             let kind = LowerErrorKind::Platform { expression: word.to_owned(), source, near: near() };
-            LowerError::from(kind).at(ranges)
+            // Twice, as BuildKit has it.
+            LowerError::from(kind).at(ranges).at(ranges)
         })?;
         Ok((platform, found.matched))
     }

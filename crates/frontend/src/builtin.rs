@@ -1,0 +1,247 @@
+//! The built-in Dockerfile frontend.
+//!
+//! ```text
+//!  options ─► Config ─┐
+//!                     ├─► Context (where the Dockerfile and the files are) ─► read the Dockerfile
+//!  bridge ────────────┘                                                          │
+//!                                             syntax line ◄──────────────────────┤
+//!                                             subrequest (outline, targets, …) ◄─┤
+//!                                             each platform: lower, solve ◄──────┘──► result with configs and platforms
+//! ```
+
+mod archive;
+mod config;
+mod context;
+mod csv;
+mod named;
+mod resolver;
+mod subrequest;
+mod syntax;
+mod time;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dockerfile::lint::Warning as LintWarning;
+use dockerfile::lower::{self, LowerError, LowerOptions, WarnFn, platform_text};
+use futures::future::try_join_all;
+use oci::{ImageConfig, Platform};
+use parking_lot::Mutex;
+
+use crate::bridge::{Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest, Warning};
+use crate::error::FrontendError;
+use config::Config;
+pub(crate) use context::wire_ranges;
+use context::{Context, Entrypoint};
+use resolver::Resolver;
+
+/// Turns Dockerfiles into results without pulling a frontend image.
+#[derive(Debug, Clone)]
+pub struct Dockerfile {
+    /// Answer stable `# syntax=docker/dockerfile` lines ourselves.
+    pub answers_syntax: bool,
+}
+
+impl Default for Dockerfile {
+    fn default() -> Self {
+        Self { answers_syntax: true }
+    }
+}
+
+#[async_trait]
+impl Frontend for Dockerfile {
+    async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError> {
+        let forward = check_capabilities(&request.opts)?;
+        let config = Config::parse(&request, &bridge.workers())?;
+        let build = Build { bridge, config, request };
+        build.run(self.answers_syntax, forward).await
+    }
+}
+
+/// Refuses a demand for what we cannot do; one that may be forwarded to another frontend is given back.
+fn check_capabilities(opts: &std::collections::BTreeMap<String, String>) -> Result<Option<FrontendError>, FrontendError> {
+    let mut forward = None;
+    let wanted = opts.get("frontend.caps").map(String::as_str).unwrap_or_default();
+    for cap in wanted.split(',').filter(|cap| !cap.is_empty()) {
+        let name = cap.split('+').next().unwrap_or_default();
+        if llb::caps::FRONTEND.contains(&name) {
+            continue;
+        }
+        let error = FrontendError::UnsupportedCapability { name: name.to_owned() };
+        if !cap.contains("+forward") {
+            return Err(error);
+        }
+        forward = Some(error);
+    }
+    Ok(forward)
+}
+
+/// One request.
+struct Build {
+    bridge: Arc<dyn Bridge>,
+    config: Config,
+    request: FrontendRequest,
+}
+
+/// What one platform gave.
+struct PlatformResult {
+    reference: Option<Arc<dyn Ref>>,
+    image: ImageConfig,
+    base_image: Option<ImageConfig>,
+    epoch: Option<i64>,
+}
+
+impl Build {
+    async fn run(self, answers_syntax: bool, forward: Option<FrontendError>) -> Result<FrontendResult, FrontendError> {
+        let context = Context::open(&self).await?;
+        let entrypoint = context.read_entrypoint(&self).await?;
+        if let Some(result) = self.other_frontend(&entrypoint, answers_syntax).await? {
+            return Ok(result);
+        }
+        if let Some(error) = forward {
+            return Err(error);
+        }
+        if let Some(name) = self.request.opts.get("requestid").cloned() {
+            return subrequest::answer(&self, &context, &entrypoint, &name).await;
+        }
+        let platforms: Vec<Option<Platform>> = match self.config.target_platforms.as_slice() {
+            [] => vec![None],
+            platforms => platforms.iter().cloned().map(Some).collect(),
+        };
+        let resolver = Resolver::new(&self, &context);
+        let results = try_join_all(
+            platforms
+                .iter()
+                .enumerate()
+                .map(|(index, platform)| self.build_platform(&resolver, &entrypoint, platform.as_ref(), index == 0)),
+        )
+        .await?;
+        Ok(self.assemble(&platforms, results))
+    }
+
+    fn lower_options(&self, entrypoint: &Entrypoint, platform: Option<&Platform>) -> LowerOptions {
+        LowerOptions {
+            target_platform: platform.cloned(),
+            source_map: Some(Arc::clone(&entrypoint.map)),
+            ..self.config.lower.clone()
+        }
+    }
+
+    async fn build_platform(
+        &self,
+        resolver: &Resolver<'_>,
+        entrypoint: &Entrypoint,
+        platform: Option<&Platform>,
+        warns: bool,
+    ) -> Result<PlatformResult, FrontendError> {
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let sink: Option<WarnFn> = warns.then(|| {
+            let found = Arc::clone(&found);
+            Arc::new(move |warning| found.lock().push(warning)) as WarnFn
+        });
+        let options = self.lower_options(entrypoint, platform);
+        let lowered = lower::lower(&entrypoint.map.data, options, resolver, sink).await;
+        let warnings = std::mem::take(&mut *found.lock());
+        self.warn(entrypoint, warnings).await?;
+        let failed = |error: LowerError| FrontendError::from_lower(error, Some(&entrypoint.map));
+        let lowered = lowered.map_err(failed)?;
+        let definition = lowered.definition().map_err(failed)?;
+        let result = self
+            .bridge
+            .solve(SolveRequest {
+                definition: Some(Arc::new(definition)),
+                cache_imports: self.config.cache_imports.clone(),
+                ..SolveRequest::default()
+            })
+            .await?;
+        Ok(PlatformResult {
+            reference: result.single_ref()?.cloned(),
+            image: lowered.image,
+            base_image: lowered.base_image,
+            epoch: lowered.epoch,
+        })
+    }
+
+    async fn warn(&self, entrypoint: &Entrypoint, warnings: Vec<LintWarning>) -> Result<(), FrontendError> {
+        for warning in warnings {
+            let wire = Warning {
+                level: 1,
+                short: warning.short().into(),
+                detail: vec![Bytes::from_static(warning.rule.description.as_bytes())],
+                url: warning.rule.url.to_owned(),
+                source_info: Some(entrypoint.map.to_info()),
+                ranges: wire_ranges(&warning.ranges),
+            };
+            self.bridge.warn(&entrypoint.vertex, wire).await?;
+        }
+        Ok(())
+    }
+
+    fn assemble(&self, platforms: &[Option<Platform>], results: Vec<PlatformResult>) -> FrontendResult {
+        let mut out = FrontendResult::default();
+        let mut exported = Vec::with_capacity(results.len());
+        for (platform, result) in platforms.iter().zip(results) {
+            let platform = export_platform(platform.as_ref(), &result.image.platform);
+            let id = platform_text(&platform.normalize());
+            let suffix = if self.config.multi_platform { format!("/{id}") } else { String::new() };
+            if self.config.multi_platform {
+                out.refs.insert(id.clone(), result.reference);
+            } else {
+                out.single = result.reference;
+            }
+            let mut put = |key: &str, value: Vec<u8>| {
+                out.metadata.insert(format!("{key}{suffix}"), value.into());
+            };
+            put("containerimage.config", config_json(&result.image, result.base_image.is_none()));
+            if let Some(base) = &result.base_image {
+                put("containerimage.base.config", config_json(base, false));
+            }
+            if let Some(epoch) = result.epoch {
+                put("source.date.epoch", epoch.to_string().into_bytes());
+            }
+            exported.push(ExportedPlatform { id, platform });
+        }
+        let platforms = oci::json::to_vec(&ExportedPlatforms { platforms: exported });
+        out.metadata.insert("refs.platforms".into(), platforms.into());
+        out
+    }
+}
+
+/// A config as Go writes it: the list of layers of an image from nothing is `null` there, not empty.
+fn config_json(image: &ImageConfig, from_nothing: bool) -> Vec<u8> {
+    let json = oci::json::to_vec(image);
+    if !from_nothing || !image.rootfs.diff_ids.is_empty() {
+        return json;
+    }
+    let text = String::from_utf8(json).expect("JSON is UTF-8");
+    text.replacen("\"diff_ids\":[]},", "\"diff_ids\":null},", 1).into_bytes()
+}
+
+/// The platform a result is exported under. Windows takes version and features from the image.
+fn export_platform(wanted: Option<&Platform>, image: &Platform) -> Platform {
+    let mut platform = wanted.cloned().unwrap_or_else(Platform::host).normalize();
+    if platform.os == "windows" && image.os == platform.os {
+        if platform.os_version.is_empty() {
+            platform.os_version.clone_from(&image.os_version);
+        }
+        if platform.os_features.is_empty() {
+            platform.os_features.clone_from(&image.os_features);
+        }
+    }
+    platform
+}
+
+#[derive(serde::Serialize)]
+struct ExportedPlatforms {
+    #[serde(rename = "Platforms")]
+    platforms: Vec<ExportedPlatform>,
+}
+
+#[derive(serde::Serialize)]
+struct ExportedPlatform {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Platform")]
+    platform: Platform,
+}

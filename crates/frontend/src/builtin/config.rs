@@ -1,0 +1,324 @@
+//! Options of a build, parsed.
+
+use std::collections::BTreeMap;
+
+use dockerfile::lint::LintConfig;
+use dockerfile::lower::{LowerOptions, parse_bool};
+use llb::build::ResolveMode;
+use llb::pb;
+use oci::Platform;
+
+use super::csv;
+use crate::bridge::{CacheImport, FrontendRequest, WorkerInfo};
+use crate::error::FrontendError;
+
+/// Options of a build.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Config {
+    /// What lowering takes.
+    pub(crate) lower: LowerOptions,
+    /// Platforms to build for; empty for the worker's.
+    pub(crate) target_platforms: Vec<Platform>,
+    /// The result is a map by platform.
+    pub(crate) multi_platform: bool,
+    /// Remote caches to import.
+    pub(crate) cache_imports: Vec<CacheImport>,
+    /// Stages to build without cache; empty for all, none for none.
+    pub(crate) no_cache: Option<Vec<String>>,
+    /// Sessions of local directories, where they are not the request's own.
+    pub(crate) local_sessions: BTreeMap<String, String>,
+}
+
+fn wrong(message: impl Into<String>) -> FrontendError {
+    FrontendError::Option { message: message.into() }
+}
+
+impl Config {
+    pub(crate) fn parse(request: &FrontendRequest, workers: &[WorkerInfo]) -> Result<Self, FrontendError> {
+        let opts = &request.opts;
+        let get = |key: &str| opts.get(key).map(String::as_str).unwrap_or_default();
+        let with_prefix = |prefix: &str| -> BTreeMap<String, String> {
+            opts.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone()))).collect()
+        };
+        if !get("override-copy-image").is_empty() {
+            return Err(wrong("support for \"override-copy-image\" was removed in BuildKit 0.11"));
+        }
+        if parse_bool(get("build-arg:BUILDKIT_DISABLE_FILEOP")) == Some(true) {
+            return Err(wrong("support for \"BUILDKIT_DISABLE_FILEOP\" build-arg was removed in BuildKit 0.11"));
+        }
+        let builder = workers.first().and_then(|worker| worker.platforms.first()).cloned();
+        let target_platforms = platforms(get("platform"))?;
+        let many = target_platforms.len() > 1;
+        let multi = [get("build-arg:BUILDKIT_MULTI_PLATFORM"), get("multi-platform")];
+        let multi_platform = match multi.into_iter().find(|text| !text.is_empty()) {
+            None => many,
+            Some(text) => match parse_bool(text) {
+                None => return Err(wrong(format!("invalid boolean value for multi-platform: {text}"))),
+                Some(false) if many => {
+                    return Err(wrong("conflicting config: returning multiple target platforms is not allowed"));
+                }
+                Some(on) => on,
+            },
+        };
+        refuse_sbom(opts)?;
+        let lint = opts
+            .get("build-arg:BUILDKIT_DOCKERFILE_CHECK")
+            .map(|text| LintConfig::parse(text))
+            .transpose()
+            .map_err(|error| wrong(format!("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {error}")))?;
+        let advice = get("build-arg:BUILDKIT_GIT_ADVICE");
+        let hostname = match get("build-arg:BUILDKIT_SANDBOX_HOSTNAME") {
+            "" => get("hostname"),
+            name => name,
+        };
+        let lower = LowerOptions {
+            build_args: with_prefix("build-arg:"),
+            cache_id_namespace: get("build-arg:BUILDKIT_CACHE_MOUNT_NS").to_owned(),
+            cgroup_parent: get("cgroup-parent").to_owned(),
+            extra_hosts: extra_hosts(get("add-hosts"))?,
+            hostname: hostname.to_owned(),
+            resolve_mode: resolve_mode(get("image-resolve-mode"))?,
+            labels: with_prefix("label:"),
+            network: network(get("force-network-mode"))?,
+            git_advice: match advice {
+                "" => false,
+                text => parse_bool(text).ok_or_else(|| {
+                    wrong(format!(
+                        "failed to parse build-arg:BUILDKIT_GIT_ADVICE: strconv.ParseBool: parsing {text:?}: invalid syntax"
+                    ))
+                })?,
+            },
+            shm_size: match get("shm-size") {
+                "" => 0,
+                text => number(text).map_err(|error| wrong(format!("failed to parse shm size: {error}")))?,
+            },
+            target: get("target").to_owned(),
+            ulimits: ulimits(get("ulimit"))?,
+            resources: resources(&get)?,
+            devices: Vec::new(),
+            lint,
+            target_platform: None,
+            build_platforms: vec![builder.unwrap_or_else(Platform::host)],
+            multi_platform,
+            source_map: None,
+            all_stages: false,
+        };
+        Ok(Self {
+            lower,
+            target_platforms,
+            multi_platform,
+            cache_imports: cache_imports(get("cache-imports"), get("cache-from"))?,
+            no_cache: opts.get("no-cache").map(|text| match text.as_str() {
+                "" => Vec::new(),
+                list => list.split(',').map(str::to_owned).collect(),
+            }),
+            local_sessions: with_prefix("local-sessionid:"),
+        })
+    }
+
+    /// The session that has a local directory.
+    pub(crate) fn session_of<'a>(&'a self, name: &str, request: &'a FrontendRequest) -> &'a str {
+        self.local_sessions.get(name).map_or(&request.session_id, String::as_str)
+    }
+
+    /// Whether a stage is built without cache.
+    pub(crate) fn is_no_cache(&self, stage: &str) -> bool {
+        match &self.no_cache {
+            None => false,
+            Some(stages) => stages.is_empty() || stages.iter().any(|name| name.eq_ignore_ascii_case(stage)),
+        }
+    }
+}
+
+fn platforms(text: &str) -> Result<Vec<Platform>, FrontendError> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    text.split(',')
+        .map(|one| match Platform::parse(one) {
+            Ok(platform) => Ok(platform.normalize()),
+            Err(error) => Err(wrong(format!("failed to parse target platform {one}: {error}"))),
+        })
+        .collect()
+}
+
+fn resolve_mode(text: &str) -> Result<ResolveMode, FrontendError> {
+    match text {
+        "default" | "" => Ok(ResolveMode::Default),
+        "pull" => Ok(ResolveMode::ForcePull),
+        "local" => Ok(ResolveMode::PreferLocal),
+        other => Err(wrong(format!("invalid image-resolve-mode: {other}"))),
+    }
+}
+
+fn network(text: &str) -> Result<pb::NetMode, FrontendError> {
+    match text {
+        "" | "sandbox" => Ok(pb::NetMode::Unset),
+        "none" => Ok(pb::NetMode::None),
+        "host" => Ok(pb::NetMode::Host),
+        other => Err(wrong(format!("invalid netmode {other}"))),
+    }
+}
+
+fn list(text: &str, what: &str) -> Result<Vec<String>, FrontendError> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    csv::fields(text).ok_or_else(|| wrong(format!("{what}: invalid csv value {text:?}")))
+}
+
+fn extra_hosts(text: &str) -> Result<Vec<(String, std::net::IpAddr)>, FrontendError> {
+    const WHAT: &str = "failed to parse additional hosts";
+    list(text, WHAT)?
+        .into_iter()
+        .map(|field| {
+            let field = field.to_lowercase();
+            let (host, ip) =
+                field.split_once('=').ok_or_else(|| wrong(format!("{WHAT}: invalid key-value pair {field}")))?;
+            let ip = ip.parse().map_err(|_| wrong(format!("{WHAT}: failed to parse IP {ip}")))?;
+            Ok((host.to_owned(), ip))
+        })
+        .collect()
+}
+
+const ULIMITS: [&str; 15] = [
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
+    "sigpending", "stack",
+];
+
+fn ulimits(text: &str) -> Result<Vec<pb::Ulimit>, FrontendError> {
+    const WHAT: &str = "failed to parse ulimit";
+    list(text, WHAT)?
+        .into_iter()
+        .map(|field| ulimit(&field).map_err(|error| wrong(format!("{WHAT}: {error}"))))
+        .collect()
+}
+
+fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
+    let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
+    if !ULIMITS.contains(&name) {
+        return Err(format!("invalid ulimit type: {name}"));
+    }
+    let parts: Vec<&str> = limits.split(':').collect();
+    let (soft, hard) = match parts.as_slice() {
+        [both] => (number(both)?, number(both)?),
+        [soft, hard] => (number(soft)?, number(hard)?),
+        _ => {
+            return Err(format!("too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"));
+        }
+    };
+    const MUST: &str = "ulimit soft limit must be less than or equal to hard limit";
+    if hard != -1 && soft == -1 {
+        return Err(format!("{MUST}: soft: -1 (unlimited), hard: {hard}"));
+    }
+    if hard != -1 && soft > hard {
+        return Err(format!("{MUST}: {soft} > {hard}"));
+    }
+    Ok(pb::Ulimit { name: name.to_owned(), soft, hard })
+}
+
+fn number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+}
+
+fn resources<'a>(get: &impl Fn(&str) -> &'a str) -> Result<Option<pb::LinuxResources>, FrontendError> {
+    let value = |key: &str, valid: fn(i64) -> bool, must: &str| -> Result<i64, FrontendError> {
+        let text = get(key);
+        if text.is_empty() {
+            return Ok(0);
+        }
+        let what = format!("failed to parse resource limits: invalid {key} value: {text}");
+        let number = number(text).map_err(|error| wrong(format!("{what}: {error}")))?;
+        if valid(number) { Ok(number) } else { Err(wrong(format!("{what}: must be {must}"))) }
+    };
+    let positive = |key: &str| value(key, |n| n > 0, "> 0");
+    let set = |key: &str| -> Result<String, FrontendError> {
+        let text = get(key);
+        match bad_cpuset(text) {
+            None => Ok(text.to_owned()),
+            Some(why) => Err(wrong(format!("failed to parse resource limits: invalid {key} value: {text}: {why}"))),
+        }
+    };
+    let resources = pb::LinuxResources {
+        memory: positive("memory")?,
+        memory_swap: value("memswap", |n| n == -1 || n > 0, "-1 (unlimited) or > 0")?,
+        cpu_shares: positive("cpushares")?.unsigned_abs(),
+        cpu_period: positive("cpuperiod")?.unsigned_abs(),
+        cpu_quota: positive("cpuquota")?,
+        cpuset_cpus: set("cpusetcpus")?,
+        cpuset_mems: set("cpusetmems")?,
+    };
+    Ok((resources != pb::LinuxResources::default()).then_some(resources))
+}
+
+/// What is wrong with a set like `0-3,5`.
+fn bad_cpuset(text: &str) -> Option<String> {
+    const MOST: u32 = 8192;
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).find_map(|part| {
+        let (kind, first, last) = match part.split_once('-') {
+            Some((first, last)) => ("range", first.trim().parse::<u32>(), last.trim().parse::<u32>()),
+            None => ("element", part.parse(), part.parse()),
+        };
+        match (first, last) {
+            (Ok(first), Ok(last)) if first <= last && last <= MOST => None,
+            (Ok(first), Ok(last)) if first <= last => Some(format!("cpuset {kind} {part:?} exceeds maximum {MOST}")),
+            _ => Some(format!("invalid cpuset {kind} {part:?}")),
+        }
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct ImportJson {
+    #[serde(rename = "Type", alias = "type", default)]
+    kind: String,
+    #[serde(rename = "Attrs", alias = "attrs", default)]
+    attrs: Option<BTreeMap<String, String>>,
+}
+
+fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendError> {
+    let mut imports = Vec::new();
+    if !json.is_empty() {
+        let parsed: Vec<ImportJson> = oci::json::from_slice(json.as_bytes())
+            .map_err(|error| wrong(format!("failed to unmarshal cache-imports ({json:?}): {error}")))?;
+        let parsed = parsed.into_iter().map(|i| CacheImport { kind: i.kind, attrs: i.attrs.unwrap_or_default() });
+        imports.extend(parsed);
+    }
+    for reference in from.split(',').filter(|_| !from.is_empty()) {
+        let attrs = BTreeMap::from([("ref".to_owned(), reference.to_owned())]);
+        imports.push(CacheImport { kind: "registry".into(), attrs });
+    }
+    Ok(imports)
+}
+
+/// Scanning for an SBOM is not built; asking for it must not be silently ignored.
+fn refuse_sbom(opts: &BTreeMap<String, String>) -> Result<(), FrontendError> {
+    for key in opts.keys() {
+        let name = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
+        match name.map(str::to_lowercase).as_deref() {
+            None | Some("provenance") => {}
+            Some("sbom") => return Err(wrong("sbom attestations are not supported: no scanner frontend is built")),
+            Some(other) => return Err(wrong(format!("unknown attestation type {other:?}"))),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_checked_as_docker_does() {
+        assert_eq!(ulimit("nofile=1024:2048").unwrap(), pb::Ulimit { name: "nofile".into(), soft: 1024, hard: 2048 });
+        assert_eq!(ulimit("nofile=5").unwrap().hard, 5);
+        for (text, want) in [
+            ("nofile", "invalid ulimit argument: nofile"),
+            ("x=1", "invalid ulimit type: x"),
+            ("cpu=2:1", "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
+        ] {
+            assert_eq!(ulimit(text).unwrap_err(), want);
+        }
+        assert_eq!(bad_cpuset("0-3, 5"), None);
+        assert_eq!(bad_cpuset("3-1").unwrap(), "invalid cpuset range \"3-1\"");
+    }
+}

@@ -1,0 +1,260 @@
+//! The built-in frontend against answers recorded from BuildKit's own.
+//!
+//! `golden/dockerfile.json` holds requests and what BuildKit v0.34.2's Dockerfile frontend did with them: each definition
+//! it solved (digest, name, capabilities, source lines of every vertex), what it resolved, warned of and returned.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use frontend::bridge::{
+    Bridge, FileRange, FileStat, Frontend, FrontendRequest, FrontendResult, GitMeta, ImageMeta, Ref, ResolveOpts,
+    SolveRequest, SourceMeta, Warning, WorkerInfo,
+};
+use frontend::error::{BridgeError, Fault};
+use llb::pb;
+use oci::{Digest, Platform};
+use parking_lot::Mutex;
+use prost::Message as _;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Golden {
+    images: BTreeMap<String, String>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize, Clone)]
+struct Case {
+    name: String,
+    #[serde(default)]
+    opts: BTreeMap<String, String>,
+    files: BTreeMap<String, String>,
+    expect: Expect,
+}
+
+#[derive(Deserialize, Clone, Default, Debug, PartialEq)]
+#[serde(default)]
+struct Expect {
+    defs: Vec<Vec<Vertex>>,
+    metadata: BTreeMap<String, String>,
+    resolved: Vec<String>,
+    warnings: Vec<String>,
+    error: String,
+    sources: Vec<String>,
+}
+
+#[derive(Deserialize, Clone, Default, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(default)]
+struct Vertex {
+    digest: String,
+    name: String,
+    caps: Vec<String>,
+    extra: String,
+    lines: String,
+}
+
+#[derive(Debug)]
+struct Files(BTreeMap<String, String>);
+
+struct Fake {
+    images: BTreeMap<String, String>,
+    files: Arc<Files>,
+    seen: Mutex<Expect>,
+    dump: bool,
+}
+
+#[derive(Debug)]
+struct FakeRef {
+    files: Arc<Files>,
+    definition: Arc<pb::Definition>,
+}
+
+#[async_trait]
+impl Ref for FakeRef {
+    fn definition(&self) -> Option<Arc<pb::Definition>> {
+        Some(Arc::clone(&self.definition))
+    }
+    async fn evaluate(&self) -> Result<(), BridgeError> {
+        Ok(())
+    }
+    async fn read_file(&self, path: &str, _range: Option<FileRange>) -> Result<Bytes, BridgeError> {
+        let missing = || BridgeError::new(Fault::NotFound, format!("open /{path}: no such file or directory"));
+        self.files.0.get(path).map(|text| Bytes::from(text.clone())).ok_or_else(missing)
+    }
+    async fn read_dir(&self, _path: &str, _include: &str) -> Result<Vec<FileStat>, BridgeError> {
+        Ok(Vec::new())
+    }
+    async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError> {
+        let data = self.read_file(path, None).await?;
+        Ok(FileStat { path: path.to_owned(), size: i64::try_from(data.len()).unwrap(), ..FileStat::default() })
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn lines(ranges: &[pb::Range]) -> String {
+    let line = |position: &Option<pb::Position>| position.as_ref().map_or(0, |p| p.line);
+    ranges.iter().map(|r| format!("{}-{}", line(&r.start), line(&r.end))).collect::<Vec<_>>().join(",")
+}
+
+fn describe(definition: &pb::Definition) -> Vec<Vertex> {
+    let count = definition.def.len();
+    let vertex = |(at, raw): (usize, &[u8])| {
+        let digest = Digest::sha256(raw);
+        let mut vertex = Vertex { digest: digest.hex()[..16].to_owned(), ..Vertex::default() };
+        match definition.metadata.get(digest.as_str()) {
+            Some(metadata) => {
+                vertex.name = metadata.description.get("llb.customname").cloned().unwrap_or_default();
+                vertex.caps = metadata.caps.keys().cloned().collect();
+                if metadata.ignore_cache {
+                    vertex.extra.push_str("ignorecache ");
+                }
+                if let Some(command) = metadata.description.get("com.docker.dockerfile.v1.command") {
+                    let _ = write!(vertex.extra, "cmd={command}");
+                }
+                if let Some(group) = &metadata.progress_group {
+                    let _ = write!(vertex.extra, " group={} weak={}", group.name, group.weak);
+                }
+            }
+            None if at + 1 != count => vertex.extra.push_str("NOMETA"),
+            None => {}
+        }
+        if let Some(locations) = definition.source.as_ref().and_then(|s| s.locations.get(digest.as_str())) {
+            vertex.lines = locations.locations.iter().map(|l| lines(&l.ranges)).collect::<Vec<_>>().join("|");
+        }
+        vertex
+    };
+    definition.def.iter().map(|raw| &raw[..]).enumerate().map(vertex).collect()
+}
+
+#[async_trait]
+impl Bridge for Fake {
+    fn workers(&self) -> Vec<WorkerInfo> {
+        vec![WorkerInfo { id: "w".into(), platforms: vec![Platform::new("linux", "amd64", "")], ..WorkerInfo::default() }]
+    }
+
+    async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError> {
+        if !request.frontend.is_empty() {
+            return Err(BridgeError::new(Fault::Unimplemented, "unsupported frontend"));
+        }
+        let definition = request.definition.unwrap();
+        if self.dump {
+            for raw in &definition.def {
+                eprintln!("{} {:?}", &Digest::sha256(raw).hex()[..16], pb::Op::decode(&raw[..]).unwrap());
+            }
+        }
+        self.seen.lock().defs.push(describe(&definition));
+        let files = Arc::clone(&self.files);
+        let single = (!definition.def.is_empty()).then(|| Arc::new(FakeRef { files, definition }) as Arc<dyn Ref>);
+        Ok(FrontendResult { single, ..FrontendResult::default() })
+    }
+
+    async fn resolve_source(&self, source: pb::SourceOp, opts: ResolveOpts) -> Result<SourceMeta, BridgeError> {
+        let platform = opts.image.as_ref().and_then(|image| image.platform.clone());
+        let platform = platform.map_or_else(String::new, |p| format!("{}/{}/{}", p.os, p.architecture, p.variant));
+        self.seen.lock().resolved.push(format!("{}|{platform}|{}", source.identifier, opts.log_name));
+        let mut meta = SourceMeta { op: source.clone(), ..SourceMeta::default() };
+        if source.identifier.starts_with("git://") {
+            let commit = b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor A <a@b> 1 +0000\ncommitter C <c@d> 1700000000 +0000\n\nmsg\n";
+            meta.git = Some(GitMeta { commit_object: Bytes::from_static(commit), ..GitMeta::default() });
+            return Ok(meta);
+        }
+        let id = source.identifier.split_once("://").unwrap().1;
+        let config = self.images.get(&format!("{id}|{platform}")).or_else(|| self.images.get(id));
+        let missing = || BridgeError::new(Fault::NotFound, format!("{id}: not found"));
+        let config = Bytes::from(config.ok_or_else(missing)?.clone());
+        meta.image = Some(ImageMeta { digest: Digest::sha256(id), config });
+        Ok(meta)
+    }
+
+    async fn warn(&self, _vertex: &Digest, warning: Warning) -> Result<(), BridgeError> {
+        let text = String::from_utf8(warning.short.to_vec()).unwrap();
+        self.seen.lock().warnings.push(format!("{text}|{}|{}", lines(&warning.ranges), warning.url));
+        Ok(())
+    }
+}
+
+async fn run(golden: &Golden, case: &Case, dump: bool) -> Expect {
+    let files = Arc::new(Files(case.files.clone()));
+    let fake = Arc::new(Fake { images: golden.images.clone(), files, seen: Mutex::default(), dump });
+    let request =
+        FrontendRequest { opts: case.opts.clone(), session_id: "session-1".into(), ..FrontendRequest::default() };
+    let bridge: Arc<dyn Bridge> = Arc::<Fake>::clone(&fake);
+    let result = frontend::Dockerfile::default().solve(bridge, request).await;
+    let mut seen = std::mem::take(&mut *fake.seen.lock());
+    match result {
+        Ok(result) => {
+            for (key, value) in result.metadata {
+                seen.metadata.insert(key, String::from_utf8(value.to_vec()).unwrap());
+            }
+            for key in result.refs.keys() {
+                seen.metadata.insert(format!("ref:{key}"), "1".into());
+            }
+        }
+        Err(error) => {
+            seen.error = error.to_string();
+            seen.sources = error.locations().iter().map(|at| format!("{}:{}", at.info.filename, lines(&at.ranges))).collect();
+        }
+    }
+    seen.resolved.sort();
+    if let Some(tail) = seen.defs.get_mut(2..) {
+        tail.sort_by_key(|def| def.first().map(|vertex| vertex.digest.clone()));
+    }
+    seen
+}
+
+fn compare(name: &str, got: &Expect, want: &Expect, out: &mut String) {
+    let mut say = |what: &str, got: &dyn std::fmt::Debug, want: &dyn std::fmt::Debug| {
+        let _ = writeln!(out, "{name}: {what}\n   got {got:?}\n  want {want:?}");
+    };
+    if got.defs.len() != want.defs.len() {
+        say("number of definitions", &got.defs.len(), &want.defs.len());
+    }
+    for (at, (got, want)) in got.defs.iter().zip(&want.defs).enumerate() {
+        for (row, (got, want)) in got.iter().zip(want).enumerate() {
+            if got != want {
+                say(&format!("definition {at} vertex {row}"), got, want);
+            }
+        }
+        if got.len() != want.len() {
+            say(&format!("definition {at} length"), &got.len(), &want.len());
+        }
+    }
+    for key in got.metadata.keys().chain(want.metadata.keys().filter(|key| !got.metadata.contains_key(*key))) {
+        if got.metadata.get(key) != want.metadata.get(key) {
+            say(&format!("metadata {key}"), &got.metadata.get(key), &want.metadata.get(key));
+        }
+    }
+    if got.resolved != want.resolved {
+        say("resolved", &got.resolved, &want.resolved);
+    }
+    if got.warnings != want.warnings {
+        say("warnings", &got.warnings, &want.warnings);
+    }
+    if (&got.error, &got.sources) != (&want.error, &want.sources) {
+        say("error", &(&got.error, &got.sources), &(&want.error, &want.sources));
+    }
+}
+
+#[tokio::test]
+async fn definitions_and_results_are_those_of_buildkit() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
+    let mut out = String::new();
+    let mut bad = 0;
+    for case in &golden.cases {
+        let got = run(&golden, case, false).await;
+        let mut want = case.expect.clone();
+        if let Some(tail) = want.defs.get_mut(2..) {
+            tail.sort_by_key(|def| def.first().map(|vertex| vertex.digest.clone()));
+        }
+        let before = out.len();
+        compare(&case.name, &got, &want, &mut out);
+        bad += usize::from(out.len() > before);
+    }
+    assert!(out.is_empty(), "{bad} of {} cases differ:\n{out}", golden.cases.len());
+}
