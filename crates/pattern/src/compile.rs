@@ -159,8 +159,7 @@ impl Program {
         }
     }
 
-    /// Two sets of states: `at` before a character, `then` after it. In `Dirs` a second bit per state would be needed to
-    /// tell "not begun" from "inside"; instead leaving is only allowed on entry and after a slash.
+    /// Steps two sets of states, before a character and after it. `Dirs` is left on entry and after a slash only.
     fn run<S: States>(&self, path: &str, at: &mut S, then: &mut S) -> bool {
         self.enter(0, at);
         for c in path.chars() {

@@ -66,9 +66,14 @@ impl Pattern {
         self.kind.matches(path)
     }
 
-    fn matches_or_parent(&self, path: &str) -> bool {
-        self.matches(path) || parents(path).any(|parent| self.matches(parent))
+    fn matches_any(&self, paths: &[&str]) -> bool {
+        paths.iter().any(|path| self.matches(path))
     }
+}
+
+/// A path and the directories above it.
+fn with_parents(path: &str) -> Vec<&str> {
+    std::iter::once(path).chain(parents(path)).collect()
 }
 
 /// The directories above a path, outermost first.
@@ -124,10 +129,11 @@ impl PatternMatcher {
 
     /// Returns whether a path or a directory above it is matched.
     pub fn matches_or_parent_matches(&self, path: &str) -> bool {
+        let paths = with_parents(path);
         let mut matched = false;
         for pattern in &self.patterns {
             // Only a pattern that could change the answer is asked.
-            if pattern.exclusion == matched && pattern.matches_or_parent(path) {
+            if pattern.exclusion == matched && pattern.matches_any(&paths) {
                 matched = !pattern.exclusion;
             }
         }
@@ -143,19 +149,18 @@ impl PatternMatcher {
         parent: &MatchInfo,
     ) -> (bool, MatchInfo) {
         let known = !parent.matched.is_empty() && parent.matched.len() == self.patterns.len();
+        let paths = if known {
+            vec![path]
+        } else {
+            with_parents(path)
+        };
         let mut matched = false;
         let mut info = MatchInfo {
             matched: Vec::with_capacity(self.patterns.len()),
         };
         for (index, pattern) in self.patterns.iter().enumerate() {
             let inherited = known && parent.matched.get(index).copied().unwrap_or_default();
-            let hit = inherited
-                || (pattern.exclusion == matched
-                    && if known {
-                        pattern.matches(path)
-                    } else {
-                        pattern.matches_or_parent(path)
-                    });
+            let hit = inherited || (pattern.exclusion == matched && pattern.matches_any(&paths));
             info.matched.push(hit);
             if hit {
                 matched = !pattern.exclusion;

@@ -5,10 +5,6 @@ use dockerfile::syntax;
 
 /// Finds the reference's parser tests below the Go module cache.
 fn reference() -> Option<PathBuf> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the place of the module cache is known to the environment alone"
-    )]
     let cache = std::env::var_os("GOMODCACHE")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join("go/pkg/mod")))?;
