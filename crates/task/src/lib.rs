@@ -1,1 +1,19 @@
 //! How work is spawned, shared, paused and stopped.
+//!
+//! * [`spawn`] starts a named task whose handle aborts on drop: dropping a future is how everything is cancelled.
+//! * [`blocking`] runs blocking work on the runtime's blocking threads; [`Pool`] does so with a bound of its own.
+//! * [`Flight`] is one run for many waiters, cancelled when the last of them leaves.
+//! * [`uncancellable`] finishes what it began even when its caller leaves; shutdown waits for it.
+//! * [`Clock`] is real or paused time; [`Permits`] bounds how many may do something; [`Drain`] is ordered shutdown.
+
+mod clock;
+mod drain;
+mod flight;
+mod pool;
+mod spawn;
+
+pub use clock::Clock;
+pub use drain::{Drain, PhaseReport};
+pub use flight::Flight;
+pub use pool::{Blocking, Permit, Permits, Pool, blocking};
+pub use spawn::{Task, settle, spawn, uncancellable};
