@@ -217,7 +217,7 @@ fn same(lower: &Dir, was: &Meta, upper: &Dir, is: &Meta, name: &std::ffi::OsStr)
     match is.kind() {
         Kind::Symlink => Ok(lower.readlink(name)? == upper.readlink(name)?),
         Kind::File if is.size > 0 => same_contents(lower.open_file(name)?, upper.open_file(name)?),
-        _ => Ok(true),
+        Kind::Dir | Kind::File | Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket => Ok(true),
     }
 }
 

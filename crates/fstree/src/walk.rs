@@ -82,11 +82,11 @@ impl Walk {
     /// Starts a walk of the whole tree. The root itself is not listed.
     pub fn new(root: &Root, filter: &Filter) -> Result<Self, WalkError> {
         let mut include = filter.include.clone();
-        if !filter.follow.is_empty() {
-            if let Some(targets) = follow_links(root, &filter.follow)? {
-                include.extend(targets);
-                include = follow::without_nested(include).unwrap_or_default();
-            }
+        if !filter.follow.is_empty()
+            && let Some(targets) = follow_links(root, &filter.follow)?
+        {
+            include.extend(targets);
+            include = follow::without_nested(include).unwrap_or_default();
         }
         Self::start(root, &include, &filter.exclude)
     }

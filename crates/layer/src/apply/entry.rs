@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use fstree::dir::{set_file_mode, set_file_owner, set_file_times, set_file_xattr};
 use fstree::{Dir, Kind, Meta, Owner, PathError, Root, Times};
+use rustix::io::Errno;
 
 use super::{ApplyError, ApplyOptions, Whiteouts};
 use crate::tar::{EntryKind, Header, Reader};
@@ -232,7 +233,7 @@ impl<'a> Unpack<'a> {
             let times = Times { atime: Some(meta.atime), mtime: Some(meta.mtime) };
             return Ok(set_file_times(&copy, times).map_err(at("utime"))?);
         }
-        Err(PathError::new("link", path, io::Error::from(io::ErrorKind::NotFound)).into())
+        Err(PathError::new("link", path, Errno::NOENT).into())
     }
 
     fn write_data(&mut self, file: &File, header: &Header, data: &mut Reader<impl Read>) -> Result<(), ApplyError> {
@@ -335,7 +336,10 @@ impl<'a> Unpack<'a> {
         }
         let dir = match self.root.dir(path) {
             Ok(dir) => dir,
-            Err(e) if e.is_not_found() => self.make_parent(path)?,
+            // Not there, or hidden by a whiteout of the same layer.
+            Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                self.make_parent(path)?
+            }
             Err(e) => return Err(e.into()),
         };
         if self.open.len() >= MOST_OPEN {
@@ -366,8 +370,7 @@ impl<'a> Unpack<'a> {
                     made
                 }
                 Some(_) => {
-                    let error = io::Error::from(io::ErrorKind::NotADirectory);
-                    return Err(PathError::new("mkparent", &at, error).into());
+                    return Err(PathError::new("mkparent", &at, Errno::NOTDIR).into());
                 }
                 None => self.imply(&dir, &at, &name, true)?,
             };
