@@ -1,1 +1,32 @@
 //! What a connected client can be asked for, as traits, and the protocol cores without I/O.
+//!
+//! ```text
+//!   source, exporter, ops ──► Group ──► SessionManager ──► dyn Session ──(control)──► the client
+//!                                                             │
+//!   diffcopy::receive / send  ◄── PacketStream ◄──────────────┘
+//! ```
+//!
+//! A [`Session`] is one connected client. A [`Group`] names the sessions that may answer for a step, in order. Nothing here
+//! knows the wire: `control` implements [`Session`] over the tunnel, tests implement it in memory.
+//!
+//! # Invariants
+//! - Words of a client are hostile: `diffcopy` checks order, names and ids of everything it is sent.
+//! - Secrets have no `Debug`.
+
+pub mod diffcopy;
+pub mod error;
+pub mod group;
+pub mod header;
+pub mod manager;
+pub mod method;
+pub mod stream;
+pub mod traits;
+
+pub use diffcopy::packet::Packet;
+pub use error::{CallError, SessionError};
+pub use group::Group;
+pub use manager::{Registration, SessionManager};
+pub use stream::{ByteSink, ByteStream, Duplex, PacketStream};
+pub use traits::{
+    BlobInfo, BlobWrite, ExporterRequest, Login, Secret, Session, SyncRequest, Token, TokenRequest, UploadTarget,
+};

@@ -1,0 +1,218 @@
+//! The receiving side, without I/O.
+//!
+//! Packets go in by [`Receiver::take`], which says what each means. The caller asks for contents with [`Receiver::request`];
+//! [`Receiver::next_request`] lets them out, a window at a time. When the list has ended and nothing is asked for any more the
+//! caller sends `FIN` ([`Receiver::finish`]) and waits for the other one.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::Bytes;
+use fstree::Stat;
+
+use crate::diffcopy::order::{OrderCheck, OrderError};
+use crate::diffcopy::packet::Packet;
+
+/// How many files may be asked for and not finished.
+pub const WINDOW: usize = 512;
+/// How many files a list may have.
+pub const MAX_FILES: u32 = 16 << 20;
+
+/// Why the other side was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// The list is no walk of a tree.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// Contents that nobody asked for.
+    #[error("invalid file request {id}")]
+    NotRequested {
+        /// The number of the file.
+        id: u32,
+    },
+    /// The other side gave up.
+    #[error("error from sender: {text}")]
+    Sender {
+        /// What it said.
+        text: String,
+    },
+    /// The other side gave up.
+    #[error("error from receiver: {text}")]
+    Receiver {
+        /// What it said.
+        text: String,
+    },
+    /// A packet that makes no sense at this point.
+    #[error("unexpected {packet} packet")]
+    Unexpected {
+        /// Which.
+        packet: &'static str,
+    },
+    /// More files than we take.
+    #[error("more than {} files", MAX_FILES)]
+    TooManyFiles,
+    /// The stream ended in the middle.
+    #[error("unexpected EOF")]
+    Truncated,
+}
+
+/// What a packet means to the receiver.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The next file of the list.
+    File {
+        /// Its number.
+        id: u32,
+        /// Its metadata.
+        stat: Box<Stat>,
+    },
+    /// The list is complete.
+    ListEnd,
+    /// Contents of a file.
+    Data {
+        /// Its number.
+        id: u32,
+        /// The piece.
+        bytes: Bytes,
+    },
+    /// The contents of a file are complete.
+    DataEnd {
+        /// Its number.
+        id: u32,
+    },
+    /// The other side has seen our `FIN`.
+    Done,
+}
+
+/// The receiving side.
+#[derive(Debug)]
+pub struct Receiver {
+    order: OrderCheck,
+    next: u32,
+    listed: bool,
+    finished: bool,
+    waiting: VecDeque<u32>,
+    // Asked for and not complete.
+    running: HashSet<u32>,
+}
+
+impl Default for Receiver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Receiver {
+    /// Nothing received yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { order: OrderCheck::new(), next: 0, listed: false, finished: false, waiting: VecDeque::new(), running: HashSet::new() }
+    }
+
+    /// Takes a packet from the other side.
+    pub fn take(&mut self, packet: Packet) -> Result<Meaning, ProtocolError> {
+        match packet {
+            Packet::Stat(_) if self.listed => Err(ProtocolError::Unexpected { packet: "STAT" }),
+            Packet::Stat(None) => {
+                self.listed = true;
+                Ok(Meaning::ListEnd)
+            }
+            Packet::Stat(Some(stat)) => {
+                let id = self.next;
+                if id >= MAX_FILES {
+                    return Err(ProtocolError::TooManyFiles);
+                }
+                self.order.next(&stat)?;
+                self.next += 1;
+                Ok(Meaning::File { id, stat })
+            }
+            Packet::Data { id, .. } if !self.running.contains(&id) => Err(ProtocolError::NotRequested { id }),
+            Packet::Data { id, bytes } if bytes.is_empty() => {
+                self.running.remove(&id);
+                Ok(Meaning::DataEnd { id })
+            }
+            Packet::Data { id, bytes } => Ok(Meaning::Data { id, bytes }),
+            Packet::Fin if self.finished => Ok(Meaning::Done),
+            Packet::Fin => Err(ProtocolError::Unexpected { packet: "FIN" }),
+            Packet::Req(_) => Err(ProtocolError::Unexpected { packet: "REQ" }),
+            Packet::Err(text) => Err(ProtocolError::Sender { text }),
+        }
+    }
+
+    /// Wants the contents of a file that was listed.
+    pub fn request(&mut self, id: u32) {
+        self.waiting.push_back(id);
+    }
+
+    /// The next request to send, if the window has room.
+    pub fn next_request(&mut self) -> Option<Packet> {
+        if self.running.len() >= WINDOW {
+            return None;
+        }
+        let id = self.waiting.pop_front()?;
+        self.running.insert(id);
+        Some(Packet::Req(id))
+    }
+
+    /// Whether the list is complete and no contents are missing.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.listed && self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Says that everything is written; the packet is to be sent.
+    pub fn finish(&mut self) -> Packet {
+        self.finished = true;
+        Packet::Fin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(path: &str) -> Packet {
+        Packet::Stat(Some(Box::new(Stat { path: path.into(), mode: 0o644, ..Stat::default() })))
+    }
+
+    fn data(id: u32, bytes: &'static [u8]) -> Packet {
+        Packet::Data { id, bytes: Bytes::from_static(bytes) }
+    }
+
+    #[test]
+    fn contents_nobody_asked_for_are_refused() {
+        let mut receiver = Receiver::new();
+        receiver.take(stat("a")).unwrap();
+        assert_eq!(receiver.take(data(0, b"x")), Err(ProtocolError::NotRequested { id: 0 }));
+        receiver.request(0);
+        assert_eq!(receiver.next_request(), Some(Packet::Req(0)));
+        receiver.take(data(0, b"x")).unwrap();
+        assert_eq!(receiver.take(data(0, b"")), Ok(Meaning::DataEnd { id: 0 }));
+        assert_eq!(receiver.take(data(0, b"x")), Err(ProtocolError::NotRequested { id: 0 }));
+        assert_eq!(receiver.take(data(7, b"")), Err(ProtocolError::NotRequested { id: 7 }));
+    }
+
+    #[test]
+    fn a_window_of_requests_is_out_at_a_time() {
+        let mut receiver = Receiver::new();
+        (0..1000).for_each(|id| receiver.request(id));
+        let sent = std::iter::from_fn(|| receiver.next_request()).count();
+        assert_eq!(sent, WINDOW);
+        receiver.take(data(3, b"")).unwrap();
+        assert_eq!(receiver.next_request(), Some(Packet::Req(u32::try_from(WINDOW).unwrap())));
+        assert_eq!(receiver.next_request(), None);
+    }
+
+    #[test]
+    fn the_end_is_in_order() {
+        let mut receiver = Receiver::new();
+        assert!(receiver.take(Packet::Fin).is_err());
+        receiver.take(stat("a")).unwrap();
+        assert!(!receiver.is_complete());
+        receiver.take(Packet::Stat(None)).unwrap();
+        assert!(receiver.is_complete());
+        assert!(receiver.take(stat("b")).is_err());
+        assert_eq!(receiver.finish(), Packet::Fin);
+        assert_eq!(receiver.take(Packet::Fin), Ok(Meaning::Done));
+    }
+}

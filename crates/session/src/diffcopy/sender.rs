@@ -1,0 +1,102 @@
+//! The sending side, without I/O.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use fstree::Stat;
+
+use crate::diffcopy::packet::Packet;
+use crate::diffcopy::receiver::ProtocolError;
+
+/// What a packet means to the sender.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The contents of a file are wanted.
+    Contents {
+        /// Its number.
+        id: u32,
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The other side has everything.
+    Finished,
+}
+
+/// The sending side.
+#[derive(Debug, Default)]
+pub struct Sender {
+    next: u32,
+    files: HashMap<u32, PathBuf>,
+    // First names that were sent for files with several, by the name the walk gave as the first.
+    first_names: HashMap<PathBuf, PathBuf>,
+}
+
+impl Sender {
+    /// Nothing sent yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lists the next file. A later name whose first name was filtered out becomes a first name itself.
+    pub fn list(&mut self, mut stat: Stat) -> Packet {
+        if !stat.is_dir() && !stat.is_symlink() {
+            if stat.is_hard_link() {
+                match self.first_names.get(&stat.linkname) {
+                    Some(first) => stat.linkname.clone_from(first),
+                    None => {
+                        self.first_names.insert(std::mem::take(&mut stat.linkname), stat.path.clone());
+                    }
+                }
+            }
+            self.first_names.insert(stat.path.clone(), stat.path.clone());
+        }
+        if stat.is_file() {
+            self.files.insert(self.next, stat.path.clone());
+        }
+        self.next = self.next.saturating_add(1);
+        Packet::Stat(Some(Box::new(stat)))
+    }
+
+    /// Takes a packet from the other side. A file can be asked for once.
+    pub fn take(&mut self, packet: Packet) -> Result<Wish, ProtocolError> {
+        match packet {
+            Packet::Req(id) => match self.files.remove(&id) {
+                Some(path) => Ok(Wish::Contents { id, path }),
+                None => Err(ProtocolError::NotRequested { id }),
+            },
+            Packet::Fin => Ok(Wish::Finished),
+            Packet::Err(text) => Err(ProtocolError::Receiver { text }),
+            Packet::Stat(_) => Err(ProtocolError::Unexpected { packet: "STAT" }),
+            Packet::Data { .. } => Err(ProtocolError::Unexpected { packet: "DATA" }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_can_be_asked_for_once() {
+        let mut sender = Sender::new();
+        sender.list(Stat { path: "a".into(), mode: 0o644, ..Stat::default() });
+        sender.list(Stat { path: "d".into(), mode: fstree::stat::MODE_DIR, ..Stat::default() });
+        assert_eq!(sender.take(Packet::Req(0)), Ok(Wish::Contents { id: 0, path: "a".into() }));
+        assert!(sender.take(Packet::Req(0)).is_err());
+        assert!(sender.take(Packet::Req(1)).is_err(), "a directory has no contents");
+        assert!(sender.take(Packet::Req(9)).is_err());
+    }
+
+    #[test]
+    fn a_link_whose_first_name_was_filtered_out_becomes_the_first_name() {
+        let mut sender = Sender::new();
+        let link = |path: &str| Stat { path: path.into(), mode: 0o644, linkname: "gone".into(), ..Stat::default() };
+        let names = |p| match p {
+            Packet::Stat(Some(s)) => s.linkname,
+            _ => panic!("not a stat"),
+        };
+        assert_eq!(names(sender.list(link("b"))), PathBuf::new());
+        assert_eq!(names(sender.list(link("c"))), PathBuf::from("b"));
+    }
+}

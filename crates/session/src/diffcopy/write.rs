@@ -1,0 +1,145 @@
+//! Writes arriving files below a root, on a thread of its own.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+use fstree::hash::{FileHasher, TreeHashes};
+use fstree::stat::unix_permissions;
+use fstree::{Dir, PathError, Root, Stat, Times};
+
+/// How many messages may wait for one writer.
+const QUEUE: usize = 64;
+
+/// What a writer is told.
+pub(crate) enum Order {
+    Begin { id: u32, file: Box<Incoming> },
+    Data { id: u32, bytes: Bytes },
+    End { id: u32 },
+}
+
+/// A file that was asked for.
+pub(crate) struct Incoming {
+    /// As listed; this is what is hashed.
+    pub(crate) listed: Stat,
+    /// As it is to be written.
+    pub(crate) written: Stat,
+}
+
+/// The ends of one writer's queue.
+pub(crate) fn queue() -> (SyncSender<Order>, Receiver<Order>) {
+    sync_channel(QUEUE)
+}
+
+/// Writes until the queue is closed. After an error the rest is thrown away, and the error is the result.
+pub(crate) fn write_files(root: &Root, hashes: Option<&Arc<TreeHashes>>, orders: &Receiver<Order>, failed: impl Fn()) -> Result<(), PathError> {
+    let mut writer = FileWriter { folder: Folder::new(root.clone()), hashes, open: Vec::new() };
+    while let Ok(order) = orders.recv() {
+        if let Err(error) = writer.obey(order) {
+            drop(writer);
+            failed();
+            while orders.recv().is_ok() {}
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+struct FileWriter<'a> {
+    folder: Folder,
+    hashes: Option<&'a Arc<TreeHashes>>,
+    // Few at a time: a sender interleaves a handful of files.
+    open: Vec<(u32, OpenFile)>,
+}
+
+struct OpenFile {
+    incoming: Box<Incoming>,
+    file: File,
+    hasher: Option<FileHasher>,
+}
+
+impl FileWriter<'_> {
+    fn obey(&mut self, order: Order) -> Result<(), PathError> {
+        match order {
+            Order::Begin { id, file: incoming } => {
+                let path = &incoming.written.path;
+                let (dir, name) = self.folder.of(path)?;
+                let file = dir.create_file(name, 0o600).map_err(|e| PathError::new("open", path, e))?;
+                let hasher = self.hashes.map(|_| FileHasher::new(&incoming.listed));
+                self.open.push((id, OpenFile { incoming, file, hasher }));
+                Ok(())
+            }
+            Order::Data { id, bytes } => {
+                let Some((_, open)) = self.open.iter_mut().find(|(i, _)| *i == id) else { return Ok(()) };
+                if let Some(hasher) = &mut open.hasher {
+                    hasher.update(&bytes);
+                }
+                open.file.write_all(&bytes).map_err(|e| PathError::new("write", &open.incoming.written.path, e))
+            }
+            Order::End { id } => {
+                let Some(at) = self.open.iter().position(|(i, _)| *i == id) else { return Ok(()) };
+                let (_, open) = self.open.swap_remove(at);
+                self.finish(open)
+            }
+        }
+    }
+
+    fn finish(&mut self, open: OpenFile) -> Result<(), PathError> {
+        let OpenFile { incoming, file, hasher } = open;
+        let stat = &incoming.written;
+        fstree::dir::set_file_owner(&file, stat.uid, stat.gid).map_err(|e| PathError::new("chown", &stat.path, e))?;
+        fstree::dir::set_file_mode(&file, unix_permissions(stat.mode)).map_err(|e| PathError::new("chmod", &stat.path, e))?;
+        for (key, value) in stat.xattrs.iter().filter(|(key, _)| may_set(key)) {
+            // As the reference does: a filesystem that cannot keep an attribute is no reason to fail.
+            let _kept = fstree::dir::set_file_xattr(&file, key, value);
+        }
+        // Last: a file with the listed time is a complete file, which is what the next comparison relies on.
+        fstree::dir::set_file_times(&file, Times::both(stat.mod_time)).map_err(|e| PathError::new("chtimes", &stat.path, e))?;
+        if let (Some(hashes), Some(hasher)) = (self.hashes, hasher) {
+            hashes.insert(&incoming.listed, &hasher.finish());
+        }
+        Ok(())
+    }
+}
+
+/// Attributes by which overlayfs would take the sender's words for its own are never written.
+// DIFFERS: the reference leaves this to the kernel, which answers differently depending on how the folder is mounted.
+pub(crate) fn may_set(key: &str) -> bool {
+    !key.starts_with("trusted.overlay.") && !key.starts_with("user.overlay.")
+}
+
+/// The directory that was used last, kept open: a listing stays in one directory for a while.
+pub(crate) struct Folder {
+    root: Root,
+    last: Option<(PathBuf, Dir)>,
+}
+
+impl Folder {
+    pub(crate) fn new(root: Root) -> Self {
+        Self { root, last: None }
+    }
+
+    /// The directory that holds `path`, and the name in it. `path` has passed the order check.
+    pub(crate) fn of<'p>(&mut self, path: &'p Path) -> Result<(&Dir, &'p OsStr), PathError> {
+        let parent = path.parent().unwrap_or_else(|| Path::new(""));
+        let name = path.file_name().ok_or_else(|| PathError::new("open", path, std::io::ErrorKind::InvalidInput))?;
+        if self.last.as_ref().is_none_or(|(p, _)| p != parent) {
+            self.last = None;
+            let dir = self.root.dir(parent)?;
+            self.last = Some((parent.to_owned(), dir));
+        }
+        match &self.last {
+            Some((_, dir)) => Ok((dir, name)),
+            None => Err(PathError::new("open", path, std::io::ErrorKind::NotFound)),
+        }
+    }
+
+    /// Closes the kept directory: it was replaced or removed.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
+    }
+}

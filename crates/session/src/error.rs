@@ -1,0 +1,111 @@
+//! Why a client could not be asked, or did not answer.
+
+use bytes::Bytes;
+
+/// gRPC's numbers, as far as callers tell them apart.
+pub mod code {
+    /// The caller went away.
+    pub const CANCELLED: i32 = 1;
+    /// No better number is known.
+    pub const UNKNOWN: i32 = 2;
+    /// The request makes no sense.
+    pub const INVALID_ARGUMENT: i32 = 3;
+    /// It took too long.
+    pub const DEADLINE_EXCEEDED: i32 = 4;
+    /// What was asked for is not there.
+    pub const NOT_FOUND: i32 = 5;
+    /// What was to be made is there already.
+    pub const ALREADY_EXISTS: i32 = 6;
+    /// The caller may not do this.
+    pub const PERMISSION_DENIED: i32 = 7;
+    /// The client does not have this service.
+    pub const UNIMPLEMENTED: i32 = 12;
+    /// A broken invariant.
+    pub const INTERNAL: i32 = 13;
+    /// The connection is gone.
+    pub const UNAVAILABLE: i32 = 14;
+    /// The caller has not logged in.
+    pub const UNAUTHENTICATED: i32 = 16;
+}
+
+/// Why one call of a client failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The client did not list the method when it connected.
+    #[error("method {method} not supported by the client")]
+    Unsupported {
+        /// The method.
+        method: &'static str,
+    },
+    /// The client serves no local folders.
+    #[error("no local sources enabled")]
+    NoLocalSources,
+    /// The client answered with an error.
+    #[error("{message}")]
+    Status {
+        /// gRPC's number.
+        code: i32,
+        /// The client's sentence.
+        message: String,
+        /// An encoded `google.rpc.Status` with typed details, or nothing.
+        details: Bytes,
+    },
+    /// The session ended before the call did.
+    #[error("session {id} ended")]
+    Ended {
+        /// The session.
+        id: String,
+    },
+    /// The client broke the rules of the protocol.
+    #[error("unexpected answer of the client to {method}: {reason}")]
+    Protocol {
+        /// What was called.
+        method: &'static str,
+        /// Which rule.
+        reason: String,
+    },
+}
+
+impl CallError {
+    /// gRPC's number for this error.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Unsupported { .. } | Self::NoLocalSources => code::UNIMPLEMENTED,
+            Self::Status { code, .. } => *code,
+            Self::Ended { .. } => code::UNAVAILABLE,
+            Self::Protocol { .. } => code::INTERNAL,
+        }
+    }
+
+    /// Whether the client does not have what was asked for: no such service, or no such thing.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self.code(), code::UNIMPLEMENTED | code::NOT_FOUND)
+    }
+}
+
+/// Why no session answered.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The group names no session.
+    #[error("no active sessions")]
+    NoSessions,
+    /// The session did not appear in time, or is gone.
+    #[error("no active session for {id}: context deadline exceeded")]
+    NotActive {
+        /// The session.
+        id: String,
+    },
+    /// The id is taken.
+    #[error("session {id} already exists")]
+    AlreadyExists {
+        /// The session.
+        id: String,
+    },
+    /// All sessions of the group were asked; this is what the last one said.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}

@@ -1,0 +1,106 @@
+//! Who may answer for a step.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::error::{CallError, SessionError};
+use crate::manager::{APPEAR_TIMEOUT, SessionManager};
+use crate::traits::Session;
+
+/// The sessions that may answer for a step, in order of preference. The builds that share a step contribute theirs.
+#[derive(Clone, Default)]
+pub struct Group {
+    manager: Option<Arc<SessionManager>>,
+    ids: Vec<String>,
+}
+
+impl Group {
+    /// A group of session ids; empty ids are left out.
+    #[must_use]
+    pub fn new(manager: Arc<SessionManager>, ids: impl IntoIterator<Item = String>) -> Self {
+        let mut group = Self { manager: Some(manager), ids: Vec::new() };
+        for id in ids {
+            if !id.is_empty() && !group.ids.contains(&id) {
+                group.ids.push(id);
+            }
+        }
+        group
+    }
+
+    /// A group in which nobody answers.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The ids.
+    #[must_use]
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// Whether it names no session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The same sessions and those of `other`.
+    #[must_use]
+    pub fn join(&self, other: &Self) -> Self {
+        let manager = self.manager.clone().or_else(|| other.manager.clone());
+        match manager {
+            Some(manager) => Self::new(manager, self.ids.iter().chain(&other.ids).cloned()),
+            None => Self::none(),
+        }
+    }
+
+    /// One session, named by id, waited for if it is not connected yet.
+    pub async fn named(&self, id: &str) -> Result<Arc<dyn Session>, SessionError> {
+        let Some(manager) = &self.manager else { return Err(SessionError::NoSessions) };
+        manager.wait(id, APPEAR_TIMEOUT).await
+    }
+
+    /// The first session that is connected.
+    pub async fn first(&self) -> Result<Arc<dyn Session>, SessionError> {
+        let Some(manager) = &self.manager else { return Err(SessionError::NoSessions) };
+        if let Some(session) = self.ids.iter().find_map(|id| manager.get(id)) {
+            return Ok(session);
+        }
+        let mut last = SessionError::NoSessions;
+        for id in &self.ids {
+            match manager.wait(id, APPEAR_TIMEOUT).await {
+                Ok(session) => return Ok(session),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks one session after the other until one answers; the last error counts.
+    pub async fn any<T, F, Fut>(&self, mut ask: F) -> Result<T, SessionError>
+    where
+        F: FnMut(Arc<dyn Session>) -> Fut,
+        Fut: Future<Output = Result<T, CallError>>,
+    {
+        let Some(manager) = &self.manager else { return Err(SessionError::NoSessions) };
+        let mut last = SessionError::NoSessions;
+        for id in &self.ids {
+            match manager.wait(id, APPEAR_TIMEOUT).await {
+                Ok(session) => match ask(session).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => last = error.into(),
+                },
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.ids).finish()
+    }
+}

@@ -1,0 +1,121 @@
+//! Names and values of the request headers that both sides of a session use.
+//!
+//! Values with other than printable ASCII are escaped as in a query string, and `<name>-encoded: 1` says so.
+
+/// The session's id.
+pub const SESSION_ID: &str = "x-docker-expose-session-uuid";
+/// The session's name (old clients).
+pub const SESSION_NAME: &str = "x-docker-expose-session-name";
+/// The session's shared key.
+pub const SESSION_SHARED_KEY: &str = "x-docker-expose-session-sharedkey";
+/// Whether the shared key is escaped.
+pub const SESSION_SHARED_KEY_ENCODED: &str = "x-docker-expose-session-sharedkey-encoded";
+/// One header for each method that the client serves.
+pub const SESSION_METHOD: &str = "x-docker-expose-session-grpc-method";
+/// Milliseconds between health checks (tests of the reference set it).
+pub const SESSION_HEALTH_TIMEOUT: &str = "x-buildkit-session-health-custom-timeout";
+/// Name of the folder.
+pub const DIR_NAME: &str = "dir-name";
+/// What of the folder.
+pub const INCLUDE: &str = "include-patterns";
+/// What not of the folder.
+pub const EXCLUDE: &str = "exclude-patterns";
+/// Which links to follow.
+pub const FOLLOW: &str = "followpaths";
+/// Prefix of values that go with an exported file.
+pub const EXPORTER_METADATA: &str = "exporter-md-";
+/// Which exporter of the request.
+pub const EXPORTER_ID: &str = "buildkit-attachable-exporter-id";
+/// All platforms come as one tree.
+pub const EXPORTER_MULTI_PLATFORM: &str = "buildkit-exporter-multi-platform";
+/// Which content store of the client.
+pub const CONTENT_STORE: &str = "buildkit-attachable-store-id";
+/// Which ssh agent.
+pub const SSH_ID: &str = "buildkit.ssh.id";
+/// Host part of an upload's URL.
+pub const UPLOAD_HOST: &str = "urlhost";
+/// Path part of an upload's URL.
+pub const UPLOAD_PATH: &str = "urlpath";
+/// Which build a frontend's call belongs to.
+pub const BUILD_ID: &str = "buildkit-controlapi-buildid";
+
+/// Escapes a list of values if one of them needs it; all or none are escaped.
+#[must_use]
+pub fn encode_list(values: &[String]) -> (Vec<String>, bool) {
+    // Control characters cannot travel in a header either, so they are escaped as well.
+    if values.iter().all(|v| v.bytes().all(|b| (0x20..0x7f).contains(&b))) {
+        return (values.to_vec(), false);
+    }
+    (values.iter().map(|v| escape(v)).collect(), true)
+}
+
+/// Escapes one value if it needs it.
+#[must_use]
+pub fn encode(value: &str) -> (String, bool) {
+    if value.bytes().all(|b| (0x20..=0x7e).contains(&b)) { (value.to_owned(), false) } else { (escape(value), true) }
+}
+
+/// Takes the escapes out if the sender said that there are some.
+#[must_use]
+pub fn decode(value: &str, encoded: bool) -> String {
+    if encoded { unescape(value).unwrap_or_else(|| value.to_owned()) } else { value.to_owned() }
+}
+
+/// Whether a `-encoded` header says yes, in Go's words for it.
+#[must_use]
+pub fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
+/// Query escaping: letters, digits and `-_.~` stay, a blank is `+`.
+#[must_use]
+pub fn escape(value: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => text.push(char::from(byte)),
+            b' ' => text.push('+'),
+            _ => {
+                text.push('%');
+                text.extend([byte >> 4, byte & 15].iter().filter_map(|n| HEX.get(usize::from(*n))).map(|b| char::from(*b)));
+            }
+        }
+    }
+    text
+}
+
+/// The reverse of [`escape`]; `None` for a broken escape or what is not UTF-8.
+#[must_use]
+pub fn unescape(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let high = char::from(rest.next()?).to_digit(16)?;
+                let low = char::from(rest.next()?).to_digit(16)?;
+                bytes.push(u8::try_from(high * 16 + low).ok()?);
+            }
+            _ => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_the_header() {
+        for value in ["plain", "with blank", "ünïcode/%+&", "tab\there", ""] {
+            let (text, encoded) = encode(value);
+            assert!(text.is_ascii());
+            assert_eq!(decode(&text, encoded), value);
+        }
+        assert_eq!(encode("ä b"), ("%C3%A4+b".to_owned(), true));
+        assert_eq!(unescape("%zz"), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! The sessions that are connected now.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::error::SessionError;
+use crate::traits::Session;
+
+/// How long a call waits for a session that a request names but that is not connected yet.
+pub const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The sessions that are connected now, by id.
+#[derive(Default)]
+pub struct SessionManager {
+    sessions: Mutex<HashMap<String, Arc<dyn Session>>>,
+    changed: Notify,
+}
+
+impl SessionManager {
+    /// No sessions yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Adds a session until the registration is dropped.
+    pub fn register(self: &Arc<Self>, session: Arc<dyn Session>) -> Result<Registration, SessionError> {
+        let id = session.id().to_owned();
+        let mut sessions = self.sessions.lock();
+        if sessions.contains_key(&id) {
+            return Err(SessionError::AlreadyExists { id });
+        }
+        sessions.insert(id.clone(), session);
+        drop(sessions);
+        self.changed.notify_waiters();
+        Ok(Registration { manager: self.clone(), id })
+    }
+
+    /// A session, if it is connected. `prefix:id` finds `id`.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Arc<dyn Session>> {
+        self.sessions.lock().get(bare(id)).cloned()
+    }
+
+    /// Waits for a session to connect.
+    pub async fn wait(&self, id: &str, timeout: Duration) -> Result<Arc<dyn Session>, SessionError> {
+        let appeared = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(session) = self.get(id) {
+                    return session;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(timeout, appeared).await.map_err(|_| SessionError::NotActive { id: bare(id).to_owned() })
+    }
+
+    /// How many are connected.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Whether none is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for SessionManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionManager").field("sessions", &self.len()).finish_non_exhaustive()
+    }
+}
+
+// A prefix tells apart vertices of different contexts; it is no part of the id.
+fn bare(id: &str) -> &str {
+    match id.split_once(':') {
+        Some((_, rest)) if !rest.is_empty() => rest,
+        _ => id,
+    }
+}
+
+/// Keeps a session in the manager; dropping it takes the session out.
+#[derive(Debug)]
+pub struct Registration {
+    manager: Arc<SessionManager>,
+    id: String,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let gone = self.manager.sessions.lock().remove(&self.id);
+        drop(gone);
+        self.manager.changed.notify_waiters();
+    }
+}
