@@ -231,7 +231,7 @@ mod tests {
             .map(|i| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 // The middle third cannot be compressed.
-                if i / (len / 3 + 1) == 1 { (state >> 24) as u8 } else { b"layers "[i % 7] ^ (i >> 12) as u8 }
+                if i / (len / 3 + 1) == 1 { (state >> 24) as u8 } else { b"layers "[i % 7] ^ (i >> 12).to_le_bytes()[0] }
             })
             .collect()
     }

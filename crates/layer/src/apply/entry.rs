@@ -110,10 +110,12 @@ impl<'a> Unpack<'a> {
                 self.open.clear();
             }
             EntryKind::Char | EntryKind::Block | EntryKind::Fifo => {
-                let kind = match header.kind {
-                    EntryKind::Char => Kind::Char,
-                    EntryKind::Block => Kind::Block,
-                    _ => Kind::Fifo,
+                let kind = if header.kind == EntryKind::Char {
+                    Kind::Char
+                } else if header.kind == EntryKind::Block {
+                    Kind::Block
+                } else {
+                    Kind::Fifo
                 };
                 let number = |n: u64| {
                     u32::try_from(n).map_err(|_| invalid(path, "device number out of range"))
@@ -356,7 +358,7 @@ impl<'a> Unpack<'a> {
         let mut at = PathBuf::new();
         for name in path.components().filter_map(|c| match c {
             Component::Normal(name) => Some(OsString::from(name)),
-            _ => None,
+            Component::RootDir | Component::ParentDir | Component::CurDir | Component::Prefix(_) => None,
         }) {
             at.push(&name);
             dir = match dir.stat_opt(&name).map_err(|e| PathError::new("lstat", &at, e))? {

@@ -72,7 +72,8 @@ impl<W: Write> ParallelGzip<W> {
         let crc = std::mem::take(&mut self.crc).finalize();
         self.out.write_all(&crc.to_le_bytes())?;
         // The format keeps the length modulo 2^32.
-        self.out.write_all(&(self.length as u32).to_le_bytes())?;
+        let length = self.length.to_le_bytes();
+        self.out.write_all(length.first_chunk::<4>().expect("eight bytes begin with four"))?;
         self.jobs = None;
         for thread in self.threads {
             if let Err(panic) = thread.join() {

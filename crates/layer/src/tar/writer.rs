@@ -105,7 +105,7 @@ impl<W: Write> Write for Writer<W> {
 }
 
 fn padding(size: u64) -> usize {
-    (size.wrapping_neg() % BLOCK as u64) as usize
+    usize::try_from(size.wrapping_neg() % BLOCK as u64).unwrap_or(0)
 }
 
 // Whether USTAR holds everything, and the records to write if it does not.
