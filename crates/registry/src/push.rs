@@ -65,7 +65,7 @@ impl BlobSource for FileSource {
         let chunks = futures::stream::try_unfold(0_u64, move |at| {
             let file = file.clone();
             async move {
-                let chunk = tokio::task::spawn_blocking(move || {
+                let chunk = task::blocking("read blob", move || {
                     let mut buffer = vec![0; CHUNK];
                     let mut have = 0;
                     while have < buffer.len() {
@@ -82,8 +82,7 @@ impl BlobSource for FileSource {
                     buffer.truncate(have);
                     Ok(Bytes::from(buffer))
                 })
-                .await
-                .map_err(io::Error::other)??;
+                .await?;
                 let next = at.saturating_add(chunk.len() as u64);
                 Ok((!chunk.is_empty()).then_some((chunk, next)))
             }
