@@ -162,7 +162,11 @@ impl FrontendError {
         match self {
             Self::Bridge { context, source, at } => Self::Bridge { context: join(what, &context), source, at },
             Self::Definition { message, at } => Self::Definition { message: format!("{what}: {message}"), at },
-            other => other,
+            Self::Lower { .. }
+            | Self::Option { .. }
+            | Self::UnsupportedSubrequest { .. }
+            | Self::UnsupportedCapability { .. }
+            | Self::GatewayFrontend { .. } => self,
         }
     }
 

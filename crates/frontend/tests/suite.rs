@@ -3,6 +3,8 @@
 //! `golden/dockerfile.json` holds requests and what BuildKit v0.34.2's Dockerfile frontend did with them: each definition
 //! it solved (digest, name, capabilities, source lines of every vertex), what it resolved, warned of and returned.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -257,4 +259,65 @@ async fn definitions_and_results_are_those_of_buildkit() {
         bad += usize::from(out.len() > before);
     }
     assert!(out.is_empty(), "{bad} of {} cases differ:\n{out}", golden.cases.len());
+}
+
+/// A small generator, so that a failing mutation can be had again from its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, count: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % count.max(1)
+    }
+}
+
+#[tokio::test]
+async fn mangled_dockerfiles_are_answered() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
+    let lines: Vec<&str> = golden.cases.iter().filter_map(|case| case.files.get("Dockerfile")).flat_map(|f| f.lines()).collect();
+    let mut random = Random(7);
+    for _ in 0..600 {
+        let mut case = golden.cases[random.below(golden.cases.len())].clone();
+        let Some(text) = case.files.get("Dockerfile") else { continue };
+        let mut own: Vec<&str> = text.lines().collect();
+        for _ in 0..4 {
+            let at = random.below(own.len() + 1);
+            match random.below(3) {
+                0 if at < own.len() => drop(own.remove(at)),
+                1 if at < own.len() => own.swap(at, 0),
+                _ => own.insert(at, lines[random.below(lines.len())]),
+            }
+        }
+        let mut text = own.join("\n");
+        let mut at = random.below(text.len() + 1);
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        text.insert_str(at, ["$", "${", "\\", "\"", "<<", "=", "[", "--from=", " "][random.below(9)]);
+        case.files.insert("Dockerfile".into(), text);
+        drop(run(&golden, &case, false).await);
+    }
+}
+
+#[tokio::test]
+async fn hostile_files_end_in_an_error() {
+    let mut golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
+    // An image whose trigger copies from itself.
+    let image = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"OnBuild":["COPY --from=loop / /"]}}"#;
+    golden.images.insert("docker.io/library/loop:latest".into(), image.into());
+    let mut case = golden.cases[0].clone();
+    case.opts.clear();
+    let many = |line: &str, count: usize| format!("FROM alpine AS a\n{}", line.repeat(count));
+    let chain: String = (0..9_000).map(|i| format!("FROM s{i} AS s{}\nARG A{i}\n", i + 1)).collect();
+    for (text, want) in [
+        ("FROM loop\n".to_owned(), ""),
+        (many("ENV A=$A$A\n", 30_000), "dockerfile is too large"),
+        (many("RUN x\n", 15_000), ""),
+        (many("ENV A=${A:-x}$A\n", 100), "expands to more than"),
+        (format!("FROM alpine AS s0\n{chain}"), "dockerfile is too large"),
+    ] {
+        case.files.insert("Dockerfile".into(), text);
+        let got = run(&golden, &case, false).await;
+        assert!(got.error.contains(want) && want.is_empty() == got.error.is_empty(), "{want:?}: {}", got.error);
+    }
 }

@@ -321,7 +321,7 @@ pub fn merge_metadata(into: &mut pb::OpMetadata, from: &pb::OpMetadata) {
     into.ignore_cache |= from.ignore_cache;
     into.description.extend(from.description.iter().map(|(k, v)| (k.clone(), v.clone())));
     if from.export_cache.is_some() {
-        into.export_cache = from.export_cache.clone();
+        into.export_cache = from.export_cache;
     }
     let caps: BTreeMap<String, bool> = from.caps.keys().map(|k| (k.clone(), true)).collect();
     into.caps.extend(caps);

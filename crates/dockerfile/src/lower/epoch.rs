@@ -76,16 +76,19 @@ fn stage_source(stage: &Stage, options: &LowerOptions, args: &Env, lex: &Lexer) 
     let mut env = args.clone();
     let mut source = None;
     for instruction in &stage.commands {
-        match &instruction.command {
-            Command::Arg(arg) => env = declare(arg, env, options, lex)?,
-            Command::Add(_) if source.is_some() => return Err(wrong(ONE_ADD)),
-            Command::Add(add) => source = Some(add_source(add, options, &env, lex)?),
-            other => {
-                return Err(wrong(&format!(
-                    "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {} instruction",
-                    other.name()
-                )));
+        let command = &instruction.command;
+        if let Command::Arg(arg) = command {
+            env = declare(arg, env, options, lex)?;
+        } else if let Command::Add(add) = command {
+            if source.is_some() {
+                return Err(wrong(ONE_ADD));
             }
+            source = Some(add_source(add, options, &env, lex)?);
+        } else {
+            return Err(wrong(&format!(
+                "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {} instruction",
+                command.name()
+            )));
         }
     }
     source.ok_or_else(|| wrong(ONE_ADD))

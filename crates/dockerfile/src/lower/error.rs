@@ -19,7 +19,7 @@ pub type HostError = Arc<dyn Error + Send + Sync>;
 #[error("{kind}")]
 pub struct LowerError {
     /// What is wrong.
-    pub kind: LowerErrorKind,
+    pub kind: Box<LowerErrorKind>,
     /// Where: each entry the lines of one instruction.
     pub locations: Vec<Vec<Range>>,
 }
@@ -34,30 +34,30 @@ impl LowerError {
 
     /// The error of the resolver, when that is the cause.
     pub fn host(&self) -> Option<&HostError> {
-        match &self.kind {
-            LowerErrorKind::Host(error) | LowerErrorKind::BaseImage { source: error, .. } => Some(error),
-            _ => None,
+        if let LowerErrorKind::Host(error) | LowerErrorKind::BaseImage { source: error, .. } = &*self.kind {
+            return Some(error);
         }
+        None
     }
 }
 
 impl<E: Into<LowerErrorKind>> From<E> for LowerError {
     fn from(kind: E) -> Self {
-        Self { kind: kind.into(), locations: Vec::new() }
+        Self { kind: Box::new(kind.into()), locations: Vec::new() }
     }
 }
 
 impl From<ParseError> for LowerError {
     fn from(error: ParseError) -> Self {
         let locations = vec![error.ranges.clone()];
-        Self { kind: LowerErrorKind::Parse(error), locations }
+        Self { kind: Box::new(LowerErrorKind::Parse(error)), locations }
     }
 }
 
 impl From<SyntaxError> for LowerError {
     fn from(error: SyntaxError) -> Self {
         let locations = vec![error.ranges.clone()];
-        Self { kind: LowerErrorKind::Syntax(error), locations }
+        Self { kind: Box::new(LowerErrorKind::Syntax(error)), locations }
     }
 }
 
@@ -75,6 +75,15 @@ pub enum LowerErrorKind {
     /// No `FROM`.
     #[error("dockerfile contains no stages to build")]
     NoStages,
+    /// More than we take.
+    // DIFFERS: BuildKit has no such limit; a file of this size keeps it busy for hours.
+    #[error("dockerfile is too large: {what}, at most {most} are accepted")]
+    TooLarge {
+        /// What there is too much of.
+        what: String,
+        /// How much is accepted.
+        most: usize,
+    },
     /// The text does not parse.
     #[error(transparent)]
     Syntax(SyntaxError),

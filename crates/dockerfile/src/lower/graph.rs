@@ -24,6 +24,11 @@ const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
 /// Arguments that do not become variables of steps.
 pub(crate) const NON_ENV_ARGS: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
 
+/// Most instructions and variables in one file.
+const MAX_INSTRUCTIONS: usize = 20_000;
+/// Most arguments and history entries that stages copy of each other.
+const MAX_COPIED: usize = 4_000_000;
+
 /// A context whose state is made when the paths used of it are known.
 struct Pending {
     late: Late,
@@ -49,6 +54,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) ignore: Option<pattern::PatternMatcher>,
     context: Late,
     pending: Vec<Pending>,
+    copied: usize,
 }
 
 impl<'a> Lowering<'a> {
@@ -69,6 +75,7 @@ impl<'a> Lowering<'a> {
         if stages.is_empty() {
             return Err(LowerErrorKind::NoStages.into());
         }
+        refuse_huge(&stages, &meta_args)?;
         check::stage_names(&stages, &lint);
         check::instruction_casing(&stages, &lint);
 
@@ -113,6 +120,7 @@ impl<'a> Lowering<'a> {
             ignore: None,
             context,
             pending: Vec::new(),
+            copied: 0,
         };
         let outline = super::stage::OutlineCapture { all_args, ..Default::default() };
         lowering.add_stages(stages, &outline)?;
@@ -165,11 +173,12 @@ impl<'a> Lowering<'a> {
     }
 
     fn add_stages(&mut self, stages: Vec<Stage>, outline: &super::stage::OutlineCapture) -> Result<(), LowerError> {
+        let mut known = self.global_args.key_set();
+        known.extend(outline.all_args.keys().cloned());
         for (number, stage) in stages.into_iter().enumerate() {
             let ranges = stage.origin.ranges.clone();
             let lint = self.lint.with_comments(&stage.origin.comments);
-            let mut known = self.global_args.key_set();
-            known.extend(outline.all_args.keys().cloned());
+
             let base = self.lex.process(&stage.base_name, &self.global_args).map_err(|e| LowerError::from(e).at(&ranges))?;
             check::undefined_from_args(known.iter().map(String::as_str), &base.unmatched, &ranges, &lint);
             if base.result.is_empty() {
@@ -179,7 +188,7 @@ impl<'a> Lowering<'a> {
             let paths = self.new_paths();
             let platform_word = stage.platform.clone();
             let mut state = StageState::new(stage, base.result, paths);
-            state.outline = outline.clone();
+            state.outline = self.charge(outline.all_args.len()).map(|()| outline.clone())?;
             if !platform_word.is_empty() {
                 let (platform, matched) = self.stage_platform(&platform_word, &state.stage, &known, &lint)?;
                 used.extend(matched);
@@ -291,8 +300,8 @@ impl<'a> Lowering<'a> {
     fn step(&mut self, at: usize, instruction: Instruction, on_build: bool) -> Result<Step, LowerError> {
         let ranges = instruction.origin.ranges.clone();
         let mut sources = Vec::new();
-        match &instruction.command {
-            Command::Copy(copy) if !copy.from.is_empty() => {
+        if let Command::Copy(copy) = &instruction.command {
+            if !copy.from.is_empty() {
                 let word = self.lex.process_word(&copy.from, &Env::default())?;
                 if word != copy.from {
                     return Err(LowerErrorKind::FromExpansion.into());
@@ -305,7 +314,7 @@ impl<'a> Lowering<'a> {
                     Err(_) => self.source(&copy.from.clone(), ranges.clone()),
                 });
             }
-            Command::Run(run) => {
+        } else if let Command::Run(run) = &instruction.command {
                 let froms: Vec<String> = run
                     .mounts
                     .iter()
@@ -314,8 +323,6 @@ impl<'a> Lowering<'a> {
                 for from in froms {
                     sources.push(self.source(&from, Vec::new()));
                 }
-            }
-            _ => {}
         }
         for &source in &sources {
             self.stages[at].deps.insert(source, ranges.clone());
@@ -334,13 +341,14 @@ impl<'a> Lowering<'a> {
 
     fn refuse_cycles(&self) -> Result<(), LowerError> {
         // 0 not seen, 1 on the way, 2 done.
+        type Rest<'s> = Vec<(usize, &'s Vec<Range>)>;
         let mut seen = vec![0_u8; self.stages.len()];
         for root in 0..self.stages.len() {
             if seen[root] != 0 {
                 continue;
             }
             seen[root] = 1;
-            let mut way: Vec<(usize, Vec<(usize, &Vec<Range>)>)> = vec![(root, self.deps(root))];
+            let mut way: Vec<(usize, Rest<'_>)> = vec![(root, self.deps(root))];
             let mut ranges: Vec<&Vec<Range>> = Vec::new();
             while let Some((at, rest)) = way.last_mut() {
                 let Some((dep, place)) = rest.pop() else {
@@ -395,7 +403,10 @@ impl<'a> Lowering<'a> {
             self.resolve_bases(&reachable).await?;
             let mut more = false;
             for &at in &reachable {
-                self.inherit(at);
+                self.inherit(at)?;
+                if self.stages[at].unregistered {
+                    continue;
+                }
                 let mut triggers = std::mem::take(&mut self.stages[at].image.config.on_build);
                 let base = self.stages[at].base;
                 if let Some(base) = base
@@ -453,8 +464,10 @@ impl<'a> Lowering<'a> {
     }
 
     /// Takes over what the base stage has by now.
-    pub(crate) fn inherit(&mut self, at: usize) {
-        let Some(base) = self.stages[at].base else { return };
+    pub(crate) fn inherit(&mut self, at: usize) -> Result<(), LowerError> {
+        let Some(base) = self.stages[at].base else { return Ok(()) };
+        let cost = self.stages[base].build_args.len() + self.stages[base].image.history.len();
+        self.charge(cost)?;
         let (state, platform, mut image, base_image, paths, workdir_set, args) = {
             let base = &self.stages[base];
             (
@@ -476,6 +489,17 @@ impl<'a> Lowering<'a> {
         stage.paths = paths;
         stage.workdir_set = workdir_set;
         stage.build_args.extend(args);
+        Ok(())
+    }
+
+    /// Counts what stages copy of each other: a small file must not fill the memory.
+    fn charge(&mut self, count: usize) -> Result<(), LowerError> {
+        self.copied += count;
+        if self.copied > MAX_COPIED {
+            let what = format!("stages inherit {} arguments and history entries", self.copied);
+            return Err(LowerErrorKind::TooLarge { what, most: MAX_COPIED }.into());
+        }
+        Ok(())
     }
 
     /// Puts triggers in front of the stage's commands. Tells whether they take files from elsewhere.
@@ -518,7 +542,7 @@ impl<'a> Lowering<'a> {
             if skip && !self.options.all_stages {
                 continue;
             }
-            self.inherit(at);
+            self.inherit(at)?;
             self.stages[at].dispatched = true;
             self.prepare(at)?;
             let steps = std::mem::take(&mut self.stages[at].steps);
@@ -590,6 +614,28 @@ impl std::fmt::Debug for Lowering<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lowering").field("stages", &self.stages.len()).finish_non_exhaustive()
     }
+}
+
+/// The work grows with the square of the number of instructions: bound it.
+fn refuse_huge(stages: &[Stage], meta_args: &[instruction::Arg]) -> Result<(), LowerError> {
+    let words = |command: &Command| {
+        if let Command::Env(env) = command {
+            env.pairs.len()
+        } else if let Command::Arg(arg) = command {
+            arg.args.len()
+        } else if let Command::Label(label) = command {
+            label.pairs.len()
+        } else {
+            1
+        }
+    };
+    let inside: usize = stages.iter().flat_map(|stage| &stage.commands).map(|i| words(&i.command)).sum();
+    let count = stages.len() + inside + meta_args.iter().map(|arg| arg.args.len()).sum::<usize>();
+    if count > MAX_INSTRUCTIONS {
+        let what = format!("{count} instructions and variables");
+        return Err(LowerErrorKind::TooLarge { what, most: MAX_INSTRUCTIONS }.into());
+    }
+    Ok(())
 }
 
 /// The one instruction of an `ONBUILD` trigger.

@@ -35,10 +35,8 @@ impl Lowering<'_> {
         let mut out = Mounts::default();
         for (mount, &source) in run.mounts.iter().zip(sources) {
             // A cache without a source starts empty; other mounts without one show the build context.
-            let from = match mount.kind {
-                MountType::Cache if mount.from.is_empty() => SCRATCH,
-                _ => mount.from.as_str(),
-            };
+            let empty_cache = mount.kind == MountType::Cache && mount.from.is_empty();
+            let from = if empty_cache { SCRATCH } else { mount.from.as_str() };
             if !from.is_empty() && !self.stages[source].dispatched {
                 let kind = LowerErrorKind::MountOrder { from: from.to_owned(), target: mount.target.clone() };
                 return Err(kind.into());
@@ -47,10 +45,12 @@ impl Lowering<'_> {
                 MountType::Secret => out.secrets.push(self.secret(at, origin, mount)?),
                 MountType::Ssh => out.ssh.push(self.ssh(at, origin, mount)?),
                 MountType::Bind | MountType::Cache | MountType::Tmpfs => {
-                    let state = match mount.kind {
-                        MountType::Tmpfs => State::scratch(),
-                        _ if from.is_empty() => self.build_context.clone(),
-                        _ => self.stages[source].state.clone(),
+                    let state = if mount.kind == MountType::Tmpfs {
+                        State::scratch()
+                    } else if from.is_empty() {
+                        self.build_context.clone()
+                    } else {
+                        self.stages[source].state.clone()
                     };
                     out.binds.push(self.bind(at, mount, state)?);
                     let path = gopath::join(&["/", &mount.source]);

@@ -13,9 +13,9 @@ use crate::error::FrontendError;
 // DIFFERS: for a download without Last-Modified, BuildKit reads the archive for its newest file; we take no time.
 pub(crate) async fn of_source(build: &Build, state: &State, log_name: &str) -> Result<Option<i64>, FrontendError> {
     let definition = marshal(state)?;
-    let mut sources = definition.def.iter().filter_map(|raw| match pb::Op::decode(&raw[..]).ok()?.op? {
-        pb::op::Op::Source(source) => Some(source),
-        _ => None,
+    let mut sources = definition.def.iter().filter_map(|raw| {
+        let op = pb::Op::decode(&raw[..]).ok()?.op?;
+        if let pb::op::Op::Source(source) = op { Some(source) } else { None }
     });
     let (Some(source), None) = (sources.next(), sources.next()) else { return Ok(None) };
     let git = source.identifier.starts_with("git://");

@@ -265,7 +265,7 @@ impl FileOp {
             Action::Mkfile { path, mode, data, owner, created } => Wire::Mkfile(pb::FileActionMkFile {
                 path: normalize(&self.dir, path, false),
                 mode: *mode,
-                data: data.clone().into(),
+                data: data.clone(),
                 owner: chown(owner),
                 timestamp: created.unwrap_or(-1),
             }),

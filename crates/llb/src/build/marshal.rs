@@ -44,7 +44,7 @@ pub fn marshal(output: Option<&Output>, options: &MarshalOptions) -> Result<pb::
     let terminal = pb::Op { inputs: vec![marshaller.input(output)?.expect("a vertex output")], ..pb::Op::default() };
     let raw = terminal.encode_to_vec();
     let digest = Digest::sha256(&raw);
-    marshaller.definition.def.push(raw.into());
+    marshaller.definition.def.push(raw);
     marshaller.finish(&digest);
     Ok(marshaller.definition)
 }
@@ -100,7 +100,7 @@ impl Marshaller<'_> {
             merge_metadata(self.definition.metadata.entry(digest.to_string()).or_default(), &metadata);
             self.sources.add(&digest, &vertex.constraints.locations);
             if self.digests.insert(digest) {
-                self.definition.def.push(raw.to_vec().into());
+                self.definition.def.push(raw.to_vec());
             }
         }
         Ok(())

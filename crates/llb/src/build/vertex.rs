@@ -154,7 +154,7 @@ impl SourceMap {
     pub fn to_info(&self) -> pb::SourceInfo {
         pb::SourceInfo {
             filename: self.filename.clone(),
-            data: self.data.to_vec().into(),
+            data: self.data.to_vec(),
             definition: self.definition.as_deref().cloned(),
             language: self.language.clone(),
         }
