@@ -87,7 +87,7 @@ fn stage_source(stage: &Stage, options: &LowerOptions, args: &Env, lex: &Lexer) 
         } else {
             return Err(wrong(&format!(
                 "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {} instruction",
-                command.name()
+                instruction.origin.name
             )));
         }
     }

@@ -131,6 +131,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    // DIFFERS: BuildKit counts this step again for a stage that an ONBUILD trigger made reachable (`[src 2/2] FROM`).
     fn image_state(&mut self, at: usize, reference: &str, platform: &Platform) -> Result<State, LowerError> {
         let multi = self.options.multi_platform;
         let stage = &mut self.stages[at];
