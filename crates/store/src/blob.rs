@@ -28,26 +28,36 @@ pub struct BlobInfo {
 
 /// A blob on its way in. What is not committed is gone on drop.
 #[derive(Debug)]
-pub struct BlobWriter<'a> {
+pub struct BlobWriter {
     store: Arc<Store>,
-    lease: &'a Lease,
+    lease: Lease,
     path: PathBuf,
     file: File,
-    digester: Digester,
+    /// Absent where the writer's owner computes the digest itself.
+    digester: Option<Digester>,
     size: u64,
     done: bool,
 }
 
 impl Store {
     /// Begins a blob; the lease protects it once it is committed.
-    pub fn blob_writer<'a>(self: &Arc<Self>, lease: &'a Lease) -> Result<BlobWriter<'a>, StoreError> {
+    pub fn blob_writer(self: &Arc<Self>, lease: &Lease) -> Result<BlobWriter, StoreError> {
+        self.new_writer(lease, Some(Digester::new()))
+    }
+
+    /// Begins a blob whose digest the caller computes on the way; see [`BlobWriter::commit_as`].
+    pub(crate) fn unhashed_writer(self: &Arc<Self>, lease: &Lease) -> Result<BlobWriter, StoreError> {
+        self.new_writer(lease, None)
+    }
+
+    fn new_writer(self: &Arc<Self>, lease: &Lease, digester: Option<Digester>) -> Result<BlobWriter, StoreError> {
         let path = self.root().join("ingest").join(RefId::random().as_str());
         let file = File::options()
             .write(true)
             .create_new(true)
             .open(&path)
             .map_err(|e| StoreError::io("create", &path, e))?;
-        Ok(BlobWriter { store: self.clone(), lease, path, file, digester: Digester::new(), size: 0, done: false })
+        Ok(BlobWriter { store: self.clone(), lease: lease.clone(), path, file, digester, size: 0, done: false })
     }
 
     /// Writes a small blob in one go.
@@ -151,7 +161,7 @@ impl Store {
     }
 }
 
-impl BlobWriter<'_> {
+impl BlobWriter {
     /// Returns how many bytes have been written.
     pub fn written(&self) -> u64 {
         self.size
@@ -159,14 +169,20 @@ impl BlobWriter<'_> {
 
     /// Ends the blob and gives it its name; a blob that is here already is not kept twice.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<BlobInfo, StoreError> {
-        let digest = std::mem::take(&mut self.digester).finish();
+        let digest = self.digester.take().unwrap_or_default().finish();
         if let Some(want) = expected
             && *want != digest
         {
             return Err(StoreError::DigestMismatch { want: want.clone(), got: digest });
         }
+        self.commit_as(digest)
+    }
+
+    /// Ends a blob whose digest is known to be right.
+    pub(crate) fn commit_as(mut self, digest: Digest) -> Result<BlobInfo, StoreError> {
         self.lease.hold(&digest);
-        let _gate = self.store.blob_gate.read();
+        let store = self.store.clone();
+        let _gate = store.blob_gate.read();
         if let Some(info) = self.store.blob_info(&digest)? {
             return Ok(info);
         }
@@ -185,10 +201,12 @@ impl BlobWriter<'_> {
     }
 }
 
-impl Write for BlobWriter<'_> {
+impl Write for BlobWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let n = self.file.write(buf)?;
-        self.digester.update(&buf[..n]);
+        if let Some(digester) = &mut self.digester {
+            digester.update(buf.get(..n).unwrap_or_default());
+        }
         self.size += n as u64;
         Ok(n)
     }
@@ -198,7 +216,7 @@ impl Write for BlobWriter<'_> {
     }
 }
 
-impl Drop for BlobWriter<'_> {
+impl Drop for BlobWriter {
     fn drop(&mut self) {
         if !self.done {
             let _gone = std::fs::remove_file(&self.path);

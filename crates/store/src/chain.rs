@@ -1,18 +1,33 @@
 //! The layer blobs of a record: made from snapshots, or as they were pulled.
+//!
+//! Every form of a layer that exists is kept beside the others. The first one made or pulled is the one that exports get,
+//! unless they force a compression.
 
 use std::fs::File;
+use std::io::{BufReader, Read, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use oci::{Descriptor, Digest};
+use fstree::Root;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use layer::CreateOptions;
+use oci::{Descriptor, Digest, Digester};
+use rusqlite::params;
 
+use crate::blob::BlobWriter;
 use crate::error::StoreError;
+use crate::lease::Lease;
 use crate::provider::BlobProvider;
-use crate::refs::ImmutableRef;
-use crate::store::Store;
+use crate::refs::lazy::{LayerRow, fetch_blob};
+use crate::refs::record::{Record, Shape};
+use crate::refs::{ImmutableRef, put_layer_blob};
 
 pub use layer::{Compression as CompressionSpec, CompressionKind};
 
-/// One layer of an image.
+/// How many layers of one chain are packed at a time; each of them compresses on all cores.
+const PACKED_AT_ONCE: usize = 3;
+
+/// One layer of an image. While it is held, its blob is not pruned.
 #[derive(Debug, Clone)]
 pub struct LayerBlob {
     /// Points at the blob; OCI media type, annotations as they were pulled or made.
@@ -22,55 +37,250 @@ pub struct LayerBlob {
     /// What made the layer, for the image's history.
     pub description: String,
     /// When the layer was made.
-    pub created: std::time::SystemTime,
-    store: Arc<Store>,
-    provider: Option<Arc<dyn BlobProvider>>,
+    pub created: SystemTime,
+    record: Arc<Record>,
+    lease: Lease,
 }
 
 impl LayerBlob {
+    fn new(record: &Arc<Record>, row: LayerRow, lease: &Lease) -> Self {
+        lease.hold(&row.descriptor.digest);
+        let (description, created) = {
+            let body = record.body.lock();
+            (body.description.clone(), body.created)
+        };
+        Self {
+            descriptor: row.descriptor,
+            diff_id: row.diff_id,
+            description,
+            created,
+            record: record.clone(),
+            lease: lease.clone(),
+        }
+    }
+
+    /// Returns the record of the layer.
+    pub fn layer(&self) -> ImmutableRef {
+        ImmutableRef::quiet(self.record.clone())
+    }
+
     /// Tells whether the bytes are here.
     pub fn is_local(&self) -> Result<bool, StoreError> {
-        Ok(self.store.blob_info(&self.descriptor.digest)?.is_some())
+        Ok(self.record.store().blob_info(&self.descriptor.digest)?.is_some())
+    }
+
+    /// Returns who could fetch the bytes.
+    pub fn provider(&self) -> Option<Arc<dyn BlobProvider>> {
+        self.record.provider(&self.descriptor.digest)
     }
 
     /// Returns repositories known to hold the blob.
     pub fn repositories(&self) -> Vec<String> {
-        self.provider.as_ref().map(|p| p.repositories()).unwrap_or_default()
+        self.provider().map(|p| p.repositories()).unwrap_or_default()
     }
 
     /// Fetches the bytes if they are not here.
     pub async fn ensure(&self) -> Result<(), StoreError> {
-        Err(StoreError::NotBuilt { feature: "fetching" })
+        if self.is_local()? {
+            return Ok(());
+        }
+        let Some(provider) = self.provider() else {
+            return Err(StoreError::NoProvider { digest: self.descriptor.digest.clone() });
+        };
+        let _alone = self.record.blob_work.lock().await;
+        fetch_blob(self.record.store(), &self.lease, &self.descriptor, &provider).await.map(drop)
     }
 
     /// Opens the bytes, fetching them if they are not here.
     pub async fn open(&self) -> Result<File, StoreError> {
         self.ensure().await?;
-        self.store.open_blob(&self.descriptor.digest)
+        self.record.store().open_blob(&self.descriptor.digest)
     }
 }
 
-/// The name under which variants of a layer's blob are told apart.
+/// The name under which the forms of a layer are told apart.
 pub(crate) fn variant_of(descriptor: &Descriptor) -> &'static str {
-    let _ = descriptor;
-    "gzip"
+    let media_type = descriptor.media_type.as_str();
+    if descriptor.annotations.contains_key("containerd.io/snapshot/stargz/toc.digest") {
+        "estargz"
+    } else if media_type.ends_with("gzip") {
+        "gzip"
+    } else if media_type.ends_with("zstd") {
+        "zstd"
+    } else {
+        "uncompressed"
+    }
 }
 
 impl ImmutableRef {
     /// Returns the blobs of all layers, base first, making those that do not exist, several at a time. Lazy layers are not
-    /// fetched unless `force` demands another compression.
+    /// fetched unless `force` demands another compression than they have.
     pub async fn blobs(&self, compression: CompressionSpec) -> Result<Vec<LayerBlob>, StoreError> {
-        let _ = compression;
-        Err(StoreError::NotBuilt { feature: "layer blobs" })
+        let lease = self.store().lease();
+        let jobs = self.record().layers().into_iter().map(|layer| {
+            let lease = lease.clone();
+            async move {
+                let row = layer.layer_blob(compression, &lease).await?;
+                Ok::<_, StoreError>(LayerBlob::new(&layer, row, &lease))
+            }
+        });
+        let blobs: Vec<LayerBlob> = stream::iter(jobs).buffered(PACKED_AT_ONCE).try_collect().await?;
+        for blob in &blobs {
+            blob.record.learn_diff_id(&blob.diff_id)?;
+        }
+        Ok(blobs)
     }
 
-    /// Returns the blobs of all layers if every one of them exists already (or is lazy); makes nothing.
+    /// Returns the blobs of all layers if each of them has one already, here or elsewhere; makes nothing.
     pub fn known_blobs(&self) -> Result<Option<Vec<LayerBlob>>, StoreError> {
-        Err(StoreError::NotBuilt { feature: "layer blobs" })
+        let lease = self.store().lease();
+        let mut out = Vec::new();
+        for layer in self.record().layers() {
+            let Some(row) = layer.layer_rows()?.into_iter().next() else { return Ok(None) };
+            out.push(LayerBlob::new(&layer, row, &lease));
+        }
+        Ok(Some(out))
     }
 
-    /// Begins to make the blob of the topmost layer in the background, so that it is there when an export asks.
-    pub fn start_blob_early(&self, compression: CompressionSpec) {
-        let _ = compression;
+    /// Returns all forms in which the blob of the topmost layer exists, the preferred one first.
+    pub fn blob_variants(&self) -> Result<Vec<LayerBlob>, StoreError> {
+        let lease = self.store().lease();
+        let Some(layer) = self.record().layers().pop() else { return Ok(Vec::new()) };
+        Ok(layer.layer_rows()?.into_iter().map(|row| LayerBlob::new(&layer, row, &lease)).collect())
     }
+
+    /// Begins to make the blob of the topmost layer in the background, so that it is there when an export asks for it.
+    pub fn start_blob_early(&self, compression: CompressionSpec) {
+        let Some(layer) = self.record().layers().pop() else { return };
+        let lease = self.store().lease();
+        task::spawn("store-early-blob", async move {
+            if let Err(e) = layer.layer_blob(compression, &lease).await {
+                tracing::debug!(id = %layer.id(), error = %e, "blob not made early");
+            }
+        })
+        .detach();
+    }
+}
+
+impl Record {
+    /// Finds or makes the blob of this one layer.
+    async fn layer_blob(self: &Arc<Self>, spec: CompressionSpec, lease: &Lease) -> Result<LayerRow, StoreError> {
+        let _alone = self.blob_work.lock().await;
+        let rows = self.layer_rows()?;
+        for row in &rows {
+            lease.hold(&row.descriptor.digest);
+        }
+        let fitting = if spec.force {
+            rows.iter().find(|row| row.variant == spec.kind.name())
+        } else {
+            // One that is gone everywhere is of no use.
+            rows.iter().find(|row| row.local || self.provider(&row.descriptor.digest).is_some()).or(rows.first())
+        };
+        if let Some(row) = fitting {
+            return Ok(row.clone());
+        }
+        if !rows.is_empty() {
+            let from = self.fetch_any(lease).await?;
+            let (this, lease) = (self.clone(), lease.clone());
+            return task::blocking("store-convert", move || this.convert(&from, spec, &lease)).await;
+        }
+        self.ensure().await?;
+        for parent in self.parents() {
+            parent.ensure().await?;
+        }
+        let (this, lease) = (self.clone(), lease.clone());
+        task::blocking("store-pack", move || this.pack(spec, &lease)).await
+    }
+
+    fn pack(self: &Arc<Self>, spec: CompressionSpec, lease: &Lease) -> Result<LayerRow, StoreError> {
+        let fail = |e| StoreError::layer("pack", self.id().as_str(), e);
+        let snapshot = self.body.lock().snapshot.clone();
+        let snapshot = snapshot.ok_or(StoreError::Unfit { id: self.id().clone(), why: "is not unpacked" })?;
+        let upper = Root::from_fd(self.store().snapshots().upper(&snapshot)?)
+            .map_err(|e| StoreError::layer("pack", self.id().as_str(), e))?;
+        let lower = self.lower_view()?;
+        let options = CreateOptions { compression: spec, ..CreateOptions::default() };
+        let mut out = std::io::BufWriter::with_capacity(256 << 10, self.store().unhashed_writer(lease)?);
+        let info = layer::create(&upper, lower.as_ref(), &options, &mut out).map_err(fail)?;
+        let writer = unwrap_writer(out)?;
+        writer.commit_as(info.digest.clone())?;
+        let descriptor = Descriptor::new(info.media_type, info.digest, info.size);
+        self.keep_blob(descriptor, info.diff_id, 0)
+    }
+
+    /// Makes another form of a blob: the same uncompressed bytes, compressed otherwise.
+    fn convert(self: &Arc<Self>, from: &LayerRow, spec: CompressionSpec, lease: &Lease) -> Result<LayerRow, StoreError> {
+        let of = from.descriptor.digest.as_str();
+        let fail = |e| StoreError::layer("convert", of, e);
+        let io = |e| StoreError::io("convert", self.store().blob_path(&from.descriptor.digest), e);
+        let source = BufReader::with_capacity(256 << 10, self.store().open_blob(&from.descriptor.digest)?);
+        let mut plain = layer::compress::decompress(source).map_err(fail)?;
+        let out = std::io::BufWriter::with_capacity(256 << 10, self.store().blob_writer(lease)?);
+        let mut encoder = layer::compress::Encoder::new(out, &spec).map_err(fail)?;
+        let mut digester = Digester::new();
+        let mut buffer = vec![0_u8; 256 << 10];
+        loop {
+            let n = match plain.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(io(e)),
+            };
+            let piece = buffer.get(..n).unwrap_or_default();
+            digester.update(piece);
+            encoder.write_all(piece).map_err(io)?;
+        }
+        let got = digester.finish();
+        if got != from.diff_id {
+            return Err(StoreError::DigestMismatch { want: from.diff_id.clone(), got });
+        }
+        let info = unwrap_writer(encoder.finish().map_err(fail)?)?.commit(None)?;
+        let descriptor = Descriptor::new(spec.kind.media_type(), info.digest, info.size);
+        self.keep_blob(descriptor, got, 1)
+    }
+
+    fn keep_blob(&self, descriptor: Descriptor, diff_id: Digest, rank: i64) -> Result<LayerRow, StoreError> {
+        self.store().db().write(|c| {
+            put_layer_blob(c, self.id(), &descriptor, &diff_id, rank)?;
+            c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?.execute([self.id().as_str()])?;
+            Ok(())
+        })?;
+        self.body.lock().size = -1;
+        let variant = variant_of(&descriptor).to_owned();
+        Ok(LayerRow { descriptor, diff_id, variant, local: true })
+    }
+
+    /// Notes the digest of a layer's uncompressed bytes, and with it the chain's identity, by which a pulled layer of the
+    /// same bytes finds this one.
+    fn learn_diff_id(&self, diff_id: &Digest) -> Result<(), StoreError> {
+        if self.body.lock().chain_id.is_some() {
+            return Ok(());
+        }
+        let chain_id = match self.shape() {
+            Shape::Layer { parent: None } => diff_id.clone(),
+            Shape::Layer { parent: Some(parent) } => {
+                let Some(above) = parent.body.lock().chain_id.clone() else { return Ok(()) };
+                Digest::sha256(format!("{above} {diff_id}"))
+            }
+            Shape::Merge { .. } | Shape::Diff { .. } => return Ok(()),
+        };
+        self.store().later(|c| {
+            c.prepare_cached("UPDATE refs SET chain_id = ?2, diff_id = ?3 WHERE id = ?1")?.execute(params![
+                self.id().as_str(),
+                chain_id.as_str(),
+                diff_id.as_str()
+            ])?;
+            Ok(())
+        })?;
+        let mut body = self.body.lock();
+        body.chain_id = Some(chain_id);
+        body.diff_id = Some(diff_id.clone());
+        Ok(())
+    }
+}
+
+fn unwrap_writer(mut out: std::io::BufWriter<BlobWriter>) -> Result<BlobWriter, StoreError> {
+    let fail = |e| StoreError::io("write", "blob", e);
+    out.flush().map_err(fail)?;
+    out.into_inner().map_err(|e| fail(e.into_error()))
 }

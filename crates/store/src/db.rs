@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS refs(
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS refs_chain ON refs(chain_id) WHERE chain_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS refs_snapshot ON refs(snapshot) WHERE snapshot IS NOT NULL;
+CREATE INDEX IF NOT EXISTS refs_twin ON refs(twin) WHERE twin IS NOT NULL;
 CREATE INDEX IF NOT EXISTS refs_unsynced ON refs(synced) WHERE synced = 0;
 CREATE TABLE IF NOT EXISTS parents(
   child TEXT NOT NULL, position INTEGER NOT NULL, parent TEXT NOT NULL, PRIMARY KEY(child, position)
@@ -57,6 +58,7 @@ CREATE TABLE IF NOT EXISTS meta(
   ref TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY(ref, key)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS meta_value ON meta(key, value) WHERE length(value) <= 512;
+CREATE TABLE IF NOT EXISTS content_hashes(key TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS key_results(
   key TEXT NOT NULL, result TEXT NOT NULL, created INTEGER NOT NULL, PRIMARY KEY(key, result)
 ) WITHOUT ROWID;

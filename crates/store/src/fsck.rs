@@ -1,7 +1,13 @@
-//! Offline check of a state directory.
+//! Offline check of a state directory: what the index says against what lies on the disk.
 
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
 use std::path::Path;
 
+use oci::{Digest, Digester};
+use rusqlite::Connection;
+
+use crate::db::Db;
 use crate::error::OpenError;
 
 /// Something that is not as it should be.
@@ -26,8 +32,124 @@ pub struct FsckReport {
     pub findings: Vec<Finding>,
 }
 
+impl FsckReport {
+    /// Tells whether something is wrong that opening the store does not put right.
+    pub fn is_damaged(&self) -> bool {
+        self.findings.iter().any(|f| !f.heals)
+    }
+
+    fn add(&mut self, heals: bool, subject: impl Into<String>, problem: impl Into<String>) {
+        self.findings.push(Finding { subject: subject.into(), problem: problem.into(), heals });
+    }
+}
+
 /// Checks a state directory that no process has open. With `deep`, reads every blob and compares its digest.
 pub fn fsck(root: &Path, deep: bool) -> Result<FsckReport, OpenError> {
-    let _ = (root, deep);
-    Ok(FsckReport::default())
+    // Taking the lock keeps a daemon from starting meanwhile.
+    let _lock = crate::format::claim(root)?;
+    let mut report = FsckReport::default();
+    let index = root.join("index.db");
+    if !index.exists() {
+        return Ok(report);
+    }
+    let c = Db::inspect(&index)?;
+    let health: String = c.query_row("PRAGMA integrity_check(10)", [], |r| r.get(0))?;
+    if health != "ok" {
+        report.add(false, "index.db", health);
+    }
+    check_records(&c, root, &mut report)?;
+    check_blobs(&c, root, deep, &mut report)?;
+    Ok(report)
+}
+
+fn names(root: &Path, dir: &str) -> Result<HashSet<String>, OpenError> {
+    let path = root.join(dir);
+    let list = fs::read_dir(&path).map_err(|source| OpenError::Io { what: "list", path, source })?;
+    Ok(list.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
+}
+
+fn strings(c: &Connection, sql: &str) -> Result<Vec<String>, OpenError> {
+    let mut s = c.prepare(sql)?;
+    let rows = s.query_map([], |r| r.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn pairs(c: &Connection, sql: &str) -> Result<Vec<(String, String)>, OpenError> {
+    let mut s = c.prepare(sql)?;
+    let rows = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn check_records(c: &Connection, root: &Path, report: &mut FsckReport) -> Result<(), OpenError> {
+    report.records = strings(c, "SELECT id FROM refs")?.len();
+    let mut dirs = names(root, "snapshots")?;
+    for (id, snapshot) in pairs(c, "SELECT id, snapshot FROM refs WHERE snapshot IS NOT NULL")? {
+        if !root.join("snapshots").join(&snapshot).join("fs").is_dir() {
+            report.add(true, id, format!("its snapshot {snapshot} is missing; it and what stands on it will be dropped"));
+        }
+        dirs.remove(&snapshot);
+    }
+    for patch in strings(c, "SELECT CAST(value AS TEXT) FROM meta WHERE key = 'store.patch'")? {
+        dirs.remove(&patch);
+    }
+    for dir in dirs {
+        report.add(true, dir, "snapshot without a record; will be removed");
+    }
+    for id in strings(c, "SELECT child FROM parents WHERE parent NOT IN (SELECT id FROM refs)")? {
+        report.add(true, id, "stands on a record that is gone; will be dropped");
+    }
+    for id in strings(c, "SELECT id FROM refs WHERE kind = 0 AND mutable = 0 AND lazy = 0 AND snapshot IS NULL")? {
+        report.add(false, id, "unpacked layer without a snapshot");
+    }
+    for id in strings(c, "SELECT id FROM refs WHERE lazy = 1 AND id NOT IN (SELECT ref FROM layer_blobs)")? {
+        report.add(false, id, "lazy layer without a blob");
+    }
+    // Whoever stands on itself is never reached from those who stand on nothing.
+    let looped = strings(
+        c,
+        "WITH RECURSIVE good(id) AS (
+           SELECT id FROM refs WHERE id NOT IN (SELECT child FROM parents)
+           UNION SELECT child FROM parents JOIN good ON parents.parent = good.id)
+         SELECT id FROM refs WHERE id NOT IN (SELECT id FROM good)
+           AND id NOT IN (SELECT child FROM parents WHERE parent NOT IN (SELECT id FROM refs))",
+    )?;
+    for id in looped {
+        report.add(false, id, "stands on itself");
+    }
+    Ok(())
+}
+
+fn check_blobs(c: &Connection, root: &Path, deep: bool, report: &mut FsckReport) -> Result<(), OpenError> {
+    let mut s = c.prepare("SELECT digest, size FROM blobs")?;
+    let rows: HashMap<String, i64> = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
+    report.blobs = rows.len();
+    for (text, size) in &rows {
+        let Ok(digest) = Digest::parse(text) else {
+            report.add(false, text, "not a digest");
+            continue;
+        };
+        let path = root.join("blobs/sha256").join(digest.hex());
+        let Ok(meta) = fs::metadata(&path) else {
+            report.add(true, text, "its file is missing; will be forgotten");
+            continue;
+        };
+        if i64::try_from(meta.len()) != Ok(*size) {
+            report.add(false, text, format!("has {} bytes, {size} are recorded", meta.len()));
+        } else if deep {
+            match File::open(&path).and_then(Digester::of_reader) {
+                Ok((got, _)) if got == digest => {}
+                Ok((got, _)) => report.add(false, text, format!("its bytes have the digest {got}")),
+                Err(e) => report.add(false, text, format!("cannot be read: {e}")),
+            }
+        }
+    }
+    for name in names(root, "blobs/sha256")? {
+        if !rows.contains_key(&format!("sha256:{name}")) {
+            report.add(true, name, "blob without a row; will be removed");
+        }
+    }
+    for name in names(root, "ingest")? {
+        report.add(true, name, "half-written blob; will be removed");
+    }
+    Ok(())
 }

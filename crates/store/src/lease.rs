@@ -16,26 +16,30 @@ impl Held {
     }
 }
 
-/// Protects blobs from pruning while work goes on. Released on drop; a process that dies releases it as well.
 #[derive(Debug)]
-pub struct Lease {
+struct Inner {
     held: Arc<Held>,
     mine: Mutex<Vec<Digest>>,
 }
 
+/// Protects blobs from pruning while work goes on. Released when the last clone and the last blob writer made with it are
+/// gone; a process that dies releases it as well.
+#[derive(Debug, Clone)]
+pub struct Lease(Arc<Inner>);
+
 impl Lease {
     pub(crate) fn new(held: Arc<Held>) -> Self {
-        Self { held, mine: Mutex::new(Vec::new()) }
+        Self(Arc::new(Inner { held, mine: Mutex::new(Vec::new()) }))
     }
 
     /// Adds a blob to what the lease protects, whether it exists yet or not.
     pub fn hold(&self, digest: &Digest) {
-        *self.held.0.lock().entry(digest.clone()).or_insert(0) += 1;
-        self.mine.lock().push(digest.clone());
+        *self.0.held.0.lock().entry(digest.clone()).or_insert(0) += 1;
+        self.0.mine.lock().push(digest.clone());
     }
 }
 
-impl Drop for Lease {
+impl Drop for Inner {
     fn drop(&mut self) {
         let mut held = self.held.0.lock();
         for digest in self.mine.get_mut().drain(..) {

@@ -24,6 +24,7 @@ use oci::{Descriptor, Digest};
 
 pub use immutable::ImmutableRef;
 pub(crate) use merge::PATCH_KEY;
+pub(crate) use open::{delete_rows, put_layer_blob};
 pub use mutable::MutableRef;
 
 /// What sort of thing a record holds, in the words of `du`.
@@ -98,6 +99,13 @@ pub struct RefOptions {
     pub created: Option<SystemTime>,
 }
 
+impl RefOptions {
+    /// A regular record made now, with a description.
+    pub fn described(description: impl Into<String>) -> Self {
+        Self { description: description.into(), ..Self::default() }
+    }
+}
+
 /// A layer that exists elsewhere.
 #[derive(Debug, Clone)]
 pub struct LayerDesc {
@@ -128,7 +136,3 @@ impl LayerDesc {
         }
     }
 }
-
-/// Work in flight that several callers may share.
-#[derive(Debug, Default)]
-pub(crate) struct Flights {}

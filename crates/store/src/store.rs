@@ -65,7 +65,8 @@ pub struct Store {
     /// Blob removal takes it for writing, blob arrival for reading.
     pub(crate) blob_gate: RwLock<()>,
     pub(crate) hashes: HashMemory,
-    pub(crate) flights: crate::refs::Flights,
+    /// One prune at a time.
+    pub(crate) pruning: Mutex<()>,
     keeper: Arc<Keeper>,
     keeper_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     sync_interval: Duration,
@@ -120,7 +121,7 @@ impl Store {
             held: Arc::default(),
             blob_gate: RwLock::new(()),
             hashes: HashMemory::default(),
-            flights: crate::refs::Flights::default(),
+            pruning: Mutex::new(()),
             keeper: Arc::default(),
             keeper_thread: Mutex::default(),
             sync_interval: config.sync_interval,
@@ -160,6 +161,7 @@ impl Store {
             // A keeper that panicked has said so already.
             let _joined = thread.join();
         }
+        self.save_all_hashes()?;
         self.sync()?;
         self.db.write(|c| {
             c.execute("INSERT INTO info VALUES('clean', '1') ON CONFLICT DO UPDATE SET value = '1'", [])?;
@@ -264,6 +266,7 @@ impl Store {
     /// Deletes snapshots that no row names any more.
     pub(crate) fn drop_snapshots(&self, ids: &[String]) {
         for id in ids {
+            self.hashes.forget(id);
             if let Err(e) = self.snapshots.remove(id) {
                 tracing::warn!(snapshot = %id, error = %e, "cannot remove snapshot");
             }
@@ -289,7 +292,11 @@ impl Store {
             let same_boot = !boot.is_empty() && info("boot")?.as_deref() == Some(boot.as_str());
             let clean = info("clean")?.as_deref() == Some("1");
             if !same_boot && !clean {
-                let lost = c.execute("UPDATE refs SET snapshot = NULL, lazy = 2 WHERE synced = 0 AND mutable = 0", [])?;
+                // Files that a kept mutable shares may have been written to since any sync; of those only cache mounts and
+                // the like, whose owners expect any contents, are kept.
+                let lost = c.execute(
+                    "UPDATE refs SET lazy = 2 WHERE (synced = 0 AND mutable = 0) OR twin IS NOT NULL
+                       OR (mutable = 1 AND record_type = 'source.local')", [])?;
                 if lost > 0 {
                     tracing::warn!(records = lost, "the machine went down before these reached the disk; dropped");
                 }
@@ -324,6 +331,9 @@ impl Store {
                  DELETE FROM parents WHERE child NOT IN (SELECT id FROM refs);
                  DELETE FROM meta WHERE ref NOT IN (SELECT id FROM refs);
                  DELETE FROM layer_blobs WHERE ref NOT IN (SELECT id FROM refs);
+                 DELETE FROM content_hashes WHERE key NOT IN (SELECT id FROM refs)
+                   AND key NOT IN (SELECT snapshot FROM refs WHERE snapshot IS NOT NULL);
+                 DELETE FROM key_results WHERE result <> '' AND result NOT IN (SELECT id FROM refs);
                  DELETE FROM blobs WHERE size < 0
                    OR (digest NOT IN (SELECT digest FROM layer_blobs) AND digest NOT IN (SELECT digest FROM pins));",
             )?;
@@ -421,14 +431,15 @@ fn keep(keeper: &Keeper, store: &Weak<Store>) {
         let Some(store) = store.upgrade() else { return };
         let mut done = Ok(());
         if flush {
-            done = done.and(store.db.flush());
+            done = store.db.flush();
         }
         if sync {
-            done = done.and(store.sync()).and(store.db.checkpoint());
+            done = done.and_then(|()| store.save_all_hashes()).and_then(|()| store.sync()).and_then(|()| store.db.checkpoint());
         }
         if trash {
             let path = store.root.join("trash");
-            done = done.and(store.snapshots.empty_trash(&path).map_err(|e| StoreError::io("empty", path, e)));
+            let emptied = store.snapshots.empty_trash(&path).map_err(|e| StoreError::io("empty", path, e));
+            done = done.and(emptied);
         }
         if let Err(e) = done {
             tracing::warn!(error = %e, "store upkeep failed; will try again");

@@ -1,20 +1,311 @@
-//! Bringing a record's files into being.
+//! Bringing a record's files into being: fetching and unpacking lazy layers, making diffs and patches.
+//!
+//! All layers of a chain are fetched side by side. Unpacking follows from the base up, because a layer may leave out directories
+//! that it expects below. Work that is abandoned half-way leaves a draft that removes itself.
 
+use std::io::{BufReader, Write};
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use fstree::Root;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use layer::{ApplyOptions, Whiteouts};
+use oci::{Descriptor, Digest};
+use rusqlite::params;
+
+use crate::blob::{BlobInfo, BlobWriter};
 use crate::error::StoreError;
-use crate::refs::record::Record;
+use crate::lease::Lease;
+use crate::patch::disk_size;
+use crate::provider::{BlobProvider, BlobSink};
+use crate::refs::merge::Draft;
+use crate::refs::record::{Record, Shape};
+use crate::store::Store;
+
+/// How many layers of one chain are fetched at a time.
+const FETCHES: usize = 8;
+/// How much is gathered before it is written and hashed off the reactor.
+const BATCH: usize = 1 << 20;
+
+/// A blob that is a form of a layer.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerRow {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) diff_id: Digest,
+    pub(crate) variant: String,
+    pub(crate) local: bool,
+}
 
 impl Record {
+    /// The known forms of this layer, the preferred one first.
+    pub(crate) fn layer_rows(&self) -> Result<Vec<LayerRow>, StoreError> {
+        self.store().db().read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT descriptor, layer_blobs.diff_id, variant, blobs.digest IS NOT NULL FROM layer_blobs
+                 LEFT JOIN blobs ON blobs.digest = layer_blobs.digest WHERE ref = ?1 ORDER BY rank, layer_blobs.digest",
+            )?;
+            let mut out = Vec::new();
+            let mut rows = s.query([self.id().as_str()])?;
+            while let Some(r) = rows.next()? {
+                let text: String = r.get(0)?;
+                let descriptor = serde_json::from_str(&text)
+                    .map_err(|e| StoreError::layer("read the record of", self.id().as_str(), e))?;
+                let diff_id = Digest::parse(&r.get::<_, String>(1)?)
+                    .map_err(|e| StoreError::layer("read the record of", self.id().as_str(), e))?;
+                out.push(LayerRow { descriptor, diff_id, variant: r.get(2)?, local: r.get(3)? });
+            }
+            Ok(out)
+        })
+    }
+
+    pub(crate) fn provider(&self, digest: &Digest) -> Option<Arc<dyn BlobProvider>> {
+        self.providers.lock().get(digest).cloned()
+    }
+
+    /// Tells whether some form of this layer is here or can be fetched.
     pub(crate) fn can_fetch(&self) -> bool {
-        !self.providers.lock().is_empty()
+        self.layer_rows()
+            .is_ok_and(|rows| rows.iter().any(|row| row.local || self.provider(&row.descriptor.digest).is_some()))
     }
 
+    /// Makes everything that mounting this record needs.
     pub(crate) async fn ensure(self: &Arc<Self>) -> Result<(), StoreError> {
-        Err(StoreError::NotBuilt { feature: "unpacking" })
+        let missing: Vec<_> = self.layers().into_iter().filter(|l| l.body.lock().snapshot.is_none()).collect();
+        if !missing.is_empty() {
+            let mut work = stream::iter(missing.into_iter().map(Self::materialize)).buffer_unordered(FETCHES);
+            while let Some(()) = work.try_next().await? {}
+        }
+        if !matches!(self.shape(), Shape::Layer { parent: None }) {
+            for layer in self.unpatched()? {
+                layer.patch().await?;
+            }
+        }
+        Ok(())
     }
 
-    pub(crate) fn size(&self) -> Result<i64, StoreError> {
-        Err(StoreError::NotBuilt { feature: "sizes" })
+    /// Makes the files of this one layer.
+    fn materialize(self: Arc<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
+        Box::pin(async move {
+            let _alone = self.work.lock().await;
+            if self.body.lock().snapshot.is_some() {
+                return Ok(());
+            }
+            match self.shape() {
+                Shape::Layer { .. } => self.unlazy().await,
+                Shape::Diff { .. } => {
+                    for parent in self.parents() {
+                        parent.ensure_boxed().await?;
+                    }
+                    let this = self.clone();
+                    task::blocking("store-diff", move || this.make_diff()).await
+                }
+                Shape::Merge { .. } => Ok(()),
+            }
+        })
     }
+
+    fn ensure_boxed<'a>(self: &'a Arc<Self>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.ensure())
+    }
+
+    async fn patch(self: &Arc<Self>) -> Result<(), StoreError> {
+        let _alone = self.work.lock().await;
+        if self.store().meta(self.id(), crate::refs::PATCH_KEY)?.is_some() {
+            return Ok(());
+        }
+        for parent in self.parents() {
+            parent.ensure_boxed().await?;
+        }
+        let this = self.clone();
+        task::blocking("store-patch", move || this.make_patch()).await
+    }
+
+    /// Fetches and unpacks this layer. The caller holds `work`.
+    async fn unlazy(self: &Arc<Self>) -> Result<(), StoreError> {
+        let lease = self.store().lease();
+        let row = self.fetch_any(&lease).await?;
+        for parent in self.parents() {
+            parent.ensure_boxed().await?;
+        }
+        let this = self.clone();
+        task::blocking("store-unpack", move || {
+            let _lease = lease;
+            this.unpack(&row)
+        })
+        .await
+    }
+
+    /// Sees to it that some form of this layer is here.
+    pub(crate) async fn fetch_any(&self, lease: &Lease) -> Result<LayerRow, StoreError> {
+        let rows = self.layer_rows()?;
+        for row in &rows {
+            lease.hold(&row.descriptor.digest);
+            if self.store().blob_info(&row.descriptor.digest)?.is_some() {
+                return Ok(row.clone());
+            }
+        }
+        let mut last = None;
+        for row in rows {
+            let Some(provider) = self.provider(&row.descriptor.digest) else {
+                last.get_or_insert(StoreError::NoProvider { digest: row.descriptor.digest.clone() });
+                continue;
+            };
+            match fetch_blob(self.store(), lease, &row.descriptor, &provider).await {
+                Ok(_) => return Ok(row),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or(StoreError::Unfit { id: self.id().clone(), why: "is lazy and has no blob" }))
+    }
+
+    fn unpack(self: &Arc<Self>, row: &LayerRow) -> Result<(), StoreError> {
+        let store = self.store();
+        let of = row.descriptor.digest.as_str();
+        let mut parents = Vec::new();
+        if let Shape::Layer { parent: Some(parent) } = self.shape() {
+            for snapshot in parent.stack()?.iter().rev() {
+                let fd = store.snapshots().upper(snapshot)?;
+                parents.push(Root::from_fd(fd).map_err(|e| StoreError::layer("unpack", of, e))?);
+            }
+        }
+        let draft = Draft::new(store)?;
+        let options = ApplyOptions { whiteouts: Whiteouts::Overlay, parents, ..ApplyOptions::default() };
+        let mut blob = BufReader::with_capacity(256 << 10, store.open_blob(&row.descriptor.digest)?);
+        let applied =
+            layer::apply(&mut blob, &draft.root()?, &options).map_err(|e| StoreError::layer("unpack", of, e))?;
+        if applied.diff_id != row.diff_id {
+            return Err(StoreError::DigestMismatch { want: row.diff_id.clone(), got: applied.diff_id });
+        }
+        let snapshot = draft.keep();
+        let done = store.db().write(|c| {
+            let mut s =
+                c.prepare_cached("UPDATE refs SET snapshot = ?2, lazy = 0, size = -1, synced = 0 WHERE id = ?1")?;
+            s.execute(params![self.id().as_str(), snapshot])?;
+            Ok(())
+        });
+        if done.is_err() {
+            store.drop_snapshots(&[snapshot]);
+            return done;
+        }
+        {
+            let mut body = self.body.lock();
+            body.snapshot = Some(snapshot);
+            body.lazy = false;
+            body.size = -1;
+        }
+        store.note_unsynced();
+        Ok(())
+    }
+
+    /// Bytes on disk of this record's own files and blobs. Blocks while counting.
+    pub(crate) fn size(&self) -> Result<i64, StoreError> {
+        let (known, snapshot, mutable) = {
+            let body = self.body.lock();
+            (body.size, body.snapshot.clone(), body.mutable)
+        };
+        if known >= 0 && !mutable {
+            return Ok(known);
+        }
+        let size = measure(self.store(), self.id().as_str(), snapshot.as_deref())?;
+        self.body.lock().size = size;
+        if !mutable {
+            self.store().later(|c| {
+                c.prepare_cached("UPDATE refs SET size = ?2 WHERE id = ?1")?.execute(params![self.id().as_str(), size])?;
+                Ok(())
+            })?;
+        }
+        Ok(size)
+    }
+}
+
+/// Counts the bytes of a record's snapshot, patch and local blobs.
+pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result<i64, StoreError> {
+    let patch: Option<String> = store.db().read(|c| {
+        let mut s = c.prepare_cached("SELECT CAST(value AS TEXT) FROM meta WHERE ref = ?1 AND key = ?2")?;
+        Ok(rusqlite::OptionalExtension::optional(s.query_row([id, crate::refs::PATCH_KEY], |r| r.get(0)))?)
+    })?;
+    let mut total = 0_i64;
+    for snapshot in snapshot.into_iter().chain(patch.as_deref().filter(|p| !p.is_empty())) {
+        let root = Root::from_fd(store.snapshots().upper(snapshot)?)
+            .map_err(|e| StoreError::layer("measure", id, e))?;
+        let bytes = disk_size(&root).map_err(|e| StoreError::io("measure", store.snapshots().upper_path(snapshot), e))?;
+        total = total.saturating_add(bytes);
+    }
+    let blobs: i64 = store.db().read(|c| {
+        let mut s = c.prepare_cached(
+            "SELECT coalesce(sum(blobs.size), 0) FROM layer_blobs JOIN blobs ON blobs.digest = layer_blobs.digest
+             WHERE layer_blobs.ref = ?1",
+        )?;
+        Ok(s.query_row([id], |r| r.get(0))?)
+    })?;
+    Ok(total.saturating_add(blobs))
+}
+
+/// Takes a blob's bytes from a provider, in batches that are written and hashed off the reactor.
+struct Ingest {
+    writer: Option<BlobWriter>,
+    batch: Vec<Bytes>,
+    batched: usize,
+    taken: u64,
+    limit: u64,
+}
+
+impl Ingest {
+    async fn drain(&mut self) -> std::io::Result<()> {
+        let Some(mut writer) = self.writer.take() else { return Err(std::io::Error::other("an earlier write failed")) };
+        let batch = std::mem::take(&mut self.batch);
+        self.batched = 0;
+        let written = task::blocking("store-ingest", move || {
+            for chunk in batch {
+                writer.write_all(&chunk)?;
+            }
+            Ok::<_, std::io::Error>(writer)
+        });
+        self.writer = Some(written.await?);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BlobSink for Ingest {
+    async fn write(&mut self, chunk: Bytes) -> std::io::Result<()> {
+        self.taken += chunk.len() as u64;
+        if self.taken > self.limit {
+            return Err(std::io::Error::other("more bytes than were announced"));
+        }
+        self.batched += chunk.len();
+        self.batch.push(chunk);
+        if self.batched >= BATCH { self.drain().await } else { Ok(()) }
+    }
+
+    fn written(&self) -> u64 {
+        self.taken
+    }
+}
+
+/// Brings a blob into the store and checks it against its descriptor.
+pub(crate) async fn fetch_blob(
+    store: &Arc<Store>,
+    lease: &Lease,
+    descriptor: &Descriptor,
+    provider: &Arc<dyn BlobProvider>,
+) -> Result<BlobInfo, StoreError> {
+    let digest = &descriptor.digest;
+    lease.hold(digest);
+    if let Some(info) = store.blob_info(digest)? {
+        return Ok(info);
+    }
+    let writer = store.blob_writer(lease)?;
+    let mut sink = Ingest { writer: Some(writer), batch: Vec::new(), batched: 0, taken: 0, limit: descriptor.len() };
+    let fetched = provider.fetch(descriptor, &mut sink).await;
+    fetched.map_err(|e| StoreError::Fetch { digest: digest.clone(), source: Arc::from(e) })?;
+    if sink.taken != descriptor.len() {
+        return Err(StoreError::SizeMismatch { digest: digest.clone(), want: descriptor.len(), got: sink.taken });
+    }
+    let fail = |e| StoreError::io("write blob", store.blob_path(digest), e);
+    sink.drain().await.map_err(fail)?;
+    let Some(writer) = sink.writer.take() else { return Err(fail(std::io::Error::other("an earlier write failed"))) };
+    writer.commit(Some(digest))
 }

@@ -1,8 +1,10 @@
 //! Records that are being written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fstree::Root;
+use fstree::hash::TreeHashes;
 use parking_lot::Mutex;
 use rusqlite::params;
 
@@ -18,12 +20,14 @@ pub struct MutableRef {
     record: Arc<Record>,
     /// The first mount; others are clones of it, because two overlays must not share an upper.
     mount: Mutex<Option<MountFd>>,
+    /// Whether the owner keeps the remembered digests in step with the files.
+    hashed: AtomicBool,
 }
 
 impl MutableRef {
     pub(crate) fn new(record: Arc<Record>) -> Self {
         record.mark_used();
-        Self { record, mount: Mutex::new(None) }
+        Self { record, mount: Mutex::new(None), hashed: AtomicBool::new(false) }
     }
 
     /// Returns its name.
@@ -115,9 +119,25 @@ impl MutableRef {
         Ok(())
     }
 
+    /// Returns the digests known of its tree. Whoever asks promises to keep them in step with every change of the files until the
+    /// commit; for a record whose owner never asked, they are forgotten at the commit.
+    pub fn hashes(&self) -> Result<Arc<TreeHashes>, StoreError> {
+        let hashes = self.record.hashes()?;
+        self.hashed.store(true, Ordering::Relaxed);
+        Ok(hashes)
+    }
+
+    fn settle_hashes(&self) {
+        // A record that was never stored has nothing remembered.
+        if !self.hashed.load(Ordering::Relaxed) && self.record.body.lock().stored {
+            self.record.forget_hashes();
+        }
+    }
+
     /// Ends the writing: the record becomes immutable, its files stay where they are. One transaction.
     pub fn commit(self) -> Result<ImmutableRef, StoreError> {
         *self.mount.lock() = None;
+        self.settle_hashes();
         let record = self.record.clone();
         let store = record.store().clone();
         let mut body = record.body.lock().clone();
@@ -147,6 +167,7 @@ impl MutableRef {
     pub fn commit_shared(self) -> Result<ImmutableRef, StoreError> {
         self.set_retain(true)?;
         *self.mount.lock() = None;
+        self.settle_hashes();
         let mutable = &self.record;
         let store = mutable.store().clone();
         let body = Body {

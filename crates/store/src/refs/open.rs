@@ -135,7 +135,6 @@ impl Store {
                 c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?.execute([id.as_str()])?;
                 Ok(())
             })?;
-            self.hashes.forget(&twin);
         }
         let record = self.load(&mut live, id)?;
         drop(live);
@@ -302,5 +301,9 @@ pub(crate) fn delete_rows(c: &Connection, id: &str) -> Result<Vec<String>, Store
     {
         gone.push(snapshot);
     }
+    for key in gone.iter().map(String::as_str).chain([id]) {
+        c.prepare_cached("DELETE FROM content_hashes WHERE key = ?1")?.execute([key])?;
+    }
+    crate::keys::release(c, id)?;
     Ok(gone)
 }

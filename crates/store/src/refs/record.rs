@@ -53,9 +53,11 @@ pub(crate) struct Record {
     shape: Shape,
     pub(crate) body: Mutex<Body>,
     pub(crate) providers: Mutex<HashMap<Digest, Arc<dyn BlobProvider>>>,
-    /// One at a time brings the record's files or blobs into being; the others wait for the outcome.
+    /// One at a time brings the record's files into being; the others wait for the outcome.
     /// Held across awaits, hence not a parking_lot lock.
     pub(crate) work: tokio::sync::Mutex<()>,
+    /// The same for its blobs.
+    pub(crate) blob_work: tokio::sync::Mutex<()>,
     /// Held directly by somebody, not only as a parent: counts as a use when it ends.
     used: AtomicBool,
 }
@@ -75,6 +77,7 @@ impl Record {
             body: Mutex::new(body),
             providers: Mutex::default(),
             work: tokio::sync::Mutex::default(),
+            blob_work: tokio::sync::Mutex::default(),
             used: AtomicBool::new(false),
         })
     }
