@@ -1,0 +1,171 @@
+//! The key algebra.
+//!
+//! | key of                                    | id                                                      |
+//! |-------------------------------------------|---------------------------------------------------------|
+//! | an output of an op without inputs         | sha256 of `<cache map digest>@<output>`                 |
+//! | the same, digest is `random:x`            | `random:x` (never equal to anything of another build)   |
+//! | the content of an input (slow key)        | sha256 of `<content digest>@-1`                         |
+//! | an output of an op with inputs, in a store | the id all inputs' keys link to by (input, output, digest, selector); new ones are random |
+//! | the same, in a remote cache               | sha256 of `<cache map digest>@<output>`, and links      |
+//!
+//! An op with inputs has one key per combination that was met; a key holds, per input, all keys that the input is known
+//! by. The selector is part of a link only for an input's own keys, not for its content key.
+//!
+//! Source of the facts: `solver/cachekey.go`, `solver/cachemanager.go` (v0.34.2).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use oci::Digest;
+use parking_lot::Mutex;
+
+use crate::export::Exporter;
+use crate::manager::CacheManager;
+
+/// Returns the id of a root key: what a key is called that has no inputs. Content keys have output −1.
+pub fn root_key(digest: &Digest, output: i64) -> Digest {
+    if digest.as_str().starts_with("random:") {
+        return digest.clone();
+    }
+    Digest::sha256(format!("{digest}@{output}"))
+}
+
+/// A key: a digest, and for each input the keys the input is known by.
+pub struct CacheKey<R> {
+    pub(crate) id: String,
+    pub(crate) digest: Digest,
+    pub(crate) output: i64,
+    /// The vertex that the key was made for, if any.
+    pub(crate) vertex: Option<Digest>,
+    pub(crate) deps: Vec<Vec<DepKey<R>>>,
+    /// Ids in stores, by the manager's id.
+    pub(crate) ids: Mutex<HashMap<String, (Arc<CacheManager<R>>, String)>>,
+    /// Ids in the index of active edges.
+    pub(crate) index_ids: Mutex<Vec<u64>>,
+}
+
+/// A key of an input, with what of the input is read.
+pub struct DepKey<R> {
+    /// What of the input is read.
+    pub selector: Option<Digest>,
+    /// The key.
+    pub key: KeyInfo<R>,
+}
+
+/// A key and what can be exported for it.
+pub struct KeyInfo<R> {
+    /// The key.
+    pub key: Arc<CacheKey<R>>,
+    /// What can be exported.
+    pub(crate) exporter: Arc<Exporter<R>>,
+}
+
+/// A result that hangs on a key.
+pub struct CacheRecord<R> {
+    /// What the result storage calls it.
+    pub id: String,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// Whether it is this machine's own.
+    pub(crate) local: bool,
+    pub(crate) manager: Arc<CacheManager<R>>,
+    pub(crate) key: Arc<CacheKey<R>>,
+}
+
+impl<R> CacheKey<R> {
+    pub(crate) fn new(digest: Digest, output: i64, vertex: Option<Digest>, deps: Vec<Vec<DepKey<R>>>) -> Self {
+        let id = root_key(&digest, output).as_str().to_owned();
+        Self { id, digest, output, vertex, deps, ids: Mutex::default(), index_ids: Mutex::default() }
+    }
+
+    /// Makes a key that a store knows under `id`.
+    pub(crate) fn stored(manager: &Arc<CacheManager<R>>, id: String, digest: Digest, output: i64) -> Self {
+        let ids = HashMap::from([(manager.id().to_owned(), (Arc::clone(manager), id.clone()))]);
+        Self { id, digest, output, vertex: None, deps: Vec::new(), ids: Mutex::new(ids), index_ids: Mutex::default() }
+    }
+
+    /// The same key with other inputs and vertex.
+    pub(crate) fn with(&self, vertex: Digest, deps: Vec<Vec<DepKey<R>>>) -> Self {
+        Self {
+            id: self.id.clone(),
+            digest: self.digest.clone(),
+            output: self.output,
+            vertex: Some(vertex),
+            deps,
+            ids: Mutex::new(self.ids.lock().clone()),
+            index_ids: Mutex::default(),
+        }
+    }
+
+    /// Returns the id: a root key's digest, or what the store calls it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the digest of the op's cache map, or of the content.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Returns the output, −1 for a content key.
+    pub fn output(&self) -> i64 {
+        self.output
+    }
+}
+
+impl<R> CacheRecord<R> {
+    /// Orders by preference: the newest first, of equals one that is not this machine's own, as BuildKit does.
+    pub(crate) fn order(&self, other: &Self) -> std::cmp::Ordering {
+        other.created_at.cmp(&self.created_at).then(self.local.cmp(&other.local)).then_with(|| self.id.cmp(&other.id))
+    }
+}
+
+impl<R> Clone for DepKey<R> {
+    fn clone(&self) -> Self {
+        Self { selector: self.selector.clone(), key: self.key.clone() }
+    }
+}
+
+impl<R> Clone for KeyInfo<R> {
+    fn clone(&self) -> Self {
+        Self { key: Arc::clone(&self.key), exporter: Arc::clone(&self.exporter) }
+    }
+}
+
+impl<R> Clone for CacheRecord<R> {
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            created_at: self.created_at,
+            local: self.local,
+            manager: Arc::clone(&self.manager),
+            key: Arc::clone(&self.key),
+        }
+    }
+}
+
+impl<R> fmt::Debug for CacheKey<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} {}", self.digest, self.output, self.id)
+    }
+}
+
+impl<R> fmt::Debug for DepKey<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DepKey").field("selector", &self.selector).field("key", &self.key.key).finish()
+    }
+}
+
+impl<R> fmt::Debug for KeyInfo<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+impl<R> fmt::Debug for CacheRecord<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheRecord").field("id", &self.id).field("created_at", &self.created_at).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,180 @@
+//! What goes wrong, and where.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use oci::Digest;
+
+use crate::vertex::Vertex;
+
+/// An op's own error, shared by everyone who waits for the op. Made from any error with `?`.
+#[derive(Clone)]
+pub struct OpError(Arc<dyn Error + Send + Sync + 'static>);
+
+impl OpError {
+    /// Returns the error inside.
+    pub fn inner(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.0
+    }
+
+    /// Returns the error inside, if it is of type `T`.
+    pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+
+    /// Finds an error of type `T` in the chain of causes.
+    pub fn find<T: Error + 'static>(&self) -> Option<&T> {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&*self.0);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for OpError {
+    fn from(error: E) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl fmt::Display for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The key store could not do its work.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct KeyStoreError(Arc<dyn Error + Send + Sync + 'static>);
+
+impl KeyStoreError {
+    /// Wraps the storage's error.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync + 'static>>) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+/// What an op was asked for when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Finding the op for the vertex.
+    Resolve,
+    /// How it is cached.
+    CacheMap,
+    /// The content digest of the input with this index.
+    SlowKey(usize),
+    /// Its results.
+    Exec,
+}
+
+/// Why a build gave no result.
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SolveError {
+    /// An op failed.
+    #[error("{}{error}", phase.prefix())]
+    Op {
+        /// The vertex as the client knows it.
+        vertex: Digest,
+        /// Its name.
+        name: String,
+        /// Its description.
+        description: std::collections::BTreeMap<String, String>,
+        /// Its op.
+        sys: Arc<dyn Any + Send + Sync>,
+        /// What it was asked for.
+        phase: Phase,
+        /// What it said.
+        error: OpError,
+    },
+    /// An op gave fewer results than an edge's index.
+    #[error("invalid response from exec need {index} index but {got} results received")]
+    MissingOutput {
+        /// The vertex.
+        vertex: Digest,
+        /// The index asked for.
+        index: usize,
+        /// How many results there are.
+        got: usize,
+    },
+    /// An op described other inputs than its vertex has.
+    #[error("invalid cache map: expected dependency count {want}, got {got}")]
+    CacheMapDeps {
+        /// The vertex.
+        vertex: Digest,
+        /// Inputs of the vertex.
+        want: usize,
+        /// Inputs in the cache map.
+        got: usize,
+    },
+    /// Keys or results could not be read or kept.
+    #[error("error on cache query: {0}")]
+    Keys(#[from] KeyStoreError),
+    /// A task panicked.
+    #[error("panic in `{name}`: {message}")]
+    Panic {
+        /// Name of the vertex.
+        name: String,
+        /// What the panic said.
+        message: String,
+    },
+    /// A job with the id exists.
+    #[error("job ID {0} exists")]
+    JobExists(String),
+    /// The job was discarded, or the solver closed, before the build ended.
+    #[error("context canceled")]
+    Canceled,
+}
+
+impl SolveError {
+    pub(crate) fn op(vertex: &Vertex, client_digest: &Digest, phase: Phase, error: OpError) -> Self {
+        Self::Op {
+            vertex: client_digest.clone(),
+            name: vertex.name.clone(),
+            description: vertex.options.description.clone(),
+            sys: Arc::clone(&vertex.sys),
+            phase,
+            error,
+        }
+    }
+
+    /// Returns the vertex that failed, if it was one.
+    pub fn vertex(&self) -> Option<&Digest> {
+        match self {
+            Self::Op { vertex, .. } | Self::MissingOutput { vertex, .. } | Self::CacheMapDeps { vertex, .. } => Some(vertex),
+            Self::Keys(_) | Self::Panic { .. } | Self::JobExists(_) | Self::Canceled => None,
+        }
+    }
+}
+
+impl Phase {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::CacheMap => "failed to load cache key: ",
+            Self::SlowKey(_) => "failed to compute cache key: ",
+            Self::Resolve | Self::Exec => "",
+        }
+    }
+}
+
+impl fmt::Debug for SolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vertex() {
+            Some(vertex) => write!(f, "{self} (vertex {vertex})"),
+            None => fmt::Display::fmt(self, f),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Keys and results of one place, together: what is known, how it is found, how it is kept.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use oci::Digest;
+use parking_lot::Mutex;
+
+use crate::cachekey::{CacheKey, CacheRecord, DepKey, root_key};
+use crate::error::KeyStoreError;
+use crate::keystore::{KeyStore, Link, ResultStorage, StoredResult};
+use crate::op::OpCtx;
+
+/// A key store and the results its keys lead to: this machine's, or a remote cache's.
+pub struct CacheManager<R> {
+    id: String,
+    store: Arc<dyn KeyStore>,
+    results: Arc<dyn ResultStorage<R>>,
+    /// Finding the id of a key and adding links to it is one step.
+    writing: Mutex<()>,
+}
+
+impl<R> CacheManager<R> {
+    /// Joins the parts. Managers of the same place must have the same `id`. Results that are gone are released.
+    pub fn new(id: impl Into<String>, store: Arc<dyn KeyStore>, results: Arc<dyn ResultStorage<R>>) -> Arc<Self> {
+        let manager = Self { id: id.into(), store, results, writing: Mutex::new(()) };
+        if let Err(error) = manager.release_unreferenced() {
+            tracing::warn!(%error, manager = manager.id, "cannot release cache records of results that are gone");
+        }
+        Arc::new(manager)
+    }
+
+    /// Returns the id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the key store.
+    pub fn store(&self) -> &Arc<dyn KeyStore> {
+        &self.store
+    }
+
+    /// Returns the result storage.
+    pub fn results(&self) -> &Arc<dyn ResultStorage<R>> {
+        &self.results
+    }
+
+    /// Releases all results that cannot be loaded any more, and with them the keys that led to nothing else.
+    pub fn release_unreferenced(&self) -> Result<(), KeyStoreError> {
+        let mut seen = BTreeSet::new();
+        for key in self.store.keys()? {
+            for result in self.store.results(&key)? {
+                if seen.insert(result.id.clone()) && !self.results.exists(&result.id) {
+                    self.store.release(&result.id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the keys that any of `deps` leads to, and makes all of `deps` lead to all of them.
+    pub(crate) fn query(
+        self: &Arc<Self>,
+        deps: &[DepKey<R>],
+        input: usize,
+        digest: &Digest,
+        output: usize,
+    ) -> Result<Vec<CacheKey<R>>, KeyStoreError> {
+        let signed = signed(output);
+        if deps.is_empty() {
+            let id = root_key(digest, signed).as_str().to_owned();
+            let known = self.store.exists(&id)?;
+            return Ok(known.then(|| CacheKey::stored(self, id, digest.clone(), signed)).into_iter().collect());
+        }
+        let mut found: Vec<(String, Link, BTreeSet<String>)> = Vec::with_capacity(deps.len());
+        let mut all = BTreeSet::new();
+        for dep in deps {
+            let id = self.id_of(&dep.key.key)?;
+            let link = Link { input, output, digest: digest.clone(), selector: dep.selector.clone() };
+            let targets: BTreeSet<String> = self.store.links(&id, &link)?.into_iter().collect();
+            all.extend(targets.iter().cloned());
+            found.push((id, link, targets));
+        }
+        for (id, link, targets) in &found {
+            for missing in all.difference(targets) {
+                self.store.add_link(id, link, missing)?;
+            }
+        }
+        Ok(all.into_iter().map(|id| CacheKey::stored(self, id, digest.clone(), signed)).collect())
+    }
+
+    /// Returns the results of a key that can be loaded; forgets those that cannot.
+    pub(crate) fn records(self: &Arc<Self>, id: &str, key: &Arc<CacheKey<R>>, local: bool) -> Result<Vec<CacheRecord<R>>, KeyStoreError> {
+        let mut out = Vec::new();
+        for result in self.store.results(id)? {
+            if self.results.exists(&result.id) {
+                out.push(CacheRecord {
+                    id: result.id,
+                    created_at: result.created_at,
+                    local,
+                    manager: Arc::clone(self),
+                    key: Arc::clone(key),
+                });
+            } else {
+                self.store.release(&result.id)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Loads a record, and what its storage gives with it, each with the key of the record's chain it belongs to.
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        record: &CacheRecord<R>,
+        ctx: &OpCtx,
+    ) -> Result<Vec<(Arc<CacheKey<R>>, StoredResult, R)>, KeyStoreError>
+    where
+        R: Clone,
+    {
+        let id = self.id_of(&record.key)?;
+        let stored = self.store.load(&id, &record.id)?.ok_or_else(|| KeyStoreError::new(RecordGone))?;
+        let loaded = self.results.load_with_parents(&id, &stored, ctx).await?;
+        let mut by_key: HashMap<String, R> = loaded.into_iter().collect();
+        let mut out = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut work = vec![Arc::clone(&record.key)];
+        while let Some(key) = work.pop() {
+            let key_id = self.id_of(&key)?;
+            if !seen.insert(key_id.clone()) {
+                continue;
+            }
+            if let Some(result) = by_key.remove(&key_id) {
+                let at = if key_id == id { Some(stored.clone()) } else { self.store.results(&key_id)?.into_iter().next() };
+                if let Some(at) = at {
+                    out.push((Arc::clone(&key), at, result));
+                }
+            }
+            for dep in key.deps.iter().flatten() {
+                work.push(Arc::clone(&dep.key.key));
+            }
+        }
+        if out.is_empty() { Err(KeyStoreError::new(RecordGone)) } else { Ok(out) }
+    }
+
+    /// Keeps a result under a key.
+    pub(crate) fn save(self: &Arc<Self>, key: &Arc<CacheKey<R>>, result: &R, created_at: SystemTime) -> Result<CacheRecord<R>, KeyStoreError> {
+        let stored = self.results.save(result, created_at)?;
+        let _one_at_a_time = self.writing.lock();
+        let id = self.id_of(key)?;
+        let mut links = Vec::new();
+        self.missing_links(key, &id, &mut links)?;
+        self.store.save(&id, &stored, &links)?;
+        Ok(CacheRecord { id: stored.id, created_at: stored.created_at, local: true, manager: Arc::clone(self), key: Arc::clone(key) })
+    }
+
+    /// Collects the links that lead to `key` and are not there, and in front of them those that lead to their origin.
+    fn missing_links(self: &Arc<Self>, key: &Arc<CacheKey<R>>, id: &str, out: &mut Vec<(String, Link, String)>) -> Result<(), KeyStoreError> {
+        let mut seen = BTreeSet::from([id.to_owned()]);
+        let mut work = vec![(Arc::clone(key), id.to_owned())];
+        while let Some((key, id)) = work.pop() {
+            for (input, deps) in key.deps.iter().enumerate() {
+                for dep in deps {
+                    let output = usize::try_from(key.output).unwrap_or_default();
+                    let link = Link { input, output, digest: key.digest.clone(), selector: dep.selector.clone() };
+                    let from = self.id_of(&dep.key.key)?;
+                    if !self.store.has_link(&from, &link, &id)? {
+                        if seen.insert(from.clone()) {
+                            work.push((Arc::clone(&dep.key.key), from.clone()));
+                        }
+                        out.push((from, link, id.clone()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what this store calls a key; a key it does not know gets a name that it will be saved under.
+    pub(crate) fn id_of(self: &Arc<Self>, key: &Arc<CacheKey<R>>) -> Result<String, KeyStoreError> {
+        // Chains are as long as Dockerfiles are; without recursion, inputs first.
+        let mut work = vec![Arc::clone(key)];
+        while let Some(top) = work.last().cloned() {
+            if top.ids.lock().contains_key(&self.id) {
+                work.pop();
+                continue;
+            }
+            let unknown: Vec<_> =
+                top.deps.iter().flatten().map(|d| &d.key.key).filter(|k| !k.ids.lock().contains_key(&self.id)).cloned().collect();
+            if !unknown.is_empty() {
+                work.extend(unknown);
+                continue;
+            }
+            let id = if top.deps.is_empty() { top.id.clone() } else { self.id_from_deps(&top)? };
+            top.ids.lock().entry(self.id.clone()).or_insert_with(|| (Arc::clone(self), id));
+            work.pop();
+        }
+        Ok(key.ids.lock().get(&self.id).map(|(_, id)| id.clone()).expect("the loop ends when the id is there"))
+    }
+
+    fn id_from_deps(&self, key: &CacheKey<R>) -> Result<String, KeyStoreError> {
+        let mut matches: BTreeSet<String> = BTreeSet::new();
+        for (input, deps) in key.deps.iter().enumerate() {
+            if input > 0 && matches.is_empty() {
+                break;
+            }
+            for dep in deps {
+                let output = usize::try_from(key.output).unwrap_or_default();
+                let link = Link { input, output, digest: key.digest.clone(), selector: dep.selector.clone() };
+                let from = dep.key.key.ids.lock().get(&self.id).map(|(_, id)| id.clone()).unwrap_or_default();
+                let targets = self.store.links(&from, &link)?;
+                if input == 0 {
+                    matches.extend(targets);
+                } else {
+                    matches.retain(|m| targets.contains(m));
+                }
+            }
+        }
+        Ok(matches.pop_first().unwrap_or_else(random_id))
+    }
+}
+
+/// The record was pruned between the decision to load it and the load.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to load deleted cache")]
+struct RecordGone;
+
+/// The managers of one vertex: this machine's, and the remote ones its jobs brought.
+pub(crate) struct Managers<R> {
+    pub(crate) main: Arc<CacheManager<R>>,
+    pub(crate) others: Vec<Arc<CacheManager<R>>>,
+}
+
+impl<R> Managers<R> {
+    fn all(&self) -> impl Iterator<Item = &Arc<CacheManager<R>>> {
+        std::iter::once(&self.main).chain(&self.others)
+    }
+
+    pub(crate) fn query(&self, deps: &[DepKey<R>], input: usize, digest: &Digest, output: usize) -> Result<Vec<Arc<CacheKey<R>>>, KeyStoreError> {
+        let mut keys: BTreeMap<String, CacheKey<R>> = BTreeMap::new();
+        for manager in self.all() {
+            for key in manager.query(deps, input, digest, output)? {
+                match keys.get(&key.id) {
+                    // DIFFERS: a root key that several places know keeps all of them; BuildKit keeps one.
+                    Some(known) => known.ids.lock().extend(key.ids.into_inner()),
+                    None => {
+                        keys.insert(key.id.clone(), key);
+                    }
+                }
+            }
+        }
+        Ok(keys.into_values().map(Arc::new).collect())
+    }
+
+    pub(crate) fn records(&self, key: &Arc<CacheKey<R>>) -> Result<Vec<CacheRecord<R>>, KeyStoreError> {
+        let places: Vec<_> = key.ids.lock().values().cloned().collect();
+        let mut records: BTreeMap<String, CacheRecord<R>> = BTreeMap::new();
+        for (manager, id) in places {
+            let local = manager.id == self.main.id;
+            for record in manager.records(&id, key, local)? {
+                if local || !records.contains_key(&record.id) {
+                    records.insert(record.id.clone(), record);
+                }
+            }
+        }
+        Ok(records.into_values().collect())
+    }
+}
+
+fn signed(output: usize) -> i64 {
+    i64::try_from(output).unwrap_or(i64::MAX)
+}
+
+/// Returns a name nobody has used.
+pub(crate) fn random_id() -> String {
+    static SEED: LazyLock<(u64, u64)> = LazyLock::new(|| (RandomState::new().hash_one(1), RandomState::new().hash_one(2)));
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    let text = format!("{:x} {:x} {count}", SEED.0, SEED.1);
+    Digest::sha256(text).hex().get(..32).unwrap_or_default().to_owned()
+}
+
+impl<R> fmt::Debug for CacheManager<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheManager").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! What a build graph is made of.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use oci::Digest;
+
+/// A node of a build graph: one op and its inputs.
+#[derive(Clone)]
+pub struct Vertex {
+    /// Digest of the op's bytes as received, which name its inputs' digests: the whole definition up to here.
+    pub digest: Digest,
+    /// Shown to people.
+    pub name: String,
+    /// What it reads, in the op's order.
+    pub inputs: Vec<Edge>,
+    /// What does not change the definition.
+    pub options: VertexOptions,
+    /// The op's data, which the resolver of ops understands.
+    pub sys: Arc<dyn Any + Send + Sync>,
+}
+
+/// One output of a vertex.
+#[derive(Clone)]
+pub struct Edge {
+    /// The vertex.
+    pub vertex: Arc<Vertex>,
+    /// Which of its outputs.
+    pub index: usize,
+}
+
+/// What a client says of a vertex that is not part of its definition.
+#[derive(Debug, Clone, Default)]
+pub struct VertexOptions {
+    /// Run it even when a result is known.
+    pub ignore_cache: bool,
+    /// Whether its results may be exported as cache records; nothing said means yes.
+    pub export_cache: Option<bool>,
+    /// Texts for people and tools; the solver does not read them.
+    pub description: BTreeMap<String, String>,
+    /// The group it is shown in.
+    pub progress_group: Option<ProgressGroup>,
+}
+
+/// Vertices that are shown as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgressGroup {
+    /// Identity of the group.
+    pub id: String,
+    /// Shown to people.
+    pub name: String,
+    /// Whether a vertex may also be shown outside the group.
+    pub weak: bool,
+}
+
+impl Vertex {
+    /// Makes a vertex without inputs and options.
+    pub fn new(digest: Digest, name: impl Into<String>, sys: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { digest, name: name.into(), inputs: Vec::new(), options: VertexOptions::default(), sys }
+    }
+
+    /// Returns every vertex reachable from this one, inputs before what reads them, each once by digest.
+    pub fn closure(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        let mut seen = HashSet::new();
+        let mut out = Vec::new();
+        // Depth first without recursion: definitions come from clients and may be deep.
+        let mut stack = vec![(Arc::clone(self), 0)];
+        seen.insert(self.digest.clone());
+        while let Some((vertex, next)) = stack.pop() {
+            if let Some(input) = vertex.inputs.get(next) {
+                let input = Arc::clone(&input.vertex);
+                stack.push((vertex, next + 1));
+                if seen.insert(input.digest.clone()) {
+                    stack.push((input, 0));
+                }
+            } else {
+                out.push(vertex);
+            }
+        }
+        out
+    }
+}
+
+impl fmt::Debug for Vertex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vertex")
+            .field("digest", &self.digest)
+            .field("name", &self.name)
+            .field("inputs", &self.inputs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.vertex.digest, self.index)
+    }
+}
