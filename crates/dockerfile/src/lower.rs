@@ -21,6 +21,7 @@ mod graph;
 mod mounts;
 mod name;
 mod options;
+mod reach;
 mod resolve;
 mod run;
 mod stage;

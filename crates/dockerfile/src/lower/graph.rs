@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use futures::future::try_join_all;
 use llb::build::{Env, Late, Output, State};
 use llb::pb;
 use oci::{ImageConfig, Platform};
@@ -12,7 +11,7 @@ use super::checks;
 use super::error::{LowerError, LowerErrorKind};
 use super::stage::{StageState, Step};
 use super::{LocalMaker, LowerOptions, Lowered, MetaResolver, NamedContext, WarnFn, epoch};
-use crate::instruction::{self, Command, Instruction, InstructionError, Parsed, Stage};
+use crate::instruction::{self, Command, Instruction, Stage};
 use crate::lint::{Linter, check};
 use crate::shell::Lexer;
 use crate::suggest;
@@ -26,9 +25,6 @@ pub(crate) const NON_ENV_ARGS: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
 
 /// Most instructions and variables in one file.
 const MAX_INSTRUCTIONS: usize = 20_000;
-/// Most arguments and history entries that stages copy of each other.
-const MAX_COPIED: usize = 4_000_000;
-
 /// A context whose state is made when the paths used of it are known.
 struct Pending {
     late: Late,
@@ -54,7 +50,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) ignore: Option<pattern::PatternMatcher>,
     context: Late,
     pending: Vec<Pending>,
-    copied: usize,
+    pub(super) copied: usize,
 }
 
 impl<'a> Lowering<'a> {
@@ -297,7 +293,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Finds what a command takes files from.
-    fn step(&mut self, at: usize, instruction: Instruction, on_build: bool) -> Result<Step, LowerError> {
+    pub(super) fn step(&mut self, at: usize, instruction: Instruction, on_build: bool) -> Result<Step, LowerError> {
         let ranges = instruction.origin.ranges.clone();
         let mut sources = Vec::new();
         if let Command::Copy(copy) = &instruction.command {
@@ -396,140 +392,12 @@ impl<'a> Lowering<'a> {
         all
     }
 
-    /// Resolves base images until `ONBUILD` triggers bring nothing new.
-    async fn resolve(&mut self, target: usize) -> Result<BTreeSet<usize>, LowerError> {
-        loop {
-            let reachable = self.reachable(target);
-            self.resolve_bases(&reachable).await?;
-            let mut more = false;
-            for &at in &reachable {
-                self.inherit(at)?;
-                if self.stages[at].unregistered {
-                    continue;
-                }
-                let mut triggers = std::mem::take(&mut self.stages[at].image.config.on_build);
-                let base = self.stages[at].base;
-                if let Some(base) = base
-                    && !self.stages[at].onbuild_init
-                {
-                    for step in &self.stages[base].steps {
-                        if let Command::Onbuild(onbuild) = &step.instruction.command {
-                            triggers.push(onbuild.expression.clone());
-                        }
-                    }
-                    self.stages[at].onbuild_init = true;
-                }
-                if !triggers.is_empty() {
-                    more |= self.add_triggers(at, &triggers)?;
-                }
-            }
-            if !more {
-                return Ok(reachable);
-            }
-        }
-    }
-
-    async fn resolve_bases(&mut self, reachable: &BTreeSet<usize>) -> Result<(), LowerError> {
-        let mut wanted = Vec::new();
-        for at in 0..self.stages.len() {
-            let needed = reachable.contains(&at) || self.options.all_stages;
-            let stage = &mut self.stages[at];
-            if stage.base.is_some() || stage.dispatched || stage.resolved {
-                continue;
-            }
-            stage.resolved = needed;
-            if stage.base_name == SCRATCH && stage.named_context.is_none() {
-                stage.state = State::scratch();
-                stage.image = empty_image(&self.platforms.target);
-                stage.platform = Some(self.platforms.target.clone());
-                stage.dispatched |= stage.unregistered;
-                continue;
-            }
-            wanted.push((at, needed));
-        }
-        let this = &*self;
-        let bases = try_join_all(wanted.iter().map(|&(at, needed)| this.resolve_base(at, needed))).await?;
-        for ((at, _), base) in wanted.into_iter().zip(bases) {
-            self.apply_base(at, base)?;
-        }
-        Ok(())
-    }
-
     /// Remembers a context to be made when all paths are known, and gives the state that will be it.
     pub(crate) fn later(&mut self, stage: usize, make: LocalMaker) -> State {
         let late = Late::new();
         let state = State::new(Some(Output::late(&late)));
         self.pending.push(Pending { late, make, stage });
         state
-    }
-
-    /// Takes over what the base stage has by now.
-    pub(crate) fn inherit(&mut self, at: usize) -> Result<(), LowerError> {
-        let Some(base) = self.stages[at].base else { return Ok(()) };
-        let cost = self.stages[base].build_args.len() + self.stages[base].image.history.len();
-        self.charge(cost)?;
-        let (state, platform, mut image, base_image, paths, workdir_set, args) = {
-            let base = &self.stages[base];
-            (
-                base.state.clone(),
-                base.platform.clone(),
-                base.image.clone(),
-                base.base_image.clone(),
-                base.paths,
-                base.workdir_set,
-                base.build_args.clone(),
-            )
-        };
-        image.config.on_build.clear();
-        let stage = &mut self.stages[at];
-        stage.state = state;
-        stage.platform = platform;
-        stage.image = image;
-        stage.base_image = base_image;
-        stage.paths = paths;
-        stage.workdir_set = workdir_set;
-        stage.build_args.extend(args);
-        Ok(())
-    }
-
-    /// Counts what stages copy of each other: a small file must not fill the memory.
-    fn charge(&mut self, count: usize) -> Result<(), LowerError> {
-        self.copied += count;
-        if self.copied > MAX_COPIED {
-            let what = format!("stages inherit {} arguments and history entries", self.copied);
-            return Err(LowerErrorKind::TooLarge { what, most: MAX_COPIED }.into());
-        }
-        Ok(())
-    }
-
-    /// Puts triggers in front of the stage's commands. Tells whether they take files from elsewhere.
-    fn add_triggers(&mut self, at: usize, triggers: &[String]) -> Result<bool, LowerError> {
-        let place = self.stages[at].stage.origin.ranges.clone();
-        let relocate = |mut error: LowerError| {
-            error.locations = vec![place.clone()];
-            error
-        };
-        let (start, end) = (
-            place.iter().map(|range| range.start.line).min().unwrap_or_default(),
-            place.iter().map(|range| range.end.line).max().unwrap_or_default(),
-        );
-        let mut steps = Vec::with_capacity(triggers.len());
-        let mut more = false;
-        for trigger in triggers {
-            let mut instruction = trigger_instruction(trigger).map_err(relocate)?;
-            instruction.origin.ranges = Range::lines(start, end);
-            if let Command::Arg(arg) = &mut instruction.command {
-                arg.origin.ranges.clone_from(&instruction.origin.ranges);
-            }
-            let step = self.step(at, instruction, true).map_err(relocate)?;
-            more |= !step.sources.is_empty();
-            steps.push(step);
-        }
-        let stage = &mut self.stages[at];
-        stage.cmd_total += steps.len();
-        steps.append(&mut stage.steps);
-        stage.steps = steps;
-        Ok(more)
     }
 
     async fn dispatch_all(&mut self, reachable: &BTreeSet<usize>, target: usize) -> Result<(), LowerError> {
@@ -636,16 +504,6 @@ fn refuse_huge(stages: &[Stage], meta_args: &[instruction::Arg]) -> Result<(), L
         return Err(LowerErrorKind::TooLarge { what, most: MAX_INSTRUCTIONS }.into());
     }
     Ok(())
-}
-
-/// The one instruction of an `ONBUILD` trigger.
-fn trigger_instruction(trigger: &str) -> Result<Instruction, LowerError> {
-    let tree = syntax::parse(trigger.as_bytes())?;
-    let [node] = tree.root.children.as_slice() else { return Err(LowerErrorKind::OnbuildTrigger.into()) };
-    match instruction::parse_instruction(node, &Linter::silent())? {
-        Parsed::Instruction(instruction) => Ok(instruction),
-        Parsed::Stage(_) => Err(InstructionError::NotACommand.into()),
-    }
 }
 
 fn enabled_for(stage: &str, value: &str) -> bool {

@@ -1,0 +1,155 @@
+//! What the needed stages start with: base images, what stages inherit, and `ONBUILD` triggers.
+
+use std::collections::BTreeSet;
+
+use futures::future::try_join_all;
+use llb::build::State;
+
+use super::error::{LowerError, LowerErrorKind};
+use super::graph::{Lowering, SCRATCH, empty_image};
+use crate::instruction::{self, Command, Instruction, InstructionError, Parsed};
+use crate::lint::Linter;
+use crate::syntax::{self, Range};
+
+/// Most arguments and history entries that stages copy of each other.
+const MAX_COPIED: usize = 4_000_000;
+
+impl Lowering<'_> {
+    /// Resolves base images until `ONBUILD` triggers bring nothing new.
+    pub(super) async fn resolve(&mut self, target: usize) -> Result<BTreeSet<usize>, LowerError> {
+        loop {
+            let reachable = self.reachable(target);
+            self.resolve_bases(&reachable).await?;
+            let mut more = false;
+            for &at in &reachable {
+                self.inherit(at)?;
+                if self.stages[at].unregistered {
+                    continue;
+                }
+                let mut triggers = std::mem::take(&mut self.stages[at].image.config.on_build);
+                let base = self.stages[at].base;
+                if let Some(base) = base
+                    && !self.stages[at].onbuild_init
+                {
+                    for step in &self.stages[base].steps {
+                        if let Command::Onbuild(onbuild) = &step.instruction.command {
+                            triggers.push(onbuild.expression.clone());
+                        }
+                    }
+                    self.stages[at].onbuild_init = true;
+                }
+                if !triggers.is_empty() {
+                    more |= self.add_triggers(at, &triggers)?;
+                }
+            }
+            if !more {
+                return Ok(reachable);
+            }
+        }
+    }
+
+    async fn resolve_bases(&mut self, reachable: &BTreeSet<usize>) -> Result<(), LowerError> {
+        let mut wanted = Vec::new();
+        for at in 0..self.stages.len() {
+            let needed = reachable.contains(&at) || self.options.all_stages;
+            let stage = &mut self.stages[at];
+            if stage.base.is_some() || stage.dispatched || stage.resolved {
+                continue;
+            }
+            stage.resolved = needed;
+            if stage.base_name == SCRATCH && stage.named_context.is_none() {
+                stage.state = State::scratch();
+                stage.image = empty_image(&self.platforms.target);
+                stage.platform = Some(self.platforms.target.clone());
+                stage.dispatched |= stage.unregistered;
+                continue;
+            }
+            wanted.push((at, needed));
+        }
+        let this = &*self;
+        let bases = try_join_all(wanted.iter().map(|&(at, needed)| this.resolve_base(at, needed))).await?;
+        for ((at, _), base) in wanted.into_iter().zip(bases) {
+            self.apply_base(at, base)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what the base stage has by now.
+    pub(crate) fn inherit(&mut self, at: usize) -> Result<(), LowerError> {
+        let Some(base) = self.stages[at].base else { return Ok(()) };
+        let cost = self.stages[base].build_args.len() + self.stages[base].image.history.len();
+        self.charge(cost)?;
+        let (state, platform, mut image, base_image, paths, workdir_set, args) = {
+            let base = &self.stages[base];
+            (
+                base.state.clone(),
+                base.platform.clone(),
+                base.image.clone(),
+                base.base_image.clone(),
+                base.paths,
+                base.workdir_set,
+                base.build_args.clone(),
+            )
+        };
+        image.config.on_build.clear();
+        let stage = &mut self.stages[at];
+        stage.state = state;
+        stage.platform = platform;
+        stage.image = image;
+        stage.base_image = base_image;
+        stage.paths = paths;
+        stage.workdir_set = workdir_set;
+        stage.build_args.extend(args);
+        Ok(())
+    }
+
+    /// Counts what stages copy of each other: a small file must not fill the memory.
+    pub(super) fn charge(&mut self, count: usize) -> Result<(), LowerError> {
+        self.copied += count;
+        if self.copied > MAX_COPIED {
+            let what = format!("stages inherit {} arguments and history entries", self.copied);
+            return Err(LowerErrorKind::TooLarge { what, most: MAX_COPIED }.into());
+        }
+        Ok(())
+    }
+
+    /// Puts triggers in front of the stage's commands. Tells whether they take files from elsewhere.
+    fn add_triggers(&mut self, at: usize, triggers: &[String]) -> Result<bool, LowerError> {
+        let place = self.stages[at].stage.origin.ranges.clone();
+        let relocate = |mut error: LowerError| {
+            error.locations = vec![place.clone()];
+            error
+        };
+        let (start, end) = (
+            place.iter().map(|range| range.start.line).min().unwrap_or_default(),
+            place.iter().map(|range| range.end.line).max().unwrap_or_default(),
+        );
+        let mut steps = Vec::with_capacity(triggers.len());
+        let mut more = false;
+        for trigger in triggers {
+            let mut instruction = trigger_instruction(trigger).map_err(relocate)?;
+            instruction.origin.ranges = Range::lines(start, end);
+            if let Command::Arg(arg) = &mut instruction.command {
+                arg.origin.ranges.clone_from(&instruction.origin.ranges);
+            }
+            let step = self.step(at, instruction, true).map_err(relocate)?;
+            more |= !step.sources.is_empty();
+            steps.push(step);
+        }
+        let stage = &mut self.stages[at];
+        stage.cmd_total += steps.len();
+        steps.append(&mut stage.steps);
+        stage.steps = steps;
+        Ok(more)
+    }
+}
+
+/// The one instruction of an `ONBUILD` trigger.
+fn trigger_instruction(trigger: &str) -> Result<Instruction, LowerError> {
+    let tree = syntax::parse(trigger.as_bytes())?;
+    let [node] = tree.root.children.as_slice() else { return Err(LowerErrorKind::OnbuildTrigger.into()) };
+    match instruction::parse_instruction(node, &Linter::silent())? {
+        Parsed::Instruction(instruction) => Ok(instruction),
+        Parsed::Stage(_) => Err(InstructionError::NotACommand.into()),
+    }
+}
