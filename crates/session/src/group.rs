@@ -19,7 +19,10 @@ impl Group {
     /// A group of session ids; empty ids are left out.
     #[must_use]
     pub fn new(manager: Arc<SessionManager>, ids: impl IntoIterator<Item = String>) -> Self {
-        let mut group = Self { manager: Some(manager), ids: Vec::new() };
+        let mut group = Self {
+            manager: Some(manager),
+            ids: Vec::new(),
+        };
         for id in ids {
             if !id.is_empty() && !group.ids.contains(&id) {
                 group.ids.push(id);
@@ -58,13 +61,17 @@ impl Group {
 
     /// One session, named by id, waited for if it is not connected yet.
     pub async fn named(&self, id: &str) -> Result<Arc<dyn Session>, SessionError> {
-        let Some(manager) = &self.manager else { return Err(SessionError::NoSessions) };
+        let Some(manager) = &self.manager else {
+            return Err(SessionError::NoSessions);
+        };
         manager.wait(id, APPEAR_TIMEOUT).await
     }
 
     /// The first session that is connected.
     pub async fn first(&self) -> Result<Arc<dyn Session>, SessionError> {
-        let Some(manager) = &self.manager else { return Err(SessionError::NoSessions) };
+        let Some(manager) = &self.manager else {
+            return Err(SessionError::NoSessions);
+        };
         if let Some(session) = self.ids.iter().find_map(|id| manager.get(id)) {
             return Ok(session);
         }
@@ -84,7 +91,9 @@ impl Group {
         F: FnMut(Arc<dyn Session>) -> Fut,
         Fut: Future<Output = Result<T, CallError>>,
     {
-        let Some(manager) = &self.manager else { return Err(SessionError::NoSessions) };
+        let Some(manager) = &self.manager else {
+            return Err(SessionError::NoSessions);
+        };
         let mut last = SessionError::NoSessions;
         for id in &self.ids {
             match manager.wait(id, APPEAR_TIMEOUT).await {

@@ -43,7 +43,10 @@ pub const BUILD_ID: &str = "buildkit-controlapi-buildid";
 #[must_use]
 pub fn encode_list(values: &[String]) -> (Vec<String>, bool) {
     // Control characters cannot travel in a header either, so they are escaped as well.
-    if values.iter().all(|v| v.bytes().all(|b| (0x20..0x7f).contains(&b))) {
+    if values
+        .iter()
+        .all(|v| v.bytes().all(|b| (0x20..0x7f).contains(&b)))
+    {
         return (values.to_vec(), false);
     }
     (values.iter().map(|v| escape(v)).collect(), true)
@@ -52,13 +55,21 @@ pub fn encode_list(values: &[String]) -> (Vec<String>, bool) {
 /// Escapes one value if it needs it.
 #[must_use]
 pub fn encode(value: &str) -> (String, bool) {
-    if value.bytes().all(|b| (0x20..=0x7e).contains(&b)) { (value.to_owned(), false) } else { (escape(value), true) }
+    if value.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
+        (value.to_owned(), false)
+    } else {
+        (escape(value), true)
+    }
 }
 
 /// Takes the escapes out if the sender said that there are some.
 #[must_use]
 pub fn decode(value: &str, encoded: bool) -> String {
-    if encoded { unescape(value).unwrap_or_else(|| value.to_owned()) } else { value.to_owned() }
+    if encoded {
+        unescape(value).unwrap_or_else(|| value.to_owned())
+    } else {
+        value.to_owned()
+    }
 }
 
 /// Whether a `-encoded` header says yes, in Go's words for it.
@@ -74,11 +85,18 @@ pub fn escape(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => text.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                text.push(char::from(byte))
+            }
             b' ' => text.push('+'),
             _ => {
                 text.push('%');
-                text.extend([byte >> 4, byte & 15].iter().filter_map(|n| HEX.get(usize::from(*n))).map(|b| char::from(*b)));
+                text.extend(
+                    [byte >> 4, byte & 15]
+                        .iter()
+                        .filter_map(|n| HEX.get(usize::from(*n)))
+                        .map(|b| char::from(*b)),
+                );
             }
         }
     }

@@ -28,5 +28,6 @@ pub use group::Group;
 pub use manager::{Registration, SessionManager};
 pub use stream::{ByteSink, ByteStream, Duplex, PacketStream};
 pub use traits::{
-    BlobInfo, BlobWrite, ExporterRequest, Login, Secret, Session, SyncRequest, Token, TokenRequest, UploadTarget,
+    BlobInfo, BlobWrite, ExporterRequest, Login, Secret, Session, SyncRequest, Token, TokenRequest,
+    UploadTarget,
 };

@@ -29,7 +29,10 @@ impl SessionManager {
     }
 
     /// Adds a session until the registration is dropped.
-    pub fn register(self: &Arc<Self>, session: Arc<dyn Session>) -> Result<Registration, SessionError> {
+    pub fn register(
+        self: &Arc<Self>,
+        session: Arc<dyn Session>,
+    ) -> Result<Registration, SessionError> {
         let id = session.id().to_owned();
         let mut sessions = self.sessions.lock();
         if sessions.contains_key(&id) {
@@ -38,7 +41,10 @@ impl SessionManager {
         sessions.insert(id.clone(), session);
         drop(sessions);
         self.changed.notify_waiters();
-        Ok(Registration { manager: self.clone(), id })
+        Ok(Registration {
+            manager: self.clone(),
+            id,
+        })
     }
 
     /// A session, if it is connected. `prefix:id` finds `id`.
@@ -48,7 +54,11 @@ impl SessionManager {
     }
 
     /// Waits for a session to connect.
-    pub async fn wait(&self, id: &str, timeout: Duration) -> Result<Arc<dyn Session>, SessionError> {
+    pub async fn wait(
+        &self,
+        id: &str,
+        timeout: Duration,
+    ) -> Result<Arc<dyn Session>, SessionError> {
         let appeared = async {
             loop {
                 let changed = self.changed.notified();
@@ -60,7 +70,11 @@ impl SessionManager {
                 changed.await;
             }
         };
-        tokio::time::timeout(timeout, appeared).await.map_err(|_| SessionError::NotActive { id: bare(id).to_owned() })
+        tokio::time::timeout(timeout, appeared)
+            .await
+            .map_err(|_| SessionError::NotActive {
+                id: bare(id).to_owned(),
+            })
     }
 
     /// How many are connected.
@@ -78,7 +92,9 @@ impl SessionManager {
 
 impl fmt::Debug for SessionManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionManager").field("sessions", &self.len()).finish_non_exhaustive()
+        f.debug_struct("SessionManager")
+            .field("sessions", &self.len())
+            .finish_non_exhaustive()
     }
 }
 

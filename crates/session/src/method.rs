@@ -31,4 +31,5 @@ pub const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
 /// Tells the client that its exporters are done.
 pub const FINALIZE_EXPORT: &str = "/moby.exporter.v1.Exporter/FinalizeExport";
 /// Source policy decided by the client.
-pub const CHECK_POLICY: &str = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
+pub const CHECK_POLICY: &str =
+    "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";

@@ -27,12 +27,24 @@ impl PacketStream {
     pub fn pair() -> (Self, Self) {
         let (left, from_left) = mpsc::channel(PACKETS_IN_FLIGHT);
         let (right, from_right) = mpsc::channel(PACKETS_IN_FLIGHT);
-        (Self { incoming: packets(from_right), outgoing: left }, Self { incoming: packets(from_left), outgoing: right })
+        (
+            Self {
+                incoming: packets(from_right),
+                outgoing: left,
+            },
+            Self {
+                incoming: packets(from_left),
+                outgoing: right,
+            },
+        )
     }
 }
 
 fn packets(receiver: mpsc::Receiver<Packet>) -> BoxStream<'static, Result<Packet, CallError>> {
-    futures::stream::unfold(receiver, |mut r| async move { r.recv().await.map(|p| (Ok(p), r)) }).boxed()
+    futures::stream::unfold(receiver, |mut r| async move {
+        r.recv().await.map(|p| (Ok(p), r))
+    })
+    .boxed()
 }
 
 impl fmt::Debug for PacketStream {
@@ -70,7 +82,10 @@ impl ByteSink {
 
     /// Joins the two halves: a bounded queue, and what resolves when the client has taken everything.
     #[must_use]
-    pub fn new(outgoing: mpsc::Sender<Bytes>, done: BoxFuture<'static, Result<(), CallError>>) -> Self {
+    pub fn new(
+        outgoing: mpsc::Sender<Bytes>,
+        done: BoxFuture<'static, Result<(), CallError>>,
+    ) -> Self {
         Self { outgoing, done }
     }
 
@@ -80,7 +95,10 @@ impl ByteSink {
             let chunk = bytes.split_to(bytes.len().min(Self::MAX_CHUNK));
             if self.outgoing.send(chunk).await.is_err() {
                 (&mut self.done).await?;
-                return Err(CallError::Protocol { method: "DiffCopy", reason: "the stream ended before it was finished".into() });
+                return Err(CallError::Protocol {
+                    method: "DiffCopy",
+                    reason: "the stream ended before it was finished".into(),
+                });
             }
         }
         Ok(())

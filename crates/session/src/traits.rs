@@ -29,10 +29,18 @@ pub trait Session: Send + Sync + fmt::Debug {
     async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError>;
 
     /// Opens a file to export into. `exporter` numbers the exporters of the request.
-    async fn send_file(&self, exporter: usize, metadata: &BTreeMap<String, String>) -> Result<ByteSink, CallError>;
+    async fn send_file(
+        &self,
+        exporter: usize,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<ByteSink, CallError>;
 
     /// Opens a folder to export into. With `multi_platform` all platforms are sent as one tree.
-    async fn send_tree(&self, exporter: usize, multi_platform: bool) -> Result<PacketStream, CallError>;
+    async fn send_tree(
+        &self,
+        exporter: usize,
+        multi_platform: bool,
+    ) -> Result<PacketStream, CallError>;
 
     /// Name and password for a registry; `None` when the client has none to give.
     async fn credentials(&self, host: &str) -> Result<Option<Login>, CallError>;
@@ -44,7 +52,12 @@ pub trait Session: Send + Sync + fmt::Debug {
     async fn token_authority(&self, host: &str, salt: &[u8]) -> Result<Option<Bytes>, CallError>;
 
     /// `payload`, signed by the client with that key.
-    async fn verify_token_authority(&self, host: &str, payload: &[u8], salt: &[u8]) -> Result<Option<Bytes>, CallError>;
+    async fn verify_token_authority(
+        &self,
+        host: &str,
+        payload: &[u8],
+        salt: &[u8],
+    ) -> Result<Option<Bytes>, CallError>;
 
     /// A secret; `None` when the client has none of that id.
     async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError>;
@@ -62,13 +75,28 @@ pub trait Session: Send + Sync + fmt::Debug {
     async fn content_info(&self, store: &str, digest: &Digest) -> Result<BlobInfo, CallError>;
 
     /// Bytes of a blob from `offset` on; `size` zero is all of them. The receiver verifies the digest.
-    async fn content_read(&self, store: &str, digest: &Digest, offset: u64, size: u64) -> Result<ByteStream, CallError>;
+    async fn content_read(
+        &self,
+        store: &str,
+        digest: &Digest,
+        offset: u64,
+        size: u64,
+    ) -> Result<ByteStream, CallError>;
 
     /// Writes a blob into one of the client's stores. That it is there already is success.
-    async fn content_write(&self, store: &str, blob: BlobWrite, bytes: ByteStream) -> Result<(), CallError>;
+    async fn content_write(
+        &self,
+        store: &str,
+        blob: BlobWrite,
+        bytes: ByteStream,
+    ) -> Result<(), CallError>;
 
     /// Exporters that the client wants to add, given the metadata of the result and its ref names.
-    async fn find_exporters(&self, metadata: BTreeMap<String, Bytes>, refs: Vec<String>) -> Result<Vec<ExporterRequest>, CallError>;
+    async fn find_exporters(
+        &self,
+        metadata: BTreeMap<String, Bytes>,
+        refs: Vec<String>,
+    ) -> Result<Vec<ExporterRequest>, CallError>;
 
     /// Tells the client what its exporters gave.
     async fn finalize_export(&self, response: BTreeMap<String, String>) -> Result<(), CallError>;
@@ -133,7 +161,9 @@ pub struct Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("expires_in", &self.expires_in).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("expires_in", &self.expires_in)
+            .finish_non_exhaustive()
     }
 }
 

@@ -19,7 +19,8 @@ impl Compare {
         match self {
             Self::Nothing => false,
             Self::Metadata => {
-                let contents = listed.is_dir() || (there.size == listed.size && there.mod_time == listed.mod_time);
+                let contents = listed.is_dir()
+                    || (there.size == listed.size && there.mod_time == listed.mod_time);
                 contents
                     && there.mode == listed.mode
                     && there.uid == listed.uid

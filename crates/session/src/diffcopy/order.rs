@@ -81,7 +81,10 @@ impl OrderCheck {
     /// Nothing listed yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { open: vec![(PathBuf::new(), OsString::new())], files: HashSet::new() }
+        Self {
+            open: vec![(PathBuf::new(), OsString::new())],
+            files: HashSet::new(),
+        }
     }
 
     /// Takes the next file, or refuses it.
@@ -97,12 +100,22 @@ impl OrderCheck {
         }
         let parent = path.parent().unwrap_or_else(|| Path::new(""));
         let name = path.file_name().unwrap_or_default();
-        while self.open.len() > 1 && self.open.last().is_some_and(|(dir, _)| dir != parent && !parent.starts_with(dir)) {
+        while self.open.len() > 1
+            && self
+                .open
+                .last()
+                .is_some_and(|(dir, _)| dir != parent && !parent.starts_with(dir))
+        {
             self.open.pop();
         }
-        let Some((dir, last)) = self.open.last_mut() else { return Err(OrderError::Escape { path: path.into() }) };
+        let Some((dir, last)) = self.open.last_mut() else {
+            return Err(OrderError::Escape { path: path.into() });
+        };
         if dir != parent || last.as_bytes() >= name.as_bytes() {
-            return Err(OrderError::OutOfOrder { path: path.into(), before: dir.join(last) });
+            return Err(OrderError::OutOfOrder {
+                path: path.into(),
+                before: dir.join(last),
+            });
         }
         name.clone_into(last);
         if stat.is_dir() {
@@ -110,7 +123,10 @@ impl OrderCheck {
         } else if stat.is_hard_link() {
             check_name(&stat.linkname)?;
             if !self.files.contains(&stat.linkname) {
-                return Err(OrderError::UnknownLink { path: path.into(), target: stat.linkname.clone() });
+                return Err(OrderError::UnknownLink {
+                    path: path.into(),
+                    target: stat.linkname.clone(),
+                });
             }
         } else if !stat.is_symlink() {
             self.files.insert(path.to_owned());
@@ -122,7 +138,9 @@ impl OrderCheck {
 fn check_name(path: &Path) -> Result<(), OrderError> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.len() > MAX_PATH {
-        return Err(OrderError::TooLong { length: bytes.len() });
+        return Err(OrderError::TooLong {
+            length: bytes.len(),
+        });
     }
     if bytes.contains(&0) {
         return Err(OrderError::ZeroByte);
@@ -135,7 +153,9 @@ fn check_name(path: &Path) -> Result<(), OrderError> {
         match part {
             Component::Normal(name) => clean.push(name),
             Component::ParentDir => return Err(OrderError::Escape { path: path.into() }),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => return Err(OrderError::Unclean { path: path.into() }),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {
+                return Err(OrderError::Unclean { path: path.into() });
+            }
         }
     }
     if clean.as_os_str() != OsStr::from_bytes(bytes) || bytes.is_empty() {
@@ -149,15 +169,26 @@ mod tests {
     use super::*;
 
     fn file(path: &str) -> Stat {
-        Stat { path: path.into(), mode: 0o644, ..Stat::default() }
+        Stat {
+            path: path.into(),
+            mode: 0o644,
+            ..Stat::default()
+        }
     }
 
     fn dir(path: &str) -> Stat {
-        Stat { path: path.into(), mode: fstree::stat::MODE_DIR | 0o755, ..Stat::default() }
+        Stat {
+            path: path.into(),
+            mode: fstree::stat::MODE_DIR | 0o755,
+            ..Stat::default()
+        }
     }
 
     fn link(path: &str, target: &str) -> Stat {
-        Stat { linkname: target.into(), ..file(path) }
+        Stat {
+            linkname: target.into(),
+            ..file(path)
+        }
     }
 
     fn check(stats: &[Stat]) -> Result<(), OrderError> {
@@ -167,14 +198,39 @@ mod tests {
 
     #[test]
     fn a_depth_first_listing_is_taken() {
-        let stats = [dir("a"), file("a/x"), dir("a/y"), file("a/y/z"), file("a-b"), dir("b"), file("b/c"), link("b/d", "a/x")];
+        let stats = [
+            dir("a"),
+            file("a/x"),
+            dir("a/y"),
+            file("a/y/z"),
+            file("a-b"),
+            dir("b"),
+            file("b/c"),
+            link("b/d", "a/x"),
+        ];
         assert_eq!(check(&stats), Ok(()));
     }
 
     #[test]
     fn hostile_names_are_refused() {
-        for path in ["../x", "a/../../x", "/etc/passwd", "", ".", "a//b", "a/", "./a", "a/./b", "a\0b", "..", "a/.."] {
-            assert!(check(&[dir("a"), file(path)]).is_err() && check(&[file(path)]).is_err(), "{path:?}");
+        for path in [
+            "../x",
+            "a/../../x",
+            "/etc/passwd",
+            "",
+            ".",
+            "a//b",
+            "a/",
+            "./a",
+            "a/./b",
+            "a\0b",
+            "..",
+            "a/..",
+        ] {
+            assert!(
+                check(&[dir("a"), file(path)]).is_err() && check(&[file(path)]).is_err(),
+                "{path:?}"
+            );
         }
         assert!(check(&[file(&"x".repeat(MAX_PATH + 1))]).is_err());
     }
@@ -200,6 +256,9 @@ mod tests {
     fn a_slash_sorts_before_everything() {
         let mut paths = ["a-b", "a/b", "a", "a.c", "a/b/c", "b"].map(PathBuf::from);
         paths.sort_by(|l, r| compare_paths(l, r));
-        assert_eq!(paths, ["a", "a/b", "a/b/c", "a-b", "a.c", "b"].map(PathBuf::from));
+        assert_eq!(
+            paths,
+            ["a", "a/b", "a/b/c", "a-b", "a.c", "b"].map(PathBuf::from)
+        );
     }
 }

@@ -56,7 +56,10 @@ pub struct ReceiveOptions {
 
 impl fmt::Debug for ReceiveOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReceiveOptions").field("merge", &self.merge).field("compare", &self.compare).finish_non_exhaustive()
+        f.debug_struct("ReceiveOptions")
+            .field("merge", &self.merge)
+            .field("compare", &self.compare)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,7 +100,11 @@ const BATCH: usize = 64;
 const BATCHES: usize = 4;
 
 /// Receives a tree into `root`. Dropping the future stops it; what was written stays, and is compared the next time.
-pub async fn receive(stream: PacketStream, root: Root, options: ReceiveOptions) -> Result<Received, ReceiveError> {
+pub async fn receive(
+    stream: PacketStream,
+    root: Root,
+    options: ReceiveOptions,
+) -> Result<Received, ReceiveError> {
     let PacketStream { incoming, outgoing } = stream;
     let (batches, arriving) = mpsc::channel::<Batch>(BATCHES);
     let mut incoming = incoming.ready_chunks(BATCH);
@@ -112,7 +119,9 @@ pub async fn receive(stream: PacketStream, root: Root, options: ReceiveOptions) 
     tokio::pin!(job);
     let mut batches = Some(batches);
     let done = loop {
-        let Some(sender) = batches.clone() else { break job.await };
+        let Some(sender) = batches.clone() else {
+            break job.await;
+        };
         tokio::select! {
             done = &mut job => break done,
             room = sender.reserve() => {
@@ -137,11 +146,26 @@ pub async fn receive(stream: PacketStream, root: Root, options: ReceiveOptions) 
     Ok(received)
 }
 
-fn coordinate(arriving: mpsc::Receiver<Batch>, outgoing: mpsc::Sender<Packet>, root: &Root, options: &ReceiveOptions) -> Result<Received, ReceiveError> {
-    let there = if options.merge { None } else { Some(Walk::new(root, &Filter::default())?.peekable()) };
+fn coordinate(
+    arriving: mpsc::Receiver<Batch>,
+    outgoing: mpsc::Sender<Packet>,
+    root: &Root,
+    options: &ReceiveOptions,
+) -> Result<Received, ReceiveError> {
+    let there = if options.merge {
+        None
+    } else {
+        Some(Walk::new(root, &Filter::default())?.peekable())
+    };
     let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let writers = Writers { scope, root, hashes: options.hashes.as_ref(), failed: &failed, running: Vec::new() };
+        let writers = Writers {
+            scope,
+            root,
+            hashes: options.hashes.as_ref(),
+            failed: &failed,
+            running: Vec::new(),
+        };
         Coordinator {
             receiver: Receiver::new(),
             outgoing,
@@ -159,12 +183,17 @@ fn coordinate(arriving: mpsc::Receiver<Batch>, outgoing: mpsc::Sender<Packet>, r
     })
 }
 
+type Writer<'scope> = (
+    SyncSender<Order>,
+    ScopedJoinHandle<'scope, Result<(), PathError>>,
+);
+
 struct Writers<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     root: &'env Root,
     hashes: Option<&'env Arc<TreeHashes>>,
     failed: &'env AtomicBool,
-    running: Vec<(SyncSender<Order>, ScopedJoinHandle<'scope, Result<(), PathError>>)>,
+    running: Vec<Writer<'scope>>,
 }
 
 impl Writers<'_, '_> {
@@ -173,11 +202,17 @@ impl Writers<'_, '_> {
 
     fn send(&mut self, id: u32, order: Order) {
         if self.running.is_empty() {
-            let count = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(1, 4);
+            let count = std::thread::available_parallelism()
+                .map_or(1, NonZero::get)
+                .clamp(1, 4);
             for _ in 0..count {
                 let (sender, orders) = queue();
                 let (root, hashes, failed) = (self.root, self.hashes, self.failed);
-                let thread = self.scope.spawn(move || write_files(root, hashes, &orders, || failed.store(true, Ordering::Relaxed)));
+                let thread = self.scope.spawn(move || {
+                    write_files(root, hashes, &orders, || {
+                        failed.store(true, Ordering::Relaxed)
+                    })
+                });
                 self.running.push((sender, thread));
             }
         }
@@ -279,10 +314,18 @@ impl Coordinator<'_, '_> {
 
     fn file(&mut self, id: u32, listed: Stat) -> Result<(), ReceiveError> {
         let mut written = listed.clone();
-        let left_out = self.options.map.as_ref().is_some_and(|map| !map(&mut written));
+        let left_out = self
+            .options
+            .map
+            .as_ref()
+            .is_some_and(|map| !map(&mut written));
         written.path.clone_from(&listed.path);
         let old = self.catch_up(&listed)?;
-        if left_out || old.as_ref().is_some_and(|old| self.options.compare.is_same(old, &written)) {
+        if left_out
+            || old
+                .as_ref()
+                .is_some_and(|old| self.options.compare.is_same(old, &written))
+        {
             return Ok(());
         }
         self.received.changed += 1;
@@ -295,7 +338,10 @@ impl Coordinator<'_, '_> {
             keep_folder = written.is_dir()
                 && match &old {
                     Some(old) => old.is_dir(),
-                    None => dir.stat_opt(name).map_err(at("lstat"))?.is_some_and(|m| m.is_dir()),
+                    None => dir
+                        .stat_opt(name)
+                        .map_err(at("lstat"))?
+                        .is_some_and(|m| m.is_dir()),
                 };
             if !keep_folder {
                 dir.remove_all(name).map_err(at("remove"))?;
@@ -309,9 +355,16 @@ impl Coordinator<'_, '_> {
         }
         match written.kind() {
             Kind::Dir => {
-                let made = if keep_folder { dir.open_dir(name) } else { dir.create_dir(name, 0o700) }.map_err(at("mkdir"))?;
-                made.set_own_owner(written.uid, written.gid).map_err(at("chown"))?;
-                made.set_own_mode(unix_permissions(written.mode)).map_err(at("chmod"))?;
+                let made = if keep_folder {
+                    dir.open_dir(name)
+                } else {
+                    dir.create_dir(name, 0o700)
+                }
+                .map_err(at("mkdir"))?;
+                made.set_own_owner(written.uid, written.gid)
+                    .map_err(at("chown"))?;
+                made.set_own_mode(unix_permissions(written.mode))
+                    .map_err(at("chmod"))?;
                 for (key, value) in written.xattrs.iter().filter(|(key, _)| may_set(key)) {
                     let _kept = made.set_own_xattr(key, value);
                 }
@@ -325,20 +378,30 @@ impl Coordinator<'_, '_> {
             }
             Kind::File => {
                 self.received.requested += 1;
-                self.wanted.insert(id, Box::new(Incoming { listed, written }));
+                self.wanted
+                    .insert(id, Box::new(Incoming { listed, written }));
                 self.receiver.request(id);
                 return Ok(());
             }
             Kind::Symlink => {
-                dir.symlink(&written.linkname, name).map_err(at("symlink"))?;
-                dir.chown(name, written.uid, written.gid).map_err(at("chown"))?;
-                dir.set_times(name, Times::both(written.mod_time)).map_err(at("chtimes"))?;
+                dir.symlink(&written.linkname, name)
+                    .map_err(at("symlink"))?;
+                dir.chown(name, written.uid, written.gid)
+                    .map_err(at("chown"))?;
+                dir.set_times(name, Times::both(written.mod_time))
+                    .map_err(at("chtimes"))?;
             }
             kind @ (Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket) => {
-                let rdev = (u32::try_from(written.devmajor).unwrap_or_default(), u32::try_from(written.devminor).unwrap_or_default());
-                dir.mknod(name, kind, unix_permissions(written.mode), rdev).map_err(at("mknod"))?;
-                dir.chown(name, written.uid, written.gid).map_err(at("chown"))?;
-                dir.set_times(name, Times::both(written.mod_time)).map_err(at("chtimes"))?;
+                let rdev = (
+                    u32::try_from(written.devmajor).unwrap_or_default(),
+                    u32::try_from(written.devminor).unwrap_or_default(),
+                );
+                dir.mknod(name, kind, unix_permissions(written.mode), rdev)
+                    .map_err(at("mknod"))?;
+                dir.chown(name, written.uid, written.gid)
+                    .map_err(at("chown"))?;
+                dir.set_times(name, Times::both(written.mod_time))
+                    .map_err(at("chtimes"))?;
             }
         }
         if let Some(hashes) = &self.options.hashes {
@@ -350,16 +413,22 @@ impl Coordinator<'_, '_> {
     // Removes what is there and comes before the listed file; returns what is there under the same name.
     fn catch_up(&mut self, listed: &Stat) -> Result<Option<Stat>, ReceiveError> {
         loop {
-            let Some(there) = &mut self.there else { return Ok(None) };
+            let Some(there) = &mut self.there else {
+                return Ok(None);
+            };
             match there.peek() {
                 None => return Ok(None),
                 Some(Ok(old)) => match compare_paths(&old.path, &listed.path) {
                     std::cmp::Ordering::Greater => return Ok(None),
-                    order => {
-                        let Some(old) = there.next() else { return Ok(None) };
+                    order @ (std::cmp::Ordering::Less | std::cmp::Ordering::Equal) => {
+                        let Some(old) = there.next() else {
+                            return Ok(None);
+                        };
                         let old = old?;
                         if order.is_eq() {
-                            let gone = self.removed_below.as_ref().is_some_and(|above| old.path != *above && old.path.starts_with(above));
+                            let gone = self.removed_below.as_ref().is_some_and(|above| {
+                                old.path != *above && old.path.starts_with(above)
+                            });
                             return Ok((!gone).then_some(old));
                         }
                         self.remove(old)?;
@@ -375,18 +444,26 @@ impl Coordinator<'_, '_> {
     }
 
     fn remove(&mut self, old: Stat) -> Result<(), ReceiveError> {
-        if self.removed_below.as_ref().is_some_and(|above| old.path != *above && old.path.starts_with(above)) {
+        if self
+            .removed_below
+            .as_ref()
+            .is_some_and(|above| old.path != *above && old.path.starts_with(above))
+        {
             return Ok(());
         }
         if let Some(map) = &self.options.map {
-            let mut bare = Stat { path: old.path.clone(), ..Stat::default() };
+            let mut bare = Stat {
+                path: old.path.clone(),
+                ..Stat::default()
+            };
             if !map(&mut bare) {
                 return Ok(());
             }
         }
         self.received.changed += 1;
         let (dir, name) = self.folder.of(&old.path)?;
-        dir.remove_all(name).map_err(|e| PathError::new("remove", &old.path, e))?;
+        dir.remove_all(name)
+            .map_err(|e| PathError::new("remove", &old.path, e))?;
         if let Some(hashes) = &self.options.hashes {
             hashes.remove(&old.path);
         }
@@ -403,12 +480,14 @@ impl Coordinator<'_, '_> {
         for link in std::mem::take(&mut self.links) {
             let (from, from_name) = target.of(&link.linkname)?;
             let (dir, name) = self.folder.of(&link.path)?;
-            dir.link(from, from_name, name).map_err(|e| PathError::new("link", &link.path, e))?;
+            dir.link(from, from_name, name)
+                .map_err(|e| PathError::new("link", &link.path, e))?;
         }
         // Deepest first, so that nothing below changes a time again.
         for (path, time) in self.folders.drain(..).rev() {
             let dir = self.writers.root.dir(&path)?;
-            dir.set_own_times(Times::both(time)).map_err(|e| PathError::new("chtimes", &path, e))?;
+            dir.set_own_times(Times::both(time))
+                .map_err(|e| PathError::new("chtimes", &path, e))?;
         }
         Ok(())
     }

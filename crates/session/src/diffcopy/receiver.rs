@@ -106,7 +106,14 @@ impl Receiver {
     /// Nothing received yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { order: OrderCheck::new(), next: 0, listed: false, finished: false, waiting: VecDeque::new(), running: HashSet::new() }
+        Self {
+            order: OrderCheck::new(),
+            next: 0,
+            listed: false,
+            finished: false,
+            waiting: VecDeque::new(),
+            running: HashSet::new(),
+        }
     }
 
     /// Takes a packet from the other side.
@@ -126,7 +133,9 @@ impl Receiver {
                 self.next += 1;
                 Ok(Meaning::File { id, stat })
             }
-            Packet::Data { id, .. } if !self.running.contains(&id) => Err(ProtocolError::NotRequested { id }),
+            Packet::Data { id, .. } if !self.running.contains(&id) => {
+                Err(ProtocolError::NotRequested { id })
+            }
             Packet::Data { id, bytes } if bytes.is_empty() => {
                 self.running.remove(&id);
                 Ok(Meaning::DataEnd { id })
@@ -172,24 +181,40 @@ mod tests {
     use super::*;
 
     fn stat(path: &str) -> Packet {
-        Packet::Stat(Some(Box::new(Stat { path: path.into(), mode: 0o644, ..Stat::default() })))
+        Packet::Stat(Some(Box::new(Stat {
+            path: path.into(),
+            mode: 0o644,
+            ..Stat::default()
+        })))
     }
 
     fn data(id: u32, bytes: &'static [u8]) -> Packet {
-        Packet::Data { id, bytes: Bytes::from_static(bytes) }
+        Packet::Data {
+            id,
+            bytes: Bytes::from_static(bytes),
+        }
     }
 
     #[test]
     fn contents_nobody_asked_for_are_refused() {
         let mut receiver = Receiver::new();
         receiver.take(stat("a")).unwrap();
-        assert_eq!(receiver.take(data(0, b"x")), Err(ProtocolError::NotRequested { id: 0 }));
+        assert_eq!(
+            receiver.take(data(0, b"x")),
+            Err(ProtocolError::NotRequested { id: 0 })
+        );
         receiver.request(0);
         assert_eq!(receiver.next_request(), Some(Packet::Req(0)));
         receiver.take(data(0, b"x")).unwrap();
         assert_eq!(receiver.take(data(0, b"")), Ok(Meaning::DataEnd { id: 0 }));
-        assert_eq!(receiver.take(data(0, b"x")), Err(ProtocolError::NotRequested { id: 0 }));
-        assert_eq!(receiver.take(data(7, b"")), Err(ProtocolError::NotRequested { id: 7 }));
+        assert_eq!(
+            receiver.take(data(0, b"x")),
+            Err(ProtocolError::NotRequested { id: 0 })
+        );
+        assert_eq!(
+            receiver.take(data(7, b"")),
+            Err(ProtocolError::NotRequested { id: 7 })
+        );
     }
 
     #[test]
@@ -199,7 +224,10 @@ mod tests {
         let sent = std::iter::from_fn(|| receiver.next_request()).count();
         assert_eq!(sent, WINDOW);
         receiver.take(data(3, b"")).unwrap();
-        assert_eq!(receiver.next_request(), Some(Packet::Req(u32::try_from(WINDOW).unwrap())));
+        assert_eq!(
+            receiver.next_request(),
+            Some(Packet::Req(u32::try_from(WINDOW).unwrap()))
+        );
         assert_eq!(receiver.next_request(), None);
     }
 

@@ -27,7 +27,9 @@ const CHUNK: usize = 128 << 10;
 /// A tree that can be listed and read.
 pub trait TreeSource: Send + Sync {
     /// Lists the tree: depth first, names of a folder in byte order, folders before what is in them.
-    fn walk(&self) -> Result<Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + '_>, SendError>;
+    fn walk(
+        &self,
+    ) -> Result<Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + '_>, SendError>;
 
     /// Opens a file that was listed.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>>;
@@ -45,7 +47,9 @@ pub struct FilteredTree {
 }
 
 impl TreeSource for FilteredTree {
-    fn walk(&self) -> Result<Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + '_>, SendError> {
+    fn walk(
+        &self,
+    ) -> Result<Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + '_>, SendError> {
         let walk = Walk::new(&self.root, &self.filter)?;
         Ok(Box::new(walk.filter_map(|stat| match stat {
             Ok(mut stat) => match &self.map {
@@ -57,14 +61,20 @@ impl TreeSource for FilteredTree {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
-        let (dir, name) = self.root.parent(path).map_err(|e| e.source)?.ok_or(io::ErrorKind::InvalidInput)?;
+        let (dir, name) = self
+            .root
+            .parent(path)
+            .map_err(|e| e.source)?
+            .ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Box::new(dir.open_file(&name)?))
     }
 }
 
 impl std::fmt::Debug for FilteredTree {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FilteredTree").field("filter", &self.filter).finish_non_exhaustive()
+        f.debug_struct("FilteredTree")
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,13 +97,28 @@ pub enum SendError {
 }
 
 /// Sends a tree. Dropping the future stops it. `progress` is told how many bytes have gone so far.
-pub async fn send(stream: PacketStream, source: Arc<dyn TreeSource>, progress: Option<Progress>) -> Result<(), SendError> {
-    let PacketStream { mut incoming, outgoing } = stream;
-    let shared = Arc::new(Shared { sender: Mutex::new(Sender::new()), queue: Mutex::new(Queue::default()), wake: Condvar::new(), sent: AtomicU64::new(0), progress });
+pub async fn send(
+    stream: PacketStream,
+    source: Arc<dyn TreeSource>,
+    progress: Option<Progress>,
+) -> Result<(), SendError> {
+    let PacketStream {
+        mut incoming,
+        outgoing,
+    } = stream;
+    let shared = Arc::new(Shared {
+        sender: Mutex::new(Sender::new()),
+        queue: Mutex::new(Queue::default()),
+        wake: Condvar::new(),
+        sent: AtomicU64::new(0),
+        progress,
+    });
     let closer = CloseOnDrop(shared.clone());
     let job = {
         let (shared, outgoing) = (shared.clone(), outgoing.clone());
-        task::blocking("diffcopy send", move || run(&shared, source.as_ref(), &outgoing))
+        task::blocking("diffcopy send", move || {
+            run(&shared, source.as_ref(), &outgoing)
+        })
     };
     tokio::pin!(job);
     let mut listed = false;
@@ -189,10 +214,18 @@ impl Drop for CloseOnDrop {
 }
 
 // Lists on this thread, reads on others. Ends when the queue is closed, or when the other side is gone.
-fn run(shared: &Shared, source: &dyn TreeSource, outgoing: &mpsc::Sender<Packet>) -> Result<(), SendError> {
-    let readers = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(2, 4);
+fn run(
+    shared: &Shared,
+    source: &dyn TreeSource,
+    outgoing: &mpsc::Sender<Packet>,
+) -> Result<(), SendError> {
+    let readers = std::thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .clamp(2, 4);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..readers).map(|_| scope.spawn(|| read_files(shared, source, outgoing))).collect();
+        let threads: Vec<_> = (0..readers)
+            .map(|_| scope.spawn(|| read_files(shared, source, outgoing)))
+            .collect();
         let listed = list(shared, source, outgoing);
         if listed.is_err() {
             shared.close();
@@ -208,7 +241,11 @@ fn run(shared: &Shared, source: &dyn TreeSource, outgoing: &mpsc::Sender<Packet>
     })
 }
 
-fn list(shared: &Shared, source: &dyn TreeSource, outgoing: &mpsc::Sender<Packet>) -> Result<(), SendError> {
+fn list(
+    shared: &Shared,
+    source: &dyn TreeSource,
+    outgoing: &mpsc::Sender<Packet>,
+) -> Result<(), SendError> {
     for stat in source.walk()? {
         let stat = stat?;
         let size = 32 + stat.path.as_os_str().len();
@@ -223,7 +260,11 @@ fn list(shared: &Shared, source: &dyn TreeSource, outgoing: &mpsc::Sender<Packet
     Ok(())
 }
 
-fn read_files(shared: &Shared, source: &dyn TreeSource, outgoing: &mpsc::Sender<Packet>) -> Result<(), SendError> {
+fn read_files(
+    shared: &Shared,
+    source: &dyn TreeSource,
+    outgoing: &mpsc::Sender<Packet>,
+) -> Result<(), SendError> {
     let mut buffer = vec![0; CHUNK];
     while let Some((id, path)) = shared.pop() {
         // A file that cannot be opened any more is sent empty, as the reference does.
@@ -248,7 +289,13 @@ fn read_files(shared: &Shared, source: &dyn TreeSource, outgoing: &mpsc::Sender<
                 }
             }
         }
-        if outgoing.blocking_send(Packet::Data { id, bytes: Bytes::new() }).is_err() {
+        if outgoing
+            .blocking_send(Packet::Data {
+                id,
+                bytes: Bytes::new(),
+            })
+            .is_err()
+        {
             return Ok(());
         }
     }

@@ -45,11 +45,13 @@ impl Sender {
                 match self.first_names.get(&stat.linkname) {
                     Some(first) => stat.linkname.clone_from(first),
                     None => {
-                        self.first_names.insert(std::mem::take(&mut stat.linkname), stat.path.clone());
+                        self.first_names
+                            .insert(std::mem::take(&mut stat.linkname), stat.path.clone());
                     }
                 }
             }
-            self.first_names.insert(stat.path.clone(), stat.path.clone());
+            self.first_names
+                .insert(stat.path.clone(), stat.path.clone());
         }
         if stat.is_file() {
             self.files.insert(self.next, stat.path.clone());
@@ -80,21 +82,46 @@ mod tests {
     #[test]
     fn a_file_can_be_asked_for_once() {
         let mut sender = Sender::new();
-        sender.list(Stat { path: "a".into(), mode: 0o644, ..Stat::default() });
-        sender.list(Stat { path: "d".into(), mode: fstree::stat::MODE_DIR, ..Stat::default() });
-        assert_eq!(sender.take(Packet::Req(0)), Ok(Wish::Contents { id: 0, path: "a".into() }));
+        sender.list(Stat {
+            path: "a".into(),
+            mode: 0o644,
+            ..Stat::default()
+        });
+        sender.list(Stat {
+            path: "d".into(),
+            mode: fstree::stat::MODE_DIR,
+            ..Stat::default()
+        });
+        assert_eq!(
+            sender.take(Packet::Req(0)),
+            Ok(Wish::Contents {
+                id: 0,
+                path: "a".into()
+            })
+        );
         assert!(sender.take(Packet::Req(0)).is_err());
-        assert!(sender.take(Packet::Req(1)).is_err(), "a directory has no contents");
+        assert!(
+            sender.take(Packet::Req(1)).is_err(),
+            "a directory has no contents"
+        );
         assert!(sender.take(Packet::Req(9)).is_err());
     }
 
     #[test]
     fn a_link_whose_first_name_was_filtered_out_becomes_the_first_name() {
         let mut sender = Sender::new();
-        let link = |path: &str| Stat { path: path.into(), mode: 0o644, linkname: "gone".into(), ..Stat::default() };
-        let names = |p| match p {
-            Packet::Stat(Some(s)) => s.linkname,
-            _ => panic!("not a stat"),
+        let link = |path: &str| Stat {
+            path: path.into(),
+            mode: 0o644,
+            linkname: "gone".into(),
+            ..Stat::default()
+        };
+        let names = |p| {
+            if let Packet::Stat(Some(s)) = p {
+                s.linkname
+            } else {
+                panic!("not a stat")
+            }
         };
         assert_eq!(names(sender.list(link("b"))), PathBuf::new());
         assert_eq!(names(sender.list(link("c"))), PathBuf::from("b"));

@@ -36,8 +36,17 @@ pub(crate) fn queue() -> (SyncSender<Order>, Receiver<Order>) {
 }
 
 /// Writes until the queue is closed. After an error the rest is thrown away, and the error is the result.
-pub(crate) fn write_files(root: &Root, hashes: Option<&Arc<TreeHashes>>, orders: &Receiver<Order>, failed: impl Fn()) -> Result<(), PathError> {
-    let mut writer = FileWriter { folder: Folder::new(root.clone()), hashes, open: Vec::new() };
+pub(crate) fn write_files(
+    root: &Root,
+    hashes: Option<&Arc<TreeHashes>>,
+    orders: &Receiver<Order>,
+    failed: impl Fn(),
+) -> Result<(), PathError> {
+    let mut writer = FileWriter {
+        folder: Folder::new(root.clone()),
+        hashes,
+        open: Vec::new(),
+    };
     while let Ok(order) = orders.recv() {
         if let Err(error) = writer.obey(order) {
             drop(writer);
@@ -68,20 +77,35 @@ impl FileWriter<'_> {
             Order::Begin { id, file: incoming } => {
                 let path = &incoming.written.path;
                 let (dir, name) = self.folder.of(path)?;
-                let file = dir.create_file(name, 0o600).map_err(|e| PathError::new("open", path, e))?;
+                let file = dir
+                    .create_file(name, 0o600)
+                    .map_err(|e| PathError::new("open", path, e))?;
                 let hasher = self.hashes.map(|_| FileHasher::new(&incoming.listed));
-                self.open.push((id, OpenFile { incoming, file, hasher }));
+                self.open.push((
+                    id,
+                    OpenFile {
+                        incoming,
+                        file,
+                        hasher,
+                    },
+                ));
                 Ok(())
             }
             Order::Data { id, bytes } => {
-                let Some((_, open)) = self.open.iter_mut().find(|(i, _)| *i == id) else { return Ok(()) };
+                let Some((_, open)) = self.open.iter_mut().find(|(i, _)| *i == id) else {
+                    return Ok(());
+                };
                 if let Some(hasher) = &mut open.hasher {
                     hasher.update(&bytes);
                 }
-                open.file.write_all(&bytes).map_err(|e| PathError::new("write", &open.incoming.written.path, e))
+                open.file
+                    .write_all(&bytes)
+                    .map_err(|e| PathError::new("write", &open.incoming.written.path, e))
             }
             Order::End { id } => {
-                let Some(at) = self.open.iter().position(|(i, _)| *i == id) else { return Ok(()) };
+                let Some(at) = self.open.iter().position(|(i, _)| *i == id) else {
+                    return Ok(());
+                };
                 let (_, open) = self.open.swap_remove(at);
                 self.finish(open)
             }
@@ -89,16 +113,23 @@ impl FileWriter<'_> {
     }
 
     fn finish(&mut self, open: OpenFile) -> Result<(), PathError> {
-        let OpenFile { incoming, file, hasher } = open;
+        let OpenFile {
+            incoming,
+            file,
+            hasher,
+        } = open;
         let stat = &incoming.written;
-        fstree::dir::set_file_owner(&file, stat.uid, stat.gid).map_err(|e| PathError::new("chown", &stat.path, e))?;
-        fstree::dir::set_file_mode(&file, unix_permissions(stat.mode)).map_err(|e| PathError::new("chmod", &stat.path, e))?;
+        fstree::dir::set_file_owner(&file, stat.uid, stat.gid)
+            .map_err(|e| PathError::new("chown", &stat.path, e))?;
+        fstree::dir::set_file_mode(&file, unix_permissions(stat.mode))
+            .map_err(|e| PathError::new("chmod", &stat.path, e))?;
         for (key, value) in stat.xattrs.iter().filter(|(key, _)| may_set(key)) {
             // As the reference does: a filesystem that cannot keep an attribute is no reason to fail.
             let _kept = fstree::dir::set_file_xattr(&file, key, value);
         }
         // Last: a file with the listed time is a complete file, which is what the next comparison relies on.
-        fstree::dir::set_file_times(&file, Times::both(stat.mod_time)).map_err(|e| PathError::new("chtimes", &stat.path, e))?;
+        fstree::dir::set_file_times(&file, Times::both(stat.mod_time))
+            .map_err(|e| PathError::new("chtimes", &stat.path, e))?;
         if let (Some(hashes), Some(hasher)) = (self.hashes, hasher) {
             hashes.insert(&incoming.listed, &hasher.finish());
         }
@@ -126,7 +157,9 @@ impl Folder {
     /// The directory that holds `path`, and the name in it. `path` has passed the order check.
     pub(crate) fn of<'p>(&mut self, path: &'p Path) -> Result<(&Dir, &'p OsStr), PathError> {
         let parent = path.parent().unwrap_or_else(|| Path::new(""));
-        let name = path.file_name().ok_or_else(|| PathError::new("open", path, std::io::ErrorKind::InvalidInput))?;
+        let name = path
+            .file_name()
+            .ok_or_else(|| PathError::new("open", path, std::io::ErrorKind::InvalidInput))?;
         if self.last.as_ref().is_none_or(|(p, _)| p != parent) {
             self.last = None;
             let dir = self.root.dir(parent)?;
