@@ -10,4 +10,5 @@
 mod applying;
 mod creating;
 mod hostile;
+mod overlaying;
 mod support;
