@@ -1,0 +1,345 @@
+//! Events in order, kept to be read again, in bounded memory.
+//!
+//! Events have numbers. Logs beyond a budget go to an unnamed file; what stays in memory is one entry per *run* of
+//! logs. A status replaces the one before it for the same part of work: readers that are behind see only the newer.
+//!
+//! A log in the file is `length u32 | stream i64 | seconds i64 | nanos u32 | digest length u16 | digest | bytes`,
+//! little endian, `length` counting what follows it. Only this process reads it.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use oci::Digest;
+
+use crate::event::{Event, Log};
+
+const RUN_EVENTS: u64 = 1024;
+const RUN_BYTES: u64 = 64 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    entries: VecDeque<Entry>,
+    next: u64,
+    /// Number of the newest status per part of work.
+    latest: HashMap<(Digest, String), u64>,
+    gone: usize,
+    log_bytes: usize,
+    budget: usize,
+    spool: Spool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Event(Box<Event>),
+    Run { count: u64, offset: u64, bytes: u64 },
+    Gone,
+}
+
+#[derive(Debug)]
+enum Spool {
+    Unopened(Option<PathBuf>),
+    Open { file: Arc<File>, end: u64 },
+    /// There is no place for a file; the budget does not hold, the step's clipping does.
+    Impossible,
+}
+
+/// Where a reader is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cursor {
+    next: u64,
+    /// Offset in the file of event `next`, if that is inside a run.
+    offset: Option<u64>,
+}
+
+/// What a reader gets: events, then possibly a piece of the file that holds the ones after them.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) events: Vec<Event>,
+    pub(crate) piece: Option<Piece>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Piece {
+    file: Arc<File>,
+    offset: u64,
+    bytes: u64,
+}
+
+impl Journal {
+    /// Makes an empty journal with `budget` bytes of logs in memory; `dir` is where its file would be, none for the
+    /// system's directory for such files.
+    pub(crate) fn new(budget: usize, dir: Option<PathBuf>) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            next: 0,
+            latest: HashMap::new(),
+            gone: 0,
+            log_bytes: 0,
+            budget,
+            spool: Spool::Unopened(dir),
+        }
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        let number = self.next;
+        self.next += 1;
+        let event = match event {
+            Event::Log(log) => {
+                if self.log_bytes + log.msg.len() > self.budget && self.spill(number, &log) {
+                    return;
+                }
+                self.log_bytes += log.msg.len() + 64;
+                Event::Log(log)
+            }
+            Event::Status(status) => {
+                let old = self.latest.insert((status.vertex.clone(), status.id.clone()), number);
+                if let Some(entry) = old.and_then(|old| self.find(old)) {
+                    entry.kind = Kind::Gone;
+                    self.gone += 1;
+                }
+                Event::Status(status)
+            }
+            other => other,
+        };
+        self.entries.push_back(Entry { number, kind: Kind::Event(Box::new(event)) });
+        if self.gone > 64 && self.gone * 2 > self.entries.len() {
+            self.entries.retain(|e| !matches!(e.kind, Kind::Gone));
+            self.gone = 0;
+        }
+    }
+
+    fn find(&mut self, number: u64) -> Option<&mut Entry> {
+        let at = self.entries.partition_point(|e| e.number < number);
+        self.entries.get_mut(at).filter(|e| e.number == number)
+    }
+
+    /// Writes a log to the file; false if that cannot be.
+    fn spill(&mut self, number: u64, log: &Log) -> bool {
+        if let Spool::Unopened(dir) = &self.spool {
+            let made = dir.as_ref().map_or_else(tempfile::tempfile, tempfile::tempfile_in);
+            self.spool = match made {
+                Ok(file) => Spool::Open { file: Arc::new(file), end: 0 },
+                Err(error) => {
+                    tracing::debug!(%error, "no file for logs");
+                    Spool::Impossible
+                }
+            };
+        }
+        let Spool::Open { file, end } = &mut self.spool else { return false };
+        let Some(frame) = encode(log) else { return false };
+        if let Err(error) = file.write_all_at(&frame, *end) {
+            tracing::warn!(%error, "cannot write logs to their file");
+            self.spool = Spool::Impossible;
+            return false;
+        }
+        let (offset, length) = (*end, frame.len() as u64);
+        *end += length;
+        if let Some(Entry { number: first, kind: Kind::Run { count, offset: start, bytes } }) = self.entries.back_mut()
+            && *first + *count == number
+            && *start + *bytes == offset
+            && *count < RUN_EVENTS
+            && *bytes < RUN_BYTES
+        {
+            *count += 1;
+            *bytes += length;
+        } else {
+            self.entries.push_back(Entry { number, kind: Kind::Run { count: 1, offset, bytes: length } });
+        }
+        true
+    }
+
+    /// Returns what comes after `cursor`, about `max` events, and moves it.
+    pub(crate) fn read(&self, cursor: &mut Cursor, max: usize) -> Batch {
+        let mut batch = Batch::default();
+        let first = self.entries.partition_point(|e| e.number + e.kind.count() <= cursor.next);
+        for entry in self.entries.range(first..) {
+            if batch.events.len() >= max {
+                return batch;
+            }
+            match &entry.kind {
+                Kind::Event(event) => batch.events.push((**event).clone()),
+                Kind::Gone => {}
+                Kind::Run { count, offset, bytes } => {
+                    let end = offset + bytes;
+                    let from = cursor.offset.filter(|_| cursor.next > entry.number).unwrap_or(*offset);
+                    if let Spool::Open { file, .. } = &self.spool {
+                        batch.piece = Some(Piece { file: Arc::clone(file), offset: from, bytes: end - from });
+                    }
+                    *cursor = Cursor { next: entry.number + count, offset: Some(end) };
+                    return batch;
+                }
+            }
+            *cursor = Cursor { next: entry.number + 1, offset: None };
+        }
+        batch
+    }
+}
+
+impl Kind {
+    fn count(&self) -> u64 {
+        match self {
+            Self::Run { count, .. } => *count,
+            Self::Event(_) | Self::Gone => 1,
+        }
+    }
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.piece.is_none()
+    }
+
+    /// Returns all events, reading the file for those that are there.
+    pub(crate) fn into_events(self) -> Vec<Event> {
+        let mut events = self.events;
+        if let Some(piece) = self.piece {
+            match piece.read() {
+                Ok(logs) => events.extend(logs.into_iter().map(Event::Log)),
+                Err(error) => tracing::warn!(%error, "cannot read logs from their file"),
+            }
+        }
+        events
+    }
+}
+
+impl Piece {
+    fn read(&self) -> io::Result<Vec<Log>> {
+        let length = usize::try_from(self.bytes).map_err(io::Error::other)?;
+        let mut buffer = vec![0; length];
+        self.file.read_exact_at(&mut buffer, self.offset)?;
+        let mut rest = Bytes::from(buffer);
+        let mut logs = Vec::new();
+        while !rest.is_empty() {
+            logs.push(decode(&mut rest).ok_or_else(|| io::Error::other("the log file is damaged"))?);
+        }
+        Ok(logs)
+    }
+}
+
+fn encode(log: &Log) -> Option<Vec<u8>> {
+    let digest = log.vertex.as_str().as_bytes();
+    let since = log.timestamp.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let length = 8 + 8 + 4 + 2 + digest.len() + log.msg.len();
+    let mut frame = Vec::with_capacity(length + 4);
+    frame.extend(u32::try_from(length).ok()?.to_le_bytes());
+    frame.extend(log.stream.to_le_bytes());
+    frame.extend(since.as_secs().to_le_bytes());
+    frame.extend(since.subsec_nanos().to_le_bytes());
+    frame.extend(u16::try_from(digest.len()).ok()?.to_le_bytes());
+    frame.extend(digest);
+    frame.extend(&log.msg);
+    Some(frame)
+}
+
+fn decode(rest: &mut Bytes) -> Option<Log> {
+    fn take<const N: usize>(from: &mut Bytes) -> Option<[u8; N]> {
+        if from.len() < N {
+            return None;
+        }
+        from.split_to(N).as_ref().try_into().ok()
+    }
+    let length = usize::try_from(u32::from_le_bytes(take(rest)?)).ok()?;
+    if rest.len() < length {
+        return None;
+    }
+    let mut frame = rest.split_to(length);
+    let stream = i64::from_le_bytes(take(&mut frame)?);
+    let seconds = u64::from_le_bytes(take(&mut frame)?);
+    let nanos = u32::from_le_bytes(take(&mut frame)?);
+    let digest_length = usize::from(u16::from_le_bytes(take(&mut frame)?));
+    if frame.len() < digest_length {
+        return None;
+    }
+    let digest = frame.split_to(digest_length);
+    let vertex = Digest::key(std::str::from_utf8(&digest).ok()?);
+    let timestamp = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+    // The message is its own copy: a small one must not keep a whole run in memory.
+    Some(Log { vertex, stream, msg: Bytes::copy_from_slice(&frame), timestamp })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Status;
+
+    fn log(n: usize) -> Event {
+        let msg = Bytes::from(format!("line {n}\n"));
+        Event::Log(Log { vertex: Digest::key("v:1"), stream: 1, msg, timestamp: UNIX_EPOCH + Duration::from_nanos(n as u64) })
+    }
+
+    fn status(n: i64) -> Event {
+        Event::Status(Status {
+            id: "layer".into(),
+            vertex: Digest::key("v:1"),
+            name: String::new(),
+            current: n,
+            total: 0,
+            timestamp: UNIX_EPOCH,
+            started: None,
+            completed: None,
+        })
+    }
+
+    fn drain(journal: &Journal, cursor: &mut Cursor, max: usize) -> Vec<Event> {
+        let mut out = Vec::new();
+        loop {
+            let batch = journal.read(cursor, max);
+            if batch.is_empty() {
+                return out;
+            }
+            out.extend(batch.into_events());
+        }
+    }
+
+    #[test]
+    fn readers_see_all_logs_in_order_wherever_they_are_kept() {
+        for budget in [0, 100, 1 << 20] {
+            let mut journal = Journal::new(budget, None);
+            let (mut live, mut seen) = (Cursor::default(), Vec::new());
+            for n in 0..5000 {
+                journal.push(log(n));
+                if n % 7 == 0 {
+                    journal.push(Event::Vertex(crate::Vertex::new(Digest::key("v:1"), n.to_string(), Vec::new())));
+                }
+                if n % 13 == 0 {
+                    seen.extend(drain(&journal, &mut live, 3));
+                }
+            }
+            seen.extend(drain(&journal, &mut live, 100));
+            let late = drain(&journal, &mut Cursor::default(), 50);
+            assert_eq!(seen, late, "budget {budget}");
+            let logs: Vec<_> = late.into_iter().filter(|e| matches!(e, Event::Log(_))).collect();
+            assert_eq!(logs, (0..5000).map(log).collect::<Vec<_>>(), "budget {budget}");
+            if budget == 0 {
+                assert!(journal.entries.len() < 1500, "runs are joined: {}", journal.entries.len());
+            }
+        }
+    }
+
+    #[test]
+    fn superseded_statuses_are_dropped() {
+        let mut journal = Journal::new(0, None);
+        let mut live = Cursor::default();
+        for n in 0..100_000 {
+            journal.push(status(n));
+            if n == 5 {
+                assert_eq!(drain(&journal, &mut live, 10), vec![status(5)]);
+            }
+        }
+        assert!(journal.entries.len() < 200);
+        assert_eq!(drain(&journal, &mut live, 10), vec![status(99_999)]);
+        assert_eq!(drain(&journal, &mut Cursor::default(), 10), vec![status(99_999)]);
+    }
+}

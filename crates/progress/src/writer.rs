@@ -1,0 +1,142 @@
+//! What ops write with.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::event::{Event, Log, Range, SourceInfo, Status, Warning};
+use crate::vertex::Shared;
+
+/// The shortest time between two updates of a status, its first and last apart.
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Writes for a vertex, or to nobody. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Option<Arc<Shared>>) -> Self {
+        Self { shared }
+    }
+
+    /// Returns a writer that nobody reads.
+    pub fn null() -> Self {
+        Self { shared: None }
+    }
+
+    /// Begins a part of the work; it ends when the guard is dropped.
+    pub fn status(&self, id: impl Into<String>, name: impl Into<String>) -> StatusGuard {
+        let now = self.now();
+        let status = self.shared.as_ref().map(|shared| Status {
+            id: id.into(),
+            vertex: shared.digest.clone(),
+            name: name.into(),
+            current: 0,
+            total: 0,
+            timestamp: now,
+            started: Some(now),
+            completed: None,
+        });
+        if let Some(status) = &status {
+            self.publish(Event::Status(status.clone()));
+        }
+        StatusGuard { writer: self.clone(), status: Mutex::new(status) }
+    }
+
+    /// Writes output: stream 1 is standard output, 2 standard error.
+    pub fn log(&self, stream: i64, msg: impl Into<Bytes>) {
+        let msg = msg.into();
+        if let Some(shared) = &self.shared
+            && !msg.is_empty()
+        {
+            let timestamp = shared.clock.system();
+            shared.publish(Event::Log(Log { vertex: shared.digest.clone(), stream, msg, timestamp }));
+        }
+    }
+
+    /// Warns, in one line and details.
+    pub fn warn(
+        &self,
+        level: i64,
+        short: impl Into<Bytes>,
+        detail: Vec<Bytes>,
+        url: impl Into<String>,
+        source: Option<(SourceInfo, Vec<Range>)>,
+    ) {
+        if let Some(shared) = &self.shared {
+            let (source_info, ranges) = source.map_or((None, Vec::new()), |(info, ranges)| (Some(info), ranges));
+            let vertex = shared.digest.clone();
+            self.publish(Event::Warning(Warning { vertex, level, short: short.into(), detail, url: url.into(), source_info, ranges }));
+        }
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        self.shared.as_ref().map_or(SystemTime::UNIX_EPOCH, |shared| shared.clock.system())
+    }
+
+    fn publish(&self, event: Event) {
+        if let Some(shared) = &self.shared {
+            shared.publish(event);
+        }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Writer").field(&self.shared.as_ref().map(|s| &s.digest)).finish()
+    }
+}
+
+/// A part of the work under way; done when dropped.
+pub struct StatusGuard {
+    writer: Writer,
+    status: Mutex<Option<Status>>,
+}
+
+impl StatusGuard {
+    /// Tells how far it is; `total` 0 when unknown. Called often, only some calls are passed on.
+    pub fn set(&self, current: i64, total: i64) {
+        let mut guard = self.status.lock();
+        let Some(status) = guard.as_mut() else { return };
+        status.current = current;
+        status.total = total;
+        let now = self.writer.now();
+        let since = now.duration_since(status.timestamp).unwrap_or(STATUS_INTERVAL);
+        if since >= STATUS_INTERVAL {
+            status.timestamp = now;
+            self.writer.publish(Event::Status(status.clone()));
+        }
+    }
+
+    /// Changes what is said to be done, e.g. from `downloading` to `extracting`.
+    pub fn rename(&self, name: impl Into<String>) {
+        let mut guard = self.status.lock();
+        if let Some(status) = guard.as_mut() {
+            status.name = name.into();
+            status.timestamp = self.writer.now();
+            self.writer.publish(Event::Status(status.clone()));
+        }
+    }
+}
+
+impl Drop for StatusGuard {
+    fn drop(&mut self) {
+        if let Some(mut status) = self.status.get_mut().take() {
+            let now = self.writer.now();
+            status.timestamp = now;
+            status.completed = Some(now);
+            self.writer.publish(Event::Status(status));
+        }
+    }
+}
+
+impl fmt::Debug for StatusGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StatusGuard").field(&*self.status.lock()).finish()
+    }
+}
