@@ -1,11 +1,231 @@
-//! The solver's cache keys, in the same database.
+//! The solver's cache keys and the names of results, in the same database as the results themselves.
+//!
+//! All writes are lazy: they join the transaction that the next commit of a record completes, or the keeper's timer. A result
+//! is the name of a record, so that deleting the record takes the keys that led only to it along, in one transaction.
+//! The empty tree's name is the empty word.
 
-use rusqlite::Connection;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use oci::Digest;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use solver::{KeyStore, KeyStoreError, Link, OpCtx, ResultStorage, StoredResult, root_key};
 
 use crate::error::StoreError;
+use crate::id::RefId;
+use crate::refs::ImmutableRef;
+use crate::store::Store;
+use crate::usage::{from_nanos, to_nanos};
+
+/// The result of an op: a record, or the empty tree.
+pub type StoreResult = Option<ImmutableRef>;
+
+/// The store as the solver's key store and result storage.
+#[derive(Debug, Clone)]
+struct Keys {
+    store: Arc<Store>,
+}
+
+impl Store {
+    /// Returns where the solver keeps its keys.
+    pub fn key_store(self: &Arc<Self>) -> Arc<dyn KeyStore> {
+        Arc::new(Keys { store: self.clone() })
+    }
+
+    /// Returns where the solver keeps its results.
+    pub fn result_storage(self: &Arc<Self>) -> Arc<dyn ResultStorage<StoreResult>> {
+        Arc::new(Keys { store: self.clone() })
+    }
+
+    /// Counts the cache keys that are known.
+    pub fn key_count(&self) -> Result<i64, StoreError> {
+        self.db().read(|c| Ok(c.query_row("SELECT count(DISTINCT key) FROM key_results", [], |r| r.get(0))?))
+    }
+}
 
 /// Forgets a result that is gone, and the keys that led only to it.
 pub(crate) fn release(c: &Connection, result: &str) -> Result<(), StoreError> {
-    let _ = (c, result);
+    let keys = strings(c, "SELECT key FROM key_results WHERE result = ?1", result)?;
+    if keys.is_empty() {
+        return Ok(());
+    }
+    c.prepare_cached("DELETE FROM key_results WHERE result = ?1")?.execute([result])?;
+    let mut todo: BTreeSet<String> = keys.into_iter().collect();
+    while let Some(key) = todo.pop_first() {
+        let useful = c
+            .prepare_cached(
+                "SELECT 1 WHERE EXISTS(SELECT 1 FROM key_results WHERE key = ?1) OR EXISTS(SELECT 1 FROM key_links WHERE key = ?1)",
+            )?
+            .exists([&key])?;
+        if !useful {
+            todo.extend(strings(c, "SELECT DISTINCT key FROM key_links WHERE target = ?1", &key)?);
+            c.prepare_cached("DELETE FROM key_links WHERE target = ?1")?.execute([&key])?;
+        }
+    }
     Ok(())
+}
+
+fn strings(c: &Connection, sql: &str, arg: &str) -> Result<Vec<String>, StoreError> {
+    Ok(c.prepare_cached(sql)?.query_map([arg], |r| r.get(0))?.collect::<Result<_, _>>()?)
+}
+
+fn index(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn stored(row: &Row<'_>) -> rusqlite::Result<StoredResult> {
+    Ok(StoredResult { id: row.get(0)?, created_at: from_nanos(row.get(1)?) })
+}
+
+fn put_result(c: &Connection, key: &str, result: &StoredResult) -> Result<(), StoreError> {
+    c.prepare_cached("INSERT OR REPLACE INTO key_results(key, result, created) VALUES(?1, ?2, ?3)")?.execute(params![
+        key,
+        result.id,
+        to_nanos(result.created_at)
+    ])?;
+    Ok(())
+}
+
+fn put_link(c: &Connection, key: &str, link: &Link, target: &str) -> Result<(), StoreError> {
+    let mut s = c.prepare_cached(
+        "INSERT OR IGNORE INTO key_links(key, input, output, digest, selector, target) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    let selector = link.selector.as_ref().map_or("", Digest::as_str);
+    s.execute(params![key, index(link.input), index(link.output), link.digest.as_str(), selector, target])?;
+    Ok(())
+}
+
+impl Keys {
+    fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, KeyStoreError> {
+        self.store.db().read(f).map_err(KeyStoreError::new)
+    }
+
+    fn later<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, KeyStoreError> {
+        self.store.later(f).map_err(KeyStoreError::new)
+    }
+}
+
+impl KeyStore for Keys {
+    fn exists(&self, key: &str) -> Result<bool, KeyStoreError> {
+        self.read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM key_results WHERE key = ?1) OR EXISTS(SELECT 1 FROM key_links WHERE key = ?1)",
+            )?;
+            Ok(s.query_row([key], |r| r.get(0))?)
+        })
+    }
+
+    fn keys(&self) -> Result<Vec<String>, KeyStoreError> {
+        self.read(|c| {
+            let mut s = c.prepare_cached("SELECT key FROM key_results UNION SELECT key FROM key_links")?;
+            Ok(s.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn results(&self, key: &str) -> Result<Vec<StoredResult>, KeyStoreError> {
+        self.read(|c| {
+            let mut s = c.prepare_cached("SELECT result, created FROM key_results WHERE key = ?1 ORDER BY result")?;
+            Ok(s.query_map([key], stored)?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn load(&self, key: &str, result: &str) -> Result<Option<StoredResult>, KeyStoreError> {
+        self.read(|c| {
+            let mut s = c.prepare_cached("SELECT result, created FROM key_results WHERE key = ?1 AND result = ?2")?;
+            Ok(s.query_row([key, result], stored).optional()?)
+        })
+    }
+
+    fn add_result(&self, key: &str, result: &StoredResult) -> Result<(), KeyStoreError> {
+        self.later(|c| put_result(c, key, result))
+    }
+
+    fn release(&self, result: &str) -> Result<(), KeyStoreError> {
+        self.later(|c| release(c, result))
+    }
+
+    fn keys_of_result(&self, result: &str) -> Result<Vec<String>, KeyStoreError> {
+        self.read(|c| strings(c, "SELECT key FROM key_results WHERE result = ?1 ORDER BY key", result))
+    }
+
+    fn add_link(&self, key: &str, link: &Link, target: &str) -> Result<(), KeyStoreError> {
+        self.later(|c| put_link(c, key, link, target))
+    }
+
+    fn links(&self, key: &str, link: &Link) -> Result<Vec<String>, KeyStoreError> {
+        self.read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT target FROM key_links WHERE key = ?1 AND input = ?2 AND output = ?3 AND digest = ?4 AND selector = ?5
+                 ORDER BY target",
+            )?;
+            let selector = link.selector.as_ref().map_or("", Digest::as_str);
+            let args = params![key, index(link.input), index(link.output), link.digest.as_str(), selector];
+            Ok(s.query_map(args, |r| r.get(0))?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn has_link(&self, key: &str, link: &Link, target: &str) -> Result<bool, KeyStoreError> {
+        self.read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT 1 FROM key_links WHERE key = ?1 AND input = ?2 AND output = ?3 AND digest = ?4 AND selector = ?5
+                 AND target = ?6",
+            )?;
+            let selector = link.selector.as_ref().map_or("", Digest::as_str);
+            Ok(s.exists(params![key, index(link.input), index(link.output), link.digest.as_str(), selector, target])?)
+        })
+    }
+
+    fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
+        self.read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT key, input, output, digest, selector FROM key_links WHERE target = ?1
+                 ORDER BY key, input, output, digest, selector",
+            )?;
+            let mut rows = s.query([key])?;
+            let mut out = Vec::new();
+            while let Some(r) = rows.next()? {
+                let (input, output): (i64, i64) = (r.get(1)?, r.get(2)?);
+                let (digest, selector): (String, String) = (r.get(3)?, r.get(4)?);
+                // Digests of keys may be of algorithms that name nothing we hash with, such as `random:`.
+                let digest = root_key(&Digest::key(&digest), output);
+                let selector = (!selector.is_empty()).then(|| Digest::key(&selector));
+                out.push((r.get(0)?, Link { input: usize::try_from(input).unwrap_or(0), output: 0, digest, selector }));
+            }
+            Ok(out)
+        })
+    }
+
+    fn save(&self, key: &str, result: &StoredResult, links: &[(String, Link, String)]) -> Result<(), KeyStoreError> {
+        self.later(|c| {
+            put_result(c, key, result)?;
+            links.iter().try_for_each(|(from, link, to)| put_link(c, from, link, to))
+        })
+    }
+}
+
+#[async_trait]
+impl ResultStorage<StoreResult> for Keys {
+    fn exists(&self, id: &str) -> bool {
+        id.is_empty() || RefId::parse(id).is_ok_and(|id| self.store.exists(&id).unwrap_or(false))
+    }
+
+    fn save(&self, result: &StoreResult, created_at: SystemTime) -> Result<StoredResult, KeyStoreError> {
+        let id = result.as_ref().map(|r| r.id().to_string()).unwrap_or_default();
+        Ok(StoredResult { id, created_at })
+    }
+
+    /// A lazy layer that nobody can fetch any more is an error: the op that made it runs again, and brings a provider.
+    async fn load(&self, result: &StoredResult, _ctx: &OpCtx) -> Result<StoreResult, KeyStoreError> {
+        if result.id.is_empty() {
+            return Ok(None);
+        }
+        let found = RefId::parse(&result.id).and_then(|id| self.store.get(&id)).map_err(KeyStoreError::new)?;
+        if !found.is_reachable() {
+            let lost = StoreError::Unfit { id: found.id().clone(), why: "is lazy and nobody can fetch it" };
+            return Err(KeyStoreError::new(lost));
+        }
+        Ok(Some(found))
+    }
 }

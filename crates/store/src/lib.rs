@@ -64,6 +64,7 @@ pub use gc::PruneOptions;
 pub use hash::HashOptions;
 pub use history::HistoryRecord;
 pub use id::RefId;
+pub use keys::StoreResult;
 pub use lease::Lease;
 pub use policy::{DiskSpace, DiskStat, GcConfig, GcPolicy};
 pub use provider::{BlobProvider, BlobSink, FetchError};

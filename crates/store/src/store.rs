@@ -71,7 +71,8 @@ pub struct Store {
     keeper_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     sync_interval: Duration,
     closed: AtomicBool,
-    _lock: File,
+    /// Held until the store is closed.
+    lock: Mutex<Option<File>>,
 }
 
 /// Records that somebody holds. Dead entries are swept when the table has doubled.
@@ -126,7 +127,7 @@ impl Store {
             keeper_thread: Mutex::default(),
             sync_interval: config.sync_interval,
             closed: AtomicBool::new(false),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         });
         store.recover().map_err(|e| match e {
             StoreError::Index(e) => OpenError::Index(e),
@@ -167,7 +168,9 @@ impl Store {
             c.execute("INSERT INTO info VALUES('clean', '1') ON CONFLICT DO UPDATE SET value = '1'", [])?;
             Ok(())
         })?;
-        self.db.checkpoint()
+        self.db.checkpoint()?;
+        *self.lock.lock() = None;
+        Ok(())
     }
 
     /// Forces everything committed so far to disk.

@@ -5,6 +5,7 @@
 //! layers a *patch* is made once: the same files under second names, with a whiteout for each thing that was really deleted.
 //! What a merge or a diff shows is thereby what its layers would show when exported as blobs and unpacked one after another.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -108,6 +109,11 @@ impl Record {
                 }
             });
         }
+        // Overlay takes no directory twice. Of a layer that is there twice, the upper one alone says all the lower one does.
+        let mut seen = HashSet::new();
+        stack.reverse();
+        stack.retain(|snapshot| seen.insert(snapshot.clone()));
+        stack.reverse();
         Ok((stack, plain))
     }
 

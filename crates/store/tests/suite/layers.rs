@@ -1,0 +1,128 @@
+use std::sync::Arc;
+
+use store::{BlobProvider, CompressionKind, CompressionSpec, RefOptions, StoreError};
+
+use crate::support::{Lab, Shelf, can_mount, describe, tree, unpacked};
+
+#[tokio::test]
+async fn a_pulled_chain_is_fetched_once_and_only_when_needed() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let (one, two) = (lab.layer_of(&["d/", "d/x=1"]), lab.layer_of(&["y=2"]));
+    let (first, second) = (Shelf::of(&one), Shelf::of(&two));
+    let base = lab.store.import_layer(None, describe(&one), first.clone()).unwrap();
+    let top = lab.store.import_layer(Some(&base), describe(&two), second.clone()).unwrap();
+    assert!(top.is_lazy() && top.is_reachable());
+    let blobs = top.blobs(CompressionSpec::default()).await.unwrap();
+    assert_eq!((first.times(), second.times()), (0, 0), "naming blobs fetches nothing");
+    assert_eq!(blobs[1].descriptor.digest, oci::Digest::sha256(&two));
+    let (a, b) = tokio::join!(top.ensure(), top.ensure());
+    a.and(b).unwrap();
+    assert_eq!(tree(&top).await, "d/ d/x=1 y=2");
+    assert_eq!((first.times(), second.times()), (1, 1));
+    assert!(!top.is_lazy());
+    let again = lab.store.import_layer(None, describe(&one), Shelf::of(&one)).unwrap();
+    assert_eq!(again, base);
+    drop((base, top, again, blobs));
+    let lab = lab.reopen();
+    let known = lab.store.import_layer(None, describe(&one), Shelf::of(&one)).unwrap();
+    assert!(!known.is_lazy());
+}
+
+#[tokio::test]
+async fn a_lazy_layer_is_unreachable_after_a_restart_until_somebody_can_fetch_it() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let one = lab.layer_of(&["x=1"]);
+    let id = lab.store.import_layer(None, describe(&one), Shelf::of(&one)).unwrap().id().clone();
+    let lab = lab.reopen();
+    let found = lab.store.get(&id).unwrap();
+    assert!(!found.is_reachable());
+    assert!(matches!(found.ensure().await, Err(StoreError::NoProvider { .. })));
+    let again = lab.store.import_layer(None, describe(&one), Shelf::of(&one)).unwrap();
+    assert_eq!(again.id(), &id);
+    assert_eq!(tree(&found).await, "x=1");
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_refused_and_leave_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let good = lab.layer_of(&["x=1"]);
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    let mut long = good.clone();
+    long.push(0);
+    for (bytes, what) in [(bad, "digest"), (long, "length"), (good[..20].to_vec(), "cut")] {
+        let shelf: Arc<dyn BlobProvider> = Shelf::of(&bytes);
+        let lazy = lab.store.import_layer(None, describe(&good), shelf).unwrap();
+        assert!(lazy.ensure().await.is_err(), "{what}");
+        assert!(lazy.is_lazy());
+    }
+    assert_eq!(lab.snapshots(), 0);
+    assert_eq!(std::fs::read_dir(lab.dir.path().join("ingest")).unwrap().count(), 0);
+    let mut lying = describe(&good);
+    lying.diff_id = oci::Digest::sha256(b"else");
+    let lazy = lab.store.import_layer(None, lying, Shelf::of(&good)).unwrap();
+    assert!(matches!(lazy.ensure().await, Err(StoreError::DigestMismatch { .. })));
+}
+
+#[tokio::test]
+async fn blobs_of_a_chain_unpack_to_its_tree_and_are_made_once() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let a = lab.step(None, &["x=1", "d/", "d/y=2"]);
+    let b = lab.step(Some(&a), &["-d", "d/", "d/z=3"]);
+    let c = lab.step(Some(&b), &["-x"]);
+    assert!(c.known_blobs().unwrap().is_none());
+    assert_eq!(unpacked(&c).await, tree(&c).await);
+    let first = c.known_blobs().unwrap().unwrap();
+    let again = c.blobs(CompressionSpec::default()).await.unwrap();
+    let names = |list: &[store::LayerBlob]| list.iter().map(|b| b.descriptor.digest.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&first), names(&again));
+    let zstd = CompressionSpec { kind: CompressionKind::Zstd, level: None, force: false };
+    assert_eq!(names(&c.blobs(zstd).await.unwrap()), names(&first), "unforced, what exists is taken");
+    let forced = c.blobs(CompressionSpec { force: true, ..zstd }).await.unwrap();
+    assert!(forced.iter().all(|b| b.descriptor.media_type.ends_with("zstd")));
+    assert_eq!(
+        forced.iter().map(|b| &b.diff_id).collect::<Vec<_>>(),
+        first.iter().map(|b| &b.diff_id).collect::<Vec<_>>()
+    );
+    assert_eq!(c.blob_variants().unwrap().len(), 2);
+    assert_eq!(names(&c.blobs(CompressionSpec::default()).await.unwrap()), names(&first));
+}
+
+#[tokio::test]
+async fn a_layer_built_here_is_found_when_the_same_is_pulled() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let built = lab.step(None, &["x=1"]);
+    let blob = built.blobs(CompressionSpec::default()).await.unwrap().remove(0);
+    let desc = store::LayerDesc::new(blob.descriptor.clone(), blob.diff_id.clone(), "pulled");
+    let pulled = lab.store.import_layer(None, desc, Shelf::of(b"")).unwrap();
+    assert_eq!(pulled, built);
+}
+
+#[tokio::test]
+async fn an_early_blob_is_there_when_asked_for() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let built = lab.step(None, &["x=1"]);
+    built.start_blob_early(CompressionSpec::default());
+    let blobs = built.blobs(CompressionSpec::default()).await.unwrap();
+    assert_eq!(blobs.len(), 1);
+    let none = lab.store.merge(&[], RefOptions::default()).unwrap();
+    assert!(none.is_none());
+}
