@@ -1,1 +1,24 @@
-//! The roots of the graph.
+//! The roots of the graph: images, client folders, OCI layouts, files by URL, git repositories.
+//!
+//! A [`Source`] reads identifiers of its schemes into [`SourceInstance`]s; an instance tells its cache key (BuildKit's
+//! formula, see each module's table) and makes its snapshot. [`Sources`] finds the source of a scheme.
+//!
+//! Invariants:
+//! - A cache key is computed without downloading content wherever the reference can do so.
+//! - Nothing a client or server names becomes a path outside the snapshot, an option of a program, or a header.
+//! - Secrets go to the exact host they are for, never into a description, an error, or a cache key.
+
+pub mod context;
+pub mod error;
+pub mod git;
+pub mod http;
+pub mod image;
+pub mod local;
+mod manager;
+pub mod oci_layout;
+mod session_credentials;
+
+pub use context::Context;
+pub use error::SourceError;
+pub use manager::{CacheKey, Source, SourceInstance, Sources};
+pub use session_credentials::SessionCredentials;

@@ -1,0 +1,122 @@
+//! What exporters ask of the client that receives the result.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use oci::Descriptor;
+use registry::{BlobSource, BytesSource, FileSource};
+use session::diffcopy::send;
+use session::error::code;
+use session::{BlobWrite, ByteSink, CallError, Session};
+
+use crate::error::ExportError;
+use crate::manager::ExportContext;
+use crate::tree::{Tree, Trees};
+use crate::writer::Image;
+
+/// The client that asked for the export.
+pub(crate) async fn client(ctx: &ExportContext) -> Result<Arc<dyn Session>, ExportError> {
+    ctx.sessions.first().await.map_err(ExportError::session)
+}
+
+/// A file on its way to the client. A client that has the file already may say so, and is believed.
+#[derive(Debug)]
+pub(crate) struct FileSink {
+    sink: Option<ByteSink>,
+}
+
+fn is_there(error: &CallError) -> bool {
+    error.code() == code::ALREADY_EXISTS
+}
+
+impl FileSink {
+    pub(crate) async fn open(ctx: &ExportContext, id: usize, meta: &BTreeMap<String, String>) -> Result<Self, ExportError> {
+        let sink = client(ctx).await?.send_file(id, meta).await.map_err(ExportError::session)?;
+        Ok(Self { sink: Some(sink) })
+    }
+
+    /// Whether the client still wants bytes.
+    pub(crate) fn is_open(&self) -> bool {
+        self.sink.is_some()
+    }
+
+    pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), ExportError> {
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        match sink.write(chunk).await {
+            Err(error) if is_there(&error) => {
+                self.sink = None;
+                Ok(())
+            }
+            other => other.map_err(ExportError::session),
+        }
+    }
+
+    pub(crate) async fn finish(self) -> Result<(), ExportError> {
+        let Some(sink) = self.sink else { return Ok(()) };
+        match sink.finish().await {
+            Err(error) if is_there(&error) => Ok(()),
+            other => other.map_err(ExportError::session),
+        }
+    }
+}
+
+/// Sends trees into the client's folder: side by side, or as a single one where the client deletes what is not listed.
+pub(crate) async fn send_trees(ctx: &ExportContext, id: usize, trees: Vec<Tree>, as_one: bool) -> Result<(), ExportError> {
+    let client = client(ctx).await?;
+    let parts: Vec<Vec<Tree>> = if as_one { vec![trees] } else { trees.into_iter().map(|t| vec![t]).collect() };
+    let sends = parts.into_iter().map(|part| {
+        let label = match part.as_slice() {
+            [tree] if !as_one && tree.folder.is_some() => format!("copying files {}", tree.id),
+            _ => "copying files".to_owned(),
+        };
+        let status = Arc::new(ctx.progress.status(label, "transferring"));
+        let client = client.clone();
+        async move {
+            let shown = status.clone();
+            let progress: Arc<dyn Fn(u64) + Send + Sync> =
+                Arc::new(move |bytes| shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0));
+            let stream = client.send_tree(id, as_one).await.map_err(ExportError::session)?;
+            send(stream, Arc::new(Trees(part)), Some(progress)).await.map_err(ExportError::session)?;
+            drop(status);
+            Ok::<_, ExportError>(())
+        }
+    });
+    futures::future::try_join_all(sends).await?;
+    Ok(())
+}
+
+/// How many blobs are written at the client at once.
+const AT_ONCE: usize = 4;
+/// The store that the client offers for exports.
+const EXPORT_STORE: &str = "export";
+
+/// Copies an image into the client's content store: layers and configs first, then what points at them.
+pub(crate) async fn copy_image(ctx: &ExportContext, image: &Image) -> Result<(), ExportError> {
+    let client = client(ctx).await?;
+    let mut blobs = Vec::new();
+    for layer in image.layers.values() {
+        let (client, layer) = (client.clone(), layer.clone());
+        blobs.push(Box::pin(async move {
+            let file = layer.open().await?;
+            write(&client, &layer.descriptor, &FileSource(Arc::new(file))).await
+        }) as futures::future::BoxFuture<'_, Result<(), ExportError>>);
+    }
+    let mut writes = futures::stream::iter(blobs).buffer_unordered(AT_ONCE);
+    while let Some(done) = writes.next().await {
+        done?;
+    }
+    for (desc, bytes) in &image.documents {
+        write(&client, desc, &BytesSource(bytes.clone())).await?;
+    }
+    Ok(())
+}
+
+async fn write(client: &Arc<dyn Session>, desc: &Descriptor, source: &dyn BlobSource) -> Result<(), ExportError> {
+    let digest = desc.digest.clone();
+    let failed = move |e: std::io::Error| CallError::Protocol { method: "Write", reason: format!("cannot read {digest}: {e}") };
+    let bytes = source.open().await.map_err(|e| ExportError::io(format!("read {}", desc.digest), e))?;
+    let blob = BlobWrite { digest: desc.digest.clone(), size: desc.len(), labels: BTreeMap::new() };
+    client.content_write(EXPORT_STORE, blob, bytes.map_err(failed).boxed()).await.map_err(ExportError::session)
+}

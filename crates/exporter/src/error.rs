@@ -1,0 +1,97 @@
+//! Why a result could not be exported.
+
+use std::io;
+use std::sync::Arc;
+
+use store::StoreError;
+
+/// Why an export failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// There is no such exporter.
+    #[error("exporter {kind:?} could not be found")]
+    Kind {
+        /// What was asked for.
+        kind: String,
+    },
+    /// An attribute has a value that it cannot have, or contradicts another.
+    #[error("{reason}")]
+    Attribute {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The build's result does not fit the exporter.
+    #[error("{reason}")]
+    Result {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A platform that the frontend named has no result.
+    #[error("failed to find ref for ID {id}")]
+    NoRef {
+        /// The platform id.
+        id: String,
+    },
+    /// The image config cannot be completed.
+    #[error("{reason}")]
+    Config {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A push failed.
+    #[error("failed to push {name}: {source}")]
+    Push {
+        /// The image.
+        name: String,
+        /// Why.
+        source: Arc<registry::Error>,
+    },
+    /// The client has to answer and does not.
+    #[error("{reason}")]
+    Session {
+        /// Why.
+        reason: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file operation failed.
+    #[error("failed to {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// The attestations could not be made.
+    #[error("{reason}")]
+    Attestation {
+        /// Why.
+        reason: String,
+    },
+    /// Not built.
+    #[error("{feature} is not supported")]
+    NotBuilt {
+        /// What was asked for.
+        feature: &'static str,
+    },
+}
+
+impl ExportError {
+    pub(crate) fn attribute(reason: impl Into<String>) -> Self {
+        Self::Attribute { reason: reason.into() }
+    }
+
+    pub(crate) fn result(reason: impl Into<String>) -> Self {
+        Self::Result { reason: reason.into() }
+    }
+
+    pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io { what: what.into(), source: Arc::new(source.into()) }
+    }
+
+    pub(crate) fn session(reason: impl ToString) -> Self {
+        Self::Session { reason: reason.to_string() }
+    }
+}

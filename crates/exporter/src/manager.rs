@@ -1,0 +1,210 @@
+//! The traits of exporters, and the table of their names.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oci::Descriptor;
+use progress::Writer;
+use store::{CompressionSpec, ImmutableRef, Lease};
+
+use crate::error::ExportError;
+use crate::platforms::{PlatformEntry, platforms_of};
+
+/// What a build gave, ready to be exported.
+#[derive(Clone, Default)]
+pub struct ExportSource {
+    /// Results by platform id; `None` is an empty tree.
+    pub refs: BTreeMap<String, Option<ImmutableRef>>,
+    /// The result of a build that has one; `None` is an empty tree.
+    pub single: Option<ImmutableRef>,
+    /// The frontend's words: `containerimage.config[/<id>]`, `refs.platforms` and so on.
+    pub metadata: BTreeMap<String, Vec<u8>>,
+    /// Makes the attestations, if there are any.
+    pub attester: Option<Arc<dyn Attester>>,
+}
+
+impl fmt::Debug for ExportSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportSource")
+            .field("refs", &self.refs)
+            .field("single", &self.single)
+            .field("metadata", &self.metadata.keys())
+            .field("attested", &self.attester.is_some())
+            .finish()
+    }
+}
+
+impl ExportSource {
+    /// Whether there is a result for each of several platforms.
+    #[must_use]
+    pub fn is_map(&self) -> bool {
+        !self.refs.is_empty()
+    }
+
+    /// The platforms of the results.
+    pub fn platforms(&self) -> Result<Vec<PlatformEntry>, ExportError> {
+        platforms_of(&self.metadata)
+    }
+
+    /// The result for a platform id; a map of one answers for any.
+    pub fn find(&self, id: &str) -> Result<Option<&ImmutableRef>, ExportError> {
+        if !self.is_map() {
+            return Ok(self.single.as_ref());
+        }
+        match self.refs.get(id) {
+            Some(found) => Ok(found.as_ref()),
+            None if self.refs.len() == 1 => Ok(self.refs.values().next().and_then(Option::as_ref)),
+            None => Err(ExportError::NoRef { id: id.to_owned() }),
+        }
+    }
+
+    /// Metadata for a platform, else that for all.
+    #[must_use]
+    pub fn meta(&self, key: &str, id: Option<&str>) -> Option<&[u8]> {
+        let own = id.and_then(|id| self.metadata.get(&format!("{key}/{id}")));
+        own.or_else(|| self.metadata.get(key)).map(Vec::as_slice)
+    }
+
+    /// All results that are not empty.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ImmutableRef> {
+        self.single.iter().chain(self.refs.values().flatten())
+    }
+}
+
+/// An in-toto statement.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// What it is about, as `https://slsa.dev/provenance/v1`.
+    pub predicate_type: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What a statement is made about.
+#[derive(Debug, Clone)]
+pub struct Subject<'a> {
+    /// The platform.
+    pub platform: &'a PlatformEntry,
+    /// The image manifest.
+    pub manifest: &'a Descriptor,
+    /// The names the image will have.
+    pub names: &'a [String],
+}
+
+/// Makes attestations for exported images.
+#[async_trait]
+pub trait Attester: Send + Sync {
+    /// Whether there is anything to attest for a platform; what is attached on demand only counts if `on_demand` says so.
+    fn attests(&self, platform_id: &str, on_demand: bool) -> bool;
+
+    /// The statements about one image.
+    async fn statements(&self, subject: Subject<'_>) -> Result<Vec<Statement>, ExportError>;
+}
+
+/// Makes the cache records that are embedded in a config.
+#[async_trait]
+pub trait InlineCache: Send + Sync {
+    /// The records for a platform id, if any.
+    async fn entry(&self, platform_id: Option<&str>) -> Result<Option<Vec<u8>>, ExportError>;
+}
+
+/// What an exporter may use while it works for a build.
+#[derive(Clone)]
+pub struct ExportContext {
+    /// The clients, the one that asked for the export first.
+    pub sessions: session::Group,
+    /// Progress of the exporter's vertex.
+    pub progress: Writer,
+    /// Cache records to embed.
+    pub inline_cache: Option<Arc<dyn InlineCache>>,
+}
+
+impl fmt::Debug for ExportContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportContext").field("inline_cache", &self.inline_cache.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// The part of an export that runs after every exporter has made its result: pushes.
+#[async_trait]
+pub trait Finalize: Send {
+    /// Runs it.
+    async fn run(self: Box<Self>, ctx: &ExportContext) -> Result<(), ExportError>;
+}
+
+/// What an export gave.
+#[derive(Default)]
+pub struct Exported {
+    /// What the client is told.
+    pub response: BTreeMap<String, String>,
+    /// The root document, for the build record.
+    pub descriptor: Option<Descriptor>,
+    /// Keeps the documents until the build record does.
+    pub lease: Option<Lease>,
+    /// What is left to do.
+    pub finalize: Option<Box<dyn Finalize>>,
+}
+
+impl fmt::Debug for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exported").field("response", &self.response).field("descriptor", &self.descriptor).finish_non_exhaustive()
+    }
+}
+
+/// One kind of output.
+pub trait Exporter: fmt::Debug + Send + Sync {
+    /// Its name in a request: `image`, `oci`, `docker`, `local`, `tar`.
+    fn kind(&self) -> &'static str;
+
+    /// Reads the attributes of one use of it; `id` tells it from the others of the same request.
+    fn resolve(&self, id: usize, attrs: &BTreeMap<String, String>) -> Result<Arc<dyn ExporterInstance>, ExportError>;
+}
+
+/// One output of one build.
+#[async_trait]
+pub trait ExporterInstance: fmt::Debug + Send + Sync {
+    /// Its place in the request.
+    fn id(&self) -> usize;
+
+    /// Its name in a request.
+    fn kind(&self) -> &'static str;
+
+    /// The name of its vertex, as `exporting to image`.
+    fn name(&self) -> String;
+
+    /// The attributes as they were given.
+    fn attrs(&self) -> &BTreeMap<String, String>;
+
+    /// How it wants layers compressed; `None` if it makes none.
+    fn compression(&self) -> Option<CompressionSpec>;
+
+    /// Exports a result.
+    async fn export(&self, ctx: &ExportContext, source: &ExportSource) -> Result<Exported, ExportError>;
+}
+
+/// The exporters of a daemon, by name.
+#[derive(Debug, Default, Clone)]
+pub struct Exporters {
+    by_kind: HashMap<&'static str, Arc<dyn Exporter>>,
+}
+
+impl Exporters {
+    /// No exporters.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an exporter.
+    pub fn register(&mut self, exporter: Arc<dyn Exporter>) {
+        self.by_kind.insert(exporter.kind(), exporter);
+    }
+
+    /// Finds an exporter and reads the attributes for it.
+    pub fn resolve(&self, kind: &str, id: usize, attrs: &BTreeMap<String, String>) -> Result<Arc<dyn ExporterInstance>, ExportError> {
+        let exporter = self.by_kind.get(kind).ok_or_else(|| ExportError::Kind { kind: kind.to_owned() })?;
+        exporter.resolve(id, attrs)
+    }
+}

@@ -1,0 +1,202 @@
+//! The attributes that all image exporters share.
+
+use std::collections::BTreeMap;
+
+use store::{CompressionKind, CompressionSpec};
+
+use crate::annotations::AnnotationGroup;
+use crate::error::ExportError;
+use crate::manager::ExportSource;
+use crate::time::Timestamp;
+
+/// `source-date-epoch` as an attribute: unset, switched off by an empty value, or a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Epoch {
+    /// Not given: the frontend's counts.
+    #[default]
+    Unset,
+    /// Given without a value: none, whatever the frontend says.
+    Off,
+    /// Given.
+    At(Timestamp),
+}
+
+/// What the attributes say about the image to write.
+#[derive(Debug, Clone, Default)]
+pub struct ImageOptions {
+    /// Names, separated by commas; `*` stands for the frontend's.
+    pub name: String,
+    /// How layers are compressed.
+    pub compression: CompressionSpec,
+    /// Whether media types are OCI's; the default is yes.
+    pub oci_types: Option<bool>,
+    /// Whether attestation manifests are OCI artifacts; the default is as for the types.
+    pub oci_artifact: Option<bool>,
+    /// Annotations to write.
+    pub annotations: AnnotationGroup,
+    /// The latest time that the image may contain.
+    pub epoch: Epoch,
+    /// Whether attestations marked as inline only are attached.
+    pub inline_attestations: bool,
+    /// Whether layers are rewritten so that no file is later than the epoch.
+    pub rewrite_timestamp: bool,
+    /// Whether layers keep media types that forbid distribution.
+    pub prefer_nondist_layers: bool,
+}
+
+/// Reads a boolean as Go does.
+pub(crate) fn parse_bool(key: &str, value: &str) -> Result<bool, ExportError> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(ExportError::attribute(format!(
+            "non-bool value specified for {key}: strconv.ParseBool: parsing {value:?}: invalid syntax"
+        ))),
+    }
+}
+
+/// As [`parse_bool`], but an empty value means yes.
+pub(crate) fn parse_flag(key: &str, value: &str) -> Result<bool, ExportError> {
+    if value.is_empty() { Ok(true) } else { parse_bool(key, value) }
+}
+
+/// Reads a time as seconds since 1970; empty is none.
+pub(crate) fn parse_epoch(key: &str, value: &str) -> Result<Option<Timestamp>, ExportError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let digits = value.strip_prefix('+').unwrap_or(value);
+    digits.parse().map(|s| Some(Timestamp::from_seconds(s))).map_err(|_| {
+        ExportError::attribute(format!("invalid {key}: strconv.ParseInt: parsing {value:?}: invalid syntax"))
+    })
+}
+
+impl Epoch {
+    /// Reads the attribute.
+    pub(crate) fn from_attr(value: &str) -> Result<Self, ExportError> {
+        Ok(parse_epoch("source-date-epoch", value)?.map_or(Self::Off, Self::At))
+    }
+
+    /// The time that counts for a platform: the attribute's, else the frontend's.
+    pub(crate) fn of(&self, source: &ExportSource, id: Option<&str>) -> Result<Option<Timestamp>, ExportError> {
+        match self {
+            Self::At(time) => Ok(Some(*time)),
+            Self::Off => Ok(None),
+            Self::Unset => {
+                let Some(bytes) = source.meta("source.date.epoch", id) else { return Ok(None) };
+                let text = String::from_utf8_lossy(bytes);
+                parse_epoch("", &text)
+                    .map_err(|e| ExportError::result(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}: {e}")))
+            }
+        }
+    }
+}
+
+impl ImageOptions {
+    /// Reads the attributes; returns those that are none of these.
+    pub fn load(attrs: &BTreeMap<String, String>) -> Result<(Self, BTreeMap<String, String>), ExportError> {
+        let mut out = Self::default();
+        let mut rest = BTreeMap::new();
+        for (key, value) in attrs {
+            match key.as_str() {
+                "name" => out.name = value.clone(),
+                "oci-mediatypes" => out.oci_types = Some(parse_bool(key, value)?),
+                "oci-artifact" => out.oci_artifact = Some(parse_bool(key, value)?),
+                "attestation-inline" => out.inline_attestations = parse_bool(key, value)?,
+                "prefer-nondist-layers" => out.prefer_nondist_layers = parse_bool(key, value)?,
+                "rewrite-timestamp" => out.rewrite_timestamp = parse_bool(key, value)?,
+                "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
+                "compression" => {
+                    out.compression.kind =
+                        CompressionKind::parse(value).map_err(|e| ExportError::attribute(e.to_string()))?;
+                }
+                "force-compression" => {
+                    out.compression.force = parse_flag(key, value)
+                        .map_err(|_| ExportError::attribute(format!("non-bool value {value} specified for {key}")))?;
+                }
+                "compression-level" => {
+                    let level = value.parse().map_err(|_| {
+                        ExportError::attribute(format!("non-integer value {value} specified for compression-level"))
+                    })?;
+                    out.compression.level = Some(level);
+                }
+                // Written by builders of old; means nothing any more.
+                "buildinfo" | "buildinfo-attrs" => {}
+                _ => {
+                    if !out.annotations.take(key, value)? {
+                        rest.insert(key.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        out.validate()?;
+        Ok((out, rest))
+    }
+
+    /// Whether media types are OCI's.
+    #[must_use]
+    pub fn is_oci(&self) -> bool {
+        self.oci_types.unwrap_or(true)
+    }
+
+    /// Whether attestation manifests are OCI artifacts.
+    #[must_use]
+    pub fn is_artifact(&self) -> bool {
+        self.oci_artifact.unwrap_or_else(|| self.is_oci())
+    }
+
+    /// Adds annotations that the frontend made; where both name one, the frontend's wins, as with the reference.
+    pub(crate) fn with_metadata(&self, metadata: &BTreeMap<String, Vec<u8>>) -> Result<Self, ExportError> {
+        let mut out = self.clone();
+        let mut more = AnnotationGroup::default();
+        for (key, value) in metadata {
+            more.take(key, &String::from_utf8_lossy(value))?;
+        }
+        out.annotations.merge(&more);
+        Ok(out)
+    }
+
+    fn validate(&self) -> Result<(), ExportError> {
+        let oci_only = matches!(self.compression.kind, CompressionKind::Zstd | CompressionKind::Estargz);
+        if self.oci_types == Some(false) {
+            if oci_only {
+                let kind = self.compression.kind.name();
+                let reason = format!("exporter option \"compression={kind}\" conflicts with \"oci-mediatypes=false\"");
+                return Err(ExportError::attribute(reason));
+            }
+            if self.oci_artifact == Some(true) {
+                let reason = "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\"";
+                return Err(ExportError::attribute(reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Epoch, ImageOptions};
+    use std::collections::BTreeMap;
+
+    fn load(attrs: &[(&str, &str)]) -> Result<(ImageOptions, BTreeMap<String, String>), String> {
+        let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        ImageOptions::load(&attrs).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn attributes_are_read_and_contradictions_refused() {
+        let (options, rest) = load(&[("name", "a,b"), ("push", "true"), ("compression", "zstd"), ("compression-level", "3"), ("annotation.x", "y")]).unwrap();
+        assert_eq!((options.name.as_str(), options.compression.level, options.is_oci()), ("a,b", Some(3), true));
+        assert_eq!(rest.into_keys().collect::<Vec<_>>(), ["push"]);
+        assert_eq!(load(&[("source-date-epoch", "")]).unwrap().0.epoch, Epoch::Off);
+        for (attrs, want) in [
+            (vec![("compression", "zstd"), ("oci-mediatypes", "false")], "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\""),
+            (vec![("oci-artifact", "1"), ("oci-mediatypes", "0")], "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\""),
+            (vec![("compression", "lz4")], "unsupported compression type lz4"),
+            (vec![("rewrite-timestamp", "yes")], "non-bool value specified for rewrite-timestamp: strconv.ParseBool: parsing \"yes\": invalid syntax"),
+            (vec![("source-date-epoch", "x")], "invalid source-date-epoch: strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ] {
+            assert_eq!(load(&attrs).unwrap_err(), want);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The trees of a result as a client gets them: one for each platform, some in folders of their own.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::iter::Peekable;
+use std::path::{Path, PathBuf};
+
+use fstree::walk::{Filter, Walk};
+use fstree::{Root, Stat};
+use session::diffcopy::order::compare_paths;
+use session::diffcopy::{SendError, TreeSource};
+use store::ImmutableRef;
+
+use crate::error::ExportError;
+use crate::manager::ExportSource;
+use crate::options::{Epoch, parse_bool};
+use crate::time::Timestamp;
+
+/// The attributes of the exporters of trees.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TreeOptions {
+    pub(crate) epoch: Epoch,
+    /// Whether each platform has a folder; the default is yes where there are several.
+    pub(crate) platform_split: Option<bool>,
+    /// The folder of the result to export; empty is all of it.
+    pub(crate) source: String,
+    /// Whether what the client has and the result has not is deleted.
+    pub(crate) delete: bool,
+}
+
+impl TreeOptions {
+    pub(crate) fn load(attrs: &BTreeMap<String, String>) -> Result<Self, ExportError> {
+        let mut out = Self::default();
+        for (key, value) in attrs {
+            match key.as_str() {
+                "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
+                "platform-split" => {
+                    let bad = |_| ExportError::attribute(format!("non-bool value for platform-split: {value}"));
+                    out.platform_split = Some(parse_bool(key, value).map_err(bad)?);
+                }
+                "mode" => {
+                    out.delete = match value.as_str() {
+                        "" | "copy" => false,
+                        "delete" => true,
+                        other => return Err(ExportError::attribute(format!("invalid local exporter mode {other:?}"))),
+                    }
+                }
+                "src" => {
+                    if value.is_empty() {
+                        let reason = "empty value for src; omit it to export the entire filesystem";
+                        return Err(ExportError::attribute(reason));
+                    }
+                    out.source = value.clone();
+                }
+                _ => {}
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// One tree to send.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// The platform id.
+    pub(crate) id: String,
+    /// The files; `None` is an empty tree.
+    pub(crate) root: Option<Root>,
+    /// The folder they go into, if they have one of their own.
+    pub(crate) folder: Option<String>,
+    /// The time that all files get.
+    pub(crate) epoch: Option<Timestamp>,
+    /// Keeps the files.
+    pub(crate) _held: Option<ImmutableRef>,
+}
+
+/// Opens the trees of a result.
+pub(crate) async fn open(source: &ExportSource, options: &TreeOptions) -> Result<Vec<Tree>, ExportError> {
+    if source.is_map() && !source.metadata.contains_key("refs.platforms") {
+        return Err(ExportError::result("unable to export multiple refs, missing platforms mapping"));
+    }
+    let platforms = source.platforms()?;
+    if !source.is_map() && platforms.len() > 1 {
+        return Err(ExportError::result("unable to export multiple platforms without map"));
+    }
+    if source.attester.as_ref().is_some_and(|a| platforms.iter().any(|p| a.attests(&p.id, false))) {
+        return Err(ExportError::NotBuilt { feature: "exporting attestations beside files" });
+    }
+    let split = options.platform_split.unwrap_or(source.is_map());
+    let mut out = Vec::with_capacity(platforms.len());
+    for platform in platforms {
+        let found = source.find(&platform.id)?.cloned();
+        let root = match &found {
+            Some(found) => {
+                found.ensure().await?;
+                let root = found.root()?;
+                Some(if options.source.is_empty() { root } else { subtree(&root, &options.source)? })
+            }
+            None if options.source.is_empty() => None,
+            None => return Err(ExportError::result(format!("src={}: no such file or directory", options.source))),
+        };
+        let folder = split.then(|| platform.id.replace('/', "_"));
+        let epoch = options.epoch.of(source, Some(&platform.id))?;
+        out.push(Tree { id: platform.id, root, folder, epoch, _held: found });
+    }
+    Ok(out)
+}
+
+fn subtree(root: &Root, source: &str) -> Result<Root, ExportError> {
+    root.subroot(source).map_err(|e| ExportError::result(format!("src={source}: {e}")))
+}
+
+type Stats<'a> = Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + 'a>;
+
+impl Tree {
+    fn nanos(&self) -> Option<i64> {
+        self.epoch.map(|t| t.seconds().saturating_mul(1_000_000_000))
+    }
+
+    fn stats(&self) -> Result<Stats<'_>, SendError> {
+        let Some(root) = &self.root else { return Ok(Box::new(std::iter::empty())) };
+        let time = self.nanos();
+        let inside = |path: PathBuf| match &self.folder {
+            Some(folder) if !path.as_os_str().is_empty() => Path::new(folder).join(path),
+            _ => path,
+        };
+        let files = Walk::new(root, &Filter::default())?.map(move |stat| {
+            let mut stat = stat?;
+            stat.path = inside(stat.path);
+            // Links of a later name of a file are paths in the tree; others say what they say.
+            if !stat.is_symlink() {
+                stat.linkname = inside(stat.linkname);
+            }
+            stat.mod_time = time.unwrap_or(stat.mod_time);
+            Ok(stat)
+        });
+        Ok(Box::new(files))
+    }
+
+    /// The folder's own entry.
+    fn folder_stat(&self) -> Option<Stat> {
+        let folder = self.folder.as_ref()?;
+        let mode = fstree::stat::MODE_DIR | 0o755;
+        Some(Stat { path: folder.into(), mode, mod_time: self.nanos().unwrap_or(0), ..Stat::default() })
+    }
+}
+
+/// Several trees as one, in the order of the protocol. Of equal paths the first tree's counts.
+#[derive(Debug)]
+pub(crate) struct Trees(pub(crate) Vec<Tree>);
+
+struct Merge<'a> {
+    parts: Vec<Peekable<Stats<'a>>>,
+}
+
+impl Iterator for Merge<'_> {
+    type Item = Result<Stat, SendError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut best: Option<PathBuf> = None;
+        for part in &mut self.parts {
+            match part.peek() {
+                Some(Err(_)) => return part.next(),
+                Some(Ok(stat)) if best.as_ref().is_none_or(|b| compare_paths(&stat.path, b).is_lt()) => {
+                    best = Some(stat.path.clone());
+                }
+                Some(Ok(_)) | None => {}
+            }
+        }
+        let best = best?;
+        let mut found = None;
+        for part in &mut self.parts {
+            if let Some(next) = part.next_if(|stat| stat.as_ref().is_ok_and(|s| s.path == best)) {
+                found.get_or_insert(next);
+            }
+        }
+        found
+    }
+}
+
+impl TreeSource for Trees {
+    fn walk(&self) -> Result<Stats<'_>, SendError> {
+        let mut parts = Vec::with_capacity(self.0.len());
+        for tree in &self.0 {
+            let own = tree.folder_stat().map(Ok).into_iter();
+            let stats: Stats<'_> = Box::new(own.chain(tree.stats()?));
+            parts.push(stats.peekable());
+        }
+        Ok(Box::new(Merge { parts }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        for tree in &self.0 {
+            let inside = match &tree.folder {
+                Some(folder) => path.strip_prefix(folder).ok(),
+                None => Some(path),
+            };
+            let (Some(inside), Some(root)) = (inside, &tree.root) else { continue };
+            // The name that was listed, not what a link in it leads to.
+            let Ok(Some((dir, name))) = root.parent(inside) else { continue };
+            match dir.open_file(&name) {
+                Ok(file) => return Ok(Box::new(file)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+}

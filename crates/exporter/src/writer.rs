@@ -1,0 +1,290 @@
+//! Writes the documents of an image: layers first, then config and manifest of each platform, then the index.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oci::{Descriptor, Digest, Platform, media_type};
+use store::{ImmutableRef, LayerBlob, Lease, Store};
+
+use crate::config::{LayerFacts, Patch, default_config, patch};
+use crate::documents::{IN_TOTO_TYPE, Index, Manifest, config_type, manifest_type, pretty, public_annotations};
+use crate::error::ExportError;
+use crate::manager::{ExportContext, ExportSource, Subject};
+use crate::options::ImageOptions;
+use crate::platforms::PlatformEntry;
+use crate::time::Timestamp;
+
+/// An image whose documents are in the store.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// The index, or the manifest of the only platform.
+    pub(crate) root: Descriptor,
+    /// The config of the only platform.
+    pub(crate) config: Option<Digest>,
+    /// Every document with its bytes, children before parents, the root last.
+    pub(crate) documents: Vec<(Descriptor, Bytes)>,
+    /// Every layer by digest, as the manifests name them.
+    pub(crate) layers: HashMap<Digest, LayerBlob>,
+    /// Holds the documents.
+    pub(crate) lease: Lease,
+}
+
+struct Writer<'a> {
+    store: &'a Arc<Store>,
+    ctx: &'a ExportContext,
+    source: &'a ExportSource,
+    options: &'a ImageOptions,
+    image: Image,
+}
+
+/// The media type and annotations under which the attestation manifest of a platform hangs in the index.
+fn unknown_platform() -> Platform {
+    Platform { architecture: "unknown".into(), os: "unknown".into(), ..Platform::default() }
+}
+
+/// Writes the image; nothing is sent anywhere.
+pub(crate) async fn commit(
+    store: &Arc<Store>,
+    ctx: &ExportContext,
+    source: &ExportSource,
+    options: &ImageOptions,
+) -> Result<Image, ExportError> {
+    if source.is_map() && !source.metadata.contains_key("refs.platforms") {
+        return Err(ExportError::result("unable to export multiple refs, missing platforms mapping"));
+    }
+    let platforms = source.platforms()?;
+    let on_demand = options.inline_attestations;
+    let attested = |p: &PlatformEntry| source.attester.as_ref().is_some_and(|a| a.attests(&p.id, on_demand));
+    let is_index = source.is_map() || platforms.iter().any(attested);
+    check_annotations(source, options)?;
+    let empty = Descriptor::new("", Digest::sha256(b""), 0);
+    let lease = store.lease();
+    let image = Image { root: empty, config: None, documents: Vec::new(), layers: HashMap::new(), lease };
+    let writer = Writer { store, ctx, source, options, image };
+    if is_index { writer.index(&platforms).await } else { writer.single(&platforms).await }
+}
+
+fn check_annotations(source: &ExportSource, options: &ImageOptions) -> Result<(), ExportError> {
+    for (platform, annotations) in options.annotations.iter() {
+        if !platform.is_empty() && source.find(platform).is_err() {
+            return Err(ExportError::result(format!("invalid annotation: no platform {platform} found in source")));
+        }
+        let needs_oci = annotations.index.len() + annotations.index_descriptor.len() + annotations.manifest_descriptor.len() > 0;
+        if needs_oci && !options.is_oci() {
+            return Err(ExportError::result("cannot export annotations with \"oci-mediatypes=false\""));
+        }
+    }
+    Ok(())
+}
+
+impl Writer<'_> {
+    async fn single(mut self, platforms: &[PlatformEntry]) -> Result<Image, ExportError> {
+        let [platform] = platforms else {
+            return Err(ExportError::result("cannot export multiple platforms without multi-platform enabled"));
+        };
+        let annotations = self.options.annotations.of(None);
+        if !annotations.index.is_empty() || !annotations.index_descriptor.is_empty() {
+            return Err(ExportError::result("index annotations not supported for single platform export"));
+        }
+        let found = self.source.find(&platform.id)?;
+        let layers = self.layers(&[found]).await?.pop().unwrap_or_default();
+        let (mut desc, config) = self.manifest(platform, layers, annotations).await?;
+        desc.platform = Some(platform.platform.clone());
+        self.image.root = desc;
+        self.image.config = Some(config);
+        Ok(self.image)
+    }
+
+    async fn index(mut self, platforms: &[PlatformEntry]) -> Result<Image, ExportError> {
+        if !self.options.is_oci() && self.source.attester.is_some() {
+            return Err(ExportError::result("cannot export attestations with \"oci-mediatypes=false\""));
+        }
+        let mut refs = Vec::with_capacity(platforms.len());
+        for platform in platforms {
+            refs.push(self.source.find(&platform.id)?);
+        }
+        let layers = self.layers(&refs).await?;
+        let mut entries = Vec::new();
+        let mut attestations = Vec::new();
+        for (platform, layers) in platforms.iter().zip(layers) {
+            let annotations = self.options.annotations.of(Some(&platform.platform));
+            let (mut desc, _config) = self.manifest(platform, layers, annotations).await?;
+            desc.platform = Some(platform.platform.clone());
+            if let Some(attestation) = self.attestation(platform, &desc).await? {
+                attestations.push(attestation);
+            }
+            entries.push(desc);
+        }
+        entries.extend(attestations);
+        let annotations = self.options.annotations.of(None);
+        let index = Index::new(self.options.is_oci(), &entries, annotations.index);
+        let bytes = pretty(&index);
+        let mut desc = Descriptor::of_bytes(index.media_type(), &bytes);
+        desc.annotations = annotations.index_descriptor;
+        let _status = self.ctx.progress.status(format!("exporting manifest list {}", desc.digest), "");
+        self.put(desc.clone(), bytes)?;
+        self.image.root = desc;
+        Ok(self.image)
+    }
+
+    /// Makes the layers of all results side by side.
+    async fn layers(&self, refs: &[Option<&ImmutableRef>]) -> Result<Vec<Vec<LayerBlob>>, ExportError> {
+        if self.options.rewrite_timestamp && self.any_epoch(refs.len())? {
+            return Err(ExportError::NotBuilt { feature: "exporter option \"rewrite-timestamp\"" });
+        }
+        let _status = self.ctx.progress.status("exporting layers", "");
+        let making = refs.iter().map(|found| async move {
+            match found {
+                Some(found) => found.blobs(self.options.compression).await,
+                None => Ok(Vec::new()),
+            }
+        });
+        Ok(futures::future::try_join_all(making).await?)
+    }
+
+    fn any_epoch(&self, results: usize) -> Result<bool, ExportError> {
+        let mut any = self.options.epoch.of(self.source, None)?.is_some();
+        if results > 0 {
+            for platform in self.source.platforms()? {
+                any |= self.options.epoch.of(self.source, Some(&platform.id))?.is_some();
+            }
+        }
+        Ok(any)
+    }
+
+    async fn manifest(
+        &mut self,
+        platform: &PlatformEntry,
+        layers: Vec<LayerBlob>,
+        annotations: crate::annotations::Annotations,
+    ) -> Result<(Descriptor, Digest), ExportError> {
+        let id = Some(platform.id.as_str());
+        let oci = self.options.is_oci();
+        let facts: Vec<LayerFacts> = layers
+            .iter()
+            .map(|l| LayerFacts {
+                diff_id: l.diff_id.clone(),
+                // Must not be shown, but is no reason to fail either.
+                description: if l.description.is_empty() { "created by buildkit".into() } else { l.description.clone() },
+                created: Some(Timestamp::from(l.created)),
+            })
+            .collect();
+        let inline = match &self.ctx.inline_cache {
+            Some(cache) => cache.entry(id).await?,
+            None => None,
+        };
+        let given = self.source.meta("containerimage.config", id).filter(|c| !c.is_empty());
+        let default = if given.is_none() { default_config() } else { Vec::new() };
+        let config = patch(
+            given.unwrap_or(&default),
+            &Patch {
+                layers: &facts,
+                epoch: self.options.epoch.of(self.source, id)?,
+                base: self.source.meta("containerimage.base.config", id).filter(|c| !c.is_empty()),
+                inline_cache: inline.as_deref(),
+            },
+        )?;
+        let config_desc = Descriptor::of_bytes(config_type(oci), &config);
+        let mut descriptors = Vec::with_capacity(layers.len());
+        for layer in layers {
+            descriptors.push(self.layer_descriptor(&layer.descriptor));
+            self.image.layers.insert(layer.descriptor.digest.clone(), layer);
+        }
+        let manifest = pretty(&Manifest::image(oci, config_desc.clone(), descriptors, annotations.manifest));
+        let mut desc = Descriptor::of_bytes(manifest_type(oci), &manifest);
+        desc.annotations = annotations.manifest_descriptor;
+        {
+            let _status = self.ctx.progress.status(format!("exporting manifest {}", desc.digest), "");
+            let _config = self.ctx.progress.status(format!("exporting config {}", config_desc.digest), "");
+            self.put(config_desc.clone(), config)?;
+            self.put(desc.clone(), manifest)?;
+        }
+        Ok((desc, config_desc.digest))
+    }
+
+    /// The layer's descriptor as it stands in a manifest.
+    fn layer_descriptor(&self, desc: &Descriptor) -> Descriptor {
+        let oci = self.options.is_oci();
+        let family = if oci { media_type::layer_to_oci(&desc.media_type) } else { media_type::layer_to_docker(&desc.media_type) };
+        let kind = if self.options.prefer_nondist_layers { family } else { distributable(family) };
+        let mut out = Descriptor::new(kind, desc.digest.clone(), desc.len());
+        if self.options.prefer_nondist_layers && media_type::is_nondistributable(kind) {
+            out.urls = desc.urls.clone();
+        }
+        out.annotations = public_annotations(oci, &desc.annotations);
+        out
+    }
+
+    async fn attestation(&mut self, platform: &PlatformEntry, manifest: &Descriptor) -> Result<Option<Descriptor>, ExportError> {
+        let Some(attester) = self.source.attester.clone() else { return Ok(None) };
+        if !attester.attests(&platform.id, true) {
+            return Ok(None);
+        }
+        let names: Vec<String> = self.options.name.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect();
+        let statements = attester.statements(Subject { platform, manifest, names: &names }).await?;
+        let mut layers = Vec::with_capacity(statements.len());
+        let mut diff_ids = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let mut desc = Descriptor::of_bytes(IN_TOTO_TYPE, &statement.bytes);
+            diff_ids.push(desc.digest.clone());
+            self.put(desc.clone(), statement.bytes)?;
+            desc.annotations.insert("in-toto.io/predicate-type".into(), statement.predicate_type);
+            layers.push(desc);
+        }
+        let artifact = self.options.is_artifact();
+        let config = if artifact { b"{}".to_vec() } else { attestation_config(&diff_ids) };
+        let mut config_desc = Descriptor::of_bytes(if artifact { media_type::OCI_EMPTY } else { media_type::OCI_CONFIG }, &config);
+        self.put(config_desc.clone(), config)?;
+        if artifact {
+            config_desc.data = Some("e30=".into());
+        }
+        let bytes = pretty(&Manifest::attestation(artifact, config_desc, layers, manifest));
+        let mut desc = Descriptor::of_bytes(media_type::OCI_MANIFEST, &bytes);
+        let _status = self.ctx.progress.status(format!("exporting attestation manifest {}", desc.digest), "");
+        self.put(desc.clone(), bytes)?;
+        desc.platform = Some(unknown_platform());
+        desc.annotations = BTreeMap::from([
+            ("vnd.docker.reference.digest".to_owned(), manifest.digest.to_string()),
+            ("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned()),
+        ]);
+        Ok(Some(desc))
+    }
+
+    fn put(&mut self, desc: Descriptor, bytes: Vec<u8>) -> Result<(), ExportError> {
+        self.store.put_blob(&self.image.lease, &bytes)?;
+        self.image.documents.push((desc, Bytes::from(bytes)));
+        Ok(())
+    }
+}
+
+fn attestation_config(diff_ids: &[Digest]) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    struct Config<'a> {
+        #[serde(flatten)]
+        platform: Platform,
+        config: BTreeMap<String, String>,
+        rootfs: RootFs<'a>,
+    }
+    #[derive(serde::Serialize)]
+    struct RootFs<'a> {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        diff_ids: Option<&'a [Digest]>,
+    }
+    let diff_ids = (!diff_ids.is_empty()).then_some(diff_ids);
+    let config = Config { platform: unknown_platform(), config: BTreeMap::new(), rootfs: RootFs { kind: "layers", diff_ids } };
+    oci::json::to_vec(&config)
+}
+
+/// The media type of a layer that may be distributed.
+fn distributable(media_type: &str) -> &str {
+    match media_type {
+        media_type::OCI_LAYER_NONDIST => media_type::OCI_LAYER,
+        media_type::OCI_LAYER_NONDIST_GZIP => media_type::OCI_LAYER_GZIP,
+        media_type::OCI_LAYER_NONDIST_ZSTD => media_type::OCI_LAYER_ZSTD,
+        media_type::DOCKER_LAYER_FOREIGN => media_type::DOCKER_LAYER,
+        media_type::DOCKER_LAYER_FOREIGN_GZIP => media_type::DOCKER_LAYER_GZIP,
+        other => other,
+    }
+}

@@ -1,0 +1,174 @@
+//! Why a source could not be read.
+
+use std::io;
+use std::sync::Arc;
+
+use oci::{Digest, DigestError};
+use store::StoreError;
+
+/// Why a source failed. Cheap to clone: one failure may reach many waiters.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The identifier has no scheme.
+    #[error("failed to parse {identifier}: invalid")]
+    Identifier {
+        /// What was given.
+        identifier: String,
+    },
+    /// Nobody reads the scheme.
+    #[error("unknown scheme {scheme}: not found")]
+    Scheme {
+        /// What was given.
+        scheme: String,
+    },
+    /// The identifier's reference is malformed.
+    #[error("{reference}: {reason}")]
+    Reference {
+        /// What was given, without credentials.
+        reference: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An attribute has a value that it cannot have.
+    #[error("{reason}")]
+    Attribute {
+        /// The attribute.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A digest is malformed.
+    #[error("invalid {what} {text}: {source}")]
+    Digest {
+        /// What it is the digest of.
+        what: &'static str,
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        source: DigestError,
+    },
+    /// The registry did not give it.
+    #[error(transparent)]
+    Registry(#[from] Arc<registry::Error>),
+    /// The image is not for the platform.
+    #[error("no match for platform in manifest{}: not found", digest.as_ref().map(|d| format!(" {d}")).unwrap_or_default())]
+    Platform {
+        /// The index, where known.
+        digest: Option<Digest>,
+    },
+    /// The digest found is not the one demanded.
+    #[error("image digest {got} for {reference} does not match expected checksum {want}")]
+    ImageChecksum {
+        /// The image.
+        reference: String,
+        /// The digest demanded.
+        want: Digest,
+        /// The digest found.
+        got: Digest,
+    },
+    /// More layers are asked for than there are.
+    #[error("layer limit {limit} is greater than the number of layers in the image {layers}")]
+    LayerLimit {
+        /// What was asked for.
+        limit: usize,
+        /// What there is.
+        layers: usize,
+    },
+    /// A document of an image cannot be read.
+    #[error("{what} {digest}: {reason}")]
+    Document {
+        /// Which sort of document.
+        what: &'static str,
+        /// Its digest.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A downloaded file is not the one demanded.
+    #[error("digest mismatch for {url}: {got} (expected: {want})")]
+    HttpDigest {
+        /// The address, without credentials.
+        url: String,
+        /// The digest demanded.
+        want: Digest,
+        /// The digest found.
+        got: Digest,
+    },
+    /// A server answered with a status that does not fit.
+    #[error("invalid response status {status}")]
+    HttpStatus {
+        /// The status.
+        status: u16,
+    },
+    /// A server could not be asked.
+    #[error("{method} \"{url}\": {reason}")]
+    Http {
+        /// The method, as Go writes it.
+        method: &'static str,
+        /// The address, without credentials.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// git failed.
+    #[error("{context}: git stderr:\n{stderr}: exit status {status}")]
+    Git {
+        /// What was being done.
+        context: String,
+        /// What it wrote.
+        stderr: String,
+        /// How it ended.
+        status: String,
+    },
+    /// git's answer does not fit.
+    #[error("{reason}")]
+    GitAnswer {
+        /// Why.
+        reason: String,
+    },
+    /// The client has to answer and cannot.
+    #[error("{reason}")]
+    Session {
+        /// Why.
+        reason: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file operation failed.
+    #[error("failed to {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// Not built.
+    #[error("{feature} is not supported")]
+    NotBuilt {
+        /// What was asked for.
+        feature: &'static str,
+    },
+}
+
+impl SourceError {
+    /// A file operation that failed.
+    pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io { what: what.into(), source: Arc::new(source.into()) }
+    }
+
+    pub(crate) fn path(what: impl Into<String>, source: fstree::PathError) -> Self {
+        Self::Io { what: what.into(), source: Arc::new(io::Error::other(source.to_string())) }
+    }
+
+    pub(crate) fn session(reason: impl ToString) -> Self {
+        Self::Session { reason: reason.to_string() }
+    }
+}
+
+impl From<registry::Error> for SourceError {
+    fn from(error: registry::Error) -> Self {
+        Self::Registry(Arc::new(error))
+    }
+}

@@ -1,0 +1,263 @@
+//! `git://`: a commit of a repository, checked out.
+//!
+//! The key is the commit's name with suffixes for what else shapes the tree:
+//!
+//! | part                  | in                                    |
+//! |-----------------------|---------------------------------------|
+//! | commit (of a tag: the commit it points at, unless `.git` is kept) | always |
+//! | `.git` and `#<ref>`   | if the repository's folder is kept    |
+//! | `:<subdir>`           | if a folder of the repository is used |
+//! | `(skip-submodules)`   | if they are left out                  |
+//! | `(mtime=<how>)`       | if times are not those of the checkout |
+//!
+//! One bare repository is kept for each remote and fetched into; checkouts are records of their own, kept by key.
+
+mod checkout;
+mod cli;
+mod fetch;
+mod resolve;
+pub(crate) mod url;
+mod workdir;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oci::Platform;
+use parking_lot::Mutex;
+use store::{ImmutableRef, Store};
+
+use crate::context::Context;
+use crate::error::SourceError;
+use crate::git::resolve::Resolved;
+use crate::git::url::{GitUrl, is_commit, is_transport};
+use crate::manager::{CacheKey, Source, SourceInstance};
+
+pub use cli::GitConfig;
+pub(crate) use fetch::unique;
+
+/// Metadata key of a bare repository: its remote.
+const META_REMOTE: &str = "git.remote";
+/// Metadata key of a checkout: its cache key and folder.
+const META_SNAPSHOT: &str = "git.snapshot";
+
+/// Git repositories.
+#[derive(Debug, Clone)]
+pub struct GitSource {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<Store>,
+    config: Arc<GitConfig>,
+    locks: Locks,
+}
+
+/// One user at a time for each name.
+#[derive(Debug, Default)]
+struct Locks(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Locks {
+    /// Waits for the name. The lock is held across awaits on purpose: git processes must not meet in one repository.
+    async fn lock(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut all = self.0.lock();
+            all.retain(|_, lock| Arc::strong_count(lock) > 1);
+            all.entry(name.to_owned()).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+}
+
+impl GitSource {
+    /// Makes the source.
+    #[must_use]
+    pub fn new(store: Arc<Store>, config: GitConfig) -> Self {
+        Self { inner: Arc::new(Inner { store, config: Arc::new(config), locks: Locks::default() }) }
+    }
+}
+
+/// What an identifier and its attributes say.
+#[derive(Debug, Clone, Default)]
+struct Identifier {
+    remote: String,
+    host: String,
+    reference: String,
+    subdir: String,
+    checksum: String,
+    keep_git_dir: bool,
+    auth_token_secret: String,
+    auth_header_secret: String,
+    ssh_socket: String,
+    known_hosts: String,
+    skip_submodules: bool,
+    mtime: String,
+    advice: bool,
+    fetch_by_commit: bool,
+}
+
+impl Identifier {
+    fn parse(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Self, SourceError> {
+        let complete = |text: &str| if is_transport(text) { text.to_owned() } else { format!("https://{text}") };
+        let url = GitUrl::parse(&complete(reference))?;
+        let mut out = Self {
+            remote: url.remote.clone(),
+            host: url.host.clone(),
+            reference: url.reference.clone(),
+            subdir: url.subdir.clone(),
+            ..Self::default()
+        };
+        for (name, value) in attrs {
+            let yes = value == "true";
+            match name.as_str() {
+                "git.keepgitdir" => out.keep_git_dir = yes,
+                "git.fullurl" => {
+                    let attribute = |reason: &str| SourceError::Attribute { name: "git.fullurl", reason: reason.to_owned() };
+                    let full = GitUrl::parse(&complete(value)).map_err(|_| attribute("failed to parse git.fullurl"))?;
+                    if !full.host.eq_ignore_ascii_case(&url.host) || full.canonical_path() != url.canonical_path() {
+                        return Err(attribute("git.fullurl does not match source identifier"));
+                    }
+                    out.remote = full.with_path(&url.path);
+                    out.host = full.host;
+                }
+                "git.authheadersecret" => out.auth_header_secret = value.clone(),
+                "git.authtokensecret" => out.auth_token_secret = value.clone(),
+                "git.knownsshhosts" => out.known_hosts = value.clone(),
+                "git.mountsshsock" => out.ssh_socket = value.clone(),
+                "git.checksum" => out.checksum = value.clone(),
+                "git.skipsubmodules" => out.skip_submodules = yes,
+                "git.mtime" => out.mtime = value.clone(),
+                "git.advice" => out.advice = yes,
+                "git.fetchbycommit" => out.fetch_by_commit = yes,
+                "git.bundle" | "git.checkoutbundle" => return Err(SourceError::NotBuilt { feature: "git bundles" }),
+                _ if name.starts_with("git.sig.") => {
+                    return Err(SourceError::NotBuilt { feature: "git signature verification" });
+                }
+                _ => {}
+            }
+        }
+        if out.reference.starts_with('-') {
+            let reason = format!("invalid git ref {:?}", out.reference);
+            return Err(SourceError::GitAnswer { reason });
+        }
+        Ok(out)
+    }
+
+    fn key(&self, commit: &str, reference: &str) -> String {
+        let mut key = commit.to_owned();
+        if self.keep_git_dir {
+            key.push_str(".git");
+            if !reference.is_empty() {
+                key.push('#');
+                key.push_str(reference);
+            }
+        }
+        if !self.subdir.is_empty() {
+            key.push(':');
+            key.push_str(&self.subdir);
+        }
+        if self.skip_submodules {
+            key.push_str("(skip-submodules)");
+        }
+        if !self.mtime.is_empty() && self.mtime != "checkout" {
+            key.push_str(&format!("(mtime={})", self.mtime));
+        }
+        key
+    }
+
+    /// The remote as it may be shown.
+    fn shown(&self) -> String {
+        url::redact(&self.remote)
+    }
+}
+
+impl Source for GitSource {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["git"]
+    }
+
+    fn resolve(
+        &self,
+        _scheme: &str,
+        reference: &str,
+        attrs: &BTreeMap<String, String>,
+        _platform: Option<&Platform>,
+    ) -> Result<Arc<dyn SourceInstance>, SourceError> {
+        let id = Identifier::parse(reference, attrs)?;
+        Ok(Arc::new(Instance { source: self.clone(), id, resolved: tokio::sync::OnceCell::new() }))
+    }
+}
+
+#[derive(Debug)]
+struct Instance {
+    source: GitSource,
+    id: Identifier,
+    /// What the key was made of; the checkout must be of the same.
+    resolved: tokio::sync::OnceCell<Resolved>,
+}
+
+impl Instance {
+    async fn resolved(&self, ctx: &Context) -> Result<&Resolved, SourceError> {
+        self.resolved.get_or_try_init(|| self.resolve_now(ctx)).await
+    }
+
+    /// The key and the object to check out.
+    fn key_of(&self, resolved: &Resolved) -> (String, String) {
+        if is_commit(&resolved.reference) {
+            return (self.id.key(&resolved.reference, &resolved.reference), resolved.reference.clone());
+        }
+        let for_key = match &resolved.commit {
+            Some(commit) if !self.id.keep_git_dir => commit,
+            _ => &resolved.object,
+        };
+        (self.id.key(for_key, &resolved.reference), resolved.object.clone())
+    }
+}
+
+#[async_trait]
+impl SourceInstance for Instance {
+    async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
+        let (key, pin) = self.key_of(self.resolved(ctx).await?);
+        Ok(CacheKey::new(key, pin))
+    }
+
+    async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError> {
+        let resolved = self.resolved(ctx).await?;
+        let (key, object) = self.key_of(resolved);
+        let name = format!("{key}:{}", self.id.subdir);
+        let inner = &self.source.inner;
+        let _alone = inner.locks.lock(&name).await;
+        for id in inner.store.find_meta(META_SNAPSHOT, name.as_bytes())? {
+            if let Ok(found) = inner.store.get(&id) {
+                return Ok(Some(found));
+            }
+        }
+        let made = self.fetch_and_check_out(ctx, resolved, &object).await?;
+        made.set_meta(META_SNAPSHOT, name.as_bytes())?;
+        Ok(Some(made))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Identifier;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn keys_have_the_suffixes_of_the_reference() {
+        let attrs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
+        let id = Identifier::parse("github.com/a/b.git#main:sub", &attrs(&[("git.keepgitdir", "true"), ("git.mtime", "commit"), ("git.skipsubmodules", "true")])).unwrap();
+        assert_eq!(id.remote, "https://github.com/a/b.git");
+        assert_eq!(id.key("abc", "refs/heads/main"), "abc.git#refs/heads/main:sub(skip-submodules)(mtime=commit)");
+        let id = Identifier::parse("github.com/a/b.git", &attrs(&[("git.fullurl", "git@github.com:a/b.git")])).unwrap();
+        assert_eq!(id.remote, "git@github.com:a/b.git");
+        for (reference, list) in [
+            ("github.com/a/b#-evil", vec![]),
+            ("github.com/a/b", vec![("git.fullurl", "https://evil.example/a/b")]),
+            ("github.com/a/b", vec![("git.bundle", "x")]),
+        ] {
+            assert!(Identifier::parse(reference, &attrs(&list)).is_err(), "{reference}");
+        }
+    }
+}

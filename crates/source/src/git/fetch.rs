@@ -1,0 +1,262 @@
+//! Brings commits into the bare repository that is kept for a remote.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine as _;
+use store::{MutableRef, RefOptions, StoreError};
+
+use crate::context::Context;
+use crate::error::SourceError;
+use crate::git::cli::Git;
+use crate::git::resolve::Resolved;
+use crate::git::url::is_commit;
+use crate::git::workdir::Attached;
+use crate::git::{Instance, META_REMOTE};
+use crate::session_credentials::{SshSocket, secret};
+
+/// The bare repository of a remote, ready to work in.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    pub(crate) git: Git,
+    pub(crate) dir: PathBuf,
+    /// The user's reference, or the default branch.
+    pub(crate) reference: String,
+    _attached: Attached,
+    _record: MutableRef,
+    _helpers: Helpers,
+    _alone: tokio::sync::OwnedMutexGuard<()>,
+}
+
+/// Files and sockets that git needs while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Helpers {
+    known_hosts: Option<TemporaryFile>,
+    _socket: Option<SshSocket>,
+}
+
+#[derive(Debug)]
+struct TemporaryFile(PathBuf);
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A name that no other part of this process uses.
+pub(crate) fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What became of an attempt to fetch.
+enum Attempt {
+    Done(Box<Repository>),
+    /// The kept repository cannot take the change; a new one can.
+    Conflict(SourceError),
+}
+
+impl Instance {
+    /// git with the credentials of this source.
+    pub(crate) async fn git(&self, ctx: &Context) -> Result<(Git, Helpers), SourceError> {
+        let config = self.source.inner.config.clone();
+        let mut helpers = Helpers::default();
+        if !self.id.known_hosts.is_empty() {
+            std::fs::create_dir_all(&config.scratch).map_err(|e| SourceError::io("make the git scratch folder", e))?;
+            let path = config.scratch.join(unique("known_hosts"));
+            let written = std::fs::File::create_new(&path).and_then(|mut f| f.write_all(self.id.known_hosts.as_bytes()));
+            helpers.known_hosts = Some(TemporaryFile(path));
+            written.map_err(|e| SourceError::io("write known hosts", e))?;
+        }
+        let mut socket = None;
+        if !self.id.ssh_socket.is_empty() {
+            let forwarded = SshSocket::open(&ctx.sessions, &self.id.ssh_socket, &config.scratch).await?;
+            socket = Some(forwarded.path().to_owned());
+            helpers._socket = Some(forwarded);
+        }
+        let known_hosts = helpers.known_hosts.as_ref().map(|f| f.0.clone());
+        let git = Git::new(config, ctx.progress.clone(), self.auth(ctx).await, self.id.advice).ssh(socket, known_hosts);
+        Ok((git, helpers))
+    }
+
+    /// The settings that carry a token; none if the client has none, or is not there to ask.
+    async fn auth(&self, ctx: &Context) -> Vec<String> {
+        let (header, token) = (&self.id.auth_header_secret, &self.id.auth_token_secret);
+        let names = [
+            (header, format!("{header}.{}", self.id.host), false),
+            (token, format!("{token}.{}", self.id.host), true),
+            (header, header.clone(), false),
+            (token, token.clone(), true),
+        ];
+        for (attribute, name, is_token) in names {
+            if attribute.is_empty() {
+                continue;
+            }
+            let Ok(Some(found)) = secret(&ctx.sessions, &name).await else { continue };
+            let value = if is_token {
+                let pair = [b"x-access-token:", &found[..]].concat();
+                format!("basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+            } else {
+                String::from_utf8_lossy(&found).into_owned()
+            };
+            return vec!["-c".into(), format!("http.{}.extraheader=Authorization: {value}", self.token_scope())];
+        }
+        Vec::new()
+    }
+
+    /// Where the token is good: the remote, and for one well-known host its submodules' remotes as well.
+    fn token_scope(&self) -> &str {
+        ["https://github.com/", "https://www.github.com/"]
+            .into_iter()
+            .find(|prefix| self.id.remote.starts_with(prefix))
+            .unwrap_or(&self.id.remote)
+    }
+
+    /// Fetches what the key promises, and checks that it is that.
+    pub(crate) async fn fetch(&self, ctx: &Context, resolved: &Resolved, object: &str) -> Result<Repository, SourceError> {
+        let repository = match self.try_fetch(ctx, resolved, object, false).await? {
+            Attempt::Done(repository) => repository,
+            Attempt::Conflict(_) => match self.try_fetch(ctx, resolved, object, true).await? {
+                Attempt::Done(repository) => repository,
+                Attempt::Conflict(error) => return Err(error),
+            },
+        };
+        let want = &self.id.checksum;
+        if !want.is_empty() {
+            let name = if self.id.fetch_by_commit { want } else { &repository.reference };
+            let doing = format!("failed to rev-parse {name} for {}", self.id.shown());
+            let got = repository.git.run(&doing, &["rev-parse", name]).await?;
+            let got = got.trim();
+            if !got.starts_with(want) {
+                let peeled = repository.git.run(&doing, &["rev-parse", &format!("{name}^{{}}")]).await.unwrap_or_default();
+                let peeled = peeled.trim();
+                if !peeled.starts_with(want) || peeled.is_empty() {
+                    let got = if peeled.is_empty() || peeled == got { got.to_owned() } else { format!("{got} or {peeled}") };
+                    return Err(SourceError::GitAnswer { reason: format!("expected checksum to match {want}, got {got}") });
+                }
+            }
+        }
+        Ok(*repository)
+    }
+
+    /// Opens the kept repository of the remote, or makes one.
+    async fn open_bare(&self, git: &Git, is_sha256: bool, reset: bool) -> Result<(MutableRef, Attached), SourceError> {
+        let inner = &self.source.inner;
+        let shown = self.id.shown();
+        for id in inner.store.find_meta(META_REMOTE, self.id.remote.as_bytes())? {
+            if reset {
+                inner.store.clear_meta(&id, META_REMOTE)?;
+                continue;
+            }
+            match inner.store.get_mutable(&id) {
+                Ok(record) => {
+                    let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
+                    return Ok((record, attached));
+                }
+                Err(StoreError::Locked { .. }) => tracing::warn!(remote = %shown, id = %id, "git repository is in use"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let description = format!("shared git repo for {shown}");
+        let record = inner.store.new_mutable(None, RefOptions { description, retain: true, ..RefOptions::default() })?;
+        let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
+        let bare = git.git_dir(attached.path());
+        let mut init = vec!["-c", "init.defaultBranch=master", "init", "--bare"];
+        if is_sha256 {
+            init.push("--object-format=sha256");
+        }
+        let made = async {
+            bare.run("failed to init repo", &init).await?;
+            bare.run("failed add origin repo", &["remote", "add", "origin", &self.id.remote]).await
+        };
+        if let Err(error) = made.await {
+            record.set_retain(false)?;
+            return Err(error);
+        }
+        record.set_meta(META_REMOTE, self.id.remote.as_bytes())?;
+        Ok((record, attached))
+    }
+
+    async fn try_fetch(&self, ctx: &Context, resolved: &Resolved, object: &str, reset: bool) -> Result<Attempt, SourceError> {
+        let alone = self.source.inner.locks.lock(&self.id.remote).await;
+        let (git, helpers) = self.git(ctx).await?;
+        let (record, attached) = self.open_bare(&git, object.len() == 64, reset).await?;
+        let dir = attached.path().to_owned();
+        let git = git.git_dir(&dir);
+        let reference = match self.id.reference.as_str() {
+            "" if self.id.fetch_by_commit => resolved.reference.clone(),
+            "" => self.default_branch(&git).await?,
+            given => given.to_owned(),
+        };
+        let wanted = if self.id.fetch_by_commit { self.id.checksum.clone() } else { reference.clone() };
+        let probe = format!("{wanted}^{{commit}}");
+        let here = is_commit(&wanted) && git.run("cat-file", &["cat-file", "-e", "--", &probe]).await.is_ok();
+        if !here && let Err(error) = self.fetch_into(&git, &dir, &reference, &wanted, object).await {
+            let text = error.to_string();
+            let clobbers = text.contains("rejected") && text.contains("(would clobber existing tag)");
+            let blocked = text.contains("some local refs could not be updated;")
+                && (text.contains("(unable to update local ref)") || text.contains("refname conflict"));
+            return if clobbers || blocked { Ok(Attempt::Conflict(error)) } else { Err(error) };
+        }
+        let repository = Repository {
+            git,
+            dir,
+            reference,
+            _attached: attached,
+            _record: record,
+            _helpers: helpers,
+            _alone: alone,
+        };
+        Ok(Attempt::Done(Box::new(repository)))
+    }
+
+    async fn fetch_into(&self, git: &Git, dir: &std::path::Path, reference: &str, wanted: &str, object: &str) -> Result<(), SourceError> {
+        let doing = format!("failed to fetch remote {}", self.id.shown());
+        // A lock left by a git that was killed.
+        let _gone = std::fs::remove_file(dir.join("shallow.lock"));
+        let is_shallow = || dir.join("shallow").symlink_metadata().is_ok();
+        let target = if reference.starts_with("refs/tags/") { reference.to_owned() } else { format!("tags/{reference}") };
+        let mut args = vec!["fetch"];
+        if self.id.fetch_by_commit || !is_commit(wanted) {
+            args.extend(["--depth=1", "--no-tags"]);
+        } else {
+            args.push("--tags");
+            if is_shallow() {
+                args.push("--unshallow");
+            }
+        }
+        args.push("origin");
+        let refspec = format!("{wanted}:{target}");
+        if is_commit(reference) {
+            args.push(reference);
+        } else {
+            args.extend(["--force", "--", &refspec]);
+        }
+        git.run(&doing, &args).await?;
+        let got = git.run(&doing, &["rev-parse", wanted]).await?;
+        if got.trim() == object {
+            return Ok(());
+        }
+        // The remote moved on since the key was made. The commit of the key is what counts.
+        let update = if target.starts_with("refs/") { target } else { format!("refs/{target}") };
+        if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
+            let mut args = vec!["fetch", "--tags"];
+            if is_shallow() {
+                args.push("--unshallow");
+            }
+            args.extend(["origin", object]);
+            git.run(&doing, &args).await?;
+            git.run(&doing, &["reflog", "expire", "--all", "--expire=now"]).await?;
+            if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
+                let reason = format!(
+                    "fetched ref {reference} does not match expected commit {object} and commit can not be found in the repository"
+                );
+                return Err(SourceError::GitAnswer { reason });
+            }
+        }
+        git.run(&doing, &["update-ref", &update, object, "--no-deref"]).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! A record's tree at a path, for as long as a program that knows only paths works in it.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
+
+use crate::error::SourceError;
+
+/// A mount at a path of ours; gone on drop.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    path: PathBuf,
+}
+
+impl Attached {
+    /// Attaches `mount` to a new folder below `scratch`.
+    pub(crate) fn new(mount: impl AsFd, scratch: &Path) -> Result<Self, SourceError> {
+        std::fs::create_dir_all(scratch).map_err(|e| SourceError::io("make the git scratch folder", e))?;
+        let path = scratch.join(super::fetch::unique("mount"));
+        std::fs::create_dir(&path).map_err(|e| SourceError::io("make a git scratch folder", e))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        if let Err(e) = move_mount(mount.as_fd(), "", CWD, &path, flags) {
+            let _gone = std::fs::remove_dir(&path);
+            return Err(SourceError::io("attach a git repository", e));
+        }
+        Ok(Self { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _detached = unmount(&self.path, UnmountFlags::DETACH);
+        let _gone = std::fs::remove_dir(&self.path);
+    }
+}

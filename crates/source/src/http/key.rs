@@ -1,0 +1,60 @@
+//! The cache key of a downloaded file: SHA-256 of this JSON object.
+//!
+//! | field              | in     | why                                                       |
+//! |--------------------|--------|-----------------------------------------------------------|
+//! | `Filename`         | always | it is the file's name in the snapshot                     |
+//! | `Perm, UID, GID`   | always | the file's metadata                                       |
+//! | `Checksum`         | always | the content                                               |
+//! | `LastModTime`      | if known | the file's time                                         |
+//! | `AuthHeaderSecret` | if set | who asks may see other content                            |
+//! | `Header`           | if set | what is asked for may change the content                  |
+//! | the address        | no     | equal content is equal wherever it comes from             |
+
+use oci::Digest;
+use serde::Serialize;
+
+use crate::http::Identifier;
+
+/// A header to send, of those that may be chosen.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct HeaderField {
+    #[serde(rename = "Name")]
+    pub(crate) name: String,
+    #[serde(rename = "Value")]
+    pub(crate) value: String,
+}
+
+#[derive(Serialize)]
+struct Inputs<'a> {
+    #[serde(rename = "Filename")]
+    filename: &'a str,
+    #[serde(rename = "Perm")]
+    perm: i64,
+    #[serde(rename = "UID")]
+    uid: i64,
+    #[serde(rename = "GID")]
+    gid: i64,
+    #[serde(rename = "Checksum")]
+    checksum: &'a Digest,
+    #[serde(rename = "LastModTime", skip_serializing_if = "String::is_empty")]
+    last_mod_time: String,
+    #[serde(rename = "AuthHeaderSecret", skip_serializing_if = "str::is_empty")]
+    auth_header_secret: &'a str,
+    #[serde(rename = "Header", skip_serializing_if = "<[HeaderField]>::is_empty")]
+    header: &'a [HeaderField],
+}
+
+/// The key.
+pub(crate) fn http_key(id: &Identifier, filename: &str, checksum: &Digest, modified: Option<i64>) -> Digest {
+    let inputs = Inputs {
+        filename,
+        perm: id.perm,
+        uid: id.uid,
+        gid: id.gid,
+        checksum,
+        last_mod_time: modified.map(crate::http::date::format).unwrap_or_default(),
+        auth_header_secret: &id.auth_header_secret,
+        header: &id.header,
+    };
+    Digest::sha256(oci::json::to_vec(&inputs))
+}

@@ -1,0 +1,77 @@
+//! Manifests, indexes and configs that were fetched, remembered for the repository that vouched for them.
+//!
+//! A document is found by repository *and* digest: bytes that one repository showed do not make an image exist in another
+//! (P9). Memory is bounded; the least recently used goes first. Nothing is lost with it but a request.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use oci::{Descriptor, Digest};
+use parking_lot::Mutex;
+
+const LIMIT: usize = 32 << 20;
+
+#[derive(Debug, Default)]
+pub(crate) struct Documents {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<(String, Digest), Entry>,
+    bytes: usize,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    media_type: String,
+    body: Bytes,
+    used: u64,
+}
+
+impl Documents {
+    /// The document and its descriptor, if that repository has shown it.
+    pub(crate) fn get(&self, authority: &str, digest: &Digest) -> Option<(Descriptor, Bytes)> {
+        let mut state = self.state.lock();
+        state.clock += 1;
+        let now = state.clock;
+        let entry = state.entries.get_mut(&(authority.to_owned(), digest.clone()))?;
+        entry.used = now;
+        let desc = Descriptor::new(entry.media_type.clone(), digest.clone(), entry.body.len() as u64);
+        Some((desc, entry.body.clone()))
+    }
+
+    pub(crate) fn put(&self, authority: &str, desc: &Descriptor, body: Bytes) {
+        let mut state = self.state.lock();
+        state.clock += 1;
+        state.bytes += body.len();
+        let entry = Entry { media_type: desc.media_type.clone(), body, used: state.clock };
+        if let Some(old) = state.entries.insert((authority.to_owned(), desc.digest.clone()), entry) {
+            state.bytes -= old.body.len();
+        }
+        while state.bytes > LIMIT {
+            let oldest = state.entries.iter().min_by_key(|(_, e)| e.used).map(|(k, _)| k.clone());
+            let Some(oldest) = oldest else { break };
+            if let Some(gone) = state.entries.remove(&oldest) {
+                state.bytes -= gone.body.len();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Documents;
+    use bytes::Bytes;
+    use oci::Descriptor;
+
+    #[test]
+    fn a_document_belongs_to_the_repository_that_showed_it() {
+        let documents = Documents::default();
+        let desc = Descriptor::of_bytes("t", b"{}");
+        documents.put("a.example/x", &desc, Bytes::from_static(b"{}"));
+        assert!(documents.get("a.example/x", &desc.digest).is_some());
+        assert!(documents.get("b.example/x", &desc.digest).is_none());
+    }
+}

@@ -1,0 +1,40 @@
+//! Layers of a registry image, fetched when somebody needs them.
+
+use async_trait::async_trait;
+use oci::Descriptor;
+use progress::Writer;
+use registry::Repository;
+use store::{BlobProvider, BlobSink, FetchError};
+
+/// Fetches the layers of one repository and shows their progress on the vertex that asked for the image.
+#[derive(Debug)]
+pub(crate) struct RegistryLayers {
+    repository: Repository,
+    progress: Writer,
+}
+
+impl RegistryLayers {
+    pub(crate) fn new(repository: Repository, progress: Writer) -> Self {
+        Self { repository, progress }
+    }
+}
+
+#[async_trait]
+impl BlobProvider for RegistryLayers {
+    async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
+        let status = self.progress.status(desc.digest.to_string(), "downloading");
+        // The store checks the digest while it writes; here only the size is counted.
+        let mut stream = self.repository.blob_unverified(desc);
+        let mut current = 0_i64;
+        while let Some(chunk) = stream.next().await? {
+            current = current.saturating_add(i64::try_from(chunk.len()).unwrap_or(i64::MAX));
+            sink.write(chunk).await?;
+            status.set(current, desc.size);
+        }
+        Ok(())
+    }
+
+    fn repositories(&self) -> Vec<String> {
+        vec![self.repository.name().to_string()]
+    }
+}

@@ -1,0 +1,151 @@
+//! From a root document to the manifest, config and layers for one platform.
+
+use bytes::Bytes;
+use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media_type};
+use serde::Deserialize;
+
+use crate::error::SourceError;
+
+/// The image for one platform, without its layers' bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageDocuments {
+    /// The root: an index or the manifest itself.
+    pub(crate) root: Descriptor,
+    /// The manifest.
+    pub(crate) manifest: Manifest,
+    /// The config as it came.
+    pub(crate) config_bytes: Bytes,
+    /// All documents with their descriptors, root first.
+    pub(crate) documents: Vec<(Descriptor, Bytes)>,
+}
+
+/// One layer: its blob and the digest of its uncompressed bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageLayer {
+    /// The blob.
+    pub(crate) descriptor: Descriptor,
+    /// The digest of the uncompressed bytes.
+    pub(crate) diff_id: Digest,
+}
+
+/// Fetches one document by its descriptor.
+#[async_trait::async_trait]
+pub(crate) trait Fetch: Send + Sync {
+    async fn document(&self, desc: &Descriptor) -> Result<Bytes, SourceError>;
+}
+
+const MAX_DEPTH: usize = 4;
+
+/// Follows indexes to the best manifest for `platform`.
+pub(crate) async fn select(fetch: &dyn Fetch, root: Descriptor, platform: &Platform) -> Result<ImageDocuments, SourceError> {
+    let matcher = platform.matcher();
+    let mut documents = Vec::new();
+    let mut desc = root.clone();
+    for _ in 0..MAX_DEPTH {
+        let body = fetch.document(&desc).await?;
+        let kind = detect(&desc, &body)?;
+        documents.push((desc.clone(), body.clone()));
+        if media_type::is_index(&kind) {
+            let index: Index = decode("index", &desc, &body)?;
+            let mut best: Option<(usize, Descriptor)> = None;
+            for entry in index.manifests {
+                // What names no platform comes after all that match.
+                let rank = match &entry.platform {
+                    Some(p) => matcher.rank(p),
+                    None => Some(usize::MAX),
+                };
+                if let Some(rank) = rank
+                    && best.as_ref().is_none_or(|(have, _)| rank < *have)
+                {
+                    best = Some((rank, entry));
+                }
+            }
+            desc = best.ok_or(SourceError::Platform { digest: None })?.1;
+            continue;
+        }
+        let manifest: Manifest = decode("manifest", &desc, &body)?;
+        let config_bytes = fetch.document(&manifest.config).await?;
+        if desc.digest != root.digest && desc.platform.is_none() {
+            let config: ImageConfig = decode("config", &manifest.config, &config_bytes)?;
+            if !matcher.matches(&config.platform) {
+                return Err(SourceError::Platform { digest: Some(root.digest) });
+            }
+        }
+        documents.push((manifest.config.clone(), config_bytes.clone()));
+        return Ok(ImageDocuments { root, manifest, config_bytes, documents });
+    }
+    let reason = format!("more than {MAX_DEPTH} indexes inside each other");
+    Err(SourceError::Document { what: "index", digest: root.digest, reason })
+}
+
+impl ImageDocuments {
+    /// The layers, base first.
+    pub(crate) fn layers(&self) -> Result<Vec<ImageLayer>, SourceError> {
+        #[derive(Deserialize)]
+        struct OnlyRootfs {
+            #[serde(default)]
+            rootfs: oci::RootFs,
+        }
+        let config: OnlyRootfs = decode("config", &self.manifest.config, &self.config_bytes)?;
+        let diff_ids = config.rootfs.diff_ids;
+        if diff_ids.len() != self.manifest.layers.len() {
+            let reason =
+                format!("mismatched image rootfs and manifest layers {} {}", diff_ids.len(), self.manifest.layers.len());
+            return Err(SourceError::Document { what: "config", digest: self.manifest.config.digest.clone(), reason });
+        }
+        Ok(self
+            .manifest
+            .layers
+            .iter()
+            .zip(diff_ids)
+            .map(|(descriptor, diff_id)| ImageLayer { descriptor: descriptor.clone(), diff_id })
+            .collect())
+    }
+}
+
+fn decode<'a, T: Deserialize<'a>>(what: &'static str, desc: &Descriptor, body: &'a [u8]) -> Result<T, SourceError> {
+    serde_json::from_slice(body).map_err(|e| SourceError::Document { what, digest: desc.digest.clone(), reason: e.to_string() })
+}
+
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+    config: Option<serde::de::IgnoredAny>,
+    manifests: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+}
+
+fn detect(desc: &Descriptor, body: &[u8]) -> Result<String, SourceError> {
+    if desc.media_type == media_type::DOCKER_SCHEMA1 {
+        return Err(registry::Error::Schema1.into());
+    }
+    if media_type::is_manifest(&desc.media_type) || media_type::is_index(&desc.media_type) {
+        // A document that is both could be read as one image here and as another elsewhere.
+        let shape: Shape = decode("manifest", desc, body)?;
+        let is_manifest = shape.config.is_some() || shape.layers.is_some();
+        if is_manifest && shape.manifests.is_some() {
+            let reason = "invalid ambiguous manifest and manifest list".to_owned();
+            return Err(SourceError::Document { what: "manifest", digest: desc.digest.clone(), reason });
+        }
+        return Ok(desc.media_type.clone());
+    }
+    manifest_type(body)
+        .map_err(|reason| SourceError::Document { what: "manifest", digest: desc.digest.clone(), reason })
+}
+
+/// Tells what a document is from its content, for stores that keep no types.
+pub(crate) fn manifest_type(body: &[u8]) -> Result<String, String> {
+    let shape: Shape = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    let is_manifest = shape.config.is_some() || shape.layers.is_some();
+    if is_manifest && shape.manifests.is_some() {
+        return Err("invalid ambiguous manifest and manifest list".to_owned());
+    }
+    let by_shape = if is_manifest { media_type::DOCKER_MANIFEST } else { media_type::DOCKER_INDEX };
+    match shape.media_type {
+        Some(t) if media_type::is_manifest(&t) || media_type::is_index(&t) => {
+            if media_type::is_manifest(&t) == is_manifest { Ok(t) } else { Err("mediaType in manifest does not match manifest contents".to_owned()) }
+        }
+        _ => Ok(by_shape.to_owned()),
+    }
+}

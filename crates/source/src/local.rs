@@ -1,0 +1,318 @@
+//! `local://`: a folder of the client.
+//!
+//! The key is a promise, not a name of content: SHA-256 of this JSON object, under `session:<name>:`. Content is compared by
+//! the digests of what arrived.
+//!
+//! | field                                           | in     | why                                        |
+//! |-------------------------------------------------|--------|--------------------------------------------|
+//! | `SessionID`                                     | always | another client's folder is another folder  |
+//! | `IncludePatterns`, `ExcludePatterns`, `FollowPaths` | always, `null` if not given | they choose the files |
+//! | `MetadataTransfer`, `MetadataExceptions`        | if set | files without their contents are others    |
+//! | shared key hint                                 | no     | it only finds what was received before     |
+//!
+//! What was received is kept, by folder and client, and the next time only what differs travels. Two builds that want the
+//! same folder at the same time get a copy each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fstree::hash::TreeHashes;
+use oci::{Digest, Platform};
+use parking_lot::Mutex;
+use serde::Serialize;
+use session::diffcopy::compare::Compare;
+use session::diffcopy::{ReceiveOptions, receive};
+use session::{Session, SyncRequest};
+use store::{ImmutableRef, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
+
+use crate::context::Context;
+use crate::error::SourceError;
+use crate::manager::{CacheKey, Source, SourceInstance};
+
+/// Metadata key of a received folder: whose it is.
+const META_SHARED_KEY: &str = "local.sharedKey";
+/// Metadata key of a received folder: the digests of what is in it.
+const META_HASHES: &str = "local.hashes";
+/// Metadata key of a received folder, there while it is being written: files and digests may differ.
+const META_DIRTY: &str = "local.dirty";
+
+/// Of how many folders the digests are at hand without reading them from the index.
+const HASHES_AT_HAND: usize = 16;
+
+/// Folders of clients.
+#[derive(Debug, Clone)]
+pub struct LocalSource {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<Store>,
+    /// Digests of folders, the most recent last.
+    hashes: Mutex<Vec<(RefId, Arc<TreeHashes>)>>,
+}
+
+impl LocalSource {
+    /// Makes the source.
+    #[must_use]
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { inner: Arc::new(Inner { store, hashes: Mutex::default() }) }
+    }
+}
+
+impl Inner {
+    /// The digests of a folder, which know it in full; `None` where files and digests may differ.
+    fn take_hashes(&self, mutable: &MutableRef) -> Result<Option<Arc<TreeHashes>>, SourceError> {
+        if mutable.meta(META_DIRTY)?.is_some() {
+            return Ok(None);
+        }
+        let at_hand = {
+            let mut hashes = self.hashes.lock();
+            let at = hashes.iter().position(|(id, _)| id == mutable.id());
+            at.map(|at| hashes.remove(at).1)
+        };
+        if at_hand.is_some() {
+            return Ok(at_hand);
+        }
+        let stored = mutable.meta(META_HASHES)?.and_then(|bytes| TreeHashes::decode(&bytes).ok());
+        Ok(stored.map(Arc::new))
+    }
+
+    fn keep_hashes(&self, id: &RefId, tree: Arc<TreeHashes>) {
+        let mut hashes = self.hashes.lock();
+        hashes.retain(|(other, _)| other != id);
+        if hashes.len() >= HASHES_AT_HAND {
+            hashes.remove(0);
+        }
+        hashes.push((id.clone(), tree));
+    }
+}
+
+/// What an identifier and its attributes say.
+#[derive(Debug, Clone, Default)]
+struct Identifier {
+    name: String,
+    session: String,
+    include: Option<Vec<String>>,
+    exclude: Option<Vec<String>>,
+    follow: Option<Vec<String>>,
+    shared_key_hint: String,
+    compare: Compare,
+    metadata_only: bool,
+    metadata_exceptions: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct KeyInputs<'a> {
+    #[serde(rename = "SessionID")]
+    session: &'a str,
+    #[serde(rename = "IncludePatterns")]
+    include: &'a Option<Vec<String>>,
+    #[serde(rename = "ExcludePatterns")]
+    exclude: &'a Option<Vec<String>>,
+    #[serde(rename = "FollowPaths")]
+    follow: &'a Option<Vec<String>>,
+    #[serde(rename = "MetadataTransfer", skip_serializing_if = "std::ops::Not::not")]
+    metadata_only: bool,
+    #[serde(rename = "MetadataExceptions", skip_serializing_if = "<[String]>::is_empty")]
+    metadata_exceptions: &'a [String],
+}
+
+impl Identifier {
+    fn parse(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Self, SourceError> {
+        let mut out = Self { name: reference.to_owned(), ..Self::default() };
+        for (name, value) in attrs {
+            match name.as_str() {
+                "local.session" => match value.split_once(':') {
+                    Some((prefix, session)) => {
+                        out.name = format!("{prefix}-{}", out.name);
+                        out.session = session.to_owned();
+                    }
+                    None => out.session = value.clone(),
+                },
+                "local.includepattern" => out.include = list("local.includepattern", value)?,
+                "local.excludepatterns" => out.exclude = list("local.excludepatterns", value)?,
+                "local.followpaths" => out.follow = list("local.followpaths", value)?,
+                "local.sharedkeyhint" => out.shared_key_hint = value.clone(),
+                "local.differ" => {
+                    out.compare = if value == "none" { Compare::Nothing } else { Compare::Metadata };
+                }
+                "local.metadatatransfer" => {
+                    out.metadata_only = matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True");
+                }
+                "local.metadatatransferexclude" => out.metadata_exceptions = list("local.metadatatransferexclude", value)?,
+                _ => {}
+            }
+        }
+        if out.metadata_only {
+            return Err(SourceError::NotBuilt { feature: "local.metadatatransfer" });
+        }
+        Ok(out)
+    }
+
+    fn key(&self, session: &str) -> (String, Digest) {
+        let inputs = KeyInputs {
+            session,
+            include: &self.include,
+            exclude: &self.exclude,
+            follow: &self.follow,
+            metadata_only: self.metadata_only,
+            metadata_exceptions: self.metadata_exceptions.as_deref().unwrap_or_default(),
+        };
+        let digest = Digest::sha256(oci::json::to_vec(&inputs));
+        (format!("session:{}:{digest}", self.name), digest)
+    }
+}
+
+/// Reads a JSON list; `null` is none.
+fn list(name: &'static str, value: &str) -> Result<Option<Vec<String>>, SourceError> {
+    serde_json::from_str(value).map_err(|e| SourceError::Attribute { name, reason: format!("{name}: {e}") })
+}
+
+impl Source for LocalSource {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["local"]
+    }
+
+    fn resolve(
+        &self,
+        _scheme: &str,
+        reference: &str,
+        attrs: &BTreeMap<String, String>,
+        _platform: Option<&Platform>,
+    ) -> Result<Arc<dyn SourceInstance>, SourceError> {
+        Ok(Arc::new(Instance { inner: self.inner.clone(), id: Identifier::parse(reference, attrs)? }))
+    }
+}
+
+#[derive(Debug)]
+struct Instance {
+    inner: Arc<Inner>,
+    id: Identifier,
+}
+
+impl Instance {
+    /// The session that is named, else whichever of the build's is there.
+    async fn session(&self, ctx: &Context) -> Result<Arc<dyn Session>, SourceError> {
+        if !self.id.session.is_empty()
+            && let Ok(session) = ctx.sessions.named(&self.id.session).await
+        {
+            return Ok(session);
+        }
+        ctx.sessions.first().await.map_err(SourceError::session)
+    }
+
+    /// The folder as it was received before, if nobody is using it; else a new one.
+    fn open(&self, shared_key: &str) -> Result<(MutableRef, Arc<TreeHashes>), SourceError> {
+        for id in self.inner.store.find_meta(META_SHARED_KEY, shared_key.as_bytes())? {
+            let mutable = match self.inner.store.get_mutable(&id) {
+                Ok(mutable) => mutable,
+                // In use by another build, or gone since.
+                Err(StoreError::Locked { .. } | StoreError::NotFound { .. } | StoreError::Unfit { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            // Without digests of all of it the tree is of no use, and is received anew.
+            match self.inner.take_hashes(&mutable)? {
+                Some(hashes) => return Ok((mutable, hashes)),
+                None => mutable.set_retain(false)?,
+            }
+        }
+        let options = RefOptions {
+            description: format!("local source for {}", self.id.name),
+            record_type: RecordType::LocalSource,
+            retain: true,
+            ..RefOptions::default()
+        };
+        Ok((self.inner.store.new_mutable(None, options)?, Arc::new(TreeHashes::new())))
+    }
+
+    async fn receive(&self, ctx: &Context, session: &dyn Session) -> Result<ImmutableRef, SourceError> {
+        let Identifier { name, shared_key_hint, .. } = &self.id;
+        let shared_key = format!("{name}:{shared_key_hint}:{}", session.shared_key());
+        let (mutable, hashes) = self.open(&shared_key)?;
+        // The mark is in the index before a file changes: a process that dies now leaves a folder that is not trusted.
+        mutable.set_meta(META_DIRTY, b"1")?;
+        mutable.set_retain(true)?;
+        let filled = self.fill(ctx, session, &mutable, &hashes).await;
+        let stored = filled.and_then(|changed| {
+            if changed {
+                mutable.set_meta(META_HASHES, &hashes.encode())?;
+                mutable.set_meta(META_SHARED_KEY, shared_key.as_bytes())?;
+            }
+            Ok(self.inner.store.clear_meta(mutable.id(), META_DIRTY)?)
+        });
+        if let Err(error) = stored {
+            mutable.set_retain(false)?;
+            return Err(error);
+        }
+        self.inner.keep_hashes(mutable.id(), hashes.clone());
+        let twin = mutable.commit_shared()?;
+        twin.set_hashes(hashes)?;
+        Ok(twin)
+    }
+
+    /// Receives the folder; says whether anything is different now.
+    async fn fill(&self, ctx: &Context, session: &dyn Session, mutable: &MutableRef, hashes: &Arc<TreeHashes>) -> Result<bool, SourceError> {
+        let id = &self.id;
+        let request = SyncRequest {
+            name: id.name.clone(),
+            include: id.include.clone().unwrap_or_default(),
+            exclude: id.exclude.clone().unwrap_or_default(),
+            follow: id.follow.clone().unwrap_or_default(),
+        };
+        let status = Arc::new(ctx.progress.status(format!("transferring {}:", id.name), "transferring"));
+        let shown = status.clone();
+        let options = ReceiveOptions {
+            compare: id.compare,
+            hashes: Some(hashes.clone()),
+            progress: Some(Arc::new(move |bytes| shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0))),
+            ..ReceiveOptions::default()
+        };
+        let stream = session.diff_copy(request).await.map_err(SourceError::session)?;
+        let received = receive(stream, mutable.root()?, options).await.map_err(SourceError::session)?;
+        tracing::debug!(name = %id.name, ?received, "local source received");
+        drop(status);
+        Ok(received.changed > 0 || hashes.is_dirty() || mutable.meta(META_HASHES)?.is_none())
+    }
+}
+
+#[async_trait]
+impl SourceInstance for Instance {
+    async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
+        let session = match self.id.session.as_str() {
+            "" => ctx.sessions.ids().first().cloned().unwrap_or_default(),
+            named => named.to_owned(),
+        };
+        if session.is_empty() {
+            return Err(SourceError::Session { reason: "could not access local files without session".into() });
+        }
+        let (key, digest) = self.id.key(&session);
+        Ok(CacheKey::new(key, digest.to_string()))
+    }
+
+    async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError> {
+        let session = self.session(ctx).await?;
+        self.receive(ctx, &*session).await.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Identifier;
+    use oci::Digest;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_key_is_the_digest_of_the_json_that_the_reference_writes() {
+        let attrs = BTreeMap::from([
+            ("local.session".to_owned(), "prefix:sid".to_owned()),
+            ("local.includepattern".to_owned(), "[\"a<b\"]".to_owned()),
+            ("local.followpaths".to_owned(), "null".to_owned()),
+        ]);
+        let id = Identifier::parse("context", &attrs).unwrap();
+        let json = r#"{"SessionID":"sid","IncludePatterns":["a\u003cb"],"ExcludePatterns":null,"FollowPaths":null}"#;
+        let digest = Digest::sha256(json);
+        assert_eq!(id.key(&id.session), (format!("session:prefix-context:{digest}"), digest));
+    }
+}

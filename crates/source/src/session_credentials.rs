@@ -1,0 +1,214 @@
+//! What the clients of a build are asked for: logins, tokens, secrets, ssh agents.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use registry::{CredentialError, Credentials, Login, Token, TokenRequest};
+use session::{Group, Session, SessionError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::error::SourceError;
+
+/// How long a client may take to answer for a login.
+const AUTH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Logins and tokens from the sessions of a build.
+#[derive(Debug, Clone)]
+pub struct SessionCredentials {
+    sessions: Group,
+    salt: Arc<[u8]>,
+}
+
+impl SessionCredentials {
+    /// Asks these sessions. The salt is the process's, so that no client makes keys that outlive it.
+    #[must_use]
+    pub fn new(sessions: Group) -> Self {
+        Self { sessions, salt: salt() }
+    }
+}
+
+fn salt() -> Arc<[u8]> {
+    static SALT: std::sync::LazyLock<Arc<[u8]>> = std::sync::LazyLock::new(|| {
+        let mut bytes = [0_u8; 32];
+        let mut have = 0;
+        while let Some(room) = bytes.get_mut(have..).filter(|r| !r.is_empty()) {
+            // getrandom fails only where the kernel has no source, and then nothing here is safe.
+            have += rustix::rand::getrandom(room, rustix::rand::GetRandomFlags::empty())
+                .expect("the kernel has a random source");
+        }
+        Arc::from(bytes)
+    });
+    SALT.clone()
+}
+
+fn refused(what: &str, error: impl std::fmt::Display) -> CredentialError {
+    CredentialError { message: format!("{what}: {error}") }
+}
+
+async fn within<T>(what: &str, ask: impl Future<Output = Result<T, SessionError>>) -> Result<Option<T>, CredentialError> {
+    match tokio::time::timeout(AUTH_TIMEOUT, ask).await {
+        Ok(Ok(answer)) => Ok(Some(answer)),
+        // Nobody to ask is as good as nobody who knows: the request goes on without.
+        Ok(Err(SessionError::NoSessions)) => Ok(None),
+        Ok(Err(error)) => Err(refused(what, error)),
+        Err(_) => Err(refused(what, "context deadline exceeded")),
+    }
+}
+
+#[async_trait]
+impl Credentials for SessionCredentials {
+    fn principal(&self) -> String {
+        self.sessions.ids().join(",")
+    }
+
+    async fn login(&self, host: &str) -> Result<Option<Login>, CredentialError> {
+        let ask = self.sessions.any(|session| {
+            let host = host.to_owned();
+            async move { session.credentials(&host).await }
+        });
+        let found = within("resolving credentials from session", ask).await?.flatten();
+        Ok(found.filter(|l| !l.secret.is_empty()).map(|l| Login::new(l.username, l.secret)))
+    }
+
+    async fn issues_tokens(&self, host: &str) -> Result<bool, CredentialError> {
+        let ask = self.sessions.any(|session| {
+            let (host, salt) = (host.to_owned(), self.salt.clone());
+            async move {
+                match session.token_authority(&host, &salt).await {
+                    // Old clients do not know the question, others have nothing for this host.
+                    Err(e) if e.is_absent() || e.code() == session::error::code::UNAVAILABLE => Ok(None),
+                    other => other,
+                }
+            }
+        });
+        Ok(within("getting token authority from session", ask).await?.flatten().is_some_and(|key| key.len() == 32))
+    }
+
+    async fn fetch_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
+        let ask = self.sessions.any(|session| {
+            let TokenRequest { client_id, host, realm, service, scopes } = request.clone();
+            async move { session.fetch_token(session::TokenRequest { client_id, host, realm, service, scopes }).await }
+        });
+        let what = "fetching auth token from session";
+        let token = within(what, ask).await?.ok_or_else(|| refused(what, "no active sessions"))?;
+        let seconds = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
+        let issued_at: Option<SystemTime> =
+            seconds(token.issued_at).and_then(|s| UNIX_EPOCH.checked_add(Duration::from_secs(s)));
+        Ok(Token { token: token.token, expires_in: seconds(token.expires_in).unwrap_or(0), issued_at })
+    }
+}
+
+/// A secret from the first session that has it.
+pub(crate) async fn secret(sessions: &Group, name: &str) -> Result<Option<Bytes>, SourceError> {
+    let mut failed = None;
+    for id in sessions.ids() {
+        let answer = match sessions.named(id).await {
+            Ok(session) => session.secret(name).await.map_err(SessionError::from),
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(Some(found)) => return Ok(Some(found.expose().clone())),
+            Ok(None) => {}
+            Err(SessionError::Call(error)) if error.is_absent() => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) => Err(SourceError::session(error)),
+        None => Ok(None),
+    }
+}
+
+/// An ssh agent of a client as a socket here, for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct SshSocket {
+    path: PathBuf,
+    _server: task::Task<()>,
+}
+
+impl SshSocket {
+    /// Opens the agent `id` of the first session that has it.
+    pub(crate) async fn open(sessions: &Group, id: &str, scratch: &Path) -> Result<Self, SourceError> {
+        let mut found = None;
+        let mut failed = SourceError::session(format!("no SSH key {id:?} forwarded from the client"));
+        for name in sessions.ids() {
+            let Ok(session) = sessions.named(name).await else { continue };
+            match session.check_ssh(id).await {
+                Ok(()) => {
+                    found = Some(session);
+                    break;
+                }
+                Err(error) if error.code() == session::error::code::UNIMPLEMENTED => {}
+                Err(error) => failed = SourceError::session(error),
+            }
+        }
+        let Some(session) = found else { return Err(failed) };
+        std::fs::create_dir_all(scratch).map_err(|e| SourceError::io("make the git scratch folder", e))?;
+        let path = scratch.join(crate::git::unique("ssh"));
+        let listener = UnixListener::bind(&path).map_err(|e| SourceError::io("listen for ssh", e))?;
+        let mode = rustix::fs::Mode::from_raw_mode(0o700);
+        rustix::fs::chmod(&path, mode).map_err(|e| SourceError::io("protect the ssh socket", e))?;
+        let id = id.to_owned();
+        let server = task::spawn("ssh agent", async move {
+            let mut connections = futures::stream::FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        // An agent serves one git at a time; more than a few connections are nobody's honest wish.
+                        if let Ok((stream, _)) = accepted && connections.len() < 16 {
+                            connections.push(forward(stream, session.clone(), id.clone()));
+                        }
+                    }
+                    Some(()) = connections.next() => {}
+                }
+            }
+        });
+        Ok(Self { path, _server: server })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SshSocket {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn forward(stream: UnixStream, session: Arc<dyn Session>, id: String) {
+    let mut agent = match session.forward_ssh(&id).await {
+        Ok(agent) => agent,
+        Err(error) => {
+            tracing::debug!(%error, "ssh agent of the client does not answer");
+            return;
+        }
+    };
+    let (mut read, mut write) = stream.into_split();
+    let outgoing = agent.outgoing;
+    let to_agent = async {
+        let mut chunk = vec![0; 16 << 10];
+        while let Ok(n) = read.read(&mut chunk).await {
+            let bytes = Bytes::copy_from_slice(chunk.get(..n).unwrap_or_default());
+            if n == 0 || outgoing.send(bytes).await.is_err() {
+                break;
+            }
+        }
+        drop(outgoing);
+    };
+    let from_agent = async {
+        while let Some(Ok(bytes)) = agent.incoming.next().await {
+            if write.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        let _closed = write.shutdown().await;
+    };
+    tokio::join!(to_agent, from_agent);
+}

@@ -1,0 +1,14 @@
+//! Sources against a real store, with clients, servers and repositories of this process.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, missing_docs, reason = "tests fail by panicking and say why they skip")]
+
+#[path = "suite/client.rs"]
+mod client;
+#[path = "suite/git.rs"]
+mod git;
+#[path = "suite/http.rs"]
+mod http;
+#[path = "suite/image.rs"]
+mod image;
+#[path = "suite/local.rs"]
+mod local;

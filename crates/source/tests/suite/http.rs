@@ -1,0 +1,93 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use oci::Digest;
+use parking_lot::Mutex;
+use source::http::HttpSource;
+use source::Source;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::client::{Client, World, attrs, files, listed};
+
+/// A server of one file with an ETag, that writes down what it was asked.
+async fn serve(body: Arc<Mutex<String>>, gets: Arc<AtomicUsize>, heads: Arc<Mutex<Vec<String>>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    task::spawn("server", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = vec![0; 8192];
+            let n = stream.read(&mut buffer).await.unwrap();
+            let head = String::from_utf8_lossy(&buffer[..n]).to_lowercase();
+            heads.lock().push(head.clone());
+            let body = body.lock().clone();
+            let etag = format!("\"{}\"", Digest::sha256(&body).hex());
+            let mut out = if head.contains(&etag) {
+                format!("HTTP/1.1 304 Not Modified\r\nETag: W/{etag}\r\n")
+            } else {
+                let more = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Disposition: attachment; filename=\"../x.txt\"";
+                format!("HTTP/1.1 200 OK\r\nETag: {etag}\r\n{more}\r\nContent-Length: {}\r\n", body.len())
+            };
+            out.push_str("Connection: close\r\n\r\n");
+            if head.starts_with("get") && out.contains(" 200 ") {
+                gets.fetch_add(1, Ordering::SeqCst);
+                out.push_str(&body);
+            }
+            let _sent = stream.write_all(out.as_bytes()).await;
+        }
+    })
+    .detach();
+    address.to_string()
+}
+
+#[tokio::test]
+async fn a_file_is_downloaded_once_and_named_safely() {
+    let Some(mut world) = World::new() else { return };
+    let (body, gets, heads) = (Arc::new(Mutex::new("hello".to_owned())), Arc::new(AtomicUsize::new(0)), Arc::default());
+    let host = serve(body.clone(), gets.clone(), Arc::clone(&heads)).await;
+    let mut client = Client::new("s1", "/nowhere");
+    client.secrets.insert("HTTP_AUTH_TOKEN_127.0.0.1".into(), "tok".into());
+    let ctx = world.connect(client);
+    let source = HttpSource::new(world.store.clone(), "test").unwrap();
+    let resolve = |list: &[(&str, &str)]| source.resolve("http", &format!("{host}/dir/y.bin"), &attrs(list), None).unwrap();
+
+    let first = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
+    let key = first.cache_key(&ctx, 0).await.unwrap();
+    let json = format!(
+        "{{\"Filename\":\"x.txt\",\"Perm\":493,\"UID\":7,\"GID\":0,\"Checksum\":\"{}\",\"LastModTime\":\"Sun, 06 Nov 1994 08:49:37 GMT\"}}",
+        Digest::sha256("hello")
+    );
+    assert_eq!(key.key, Digest::sha256(json).to_string());
+    let found = first.snapshot(&ctx).await.unwrap().unwrap();
+    assert_eq!(files(&found), listed(&[("x.txt", "hello")]));
+    let meta = found.root().unwrap().lstat("x.txt").unwrap();
+    assert_eq!((meta.mode & 0o7777, meta.uid, meta.mtime), (0o755, 7, 784_111_777_000_000_000));
+    assert!(heads.lock()[0].contains("authorization: bearer tok"));
+
+    let again = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
+    assert_eq!(again.cache_key(&ctx, 0).await.unwrap().key, key.key);
+    assert_eq!(again.snapshot(&ctx).await.unwrap().unwrap().id(), found.id());
+    assert_eq!(gets.load(Ordering::SeqCst), 1);
+
+    *body.lock() = "changed".into();
+    let changed = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
+    assert_ne!(changed.cache_key(&ctx, 0).await.unwrap().key, key.key);
+    assert_eq!(gets.load(Ordering::SeqCst), 2);
+
+    let want = Digest::sha256("hello").to_string();
+    let pinned = resolve(&[("http.checksum", &want)]);
+    assert_eq!(pinned.cache_key(&ctx, 0).await.unwrap().pin, want);
+    let error = pinned.snapshot(&ctx).await.unwrap_err().to_string();
+    assert!(error.starts_with("digest mismatch for http://"), "{error}");
+}
+
+#[tokio::test]
+async fn a_clients_upload_is_a_file_as_well() {
+    let Some(mut world) = World::new() else { return };
+    let ctx = world.connect(Client::new("s1", "/nowhere"));
+    let source = HttpSource::new(world.store.clone(), "test").unwrap();
+    let instance = source.resolve("http", "buildkit-session/abc", &attrs(&[("http.filename", "context.tar")]), None).unwrap();
+    instance.cache_key(&ctx, 0).await.unwrap();
+    let found = instance.snapshot(&ctx).await.unwrap().unwrap();
+    assert_eq!(files(&found), listed(&[("context.tar", "uploaded /abc")]));
+}
