@@ -84,6 +84,7 @@ pub trait ResultStorage<R>: Send + Sync {
     /// Returns the result and those of keys that it implies (a remote cache's parent layers), by key id; the result of
     /// `key` itself must be among them. Only storages whose results are not here yet have more than one.
     async fn load_with_parents(&self, key: &str, result: &StoredResult, ctx: &OpCtx) -> Result<Vec<(String, R)>, KeyStoreError> {
-        Ok(vec![(key.to_owned(), self.load(result, ctx).await?)])
+        let own = self.load(result, ctx).await?;
+        Ok(vec![(key.to_owned(), own)])
     }
 }
