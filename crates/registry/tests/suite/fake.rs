@@ -112,7 +112,7 @@ async fn serve(
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at;
         }
-        let mut chunk = [0; 4096];
+        let mut chunk = vec![0; 4096];
         let n = stream.read(&mut chunk).await?;
         if n == 0 {
             return Ok(());
@@ -136,7 +136,7 @@ async fn serve(
         .find(|(k, _)| k == "content-length")
         .map_or(0, |(_, v)| v.parse().unwrap());
     while body.len() < length {
-        let mut chunk = [0; 65536];
+        let mut chunk = vec![0; 65536];
         let n = stream.read(&mut chunk).await?;
         if n == 0 {
             break;

@@ -45,7 +45,7 @@ fn start() -> Option<Registry> {
         .stderr(Stdio::null())
         .spawn();
     let Ok(child) = child else {
-        println!("skipped: docker-registry is not installed (apt-get install docker-registry)");
+        eprintln!("skipped: docker-registry is not installed (apt-get install docker-registry)");
         return None;
     };
     let registry = Registry {
