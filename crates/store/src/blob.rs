@@ -91,9 +91,12 @@ impl Store {
             return Err(StoreError::NoBlob { digest: digest.clone() });
         }
         let path = self.blob_path(digest);
-        File::open(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => StoreError::NoBlob { digest: digest.clone() },
-            _ => StoreError::io("open", path, e),
+        File::open(&path).map_err(|e| {
+            if e.kind() == io::ErrorKind::NotFound {
+                StoreError::NoBlob { digest: digest.clone() }
+            } else {
+                StoreError::io("open", path, e)
+            }
         })
     }
 

@@ -50,6 +50,14 @@ pub enum OpenError {
     /// The index failed.
     #[error("cannot open the index")]
     Index(#[source] Arc<rusqlite::Error>),
+    /// What an earlier owner left behind could not be put in order.
+    #[error("cannot recover {}: {source}", root.display())]
+    Recover {
+        /// The directory.
+        root: PathBuf,
+        /// The reason.
+        source: Box<StoreError>,
+    },
     /// Overlay mounts were demanded and are not to be had.
     #[error("overlay mounts are not available here")]
     NoOverlay(#[source] io::Error),

@@ -139,7 +139,7 @@ fn copy_node(from: &Dir, from_name: &OsStr, meta: &Meta, to: &Dir, name: &OsStr)
             sys::reflink::copy_contents(&source, &file)?;
         }
         Kind::Symlink => to.symlink(&from.readlink(from_name)?, name)?,
-        kind => to.mknod(name, kind, meta.mode & 0o7777, meta.rdev)?,
+        kind @ (Kind::Dir | Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket) => to.mknod(name, kind, meta.mode & 0o7777, meta.rdev)?,
     }
     to.chown(name, meta.uid, meta.gid)?;
     if !meta.is_symlink() {

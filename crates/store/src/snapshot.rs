@@ -96,8 +96,7 @@ impl Snapshots {
 
     /// Opens the directory that holds a snapshot's own files, as they lie (whiteouts and all).
     pub(crate) fn upper(&self, id: &str) -> Result<OwnedFd, StoreError> {
-        let open = || open_dir_at(open_dir_at(&self.dir, id)?, "fs");
-        open().map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
+        open_dir_at(&self.dir, &format!("{id}/fs")).map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
     }
 
     /// The path of a snapshot's own files, for messages and for code that wants a path.

@@ -39,13 +39,15 @@ impl Config {
 
 /// How long lazily written rows stay uncommitted.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
+/// How long trash gathers; deleting competes with steps for the same directories.
+const EMPTY_AFTER: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 struct KeeperState {
     closing: bool,
     lazy_since: Option<Instant>,
     unsynced_since: Option<Instant>,
-    trash: bool,
+    trash_since: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -129,14 +131,7 @@ impl Store {
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         });
-        store.recover().map_err(|e| match e {
-            StoreError::Index(e) => OpenError::Index(e),
-            other => OpenError::Io {
-                what: "recover",
-                path: store.root.clone(),
-                source: std::io::Error::other(other.to_string()),
-            },
-        })?;
+        store.recover().map_err(|e| OpenError::Recover { root: store.root.clone(), source: Box::new(e) })?;
         let keeper = store.keeper.clone();
         let weak = Arc::downgrade(&store);
         let thread = std::thread::Builder::new()
@@ -262,8 +257,11 @@ impl Store {
 
     /// Tells the keeper that there is trash.
     pub(crate) fn note_trash(&self) {
-        self.keeper.state.lock().trash = true;
-        self.keeper.wake.notify_one();
+        let mut state = self.keeper.state.lock();
+        if state.trash_since.is_none() {
+            state.trash_since = Some(Instant::now());
+            self.keeper.wake.notify_one();
+        }
     }
 
     /// Deletes snapshots that no row names any more.
@@ -414,16 +412,21 @@ fn keep(keeper: &Keeper, store: &Weak<Store>) {
                 let (flush, sync) = (due(state.lazy_since, FLUSH_AFTER), due(state.unsynced_since, interval));
                 let flush_now = flush.is_some_and(|t| t <= now);
                 let sync_now = sync.is_some_and(|t| t <= now);
-                if flush_now || sync_now || state.trash {
+                let empty = due(state.trash_since, EMPTY_AFTER);
+                let empty_now = empty.is_some_and(|t| t <= now);
+                if flush_now || sync_now || empty_now {
                     if flush_now {
                         state.lazy_since = None;
                     }
                     if sync_now {
                         state.unsynced_since = None;
                     }
-                    break (flush_now, sync_now, std::mem::take(&mut state.trash));
+                    if empty_now {
+                        state.trash_since = None;
+                    }
+                    break (flush_now, sync_now, empty_now);
                 }
-                match [flush, sync].into_iter().flatten().min() {
+                match [flush, sync, empty].into_iter().flatten().min() {
                     Some(at) => {
                         let _timeout = keeper.wake.wait_until(&mut state, at);
                     }

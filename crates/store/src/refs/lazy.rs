@@ -3,7 +3,7 @@
 //! All layers of a chain are fetched side by side. Unpacking follows from the base up, because a layer may leave out directories
 //! that it expects below. Work that is abandoned half-way leaves a draft that removes itself.
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use layer::{ApplyOptions, Whiteouts};
 use oci::{Descriptor, Digest};
 use rusqlite::params;
+use tokio::sync::mpsc;
 
 use crate::blob::{BlobInfo, BlobWriter};
 use crate::error::StoreError;
@@ -28,6 +29,9 @@ use crate::store::Store;
 const FETCHES: usize = 8;
 /// How much is gathered before it is written and hashed off the reactor.
 const BATCH: usize = 1 << 20;
+
+/// A form of a layer and who can fetch it.
+type Fetchable = (LayerRow, Arc<dyn BlobProvider>);
 
 /// A blob that is a form of a layer.
 #[derive(Debug, Clone)]
@@ -125,6 +129,9 @@ impl Record {
     /// Fetches and unpacks this layer. The caller holds `work`.
     async fn unlazy(self: &Arc<Self>) -> Result<(), StoreError> {
         let lease = self.store().lease();
+        if let Some((row, provider)) = self.streamable()? {
+            return self.unpack_as_it_comes(row, &provider, lease).await;
+        }
         let row = self.fetch_any(&lease).await?;
         for parent in self.parents() {
             parent.ensure_boxed().await?;
@@ -132,9 +139,43 @@ impl Record {
         let this = self.clone();
         task::blocking("store-unpack", move || {
             let _lease = lease;
-            this.unpack(&row)
+            let blob = this.store().open_blob(&row.descriptor.digest)?;
+            let draft = this.unpack(&mut BufReader::with_capacity(256 << 10, blob), &row)?;
+            this.adopt(draft)
         })
         .await
+    }
+
+    /// The form and the provider to unpack from while it is being fetched: where it is not here, there is no choice between
+    /// several, and nothing below has to be waited for.
+    fn streamable(&self) -> Result<Option<Fetchable>, StoreError> {
+        let waits = self.parents().iter().any(|p| p.layers().iter().any(|l| l.body.lock().snapshot.is_none()));
+        let mut rows = self.layer_rows()?;
+        let (Some(row), true, false) = (rows.pop(), rows.is_empty(), waits) else { return Ok(None) };
+        Ok(if row.local { None } else { self.provider(&row.descriptor.digest).map(|p| (row, p)) })
+    }
+
+    async fn unpack_as_it_comes(
+        self: &Arc<Self>,
+        row: LayerRow,
+        provider: &Arc<dyn BlobProvider>,
+        lease: Lease,
+    ) -> Result<(), StoreError> {
+        let (tee, chunks) = mpsc::channel(32);
+        let this = self.clone();
+        let descriptor = row.descriptor.clone();
+        let unpacking = task::blocking("store-unpack", move || {
+            let mut stream = BufReader::with_capacity(256 << 10, Chunks { chunks, now: Bytes::new() });
+            this.unpack(&mut stream, &row)
+        });
+        let mut deaf = false;
+        let fetched = fetch_and_tee(self.store(), &lease, &descriptor, provider, Some(tee), &mut deaf).await;
+        let unpacked = unpacking.await;
+        // A fetch that ended because unpacking did is not the reason.
+        if !deaf {
+            fetched?;
+        }
+        self.adopt(unpacked?)
     }
 
     /// Sees to it that some form of this layer is here.
@@ -160,7 +201,8 @@ impl Record {
         Err(last.unwrap_or(StoreError::Unfit { id: self.id().clone(), why: "is lazy and has no blob" }))
     }
 
-    fn unpack(self: &Arc<Self>, row: &LayerRow) -> Result<(), StoreError> {
+    /// Unpacks a form of this layer, whose parents are unpacked. Blocks.
+    fn unpack(self: &Arc<Self>, stream: &mut (dyn Read + Send), row: &LayerRow) -> Result<Draft, StoreError> {
         let store = self.store();
         let of = row.descriptor.digest.as_str();
         let mut parents = Vec::new();
@@ -172,12 +214,16 @@ impl Record {
         }
         let draft = Draft::new(store)?;
         let options = ApplyOptions { whiteouts: Whiteouts::Overlay, parents, ..ApplyOptions::default() };
-        let mut blob = BufReader::with_capacity(256 << 10, store.open_blob(&row.descriptor.digest)?);
-        let applied =
-            layer::apply(&mut blob, &draft.root()?, &options).map_err(|e| StoreError::layer("unpack", of, e))?;
+        let applied = layer::apply(stream, &draft.root()?, &options).map_err(|e| StoreError::layer("unpack", of, e))?;
         if applied.diff_id != row.diff_id {
             return Err(StoreError::DigestMismatch { want: row.diff_id.clone(), got: applied.diff_id });
         }
+        Ok(draft)
+    }
+
+    /// Makes unpacked files this layer's.
+    fn adopt(&self, draft: Draft) -> Result<(), StoreError> {
+        let store = self.store();
         let snapshot = draft.keep();
         let done = store.db().write(|c| {
             let mut s =
@@ -243,6 +289,29 @@ pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result
     Ok(total.saturating_add(blobs))
 }
 
+/// Reads what comes through a channel, to its end.
+struct Chunks {
+    chunks: mpsc::Receiver<Bytes>,
+    now: Bytes,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        while self.now.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(next) => self.now = next,
+                None => return Ok(0),
+            }
+        }
+        let n = self.now.len().min(buf.len());
+        let (head, room) = (self.now.split_to(n), buf.get_mut(..n));
+        if let Some(room) = room {
+            room.copy_from_slice(&head);
+        }
+        Ok(n)
+    }
+}
+
 /// Takes a blob's bytes from a provider, in batches that are written and hashed off the reactor.
 struct Ingest {
     writer: Option<BlobWriter>,
@@ -250,6 +319,10 @@ struct Ingest {
     batched: usize,
     taken: u64,
     limit: u64,
+    /// Gets every chunk as well.
+    tee: Option<mpsc::Sender<Bytes>>,
+    /// Set when nobody listens to the tee any more.
+    deaf: bool,
 }
 
 impl Ingest {
@@ -275,6 +348,12 @@ impl BlobSink for Ingest {
         if self.taken > self.limit {
             return Err(std::io::Error::other("more bytes than were announced"));
         }
+        if let Some(tee) = &self.tee
+            && tee.send(chunk.clone()).await.is_err()
+        {
+            self.deaf = true;
+            return Err(std::io::Error::other("unpacking failed"));
+        }
         self.batched += chunk.len();
         self.batch.push(chunk);
         if self.batched >= BATCH { self.drain().await } else { Ok(()) }
@@ -292,17 +371,32 @@ pub(crate) async fn fetch_blob(
     descriptor: &Descriptor,
     provider: &Arc<dyn BlobProvider>,
 ) -> Result<BlobInfo, StoreError> {
-    let digest = &descriptor.digest;
-    lease.hold(digest);
-    if let Some(info) = store.blob_info(digest)? {
+    lease.hold(&descriptor.digest);
+    if let Some(info) = store.blob_info(&descriptor.digest)? {
         return Ok(info);
     }
-    let writer = store.blob_writer(lease)?;
-    let mut sink = Ingest { writer: Some(writer), batch: Vec::new(), batched: 0, taken: 0, limit: descriptor.len() };
+    fetch_and_tee(store, lease, descriptor, provider, None, &mut false).await
+}
+
+/// As [`fetch_blob`], while the bytes also go to `tee`. `deaf` tells whether its other end was closed early.
+async fn fetch_and_tee(
+    store: &Arc<Store>,
+    lease: &Lease,
+    descriptor: &Descriptor,
+    provider: &Arc<dyn BlobProvider>,
+    tee: Option<mpsc::Sender<Bytes>>,
+    deaf: &mut bool,
+) -> Result<BlobInfo, StoreError> {
+    let digest = &descriptor.digest;
+    let limit = descriptor.len();
+    let writer = Some(store.blob_writer(lease)?);
+    let mut sink = Ingest { writer, batch: Vec::new(), batched: 0, taken: 0, limit, tee, deaf: false };
     let fetched = provider.fetch(descriptor, &mut sink).await;
+    sink.tee = None;
+    *deaf = sink.deaf;
     fetched.map_err(|e| StoreError::Fetch { digest: digest.clone(), source: Arc::from(e) })?;
-    if sink.taken != descriptor.len() {
-        return Err(StoreError::SizeMismatch { digest: digest.clone(), want: descriptor.len(), got: sink.taken });
+    if sink.taken != limit {
+        return Err(StoreError::SizeMismatch { digest: digest.clone(), want: limit, got: sink.taken });
     }
     let fail = |e| StoreError::io("write blob", store.blob_path(digest), e);
     sink.drain().await.map_err(fail)?;

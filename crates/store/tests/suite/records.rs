@@ -73,7 +73,7 @@ async fn a_kept_mutable_is_opened_by_one_at_a_time_and_survives_restarts() {
     assert!(matches!(lab.store.get_mutable(&id), Err(StoreError::Locked { .. })));
     drop(mutable);
     let lab = lab.reopen();
-    assert_eq!(lab.store.find_meta("cache-dir", b"/root/.cache").unwrap(), [id.clone()]);
+    assert_eq!(lab.store.find_meta("cache-dir", b"/root/.cache").unwrap(), std::slice::from_ref(&id));
     let mutable = lab.store.get_mutable(&id).unwrap();
     assert_eq!(list(&mutable.root().unwrap()), "x=1");
     mutable.set_retain(false).unwrap();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fstree::Root;
+use fstree::{Kind, Root};
 use oci::{Descriptor, Digest};
 use store::{
     BlobProvider, BlobSink, CompressionSpec, Config, FetchError, ImmutableRef, MutableRef, RefOptions, Store,
@@ -102,15 +102,17 @@ pub(crate) fn list(root: &Root) -> String {
             let path = path.join(&entry.name);
             let shown = path.strip_prefix("/").unwrap().display().to_string();
             match entry.kind {
-                fstree::Kind::Dir => {
+                Kind::Dir => {
                     out.push(format!("{shown}/"));
                     below(root, &path, out);
                 }
-                fstree::Kind::File => {
+                Kind::File => {
                     let bytes = root.read(&path, 1 << 20).unwrap();
                     out.push(format!("{shown}={}", String::from_utf8_lossy(&bytes)));
                 }
-                other => out.push(format!("{shown}:{other:?}")),
+                kind @ (Kind::Symlink | Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket) => {
+                    out.push(format!("{shown}:{kind:?}"));
+                }
             }
         }
     }
