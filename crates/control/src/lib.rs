@@ -1,1 +1,30 @@
 //! The gRPC surface, one file per service.
+//!
+//! ```text
+//!   listener ─► serve ─► service (Control) ─────► engine::api::Backend
+//!                 │         └─ session ─► tunnel ─► remote: session::Session for one client
+//!                 ├────► gateway (LLBBridge): a frontend in the client, as an engine Frontend
+//!                 ├────► content, trace, health
+//!                 └──── convert, errors, status, packet: wire ⇄ domain
+//! ```
+//!
+//! # Invariants
+//! - Nothing outside this crate and `client` sees a wire message; nothing in here decides about a build.
+//! - What is not built answers `UNIMPLEMENTED` with a sentence that names it.
+//! - A client that leaves takes its session, its calls and its builds with it: everything is a future that is dropped.
+
+mod content;
+mod convert;
+mod errors;
+mod gateway;
+mod health;
+mod packet;
+mod remote;
+mod serve;
+mod service;
+mod session;
+mod status;
+mod trace;
+mod tunnel;
+
+pub use serve::{ServeError, routes, serve};

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use frontend;
 use frontend::Frontend;
 use frontend::bridge::WorkerInfo;
 use futures::future::BoxFuture;

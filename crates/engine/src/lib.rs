@@ -1,1 +1,3 @@
 //! One solve, start to finish.
+
+pub mod api;

@@ -22,5 +22,6 @@ mod send;
 pub mod sender;
 mod write;
 
+pub use fstree::Stat;
 pub use receive::{MapStat, Progress, ReceiveError, ReceiveOptions, Received, receive};
 pub use send::{FilteredTree, SendError, TreeSource, send};

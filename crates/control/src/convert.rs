@@ -1,0 +1,303 @@
+//! Between the wire's messages and the engine's types.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use engine::api::frontend::bridge::FileStat;
+use engine::api::{
+    CacheSpec, ExporterSpec, Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery, HistoryRecord, HistoryResult,
+    PruneRequest, SolveRequest, UsageRecord, VersionInfo, WorkerRecord,
+};
+use oci::Platform;
+use prost_types::Timestamp;
+use proto::{control, pb, types};
+
+use crate::errors;
+
+/// A solve request, with the forms of old clients brought up to date.
+pub(crate) fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest, Failure> {
+    let cache = wire.cache.unwrap_or_default();
+    let mut cache_exports: Vec<CacheSpec> = Vec::new();
+    let mut inline = false;
+    let mut legacy = Vec::new();
+    if !cache.export_ref_deprecated.is_empty() {
+        let mut attrs = cache.export_attrs_deprecated;
+        attrs.insert("ref".into(), cache.export_ref_deprecated);
+        legacy.push(CacheSpec { kind: "registry".into(), attrs });
+    }
+    for spec in cache.exports.into_iter().map(|e| CacheSpec { kind: e.r#type, attrs: e.attrs }).chain(legacy) {
+        if spec.kind == "inline" && std::mem::replace(&mut inline, true) {
+            continue;
+        }
+        if cache_exports.iter().any(|other| same_cache(other, &spec)) {
+            return Err(Failure::new(FailureKind::Unknown, format!("duplicate cache exports [{}]", spec.kind)));
+        }
+        cache_exports.push(spec);
+    }
+    let old_imports = cache.import_refs_deprecated.into_iter().map(|r| CacheSpec { kind: "registry".into(), attrs: [("ref".to_owned(), r)].into() });
+    let cache_imports = cache.imports.into_iter().map(|i| CacheSpec { kind: i.r#type, attrs: i.attrs }).chain(old_imports).collect();
+    let mut exporters: Vec<ExporterSpec> = wire.exporters.into_iter().map(|e| ExporterSpec { kind: e.r#type, attrs: e.attrs }).collect();
+    if exporters.is_empty() && !wire.exporter_deprecated.is_empty() {
+        exporters.push(ExporterSpec { kind: wire.exporter_deprecated, attrs: wire.exporter_attrs_deprecated });
+    }
+    // A build argument for the frontend is the default of the exporters; `context` there is the frontend's own business.
+    if let Some(epoch) = wire.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH")
+        && (epoch.is_empty() || epoch.parse::<i64>().is_ok())
+    {
+        for exporter in &mut exporters {
+            exporter.attrs.entry("source-date-epoch".into()).or_insert_with(|| epoch.clone());
+        }
+    }
+    Ok(SolveRequest {
+        build: wire.r#ref,
+        session: wire.session,
+        definition: wire.definition.map(Arc::new),
+        frontend: wire.frontend,
+        client_frontend: None,
+        frontend_opts: wire.frontend_attrs,
+        frontend_inputs: wire.frontend_inputs.into_iter().map(|(k, v)| (k, Arc::new(v))).collect(),
+        exporters,
+        session_exporters: wire.enable_session_exporter,
+        cache_exports,
+        cache_imports,
+        entitlements: wire.entitlements,
+        source_policy: wire.source_policy.as_ref().map(errors::encoded),
+        source_policy_session: wire.source_policy_session,
+        internal: wire.internal,
+        compatibility_version: wire.compatibility_version,
+        proxy_network: wire.proxy_network,
+    })
+}
+
+fn same_cache(left: &CacheSpec, right: &CacheSpec) -> bool {
+    let name = |spec: &CacheSpec| (spec.kind == "registry").then(|| spec.attrs.get("ref").cloned()).flatten().filter(|r| !r.is_empty());
+    match (name(left), name(right)) {
+        (Some(left), Some(right)) => left == right,
+        _ => left == right,
+    }
+}
+
+/// A point in time.
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::from(time)
+}
+
+/// Nanoseconds of the wire as a duration; negative ones are zero.
+pub(crate) fn duration(nanos: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// What may be deleted.
+pub(crate) fn prune_request(wire: control::PruneRequest) -> PruneRequest {
+    PruneRequest {
+        filters: wire.filter,
+        all: wire.all,
+        keep: duration(wire.keep_duration),
+        reserved: wire.reserved_space,
+        max_used: wire.max_used_space,
+        min_free: wire.min_free_space,
+    }
+}
+
+/// A record of disk use.
+pub(crate) fn usage_record(record: UsageRecord) -> control::UsageRecord {
+    #[expect(deprecated, reason = "the old field is named to leave it empty")]
+    control::UsageRecord {
+        id: record.id,
+        mutable: record.mutable,
+        in_use: record.in_use,
+        size: record.size,
+        parent: String::new(),
+        created_at: Some(timestamp(record.created)),
+        last_used_at: record.last_used.map(timestamp),
+        usage_count: record.usage_count,
+        description: record.description,
+        record_type: record.record_type,
+        shared: record.shared,
+        parents: record.parents,
+    }
+}
+
+/// The version.
+pub(crate) fn version(info: &VersionInfo) -> types::BuildkitVersion {
+    types::BuildkitVersion {
+        package: info.package.clone(),
+        version: info.version.clone(),
+        revision: info.revision.clone(),
+        dockerfile_version: info.dockerfile.clone(),
+    }
+}
+
+/// A worker.
+pub(crate) fn worker(record: WorkerRecord, info: &VersionInfo) -> types::WorkerRecord {
+    let gc_policy = record.gc_policy.into_iter().map(|rule| types::GcPolicy {
+        all: rule.all,
+        keep_duration: nanos(rule.keep),
+        filters: rule.filters,
+        reserved_space: rule.reserved,
+        max_used_space: rule.max_used,
+        min_free_space: rule.min_free,
+    });
+    let devices = record.devices.into_iter().map(|device| types::CdiDevice {
+        name: device.name,
+        auto_allow: device.auto_allow,
+        annotations: device.annotations,
+        on_demand: device.on_demand,
+    });
+    types::WorkerRecord {
+        id: record.info.id,
+        labels: record.info.labels,
+        platforms: record.info.platforms.into_iter().map(platform).collect(),
+        gc_policy: gc_policy.collect(),
+        buildkit_version: Some(version(info)),
+        cdi_devices: devices.collect(),
+    }
+}
+
+/// A platform.
+pub(crate) fn platform(platform: Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: platform.architecture,
+        os: platform.os,
+        variant: platform.variant,
+        os_version: platform.os_version,
+        os_features: platform.os_features,
+    }
+}
+
+/// A platform of the wire.
+pub(crate) fn from_platform(wire: pb::Platform) -> Platform {
+    Platform {
+        architecture: wire.architecture,
+        os: wire.os,
+        variant: wire.variant,
+        os_version: wire.os_version,
+        os_features: wire.os_features,
+    }
+}
+
+/// Metadata of a file.
+pub(crate) fn file_stat(stat: FileStat) -> proto::fsutil::Stat {
+    proto::fsutil::Stat {
+        path: stat.path.into_bytes(),
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        size: stat.size,
+        mod_time: stat.mod_time,
+        linkname: stat.linkname.into_bytes(),
+        devmajor: stat.devmajor,
+        devminor: stat.devminor,
+        xattrs: stat.xattrs,
+    }
+}
+
+/// Which builds.
+pub(crate) fn history_query(wire: control::BuildHistoryRequest) -> HistoryQuery {
+    HistoryQuery {
+        active_only: wire.active_only,
+        build: wire.r#ref,
+        early_exit: wire.early_exit,
+        filters: wire.filter,
+        limit: u32::try_from(wire.limit).unwrap_or_default(),
+    }
+}
+
+/// A change of a build record.
+pub(crate) fn history_change(wire: &control::UpdateBuildHistoryRequest) -> HistoryChange {
+    match wire {
+        control::UpdateBuildHistoryRequest { delete: true, .. } => HistoryChange::Delete,
+        control::UpdateBuildHistoryRequest { finalize: true, .. } => HistoryChange::Finalize,
+        control::UpdateBuildHistoryRequest { pinned, .. } => HistoryChange::Pin(*pinned),
+    }
+}
+
+/// Something that happened to a build record.
+pub(crate) fn history_event(event: HistoryEvent) -> control::BuildHistoryEvent {
+    let kind = match event.kind {
+        HistoryEventKind::Started => control::BuildHistoryEventType::Started,
+        HistoryEventKind::Complete => control::BuildHistoryEventType::Complete,
+        HistoryEventKind::Deleted => control::BuildHistoryEventType::Deleted,
+    };
+    control::BuildHistoryEvent { r#type: kind.into(), record: Some(history_record(event.record)) }
+}
+
+fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
+    control::BuildHistoryRecord {
+        r#ref: record.build,
+        frontend: record.frontend,
+        frontend_attrs: record.frontend_attrs,
+        exporters: record.exporters.into_iter().map(|e| control::Exporter { r#type: e.kind, attrs: e.attrs }).collect(),
+        error: record.error.as_ref().map(errors::wire),
+        created_at: record.created.map(timestamp),
+        completed_at: record.completed.map(timestamp),
+        logs: record.logs.map(descriptor),
+        exporter_response: record.exporter_response,
+        result: record.result.map(history_result),
+        results: record.results.into_iter().map(|(k, v)| (k, history_result(v))).collect(),
+        generation: record.generation,
+        trace: record.trace.map(descriptor),
+        pinned: record.pinned,
+        num_cached_steps: record.cached_steps,
+        num_total_steps: record.total_steps,
+        num_completed_steps: record.completed_steps,
+        external_error: record.external_error.map(descriptor),
+        num_warnings: record.warnings,
+    }
+}
+
+fn history_result(result: HistoryResult) -> control::BuildResultInfo {
+    let results: BTreeMap<i64, control::Descriptor> = result.results.into_iter().map(|(k, v)| (k, descriptor(v))).collect();
+    control::BuildResultInfo {
+        result_deprecated: results.values().next().cloned(),
+        attestations: result.attestations.into_iter().map(descriptor).collect(),
+        results,
+    }
+}
+
+fn descriptor(descriptor: oci::Descriptor) -> control::Descriptor {
+    control::Descriptor {
+        size: descriptor.size,
+        media_type: descriptor.media_type,
+        digest: descriptor.digest.to_string(),
+        annotations: descriptor.annotations.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(kind: &str, reference: &str) -> control::CacheOptionsEntry {
+        control::CacheOptionsEntry { r#type: kind.into(), attrs: [("ref".to_owned(), reference.to_owned())].into() }
+    }
+
+    #[test]
+    fn requests_of_old_clients_are_brought_up_to_date() {
+        let request = solve_request(control::SolveRequest {
+            exporter_deprecated: "image".into(),
+            frontend_attrs: [("build-arg:SOURCE_DATE_EPOCH".to_owned(), "17".to_owned())].into(),
+            cache: Some(control::CacheOptions { export_ref_deprecated: "x".into(), import_refs_deprecated: vec!["y".into()], ..Default::default() }),
+            ..Default::default()
+        })
+        .unwrap();
+        assert_eq!(request.exporters[0].kind, "image");
+        assert_eq!(request.exporters[0].attrs["source-date-epoch"], "17");
+        assert_eq!(request.cache_exports[0].attrs["ref"], "x");
+        assert_eq!(request.cache_imports[0].attrs["ref"], "y");
+    }
+
+    #[test]
+    fn a_cache_is_written_once() {
+        let exports = |exports| control::SolveRequest { cache: Some(control::CacheOptions { exports, ..Default::default() }), ..Default::default() };
+        assert!(solve_request(exports(vec![spec("registry", "a"), spec("registry", "b")])).is_ok());
+        assert!(solve_request(exports(vec![spec("registry", "a"), spec("registry", "a")])).is_err());
+        let inline = solve_request(exports(vec![spec("inline", ""), spec("inline", "")])).unwrap();
+        assert_eq!(inline.cache_exports.len(), 1);
+    }
+}

@@ -1,0 +1,106 @@
+//! One build whose frontend runs in a client.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use engine::api::frontend::{Bridge, BridgeError, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref};
+use engine::api::{Failure, FailureKind};
+use llb::pb;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use crate::errors::bridge_error;
+use crate::gateway::Builds;
+
+type Outcome = Result<FrontendResult, Failure>;
+
+/// Stands for a frontend in a client: gives the client the bridge, waits for its result.
+pub(crate) struct ClientFrontend {
+    builds: Arc<Builds>,
+    name: String,
+}
+
+impl ClientFrontend {
+    pub(crate) fn new(builds: Arc<Builds>, name: String) -> Self {
+        Self { builds, name }
+    }
+}
+
+#[async_trait]
+impl Frontend for ClientFrontend {
+    async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError> {
+        let (done, outcome) = oneshot::channel();
+        let build = Arc::new(Build { bridge, inputs: request.inputs, refs: Mutex::new(Refs::default()), done: Mutex::new(Some(done)) });
+        if !self.builds.insert(self.name.clone(), build) {
+            return Err(BridgeError::message(format!("build {} is running already", self.name)).into());
+        }
+        let _registered = Registered { builds: &self.builds, name: &self.name };
+        match outcome.await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(failure)) => Err(bridge_error(failure).into()),
+            Err(_) => Err(bridge_error(Failure::new(FailureKind::Internal, "the build lost its frontend")).into()),
+        }
+    }
+}
+
+struct Registered<'a> {
+    builds: &'a Builds,
+    name: &'a str,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.builds.remove(self.name);
+    }
+}
+
+/// What calls of the client work on.
+pub(crate) struct Build {
+    pub(crate) bridge: Arc<dyn Bridge>,
+    pub(crate) inputs: BTreeMap<String, Arc<pb::Definition>>,
+    refs: Mutex<Refs>,
+    done: Mutex<Option<oneshot::Sender<Outcome>>>,
+}
+
+#[derive(Default)]
+struct Refs {
+    last: u64,
+    by_id: HashMap<String, Arc<dyn Ref>>,
+}
+
+impl Build {
+    /// Gives a ref an id for the client.
+    pub(crate) fn keep(&self, found: Arc<dyn Ref>) -> String {
+        let mut refs = self.refs.lock();
+        refs.last += 1;
+        let id = format!("ref{}", refs.last);
+        refs.by_id.insert(id.clone(), found);
+        id
+    }
+
+    /// The ref of an id.
+    pub(crate) fn find(&self, id: &str) -> Result<Arc<dyn Ref>, Status> {
+        if id.is_empty() {
+            return Err(Status::unknown("empty ref: "));
+        }
+        self.refs.lock().by_id.get(id).cloned().ok_or_else(|| Status::unknown(format!("no such ref: {id}")))
+    }
+
+    /// The ref of an id in a result; an empty id is an empty result.
+    pub(crate) fn returned(&self, id: &str) -> Result<Option<Arc<dyn Ref>>, Status> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        let found = self.refs.lock().by_id.get(id).cloned();
+        found.map(Some).ok_or_else(|| Status::unknown(format!("return reference {id} not found")))
+    }
+
+    /// Ends the frontend; what comes after the first time is ignored.
+    pub(crate) fn finish(&self, outcome: Outcome) {
+        if let Some(done) = self.done.lock().take() {
+            let _gone = done.send(outcome);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Puts the services together and serves them.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use engine::api::Backend;
+use futures::Stream;
+use proto::content::content_server::ContentServer;
+use proto::control::control_server::ControlServer;
+use proto::gateway::llb_bridge_server::LlbBridgeServer;
+use proto::health::health_server::HealthServer;
+use proto::trace::trace_service_server::TraceServiceServer;
+use session::SessionManager;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::service::Routes;
+use tonic::transport::server::{Connected, Server};
+
+use crate::content::ContentService;
+use crate::gateway::{Builds, GatewayService};
+use crate::health::HealthService;
+use crate::service::ControlService;
+use crate::trace::SpanService;
+
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// All services of the daemon, to be served on any number of listeners.
+#[must_use]
+pub fn routes(backend: Arc<dyn Backend>, sessions: Arc<SessionManager>) -> Routes {
+    let builds = Builds::new();
+    let control = ControlService::new(backend.clone(), sessions, builds.clone());
+    let gateway = GatewayService::new(builds);
+    // Nothing is limited on the way out: sizes are bounded where the messages are made.
+    Routes::new(ControlServer::new(control).max_decoding_message_size(proto::MAX_MESSAGE))
+        .add_service(LlbBridgeServer::new(gateway).max_decoding_message_size(proto::MAX_MESSAGE))
+        .add_service(HealthServer::new(HealthService))
+        .add_service(TraceServiceServer::new(SpanService::new(backend.clone())).max_decoding_message_size(proto::MAX_MESSAGE))
+        .add_service(ContentServer::new(ContentService::new(backend)))
+}
+
+/// Serves on one listener until `stop` resolves; calls that run then are finished first.
+///
+/// A connection that fails to be accepted is no reason to stop: `incoming` should not yield errors for it.
+pub async fn serve<I, IO, E>(routes: Routes, incoming: I, stop: impl Future<Output = ()>) -> Result<(), ServeError>
+where
+    I: Stream<Item = Result<IO, E>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Server::builder()
+        .http2_max_header_list_size(u32::try_from(proto::MAX_MESSAGE).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(None)
+        .tcp_nodelay(true)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await
+        .map_err(|source| ServeError { source })
+}
+
+/// Why serving ended early.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve: {source}")]
+pub struct ServeError {
+    source: tonic::transport::Error,
+}

@@ -1,0 +1,144 @@
+//! `Control.Session`: a client connects and can be asked for things until it leaves.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use proto::control::BytesMessage;
+use proto::health::HealthCheckRequest;
+use proto::health::health_client::HealthClient;
+use session::{SessionManager, header};
+use task::Task;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use tonic::{Response, Status, Streaming};
+
+use crate::remote::RemoteSession;
+use crate::tunnel::{self, Outgoing};
+
+const MAX_ID: usize = 256;
+const MAX_METHODS: usize = 256;
+
+/// How the session's client is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Health {
+    interval: Duration,
+    timeout: Duration,
+    failures: u32,
+}
+
+impl Health {
+    fn of(metadata: &MetadataMap) -> Self {
+        let custom = metadata.get(header::SESSION_HEALTH_TIMEOUT).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+        match custom {
+            Some(ms) if ms > 0 => {
+                let each = Duration::from_millis(ms).max(Duration::from_secs(1));
+                Self { interval: each, timeout: each, failures: 1 }
+            }
+            _ => Self { interval: Duration::from_secs(5), timeout: Duration::from_secs(15), failures: 2 },
+        }
+    }
+}
+
+/// What a client says about itself when it connects.
+struct Hello {
+    id: String,
+    shared_key: String,
+    methods: HashSet<String>,
+    health: Health,
+}
+
+impl Hello {
+    fn of(metadata: &MetadataMap) -> Result<Self, Status> {
+        let text = |key: &str| metadata.get(key).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let id = text(header::SESSION_ID).to_owned();
+        if id.is_empty() || id.len() > MAX_ID {
+            return Err(Status::invalid_argument("session id is missing or too long"));
+        }
+        let encoded = header::is_true(text(header::SESSION_SHARED_KEY_ENCODED));
+        let shared_key = header::decode(text(header::SESSION_SHARED_KEY), encoded);
+        let listed = metadata.get_all(header::SESSION_METHOD);
+        let methods = listed.iter().filter_map(|v| v.to_str().ok()).take(MAX_METHODS).map(str::to_ascii_lowercase).collect();
+        Ok(Self { id, shared_key, methods, health: Health::of(metadata) })
+    }
+}
+
+/// The answer to a client; dropping it ends the session.
+#[derive(Debug)]
+pub(crate) struct SessionStream {
+    outgoing: Outgoing,
+    _task: Task<()>,
+}
+
+impl Stream for SessionStream {
+    type Item = Result<BytesMessage, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.outgoing.poll_recv(cx)
+    }
+}
+
+/// Starts a session. Returns at once: bytes flow only after the answer has begun.
+pub(crate) fn start(
+    sessions: Arc<SessionManager>,
+    metadata: &MetadataMap,
+    incoming: Streaming<BytesMessage>,
+) -> Result<Response<SessionStream>, Status> {
+    let hello = Hello::of(metadata)?;
+    if sessions.get(&hello.id).is_some() {
+        return Err(Status::unknown(format!("session {} already exists", hello.id)));
+    }
+    let (tunnel, mut alive, outgoing, farewell) = tunnel::open(incoming);
+    let task = task::spawn("session", async move {
+        let id = hello.id.clone();
+        let channel = match tunnel::connect(tunnel).await {
+            Ok(channel) => channel,
+            Err(error) => {
+                let _gone = farewell.send(Err(Status::unknown(format!("failed to create grpc client: {error}")))).await;
+                return;
+            }
+        };
+        let remote = RemoteSession::new(hello.id, hello.shared_key, hello.methods, channel.clone(), alive.clone());
+        let registration = match sessions.register(Arc::new(remote)) {
+            Ok(registration) => registration,
+            Err(error) => {
+                let _gone = farewell.send(Err(Status::unknown(error.to_string()))).await;
+                return;
+            }
+        };
+        tracing::debug!(session = %id, "session started");
+        tokio::select! {
+            () = watch_health(channel, hello.health) => tracing::warn!(session = %id, "session healthcheck failed fatally"),
+            () = async { while alive.changed().await.is_ok() {} } => {}
+        }
+        drop(registration);
+        tracing::debug!(session = %id, "session finished");
+    });
+    Ok(Response::new(SessionStream { outgoing, _task: task }))
+}
+
+// Returns when the client has not answered often enough. A slow answer makes the next wait longer: a link that is busy with a
+// context is no dead client.
+async fn watch_health(channel: Channel, health: Health) {
+    let mut client = HealthClient::new(channel);
+    let mut failures = 0;
+    let mut last = Duration::ZERO;
+    loop {
+        tokio::time::sleep(health.interval).await;
+        let started = tokio::time::Instant::now();
+        let timeout = health.timeout.max(last.mul_f64(1.5));
+        let answer = tokio::time::timeout(timeout, client.check(HealthCheckRequest::default())).await;
+        last = started.elapsed();
+        if matches!(answer, Ok(Ok(_))) {
+            failures = 0;
+            continue;
+        }
+        failures += 1;
+        if failures >= health.failures {
+            return;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A byte stream inside the messages of `Control.Session`, and a gRPC connection on top of it.
+//!
+//! The client serves HTTP/2 in there and we are its client. The tunnel carries bytes only after the handler has returned its
+//! response, so nothing here is awaited by the handler.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use proto::control::BytesMessage;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{mpsc, watch};
+use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
+use tokio_util::sync::PollSender;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+/// How many messages may wait to go to the client.
+const QUEUE: usize = 64;
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// What the handler answers with.
+pub(crate) type Outgoing = mpsc::Receiver<Result<BytesMessage, Status>>;
+/// For telling the client why its session ended.
+pub(crate) type Farewell = mpsc::Sender<Result<BytesMessage, Status>>;
+
+/// A byte stream; tells when it is gone.
+pub(crate) struct Tunnel {
+    read: Pin<Box<dyn AsyncRead + Send>>,
+    write: Pin<Box<dyn AsyncWrite + Send>>,
+    _gone: watch::Sender<()>,
+}
+
+/// Makes a byte stream of the messages of a call. The receiver of `watch` fails to wait when the stream is gone.
+pub(crate) fn open(incoming: Streaming<BytesMessage>) -> (Tunnel, watch::Receiver<()>, Outgoing, Farewell) {
+    let (sender, outgoing) = mpsc::channel(QUEUE);
+    let farewell = sender.clone();
+    let (gone, alive) = watch::channel(());
+    let read = StreamReader::new(incoming.map(|message| message.map(|m| m.data).map_err(io::Error::other)));
+    let sink = PollSender::new(sender)
+        .sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        .with(|data: Bytes| std::future::ready(Ok::<_, io::Error>(Ok(BytesMessage { data }))));
+    let write = SinkWriter::new(CopyToBytes::new(sink));
+    (Tunnel { read: Box::pin(read), write: Box::pin(write), _gone: gone }, alive, outgoing, farewell)
+}
+
+/// Starts HTTP/2 as a client inside a tunnel. One connection for the life of the session.
+pub(crate) async fn connect(tunnel: Tunnel) -> Result<Channel, tonic::transport::Error> {
+    let once = Arc::new(Mutex::new(Some(tunnel)));
+    Endpoint::from_static("http://localhost")
+        .http2_max_header_list_size(u32::try_from(proto::MAX_MESSAGE).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect_with_connector(tower::service_fn(move |_| {
+            let tunnel = once.lock().take();
+            async move { tunnel.map(TokioIo::new).ok_or_else(|| io::Error::other("only one connection allowed")) }
+        }))
+        .await
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.read.as_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.write.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.as_mut().poll_shutdown(cx)
+    }
+}
