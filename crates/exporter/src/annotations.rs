@@ -24,7 +24,8 @@ pub struct Annotations {
 
 impl Annotations {
     fn extend(&mut self, other: &Self) {
-        let copy = |to: &mut Map, from: &Map| to.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let copy =
+            |to: &mut Map, from: &Map| to.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
         copy(&mut self.index, &other.index);
         copy(&mut self.index_descriptor, &other.index_descriptor);
         copy(&mut self.manifest, &other.manifest);
@@ -39,11 +40,15 @@ pub struct AnnotationGroup(BTreeMap<String, Annotations>);
 impl AnnotationGroup {
     /// Takes one attribute if it is an annotation; says whether it was.
     pub(crate) fn take(&mut self, key: &str, value: &str) -> Result<bool, ExportError> {
-        let Some((place, platform, name)) = split(key) else { return Ok(false) };
+        let Some((place, platform, name)) = split(key) else {
+            return Ok(false);
+        };
         let platform = if platform.is_empty() {
             String::new()
         } else {
-            let parsed = Platform::parse(platform).map_err(|e| ExportError::Attribute { reason: e.to_string() })?;
+            let parsed = Platform::parse(platform).map_err(|e| ExportError::Attribute {
+                reason: e.to_string(),
+            })?;
             format_all(&parsed.normalize())
         };
         let entry = self.0.entry(platform).or_default();
@@ -52,7 +57,11 @@ impl AnnotationGroup {
             "manifest-descriptor" => &mut entry.manifest_descriptor,
             "index" => &mut entry.index,
             "index-descriptor" => &mut entry.index_descriptor,
-            other => return Err(ExportError::Attribute { reason: format!("unrecognized annotation type {other}") }),
+            other => {
+                return Err(ExportError::Attribute {
+                    reason: format!("unrecognized annotation type {other}"),
+                });
+            }
         };
         map.insert(name.to_owned(), value.to_owned());
         Ok(true)
@@ -61,14 +70,18 @@ impl AnnotationGroup {
     /// Adds those of `other`, which win.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (platform, annotations) in &other.0 {
-            self.0.entry(platform.clone()).or_default().extend(annotations);
+            self.0
+                .entry(platform.clone())
+                .or_default()
+                .extend(annotations);
         }
     }
 
     /// Those for one platform, or for an image of which nothing is known.
     pub(crate) fn of(&self, platform: Option<&Platform>) -> Annotations {
         let mut out = Annotations::default();
-        let copy = |to: &mut Map, from: &Map| to.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let copy =
+            |to: &mut Map, from: &Map| to.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
         for annotations in self.0.values() {
             copy(&mut out.index, &annotations.index);
             copy(&mut out.index_descriptor, &annotations.index_descriptor);
@@ -77,7 +90,10 @@ impl AnnotationGroup {
         for key in std::iter::once("").chain(own.as_deref()) {
             if let Some(annotations) = self.0.get(key) {
                 copy(&mut out.manifest, &annotations.manifest);
-                copy(&mut out.manifest_descriptor, &annotations.manifest_descriptor);
+                copy(
+                    &mut out.manifest_descriptor,
+                    &annotations.manifest_descriptor,
+                );
             }
         }
         out
@@ -93,7 +109,9 @@ fn split(key: &str) -> Option<(&str, &str, &str)> {
     let rest = key.strip_prefix("annotation")?;
     let (place, rest) = match rest.strip_prefix('-') {
         Some(rest) => {
-            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '-')).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !(c.is_ascii_lowercase() || c == '-'))
+                .unwrap_or(rest.len());
             if end == 0 {
                 return None;
             }
@@ -124,9 +142,23 @@ mod tests {
     #[test]
     fn annotation_keys_are_read_with_place_and_platform() {
         assert_eq!(split("annotation.org.x"), Some(("", "", "org.x")));
-        assert_eq!(split("annotation-index-descriptor.a"), Some(("index-descriptor", "", "a")));
-        assert_eq!(split("annotation-manifest[linux/arm64].a"), Some(("manifest", "linux/arm64", "a")));
-        for no in ["name", "annotation", "annotations.x", "annotation-.x", "annotation[].x", "annotation.", "annotation.a b"] {
+        assert_eq!(
+            split("annotation-index-descriptor.a"),
+            Some(("index-descriptor", "", "a"))
+        );
+        assert_eq!(
+            split("annotation-manifest[linux/arm64].a"),
+            Some(("manifest", "linux/arm64", "a"))
+        );
+        for no in [
+            "name",
+            "annotation",
+            "annotations.x",
+            "annotation-.x",
+            "annotation[].x",
+            "annotation.",
+            "annotation.a b",
+        ] {
             assert_eq!(split(no), None, "{no}");
         }
         let mut group = AnnotationGroup::default();
@@ -135,6 +167,12 @@ mod tests {
         assert!(group.take("annotation-nowhere.k", "v").is_err());
         let arm = group.of(Some(&Platform::new("linux", "arm64", "")));
         assert_eq!(arm.manifest.len(), 2);
-        assert_eq!(group.of(Some(&Platform::new("linux", "amd64", ""))).manifest.len(), 1);
+        assert_eq!(
+            group
+                .of(Some(&Platform::new("linux", "amd64", "")))
+                .manifest
+                .len(),
+            1
+        );
     }
 }

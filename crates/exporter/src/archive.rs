@@ -31,22 +31,36 @@ enum Body {
 impl Entry {
     /// A folder; the name ends with a slash.
     pub(crate) fn folder(name: impl Into<String>) -> Self {
-        Self { name: name.into(), body: Body::Folder }
+        Self {
+            name: name.into(),
+            body: Body::Folder,
+        }
     }
 
     /// A file in memory.
     pub(crate) fn file(name: impl Into<String>, mode: u32, bytes: impl Into<Bytes>) -> Self {
-        Self { name: name.into(), body: Body::Bytes { mode, bytes: bytes.into() } }
+        Self {
+            name: name.into(),
+            body: Body::Bytes {
+                mode,
+                bytes: bytes.into(),
+            },
+        }
     }
 
     /// A layer, read from the store as it is sent.
     pub(crate) fn layer(name: impl Into<String>, layer: LayerBlob) -> Self {
-        Self { name: name.into(), body: Body::Layer(Box::new(layer)) }
+        Self {
+            name: name.into(),
+            body: Body::Layer(Box::new(layer)),
+        }
     }
 }
 
 /// The archive's bytes: entries by name, each name once.
-pub(crate) fn stream(mut entries: Vec<Entry>) -> impl Stream<Item = Result<Bytes, ExportError>> + Send {
+pub(crate) fn stream(
+    mut entries: Vec<Entry>,
+) -> impl Stream<Item = Result<Bytes, ExportError>> + Send {
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     entries.dedup_by(|a, b| a.name == b.name);
     let trailer = Bytes::from(vec![0; 2 * BLOCK]);
@@ -63,21 +77,39 @@ async fn entry(entry: Entry) -> Result<Chunks, ExportError> {
         Body::Folder => (0o755, 0, futures::stream::empty().boxed()),
         Body::Bytes { mode, bytes } => {
             let size = bytes.len() as u64;
-            (mode, size, futures::stream::once(async move { Ok(bytes) }).boxed())
+            (
+                mode,
+                size,
+                futures::stream::once(async move { Ok(bytes) }).boxed(),
+            )
         }
         Body::Layer(layer) => {
             let file: File = layer.open().await?;
             let size = layer.descriptor.len();
             let name = entry.name.clone();
-            let chunks = FileSource(Arc::new(file)).open().await.map_err(|e| ExportError::io(format!("read {name}"), e))?;
-            (0o444, size, exactly(chunks.map_err(move |e| ExportError::io(format!("read {name}"), e)), size).boxed())
+            let chunks = FileSource(Arc::new(file))
+                .open()
+                .await
+                .map_err(|e| ExportError::io(format!("read {name}"), e))?;
+            (
+                0o444,
+                size,
+                exactly(
+                    chunks.map_err(move |e| ExportError::io(format!("read {name}"), e)),
+                    size,
+                )
+                .boxed(),
+            )
         }
     };
     let header = header(&entry.name, mode, size);
     let padding = usize::try_from(size % BLOCK as u64).unwrap_or(0);
     let padding = Bytes::from(vec![0; if padding == 0 { 0 } else { BLOCK - padding }]);
     let head = futures::stream::once(async move { Ok(header) });
-    Ok(head.chain(body).chain(futures::stream::once(async move { Ok(padding) })).boxed())
+    Ok(head
+        .chain(body)
+        .chain(futures::stream::once(async move { Ok(padding) }))
+        .boxed())
 }
 
 /// Fails where a stream is not as long as its header said.
@@ -86,14 +118,23 @@ fn exactly(
     want: u64,
 ) -> impl Stream<Item = Result<Bytes, ExportError>> + Send {
     let end = futures::stream::once(async { Ok(Bytes::new()) }).map(|b| (b, true));
-    chunks.map(|c| (c, false)).chain(end).scan(0_u64, move |got, (chunk, last)| {
-        let checked = chunk.and_then(|chunk| {
-            *got += chunk.len() as u64;
-            let wrong = *got > want || (last && *got != want);
-            if wrong { Err(ExportError::result(format!("unexpected copy size {got}, expected {want}"))) } else { Ok(chunk) }
-        });
-        futures::future::ready(Some(checked))
-    })
+    chunks
+        .map(|c| (c, false))
+        .chain(end)
+        .scan(0_u64, move |got, (chunk, last)| {
+            let checked = chunk.and_then(|chunk| {
+                *got += chunk.len() as u64;
+                let wrong = *got > want || (last && *got != want);
+                if wrong {
+                    Err(ExportError::result(format!(
+                        "unexpected copy size {got}, expected {want}"
+                    )))
+                } else {
+                    Ok(chunk)
+                }
+            });
+            futures::future::ready(Some(checked))
+        })
 }
 
 fn header(name: &str, mode: u32, size: u64) -> Bytes {
@@ -101,7 +142,11 @@ fn header(name: &str, mode: u32, size: u64) -> Bytes {
     if size > MAX_OCTAL {
         let record = pax_record("size", &size.to_string());
         let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
-        let pax_name = if folder.is_empty() { format!("PaxHeaders.0/{file}") } else { format!("{folder}/PaxHeaders.0/{file}") };
+        let pax_name = if folder.is_empty() {
+            format!("PaxHeaders.0/{file}")
+        } else {
+            format!("{folder}/PaxHeaders.0/{file}")
+        };
         out.put(&block(&pax_name, 0, record.len() as u64, b'x')[..]);
         out.put(record.as_bytes());
         out.put_bytes(0, (BLOCK - record.len() % BLOCK) % BLOCK);
@@ -158,17 +203,39 @@ mod tests {
             Entry::file("index.json", 0o644, vec![b'x'; 513]),
             Entry::file("index.json", 0o644, "twice"),
         ];
-        let bytes: Vec<u8> =
-            stream(entries).try_fold(Vec::new(), |mut all, chunk| async move { all.extend(chunk); Ok(all) }).await.unwrap();
+        let bytes: Vec<u8> = stream(entries)
+            .try_fold(Vec::new(), |mut all, chunk| async move {
+                all.extend(chunk);
+                Ok(all)
+            })
+            .await
+            .unwrap();
         assert_eq!(bytes.len() % 512, 0);
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.tar");
         std::fs::write(&file, bytes).unwrap();
-        let listed = std::process::Command::new("tar").arg("-tvf").arg(&file).output().unwrap();
+        let listed = std::process::Command::new("tar")
+            .arg("-tvf")
+            .arg(&file)
+            .output()
+            .unwrap();
         let text = String::from_utf8(listed.stdout).unwrap();
-        let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-        let seen: Vec<_> = lines.iter().map(|l| (l[0], l[2], *l.last().unwrap())).collect();
-        assert_eq!(seen, [("drwxr-xr-x", "0", "blobs/"), ("-rw-r--r--", "513", "index.json"), ("-r--r--r--", "2", "oci-layout")]);
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        let seen: Vec<_> = lines
+            .iter()
+            .map(|l| (l[0], l[2], *l.last().unwrap()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("drwxr-xr-x", "0", "blobs/"),
+                ("-rw-r--r--", "513", "index.json"),
+                ("-r--r--r--", "2", "oci-layout")
+            ]
+        );
     }
 
     #[test]

@@ -32,8 +32,16 @@ fn is_there(error: &CallError) -> bool {
 }
 
 impl FileSink {
-    pub(crate) async fn open(ctx: &ExportContext, id: usize, meta: &BTreeMap<String, String>) -> Result<Self, ExportError> {
-        let sink = client(ctx).await?.send_file(id, meta).await.map_err(ExportError::session)?;
+    pub(crate) async fn open(
+        ctx: &ExportContext,
+        id: usize,
+        meta: &BTreeMap<String, String>,
+    ) -> Result<Self, ExportError> {
+        let sink = client(ctx)
+            .await?
+            .send_file(id, meta)
+            .await
+            .map_err(ExportError::session)?;
         Ok(Self { sink: Some(sink) })
     }
 
@@ -43,7 +51,9 @@ impl FileSink {
     }
 
     pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), ExportError> {
-        let Some(sink) = &mut self.sink else { return Ok(()) };
+        let Some(sink) = &mut self.sink else {
+            return Ok(());
+        };
         match sink.write(chunk).await {
             Err(error) if is_there(&error) => {
                 self.sink = None;
@@ -63,9 +73,18 @@ impl FileSink {
 }
 
 /// Sends trees into the client's folder: side by side, or as a single one where the client deletes what is not listed.
-pub(crate) async fn send_trees(ctx: &ExportContext, id: usize, trees: Vec<Tree>, as_one: bool) -> Result<(), ExportError> {
+pub(crate) async fn send_trees(
+    ctx: &ExportContext,
+    id: usize,
+    trees: Vec<Tree>,
+    as_one: bool,
+) -> Result<(), ExportError> {
     let client = client(ctx).await?;
-    let parts: Vec<Vec<Tree>> = if as_one { vec![trees] } else { trees.into_iter().map(|t| vec![t]).collect() };
+    let parts: Vec<Vec<Tree>> = if as_one {
+        vec![trees]
+    } else {
+        trees.into_iter().map(|t| vec![t]).collect()
+    };
     let sends = parts.into_iter().map(|part| {
         let label = match part.as_slice() {
             [tree] if !as_one && tree.folder.is_some() => format!("copying files {}", tree.id),
@@ -77,8 +96,13 @@ pub(crate) async fn send_trees(ctx: &ExportContext, id: usize, trees: Vec<Tree>,
             let shown = status.clone();
             let progress: Arc<dyn Fn(u64) + Send + Sync> =
                 Arc::new(move |bytes| shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0));
-            let stream = client.send_tree(id, as_one).await.map_err(ExportError::session)?;
-            send(stream, Arc::new(Trees(part)), Some(progress)).await.map_err(ExportError::session)?;
+            let stream = client
+                .send_tree(id, as_one)
+                .await
+                .map_err(ExportError::session)?;
+            send(stream, Arc::new(Trees(part)), Some(progress))
+                .await
+                .map_err(ExportError::session)?;
             drop(status);
             Ok::<_, ExportError>(())
         }
@@ -101,7 +125,8 @@ pub(crate) async fn copy_image(ctx: &ExportContext, image: &Image) -> Result<(),
         blobs.push(Box::pin(async move {
             let file = layer.open().await?;
             write(&client, &layer.descriptor, &FileSource(Arc::new(file))).await
-        }) as futures::future::BoxFuture<'_, Result<(), ExportError>>);
+        })
+            as futures::future::BoxFuture<'_, Result<(), ExportError>>);
     }
     let mut writes = futures::stream::iter(blobs).buffer_unordered(AT_ONCE);
     while let Some(done) = writes.next().await {
@@ -113,10 +138,27 @@ pub(crate) async fn copy_image(ctx: &ExportContext, image: &Image) -> Result<(),
     Ok(())
 }
 
-async fn write(client: &Arc<dyn Session>, desc: &Descriptor, source: &dyn BlobSource) -> Result<(), ExportError> {
+async fn write(
+    client: &Arc<dyn Session>,
+    desc: &Descriptor,
+    source: &dyn BlobSource,
+) -> Result<(), ExportError> {
     let digest = desc.digest.clone();
-    let failed = move |e: std::io::Error| CallError::Protocol { method: "Write", reason: format!("cannot read {digest}: {e}") };
-    let bytes = source.open().await.map_err(|e| ExportError::io(format!("read {}", desc.digest), e))?;
-    let blob = BlobWrite { digest: desc.digest.clone(), size: desc.len(), labels: BTreeMap::new() };
-    client.content_write(EXPORT_STORE, blob, bytes.map_err(failed).boxed()).await.map_err(ExportError::session)
+    let failed = move |e: std::io::Error| CallError::Protocol {
+        method: "Write",
+        reason: format!("cannot read {digest}: {e}"),
+    };
+    let bytes = source
+        .open()
+        .await
+        .map_err(|e| ExportError::io(format!("read {}", desc.digest), e))?;
+    let blob = BlobWrite {
+        digest: desc.digest.clone(),
+        size: desc.len(),
+        labels: BTreeMap::new(),
+    };
+    client
+        .content_write(EXPORT_STORE, blob, bytes.map_err(failed).boxed())
+        .await
+        .map_err(ExportError::session)
 }

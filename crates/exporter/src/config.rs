@@ -60,15 +60,22 @@ type Fields = BTreeMap<String, Box<RawValue>>;
 /// Fills in layers, history and times.
 pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportError> {
     let bad = |reason: String| ExportError::Config { reason };
-    let fields: Option<Fields> =
-        serde_json::from_slice(config).map_err(|e| bad(format!("failed to parse image config for patch: {e}")))?;
+    let fields: Option<Fields> = serde_json::from_slice(config)
+        .map_err(|e| bad(format!("failed to parse image config for patch: {e}")))?;
     let mut fields = fields.ok_or_else(|| bad("invalid null image config for export".into()))?;
-    let text = |fields: &Fields, key: &str| fields.get(key).and_then(|v| serde_json::from_str::<String>(v.get()).ok()).unwrap_or_default();
+    let text = |fields: &Fields, key: &str| {
+        fields
+            .get(key)
+            .and_then(|v| serde_json::from_str::<String>(v.get()).ok())
+            .unwrap_or_default()
+    };
     if text(&fields, "os").is_empty() {
         return Err(bad("invalid image config for export: missing os".into()));
     }
     if text(&fields, "architecture").is_empty() {
-        return Err(bad("invalid image config for export: missing architecture".into()));
+        return Err(bad(
+            "invalid image config for export: missing architecture".into()
+        ));
     }
     let mut history = match fields.get("history") {
         Some(raw) => entries(raw.get())?,
@@ -77,7 +84,8 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
     complete(&mut history, patch.layers);
     let rootfs = RootFs {
         kind: "layers",
-        diff_ids: (!patch.layers.is_empty()).then(|| patch.layers.iter().map(|l| &l.diff_id).collect()),
+        diff_ids: (!patch.layers.is_empty())
+            .then(|| patch.layers.iter().map(|l| &l.diff_id).collect()),
     };
     set(&mut fields, "rootfs", &rootfs);
     if let (Some(epoch), Some(history)) = (&patch.epoch, &mut history) {
@@ -86,8 +94,8 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
     set(&mut fields, "history", &history);
     match (fields.get("created"), &patch.epoch) {
         (Some(raw), Some(epoch)) => {
-            let written: Option<String> =
-                serde_json::from_str(raw.get()).map_err(|e| bad(format!("failed to unmarshal creation time: {e}")))?;
+            let written: Option<String> = serde_json::from_str(raw.get())
+                .map_err(|e| bad(format!("failed to unmarshal creation time: {e}")))?;
             if let Some(written) = written {
                 let time = Timestamp::parse(&written)
                     .ok_or_else(|| bad(format!("failed to unmarshal creation time {written:?}")))?;
@@ -98,7 +106,11 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
         }
         (Some(_), None) => {}
         (None, _) => {
-            let last = history.iter().flatten().filter_map(|h| h.created).next_back();
+            let last = history
+                .iter()
+                .flatten()
+                .filter_map(|h| h.created)
+                .next_back();
             set(&mut fields, "created", &last);
         }
     }
@@ -112,7 +124,10 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
 
 fn set(fields: &mut Fields, key: &str, value: &impl Serialize) {
     let text = String::from_utf8(oci::json::to_vec(value)).expect("JSON is UTF-8");
-    fields.insert(key.to_owned(), RawValue::from_string(text).expect("the encoder writes valid JSON"));
+    fields.insert(
+        key.to_owned(),
+        RawValue::from_string(text).expect("the encoder writes valid JSON"),
+    );
 }
 
 fn encode(fields: &Fields) -> Vec<u8> {
@@ -159,16 +174,17 @@ fn compact(json: &str, out: &mut Vec<u8>) {
 
 fn entries(json: &str) -> Result<Option<Vec<Entry>>, ExportError> {
     let bad = |reason: String| ExportError::Config { reason };
-    let read: Option<Vec<History>> =
-        serde_json::from_str(json).map_err(|e| bad(format!("failed to unmarshal history from config: {e}")))?;
+    let read: Option<Vec<History>> = serde_json::from_str(json)
+        .map_err(|e| bad(format!("failed to unmarshal history from config: {e}")))?;
     let Some(read) = read else { return Ok(None) };
     let mut out = Vec::with_capacity(read.len());
     for entry in read {
         let created = match entry.created {
-            Some(text) => Some(
-                Timestamp::parse(&text)
-                    .ok_or_else(|| bad(format!("failed to unmarshal history from config: parsing time {text:?}")))?,
-            ),
+            Some(text) => Some(Timestamp::parse(&text).ok_or_else(|| {
+                bad(format!(
+                    "failed to unmarshal history from config: parsing time {text:?}"
+                ))
+            })?),
             None => None,
         };
         out.push(Entry {
@@ -198,13 +214,15 @@ fn complete(history: &mut Option<Vec<Entry>>, layers: &[LayerFacts]) {
         }
     }
     if let Some(missing) = layers.get(counted..).filter(|m| !m.is_empty()) {
-        history.get_or_insert_with(Vec::new).extend(missing.iter().map(|layer| Entry {
-            created: layer.created,
-            created_by: layer.description.clone(),
-            author: String::new(),
-            comment: "buildkit.exporter.image.v0".into(),
-            empty_layer: false,
-        }));
+        history
+            .get_or_insert_with(Vec::new)
+            .extend(missing.iter().map(|layer| Entry {
+                created: layer.created,
+                created_by: layer.description.clone(),
+                author: String::new(),
+                comment: "buildkit.exporter.image.v0".into(),
+                empty_layer: false,
+            }));
     }
     let Some(history) = history else { return };
     let mut layer = layers.iter();
@@ -248,13 +266,23 @@ fn clamp(history: &mut [Entry], epoch: &Timestamp, base: Option<&[u8]>) -> Resul
     }
     let base = match base {
         Some(config) => {
-            let read: Base<'_> = serde_json::from_slice(config)
-                .map_err(|e| ExportError::Config { reason: format!("failed to unmarshal base image config: {e}") })?;
-            read.history.map(|raw| entries(raw.get())).transpose()?.flatten().unwrap_or_default()
+            let read: Base<'_> =
+                serde_json::from_slice(config).map_err(|e| ExportError::Config {
+                    reason: format!("failed to unmarshal base image config: {e}"),
+                })?;
+            read.history
+                .map(|raw| entries(raw.get()))
+                .transpose()?
+                .flatten()
+                .unwrap_or_default()
         }
         None => Vec::new(),
     };
-    let kept = history.iter().zip(&base).take_while(|(own, base)| own == base).count();
+    let kept = history
+        .iter()
+        .zip(&base)
+        .take_while(|(own, base)| own == base)
+        .count();
     for entry in history.iter_mut().skip(kept) {
         if entry.created.is_none_or(|created| created.is_after(epoch)) {
             entry.created = Some(*epoch);
@@ -277,7 +305,14 @@ pub(crate) fn default_config() -> Vec<u8> {
         working_dir: "/".into(),
         ..oci::ContainerConfig::default()
     };
-    oci::json::to_vec(&Config { platform: Platform::host(), config, rootfs: RootFs { kind: "layers", diff_ids: None } })
+    oci::json::to_vec(&Config {
+        platform: Platform::host(),
+        config,
+        rootfs: RootFs {
+            kind: "layers",
+            diff_ids: None,
+        },
+    })
 }
 
 #[cfg(test)]

@@ -27,7 +27,12 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    pub(crate) fn image(oci: bool, config: Descriptor, layers: Vec<Descriptor>, annotations: BTreeMap<String, String>) -> Self {
+    pub(crate) fn image(
+        oci: bool,
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
         Self {
             schema_version: 2,
             media_type: manifest_type(oci),
@@ -40,11 +45,20 @@ impl Manifest {
     }
 
     /// A manifest of statements about `subject`.
-    pub(crate) fn attestation(artifact: bool, config: Descriptor, layers: Vec<Descriptor>, subject: &Descriptor) -> Self {
+    pub(crate) fn attestation(
+        artifact: bool,
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+        subject: &Descriptor,
+    ) -> Self {
         let mut out = Self::image(true, config, layers, BTreeMap::new());
         if artifact {
             out.artifact_type = ATTESTATION_TYPE;
-            out.subject = Some(Descriptor::new(subject.media_type.clone(), subject.digest.clone(), subject.len()));
+            out.subject = Some(Descriptor::new(
+                subject.media_type.clone(),
+                subject.digest.clone(),
+                subject.len(),
+            ));
         }
         out
     }
@@ -62,9 +76,22 @@ pub(crate) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    pub(crate) fn new(oci: bool, manifests: &'a [Descriptor], annotations: BTreeMap<String, String>) -> Self {
-        let media_type = if oci { media_type::OCI_INDEX } else { media_type::DOCKER_INDEX };
-        Self { schema_version: 2, media_type, manifests, annotations }
+    pub(crate) fn new(
+        oci: bool,
+        manifests: &'a [Descriptor],
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
+        let media_type = if oci {
+            media_type::OCI_INDEX
+        } else {
+            media_type::DOCKER_INDEX
+        };
+        Self {
+            schema_version: 2,
+            media_type,
+            manifests,
+            annotations,
+        }
     }
 
     pub(crate) fn media_type(&self) -> &'static str {
@@ -73,11 +100,19 @@ impl<'a> Index<'a> {
 }
 
 pub(crate) fn manifest_type(oci: bool) -> &'static str {
-    if oci { media_type::OCI_MANIFEST } else { media_type::DOCKER_MANIFEST }
+    if oci {
+        media_type::OCI_MANIFEST
+    } else {
+        media_type::DOCKER_MANIFEST
+    }
 }
 
 pub(crate) fn config_type(oci: bool) -> &'static str {
-    if oci { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG }
+    if oci {
+        media_type::OCI_CONFIG
+    } else {
+        media_type::DOCKER_CONFIG
+    }
 }
 
 /// Writes a document as the reference writes those that people may read.
@@ -86,14 +121,23 @@ pub(crate) fn pretty(document: &impl Serialize) -> Vec<u8> {
 }
 
 /// The annotations of a layer that may leave the daemon.
-pub(crate) fn public_annotations(oci: bool, annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(crate) fn public_annotations(
+    oci: bool,
+    annotations: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     if !oci {
         return BTreeMap::new();
     }
     let internal = |key: &str| {
-        key == "containerd.io/uncompressed" || key == "buildkit/createdat" || key.starts_with("containerd.io/distribution.source.")
+        key == "containerd.io/uncompressed"
+            || key == "buildkit/createdat"
+            || key.starts_with("containerd.io/distribution.source.")
     };
-    annotations.iter().filter(|(k, _)| !internal(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    annotations
+        .iter()
+        .filter(|(k, _)| !internal(k))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -104,7 +148,13 @@ mod tests {
     #[test]
     fn a_manifest_without_layers_says_null() {
         let config = Descriptor::new(media_type::OCI_CONFIG, Digest::sha256("c"), 1);
-        let got = String::from_utf8(pretty(&Manifest::image(true, config, Vec::new(), Default::default()))).unwrap();
+        let got = String::from_utf8(pretty(&Manifest::image(
+            true,
+            config,
+            Vec::new(),
+            Default::default(),
+        )))
+        .unwrap();
         let want = format!(
             "{{\n  \"schemaVersion\": 2,\n  \"mediaType\": \"{}\",\n  \"config\": {{\n    \"mediaType\": \"{}\",\n    \"digest\": \"{}\",\n    \"size\": 1\n  }},\n  \"layers\": null\n}}",
             media_type::OCI_MANIFEST,

@@ -80,18 +80,27 @@ pub enum ExportError {
 
 impl ExportError {
     pub(crate) fn attribute(reason: impl Into<String>) -> Self {
-        Self::Attribute { reason: reason.into() }
+        Self::Attribute {
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn result(reason: impl Into<String>) -> Self {
-        Self::Result { reason: reason.into() }
+        Self::Result {
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::Io { what: what.into(), source: Arc::new(source.into()) }
+        Self::Io {
+            what: what.into(),
+            source: Arc::new(source.into()),
+        }
     }
 
     pub(crate) fn session(reason: impl ToString) -> Self {
-        Self::Session { reason: reason.to_string() }
+        Self::Session {
+            reason: reason.to_string(),
+        }
     }
 }

@@ -31,7 +31,9 @@ pub struct ImageExporter {
 
 impl std::fmt::Debug for ImageExporter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ImageExporter").field("client", &self.client).finish_non_exhaustive()
+        f.debug_struct("ImageExporter")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
     }
 }
 
@@ -39,7 +41,11 @@ impl ImageExporter {
     /// Makes the exporter; `credentials` answers for the pushes of a build.
     #[must_use]
     pub fn new(store: Arc<Store>, client: Client, credentials: CredentialsOf) -> Self {
-        Self { store, client, credentials }
+        Self {
+            store,
+            client,
+            credentials,
+        }
     }
 }
 
@@ -61,7 +67,11 @@ impl Exporter for ImageExporter {
         "image"
     }
 
-    fn resolve(&self, id: usize, attrs: &BTreeMap<String, String>) -> Result<Arc<dyn ExporterInstance>, ExportError> {
+    fn resolve(
+        &self,
+        id: usize,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
         let (mut options, rest) = ImageOptions::load(attrs)?;
         if !attrs.contains_key("attestation-inline") {
             options.inline_attestations = true;
@@ -72,7 +82,10 @@ impl Exporter for ImageExporter {
             attrs: attrs.clone(),
             options,
             push: false,
-            push_options: PushOptions { insecure: false, by_digest: false },
+            push_options: PushOptions {
+                insecure: false,
+                by_digest: false,
+            },
             dangling_prefix: String::new(),
             dangling_empty_only: false,
             metadata: BTreeMap::new(),
@@ -82,7 +95,10 @@ impl Exporter for ImageExporter {
                 "push" => out.push = parse_flag(&key, &value)?,
                 "push-by-digest" => out.push_options.by_digest = parse_flag(&key, &value)?,
                 "registry.insecure" => out.push_options.insecure = parse_flag(&key, &value)?,
-                "unpack" | "store" | "name-canonical" | "unsafe-internal-store-allow-incomplete" => {
+                "unpack"
+                | "store"
+                | "name-canonical"
+                | "unsafe-internal-store-allow-incomplete" => {
                     parse_flag(&key, &value)?;
                 }
                 "dangling-name-prefix" => out.dangling_prefix = value,
@@ -97,9 +113,13 @@ impl Exporter for ImageExporter {
 }
 
 /// The frontend's metadata with the exporter's own over it.
-pub(crate) fn with_metadata(source: &ExportSource, own: &BTreeMap<String, Vec<u8>>) -> ExportSource {
+pub(crate) fn with_metadata(
+    source: &ExportSource,
+    own: &BTreeMap<String, Vec<u8>>,
+) -> ExportSource {
     let mut out = source.clone();
-    out.metadata.extend(own.iter().map(|(k, v)| (k.clone(), v.clone())));
+    out.metadata
+        .extend(own.iter().map(|(k, v)| (k.clone(), v.clone())));
     out
 }
 
@@ -115,10 +135,16 @@ pub(crate) fn image_name(options: &ImageOptions, source: &ExportSource) -> Strin
 pub(crate) fn response(image: &Image, root: &Descriptor) -> BTreeMap<String, String> {
     let mut out = BTreeMap::from([("containerimage.digest".to_owned(), root.digest.to_string())]);
     if let Some(config) = &image.config {
-        out.insert("containerimage.config.digest".to_owned(), config.to_string());
+        out.insert(
+            "containerimage.config.digest".to_owned(),
+            config.to_string(),
+        );
     }
     let json = oci::json::to_vec(root);
-    out.insert("containerimage.descriptor".to_owned(), base64::engine::general_purpose::STANDARD.encode(json));
+    out.insert(
+        "containerimage.descriptor".to_owned(),
+        base64::engine::general_purpose::STANDARD.encode(json),
+    );
     out
 }
 
@@ -144,14 +170,22 @@ impl ExporterInstance for Instance {
         Some(self.options.compression)
     }
 
-    async fn export(&self, ctx: &ExportContext, source: &ExportSource) -> Result<Exported, ExportError> {
+    async fn export(
+        &self,
+        ctx: &ExportContext,
+        source: &ExportSource,
+    ) -> Result<Exported, ExportError> {
         let source = with_metadata(source, &self.metadata);
         let options = self.options.with_metadata(&source.metadata)?;
         let image = commit(&self.exporter.store, ctx, &source, &options).await?;
         let mut name = image_name(&options, &source);
         if !self.dangling_prefix.is_empty() && (!self.dangling_empty_only || name.is_empty()) {
             let dangling = format!("{}@{}", self.dangling_prefix, image.root.digest);
-            name = if name.is_empty() { dangling } else { format!("{name},{dangling}") };
+            name = if name.is_empty() {
+                dangling
+            } else {
+                format!("{name},{dangling}")
+            };
         }
         let mut response = response(&image, &image.root);
         let mut names = Vec::new();
@@ -162,13 +196,34 @@ impl ExporterInstance for Instance {
             }
             response.insert("image.name".to_owned(), name);
         }
-        let Image { root, documents, layers, lease, .. } = image;
+        let Image {
+            root,
+            documents,
+            layers,
+            lease,
+            ..
+        } = image;
         let finalize: Option<Box<dyn Finalize>> = (self.push && !names.is_empty()).then(|| {
-            let image = PushImage { root: root.clone(), documents, layers: layers.into_values().collect() };
+            let image = PushImage {
+                root: root.clone(),
+                documents,
+                layers: layers.into_values().collect(),
+            };
             let held = source.all().cloned().collect();
-            Box::new(Push { exporter: self.exporter.clone(), image, names, options: self.push_options, _held: held }) as _
+            Box::new(Push {
+                exporter: self.exporter.clone(),
+                image,
+                names,
+                options: self.push_options,
+                _held: held,
+            }) as _
         });
-        Ok(Exported { response, descriptor: Some(root), lease: Some(lease), finalize })
+        Ok(Exported {
+            response,
+            descriptor: Some(root),
+            lease: Some(lease),
+            finalize,
+        })
     }
 }
 
@@ -186,7 +241,15 @@ impl Finalize for Push {
     async fn run(self: Box<Self>, ctx: &ExportContext) -> Result<(), ExportError> {
         for name in &self.names {
             let credentials = (self.exporter.credentials)(&ctx.sessions);
-            push(ctx, &self.exporter.client, credentials, &self.image, name, self.options).await?;
+            push(
+                ctx,
+                &self.exporter.client,
+                credentials,
+                &self.image,
+                name,
+                self.options,
+            )
+            .await?;
         }
         Ok(())
     }

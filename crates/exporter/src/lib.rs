@@ -35,7 +35,8 @@ pub use error::ExportError;
 pub use image::{CredentialsOf, ImageExporter};
 pub use local::LocalExporter;
 pub use manager::{
-    Attester, ExportContext, ExportSource, Exported, Exporter, ExporterInstance, Exporters, Finalize, InlineCache, Statement, Subject,
+    Attester, ExportContext, ExportSource, Exported, Exporter, ExporterInstance, Exporters,
+    Finalize, InlineCache, Statement, Subject,
 };
 pub use oci_archive::{OciExporter, Variant};
 pub use options::ImageOptions;

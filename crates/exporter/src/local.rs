@@ -29,8 +29,16 @@ impl Exporter for LocalExporter {
         "local"
     }
 
-    fn resolve(&self, id: usize, attrs: &BTreeMap<String, String>) -> Result<Arc<dyn ExporterInstance>, ExportError> {
-        Ok(Arc::new(Instance { id, attrs: attrs.clone(), options: TreeOptions::load(attrs)? }))
+    fn resolve(
+        &self,
+        id: usize,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
+        Ok(Arc::new(Instance {
+            id,
+            attrs: attrs.clone(),
+            options: TreeOptions::load(attrs)?,
+        }))
     }
 }
 
@@ -56,7 +64,11 @@ impl ExporterInstance for Instance {
         None
     }
 
-    async fn export(&self, ctx: &ExportContext, source: &ExportSource) -> Result<Exported, ExportError> {
+    async fn export(
+        &self,
+        ctx: &ExportContext,
+        source: &ExportSource,
+    ) -> Result<Exported, ExportError> {
         let trees = open(source, &self.options).await?;
         if trees.len() > 1 && trees.iter().all(|t| t.folder.is_none()) {
             no_clashes(&trees).await?;
@@ -68,7 +80,10 @@ impl ExporterInstance for Instance {
 
 /// Refuses trees of several platforms that would overwrite each other's files.
 async fn no_clashes(trees: &[Tree]) -> Result<(), ExportError> {
-    let roots: Vec<_> = trees.iter().filter_map(|t| t.root.clone().map(|r| (t.id.clone(), r))).collect();
+    let roots: Vec<_> = trees
+        .iter()
+        .filter_map(|t| t.root.clone().map(|r| (t.id.clone(), r)))
+        .collect();
     task::blocking("export", move || {
         let mut seen: HashMap<PathBuf, String> = HashMap::new();
         for (id, root) in roots {

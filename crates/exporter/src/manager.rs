@@ -123,7 +123,9 @@ pub struct ExportContext {
 
 impl fmt::Debug for ExportContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExportContext").field("inline_cache", &self.inline_cache.is_some()).finish_non_exhaustive()
+        f.debug_struct("ExportContext")
+            .field("inline_cache", &self.inline_cache.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,7 +151,10 @@ pub struct Exported {
 
 impl fmt::Debug for Exported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exported").field("response", &self.response).field("descriptor", &self.descriptor).finish_non_exhaustive()
+        f.debug_struct("Exported")
+            .field("response", &self.response)
+            .field("descriptor", &self.descriptor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,7 +164,11 @@ pub trait Exporter: fmt::Debug + Send + Sync {
     fn kind(&self) -> &'static str;
 
     /// Reads the attributes of one use of it; `id` tells it from the others of the same request.
-    fn resolve(&self, id: usize, attrs: &BTreeMap<String, String>) -> Result<Arc<dyn ExporterInstance>, ExportError>;
+    fn resolve(
+        &self,
+        id: usize,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Arc<dyn ExporterInstance>, ExportError>;
 }
 
 /// One output of one build.
@@ -181,7 +190,11 @@ pub trait ExporterInstance: fmt::Debug + Send + Sync {
     fn compression(&self) -> Option<CompressionSpec>;
 
     /// Exports a result.
-    async fn export(&self, ctx: &ExportContext, source: &ExportSource) -> Result<Exported, ExportError>;
+    async fn export(
+        &self,
+        ctx: &ExportContext,
+        source: &ExportSource,
+    ) -> Result<Exported, ExportError>;
 }
 
 /// The exporters of a daemon, by name.
@@ -203,8 +216,15 @@ impl Exporters {
     }
 
     /// Finds an exporter and reads the attributes for it.
-    pub fn resolve(&self, kind: &str, id: usize, attrs: &BTreeMap<String, String>) -> Result<Arc<dyn ExporterInstance>, ExportError> {
-        let exporter = self.by_kind.get(kind).ok_or_else(|| ExportError::Kind { kind: kind.to_owned() })?;
+    pub fn resolve(
+        &self,
+        kind: &str,
+        id: usize,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
+        let exporter = self.by_kind.get(kind).ok_or_else(|| ExportError::Kind {
+            kind: kind.to_owned(),
+        })?;
         exporter.resolve(id, attrs)
     }
 }

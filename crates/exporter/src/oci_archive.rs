@@ -67,10 +67,20 @@ impl Exporter for OciExporter {
         self.variant.word()
     }
 
-    fn resolve(&self, id: usize, attrs: &BTreeMap<String, String>) -> Result<Arc<dyn ExporterInstance>, ExportError> {
+    fn resolve(
+        &self,
+        id: usize,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
         let (options, rest) = ImageOptions::load(attrs)?;
-        let mut out =
-            Instance { exporter: self.clone(), id, attrs: attrs.clone(), options, tar: true, metadata: BTreeMap::new() };
+        let mut out = Instance {
+            exporter: self.clone(),
+            id,
+            attrs: attrs.clone(),
+            options,
+            tar: true,
+            metadata: BTreeMap::new(),
+        };
         for (key, value) in rest {
             if key == "tar" {
                 out.tar = parse_flag(&key, &value)?;
@@ -108,9 +118,15 @@ impl ExporterInstance for Instance {
         Some(self.options.compression)
     }
 
-    async fn export(&self, ctx: &ExportContext, source: &ExportSource) -> Result<Exported, ExportError> {
+    async fn export(
+        &self,
+        ctx: &ExportContext,
+        source: &ExportSource,
+    ) -> Result<Exported, ExportError> {
         if self.exporter.variant == Variant::Docker && source.is_map() {
-            return Err(ExportError::result("docker exporter does not currently support exporting manifest lists"));
+            return Err(ExportError::result(
+                "docker exporter does not currently support exporting manifest lists",
+            ));
         }
         let source = with_metadata(source, &self.metadata);
         let options = self.options.with_metadata(&source.metadata)?;
@@ -123,7 +139,9 @@ impl ExporterInstance for Instance {
                 None => Timestamp::from_seconds(Timestamp::from(SystemTime::now()).seconds()),
             },
         };
-        root.annotations.entry(CREATED.to_owned()).or_insert_with(|| created.to_string());
+        root.annotations
+            .entry(CREATED.to_owned())
+            .or_insert_with(|| created.to_string());
         let mut response = response(&image, &root);
         let names = normalized(&image_name(&options, &source))?;
         if !names.is_empty() {
@@ -146,7 +164,12 @@ impl ExporterInstance for Instance {
             client::copy_image(ctx, &image).await?;
         }
         let Image { lease, .. } = image;
-        Ok(Exported { response, descriptor: Some(root), lease: Some(lease), finalize: None })
+        Ok(Exported {
+            response,
+            descriptor: Some(root),
+            lease: Some(lease),
+            finalize: None,
+        })
     }
 }
 
@@ -174,7 +197,12 @@ fn blob_name(desc: &Descriptor) -> String {
 }
 
 impl Instance {
-    fn entries(&self, image: &Image, root: &Descriptor, names: &[String]) -> Result<Vec<Entry>, ExportError> {
+    fn entries(
+        &self,
+        image: &Image,
+        root: &Descriptor,
+        names: &[String],
+    ) -> Result<Vec<Entry>, ExportError> {
         let mut out = vec![
             Entry::folder("blobs/"),
             Entry::folder("blobs/sha256/"),
@@ -191,34 +219,50 @@ impl Instance {
         for name in names {
             let mut named = root.clone();
             named.annotations.insert(NAME.to_owned(), name.clone());
-            named.annotations.insert(REF_NAME.to_owned(), ref_name(name));
+            named
+                .annotations
+                .insert(REF_NAME.to_owned(), ref_name(name));
             manifests.push(named);
         }
         if manifests.is_empty() {
             manifests.push(root.clone());
         }
-        let index = IndexFile { schema_version: 2, media_type: media_type::OCI_INDEX, manifests: &manifests };
+        let index = IndexFile {
+            schema_version: 2,
+            media_type: media_type::OCI_INDEX,
+            manifests: &manifests,
+        };
         out.push(Entry::file("index.json", 0o644, oci::json::to_vec(&index)));
         if self.exporter.variant == Variant::Docker {
-            out.push(Entry::file("manifest.json", 0o644, docker_manifest(image, names)?));
+            out.push(Entry::file(
+                "manifest.json",
+                0o644,
+                docker_manifest(image, names)?,
+            ));
         }
         Ok(out)
     }
 }
 
 fn docker_manifest(image: &Image, names: &[String]) -> Result<Vec<u8>, ExportError> {
-    let found = image.documents.iter().find(|(d, _)| d.digest == image.root.digest);
-    let Some((_, bytes)) = found else { return Err(ExportError::result("the image has no manifest")) };
+    let found = image
+        .documents
+        .iter()
+        .find(|(d, _)| d.digest == image.root.digest);
+    let Some((_, bytes)) = found else {
+        return Err(ExportError::result("the image has no manifest"));
+    };
     // An image with attestations is an index, which `docker load` reads from index.json.
     if media_type::is_index(&image.root.media_type) {
         return Ok(b"[]".to_vec());
     }
-    let manifest: oci::Manifest =
-        serde_json::from_slice(bytes).map_err(|e| ExportError::result(format!("failed to read own manifest: {e}")))?;
+    let manifest: oci::Manifest = serde_json::from_slice(bytes)
+        .map_err(|e| ExportError::result(format!("failed to read own manifest: {e}")))?;
     let layers: Vec<String> = manifest.layers.iter().map(blob_name).collect();
     let mut tags = Vec::with_capacity(names.len());
     for name in names {
-        let reference = Reference::parse(name).map_err(|e| ExportError::attribute(format!("failed to parse {name}: {e}")))?;
+        let reference = Reference::parse(name)
+            .map_err(|e| ExportError::attribute(format!("failed to parse {name}: {e}")))?;
         tags.push(reference.familiar());
     }
     let entry = DockerManifest {
@@ -237,7 +281,8 @@ fn normalized(names: &str) -> Result<Vec<String>, ExportError> {
     names
         .split(',')
         .map(|name| {
-            let parsed = Reference::parse(name).map_err(|e| ExportError::attribute(format!("failed to parse {name}: {e}")))?;
+            let parsed = Reference::parse(name)
+                .map_err(|e| ExportError::attribute(format!("failed to parse {name}: {e}")))?;
             Ok(parsed.with_default_tag().to_string())
         })
         .collect()
@@ -247,7 +292,9 @@ fn normalized(names: &str) -> Result<Vec<String>, ExportError> {
 fn ref_name(name: &str) -> String {
     let path = name.split_once('/').map_or(name, |(_, path)| path);
     match path.split_once(':') {
-        Some((_, object)) if !path.split(':').next().unwrap_or_default().contains('@') => object.to_owned(),
+        Some((_, object)) if !path.split(':').next().unwrap_or_default().contains('@') => {
+            object.to_owned()
+        }
         _ => name.to_owned(),
     }
 }
@@ -258,10 +305,16 @@ mod tests {
 
     #[test]
     fn names_are_completed_and_shortened() {
-        assert_eq!(normalized("busybox,localhost:5000/a:t").unwrap(), ["docker.io/library/busybox:latest", "localhost:5000/a:t"]);
+        assert_eq!(
+            normalized("busybox,localhost:5000/a:t").unwrap(),
+            ["docker.io/library/busybox:latest", "localhost:5000/a:t"]
+        );
         assert!(normalized("A b").is_err());
         assert_eq!(ref_name("docker.io/library/busybox:latest"), "latest");
         assert_eq!(ref_name("localhost:5000/a:t"), "t");
-        assert_eq!(ref_name("docker.io/library/busybox@sha256:00"), "docker.io/library/busybox@sha256:00");
+        assert_eq!(
+            ref_name("docker.io/library/busybox@sha256:00"),
+            "docker.io/library/busybox@sha256:00"
+        );
     }
 }

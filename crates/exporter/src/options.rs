@@ -57,7 +57,11 @@ pub(crate) fn parse_bool(key: &str, value: &str) -> Result<bool, ExportError> {
 
 /// As [`parse_bool`], but an empty value means yes.
 pub(crate) fn parse_flag(key: &str, value: &str) -> Result<bool, ExportError> {
-    if value.is_empty() { Ok(true) } else { parse_bool(key, value) }
+    if value.is_empty() {
+        Ok(true)
+    } else {
+        parse_bool(key, value)
+    }
 }
 
 /// Reads a time as seconds since 1970; empty is none.
@@ -66,9 +70,14 @@ pub(crate) fn parse_epoch(key: &str, value: &str) -> Result<Option<Timestamp>, E
         return Ok(None);
     }
     let digits = value.strip_prefix('+').unwrap_or(value);
-    digits.parse().map(|s| Some(Timestamp::from_seconds(s))).map_err(|_| {
-        ExportError::attribute(format!("invalid {key}: strconv.ParseInt: parsing {value:?}: invalid syntax"))
-    })
+    digits
+        .parse()
+        .map(|s| Some(Timestamp::from_seconds(s)))
+        .map_err(|_| {
+            ExportError::attribute(format!(
+                "invalid {key}: strconv.ParseInt: parsing {value:?}: invalid syntax"
+            ))
+        })
 }
 
 impl Epoch {
@@ -78,15 +87,24 @@ impl Epoch {
     }
 
     /// The time that counts for a platform: the attribute's, else the frontend's.
-    pub(crate) fn of(&self, source: &ExportSource, id: Option<&str>) -> Result<Option<Timestamp>, ExportError> {
+    pub(crate) fn of(
+        &self,
+        source: &ExportSource,
+        id: Option<&str>,
+    ) -> Result<Option<Timestamp>, ExportError> {
         match self {
             Self::At(time) => Ok(Some(*time)),
             Self::Off => Ok(None),
             Self::Unset => {
-                let Some(bytes) = source.meta("source.date.epoch", id) else { return Ok(None) };
+                let Some(bytes) = source.meta("source.date.epoch", id) else {
+                    return Ok(None);
+                };
                 let text = String::from_utf8_lossy(bytes);
-                parse_epoch("", &text)
-                    .map_err(|e| ExportError::result(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}: {e}")))
+                parse_epoch("", &text).map_err(|e| {
+                    ExportError::result(format!(
+                        "invalid SOURCE_DATE_EPOCH from frontend: {text:?}: {e}"
+                    ))
+                })
             }
         }
     }
@@ -94,7 +112,9 @@ impl Epoch {
 
 impl ImageOptions {
     /// Reads the attributes; returns those that are none of these.
-    pub fn load(attrs: &BTreeMap<String, String>) -> Result<(Self, BTreeMap<String, String>), ExportError> {
+    pub fn load(
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<(Self, BTreeMap<String, String>), ExportError> {
         let mut out = Self::default();
         let mut rest = BTreeMap::new();
         for (key, value) in attrs {
@@ -107,16 +127,21 @@ impl ImageOptions {
                 "rewrite-timestamp" => out.rewrite_timestamp = parse_bool(key, value)?,
                 "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
                 "compression" => {
-                    out.compression.kind =
-                        CompressionKind::parse(value).map_err(|e| ExportError::attribute(e.to_string()))?;
+                    out.compression.kind = CompressionKind::parse(value)
+                        .map_err(|e| ExportError::attribute(e.to_string()))?;
                 }
                 "force-compression" => {
-                    out.compression.force = parse_flag(key, value)
-                        .map_err(|_| ExportError::attribute(format!("non-bool value {value} specified for {key}")))?;
+                    out.compression.force = parse_flag(key, value).map_err(|_| {
+                        ExportError::attribute(format!(
+                            "non-bool value {value} specified for {key}"
+                        ))
+                    })?;
                 }
                 "compression-level" => {
                     let level = value.parse().map_err(|_| {
-                        ExportError::attribute(format!("non-integer value {value} specified for compression-level"))
+                        ExportError::attribute(format!(
+                            "non-integer value {value} specified for compression-level"
+                        ))
                     })?;
                     out.compression.level = Some(level);
                 }
@@ -146,7 +171,10 @@ impl ImageOptions {
     }
 
     /// Adds annotations that the frontend made; where both name one, the frontend's wins, as with the reference.
-    pub(crate) fn with_metadata(&self, metadata: &BTreeMap<String, Vec<u8>>) -> Result<Self, ExportError> {
+    pub(crate) fn with_metadata(
+        &self,
+        metadata: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<Self, ExportError> {
         let mut out = self.clone();
         let mut more = AnnotationGroup::default();
         for (key, value) in metadata {
@@ -157,15 +185,21 @@ impl ImageOptions {
     }
 
     fn validate(&self) -> Result<(), ExportError> {
-        let oci_only = matches!(self.compression.kind, CompressionKind::Zstd | CompressionKind::Estargz);
+        let oci_only = matches!(
+            self.compression.kind,
+            CompressionKind::Zstd | CompressionKind::Estargz
+        );
         if self.oci_types == Some(false) {
             if oci_only {
                 let kind = self.compression.kind.name();
-                let reason = format!("exporter option \"compression={kind}\" conflicts with \"oci-mediatypes=false\"");
+                let reason = format!(
+                    "exporter option \"compression={kind}\" conflicts with \"oci-mediatypes=false\""
+                );
                 return Err(ExportError::attribute(reason));
             }
             if self.oci_artifact == Some(true) {
-                let reason = "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\"";
+                let reason =
+                    "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\"";
                 return Err(ExportError::attribute(reason));
             }
         }
@@ -179,22 +213,57 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn load(attrs: &[(&str, &str)]) -> Result<(ImageOptions, BTreeMap<String, String>), String> {
-        let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let attrs = attrs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         ImageOptions::load(&attrs).map_err(|e| e.to_string())
     }
 
     #[test]
     fn attributes_are_read_and_contradictions_refused() {
-        let (options, rest) = load(&[("name", "a,b"), ("push", "true"), ("compression", "zstd"), ("compression-level", "3"), ("annotation.x", "y")]).unwrap();
-        assert_eq!((options.name.as_str(), options.compression.level, options.is_oci()), ("a,b", Some(3), true));
+        let (options, rest) = load(&[
+            ("name", "a,b"),
+            ("push", "true"),
+            ("compression", "zstd"),
+            ("compression-level", "3"),
+            ("annotation.x", "y"),
+        ])
+        .unwrap();
+        assert_eq!(
+            (
+                options.name.as_str(),
+                options.compression.level,
+                options.is_oci()
+            ),
+            ("a,b", Some(3), true)
+        );
         assert_eq!(rest.into_keys().collect::<Vec<_>>(), ["push"]);
-        assert_eq!(load(&[("source-date-epoch", "")]).unwrap().0.epoch, Epoch::Off);
+        assert_eq!(
+            load(&[("source-date-epoch", "")]).unwrap().0.epoch,
+            Epoch::Off
+        );
         for (attrs, want) in [
-            (vec![("compression", "zstd"), ("oci-mediatypes", "false")], "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\""),
-            (vec![("oci-artifact", "1"), ("oci-mediatypes", "0")], "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\""),
-            (vec![("compression", "lz4")], "unsupported compression type lz4"),
-            (vec![("rewrite-timestamp", "yes")], "non-bool value specified for rewrite-timestamp: strconv.ParseBool: parsing \"yes\": invalid syntax"),
-            (vec![("source-date-epoch", "x")], "invalid source-date-epoch: strconv.ParseInt: parsing \"x\": invalid syntax"),
+            (
+                vec![("compression", "zstd"), ("oci-mediatypes", "false")],
+                "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\"",
+            ),
+            (
+                vec![("oci-artifact", "1"), ("oci-mediatypes", "0")],
+                "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\"",
+            ),
+            (
+                vec![("compression", "lz4")],
+                "unsupported compression type lz4",
+            ),
+            (
+                vec![("rewrite-timestamp", "yes")],
+                "non-bool value specified for rewrite-timestamp: strconv.ParseBool: parsing \"yes\": invalid syntax",
+            ),
+            (
+                vec![("source-date-epoch", "x")],
+                "invalid source-date-epoch: strconv.ParseInt: parsing \"x\": invalid syntax",
+            ),
         ] {
             assert_eq!(load(&attrs).unwrap_err(), want);
         }

@@ -22,13 +22,20 @@ pub fn format_all(platform: &Platform) -> String {
     if platform.os_version.is_empty() {
         return platform.format();
     }
-    let versioned = Platform { os: format!("{}({})", platform.os, platform.os_version), ..platform.clone() };
+    let versioned = Platform {
+        os: format!("{}({})", platform.os, platform.os_version),
+        ..platform.clone()
+    };
     versioned.format()
 }
 
 #[derive(Deserialize)]
 struct Wire {
-    #[serde(rename = "Platforms", default, deserialize_with = "oci::json::null_as_default")]
+    #[serde(
+        rename = "Platforms",
+        default,
+        deserialize_with = "oci::json::null_as_default"
+    )]
     platforms: Vec<WireEntry>,
 }
 
@@ -41,44 +48,66 @@ struct WireEntry {
 }
 
 /// The platforms that the frontend named; else that of the image config; else the host's.
-pub fn platforms_of(metadata: &BTreeMap<String, Vec<u8>>) -> Result<Vec<PlatformEntry>, ExportError> {
+pub fn platforms_of(
+    metadata: &BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<PlatformEntry>, ExportError> {
     if let Some(bytes) = metadata.get("refs.platforms") {
         let wire = if bytes.is_empty() {
-            Wire { platforms: Vec::new() }
+            Wire {
+                platforms: Vec::new(),
+            }
         } else {
-            serde_json::from_slice(bytes)
-                .map_err(|e| ExportError::result(format!("failed to parse platforms passed to provenance processor: {e}")))?
+            serde_json::from_slice(bytes).map_err(|e| {
+                ExportError::result(format!(
+                    "failed to parse platforms passed to provenance processor: {e}"
+                ))
+            })?
         };
         if wire.platforms.is_empty() {
-            return Err(ExportError::result("invalid empty platforms index for exporter"));
+            return Err(ExportError::result(
+                "invalid empty platforms index for exporter",
+            ));
         }
         let mut out = Vec::with_capacity(wire.platforms.len());
         for entry in wire.platforms {
             if entry.id.is_empty() {
-                return Err(ExportError::result("invalid empty platform key for exporter"));
+                return Err(ExportError::result(
+                    "invalid empty platform key for exporter",
+                ));
             }
             let platform = entry.platform.unwrap_or_default();
             if platform.os.is_empty() || platform.architecture.is_empty() {
-                return Err(ExportError::result(format!("invalid platform value {} for exporter", entry.id)));
+                return Err(ExportError::result(format!(
+                    "invalid platform value {} for exporter",
+                    entry.id
+                )));
             }
-            out.push(PlatformEntry { id: entry.id, platform: platform.normalize() });
+            out.push(PlatformEntry {
+                id: entry.id,
+                platform: platform.normalize(),
+            });
         }
         return Ok(out);
     }
     let platform = match metadata.get("containerimage.config") {
         Some(config) => {
-            let named: Option<Platform> =
-                serde_json::from_slice(config).map_err(|e| ExportError::result(format!("invalid image config: {e}")))?;
+            let named: Option<Platform> = serde_json::from_slice(config)
+                .map_err(|e| ExportError::result(format!("invalid image config: {e}")))?;
             let named = named.unwrap_or_default();
             if named.os.is_empty() != named.architecture.is_empty() {
-                return Err(ExportError::result("invalid image config: os and architecture must be specified together"));
+                return Err(ExportError::result(
+                    "invalid image config: os and architecture must be specified together",
+                ));
             }
             named
         }
         None => Platform::host(),
     };
     let platform = platform.normalize();
-    Ok(vec![PlatformEntry { id: format_all(&platform), platform }])
+    Ok(vec![PlatformEntry {
+        id: format_all(&platform),
+        platform,
+    }])
 }
 
 #[cfg(test)]
@@ -88,16 +117,42 @@ mod tests {
 
     fn check(key: &str, value: &str) -> Result<Vec<String>, String> {
         let metadata = BTreeMap::from([(key.to_owned(), value.as_bytes().to_vec())]);
-        platforms_of(&metadata).map(|all| all.into_iter().map(|p| format!("{}={}", p.id, p.platform)).collect()).map_err(|e| e.to_string())
+        platforms_of(&metadata)
+            .map(|all| {
+                all.into_iter()
+                    .map(|p| format!("{}={}", p.id, p.platform))
+                    .collect()
+            })
+            .map_err(|e| e.to_string())
     }
 
     #[test]
     fn platforms_come_from_the_map_or_the_config() {
         let both = r#"{"Platforms":[{"ID":"a","Platform":{"architecture":"arm64","os":"linux","variant":"v8"}},{"ID":"b","Platform":{"architecture":"x86_64","os":"linux"}}]}"#;
-        assert_eq!(check("refs.platforms", both).unwrap(), ["a=linux/arm64", "b=linux/amd64"]);
-        assert_eq!(check("containerimage.config", r#"{"os":"linux","architecture":"s390x"}"#).unwrap(), ["linux/s390x=linux/s390x"]);
-        assert_eq!(check("refs.platforms", "").unwrap_err(), "invalid empty platforms index for exporter");
-        assert_eq!(check("refs.platforms", r#"{"Platforms":[{"ID":""}]}"#).unwrap_err(), "invalid empty platform key for exporter");
-        assert!(check("containerimage.config", r#"{"os":"linux"}"#).unwrap_err().contains("together"));
+        assert_eq!(
+            check("refs.platforms", both).unwrap(),
+            ["a=linux/arm64", "b=linux/amd64"]
+        );
+        assert_eq!(
+            check(
+                "containerimage.config",
+                r#"{"os":"linux","architecture":"s390x"}"#
+            )
+            .unwrap(),
+            ["linux/s390x=linux/s390x"]
+        );
+        assert_eq!(
+            check("refs.platforms", "").unwrap_err(),
+            "invalid empty platforms index for exporter"
+        );
+        assert_eq!(
+            check("refs.platforms", r#"{"Platforms":[{"ID":""}]}"#).unwrap_err(),
+            "invalid empty platform key for exporter"
+        );
+        assert!(
+            check("containerimage.config", r#"{"os":"linux"}"#)
+                .unwrap_err()
+                .contains("together")
+        );
     }
 }

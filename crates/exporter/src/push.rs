@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use oci::{Descriptor, Reference, media_type};
-use registry::{Access, BlobSource, ByteStream, BytesSource, Client, Credentials, FileSource, Repository};
+use registry::{
+    Access, BlobSource, ByteStream, BytesSource, Client, Credentials, FileSource, Repository,
+};
 use store::LayerBlob;
 
 use crate::error::ExportError;
@@ -39,30 +41,54 @@ pub(crate) async fn push(
     name: &str,
     options: PushOptions,
 ) -> Result<(), ExportError> {
-    let failed = |e: registry::Error| ExportError::Push { name: name.to_owned(), source: Arc::new(e) };
-    let bad = |e: oci::ReferenceError| failed(registry::Error::BadName { name: format!("{name}: {e}") });
+    let failed = |e: registry::Error| ExportError::Push {
+        name: name.to_owned(),
+        source: Arc::new(e),
+    };
+    let bad = |e: oci::ReferenceError| {
+        failed(registry::Error::BadName {
+            name: format!("{name}: {e}"),
+        })
+    };
     let reference = Reference::parse(name).map_err(bad)?;
     if options.by_digest && (reference.tag.is_some() || reference.digest.is_some()) {
-        return Err(ExportError::attribute(format!("failed to push {name}: can't push tagged ref {reference} by digest")));
+        return Err(ExportError::attribute(format!(
+            "failed to push {name}: can't push tagged ref {reference} by digest"
+        )));
     }
-    let tag = if options.by_digest { None } else { Some(reference.tag.clone().unwrap_or_else(|| "latest".into())) };
+    let tag = if options.by_digest {
+        None
+    } else {
+        Some(reference.tag.clone().unwrap_or_else(|| "latest".into()))
+    };
     let shown = match &tag {
         Some(tag) => format!("{}:{tag}@{}", reference.name(), image.root.digest),
         None => reference.name(),
     };
-    let access = Access { push: true, insecure: options.insecure };
-    let repository = client.repository(&reference, access, credentials).map_err(failed)?;
+    let access = Access {
+        push: true,
+        insecure: options.insecure,
+    };
+    let repository = client
+        .repository(&reference, access, credentials)
+        .map_err(failed)?;
     {
         let _status = ctx.progress.status("pushing layers", "");
         let mut blobs = Vec::new();
         for layer in &image.layers {
             if !registry::is_skipped(&layer.descriptor) {
-                blobs.push(push_blob(repository.clone(), Blob::Layer(Box::new(layer.clone()))));
+                blobs.push(push_blob(
+                    repository.clone(),
+                    Blob::Layer(Box::new(layer.clone())),
+                ));
             }
         }
         for (desc, bytes) in &image.documents {
             if !is_document(desc) {
-                blobs.push(push_blob(repository.clone(), Blob::Document(Box::new(desc.clone()), bytes.clone())));
+                blobs.push(push_blob(
+                    repository.clone(),
+                    Blob::Document(Box::new(desc.clone()), bytes.clone()),
+                ));
             }
         }
         let mut pushes = futures::stream::iter(blobs).buffer_unordered(AT_ONCE);
@@ -70,10 +96,19 @@ pub(crate) async fn push(
             done.map_err(failed)?;
         }
     }
-    let _status = ctx.progress.status(format!("pushing manifest for {shown}"), "");
+    let _status = ctx
+        .progress
+        .status(format!("pushing manifest for {shown}"), "");
     for (desc, bytes) in image.documents.iter().filter(|(d, _)| is_document(d)) {
-        let tag = if desc.digest == image.root.digest { tag.as_deref() } else { None };
-        repository.push_manifest(desc, bytes.clone(), tag).await.map_err(failed)?;
+        let tag = if desc.digest == image.root.digest {
+            tag.as_deref()
+        } else {
+            None
+        };
+        repository
+            .push_manifest(desc, bytes.clone(), tag)
+            .await
+            .map_err(failed)?;
     }
     Ok(())
 }
@@ -93,12 +128,25 @@ async fn push_blob(repository: Repository, blob: Blob) -> Result<(), registry::E
         Blob::Layer(layer) => {
             // Neighbours in the same registry that have the layer can hand it over.
             let prefix = format!("{}/", repository.name().domain);
-            let from: Vec<String> =
-                layer.repositories().iter().filter_map(|r| r.strip_prefix(&prefix)).map(str::to_owned).collect();
-            repository.push_blob(&layer.descriptor, Arc::new(Lazy((*layer).clone())), &from, quiet).await?;
+            let from: Vec<String> = layer
+                .repositories()
+                .iter()
+                .filter_map(|r| r.strip_prefix(&prefix))
+                .map(str::to_owned)
+                .collect();
+            repository
+                .push_blob(
+                    &layer.descriptor,
+                    Arc::new(Lazy((*layer).clone())),
+                    &from,
+                    quiet,
+                )
+                .await?;
         }
         Blob::Document(desc, bytes) => {
-            repository.push_blob(&desc, Arc::new(BytesSource(bytes)), &[], quiet).await?;
+            repository
+                .push_blob(&desc, Arc::new(BytesSource(bytes)), &[], quiet)
+                .await?;
         }
     }
     Ok(())

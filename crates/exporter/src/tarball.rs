@@ -31,8 +31,16 @@ impl Exporter for TarExporter {
         "tar"
     }
 
-    fn resolve(&self, id: usize, attrs: &BTreeMap<String, String>) -> Result<Arc<dyn ExporterInstance>, ExportError> {
-        Ok(Arc::new(Instance { id, attrs: attrs.clone(), options: TreeOptions::load(attrs)? }))
+    fn resolve(
+        &self,
+        id: usize,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
+        Ok(Arc::new(Instance {
+            id,
+            attrs: attrs.clone(),
+            options: TreeOptions::load(attrs)?,
+        }))
     }
 }
 
@@ -58,7 +66,11 @@ impl ExporterInstance for Instance {
         None
     }
 
-    async fn export(&self, ctx: &ExportContext, source: &ExportSource) -> Result<Exported, ExportError> {
+    async fn export(
+        &self,
+        ctx: &ExportContext,
+        source: &ExportSource,
+    ) -> Result<Exported, ExportError> {
         let mut trees = open(source, &self.options).await?;
         // The tar has folders where there are several platforms, whatever `platform-split` says.
         for tree in &mut trees {
@@ -84,11 +96,16 @@ impl ExporterInstance for Instance {
 }
 
 fn write(trees: &[Tree], mut out: ChannelWriter) -> Result<(), ExportError> {
-    let failed = |e: &dyn std::fmt::Display| ExportError::io("write tar", io::Error::other(e.to_string()));
+    let failed =
+        |e: &dyn std::fmt::Display| ExportError::io("write tar", io::Error::other(e.to_string()));
     for tree in trees {
-        let epoch = tree.epoch.map(|t| t.seconds().saturating_mul(1_000_000_000));
+        let epoch = tree
+            .epoch
+            .map(|t| t.seconds().saturating_mul(1_000_000_000));
         if tree.folder.is_some() {
-            return Err(ExportError::NotBuilt { feature: "type=tar for several platforms" });
+            return Err(ExportError::NotBuilt {
+                feature: "type=tar for several platforms",
+            });
         }
         let Some(root) = &tree.root else {
             out.write_all(&[0; 1024]).map_err(|e| failed(&e))?;
@@ -115,7 +132,10 @@ const CHUNK: usize = 128 << 10;
 
 impl ChannelWriter {
     fn new(to: mpsc::Sender<Bytes>) -> Self {
-        Self { to, buffer: Vec::with_capacity(CHUNK) }
+        Self {
+            to,
+            buffer: Vec::with_capacity(CHUNK),
+        }
     }
 }
 
@@ -133,6 +153,8 @@ impl Write for ChannelWriter {
             return Ok(());
         }
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
-        self.to.blocking_send(Bytes::from(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.to
+            .blocking_send(Bytes::from(chunk))
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

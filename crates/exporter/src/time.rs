@@ -19,7 +19,11 @@ impl Timestamp {
     /// Seconds since 1970, in UTC.
     #[must_use]
     pub fn from_seconds(seconds: i64) -> Self {
-        Self { seconds, nanos: 0, offset_minutes: 0 }
+        Self {
+            seconds,
+            nanos: 0,
+            offset_minutes: 0,
+        }
     }
 
     /// Seconds since 1970.
@@ -39,27 +43,42 @@ impl Timestamp {
     pub fn parse(text: &str) -> Option<Self> {
         let number = |range: std::ops::Range<usize>| -> Option<i64> {
             let digits = text.get(range)?;
-            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+            digits
+                .bytes()
+                .all(|b| b.is_ascii_digit())
+                .then(|| digits.parse().ok())?
         };
         let sign = |at: usize, c: u8| text.as_bytes().get(at) == Some(&c);
-        let separators = sign(4, b'-') && sign(7, b'-') && sign(10, b'T') && sign(13, b':') && sign(16, b':');
+        let separators =
+            sign(4, b'-') && sign(7, b'-') && sign(10, b'T') && sign(13, b':') && sign(16, b':');
         if !separators {
             return None;
         }
         let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
         let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-        if !(1..=12).contains(&month) || !(1..=days_in(year, month)).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        if !(1..=12).contains(&month)
+            || !(1..=days_in(year, month)).contains(&day)
+            || hour > 23
+            || minute > 59
+            || second > 59
+        {
             return None;
         }
         let mut rest = text.get(19..)?;
         let mut nanos = 0;
         if let Some(fraction) = rest.strip_prefix('.') {
-            let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
+            let end = fraction
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(fraction.len());
             let (digits, tail) = fraction.split_at(end);
             if digits.is_empty() {
                 return None;
             }
-            let nine: String = digits.chars().chain(std::iter::repeat('0')).take(9).collect();
+            let nine: String = digits
+                .chars()
+                .chain(std::iter::repeat('0'))
+                .take(9)
+                .collect();
             nanos = nine.parse().ok()?;
             rest = tail;
         }
@@ -83,7 +102,11 @@ impl Timestamp {
             if negative { -offset } else { offset }
         };
         let local = days_from_civil(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
-        Some(Self { seconds: local - i64::from(offset_minutes) * 60, nanos, offset_minutes })
+        Some(Self {
+            seconds: local - i64::from(offset_minutes) * 60,
+            nanos,
+            offset_minutes,
+        })
     }
 }
 
@@ -91,7 +114,11 @@ impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-        Self { seconds, nanos: since.subsec_nanos(), offset_minutes: 0 }
+        Self {
+            seconds,
+            nanos: since.subsec_nanos(),
+            offset_minutes: 0,
+        }
     }
 }
 
@@ -100,7 +127,13 @@ impl fmt::Display for Timestamp {
         let local = self.seconds + i64::from(self.offset_minutes) * 60;
         let (year, month, day) = civil_from_days(local.div_euclid(DAY));
         let second = local.rem_euclid(DAY);
-        write!(f, "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)?;
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
+            second / 3600,
+            second / 60 % 60,
+            second % 60
+        )?;
         if self.nanos > 0 {
             let digits = format!("{:09}", self.nanos);
             write!(f, ".{}", digits.trim_end_matches('0'))?;
@@ -142,11 +175,16 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
@@ -160,16 +198,29 @@ mod tests {
         for (text, want) in [
             ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
             ("2024-02-29T23:59:59.120000000Z", "2024-02-29T23:59:59.12Z"),
-            ("2023-11-05T01:02:03.000000001+00:00", "2023-11-05T01:02:03.000000001Z"),
+            (
+                "2023-11-05T01:02:03.000000001+00:00",
+                "2023-11-05T01:02:03.000000001Z",
+            ),
             ("2023-11-05T01:02:03+05:30", "2023-11-05T01:02:03+05:30"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
             ("2100-03-01T00:00:00.0Z", "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(Timestamp::parse(text).unwrap().to_string(), want);
         }
-        for bad in ["", "2024-02-30T00:00:00Z", "2024-01-01 00:00:00Z", "2024-01-01T00:00:00", "2024-01-01T00:00:00.Z", "2024-01-01T24:00:00Z"] {
+        for bad in [
+            "",
+            "2024-02-30T00:00:00Z",
+            "2024-01-01 00:00:00Z",
+            "2024-01-01T00:00:00",
+            "2024-01-01T00:00:00.Z",
+            "2024-01-01T24:00:00Z",
+        ] {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }
-        assert_eq!(Timestamp::parse("2001-09-09T01:46:40Z").unwrap().seconds(), 1_000_000_000);
+        assert_eq!(
+            Timestamp::parse("2001-09-09T01:46:40Z").unwrap().seconds(),
+            1_000_000_000
+        );
     }
 }

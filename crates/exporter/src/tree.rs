@@ -35,14 +35,22 @@ impl TreeOptions {
             match key.as_str() {
                 "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
                 "platform-split" => {
-                    let bad = |_| ExportError::attribute(format!("non-bool value for platform-split: {value}"));
+                    let bad = |_| {
+                        ExportError::attribute(format!(
+                            "non-bool value for platform-split: {value}"
+                        ))
+                    };
                     out.platform_split = Some(parse_bool(key, value).map_err(bad)?);
                 }
                 "mode" => {
                     out.delete = match value.as_str() {
                         "" | "copy" => false,
                         "delete" => true,
-                        other => return Err(ExportError::attribute(format!("invalid local exporter mode {other:?}"))),
+                        other => {
+                            return Err(ExportError::attribute(format!(
+                                "invalid local exporter mode {other:?}"
+                            )));
+                        }
                     }
                 }
                 "src" => {
@@ -75,16 +83,29 @@ pub(crate) struct Tree {
 }
 
 /// Opens the trees of a result.
-pub(crate) async fn open(source: &ExportSource, options: &TreeOptions) -> Result<Vec<Tree>, ExportError> {
+pub(crate) async fn open(
+    source: &ExportSource,
+    options: &TreeOptions,
+) -> Result<Vec<Tree>, ExportError> {
     if source.is_map() && !source.metadata.contains_key("refs.platforms") {
-        return Err(ExportError::result("unable to export multiple refs, missing platforms mapping"));
+        return Err(ExportError::result(
+            "unable to export multiple refs, missing platforms mapping",
+        ));
     }
     let platforms = source.platforms()?;
     if !source.is_map() && platforms.len() > 1 {
-        return Err(ExportError::result("unable to export multiple platforms without map"));
+        return Err(ExportError::result(
+            "unable to export multiple platforms without map",
+        ));
     }
-    if source.attester.as_ref().is_some_and(|a| platforms.iter().any(|p| a.attests(&p.id, false))) {
-        return Err(ExportError::NotBuilt { feature: "exporting attestations beside files" });
+    if source
+        .attester
+        .as_ref()
+        .is_some_and(|a| platforms.iter().any(|p| a.attests(&p.id, false)))
+    {
+        return Err(ExportError::NotBuilt {
+            feature: "exporting attestations beside files",
+        });
     }
     let split = options.platform_split.unwrap_or(source.is_map());
     let mut out = Vec::with_capacity(platforms.len());
@@ -94,31 +115,50 @@ pub(crate) async fn open(source: &ExportSource, options: &TreeOptions) -> Result
             Some(found) => {
                 found.ensure().await?;
                 let root = found.root()?;
-                Some(if options.source.is_empty() { root } else { subtree(&root, &options.source)? })
+                Some(if options.source.is_empty() {
+                    root
+                } else {
+                    subtree(&root, &options.source)?
+                })
             }
             None if options.source.is_empty() => None,
-            None => return Err(ExportError::result(format!("src={}: no such file or directory", options.source))),
+            None => {
+                return Err(ExportError::result(format!(
+                    "src={}: no such file or directory",
+                    options.source
+                )));
+            }
         };
         let folder = split.then(|| platform.id.replace('/', "_"));
         let epoch = options.epoch.of(source, Some(&platform.id))?;
-        out.push(Tree { id: platform.id, root, folder, epoch, _held: found });
+        out.push(Tree {
+            id: platform.id,
+            root,
+            folder,
+            epoch,
+            _held: found,
+        });
     }
     Ok(out)
 }
 
 fn subtree(root: &Root, source: &str) -> Result<Root, ExportError> {
-    root.subroot(source).map_err(|e| ExportError::result(format!("src={source}: {e}")))
+    root.subroot(source)
+        .map_err(|e| ExportError::result(format!("src={source}: {e}")))
 }
 
 type Stats<'a> = Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + 'a>;
 
 impl Tree {
     fn nanos(&self) -> Option<i64> {
-        self.epoch.map(|t| t.seconds().saturating_mul(1_000_000_000))
+        self.epoch
+            .map(|t| t.seconds().saturating_mul(1_000_000_000))
     }
 
     fn stats(&self) -> Result<Stats<'_>, SendError> {
-        let Some(root) = &self.root else { return Ok(Box::new(std::iter::empty())) };
+        let Some(root) = &self.root else {
+            return Ok(Box::new(std::iter::empty()));
+        };
         let time = self.nanos();
         let inside = |path: PathBuf| match &self.folder {
             Some(folder) if !path.as_os_str().is_empty() => Path::new(folder).join(path),
@@ -141,7 +181,12 @@ impl Tree {
     fn folder_stat(&self) -> Option<Stat> {
         let folder = self.folder.as_ref()?;
         let mode = fstree::stat::MODE_DIR | 0o755;
-        Some(Stat { path: folder.into(), mode, mod_time: self.nanos().unwrap_or(0), ..Stat::default() })
+        Some(Stat {
+            path: folder.into(),
+            mode,
+            mod_time: self.nanos().unwrap_or(0),
+            ..Stat::default()
+        })
     }
 }
 
@@ -161,7 +206,11 @@ impl Iterator for Merge<'_> {
         for part in &mut self.parts {
             match part.peek() {
                 Some(Err(_)) => return part.next(),
-                Some(Ok(stat)) if best.as_ref().is_none_or(|b| compare_paths(&stat.path, b).is_lt()) => {
+                Some(Ok(stat))
+                    if best
+                        .as_ref()
+                        .is_none_or(|b| compare_paths(&stat.path, b).is_lt()) =>
+                {
                     best = Some(stat.path.clone());
                 }
                 Some(Ok(_)) | None => {}
@@ -195,9 +244,13 @@ impl TreeSource for Trees {
                 Some(folder) => path.strip_prefix(folder).ok(),
                 None => Some(path),
             };
-            let (Some(inside), Some(root)) = (inside, &tree.root) else { continue };
+            let (Some(inside), Some(root)) = (inside, &tree.root) else {
+                continue;
+            };
             // The name that was listed, not what a link in it leads to.
-            let Ok(Some((dir, name))) = root.parent(inside) else { continue };
+            let Ok(Some((dir, name))) = root.parent(inside) else {
+                continue;
+            };
             match dir.open_file(&name) {
                 Ok(file) => return Ok(Box::new(file)),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}

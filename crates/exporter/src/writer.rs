@@ -8,7 +8,9 @@ use oci::{Descriptor, Digest, Platform, media_type};
 use store::{ImmutableRef, LayerBlob, Lease, Store};
 
 use crate::config::{LayerFacts, Patch, default_config, patch};
-use crate::documents::{IN_TOTO_TYPE, Index, Manifest, config_type, manifest_type, pretty, public_annotations};
+use crate::documents::{
+    IN_TOTO_TYPE, Index, Manifest, config_type, manifest_type, pretty, public_annotations,
+};
 use crate::error::ExportError;
 use crate::manager::{ExportContext, ExportSource, Subject};
 use crate::options::ImageOptions;
@@ -40,7 +42,11 @@ struct Writer<'a> {
 
 /// The media type and annotations under which the attestation manifest of a platform hangs in the index.
 fn unknown_platform() -> Platform {
-    Platform { architecture: "unknown".into(), os: "unknown".into(), ..Platform::default() }
+    Platform {
+        architecture: "unknown".into(),
+        os: "unknown".into(),
+        ..Platform::default()
+    }
 }
 
 /// Writes the image; nothing is sent anywhere.
@@ -51,28 +57,58 @@ pub(crate) async fn commit(
     options: &ImageOptions,
 ) -> Result<Image, ExportError> {
     if source.is_map() && !source.metadata.contains_key("refs.platforms") {
-        return Err(ExportError::result("unable to export multiple refs, missing platforms mapping"));
+        return Err(ExportError::result(
+            "unable to export multiple refs, missing platforms mapping",
+        ));
     }
     let platforms = source.platforms()?;
     let on_demand = options.inline_attestations;
-    let attested = |p: &PlatformEntry| source.attester.as_ref().is_some_and(|a| a.attests(&p.id, on_demand));
+    let attested = |p: &PlatformEntry| {
+        source
+            .attester
+            .as_ref()
+            .is_some_and(|a| a.attests(&p.id, on_demand))
+    };
     let is_index = source.is_map() || platforms.iter().any(attested);
     check_annotations(source, options)?;
     let empty = Descriptor::new("", Digest::sha256(b""), 0);
     let lease = store.lease();
-    let image = Image { root: empty, config: None, documents: Vec::new(), layers: HashMap::new(), lease };
-    let writer = Writer { store, ctx, source, options, image };
-    if is_index { writer.index(&platforms).await } else { writer.single(&platforms).await }
+    let image = Image {
+        root: empty,
+        config: None,
+        documents: Vec::new(),
+        layers: HashMap::new(),
+        lease,
+    };
+    let writer = Writer {
+        store,
+        ctx,
+        source,
+        options,
+        image,
+    };
+    if is_index {
+        writer.index(&platforms).await
+    } else {
+        writer.single(&platforms).await
+    }
 }
 
 fn check_annotations(source: &ExportSource, options: &ImageOptions) -> Result<(), ExportError> {
     for (platform, annotations) in options.annotations.iter() {
         if !platform.is_empty() && source.find(platform).is_err() {
-            return Err(ExportError::result(format!("invalid annotation: no platform {platform} found in source")));
+            return Err(ExportError::result(format!(
+                "invalid annotation: no platform {platform} found in source"
+            )));
         }
-        let needs_oci = annotations.index.len() + annotations.index_descriptor.len() + annotations.manifest_descriptor.len() > 0;
+        let needs_oci = annotations.index.len()
+            + annotations.index_descriptor.len()
+            + annotations.manifest_descriptor.len()
+            > 0;
         if needs_oci && !options.is_oci() {
-            return Err(ExportError::result("cannot export annotations with \"oci-mediatypes=false\""));
+            return Err(ExportError::result(
+                "cannot export annotations with \"oci-mediatypes=false\"",
+            ));
         }
     }
     Ok(())
@@ -81,11 +117,15 @@ fn check_annotations(source: &ExportSource, options: &ImageOptions) -> Result<()
 impl Writer<'_> {
     async fn single(mut self, platforms: &[PlatformEntry]) -> Result<Image, ExportError> {
         let [platform] = platforms else {
-            return Err(ExportError::result("cannot export multiple platforms without multi-platform enabled"));
+            return Err(ExportError::result(
+                "cannot export multiple platforms without multi-platform enabled",
+            ));
         };
         let annotations = self.options.annotations.of(None);
         if !annotations.index.is_empty() || !annotations.index_descriptor.is_empty() {
-            return Err(ExportError::result("index annotations not supported for single platform export"));
+            return Err(ExportError::result(
+                "index annotations not supported for single platform export",
+            ));
         }
         let found = self.source.find(&platform.id)?;
         let layers = self.layers(&[found]).await?.pop().unwrap_or_default();
@@ -98,7 +138,9 @@ impl Writer<'_> {
 
     async fn index(mut self, platforms: &[PlatformEntry]) -> Result<Image, ExportError> {
         if !self.options.is_oci() && self.source.attester.is_some() {
-            return Err(ExportError::result("cannot export attestations with \"oci-mediatypes=false\""));
+            return Err(ExportError::result(
+                "cannot export attestations with \"oci-mediatypes=false\"",
+            ));
         }
         let mut refs = Vec::with_capacity(platforms.len());
         for platform in platforms {
@@ -122,16 +164,24 @@ impl Writer<'_> {
         let bytes = pretty(&index);
         let mut desc = Descriptor::of_bytes(index.media_type(), &bytes);
         desc.annotations = annotations.index_descriptor;
-        let _status = self.ctx.progress.status(format!("exporting manifest list {}", desc.digest), "");
+        let _status = self
+            .ctx
+            .progress
+            .status(format!("exporting manifest list {}", desc.digest), "");
         self.put(desc.clone(), bytes)?;
         self.image.root = desc;
         Ok(self.image)
     }
 
     /// Makes the layers of all results side by side.
-    async fn layers(&self, refs: &[Option<&ImmutableRef>]) -> Result<Vec<Vec<LayerBlob>>, ExportError> {
+    async fn layers(
+        &self,
+        refs: &[Option<&ImmutableRef>],
+    ) -> Result<Vec<Vec<LayerBlob>>, ExportError> {
         if self.options.rewrite_timestamp && self.any_epoch(refs.len())? {
-            return Err(ExportError::NotBuilt { feature: "exporter option \"rewrite-timestamp\"" });
+            return Err(ExportError::NotBuilt {
+                feature: "exporter option \"rewrite-timestamp\"",
+            });
         }
         let _status = self.ctx.progress.status("exporting layers", "");
         let making = refs.iter().map(|found| async move {
@@ -147,7 +197,11 @@ impl Writer<'_> {
         let mut any = self.options.epoch.of(self.source, None)?.is_some();
         if results > 0 {
             for platform in self.source.platforms()? {
-                any |= self.options.epoch.of(self.source, Some(&platform.id))?.is_some();
+                any |= self
+                    .options
+                    .epoch
+                    .of(self.source, Some(&platform.id))?
+                    .is_some();
             }
         }
         Ok(any)
@@ -166,7 +220,11 @@ impl Writer<'_> {
             .map(|l| LayerFacts {
                 diff_id: l.diff_id.clone(),
                 // Must not be shown, but is no reason to fail either.
-                description: if l.description.is_empty() { "created by buildkit".into() } else { l.description.clone() },
+                description: if l.description.is_empty() {
+                    "created by buildkit".into()
+                } else {
+                    l.description.clone()
+                },
                 created: Some(Timestamp::from(l.created)),
             })
             .collect();
@@ -174,14 +232,24 @@ impl Writer<'_> {
             Some(cache) => cache.entry(id).await?,
             None => None,
         };
-        let given = self.source.meta("containerimage.config", id).filter(|c| !c.is_empty());
-        let default = if given.is_none() { default_config() } else { Vec::new() };
+        let given = self
+            .source
+            .meta("containerimage.config", id)
+            .filter(|c| !c.is_empty());
+        let default = if given.is_none() {
+            default_config()
+        } else {
+            Vec::new()
+        };
         let config = patch(
             given.unwrap_or(&default),
             &Patch {
                 layers: &facts,
                 epoch: self.options.epoch.of(self.source, id)?,
-                base: self.source.meta("containerimage.base.config", id).filter(|c| !c.is_empty()),
+                base: self
+                    .source
+                    .meta("containerimage.base.config", id)
+                    .filter(|c| !c.is_empty()),
                 inline_cache: inline.as_deref(),
             },
         )?;
@@ -189,14 +257,27 @@ impl Writer<'_> {
         let mut descriptors = Vec::with_capacity(layers.len());
         for layer in layers {
             descriptors.push(self.layer_descriptor(&layer.descriptor));
-            self.image.layers.insert(layer.descriptor.digest.clone(), layer);
+            self.image
+                .layers
+                .insert(layer.descriptor.digest.clone(), layer);
         }
-        let manifest = pretty(&Manifest::image(oci, config_desc.clone(), descriptors, annotations.manifest));
+        let manifest = pretty(&Manifest::image(
+            oci,
+            config_desc.clone(),
+            descriptors,
+            annotations.manifest,
+        ));
         let mut desc = Descriptor::of_bytes(manifest_type(oci), &manifest);
         desc.annotations = annotations.manifest_descriptor;
         {
-            let _status = self.ctx.progress.status(format!("exporting manifest {}", desc.digest), "");
-            let _config = self.ctx.progress.status(format!("exporting config {}", config_desc.digest), "");
+            let _status = self
+                .ctx
+                .progress
+                .status(format!("exporting manifest {}", desc.digest), "");
+            let _config = self
+                .ctx
+                .progress
+                .status(format!("exporting config {}", config_desc.digest), "");
             self.put(config_desc.clone(), config)?;
             self.put(desc.clone(), manifest)?;
         }
@@ -206,8 +287,16 @@ impl Writer<'_> {
     /// The layer's descriptor as it stands in a manifest.
     fn layer_descriptor(&self, desc: &Descriptor) -> Descriptor {
         let oci = self.options.is_oci();
-        let family = if oci { media_type::layer_to_oci(&desc.media_type) } else { media_type::layer_to_docker(&desc.media_type) };
-        let kind = if self.options.prefer_nondist_layers { family } else { distributable(family) };
+        let family = if oci {
+            media_type::layer_to_oci(&desc.media_type)
+        } else {
+            media_type::layer_to_docker(&desc.media_type)
+        };
+        let kind = if self.options.prefer_nondist_layers {
+            family
+        } else {
+            distributable(family)
+        };
         let mut out = Descriptor::new(kind, desc.digest.clone(), desc.len());
         if self.options.prefer_nondist_layers && media_type::is_nondistributable(kind) {
             out.urls = desc.urls.clone();
@@ -216,37 +305,81 @@ impl Writer<'_> {
         out
     }
 
-    async fn attestation(&mut self, platform: &PlatformEntry, manifest: &Descriptor) -> Result<Option<Descriptor>, ExportError> {
-        let Some(attester) = self.source.attester.clone() else { return Ok(None) };
+    async fn attestation(
+        &mut self,
+        platform: &PlatformEntry,
+        manifest: &Descriptor,
+    ) -> Result<Option<Descriptor>, ExportError> {
+        let Some(attester) = self.source.attester.clone() else {
+            return Ok(None);
+        };
         if !attester.attests(&platform.id, true) {
             return Ok(None);
         }
-        let names: Vec<String> = self.options.name.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect();
-        let statements = attester.statements(Subject { platform, manifest, names: &names }).await?;
+        let names: Vec<String> = self
+            .options
+            .name
+            .split(',')
+            .filter(|n| !n.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let statements = attester
+            .statements(Subject {
+                platform,
+                manifest,
+                names: &names,
+            })
+            .await?;
         let mut layers = Vec::with_capacity(statements.len());
         let mut diff_ids = Vec::with_capacity(statements.len());
         for statement in statements {
             let mut desc = Descriptor::of_bytes(IN_TOTO_TYPE, &statement.bytes);
             diff_ids.push(desc.digest.clone());
             self.put(desc.clone(), statement.bytes)?;
-            desc.annotations.insert("in-toto.io/predicate-type".into(), statement.predicate_type);
+            desc.annotations
+                .insert("in-toto.io/predicate-type".into(), statement.predicate_type);
             layers.push(desc);
         }
         let artifact = self.options.is_artifact();
-        let config = if artifact { b"{}".to_vec() } else { attestation_config(&diff_ids) };
-        let mut config_desc = Descriptor::of_bytes(if artifact { media_type::OCI_EMPTY } else { media_type::OCI_CONFIG }, &config);
+        let config = if artifact {
+            b"{}".to_vec()
+        } else {
+            attestation_config(&diff_ids)
+        };
+        let mut config_desc = Descriptor::of_bytes(
+            if artifact {
+                media_type::OCI_EMPTY
+            } else {
+                media_type::OCI_CONFIG
+            },
+            &config,
+        );
         self.put(config_desc.clone(), config)?;
         if artifact {
             config_desc.data = Some("e30=".into());
         }
-        let bytes = pretty(&Manifest::attestation(artifact, config_desc, layers, manifest));
+        let bytes = pretty(&Manifest::attestation(
+            artifact,
+            config_desc,
+            layers,
+            manifest,
+        ));
         let mut desc = Descriptor::of_bytes(media_type::OCI_MANIFEST, &bytes);
-        let _status = self.ctx.progress.status(format!("exporting attestation manifest {}", desc.digest), "");
+        let _status = self.ctx.progress.status(
+            format!("exporting attestation manifest {}", desc.digest),
+            "",
+        );
         self.put(desc.clone(), bytes)?;
         desc.platform = Some(unknown_platform());
         desc.annotations = BTreeMap::from([
-            ("vnd.docker.reference.digest".to_owned(), manifest.digest.to_string()),
-            ("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned()),
+            (
+                "vnd.docker.reference.digest".to_owned(),
+                manifest.digest.to_string(),
+            ),
+            (
+                "vnd.docker.reference.type".to_owned(),
+                "attestation-manifest".to_owned(),
+            ),
         ]);
         Ok(Some(desc))
     }
@@ -273,7 +406,14 @@ fn attestation_config(diff_ids: &[Digest]) -> Vec<u8> {
         diff_ids: Option<&'a [Digest]>,
     }
     let diff_ids = (!diff_ids.is_empty()).then_some(diff_ids);
-    let config = Config { platform: unknown_platform(), config: BTreeMap::new(), rootfs: RootFs { kind: "layers", diff_ids } };
+    let config = Config {
+        platform: unknown_platform(),
+        config: BTreeMap::new(),
+        rootfs: RootFs {
+            kind: "layers",
+            diff_ids,
+        },
+    };
     oci::json::to_vec(&config)
 }
 

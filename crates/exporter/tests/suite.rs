@@ -1,6 +1,12 @@
 //! Exporters against a real store, a client of this process, and Debian's `docker-registry`.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, missing_docs, reason = "tests fail by panicking and say why they skip")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests fail by panicking and say why they skip"
+)]
 
 #[path = "suite/client.rs"]
 mod client;

@@ -155,15 +155,23 @@ pub enum SourceError {
 impl SourceError {
     /// A file operation that failed.
     pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::Io { what: what.into(), source: Arc::new(source.into()) }
+        Self::Io {
+            what: what.into(),
+            source: Arc::new(source.into()),
+        }
     }
 
     pub(crate) fn path(what: impl Into<String>, source: fstree::PathError) -> Self {
-        Self::Io { what: what.into(), source: Arc::new(io::Error::other(source.to_string())) }
+        Self::Io {
+            what: what.into(),
+            source: Arc::new(io::Error::other(source.to_string())),
+        }
     }
 
     pub(crate) fn session(reason: impl ToString) -> Self {
-        Self::Session { reason: reason.to_string() }
+        Self::Session {
+            reason: reason.to_string(),
+        }
     }
 }
 

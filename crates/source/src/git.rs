@@ -74,7 +74,13 @@ impl GitSource {
     /// Makes the source.
     #[must_use]
     pub fn new(store: Arc<Store>, config: GitConfig) -> Self {
-        Self { inner: Arc::new(Inner { store, config: Arc::new(config), locks: Locks::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                config: Arc::new(config),
+                locks: Locks::default(),
+            }),
+        }
     }
 }
 
@@ -99,7 +105,13 @@ struct Identifier {
 
 impl Identifier {
     fn parse(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Self, SourceError> {
-        let complete = |text: &str| if is_transport(text) { text.to_owned() } else { format!("https://{text}") };
+        let complete = |text: &str| {
+            if is_transport(text) {
+                text.to_owned()
+            } else {
+                format!("https://{text}")
+            }
+        };
         let url = GitUrl::parse(&complete(reference))?;
         let mut out = Self {
             remote: url.remote.clone(),
@@ -113,9 +125,15 @@ impl Identifier {
             match name.as_str() {
                 "git.keepgitdir" => out.keep_git_dir = yes,
                 "git.fullurl" => {
-                    let attribute = |reason: &str| SourceError::Attribute { name: "git.fullurl", reason: reason.to_owned() };
-                    let full = GitUrl::parse(&complete(value)).map_err(|_| attribute("failed to parse git.fullurl"))?;
-                    if !full.host.eq_ignore_ascii_case(&url.host) || full.canonical_path() != url.canonical_path() {
+                    let attribute = |reason: &str| SourceError::Attribute {
+                        name: "git.fullurl",
+                        reason: reason.to_owned(),
+                    };
+                    let full = GitUrl::parse(&complete(value))
+                        .map_err(|_| attribute("failed to parse git.fullurl"))?;
+                    if !full.host.eq_ignore_ascii_case(&url.host)
+                        || full.canonical_path() != url.canonical_path()
+                    {
                         return Err(attribute("git.fullurl does not match source identifier"));
                     }
                     out.remote = full.with_path(&url.path);
@@ -130,9 +148,15 @@ impl Identifier {
                 "git.mtime" => out.mtime = value.clone(),
                 "git.advice" => out.advice = yes,
                 "git.fetchbycommit" => out.fetch_by_commit = yes,
-                "git.bundle" | "git.checkoutbundle" => return Err(SourceError::NotBuilt { feature: "git bundles" }),
+                "git.bundle" | "git.checkoutbundle" => {
+                    return Err(SourceError::NotBuilt {
+                        feature: "git bundles",
+                    });
+                }
                 _ if name.starts_with("git.sig.") => {
-                    return Err(SourceError::NotBuilt { feature: "git signature verification" });
+                    return Err(SourceError::NotBuilt {
+                        feature: "git signature verification",
+                    });
                 }
                 _ => {}
             }
@@ -185,7 +209,11 @@ impl Source for GitSource {
         _platform: Option<&Platform>,
     ) -> Result<Arc<dyn SourceInstance>, SourceError> {
         let id = Identifier::parse(reference, attrs)?;
-        Ok(Arc::new(Instance { source: self.clone(), id, resolved: tokio::sync::OnceCell::new() }))
+        Ok(Arc::new(Instance {
+            source: self.clone(),
+            id,
+            resolved: tokio::sync::OnceCell::new(),
+        }))
     }
 }
 
@@ -199,19 +227,27 @@ struct Instance {
 
 impl Instance {
     async fn resolved(&self, ctx: &Context) -> Result<&Resolved, SourceError> {
-        self.resolved.get_or_try_init(|| self.resolve_now(ctx)).await
+        self.resolved
+            .get_or_try_init(|| self.resolve_now(ctx))
+            .await
     }
 
     /// The key and the object to check out.
     fn key_of(&self, resolved: &Resolved) -> (String, String) {
         if is_commit(&resolved.reference) {
-            return (self.id.key(&resolved.reference, &resolved.reference), resolved.reference.clone());
+            return (
+                self.id.key(&resolved.reference, &resolved.reference),
+                resolved.reference.clone(),
+            );
         }
         let for_key = match &resolved.commit {
             Some(commit) if !self.id.keep_git_dir => commit,
             _ => &resolved.object,
         };
-        (self.id.key(for_key, &resolved.reference), resolved.object.clone())
+        (
+            self.id.key(for_key, &resolved.reference),
+            resolved.object.clone(),
+        )
     }
 }
 
@@ -246,18 +282,43 @@ mod tests {
 
     #[test]
     fn keys_have_the_suffixes_of_the_reference() {
-        let attrs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
-        let id = Identifier::parse("github.com/a/b.git#main:sub", &attrs(&[("git.keepgitdir", "true"), ("git.mtime", "commit"), ("git.skipsubmodules", "true")])).unwrap();
+        let attrs = |list: &[(&str, &str)]| {
+            list.iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let id = Identifier::parse(
+            "github.com/a/b.git#main:sub",
+            &attrs(&[
+                ("git.keepgitdir", "true"),
+                ("git.mtime", "commit"),
+                ("git.skipsubmodules", "true"),
+            ]),
+        )
+        .unwrap();
         assert_eq!(id.remote, "https://github.com/a/b.git");
-        assert_eq!(id.key("abc", "refs/heads/main"), "abc.git#refs/heads/main:sub(skip-submodules)(mtime=commit)");
-        let id = Identifier::parse("github.com/a/b.git", &attrs(&[("git.fullurl", "git@github.com:a/b.git")])).unwrap();
+        assert_eq!(
+            id.key("abc", "refs/heads/main"),
+            "abc.git#refs/heads/main:sub(skip-submodules)(mtime=commit)"
+        );
+        let id = Identifier::parse(
+            "github.com/a/b.git",
+            &attrs(&[("git.fullurl", "git@github.com:a/b.git")]),
+        )
+        .unwrap();
         assert_eq!(id.remote, "git@github.com:a/b.git");
         for (reference, list) in [
             ("github.com/a/b#-evil", vec![]),
-            ("github.com/a/b", vec![("git.fullurl", "https://evil.example/a/b")]),
+            (
+                "github.com/a/b",
+                vec![("git.fullurl", "https://evil.example/a/b")],
+            ),
             ("github.com/a/b", vec![("git.bundle", "x")]),
         ] {
-            assert!(Identifier::parse(reference, &attrs(&list)).is_err(), "{reference}");
+            assert!(
+                Identifier::parse(reference, &attrs(&list)).is_err(),
+                "{reference}"
+            );
         }
     }
 }

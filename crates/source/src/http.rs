@@ -16,7 +16,10 @@ use fstree::dir::Times;
 use futures::StreamExt;
 use oci::{Digest, Digester, Platform};
 use parking_lot::Mutex;
-use reqwest::header::{AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LAST_MODIFIED};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
+    LAST_MODIFIED,
+};
 use store::{ImmutableRef, RefId, RefOptions, Store};
 
 use crate::context::Context;
@@ -60,10 +63,18 @@ impl HttpSource {
                 .read_timeout(Duration::from_secs(120))
                 .redirect(reqwest::redirect::Policy::limited(10));
             let builder = if local { builder.no_proxy() } else { builder };
-            builder.build().map_err(|e| SourceError::io("set up the http client", std::io::Error::other(e)))
+            builder
+                .build()
+                .map_err(|e| SourceError::io("set up the http client", std::io::Error::other(e)))
         };
         let (client, local_client) = (build(false)?, build(true)?);
-        Ok(Self { inner: Arc::new(Inner { store, client, local_client }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store,
+                client,
+                local_client,
+            }),
+        })
     }
 }
 
@@ -103,13 +114,20 @@ impl Source for HttpSource {
         attrs: &BTreeMap<String, String>,
         _platform: Option<&Platform>,
     ) -> Result<Arc<dyn SourceInstance>, SourceError> {
-        let mut id = Identifier { url: format!("{scheme}://{reference}"), ..Identifier::default() };
+        let mut id = Identifier {
+            url: format!("{scheme}://{reference}"),
+            ..Identifier::default()
+        };
         for (name, value) in attrs {
             match name.as_str() {
                 "http.checksum" => {
                     let digest = Digest::parse(value);
                     let what = "http checksum";
-                    id.checksum = Some(digest.map_err(|source| SourceError::Digest { what, text: value.clone(), source })?);
+                    id.checksum = Some(digest.map_err(|source| SourceError::Digest {
+                        what,
+                        text: value.clone(),
+                        source,
+                    })?);
                 }
                 "http.filename" => id.filename = value.clone(),
                 "http.perm" => id.perm = go_int("http.perm", value)?,
@@ -117,27 +135,43 @@ impl Source for HttpSource {
                 "http.gid" => id.gid = go_int("http.gid", value)?,
                 "http.authheadersecret" => id.auth_header_secret = value.clone(),
                 "http.sig.pubkey" | "http.sig.signature" => {
-                    return Err(SourceError::NotBuilt { feature: "http signature verification" });
+                    return Err(SourceError::NotBuilt {
+                        feature: "http signature verification",
+                    });
                 }
                 other => {
                     // Others are dropped in silence, as with the reference.
-                    let name = match other.strip_prefix("http.header.").map(str::to_ascii_lowercase).as_deref() {
+                    let name = match other
+                        .strip_prefix("http.header.")
+                        .map(str::to_ascii_lowercase)
+                        .as_deref()
+                    {
                         Some("accept") => "Accept",
                         Some("user-agent") => "User-Agent",
                         _ => continue,
                     };
-                    id.header.push(HeaderField { name: name.into(), value: value.clone() });
+                    id.header.push(HeaderField {
+                        name: name.into(),
+                        value: value.clone(),
+                    });
                 }
             }
         }
         id.header.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Arc::new(Instance { source: self.clone(), id, found: Mutex::new(None) }))
+        Ok(Arc::new(Instance {
+            source: self.clone(),
+            id,
+            found: Mutex::new(None),
+        }))
     }
 }
 
 /// Reads an integer as Go does with base 0: `0x`, `0o`, `0b`, a leading zero for octal, underscores.
 fn go_int(name: &'static str, text: &str) -> Result<i64, SourceError> {
-    let bad = || SourceError::Attribute { name, reason: format!("strconv.ParseInt: parsing {text:?}: invalid syntax") };
+    let bad = || SourceError::Attribute {
+        name,
+        reason: format!("strconv.ParseInt: parsing {text:?}: invalid syntax"),
+    };
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -167,7 +201,9 @@ struct Instance {
 impl Instance {
     /// The address as it may be shown.
     fn shown(&self) -> String {
-        let Ok(mut url) = reqwest::Url::parse(&self.id.url) else { return "invalid url".into() };
+        let Ok(mut url) = reqwest::Url::parse(&self.id.url) else {
+            return "invalid url".into();
+        };
         if url.password().is_some() {
             let _cleared = url.set_password(Some("xxxxx"));
         }
@@ -179,21 +215,43 @@ impl Instance {
 
     /// What downloads are kept under; it never leaves the store.
     fn url_key(&self) -> Digest {
-        let Identifier { url, filename, perm, uid, gid, auth_header_secret, header, .. } = &self.id;
-        Digest::sha256(format!("{:?}", (url, filename, perm, uid, gid, auth_header_secret, header)))
+        let Identifier {
+            url,
+            filename,
+            perm,
+            uid,
+            gid,
+            auth_header_secret,
+            header,
+            ..
+        } = &self.id;
+        Digest::sha256(format!(
+            "{:?}",
+            (url, filename, perm, uid, gid, auth_header_secret, header)
+        ))
     }
 
     async fn headers(&self, ctx: &Context) -> Result<HeaderMap, SourceError> {
         let mut out = HeaderMap::new();
         let bad = |what: &str| SourceError::session(format!("{what} is not a valid header value"));
         for field in &self.id.header {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad("header name"))?;
-            out.insert(name, HeaderValue::from_str(&field.value).map_err(|_| bad("header"))?);
+            let name =
+                HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad("header name"))?;
+            out.insert(
+                name,
+                HeaderValue::from_str(&field.value).map_err(|_| bad("header"))?,
+            );
         }
-        let host = reqwest::Url::parse(&self.id.url).ok().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default();
+        let host = reqwest::Url::parse(&self.id.url)
+            .ok()
+            .and_then(|u| u.host_str().map(str::to_owned))
+            .unwrap_or_default();
         let named = &self.id.auth_header_secret;
         let secrets = if named.is_empty() {
-            vec![(format!("HTTP_AUTH_HEADER_{host}"), false), (format!("HTTP_AUTH_TOKEN_{host}"), true)]
+            vec![
+                (format!("HTTP_AUTH_HEADER_{host}"), false),
+                (format!("HTTP_AUTH_TOKEN_{host}"), true),
+            ]
         } else {
             vec![(named.clone(), false)]
         };
@@ -201,7 +259,9 @@ impl Instance {
             let secret = match crate::session_credentials::secret(&ctx.sessions, &name).await {
                 Ok(found) => found,
                 Err(error) if !named.is_empty() => {
-                    return Err(SourceError::session(format!("failed to retrieve HTTP auth secret {named}: {error}")));
+                    return Err(SourceError::session(format!(
+                        "failed to retrieve HTTP auth secret {named}: {error}"
+                    )));
                 }
                 Err(_) => None,
             };
@@ -209,24 +269,49 @@ impl Instance {
                 if named.is_empty() {
                     continue;
                 }
-                return Err(SourceError::session(format!("failed to retrieve HTTP auth secret {named}: secret {named}: not found")));
+                return Err(SourceError::session(format!(
+                    "failed to retrieve HTTP auth secret {named}: secret {named}: not found"
+                )));
             };
             let prefix: &[u8] = if is_token { b"Bearer " } else { b"" };
-            let mut value = HeaderValue::from_bytes(&[prefix, &secret[..]].concat()).map_err(|_| bad("secret"))?;
+            let mut value = HeaderValue::from_bytes(&[prefix, &secret[..]].concat())
+                .map_err(|_| bad("secret"))?;
             value.set_sensitive(true);
             out.insert(AUTHORIZATION, value);
         }
         Ok(out)
     }
 
-    async fn send(&self, method: reqwest::Method, headers: HeaderMap) -> Result<reqwest::Response, SourceError> {
-        let url = reqwest::Url::parse(&self.id.url)
-            .map_err(|e| SourceError::Reference { reference: self.shown(), reason: e.to_string() })?;
+    async fn send(
+        &self,
+        method: reqwest::Method,
+        headers: HeaderMap,
+    ) -> Result<reqwest::Response, SourceError> {
+        let url = reqwest::Url::parse(&self.id.url).map_err(|e| SourceError::Reference {
+            reference: self.shown(),
+            reason: e.to_string(),
+        })?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        let client = if local { &self.source.inner.local_client } else { &self.source.inner.client };
-        let word = if method == reqwest::Method::HEAD { "Head" } else { "Get" };
-        client.request(method, url).headers(headers).send().await.map_err(|e| self.failed(word, &e))
+        let local = host == "localhost"
+            || host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback());
+        let client = if local {
+            &self.source.inner.local_client
+        } else {
+            &self.source.inner.client
+        };
+        let word = if method == reqwest::Method::HEAD {
+            "Head"
+        } else {
+            "Get"
+        };
+        client
+            .request(method, url)
+            .headers(headers)
+            .send()
+            .await
+            .map_err(|e| self.failed(word, &e))
     }
 
     fn failed(&self, method: &'static str, error: &reqwest::Error) -> SourceError {
@@ -236,7 +321,11 @@ impl Instance {
             reason.push(cause.to_string());
             next = cause.source();
         }
-        SourceError::Http { method, url: self.shown(), reason: reason.join(": ") }
+        SourceError::Http {
+            method,
+            url: self.shown(),
+            reason: reason.join(": "),
+        }
     }
 
     /// Finds the file: as it was kept if the server says it is the same, else by downloading it.
@@ -273,7 +362,10 @@ impl Instance {
                 None if self.id.filename.is_empty() => found.filename.clone(),
                 named => file_name(&self.id.url, &self.id.filename, named),
             };
-            Some(Found { filename, ..found.clone() })
+            Some(Found {
+                filename,
+                ..found.clone()
+            })
         };
         let mut conditional = headers.clone();
         if !kept.is_empty() {
@@ -283,7 +375,8 @@ impl Instance {
             }
             // Servers that ignore the condition still name the ETag, and a HEAD costs no content.
             if let Ok(response) = self.send(reqwest::Method::HEAD, conditional.clone()).await
-                && (response.status() == reqwest::StatusCode::OK || response.status() == reqwest::StatusCode::NOT_MODIFIED)
+                && (response.status() == reqwest::StatusCode::OK
+                    || response.status() == reqwest::StatusCode::NOT_MODIFIED)
                 && let Some(found) = same(&response)
             {
                 return self.checked(found);
@@ -292,7 +385,10 @@ impl Instance {
         let response = self.send(reqwest::Method::GET, conditional).await?;
         if response.status() == reqwest::StatusCode::NOT_MODIFIED {
             let reason = "invalid not-modified ETag".to_owned();
-            let found = same(&response).ok_or(SourceError::Reference { reference: self.shown(), reason })?;
+            let found = same(&response).ok_or(SourceError::Reference {
+                reference: self.shown(),
+                reason,
+            })?;
             return self.checked(found);
         }
         let status = response.status().as_u16();
@@ -308,62 +404,128 @@ impl Instance {
     fn upload_target(&self) -> Option<session::UploadTarget> {
         let url = reqwest::Url::parse(&self.id.url).ok()?;
         let host = url.host_str().filter(|h| *h == UPLOAD_HOST)?;
-        Some(session::UploadTarget { host: host.to_owned(), path: url.path().to_owned() })
+        Some(session::UploadTarget {
+            host: host.to_owned(),
+            path: url.path().to_owned(),
+        })
     }
 
     fn kept(&self, id: &RefId) -> Result<Option<(String, Found)>, SourceError> {
         let store = &self.source.inner.store;
         let text = |key: &str| -> Result<Option<String>, SourceError> {
-            Ok(store.meta(id, key)?.and_then(|bytes| String::from_utf8(bytes).ok()))
+            Ok(store
+                .meta(id, key)?
+                .and_then(|bytes| String::from_utf8(bytes).ok()))
         };
-        let (Some(etag), Some(digest)) = (text(META_ETAG)?, text(META_CHECKSUM)?) else { return Ok(None) };
-        let (Ok(digest), Ok(held)) = (Digest::parse(&digest), store.get(id)) else { return Ok(None) };
+        let (Some(etag), Some(digest)) = (text(META_ETAG)?, text(META_CHECKSUM)?) else {
+            return Ok(None);
+        };
+        let (Ok(digest), Ok(held)) = (Digest::parse(&digest), store.get(id)) else {
+            return Ok(None);
+        };
         let modified = text(META_MODIFIED)?.and_then(|t| date::parse(&t));
-        let filename = text(META_FILENAME)?.unwrap_or_else(|| file_name(&self.id.url, &self.id.filename, None));
-        Ok(Some((etag, Found { digest, filename, modified, id: id.clone(), _held: held })))
+        let filename = text(META_FILENAME)?
+            .unwrap_or_else(|| file_name(&self.id.url, &self.id.filename, None));
+        Ok(Some((
+            etag,
+            Found {
+                digest,
+                filename,
+                modified,
+                id: id.clone(),
+                _held: held,
+            },
+        )))
     }
 
     fn checked(&self, found: Found) -> Result<Found, SourceError> {
         match &self.id.checksum {
-            Some(want) if *want != found.digest => {
-                Err(SourceError::HttpDigest { url: self.shown(), want: want.clone(), got: found.digest })
-            }
+            Some(want) if *want != found.digest => Err(SourceError::HttpDigest {
+                url: self.shown(),
+                want: want.clone(),
+                got: found.digest,
+            }),
             _ => Ok(found),
         }
     }
 
     /// Writes a body into a record of its own.
-    async fn save(&self, mut body: Body, headers: &HeaderMap, ctx: &Context) -> Result<Found, SourceError> {
+    async fn save(
+        &self,
+        mut body: Body,
+        headers: &HeaderMap,
+        ctx: &Context,
+    ) -> Result<Found, SourceError> {
         let store = &self.source.inner.store;
-        let options = RefOptions { description: format!("http url {}", self.shown()), ..RefOptions::default() };
+        let options = RefOptions {
+            description: format!("http url {}", self.shown()),
+            ..RefOptions::default()
+        };
         let mutable = store.new_mutable(None, options)?;
         let filename = file_name(&self.id.url, &self.id.filename, disposition(headers));
-        let mode = if self.id.perm == 0 { 0o600 } else { u32::try_from(self.id.perm & 0o7777).unwrap_or(0o600) };
+        let mode = if self.id.perm == 0 {
+            0o600
+        } else {
+            u32::try_from(self.id.perm & 0o7777).unwrap_or(0o600)
+        };
         let root = mutable.root()?;
-        let file = root.create(&filename, mode).map_err(|e| SourceError::path(format!("create {filename}"), e))?;
-        let total = body.length().and_then(|n| i64::try_from(n).ok()).unwrap_or(0);
-        let progress = ctx.progress.status(format!("downloading {}", self.shown()), "downloading");
-        let mut sink = FileSink { file: Arc::new(file), digester: Digester::new(), at: 0 };
+        let file = root
+            .create(&filename, mode)
+            .map_err(|e| SourceError::path(format!("create {filename}"), e))?;
+        let total = body
+            .length()
+            .and_then(|n| i64::try_from(n).ok())
+            .unwrap_or(0);
+        let progress = ctx
+            .progress
+            .status(format!("downloading {}", self.shown()), "downloading");
+        let mut sink = FileSink {
+            file: Arc::new(file),
+            digester: Digester::new(),
+            at: 0,
+        };
         loop {
             let next = match &mut body {
-                Body::Answer(response) => response.chunk().await.map_err(|e| self.failed("Get", &e))?,
-                Body::Upload(bytes) => bytes.next().await.transpose().map_err(SourceError::session)?,
+                Body::Answer(response) => {
+                    response.chunk().await.map_err(|e| self.failed("Get", &e))?
+                }
+                Body::Upload(bytes) => bytes
+                    .next()
+                    .await
+                    .transpose()
+                    .map_err(SourceError::session)?,
             };
             let Some(chunk) = next else { break };
-            sink.write(chunk).await.map_err(|e| SourceError::io(format!("write {filename}"), e))?;
+            sink.write(chunk)
+                .await
+                .map_err(|e| SourceError::io(format!("write {filename}"), e))?;
             progress.set(i64::try_from(sink.at).unwrap_or(i64::MAX), total);
         }
-        let modified_text = headers.get(LAST_MODIFIED).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let modified_text = headers
+            .get(LAST_MODIFIED)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         let modified = date::parse(&modified_text);
         let FileSink { file, digester, .. } = sink;
-        let (uid, gid) = (u32::try_from(self.id.uid).unwrap_or(0), u32::try_from(self.id.gid).unwrap_or(0));
+        let (uid, gid) = (
+            u32::try_from(self.id.uid).unwrap_or(0),
+            u32::try_from(self.id.gid).unwrap_or(0),
+        );
         let nanos = modified.unwrap_or(0).saturating_mul(1_000_000_000);
         let meta = |e| SourceError::io(format!("set metadata of {filename}"), e);
         if uid != 0 || gid != 0 {
             fstree::dir::set_file_owner(&file, uid, gid).map_err(meta)?;
             fstree::dir::set_file_mode(&file, mode).map_err(meta)?;
         }
-        fstree::dir::set_file_times(&file, Times { atime: Some(nanos), mtime: Some(nanos) }).map_err(meta)?;
+        fstree::dir::set_file_times(
+            &file,
+            Times {
+                atime: Some(nanos),
+                mtime: Some(nanos),
+            },
+        )
+        .map_err(meta)?;
         drop((file, root));
         let digest = digester.finish();
         let held = mutable.commit()?;
@@ -376,7 +538,13 @@ impl Instance {
         if modified.is_some() {
             held.set_meta(META_MODIFIED, modified_text.as_bytes())?;
         }
-        Ok(Found { digest, filename, modified, id: held.id().clone(), _held: held })
+        Ok(Found {
+            digest,
+            filename,
+            modified,
+            id: held.id().clone(),
+            _held: held,
+        })
     }
 }
 
@@ -433,7 +601,10 @@ impl SourceInstance for Instance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
         if let Some(checksum) = &self.id.checksum {
             let filename = file_name(&self.id.url, &self.id.filename, None);
-            return Ok(CacheKey::new(http_key(&self.id, &filename, checksum, None).to_string(), checksum.to_string()));
+            return Ok(CacheKey::new(
+                http_key(&self.id, &filename, checksum, None).to_string(),
+                checksum.to_string(),
+            ));
         }
         let found = self.find(ctx).await?;
         let key = http_key(&self.id, &found.filename, &found.digest, found.modified);

@@ -47,7 +47,10 @@ impl ResolveMode {
             "" | "default" => Ok(Self::Default),
             "pull" => Ok(Self::ForcePull),
             "local" => Ok(Self::PreferLocal),
-            other => Err(SourceError::Attribute { name: "image.resolvemode", reason: format!("invalid resolvemode: {other}") }),
+            other => Err(SourceError::Attribute {
+                name: "image.resolvemode",
+                reason: format!("invalid resolvemode: {other}"),
+            }),
         }
     }
 }
@@ -81,7 +84,14 @@ impl ImageSource {
     /// Makes the source.
     #[must_use]
     pub fn new(store: Arc<Store>, client: Client) -> Self {
-        Self { inner: Arc::new(Inner { store, client, documents: Documents::default(), flights: task::Flight::new() }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                client,
+                documents: Documents::default(),
+                flights: task::Flight::new(),
+            }),
+        }
     }
 
     /// Resolves a normalized reference to the digest of its root and the config for `platform` (the host's by default).
@@ -96,29 +106,67 @@ impl ImageSource {
         let spec = Spec::parse(reference)?;
         let platform = platform.cloned().unwrap_or_else(Platform::host);
         let image = self.pull(&spec, &platform, ctx).await?;
-        Ok(ResolvedConfig { reference: reference.to_owned(), digest: image.root.digest.clone(), config: image.config_bytes.clone() })
+        Ok(ResolvedConfig {
+            reference: reference.to_owned(),
+            digest: image.root.digest.clone(),
+            config: image.config_bytes.clone(),
+        })
     }
 
     fn repository(&self, spec: &Spec, ctx: &Context) -> Result<Repository, SourceError> {
         let credentials = Arc::new(SessionCredentials::new(ctx.sessions.clone()));
-        Ok(self.inner.client.repository(spec.repository(), Access::PULL, credentials)?)
+        Ok(self
+            .inner
+            .client
+            .repository(spec.repository(), Access::PULL, credentials)?)
     }
 
     /// The documents of an image; identical questions of one moment are one question.
-    async fn pull(&self, spec: &Spec, platform: &Platform, ctx: &Context) -> Result<Arc<ImageDocuments>, SourceError> {
+    async fn pull(
+        &self,
+        spec: &Spec,
+        platform: &Platform,
+        ctx: &Context,
+    ) -> Result<Arc<ImageDocuments>, SourceError> {
         let repository = self.repository(spec, ctx)?;
         let (source, spec, platform) = (self.clone(), spec.clone(), platform.clone());
-        let key = format!("{spec} {} {:?} {:?}", platform.format(), platform.os_version, ctx.sessions.ids());
-        self.inner.flights.run(key, move || async move { source.pull_now(&repository, &spec, &platform).await.map(Arc::new) }).await
+        let key = format!(
+            "{spec} {} {:?} {:?}",
+            platform.format(),
+            platform.os_version,
+            ctx.sessions.ids()
+        );
+        self.inner
+            .flights
+            .run(key, move || async move {
+                source
+                    .pull_now(&repository, &spec, &platform)
+                    .await
+                    .map(Arc::new)
+            })
+            .await
     }
 
-    async fn pull_now(&self, repository: &Repository, spec: &Spec, platform: &Platform) -> Result<ImageDocuments, SourceError> {
+    async fn pull_now(
+        &self,
+        repository: &Repository,
+        spec: &Spec,
+        platform: &Platform,
+    ) -> Result<ImageDocuments, SourceError> {
         let authority = repository.name().to_string();
         let root = match spec.digest.as_ref().and_then(|d| self.known(&authority, d)) {
             Some(desc) => desc,
-            None => repository.resolve(spec.tag.as_deref(), spec.digest.as_ref()).await?,
+            None => {
+                repository
+                    .resolve(spec.tag.as_deref(), spec.digest.as_ref())
+                    .await?
+            }
         };
-        let fetch = Remembering { documents: &self.inner.documents, repository, authority };
+        let fetch = Remembering {
+            documents: &self.inner.documents,
+            repository,
+            authority,
+        };
         select(&fetch, root, platform).await
     }
 }
@@ -135,24 +183,48 @@ impl ImageSource {
             return Some(desc);
         }
         let name = format!("{authority}@{digest}");
-        for id in self.inner.store.find_meta(META_IMAGE, name.as_bytes()).ok()? {
-            let Ok(Some(bytes)) = self.inner.store.meta(&id, META_DOCUMENTS) else { continue };
-            let Ok(documents) = serde_json::from_slice::<Vec<(Descriptor, String)>>(&bytes) else { continue };
+        for id in self
+            .inner
+            .store
+            .find_meta(META_IMAGE, name.as_bytes())
+            .ok()?
+        {
+            let Ok(Some(bytes)) = self.inner.store.meta(&id, META_DOCUMENTS) else {
+                continue;
+            };
+            let Ok(documents) = serde_json::from_slice::<Vec<(Descriptor, String)>>(&bytes) else {
+                continue;
+            };
             for (desc, text) in documents {
                 // What lies on disk is checked like what comes from elsewhere.
                 if Digest::sha256(&text) == desc.digest {
-                    self.inner.documents.put(authority, &desc, Bytes::from(text));
+                    self.inner
+                        .documents
+                        .put(authority, &desc, Bytes::from(text));
                 }
             }
         }
-        self.inner.documents.get(authority, digest).map(|(desc, _)| desc)
+        self.inner
+            .documents
+            .get(authority, digest)
+            .map(|(desc, _)| desc)
     }
 
     /// Keeps the documents of an image with its layers, so that they live as long.
-    fn remember(&self, spec: &Spec, image: &ImageDocuments, top: &ImmutableRef) -> Result<(), SourceError> {
-        let documents: Option<Vec<(&Descriptor, &str)>> =
-            image.documents.iter().map(|(d, b)| Some((d, std::str::from_utf8(b).ok()?))).collect();
-        let Some(documents) = documents else { return Ok(()) };
+    fn remember(
+        &self,
+        spec: &Spec,
+        image: &ImageDocuments,
+        top: &ImmutableRef,
+    ) -> Result<(), SourceError> {
+        let documents: Option<Vec<(&Descriptor, &str)>> = image
+            .documents
+            .iter()
+            .map(|(d, b)| Some((d, std::str::from_utf8(b).ok()?)))
+            .collect();
+        let Some(documents) = documents else {
+            return Ok(());
+        };
         let bytes = serde_json::to_vec(&documents).unwrap_or_default();
         let name = format!("{}@{}", spec.repository(), image.root.digest);
         if top.meta(META_IMAGE)?.as_deref() != Some(name.as_bytes()) {
@@ -212,8 +284,11 @@ impl Source for ImageSource {
                 "image.checksum" => {
                     let digest = Digest::parse(value);
                     let what = "image checksum";
-                    instance.checksum =
-                        Some(digest.map_err(|source| SourceError::Digest { what, text: value.clone(), source })?);
+                    instance.checksum = Some(digest.map_err(|source| SourceError::Digest {
+                        what,
+                        text: value.clone(),
+                        source,
+                    })?);
                 }
                 _ => {}
             }
@@ -227,14 +302,20 @@ fn record_type(text: &str) -> Result<RecordType, SourceError> {
         "" | "regular" => Ok(RecordType::Regular),
         "internal" => Ok(RecordType::Internal),
         "frontend" => Ok(RecordType::Frontend),
-        other => Err(SourceError::Attribute { name: "image.recordtype", reason: format!("invalid record type {other}") }),
+        other => Err(SourceError::Attribute {
+            name: "image.recordtype",
+            reason: format!("invalid record type {other}"),
+        }),
     }
 }
 
 pub(crate) fn layer_limit(text: &str) -> Result<usize, SourceError> {
     match text.parse() {
         Ok(limit) if limit > 0 => Ok(limit),
-        _ => Err(SourceError::Attribute { name: "layerlimit", reason: format!("invalid layer limit {text}") }),
+        _ => Err(SourceError::Attribute {
+            name: "layerlimit",
+            reason: format!("invalid layer limit {text}"),
+        }),
     }
 }
 
@@ -274,14 +355,23 @@ impl ImageInstance {
 
     fn provider(&self, ctx: &Context) -> Result<Arc<RegistryLayers>, SourceError> {
         let repository = self.source.repository(&self.spec, ctx)?;
-        Ok(Arc::new(RegistryLayers::new(repository, ctx.progress.clone())))
+        Ok(Arc::new(RegistryLayers::new(
+            repository,
+            ctx.progress.clone(),
+        )))
     }
 }
 
-pub(crate) fn limited(mut layers: Vec<ImageLayer>, limit: Option<usize>) -> Result<Vec<ImageLayer>, SourceError> {
+pub(crate) fn limited(
+    mut layers: Vec<ImageLayer>,
+    limit: Option<usize>,
+) -> Result<Vec<ImageLayer>, SourceError> {
     if let Some(limit) = limit {
         if limit > layers.len() {
-            return Err(SourceError::LayerLimit { limit, layers: layers.len() });
+            return Err(SourceError::LayerLimit {
+                limit,
+                layers: layers.len(),
+            });
         }
         layers.truncate(limit);
     }
@@ -296,14 +386,23 @@ impl SourceInstance for ImageInstance {
         let key = key::image_key(&image.root.digest, &self.platform, self.limit);
         let provider = self.provider(ctx)?;
         let mut out = CacheKey::new(key.to_string(), image.root.digest.to_string());
-        out.layers = layers.into_iter().map(|l| (l.descriptor.digest, provider.clone() as _)).collect();
+        out.layers = layers
+            .into_iter()
+            .map(|l| (l.descriptor.digest, provider.clone() as _))
+            .collect();
         Ok(out)
     }
 
     async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError> {
         let image = self.pulled(ctx).await?;
         let provider = self.provider(ctx)?;
-        let top = import(&self.source.inner.store, &self.layers(image)?, &self.spec, &self.record_type, &(provider as _))?;
+        let top = import(
+            &self.source.inner.store,
+            &self.layers(image)?,
+            &self.spec,
+            &self.record_type,
+            &(provider as _),
+        )?;
         if let Some(top) = &top {
             self.source.remember(&self.spec, image, top)?;
         }
@@ -321,7 +420,11 @@ pub(crate) fn import(
 ) -> Result<Option<ImmutableRef>, SourceError> {
     let mut top: Option<ImmutableRef> = None;
     for layer in layers {
-        let mut desc = LayerDesc::new(layer.descriptor.clone(), layer.diff_id.clone(), format!("pulled from {spec}"));
+        let mut desc = LayerDesc::new(
+            layer.descriptor.clone(),
+            layer.diff_id.clone(),
+            format!("pulled from {spec}"),
+        );
         desc.record_type = record_type.clone();
         top = Some(store.import_layer(top.as_ref(), desc, provider.clone())?);
     }

@@ -57,7 +57,12 @@ impl LocalSource {
     /// Makes the source.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
-        Self { inner: Arc::new(Inner { store, hashes: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                hashes: Mutex::default(),
+            }),
+        }
     }
 }
 
@@ -75,7 +80,9 @@ impl Inner {
         if at_hand.is_some() {
             return Ok(at_hand);
         }
-        let stored = mutable.meta(META_HASHES)?.and_then(|bytes| TreeHashes::decode(&bytes).ok());
+        let stored = mutable
+            .meta(META_HASHES)?
+            .and_then(|bytes| TreeHashes::decode(&bytes).ok());
         Ok(stored.map(Arc::new))
     }
 
@@ -113,15 +120,24 @@ struct KeyInputs<'a> {
     exclude: &'a Option<Vec<String>>,
     #[serde(rename = "FollowPaths")]
     follow: &'a Option<Vec<String>>,
-    #[serde(rename = "MetadataTransfer", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        rename = "MetadataTransfer",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     metadata_only: bool,
-    #[serde(rename = "MetadataExceptions", skip_serializing_if = "<[String]>::is_empty")]
+    #[serde(
+        rename = "MetadataExceptions",
+        skip_serializing_if = "<[String]>::is_empty"
+    )]
     metadata_exceptions: &'a [String],
 }
 
 impl Identifier {
     fn parse(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Self, SourceError> {
-        let mut out = Self { name: reference.to_owned(), ..Self::default() };
+        let mut out = Self {
+            name: reference.to_owned(),
+            ..Self::default()
+        };
         for (name, value) in attrs {
             match name.as_str() {
                 "local.session" => match value.split_once(':') {
@@ -136,17 +152,26 @@ impl Identifier {
                 "local.followpaths" => out.follow = list("local.followpaths", value)?,
                 "local.sharedkeyhint" => out.shared_key_hint = value.clone(),
                 "local.differ" => {
-                    out.compare = if value == "none" { Compare::Nothing } else { Compare::Metadata };
+                    out.compare = if value == "none" {
+                        Compare::Nothing
+                    } else {
+                        Compare::Metadata
+                    };
                 }
                 "local.metadatatransfer" => {
-                    out.metadata_only = matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True");
+                    out.metadata_only =
+                        matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True");
                 }
-                "local.metadatatransferexclude" => out.metadata_exceptions = list("local.metadatatransferexclude", value)?,
+                "local.metadatatransferexclude" => {
+                    out.metadata_exceptions = list("local.metadatatransferexclude", value)?
+                }
                 _ => {}
             }
         }
         if out.metadata_only {
-            return Err(SourceError::NotBuilt { feature: "local.metadatatransfer" });
+            return Err(SourceError::NotBuilt {
+                feature: "local.metadatatransfer",
+            });
         }
         Ok(out)
     }
@@ -167,7 +192,10 @@ impl Identifier {
 
 /// Reads a JSON list; `null` is none.
 fn list(name: &'static str, value: &str) -> Result<Option<Vec<String>>, SourceError> {
-    serde_json::from_str(value).map_err(|e| SourceError::Attribute { name, reason: format!("{name}: {e}") })
+    serde_json::from_str(value).map_err(|e| SourceError::Attribute {
+        name,
+        reason: format!("{name}: {e}"),
+    })
 }
 
 impl Source for LocalSource {
@@ -182,7 +210,10 @@ impl Source for LocalSource {
         attrs: &BTreeMap<String, String>,
         _platform: Option<&Platform>,
     ) -> Result<Arc<dyn SourceInstance>, SourceError> {
-        Ok(Arc::new(Instance { inner: self.inner.clone(), id: Identifier::parse(reference, attrs)? }))
+        Ok(Arc::new(Instance {
+            inner: self.inner.clone(),
+            id: Identifier::parse(reference, attrs)?,
+        }))
     }
 }
 
@@ -205,11 +236,19 @@ impl Instance {
 
     /// The folder as it was received before, if nobody is using it; else a new one.
     fn open(&self, shared_key: &str) -> Result<(MutableRef, Arc<TreeHashes>), SourceError> {
-        for id in self.inner.store.find_meta(META_SHARED_KEY, shared_key.as_bytes())? {
+        for id in self
+            .inner
+            .store
+            .find_meta(META_SHARED_KEY, shared_key.as_bytes())?
+        {
             let mutable = match self.inner.store.get_mutable(&id) {
                 Ok(mutable) => mutable,
                 // In use by another build, or gone since.
-                Err(StoreError::Locked { .. } | StoreError::NotFound { .. } | StoreError::Unfit { .. }) => continue,
+                Err(
+                    StoreError::Locked { .. }
+                    | StoreError::NotFound { .. }
+                    | StoreError::Unfit { .. },
+                ) => continue,
                 Err(error) => return Err(error.into()),
             };
             // Without digests of all of it the tree is of no use, and is received anew.
@@ -224,11 +263,22 @@ impl Instance {
             retain: true,
             ..RefOptions::default()
         };
-        Ok((self.inner.store.new_mutable(None, options)?, Arc::new(TreeHashes::new())))
+        Ok((
+            self.inner.store.new_mutable(None, options)?,
+            Arc::new(TreeHashes::new()),
+        ))
     }
 
-    async fn receive(&self, ctx: &Context, session: &dyn Session) -> Result<ImmutableRef, SourceError> {
-        let Identifier { name, shared_key_hint, .. } = &self.id;
+    async fn receive(
+        &self,
+        ctx: &Context,
+        session: &dyn Session,
+    ) -> Result<ImmutableRef, SourceError> {
+        let Identifier {
+            name,
+            shared_key_hint,
+            ..
+        } = &self.id;
         let shared_key = format!("{name}:{shared_key_hint}:{}", session.shared_key());
         let (mutable, hashes) = self.open(&shared_key)?;
         // The mark is in the index before a file changes: a process that dies now leaves a folder that is not trusted.
@@ -253,7 +303,13 @@ impl Instance {
     }
 
     /// Receives the folder; says whether anything is different now.
-    async fn fill(&self, ctx: &Context, session: &dyn Session, mutable: &MutableRef, hashes: &Arc<TreeHashes>) -> Result<bool, SourceError> {
+    async fn fill(
+        &self,
+        ctx: &Context,
+        session: &dyn Session,
+        mutable: &MutableRef,
+        hashes: &Arc<TreeHashes>,
+    ) -> Result<bool, SourceError> {
         let id = &self.id;
         let request = SyncRequest {
             name: id.name.clone(),
@@ -261,16 +317,26 @@ impl Instance {
             exclude: id.exclude.clone().unwrap_or_default(),
             follow: id.follow.clone().unwrap_or_default(),
         };
-        let status = Arc::new(ctx.progress.status(format!("transferring {}:", id.name), "transferring"));
+        let status = Arc::new(
+            ctx.progress
+                .status(format!("transferring {}:", id.name), "transferring"),
+        );
         let shown = status.clone();
         let options = ReceiveOptions {
             compare: id.compare,
             hashes: Some(hashes.clone()),
-            progress: Some(Arc::new(move |bytes| shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0))),
+            progress: Some(Arc::new(move |bytes| {
+                shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0)
+            })),
             ..ReceiveOptions::default()
         };
-        let stream = session.diff_copy(request).await.map_err(SourceError::session)?;
-        let received = receive(stream, mutable.root()?, options).await.map_err(SourceError::session)?;
+        let stream = session
+            .diff_copy(request)
+            .await
+            .map_err(SourceError::session)?;
+        let received = receive(stream, mutable.root()?, options)
+            .await
+            .map_err(SourceError::session)?;
         tracing::debug!(name = %id.name, ?received, "local source received");
         drop(status);
         Ok(received.changed > 0 || hashes.is_dirty() || mutable.meta(META_HASHES)?.is_none())
@@ -285,7 +351,9 @@ impl SourceInstance for Instance {
             named => named.to_owned(),
         };
         if session.is_empty() {
-            return Err(SourceError::Session { reason: "could not access local files without session".into() });
+            return Err(SourceError::Session {
+                reason: "could not access local files without session".into(),
+            });
         }
         let (key, digest) = self.id.key(&session);
         Ok(CacheKey::new(key, digest.to_string()))
@@ -313,6 +381,9 @@ mod tests {
         let id = Identifier::parse("context", &attrs).unwrap();
         let json = r#"{"SessionID":"sid","IncludePatterns":["a\u003cb"],"ExcludePatterns":null,"FollowPaths":null}"#;
         let digest = Digest::sha256(json);
-        assert_eq!(id.key(&id.session), (format!("session:prefix-context:{digest}"), digest));
+        assert_eq!(
+            id.key(&id.session),
+            (format!("session:prefix-context:{digest}"), digest)
+        );
     }
 }

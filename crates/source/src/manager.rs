@@ -27,7 +27,12 @@ pub struct CacheKey {
 impl CacheKey {
     /// A last key without lazy layers.
     pub fn new(key: impl Into<String>, pin: impl Into<String>) -> Self {
-        Self { key: key.into(), pin: pin.into(), done: true, layers: Vec::new() }
+        Self {
+            key: key.into(),
+            pin: pin.into(),
+            done: true,
+            layers: Vec::new(),
+        }
     }
 }
 
@@ -84,8 +89,17 @@ impl Sources {
         platform: Option<&Platform>,
     ) -> Result<Arc<dyn SourceInstance>, SourceError> {
         let (scheme, reference) =
-            identifier.split_once("://").ok_or_else(|| SourceError::Identifier { identifier: identifier.to_owned() })?;
-        let source = self.by_scheme.get(scheme).ok_or_else(|| SourceError::Scheme { scheme: scheme.to_owned() })?;
+            identifier
+                .split_once("://")
+                .ok_or_else(|| SourceError::Identifier {
+                    identifier: identifier.to_owned(),
+                })?;
+        let source = self
+            .by_scheme
+            .get(scheme)
+            .ok_or_else(|| SourceError::Scheme {
+                scheme: scheme.to_owned(),
+            })?;
         source.resolve(scheme, reference, attrs, platform)
     }
 }

@@ -56,8 +56,14 @@ impl OciLayoutSource {
     ) -> Result<ResolvedConfig, SourceError> {
         let spec = Spec::parse(reference)?;
         let platform = platform.cloned().unwrap_or_else(Platform::host);
-        let image = Layout::new(&spec, layout, &ctx.sessions).pull(&spec, &platform).await?;
-        Ok(ResolvedConfig { reference: reference.to_owned(), digest: image.root.digest.clone(), config: image.config_bytes })
+        let image = Layout::new(&spec, layout, &ctx.sessions)
+            .pull(&spec, &platform)
+            .await?;
+        Ok(ResolvedConfig {
+            reference: reference.to_owned(),
+            digest: image.root.digest.clone(),
+            config: image.config_bytes,
+        })
     }
 }
 
@@ -104,29 +110,52 @@ struct Layout {
 
 impl Layout {
     fn new(spec: &Spec, layout: &LayoutStore, sessions: &Group) -> Self {
-        let name = if layout.store.is_empty() { format!("{}/{}", spec.host, spec.path) } else { layout.store.clone() };
-        Self { sessions: sessions.clone(), session: layout.session.clone(), store: format!("oci:{name}") }
+        let name = if layout.store.is_empty() {
+            format!("{}/{}", spec.host, spec.path)
+        } else {
+            layout.store.clone()
+        };
+        Self {
+            sessions: sessions.clone(),
+            session: layout.session.clone(),
+            store: format!("oci:{name}"),
+        }
     }
 
     async fn session(&self) -> Result<Arc<dyn Session>, SessionError> {
-        if self.session.is_empty() { self.sessions.first().await } else { self.sessions.named(&self.session).await }
+        if self.session.is_empty() {
+            self.sessions.first().await
+        } else {
+            self.sessions.named(&self.session).await
+        }
     }
 
     async fn read(&self, desc: &Descriptor) -> Result<Bytes, SourceError> {
         let session = self.session().await.map_err(SourceError::session)?;
-        let mut bytes = session.content_read(&self.store, &desc.digest, 0, 0).await.map_err(SourceError::session)?;
+        let mut bytes = session
+            .content_read(&self.store, &desc.digest, 0, 0)
+            .await
+            .map_err(SourceError::session)?;
         let mut out = BytesMut::new();
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk.map_err(SourceError::session)?;
             if (out.len() as u64).saturating_add(chunk.len() as u64) > MAX_DOCUMENT {
                 let reason = format!("larger than {MAX_DOCUMENT} bytes");
-                return Err(SourceError::Document { what: "document", digest: desc.digest.clone(), reason });
+                return Err(SourceError::Document {
+                    what: "document",
+                    digest: desc.digest.clone(),
+                    reason,
+                });
             }
             out.extend_from_slice(&chunk);
         }
         if Digest::sha256(&out) != desc.digest {
             let reason = "the client sent other bytes than those of the digest".to_owned();
-            return Err(SourceError::Document { what: "document", digest: desc.digest.clone(), reason });
+            return Err(SourceError::Document {
+                what: "document",
+                digest: desc.digest.clone(),
+                reason,
+            });
         }
         Ok(out.freeze())
     }
@@ -134,13 +163,19 @@ impl Layout {
     async fn pull(&self, spec: &Spec, platform: &Platform) -> Result<ImageDocuments, SourceError> {
         let Some(digest) = &spec.digest else {
             let reason = format!("reference {:?} must have digest", spec.to_string());
-            return Err(SourceError::Reference { reference: spec.to_string(), reason });
+            return Err(SourceError::Reference {
+                reference: spec.to_string(),
+                reason,
+            });
         };
         // The client's store keeps no media types: the document says what it is.
         let body = self.read(&Descriptor::new("", digest.clone(), 0)).await?;
         let kind = manifest_type(&body).map_err(|e| SourceError::Reference {
             reference: spec.to_string(),
-            reason: format!("reference {:?} contains neither an index nor a manifest: {e}", spec.to_string()),
+            reason: format!(
+                "reference {:?} contains neither an index nor a manifest: {e}",
+                spec.to_string()
+            ),
         })?;
         let root = Descriptor::new(kind, digest.clone(), body.len() as u64);
         select(self, root, platform).await
@@ -166,13 +201,17 @@ impl BlobProvider for LayoutLayers {
     async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
         let status = self.progress.status(desc.digest.as_str(), "downloading");
         let session = self.layout.session().await?;
-        let mut bytes = session.content_read(&self.layout.store, &desc.digest, 0, 0).await?;
+        let mut bytes = session
+            .content_read(&self.layout.store, &desc.digest, 0, 0)
+            .await?;
         let mut current = 0_i64;
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk?;
             current = current.saturating_add(i64::try_from(chunk.len()).unwrap_or(i64::MAX));
             if desc.size >= 0 && current > desc.size {
-                return Err(format!("content {} is larger than its descriptor says", desc.digest).into());
+                return Err(
+                    format!("content {} is larger than its descriptor says", desc.digest).into(),
+                );
             }
             sink.write(chunk).await?;
             status.set(current, desc.size);
@@ -198,15 +237,23 @@ impl Instance {
             .pulled
             .get_or_try_init(|| async {
                 let _status = ctx.progress.status(format!("resolve {}", self.spec), "");
-                Layout::new(&self.spec, &self.layout, &ctx.sessions).pull(&self.spec, &self.platform).await
+                Layout::new(&self.spec, &self.layout, &ctx.sessions)
+                    .pull(&self.spec, &self.platform)
+                    .await
             })
             .await?;
-        Ok((image.root.digest.clone(), limited(image.layers()?, self.limit)?))
+        Ok((
+            image.root.digest.clone(),
+            limited(image.layers()?, self.limit)?,
+        ))
     }
 
     fn provider(&self, ctx: &Context) -> Arc<dyn BlobProvider> {
         let layout = Layout::new(&self.spec, &self.layout, &ctx.sessions);
-        Arc::new(LayoutLayers { layout, progress: ctx.progress.clone() })
+        Arc::new(LayoutLayers {
+            layout,
+            progress: ctx.progress.clone(),
+        })
     }
 }
 
@@ -214,14 +261,26 @@ impl Instance {
 impl SourceInstance for Instance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
         let (root, layers) = self.layers(ctx).await?;
-        let mut out = CacheKey::new(image_key(&root, &self.platform, self.limit).to_string(), root.to_string());
+        let mut out = CacheKey::new(
+            image_key(&root, &self.platform, self.limit).to_string(),
+            root.to_string(),
+        );
         let provider = self.provider(ctx);
-        out.layers = layers.into_iter().map(|l| (l.descriptor.digest, provider.clone())).collect();
+        out.layers = layers
+            .into_iter()
+            .map(|l| (l.descriptor.digest, provider.clone()))
+            .collect();
         Ok(out)
     }
 
     async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError> {
         let (_, layers) = self.layers(ctx).await?;
-        import(&self.source.store, &layers, &self.spec, &RecordType::Regular, &self.provider(ctx))
+        import(
+            &self.source.store,
+            &layers,
+            &self.spec,
+            &RecordType::Regular,
+            &self.provider(ctx),
+        )
     }
 }

@@ -28,7 +28,10 @@ impl SessionCredentials {
     /// Asks these sessions. The salt is the process's, so that no client makes keys that outlive it.
     #[must_use]
     pub fn new(sessions: Group) -> Self {
-        Self { sessions, salt: salt() }
+        Self {
+            sessions,
+            salt: salt(),
+        }
     }
 }
 
@@ -47,10 +50,15 @@ fn salt() -> Arc<[u8]> {
 }
 
 fn refused(what: &str, error: impl std::fmt::Display) -> CredentialError {
-    CredentialError { message: format!("{what}: {error}") }
+    CredentialError {
+        message: format!("{what}: {error}"),
+    }
 }
 
-async fn within<T>(what: &str, ask: impl Future<Output = Result<T, SessionError>>) -> Result<Option<T>, CredentialError> {
+async fn within<T>(
+    what: &str,
+    ask: impl Future<Output = Result<T, SessionError>>,
+) -> Result<Option<T>, CredentialError> {
     match tokio::time::timeout(AUTH_TIMEOUT, ask).await {
         Ok(Ok(answer)) => Ok(Some(answer)),
         // Nobody to ask is as good as nobody who knows: the request goes on without.
@@ -69,10 +77,20 @@ impl Credentials for SessionCredentials {
     async fn login(&self, host: &str) -> Result<Option<Login>, CredentialError> {
         let ask = self.sessions.any(|session| {
             let host = host.to_owned();
-            async move { session.credentials(&host).await }
+            async move {
+                match session.credentials(&host).await {
+                    // A client that serves no logins is one that has none.
+                    Err(e) if e.is_absent() => Ok(None),
+                    other => other,
+                }
+            }
         });
-        let found = within("resolving credentials from session", ask).await?.flatten();
-        Ok(found.filter(|l| !l.secret.is_empty()).map(|l| Login::new(l.username, l.secret)))
+        let found = within("resolving credentials from session", ask)
+            .await?
+            .flatten();
+        Ok(found
+            .filter(|l| !l.secret.is_empty())
+            .map(|l| Login::new(l.username, l.secret)))
     }
 
     async fn issues_tokens(&self, host: &str) -> Result<bool, CredentialError> {
@@ -81,25 +99,52 @@ impl Credentials for SessionCredentials {
             async move {
                 match session.token_authority(&host, &salt).await {
                     // Old clients do not know the question, others have nothing for this host.
-                    Err(e) if e.is_absent() || e.code() == session::error::code::UNAVAILABLE => Ok(None),
+                    Err(e) if e.is_absent() || e.code() == session::error::code::UNAVAILABLE => {
+                        Ok(None)
+                    }
                     other => other,
                 }
             }
         });
-        Ok(within("getting token authority from session", ask).await?.flatten().is_some_and(|key| key.len() == 32))
+        Ok(within("getting token authority from session", ask)
+            .await?
+            .flatten()
+            .is_some_and(|key| key.len() == 32))
     }
 
     async fn fetch_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
         let ask = self.sessions.any(|session| {
-            let TokenRequest { client_id, host, realm, service, scopes } = request.clone();
-            async move { session.fetch_token(session::TokenRequest { client_id, host, realm, service, scopes }).await }
+            let TokenRequest {
+                client_id,
+                host,
+                realm,
+                service,
+                scopes,
+            } = request.clone();
+            async move {
+                session
+                    .fetch_token(session::TokenRequest {
+                        client_id,
+                        host,
+                        realm,
+                        service,
+                        scopes,
+                    })
+                    .await
+            }
         });
         let what = "fetching auth token from session";
-        let token = within(what, ask).await?.ok_or_else(|| refused(what, "no active sessions"))?;
+        let token = within(what, ask)
+            .await?
+            .ok_or_else(|| refused(what, "no active sessions"))?;
         let seconds = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
         let issued_at: Option<SystemTime> =
             seconds(token.issued_at).and_then(|s| UNIX_EPOCH.checked_add(Duration::from_secs(s)));
-        Ok(Token { token: token.token, expires_in: seconds(token.expires_in).unwrap_or(0), issued_at })
+        Ok(Token {
+            token: token.token,
+            expires_in: seconds(token.expires_in).unwrap_or(0),
+            issued_at,
+        })
     }
 }
 
@@ -133,11 +178,18 @@ pub(crate) struct SshSocket {
 
 impl SshSocket {
     /// Opens the agent `id` of the first session that has it.
-    pub(crate) async fn open(sessions: &Group, id: &str, scratch: &Path) -> Result<Self, SourceError> {
+    pub(crate) async fn open(
+        sessions: &Group,
+        id: &str,
+        scratch: &Path,
+    ) -> Result<Self, SourceError> {
         let mut found = None;
-        let mut failed = SourceError::session(format!("no SSH key {id:?} forwarded from the client"));
+        let mut failed =
+            SourceError::session(format!("no SSH key {id:?} forwarded from the client"));
         for name in sessions.ids() {
-            let Ok(session) = sessions.named(name).await else { continue };
+            let Ok(session) = sessions.named(name).await else {
+                continue;
+            };
             match session.check_ssh(id).await {
                 Ok(()) => {
                     found = Some(session);
@@ -147,10 +199,14 @@ impl SshSocket {
                 Err(error) => failed = SourceError::session(error),
             }
         }
-        let Some(session) = found else { return Err(failed) };
-        std::fs::create_dir_all(scratch).map_err(|e| SourceError::io("make the git scratch folder", e))?;
+        let Some(session) = found else {
+            return Err(failed);
+        };
+        std::fs::create_dir_all(scratch)
+            .map_err(|e| SourceError::io("make the git scratch folder", e))?;
         let path = scratch.join(crate::git::unique("ssh"));
-        let listener = UnixListener::bind(&path).map_err(|e| SourceError::io("listen for ssh", e))?;
+        let listener =
+            UnixListener::bind(&path).map_err(|e| SourceError::io("listen for ssh", e))?;
         let mode = rustix::fs::Mode::from_raw_mode(0o700);
         rustix::fs::chmod(&path, mode).map_err(|e| SourceError::io("protect the ssh socket", e))?;
         let id = id.to_owned();
@@ -168,7 +224,10 @@ impl SshSocket {
                 }
             }
         });
-        Ok(Self { path, _server: server })
+        Ok(Self {
+            path,
+            _server: server,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {

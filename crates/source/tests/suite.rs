@@ -1,6 +1,12 @@
 //! Sources against a real store, with clients, servers and repositories of this process.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, missing_docs, reason = "tests fail by panicking and say why they skip")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests fail by panicking and say why they skip"
+)]
 
 #[path = "suite/client.rs"]
 mod client;

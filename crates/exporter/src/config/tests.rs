@@ -4,13 +4,23 @@ use super::{LayerFacts, Patch, default_config, patch};
 use crate::time::Timestamp;
 
 fn layer(name: &str, second: i64) -> LayerFacts {
-    LayerFacts { diff_id: Digest::sha256(name), description: format!("RUN {name}"), created: Some(Timestamp::from_seconds(second)) }
+    LayerFacts {
+        diff_id: Digest::sha256(name),
+        description: format!("RUN {name}"),
+        created: Some(Timestamp::from_seconds(second)),
+    }
 }
 
 fn check(config: &str, layers: &[LayerFacts], epoch: Option<i64>, want: &str) {
-    let spec = Patch { layers, epoch: epoch.map(Timestamp::from_seconds), ..Patch::default() };
+    let spec = Patch {
+        layers,
+        epoch: epoch.map(Timestamp::from_seconds),
+        ..Patch::default()
+    };
     let got = String::from_utf8(patch(config.as_bytes(), &spec).unwrap()).unwrap();
-    let want = want.replace("$A", Digest::sha256("a").as_str()).replace("$B", Digest::sha256("b").as_str());
+    let want = want
+        .replace("$A", Digest::sha256("a").as_str())
+        .replace("$B", Digest::sha256("b").as_str());
     assert_eq!(got, want);
 }
 
@@ -58,10 +68,21 @@ fn no_time_is_later_than_the_epoch() {
 fn a_config_without_a_platform_is_refused() {
     for (config, want) in [
         ("null", "invalid null image config for export"),
-        (r#"{"architecture":"amd64"}"#, "invalid image config for export: missing os"),
-        (r#"{"os":"linux"}"#, "invalid image config for export: missing architecture"),
+        (
+            r#"{"architecture":"amd64"}"#,
+            "invalid image config for export: missing os",
+        ),
+        (
+            r#"{"os":"linux"}"#,
+            "invalid image config for export: missing architecture",
+        ),
     ] {
-        assert_eq!(patch(config.as_bytes(), &Patch::default()).unwrap_err().to_string(), want);
+        assert_eq!(
+            patch(config.as_bytes(), &Patch::default())
+                .unwrap_err()
+                .to_string(),
+            want
+        );
     }
     patch(&default_config(), &Patch::default()).unwrap();
 }
@@ -79,10 +100,28 @@ fn configs_are_byte_for_byte_those_of_the_reference() {
     for line in include_str!("golden.jsonl").lines() {
         let case: Case = serde_json::from_str(line).unwrap();
         let layers: Vec<_> = (0..case.layers)
-            .map(|i| LayerFacts { diff_id: Digest::sha256(format!("d{i}")), description: String::new(), created: None })
+            .map(|i| LayerFacts {
+                diff_id: Digest::sha256(format!("d{i}")),
+                description: String::new(),
+                created: None,
+            })
             .collect();
         let epoch = (case.epoch >= 0).then(|| Timestamp::from_seconds(case.epoch));
-        let got = patch(case.config.as_bytes(), &Patch { layers: &layers, epoch, ..Patch::default() }).unwrap();
-        assert_eq!(String::from_utf8(got).unwrap(), case.want, "{} with {} layers", case.config, case.layers);
+        let got = patch(
+            case.config.as_bytes(),
+            &Patch {
+                layers: &layers,
+                epoch,
+                ..Patch::default()
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            String::from_utf8(got).unwrap(),
+            case.want,
+            "{} with {} layers",
+            case.config,
+            case.layers
+        );
     }
 }

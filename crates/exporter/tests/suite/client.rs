@@ -14,8 +14,9 @@ use oci::Digest;
 use parking_lot::Mutex;
 use session::diffcopy::{ReceiveOptions, receive};
 use session::{
-    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Group, Login, PacketStream, Registration,
-    Secret, Session, SessionManager, SyncRequest, Token, TokenRequest, UploadTarget,
+    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Group, Login,
+    PacketStream, Registration, Secret, Session, SessionManager, SyncRequest, Token, TokenRequest,
+    UploadTarget,
 };
 use store::{Config, ImmutableRef, RefOptions, Store};
 
@@ -54,7 +55,11 @@ impl Session for Client {
     async fn diff_copy(&self, _request: SyncRequest) -> Result<PacketStream, CallError> {
         unsupported()
     }
-    async fn send_file(&self, _exporter: usize, metadata: &BTreeMap<String, String>) -> Result<ByteSink, CallError> {
+    async fn send_file(
+        &self,
+        _exporter: usize,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<ByteSink, CallError> {
         self.received.lock().metadata = metadata.clone();
         let received = self.received.clone();
         let (to, mut from) = tokio::sync::mpsc::channel::<Bytes>(4);
@@ -66,12 +71,19 @@ impl Session for Client {
         });
         Ok(ByteSink::new(to, taking.boxed()))
     }
-    async fn send_tree(&self, _exporter: usize, _multi_platform: bool) -> Result<PacketStream, CallError> {
+    async fn send_tree(
+        &self,
+        _exporter: usize,
+        _multi_platform: bool,
+    ) -> Result<PacketStream, CallError> {
         let (ours, theirs) = PacketStream::pair();
         self.received.lock().trees += 1;
         let root = Root::open(&self.dir).unwrap();
         task::spawn("client", async move {
-            let options = ReceiveOptions { merge: true, ..ReceiveOptions::default() };
+            let options = ReceiveOptions {
+                merge: true,
+                ..ReceiveOptions::default()
+            };
             receive(theirs, root, options).await.unwrap();
         })
         .detach();
@@ -86,7 +98,12 @@ impl Session for Client {
     async fn token_authority(&self, _host: &str, _salt: &[u8]) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
-    async fn verify_token_authority(&self, _host: &str, _payload: &[u8], _salt: &[u8]) -> Result<Option<Bytes>, CallError> {
+    async fn verify_token_authority(
+        &self,
+        _host: &str,
+        _payload: &[u8],
+        _salt: &[u8],
+    ) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
     async fn secret(&self, _id: &str) -> Result<Option<Secret>, CallError> {
@@ -104,20 +121,38 @@ impl Session for Client {
     async fn content_info(&self, _store: &str, _digest: &Digest) -> Result<BlobInfo, CallError> {
         unsupported()
     }
-    async fn content_read(&self, _store: &str, _digest: &Digest, _offset: u64, _size: u64) -> Result<ByteStream, CallError> {
+    async fn content_read(
+        &self,
+        _store: &str,
+        _digest: &Digest,
+        _offset: u64,
+        _size: u64,
+    ) -> Result<ByteStream, CallError> {
         unsupported()
     }
-    async fn content_write(&self, store: &str, blob: BlobWrite, mut bytes: ByteStream) -> Result<(), CallError> {
+    async fn content_write(
+        &self,
+        store: &str,
+        blob: BlobWrite,
+        mut bytes: ByteStream,
+    ) -> Result<(), CallError> {
         assert_eq!(store, "export");
         let mut all = Vec::new();
         while let Some(chunk) = bytes.next().await {
             all.extend_from_slice(&chunk?);
         }
-        assert_eq!((Digest::sha256(&all), all.len() as u64), (blob.digest.clone(), blob.size));
+        assert_eq!(
+            (Digest::sha256(&all), all.len() as u64),
+            (blob.digest.clone(), blob.size)
+        );
         self.received.lock().blobs.push((blob.digest, blob.size));
         Ok(())
     }
-    async fn find_exporters(&self, _metadata: BTreeMap<String, Bytes>, _refs: Vec<String>) -> Result<Vec<ExporterRequest>, CallError> {
+    async fn find_exporters(
+        &self,
+        _metadata: BTreeMap<String, Bytes>,
+        _refs: Vec<String>,
+    ) -> Result<Vec<ExporterRequest>, CallError> {
         Ok(Vec::new())
     }
     async fn finalize_export(&self, _response: BTreeMap<String, String>) -> Result<(), CallError> {
@@ -152,23 +187,47 @@ impl World {
         let store = Store::open(Config::new(dir.path().join("state"))).unwrap();
         let received = Arc::new(Mutex::new(Received::default()));
         let manager = SessionManager::new();
-        let client = Client { dir: dir.path().join("out"), received: received.clone() };
+        let client = Client {
+            dir: dir.path().join("out"),
+            received: received.clone(),
+        };
         let registered = manager.register(Arc::new(client)).unwrap();
         let sessions = Group::new(manager, ["client".to_owned()]);
-        let ctx = ExportContext { sessions, progress: writer(), inline_cache: None };
-        Some(Self { store, ctx, received, dir, _registered: registered })
+        let ctx = ExportContext {
+            sessions,
+            progress: writer(),
+            inline_cache: None,
+        };
+        Some(Self {
+            store,
+            ctx,
+            received,
+            dir,
+            _registered: registered,
+        })
     }
 
     /// A layer with these files on top of another.
-    pub(crate) fn layer(&self, parent: Option<&ImmutableRef>, description: &str, files: &[(&str, &str)]) -> ImmutableRef {
-        let options = RefOptions { description: description.into(), ..RefOptions::default() };
+    pub(crate) fn layer(
+        &self,
+        parent: Option<&ImmutableRef>,
+        description: &str,
+        files: &[(&str, &str)],
+    ) -> ImmutableRef {
+        let options = RefOptions {
+            description: description.into(),
+            ..RefOptions::default()
+        };
         let mutable = self.store.new_mutable(parent, options).unwrap();
         let root = mutable.root().unwrap();
         for (path, text) in files {
             if let Some((folder, _)) = path.rsplit_once('/') {
                 root.mkdir_all(folder, 0o755, None, None).unwrap();
             }
-            root.create(path, 0o644).unwrap().write_all(text.as_bytes()).unwrap();
+            root.create(path, 0o644)
+                .unwrap()
+                .write_all(text.as_bytes())
+                .unwrap();
         }
         drop(root);
         mutable.commit().unwrap()
@@ -180,10 +239,19 @@ fn writer() -> progress::Writer {
 }
 
 pub(crate) fn attrs(list: &[(&str, &str)]) -> BTreeMap<String, String> {
-    list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    list.iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 pub(crate) fn single(found: ImmutableRef, config: &str) -> ExportSource {
-    let metadata = BTreeMap::from([("containerimage.config".to_owned(), config.as_bytes().to_vec())]);
-    ExportSource { single: Some(found), metadata, ..ExportSource::default() }
+    let metadata = BTreeMap::from([(
+        "containerimage.config".to_owned(),
+        config.as_bytes().to_vec(),
+    )]);
+    ExportSource {
+        single: Some(found),
+        metadata,
+        ..ExportSource::default()
+    }
 }

@@ -7,9 +7,13 @@ use crate::client::{World, attrs, single};
 fn platforms(world: &World, files: [(&str, &str); 2]) -> ExportSource {
     let platforms = r#"{"Platforms":[{"ID":"linux/amd64","Platform":{"os":"linux","architecture":"amd64"}},{"ID":"linux/arm64","Platform":{"os":"linux","architecture":"arm64"}}]}"#;
     let mut source = ExportSource::default();
-    source.metadata.insert("refs.platforms".into(), platforms.into());
+    source
+        .metadata
+        .insert("refs.platforms".into(), platforms.into());
     for (id, file) in ["linux/amd64", "linux/arm64"].into_iter().zip(files) {
-        source.refs.insert(id.into(), Some(world.layer(None, id, &[file])));
+        source
+            .refs
+            .insert(id.into(), Some(world.layer(None, id, &[file])));
     }
     source
 }
@@ -24,26 +28,67 @@ async fn files_arrive_in_the_clients_folder_each_platform_in_its_own() {
     let local = |list: &[(&str, &str)]| LocalExporter.resolve(0, &attrs(list)).unwrap();
     let base = world.layer(None, "base", &[("d/a.txt", "one")]);
     let top = world.layer(Some(&base), "top", &[("d/b.txt", "two")]);
-    local(&[("source-date-epoch", "1000000000")]).export(&world.ctx, &single(top.clone(), "{}")).await.unwrap();
-    assert_eq!((out(&world, "d/a.txt").as_str(), out(&world, "d/b.txt").as_str()), ("one", "two"));
+    local(&[("source-date-epoch", "1000000000")])
+        .export(&world.ctx, &single(top.clone(), "{}"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            out(&world, "d/a.txt").as_str(),
+            out(&world, "d/b.txt").as_str()
+        ),
+        ("one", "two")
+    );
     let meta = std::fs::metadata(world.dir.path().join("out/d/a.txt")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::mtime(&meta), 1_000_000_000);
 
-    local(&[("src", "d/b.txt")]).export(&world.ctx, &single(top.clone(), "{}")).await.unwrap_err();
-    local(&[("src", "d")]).export(&world.ctx, &single(top, "{}")).await.unwrap();
+    local(&[("src", "d/b.txt")])
+        .export(&world.ctx, &single(top.clone(), "{}"))
+        .await
+        .unwrap_err();
+    local(&[("src", "d")])
+        .export(&world.ctx, &single(top, "{}"))
+        .await
+        .unwrap();
     assert_eq!(out(&world, "b.txt"), "two");
 
     let source = platforms(&world, [("x", "amd"), ("x", "arm")]);
     local(&[]).export(&world.ctx, &source).await.unwrap();
-    assert_eq!((out(&world, "linux_amd64/x").as_str(), out(&world, "linux_arm64/x").as_str()), ("amd", "arm"));
+    assert_eq!(
+        (
+            out(&world, "linux_amd64/x").as_str(),
+            out(&world, "linux_arm64/x").as_str()
+        ),
+        ("amd", "arm")
+    );
     let trees = world.received.lock().trees;
-    local(&[("mode", "delete")]).export(&world.ctx, &source).await.unwrap();
-    assert_eq!(world.received.lock().trees, trees + 1, "one tree for all where the client deletes");
-    let error = local(&[("platform-split", "false")]).export(&world.ctx, &source).await.unwrap_err().to_string();
-    assert_eq!(error, "cannot overwrite x from linux/amd64 with linux/arm64 when split option is disabled");
+    local(&[("mode", "delete")])
+        .export(&world.ctx, &source)
+        .await
+        .unwrap();
+    assert_eq!(
+        world.received.lock().trees,
+        trees + 1,
+        "one tree for all where the client deletes"
+    );
+    let error = local(&[("platform-split", "false")])
+        .export(&world.ctx, &source)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "cannot overwrite x from linux/amd64 with linux/arm64 when split option is disabled"
+    );
     let apart = platforms(&world, [("p", "amd"), ("q", "arm")]);
-    local(&[("platform-split", "false"), ("mode", "delete")]).export(&world.ctx, &apart).await.unwrap();
-    assert_eq!((out(&world, "p").as_str(), out(&world, "q").as_str()), ("amd", "arm"));
+    local(&[("platform-split", "false"), ("mode", "delete")])
+        .export(&world.ctx, &apart)
+        .await
+        .unwrap();
+    assert_eq!(
+        (out(&world, "p").as_str(), out(&world, "q").as_str()),
+        ("amd", "arm")
+    );
 }
 
 #[tokio::test]
@@ -52,9 +97,15 @@ async fn a_tar_holds_the_files_of_the_result() {
     let big = "x".repeat(1_000_000);
     let found = world.layer(None, "base", &[("d/a.txt", "one"), ("d/big", &big)]);
     let instance = TarExporter.resolve(0, &attrs(&[])).unwrap();
-    instance.export(&world.ctx, &single(found, "{}")).await.unwrap();
+    instance
+        .export(&world.ctx, &single(found, "{}"))
+        .await
+        .unwrap();
     let file = world.dir.path().join("x.tar");
     std::fs::write(&file, &world.received.lock().file).unwrap();
     let listed = Command::new("tar").arg("-tf").arg(&file).output().unwrap();
-    assert_eq!(String::from_utf8(listed.stdout).unwrap(), "d/\nd/a.txt\nd/big\n");
+    assert_eq!(
+        String::from_utf8(listed.stdout).unwrap(),
+        "d/\nd/a.txt\nd/big\n"
+    );
 }

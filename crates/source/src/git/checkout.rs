@@ -25,35 +25,56 @@ impl Instance {
         let inner = &self.source.inner;
         let shown = self.id.shown();
         let description = format!("git snapshot for {shown}#{}", repository.reference);
-        let options = RefOptions { description, record_type: RecordType::GitCheckout, ..RefOptions::default() };
+        let options = RefOptions {
+            description,
+            record_type: RecordType::GitCheckout,
+            ..RefOptions::default()
+        };
         let record = inner.store.new_mutable(None, options)?;
         let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
         let top = attached.path().to_owned();
         let doing = format!("failed to checkout remote {shown}");
-        let name = if self.id.fetch_by_commit { self.id.checksum.clone() } else { repository.reference.clone() };
+        let name = if self.id.fetch_by_commit {
+            self.id.checksum.clone()
+        } else {
+            repository.reference.clone()
+        };
 
         let mut tree = top.clone();
         let mut git_dir = repository.dir.clone();
         if self.id.keep_git_dir && self.id.subdir.is_empty() {
             git_dir = top.join(".git");
-            self.clone_into(&repository, &top, &git_dir, &name, object.len() == 64).await?;
+            self.clone_into(&repository, &top, &git_dir, &name, object.len() == 64)
+                .await?;
         } else {
             if !self.id.subdir.is_empty() {
                 tree = top.join(unique(".checkout"));
-                std::fs::create_dir(&tree).map_err(|e| SourceError::io("create temporary checkout dir", e))?;
+                std::fs::create_dir(&tree)
+                    .map_err(|e| SourceError::io("create temporary checkout dir", e))?;
             }
             let git = repository.git.work_tree(&tree);
-            git.run(&doing, &["checkout", "--no-overlay", &name, "--", "."]).await?;
+            git.run(&doing, &["checkout", "--no-overlay", &name, "--", "."])
+                .await?;
         }
         if !self.id.skip_submodules {
             let git = repository.git.git_dir(&git_dir).work_tree(&tree);
             let doing = format!("failed to update submodules for {shown}");
-            git.run(&doing, &["submodule", "update", "--init", "--recursive", "--depth=1"]).await?;
+            git.run(
+                &doing,
+                &["submodule", "update", "--init", "--recursive", "--depth=1"],
+            )
+            .await?;
         }
         let mut time = None;
         if self.id.mtime == "commit" {
             let doing = format!("failed to get commit time for {shown}");
-            let text = repository.git.run(&doing, &["log", "-1", "--format=%ct", &format!("{name}^{{commit}}")]).await?;
+            let text = repository
+                .git
+                .run(
+                    &doing,
+                    &["log", "-1", "--format=%ct", &format!("{name}^{{commit}}")],
+                )
+                .await?;
             let seconds: i64 = text.trim().parse().map_err(|_| SourceError::GitAnswer {
                 reason: format!("failed to parse commit timestamp {text:?}"),
             })?;
@@ -63,12 +84,22 @@ impl Instance {
         let root = record.root()?;
         let staged = (tree != top).then(|| PathBuf::from(tree.file_name().unwrap_or_default()));
         let subdir = self.id.subdir.clone();
-        task::blocking("git checkout", move || finish(&root, staged.as_deref(), &subdir, time)).await?;
+        task::blocking("git checkout", move || {
+            finish(&root, staged.as_deref(), &subdir, time)
+        })
+        .await?;
         Ok(record.commit()?)
     }
 
     /// Makes a repository of its own, with one commit and no memory of ours.
-    async fn clone_into(&self, from: &Repository, top: &Path, git_dir: &Path, name: &str, is_sha256: bool) -> Result<(), SourceError> {
+    async fn clone_into(
+        &self,
+        from: &Repository,
+        top: &Path,
+        git_dir: &Path,
+        name: &str,
+        is_sha256: bool,
+    ) -> Result<(), SourceError> {
         let shown = self.id.shown();
         let doing = format!("failed to checkout remote {shown}");
         let git = from.git.work_tree(top).git_dir(git_dir);
@@ -79,34 +110,57 @@ impl Instance {
         git.run(&doing, &init).await?;
         // As a remote by protocol: local clones take short cuts that have leaked files of the host.
         let origin = format!("file://{}", from.dir.display());
-        git.run(&doing, &["remote", "add", "origin", &origin]).await?;
+        git.run(&doing, &["remote", "add", "origin", &origin])
+            .await?;
         let kind = from.git.run(&doing, &["cat-file", "-t", name]).await?;
         let reference = &from.reference;
         let pull = if kind.trim() == "tag" {
-            let target = if reference.starts_with("refs/tags/") { reference.clone() } else { format!("refs/tags/{reference}") };
+            let target = if reference.starts_with("refs/tags/") {
+                reference.clone()
+            } else {
+                format!("refs/tags/{reference}")
+            };
             format!("{reference}:{target}")
         } else if self.id.fetch_by_commit && reference != name {
             format!("{name}:{reference}")
         } else if is_commit(reference) {
             let temporary = format!("refs/buildkit/{}", unique("commit"));
-            from.git.run(&doing, &["update-ref", &temporary, reference]).await?;
+            from.git
+                .run(&doing, &["update-ref", &temporary, reference])
+                .await?;
             temporary
         } else {
             format!("{reference}:{reference}")
         };
-        git.run(&doing, &["fetch", "-u", "--depth=1", "--", "origin", &pull]).await?;
+        git.run(&doing, &["fetch", "-u", "--depth=1", "--", "origin", &pull])
+            .await?;
         git.run(&doing, &["checkout", "FETCH_HEAD"]).await?;
-        git.run(&format!("failed to set remote origin to {shown}"), &["remote", "set-url", "origin", &shown]).await?;
-        git.run(&format!("failed to expire reflog for remote {shown}"), &["reflog", "expire", "--all", "--expire=now"]).await?;
+        git.run(
+            &format!("failed to set remote origin to {shown}"),
+            &["remote", "set-url", "origin", &shown],
+        )
+        .await?;
+        git.run(
+            &format!("failed to expire reflog for remote {shown}"),
+            &["reflog", "expire", "--all", "--expire=now"],
+        )
+        .await?;
         match std::fs::remove_file(git_dir.join("FETCH_HEAD")) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(SourceError::io("remove FETCH_HEAD", e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(SourceError::io("remove FETCH_HEAD", e))
+            }
             _ => Ok(()),
         }
     }
 }
 
 /// Moves a folder of the repository to the top, and sets times, inside the record's tree.
-fn finish(root: &Root, staged: Option<&Path>, subdir: &str, time: Option<i64>) -> Result<(), SourceError> {
+fn finish(
+    root: &Root,
+    staged: Option<&Path>,
+    subdir: &str,
+    time: Option<i64>,
+) -> Result<(), SourceError> {
     let path = |what: &str| {
         let what = what.to_owned();
         move |e| SourceError::path(what, e)
@@ -116,19 +170,27 @@ fn finish(root: &Root, staged: Option<&Path>, subdir: &str, time: Option<i64>) -
         // Every part must be a real folder: a link in the repository could lead elsewhere (GHSA-4vrq-3vrq-g6gg).
         for part in subdir.split('/') {
             folder.push(part);
-            let meta = root.lstat(&folder).map_err(path(&format!("lstat {part:?}")))?;
+            let meta = root
+                .lstat(&folder)
+                .map_err(path(&format!("lstat {part:?}")))?;
             if !meta.is_dir() {
-                let reason = format!("invalid subdir {subdir}: git subpath {subdir:?} contains non-directory {part:?}");
+                let reason = format!(
+                    "invalid subdir {subdir}: git subpath {subdir:?} contains non-directory {part:?}"
+                );
                 return Err(SourceError::GitAnswer { reason });
             }
         }
         let from = root.dir(&folder).map_err(path("open subdir"))?;
         let to = root.dir("/").map_err(path("open the checkout"))?;
-        let list = from.entries().map_err(|e| SourceError::io("read subdir", e))?;
+        let list = from
+            .entries()
+            .map_err(|e| SourceError::io("read subdir", e))?;
         for entry in list {
-            from.rename(&entry.name, &to, &entry.name).map_err(|e| SourceError::io("move the checkout", e))?;
+            from.rename(&entry.name, &to, &entry.name)
+                .map_err(|e| SourceError::io("move the checkout", e))?;
         }
-        root.remove_all(staged).map_err(path("remove the temporary checkout"))?;
+        root.remove_all(staged)
+            .map_err(path("remove the temporary checkout"))?;
     }
     if let Some(seconds) = time {
         let top = root.dir("/").map_err(path("open the checkout"))?;

@@ -48,7 +48,11 @@ impl Drop for TemporaryFile {
 /// A name that no other part of this process uses.
 pub(crate) fn unique(prefix: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{prefix}-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// What became of an attempt to fetch.
@@ -64,20 +68,29 @@ impl Instance {
         let config = self.source.inner.config.clone();
         let mut helpers = Helpers::default();
         if !self.id.known_hosts.is_empty() {
-            std::fs::create_dir_all(&config.scratch).map_err(|e| SourceError::io("make the git scratch folder", e))?;
+            std::fs::create_dir_all(&config.scratch)
+                .map_err(|e| SourceError::io("make the git scratch folder", e))?;
             let path = config.scratch.join(unique("known_hosts"));
-            let written = std::fs::File::create_new(&path).and_then(|mut f| f.write_all(self.id.known_hosts.as_bytes()));
+            let written = std::fs::File::create_new(&path)
+                .and_then(|mut f| f.write_all(self.id.known_hosts.as_bytes()));
             helpers.known_hosts = Some(TemporaryFile(path));
             written.map_err(|e| SourceError::io("write known hosts", e))?;
         }
         let mut socket = None;
         if !self.id.ssh_socket.is_empty() {
-            let forwarded = SshSocket::open(&ctx.sessions, &self.id.ssh_socket, &config.scratch).await?;
+            let forwarded =
+                SshSocket::open(&ctx.sessions, &self.id.ssh_socket, &config.scratch).await?;
             socket = Some(forwarded.path().to_owned());
             helpers._socket = Some(forwarded);
         }
         let known_hosts = helpers.known_hosts.as_ref().map(|f| f.0.clone());
-        let git = Git::new(config, ctx.progress.clone(), self.auth(ctx).await, self.id.advice).ssh(socket, known_hosts);
+        let git = Git::new(
+            config,
+            ctx.progress.clone(),
+            self.auth(ctx).await,
+            self.id.advice,
+        )
+        .ssh(socket, known_hosts);
         Ok((git, helpers))
     }
 
@@ -94,14 +107,25 @@ impl Instance {
             if attribute.is_empty() {
                 continue;
             }
-            let Ok(Some(found)) = secret(&ctx.sessions, &name).await else { continue };
+            let Ok(Some(found)) = secret(&ctx.sessions, &name).await else {
+                continue;
+            };
             let value = if is_token {
                 let pair = [b"x-access-token:", &found[..]].concat();
-                format!("basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+                format!(
+                    "basic {}",
+                    base64::engine::general_purpose::STANDARD.encode(pair)
+                )
             } else {
                 String::from_utf8_lossy(&found).into_owned()
             };
-            return vec!["-c".into(), format!("http.{}.extraheader=Authorization: {value}", self.token_scope())];
+            return vec![
+                "-c".into(),
+                format!(
+                    "http.{}.extraheader=Authorization: {value}",
+                    self.token_scope()
+                ),
+            ];
         }
         Vec::new()
     }
@@ -115,7 +139,12 @@ impl Instance {
     }
 
     /// Fetches what the key promises, and checks that it is that.
-    pub(crate) async fn fetch(&self, ctx: &Context, resolved: &Resolved, object: &str) -> Result<Repository, SourceError> {
+    pub(crate) async fn fetch(
+        &self,
+        ctx: &Context,
+        resolved: &Resolved,
+        object: &str,
+    ) -> Result<Repository, SourceError> {
         let repository = match self.try_fetch(ctx, resolved, object, false).await? {
             Attempt::Done(repository) => repository,
             Attempt::Conflict(_) => match self.try_fetch(ctx, resolved, object, true).await? {
@@ -125,16 +154,30 @@ impl Instance {
         };
         let want = &self.id.checksum;
         if !want.is_empty() {
-            let name = if self.id.fetch_by_commit { want } else { &repository.reference };
+            let name = if self.id.fetch_by_commit {
+                want
+            } else {
+                &repository.reference
+            };
             let doing = format!("failed to rev-parse {name} for {}", self.id.shown());
             let got = repository.git.run(&doing, &["rev-parse", name]).await?;
             let got = got.trim();
             if !got.starts_with(want) {
-                let peeled = repository.git.run(&doing, &["rev-parse", &format!("{name}^{{}}")]).await.unwrap_or_default();
+                let peeled = repository
+                    .git
+                    .run(&doing, &["rev-parse", &format!("{name}^{{}}")])
+                    .await
+                    .unwrap_or_default();
                 let peeled = peeled.trim();
                 if !peeled.starts_with(want) || peeled.is_empty() {
-                    let got = if peeled.is_empty() || peeled == got { got.to_owned() } else { format!("{got} or {peeled}") };
-                    return Err(SourceError::GitAnswer { reason: format!("expected checksum to match {want}, got {got}") });
+                    let got = if peeled.is_empty() || peeled == got {
+                        got.to_owned()
+                    } else {
+                        format!("{got} or {peeled}")
+                    };
+                    return Err(SourceError::GitAnswer {
+                        reason: format!("expected checksum to match {want}, got {got}"),
+                    });
                 }
             }
         }
@@ -142,10 +185,18 @@ impl Instance {
     }
 
     /// Opens the kept repository of the remote, or makes one.
-    async fn open_bare(&self, git: &Git, is_sha256: bool, reset: bool) -> Result<(MutableRef, Attached), SourceError> {
+    async fn open_bare(
+        &self,
+        git: &Git,
+        is_sha256: bool,
+        reset: bool,
+    ) -> Result<(MutableRef, Attached), SourceError> {
         let inner = &self.source.inner;
         let shown = self.id.shown();
-        for id in inner.store.find_meta(META_REMOTE, self.id.remote.as_bytes())? {
+        for id in inner
+            .store
+            .find_meta(META_REMOTE, self.id.remote.as_bytes())?
+        {
             if reset {
                 inner.store.clear_meta(&id, META_REMOTE)?;
                 continue;
@@ -155,12 +206,21 @@ impl Instance {
                     let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
                     return Ok((record, attached));
                 }
-                Err(StoreError::Locked { .. }) => tracing::warn!(remote = %shown, id = %id, "git repository is in use"),
+                Err(StoreError::Locked { .. }) => {
+                    tracing::warn!(remote = %shown, id = %id, "git repository is in use")
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         let description = format!("shared git repo for {shown}");
-        let record = inner.store.new_mutable(None, RefOptions { description, retain: true, ..RefOptions::default() })?;
+        let record = inner.store.new_mutable(
+            None,
+            RefOptions {
+                description,
+                retain: true,
+                ..RefOptions::default()
+            },
+        )?;
         let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
         let bare = git.git_dir(attached.path());
         let mut init = vec!["-c", "init.defaultBranch=master", "init", "--bare"];
@@ -169,7 +229,11 @@ impl Instance {
         }
         let made = async {
             bare.run("failed to init repo", &init).await?;
-            bare.run("failed add origin repo", &["remote", "add", "origin", &self.id.remote]).await
+            bare.run(
+                "failed add origin repo",
+                &["remote", "add", "origin", &self.id.remote],
+            )
+            .await
         };
         if let Err(error) = made.await {
             record.set_retain(false)?;
@@ -179,7 +243,13 @@ impl Instance {
         Ok((record, attached))
     }
 
-    async fn try_fetch(&self, ctx: &Context, resolved: &Resolved, object: &str, reset: bool) -> Result<Attempt, SourceError> {
+    async fn try_fetch(
+        &self,
+        ctx: &Context,
+        resolved: &Resolved,
+        object: &str,
+        reset: bool,
+    ) -> Result<Attempt, SourceError> {
         let alone = self.source.inner.locks.lock(&self.id.remote).await;
         let (git, helpers) = self.git(ctx).await?;
         let (record, attached) = self.open_bare(&git, object.len() == 64, reset).await?;
@@ -190,15 +260,33 @@ impl Instance {
             "" => self.default_branch(&git).await?,
             given => given.to_owned(),
         };
-        let wanted = if self.id.fetch_by_commit { self.id.checksum.clone() } else { reference.clone() };
+        let wanted = if self.id.fetch_by_commit {
+            self.id.checksum.clone()
+        } else {
+            reference.clone()
+        };
         let probe = format!("{wanted}^{{commit}}");
-        let here = is_commit(&wanted) && git.run("cat-file", &["cat-file", "-e", "--", &probe]).await.is_ok();
-        if !here && let Err(error) = self.fetch_into(&git, &dir, &reference, &wanted, object).await {
+        let here = is_commit(&wanted)
+            && git
+                .run("cat-file", &["cat-file", "-e", "--", &probe])
+                .await
+                .is_ok();
+        if !here
+            && let Err(error) = self
+                .fetch_into(&git, &dir, &reference, &wanted, object)
+                .await
+        {
             let text = error.to_string();
-            let clobbers = text.contains("rejected") && text.contains("(would clobber existing tag)");
+            let clobbers =
+                text.contains("rejected") && text.contains("(would clobber existing tag)");
             let blocked = text.contains("some local refs could not be updated;")
-                && (text.contains("(unable to update local ref)") || text.contains("refname conflict"));
-            return if clobbers || blocked { Ok(Attempt::Conflict(error)) } else { Err(error) };
+                && (text.contains("(unable to update local ref)")
+                    || text.contains("refname conflict"));
+            return if clobbers || blocked {
+                Ok(Attempt::Conflict(error))
+            } else {
+                Err(error)
+            };
         }
         let repository = Repository {
             git,
@@ -212,12 +300,23 @@ impl Instance {
         Ok(Attempt::Done(Box::new(repository)))
     }
 
-    async fn fetch_into(&self, git: &Git, dir: &std::path::Path, reference: &str, wanted: &str, object: &str) -> Result<(), SourceError> {
+    async fn fetch_into(
+        &self,
+        git: &Git,
+        dir: &std::path::Path,
+        reference: &str,
+        wanted: &str,
+        object: &str,
+    ) -> Result<(), SourceError> {
         let doing = format!("failed to fetch remote {}", self.id.shown());
         // A lock left by a git that was killed.
         let _gone = std::fs::remove_file(dir.join("shallow.lock"));
         let is_shallow = || dir.join("shallow").symlink_metadata().is_ok();
-        let target = if reference.starts_with("refs/tags/") { reference.to_owned() } else { format!("tags/{reference}") };
+        let target = if reference.starts_with("refs/tags/") {
+            reference.to_owned()
+        } else {
+            format!("tags/{reference}")
+        };
         let mut args = vec!["fetch"];
         if self.id.fetch_by_commit || !is_commit(wanted) {
             args.extend(["--depth=1", "--no-tags"]);
@@ -240,7 +339,11 @@ impl Instance {
             return Ok(());
         }
         // The remote moved on since the key was made. The commit of the key is what counts.
-        let update = if target.starts_with("refs/") { target } else { format!("refs/{target}") };
+        let update = if target.starts_with("refs/") {
+            target
+        } else {
+            format!("refs/{target}")
+        };
         if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
             let mut args = vec!["fetch", "--tags"];
             if is_shallow() {
@@ -248,7 +351,8 @@ impl Instance {
             }
             args.extend(["origin", object]);
             git.run(&doing, &args).await?;
-            git.run(&doing, &["reflog", "expire", "--all", "--expire=now"]).await?;
+            git.run(&doing, &["reflog", "expire", "--all", "--expire=now"])
+                .await?;
             if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
                 let reason = format!(
                     "fetched ref {reference} does not match expected commit {object} and commit can not be found in the repository"
@@ -256,7 +360,8 @@ impl Instance {
                 return Err(SourceError::GitAnswer { reason });
             }
         }
-        git.run(&doing, &["update-ref", &update, object, "--no-deref"]).await?;
+        git.run(&doing, &["update-ref", &update, object, "--no-deref"])
+            .await?;
         Ok(())
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::context::Context;
 use crate::error::SourceError;
+use crate::git::Instance;
 use crate::git::cli::Git;
 use crate::git::url::is_commit;
-use crate::git::Instance;
 
 /// What a reference stands for at a remote.
 #[derive(Debug, Clone)]
@@ -25,41 +25,80 @@ impl Instance {
     pub(crate) async fn resolve_now(&self, ctx: &Context) -> Result<Resolved, SourceError> {
         let id = &self.id;
         if !id.checksum.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(answer(format!("invalid checksum {} for Git URL, expected hex commit hash", id.checksum)));
+            return Err(answer(format!(
+                "invalid checksum {} for Git URL, expected hex commit hash",
+                id.checksum
+            )));
         }
         if is_commit(&id.reference) {
             if !id.reference.starts_with(&id.checksum) {
-                return Err(answer(format!("expected checksum to match {}, got {}", id.checksum, id.reference)));
+                return Err(answer(format!(
+                    "expected checksum to match {}, got {}",
+                    id.checksum, id.reference
+                )));
             }
-            return Ok(Resolved { reference: id.reference.clone(), object: id.reference.clone(), commit: None });
+            return Ok(Resolved {
+                reference: id.reference.clone(),
+                object: id.reference.clone(),
+                commit: None,
+            });
         }
         if id.fetch_by_commit {
             if id.checksum.is_empty() {
-                return Err(answer("fetch-by-commit requires a checksum or a commit SHA ref".into()));
+                return Err(answer(
+                    "fetch-by-commit requires a checksum or a commit SHA ref".into(),
+                ));
             }
             if !is_commit(&id.checksum) {
-                return Err(answer(format!("fetch-by-commit requires a full commit SHA checksum, got {:?}", id.checksum)));
+                return Err(answer(format!(
+                    "fetch-by-commit requires a full commit SHA checksum, got {:?}",
+                    id.checksum
+                )));
             }
             let reference = match id.reference.as_str() {
                 "" => id.checksum.clone(),
                 full if full.starts_with("refs/") => full.to_owned(),
                 branch => format!("refs/heads/{branch}"),
             };
-            return Ok(Resolved { reference, object: id.checksum.clone(), commit: None });
+            return Ok(Resolved {
+                reference,
+                object: id.checksum.clone(),
+                commit: None,
+            });
         }
         let _alone = self.source.inner.locks.lock(&id.remote).await;
         let (git, _helpers) = self.git(ctx).await?;
-        let reference = if id.reference.is_empty() { self.default_branch(&git).await? } else { id.reference.clone() };
+        let reference = if id.reference.is_empty() {
+            self.default_branch(&git).await?
+        } else {
+            id.reference.clone()
+        };
         let doing = format!("failed to fetch remote {}", id.shown());
         let peeled = format!("{reference}^{{}}");
-        let listed = git.run(&doing, &["ls-remote", "--", &id.remote, &reference, &peeled]).await?;
+        let listed = git
+            .run(
+                &doing,
+                &["ls-remote", "--", &id.remote, &reference, &peeled],
+            )
+            .await?;
         self.choose(&reference, &listed)
     }
 
     /// Chooses as git checkout does: a full name, then a branch, then a tag.
     fn choose(&self, reference: &str, listed: &str) -> Result<Resolved, SourceError> {
-        let find = |name: &str| listed.lines().filter_map(|l| l.split_once('\t')).find(|(_, n)| *n == name).map(|(sha, _)| sha.to_owned());
-        let below = |prefix: &str| format!("{prefix}{}", reference.strip_prefix(prefix).unwrap_or(reference));
+        let find = |name: &str| {
+            listed
+                .lines()
+                .filter_map(|l| l.split_once('\t'))
+                .find(|(_, n)| *n == name)
+                .map(|(sha, _)| sha.to_owned())
+        };
+        let below = |prefix: &str| {
+            format!(
+                "{prefix}{}",
+                reference.strip_prefix(prefix).unwrap_or(reference)
+            )
+        };
         let (full, head, tag) = (below("refs/"), below("refs/heads/"), below("refs/tags/"));
         let mut commit = None;
         let (object, used) = if let Some(sha) = find(&full) {
@@ -70,7 +109,9 @@ impl Instance {
             commit = find(&format!("{tag}^{{}}"));
             (sha, tag)
         } else {
-            return Err(answer(format!("repository does not contain ref {reference}, output: {listed:?}")));
+            return Err(answer(format!(
+                "repository does not contain ref {reference}, output: {listed:?}"
+            )));
         };
         // A tag named in full is matched by its full name; what it points at counts as well.
         if used.starts_with("refs/tags/") && commit.is_none() {
@@ -83,20 +124,35 @@ impl Instance {
         let fits = object.starts_with(want) || commit.as_ref().is_some_and(|c| c.starts_with(want));
         if !want.is_empty() && !fits {
             let got = commit.map_or_else(|| object.clone(), |c| format!("{object} or {c}"));
-            return Err(answer(format!("expected checksum to match {want}, got {got}")));
+            return Err(answer(format!(
+                "expected checksum to match {want}, got {got}"
+            )));
         }
-        Ok(Resolved { reference: used, object, commit })
+        Ok(Resolved {
+            reference: used,
+            object,
+            commit,
+        })
     }
 
     pub(crate) async fn default_branch(&self, git: &Git) -> Result<String, SourceError> {
         let shown = self.id.shown();
         let doing = format!("error fetching default branch for repository {shown}");
-        let listed = git.run(&doing, &["ls-remote", "--symref", "--", &self.id.remote, "HEAD"]).await?;
+        let listed = git
+            .run(
+                &doing,
+                &["ls-remote", "--symref", "--", &self.id.remote, "HEAD"],
+            )
+            .await?;
         let branch = listed
             .split_once("refs/heads/")
             .map(|(_, rest)| rest.split(char::is_whitespace).next().unwrap_or_default())
             .filter(|b| !b.is_empty())
-            .ok_or_else(|| answer(format!("could not find default branch for repository: {shown}")))?;
+            .ok_or_else(|| {
+                answer(format!(
+                    "could not find default branch for repository: {shown}"
+                ))
+            })?;
         if branch.starts_with('-') {
             return Err(answer(format!("invalid git ref {branch:?}")));
         }

@@ -30,14 +30,19 @@ pub(crate) fn is_transport(text: &str) -> bool {
 
 fn protocol(text: &str) -> Option<&str> {
     let (protocol, _) = text.split_once("://")?;
-    (!protocol.is_empty() && protocol.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(protocol)
+    (!protocol.is_empty() && protocol.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .then_some(protocol)
 }
 
 /// `user@host:path[?query][#fragment]`
 fn scp(text: &str) -> Option<(&str, &str, &str, &str)> {
     let (user, rest) = text.split_once('@')?;
     let (host, rest) = rest.split_once(':')?;
-    let word = |s: &str, more: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
+    let word = |s: &str, more: &str| {
+        !s.is_empty()
+            && s.chars()
+                .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
     if !word(user, "-_") || !word(host, "-.") || text.contains('\n') {
         return None;
     }
@@ -49,7 +54,10 @@ fn scp(text: &str) -> Option<(&str, &str, &str, &str)> {
 impl GitUrl {
     /// Parses an address that names or implies its protocol.
     pub(crate) fn parse(text: &str) -> Result<Self, SourceError> {
-        let bad = |reason: &str| SourceError::Reference { reference: redact(text), reason: reason.to_owned() };
+        let bad = |reason: &str| SourceError::Reference {
+            reference: redact(text),
+            reason: reason.to_owned(),
+        };
         if let Some(protocol) = protocol(text) {
             let scheme = protocol.to_ascii_lowercase();
             if !PROTOCOLS.contains(&scheme.as_str()) {
@@ -72,7 +80,16 @@ impl GitUrl {
             }
             let (reference, subdir) = options(fragment);
             let (host, path) = (host.to_owned(), path.to_owned());
-            return Ok(Self { remote: format!("{scheme}://{rest}"), host, path, user, scheme, is_scp: false, reference, subdir });
+            return Ok(Self {
+                remote: format!("{scheme}://{rest}"),
+                host,
+                path,
+                user,
+                scheme,
+                is_scp: false,
+                reference,
+                subdir,
+            });
         }
         let (user, host, path, fragment) = scp(text).ok_or_else(|| bad("unknown protocol"))?;
         let (reference, subdir) = options(fragment);
@@ -91,9 +108,17 @@ impl GitUrl {
     /// The address of `path` (in canonical form) on the same host by the same means.
     pub(crate) fn with_path(&self, path: &str) -> String {
         let path = clean(path);
-        let user = self.user.as_ref().map(|u| format!("{u}@")).unwrap_or_default();
+        let user = self
+            .user
+            .as_ref()
+            .map(|u| format!("{u}@"))
+            .unwrap_or_default();
         if self.is_scp {
-            let path = if self.path.starts_with('/') { path.as_str() } else { path.trim_start_matches('/') };
+            let path = if self.path.starts_with('/') {
+                path.as_str()
+            } else {
+                path.trim_start_matches('/')
+            };
             return format!("{user}{}:{path}", self.host);
         }
         format!("{}://{user}{}{path}", self.scheme, self.host)
@@ -108,7 +133,10 @@ impl GitUrl {
 
 fn options(fragment: &str) -> (String, String) {
     let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
-    (reference.to_owned(), clean(subdir).trim_start_matches('/').to_owned())
+    (
+        reference.to_owned(),
+        clean(subdir).trim_start_matches('/').to_owned(),
+    )
 }
 
 /// An absolute path without empty, `.` and `..` parts.
@@ -128,7 +156,9 @@ pub(crate) fn clean(path: &str) -> String {
 
 /// The address without user and password.
 pub(crate) fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     match authority.rsplit_once('@') {
@@ -140,7 +170,10 @@ pub(crate) fn redact(text: &str) -> String {
 
 /// Whether a text is the full name of a commit.
 pub(crate) fn is_commit(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    matches!(text.len(), 40 | 64)
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]
@@ -150,21 +183,64 @@ mod tests {
     #[test]
     fn addresses_are_taken_apart() {
         for (text, remote, host, path, reference, subdir) in [
-            ("https://github.com/a/b.git#v1:x/../y", "https://github.com/a/b.git", "github.com", "/a/b.git", "v1", "y"),
-            ("HTTPS://u:p@h:8443/r?x=1#:/d", "https://u:p@h:8443/r", "h:8443", "/r", "", "d"),
-            ("git@github.com:a/b.git#main", "git@github.com:a/b.git", "github.com", "a/b.git", "main", ""),
+            (
+                "https://github.com/a/b.git#v1:x/../y",
+                "https://github.com/a/b.git",
+                "github.com",
+                "/a/b.git",
+                "v1",
+                "y",
+            ),
+            (
+                "HTTPS://u:p@h:8443/r?x=1#:/d",
+                "https://u:p@h:8443/r",
+                "h:8443",
+                "/r",
+                "",
+                "d",
+            ),
+            (
+                "git@github.com:a/b.git#main",
+                "git@github.com:a/b.git",
+                "github.com",
+                "a/b.git",
+                "main",
+                "",
+            ),
             ("ssh://git@h/r", "ssh://git@h/r", "h", "/r", "", ""),
         ] {
             let url = GitUrl::parse(text).unwrap();
-            assert_eq!((url.remote.as_str(), url.host.as_str(), url.path.as_str()), (remote, host, path), "{text}");
-            assert_eq!((url.reference.as_str(), url.subdir.as_str()), (reference, subdir), "{text}");
+            assert_eq!(
+                (url.remote.as_str(), url.host.as_str(), url.path.as_str()),
+                (remote, host, path),
+                "{text}"
+            );
+            assert_eq!(
+                (url.reference.as_str(), url.subdir.as_str()),
+                (reference, subdir),
+                "{text}"
+            );
         }
-        for bad in ["file:///etc", "ext::sh -c x", "https://", "https://-oProxy/x", "a b@c:d", "plain/path"] {
+        for bad in [
+            "file:///etc",
+            "ext::sh -c x",
+            "https://",
+            "https://-oProxy/x",
+            "a b@c:d",
+            "plain/path",
+        ] {
             assert!(GitUrl::parse(bad).is_err(), "{bad}");
         }
-        assert!(is_transport("git@h:x") && !is_transport("github.com/a/b") && !is_transport("file:///x"));
+        assert!(
+            is_transport("git@h:x")
+                && !is_transport("github.com/a/b")
+                && !is_transport("file:///x")
+        );
         assert_eq!(redact("https://u:p@h/x#y"), "https://xxxxx:xxxxx@h/x#y");
         assert_eq!(clean("../../a/./b//../c"), "/a/c");
-        assert_eq!(GitUrl::parse("git@h:a/b.git").unwrap().with_path("/a/b"), "git@h:a/b");
+        assert_eq!(
+            GitUrl::parse("git@h:a/b.git").unwrap().with_path("/a/b"),
+            "git@h:a/b"
+        );
     }
 }

@@ -17,7 +17,8 @@ pub(crate) struct Attached {
 impl Attached {
     /// Attaches `mount` to a new folder below `scratch`.
     pub(crate) fn new(mount: impl AsFd, scratch: &Path) -> Result<Self, SourceError> {
-        std::fs::create_dir_all(scratch).map_err(|e| SourceError::io("make the git scratch folder", e))?;
+        std::fs::create_dir_all(scratch)
+            .map_err(|e| SourceError::io("make the git scratch folder", e))?;
         let path = scratch.join(super::fetch::unique("mount"));
         std::fs::create_dir(&path).map_err(|e| SourceError::io("make a git scratch folder", e))?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;

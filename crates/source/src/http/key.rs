@@ -45,7 +45,12 @@ struct Inputs<'a> {
 }
 
 /// The key.
-pub(crate) fn http_key(id: &Identifier, filename: &str, checksum: &Digest, modified: Option<i64>) -> Digest {
+pub(crate) fn http_key(
+    id: &Identifier,
+    filename: &str,
+    checksum: &Digest,
+    modified: Option<i64>,
+) -> Digest {
     let inputs = Inputs {
         filename,
         perm: id.perm,

@@ -5,17 +5,31 @@ pub(crate) fn file_name(url: &str, attribute: &str, disposition: Option<&str>) -
     if !attribute.is_empty() {
         return safe(attribute);
     }
-    if let Some(name) = disposition.and_then(disposition_name).filter(|n| !n.is_empty() && !n.ends_with('/')) {
+    if let Some(name) = disposition
+        .and_then(disposition_name)
+        .filter(|n| !n.is_empty() && !n.ends_with('/'))
+    {
         return safe(&name);
     }
-    let path = reqwest::Url::parse(url).map(|u| percent_decode(u.path())).unwrap_or_default();
-    let base = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let path = reqwest::Url::parse(url)
+        .map(|u| percent_decode(u.path()))
+        .unwrap_or_default();
+    let base = path
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
     safe(base)
 }
 
 /// The last part of a path, or `download` where that is no usable name.
 pub(crate) fn safe(text: &str) -> String {
-    let name = text.trim().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let name = text
+        .trim()
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
     if matches!(name, "" | "." | "..") || name.chars().any(char::is_control) || name.len() > 255 {
         return "download".to_owned();
     }
@@ -69,7 +83,10 @@ fn percent_decode(text: &str) -> String {
     let mut bytes = text.bytes();
     while let Some(b) = bytes.next() {
         let mut ahead = bytes.clone();
-        let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let digit = |b: Option<u8>| {
+            b.and_then(|b| char::from(b).to_digit(16))
+                .and_then(|d| u8::try_from(d).ok())
+        };
         match (b, digit(ahead.next()), digit(ahead.next())) {
             (b'%', Some(high), Some(low)) => {
                 out.push(high * 16 + low);
@@ -94,13 +111,25 @@ mod tests {
             ("../../etc/passwd", None, "passwd"),
             ("..", None, "download"),
             ("a\nb", None, "download"),
-            ("", Some("attachment; filename=\"../../x y.zip\""), "x y.zip"),
+            (
+                "",
+                Some("attachment; filename=\"../../x y.zip\""),
+                "x y.zip",
+            ),
             ("", Some("attachment; size=3; filename=plain"), "plain"),
             ("", Some("attachment; filename=\"dir/\""), "b c.tar"),
-            ("", Some("attachment; filename=fallback; filename*=UTF-8''%e2%82%ac.txt"), "€.txt"),
+            (
+                "",
+                Some("attachment; filename=fallback; filename*=UTF-8''%e2%82%ac.txt"),
+                "€.txt",
+            ),
             ("", Some("attachment; filename=\"unterminated"), "b c.tar"),
         ] {
-            assert_eq!(file_name(url, attribute, disposition), want, "{attribute:?} {disposition:?}");
+            assert_eq!(
+                file_name(url, attribute, disposition),
+                want,
+                "{attribute:?} {disposition:?}"
+            );
         }
         assert_eq!(file_name("https://example.com/", "", None), "download");
         assert_eq!(file_name("https://example.com/%2e%2e%2fx", "", None), "x");

@@ -36,9 +36,15 @@ impl Documents {
         let mut state = self.state.lock();
         state.clock += 1;
         let now = state.clock;
-        let entry = state.entries.get_mut(&(authority.to_owned(), digest.clone()))?;
+        let entry = state
+            .entries
+            .get_mut(&(authority.to_owned(), digest.clone()))?;
         entry.used = now;
-        let desc = Descriptor::new(entry.media_type.clone(), digest.clone(), entry.body.len() as u64);
+        let desc = Descriptor::new(
+            entry.media_type.clone(),
+            digest.clone(),
+            entry.body.len() as u64,
+        );
         Some((desc, entry.body.clone()))
     }
 
@@ -46,12 +52,23 @@ impl Documents {
         let mut state = self.state.lock();
         state.clock += 1;
         state.bytes += body.len();
-        let entry = Entry { media_type: desc.media_type.clone(), body, used: state.clock };
-        if let Some(old) = state.entries.insert((authority.to_owned(), desc.digest.clone()), entry) {
+        let entry = Entry {
+            media_type: desc.media_type.clone(),
+            body,
+            used: state.clock,
+        };
+        if let Some(old) = state
+            .entries
+            .insert((authority.to_owned(), desc.digest.clone()), entry)
+        {
             state.bytes -= old.body.len();
         }
         while state.bytes > LIMIT {
-            let oldest = state.entries.iter().min_by_key(|(_, e)| e.used).map(|(k, _)| k.clone());
+            let oldest = state
+                .entries
+                .iter()
+                .min_by_key(|(_, e)| e.used)
+                .map(|(k, _)| k.clone());
             let Some(oldest) = oldest else { break };
             if let Some(gone) = state.entries.remove(&oldest) {
                 state.bytes -= gone.body.len();

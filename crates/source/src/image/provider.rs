@@ -15,7 +15,10 @@ pub(crate) struct RegistryLayers {
 
 impl RegistryLayers {
     pub(crate) fn new(repository: Repository, progress: Writer) -> Self {
-        Self { repository, progress }
+        Self {
+            repository,
+            progress,
+        }
     }
 }
 

@@ -23,7 +23,10 @@ pub struct Spec {
 impl Spec {
     /// Parses an identifier's reference; a tag or digest is required.
     pub fn parse(text: &str) -> Result<Self, SourceError> {
-        let bad = |reason: &str| SourceError::Reference { reference: text.to_owned(), reason: reason.to_owned() };
+        let bad = |reason: &str| SourceError::Reference {
+            reference: text.to_owned(),
+            reason: reason.to_owned(),
+        };
         let (host, rest) = text.split_once('/').ok_or_else(|| bad("object required"))?;
         if host.is_empty() || host.contains(['@', '?', '#', '\\', ' ']) {
             return Err(bad("hostname required"));
@@ -40,8 +43,11 @@ impl Spec {
         let (tag, digest) = match object.split_once('@') {
             Some((tag, digest)) => {
                 let what = "digest of reference";
-                let digest = Digest::parse(digest)
-                    .map_err(|source| SourceError::Digest { what, text: digest.to_owned(), source })?;
+                let digest = Digest::parse(digest).map_err(|source| SourceError::Digest {
+                    what,
+                    text: digest.to_owned(),
+                    source,
+                })?;
                 (tag, Some(digest))
             }
             None => (object, None),
@@ -55,13 +61,21 @@ impl Spec {
         if tag.is_none() && digest.is_none() {
             return Err(bad("object required"));
         }
-        Ok(Self { host: host.to_owned(), path: path.to_owned(), tag, digest })
+        Ok(Self {
+            host: host.to_owned(),
+            path: path.to_owned(),
+            tag,
+            digest,
+        })
     }
 
     /// The repository.
     #[must_use]
     pub fn repository(&self) -> RepositoryName {
-        RepositoryName { domain: self.host.clone(), path: self.path.clone() }
+        RepositoryName {
+            domain: self.host.clone(),
+            path: self.path.clone(),
+        }
     }
 }
 
@@ -93,7 +107,16 @@ mod tests {
         ] {
             assert_eq!(Spec::parse(&text).unwrap().to_string(), text);
         }
-        for bad in ["busybox", "docker.io/x", "docker.io/../x:y", "docker.io/x:y@sha256:12", "a@b/x:y", "h/x:-y", "h/x:y?z", "h/X:y"] {
+        for bad in [
+            "busybox",
+            "docker.io/x",
+            "docker.io/../x:y",
+            "docker.io/x:y@sha256:12",
+            "a@b/x:y",
+            "h/x:-y",
+            "h/x:y?z",
+            "h/X:y",
+        ] {
             assert!(Spec::parse(bad).is_err(), "{bad}");
         }
     }

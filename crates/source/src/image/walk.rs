@@ -37,7 +37,11 @@ pub(crate) trait Fetch: Send + Sync {
 const MAX_DEPTH: usize = 4;
 
 /// Follows indexes to the best manifest for `platform`.
-pub(crate) async fn select(fetch: &dyn Fetch, root: Descriptor, platform: &Platform) -> Result<ImageDocuments, SourceError> {
+pub(crate) async fn select(
+    fetch: &dyn Fetch,
+    root: Descriptor,
+    platform: &Platform,
+) -> Result<ImageDocuments, SourceError> {
     let matcher = platform.matcher();
     let mut documents = Vec::new();
     let mut desc = root.clone();
@@ -68,14 +72,25 @@ pub(crate) async fn select(fetch: &dyn Fetch, root: Descriptor, platform: &Platf
         if desc.digest != root.digest && desc.platform.is_none() {
             let config: ImageConfig = decode("config", &manifest.config, &config_bytes)?;
             if !matcher.matches(&config.platform) {
-                return Err(SourceError::Platform { digest: Some(root.digest) });
+                return Err(SourceError::Platform {
+                    digest: Some(root.digest),
+                });
             }
         }
         documents.push((manifest.config.clone(), config_bytes.clone()));
-        return Ok(ImageDocuments { root, manifest, config_bytes, documents });
+        return Ok(ImageDocuments {
+            root,
+            manifest,
+            config_bytes,
+            documents,
+        });
     }
     let reason = format!("more than {MAX_DEPTH} indexes inside each other");
-    Err(SourceError::Document { what: "index", digest: root.digest, reason })
+    Err(SourceError::Document {
+        what: "index",
+        digest: root.digest,
+        reason,
+    })
 }
 
 impl ImageDocuments {
@@ -89,22 +104,40 @@ impl ImageDocuments {
         let config: OnlyRootfs = decode("config", &self.manifest.config, &self.config_bytes)?;
         let diff_ids = config.rootfs.diff_ids;
         if diff_ids.len() != self.manifest.layers.len() {
-            let reason =
-                format!("mismatched image rootfs and manifest layers {} {}", diff_ids.len(), self.manifest.layers.len());
-            return Err(SourceError::Document { what: "config", digest: self.manifest.config.digest.clone(), reason });
+            let reason = format!(
+                "mismatched image rootfs and manifest layers {} {}",
+                diff_ids.len(),
+                self.manifest.layers.len()
+            );
+            return Err(SourceError::Document {
+                what: "config",
+                digest: self.manifest.config.digest.clone(),
+                reason,
+            });
         }
         Ok(self
             .manifest
             .layers
             .iter()
             .zip(diff_ids)
-            .map(|(descriptor, diff_id)| ImageLayer { descriptor: descriptor.clone(), diff_id })
+            .map(|(descriptor, diff_id)| ImageLayer {
+                descriptor: descriptor.clone(),
+                diff_id,
+            })
             .collect())
     }
 }
 
-fn decode<'a, T: Deserialize<'a>>(what: &'static str, desc: &Descriptor, body: &'a [u8]) -> Result<T, SourceError> {
-    serde_json::from_slice(body).map_err(|e| SourceError::Document { what, digest: desc.digest.clone(), reason: e.to_string() })
+fn decode<'a, T: Deserialize<'a>>(
+    what: &'static str,
+    desc: &Descriptor,
+    body: &'a [u8],
+) -> Result<T, SourceError> {
+    serde_json::from_slice(body).map_err(|e| SourceError::Document {
+        what,
+        digest: desc.digest.clone(),
+        reason: e.to_string(),
+    })
 }
 
 #[derive(Deserialize)]
@@ -126,12 +159,19 @@ fn detect(desc: &Descriptor, body: &[u8]) -> Result<String, SourceError> {
         let is_manifest = shape.config.is_some() || shape.layers.is_some();
         if is_manifest && shape.manifests.is_some() {
             let reason = "invalid ambiguous manifest and manifest list".to_owned();
-            return Err(SourceError::Document { what: "manifest", digest: desc.digest.clone(), reason });
+            return Err(SourceError::Document {
+                what: "manifest",
+                digest: desc.digest.clone(),
+                reason,
+            });
         }
         return Ok(desc.media_type.clone());
     }
-    manifest_type(body)
-        .map_err(|reason| SourceError::Document { what: "manifest", digest: desc.digest.clone(), reason })
+    manifest_type(body).map_err(|reason| SourceError::Document {
+        what: "manifest",
+        digest: desc.digest.clone(),
+        reason,
+    })
 }
 
 /// Tells what a document is from its content, for stores that keep no types.
@@ -141,10 +181,18 @@ pub(crate) fn manifest_type(body: &[u8]) -> Result<String, String> {
     if is_manifest && shape.manifests.is_some() {
         return Err("invalid ambiguous manifest and manifest list".to_owned());
     }
-    let by_shape = if is_manifest { media_type::DOCKER_MANIFEST } else { media_type::DOCKER_INDEX };
+    let by_shape = if is_manifest {
+        media_type::DOCKER_MANIFEST
+    } else {
+        media_type::DOCKER_INDEX
+    };
     match shape.media_type {
         Some(t) if media_type::is_manifest(&t) || media_type::is_index(&t) => {
-            if media_type::is_manifest(&t) == is_manifest { Ok(t) } else { Err("mediaType in manifest does not match manifest contents".to_owned()) }
+            if media_type::is_manifest(&t) == is_manifest {
+                Ok(t)
+            } else {
+                Err("mediaType in manifest does not match manifest contents".to_owned())
+            }
         }
         _ => Ok(by_shape.to_owned()),
     }

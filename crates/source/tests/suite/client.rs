@@ -12,8 +12,9 @@ use fstree::walk::Filter;
 use oci::Digest;
 use session::diffcopy::{FilteredTree, send};
 use session::{
-    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Group, Login, PacketStream, Registration,
-    Secret, Session, SessionManager, SyncRequest, Token, TokenRequest, UploadTarget,
+    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Group, Login,
+    PacketStream, Registration, Secret, Session, SessionManager, SyncRequest, Token, TokenRequest,
+    UploadTarget,
 };
 use source::Context;
 use store::{Config, ImmutableRef, Store};
@@ -29,7 +30,12 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(id: &str, dir: impl Into<PathBuf>) -> Self {
-        Self { id: id.into(), dir: dir.into(), secrets: BTreeMap::new(), sent: Arc::default() }
+        Self {
+            id: id.into(),
+            dir: dir.into(),
+            secrets: BTreeMap::new(),
+            sent: Arc::default(),
+        }
     }
 }
 
@@ -53,21 +59,38 @@ impl Session for Client {
     }
     async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError> {
         let (ours, theirs) = PacketStream::pair();
-        let filter = Filter { include: request.include, exclude: request.exclude, follow: request.follow };
-        let tree = FilteredTree { root: Root::open(&self.dir).unwrap(), filter, map: None };
+        let filter = Filter {
+            include: request.include,
+            exclude: request.exclude,
+            follow: request.follow,
+        };
+        let tree = FilteredTree {
+            root: Root::open(&self.dir).unwrap(),
+            filter,
+            map: None,
+        };
         let sent = self.sent.clone();
         sent.store(0, Ordering::SeqCst);
         task::spawn("client", async move {
-            let count: Arc<dyn Fn(u64) + Send + Sync> = Arc::new(move |n| sent.store(n, Ordering::SeqCst));
+            let count: Arc<dyn Fn(u64) + Send + Sync> =
+                Arc::new(move |n| sent.store(n, Ordering::SeqCst));
             let _sent = send(theirs, Arc::new(tree), Some(count)).await;
         })
         .detach();
         Ok(ours)
     }
-    async fn send_file(&self, _exporter: usize, _metadata: &BTreeMap<String, String>) -> Result<ByteSink, CallError> {
+    async fn send_file(
+        &self,
+        _exporter: usize,
+        _metadata: &BTreeMap<String, String>,
+    ) -> Result<ByteSink, CallError> {
         unsupported()
     }
-    async fn send_tree(&self, _exporter: usize, _multi_platform: bool) -> Result<PacketStream, CallError> {
+    async fn send_tree(
+        &self,
+        _exporter: usize,
+        _multi_platform: bool,
+    ) -> Result<PacketStream, CallError> {
         unsupported()
     }
     async fn credentials(&self, _host: &str) -> Result<Option<Login>, CallError> {
@@ -79,11 +102,19 @@ impl Session for Client {
     async fn token_authority(&self, _host: &str, _salt: &[u8]) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
-    async fn verify_token_authority(&self, _host: &str, _payload: &[u8], _salt: &[u8]) -> Result<Option<Bytes>, CallError> {
+    async fn verify_token_authority(
+        &self,
+        _host: &str,
+        _payload: &[u8],
+        _salt: &[u8],
+    ) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
     async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError> {
-        Ok(self.secrets.get(id).map(|s| Secret::new(Bytes::from(s.clone()))))
+        Ok(self
+            .secrets
+            .get(id)
+            .map(|s| Secret::new(Bytes::from(s.clone()))))
     }
     async fn check_ssh(&self, _id: &str) -> Result<(), CallError> {
         unsupported()
@@ -97,19 +128,42 @@ impl Session for Client {
         Ok(Box::pin(futures::stream::iter([Ok(bytes)])))
     }
     async fn content_info(&self, _store: &str, digest: &Digest) -> Result<BlobInfo, CallError> {
-        Ok(BlobInfo { digest: digest.clone(), size: 0, labels: BTreeMap::new() })
+        Ok(BlobInfo {
+            digest: digest.clone(),
+            size: 0,
+            labels: BTreeMap::new(),
+        })
     }
-    async fn content_read(&self, store: &str, digest: &Digest, _offset: u64, _size: u64) -> Result<ByteStream, CallError> {
+    async fn content_read(
+        &self,
+        store: &str,
+        digest: &Digest,
+        _offset: u64,
+        _size: u64,
+    ) -> Result<ByteStream, CallError> {
         assert_eq!(store, "oci:layout");
         let file = self.dir.join(digest.hex());
-        let not_found = CallError::Status { code: 5, message: format!("{digest}: not found"), details: Bytes::new() };
+        let not_found = CallError::Status {
+            code: 5,
+            message: format!("{digest}: not found"),
+            details: Bytes::new(),
+        };
         let bytes = std::fs::read(file).map_err(|_| not_found)?;
         Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(bytes))])))
     }
-    async fn content_write(&self, _store: &str, _blob: BlobWrite, _bytes: ByteStream) -> Result<(), CallError> {
+    async fn content_write(
+        &self,
+        _store: &str,
+        _blob: BlobWrite,
+        _bytes: ByteStream,
+    ) -> Result<(), CallError> {
         unsupported()
     }
-    async fn find_exporters(&self, _metadata: BTreeMap<String, Bytes>, _refs: Vec<String>) -> Result<Vec<ExporterRequest>, CallError> {
+    async fn find_exporters(
+        &self,
+        _metadata: BTreeMap<String, Bytes>,
+        _refs: Vec<String>,
+    ) -> Result<Vec<ExporterRequest>, CallError> {
         Ok(Vec::new())
     }
     async fn finalize_export(&self, _response: BTreeMap<String, String>) -> Result<(), CallError> {
@@ -140,7 +194,12 @@ impl World {
         let state = dir.path().join("state");
         std::fs::create_dir(&state).unwrap();
         let store = Store::open(Config::new(state)).unwrap();
-        Some(Self { store, manager: SessionManager::new(), registered: Vec::new(), dir })
+        Some(Self {
+            store,
+            manager: SessionManager::new(),
+            registered: Vec::new(),
+            dir,
+        })
     }
 
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
@@ -151,12 +210,19 @@ impl World {
 
     pub(crate) fn connect(&mut self, client: Client) -> Context {
         let id = client.id.clone();
-        self.registered.push(self.manager.register(Arc::new(client)).unwrap());
-        Context { sessions: Group::new(self.manager.clone(), [id]), progress: writer() }
+        self.registered
+            .push(self.manager.register(Arc::new(client)).unwrap());
+        Context {
+            sessions: Group::new(self.manager.clone(), [id]),
+            progress: writer(),
+        }
     }
 
     pub(crate) fn alone(&self) -> Context {
-        Context { sessions: Group::none(), progress: writer() }
+        Context {
+            sessions: Group::none(),
+            progress: writer(),
+        }
     }
 }
 
@@ -165,7 +231,9 @@ fn writer() -> progress::Writer {
 }
 
 pub(crate) fn attrs(list: &[(&str, &str)]) -> BTreeMap<String, String> {
-    list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    list.iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 pub(crate) fn write(path: impl AsRef<Path>, text: &str) {
@@ -189,5 +257,7 @@ pub(crate) fn files(found: &ImmutableRef) -> Vec<(String, String)> {
 }
 
 pub(crate) fn listed(list: &[(&str, &str)]) -> Vec<(String, String)> {
-    list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    list.iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }

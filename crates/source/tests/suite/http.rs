@@ -3,15 +3,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci::Digest;
 use parking_lot::Mutex;
-use source::http::HttpSource;
 use source::Source;
+use source::http::HttpSource;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::client::{Client, World, attrs, files, listed};
 
 /// A server of one file with an ETag, that writes down what it was asked.
-async fn serve(body: Arc<Mutex<String>>, gets: Arc<AtomicUsize>, heads: Arc<Mutex<Vec<String>>>) -> String {
+async fn serve(
+    body: Arc<Mutex<String>>,
+    gets: Arc<AtomicUsize>,
+    heads: Arc<Mutex<Vec<String>>>,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     task::spawn("server", async move {
@@ -42,14 +46,26 @@ async fn serve(body: Arc<Mutex<String>>, gets: Arc<AtomicUsize>, heads: Arc<Mute
 
 #[tokio::test]
 async fn a_file_is_downloaded_once_and_named_safely() {
-    let Some(mut world) = World::new() else { return };
-    let (body, gets, heads) = (Arc::new(Mutex::new("hello".to_owned())), Arc::new(AtomicUsize::new(0)), Arc::default());
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    let (body, gets, heads) = (
+        Arc::new(Mutex::new("hello".to_owned())),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::default(),
+    );
     let host = serve(body.clone(), gets.clone(), Arc::clone(&heads)).await;
     let mut client = Client::new("s1", "/nowhere");
-    client.secrets.insert("HTTP_AUTH_TOKEN_127.0.0.1".into(), "tok".into());
+    client
+        .secrets
+        .insert("HTTP_AUTH_TOKEN_127.0.0.1".into(), "tok".into());
     let ctx = world.connect(client);
     let source = HttpSource::new(world.store.clone(), "test").unwrap();
-    let resolve = |list: &[(&str, &str)]| source.resolve("http", &format!("{host}/dir/y.bin"), &attrs(list), None).unwrap();
+    let resolve = |list: &[(&str, &str)]| {
+        source
+            .resolve("http", &format!("{host}/dir/y.bin"), &attrs(list), None)
+            .unwrap()
+    };
 
     let first = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
     let key = first.cache_key(&ctx, 0).await.unwrap();
@@ -61,12 +77,18 @@ async fn a_file_is_downloaded_once_and_named_safely() {
     let found = first.snapshot(&ctx).await.unwrap().unwrap();
     assert_eq!(files(&found), listed(&[("x.txt", "hello")]));
     let meta = found.root().unwrap().lstat("x.txt").unwrap();
-    assert_eq!((meta.mode & 0o7777, meta.uid, meta.mtime), (0o755, 7, 784_111_777_000_000_000));
+    assert_eq!(
+        (meta.mode & 0o7777, meta.uid, meta.mtime),
+        (0o755, 7, 784_111_777_000_000_000)
+    );
     assert!(heads.lock()[0].contains("authorization: bearer tok"));
 
     let again = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
     assert_eq!(again.cache_key(&ctx, 0).await.unwrap().key, key.key);
-    assert_eq!(again.snapshot(&ctx).await.unwrap().unwrap().id(), found.id());
+    assert_eq!(
+        again.snapshot(&ctx).await.unwrap().unwrap().id(),
+        found.id()
+    );
     assert_eq!(gets.load(Ordering::SeqCst), 1);
 
     *body.lock() = "changed".into();
@@ -83,10 +105,19 @@ async fn a_file_is_downloaded_once_and_named_safely() {
 
 #[tokio::test]
 async fn a_clients_upload_is_a_file_as_well() {
-    let Some(mut world) = World::new() else { return };
+    let Some(mut world) = World::new() else {
+        return;
+    };
     let ctx = world.connect(Client::new("s1", "/nowhere"));
     let source = HttpSource::new(world.store.clone(), "test").unwrap();
-    let instance = source.resolve("http", "buildkit-session/abc", &attrs(&[("http.filename", "context.tar")]), None).unwrap();
+    let instance = source
+        .resolve(
+            "http",
+            "buildkit-session/abc",
+            &attrs(&[("http.filename", "context.tar")]),
+            None,
+        )
+        .unwrap();
     instance.cache_key(&ctx, 0).await.unwrap();
     let found = instance.snapshot(&ctx).await.unwrap().unwrap();
     assert_eq!(files(&found), listed(&[("context.tar", "uploaded /abc")]));

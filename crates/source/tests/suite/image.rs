@@ -1,8 +1,15 @@
-use oci::{Descriptor, Digest, Platform, media_type};
-use source::oci_layout::{LayoutStore, OciLayoutSource};
-use source::Source;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::client::{Client, World, attrs, write};
+use oci::{Descriptor, Digest, Platform, media_type};
+use registry::{Access, Anonymous, BytesSource, Client, Config, RepositoryName};
+use source::Source;
+use source::image::{ImageSource, ResolveMode};
+use source::oci_layout::{LayoutStore, OciLayoutSource};
+
+use crate::client::{Client as Session, World, attrs, write};
 
 /// Puts a document where the test client's content store has it.
 fn put(dir: &std::path::Path, media_type: &str, text: String) -> Descriptor {
@@ -18,10 +25,15 @@ fn json(desc: &Descriptor) -> String {
 fn image(dir: &std::path::Path, arch: &str, layers: usize) -> Descriptor {
     let layer = put(dir, media_type::OCI_LAYER, format!("layer of {arch}"));
     let diff_ids = vec![format!("\"{}\"", layer.digest); layers].join(",");
-    let config = format!(r#"{{"os":"linux","architecture":"{arch}","rootfs":{{"type":"layers","diff_ids":[{diff_ids}]}}}}"#);
+    let config = format!(
+        r#"{{"os":"linux","architecture":"{arch}","rootfs":{{"type":"layers","diff_ids":[{diff_ids}]}}}}"#
+    );
     let config = put(dir, media_type::OCI_CONFIG, config);
     let layers = vec![json(&layer); layers].join(",");
-    let manifest = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{layers}]}}"#, json(&config));
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{},"layers":[{layers}]}}"#,
+        json(&config)
+    );
     let mut desc = put(dir, media_type::OCI_MANIFEST, manifest);
     desc.platform = Some(Platform::new("linux", arch, ""));
     desc
@@ -29,34 +41,226 @@ fn image(dir: &std::path::Path, arch: &str, layers: usize) -> Descriptor {
 
 #[tokio::test]
 async fn the_best_manifest_of_an_index_is_chosen_and_layers_stay_lazy() {
-    let Some(mut world) = World::new() else { return };
+    let Some(mut world) = World::new() else {
+        return;
+    };
     let dir = world.folder("layout");
     let (amd, arm) = (image(&dir, "amd64", 2), image(&dir, "arm64", 1));
-    let index = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{},{}]}}"#, media_type::OCI_INDEX, json(&amd), json(&arm));
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{},{}]}}"#,
+        media_type::OCI_INDEX,
+        json(&amd),
+        json(&arm)
+    );
     let index = put(&dir, media_type::OCI_INDEX, index);
-    let ctx = world.connect(Client::new("s1", &dir));
+    let ctx = world.connect(Session::new("s1", &dir));
     let source = OciLayoutSource::new(world.store.clone());
     let reference = format!("not/real@{}", index.digest);
-    let layout = LayoutStore { session: "s1".into(), store: "layout".into() };
+    let layout = LayoutStore {
+        session: "s1".into(),
+        store: "layout".into(),
+    };
     let platform = Platform::new("linux", "arm64", "");
-    let config = source.resolve_config(&reference, Some(&platform), &layout, &ctx).await.unwrap();
+    let config = source
+        .resolve_config(&reference, Some(&platform), &layout, &ctx)
+        .await
+        .unwrap();
     assert_eq!(config.digest, index.digest);
     assert!(String::from_utf8_lossy(&config.config).contains("arm64"));
 
     let list = attrs(&[("oci.session", "s1"), ("oci.store", "layout")]);
-    let instance = source.resolve("oci-layout", &reference, &list, Some(&Platform::new("linux", "amd64", ""))).unwrap();
+    let instance = source
+        .resolve(
+            "oci-layout",
+            &reference,
+            &list,
+            Some(&Platform::new("linux", "amd64", "")),
+        )
+        .unwrap();
     let key = instance.cache_key(&ctx, 0).await.unwrap();
-    let want = format!("{{\"Digest\":\"{}\",\"OS\":\"linux\",\"Arch\":\"amd64\"}}", index.digest);
+    let want = format!(
+        "{{\"Digest\":\"{}\",\"OS\":\"linux\",\"Arch\":\"amd64\"}}",
+        index.digest
+    );
     assert_eq!(key.key, Digest::sha256(want).to_string());
     assert_eq!(key.layers.len(), 2);
     let found = instance.snapshot(&ctx).await.unwrap().unwrap();
     assert_eq!(found.chain().len(), 2);
     assert!(found.is_lazy());
 
-    let missing = source.resolve_config(&reference, Some(&Platform::new("linux", "s390x", "")), &layout, &ctx).await;
-    assert_eq!(missing.unwrap_err().to_string(), "no match for platform in manifest: not found");
-    let limited = attrs(&[("oci.session", "s1"), ("oci.store", "layout"), ("oci.layerlimit", "3")]);
-    let limited = source.resolve("oci-layout", &reference, &limited, Some(&Platform::new("linux", "amd64", ""))).unwrap();
+    let missing = source
+        .resolve_config(
+            &reference,
+            Some(&Platform::new("linux", "s390x", "")),
+            &layout,
+            &ctx,
+        )
+        .await;
+    assert_eq!(
+        missing.unwrap_err().to_string(),
+        "no match for platform in manifest: not found"
+    );
+    let limited = attrs(&[
+        ("oci.session", "s1"),
+        ("oci.store", "layout"),
+        ("oci.layerlimit", "3"),
+    ]);
+    let limited = source
+        .resolve(
+            "oci-layout",
+            &reference,
+            &limited,
+            Some(&Platform::new("linux", "amd64", "")),
+        )
+        .unwrap();
     let error = limited.cache_key(&ctx, 0).await.unwrap_err().to_string();
-    assert_eq!(error, "layer limit 3 is greater than the number of layers in the image 2");
+    assert_eq!(
+        error,
+        "layer limit 3 is greater than the number of layers in the image 2"
+    );
+}
+
+struct Registry {
+    child: Child,
+    host: String,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn registry_server(dir: &std::path::Path) -> Option<Registry> {
+    let host = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let config = dir.join("registry.yml");
+    let storage = dir.join("registry").display().to_string();
+    let text = format!(
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {storage}}}}}\nhttp: {{addr: \"{host}\"}}\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let child = Command::new("docker-registry")
+        .arg("serve")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(child) = child else {
+        eprintln!("skipped: docker-registry is not installed (apt-get install docker-registry)");
+        return None;
+    };
+    let registry = Registry { child, host };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(&registry.host).is_err() {
+        assert!(Instant::now() < deadline, "docker-registry does not listen");
+        std::thread::yield_now();
+    }
+    Some(registry)
+}
+
+/// Pushes an image of one layer with one file.
+async fn push(client: &Client, host: &str) -> Descriptor {
+    let name = RepositoryName {
+        domain: host.into(),
+        path: "a/base".into(),
+    };
+    let repository = client
+        .repository(name, Access::PUSH, Arc::new(Anonymous))
+        .unwrap();
+    let tar = Command::new("tar")
+        .args(["-cf", "-", "-C", "/etc", "hostname"])
+        .output()
+        .unwrap()
+        .stdout;
+    let layer = Descriptor::of_bytes(media_type::OCI_LAYER, &tar);
+    let config = format!(
+        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+        layer.digest
+    );
+    let config_desc = Descriptor::of_bytes(media_type::OCI_CONFIG, config.as_bytes());
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{}]}}"#,
+        media_type::OCI_MANIFEST,
+        json(&config_desc),
+        json(&layer)
+    );
+    let desc = Descriptor::of_bytes(media_type::OCI_MANIFEST, manifest.as_bytes());
+    for (desc, bytes) in [(&layer, tar), (&config_desc, config.into_bytes())] {
+        repository
+            .push_blob(
+                desc,
+                Arc::new(BytesSource(bytes.into())),
+                &[],
+                Arc::new(|_| {}),
+            )
+            .await
+            .unwrap();
+    }
+    repository
+        .push_manifest(&desc, manifest.into(), Some("v1"))
+        .await
+        .unwrap();
+    desc
+}
+
+#[tokio::test]
+async fn a_pulled_image_is_unpacked_when_needed_and_known_without_its_registry() {
+    let Some(world) = World::new() else { return };
+    let Some(server) = registry_server(world.dir.path()) else {
+        return;
+    };
+    let client = Client::new(Config::new("test"));
+    let desc = push(&client, &server.host).await;
+    let ctx = world.alone();
+    let source = ImageSource::new(world.store.clone(), client.clone());
+    let reference = format!("{}/a/base:v1", server.host);
+    let platform = Platform::new("linux", "amd64", "");
+    let config = source
+        .resolve_config(&reference, Some(&platform), ResolveMode::Default, &ctx)
+        .await
+        .unwrap();
+    assert_eq!(config.digest, desc.digest);
+    let wrong = attrs(&[("image.checksum", Digest::sha256("x").as_str())]);
+    let wrong = source
+        .resolve("docker-image", &reference, &wrong, Some(&platform))
+        .unwrap();
+    let error = wrong.cache_key(&ctx, 0).await.unwrap_err().to_string();
+    assert!(
+        error.ends_with(&format!(
+            "does not match expected checksum {}",
+            Digest::sha256("x")
+        )),
+        "{error}"
+    );
+
+    let instance = source
+        .resolve("docker-image", &reference, &attrs(&[]), Some(&platform))
+        .unwrap();
+    let found = instance.snapshot(&ctx).await.unwrap().unwrap();
+    assert!(found.is_lazy());
+    found.ensure().await.unwrap();
+    assert!(found.root().unwrap().lstat("hostname").unwrap().is_file());
+
+    drop(server);
+    let pinned = format!("{reference}@{}", desc.digest);
+    for source in [source, ImageSource::new(world.store.clone(), client)] {
+        let config = source
+            .resolve_config(&pinned, Some(&platform), ResolveMode::Default, &ctx)
+            .await
+            .unwrap();
+        assert_eq!(config.digest, desc.digest);
+        let other = pinned.replace("a/base", "a/other");
+        assert!(
+            source
+                .resolve_config(&other, Some(&platform), ResolveMode::Default, &ctx)
+                .await
+                .is_err(),
+            "another repository vouched for nothing"
+        );
+    }
 }
