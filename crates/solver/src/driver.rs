@@ -1,1 +1,291 @@
-//! (filled next)
+//! The one place that does asynchronously what the scheduler decides synchronously.
+//!
+//! The scheduler sits behind a lock that is held while an event is applied and its effects are begun, so listeners hear
+//! things in the order they were decided. Work is one task each; cancelling drops it. A work's end is the next event.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures::FutureExt as _;
+use parking_lot::Mutex;
+use task::{Clock, Task};
+use tokio::sync::oneshot;
+
+use crate::cachekey::CacheRecord;
+use crate::error::{KeyStoreError, OpError, Phase, SolveError};
+use crate::job::{Built, SubBuilder};
+use crate::manager::CacheManager;
+use crate::op::{FindOpts, Observer, Op, OpCtx, Resolver, SessionGroup};
+use crate::scheduler::{BuildId, Effect, Event, Handle, Outcome, Scheduler, Work, WorkId};
+
+pub(crate) struct Core<R> {
+    state: Mutex<State<R>>,
+    resolver: Arc<dyn Resolver<R>>,
+    clock: Clock,
+}
+
+struct State<R> {
+    scheduler: Scheduler<R>,
+    tasks: HashMap<WorkId, Task<()>>,
+    replies: HashMap<BuildId, oneshot::Sender<Result<Built<R>, SolveError>>>,
+    jobs: std::collections::HashSet<String>,
+    next: u64,
+}
+
+impl<R: Clone + Send + Sync + 'static> Core<R> {
+    pub(crate) fn new(resolver: Arc<dyn Resolver<R>>, cache: Arc<CacheManager<R>>, observer: Arc<dyn Observer>, clock: Clock) -> Arc<Self> {
+        let state = State {
+            scheduler: Scheduler::new(cache, observer),
+            tasks: HashMap::new(),
+            replies: HashMap::new(),
+            jobs: std::collections::HashSet::new(),
+            next: 0,
+        };
+        Arc::new(Self { state: Mutex::new(state), resolver, clock })
+    }
+
+    /// Returns a number that was not returned before.
+    pub(crate) fn id(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.next += 1;
+        state.next
+    }
+
+    /// Reserves a job's name; false if it is taken.
+    pub(crate) fn reserve(&self, name: &str) -> bool {
+        self.state.lock().jobs.insert(name.to_owned())
+    }
+
+    pub(crate) fn unreserve(&self, name: &str) {
+        self.state.lock().jobs.remove(name);
+    }
+
+    pub(crate) fn apply(self: &Arc<Self>, event: Event<R>) {
+        let now = self.clock.system();
+        let mut leftovers = Vec::new();
+        let mut state = self.state.lock();
+        self.apply_locked(&mut state, now, event, &mut leftovers);
+        drop(state);
+        // What was cancelled is dropped here: a future's drop may do anything.
+        drop(leftovers);
+    }
+
+    fn apply_locked(self: &Arc<Self>, state: &mut State<R>, now: SystemTime, event: Event<R>, leftovers: &mut Vec<Task<()>>) {
+        if let Event::Done(work, _) = &event {
+            leftovers.extend(state.tasks.remove(work));
+        }
+        let mut effects = Vec::new();
+        state.scheduler.apply(now, event, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Start(id, work) => {
+                    let core = Arc::clone(self);
+                    let run = task::spawn("solve", async move {
+                        let outcome = core.work(work).await;
+                        core.apply(Event::Done(id, outcome));
+                    });
+                    state.tasks.insert(id, run);
+                }
+                Effect::Cancel(id) => leftovers.extend(state.tasks.remove(&id)),
+                Effect::Attach(handle, job) => handle.sink.attach(&job),
+                Effect::Reply(build, result) => {
+                    if let Some(to) = state.replies.remove(&build) {
+                        // A build that left is not there to be told.
+                        drop(to.send(result));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a build; leaving cancels it.
+    pub(crate) async fn build(self: &Arc<Self>, make: impl FnOnce(BuildId) -> Event<R>) -> Result<Built<R>, SolveError> {
+        let id = self.id();
+        let (to, from) = oneshot::channel();
+        self.state.lock().replies.insert(id, to);
+        let leave = Leave { core: self, id: Some(id) };
+        self.apply(make(id));
+        let result = from.await.unwrap_or(Err(SolveError::Canceled));
+        leave.ended();
+        result
+    }
+
+    pub(crate) fn with_scheduler<T>(&self, look: impl FnOnce(&Scheduler<R>) -> T) -> T {
+        look(&self.state.lock().scheduler)
+    }
+
+    pub(crate) fn ctx(self: &Arc<Self>, handle: &Handle<R>) -> OpCtx {
+        let (core, digest) = (Arc::downgrade(self), handle.vertex.digest.clone());
+        let opts: FindOpts = Arc::new(move |name| core.upgrade()?.with_scheduler(|s| s.find_opt(&digest, name)));
+        OpCtx {
+            vertex: Arc::clone(&handle.vertex),
+            sink: Arc::clone(&handle.sink),
+            sessions: SessionGroup::live(handle.sessions.subscribe()),
+            values: Arc::clone(&handle.values),
+            opts: Some(opts),
+        }
+    }
+
+    fn op(self: &Arc<Self>, handle: &Arc<Handle<R>>) -> Result<Arc<dyn Op<R>>, SolveError> {
+        let made = handle.op.get_or_init(|| {
+            let builder = SubBuilder::new(Arc::clone(self), Arc::downgrade(handle), handle.vertex.digest.clone());
+            self.resolver.resolve(&handle.vertex, builder)
+        });
+        made.clone().map_err(|error| SolveError::op(&handle.vertex, &handle.client_digest, Phase::Resolve, error))
+    }
+
+    async fn work(self: &Arc<Self>, work: Work<R>) -> Outcome<R> {
+        match work {
+            Work::CacheMap { of, index } => Outcome::CacheMap(self.cache_map(&of, index).await),
+            Work::Slow { of, input, slow, preprocess, result, made_by } => {
+                let run = async {
+                    if let Some(preprocess) = preprocess {
+                        preprocess.run(&self.ctx(&made_by), &result).await?;
+                    }
+                    match slow {
+                        Some(slow) => slow.digest(&self.ctx(&of), &result).await.map(Some),
+                        None => Ok(None),
+                    }
+                };
+                let outcome = guard(&of, Phase::SlowKey(input), run).await;
+                if let Err(error) = &outcome {
+                    of.sink.started(false);
+                    of.sink.completed(Some(&told(error)), false);
+                }
+                Outcome::Slow(outcome)
+            }
+            Work::Exec { of, inputs } => {
+                let outcome = match self.op(&of) {
+                    Err(error) => Err(error),
+                    Ok(op) => {
+                        of.sink.started(false);
+                        let end = EndOnDrop(&of);
+                        let ctx = self.ctx(&of);
+                        let outcome = guard(&of, Phase::Exec, op.exec(&ctx, inputs)).await;
+                        end.ended();
+                        of.sink.completed(outcome.as_ref().err().map(told).as_deref(), false);
+                        outcome
+                    }
+                };
+                Outcome::Exec(outcome)
+            }
+            Work::Load { of, record, main } => {
+                of.sink.started(true);
+                let end = EndOnDrop(&of);
+                let loaded = self.load(&of, &record, &main).await;
+                end.ended();
+                of.sink.completed(loaded.as_ref().err().map(ToString::to_string).as_deref(), true);
+                Outcome::Load(loaded)
+            }
+            Work::Save { main, keys, result, created_at } => {
+                let save = move || keys.iter().map(|key| main.save(key, &result, created_at)).collect::<Result<Vec<_>, _>>();
+                Outcome::Save(task::blocking("save cache records", save).await)
+            }
+        }
+    }
+
+    async fn cache_map(self: &Arc<Self>, of: &Arc<Handle<R>>, index: usize) -> Result<(Arc<crate::op::CacheMap<R>>, bool), SolveError> {
+        let op = self.op(of)?;
+        // An op without inputs works for its key (it asks a registry, a client, …), and is shown to do so.
+        let shown = of.vertex.inputs.is_empty();
+        if shown {
+            of.sink.started(false);
+        }
+        let end = shown.then(|| EndOnDrop(of));
+        let ctx = self.ctx(of);
+        let mut outcome = guard(of, Phase::CacheMap, op.cache_map(&ctx, index)).await;
+        if let Some(end) = end {
+            end.ended();
+        }
+        if let Ok((map, _)) = &outcome
+            && map.deps.len() != of.vertex.inputs.len()
+        {
+            let (want, got) = (of.vertex.inputs.len(), map.deps.len());
+            outcome = Err(SolveError::CacheMapDeps { vertex: of.client_digest.clone(), want, got });
+        }
+        if shown {
+            of.sink.completed(outcome.as_ref().err().map(told).as_deref(), false);
+        }
+        outcome.map(|(map, done)| (Arc::new(map), done))
+    }
+
+    async fn load(self: &Arc<Self>, of: &Arc<Handle<R>>, record: &CacheRecord<R>, main: &Arc<CacheManager<R>>) -> Result<R, KeyStoreError> {
+        let ctx = self.ctx(of);
+        let loaded = AssertUnwindSafe(record.manager.load(record, &ctx)).catch_unwind().await;
+        let loaded = loaded.map_err(|panic| KeyStoreError::new(panic_text(&*panic)))??;
+        let first = loaded.first().map(|(_, _, result)| result.clone());
+        if record.manager.id() != main.id() {
+            let main = Arc::clone(main);
+            task::blocking("save cache records", move || {
+                loaded.iter().try_for_each(|(key, stored, result)| main.save(key, result, stored.created_at).map(drop))
+            })
+            .await?;
+        }
+        first.ok_or_else(|| KeyStoreError::new("failed to load deleted cache"))
+    }
+}
+
+/// Runs an op's future, and makes errors and panics the vertex's.
+async fn guard<R, T>(of: &Handle<R>, phase: Phase, run: impl Future<Output = Result<T, OpError>>) -> Result<T, SolveError> {
+    match AssertUnwindSafe(run).catch_unwind().await {
+        Ok(done) => done.map_err(|error| SolveError::op(&of.vertex, &of.client_digest, phase, error)),
+        Err(panic) => Err(SolveError::Panic { name: of.vertex.name.clone(), message: panic_text(&*panic) }),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// What is shown at the vertex: the op's own words.
+fn told(error: &SolveError) -> String {
+    match error {
+        SolveError::Op { error, .. } => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Shows a vertex as canceled when its work is dropped.
+struct EndOnDrop<'a, R>(&'a Handle<R>);
+
+impl<R> EndOnDrop<'_, R> {
+    fn ended(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<R> Drop for EndOnDrop<'_, R> {
+    fn drop(&mut self) {
+        self.0.sink.completed(Some("context canceled"), false);
+    }
+}
+
+struct Leave<'a, R: Clone + Send + Sync + 'static> {
+    core: &'a Arc<Core<R>>,
+    id: Option<BuildId>,
+}
+
+impl<R: Clone + Send + Sync + 'static> Leave<'_, R> {
+    fn ended(mut self) {
+        self.id = None;
+    }
+}
+
+impl<R: Clone + Send + Sync + 'static> Drop for Leave<'_, R> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.core.state.lock().replies.remove(&id);
+            self.core.apply(Event::Leave(id));
+        }
+    }
+}
+
+impl<R> fmt::Debug for Core<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Core")
+    }
+}

@@ -131,6 +131,14 @@ pub enum SolveError {
         /// What the panic said.
         message: String,
     },
+    /// A vertex reads one that is not active: a fault of the solver.
+    #[error("failed to get edge: inconsistent graph state in edge {vertex} {index}")]
+    Inconsistent {
+        /// The vertex that is read.
+        vertex: String,
+        /// Its output.
+        index: usize,
+    },
     /// A job with the id exists.
     #[error("job ID {0} exists")]
     JobExists(String),
@@ -155,7 +163,7 @@ impl SolveError {
     pub fn vertex(&self) -> Option<&Digest> {
         match self {
             Self::Op { vertex, .. } | Self::MissingOutput { vertex, .. } | Self::CacheMapDeps { vertex, .. } => Some(vertex),
-            Self::Keys(_) | Self::Panic { .. } | Self::JobExists(_) | Self::Canceled => None,
+            Self::Keys(_) | Self::Panic { .. } | Self::Inconsistent { .. } | Self::JobExists(_) | Self::Canceled => None,
         }
     }
 }

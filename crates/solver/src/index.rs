@@ -1,1 +1,168 @@
-//! (filled next)
+//! Finds active edges with equal keys, so that they can be merged.
+//!
+//! The same graph as in a key store, but of the keys of edges that are being computed now, and not persistent. An edge is
+//! registered under an item; items are linked from the items of input keys by (input, output, digest, selector).
+//!
+//! Source of the facts: `solver/index.go` (v0.34.2).
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::cachekey::{CacheKey, root_key};
+use crate::keystore::Link;
+
+pub(crate) type EdgeId = u64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    items: HashMap<u64, Item>,
+    roots: HashMap<String, u64>,
+    by_edge: HashMap<EdgeId, BTreeSet<u64>>,
+    next: u64,
+}
+
+#[derive(Debug, Default)]
+struct Item {
+    edge: Option<EdgeId>,
+    root: Option<String>,
+    links: HashMap<Link, BTreeSet<u64>>,
+    deps: BTreeSet<u64>,
+}
+
+impl Index {
+    /// Registers `edge` under `key`, or returns the edge that is registered and may take it over.
+    pub(crate) fn load_or_store<R>(&mut self, key: &CacheKey<R>, edge: EdgeId, ignores_cache: impl Fn(EdgeId) -> bool) -> Option<EdgeId> {
+        let ids = self.matches(key);
+        let known = ids.iter().rev().find_map(|id| {
+            let other = self.items.get(id)?.edge.filter(|e| *e != edge)?;
+            Some((*id, other))
+        });
+        if let Some((id, other)) = known
+            && (ignores_cache(other) || !ignores_cache(edge))
+        {
+            self.link(id, key);
+            return Some(other);
+        }
+        let id = ids.first().copied().unwrap_or_else(|| self.fresh());
+        self.link(id, key);
+        if let Some(item) = self.items.get_mut(&id) {
+            item.edge = Some(edge);
+        }
+        self.by_edge.entry(edge).or_default().insert(id);
+        None
+    }
+
+    /// Forgets an edge and what only led to it.
+    pub(crate) fn release(&mut self, edge: EdgeId) {
+        for id in self.by_edge.remove(&edge).unwrap_or_default() {
+            if let Some(item) = self.items.get_mut(&id).filter(|item| item.edge == Some(edge)) {
+                item.edge = None;
+            }
+            self.drop_if_useless(id);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.roots.is_empty() && self.by_edge.is_empty()
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn drop_if_useless(&mut self, id: u64) {
+        let mut work = vec![id];
+        while let Some(id) = work.pop() {
+            if !self.items.get(&id).is_some_and(|item| item.edge.is_none() && item.links.is_empty()) {
+                continue;
+            }
+            let Some(item) = self.items.remove(&id) else { continue };
+            if let Some(root) = item.root {
+                self.roots.remove(&root);
+            }
+            for dep in item.deps {
+                if let Some(dep_item) = self.items.get_mut(&dep) {
+                    dep_item.links.retain(|_, targets| {
+                        targets.remove(&id);
+                        !targets.is_empty()
+                    });
+                    work.push(dep);
+                }
+            }
+        }
+    }
+
+    fn root<R>(&mut self, key: &CacheKey<R>) -> u64 {
+        let name = root_key(&key.digest, key.output).as_str().to_owned();
+        if let Some(id) = self.roots.get(&name) {
+            return *id;
+        }
+        let id = self.fresh();
+        self.roots.insert(name.clone(), id);
+        self.items.insert(id, Item { root: Some(name), ..Item::default() });
+        id
+    }
+
+    /// Returns the items a key is known by, making one if there is none.
+    fn ids<R>(&mut self, key: &CacheKey<R>) -> Vec<u64> {
+        let known: Vec<u64> = key.index_ids.lock().iter().copied().filter(|id| self.items.contains_key(id)).collect();
+        if !known.is_empty() {
+            return known;
+        }
+        let mut ids = self.matches(key);
+        if ids.is_empty() {
+            ids.push(self.fresh());
+        }
+        for id in &ids {
+            self.link(*id, key);
+        }
+        key.index_ids.lock().clone_from(&ids);
+        ids
+    }
+
+    /// Makes the keys of the inputs of `key` lead to item `id`.
+    fn link<R>(&mut self, id: u64, key: &CacheKey<R>) {
+        self.items.entry(id).or_default();
+        for (input, deps) in key.deps.iter().enumerate() {
+            for dep in deps {
+                let link = label(key, input, dep.selector.as_ref());
+                for from in self.ids(&dep.key.key) {
+                    if let Some(item) = self.items.get_mut(&from) {
+                        item.links.entry(link.clone()).or_default().insert(id);
+                    }
+                    if let Some(item) = self.items.get_mut(&id) {
+                        item.deps.insert(from);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the items that every input leads to by one of its keys.
+    fn matches<R>(&mut self, key: &CacheKey<R>) -> Vec<u64> {
+        if key.deps.is_empty() {
+            return vec![self.root(key)];
+        }
+        let mut matches: Option<BTreeSet<u64>> = None;
+        for (input, deps) in key.deps.iter().enumerate() {
+            let mut here = BTreeSet::new();
+            for dep in deps {
+                let link = label(key, input, dep.selector.as_ref());
+                for from in self.ids(&dep.key.key) {
+                    here.extend(self.items.get(&from).and_then(|item| item.links.get(&link)).into_iter().flatten());
+                }
+            }
+            matches = Some(match matches {
+                None => here,
+                Some(all) => all.intersection(&here).copied().collect(),
+            });
+        }
+        matches.unwrap_or_default().into_iter().collect()
+    }
+}
+
+fn label<R>(key: &CacheKey<R>, input: usize, selector: Option<&oci::Digest>) -> Link {
+    let output = usize::try_from(key.output).unwrap_or_default();
+    Link { input, output, digest: key.digest.clone(), selector: selector.cloned() }
+}

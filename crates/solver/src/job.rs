@@ -2,18 +2,22 @@
 
 use std::any::Any;
 use std::fmt;
-use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use oci::Digest;
+use task::Clock;
 
 use crate::cachekey::KeyInfo;
+use crate::driver::Core;
 use crate::error::SolveError;
 use crate::manager::CacheManager;
-use crate::op::{Observer, Op, Resolver};
+use crate::op::{Observer, Op, OpCtx, Resolver};
+use crate::scheduler::{By, Event, Handle, JobId};
 use crate::vertex::{Edge, Vertex};
 
 /// The graph of everything that is being built now. Clones share it.
 pub struct Solver<R> {
-    core: PhantomData<fn() -> R>,
+    core: Arc<Core<R>>,
 }
 
 /// What a job is made with.
@@ -28,13 +32,17 @@ pub struct JobOptions {
 }
 
 /// One solve request. Vertices it loaded stay, with results, until the last job that loaded them is dropped.
-pub struct Job<R> {
-    core: PhantomData<fn() -> R>,
+pub struct Job<R: Clone + Send + Sync + 'static> {
+    core: Arc<Core<R>>,
+    id: JobId,
+    name: String,
 }
 
 /// Lets an op build something as a part of its vertex.
 pub struct SubBuilder<R> {
-    core: PhantomData<fn() -> R>,
+    core: Weak<Core<R>>,
+    handle: Weak<Handle<R>>,
+    vertex: Digest,
 }
 
 /// The outcome of a build.
@@ -50,13 +58,27 @@ pub struct Built<R> {
 impl<R: Clone + Send + Sync + 'static> Solver<R> {
     /// Makes a solver over this machine's keys and results.
     pub fn new(resolver: Arc<dyn Resolver<R>>, cache: Arc<CacheManager<R>>, observer: Arc<dyn Observer>) -> Self {
-        drop((resolver, cache, observer));
-        Self { core: PhantomData }
+        Self::with_clock(resolver, cache, observer, Clock::real())
+    }
+
+    /// Makes a solver whose results are dated by `clock`.
+    pub fn with_clock(
+        resolver: Arc<dyn Resolver<R>>,
+        cache: Arc<CacheManager<R>>,
+        observer: Arc<dyn Observer>,
+        clock: Clock,
+    ) -> Self {
+        Self { core: Core::new(resolver, cache, observer, clock) }
     }
 
     /// Starts a job.
     pub fn job(&self, options: JobOptions) -> Result<Job<R>, SolveError> {
-        Err(SolveError::JobExists(options.id))
+        if !self.core.reserve(&options.id) {
+            return Err(SolveError::JobExists(options.id));
+        }
+        let id = self.core.id();
+        self.core.apply(Event::Job { job: id, session: options.session, value: options.value });
+        Ok(Job { core: Arc::clone(&self.core), id, name: options.id })
     }
 }
 
@@ -68,19 +90,35 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
 
     /// Builds an edge, looking for results in `sources` too.
     pub async fn build_from(&self, edge: Edge, sources: &[Arc<CacheManager<R>>]) -> Result<Built<R>, SolveError> {
-        drop(edge);
-        let _ = sources;
-        Err(SolveError::Canceled)
+        let (by, sources) = (By::Job(self.id), sources.to_vec());
+        self.core.build(|build| Event::Build { build, by, edge, sources }).await
     }
 
-    /// Returns the ops that were resolved for the vertices `edge` depends on, itself included.
-    pub fn ops(&self, edge: &Edge) -> Vec<(Arc<Vertex>, Arc<dyn Op<R>>)> {
-        let _ = edge;
-        Vec::new()
+    /// Returns the ops that were resolved for `vertex` (of a [`Built`]) and all it depends on.
+    pub fn ops(&self, vertex: &Vertex) -> Vec<(Arc<Vertex>, Arc<dyn Op<R>>)> {
+        let handles = self.core.with_scheduler(|s| s.handles(&vertex.digest));
+        handles.iter().filter_map(|h| Some((Arc::clone(&h.vertex), h.op.get()?.as_ref().ok()?.clone()))).collect()
+    }
+
+    /// Returns the context of a vertex the job has loaded, for work on its result outside ops (exports).
+    pub fn ctx(&self, vertex: &Vertex) -> Option<OpCtx> {
+        let handle = self.core.with_scheduler(|s| s.handle(&vertex.digest))?;
+        Some(self.core.ctx(&handle))
+    }
+}
+
+impl<R: Clone + Send + Sync + 'static> Drop for Job<R> {
+    fn drop(&mut self) {
+        self.core.apply(Event::Discard(self.id));
+        self.core.unreserve(&self.name);
     }
 }
 
 impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
+    pub(crate) fn new(core: Arc<Core<R>>, handle: Weak<Handle<R>>, vertex: Digest) -> Self {
+        Self { core: Arc::downgrade(&core), handle, vertex }
+    }
+
     /// Builds an edge as a part of the vertex.
     pub async fn build(&self, edge: Edge) -> Result<Built<R>, SolveError> {
         self.build_from(edge, &[]).await
@@ -88,26 +126,30 @@ impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
 
     /// Builds an edge, looking for results in `sources` too.
     pub async fn build_from(&self, edge: Edge, sources: &[Arc<CacheManager<R>>]) -> Result<Built<R>, SolveError> {
-        drop(edge);
-        let _ = sources;
-        Err(SolveError::Canceled)
+        let core = self.core.upgrade().ok_or(SolveError::Canceled)?;
+        let (by, sources) = (By::Vertex(self.vertex.clone()), sources.to_vec());
+        let built = core.build(|build| Event::Build { build, by, edge, sources }).await?;
+        if let (Some(handle), Some(key)) = (self.handle.upgrade(), built.keys.first()) {
+            handle.sub_keys.lock().push(key.clone());
+        }
+        Ok(built)
     }
 
     /// Returns the values of the jobs that want the vertex.
     pub fn job_values(&self) -> Vec<Arc<dyn Any + Send + Sync>> {
-        Vec::new()
+        self.handle.upgrade().map(|h| h.values.read().clone()).unwrap_or_default()
     }
 }
 
 impl<R> Clone for Solver<R> {
     fn clone(&self) -> Self {
-        Self { core: PhantomData }
+        Self { core: Arc::clone(&self.core) }
     }
 }
 
 impl<R> Clone for SubBuilder<R> {
     fn clone(&self) -> Self {
-        Self { core: PhantomData }
+        Self { core: self.core.clone(), handle: self.handle.clone(), vertex: self.vertex.clone() }
     }
 }
 
@@ -117,9 +159,9 @@ impl<R> fmt::Debug for Solver<R> {
     }
 }
 
-impl<R> fmt::Debug for Job<R> {
+impl<R: Clone + Send + Sync + 'static> fmt::Debug for Job<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Job")
+        f.debug_tuple("Job").field(&self.name).finish()
     }
 }
 

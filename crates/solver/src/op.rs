@@ -113,6 +113,10 @@ impl OpOpts {
         Arc::downcast(Arc::clone(self.0.get(name)?)).ok()
     }
 
+    pub(crate) fn any(&self, name: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.get(name).cloned()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

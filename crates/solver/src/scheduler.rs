@@ -1,1 +1,438 @@
-//! (filled next)
+//! The scheduler: a value that is told what happened and says what to do.
+//!
+//! Nothing here waits or reads a clock; keys are looked up in the key stores where a decision needs them.
+//!
+//! Edges form a graph by *demand*: a build demands that its edge be complete; an edge demands of its inputs what it
+//! needs next. Work belongs to vertices (cache maps, content keys, execution: shared by the vertex's outputs) or to one
+//! edge (loading, saving). Work that no demanded edge waits for is cancelled.
+//!
+//! Each event is worked off in two queues. First edges *learn*, from inputs upwards, until nobody learns anything new;
+//! only then one edge *acts* (demands more of its inputs, or begins work). So a match that is found anywhere is seen by
+//! everyone before more work is begun.
+//!
+//! | level of an edge | what it means                                                            |
+//! |------------------|--------------------------------------------------------------------------|
+//! | `Initial`        | nothing                                                                  |
+//! | `Fast`           | all keys that follow from definitions are known                          |
+//! | `Slow`           | all keys are known that can be without computing the edge: content keys too |
+//! | `Complete`       | the result is there                                                      |
+//!
+//! Facts followed: `solver/edge.go`, `solver/scheduler.go`, `solver/jobs.go` (v0.34.2): when content keys are computed,
+//! when a miss is certain, how errors and merges work.
+
+mod edge;
+mod graph;
+mod merge;
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use oci::Digest;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::cachekey::{CacheKey, CacheRecord, KeyInfo};
+use crate::error::{KeyStoreError, OpError, SolveError};
+use crate::index::{EdgeId, Index};
+use crate::job::Built;
+use crate::manager::{CacheManager, Managers};
+use crate::op::{CacheMap, JobValues, Observer, Op, Preprocess, SlowKey, VertexSink};
+use crate::vertex::{Edge, Vertex};
+use edge::EdgeState;
+
+pub(crate) type BuildId = u64;
+pub(crate) type JobId = u64;
+pub(crate) type WorkId = u64;
+
+/// What happened.
+pub(crate) enum Event<R> {
+    /// A job began.
+    Job { job: JobId, session: Option<String>, value: Arc<dyn Any + Send + Sync> },
+    /// Someone wants an edge.
+    Build { build: BuildId, by: By, edge: Edge, sources: Vec<Arc<CacheManager<R>>> },
+    /// And does not want it any more.
+    Leave(BuildId),
+    /// A job ended.
+    Discard(JobId),
+    /// Work ended.
+    Done(WorkId, Outcome<R>),
+}
+
+/// Who wants an edge.
+#[derive(Debug, Clone)]
+pub(crate) enum By {
+    Job(JobId),
+    /// An op, as a part of its vertex.
+    Vertex(Digest),
+}
+
+/// How work ended.
+pub(crate) enum Outcome<R> {
+    CacheMap(Result<(Arc<CacheMap<R>>, bool), SolveError>),
+    Slow(Result<Option<Digest>, SolveError>),
+    Exec(Result<Vec<R>, SolveError>),
+    Load(Result<R, KeyStoreError>),
+    Save(Result<Vec<CacheRecord<R>>, KeyStoreError>),
+}
+
+/// What to do.
+pub(crate) enum Effect<R> {
+    Start(WorkId, Work<R>),
+    Cancel(WorkId),
+    Attach(Arc<Handle<R>>, Arc<dyn Any + Send + Sync>),
+    Reply(BuildId, Result<Built<R>, SolveError>),
+}
+
+/// Work to begin.
+pub(crate) enum Work<R> {
+    CacheMap { of: Arc<Handle<R>>, index: usize },
+    Slow {
+        of: Arc<Handle<R>>,
+        input: usize,
+        slow: Option<Arc<dyn SlowKey<R>>>,
+        preprocess: Option<Arc<dyn Preprocess<R>>>,
+        result: R,
+        made_by: Arc<Handle<R>>,
+    },
+    Exec { of: Arc<Handle<R>>, inputs: Vec<R> },
+    Load { of: Arc<Handle<R>>, record: CacheRecord<R>, main: Arc<CacheManager<R>> },
+    Save { main: Arc<CacheManager<R>>, keys: Vec<Arc<CacheKey<R>>>, result: R, created_at: SystemTime },
+}
+
+/// What stays with a vertex while any job has it loaded.
+pub(crate) struct Handle<R> {
+    pub(crate) vertex: Arc<Vertex>,
+    /// The digest the client knows; the vertex's own differs for a second, cache-ignoring load.
+    pub(crate) client_digest: Digest,
+    pub(crate) sink: Arc<dyn VertexSink>,
+    pub(crate) sessions: watch::Sender<Vec<String>>,
+    pub(crate) values: JobValues,
+    pub(crate) op: OnceLock<Result<Arc<dyn Op<R>>, OpError>>,
+    /// Keys of what the op built itself.
+    pub(crate) sub_keys: Mutex<Vec<KeyInfo<R>>>,
+}
+
+/// How far an edge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Initial,
+    Fast,
+    Slow,
+    Complete,
+}
+
+/// Work of a vertex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Task {
+    CacheMap,
+    Slow(usize),
+    Exec,
+}
+
+enum Target {
+    Vertex(Digest, Task),
+    Edge(EdgeId),
+}
+
+struct Running {
+    work: WorkId,
+    waiters: BTreeSet<EdgeId>,
+}
+
+struct JobState {
+    session: Option<String>,
+    value: Arc<dyn Any + Send + Sync>,
+}
+
+struct VertexState<R> {
+    handle: Arc<Handle<R>>,
+    inputs: Vec<(Digest, usize)>,
+    /// In order of joining.
+    jobs: Vec<JobId>,
+    parents: BTreeSet<Digest>,
+    children: BTreeSet<Digest>,
+    attached: BTreeSet<JobId>,
+    edges: BTreeMap<usize, EdgeId>,
+    sources: Vec<Arc<CacheManager<R>>>,
+    maps: Vec<Arc<CacheMap<R>>>,
+    maps_done: bool,
+    maps_error: Option<SolveError>,
+    slow: BTreeMap<usize, Result<Option<Digest>, SolveError>>,
+    exec: Option<Result<Vec<R>, SolveError>>,
+    running: BTreeMap<Task, Running>,
+}
+
+struct BuildState {
+    by: By,
+    edge: EdgeId,
+    vertex: Arc<Vertex>,
+}
+
+/// Everything that is being built.
+pub(crate) struct Scheduler<R> {
+    main: Arc<CacheManager<R>>,
+    observer: Arc<dyn Observer>,
+    now: SystemTime,
+    jobs: BTreeMap<JobId, JobState>,
+    builds: BTreeMap<BuildId, BuildState>,
+    vertices: HashMap<Digest, VertexState<R>>,
+    edges: HashMap<EdgeId, EdgeState<R>>,
+    works: HashMap<WorkId, Target>,
+    index: Index,
+    to_learn: Queue,
+    to_act: Queue,
+    next: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    order: VecDeque<EdgeId>,
+    members: BTreeSet<EdgeId>,
+}
+
+impl Queue {
+    fn push(&mut self, edge: EdgeId) {
+        if self.members.insert(edge) {
+            self.order.push_back(edge);
+        }
+    }
+
+    fn pop(&mut self) -> Option<EdgeId> {
+        let edge = self.order.pop_front()?;
+        self.members.remove(&edge);
+        Some(edge)
+    }
+}
+
+impl<R: Clone> Scheduler<R> {
+    pub(crate) fn new(main: Arc<CacheManager<R>>, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            main,
+            observer,
+            now: SystemTime::UNIX_EPOCH,
+            jobs: BTreeMap::new(),
+            builds: BTreeMap::new(),
+            vertices: HashMap::new(),
+            edges: HashMap::new(),
+            works: HashMap::new(),
+            index: Index::default(),
+            to_learn: Queue::default(),
+            to_act: Queue::default(),
+            next: 0,
+        }
+    }
+
+    /// Takes in one event and says what to do about it.
+    pub(crate) fn apply(&mut self, now: SystemTime, event: Event<R>, out: &mut Vec<Effect<R>>) {
+        self.now = now;
+        match event {
+            Event::Job { job, session, value } => {
+                self.jobs.insert(job, JobState { session, value });
+            }
+            Event::Build { build, by, edge, sources } => self.build(build, by, &edge, &sources, out),
+            Event::Leave(build) => self.leave(build),
+            Event::Discard(job) => self.discard(job, out),
+            Event::Done(work, outcome) => self.done(work, outcome, out),
+        }
+        loop {
+            if let Some(edge) = self.to_learn.pop() {
+                self.learn(edge, out);
+            } else if let Some(edge) = self.to_act.pop() {
+                self.act(edge, out);
+            } else {
+                break;
+            }
+        }
+        #[cfg(test)]
+        self.assert_invariants();
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn leave(&mut self, build: BuildId) {
+        if let Some(state) = self.builds.remove(&build)
+            && let Some(edge) = self.edges.get_mut(&state.edge)
+        {
+            edge.consumers.remove(&Consumer::Build(build));
+            self.to_act.push(state.edge);
+        }
+    }
+
+    fn done(&mut self, work: WorkId, outcome: Outcome<R>, out: &mut Vec<Effect<R>>) {
+        match self.works.remove(&work) {
+            // It was cancelled while its end was on the way.
+            None => {}
+            Some(Target::Vertex(digest, task)) => {
+                let Some(vertex) = self.vertices.get_mut(&digest) else { return };
+                let waiters = vertex.running.remove(&task).map(|r| r.waiters).unwrap_or_default();
+                match (task, outcome) {
+                    (Task::CacheMap, Outcome::CacheMap(Ok((map, done)))) => {
+                        vertex.maps.push(map);
+                        vertex.maps_done = done;
+                    }
+                    (Task::CacheMap, Outcome::CacheMap(Err(error))) => vertex.maps_error = Some(error),
+                    (Task::Slow(input), Outcome::Slow(result)) => {
+                        vertex.slow.insert(input, result);
+                    }
+                    (Task::Exec, Outcome::Exec(result)) => vertex.exec = Some(result),
+                    _ => unreachable!("work ends as what it began as"),
+                }
+                for edge in waiters {
+                    self.to_learn.push(edge);
+                }
+            }
+            Some(Target::Edge(edge)) => {
+                self.edge_done(edge, outcome, out);
+                self.to_learn.push(edge);
+            }
+        }
+    }
+
+    /// Begins work of a vertex, or joins it. What has ended is not begun again.
+    fn need(&mut self, edge: EdgeId, digest: &Digest, task: Task, make: impl FnOnce(&VertexState<R>) -> Work<R>, out: &mut Vec<Effect<R>>) {
+        let work = self.id();
+        let Some(vertex) = self.vertices.get_mut(digest) else { return };
+        if let Some(running) = vertex.running.get_mut(&task) {
+            running.waiters.insert(edge);
+            return;
+        }
+        out.push(Effect::Start(work, make(vertex)));
+        vertex.running.insert(task, Running { work, waiters: BTreeSet::from([edge]) });
+        self.works.insert(work, Target::Vertex(digest.clone(), task));
+    }
+
+    /// Stops waiting for all work; cancels what nobody waits for.
+    fn stop_waiting(&mut self, edge: EdgeId, out: &mut Vec<Effect<R>>) {
+        let Some(state) = self.edges.get_mut(&edge) else { return };
+        if let Some(work) = state.phase.take_work() {
+            self.works.remove(&work);
+            out.push(Effect::Cancel(work));
+        }
+        let digest = state.vertex.clone();
+        let Some(vertex) = self.vertices.get_mut(&digest) else { return };
+        let works = &mut self.works;
+        vertex.running.retain(|_, running| {
+            let waited = running.waiters.remove(&edge);
+            if waited && running.waiters.is_empty() {
+                works.remove(&running.work);
+                out.push(Effect::Cancel(running.work));
+                return false;
+            }
+            true
+        });
+    }
+
+    fn managers(&self, vertex: &VertexState<R>) -> Managers<R> {
+        Managers { main: Arc::clone(&self.main), others: vertex.sources.clone() }
+    }
+
+    /// Finds an option of a vertex's cache maps, or of the nearest vertex below it that has one.
+    pub(crate) fn find_opt(&self, digest: &Digest, name: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+        let mut seen = BTreeSet::from([digest.clone()]);
+        let mut work = VecDeque::from([digest.clone()]);
+        while let Some(digest) = work.pop_front() {
+            let Some(vertex) = self.vertices.get(&digest) else { continue };
+            if let Some(found) = vertex.maps.iter().find_map(|map| map.opts.any(name)) {
+                return Some(found);
+            }
+            for (input, index) in &vertex.inputs {
+                // An input that was merged into another edge has its options there.
+                let merged = self.vertices.get(input).and_then(|v| v.edges.get(index)).map(|e| self.resolve(*e));
+                let merged = merged.and_then(|e| self.edges.get(&e)).map(|e| e.vertex.clone());
+                for digest in std::iter::once(input.clone()).chain(merged) {
+                    if seen.insert(digest.clone()) {
+                        work.push_back(digest);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Returns the handles of a vertex and everything below it.
+    pub(crate) fn handles(&self, digest: &Digest) -> Vec<Arc<Handle<R>>> {
+        let mut seen = BTreeSet::from([digest.clone()]);
+        let mut work = vec![digest.clone()];
+        let mut out = Vec::new();
+        while let Some(digest) = work.pop() {
+            if let Some(vertex) = self.vertices.get(&digest) {
+                out.push(Arc::clone(&vertex.handle));
+                work.extend(vertex.inputs.iter().map(|i| &i.0).filter(|d| seen.insert((*d).clone())).cloned());
+            }
+        }
+        out
+    }
+
+    pub(crate) fn handle(&self, digest: &Digest) -> Option<Arc<Handle<R>>> {
+        self.vertices.get(digest).map(|v| Arc::clone(&v.handle))
+    }
+
+    #[cfg(test)]
+    fn assert_invariants(&self) {
+        for (id, edge) in &self.edges {
+            for consumer in edge.consumers.keys() {
+                match consumer {
+                    Consumer::Build(build) => assert_eq!(self.builds.get(build).map(|b| b.edge), Some(*id), "a build waits where it thinks"),
+                    Consumer::Edge(parent, input) => {
+                        let parent = self.edges.get(parent).expect("a demand comes from an edge that exists");
+                        let dep = parent.deps.get(*input).expect("a demand comes from an input");
+                        assert_eq!(dep.edge, Some(*id), "an edge demands where it thinks");
+                    }
+                }
+            }
+            if edge.consumers.is_empty() || edge.outcome.is_some() {
+                assert!(edge.phase.work().is_none(), "nobody wants the work");
+                assert!(edge.deps.iter().all(|d| d.wanted.is_none()), "nobody wants the inputs");
+            }
+            if let Some(work) = edge.phase.work() {
+                assert!(matches!(self.works.get(&work), Some(Target::Edge(e)) if e == id));
+            }
+        }
+        for vertex in self.vertices.values() {
+            for running in vertex.running.values() {
+                assert!(!running.waiters.is_empty(), "work without waiters was cancelled");
+                assert!(self.works.contains_key(&running.work));
+            }
+            assert!(!vertex.jobs.is_empty() || !vertex.parents.is_empty(), "someone has every vertex loaded");
+        }
+        for build in self.builds.values() {
+            let edge = self.edges.get(&build.edge).expect("a build waits for an edge that exists");
+            assert!(edge.owner.is_none() && edge.outcome.is_none(), "an ended edge has replied");
+            assert!(self.is_moving(build.edge, &mut BTreeSet::new()), "a build waits for something that is under way");
+        }
+        if self.vertices.is_empty() {
+            assert!(self.edges.is_empty() && self.works.is_empty() && self.index.is_empty(), "nothing is left behind");
+        }
+    }
+
+    #[cfg(test)]
+    fn is_moving(&self, edge: EdgeId, seen: &mut BTreeSet<EdgeId>) -> bool {
+        let Some(state) = self.edges.get(&edge) else { return false };
+        seen.insert(edge)
+            && (state.phase.work().is_some()
+                || self.vertices.get(&state.vertex).is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&edge)))
+                || state.deps.iter().any(|d| {
+                    d.wanted.is_some_and(|w| w > d.level) && d.edge.is_some_and(|e| self.is_moving(e, seen))
+                }))
+    }
+}
+
+/// Who demands something of an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Consumer {
+    /// An edge, of its input with this index.
+    Edge(EdgeId, usize),
+    Build(BuildId),
+}
+
+impl<R> fmt::Debug for Handle<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Handle").field(&self.vertex.digest).finish()
+    }
+}

@@ -1,0 +1,275 @@
+//! Loading vertices for jobs, and letting them go.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use oci::Digest;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::edge::EdgeState;
+use super::{BuildId, BuildState, By, Consumer, Effect, Handle, JobId, Level, Scheduler, VertexState};
+use crate::error::SolveError;
+use crate::index::EdgeId;
+use crate::manager::CacheManager;
+use crate::vertex::{Edge, Vertex};
+
+impl<R: Clone> Scheduler<R> {
+    pub(super) fn build(&mut self, build: BuildId, by: By, edge: &Edge, sources: &[Arc<CacheManager<R>>], out: &mut Vec<Effect<R>>) {
+        let known = match &by {
+            By::Job(job) => self.jobs.contains_key(job),
+            By::Vertex(parent) => self.vertices.contains_key(parent),
+        };
+        if !known {
+            out.push(Effect::Reply(build, Err(SolveError::Canceled)));
+            return;
+        }
+        let vertex = self.load(&edge.vertex, &by, sources, out);
+        let Some(id) = self.edge_of(&vertex.digest, edge.index) else {
+            out.push(Effect::Reply(build, Err(SolveError::Canceled)));
+            return;
+        };
+        self.builds.insert(build, BuildState { by, edge: id, vertex });
+        if let Some(state) = self.edges.get_mut(&id) {
+            state.consumers.insert(Consumer::Build(build), Level::Complete);
+        }
+        self.announce(id, out);
+        self.to_learn.push(id);
+    }
+
+    /// Makes the vertices below `top` active for a job or a parent, and returns `top` as it is held here.
+    fn load(&mut self, top: &Arc<Vertex>, by: &By, sources: &[Arc<CacheManager<R>>], out: &mut Vec<Effect<R>>) -> Arc<Vertex> {
+        let mut loaded: HashMap<Digest, Arc<Vertex>> = HashMap::new();
+        let mut last = Arc::clone(top);
+        for vertex in top.closure() {
+            let digest = self.load_one(&vertex, &loaded);
+            let state = self.vertices.get_mut(&digest).expect("it was just loaded");
+            for source in sources {
+                if source.id() != self.main.id() && !state.sources.iter().any(|s| s.id() == source.id()) {
+                    state.sources.push(Arc::clone(source));
+                }
+            }
+            match by {
+                By::Job(job) => {
+                    if !state.jobs.contains(job) {
+                        state.jobs.push(*job);
+                    }
+                }
+                By::Vertex(parent) => {
+                    if *parent != digest && state.parents.insert(parent.clone()) {
+                        let inherited = self.vertices.get_mut(parent).map(|p| {
+                            p.children.insert(digest.clone());
+                            p.sources.clone()
+                        });
+                        let state = self.vertices.get_mut(&digest).expect("it was just loaded");
+                        for source in inherited.unwrap_or_default() {
+                            if !state.sources.iter().any(|s| s.id() == source.id()) {
+                                state.sources.push(source);
+                            }
+                        }
+                    }
+                }
+            }
+            last = self.vertices.get(&digest).map(|v| Arc::clone(&v.handle.vertex)).expect("it was just loaded");
+            loaded.insert(vertex.digest.clone(), Arc::clone(&last));
+            self.refresh(&digest, true, out);
+        }
+        last
+    }
+
+    /// Makes one vertex active and returns the digest it is active under.
+    ///
+    /// A vertex that ignores the cache does not join one that does not; any joins one that does.
+    fn load_one(&mut self, vertex: &Arc<Vertex>, loaded: &HashMap<Digest, Arc<Vertex>>) -> Digest {
+        let without_cache = Digest::sha256(format!("{}-ignorecache", vertex.digest));
+        if self.vertices.contains_key(&without_cache) {
+            return without_cache;
+        }
+        let mut digest = vertex.digest.clone();
+        if let Some(active) = self.vertices.get(&digest) {
+            if active.handle.vertex.options.ignore_cache || !vertex.options.ignore_cache {
+                return digest;
+            }
+            digest = without_cache;
+        }
+        let inputs: Vec<Edge> = vertex
+            .inputs
+            .iter()
+            .map(|e| Edge { vertex: loaded.get(&e.vertex.digest).unwrap_or(&e.vertex).clone(), index: e.index })
+            .collect();
+        let vertex_here = Arc::new(Vertex { digest: digest.clone(), inputs, ..Vertex::clone(vertex) });
+        let handle = Handle {
+            sink: self.observer.vertex(&vertex_here),
+            client_digest: vertex.digest.clone(),
+            sessions: watch::Sender::new(Vec::new()),
+            values: Arc::default(),
+            op: OnceLock::new(),
+            sub_keys: Mutex::default(),
+            vertex: vertex_here,
+        };
+        let state = VertexState {
+            inputs: handle.vertex.inputs.iter().map(|e| (e.vertex.digest.clone(), e.index)).collect(),
+            handle: Arc::new(handle),
+            jobs: Vec::new(),
+            parents: BTreeSet::new(),
+            children: BTreeSet::new(),
+            attached: BTreeSet::new(),
+            edges: BTreeMap::new(),
+            sources: Vec::new(),
+            maps: Vec::new(),
+            maps_done: false,
+            maps_error: None,
+            slow: BTreeMap::new(),
+            exec: None,
+            running: BTreeMap::new(),
+        };
+        self.vertices.insert(digest.clone(), state);
+        digest
+    }
+
+    /// Returns the jobs that want a vertex, themselves or through what its parents build.
+    pub(super) fn jobs_of(&self, digest: &Digest) -> Vec<JobId> {
+        let mut out: Vec<JobId> = Vec::new();
+        let mut seen = BTreeSet::from([digest.clone()]);
+        let mut work = vec![digest.clone()];
+        while let Some(digest) = work.pop() {
+            let Some(vertex) = self.vertices.get(&digest) else { continue };
+            for job in &vertex.jobs {
+                if !out.contains(job) {
+                    out.push(*job);
+                }
+            }
+            work.extend(vertex.parents.iter().filter(|p| seen.insert((*p).clone())).cloned());
+        }
+        out
+    }
+
+    /// Makes sessions, values and, if `attach`, listeners those of the jobs there are now; of children too.
+    pub(super) fn refresh(&mut self, digest: &Digest, attach: bool, out: &mut Vec<Effect<R>>) {
+        let mut seen = BTreeSet::from([digest.clone()]);
+        let mut work = vec![digest.clone()];
+        while let Some(digest) = work.pop() {
+            let jobs = self.jobs_of(&digest);
+            let Some(vertex) = self.vertices.get_mut(&digest) else { continue };
+            let states: Vec<_> = jobs.iter().filter_map(|job| Some((*job, self.jobs.get(job)?))).collect();
+            let mut sessions: Vec<String> = Vec::new();
+            for session in states.iter().filter_map(|(_, s)| s.session.as_ref()) {
+                if !sessions.contains(session) {
+                    sessions.push(session.clone());
+                }
+            }
+            *vertex.handle.values.write() = states.iter().map(|(_, s)| Arc::clone(&s.value)).collect();
+            vertex.handle.sessions.send_if_modified(|now| {
+                let differs = *now != sessions;
+                *now = sessions;
+                differs
+            });
+            if attach {
+                for (job, state) in states {
+                    if vertex.attached.insert(job) {
+                        out.push(Effect::Attach(Arc::clone(&vertex.handle), Arc::clone(&state.value)));
+                    }
+                }
+            }
+            work.extend(vertex.children.iter().filter(|c| seen.insert((*c).clone())).cloned());
+        }
+    }
+
+    /// Returns the edge of an active vertex, or the one it was merged into.
+    pub(super) fn edge_of(&mut self, digest: &Digest, index: usize) -> Option<EdgeId> {
+        let vertex = self.vertices.get(digest)?;
+        if let Some(id) = vertex.edges.get(&index) {
+            return Some(self.resolve(*id));
+        }
+        let inputs = vertex.inputs.len();
+        let id = self.id();
+        self.edges.insert(id, EdgeState::new(digest.clone(), index, inputs));
+        self.vertices.get_mut(digest)?.edges.insert(index, id);
+        Some(id)
+    }
+
+    /// Follows merges.
+    pub(super) fn resolve(&self, mut id: EdgeId) -> EdgeId {
+        while let Some(owner) = self.edges.get(&id).and_then(|e| e.owner) {
+            id = owner;
+        }
+        id
+    }
+
+    pub(super) fn discard(&mut self, job: JobId, out: &mut Vec<Effect<R>>) {
+        self.jobs.remove(&job);
+        let mine: Vec<BuildId> = self.builds.iter().filter(|(_, b)| matches!(b.by, By::Job(j) if j == job)).map(|(id, _)| *id).collect();
+        for build in mine {
+            self.leave(build);
+            out.push(Effect::Reply(build, Err(SolveError::Canceled)));
+        }
+        let mut changed = Vec::new();
+        for (digest, vertex) in &mut self.vertices {
+            let before = vertex.jobs.len();
+            vertex.jobs.retain(|j| *j != job);
+            vertex.attached.remove(&job);
+            if vertex.jobs.len() != before {
+                changed.push(digest.clone());
+            }
+        }
+        for digest in &changed {
+            self.drop_if_unwanted(digest, out);
+        }
+        for digest in changed {
+            if self.vertices.contains_key(&digest) {
+                self.refresh(&digest, false, out);
+            }
+        }
+    }
+
+    fn drop_if_unwanted(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
+        let mut work = vec![digest.clone()];
+        while let Some(digest) = work.pop() {
+            if !self.vertices.get(&digest).is_some_and(|v| v.jobs.is_empty() && v.parents.is_empty()) {
+                continue;
+            }
+            let edges: Vec<EdgeId> = self.vertices.get(&digest).map(|v| v.edges.values().copied().collect()).unwrap_or_default();
+            for edge in edges {
+                self.drop_edge(edge, out);
+            }
+            let Some(vertex) = self.vertices.remove(&digest) else { continue };
+            for child in vertex.children {
+                if let Some(state) = self.vertices.get_mut(&child) {
+                    state.parents.remove(&digest);
+                    work.push(child);
+                }
+            }
+        }
+    }
+
+    fn drop_edge(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
+        self.stop_waiting(id, out);
+        self.demand_nothing(id);
+        self.index.release(id);
+        let Some(state) = self.edges.remove(&id) else { return };
+        // Whoever still wants it (a build by an op whose vertex goes as well) is told.
+        for consumer in state.consumers.into_keys() {
+            match consumer {
+                Consumer::Build(build) => {
+                    self.builds.remove(&build);
+                    out.push(Effect::Reply(build, Err(SolveError::Canceled)));
+                }
+                Consumer::Edge(parent, input) => {
+                    if let Some(dep) = self.edges.get_mut(&parent).and_then(|p| p.deps.get_mut(input)) {
+                        dep.edge = None;
+                        dep.wanted = None;
+                    }
+                    self.to_learn.push(parent);
+                }
+            }
+        }
+        // Edges merged into it stand on their own again.
+        let orphans: Vec<EdgeId> = self.edges.iter().filter(|(_, e)| e.owner == Some(id)).map(|(id, _)| *id).collect();
+        for orphan in orphans {
+            if let Some(edge) = self.edges.get_mut(&orphan) {
+                let inputs = edge.deps.len();
+                *edge = EdgeState::new(edge.vertex.clone(), edge.index, inputs);
+            }
+        }
+    }
+}
