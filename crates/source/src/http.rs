@@ -3,6 +3,7 @@
 //! Without a checksum the file must be asked for to know its key: it is downloaded once, kept with its ETag, and later
 //! only asked whether it changed. With a checksum the key is known at once and the file is downloaded when it is needed.
 
+mod body;
 mod date;
 mod key;
 mod name;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fstree::dir::Times;
 use futures::StreamExt;
-use oci::{Digest, Digester, Platform};
+use oci::{Digest, Platform};
 use parking_lot::Mutex;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
@@ -24,6 +25,7 @@ use store::{ImmutableRef, RefId, RefOptions, Store};
 
 use crate::context::Context;
 use crate::error::SourceError;
+use crate::http::body::{Body, FileSink};
 use crate::http::key::{HeaderField, http_key};
 use crate::http::name::file_name;
 use crate::manager::{CacheKey, Source, SourceInstance};
@@ -479,11 +481,7 @@ impl Instance {
         let progress = ctx
             .progress
             .status(format!("downloading {}", self.shown()), "downloading");
-        let mut sink = FileSink {
-            file: Arc::new(file),
-            digester: Digester::new(),
-            at: 0,
-        };
+        let mut sink = FileSink::new(file);
         loop {
             let next = match &mut body {
                 Body::Answer(response) => {
@@ -545,44 +543,6 @@ impl Instance {
             id: held.id().clone(),
             _held: held,
         })
-    }
-}
-
-/// Where the bytes come from.
-enum Body {
-    Answer(reqwest::Response),
-    Upload(session::ByteStream),
-}
-
-impl Body {
-    fn length(&self) -> Option<u64> {
-        match self {
-            Self::Answer(response) => response.content_length(),
-            Self::Upload(_) => None,
-        }
-    }
-}
-
-/// Writes chunks to a file away from the reactor, hashing them.
-struct FileSink {
-    file: Arc<std::fs::File>,
-    digester: Digester,
-    at: u64,
-}
-
-impl FileSink {
-    async fn write(&mut self, chunk: bytes::Bytes) -> std::io::Result<()> {
-        use std::os::unix::fs::FileExt as _;
-        let (file, at) = (self.file.clone(), self.at);
-        self.at = at.saturating_add(chunk.len() as u64);
-        let mut digester = std::mem::take(&mut self.digester);
-        let (digester, written) = task::blocking("download", move || {
-            digester.update(&chunk);
-            (digester, file.write_all_at(&chunk, at))
-        })
-        .await;
-        self.digester = digester;
-        written
     }
 }
 
