@@ -3,15 +3,16 @@
 //! Every form of a layer that exists is kept beside the others. The first one made or pulled is the one that exports get,
 //! unless they force a compression.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use fstree::Root;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use layer::CreateOptions;
-use oci::{Descriptor, Digest, Digester};
+use oci::{Descriptor, Digest};
 use rusqlite::params;
 
 use crate::blob::BlobWriter;
@@ -131,6 +132,23 @@ impl ImmutableRef {
         Ok(blobs)
     }
 
+    /// As [`Self::blobs`], with layers rewritten so that no file is later than `latest`, in seconds since 1970. Layers whose
+    /// diff id is in `kept` (those of a base image) stay as they are.
+    pub async fn blobs_not_after(
+        &self,
+        compression: CompressionSpec,
+        latest: i64,
+        kept: &BTreeSet<Digest>,
+    ) -> Result<Vec<LayerBlob>, StoreError> {
+        let lease = self.store().lease();
+        let mut out = Vec::new();
+        for layer in self.record().layers() {
+            let row = layer.clamped_blob(compression, latest, kept, &lease).await?;
+            out.push(LayerBlob::new(&layer, row, &lease));
+        }
+        Ok(out)
+    }
+
     /// Returns the blobs of all layers if each of them has one already, here or elsewhere; makes nothing.
     pub fn known_blobs(&self) -> Result<Option<Vec<LayerBlob>>, StoreError> {
         let lease = self.store().lease();
@@ -182,7 +200,11 @@ impl Record {
         if !rows.is_empty() {
             let from = self.fetch_any(lease).await?;
             let (this, lease) = (self.clone(), lease.clone());
-            return task::blocking("store-convert", move || this.convert(&from, spec, &lease)).await;
+            return task::blocking("store-convert", move || {
+                let options = CreateOptions { compression: spec, latest_time: None };
+                this.convert(&from, &options, spec.kind.name(), &lease)
+            })
+            .await;
         }
         self.ensure().await?;
         for parent in self.parents() {
@@ -205,49 +227,67 @@ impl Record {
         let writer = unwrap_writer(out)?;
         writer.commit_as(info.digest.clone())?;
         let descriptor = Descriptor::new(info.media_type, info.digest, info.size);
-        self.keep_blob(descriptor, info.diff_id, 0)
+        self.keep_blob(descriptor, info.diff_id, spec.kind.name(), 0)
     }
 
-    /// Makes another form of a blob: the same uncompressed bytes, compressed otherwise.
-    fn convert(self: &Arc<Self>, from: &LayerRow, spec: CompressionSpec, lease: &Lease) -> Result<LayerRow, StoreError> {
+    /// Makes another form of a blob: compressed otherwise, or with times held down.
+    fn convert(
+        self: &Arc<Self>,
+        from: &LayerRow,
+        options: &CreateOptions,
+        variant: &str,
+        lease: &Lease,
+    ) -> Result<LayerRow, StoreError> {
         let of = from.descriptor.digest.as_str();
-        let fail = |e| StoreError::layer("convert", of, e);
-        let io = |e| StoreError::io("convert", self.store().blob_path(&from.descriptor.digest), e);
-        let source = BufReader::with_capacity(256 << 10, self.store().open_blob(&from.descriptor.digest)?);
-        let mut plain = layer::compress::decompress(source).map_err(fail)?;
-        let out = std::io::BufWriter::with_capacity(256 << 10, self.store().blob_writer(lease)?);
-        let mut encoder = layer::compress::Encoder::new(out, &spec).map_err(fail)?;
-        let mut digester = Digester::new();
-        let mut buffer = vec![0_u8; 256 << 10];
-        loop {
-            let n = match plain.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(io(e)),
-            };
-            let piece = buffer.get(..n).unwrap_or_default();
-            digester.update(piece);
-            encoder.write_all(piece).map_err(io)?;
+        let mut source = BufReader::with_capacity(256 << 10, self.store().open_blob(&from.descriptor.digest)?);
+        let mut out = std::io::BufWriter::with_capacity(256 << 10, self.store().unhashed_writer(lease)?);
+        let info =
+            layer::convert(&mut source, options, &mut out).map_err(|e| StoreError::layer("convert", of, e))?;
+        if options.latest_time.is_none() && info.diff_id != from.diff_id {
+            return Err(StoreError::DigestMismatch { want: from.diff_id.clone(), got: info.diff_id });
         }
-        let got = digester.finish();
-        if got != from.diff_id {
-            return Err(StoreError::DigestMismatch { want: from.diff_id.clone(), got });
-        }
-        let info = unwrap_writer(encoder.finish().map_err(fail)?)?.commit(None)?;
-        let descriptor = Descriptor::new(spec.kind.media_type(), info.digest, info.size);
-        self.keep_blob(descriptor, got, 1)
+        unwrap_writer(out)?.commit_as(info.digest.clone())?;
+        self.keep_blob(Descriptor::new(info.media_type, info.digest, info.size), info.diff_id, variant, 1)
     }
 
-    fn keep_blob(&self, descriptor: Descriptor, diff_id: Digest, rank: i64) -> Result<LayerRow, StoreError> {
+    /// Finds or makes the blob of this layer in which no file is later than `latest`.
+    async fn clamped_blob(
+        self: &Arc<Self>,
+        spec: CompressionSpec,
+        latest: i64,
+        kept: &BTreeSet<Digest>,
+        lease: &Lease,
+    ) -> Result<LayerRow, StoreError> {
+        let from = self.layer_blob(spec, lease).await?;
+        if kept.contains(&from.diff_id) {
+            return Ok(from);
+        }
+        let _alone = self.blob_work.lock().await;
+        let variant = format!("{}@{latest}", spec.kind.name());
+        if let Some(row) = self.all_layer_rows()?.into_iter().find(|row| row.variant == variant) {
+            lease.hold(&row.descriptor.digest);
+            return Ok(row);
+        }
+        let from = self.fetch_any(lease).await?;
+        let options = CreateOptions { compression: spec, latest_time: Some(latest) };
+        let (this, lease) = (self.clone(), lease.clone());
+        task::blocking("store-convert", move || this.convert(&from, &options, &variant, &lease)).await
+    }
+
+    fn keep_blob(
+        &self,
+        descriptor: Descriptor,
+        diff_id: Digest,
+        variant: &str,
+        rank: i64,
+    ) -> Result<LayerRow, StoreError> {
         self.store().db().write(|c| {
-            put_layer_blob(c, self.id(), &descriptor, &diff_id, rank)?;
+            put_layer_blob(c, self.id(), &descriptor, &diff_id, variant, rank)?;
             c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?.execute([self.id().as_str()])?;
             Ok(())
         })?;
         self.body.lock().size = -1;
-        let variant = variant_of(&descriptor).to_owned();
-        Ok(LayerRow { descriptor, diff_id, variant, local: true })
+        Ok(LayerRow { descriptor, diff_id, variant: variant.to_owned(), local: true })
     }
 
     /// Notes the digest of a layer's uncompressed bytes, and with it the chain's identity, by which a pulled layer of the

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use crate::error::StoreError;
 use crate::filter::Filters;
 use crate::id::RefId;
-use crate::policy::DiskStat;
+use crate::policy::{DiskStat, GcPolicy};
 use crate::refs::record::Record;
 use crate::refs::{RecordType, delete_rows};
 use crate::store::Store;
@@ -241,6 +241,12 @@ impl Store {
             self.sweep_blobs()?;
         }
         Ok(())
+    }
+
+    /// Prunes by each rule in turn; calls `on_freed` for each record that went. Blocks.
+    pub fn collect(&self, rules: &[GcPolicy], on_freed: &mut dyn FnMut(UsageRecord)) -> Result<(), StoreError> {
+        let disk = DiskStat::of(self.root());
+        rules.iter().try_for_each(|rule| self.prune(&rule.to_prune(disk), on_freed))
     }
 
     /// Deletes a record that nobody holds and nothing stands on, with its twin; false if that is no longer so.

@@ -19,7 +19,7 @@ use crate::store::Store;
 pub use fstree::hash::Options as HashOptions;
 
 /// How many trees are remembered in memory.
-const TREES: usize = 24;
+const TREES: usize = 12;
 
 /// Digests of recently asked trees, the most recent last.
 #[derive(Debug, Default)]

@@ -71,7 +71,6 @@ pub struct Store {
     pub(crate) pruning: Mutex<()>,
     keeper: Arc<Keeper>,
     keeper_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    sync_interval: Duration,
     closed: AtomicBool,
     /// Held until the store is closed.
     lock: Mutex<Option<File>>,
@@ -127,17 +126,17 @@ impl Store {
             pruning: Mutex::new(()),
             keeper: Arc::default(),
             keeper_thread: Mutex::default(),
-            sync_interval: config.sync_interval,
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         });
         store.recover().map_err(|e| OpenError::Recover { root: store.root.clone(), source: Box::new(e) })?;
         let keeper = store.keeper.clone();
         let weak = Arc::downgrade(&store);
+        let interval = config.sync_interval;
         let thread = std::thread::Builder::new()
             .name("store-keeper".into())
             .stack_size(512 * 1024)
-            .spawn(move || keep(&keeper, &weak))
+            .spawn(move || keep(&keeper, &weak, interval))
             .map_err(|source| OpenError::Io { what: "start a thread for", path: store.root.clone(), source })?;
         *store.keeper_thread.lock() = Some(thread);
         Ok(store)
@@ -398,7 +397,7 @@ impl Drop for Store {
 }
 
 /// The keeper: commits what was left open, forces files to disk, takes out the trash.
-fn keep(keeper: &Keeper, store: &Weak<Store>) {
+fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
     loop {
         let (flush, sync, trash) = {
             let mut state = keeper.state.lock();
@@ -407,7 +406,6 @@ fn keep(keeper: &Keeper, store: &Weak<Store>) {
                     return;
                 }
                 let now = Instant::now();
-                let interval = store.upgrade().map(|s| s.sync_interval).unwrap_or_default();
                 let due = |since: Option<Instant>, after| since.map(|t| t + after);
                 let (flush, sync) = (due(state.lazy_since, FLUSH_AFTER), due(state.unsynced_since, interval));
                 let flush_now = flush.is_some_and(|t| t <= now);
@@ -449,6 +447,9 @@ fn keep(keeper: &Keeper, store: &Weak<Store>) {
         }
         if let Err(e) = done {
             tracing::warn!(error = %e, "store upkeep failed; will try again");
+            if sync {
+                store.note_unsynced();
+            }
         }
     }
 }

@@ -43,8 +43,14 @@ pub(crate) struct LayerRow {
 }
 
 impl Record {
-    /// The known forms of this layer, the preferred one first.
+    /// The known forms of this layer, the preferred one first. Those with rewritten times are other layers, and not among them.
     pub(crate) fn layer_rows(&self) -> Result<Vec<LayerRow>, StoreError> {
+        let mut rows = self.all_layer_rows()?;
+        rows.retain(|row| !row.variant.contains('@'));
+        Ok(rows)
+    }
+
+    pub(crate) fn all_layer_rows(&self) -> Result<Vec<LayerRow>, StoreError> {
         self.store().db().read(|c| {
             let mut s = c.prepare_cached(
                 "SELECT descriptor, layer_blobs.diff_id, variant, blobs.digest IS NOT NULL FROM layer_blobs

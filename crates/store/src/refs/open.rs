@@ -218,6 +218,7 @@ impl Store {
         };
         let mut descriptor = layer.descriptor;
         descriptor.annotations.extend(layer.annotations);
+        let variant = crate::chain::variant_of(&descriptor);
         let mut live = self.live().lock();
         let known: Option<String> = self.db().read(|c| {
             let mut s = c.prepare_cached("SELECT id FROM refs WHERE chain_id = ?1 AND mutable = 0 ORDER BY lazy LIMIT 1")?;
@@ -227,7 +228,7 @@ impl Store {
             Some(id) => {
                 let record = self.load(&mut live, &RefId::parse(&id)?)?;
                 drop(live);
-                self.later(|c| put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, 1))?;
+                self.later(|c| put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, variant, 1))?;
                 record
             }
             None => {
@@ -250,7 +251,7 @@ impl Store {
                 // A crash loses at most the knowledge of a layer that was not here anyway.
                 self.later(|c| {
                     record.insert(c, &body)?;
-                    put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, 0)
+                    put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, variant, 0)
                 })?;
                 live.put(&record);
                 drop(live);
@@ -268,6 +269,7 @@ pub(crate) fn put_layer_blob(
     id: &RefId,
     descriptor: &Descriptor,
     diff_id: &Digest,
+    variant: &str,
     rank: i64,
 ) -> Result<(), StoreError> {
     let mut s = c.prepare_cached(
@@ -275,7 +277,6 @@ pub(crate) fn put_layer_blob(
          ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank)",
     )?;
     let text = serde_json::to_string(descriptor).map_err(|e| StoreError::layer("record", descriptor.digest.as_str(), e))?;
-    let variant = crate::chain::variant_of(descriptor);
     s.execute(params![id.as_str(), descriptor.digest.as_str(), rank, variant, text, diff_id.as_str()])?;
     Ok(())
 }

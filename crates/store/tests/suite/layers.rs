@@ -126,3 +126,22 @@ async fn an_early_blob_is_there_when_asked_for() {
     let none = lab.store.merge(&[], RefOptions::default()).unwrap();
     assert!(none.is_none());
 }
+
+#[tokio::test]
+async fn times_are_held_down_except_in_layers_that_are_kept() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let base = lab.step(None, &["x=1"]);
+    let top = lab.step(Some(&base), &["y=2"]);
+    let plain = top.blobs(CompressionSpec::default()).await.unwrap();
+    let kept = [plain[0].diff_id.clone()].into();
+    let clamped = top.blobs_not_after(CompressionSpec::default(), 1000, &kept).await.unwrap();
+    assert_eq!(clamped[0].descriptor, plain[0].descriptor);
+    assert_ne!(clamped[1].diff_id, plain[1].diff_id);
+    let again = top.blobs_not_after(CompressionSpec::default(), 1000, &kept).await.unwrap();
+    assert_eq!(again[1].descriptor, clamped[1].descriptor);
+    let after = top.blobs(CompressionSpec::default()).await.unwrap();
+    assert_eq!(after[1].descriptor, plain[1].descriptor);
+}

@@ -6,6 +6,7 @@ mod support;
 
 mod blobs;
 mod crashes;
+mod keys;
 mod layers;
 mod pruning;
 mod records;
