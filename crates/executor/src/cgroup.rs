@@ -1,1 +1,321 @@
-//! (filled next)
+//! A container's control group: one directory of the v2 hierarchy, and of v1 controllers where those hold the limits.
+//!
+//! On a hybrid host the v2 group carries the device program and the processes, and v1 groups are made only for limits that are asked for.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use sys::bpf::{self, CharDevice, DeviceProgram};
+
+use crate::error::ExecError;
+use crate::spec::{ContainerId, Resources};
+
+/// What a confined container may open: null, zero, full, random, urandom; tty, ptmx; terminals.
+const DEVICES: [CharDevice; 8] = [
+    CharDevice { major: 1, minor: Some(3) },
+    CharDevice { major: 1, minor: Some(5) },
+    CharDevice { major: 1, minor: Some(7) },
+    CharDevice { major: 1, minor: Some(8) },
+    CharDevice { major: 1, minor: Some(9) },
+    CharDevice { major: 5, minor: Some(0) },
+    CharDevice { major: 5, minor: Some(2) },
+    CharDevice { major: 136, minor: None },
+];
+
+/// The hierarchies of this host.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    v2: Option<PathBuf>,
+    v1: BTreeMap<String, PathBuf>,
+    program: Option<DeviceProgram>,
+}
+
+/// A container's groups. Dropping it removes them.
+#[derive(Debug)]
+pub(crate) struct Group {
+    v2: Option<PathBuf>,
+    v1: Vec<PathBuf>,
+    /// The v2 directory, for the clone.
+    pub(crate) fd: Option<OwnedFd>,
+    /// Files to write oneself into.
+    pub(crate) procs: Vec<OwnedFd>,
+    /// Something limits devices.
+    pub(crate) limits_devices: bool,
+    oom_before: u64,
+}
+
+impl Groups {
+    /// Looks the hierarchies up in procfs. A host without any is fine as long as nothing is limited.
+    pub(crate) fn find() -> Self {
+        let mut groups = Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        if groups.v2.is_some() {
+            groups.program = bpf::load_device_program(&DEVICES)
+                .inspect_err(|error| tracing::warn!(%error, "no device program; devices do not work in containers but for the basic ones"))
+                .ok();
+        }
+        groups
+    }
+
+    fn parse(mountinfo: &str) -> Self {
+        let mut groups = Self::default();
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some(place) = left.split(' ').nth(4) else { continue };
+            let mut right = right.split(' ');
+            match (right.next(), right.nth(1)) {
+                (Some("cgroup2"), _) if groups.v2.is_none() => groups.v2 = Some(place.into()),
+                (Some("cgroup"), Some(options)) => {
+                    for option in options.split(',').filter(|option| !matches!(*option, "rw" | "ro")) {
+                        groups.v1.entry(option.to_owned()).or_insert_with(|| place.into());
+                    }
+                }
+                _ => {}
+            }
+        }
+        groups
+    }
+
+    /// The v2 hierarchy is the only one, and mounted where everybody looks for it.
+    pub(crate) fn unified(&self) -> bool {
+        self.v2.as_deref() == Some(Path::new("/sys/fs/cgroup"))
+    }
+
+    /// Makes the groups of a container. `confined`: devices are limited.
+    pub(crate) fn make(&self, parent: &str, id: &ContainerId, limits: &Resources, confined: bool) -> Result<Group, ExecError> {
+        let path = relative(parent, id)?;
+        let mut group = Group { v2: None, v1: Vec::new(), fd: None, procs: Vec::new(), limits_devices: false, oom_before: 0 };
+        if let Some(root) = &self.v2 {
+            match self.make_v2(root, &path, limits) {
+                Ok(dir) => {
+                    group.fd = Some(sys::path::open_dir(&dir).map_err(failed(&dir))?);
+                    group.v2 = Some(dir);
+                }
+                // A daemon without rights to its groups still runs containers, unless limits were asked for.
+                Err(error) if limits.is_empty() && parent.is_empty() => tracing::debug!(%error, "no control group"),
+                Err(error) => return Err(error),
+            }
+        }
+        if let (Some(program), Some(fd), true) = (&self.program, &group.fd, confined) {
+            bpf::attach_device_program(program, fd).map_err(failed("device program"))?;
+            group.limits_devices = true;
+        }
+        self.limit(&mut group, &path, limits)?;
+        if confined && !group.limits_devices && self.v1.contains_key("devices") {
+            let dir = self.v1_dir(&mut group, "devices", &path)?;
+            write(&dir.join("devices.deny"), "a")?;
+            for rule in ["c *:* m".to_owned(), "b *:* m".to_owned()].into_iter().chain(DEVICES.iter().map(|device| {
+                format!("c {}:{} rwm", device.major, device.minor.map_or("*".to_owned(), |minor| minor.to_string()))
+            })) {
+                write(&dir.join("devices.allow"), &rule)?;
+            }
+            group.limits_devices = true;
+        }
+        group.oom_before = group.oom_kills();
+        Ok(group)
+    }
+
+    fn make_v2(&self, root: &Path, path: &Path, limits: &Resources) -> Result<PathBuf, ExecError> {
+        let dir = root.join(path);
+        let parent = dir.parent().unwrap_or(root);
+        fs::create_dir_all(parent).map_err(failed(parent))?;
+        // Controllers must be handed down from every group above; the memory one also counts kills.
+        let wanted = ["memory", "pids", "cpu", "cpuset", "io"];
+        let mut above = Some(parent);
+        let mut chain = Vec::new();
+        while let Some(at) = above.filter(|at| at.starts_with(root)) {
+            chain.push(at);
+            above = at.parent();
+        }
+        for at in chain.into_iter().rev() {
+            let have = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
+            let on = fs::read_to_string(at.join("cgroup.subtree_control")).unwrap_or_default();
+            for controller in wanted {
+                let named = |list: &str| list.split_whitespace().any(|name| name == controller);
+                if named(&have) && !named(&on) {
+                    let result = fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
+                    if let (Err(error), false) = (result, limits.is_empty()) {
+                        tracing::warn!(%error, group = %at.display(), controller, "controller cannot be handed down");
+                    }
+                }
+            }
+        }
+        fs::create_dir(&dir).map_err(failed(&dir))?;
+        Ok(dir)
+    }
+
+    fn v1_dir(&self, group: &mut Group, controller: &str, path: &Path) -> Result<PathBuf, ExecError> {
+        let root = self.v1.get(controller).ok_or_else(|| failed(controller)(io::ErrorKind::NotFound.into()))?;
+        let dir = root.join(path);
+        if !group.v1.contains(&dir) {
+            fs::create_dir_all(&dir).map_err(failed(&dir))?;
+            group.v1.push(dir.clone());
+            if controller == "cpuset" {
+                inherit_cpuset(root, path)?;
+            }
+            let file = dir.join("cgroup.procs");
+            group.procs.push(fs::OpenOptions::new().write(true).open(&file).map_err(failed(&file))?.into());
+        }
+        Ok(dir)
+    }
+
+    /// Writes each limit where this host has its controller.
+    fn limit(&self, group: &mut Group, path: &Path, limits: &Resources) -> Result<(), ExecError> {
+        let swap = |limits: &Resources| (limits.memory_swap > 0).then(|| (limits.memory_swap - limits.memory).max(0).to_string());
+        let number = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+        if limits.memory != 0 {
+            self.set(group, path, "memory", ("memory.max", &number(limits.memory)), ("memory.limit_in_bytes", &limits.memory.to_string()))?;
+        }
+        if limits.memory_swap != 0 {
+            let v2 = swap(limits).unwrap_or_else(|| "max".to_owned());
+            let v1 = limits.memory_swap.to_string();
+            self.set(group, path, "memory", ("memory.swap.max", &v2), ("memory.memsw.limit_in_bytes", &v1))?;
+        }
+        if limits.cpu_shares != 0 {
+            let shares = limits.cpu_shares.clamp(2, 262_144);
+            let weight = 1 + (shares - 2) * 9999 / 262_142;
+            self.set(group, path, "cpu", ("cpu.weight", &weight.to_string()), ("cpu.shares", &shares.to_string()))?;
+        }
+        if limits.cpu_period != 0 || limits.cpu_quota != 0 {
+            let period = if limits.cpu_period == 0 { 100_000 } else { limits.cpu_period };
+            let quota = if limits.cpu_quota <= 0 { "max".to_owned() } else { limits.cpu_quota.to_string() };
+            let (v2, v1_quota) = (format!("{quota} {period}"), if limits.cpu_quota == 0 { -1 } else { limits.cpu_quota });
+            self.set(group, path, "cpu", ("cpu.max", &v2), ("cpu.cfs_period_us", &period.to_string()))?;
+            if !self.on_v2(group, "cpu") {
+                self.set(group, path, "cpu", ("cpu.max", &v2), ("cpu.cfs_quota_us", &v1_quota.to_string()))?;
+            }
+        }
+        for (value, file) in [(&limits.cpuset_cpus, "cpuset.cpus"), (&limits.cpuset_mems, "cpuset.mems")] {
+            if !value.is_empty() {
+                self.set(group, path, "cpuset", (file, value), (file, value))?;
+            }
+        }
+        if limits.pids != 0 {
+            let value = number(limits.pids);
+            self.set(group, path, "pids", ("pids.max", &value), ("pids.max", &value))?;
+        }
+        Ok(())
+    }
+
+    fn on_v2(&self, group: &Group, controller: &str) -> bool {
+        let Some(dir) = &group.v2 else { return false };
+        fs::read_to_string(dir.join("cgroup.controllers")).is_ok_and(|list| list.split_whitespace().any(|name| name == controller))
+    }
+
+    fn set(&self, group: &mut Group, path: &Path, controller: &'static str, v2: (&str, &str), v1: (&str, &str)) -> Result<(), ExecError> {
+        if let (true, Some(dir)) = (self.on_v2(group, controller), &group.v2) {
+            return write(&dir.join(v2.0), v2.1);
+        }
+        if !self.v1.contains_key(controller) {
+            return Err(ExecError::NoController { what: controller, controller });
+        }
+        let dir = self.v1_dir(group, controller, path)?;
+        write(&dir.join(v1.0), v1.1)
+    }
+}
+
+/// A v1 cpuset takes no process before it has cores and nodes; a new one starts with those of the group above.
+fn inherit_cpuset(root: &Path, path: &Path) -> Result<(), ExecError> {
+    let mut at = root.to_owned();
+    for word in path {
+        let above = at.clone();
+        at.push(word);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let own = fs::read_to_string(at.join(file)).map_err(failed(at.join(file)))?;
+            if own.trim().is_empty() {
+                write(&at.join(file), fs::read_to_string(above.join(file)).map_err(failed(above.join(file)))?.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a container's groups are, below a hierarchy's root. `..` in the parent leads nowhere.
+fn relative(parent: &str, id: &ContainerId) -> Result<PathBuf, ExecError> {
+    if parent.len() > 4096 || parent.contains('\0') {
+        return Err(ExecError::Invalid { what: "cgroup parent", value: parent.to_owned() });
+    }
+    let mut path: PathBuf = crate::stubs::clean(parent).into_iter().collect();
+    path.push("buildkit");
+    path.push(id.as_str());
+    Ok(path)
+}
+
+fn failed(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> ExecError {
+    let file = file.as_ref().display().to_string();
+    move |source| ExecError::Cgroup { file, source }
+}
+
+fn write(file: &Path, value: &str) -> Result<(), ExecError> {
+    fs::write(file, value).map_err(failed(file))
+}
+
+impl Group {
+    /// Whether the kernel killed something in it for want of memory.
+    pub(crate) fn out_of_memory(&self) -> bool {
+        self.oom_kills() > self.oom_before
+    }
+
+    fn oom_kills(&self) -> u64 {
+        let files = self.v2.iter().map(|dir| dir.join("memory.events")).chain(self.v1.iter().map(|dir| dir.join("memory.oom_control")));
+        files.filter_map(|file| counter(&fs::read_to_string(file).ok()?, "oom_kill")).sum()
+    }
+
+    /// The most memory it ever used.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        let files =
+            self.v2.iter().map(|dir| dir.join("memory.peak")).chain(self.v1.iter().map(|dir| dir.join("memory.max_usage_in_bytes")));
+        files.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).max().unwrap_or(0)
+    }
+}
+
+fn counter(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.fd = None;
+        for dir in self.v2.iter().chain(&self.v1) {
+            // The last process may not have left the group when its parent learns that it ended.
+            for wait in [0, 1, 2, 4, 8, 16] {
+                match fs::remove_dir(dir) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => thread::sleep(Duration::from_millis(wait)),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::debug!(%error, group = %dir.display(), "control group stays");
+                        break;
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_found_on_unified_hybrid_and_bare_hosts() {
+        let unified = "35 23 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
+        assert!(Groups::parse(unified).unified());
+        let hybrid = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
+        let groups = Groups::parse(hybrid);
+        assert!(!groups.unified() && groups.v2.is_some());
+        assert_eq!(groups.v1.get("cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu"));
+        assert!(Groups::parse("").v2.is_none());
+    }
+
+    #[test]
+    fn a_groups_parent_cannot_lead_out_of_the_hierarchy() {
+        let id = ContainerId::new("abc").unwrap();
+        assert_eq!(relative("../../x/./y/..", &id).unwrap(), Path::new("x/buildkit/abc"));
+        assert_eq!(relative("", &id).unwrap(), Path::new("buildkit/abc"));
+        assert_eq!(counter("low 0\noom 1\noom_kill 3\n", "oom_kill"), Some(3));
+    }
+}

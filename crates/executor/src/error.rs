@@ -100,8 +100,16 @@ pub enum StartError {
         /// The program's name.
         name: String,
     },
-    /// The program is a path, and cannot be executed.
-    #[error("exec: {path:?}: {}", reason(*errno))]
+    /// The program is a path that cannot be executed.
+    #[error("exec: {path:?}: {}{}", if *errno == libc::ENOENT { format!("stat {path}: ") } else { String::new() }, reason(*errno))]
+    Lookup {
+        /// The program's path.
+        path: String,
+        /// The error's number.
+        errno: i32,
+    },
+    /// The kernel refused the program.
+    #[error("exec {path}: {}", reason(*errno))]
     Exec {
         /// The program's path.
         path: String,

@@ -1,10 +1,21 @@
 //! The ends of a process's streams on our side, and the pumps between them.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::{Bytes, BytesMut};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+
+use crate::error::ExecError;
 
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,5 +100,176 @@ pub struct ProcessIo {
 impl fmt::Debug for ProcessIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProcessIo").field("stdin", &self.stdin.is_some()).field("stdout", &self.stdout).field("stderr", &self.stderr).finish()
+    }
+}
+
+/// What the process gets: its three streams, or nothing when it makes a terminal.
+pub(crate) struct Streams(pub(crate) Option<[OwnedFd; 3]>);
+
+/// Our ends, and where they lead.
+pub(crate) struct Pumps {
+    stdin: Option<(Option<pipe::Sender>, Box<dyn AsyncRead + Send + Unpin>)>,
+    outputs: Vec<(pipe::Receiver, Output)>,
+    terminal_output: Output,
+    pub(crate) control: Option<mpsc::Receiver<Control>>,
+}
+
+impl Streams {
+    /// Makes the pipes. With a terminal there are none.
+    pub(crate) fn open(io: ProcessIo, tty: bool) -> Result<(Self, Pumps), ExecError> {
+        Self::try_open(io, tty).map_err(ExecError::system("cannot make pipes"))
+    }
+
+    fn try_open(io: ProcessIo, tty: bool) -> std::io::Result<(Self, Pumps)> {
+        let mut pumps = Pumps { stdin: None, outputs: Vec::new(), terminal_output: Output::Null, control: io.control };
+        if tty {
+            pumps.stdin = io.stdin.map(|stdin| (None, stdin));
+            pumps.terminal_output = io.stdout;
+            return Ok((Self(None), pumps));
+        }
+        let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let stdin = match io.stdin {
+            None => null()?,
+            Some(stdin) => {
+                let (theirs, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+                pumps.stdin = Some((Some(pipe::Sender::from_owned_fd(ours)?), stdin));
+                theirs
+            }
+        };
+        let mut output = |output: Output| -> std::io::Result<OwnedFd> {
+            if output.is_null() {
+                return Ok(null()?);
+            }
+            let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            pumps.outputs.push((pipe::Receiver::from_owned_fd(ours)?, output));
+            Ok(theirs)
+        };
+        let (stdout, stderr) = (output(io.stdout)?, output(io.stderr)?);
+        Ok((Self(Some([stdin, stdout, stderr])), pumps))
+    }
+}
+
+/// How long the output of an ended process is awaited when others of its container may hold the pipe open.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl Pumps {
+    /// Moves bytes until `ended` is there and the output is at its end. `whole`: nobody else can hold the pipes any more, so it will be.
+    pub(crate) async fn until<T>(self, terminal: Option<OwnedFd>, whole: bool, ended: impl Future<Output = T>) -> T {
+        let terminal = terminal.and_then(|fd| Terminal::new(fd).inspect_err(|error| tracing::warn!(%error, "terminal lost")).ok());
+        let terminal = terminal.map(Arc::new);
+        let mut stdin = self.stdin;
+        let feed = async {
+            match &mut stdin {
+                Some((pipe @ Some(_), source)) => {
+                    if let Some(pipe) = pipe.as_mut() {
+                        drop(tokio::io::copy(source, pipe).await);
+                    }
+                    // Closing is how the process learns the end.
+                    *pipe = None;
+                }
+                Some((None, source)) => {
+                    if let Some(terminal) = &terminal {
+                        drop(tokio::io::copy(source, &mut &**terminal).await);
+                    }
+                }
+                None => {}
+            }
+            std::future::pending::<()>().await;
+        };
+        let mut drains: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
+        for (pipe, output) in self.outputs {
+            drains.push(Box::pin(drain(pipe, output)));
+        }
+        if let Some(terminal) = terminal.clone() {
+            drains.push(Box::pin(async move { drain(&*terminal, self.terminal_output).await }));
+        }
+        let mut drained = futures::future::join_all(drains);
+        let mut all_read = false;
+        tokio::pin!(ended, feed);
+        let result = loop {
+            tokio::select! {
+                result = &mut ended => break result,
+                () = &mut feed => {}
+                _ = &mut drained, if !all_read => all_read = true,
+            }
+        };
+        if !all_read {
+            if whole && terminal.is_none() {
+                drained.await;
+            } else {
+                drop(tokio::time::timeout(LINGER, drained).await);
+            }
+        }
+        result
+    }
+}
+
+async fn drain(mut from: impl AsyncRead + Unpin, to: Output) {
+    let mut buffer = BytesMut::new();
+    match to {
+        Output::Null => drop(tokio::io::copy(&mut from, &mut tokio::io::sink()).await),
+        Output::Sink(mut sink) => loop {
+            buffer.reserve(16 << 10);
+            match from.read_buf(&mut buffer).await {
+                Ok(1..) => sink.write(buffer.split().freeze()),
+                _ => return,
+            }
+        },
+        Output::Stream(mut stream) => {
+            // A reader that is gone must not stop the process: what follows is thrown away.
+            if tokio::io::copy(&mut from, &mut stream).await.is_err() {
+                drop(tokio::io::copy(&mut from, &mut tokio::io::sink()).await);
+            }
+            drop(stream.shutdown().await);
+        }
+    }
+}
+
+/// The master of a terminal. The end of its last user reads as an end, not as an error.
+struct Terminal(AsyncFd<OwnedFd>);
+
+impl Terminal {
+    fn new(fd: OwnedFd) -> std::io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        #[expect(deprecated, reason = "the registration owns the descriptor; the other way is unsafe")]
+        AsyncFd::new(fd).map(Self)
+    }
+}
+
+impl AsyncRead for &Terminal {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        loop {
+            let mut ready = std::task::ready!(self.0.poll_read_ready(cx))?;
+            let result = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), buffer.initialize_unfilled())?));
+            match result {
+                Ok(Ok(length)) => {
+                    buffer.advance(length);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_not_yet) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for &Terminal {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        loop {
+            let mut ready = std::task::ready!(self.0.poll_write_ready(cx))?;
+            match ready.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?)) {
+                Ok(result) => return Poll::Ready(result),
+                Err(_not_yet) => {}
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

@@ -1,1 +1,375 @@
-//! (filled next)
+//! The executor made for build steps.
+//!
+//! A [`Launcher`] keeps one small process of one thread, this program executed again at start, which clones a container straight into its
+//! namespaces and control group; the clone sets itself up from a typed plan and descriptors and becomes the program. `main` calls
+//! [`dispatch`] before anything else, so that the second execution ends up there.
+
+mod connection;
+mod filesystem;
+mod init;
+mod message;
+mod prepare;
+mod server;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sys::{process, pty, socket};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{oneshot, watch};
+
+pub use prepare::default_capabilities;
+
+use crate::Executor;
+use crate::access::{NetworkMode, SecurityMode};
+use crate::cgroup::{Group, Groups};
+use crate::dns::{self, DnsConfig};
+use crate::error::ExecError;
+use crate::io::{Control, ProcessIo, Pumps, Streams};
+use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
+use crate::stubs::{self, Stub};
+use connection::{Cloned, Connection};
+use message::{MAX_MESSAGE, Plan, Report, Request};
+use prepare::{Basics, Fds};
+
+/// The name under which this program is executed to be the launcher.
+const NAME: &str = "rbuild-launcher";
+
+/// Becomes the launcher if that is what this program was executed for; else returns. The first line of `main`: it needs to be the only
+/// thread.
+pub fn dispatch() {
+    if std::env::args_os().next().is_some_and(|name| name == NAME) {
+        let code = match server::serve() {
+            Ok(()) => 0,
+            Err(error) => {
+                let text = format!("container launcher: {error}\n");
+                let _ = rustix::io::write(io::stderr().as_fd(), text.as_bytes());
+                1
+            }
+        };
+        process::exit_now(code);
+    }
+}
+
+/// How containers are made.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The program that calls [`dispatch`]; this one when not given.
+    pub program: Option<PathBuf>,
+    /// What [`NetworkMode::Sandbox`] means here: [`NetworkMode::Host`] or [`NetworkMode::None`].
+    pub sandbox_network: NetworkMode,
+    /// Name resolution.
+    pub dns: DnsConfig,
+    /// The control group above all containers that name none.
+    pub cgroup_parent: String,
+}
+
+impl Config {
+    /// Containers on the host's network, with its name resolution.
+    pub fn host_network() -> Self {
+        Self { program: None, sandbox_network: NetworkMode::Host, dns: DnsConfig::default(), cgroup_parent: String::new() }
+    }
+}
+
+/// Runs containers through the launcher process, which it starts with the first one, and again should it ever end.
+pub struct Launcher {
+    config: Config,
+    groups: Groups,
+    connection: Mutex<Option<Arc<Connection>>>,
+    running: Mutex<HashMap<ContainerId, watch::Receiver<Option<Arc<Running>>>>>,
+}
+
+/// A container that runs, as further processes need it.
+#[derive(Debug)]
+struct Running {
+    pidfd: OwnedFd,
+    root: OwnedFd,
+    group: Arc<Group>,
+    security: SecurityMode,
+    process: ProcessSpec,
+}
+
+impl fmt::Debug for Launcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Launcher").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Launcher {
+    /// Makes an executor. Nothing is started yet; see [`Launcher::warm_up`].
+    pub fn new(config: Config) -> Self {
+        Self { config, groups: Groups::find(), connection: Mutex::new(None), running: Mutex::new(HashMap::new()) }
+    }
+
+    /// Starts the launcher process now. Doing so early keeps it small and says soon what is wrong.
+    pub fn warm_up(&self) -> Result<(), ExecError> {
+        self.connection().map(drop)
+    }
+
+    fn connection(&self) -> Result<Arc<Connection>, ExecError> {
+        let mut held = self.connection.lock();
+        match &*held {
+            Some(connection) if !connection.is_gone() => Ok(Arc::clone(connection)),
+            _ => {
+                let program = self.config.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
+                let connection = Arc::new(Connection::start(&program).map_err(ExecError::launcher("starting it"))?);
+                *held = Some(Arc::clone(&connection));
+                Ok(connection)
+            }
+        }
+    }
+
+    /// The mode a container really gets.
+    fn network(&self, mode: NetworkMode) -> NetworkMode {
+        match mode {
+            NetworkMode::Sandbox => self.config.sandbox_network,
+            mode => mode,
+        }
+    }
+}
+
+/// Everything of a container that is ready to be cloned.
+struct Ready {
+    plan: Plan,
+    fds: Fds,
+    group: Arc<Group>,
+    root: OwnedFd,
+    net: bool,
+}
+
+#[async_trait]
+impl Executor for Launcher {
+    async fn run(
+        &self,
+        spec: ContainerSpec,
+        io: ProcessIo,
+        started: Option<oneshot::Sender<()>>,
+    ) -> Result<ExitStatus, ExecError> {
+        let (announce, state) = watch::channel(None);
+        let id = spec.id.clone();
+        {
+            let mut running = self.running.lock();
+            if running.contains_key(&id) {
+                return Err(ExecError::Exists { id: id.to_string() });
+            }
+            running.insert(id.clone(), state);
+        }
+        let _entry = Entry { launcher: self, id: id.clone() };
+        let (streams, pumps) = Streams::open(io, spec.process.tty)?;
+        let connection = self.connection()?;
+        let (security, process) = (spec.access.security(), spec.process.clone());
+        let stubs_recursive = spec.remove_mount_stubs_recursive;
+        let dests: Vec<String> = spec.mounts.iter().map(|mount| stubs::clean_path(&mount.dest)).collect();
+        let ready = self.prepare(spec, streams)?;
+        let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
+        let Ready { plan, fds: plan_fds, group, root, net } = ready;
+        prepare::send(&ours, &plan, &plan_fds)?;
+        // Ours of the process's streams must go, or their end would never come.
+        drop((plan, plan_fds));
+        let mut fds = vec![theirs.as_fd()];
+        fds.extend(group.fd.as_ref().map(AsFd::as_fd));
+        let (cgroup, cgroup_namespace) = (group.fd.is_some(), self.groups.unified());
+        let request = |seq| Request::Run { seq, net, cgroup_namespace, cgroup };
+        let mut cloned = connection.clone_process(request, &fds, Some(Arc::clone(&group))).await?;
+        drop(theirs);
+        let start = match starting(&ours).await {
+            Ok(start) => start,
+            Err(error) => {
+                drop(cloned.wait().await);
+                return Err(error);
+            }
+        };
+        drop(ours);
+        let made = which(start.made, &dests, stubs_recursive);
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(ExecError::system("cannot copy a descriptor"));
+        let here =
+            Running { pidfd: copy(&cloned.pidfd)?, root: copy(&root)?, group: Arc::clone(&group), security, process };
+        announce.send_replace(Some(Arc::new(here)));
+        if let Some(started) = started {
+            let _ = started.send(());
+        }
+        let ended = drive(&mut cloned, pumps, start.terminal, true).await;
+        // First nobody can join any more, then its traces go.
+        announce.send_replace(None);
+        stubs::remove(&root, &made);
+        let ended = ended?;
+        let mut usage = ended.usage;
+        usage.memory_peak = group.memory_peak();
+        Ok(ExitStatus { code: ended.code, oom: ended.code != 0 && group.out_of_memory(), usage })
+    }
+
+    async fn exec(&self, id: &ContainerId, process: ProcessSpec, io: ProcessIo) -> Result<ExitStatus, ExecError> {
+        let mut state = self.running.lock().get(id).cloned().ok_or_else(|| ExecError::NotFound { id: id.to_string() })?;
+        let stopped = || ExecError::Stopped { id: id.to_string() };
+        let container = state.wait_for(Option::is_some).await.map_err(|_| stopped())?.clone().ok_or_else(stopped)?;
+        let (streams, pumps) = Streams::open(io, process.tty)?;
+        let mut spec = process;
+        if spec.env.is_empty() {
+            spec.env.clone_from(&container.process.env);
+        }
+        if spec.cwd.is_empty() {
+            spec.cwd.clone_from(&container.process.cwd);
+        }
+        if spec.user.is_empty() {
+            spec.user.clone_from(&container.process.user);
+        }
+        let mut fds = Fds::default();
+        let stdio = streams.0.map(|streams| streams.map(|stream| fds.push(stream)));
+        let process = prepare::process_plan(&spec, container.root.as_fd(), container.security, &[], stdio)?;
+        let procs = container.group.procs.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>();
+        let procs = procs.map_err(ExecError::system("cannot copy a descriptor"))?;
+        let plan = Plan { container: None, process, cgroup_procs: procs.into_iter().map(|fd| fds.push(fd)).collect() };
+        let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
+        prepare::send(&ours, &plan, &fds)?;
+        drop((plan, fds));
+        let mut request_fds = vec![theirs.as_fd(), container.pidfd.as_fd()];
+        request_fds.extend(container.group.fd.as_ref().map(AsFd::as_fd));
+        let cgroup = container.group.fd.is_some();
+        let request = |seq| Request::Join { seq, cgroup };
+        let cloned = self.connection()?.clone_process(request, &request_fds, Some(Arc::clone(&container.group))).await;
+        drop(theirs);
+        let mut cloned = cloned.map_err(|error| if state.has_changed().unwrap_or(true) { stopped() } else { error })?;
+        let start = match starting(&ours).await {
+            Ok(start) => start,
+            Err(error) => {
+                drop(cloned.wait().await);
+                return Err(error);
+            }
+        };
+        let ended = drive(&mut cloned, pumps, start.terminal, false).await?;
+        Ok(ExitStatus { code: ended.code, oom: ended.code != 0 && container.group.out_of_memory(), usage: ended.usage })
+    }
+}
+
+impl Launcher {
+    fn prepare(&self, spec: ContainerSpec, streams: Streams) -> Result<Ready, ExecError> {
+        let (security, network) = (spec.access.security(), self.network(spec.access.network()));
+        let mut fds = Fds::default();
+        let stdio = streams.0.map(|streams| streams.map(|stream| fds.push(stream)));
+        let root = spec.rootfs.try_clone().map_err(ExecError::system("cannot copy a descriptor"))?;
+        let process = prepare::process_plan(&spec.process, root.as_fd(), security, &spec.ulimits, stdio)?;
+        let parent = spec.cgroup_parent.as_deref().filter(|parent| !parent.is_empty()).unwrap_or(&self.config.cgroup_parent);
+        let mut group = self.groups.make(parent, &spec.id, &spec.resources, security == SecurityMode::Sandbox)?;
+        // Copies, so that further processes can be put there too.
+        let procs = group.procs.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>();
+        let cgroup_procs = procs.map_err(ExecError::system("cannot copy a descriptor"))?.into_iter().map(|fd| fds.push(fd)).collect();
+        group.procs.shrink_to_fit();
+        let basics = Basics {
+            rootfs: fds.push(spec.rootfs),
+            readonly_root: spec.readonly_root,
+            hosts: crate::hosts::contents(&spec.hostname, &spec.extra_hosts),
+            hostname: spec.hostname,
+            resolv_conf: dns::contents(&self.config.dns, network)?,
+            shm_size: spec.shm_size,
+            security,
+            limits_devices: group.limits_devices,
+            cgroup2: self.groups.unified(),
+            mounts: prepare::mounts(spec.mounts, &mut fds)?,
+        };
+        let plan = Plan { container: Some(basics.plan()), process, cgroup_procs };
+        Ok(Ready { plan, fds, group: Arc::new(group), root, net: network == NetworkMode::None })
+    }
+}
+
+/// Takes a container out of the list.
+struct Entry<'a> {
+    launcher: &'a Launcher,
+    id: ContainerId,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.launcher.running.lock().remove(&self.id);
+    }
+}
+
+/// What a process says before it is the program.
+#[derive(Default)]
+struct Start {
+    made: Vec<Stub>,
+    terminal: Option<OwnedFd>,
+}
+
+/// Hears a starting process until its socket closes, which is when it has become the program, or has been killed.
+async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
+    let failed = ExecError::system("cannot hear a container");
+    let listen = async {
+        rustix::io::ioctl_fionbio(socket, true)?;
+        #[expect(deprecated, reason = "the descriptor is borrowed for longer than the registration lives; the other way is unsafe")]
+        let socket = AsyncFd::new(socket.as_fd())?;
+        let mut start = Start::default();
+        let mut buffer = vec![0; MAX_MESSAGE];
+        loop {
+            let mut ready = socket.readable().await?;
+            let received = ready.try_io(|socket| sys::socket::receive(socket.get_ref(), &mut buffer));
+            let (length, fds) = match received {
+                Err(_not_yet) => continue,
+                Ok(Ok((0, _))) => return Ok(Ok(start)),
+                // The other end closed with something of ours unread: it was killed before it took its plan.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Ok(start)),
+                Ok(result) => result?,
+            };
+            match serde_json::from_slice(buffer.get(..length).unwrap_or_default())? {
+                Report::Made(made) => start.made.extend(made),
+                Report::Terminal => start.terminal = fds.into_iter().next(),
+                Report::Failed(error) => return Ok::<_, io::Error>(Err(error)),
+            }
+        }
+    };
+    Ok(listen.await.map_err(failed)??)
+}
+
+/// The mount points that are removed again: the last of each destination, or with the parents made for it.
+fn which(made: Vec<Stub>, dests: &[String], recursive: bool) -> Vec<Stub> {
+    if recursive {
+        return made;
+    }
+    let parents: Vec<Vec<String>> =
+        made.iter().filter_map(|stub| stub.path.split_last()).map(|(_, parents)| parents.to_vec()).collect();
+    let is_dest = |stub: &Stub| {
+        let path = format!("/{}", stub.path.join("/"));
+        dests.contains(&path) || path == "/etc/hosts" || path == "/etc/resolv.conf"
+    };
+    // A destination reached through a link is known by nothing having been made below it.
+    made.iter().filter(|stub| is_dest(stub) || !parents.contains(&stub.path)).cloned().collect()
+}
+
+/// Moves bytes and obeys until the process has ended and its output is read.
+async fn drive(cloned: &mut Cloned, mut pumps: Pumps, terminal: Option<OwnedFd>, whole: bool) -> Result<connection::Ended, ExecError> {
+    let pidfd = cloned.pidfd.try_clone().map_err(ExecError::system("cannot copy a descriptor"))?;
+    let for_resize = match &terminal {
+        Some(master) => Some(master.try_clone().map_err(ExecError::system("cannot copy a descriptor"))?),
+        None => None,
+    };
+    let mut control = pumps.control.take();
+    let obey = async {
+        while let Some(control) = match &mut control {
+            Some(control) => control.recv().await,
+            None => None,
+        } {
+            let result = match (control, &for_resize) {
+                (Control::Signal(signal), _) => process::pidfd_send_signal(&pidfd, signal.0),
+                (Control::Resize(size), Some(master)) => pty::set_size(master, size.rows, size.cols),
+                (Control::Resize(_), None) => Ok(()),
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, "process not reached");
+            }
+        }
+        std::future::pending::<Infallible>().await
+    };
+    let ended = pumps.until(terminal, whole, async {
+        tokio::select! {
+            ended = cloned.wait() => ended,
+            never = obey => match never {},
+        }
+    });
+    ended.await
+}

@@ -1,1 +1,223 @@
-//! (filled next)
+//! Places in a root filesystem that something is mounted on, and their removal.
+//!
+//! Names are walked one component at a time on descriptors; links are resolved as if the root were `/`, also when they lead to what is not
+//! there yet. What was made is known by device and inode, and only that is removed again (P2).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use sys::file;
+use sys::path::{self, OpenFlags};
+
+/// What is wanted at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Directory,
+    File,
+}
+
+/// Something made to mount on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stub {
+    /// Names from the root to it, none of them a link.
+    pub(crate) path: Vec<String>,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) directory: bool,
+}
+
+/// A place, open as `O_PATH`, and what had to be made for it, outermost first.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) fd: OwnedFd,
+    pub(crate) made: Vec<Stub>,
+}
+
+/// Resolves like `filepath.Join("/", path)`: the words of a path without `.`, `..` and empty ones.
+pub(crate) fn clean(path: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    for word in path.split('/') {
+        match word {
+            "" | "." => {}
+            ".." => drop(words.pop()),
+            word => words.push(word),
+        }
+    }
+    words
+}
+
+/// The cleaned path as text.
+pub(crate) fn clean_path(path: &str) -> String {
+    format!("/{}", clean(path).join("/"))
+}
+
+/// As many links as the kernel follows, and some more for links through links.
+const MAX_LINKS: usize = 255;
+
+/// Finds the place `path` below `root`, making directories and at last a `kind` where nothing is. What is made belongs to `owner`.
+pub(crate) fn find(root: impl AsFd, path: &str, kind: Kind, owner: Option<(u32, u32)>) -> io::Result<Place> {
+    let root = root.as_fd();
+    let mut todo: Vec<String> = clean(path).into_iter().rev().map(str::to_owned).collect();
+    let mut open: Vec<(String, OwnedFd)> = Vec::new();
+    let mut made = Vec::new();
+    let mut links = 0;
+    while let Some(name) = todo.pop() {
+        if name == ".." {
+            drop(open.pop());
+            continue;
+        }
+        let dir = open.last().map_or(root, |(_, fd)| fd.as_fd());
+        let flags = OpenFlags::PATH | OpenFlags::NOFOLLOW;
+        let fd = match path::open_in_root(dir, name.as_str(), flags, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = !todo.is_empty() || kind == Kind::Directory;
+                make(dir, &name, directory, owner)?;
+                let fd = path::open_no_symlinks(dir, name.as_str(), flags, 0)?;
+                let stat = rustix::fs::fstat(&fd)?;
+                let names = open.iter().map(|(name, _)| name).chain([&name]).cloned().collect();
+                made.push(Stub { path: names, device: stat.st_dev, inode: stat.st_ino, directory });
+                fd
+            }
+            result => result?,
+        };
+        let stat = rustix::fs::fstat(&fd)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            open.push((name, fd));
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let target = rustix::fs::readlinkat(&fd, c"", Vec::new())?;
+        let target = target.to_str().map_err(|_| io::Error::from(Errno::ILSEQ))?;
+        if target.starts_with('/') {
+            open.clear();
+        }
+        todo.extend(target.split('/').rev().filter(|word| !word.is_empty() && *word != ".").map(str::to_owned));
+    }
+    let fd = match open.pop() {
+        Some((_, fd)) => fd,
+        None => root.try_clone_to_owned()?,
+    };
+    Ok(Place { fd, made })
+}
+
+/// Makes one name. The directory's times stay what they were, so that a mount point made for a step does not show in its layer.
+fn make(dir: BorrowedFd<'_>, name: &str, directory: bool, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let before = rustix::fs::fstat(dir)?;
+    if directory {
+        match file::mkdirat(dir, name, 0o755) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            result => result?,
+        }
+    } else {
+        drop(path::open_no_symlinks(dir, name, OpenFlags::WRONLY | OpenFlags::CREATE | OpenFlags::EXCL, 0o755)?);
+    }
+    if let Some((uid, gid)) = owner {
+        file::chownat_nofollow(dir, name, uid, gid)?;
+    }
+    let _ = restore_times(dir, &before);
+    Ok(())
+}
+
+fn nanos(seconds: i64, nanos: u64) -> Option<i64> {
+    seconds.checked_mul(1_000_000_000)?.checked_add(i64::try_from(nanos).ok()?)
+}
+
+fn restore_times(dir: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> io::Result<()> {
+    file::utimens_fd(dir, nanos(stat.st_atime, stat.st_atime_nsec), nanos(stat.st_mtime, stat.st_mtime_nsec))
+}
+
+/// Removes what was made, where it is still what was made and nobody has put anything into it. Never fails a step.
+pub(crate) fn remove(root: impl AsFd, made: &[Stub]) {
+    for stub in made.iter().rev() {
+        if let Err(error) = remove_one(root.as_fd(), stub) {
+            tracing::debug!(path = %stub.path.join("/"), %error, "mount point stays");
+        }
+    }
+}
+
+fn remove_one(root: BorrowedFd<'_>, stub: &Stub) -> io::Result<()> {
+    let Some((name, parents)) = stub.path.split_last() else { return Ok(()) };
+    let opened;
+    let dir = if parents.is_empty() {
+        root
+    } else {
+        opened = path::open_no_symlinks(root, parents.join("/"), OpenFlags::PATH | OpenFlags::DIRECTORY, 0)?;
+        opened.as_fd()
+    };
+    let stat = rustix::fs::statat(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+    if stat.st_dev != stub.device || stat.st_ino != stub.inode {
+        return Ok(());
+    }
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let before = rustix::fs::fstat(dir)?;
+    match (kind, stub.directory) {
+        // A directory with something in it refuses to go.
+        (FileType::Directory, true) => file::rmdirat(dir, name.as_str())?,
+        (FileType::RegularFile, false) if stat.st_size == 0 => file::unlinkat(dir, name.as_str())?,
+        _ => return Ok(()),
+    }
+    restore_times(dir, &before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn fixture() -> (tempfile::TempDir, tempfile::TempDir, OwnedFd) {
+        let (outside, inside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = path::open_dir(inside.path()).unwrap();
+        (outside, inside, root)
+    }
+
+    #[test]
+    fn links_and_dots_lead_nowhere_but_inside_the_root() {
+        let (outside, inside, root) = fixture();
+        symlink(outside.path(), inside.path().join("out")).unwrap();
+        symlink("../../../../..", inside.path().join("up")).unwrap();
+        symlink("loop", inside.path().join("loop")).unwrap();
+        find(&root, "/out/made", Kind::Directory, None).unwrap();
+        find(&root, "/up/../over/made", Kind::File, None).unwrap();
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+        let name = outside.path().strip_prefix("/").unwrap();
+        assert!(inside.path().join(name).join("made").is_dir(), "the absolute link was taken from the root");
+        assert!(inside.path().join("over/made").is_file());
+        assert_eq!(find(&root, "/loop", Kind::File, None).unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+    }
+
+    #[test]
+    fn only_what_was_made_is_removed_and_only_when_untouched() {
+        let (outside, inside, root) = fixture();
+        std::fs::create_dir(inside.path().join("etc")).unwrap();
+        std::fs::create_dir(inside.path().join("a")).unwrap();
+        let modified = || std::fs::metadata(inside.path().join("etc")).unwrap().modified().unwrap();
+        let before = modified();
+        let hosts = find(&root, "/etc/hosts", Kind::File, None).unwrap().made;
+        let filled = find(&root, "/etc/filled", Kind::File, None).unwrap().made;
+        std::fs::write(inside.path().join("etc/filled"), "x").unwrap();
+        let swapped = find(&root, "/a/swapped", Kind::File, None).unwrap().made;
+        assert_eq!(modified(), before + std::time::Duration::ZERO, "the directory's time is put back");
+        // A step replaces the parent of a mount point by a link to files of the host that have the same name.
+        std::fs::write(outside.path().join("swapped"), "").unwrap();
+        std::fs::remove_dir_all(inside.path().join("a")).unwrap();
+        symlink(outside.path(), inside.path().join("a")).unwrap();
+        for made in [&hosts, &filled, &swapped] {
+            remove(&root, made);
+        }
+        assert!(!inside.path().join("etc/hosts").exists());
+        assert!(inside.path().join("etc/filled").exists());
+        assert!(outside.path().join("swapped").exists());
+        // Another file under the name of the stub is not the stub.
+        let again = find(&root, "/etc/hosts", Kind::File, None).unwrap().made;
+        std::fs::rename(inside.path().join("etc/hosts"), inside.path().join("etc/moved")).unwrap();
+        std::fs::write(inside.path().join("etc/hosts"), "").unwrap();
+        remove(&root, &again);
+        assert!(inside.path().join("etc/hosts").exists());
+    }
+}

@@ -68,6 +68,14 @@ pub fn lookup(root: impl AsFd, user: &str) -> Result<Identity, LookupError> {
     }
 }
 
+/// The home directory of a user in the tree below `root`; `/` when nothing says so.
+pub fn home(root: impl AsFd, uid: u32) -> String {
+    let passwd = read(root.as_fd(), "/etc/passwd", "").ok().flatten();
+    let entry = lines(passwd.as_deref()).find(|line| file_id(field(line, 2)) == i64::from(uid));
+    let home = entry.map(|line| String::from_utf8_lossy(field(&line, 5)).into_owned()).unwrap_or_default();
+    if home.is_empty() || home.contains('\0') { "/".to_owned() } else { home }
+}
+
 /// `uid:gid` in numbers needs no file.
 fn numeric(user: &str) -> Option<Identity> {
     let (uid, gid) = user.split_once(':')?;

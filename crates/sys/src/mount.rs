@@ -156,9 +156,10 @@ pub fn fsmount(fs: &OwnedFd, attrs: Attrs) -> io::Result<DetachedMount> {
     Ok(DetachedMount(rx::fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs.bits())?))
 }
 
-/// Makes a detached mount of a filesystem that needs no source. An empty value sets a flag.
+/// Makes a detached mount of a filesystem that needs no source; it shows its kind as one. An empty value sets a flag.
 pub fn new_mount(kind: &CStr, options: &[(&str, &str)], attrs: Attrs) -> io::Result<DetachedMount> {
     let fs = fsopen(kind)?;
+    rx::fsconfig_set_string(&fs, "source", kind)?;
     for (key, value) in options {
         if value.is_empty() {
             rx::fsconfig_set_flag(&fs, *key)?;

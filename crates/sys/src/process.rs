@@ -23,6 +23,24 @@ impl SingleThreaded {
     }
 }
 
+/// Has a function called before `main`, and before the test harness of a test binary starts its threads.
+#[macro_export]
+macro_rules! before_main {
+    ($function:path) => {
+        const _: () = {
+            extern "C" fn call() {
+                $function();
+            }
+            // SAFETY: the section holds pointers to functions that the C runtime calls once before main; the standard library does not need
+            // main to have run for what such a function may do here.
+            #[allow(unsafe_code, reason = "a section of function pointers")]
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static CALL: extern "C" fn() = call;
+        };
+    };
+}
+
 /// New namespaces for a clone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Namespaces {

@@ -1,0 +1,193 @@
+//! The daemon's side of the launcher: starting it, asking it, hearing from it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sys::mount::{self, AttrChange, Attrs};
+use sys::{path, process, socket};
+use tokio::sync::oneshot;
+
+use super::NAME;
+use super::message::{Event, MAX_MESSAGE, Request};
+use crate::cgroup::Group;
+use crate::error::ExecError;
+use crate::spec::Usage;
+
+/// How a process ended, and what it used.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) code: u32,
+    pub(super) usage: Usage,
+}
+
+/// A running launcher.
+pub(super) struct Connection {
+    socket: OwnedFd,
+    next: AtomicU64,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    gone: AtomicBool,
+}
+
+struct Waiting {
+    cloned: Option<oneshot::Sender<io::Result<OwnedFd>>>,
+    ended: oneshot::Sender<Ended>,
+    /// Kept until the process has ended, also when nobody waits any more.
+    _group: Option<Arc<Group>>,
+}
+
+/// A process that the launcher has cloned. Dropping it kills the process.
+#[derive(Debug)]
+pub(super) struct Cloned {
+    pub(super) pidfd: OwnedFd,
+    ended: Option<oneshot::Receiver<Ended>>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Starts a launcher from `program`. Nothing of ours runs between fork and exec; the socket is its standard input.
+    pub(super) fn start(program: &Path) -> io::Result<Self> {
+        let (ours, theirs) = socket::pair()?;
+        let executable = read_only(program);
+        let program = executable.as_ref().map_or_else(|_| program.to_owned(), |fd| mount::fd_path(fd.as_fd()).into());
+        let child = Command::new(program).arg0(NAME).env_clear().stdin(Stdio::from(theirs)).stdout(Stdio::null()).spawn()?;
+        let shared = Arc::new(Shared::default());
+        let (hearing, listener) = (ours.try_clone()?, Arc::clone(&shared));
+        thread::Builder::new().name("launcher".to_owned()).stack_size(256 << 10).spawn(move || listen(&hearing, &listener, child))?;
+        Ok(Self { socket: ours, next: AtomicU64::new(0), shared })
+    }
+
+    /// Whether the launcher has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// Has a process cloned. `group` lives at least as long as it.
+    pub(super) async fn clone_process(
+        &self,
+        request: impl FnOnce(u64) -> Request,
+        fds: &[BorrowedFd<'_>],
+        group: Option<Arc<Group>>,
+    ) -> Result<Cloned, ExecError> {
+        let failed = ExecError::launcher("cloning a process");
+        let seq = self.next.fetch_add(1, Ordering::Relaxed);
+        let (cloned, is_cloned) = oneshot::channel();
+        let (ended, has_ended) = oneshot::channel();
+        self.shared.waiting.lock().insert(seq, Waiting { cloned: Some(cloned), ended, _group: group });
+        let bytes = serde_json::to_vec(&request(seq)).map_err(io::Error::from);
+        if let Err(error) = bytes.and_then(|bytes| socket::send(&self.socket, &bytes, fds)) {
+            self.shared.waiting.lock().remove(&seq);
+            return Err(failed(error));
+        }
+        if self.is_gone() {
+            // It may have ended after the entry was made and before it could hear of it.
+            self.shared.waiting.lock().remove(&seq);
+        }
+        match is_cloned.await {
+            Ok(Ok(pidfd)) => Ok(Cloned { pidfd, ended: Some(has_ended) }),
+            Ok(Err(error)) => Err(failed(error)),
+            Err(_) => Err(failed(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+}
+
+impl Cloned {
+    /// Waits for the end. Cancel-safe.
+    pub(super) async fn wait(&mut self) -> Result<Ended, ExecError> {
+        let Some(ended) = &mut self.ended else {
+            return Err(ExecError::launcher("waiting for a process")(io::ErrorKind::InvalidInput.into()));
+        };
+        let result = ended.await;
+        self.ended = None;
+        result.map_err(|_| ExecError::launcher("waiting for a process")(io::ErrorKind::BrokenPipe.into()))
+    }
+}
+
+impl Drop for Cloned {
+    fn drop(&mut self) {
+        if self.ended.is_some() {
+            let _ = process::pidfd_send_signal(&self.pidfd, libc::SIGKILL);
+        }
+    }
+}
+
+/// The program in a mount that nobody can write through, so that no container that gets hold of it can change it (CVE-2019-5736).
+fn read_only(program: &Path) -> io::Result<OwnedFd> {
+    let file = path::open_host_path(program)?;
+    let copy = mount::open_tree_clone(&file, false)?;
+    let set = Attrs { readonly: true, ..Attrs::default() };
+    mount::mount_setattr(&copy, AttrChange { set, private: true, ..AttrChange::default() })?;
+    Ok(copy.into())
+}
+
+/// Hears the launcher until it ends; then nobody waits any more.
+fn listen(socket: &OwnedFd, shared: &Shared, mut child: Child) {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    while let Ok((length @ 1.., fds)) = socket::receive(socket, &mut buffer) {
+        match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
+            Ok(event) => hear(shared, event, fds),
+            Err(error) => tracing::error!(%error, "the launcher speaks another language"),
+        }
+    }
+    shared.gone.store(true, Ordering::Release);
+    shared.waiting.lock().clear();
+    let _ = child.kill();
+    match child.wait() {
+        Ok(status) if status.success() => {}
+        status => tracing::error!(?status, "container launcher ended"),
+    }
+}
+
+fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
+    match event {
+        Event::Cloned { seq } => {
+            let waiter = shared.waiting.lock().get_mut(&seq).and_then(|waiting| waiting.cloned.take());
+            let Some(pidfd) = fds.into_iter().next() else { return };
+            let refused = match waiter {
+                Some(waiter) => waiter.send(Ok(pidfd)).err(),
+                None => Some(Ok(pidfd)),
+            };
+            // Whoever asked for it is gone: so shall it be.
+            if let Some(Ok(pidfd)) = refused {
+                let _ = process::pidfd_send_signal(&pidfd, libc::SIGKILL);
+            }
+        }
+        Event::Failed { seq, errno } => {
+            let waiting = shared.waiting.lock().remove(&seq);
+            if let Some(waiter) = waiting.and_then(|waiting| waiting.cloned) {
+                drop(waiter.send(Err(io::Error::from_raw_os_error(errno))));
+            }
+        }
+        Event::Ended { seq, code, user_micros, system_micros, max_rss, in_blocks, out_blocks } => {
+            let Some(waiting) = shared.waiting.lock().remove(&seq) else { return };
+            let usage = Usage {
+                user: Duration::from_micros(user_micros),
+                system: Duration::from_micros(system_micros),
+                max_rss,
+                memory_peak: 0,
+                read_bytes: in_blocks.saturating_mul(512),
+                write_bytes: out_blocks.saturating_mul(512),
+            };
+            let _ = waiting.ended.send(Ended { code, usage });
+        }
+    }
+}

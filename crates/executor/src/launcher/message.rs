@@ -1,0 +1,123 @@
+//! What the daemon, the launcher and a starting container tell each other.
+//!
+//! Two sockets that keep message borders. Between daemon and launcher: [`Request`] and [`Event`]. Between daemon and each container, made
+//! for it and handed through the launcher: a [`Plan`] in, [`Report`]s out, and the end of the stream when the program has been started.
+//! Everything is JSON; descriptors travel beside it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::StartError;
+use crate::stubs::Stub;
+
+/// The launcher's and a container's largest message, without descriptors.
+pub(super) const MAX_MESSAGE: usize = 64 << 10;
+
+/// To the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Clone a container. Descriptors: its socket, and the control group's directory if `cgroup`.
+    Run { seq: u64, net: bool, cgroup_namespace: bool, cgroup: bool },
+    /// Clone a process into a container. Descriptors: its socket, the pidfd of the container's first process, and the group's directory.
+    Join { seq: u64, cgroup: bool },
+}
+
+/// From the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Event {
+    /// It is cloned. Descriptor: its pidfd.
+    Cloned { seq: u64 },
+    /// It could not be cloned.
+    Failed { seq: u64, errno: i32 },
+    /// It ended.
+    Ended { seq: u64, code: u32, user_micros: u64, system_micros: u64, max_rss: u64, in_blocks: u64, out_blocks: u64 },
+}
+
+/// The first message on a container's socket. Its first descriptor is a file with the [`Plan`]; the plan's descriptors follow, in this
+/// message and as many more as it takes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Opening {
+    pub(super) descriptors: usize,
+}
+
+/// All of a container's first process, or all of a further one. Numbers called `fd` are places in the list of descriptors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    /// Absent for a process in a container that runs.
+    pub(super) container: Option<ContainerPlan>,
+    pub(super) process: ProcessPlan,
+    /// Files of v1 control groups to write oneself into.
+    pub(super) cgroup_procs: Vec<usize>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ContainerPlan {
+    pub(super) rootfs: usize,
+    pub(super) readonly_root: bool,
+    pub(super) hostname: String,
+    pub(super) hosts: String,
+    pub(super) resolv_conf: String,
+    pub(super) shm_size: u64,
+    /// Masked and read-only paths, and a read-only /sys.
+    pub(super) confined: bool,
+    /// Nothing limits devices, so no mount that the container can write to may have working ones.
+    pub(super) nodev: bool,
+    /// Mount the v2 hierarchy at /sys/fs/cgroup; else something empty.
+    pub(super) cgroup2: bool,
+    pub(super) devices: Vec<Device>,
+    pub(super) mounts: Vec<MountPlan>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Device {
+    /// Below /dev.
+    pub(super) name: String,
+    pub(super) block: bool,
+    pub(super) major: u32,
+    pub(super) minor: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct MountPlan {
+    pub(super) dest: String,
+    pub(super) source: SourcePlan,
+    pub(super) readonly: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum SourcePlan {
+    /// A detached mount, of which `selector` is wanted.
+    Mount { fd: usize, selector: String },
+    Tmpfs { size: Option<u64> },
+    /// A file with these contents.
+    File { fd: usize, mode: u32, uid: u32, gid: u32 },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ProcessPlan {
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<String>,
+    pub(super) cwd: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) groups: Vec<u32>,
+    pub(super) tty: bool,
+    /// Input, output and errors; not there with a terminal.
+    pub(super) stdio: Option<[usize; 3]>,
+    pub(super) rlimits: Vec<(u32, u64, u64)>,
+    /// Effective, permitted and bounding set.
+    pub(super) capabilities: u64,
+    /// Inheritable and ambient set.
+    pub(super) ambient: u64,
+    pub(super) seccomp: bool,
+}
+
+/// From a starting container.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// Mount points were made in the root.
+    Made(Vec<Stub>),
+    /// Its terminal. Descriptor: the master.
+    Terminal,
+    /// It will not start.
+    Failed(StartError),
+}

@@ -1,0 +1,199 @@
+//! From a spec to a plan with descriptors. Everything that blocks a little is done here, off the runtime's threads.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use sys::mount::{self, AttrChange};
+use sys::{caps, file, process, socket};
+
+use super::message::{ContainerPlan, Device, MountPlan, Opening, Plan, ProcessPlan, SourcePlan};
+use crate::access::SecurityMode;
+use crate::error::ExecError;
+use crate::spec::{Mount, MountSource, ProcessSpec, Ulimit};
+use crate::stubs;
+use crate::user;
+
+/// The capabilities of a confined process, Docker's.
+pub fn default_capabilities() -> caps::Set {
+    caps::Set::of(&[
+        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE",
+        "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    ])
+}
+
+/// A plan's descriptors in order.
+#[derive(Debug, Default)]
+pub(super) struct Fds(Vec<OwnedFd>);
+
+impl Fds {
+    /// The place of a descriptor in the list. The first place is the plan's own.
+    pub(super) fn push(&mut self, fd: impl Into<OwnedFd>) -> usize {
+        self.0.push(fd.into());
+        self.0.len()
+    }
+}
+
+/// Sends a plan into the socket whose other end will be the container's.
+pub(super) fn send(socket: &OwnedFd, plan: &Plan, fds: &Fds) -> Result<(), ExecError> {
+    let send = || -> io::Result<()> {
+        let mut memory = File::from(file::memfd("plan")?);
+        memory.write_all(&serde_json::to_vec(plan)?)?;
+        io::Seek::rewind(&mut memory)?;
+        let all: Vec<BorrowedFd<'_>> = std::iter::once(memory.as_fd()).chain(fds.0.iter().map(AsFd::as_fd)).collect();
+        let opening = serde_json::to_vec(&Opening { descriptors: all.len() })?;
+        for (index, part) in all.chunks(socket::MAX_FDS).enumerate() {
+            socket::send(socket, if index == 0 { &opening } else { b"more" }, part)?;
+        }
+        Ok(())
+    };
+    send().map_err(ExecError::system("cannot hand a container its plan"))
+}
+
+/// What a process may do: of the mode, and for an insecure one everything that we may.
+pub(super) fn process_plan(
+    spec: &ProcessSpec,
+    root: BorrowedFd<'_>,
+    security: SecurityMode,
+    ulimits: &[Ulimit],
+    stdio: Option<[usize; 3]>,
+) -> Result<ProcessPlan, ExecError> {
+    if spec.args.is_empty() {
+        return Err(crate::error::StartError::NoCommand.into());
+    }
+    for text in spec.args.iter().chain(&spec.env).chain([&spec.cwd]) {
+        if text.contains('\0') {
+            return Err(ExecError::Invalid { what: "argument with a zero byte", value: text.clone() });
+        }
+    }
+    let who = user::lookup(root, &spec.user)?;
+    let mut env = spec.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user::home(root, who.uid)));
+    }
+    let capabilities = match security {
+        SecurityMode::Sandbox => default_capabilities(),
+        SecurityMode::Insecure => caps::permitted().map_err(ExecError::system("cannot read own capabilities"))?,
+    };
+    let insecure = security == SecurityMode::Insecure;
+    Ok(ProcessPlan {
+        args: spec.args.clone(),
+        env,
+        cwd: if spec.cwd.is_empty() { "/".to_owned() } else { spec.cwd.clone() },
+        uid: who.uid,
+        gid: who.gid,
+        groups: who.groups,
+        tty: spec.tty,
+        stdio,
+        rlimits: ulimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+        capabilities: capabilities.0,
+        ambient: if insecure { capabilities.0 } else { 0 },
+        seccomp: !insecure,
+    })
+}
+
+fn rlimit(limit: &Ulimit) -> Result<(u32, u64, u64), ExecError> {
+    let number = process::rlimit_number(&limit.name.to_lowercase())
+        .ok_or_else(|| ExecError::Invalid { what: "ulimit", value: limit.name.clone() })?;
+    Ok((number, limit.soft.cast_unsigned(), limit.hard.cast_unsigned()))
+}
+
+/// Turns each mount into a detached one or the recipe for it. The later of two with one destination takes the place of the earlier.
+pub(super) fn mounts(mounts: Vec<Mount>, fds: &mut Fds) -> Result<Vec<MountPlan>, ExecError> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut plans: Vec<MountPlan> = Vec::new();
+    for mount in mounts {
+        let dest = stubs::clean_path(&mount.dest);
+        if dest == "/" {
+            return Err(ExecError::Invalid { what: "mount destination", value: mount.dest });
+        }
+        let failed = ExecError::system("cannot take hold of a mount's source");
+        let source = match mount.source {
+            MountSource::Mount(source) => SourcePlan::Mount { fd: fds.push(source), selector: selector(&mount.selector) },
+            MountSource::Place(place) => {
+                SourcePlan::Mount { fd: fds.push(detach(&place).map_err(failed)?), selector: selector(&mount.selector) }
+            }
+            MountSource::Tmpfs { size } => SourcePlan::Tmpfs { size },
+            MountSource::File { contents, mode, uid, gid } => {
+                let keep = || -> io::Result<OwnedFd> {
+                    let mut memory = File::from(file::memfd("contents")?);
+                    memory.write_all(&contents)?;
+                    io::Seek::rewind(&mut memory)?;
+                    Ok(memory.into())
+                };
+                SourcePlan::File { fd: fds.push(keep().map_err(failed)?), mode, uid, gid }
+            }
+        };
+        let plan = MountPlan { dest: dest.clone(), source, readonly: mount.readonly };
+        match places.get(&dest).and_then(|index| plans.get_mut(*index)) {
+            Some(earlier) => *earlier = plan,
+            None => {
+                places.insert(dest, plans.len());
+                plans.push(plan);
+            }
+        }
+    }
+    Ok(plans)
+}
+
+/// Without leading slash and with nothing when everything is meant.
+fn selector(text: &str) -> String {
+    stubs::clean(text).join("/")
+}
+
+/// A place of the host as a detached mount that hears nothing of the host any more.
+pub(super) fn detach(place: &OwnedFd) -> io::Result<mount::DetachedMount> {
+    let copy = mount::open_tree_clone(place, true)?;
+    mount::mount_setattr(&copy, AttrChange { private: true, recursive: true, ..AttrChange::default() })?;
+    Ok(copy)
+}
+
+/// Nodes of an insecure container: kernel messages, user-space devices and filesystems, virtual machines, tunnels, loops.
+pub(super) fn insecure_devices() -> Vec<Device> {
+    let character = |name: &str, major, minor| Device { name: name.to_owned(), block: false, major, minor };
+    let mut devices = vec![
+        character("kmsg", 1, 11),
+        character("cuse", 10, 203),
+        character("fuse", 10, 229),
+        character("kvm", 10, 232),
+        character("net/tun", 10, 200),
+        character("loop-control", 10, 237),
+    ];
+    devices.extend((0..8).map(|minor| Device { name: format!("loop{minor}"), block: true, major: 7, minor }));
+    devices
+}
+
+/// A plan for a container, without its process.
+pub(super) struct Basics {
+    pub(super) rootfs: usize,
+    pub(super) readonly_root: bool,
+    pub(super) hostname: String,
+    pub(super) hosts: String,
+    pub(super) resolv_conf: String,
+    pub(super) shm_size: Option<u64>,
+    pub(super) security: SecurityMode,
+    pub(super) limits_devices: bool,
+    pub(super) cgroup2: bool,
+    pub(super) mounts: Vec<MountPlan>,
+}
+
+impl Basics {
+    pub(super) fn plan(self) -> ContainerPlan {
+        let confined = self.security == SecurityMode::Sandbox;
+        let hostname = if self.hostname.is_empty() { crate::hosts::DEFAULT_HOSTNAME.to_owned() } else { self.hostname };
+        ContainerPlan {
+            rootfs: self.rootfs,
+            readonly_root: self.readonly_root,
+            hostname,
+            hosts: self.hosts,
+            resolv_conf: self.resolv_conf,
+            shm_size: self.shm_size.filter(|size| *size != 0).unwrap_or(64 << 20),
+            confined,
+            nodev: confined && !self.limits_devices,
+            cgroup2: self.cgroup2,
+            devices: if confined { Vec::new() } else { insecure_devices() },
+            mounts: self.mounts,
+        }
+    }
+}

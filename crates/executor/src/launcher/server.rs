@@ -1,0 +1,162 @@
+//! The launcher process: one thread that clones containers and tells when they end.
+//!
+//! It lives in a mount namespace of its own with nothing in it, so that a container copies no mounts and finds none. It ends, and every
+//! container with it, when the daemon does.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+use sys::mount::{self, AttrChange, Attrs};
+use sys::process::{self, Cloned, Namespaces, SingleThreaded};
+use sys::seccomp::Instruction;
+use sys::{file, path, socket};
+
+use super::init;
+use super::message::{Event, MAX_MESSAGE, Request};
+
+/// Where a container's root is attached before it becomes the root.
+pub(super) const ROOT_PLACE: &str = "/root";
+/// Where a container's own small files are made.
+pub(super) const FILES_PLACE: &str = "/files";
+
+/// What the launcher prepares once for all containers.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) alone: SingleThreaded,
+    pub(super) filter: Option<Vec<Instruction>>,
+}
+
+struct Server {
+    prepared: Prepared,
+    daemon: OwnedFd,
+    own_pids: OwnedFd,
+    children: HashMap<i32, (u64, OwnedFd)>,
+}
+
+/// Serves the daemon at the other end of standard input until it goes away.
+pub(super) fn serve() -> io::Result<()> {
+    let alone = SingleThreaded::claim()?;
+    let daemon = io::stdin().as_fd().try_clone_to_owned()?;
+    let _ = rustix::process::setsid();
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE, libc::SIGQUIT] {
+        process::ignore_signal(signal);
+    }
+    let ended = process::child_signal_fd()?;
+    let own_pids = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    leave_host_mounts(&alone)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let filter = crate::seccomp::compile(super::default_capabilities());
+    let mut server = Server { prepared: Prepared { alone, filter }, daemon, own_pids, children: HashMap::new() };
+    loop {
+        let mut polled = [PollFd::new(&server.daemon, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
+        let [request, child] = polled.map(|fd| !fd.revents().is_empty());
+        if child {
+            let _ = rustix::io::read(&ended, &mut [0; 1024]);
+            server.reap();
+        }
+        if request && !server.handle()? {
+            for (_, pidfd) in server.children.values() {
+                let _ = process::pidfd_send_signal(pidfd, libc::SIGKILL);
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Exchanges the host's mounts for an empty filesystem.
+fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
+    process::unshare(alone, Namespaces { mount: true, ..Namespaces::default() })?;
+    let root = path::open_host_path("/")?;
+    mount::mount_setattr(&root, AttrChange { private: true, recursive: true, ..AttrChange::default() })?;
+    let empty = mount::new_mount(c"tmpfs", &[("mode", "0755"), ("size", "64k")], Attrs { nodev: true, ..Attrs::default() })?;
+    for place in [ROOT_PLACE, FILES_PLACE] {
+        file::mkdirat(&empty, place.trim_start_matches('/'), 0o700)?;
+    }
+    mount::move_mount(&empty, &root)?;
+    rustix::process::fchdir(&empty)?;
+    mount::pivot_root_here()?;
+    mount::umount_detach(c".")?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+impl Server {
+    /// Serves one request. `false` when the daemon is gone.
+    fn handle(&mut self) -> io::Result<bool> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let (length, fds) = socket::receive(&self.daemon, &mut buffer)?;
+        if length == 0 {
+            return Ok(false);
+        }
+        let request: Request = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+        let mut fds = fds.into_iter();
+        let seq = match &request {
+            Request::Run { seq, .. } | Request::Join { seq, .. } => *seq,
+        };
+        match self.clone_child(&request, &mut fds) {
+            Ok((pid, pidfd)) => {
+                self.tell(&Event::Cloned { seq }, &[pidfd.as_fd()])?;
+                self.children.insert(pid, (seq, pidfd));
+            }
+            Err(error) => self.tell(&Event::Failed { seq, errno: error.raw_os_error().unwrap_or(libc::EIO) }, &[])?,
+        }
+        Ok(true)
+    }
+
+    fn clone_child(&self, request: &Request, fds: &mut dyn Iterator<Item = OwnedFd>) -> io::Result<(i32, OwnedFd)> {
+        let missing = || io::Error::from_raw_os_error(libc::EBADF);
+        let control = fds.next().ok_or_else(missing)?;
+        let alone = &self.prepared.alone;
+        let cloned = match request {
+            Request::Run { net, cgroup_namespace, cgroup, .. } => {
+                let namespaces =
+                    Namespaces { pid: true, mount: true, ipc: true, uts: true, net: *net, cgroup: *cgroup_namespace };
+                let group = if *cgroup { Some(fds.next().ok_or_else(missing)?) } else { None };
+                process::clone3(alone, namespaces, group.as_ref().map(AsFd::as_fd))?
+            }
+            Request::Join { cgroup, .. } => {
+                let target = fds.next().ok_or_else(missing)?;
+                let group = if *cgroup { Some(fds.next().ok_or_else(missing)?) } else { None };
+                let pids = Namespaces { pid: true, ..Namespaces::default() };
+                process::setns(alone, &target, pids)?;
+                let cloned = process::clone3(alone, Namespaces::default(), group.as_ref().map(AsFd::as_fd));
+                if matches!(cloned, Ok(Cloned::Child)) {
+                    init::join(&self.prepared, control, &target);
+                }
+                process::setns(alone, &self.own_pids, pids)?;
+                cloned?
+            }
+        };
+        match cloned {
+            Cloned::Child => init::run(&self.prepared, control),
+            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(ended)) = process::wait_any() {
+            let Some((seq, _)) = self.children.remove(&ended.pid) else { continue };
+            let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            // A daemon that is gone is noticed by the next poll.
+            let _ = self.tell(
+                &Event::Ended {
+                    seq,
+                    code: ended.code,
+                    user_micros: micros(ended.user),
+                    system_micros: micros(ended.system),
+                    max_rss: ended.max_rss,
+                    in_blocks: ended.in_blocks,
+                    out_blocks: ended.out_blocks,
+                },
+                &[],
+            );
+        }
+    }
+
+    fn tell(&self, event: &Event, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        socket::send(&self.daemon, &serde_json::to_vec(event)?, fds)
+    }
+}
