@@ -8,8 +8,9 @@ use futures::stream::{BoxStream, StreamExt};
 use oci::Digest;
 use proto::content::content_server::Content;
 use proto::content::{
-    AbortRequest, DeleteContentRequest, Info, InfoRequest, InfoResponse, ListContentRequest, ListContentResponse, ListStatusesRequest,
-    ListStatusesResponse, ReadContentRequest, ReadContentResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse,
+    AbortRequest, DeleteContentRequest, Info, InfoRequest, InfoResponse, ListContentRequest,
+    ListContentResponse, ListStatusesRequest, ListStatusesResponse, ReadContentRequest,
+    ReadContentResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse,
     WriteContentRequest, WriteContentResponse,
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -31,8 +32,13 @@ impl ContentService {
     }
 
     async fn blob(&self, digest: &str) -> Result<HistoryBlob, Status> {
-        let digest: Digest = digest.parse().map_err(|e| Status::invalid_argument(format!("{digest:?}: {e}")))?;
-        self.backend.history_blob(&digest).await.map_err(|e| status(&e))
+        let digest: Digest = digest
+            .parse()
+            .map_err(|e| Status::invalid_argument(format!("{digest:?}: {e}")))?;
+        self.backend
+            .history_blob(&digest)
+            .await
+            .map_err(|e| status(&e))
     }
 }
 
@@ -52,17 +58,30 @@ impl Content for ContentService {
         let digest = request.into_inner().digest;
         let blob = self.blob(&digest).await?;
         let size = i64::try_from(blob.size).unwrap_or(i64::MAX);
-        let info = Info { digest, size, created_at: None, updated_at: None, labels: BTreeMap::new() };
+        let info = Info {
+            digest,
+            size,
+            created_at: None,
+            updated_at: None,
+            labels: BTreeMap::new(),
+        };
         Ok(Response::new(InfoResponse { info: Some(info) }))
     }
 
     type ReadStream = BoxStream<'static, Result<ReadContentResponse, Status>>;
 
-    async fn read(&self, request: Request<ReadContentRequest>) -> Result<Response<Self::ReadStream>, Status> {
+    async fn read(
+        &self,
+        request: Request<ReadContentRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
         let request = request.into_inner();
         let blob = self.blob(&request.digest).await?;
-        let out_of_range = || Status::out_of_range(format!("offset {} of {} bytes", request.offset, blob.size));
-        let start = u64::try_from(request.offset).ok().filter(|o| *o <= blob.size).ok_or_else(out_of_range)?;
+        let out_of_range =
+            || Status::out_of_range(format!("offset {} of {} bytes", request.offset, blob.size));
+        let start = u64::try_from(request.offset)
+            .ok()
+            .filter(|o| *o <= blob.size)
+            .ok_or_else(out_of_range)?;
         let wanted = match u64::try_from(request.size) {
             Ok(0) => blob.size - start,
             Ok(size) if size <= blob.size - start => size,
@@ -70,50 +89,80 @@ impl Content for ContentService {
         };
         let bytes = (blob.read)(start).await.map_err(|e| status(&e))?;
         let state = (bytes, bytes::Bytes::new(), start, wanted);
-        let pieces = futures::stream::unfold(state, |(mut bytes, mut piece, offset, left)| async move {
-            while piece.is_empty() && left > 0 {
-                match bytes.next().await {
-                    Some(Ok(next)) => piece = next,
-                    Some(Err(error)) => return Some((Err(status(&error)), (bytes, piece, offset, 0))),
-                    None => return None,
+        let pieces =
+            futures::stream::unfold(state, |(mut bytes, mut piece, offset, left)| async move {
+                while piece.is_empty() && left > 0 {
+                    match bytes.next().await {
+                        Some(Ok(next)) => piece = next,
+                        Some(Err(error)) => {
+                            return Some((Err(status(&error)), (bytes, piece, offset, 0)));
+                        }
+                        None => return None,
+                    }
                 }
-            }
-            if left == 0 {
-                return None;
-            }
-            let length = piece.len().min(CHUNK).min(usize::try_from(left).unwrap_or(usize::MAX));
-            let data = piece.split_to(length);
-            let message = ReadContentResponse { offset: i64::try_from(offset).unwrap_or(i64::MAX), data };
-            Some((Ok(message), (bytes, piece, offset + length as u64, left - length as u64)))
-        });
+                if left == 0 {
+                    return None;
+                }
+                let length = piece
+                    .len()
+                    .min(CHUNK)
+                    .min(usize::try_from(left).unwrap_or(usize::MAX));
+                let data = piece.split_to(length);
+                let message = ReadContentResponse {
+                    offset: i64::try_from(offset).unwrap_or(i64::MAX),
+                    data,
+                };
+                Some((
+                    Ok(message),
+                    (bytes, piece, offset + length as u64, left - length as u64),
+                ))
+            });
         Ok(Response::new(pieces.boxed()))
     }
 
     type ListStream = BoxStream<'static, Result<ListContentResponse, Status>>;
 
-    async fn list(&self, _request: Request<ListContentRequest>) -> Result<Response<Self::ListStream>, Status> {
+    async fn list(
+        &self,
+        _request: Request<ListContentRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
         Err(not_built("listing the content store of build records"))
     }
 
-    async fn update(&self, _request: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
+    async fn update(
+        &self,
+        _request: Request<UpdateRequest>,
+    ) -> Result<Response<UpdateResponse>, Status> {
         Err(read_only())
     }
 
-    async fn delete(&self, _request: Request<DeleteContentRequest>) -> Result<Response<()>, Status> {
+    async fn delete(
+        &self,
+        _request: Request<DeleteContentRequest>,
+    ) -> Result<Response<()>, Status> {
         Err(read_only())
     }
 
-    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(
+        &self,
+        _request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
         Err(read_only())
     }
 
-    async fn list_statuses(&self, _request: Request<ListStatusesRequest>) -> Result<Response<ListStatusesResponse>, Status> {
+    async fn list_statuses(
+        &self,
+        _request: Request<ListStatusesRequest>,
+    ) -> Result<Response<ListStatusesResponse>, Status> {
         Err(read_only())
     }
 
     type WriteStream = BoxStream<'static, Result<WriteContentResponse, Status>>;
 
-    async fn write(&self, _request: Request<Streaming<WriteContentRequest>>) -> Result<Response<Self::WriteStream>, Status> {
+    async fn write(
+        &self,
+        _request: Request<Streaming<WriteContentRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
         Err(read_only())
     }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use engine::api::frontend::bridge::FileStat;
 use engine::api::{
-    CacheSpec, ExporterSpec, Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery, HistoryRecord, HistoryResult,
-    PruneRequest, SolveRequest, UsageRecord, VersionInfo, WorkerRecord,
+    CacheSpec, ExporterSpec, Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind,
+    HistoryQuery, HistoryRecord, HistoryResult, PruneRequest, SolveRequest, UsageRecord,
+    VersionInfo, WorkerRecord,
 };
 use oci::Platform;
 use prost_types::Timestamp;
@@ -24,29 +25,67 @@ pub(crate) fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest,
     if !cache.export_ref_deprecated.is_empty() {
         let mut attrs = cache.export_attrs_deprecated;
         attrs.insert("ref".into(), cache.export_ref_deprecated);
-        legacy.push(CacheSpec { kind: "registry".into(), attrs });
+        legacy.push(CacheSpec {
+            kind: "registry".into(),
+            attrs,
+        });
     }
-    for spec in cache.exports.into_iter().map(|e| CacheSpec { kind: e.r#type, attrs: e.attrs }).chain(legacy) {
+    for spec in cache
+        .exports
+        .into_iter()
+        .map(|e| CacheSpec {
+            kind: e.r#type,
+            attrs: e.attrs,
+        })
+        .chain(legacy)
+    {
         if spec.kind == "inline" && std::mem::replace(&mut inline, true) {
             continue;
         }
         if cache_exports.iter().any(|other| same_cache(other, &spec)) {
-            return Err(Failure::new(FailureKind::Unknown, format!("duplicate cache exports [{}]", spec.kind)));
+            return Err(Failure::new(
+                FailureKind::Unknown,
+                format!("duplicate cache exports [{}]", spec.kind),
+            ));
         }
         cache_exports.push(spec);
     }
-    let old_imports = cache.import_refs_deprecated.into_iter().map(|r| CacheSpec { kind: "registry".into(), attrs: [("ref".to_owned(), r)].into() });
-    let cache_imports = cache.imports.into_iter().map(|i| CacheSpec { kind: i.r#type, attrs: i.attrs }).chain(old_imports).collect();
-    let mut exporters: Vec<ExporterSpec> = wire.exporters.into_iter().map(|e| ExporterSpec { kind: e.r#type, attrs: e.attrs }).collect();
+    let old_imports = cache.import_refs_deprecated.into_iter().map(|r| CacheSpec {
+        kind: "registry".into(),
+        attrs: [("ref".to_owned(), r)].into(),
+    });
+    let cache_imports = cache
+        .imports
+        .into_iter()
+        .map(|i| CacheSpec {
+            kind: i.r#type,
+            attrs: i.attrs,
+        })
+        .chain(old_imports)
+        .collect();
+    let mut exporters: Vec<ExporterSpec> = wire
+        .exporters
+        .into_iter()
+        .map(|e| ExporterSpec {
+            kind: e.r#type,
+            attrs: e.attrs,
+        })
+        .collect();
     if exporters.is_empty() && !wire.exporter_deprecated.is_empty() {
-        exporters.push(ExporterSpec { kind: wire.exporter_deprecated, attrs: wire.exporter_attrs_deprecated });
+        exporters.push(ExporterSpec {
+            kind: wire.exporter_deprecated,
+            attrs: wire.exporter_attrs_deprecated,
+        });
     }
     // A build argument for the frontend is the default of the exporters; `context` there is the frontend's own business.
     if let Some(epoch) = wire.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH")
         && (epoch.is_empty() || epoch.parse::<i64>().is_ok())
     {
         for exporter in &mut exporters {
-            exporter.attrs.entry("source-date-epoch".into()).or_insert_with(|| epoch.clone());
+            exporter
+                .attrs
+                .entry("source-date-epoch".into())
+                .or_insert_with(|| epoch.clone());
         }
     }
     Ok(SolveRequest {
@@ -56,7 +95,11 @@ pub(crate) fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest,
         frontend: wire.frontend,
         client_frontend: None,
         frontend_opts: wire.frontend_attrs,
-        frontend_inputs: wire.frontend_inputs.into_iter().map(|(k, v)| (k, Arc::new(v))).collect(),
+        frontend_inputs: wire
+            .frontend_inputs
+            .into_iter()
+            .map(|(k, v)| (k, Arc::new(v)))
+            .collect(),
         exporters,
         session_exporters: wire.enable_session_exporter,
         cache_exports,
@@ -71,7 +114,12 @@ pub(crate) fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest,
 }
 
 fn same_cache(left: &CacheSpec, right: &CacheSpec) -> bool {
-    let name = |spec: &CacheSpec| (spec.kind == "registry").then(|| spec.attrs.get("ref").cloned()).flatten().filter(|r| !r.is_empty());
+    let name = |spec: &CacheSpec| {
+        (spec.kind == "registry")
+            .then(|| spec.attrs.get("ref").cloned())
+            .flatten()
+            .filter(|r| !r.is_empty())
+    };
     match (name(left), name(right)) {
         (Some(left), Some(right)) => left == right,
         _ => left == right,
@@ -224,7 +272,10 @@ pub(crate) fn history_event(event: HistoryEvent) -> control::BuildHistoryEvent {
         HistoryEventKind::Complete => control::BuildHistoryEventType::Complete,
         HistoryEventKind::Deleted => control::BuildHistoryEventType::Deleted,
     };
-    control::BuildHistoryEvent { r#type: kind.into(), record: Some(history_record(event.record)) }
+    control::BuildHistoryEvent {
+        r#type: kind.into(),
+        record: Some(history_record(event.record)),
+    }
 }
 
 fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
@@ -232,14 +283,25 @@ fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
         r#ref: record.build,
         frontend: record.frontend,
         frontend_attrs: record.frontend_attrs,
-        exporters: record.exporters.into_iter().map(|e| control::Exporter { r#type: e.kind, attrs: e.attrs }).collect(),
+        exporters: record
+            .exporters
+            .into_iter()
+            .map(|e| control::Exporter {
+                r#type: e.kind,
+                attrs: e.attrs,
+            })
+            .collect(),
         error: record.error.as_ref().map(errors::wire),
         created_at: record.created.map(timestamp),
         completed_at: record.completed.map(timestamp),
         logs: record.logs.map(descriptor),
         exporter_response: record.exporter_response,
         result: record.result.map(history_result),
-        results: record.results.into_iter().map(|(k, v)| (k, history_result(v))).collect(),
+        results: record
+            .results
+            .into_iter()
+            .map(|(k, v)| (k, history_result(v)))
+            .collect(),
         generation: record.generation,
         trace: record.trace.map(descriptor),
         pinned: record.pinned,
@@ -252,7 +314,11 @@ fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
 }
 
 fn history_result(result: HistoryResult) -> control::BuildResultInfo {
-    let results: BTreeMap<i64, control::Descriptor> = result.results.into_iter().map(|(k, v)| (k, descriptor(v))).collect();
+    let results: BTreeMap<i64, control::Descriptor> = result
+        .results
+        .into_iter()
+        .map(|(k, v)| (k, descriptor(v)))
+        .collect();
     control::BuildResultInfo {
         result_deprecated: results.values().next().cloned(),
         attestations: result.attestations.into_iter().map(descriptor).collect(),
@@ -274,7 +340,10 @@ mod tests {
     use super::*;
 
     fn spec(kind: &str, reference: &str) -> control::CacheOptionsEntry {
-        control::CacheOptionsEntry { r#type: kind.into(), attrs: [("ref".to_owned(), reference.to_owned())].into() }
+        control::CacheOptionsEntry {
+            r#type: kind.into(),
+            attrs: [("ref".to_owned(), reference.to_owned())].into(),
+        }
     }
 
     #[test]
@@ -282,7 +351,11 @@ mod tests {
         let request = solve_request(control::SolveRequest {
             exporter_deprecated: "image".into(),
             frontend_attrs: [("build-arg:SOURCE_DATE_EPOCH".to_owned(), "17".to_owned())].into(),
-            cache: Some(control::CacheOptions { export_ref_deprecated: "x".into(), import_refs_deprecated: vec!["y".into()], ..Default::default() }),
+            cache: Some(control::CacheOptions {
+                export_ref_deprecated: "x".into(),
+                import_refs_deprecated: vec!["y".into()],
+                ..Default::default()
+            }),
             ..Default::default()
         })
         .unwrap();
@@ -294,9 +367,17 @@ mod tests {
 
     #[test]
     fn a_cache_is_written_once() {
-        let exports = |exports| control::SolveRequest { cache: Some(control::CacheOptions { exports, ..Default::default() }), ..Default::default() };
+        let exports = |exports| control::SolveRequest {
+            cache: Some(control::CacheOptions {
+                exports,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
         assert!(solve_request(exports(vec![spec("registry", "a"), spec("registry", "b")])).is_ok());
-        assert!(solve_request(exports(vec![spec("registry", "a"), spec("registry", "a")])).is_err());
+        assert!(
+            solve_request(exports(vec![spec("registry", "a"), spec("registry", "a")])).is_err()
+        );
         let inline = solve_request(exports(vec![spec("inline", ""), spec("inline", "")])).unwrap();
         assert_eq!(inline.cache_exports.len(), 1);
     }

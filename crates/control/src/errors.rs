@@ -37,7 +37,9 @@ fn code(kind: FailureKind) -> Code {
 fn kind(code: i32) -> FailureKind {
     match Code::from(code) {
         Code::Cancelled => FailureKind::Canceled,
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => FailureKind::InvalidArgument,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            FailureKind::InvalidArgument
+        }
         Code::DeadlineExceeded => FailureKind::DeadlineExceeded,
         Code::NotFound => FailureKind::NotFound,
         Code::AlreadyExists => FailureKind::AlreadyExists,
@@ -56,7 +58,11 @@ pub(crate) fn status(failure: &Failure) -> Status {
     if failure.details.is_empty() {
         return Status::new(code, failure.message.clone());
     }
-    Status::with_details(code, failure.message.clone(), wire(failure).encode_to_vec().into())
+    Status::with_details(
+        code,
+        failure.message.clone(),
+        wire(failure).encode_to_vec().into(),
+    )
 }
 
 /// The wire's form of a failure.
@@ -70,8 +76,19 @@ pub(crate) fn wire(failure: &Failure) -> rpc::Status {
 
 /// A failure that came from elsewhere (a frontend in the client). Details are kept as they are.
 pub(crate) fn from_wire(status: rpc::Status) -> Failure {
-    let details = status.details.into_iter().map(|a| Detail::Raw { type_url: a.type_url, value: a.value.into() }).collect();
-    Failure { kind: kind(status.code), message: status.message, details }
+    let details = status
+        .details
+        .into_iter()
+        .map(|a| Detail::Raw {
+            type_url: a.type_url,
+            value: a.value.into(),
+        })
+        .collect();
+    Failure {
+        kind: kind(status.code),
+        message: status.message,
+        details,
+    }
 }
 
 /// The status for a failure of the bridge: the engine's own failure where it is one.
@@ -112,24 +129,45 @@ fn any(detail: &Detail) -> prost_types::Any {
         Detail::Vertex { digest } => ("errdefs.Vertex", json!({ "digest": digest.to_string() })),
         Detail::Source { info, ranges } => {
             let ranges: Vec<Value> = ranges.iter().map(range).collect();
-            ("errdefs.Source", json!({ "info": source_info(info), "ranges": ranges }))
+            (
+                "errdefs.Source",
+                json!({ "info": source_info(info), "ranges": ranges }),
+            )
         }
-        Detail::Solve { inputs, mounts, op: _, description, file_action, content_input } => {
-            ("errdefs.Solve", solve(inputs, mounts, description, *file_action, *content_input))
-        }
+        Detail::Solve {
+            inputs,
+            mounts,
+            op: _,
+            description,
+            file_action,
+            content_input,
+        } => (
+            "errdefs.Solve",
+            solve(inputs, mounts, description, *file_action, *content_input),
+        ),
         Detail::Exit { code } => ("gatewayapi.ExitMessage", json!({ "Code": code })),
-        Detail::Frontend { name, source } => ("errdefs.Frontend", json!({ "name": name, "source": source })),
+        Detail::Frontend { name, source } => (
+            "errdefs.Frontend",
+            json!({ "name": name, "source": source }),
+        ),
         Detail::FrontendCap { name } => ("errdefs.FrontendCap", json!({ "name": name })),
         Detail::Subrequest { name } => ("errdefs.Subrequest", json!({ "name": name })),
-        Detail::CompatibilityFeature { version, feature } => {
-            ("errdefs.CompatibilityFeature", json!({ "version": version, "feature": feature }))
-        }
+        Detail::CompatibilityFeature { version, feature } => (
+            "errdefs.CompatibilityFeature",
+            json!({ "version": version, "feature": feature }),
+        ),
         Detail::Raw { type_url, value } => {
-            return prost_types::Any { type_url: type_url.clone(), value: value.to_vec() };
+            return prost_types::Any {
+                type_url: type_url.clone(),
+                value: value.to_vec(),
+            };
         }
         other => ("errdefs.Unknown", json!({ "debug": format!("{other:?}") })),
     };
-    prost_types::Any { type_url: format!("{BUILDKIT}{name}+json"), value: value.to_string().into_bytes() }
+    prost_types::Any {
+        type_url: format!("{BUILDKIT}{name}+json"),
+        value: value.to_string().into_bytes(),
+    }
 }
 
 // protojson: 64-bit numbers are strings.
@@ -163,7 +201,12 @@ fn source_info(info: &pb::SourceInfo) -> Value {
 }
 
 fn range(range: &pb::Range) -> Value {
-    let position = |p: Option<&pb::Position>| p.map_or_else(|| json!({}), |p| json!({ "line": p.line, "character": p.character }));
+    let position = |p: Option<&pb::Position>| {
+        p.map_or_else(
+            || json!({}),
+            |p| json!({ "line": p.line, "character": p.character }),
+        )
+    };
     json!({ "start": position(range.start.as_ref()), "end": position(range.end.as_ref()) })
 }
 
@@ -188,13 +231,31 @@ mod tests {
 
     #[test]
     fn details_have_the_urls_and_words_that_clients_decode() {
-        let info = pb::SourceInfo { filename: "Dockerfile".into(), data: b"FROM x\n".to_vec(), ..Default::default() };
+        let info = pb::SourceInfo {
+            filename: "Dockerfile".into(),
+            data: b"FROM x\n".to_vec(),
+            ..Default::default()
+        };
         let at = |line| Some(pb::Position { line, character: 0 });
-        let failure = Failure::new(FailureKind::Unknown, "process did not complete successfully: exit code: 7")
-            .with(Detail::Vertex { digest: oci::Digest::sha256(b"x") })
-            .with(Detail::Source { info, ranges: vec![pb::Range { start: at(3), end: at(4) }] })
-            .with(Detail::Exit { code: 7 })
-            .with(Detail::Raw { type_url: "theirs".into(), value: Bytes::from_static(b"v") });
+        let failure = Failure::new(
+            FailureKind::Unknown,
+            "process did not complete successfully: exit code: 7",
+        )
+        .with(Detail::Vertex {
+            digest: oci::Digest::sha256(b"x"),
+        })
+        .with(Detail::Source {
+            info,
+            ranges: vec![pb::Range {
+                start: at(3),
+                end: at(4),
+            }],
+        })
+        .with(Detail::Exit { code: 7 })
+        .with(Detail::Raw {
+            type_url: "theirs".into(),
+            value: Bytes::from_static(b"v"),
+        });
         let status = status(&failure);
         let wire = rpc::Status::decode(status.details()).unwrap();
         let text = |i: usize| String::from_utf8(wire.details[i].value.clone()).unwrap();

@@ -14,7 +14,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::api::frontend::bridge::{CacheImport, FileRange, ImageResolveOpts, OciLayoutResolveOpts, ResolveOpts, SourceMeta, Warning};
+use engine::api::frontend::bridge::{
+    CacheImport, FileRange, ImageResolveOpts, OciLayoutResolveOpts, ResolveOpts, SourceMeta,
+    Warning,
+};
 use engine::api::frontend::{Ref, SolveRequest};
 use engine::api::{Failure, FailureKind};
 use futures::stream::BoxStream;
@@ -72,7 +75,10 @@ impl Builds {
     }
 
     async fn find(&self, metadata: &MetadataMap) -> Result<Arc<Build>, Status> {
-        let name = metadata.get(header::BUILD_ID).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let name = metadata
+            .get(header::BUILD_ID)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
         if name.is_empty() {
             return Err(Status::unknown("no buildid found in context"));
         }
@@ -87,7 +93,9 @@ impl Builds {
                 changed.await;
             }
         };
-        tokio::time::timeout(APPEAR, found).await.map_err(|_| Status::not_found(format!("no such job {name}")))
+        tokio::time::timeout(APPEAR, found)
+            .await
+            .map_err(|_| Status::not_found(format!("no such job {name}")))
     }
 }
 
@@ -113,7 +121,11 @@ impl GatewayService {
         Ok((build, request.into_inner()))
     }
 
-    async fn open_ref<T>(&self, request: Request<T>, id: impl FnOnce(&T) -> &str) -> Result<(Arc<dyn Ref>, T), Status> {
+    async fn open_ref<T>(
+        &self,
+        request: Request<T>,
+        id: impl FnOnce(&T) -> &str,
+    ) -> Result<(Arc<dyn Ref>, T), Status> {
         let (build, message) = self.open(request).await?;
         let found = build.find(id(&message))?;
         Ok((found, message))
@@ -126,14 +138,21 @@ fn containers() -> Status {
 
 #[tonic::async_trait]
 impl LlbBridge for GatewayService {
-    async fn ping(&self, request: Request<wire::PingRequest>) -> Result<Response<wire::PongResponse>, Status> {
+    async fn ping(
+        &self,
+        request: Request<wire::PingRequest>,
+    ) -> Result<Response<wire::PongResponse>, Status> {
         let (build, _) = self.open(request).await?;
-        let workers = build.bridge.workers().into_iter().map(|w| types::WorkerRecord {
-            id: w.id,
-            labels: w.labels,
-            platforms: w.platforms.into_iter().map(convert::platform).collect(),
-            ..Default::default()
-        });
+        let workers = build
+            .bridge
+            .workers()
+            .into_iter()
+            .map(|w| types::WorkerRecord {
+                id: w.id,
+                labels: w.labels,
+                platforms: w.platforms.into_iter().map(convert::platform).collect(),
+                ..Default::default()
+            });
         Ok(Response::new(wire::PongResponse {
             frontend_api_caps: llb::caps::GATEWAY.iter().map(|id| cap(id)).collect(),
             llb_caps: llb::caps::LLB.iter().map(|id| cap(id)).collect(),
@@ -141,7 +160,10 @@ impl LlbBridge for GatewayService {
         }))
     }
 
-    async fn solve(&self, request: Request<wire::SolveRequest>) -> Result<Response<wire::SolveResponse>, Status> {
+    async fn solve(
+        &self,
+        request: Request<wire::SolveRequest>,
+    ) -> Result<Response<wire::SolveResponse>, Status> {
         let (build, request) = self.open(request).await?;
         if request.r#final {
             return Err(not_built("gateway solve with Final (clients before v0.4)"));
@@ -152,8 +174,19 @@ impl LlbBridge for GatewayService {
                 definition: request.definition.map(Arc::new),
                 frontend: request.frontend,
                 frontend_opts: request.frontend_opt,
-                frontend_inputs: request.frontend_inputs.into_iter().map(|(k, v)| (k, Arc::new(v))).collect(),
-                cache_imports: request.cache_imports.into_iter().map(|c| CacheImport { kind: c.r#type, attrs: c.attrs }).collect(),
+                frontend_inputs: request
+                    .frontend_inputs
+                    .into_iter()
+                    .map(|(k, v)| (k, Arc::new(v)))
+                    .collect(),
+                cache_imports: request
+                    .cache_imports
+                    .into_iter()
+                    .map(|c| CacheImport {
+                        kind: c.r#type,
+                        attrs: c.attrs,
+                    })
+                    .collect(),
                 evaluate: request.evaluate,
                 source_policies: request.source_policies.iter().map(encoded).collect(),
             })
@@ -162,9 +195,17 @@ impl LlbBridge for GatewayService {
         if !result.refs.is_empty() && !request.allow_result_return {
             return Err(Status::unknown("solve did not return default result"));
         }
-        let (result, default) = gateway::result::to_wire(&build, result, request.allow_result_array_ref);
-        let r#ref = if request.allow_result_return { String::new() } else { default };
-        Ok(Response::new(wire::SolveResponse { r#ref, result: Some(result) }))
+        let (result, default) =
+            gateway::result::to_wire(&build, result, request.allow_result_array_ref);
+        let r#ref = if request.allow_result_return {
+            String::new()
+        } else {
+            default
+        };
+        Ok(Response::new(wire::SolveResponse {
+            r#ref,
+            result: Some(result),
+        }))
     }
 
     async fn resolve_image_config(
@@ -172,33 +213,70 @@ impl LlbBridge for GatewayService {
         request: Request<wire::ResolveImageConfigRequest>,
     ) -> Result<Response<wire::ResolveImageConfigResponse>, Status> {
         let (build, request) = self.open(request).await?;
-        let bad = |e: oci::reference::ReferenceError| Status::unknown(format!("could not parse reference {:?}: {e}", request.r#ref));
-        let name = oci::reference::Reference::parse(&request.r#ref).map_err(bad)?.to_string();
+        let bad = |e: oci::reference::ReferenceError| {
+            Status::unknown(format!(
+                "could not parse reference {:?}: {e}",
+                request.r#ref
+            ))
+        };
+        let name = oci::reference::Reference::parse(&request.r#ref)
+            .map_err(bad)?
+            .to_string();
         let platform = request.platform.map(convert::from_platform);
         let mut opts = ResolveOpts {
             log_name: request.log_name,
             source_policies: request.source_policies.iter().map(encoded).collect(),
             ..ResolveOpts::default()
         };
-        let mut source = pb::SourceOp { identifier: format!("docker-image://{name}"), ..Default::default() };
+        let mut source = pb::SourceOp {
+            identifier: format!("docker-image://{name}"),
+            ..Default::default()
+        };
         // 0 is a registry, 1 an OCI layout of the client.
         if request.resolver_type == 1 {
             source.identifier = format!("oci-layout://{name}");
-            for (key, value) in [("oci.session", &request.session_id), ("oci.store", &request.store_id)] {
+            for (key, value) in [
+                ("oci.session", &request.session_id),
+                ("oci.store", &request.store_id),
+            ] {
                 if !value.is_empty() {
                     source.attrs.insert(key.into(), value.clone());
                 }
             }
-            opts.oci_layout = Some(OciLayoutResolveOpts { platform, session_id: request.session_id, store_id: request.store_id });
+            opts.oci_layout = Some(OciLayoutResolveOpts {
+                platform,
+                session_id: request.session_id,
+                store_id: request.store_id,
+            });
         } else {
-            opts.image = Some(ImageResolveOpts { platform, resolve_mode: request.resolve_mode, ..Default::default() });
+            opts.image = Some(ImageResolveOpts {
+                platform,
+                resolve_mode: request.resolve_mode,
+                ..Default::default()
+            });
         }
-        let meta = build.bridge.resolve_source(source, opts).await.map_err(|e| bridge_status(&e))?;
-        let resolved = meta.op.identifier.trim_start_matches("docker-image://").trim_start_matches("oci-layout://").to_owned();
+        let meta = build
+            .bridge
+            .resolve_source(source, opts)
+            .await
+            .map_err(|e| bridge_status(&e))?;
+        let resolved = meta
+            .op
+            .identifier
+            .trim_start_matches("docker-image://")
+            .trim_start_matches("oci-layout://")
+            .to_owned();
         let Some(image) = meta.image else {
-            return Err(Status::unknown(format!("ref {name} resolved to non-image source {}", meta.op.identifier)));
+            return Err(Status::unknown(format!(
+                "ref {name} resolved to non-image source {}",
+                meta.op.identifier
+            )));
         };
-        Ok(Response::new(wire::ResolveImageConfigResponse { digest: image.digest.to_string(), config: image.config.to_vec(), r#ref: resolved }))
+        Ok(Response::new(wire::ResolveImageConfigResponse {
+            digest: image.digest.to_string(),
+            config: image.config.to_vec(),
+            r#ref: resolved,
+        }))
     }
 
     async fn resolve_source_meta(
@@ -221,67 +299,127 @@ impl LlbBridge for GatewayService {
                 attestation_chain: image.attestation_chain,
                 resolve_attestations: image.resolve_attestations,
             }),
-            oci_layout: Some(OciLayoutResolveOpts { platform, ..Default::default() }),
+            oci_layout: Some(OciLayoutResolveOpts {
+                platform,
+                ..Default::default()
+            }),
             git_return_object: request.git.is_some_and(|g| g.return_object),
             source_policies: request.source_policies.iter().map(encoded).collect(),
         };
-        let meta = build.bridge.resolve_source(source, opts).await.map_err(|e| bridge_status(&e))?;
+        let meta = build
+            .bridge
+            .resolve_source(source, opts)
+            .await
+            .map_err(|e| bridge_status(&e))?;
         Ok(Response::new(source_meta(meta)))
     }
 
-    async fn read_file(&self, request: Request<wire::ReadFileRequest>) -> Result<Response<wire::ReadFileResponse>, Status> {
+    async fn read_file(
+        &self,
+        request: Request<wire::ReadFileRequest>,
+    ) -> Result<Response<wire::ReadFileResponse>, Status> {
         let (found, request) = self.open_ref(request, |r| &r.r#ref).await?;
-        let number = |n: i64| u64::try_from(n).map_err(|_| Status::invalid_argument("negative file range"));
+        let number =
+            |n: i64| u64::try_from(n).map_err(|_| Status::invalid_argument("negative file range"));
         let range = match request.range {
-            Some(range) => Some(FileRange { offset: number(range.offset)?, length: number(range.length)? }),
+            Some(range) => Some(FileRange {
+                offset: number(range.offset)?,
+                length: number(range.length)?,
+            }),
             None => None,
         };
-        let data = found.read_file(&request.file_path, range).await.map_err(|e| bridge_status(&e))?;
+        let data = found
+            .read_file(&request.file_path, range)
+            .await
+            .map_err(|e| bridge_status(&e))?;
         if data.len() > MAX_FILE {
-            return Err(Status::unknown(format!("file {} is too large to be read in one message; read it in ranges", request.file_path)));
+            return Err(Status::unknown(format!(
+                "file {} is too large to be read in one message; read it in ranges",
+                request.file_path
+            )));
         }
         Ok(Response::new(wire::ReadFileResponse { data }))
     }
 
-    async fn read_dir(&self, request: Request<wire::ReadDirRequest>) -> Result<Response<wire::ReadDirResponse>, Status> {
+    async fn read_dir(
+        &self,
+        request: Request<wire::ReadDirRequest>,
+    ) -> Result<Response<wire::ReadDirResponse>, Status> {
         let (found, request) = self.open_ref(request, |r| &r.r#ref).await?;
-        let entries = found.read_dir(&request.dir_path, &request.include_pattern).await.map_err(|e| bridge_status(&e))?;
-        Ok(Response::new(wire::ReadDirResponse { entries: entries.into_iter().map(convert::file_stat).collect() }))
+        let entries = found
+            .read_dir(&request.dir_path, &request.include_pattern)
+            .await
+            .map_err(|e| bridge_status(&e))?;
+        Ok(Response::new(wire::ReadDirResponse {
+            entries: entries.into_iter().map(convert::file_stat).collect(),
+        }))
     }
 
-    async fn stat_file(&self, request: Request<wire::StatFileRequest>) -> Result<Response<wire::StatFileResponse>, Status> {
+    async fn stat_file(
+        &self,
+        request: Request<wire::StatFileRequest>,
+    ) -> Result<Response<wire::StatFileResponse>, Status> {
         let (found, request) = self.open_ref(request, |r| &r.r#ref).await?;
-        let stat = found.stat_file(&request.path).await.map_err(|e| bridge_status(&e))?;
-        Ok(Response::new(wire::StatFileResponse { stat: Some(convert::file_stat(stat)) }))
+        let stat = found
+            .stat_file(&request.path)
+            .await
+            .map_err(|e| bridge_status(&e))?;
+        Ok(Response::new(wire::StatFileResponse {
+            stat: Some(convert::file_stat(stat)),
+        }))
     }
 
-    async fn evaluate(&self, request: Request<wire::EvaluateRequest>) -> Result<Response<wire::EvaluateResponse>, Status> {
+    async fn evaluate(
+        &self,
+        request: Request<wire::EvaluateRequest>,
+    ) -> Result<Response<wire::EvaluateResponse>, Status> {
         let (found, _) = self.open_ref(request, |r| &r.r#ref).await?;
         found.evaluate().await.map_err(|e| bridge_status(&e))?;
         Ok(Response::new(wire::EvaluateResponse {}))
     }
 
-    async fn r#return(&self, request: Request<wire::ReturnRequest>) -> Result<Response<wire::ReturnResponse>, Status> {
+    async fn r#return(
+        &self,
+        request: Request<wire::ReturnRequest>,
+    ) -> Result<Response<wire::ReturnResponse>, Status> {
         let (build, request) = self.open(request).await?;
         let outcome = match request {
-            wire::ReturnRequest { error: Some(error), .. } => Err(from_wire(error)),
-            wire::ReturnRequest { result: Some(result), .. } => Ok(gateway::result::from_wire(&build, result)?),
+            wire::ReturnRequest {
+                error: Some(error), ..
+            } => Err(from_wire(error)),
+            wire::ReturnRequest {
+                result: Some(result),
+                ..
+            } => Ok(gateway::result::from_wire(&build, result)?),
             wire::ReturnRequest { .. } => return Err(missing("result")),
         };
         build.finish(outcome);
         Ok(Response::new(wire::ReturnResponse {}))
     }
 
-    async fn inputs(&self, request: Request<wire::InputsRequest>) -> Result<Response<wire::InputsResponse>, Status> {
+    async fn inputs(
+        &self,
+        request: Request<wire::InputsRequest>,
+    ) -> Result<Response<wire::InputsResponse>, Status> {
         let (build, _) = self.open(request).await?;
-        let definitions = build.inputs.iter().map(|(k, v)| (k.clone(), v.as_ref().clone())).collect();
+        let definitions = build
+            .inputs
+            .iter()
+            .map(|(k, v)| (k.clone(), v.as_ref().clone()))
+            .collect();
         Ok(Response::new(wire::InputsResponse { definitions }))
     }
 
-    async fn warn(&self, request: Request<wire::WarnRequest>) -> Result<Response<wire::WarnResponse>, Status> {
+    async fn warn(
+        &self,
+        request: Request<wire::WarnRequest>,
+    ) -> Result<Response<wire::WarnResponse>, Status> {
         let (build, request) = self.open(request).await?;
         let vertex: Digest = request.digest.parse().map_err(|e| {
-            status(&Failure::new(FailureKind::InvalidArgument, format!("invalid vertex digest {:?}: {e}", request.digest)))
+            status(&Failure::new(
+                FailureKind::InvalidArgument,
+                format!("invalid vertex digest {:?}: {e}", request.digest),
+            ))
         })?;
         let warning = Warning {
             level: request.level,
@@ -291,11 +429,18 @@ impl LlbBridge for GatewayService {
             source_info: request.info,
             ranges: request.ranges,
         };
-        build.bridge.warn(&vertex, warning).await.map_err(|e| bridge_status(&e))?;
+        build
+            .bridge
+            .warn(&vertex, warning)
+            .await
+            .map_err(|e| bridge_status(&e))?;
         Ok(Response::new(wire::WarnResponse {}))
     }
 
-    async fn new_container(&self, _: Request<wire::NewContainerRequest>) -> Result<Response<wire::NewContainerResponse>, Status> {
+    async fn new_container(
+        &self,
+        _: Request<wire::NewContainerRequest>,
+    ) -> Result<Response<wire::NewContainerResponse>, Status> {
         Err(containers())
     }
 
@@ -308,19 +453,31 @@ impl LlbBridge for GatewayService {
 
     type ExecProcessStream = BoxStream<'static, Result<wire::ExecMessage, Status>>;
 
-    async fn exec_process(&self, _: Request<Streaming<wire::ExecMessage>>) -> Result<Response<Self::ExecProcessStream>, Status> {
+    async fn exec_process(
+        &self,
+        _: Request<Streaming<wire::ExecMessage>>,
+    ) -> Result<Response<Self::ExecProcessStream>, Status> {
         Err(containers())
     }
 
-    async fn read_file_container(&self, _: Request<wire::ReadFileRequest>) -> Result<Response<wire::ReadFileResponse>, Status> {
+    async fn read_file_container(
+        &self,
+        _: Request<wire::ReadFileRequest>,
+    ) -> Result<Response<wire::ReadFileResponse>, Status> {
         Err(containers())
     }
 
-    async fn read_dir_container(&self, _: Request<wire::ReadDirRequest>) -> Result<Response<wire::ReadDirResponse>, Status> {
+    async fn read_dir_container(
+        &self,
+        _: Request<wire::ReadDirRequest>,
+    ) -> Result<Response<wire::ReadDirResponse>, Status> {
         Err(containers())
     }
 
-    async fn stat_file_container(&self, _: Request<wire::StatFileRequest>) -> Result<Response<wire::StatFileResponse>, Status> {
+    async fn stat_file_container(
+        &self,
+        _: Request<wire::StatFileRequest>,
+    ) -> Result<Response<wire::StatFileResponse>, Status> {
         Err(containers())
     }
 }
@@ -331,7 +488,11 @@ fn cap(id: &str) -> caps::ApiCap {
     caps::ApiCap {
         id: id.to_owned(),
         enabled: built,
-        disabled_reason_msg: if built { String::new() } else { "running containers for a frontend is not supported by this daemon".into() },
+        disabled_reason_msg: if built {
+            String::new()
+        } else {
+            "running containers for a frontend is not supported by this daemon".into()
+        },
         ..Default::default()
     }
 }
@@ -354,7 +515,9 @@ fn source_meta(meta: SourceMeta) -> wire::ResolveSourceMetaResponse {
         http: meta.http.map(|h| wire::ResolveSourceHttpResponse {
             checksum: h.digest.to_string(),
             filename: h.filename,
-            last_modified: h.last_modified.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+            last_modified: h
+                .last_modified
+                .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
             checksum_response: None,
         }),
     }

@@ -11,25 +11,41 @@ use tonic::{Request, Response, Status};
 pub(crate) struct HealthService;
 
 fn serving() -> HealthCheckResponse {
-    HealthCheckResponse { status: ServingStatus::Serving.into() }
+    HealthCheckResponse {
+        status: ServingStatus::Serving.into(),
+    }
 }
 
 fn check(service: &str) -> Result<(), Status> {
-    if service.is_empty() { Ok(()) } else { Err(Status::not_found("unknown service")) }
+    if service.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::not_found("unknown service"))
+    }
 }
 
 #[tonic::async_trait]
 impl Health for HealthService {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         check(&request.get_ref().service)?;
         Ok(Response::new(serving()))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         check(&request.get_ref().service)?;
         // It goes on serving until it ends, and the stream ends with it.
-        Ok(Response::new(futures::stream::once(async { Ok(serving()) }).chain(futures::stream::pending()).boxed()))
+        Ok(Response::new(
+            futures::stream::once(async { Ok(serving()) })
+                .chain(futures::stream::pending())
+                .boxed(),
+        ))
     }
 }

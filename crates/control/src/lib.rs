@@ -27,4 +27,7 @@ mod status;
 mod trace;
 mod tunnel;
 
+#[cfg(test)]
+mod tests;
+
 pub use serve::{ServeError, routes, serve};

@@ -47,8 +47,10 @@ pub(crate) fn to_wire(packet: Packet) -> fsutil::Packet {
 
 /// The domain's form of a packet.
 pub(crate) fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
-    let kind = PacketType::try_from(wire.r#type)
-        .map_err(|_| CallError::Protocol { method: "DiffCopy", reason: format!("packet of unknown type {}", wire.r#type) })?;
+    let kind = PacketType::try_from(wire.r#type).map_err(|_| CallError::Protocol {
+        method: "DiffCopy",
+        reason: format!("packet of unknown type {}", wire.r#type),
+    })?;
     Ok(match kind {
         PacketType::PacketStat => Packet::Stat(wire.stat.map(|s| {
             Box::new(session::diffcopy::Stat {
@@ -65,7 +67,10 @@ pub(crate) fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
             })
         })),
         PacketType::PacketReq => Packet::Req(wire.id),
-        PacketType::PacketData => Packet::Data { id: wire.id, bytes: wire.data },
+        PacketType::PacketData => Packet::Data {
+            id: wire.id,
+            bytes: wire.data,
+        },
         PacketType::PacketFin => Packet::Fin,
         PacketType::PacketErr => Packet::Err(String::from_utf8_lossy(&wire.data).into_owned()),
     })
@@ -84,17 +89,32 @@ mod tests {
 
     #[test]
     fn packets_survive_the_wire() {
-        let stat = Stat { path: path(b"d/\xff".to_vec()), mode: 0o644, size: 3, linkname: "x".into(), ..Stat::default() };
+        let stat = Stat {
+            path: path(b"d/\xff".to_vec()),
+            mode: 0o644,
+            size: 3,
+            linkname: "x".into(),
+            ..Stat::default()
+        };
         for packet in [
             Packet::Stat(Some(Box::new(stat))),
             Packet::Stat(None),
             Packet::Req(7),
-            Packet::Data { id: 7, bytes: Bytes::from_static(b"abc") },
+            Packet::Data {
+                id: 7,
+                bytes: Bytes::from_static(b"abc"),
+            },
             Packet::Fin,
             Packet::Err("no".into()),
         ] {
             assert_eq!(from_wire(to_wire(packet.clone())).ok(), Some(packet));
         }
-        assert!(from_wire(fsutil::Packet { r#type: 99, ..Default::default() }).is_err());
+        assert!(
+            from_wire(fsutil::Packet {
+                r#type: 99,
+                ..Default::default()
+            })
+            .is_err()
+        );
     }
 }

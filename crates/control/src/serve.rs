@@ -34,14 +34,21 @@ pub fn routes(backend: Arc<dyn Backend>, sessions: Arc<SessionManager>) -> Route
     Routes::new(ControlServer::new(control).max_decoding_message_size(proto::MAX_MESSAGE))
         .add_service(LlbBridgeServer::new(gateway).max_decoding_message_size(proto::MAX_MESSAGE))
         .add_service(HealthServer::new(HealthService))
-        .add_service(TraceServiceServer::new(SpanService::new(backend.clone())).max_decoding_message_size(proto::MAX_MESSAGE))
+        .add_service(
+            TraceServiceServer::new(SpanService::new(backend.clone()))
+                .max_decoding_message_size(proto::MAX_MESSAGE),
+        )
         .add_service(ContentServer::new(ContentService::new(backend)))
 }
 
 /// Serves on one listener until `stop` resolves; calls that run then are finished first.
 ///
 /// A connection that fails to be accepted is no reason to stop: `incoming` should not yield errors for it.
-pub async fn serve<I, IO, E>(routes: Routes, incoming: I, stop: impl Future<Output = ()>) -> Result<(), ServeError>
+pub async fn serve<I, IO, E>(
+    routes: Routes,
+    incoming: I,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError>
 where
     I: Stream<Item = Result<IO, E>>,
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,

@@ -8,8 +8,9 @@ use engine::api::Backend;
 use futures::stream::{BoxStream, StreamExt};
 use proto::control::control_server::Control;
 use proto::control::{
-    BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse, InfoRequest, InfoResponse, ListWorkersRequest,
-    ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest,
+    BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse,
+    InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest,
+    SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest,
     UpdateBuildHistoryResponse, UsageRecord,
 };
 use tonic::metadata::AsciiMetadataValue;
@@ -30,45 +31,83 @@ pub(crate) struct ControlService {
 
 impl std::fmt::Debug for ControlService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ControlService").field("sessions", &self.sessions).finish_non_exhaustive()
+        f.debug_struct("ControlService")
+            .field("sessions", &self.sessions)
+            .finish_non_exhaustive()
     }
 }
 
 impl ControlService {
     /// The front door of `backend`. `builds` is shared with the gateway service.
-    pub(crate) fn new(backend: Arc<dyn Backend>, sessions: Arc<SessionManager>, builds: Arc<Builds>) -> Self {
-        Self { backend, sessions, builds }
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        sessions: Arc<SessionManager>,
+        builds: Arc<Builds>,
+    ) -> Self {
+        Self {
+            backend,
+            sessions,
+            builds,
+        }
     }
 }
 
 #[tonic::async_trait]
 impl Control for ControlService {
-    async fn disk_usage(&self, request: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {
+    async fn disk_usage(
+        &self,
+        request: Request<DiskUsageRequest>,
+    ) -> Result<Response<DiskUsageResponse>, Status> {
         let request = request.into_inner();
         let age = convert::duration(request.age_limit);
-        let records = self.backend.disk_usage(&request.filter, age).await.map_err(|e| status(&e))?;
-        Ok(Response::new(DiskUsageResponse { record: records.into_iter().map(convert::usage_record).collect() }))
+        let records = self
+            .backend
+            .disk_usage(&request.filter, age)
+            .await
+            .map_err(|e| status(&e))?;
+        Ok(Response::new(DiskUsageResponse {
+            record: records.into_iter().map(convert::usage_record).collect(),
+        }))
     }
 
     type PruneStream = BoxStream<'static, Result<UsageRecord, Status>>;
 
-    async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
-        let records = self.backend.prune(convert::prune_request(request.into_inner())).await.map_err(|e| status(&e))?;
-        Ok(Response::new(records.map(|r| r.map(convert::usage_record).map_err(|e| status(&e))).boxed()))
+    async fn prune(
+        &self,
+        request: Request<PruneRequest>,
+    ) -> Result<Response<Self::PruneStream>, Status> {
+        let records = self
+            .backend
+            .prune(convert::prune_request(request.into_inner()))
+            .await
+            .map_err(|e| status(&e))?;
+        Ok(Response::new(
+            records
+                .map(|r| r.map(convert::usage_record).map_err(|e| status(&e)))
+                .boxed(),
+        ))
     }
 
-    async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+    async fn solve(
+        &self,
+        request: Request<SolveRequest>,
+    ) -> Result<Response<SolveResponse>, Status> {
         let mut request = convert::solve_request(request.into_inner()).map_err(|e| status(&e))?;
         if request.definition.is_none() && request.frontend.is_empty() {
             request.client_frontend = Some(Arc::new(self.builds.frontend(&request.build)));
         }
         let answer = self.backend.solve(request).await.map_err(|e| status(&e))?;
-        Ok(Response::new(SolveResponse { exporter_response: answer.exporter_response }))
+        Ok(Response::new(SolveResponse {
+            exporter_response: answer.exporter_response,
+        }))
     }
 
     type StatusStream = BoxStream<'static, Result<StatusResponse, Status>>;
 
-    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<Self::StatusStream>, Status> {
         // The headers leave at once, so that the client knows our clock before the first event.
         let backend = self.backend.clone();
         let build = request.into_inner().r#ref;
@@ -78,31 +117,61 @@ impl Control for ControlService {
                 Err(error) => futures::stream::once(async move { Err(status(&error)) }).boxed(),
             }
         };
-        Ok(with_time(Response::new(futures::stream::once(opened).flatten().boxed())))
+        Ok(with_time(Response::new(
+            futures::stream::once(opened).flatten().boxed(),
+        )))
     }
 
     type SessionStream = SessionStream;
 
-    async fn session(&self, request: Request<Streaming<BytesMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let (metadata, _, incoming) = request.into_parts();
         session::start(self.sessions.clone(), &metadata, incoming)
     }
 
-    async fn list_workers(&self, request: Request<ListWorkersRequest>) -> Result<Response<ListWorkersResponse>, Status> {
-        let workers = self.backend.workers(&request.into_inner().filter).await.map_err(|e| status(&e))?;
+    async fn list_workers(
+        &self,
+        request: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        let workers = self
+            .backend
+            .workers(&request.into_inner().filter)
+            .await
+            .map_err(|e| status(&e))?;
         let version = self.backend.version();
-        Ok(Response::new(ListWorkersResponse { record: workers.into_iter().map(|w| convert::worker(w, &version)).collect() }))
+        Ok(Response::new(ListWorkersResponse {
+            record: workers
+                .into_iter()
+                .map(|w| convert::worker(w, &version))
+                .collect(),
+        }))
     }
 
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
-        Ok(Response::new(InfoResponse { buildkit_version: Some(convert::version(&self.backend.version())) }))
+        Ok(Response::new(InfoResponse {
+            buildkit_version: Some(convert::version(&self.backend.version())),
+        }))
     }
 
     type ListenBuildHistoryStream = BoxStream<'static, Result<BuildHistoryEvent, Status>>;
 
-    async fn listen_build_history(&self, request: Request<BuildHistoryRequest>) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        let events = self.backend.history(convert::history_query(request.into_inner())).await.map_err(|e| status(&e))?;
-        Ok(with_time(Response::new(events.map(|e| e.map(convert::history_event).map_err(|e| status(&e))).boxed())))
+    async fn listen_build_history(
+        &self,
+        request: Request<BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
+        let events = self
+            .backend
+            .history(convert::history_query(request.into_inner()))
+            .await
+            .map_err(|e| status(&e))?;
+        Ok(with_time(Response::new(
+            events
+                .map(|e| e.map(convert::history_event).map_err(|e| status(&e)))
+                .boxed(),
+        )))
     }
 
     async fn update_build_history(
@@ -111,22 +180,33 @@ impl Control for ControlService {
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
         let request = request.into_inner();
         let change = convert::history_change(&request);
-        self.backend.update_history(&request.r#ref, change).await.map_err(|e| status(&e))?;
+        self.backend
+            .update_history(&request.r#ref, change)
+            .await
+            .map_err(|e| status(&e))?;
         Ok(Response::new(UpdateBuildHistoryResponse {}))
     }
 }
 
 // Clients correct for a clock that differs from theirs.
 fn with_time<T>(mut response: Response<T>) -> Response<T> {
-    let now = task::Clock::real().system().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = task::Clock::real()
+        .system()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     if let Ok(value) = AsciiMetadataValue::try_from(rfc3339(now.as_secs(), now.subsec_nanos())) {
-        response.metadata_mut().insert("buildkit-current-timestamp", value);
+        response
+            .metadata_mut()
+            .insert("buildkit-current-timestamp", value);
     }
     response
 }
 
 fn rfc3339(seconds: u64, nanos: u32) -> String {
-    let time = prost_types::Timestamp { seconds: i64::try_from(seconds).unwrap_or_default(), nanos: i32::try_from(nanos).unwrap_or_default() };
+    let time = prost_types::Timestamp {
+        seconds: i64::try_from(seconds).unwrap_or_default(),
+        nanos: i32::try_from(nanos).unwrap_or_default(),
+    };
     time.to_string()
 }
 
@@ -137,6 +217,9 @@ mod tests {
     #[test]
     fn the_clock_is_told_as_go_reads_it() {
         assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(1_700_000_001, 500_000_000), "2023-11-14T22:13:21.500Z");
+        assert_eq!(
+            rfc3339(1_700_000_001, 500_000_000),
+            "2023-11-14T22:13:21.500Z"
+        );
     }
 }

@@ -32,13 +32,24 @@ struct Health {
 
 impl Health {
     fn of(metadata: &MetadataMap) -> Self {
-        let custom = metadata.get(header::SESSION_HEALTH_TIMEOUT).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+        let custom = metadata
+            .get(header::SESSION_HEALTH_TIMEOUT)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.parse::<u64>().ok());
         match custom {
             Some(ms) if ms > 0 => {
                 let each = Duration::from_millis(ms).max(Duration::from_secs(1));
-                Self { interval: each, timeout: each, failures: 1 }
+                Self {
+                    interval: each,
+                    timeout: each,
+                    failures: 1,
+                }
             }
-            _ => Self { interval: Duration::from_secs(5), timeout: Duration::from_secs(15), failures: 2 },
+            _ => Self {
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_secs(15),
+                failures: 2,
+            },
         }
     }
 }
@@ -53,16 +64,33 @@ struct Hello {
 
 impl Hello {
     fn of(metadata: &MetadataMap) -> Result<Self, Status> {
-        let text = |key: &str| metadata.get(key).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let text = |key: &str| {
+            metadata
+                .get(key)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default()
+        };
         let id = text(header::SESSION_ID).to_owned();
         if id.is_empty() || id.len() > MAX_ID {
-            return Err(Status::invalid_argument("session id is missing or too long"));
+            return Err(Status::invalid_argument(
+                "session id is missing or too long",
+            ));
         }
         let encoded = header::is_true(text(header::SESSION_SHARED_KEY_ENCODED));
         let shared_key = header::decode(text(header::SESSION_SHARED_KEY), encoded);
         let listed = metadata.get_all(header::SESSION_METHOD);
-        let methods = listed.iter().filter_map(|v| v.to_str().ok()).take(MAX_METHODS).map(str::to_ascii_lowercase).collect();
-        Ok(Self { id, shared_key, methods, health: Health::of(metadata) })
+        let methods = listed
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .take(MAX_METHODS)
+            .map(str::to_ascii_lowercase)
+            .collect();
+        Ok(Self {
+            id,
+            shared_key,
+            methods,
+            health: Health::of(metadata),
+        })
     }
 }
 
@@ -89,7 +117,10 @@ pub(crate) fn start(
 ) -> Result<Response<SessionStream>, Status> {
     let hello = Hello::of(metadata)?;
     if sessions.get(&hello.id).is_some() {
-        return Err(Status::unknown(format!("session {} already exists", hello.id)));
+        return Err(Status::unknown(format!(
+            "session {} already exists",
+            hello.id
+        )));
     }
     let (tunnel, mut alive, outgoing, farewell) = tunnel::open(incoming);
     let task = task::spawn("session", async move {
@@ -97,11 +128,21 @@ pub(crate) fn start(
         let channel = match tunnel::connect(tunnel).await {
             Ok(channel) => channel,
             Err(error) => {
-                let _gone = farewell.send(Err(Status::unknown(format!("failed to create grpc client: {error}")))).await;
+                let _gone = farewell
+                    .send(Err(Status::unknown(format!(
+                        "failed to create grpc client: {error}"
+                    ))))
+                    .await;
                 return;
             }
         };
-        let remote = RemoteSession::new(hello.id, hello.shared_key, hello.methods, channel.clone(), alive.clone());
+        let remote = RemoteSession::new(
+            hello.id,
+            hello.shared_key,
+            hello.methods,
+            channel.clone(),
+            alive.clone(),
+        );
         let registration = match sessions.register(Arc::new(remote)) {
             Ok(registration) => registration,
             Err(error) => {
@@ -117,7 +158,10 @@ pub(crate) fn start(
         drop(registration);
         tracing::debug!(session = %id, "session finished");
     });
-    Ok(Response::new(SessionStream { outgoing, _task: task }))
+    Ok(Response::new(SessionStream {
+        outgoing,
+        _task: task,
+    }))
 }
 
 // Returns when the client has not answered often enough. A slow answer makes the next wait longer: a link that is busy with a
@@ -130,7 +174,8 @@ async fn watch_health(channel: Channel, health: Health) {
         tokio::time::sleep(health.interval).await;
         let started = tokio::time::Instant::now();
         let timeout = health.timeout.max(last.mul_f64(1.5));
-        let answer = tokio::time::timeout(timeout, client.check(HealthCheckRequest::default())).await;
+        let answer =
+            tokio::time::timeout(timeout, client.check(HealthCheckRequest::default())).await;
         last = started.elapsed();
         if matches!(answer, Ok(Ok(_))) {
             failures = 0;

@@ -11,16 +11,21 @@ use crate::convert::timestamp;
 const MAX_LOG: usize = 1 << 20;
 
 /// The messages for a subscription; the stream ends with the build.
-pub(crate) fn responses(subscription: Subscription) -> BoxStream<'static, Result<control::StatusResponse, Status>> {
+pub(crate) fn responses(
+    subscription: Subscription,
+) -> BoxStream<'static, Result<control::StatusResponse, Status>> {
     let state = (subscription, Vec::new().into_iter());
-    Box::pin(futures::stream::unfold(state, |(mut subscription, mut ready)| async move {
-        loop {
-            if let Some(response) = ready.next() {
-                return Some((Ok(response), (subscription, ready)));
+    Box::pin(futures::stream::unfold(
+        state,
+        |(mut subscription, mut ready)| async move {
+            loop {
+                if let Some(response) = ready.next() {
+                    return Some((Ok(response), (subscription, ready)));
+                }
+                ready = messages(subscription.next_batch().await?).into_iter();
             }
-            ready = messages(subscription.next_batch().await?).into_iter();
-        }
-    }))
+        },
+    ))
 }
 
 fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
@@ -37,7 +42,11 @@ fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
                 started: v.started.map(timestamp),
                 completed: v.completed.map(timestamp),
                 error: v.error,
-                progress_group: v.group.map(|g| pb::ProgressGroup { id: g.id, name: g.name, weak: g.weak }),
+                progress_group: v.group.map(|g| pb::ProgressGroup {
+                    id: g.id,
+                    name: g.name,
+                    weak: g.weak,
+                }),
             }),
             Event::Status(s) => current.statuses.push(control::VertexStatus {
                 id: s.id,
@@ -68,8 +77,20 @@ fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
                 short: w.short.to_vec(),
                 detail: w.detail.iter().map(|d| d.to_vec()).collect(),
                 url: w.url,
-                info: w.source_info.map(|i| pb::SourceInfo { filename: i.filename, data: i.data.to_vec(), definition: None, language: i.language }),
-                ranges: w.ranges.iter().map(|r| pb::Range { start: Some(position(r.start)), end: Some(position(r.end)) }).collect(),
+                info: w.source_info.map(|i| pb::SourceInfo {
+                    filename: i.filename,
+                    data: i.data.to_vec(),
+                    definition: None,
+                    language: i.language,
+                }),
+                ranges: w
+                    .ranges
+                    .iter()
+                    .map(|r| pb::Range {
+                        start: Some(position(r.start)),
+                        end: Some(position(r.end)),
+                    })
+                    .collect(),
             }),
         }
     }
@@ -80,5 +101,8 @@ fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
 }
 
 fn position(position: progress::Position) -> pb::Position {
-    pb::Position { line: position.line, character: position.character }
+    pb::Position {
+        line: position.line,
+        character: position.character,
+    }
 }

@@ -29,9 +29,20 @@ impl std::fmt::Debug for SpanService {
 
 #[tonic::async_trait]
 impl TraceService for SpanService {
-    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let spans = request.into_inner().resource_spans.into_iter().map(Into::into).collect();
-        self.backend.export_spans(spans).await.map_err(|e| status(&e))?;
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let spans = request
+            .into_inner()
+            .resource_spans
+            .into_iter()
+            .map(Into::into)
+            .collect();
+        self.backend
+            .export_spans(spans)
+            .await
+            .map_err(|e| status(&e))?;
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }

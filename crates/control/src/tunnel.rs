@@ -38,16 +38,29 @@ pub(crate) struct Tunnel {
 }
 
 /// Makes a byte stream of the messages of a call. The receiver of `watch` fails to wait when the stream is gone.
-pub(crate) fn open(incoming: Streaming<BytesMessage>) -> (Tunnel, watch::Receiver<()>, Outgoing, Farewell) {
+pub(crate) fn open(
+    incoming: Streaming<BytesMessage>,
+) -> (Tunnel, watch::Receiver<()>, Outgoing, Farewell) {
     let (sender, outgoing) = mpsc::channel(QUEUE);
     let farewell = sender.clone();
     let (gone, alive) = watch::channel(());
-    let read = StreamReader::new(incoming.map(|message| message.map(|m| m.data).map_err(io::Error::other)));
+    let read = StreamReader::new(
+        incoming.map(|message| message.map(|m| m.data).map_err(io::Error::other)),
+    );
     let sink = PollSender::new(sender)
         .sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
         .with(|data: Bytes| std::future::ready(Ok::<_, io::Error>(Ok(BytesMessage { data }))));
     let write = SinkWriter::new(CopyToBytes::new(sink));
-    (Tunnel { read: Box::pin(read), write: Box::pin(write), _gone: gone }, alive, outgoing, farewell)
+    (
+        Tunnel {
+            read: Box::pin(read),
+            write: Box::pin(write),
+            _gone: gone,
+        },
+        alive,
+        outgoing,
+        farewell,
+    )
 }
 
 /// Starts HTTP/2 as a client inside a tunnel. One connection for the life of the session.
@@ -59,19 +72,31 @@ pub(crate) async fn connect(tunnel: Tunnel) -> Result<Channel, tonic::transport:
         .initial_connection_window_size(CONNECTION_WINDOW)
         .connect_with_connector(tower::service_fn(move |_| {
             let tunnel = once.lock().take();
-            async move { tunnel.map(TokioIo::new).ok_or_else(|| io::Error::other("only one connection allowed")) }
+            async move {
+                tunnel
+                    .map(TokioIo::new)
+                    .ok_or_else(|| io::Error::other("only one connection allowed"))
+            }
         }))
         .await
 }
 
 impl AsyncRead for Tunnel {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.read.as_mut().poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Tunnel {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.write.as_mut().poll_write(cx, buf)
     }
 

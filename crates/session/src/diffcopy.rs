@@ -22,6 +22,7 @@ mod send;
 pub mod sender;
 mod write;
 
-pub use fstree::Stat;
+pub use fstree::walk::Filter;
+pub use fstree::{Root, Stat};
 pub use receive::{MapStat, Progress, ReceiveError, ReceiveOptions, Received, receive};
 pub use send::{FilteredTree, SendError, TreeSource, send};

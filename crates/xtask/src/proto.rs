@@ -44,7 +44,9 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
         if stale.is_empty() {
             return Ok(());
         }
-        return Err(format!("generated code differs for {stale:?}: run `cargo run -p rbuild-xtask -- proto` and commit the result"));
+        return Err(format!(
+            "generated code differs for {stale:?}: run `cargo run -p rbuild-xtask -- proto` and commit the result"
+        ));
     }
     for name in committed.keys().filter(|name| !fresh.contains_key(*name)) {
         fs::remove_file(dir.join(name)).map_err(|e| e.to_string())?;
@@ -59,7 +61,11 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
 
 fn generate(root: &Path) -> Result<BTreeMap<String, String>, String> {
     let protos = root.join("proto/protos");
-    let names: Vec<String> = read_dir(&protos).map_err(|e| e.to_string())?.into_keys().filter(|n| n.ends_with(".proto")).collect();
+    let names: Vec<String> = read_dir(&protos)
+        .map_err(|e| e.to_string())?
+        .into_keys()
+        .filter(|n| n.ends_with(".proto"))
+        .collect();
     let all = protox::compile(&names, [&protos]).map_err(|e| e.to_string())?;
     let scratch = scratch_dir().map_err(|e| e.to_string())?;
     let mut fresh = BTreeMap::new();
@@ -67,20 +73,41 @@ fn generate(root: &Path) -> Result<BTreeMap<String, String>, String> {
         let module = name.trim_end_matches(".proto");
         let out = scratch.join(module);
         fs::create_dir(&out).map_err(|e| e.to_string())?;
-        let package = all.file.iter().find(|f| f.name() == name).ok_or_else(|| format!("{name} was not compiled"))?.package().to_owned();
+        let package = all
+            .file
+            .iter()
+            .find(|f| f.name() == name)
+            .ok_or_else(|| format!("{name} was not compiled"))?
+            .package()
+            .to_owned();
         // The generator must see every message, but writes only those that are not mapped elsewhere.
-        let mut set = FileDescriptorSet { file: all.file.clone() };
-        set.file.iter_mut().filter(|f| f.name() != name).for_each(|f| f.service.clear());
-        let mut builder = tonic_prost_build::configure().out_dir(&out).btree_map(".").emit_rerun_if_changed(false).skip_debug(SECRET.iter().copied());
+        let mut set = FileDescriptorSet {
+            file: all.file.clone(),
+        };
+        set.file
+            .iter_mut()
+            .filter(|f| f.name() != name)
+            .for_each(|f| f.service.clear());
+        let mut builder = tonic_prost_build::configure()
+            .out_dir(&out)
+            .btree_map(".")
+            .emit_rerun_if_changed(false)
+            .skip_debug(SECRET.iter().copied());
         for path in SHARED_BYTES {
             builder = builder.bytes(path);
         }
-        for other in all.file.iter().filter(|f| f.name() != name && !f.package().starts_with("google.protobuf")) {
+        for other in all
+            .file
+            .iter()
+            .filter(|f| f.name() != name && !f.package().starts_with("google.protobuf"))
+        {
             for (wire, rust) in externs(other) {
                 builder = builder.extern_path(wire, rust);
             }
         }
-        builder.compile_fds(set).map_err(|e| format!("{name}: {e}"))?;
+        builder
+            .compile_fds(set)
+            .map_err(|e| format!("{name}: {e}"))?;
         let path = out.join(format!("{package}.rs"));
         let text = fs::read_to_string(&path).map_err(|e| format!("{name}: {e}"))?;
         fresh.insert(format!("{module}.rs"), text);
@@ -94,7 +121,15 @@ fn externs(file: &FileDescriptorProto) -> Vec<(String, String)> {
     let module = file.name().trim_end_matches(".proto");
     let messages = file.message_type.iter().map(DescriptorProto::name);
     let enums = file.enum_type.iter().map(|e| e.name());
-    messages.chain(enums).map(|n| (format!(".{}.{n}", file.package()), format!("crate::{module}::{}", camel(n)))).collect()
+    messages
+        .chain(enums)
+        .map(|n| {
+            (
+                format!(".{}.{n}", file.package()),
+                format!("crate::{module}::{}", camel(n)),
+            )
+        })
+        .collect()
 }
 
 /// `APICap` becomes `ApiCap` and `HostIP` becomes `HostIp`, as the generator names its types.
@@ -124,7 +159,10 @@ fn read_dir(dir: &Path) -> io::Result<BTreeMap<String, String>> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
-            files.insert(entry.file_name().to_string_lossy().into_owned(), fs::read_to_string(entry.path())?);
+            files.insert(
+                entry.file_name().to_string_lossy().into_owned(),
+                fs::read_to_string(entry.path())?,
+            );
         }
     }
     Ok(files)

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use engine::api::frontend::{Bridge, BridgeError, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref};
+use engine::api::frontend::{
+    Bridge, BridgeError, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref,
+};
 use engine::api::{Failure, FailureKind};
 use llb::pb;
 use parking_lot::Mutex;
@@ -30,17 +32,35 @@ impl ClientFrontend {
 
 #[async_trait]
 impl Frontend for ClientFrontend {
-    async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError> {
+    async fn solve(
+        &self,
+        bridge: Arc<dyn Bridge>,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
         let (done, outcome) = oneshot::channel();
-        let build = Arc::new(Build { bridge, inputs: request.inputs, refs: Mutex::new(Refs::default()), done: Mutex::new(Some(done)) });
+        let build = Arc::new(Build {
+            bridge,
+            inputs: request.inputs,
+            refs: Mutex::new(Refs::default()),
+            done: Mutex::new(Some(done)),
+        });
         if !self.builds.insert(self.name.clone(), build) {
-            return Err(BridgeError::message(format!("build {} is running already", self.name)).into());
+            return Err(
+                BridgeError::message(format!("build {} is running already", self.name)).into(),
+            );
         }
-        let _registered = Registered { builds: &self.builds, name: &self.name };
+        let _registered = Registered {
+            builds: &self.builds,
+            name: &self.name,
+        };
         match outcome.await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(failure)) => Err(bridge_error(failure).into()),
-            Err(_) => Err(bridge_error(Failure::new(FailureKind::Internal, "the build lost its frontend")).into()),
+            Err(_) => Err(bridge_error(Failure::new(
+                FailureKind::Internal,
+                "the build lost its frontend",
+            ))
+            .into()),
         }
     }
 }
@@ -85,7 +105,12 @@ impl Build {
         if id.is_empty() {
             return Err(Status::unknown("empty ref: "));
         }
-        self.refs.lock().by_id.get(id).cloned().ok_or_else(|| Status::unknown(format!("no such ref: {id}")))
+        self.refs
+            .lock()
+            .by_id
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Status::unknown(format!("no such ref: {id}")))
     }
 
     /// The ref of an id in a result; an empty id is an empty result.
@@ -94,7 +119,9 @@ impl Build {
             return Ok(None);
         }
         let found = self.refs.lock().by_id.get(id).cloned();
-        found.map(Some).ok_or_else(|| Status::unknown(format!("return reference {id} not found")))
+        found
+            .map(Some)
+            .ok_or_else(|| Status::unknown(format!("return reference {id} not found")))
     }
 
     /// Ends the frontend; what comes after the first time is ignored.

@@ -12,11 +12,22 @@ use tonic::Status;
 use crate::gateway::build::Build;
 
 /// The wire's form, and the id of the single ref. Old clients cannot take refs with definitions.
-pub(crate) fn to_wire(build: &Build, result: FrontendResult, with_definitions: bool) -> (wire::Result, String) {
+pub(crate) fn to_wire(
+    build: &Build,
+    result: FrontendResult,
+    with_definitions: bool,
+) -> (wire::Result, String) {
     let kept = |found: Option<Arc<dyn Ref>>| match found {
         Some(found) => {
-            let def = if with_definitions { found.definition().map(|d| d.as_ref().clone()) } else { None };
-            wire::Ref { id: build.keep(found), def }
+            let def = if with_definitions {
+                found.definition().map(|d| d.as_ref().clone())
+            } else {
+                None
+            };
+            wire::Ref {
+                id: build.keep(found),
+                def,
+            }
         }
         None => wire::Ref::default(),
     };
@@ -24,29 +35,53 @@ pub(crate) fn to_wire(build: &Build, result: FrontendResult, with_definitions: b
     let refs = if result.refs.is_empty() {
         let single = kept(result.single);
         default.clone_from(&single.id);
-        if with_definitions { Refs::Ref(single) } else { Refs::RefDeprecated(single.id) }
+        if with_definitions {
+            Refs::Ref(single)
+        } else {
+            Refs::RefDeprecated(single.id)
+        }
     } else {
-        let refs: BTreeMap<String, wire::Ref> = result.refs.into_iter().map(|(k, r)| (k, kept(r))).collect();
+        let refs: BTreeMap<String, wire::Ref> =
+            result.refs.into_iter().map(|(k, r)| (k, kept(r))).collect();
         if with_definitions {
             Refs::Refs(wire::RefMap { refs })
         } else {
-            Refs::RefsDeprecated(wire::RefMapDeprecated { refs: refs.into_iter().map(|(k, r)| (k, r.id)).collect() })
+            Refs::RefsDeprecated(wire::RefMapDeprecated {
+                refs: refs.into_iter().map(|(k, r)| (k, r.id)).collect(),
+            })
         }
     };
     let attestations = result.attestations.into_iter().map(|(key, list)| {
         let attestation = list.into_iter().map(|a| wire::Attestation {
             kind: a.kind,
-            metadata: a.metadata.into_iter().map(|(k, v)| (k, v.to_vec())).collect(),
+            metadata: a
+                .metadata
+                .into_iter()
+                .map(|(k, v)| (k, v.to_vec()))
+                .collect(),
             r#ref: a.content.map(|c| kept(Some(c))),
             path: a.path,
             in_toto_predicate_type: a.predicate_type,
-            in_toto_subjects: a.subjects.into_iter().map(|(kind, name, digest)| wire::InTotoSubject { kind, digest, name }).collect(),
+            in_toto_subjects: a
+                .subjects
+                .into_iter()
+                .map(|(kind, name, digest)| wire::InTotoSubject { kind, digest, name })
+                .collect(),
         });
-        (key, wire::Attestations { attestation: attestation.collect() })
+        (
+            key,
+            wire::Attestations {
+                attestation: attestation.collect(),
+            },
+        )
     });
     let wire = wire::Result {
         attestations: attestations.collect(),
-        metadata: result.metadata.into_iter().map(|(k, v)| (k, v.to_vec())).collect(),
+        metadata: result
+            .metadata
+            .into_iter()
+            .map(|(k, v)| (k, v.to_vec()))
+            .collect(),
         result: Some(refs),
     };
     (wire, default)
@@ -54,7 +89,14 @@ pub(crate) fn to_wire(build: &Build, result: FrontendResult, with_definitions: b
 
 /// What a frontend returned, its ids looked up.
 pub(crate) fn from_wire(build: &Build, wire: wire::Result) -> Result<FrontendResult, Status> {
-    let mut result = FrontendResult { metadata: wire.metadata.into_iter().map(|(k, v)| (k, v.into())).collect(), ..Default::default() };
+    let mut result = FrontendResult {
+        metadata: wire
+            .metadata
+            .into_iter()
+            .map(|(k, v)| (k, v.into()))
+            .collect(),
+        ..Default::default()
+    };
     match wire.result {
         None => {}
         Some(Refs::RefDeprecated(id)) => result.single = build.returned(&id)?,
@@ -81,7 +123,11 @@ pub(crate) fn from_wire(build: &Build, wire: wire::Result) -> Result<FrontendRes
                 },
                 path: a.path,
                 predicate_type: a.in_toto_predicate_type,
-                subjects: a.in_toto_subjects.into_iter().map(|s| (s.kind, s.name, s.digest)).collect(),
+                subjects: a
+                    .in_toto_subjects
+                    .into_iter()
+                    .map(|s| (s.kind, s.name, s.digest))
+                    .collect(),
                 metadata: a.metadata.into_iter().map(|(k, v)| (k, v.into())).collect(),
             });
         }
