@@ -61,6 +61,13 @@ impl Index {
         }
     }
 
+    /// Forgets everything: no edge is active. Items that keep each other go this way.
+    pub(crate) fn clear(&mut self) {
+        self.items.clear();
+        self.roots.clear();
+        self.by_edge.clear();
+    }
+
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty() && self.roots.is_empty() && self.by_edge.is_empty()
@@ -127,7 +134,8 @@ impl Index {
         for (input, deps) in key.deps.iter().enumerate() {
             for dep in deps {
                 let link = label(key, input, dep.selector.as_ref());
-                for from in self.ids(&dep.key.key) {
+                // An output may have the same content as its input; a way to itself would keep an item for ever.
+                for from in self.ids(&dep.key.key).into_iter().filter(|from| *from != id) {
                     if let Some(item) = self.items.get_mut(&from) {
                         item.links.entry(link.clone()).or_default().insert(id);
                     }

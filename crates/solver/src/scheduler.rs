@@ -168,7 +168,9 @@ struct VertexState<R> {
 struct BuildState {
     by: By,
     edge: EdgeId,
+    /// What was asked for; `edge` may be what it was merged into.
     vertex: Arc<Vertex>,
+    index: usize,
 }
 
 /// Everything that is being built.
@@ -404,11 +406,24 @@ impl<R: Clone> Scheduler<R> {
         for build in self.builds.values() {
             let edge = self.edges.get(&build.edge).expect("a build waits for an edge that exists");
             assert!(edge.owner.is_none() && edge.outcome.is_none(), "an ended edge has replied");
-            assert!(self.is_moving(build.edge, &mut BTreeSet::new()), "a build waits for something that is under way");
+            let mut seen = BTreeSet::new();
+            assert!(self.is_moving(build.edge, &mut seen), "a build waits for something that is under way: {}", self.dump(&seen));
         }
         if self.vertices.is_empty() {
-            assert!(self.edges.is_empty() && self.works.is_empty() && self.index.is_empty(), "nothing is left behind");
+            assert!(self.edges.is_empty() && self.works.is_empty(), "nothing is left behind: {}", self.dump(&self.edges.keys().copied().collect()));
+            assert!(self.index.is_empty(), "nothing is left behind: {:?}", self.index);
         }
+    }
+
+    #[cfg(test)]
+    fn dump(&self, edges: &BTreeSet<EdgeId>) -> String {
+        let mut out = String::new();
+        for id in edges {
+            let Some(edge) = self.edges.get(id) else { continue };
+            let name = self.vertices.get(&edge.vertex).map(|v| v.handle.vertex.name.clone());
+            out += &format!("\n{id}: {name:?} {:.12}#{} {edge:?}", edge.vertex.hex(), edge.index);
+        }
+        out
     }
 
     #[cfg(test)]
@@ -436,3 +451,6 @@ impl<R> fmt::Debug for Handle<R> {
         f.debug_tuple("Handle").field(&self.vertex.digest).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! One edge: what it knows, and what it does next.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use oci::Digest;
@@ -319,6 +320,19 @@ impl<R> EdgeState<R> {
     }
 }
 
+impl<R> fmt::Debug for EdgeState<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = self.outcome.as_ref().map(Result::is_ok);
+        write!(f, "{:?} {:?} owner={:?} for={:?} map={} done={} ", self.level, self.phase, self.owner, self.consumers, self.map.is_some(), self.maps_done)?;
+        write!(f, "no_match={} {:?} records={:?} tried={:?} ok={outcome:?}", self.no_match, self.readiness, self.records.keys(), self.tried)?;
+        for (input, dep) in self.deps.iter().enumerate() {
+            write!(f, "\n    dep {:?} {:?} wants {:?} matches={:?} keys={} ", dep.edge, dep.level, dep.wanted, dep.matches.keys(), dep.keys.len())?;
+            write!(f, "slow={} known={}", self.has_slow(input), dep.slow_known())?;
+        }
+        Ok(())
+    }
+}
+
 impl<R: Clone> Scheduler<R> {
     /// Takes in what vertex and inputs have come to know, and tells consumers if that changes anything for them.
     pub(super) fn learn(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
@@ -409,8 +423,9 @@ impl<R: Clone> Scheduler<R> {
         for (input, dep) in edge.deps.iter_mut().enumerate() {
             let how = map.deps.get(input);
             let selector = how.and_then(|h| h.selector.as_ref());
-            if let Some(from) = dep.edge.and_then(|e| Some((e, self.edges.get(&e)?))) {
-                let (from_id, from) = from;
+            if let Some(from_id) = dep.edge.map(|e| self.resolve(e))
+                && let Some(from) = self.edges.get(&from_id)
+            {
                 if let Some(Err(error)) = &from.outcome {
                     return Err(error.clone());
                 }
@@ -479,7 +494,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     fn input_error(&self, edge: &EdgeState<R>) -> Option<SolveError> {
-        edge.deps.iter().filter_map(|d| self.edges.get(&d.edge?)?.outcome.as_ref()).find_map(|o| o.as_ref().err().cloned())
+        edge.deps.iter().filter_map(|d| self.edges.get(&self.resolve(d.edge?))?.outcome.as_ref()).find_map(|o| o.as_ref().err().cloned())
     }
 
     /// Begins what is needed next for what is demanded; ends what is not needed.
@@ -506,6 +521,10 @@ impl<R: Clone> Scheduler<R> {
         let digest = edge.vertex.clone();
         if edge.wants_more_maps() {
             let index = edge.map_digests.len();
+            if self.vertices.get(&digest).is_some_and(|v| v.maps.len() > index || v.maps_error.is_some()) {
+                self.to_learn.push(id);
+                return;
+            }
             self.need(id, &digest, Task::CacheMap, |v| Work::CacheMap { of: Arc::clone(&v.handle), index }, out);
         }
         let Some(edge) = self.edges.get(&id) else { return };
@@ -518,34 +537,33 @@ impl<R: Clone> Scheduler<R> {
             }
             return self.after_exec(id, out);
         }
-        let moving = self.ask_inputs(id, demand, false, out);
-        if !moving {
-            // A miss was not proved, nor a hit found, and nothing more can be learned without the inputs' results.
-            tracing::debug!(vertex = %digest, "inputs are computed for want of anything better to know");
-            self.ask_inputs(id, demand, true, out);
-        }
+        self.ask_inputs(id, demand, out);
     }
 
-    /// Demands of each input what is needed. False if nothing is under way after that.
-    fn ask_inputs(&mut self, id: EdgeId, demand: Level, force: bool, out: &mut Vec<Effect<R>>) -> bool {
-        let mut moving = false;
-        let inputs = self.edges.get(&id).map_or(0, |e| e.deps.len());
-        for input in 0..inputs {
-            let Some(edge) = self.edges.get(&id) else { return moving };
-            let Some(dep) = edge.deps.get(input) else { continue };
-            let desired = if force { Level::Complete } else { edge.desired(input, dep, demand) };
-            let wanted = (desired > dep.level).then_some(desired);
-            let complete = dep.level == Level::Complete;
-            if complete && edge.input_pending(input, dep) {
-                self.need_slow(id, input, out);
+    /// Demands of each input what is needed next.
+    fn ask_inputs(&mut self, id: EdgeId, demand: Level, out: &mut Vec<Effect<R>>) {
+        let Some(edge) = self.edges.get(&id) else { return };
+        let mut wanted: Vec<Option<Level>> = Vec::with_capacity(edge.deps.len());
+        let mut pending = Vec::new();
+        for (input, dep) in edge.deps.iter().enumerate() {
+            let desired = edge.desired(input, dep, demand);
+            wanted.push((desired > dep.level).then_some(desired));
+            if dep.level == Level::Complete && edge.input_pending(input, dep) {
+                pending.push(input);
             }
-            moving |= wanted.is_some();
+        }
+        let working = self.vertices.get(&edge.vertex).is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&id)));
+        if !working && pending.is_empty() && wanted.iter().all(Option::is_none) {
+            // A miss was not proved, nor a hit found, and nothing more can be learned without the inputs' results.
+            tracing::debug!(vertex = %edge.vertex, "inputs are computed for want of anything better to know");
+            wanted = edge.deps.iter().map(|d| (d.level < Level::Complete).then_some(Level::Complete)).collect();
+        }
+        for input in pending {
+            self.need_slow(id, input, out);
+        }
+        for (input, wanted) in wanted.into_iter().enumerate() {
             self.want(id, input, wanted, out);
         }
-        let Some(edge) = self.edges.get(&id) else { return true };
-        let Some(vertex) = self.vertices.get(&edge.vertex) else { return true };
-        // An input that could not be asked has left something to learn.
-        moving || edge.outcome.is_some() || vertex.running.values().any(|r| r.waiters.contains(&id))
     }
 
     /// Changes what is demanded of an input.
@@ -555,7 +573,8 @@ impl<R: Clone> Scheduler<R> {
         if dep.wanted == wanted {
             return;
         }
-        let mut target = dep.edge;
+        // It may have been merged into another, or be gone, while nothing was wanted of it.
+        let mut target = dep.edge.map(|e| self.resolve(e)).filter(|e| self.edges.contains_key(e));
         if target.is_none() {
             let source = self.vertices.get(&edge.vertex).and_then(|v| v.inputs.get(input)).cloned();
             target = source.as_ref().and_then(|(digest, index)| self.edge_of(digest, *index));
@@ -594,6 +613,7 @@ impl<R: Clone> Scheduler<R> {
             if dep.wanted.take().is_some()
                 && let Some(target) = dep.edge
             {
+                // A demand is where `dep.edge` says; only unwanted inputs may lag behind merges.
                 targets.push((target, input));
             }
         }
@@ -615,7 +635,7 @@ impl<R: Clone> Scheduler<R> {
             self.to_learn.push(id);
             return;
         }
-        let made_by = dep.edge.and_then(|e| self.edges.get(&e)).and_then(|e| self.vertices.get(&e.vertex)).map(|v| Arc::clone(&v.handle));
+        let made_by = dep.edge.and_then(|e| self.edges.get(&self.resolve(e))).and_then(|e| self.vertices.get(&e.vertex)).map(|v| Arc::clone(&v.handle));
         let make = |v: &super::VertexState<R>| Work::Slow {
             of: Arc::clone(&v.handle),
             input,

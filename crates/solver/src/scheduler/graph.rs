@@ -29,7 +29,7 @@ impl<R: Clone> Scheduler<R> {
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
             return;
         };
-        self.builds.insert(build, BuildState { by, edge: id, vertex });
+        self.builds.insert(build, BuildState { by, edge: id, vertex, index: edge.index });
         if let Some(state) = self.edges.get_mut(&id) {
             state.consumers.insert(Consumer::Build(build), Level::Complete);
         }
@@ -73,8 +73,20 @@ impl<R: Clone> Scheduler<R> {
             last = self.vertices.get(&digest).map(|v| Arc::clone(&v.handle.vertex)).expect("it was just loaded");
             loaded.insert(vertex.digest.clone(), Arc::clone(&last));
             self.refresh(&digest, true, out);
+            self.hold_owners(&digest, out);
         }
         last
+    }
+
+    /// Makes the jobs of a vertex hold what its outputs were merged into.
+    fn hold_owners(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
+        let Some(vertex) = self.vertices.get(digest) else { return };
+        let merged = vertex.edges.values().filter(|e| self.edges.get(e).is_some_and(|e| e.owner.is_some()));
+        let owners: Vec<Digest> = merged.filter_map(|e| Some(self.edges.get(&self.resolve(*e))?.vertex.clone())).collect();
+        let jobs = self.jobs_of(digest);
+        for owner in owners {
+            self.add_jobs(&owner, &jobs, out);
+        }
     }
 
     /// Makes one vertex active and returns the digest it is active under.
@@ -215,6 +227,9 @@ impl<R: Clone> Scheduler<R> {
         for digest in &changed {
             self.drop_if_unwanted(digest, out);
         }
+        if self.vertices.is_empty() {
+            self.index.clear();
+        }
         for digest in changed {
             if self.vertices.contains_key(&digest) {
                 self.refresh(&digest, false, out);
@@ -247,13 +262,18 @@ impl<R: Clone> Scheduler<R> {
         self.demand_nothing(id);
         self.index.release(id);
         let Some(state) = self.edges.remove(&id) else { return };
-        // Whoever still wants it (a build by an op whose vertex goes as well) is told.
+        if let Some(vertex) = self.vertices.get_mut(&state.vertex) {
+            vertex.edges.remove(&state.index);
+        }
+        // Edges merged into it stand on their own again.
+        for edge in self.edges.values_mut().filter(|e| e.owner == Some(id)) {
+            let inputs = edge.deps.len();
+            *edge = EdgeState::new(edge.vertex.clone(), edge.index, inputs);
+        }
+        // And who came here by way of them goes back to them.
         for consumer in state.consumers.into_keys() {
             match consumer {
-                Consumer::Build(build) => {
-                    self.builds.remove(&build);
-                    out.push(Effect::Reply(build, Err(SolveError::Canceled)));
-                }
+                Consumer::Build(build) => self.send_back(build, &state.vertex, out),
                 Consumer::Edge(parent, input) => {
                     if let Some(dep) = self.edges.get_mut(&parent).and_then(|p| p.deps.get_mut(input)) {
                         dep.edge = None;
@@ -263,12 +283,24 @@ impl<R: Clone> Scheduler<R> {
                 }
             }
         }
-        // Edges merged into it stand on their own again.
-        let orphans: Vec<EdgeId> = self.edges.iter().filter(|(_, e)| e.owner == Some(id)).map(|(id, _)| *id).collect();
-        for orphan in orphans {
-            if let Some(edge) = self.edges.get_mut(&orphan) {
-                let inputs = edge.deps.len();
-                *edge = EdgeState::new(edge.vertex.clone(), edge.index, inputs);
+    }
+
+    fn send_back(&mut self, build: BuildId, gone: &Digest, out: &mut Vec<Effect<R>>) {
+        let Some(state) = self.builds.get(&build) else { return };
+        let (digest, index) = (state.vertex.digest.clone(), state.index);
+        let own = (digest != *gone).then(|| self.edge_of(&digest, index)).flatten();
+        match (own, self.builds.get_mut(&build)) {
+            (Some(own), Some(state)) => {
+                state.edge = own;
+                if let Some(edge) = self.edges.get_mut(&own) {
+                    edge.consumers.insert(Consumer::Build(build), Level::Complete);
+                }
+                self.announce(own, out);
+                self.to_learn.push(own);
+            }
+            _ => {
+                self.builds.remove(&build);
+                out.push(Effect::Reply(build, Err(SolveError::Canceled)));
             }
         }
     }

@@ -80,7 +80,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Makes jobs hold a vertex and everything below it. The jobs hear of the vertex itself.
-    fn add_jobs(&mut self, top: &Digest, jobs: &[super::JobId], out: &mut Vec<Effect<R>>) {
+    pub(super) fn add_jobs(&mut self, top: &Digest, jobs: &[super::JobId], out: &mut Vec<Effect<R>>) {
         let mut seen = BTreeSet::from([top.clone()]);
         let mut work = vec![top.clone()];
         while let Some(digest) = work.pop() {

@@ -1,0 +1,441 @@
+//! The scheduler against a naive evaluator: random graphs, random order of events, cancellations, errors and pruning.
+//!
+//! An op kind decides the digest of the cache map, how inputs take part in the key, and, with the inputs' contents, the
+//! outputs' contents. A vertex is a kind, inputs, and a salt that only its own digest knows.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures::executor::block_on;
+use oci::Digest;
+
+use super::*;
+use crate::error::{OpError, Phase};
+use crate::memory::{MemoryKeyStore, MemoryResults};
+use crate::op::{CacheMapDep, NullObserver, NullSink, OpCtx, OpOpts};
+
+/// Seeds that found something once.
+const REGRESSIONS: &[u64] = &[];
+
+#[derive(Debug, Clone)]
+struct Val {
+    content: u64,
+    uid: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Kind {
+    name: u64,
+    outputs: usize,
+    /// Per input: has a selector, has a content key.
+    deps: Vec<(bool, bool)>,
+    /// Few different contents, so that different inputs give equal outputs.
+    collapse: u64,
+    maps: usize,
+    fails: bool,
+}
+
+struct NoKey;
+
+#[async_trait]
+impl SlowKey<Val> for NoKey {
+    async fn digest(&self, _ctx: &OpCtx, _input: &Val) -> Result<Digest, OpError> {
+        unreachable!("the harness computes content keys")
+    }
+}
+
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 33) as usize % n.max(1)
+    }
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+fn mix(parts: &[u64]) -> u64 {
+    parts.iter().fold(0xcbf2_9ce4_8422_2325, |h, p| (h ^ p).wrapping_mul(0x0100_0000_01b3).rotate_left(23)) >> 8
+}
+
+fn kind_of(vertex: &Vertex) -> Arc<Kind> {
+    Arc::clone(&vertex.sys).downcast().unwrap()
+}
+
+fn slow_digest(content: u64) -> u64 {
+    content / 2
+}
+
+/// The naive evaluator: what an edge's content is, and whether computing it fails.
+fn content(edge: &Edge, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) -> Result<u64, ()> {
+    let at = (edge.vertex.digest.clone(), edge.index);
+    if let Some(known) = memo.get(&at) {
+        return *known;
+    }
+    let kind = kind_of(&edge.vertex);
+    let inputs: Result<Vec<u64>, ()> = edge.vertex.inputs.iter().map(|e| content(e, memo)).collect();
+    let out = inputs.and_then(|inputs| if kind.fails { Err(()) } else { Ok(output(&kind, edge.index, &inputs)) });
+    memo.insert(at, out);
+    out
+}
+
+fn output(kind: &Kind, index: usize, inputs: &[u64]) -> u64 {
+    let mut parts = vec![kind.name, index as u64];
+    for (content, (_, slow)) in inputs.iter().zip(&kind.deps) {
+        parts.push(if *slow { slow_digest(*content) } else { *content });
+    }
+    let content = mix(&parts);
+    if kind.collapse == 0 { content } else { content % kind.collapse }
+}
+
+/// What identifies an edge's output to a perfect cache: by content where the op reads content, by definition elsewhere.
+fn meaning(edge: &Edge, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) -> String {
+    let kind = kind_of(&edge.vertex);
+    let inputs: Vec<String> = edge
+        .vertex
+        .inputs
+        .iter()
+        .zip(&kind.deps)
+        .map(|(input, (_, slow))| {
+            if *slow { format!("c{}", slow_digest(content(input, memo).unwrap_or_default())) } else { meaning(input, memo) }
+        })
+        .collect();
+    format!("{}#{}({})", kind.name, edge.index, inputs.join(","))
+}
+
+struct World {
+    rng: Rng,
+    scheduler: Scheduler<Val>,
+    manager: Arc<CacheManager<Val>>,
+    results: Arc<MemoryResults<Val>>,
+    store: Arc<MemoryKeyStore>,
+    pending: Vec<(WorkId, Work<Val>)>,
+    cancelled: BTreeSet<WorkId>,
+    replies: BTreeMap<BuildId, Result<Val, SolveError>>,
+    ran: Vec<(Edge, bool)>,
+    clock: SystemTime,
+    uid: u64,
+    load_fails: usize,
+    saved: BTreeSet<String>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let store = Arc::new(MemoryKeyStore::new());
+        let results = Arc::new(MemoryResults::new(|v: &Val| v.uid.to_string()));
+        let manager = CacheManager::new("local", Arc::clone(&store) as _, Arc::clone(&results) as _);
+        Self {
+            rng: Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            scheduler: Scheduler::new(Arc::clone(&manager), Arc::new(NullObserver)),
+            manager,
+            results,
+            store,
+            pending: Vec::new(),
+            cancelled: BTreeSet::new(),
+            replies: BTreeMap::new(),
+            ran: Vec::new(),
+            clock: SystemTime::UNIX_EPOCH,
+            uid: 0,
+            load_fails: 0,
+            saved: BTreeSet::new(),
+        }
+    }
+
+    fn apply(&mut self, event: Event<Val>) {
+        self.clock += Duration::from_secs(1);
+        let mut out = Vec::new();
+        self.scheduler.apply(self.clock, event, &mut out);
+        for effect in out {
+            match effect {
+                Effect::Start(id, work) => self.pending.push((id, work)),
+                Effect::Cancel(id) => {
+                    let before = self.pending.len();
+                    self.pending.retain(|(p, _)| *p != id);
+                    assert_eq!(before, self.pending.len() + 1, "only running work is cancelled");
+                    self.cancelled.insert(id);
+                }
+                Effect::Attach(..) => {}
+                Effect::Reply(build, result) => {
+                    let old = self.replies.insert(build, result.map(|b| b.result));
+                    assert!(old.is_none(), "a build is told once");
+                }
+            }
+        }
+    }
+
+    /// Ends one piece of work, chosen at random. False if there is none.
+    fn step(&mut self) -> bool {
+        if self.pending.is_empty() {
+            return false;
+        }
+        let at = self.rng.below(self.pending.len());
+        let (id, work) = self.pending.swap_remove(at);
+        let outcome = self.perform(work);
+        self.apply(Event::Done(id, outcome));
+        true
+    }
+
+    fn perform(&mut self, work: Work<Val>) -> Outcome<Val> {
+        match work {
+            Work::CacheMap { of, index } => {
+                let kind = kind_of(&of.vertex);
+                let digest = Digest::sha256(format!("kind {} map {index}", kind.name));
+                let deps = (0..)
+                    .zip(&kind.deps)
+                    .map(|(i, (selector, slow))| CacheMapDep {
+                        selector: selector.then(|| Digest::sha256(format!("selector {} {i}", kind.name))),
+                        slow: slow.then(|| Arc::new(NoKey) as Arc<dyn SlowKey<Val>>),
+                        preprocess: None,
+                    })
+                    .collect();
+                Outcome::CacheMap(Ok((Arc::new(CacheMap { digest, deps, opts: OpOpts::default() }), index + 1 == kind.maps)))
+            }
+            Work::Slow { slow, result, .. } => {
+                Outcome::Slow(Ok(slow.map(|_| Digest::sha256(format!("content {}", slow_digest(result.content))))))
+            }
+            Work::Exec { of, inputs } => {
+                let kind = kind_of(&of.vertex);
+                assert_eq!(inputs.len(), of.vertex.inputs.len());
+                let edge = |index| Edge { vertex: Arc::clone(&of.vertex), index };
+                self.ran.push((edge(0), kind.fails));
+                if kind.fails {
+                    let error = OpError::from(std::io::Error::other("boom"));
+                    return Outcome::Exec(Err(SolveError::op(&of.vertex, &of.client_digest, Phase::Exec, error)));
+                }
+                let inputs: Vec<u64> = inputs.iter().map(|v| v.content).collect();
+                Outcome::Exec(Ok((0..kind.outputs)
+                    .map(|index| {
+                        self.uid += 1;
+                        Val { content: output(&kind, index, &inputs), uid: self.uid }
+                    })
+                    .collect()))
+            }
+            Work::Load { of, record, .. } => {
+                if self.rng.chance(self.load_fails) {
+                    return Outcome::Load(Err(KeyStoreError::new("gone")));
+                }
+                let ctx = OpCtx::detached(Arc::clone(&of.vertex), Arc::new(NullSink), Vec::new());
+                Outcome::Load(block_on(record.manager.load(&record, &ctx)).map(|mut all| all.remove(0).2))
+            }
+            Work::Save { main, keys, result, created_at } => {
+                Outcome::Save(keys.iter().map(|key| main.save(key, &result, created_at)).collect())
+            }
+        }
+    }
+
+    fn kinds(&mut self, failing: bool) -> Vec<Kind> {
+        (0..14)
+            .map(|n| {
+                let arity = if n < 3 { 0 } else { self.rng.below(3) + usize::from(n > 6) };
+                Kind {
+                    name: n,
+                    outputs: 1 + self.rng.below(2),
+                    deps: (0..arity).map(|_| (self.rng.chance(30), self.rng.chance(40))).collect(),
+                    collapse: if self.rng.chance(60) { 6 } else { 0 },
+                    maps: if arity == 0 && self.rng.chance(30) { 2 } else { 1 },
+                    fails: failing && self.rng.chance(8),
+                }
+            })
+            .collect()
+    }
+
+    fn graph(&mut self, kinds: &[Kind], salts: usize, ignoring: usize) -> Vec<Edge> {
+        let size = 3 + self.rng.below(12);
+        let mut vertices: Vec<Arc<Vertex>> = Vec::new();
+        while vertices.len() < size {
+            let kind = &kinds[self.rng.below(kinds.len())];
+            if !kind.deps.is_empty() && vertices.is_empty() {
+                continue;
+            }
+            let inputs: Vec<Edge> = (0..kind.deps.len())
+                .map(|_| {
+                    let recent = vertices.len().min(4);
+                    let vertex = if self.rng.chance(70) {
+                        &vertices[vertices.len() - 1 - self.rng.below(recent)]
+                    } else {
+                        &vertices[self.rng.below(vertices.len())]
+                    };
+                    Edge { vertex: Arc::clone(vertex), index: self.rng.below(kind_of(vertex).outputs) }
+                })
+                .collect();
+            let ignore = self.rng.chance(ignoring);
+            let text = format!("{} {} {:?} {}", kind.name, self.rng.below(salts), inputs, kind.fails);
+            let digest = Digest::sha256(text);
+            if let Some(same) = vertices.iter().find(|v| v.digest == digest) {
+                vertices.push(Arc::clone(same));
+                continue;
+            }
+            let mut vertex = Vertex::new(digest, format!("k{}", kind.name), Arc::new(kind.clone()));
+            vertex.inputs = inputs;
+            vertex.options.ignore_cache = ignore;
+            vertices.push(Arc::new(vertex));
+        }
+        vertices.iter().rev().map(|v| Edge { vertex: Arc::clone(v), index: self.rng.below(kind_of(v).outputs) }).collect()
+    }
+
+    fn start(&mut self, job: JobId, build: BuildId, edge: &Edge) {
+        self.apply(Event::Build { build, by: By::Job(job), edge: edge.clone(), sources: Vec::new() });
+    }
+
+    fn restart(&mut self) {
+        self.manager = CacheManager::new("local", Arc::clone(&self.store) as _, Arc::clone(&self.results) as _);
+        self.scheduler = Scheduler::new(Arc::clone(&self.manager), Arc::new(NullObserver));
+    }
+}
+
+fn job(id: JobId) -> Event<Val> {
+    Event::Job { job: id, session: Some(format!("session {id}")), value: Arc::new(id) }
+}
+
+/// One build after the other: what ran is exactly what a perfect cache would not know.
+fn sequential(seed: u64) {
+    println!("seed {seed}");
+    let mut world = World::new(seed);
+    let kinds = world.kinds(false);
+    let mut id = 1000;
+    for round in 0..6 {
+        let tops = world.graph(&kinds, 3, 0);
+        let edge = tops[0].clone();
+        let mut memo = HashMap::new();
+        for again in 0..2 {
+            id += 1;
+            world.ran.clear();
+            world.apply(job(id));
+            world.start(id, id, &edge);
+            while world.step() {}
+            let got = world.replies.remove(&id).unwrap_or_else(|| panic!("seed {seed} round {round}: no reply")).unwrap();
+            assert_eq!(Ok(got.content), content(&edge, &mut memo), "seed {seed} round {round}: content");
+            let mut seen = BTreeSet::new();
+            for (ran, _) in &world.ran {
+                assert!(seen.insert(ran.vertex.digest.clone()), "seed {seed} round {round}: {} ran twice", ran.vertex.name);
+                let outputs = kind_of(&ran.vertex).outputs;
+                let known = (0..outputs).all(|i| world.saved.contains(&meaning(&Edge { vertex: Arc::clone(&ran.vertex), index: i }, &mut memo)));
+                assert!(!known, "seed {seed} round {round}: {} ran though its results are known", ran.vertex.name);
+            }
+            let top_known = world.saved.contains(&meaning(&edge, &mut memo));
+            assert!(!(again == 1 && !world.ran.is_empty()), "seed {seed} round {round}: a second build runs nothing");
+            assert!(top_known || seen.iter().any(|d| *d == edge.vertex.digest) || again == 1, "seed {seed}: nothing comes from nothing");
+            // What was saved: every edge that ran and was demanded; collect from the graph by what the store now has.
+            let ran: BTreeSet<Digest> = world.ran.iter().map(|(e, _)| e.vertex.digest.clone()).collect();
+            let mut demanded = vec![edge.clone()];
+            for vertex in edge.vertex.closure() {
+                demanded.extend(vertex.inputs.iter().filter(|_| ran.contains(&vertex.digest)).cloned());
+            }
+            for e in demanded.iter().filter(|e| ran.contains(&e.vertex.digest)) {
+                let meaning = meaning(e, &mut memo);
+                world.saved.insert(meaning);
+            }
+            world.apply(Event::Discard(id));
+            assert!(world.scheduler.vertices.is_empty() && world.pending.is_empty(), "seed {seed}: nothing is left");
+            if world.rng.chance(30) {
+                world.restart();
+            }
+        }
+    }
+}
+
+/// Many builds at once, some leaving, some failing, results vanishing: every answer is right and nothing hangs.
+fn concurrent(seed: u64) {
+    println!("seed {seed}");
+    let mut world = World::new(seed);
+    let kinds = world.kinds(true);
+    world.load_fails = if seed.is_multiple_of(2) { 20 } else { 0 };
+    let graphs: Vec<Vec<Edge>> = (0..3).map(|_| world.graph(&kinds, 2, 10)).collect();
+    let mut open: Vec<(JobId, BuildId, Edge)> = Vec::new();
+    let mut jobs: Vec<JobId> = Vec::new();
+    let mut id = 1000;
+    for _ in 0..120 {
+        match world.rng.below(12) {
+            0 | 1 if jobs.len() < 5 => {
+                id += 1;
+                world.apply(job(id));
+                jobs.push(id);
+            }
+            2..=4 if !jobs.is_empty() => {
+                let job = jobs[world.rng.below(jobs.len())];
+                let graph = &graphs[world.rng.below(graphs.len())];
+                let edge = graph[world.rng.below(graph.len().min(5))].clone();
+                id += 1;
+                world.start(job, id, &edge);
+                open.push((job, id, edge));
+            }
+            5 if !open.is_empty() => {
+                let at = world.rng.below(open.len());
+                let (_, build, _) = open.swap_remove(at);
+                world.apply(Event::Leave(build));
+                world.replies.remove(&build);
+            }
+            6 if !jobs.is_empty() => {
+                let at = world.rng.below(jobs.len());
+                let job = jobs.swap_remove(at);
+                world.apply(Event::Discard(job));
+                for (_, build, _) in open.iter().filter(|(j, _, _)| *j == job) {
+                    assert!(world.replies.remove(build).is_some(), "a discarded job's builds are told");
+                }
+                open.retain(|(j, _, _)| *j != job);
+            }
+            7 => {
+                let ids = world.results.ids();
+                if !ids.is_empty() {
+                    let at = world.rng.below(ids.len());
+                    world.results.remove(&ids[at]);
+                }
+            }
+            _ => {
+                world.step();
+            }
+        }
+        settle(seed, &mut world, &mut open);
+    }
+    while world.step() {
+        settle(seed, &mut world, &mut open);
+    }
+    assert!(open.is_empty(), "seed {seed}: builds hang: {open:?}");
+    for job in jobs {
+        world.apply(Event::Discard(job));
+    }
+    assert!(world.scheduler.vertices.is_empty() && world.pending.is_empty(), "seed {seed}: nothing is left");
+}
+
+fn settle(seed: u64, world: &mut World, open: &mut Vec<(JobId, BuildId, Edge)>) {
+    open.retain(|(_, build, edge)| {
+        let Some(reply) = world.replies.remove(build) else { return true };
+        let naive = content(edge, &mut HashMap::new());
+        match reply {
+            Ok(val) => {
+                // A hit may skip what would fail; what it gives is what would be without the failure.
+                if let Ok(naive) = naive {
+                    assert_eq!(val.content, naive, "seed {seed}: content");
+                }
+            }
+            Err(error) => {
+                assert!(matches!(error, SolveError::Op { .. }), "seed {seed}: {error}");
+                assert!(edge.vertex.closure().iter().any(|v| kind_of(v).fails), "seed {seed}: failed without a failing op");
+            }
+        }
+        false
+    });
+}
+
+#[test]
+fn sequential_builds_run_what_a_perfect_cache_does_not_know() {
+    for seed in REGRESSIONS.iter().copied().chain(1..1500) {
+        sequential(seed);
+    }
+}
+
+#[test]
+fn concurrent_builds_get_right_answers_in_any_order() {
+    for seed in REGRESSIONS.iter().copied().chain(1..3000) {
+        concurrent(seed);
+    }
+}
