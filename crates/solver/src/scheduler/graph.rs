@@ -73,20 +73,15 @@ impl<R: Clone> Scheduler<R> {
             last = self.vertices.get(&digest).map(|v| Arc::clone(&v.handle.vertex)).expect("it was just loaded");
             loaded.insert(vertex.digest.clone(), Arc::clone(&last));
             self.refresh(&digest, true, out);
-            self.hold_owners(&digest, out);
         }
+        // A vertex that was active may read others than were loaded now: ones that were merged, or that do not ignore
+        // the cache. They must stay as long.
+        let jobs = match by {
+            By::Job(job) => vec![*job],
+            By::Vertex(parent) => self.jobs_of(parent),
+        };
+        self.add_jobs(&last.digest, &jobs, out);
         last
-    }
-
-    /// Makes the jobs of a vertex hold what its outputs were merged into.
-    fn hold_owners(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
-        let Some(vertex) = self.vertices.get(digest) else { return };
-        let merged = vertex.edges.values().filter(|e| self.edges.get(e).is_some_and(|e| e.owner.is_some()));
-        let owners: Vec<Digest> = merged.filter_map(|e| Some(self.edges.get(&self.resolve(*e))?.vertex.clone())).collect();
-        let jobs = self.jobs_of(digest);
-        for owner in owners {
-            self.add_jobs(&owner, &jobs, out);
-        }
     }
 
     /// Makes one vertex active and returns the digest it is active under.
