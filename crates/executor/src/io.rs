@@ -153,6 +153,11 @@ impl Streams {
 const LINGER: Duration = Duration::from_secs(1);
 
 impl Pumps {
+    /// Takes them out, leaving none.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self { stdin: None, outputs: Vec::new(), terminal_output: Output::Null, control: None })
+    }
+
     /// Moves bytes until `ended` is there and the output is at its end. `whole`: nobody else can hold the pipes any more, so it will be.
     pub(crate) async fn until<T>(self, terminal: Option<OwnedFd>, whole: bool, ended: impl Future<Output = T>) -> T {
         let terminal = terminal.and_then(|fd| Terminal::new(fd).inspect_err(|error| tracing::warn!(%error, "terminal lost")).ok());

@@ -26,6 +26,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 pub use prepare::default_capabilities;
+pub(crate) use prepare::detach;
 
 use crate::Executor;
 use crate::access::{NetworkMode, SecurityMode};
@@ -187,7 +188,7 @@ impl Executor for Launcher {
             }
         };
         drop(ours);
-        let made = which(start.made, &dests, stubs_recursive);
+        let made = stubs::which(start.made, &dests, stubs_recursive);
         let copy = |fd: &OwnedFd| fd.try_clone().map_err(ExecError::system("cannot copy a descriptor"));
         let here =
             Running { pidfd: copy(&cloned.pidfd)?, root: copy(&root)?, group: Arc::clone(&group), security, process };
@@ -324,21 +325,6 @@ async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
         }
     };
     Ok(listen.await.map_err(failed)??)
-}
-
-/// The mount points that are removed again: the last of each destination, or with the parents made for it.
-fn which(made: Vec<Stub>, dests: &[String], recursive: bool) -> Vec<Stub> {
-    if recursive {
-        return made;
-    }
-    let parents: Vec<Vec<String>> =
-        made.iter().filter_map(|stub| stub.path.split_last()).map(|(_, parents)| parents.to_vec()).collect();
-    let is_dest = |stub: &Stub| {
-        let path = format!("/{}", stub.path.join("/"));
-        dests.contains(&path) || path == "/etc/hosts" || path == "/etc/resolv.conf"
-    };
-    // A destination reached through a link is known by nothing having been made below it.
-    made.iter().filter(|stub| is_dest(stub) || !parents.contains(&stub.path)).cloned().collect()
 }
 
 /// Moves bytes and obeys until the process has ended and its output is read.

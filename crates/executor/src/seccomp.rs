@@ -71,6 +71,35 @@ pub fn compile(capabilities: caps::Set) -> Option<Vec<Instruction>> {
     (code.len() <= 4096).then_some(code)
 }
 
+/// The same profile in the words of the OCI runtime specification, for runtimes that compile it themselves.
+pub fn oci_profile(capabilities: caps::Set) -> serde_json::Value {
+    use serde_json::json;
+    let mut names: Vec<&str> = profile::ALLOWED.to_vec();
+    let mut refused = vec!["clone3"];
+    for (capability, more) in profile::WITH_CAPABILITY {
+        if capabilities.has(capability) {
+            names.extend(*more);
+            refused.retain(|name| !more.contains(name));
+        }
+    }
+    let allow = "SCMP_ACT_ALLOW";
+    let when = |name: &str, value: u64, op: &str| json!({"names": [name], "action": allow, "args": [{"index": 0, "value": value, "op": op}]});
+    let mut rules = vec![json!({"names": names, "action": allow})];
+    rules.extend(profile::PERSONALITIES.map(|value| when("personality", value.into(), "SCMP_CMP_EQ")));
+    rules.push(when("socket", u64::from(profile::LAST_COMMON_FAMILY) + 1, "SCMP_CMP_LT"));
+    rules.extend(profile::FURTHER_FAMILIES.map(|value| when("socket", value.into(), "SCMP_CMP_EQ")));
+    if !refused.is_empty() {
+        rules.push(when("clone", profile::CLONE_NAMESPACES.into(), "SCMP_CMP_MASKED_EQ"));
+        rules.push(json!({"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
+    }
+    let architectures = if cfg!(target_arch = "x86_64") {
+        json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])
+    } else {
+        json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"])
+    };
+    json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": EPERM, "architectures": architectures, "syscalls": rules})
+}
+
 fn op(code: u16, k: u32) -> Instruction {
     Instruction { code, jt: 0, jf: 0, k }
 }

@@ -132,6 +132,21 @@ fn restore_times(dir: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> io::Result<()>
     file::utimens_fd(dir, nanos(stat.st_atime, stat.st_atime_nsec), nanos(stat.st_mtime, stat.st_mtime_nsec))
 }
 
+/// The mount points that are removed again: the last of each destination, or with the parents made for it.
+pub(crate) fn which(made: Vec<Stub>, dests: &[String], recursive: bool) -> Vec<Stub> {
+    if recursive {
+        return made;
+    }
+    let parents: Vec<Vec<String>> =
+        made.iter().filter_map(|stub| stub.path.split_last()).map(|(_, parents)| parents.to_vec()).collect();
+    let is_dest = |stub: &Stub| {
+        let path = format!("/{}", stub.path.join("/"));
+        dests.contains(&path) || path == "/etc/hosts" || path == "/etc/resolv.conf"
+    };
+    // A destination reached through a link is known by nothing having been made below it.
+    made.iter().filter(|stub| is_dest(stub) || !parents.contains(&stub.path)).cloned().collect()
+}
+
 /// Removes what was made, where it is still what was made and nobody has put anything into it. Never fails a step.
 pub(crate) fn remove(root: impl AsFd, made: &[Stub]) {
     for stub in made.iter().rev() {

@@ -1,12 +1,13 @@
 //! Real containers of a busybox tree: what a step sees, and what it must not reach. Needs root and /bin/busybox; skips otherwise.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use executor::launcher::{Config, Launcher};
+use executor::runtime::{self, Runtime};
 use executor::{
     Access, ContainerSpec, Control, Entitlements, ExecError, Executor, ExitStatus, Mount, MountSource, NetworkMode, Output, ProcessIo,
     ProcessSpec, SecurityMode, Signal, StartError, Ulimit, WinSize,
@@ -49,7 +50,6 @@ impl Tree {
 
     fn mount(&self) -> DetachedMount {
         let [lower, upper, work] = ["lower", "upper", "work"].map(|name| sys::path::open_dir(self.path(name)).unwrap());
-        use std::os::fd::AsFd;
         mount::overlay(&mount::Overlay {
             lower: &[lower.as_fd()],
             upper: Some((upper.as_fd(), work.as_fd())),
@@ -170,7 +170,7 @@ async fn a_confined_step_cannot_reach_the_kernel_or_the_host() {
          mknod /tmp/disk b {0} {1}; dd if=/tmp/disk of=/dev/null count=1 2>/dev/null && echo READ; \
          mknod /tmp/null c 1 3 && echo x > /tmp/null && echo null; mknod /tmp/kmsg c 1 11; head -c1 /tmp/kmsg 2>/dev/null && echo READ; \
          echo 1 > /proc/sys/kernel/panic && echo WROTE; echo b > /proc/sysrq-trigger && echo WROTE; touch /sys/x && echo WROTE; \
-         wc -c < /proc/kcore; ls /sys/firmware | wc -l; mount -t tmpfs x /tmp && echo MOUNTED; \
+         cat /proc/kcore /proc/keys | head -c 1 | wc -c; ls /sys/firmware | wc -l; mount -t tmpfs x /tmp && echo MOUNTED; \
          ls /proc/self/fd | wc -l; echo x > /etc/hosts && echo WROTE; ps | wc -l; ls /proc/1/root/",
         rustix::fs::major(disk),
         rustix::fs::minor(disk)
@@ -201,7 +201,7 @@ async fn mounts_appear_where_wanted_and_leave_no_trace() {
     std::fs::create_dir_all(host.path().join("sub/dir")).unwrap();
     std::fs::write(host.path().join("sub/dir/file"), "inside").unwrap();
     let secret = |uid| MountSource::File { contents: b"hush".to_vec(), mode: 0o400, uid, gid: 0 };
-    let mut spec = tree.shell("cat /cache/file /run/secrets/key; stat -c '%a %u' /run/secrets/key; echo > /cache/new && echo rw; echo > /ro/new || echo ro; df /scratch | grep -c tmpfs; cat /etc/hosts");
+    let mut spec = tree.shell("cat /cache/file /run/secrets/key; stat -c '%a %u' /run/secrets/key; echo > /cache/new && echo rw; echo > /ro/new || echo ro; grep -c \"^tmpfs /scratch tmpfs\" /proc/mounts; cat /etc/hosts");
     spec.mounts = vec![
         Mount { selector: "sub/../sub/dir".into(), ..at("/cache", place(host.path())) },
         Mount { readonly: true, ..at("/ro", place(host.path())) },
@@ -226,7 +226,7 @@ async fn mounts_appear_where_wanted_and_leave_no_trace() {
     spec.readonly_root = true;
     spec.mounts = vec![at("/tmp", MountSource::Tmpfs { size: None }), at("/made", place(host.path()))];
     let (_, got) = run(&launcher, spec).await.unwrap();
-    assert!(got.ends_with("refused\nrw\n"), "{got}");
+    assert!(got.contains("refused\n") && got.contains("rw\n"), "{got}");
     assert!(!tree.path("upper/made").exists());
 }
 
@@ -433,6 +433,72 @@ async fn a_container_takes_a_few_milliseconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_oci_runtime_gives_the_same_world() {
+    let Some(tree) = Tree::new() else { return };
+    let Some(program) = ["/usr/sbin/runc", "/usr/bin/runc"].iter().map(Path::new).find(|path| path.exists()) else {
+        eprintln!("skipped: no runc");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Arc::new(Runtime::new(runtime::Config {
+        program: program.to_owned(),
+        root: dir.path().join("runc"),
+        sandbox_network: NetworkMode::Host,
+        dns: executor::dns::DnsConfig::default(),
+        cgroup_parent: String::new(),
+    }));
+    let script = "id; pwd; hostname; echo $HOME; cat /etc/hosts; ls /dev; grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status; \
+                  mknod /tmp/kmsg c 1 11; head -c1 /tmp/kmsg 2>/dev/null && echo READ; mount -t tmpfs x /tmp 2>/dev/null && echo MOUNTED; \
+                  unshare -U true 2>/dev/null && echo USERNS; cat /m/file /secret; ls -l /proc/self/fd | wc -l; exit 7";
+    let make = |tree: &Tree| {
+        let mut spec = tree.shell(script);
+        spec.process.user = "build:wheel".into();
+        spec.process.cwd = "/made".into();
+        std::fs::create_dir_all(tree.path("host/sub")).unwrap();
+        std::fs::write(tree.path("host/sub/file"), "file ").unwrap();
+        spec.mounts = vec![
+            Mount { selector: "sub".into(), ..at("/m", place(tree.path("host"))) },
+            at("/secret", MountSource::File { contents: b"hush\n".to_vec(), mode: 0o444, uid: 0, gid: 0 }),
+        ];
+        spec
+    };
+    let run_with = async |executor: &dyn Executor, spec: ContainerSpec| {
+        let text = Arc::new(Mutex::new(String::new()));
+        let io = ProcessIo { stdout: collect(&text), stderr: Output::Null, ..ProcessIo::default() };
+        let status = executor.run(spec, io, None).await.unwrap();
+        let text = text.lock().clone();
+        (status.code, text)
+    };
+    let before = mounts_and_processes("27.1828");
+    let theirs = run_with(&*runtime, make(&tree)).await;
+    let ours = run_with(&*launcher(), make(&Tree::new().unwrap())).await;
+    assert_eq!(theirs, ours);
+    assert!(!tree.path("upper/m").exists() && !tree.path("upper/secret").exists() && !tree.path("upper/etc/hosts").exists());
+    let error = runtime.run(tree.spec(&["nothing"]), ProcessIo::default(), None).await.unwrap_err().to_string();
+    assert!(error.contains("executable file not found in $PATH"), "{error}");
+
+    let spec = tree.shell("sleep 27.1828");
+    let id = spec.id.clone();
+    let container = tokio::task::spawn({
+        let runtime = Arc::clone(&runtime);
+        async move { runtime.run(spec, ProcessIo::default(), None).await }
+    });
+    let status = loop {
+        match runtime.exec(&id, process(&["sh", "-c", "exit 5"]), ProcessIo::default()).await {
+            Err(ExecError::NotFound { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+            result => break result.unwrap(),
+        }
+    };
+    assert_eq!(status.code, 5);
+    container.abort();
+    let start = Instant::now();
+    while mounts_and_processes("27.1828") != before {
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?} {before:?}", mounts_and_processes("27.1828"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_containers_run_side_by_side() {
     let Some(tree) = Tree::new() else { return };
     let launcher = launcher();
@@ -444,5 +510,4 @@ async fn many_containers_run_side_by_side() {
         assert_eq!(result.unwrap().1, "ok\n");
     }
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    let _: Option<OwnedFd> = None;
 }

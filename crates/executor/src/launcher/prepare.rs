@@ -143,7 +143,7 @@ fn selector(text: &str) -> String {
 }
 
 /// A place of the host as a detached mount that hears nothing of the host any more.
-pub(super) fn detach(place: &OwnedFd) -> io::Result<mount::DetachedMount> {
+pub(crate) fn detach(place: &OwnedFd) -> io::Result<mount::DetachedMount> {
     let copy = mount::open_tree_clone(place, true)?;
     mount::mount_setattr(&copy, AttrChange { private: true, recursive: true, ..AttrChange::default() })?;
     Ok(copy)

@@ -1,0 +1,139 @@
+//! A container's folder for an OCI runtime: its mounts attached to names of ours, and taken away again.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use serde_json::{Value, json};
+use sys::mount::{self, Attrs, DetachedMount};
+use sys::{file, path};
+
+use crate::error::StartError;
+use crate::spec::{Mount, MountSource};
+use crate::stubs::{self, Kind, Stub};
+
+/// A folder below the runtime's root directory. Dropping it unmounts and removes everything in it.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    pub(super) dir: PathBuf,
+    /// Attached mounts, in order.
+    attached: Vec<PathBuf>,
+    made: Vec<Stub>,
+    root: Option<OwnedFd>,
+}
+
+impl Bundle {
+    pub(super) fn new(dir: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(dir.parent().unwrap_or(Path::new("/")))?;
+        fs::create_dir(&dir)?;
+        let mut bundle = Self { dir, attached: Vec::new(), made: Vec::new(), root: None };
+        let private = mount::new_mount(c"tmpfs", &[("mode", "0700")], Attrs { nosuid: true, nodev: true, noexec: true, readonly: false })?;
+        bundle.attach(&private, "files", true)?;
+        Ok(bundle)
+    }
+
+    fn attach(&mut self, mount: &DetachedMount, name: &str, directory: bool) -> io::Result<PathBuf> {
+        let place = self.dir.join(name);
+        if directory {
+            fs::create_dir(&place)?;
+        } else {
+            drop(fs::File::create_new(&place)?);
+        }
+        mount::move_mount(mount, &path::open_host_path(&place)?)?;
+        self.attached.push(place.clone());
+        Ok(place)
+    }
+
+    pub(super) fn attach_root(&mut self, rootfs: &DetachedMount) -> io::Result<PathBuf> {
+        self.root = Some(rootfs.try_clone()?);
+        self.attach(rootfs, "rootfs", true)
+    }
+
+    /// Writes a file of the container's own; returns its name.
+    pub(super) fn file(&self, name: &str, contents: &[u8], mode: u32, owner: (u32, u32)) -> io::Result<PathBuf> {
+        let place = self.dir.join("files").join(name);
+        fs::write(&place, contents)?;
+        let opened = fs::File::open(&place)?;
+        file::chown_fd(&opened, owner.0, owner.1)?;
+        file::chmod_fd(&opened, mode & 0o7777)?;
+        Ok(place)
+    }
+
+    /// Attaches a mount's source to a name, and makes its mount point, so that the runtime need not; returns its entry in the document.
+    pub(super) fn mount(&mut self, index: usize, wanted: Mount) -> Result<Value, StartError> {
+        let dest = stubs::clean_path(&wanted.dest);
+        let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+        let failed = |error: io::Error| StartError::Mount { dest: dest.clone(), errno: errno(error) };
+        let access = if wanted.readonly { "ro" } else { "rw" };
+        let (source, directory) = match wanted.source {
+            MountSource::Tmpfs { size } => {
+                let mut options = vec!["nosuid".to_owned(), access.to_owned()];
+                options.extend(size.map(|size| format!("size={size}")));
+                self.point(&dest, Kind::Directory).map_err(failed)?;
+                return Ok(json!({"destination": dest, "type": "tmpfs", "source": "tmpfs", "options": options}));
+            }
+            MountSource::File { contents, mode, uid, gid } => {
+                (self.file(&format!("secret{index}"), &contents, mode, (uid, gid)).map_err(failed)?, false)
+            }
+            MountSource::Mount(source) => self.select(index, &source, &wanted.selector, &dest)?,
+            MountSource::Place(place) => {
+                let source = crate::launcher::detach(&place).map_err(failed)?;
+                self.select(index, &source, &wanted.selector, &dest)?
+            }
+        };
+        self.point(&dest, if directory { Kind::Directory } else { Kind::File }).map_err(failed)?;
+        Ok(json!({"destination": dest, "type": "bind", "source": source, "options": ["rbind", access]}))
+    }
+
+    /// Resolves the selector once, in the attached mount, and attaches what it finds.
+    fn select(&mut self, index: usize, source: &DetachedMount, selector: &str, dest: &str) -> Result<(PathBuf, bool), StartError> {
+        let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+        let failed = |error: io::Error| StartError::Mount { dest: dest.to_owned(), errno: errno(error) };
+        let is_dir = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        let whole = source.try_clone().map_err(failed)?;
+        let name = self.attach(source, &format!("mount{index}"), is_dir(&whole)).map_err(failed)?;
+        let words = stubs::clean(selector);
+        if words.is_empty() {
+            return Ok((name, is_dir(&whole)));
+        }
+        let missing =
+            |error: io::Error| StartError::Selector { dest: dest.to_owned(), selector: selector.to_owned(), errno: errno(error) };
+        let found = path::open_path(&whole, words.join("/")).map_err(missing)?;
+        let part = mount::open_tree_clone(&found, true).map_err(failed)?;
+        Ok((self.attach(&part, &format!("part{index}"), is_dir(&found)).map_err(failed)?, is_dir(&found)))
+    }
+
+    /// Makes a mount point in the root and remembers it.
+    pub(super) fn point(&mut self, dest: &str, kind: Kind) -> io::Result<()> {
+        if let Some(root) = &self.root {
+            self.made.extend(stubs::find(root, dest, kind, None)?.made);
+        }
+        Ok(())
+    }
+
+    /// Keeps of the mount points those that are to go again.
+    pub(super) fn keep_parents(&mut self, dests: &[String], recursive: bool) {
+        self.made = stubs::which(std::mem::take(&mut self.made), dests, recursive);
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        if let Some(root) = &self.root {
+            stubs::remove(root.as_fd(), &self.made);
+        }
+        for place in self.attached.iter().rev() {
+            let Ok(name) = std::ffi::CString::new(place.as_os_str().as_encoded_bytes()) else { continue };
+            if let Err(error) = mount::umount_detach(&name) {
+                tracing::warn!(%error, place = %place.display(), "mount of a container stays");
+                // What is still mounted must not be emptied.
+                return;
+            }
+        }
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(%error, dir = %self.dir.display(), "folder of a container stays");
+        }
+    }
+}
