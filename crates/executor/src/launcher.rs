@@ -131,7 +131,8 @@ impl Launcher {
     fn network(&self, mode: NetworkMode) -> NetworkMode {
         match mode {
             NetworkMode::Sandbox => self.config.sandbox_network,
-            mode => mode,
+            NetworkMode::Host => NetworkMode::Host,
+            NetworkMode::None => NetworkMode::None,
         }
     }
 }

@@ -72,7 +72,7 @@ impl Runtime {
 
     /// Starts the runtime with the streams of the process; with a terminal, one of the host's whose master is returned.
     fn spawn(&self, command: &mut Command, streams: Streams) -> Result<(Child, Option<OwnedFd>), ExecError> {
-        let mut spawn = || -> io::Result<(Child, Option<OwnedFd>)> {
+        let spawn = || -> io::Result<(Child, Option<OwnedFd>)> {
             let mut master = None;
             let [input, output, errors] = match streams.0 {
                 Some(streams) => streams,
@@ -225,7 +225,7 @@ impl Drop for KillByFile<'_> {
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             // Once only: the number may be another's soon.
-            let _ = std::fs::remove_file(self.0);
+            drop(std::fs::remove_file(self.0));
         }
     }
 }
@@ -241,7 +241,8 @@ impl Runtime {
         let failed = ExecError::system("cannot prepare a bundle");
         let network = match spec.access.network() {
             NetworkMode::Sandbox => self.config.sandbox_network,
-            mode => mode,
+            NetworkMode::Host => NetworkMode::Host,
+            NetworkMode::None => NetworkMode::None,
         };
         if spec.process.args.is_empty() {
             return Err(StartError::NoCommand.into());
@@ -311,7 +312,7 @@ impl Runtime {
                         }
                     }
                     (Control::Resize(size), Some(master), Some(pid)) => {
-                        let _ = pty::set_size(master, size.rows, size.cols);
+                        drop(pty::set_size(master, size.rows, size.cols));
                         let _ = rustix::process::kill_process(pid, rustix::process::Signal::WINCH);
                     }
                     _ => {}
@@ -360,5 +361,5 @@ fn last_error(log: &std::path::Path) -> Option<String> {
     let text = std::fs::read_to_string(log).ok()?;
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let errors = lines.filter(|line| line.get("level").and_then(|level| level.as_str()) == Some("error"));
-    errors.filter_map(|line| Some(line.get("msg")?.as_str()?.to_owned())).last()
+    errors.filter_map(|line| Some(line.get("msg")?.as_str()?.to_owned())).next_back()
 }

@@ -231,8 +231,8 @@ mod tests {
                     acc = match i.k {
                         OFFSET_NUMBER => number,
                         OFFSET_ARCHITECTURE => architecture,
-                        OFFSET_FIRST_ARGUMENT => argument as u32,
-                        20 => (argument >> 32) as u32,
+                        OFFSET_FIRST_ARGUMENT => u32::try_from(argument & 0xffff_ffff).unwrap(),
+                        20 => u32::try_from(argument >> 32).unwrap(),
                         other => panic!("loads {other}"),
                     };
                     continue;

@@ -120,7 +120,7 @@ fn make(dir: BorrowedFd<'_>, name: &str, directory: bool, owner: Option<(u32, u3
     if let Some((uid, gid)) = owner {
         file::chownat_nofollow(dir, name, uid, gid)?;
     }
-    let _ = restore_times(dir, &before);
+    drop(restore_times(dir, &before));
     Ok(())
 }
 

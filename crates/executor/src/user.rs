@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn users_and_groups_are_found_as_the_reference_finds_them() {
-        let cases: &[(&str, Result<(u32, u32, &[u32]), &str>)] = &[
+        type Case = (&'static str, Result<(u32, u32, &'static [u32]), &'static str>);
+        let cases: &[Case] = &[
             ("build", Ok((1000, 100, &[100, 10, 44]))),
             ("1000", Ok((1000, 100, &[100, 10, 44]))),
             ("1001", Ok((1001, 0, &[0]))),

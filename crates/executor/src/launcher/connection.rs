@@ -125,7 +125,7 @@ impl Cloned {
 impl Drop for Cloned {
     fn drop(&mut self) {
         if self.ended.is_some() {
-            let _ = process::pidfd_send_signal(&self.pidfd, libc::SIGKILL);
+            drop(process::pidfd_send_signal(&self.pidfd, libc::SIGKILL));
         }
     }
 }
@@ -150,7 +150,7 @@ fn listen(socket: &OwnedFd, shared: &Shared, mut child: Child) {
     }
     shared.gone.store(true, Ordering::Release);
     shared.waiting.lock().clear();
-    let _ = child.kill();
+    drop(child.kill());
     match child.wait() {
         Ok(status) if status.success() => {}
         status => tracing::error!(?status, "container launcher ended"),
@@ -168,7 +168,7 @@ fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
             };
             // Whoever asked for it is gone: so shall it be.
             if let Some(Ok(pidfd)) = refused {
-                let _ = process::pidfd_send_signal(&pidfd, libc::SIGKILL);
+                drop(process::pidfd_send_signal(&pidfd, libc::SIGKILL));
             }
         }
         Event::Failed { seq, errno } => {

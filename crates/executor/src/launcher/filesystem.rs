@@ -201,12 +201,13 @@ fn devices(root: &OwnedFd, plan: &ContainerPlan, nodes: &[DetachedMount]) -> Res
         }
         for extra in &plan.devices {
             if let Some((dir, _)) = extra.name.split_once('/') {
-                let _ = file::mkdirat(&dev, dir, 0o755);
+                drop(file::mkdirat(&dev, dir, 0o755));
             }
             let kind = if extra.block { libc::S_IFBLK } else { libc::S_IFCHR };
             node(&dev, &extra.name, (kind | 0o666, extra.major, extra.minor))?;
         }
-        for (target, name) in DEVICE_LINKS {
+        let kcore = path::open_no_symlinks(root, "proc/kcore", OFlags::PATH, 0).is_ok();
+        for (target, name) in DEVICE_LINKS.into_iter().filter(|(_, name)| kcore || *name != "core") {
             file::symlinkat(target, &dev, name)?;
         }
         for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755)] {

@@ -56,7 +56,7 @@ fn finish(control: &OwnedFd, result: Result<Infallible, StartError>) -> ! {
 
 fn report(control: &OwnedFd, report: &Report, fds: &[std::os::fd::BorrowedFd<'_>]) {
     if let Ok(bytes) = serde_json::to_vec(report) {
-        let _ = socket::send(control, &bytes, fds);
+        drop(socket::send(control, &bytes, fds));
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn serve() -> io::Result<()> {
         }
         if request && !server.handle()? {
             for (_, pidfd) in server.children.values() {
-                let _ = process::pidfd_send_signal(pidfd, libc::SIGKILL);
+                drop(process::pidfd_send_signal(pidfd, libc::SIGKILL));
             }
             return Ok(());
         }
@@ -141,7 +141,7 @@ impl Server {
             let Some((seq, _)) = self.children.remove(&ended.pid) else { continue };
             let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
             // A daemon that is gone is noticed by the next poll.
-            let _ = self.tell(
+            drop(self.tell(
                 &Event::Ended {
                     seq,
                     code: ended.code,
@@ -152,7 +152,7 @@ impl Server {
                     out_blocks: ended.out_blocks,
                 },
                 &[],
-            );
+            ));
         }
     }
 
