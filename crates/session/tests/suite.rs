@@ -359,3 +359,51 @@ async fn a_sender_that_vanishes_is_an_error_and_the_next_sync_repairs_the_tree()
     assert_eq!(contents(from.path()), contents(to.path()));
     Ok(())
 }
+
+fn any_packet() -> impl proptest::strategy::Strategy<Value = Packet> {
+    use fstree::stat::{MODE_CHAR_DEVICE, MODE_DEVICE, MODE_DIR, MODE_SYMLINK};
+    use proptest::prelude::*;
+    let name = prop_oneof![
+        Just("a".to_owned()),
+        Just("b".to_owned()),
+        Just("..".to_owned()),
+        Just(".".to_owned()),
+        Just(String::new()),
+        "[a-c]{1,2}"
+    ];
+    let path = proptest::collection::vec(name, 1..4).prop_map(|parts| parts.join("/"));
+    let mode = prop_oneof![
+        4 => Just(0o644),
+        4 => Just(MODE_DIR | 0o755),
+        2 => Just(MODE_SYMLINK | 0o777),
+        1 => Just(MODE_DEVICE | MODE_CHAR_DEVICE | 0o666),
+        1 => any::<u32>()
+    ];
+    let link = prop_oneof![
+        3 => Just(String::new()),
+        1 => Just("../out".to_owned()),
+        1 => Just("a".to_owned()),
+        1 => Just("/".to_owned())
+    ];
+    prop_oneof![
+        8 => (path, mode, link).prop_map(|(path, mode, link)| stat(&path, mode, &link)),
+        1 => Just(Packet::Stat(None)),
+        1 => any::<u32>().prop_map(|id| Packet::Req(id % 8)),
+        3 => (any::<u32>(), "[x]{0,3}").prop_map(|(id, text)| Packet::Data { id: id % 8, bytes: text.into() }),
+        1 => Just(Packet::Fin)
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn no_sequence_of_packets_panics_hangs_or_leaves_the_root(packets in proptest::collection::vec(any_packet(), 0..24)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let outside = runtime.block_on(async {
+            let (_result, dir) = tokio::time::timeout(std::time::Duration::from_secs(20), attack(packets)).await.expect("it ends");
+            fs::read_dir(dir.path().join("out")).unwrap().count()
+        });
+        proptest::prop_assert_eq!(outside, 0);
+    }
+}
