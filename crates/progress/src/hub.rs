@@ -53,7 +53,7 @@ impl Hub {
                     state.journal.push(Event::Vertex(vertex));
                 }
             }
-            other => state.journal.push(other),
+            other @ (Event::Status(_) | Event::Log(_) | Event::Warning(_)) => state.journal.push(other),
         }
         drop(state);
         self.moved.send_replace(());
@@ -130,9 +130,7 @@ impl Subscription {
                 if !events.is_empty() {
                     return Some(events);
                 }
-            } else if closed {
-                return None;
-            } else if self.moved.changed().await.is_err() {
+            } else if closed || self.moved.changed().await.is_err() {
                 return None;
             }
         }

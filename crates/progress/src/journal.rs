@@ -111,7 +111,7 @@ impl Journal {
                 }
                 Event::Status(status)
             }
-            other => other,
+            other @ (Event::Vertex(_) | Event::Warning(_)) => other,
         };
         self.entries.push_back(Entry { number, kind: Kind::Event(Box::new(event)) });
         if self.gone > 64 && self.gone * 2 > self.entries.len() {

@@ -32,6 +32,9 @@ pub fn root_key(digest: &Digest, output: i64) -> Digest {
     Digest::sha256(format!("{digest}@{output}"))
 }
 
+/// What stores call a key, by the manager's id.
+pub(crate) type StoreIds<R> = HashMap<String, (Arc<CacheManager<R>>, String)>;
+
 /// A key: a digest, and for each input the keys the input is known by.
 pub struct CacheKey<R> {
     pub(crate) id: String,
@@ -41,7 +44,7 @@ pub struct CacheKey<R> {
     pub(crate) vertex: Option<Digest>,
     pub(crate) deps: Vec<Vec<DepKey<R>>>,
     /// Ids in stores, by the manager's id.
-    pub(crate) ids: Mutex<HashMap<String, (Arc<CacheManager<R>>, String)>>,
+    pub(crate) ids: Mutex<StoreIds<R>>,
     /// Ids in the index of active edges.
     pub(crate) index_ids: Mutex<Vec<u64>>,
 }

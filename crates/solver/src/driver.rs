@@ -243,10 +243,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// What is shown at the vertex: the op's own words.
 fn told(error: &SolveError) -> String {
-    match error {
-        SolveError::Op { error, .. } => error.to_string(),
-        other => other.to_string(),
-    }
+    if let SolveError::Op { error, .. } = error { error.to_string() } else { error.to_string() }
 }
 
 /// Shows a vertex as canceled when its work is dropped.

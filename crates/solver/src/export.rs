@@ -239,10 +239,10 @@ impl<R> Walk<R> {
         self.backlinks.insert(at.clone(), Vec::new());
         let ways = manager.store().backlinks(id)?;
         let mut out = Vec::new();
-        if ways.is_empty() {
-            if let Ok(digest) = Digest::parse(id) {
-                out.push(self.add(digest, Vec::new(), None));
-            }
+        if ways.is_empty()
+            && let Ok(digest) = Digest::parse(id)
+        {
+            out.push(self.add(digest, Vec::new(), None));
         }
         let mut by_digest: std::collections::BTreeMap<Digest, Vec<Vec<RecordLink>>> = std::collections::BTreeMap::new();
         for (from, link) in ways {

@@ -315,7 +315,7 @@ impl<R> EdgeState<R> {
             Level::Slow if self.map.is_some() && slow && demand == Level::Slow => {
                 if unmatched || !self.later_slow(input, dep) { Level::Complete } else { dep.level }
             }
-            level => level,
+            level @ (Level::Initial | Level::Fast | Level::Slow | Level::Complete) => level,
         }
     }
 }
