@@ -23,6 +23,7 @@
 mod edge;
 mod graph;
 mod merge;
+mod step;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

@@ -1,4 +1,4 @@
-//! One edge: what it knows, and what it does next.
+//! One edge: what it knows, and what follows from that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,13 +7,11 @@ use std::sync::Arc;
 use oci::Digest;
 use parking_lot::Mutex;
 
-use super::{BuildId, Consumer, Effect, Level, Outcome, Scheduler, Target, Task, Work, WorkId};
+use super::{Consumer, Level, WorkId};
 use crate::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo};
-use crate::error::{KeyStoreError, SolveError};
-use crate::export::{Exporter, KeyExporter, Secondaries};
+use crate::error::SolveError;
+use crate::export::Secondaries;
 use crate::index::EdgeId;
-use crate::job::Built;
-use crate::manager::Managers;
 use crate::op::CacheMap;
 
 /// One output of an active vertex.
@@ -26,20 +24,20 @@ pub(super) struct EdgeState<R> {
     pub(super) level: Level,
     pub(super) map: Option<Arc<CacheMap<R>>>,
     /// Digests of all cache maps so far; more than one only without inputs.
-    map_digests: Vec<Digest>,
-    maps_done: bool,
+    pub(super) map_digests: Vec<Digest>,
+    pub(super) maps_done: bool,
     pub(super) deps: Vec<Dep<R>>,
     /// Keys the output is known by. Grows.
-    keys: Vec<KeyInfo<R>>,
+    pub(super) keys: Vec<KeyInfo<R>>,
     /// Ids of keys that all inputs lead to.
-    matched: BTreeSet<String>,
-    records: BTreeMap<String, CacheRecord<R>>,
+    pub(super) matched: BTreeSet<String>,
+    pub(super) records: BTreeMap<String, CacheRecord<R>>,
     /// Records whose load failed.
-    tried: BTreeSet<String>,
+    pub(super) tried: BTreeSet<String>,
     /// An input has been found that no known key follows from: nothing can match any more.
-    no_match: bool,
-    readiness: Readiness,
-    keys_changed: bool,
+    pub(super) no_match: bool,
+    pub(super) readiness: Readiness,
+    pub(super) keys_changed: bool,
     pub(super) phase: Phase,
     pub(super) outcome: Option<Result<Arc<Finished<R>>, SolveError>>,
     pub(super) secondaries: Secondaries<R>,
@@ -51,17 +49,17 @@ pub(super) struct Dep<R> {
     pub(super) edge: Option<EdgeId>,
     pub(super) wanted: Option<Level>,
     /// How many keys of which edge have been looked at.
-    seen: (EdgeId, usize),
+    pub(super) seen: (EdgeId, usize),
     pub(super) level: Level,
     pub(super) keys: Vec<KeyInfo<R>>,
     /// Known keys of this edge's output that this input leads to.
-    matches: BTreeMap<String, Arc<CacheKey<R>>>,
-    slow: SlowState<R>,
+    pub(super) matches: BTreeMap<String, Arc<CacheKey<R>>>,
+    pub(super) slow: SlowState<R>,
     pub(super) result: Option<Arc<Finished<R>>>,
 }
 
 /// The content key of an input.
-enum SlowState<R> {
+pub(super) enum SlowState<R> {
     Unknown,
     Known {
         key: Option<KeyInfo<R>>,
@@ -91,10 +89,10 @@ pub(super) enum Phase {
 
 /// What all inputs together are ready for.
 #[derive(Debug, Clone, Copy, Default)]
-struct Readiness {
-    fast: bool,
-    slow: bool,
-    complete: bool,
+pub(super) struct Readiness {
+    pub(super) fast: bool,
+    pub(super) slow: bool,
+    pub(super) complete: bool,
 }
 
 impl Phase {
@@ -124,13 +122,13 @@ impl<R> Dep<R> {
         }
     }
 
-    fn slow_known(&self) -> bool {
+    pub(super) fn slow_known(&self) -> bool {
         matches!(self.slow, SlowState::Known { .. })
     }
 }
 
 /// Keys with what of the input is read.
-fn with_selector<R>(keys: &[KeyInfo<R>], selector: Option<&Digest>) -> Vec<DepKey<R>> {
+pub(super) fn with_selector<R>(keys: &[KeyInfo<R>], selector: Option<&Digest>) -> Vec<DepKey<R>> {
     keys.iter().map(|key| DepKey { selector: selector.cloned(), key: key.clone() }).collect()
 }
 
@@ -169,39 +167,39 @@ impl<R> EdgeState<R> {
         }
     }
 
-    fn has_slow(&self, input: usize) -> bool {
+    pub(super) fn has_slow(&self, input: usize) -> bool {
         self.map.as_ref().and_then(|m| m.deps.get(input)).is_some_and(|d| d.slow.is_some())
     }
 
-    fn has_preprocess(&self, input: usize) -> bool {
+    pub(super) fn has_preprocess(&self, input: usize) -> bool {
         self.map.as_ref().and_then(|m| m.deps.get(input)).is_some_and(|d| d.preprocess.is_some())
     }
 
-    fn wants_more_maps(&self) -> bool {
+    pub(super) fn wants_more_maps(&self) -> bool {
         !self.maps_done && (self.map.is_none() || self.records.is_empty())
     }
 
     /// Whether the content key of an input is still to be computed, now that it could be or will soon.
-    fn slow_pending(&self, input: usize, dep: &Dep<R>) -> bool {
+    pub(super) fn slow_pending(&self, input: usize, dep: &Dep<R>) -> bool {
         self.has_slow(input) && dep.level >= Level::Slow && (dep.level == Level::Slow || !dep.slow_known())
     }
 
-    fn input_pending(&self, input: usize, dep: &Dep<R>) -> bool {
+    pub(super) fn input_pending(&self, input: usize, dep: &Dep<R>) -> bool {
         (self.has_slow(input) || self.has_preprocess(input))
             && dep.level >= Level::Slow
             && (dep.level == Level::Slow || !dep.slow_known())
     }
 
-    fn all_have_matches(&self) -> bool {
+    pub(super) fn all_have_matches(&self) -> bool {
         self.map.is_some() && self.deps.iter().all(|d| !d.matches.is_empty() || d.slow_key().is_some() || d.result.is_some())
     }
 
-    fn all_have_keys(&self) -> bool {
+    pub(super) fn all_have_keys(&self) -> bool {
         self.map.is_some() && self.deps.iter().all(|d| !d.keys.is_empty() || d.slow_key().is_some() || d.result.is_some())
     }
 
     /// The keys of each input as links to a key of the output are made of.
-    fn dep_keys(&self) -> Vec<Vec<DepKey<R>>> {
+    pub(super) fn dep_keys(&self) -> Vec<Vec<DepKey<R>>> {
         let Some(map) = &self.map else { return Vec::new() };
         self.deps
             .iter()
@@ -216,7 +214,7 @@ impl<R> EdgeState<R> {
     }
 
     /// Works out how far the edge is from how far its inputs are.
-    fn measure(&mut self) {
+    pub(super) fn measure(&mut self) {
         if self.map.is_none() {
             return;
         }
@@ -257,7 +255,7 @@ impl<R> EdgeState<R> {
     }
 
     /// With records at hand: whether no key is left that all inputs might still lead to.
-    fn nothing_else_can_match(&self) -> bool {
+    pub(super) fn nothing_else_can_match(&self) -> bool {
         let mut open: Option<BTreeSet<&String>> = None;
         for (input, dep) in self.deps.iter().enumerate() {
             if self.slow_pending(input, dep) {
@@ -277,7 +275,7 @@ impl<R> EdgeState<R> {
     }
 
     /// Content keys are computed in two rounds: first for inputs that nothing was found for.
-    fn later_slow(&self, input: usize, dep: &Dep<R>) -> bool {
+    pub(super) fn later_slow(&self, input: usize, dep: &Dep<R>) -> bool {
         let first_round = self
             .deps
             .iter()
@@ -287,7 +285,7 @@ impl<R> EdgeState<R> {
     }
 
     /// So it is with going beyond fast keys.
-    fn later_fast(&self, dep: &Dep<R>) -> bool {
+    pub(super) fn later_fast(&self, dep: &Dep<R>) -> bool {
         let first_round = self.deps.iter().enumerate().any(|(i, d)| {
             let slow = self.has_slow(i);
             d.matches.is_empty() && ((!d.slow_known() && slow) || (d.level < Level::Complete && !slow))
@@ -296,7 +294,7 @@ impl<R> EdgeState<R> {
     }
 
     /// What the edge needs of an input to get to `demand`.
-    fn desired(&self, input: usize, dep: &Dep<R>, demand: Level) -> Level {
+    pub(super) fn desired(&self, input: usize, dep: &Dep<R>, demand: Level) -> Level {
         if self.no_match {
             return Level::Complete;
         }
@@ -331,474 +329,4 @@ impl<R> fmt::Debug for EdgeState<R> {
         }
         Ok(())
     }
-}
-
-impl<R: Clone> Scheduler<R> {
-    /// Takes in what vertex and inputs have come to know, and tells consumers if that changes anything for them.
-    pub(super) fn learn(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
-        if edge.owner.is_some() {
-            return;
-        }
-        let before = (edge.level, edge.keys.len(), edge.outcome.is_some());
-        if !before.2
-            && let Err(error) = self.learn_all(id)
-            && let Some(edge) = self.edges.get_mut(&id)
-        {
-            edge.outcome = Some(Err(error));
-        }
-        let Some(edge) = self.edges.get_mut(&id) else { return };
-        let after = (edge.level, edge.keys.len(), edge.outcome.is_some());
-        let changed = std::mem::take(&mut edge.keys_changed);
-        if changed && !after.2 && self.merge_if_known(id, out) {
-            return;
-        }
-        if before != after {
-            self.announce(id, out);
-        }
-        self.to_act.push(id);
-    }
-
-    /// Tells builds of an end, and makes edges learn.
-    pub(super) fn announce(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get_mut(&id) else { return };
-        let mut builds: Vec<BuildId> = Vec::new();
-        for consumer in edge.consumers.keys() {
-            match consumer {
-                Consumer::Edge(parent, _) => self.to_learn.push(*parent),
-                Consumer::Build(build) => builds.push(*build),
-            }
-        }
-        let Some(outcome) = edge.outcome.clone() else { return };
-        for build in builds {
-            edge.consumers.remove(&Consumer::Build(build));
-            if let Some(state) = self.builds.remove(&build) {
-                let built = outcome.clone().map(|f| Built { result: f.result.clone(), keys: f.keys.clone(), vertex: state.vertex });
-                out.push(Effect::Reply(build, built));
-            }
-        }
-        self.to_act.push(id);
-    }
-
-    fn learn_all(&mut self, id: EdgeId) -> Result<(), SolveError> {
-        // The edge is taken out so that it and the rest can be seen at once.
-        let Some(mut edge) = self.edges.remove(&id) else { return Ok(()) };
-        let learned = self.learn_into(&mut edge);
-        self.edges.insert(id, edge);
-        learned
-    }
-
-    fn learn_into(&self, edge: &mut EdgeState<R>) -> Result<(), SolveError> {
-        let Some(vertex) = self.vertices.get(&edge.vertex) else { return Err(SolveError::Canceled) };
-        let managers = self.managers(vertex);
-        let ignore = vertex.handle.vertex.options.ignore_cache;
-        let vertex_digest = vertex.handle.vertex.digest.clone();
-        while edge.wants_more_maps()
-            && let Some(map) = vertex.maps.get(edge.map_digests.len())
-        {
-            edge.map = Some(Arc::clone(map));
-            edge.map_digests.push(map.digest.clone());
-            edge.maps_done = vertex.maps_done && edge.map_digests.len() == vertex.maps.len();
-            edge.keys_changed |= edge.all_have_keys();
-            if edge.deps.is_empty() {
-                if !ignore {
-                    for key in managers.query(&[], 0, &map.digest, edge.index)? {
-                        let key = Arc::new(key.with(vertex_digest.clone(), Vec::new()));
-                        add_key(edge, &managers, &key, vertex.handle.vertex.options.export_cache)?;
-                    }
-                }
-                edge.level = edge.level.max(Level::Slow);
-            }
-        }
-        if edge.wants_more_maps()
-            && let Some(error) = &vertex.maps_error
-        {
-            return Err(error.clone());
-        }
-        let Some(map) = edge.map.clone() else {
-            // Errors of inputs count even before the edge knows how it is cached.
-            return self.input_error(edge).map_or(Ok(()), Err);
-        };
-        let index = edge.index;
-        for (input, dep) in edge.deps.iter_mut().enumerate() {
-            let how = map.deps.get(input);
-            let selector = how.and_then(|h| h.selector.as_ref());
-            if let Some(from_id) = dep.edge.map(|e| self.resolve(e))
-                && let Some(from) = self.edges.get(&from_id)
-            {
-                if let Some(Err(error)) = &from.outcome {
-                    return Err(error.clone());
-                }
-                if dep.seen.0 != from_id {
-                    dep.seen = (from_id, 0);
-                }
-                let new = from.keys.get(dep.seen.1..).unwrap_or_default();
-                if !new.is_empty() {
-                    dep.seen.1 = from.keys.len();
-                    dep.keys.extend(new.iter().cloned());
-                    if !ignore {
-                        probe(dep, &managers, &with_selector(new, selector), input, &map.digest, index)?;
-                    }
-                    edge.keys_changed = true;
-                }
-                // Whoever takes over an input may be less far than it was.
-                if dep.result.is_none() {
-                    dep.level = from.level;
-                }
-                if dep.result.is_none()
-                    && let Some(Ok(finished)) = &from.outcome
-                {
-                    dep.result = Some(Arc::clone(finished));
-                    dep.level = Level::Complete;
-                    edge.keys_changed = true;
-                }
-            }
-            let wants_slow = how.is_some_and(|h| h.slow.is_some() || h.preprocess.is_some());
-            if wants_slow
-                && !dep.slow_known()
-                && let Some(result) = dep.result.clone()
-                && let Some(slow) = vertex.slow.get(&input)
-            {
-                let digest = slow.clone()?;
-                dep.slow = SlowState::Known { key: None, found: false };
-                if let Some(digest) = digest {
-                    let key = Arc::new(CacheKey::new(digest, -1, None, Vec::new()));
-                    let key = KeyInfo { exporter: Exporter::bare(&key), key };
-                    let slow_key = DepKey { selector: None, key: key.clone() };
-                    let found = !ignore && probe(dep, &managers, std::slice::from_ref(&slow_key), input, &map.digest, index)?;
-                    // What is known by definition and by content leads to the same from now on.
-                    let mut both = with_selector(&result.keys, selector);
-                    both.push(slow_key);
-                    managers.query(&both, input, &map.digest, index)?;
-                    dep.slow = SlowState::Known { key: Some(key), found };
-                }
-                edge.keys_changed = true;
-            }
-        }
-        let candidates: Vec<Arc<CacheKey<R>>> = match edge.deps.split_first() {
-            None => Vec::new(),
-            Some((first, rest)) => first
-                .matches
-                .iter()
-                .filter(|(id, _)| !edge.matched.contains(*id) && rest.iter().all(|d| d.matches.contains_key(*id)))
-                .map(|(_, key)| Arc::clone(key))
-                .collect(),
-        };
-        for key in candidates {
-            edge.matched.insert(key.id.clone());
-            let key = Arc::new(key.with(vertex_digest.clone(), edge.dep_keys()));
-            add_key(edge, &managers, &key, vertex.handle.vertex.options.export_cache)?;
-        }
-        edge.measure();
-        Ok(())
-    }
-
-    fn input_error(&self, edge: &EdgeState<R>) -> Option<SolveError> {
-        edge.deps.iter().filter_map(|d| self.edges.get(&self.resolve(d.edge?))?.outcome.as_ref()).find_map(|o| o.as_ref().err().cloned())
-    }
-
-    /// Begins what is needed next for what is demanded; ends what is not needed.
-    pub(super) fn act(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
-        if edge.owner.is_some() {
-            return;
-        }
-        let demand = edge.consumers.values().max().copied();
-        let (Some(demand), None) = (demand, &edge.outcome) else {
-            self.stop_waiting(id, out);
-            self.demand_nothing(id);
-            return;
-        };
-        if edge.level >= demand {
-            self.demand_nothing(id);
-            return;
-        }
-        match edge.phase {
-            Phase::Loading { .. } | Phase::Saving { .. } => return,
-            Phase::Executing => return self.after_exec(id, out),
-            Phase::Looking => {}
-        }
-        let digest = edge.vertex.clone();
-        if edge.wants_more_maps() {
-            let index = edge.map_digests.len();
-            if self.vertices.get(&digest).is_some_and(|v| v.maps.len() > index || v.maps_error.is_some()) {
-                self.to_learn.push(id);
-                return;
-            }
-            self.need(id, &digest, Task::CacheMap, |v| Work::CacheMap { of: Arc::clone(&v.handle), index }, out);
-        }
-        let Some(edge) = self.edges.get(&id) else { return };
-        if demand == Level::Complete && !edge.records.is_empty() {
-            return self.start_load(id, out);
-        }
-        if demand == Level::Complete && edge.readiness.complete {
-            if let Some(edge) = self.edges.get_mut(&id) {
-                edge.phase = Phase::Executing;
-            }
-            return self.after_exec(id, out);
-        }
-        self.ask_inputs(id, demand, out);
-    }
-
-    /// Demands of each input what is needed next.
-    fn ask_inputs(&mut self, id: EdgeId, demand: Level, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
-        let mut wanted: Vec<Option<Level>> = Vec::with_capacity(edge.deps.len());
-        let mut pending = Vec::new();
-        for (input, dep) in edge.deps.iter().enumerate() {
-            let desired = edge.desired(input, dep, demand);
-            wanted.push((desired > dep.level).then_some(desired));
-            if dep.level == Level::Complete && edge.input_pending(input, dep) {
-                pending.push(input);
-            }
-        }
-        let working = self.vertices.get(&edge.vertex).is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&id)));
-        if !working && pending.is_empty() && wanted.iter().all(Option::is_none) {
-            // A miss was not proved, nor a hit found, and nothing more can be learned without the inputs' results.
-            tracing::debug!(vertex = %edge.vertex, "inputs are computed for want of anything better to know");
-            wanted = edge.deps.iter().map(|d| (d.level < Level::Complete).then_some(Level::Complete)).collect();
-        }
-        for input in pending {
-            self.need_slow(id, input, out);
-        }
-        for (input, wanted) in wanted.into_iter().enumerate() {
-            self.want(id, input, wanted, out);
-        }
-    }
-
-    /// Changes what is demanded of an input.
-    fn want(&mut self, id: EdgeId, input: usize, wanted: Option<Level>, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
-        let Some(dep) = edge.deps.get(input) else { return };
-        if dep.wanted == wanted {
-            return;
-        }
-        // It may have been merged into another, or be gone, while nothing was wanted of it.
-        let mut target = dep.edge.map(|e| self.resolve(e)).filter(|e| self.edges.contains_key(e));
-        if target.is_none() {
-            let source = self.vertices.get(&edge.vertex).and_then(|v| v.inputs.get(input)).cloned();
-            target = source.as_ref().and_then(|(digest, index)| self.edge_of(digest, *index));
-            if target.is_none() {
-                let (vertex, index) = source.map_or((String::new(), 0), |(d, i)| (d.as_str().to_owned(), i));
-                if let Some(edge) = self.edges.get_mut(&id) {
-                    edge.outcome = Some(Err(SolveError::Inconsistent { vertex, index }));
-                }
-                self.announce(id, out);
-                return;
-            }
-        }
-        let Some(target) = target else { return };
-        if let Some(dep) = self.edges.get_mut(&id).and_then(|e| e.deps.get_mut(input)) {
-            dep.edge = Some(target);
-            dep.wanted = wanted;
-        }
-        if let Some(state) = self.edges.get_mut(&target) {
-            match wanted {
-                Some(level) => state.consumers.insert(Consumer::Edge(id, input), level),
-                None => state.consumers.remove(&Consumer::Edge(id, input)),
-            };
-            // It may be there already, or know something that is news here.
-            if wanted.is_some_and(|w| state.level >= w) || state.outcome.is_some() || !state.keys.is_empty() {
-                self.to_learn.push(id);
-            }
-            self.to_learn.push(target);
-        }
-    }
-
-    /// Withdraws all demands.
-    pub(super) fn demand_nothing(&mut self, id: EdgeId) {
-        let Some(edge) = self.edges.get_mut(&id) else { return };
-        let mut targets = Vec::new();
-        for (input, dep) in edge.deps.iter_mut().enumerate() {
-            if dep.wanted.take().is_some()
-                && let Some(target) = dep.edge
-            {
-                // A demand is where `dep.edge` says; only unwanted inputs may lag behind merges.
-                targets.push((target, input));
-            }
-        }
-        for (target, input) in targets {
-            if let Some(state) = self.edges.get_mut(&target) {
-                state.consumers.remove(&Consumer::Edge(id, input));
-                self.to_act.push(target);
-            }
-        }
-    }
-
-    fn need_slow(&mut self, id: EdgeId, input: usize, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
-        let (digest, map) = (edge.vertex.clone(), edge.map.clone());
-        let Some(dep) = edge.deps.get(input) else { return };
-        let (Some(map), Some(finished)) = (map, dep.result.clone()) else { return };
-        let Some(how) = map.deps.get(input) else { return };
-        if self.vertices.get(&digest).is_some_and(|v| v.slow.contains_key(&input)) {
-            self.to_learn.push(id);
-            return;
-        }
-        let made_by = dep.edge.and_then(|e| self.edges.get(&self.resolve(e))).and_then(|e| self.vertices.get(&e.vertex)).map(|v| Arc::clone(&v.handle));
-        let make = |v: &super::VertexState<R>| Work::Slow {
-            of: Arc::clone(&v.handle),
-            input,
-            slow: how.slow.clone(),
-            preprocess: how.preprocess.clone(),
-            result: finished.result.clone(),
-            made_by: made_by.unwrap_or_else(|| Arc::clone(&v.handle)),
-        };
-        self.need(id, &digest, Task::Slow(input), make, out);
-    }
-
-    fn start_load(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        self.stop_waiting(id, out);
-        self.demand_nothing(id);
-        let work = self.id();
-        let main = Arc::clone(&self.main);
-        let Some(edge) = self.edges.get_mut(&id) else { return };
-        let Some(record) = edge.records.values().min_by(|a, b| a.order(b)).cloned() else { return };
-        let Some(vertex) = self.vertices.get(&edge.vertex) else { return };
-        edge.phase = Phase::Loading { work, record: record.id.clone() };
-        self.works.insert(work, Target::Edge(id));
-        out.push(Effect::Start(work, Work::Load { of: Arc::clone(&vertex.handle), record, main }));
-    }
-
-    /// Runs the vertex, or takes what it gave when it ran, and keeps that.
-    fn after_exec(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        self.demand_nothing(id);
-        let Some(edge) = self.edges.get(&id) else { return };
-        let (digest, index) = (edge.vertex.clone(), edge.index);
-        let Some(vertex) = self.vertices.get(&digest) else { return };
-        let results = match &vertex.exec {
-            Some(Ok(results)) => results,
-            Some(Err(error)) => {
-                let error = error.clone();
-                return self.fail(id, error, out);
-            }
-            None => {
-                let inputs: Vec<R> = edge.deps.iter().filter_map(|d| d.result.as_ref()).map(|f| f.result.clone()).collect();
-                self.need(id, &digest, Task::Exec, |v| Work::Exec { of: Arc::clone(&v.handle), inputs }, out);
-                return;
-            }
-        };
-        let Some(result) = results.get(index).cloned() else {
-            let error = SolveError::MissingOutput { vertex: vertex.handle.client_digest.clone(), index, got: results.len() };
-            return self.fail(id, error, out);
-        };
-        let output = i64::try_from(index).unwrap_or(i64::MAX);
-        let vertex_digest = Some(digest);
-        let keys: Vec<Arc<CacheKey<R>>> = if edge.deps.is_empty() {
-            edge.map_digests.iter().map(|d| Arc::new(CacheKey::new(d.clone(), output, vertex_digest.clone(), Vec::new()))).collect()
-        } else {
-            let Some(map) = &edge.map else { return };
-            vec![Arc::new(CacheKey::new(map.digest.clone(), output, vertex_digest, edge.dep_keys()))]
-        };
-        let work = self.id();
-        let effect = Work::Save { main: Arc::clone(&self.main), keys, result: result.clone(), created_at: self.now };
-        if let Some(edge) = self.edges.get_mut(&id) {
-            edge.phase = Phase::Saving { work };
-        }
-        self.works.insert(work, Target::Edge(id));
-        out.push(Effect::Start(work, effect));
-    }
-
-    fn fail(&mut self, id: EdgeId, error: SolveError, out: &mut Vec<Effect<R>>) {
-        if let Some(edge) = self.edges.get_mut(&id) {
-            edge.phase = Phase::Looking;
-            edge.outcome = Some(Err(error));
-        }
-        self.announce(id, out);
-    }
-
-    /// A load or a save of an edge ended.
-    pub(super) fn edge_done(&mut self, id: EdgeId, outcome: Outcome<R>, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get_mut(&id) else { return };
-        let phase = std::mem::replace(&mut edge.phase, Phase::Looking);
-        match (phase, outcome) {
-            (Phase::Loading { record, .. }, Outcome::Load(loaded)) => {
-                let Some(record) = edge.records.remove(&record) else { return };
-                match loaded {
-                    Ok(result) => {
-                        let exporter = Exporter::Key(KeyExporter {
-                            key: Arc::clone(&record.key),
-                            record: Some(record.clone()),
-                            records: Vec::new(),
-                            allowed: None,
-                            secondaries: Some(Arc::clone(&edge.secondaries)),
-                        });
-                        let key = KeyInfo { key: record.key, exporter: Arc::new(exporter) };
-                        edge.level = Level::Complete;
-                        edge.outcome = Some(Ok(Arc::new(Finished { result, keys: vec![key] })));
-                    }
-                    Err(error) => {
-                        tracing::debug!(vertex = %edge.vertex, %error, "a known result cannot be loaded");
-                        edge.tried.insert(record.id);
-                    }
-                }
-            }
-            (Phase::Saving { .. }, Outcome::Save(saved)) => match saved {
-                Ok(records) => {
-                    let Some(vertex) = self.vertices.get(&edge.vertex) else { return };
-                    let Some(Ok(results)) = &vertex.exec else { return };
-                    let Some(result) = results.get(edge.index).cloned() else { return };
-                    let subs = vertex.handle.sub_keys.lock().clone();
-                    let keys = committed(&records, &subs, &edge.secondaries);
-                    if !vertex.handle.vertex.options.ignore_cache {
-                        edge.keys.extend(keys.iter().cloned());
-                    }
-                    edge.level = Level::Complete;
-                    edge.outcome = Some(Ok(Arc::new(Finished { result, keys })));
-                }
-                Err(error) => edge.outcome = Some(Err(SolveError::Keys(error))),
-            },
-            _ => unreachable!("work ends as what it began as"),
-        }
-        self.announce(id, out);
-    }
-}
-
-/// Looks for keys of the output that `keys` of an input lead to. True if there are new ones.
-fn probe<R>(
-    dep: &mut Dep<R>,
-    managers: &Managers<R>,
-    keys: &[DepKey<R>],
-    input: usize,
-    digest: &Digest,
-    index: usize,
-) -> Result<bool, KeyStoreError> {
-    let mut found = false;
-    for key in managers.query(keys, input, digest, index)? {
-        if !dep.matches.contains_key(&key.id) {
-            dep.matches.insert(key.id.clone(), key);
-            found = true;
-        }
-    }
-    Ok(found)
-}
-
-/// Adds a key the output is known by, and the results it leads to.
-fn add_key<R>(edge: &mut EdgeState<R>, managers: &Managers<R>, key: &Arc<CacheKey<R>>, allowed: Option<bool>) -> Result<(), KeyStoreError> {
-    let records = managers.records(key)?;
-    for record in &records {
-        if !edge.tried.contains(&record.id) {
-            edge.records.insert(record.id.clone(), record.clone());
-        }
-    }
-    let exporter = Exporter::Key(KeyExporter { key: Arc::clone(key), record: None, records, allowed, secondaries: None });
-    edge.keys.push(KeyInfo { key: Arc::clone(key), exporter: Arc::new(exporter) });
-    Ok(())
-}
-
-/// The keys of a result that was just kept: each exports all of them, and what the op built itself.
-fn committed<R>(records: &[CacheRecord<R>], subs: &[KeyInfo<R>], secondaries: &Secondaries<R>) -> Vec<KeyInfo<R>> {
-    let mut parts: Vec<Arc<Exporter<R>>> = Vec::new();
-    for record in records {
-        parts.push(Arc::new(Exporter::Key(KeyExporter {
-            key: Arc::clone(&record.key),
-            record: Some(record.clone()),
-            records: Vec::new(),
-            allowed: None,
-            secondaries: Some(Arc::clone(secondaries)),
-        })));
-        parts.extend(subs.iter().map(|s| Arc::clone(&s.exporter)));
-    }
-    let all = Arc::new(Exporter::Merged(parts));
-    records.iter().map(|r| KeyInfo { key: Arc::clone(&r.key), exporter: Arc::clone(&all) }).collect()
 }
