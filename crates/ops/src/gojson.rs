@@ -6,8 +6,6 @@
 //!
 //! What is left out of the exec key, and why, stands in [`crate::exec::key`].
 
-use std::collections::BTreeMap;
-
 use llb::pb;
 use serde::Serialize;
 use serde::ser::SerializeMap;
@@ -104,12 +102,6 @@ impl<T> OmitEmpty for &[T] {
         self.is_empty()
     }
 }
-impl<K, V> OmitEmpty for BTreeMap<K, V> {
-    fn is_omitted(&self) -> bool {
-        self.is_empty()
-    }
-}
-
 fn all<'a, T, U: From<&'a T>>(items: &'a [T]) -> Vec<U> {
     items.iter().map(U::from).collect()
 }
@@ -304,15 +296,6 @@ mirror! {
         upper: Option<Input> = "upper", |v| v.upper.as_ref().map(|i| Input { input: i.input });
     }
 }
-mirror! {
-    /// `pb.BuildOp`; a nested definition is refused before it gets here.
-    BuildOp<pb::BuildOp> {
-        builder: i64 = "builder", |v| v.builder;
-        inputs: BTreeMap<&'a str, Input> = "inputs", |v| v.inputs.iter().map(|(k, i)| (k.as_str(), Input { input: i.input })).collect();
-        attrs: BTreeMap<&'a str, &'a str> = "attrs", |v| v.attrs.iter().map(|(k, a)| (k.as_str(), a.as_str())).collect();
-    }
-}
-
 /// An input index, written `{}` for the first input.
 #[derive(Serialize)]
 pub(crate) struct Input {

@@ -1,1 +1,158 @@
 //! What each op does and what its cache map is.
+//!
+//! | module | op |
+//! |---|---|
+//! | [`exec`] | a process in a container, over mounts of its inputs |
+//! | [`file`] | copies, folders, files, links, removals |
+//! | [`source`](mod@source_op) | the roots of the graph |
+//! | [`combine`] | merge, diff and passthrough |
+//!
+//! Each op's module for its key opens with the table of what feeds the digest. [`OpResolver`] finds the op of a vertex;
+//! [`Results`] keeps results by the name of their ref.
+//!
+//! Invariants: an op never reads the clock or the environment; secrets have no part in keys; a container is only made
+//! with the rights that [`BuildRights`] grant.
+
+pub mod callers;
+pub mod combine;
+pub mod content;
+pub mod exec;
+mod failure;
+pub mod file;
+mod gojson;
+mod resolver;
+mod results;
+pub mod source_op;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use executor::{Entitlements, Executor};
+use oci::{Digest, Platform};
+use session::{Group, SessionManager};
+use ::source::Sources;
+use solver::{CacheMap, CacheMapDep, OpCtx, OpError, OpOpts, Preprocess};
+use store::{ImmutableRef, Store};
+use task::{Permit, Permits};
+
+pub use exec::CacheMounts;
+pub use failure::OpFailure;
+pub use resolver::{OpResolver, OpSys};
+pub use results::Results;
+
+/// A result: a ref, or nothing at all for scratch.
+pub type Ref = Option<ImmutableRef>;
+
+/// What ops work with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where results are.
+    pub store: Arc<Store>,
+    /// What runs processes.
+    pub executor: Arc<dyn Executor>,
+    /// The roots that are known.
+    pub sources: Arc<Sources>,
+    /// The clients that are connected.
+    pub sessions: Arc<SessionManager>,
+    /// Platforms that processes can run for.
+    pub platforms: Vec<Platform>,
+    /// Cache mounts in use.
+    pub cache_mounts: CacheMounts,
+    permits: Permits,
+}
+
+impl Parts {
+    /// Puts the parts together. `max_parallelism` is how many steps may run at a time, 0 for any number.
+    pub fn new(
+        store: Arc<Store>,
+        executor: Arc<dyn Executor>,
+        sources: Arc<Sources>,
+        sessions: Arc<SessionManager>,
+        platforms: Vec<Platform>,
+        max_parallelism: usize,
+    ) -> Arc<Self> {
+        let permits = if max_parallelism == 0 { Permits::unlimited() } else { Permits::new(max_parallelism) };
+        Arc::new(Self { store, executor, sources, sessions, platforms, cache_mounts: CacheMounts::default(), permits })
+    }
+
+    pub(crate) async fn permit(&self) -> Permit {
+        self.permits.acquire().await
+    }
+
+    /// Returns the sessions that may answer for the vertex of `ctx`.
+    pub fn group(&self, ctx: &OpCtx) -> Group {
+        Group::new(Arc::clone(&self.sessions), ctx.sessions.ids())
+    }
+}
+
+/// What the build that a vertex belongs to was granted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BuildRights {
+    /// Asked for by the client and allowed by the daemon.
+    pub entitlements: Entitlements,
+}
+
+/// A cache map before it is tied to the solver: what the formulas give, to be tested as values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPlan {
+    /// Digest of all that decides the output except the inputs.
+    pub digest: Digest,
+    /// What each input adds.
+    pub deps: Vec<DepPlan>,
+}
+
+/// What one input adds to a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DepPlan {
+    /// Restricts matches by the input's own key.
+    pub selector: Option<Digest>,
+    /// What of the input's content is a key of its own; empty is all of it.
+    pub content: Option<Vec<content::Selector>>,
+}
+
+impl KeyPlan {
+    /// Makes the solver's cache map. With `unlazy` the inputs are made real before the op runs.
+    pub fn into_cache_map(self, unlazy: bool) -> CacheMap<Ref> {
+        let deps = self
+            .deps
+            .into_iter()
+            .map(|dep| CacheMapDep {
+                selector: dep.selector,
+                slow: dep.content.map(|selectors| Arc::new(content::ContentKey::new(selectors)) as _),
+                preprocess: unlazy.then(|| Arc::new(Unlazy) as _),
+            })
+            .collect();
+        CacheMap { digest: self.digest, deps, opts: OpOpts::default() }
+    }
+}
+
+/// Pulls and unpacks an input before it is used.
+#[derive(Debug)]
+struct Unlazy;
+
+#[async_trait]
+impl Preprocess<Ref> for Unlazy {
+    async fn run(&self, ctx: &OpCtx, input: &Ref) -> Result<(), OpError> {
+        if let Some(input) = input {
+            ensure(ctx, input).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Pulls and unpacks `input` if it is lazy.
+pub(crate) async fn ensure(_ctx: &OpCtx, input: &ImmutableRef) -> Result<(), OpFailure> {
+    Ok(input.ensure().await?)
+}
+
+/// Returns where the vertex of `ctx` tells how it goes: the writer that the engine put behind the sink.
+pub fn writer(ctx: &OpCtx) -> progress::Writer {
+    let known = ctx.sink.any();
+    if let Some(writer) = known.downcast_ref::<progress::Writer>() {
+        return writer.clone();
+    }
+    if let Some(vertex) = known.downcast_ref::<Arc<progress::VertexProgress>>() {
+        return vertex.writer();
+    }
+    known.downcast_ref::<progress::VertexProgress>().map_or_else(progress::Writer::null, progress::VertexProgress::writer)
+}

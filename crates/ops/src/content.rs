@@ -1,0 +1,159 @@
+//! Slow keys: the content of what an op reads from an input.
+//!
+//! | input of the digest                          | where from                                     |
+//! |----------------------------------------------|------------------------------------------------|
+//! | the content digest of each selector, in order | `fstree::hash`, through the ref                |
+//! | a zero byte between digests                   | `opsutils/contenthash.go` joins them with `\0` |
+//!
+//! An op without selectors reads the whole input: one selector for `/`.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use oci::Digest;
+use solver::{OpCtx, OpError, SlowKey};
+
+use crate::{OpFailure, Ref};
+
+/// What of an input an op reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Path in the input.
+    pub path: String,
+    /// Whether the path is a pattern.
+    pub wildcard: bool,
+    /// Whether a link in the last component is followed.
+    pub follow_links: bool,
+    /// Of a tree, only this.
+    pub include: Vec<String>,
+    /// Of a tree, not this.
+    pub exclude: Vec<String>,
+    /// What must be there.
+    pub required: Vec<String>,
+}
+
+impl Selector {
+    fn is_plain(&self) -> bool {
+        !self.wildcard && self.include.is_empty() && self.exclude.is_empty()
+    }
+}
+
+/// Computes the content digest of the selected paths of an input.
+#[derive(Debug)]
+pub struct ContentKey {
+    selectors: Vec<Selector>,
+}
+
+impl ContentKey {
+    /// Makes a slow key for `selectors`; none means everything.
+    pub fn new(selectors: Vec<Selector>) -> Self {
+        Self { selectors: if selectors.is_empty() { vec![Selector::default()] } else { selectors } }
+    }
+}
+
+#[async_trait]
+impl SlowKey<Ref> for ContentKey {
+    async fn digest(&self, _ctx: &OpCtx, input: &Ref) -> Result<Digest, OpError> {
+        let digests = try_join_all(self.selectors.iter().map(|selector| async move {
+            let path = join_root(&selector.path);
+            let options = fstree::hash::Options {
+                follow_links: selector.follow_links,
+                wildcard: selector.wildcard,
+                include: selector.include.clone(),
+                exclude: selector.exclude.clone(),
+                required_paths: selector.required.clone(),
+            };
+            match input {
+                Some(reference) => reference.content_hash(&path, options).await.map_err(|source| OpFailure::Checksum {
+                    reference: reference.id().to_string(),
+                    source: Box::new(source),
+                }),
+                None => fstree::hash::empty_tree_checksum(&path)
+                    .map_err(|source| OpFailure::Checksum { reference: "scratch".into(), source: Box::new(source) }),
+            }
+        }))
+        .await?;
+        let joined = digests.iter().map(Digest::as_str).collect::<Vec<_>>().join("\0");
+        Ok(Digest::sha256(joined))
+    }
+}
+
+/// Joins a client's path to the root and cleans it, as Go's `path.Join("/", p)`.
+pub(crate) fn join_root(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// Returns the last component, as Go's `path.Base`.
+pub(crate) fn base_name(path: &str) -> String {
+    let trimmed = path.trim_end_matches('/');
+    if path.is_empty() {
+        return ".".into();
+    }
+    if trimmed.is_empty() {
+        return "/".into();
+    }
+    trimmed.rsplit('/').next().unwrap_or(trimmed).to_owned()
+}
+
+/// Drops paths that lie below others, and duplicates; the rest is sorted. One path or none stays as it is.
+pub(crate) fn dedupe_paths(paths: Vec<String>) -> Vec<String> {
+    if paths.len() <= 1 {
+        return paths;
+    }
+    let all: BTreeSet<String> = paths.into_iter().collect();
+    all.iter()
+        .filter(|path| {
+            !all.iter().any(|parent| {
+                let with_slash = if parent.ends_with('/') { parent.clone() } else { format!("{parent}/") };
+                *path != parent && path.starts_with(&with_slash)
+            })
+        })
+        .cloned()
+        .collect()
+}
+
+/// Drops selectors that others cover; what is left is sorted by path.
+pub(crate) fn dedupe_selectors(selectors: &[Selector]) -> Vec<Selector> {
+    let plain = |follow: bool| {
+        dedupe_paths(selectors.iter().filter(|s| s.is_plain() && s.follow_links == follow).map(|s| s.path.clone()).collect())
+    };
+    let mut out: Vec<Selector> = Vec::new();
+    for follow_links in [false, true] {
+        out.extend(plain(follow_links).into_iter().map(|path| Selector { path, follow_links, ..Selector::default() }));
+    }
+    out.extend(selectors.iter().filter(|s| !s.is_plain()).cloned());
+    out.sort_by(|a, b| a.path.cmp(&b.path));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_below_others_are_dropped() {
+        let paths = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(dedupe_paths(paths(&["/b/c", "/a", "/b", "/bc"])), paths(&["/a", "/b", "/bc"]));
+        assert_eq!(dedupe_paths(paths(&["/x", "/"])), paths(&["/"]));
+    }
+
+    #[test]
+    fn paths_are_joined_and_named_as_go_does() {
+        assert_eq!(join_root("../a//b/./c/.."), "/a/b");
+        assert_eq!(join_root(""), "/");
+        for (path, base) in [("/a/b", "b"), ("a/", "a"), ("/", "/"), ("", "."), ("*.go", "*.go")] {
+            assert_eq!(base_name(path), base);
+        }
+    }
+}

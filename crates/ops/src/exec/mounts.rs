@@ -1,0 +1,384 @@
+//! The mounts of an exec op: which refs they need, what of them becomes an output, and what is released.
+//!
+//! | mount                                        | in the container              | output                |
+//! |----------------------------------------------|-------------------------------|-----------------------|
+//! | bind, output wanted, read-only, not the root | the input                     | the input             |
+//! | bind, output wanted                          | a new mutable over the input  | that mutable          |
+//! | bind, no output, writable, not the root      | a new mutable, thrown away    | –                     |
+//! | bind, no output, read-only                   | the input                     | –                     |
+//! | cache                                        | a retained mutable, by id     | the input, if wanted  |
+//! | tmpfs, secret, ssh                           | made for the container        | –                     |
+//!
+//! Facts of `frontend/gateway/container/container.go` `PrepareMounts`. Cache mounts attach after the container's own
+//! set-up (P6) and are resolved once, to a descriptor (P3).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use executor::{Mount, MountSource};
+use llb::pb;
+use parking_lot::Mutex;
+use solver::OpCtx;
+use tokio::sync::Notify;
+use store::{ImmutableRef, MountFd, MutableRef, RecordType, RefOptions};
+
+use super::key::{NO_INPUT, NO_OUTPUT};
+use crate::{OpFailure, Parts, Ref};
+
+/// Key under which a cache mount's record is found again.
+const CACHE_DIR: &str = "cache-dir";
+
+/// What is mounted at one place.
+#[derive(Debug)]
+pub enum PreparedMount {
+    /// An input as it is; `None` is scratch.
+    Input(Option<ImmutableRef>),
+    /// A mutable of this step; taken out when it is committed.
+    Mutable(Option<MutableRef>),
+    /// A cache mount, shared with whoever has it open.
+    Cache(Arc<CacheMount>),
+    /// An empty tmpfs.
+    Tmpfs(Option<u64>),
+    /// A secret's bytes.
+    Secret {
+        /// The bytes.
+        contents: Vec<u8>,
+        /// Permissions and owner.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// A forwarded agent's socket, held open; the guard ends the forwarding.
+    Ssh(crate::callers::SshSocket),
+}
+
+/// The mounts of one step, until it is over.
+#[derive(Debug)]
+pub struct Prepared {
+    mounts: Vec<Entry>,
+    /// Index into `mounts` for each output, or the ref that is passed through.
+    outputs: Vec<OutputSlot>,
+    root: usize,
+    /// The container cannot write to its root.
+    pub readonly_root: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    position: usize,
+    dest: String,
+    selector: String,
+    readonly: bool,
+    what: PreparedMount,
+}
+
+#[derive(Debug)]
+enum OutputSlot {
+    Mount(usize),
+    Through(Ref),
+}
+
+/// A cache mount in use. Dropping the last handle makes it free for the next step.
+#[derive(Debug)]
+pub struct CacheMount {
+    /// `None` only while it is dropped.
+    mutable: Option<MutableRef>,
+    freed: Arc<Notify>,
+}
+
+impl CacheMount {
+    fn mount(&self) -> Result<MountFd, OpFailure> {
+        Ok(self.mutable.as_ref().ok_or(OpFailure::NoRoot)?.mount()?)
+    }
+}
+
+impl Drop for CacheMount {
+    fn drop(&mut self) {
+        self.mutable.take();
+        self.freed.notify_waiters();
+    }
+}
+
+/// The cache mounts in use, by key.
+#[derive(Debug, Default)]
+pub struct CacheMounts {
+    shared: Mutex<HashMap<String, Weak<CacheMount>>>,
+    /// One opener at a time: finding a free record and taking it is one step. Held over index look-ups only.
+    opening: Mutex<()>,
+    freed: Arc<Notify>,
+}
+
+impl CacheMounts {
+    /// Opens the cache mount that `mount` asks for. `own` holds what this step has open already: a step shares with
+    /// itself whatever the sharing mode.
+    async fn open(
+        &self,
+        parts: &Parts,
+        own: &mut HashMap<String, Arc<CacheMount>>,
+        mount: &pb::Mount,
+        input: Option<&ImmutableRef>,
+        args: &[String],
+    ) -> Result<Arc<CacheMount>, OpFailure> {
+        let options = mount.cache_opt.as_ref().ok_or(OpFailure::MountOptions { kind: "cache" })?;
+        let sharing = pb::CacheSharingOpt::try_from(options.sharing).map_err(|_| OpFailure::UnknownSharing(options.sharing))?;
+        let mut key = options.id.clone();
+        if let Some(input) = input {
+            key = format!("{key}:{}", input.id());
+        }
+        if let Some(open) = own.get(&key) {
+            return Ok(Arc::clone(open));
+        }
+        let mut description = format!("cached mount {} from exec {}", mount.dest, args.join(" "));
+        if options.id != mount.dest {
+            description.push_str(&format!(" with id {:?}", options.id));
+        }
+        loop {
+            let freed = self.freed.notified();
+            if let Some(made) = self.try_open(parts, &key, input, &description, sharing)? {
+                own.insert(key, Arc::clone(&made));
+                return Ok(made);
+            }
+            freed.await;
+        }
+    }
+
+    /// Opens without waiting; nothing if the mount is locked by another step and must not be shared.
+    fn try_open(
+        &self,
+        parts: &Parts,
+        key: &str,
+        input: Option<&ImmutableRef>,
+        description: &str,
+        sharing: pb::CacheSharingOpt,
+    ) -> Result<Option<Arc<CacheMount>>, OpFailure> {
+        let _one = self.opening.lock();
+        if sharing == pb::CacheSharingOpt::Shared
+            && let Some(open) = self.shared.lock().get(key).and_then(Weak::upgrade)
+        {
+            return Ok(Some(open));
+        }
+        let records = parts.store.find_meta(CACHE_DIR, key.as_bytes())?;
+        let mut mutable = None;
+        for id in &records {
+            if let Ok(free) = parts.store.get_mutable(id) {
+                mutable = Some(free);
+                break;
+            }
+        }
+        let mutable = match mutable {
+            Some(mutable) => mutable,
+            None if sharing == pb::CacheSharingOpt::Locked && !records.is_empty() => return Ok(None),
+            None => {
+                let options = RefOptions {
+                    description: description.into(),
+                    record_type: RecordType::CacheMount,
+                    retain: true,
+                    created: None,
+                };
+                let mutable = parts.store.new_mutable(input, options)?;
+                mutable.set_meta(CACHE_DIR, key.as_bytes())?;
+                mutable
+            }
+        };
+        let made = Arc::new(CacheMount { mutable: Some(mutable), freed: Arc::clone(&self.freed) });
+        if sharing == pb::CacheSharingOpt::Shared {
+            let mut shared = self.shared.lock();
+            shared.retain(|_, weak| weak.strong_count() > 0);
+            shared.insert(key.to_owned(), Arc::downgrade(&made));
+        }
+        Ok(Some(made))
+    }
+}
+
+/// Makes what the mounts of an op need.
+pub(super) async fn prepare(
+    parts: &Parts,
+    ctx: &OpCtx,
+    mounts: &[pb::Mount],
+    cwd: &str,
+    args: &[String],
+    inputs: &[Ref],
+) -> Result<Prepared, OpFailure> {
+    let mut prepared = Prepared { mounts: Vec::new(), outputs: Vec::new(), root: usize::MAX, readonly_root: false };
+    let mut outputs: Vec<(i64, OutputSlot)> = Vec::new();
+    let mut own = HashMap::new();
+    let mutable = |mount: &pb::Mount, input: Option<&ImmutableRef>| {
+        let description = format!("mount {} from exec {}", mount.dest, args.join(" "));
+        parts.store.new_mutable(input, RefOptions { description, ..RefOptions::default() })
+    };
+    for (position, mount) in mounts.iter().enumerate() {
+        let kind = pb::MountType::try_from(mount.mount_type).map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
+        let is_root = mount.dest == "/";
+        if is_root && kind != pb::MountType::Bind {
+            return Err(OpFailure::RootMount { kind: kind.as_str_name().into() });
+        }
+        let input = if mount.input == NO_INPUT {
+            None
+        } else {
+            usize::try_from(mount.input)
+                .ok()
+                .and_then(|i| inputs.get(i))
+                .ok_or(OpFailure::MissingInput(mount.input))?
+                .as_ref()
+        };
+        let wants_output = mount.output != NO_OUTPUT;
+        let at = prepared.mounts.len();
+        let what = match kind {
+            pb::MountType::Bind if wants_output && mount.readonly && input.is_some() && !is_root => {
+                outputs.push((mount.output, OutputSlot::Through(input.cloned())));
+                PreparedMount::Input(input.cloned())
+            }
+            pb::MountType::Bind if wants_output => {
+                outputs.push((mount.output, OutputSlot::Mount(at)));
+                PreparedMount::Mutable(Some(mutable(mount, input)?))
+            }
+            // The root needs a mutable even when it is read-only: mount points are made in it.
+            pb::MountType::Bind if is_root || !mount.readonly || input.is_none() => {
+                PreparedMount::Mutable(Some(mutable(mount, input)?))
+            }
+            pb::MountType::Bind => PreparedMount::Input(input.cloned()),
+            pb::MountType::Cache => {
+                if wants_output && input.is_some() {
+                    outputs.push((mount.output, OutputSlot::Through(input.cloned())));
+                }
+                PreparedMount::Cache(parts.cache_mounts.open(parts, &mut own, mount, input, args).await?)
+            }
+            pb::MountType::Tmpfs => {
+                let size = mount.tmpfs_opt.as_ref().and_then(|o| u64::try_from(o.size).ok()).filter(|s| *s > 0);
+                PreparedMount::Tmpfs(size)
+            }
+            pb::MountType::Secret => {
+                let options = mount.secret_opt.as_ref().ok_or(OpFailure::MountOptions { kind: "secret" })?;
+                if options.id.is_empty() {
+                    return Err(OpFailure::SecretMountId);
+                }
+                match crate::callers::secret(parts, ctx, &options.id).await? {
+                    Some(contents) => PreparedMount::Secret {
+                        contents,
+                        mode: options.mode & 0o777,
+                        uid: options.uid,
+                        gid: options.gid,
+                    },
+                    None if options.optional => continue,
+                    None => return Err(OpFailure::SecretNotFound { id: options.id.clone() }),
+                }
+            }
+            pb::MountType::Ssh => {
+                let options = mount.ssh_opt.as_ref().ok_or(OpFailure::MountOptions { kind: "SSH" })?;
+                match crate::callers::ssh(parts, ctx, options).await? {
+                    Some(socket) => PreparedMount::Ssh(socket),
+                    None => continue,
+                }
+            }
+        };
+        if is_root {
+            prepared.root = at;
+            prepared.readonly_root = mount.readonly;
+        }
+        let dest = if mount.dest.starts_with('/') {
+            mount.dest.clone()
+        } else {
+            crate::content::join_root(&format!("{cwd}/{}", mount.dest))
+        };
+        prepared.mounts.push(Entry { position, dest, selector: mount.selector.clone(), readonly: mount.readonly, what });
+    }
+    if prepared.root == usize::MAX {
+        return Err(OpFailure::NoRoot);
+    }
+    // The result of output n is the n-th of the op's results, whatever the order of the mounts.
+    outputs.sort_by_key(|(index, _)| *index);
+    prepared.outputs = outputs.into_iter().map(|(_, slot)| slot).collect();
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Opens all mounts: the container's, its root, and the size of `/dev/shm` where the op sets one.
+    pub async fn open(&self, parts: &Parts) -> Result<(Vec<Mount>, MountFd, Option<u64>), OpFailure> {
+        let mut mounts: Vec<Mount> = Vec::with_capacity(self.mounts.len());
+        let mut root = None;
+        let mut shm_size = None;
+        for (at, entry) in self.mounts.iter().enumerate() {
+            let mut selector = entry.selector.clone();
+            let source = match &entry.what {
+                PreparedMount::Input(Some(reference)) => MountSource::Mount(reference.mount()?),
+                PreparedMount::Input(None) => return Err(OpFailure::NoMountInput { dest: entry.dest.clone() }),
+                PreparedMount::Mutable(Some(mutable)) => MountSource::Mount(mutable.mount()?),
+                PreparedMount::Mutable(None) => return Err(OpFailure::NoMountInput { dest: entry.dest.clone() }),
+                PreparedMount::Cache(cache) => MountSource::Mount(cache.mount()?),
+                PreparedMount::Tmpfs(size) => {
+                    if entry.dest == "/dev/shm" {
+                        shm_size = *size;
+                        continue;
+                    }
+                    MountSource::Tmpfs { size: *size }
+                }
+                PreparedMount::Secret { contents, mode, uid, gid } => {
+                    MountSource::File { contents: contents.clone(), mode: *mode, uid: *uid, gid: *gid }
+                }
+                PreparedMount::Ssh(socket) => {
+                    selector.clear();
+                    MountSource::Place(socket.place()?)
+                }
+            };
+            if at == self.root {
+                match source {
+                    MountSource::Mount(mount) => root = Some(mount),
+                    MountSource::Place(_) | MountSource::Tmpfs { .. } | MountSource::File { .. } => {
+                        return Err(OpFailure::NoRoot);
+                    }
+                }
+                continue;
+            }
+            mounts.push(Mount { dest: entry.dest.clone(), source, selector, readonly: entry.readonly });
+        }
+        // Parents first.
+        mounts.sort_by(|a, b| a.dest.cmp(&b.dest));
+        let _ = parts;
+        Ok((mounts, root.ok_or(OpFailure::NoRoot)?, shm_size))
+    }
+
+    /// Commits the outputs, in the order of their indexes.
+    pub async fn commit(mut self) -> Result<Vec<Ref>, OpFailure> {
+        task::blocking("commit", move || {
+            let mut results = Vec::with_capacity(self.outputs.len());
+            for slot in std::mem::take(&mut self.outputs) {
+                match slot {
+                    OutputSlot::Through(reference) => results.push(reference),
+                    OutputSlot::Mount(at) => {
+                        let mutable = self.mounts.get_mut(at).and_then(|entry| match &mut entry.what {
+                            PreparedMount::Mutable(mutable) => mutable.take(),
+                            _ => None,
+                        });
+                        results.push(Some(mutable.ok_or(OpFailure::MissingOutput(at))?.commit()?));
+                    }
+                }
+            }
+            Ok(results)
+        })
+        .await
+    }
+
+    /// After a failure: commits what the step wrote, so that it can be looked at. Returns a ref for each mount as it
+    /// was and as the step left it.
+    pub async fn keep(mut self, mounts: &[pb::Mount], inputs: &[Ref]) -> (Vec<Ref>, Vec<Ref>) {
+        let before: Vec<Ref> =
+            mounts.iter().map(|m| usize::try_from(m.input).ok().and_then(|i| inputs.get(i)).cloned().flatten()).collect();
+        let mut after = before.clone();
+        let after = task::blocking("commit", move || {
+            for entry in &mut self.mounts {
+                if let PreparedMount::Mutable(mutable) = &mut entry.what
+                    && let Some(mutable) = mutable.take()
+                    && let Ok(reference) = mutable.commit()
+                    && let Some(place) = after.get_mut(entry.position)
+                {
+                    *place = Some(reference);
+                }
+            }
+            after
+        })
+        .await;
+        (before, after)
+    }
+}

@@ -1,0 +1,105 @@
+//! Why an op did not give its results.
+
+use std::error::Error;
+
+use executor::ExecError;
+use fstree::PathError;
+use fstree::action::ActionError;
+use session::SessionError;
+use store::StoreError;
+
+use crate::Ref;
+
+/// Why an op did not give its results. Sentences are BuildKit's where its clients and suites know them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the sentences say what the variants are, and the fields are their words")]
+pub enum OpFailure {
+    #[error("{source}")]
+    Store {
+        #[from]
+        source: StoreError,
+    },
+    #[error(transparent)]
+    Source(Box<::source::SourceError>),
+    #[error("failed to calculate checksum of ref {reference}: {source}")]
+    Checksum { reference: String, source: Box<dyn Error + Send + Sync> },
+    #[error("process {args:?} did not complete successfully: {reason}")]
+    Process { args: String, code: u32, reason: String },
+    #[error("process {args:?} did not complete successfully: {source}")]
+    Start { args: String, source: Box<ExecError> },
+    /// A step failed; what it had and what it left can be looked at.
+    #[error("{source}")]
+    Exec { source: Box<OpFailure>, inputs: Vec<Ref>, mounts: Vec<Ref> },
+    /// The action at `index` of a file op failed.
+    #[error("{source}")]
+    Action { index: usize, source: Box<OpFailure> },
+    #[error(transparent)]
+    File(Box<ActionError>),
+    #[error(transparent)]
+    Tree(Box<PathError>),
+    #[error(transparent)]
+    Session(Box<SessionError>),
+    #[error(transparent)]
+    Denied(Box<executor::Denied>),
+    #[error(transparent)]
+    Mode(Box<executor::UnknownMode>),
+    #[error("{feature} are not supported by rbuild yet: {detail}")]
+    NotBuilt { feature: &'static str, detail: String },
+    #[error("cannot run a step for {platform}: this host has neither the architecture nor an emulator registered for it; install one with binfmt_misc and start again")]
+    Emulation { platform: String },
+    #[error("invalid extra host {host:?}: {ip:?} is no address")]
+    ExtraHost { host: String, ip: String },
+    #[error("secret ID missing for {name:?} environment variable")]
+    SecretIdMissing { name: String },
+    #[error("secret ID missing from mount options")]
+    SecretMountId,
+    #[error("secret {id}: not found")]
+    SecretNotFound { id: String },
+    #[error("secret {id} is no text and cannot be an environment variable")]
+    SecretNotText { id: String },
+    #[error("no SSH key {id:?} forwarded from the client")]
+    NoSshKey { id: String },
+    #[error("cannot forward the agent {id:?}")]
+    SshSocket { id: String, source: std::io::Error },
+    #[error("invalid {kind} mount options")]
+    MountOptions { kind: &'static str },
+    #[error("mount type {0} not implemented")]
+    UnknownMountType(i32),
+    #[error("invalid cache sharing option: {0}")]
+    UnknownSharing(i32),
+    #[error("invalid mount cache content {0}")]
+    UnknownContentCache(i32),
+    #[error("invalid mount cache content of {dest}: the mount can be written beside what it selects")]
+    ContentCacheUnsafe { dest: String },
+    #[error("invalid mount type {kind} for /")]
+    RootMount { kind: String },
+    #[error("mount {dest} has no input")]
+    NoMountInput { dest: String },
+    #[error("exec op has no root mount")]
+    NoRoot,
+    #[error("missing input {0}")]
+    MissingInput(i64),
+    #[error("invalid input index {index}, {inputs} provided")]
+    InvalidInput { index: i64, inputs: usize },
+    #[error("invalid user index: {0}")]
+    InvalidUserIndex(i64),
+    #[error("duplicate output {0}")]
+    DuplicateOutput(usize),
+    #[error("missing output index {0}")]
+    MissingOutput(usize),
+    #[error("no outputs specified")]
+    NoOutputs,
+    #[error("loop from index {0}")]
+    Loop(usize),
+    #[error("too many actions depend on each other")]
+    TooDeep,
+    #[error("invalid nil action")]
+    NoAction,
+    #[error("invalid exec op with no meta")]
+    NoMeta,
+    #[error("invalid nil op")]
+    NoOp,
+    #[error("vertex {0} does not come from a definition")]
+    Foreign(String),
+}

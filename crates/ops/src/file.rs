@@ -1,0 +1,312 @@
+//! The file op: copies, folders, files, links and removals, chained.
+//!
+//! Actions see their inputs by one numbering: the op's inputs first, then the actions' results. A result that only the
+//! next action reads is not committed in between; the action goes on writing the same mutable ref.
+
+pub mod key;
+mod owner;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fstree::Root;
+use fstree::action::{self, ActionError};
+use llb::pb;
+use pb::file_action::Action;
+use solver::{CacheMap, Op, OpCtx, OpError};
+use store::{MutableRef, RefOptions, Store};
+
+use crate::{OpFailure, Parts, Ref};
+
+/// Performs the actions of one `FileOp`.
+#[derive(Debug)]
+pub struct FileOp {
+    parts: Arc<Parts>,
+    op: Arc<pb::FileOp>,
+    inputs: usize,
+    name: String,
+}
+
+impl FileOp {
+    /// Makes the op of a vertex called `name` with `inputs` inputs.
+    pub fn new(parts: Arc<Parts>, op: pb::FileOp, inputs: usize, name: &str) -> Self {
+        Self { parts, op: Arc::new(op), inputs, name: name.into() }
+    }
+}
+
+#[async_trait]
+impl Op<Ref> for FileOp {
+    async fn cache_map(&self, _ctx: &OpCtx, _index: usize) -> Result<(CacheMap<Ref>, bool), OpError> {
+        Ok((key::plan(&self.op, self.inputs)?.into_cache_map(true), true))
+    }
+
+    async fn exec(&self, ctx: &OpCtx, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
+        let _permit = self.parts.permit().await;
+        for input in inputs.iter().flatten() {
+            crate::ensure(ctx, input).await?;
+        }
+        let store = Arc::clone(&self.parts.store);
+        let op = Arc::clone(&self.op);
+        let name = self.name.clone();
+        let outputs = task::blocking("file op", move || Run::new(&store, &op, inputs, &name)?.outputs()).await?;
+        Ok(outputs)
+    }
+}
+
+/// What stands at one number: an input, or what an action made.
+#[derive(Debug)]
+enum Slot {
+    /// Not computed yet.
+    Pending,
+    /// Being computed; met again it is a loop.
+    Busy,
+    /// Immutable, `None` for scratch.
+    Committed(Ref),
+    /// Mutable, waiting for the one action that goes on with it.
+    Open(MutableRef),
+}
+
+struct Run<'a> {
+    store: &'a Arc<Store>,
+    op: &'a pb::FileOp,
+    name: &'a str,
+    inputs: usize,
+    slots: Vec<Slot>,
+    /// Numbers whose result must be committed: outputs, and what more than one action reads.
+    commit: Vec<bool>,
+    outputs: Vec<usize>,
+}
+
+impl<'a> Run<'a> {
+    fn new(store: &'a Arc<Store>, op: &'a pb::FileOp, refs: Vec<Ref>, name: &'a str) -> Result<Self, OpFailure> {
+        let inputs = refs.len();
+        let total = inputs + op.actions.len();
+        let mut reads = vec![0_u32; total];
+        let mut commit = vec![false; total];
+        let mut outputs = std::collections::BTreeMap::new();
+        for (position, action) in op.actions.iter().enumerate() {
+            for index in [action.input, action.secondary_input] {
+                if index < -1 || usize::try_from(index).is_ok_and(|i| i >= total) {
+                    return Err(OpFailure::InvalidInput { index, inputs: total });
+                }
+                if let Some(count) = usize::try_from(index).ok().and_then(|i| reads.get_mut(i)) {
+                    *count += 1;
+                }
+            }
+            if let Ok(output) = usize::try_from(action.output) {
+                if outputs.insert(output, inputs + position).is_some() {
+                    return Err(OpFailure::DuplicateOutput(output));
+                }
+                if let Some(flag) = commit.get_mut(inputs + position) {
+                    *flag = true;
+                }
+            }
+        }
+        for (flag, count) in commit.iter_mut().zip(&reads) {
+            *flag |= *count > 1;
+        }
+        if outputs.is_empty() {
+            return Err(OpFailure::NoOutputs);
+        }
+        for (expected, output) in outputs.keys().enumerate() {
+            if expected != *output {
+                return Err(OpFailure::MissingOutput(expected));
+            }
+        }
+        let slots = refs.into_iter().map(Slot::Committed).chain(op.actions.iter().map(|_| Slot::Pending)).collect();
+        Ok(Self { store, op, name, inputs, slots, commit, outputs: outputs.into_values().collect() })
+    }
+
+    fn options(&self) -> RefOptions {
+        RefOptions { description: self.name.to_owned(), ..RefOptions::default() }
+    }
+
+    fn outputs(mut self) -> Result<Vec<Ref>, OpFailure> {
+        let wanted = std::mem::take(&mut self.outputs);
+        let mut results = Vec::with_capacity(wanted.len());
+        for index in wanted {
+            self.compute(index, 0)?;
+            match self.slots.get(index) {
+                Some(Slot::Committed(reference)) => results.push(reference.clone()),
+                _ => return Err(OpFailure::MissingOutput(index)),
+            }
+        }
+        Ok(results)
+    }
+
+    /// Makes sure that the slot at `index` holds a result.
+    fn compute(&mut self, index: usize, depth: usize) -> Result<(), OpFailure> {
+        match self.slots.get(index) {
+            Some(Slot::Committed(_) | Slot::Open(_)) => return Ok(()),
+            Some(Slot::Busy) => return Err(OpFailure::Loop(index)),
+            Some(Slot::Pending) => {}
+            None => return Err(OpFailure::InvalidInput { index: i64::try_from(index).unwrap_or(i64::MAX), inputs: self.slots.len() }),
+        }
+        // Chains are as long as the definition allows; the stack is not.
+        if depth > 2048 {
+            return Err(OpFailure::TooDeep);
+        }
+        self.set(index, Slot::Busy);
+        let op = self.op;
+        let action = op.actions.get(index - self.inputs).ok_or(OpFailure::NoAction)?;
+        for needed in [action.input, action.secondary_input] {
+            if let Ok(needed) = usize::try_from(needed) {
+                self.compute(needed, depth + 1)?;
+            }
+        }
+        for named in owners(action).into_iter().flatten() {
+            if let Some(pb::user_opt::User::ByName(named)) = &named.user {
+                let needed = usize::try_from(named.input).map_err(|_| OpFailure::InvalidUserIndex(named.input))?;
+                self.compute(needed, depth + 1)?;
+            }
+        }
+        let target = self.target(action)?;
+        let result = target.root().map_err(OpFailure::from).and_then(|root| self.perform(&root, action));
+        if let Err(error) = result {
+            return Err(OpFailure::Action { index: index - self.inputs, source: Box::new(error) });
+        }
+        let slot = if self.commit.get(index).copied().unwrap_or(true) {
+            Slot::Committed(Some(target.commit()?))
+        } else {
+            Slot::Open(target)
+        };
+        self.set(index, slot);
+        Ok(())
+    }
+
+    fn set(&mut self, index: usize, slot: Slot) {
+        if let Some(place) = self.slots.get_mut(index) {
+            *place = slot;
+        }
+    }
+
+    /// Returns what the action writes on: the open ref of the action before, or a new one over the input.
+    fn target(&mut self, action: &pb::FileAction) -> Result<MutableRef, OpFailure> {
+        let mut parent = None;
+        if let Ok(index) = usize::try_from(action.input) {
+            match self.slots.get_mut(index) {
+                Some(slot @ Slot::Open(_)) => {
+                    if let Slot::Open(open) = std::mem::replace(slot, Slot::Busy) {
+                        return Ok(open);
+                    }
+                }
+                Some(Slot::Committed(reference)) => parent = reference.clone(),
+                Some(Slot::Pending | Slot::Busy) | None => return Err(OpFailure::Loop(index)),
+            }
+        }
+        Ok(self.store.new_mutable(parent.as_ref(), self.options())?)
+    }
+
+    /// Opens what stands at a number for reading; nothing for scratch.
+    fn read(&self, index: i64) -> Result<Option<Root>, OpFailure> {
+        let Ok(index) = usize::try_from(index) else { return Ok(None) };
+        match self.slots.get(index) {
+            Some(Slot::Committed(Some(reference))) => Ok(Some(reference.root()?)),
+            Some(Slot::Committed(None)) => Ok(None),
+            Some(Slot::Open(open)) => Ok(Some(open.root()?)),
+            Some(Slot::Pending | Slot::Busy) | None => Err(OpFailure::Loop(index)),
+        }
+    }
+
+    fn perform(&self, root: &Root, action: &pb::FileAction) -> Result<(), OpFailure> {
+        let owner = |owner: Option<&pb::ChownOpt>| owner::resolve(owner, |index| self.read(index));
+        match action.action.as_ref().ok_or(OpFailure::NoAction)? {
+            Action::Mkdir(a) => action::mkdir(
+                root,
+                &action::Mkdir {
+                    path: a.path.clone(),
+                    mode: mode_bits(a.mode),
+                    make_parents: a.make_parents,
+                    owner: owner(a.owner.as_ref())?,
+                    timestamp: timestamp(a.timestamp),
+                },
+            )?,
+            Action::Mkfile(a) => action::mkfile(
+                root,
+                &action::Mkfile {
+                    path: a.path.clone(),
+                    mode: mode_bits(a.mode),
+                    data: a.data.clone(),
+                    owner: owner(a.owner.as_ref())?,
+                    timestamp: timestamp(a.timestamp),
+                },
+            )?,
+            Action::Symlink(a) => action::symlink(
+                root,
+                &action::Symlink {
+                    oldpath: a.oldpath.clone(),
+                    newpath: a.newpath.clone(),
+                    owner: owner(a.owner.as_ref())?,
+                    timestamp: timestamp(a.timestamp),
+                },
+            )?,
+            Action::Rm(a) => action::remove(
+                root,
+                &action::Remove {
+                    path: a.path.clone(),
+                    allow_not_found: a.allow_not_found,
+                    allow_wildcard: a.allow_wildcard,
+                },
+            )?,
+            Action::Copy(a) => {
+                let empty;
+                let source = match self.read(action.secondary_input)? {
+                    Some(source) => source,
+                    None => {
+                        empty = self.store.new_mutable(None, self.options())?;
+                        empty.root()?
+                    }
+                };
+                action::copy(
+                    &source,
+                    root,
+                    &action::Copy {
+                        src: a.src.clone(),
+                        dest: a.dest.clone(),
+                        owner: owner(a.owner.as_ref())?,
+                        mode: u32::try_from(a.mode).ok(),
+                        mode_str: a.mode_str.clone(),
+                        follow_symlink: a.follow_symlink,
+                        dir_copy_contents: a.dir_copy_contents,
+                        attempt_unpack: a.attempt_unpack_docker_compatibility,
+                        create_dest_path: a.create_dest_path,
+                        allow_wildcard: a.allow_wildcard,
+                        allow_empty_wildcard: a.allow_empty_wildcard,
+                        timestamp: timestamp(a.timestamp),
+                        include: a.include_patterns.clone(),
+                        exclude: a.exclude_patterns.clone(),
+                        always_replace_existing_dest_paths: a.always_replace_existing_dest_paths,
+                    },
+                    Some(&layer::unpack::ArchiveUnpacker),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn owners(action: &pb::FileAction) -> [Option<&pb::UserOpt>; 2] {
+    let owner = match action.action.as_ref() {
+        Some(Action::Mkdir(a)) => a.owner.as_ref(),
+        Some(Action::Mkfile(a)) => a.owner.as_ref(),
+        Some(Action::Symlink(a)) => a.owner.as_ref(),
+        Some(Action::Copy(a)) => a.owner.as_ref(),
+        Some(Action::Rm(_)) | None => None,
+    };
+    owner.map_or([None, None], |o| [o.user.as_ref(), o.group.as_ref()])
+}
+
+fn mode_bits(mode: i32) -> u32 {
+    u32::try_from(mode & 0o777).unwrap_or(0)
+}
+
+fn timestamp(nanoseconds: i64) -> Option<i64> {
+    (nanoseconds != -1).then_some(nanoseconds)
+}
+
+impl From<ActionError> for OpFailure {
+    fn from(source: ActionError) -> Self {
+        Self::File(Box::new(source))
+    }
+}
+

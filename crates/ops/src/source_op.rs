@@ -1,0 +1,102 @@
+//! The source op: a root of the graph.
+//!
+//! | input of the key               | why                                                                     |
+//! |--------------------------------|-------------------------------------------------------------------------|
+//! | `buildkit.source.v0:` and the source's own key | each source has its formula, see the modules of `source` |
+//! | `random:` in the place of the algorithm        | for keys that begin with `session:`: never exported      |
+//!
+//! Source of the facts: `solver/llbsolver/ops/source.go` (v0.34.2).
+
+use std::sync::Arc;
+
+use ::source::{Context, SourceInstance};
+use async_trait::async_trait;
+use llb::pb;
+use oci::{Digest, Platform};
+use parking_lot::Mutex;
+use solver::{CacheMap, Op, OpCtx, OpError, OpOpts};
+
+use crate::{OpFailure, Parts, Ref};
+
+const TYPE: &str = "buildkit.source.v0";
+
+/// Name under which a cache map leaves who can fetch the layer with `digest`.
+pub(crate) fn provider_name(digest: &Digest) -> String {
+    format!("layer:{digest}")
+}
+
+/// Brings one source.
+#[derive(Debug)]
+pub struct SourceOp {
+    parts: Arc<Parts>,
+    op: pb::SourceOp,
+    platform: Option<Platform>,
+    instance: Mutex<Option<Arc<dyn SourceInstance>>>,
+    pin: Mutex<String>,
+}
+
+impl SourceOp {
+    /// Makes the op.
+    pub fn new(parts: Arc<Parts>, op: pb::SourceOp, platform: Option<Platform>) -> Self {
+        Self { parts, op, platform, instance: Mutex::new(None), pin: Mutex::new(String::new()) }
+    }
+
+    /// Returns what the source was pinned to, once its key is known.
+    pub fn pin(&self) -> String {
+        self.pin.lock().clone()
+    }
+
+    fn instance(&self) -> Result<Arc<dyn SourceInstance>, OpFailure> {
+        let mut slot = self.instance.lock();
+        if let Some(instance) = &*slot {
+            return Ok(Arc::clone(instance));
+        }
+        let made = self
+            .parts
+            .sources
+            .resolve(&self.op.identifier, &self.op.attrs, self.platform.as_ref())
+            .map_err(|e| OpFailure::Source(Box::new(e)))?;
+        *slot = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn context(&self, ctx: &OpCtx) -> Context {
+        Context { sessions: self.parts.group(ctx), progress: crate::writer(ctx) }
+    }
+}
+
+#[async_trait]
+impl Op<Ref> for SourceOp {
+    async fn cache_map(&self, ctx: &OpCtx, index: usize) -> Result<(CacheMap<Ref>, bool), OpError> {
+        let key = self
+            .instance()?
+            .cache_key(&self.context(ctx), index)
+            .await
+            .map_err(|e| OpFailure::Source(Box::new(e)))?;
+        {
+            let mut pin = self.pin.lock();
+            if pin.is_empty() {
+                pin.clone_from(&key.pin);
+            }
+        }
+        let mut digest = Digest::sha256(format!("{TYPE}:{}", key.key));
+        if key.key.starts_with("session:") {
+            digest = Digest::key(&format!("random:{}", digest.hex()));
+        }
+        let opts = key
+            .layers
+            .into_iter()
+            .fold(OpOpts::default(), |opts, (digest, provider)| opts.with(provider_name(&digest), provider));
+        Ok((CacheMap { digest, deps: Vec::new(), opts }, key.done))
+    }
+
+    async fn exec(&self, ctx: &OpCtx, _inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
+        let snapshot =
+            self.instance()?.snapshot(&self.context(ctx)).await.map_err(|e| OpFailure::Source(Box::new(e)))?;
+        Ok(vec![snapshot])
+    }
+
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
+    }
+}
