@@ -1,5 +1,9 @@
 //! Chores: codegen, dependency table, docs, sizes.
 
+#![expect(clippy::print_stdout, reason = "a program for a terminal")]
+
+mod deps;
+mod docs;
 mod proto;
 
 use std::path::Path;
@@ -12,7 +16,9 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["proto"] => proto::run(&root, false),
         ["proto", "--check"] => proto::run(&root, true),
-        _ => Err("usage: xtask proto [--check]".to_owned()),
+        ["deps"] => deps::run(&root),
+        ["docs"] => docs::run(&root),
+        _ => Err("usage: xtask proto [--check] | deps | docs".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,218 @@
+//! The rules of `layers.toml`: who may depend on whom, and what may stand where.
+//!
+//! Edges come from `cargo metadata --no-deps`, so what is checked is what cargo would build. The rest is read as text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+/// No source file is longer, but for those that the table names with a reason.
+const LONGEST: usize = 700;
+/// Where lengths and `unsafe` are looked for.
+const SOURCES: &[&str] = &["crates", "daemon", "cli", "integration", "proto"];
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Table {
+    /// What each member may depend on inside the workspace.
+    layers: BTreeMap<String, BTreeSet<String>>,
+    /// What its tests may use beside.
+    #[serde(default)]
+    dev: BTreeMap<String, BTreeSet<String>>,
+    /// Libraries that only the named members may use.
+    #[serde(default)]
+    external: BTreeMap<String, BTreeSet<String>>,
+    /// Members that may hold `unsafe`.
+    #[serde(default)]
+    unsafe_in: BTreeSet<String>,
+    /// Files longer than the rest, with the reason.
+    #[serde(default)]
+    long_files: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: PathBuf,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    name: String,
+    kind: Option<String>,
+}
+
+/// Checks the workspace at `root` against its table.
+pub(crate) fn run(root: &Path) -> Result<(), String> {
+    let root = root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))?;
+    let text = fs::read_to_string(root.join("layers.toml")).map_err(|e| format!("cannot read layers.toml: {e}"))?;
+    let table: Table = toml::from_str(&text).map_err(|e| format!("layers.toml: {e}"))?;
+    let packages = metadata(&root)?.packages;
+    let mut faults = Vec::new();
+    acyclic(&table, &mut faults);
+    edges(&table, &packages, &mut faults);
+    for package in &packages {
+        let member = short(&package.name);
+        let src = package.manifest_path.parent().unwrap_or(&root).join("src");
+        for file in rust_files(&src)? {
+            source(&table, &root, member, &file, &mut faults)?;
+        }
+    }
+    for file in table.long_files.keys().filter(|file| !root.join(file).exists()) {
+        faults.push(format!("layers.toml excepts {file}, which is not there"));
+    }
+    if faults.is_empty() {
+        println!("{} members keep to layers.toml", packages.len());
+        return Ok(());
+    }
+    Err(format!("layers.toml is not kept:\n  {}", faults.join("\n  ")))
+}
+
+fn edges(table: &Table, packages: &[Package], faults: &mut Vec<String>) {
+    let members: BTreeSet<&str> = packages.iter().map(|p| short(&p.name)).collect();
+    let none = BTreeSet::new();
+    for package in packages {
+        let from = short(&package.name);
+        let Some(allowed) = table.layers.get(from) else {
+            faults.push(format!("{from} has no line under [layers]"));
+            continue;
+        };
+        let beside = table.dev.get(from).unwrap_or(&none);
+        for dependency in &package.dependencies {
+            let to = short(&dependency.name);
+            let in_tests = dependency.kind.as_deref() == Some("dev");
+            let known = allowed.contains(to) || (in_tests && beside.contains(to));
+            if dependency.name.starts_with("rbuild-") && members.contains(to) && !known {
+                faults.push(format!("{from} may not depend on {to}"));
+            }
+            if let Some(users) = table.external.get(&dependency.name)
+                && !users.contains(from)
+            {
+                faults.push(format!("{from} may not use {}: only {users:?} may", dependency.name));
+            }
+        }
+    }
+}
+
+/// The table itself has no circle: members are taken away as soon as all they need is gone.
+fn acyclic(table: &Table, faults: &mut Vec<String>) {
+    let mut left = table.layers.clone();
+    loop {
+        let gone: Vec<String> = left
+            .iter()
+            .filter(|(_, needs)| needs.iter().all(|n| !left.contains_key(n)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if gone.is_empty() {
+            break;
+        }
+        left.retain(|name, _| !gone.contains(name));
+    }
+    if !left.is_empty() {
+        faults.push(format!("[layers] has a circle among {:?}", left.keys()));
+    }
+}
+
+fn source(table: &Table, root: &Path, member: &str, file: &Path, faults: &mut Vec<String>) -> Result<(), String> {
+    let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let name = file.strip_prefix(root).unwrap_or(file).display().to_string();
+    if !SOURCES.iter().any(|top| name.starts_with(top)) {
+        return Ok(());
+    }
+    let lines = text.lines().count();
+    let generated = name.starts_with("proto/src/gen/");
+    if lines > LONGEST && !generated && !table.long_files.contains_key(&name) {
+        faults.push(format!("{name} has {lines} lines, {LONGEST} are allowed: split it, or except it with a reason"));
+    }
+    if !table.unsafe_in.contains(member)
+        && let Some(at) = text.lines().position(has_unsafe)
+    {
+        faults.push(format!("{name}:{} is unsafe, which belongs into {:?}", at + 1, table.unsafe_in));
+    }
+    Ok(())
+}
+
+/// Whether a line opens something unsafe. Comments and words that merely contain it do not count.
+fn has_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or(line);
+    let mut rest = code;
+    while let Some((before, after)) = rest.split_once("unsafe") {
+        let starts = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '"');
+        let after_word = after.trim_start();
+        let opens = ["{", "fn ", "impl ", "extern ", "trait ", "("].iter().any(|next| after_word.starts_with(next));
+        if starts && opens {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+fn metadata(root: &Path) -> Result<Metadata, String> {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root)
+        .output()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))
+}
+
+fn short(package: &str) -> &str {
+    package.strip_prefix("rbuild-").unwrap_or(package)
+}
+
+fn rust_files(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        let entries = fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        for entry in entries {
+            let path = entry.map_err(|e| format!("{}: {e}", dir.display()))?.path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsafe_is_seen_in_code_and_not_in_words() {
+        // Written with a gap, or this file would find itself.
+        let whole = |line: &str| line.replace("un-safe", "unsafe");
+        for line in ["un-safe { x() }", "    pub un-safe fn f()", "#[un-safe(no_mangle)]", "un-safe impl Send for X {}"] {
+            assert!(has_unsafe(&whole(line)), "{line}");
+        }
+        for line in ["// un-safe { }", "un-safe_code = 1", "let un-safety = 1;", "#![forbid(un-safe_code)]", "\"un-safe (\""] {
+            assert!(!has_unsafe(&whole(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_circle_is_named() {
+        let table: Table = toml::from_str("[layers]\na = [\"b\"]\nb = [\"a\"]\nc = []").expect("a table");
+        let mut faults = Vec::new();
+        acyclic(&table, &mut faults);
+        assert_eq!(faults.len(), 1);
+    }
+}

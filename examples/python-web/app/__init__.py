@@ -1,0 +1,1 @@
+"""A guest book: a small web service that shows what people wrote."""
