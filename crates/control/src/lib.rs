@@ -18,6 +18,7 @@ mod convert;
 mod errors;
 mod gateway;
 mod health;
+mod io;
 mod packet;
 mod remote;
 mod serve;
@@ -30,4 +31,5 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
+pub use io::Connection;
 pub use serve::{ServeError, routes, serve};

@@ -325,6 +325,18 @@ pub fn become_user(_: &SingleThreaded, uid: u32, gid: u32, groups: &[u32]) -> io
     Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
 }
 
+/// Takes over a descriptor that this process was started with, such as a socket of the service manager. It must be owned by
+/// nobody else here; that it is open is checked. fcntl(2) F_SETFD.
+pub fn adopt_fd(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is only looked at, and a closed one gives EBADF.
+    let open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if open < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the caller's word owned by nobody else.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(number) })
+}
+
 /// Ends this process at once: no destructors, no buffers. _exit(2).
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: the call does not return and runs no handlers.
