@@ -1,5 +1,16 @@
 //! The process rbuildd: settings, sockets, signals, phases, wiring.
+//!
+//! ```text
+//! main ─► Settings ─► run ─► listen::open ─► wire::compose ─► control::serve per listener
+//!                      │                        (store, executor, sources, exporters, engine)
+//!                      └─► stop: listeners ► calls in flight ► store
+//! ```
 
+pub mod listen;
+pub mod run;
 pub mod settings;
+pub mod wire;
 
+pub use executor::launcher::dispatch as launcher_dispatch;
+pub use run::{DaemonError, run};
 pub use settings::{Args, Defaults, Settings, SettingsError};

@@ -1,3 +1,66 @@
-//! The process rbuildd: settings, sockets, signals, phases, wiring.
+//! The daemon's program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use daemon::{Args, Defaults, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    daemon::launcher_dispatch();
+    let program = std::env::args().next().unwrap_or_default();
+    let args = Args::parse();
+    let settings = match Settings::load(&args, &Defaults::of(&program)) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error),
+    };
+    log_to_stderr(&settings);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let outcome = runtime.block_on(async {
+        let (ready, _) = tokio::sync::oneshot::channel();
+        daemon::run(settings, ready, stop_signal()).await
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn log_to_stderr(settings: &Settings) {
+    let level = &settings.log_level;
+    let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn,reqwest=warn,hyper_util=warn"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if settings.log_json {
+        logs.json().init();
+    } else {
+        logs.with_ansi(false).init();
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+async fn stop_signal() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        std::future::pending::<()>().await;
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprint!("rbuildd: {error}");
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        eprint!(": {source}");
+        cause = source.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}

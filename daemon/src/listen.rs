@@ -1,0 +1,254 @@
+//! Listeners: unix sockets, TCP with TLS, and sockets handed over by the service manager.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::Connection;
+use futures::Stream;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+
+use crate::settings::{Settings, TlsSettings};
+
+/// Handshakes and accepted connections that wait for the server.
+const BACKLOG: usize = 64;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Why a listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The address has no known form.
+    #[error("address {0:?} is not understood: use unix:///path, tcp://host:port or fd://")]
+    Address(String),
+    /// The socket cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another daemon is listening there.
+    #[error("cannot listen on {0}: another daemon answers there; stop it or choose another --addr")]
+    InUse(String),
+    /// A TCP address would be open to everybody.
+    #[error("refusing to listen on {0} without TLS: whoever reaches it is root here; give --tlscert, --tlskey and --tlscacert, or listen on a loopback address")]
+    Open(String),
+    /// A TLS file cannot be used.
+    #[error("cannot use {}: {message}", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The service manager handed over no socket.
+    #[error("fd:// was given, but no socket was handed over (LISTEN_FDS)")]
+    NoFds,
+}
+
+/// One open listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// A unix socket; the path is removed on drop if we made it.
+    Unix(UnixListener, Option<PathBuf>),
+    /// TCP, with TLS where configured.
+    Tcp(TcpListener, Option<Tls>),
+}
+
+/// TLS of a listener.
+#[derive(Clone)]
+pub struct Tls(TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+/// Opens all listeners of the settings.
+pub fn open(settings: &Settings) -> Result<Vec<(String, Listener)>, ListenError> {
+    let mut listeners = Vec::new();
+    for address in &settings.addresses {
+        if let Some(path) = address.strip_prefix("unix://") {
+            listeners.push((address.clone(), unix(address, Path::new(path), settings.socket_owner)?));
+        } else if let Some(host) = address.strip_prefix("tcp://") {
+            listeners.push((address.clone(), tcp(address, host, settings.tls.as_ref())?));
+        } else if address.starts_with("fd://") {
+            listeners.extend(inherited(settings.tls.as_ref())?.into_iter().map(|l| (address.clone(), l)));
+        } else {
+            return Err(ListenError::Address(address.clone()));
+        }
+    }
+    Ok(listeners)
+}
+
+fn unix(address: &str, path: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> Result<Listener, ListenError> {
+    let failed = |source| ListenError::Bind { address: address.into(), source };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(ListenError::InUse(address.into()));
+        }
+        fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::os::unix::fs::chown(path, uid, gid).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(Listener::Unix(listener, Some(path.to_owned())))
+}
+
+fn tcp(address: &str, host: &str, tls: Option<&TlsSettings>) -> Result<Listener, ListenError> {
+    let failed = |source| ListenError::Bind { address: address.into(), source };
+    let addresses: Vec<SocketAddr> = host.to_socket_addrs().map_err(failed)?.collect();
+    let guarded = tls.is_some_and(|tls| tls.ca.is_some());
+    if !guarded && addresses.iter().any(|a| !a.ip().is_loopback()) {
+        return Err(ListenError::Open(address.into()));
+    }
+    let listener = std::net::TcpListener::bind(addresses.as_slice()).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(Listener::Tcp(TcpListener::from_std(listener).map_err(failed)?, tls.map(acceptor).transpose()?))
+}
+
+fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
+    let failed = |source| ListenError::Bind { address: "fd://".into(), source };
+    let count: i32 = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let mut listeners = Vec::new();
+    for number in 3..3_i32.saturating_add(count.clamp(0, 64)) {
+        let fd = sys::process::adopt_fd(number).map_err(failed)?;
+        let kept = fd.try_clone().map_err(failed)?;
+        let unix = std::os::unix::net::UnixListener::from(fd);
+        if unix.local_addr().is_ok() {
+            unix.set_nonblocking(true).map_err(failed)?;
+            listeners.push(Listener::Unix(UnixListener::from_std(unix).map_err(failed)?, None));
+        } else {
+            let tcp = std::net::TcpListener::from(kept);
+            let local = tcp.local_addr().map_err(failed)?;
+            if !local.ip().is_loopback() && !tls.is_some_and(|tls| tls.ca.is_some()) {
+                return Err(ListenError::Open(local.to_string()));
+            }
+            tcp.set_nonblocking(true).map_err(failed)?;
+            listeners.push(Listener::Tcp(TcpListener::from_std(tcp).map_err(failed)?, tls.map(acceptor).transpose()?));
+        }
+    }
+    if listeners.is_empty() {
+        return Err(ListenError::NoFds);
+    }
+    Ok(listeners)
+}
+
+fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
+    let wrong = |path: &Path, message: String| ListenError::Tls { path: path.to_owned(), message };
+    let certificates = |path: &Path| {
+        CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|e| wrong(path, e.to_string()))
+    };
+    let chain = certificates(&tls.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| wrong(&tls.key, e.to_string()))?;
+    let builder = rustls::ServerConfig::builder();
+    let builder = match &tls.ca {
+        Some(ca) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in certificates(ca)? {
+                roots.add(certificate).map_err(|e| wrong(ca, e.to_string()))?;
+            }
+            let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots))
+                .build()
+                .map_err(|e| wrong(ca, e.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|e| wrong(&tls.cert, e.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Tls(TlsAcceptor::from(Arc::new(config))))
+}
+
+/// Accepts connections until the stream is dropped. A connection that fails is logged and forgotten.
+pub fn accept(listener: Listener) -> impl Stream<Item = io::Result<Connection>> {
+    let (to, from) = mpsc::channel(BACKLOG);
+    let task = task::spawn("listener", async move {
+        match listener {
+            Listener::Unix(listener, path) => {
+                let _socket = path.map(RemoveOnDrop);
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, _)) => {
+                            if to.send(Ok(Connection::new(stream))).await.is_err() {
+                                return;
+                            }
+                        }
+                        Err(error) => pause(&error).await,
+                    }
+                }
+            }
+            Listener::Tcp(listener, tls) => {
+                let mut handshakes: Vec<task::Task<()>> = Vec::new();
+                loop {
+                    let stream = match listener.accept().await {
+                        Ok((stream, _)) => stream,
+                        Err(error) => {
+                            pause(&error).await;
+                            continue;
+                        }
+                    };
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "TCP_NODELAY");
+                    }
+                    let Some(Tls(acceptor)) = tls.clone() else {
+                        if to.send(Ok(Connection::new(stream))).await.is_err() {
+                            return;
+                        }
+                        continue;
+                    };
+                    handshakes.retain(|h| !h.is_finished());
+                    if handshakes.len() >= BACKLOG {
+                        tracing::warn!("too many TLS handshakes at once, a connection is refused");
+                        continue;
+                    }
+                    let to = to.clone();
+                    handshakes.push(task::spawn("tls handshake", async move {
+                        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                            Ok(Ok(stream)) => {
+                                if to.send(Ok(Connection::new(stream))).await.is_err() {
+                                    tracing::debug!("the listener is closed");
+                                }
+                            }
+                            Ok(Err(error)) => tracing::info!(%error, "TLS handshake failed"),
+                            Err(_) => tracing::info!("TLS handshake took too long"),
+                        }
+                    }));
+                }
+            }
+        }
+    });
+    futures::stream::unfold((from, task), |(mut from, task)| async move { Some((from.recv().await?, (from, task))) })
+}
+
+/// Out of descriptors, for one, does not get better by asking again at once.
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+struct RemoveOnDrop(PathBuf);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::debug!(%error, "the socket is left behind");
+        }
+    }
+}

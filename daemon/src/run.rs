@@ -1,0 +1,100 @@
+//! From settings to a serving daemon, and back out in order.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use tokio::sync::{oneshot, watch};
+
+use crate::listen::{self, ListenError};
+use crate::settings::Settings;
+use crate::wire::{self, WireError};
+
+/// How long calls in flight may go on after the daemon was told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why the daemon did not run, or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A part cannot be set up.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// Serving ended early.
+    #[error(transparent)]
+    Serve(#[from] control::ServeError),
+    /// The worker is off, and there is no other.
+    #[error("the worker is switched off (--oci-worker=false), and rbuildd has no other")]
+    NoWorker,
+}
+
+/// Serves until `stop` resolves. `ready` is told when all sockets are open and answered.
+pub async fn run(
+    settings: Settings,
+    ready: oneshot::Sender<()>,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), DaemonError> {
+    let begun = Instant::now();
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    if !settings.worker.enabled {
+        return Err(DaemonError::NoWorker);
+    }
+    // Installed once in a process; a second daemon in it (tests) finds it there.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("the TLS provider is installed already");
+    }
+    let listeners = listen::open(&settings)?;
+    let composed = wire::compose(&settings)?;
+    let (stopping, stopped) = watch::channel(false);
+    let servers: Vec<_> = listeners
+        .into_iter()
+        .map(|(address, listener)| {
+            let routes = composed.routes.clone();
+            let mut stopped = stopped.clone();
+            tracing::info!(%address, "listening");
+            task::spawn("server", async move {
+                let stop = async move {
+                    // An error means that the daemon is going away altogether.
+                    if stopped.wait_for(|stop| *stop).await.is_err() {
+                        tracing::debug!("the daemon is gone");
+                    }
+                };
+                control::serve(routes, listen::accept(listener), stop).await
+            })
+        })
+        .collect();
+    tracing::info!(after_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+    if ready.send(()).is_err() {
+        tracing::debug!("nobody waits for the daemon to be ready");
+    }
+    let mut serving = Box::pin(join_all(servers));
+    tokio::select! {
+        ended = &mut serving => {
+            for end in ended {
+                end?;
+            }
+        }
+        () = stop => {
+            tracing::info!("stopping");
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
+                tracing::debug!(%error, "the service manager was not told");
+            }
+            if stopping.send(true).is_err() {
+                tracing::debug!("no server is left");
+            }
+            if tokio::time::timeout(DRAIN, &mut serving).await.is_err() {
+                tracing::warn!("calls are still in flight, they are cancelled");
+            }
+        }
+    }
+    drop(serving);
+    composed.close().await;
+    Ok(())
+}

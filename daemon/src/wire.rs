@@ -1,0 +1,254 @@
+//! The one composition function: which implementation stands behind which seam.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use executor::Executor;
+use executor::dns::DnsConfig;
+use executor::launcher::Launcher;
+use exporter::{Exporters, ImageExporter, LocalExporter, OciExporter, TarExporter, Variant};
+use oci::Platform;
+use session::SessionManager;
+use source::git::GitConfig;
+use source::git::GitSource;
+use source::http::HttpSource;
+use source::image::ImageSource;
+use source::local::LocalSource;
+use source::oci_layout::OciLayoutSource;
+use source::{SessionCredentials, Sources};
+use store::{GcPolicy, Store};
+
+use crate::settings::{DiskSpace, Settings};
+
+const USER_AGENT: &str = concat!("rbuild/", env!("CARGO_PKG_VERSION"));
+
+/// Why a part cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// The state directory cannot be opened.
+    #[error("cannot open the state directory {}", root.display())]
+    Store {
+        /// The directory.
+        root: PathBuf,
+        /// Why.
+        source: Box<store::OpenError>,
+    },
+    /// A registry's settings cannot be used.
+    #[error("cannot use the registry settings")]
+    Registry(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The http client cannot be made.
+    #[error("cannot set up downloads")]
+    Http(#[source] Box<source::SourceError>),
+    /// A platform of the settings is none.
+    #[error("worker platform: {0}")]
+    Platform(#[from] oci::PlatformError),
+    /// The network mode is not built.
+    #[error("network mode {0:?} is not built yet: use auto, host or none")]
+    Network(String),
+    /// The snapshotter is not built.
+    #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]
+    Snapshotter(String),
+}
+
+/// The daemon, put together.
+pub struct Composed {
+    /// All gRPC services.
+    pub routes: control::Routes,
+    store: Arc<Store>,
+}
+
+impl std::fmt::Debug for Composed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Composed")
+    }
+}
+
+impl Composed {
+    /// Closes the state directory in order. The last thing that is done.
+    pub async fn close(self) {
+        let store = self.store;
+        if let Err(error) = task::blocking("close the store", move || store.close()).await {
+            tracing::error!(%error, "the state directory was not closed in order; it is checked at the next start");
+        }
+    }
+}
+
+/// Puts the daemon together.
+pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
+    if !matches!(settings.worker.snapshotter.as_str(), "auto" | "overlayfs" | "") {
+        return Err(WireError::Snapshotter(settings.worker.snapshotter.clone()));
+    }
+    let store = Store::open(store::Config::new(&settings.root))
+        .map_err(|source| WireError::Store { root: settings.root.clone(), source: Box::new(source) })?;
+    let sessions = SessionManager::new();
+    let client = registry::Client::new(registry_config(settings));
+
+    let images = Arc::new(ImageSource::new(Arc::clone(&store), client.clone()));
+    let layouts = Arc::new(OciLayoutSource::new(Arc::clone(&store)));
+    let http = Arc::new(HttpSource::new(Arc::clone(&store), USER_AGENT).map_err(|e| WireError::Http(Box::new(e)))?);
+    let git = Arc::new(GitSource::new(Arc::clone(&store), git_config(settings)));
+    let mut sources = Sources::new();
+    sources.register(images.clone());
+    sources.register(layouts.clone());
+    sources.register(http.clone());
+    sources.register(git.clone());
+    sources.register(Arc::new(LocalSource::new(Arc::clone(&store))));
+    let sources = Arc::new(sources);
+
+    let mut exporters = Exporters::new();
+    let credentials = Arc::new(|group: &session::Group| {
+        Arc::new(SessionCredentials::new(group.clone())) as Arc<dyn registry::Credentials>
+    });
+    exporters.register(Arc::new(ImageExporter::new(Arc::clone(&store), client, credentials)));
+    exporters.register(Arc::new(OciExporter::new(Arc::clone(&store), Variant::Oci)));
+    exporters.register(Arc::new(OciExporter::new(Arc::clone(&store), Variant::Docker)));
+    exporters.register(Arc::new(LocalExporter));
+    exporters.register(Arc::new(TarExporter));
+
+    let mut platforms = vec![Platform::host()];
+    for platform in &settings.worker.platforms {
+        let platform = Platform::parse(platform)?.normalize();
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    let parts = ops::Parts::new(
+        Arc::clone(&store),
+        executor(settings)?,
+        Arc::clone(&sources),
+        Arc::clone(&sessions),
+        platforms,
+        settings.worker.max_parallelism,
+    );
+    let engine = engine::Engine::new(engine::EngineParts {
+        ops: parts,
+        exporters: Arc::new(exporters),
+        images,
+        layouts,
+        http,
+        git,
+        worker: engine::WorkerFacts {
+            id: worker_id(settings),
+            labels: labels(settings),
+        },
+        entitlements: settings.entitlements.clone(),
+        gc_policies: if settings.worker.gc { policies(settings) } else { Vec::new() },
+        answers_syntax: settings.builtin_syntax,
+    });
+    Ok(Composed { routes: control::routes(engine, sessions), store })
+}
+
+fn executor(settings: &Settings) -> Result<Arc<dyn Executor>, WireError> {
+    let sandbox_network = match settings.worker.network.as_str() {
+        "auto" | "host" | "" => executor::NetworkMode::Host,
+        "none" => executor::NetworkMode::None,
+        other => return Err(WireError::Network(other.into())),
+    };
+    let dns = settings.dns.as_ref().map_or_else(DnsConfig::default, |dns| DnsConfig {
+        nameservers: dns.nameservers.clone(),
+        options: dns.options.clone(),
+        search_domains: dns.search_domains.clone(),
+    });
+    let cgroup_parent = settings.worker.cgroup_parent.clone();
+    if let Some(program) = &settings.worker.binary {
+        return Ok(Arc::new(executor::runtime::Runtime::new(executor::runtime::Config {
+            program: program.into(),
+            root: settings.root.join("runtime"),
+            sandbox_network,
+            dns,
+            cgroup_parent,
+        })));
+    }
+    let launcher = Launcher::new(executor::launcher::Config { program: None, sandbox_network, dns, cgroup_parent });
+    Ok(Arc::new(launcher))
+}
+
+fn registry_config(settings: &Settings) -> registry::Config {
+    let mut config = registry::Config::new(USER_AGENT);
+    if let Some(limit) = settings.max_registry_concurrency.filter(|n| *n > 0) {
+        config.max_parallelism = limit;
+    }
+    for (host, from) in &settings.registries {
+        config.hosts.insert(
+            host.clone(),
+            registry::HostConfig {
+                mirrors: from.mirrors.clone(),
+                plain_http: from.http,
+                insecure: from.insecure,
+                ca: from.ca.iter().map(PathBuf::from).collect(),
+                keypairs: from
+                    .keypair
+                    .iter()
+                    .map(|pair| registry::KeyPair { cert: (&pair.cert).into(), key: (&pair.key).into() })
+                    .collect(),
+                tls_config_dirs: from.tlsconfigdir.iter().map(PathBuf::from).collect(),
+            },
+        );
+    }
+    config
+}
+
+fn git_config(settings: &Settings) -> GitConfig {
+    const PROXY: [&str; 8] =
+        ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+    GitConfig {
+        path: std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
+        proxy_env: PROXY.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?))).collect(),
+        scratch: settings.root.join("git"),
+    }
+}
+
+/// The worker's id outlives restarts: it is kept in the state directory.
+fn worker_id(settings: &Settings) -> String {
+    let path = settings.root.join("workerid");
+    if let Ok(id) = std::fs::read_to_string(&path)
+        && executor::ContainerId::new(id.trim()).is_ok()
+    {
+        return id.trim().to_owned();
+    }
+    let id = executor::ContainerId::random().to_string();
+    if let Err(error) = std::fs::write(&path, &id) {
+        tracing::warn!(%error, "the worker's id cannot be kept, it will be another after a restart");
+    }
+    id
+}
+
+fn labels(settings: &Settings) -> BTreeMap<String, String> {
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let network = if settings.worker.network == "none" { "none" } else { "host" };
+    let mut labels: BTreeMap<String, String> = [
+        ("executor", "oci"),
+        ("hostname", hostname.trim()),
+        ("snapshotter", "overlayfs"),
+        ("network", network),
+        ("selinux.enabled", "false"),
+        ("oci.process-mode", "sandbox"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (format!("org.mobyproject.buildkit.worker.{key}"), value.to_owned()))
+    .collect();
+    labels.extend(settings.worker.labels.clone());
+    labels
+}
+
+fn policies(settings: &Settings) -> Vec<GcPolicy> {
+    let space = |space: DiskSpace| {
+        let total = u64::try_from(store::DiskStat::of(&settings.root).total).unwrap_or(0);
+        store::DiskSpace::bytes(i64::try_from(space.bytes(total)).unwrap_or(i64::MAX))
+    };
+    settings
+        .worker
+        .gc_policies
+        .iter()
+        .map(|policy| GcPolicy {
+            filters: policy.filters.clone(),
+            all: policy.all,
+            keep_duration: policy.keep_duration,
+            reserved: space(policy.reserved),
+            max_used: space(policy.max_used),
+            min_free: space(policy.min_free),
+        })
+        .collect()
+}
