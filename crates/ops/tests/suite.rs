@@ -1,0 +1,67 @@
+//! Keys of ops against those that BuildKit v0.34.2 computes, recorded from its own `CacheMap`.
+
+use llb::pb;
+use prost::Message as _;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Recorded {
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "Op")]
+    op: String,
+    #[serde(rename = "Digest")]
+    digest: String,
+    #[serde(rename = "Inputs")]
+    inputs: usize,
+    #[serde(rename = "Deps")]
+    deps: Option<Vec<RecordedDep>>,
+}
+
+#[derive(Deserialize, Debug, PartialEq)]
+struct RecordedDep {
+    selector: String,
+    content: bool,
+}
+
+fn decode_base64(text: &str) -> Vec<u8> {
+    let value = |b: u8| match b {
+        b'A'..=b'Z' => b - b'A',
+        b'a'..=b'z' => b - b'a' + 26,
+        b'0'..=b'9' => b - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let mut out = Vec::new();
+    for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
+        let word = chunk.iter().fold(0_u32, |w, b| (w << 6) | u32::from(value(*b))) << (6 * (4 - chunk.len()));
+        out.extend(word.to_be_bytes()[1..chunk.len()].iter());
+    }
+    out
+}
+
+#[test]
+fn keys_of_ops_are_those_of_buildkit() {
+    let recorded: Vec<Recorded> = serde_json::from_slice(include_bytes!("golden/cache-maps.json")).unwrap();
+    assert!(recorded.len() > 8);
+    for case in recorded {
+        let op = pb::Op::decode(decode_base64(&case.op).as_slice()).unwrap();
+        let plan = match op.op.unwrap() {
+            pb::op::Op::Exec(exec) => ops::exec::key::plan(&exec, op.platform.as_ref(), case.inputs).unwrap(),
+            pb::op::Op::File(file) => ops::file::key::plan(&file, case.inputs).unwrap(),
+            pb::op::Op::Merge(merge) => ops::combine::plan(&ops::combine::Kind::Merge(merge), case.inputs),
+            pb::op::Op::Diff(diff) => ops::combine::plan(&ops::combine::Kind::Diff(diff), case.inputs),
+            other => panic!("no recorded case has {other:?}"),
+        };
+        assert_eq!(plan.digest.as_str(), case.digest, "{}", case.name);
+        let deps: Vec<RecordedDep> = plan
+            .deps
+            .iter()
+            .map(|d| RecordedDep {
+                selector: d.selector.as_ref().map(ToString::to_string).unwrap_or_default(),
+                content: d.content.is_some(),
+            })
+            .collect();
+        assert_eq!(deps, case.deps.unwrap_or_default(), "{}", case.name);
+    }
+}
