@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 ROOT=$PWD
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/rbuild
+CACHE=${RBUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rbuild}
 TARGET=${CARGO_TARGET_DIR:-$(cargo metadata --no-deps --format-version 1 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')}
 RBUILD=${RBUILD:-${TARGET:-target}/debug/rbuild}
 WORK=$CACHE/main-job
