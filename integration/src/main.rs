@@ -1,3 +1,59 @@
 //! `rbuild-integration`: the reference's own test suites, run against our daemon.
+//!
+//! Four steps, each of which leaves alone what it finds done: `setup` gets the tools, `images` makes stand-ins for
+//! the images that the suites take from a registry, `conformance` runs a suite and compares, `serve-mirror` offers
+//! the same images to builds made by hand. Nothing here is part of the product.
+#![allow(clippy::print_stdout, reason = "a command for people: standard output is its output")]
 
-fn main() {}
+mod causes;
+mod conformance;
+mod images;
+mod mirror;
+mod outcome;
+mod paths;
+mod process;
+mod serve;
+mod setup;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The reference's test suites and stand-in images.
+#[derive(Debug, Parser)]
+#[command(name = "rbuild-integration", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Get Debian packages, the reference's programs and its test binaries.
+    Setup,
+    /// Make the stand-in images into the mirror's folder.
+    Images,
+    /// Run the reference's suites against our daemon and compare with the committed lists.
+    Conformance(conformance::Options),
+    /// Serve the stand-in images to builds made by hand, until interrupted.
+    ServeMirror(serve::Options),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match args.command {
+        Command::Setup => setup::run().map(|()| true),
+        Command::Images => images::run().map(|()| true),
+        Command::Conformance(options) => conformance::run(&options),
+        Command::ServeMirror(options) => serve::run(&options).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("rbuild-integration: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

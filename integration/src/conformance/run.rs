@@ -1,0 +1,241 @@
+//! One run of one test binary: its surroundings, its watch, its end.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::causes::Causes;
+use crate::outcome::{Outcome, Outcomes, fold, parse_line};
+use crate::paths::{self, Module};
+use crate::process::{Error, at, find, need};
+use crate::suite::Suite;
+
+/// Marks every process of a run, so that its end finds those that the suite left behind.
+const MARK: &str = "RBUILD_CONFORMANCE_RUN";
+
+/// What to run and how long.
+pub(super) struct Run<'a> {
+    pub(super) suite: &'a Suite,
+    pub(super) module: &'a Module,
+    pub(super) daemon: &'a Path,
+    pub(super) pattern: String,
+    pub(super) parallel: usize,
+    pub(super) timeout: u64,
+    pub(super) test_timeout: u64,
+}
+
+/// What came of it.
+pub(super) struct Finished {
+    pub(super) outcomes: Outcomes,
+    pub(super) causes: Causes,
+    pub(super) log: PathBuf,
+    pub(super) seconds: u64,
+    /// The suite did not come to its own end.
+    pub(super) cut: bool,
+    /// All tests were asked for.
+    pub(super) whole: bool,
+}
+
+impl Run<'_> {
+    /// Runs the suite to its end or to the time limit.
+    pub(super) fn go(&self) -> Result<Finished, Error> {
+        let binary = self.module.tools().join(self.suite.binary());
+        if !binary.is_file() {
+            return Err(Error::Missing {
+                what: binary.display().to_string(),
+                remedy: "run `rbuild-integration setup`".to_owned(),
+            });
+        }
+        if !paths::mirror().join("data").is_dir() {
+            return Err(Error::Missing {
+                what: "the mirror of images".to_owned(),
+                remedy: "run `rbuild-integration images`".to_owned(),
+            });
+        }
+        // Sockets lie in here, and the name of a socket must be short.
+        let scratch = std::env::temp_dir().join(format!("rbc{}", std::process::id()));
+        let scratch = Scratch::new(scratch)?;
+        let path = self.programs(&scratch.dir)?;
+        let log = paths::cache().join("logs");
+        fs::create_dir_all(&log).map_err(at("making", &log))?;
+        let log = log.join(format!("{}.log", self.suite.name));
+        let mut log_file = File::create(&log).map_err(at("creating", &log))?;
+
+        let (reader, writer) = std::io::pipe().map_err(at("making a pipe for", &binary))?;
+        let tmp = scratch.dir.join("t");
+        fs::create_dir_all(&tmp).map_err(at("making", &tmp))?;
+        let start = |source| Error::Start { program: binary.display().to_string(), source };
+        let started = Instant::now();
+        let mut child = Command::new(&binary)
+            .args(["-test.v", "-test.timeout=0", "-test.run", &self.pattern, "-test.skip", self.suite.skip])
+            .arg(format!("-test.parallel={}", self.parallel))
+            .current_dir(self.module.dir.join(self.suite.package))
+            .env("PATH", path)
+            .env("TMPDIR", &tmp)
+            .env("FRONTEND_BUILTIN_ONLY", "1")
+            .env("BUILDKIT_REGISTRY_MIRROR_DIR", paths::mirror())
+            .env(MARK, &scratch.mark)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().map_err(start)?)
+            .stderr(writer)
+            .spawn()
+            .map_err(start)?;
+
+        let (sender, lines) = mpsc::sync_channel::<String>(1024);
+        let pump = std::thread::spawn(move || {
+            let mut reader = BufReader::new(reader);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    return;
+                }
+                line.clear();
+            }
+        });
+
+        let mut finished = Finished {
+            outcomes: Outcomes::new(),
+            causes: Causes::default(),
+            log: log.clone(),
+            seconds: 0,
+            cut: false,
+            whole: self.pattern == "/.*/worker=oci$",
+        };
+        let mut looked = Instant::now();
+        let mut told = Instant::now();
+        loop {
+            match lines.recv_timeout(Duration::from_secs(2)) {
+                Ok(line) => {
+                    log_file.write_all(line.as_bytes()).map_err(at("writing", &log))?;
+                    finished.causes.line(&line);
+                    if let Some((name, outcome)) = parse_line(&line) {
+                        // A test's own result comes after its subtests' and is the one that counts.
+                        if let Some(folded) = fold(name) {
+                            if folded == name {
+                                finished.outcomes.insert(folded, outcome);
+                            }
+                        }
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if child.try_wait().map_err(start)?.is_some() && looked.elapsed() > Duration::from_secs(2) {
+                // A daemon left behind may hold the pipe open.
+                scratch.kill(|_| true);
+            }
+            if looked.elapsed() > Duration::from_secs(5) {
+                looked = Instant::now();
+                scratch.kill(|process| process.is_daemon && process.age > self.test_timeout);
+                if started.elapsed().as_secs() > self.timeout && !finished.cut {
+                    finished.cut = true;
+                    scratch.kill(|_| true);
+                }
+            }
+            if told.elapsed() > Duration::from_secs(30) {
+                told = Instant::now();
+                let count = |outcome| finished.outcomes.values().filter(|o| **o == outcome).count();
+                eprintln!(
+                    "{}: {} s, {} passed, {} failed",
+                    self.suite.name,
+                    started.elapsed().as_secs(),
+                    count(Outcome::Pass),
+                    count(Outcome::Fail)
+                );
+            }
+        }
+        pump.join().expect("the pump only reads and sends");
+        let status = child.wait().map_err(start)?;
+        // 0 and 1 are a suite's own ends: all passed, some failed.
+        finished.cut |= !matches!(status.code(), Some(0 | 1));
+        finished.seconds = started.elapsed().as_secs();
+        Ok(finished)
+    }
+
+    /// Makes the folder of programs under the names that the suite calls, and returns a `PATH` with it first.
+    fn programs(&self, scratch: &Path) -> Result<std::ffi::OsString, Error> {
+        let bin = scratch.join("bin");
+        fs::create_dir_all(&bin).map_err(at("making", &bin))?;
+        let tools = self.module.tools();
+        let mut links = vec![
+            ("buildkitd", self.daemon.to_owned()),
+            ("buildctl", tools.join("buildctl")),
+            ("buildx", tools.join("buildx")),
+            ("registry", need("docker-registry")?),
+        ];
+        links.extend(find("runc").map(|runc| ("runc", runc)));
+        for (name, target) in links {
+            symlink(&target, bin.join(name)).map_err(at("linking", &target))?;
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let all = std::iter::once(bin).chain(std::env::split_paths(&path));
+        std::env::join_paths(all).map_err(|error| Error::Output { what: "PATH", problem: error.to_string() })
+    }
+}
+
+/// A run's folder; dropping it ends what still runs and takes everything away.
+struct Scratch {
+    dir: PathBuf,
+    mark: String,
+}
+
+/// What we look at before ending a process.
+struct Process {
+    is_daemon: bool,
+    age: u64,
+}
+
+impl Scratch {
+    fn new(dir: PathBuf) -> Result<Self, Error> {
+        fs::create_dir_all(&dir).map_err(at("making", &dir))?;
+        let mark = dir.display().to_string();
+        Ok(Self { dir, mark })
+    }
+
+    /// Ends those processes of this run that `which` wants ended.
+    fn kill(&self, which: impl Fn(&Process) -> bool) {
+        let want = format!("{MARK}={}", self.mark);
+        let Ok(entries) = fs::read_dir("/proc") else { return };
+        for entry in entries.flatten() {
+            let dir = entry.path();
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Ok(environment) = fs::read(dir.join("environ")) else { continue };
+            if pid == std::process::id() || !environment.split(|b| *b == 0).any(|entry| entry == want.as_bytes()) {
+                continue;
+            }
+            let arguments = fs::read(dir.join("cmdline")).unwrap_or_default();
+            let program = arguments.split(|b| *b == 0).next().unwrap_or_default();
+            let process = Process { is_daemon: program.ends_with(b"buildkitd"), age: age(&dir).unwrap_or(0) };
+            if which(&process) {
+                let _gone_already = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.kill(|_| true);
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+            if Path::new(point).starts_with(&self.dir) {
+                let _busy = Command::new("umount").args(["-l", point]).stderr(Stdio::null()).status();
+            }
+        }
+        let _left = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Returns how many seconds ago the process of a `/proc` folder started.
+fn age(dir: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(dir.join("stat")).ok()?;
+    // After the name, which may hold anything, come numbers; the 20th of them is the start in hundredths of a second.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
+    Some(uptime.saturating_sub(ticks / 100))
+}
