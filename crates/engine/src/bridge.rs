@@ -1,0 +1,147 @@
+//! What a frontend may ask of the build it runs in.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
+use frontend::{Bridge, BridgeError, Dockerfile, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref, SolveRequest};
+use futures::future::{BoxFuture, try_join_all};
+use llb::pb;
+use oci::Digest;
+use progress::{Event, Position, Range, SourceInfo};
+
+use crate::api::{Failure, FailureKind};
+use crate::build::Build;
+use crate::failure::{of_bridge, of_frontend};
+use crate::reference::LazyRef;
+
+/// The builtin frontend's name.
+const DOCKERFILE: &str = "dockerfile.v0";
+/// The name of frontends that come as images.
+const GATEWAY: &str = "gateway.v0";
+
+/// The bridge of one build.
+pub(crate) struct BuildBridge {
+    build: Arc<Build>,
+}
+
+impl BuildBridge {
+    pub(crate) fn new(build: Arc<Build>) -> Arc<Self> {
+        Arc::new(Self { build })
+    }
+
+    /// Solves a definition or runs a frontend. Boxed, because frontends may solve with frontends.
+    pub(crate) fn run(&self, mut request: SolveRequest) -> BoxFuture<'_, Result<FrontendResult, Failure>> {
+        Box::pin(async move {
+            if !request.source_policies.iter().all(bytes::Bytes::is_empty) {
+                return Err(Failure::not_built("a source policy"));
+            }
+            let definition = request.definition.take().filter(|d| !d.def.is_empty());
+            let result = match definition {
+                Some(_) if !request.frontend.is_empty() => {
+                    let message = "cannot solve with both Definition and Frontend specified";
+                    return Err(Failure::new(FailureKind::Unknown, message));
+                }
+                Some(definition) => {
+                    for import in &request.cache_imports {
+                        self.build.refuse_import(&import.kind, import.attrs.get("ref")).await;
+                    }
+                    let single: Arc<dyn Ref> = LazyRef::new(Arc::clone(&self.build), definition);
+                    FrontendResult { single: Some(single), ..FrontendResult::default() }
+                }
+                None if request.frontend.is_empty() => FrontendResult::default(),
+                None => self.frontend(&mut request).await?,
+            };
+            if request.evaluate {
+                evaluate(&result).await?;
+            }
+            Ok(result)
+        })
+    }
+
+    async fn frontend(&self, request: &mut SolveRequest) -> Result<FrontendResult, Failure> {
+        let source = request.frontend_opts.get("source").cloned().unwrap_or_default();
+        let mut name = request.frontend.as_str();
+        if name == GATEWAY && source == DOCKERFILE {
+            request.frontend_opts.remove("source");
+            name = DOCKERFILE;
+        }
+        let settings = &self.build.engine.settings;
+        let done = match name {
+            DOCKERFILE if settings.dockerfile => {
+                let dockerfile = Dockerfile { answers_syntax: settings.answers_syntax };
+                let request = FrontendRequest {
+                    opts: std::mem::take(&mut request.frontend_opts),
+                    inputs: std::mem::take(&mut request.frontend_inputs),
+                    session_id: self.build.session.clone(),
+                };
+                self.client(&dockerfile, request).await
+            }
+            GATEWAY => Err(FrontendError::GatewayFrontend { image: source.clone(), at: Vec::new() }),
+            _ => return Err(Failure::new(FailureKind::Unknown, format!("invalid frontend: {name}"))),
+        };
+        done.map_err(|error| of_frontend(&error, Some((name, &source))))
+    }
+
+    /// Runs a frontend in the build.
+    pub(crate) async fn client(
+        &self,
+        frontend: &dyn Frontend,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
+        let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.build));
+        let run = async { Ok(frontend.solve(bridge, request).await) };
+        self.build.alive(run).await.map_err(|ended| FrontendError::from(BridgeError::from(ended)))?
+    }
+}
+
+/// All refs of a result.
+pub(crate) fn refs(result: &FrontendResult) -> impl Iterator<Item = &Arc<dyn Ref>> {
+    result.single.iter().chain(result.refs.values().flatten())
+}
+
+/// Computes all refs of a result.
+pub(crate) async fn evaluate(result: &FrontendResult) -> Result<(), Failure> {
+    let all = refs(result).map(|found| async move { found.evaluate().await.map_err(|e| of_bridge(&e)) });
+    try_join_all(all).await?;
+    Ok(())
+}
+
+#[async_trait]
+impl Bridge for BuildBridge {
+    fn workers(&self) -> Vec<WorkerInfo> {
+        vec![self.build.engine.worker.clone()]
+    }
+
+    async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError> {
+        Ok(self.run(request).await?)
+    }
+
+    async fn resolve_source(&self, source: pb::SourceOp, opts: ResolveOpts) -> Result<SourceMeta, BridgeError> {
+        Ok(crate::resolve::source(&self.build, source, opts).await?)
+    }
+
+    async fn warn(&self, vertex: &Digest, warning: Warning) -> Result<(), BridgeError> {
+        let position = |at: Option<&pb::Position>| {
+            at.map_or(Position { line: 0, character: 0 }, |at| Position { line: at.line, character: at.character })
+        };
+        self.build.hub.publish(Event::Warning(progress::Warning {
+            vertex: vertex.clone(),
+            level: if warning.level == 0 { 1 } else { warning.level },
+            short: warning.short,
+            detail: warning.detail,
+            url: warning.url,
+            source_info: warning.source_info.map(|info| SourceInfo {
+                filename: info.filename,
+                data: info.data.into(),
+                language: info.language,
+            }),
+            ranges: warning
+                .ranges
+                .iter()
+                .map(|r| Range { start: position(r.start.as_ref()), end: position(r.end.as_ref()) })
+                .collect(),
+        }));
+        Ok(())
+    }
+}

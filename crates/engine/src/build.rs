@@ -1,0 +1,125 @@
+//! What one build owns.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+
+use llb::pb;
+use oci::Digest;
+use ops::BuildRights;
+use parking_lot::Mutex;
+use progress::{Hub, VertexProgress, Writer};
+use solver::{Edge, Job};
+use tokio::sync::watch;
+
+use crate::api::{Failure, FailureKind};
+use crate::engine::Engine;
+use crate::failure::{Place, of_solve};
+use crate::load::load;
+
+/// One running build, shared by its bridge and its refs.
+pub(crate) struct Build {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) session: String,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) rights: BuildRights,
+    job: Mutex<Option<Arc<Job<ops::Ref>>>>,
+    ended: watch::Sender<bool>,
+    places: Mutex<HashMap<Digest, Vec<Place>>>,
+    imports: Mutex<BTreeSet<String>>,
+}
+
+fn canceled() -> Failure {
+    Failure::new(FailureKind::Canceled, "context canceled")
+}
+
+impl Build {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        session: String,
+        hub: Arc<Hub>,
+        rights: BuildRights,
+        job: Job<ops::Ref>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            session,
+            hub,
+            rights,
+            job: Mutex::new(Some(Arc::new(job))),
+            ended: watch::Sender::new(false),
+            places: Mutex::default(),
+            imports: Mutex::default(),
+        })
+    }
+
+    /// Ends the build: what still runs for it is dropped, whoever still holds it.
+    pub(crate) fn end(&self) {
+        self.ended.send_replace(true);
+        drop(self.job.lock().take());
+    }
+
+    /// Runs `work` unless the build ends before.
+    pub(crate) async fn alive<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let mut ended = self.ended.subscribe();
+        tokio::select! {
+            biased;
+            _ = ended.wait_for(|ended| *ended) => Err(canceled()),
+            done = work => done,
+        }
+    }
+
+    /// Computes what a definition wants.
+    pub(crate) async fn compute(&self, definition: &pb::Definition) -> Result<ops::Ref, Failure> {
+        let loaded = load(definition, self.rights)?;
+        self.places.lock().extend(loaded.places);
+        self.alive(self.run(loaded.edge)).await
+    }
+
+    async fn run(&self, edge: Edge) -> Result<ops::Ref, Failure> {
+        let job = self.job.lock().clone().ok_or_else(canceled)?;
+        match job.build(edge).await {
+            Ok(built) => Ok(built.result),
+            Err(error) => Err(of_solve(&error, |vertex| self.places.lock().get(vertex).cloned().unwrap_or_default())),
+        }
+    }
+
+    /// Runs `work` as a vertex of its own that is in no definition.
+    pub(crate) async fn shown<T, F>(&self, name: &str, id: &str, work: impl FnOnce(Writer) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let id = if id.is_empty() { name } else { id };
+        let vertex = progress::Vertex::new(Digest::sha256(id.as_bytes()), name, Vec::new());
+        let shown = VertexProgress::new(vertex);
+        shown.start();
+        shown.attach(&self.hub);
+        let done = self.alive(work(shown.writer())).await;
+        shown.complete(done.as_ref().err().map(|e| e.message.as_str()));
+        done
+    }
+
+    /// Shows that a remote cache is not read. The build goes on without, as with any cache that cannot be read.
+    pub(crate) async fn refuse_import(&self, kind: &str, reference: Option<&String>) {
+        let name = match reference {
+            Some(reference) if kind == "registry" => reference.clone(),
+            _ => kind.to_owned(),
+        };
+        if !self.imports.lock().insert(name.clone()) {
+            return;
+        }
+        let known = ["registry", "local", "gha", "s3", "azblob", "inline"].contains(&kind);
+        let failure = if known {
+            Failure::not_built(&format!("cache import from {kind}"))
+        } else {
+            Failure::new(FailureKind::Unknown, format!("unknown cache importer: {kind}"))
+        };
+        let title = format!("importing cache manifest from {name}");
+        let _told: Result<(), Failure> = self.shown(&title, "", |_| async { Err(failure) }).await;
+    }
+
+    /// The sessions that may answer for the build.
+    pub(crate) fn sessions(&self) -> session::Group {
+        session::Group::new(Arc::clone(&self.engine.parts.sessions), [self.session.clone()])
+    }
+}

@@ -1,0 +1,175 @@
+//! The parts of a daemon, put together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use exporter::Exporters;
+use frontend::bridge::WorkerInfo;
+use futures::stream::BoxStream;
+use oci::Digest;
+use ops::{OpResolver, Parts, Results};
+use parking_lot::Mutex;
+use solver::{CacheManager, Solver};
+use source::image::ImageSource;
+use source::oci_layout::OciLayoutSource;
+use store::GcPolicy;
+use task::Clock;
+
+use crate::api::{
+    Backend, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent, HistoryQuery, PruneRequest, SolveRequest,
+    SolveResponse, UsageRecord, VersionInfo, WorkerRecord,
+};
+use crate::maintain;
+use crate::observe::Progress;
+use crate::records::Records;
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct EngineParts {
+    /// What ops work with: store, executor, sources, sessions.
+    pub parts: Arc<Parts>,
+    /// The outputs that are known.
+    pub exporters: Exporters,
+    /// Images of registries; the one that `parts` knows too.
+    pub images: ImageSource,
+    /// Images in stores of clients; the one that `parts` knows too.
+    pub layouts: OciLayoutSource,
+    /// Id, labels and platforms of the worker.
+    pub worker: WorkerInfo,
+    /// What this daemon is.
+    pub version: VersionInfo,
+    /// What the daemon's configuration says.
+    pub settings: Settings,
+}
+
+/// What the daemon's configuration says about builds.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Entitlements that clients may ask for, such as `network.host`.
+    pub entitlements: Vec<String>,
+    /// Rules of garbage collection, none for no collection.
+    pub gc_policies: Vec<GcPolicy>,
+    /// Whether the Dockerfile frontend is enabled.
+    pub dockerfile: bool,
+    /// Whether it answers `# syntax=docker/dockerfile:…` itself.
+    pub answers_syntax: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { entitlements: Vec::new(), gc_policies: Vec::new(), dockerfile: true, answers_syntax: true }
+    }
+}
+
+/// Runs builds. There is one in a daemon.
+pub struct Engine {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) exporters: Exporters,
+    pub(crate) images: ImageSource,
+    pub(crate) layouts: OciLayoutSource,
+    pub(crate) worker: WorkerInfo,
+    pub(crate) settings: Settings,
+    pub(crate) solver: Solver<ops::Ref>,
+    pub(crate) records: Records,
+    pub(crate) clock: Clock,
+    pub(crate) last_gc: Mutex<Option<std::time::Instant>>,
+    version: VersionInfo,
+    this: std::sync::Weak<Self>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("worker", &self.worker).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(from: EngineParts) -> Arc<Self> {
+        let EngineParts { parts, exporters, images, layouts, worker, version, settings } = from;
+        let store = &parts.store;
+        let cache = CacheManager::new("local", store.key_store(), Results::new(Arc::clone(store)));
+        let resolver = Arc::new(OpResolver::new(Arc::clone(&parts)));
+        let solver = Solver::new(resolver, cache, Arc::new(Progress));
+        let clock = Clock::real();
+        Arc::new_cyclic(|this| Self {
+            parts,
+            exporters,
+            images,
+            layouts,
+            worker,
+            settings,
+            solver,
+            records: Records::new(clock.clone()),
+            clock,
+            last_gc: Mutex::new(None),
+            version,
+            this: this.clone(),
+        })
+    }
+
+    fn shared(&self) -> Result<Arc<Self>, Failure> {
+        self.this.upgrade().ok_or_else(|| Failure::new(FailureKind::Unavailable, "the daemon is stopping"))
+    }
+}
+
+#[async_trait]
+impl Backend for Engine {
+    async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
+        crate::solve::solve(self.shared()?, request).await
+    }
+
+    async fn status(&self, build: &str) -> Result<progress::Subscription, Failure> {
+        self.records.status(build).await
+    }
+
+    async fn workers(&self, filters: &[String]) -> Result<Vec<WorkerRecord>, Failure> {
+        let filters = store::Filters::parse(filters).map_err(|e| Failure::from(store::StoreError::from(e)))?;
+        let worker = &self.worker;
+        let fits = filters.matches(|path| match path.first().map(String::as_str) {
+            Some("id") => Some(worker.id.clone()),
+            Some("labels") => worker.labels.get(&path.get(1..).unwrap_or_default().join(".")).cloned(),
+            _ => None,
+        });
+        if !fits {
+            return Ok(Vec::new());
+        }
+        let gc_policy = self.settings.gc_policies.iter().map(|p| maintain::rule(p, &self.parts.store)).collect();
+        Ok(vec![WorkerRecord { info: worker.clone(), gc_policy, devices: Vec::new() }])
+    }
+
+    fn version(&self) -> VersionInfo {
+        self.version.clone()
+    }
+
+    async fn disk_usage(&self, filters: &[String], age_limit: Duration) -> Result<Vec<UsageRecord>, Failure> {
+        let (store, filters) = (Arc::clone(&self.parts.store), filters.to_vec());
+        let found = task::blocking("disk usage", move || store.disk_usage(&filters, age_limit)).await?;
+        Ok(found.into_iter().map(maintain::usage).collect())
+    }
+
+    async fn prune(&self, request: PruneRequest) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure> {
+        maintain::prune(&self.parts.store, request)
+    }
+
+    async fn history(&self, query: HistoryQuery) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure> {
+        self.records.listen(&query)
+    }
+
+    async fn update_history(&self, build: &str, change: HistoryChange) -> Result<(), Failure> {
+        self.records.update(build, change)
+    }
+
+    async fn history_blob(&self, digest: &Digest) -> Result<HistoryBlob, Failure> {
+        // No record names a blob yet.
+        Err(Failure::new(FailureKind::NotFound, format!("content {digest}: not found")))
+    }
+
+    async fn export_spans(&self, _spans: Vec<Bytes>) -> Result<(), Failure> {
+        Err(Failure::not_built("collecting traces"))
+    }
+}

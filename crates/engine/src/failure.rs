@@ -1,0 +1,167 @@
+//! From the errors of the parts to [`Failure`]: one sentence, and facts from the outermost to the innermost.
+
+use exporter::ExportError;
+use frontend::{BridgeError, Fault, FrontendError};
+use llb::pb;
+use ops::{OpFailure, OpSys};
+use oci::Digest;
+use solver::{Phase, SolveError};
+use source::SourceError;
+use store::StoreError;
+
+use crate::api::{Detail, Failure, FailureKind};
+
+/// A part of a source file.
+pub(crate) type Place = (pb::SourceInfo, Vec<pb::Range>);
+
+/// What the solver says, with the places of the vertex in the user's files.
+pub(crate) fn of_solve(error: &SolveError, places: impl FnOnce(&Digest) -> Vec<Place>) -> Failure {
+    let kind = match error {
+        SolveError::Canceled => FailureKind::Canceled,
+        SolveError::Panic { .. } | SolveError::Inconsistent { .. } => FailureKind::Internal,
+        SolveError::Op { error, .. } => match (error.find::<OpFailure>(), error.find::<SourceError>()) {
+            (Some(op), _) if is_not_built(op) => FailureKind::Unimplemented,
+            (_, Some(SourceError::NotBuilt { .. })) => FailureKind::Unimplemented,
+            _ => FailureKind::Unknown,
+        },
+        _ => FailureKind::Unknown,
+    };
+    let mut failure = Failure::new(kind, error.to_string());
+    let Some(vertex) = error.vertex() else { return failure };
+    for (info, ranges) in places(vertex) {
+        failure.details.push(Detail::Source { info, ranges });
+    }
+    failure.details.push(Detail::Vertex { digest: vertex.clone() });
+    let SolveError::Op { description, sys, phase, error, .. } = error else { return failure };
+    let op = sys.downcast_ref::<OpSys>().map(|sys| Box::new((*sys.op).clone()));
+    let content_input = match phase {
+        Phase::SlowKey(input) => i64::try_from(*input).ok(),
+        Phase::Resolve | Phase::CacheMap | Phase::Exec => None,
+    };
+    let mut file_action = None;
+    let mut code = None;
+    let mut next = error.find::<OpFailure>();
+    while let Some(failure) = next {
+        next = match failure {
+            OpFailure::Exec { source, .. } => Some(&**source),
+            OpFailure::Action { index, source } => {
+                file_action = i64::try_from(*index).ok();
+                Some(&**source)
+            }
+            OpFailure::Process { code: found, .. } => {
+                code = Some(*found);
+                None
+            }
+            _ => None,
+        };
+    }
+    // DIFFERS: the refs of a failed step are not offered to the client for a look around.
+    failure.details.push(Detail::Solve {
+        inputs: Vec::new(),
+        mounts: Vec::new(),
+        op,
+        description: description.clone(),
+        file_action,
+        content_input,
+    });
+    failure.details.extend(code.map(|code| Detail::Exit { code }));
+    failure
+}
+
+fn is_not_built(failure: &OpFailure) -> bool {
+    match failure {
+        OpFailure::NotBuilt { .. } => true,
+        OpFailure::Exec { source, .. } | OpFailure::Action { source, .. } => is_not_built(source),
+        _ => false,
+    }
+}
+
+/// What a frontend says. `named` is its name and source, if it is one that clients know by name.
+pub(crate) fn of_frontend(error: &FrontendError, named: Option<(&str, &str)>) -> Failure {
+    let mut failure = error.bridge().map_or_else(|| Failure::new(FailureKind::Unknown, ""), of_bridge);
+    failure.message = error.to_string();
+    let mut outer = Vec::new();
+    if let Some((name, source)) = named {
+        outer.push(Detail::Frontend { name: name.to_owned(), source: source.to_owned() });
+    }
+    for at in error.locations() {
+        outer.push(Detail::Source { info: at.info.clone(), ranges: at.ranges.clone() });
+    }
+    match error {
+        FrontendError::UnsupportedSubrequest { name } => {
+            failure.kind = FailureKind::Unimplemented;
+            outer.push(Detail::Subrequest { name: name.clone() });
+        }
+        FrontendError::UnsupportedCapability { name } => {
+            failure.kind = FailureKind::Unimplemented;
+            outer.push(Detail::FrontendCap { name: name.clone() });
+        }
+        FrontendError::GatewayFrontend { .. } => failure.kind = FailureKind::Unimplemented,
+        _ => {}
+    }
+    outer.append(&mut failure.details);
+    failure.details = outer;
+    failure
+}
+
+/// What the bridge says: the engine's own failure where it is one.
+pub(crate) fn of_bridge(error: &BridgeError) -> Failure {
+    if let Some(failure) = error.inner().downcast_ref::<Failure>() {
+        return failure.clone();
+    }
+    let kind = match error.fault() {
+        Fault::NotFound => FailureKind::NotFound,
+        Fault::InvalidArgument => FailureKind::InvalidArgument,
+        Fault::Canceled => FailureKind::Canceled,
+        Fault::Unimplemented => FailureKind::Unimplemented,
+        Fault::Other => FailureKind::Unknown,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+impl From<Failure> for BridgeError {
+    fn from(failure: Failure) -> Self {
+        let fault = match failure.kind {
+            FailureKind::NotFound => Fault::NotFound,
+            FailureKind::InvalidArgument => Fault::InvalidArgument,
+            FailureKind::Canceled => Fault::Canceled,
+            FailureKind::Unimplemented => Fault::Unimplemented,
+            _ => Fault::Other,
+        };
+        Self::new(fault, failure)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let kind = match &error {
+            StoreError::NotFound { .. } | StoreError::NoBlob { .. } => FailureKind::NotFound,
+            StoreError::NotBuilt { .. } => FailureKind::Unimplemented,
+            StoreError::Filter(_) => FailureKind::InvalidArgument,
+            StoreError::Closed => FailureKind::Unavailable,
+            _ => FailureKind::Unknown,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        let kind = match &error {
+            ExportError::NotBuilt { .. } => FailureKind::Unimplemented,
+            _ => FailureKind::Unknown,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let kind = match &error {
+            SourceError::NotBuilt { .. } => FailureKind::Unimplemented,
+            SourceError::Platform { .. } => FailureKind::NotFound,
+            _ => FailureKind::Unknown,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
