@@ -1,1 +1,32 @@
 //! Speaks to a daemon: solve, watch, serve a session.
+//!
+//! ```text
+//!   Client ──Solve──────────► daemon
+//!          ──Status─────────► SolveStatus …
+//!          ──Session tunnel─► the daemon calls back: Attachables
+//! ```
+//!
+//! # Invariants
+//! - Only what is named in [`Attachables`] can be asked for; a folder is read below its root only.
+//! - Dropping a future ends its call, and with the solve goes its session.
+
+pub mod attach;
+pub mod auth;
+mod connect;
+mod failure;
+mod id;
+mod manage;
+mod packet;
+mod session;
+mod solve;
+mod status;
+mod tunnel;
+
+pub use attach::{Attachables, FileTarget, SecretSource, Target, Upload};
+pub use auth::DockerConfig;
+pub use connect::{Address, Client, ConnectError, TlsFiles};
+pub use failure::{Failure, LineRange, SourceExcerpt};
+pub use id::new_id;
+pub use manage::{DaemonVersion, PruneFilter, UsageRecord, WorkerRecord};
+pub use solve::{CacheSpec, ExporterSpec, SolveRequest, SolveResult};
+pub use status::{Group, Log, SolveStatus, Status, Vertex, Warning};

@@ -1,0 +1,249 @@
+//! Connections to a daemon.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use std::{fmt, io};
+
+use hyper_util::rt::TokioIo;
+use proto::control::control_client::ControlClient;
+use tokio::net::{TcpStream, UnixStream};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Where a daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A socket file.
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String),
+}
+
+/// Files for TLS; with an authority the connection is encrypted.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFiles {
+    /// Who signs daemons.
+    pub ca: Option<PathBuf>,
+    /// Our certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// The name in the daemon's certificate, if it is not the host's.
+    pub server_name: Option<String>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address is none.
+    #[error("invalid address {text:?}: expected unix:///path or tcp://host:port")]
+    Address {
+        /// As given.
+        text: String,
+    },
+    /// The kind of address is not built.
+    #[error("addresses of kind `{scheme}` are not supported; use unix:// or tcp://")]
+    Scheme {
+        /// Before the colon.
+        scheme: String,
+    },
+    /// A file for TLS cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Half of what TLS needs.
+    #[error("{missing} is required for TLS")]
+    TlsIncomplete {
+        /// The flag.
+        missing: &'static str,
+    },
+    /// Nobody answers.
+    #[error("cannot connect to {address}: {source}")]
+    Transport {
+        /// Whom.
+        address: Address,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// Nobody answers at the raw socket.
+    #[error("cannot connect to {address}: {source}")]
+    Socket {
+        /// Whom.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl FromStr for Address {
+    type Err = ConnectError;
+
+    fn from_str(text: &str) -> Result<Self, ConnectError> {
+        let bad = || ConnectError::Address {
+            text: text.to_owned(),
+        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(bad)?;
+        match scheme {
+            "unix" if !rest.is_empty() => Ok(Self::Unix(rest.into())),
+            "tcp" if rest.contains(':') => Ok(Self::Tcp(rest.to_owned())),
+            "unix" | "tcp" => Err(bad()),
+            other => Err(ConnectError::Scheme {
+                scheme: other.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(host) => write!(f, "tcp://{host}"),
+        }
+    }
+}
+
+/// A daemon that we are connected to. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    /// Connects now, so that a daemon that is not there is noticed here.
+    pub async fn connect(address: &Address, tls: &TlsFiles) -> Result<Self, ConnectError> {
+        let failed = |source| ConnectError::Transport {
+            address: address.clone(),
+            source,
+        };
+        let channel = match address {
+            Address::Unix(path) => {
+                let path = path.clone();
+                tune(Endpoint::from_static("http://localhost"))
+                    .connect_with_connector(tower::service_fn(move |_| {
+                        let path = path.clone();
+                        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+                    }))
+                    .await
+                    .map_err(failed)?
+            }
+            Address::Tcp(host) => {
+                let config = tls_config(tls)?;
+                let scheme = if config.is_some() { "https" } else { "http" };
+                let mut endpoint = tune(
+                    Endpoint::from_shared(format!("{scheme}://{host}")).map_err(failed)?,
+                );
+                if let Some(config) = config {
+                    endpoint = endpoint.tls_config(config).map_err(failed)?;
+                }
+                endpoint.connect().await.map_err(failed)?
+            }
+        };
+        Ok(Self { channel })
+    }
+
+    pub(crate) fn control(&self) -> ControlClient<Channel> {
+        ControlClient::new(self.channel.clone())
+            .max_decoding_message_size(proto::MAX_MESSAGE)
+            .max_encoding_message_size(proto::MAX_MESSAGE)
+    }
+
+    /// Joins a daemon's socket with two byte streams until one side ends.
+    pub async fn relay(
+        address: &Address,
+        input: &mut (impl tokio::io::AsyncRead + Unpin),
+        output: &mut (impl tokio::io::AsyncWrite + Unpin),
+    ) -> Result<(), ConnectError> {
+        let failed = |source| ConnectError::Socket {
+            address: address.clone(),
+            source,
+        };
+        let done = match address {
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(failed)?;
+                let (read, write) = stream.into_split();
+                pump(read, write, input, output).await
+            }
+            Address::Tcp(host) => {
+                let stream = TcpStream::connect(host).await.map_err(failed)?;
+                let (read, write) = stream.into_split();
+                pump(read, write, input, output).await
+            }
+        };
+        done.map_err(failed)
+    }
+}
+
+// The daemon's end of stream ends the relay; ours only half-closes it.
+async fn pump(
+    mut read: impl tokio::io::AsyncRead + Unpin,
+    mut write: impl tokio::io::AsyncWrite + Unpin,
+    input: &mut (impl tokio::io::AsyncRead + Unpin),
+    output: &mut (impl tokio::io::AsyncWrite + Unpin),
+) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    let up = async {
+        tokio::io::copy(input, &mut write).await?;
+        write.shutdown().await?;
+        std::future::pending::<io::Result<()>>().await
+    };
+    let down = async {
+        tokio::io::copy(&mut read, output).await?;
+        output.flush().await
+    };
+    tokio::select! {
+        done = up => done,
+        done = down => done,
+    }
+}
+
+fn tune(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .http2_max_header_list_size(u32::try_from(proto::MAX_MESSAGE).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect_timeout(Duration::from_secs(20))
+        .tcp_nodelay(true)
+}
+
+fn tls_config(files: &TlsFiles) -> Result<Option<ClientTlsConfig>, ConnectError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| ConnectError::TlsFile {
+            path: path.clone(),
+            source,
+        })
+    };
+    let Some(ca) = &files.ca else {
+        if files.cert.is_some() || files.key.is_some() || files.server_name.is_some() {
+            return Err(ConnectError::TlsIncomplete {
+                missing: "--tlscacert",
+            });
+        }
+        return Ok(None);
+    };
+    let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+    match (&files.cert, &files.key) {
+        (Some(cert), Some(key)) => {
+            config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        (Some(_), None) => return Err(ConnectError::TlsIncomplete { missing: "--tlskey" }),
+        (None, Some(_)) => {
+            return Err(ConnectError::TlsIncomplete {
+                missing: "--tlscert",
+            });
+        }
+        (None, None) => {}
+    }
+    if let Some(name) = &files.server_name {
+        config = config.domain_name(name.clone());
+    }
+    Ok(Some(config))
+}

@@ -1,0 +1,76 @@
+//! A byte stream inside the messages of `Control.Session`, seen from the client.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use proto::control::BytesMessage;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
+use tokio_util::sync::PollSender;
+use tonic::Streaming;
+use tonic::transport::server::Connected;
+
+/// How many messages may wait to go to the daemon.
+pub(crate) const QUEUE: usize = 64;
+
+/// The byte stream.
+pub(crate) struct Tunnel {
+    read: Pin<Box<dyn AsyncRead + Send>>,
+    write: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl Tunnel {
+    pub(crate) fn new(
+        incoming: Streaming<BytesMessage>,
+        outgoing: mpsc::Sender<BytesMessage>,
+    ) -> Self {
+        let read = StreamReader::new(
+            incoming.map(|message| message.map(|m| m.data).map_err(io::Error::other)),
+        );
+        let sink = PollSender::new(outgoing)
+            .sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+            .with(|data: Bytes| std::future::ready(Ok::<_, io::Error>(BytesMessage { data })));
+        Self {
+            read: Box::pin(read),
+            write: Box::pin(SinkWriter::new(CopyToBytes::new(sink))),
+        }
+    }
+}
+
+impl Connected for Tunnel {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) -> Self::ConnectInfo {}
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.read.as_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.as_mut().poll_shutdown(cx)
+    }
+}
