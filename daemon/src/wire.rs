@@ -7,7 +7,9 @@ use std::sync::Arc;
 use executor::Executor;
 use executor::dns::DnsConfig;
 use executor::launcher::Launcher;
+use engine::api::VersionInfo;
 use exporter::{Exporters, ImageExporter, LocalExporter, OciExporter, TarExporter, Variant};
+use frontend::bridge::WorkerInfo;
 use oci::Platform;
 use session::SessionManager;
 use source::git::GitConfig;
@@ -85,17 +87,15 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     let sessions = SessionManager::new();
     let client = registry::Client::new(registry_config(settings));
 
-    let images = Arc::new(ImageSource::new(Arc::clone(&store), client.clone()));
-    let layouts = Arc::new(OciLayoutSource::new(Arc::clone(&store)));
-    let http = Arc::new(HttpSource::new(Arc::clone(&store), USER_AGENT).map_err(|e| WireError::Http(Box::new(e)))?);
-    let git = Arc::new(GitSource::new(Arc::clone(&store), git_config(settings)));
+    let images = ImageSource::new(Arc::clone(&store), client.clone());
+    let layouts = OciLayoutSource::new(Arc::clone(&store));
+    let http = HttpSource::new(Arc::clone(&store), USER_AGENT).map_err(|e| WireError::Http(Box::new(e)))?;
     let mut sources = Sources::new();
-    sources.register(images.clone());
-    sources.register(layouts.clone());
-    sources.register(http.clone());
-    sources.register(git.clone());
+    sources.register(Arc::new(images.clone()));
+    sources.register(Arc::new(layouts.clone()));
+    sources.register(Arc::new(http));
+    sources.register(Arc::new(GitSource::new(Arc::clone(&store), git_config(settings))));
     sources.register(Arc::new(LocalSource::new(Arc::clone(&store))));
-    let sources = Arc::new(sources);
 
     let mut exporters = Exporters::new();
     let credentials = Arc::new(|group: &session::Group| {
@@ -117,25 +117,24 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     let parts = ops::Parts::new(
         Arc::clone(&store),
         executor(settings)?,
-        Arc::clone(&sources),
+        Arc::new(sources),
         Arc::clone(&sessions),
-        platforms,
+        platforms.clone(),
         settings.worker.max_parallelism,
     );
     let engine = engine::Engine::new(engine::EngineParts {
-        ops: parts,
-        exporters: Arc::new(exporters),
+        parts,
+        exporters,
         images,
         layouts,
-        http,
-        git,
-        worker: engine::WorkerFacts {
-            id: worker_id(settings),
-            labels: labels(settings),
+        worker: WorkerInfo { id: worker_id(settings), labels: labels(settings), platforms },
+        version: version(),
+        settings: engine::Settings {
+            entitlements: settings.entitlements.clone(),
+            gc_policies: if settings.worker.gc { policies(settings) } else { Vec::new() },
+            dockerfile: settings.dockerfile_enabled,
+            answers_syntax: settings.builtin_syntax,
         },
-        entitlements: settings.entitlements.clone(),
-        gc_policies: if settings.worker.gc { policies(settings) } else { Vec::new() },
-        answers_syntax: settings.builtin_syntax,
     });
     Ok(Composed { routes: control::routes(engine, sessions), store })
 }
@@ -197,6 +196,16 @@ fn git_config(settings: &Settings) -> GitConfig {
         path: std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
         proxy_env: PROXY.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?))).collect(),
         scratch: settings.root.join("git"),
+    }
+}
+
+/// What clients are told this daemon is. Clients compare the version with those of BuildKit, whose features we answer for.
+fn version() -> VersionInfo {
+    VersionInfo {
+        package: "rbuild".into(),
+        version: "v0.34.2".into(),
+        revision: concat!("rbuild-", env!("CARGO_PKG_VERSION")).into(),
+        dockerfile: String::new(),
     }
 }
 
