@@ -43,7 +43,9 @@ impl Causes {
 
     fn keep(&mut self, text: &str) {
         if let Some(current) = &self.current {
-            self.first.entry(current.clone()).or_insert_with(|| text.chars().take(400).collect());
+            self.first
+                .entry(current.clone())
+                .or_insert_with(|| text.chars().take(400).collect());
         }
     }
 
@@ -53,13 +55,19 @@ impl Causes {
     }
 
     /// Counts the causes of `failed` tests, most frequent first; each with one of the tests as an example.
-    pub(crate) fn ranking<'a>(&self, failed: impl Iterator<Item = &'a str>) -> Vec<(usize, String, &'a str)> {
+    pub(crate) fn ranking<'a>(
+        &self,
+        failed: impl Iterator<Item = &'a str>,
+    ) -> Vec<(usize, String, &'a str)> {
         let mut counts: BTreeMap<String, (usize, &'a str)> = BTreeMap::new();
         for test in failed {
             let cause = normalise(self.of(test).unwrap_or("(no error text)"));
             counts.entry(cause).or_insert((0, test)).0 += 1;
         }
-        let mut list: Vec<_> = counts.into_iter().map(|(cause, (count, test))| (count, cause, test)).collect();
+        let mut list: Vec<_> = counts
+            .into_iter()
+            .map(|(cause, (count, test))| (count, cause, test))
+            .collect();
         list.sort_by_key(|(count, ..)| std::cmp::Reverse(*count));
         list
     }
@@ -102,10 +110,24 @@ mod tests {
         ] {
             causes.line(line);
         }
-        let ranking = causes.ranking(["T/A/worker=oci", "T/B/worker=oci/frontend=builtin", "T/C/worker=oci"].into_iter());
-        assert_eq!(ranking, [
-            (2, "not built: thing #".to_owned(), "T/A/worker=oci"),
-            (1, "Should be true".to_owned(), "T/B/worker=oci/frontend=builtin"),
-        ]);
+        let ranking = causes.ranking(
+            [
+                "T/A/worker=oci",
+                "T/B/worker=oci/frontend=builtin",
+                "T/C/worker=oci",
+            ]
+            .into_iter(),
+        );
+        assert_eq!(
+            ranking,
+            [
+                (2, "not built: thing #".to_owned(), "T/A/worker=oci"),
+                (
+                    1,
+                    "Should be true".to_owned(),
+                    "T/B/worker=oci/frontend=builtin"
+                ),
+            ]
+        );
     }
 }

@@ -72,7 +72,9 @@ fn daemon(options: &Options, module: &Module) -> Result<PathBuf, Error> {
     } else if let Some(file) = &options.daemon {
         std::path::absolute(file).map_err(at("resolving", file))?
     } else {
-        std::env::current_exe().unwrap_or_default().with_file_name("rbuildd")
+        std::env::current_exe()
+            .unwrap_or_default()
+            .with_file_name("rbuildd")
     };
     if file.is_file() {
         return Ok(file);
@@ -82,10 +84,18 @@ fn daemon(options: &Options, module: &Module) -> Result<PathBuf, Error> {
     } else {
         "run `cargo build -p rbuild-daemon`, or name one with --daemon"
     };
-    Err(Error::Missing { what: file.display().to_string(), remedy: remedy.to_owned() })
+    Err(Error::Missing {
+        what: file.display().to_string(),
+        remedy: remedy.to_owned(),
+    })
 }
 
-fn one(options: &Options, suite: &Suite, module: &Module, daemon: &std::path::Path) -> Result<bool, Error> {
+fn one(
+    options: &Options,
+    suite: &Suite,
+    module: &Module,
+    daemon: &std::path::Path,
+) -> Result<bool, Error> {
     let lists = paths::source().join("conformance");
     let ours_file = lists.join(format!("{}.txt", suite.name));
     let reference_file = lists.join(format!("reference-{}.txt", suite.name));
@@ -93,14 +103,22 @@ fn one(options: &Options, suite: &Suite, module: &Module, daemon: &std::path::Pa
 
     let chosen: Option<BTreeSet<String>> = if let Some(file) = &options.list {
         // A list may name tests of several suites; only this suite's are run here.
-        let named: BTreeSet<String> =
-            read_list(file)?.into_keys().filter(|name| reference.is_empty() || reference.contains_key(name)).collect();
+        let named: BTreeSet<String> = read_list(file)?
+            .into_keys()
+            .filter(|name| reference.is_empty() || reference.contains_key(name))
+            .collect();
         if named.is_empty() {
             return Ok(true);
         }
         Some(named)
     } else if options.sample {
-        Some(passed(&reference).into_iter().step_by(SAMPLE).map(str::to_owned).collect())
+        Some(
+            passed(&reference)
+                .into_iter()
+                .step_by(SAMPLE)
+                .map(str::to_owned)
+                .collect(),
+        )
     } else {
         None
     };
@@ -123,12 +141,17 @@ fn one(options: &Options, suite: &Suite, module: &Module, daemon: &std::path::Pa
     let expected: BTreeSet<&str> = passed(&ours)
         .into_iter()
         .filter(|name| {
-            whole || result.outcomes.contains_key(*name) || chosen.as_ref().is_some_and(|c| c.contains(*name))
+            whole
+                || result.outcomes.contains_key(*name)
+                || chosen.as_ref().is_some_and(|c| c.contains(*name))
         })
         .collect();
     let now = passed(&result.outcomes);
     let compared = Compared::new(&now, &expected, &ours, &reference);
-    print!("{}", report(suite, &result, &compared, &reference, options.reference));
+    print!(
+        "{}",
+        report(suite, &result, &compared, &reference, options.reference)
+    );
 
     if options.bless && options.reference && whole {
         write_list(&reference_file, &result.outcomes)?;
@@ -148,31 +171,63 @@ struct Compared<'a> {
 }
 
 impl<'a> Compared<'a> {
-    fn new(now: &BTreeSet<&'a str>, expected: &BTreeSet<&'a str>, ours: &Outcomes, reference: &Outcomes) -> Self {
+    fn new(
+        now: &BTreeSet<&'a str>,
+        expected: &BTreeSet<&'a str>,
+        ours: &Outcomes,
+        reference: &Outcomes,
+    ) -> Self {
         Self {
-            both: now.iter().filter(|name| reference.get(**name) == Some(&Outcome::Pass)).count(),
-            new: now.iter().copied().filter(|name| ours.get(*name) != Some(&Outcome::Pass)).collect(),
+            both: now
+                .iter()
+                .filter(|name| reference.get(**name) == Some(&Outcome::Pass))
+                .count(),
+            new: now
+                .iter()
+                .copied()
+                .filter(|name| ours.get(*name) != Some(&Outcome::Pass))
+                .collect(),
             lost: expected.difference(now).copied().collect(),
         }
     }
 }
 
-fn report(suite: &Suite, result: &run::Finished, compared: &Compared<'_>, reference: &Outcomes, is_reference: bool) -> String {
+fn report(
+    suite: &Suite,
+    result: &run::Finished,
+    compared: &Compared<'_>,
+    reference: &Outcomes,
+    is_reference: bool,
+) -> String {
     let mut out = String::new();
     let count = |outcome| result.outcomes.values().filter(|o| **o == outcome).count();
-    let failed = || result.outcomes.iter().filter(|(_, o)| **o == Outcome::Fail).map(|(name, _)| name.as_str());
+    let failed = || {
+        result
+            .outcomes
+            .iter()
+            .filter(|(_, o)| **o == Outcome::Fail)
+            .map(|(name, _)| name.as_str())
+    };
     let mut line = |text: String| {
         out.push_str(&text);
         out.push('\n');
     };
-    line(format!("== {} ({}{})", suite.name, humane(result.seconds), if result.cut { ", cut short" } else { "" }));
+    line(format!(
+        "== {} ({}{})",
+        suite.name,
+        humane(result.seconds),
+        if result.cut { ", cut short" } else { "" }
+    ));
     let ranking = result.causes.ranking(failed());
     for (count, cause, example) in ranking.iter().take(25) {
         line(format!("{count:>4} × {cause}   e.g. {example}"));
     }
     if !ranking.is_empty() && result.outcomes.len() <= 60 {
         for name in failed() {
-            line(format!("FAIL {name}: {}", result.causes.of(name).unwrap_or("(no error text)")));
+            line(format!(
+                "FAIL {name}: {}",
+                result.causes.of(name).unwrap_or("(no error text)")
+            ));
         }
     }
     if is_reference {
@@ -183,12 +238,17 @@ fn report(suite: &Suite, result: &run::Finished, compared: &Compared<'_>, refere
         }
     } else {
         for name in &compared.lost {
-            line(format!("LOST {name}: {}", result.causes.of(name).unwrap_or("did not run to its end")));
+            line(format!(
+                "LOST {name}: {}",
+                result.causes.of(name).unwrap_or("did not run to its end")
+            ));
         }
     }
     let reference_passes = reference
         .iter()
-        .filter(|(name, o)| **o == Outcome::Pass && (result.whole || result.outcomes.contains_key(*name)))
+        .filter(|(name, o)| {
+            **o == Outcome::Pass && (result.whole || result.outcomes.contains_key(*name))
+        })
         .count();
     line(format!("log: {}", result.log.display()));
     let _ = writeln!(
@@ -211,9 +271,15 @@ fn humane(seconds: u64) -> String {
 }
 
 fn write_list(file: &std::path::Path, outcomes: &Outcomes) -> Result<(), Error> {
-    let mut lines: Vec<(Outcome, &str)> = outcomes.iter().map(|(name, o)| (*o, name.as_str())).collect();
+    let mut lines: Vec<(Outcome, &str)> = outcomes
+        .iter()
+        .map(|(name, o)| (*o, name.as_str()))
+        .collect();
     lines.sort_unstable();
-    let text: String = lines.iter().map(|(outcome, name)| format!("{}: {name}\n", outcome.word())).collect();
+    let text: String = lines
+        .iter()
+        .map(|(outcome, name)| format!("{}: {name}\n", outcome.word()))
+        .collect();
     fs::write(file, text).map_err(at("writing", file))
 }
 
@@ -226,7 +292,10 @@ fn pattern(run: Option<&str>, chosen: Option<&BTreeSet<String>>) -> String {
         };
     };
     let level = |index: usize| -> String {
-        let names: BTreeSet<&str> = chosen.iter().filter_map(|name| name.split('/').nth(index)).collect();
+        let names: BTreeSet<&str> = chosen
+            .iter()
+            .filter_map(|name| name.split('/').nth(index))
+            .collect();
         names.into_iter().collect::<Vec<_>>().join("|")
     };
     format!("^({})$/^({})$/^worker=oci$", level(0), level(1))
@@ -238,8 +307,17 @@ mod tests {
 
     #[test]
     fn a_choice_becomes_a_pattern_of_levels() {
-        let chosen = ["T/A/worker=oci", "T/B/worker=oci/frontend=builtin", "U/C/worker=oci"].map(str::to_owned).into();
-        assert_eq!(pattern(None, Some(&chosen)), "^(T|U)$/^(A|B|C)$/^worker=oci$");
+        let chosen = [
+            "T/A/worker=oci",
+            "T/B/worker=oci/frontend=builtin",
+            "U/C/worker=oci",
+        ]
+        .map(str::to_owned)
+        .into();
+        assert_eq!(
+            pattern(None, Some(&chosen)),
+            "^(T|U)$/^(A|B|C)$/^worker=oci$"
+        );
         assert_eq!(pattern(Some("TestX"), None), "/TestX/worker=oci$");
     }
 }

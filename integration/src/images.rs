@@ -31,16 +31,56 @@ struct Image {
 }
 
 const IMAGES: &[Image] = &[
-    Image { repository: "library/busybox", tags: &["latest", "stable-musl", "musl", "1.36"], make: busybox },
-    Image { repository: "library/alpine", tags: &["latest"], make: alpine },
-    Image { repository: "tonistiigi/test", tags: &["nolayers"], make: no_layers },
-    Image { repository: "cpuguy83/buildkit-foreign", tags: &["latest"], make: foreign },
-    Image { repository: "tonistiigi/hellofs", tags: &["latest"], make: hellofs },
-    Image { repository: "docker/dockerfile-upstream", tags: &["1.18.0", "master"], make: dockerfile },
-    Image { repository: "docker/dockerfile", tags: &["1"], make: dockerfile },
-    Image { repository: "library/debian", tags: &["bookworm-slim"], make: debian_slim },
-    Image { repository: "amd64/debian", tags: &["bullseye-20230109-slim"], make: debian_slim },
-    Image { repository: "library/python", tags: &["3.11-slim"], make: python },
+    Image {
+        repository: "library/busybox",
+        tags: &["latest", "stable-musl", "musl", "1.36"],
+        make: busybox,
+    },
+    Image {
+        repository: "library/alpine",
+        tags: &["latest"],
+        make: alpine,
+    },
+    Image {
+        repository: "tonistiigi/test",
+        tags: &["nolayers"],
+        make: no_layers,
+    },
+    Image {
+        repository: "cpuguy83/buildkit-foreign",
+        tags: &["latest"],
+        make: foreign,
+    },
+    Image {
+        repository: "tonistiigi/hellofs",
+        tags: &["latest"],
+        make: hellofs,
+    },
+    Image {
+        repository: "docker/dockerfile-upstream",
+        tags: &["1.18.0", "master"],
+        make: dockerfile,
+    },
+    Image {
+        repository: "docker/dockerfile",
+        tags: &["1"],
+        make: dockerfile,
+    },
+    Image {
+        repository: "library/debian",
+        tags: &["bookworm-slim"],
+        make: debian_slim,
+    },
+    Image {
+        repository: "amd64/debian",
+        tags: &["bullseye-20230109-slim"],
+        make: debian_slim,
+    },
+    Image {
+        repository: "library/python",
+        tags: &["3.11-slim"],
+        make: python,
+    },
 ];
 
 /// Where images are made and put.
@@ -57,11 +97,18 @@ struct Layer {
 
 /// Makes the images that are not there.
 pub(crate) fn run() -> Result<(), Error> {
-    let maker = Maker { mirror: Mirror::new(&paths::mirror().join("data")), work: paths::cache().join("images/.work") };
+    let maker = Maker {
+        mirror: Mirror::new(&paths::mirror().join("data")),
+        work: paths::cache().join("images/.work"),
+    };
     fs::create_dir_all(&maker.work).map_err(at("making", &maker.work))?;
     for image in IMAGES {
-        let missing: Vec<&str> =
-            image.tags.iter().copied().filter(|tag| !maker.mirror.has(image.repository, tag)).collect();
+        let missing: Vec<&str> = image
+            .tags
+            .iter()
+            .copied()
+            .filter(|tag| !maker.mirror.has(image.repository, tag))
+            .collect();
         if missing.is_empty() {
             continue;
         }
@@ -96,12 +143,21 @@ impl Maker {
     fn pack(&self, repository: &str, root: &Path, media_type: &str) -> Result<Layer, Error> {
         let tar = self.work.join(format!("layer-{}.tar", std::process::id()));
         let mut names: Vec<_> = fs::read_dir(root)
-            .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>())
+            .and_then(|entries| {
+                entries
+                    .map(|e| e.map(|e| e.file_name()))
+                    .collect::<Result<Vec<_>, _>>()
+            })
             .map_err(at("reading", root))?;
         names.sort();
         run_command(
             Command::new("tar")
-                .args(["--sort=name", "--numeric-owner", "--format=pax", "--pax-option=delete=atime,delete=ctime"])
+                .args([
+                    "--sort=name",
+                    "--numeric-owner",
+                    "--format=pax",
+                    "--pax-option=delete=atime,delete=ctime",
+                ])
                 .arg(format!("--mtime={CREATED}"))
                 .arg("-C")
                 .arg(root)
@@ -113,28 +169,40 @@ impl Maker {
         let file = fs::File::open(&tar).map_err(at("opening", &tar))?;
         let (diff_id, _) = oci::Digester::of_reader(file).map_err(at("reading", &tar))?;
         run_command(Command::new("gzip").args(["-n", "-6", "-f"]).arg(&tar))?;
-        let blob = self.mirror.put_file(repository, media_type, &tar.with_extension("tar.gz"))?;
+        let blob = self
+            .mirror
+            .put_file(repository, media_type, &tar.with_extension("tar.gz"))?;
         Ok(Layer { blob, diff_id })
     }
 
     /// Writes an OCI image's config and returns its manifest.
     fn oci(&self, repository: &str, layers: &[Layer], config: &Value) -> Result<Vec<u8>, Error> {
         let config = image_config(layers, config);
-        let config = self.mirror.put(repository, oci::media_type::OCI_CONFIG, &oci::json::to_vec(&config))?;
+        let config = self.mirror.put(
+            repository,
+            oci::media_type::OCI_CONFIG,
+            &oci::json::to_vec(&config),
+        )?;
         Ok(manifest(oci::media_type::OCI_MANIFEST, &config, layers))
     }
 
     /// Writes a Docker schema 2 image's config and returns its manifest.
     fn docker(&self, repository: &str, layers: &[Layer], config: &Value) -> Result<Vec<u8>, Error> {
         let config = image_config(layers, config);
-        let config = self.mirror.put(repository, oci::media_type::DOCKER_CONFIG, &oci::json::to_vec(&config))?;
+        let config = self.mirror.put(
+            repository,
+            oci::media_type::DOCKER_CONFIG,
+            &oci::json::to_vec(&config),
+        )?;
         Ok(manifest(oci::media_type::DOCKER_MANIFEST, &config, layers))
     }
 }
 
 fn image_config(layers: &[Layer], config: &Value) -> Value {
-    let history: Vec<Value> =
-        layers.iter().map(|_| json!({"created": CREATED, "created_by": "rbuild-integration images"})).collect();
+    let history: Vec<Value> = layers
+        .iter()
+        .map(|_| json!({"created": CREATED, "created_by": "rbuild-integration images"}))
+        .collect();
     json!({
         "created": CREATED,
         "architecture": oci::Platform::host().architecture,
@@ -166,7 +234,11 @@ fn alpine(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
     rootfs::busybox(&root)?;
     rootfs::alpine(&root)?;
     let layer = maker.pack(repository, &root, OCI_LAYER)?;
-    maker.oci(repository, &[layer], &json!({"Env": [PATH], "Cmd": ["/bin/sh"], "WorkingDir": "/"}))
+    maker.oci(
+        repository,
+        &[layer],
+        &json!({"Env": [PATH], "Cmd": ["/bin/sh"], "WorkingDir": "/"}),
+    )
 }
 
 fn no_layers(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
@@ -178,18 +250,29 @@ fn foreign(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
     rootfs::file(&root.join("foreign"), "the first layer\n", 0o644)?;
     let mut first = maker.pack(repository, &root, DOCKER_FOREIGN_LAYER)?;
     // No one fetches from there as long as the registry has the blob itself.
-    first.blob.urls = vec![format!("https://foreign.invalid/blobs/{}", first.blob.digest)];
+    first.blob.urls = vec![format!(
+        "https://foreign.invalid/blobs/{}",
+        first.blob.digest
+    )];
     let root = maker.fresh("foreign")?;
     rootfs::file(&root.join("ordinary"), "the second layer\n", 0o644)?;
     let second = maker.pack(repository, &root, DOCKER_LAYER)?;
-    maker.docker(repository, &[first, second], &json!({"Env": [PATH], "Cmd": ["sh"]}))
+    maker.docker(
+        repository,
+        &[first, second],
+        &json!({"Env": [PATH], "Cmd": ["sh"]}),
+    )
 }
 
 fn hellofs(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
     let root = maker.fresh("hellofs")?;
     rootfs::file(&root.join("hellofs"), "#!/bin/sh\necho hello\n", 0o755)?;
     let layer = maker.pack(repository, &root, OCI_LAYER)?;
-    maker.oci(repository, &[layer], &json!({"Env": [PATH], "Entrypoint": ["/hellofs"]}))
+    maker.oci(
+        repository,
+        &[layer],
+        &json!({"Env": [PATH], "Entrypoint": ["/hellofs"]}),
+    )
 }
 
 fn dockerfile(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
@@ -219,11 +302,19 @@ fn dockerfile(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
 fn debian_slim(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
     let root = debian::base(&maker.work)?;
     let layer = maker.pack(repository, &root, OCI_LAYER)?;
-    maker.oci(repository, &[layer], &json!({"Env": [PATH], "Cmd": ["bash"]}))
+    maker.oci(
+        repository,
+        &[layer],
+        &json!({"Env": [PATH], "Cmd": ["bash"]}),
+    )
 }
 
 fn python(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
     let root = debian::python(&maker.work)?;
     let layer = maker.pack(repository, &root, OCI_LAYER)?;
-    maker.oci(repository, &[layer], &json!({"Env": [PATH, "LANG=C.UTF-8"], "Cmd": ["python3"]}))
+    maker.oci(
+        repository,
+        &[layer],
+        &json!({"Env": [PATH, "LANG=C.UTF-8"], "Cmd": ["python3"]}),
+    )
 }

@@ -3,7 +3,10 @@
 //! Four steps, each of which leaves alone what it finds done: `setup` gets the tools, `images` makes stand-ins for
 //! the images that the suites take from a registry, `conformance` runs a suite and compares, `serve-mirror` offers
 //! the same images to builds made by hand. Nothing here is part of the product.
-#![allow(clippy::print_stdout, reason = "a command for people: standard output is its output")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a command for people: standard output is its output"
+)]
 
 mod causes;
 mod conformance;

@@ -19,13 +19,20 @@ pub(crate) struct Mirror {
 impl Mirror {
     /// Opens the storage whose registry has `data` as its root directory.
     pub(crate) fn new(data: &Path) -> Self {
-        Self { root: data.join("docker/registry/v2") }
+        Self {
+            root: data.join("docker/registry/v2"),
+        }
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         let prefix = hex.get(..2).unwrap_or("00");
-        self.root.join("blobs").join(digest.algorithm()).join(prefix).join(hex).join("data")
+        self.root
+            .join("blobs")
+            .join(digest.algorithm())
+            .join(prefix)
+            .join(hex)
+            .join("data")
     }
 
     fn repository(&self, name: &str) -> PathBuf {
@@ -34,11 +41,20 @@ impl Mirror {
 
     /// Whether `name:tag` is there.
     pub(crate) fn has(&self, name: &str, tag: &str) -> bool {
-        self.repository(name).join("_manifests/tags").join(tag).join("current/link").is_file()
+        self.repository(name)
+            .join("_manifests/tags")
+            .join(tag)
+            .join("current/link")
+            .is_file()
     }
 
     /// Puts bytes into a repository.
-    pub(crate) fn put(&self, name: &str, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
+    pub(crate) fn put(
+        &self,
+        name: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Descriptor, Error> {
         let digest = Digest::sha256(bytes);
         write(&self.blob(&digest), bytes)?;
         self.link_layer(name, &digest)?;
@@ -46,9 +62,15 @@ impl Mirror {
     }
 
     /// Moves a file into a repository.
-    pub(crate) fn put_file(&self, name: &str, media_type: &str, file: &Path) -> Result<Descriptor, Error> {
-        let (digest, size) = oci::Digester::of_reader(File::open(file).map_err(at("opening", file))?)
-            .map_err(at("reading", file))?;
+    pub(crate) fn put_file(
+        &self,
+        name: &str,
+        media_type: &str,
+        file: &Path,
+    ) -> Result<Descriptor, Error> {
+        let (digest, size) =
+            oci::Digester::of_reader(File::open(file).map_err(at("opening", file))?)
+                .map_err(at("reading", file))?;
         let blob = self.blob(&digest);
         parent(&blob)?;
         fs::rename(file, &blob).map_err(at("moving", file))?;
@@ -74,7 +96,10 @@ impl Mirror {
     }
 
     fn link(&self, dir: &Path, digest: &Digest) -> Result<(), Error> {
-        write(&dir.join(digest.algorithm()).join(digest.hex()).join("link"), digest.as_str().as_bytes())
+        write(
+            &dir.join(digest.algorithm()).join(digest.hex()).join("link"),
+            digest.as_str().as_bytes(),
+        )
     }
 }
 

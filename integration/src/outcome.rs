@@ -27,7 +27,9 @@ impl Outcome {
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Fail, Self::Pass, Self::Skip].into_iter().find(|o| o.word() == word)
+        [Self::Fail, Self::Pass, Self::Skip]
+            .into_iter()
+            .find(|o| o.word() == word)
     }
 }
 
@@ -71,7 +73,10 @@ fn parse_list(text: &str) -> Outcomes {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| match line.split_once(": ") {
-            Some((word, name)) => (name.to_owned(), Outcome::parse(word).unwrap_or(Outcome::Pass)),
+            Some((word, name)) => (
+                name.to_owned(),
+                Outcome::parse(word).unwrap_or(Outcome::Pass),
+            ),
             None => (line.to_owned(), Outcome::Pass),
         })
         .collect()
@@ -79,7 +84,11 @@ fn parse_list(text: &str) -> Outcomes {
 
 /// Returns the names that passed.
 pub(crate) fn passed(outcomes: &Outcomes) -> BTreeSet<&str> {
-    outcomes.iter().filter(|(_, o)| **o == Outcome::Pass).map(|(name, _)| name.as_str()).collect()
+    outcomes
+        .iter()
+        .filter(|(_, o)| **o == Outcome::Pass)
+        .map(|(name, _)| name.as_str())
+        .collect()
 }
 
 #[cfg(test)]
@@ -89,16 +98,31 @@ mod tests {
     #[test]
     fn subtests_fold_into_the_test_and_its_matrix_values() {
         let name = "TestIntegration/TestX/worker=oci/frontend=builtin/some_case=1x/inner";
-        assert_eq!(fold("TestIntegration/TestX/worker=oci/frontend=builtin/inner").as_deref(), Some("TestIntegration/TestX/worker=oci/frontend=builtin"));
-        assert_eq!(fold("TestIntegration/TestX/worker=oci").as_deref(), Some("TestIntegration/TestX/worker=oci"));
-        assert_eq!(fold(name).as_deref(), Some("TestIntegration/TestX/worker=oci/frontend=builtin/some_case=1x"));
+        assert_eq!(
+            fold("TestIntegration/TestX/worker=oci/frontend=builtin/inner").as_deref(),
+            Some("TestIntegration/TestX/worker=oci/frontend=builtin")
+        );
+        assert_eq!(
+            fold("TestIntegration/TestX/worker=oci").as_deref(),
+            Some("TestIntegration/TestX/worker=oci")
+        );
+        assert_eq!(
+            fold(name).as_deref(),
+            Some("TestIntegration/TestX/worker=oci/frontend=builtin/some_case=1x")
+        );
         assert_eq!(fold("TestIntegration"), None);
     }
 
     #[test]
     fn result_lines_are_read_with_any_indent_and_nothing_else_is() {
-        assert_eq!(parse_line("    --- PASS: T/worker=oci (0.10s)"), Some(("T/worker=oci", Outcome::Pass)));
-        assert_eq!(parse_line("--- SKIP: T (0.00s)"), Some(("T", Outcome::Skip)));
+        assert_eq!(
+            parse_line("    --- PASS: T/worker=oci (0.10s)"),
+            Some(("T/worker=oci", Outcome::Pass))
+        );
+        assert_eq!(
+            parse_line("--- SKIP: T (0.00s)"),
+            Some(("T", Outcome::Skip))
+        );
         assert_eq!(parse_line("=== RUN   T"), None);
         assert_eq!(parse_line("--- a/file"), None);
     }

@@ -40,12 +40,21 @@ impl Module {
     /// Asks Go for the module, fetching it when it is not there.
     pub(crate) fn find() -> Result<Self, Error> {
         output(&mut go(&["mod", "download", MODULE])?)?;
-        let text = output(&mut go(&["list", "-m", "-f", "{{.Version}} {{.Dir}}", MODULE])?)?;
-        let (version, dir) = text
-            .trim()
-            .split_once(' ')
-            .ok_or_else(|| Error::Output { what: "go list", problem: format!("unexpected answer {text:?}") })?;
-        Ok(Self { version: version.to_owned(), dir: PathBuf::from(dir) })
+        let text = output(&mut go(&[
+            "list",
+            "-m",
+            "-f",
+            "{{.Version}} {{.Dir}}",
+            MODULE,
+        ])?)?;
+        let (version, dir) = text.trim().split_once(' ').ok_or_else(|| Error::Output {
+            what: "go list",
+            problem: format!("unexpected answer {text:?}"),
+        })?;
+        Ok(Self {
+            version: version.to_owned(),
+            dir: PathBuf::from(dir),
+        })
     }
 
     /// Returns the folder of built tools of this version.

@@ -9,13 +9,21 @@ use std::process::{Command, Stdio};
 pub(crate) enum Error {
     /// The file system refused.
     #[error("{what} {}: {source}", path.display())]
-    Io { what: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     /// A program could not be started.
     #[error("starting {program}: {source}")]
     Start { program: String, source: io::Error },
     /// A program said no.
     #[error("{program} failed ({status}){output}")]
-    Failed { program: String, status: String, output: String },
+    Failed {
+        program: String,
+        status: String,
+        output: String,
+    },
     /// Something has to be there first.
     #[error("{what} is missing: {remedy}")]
     Missing { what: String, remedy: String },
@@ -25,8 +33,15 @@ pub(crate) enum Error {
 }
 
 /// Adds the path to an I/O error.
-pub(crate) fn at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + use<'a> {
-    move |source| Error::Io { what, path: path.to_owned(), source }
+pub(crate) fn at<'a>(
+    what: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> Error + use<'a> {
+    move |source| Error::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn name(command: &Command) -> String {
@@ -43,11 +58,18 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Error> {
     let status = command
         .stdin(Stdio::null())
         .status()
-        .map_err(|source| Error::Start { program: name(command), source })?;
+        .map_err(|source| Error::Start {
+            program: name(command),
+            source,
+        })?;
     if status.success() {
         return Ok(());
     }
-    Err(Error::Failed { program: name(command), status: status.to_string(), output: String::new() })
+    Err(Error::Failed {
+        program: name(command),
+        status: status.to_string(),
+        output: String::new(),
+    })
 }
 
 /// Runs `command` and returns what it wrote; what it wrote to its error stream is part of the error.
@@ -55,7 +77,10 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| Error::Start { program: name(command), source })?;
+        .map_err(|source| Error::Start {
+            program: name(command),
+            source,
+        })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

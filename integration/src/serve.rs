@@ -31,9 +31,17 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         options.port
     );
     std::fs::write(&config, text).map_err(at("writing", &config))?;
-    let start = |source| Error::Start { program: "docker-registry".to_owned(), source };
-    let mut child =
-        Command::new(registry).arg("serve").arg(&config).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(start)?;
+    let start = |source| Error::Start {
+        program: "docker-registry".to_owned(),
+        source,
+    };
+    let mut child = Command::new(registry)
+        .arg("serve")
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(start)?;
     let stderr = child.stderr.take().expect("the error stream was piped");
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         if let Some(port) = port(&line) {
@@ -46,7 +54,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         }
     }
     let status = child.wait().map_err(start)?;
-    Err(Error::Failed { program: "docker-registry".to_owned(), status: status.to_string(), output: String::new() })
+    Err(Error::Failed {
+        program: "docker-registry".to_owned(),
+        status: status.to_string(),
+        output: String::new(),
+    })
 }
 
 fn port(line: &str) -> Option<u16> {

@@ -25,7 +25,10 @@ const PACKAGES: &[(&str, &str)] = &[
 const PROGRAMS: &[(&str, &str)] = &[
     ("buildctl", "github.com/moby/buildkit/cmd/buildctl"),
     ("buildkitd", "github.com/moby/buildkit/cmd/buildkitd"),
-    ("dockerfile-frontend", "github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend"),
+    (
+        "dockerfile-frontend",
+        "github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend",
+    ),
     ("buildx", "github.com/docker/buildx/cmd/buildx"),
 ];
 
@@ -43,7 +46,12 @@ pub(crate) fn run() -> Result<(), Error> {
         }
         println!("building {name} {}", module.version);
         // Static, so that the frontend's program also runs in an image of its own.
-        run_command(paths::go(&["build", "-trimpath", "-o"])?.arg(&target).arg(package).env("CGO_ENABLED", "0"))?;
+        run_command(
+            paths::go(&["build", "-trimpath", "-o"])?
+                .arg(&target)
+                .arg(package)
+                .env("CGO_ENABLED", "0"),
+        )?;
     }
     for suite in SUITES {
         let target = tools.join(suite.binary());
@@ -51,21 +59,34 @@ pub(crate) fn run() -> Result<(), Error> {
             continue;
         }
         println!("building the tests of {} {}", suite.package, module.version);
-        run_command(paths::go(&["test", "-c", "-o"])?.arg(&target).arg(format!("{MODULE}/{}", suite.package)))?;
+        run_command(
+            paths::go(&["test", "-c", "-o"])?
+                .arg(&target)
+                .arg(format!("{MODULE}/{}", suite.package)),
+        )?;
     }
     println!("tools of {} are in {}", module.version, tools.display());
     Ok(())
 }
 
 fn packages() -> Result<(), Error> {
-    let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let remedy = format!("apt-get install --no-install-recommends {}", missing.join(" "));
+    let remedy = format!(
+        "apt-get install --no-install-recommends {}",
+        missing.join(" ")
+    );
     if !is_root() || find("apt-get").is_none() {
-        return Err(Error::Missing { what: missing.join(", "), remedy });
+        return Err(Error::Missing {
+            what: missing.join(", "),
+            remedy,
+        });
     }
     println!("installing {}", missing.join(" "));
     let install = |update: bool| {

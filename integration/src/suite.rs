@@ -13,10 +13,22 @@ pub(crate) struct Suite {
 
 /// All suites, the quickest first.
 pub(crate) const SUITES: &[Suite] = &[
-    Suite { name: "buildctl", package: "cmd/buildctl", skip: "/NoParallel$" },
-    Suite { name: "dockerfile", package: "frontend/dockerfile", skip: "/NoParallel$" },
+    Suite {
+        name: "buildctl",
+        package: "cmd/buildctl",
+        skip: "/NoParallel$",
+    },
+    Suite {
+        name: "dockerfile",
+        package: "frontend/dockerfile",
+        skip: "/NoParallel$",
+    },
     // The compatibility cases want an image by a digest that only its publisher has.
-    Suite { name: "client", package: "client", skip: "/NoParallel$|TestCompatibilityIntegration" },
+    Suite {
+        name: "client",
+        package: "client",
+        skip: "/NoParallel$|TestCompatibilityIntegration",
+    },
 ];
 
 impl Suite {

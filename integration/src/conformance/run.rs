@@ -68,10 +68,20 @@ impl Run<'_> {
         let (reader, writer) = std::io::pipe().map_err(at("making a pipe for", &binary))?;
         let tmp = scratch.dir.join("t");
         fs::create_dir_all(&tmp).map_err(at("making", &tmp))?;
-        let start = |source| Error::Start { program: binary.display().to_string(), source };
+        let start = |source| Error::Start {
+            program: binary.display().to_string(),
+            source,
+        };
         let started = Instant::now();
         let mut child = Command::new(&binary)
-            .args(["-test.v", "-test.timeout=0", "-test.run", &self.pattern, "-test.skip", self.suite.skip])
+            .args([
+                "-test.v",
+                "-test.timeout=0",
+                "-test.run",
+                &self.pattern,
+                "-test.skip",
+                self.suite.skip,
+            ])
             .arg(format!("-test.parallel={}", self.parallel))
             .current_dir(self.module.dir.join(self.suite.package))
             .env("PATH", path)
@@ -90,7 +100,10 @@ impl Run<'_> {
             let mut reader = BufReader::new(reader);
             let mut line = Vec::new();
             while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                if sender
+                    .send(String::from_utf8_lossy(&line).into_owned())
+                    .is_err()
+                {
                     return;
                 }
                 line.clear();
@@ -110,21 +123,23 @@ impl Run<'_> {
         loop {
             match lines.recv_timeout(Duration::from_secs(2)) {
                 Ok(line) => {
-                    log_file.write_all(line.as_bytes()).map_err(at("writing", &log))?;
+                    log_file
+                        .write_all(line.as_bytes())
+                        .map_err(at("writing", &log))?;
                     finished.causes.line(&line);
                     if let Some((name, outcome)) = parse_line(&line) {
                         // A test's own result comes after its subtests' and is the one that counts.
-                        if let Some(folded) = fold(name) {
-                            if folded == name {
-                                finished.outcomes.insert(folded, outcome);
-                            }
+                        if let Some(folded) = fold(name).filter(|folded| folded == name) {
+                            finished.outcomes.insert(folded, outcome);
                         }
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if child.try_wait().map_err(start)?.is_some() && looked.elapsed() > Duration::from_secs(2) {
+            if child.try_wait().map_err(start)?.is_some()
+                && looked.elapsed() > Duration::from_secs(2)
+            {
                 // A daemon left behind may hold the pipe open.
                 scratch.kill(|_| true);
             }
@@ -138,7 +153,13 @@ impl Run<'_> {
             }
             if told.elapsed() > Duration::from_secs(30) {
                 told = Instant::now();
-                let count = |outcome| finished.outcomes.values().filter(|o| **o == outcome).count();
+                let count = |outcome| {
+                    finished
+                        .outcomes
+                        .values()
+                        .filter(|o| **o == outcome)
+                        .count()
+                };
                 eprintln!(
                     "{}: {} s, {} passed, {} failed",
                     self.suite.name,
@@ -173,7 +194,10 @@ impl Run<'_> {
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
         let all = std::iter::once(bin).chain(std::env::split_paths(&path));
-        std::env::join_paths(all).map_err(|error| Error::Output { what: "PATH", problem: error.to_string() })
+        std::env::join_paths(all).map_err(|error| Error::Output {
+            what: "PATH",
+            problem: error.to_string(),
+        })
     }
 }
 
@@ -199,19 +223,39 @@ impl Scratch {
     /// Ends those processes of this run that `which` wants ended.
     fn kill(&self, which: impl Fn(&Process) -> bool) {
         let want = format!("{MARK}={}", self.mark);
-        let Ok(entries) = fs::read_dir("/proc") else { return };
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return;
+        };
         for entry in entries.flatten() {
             let dir = entry.path();
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            let Ok(environment) = fs::read(dir.join("environ")) else { continue };
-            if pid == std::process::id() || !environment.split(|b| *b == 0).any(|entry| entry == want.as_bytes()) {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            let Ok(environment) = fs::read(dir.join("environ")) else {
+                continue;
+            };
+            if pid == std::process::id()
+                || !environment
+                    .split(|b| *b == 0)
+                    .any(|entry| entry == want.as_bytes())
+            {
                 continue;
             }
             let arguments = fs::read(dir.join("cmdline")).unwrap_or_default();
             let program = arguments.split(|b| *b == 0).next().unwrap_or_default();
-            let process = Process { is_daemon: program.ends_with(b"buildkitd"), age: age(&dir).unwrap_or(0) };
+            let process = Process {
+                is_daemon: program.ends_with(b"buildkitd"),
+                age: age(&dir).unwrap_or(0),
+            };
             if which(&process) {
-                let _gone_already = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+                let _gone_already = Command::new("kill")
+                    .args(["-9", &pid.to_string()])
+                    .stderr(Stdio::null())
+                    .status();
             }
         }
     }
@@ -221,9 +265,16 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         self.kill(|_| true);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+        for point in mounts
+            .lines()
+            .rev()
+            .filter_map(|line| line.split(' ').nth(1))
+        {
             if Path::new(point).starts_with(&self.dir) {
-                let _busy = Command::new("umount").args(["-l", point]).stderr(Stdio::null()).status();
+                let _busy = Command::new("umount")
+                    .args(["-l", point])
+                    .stderr(Stdio::null())
+                    .status();
             }
         }
         let _left = fs::remove_dir_all(&self.dir);
@@ -234,7 +285,13 @@ impl Drop for Scratch {
 fn age(dir: &Path) -> Option<u64> {
     let stat = fs::read_to_string(dir.join("stat")).ok()?;
     // After the name, which may hold anything, come numbers; the 20th of them is the start in hundredths of a second.
-    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let ticks: u64 = stat
+        .rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()?;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
     Some(uptime.saturating_sub(ticks / 100))

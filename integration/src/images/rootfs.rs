@@ -56,13 +56,22 @@ const SCRIPTS: &[(&str, &str)] = &[
 ];
 
 /// Programs of this machine that the suites install into Alpine.
-const PROGRAMS: &[&str] =
-    &["curl", "git", "ssh", "ssh-add", "ssh-agent", "ssh-keygen", "ssh-keyscan", "/usr/lib/git-core/git-remote-http"];
+const PROGRAMS: &[&str] = &[
+    "curl",
+    "git",
+    "ssh",
+    "ssh-add",
+    "ssh-agent",
+    "ssh-keygen",
+    "ssh-keyscan",
+    "/usr/lib/git-core/git-remote-http",
+];
 
 /// Makes a folder with all above it.
 pub(super) fn folder(path: &Path, mode: u32) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(at("making", path))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(at("setting the mode of", path))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(at("setting the mode of", path))
 }
 
 /// Writes a file, with the folder it is in.
@@ -71,7 +80,8 @@ pub(super) fn file(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
         fs::create_dir_all(dir).map_err(at("making", dir))?;
     }
     fs::write(path, text).map_err(at("writing", path))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(at("setting the mode of", path))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(at("setting the mode of", path))
 }
 
 /// Makes or replaces a symbolic link.
@@ -82,7 +92,9 @@ pub(super) fn symlink(target: &str, path: &Path) -> Result<(), Error> {
 
 /// Removes whatever is at `path`, if anything is.
 pub(super) fn remove(path: &Path) -> Result<(), Error> {
-    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if meta.is_dir() {
         fs::remove_dir_all(path).map_err(at("removing", path))
     } else {
@@ -116,7 +128,8 @@ pub(super) fn busybox(root: &Path) -> Result<(), Error> {
     let bin = root.join("bin");
     let busybox = bin.join("busybox");
     fs::copy(&program, &busybox).map_err(at("copying", &program))?;
-    fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).map_err(at("setting the mode of", &busybox))?;
+    fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755))
+        .map_err(at("setting the mode of", &busybox))?;
     for applet in output(Command::new(&program).arg("--list"))?.lines() {
         if applet != "busybox" && !applet.contains('/') {
             let link = bin.join(applet);
@@ -140,11 +153,28 @@ pub(super) fn busybox(root: &Path) -> Result<(), Error> {
 
 /// Adds to a busybox what the suites expect of Alpine.
 pub(super) fn alpine(root: &Path) -> Result<(), Error> {
-    for dir in ["dev", "proc", "sys", "run", "mnt", "media", "opt", "srv", "sbin", "lib", "lib64", "usr/lib", "usr/local/bin", "var/tmp", "etc/apk"] {
+    for dir in [
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "mnt",
+        "media",
+        "opt",
+        "srv",
+        "sbin",
+        "lib",
+        "lib64",
+        "usr/lib",
+        "usr/local/bin",
+        "var/tmp",
+        "etc/apk",
+    ] {
         folder(&root.join(dir), 0o755)?;
     }
     file(&root.join("etc/alpine-release"), "3.20.0\n", 0o644)?;
-    let release = "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.20.0\nPRETTY_NAME=\"Alpine Linux v3.20\"\n";
+    let release =
+        "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.20.0\nPRETTY_NAME=\"Alpine Linux v3.20\"\n";
     file(&root.join("etc/os-release"), release, 0o644)?;
     file(&root.join("etc/nsswitch.conf"), NSSWITCH, 0o644)?;
     file(&root.join("sbin/apk"), include_str!("apk.sh"), 0o755)?;
@@ -155,7 +185,11 @@ pub(super) fn alpine(root: &Path) -> Result<(), Error> {
         fs::copy(certificates, &target).map_err(at("copying", certificates))?;
     }
     for name in PROGRAMS {
-        let program = if name.starts_with('/') { PathBuf::from(name) } else { need(name)? };
+        let program = if name.starts_with('/') {
+            PathBuf::from(name)
+        } else {
+            need(name)?
+        };
         install(&program, root)?;
     }
     git_helpers(root)
@@ -165,8 +199,7 @@ pub(super) fn alpine(root: &Path) -> Result<(), Error> {
 fn install(program: &Path, root: &Path) -> Result<(), Error> {
     copy_to_same_place(program, root)?;
     for line in output(Command::new("ldd").arg(program))?.lines() {
-        let words = line.split_whitespace();
-        if let Some(library) = words.filter(|word| word.starts_with('/')).last() {
+        if let Some(library) = line.split_whitespace().rfind(|word| word.starts_with('/')) {
             copy_to_same_place(Path::new(library), root)?;
         }
     }
@@ -192,7 +225,9 @@ fn git_helpers(root: &Path) -> Result<(), Error> {
     folder(&target, 0o755)?;
     for entry in fs::read_dir(core).map_err(at("reading", core))?.flatten() {
         let path = entry.path();
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        let Ok(meta) = fs::symlink_metadata(&path) else {
+            continue;
+        };
         let to = target.join(entry.file_name());
         if meta.is_symlink() {
             let link = fs::read_link(&path).map_err(at("reading", &path))?;
