@@ -1,3 +1,8 @@
 //! The command rbuild: buildctl-compatible commands and progress display.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daemon::launcher_dispatch();
+    cli::main()
+}

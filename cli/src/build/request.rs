@@ -1,0 +1,470 @@
+//! From flags to a request.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::IsTerminal;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use client::{
+    Attachables, CacheSpec, DockerConfig, ExporterSpec, FileTarget, SecretSource, SolveRequest,
+    Target,
+};
+
+use crate::args::Build;
+use crate::build::context::{self, Folders};
+use crate::build::spec::{self, SpecError};
+use crate::failure::CliError;
+
+const NETWORK_HOST: &str = "network.host";
+
+/// A request and what must stay until it is done.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) request: SolveRequest,
+    pub(crate) temporary: Folders,
+}
+
+impl Build {
+    /// What the steps may do.
+    #[must_use]
+    pub fn entitlements(&self) -> Vec<String> {
+        let mut all = self.allow.clone();
+        if self.network.as_deref() == Some("host") && !all.iter().any(|a| a == NETWORK_HOST) {
+            all.push(NETWORK_HOST.into());
+        }
+        all
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).and_then(|v| v.into_string().ok())
+}
+
+/// Turns flags into a request.
+pub(crate) async fn prepare(flags: &Build) -> Result<Prepared, CliError> {
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    let mut offer = Attachables {
+        owner: Some((uid.as_raw(), gid.as_raw())),
+        docker_config: docker_config()?,
+        secrets: secrets(&flags.secret)?,
+        ssh: agents(&flags.ssh)?,
+        ..Attachables::default()
+    };
+    let context = context::resolve(&flags.context, flags.file.as_deref(), &mut offer).await?;
+    let mut attrs = context.attrs;
+    frontend_attrs(flags, &mut attrs)?;
+    build_contexts(&flags.build_context, &mut attrs, &mut offer)?;
+    let exporters = outputs(flags, &mut offer)?;
+    let request = SolveRequest {
+        id: client::new_id().map_err(CliError::io("no random bytes"))?,
+        frontend: "dockerfile.v0".into(),
+        attrs,
+        exporters,
+        cache_from: caches("cache-from", &flags.cache_from)?,
+        cache_to: caches("cache-to", &flags.cache_to)?,
+        entitlements: flags.entitlements(),
+        shared_key: context.shared_key,
+        internal: false,
+        attachables: offer,
+    };
+    Ok(Prepared {
+        request,
+        temporary: context.temporary,
+    })
+}
+
+fn docker_config() -> Result<DockerConfig, CliError> {
+    let folder = variable("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".docker")));
+    Ok(match folder {
+        Some(folder) => DockerConfig::load(&folder.join("config.json"))?,
+        None => DockerConfig::default(),
+    })
+}
+
+fn key_value(
+    flag: &'static str,
+    text: &str,
+    prefix: &str,
+    attrs: &mut BTreeMap<String, String>,
+) -> Result<(), SpecError> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err(SpecError::new(flag, text, "expected key=value"));
+    }
+    attrs.insert(format!("{prefix}{key}"), value.to_owned());
+    Ok(())
+}
+
+fn frontend_attrs(flags: &Build, attrs: &mut BTreeMap<String, String>) -> Result<(), CliError> {
+    if flags.call.is_some() || flags.check {
+        return Err(CliError::Usage(
+            "--call and --check are not built yet: use `# check=error=true` in the Dockerfile to fail a build on warnings".into(),
+        ));
+    }
+    let mut set = |key: &str, value: String| attrs.insert(key.to_owned(), value);
+    if let Some(target) = &flags.target {
+        set("target", target.clone());
+    }
+    if !flags.platform.is_empty() {
+        set("platform", flags.platform.join(","));
+    }
+    if flags.no_cache {
+        set("no-cache", String::new());
+    } else if !flags.no_cache_filter.is_empty() {
+        set("no-cache", flags.no_cache_filter.join(","));
+    }
+    if flags.pull {
+        set("image-resolve-mode", "pull".into());
+    }
+    match flags.network.as_deref() {
+        None | Some("default" | "") => {}
+        Some(mode @ ("host" | "none" | "sandbox")) => {
+            set("force-network-mode", mode.to_owned());
+        }
+        Some(mode) => {
+            return Err(CliError::Usage(format!(
+                "network mode {mode:?} not supported by buildkit: use default, none or host"
+            )));
+        }
+    }
+    if !flags.add_host.is_empty() {
+        let hosts: Result<Vec<String>, SpecError> =
+            flags.add_host.iter().map(|h| extra_host(h)).collect();
+        set("add-hosts", hosts?.join(","));
+    }
+    if let Some(size) = &flags.shm_size {
+        set("shm-size", spec::bytes("shm-size", size)?.to_string());
+    }
+    if !flags.ulimit.is_empty() {
+        let limits: Result<Vec<String>, SpecError> =
+            flags.ulimit.iter().map(|u| spec::ulimit(u)).collect();
+        set("ulimit", limits?.join(","));
+    }
+    if let Some(parent) = &flags.cgroup_parent {
+        set("cgroup-parent", parent.clone());
+    }
+    for (kind, value) in [("provenance", &flags.provenance), ("sbom", &flags.sbom)] {
+        match value.as_deref() {
+            None | Some("false" | "0") => {}
+            Some("true" | "1" | "") => {
+                set(&format!("attest:{kind}"), String::new());
+            }
+            Some(value) => {
+                set(&format!("attest:{kind}"), value.to_owned());
+            }
+        }
+    }
+    for arg in &flags.build_arg {
+        if arg.contains('=') {
+            key_value("build-arg", arg, "build-arg:", attrs)?;
+        } else if let Some(value) = variable(arg) {
+            attrs.insert(format!("build-arg:{arg}"), value);
+        }
+    }
+    for label in &flags.label {
+        key_value("label", label, "label:", attrs)?;
+    }
+    for option in &flags.opt {
+        key_value("opt", option, "", attrs)?;
+    }
+    Ok(())
+}
+
+fn extra_host(text: &str) -> Result<String, SpecError> {
+    let (name, ip) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .ok_or_else(|| SpecError::new("add-host", text, "expected host:ip"))?;
+    let ip = ip.trim_start_matches('[').trim_end_matches(']');
+    if ip.parse::<std::net::IpAddr>().is_err() {
+        return Err(SpecError::new("add-host", text, "invalid IP address"));
+    }
+    Ok(format!("{name}={ip}"))
+}
+
+fn build_contexts(
+    specs: &[String],
+    attrs: &mut BTreeMap<String, String>,
+    offer: &mut Attachables,
+) -> Result<(), CliError> {
+    for text in specs {
+        let bad = |reason: &str| SpecError::new("build-context", text, reason);
+        let (name, source) = text
+            .split_once('=')
+            .filter(|(name, source)| !name.is_empty() && !source.is_empty())
+            .ok_or_else(|| bad("expected name=source"))?;
+        let key = format!("context:{name}");
+        if context::is_remote(source)
+            || source.starts_with("docker-image://")
+            || source.starts_with("target:")
+        {
+            attrs.insert(key, source.to_owned());
+        } else if source.starts_with("oci-layout://") {
+            return Err(bad("oci-layout:// contexts are not built yet").into());
+        } else if Path::new(source).is_dir() {
+            let local = match name {
+                "context" | "dockerfile" => format!("_{name}"),
+                name => name.to_owned(),
+            };
+            offer.folders.insert(local.clone(), source.into());
+            attrs.insert(key, format!("local:{local}"));
+        } else {
+            return Err(bad("no such folder").into());
+        }
+    }
+    Ok(())
+}
+
+fn secrets(specs: &[String]) -> Result<BTreeMap<String, SecretSource>, CliError> {
+    let mut all = BTreeMap::new();
+    for text in specs {
+        let bad = |reason: &str| SpecError::new("secret", text, reason);
+        let mut fields = spec::pairs("secret", text)?;
+        let id = fields.remove("id").filter(|id| !id.is_empty());
+        let kind = fields.remove("type").unwrap_or_default();
+        if !matches!(kind.as_str(), "" | "file" | "env") {
+            return Err(bad("type is file or env").into());
+        }
+        let mut file = fields.remove("src").or_else(|| fields.remove("source"));
+        let mut env = fields.remove("env");
+        if let Some(key) = fields.keys().next() {
+            return Err(bad(&format!("unexpected key {key:?}")).into());
+        }
+        if kind == "env" && env.is_none() {
+            env = file.take();
+        }
+        let id = id.ok_or_else(|| bad("id is required"))?;
+        if env.is_none() && file.is_none() && kind != "file" && variable(&id).is_some() {
+            env = Some(id.clone());
+        }
+        let source = match env {
+            Some(name) => {
+                let value = variable(&name)
+                    .ok_or_else(|| bad(&format!("environment variable {name} is not set")))?;
+                SecretSource::Value(value.into_bytes())
+            }
+            None => {
+                let path = PathBuf::from(file.unwrap_or_else(|| id.clone()));
+                std::fs::metadata(&path)
+                    .map_err(CliError::io(format!("secret {}", path.display())))?;
+                SecretSource::File(path)
+            }
+        };
+        all.insert(id, source);
+    }
+    Ok(all)
+}
+
+fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
+    let mut all = BTreeMap::new();
+    for text in specs {
+        let bad = |reason: &str| SpecError::new("ssh", text, reason);
+        let (id, path) = match text.split_once('=') {
+            Some((id, path)) => (id, path.to_owned()),
+            None => (
+                text.as_str(),
+                variable("SSH_AUTH_SOCK")
+                    .filter(|v| !v.is_empty())
+                    .ok_or_else(|| {
+                        bad("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")
+                    })?,
+            ),
+        };
+        let path = PathBuf::from(path);
+        let meta =
+            std::fs::metadata(&path).map_err(CliError::io(format!("ssh {}", path.display())))?;
+        if !meta.file_type().is_socket() {
+            return Err(
+                bad("key files are not built yet: add the key to an agent and name its socket")
+                    .into(),
+            );
+        }
+        all.insert(id.to_owned(), path);
+    }
+    Ok(all)
+}
+
+fn caches(flag: &'static str, specs: &[String]) -> Result<Vec<CacheSpec>, CliError> {
+    let mut all = Vec::new();
+    for text in specs {
+        let cache = spec::cache(flag, text)?;
+        if cache.kind == "local" {
+            return Err(SpecError::new(flag, text, "type=local is not built yet: use a registry").into());
+        }
+        all.push(cache);
+    }
+    Ok(all)
+}
+
+fn in_path(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+fn outputs(flags: &Build, offer: &mut Attachables) -> Result<Vec<ExporterSpec>, CliError> {
+    let mut specs: Vec<ExporterSpec> = Vec::new();
+    for text in &flags.output {
+        specs.push(spec::output(text)?);
+    }
+    specs.retain(|s| s.kind != "cacheonly");
+    if flags.push {
+        match specs.iter_mut().find(|s| s.kind == "image") {
+            Some(image) => {
+                image.attrs.insert("push".into(), "true".into());
+            }
+            None => specs.push(ExporterSpec {
+                kind: "image".into(),
+                attrs: [("push".to_owned(), "true".to_owned())].into(),
+            }),
+        }
+    }
+    if flags.load && !specs.iter().any(|s| s.kind == "docker") {
+        specs.push(ExporterSpec {
+            kind: "docker".into(),
+            attrs: BTreeMap::new(),
+        });
+    }
+    for (index, spec) in specs.iter_mut().enumerate() {
+        let dest = spec.attrs.remove("dest");
+        if let Some(target) = target(&spec.kind, dest, &spec.attrs)? {
+            offer.targets.insert(index, target);
+        }
+        if matches!(spec.kind.as_str(), "image" | "oci" | "docker") {
+            if !flags.tag.is_empty() {
+                let names = flags.tag.join(",");
+                spec.attrs.entry("name".into()).or_insert(names);
+            }
+            for text in &flags.annotation {
+                key_value("annotation", text, "annotation.", &mut spec.attrs)?;
+            }
+        }
+        let pushes = spec.attrs.get("push").is_some_and(|v| v == "true");
+        if pushes && !spec.attrs.contains_key("name") {
+            return Err(CliError::Usage(
+                "tag is needed when pushing to registry: add -t NAME".into(),
+            ));
+        }
+    }
+    Ok(specs)
+}
+
+fn target(
+    kind: &str,
+    dest: Option<String>,
+    attrs: &BTreeMap<String, String>,
+) -> Result<Option<Target>, CliError> {
+    if matches!(kind, "oci" | "docker") && attrs.get("tar").is_some_and(|v| v == "false") {
+        return Err(CliError::Usage(format!(
+            "-o type={kind},tar=false is not built yet: write a tar"
+        )));
+    }
+    Ok(Some(match (kind, dest) {
+        ("local", Some(dest)) => Target::Folder(dest.into()),
+        ("tar" | "oci" | "docker", Some(dest)) if dest == "-" => {
+            if std::io::stdout().is_terminal() {
+                return Err(CliError::Usage(
+                    "dest file is required: refusing to write an archive to a terminal".into(),
+                ));
+            }
+            Target::Bytes(FileTarget::Stdout)
+        }
+        ("tar" | "oci" | "docker", Some(dest)) => Target::Bytes(FileTarget::File(dest.into())),
+        ("docker", None) => {
+            if !in_path("docker") {
+                return Err(CliError::Usage(
+                    "cannot load the image: there is no docker here; write an archive with -o type=docker,dest=FILE".into(),
+                ));
+            }
+            Target::Bytes(FileTarget::Program(vec!["docker".into(), "load".into()]))
+        }
+        _ => return Ok(None),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    async fn prepared(argv: &[&str]) -> Result<Prepared, Box<dyn std::error::Error>> {
+        let all = ["rbuild", "build"].iter().chain(argv);
+        match Cli::try_parse_from(all)?.command {
+            Command::Build(flags) => Ok(prepare(&flags).await?),
+            other => Err(format!("{other:?}").into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn flags_become_what_the_frontend_and_the_exporters_know() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        std::fs::write(dir.path().join("app.Dockerfile"), "FROM scratch")?;
+        std::fs::write(dir.path().join("s"), "secret")?;
+        let here = dir.path().to_str().ok_or("path")?;
+        let file = format!("{here}/app.Dockerfile");
+        let secret = format!("id=tok,src={here}/s");
+        let archive = format!("type=oci,dest={here}/x.tar");
+        let named = format!("extra={here}");
+        let flags = [
+            "-f", &file, "--target", "t", "-t", "a:1", "-t", "b", "--build-arg", "K=V=1",
+            "--no-cache", "--secret", &secret, "--platform", "linux/amd64,linux/arm64", "-o", &archive,
+            "--push", "--label", "l=1", "--network", "host", "--add-host", "h:10.0.0.1", "--shm-size",
+            "64m", "--ulimit", "nofile=5:6", "--pull", "--build-context", &named, "--build-context",
+            "base=docker-image://x", here,
+        ];
+        let Prepared { request, .. } = prepared(&flags).await?;
+        let attrs: Vec<String> = request
+            .attrs
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        assert_eq!(
+            attrs,
+            [
+                "add-hosts=h=10.0.0.1",
+                "build-arg:K=V=1",
+                "context:base=docker-image://x",
+                "context:extra=local:extra",
+                "filename=app.Dockerfile",
+                "force-network-mode=host",
+                "image-resolve-mode=pull",
+                "label:l=1",
+                "no-cache=",
+                "platform=linux/amd64,linux/arm64",
+                "shm-size=67108864",
+                "target=t",
+                "ulimit=nofile=5:6"
+            ]
+        );
+        assert_eq!(request.entitlements, [NETWORK_HOST]);
+        let kinds: Vec<_> = request.exporters.iter().map(|e| e.kind.as_str()).collect();
+        assert_eq!(kinds, ["oci", "image"]);
+        assert_eq!(request.exporters[1].attrs["name"], "a:1,b");
+        assert!(matches!(
+            request.attachables.targets.get(&0),
+            Some(Target::Bytes(FileTarget::File(_)))
+        ));
+        let names: Vec<_> = request.attachables.folders.keys().collect();
+        assert_eq!(names, ["context", "dockerfile", "extra"]);
+        assert!(request.attachables.secrets.contains_key("tok"));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_built_is_said_before_anything_is_sent() {
+        for argv in [
+            &["/no/such/folder"][..],
+            &["--push", "https://example.com/x.git"],
+            &["--network", "bridge", "https://example.com/x.git"],
+            &["-f", "missing", "/tmp"],
+        ] {
+            assert!(prepared(argv).await.is_err(), "{argv:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! A daemon inside this process, for as long as one command.
+
+use std::path::Path;
+
+use clap::Parser;
+use daemon::{Args, DaemonError, Defaults, Settings, SettingsError};
+use task::Task;
+use tokio::sync::oneshot;
+
+/// A running daemon.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    address: String,
+    stop: oneshot::Sender<()>,
+    running: Task<Result<(), DaemonError>>,
+    // The private folder of the socket.
+    _folder: tempfile::TempDir,
+}
+
+/// Why there is no daemon.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EmbeddedError {
+    #[error("cannot make a folder for the daemon's socket: {source}")]
+    Folder { source: std::io::Error },
+    #[error(transparent)]
+    Args { source: clap::Error },
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("cannot start a daemon in this process: {}", chain(source))]
+    Start { source: DaemonError },
+    #[error("the daemon in this process ended before it was ready")]
+    Ended,
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text += &format!(": {more}");
+        }
+        cause = source.source();
+    }
+    text
+}
+
+impl Embedded {
+    /// Starts a daemon and waits until it answers.
+    pub(crate) async fn start(root: &Path, allow: &[String]) -> Result<Self, EmbeddedError> {
+        let folder = tempfile::Builder::new()
+            .prefix("rbuild-")
+            .tempdir()
+            .map_err(|source| EmbeddedError::Folder { source })?;
+        let address = format!("unix://{}", folder.path().join("rbuildd.sock").display());
+        let mut argv = vec![
+            "rbuildd".to_owned(),
+            "--root".into(),
+            root.display().to_string(),
+            "--addr".into(),
+            address.clone(),
+        ];
+        for name in allow {
+            argv.extend(["--allow-insecure-entitlement".into(), name.clone()]);
+        }
+        let args = Args::try_parse_from(argv).map_err(|source| EmbeddedError::Args { source })?;
+        let settings = Settings::load(&args, &Defaults::of("rbuildd"))?;
+        let (ready, is_ready) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut running = task::spawn("embedded daemon", async move {
+            let until = async move {
+                // A sender that is gone means stop as well.
+                let _told = stopped.await;
+            };
+            Box::pin(daemon::run(settings, ready, until)).await
+        });
+        tokio::select! {
+            done = &mut running => Err(match done {
+                Err(source) => EmbeddedError::Start { source },
+                Ok(()) => EmbeddedError::Ended,
+            }),
+            told = is_ready => {
+                if told.is_err() {
+                    return Err(match running.await {
+                        Err(source) => EmbeddedError::Start { source },
+                        Ok(()) => EmbeddedError::Ended,
+                    });
+                }
+                Ok(Self { address, stop, running, _folder: folder })
+            }
+        }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(self) {
+        let _gone = self.stop.send(());
+        if let Err(error) = self.running.await {
+            tracing::warn!(%error, "the daemon in this process ended badly");
+        }
+    }
+}

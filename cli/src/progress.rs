@@ -1,0 +1,74 @@
+//! Shows what a build does.
+
+pub mod plain;
+pub mod raw;
+pub mod text;
+pub mod tty;
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, SystemTime};
+
+use client::SolveStatus;
+use tokio::sync::mpsc;
+
+use crate::args::ProgressMode;
+
+/// Something that shows progress.
+pub trait Display: Send {
+    /// Takes news.
+    fn update(&mut self, news: &SolveStatus, now: SystemTime, out: &mut dyn Write)
+    -> io::Result<()>;
+    /// Time has passed.
+    fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()>;
+    /// There will be no more.
+    fn finish(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()>;
+    /// The last lines that a step wrote.
+    fn tail(&self, vertex: &str) -> Vec<String>;
+    /// The step that failed: its digest and name.
+    fn failed(&self) -> Option<(String, String)>;
+}
+
+/// The display for a mode.
+#[must_use]
+pub fn display(mode: ProgressMode, truncate: bool, title: String) -> Box<dyn Display> {
+    let terminal = io::stderr().is_terminal();
+    match mode {
+        ProgressMode::Quiet => Box::new(plain::Plain::quiet()),
+        ProgressMode::Rawjson => Box::new(raw::Raw::default()),
+        ProgressMode::Plain => Box::new(plain::Plain::new(truncate)),
+        ProgressMode::Tty => Box::new(tty::Tty::new(title)),
+        ProgressMode::Auto if terminal => Box::new(tty::Tty::new(title)),
+        ProgressMode::Auto => Box::new(plain::Plain::new(truncate)),
+    }
+}
+
+/// Shows news on standard error until there are no more, and returns the display for what comes after.
+pub async fn show(
+    mut display: Box<dyn Display>,
+    mut news: mpsc::Receiver<SolveStatus>,
+) -> Box<dyn Display> {
+    let mut tick = tokio::time::interval(Duration::from_millis(150));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Nobody to show it to is no reason to fail a build.
+    loop {
+        let mut page = Vec::new();
+        let _in_memory = tokio::select! {
+            next = news.recv() => match next {
+                Some(next) => {
+                    let mut done = display.update(&next, SystemTime::now(), &mut page);
+                    while let (Ok(()), Ok(next)) = (&done, news.try_recv()) {
+                        done = display.update(&next, SystemTime::now(), &mut page);
+                    }
+                    done
+                }
+                None => break,
+            },
+            _ = tick.tick() => display.tick(SystemTime::now(), &mut page),
+        };
+        let _closed = io::stderr().lock().write_all(&page);
+    }
+    let mut page = Vec::new();
+    let _in_memory = display.finish(SystemTime::now(), &mut page);
+    let _closed = io::stderr().lock().write_all(&page);
+    display
+}
