@@ -468,12 +468,18 @@ pub enum HistoryChange {
     Finalize,
 }
 
+/// Reads a blob from an offset on.
+pub type ReadBlob = Box<dyn FnOnce(u64) -> BoxFuture<'static, Result<BlobStream, Failure>> + Send>;
+
+/// The bytes of a blob, in pieces.
+pub type BlobStream = BoxStream<'static, Result<Bytes, Failure>>;
+
 /// A blob of a build record.
 pub struct HistoryBlob {
     /// Its size.
     pub size: u64,
     /// Reads it from an offset on.
-    pub read: Box<dyn FnOnce(u64) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, Failure>>, Failure>> + Send>,
+    pub read: ReadBlob,
 }
 
 impl fmt::Debug for HistoryBlob {

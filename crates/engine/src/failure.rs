@@ -1,5 +1,7 @@
 //! From the errors of the parts to [`Failure`]: one sentence, and facts from the outermost to the innermost.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "most errors are of no kind that clients know, new ones too")]
+
 use exporter::ExportError;
 use frontend::{BridgeError, Fault, FrontendError};
 use llb::pb;
