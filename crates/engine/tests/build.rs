@@ -1,5 +1,7 @@
 //! Builds without containers: definitions in, files and words out.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
