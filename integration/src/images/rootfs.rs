@@ -102,11 +102,12 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Fills `root` as the busybox image: every applet a hard link, no folders for what a runtime mounts.
+/// Fills `root` as the busybox image: every applet a hard link, of what a runtime mounts only `/dev` is there.
 pub(super) fn busybox(root: &Path) -> Result<(), Error> {
     let program = need("busybox")?;
     for (dir, mode) in [
         ("bin", 0o755),
+        ("dev", 0o755),
         ("etc", 0o755),
         ("home", 0o755),
         ("root", 0o700),
