@@ -9,8 +9,9 @@ use crate::listen::{self, ListenError};
 use crate::settings::Settings;
 use crate::wire::{self, WireError};
 
-/// How long calls in flight may go on after the daemon was told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long calls in flight may go on after the daemon was told to stop. Short: a build that runs would take minutes, and a client
+/// that merely keeps its connection open is no reason to wait.
+const DRAIN: Duration = Duration::from_millis(500);
 
 /// Why the daemon did not run, or ended.
 #[derive(Debug, thiserror::Error)]
