@@ -4,18 +4,19 @@ pub(crate) mod context;
 pub(crate) mod request;
 pub mod spec;
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{Client, SolveResult};
+use client::{Client, Failure, SolveResult};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::args::{Build, ProgressMode};
 use crate::failure::{CliError, explain};
-use crate::progress;
+use crate::progress::{self, Display};
 
 /// How many changes may wait to be shown.
 const NEWS: usize = 256;
@@ -33,20 +34,20 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
     let display = progress::display(mode, truncate, "Building".into());
     let (sender, news) = mpsc::channel(NEWS);
     let id = prepared.request.id.clone();
-    let idle = prepared.request.exporters.is_empty() && flags.call.is_none() && !flags.check;
+    if flags.question()?.is_some() {
+        let asking = Box::pin(client.ask(prepared.request, sender));
+        let (outcome, display) = tokio::join!(asking, progress::show(display, news));
+        return match outcome {
+            Ok(said) => answer(&flags, &said),
+            Err(failure) => Err(told(failure, display.as_ref(), mode)?),
+        };
+    }
+    let idle = prepared.request.exporters.is_empty();
     let solving = Box::pin(client.solve(prepared.request, sender));
     let (outcome, display) = tokio::join!(solving, progress::show(display, news));
     let result = match outcome {
         Ok(result) => result,
-        Err(failure) => {
-            if mode != ProgressMode::Rawjson {
-                let mut page = Vec::new();
-                explain(&failure, display.as_ref(), &mut page)
-                    .and_then(|()| io::stderr().lock().write_all(&page))
-                    .map_err(CliError::io("cannot write to standard error"))?;
-            }
-            return Err(CliError::Build(failure));
-        }
+        Err(failure) => return Err(told(failure, display.as_ref(), mode)?),
     };
     drop(prepared.temporary);
     finish(&flags, &id, &result)?;
@@ -59,6 +60,52 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
             format!("\n{hint}")
         };
         let _closed = io::stderr().lock().write_all(line.as_bytes());
+    }
+    Ok(())
+}
+
+// Shows where a failure comes from; what is left is its sentence.
+fn told(
+    failure: Failure,
+    display: &dyn Display,
+    mode: ProgressMode,
+) -> Result<CliError, CliError> {
+    if mode != ProgressMode::Rawjson {
+        let mut page = Vec::new();
+        explain(&failure, display, &mut page)
+            .and_then(|()| io::stderr().lock().write_all(&page))
+            .map_err(CliError::io("cannot write to standard error"))?;
+    }
+    Ok(CliError::Build(failure))
+}
+
+// What a frontend said in the place of a build: its text, or its JSON if that is wanted.
+fn answer(flags: &Build, said: &BTreeMap<String, Vec<u8>>) -> Result<(), CliError> {
+    let json = flags
+        .call
+        .as_deref()
+        .is_some_and(|c| c.split(',').any(|part| part == "format=json"));
+    let key = if json { "result.json" } else { "result.txt" };
+    let text = said
+        .get(key)
+        .ok_or_else(|| CliError::Usage(format!("the frontend did not answer with {key}")))?;
+    let mut out = io::stdout().lock();
+    out.write_all(text)
+        .and_then(|()| {
+            if text.is_empty() && !json {
+                writeln!(out, "Check complete, no warnings found.")
+            } else if text.ends_with(b"\n") {
+                Ok(())
+            } else {
+                writeln!(out)
+            }
+        })
+        .map_err(CliError::io("cannot write to standard output"))?;
+    let failed = said
+        .get("result.statuscode")
+        .is_some_and(|code| code != b"0");
+    if failed {
+        return Err(CliError::Usage("lint violations found".into()));
     }
     Ok(())
 }

@@ -37,6 +37,32 @@ impl Build {
     }
 }
 
+impl Build {
+    /// What the frontend is asked in the place of a build.
+    pub(crate) fn question(&self) -> Result<Option<&'static str>, CliError> {
+        if self.check {
+            return Ok(Some("frontend.lint"));
+        }
+        // `outline,format=json` and the like: the format does not change the question.
+        let method = self
+            .call
+            .as_deref()
+            .map(|c| c.split(',').next().unwrap_or(c));
+        Ok(match method {
+            None | Some("" | "build") => None,
+            Some("check" | "lint") => Some("frontend.lint"),
+            Some("outline") => Some("frontend.outline"),
+            Some("targets") => Some("frontend.targets"),
+            Some("subrequests.describe" | "describe") => Some("frontend.subrequests.describe"),
+            Some(other) => {
+                return Err(CliError::Usage(format!(
+                    "unknown method {other:?} of --call: use build, check, outline or targets"
+                )));
+            }
+        })
+    }
+}
+
 fn variable(name: &str) -> Option<String> {
     env::var_os(name).and_then(|v| v.into_string().ok())
 }
@@ -55,7 +81,12 @@ pub(crate) async fn prepare(flags: &Build) -> Result<Prepared, CliError> {
     let mut attrs = context.attrs;
     frontend_attrs(flags, &mut attrs)?;
     build_contexts(&flags.build_context, &mut attrs, &mut offer)?;
-    let exporters = outputs(flags, &mut offer)?;
+    let internal = flags.question()?.is_some();
+    let exporters = if internal {
+        Vec::new()
+    } else {
+        outputs(flags, &mut offer)?
+    };
     let request = SolveRequest {
         id: client::new_id().map_err(CliError::io("no random bytes"))?,
         frontend: "dockerfile.v0".into(),
@@ -65,7 +96,7 @@ pub(crate) async fn prepare(flags: &Build) -> Result<Prepared, CliError> {
         cache_to: caches("cache-to", &flags.cache_to)?,
         entitlements: flags.entitlements(),
         shared_key: context.shared_key,
-        internal: false,
+        internal,
         attachables: offer,
     };
     Ok(Prepared {
@@ -99,12 +130,14 @@ fn key_value(
 }
 
 fn frontend_attrs(flags: &Build, attrs: &mut BTreeMap<String, String>) -> Result<(), CliError> {
-    if flags.call.is_some() || flags.check {
-        return Err(CliError::Usage(
-            "--call and --check are not built yet: use `# check=error=true` in the Dockerfile to fail a build on warnings".into(),
-        ));
-    }
     let mut set = |key: &str, value: String| attrs.insert(key.to_owned(), value);
+    if let Some(question) = flags.question()? {
+        set("requestid", question.to_owned());
+        set(
+            "frontend.caps",
+            "moby.buildkit.frontend.subrequests".to_owned(),
+        );
+    }
     if let Some(target) = &flags.target {
         set("target", target.clone());
     }

@@ -22,6 +22,8 @@ struct Step {
     vertex: Vertex,
     number: usize,
     begun: Option<SystemTime>,
+    // When it ran; it may run several times.
+    ran: Vec<(SystemTime, SystemTime)>,
     done: bool,
     statuses: Vec<Status>,
     changed: HashSet<String>,
@@ -89,6 +91,12 @@ impl Plain {
             step.dirty |= ended_again || begun_again;
             if begun_again && v.completed.is_none() {
                 step.done = false;
+            }
+            if let Some((from, to)) = v.started.zip(v.completed) {
+                match step.ran.iter_mut().find(|r| r.0 == from) {
+                    Some(run) => run.1 = to,
+                    None => step.ran.push((from, to)),
+                }
             }
             step.vertex = v.clone();
             if !v.error.is_empty() && !v.error.ends_with("context canceled") {
@@ -292,28 +300,41 @@ impl Step {
         } else if v.cached {
             writeln!(out, "#{n} CACHED")
         } else {
-            let took = v.started.zip(v.completed);
-            let took = took.map_or(0.0, |(from, to)| seconds(from, to));
+            let took = together(&self.ran);
             writeln!(out, "#{n} DONE {took:.1}s")
         }
     }
+}
+
+// The time that the runs cover, counted once where they overlap.
+fn together(runs: &[(SystemTime, SystemTime)]) -> f64 {
+    let mut runs = runs.to_vec();
+    runs.sort();
+    let mut total = 0.0;
+    let mut covered = None;
+    for (from, to) in runs {
+        let from = covered.map_or(from, |c| from.max(c));
+        total += seconds(from, to);
+        covered = Some(covered.map_or(to, |c| to.max(c)));
+    }
+    total
 }
 
 impl Display for Plain {
     fn update(
         &mut self,
         news: &SolveStatus,
-        now: SystemTime,
-        out: &mut dyn Write,
+        _now: SystemTime,
+        _out: &mut dyn Write,
     ) -> io::Result<()> {
         self.take(news);
         if self.silent {
             for step in self.steps.values_mut() {
                 step.lines.clear();
             }
-            return Ok(());
         }
-        self.flush(now, out)
+        // Shown at the next tick: a step often ends, begins and ends again within a moment.
+        Ok(())
     }
 
     fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
@@ -385,6 +406,7 @@ mod tests {
     fn steps_are_told_as_the_reference_tells_them() -> io::Result<()> {
         let (mut plain, mut out) = (Plain::new(false), Vec::new());
         plain.update(&steps(vec![vertex("a", 0, None)], vec![]), at(0), &mut out)?;
+        plain.tick(at(0), &mut out)?;
         plain.update(
             &steps(
                 vec![vertex("b", 10, None)],
@@ -396,6 +418,7 @@ mod tests {
             at(130),
             &mut out,
         )?;
+        plain.tick(at(130), &mut out)?;
         let status = Status {
             id: "transferring context:".into(),
             vertex: "a".into(),
@@ -414,11 +437,13 @@ mod tests {
             at(300),
             &mut out,
         )?;
+        plain.tick(at(300), &mut out)?;
         plain.update(
             &steps(vec![vertex("a", 0, Some(400))], vec![log("a", 350, "ld\n")]),
             at(400),
             &mut out,
         )?;
+        plain.tick(at(400), &mut out)?;
         let mut failed = vertex("b", 10, Some(900));
         failed.error = "exit code: 7".into();
         let mut cached = vertex("c", 900, Some(900));

@@ -255,7 +255,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_view_is_redrawn_in_place_and_ends_with_all_steps() -> io::Result<()> {
+    fn the_view_is_redrawn_in_place_and_ends_with_all_steps() -> Result<(), Box<dyn std::error::Error>>
+    {
         let at = |s| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
         let vertex = |digest: &str, completed| Vertex {
             digest: digest.into(),
@@ -264,7 +265,7 @@ mod tests {
             completed,
             ..Vertex::default()
         };
-        let mut screen = vt100::Parser::new(12, 60, 0);
+        let mut screen = vt100::Parser::new(12u16.try_into()?, 60u16.try_into()?, 0);
         let mut tty = Tty::sized("Building".into(), 60, 12);
         let mut out = Vec::new();
         let mut news = SolveStatus {

@@ -7,6 +7,7 @@ use std::{fmt, io};
 
 use hyper_util::rt::TokioIo;
 use proto::control::control_client::ControlClient;
+use proto::gateway::llb_bridge_client::LlbBridgeClient;
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -152,6 +153,12 @@ impl Client {
 
     pub(crate) fn control(&self) -> ControlClient<Channel> {
         ControlClient::new(self.channel.clone())
+            .max_decoding_message_size(proto::MAX_MESSAGE)
+            .max_encoding_message_size(proto::MAX_MESSAGE)
+    }
+
+    pub(crate) fn gateway(&self) -> LlbBridgeClient<Channel> {
+        LlbBridgeClient::new(self.channel.clone())
             .max_decoding_message_size(proto::MAX_MESSAGE)
             .max_encoding_message_size(proto::MAX_MESSAGE)
     }

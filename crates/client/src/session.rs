@@ -10,7 +10,7 @@ use proto::upload::upload_server::UploadServer;
 use proto::{MAX_MESSAGE, auth::auth_server::AuthServer};
 use session::{header, method};
 use task::Task;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
@@ -52,9 +52,11 @@ pub(crate) async fn serve(
         put(metadata, header::SESSION_METHOD, name)?;
     }
     let incoming = client.control().session(call).await?.into_inner();
-    let tunnel = Tunnel::new(incoming, outgoing);
+    let (alive, is_alive) = oneshot::channel();
+    let tunnel = Tunnel::new(incoming, outgoing, is_alive);
     let routes = routes(attachables);
     Ok(task::spawn("session", async move {
+        let _alive = alive;
         let connections =
             tokio_stream::once(Ok::<_, std::io::Error>(tunnel)).chain(tokio_stream::pending());
         Server::builder()

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use proto::control;
+use proto::{control, gateway};
 use session::error::code;
+use session::header;
 use task::Task;
 use tokio::sync::mpsc;
+use tonic::metadata::AsciiMetadataValue;
 
 use crate::attach::Attachables;
 use crate::connect::Client;
@@ -15,6 +17,8 @@ use crate::status::{SolveStatus, from_wire};
 
 /// How long the last news may take after the build has its answer.
 const LAST_NEWS: std::time::Duration = std::time::Duration::from_secs(3);
+
+type Serving = Task<Result<(), Failure>>;
 
 /// An exporter and its attributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,59 +77,112 @@ impl Client {
         request: SolveRequest,
         status: mpsc::Sender<SolveStatus>,
     ) -> Result<SolveResult, Failure> {
-        let session =
-            crate::id::new_id().map_err(|e| Failure::local(format!("no random bytes: {e}")))?;
-        let SolveRequest {
-            id,
-            frontend,
-            attrs,
-            exporters,
-            cache_from,
-            cache_to,
-            entitlements,
-            shared_key,
-            internal,
-            attachables,
-        } = request;
-        let mut serving = Box::pin(serve(self, &session, &shared_key, attachables)).await?;
-        let first = exporters.first().cloned().unwrap_or_default();
-        let wire = control::SolveRequest {
-            r#ref: id.clone(),
-            session,
-            frontend,
-            frontend_attrs: attrs,
-            exporter_deprecated: first.kind,
-            exporter_attrs_deprecated: first.attrs,
-            exporters: exporters
-                .into_iter()
-                .map(|e| control::Exporter {
-                    r#type: e.kind,
-                    attrs: e.attrs,
-                })
-                .collect(),
-            cache: Some(control::CacheOptions {
-                exports: cache_to.into_iter().map(entry).collect(),
-                imports: cache_from.into_iter().map(entry).collect(),
-                ..Default::default()
-            }),
-            entitlements,
-            internal,
-            ..Default::default()
-        };
-        let watching = self.watch(id, status);
+        let (wire, mut serving) = self.begin(request).await?;
+        let watching = self.watch(wire.r#ref.clone(), status);
         let mut control = self.control();
-        let answer = {
-            let solving = control.solve(wire);
-            tokio::pin!(solving);
-            tokio::select! {
-                answer = &mut solving => answer.map_err(Failure::from),
-                ended = &mut serving => Err(ended.err().unwrap_or_else(|| Failure::local("the session ended before the build"))),
-            }
+        let answer = tokio::select! {
+            answer = control.solve(wire) => answer.map_err(Failure::from),
+            ended = &mut serving => Err(session_ended(ended)),
         };
         let _late = tokio::time::timeout(LAST_NEWS, watching).await;
         Ok(SolveResult {
             response: answer?.into_inner().exporter_response,
         })
+    }
+
+    /// Asks a frontend something in the place of a build, and returns what it says about its result.
+    pub async fn ask(
+        &self,
+        request: SolveRequest,
+        status: mpsc::Sender<SolveStatus>,
+    ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+        let (mut wire, mut serving) = self.begin(request).await?;
+        let id = wire.r#ref.clone();
+        let question = gateway::SolveRequest {
+            frontend: std::mem::take(&mut wire.frontend),
+            frontend_opt: std::mem::take(&mut wire.frontend_attrs),
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            ..Default::default()
+        };
+        let watching = self.watch(id.clone(), status);
+        let mut control = self.control();
+        let answer = {
+            // The build is a frame for the question: it ends when the answer is handed back.
+            let solving = control.solve(wire);
+            let asking = self.bridge(&id, question);
+            tokio::pin!(solving, asking);
+            tokio::select! {
+                ended = &mut solving => Err(ended.err().map_or_else(
+                    || Failure::local("the build ended before the frontend answered"),
+                    Failure::from,
+                )),
+                ended = &mut serving => Err(session_ended(ended)),
+                answer = &mut asking => match answer {
+                    Ok(metadata) => solving.await.map(|_| metadata).map_err(Failure::from),
+                    Err(failure) => Err(failure),
+                },
+            }
+        };
+        let _late = tokio::time::timeout(LAST_NEWS, watching).await;
+        answer
+    }
+
+    async fn bridge(
+        &self,
+        id: &str,
+        question: gateway::SolveRequest,
+    ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+        let build = AsciiMetadataValue::try_from(id)
+            .map_err(|_| Failure::local("invalid name of a build"))?;
+        let mut bridge = self.gateway();
+        let mut call = tonic::Request::new(question);
+        call.metadata_mut().insert(header::BUILD_ID, build.clone());
+        let result = bridge.solve(call).await?.into_inner().result;
+        let metadata = result
+            .as_ref()
+            .map(|r| r.metadata.clone())
+            .unwrap_or_default();
+        let mut call = tonic::Request::new(gateway::ReturnRequest {
+            result,
+            error: None,
+        });
+        call.metadata_mut().insert(header::BUILD_ID, build);
+        bridge.r#return(call).await?;
+        Ok(metadata)
+    }
+
+    async fn begin(
+        &self,
+        request: SolveRequest,
+    ) -> Result<(control::SolveRequest, Serving), Failure> {
+        let session =
+            crate::id::new_id().map_err(|e| Failure::local(format!("no random bytes: {e}")))?;
+        let shared_key = &request.shared_key;
+        let serving = serve(self, &session, shared_key, request.attachables).await?;
+        let first = request.exporters.first().cloned().unwrap_or_default();
+        let exporters = request.exporters.into_iter().map(|e| control::Exporter {
+            r#type: e.kind,
+            attrs: e.attrs,
+        });
+        let wire = control::SolveRequest {
+            r#ref: request.id,
+            session,
+            frontend: request.frontend,
+            frontend_attrs: request.attrs,
+            exporter_deprecated: first.kind,
+            exporter_attrs_deprecated: first.attrs,
+            exporters: exporters.collect(),
+            cache: Some(control::CacheOptions {
+                exports: request.cache_to.into_iter().map(entry).collect(),
+                imports: request.cache_from.into_iter().map(entry).collect(),
+                ..Default::default()
+            }),
+            entitlements: request.entitlements,
+            internal: request.internal,
+            ..Default::default()
+        };
+        Ok((wire, serving))
     }
 
     fn watch(&self, id: String, to: mpsc::Sender<SolveStatus>) -> Task<()> {
@@ -163,6 +220,11 @@ impl Client {
             }
         })
     }
+}
+
+fn session_ended(ended: Result<(), Failure>) -> Failure {
+    let why = ended.err();
+    why.unwrap_or_else(|| Failure::local("the session ended before the build"))
 }
 
 fn entry(spec: CacheSpec) -> control::CacheOptionsEntry {

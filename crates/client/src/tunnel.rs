@@ -1,5 +1,6 @@
 //! A byte stream inside the messages of `Control.Session`, seen from the client.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use proto::control::BytesMessage;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use tokio_util::sync::PollSender;
 use tonic::Streaming;
@@ -17,8 +18,10 @@ use tonic::transport::server::Connected;
 /// How many messages may wait to go to the daemon.
 pub(crate) const QUEUE: usize = 64;
 
-/// The byte stream.
+/// The byte stream. It ends when the session is dropped: connections of a server outlive the server's own future.
 pub(crate) struct Tunnel {
+    alive: oneshot::Receiver<()>,
+    gone: bool,
     read: Pin<Box<dyn AsyncRead + Send>>,
     write: Pin<Box<dyn AsyncWrite + Send>>,
 }
@@ -27,6 +30,7 @@ impl Tunnel {
     pub(crate) fn new(
         incoming: Streaming<BytesMessage>,
         outgoing: mpsc::Sender<BytesMessage>,
+        alive: oneshot::Receiver<()>,
     ) -> Self {
         let read = StreamReader::new(
             incoming.map(|message| message.map(|m| m.data).map_err(io::Error::other)),
@@ -35,6 +39,8 @@ impl Tunnel {
             .sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
             .with(|data: Bytes| std::future::ready(Ok::<_, io::Error>(BytesMessage { data })));
         Self {
+            alive,
+            gone: false,
             read: Box::pin(read),
             write: Box::pin(SinkWriter::new(CopyToBytes::new(sink))),
         }
@@ -53,6 +59,10 @@ impl AsyncRead for Tunnel {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.gone || Pin::new(&mut self.alive).poll(cx).is_ready() {
+            self.gone = true;
+            return Poll::Ready(Ok(()));
+        }
         self.read.as_mut().poll_read(cx, buf)
     }
 }
@@ -63,6 +73,9 @@ impl AsyncWrite for Tunnel {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.gone {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         self.write.as_mut().poll_write(cx, buf)
     }
 
