@@ -279,6 +279,9 @@ pub(crate) fn history_event(event: HistoryEvent) -> control::BuildHistoryEvent {
 }
 
 fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
+    // A build that succeeded has a result, be it one without descriptors: clients look into it without asking.
+    let succeeded = record.completed.is_some() && record.error.is_none();
+    let result = record.result.or_else(|| succeeded.then(HistoryResult::default));
     control::BuildHistoryRecord {
         r#ref: record.build,
         frontend: record.frontend,
@@ -296,7 +299,7 @@ fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
         completed_at: record.completed.map(timestamp),
         logs: record.logs.map(descriptor),
         exporter_response: record.exporter_response,
-        result: record.result.map(history_result),
+        result: result.map(history_result),
         results: record
             .results
             .into_iter()
