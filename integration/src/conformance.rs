@@ -17,6 +17,8 @@ use crate::suite::{SUITES, Suite};
 
 /// One of how many tests a sample takes.
 const SAMPLE: usize = 10;
+/// How often a run is taken up again whose test process ended early.
+const ROUNDS: usize = 5;
 
 /// What to run and what to do with the result.
 #[derive(Debug, clap::Args)]
@@ -123,7 +125,8 @@ fn one(
         None
     };
 
-    let run = run::Run {
+    let whole = chosen.is_none() && options.run.is_none();
+    let mut run = run::Run {
         suite,
         module,
         daemon,
@@ -132,11 +135,34 @@ fn one(
         timeout: options.timeout,
         test_timeout: options.test_timeout,
     };
-    let mut result = run.go()?;
+    let known = if options.reference && options.bless {
+        Outcomes::new()
+    } else {
+        reference.clone()
+    };
+    let mut result = run::Finished::new(suite, &known)?;
+    run.go(&mut result)?;
+    // A test that panics takes the test process with it: what it had not got to is run again.
+    for _ in 0..ROUNDS {
+        if !result.cut || result.timed_out || options.run.is_some() {
+            break;
+        }
+        let rest: BTreeSet<String> = known
+            .keys()
+            .filter(|name| chosen.as_ref().is_none_or(|chosen| chosen.contains(*name)))
+            .filter(|name| !result.outcomes.contains_key(*name))
+            .cloned()
+            .collect();
+        if rest.is_empty() {
+            break;
+        }
+        eprintln!("{}: the test process ended early, {} tests are left", suite.name, rest.len());
+        run.pattern = pattern(None, Some(&rest));
+        run.go(&mut result)?;
+    }
     if let Some(chosen) = &chosen {
         result.outcomes.retain(|name, _| chosen.contains(name));
     }
-    let whole = chosen.is_none() && options.run.is_none();
     // Of a whole run, a test that is not mentioned at all has not passed; of a choice, only what was chosen counts.
     let expected: BTreeSet<&str> = passed(&ours)
         .into_iter()
@@ -150,7 +176,7 @@ fn one(
     let compared = Compared::new(&now, &expected, &ours, &reference);
     print!(
         "{}",
-        report(suite, &result, &compared, &reference, options.reference)
+        report(suite, &result, &compared, &reference, options.reference, whole)
     );
 
     if options.bless && options.reference && whole {
@@ -198,6 +224,7 @@ fn report(
     compared: &Compared<'_>,
     reference: &Outcomes,
     is_reference: bool,
+    whole: bool,
 ) -> String {
     let mut out = String::new();
     let count = |outcome| result.outcomes.values().filter(|o| **o == outcome).count();
@@ -247,7 +274,7 @@ fn report(
     let reference_passes = reference
         .iter()
         .filter(|(name, o)| {
-            **o == Outcome::Pass && (result.whole || result.outcomes.contains_key(*name))
+            **o == Outcome::Pass && (whole || result.outcomes.contains_key(*name))
         })
         .count();
     line(format!("log: {}", result.log.display()));

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::causes::Causes;
-use crate::outcome::{Outcome, Outcomes, fold, parse_line};
+use crate::outcome::{Outcome, Outcomes, parse_line};
 use crate::paths::{self, Module};
 use crate::process::{Error, at, find, need};
 use crate::suite::Suite;
@@ -36,13 +36,31 @@ pub(super) struct Finished {
     pub(super) seconds: u64,
     /// The suite did not come to its own end.
     pub(super) cut: bool,
-    /// All tests were asked for.
-    pub(super) whole: bool,
+    /// We ended it, because it took too long.
+    pub(super) timed_out: bool,
+}
+
+impl Finished {
+    /// Begins with nothing and an empty log; `known` are the names of the suite's tests.
+    pub(super) fn new(suite: &Suite, known: &Outcomes) -> Result<Self, Error> {
+        let dir = paths::cache().join("logs");
+        fs::create_dir_all(&dir).map_err(at("making", &dir))?;
+        let log = dir.join(format!("{}.log", suite.name));
+        File::create(&log).map_err(at("creating", &log))?;
+        Ok(Self {
+            outcomes: Outcomes::new(),
+            causes: Causes::new(known.clone()),
+            log,
+            seconds: 0,
+            cut: false,
+            timed_out: false,
+        })
+    }
 }
 
 impl Run<'_> {
     /// Runs the suite to its end or to the time limit.
-    pub(super) fn go(&self) -> Result<Finished, Error> {
+    pub(super) fn go(&self, finished: &mut Finished) -> Result<(), Error> {
         let binary = self.module.tools().join(self.suite.binary());
         if !binary.is_file() {
             return Err(Error::Missing {
@@ -60,10 +78,12 @@ impl Run<'_> {
         let scratch = std::env::temp_dir().join(format!("rbc{}", std::process::id()));
         let scratch = Scratch::new(scratch)?;
         let path = self.programs(&scratch.dir)?;
-        let log = paths::cache().join("logs");
-        fs::create_dir_all(&log).map_err(at("making", &log))?;
-        let log = log.join(format!("{}.log", self.suite.name));
-        let mut log_file = File::create(&log).map_err(at("creating", &log))?;
+        let log = finished.log.clone();
+        let mut log_file = File::options()
+            .append(true)
+            .create(true)
+            .open(&log)
+            .map_err(at("opening", &log))?;
 
         let (reader, writer) = std::io::pipe().map_err(at("making a pipe for", &binary))?;
         let tmp = scratch.dir.join("t");
@@ -110,14 +130,7 @@ impl Run<'_> {
             }
         });
 
-        let mut finished = Finished {
-            outcomes: Outcomes::new(),
-            causes: Causes::default(),
-            log: log.clone(),
-            seconds: 0,
-            cut: false,
-            whole: self.pattern == "/.*/worker=oci$",
-        };
+        finished.cut = false;
         let mut looked = Instant::now();
         let mut told = Instant::now();
         loop {
@@ -129,8 +142,8 @@ impl Run<'_> {
                     finished.causes.line(&line);
                     if let Some((name, outcome)) = parse_line(&line) {
                         // A test's own result comes after its subtests' and is the one that counts.
-                        if let Some(folded) = fold(name).filter(|folded| folded == name) {
-                            finished.outcomes.insert(folded, outcome);
+                        if finished.causes.is_test(name) {
+                            finished.outcomes.insert(name.to_owned(), outcome);
                         }
                     }
                 }
@@ -146,8 +159,8 @@ impl Run<'_> {
             if looked.elapsed() > Duration::from_secs(5) {
                 looked = Instant::now();
                 scratch.kill(|process| process.is_daemon && process.age > self.test_timeout);
-                if started.elapsed().as_secs() > self.timeout && !finished.cut {
-                    finished.cut = true;
+                if started.elapsed().as_secs() > self.timeout && !finished.timed_out {
+                    finished.timed_out = true;
                     scratch.kill(|_| true);
                 }
             }
@@ -172,9 +185,9 @@ impl Run<'_> {
         pump.join().expect("the pump only reads and sends");
         let status = child.wait().map_err(start)?;
         // 0 and 1 are a suite's own ends: all passed, some failed.
-        finished.cut |= !matches!(status.code(), Some(0 | 1));
-        finished.seconds = started.elapsed().as_secs();
-        Ok(finished)
+        finished.cut = !matches!(status.code(), Some(0 | 1));
+        finished.seconds += started.elapsed().as_secs();
+        Ok(())
     }
 
     /// Makes the folder of programs under the names that the suite calls, and returns a `PATH` with it first.
