@@ -13,6 +13,8 @@ const TAIL: usize = 10;
 const NAME: usize = 72;
 /// A step that is being shown stays for this long while others have news too.
 const STAY: Duration = Duration::from_secs(5);
+/// A step that ended often begins again within a moment; it is told only when it has not.
+const SETTLE: Duration = Duration::from_millis(60);
 const MIN_TIME: Duration = Duration::from_secs(5);
 const MIN_SHARE: f64 = 0.05;
 const MAX_LINE: usize = 64 << 10;
@@ -22,6 +24,8 @@ struct Step {
     vertex: Vertex,
     number: usize,
     begun: Option<SystemTime>,
+    // When its end was heard of.
+    ended: Option<SystemTime>,
     // When it ran; it may run several times.
     ran: Vec<(SystemTime, SystemTime)>,
     done: bool,
@@ -82,12 +86,15 @@ impl Plain {
         self.steps.entry(digest.to_owned()).or_default()
     }
 
-    fn take(&mut self, news: &SolveStatus) {
+    fn take(&mut self, news: &SolveStatus, now: SystemTime) {
         for v in &news.vertexes {
             let step = self.step(&v.digest);
             let ended_again = v.completed.is_some() && v.completed != step.vertex.completed;
             let begun_again = v.started.is_some() && v.started != step.vertex.started;
             step.begun = step.begun.or(v.started);
+            if ended_again {
+                step.ended = Some(now);
+            }
             step.dirty |= ended_again || begun_again;
             if begun_again && v.completed.is_none() {
                 step.done = false;
@@ -159,11 +166,11 @@ impl Plain {
     fn flush(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
         // First the step on show, then those that ended, then any other, if the one on show has had its time.
         if let Some(current) = self.current.clone()
-            && self.steps.get(&current).is_some_and(|s| s.dirty)
+            && self.steps.get(&current).is_some_and(|s| s.dirty && s.is_settled(now))
         {
             self.print(&current, now, out)?;
         }
-        let ready = |s: &Step| s.dirty && s.begun.is_some();
+        let ready = |s: &Step| s.dirty && s.begun.is_some() && s.is_settled(now);
         let ended: Vec<String> = self.pick(|s| ready(s) && s.vertex.completed.is_some());
         for digest in ended {
             self.print(&digest, now, out)?;
@@ -187,6 +194,13 @@ impl Plain {
 }
 
 impl Step {
+    fn is_settled(&self, now: SystemTime) -> bool {
+        self.vertex.completed.is_none()
+            || self
+                .ended
+                .is_none_or(|at| seconds(at, now) >= SETTLE.as_secs_f64())
+    }
+
     fn log(&mut self, log: &Log) {
         let begun = self.begun.unwrap_or(log.timestamp);
         let at = seconds(begun, log.timestamp);
@@ -324,10 +338,10 @@ impl Display for Plain {
     fn update(
         &mut self,
         news: &SolveStatus,
-        _now: SystemTime,
+        now: SystemTime,
         _out: &mut dyn Write,
     ) -> io::Result<()> {
-        self.take(news);
+        self.take(news, now);
         if self.silent {
             for step in self.steps.values_mut() {
                 step.lines.clear();
@@ -443,7 +457,7 @@ mod tests {
             at(400),
             &mut out,
         )?;
-        plain.tick(at(400), &mut out)?;
+        plain.tick(at(500), &mut out)?;
         let mut failed = vertex("b", 10, Some(900));
         failed.error = "exit code: 7".into();
         let mut cached = vertex("c", 900, Some(900));

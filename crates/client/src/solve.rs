@@ -113,10 +113,13 @@ impl Client {
             let asking = self.bridge(&id, question);
             tokio::pin!(solving, asking);
             tokio::select! {
-                ended = &mut solving => Err(ended.err().map_or_else(
-                    || Failure::local("the build ended before the frontend answered"),
-                    Failure::from,
-                )),
+                // Handing back ends the build, whose answer may overtake that of handing back.
+                ended = &mut solving => match ended {
+                    Err(status) => Err(status.into()),
+                    Ok(_) => tokio::time::timeout(LAST_NEWS, asking).await.unwrap_or_else(|_| {
+                        Err(Failure::local("the build ended before the frontend answered"))
+                    }),
+                },
                 ended = &mut serving => Err(session_ended(ended)),
                 answer = &mut asking => match answer {
                     Ok(metadata) => solving.await.map(|_| metadata).map_err(Failure::from),
