@@ -136,7 +136,12 @@ pub struct Prune {
     #[arg(long, value_name = "TIME", default_value = "0s")]
     pub keep_duration: String,
     /// Keep this many megabytes
-    #[arg(long, visible_alias = "keep-storage", value_name = "MB", default_value_t = 0.0)]
+    #[arg(
+        long,
+        visible_alias = "keep-storage",
+        value_name = "MB",
+        default_value_t = 0.0
+    )]
     pub reserved_space: f64,
     /// Stop when no more than this many megabytes are used
     #[arg(long, value_name = "MB", default_value_t = 0.0)]
@@ -212,7 +217,13 @@ pub struct Build {
     #[arg(short, long, value_name = "SPEC")]
     pub output: Vec<String>,
     /// How progress is shown
-    #[arg(long, value_enum, default_value_t, env = "BUILDKIT_PROGRESS", value_name = "MODE")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        env = "BUILDKIT_PROGRESS",
+        value_name = "MODE"
+    )]
     pub progress: ProgressMode,
     /// Only print the image's id
     #[arg(short, long)]

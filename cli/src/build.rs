@@ -29,8 +29,7 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
     } else {
         flags.progress
     };
-    let truncate =
-        std::env::var_os("PROGRESS_NO_TRUNC").is_some_and(|v| v.to_str() == Some("0"));
+    let truncate = std::env::var_os("PROGRESS_NO_TRUNC").is_some_and(|v| v.to_str() == Some("0"));
     let display = progress::display(mode, truncate, "Building".into());
     let (sender, news) = mpsc::channel(NEWS);
     let id = prepared.request.id.clone();
@@ -65,11 +64,7 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
 }
 
 // Shows where a failure comes from; what is left is its sentence.
-fn told(
-    failure: Failure,
-    display: &dyn Display,
-    mode: ProgressMode,
-) -> Result<CliError, CliError> {
+fn told(failure: Failure, display: &dyn Display, mode: ProgressMode) -> Result<CliError, CliError> {
     if mode != ProgressMode::Rawjson {
         let mut page = Vec::new();
         explain(&failure, display, &mut page)

@@ -26,7 +26,9 @@ pub fn main() -> ExitCode {
     let program = std::env::args().next().unwrap_or_default();
     let cli = Cli::parse();
     if cli.connection.debug {
-        let filter = tracing_subscriber::EnvFilter::new("debug,h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn,hyper_util=warn");
+        let filter = tracing_subscriber::EnvFilter::new(
+            "debug,h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn,hyper_util=warn",
+        );
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)

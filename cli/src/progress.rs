@@ -16,8 +16,12 @@ use crate::args::ProgressMode;
 /// Something that shows progress.
 pub trait Display: Send {
     /// Takes news.
-    fn update(&mut self, news: &SolveStatus, now: SystemTime, out: &mut dyn Write)
-    -> io::Result<()>;
+    fn update(
+        &mut self,
+        news: &SolveStatus,
+        now: SystemTime,
+        out: &mut dyn Write,
+    ) -> io::Result<()>;
     /// Time has passed.
     fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()>;
     /// There will be no more.

@@ -41,7 +41,9 @@ pub enum ListenError {
     #[error("cannot listen on {0}: another daemon answers there; stop it or choose another --addr")]
     InUse(String),
     /// A TCP address would be open to everybody.
-    #[error("refusing to listen on {0} without TLS: whoever reaches it is root here; give --tlscert, --tlskey and --tlscacert, or listen on a loopback address")]
+    #[error(
+        "refusing to listen on {0} without TLS: whoever reaches it is root here; give --tlscert, --tlskey and --tlscacert, or listen on a loopback address"
+    )]
     Open(String),
     /// A TLS file cannot be used.
     #[error("cannot use {}: {message}", path.display())]
@@ -80,11 +82,18 @@ pub fn open(settings: &Settings) -> Result<Vec<(String, Listener)>, ListenError>
     let mut listeners = Vec::new();
     for address in &settings.addresses {
         if let Some(path) = address.strip_prefix("unix://") {
-            listeners.push((address.clone(), unix(address, Path::new(path), settings.socket_owner)?));
+            listeners.push((
+                address.clone(),
+                unix(address, Path::new(path), settings.socket_owner)?,
+            ));
         } else if let Some(host) = address.strip_prefix("tcp://") {
             listeners.push((address.clone(), tcp(address, host, settings.tls.as_ref())?));
         } else if address.starts_with("fd://") {
-            listeners.extend(inherited(settings.tls.as_ref())?.into_iter().map(|l| (address.clone(), l)));
+            listeners.extend(
+                inherited(settings.tls.as_ref())?
+                    .into_iter()
+                    .map(|l| (address.clone(), l)),
+            );
         } else {
             return Err(ListenError::Address(address.clone()));
         }
@@ -92,8 +101,15 @@ pub fn open(settings: &Settings) -> Result<Vec<(String, Listener)>, ListenError>
     Ok(listeners)
 }
 
-fn unix(address: &str, path: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> Result<Listener, ListenError> {
-    let failed = |source| ListenError::Bind { address: address.into(), source };
+fn unix(
+    address: &str,
+    path: &Path,
+    (uid, gid): (Option<u32>, Option<u32>),
+) -> Result<Listener, ListenError> {
+    let failed = |source| ListenError::Bind {
+        address: address.into(),
+        source,
+    };
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
@@ -110,7 +126,10 @@ fn unix(address: &str, path: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> R
 }
 
 fn tcp(address: &str, host: &str, tls: Option<&TlsSettings>) -> Result<Listener, ListenError> {
-    let failed = |source| ListenError::Bind { address: address.into(), source };
+    let failed = |source| ListenError::Bind {
+        address: address.into(),
+        source,
+    };
     let addresses: Vec<SocketAddr> = host.to_socket_addrs().map_err(failed)?.collect();
     let guarded = tls.is_some_and(|tls| tls.ca.is_some());
     if !guarded && addresses.iter().any(|a| !a.ip().is_loopback()) {
@@ -118,12 +137,21 @@ fn tcp(address: &str, host: &str, tls: Option<&TlsSettings>) -> Result<Listener,
     }
     let listener = std::net::TcpListener::bind(addresses.as_slice()).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    Ok(Listener::Tcp(TcpListener::from_std(listener).map_err(failed)?, tls.map(acceptor).transpose()?))
+    Ok(Listener::Tcp(
+        TcpListener::from_std(listener).map_err(failed)?,
+        tls.map(acceptor).transpose()?,
+    ))
 }
 
 fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
-    let failed = |source| ListenError::Bind { address: "fd://".into(), source };
-    let count: i32 = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let failed = |source| ListenError::Bind {
+        address: "fd://".into(),
+        source,
+    };
+    let count: i32 = std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
     let mut listeners = Vec::new();
     for number in 3..3_i32.saturating_add(count.clamp(0, 64)) {
         let fd = sys::process::adopt_fd(number).map_err(failed)?;
@@ -131,7 +159,10 @@ fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
         let unix = std::os::unix::net::UnixListener::from(fd);
         if unix.local_addr().is_ok() {
             unix.set_nonblocking(true).map_err(failed)?;
-            listeners.push(Listener::Unix(UnixListener::from_std(unix).map_err(failed)?, None));
+            listeners.push(Listener::Unix(
+                UnixListener::from_std(unix).map_err(failed)?,
+                None,
+            ));
         } else {
             let tcp = std::net::TcpListener::from(kept);
             let local = tcp.local_addr().map_err(failed)?;
@@ -139,7 +170,10 @@ fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
                 return Err(ListenError::Open(local.to_string()));
             }
             tcp.set_nonblocking(true).map_err(failed)?;
-            listeners.push(Listener::Tcp(TcpListener::from_std(tcp).map_err(failed)?, tls.map(acceptor).transpose()?));
+            listeners.push(Listener::Tcp(
+                TcpListener::from_std(tcp).map_err(failed)?,
+                tls.map(acceptor).transpose()?,
+            ));
         }
     }
     if listeners.is_empty() {
@@ -149,7 +183,10 @@ fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
 }
 
 fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
-    let wrong = |path: &Path, message: String| ListenError::Tls { path: path.to_owned(), message };
+    let wrong = |path: &Path, message: String| ListenError::Tls {
+        path: path.to_owned(),
+        message,
+    };
     let certificates = |path: &Path| {
         CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -162,7 +199,9 @@ fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
         Some(ca) => {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in certificates(ca)? {
-                roots.add(certificate).map_err(|e| wrong(ca, e.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|e| wrong(ca, e.to_string()))?;
             }
             let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots))
                 .build()
@@ -171,7 +210,9 @@ fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
         }
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|e| wrong(&tls.cert, e.to_string()))?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|e| wrong(&tls.cert, e.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Tls(TlsAcceptor::from(Arc::new(config))))
 }
@@ -234,7 +275,9 @@ pub fn accept(listener: Listener) -> impl Stream<Item = io::Result<Connection>> 
             }
         }
     });
-    futures::stream::unfold((from, task), |(mut from, task)| async move { Some((from.recv().await?, (from, task))) })
+    futures::stream::unfold((from, task), |(mut from, task)| async move {
+        Some((from.recv().await?, (from, task)))
+    })
 }
 
 /// Out of descriptors, for one, does not get better by asking again at once.

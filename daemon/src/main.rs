@@ -16,7 +16,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     log_to_stderr(&settings);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -33,8 +36,12 @@ fn main() -> ExitCode {
 
 fn log_to_stderr(settings: &Settings) {
     let level = &settings.log_level;
-    let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn,reqwest=warn,hyper_util=warn"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::new(format!(
+        "{level},h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn,reqwest=warn,hyper_util=warn"
+    ));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if settings.log_json {
         logs.json().init();
     } else {
@@ -44,7 +51,10 @@ fn log_to_stderr(settings: &Settings) {
 
 /// Resolves at the first SIGTERM or SIGINT.
 async fn stop_signal() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         std::future::pending::<()>().await;
         return;
     };

@@ -45,7 +45,10 @@ pub async fn run(
         return Err(DaemonError::NoWorker);
     }
     // Installed once in a process; a second daemon in it (tests) finds it there.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
         tracing::debug!("the TLS provider is installed already");
     }
     let listeners = listen::open(&settings)?;
@@ -68,7 +71,10 @@ pub async fn run(
             })
         })
         .collect();
-    tracing::info!(after_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
+    tracing::info!(
+        after_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready"
+    );
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "the service manager was not told");
     }

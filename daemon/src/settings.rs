@@ -190,24 +190,44 @@ impl Defaults {
 impl Settings {
     /// Reads the file that `args` name and lays the flags over it.
     pub fn load(args: &Args, defaults: &Defaults) -> Result<Self, SettingsError> {
-        let path = args.config.clone().unwrap_or_else(|| defaults.config.clone());
+        let path = args
+            .config
+            .clone()
+            .unwrap_or_else(|| defaults.config.clone());
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.config.is_none() => String::new(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.config.is_none() => {
+                String::new()
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(SettingsError::Read { path, source: e });
             }
             Err(source) => return Err(SettingsError::Read { path, source }),
         };
-        let (file, warnings) = File::parse(&text).map_err(|message| SettingsError::Parse { path: path.clone(), message })?;
+        let (file, warnings) = File::parse(&text).map_err(|message| SettingsError::Parse {
+            path: path.clone(),
+            message,
+        })?;
         Self::resolve(args, file, warnings, defaults)
     }
 
     /// Lays the flags over the file, and both over the defaults.
-    pub fn resolve(args: &Args, file: File, mut warnings: Vec<String>, defaults: &Defaults) -> Result<Self, SettingsError> {
-        let mut level = args.log_level.clone().or(file.log.level).unwrap_or_else(|| "info".into());
+    pub fn resolve(
+        args: &Args,
+        file: File,
+        mut warnings: Vec<String>,
+        defaults: &Defaults,
+    ) -> Result<Self, SettingsError> {
+        let mut level = args
+            .log_level
+            .clone()
+            .or(file.log.level)
+            .unwrap_or_else(|| "info".into());
         if file.debug {
-            warnings.push("'debug' configuration option is deprecated, use 'log.level = \"debug\"' instead".into());
+            warnings.push(
+                "'debug' configuration option is deprecated, use 'log.level = \"debug\"' instead"
+                    .into(),
+            );
         }
         if args.debug || (file.debug && args.log_level.is_none()) {
             level = "debug".into();
@@ -223,7 +243,11 @@ impl Settings {
             "error" | "fatal" | "panic" => "error",
             _ => return Err(SettingsError::LogLevel(level)),
         };
-        let format = args.log_format.clone().or(file.log.format).unwrap_or_default();
+        let format = args
+            .log_format
+            .clone()
+            .or(file.log.format)
+            .unwrap_or_default();
         let log_json = match format.as_str() {
             "json" => true,
             "text" | "" => false,
@@ -232,20 +256,34 @@ impl Settings {
         let oci = file.worker.oci;
         let mut labels = oci.labels;
         for label in &args.oci_worker_labels {
-            let (key, value) = label
-                .split_once('=')
-                .ok_or_else(|| SettingsError::Flag { flag: "oci-worker-labels", message: format!("expected key=value, got {label:?}") })?;
+            let (key, value) = label.split_once('=').ok_or_else(|| SettingsError::Flag {
+                flag: "oci-worker-labels",
+                message: format!("expected key=value, got {label:?}"),
+            })?;
             labels.insert(key.into(), value.into());
         }
-        let tls_of = |flag: &Option<PathBuf>, file: Option<String>| flag.clone().or(file.filter(|f| !f.is_empty()).map(PathBuf::from));
+        let tls_of = |flag: &Option<PathBuf>, file: Option<String>| {
+            flag.clone()
+                .or(file.filter(|f| !f.is_empty()).map(PathBuf::from))
+        };
         let cert = tls_of(&args.tlscert, file.grpc.tls.cert);
         let key = tls_of(&args.tlskey, file.grpc.tls.key);
         let ca = tls_of(&args.tlscacert, file.grpc.tls.ca);
         let tls = match (cert, key) {
             (Some(cert), Some(key)) => Some(TlsSettings { cert, key, ca }),
             (None, None) => None,
-            (Some(_), None) => return Err(SettingsError::Flag { flag: "tlskey", message: "a certificate needs its key".into() }),
-            (None, Some(_)) => return Err(SettingsError::Flag { flag: "tlscert", message: "a key needs its certificate".into() }),
+            (Some(_), None) => {
+                return Err(SettingsError::Flag {
+                    flag: "tlskey",
+                    message: "a certificate needs its key".into(),
+                });
+            }
+            (None, Some(_)) => {
+                return Err(SettingsError::Flag {
+                    flag: "tlscert",
+                    message: "a key needs its certificate".into(),
+                });
+            }
         };
         let gid = match &args.group {
             Some(group) if !group.is_empty() => Some(group_id(group)?),
@@ -262,11 +300,20 @@ impl Settings {
         if entitlements.is_empty() {
             entitlements = file.insecure_entitlements;
         }
-        if file.worker.containerd.get("enabled").and_then(toml::Value::as_bool) == Some(true) {
+        if file
+            .worker
+            .containerd
+            .get("enabled")
+            .and_then(toml::Value::as_bool)
+            == Some(true)
+        {
             warnings.push("worker.containerd is not supported: rbuildd runs steps by itself or through an OCI runtime (worker.oci.binary)".into());
         }
         let gc_policies = if oci.gcpolicy.is_empty() {
-            let unset = oci.reserved_space.is_none() && oci.max_used_space.is_none() && oci.min_free_space.is_none() && oci.gckeepstorage.is_none();
+            let unset = oci.reserved_space.is_none()
+                && oci.max_used_space.is_none()
+                && oci.min_free_space.is_none()
+                && oci.gckeepstorage.is_none();
             let (reserved, free, max) = match &args.oci_worker_gc_keepstorage {
                 Some(text) => keep_storage(text)?,
                 None if unset => (DiskSpace::Unset, DiskSpace::Unset, DiskSpace::Unset),
@@ -281,24 +328,55 @@ impl Settings {
             oci.gcpolicy.into_iter().map(policy_of).collect()
         };
         Ok(Self {
-            root: args.root.clone().or(file.root.map(PathBuf::from)).unwrap_or_else(|| defaults.root.clone()),
+            root: args
+                .root
+                .clone()
+                .or(file.root.map(PathBuf::from))
+                .unwrap_or_else(|| defaults.root.clone()),
             addresses,
             tls,
             socket_owner: (file.grpc.uid, gid),
-            debug_address: args.debugaddr.clone().or(file.grpc.debug_address).filter(|a| !a.is_empty()),
-            otel_socket: args.otel_socket_path.clone().or(file.otel.socket_path).map(PathBuf::from),
+            debug_address: args
+                .debugaddr
+                .clone()
+                .or(file.grpc.debug_address)
+                .filter(|a| !a.is_empty()),
+            otel_socket: args
+                .otel_socket_path
+                .clone()
+                .or(file.otel.socket_path)
+                .map(PathBuf::from),
             log_level: level.into(),
             log_json,
             entitlements,
             worker: WorkerSettings {
                 labels,
-                platforms: if args.oci_worker_platform.is_empty() { oci.platforms } else { args.oci_worker_platform.clone() },
-                snapshotter: args.oci_worker_snapshotter.clone().or(oci.snapshotter).unwrap_or_else(|| "auto".into()),
+                platforms: if args.oci_worker_platform.is_empty() {
+                    oci.platforms
+                } else {
+                    args.oci_worker_platform.clone()
+                },
+                snapshotter: args
+                    .oci_worker_snapshotter
+                    .clone()
+                    .or(oci.snapshotter)
+                    .unwrap_or_else(|| "auto".into()),
                 gc: args.oci_worker_gc.or(oci.gc).unwrap_or(true),
                 gc_policies,
-                network: args.oci_worker_net.clone().or(oci.network_mode).unwrap_or_else(|| "auto".into()),
-                binary: args.oci_worker_binary.clone().or(oci.binary).filter(|b| !b.is_empty()),
-                max_parallelism: args.oci_max_parallelism.or(oci.max_parallelism).unwrap_or(0),
+                network: args
+                    .oci_worker_net
+                    .clone()
+                    .or(oci.network_mode)
+                    .unwrap_or_else(|| "auto".into()),
+                binary: args
+                    .oci_worker_binary
+                    .clone()
+                    .or(oci.binary)
+                    .filter(|b| !b.is_empty()),
+                max_parallelism: args
+                    .oci_max_parallelism
+                    .or(oci.max_parallelism)
+                    .unwrap_or(0),
                 cgroup_parent: oci.default_cgroup_parent.unwrap_or_default(),
                 no_process_sandbox: args.oci_worker_no_process_sandbox || oci.no_process_sandbox,
                 enabled: match args.oci_worker.as_deref() {
@@ -310,7 +388,10 @@ impl Settings {
             registries: file.registry,
             dns: file.dns,
             history: HistorySettings {
-                max_age: file.history.max_age.map_or(Duration::from_secs(48 * 3600), |d| d.0),
+                max_age: file
+                    .history
+                    .max_age
+                    .map_or(Duration::from_secs(48 * 3600), |d| d.0),
                 max_entries: file.history.max_entries.unwrap_or(50),
             },
             builtin_syntax: file.frontend.dockerfile.builtin_syntax.unwrap_or(true),
@@ -343,18 +424,37 @@ fn default_policies(reserved: DiskSpace, max: DiskSpace, free: DiskSpace) -> Vec
     let unset = reserved == DiskSpace::Unset && max == DiskSpace::Unset && free == DiskSpace::Unset;
     let (reserved, max, free) = if unset {
         (
-            DiskSpace::Smaller { percent: 10, bytes: 10 * GB },
-            DiskSpace::Smaller { percent: 80, bytes: 100 * GB },
+            DiskSpace::Smaller {
+                percent: 10,
+                bytes: 10 * GB,
+            },
+            DiskSpace::Smaller {
+                percent: 80,
+                bytes: 100 * GB,
+            },
             DiskSpace::Percent(20),
         )
     } else {
         (reserved, max, free)
     };
-    let rule = |all, keep_duration| GcPolicy { all, filters: vec![], keep_duration, reserved, max_used: max, min_free: free };
+    let rule = |all, keep_duration| GcPolicy {
+        all,
+        filters: vec![],
+        keep_duration,
+        reserved,
+        max_used: max,
+        min_free: free,
+    };
     vec![
         GcPolicy {
             all: false,
-            filters: ["type==source.local", "type==exec.cachemount", "type==source.git.checkout"].map(String::from).to_vec(),
+            filters: [
+                "type==source.local",
+                "type==exec.cachemount",
+                "type==source.git.checkout",
+            ]
+            .map(String::from)
+            .to_vec(),
             keep_duration: Duration::from_secs(48 * 3600),
             reserved: DiskSpace::Unset,
             max_used: DiskSpace::Bytes(512_000_000),
@@ -374,8 +474,10 @@ fn keep_storage(text: &str) -> Result<(DiskSpace, DiskSpace, DiskSpace), Setting
         }
         match part.parse::<u64>() {
             Ok(megabytes) => Ok(DiskSpace::Bytes(megabytes.saturating_mul(1_000_000))),
-            Err(_) => units::parse_disk_space(part)
-                .map_err(|e| SettingsError::Flag { flag: "oci-worker-gc-keepstorage", message: e.to_string() }),
+            Err(_) => units::parse_disk_space(part).map_err(|e| SettingsError::Flag {
+                flag: "oci-worker-gc-keepstorage",
+                message: e.to_string(),
+            }),
         }
     });
     let mut next = || parts.next().unwrap_or(Ok(DiskSpace::Unset));
@@ -390,10 +492,17 @@ fn group_id(group: &str) -> Result<u32, SettingsError> {
     file.lines()
         .filter_map(|line| {
             let mut fields = line.split(':');
-            (fields.next() == Some(group)).then(|| fields.nth(1)).flatten()?.parse().ok()
+            (fields.next() == Some(group))
+                .then(|| fields.nth(1))
+                .flatten()?
+                .parse()
+                .ok()
         })
         .next()
-        .ok_or_else(|| SettingsError::Flag { flag: "group", message: format!("no group {group:?} in /etc/group") })
+        .ok_or_else(|| SettingsError::Flag {
+            flag: "group",
+            message: format!("no group {group:?} in /etc/group"),
+        })
 }
 
 #[cfg(test)]
@@ -414,15 +523,37 @@ mod tests {
         assert_eq!(none.root, PathBuf::from("/var/lib/buildkit"));
         assert!(none.worker.gc && none.worker.enabled && none.builtin_syntax);
         let file = "root = \"/a\"\n[worker.oci]\n  gc = true\n  max-parallelism = 3\n";
-        let both = resolve(&["--oci-worker-gc=false", "--root", "/b", "--oci-worker=true", "--containerd-worker=false", "--debug"], file);
+        let both = resolve(
+            &[
+                "--oci-worker-gc=false",
+                "--root",
+                "/b",
+                "--oci-worker=true",
+                "--containerd-worker=false",
+                "--debug",
+            ],
+            file,
+        );
         assert_eq!(both.root, PathBuf::from("/b"));
-        assert_eq!((both.worker.gc, both.worker.max_parallelism, both.log_level.as_str()), (false, 3, "debug"));
+        assert_eq!(
+            (
+                both.worker.gc,
+                both.worker.max_parallelism,
+                both.log_level.as_str()
+            ),
+            (false, 3, "debug")
+        );
     }
 
     #[test]
     fn unknown_keys_are_named_with_the_nearest_known_one() {
         let settings = resolve(&[], "[worker.oci]\n  max-paralelism = 3\n");
-        assert_eq!(settings.warnings, ["unknown configuration key worker.oci.max-paralelism, did you mean worker.oci.max-parallelism?"]);
+        assert_eq!(
+            settings.warnings,
+            [
+                "unknown configuration key worker.oci.max-paralelism, did you mean worker.oci.max-parallelism?"
+            ]
+        );
     }
 
     #[test]
@@ -445,8 +576,14 @@ insecure-entitlements = ["network.host"]
         let settings = resolve(&[], text);
         assert_eq!(settings.registries["docker.io"].mirrors, ["localhost:4444"]);
         assert_eq!(settings.registries["localhost:4444"].http, Some(true));
-        assert_eq!(settings.worker.gc_policies[0].reserved, DiskSpace::Bytes(10 << 30));
-        assert_eq!(settings.worker.gc_policies[0].keep_duration, Duration::from_secs(5400));
+        assert_eq!(
+            settings.worker.gc_policies[0].reserved,
+            DiskSpace::Bytes(10 << 30)
+        );
+        assert_eq!(
+            settings.worker.gc_policies[0].keep_duration,
+            Duration::from_secs(5400)
+        );
         assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use engine::api::VersionInfo;
 use executor::Executor;
 use executor::dns::DnsConfig;
 use executor::launcher::Launcher;
-use engine::api::VersionInfo;
 use exporter::{Exporters, ImageExporter, LocalExporter, OciExporter, TarExporter, Variant};
 use frontend::bridge::WorkerInfo;
 use oci::Platform;
@@ -79,31 +79,48 @@ impl Composed {
 
 /// Puts the daemon together.
 pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
-    if !matches!(settings.worker.snapshotter.as_str(), "auto" | "overlayfs" | "") {
+    if !matches!(
+        settings.worker.snapshotter.as_str(),
+        "auto" | "overlayfs" | ""
+    ) {
         return Err(WireError::Snapshotter(settings.worker.snapshotter.clone()));
     }
-    let store = Store::open(store::Config::new(&settings.root))
-        .map_err(|source| WireError::Store { root: settings.root.clone(), source: Box::new(source) })?;
+    let store =
+        Store::open(store::Config::new(&settings.root)).map_err(|source| WireError::Store {
+            root: settings.root.clone(),
+            source: Box::new(source),
+        })?;
     let sessions = SessionManager::new();
     let client = registry::Client::new(registry_config(settings));
 
     let images = ImageSource::new(Arc::clone(&store), client.clone());
     let layouts = OciLayoutSource::new(Arc::clone(&store));
-    let http = HttpSource::new(Arc::clone(&store), USER_AGENT).map_err(|e| WireError::Http(Box::new(e)))?;
+    let http = HttpSource::new(Arc::clone(&store), USER_AGENT)
+        .map_err(|e| WireError::Http(Box::new(e)))?;
     let mut sources = Sources::new();
     sources.register(Arc::new(images.clone()));
     sources.register(Arc::new(layouts.clone()));
     sources.register(Arc::new(http));
-    sources.register(Arc::new(GitSource::new(Arc::clone(&store), git_config(settings))));
+    sources.register(Arc::new(GitSource::new(
+        Arc::clone(&store),
+        git_config(settings),
+    )));
     sources.register(Arc::new(LocalSource::new(Arc::clone(&store))));
 
     let mut exporters = Exporters::new();
     let credentials = Arc::new(|group: &session::Group| {
         Arc::new(SessionCredentials::new(group.clone())) as Arc<dyn registry::Credentials>
     });
-    exporters.register(Arc::new(ImageExporter::new(Arc::clone(&store), client, credentials)));
+    exporters.register(Arc::new(ImageExporter::new(
+        Arc::clone(&store),
+        client,
+        credentials,
+    )));
     exporters.register(Arc::new(OciExporter::new(Arc::clone(&store), Variant::Oci)));
-    exporters.register(Arc::new(OciExporter::new(Arc::clone(&store), Variant::Docker)));
+    exporters.register(Arc::new(OciExporter::new(
+        Arc::clone(&store),
+        Variant::Docker,
+    )));
     exporters.register(Arc::new(LocalExporter));
     exporters.register(Arc::new(TarExporter));
 
@@ -127,16 +144,27 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
         exporters,
         images,
         layouts,
-        worker: WorkerInfo { id: worker_id(settings), labels: labels(settings), platforms },
+        worker: WorkerInfo {
+            id: worker_id(settings),
+            labels: labels(settings),
+            platforms,
+        },
         version: version(),
         settings: engine::Settings {
             entitlements: settings.entitlements.clone(),
-            gc_policies: if settings.worker.gc { policies(settings) } else { Vec::new() },
+            gc_policies: if settings.worker.gc {
+                policies(settings)
+            } else {
+                Vec::new()
+            },
             dockerfile: settings.dockerfile_enabled,
             answers_syntax: settings.builtin_syntax,
         },
     });
-    Ok(Composed { routes: control::routes(engine, sessions), store })
+    Ok(Composed {
+        routes: control::routes(engine, sessions),
+        store,
+    })
 }
 
 fn executor(settings: &Settings) -> Result<Arc<dyn Executor>, WireError> {
@@ -145,22 +173,32 @@ fn executor(settings: &Settings) -> Result<Arc<dyn Executor>, WireError> {
         "none" => executor::NetworkMode::None,
         other => return Err(WireError::Network(other.into())),
     };
-    let dns = settings.dns.as_ref().map_or_else(DnsConfig::default, |dns| DnsConfig {
-        nameservers: dns.nameservers.clone(),
-        options: dns.options.clone(),
-        search_domains: dns.search_domains.clone(),
-    });
+    let dns = settings
+        .dns
+        .as_ref()
+        .map_or_else(DnsConfig::default, |dns| DnsConfig {
+            nameservers: dns.nameservers.clone(),
+            options: dns.options.clone(),
+            search_domains: dns.search_domains.clone(),
+        });
     let cgroup_parent = settings.worker.cgroup_parent.clone();
     if let Some(program) = &settings.worker.binary {
-        return Ok(Arc::new(executor::runtime::Runtime::new(executor::runtime::Config {
-            program: program.into(),
-            root: settings.root.join("runtime"),
-            sandbox_network,
-            dns,
-            cgroup_parent,
-        })));
+        return Ok(Arc::new(executor::runtime::Runtime::new(
+            executor::runtime::Config {
+                program: program.into(),
+                root: settings.root.join("runtime"),
+                sandbox_network,
+                dns,
+                cgroup_parent,
+            },
+        )));
     }
-    let launcher = Launcher::new(executor::launcher::Config { program: None, sandbox_network, dns, cgroup_parent });
+    let launcher = Launcher::new(executor::launcher::Config {
+        program: None,
+        sandbox_network,
+        dns,
+        cgroup_parent,
+    });
     Ok(Arc::new(launcher))
 }
 
@@ -180,7 +218,10 @@ fn registry_config(settings: &Settings) -> registry::Config {
                 keypairs: from
                     .keypair
                     .iter()
-                    .map(|pair| registry::KeyPair { cert: (&pair.cert).into(), key: (&pair.key).into() })
+                    .map(|pair| registry::KeyPair {
+                        cert: (&pair.cert).into(),
+                        key: (&pair.key).into(),
+                    })
                     .collect(),
                 tls_config_dirs: from.tlsconfigdir.iter().map(PathBuf::from).collect(),
             },
@@ -190,11 +231,22 @@ fn registry_config(settings: &Settings) -> registry::Config {
 }
 
 fn git_config(settings: &Settings) -> GitConfig {
-    const PROXY: [&str; 8] =
-        ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+    const PROXY: [&str; 8] = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "all_proxy",
+    ];
     GitConfig {
         path: std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
-        proxy_env: PROXY.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?))).collect(),
+        proxy_env: PROXY
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)))
+            .collect(),
         scratch: settings.root.join("git"),
     }
 }
@@ -226,7 +278,11 @@ fn worker_id(settings: &Settings) -> String {
 
 fn labels(settings: &Settings) -> BTreeMap<String, String> {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let network = if settings.worker.network == "none" { "none" } else { "host" };
+    let network = if settings.worker.network == "none" {
+        "none"
+    } else {
+        "host"
+    };
     let mut labels: BTreeMap<String, String> = [
         ("executor", "oci"),
         ("hostname", hostname.trim()),
@@ -236,7 +292,12 @@ fn labels(settings: &Settings) -> BTreeMap<String, String> {
         ("oci.process-mode", "sandbox"),
     ]
     .into_iter()
-    .map(|(key, value)| (format!("org.mobyproject.buildkit.worker.{key}"), value.to_owned()))
+    .map(|(key, value)| {
+        (
+            format!("org.mobyproject.buildkit.worker.{key}"),
+            value.to_owned(),
+        )
+    })
     .collect();
     labels.extend(settings.worker.labels.clone());
     labels

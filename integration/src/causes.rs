@@ -17,7 +17,10 @@ pub(crate) struct Causes {
 impl Causes {
     /// Follows a suite whose tests are `known`, if any are.
     pub(crate) fn new(known: Outcomes) -> Self {
-        Self { known, ..Self::default() }
+        Self {
+            known,
+            ..Self::default()
+        }
     }
 
     /// Whether `name` is a test with its matrix values, and not a group or a subtest.

@@ -156,7 +156,11 @@ fn one(
         if rest.is_empty() {
             break;
         }
-        eprintln!("{}: the test process ended early, {} tests are left", suite.name, rest.len());
+        eprintln!(
+            "{}: the test process ended early, {} tests are left",
+            suite.name,
+            rest.len()
+        );
         run.pattern = pattern(None, Some(&rest));
         run.go(&mut result)?;
     }
@@ -176,7 +180,14 @@ fn one(
     let compared = Compared::new(&now, &expected, &ours, &reference);
     print!(
         "{}",
-        report(suite, &result, &compared, &reference, options.reference, whole)
+        report(
+            suite,
+            &result,
+            &compared,
+            &reference,
+            options.reference,
+            whole
+        )
     );
 
     if options.bless && options.reference && whole {
@@ -273,9 +284,7 @@ fn report(
     }
     let reference_passes = reference
         .iter()
-        .filter(|(name, o)| {
-            **o == Outcome::Pass && (whole || result.outcomes.contains_key(*name))
-        })
+        .filter(|(name, o)| **o == Outcome::Pass && (whole || result.outcomes.contains_key(*name)))
         .count();
     line(format!("log: {}", result.log.display()));
     let _ = writeln!(

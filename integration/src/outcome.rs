@@ -48,9 +48,16 @@ pub(crate) fn parse_line(line: &str) -> Option<(&str, Outcome)> {
 /// A subtest may look like a matrix value, so the names that are `known` decide where there are any.
 pub(crate) fn fold(name: &str, known: &Outcomes) -> Option<String> {
     if !known.is_empty() {
-        let ends = name.match_indices('/').map(|(at, _)| at).chain([name.len()]);
+        let ends = name
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .chain([name.len()]);
         let prefixes: Vec<&str> = ends.filter_map(|end| name.get(..end)).collect();
-        return prefixes.into_iter().rev().find(|prefix| known.contains_key(*prefix)).map(str::to_owned);
+        return prefixes
+            .into_iter()
+            .rev()
+            .find(|prefix| known.contains_key(*prefix))
+            .map(str::to_owned);
     }
     let mut parts: Vec<&str> = Vec::new();
     let mut in_matrix = false;
@@ -109,7 +116,10 @@ mod tests {
         assert_eq!(fold(test, &none).as_deref(), Some(test));
         assert_eq!(fold("TestIntegration", &none), None);
         let known = parse_list(test);
-        assert_eq!(fold(&format!("{test}/looks=so/inner"), &known).as_deref(), Some(test));
+        assert_eq!(
+            fold(&format!("{test}/looks=so/inner"), &known).as_deref(),
+            Some(test)
+        );
         assert_eq!(fold("TestIntegration/TestX", &known), None);
     }
 

@@ -310,10 +310,10 @@ fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
         let meta =
             std::fs::metadata(&path).map_err(CliError::io(format!("ssh {}", path.display())))?;
         if !meta.file_type().is_socket() {
-            return Err(
-                bad("key files are not built yet: add the key to an agent and name its socket")
-                    .into(),
-            );
+            return Err(bad(
+                "key files are not built yet: add the key to an agent and name its socket",
+            )
+            .into());
         }
         all.insert(id.to_owned(), path);
     }
@@ -325,7 +325,9 @@ fn caches(flag: &'static str, specs: &[String]) -> Result<Vec<CacheSpec>, CliErr
     for text in specs {
         let cache = spec::cache(flag, text)?;
         if cache.kind == "local" {
-            return Err(SpecError::new(flag, text, "type=local is not built yet: use a registry").into());
+            return Err(
+                SpecError::new(flag, text, "type=local is not built yet: use a registry").into(),
+            );
         }
         all.push(cache);
     }
@@ -445,11 +447,40 @@ mod tests {
         let archive = format!("type=oci,dest={here}/x.tar");
         let named = format!("extra={here}");
         let flags = [
-            "-f", &file, "--target", "t", "-t", "a:1", "-t", "b", "--build-arg", "K=V=1",
-            "--no-cache", "--secret", &secret, "--platform", "linux/amd64,linux/arm64", "-o", &archive,
-            "--push", "--label", "l=1", "--network", "host", "--add-host", "h:10.0.0.1", "--shm-size",
-            "64m", "--ulimit", "nofile=5:6", "--pull", "--build-context", &named, "--build-context",
-            "base=docker-image://x", here,
+            "-f",
+            &file,
+            "--target",
+            "t",
+            "-t",
+            "a:1",
+            "-t",
+            "b",
+            "--build-arg",
+            "K=V=1",
+            "--no-cache",
+            "--secret",
+            &secret,
+            "--platform",
+            "linux/amd64,linux/arm64",
+            "-o",
+            &archive,
+            "--push",
+            "--label",
+            "l=1",
+            "--network",
+            "host",
+            "--add-host",
+            "h:10.0.0.1",
+            "--shm-size",
+            "64m",
+            "--ulimit",
+            "nofile=5:6",
+            "--pull",
+            "--build-context",
+            &named,
+            "--build-context",
+            "base=docker-image://x",
+            here,
         ];
         let Prepared { request, .. } = prepared(&flags).await?;
         let attrs: Vec<String> = request

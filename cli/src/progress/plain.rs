@@ -166,7 +166,10 @@ impl Plain {
     fn flush(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
         // First the step on show, then those that ended, then any other, if the one on show has had its time.
         if let Some(current) = self.current.clone()
-            && self.steps.get(&current).is_some_and(|s| s.dirty && s.is_settled(now))
+            && self
+                .steps
+                .get(&current)
+                .is_some_and(|s| s.dirty && s.is_settled(now))
         {
             self.print(&current, now, out)?;
         }

@@ -134,7 +134,10 @@ impl Tty {
         if running {
             let tail = self.memory.tail(&v.digest);
             for line in tail.iter().skip(tail.len().saturating_sub(LOG_LINES)) {
-                lines.push(paint(&cut(&format!(" => => # {}", harmless(line)), width), "2"));
+                lines.push(paint(
+                    &cut(&format!(" => => # {}", harmless(line)), width),
+                    "2",
+                ));
             }
         }
         lines
@@ -152,10 +155,7 @@ impl Tty {
             .count();
         let took = self.begun.map_or(0.0, |from| seconds(from, now));
         let finished = if last { " FINISHED" } else { "" };
-        let head = format!(
-            "[+] {} {took:.1}s ({done}/{total}){finished}",
-            self.title
-        );
+        let head = format!("[+] {} {took:.1}s ({done}/{total}){finished}", self.title);
         let mut page: Vec<String> = Vec::new();
         if !last {
             // What ended first goes first when there is no room; the rest is cut.
@@ -255,8 +255,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_view_is_redrawn_in_place_and_ends_with_all_steps() -> Result<(), Box<dyn std::error::Error>>
-    {
+    fn the_view_is_redrawn_in_place_and_ends_with_all_steps()
+    -> Result<(), Box<dyn std::error::Error>> {
         let at = |s| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
         let vertex = |digest: &str, completed| Vertex {
             digest: digest.into(),
@@ -287,7 +287,10 @@ mod tests {
         let text = screen.screen().contents();
         assert!(text.starts_with("[+] Building 2.0s (0/2)"), "{text}");
         assert_eq!(text.matches("[a] RUN x").count(), 1, "{text}");
-        assert!(text.contains("line 8") && !text.contains("line 2"), "{text}");
+        assert!(
+            text.contains("line 8") && !text.contains("line 2"),
+            "{text}"
+        );
         out.clear();
         let news = SolveStatus {
             vertexes: vec![vertex("a", Some(at(3))), vertex("b", Some(at(4)))],
@@ -297,7 +300,10 @@ mod tests {
         tty.finish(at(4), &mut out)?;
         screen.process(&out);
         let text = screen.screen().contents();
-        assert!(text.starts_with("[+] Building 4.0s (2/2) FINISHED"), "{text}");
+        assert!(
+            text.starts_with("[+] Building 4.0s (2/2) FINISHED"),
+            "{text}"
+        );
         assert!(!text.contains("line 8"), "{text}");
         Ok(())
     }

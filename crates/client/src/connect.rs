@@ -139,9 +139,8 @@ impl Client {
             Address::Tcp(host) => {
                 let config = tls_config(tls)?;
                 let scheme = if config.is_some() { "https" } else { "http" };
-                let mut endpoint = tune(
-                    Endpoint::from_shared(format!("{scheme}://{host}")).map_err(failed)?,
-                );
+                let mut endpoint =
+                    tune(Endpoint::from_shared(format!("{scheme}://{host}")).map_err(failed)?);
                 if let Some(config) = config {
                     endpoint = endpoint.tls_config(config).map_err(failed)?;
                 }
@@ -241,7 +240,11 @@ fn tls_config(files: &TlsFiles) -> Result<Option<ClientTlsConfig>, ConnectError>
         (Some(cert), Some(key)) => {
             config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
         }
-        (Some(_), None) => return Err(ConnectError::TlsIncomplete { missing: "--tlskey" }),
+        (Some(_), None) => {
+            return Err(ConnectError::TlsIncomplete {
+                missing: "--tlskey",
+            });
+        }
         (None, Some(_)) => {
             return Err(ConnectError::TlsIncomplete {
                 missing: "--tlscert",

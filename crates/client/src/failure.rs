@@ -176,9 +176,6 @@ mod tests {
         assert_eq!(failure.vertex.as_deref(), Some("sha256:aa"));
         assert_eq!(failure.sources.len(), 1);
         assert_eq!(failure.sources[0].data, b"FROM x\n");
-        assert_eq!(
-            failure.sources[0].ranges,
-            [LineRange { start: 3, end: 4 }]
-        );
+        assert_eq!(failure.sources[0].ranges, [LineRange { start: 3, end: 4 }]);
     }
 }

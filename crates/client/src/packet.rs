@@ -79,4 +79,3 @@ pub(crate) fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
 fn path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
-

@@ -281,7 +281,9 @@ pub(crate) fn history_event(event: HistoryEvent) -> control::BuildHistoryEvent {
 fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
     // A build that succeeded has a result, be it one without descriptors: clients look into it without asking.
     let succeeded = record.completed.is_some() && record.error.is_none();
-    let result = record.result.or_else(|| succeeded.then(HistoryResult::default));
+    let result = record
+        .result
+        .or_else(|| succeeded.then(HistoryResult::default));
     control::BuildHistoryRecord {
         r#ref: record.build,
         frontend: record.frontend,

@@ -32,5 +32,5 @@ mod tunnel;
 mod tests;
 
 pub use io::Connection;
-pub use tonic::service::Routes;
 pub use serve::{ServeError, routes, serve};
+pub use tonic::service::Routes;

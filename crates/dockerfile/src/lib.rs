@@ -3,9 +3,9 @@
 pub mod ignore;
 pub mod instruction;
 pub mod lint;
+pub mod lower;
+pub mod outline;
 pub mod shell;
 pub mod suggest;
 pub mod syntax;
 mod text;
-pub mod lower;
-pub mod outline;

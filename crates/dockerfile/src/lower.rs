@@ -36,8 +36,8 @@ use llb::pb;
 use oci::{Digest, ImageConfig, Platform};
 
 pub use error::{HostError, LowerError, LowerErrorKind};
-pub use options::{LowerOptions, parse_bool};
 pub(crate) use graph::Lowering;
+pub use options::{LowerOptions, parse_bool};
 pub(crate) use stage::OutlineCapture;
 pub use text::{platform_text, rfc3339};
 
@@ -46,13 +46,25 @@ use crate::lint::Warning;
 #[async_trait]
 pub trait MetaResolver: Send + Sync {
     /// Resolves an image to its config. The reference has a tag or digest.
-    async fn image_config(&self, reference: &str, query: ImageQuery) -> Result<ResolvedImage, HostError>;
+    async fn image_config(
+        &self,
+        reference: &str,
+        query: ImageQuery,
+    ) -> Result<ResolvedImage, HostError>;
 
     /// Looks for a context that replaces a stage or image of that name.
-    fn named_context(&self, name: &str, platform: Option<&Platform>) -> Result<Option<NamedContext>, HostError>;
+    fn named_context(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Option<NamedContext>, HostError>;
 
     /// Loads such a context.
-    async fn load_context(&self, context: &NamedContext, query: ContextQuery) -> Result<LoadedContext, HostError>;
+    async fn load_context(
+        &self,
+        context: &NamedContext,
+        query: ContextQuery,
+    ) -> Result<LoadedContext, HostError>;
 
     /// The build context, restricted to `follow_paths` unless that is empty.
     async fn main_context(&self, follow_paths: Vec<String>) -> Result<State, HostError>;
@@ -157,7 +169,10 @@ pub struct Lowered {
 impl Lowered {
     /// Writes the definition; empty for scratch.
     pub fn definition(&self) -> Result<pb::Definition, LowerError> {
-        let options = MarshalOptions { platform: self.platform.clone(), ..MarshalOptions::default() };
+        let options = MarshalOptions {
+            platform: self.platform.clone(),
+            ..MarshalOptions::default()
+        };
         Ok(llb::build::marshal(self.state.output(), &options)?)
     }
 }
@@ -187,7 +202,11 @@ pub(crate) async fn lower_stages<'a>(
 }
 
 /// A source map of a Dockerfile.
-pub fn source_map(filename: &str, data: &[u8], definition: Option<Arc<pb::Definition>>) -> Arc<SourceMap> {
+pub fn source_map(
+    filename: &str,
+    data: &[u8],
+    definition: Option<Arc<pb::Definition>>,
+) -> Arc<SourceMap> {
     Arc::new(SourceMap {
         filename: filename.to_owned(),
         language: "Dockerfile".to_owned(),
@@ -195,4 +214,3 @@ pub fn source_map(filename: &str, data: &[u8], definition: Option<Arc<pb::Defini
         definition,
     })
 }
-

@@ -54,24 +54,36 @@ struct PositionJson {
     character: usize,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes references")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes references"
+)]
 fn is_zero(value: &i32) -> bool {
     *value == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes references")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes references"
+)]
 fn is_zero_size(value: &usize) -> bool {
     *value == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes references")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes references"
+)]
 fn is_false(value: &bool) -> bool {
     !*value
 }
 
 impl Location {
     fn of(ranges: &[Range]) -> Option<Self> {
-        (!ranges.is_empty()).then(|| Self { source_index: 0, ranges: ranges_json(ranges) })
+        (!ranges.is_empty()).then(|| Self {
+            source_index: 0,
+            ranges: ranges_json(ranges),
+        })
     }
 
     fn line(&self) -> usize {
@@ -80,8 +92,17 @@ impl Location {
 }
 
 pub(crate) fn ranges_json(ranges: &[Range]) -> Vec<RangeJson> {
-    let position = |p: syntax::Position| PositionJson { line: p.line, character: p.character };
-    ranges.iter().map(|range| RangeJson { start: position(range.start), end: position(range.end) }).collect()
+    let position = |p: syntax::Position| PositionJson {
+        line: p.line,
+        character: p.character,
+    };
+    ranges
+        .iter()
+        .map(|range| RangeJson {
+            start: position(range.start),
+            end: position(range.end),
+        })
+        .collect()
 }
 
 pub(crate) fn base64(data: &[u8]) -> String {
@@ -139,7 +160,11 @@ pub async fn outline(
         ssh: needs_of(&lowering, target, |outline| &outline.ssh),
         sources: vec![base64(dockerfile)],
     };
-    Ok(Report { json: oci::json::to_vec_indent(&outline, "  "), text: outline_text(&outline), version: VERSION })
+    Ok(Report {
+        json: oci::json::to_vec_indent(&outline, "  "),
+        text: outline_text(&outline),
+        version: VERSION,
+    })
 }
 
 /// The stages of a target, itself first, each once.
@@ -177,7 +202,9 @@ fn args_of(lowering: &Lowering<'_>, target: usize) -> Vec<ArgJson> {
             }
         }
         for name in used {
-            let Some(info) = outline.all_args.get(name) else { continue };
+            let Some(info) = outline.all_args.get(name) else {
+                continue;
+            };
             if seen.insert(name.clone()) {
                 args.push(ArgJson {
                     name: info.definition.key.clone(),
@@ -195,14 +222,20 @@ fn args_of(lowering: &Lowering<'_>, target: usize) -> Vec<ArgJson> {
 fn needs_of<'a>(
     lowering: &'a Lowering<'_>,
     target: usize,
-    pick: impl Fn(&'a crate::lower::OutlineCapture) -> &'a std::collections::BTreeMap<String, (bool, Vec<Range>)>,
+    pick: impl Fn(
+        &'a crate::lower::OutlineCapture,
+    ) -> &'a std::collections::BTreeMap<String, (bool, Vec<Range>)>,
 ) -> Vec<NeedJson> {
     let mut seen = BTreeSet::new();
     let mut needs = Vec::new();
     for at in order(lowering, target) {
         for (name, (required, ranges)) in pick(&lowering.stages[at].outline) {
             if seen.insert(name.clone()) {
-                needs.push(NeedJson { name: name.clone(), required: *required, location: Location::of(ranges) });
+                needs.push(NeedJson {
+                    name: name.clone(),
+                    required: *required,
+                    location: Location::of(ranges),
+                });
             }
         }
     }
@@ -214,7 +247,11 @@ fn outline_text(outline: &Outline) -> Vec<u8> {
     let mut out = String::new();
     if !outline.name.is_empty() || !outline.description.is_empty() {
         let mut table = Table::new(1);
-        let name = if outline.name.is_empty() { "(default)" } else { &outline.name };
+        let name = if outline.name.is_empty() {
+            "(default)"
+        } else {
+            &outline.name
+        };
         table.row(["TARGET:", name]);
         if !outline.description.is_empty() {
             table.row(["DESCRIPTION:", &outline.description]);
@@ -295,8 +332,15 @@ pub fn targets(dockerfile: &[u8]) -> Result<Report, LowerError> {
         table.row([&name, &target.description]);
     }
     let text = table.print().into_bytes();
-    let list = TargetList { targets, sources: vec![base64(dockerfile)] };
-    Ok(Report { json: oci::json::to_vec_indent(&list, "  "), text, version: VERSION })
+    let list = TargetList {
+        targets,
+        sources: vec![base64(dockerfile)],
+    };
+    Ok(Report {
+        json: oci::json::to_vec_indent(&list, "  "),
+        text,
+        version: VERSION,
+    })
 }
 
 #[derive(Debug, Serialize)]
@@ -320,7 +364,16 @@ struct Named {
 
 /// The questions a Dockerfile frontend answers.
 pub fn describe() -> Report {
-    let results = || Some(["result.json", "result.txt"].map(|name| Named { name, description: "" }).into());
+    let results = || {
+        Some(
+            ["result.json", "result.txt"]
+                .map(|name| Named {
+                    name,
+                    description: "",
+                })
+                .into(),
+        )
+    };
     let request = |name, description, opts| Subrequest {
         name,
         version: VERSION,
@@ -331,18 +384,40 @@ pub fn describe() -> Report {
         metadata: results(),
         refs: None,
     };
-    let target = Named { name: "target", description: "Target build stage" };
+    let target = Named {
+        name: "target",
+        description: "Target build stage",
+    };
     let all = [
-        request("frontend.outline", "List all parameters current build target supports", Some(vec![target])),
-        request("frontend.targets", "List all targets current build supports", Some(Vec::new())),
-        request("frontend.subrequests.describe", "List available subrequest types", None),
+        request(
+            "frontend.outline",
+            "List all parameters current build target supports",
+            Some(vec![target]),
+        ),
+        request(
+            "frontend.targets",
+            "List all targets current build supports",
+            Some(Vec::new()),
+        ),
+        request(
+            "frontend.subrequests.describe",
+            "List available subrequest types",
+            None,
+        ),
     ];
     let mut table = Table::new(1);
     table.row(["NAME", "VERSION", "DESCRIPTION"]);
     for request in &all {
-        let name = request.name.strip_prefix("frontend.").unwrap_or(request.name);
+        let name = request
+            .name
+            .strip_prefix("frontend.")
+            .unwrap_or(request.name);
         table.row([name, request.version, request.description]);
     }
     let text = table.print().into_bytes();
-    Report { json: oci::json::to_vec_indent(&all, "  "), text, version: VERSION }
+    Report {
+        json: oci::json::to_vec_indent(&all, "  "),
+        text,
+        version: VERSION,
+    }
 }

@@ -35,13 +35,23 @@ pub trait Backend: Send + Sync + 'static {
     fn version(&self) -> VersionInfo;
 
     /// What is kept on disk.
-    async fn disk_usage(&self, filters: &[String], age_limit: Duration) -> Result<Vec<UsageRecord>, Failure>;
+    async fn disk_usage(
+        &self,
+        filters: &[String],
+        age_limit: Duration,
+    ) -> Result<Vec<UsageRecord>, Failure>;
 
     /// Deletes what the request allows; each deleted record is told.
-    async fn prune(&self, request: PruneRequest) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure>;
+    async fn prune(
+        &self,
+        request: PruneRequest,
+    ) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure>;
 
     /// Finished and running builds, then, unless the query ends early, what happens to them.
-    async fn history(&self, query: HistoryQuery) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure>;
+    async fn history(
+        &self,
+        query: HistoryQuery,
+    ) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure>;
 
     /// Changes a build record.
     async fn update_history(&self, build: &str, change: HistoryChange) -> Result<(), Failure>;
@@ -116,7 +126,10 @@ pub struct ExporterSpec {
 
 impl fmt::Debug for ExporterSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExporterSpec").field("kind", &self.kind).field("attrs", &self.attrs.keys()).finish()
+        f.debug_struct("ExporterSpec")
+            .field("kind", &self.kind)
+            .field("attrs", &self.attrs.keys())
+            .finish()
     }
 }
 
@@ -131,7 +144,10 @@ pub struct CacheSpec {
 
 impl fmt::Debug for CacheSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheSpec").field("kind", &self.kind).field("attrs", &self.attrs.keys()).finish()
+        f.debug_struct("CacheSpec")
+            .field("kind", &self.kind)
+            .field("attrs", &self.attrs.keys())
+            .finish()
     }
 }
 
@@ -186,13 +202,20 @@ impl Failure {
     /// A failure with a sentence and no facts.
     #[must_use]
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), details: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            details: Vec::new(),
+        }
     }
 
     /// A feature that is not built; the sentence names it.
     #[must_use]
     pub fn not_built(feature: &str) -> Self {
-        Self::new(FailureKind::Unimplemented, format!("{feature} is not supported by this daemon"))
+        Self::new(
+            FailureKind::Unimplemented,
+            format!("{feature} is not supported by this daemon"),
+        )
     }
 
     /// Adds a fact.
@@ -484,7 +507,8 @@ pub struct HistoryBlob {
 
 impl fmt::Debug for HistoryBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HistoryBlob").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("HistoryBlob")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
     }
 }
-

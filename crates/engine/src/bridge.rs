@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
-use frontend::{Bridge, BridgeError, Dockerfile, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref, SolveRequest};
+use frontend::{
+    Bridge, BridgeError, Dockerfile, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref,
+    SolveRequest,
+};
 use futures::future::{BoxFuture, try_join_all};
 use llb::pb;
 use oci::Digest;
@@ -31,7 +34,10 @@ impl BuildBridge {
     }
 
     /// Solves a definition or runs a frontend. Boxed, because frontends may solve with frontends.
-    pub(crate) fn run(&self, mut request: SolveRequest) -> BoxFuture<'_, Result<FrontendResult, Failure>> {
+    pub(crate) fn run(
+        &self,
+        mut request: SolveRequest,
+    ) -> BoxFuture<'_, Result<FrontendResult, Failure>> {
         Box::pin(async move {
             if !request.source_policies.iter().all(bytes::Bytes::is_empty) {
                 return Err(Failure::not_built("a source policy"));
@@ -44,10 +50,15 @@ impl BuildBridge {
                 }
                 Some(definition) => {
                     for import in &request.cache_imports {
-                        self.build.refuse_import(&import.kind, import.attrs.get("ref")).await;
+                        self.build
+                            .refuse_import(&import.kind, import.attrs.get("ref"))
+                            .await;
                     }
                     let single: Arc<dyn Ref> = LazyRef::new(Arc::clone(&self.build), definition);
-                    FrontendResult { single: Some(single), ..FrontendResult::default() }
+                    FrontendResult {
+                        single: Some(single),
+                        ..FrontendResult::default()
+                    }
                 }
                 None if request.frontend.is_empty() => FrontendResult::default(),
                 None => self.frontend(&mut request).await?,
@@ -60,7 +71,11 @@ impl BuildBridge {
     }
 
     async fn frontend(&self, request: &mut SolveRequest) -> Result<FrontendResult, Failure> {
-        let source = request.frontend_opts.get("source").cloned().unwrap_or_default();
+        let source = request
+            .frontend_opts
+            .get("source")
+            .cloned()
+            .unwrap_or_default();
         let mut name = request.frontend.as_str();
         if name == GATEWAY && source == DOCKERFILE {
             request.frontend_opts.remove("source");
@@ -69,7 +84,9 @@ impl BuildBridge {
         let settings = &self.build.engine.settings;
         let done = match name {
             DOCKERFILE if settings.dockerfile => {
-                let dockerfile = Dockerfile { answers_syntax: settings.answers_syntax };
+                let dockerfile = Dockerfile {
+                    answers_syntax: settings.answers_syntax,
+                };
                 let request = FrontendRequest {
                     opts: std::mem::take(&mut request.frontend_opts),
                     inputs: std::mem::take(&mut request.frontend_inputs),
@@ -77,8 +94,16 @@ impl BuildBridge {
                 };
                 self.client(&dockerfile, request).await
             }
-            GATEWAY => Err(FrontendError::GatewayFrontend { image: source.clone(), at: Vec::new() }),
-            _ => return Err(Failure::new(FailureKind::Unknown, format!("invalid frontend: {name}"))),
+            GATEWAY => Err(FrontendError::GatewayFrontend {
+                image: source.clone(),
+                at: Vec::new(),
+            }),
+            _ => {
+                return Err(Failure::new(
+                    FailureKind::Unknown,
+                    format!("invalid frontend: {name}"),
+                ));
+            }
         };
         done.map_err(|error| of_frontend(&error, Some((name, &source))))
     }
@@ -91,7 +116,10 @@ impl BuildBridge {
     ) -> Result<FrontendResult, FrontendError> {
         let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.build));
         let run = async { Ok(frontend.solve(bridge, request).await) };
-        self.build.alive(run).await.map_err(|ended| FrontendError::from(BridgeError::from(ended)))?
+        self.build
+            .alive(run)
+            .await
+            .map_err(|ended| FrontendError::from(BridgeError::from(ended)))?
     }
 }
 
@@ -102,7 +130,8 @@ pub(crate) fn refs(result: &FrontendResult) -> impl Iterator<Item = &Arc<dyn Ref
 
 /// Computes all refs of a result.
 pub(crate) async fn evaluate(result: &FrontendResult) -> Result<(), Failure> {
-    let all = refs(result).map(|found| async move { found.evaluate().await.map_err(|e| of_bridge(&e)) });
+    let all =
+        refs(result).map(|found| async move { found.evaluate().await.map_err(|e| of_bridge(&e)) });
     try_join_all(all).await?;
     Ok(())
 }
@@ -117,13 +146,26 @@ impl Bridge for BuildBridge {
         Ok(self.run(request).await?)
     }
 
-    async fn resolve_source(&self, source: pb::SourceOp, opts: ResolveOpts) -> Result<SourceMeta, BridgeError> {
+    async fn resolve_source(
+        &self,
+        source: pb::SourceOp,
+        opts: ResolveOpts,
+    ) -> Result<SourceMeta, BridgeError> {
         Ok(crate::resolve::source(&self.build, source, opts).await?)
     }
 
     async fn warn(&self, vertex: &Digest, warning: Warning) -> Result<(), BridgeError> {
         let position = |at: Option<&pb::Position>| {
-            at.map_or(Position { line: 0, character: 0 }, |at| Position { line: at.line, character: at.character })
+            at.map_or(
+                Position {
+                    line: 0,
+                    character: 0,
+                },
+                |at| Position {
+                    line: at.line,
+                    character: at.character,
+                },
+            )
         };
         self.build.hub.publish(Event::Warning(progress::Warning {
             vertex: vertex.clone(),
@@ -139,7 +181,10 @@ impl Bridge for BuildBridge {
             ranges: warning
                 .ranges
                 .iter()
-                .map(|r| Range { start: position(r.start.as_ref()), end: position(r.end.as_ref()) })
+                .map(|r| Range {
+                    start: position(r.start.as_ref()),
+                    end: position(r.end.as_ref()),
+                })
                 .collect(),
         }));
         Ok(())

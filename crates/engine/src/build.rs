@@ -60,7 +60,10 @@ impl Build {
     }
 
     /// Runs `work` unless the build ends before.
-    pub(crate) async fn alive<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub(crate) async fn alive<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let mut ended = self.ended.subscribe();
         tokio::select! {
             biased;
@@ -80,12 +83,19 @@ impl Build {
         let job = self.job.lock().clone().ok_or_else(canceled)?;
         match job.build(edge).await {
             Ok(built) => Ok(built.result),
-            Err(error) => Err(of_solve(&error, |vertex| self.places.lock().get(vertex).cloned().unwrap_or_default())),
+            Err(error) => Err(of_solve(&error, |vertex| {
+                self.places.lock().get(vertex).cloned().unwrap_or_default()
+            })),
         }
     }
 
     /// Runs `work` as a vertex of its own that is in no definition.
-    pub(crate) async fn shown<T, F>(&self, name: &str, id: &str, work: impl FnOnce(Writer) -> F) -> Result<T, Failure>
+    pub(crate) async fn shown<T, F>(
+        &self,
+        name: &str,
+        id: &str,
+        work: impl FnOnce(Writer) -> F,
+    ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -112,7 +122,10 @@ impl Build {
         let failure = if known {
             Failure::not_built(&format!("cache import from {kind}"))
         } else {
-            Failure::new(FailureKind::Unknown, format!("unknown cache importer: {kind}"))
+            Failure::new(
+                FailureKind::Unknown,
+                format!("unknown cache importer: {kind}"),
+            )
         };
         let title = format!("importing cache manifest from {name}");
         let _told: Result<(), Failure> = self.shown(&title, "", |_| async { Err(failure) }).await;
@@ -120,6 +133,9 @@ impl Build {
 
     /// The sessions that may answer for the build.
     pub(crate) fn sessions(&self) -> session::Group {
-        session::Group::new(Arc::clone(&self.engine.parts.sessions), [self.session.clone()])
+        session::Group::new(
+            Arc::clone(&self.engine.parts.sessions),
+            [self.session.clone()],
+        )
     }
 }

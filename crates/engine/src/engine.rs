@@ -19,8 +19,8 @@ use store::GcPolicy;
 use task::Clock;
 
 use crate::api::{
-    Backend, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent, HistoryQuery, PruneRequest, SolveRequest,
-    SolveResponse, UsageRecord, VersionInfo, WorkerRecord,
+    Backend, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent, HistoryQuery,
+    PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo, WorkerRecord,
 };
 use crate::maintain;
 use crate::observe::Progress;
@@ -60,7 +60,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { entitlements: Vec::new(), gc_policies: Vec::new(), dockerfile: true, answers_syntax: true }
+        Self {
+            entitlements: Vec::new(),
+            gc_policies: Vec::new(),
+            dockerfile: true,
+            answers_syntax: true,
+        }
     }
 }
 
@@ -82,7 +87,10 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("worker", &self.worker).field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("worker", &self.worker)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,7 +98,15 @@ impl Engine {
     /// Puts the parts together.
     #[must_use]
     pub fn new(from: EngineParts) -> Arc<Self> {
-        let EngineParts { parts, exporters, images, layouts, worker, version, settings } = from;
+        let EngineParts {
+            parts,
+            exporters,
+            images,
+            layouts,
+            worker,
+            version,
+            settings,
+        } = from;
         let store = &parts.store;
         let cache = CacheManager::new("local", store.key_store(), Results::new(Arc::clone(store)));
         let resolver = Arc::new(OpResolver::new(Arc::clone(&parts)));
@@ -113,7 +129,9 @@ impl Engine {
     }
 
     fn shared(&self) -> Result<Arc<Self>, Failure> {
-        self.this.upgrade().ok_or_else(|| Failure::new(FailureKind::Unavailable, "the daemon is stopping"))
+        self.this
+            .upgrade()
+            .ok_or_else(|| Failure::new(FailureKind::Unavailable, "the daemon is stopping"))
     }
 }
 
@@ -128,35 +146,59 @@ impl Backend for Engine {
     }
 
     async fn workers(&self, filters: &[String]) -> Result<Vec<WorkerRecord>, Failure> {
-        let filters = store::Filters::parse(filters).map_err(|e| Failure::from(store::StoreError::from(e)))?;
+        let filters = store::Filters::parse(filters)
+            .map_err(|e| Failure::from(store::StoreError::from(e)))?;
         let worker = &self.worker;
         let fits = filters.matches(|path| match path.first().map(String::as_str) {
             Some("id") => Some(worker.id.clone()),
-            Some("labels") => worker.labels.get(&path.get(1..).unwrap_or_default().join(".")).cloned(),
+            Some("labels") => worker
+                .labels
+                .get(&path.get(1..).unwrap_or_default().join("."))
+                .cloned(),
             _ => None,
         });
         if !fits {
             return Ok(Vec::new());
         }
-        let gc_policy = self.settings.gc_policies.iter().map(|p| maintain::rule(p, &self.parts.store)).collect();
-        Ok(vec![WorkerRecord { info: worker.clone(), gc_policy, devices: Vec::new() }])
+        let gc_policy = self
+            .settings
+            .gc_policies
+            .iter()
+            .map(|p| maintain::rule(p, &self.parts.store))
+            .collect();
+        Ok(vec![WorkerRecord {
+            info: worker.clone(),
+            gc_policy,
+            devices: Vec::new(),
+        }])
     }
 
     fn version(&self) -> VersionInfo {
         self.version.clone()
     }
 
-    async fn disk_usage(&self, filters: &[String], age_limit: Duration) -> Result<Vec<UsageRecord>, Failure> {
+    async fn disk_usage(
+        &self,
+        filters: &[String],
+        age_limit: Duration,
+    ) -> Result<Vec<UsageRecord>, Failure> {
         let (store, filters) = (Arc::clone(&self.parts.store), filters.to_vec());
-        let found = task::blocking("disk usage", move || store.disk_usage(&filters, age_limit)).await?;
+        let found =
+            task::blocking("disk usage", move || store.disk_usage(&filters, age_limit)).await?;
         Ok(found.into_iter().map(maintain::usage).collect())
     }
 
-    async fn prune(&self, request: PruneRequest) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure> {
+    async fn prune(
+        &self,
+        request: PruneRequest,
+    ) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure> {
         maintain::prune(&self.parts.store, request)
     }
 
-    async fn history(&self, query: HistoryQuery) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure> {
+    async fn history(
+        &self,
+        query: HistoryQuery,
+    ) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure> {
         self.records.listen(&query)
     }
 
@@ -166,7 +208,10 @@ impl Backend for Engine {
 
     async fn history_blob(&self, digest: &Digest) -> Result<HistoryBlob, Failure> {
         // No record names a blob yet.
-        Err(Failure::new(FailureKind::NotFound, format!("content {digest}: not found")))
+        Err(Failure::new(
+            FailureKind::NotFound,
+            format!("content {digest}: not found"),
+        ))
     }
 
     async fn export_spans(&self, _spans: Vec<Bytes>) -> Result<(), Failure> {

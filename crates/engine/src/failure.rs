@@ -1,12 +1,15 @@
 //! From the errors of the parts to [`Failure`]: one sentence, and facts from the outermost to the innermost.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "most errors are of no kind that clients know, new ones too")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most errors are of no kind that clients know, new ones too"
+)]
 
 use exporter::ExportError;
 use frontend::{BridgeError, Fault, FrontendError};
 use llb::pb;
-use ops::{OpFailure, OpSys};
 use oci::Digest;
+use ops::{OpFailure, OpSys};
 use solver::{Phase, SolveError};
 use source::SourceError;
 use store::StoreError;
@@ -21,21 +24,38 @@ pub(crate) fn of_solve(error: &SolveError, places: impl FnOnce(&Digest) -> Vec<P
     let kind = match error {
         SolveError::Canceled => FailureKind::Canceled,
         SolveError::Panic { .. } | SolveError::Inconsistent { .. } => FailureKind::Internal,
-        SolveError::Op { error, .. } => match (error.find::<OpFailure>(), error.find::<SourceError>()) {
-            (Some(op), _) if is_not_built(op) => FailureKind::Unimplemented,
-            (_, Some(SourceError::NotBuilt { .. })) => FailureKind::Unimplemented,
-            _ => FailureKind::Unknown,
-        },
+        SolveError::Op { error, .. } => {
+            match (error.find::<OpFailure>(), error.find::<SourceError>()) {
+                (Some(op), _) if is_not_built(op) => FailureKind::Unimplemented,
+                (_, Some(SourceError::NotBuilt { .. })) => FailureKind::Unimplemented,
+                _ => FailureKind::Unknown,
+            }
+        }
         _ => FailureKind::Unknown,
     };
     let mut failure = Failure::new(kind, error.to_string());
-    let Some(vertex) = error.vertex() else { return failure };
+    let Some(vertex) = error.vertex() else {
+        return failure;
+    };
     for (info, ranges) in places(vertex) {
         failure.details.push(Detail::Source { info, ranges });
     }
-    failure.details.push(Detail::Vertex { digest: vertex.clone() });
-    let SolveError::Op { description, sys, phase, error, .. } = error else { return failure };
-    let op = sys.downcast_ref::<OpSys>().map(|sys| Box::new((*sys.op).clone()));
+    failure.details.push(Detail::Vertex {
+        digest: vertex.clone(),
+    });
+    let SolveError::Op {
+        description,
+        sys,
+        phase,
+        error,
+        ..
+    } = error
+    else {
+        return failure;
+    };
+    let op = sys
+        .downcast_ref::<OpSys>()
+        .map(|sys| Box::new((*sys.op).clone()));
     let content_input = match phase {
         Phase::SlowKey(input) => i64::try_from(*input).ok(),
         Phase::Resolve | Phase::CacheMap | Phase::Exec => None,
@@ -66,7 +86,9 @@ pub(crate) fn of_solve(error: &SolveError, places: impl FnOnce(&Digest) -> Vec<P
         file_action,
         content_input,
     });
-    failure.details.extend(code.map(|code| Detail::Exit { code }));
+    failure
+        .details
+        .extend(code.map(|code| Detail::Exit { code }));
     failure
 }
 
@@ -80,14 +102,22 @@ fn is_not_built(failure: &OpFailure) -> bool {
 
 /// What a frontend says. `named` is its name and source, if it is one that clients know by name.
 pub(crate) fn of_frontend(error: &FrontendError, named: Option<(&str, &str)>) -> Failure {
-    let mut failure = error.bridge().map_or_else(|| Failure::new(FailureKind::Unknown, ""), of_bridge);
+    let mut failure = error
+        .bridge()
+        .map_or_else(|| Failure::new(FailureKind::Unknown, ""), of_bridge);
     failure.message = error.to_string();
     let mut outer = Vec::new();
     if let Some((name, source)) = named {
-        outer.push(Detail::Frontend { name: name.to_owned(), source: source.to_owned() });
+        outer.push(Detail::Frontend {
+            name: name.to_owned(),
+            source: source.to_owned(),
+        });
     }
     for at in error.locations() {
-        outer.push(Detail::Source { info: at.info.clone(), ranges: at.ranges.clone() });
+        outer.push(Detail::Source {
+            info: at.info.clone(),
+            ranges: at.ranges.clone(),
+        });
     }
     match error {
         FrontendError::UnsupportedSubrequest { name } => {

@@ -24,18 +24,31 @@ pub(crate) struct Loaded {
 
 /// Loads a definition for a build with `rights`.
 pub(crate) fn load(definition: &pb::Definition, rights: BuildRights) -> Result<Loaded, Failure> {
-    let failed = |message: String| Failure::new(FailureKind::Unknown, format!("failed to load LLB: {message}"));
+    let failed = |message: String| {
+        Failure::new(
+            FailureKind::Unknown,
+            format!("failed to load LLB: {message}"),
+        )
+    };
     let graph = Graph::load(definition).map_err(|e| failed(e.to_string()))?;
     let mut vertices: Vec<Arc<Vertex>> = Vec::with_capacity(graph.nodes.len());
     let mut places = HashMap::new();
     for node in &graph.nodes {
-        if let Some(cap) = node.metadata.caps.keys().find(|cap| !llb::caps::LLB.contains(&cap.as_str())) {
+        if let Some(cap) = node
+            .metadata
+            .caps
+            .keys()
+            .find(|cap| !llb::caps::LLB.contains(&cap.as_str()))
+        {
             return Err(failed(format!("unknown API capability {cap}")));
         }
         let mut op = (*node.op).clone();
         op.platform = Some(platform(op.platform.as_ref()));
         check(&mut op, rights, &node.name).map_err(failed)?;
-        let at: Vec<Place> = graph.locations_of(node).map(|(info, ranges)| (info.clone(), ranges.to_vec())).collect();
+        let at: Vec<Place> = graph
+            .locations_of(node)
+            .map(|(info, ranges)| (info.clone(), ranges.to_vec()))
+            .collect();
         if !at.is_empty() {
             places.insert(node.digest.clone(), at);
         }
@@ -53,18 +66,35 @@ pub(crate) fn load(definition: &pb::Definition, rights: BuildRights) -> Result<L
         let inputs = node
             .inputs
             .iter()
-            .filter_map(|input| Some(Edge { vertex: Arc::clone(vertices.get(input.node)?), index: input.output }))
+            .filter_map(|input| {
+                Some(Edge {
+                    vertex: Arc::clone(vertices.get(input.node)?),
+                    index: input.output,
+                })
+            })
             .collect();
         vertices.push(Arc::new(Vertex {
             digest: node.digest.clone(),
             name: node.display_name().to_owned(),
             inputs,
             options,
-            sys: Arc::new(OpSys { op: Arc::new(op), metadata: metadata.clone(), rights }),
+            sys: Arc::new(OpSys {
+                op: Arc::new(op),
+                metadata: metadata.clone(),
+                rights,
+            }),
         }));
     }
-    let root = vertices.get(graph.root.node).expect("the root is one of the nodes");
-    Ok(Loaded { edge: Edge { vertex: Arc::clone(root), index: graph.root.output }, places })
+    let root = vertices
+        .get(graph.root.node)
+        .expect("the root is one of the nodes");
+    Ok(Loaded {
+        edge: Edge {
+            vertex: Arc::clone(root),
+            index: graph.root.output,
+        },
+        places,
+    })
 }
 
 fn platform(wire: Option<&pb::Platform>) -> pb::Platform {
@@ -86,16 +116,21 @@ fn platform(wire: Option<&pb::Platform>) -> pb::Platform {
 }
 
 fn check(op: &mut pb::Op, rights: BuildRights, name: &str) -> Result<(), String> {
-    let Some(pb::op::Op::Exec(exec)) = &mut op.op else { return Ok(()) };
+    let Some(pb::op::Op::Exec(exec)) = &mut op.op else {
+        return Ok(());
+    };
     if exec.network == pb::NetMode::Host as i32 && !rights.entitlements.network_host {
         return Err("network.host is not allowed".into());
     }
-    if exec.security == pb::SecurityMode::Insecure as i32 && !rights.entitlements.security_insecure {
+    if exec.security == pb::SecurityMode::Insecure as i32 && !rights.entitlements.security_insecure
+    {
         return Err("security.insecure is not allowed".into());
     }
     if let Some(device) = exec.cdi_devices.iter().find(|d| !d.optional) {
         let device = &device.name;
-        return Err(format!("CDI device {device:?} is required by step {name:?}, but CDI device support is disabled"));
+        return Err(format!(
+            "CDI device {device:?} is required by step {name:?}, but CDI device support is disabled"
+        ));
     }
     exec.cdi_devices.clear();
     Ok(())

@@ -21,7 +21,11 @@ pub(crate) fn usage(record: store::UsageRecord) -> UsageRecord {
         mutable: record.mutable,
         in_use: record.in_use,
         size: record.size,
-        parents: record.parents.iter().map(|p| p.as_str().to_owned()).collect(),
+        parents: record
+            .parents
+            .iter()
+            .map(|p| p.as_str().to_owned())
+            .collect(),
         created: record.created,
         last_used: record.last_used,
         usage_count: record.usage_count,
@@ -48,7 +52,8 @@ pub(crate) fn prune(
     store: &Arc<Store>,
     request: PruneRequest,
 ) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure> {
-    store::Filters::parse(&request.filters).map_err(|e| Failure::from(store::StoreError::from(e)))?;
+    store::Filters::parse(&request.filters)
+        .map_err(|e| Failure::from(store::StoreError::from(e)))?;
     let store = Arc::clone(store);
     let options = PruneOptions {
         filters: request.filters,
@@ -69,7 +74,11 @@ pub(crate) fn prune(
         }
     });
     task::spawn("prune", work).detach();
-    Ok(stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) }).boxed())
+    Ok(stream::unfold(
+        from,
+        |mut from| async move { Some((from.recv().await?, from)) },
+    )
+    .boxed())
 }
 
 impl Engine {
@@ -97,7 +106,9 @@ impl Engine {
     fn collect(&self) {
         let mut freed = 0_i64;
         let store = &self.parts.store;
-        match store.collect(&self.settings.gc_policies, &mut |record| freed = freed.saturating_add(record.size)) {
+        match store.collect(&self.settings.gc_policies, &mut |record| {
+            freed = freed.saturating_add(record.size)
+        }) {
             Ok(()) if freed > 0 => tracing::info!(bytes = freed, "garbage collected"),
             Ok(()) => {}
             Err(error) => tracing::warn!(%error, "garbage could not be collected"),

@@ -30,7 +30,11 @@ impl Observer for Progress {
             .options
             .progress_group
             .as_ref()
-            .map(|g| ProgressGroup { id: g.id.clone(), name: g.name.clone(), weak: g.weak });
+            .map(|g| ProgressGroup {
+                id: g.id.clone(),
+                name: g.name.clone(),
+                weak: g.weak,
+            });
         Arc::new(Sink(VertexProgress::new(shown)))
     }
 }

@@ -13,8 +13,8 @@ use task::Clock;
 use tokio::sync::{broadcast, watch};
 
 use crate::api::{
-    Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery, HistoryRecord, SolveRequest,
-    SolveResponse,
+    Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery,
+    HistoryRecord, SolveRequest, SolveResponse,
 };
 
 /// Finished builds that are remembered.
@@ -38,8 +38,15 @@ impl Entry {
     }
 
     fn event(&self) -> HistoryEvent {
-        let kind = if self.is_running() { HistoryEventKind::Started } else { HistoryEventKind::Complete };
-        HistoryEvent { kind, record: self.record.clone() }
+        let kind = if self.is_running() {
+            HistoryEventKind::Started
+        } else {
+            HistoryEventKind::Complete
+        };
+        HistoryEvent {
+            kind,
+            record: self.record.clone(),
+        }
     }
 }
 
@@ -52,12 +59,20 @@ pub(crate) struct Records {
 }
 
 /// Removes what could be a credential.
-fn attrs(attrs: &std::collections::BTreeMap<String, String>) -> std::collections::BTreeMap<String, String> {
+fn attrs(
+    attrs: &std::collections::BTreeMap<String, String>,
+) -> std::collections::BTreeMap<String, String> {
     let secret = |key: &str| {
         let key = key.to_lowercase();
-        ["token", "secret", "password", "access_key", "session_token"].iter().any(|word| key.contains(word))
+        ["token", "secret", "password", "access_key", "session_token"]
+            .iter()
+            .any(|word| key.contains(word))
     };
-    attrs.iter().filter(|(key, _)| !secret(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    attrs
+        .iter()
+        .filter(|(key, _)| !secret(key))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 impl Records {
@@ -80,22 +95,39 @@ impl Records {
             exporters: request
                 .exporters
                 .iter()
-                .map(|e| crate::api::ExporterSpec { kind: e.kind.clone(), attrs: attrs(&e.attrs) })
+                .map(|e| crate::api::ExporterSpec {
+                    kind: e.kind.clone(),
+                    attrs: attrs(&e.attrs),
+                })
                 .collect(),
             created: Some(self.clock.system()),
             generation: 1,
             ..HistoryRecord::default()
         };
-        let entry = Entry { record, hub: Arc::clone(&hub), internal: request.internal };
+        let entry = Entry {
+            record,
+            hub: Arc::clone(&hub),
+            internal: request.internal,
+        };
         let event = (!request.internal).then(|| entry.event());
         {
             let mut entries = self.entries.lock();
-            if entries.iter().any(|e| e.is_running() && e.record.build == request.build) {
-                return Err(Failure::new(FailureKind::Unknown, format!("job ID {} exists", request.build)));
+            if entries
+                .iter()
+                .any(|e| e.is_running() && e.record.build == request.build)
+            {
+                return Err(Failure::new(
+                    FailureKind::Unknown,
+                    format!("job ID {} exists", request.build),
+                ));
             }
             entries.retain(|e| e.record.build != request.build);
             entries.push_back(entry);
-            let mut extra = entries.iter().filter(|e| !e.is_running() && !e.record.pinned).count().saturating_sub(KEPT);
+            let mut extra = entries
+                .iter()
+                .filter(|e| !e.is_running() && !e.record.pinned)
+                .count()
+                .saturating_sub(KEPT);
             entries.retain(|e| {
                 let goes = extra > 0 && !e.is_running() && !e.record.pinned;
                 extra -= usize::from(goes);
@@ -112,11 +144,19 @@ impl Records {
     /// Records how a build ended.
     pub(crate) fn finish(&self, build: &str, outcome: Result<&SolveResponse, &Failure>) {
         let mut entries = self.entries.lock();
-        let Some(entry) = entries.iter_mut().find(|e| e.is_running() && e.record.build == build) else { return };
+        let Some(entry) = entries
+            .iter_mut()
+            .find(|e| e.is_running() && e.record.build == build)
+        else {
+            return;
+        };
         entry.record.completed = Some(self.clock.system());
         entry.record.generation += 1;
         match outcome {
-            Ok(response) => entry.record.exporter_response.clone_from(&response.exporter_response),
+            Ok(response) => entry
+                .record
+                .exporter_response
+                .clone_from(&response.exporter_response),
             Err(failure) => entry.record.error = Some(failure.clone()),
         }
         entry.hub.close();
@@ -133,7 +173,12 @@ impl Records {
         let found = async {
             loop {
                 changed.borrow_and_update();
-                let hub = self.entries.lock().iter().find(|e| e.record.build == build).map(|e| Arc::clone(&e.hub));
+                let hub = self
+                    .entries
+                    .lock()
+                    .iter()
+                    .find(|e| e.record.build == build)
+                    .map(|e| Arc::clone(&e.hub));
                 if let Some(hub) = hub {
                     return Some(hub.subscribe());
                 }
@@ -148,7 +193,10 @@ impl Records {
     }
 
     /// Builds as events, then, unless the query ends early, what happens to them.
-    pub(crate) fn listen(&self, query: &HistoryQuery) -> Result<BoxStream<'static, Event>, Failure> {
+    pub(crate) fn listen(
+        &self,
+        query: &HistoryQuery,
+    ) -> Result<BoxStream<'static, Event>, Failure> {
         if !query.filters.is_empty() {
             return Err(Failure::not_built("filtering build records"));
         }
@@ -158,8 +206,14 @@ impl Records {
             (build.is_empty() || event.record.build == build)
                 && (!active_only || event.kind == HistoryEventKind::Started)
         };
-        let mut known: Vec<HistoryEvent> =
-            self.entries.lock().iter().filter(|e| !e.internal).map(Entry::event).filter(|e| wanted(e)).collect();
+        let mut known: Vec<HistoryEvent> = self
+            .entries
+            .lock()
+            .iter()
+            .filter(|e| !e.internal)
+            .map(Entry::event)
+            .filter(|e| wanted(e))
+            .collect();
         known.sort_by_key(|e| std::cmp::Reverse(e.record.created));
         if query.limit > 0 {
             known.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
@@ -190,8 +244,15 @@ impl Records {
     /// Changes a record.
     pub(crate) fn update(&self, build: &str, change: HistoryChange) -> Result<(), Failure> {
         let mut entries = self.entries.lock();
-        let at = entries.iter().position(|e| e.record.build == build && !e.is_running());
-        let missing = || Failure::new(FailureKind::NotFound, format!("failed to retrieve bucket {build}: not found"));
+        let at = entries
+            .iter()
+            .position(|e| e.record.build == build && !e.is_running());
+        let missing = || {
+            Failure::new(
+                FailureKind::NotFound,
+                format!("failed to retrieve bucket {build}: not found"),
+            )
+        };
         let entry = at.and_then(|at| entries.get_mut(at)).ok_or_else(missing)?;
         entry.record.generation += 1;
         let event = match change {
@@ -201,7 +262,10 @@ impl Records {
             }
             HistoryChange::Finalize => entry.event(),
             HistoryChange::Delete => {
-                let event = HistoryEvent { kind: HistoryEventKind::Deleted, ..entry.event() };
+                let event = HistoryEvent {
+                    kind: HistoryEventKind::Deleted,
+                    ..entry.event()
+                };
                 entries.retain(|e| e.record.build != build);
                 event
             }

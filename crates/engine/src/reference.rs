@@ -34,7 +34,11 @@ pub(crate) struct LazyRef {
 
 impl LazyRef {
     pub(crate) fn new(build: Arc<Build>, definition: Arc<pb::Definition>) -> Arc<Self> {
-        Arc::new(Self { build, definition, result: Mutex::new(None) })
+        Arc::new(Self {
+            build,
+            definition,
+            result: Mutex::new(None),
+        })
     }
 
     /// The result, computed if it is not there yet.
@@ -56,7 +60,9 @@ impl LazyRef {
         let Some(found) = self.result().await? else {
             return Err(ReadError::missing(op, path).into());
         };
-        self.build.alive(async { found.ensure().await.map_err(Failure::from) }).await?;
+        self.build
+            .alive(async { found.ensure().await.map_err(Failure::from) })
+            .await?;
         Ok(task::blocking("read a file of a ref", move || work(found)).await?)
     }
 }
@@ -70,17 +76,27 @@ struct ReadError {
 impl ReadError {
     fn new(error: impl fmt::Display) -> Self {
         let message = error.to_string();
-        Self { missing: message.ends_with("no such file or directory"), message }
+        Self {
+            missing: message.ends_with("no such file or directory"),
+            message,
+        }
     }
 
     fn missing(op: &str, path: &str) -> Self {
-        Self { missing: true, message: format!("{op} {path}: no such file or directory") }
+        Self {
+            missing: true,
+            message: format!("{op} {path}: no such file or directory"),
+        }
     }
 }
 
 impl From<ReadError> for BridgeError {
     fn from(error: ReadError) -> Self {
-        let fault = if error.missing { Fault::NotFound } else { Fault::Other };
+        let fault = if error.missing {
+            Fault::NotFound
+        } else {
+            Fault::Other
+        };
         Self::new(fault, Failure::new(FailureKind::Unknown, error.message))
     }
 }
@@ -101,11 +117,22 @@ impl Ref for LazyRef {
         self.tree("open", path, move |found| {
             let root = found.root().map_err(ReadError::new)?;
             let mut file = root.open_file(&name).map_err(ReadError::new)?;
-            let range = range.unwrap_or(FileRange { offset: 0, length: 0 });
+            let range = range.unwrap_or(FileRange {
+                offset: 0,
+                length: 0,
+            });
             // One byte more is given to those who ask for it to find out that a file is too large.
             let all = range.length == 0;
-            let wanted = if all { MAX_FILE + 1 } else { range.length.min(MAX_FILE + 1) };
-            let too_long = || ReadError::new(format!("{name} exceeds maximum allowed size of {MAX_FILE} bytes"));
+            let wanted = if all {
+                MAX_FILE + 1
+            } else {
+                range.length.min(MAX_FILE + 1)
+            };
+            let too_long = || {
+                ReadError::new(format!(
+                    "{name} exceeds maximum allowed size of {MAX_FILE} bytes"
+                ))
+            };
             let failed = |e: std::io::Error| ReadError::new(format!("read {name}: {e}"));
             file.seek(SeekFrom::Start(range.offset)).map_err(failed)?;
             let mut bytes = Vec::new();
@@ -126,7 +153,9 @@ impl Ref for LazyRef {
             let failed = |e: std::io::Error| ReadError::new(format!("readdir {name}: {e}"));
             let mut entries = dir.entries().map_err(failed)?;
             if entries.len() > MAX_ENTRIES {
-                return Err(ReadError::new(format!("{name} has more than {MAX_ENTRIES} entries")));
+                return Err(ReadError::new(format!(
+                    "{name} has more than {MAX_ENTRIES} entries"
+                )));
             }
             entries.sort_by(|a, b| a.name.cmp(&b.name));
             let mut wanted = Vec::new();
@@ -144,9 +173,14 @@ impl Ref for LazyRef {
     async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError> {
         let name = path.to_owned();
         self.tree("lstat", path, move |found| {
-            let base = Path::new(&name).file_name().map_or("/".into(), |n| n.to_string_lossy().into_owned());
+            let base = Path::new(&name)
+                .file_name()
+                .map_or("/".into(), |n| n.to_string_lossy().into_owned());
             let found = look(&found, vec![(PathBuf::from(&name), base)])?;
-            found.into_iter().next().ok_or_else(|| ReadError::missing("lstat", &name))
+            found
+                .into_iter()
+                .next()
+                .ok_or_else(|| ReadError::missing("lstat", &name))
         })
         .await
     }
@@ -163,7 +197,10 @@ fn look(found: &ImmutableRef, wanted: Vec<(PathBuf, String)>) -> Result<Vec<File
     for (path, shown) in wanted {
         let meta = root.lstat(&path).map_err(ReadError::new)?;
         let linkname = if meta.is_symlink() {
-            root.readlink(&path).map_err(ReadError::new)?.to_string_lossy().into_owned()
+            root.readlink(&path)
+                .map_err(ReadError::new)?
+                .to_string_lossy()
+                .into_owned()
         } else {
             String::new()
         };
@@ -177,7 +214,11 @@ fn look(found: &ImmutableRef, wanted: Vec<(PathBuf, String)>) -> Result<Vec<File
             mode: meta.go_mode(),
             uid: meta.uid,
             gid: meta.gid,
-            size: if meta.is_dir() { 0 } else { i64::try_from(meta.size).unwrap_or(i64::MAX) },
+            size: if meta.is_dir() {
+                0
+            } else {
+                i64::try_from(meta.size).unwrap_or(i64::MAX)
+            },
             mod_time: meta.mtime,
             linkname,
             devmajor: if device { i64::from(meta.rdev.0) } else { 0 },
@@ -212,7 +253,11 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
             },
         }
     }
-    pattern.get(p..).unwrap_or_default().iter().all(|c| *c == b'*')
+    pattern
+        .get(p..)
+        .unwrap_or_default()
+        .iter()
+        .all(|c| *c == b'*')
 }
 
 impl fmt::Debug for LazyRef {

@@ -8,7 +8,12 @@ const CACHES: &[&str] = &["inline", "registry", "local", "gha", "s3", "azblob"];
 
 /// Refuses what is not built, by name.
 pub(crate) fn check(request: &SolveRequest) -> Result<(), Failure> {
-    if request.source_policy.as_ref().is_some_and(|p| !p.is_empty()) || !request.source_policy_session.is_empty() {
+    if request
+        .source_policy
+        .as_ref()
+        .is_some_and(|p| !p.is_empty())
+        || !request.source_policy_session.is_empty()
+    {
         return Err(Failure::not_built("a source policy"));
     }
     if request.proxy_network {
@@ -21,18 +26,30 @@ pub(crate) fn check(request: &SolveRequest) -> Result<(), Failure> {
 fn cache_exports(specs: &[CacheSpec]) -> Result<(), Failure> {
     for spec in specs {
         if !CACHES.contains(&spec.kind.as_str()) {
-            return Err(Failure::new(FailureKind::Unknown, format!("unknown cache exporter: {:?}", spec.kind)));
+            return Err(Failure::new(
+                FailureKind::Unknown,
+                format!("unknown cache exporter: {:?}", spec.kind),
+            ));
         }
         // DIFFERS: an inline cache is left out of the image instead of refused: the image is good without it.
         if spec.kind == "inline" {
             tracing::warn!("inline cache export is not supported: the image is made without it");
             continue;
         }
-        if matches!(spec.attrs.get("ignore-error").map(String::as_str), Some("true" | "1")) {
-            tracing::warn!(kind = spec.kind, "cache export is not supported and its errors are to be ignored");
+        if matches!(
+            spec.attrs.get("ignore-error").map(String::as_str),
+            Some("true" | "1")
+        ) {
+            tracing::warn!(
+                kind = spec.kind,
+                "cache export is not supported and its errors are to be ignored"
+            );
             continue;
         }
-        return Err(Failure::not_built(&format!("cache export to {}", spec.kind)));
+        return Err(Failure::not_built(&format!(
+            "cache export to {}",
+            spec.kind
+        )));
     }
     Ok(())
 }
@@ -40,10 +57,18 @@ fn cache_exports(specs: &[CacheSpec]) -> Result<(), Failure> {
 /// The attestations that the options ask for.
 fn attestations(opts: &BTreeMap<String, String>) -> Result<(), Failure> {
     for (key, value) in opts {
-        let kind = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
-        let Some(kind) = kind.map(str::to_lowercase) else { continue };
+        let kind = key
+            .strip_prefix("attest:")
+            .or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
+        let Some(kind) = kind.map(str::to_lowercase) else {
+            continue;
+        };
         let fields: Vec<&str> = value.split(',').collect();
-        if fields.iter().any(|f| matches!(*f, "disabled=true" | "disabled=1")) || value == "false" {
+        if fields
+            .iter()
+            .any(|f| matches!(*f, "disabled=true" | "disabled=1"))
+            || value == "false"
+        {
             continue;
         }
         match kind.as_str() {
@@ -53,7 +78,12 @@ fn attestations(opts: &BTreeMap<String, String>) -> Result<(), Failure> {
             }
             "provenance" => return Err(Failure::not_built("provenance of mode max")),
             "sbom" => return Err(Failure::not_built("an SBOM attestation")),
-            _ => return Err(Failure::new(FailureKind::Unknown, format!("unknown attestation type {kind:?}"))),
+            _ => {
+                return Err(Failure::new(
+                    FailureKind::Unknown,
+                    format!("unknown attestation type {kind:?}"),
+                ));
+            }
         }
     }
     Ok(())
@@ -64,7 +94,9 @@ pub(crate) fn exporters(request: &SolveRequest) -> Vec<ExporterSpec> {
     let mut specs = request.exporters.clone();
     if let Some(epoch) = request.frontend_opts.get("build-arg:SOURCE_DATE_EPOCH") {
         for spec in &mut specs {
-            spec.attrs.entry("source-date-epoch".into()).or_insert_with(|| epoch.clone());
+            spec.attrs
+                .entry("source-date-epoch".into())
+                .or_insert_with(|| epoch.clone());
         }
     }
     specs
@@ -76,14 +108,33 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_unless_it_was_not_insisted_on() {
-        let asked = |key: &str, value: &str| attestations(&BTreeMap::from([(key.to_owned(), value.to_owned())]));
+        let asked = |key: &str, value: &str| {
+            attestations(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
+        };
         assert!(asked("attest:provenance", "mode=min,inline-only=true").is_ok());
         assert!(asked("attest:sbom", "disabled=true").is_ok());
-        assert_eq!(asked("attest:sbom", "").unwrap_err().kind, FailureKind::Unimplemented);
-        assert_eq!(asked("attest:provenance", "mode=max").unwrap_err().kind, FailureKind::Unimplemented);
-        let export = |kind: &str| cache_exports(&[CacheSpec { kind: kind.into(), ..CacheSpec::default() }]);
+        assert_eq!(
+            asked("attest:sbom", "").unwrap_err().kind,
+            FailureKind::Unimplemented
+        );
+        assert_eq!(
+            asked("attest:provenance", "mode=max").unwrap_err().kind,
+            FailureKind::Unimplemented
+        );
+        let export = |kind: &str| {
+            cache_exports(&[CacheSpec {
+                kind: kind.into(),
+                ..CacheSpec::default()
+            }])
+        };
         assert!(export("inline").is_ok());
-        assert_eq!(export("x").unwrap_err().message, "unknown cache exporter: \"x\"");
-        assert_eq!(export("registry").unwrap_err().kind, FailureKind::Unimplemented);
+        assert_eq!(
+            export("x").unwrap_err().message,
+            "unknown cache exporter: \"x\""
+        );
+        assert_eq!(
+            export("registry").unwrap_err().kind,
+            FailureKind::Unimplemented
+        );
     }
 }

@@ -14,7 +14,11 @@ use crate::api::{Failure, FailureKind};
 use crate::build::Build;
 
 /// Resolves a source, shown as a vertex.
-pub(crate) async fn source(build: &Arc<Build>, op: pb::SourceOp, opts: ResolveOpts) -> Result<SourceMeta, Failure> {
+pub(crate) async fn source(
+    build: &Arc<Build>,
+    op: pb::SourceOp,
+    opts: ResolveOpts,
+) -> Result<SourceMeta, Failure> {
     if !opts.source_policies.iter().all(bytes::Bytes::is_empty) {
         return Err(Failure::not_built("a source policy"));
     }
@@ -27,7 +31,11 @@ pub(crate) async fn source(build: &Arc<Build>, op: pb::SourceOp, opts: ResolveOp
     let platform = platform.or_else(|| opts.oci_layout.as_ref().and_then(|o| o.platform.clone()));
     let shown = exporter::format_all(platform.as_ref().unwrap_or(&Platform::host()));
     let id = format!("{}{shown}", op.identifier);
-    build.shown(&name, &id, |progress| resolve(build, op, opts, platform, progress)).await
+    build
+        .shown(&name, &id, |progress| {
+            resolve(build, op, opts, platform, progress)
+        })
+        .await
 }
 
 async fn resolve(
@@ -37,23 +45,48 @@ async fn resolve(
     platform: Option<Platform>,
     progress: Writer,
 ) -> Result<SourceMeta, Failure> {
-    let ctx = Context { sessions: build.sessions(), progress };
+    let ctx = Context {
+        sessions: build.sessions(),
+        progress,
+    };
     let engine = &build.engine;
     let (scheme, reference) = op.identifier.split_once("://").unwrap_or_default();
     let (scheme, reference) = (scheme.to_owned(), reference.to_owned());
-    let mut meta = SourceMeta { op, ..SourceMeta::default() };
+    let mut meta = SourceMeta {
+        op,
+        ..SourceMeta::default()
+    };
     match scheme.as_str() {
         "docker-image" => {
-            let mode = opts.image.as_ref().map(|o| o.resolve_mode.as_str()).unwrap_or_default();
+            let mode = opts
+                .image
+                .as_ref()
+                .map(|o| o.resolve_mode.as_str())
+                .unwrap_or_default();
             let mode = ResolveMode::parse(mode)?;
-            let found = engine.images.resolve_config(&reference, platform.as_ref(), mode, &ctx).await?;
-            meta.image = Some(ImageMeta { digest: found.digest, config: found.config });
+            let found = engine
+                .images
+                .resolve_config(&reference, platform.as_ref(), mode, &ctx)
+                .await?;
+            meta.image = Some(ImageMeta {
+                digest: found.digest,
+                config: found.config,
+            });
         }
         "oci-layout" => {
             let layout = opts.oci_layout.unwrap_or_default();
-            let store = LayoutStore { session: layout.session_id, store: layout.store_id };
-            let found = engine.layouts.resolve_config(&reference, platform.as_ref(), &store, &ctx).await?;
-            meta.image = Some(ImageMeta { digest: found.digest, config: found.config });
+            let store = LayoutStore {
+                session: layout.session_id,
+                store: layout.store_id,
+            };
+            let found = engine
+                .layouts
+                .resolve_config(&reference, platform.as_ref(), &store, &ctx)
+                .await?;
+            meta.image = Some(ImageMeta {
+                digest: found.digest,
+                config: found.config,
+            });
         }
         "git" => {
             // DIFFERS: the commit and tag objects are not returned.
@@ -61,16 +94,30 @@ async fn resolve(
                 return Err(Failure::not_built("returning git objects"));
             }
             let attrs = meta.op.attrs.clone().into_iter().collect();
-            let source = engine.parts.sources.resolve(&meta.op.identifier, &attrs, None)?;
+            let source = engine
+                .parts
+                .sources
+                .resolve(&meta.op.identifier, &attrs, None)?;
             let key = source.cache_key(&ctx, 0).await?;
-            meta.git = Some(GitMeta { checksum: key.pin, ..GitMeta::default() });
+            meta.git = Some(GitMeta {
+                checksum: key.pin,
+                ..GitMeta::default()
+            });
         }
         "http" | "https" => {
             let attrs = meta.op.attrs.clone().into_iter().collect();
-            let source = engine.parts.sources.resolve(&meta.op.identifier, &attrs, None)?;
+            let source = engine
+                .parts
+                .sources
+                .resolve(&meta.op.identifier, &attrs, None)?;
             let key = source.cache_key(&ctx, 0).await?;
-            let digest = Digest::parse(&key.pin).map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
-            meta.http = Some(HttpMeta { digest, filename: String::new(), last_modified: None });
+            let digest = Digest::parse(&key.pin)
+                .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
+            meta.http = Some(HttpMeta {
+                digest,
+                filename: String::new(),
+                last_modified: None,
+            });
         }
         // Nothing is fixed about other sources before they are read.
         _ => {}

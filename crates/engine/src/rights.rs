@@ -14,11 +14,18 @@ pub(crate) fn grant(asked: &[String], allowed: &[String]) -> Result<Entitlements
     for text in asked {
         let name = text.split_once('=').map_or(text.as_str(), |(name, _)| name);
         let refused = |message| Err(Failure::new(FailureKind::Unknown, message));
-        if ![NETWORK_HOST, SECURITY_INSECURE, DEVICE].contains(&name) || (name != DEVICE && name != text) {
+        if ![NETWORK_HOST, SECURITY_INSECURE, DEVICE].contains(&name)
+            || (name != DEVICE && name != text)
+        {
             return refused(format!("unknown entitlement {text}"));
         }
-        if !allowed.iter().any(|a| a.split_once('=').map_or(a.as_str(), |(a, _)| a) == name) {
-            return refused(format!("granting entitlement {name} is not allowed by build daemon configuration"));
+        if !allowed
+            .iter()
+            .any(|a| a.split_once('=').map_or(a.as_str(), |(a, _)| a) == name)
+        {
+            return refused(format!(
+                "granting entitlement {name} is not allowed by build daemon configuration"
+            ));
         }
         match name {
             NETWORK_HOST => granted.network_host = true,
@@ -38,7 +45,9 @@ mod tests {
         let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         let granted = grant(&list(&["network.host"]), &list(&["network.host"])).unwrap();
         assert!(granted.network_host && !granted.security_insecure);
-        let text = |asked: &[&str], allowed: &[&str]| grant(&list(asked), &list(allowed)).unwrap_err().message;
+        let text = |asked: &[&str], allowed: &[&str]| {
+            grant(&list(asked), &list(allowed)).unwrap_err().message
+        };
         assert_eq!(
             text(&["security.insecure"], &["network.host"]),
             "granting entitlement security.insecure is not allowed by build daemon configuration"

@@ -41,29 +41,48 @@ impl Drop for Running {
 }
 
 /// Runs one build to its end.
-pub(crate) async fn solve(engine: Arc<Engine>, request: SolveRequest) -> Result<SolveResponse, Failure> {
+pub(crate) async fn solve(
+    engine: Arc<Engine>,
+    request: SolveRequest,
+) -> Result<SolveResponse, Failure> {
     asked::check(&request)?;
     let exporters = asked::exporters(&request)
         .iter()
         .enumerate()
         .map(|(id, spec)| engine.exporters.resolve(&spec.kind, id, &spec.attrs))
         .collect::<Result<Vec<_>, _>>()?;
-    let rights = BuildRights { entitlements: rights::grant(&request.entitlements, &engine.settings.entitlements)? };
+    let rights = BuildRights {
+        entitlements: rights::grant(&request.entitlements, &engine.settings.entitlements)?,
+    };
     let hub = engine.records.begin(&request)?;
-    let mut running =
-        Running { engine: Arc::clone(&engine), name: request.build.clone(), build: None, outcome: None };
+    let mut running = Running {
+        engine: Arc::clone(&engine),
+        name: request.build.clone(),
+        build: None,
+        outcome: None,
+    };
     let job = engine.solver.job(JobOptions {
         id: request.build.clone(),
         session: (!request.session.is_empty()).then(|| request.session.clone()),
-        value: Arc::new(JobValue { hub: Arc::clone(&hub) }),
+        value: Arc::new(JobValue {
+            hub: Arc::clone(&hub),
+        }),
     });
     let done = match job {
         Ok(job) => {
-            let build = Build::new(Arc::clone(&engine), request.session.clone(), hub, rights, job);
+            let build = Build::new(
+                Arc::clone(&engine),
+                request.session.clone(),
+                hub,
+                rights,
+                job,
+            );
             running.build = Some(Arc::clone(&build));
             run(&build, request, exporters).await
         }
-        Err(error @ SolveError::JobExists(_)) => Err(Failure::new(FailureKind::Unknown, error.to_string())),
+        Err(error @ SolveError::JobExists(_)) => {
+            Err(Failure::new(FailureKind::Unknown, error.to_string()))
+        }
         Err(error) => Err(Failure::new(FailureKind::Internal, error.to_string())),
     };
     running.outcome = Some(done.clone());
@@ -79,18 +98,26 @@ async fn run(
     let result = frontend(build, request).await?;
     evaluate(&result).await?;
     let source = export_source(&result).await?;
-    let ctx = |progress| ExportContext { sessions: build.sessions(), progress, inline_cache: None };
+    let ctx = |progress| ExportContext {
+        sessions: build.sessions(),
+        progress,
+        inline_cache: None,
+    };
 
     if session_exporters {
         exporters.extend(from_session(build, &result, exporters.len()).await?);
     }
-    let vertex = |exporter: &dyn ExporterInstance, at: usize| (exporter.name(), format!("{}-export-{at}", build.session));
+    let vertex = |exporter: &dyn ExporterInstance, at: usize| {
+        (exporter.name(), format!("{}-export-{at}", build.session))
+    };
     let exports = exporters.iter().enumerate().map(|(at, exporter)| {
         let (name, id) = vertex(&**exporter, at);
         let source = &source;
         async move {
             build
-                .shown(&name, &id, |progress| async move { Ok(exporter.export(&ctx(progress), source).await?) })
+                .shown(&name, &id, |progress| async move {
+                    Ok(exporter.export(&ctx(progress), source).await?)
+                })
                 .await
         }
     });
@@ -107,7 +134,11 @@ async fn run(
     let last = last.into_iter().filter_map(|(at, finalize)| {
         let (name, id) = vertex(&**exporters.get(at)?, at);
         Some(async move {
-            build.shown(&name, &id, |progress| async move { Ok(finalize.run(&ctx(progress)).await?) }).await
+            build
+                .shown(&name, &id, |progress| async move {
+                    Ok(finalize.run(&ctx(progress)).await?)
+                })
+                .await
         })
     });
     try_join_all(last).await?;
@@ -130,7 +161,9 @@ async fn run(
             .await
             .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
     }
-    Ok(SolveResponse { exporter_response: response })
+    Ok(SolveResponse {
+        exporter_response: response,
+    })
 }
 
 async fn frontend(build: &Arc<Build>, request: SolveRequest) -> Result<FrontendResult, Failure> {
@@ -142,10 +175,19 @@ async fn frontend(build: &Arc<Build>, request: SolveRequest) -> Result<FrontendR
             inputs: request.frontend_inputs,
             session_id: request.session,
         };
-        return bridge.client(&*client, inner).await.map_err(|error| of_frontend(&error, None));
+        return bridge
+            .client(&*client, inner)
+            .await
+            .map_err(|error| of_frontend(&error, None));
     }
-    let cache_imports =
-        request.cache_imports.into_iter().map(|c| CacheImport { kind: c.kind, attrs: c.attrs }).collect();
+    let cache_imports = request
+        .cache_imports
+        .into_iter()
+        .map(|c| CacheImport {
+            kind: c.kind,
+            attrs: c.attrs,
+        })
+        .collect();
     bridge
         .run(frontend::SolveRequest {
             definition: request.definition,
@@ -160,7 +202,9 @@ async fn frontend(build: &Arc<Build>, request: SolveRequest) -> Result<FrontendR
 
 async fn computed(found: &Arc<dyn frontend::Ref>) -> Result<Option<ImmutableRef>, Failure> {
     let lazy = found.as_any().downcast_ref::<LazyRef>();
-    lazy.ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))?.result().await
+    lazy.ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))?
+        .result()
+        .await
 }
 
 async fn export_source(result: &FrontendResult) -> Result<ExportSource, Failure> {
@@ -175,7 +219,11 @@ async fn export_source(result: &FrontendResult) -> Result<ExportSource, Failure>
         };
         source.refs.insert(id.clone(), tree);
     }
-    source.metadata = result.metadata.iter().map(|(key, value)| (key.clone(), value.to_vec())).collect();
+    source.metadata = result
+        .metadata
+        .iter()
+        .map(|(key, value)| (key.clone(), value.to_vec()))
+        .collect();
     Ok(source)
 }
 
@@ -198,7 +246,12 @@ async fn from_session(
     };
     let mut out = Vec::with_capacity(asked.len());
     for (at, spec) in asked.iter().enumerate() {
-        out.push(build.engine.exporters.resolve(&spec.kind, first + at, &spec.attrs)?);
+        out.push(
+            build
+                .engine
+                .exporters
+                .resolve(&spec.kind, first + at, &spec.attrs)?,
+        );
     }
     Ok(out)
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use engine::api::{Backend, Detail, Failure, FailureKind, HistoryQuery, SolveRequest, VersionInfo};
 use engine::{Engine, EngineParts, Settings};
-use executor::{ContainerId, ContainerSpec, ExecError, Executor, ExitStatus, ProcessIo, ProcessSpec};
+use executor::{
+    ContainerId, ContainerSpec, ExecError, Executor, ExitStatus, ProcessIo, ProcessSpec,
+};
 use frontend::bridge::WorkerInfo;
 use frontend::{Bridge, Frontend, FrontendError, FrontendRequest, FrontendResult};
 use futures::StreamExt;
@@ -31,7 +33,12 @@ impl Executor for NoContainers {
         unreachable!("no test runs a process")
     }
 
-    async fn exec(&self, _: &ContainerId, _: ProcessSpec, _: ProcessIo) -> Result<ExitStatus, ExecError> {
+    async fn exec(
+        &self,
+        _: &ContainerId,
+        _: ProcessSpec,
+        _: ProcessIo,
+    ) -> Result<ExitStatus, ExecError> {
         unreachable!("no test runs a process")
     }
 }
@@ -52,7 +59,10 @@ fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
         exporters: exporter::Exporters::new(),
         images: source::image::ImageSource::new(Arc::clone(&store), client),
         layouts: source::oci_layout::OciLayoutSource::new(store),
-        worker: WorkerInfo { id: "w".into(), ..WorkerInfo::default() },
+        worker: WorkerInfo {
+            id: "w".into(),
+            ..WorkerInfo::default()
+        },
         version: VersionInfo::default(),
         settings: Settings::default(),
     })
@@ -64,11 +74,16 @@ fn definition(chain: FileChain) -> Arc<pb::Definition> {
 }
 
 fn request(build: &str, definition: Arc<pb::Definition>) -> SolveRequest {
-    SolveRequest { build: build.into(), definition: Some(definition), ..SolveRequest::default() }
+    SolveRequest {
+        build: build.into(),
+        definition: Some(definition),
+        ..SolveRequest::default()
+    }
 }
 
 fn is_root() -> bool {
-    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
     if !root {
         eprintln!("skipped: snapshots need root");
     }
@@ -79,14 +94,25 @@ struct Reader(Arc<pb::Definition>);
 
 #[async_trait]
 impl Frontend for Reader {
-    async fn solve(&self, bridge: Arc<dyn Bridge>, _: FrontendRequest) -> Result<FrontendResult, FrontendError> {
-        let request =
-            frontend::SolveRequest { definition: Some(Arc::clone(&self.0)), ..frontend::SolveRequest::default() };
+    async fn solve(
+        &self,
+        bridge: Arc<dyn Bridge>,
+        _: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
+        let request = frontend::SolveRequest {
+            definition: Some(Arc::clone(&self.0)),
+            ..frontend::SolveRequest::default()
+        };
         let mut result = bridge.solve(request).await?;
         let found = result.single_ref()?.cloned().unwrap();
         let text = found.read_file("a", None).await?;
         assert_eq!(found.stat_file("/a").await?.size, 5);
-        let names: Vec<String> = found.read_dir("/", "").await?.into_iter().map(|f| f.path).collect();
+        let names: Vec<String> = found
+            .read_dir("/", "")
+            .await?
+            .into_iter()
+            .map(|f| f.path)
+            .collect();
         assert_eq!(names, ["a", "b"]);
         let missing = found.read_file("none", None).await.unwrap_err();
         assert_eq!(missing.to_string(), "open none: no such file or directory");
@@ -104,7 +130,11 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
     }
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    let made = definition(FileChain::new().mkfile("/a", 0o644, "hello").mkfile("/b", 0o600, ""));
+    let made = definition(
+        FileChain::new()
+            .mkfile("/a", 0o644, "hello")
+            .mkfile("/b", 0o600, ""),
+    );
     let request = SolveRequest {
         build: "one".into(),
         client_frontend: Some(Arc::new(Reader(Arc::clone(&made)))),
@@ -113,7 +143,10 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
     let mut status = Box::pin(engine.status("one"));
     let (status, answer) = tokio::join!(&mut status, engine.solve(request));
     let response = answer.unwrap().exporter_response;
-    assert_eq!(response, BTreeMap::from([("frontend.text".to_owned(), "hello".to_owned())]));
+    assert_eq!(
+        response,
+        BTreeMap::from([("frontend.text".to_owned(), "hello".to_owned())])
+    );
     let mut status = status.unwrap();
     let mut done = Vec::new();
     while let Some(event) = status.next().await {
@@ -135,7 +168,10 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
         cached |= matches!(event, Event::Vertex(v) if v.cached && v.completed.is_some());
     }
     assert!(cached);
-    let query = HistoryQuery { early_exit: true, ..HistoryQuery::default() };
+    let query = HistoryQuery {
+        early_exit: true,
+        ..HistoryQuery::default()
+    };
     let records: Vec<_> = engine.history(query).await.unwrap().collect().await;
     assert_eq!(records.len(), 2);
 }
@@ -147,13 +183,30 @@ async fn a_failed_step_names_its_vertex_and_action() {
     }
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    let made = definition(FileChain::new().mkfile("/a", 0o644, "x").rm("/none", false, false));
+    let made = definition(
+        FileChain::new()
+            .mkfile("/a", 0o644, "x")
+            .rm("/none", false, false),
+    );
     let head = llb::definition::head(&made).unwrap();
     let failure: Failure = engine.solve(request("one", made)).await.unwrap_err();
-    assert!(failure.message.contains("no such file or directory"), "{failure}");
-    assert_eq!(failure.details.first(), Some(&Detail::Vertex { digest: head }));
     assert!(
-        failure.details.iter().any(|d| matches!(d, Detail::Solve { file_action: Some(1), op: Some(_), .. })),
+        failure.message.contains("no such file or directory"),
+        "{failure}"
+    );
+    assert_eq!(
+        failure.details.first(),
+        Some(&Detail::Vertex { digest: head })
+    );
+    assert!(
+        failure.details.iter().any(|d| matches!(
+            d,
+            Detail::Solve {
+                file_action: Some(1),
+                op: Some(_),
+                ..
+            }
+        )),
         "{failure:?}"
     );
 }
@@ -162,7 +215,11 @@ struct Never;
 
 #[async_trait]
 impl Frontend for Never {
-    async fn solve(&self, _: Arc<dyn Bridge>, _: FrontendRequest) -> Result<FrontendResult, FrontendError> {
+    async fn solve(
+        &self,
+        _: Arc<dyn Bridge>,
+        _: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
         std::future::pending().await
     }
 }
@@ -183,7 +240,10 @@ async fn a_name_in_use_is_refused_until_its_build_is_dropped() {
     drop(running);
     let mut status = engine.status("one").await.unwrap();
     assert!(status.next().await.is_none());
-    let empty = SolveRequest { build: "one".into(), ..SolveRequest::default() };
+    let empty = SolveRequest {
+        build: "one".into(),
+        ..SolveRequest::default()
+    };
     engine.solve(empty).await.unwrap();
 }
 
@@ -191,8 +251,14 @@ async fn a_name_in_use_is_refused_until_its_build_is_dropped() {
 async fn the_host_network_needs_its_entitlement() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    let asked = SolveRequest { entitlements: vec!["network.host".into()], ..SolveRequest::default() };
+    let asked = SolveRequest {
+        entitlements: vec!["network.host".into()],
+        ..SolveRequest::default()
+    };
     let failure = engine.solve(asked).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unknown);
-    assert_eq!(failure.message, "granting entitlement network.host is not allowed by build daemon configuration");
+    assert_eq!(
+        failure.message,
+        "granting entitlement network.host is not allowed by build daemon configuration"
+    );
 }

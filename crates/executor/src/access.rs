@@ -44,7 +44,10 @@ impl TryFrom<i32> for NetworkMode {
             0 => Ok(Self::Sandbox),
             1 => Ok(Self::Host),
             2 => Ok(Self::None),
-            _ => Err(UnknownMode { what: "network", value }),
+            _ => Err(UnknownMode {
+                what: "network",
+                value,
+            }),
         }
     }
 }
@@ -57,7 +60,10 @@ impl TryFrom<i32> for SecurityMode {
         match value {
             0 => Ok(Self::Sandbox),
             1 => Ok(Self::Insecure),
-            _ => Err(UnknownMode { what: "security", value }),
+            _ => Err(UnknownMode {
+                what: "security",
+                value,
+            }),
         }
     }
 }
@@ -75,10 +81,14 @@ impl Entitlements {
     /// Checks the modes a step wants against what its build was granted.
     pub fn access(&self, network: NetworkMode, security: SecurityMode) -> Result<Access, Denied> {
         if network == NetworkMode::Host && !self.network_host {
-            return Err(Denied { entitlement: "network.host" });
+            return Err(Denied {
+                entitlement: "network.host",
+            });
         }
         if security == SecurityMode::Insecure && !self.security_insecure {
-            return Err(Denied { entitlement: "security.insecure" });
+            return Err(Denied {
+                entitlement: "security.insecure",
+            });
         }
         Ok(Access { network, security })
     }
@@ -93,7 +103,10 @@ pub struct Access {
 
 impl Access {
     /// The default modes, which need no entitlement.
-    pub const SANDBOX: Self = Self { network: NetworkMode::Sandbox, security: SecurityMode::Sandbox };
+    pub const SANDBOX: Self = Self {
+        network: NetworkMode::Sandbox,
+        security: SecurityMode::Sandbox,
+    };
 
     /// The network mode.
     pub fn network(&self) -> NetworkMode {
@@ -132,7 +145,10 @@ impl FromStr for NetworkMode {
             "sandbox" | "default" | "" => Ok(Self::Sandbox),
             "host" => Ok(Self::Host),
             "none" => Ok(Self::None),
-            _ => Err(UnknownMode { what: "network", value: -1 }),
+            _ => Err(UnknownMode {
+                what: "network",
+                value: -1,
+            }),
         }
     }
 }
@@ -148,11 +164,23 @@ mod tests {
         }
         assert!(NetworkMode::try_from(3).is_err());
         let nothing = Entitlements::default();
-        assert_eq!(nothing.access(NetworkMode::Host, SecurityMode::Sandbox).unwrap_err().to_string(), "network.host is not allowed");
         assert_eq!(
-            nothing.access(NetworkMode::Sandbox, SecurityMode::Insecure).unwrap_err().to_string(),
+            nothing
+                .access(NetworkMode::Host, SecurityMode::Sandbox)
+                .unwrap_err()
+                .to_string(),
+            "network.host is not allowed"
+        );
+        assert_eq!(
+            nothing
+                .access(NetworkMode::Sandbox, SecurityMode::Insecure)
+                .unwrap_err()
+                .to_string(),
             "security.insecure is not allowed"
         );
-        assert_eq!(nothing.access(NetworkMode::Sandbox, SecurityMode::Sandbox), Ok(Access::SANDBOX));
+        assert_eq!(
+            nothing.access(NetworkMode::Sandbox, SecurityMode::Sandbox),
+            Ok(Access::SANDBOX)
+        );
     }
 }

@@ -17,14 +17,38 @@ use crate::spec::{ContainerId, Resources};
 
 /// What a confined container may open: null, zero, full, random, urandom; tty, ptmx; terminals.
 const DEVICES: [CharDevice; 8] = [
-    CharDevice { major: 1, minor: Some(3) },
-    CharDevice { major: 1, minor: Some(5) },
-    CharDevice { major: 1, minor: Some(7) },
-    CharDevice { major: 1, minor: Some(8) },
-    CharDevice { major: 1, minor: Some(9) },
-    CharDevice { major: 5, minor: Some(0) },
-    CharDevice { major: 5, minor: Some(2) },
-    CharDevice { major: 136, minor: None },
+    CharDevice {
+        major: 1,
+        minor: Some(3),
+    },
+    CharDevice {
+        major: 1,
+        minor: Some(5),
+    },
+    CharDevice {
+        major: 1,
+        minor: Some(7),
+    },
+    CharDevice {
+        major: 1,
+        minor: Some(8),
+    },
+    CharDevice {
+        major: 1,
+        minor: Some(9),
+    },
+    CharDevice {
+        major: 5,
+        minor: Some(0),
+    },
+    CharDevice {
+        major: 5,
+        minor: Some(2),
+    },
+    CharDevice {
+        major: 136,
+        minor: None,
+    },
 ];
 
 /// The hierarchies of this host.
@@ -52,7 +76,8 @@ pub(crate) struct Group {
 impl Groups {
     /// Looks the hierarchies up in procfs. A host without any is fine as long as nothing is limited.
     pub(crate) fn find() -> Self {
-        let mut groups = Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        let mut groups =
+            Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
         if groups.v2.is_some() {
             groups.program = bpf::load_device_program(&DEVICES)
                 .inspect_err(|error| tracing::warn!(%error, "no device program; devices do not work in containers but for the basic ones"))
@@ -64,14 +89,24 @@ impl Groups {
     fn parse(mountinfo: &str) -> Self {
         let mut groups = Self::default();
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
-            let Some(place) = left.split(' ').nth(4) else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(place) = left.split(' ').nth(4) else {
+                continue;
+            };
             let mut right = right.split(' ');
             match (right.next(), right.nth(1)) {
                 (Some("cgroup2"), _) if groups.v2.is_none() => groups.v2 = Some(place.into()),
                 (Some("cgroup"), Some(options)) => {
-                    for option in options.split(',').filter(|option| !matches!(*option, "rw" | "ro")) {
-                        groups.v1.entry(option.to_owned()).or_insert_with(|| place.into());
+                    for option in options
+                        .split(',')
+                        .filter(|option| !matches!(*option, "rw" | "ro"))
+                    {
+                        groups
+                            .v1
+                            .entry(option.to_owned())
+                            .or_insert_with(|| place.into());
                     }
                 }
                 _ => {}
@@ -86,9 +121,22 @@ impl Groups {
     }
 
     /// Makes the groups of a container. `confined`: devices are limited.
-    pub(crate) fn make(&self, parent: &str, id: &ContainerId, limits: &Resources, confined: bool) -> Result<Group, ExecError> {
+    pub(crate) fn make(
+        &self,
+        parent: &str,
+        id: &ContainerId,
+        limits: &Resources,
+        confined: bool,
+    ) -> Result<Group, ExecError> {
         let path = relative(parent, id)?;
-        let mut group = Group { v2: None, v1: Vec::new(), fd: None, procs: Vec::new(), limits_devices: false, oom_before: 0 };
+        let mut group = Group {
+            v2: None,
+            v1: Vec::new(),
+            fd: None,
+            procs: Vec::new(),
+            limits_devices: false,
+            oom_before: 0,
+        };
         if let Some(root) = &self.v2 {
             match self.make_v2(root, &path, limits) {
                 Ok(dir) => {
@@ -96,7 +144,9 @@ impl Groups {
                     group.v2 = Some(dir);
                 }
                 // A daemon without rights to its groups still runs containers, unless limits were asked for.
-                Err(error) if limits.is_empty() && parent.is_empty() => tracing::debug!(%error, "no control group"),
+                Err(error) if limits.is_empty() && parent.is_empty() => {
+                    tracing::debug!(%error, "no control group")
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -108,9 +158,18 @@ impl Groups {
         if confined && !group.limits_devices && self.v1.contains_key("devices") {
             let dir = self.v1_dir(&mut group, "devices", &path)?;
             write(&dir.join("devices.deny"), "a")?;
-            for rule in ["c *:* m".to_owned(), "b *:* m".to_owned()].into_iter().chain(DEVICES.iter().map(|device| {
-                format!("c {}:{} rwm", device.major, device.minor.map_or("*".to_owned(), |minor| minor.to_string()))
-            })) {
+            for rule in ["c *:* m".to_owned(), "b *:* m".to_owned()]
+                .into_iter()
+                .chain(DEVICES.iter().map(|device| {
+                    format!(
+                        "c {}:{} rwm",
+                        device.major,
+                        device
+                            .minor
+                            .map_or("*".to_owned(), |minor| minor.to_string())
+                    )
+                }))
+            {
                 write(&dir.join("devices.allow"), &rule)?;
             }
             group.limits_devices = true;
@@ -137,7 +196,8 @@ impl Groups {
             for controller in wanted {
                 let named = |list: &str| list.split_whitespace().any(|name| name == controller);
                 if named(&have) && !named(&on) {
-                    let result = fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
+                    let result =
+                        fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
                     if let (Err(error), false) = (result, limits.is_empty()) {
                         tracing::warn!(%error, group = %at.display(), controller, "controller cannot be handed down");
                     }
@@ -148,8 +208,16 @@ impl Groups {
         Ok(dir)
     }
 
-    fn v1_dir(&self, group: &mut Group, controller: &str, path: &Path) -> Result<PathBuf, ExecError> {
-        let root = self.v1.get(controller).ok_or_else(|| failed(controller)(io::ErrorKind::NotFound.into()))?;
+    fn v1_dir(
+        &self,
+        group: &mut Group,
+        controller: &str,
+        path: &Path,
+    ) -> Result<PathBuf, ExecError> {
+        let root = self
+            .v1
+            .get(controller)
+            .ok_or_else(|| failed(controller)(io::ErrorKind::NotFound.into()))?;
         let dir = root.join(path);
         if !group.v1.contains(&dir) {
             fs::create_dir_all(&dir).map_err(failed(&dir))?;
@@ -158,60 +226,140 @@ impl Groups {
                 inherit_cpuset(root, path)?;
             }
             let file = dir.join("cgroup.procs");
-            group.procs.push(fs::OpenOptions::new().write(true).open(&file).map_err(failed(&file))?.into());
+            group.procs.push(
+                fs::OpenOptions::new()
+                    .write(true)
+                    .open(&file)
+                    .map_err(failed(&file))?
+                    .into(),
+            );
         }
         Ok(dir)
     }
 
     /// Writes each limit where this host has its controller.
     fn limit(&self, group: &mut Group, path: &Path, limits: &Resources) -> Result<(), ExecError> {
-        let swap = |limits: &Resources| (limits.memory_swap > 0).then(|| (limits.memory_swap - limits.memory).max(0).to_string());
-        let number = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+        let swap = |limits: &Resources| {
+            (limits.memory_swap > 0)
+                .then(|| (limits.memory_swap - limits.memory).max(0).to_string())
+        };
+        let number = |value: i64| {
+            if value < 0 {
+                "max".to_owned()
+            } else {
+                value.to_string()
+            }
+        };
         if limits.memory != 0 {
-            self.set(group, path, "memory", ("memory.max", &number(limits.memory)), ("memory.limit_in_bytes", &limits.memory.to_string()))?;
+            self.set(
+                group,
+                path,
+                "memory",
+                ("memory.max", &number(limits.memory)),
+                ("memory.limit_in_bytes", &limits.memory.to_string()),
+            )?;
         }
         if limits.memory_swap != 0 {
             let v2 = swap(limits).unwrap_or_else(|| "max".to_owned());
             let v1 = limits.memory_swap.to_string();
-            self.set(group, path, "memory", ("memory.swap.max", &v2), ("memory.memsw.limit_in_bytes", &v1))?;
+            self.set(
+                group,
+                path,
+                "memory",
+                ("memory.swap.max", &v2),
+                ("memory.memsw.limit_in_bytes", &v1),
+            )?;
         }
         if limits.cpu_shares != 0 {
             let shares = limits.cpu_shares.clamp(2, 262_144);
             let weight = 1 + (shares - 2) * 9999 / 262_142;
-            self.set(group, path, "cpu", ("cpu.weight", &weight.to_string()), ("cpu.shares", &shares.to_string()))?;
+            self.set(
+                group,
+                path,
+                "cpu",
+                ("cpu.weight", &weight.to_string()),
+                ("cpu.shares", &shares.to_string()),
+            )?;
         }
         if limits.cpu_period != 0 || limits.cpu_quota != 0 {
-            let period = if limits.cpu_period == 0 { 100_000 } else { limits.cpu_period };
-            let quota = if limits.cpu_quota <= 0 { "max".to_owned() } else { limits.cpu_quota.to_string() };
-            let (v2, v1_quota) = (format!("{quota} {period}"), if limits.cpu_quota == 0 { -1 } else { limits.cpu_quota });
-            self.set(group, path, "cpu", ("cpu.max", &v2), ("cpu.cfs_period_us", &period.to_string()))?;
+            let period = if limits.cpu_period == 0 {
+                100_000
+            } else {
+                limits.cpu_period
+            };
+            let quota = if limits.cpu_quota <= 0 {
+                "max".to_owned()
+            } else {
+                limits.cpu_quota.to_string()
+            };
+            let (v2, v1_quota) = (
+                format!("{quota} {period}"),
+                if limits.cpu_quota == 0 {
+                    -1
+                } else {
+                    limits.cpu_quota
+                },
+            );
+            self.set(
+                group,
+                path,
+                "cpu",
+                ("cpu.max", &v2),
+                ("cpu.cfs_period_us", &period.to_string()),
+            )?;
             if !self.on_v2(group, "cpu") {
-                self.set(group, path, "cpu", ("cpu.max", &v2), ("cpu.cfs_quota_us", &v1_quota.to_string()))?;
+                self.set(
+                    group,
+                    path,
+                    "cpu",
+                    ("cpu.max", &v2),
+                    ("cpu.cfs_quota_us", &v1_quota.to_string()),
+                )?;
             }
         }
-        for (value, file) in [(&limits.cpuset_cpus, "cpuset.cpus"), (&limits.cpuset_mems, "cpuset.mems")] {
+        for (value, file) in [
+            (&limits.cpuset_cpus, "cpuset.cpus"),
+            (&limits.cpuset_mems, "cpuset.mems"),
+        ] {
             if !value.is_empty() {
                 self.set(group, path, "cpuset", (file, value), (file, value))?;
             }
         }
         if limits.pids != 0 {
             let value = number(limits.pids);
-            self.set(group, path, "pids", ("pids.max", &value), ("pids.max", &value))?;
+            self.set(
+                group,
+                path,
+                "pids",
+                ("pids.max", &value),
+                ("pids.max", &value),
+            )?;
         }
         Ok(())
     }
 
     fn on_v2(&self, group: &Group, controller: &str) -> bool {
         let Some(dir) = &group.v2 else { return false };
-        fs::read_to_string(dir.join("cgroup.controllers")).is_ok_and(|list| list.split_whitespace().any(|name| name == controller))
+        fs::read_to_string(dir.join("cgroup.controllers"))
+            .is_ok_and(|list| list.split_whitespace().any(|name| name == controller))
     }
 
-    fn set(&self, group: &mut Group, path: &Path, controller: &'static str, v2: (&str, &str), v1: (&str, &str)) -> Result<(), ExecError> {
+    fn set(
+        &self,
+        group: &mut Group,
+        path: &Path,
+        controller: &'static str,
+        v2: (&str, &str),
+        v1: (&str, &str),
+    ) -> Result<(), ExecError> {
         if let (true, Some(dir)) = (self.on_v2(group, controller), &group.v2) {
             return write(&dir.join(v2.0), v2.1);
         }
         if !self.v1.contains_key(controller) {
-            return Err(ExecError::NoController { what: controller, controller });
+            return Err(ExecError::NoController {
+                what: controller,
+                controller,
+            });
         }
         let dir = self.v1_dir(group, controller, path)?;
         write(&dir.join(v1.0), v1.1)
@@ -227,7 +375,12 @@ fn inherit_cpuset(root: &Path, path: &Path) -> Result<(), ExecError> {
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let own = fs::read_to_string(at.join(file)).map_err(failed(at.join(file)))?;
             if own.trim().is_empty() {
-                write(&at.join(file), fs::read_to_string(above.join(file)).map_err(failed(above.join(file)))?.trim())?;
+                write(
+                    &at.join(file),
+                    fs::read_to_string(above.join(file))
+                        .map_err(failed(above.join(file)))?
+                        .trim(),
+                )?;
             }
         }
     }
@@ -237,7 +390,10 @@ fn inherit_cpuset(root: &Path, path: &Path) -> Result<(), ExecError> {
 /// Where a container's groups are, below a hierarchy's root. `..` in the parent leads nowhere.
 fn relative(parent: &str, id: &ContainerId) -> Result<PathBuf, ExecError> {
     if parent.len() > 4096 || parent.contains('\0') {
-        return Err(ExecError::Invalid { what: "cgroup parent", value: parent.to_owned() });
+        return Err(ExecError::Invalid {
+            what: "cgroup parent",
+            value: parent.to_owned(),
+        });
     }
     let mut path: PathBuf = crate::stubs::clean(parent).into_iter().collect();
     path.push("buildkit");
@@ -261,20 +417,38 @@ impl Group {
     }
 
     fn oom_kills(&self) -> u64 {
-        let files = self.v2.iter().map(|dir| dir.join("memory.events")).chain(self.v1.iter().map(|dir| dir.join("memory.oom_control")));
-        files.filter_map(|file| counter(&fs::read_to_string(file).ok()?, "oom_kill")).sum()
+        let files = self
+            .v2
+            .iter()
+            .map(|dir| dir.join("memory.events"))
+            .chain(self.v1.iter().map(|dir| dir.join("memory.oom_control")));
+        files
+            .filter_map(|file| counter(&fs::read_to_string(file).ok()?, "oom_kill"))
+            .sum()
     }
 
     /// The most memory it ever used.
     pub(crate) fn memory_peak(&self) -> u64 {
-        let files =
-            self.v2.iter().map(|dir| dir.join("memory.peak")).chain(self.v1.iter().map(|dir| dir.join("memory.max_usage_in_bytes")));
-        files.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).max().unwrap_or(0)
+        let files = self.v2.iter().map(|dir| dir.join("memory.peak")).chain(
+            self.v1
+                .iter()
+                .map(|dir| dir.join("memory.max_usage_in_bytes")),
+        );
+        files
+            .filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
+            .max()
+            .unwrap_or(0)
     }
 }
 
 fn counter(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    text.lines().find_map(|line| {
+        line.strip_prefix(name)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 impl Drop for Group {
@@ -284,7 +458,9 @@ impl Drop for Group {
             // The last process may not have left the group when its parent learns that it ended.
             for wait in [0, 1, 2, 4, 8, 16] {
                 match fs::remove_dir(dir) {
-                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => thread::sleep(Duration::from_millis(wait)),
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                        thread::sleep(Duration::from_millis(wait))
+                    }
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         tracing::debug!(%error, group = %dir.display(), "control group stays");
                         break;
@@ -302,19 +478,26 @@ mod tests {
 
     #[test]
     fn hierarchies_are_found_on_unified_hybrid_and_bare_hosts() {
-        let unified = "35 23 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
+        let unified =
+            "35 23 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
         assert!(Groups::parse(unified).unified());
         let hybrid = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
         let groups = Groups::parse(hybrid);
         assert!(!groups.unified() && groups.v2.is_some());
-        assert_eq!(groups.v1.get("cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu"));
+        assert_eq!(
+            groups.v1.get("cpuacct").unwrap(),
+            Path::new("/sys/fs/cgroup/cpu")
+        );
         assert!(Groups::parse("").v2.is_none());
     }
 
     #[test]
     fn a_groups_parent_cannot_lead_out_of_the_hierarchy() {
         let id = ContainerId::new("abc").unwrap();
-        assert_eq!(relative("../../x/./y/..", &id).unwrap(), Path::new("x/buildkit/abc"));
+        assert_eq!(
+            relative("../../x/./y/..", &id).unwrap(),
+            Path::new("x/buildkit/abc")
+        );
         assert_eq!(relative("", &id).unwrap(), Path::new("buildkit/abc"));
         assert_eq!(counter("low 0\noom 1\noom_kill 3\n", "oom_kill"), Some(3));
     }

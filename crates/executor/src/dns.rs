@@ -26,7 +26,12 @@ const RESOLVED_FILE: &str = "/run/systemd/resolve/resolv.conf";
 const RESOLVED_STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 
 /// Servers for a container on its own network whose host offers only loopback ones.
-const PUBLIC: [&str; 4] = ["8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"];
+const PUBLIC: [&str; 4] = [
+    "8.8.8.8",
+    "8.8.4.4",
+    "2001:4860:4860::8888",
+    "2001:4860:4860::8844",
+];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ResolvConf {
@@ -40,22 +45,33 @@ struct ResolvConf {
 /// loopback servers.
 pub fn contents(config: &DnsConfig, mode: NetworkMode) -> Result<String, ExecError> {
     let main = load(HOST_FILE);
-    let host = if mode != NetworkMode::Host && main.nameservers == [RESOLVED_STUB] { load(RESOLVED_FILE) } else { main };
+    let host = if mode != NetworkMode::Host && main.nameservers == [RESOLVED_STUB] {
+        load(RESOLVED_FILE)
+    } else {
+        main
+    };
     Ok(render(&apply(host, config, mode)?))
 }
 
 fn load(path: impl AsRef<Path>) -> ResolvConf {
-    parse(&fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default())
+    parse(
+        &fs::read(path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default(),
+    )
 }
 
 fn parse(text: &str) -> ResolvConf {
     let mut conf = ResolvConf::default();
     for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
         let mut words = line.split_whitespace();
-        let rest = |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect::<Vec<_>>();
+        let rest =
+            |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect::<Vec<_>>();
         match words.next() {
             None => {}
-            Some("nameserver") => conf.nameservers.extend(words.next().and_then(|word| word.parse::<IpAddr>().ok())),
+            Some("nameserver") => conf
+                .nameservers
+                .extend(words.next().and_then(|word| word.parse::<IpAddr>().ok())),
             Some("search" | "domain") => {
                 let rest = rest(words);
                 if !rest.is_empty() {
@@ -69,16 +85,28 @@ fn parse(text: &str) -> ResolvConf {
     conf
 }
 
-fn apply(mut conf: ResolvConf, config: &DnsConfig, mode: NetworkMode) -> Result<ResolvConf, ExecError> {
+fn apply(
+    mut conf: ResolvConf,
+    config: &DnsConfig,
+    mode: NetworkMode,
+) -> Result<ResolvConf, ExecError> {
     if !config.nameservers.is_empty() {
         conf.nameservers = config
             .nameservers
             .iter()
-            .map(|text| text.parse().map_err(|_| ExecError::Nameserver(text.clone())))
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| ExecError::Nameserver(text.clone()))
+            })
             .collect::<Result<_, _>>()?;
     }
     if !config.search_domains.is_empty() {
-        conf.search = config.search_domains.iter().filter(|domain| *domain != ".").cloned().collect();
+        conf.search = config
+            .search_domains
+            .iter()
+            .filter(|domain| *domain != ".")
+            .cloned()
+            .collect();
     }
     if !config.options.is_empty() {
         conf.options.clone_from(&config.options);
@@ -86,14 +114,21 @@ fn apply(mut conf: ResolvConf, config: &DnsConfig, mode: NetworkMode) -> Result<
     if config.nameservers.is_empty() && (mode != NetworkMode::Host || conf.nameservers.is_empty()) {
         conf.nameservers.retain(|address| !address.is_loopback());
         if conf.nameservers.is_empty() {
-            conf.nameservers = PUBLIC.iter().filter_map(|address| address.parse().ok()).collect();
+            conf.nameservers = PUBLIC
+                .iter()
+                .filter_map(|address| address.parse().ok())
+                .collect();
         }
     }
     Ok(conf)
 }
 
 fn render(conf: &ResolvConf) -> String {
-    let mut lines: Vec<String> = conf.nameservers.iter().map(|address| format!("nameserver {address}")).collect();
+    let mut lines: Vec<String> = conf
+        .nameservers
+        .iter()
+        .map(|address| format!("nameserver {address}"))
+        .collect();
     if !conf.search.is_empty() {
         lines.push(format!("search {}", conf.search.join(" ")));
     }
@@ -112,16 +147,37 @@ mod tests {
     fn loopback_servers_are_kept_on_the_hosts_network_only() {
         let host = "# c\nnameserver 127.0.0.11\nnameserver 10.0.0.2\nnameserver nonsense\nsearch a\ndomain b c\noptions ndots:1\nsortlist x\n";
         let none = DnsConfig::default();
-        let text = |source: &str, config: &DnsConfig, mode| render(&apply(parse(source), config, mode).unwrap());
+        let text = |source: &str, config: &DnsConfig, mode| {
+            render(&apply(parse(source), config, mode).unwrap())
+        };
         let tail = "search b c\noptions ndots:1\nsortlist x\n";
-        assert_eq!(text(host, &none, NetworkMode::Host), format!("nameserver 127.0.0.11\nnameserver 10.0.0.2\n{tail}"));
-        assert_eq!(text(host, &none, NetworkMode::None), format!("nameserver 10.0.0.2\n{tail}"));
-        let public: String = PUBLIC.iter().map(|address| format!("nameserver {address}\n")).collect();
+        assert_eq!(
+            text(host, &none, NetworkMode::Host),
+            format!("nameserver 127.0.0.11\nnameserver 10.0.0.2\n{tail}")
+        );
+        assert_eq!(
+            text(host, &none, NetworkMode::None),
+            format!("nameserver 10.0.0.2\n{tail}")
+        );
+        let public: String = PUBLIC
+            .iter()
+            .map(|address| format!("nameserver {address}\n"))
+            .collect();
         assert_eq!(text("nameserver ::1\n", &none, NetworkMode::None), public);
         assert_eq!(text("", &none, NetworkMode::Host), public);
-        let own = DnsConfig { nameservers: vec!["127.0.0.1".into()], search_domains: vec![".".into()], ..none };
-        assert_eq!(text(host, &own, NetworkMode::None), "nameserver 127.0.0.1\noptions ndots:1\nsortlist x\n");
-        let bad = DnsConfig { nameservers: vec!["x".into()], ..DnsConfig::default() };
+        let own = DnsConfig {
+            nameservers: vec!["127.0.0.1".into()],
+            search_domains: vec![".".into()],
+            ..none
+        };
+        assert_eq!(
+            text(host, &own, NetworkMode::None),
+            "nameserver 127.0.0.1\noptions ndots:1\nsortlist x\n"
+        );
+        let bad = DnsConfig {
+            nameservers: vec!["x".into()],
+            ..DnsConfig::default()
+        };
         assert!(apply(parse(host), &bad, NetworkMode::Host).is_err());
     }
 }

@@ -99,7 +99,11 @@ pub struct ProcessIo {
 
 impl fmt::Debug for ProcessIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProcessIo").field("stdin", &self.stdin.is_some()).field("stdout", &self.stdout).field("stderr", &self.stderr).finish()
+        f.debug_struct("ProcessIo")
+            .field("stdin", &self.stdin.is_some())
+            .field("stdout", &self.stdout)
+            .field("stderr", &self.stderr)
+            .finish()
     }
 }
 
@@ -121,7 +125,12 @@ impl Streams {
     }
 
     fn try_open(io: ProcessIo, tty: bool) -> std::io::Result<(Self, Pumps)> {
-        let mut pumps = Pumps { stdin: None, outputs: Vec::new(), terminal_output: Output::Null, control: io.control };
+        let mut pumps = Pumps {
+            stdin: None,
+            outputs: Vec::new(),
+            terminal_output: Output::Null,
+            control: io.control,
+        };
         if tty {
             pumps.stdin = io.stdin.map(|stdin| (None, stdin));
             pumps.terminal_output = io.stdout;
@@ -141,7 +150,9 @@ impl Streams {
                 return Ok(null()?);
             }
             let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-            pumps.outputs.push((pipe::Receiver::from_owned_fd(ours)?, output));
+            pumps
+                .outputs
+                .push((pipe::Receiver::from_owned_fd(ours)?, output));
             Ok(theirs)
         };
         let (stdout, stderr) = (output(io.stdout)?, output(io.stderr)?);
@@ -155,12 +166,29 @@ const LINGER: Duration = Duration::from_secs(1);
 impl Pumps {
     /// Takes them out, leaving none.
     pub(crate) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self { stdin: None, outputs: Vec::new(), terminal_output: Output::Null, control: None })
+        std::mem::replace(
+            self,
+            Self {
+                stdin: None,
+                outputs: Vec::new(),
+                terminal_output: Output::Null,
+                control: None,
+            },
+        )
     }
 
     /// Moves bytes until `ended` is there and the output is at its end. `whole`: nobody else can hold the pipes any more, so it will be.
-    pub(crate) async fn until<T>(self, terminal: Option<OwnedFd>, whole: bool, ended: impl Future<Output = T>) -> T {
-        let terminal = terminal.and_then(|fd| Terminal::new(fd).inspect_err(|error| tracing::warn!(%error, "terminal lost")).ok());
+    pub(crate) async fn until<T>(
+        self,
+        terminal: Option<OwnedFd>,
+        whole: bool,
+        ended: impl Future<Output = T>,
+    ) -> T {
+        let terminal = terminal.and_then(|fd| {
+            Terminal::new(fd)
+                .inspect_err(|error| tracing::warn!(%error, "terminal lost"))
+                .ok()
+        });
         let terminal = terminal.map(Arc::new);
         let mut stdin = self.stdin;
         let feed = async {
@@ -186,7 +214,9 @@ impl Pumps {
             drains.push(Box::pin(drain(pipe, output)));
         }
         if let Some(terminal) = terminal.clone() {
-            drains.push(Box::pin(async move { drain(&*terminal, self.terminal_output).await }));
+            drains.push(Box::pin(async move {
+                drain(&*terminal, self.terminal_output).await
+            }));
         }
         let mut drained = futures::future::join_all(drains);
         let mut all_read = false;
@@ -236,22 +266,36 @@ struct Terminal(AsyncFd<OwnedFd>);
 impl Terminal {
     fn new(fd: OwnedFd) -> std::io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        #[expect(deprecated, reason = "the registration owns the descriptor; the other way is unsafe")]
+        #[expect(
+            deprecated,
+            reason = "the registration owns the descriptor; the other way is unsafe"
+        )]
         AsyncFd::new(fd).map(Self)
     }
 }
 
 impl AsyncRead for &Terminal {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         loop {
             let mut ready = std::task::ready!(self.0.poll_read_ready(cx))?;
-            let result = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), buffer.initialize_unfilled())?));
+            let result = ready.try_io(|fd| {
+                Ok(rustix::io::read(
+                    fd.get_ref(),
+                    buffer.initialize_unfilled(),
+                )?)
+            });
             match result {
                 Ok(Ok(length)) => {
                     buffer.advance(length);
                     return Poll::Ready(Ok(()));
                 }
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_not_yet) => {}
             }
@@ -260,7 +304,11 @@ impl AsyncRead for &Terminal {
 }
 
 impl AsyncWrite for &Terminal {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         loop {
             let mut ready = std::task::ready!(self.0.poll_write_ready(cx))?;
             match ready.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?)) {

@@ -75,7 +75,12 @@ pub struct Config {
 impl Config {
     /// Containers on the host's network, with its name resolution.
     pub fn host_network() -> Self {
-        Self { program: None, sandbox_network: NetworkMode::Host, dns: DnsConfig::default(), cgroup_parent: String::new() }
+        Self {
+            program: None,
+            sandbox_network: NetworkMode::Host,
+            dns: DnsConfig::default(),
+            cgroup_parent: String::new(),
+        }
     }
 }
 
@@ -99,14 +104,21 @@ struct Running {
 
 impl fmt::Debug for Launcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Launcher").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Launcher")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
 impl Launcher {
     /// Makes an executor. Nothing is started yet; see [`Launcher::warm_up`].
     pub fn new(config: Config) -> Self {
-        Self { config, groups: Groups::find(), connection: Mutex::new(None), running: Mutex::new(HashMap::new()) }
+        Self {
+            config,
+            groups: Groups::find(),
+            connection: Mutex::new(None),
+            running: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Starts the launcher process now. Doing so early keeps it small and says soon what is wrong.
@@ -119,8 +131,14 @@ impl Launcher {
         match &*held {
             Some(connection) if !connection.is_gone() => Ok(Arc::clone(connection)),
             _ => {
-                let program = self.config.program.clone().unwrap_or_else(|| "/proc/self/exe".into());
-                let connection = Arc::new(Connection::start(&program).map_err(ExecError::launcher("starting it"))?);
+                let program = self
+                    .config
+                    .program
+                    .clone()
+                    .unwrap_or_else(|| "/proc/self/exe".into());
+                let connection = Arc::new(
+                    Connection::start(&program).map_err(ExecError::launcher("starting it"))?,
+                );
                 *held = Some(Arc::clone(&connection));
                 Ok(connection)
             }
@@ -163,23 +181,43 @@ impl Executor for Launcher {
             }
             running.insert(id.clone(), state);
         }
-        let _entry = Entry { launcher: self, id: id.clone() };
+        let _entry = Entry {
+            launcher: self,
+            id: id.clone(),
+        };
         let (streams, pumps) = Streams::open(io, spec.process.tty)?;
         let connection = self.connection()?;
         let (security, process) = (spec.access.security(), spec.process.clone());
         let stubs_recursive = spec.remove_mount_stubs_recursive;
-        let dests: Vec<String> = spec.mounts.iter().map(|mount| stubs::clean_path(&mount.dest)).collect();
+        let dests: Vec<String> = spec
+            .mounts
+            .iter()
+            .map(|mount| stubs::clean_path(&mount.dest))
+            .collect();
         let ready = self.prepare(spec, streams)?;
         let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
-        let Ready { plan, fds: plan_fds, group, root, net } = ready;
+        let Ready {
+            plan,
+            fds: plan_fds,
+            group,
+            root,
+            net,
+        } = ready;
         prepare::send(&ours, &plan, &plan_fds)?;
         // Ours of the process's streams must go, or their end would never come.
         drop((plan, plan_fds));
         let mut fds = vec![theirs.as_fd()];
         fds.extend(group.fd.as_ref().map(AsFd::as_fd));
         let (cgroup, cgroup_namespace) = (group.fd.is_some(), self.groups.unified());
-        let request = |seq| Request::Run { seq, net, cgroup_namespace, cgroup };
-        let mut cloned = connection.clone_process(request, &fds, Some(Arc::clone(&group))).await?;
+        let request = |seq| Request::Run {
+            seq,
+            net,
+            cgroup_namespace,
+            cgroup,
+        };
+        let mut cloned = connection
+            .clone_process(request, &fds, Some(Arc::clone(&group)))
+            .await?;
         drop(theirs);
         let start = match starting(&ours).await {
             Ok(start) => start,
@@ -190,9 +228,17 @@ impl Executor for Launcher {
         };
         drop(ours);
         let made = stubs::which(start.made, &dests, stubs_recursive);
-        let copy = |fd: &OwnedFd| fd.try_clone().map_err(ExecError::system("cannot copy a descriptor"));
-        let here =
-            Running { pidfd: copy(&cloned.pidfd)?, root: copy(&root)?, group: Arc::clone(&group), security, process };
+        let copy = |fd: &OwnedFd| {
+            fd.try_clone()
+                .map_err(ExecError::system("cannot copy a descriptor"))
+        };
+        let here = Running {
+            pidfd: copy(&cloned.pidfd)?,
+            root: copy(&root)?,
+            group: Arc::clone(&group),
+            security,
+            process,
+        };
         announce.send_replace(Some(Arc::new(here)));
         if let Some(started) = started {
             let _ = started.send(());
@@ -204,13 +250,32 @@ impl Executor for Launcher {
         let ended = ended?;
         let mut usage = ended.usage;
         usage.memory_peak = group.memory_peak();
-        Ok(ExitStatus { code: ended.code, oom: ended.code != 0 && group.out_of_memory(), usage })
+        Ok(ExitStatus {
+            code: ended.code,
+            oom: ended.code != 0 && group.out_of_memory(),
+            usage,
+        })
     }
 
-    async fn exec(&self, id: &ContainerId, process: ProcessSpec, io: ProcessIo) -> Result<ExitStatus, ExecError> {
-        let mut state = self.running.lock().get(id).cloned().ok_or_else(|| ExecError::NotFound { id: id.to_string() })?;
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        process: ProcessSpec,
+        io: ProcessIo,
+    ) -> Result<ExitStatus, ExecError> {
+        let mut state = self
+            .running
+            .lock()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| ExecError::NotFound { id: id.to_string() })?;
         let stopped = || ExecError::Stopped { id: id.to_string() };
-        let container = state.wait_for(Option::is_some).await.map_err(|_| stopped())?.clone().ok_or_else(stopped)?;
+        let container = state
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| stopped())?
+            .clone()
+            .ok_or_else(stopped)?;
         let (streams, pumps) = Streams::open(io, process.tty)?;
         let mut spec = process;
         if spec.env.is_empty() {
@@ -223,11 +288,28 @@ impl Executor for Launcher {
             spec.user.clone_from(&container.process.user);
         }
         let mut fds = Fds::default();
-        let stdio = streams.0.map(|streams| streams.map(|stream| fds.push(stream)));
-        let process = prepare::process_plan(&spec, container.root.as_fd(), container.security, &[], stdio)?;
-        let procs = container.group.procs.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>();
+        let stdio = streams
+            .0
+            .map(|streams| streams.map(|stream| fds.push(stream)));
+        let process = prepare::process_plan(
+            &spec,
+            container.root.as_fd(),
+            container.security,
+            &[],
+            stdio,
+        )?;
+        let procs = container
+            .group
+            .procs
+            .iter()
+            .map(OwnedFd::try_clone)
+            .collect::<io::Result<Vec<_>>>();
         let procs = procs.map_err(ExecError::system("cannot copy a descriptor"))?;
-        let plan = Plan { container: None, process, cgroup_procs: procs.into_iter().map(|fd| fds.push(fd)).collect() };
+        let plan = Plan {
+            container: None,
+            process,
+            cgroup_procs: procs.into_iter().map(|fd| fds.push(fd)).collect(),
+        };
         let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
         prepare::send(&ours, &plan, &fds)?;
         drop((plan, fds));
@@ -235,9 +317,18 @@ impl Executor for Launcher {
         request_fds.extend(container.group.fd.as_ref().map(AsFd::as_fd));
         let cgroup = container.group.fd.is_some();
         let request = |seq| Request::Join { seq, cgroup };
-        let cloned = self.connection()?.clone_process(request, &request_fds, Some(Arc::clone(&container.group))).await;
+        let cloned = self
+            .connection()?
+            .clone_process(request, &request_fds, Some(Arc::clone(&container.group)))
+            .await;
         drop(theirs);
-        let mut cloned = cloned.map_err(|error| if state.has_changed().unwrap_or(true) { stopped() } else { error })?;
+        let mut cloned = cloned.map_err(|error| {
+            if state.has_changed().unwrap_or(true) {
+                stopped()
+            } else {
+                error
+            }
+        })?;
         let start = match starting(&ours).await {
             Ok(start) => start,
             Err(error) => {
@@ -246,7 +337,11 @@ impl Executor for Launcher {
             }
         };
         let ended = drive(&mut cloned, pumps, start.terminal, false).await?;
-        Ok(ExitStatus { code: ended.code, oom: ended.code != 0 && container.group.out_of_memory(), usage: ended.usage })
+        Ok(ExitStatus {
+            code: ended.code,
+            oom: ended.code != 0 && container.group.out_of_memory(),
+            usage: ended.usage,
+        })
     }
 }
 
@@ -254,14 +349,37 @@ impl Launcher {
     fn prepare(&self, spec: ContainerSpec, streams: Streams) -> Result<Ready, ExecError> {
         let (security, network) = (spec.access.security(), self.network(spec.access.network()));
         let mut fds = Fds::default();
-        let stdio = streams.0.map(|streams| streams.map(|stream| fds.push(stream)));
-        let root = spec.rootfs.try_clone().map_err(ExecError::system("cannot copy a descriptor"))?;
-        let process = prepare::process_plan(&spec.process, root.as_fd(), security, &spec.ulimits, stdio)?;
-        let parent = spec.cgroup_parent.as_deref().filter(|parent| !parent.is_empty()).unwrap_or(&self.config.cgroup_parent);
-        let mut group = self.groups.make(parent, &spec.id, &spec.resources, security == SecurityMode::Sandbox)?;
+        let stdio = streams
+            .0
+            .map(|streams| streams.map(|stream| fds.push(stream)));
+        let root = spec
+            .rootfs
+            .try_clone()
+            .map_err(ExecError::system("cannot copy a descriptor"))?;
+        let process =
+            prepare::process_plan(&spec.process, root.as_fd(), security, &spec.ulimits, stdio)?;
+        let parent = spec
+            .cgroup_parent
+            .as_deref()
+            .filter(|parent| !parent.is_empty())
+            .unwrap_or(&self.config.cgroup_parent);
+        let mut group = self.groups.make(
+            parent,
+            &spec.id,
+            &spec.resources,
+            security == SecurityMode::Sandbox,
+        )?;
         // Copies, so that further processes can be put there too.
-        let procs = group.procs.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>();
-        let cgroup_procs = procs.map_err(ExecError::system("cannot copy a descriptor"))?.into_iter().map(|fd| fds.push(fd)).collect();
+        let procs = group
+            .procs
+            .iter()
+            .map(OwnedFd::try_clone)
+            .collect::<io::Result<Vec<_>>>();
+        let cgroup_procs = procs
+            .map_err(ExecError::system("cannot copy a descriptor"))?
+            .into_iter()
+            .map(|fd| fds.push(fd))
+            .collect();
         group.procs.shrink_to_fit();
         let basics = Basics {
             rootfs: fds.push(spec.rootfs),
@@ -275,8 +393,18 @@ impl Launcher {
             cgroup2: self.groups.unified(),
             mounts: prepare::mounts(spec.mounts, &mut fds)?,
         };
-        let plan = Plan { container: Some(basics.plan()), process, cgroup_procs };
-        Ok(Ready { plan, fds, group: Arc::new(group), root, net: network == NetworkMode::None })
+        let plan = Plan {
+            container: Some(basics.plan()),
+            process,
+            cgroup_procs,
+        };
+        Ok(Ready {
+            plan,
+            fds,
+            group: Arc::new(group),
+            root,
+            net: network == NetworkMode::None,
+        })
     }
 }
 
@@ -304,18 +432,24 @@ async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
     let failed = ExecError::system("cannot hear a container");
     let listen = async {
         rustix::io::ioctl_fionbio(socket, true)?;
-        #[expect(deprecated, reason = "the descriptor is borrowed for longer than the registration lives; the other way is unsafe")]
+        #[expect(
+            deprecated,
+            reason = "the descriptor is borrowed for longer than the registration lives; the other way is unsafe"
+        )]
         let socket = AsyncFd::new(socket.as_fd())?;
         let mut start = Start::default();
         let mut buffer = vec![0; MAX_MESSAGE];
         loop {
             let mut ready = socket.readable().await?;
-            let received = ready.try_io(|socket| sys::socket::receive(socket.get_ref(), &mut buffer));
+            let received =
+                ready.try_io(|socket| sys::socket::receive(socket.get_ref(), &mut buffer));
             let (length, fds) = match received {
                 Err(_not_yet) => continue,
                 Ok(Ok((0, _))) => return Ok(Ok(start)),
                 // The other end closed with something of ours unread: it was killed before it took its plan.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Ok(start)),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(Ok(start));
+                }
                 Ok(result) => result?,
             };
             match serde_json::from_slice(buffer.get(..length).unwrap_or_default())? {
@@ -329,10 +463,22 @@ async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
 }
 
 /// Moves bytes and obeys until the process has ended and its output is read.
-async fn drive(cloned: &mut Cloned, mut pumps: Pumps, terminal: Option<OwnedFd>, whole: bool) -> Result<connection::Ended, ExecError> {
-    let pidfd = cloned.pidfd.try_clone().map_err(ExecError::system("cannot copy a descriptor"))?;
+async fn drive(
+    cloned: &mut Cloned,
+    mut pumps: Pumps,
+    terminal: Option<OwnedFd>,
+    whole: bool,
+) -> Result<connection::Ended, ExecError> {
+    let pidfd = cloned
+        .pidfd
+        .try_clone()
+        .map_err(ExecError::system("cannot copy a descriptor"))?;
     let for_resize = match &terminal {
-        Some(master) => Some(master.try_clone().map_err(ExecError::system("cannot copy a descriptor"))?),
+        Some(master) => Some(
+            master
+                .try_clone()
+                .map_err(ExecError::system("cannot copy a descriptor"))?,
+        ),
         None => None,
     };
     let mut control = pumps.control.take();
@@ -343,7 +489,9 @@ async fn drive(cloned: &mut Cloned, mut pumps: Pumps, terminal: Option<OwnedFd>,
         } {
             let result = match (control, &for_resize) {
                 (Control::Signal(signal), _) => process::pidfd_send_signal(&pidfd, signal.0),
-                (Control::Resize(size), Some(master)) => pty::set_size(master, size.rows, size.cols),
+                (Control::Resize(size), Some(master)) => {
+                    pty::set_size(master, size.rows, size.cols)
+                }
                 (Control::Resize(_), None) => Ok(()),
             };
             if let Err(error) = result {

@@ -28,7 +28,9 @@ use tokio::sync::oneshot;
 pub use access::{Access, Denied, Entitlements, NetworkMode, SecurityMode, UnknownMode};
 pub use error::{ExecError, StartError};
 pub use io::{Control, Output, OutputSink, ProcessIo, Signal, WinSize};
-pub use spec::{ContainerId, ContainerSpec, InvalidId, Mount, MountSource, ProcessSpec, Resources, Ulimit};
+pub use spec::{
+    ContainerId, ContainerSpec, InvalidId, Mount, MountSource, ProcessSpec, Resources, Ulimit,
+};
 pub use spec::{ExitStatus, Usage};
 
 /// Runs processes in containers.
@@ -37,10 +39,20 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// Runs the spec's process as the first of a new container, until it exits. `started` is told when it has been started.
     ///
     /// Cancel-safe: a dropped future kills the container. An exit with any code is `Ok`.
-    async fn run(&self, spec: ContainerSpec, io: ProcessIo, started: Option<oneshot::Sender<()>>) -> Result<ExitStatus, ExecError>;
+    async fn run(
+        &self,
+        spec: ContainerSpec,
+        io: ProcessIo,
+        started: Option<oneshot::Sender<()>>,
+    ) -> Result<ExitStatus, ExecError>;
 
     /// Runs a further process in the container `id` of a running [`Executor::run`], waiting for it to start if need be.
     ///
     /// Empty `env` and `cwd` and an empty user are the container's own. Cancel-safe: a dropped future kills the process.
-    async fn exec(&self, id: &ContainerId, process: ProcessSpec, io: ProcessIo) -> Result<ExitStatus, ExecError>;
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        process: ProcessSpec,
+        io: ProcessIo,
+    ) -> Result<ExitStatus, ExecError>;
 }

@@ -57,21 +57,35 @@ struct Running {
 impl Runtime {
     /// Makes an executor; nothing is run yet.
     pub fn new(config: Config) -> Self {
-        Self { config, running: Mutex::new(HashMap::new()) }
+        Self {
+            config,
+            running: Mutex::new(HashMap::new()),
+        }
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.config.program);
-        command.arg("--root").arg(self.config.root.join("state")).kill_on_drop(true).process_group(0);
+        command
+            .arg("--root")
+            .arg(self.config.root.join("state"))
+            .kill_on_drop(true)
+            .process_group(0);
         command
     }
 
     fn failed(&self, message: String) -> ExecError {
-        ExecError::Runtime { program: self.config.program.display().to_string(), message }
+        ExecError::Runtime {
+            program: self.config.program.display().to_string(),
+            message,
+        }
     }
 
     /// Starts the runtime with the streams of the process; with a terminal, one of the host's whose master is returned.
-    fn spawn(&self, command: &mut Command, streams: Streams) -> Result<(Child, Option<OwnedFd>), ExecError> {
+    fn spawn(
+        &self,
+        command: &mut Command,
+        streams: Streams,
+    ) -> Result<(Child, Option<OwnedFd>), ExecError> {
         let spawn = || -> io::Result<(Child, Option<OwnedFd>)> {
             let mut master = None;
             let [input, output, errors] = match streams.0 {
@@ -83,10 +97,16 @@ impl Runtime {
                     [peer.try_clone()?, peer.try_clone()?, peer]
                 }
             };
-            command.stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::from(errors));
+            command
+                .stdin(Stdio::from(input))
+                .stdout(Stdio::from(output))
+                .stderr(Stdio::from(errors));
             let child = command.spawn()?;
             // Our copies of the streams are in the command.
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             Ok((child, master))
         };
         spawn().map_err(|error| self.failed(error.to_string()))
@@ -105,8 +125,13 @@ impl Cleanup<'_> {
     fn delete(&mut self) -> impl Future<Output = ()> + Send + 'static {
         let (bundle, started) = (self.bundle.take(), std::mem::take(&mut self.started));
         let mut command = self.runtime.command();
-        command.args(["delete", "--force", self.id.as_str()]).kill_on_drop(false);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["delete", "--force", self.id.as_str()])
+            .kill_on_drop(false);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         async move {
             if started {
                 drop(command.status().await);
@@ -142,7 +167,12 @@ impl Executor for Runtime {
             }
             running.insert(id.clone(), state);
         }
-        let mut cleanup = Cleanup { runtime: self, id: id.clone(), bundle: None, started: false };
+        let mut cleanup = Cleanup {
+            runtime: self,
+            id: id.clone(),
+            bundle: None,
+            started: false,
+        };
         let process = spec.process.clone();
         let security = spec.access.security();
         let prepared = self.prepare(spec)?;
@@ -151,21 +181,42 @@ impl Executor for Runtime {
         let (streams, mut pumps) = Streams::open(io, process.tty)?;
         let log = dir.join("log.json");
         let mut command = self.command();
-        command.arg("--log").arg(&log).args(["--log-format", "json", "run", "--keep", "--bundle"]).arg(&dir).arg(id.as_str());
+        command
+            .arg("--log")
+            .arg(&log)
+            .args(["--log-format", "json", "run", "--keep", "--bundle"])
+            .arg(&dir)
+            .arg(id.as_str());
         if !self.supports_keep() {
             command = self.command();
-            command.arg("--log").arg(&log).args(["--log-format", "json", "run", "--bundle"]).arg(&dir).arg(id.as_str());
+            command
+                .arg("--log")
+                .arg(&log)
+                .args(["--log-format", "json", "run", "--bundle"])
+                .arg(&dir)
+                .arg(id.as_str());
         }
         cleanup.started = true;
         let (mut child, master) = self.spawn(&mut command, streams)?;
         drop(command);
-        announce.send_replace(Some(Running { process, security, rootfs }));
+        announce.send_replace(Some(Running {
+            process,
+            security,
+            rootfs,
+        }));
         if let Some(started) = started {
             let _ = started.send(());
         }
         let kill = || async {
             let mut command = self.command();
-            drop(command.args(["kill", id.as_str(), "KILL"]).stdout(Stdio::null()).stderr(Stdio::null()).status().await);
+            drop(
+                command
+                    .args(["kill", id.as_str(), "KILL"])
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .status()
+                    .await,
+            );
         };
         let exit = self.drive(&mut child, &mut pumps, master, kill).await?;
         announce.send_replace(None);
@@ -177,10 +228,25 @@ impl Executor for Runtime {
         }
     }
 
-    async fn exec(&self, id: &ContainerId, process: ProcessSpec, io: ProcessIo) -> Result<ExitStatus, ExecError> {
-        let mut state = self.running.lock().get(id).cloned().ok_or_else(|| ExecError::NotFound { id: id.to_string() })?;
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        process: ProcessSpec,
+        io: ProcessIo,
+    ) -> Result<ExitStatus, ExecError> {
+        let mut state = self
+            .running
+            .lock()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| ExecError::NotFound { id: id.to_string() })?;
         let stopped = || ExecError::Stopped { id: id.to_string() };
-        let container = state.wait_for(Option::is_some).await.map_err(|_| stopped())?.clone().ok_or_else(stopped)?;
+        let container = state
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| stopped())?
+            .clone()
+            .ok_or_else(stopped)?;
         self.wait_running(id, &state).await?;
         let mut spec = process;
         let own = &container.process;
@@ -194,15 +260,33 @@ impl Executor for Runtime {
         }
         let root = sys::path::open_host_path(&container.rootfs).map_err(|_| stopped())?;
         let who = user::lookup(&root, &spec.user)?;
-        let document = config::process(&spec, &who, &user::home(&root, who.uid), container.security, &[]);
-        let files = container.rootfs.with_file_name(format!("exec-{}", ContainerId::random()));
+        let document = config::process(
+            &spec,
+            &who,
+            &user::home(&root, who.uid),
+            container.security,
+            &[],
+        );
+        let files = container
+            .rootfs
+            .with_file_name(format!("exec-{}", ContainerId::random()));
         std::fs::create_dir(&files).map_err(ExecError::system("cannot make a folder"))?;
-        let (plan, pid, log) = (files.join("process.json"), files.join("pid"), files.join("log.json"));
+        let (plan, pid, log) = (
+            files.join("process.json"),
+            files.join("pid"),
+            files.join("log.json"),
+        );
         let written = std::fs::write(&plan, document.to_string());
         written.map_err(ExecError::system("cannot write the process document"))?;
         let (streams, mut pumps) = Streams::open(io, spec.tty)?;
         let mut command = self.command();
-        command.arg("--log").arg(&log).args(["--log-format", "json", "exec", "--process"]).arg(&plan).arg("--pid-file").arg(&pid);
+        command
+            .arg("--log")
+            .arg(&log)
+            .args(["--log-format", "json", "exec", "--process"])
+            .arg(&plan)
+            .arg("--pid-file")
+            .arg(&pid);
         command.arg(id.as_str());
         let (mut child, master) = self.spawn(&mut command, streams)?;
         drop(command);
@@ -221,7 +305,10 @@ struct KillByFile<'a>(&'a std::path::Path);
 
 impl Drop for KillByFile<'_> {
     fn drop(&mut self) {
-        let pid = std::fs::read_to_string(self.0).ok().and_then(|text| text.trim().parse().ok()).and_then(rustix::process::Pid::from_raw);
+        let pid = std::fs::read_to_string(self.0)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             // Once only: the number may be another's soon.
@@ -233,7 +320,10 @@ impl Drop for KillByFile<'_> {
 impl Runtime {
     /// `--keep` is runc's alone; with it the state of an ended container stays until it is deleted.
     fn supports_keep(&self) -> bool {
-        self.config.program.file_name().is_some_and(|name| name.to_string_lossy().contains("runc"))
+        self.config
+            .program
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().contains("runc"))
     }
 
     /// Attaches everything and writes the document.
@@ -249,40 +339,75 @@ impl Runtime {
         }
         let who = user::lookup(&spec.rootfs, &spec.process.user)?;
         let home = user::home(&spec.rootfs, who.uid);
-        let mut bundle = Bundle::new(self.config.root.join("bundles").join(spec.id.as_str())).map_err(failed)?;
+        let mut bundle =
+            Bundle::new(self.config.root.join("bundles").join(spec.id.as_str())).map_err(failed)?;
         let failed = |error| ExecError::system("cannot prepare a bundle")(error);
         let rootfs = bundle.attach_root(&spec.rootfs).map_err(failed)?;
-        let cwd = stubs::find(&spec.rootfs, &spec.process.cwd, Kind::Directory, Some((who.uid, who.gid)));
-        cwd.map_err(|error| StartError::WorkingDir { path: spec.process.cwd.clone(), errno: error.raw_os_error().unwrap_or(libc::EIO) })?;
+        let cwd = stubs::find(
+            &spec.rootfs,
+            &spec.process.cwd,
+            Kind::Directory,
+            Some((who.uid, who.gid)),
+        );
+        cwd.map_err(|error| StartError::WorkingDir {
+            path: spec.process.cwd.clone(),
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        })?;
         let hosts = crate::hosts::contents(&spec.hostname, &spec.extra_hosts);
         let mut mounts = Vec::new();
-        for (dest, name, text) in
-            [("/etc/resolv.conf", "resolv.conf", dns::contents(&self.config.dns, network)?), ("/etc/hosts", "hosts", hosts)]
-        {
+        for (dest, name, text) in [
+            (
+                "/etc/resolv.conf",
+                "resolv.conf",
+                dns::contents(&self.config.dns, network)?,
+            ),
+            ("/etc/hosts", "hosts", hosts),
+        ] {
             bundle.point(dest, Kind::File).map_err(failed)?;
-            let source = bundle.file(name, text.as_bytes(), 0o644, (0, 0)).map_err(failed)?;
+            let source = bundle
+                .file(name, text.as_bytes(), 0o644, (0, 0))
+                .map_err(failed)?;
             let options = ["nosuid", "noexec", "nodev", "rbind", "ro"];
             mounts.push(serde_json::json!({"destination": dest, "type": "bind", "source": source, "options": options}));
         }
-        let dests: Vec<String> = spec.mounts.iter().map(|mount| stubs::clean_path(&mount.dest)).collect();
+        let dests: Vec<String> = spec
+            .mounts
+            .iter()
+            .map(|mount| stubs::clean_path(&mount.dest))
+            .collect();
         for (index, mount) in spec.mounts.into_iter().enumerate() {
             mounts.push(bundle.mount(index, mount)?);
         }
         bundle.keep_parents(&dests, spec.remove_mount_stubs_recursive);
-        let parent = spec.cgroup_parent.as_deref().filter(|parent| !parent.is_empty()).unwrap_or(&self.config.cgroup_parent);
+        let parent = spec
+            .cgroup_parent
+            .as_deref()
+            .filter(|parent| !parent.is_empty())
+            .unwrap_or(&self.config.cgroup_parent);
         let document = config::Document {
             rootfs: &rootfs.to_string_lossy(),
             readonly_root: spec.readonly_root,
             hostname: &spec.hostname,
-            process: config::process(&spec.process, &who, &home, spec.access.security(), &spec.ulimits),
+            process: config::process(
+                &spec.process,
+                &who,
+                &home,
+                spec.access.security(),
+                &spec.ulimits,
+            ),
             mounts,
             network,
             security: spec.access.security(),
-            cgroups_path: format!("{}/buildkit/{}", stubs::clean_path(parent).trim_end_matches('/'), spec.id),
+            cgroups_path: format!(
+                "{}/buildkit/{}",
+                stubs::clean_path(parent).trim_end_matches('/'),
+                spec.id
+            ),
             resources: &spec.resources,
             shm_size: spec.shm_size.filter(|size| *size != 0).unwrap_or(64 << 20),
         };
-        std::fs::write(bundle.dir.join("config.json"), document.build().to_string()).map_err(failed)?;
+        std::fs::write(bundle.dir.join("config.json"), document.build().to_string())
+            .map_err(failed)?;
         Ok(bundle)
     }
 
@@ -295,9 +420,14 @@ impl Runtime {
         kill: impl Fn() -> F,
     ) -> Result<ProgramExit, ExecError> {
         let mut control = pumps.control.take();
-        let for_resize = master.as_ref().map(|fd| fd.as_fd().try_clone_to_owned()).transpose();
+        let for_resize = master
+            .as_ref()
+            .map(|fd| fd.as_fd().try_clone_to_owned())
+            .transpose();
         let for_resize = for_resize.map_err(ExecError::system("cannot copy a descriptor"))?;
-        let runtime = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+        let runtime = child
+            .id()
+            .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
         let obey = async {
             while let Some(order) = match &mut control {
                 Some(control) => control.recv().await,
@@ -332,13 +462,27 @@ impl Runtime {
     }
 
     /// A further process can join only after the runtime says that the container runs.
-    async fn wait_running(&self, id: &ContainerId, state: &watch::Receiver<Option<Running>>) -> Result<(), ExecError> {
+    async fn wait_running(
+        &self,
+        id: &ContainerId,
+        state: &watch::Receiver<Option<Running>>,
+    ) -> Result<(), ExecError> {
         loop {
             let mut command = self.command();
-            let output = command.args(["state", id.as_str()]).stdin(Stdio::null()).stderr(Stdio::null()).output().await;
+            let output = command
+                .args(["state", id.as_str()])
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .output()
+                .await;
             let output = output.map_err(|error| self.failed(error.to_string()))?;
             let state_of = serde_json::from_slice::<serde_json::Value>(&output.stdout).ok();
-            if state_of.as_ref().and_then(|value| value.get("status")).and_then(|status| status.as_str()) == Some("running") {
+            if state_of
+                .as_ref()
+                .and_then(|value| value.get("status"))
+                .and_then(|status| status.as_str())
+                == Some("running")
+            {
                 return Ok(());
             }
             if state.borrow().is_none() || state.has_changed().is_err() {
@@ -352,14 +496,26 @@ impl Runtime {
 /// The runtime passes the code of the process on, and 128 and the number for a signal.
 fn status(exit: ProgramExit) -> ExitStatus {
     use std::os::unix::process::ExitStatusExt;
-    let code = exit.code().or_else(|| exit.signal().map(|signal| 128 + signal)).unwrap_or(255);
-    ExitStatus { code: code.cast_unsigned(), oom: false, usage: Usage::default() }
+    let code = exit
+        .code()
+        .or_else(|| exit.signal().map(|signal| 128 + signal))
+        .unwrap_or(255);
+    ExitStatus {
+        code: code.cast_unsigned(),
+        oom: false,
+        usage: Usage::default(),
+    }
 }
 
 /// The last error in a runtime's log. A process that merely fails leaves none.
 fn last_error(log: &std::path::Path) -> Option<String> {
     let text = std::fs::read_to_string(log).ok()?;
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let errors = lines.filter(|line| line.get("level").and_then(|level| level.as_str()) == Some("error"));
-    errors.filter_map(|line| Some(line.get("msg")?.as_str()?.to_owned())).next_back()
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let errors =
+        lines.filter(|line| line.get("level").and_then(|level| level.as_str()) == Some("error"));
+    errors
+        .filter_map(|line| Some(line.get("msg")?.as_str()?.to_owned()))
+        .next_back()
 }

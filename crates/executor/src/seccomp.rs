@@ -85,11 +85,22 @@ pub fn oci_profile(capabilities: caps::Set) -> serde_json::Value {
     let allow = "SCMP_ACT_ALLOW";
     let when = |name: &str, value: u64, op: &str| json!({"names": [name], "action": allow, "args": [{"index": 0, "value": value, "op": op}]});
     let mut rules = vec![json!({"names": names, "action": allow})];
-    rules.extend(profile::PERSONALITIES.map(|value| when("personality", value.into(), "SCMP_CMP_EQ")));
-    rules.push(when("socket", u64::from(profile::LAST_COMMON_FAMILY) + 1, "SCMP_CMP_LT"));
-    rules.extend(profile::FURTHER_FAMILIES.map(|value| when("socket", value.into(), "SCMP_CMP_EQ")));
+    rules.extend(
+        profile::PERSONALITIES.map(|value| when("personality", value.into(), "SCMP_CMP_EQ")),
+    );
+    rules.push(when(
+        "socket",
+        u64::from(profile::LAST_COMMON_FAMILY) + 1,
+        "SCMP_CMP_LT",
+    ));
+    rules
+        .extend(profile::FURTHER_FAMILIES.map(|value| when("socket", value.into(), "SCMP_CMP_EQ")));
     if !refused.is_empty() {
-        rules.push(when("clone", profile::CLONE_NAMESPACES.into(), "SCMP_CMP_MASKED_EQ"));
+        rules.push(when(
+            "clone",
+            profile::CLONE_NAMESPACES.into(),
+            "SCMP_CMP_MASKED_EQ",
+        ));
         rules.push(json!({"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
     }
     let architectures = if cfg!(target_arch = "x86_64") {
@@ -101,7 +112,12 @@ pub fn oci_profile(capabilities: caps::Set) -> serde_json::Value {
 }
 
 fn op(code: u16, k: u32) -> Instruction {
-    Instruction { code, jt: 0, jf: 0, k }
+    Instruction {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
@@ -121,7 +137,10 @@ fn section(architecture: u32, column: usize, capabilities: caps::Set) -> Vec<Ins
 
 /// What happens to each number that is named at all.
 fn actions(column: usize, capabilities: caps::Set) -> BTreeMap<u32, Action> {
-    let mut by_name: BTreeMap<&str, Action> = profile::ALLOWED.iter().map(|name| (*name, Action::Allow)).collect();
+    let mut by_name: BTreeMap<&str, Action> = profile::ALLOWED
+        .iter()
+        .map(|name| (*name, Action::Allow))
+        .collect();
     by_name.insert("socket", Action::IfSocketFamily);
     by_name.insert("personality", Action::IfPersonality);
     by_name.insert("clone", Action::IfNoNamespace);
@@ -135,8 +154,15 @@ fn actions(column: usize, capabilities: caps::Set) -> BTreeMap<u32, Action> {
             }
         }
     }
-    let number = |numbers: &[i32; 4]| numbers.get(column).and_then(|number| u32::try_from(*number).ok());
-    NUMBERS.iter().filter_map(|(name, numbers)| Some((number(numbers)?, *by_name.get(name)?))).collect()
+    let number = |numbers: &[i32; 4]| {
+        numbers
+            .get(column)
+            .and_then(|number| u32::try_from(*number).ok())
+    };
+    NUMBERS
+        .iter()
+        .filter_map(|(name, numbers)| Some((number(numbers)?, *by_name.get(name)?)))
+        .collect()
 }
 
 /// The numbers as ranges: each entry holds from its number to the next entry's.
@@ -151,10 +177,22 @@ fn ranges(actions: &BTreeMap<u32, Action>) -> Vec<(u32, Action)> {
     };
     let mut next = 0;
     // arm has a few private calls far above the common ones; they do not make everything in between known.
-    let newest = actions.keys().copied().filter(|number| *number < 0xf_0000).max().unwrap_or(0);
+    let newest = actions
+        .keys()
+        .copied()
+        .filter(|number| *number < 0xf_0000)
+        .max()
+        .unwrap_or(0);
     for (number, action) in actions {
         if *number > next {
-            push(next, if next > newest { Action::Unknown } else { Action::Refuse });
+            push(
+                next,
+                if next > newest {
+                    Action::Unknown
+                } else {
+                    Action::Refuse
+                },
+            );
         }
         push(*number, *action);
         next = number + 1;
@@ -167,7 +205,9 @@ fn ranges(actions: &BTreeMap<u32, Action>) -> Vec<(u32, Action)> {
 fn search(ranges: &[(u32, Action)]) -> Vec<Instruction> {
     let middle = ranges.len() / 2;
     let (below, above) = ranges.split_at(middle);
-    let Some((border, action)) = above.first() else { return act(Action::Refuse) };
+    let Some((border, action)) = above.first() else {
+        return act(Action::Refuse);
+    };
     if below.is_empty() {
         return act(*action);
     }
@@ -193,7 +233,11 @@ fn act(action: Action) -> Vec<Instruction> {
     let among = |values: &[u32]| -> Vec<Instruction> {
         let count = values.len();
         let to_allow = |index: usize| u8::try_from(count - index).unwrap_or(u8::MAX);
-        let mut code: Vec<_> = values.iter().enumerate().map(|(index, value)| jump(JUMP_EQUAL, *value, to_allow(index), 0)).collect();
+        let mut code: Vec<_> = values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| jump(JUMP_EQUAL, *value, to_allow(index), 0))
+            .collect();
         code.extend([refuse, allow]);
         code
     };
@@ -201,7 +245,12 @@ fn act(action: Action) -> Vec<Instruction> {
         Action::Allow => vec![allow],
         Action::Refuse => vec![refuse],
         Action::Unknown => vec![op(RETURN, RET_ERRNO | ENOSYS)],
-        Action::IfNoNamespace => vec![load_low, jump(JUMP_SET, profile::CLONE_NAMESPACES, 0, 1), refuse, allow],
+        Action::IfNoNamespace => vec![
+            load_low,
+            jump(JUMP_SET, profile::CLONE_NAMESPACES, 0, 1),
+            refuse,
+            allow,
+        ],
         Action::IfPersonality => {
             let mut code = vec![load_high, jump(JUMP_EQUAL, 0, 1, 0), refuse, load_low];
             code.extend(among(&profile::PERSONALITIES));
@@ -266,7 +315,13 @@ mod tests {
             (X86_64, 165, 0, NO, "mount"),
             (X86_64, 161, 0, OK, "chroot, with its capability"),
             (X86_64, 304, 0, NO, "open_by_handle_at"),
-            (X86_64, 435, 0, NEW, "clone3, so that libc falls back to clone"),
+            (
+                X86_64,
+                435,
+                0,
+                NEW,
+                "clone3, so that libc falls back to clone",
+            ),
             (X86_64, 56, 0x11, OK, "clone as fork does it"),
             (X86_64, 56, 0x1000_0011, NO, "clone into a user namespace"),
             (X86_64, 41, 2, OK, "socket AF_INET"),
@@ -289,20 +344,44 @@ mod tests {
             (I386, 3, 0, OK, "i386 read"),
             (I386, 21, 0, NO, "i386 mount"),
             (I386, 359, 38, NO, "i386 socket AF_ALG"),
-            (I386, 120, 0x1000_0000, NO, "i386 clone into a user namespace"),
-            (0xc000_00b7, 63, 0, RET_KILL_PROCESS, "an architecture this machine does not run"),
+            (
+                I386,
+                120,
+                0x1000_0000,
+                NO,
+                "i386 clone into a user namespace",
+            ),
+            (
+                0xc000_00b7,
+                63,
+                0,
+                RET_KILL_PROCESS,
+                "an architecture this machine does not run",
+            ),
         ];
         for (architecture, number, argument, want, what) in cases {
-            assert_eq!(run(&code, *architecture, *number, *argument), *want, "{what}");
+            assert_eq!(
+                run(&code, *architecture, *number, *argument),
+                *want,
+                "{what}"
+            );
         }
         let admin = compile(caps::Set(u64::MAX)).unwrap();
         assert_eq!(run(&admin, X86_64, 165, 0), OK, "mount with SYS_ADMIN");
-        assert_eq!(run(&admin, X86_64, 56, 0x1000_0011), OK, "clone with SYS_ADMIN");
+        assert_eq!(
+            run(&admin, X86_64, 56, 0x1000_0011),
+            OK,
+            "clone with SYS_ADMIN"
+        );
     }
 
     #[test]
     fn every_name_in_the_profile_has_a_number() {
-        for name in profile::ALLOWED.iter().chain(profile::WITH_CAPABILITY.iter().flat_map(|(_, names)| *names)) {
+        for name in profile::ALLOWED.iter().chain(
+            profile::WITH_CAPABILITY
+                .iter()
+                .flat_map(|(_, names)| *names),
+        ) {
             assert!(NUMBERS.iter().any(|(known, _)| known == name), "{name}");
         }
     }

@@ -29,9 +29,19 @@ impl ContainerId {
     pub fn random() -> Self {
         const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
         let mut random = [0u8; 25];
-        let length = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
-        assert!(length == random.len(), "the kernel gives short random requests at once");
-        Self(random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 31))).map(|byte| char::from(*byte)).collect())
+        let length = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .unwrap_or(0);
+        assert!(
+            length == random.len(),
+            "the kernel gives short random requests at once"
+        );
+        Self(
+            random
+                .iter()
+                .filter_map(|byte| ALPHABET.get(usize::from(byte & 31)))
+                .map(|byte| char::from(*byte))
+                .collect(),
+        )
     }
 
     /// The name.
@@ -215,7 +225,11 @@ pub struct ExitStatus {
 impl fmt::Display for ExitStatus {
     /// The words BuildKit's clients show after `did not complete successfully: `.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.oom { f.write_str("cannot allocate memory") } else { write!(f, "exit code: {}", self.code) }
+        if self.oom {
+            f.write_str("cannot allocate memory")
+        } else {
+            write!(f, "exit code: {}", self.code)
+        }
     }
 }
 
@@ -245,6 +259,12 @@ mod tests {
         for id in ["", ".", "..", "a/b", "a-b", "../x", "é", "a\0"] {
             assert!(ContainerId::new(id).is_err(), "{id:?}");
         }
-        assert_eq!(ContainerId::new(ContainerId::random().as_str()).unwrap().as_str().len(), 25);
+        assert_eq!(
+            ContainerId::new(ContainerId::random().as_str())
+                .unwrap()
+                .as_str()
+                .len(),
+            25
+        );
     }
 }

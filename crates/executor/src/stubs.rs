@@ -58,7 +58,12 @@ pub(crate) fn clean_path(path: &str) -> String {
 const MAX_LINKS: usize = 255;
 
 /// Finds the place `path` below `root`, making directories and at last a `kind` where nothing is. What is made belongs to `owner`.
-pub(crate) fn find(root: impl AsFd, path: &str, kind: Kind, owner: Option<(u32, u32)>) -> io::Result<Place> {
+pub(crate) fn find(
+    root: impl AsFd,
+    path: &str,
+    kind: Kind,
+    owner: Option<(u32, u32)>,
+) -> io::Result<Place> {
     let root = root.as_fd();
     let mut todo: Vec<String> = clean(path).into_iter().rev().map(str::to_owned).collect();
     let mut open: Vec<(String, OwnedFd)> = Vec::new();
@@ -77,8 +82,18 @@ pub(crate) fn find(root: impl AsFd, path: &str, kind: Kind, owner: Option<(u32, 
                 make(dir, &name, directory, owner)?;
                 let fd = path::open_no_symlinks(dir, name.as_str(), flags, 0)?;
                 let stat = rustix::fs::fstat(&fd)?;
-                let names = open.iter().map(|(name, _)| name).chain([&name]).cloned().collect();
-                made.push(Stub { path: names, device: stat.st_dev, inode: stat.st_ino, directory });
+                let names = open
+                    .iter()
+                    .map(|(name, _)| name)
+                    .chain([&name])
+                    .cloned()
+                    .collect();
+                made.push(Stub {
+                    path: names,
+                    device: stat.st_dev,
+                    inode: stat.st_ino,
+                    directory,
+                });
                 fd
             }
             result => result?,
@@ -97,7 +112,13 @@ pub(crate) fn find(root: impl AsFd, path: &str, kind: Kind, owner: Option<(u32, 
         if target.starts_with('/') {
             open.clear();
         }
-        todo.extend(target.split('/').rev().filter(|word| !word.is_empty() && *word != ".").map(str::to_owned));
+        todo.extend(
+            target
+                .split('/')
+                .rev()
+                .filter(|word| !word.is_empty() && *word != ".")
+                .map(str::to_owned),
+        );
     }
     let fd = match open.pop() {
         Some((_, fd)) => fd,
@@ -107,7 +128,12 @@ pub(crate) fn find(root: impl AsFd, path: &str, kind: Kind, owner: Option<(u32, 
 }
 
 /// Makes one name. The directory's times stay what they were, so that a mount point made for a step does not show in its layer.
-fn make(dir: BorrowedFd<'_>, name: &str, directory: bool, owner: Option<(u32, u32)>) -> io::Result<()> {
+fn make(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    directory: bool,
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
     let before = rustix::fs::fstat(dir)?;
     if directory {
         match file::mkdirat(dir, name, 0o755) {
@@ -115,7 +141,12 @@ fn make(dir: BorrowedFd<'_>, name: &str, directory: bool, owner: Option<(u32, u3
             result => result?,
         }
     } else {
-        drop(path::open_no_symlinks(dir, name, OpenFlags::WRONLY | OpenFlags::CREATE | OpenFlags::EXCL, 0o755)?);
+        drop(path::open_no_symlinks(
+            dir,
+            name,
+            OpenFlags::WRONLY | OpenFlags::CREATE | OpenFlags::EXCL,
+            0o755,
+        )?);
     }
     if let Some((uid, gid)) = owner {
         file::chownat_nofollow(dir, name, uid, gid)?;
@@ -125,11 +156,17 @@ fn make(dir: BorrowedFd<'_>, name: &str, directory: bool, owner: Option<(u32, u3
 }
 
 fn nanos(seconds: i64, nanos: u64) -> Option<i64> {
-    seconds.checked_mul(1_000_000_000)?.checked_add(i64::try_from(nanos).ok()?)
+    seconds
+        .checked_mul(1_000_000_000)?
+        .checked_add(i64::try_from(nanos).ok()?)
 }
 
 fn restore_times(dir: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> io::Result<()> {
-    file::utimens_fd(dir, nanos(stat.st_atime, stat.st_atime_nsec), nanos(stat.st_mtime, stat.st_mtime_nsec))
+    file::utimens_fd(
+        dir,
+        nanos(stat.st_atime, stat.st_atime_nsec),
+        nanos(stat.st_mtime, stat.st_mtime_nsec),
+    )
 }
 
 /// The mount points that are removed again: the last of each destination, or with the parents made for it.
@@ -137,14 +174,20 @@ pub(crate) fn which(made: Vec<Stub>, dests: &[String], recursive: bool) -> Vec<S
     if recursive {
         return made;
     }
-    let parents: Vec<Vec<String>> =
-        made.iter().filter_map(|stub| stub.path.split_last()).map(|(_, parents)| parents.to_vec()).collect();
+    let parents: Vec<Vec<String>> = made
+        .iter()
+        .filter_map(|stub| stub.path.split_last())
+        .map(|(_, parents)| parents.to_vec())
+        .collect();
     let is_dest = |stub: &Stub| {
         let path = format!("/{}", stub.path.join("/"));
         dests.contains(&path) || path == "/etc/hosts" || path == "/etc/resolv.conf"
     };
     // A destination reached through a link is known by nothing having been made below it.
-    made.iter().filter(|stub| is_dest(stub) || !parents.contains(&stub.path)).cloned().collect()
+    made.iter()
+        .filter(|stub| is_dest(stub) || !parents.contains(&stub.path))
+        .cloned()
+        .collect()
 }
 
 /// Removes what was made, where it is still what was made and nobody has put anything into it. Never fails a step.
@@ -157,12 +200,19 @@ pub(crate) fn remove(root: impl AsFd, made: &[Stub]) {
 }
 
 fn remove_one(root: BorrowedFd<'_>, stub: &Stub) -> io::Result<()> {
-    let Some((name, parents)) = stub.path.split_last() else { return Ok(()) };
+    let Some((name, parents)) = stub.path.split_last() else {
+        return Ok(());
+    };
     let opened;
     let dir = if parents.is_empty() {
         root
     } else {
-        opened = path::open_no_symlinks(root, parents.join("/"), OpenFlags::PATH | OpenFlags::DIRECTORY, 0)?;
+        opened = path::open_no_symlinks(
+            root,
+            parents.join("/"),
+            OpenFlags::PATH | OpenFlags::DIRECTORY,
+            0,
+        )?;
         opened.as_fd()
     };
     let stat = rustix::fs::statat(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -201,9 +251,17 @@ mod tests {
         find(&root, "/up/../over/made", Kind::File, None).unwrap();
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
         let name = outside.path().strip_prefix("/").unwrap();
-        assert!(inside.path().join(name).join("made").is_dir(), "the absolute link was taken from the root");
+        assert!(
+            inside.path().join(name).join("made").is_dir(),
+            "the absolute link was taken from the root"
+        );
         assert!(inside.path().join("over/made").is_file());
-        assert_eq!(find(&root, "/loop", Kind::File, None).unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        assert_eq!(
+            find(&root, "/loop", Kind::File, None)
+                .unwrap_err()
+                .raw_os_error(),
+            Some(Errno::LOOP.raw_os_error())
+        );
     }
 
     #[test]
@@ -211,13 +269,22 @@ mod tests {
         let (outside, inside, root) = fixture();
         std::fs::create_dir(inside.path().join("etc")).unwrap();
         std::fs::create_dir(inside.path().join("a")).unwrap();
-        let modified = || std::fs::metadata(inside.path().join("etc")).unwrap().modified().unwrap();
+        let modified = || {
+            std::fs::metadata(inside.path().join("etc"))
+                .unwrap()
+                .modified()
+                .unwrap()
+        };
         let before = modified();
         let hosts = find(&root, "/etc/hosts", Kind::File, None).unwrap().made;
         let filled = find(&root, "/etc/filled", Kind::File, None).unwrap().made;
         std::fs::write(inside.path().join("etc/filled"), "x").unwrap();
         let swapped = find(&root, "/a/swapped", Kind::File, None).unwrap().made;
-        assert_eq!(modified(), before + std::time::Duration::ZERO, "the directory's time is put back");
+        assert_eq!(
+            modified(),
+            before + std::time::Duration::ZERO,
+            "the directory's time is put back"
+        );
         // A step replaces the parent of a mount point by a link to files of the host that have the same name.
         std::fs::write(outside.path().join("swapped"), "").unwrap();
         std::fs::remove_dir_all(inside.path().join("a")).unwrap();
@@ -230,7 +297,11 @@ mod tests {
         assert!(outside.path().join("swapped").exists());
         // Another file under the name of the stub is not the stub.
         let again = find(&root, "/etc/hosts", Kind::File, None).unwrap().made;
-        std::fs::rename(inside.path().join("etc/hosts"), inside.path().join("etc/moved")).unwrap();
+        std::fs::rename(
+            inside.path().join("etc/hosts"),
+            inside.path().join("etc/moved"),
+        )
+        .unwrap();
         std::fs::write(inside.path().join("etc/hosts"), "").unwrap();
         remove(&root, &again);
         assert!(inside.path().join("etc/hosts").exists());

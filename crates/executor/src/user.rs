@@ -72,14 +72,26 @@ pub fn lookup(root: impl AsFd, user: &str) -> Result<Identity, LookupError> {
 pub fn home(root: impl AsFd, uid: u32) -> String {
     let passwd = read(root.as_fd(), "/etc/passwd", "").ok().flatten();
     let entry = lines(passwd.as_deref()).find(|line| file_id(field(line, 2)) == i64::from(uid));
-    let home = entry.map(|line| String::from_utf8_lossy(field(&line, 5)).into_owned()).unwrap_or_default();
-    if home.is_empty() || home.contains('\0') { "/".to_owned() } else { home }
+    let home = entry
+        .map(|line| String::from_utf8_lossy(field(&line, 5)).into_owned())
+        .unwrap_or_default();
+    if home.is_empty() || home.contains('\0') {
+        "/".to_owned()
+    } else {
+        home
+    }
 }
 
 /// `uid:gid` in numbers needs no file.
 fn numeric(user: &str) -> Option<Identity> {
     let (uid, gid) = user.split_once(':')?;
-    let number = |text: &str| if text == "root" { Some(0) } else { text.parse::<u32>().ok().filter(|_| !text.starts_with('+')) };
+    let number = |text: &str| {
+        if text == "root" {
+            Some(0)
+        } else {
+            text.parse::<u32>().ok().filter(|_| !text.starts_with('+'))
+        }
+    };
     Some(with_groups(number(uid)?, number(gid)?, Vec::new()))
 }
 
@@ -91,18 +103,34 @@ fn with_groups(uid: u32, gid: u32, mut groups: Vec<u32>) -> Identity {
 }
 
 /// The contents of a regular file below `root`; `None` when there is no such file. Nothing but a regular file is ever opened.
-fn read(root: std::os::fd::BorrowedFd<'_>, path: &'static str, user: &str) -> Result<Option<Vec<u8>>, LookupError> {
-    let Ok(pinned) = path::open_path(root, path) else { return Ok(None) };
-    let Ok(stat) = rustix::fs::fstat(&pinned) else { return Ok(None) };
+fn read(
+    root: std::os::fd::BorrowedFd<'_>,
+    path: &'static str,
+    user: &str,
+) -> Result<Option<Vec<u8>>, LookupError> {
+    let Ok(pinned) = path::open_path(root, path) else {
+        return Ok(None);
+    };
+    let Ok(stat) = rustix::fs::fstat(&pinned) else {
+        return Ok(None);
+    };
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok(None);
     }
-    let Ok(file) = path::reopen(&pinned, OpenFlags::RDONLY) else { return Ok(None) };
+    let Ok(file) = path::reopen(&pinned, OpenFlags::RDONLY) else {
+        return Ok(None);
+    };
     let mut bytes = Vec::new();
     let result = File::from(file).take(MAX_FILE + 1).read_to_end(&mut bytes);
-    result.map_err(|source| LookupError::Read { user: user.to_owned(), source })?;
+    result.map_err(|source| LookupError::Read {
+        user: user.to_owned(),
+        source,
+    })?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(LookupError::TooLarge { user: user.to_owned(), path });
+        return Err(LookupError::TooLarge {
+            user: user.to_owned(),
+            path,
+        });
     }
     Ok(Some(bytes))
 }
@@ -134,12 +162,22 @@ fn field<'a>(line: &[&'a [u8]], index: usize) -> &'a [u8] {
 
 /// A number in a file; what is none counts as zero, as it does for everyone who reads these files this way.
 fn file_id(bytes: &[u8]) -> i64 {
-    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
-fn find(wanted: &str, passwd: Option<&[u8]>, group: Option<&[u8]>) -> Result<Identity, LookupError> {
+fn find(
+    wanted: &str,
+    passwd: Option<&[u8]>,
+    group: Option<&[u8]>,
+) -> Result<Identity, LookupError> {
     let mut parts = wanted.split(':');
-    let (user, group_name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (user, group_name) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     let (uid, gid) = (id(user)?, id(group_name)?);
     let matches = |line: &Vec<&[u8]>| match uid {
         _ if user.is_empty() => file_id(field(line, 2)) == 0,
@@ -149,7 +187,11 @@ fn find(wanted: &str, passwd: Option<&[u8]>, group: Option<&[u8]>) -> Result<Ide
     let entry = lines(passwd).find(matches);
     let narrow = |number: i64| u32::try_from(number).map_err(|_| LookupError::Range);
     let (the_uid, mut the_gid, name) = match (&entry, uid) {
-        (Some(line), _) => (narrow(file_id(field(line, 2)))?, narrow(file_id(field(line, 3)))?, field(line, 0)),
+        (Some(line), _) => (
+            narrow(file_id(field(line, 2)))?,
+            narrow(file_id(field(line, 3)))?,
+            field(line, 0),
+        ),
         (None, Some(uid)) => (uid, 0, &b""[..]),
         (None, None) if user.is_empty() => (0, 0, &b""[..]),
         (None, None) => return Err(LookupError::NoUser(user.to_owned())),
@@ -167,7 +209,10 @@ fn find(wanted: &str, passwd: Option<&[u8]>, group: Option<&[u8]>) -> Result<Ide
         };
     } else if !name.is_empty() {
         for line in lines(group) {
-            if field(&line, 3).split(|byte| *byte == b',').any(|member| member == name) {
+            if field(&line, 3)
+                .split(|byte| *byte == b',')
+                .any(|member| member == name)
+            {
                 groups.push(narrow(file_id(field(&line, 2)))?);
             }
         }
@@ -184,23 +229,43 @@ mod tests {
 
     #[test]
     fn users_and_groups_are_found_as_the_reference_finds_them() {
-        type Case = (&'static str, Result<(u32, u32, &'static [u32]), &'static str>);
+        type Case = (
+            &'static str,
+            Result<(u32, u32, &'static [u32]), &'static str>,
+        );
         let cases: &[Case] = &[
             ("build", Ok((1000, 100, &[100, 10, 44]))),
             ("1000", Ok((1000, 100, &[100, 10, 44]))),
             ("1001", Ok((1001, 0, &[0]))),
             ("build:wheel", Ok((1000, 10, &[10]))),
             ("build:77", Ok((1000, 77, &[77]))),
-            ("nobody", Err("unable to find user nobody: no matching entries in passwd file")),
-            ("build:none", Err("unable to find group none: no matching entries in group file")),
-            ("2147483648", Err("uids and gids must be in range 0-2147483647")),
+            (
+                "nobody",
+                Err("unable to find user nobody: no matching entries in passwd file"),
+            ),
+            (
+                "build:none",
+                Err("unable to find group none: no matching entries in group file"),
+            ),
+            (
+                "2147483648",
+                Err("uids and gids must be in range 0-2147483647"),
+            ),
             ("-1", Err("uids and gids must be in range 0-2147483647")),
             ("big", Err("uids and gids must be in range 0-2147483647")),
         ];
         for (user, want) in cases {
             let got = find(user, Some(PASSWD), Some(GROUP));
             match (got, want) {
-                (Ok(got), Ok((uid, gid, groups))) => assert_eq!(got, Identity { uid: *uid, gid: *gid, groups: groups.to_vec() }, "{user}"),
+                (Ok(got), Ok((uid, gid, groups))) => assert_eq!(
+                    got,
+                    Identity {
+                        uid: *uid,
+                        gid: *gid,
+                        groups: groups.to_vec()
+                    },
+                    "{user}"
+                ),
                 (Err(got), Err(want)) => assert_eq!(&got.to_string(), want, "{user}"),
                 (got, want) => panic!("{user}: {got:?}, not {want:?}"),
             }
@@ -219,12 +284,35 @@ mod tests {
         // A fifo without a writer does not block.
         std::fs::remove_file(&passwd).unwrap();
         rustix::fs::mkfifoat(&root, "etc/passwd", rustix::fs::Mode::RUSR).unwrap();
-        assert!(matches!(lookup(&root, "daemon"), Err(LookupError::NoUser(_))));
+        assert!(matches!(
+            lookup(&root, "daemon"),
+            Err(LookupError::NoUser(_))
+        ));
         // Too many bytes are an error, for the default user they are not.
         std::fs::remove_file(&passwd).unwrap();
-        File::create(&passwd).unwrap().set_len(MAX_FILE + 1).unwrap();
-        assert!(matches!(lookup(&root, "daemon"), Err(LookupError::TooLarge { .. })));
-        assert_eq!(lookup(&root, "").unwrap(), Identity { uid: 0, gid: 0, groups: vec![0] });
-        assert_eq!(lookup(&root, "7:8").unwrap(), Identity { uid: 7, gid: 8, groups: vec![8] });
+        File::create(&passwd)
+            .unwrap()
+            .set_len(MAX_FILE + 1)
+            .unwrap();
+        assert!(matches!(
+            lookup(&root, "daemon"),
+            Err(LookupError::TooLarge { .. })
+        ));
+        assert_eq!(
+            lookup(&root, "").unwrap(),
+            Identity {
+                uid: 0,
+                gid: 0,
+                groups: vec![0]
+            }
+        );
+        assert_eq!(
+            lookup(&root, "7:8").unwrap(),
+            Identity {
+                uid: 7,
+                gid: 8,
+                groups: vec![8]
+            }
+        );
     }
 }

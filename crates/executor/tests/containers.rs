@@ -1,6 +1,11 @@
 //! Real containers of a busybox tree: what a step sees, and what it must not reach. Needs root and /bin/busybox; skips otherwise.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,8 +16,9 @@ use std::time::{Duration, Instant};
 use executor::launcher::{Config, Launcher};
 use executor::runtime::{self, Runtime};
 use executor::{
-    Access, ContainerSpec, Control, Entitlements, ExecError, Executor, ExitStatus, Mount, MountSource, NetworkMode, Output, ProcessIo,
-    ProcessSpec, SecurityMode, Signal, StartError, Ulimit, WinSize,
+    Access, ContainerSpec, Control, Entitlements, ExecError, Executor, ExitStatus, Mount,
+    MountSource, NetworkMode, Output, ProcessIo, ProcessSpec, SecurityMode, Signal, StartError,
+    Ulimit, WinSize,
 };
 use parking_lot::Mutex;
 use sys::mount::{self, DetachedMount};
@@ -37,12 +43,28 @@ impl Tree {
         }
         let bin = dir.path().join("lower/bin");
         std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for name in ["sh", "true", "cat", "ls", "id", "sleep", "echo", "env", "mknod", "dd", "stat", "pwd", "hostname", "ip", "tty", "stty", "kill", "chroot", "mkdir", "rm", "ln", "touch", "mount", "readlink", "head", "wc", "ps", "test", "ulimit", "grep", "mkfifo", "df"] {
+        for name in [
+            "sh", "true", "cat", "ls", "id", "sleep", "echo", "env", "mknod", "dd", "stat", "pwd",
+            "hostname", "ip", "tty", "stty", "kill", "chroot", "mkdir", "rm", "ln", "touch",
+            "mount", "readlink", "head", "wc", "ps", "test", "ulimit", "grep", "mkfifo", "df",
+        ] {
             symlink("busybox", bin.join(name)).unwrap();
         }
-        std::fs::write(dir.path().join("lower/etc/passwd"), "root:x:0:0::/root:/bin/sh\nbuild:x:1000:100::/home/build:/bin/sh\n").unwrap();
-        std::fs::write(dir.path().join("lower/etc/group"), "root:x:0:\nusers:x:100:\nwheel:x:10:build\n").unwrap();
-        std::fs::set_permissions(dir.path().join("lower/tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+        std::fs::write(
+            dir.path().join("lower/etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nbuild:x:1000:100::/home/build:/bin/sh\n",
+        )
+        .unwrap();
+        std::fs::write(
+            dir.path().join("lower/etc/group"),
+            "root:x:0:\nusers:x:100:\nwheel:x:10:build\n",
+        )
+        .unwrap();
+        std::fs::set_permissions(
+            dir.path().join("lower/tmp"),
+            PermissionsExt::from_mode(0o1777),
+        )
+        .unwrap();
         Some(Self { dir })
     }
 
@@ -51,7 +73,8 @@ impl Tree {
     }
 
     fn mount(&self) -> DetachedMount {
-        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| sys::path::open_dir(self.path(name)).unwrap());
+        let [lower, upper, work] =
+            ["lower", "upper", "work"].map(|name| sys::path::open_dir(self.path(name)).unwrap());
         mount::overlay(&mount::Overlay {
             lower: &[lower.as_fd()],
             upper: Some((upper.as_fd(), work.as_fd())),
@@ -91,7 +114,11 @@ fn collect(into: &Arc<Mutex<String>>) -> Output {
 
 async fn run(launcher: &Launcher, spec: ContainerSpec) -> Result<(ExitStatus, String), ExecError> {
     let text = Arc::new(Mutex::new(String::new()));
-    let io = ProcessIo { stdout: collect(&text), stderr: collect(&text), ..ProcessIo::default() };
+    let io = ProcessIo {
+        stdout: collect(&text),
+        stderr: collect(&text),
+        ..ProcessIo::default()
+    };
     let status = launcher.run(spec, io, None).await?;
     let text = text.lock().clone();
     Ok((status, text))
@@ -108,7 +135,12 @@ fn place(path: impl AsRef<Path>) -> MountSource {
 }
 
 fn at(dest: &str, source: MountSource) -> Mount {
-    Mount { dest: dest.into(), source, selector: String::new(), readonly: false }
+    Mount {
+        dest: dest.into(),
+        source,
+        selector: String::new(),
+        readonly: false,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +153,11 @@ async fn a_step_finds_the_world_a_build_step_finds_elsewhere() {
     );
     spec.process.cwd = "/made/here".into();
     spec.extra_hosts = vec![("db".into(), "10.1.2.3".parse().unwrap())];
-    spec.ulimits = vec![Ulimit { name: "nofile".into(), soft: 77, hard: 99 }];
+    spec.ulimits = vec![Ulimit {
+        name: "nofile".into(),
+        soft: 77,
+        hard: 99,
+    }];
     let got = text(&launcher, spec).await;
     let want = "uid=0(root) gid=0(root) groups=0(root)\n/made/here\nbuildkitsandbox\nHOME=/root\n127.0.0.1\tlocalhost buildkitsandbox\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tdb\n1\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\n\
@@ -135,31 +171,57 @@ async fn a_step_finds_the_world_a_build_step_finds_elsewhere() {
     let mut spec = tree.shell("id; echo $HOME; echo x > /dev/stdout; stat -c %u .");
     spec.process.user = "build".into();
     spec.process.cwd = "/work/dir".into();
-    assert_eq!(text(&launcher, spec).await, "uid=1000(build) gid=100(users) groups=10(wheel),100(users)\n/home/build\nx\n1000\n");
+    assert_eq!(
+        text(&launcher, spec).await,
+        "uid=1000(build) gid=100(users) groups=10(wheel),100(users)\n/home/build\nx\n1000\n"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exits_signals_and_failures_to_start_are_told_apart() {
     let Some(tree) = Tree::new() else { return };
     let launcher = launcher();
-    for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -9 $$; sleep 1; sh -c 'kill -9 $$'; exit $?", 137)] {
-        assert_eq!(run(&launcher, tree.shell(script)).await.unwrap().0.code, code, "{script}");
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 42", 42),
+        ("kill -9 $$; sleep 1; sh -c 'kill -9 $$'; exit $?", 137),
+    ] {
+        assert_eq!(
+            run(&launcher, tree.shell(script)).await.unwrap().0.code,
+            code,
+            "{script}"
+        );
     }
     let error = |args: &'static [&'static str]| {
         let (launcher, spec) = (Arc::clone(&launcher), tree.spec(args));
         async move { run(&launcher, spec).await.unwrap_err().to_string() }
     };
-    assert_eq!(error(&["nothing"]).await, "exec: \"nothing\": executable file not found in $PATH");
-    assert_eq!(error(&["/nothing"]).await, "exec: \"/nothing\": stat /nothing: no such file or directory");
+    assert_eq!(
+        error(&["nothing"]).await,
+        "exec: \"nothing\": executable file not found in $PATH"
+    );
+    assert_eq!(
+        error(&["/nothing"]).await,
+        "exec: \"/nothing\": stat /nothing: no such file or directory"
+    );
     assert_eq!(error(&["/etc"]).await, "exec: \"/etc\": is a directory");
-    assert_eq!(error(&["/etc/passwd"]).await, "exec: \"/etc/passwd\": permission denied");
+    assert_eq!(
+        error(&["/etc/passwd"]).await,
+        "exec: \"/etc/passwd\": permission denied"
+    );
     let mut spec = tree.shell("true");
     spec.process.user = "ghost".into();
-    assert_eq!(run(&launcher, spec).await.unwrap_err().to_string(), "unable to find user ghost: no matching entries in passwd file");
+    assert_eq!(
+        run(&launcher, spec).await.unwrap_err().to_string(),
+        "unable to find user ghost: no matching entries in passwd file"
+    );
     std::fs::write(tree.path("lower/file"), "").unwrap();
     let mut spec = tree.shell("true");
     spec.process.cwd = "/file/below".into();
-    assert!(matches!(run(&launcher, spec).await.unwrap_err(), ExecError::Start(StartError::WorkingDir { .. })));
+    assert!(matches!(
+        run(&launcher, spec).await.unwrap_err(),
+        ExecError::Start(StartError::WorkingDir { .. })
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,19 +240,33 @@ async fn a_confined_step_cannot_reach_the_kernel_or_the_host() {
         rustix::fs::minor(disk)
     );
     let got = text(&launcher, tree.shell(&format!("({script}) 2>/dev/null"))).await;
-    assert_eq!(got, "made\nnull\n0\n0\n4\n4\nbin\ndev\netc\nproc\nsys\ntmp\n");
+    assert_eq!(
+        got,
+        "made\nnull\n0\n0\n4\n4\nbin\ndev\netc\nproc\nsys\ntmp\n"
+    );
     let mut spec = tree.spec(&["ip", "-o", "link"]);
-    spec.access = Entitlements::default().access(NetworkMode::None, SecurityMode::Sandbox).unwrap();
+    spec.access = Entitlements::default()
+        .access(NetworkMode::None, SecurityMode::Sandbox)
+        .unwrap();
     let got = text(&launcher, spec).await;
-    assert_eq!((got.lines().count(), got.contains("lo")), (1, true), "{got}");
+    assert_eq!(
+        (got.lines().count(), got.contains("lo")),
+        (1, true),
+        "{got}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_insecure_step_has_everything_and_only_with_the_entitlement() {
     let Some(tree) = Tree::new() else { return };
-    let granted = Entitlements { network_host: true, security_insecure: true };
+    let granted = Entitlements {
+        network_host: true,
+        security_insecure: true,
+    };
     let mut spec = tree.shell("mount -t tmpfs x /tmp && echo mounted; test -e /dev/fuse && echo fuse; grep Seccomp: /proc/self/status; grep -c '^CapAmb:.0000000000000000' /proc/self/status");
-    spec.access = granted.access(NetworkMode::Host, SecurityMode::Insecure).unwrap();
+    spec.access = granted
+        .access(NetworkMode::Host, SecurityMode::Insecure)
+        .unwrap();
     let (_, got) = run(&launcher(), spec).await.unwrap();
     assert_eq!(got, "mounted\nfuse\nSeccomp:\t0\n0\n");
 }
@@ -202,23 +278,61 @@ async fn mounts_appear_where_wanted_and_leave_no_trace() {
     let host = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(host.path().join("sub/dir")).unwrap();
     std::fs::write(host.path().join("sub/dir/file"), "inside").unwrap();
-    let secret = |uid| MountSource::File { contents: b"hush".to_vec(), mode: 0o400, uid, gid: 0 };
+    let secret = |uid| MountSource::File {
+        contents: b"hush".to_vec(),
+        mode: 0o400,
+        uid,
+        gid: 0,
+    };
     let mut spec = tree.shell("cat /cache/file /run/secrets/key; stat -c '%a %u' /run/secrets/key; echo > /cache/new && echo rw; echo > /ro/new || echo ro; grep -c \"^tmpfs /scratch tmpfs\" /proc/mounts; cat /etc/hosts");
     spec.mounts = vec![
-        Mount { selector: "sub/../sub/dir".into(), ..at("/cache", place(host.path())) },
-        Mount { readonly: true, ..at("/ro", place(host.path())) },
+        Mount {
+            selector: "sub/../sub/dir".into(),
+            ..at("/cache", place(host.path()))
+        },
+        Mount {
+            readonly: true,
+            ..at("/ro", place(host.path()))
+        },
         at("/run/secrets/key", secret(7)),
-        at("/scratch", MountSource::Tmpfs { size: Some(1 << 20) }),
-        at("/etc/hosts", MountSource::File { contents: b"first\n".to_vec(), mode: 0o644, uid: 0, gid: 0 }),
-        at("/etc//hosts/", MountSource::File { contents: b"own\n".to_vec(), mode: 0o644, uid: 0, gid: 0 }),
+        at(
+            "/scratch",
+            MountSource::Tmpfs {
+                size: Some(1 << 20),
+            },
+        ),
+        at(
+            "/etc/hosts",
+            MountSource::File {
+                contents: b"first\n".to_vec(),
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+            },
+        ),
+        at(
+            "/etc//hosts/",
+            MountSource::File {
+                contents: b"own\n".to_vec(),
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+            },
+        ),
     ];
     let got = text(&launcher, spec).await;
-    let said: Vec<&str> = got.lines().filter(|line| !line.starts_with("/bin/sh: can't create /ro/new")).collect();
+    let said: Vec<&str> = got
+        .lines()
+        .filter(|line| !line.starts_with("/bin/sh: can't create /ro/new"))
+        .collect();
     assert_eq!(said, ["insidehush400 7", "rw", "ro", "1", "own"]);
     for left in ["cache", "ro", "scratch", "run/secrets/key", "etc/hosts"] {
         assert!(!tree.path("upper").join(left).exists(), "{left}");
     }
-    assert!(tree.path("upper/run/secrets").exists(), "parents stay unless asked");
+    assert!(
+        tree.path("upper/run/secrets").exists(),
+        "parents stay unless asked"
+    );
     let mut spec = tree.spec(&["true"]);
     spec.mounts = vec![at("/a/b/c", MountSource::Tmpfs { size: None })];
     spec.remove_mount_stubs_recursive = true;
@@ -227,7 +341,10 @@ async fn mounts_appear_where_wanted_and_leave_no_trace() {
 
     let mut spec = tree.shell("echo x > /new || echo refused; echo x > /tmp/t && echo rw");
     spec.readonly_root = true;
-    spec.mounts = vec![at("/tmp", MountSource::Tmpfs { size: None }), at("/made", place(host.path()))];
+    spec.mounts = vec![
+        at("/tmp", MountSource::Tmpfs { size: None }),
+        at("/made", place(host.path())),
+    ];
     let (_, got) = run(&launcher, spec).await.unwrap();
     assert!(got.contains("refused\n") && got.contains("rw\n"), "{got}");
     assert!(!tree.path("upper/made").exists());
@@ -243,10 +360,20 @@ async fn hostile_trees_cannot_redirect_mounts_or_their_removal() {
     std::fs::write(victim.join("hosts"), "").unwrap();
     // P2: the destination's parent is a link out of the root, and becomes one while the step runs.
     symlink(&victim, tree.path("lower/evil")).unwrap();
-    let mut spec = tree.shell(&format!("rm -rf /etc; ln -s {} /etc; rm -rf /late; ln -s {0} /late", victim.display()));
-    spec.mounts = vec![at("/evil/made", MountSource::Tmpfs { size: None }), at("/late/hosts", MountSource::Tmpfs { size: None })];
+    let mut spec = tree.shell(&format!(
+        "rm -rf /etc; ln -s {} /etc; rm -rf /late; ln -s {0} /late",
+        victim.display()
+    ));
+    spec.mounts = vec![
+        at("/evil/made", MountSource::Tmpfs { size: None }),
+        at("/late/hosts", MountSource::Tmpfs { size: None }),
+    ];
     run(&launcher, spec).await.unwrap();
-    assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 1, "nothing was made and nothing removed outside");
+    assert_eq!(
+        std::fs::read_dir(&victim).unwrap().count(),
+        1,
+        "nothing was made and nothing removed outside"
+    );
     // P3: the selector cannot leave its mount, through links or dots or magic links.
     std::fs::write(host.path().join("outside"), "secret").unwrap();
     let cache = host.path().join("cache");
@@ -255,13 +382,27 @@ async fn hostile_trees_cannot_redirect_mounts_or_their_removal() {
     symlink("/proc/self/root/etc", cache.join("magic")).unwrap();
     for selector in ["link", "../outside", "magic/shadow", "missing"] {
         let mut spec = tree.shell("cat /m");
-        spec.mounts = vec![Mount { selector: selector.into(), ..at("/m", place(&cache)) }];
-        assert!(matches!(run(&launcher, spec).await, Err(ExecError::Start(StartError::Selector { .. }))), "{selector}");
+        spec.mounts = vec![Mount {
+            selector: selector.into(),
+            ..at("/m", place(&cache))
+        }];
+        assert!(
+            matches!(
+                run(&launcher, spec).await,
+                Err(ExecError::Start(StartError::Selector { .. }))
+            ),
+            "{selector}"
+        );
     }
     // P6: nothing is mounted over /proc, and links do not help; an image's own links for /dev are refused.
     let tree = Tree::new().unwrap();
     symlink("/proc/self", tree.path("lower/way")).unwrap();
-    for dest in ["/proc", "/proc/sys/kernel", "/way/attr", "/tmp/../proc/self"] {
+    for dest in [
+        "/proc",
+        "/proc/sys/kernel",
+        "/way/attr",
+        "/tmp/../proc/self",
+    ] {
         let mut spec = tree.spec(&["true"]);
         spec.mounts = vec![at(dest, MountSource::Tmpfs { size: None })];
         assert!(run(&launcher, spec).await.is_err(), "{dest}");
@@ -276,7 +417,10 @@ async fn hostile_trees_cannot_redirect_mounts_or_their_removal() {
         let mut spec = tree.shell("pwd");
         spec.process.cwd = cwd.into();
         if let Ok((_, got)) = run(&launcher, spec).await {
-            assert!(got.starts_with('/') && !got.contains("victim"), "{cwd}: {got}");
+            assert!(
+                got.starts_with('/') && !got.contains("victim"),
+                "{cwd}: {got}"
+            );
         }
     }
     // P13: a device or fifo as passwd neither blocks nor is read.
@@ -285,14 +429,26 @@ async fn hostile_trees_cannot_redirect_mounts_or_their_removal() {
     rustix::fs::mkfifoat(rustix::fs::CWD, &passwd, rustix::fs::Mode::RUSR).unwrap();
     let mut spec = tree.spec(&["true"]);
     spec.process.user = "build".into();
-    assert!(matches!(run(&launcher, spec).await, Err(ExecError::User(_))));
+    assert!(matches!(
+        run(&launcher, spec).await,
+        Err(ExecError::User(_))
+    ));
 }
 
-fn mounts_and_processes(marker: &str) -> (usize, usize) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
-        std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(marker))
-    });
+// Only the mounts of one tree: other tests of this process mount too.
+fn mounts_and_processes(tree: &Tree, marker: &str) -> (usize, usize) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(&*tree.dir.path().to_string_lossy()))
+        .count();
+    let processes = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| {
+            std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(marker))
+        });
     (mounts, processes.count())
 }
 
@@ -301,7 +457,7 @@ async fn dropping_a_run_kills_everything_in_it() {
     let Some(tree) = Tree::new() else { return };
     let launcher = launcher();
     text(&launcher, tree.spec(&["true"])).await;
-    let before = mounts_and_processes("31.4159");
+    let before = mounts_and_processes(&tree, "31.4159");
     for wait in [0, 1, 3, 30, 200] {
         let (started, is_started) = oneshot::channel();
         let spec = tree.shell("trap '' TERM; sleep 31.4159 & sleep 31.4159 & sleep 31.4159");
@@ -309,8 +465,12 @@ async fn dropping_a_run_kills_everything_in_it() {
         drop(tokio::time::timeout(Duration::from_millis(wait), future).await);
         drop(is_started);
         let start = Instant::now();
-        while mounts_and_processes("31.4159") != before {
-            assert!(start.elapsed() < Duration::from_secs(2), "{:?} {before:?}", mounts_and_processes("31.4159"));
+        while mounts_and_processes(&tree, "31.4159") != before {
+            assert!(
+                start.elapsed() < Duration::from_secs(2),
+                "{:?} {before:?}",
+                mounts_and_processes(&tree, "31.4159")
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -326,22 +486,38 @@ async fn further_processes_join_and_end_with_their_container() {
     let id = spec.id.clone();
     let (started, is_started) = oneshot::channel();
     let (control, orders) = mpsc::channel(1);
-    let io = ProcessIo { control: Some(orders), ..ProcessIo::default() };
+    let io = ProcessIo {
+        control: Some(orders),
+        ..ProcessIo::default()
+    };
     let container = tokio::task::spawn({
         let launcher = Arc::clone(&launcher);
         async move { launcher.run(spec, io, Some(started)).await }
     });
     is_started.await.unwrap();
     let output = Arc::new(Mutex::new(String::new()));
-    let io = ProcessIo { stdout: collect(&output), stdin: Some(Box::new(&b"typed"[..])), ..ProcessIo::default() };
+    let io = ProcessIo {
+        stdout: collect(&output),
+        stdin: Some(Box::new(&b"typed"[..])),
+        ..ProcessIo::default()
+    };
     let script = "while ! test -s /tmp/x; do sleep 0.01; done; cat /tmp/x - ; id -u; echo $A; ls /proc/self/fd | wc -l; grep Seccomp: /proc/self/status; exit 3";
     let mut further = process(&["sh", "-c", script]);
     further.env.clear();
     further.user = "build".into();
     let status = launcher.exec(&id, further, io).await.unwrap();
-    assert_eq!((status.code, output.lock().as_str()), (3, "first\ntyped1000\n1\n4\nSeccomp:\t2\n"));
-    let error = launcher.exec(&id, process(&["nope"]), ProcessIo::default()).await.unwrap_err();
-    assert_eq!(error.to_string(), "exec: \"nope\": executable file not found in $PATH");
+    assert_eq!(
+        (status.code, output.lock().as_str()),
+        (3, "first\ntyped1000\n1\n4\nSeccomp:\t2\n")
+    );
+    let error = launcher
+        .exec(&id, process(&["nope"]), ProcessIo::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "exec: \"nope\": executable file not found in $PATH"
+    );
     let longer = launcher.exec(&id, process(&["sleep", "60"]), ProcessIo::default());
     let killer = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -350,7 +526,12 @@ async fn further_processes_join_and_end_with_their_container() {
     let (status, ()) = tokio::join!(longer, killer);
     assert_eq!(status.unwrap().code, 137);
     assert_eq!(container.await.unwrap().unwrap().code, 137);
-    assert!(matches!(launcher.exec(&id, process(&["true"]), ProcessIo::default()).await, Err(ExecError::NotFound { .. })));
+    assert!(matches!(
+        launcher
+            .exec(&id, process(&["true"]), ProcessIo::default())
+            .await,
+        Err(ExecError::NotFound { .. })
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,10 +541,19 @@ async fn a_terminal_is_one_and_can_be_resized() {
     let output = Arc::new(Mutex::new(String::new()));
     let (control, orders) = mpsc::channel(4);
     let (client, server) = tokio::io::duplex(64);
-    let io = ProcessIo { stdin: Some(Box::new(server)), stdout: collect(&output), control: Some(orders), ..ProcessIo::default() };
-    let mut spec = tree.shell("tty; test -c /dev/console && echo console; read x; echo got $x; stty size");
+    let io = ProcessIo {
+        stdin: Some(Box::new(server)),
+        stdout: collect(&output),
+        control: Some(orders),
+        ..ProcessIo::default()
+    };
+    let mut spec =
+        tree.shell("tty; test -c /dev/console && echo console; read x; echo got $x; stty size");
     spec.process.tty = true;
-    control.send(Control::Resize(WinSize { rows: 33, cols: 99 })).await.unwrap();
+    control
+        .send(Control::Resize(WinSize { rows: 33, cols: 99 }))
+        .await
+        .unwrap();
     let type_in = async {
         use tokio::io::AsyncWriteExt;
         let mut client = client;
@@ -373,7 +563,10 @@ async fn a_terminal_is_one_and_can_be_resized() {
     };
     let (status, _client) = tokio::join!(launcher.run(spec, io, None), type_in);
     assert_eq!(status.unwrap().code, 0);
-    assert_eq!(output.lock().replace('\r', ""), "/dev/pts/0\nconsole\nword\ngot word\n33 99\n");
+    assert_eq!(
+        output.lock().replace('\r', ""),
+        "/dev/pts/0\nconsole\nword\ngot word\n33 99\n"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,7 +577,10 @@ async fn limits_hold_and_running_out_of_memory_is_told() {
     spec.resources.memory = 32 << 20;
     spec.resources.pids = 50;
     match run(&launcher, spec).await {
-        Ok((status, _)) => assert_eq!((status.oom, status.to_string().as_str()), (true, "cannot allocate memory")),
+        Ok((status, _)) => assert_eq!(
+            (status.oom, status.to_string().as_str()),
+            (true, "cannot allocate memory")
+        ),
         Err(ExecError::NoController { .. }) => eprintln!("skipped: no memory controller"),
         Err(error) => panic!("{error}"),
     }
@@ -395,25 +591,43 @@ async fn a_launcher_that_was_killed_is_started_again() {
     let Some(tree) = Tree::new() else { return };
     let launcher = launcher();
     text(&launcher, tree.spec(&["true"])).await;
-    let children = std::fs::read_dir("/proc/self/task").unwrap().flatten().filter_map(|task| {
-        std::fs::read_to_string(task.path().join("children")).ok()
-    });
-    let mine: Vec<i32> = children.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect();
+    let children = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let mine: Vec<i32> = children
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<i32>>()
+        })
+        .collect();
     // Other tests of this binary have launchers too; find the one that is ours by killing none but it.
-    let Some(pid) = mine.into_iter().max() else { return };
+    let Some(pid) = mine.into_iter().max() else {
+        return;
+    };
     let spec = tree.spec(&["sleep", "60"]);
     let (started, is_started) = oneshot::channel();
     let kill = async {
         is_started.await.unwrap();
         if std::env::var_os("RBUILD_KILL_LAUNCHER").is_some() {
-            rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+            rustix::process::kill_process(
+                rustix::process::Pid::from_raw(pid).unwrap(),
+                rustix::process::Signal::KILL,
+            )
+            .unwrap();
         }
     };
     if std::env::var_os("RBUILD_KILL_LAUNCHER").is_none() {
-        eprintln!("skipped: kills launchers of other tests; set RBUILD_KILL_LAUNCHER and run it alone");
+        eprintln!(
+            "skipped: kills launchers of other tests; set RBUILD_KILL_LAUNCHER and run it alone"
+        );
         return;
     }
-    let (result, ()) = tokio::join!(launcher.run(spec, ProcessIo::default(), Some(started)), kill);
+    let (result, ()) = tokio::join!(
+        launcher.run(spec, ProcessIo::default(), Some(started)),
+        kill
+    );
     assert!(matches!(result, Err(ExecError::Launcher { .. })));
     text(&launcher, tree.spec(&["true"])).await;
 }
@@ -426,7 +640,10 @@ async fn a_container_takes_a_few_milliseconds() {
     for _ in 0..100 {
         let spec = tree.spec(&["/bin/true"]);
         let start = Instant::now();
-        let status = launcher.run(spec, ProcessIo::default(), None).await.unwrap();
+        let status = launcher
+            .run(spec, ProcessIo::default(), None)
+            .await
+            .unwrap();
         times.push(start.elapsed());
         assert_eq!(status.code, 0);
     }
@@ -438,7 +655,11 @@ async fn a_container_takes_a_few_milliseconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oci_runtime_gives_the_same_world() {
     let Some(tree) = Tree::new() else { return };
-    let Some(program) = ["/usr/sbin/runc", "/usr/bin/runc"].iter().map(Path::new).find(|path| path.exists()) else {
+    let Some(program) = ["/usr/sbin/runc", "/usr/bin/runc"]
+        .iter()
+        .map(Path::new)
+        .find(|path| path.exists())
+    else {
         eprintln!("skipped: no runc");
         return;
     };
@@ -460,14 +681,29 @@ async fn an_oci_runtime_gives_the_same_world() {
         std::fs::create_dir_all(tree.path("host/sub")).unwrap();
         std::fs::write(tree.path("host/sub/file"), "file ").unwrap();
         spec.mounts = vec![
-            Mount { selector: "sub".into(), ..at("/m", place(tree.path("host"))) },
-            at("/secret", MountSource::File { contents: b"hush\n".to_vec(), mode: 0o444, uid: 0, gid: 0 }),
+            Mount {
+                selector: "sub".into(),
+                ..at("/m", place(tree.path("host")))
+            },
+            at(
+                "/secret",
+                MountSource::File {
+                    contents: b"hush\n".to_vec(),
+                    mode: 0o444,
+                    uid: 0,
+                    gid: 0,
+                },
+            ),
         ];
         spec
     };
     let run_with = async |executor: &dyn Executor, spec: ContainerSpec| {
         let text = Arc::new(Mutex::new(String::new()));
-        let io = ProcessIo { stdout: collect(&text), stderr: Output::Null, ..ProcessIo::default() };
+        let io = ProcessIo {
+            stdout: collect(&text),
+            stderr: Output::Null,
+            ..ProcessIo::default()
+        };
         let status = executor.run(spec, io, None).await.unwrap();
         let text = text.lock().clone();
         (status.code, text)
@@ -476,9 +712,20 @@ async fn an_oci_runtime_gives_the_same_world() {
     let theirs = run_with(&*runtime, make(&tree)).await;
     let ours = run_with(&*launcher(), make(&Tree::new().unwrap())).await;
     assert_eq!(theirs, ours);
-    assert!(!tree.path("upper/m").exists() && !tree.path("upper/secret").exists() && !tree.path("upper/etc/hosts").exists());
-    let error = runtime.run(tree.spec(&["nothing"]), ProcessIo::default(), None).await.unwrap_err().to_string();
-    assert!(error.contains("executable file not found in $PATH"), "{error}");
+    assert!(
+        !tree.path("upper/m").exists()
+            && !tree.path("upper/secret").exists()
+            && !tree.path("upper/etc/hosts").exists()
+    );
+    let error = runtime
+        .run(tree.spec(&["nothing"]), ProcessIo::default(), None)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("executable file not found in $PATH"),
+        "{error}"
+    );
 
     let spec = tree.shell("sleep 27.1828");
     let id = spec.id.clone();
@@ -487,7 +734,10 @@ async fn an_oci_runtime_gives_the_same_world() {
         async move { runtime.run(spec, ProcessIo::default(), None).await }
     });
     let status = loop {
-        match runtime.exec(&id, process(&["sh", "-c", "exit 5"]), ProcessIo::default()).await {
+        match runtime
+            .exec(&id, process(&["sh", "-c", "exit 5"]), ProcessIo::default())
+            .await
+        {
             Err(ExecError::NotFound { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
             result => break result.unwrap(),
         }
@@ -496,7 +746,11 @@ async fn an_oci_runtime_gives_the_same_world() {
     container.abort();
     let start = Instant::now();
     while mounts_and_processes("27.1828") != before {
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?} {before:?}", mounts_and_processes("27.1828"));
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?} {before:?}",
+            mounts_and_processes("27.1828")
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -508,9 +762,15 @@ async fn many_containers_run_side_by_side() {
     let trees: Vec<Tree> = (0..16).map(|_| Tree::new().unwrap()).collect();
     drop(tree);
     let start = Instant::now();
-    let runs = trees.iter().map(|tree| run(&launcher, tree.shell("sleep 0.3; echo ok")));
+    let runs = trees
+        .iter()
+        .map(|tree| run(&launcher, tree.shell("sleep 0.3; echo ok")));
     for result in futures::future::join_all(runs).await {
         assert_eq!(result.unwrap().1, "ok\n");
     }
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
 }

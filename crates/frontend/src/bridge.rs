@@ -26,7 +26,11 @@ use crate::error::{BridgeError, FrontendError};
 #[async_trait]
 pub trait Frontend: Send + Sync {
     /// Runs the frontend to its result. Dropping the future cancels it.
-    async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError>;
+    async fn solve(
+        &self,
+        bridge: Arc<dyn Bridge>,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError>;
 }
 
 /// What the client asked of a frontend.
@@ -50,7 +54,11 @@ pub trait Bridge: Send + Sync {
     async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError>;
 
     /// Resolves a source to what is fixed about it (digest, config, commit), applying source policies.
-    async fn resolve_source(&self, source: pb::SourceOp, opts: ResolveOpts) -> Result<SourceMeta, BridgeError>;
+    async fn resolve_source(
+        &self,
+        source: pb::SourceOp,
+        opts: ResolveOpts,
+    ) -> Result<SourceMeta, BridgeError>;
 
     /// Shows the user a warning at vertex `vertex`.
     async fn warn(&self, vertex: &Digest, warning: Warning) -> Result<(), BridgeError>;

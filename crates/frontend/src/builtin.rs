@@ -29,7 +29,9 @@ use futures::future::try_join_all;
 use oci::{ImageConfig, Platform};
 use parking_lot::Mutex;
 
-use crate::bridge::{Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest, Warning};
+use crate::bridge::{
+    Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest, Warning,
+};
 use crate::error::FrontendError;
 use config::Config;
 pub(crate) use context::wire_ranges;
@@ -45,30 +47,47 @@ pub struct Dockerfile {
 
 impl Default for Dockerfile {
     fn default() -> Self {
-        Self { answers_syntax: true }
+        Self {
+            answers_syntax: true,
+        }
     }
 }
 
 #[async_trait]
 impl Frontend for Dockerfile {
-    async fn solve(&self, bridge: Arc<dyn Bridge>, request: FrontendRequest) -> Result<FrontendResult, FrontendError> {
+    async fn solve(
+        &self,
+        bridge: Arc<dyn Bridge>,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
         let forward = check_capabilities(&request.opts)?;
         let config = Config::parse(&request, &bridge.workers())?;
-        let build = Build { bridge, config, request };
+        let build = Build {
+            bridge,
+            config,
+            request,
+        };
         build.run(self.answers_syntax, forward).await
     }
 }
 
 /// Refuses a demand for what we cannot do; one that may be forwarded to another frontend is given back.
-fn check_capabilities(opts: &std::collections::BTreeMap<String, String>) -> Result<Option<FrontendError>, FrontendError> {
+fn check_capabilities(
+    opts: &std::collections::BTreeMap<String, String>,
+) -> Result<Option<FrontendError>, FrontendError> {
     let mut forward = None;
-    let wanted = opts.get("frontend.caps").map(String::as_str).unwrap_or_default();
+    let wanted = opts
+        .get("frontend.caps")
+        .map(String::as_str)
+        .unwrap_or_default();
     for cap in wanted.split(',').filter(|cap| !cap.is_empty()) {
         let name = cap.split('+').next().unwrap_or_default();
         if llb::caps::FRONTEND.contains(&name) {
             continue;
         }
-        let error = FrontendError::UnsupportedCapability { name: name.to_owned() };
+        let error = FrontendError::UnsupportedCapability {
+            name: name.to_owned(),
+        };
         if !cap.contains("+forward") {
             return Err(error);
         }
@@ -93,7 +112,11 @@ struct PlatformResult {
 }
 
 impl Build {
-    async fn run(self, answers_syntax: bool, forward: Option<FrontendError>) -> Result<FrontendResult, FrontendError> {
+    async fn run(
+        self,
+        answers_syntax: bool,
+        forward: Option<FrontendError>,
+    ) -> Result<FrontendResult, FrontendError> {
         let context = Context::open(&self).await?;
         let entrypoint = context.read_entrypoint(&self).await?;
         if let Some(result) = self.other_frontend(&entrypoint, answers_syntax).await? {
@@ -110,12 +133,9 @@ impl Build {
             platforms => platforms.iter().cloned().map(Some).collect(),
         };
         let resolver = Resolver::new(&self, &context);
-        let results = try_join_all(
-            platforms
-                .iter()
-                .enumerate()
-                .map(|(index, platform)| self.build_platform(&resolver, &entrypoint, platform.as_ref(), index == 0)),
-        )
+        let results = try_join_all(platforms.iter().enumerate().map(|(index, platform)| {
+            self.build_platform(&resolver, &entrypoint, platform.as_ref(), index == 0)
+        }))
         .await?;
         Ok(self.assemble(&platforms, results))
     }
@@ -163,7 +183,11 @@ impl Build {
         })
     }
 
-    async fn warn(&self, entrypoint: &Entrypoint, warnings: Vec<LintWarning>) -> Result<(), FrontendError> {
+    async fn warn(
+        &self,
+        entrypoint: &Entrypoint,
+        warnings: Vec<LintWarning>,
+    ) -> Result<(), FrontendError> {
         for warning in warnings {
             let wire = Warning {
                 level: 1,
@@ -178,13 +202,21 @@ impl Build {
         Ok(())
     }
 
-    fn assemble(&self, platforms: &[Option<Platform>], results: Vec<PlatformResult>) -> FrontendResult {
+    fn assemble(
+        &self,
+        platforms: &[Option<Platform>],
+        results: Vec<PlatformResult>,
+    ) -> FrontendResult {
         let mut out = FrontendResult::default();
         let mut exported = Vec::with_capacity(results.len());
         for (platform, result) in platforms.iter().zip(results) {
             let platform = export_platform(platform.as_ref(), &result.image.platform);
             let id = platform_text(&platform.normalize());
-            let suffix = if self.config.multi_platform { format!("/{id}") } else { String::new() };
+            let suffix = if self.config.multi_platform {
+                format!("/{id}")
+            } else {
+                String::new()
+            };
             if self.config.multi_platform {
                 out.refs.insert(id.clone(), result.reference);
             } else {
@@ -193,7 +225,10 @@ impl Build {
             let mut put = |key: &str, value: Vec<u8>| {
                 out.metadata.insert(format!("{key}{suffix}"), value.into());
             };
-            put("containerimage.config", config_json(&result.image, result.base_image.is_none()));
+            put(
+                "containerimage.config",
+                config_json(&result.image, result.base_image.is_none()),
+            );
             if let Some(base) = &result.base_image {
                 put("containerimage.base.config", config_json(base, false));
             }
@@ -202,8 +237,11 @@ impl Build {
             }
             exported.push(ExportedPlatform { id, platform });
         }
-        let platforms = oci::json::to_vec(&ExportedPlatforms { platforms: exported });
-        out.metadata.insert("refs.platforms".into(), platforms.into());
+        let platforms = oci::json::to_vec(&ExportedPlatforms {
+            platforms: exported,
+        });
+        out.metadata
+            .insert("refs.platforms".into(), platforms.into());
         out
     }
 }
@@ -215,7 +253,8 @@ fn config_json(image: &ImageConfig, from_nothing: bool) -> Vec<u8> {
         return json;
     }
     let text = String::from_utf8(json).expect("JSON is UTF-8");
-    text.replacen("\"diff_ids\":[]},", "\"diff_ids\":null},", 1).into_bytes()
+    text.replacen("\"diff_ids\":[]},", "\"diff_ids\":null},", 1)
+        .into_bytes()
 }
 
 /// The platform a result is exported under. Windows takes version and features from the image.

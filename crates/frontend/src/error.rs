@@ -44,7 +44,10 @@ pub struct BridgeError {
 impl BridgeError {
     /// Wraps the engine's error.
     pub fn new(fault: Fault, inner: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { fault, inner: Arc::from(inner.into()) }
+        Self {
+            fault,
+            inner: Arc::from(inner.into()),
+        }
     }
 
     /// An error that is only a sentence.
@@ -144,24 +147,45 @@ pub enum FrontendError {
 impl FrontendError {
     /// A failure of the bridge while doing something.
     pub fn bridge_failed(context: &str, source: BridgeError) -> Self {
-        Self::Bridge { context: context.to_owned(), source, at: Vec::new() }
+        Self::Bridge {
+            context: context.to_owned(),
+            source,
+            at: Vec::new(),
+        }
     }
 
     /// A failure to lower, with its places in the file.
     pub fn from_lower(error: LowerError, map: Option<&Arc<SourceMap>>) -> Self {
         let at = map.map_or_else(Vec::new, |map| {
-            let place = |ranges: &Vec<_>| SourceLocation { info: map.to_info(), ranges: wire_ranges(ranges) };
+            let place = |ranges: &Vec<_>| SourceLocation {
+                info: map.to_info(),
+                ranges: wire_ranges(ranges),
+            };
             error.locations.iter().map(place).collect()
         });
-        Self::Lower { source: Box::new(error), at }
+        Self::Lower {
+            source: Box::new(error),
+            at,
+        }
     }
 
     /// Says what was being done.
     #[must_use]
     pub(crate) fn within(self, what: &str) -> Self {
         match self {
-            Self::Bridge { context, source, at } => Self::Bridge { context: join(what, &context), source, at },
-            Self::Definition { message, at } => Self::Definition { message: format!("{what}: {message}"), at },
+            Self::Bridge {
+                context,
+                source,
+                at,
+            } => Self::Bridge {
+                context: join(what, &context),
+                source,
+                at,
+            },
+            Self::Definition { message, at } => Self::Definition {
+                message: format!("{what}: {message}"),
+                at,
+            },
             Self::Lower { .. }
             | Self::Option { .. }
             | Self::UnsupportedSubrequest { .. }
@@ -177,7 +201,9 @@ impl FrontendError {
             | Self::Lower { at, .. }
             | Self::Definition { at, .. }
             | Self::GatewayFrontend { at, .. } => at,
-            Self::Option { .. } | Self::UnsupportedSubrequest { .. } | Self::UnsupportedCapability { .. } => &[],
+            Self::Option { .. }
+            | Self::UnsupportedSubrequest { .. }
+            | Self::UnsupportedCapability { .. } => &[],
         }
     }
 
@@ -197,14 +223,26 @@ impl FrontendError {
 
 impl From<BridgeError> for FrontendError {
     fn from(source: BridgeError) -> Self {
-        Self::Bridge { context: String::new(), source, at: Vec::new() }
+        Self::Bridge {
+            context: String::new(),
+            source,
+            at: Vec::new(),
+        }
     }
 }
 
 fn join(what: &str, context: &str) -> String {
-    if context.is_empty() { what.to_owned() } else { format!("{what}: {context}") }
+    if context.is_empty() {
+        what.to_owned()
+    } else {
+        format!("{what}: {context}")
+    }
 }
 
 fn prefix(context: &str) -> String {
-    if context.is_empty() { String::new() } else { format!("{context}: ") }
+    if context.is_empty() {
+        String::new()
+    } else {
+        format!("{context}: ")
+    }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use frontend::bridge::{
-    Bridge, FileRange, FileStat, Frontend, FrontendRequest, FrontendResult, GitMeta, ImageMeta, Ref, ResolveOpts,
-    SolveRequest, SourceMeta, Warning, WorkerInfo,
+    Bridge, FileRange, FileStat, Frontend, FrontendRequest, FrontendResult, GitMeta, ImageMeta,
+    Ref, ResolveOpts, SolveRequest, SourceMeta, Warning, WorkerInfo,
 };
 use frontend::error::{BridgeError, Fault};
 use llb::pb;
@@ -84,15 +84,28 @@ impl Ref for FakeRef {
         Ok(())
     }
     async fn read_file(&self, path: &str, _range: Option<FileRange>) -> Result<Bytes, BridgeError> {
-        let missing = || BridgeError::new(Fault::NotFound, format!("open /{path}: no such file or directory"));
-        self.files.0.get(path).map(|text| Bytes::from(text.clone())).ok_or_else(missing)
+        let missing = || {
+            BridgeError::new(
+                Fault::NotFound,
+                format!("open /{path}: no such file or directory"),
+            )
+        };
+        self.files
+            .0
+            .get(path)
+            .map(|text| Bytes::from(text.clone()))
+            .ok_or_else(missing)
     }
     async fn read_dir(&self, _path: &str, _include: &str) -> Result<Vec<FileStat>, BridgeError> {
         Ok(Vec::new())
     }
     async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError> {
         let data = self.read_file(path, None).await?;
-        Ok(FileStat { path: path.to_owned(), size: i64::try_from(data.len()).unwrap(), ..FileStat::default() })
+        Ok(FileStat {
+            path: path.to_owned(),
+            size: i64::try_from(data.len()).unwrap(),
+            ..FileStat::default()
+        })
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -101,22 +114,34 @@ impl Ref for FakeRef {
 
 fn lines(ranges: &[pb::Range]) -> String {
     let line = |position: &Option<pb::Position>| position.as_ref().map_or(0, |p| p.line);
-    ranges.iter().map(|r| format!("{}-{}", line(&r.start), line(&r.end))).collect::<Vec<_>>().join(",")
+    ranges
+        .iter()
+        .map(|r| format!("{}-{}", line(&r.start), line(&r.end)))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn describe(definition: &pb::Definition) -> Vec<Vertex> {
     let count = definition.def.len();
     let vertex = |(at, raw): (usize, &[u8])| {
         let digest = Digest::sha256(raw);
-        let mut vertex = Vertex { digest: digest.hex()[..16].to_owned(), ..Vertex::default() };
+        let mut vertex = Vertex {
+            digest: digest.hex()[..16].to_owned(),
+            ..Vertex::default()
+        };
         match definition.metadata.get(digest.as_str()) {
             Some(metadata) => {
-                vertex.name = metadata.description.get("llb.customname").cloned().unwrap_or_default();
+                vertex.name = metadata
+                    .description
+                    .get("llb.customname")
+                    .cloned()
+                    .unwrap_or_default();
                 vertex.caps = metadata.caps.keys().cloned().collect();
                 if metadata.ignore_cache {
                     vertex.extra.push_str("ignorecache ");
                 }
-                if let Some(command) = metadata.description.get("com.docker.dockerfile.v1.command") {
+                if let Some(command) = metadata.description.get("com.docker.dockerfile.v1.command")
+                {
                     let _ = write!(vertex.extra, "cmd={command}");
                 }
                 if let Some(group) = &metadata.progress_group {
@@ -126,73 +151,137 @@ fn describe(definition: &pb::Definition) -> Vec<Vertex> {
             None if at + 1 != count => vertex.extra.push_str("NOMETA"),
             None => {}
         }
-        if let Some(locations) = definition.source.as_ref().and_then(|s| s.locations.get(digest.as_str())) {
-            vertex.lines = locations.locations.iter().map(|l| lines(&l.ranges)).collect::<Vec<_>>().join("|");
+        if let Some(locations) = definition
+            .source
+            .as_ref()
+            .and_then(|s| s.locations.get(digest.as_str()))
+        {
+            vertex.lines = locations
+                .locations
+                .iter()
+                .map(|l| lines(&l.ranges))
+                .collect::<Vec<_>>()
+                .join("|");
         }
         vertex
     };
-    definition.def.iter().map(|raw| &raw[..]).enumerate().map(vertex).collect()
+    definition
+        .def
+        .iter()
+        .map(|raw| &raw[..])
+        .enumerate()
+        .map(vertex)
+        .collect()
 }
 
 #[async_trait]
 impl Bridge for Fake {
     fn workers(&self) -> Vec<WorkerInfo> {
-        vec![WorkerInfo { id: "w".into(), platforms: vec![Platform::new("linux", "amd64", "")], ..WorkerInfo::default() }]
+        vec![WorkerInfo {
+            id: "w".into(),
+            platforms: vec![Platform::new("linux", "amd64", "")],
+            ..WorkerInfo::default()
+        }]
     }
 
     async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError> {
         if !request.frontend.is_empty() {
-            return Err(BridgeError::new(Fault::Unimplemented, "unsupported frontend"));
+            return Err(BridgeError::new(
+                Fault::Unimplemented,
+                "unsupported frontend",
+            ));
         }
         let definition = request.definition.unwrap();
         if self.dump {
             for raw in &definition.def {
-                eprintln!("{} {:?}", &Digest::sha256(raw).hex()[..16], pb::Op::decode(&raw[..]).unwrap());
+                eprintln!(
+                    "{} {:?}",
+                    &Digest::sha256(raw).hex()[..16],
+                    pb::Op::decode(&raw[..]).unwrap()
+                );
             }
         }
         self.seen.lock().defs.push(describe(&definition));
         let files = Arc::clone(&self.files);
-        let single = (!definition.def.is_empty()).then(|| Arc::new(FakeRef { files, definition }) as Arc<dyn Ref>);
-        Ok(FrontendResult { single, ..FrontendResult::default() })
+        let single = (!definition.def.is_empty())
+            .then(|| Arc::new(FakeRef { files, definition }) as Arc<dyn Ref>);
+        Ok(FrontendResult {
+            single,
+            ..FrontendResult::default()
+        })
     }
 
-    async fn resolve_source(&self, source: pb::SourceOp, opts: ResolveOpts) -> Result<SourceMeta, BridgeError> {
+    async fn resolve_source(
+        &self,
+        source: pb::SourceOp,
+        opts: ResolveOpts,
+    ) -> Result<SourceMeta, BridgeError> {
         let platform = opts.image.as_ref().and_then(|image| image.platform.clone());
-        let platform = platform.map_or_else(String::new, |p| format!("{}/{}/{}", p.os, p.architecture, p.variant));
-        self.seen.lock().resolved.push(format!("{}|{platform}|{}", source.identifier, opts.log_name));
-        let mut meta = SourceMeta { op: source.clone(), ..SourceMeta::default() };
+        let platform = platform.map_or_else(String::new, |p| {
+            format!("{}/{}/{}", p.os, p.architecture, p.variant)
+        });
+        self.seen.lock().resolved.push(format!(
+            "{}|{platform}|{}",
+            source.identifier, opts.log_name
+        ));
+        let mut meta = SourceMeta {
+            op: source.clone(),
+            ..SourceMeta::default()
+        };
         if source.identifier.starts_with("git://") {
             let commit = b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor A <a@b> 1 +0000\ncommitter C <c@d> 1700000000 +0000\n\nmsg\n";
-            meta.git = Some(GitMeta { commit_object: Bytes::from_static(commit), ..GitMeta::default() });
+            meta.git = Some(GitMeta {
+                commit_object: Bytes::from_static(commit),
+                ..GitMeta::default()
+            });
             return Ok(meta);
         }
         let id = source.identifier.split_once("://").unwrap().1;
-        let config = self.images.get(&format!("{id}|{platform}")).or_else(|| self.images.get(id));
+        let config = self
+            .images
+            .get(&format!("{id}|{platform}"))
+            .or_else(|| self.images.get(id));
         let missing = || BridgeError::new(Fault::NotFound, format!("{id}: not found"));
         let config = Bytes::from(config.ok_or_else(missing)?.clone());
-        meta.image = Some(ImageMeta { digest: Digest::sha256(id), config });
+        meta.image = Some(ImageMeta {
+            digest: Digest::sha256(id),
+            config,
+        });
         Ok(meta)
     }
 
     async fn warn(&self, _vertex: &Digest, warning: Warning) -> Result<(), BridgeError> {
         let text = String::from_utf8(warning.short.to_vec()).unwrap();
-        self.seen.lock().warnings.push(format!("{text}|{}|{}", lines(&warning.ranges), warning.url));
+        self.seen.lock().warnings.push(format!(
+            "{text}|{}|{}",
+            lines(&warning.ranges),
+            warning.url
+        ));
         Ok(())
     }
 }
 
 async fn run(golden: &Golden, case: &Case, dump: bool) -> Expect {
     let files = Arc::new(Files(case.files.clone()));
-    let fake = Arc::new(Fake { images: golden.images.clone(), files, seen: Mutex::default(), dump });
-    let request =
-        FrontendRequest { opts: case.opts.clone(), session_id: "session-1".into(), ..FrontendRequest::default() };
+    let fake = Arc::new(Fake {
+        images: golden.images.clone(),
+        files,
+        seen: Mutex::default(),
+        dump,
+    });
+    let request = FrontendRequest {
+        opts: case.opts.clone(),
+        session_id: "session-1".into(),
+        ..FrontendRequest::default()
+    };
     let bridge: Arc<dyn Bridge> = Arc::<Fake>::clone(&fake);
     let result = frontend::Dockerfile::default().solve(bridge, request).await;
     let mut seen = std::mem::take(&mut *fake.seen.lock());
     match result {
         Ok(result) => {
             for (key, value) in result.metadata {
-                seen.metadata.insert(key, String::from_utf8(value.to_vec()).unwrap());
+                seen.metadata
+                    .insert(key, String::from_utf8(value.to_vec()).unwrap());
             }
             for key in result.refs.keys() {
                 seen.metadata.insert(format!("ref:{key}"), "1".into());
@@ -200,7 +289,11 @@ async fn run(golden: &Golden, case: &Case, dump: bool) -> Expect {
         }
         Err(error) => {
             seen.error = error.to_string();
-            seen.sources = error.locations().iter().map(|at| format!("{}:{}", at.info.filename, lines(&at.ranges))).collect();
+            seen.sources = error
+                .locations()
+                .iter()
+                .map(|at| format!("{}:{}", at.info.filename, lines(&at.ranges)))
+                .collect();
         }
     }
     seen.resolved.sort();
@@ -227,9 +320,17 @@ fn compare(name: &str, got: &Expect, want: &Expect, out: &mut String) {
             say(&format!("definition {at} length"), &got.len(), &want.len());
         }
     }
-    for key in got.metadata.keys().chain(want.metadata.keys().filter(|key| !got.metadata.contains_key(*key))) {
+    for key in got.metadata.keys().chain(
+        want.metadata
+            .keys()
+            .filter(|key| !got.metadata.contains_key(*key)),
+    ) {
         if got.metadata.get(key) != want.metadata.get(key) {
-            say(&format!("metadata {key}"), &got.metadata.get(key), &want.metadata.get(key));
+            say(
+                &format!("metadata {key}"),
+                &got.metadata.get(key),
+                &want.metadata.get(key),
+            );
         }
     }
     if got.resolved != want.resolved {
@@ -239,7 +340,11 @@ fn compare(name: &str, got: &Expect, want: &Expect, out: &mut String) {
         say("warnings", &got.warnings, &want.warnings);
     }
     if (&got.error, &got.sources) != (&want.error, &want.sources) {
-        say("error", &(&got.error, &got.sources), &(&want.error, &want.sources));
+        say(
+            "error",
+            &(&got.error, &got.sources),
+            &(&want.error, &want.sources),
+        );
     }
 }
 
@@ -258,7 +363,11 @@ async fn definitions_and_results_are_those_of_buildkit() {
         compare(&case.name, &got, &want, &mut out);
         bad += usize::from(out.len() > before);
     }
-    assert!(out.is_empty(), "{bad} of {} cases differ:\n{out}", golden.cases.len());
+    assert!(
+        out.is_empty(),
+        "{bad} of {} cases differ:\n{out}",
+        golden.cases.len()
+    );
 }
 
 /// A small generator, so that a failing mutation can be had again from its seed.
@@ -266,7 +375,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, count: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % count.max(1)
     }
 }
@@ -274,11 +386,18 @@ impl Random {
 #[tokio::test]
 async fn mangled_dockerfiles_are_answered() {
     let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
-    let lines: Vec<&str> = golden.cases.iter().filter_map(|case| case.files.get("Dockerfile")).flat_map(|f| f.lines()).collect();
+    let lines: Vec<&str> = golden
+        .cases
+        .iter()
+        .filter_map(|case| case.files.get("Dockerfile"))
+        .flat_map(|f| f.lines())
+        .collect();
     let mut random = Random(7);
     for _ in 0..600 {
         let mut case = golden.cases[random.below(golden.cases.len())].clone();
-        let Some(text) = case.files.get("Dockerfile") else { continue };
+        let Some(text) = case.files.get("Dockerfile") else {
+            continue;
+        };
         let mut own: Vec<&str> = text.lines().collect();
         for _ in 0..4 {
             let at = random.below(own.len() + 1);
@@ -293,7 +412,10 @@ async fn mangled_dockerfiles_are_answered() {
         while !text.is_char_boundary(at) {
             at -= 1;
         }
-        text.insert_str(at, ["$", "${", "\\", "\"", "<<", "=", "[", "--from=", " "][random.below(9)]);
+        text.insert_str(
+            at,
+            ["$", "${", "\\", "\"", "<<", "=", "[", "--from=", " "][random.below(9)],
+        );
         case.files.insert("Dockerfile".into(), text);
         drop(run(&golden, &case, false).await);
     }
@@ -304,20 +426,31 @@ async fn hostile_files_end_in_an_error() {
     let mut golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
     // An image whose trigger copies from itself.
     let image = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"OnBuild":["COPY --from=loop / /"]}}"#;
-    golden.images.insert("docker.io/library/loop:latest".into(), image.into());
+    golden
+        .images
+        .insert("docker.io/library/loop:latest".into(), image.into());
     let mut case = golden.cases[0].clone();
     case.opts.clear();
     let many = |line: &str, count: usize| format!("FROM alpine AS a\n{}", line.repeat(count));
-    let chain: String = (0..9_000).map(|i| format!("FROM s{i} AS s{}\nARG A{i}\n", i + 1)).collect();
+    let chain: String = (0..9_000)
+        .map(|i| format!("FROM s{i} AS s{}\nARG A{i}\n", i + 1))
+        .collect();
     for (text, want) in [
         ("FROM loop\n".to_owned(), ""),
         (many("ENV A=$A$A\n", 30_000), "dockerfile is too large"),
         (many("RUN x\n", 15_000), ""),
         (many("ENV A=${A:-x}$A\n", 100), "expands to more than"),
-        (format!("FROM alpine AS s0\n{chain}"), "dockerfile is too large"),
+        (
+            format!("FROM alpine AS s0\n{chain}"),
+            "dockerfile is too large",
+        ),
     ] {
         case.files.insert("Dockerfile".into(), text);
         let got = run(&golden, &case, false).await;
-        assert!(got.error.contains(want) && want.is_empty() == got.error.is_empty(), "{want:?}: {}", got.error);
+        assert!(
+            got.error.contains(want) && want.is_empty() == got.error.is_empty(),
+            "{want:?}: {}",
+            got.error
+        );
     }
 }

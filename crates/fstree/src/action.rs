@@ -174,7 +174,10 @@ pub trait Unpacker: Send + Sync {
 
 impl ActionError {
     fn during(self, what: impl Into<String>) -> Self {
-        Self::During { what: what.into(), source: Box::new(self) }
+        Self::During {
+            what: what.into(),
+            source: Box::new(self),
+        }
     }
 }
 
@@ -186,7 +189,12 @@ pub fn mkdir(root: &Root, action: &Mkdir) -> Result<(), ActionError> {
         return Ok(());
     }
     let path = root.resolve(&action.path, true)?;
-    let Some((dir, name)) = root.parent(&path).map_err(|e| PathError { op: "mkdir", path: path.clone(), ..e })? else {
+    let Some((dir, name)) = root.parent(&path).map_err(|e| PathError {
+        op: "mkdir",
+        path: path.clone(),
+        ..e
+    })?
+    else {
         return Ok(());
     };
     let made = match dir.create_dir(&name, mode) {
@@ -194,7 +202,8 @@ pub fn mkdir(root: &Root, action: &Mkdir) -> Result<(), ActionError> {
         other => other.at("mkdir", &path)?,
     };
     if let Some(owner) = action.owner {
-        made.set_own_owner(owner.uid, owner.gid).at("lchown", &path)?;
+        made.set_own_owner(owner.uid, owner.gid)
+            .at("lchown", &path)?;
     }
     if let Some(time) = action.timestamp {
         made.set_own_times(Times::both(time)).at("utime", &path)?;
@@ -205,7 +214,11 @@ pub fn mkdir(root: &Root, action: &Mkdir) -> Result<(), ActionError> {
 /// Performs a [`Mkfile`]. What is at the path is replaced, never written through.
 pub fn mkfile(root: &Root, action: &Mkfile) -> Result<(), ActionError> {
     let path = root.resolve(&action.path, true)?;
-    let Some((dir, name)) = root.parent(&path).map_err(|e| PathError { path: path.clone(), ..e })? else {
+    let Some((dir, name)) = root.parent(&path).map_err(|e| PathError {
+        path: path.clone(),
+        ..e
+    })?
+    else {
         return Err(PathError::new("mkfile", &path, Errno::ISDIR).into());
     };
     let (mut file, staged) = staging_file(&dir).at("open", &path)?;
@@ -232,7 +245,9 @@ fn staging_file(dir: &Dir) -> std::io::Result<(File, OsString)> {
     loop {
         let name = OsString::from(format!(".tmp-mkfile{attempt}"));
         match dir.create_file(&name, 0o600) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 10_000 => attempt += 1,
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 10_000 => {
+                attempt += 1
+            }
             other => return other.map(|file| (file, name)),
         }
     }
@@ -242,7 +257,8 @@ fn staging_file(dir: &Dir) -> std::io::Result<(File, OsString)> {
 pub fn symlink(root: &Root, action: &Symlink) -> Result<(), ActionError> {
     let path = root.resolve(&action.newpath, true)?;
     let (dir, name) = root.named("symlink", &path)?;
-    dir.symlink(Path::new(&action.oldpath), &name).at("symlink", &path)?;
+    dir.symlink(Path::new(&action.oldpath), &name)
+        .at("symlink", &path)?;
     if let Some(owner) = action.owner {
         dir.chown(&name, owner.uid, owner.gid).at("lchown", &path)?;
     }
@@ -270,10 +286,13 @@ fn remove_path(root: &Root, path: &Path, allow_not_found: bool) -> Result<(), Ac
     let Some(name) = path.file_name() else {
         return Err(ActionError::EmptyPath);
     };
-    let path = root.resolve(path.parent().unwrap_or_else(|| Path::new("/")), true)?.join(name);
+    let path = root
+        .resolve(path.parent().unwrap_or_else(|| Path::new("/")), true)?
+        .join(name);
     // DIFFERS: a dangling link is there, and is removed; BuildKit looks through it and finds nothing.
     if !allow_not_found {
-        root.lstat(&path).map_err(|e| PathError { op: "stat", ..e })?;
+        root.lstat(&path)
+            .map_err(|e| PathError { op: "stat", ..e })?;
     }
     Ok(root.remove_all(&path)?)
 }

@@ -70,11 +70,22 @@ pub fn overlay_changes(upper: &Root, lower: Option<&Root>) -> Result<Vec<Change>
 pub fn tree_changes(lower: Option<&Root>, upper: &Root) -> Result<Vec<Change>, DiffError> {
     let lower = lower.map(|root| root.dir("/")).transpose()?;
     let mut out = Vec::new();
-    walk_both(lower.as_ref(), &upper.dir("/")?, Path::new(""), false, &mut out)?;
+    walk_both(
+        lower.as_ref(),
+        &upper.dir("/")?,
+        Path::new(""),
+        false,
+        &mut out,
+    )?;
     Ok(out)
 }
 
-fn walk_upper(upper: &Dir, lower: Option<&Dir>, at: &Path, out: &mut Vec<Change>) -> Result<(), DiffError> {
+fn walk_upper(
+    upper: &Dir,
+    lower: Option<&Dir>,
+    at: &Path,
+    out: &mut Vec<Change>,
+) -> Result<(), DiffError> {
     for Entry { name, .. } in upper.entries().at("open", at)? {
         let path = at.join(&name);
         let meta = upper.stat(&name).at("lstat", &path)?;
@@ -84,30 +95,55 @@ fn walk_upper(upper: &Dir, lower: Option<&Dir>, at: &Path, out: &mut Vec<Change>
         };
         if meta.is_whiteout() {
             if below.is_some() {
-                out.push(Change { kind: ChangeKind::Delete, path, meta: None });
+                out.push(Change {
+                    kind: ChangeKind::Delete,
+                    path,
+                    meta: None,
+                });
             }
             continue;
         }
         if !meta.is_dir() {
             let kind = match (&below, lower) {
-                (Some(below), Some(lower)) if same(lower, below, upper, &meta, &name).at("open", &path)? => continue,
+                (Some(below), Some(lower))
+                    if same(lower, below, upper, &meta, &name).at("open", &path)? =>
+                {
+                    continue;
+                }
                 (Some(_), _) => ChangeKind::Modify,
                 (None, _) => ChangeKind::Add,
             };
-            out.push(Change { kind, path, meta: Some(meta) });
+            out.push(Change {
+                kind,
+                path,
+                meta: Some(meta),
+            });
             continue;
         }
         let dir = upper.open_dir(&name).at("open", &path)?;
-        if marked(&dir, "redirect").at("getxattr", &path)?.is_some_and(|value| !value.is_empty()) {
+        if marked(&dir, "redirect")
+            .at("getxattr", &path)?
+            .is_some_and(|value| !value.is_empty())
+        {
             return Err(DiffError::Redirect { path });
         }
         match (&below, lower) {
-            (Some(below), Some(lower)) if same(lower, below, upper, &meta, &name).at("open", &path)? => {}
-            (Some(_), _) => out.push(Change { kind: ChangeKind::Modify, path: path.clone(), meta: Some(meta) }),
-            (None, _) => out.push(Change { kind: ChangeKind::Add, path: path.clone(), meta: Some(meta) }),
+            (Some(below), Some(lower))
+                if same(lower, below, upper, &meta, &name).at("open", &path)? => {}
+            (Some(_), _) => out.push(Change {
+                kind: ChangeKind::Modify,
+                path: path.clone(),
+                meta: Some(meta),
+            }),
+            (None, _) => out.push(Change {
+                kind: ChangeKind::Add,
+                path: path.clone(),
+                meta: Some(meta),
+            }),
         }
         let below_dir = open_if_dir(lower, below.as_ref(), &name).at("open", &path)?;
-        let opaque = below.is_some() && marked(&dir, "opaque").at("getxattr", &path)?.as_deref() == Some(b"y");
+        let opaque = below.is_some()
+            && marked(&dir, "opaque").at("getxattr", &path)?.as_deref() == Some(b"y");
         if opaque {
             walk_both(below_dir.as_ref(), &dir, &path, true, out)?;
         } else {
@@ -125,7 +161,11 @@ fn marked(dir: &Dir, mark: &str) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-fn open_if_dir(dir: Option<&Dir>, meta: Option<&Meta>, name: &std::ffi::OsStr) -> io::Result<Option<Dir>> {
+fn open_if_dir(
+    dir: Option<&Dir>,
+    meta: Option<&Meta>,
+    name: &std::ffi::OsStr,
+) -> io::Result<Option<Dir>> {
     match (dir, meta) {
         (Some(dir), Some(meta)) if meta.is_dir() => dir.open_dir(name).map(Some),
         _ => Ok(None),
@@ -153,10 +193,22 @@ fn walk_both(
             (None, Some(_)) => Ordering::Greater,
             (Some(b), Some(a)) => b.name.as_bytes().cmp(a.name.as_bytes()),
         };
-        let gone = if order == Ordering::Greater { None } else { below.next() };
-        let Some(entry) = (if order == Ordering::Less { None } else { above.next() }) else {
+        let gone = if order == Ordering::Greater {
+            None
+        } else {
+            below.next()
+        };
+        let Some(entry) = (if order == Ordering::Less {
+            None
+        } else {
+            above.next()
+        }) else {
             let path = at.join(gone.map(|e| e.name).unwrap_or_default());
-            out.push(Change { kind: ChangeKind::Delete, path, meta: None });
+            out.push(Change {
+                kind: ChangeKind::Delete,
+                path,
+                meta: None,
+            });
             continue;
         };
         let path = at.join(&entry.name);
@@ -168,19 +220,29 @@ fn walk_both(
         // Seen as overlayfs shows the directory, a whiteout is not there.
         if overlay && meta.is_whiteout() {
             if was.is_some() {
-                out.push(Change { kind: ChangeKind::Delete, path, meta: None });
+                out.push(Change {
+                    kind: ChangeKind::Delete,
+                    path,
+                    meta: None,
+                });
             }
             continue;
         }
         let kind = match &was {
             None => Some(ChangeKind::Add),
-            Some((lower, was)) if same(lower, was, upper, &meta, &entry.name).at("open", &path)? => {
+            Some((lower, was))
+                if same(lower, was, upper, &meta, &entry.name).at("open", &path)? =>
+            {
                 (!meta.is_dir() && meta.nlink > 1).then_some(ChangeKind::Unmodified)
             }
             Some(_) => Some(ChangeKind::Modify),
         };
         if let Some(kind) = kind {
-            out.push(Change { kind, path: path.clone(), meta: Some(meta) });
+            out.push(Change {
+                kind,
+                path: path.clone(),
+                meta: Some(meta),
+            });
         }
         if meta.is_dir() {
             let dir = upper.open_dir(&entry.name).at("open", &path)?;
@@ -194,7 +256,13 @@ fn walk_both(
 const SECOND: i64 = 1_000_000_000;
 
 // Whether a copied-up file is what it was. Only when both times are whole seconds, as after unpacking, contents decide.
-fn same(lower: &Dir, was: &Meta, upper: &Dir, is: &Meta, name: &std::ffi::OsStr) -> io::Result<bool> {
+fn same(
+    lower: &Dir,
+    was: &Meta,
+    upper: &Dir,
+    is: &Meta,
+    name: &std::ffi::OsStr,
+) -> io::Result<bool> {
     if was.same_file(is) {
         return Ok(true);
     }

@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    self, AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, StatxTimestamp, Timespec, Timestamps, XattrFlags,
+    self, AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, StatxTimestamp, Timespec, Timestamps,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -48,7 +49,10 @@ impl Times {
     /// Both times the same.
     #[must_use]
     pub fn both(ns: i64) -> Self {
-        Self { atime: Some(ns), mtime: Some(ns) }
+        Self {
+            atime: Some(ns),
+            mtime: Some(ns),
+        }
     }
 }
 
@@ -65,7 +69,9 @@ impl Dir {
 
     /// A second handle of the same directory.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { fd: self.fd.try_clone()? })
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+        })
     }
 
     /// The names in the directory in byte order, without `.` and `..`.
@@ -91,7 +97,10 @@ impl Dir {
                     Err(e) => return Err(e),
                 },
             };
-            out.push(Entry { name: name.to_owned(), kind });
+            out.push(Entry {
+                name: name.to_owned(),
+                kind,
+            });
         }
         out.sort_unstable_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         Ok(out)
@@ -119,12 +128,15 @@ impl Dir {
     /// Opens the directory `name`; a symbolic link is refused.
     pub fn open_dir(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Self { fd: fs::openat(&self.fd, component(name)?, flags, Mode::empty())? })
+        Ok(Self {
+            fd: fs::openat(&self.fd, component(name)?, flags, Mode::empty())?,
+        })
     }
 
     /// Opens the regular file `name` for reading; anything else is refused without being opened for use.
     pub fn open_file(&self, name: &OsStr) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // A device or a pipe must not be opened at all: opening may have effects. Look before, and again after.
         match self.stat(name)?.kind() {
             Kind::File => {}
@@ -132,7 +144,12 @@ impl Dir {
             Kind::Symlink => return Err(Errno::LOOP.into()),
             Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket => return Err(Errno::INVAL.into()),
         }
-        let file = File::from(fs::openat(&self.fd, component(name)?, flags, Mode::empty())?);
+        let file = File::from(fs::openat(
+            &self.fd,
+            component(name)?,
+            flags,
+            Mode::empty(),
+        )?);
         if !meta_of(&file, OsStr::new(""), AtFlags::EMPTY_PATH)?.is_file() {
             return Err(Errno::INVAL.into());
         }
@@ -141,8 +158,14 @@ impl Dir {
 
     /// Creates the regular file `name`, which must not exist, with exactly these permission bits.
     pub fn create_file(&self, name: &OsStr, mode: u32) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(fs::openat(&self.fd, component(name)?, flags, Mode::from_raw_mode(0o600))?);
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(fs::openat(
+            &self.fd,
+            component(name)?,
+            flags,
+            Mode::from_raw_mode(0o600),
+        )?);
         if mode != 0o600 {
             fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
         }
@@ -151,7 +174,11 @@ impl Dir {
 
     /// Creates the directory `name` with exactly these permission bits and opens it.
     pub fn create_dir(&self, name: &OsStr, mode: u32) -> io::Result<Self> {
-        fs::mkdirat(&self.fd, component(name)?, Mode::from_raw_mode(mode & 0o777))?;
+        fs::mkdirat(
+            &self.fd,
+            component(name)?,
+            Mode::from_raw_mode(mode & 0o777),
+        )?;
         let dir = self.open_dir(name)?;
         fs::fchmod(&dir.fd, Mode::from_raw_mode(mode & 0o7777))?;
         Ok(dir)
@@ -164,7 +191,13 @@ impl Dir {
 
     /// Gives `name` in `from` a second name here; a symbolic link is linked itself, not its target.
     pub fn link(&self, from: &Self, from_name: &OsStr, name: &OsStr) -> io::Result<()> {
-        Ok(fs::linkat(&from.fd, component(from_name)?, &self.fd, component(name)?, AtFlags::empty())?)
+        Ok(fs::linkat(
+            &from.fd,
+            component(from_name)?,
+            &self.fd,
+            component(name)?,
+            AtFlags::empty(),
+        )?)
     }
 
     /// Creates a device, pipe or socket node with exactly these permission bits.
@@ -178,7 +211,13 @@ impl Dir {
             Kind::Dir | Kind::Symlink => return Err(Errno::INVAL.into()),
         };
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        fs::mknodat(&self.fd, component(name)?, kind, mode, fs::makedev(rdev.0, rdev.1))?;
+        fs::mknodat(
+            &self.fd,
+            component(name)?,
+            kind,
+            mode,
+            fs::makedev(rdev.0, rdev.1),
+        )?;
         if !mode.is_empty() {
             self.chmod(name, mode.as_raw_mode())?;
         }
@@ -187,7 +226,13 @@ impl Dir {
 
     /// Creates the mark by which overlayfs hides `name` of lower layers: a character device 0/0.
     pub fn whiteout(&self, name: &OsStr) -> io::Result<()> {
-        Ok(fs::mknodat(&self.fd, component(name)?, FileType::CharacterDevice, Mode::empty(), fs::makedev(0, 0))?)
+        Ok(fs::mknodat(
+            &self.fd,
+            component(name)?,
+            FileType::CharacterDevice,
+            Mode::empty(),
+            fs::makedev(0, 0),
+        )?)
     }
 
     /// Reads the target of the symbolic link `name`.
@@ -198,7 +243,12 @@ impl Dir {
 
     /// Renames `name` to `to_name` in `to`, replacing what may be replaced.
     pub fn rename(&self, name: &OsStr, to: &Self, to_name: &OsStr) -> io::Result<()> {
-        Ok(fs::renameat(&self.fd, component(name)?, &to.fd, component(to_name)?)?)
+        Ok(fs::renameat(
+            &self.fd,
+            component(name)?,
+            &to.fd,
+            component(to_name)?,
+        )?)
     }
 
     /// Removes `name`, which is no directory.
@@ -221,7 +271,9 @@ impl Dir {
         let mut stack = vec![(dir.entries()?.into_iter(), dir, name.to_owned())];
         while let Some((left, dir, _)) = stack.last_mut() {
             let Some(entry) = left.next() else {
-                let Some((_, _, done)) = stack.pop() else { break };
+                let Some((_, _, done)) = stack.pop() else {
+                    break;
+                };
                 let parent = stack.last().map_or(self, |(_, dir, _)| dir);
                 match fs::unlinkat(&parent.fd, component(&done)?, AtFlags::REMOVEDIR) {
                     Ok(()) | Err(Errno::NOENT) => continue,
@@ -244,7 +296,13 @@ impl Dir {
     /// Sets owner and group of `name` itself.
     pub fn chown(&self, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
         let (uid, gid) = (fs::Uid::from_raw(uid), fs::Gid::from_raw(gid));
-        Ok(fs::chownat(&self.fd, component(name)?, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(fs::chownat(
+            &self.fd,
+            component(name)?,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
     /// Sets the permission bits of `name`, which must be no symbolic link.
@@ -255,12 +313,22 @@ impl Dir {
         if meta_of(&held, OsStr::new(""), AtFlags::EMPTY_PATH)?.is_symlink() {
             return Err(Errno::OPNOTSUPP.into());
         }
-        Ok(fs::chmodat(CWD, fd_path(&held), Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?)
+        Ok(fs::chmodat(
+            CWD,
+            fd_path(&held),
+            Mode::from_raw_mode(mode & 0o7777),
+            AtFlags::empty(),
+        )?)
     }
 
     /// Sets the times of `name` itself.
     pub fn set_times(&self, name: &OsStr, times: Times) -> io::Result<()> {
-        Ok(fs::utimensat(&self.fd, component(name)?, &timestamps(times), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(fs::utimensat(
+            &self.fd,
+            component(name)?,
+            &timestamps(times),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
     /// The extended attributes of `name` itself; a filesystem without them has none.
@@ -285,12 +353,22 @@ impl Dir {
 
     /// Sets an extended attribute of `name` itself.
     pub fn set_xattr(&self, name: &OsStr, key: &str, value: &[u8]) -> io::Result<()> {
-        Ok(fs::lsetxattr(self.name_path(name)?, key, value, XattrFlags::empty())?)
+        Ok(fs::lsetxattr(
+            self.name_path(name)?,
+            key,
+            value,
+            XattrFlags::empty(),
+        )?)
     }
 
     /// Sets an extended attribute of the directory itself.
     pub fn set_own_xattr(&self, key: &str, value: &[u8]) -> io::Result<()> {
-        Ok(fs::lsetxattr(fd_path(&self.fd).join("."), key, value, XattrFlags::empty())?)
+        Ok(fs::lsetxattr(
+            fd_path(&self.fd).join("."),
+            key,
+            value,
+            XattrFlags::empty(),
+        )?)
     }
 
     /// Sets the permission bits of the directory itself.
@@ -300,7 +378,11 @@ impl Dir {
 
     /// Sets owner and group of the directory itself.
     pub fn set_own_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
-        Ok(fs::fchown(&self.fd, Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid)))?)
+        Ok(fs::fchown(
+            &self.fd,
+            Some(fs::Uid::from_raw(uid)),
+            Some(fs::Gid::from_raw(gid)),
+        )?)
     }
 
     /// Sets the times of the directory itself.
@@ -321,7 +403,11 @@ pub fn set_file_times(file: &File, times: Times) -> io::Result<()> {
 
 /// Sets owner and group of an open file.
 pub fn set_file_owner(file: &File, uid: u32, gid: u32) -> io::Result<()> {
-    Ok(fs::fchown(file, Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid)))?)
+    Ok(fs::fchown(
+        file,
+        Some(fs::Uid::from_raw(uid)),
+        Some(fs::Gid::from_raw(gid)),
+    )?)
 }
 
 /// Sets the permission bits of an open file.
@@ -336,7 +422,12 @@ pub fn set_file_xattr(file: &File, key: &str, value: &[u8]) -> io::Result<()> {
 
 pub(crate) fn component(name: &OsStr) -> io::Result<&OsStr> {
     let bytes = name.as_bytes();
-    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
+    if bytes.is_empty()
+        || bytes == b"."
+        || bytes == b".."
+        || bytes.contains(&b'/')
+        || bytes.contains(&0)
+    {
         return Err(Errno::INVAL.into());
     }
     Ok(name)
@@ -364,17 +455,28 @@ pub(crate) fn meta_of(fd: impl AsFd, name: &OsStr, flags: AtFlags) -> io::Result
 }
 
 fn nanoseconds(t: StatxTimestamp) -> i64 {
-    t.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(t.tv_nsec))
+    t.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(t.tv_nsec))
 }
 
 fn timestamps(times: Times) -> Timestamps {
-    Timestamps { last_access: timespec(times.atime), last_modification: timespec(times.mtime) }
+    Timestamps {
+        last_access: timespec(times.atime),
+        last_modification: timespec(times.mtime),
+    }
 }
 
 fn timespec(ns: Option<i64>) -> Timespec {
     match ns {
-        Some(ns) => Timespec { tv_sec: ns.div_euclid(1_000_000_000), tv_nsec: ns.rem_euclid(1_000_000_000) },
-        None => Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT },
+        Some(ns) => Timespec {
+            tv_sec: ns.div_euclid(1_000_000_000),
+            tv_nsec: ns.rem_euclid(1_000_000_000),
+        },
+        None => Timespec {
+            tv_sec: 0,
+            tv_nsec: fs::UTIME_OMIT,
+        },
     }
 }
 
@@ -390,7 +492,9 @@ fn xattrs_at(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
         }
     };
     for name in names.get(..len).unwrap_or_default().split(|b| *b == 0) {
-        let Ok(name) = std::str::from_utf8(name) else { continue };
+        let Ok(name) = std::str::from_utf8(name) else {
+            continue;
+        };
         if name.is_empty() {
             continue;
         }

@@ -18,7 +18,11 @@ pub struct PathError {
 impl PathError {
     /// Says which operation on which path met `source`.
     pub fn new(op: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
-        Self { op, path: path.as_ref().to_path_buf(), source: source.into() }
+        Self {
+            op,
+            path: path.as_ref().to_path_buf(),
+            source: source.into(),
+        }
     }
 
     /// True when the path or a part of it does not exist.
@@ -71,7 +75,10 @@ pub fn errno_text(error: &io::Error) -> String {
             let text = error.to_string();
             let text = text.split(" (os error").next().unwrap_or_default();
             let mut chars = text.chars();
-            return chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default();
+            return chars
+                .next()
+                .map(|c| c.to_lowercase().chain(chars).collect())
+                .unwrap_or_default();
         }
     };
     known.to_owned()

@@ -96,7 +96,9 @@ impl TreeHashes {
 
     /// Reads what [`encode`](Self::encode) wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, HashError> {
-        Ok(Self { state: Mutex::new(store::decode(bytes)?) })
+        Ok(Self {
+            state: Mutex::new(store::decode(bytes)?),
+        })
     }
 
     /// Everything known, for storing.
@@ -116,7 +118,9 @@ impl TreeHashes {
     /// A copy to go on with, for a tree that was forked from this one.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { state: Mutex::new(self.state.lock().fork()) }
+        Self {
+            state: Mutex::new(self.state.lock().fork()),
+        }
     }
 
     /// Notes a file that arrived, with the digest a [`FileHasher`] made of it. Parents come before children.
@@ -133,7 +137,12 @@ impl TreeHashes {
     }
 
     /// The digest of `path`, reading from `root` what is not known yet. Blocks, and uses several threads.
-    pub fn checksum(&self, root: &Root, path: &str, options: &Options) -> Result<Digest, HashError> {
+    pub fn checksum(
+        &self,
+        root: &Root,
+        path: &str,
+        options: &Options,
+    ) -> Result<Digest, HashError> {
         let mut state = self.state.lock();
         if !options.wildcard && options.include.is_empty() && options.exclude.is_empty() {
             return state.checksum(root, path, options.follow_links);

@@ -47,8 +47,13 @@ impl Root {
     /// Opens the directory at a path of the host. Links in this path are followed: it is ours, not a tree's.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PathError> {
         let path = path.as_ref();
-        let fd = fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .at("open", path)?;
+        let fd = fs::openat(
+            CWD,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .at("open", path)?;
         Ok(Self { fd: Arc::new(fd) })
     }
 
@@ -64,14 +69,19 @@ impl Root {
     /// A tree whose root is the directory at `path` in this one.
     pub fn subroot(&self, path: impl AsRef<Path>) -> Result<Self, PathError> {
         let path = path.as_ref();
-        let fd = self.openat(path, OFlags::PATH | OFlags::DIRECTORY).at("open", path)?;
+        let fd = self
+            .openat(path, OFlags::PATH | OFlags::DIRECTORY)
+            .at("open", path)?;
         Ok(Self { fd: Arc::new(fd) })
     }
 
     /// Opens the directory at `path`, following links inside the tree.
     pub fn dir(&self, path: impl AsRef<Path>) -> Result<Dir, PathError> {
         let path = path.as_ref();
-        Ok(Dir::from_fd(self.openat(path, OFlags::RDONLY | OFlags::DIRECTORY).at("open", path)?))
+        Ok(Dir::from_fd(
+            self.openat(path, OFlags::RDONLY | OFlags::DIRECTORY)
+                .at("open", path)?,
+        ))
     }
 
     /// Opens the directory that holds the last name of `path`, and returns that name with it.
@@ -91,7 +101,10 @@ impl Root {
         let path = path.as_ref();
         // Held first, looked at, and only then opened: opening a device or a pipe has effects.
         let held = self.openat(path, OFlags::PATH).at("open", path)?;
-        match meta_of(&held, OsStr::new(""), AtFlags::EMPTY_PATH).at("open", path)?.kind() {
+        match meta_of(&held, OsStr::new(""), AtFlags::EMPTY_PATH)
+            .at("open", path)?
+            .kind()
+        {
             Kind::File => {}
             Kind::Dir => return Err(PathError::new("open", path, Errno::ISDIR)),
             Kind::Symlink | Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket => {
@@ -99,14 +112,19 @@ impl Root {
             }
         }
         let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Ok(File::from(fs::openat(CWD, fd_path(&held), flags, Mode::empty()).at("open", path)?))
+        Ok(File::from(
+            fs::openat(CWD, fd_path(&held), flags, Mode::empty()).at("open", path)?,
+        ))
     }
 
     /// Reads a whole regular file, refusing one that is longer than `limit`.
     pub fn read(&self, path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>, PathError> {
         let path = path.as_ref();
         let mut out = Vec::new();
-        self.open_file(path)?.take(limit.saturating_add(1)).read_to_end(&mut out).at("read", path)?;
+        self.open_file(path)?
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut out)
+            .at("read", path)?;
         if out.len() as u64 > limit {
             return Err(PathError::new("read", path, Errno::FBIG));
         }
@@ -123,7 +141,9 @@ impl Root {
     /// Metadata of `path` itself; a link in its last name is not followed.
     pub fn lstat(&self, path: impl AsRef<Path>) -> Result<Meta, PathError> {
         let path = path.as_ref();
-        let held = self.openat(path, OFlags::PATH | OFlags::NOFOLLOW).at("lstat", path)?;
+        let held = self
+            .openat(path, OFlags::PATH | OFlags::NOFOLLOW)
+            .at("lstat", path)?;
         meta_of(&held, OsStr::new(""), AtFlags::EMPTY_PATH).at("lstat", path)
     }
 
@@ -140,7 +160,9 @@ impl Root {
     /// Reads the target of the symbolic link at `path`.
     pub fn readlink(&self, path: impl AsRef<Path>) -> Result<PathBuf, PathError> {
         let path = path.as_ref();
-        let held = self.openat(path, OFlags::PATH | OFlags::NOFOLLOW).at("readlink", path)?;
+        let held = self
+            .openat(path, OFlags::PATH | OFlags::NOFOLLOW)
+            .at("readlink", path)?;
         let target = fs::readlinkat(&held, "", Vec::new()).at("readlink", path)?;
         Ok(PathBuf::from(OsStr::from_bytes(target.to_bytes())))
     }
@@ -162,7 +184,9 @@ impl Root {
             }
             let next = at.join(&name);
             let link = match self.lstat_opt(&next)? {
-                Some(meta) if meta.is_symlink() && (follow_last || !todo.is_empty()) => self.readlink(&next)?,
+                Some(meta) if meta.is_symlink() && (follow_last || !todo.is_empty()) => {
+                    self.readlink(&next)?
+                }
                 _ => {
                     at = next;
                     continue;
@@ -238,7 +262,9 @@ impl Root {
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), PathError> {
         let (from_dir, from_name) = self.named("rename", from.as_ref())?;
         let (to_dir, to_name) = self.named("rename", to.as_ref())?;
-        from_dir.rename(&from_name, &to_dir, &to_name).at("rename", to)
+        from_dir
+            .rename(&from_name, &to_dir, &to_name)
+            .at("rename", to)
     }
 
     /// Creates a regular file that must not exist, with exactly these permission bits.
@@ -248,7 +274,11 @@ impl Root {
     }
 
     /// Creates a symbolic link.
-    pub fn symlink(&self, target: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<(), PathError> {
+    pub fn symlink(
+        &self,
+        target: impl AsRef<Path>,
+        path: impl AsRef<Path>,
+    ) -> Result<(), PathError> {
         let (dir, name) = self.named("symlink", path.as_ref())?;
         dir.symlink(target.as_ref(), &name).at("symlink", path)
     }
@@ -262,14 +292,25 @@ impl Root {
 
     /// Opens the directory that holds the last name of `path`; the root has no name and is refused.
     pub fn named(&self, op: &'static str, path: &Path) -> Result<(Dir, OsString), PathError> {
-        self.parent(path)?.ok_or_else(|| PathError::new(op, path, Errno::INVAL))
+        self.parent(path)?
+            .ok_or_else(|| PathError::new(op, path, Errno::INVAL))
     }
 
     fn openat(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         loop {
-            match fs::openat2(&*self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            match fs::openat2(
+                &*self.fd,
+                path,
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                resolve,
+            ) {
                 // The kernel could not prove that a `..` stayed inside while something was renamed: try again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return Ok(other?),

@@ -39,8 +39,13 @@ pub const MODE_STICKY: u32 = 1 << 20;
 /// Go's bit for what is nothing of the above and no regular file.
 pub const MODE_IRREGULAR: u32 = 1 << 19;
 /// Every type bit; a regular file has none.
-pub const MODE_TYPE: u32 =
-    MODE_DIR | MODE_SYMLINK | MODE_NAMED_PIPE | MODE_SOCKET | MODE_DEVICE | MODE_CHAR_DEVICE | MODE_IRREGULAR;
+pub const MODE_TYPE: u32 = MODE_DIR
+    | MODE_SYMLINK
+    | MODE_NAMED_PIPE
+    | MODE_SOCKET
+    | MODE_DEVICE
+    | MODE_CHAR_DEVICE
+    | MODE_IRREGULAR;
 /// The nine permission bits.
 pub const MODE_PERM: u32 = 0o777;
 
@@ -124,7 +129,11 @@ pub fn go_mode(kernel: u32) -> u32 {
         Kind::Fifo => MODE_NAMED_PIPE,
         Kind::Socket => MODE_SOCKET,
     };
-    for (bit, go) in [(S_ISUID, MODE_SETUID), (S_ISGID, MODE_SETGID), (S_ISVTX, MODE_STICKY)] {
+    for (bit, go) in [
+        (S_ISUID, MODE_SETUID),
+        (S_ISGID, MODE_SETGID),
+        (S_ISVTX, MODE_STICKY),
+    ] {
         if kernel & bit != 0 {
             mode |= go;
         }
@@ -151,7 +160,11 @@ pub fn kernel_mode(go: u32) -> u32 {
 #[must_use]
 pub fn unix_permissions(go: u32) -> u32 {
     let mut mode = go & MODE_PERM;
-    for (bit, flag) in [(MODE_SETUID, S_ISUID), (MODE_SETGID, S_ISGID), (MODE_STICKY, S_ISVTX)] {
+    for (bit, flag) in [
+        (MODE_SETUID, S_ISUID),
+        (MODE_SETGID, S_ISGID),
+        (MODE_STICKY, S_ISVTX),
+    ] {
         if go & bit != 0 {
             mode |= flag;
         }
@@ -293,7 +306,10 @@ mod tests {
 
     #[test]
     fn modes_go_to_go_and_back() {
-        for kernel in [0o100_644, 0o104_755, 0o042_775, 0o041_777, 0o120_777, 0o060_600, 0o020_666, 0o010_644, 0o140_755] {
+        for kernel in [
+            0o100_644, 0o104_755, 0o042_775, 0o041_777, 0o120_777, 0o060_600, 0o020_666, 0o010_644,
+            0o140_755,
+        ] {
             assert_eq!(kernel_mode(go_mode(kernel)), kernel, "{kernel:o}");
         }
         assert_eq!(go_mode(0o041_777), MODE_DIR | MODE_STICKY | 0o777);

@@ -113,14 +113,21 @@ impl Walk {
 
     // Looks at the next name; what is to be listed lands in `ready`.
     fn step(&mut self) -> Result<bool, PathError> {
-        let Some(level) = self.stack.last_mut() else { return Ok(false) };
+        let Some(level) = self.stack.last_mut() else {
+            return Ok(false);
+        };
         let Some(entry) = level.left.next() else {
             self.stack.pop();
             return Ok(true);
         };
         let path = level.path.join(&entry.name);
-        let (verdict, include, exclude) =
-            judge(self.include.as_ref(), self.exclude.as_ref(), level, &path, entry.kind == Kind::Dir);
+        let (verdict, include, exclude) = judge(
+            self.include.as_ref(),
+            self.exclude.as_ref(),
+            level,
+            &path,
+            entry.kind == Kind::Dir,
+        );
         let list = match verdict {
             Verdict::List => true,
             Verdict::Skip if entry.kind == Kind::Dir => false,
@@ -128,7 +135,14 @@ impl Walk {
         };
         let (stat, below) = match look(level, &entry, &path, &mut self.seen) {
             // Gone, or exchanged for something else, since the directory was read.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(true),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(true);
+            }
             Err(e) if !list && e.kind() == io::ErrorKind::PermissionDenied => return Ok(true),
             other => other.at("open", &path)?,
         };
@@ -140,7 +154,14 @@ impl Walk {
             self.ready.extend(unlisted.take());
         }
         if let Some((dir, entries)) = below {
-            self.stack.push(Level { dir, path, left: entries.into_iter(), include, exclude, unlisted });
+            self.stack.push(Level {
+                dir,
+                path,
+                left: entries.into_iter(),
+                include,
+                exclude,
+                unlisted,
+            });
         }
         Ok(true)
     }
@@ -172,7 +193,11 @@ fn matcher(kind: &'static str, patterns: &[String]) -> Result<Option<PatternMatc
     }
     PatternMatcher::new(patterns)
         .map(Some)
-        .map_err(|source| WalkError::Pattern { kind, patterns: patterns.to_vec(), source })
+        .map_err(|source| WalkError::Pattern {
+            kind,
+            patterns: patterns.to_vec(),
+            source,
+        })
 }
 
 fn judge(
@@ -212,7 +237,11 @@ fn judge(
 // told apart; with any other pattern the answer is yes.
 fn may_hold(matcher: &PatternMatcher, dir: &str, exceptions: bool) -> bool {
     let dir = format!("{dir}/");
-    let mut patterns = matcher.patterns().iter().filter(|p| p.is_exclusion() == exceptions).peekable();
+    let mut patterns = matcher
+        .patterns()
+        .iter()
+        .filter(|p| p.is_exclusion() == exceptions)
+        .peekable();
     if patterns.peek().is_none() {
         return false;
     }
@@ -269,7 +298,11 @@ pub fn stat_entry(dir: &Dir, name: &OsStr, path: &Path) -> io::Result<Stat> {
     Ok(stat)
 }
 
-fn describe(meta: &Meta, path: &Path, mut xattrs: std::collections::BTreeMap<String, Vec<u8>>) -> Stat {
+fn describe(
+    meta: &Meta,
+    path: &Path,
+    mut xattrs: std::collections::BTreeMap<String, Vec<u8>>,
+) -> Stat {
     xattrs.retain(|key, _| !key.starts_with("com.apple.") && !key.starts_with("trusted.overlay."));
     let device = matches!(meta.kind(), Kind::Block | Kind::Char);
     Stat {
@@ -278,7 +311,11 @@ fn describe(meta: &Meta, path: &Path, mut xattrs: std::collections::BTreeMap<Str
         mode: meta.go_mode() & !MODE_SOCKET,
         uid: meta.uid,
         gid: meta.gid,
-        size: if meta.is_dir() { 0 } else { i64::try_from(meta.size).unwrap_or(i64::MAX) },
+        size: if meta.is_dir() {
+            0
+        } else {
+            i64::try_from(meta.size).unwrap_or(i64::MAX)
+        },
         mod_time: meta.mtime,
         linkname: PathBuf::new(),
         devmajor: if device { i64::from(meta.rdev.0) } else { 0 },

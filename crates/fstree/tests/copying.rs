@@ -32,8 +32,14 @@ fn a_copy_lands_where_docker_puts_it() {
         return;
     }
     let source = tree("dir d 755 0 0\nfile d/f 644 0 0 f\nfile g 644 0 0 g\nlink l /d\n");
-    let contents = |c: Copy| Copy { dir_copy_contents: true, ..c };
-    let follow = |c: Copy| Copy { follow_symlink: true, ..c };
+    let contents = |c: Copy| Copy {
+        dir_copy_contents: true,
+        ..c
+    };
+    let follow = |c: Copy| Copy {
+        follow_symlink: true,
+        ..c
+    };
     for (copy, before, want) in [
         (request("g", "x"), "", "x: g\n"),
         (request("g", "x/"), "", "x/\nx/g: g\n"),
@@ -43,16 +49,36 @@ fn a_copy_lands_where_docker_puts_it() {
         (request("d", "x"), "", "x/\nx/f: f\n"),
         (request("d", "x/"), "", "x/\nx/d/\nx/d/f: f\n"),
         (request("d", "x"), "dir x 755 0 0\n", "x/\nx/d/\nx/d/f: f\n"),
-        (contents(request("d", "x")), "dir x 755 0 0\n", "x/\nx/f: f\n"),
-        (contents(request("d", "/")), "file f 644 0 0 old\n", "f: f\n"),
-        (contents(request("/", "/")), "", "d/\nd/f: f\ng: g\nl -> /d\n"),
+        (
+            contents(request("d", "x")),
+            "dir x 755 0 0\n",
+            "x/\nx/f: f\n",
+        ),
+        (
+            contents(request("d", "/")),
+            "file f 644 0 0 old\n",
+            "f: f\n",
+        ),
+        (
+            contents(request("/", "/")),
+            "",
+            "d/\nd/f: f\ng: g\nl -> /d\n",
+        ),
         (request("*", "/"), "", "d/\nd/f: f\ng: g\nl -> /d\n"),
         (request("d/*", "/to/"), "", "to/\nto/f: f\n"),
         (request("l", "/"), "", "l -> /d\n"),
         (follow(request("l", "/x")), "", "x/\nx/f: f\n"),
         (request("l/f", "/x"), "", "x: f\n"),
-        (request("g", "/in/x"), "dir real 755 0 0\nlink in /real\n", "in -> /real\nreal/\nreal/x: g\n"),
-        (request("g", "/in"), "file t 644 0 0 t\nlink in t\n", "in -> t\nt: g\n"),
+        (
+            request("g", "/in/x"),
+            "dir real 755 0 0\nlink in /real\n",
+            "in -> /real\nreal/\nreal/x: g\n",
+        ),
+        (
+            request("g", "/in"),
+            "file t 644 0 0 t\nlink in t\n",
+            "in -> t\nt: g\n",
+        ),
     ] {
         let to = copied(&source, before, &copy).unwrap();
         assert_eq!(show(&to.root), want, "{} to {}", copy.src, copy.dest);
@@ -65,22 +91,52 @@ fn what_cannot_be_copied_is_an_error_that_says_so() {
         return;
     }
     let source = tree("dir d 755 0 0\nfile d/f 644 0 0 f\nfile g 644 0 0 g\n");
-    let create = |c: Copy, create_dest_path| Copy { create_dest_path, ..c };
+    let create = |c: Copy, create_dest_path| Copy {
+        create_dest_path,
+        ..c
+    };
     for (copy, before, want) in [
-        (request("missing", "x"), "", "lstat /missing: no such file or directory"),
+        (
+            request("missing", "x"),
+            "",
+            "lstat /missing: no such file or directory",
+        ),
         (request("no*", "x"), "", "/no* not found"),
-        (create(request("g", "/no/x"), false), "", "failed to stat /no/x: lstat /no: no such file or directory"),
-        (request("d", "/"), "file d 644 0 0\n", "cannot copy to non-directory: /d"),
-        (request("g", "/"), "dir g 755 0 0\n", "cannot replace to directory /g with file"),
+        (
+            create(request("g", "/no/x"), false),
+            "",
+            "failed to stat /no/x: lstat /no: no such file or directory",
+        ),
+        (
+            request("d", "/"),
+            "file d 644 0 0\n",
+            "cannot copy to non-directory: /d",
+        ),
+        (
+            request("g", "/"),
+            "dir g 755 0 0\n",
+            "cannot replace to directory /g with file",
+        ),
     ] {
         assert_eq!(copied(&source, before, &copy).err().as_deref(), Some(want));
     }
-    let empty = Copy { allow_empty_wildcard: true, ..request("no*", "x") };
+    let empty = Copy {
+        allow_empty_wildcard: true,
+        ..request("no*", "x")
+    };
     assert!(copied(&source, "", &empty).is_ok());
-    let replace = |c: Copy| Copy { always_replace_existing_dest_paths: true, ..c };
+    let replace = |c: Copy| Copy {
+        always_replace_existing_dest_paths: true,
+        ..c
+    };
     let to = copied(&source, "file d 644 0 0\n", &replace(request("d", "/"))).unwrap();
     assert_eq!(show(&to.root), "d/\nd/f: f\n");
-    let to = copied(&source, "dir g 755 0 0\nfile g/x 644 0 0\n", &replace(request("g", "/"))).unwrap();
+    let to = copied(
+        &source,
+        "dir g 755 0 0\nfile g/x 644 0 0\n",
+        &replace(request("g", "/")),
+    )
+    .unwrap();
     assert_eq!(show(&to.root), "g: g\n");
 }
 
@@ -95,10 +151,19 @@ fn metadata_links_and_special_files_are_kept_unless_asked_otherwise() {
     assert_eq!(stat("dir/a.txt").mode & 0o7777, 0o4755);
     assert_eq!((stat("dir/a.txt").uid, stat("dir/a.txt").gid), (3, 4));
     assert_eq!(stat("dir/a.txt").ino, stat("dir/sub/again").ino);
-    assert_eq!((stat("dir").uid, stat("dir").gid, stat("dir").mtime), (1, 2, 77_000_000_000));
+    assert_eq!(
+        (stat("dir").uid, stat("dir").gid, stat("dir").mtime),
+        (1, 2, 77_000_000_000)
+    );
     assert_eq!(stat("one").mtime, 1_234_567_890);
-    assert_eq!((stat("dir/null").kind(), stat("dir/null").rdev), (Kind::Char, (1, 3)));
-    assert_eq!((stat("dir/blk").kind(), stat("dir/blk").rdev), (Kind::Block, (7, 1)));
+    assert_eq!(
+        (stat("dir/null").kind(), stat("dir/null").rdev),
+        (Kind::Char, (1, 3))
+    );
+    assert_eq!(
+        (stat("dir/blk").kind(), stat("dir/blk").rdev),
+        (Kind::Block, (7, 1))
+    );
     assert_eq!(stat("dir/pipe").kind(), Kind::Fifo);
     let (dir, name) = to.root.named("test", "one".as_ref()).unwrap();
     assert_eq!(dir.xattr(&name, "user.note").unwrap().unwrap(), b"n");
@@ -111,12 +176,25 @@ fn metadata_links_and_special_files_are_kept_unless_asked_otherwise() {
     };
     let to = copied(&source, "", &other).unwrap();
     let stat = |path: &str| to.root.lstat(path).unwrap();
-    for path in ["new", "new/deep", "new/deep/a.txt", "new/deep/link", "new/deep/sub/c.txt"] {
-        assert_eq!((stat(path).uid, stat(path).gid, stat(path).mtime), (8, 9, 42_000_000_000), "{path}");
+    for path in [
+        "new",
+        "new/deep",
+        "new/deep/a.txt",
+        "new/deep/link",
+        "new/deep/sub/c.txt",
+    ] {
+        assert_eq!(
+            (stat(path).uid, stat(path).gid, stat(path).mtime),
+            (8, 9, 42_000_000_000),
+            "{path}"
+        );
     }
     assert_eq!(stat("new/deep/sub").mode & 0o7777, 0o755);
     assert_eq!(stat("new/deep/b.md").mode & 0o7777, 0o644);
-    let octal = Copy { mode: Some(0o751), ..request("dir/b.md", "/x/y") };
+    let octal = Copy {
+        mode: Some(0o751),
+        ..request("dir/b.md", "/x/y")
+    };
     let to = copied(&source, "", &octal).unwrap();
     assert_eq!(to.root.lstat("x/y").unwrap().mode & 0o7777, 0o751);
     assert_eq!(to.root.lstat("x").unwrap().mode & 0o7777, 0o751);
@@ -130,14 +208,30 @@ fn patterns_choose_and_directories_come_only_with_something_in_them() {
     let source = tree(SOURCE);
     let list = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     for (include, exclude, want) in [
-        (&["**/*.txt"][..], &[][..], "x/\nx/a.txt: A\nx/sub/\nx/sub/c.txt: C\n"),
+        (
+            &["**/*.txt"][..],
+            &[][..],
+            "x/\nx/a.txt: A\nx/sub/\nx/sub/c.txt: C\n",
+        ),
         (&["*.md"], &[], "x/\nx/b.md: B\n"),
-        (&[], &["sub", "pipe", "null", "blk", "link"], "x/\nx/a.txt: A\nx/b.md: B\n"),
+        (
+            &[],
+            &["sub", "pipe", "null", "blk", "link"],
+            "x/\nx/a.txt: A\nx/b.md: B\n",
+        ),
         (&[], &["*", "!sub/c.txt"], "x/\nx/sub/\nx/sub/c.txt: C\n"),
         (&["sub/c*"], &["**/again"], "x/\nx/sub/\nx/sub/c.txt: C\n"),
     ] {
-        let copy = Copy { include: list(include), exclude: list(exclude), ..request("dir", "/x") };
-        assert_eq!(show(&copied(&source, "", &copy).unwrap().root), want, "{include:?} {exclude:?}");
+        let copy = Copy {
+            include: list(include),
+            exclude: list(exclude),
+            ..request("dir", "/x")
+        };
+        assert_eq!(
+            show(&copied(&source, "", &copy).unwrap().root),
+            want,
+            "{include:?} {exclude:?}"
+        );
     }
 }
 
@@ -146,7 +240,8 @@ fn small_actions_stay_in_the_root_and_replace_rather_than_write_through() {
     if !is_root() {
         return;
     }
-    let t = tree("file target 644 0 0 t\nlink l target\nchar dev 644 0 0 1 3\nlink etc /outer/etc\n");
+    let t =
+        tree("file target 644 0 0 t\nlink l target\nchar dev 644 0 0 1 3\nlink etc /outer/etc\n");
     let mkfile = |path: &str| Mkfile {
         path: path.to_owned(),
         mode: 0o7640,
@@ -156,9 +251,19 @@ fn small_actions_stay_in_the_root_and_replace_rather_than_write_through() {
     };
     action::mkfile(&t.root, &mkfile("dev")).unwrap();
     let dev = t.root.lstat("dev").unwrap();
-    assert_eq!((dev.kind(), dev.mode & 0o7777, dev.uid, dev.gid, dev.mtime), (Kind::File, 0o640, 5, 6, 1_000_000_000));
-    assert_eq!(action::mkfile(&t.root, &mkfile("/")).unwrap_err().to_string(), "mkfile /: is a directory");
-    let error = action::mkfile(&t.root, &mkfile("/etc/passwd")).unwrap_err().to_string();
+    assert_eq!(
+        (dev.kind(), dev.mode & 0o7777, dev.uid, dev.gid, dev.mtime),
+        (Kind::File, 0o640, 5, 6, 1_000_000_000)
+    );
+    assert_eq!(
+        action::mkfile(&t.root, &mkfile("/"))
+            .unwrap_err()
+            .to_string(),
+        "mkfile /: is a directory"
+    );
+    let error = action::mkfile(&t.root, &mkfile("/etc/passwd"))
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "open /outer/etc/passwd: no such file or directory");
 
     let mkdir = |path: &str, make_parents| Mkdir {
@@ -168,23 +273,59 @@ fn small_actions_stay_in_the_root_and_replace_rather_than_write_through() {
         owner: None,
         timestamp: None,
     };
-    let error = action::mkdir(&t.root, &mkdir("/a/b", false)).unwrap_err().to_string();
+    let error = action::mkdir(&t.root, &mkdir("/a/b", false))
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "mkdir /a/b: no such file or directory");
     action::mkdir(&t.root, &mkdir("/a/b", true)).unwrap();
     action::mkdir(&t.root, &mkdir("/a", false)).unwrap();
     assert_eq!(t.root.lstat("a").unwrap().mode & 0o7777, 0o711);
-    assert_eq!(action::mkdir(&t.root, &mkdir("/target", true)).unwrap_err().to_string(), "mkdir /target: not a directory");
+    assert_eq!(
+        action::mkdir(&t.root, &mkdir("/target", true))
+            .unwrap_err()
+            .to_string(),
+        "mkdir /target: not a directory"
+    );
 
-    let link = Symlink { oldpath: "../x".into(), newpath: "/a/s".into(), owner: None, timestamp: None };
+    let link = Symlink {
+        oldpath: "../x".into(),
+        newpath: "/a/s".into(),
+        owner: None,
+        timestamp: None,
+    };
     action::symlink(&t.root, &link).unwrap();
-    assert_eq!(action::symlink(&t.root, &Symlink { newpath: "/dev".into(), ..link }).unwrap_err().to_string(), "symlink /dev: file exists");
+    assert_eq!(
+        action::symlink(
+            &t.root,
+            &Symlink {
+                newpath: "/dev".into(),
+                ..link
+            }
+        )
+        .unwrap_err()
+        .to_string(),
+        "symlink /dev: file exists"
+    );
 
     let remove = |path: &str, allow_not_found, allow_wildcard| {
-        action::remove(&t.root, &Remove { path: path.to_owned(), allow_not_found, allow_wildcard })
+        action::remove(
+            &t.root,
+            &Remove {
+                path: path.to_owned(),
+                allow_not_found,
+                allow_wildcard,
+            },
+        )
     };
-    assert_eq!(remove("/nope", false, false).unwrap_err().to_string(), "stat /nope: no such file or directory");
+    assert_eq!(
+        remove("/nope", false, false).unwrap_err().to_string(),
+        "stat /nope: no such file or directory"
+    );
     remove("/nope", true, false).unwrap();
-    assert_eq!(remove("/", true, false).unwrap_err().to_string(), "rmPath: invalid empty path");
+    assert_eq!(
+        remove("/", true, false).unwrap_err().to_string(),
+        "rmPath: invalid empty path"
+    );
     remove("/a/s", false, false).unwrap();
     remove("/etc/../../../etc", false, false).unwrap();
     remove("/*", false, true).unwrap();

@@ -9,7 +9,11 @@ fn show(changes: Vec<fstree::diff::Change>) -> String {
         ChangeKind::Delete => '-',
         ChangeKind::Unmodified => '=',
     };
-    changes.iter().map(|c| format!("{}{}", mark(c.kind), c.path.display())).collect::<Vec<_>>().join(" ")
+    changes
+        .iter()
+        .map(|c| format!("{}{}", mark(c.kind), c.path.display()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 const LOWER: &str = "dir d 755 0 0\nfile d/keep 644 0 0 1\nfile d/old 644 0 0 1\ndir gone 755 0 0\nfile gone/x 644 0 0\n\
@@ -38,7 +42,12 @@ fn an_upper_directory_says_what_changed() {
         "+d +d/new +file2dir +file2dir/in +fresh +fresh/f +op +op/a +op/c +same +touched"
     );
     crate::support::add(&upper.root, "xattr d trusted.overlay.redirect /elsewhere\n");
-    assert!(overlay_changes(&upper.root, Some(&lower.root)).unwrap_err().to_string().contains("redirect_dir"));
+    assert!(
+        overlay_changes(&upper.root, Some(&lower.root))
+            .unwrap_err()
+            .to_string()
+            .contains("redirect_dir")
+    );
 }
 
 #[test]
@@ -46,10 +55,18 @@ fn two_trees_differ_name_by_name() {
     if !is_root() {
         return;
     }
-    let a = tree("dir d 755 0 0\ndir d/sub 755 0 0\nfile d/sub/x 644 0 0\nfile f 644 0 0 1\nfile l1 644 0 0 x\ntime l1 7000000000\n");
+    let a = tree(
+        "dir d 755 0 0\ndir d/sub 755 0 0\nfile d/sub/x 644 0 0\nfile f 644 0 0 1\nfile l1 644 0 0 x\ntime l1 7000000000\n",
+    );
     let b = tree(
         "dir e 755 0 0\nfile e/y 644 0 0\nfile f 600 0 0 1\nfile l1 644 0 0 x\ntime l1 7000000000\nhard l2 l1\n",
     );
-    assert_eq!(show(tree_changes(Some(&a.root), &b.root).unwrap()), "-d +e +e/y ~f =l1 +l2");
-    assert_eq!(show(tree_changes(None, &b.root).unwrap()), "+e +e/y +f +l1 +l2");
+    assert_eq!(
+        show(tree_changes(Some(&a.root), &b.root).unwrap()),
+        "-d +e +e/y ~f =l1 +l2"
+    );
+    assert_eq!(
+        show(tree_changes(None, &b.root).unwrap()),
+        "+e +e/y +f +l1 +l2"
+    );
 }

@@ -63,7 +63,11 @@ fn receive(tree: &crate::support::Tree, hashes: &TreeHashes) {
 #[test]
 fn what_arrives_hashes_as_what_is_on_disk_but_for_the_root_itself() {
     let listing = "dir a 755 0 0\nfile a/x 644 0 0 one\nfile a/y 644 0 0 two\nlink l a\ndir b 755 0 0\nfile b/z 600 0 0 z\n";
-    let listing = if rustix::process::geteuid().is_root() { listing } else { return };
+    let listing = if rustix::process::geteuid().is_root() {
+        listing
+    } else {
+        return;
+    };
     let tree = tree(listing);
     let hashes = TreeHashes::new();
     receive(&tree, &hashes);
@@ -76,22 +80,55 @@ fn what_arrives_hashes_as_what_is_on_disk_but_for_the_root_itself() {
             "{path}"
         );
     }
-    let before = hashes.checksum(&tree.root, "/", &Options::default()).unwrap();
-    assert_ne!(before, disk.checksum(&tree.root, "/", &Options::default()).unwrap());
+    let before = hashes
+        .checksum(&tree.root, "/", &Options::default())
+        .unwrap();
+    assert_ne!(
+        before,
+        disk.checksum(&tree.root, "/", &Options::default()).unwrap()
+    );
 
     // What is not noted does not exist, whatever the disk has.
     add(&tree.root, "file new 644 0 0 new\n");
-    assert_eq!(hashes.checksum(&tree.root, "/new", &Options::default()).unwrap_err().to_string(), "\"/new\": not found");
+    assert_eq!(
+        hashes
+            .checksum(&tree.root, "/new", &Options::default())
+            .unwrap_err()
+            .to_string(),
+        "\"/new\": not found"
+    );
 
     // A change below is seen above, and taking it back gives the old digest.
-    let stat = fstree::Stat { path: PathBuf::from("a/x"), mode: 0o644, size: 5, ..fstree::Stat::default() };
-    let old = disk.checksum(&tree.root, "/a/x", &Options::default()).unwrap();
+    let stat = fstree::Stat {
+        path: PathBuf::from("a/x"),
+        mode: 0o644,
+        size: 5,
+        ..fstree::Stat::default()
+    };
+    let old = disk
+        .checksum(&tree.root, "/a/x", &Options::default())
+        .unwrap();
     hashes.insert(&stat, &Digest::sha256(b"changed"));
-    assert_ne!(hashes.checksum(&tree.root, "/", &Options::default()).unwrap(), before);
+    assert_ne!(
+        hashes
+            .checksum(&tree.root, "/", &Options::default())
+            .unwrap(),
+        before
+    );
     hashes.insert(&stat, &old);
-    assert_eq!(hashes.checksum(&tree.root, "/", &Options::default()).unwrap(), before);
+    assert_eq!(
+        hashes
+            .checksum(&tree.root, "/", &Options::default())
+            .unwrap(),
+        before
+    );
     hashes.remove(Path::new("b"));
-    assert_ne!(hashes.checksum(&tree.root, "/", &Options::default()).unwrap(), before);
+    assert_ne!(
+        hashes
+            .checksum(&tree.root, "/", &Options::default())
+            .unwrap(),
+        before
+    );
 }
 
 #[test]
@@ -109,7 +146,13 @@ fn a_later_name_has_the_digest_of_the_first_whenever_that_arrives() {
     hashes.insert(&stat("b", ""), &two);
     hashes.insert(&stat("c-link", "b"), &one);
     for path in ["/a-link", "/b", "/c-link"] {
-        assert_eq!(hashes.checksum(&tree.root, path, &Options::default()).unwrap(), two, "{path}");
+        assert_eq!(
+            hashes
+                .checksum(&tree.root, path, &Options::default())
+                .unwrap(),
+            two,
+            "{path}"
+        );
     }
 }
 
@@ -117,14 +160,35 @@ fn a_later_name_has_the_digest_of_the_first_whenever_that_arrives() {
 fn many_files_hash_the_same_on_any_number_of_threads_and_nothing_is_read_twice() {
     let tree = tree("");
     for i in 0..300 {
-        std::fs::write(tree.dir.path().join(format!("f{i}")), format!("contents {i}")).unwrap();
+        std::fs::write(
+            tree.dir.path().join(format!("f{i}")),
+            format!("contents {i}"),
+        )
+        .unwrap();
     }
     let hashes = TreeHashes::new();
-    let all = hashes.checksum(&tree.root, "/", &Options::default()).unwrap();
-    assert_eq!(all, TreeHashes::new().checksum(&tree.root, "/", &Options::default()).unwrap());
+    let all = hashes
+        .checksum(&tree.root, "/", &Options::default())
+        .unwrap();
+    assert_eq!(
+        all,
+        TreeHashes::new()
+            .checksum(&tree.root, "/", &Options::default())
+            .unwrap()
+    );
     std::fs::write(tree.dir.path().join("f7"), "other").unwrap();
-    assert_eq!(all, hashes.checksum(&tree.root, "/", &Options::default()).unwrap());
-    assert_ne!(all, TreeHashes::new().checksum(&tree.root, "/", &Options::default()).unwrap());
+    assert_eq!(
+        all,
+        hashes
+            .checksum(&tree.root, "/", &Options::default())
+            .unwrap()
+    );
+    assert_ne!(
+        all,
+        TreeHashes::new()
+            .checksum(&tree.root, "/", &Options::default())
+            .unwrap()
+    );
 }
 
 #[test]
@@ -132,7 +196,9 @@ fn stored_digests_that_were_cut_or_bent_are_refused() {
     let tree = tree("");
     std::fs::write(tree.dir.path().join("f"), "f").unwrap();
     let hashes = TreeHashes::new();
-    hashes.checksum(&tree.root, "/", &Options::default()).unwrap();
+    hashes
+        .checksum(&tree.root, "/", &Options::default())
+        .unwrap();
     let stored = hashes.encode();
     for cut in 0..stored.len() {
         assert!(TreeHashes::decode(&stored[..cut]).is_err(), "{cut}");
@@ -149,9 +215,20 @@ fn a_required_path_that_is_not_selected_is_an_error() {
         required_paths: vec![required.to_owned()],
         ..Options::default()
     };
-    assert!(TreeHashes::new().checksum(&tree.root, "/", &options("/f")).is_ok());
-    let error = TreeHashes::new().checksum(&tree.root, "/", &options("/g")).unwrap_err();
+    assert!(
+        TreeHashes::new()
+            .checksum(&tree.root, "/", &options("/f"))
+            .is_ok()
+    );
+    let error = TreeHashes::new()
+        .checksum(&tree.root, "/", &options("/g"))
+        .unwrap_err();
     assert_eq!(error.to_string(), "\"/g\": not found");
     assert_eq!(empty_tree_checksum("/").unwrap(), Digest::sha256(b""));
-    assert!(empty_tree_checksum("/a").unwrap_err().to_string().ends_with("/a: no such file or directory"));
+    assert!(
+        empty_tree_checksum("/a")
+            .unwrap_err()
+            .to_string()
+            .ends_with("/a: no such file or directory")
+    );
 }

@@ -26,7 +26,10 @@ fn no_path_leads_out_of_the_root() {
     assert!(t.root.open_file("d").is_err());
 
     // What is made through the link is made inside.
-    let made = t.root.mkdir_all(Path::new("out/new/dir"), 0o700, None, None).unwrap();
+    let made = t
+        .root
+        .mkdir_all(Path::new("out/new/dir"), 0o700, None, None)
+        .unwrap();
     assert!(!made.is_empty());
     assert!(!outside.path().join("new").exists());
     t.root.create("d/up/../../made", 0o644).ok();
@@ -59,7 +62,14 @@ fn names_in_a_directory_are_single_names_and_are_not_followed() {
 fn a_path_resolves_as_in_a_shell_that_lives_in_the_root() {
     let t = tree("");
     std::fs::create_dir_all(t.dir.path().join("a/b")).unwrap();
-    for (name, target) in [("abs", "/a"), ("a/rel", "b/../.."), ("gone", "x/y"), ("one", "two"), ("two", "one"), ("a/out", "../../../../a/b")] {
+    for (name, target) in [
+        ("abs", "/a"),
+        ("a/rel", "b/../.."),
+        ("gone", "x/y"),
+        ("one", "two"),
+        ("two", "one"),
+        ("a/out", "../../../../a/b"),
+    ] {
         std::os::unix::fs::symlink(target, t.dir.path().join(name)).unwrap();
     }
     for (path, follow, want) in [
@@ -75,9 +85,16 @@ fn a_path_resolves_as_in_a_shell_that_lives_in_the_root() {
         ("gone", false, "/gone"),
         ("./missing//./x/", true, "/missing/x"),
     ] {
-        assert_eq!(t.root.resolve(path, follow).unwrap(), Path::new(want), "{path}");
+        assert_eq!(
+            t.root.resolve(path, follow).unwrap(),
+            Path::new(want),
+            "{path}"
+        );
     }
-    assert_eq!(t.root.resolve("one", true).unwrap_err().to_string(), "readlink one: too many levels of symbolic links");
+    assert_eq!(
+        t.root.resolve("one", true).unwrap_err().to_string(),
+        "readlink one: too many levels of symbolic links"
+    );
 }
 
 #[test]

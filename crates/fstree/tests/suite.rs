@@ -1,6 +1,10 @@
 //! Tests of trees on disk. Those that need to be root say so and pass when they are not.
 
-#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests fail by panicking"
+)]
 
 mod support;
 

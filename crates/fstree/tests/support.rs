@@ -56,9 +56,13 @@ pub(crate) fn add(root: &Root, listing: &str) {
             "char" => special(root, f[1], Kind::Char, octal(f[2]), f[5]),
             "block" => special(root, f[1], Kind::Block, octal(f[2]), f[5]),
             "whiteout" => dir.whiteout(&name).unwrap(),
-            "opaque" => dir.set_xattr(&name, "trusted.overlay.opaque", b"y").unwrap(),
+            "opaque" => dir
+                .set_xattr(&name, "trusted.overlay.opaque", b"y")
+                .unwrap(),
             "xattr" => dir.set_xattr(&name, f[2], &value(f[2], f[3])).unwrap(),
-            "time" => dir.set_times(&name, Times::both(f[2].parse().unwrap())).unwrap(),
+            "time" => dir
+                .set_times(&name, Times::both(f[2].parse().unwrap()))
+                .unwrap(),
             other => panic!("unknown line {other}"),
         }
         if matches!(f[0], "fifo" | "char" | "block") {
@@ -70,7 +74,13 @@ pub(crate) fn add(root: &Root, listing: &str) {
 fn special(root: &Root, path: &str, kind: Kind, mode: u32, numbers: &str) {
     let (dir, name) = root.named("test", Path::new(path)).unwrap();
     let (major, minor) = numbers.split_once(' ').unwrap();
-    dir.mknod(&name, kind, mode, (major.parse().unwrap(), minor.parse().unwrap())).unwrap();
+    dir.mknod(
+        &name,
+        kind,
+        mode,
+        (major.parse().unwrap(), minor.parse().unwrap()),
+    )
+    .unwrap();
 }
 
 // Capabilities are listed as hexadecimal digits.
@@ -78,7 +88,10 @@ fn value(name: &str, text: &str) -> Vec<u8> {
     if name != "security.capability" {
         return text.as_bytes().to_vec();
     }
-    text.as_bytes().chunks(2).map(|c| u8::from_str_radix(std::str::from_utf8(c).unwrap(), 16).unwrap()).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|c| u8::from_str_radix(std::str::from_utf8(c).unwrap(), 16).unwrap())
+        .collect()
 }
 
 /// The tree as a listing of paths: directories with a slash, links with their target, files with their contents.
@@ -91,7 +104,10 @@ pub(crate) fn show(root: &Root) -> String {
             Kind::Dir => format!("{path}/"),
             Kind::Symlink => format!("{path} -> {}", stat.linkname.display()),
             Kind::File if stat.is_hard_link() => format!("{path} = {}", stat.linkname.display()),
-            Kind::File => format!("{path}: {}", String::from_utf8_lossy(&root.read(&stat.path, 1000).unwrap())),
+            Kind::File => format!(
+                "{path}: {}",
+                String::from_utf8_lossy(&root.read(&stat.path, 1000).unwrap())
+            ),
             kind => format!("{path} {kind:?}"),
         };
         out.push_str(&line);

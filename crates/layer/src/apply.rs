@@ -42,7 +42,12 @@ pub struct ApplyOptions {
 
 impl Default for ApplyOptions {
     fn default() -> Self {
-        Self { whiteouts: Whiteouts::Overlay, parents: Vec::new(), limit: None, owner: None }
+        Self {
+            whiteouts: Whiteouts::Overlay,
+            parents: Vec::new(),
+            limit: None,
+            owner: None,
+        }
     }
 }
 
@@ -92,7 +97,11 @@ pub enum ApplyError {
 }
 
 /// Unpacks a layer, compressed or not, into `root`, to the end of the stream. Blocks.
-pub fn apply(layer: &mut (dyn Read + Send), root: &Root, options: &ApplyOptions) -> Result<Applied, ApplyError> {
+pub fn apply(
+    layer: &mut (dyn Read + Send),
+    root: &Root,
+    options: &ApplyOptions,
+) -> Result<Applied, ApplyError> {
     pipe::with_plain(layer, |plain| {
         let mut unpack = Unpack::new(root, options)?;
         let mut reader = crate::tar::Reader::new(plain);

@@ -123,7 +123,9 @@ impl Format {
 }
 
 /// Decompresses a stream to its end; its first bytes tell how. Unknown first bytes are passed on as they are.
-pub fn decompress<'a>(stream: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>, CompressError> {
+pub fn decompress<'a>(
+    stream: impl Read + Send + 'a,
+) -> Result<Box<dyn Read + Send + 'a>, CompressError> {
     let mut stream = BufReader::with_capacity(READ_BUFFER, stream);
     // A first read may be shorter than the longest mark, of a pipe for instance: collect it before judging.
     let mut start = Vec::with_capacity(6);
@@ -146,7 +148,9 @@ struct Gunzip<R: BufRead> {
 
 impl<R: BufRead> Gunzip<R> {
     fn new(input: R) -> Self {
-        Self { inner: flate2::bufread::MultiGzDecoder::new(input) }
+        Self {
+            inner: flate2::bufread::MultiGzDecoder::new(input),
+        }
     }
 }
 
@@ -184,9 +188,16 @@ impl<W: Write> Encoder<W> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let inner = match compression.kind {
             CompressionKind::Uncompressed => Inner::Plain(out),
-            CompressionKind::Gzip => Inner::Gzip(Box::new(ParallelGzip::new(out, compression.level, threads)?)),
+            CompressionKind::Gzip => Inner::Gzip(Box::new(ParallelGzip::new(
+                out,
+                compression.level,
+                threads,
+            )?)),
             CompressionKind::Zstd => {
-                let mut zstd = zstd::stream::write::Encoder::new(out, compression.level.unwrap_or(ZSTD_LEVEL))?;
+                let mut zstd = zstd::stream::write::Encoder::new(
+                    out,
+                    compression.level.unwrap_or(ZSTD_LEVEL),
+                )?;
                 // Any number of workers gives the same bytes, but none at all gives others.
                 zstd.multithread(u32::try_from(threads).unwrap_or(1).max(1))?;
                 Inner::Zstd(zstd)
@@ -231,13 +242,24 @@ mod tests {
             .map(|i| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 // The middle third cannot be compressed.
-                if i / (len / 3 + 1) == 1 { (state >> 24) as u8 } else { b"layers "[i % 7] ^ (i >> 12).to_le_bytes()[0] }
+                if i / (len / 3 + 1) == 1 {
+                    (state >> 24) as u8
+                } else {
+                    b"layers "[i % 7] ^ (i >> 12).to_le_bytes()[0]
+                }
             })
             .collect()
     }
 
     fn compress(data: &[u8], kind: CompressionKind, chunk: usize) -> Vec<u8> {
-        let mut out = Encoder::new(Vec::new(), &Compression { kind, ..Compression::default() }).unwrap();
+        let mut out = Encoder::new(
+            Vec::new(),
+            &Compression {
+                kind,
+                ..Compression::default()
+            },
+        )
+        .unwrap();
         for part in data.chunks(chunk) {
             out.write_all(part).unwrap();
         }
@@ -248,11 +270,18 @@ mod tests {
     fn every_compression_comes_back_and_does_not_depend_on_how_it_was_written() {
         for len in [0, 1, 100_000, 3_000_000] {
             let data = sample(len);
-            for kind in [CompressionKind::Uncompressed, CompressionKind::Gzip, CompressionKind::Zstd] {
+            for kind in [
+                CompressionKind::Uncompressed,
+                CompressionKind::Gzip,
+                CompressionKind::Zstd,
+            ] {
                 let packed = compress(&data, kind, 1 << 20);
                 assert_eq!(packed, compress(&data, kind, 777), "{kind:?} {len}");
                 let mut back = Vec::new();
-                decompress(packed.as_slice()).unwrap().read_to_end(&mut back).unwrap();
+                decompress(packed.as_slice())
+                    .unwrap()
+                    .read_to_end(&mut back)
+                    .unwrap();
                 assert!(back == data, "{kind:?} {len}");
             }
         }
@@ -280,11 +309,19 @@ mod tests {
         bzip2.write_all(b"one two").unwrap();
         for packed in [two, frames, bzip2.finish().unwrap()] {
             let mut back = String::new();
-            decompress(packed.as_slice()).unwrap().read_to_string(&mut back).unwrap();
+            decompress(packed.as_slice())
+                .unwrap()
+                .read_to_string(&mut back)
+                .unwrap();
             assert_eq!(back, "one two");
         }
         let cut = half("one two");
         let mut back = String::new();
-        assert!(decompress(&cut[..cut.len() - 4]).unwrap().read_to_string(&mut back).is_err());
+        assert!(
+            decompress(&cut[..cut.len() - 4])
+                .unwrap()
+                .read_to_string(&mut back)
+                .is_err()
+        );
     }
 }

@@ -102,7 +102,11 @@ pub fn create_from_changes(
     options: &CreateOptions,
     out: &mut (dyn Write + Send),
 ) -> Result<LayerInfo, CreateError> {
-    let mut packer = Packer::new(tree, options.latest_time, LayerStream::new(out, &options.compression)?);
+    let mut packer = Packer::new(
+        tree,
+        options.latest_time,
+        LayerStream::new(out, &options.compression)?,
+    );
     for change in changes {
         packer.add(change.kind, &change.path, change.meta.as_ref())?;
     }
@@ -209,9 +213,14 @@ fn tree_header(stat: &Stat, prefix: &str) -> Header {
         Kind::Fifo => EntryKind::Fifo,
         Kind::File | Kind::Socket => EntryKind::File,
     };
-    let size = if kind == EntryKind::File { u64::try_from(stat.size).unwrap_or(0) } else { 0 };
+    let size = if kind == EntryKind::File {
+        u64::try_from(stat.size).unwrap_or(0)
+    } else {
+        0
+    };
     // Rounded to the nearest second, as an archive without sub-second times is written by Go.
-    let mtime = stat.mod_time.div_euclid(1_000_000_000) + i64::from(stat.mod_time.rem_euclid(1_000_000_000) >= 500_000_000);
+    let mtime = stat.mod_time.div_euclid(1_000_000_000)
+        + i64::from(stat.mod_time.rem_euclid(1_000_000_000) >= 500_000_000);
     Header {
         name,
         kind,
@@ -223,7 +232,11 @@ fn tree_header(stat: &Stat, prefix: &str) -> Header {
         link,
         devmajor: u64::try_from(stat.devmajor).unwrap_or(0),
         devminor: u64::try_from(stat.devminor).unwrap_or(0),
-        records: stat.xattrs.iter().map(|(key, value)| (format!("{XATTR_RECORD}{key}"), value.clone())).collect(),
+        records: stat
+            .xattrs
+            .iter()
+            .map(|(key, value)| (format!("{XATTR_RECORD}{key}"), value.clone()))
+            .collect(),
         ..Header::default()
     }
 }

@@ -12,5 +12,8 @@ pub mod unpack;
 
 pub use apply::{Applied, ApplyError, ApplyOptions, Whiteouts, apply};
 pub use compress::{Compression, CompressionKind};
-pub use create::{CreateError, CreateOptions, LayerInfo, convert, create, create_from_changes, write_tree, write_tree_to};
+pub use create::{
+    CreateError, CreateOptions, LayerInfo, convert, create, create_from_changes, write_tree,
+    write_tree_to,
+};
 pub use unpack::{ArchiveUnpacker, UnpackOptions, is_archive, unpack_archive};

@@ -93,7 +93,10 @@ impl EntryKind {
 
     /// True when contents may follow the header.
     pub(crate) fn has_contents(self) -> bool {
-        !matches!(self, Self::HardLink | Self::Symlink | Self::Char | Self::Block | Self::Dir | Self::Fifo)
+        !matches!(
+            self,
+            Self::HardLink | Self::Symlink | Self::Char | Self::Block | Self::Dir | Self::Fifo
+        )
     }
 }
 
@@ -141,6 +144,8 @@ impl Header {
 
     /// Extended attributes by their own names.
     pub fn xattrs(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.records.iter().filter_map(|(key, value)| Some((key.strip_prefix(XATTR_RECORD)?, value.as_slice())))
+        self.records
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(XATTR_RECORD)?, value.as_slice())))
     }
 }

@@ -28,14 +28,20 @@ pub fn unpack_archive(
     dest: &Path,
     options: &UnpackOptions,
 ) -> Result<(), ApplyError> {
-    let options = ApplyOptions { whiteouts: Whiteouts::Literal, owner: options.owner, ..ApplyOptions::default() };
+    let options = ApplyOptions {
+        whiteouts: Whiteouts::Literal,
+        owner: options.owner,
+        ..ApplyOptions::default()
+    };
     apply(archive, &root.subroot(dest)?, &options)?;
     Ok(())
 }
 
 /// Tells whether a stream is an archive, compressed or not, by reading its first entry.
 pub fn is_archive(stream: impl Read + Send) -> bool {
-    let Ok(plain) = decompress(stream) else { return false };
+    let Ok(plain) = decompress(stream) else {
+        return false;
+    };
     matches!(Reader::new(plain).next_entry(), Ok(Some(_)))
 }
 

@@ -10,7 +10,12 @@ use crate::support::{empty, is_root, paths};
 fn tar(entries: &[(&str, EntryKind, &str)]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (name, kind, rest) in entries {
-        let mut header = Header { name: (*name).into(), kind: *kind, mode: 0o755, ..Header::default() };
+        let mut header = Header {
+            name: (*name).into(),
+            kind: *kind,
+            mode: 0o755,
+            ..Header::default()
+        };
         if *kind == EntryKind::File {
             header.size = rest.len() as u64;
         } else {
@@ -39,24 +44,62 @@ fn no_entry_reaches_outside() {
         vec![(victim.as_str(), File, "broken")],
         vec![(up.as_str(), File, "broken")],
         vec![("l", Symlink, victim.as_str()), ("l", File, "broken")],
-        vec![("d", Symlink, out), ("d/victim", File, "broken"), ("d/new", File, "n")],
-        vec![("d", Symlink, "../../../../../../../../.."), (&format!("d{victim}"), File, "broken")],
-        vec![("d", Symlink, out), ("d/", Dir, ""), ("d/victim", File, "broken")],
+        vec![
+            ("d", Symlink, out),
+            ("d/victim", File, "broken"),
+            ("d/new", File, "n"),
+        ],
+        vec![
+            ("d", Symlink, "../../../../../../../../.."),
+            (&format!("d{victim}"), File, "broken"),
+        ],
+        vec![
+            ("d", Symlink, out),
+            ("d/", Dir, ""),
+            ("d/victim", File, "broken"),
+        ],
         vec![("h", HardLink, victim.as_str()), ("h", File, "broken")],
-        vec![("d", Symlink, out), ("h", HardLink, "d/victim"), ("h", File, "broken")],
+        vec![
+            ("d", Symlink, out),
+            ("h", HardLink, "d/victim"),
+            ("h", File, "broken"),
+        ],
         vec![("d", Symlink, out), ("d/.wh.victim", File, "")],
         vec![("d", Symlink, out), ("d/.wh..wh..opq", File, "")],
-        vec![("p", Symlink, "/proc/self/root"), (&format!("p{victim}"), File, "broken")],
+        vec![
+            ("p", Symlink, "/proc/self/root"),
+            (&format!("p{victim}"), File, "broken"),
+        ],
         vec![("a", Symlink, "b"), ("b", Symlink, "a"), ("a/x", File, "x")],
     ] {
-        for whiteouts in [layer::Whiteouts::Overlay, layer::Whiteouts::Remove, layer::Whiteouts::Literal] {
+        for whiteouts in [
+            layer::Whiteouts::Overlay,
+            layer::Whiteouts::Remove,
+            layer::Whiteouts::Literal,
+        ] {
             let to = empty();
-            let options = ApplyOptions { whiteouts, ..ApplyOptions::default() };
+            let options = ApplyOptions {
+                whiteouts,
+                ..ApplyOptions::default()
+            };
             // Whether it is refused or lands inside, nothing outside changes.
             layer::apply(&mut tar(&entries).as_slice(), &to.root, &options).ok();
-            assert_eq!(std::fs::read_to_string(Path::new(&victim)).unwrap(), "whole", "{entries:?}");
-            assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1, "{entries:?}");
-            assert_eq!(std::fs::metadata(&victim).map(|m| std::os::unix::fs::MetadataExt::nlink(&m)).unwrap(), 1);
+            assert_eq!(
+                std::fs::read_to_string(Path::new(&victim)).unwrap(),
+                "whole",
+                "{entries:?}"
+            );
+            assert_eq!(
+                std::fs::read_dir(outside.path()).unwrap().count(),
+                1,
+                "{entries:?}"
+            );
+            assert_eq!(
+                std::fs::metadata(&victim)
+                    .map(|m| std::os::unix::fs::MetadataExt::nlink(&m))
+                    .unwrap(),
+                1
+            );
         }
     }
 }
@@ -68,27 +111,63 @@ fn entries_that_mean_nothing_good_are_refused() {
         return;
     }
     for (entries, want) in [
-        (&[(".wh..", File, "")][..], "invalid entry .wh..: invalid whiteout name"),
-        (&[(".wh.", File, "")], "invalid entry .wh.: invalid whiteout name"),
-        (&[("d/", Dir, ""), ("h", HardLink, "d")], "invalid entry h: a hard link to what is no file"),
-        (&[(".wh.f", File, ""), ("h", HardLink, "f")], "invalid entry h: a hard link to what is no file"),
-        (&[("h", HardLink, "/")], "invalid entry h: a hard link to the root"),
-        (&[("q", Other(b'Q'), "")], "invalid entry q: unhandled tar header type"),
-        (&[("f", File, "f"), ("f/x", File, "x")], "mkparent f: not a directory"),
+        (
+            &[(".wh..", File, "")][..],
+            "invalid entry .wh..: invalid whiteout name",
+        ),
+        (
+            &[(".wh.", File, "")],
+            "invalid entry .wh.: invalid whiteout name",
+        ),
+        (
+            &[("d/", Dir, ""), ("h", HardLink, "d")],
+            "invalid entry h: a hard link to what is no file",
+        ),
+        (
+            &[(".wh.f", File, ""), ("h", HardLink, "f")],
+            "invalid entry h: a hard link to what is no file",
+        ),
+        (
+            &[("h", HardLink, "/")],
+            "invalid entry h: a hard link to the root",
+        ),
+        (
+            &[("q", Other(b'Q'), "")],
+            "invalid entry q: unhandled tar header type",
+        ),
+        (
+            &[("f", File, "f"), ("f/x", File, "x")],
+            "mkparent f: not a directory",
+        ),
     ] {
-        let error = layer::apply(&mut tar(entries).as_slice(), &empty().root, &ApplyOptions::default()).unwrap_err();
+        let error = layer::apply(
+            &mut tar(entries).as_slice(),
+            &empty().root,
+            &ApplyOptions::default(),
+        )
+        .unwrap_err();
         assert_eq!(error.to_string(), want);
     }
-    let limited = ApplyOptions { limit: Some(5), ..ApplyOptions::default() };
+    let limited = ApplyOptions {
+        limit: Some(5),
+        ..ApplyOptions::default()
+    };
     let to = empty();
-    let error = layer::apply(&mut tar(&[("a", File, "1234"), ("b", File, "12")]).as_slice(), &to.root, &limited);
+    let error = layer::apply(
+        &mut tar(&[("a", File, "1234"), ("b", File, "12")]).as_slice(),
+        &to.root,
+        &limited,
+    );
     assert!(matches!(error, Err(ApplyError::TooLarge { limit: 5 })));
     assert_eq!(paths(&to.root), "a");
 }
 
 #[test]
 fn an_archive_cut_anywhere_is_an_error_or_an_end_never_a_panic() {
-    let whole = tar(&[("a", EntryKind::File, "some contents"), (&"n".repeat(300), EntryKind::File, "x")]);
+    let whole = tar(&[
+        ("a", EntryKind::File, "some contents"),
+        (&"n".repeat(300), EntryKind::File, "x"),
+    ]);
     for cut in 0..whole.len() {
         let mut reader = Reader::new(&whole[..cut]);
         while let Ok(Some(_)) = reader.next_entry() {
@@ -96,13 +175,17 @@ fn an_archive_cut_anywhere_is_an_error_or_an_end_never_a_panic() {
         }
     }
     let gzip = {
-        let mut out = layer::compress::Encoder::new(Vec::new(), &layer::Compression::default()).unwrap();
+        let mut out =
+            layer::compress::Encoder::new(Vec::new(), &layer::Compression::default()).unwrap();
         out.write_all(&whole).unwrap();
         out.finish().unwrap()
     };
     for cut in [1, 5, 11, gzip.len() / 2, gzip.len() - 1] {
         let to = empty();
-        assert!(layer::apply(&mut &gzip[..cut], &to.root, &ApplyOptions::default()).is_err(), "{cut}");
+        assert!(
+            layer::apply(&mut &gzip[..cut], &to.root, &ApplyOptions::default()).is_err(),
+            "{cut}"
+        );
     }
 }
 

@@ -14,7 +14,10 @@ fn mounted(upper: &Tree, lower: &Tree) -> Root {
         upper: None,
         volatile: false,
         options: &[],
-        attrs: Attrs { readonly: true, ..Attrs::default() },
+        attrs: Attrs {
+            readonly: true,
+            ..Attrs::default()
+        },
     };
     Root::from_fd(OwnedFd::from(overlay(&spec).unwrap())).unwrap()
 }
@@ -47,9 +50,23 @@ fn what_a_step_leaves_in_an_overlay_is_what_others_see_after_pulling_its_layer()
     };
     let step = Root::from_fd(OwnedFd::from(mount)).unwrap();
     for path in ["d/old", "gone", "again", "was-file", "was-dir"] {
-        action::remove(&step, &Remove { path: path.into(), allow_not_found: false, allow_wildcard: false }).unwrap();
+        action::remove(
+            &step,
+            &Remove {
+                path: path.into(),
+                allow_not_found: false,
+                allow_wildcard: false,
+            },
+        )
+        .unwrap();
     }
-    let mkdir = |path: &str| Mkdir { path: path.into(), mode: 0o755, make_parents: true, owner: None, timestamp: None };
+    let mkdir = |path: &str| Mkdir {
+        path: path.into(),
+        mode: 0o755,
+        make_parents: true,
+        owner: None,
+        timestamp: None,
+    };
     let mkfile = |path: &str| Mkfile {
         path: path.into(),
         mode: 0o644,
@@ -63,21 +80,42 @@ fn what_a_step_leaves_in_an_overlay_is_what_others_see_after_pulling_its_layer()
     action::mkfile(&step, &mkfile("/was-dir")).unwrap();
     action::mkfile(&step, &mkfile("/l/through")).unwrap();
     step.link("d/through", "d/second").unwrap();
-    let other = tree("dir t 1777 3 4\nfile t/cap 755 5 6 cap\nxattr t/cap security.capability 0100000200040000000000000000000000000000\nlink t/s cap\nfifo t/p 600 0 0\n");
-    let copy = Copy { src: "/".into(), dest: "/copied/".into(), dir_copy_contents: true, create_dest_path: true, ..Copy::default() };
+    let other = tree(
+        "dir t 1777 3 4\nfile t/cap 755 5 6 cap\nxattr t/cap security.capability 0100000200040000000000000000000000000000\nlink t/s cap\nfifo t/p 600 0 0\n",
+    );
+    let copy = Copy {
+        src: "/".into(),
+        dest: "/copied/".into(),
+        dir_copy_contents: true,
+        create_dest_path: true,
+        ..Copy::default()
+    };
     action::copy(&other.root, &step, &copy, None).unwrap();
 
     let mut blob = Vec::new();
-    let info = layer::create(&upper.root, Some(&lower.root), &CreateOptions::default(), &mut blob).unwrap();
+    let info = layer::create(
+        &upper.root,
+        Some(&lower.root),
+        &CreateOptions::default(),
+        &mut blob,
+    )
+    .unwrap();
     let pulled = empty();
-    let options = ApplyOptions { parents: vec![lower.root.clone()], ..ApplyOptions::default() };
+    let options = ApplyOptions {
+        parents: vec![lower.root.clone()],
+        ..ApplyOptions::default()
+    };
     let applied = layer::apply(&mut blob.as_slice(), &pulled.root, &options).unwrap();
     assert_eq!(applied.diff_id, info.diff_id);
 
     let seen = mounted(&pulled, &lower);
     assert_eq!(show(&seen), show(&step));
     assert!(!show(&seen).contains("again/x"));
-    let hash = |root: &Root| TreeHashes::new().checksum(root, "/", &Options::default()).unwrap();
+    let hash = |root: &Root| {
+        TreeHashes::new()
+            .checksum(root, "/", &Options::default())
+            .unwrap()
+    };
     assert_eq!(hash(&seen), hash(&step));
     assert_eq!(hash(&mounted(&upper, &lower)), hash(&step));
 }

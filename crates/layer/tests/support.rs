@@ -49,12 +49,19 @@ pub(crate) fn tree(listing: &str) -> Tree {
             "hard" => root.link(f[2], f[1]).unwrap(),
             "fifo" => dir.mknod(&name, Kind::Fifo, octal(f[2]), (0, 0)).unwrap(),
             "char" | "block" => {
-                let kind = if f[0] == "char" { Kind::Char } else { Kind::Block };
+                let kind = if f[0] == "char" {
+                    Kind::Char
+                } else {
+                    Kind::Block
+                };
                 let (major, minor) = f[5].split_once(' ').unwrap();
-                dir.mknod(&name, kind, octal(f[2]), (number(major), number(minor))).unwrap();
+                dir.mknod(&name, kind, octal(f[2]), (number(major), number(minor)))
+                    .unwrap();
             }
             "whiteout" => dir.whiteout(&name).unwrap(),
-            "opaque" => dir.set_xattr(&name, "trusted.overlay.opaque", b"y").unwrap(),
+            "opaque" => dir
+                .set_xattr(&name, "trusted.overlay.opaque", b"y")
+                .unwrap(),
             "xattr" => dir.set_xattr(&name, f[2], &value(f[2], f[3])).unwrap(),
             "time" => drop(times.insert(f[1], f[2].parse::<i64>().unwrap())),
             other => panic!("unknown line {other}"),
@@ -76,7 +83,10 @@ fn value(name: &str, text: &str) -> Vec<u8> {
     if name != "security.capability" {
         return text.as_bytes().to_vec();
     }
-    text.as_bytes().chunks(2).map(|c| u8::from_str_radix(std::str::from_utf8(c).unwrap(), 16).unwrap()).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|c| u8::from_str_radix(std::str::from_utf8(c).unwrap(), 16).unwrap())
+        .collect()
 }
 
 /// The tree with everything a layer carries of it, one line a file.
@@ -88,7 +98,10 @@ pub(crate) fn show(root: &Root) -> String {
             Kind::Dir => "/".to_owned(),
             Kind::Symlink => format!(" -> {}", stat.linkname.display()),
             Kind::File if stat.is_hard_link() => format!(" = {}", stat.linkname.display()),
-            Kind::File => format!(": {}", String::from_utf8_lossy(&root.read(&stat.path, 10_000).unwrap())),
+            Kind::File => format!(
+                ": {}",
+                String::from_utf8_lossy(&root.read(&stat.path, 10_000).unwrap())
+            ),
             kind => format!(" {kind:?} {}:{}", stat.devmajor, stat.devminor),
         };
         let mode = fstree::stat::unix_permissions(stat.mode);
@@ -114,7 +127,10 @@ pub(crate) fn paths(root: &Root) -> String {
         out.push(match stat.kind() {
             Kind::Dir => {
                 let (dir, name) = root.named("test", &stat.path).unwrap();
-                let opaque = dir.xattr(&name, "trusted.overlay.opaque").unwrap().is_some();
+                let opaque = dir
+                    .xattr(&name, "trusted.overlay.opaque")
+                    .unwrap()
+                    .is_some();
                 format!("{path}/{}", if opaque { "!" } else { "" })
             }
             Kind::Symlink => format!("{path}@"),

@@ -32,7 +32,9 @@ pub use file::{Chmod, Chown, CopyInfo, FileChain, UserOpt};
 pub use git::{GitOpts, GitUrl, git};
 pub use marshal::{MarshalOptions, marshal};
 pub use merge::{diff, merge};
-pub use source::{HttpOpts, ImageOpts, LocalOpts, OciLayoutOpts, ResolveMode, http, image, local, oci_layout};
+pub use source::{
+    HttpOpts, ImageOpts, LocalOpts, OciLayoutOpts, ResolveMode, http, image, local, oci_layout,
+};
 pub use state::State;
 pub use vertex::{Constraints, Late, Output, SourceMap};
 

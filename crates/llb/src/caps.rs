@@ -147,7 +147,9 @@ pub fn supports_gateway(id: &str) -> bool {
 mod tests {
     #[test]
     fn lists_are_sorted_for_the_search() {
-        assert!(super::LLB.is_sorted() && super::GATEWAY.is_sorted() && super::FRONTEND.is_sorted());
+        assert!(
+            super::LLB.is_sorted() && super::GATEWAY.is_sorted() && super::FRONTEND.is_sorted()
+        );
         assert!(super::supports_llb("exec.meta.base") && !super::supports_llb("no.such"));
     }
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use oci::Digest;
 use prost::Message;
 
-use crate::validate::{self, InvalidOp};
 use crate::pb;
+use crate::validate::{self, InvalidOp};
 
 /// Most ops in one definition.
 pub const MAX_OPS: usize = 1 << 20;
@@ -28,7 +28,9 @@ pub enum DefinitionError {
     #[error("invalid empty definition")]
     Empty,
     /// More ops or bytes than we take.
-    #[error("invalid definition with {ops} vertexes and {bytes} bytes: at most {MAX_OPS} and {MAX_BYTES} are accepted")]
+    #[error(
+        "invalid definition with {ops} vertexes and {bytes} bytes: at most {MAX_OPS} and {MAX_BYTES} are accepted"
+    )]
     TooLarge {
         /// How many ops.
         ops: usize,
@@ -152,10 +154,14 @@ impl Graph {
         let mut last = 0;
         for raw in &definition.def {
             let raw = Bytes::from(raw.clone());
-            let op = pb::Op::decode(raw.clone()).map_err(|source| DefinitionError::Parse { source })?;
+            let op =
+                pb::Op::decode(raw.clone()).map_err(|source| DefinitionError::Parse { source })?;
             for (input, edge) in op.inputs.iter().enumerate() {
                 if edge.index < 0 {
-                    return Err(DefinitionError::OutputIndex { input, index: edge.index });
+                    return Err(DefinitionError::OutputIndex {
+                        input,
+                        index: edge.index,
+                    });
                 }
             }
             let digest = Digest::sha256(&raw);
@@ -165,8 +171,14 @@ impl Graph {
             });
         }
         for (_, _, op) in &raws {
-            if let Some(edge) = op.inputs.iter().find(|edge| !by_digest.contains_key(edge.digest.as_str())) {
-                return Err(DefinitionError::MissingInput { digest: edge.digest.clone() });
+            if let Some(edge) = op
+                .inputs
+                .iter()
+                .find(|edge| !by_digest.contains_key(edge.digest.as_str()))
+            {
+                return Err(DefinitionError::MissingInput {
+                    digest: edge.digest.clone(),
+                });
             }
         }
         if raws.len() < 2 {
@@ -175,11 +187,18 @@ impl Graph {
         let terminal = Arc::clone(&raws[last].2);
         let wanted = terminal.inputs.first().ok_or(DefinitionError::NoRoot)?;
         let find = |digest: &str| {
-            by_digest.get(digest).copied().ok_or_else(|| DefinitionError::MissingInput { digest: digest.to_owned() })
+            by_digest
+                .get(digest)
+                .copied()
+                .ok_or_else(|| DefinitionError::MissingInput {
+                    digest: digest.to_owned(),
+                })
         };
         let root = find(&wanted.digest)?;
         if root == last {
-            return Err(DefinitionError::Cycle { digest: raws[last].0.clone() });
+            return Err(DefinitionError::Cycle {
+                digest: raws[last].0.clone(),
+            });
         }
 
         // Depth first with our own stack; `place` is where a finished node went.
@@ -195,14 +214,19 @@ impl Graph {
                 let input = find(&edge.digest)?;
                 if place[input].is_none() {
                     if open[input] {
-                        return Err(DefinitionError::Cycle { digest: raws[input].0.clone() });
+                        return Err(DefinitionError::Cycle {
+                            digest: raws[input].0.clone(),
+                        });
                     }
                     open[input] = true;
                     stack.push((input, 0));
                 }
                 continue;
             }
-            validate::op(op).map_err(|source| DefinitionError::Op { vertex: digest.clone(), source })?;
+            validate::op(op).map_err(|source| DefinitionError::Op {
+                vertex: digest.clone(),
+                source,
+            })?;
             let mut inputs = Vec::with_capacity(op.inputs.len());
             for edge in &op.inputs {
                 let node = find(&edge.digest)?;
@@ -211,7 +235,11 @@ impl Graph {
                     output: usize::try_from(edge.index).unwrap_or(usize::MAX),
                 });
             }
-            let metadata = definition.metadata.get(digest.as_str()).cloned().unwrap_or_default();
+            let metadata = definition
+                .metadata
+                .get(digest.as_str())
+                .cloned()
+                .unwrap_or_default();
             let name = metadata
                 .description
                 .get("llb.customname")
@@ -238,8 +266,16 @@ impl Graph {
             node: place[root].expect("the root was visited"),
             output: usize::try_from(wanted.index).unwrap_or(usize::MAX),
         };
-        let sources = definition.source.as_ref().map(|source| source.infos.clone()).unwrap_or_default();
-        Ok(Self { nodes, root, sources })
+        let sources = definition
+            .source
+            .as_ref()
+            .map(|source| source.infos.clone())
+            .unwrap_or_default();
+        Ok(Self {
+            nodes,
+            root,
+            sources,
+        })
     }
 
     /// The wanted node.
@@ -248,9 +284,14 @@ impl Graph {
     }
 
     /// The source places of a node, each with the file it is in.
-    pub fn locations_of<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = (&'a pb::SourceInfo, &'a [pb::Range])> + 'a {
+    pub fn locations_of<'a>(
+        &'a self,
+        node: &'a Node,
+    ) -> impl Iterator<Item = (&'a pb::SourceInfo, &'a [pb::Range])> + 'a {
         node.locations.iter().filter_map(|location| {
-            let info = self.sources.get(usize::try_from(location.source_index).ok()?)?;
+            let info = self
+                .sources
+                .get(usize::try_from(location.source_index).ok()?)?;
             Some((info, location.ranges.as_slice()))
         })
     }
@@ -269,7 +310,10 @@ fn check_locations(source: Option<&pb::Source>) -> Result<(), DefinitionError> {
         for location in &locations.locations {
             let index = location.source_index;
             if usize::try_from(index).map_or(true, |at| at >= source.infos.len()) {
-                return Err(DefinitionError::SourceIndex { index, vertex: vertex.clone() });
+                return Err(DefinitionError::SourceIndex {
+                    index,
+                    vertex: vertex.clone(),
+                });
             }
         }
     }
@@ -282,22 +326,43 @@ fn op_name(op: &pb::Op, inputs: &[Input], nodes: &[Node]) -> String {
         if at == validate::EMPTY {
             return "scratch".into();
         }
-        let node = usize::try_from(at).ok().and_then(|at| inputs.get(at)).and_then(|input| nodes.get(input.node));
+        let node = usize::try_from(at)
+            .ok()
+            .and_then(|at| inputs.get(at))
+            .and_then(|input| nodes.get(input.node));
         format!("({})", node.map_or("", |node| node.name.as_str()))
     };
     match &op.op {
         Some(pb::op::Op::Source(source)) => source.identifier.clone(),
-        Some(pb::op::Op::Exec(exec)) => exec.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default(),
-        Some(pb::op::Op::File(file)) => file.actions.iter().filter_map(action_name).collect::<Vec<_>>().join(", "),
+        Some(pb::op::Op::Exec(exec)) => exec
+            .meta
+            .as_ref()
+            .map(|meta| meta.args.join(" "))
+            .unwrap_or_default(),
+        Some(pb::op::Op::File(file)) => file
+            .actions
+            .iter()
+            .filter_map(action_name)
+            .collect::<Vec<_>>()
+            .join(", "),
         Some(pb::op::Op::Build(_)) => "build".into(),
         Some(pb::op::Op::Merge(_)) => {
-            let names: Vec<&str> =
-                inputs.iter().filter_map(|input| nodes.get(input.node)).map(|node| node.name.as_str()).collect();
+            let names: Vec<&str> = inputs
+                .iter()
+                .filter_map(|input| nodes.get(input.node))
+                .map(|node| node.name.as_str())
+                .collect();
             format!("merge ({})", names.join(", "))
         }
         Some(pb::op::Op::Diff(diff)) => {
-            let lower = diff.lower.as_ref().map_or(validate::EMPTY, |side| side.input);
-            let upper = diff.upper.as_ref().map_or(validate::EMPTY, |side| side.input);
+            let lower = diff
+                .lower
+                .as_ref()
+                .map_or(validate::EMPTY, |side| side.input);
+            let upper = diff
+                .upper
+                .as_ref()
+                .map_or(validate::EMPTY, |side| side.input);
             format!("diff {} -> {}", input_name(lower), input_name(upper))
         }
         Some(pb::op::Op::Passthrough(passthrough)) => format!("passthrough {}", passthrough.id),
@@ -319,7 +384,8 @@ fn action_name(action: &pb::FileAction) -> Option<String> {
 /// Joins the metadata of one vertex from several places, the later winning.
 pub fn merge_metadata(into: &mut pb::OpMetadata, from: &pb::OpMetadata) {
     into.ignore_cache |= from.ignore_cache;
-    into.description.extend(from.description.iter().map(|(k, v)| (k.clone(), v.clone())));
+    into.description
+        .extend(from.description.iter().map(|(k, v)| (k.clone(), v.clone())));
     if from.export_cache.is_some() {
         into.export_cache = from.export_cache;
     }

@@ -34,7 +34,11 @@ pub fn clean(path: &str) -> String {
 /// Joins the non-empty parts and cleans the result; empty when all parts are.
 pub fn join(parts: &[&str]) -> String {
     let present: Vec<&str> = parts.iter().copied().filter(|p| !p.is_empty()).collect();
-    if present.is_empty() { String::new() } else { clean(&present.join("/")) }
+    if present.is_empty() {
+        String::new()
+    } else {
+        clean(&present.join("/"))
+    }
 }
 
 /// Whether the path starts at the root.

@@ -253,9 +253,14 @@ pub struct HttpSource {
 
 impl SourceId {
     /// Understands a source op.
-    pub fn parse(op: &pb::SourceOp, platform: Option<&pb::Platform>) -> Result<Self, SourceIdError> {
-        let (scheme, rest) =
-            op.identifier.split_once("://").ok_or_else(|| SourceIdError::Malformed(op.identifier.clone()))?;
+    pub fn parse(
+        op: &pb::SourceOp,
+        platform: Option<&pb::Platform>,
+    ) -> Result<Self, SourceIdError> {
+        let (scheme, rest) = op
+            .identifier
+            .split_once("://")
+            .ok_or_else(|| SourceIdError::Malformed(op.identifier.clone()))?;
         let attrs = Attrs(&op.attrs);
         let platform = platform.map(platform_from_pb);
         match scheme {
@@ -265,8 +270,16 @@ impl SourceId {
                     locator,
                     object,
                     platform,
-                    resolve_mode: attrs.one_of("image.resolvemode", "resolvemode:", &["default", "pull", "local"])?,
-                    record_type: attrs.one_of("image.recordtype", "record type", &["regular", "internal", "frontend"])?,
+                    resolve_mode: attrs.one_of(
+                        "image.resolvemode",
+                        "resolvemode:",
+                        &["default", "pull", "local"],
+                    )?,
+                    record_type: attrs.one_of(
+                        "image.recordtype",
+                        "record type",
+                        &["regular", "internal", "frontend"],
+                    )?,
                     layer_limit: attrs.layer_limit("image.layerlimit")?,
                     checksum: attrs.digest("image.checksum", "image checksum")?,
                 }))
@@ -284,7 +297,9 @@ impl SourceId {
             }
             "docker-image+blob" | "oci-layout+blob" => {
                 let (locator, object) = split_reference(rest)?;
-                let digest = object.strip_prefix('@').and_then(|digest| Digest::parse(digest).ok());
+                let digest = object
+                    .strip_prefix('@')
+                    .and_then(|digest| Digest::parse(digest).ok());
                 Ok(Self::Blob(BlobSource {
                     oci_layout: scheme == "oci-layout+blob",
                     locator,
@@ -304,26 +319,44 @@ impl SourceId {
 
 fn git(rest: &str, attrs: &Attrs<'_>) -> Result<GitSource, SourceIdError> {
     let with_scheme = |text: &str| {
-        if GitUrl::is_transport(text) { text.to_owned() } else { format!("https://{text}") }
+        if GitUrl::is_transport(text) {
+            text.to_owned()
+        } else {
+            format!("https://{text}")
+        }
     };
     let id = GitUrl::parse(&with_scheme(rest))?;
     let mut remote = id.remote.clone();
     if let Some(full) = attrs.get("git.fullurl") {
         let full = GitUrl::parse(&with_scheme(full))?;
-        let repository = |path: &str| gopath::join(&["/", path]).trim_end_matches(".git").to_owned();
-        if !full.host.eq_ignore_ascii_case(&id.host) || repository(&full.path) != repository(&id.path) {
+        let repository = |path: &str| {
+            gopath::join(&["/", path])
+                .trim_end_matches(".git")
+                .to_owned()
+        };
+        if !full.host.eq_ignore_ascii_case(&id.host)
+            || repository(&full.path) != repository(&id.path)
+        {
             return Err(SourceIdError::GitUrlMismatch);
         }
         remote = full.remote;
     }
     let flag = |name| attrs.get(name) == Some("true");
-    let signed = ["git.sig.pubkey", "git.sig.rejectexpired", "git.sig.requiresignedtag", "git.sig.ignoresignedtag"];
-    let verify = signed.iter().any(|name| attrs.get(name).is_some()).then(|| GitVerify {
-        pub_key: attrs.text("git.sig.pubkey"),
-        reject_expired: flag("git.sig.rejectexpired"),
-        require_signed_tag: flag("git.sig.requiresignedtag"),
-        ignore_signed_tag: flag("git.sig.ignoresignedtag"),
-    });
+    let signed = [
+        "git.sig.pubkey",
+        "git.sig.rejectexpired",
+        "git.sig.requiresignedtag",
+        "git.sig.ignoresignedtag",
+    ];
+    let verify = signed
+        .iter()
+        .any(|name| attrs.get(name).is_some())
+        .then(|| GitVerify {
+            pub_key: attrs.text("git.sig.pubkey"),
+            reject_expired: flag("git.sig.rejectexpired"),
+            require_signed_tag: flag("git.sig.requiresignedtag"),
+            ignore_signed_tag: flag("git.sig.ignoresignedtag"),
+        });
     let source = GitSource {
         remote,
         reference: id.reference,
@@ -348,13 +381,19 @@ fn git(rest: &str, attrs: &Attrs<'_>) -> Result<GitSource, SourceIdError> {
         return Err(SourceIdError::GitRef(source.reference));
     }
     if !source.bundle.is_empty() && source.checksum.is_empty() {
-        return Err(SourceIdError::Conflict("git.bundle requires git.checksum to be set"));
+        return Err(SourceIdError::Conflict(
+            "git.bundle requires git.checksum to be set",
+        ));
     }
     if source.checkout_bundle && source.keep_git_dir {
-        return Err(SourceIdError::Conflict("git.checkoutbundle is incompatible with git.keepgitdir"));
+        return Err(SourceIdError::Conflict(
+            "git.checkoutbundle is incompatible with git.keepgitdir",
+        ));
     }
     if source.checkout_bundle && !source.subdir.is_empty() {
-        return Err(SourceIdError::Conflict("git.checkoutbundle is incompatible with git.subdir"));
+        return Err(SourceIdError::Conflict(
+            "git.checkoutbundle is incompatible with git.subdir",
+        ));
     }
     Ok(source)
 }
@@ -378,7 +417,10 @@ fn local(name: &str, attrs: &Attrs<'_>) -> Result<LocalSource, SourceIdError> {
             None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
             Some(value) => {
-                return Err(SourceIdError::Attr { name: "value for local.metadatatransfer", value: value.to_owned() });
+                return Err(SourceIdError::Attr {
+                    name: "value for local.metadatatransfer",
+                    value: value.to_owned(),
+                });
             }
         },
         metadata_exceptions: attrs.list("local.metadatatransferexclude")?,
@@ -386,13 +428,21 @@ fn local(name: &str, attrs: &Attrs<'_>) -> Result<LocalSource, SourceIdError> {
 }
 
 fn http(url: &str, attrs: &Attrs<'_>) -> Result<HttpSource, SourceIdError> {
-    let headers = [("Accept", "http.header.accept"), ("User-Agent", "http.header.user-agent")]
-        .into_iter()
-        .filter_map(|(name, key)| Some((name.to_owned(), attrs.get(key)?.to_owned())))
-        .collect();
-    let (key, signature) = (attrs.text("http.sig.pubkey"), attrs.text("http.sig.signature"));
+    let headers = [
+        ("Accept", "http.header.accept"),
+        ("User-Agent", "http.header.user-agent"),
+    ]
+    .into_iter()
+    .filter_map(|(name, key)| Some((name.to_owned(), attrs.get(key)?.to_owned())))
+    .collect();
+    let (key, signature) = (
+        attrs.text("http.sig.pubkey"),
+        attrs.text("http.sig.signature"),
+    );
     if key.is_empty() != signature.is_empty() {
-        return Err(SourceIdError::Conflict("http signature verification requires both pubkey and signature"));
+        return Err(SourceIdError::Conflict(
+            "http signature verification requires both pubkey and signature",
+        ));
     }
     Ok(HttpSource {
         url: url.to_owned(),
@@ -432,7 +482,11 @@ fn split_reference(text: &str) -> Result<(String, String), SourceIdError> {
 }
 
 fn join_reference(locator: &str, object: &str) -> String {
-    let separator = if object.is_empty() || object.starts_with('@') { "" } else { ":" };
+    let separator = if object.is_empty() || object.starts_with('@') {
+        ""
+    } else {
+        ":"
+    };
     format!("{locator}{separator}{object}")
 }
 
@@ -447,44 +501,74 @@ impl Attrs<'_> {
         self.get(name).unwrap_or_default().to_owned()
     }
 
-    fn one_of(&self, key: &str, name: &'static str, words: &[&str]) -> Result<String, SourceIdError> {
+    fn one_of(
+        &self,
+        key: &str,
+        name: &'static str,
+        words: &[&str],
+    ) -> Result<String, SourceIdError> {
         match self.get(key).filter(|value| !value.is_empty()) {
             None => Ok(words.first().copied().unwrap_or_default().to_owned()),
             Some(value) if words.contains(&value) => Ok(value.to_owned()),
-            Some(value) => Err(SourceIdError::Attr { name, value: value.to_owned() }),
+            Some(value) => Err(SourceIdError::Attr {
+                name,
+                value: value.to_owned(),
+            }),
         }
     }
 
     fn layer_limit(&self, key: &str) -> Result<Option<usize>, SourceIdError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
         match value.parse() {
             Ok(limit) if limit > 0 => Ok(Some(limit)),
-            _ => Err(SourceIdError::Attr { name: "layer limit", value: value.to_owned() }),
+            _ => Err(SourceIdError::Attr {
+                name: "layer limit",
+                value: value.to_owned(),
+            }),
         }
     }
 
     fn digest(&self, key: &str, name: &'static str) -> Result<Option<Digest>, SourceIdError> {
         self.get(key)
-            .map(|value| Digest::parse(value).map_err(|_| SourceIdError::Attr { name, value: value.to_owned() }))
+            .map(|value| {
+                Digest::parse(value).map_err(|_| SourceIdError::Attr {
+                    name,
+                    value: value.to_owned(),
+                })
+            })
             .transpose()
     }
 
     fn list<T: DeserializeOwned>(&self, key: &'static str) -> Result<Vec<T>, SourceIdError> {
-        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let Some(value) = self.get(key) else {
+            return Ok(Vec::new());
+        };
         oci::json::from_slice::<Option<Vec<T>>>(value.as_bytes())
             .map(Option::unwrap_or_default)
-            .map_err(|_| SourceIdError::Attr { name: key, value: value.to_owned() })
+            .map_err(|_| SourceIdError::Attr {
+                name: key,
+                value: value.to_owned(),
+            })
     }
 
     fn file(&self) -> Result<FileAttrs, SourceIdError> {
         let number = |key: &'static str| -> Result<i64, SourceIdError> {
-            let Some(value) = self.get(key) else { return Ok(0) };
+            let Some(value) = self.get(key) else {
+                return Ok(0);
+            };
             let parsed = match value.strip_prefix('0').filter(|rest| !rest.is_empty()) {
-                Some(rest) if rest.starts_with(['x', 'X']) => i64::from_str_radix(rest.get(1..).unwrap_or_default(), 16),
+                Some(rest) if rest.starts_with(['x', 'X']) => {
+                    i64::from_str_radix(rest.get(1..).unwrap_or_default(), 16)
+                }
                 Some(rest) => i64::from_str_radix(rest.trim_start_matches(['o', 'O']), 8),
                 None => value.parse(),
             };
-            parsed.map_err(|_| SourceIdError::Attr { name: key, value: value.to_owned() })
+            parsed.map_err(|_| SourceIdError::Attr {
+                name: key,
+                value: value.to_owned(),
+            })
         };
         Ok(FileAttrs {
             filename: self.text("http.filename"),

@@ -87,9 +87,16 @@ pub fn op(op: &pb::Op) -> Result<(), InvalidOp> {
         }
         Some(pb::op::Op::Merge(merge)) => {
             if merge.inputs.len() != outer {
-                return Err(InvalidOp::InputCount { kind: "merge", inner: merge.inputs.len(), outer });
+                return Err(InvalidOp::InputCount {
+                    kind: "merge",
+                    inner: merge.inputs.len(),
+                    outer,
+                });
             }
-            merge.inputs.iter().try_for_each(|input| index("merge input", input.input, outer))
+            merge
+                .inputs
+                .iter()
+                .try_for_each(|input| index("merge input", input.input, outer))
         }
         Some(pb::op::Op::Diff(diff)) => {
             let (Some(lower), Some(upper)) = (&diff.lower, &diff.upper) else {
@@ -98,18 +105,35 @@ pub fn op(op: &pb::Op) -> Result<(), InvalidOp> {
             let sides = [lower.input, upper.input];
             let inner = sides.iter().filter(|&&side| side != EMPTY).count();
             if inner != outer {
-                return Err(InvalidOp::InputCount { kind: "diff", inner, outer });
+                return Err(InvalidOp::InputCount {
+                    kind: "diff",
+                    inner,
+                    outer,
+                });
             }
-            sides.into_iter().filter(|&side| side != EMPTY).try_for_each(|side| index("diff input", side, outer))
+            sides
+                .into_iter()
+                .filter(|&side| side != EMPTY)
+                .try_for_each(|side| index("diff input", side, outer))
         }
         Some(pb::op::Op::Passthrough(passthrough)) => {
             if passthrough.id.is_empty() {
-                return Err(InvalidOp::Missing { kind: "passthrough", missing: "id" });
+                return Err(InvalidOp::Missing {
+                    kind: "passthrough",
+                    missing: "id",
+                });
             }
             if passthrough.outputs.is_empty() {
-                return Err(InvalidOp::Missing { kind: "passthrough", missing: "outputs" });
+                return Err(InvalidOp::Missing {
+                    kind: "passthrough",
+                    missing: "outputs",
+                });
             }
-            match passthrough.outputs.iter().find(|&&i| index("", i, outer).is_err()) {
+            match passthrough
+                .outputs
+                .iter()
+                .find(|&&i| index("", i, outer).is_err())
+            {
                 Some(&index) => Err(InvalidOp::PassthroughOutput { index }),
                 None => Ok(()),
             }
@@ -118,7 +142,10 @@ pub fn op(op: &pb::Op) -> Result<(), InvalidOp> {
 }
 
 fn exec_op(exec: &pb::ExecOp, outer: usize) -> Result<(), InvalidOp> {
-    let missing = |missing| InvalidOp::Missing { kind: "exec", missing };
+    let missing = |missing| InvalidOp::Missing {
+        kind: "exec",
+        missing,
+    };
     let meta = exec.meta.as_ref().ok_or(missing("meta"))?;
     if meta.args.is_empty() {
         return Err(missing("args"));
@@ -142,11 +169,16 @@ fn exec_op(exec: &pb::ExecOp, outer: usize) -> Result<(), InvalidOp> {
 
 fn file_op(file: &pb::FileOp, outer: usize) -> Result<(), InvalidOp> {
     if file.actions.is_empty() {
-        return Err(InvalidOp::Missing { kind: "file", missing: "actions" });
+        return Err(InvalidOp::Missing {
+            kind: "file",
+            missing: "actions",
+        });
     }
     for (at, action) in file.actions.iter().enumerate() {
         if action.action.is_none() {
-            return Err(InvalidOp::Nil { what: "file action" });
+            return Err(InvalidOp::Nil {
+                what: "file action",
+            });
         }
         // An action may use the op's inputs and the results of the actions before it.
         let reach = outer + at;

@@ -48,7 +48,10 @@ impl Digest {
             "sha512" => 128,
             _ => return Err(DigestError::Algorithm),
         };
-        if !hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if !hex
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
             return Err(DigestError::Format);
         }
         if hex.len() != length {
@@ -195,12 +198,18 @@ mod tests {
     #[test]
     fn digests_are_parsed_by_the_specification() {
         let empty = Digest::sha256(b"");
-        assert_eq!(empty.as_str(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            empty.as_str(),
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert_eq!(Digest::parse(empty.as_str()), Ok(empty.clone()));
         for (text, want) in [
             ("", DigestError::Format),
             ("sha256", DigestError::Format),
-            ("md5:d41d8cd98f00b204e9800998ecf8427e", DigestError::Algorithm),
+            (
+                "md5:d41d8cd98f00b204e9800998ecf8427e",
+                DigestError::Algorithm,
+            ),
             ("sha256:e3", DigestError::Length),
             ("sha256:../../../etc/passwd", DigestError::Format),
         ] {

@@ -16,7 +16,9 @@ use serde_json::ser::Formatter;
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, Compact);
-    value.serialize(&mut serializer).expect("our documents have string keys and finite numbers");
+    value
+        .serialize(&mut serializer)
+        .expect("our documents have string keys and finite numbers");
     out
 }
 
@@ -26,9 +28,13 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// As [`to_vec`].
 pub fn to_vec_indent<T: Serialize + ?Sized>(value: &T, indent: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    let formatter = Pretty { inner: serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes()) };
+    let formatter = Pretty {
+        inner: serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes()),
+    };
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
-    value.serialize(&mut serializer).expect("our documents have string keys and finite numbers");
+    value
+        .serialize(&mut serializer)
+        .expect("our documents have string keys and finite numbers");
     out
 }
 
@@ -49,7 +55,11 @@ where
 struct Compact;
 
 impl Formatter for Compact {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         write_go_fragment(writer, fragment)
     }
 }
@@ -59,7 +69,11 @@ struct Pretty<'a> {
 }
 
 impl Formatter for Pretty<'_> {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         write_go_fragment(writer, fragment)
     }
     fn begin_array<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
@@ -68,7 +82,11 @@ impl Formatter for Pretty<'_> {
     fn end_array<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
         self.inner.end_array(w)
     }
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         self.inner.begin_array_value(w, first)
     }
     fn end_array_value<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
@@ -80,7 +98,11 @@ impl Formatter for Pretty<'_> {
     fn end_object<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
         self.inner.end_object(w)
     }
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         self.inner.begin_object_key(w, first)
     }
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
@@ -96,7 +118,10 @@ fn write_go_fragment<W: ?Sized + io::Write>(writer: &mut W, fragment: &str) -> i
     while let Some(at) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
         let (plain, tail) = rest.split_at(at);
         writer.write_all(plain.as_bytes())?;
-        let c = tail.chars().next().expect("find returned the place of a char");
+        let c = tail
+            .chars()
+            .next()
+            .expect("find returned the place of a char");
         write!(writer, "\\u{:04x}", c as u32)?;
         rest = tail.get(c.len_utf8()..).unwrap_or_default();
     }
@@ -108,6 +133,9 @@ mod tests {
     #[test]
     fn strings_are_escaped_as_go_escapes_them() {
         let text = String::from_utf8(super::to_vec("a<b>&\u{2028}\n\u{8}\u{1}é\u{7f}")).unwrap();
-        assert_eq!(text, "\"a\\u003cb\\u003e\\u0026\\u2028\\n\\b\\u0001é\u{7f}\"");
+        assert_eq!(
+            text,
+            "\"a\\u003cb\\u003e\\u0026\\u2028\\n\\b\\u0001é\u{7f}\""
+        );
     }
 }

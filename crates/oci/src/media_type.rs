@@ -13,11 +13,13 @@ pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// OCI layer, zstd.
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// OCI layer that may not be distributed, gzip.
-pub const OCI_LAYER_NONDIST_GZIP: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+pub const OCI_LAYER_NONDIST_GZIP: &str =
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
 /// OCI layer that may not be distributed, uncompressed.
 pub const OCI_LAYER_NONDIST: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
 /// OCI layer that may not be distributed, zstd.
-pub const OCI_LAYER_NONDIST_ZSTD: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd";
+pub const OCI_LAYER_NONDIST_ZSTD: &str =
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd";
 /// OCI empty JSON config.
 pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
@@ -34,7 +36,8 @@ pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.ta
 /// Docker layer, zstd (written by some tools, understood by all new ones).
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 /// Docker layer kept elsewhere, gzip.
-pub const DOCKER_LAYER_FOREIGN_GZIP: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+pub const DOCKER_LAYER_FOREIGN_GZIP: &str =
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
 /// Docker layer kept elsewhere, uncompressed.
 pub const DOCKER_LAYER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 /// Docker schema 1 manifest, refused.
@@ -54,7 +57,11 @@ pub fn is_index(media_type: &str) -> bool {
 pub fn is_nondistributable(media_type: &str) -> bool {
     matches!(
         media_type,
-        OCI_LAYER_NONDIST | OCI_LAYER_NONDIST_GZIP | OCI_LAYER_NONDIST_ZSTD | DOCKER_LAYER_FOREIGN | DOCKER_LAYER_FOREIGN_GZIP
+        OCI_LAYER_NONDIST
+            | OCI_LAYER_NONDIST_GZIP
+            | OCI_LAYER_NONDIST_ZSTD
+            | DOCKER_LAYER_FOREIGN
+            | DOCKER_LAYER_FOREIGN_GZIP
     )
 }
 
@@ -63,7 +70,12 @@ pub fn is_layer(media_type: &str) -> bool {
     is_nondistributable(media_type)
         || matches!(
             media_type,
-            OCI_LAYER | OCI_LAYER_GZIP | OCI_LAYER_ZSTD | DOCKER_LAYER | DOCKER_LAYER_GZIP | DOCKER_LAYER_ZSTD
+            OCI_LAYER
+                | OCI_LAYER_GZIP
+                | OCI_LAYER_ZSTD
+                | DOCKER_LAYER
+                | DOCKER_LAYER_GZIP
+                | DOCKER_LAYER_ZSTD
         )
 }
 

@@ -20,10 +20,19 @@ pub struct Platform {
     #[serde(default)]
     pub os: String,
     /// Windows' build number.
-    #[serde(rename = "os.version", default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "os.version",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub os_version: String,
     /// Windows' features.
-    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        rename = "os.features",
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     pub os_features: Vec<String>,
     /// `v7`, `v8`, …
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -35,7 +44,9 @@ pub struct Platform {
 #[non_exhaustive]
 pub enum PlatformError {
     /// A component has characters that no platform has.
-    #[error("{text:?} is an invalid component of {whole:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument")]
+    #[error(
+        "{text:?} is an invalid component of {whole:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
+    )]
     Component {
         /// The component.
         text: String,
@@ -54,18 +65,60 @@ pub enum PlatformError {
 }
 
 const KNOWN_OS: &[&str] = &[
-    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd", "openbsd",
-    "plan9", "solaris", "windows", "zos",
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
 ];
 const KNOWN_ARCH: &[&str] = &[
-    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle", "mips64",
-    "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm",
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "ppc64",
+    "ppc64le",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
+    "wasm",
 ];
 
 impl Platform {
     /// Makes a platform from its parts as they are.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
-        Self { architecture: architecture.into(), os: os.into(), variant: variant.into(), ..Self::default() }
+        Self {
+            architecture: architecture.into(),
+            os: os.into(),
+            variant: variant.into(),
+            ..Self::default()
+        }
     }
 
     /// Returns the platform this program was built for, in normal form.
@@ -91,14 +144,24 @@ impl Platform {
                 let mut core = String::new();
                 core.push_str(text.get(..open).unwrap_or_default());
                 core.push_str(text.get(close + 1..).unwrap_or_default());
-                (core, text.get(open + 1..close).unwrap_or_default().to_owned())
+                (
+                    core,
+                    text.get(open + 1..close).unwrap_or_default().to_owned(),
+                )
             }
             _ => (text.to_owned(), String::new()),
         };
         let parts: Vec<&str> = core.split('/').collect();
         for part in &parts {
-            if part.is_empty() || !part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
-                return Err(PlatformError::Component { text: (*part).into(), whole: text.into() });
+            if part.is_empty()
+                || !part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+            {
+                return Err(PlatformError::Component {
+                    text: (*part).into(),
+                    whole: text.into(),
+                });
             }
         }
         let host = Self::host();
@@ -106,25 +169,57 @@ impl Platform {
             [one] => {
                 let os = normal_os(one);
                 if KNOWN_OS.contains(&os.as_str()) {
-                    Self { os, architecture: host.architecture.clone(), variant: host.variant.clone(), ..Self::default() }
+                    Self {
+                        os,
+                        architecture: host.architecture.clone(),
+                        variant: host.variant.clone(),
+                        ..Self::default()
+                    }
                 } else {
                     let (architecture, variant) = normal_arch(one, "");
                     if !KNOWN_ARCH.contains(&architecture.as_str()) {
                         return Err(PlatformError::Unknown((*one).into()));
                     }
-                    let variant = if architecture == "arm" && variant == "v7" { String::new() } else { variant };
-                    Self { os: "linux".into(), architecture, variant, ..Self::default() }
+                    let variant = if architecture == "arm" && variant == "v7" {
+                        String::new()
+                    } else {
+                        variant
+                    };
+                    Self {
+                        os: "linux".into(),
+                        architecture,
+                        variant,
+                        ..Self::default()
+                    }
                 }
             }
             [os, arch] => {
                 let (architecture, variant) = normal_arch(arch, "");
-                let variant = if architecture == "arm" && variant == "v7" { String::new() } else { variant };
-                Self { os: normal_os(os), architecture, variant, ..Self::default() }
+                let variant = if architecture == "arm" && variant == "v7" {
+                    String::new()
+                } else {
+                    variant
+                };
+                Self {
+                    os: normal_os(os),
+                    architecture,
+                    variant,
+                    ..Self::default()
+                }
             }
             [os, arch, variant] => {
                 let (architecture, variant) = normal_arch(arch, variant);
-                let variant = if architecture == "arm64" && variant.is_empty() { "v8".into() } else { variant };
-                Self { os: normal_os(os), architecture, variant, ..Self::default() }
+                let variant = if architecture == "arm64" && variant.is_empty() {
+                    "v8".into()
+                } else {
+                    variant
+                };
+                Self {
+                    os: normal_os(os),
+                    architecture,
+                    variant,
+                    ..Self::default()
+                }
             }
             _ => return Err(PlatformError::Shape(text.into())),
         };
@@ -136,7 +231,12 @@ impl Platform {
     #[must_use]
     pub fn normalize(&self) -> Self {
         let (architecture, variant) = normal_arch(&self.architecture, &self.variant);
-        Self { os: normal_os(&self.os), architecture, variant, ..self.clone() }
+        Self {
+            os: normal_os(&self.os),
+            architecture,
+            variant,
+            ..self.clone()
+        }
     }
 
     /// Returns `os/arch[/variant]`, without version and features.
@@ -159,7 +259,9 @@ impl Platform {
 
     /// Returns the matcher for images that run on this platform.
     pub fn matcher(&self) -> PlatformMatcher {
-        PlatformMatcher { ordered: self.runs() }
+        PlatformMatcher {
+            ordered: self.runs(),
+        }
     }
 
     fn is_same_as(&self, other: &Self) -> bool {
@@ -223,7 +325,11 @@ fn normal_arch(arch: &str, variant: &str) -> (String, String) {
 }
 
 fn vector(platform: &Platform) -> Vec<Platform> {
-    let with = |architecture: &str, variant: String| Platform { architecture: architecture.into(), variant, ..platform.clone() };
+    let with = |architecture: &str, variant: String| Platform {
+        architecture: architecture.into(),
+        variant,
+        ..platform.clone()
+    };
     let number = |text: &str| text.strip_prefix('v').unwrap_or(text).parse::<u32>().ok();
     match platform.architecture.as_str() {
         "amd64" => {
@@ -242,7 +348,11 @@ fn vector(platform: &Platform) -> Vec<Platform> {
             all
         }
         "arm64" => {
-            let variant = if platform.variant.is_empty() { "v8" } else { &platform.variant };
+            let variant = if platform.variant.is_empty() {
+                "v8"
+            } else {
+                &platform.variant
+            };
             let (major, minor) = variant.strip_prefix('v').map_or((0, 0), |v| {
                 let (major, minor) = v.split_once('.').unwrap_or((v, "0"));
                 (major.parse().unwrap_or(0), minor.parse().unwrap_or(0))
@@ -251,15 +361,32 @@ fn vector(platform: &Platform) -> Vec<Platform> {
                 (8, 0..=9) => (0..=minor).rev().map(|m| (8, m)).collect(),
                 (9, 0..=7) => {
                     let eights: u32 = if minor <= 4 { minor + 5 } else { 9 };
-                    (0..=minor).rev().map(|m| (9, m)).chain((0..=eights).rev().map(|m| (8, m))).collect()
+                    (0..=minor)
+                        .rev()
+                        .map(|m| (9, m))
+                        .chain((0..=eights).rev().map(|m| (8, m)))
+                        .collect()
                 }
                 _ => Vec::new(),
             };
             let mut all: Vec<Platform> = steps
                 .into_iter()
-                .map(|(major, minor)| with("arm64", if minor == 0 { format!("v{major}") } else { format!("v{major}.{minor}") }))
+                .map(|(major, minor)| {
+                    with(
+                        "arm64",
+                        if minor == 0 {
+                            format!("v{major}")
+                        } else {
+                            format!("v{major}.{minor}")
+                        },
+                    )
+                })
                 .collect();
-            let arm = if major == 8 || major == 9 { "v8".to_owned() } else { variant.to_owned() };
+            let arm = if major == 8 || major == 9 {
+                "v8".to_owned()
+            } else {
+                variant.to_owned()
+            };
             all.extend(vector(&with("arm", arm)));
             all
         }
@@ -291,11 +418,17 @@ mod tests {
     #[test]
     fn hosts_run_what_their_architecture_contains() {
         let amd64 = Platform::parse("linux/amd64").unwrap().matcher();
-        assert_eq!(amd64.rank(&Platform::parse("linux/amd64").unwrap()), Some(0));
+        assert_eq!(
+            amd64.rank(&Platform::parse("linux/amd64").unwrap()),
+            Some(0)
+        );
         assert_eq!(amd64.rank(&Platform::parse("linux/386").unwrap()), Some(1));
         assert!(!amd64.matches(&Platform::parse("linux/arm64").unwrap()));
         let arm64 = Platform::parse("linux/arm64").unwrap().matcher();
-        assert_eq!(arm64.rank(&Platform::parse("linux/arm64/v8").unwrap()), Some(0));
+        assert_eq!(
+            arm64.rank(&Platform::parse("linux/arm64/v8").unwrap()),
+            Some(0)
+        );
         assert!(arm64.matches(&Platform::parse("linux/arm/v6").unwrap()));
     }
 }

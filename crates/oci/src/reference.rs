@@ -47,12 +47,19 @@ pub enum ReferenceError {
 impl Reference {
     /// Parses and normalizes a reference as people write it.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if text.len() == 64
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
             return Err(ReferenceError::BareId(text.into()));
         }
         let (domain, rest) = split_domain(text);
         let (name_tag, digest) = match rest.split_once('@') {
-            Some((name, digest)) => (name, Some(Digest::parse(digest).map_err(|_| ReferenceError::Format)?)),
+            Some((name, digest)) => (
+                name,
+                Some(Digest::parse(digest).map_err(|_| ReferenceError::Format)?),
+            ),
             None => (rest.as_str(), None),
         };
         let (path, tag) = match name_tag.split_once(':') {
@@ -69,7 +76,12 @@ impl Reference {
         if path.len() > MAX_NAME {
             return Err(ReferenceError::TooLong);
         }
-        Ok(Self { domain, path: path.to_owned(), tag, digest })
+        Ok(Self {
+            domain,
+            path: path.to_owned(),
+            tag,
+            digest,
+        })
     }
 
     /// Returns the reference with tag `latest` where it has neither tag nor digest.
@@ -130,13 +142,19 @@ impl FromStr for Reference {
 fn split_domain(text: &str) -> (String, String) {
     let (domain, rest) = match text.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.bytes().any(|b| b.is_ascii_uppercase()) =>
         {
             (first, rest)
         }
         _ => (DEFAULT_DOMAIN, text),
     };
-    let domain = if domain == LEGACY_DEFAULT_DOMAIN { DEFAULT_DOMAIN } else { domain };
+    let domain = if domain == LEGACY_DEFAULT_DOMAIN {
+        DEFAULT_DOMAIN
+    } else {
+        domain
+    };
     if domain == DEFAULT_DOMAIN && !rest.contains('/') {
         return (domain.into(), format!("library/{rest}"));
     }
@@ -145,7 +163,9 @@ fn split_domain(text: &str) -> (String, String) {
 
 fn is_domain(domain: &str) -> bool {
     let host = if let Some(tail) = domain.strip_prefix('[') {
-        let Some((v6, port)) = tail.split_once(']') else { return false };
+        let Some((v6, port)) = tail.split_once(']') else {
+            return false;
+        };
         return !v6.is_empty()
             && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
             && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
@@ -159,7 +179,9 @@ fn is_domain(domain: &str) -> bool {
     !host.is_empty()
         && host.split('.').all(|label| {
             !label.is_empty()
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         })
@@ -172,7 +194,9 @@ fn is_port(port: &str) -> bool {
 fn is_tag(tag: &str) -> bool {
     let mut bytes = tag.bytes();
     tag.len() <= 128
-        && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && bytes
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
@@ -180,12 +204,16 @@ fn is_tag(tag: &str) -> bool {
 fn is_component(component: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = component.as_bytes();
-    if !bytes.first().copied().is_some_and(alphanumeric) || !bytes.last().copied().is_some_and(alphanumeric) {
+    if !bytes.first().copied().is_some_and(alphanumeric)
+        || !bytes.last().copied().is_some_and(alphanumeric)
+    {
         return false;
     }
-    component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
-        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-    })
+    component
+        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        .all(|separator| {
+            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+        })
 }
 
 #[cfg(test)]
@@ -196,17 +224,43 @@ mod tests {
     fn references_are_normalized_and_shortened() {
         for (text, full, short) in [
             ("busybox", "docker.io/library/busybox", "busybox"),
-            ("busybox:1.36", "docker.io/library/busybox:1.36", "busybox:1.36"),
+            (
+                "busybox:1.36",
+                "docker.io/library/busybox:1.36",
+                "busybox:1.36",
+            ),
             ("foo/bar", "docker.io/foo/bar", "foo/bar"),
-            ("localhost:5000/a/b:t", "localhost:5000/a/b:t", "localhost:5000/a/b:t"),
+            (
+                "localhost:5000/a/b:t",
+                "localhost:5000/a/b:t",
+                "localhost:5000/a/b:t",
+            ),
             ("index.docker.io/library/x", "docker.io/library/x", "x"),
             ("localhost/x", "localhost/x", "localhost/x"),
-            ("ghcr.io/a-b/c__d.e", "ghcr.io/a-b/c__d.e", "ghcr.io/a-b/c__d.e"),
+            (
+                "ghcr.io/a-b/c__d.e",
+                "ghcr.io/a-b/c__d.e",
+                "ghcr.io/a-b/c__d.e",
+            ),
         ] {
             let reference = Reference::parse(text).unwrap();
-            assert_eq!((reference.to_string(), reference.familiar()), (full.into(), short.into()), "{text}");
+            assert_eq!(
+                (reference.to_string(), reference.familiar()),
+                (full.into(), short.into()),
+                "{text}"
+            );
         }
-        for bad in ["", "foo/Bar", "a//b", "a:b:c", "-a", "a@sha256:12", "a b", "../x", "x:"] {
+        for bad in [
+            "",
+            "foo/Bar",
+            "a//b",
+            "a:b:c",
+            "-a",
+            "a@sha256:12",
+            "a b",
+            "../x",
+            "x:",
+        ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }
     }

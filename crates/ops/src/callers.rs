@@ -43,8 +43,15 @@ impl SshSocket {
     /// Opens the socket's place, to be mounted.
     pub fn place(&self) -> Result<OwnedFd, OpFailure> {
         use rustix::fs::{Mode, OFlags};
-        rustix::fs::open(self.dir.join("agent"), OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
-            .map_err(|e| OpFailure::SshSocket { id: self.id.clone(), source: e.into() })
+        rustix::fs::open(
+            self.dir.join("agent"),
+            OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+        .map_err(|e| OpFailure::SshSocket {
+            id: self.id.clone(),
+            source: e.into(),
+        })
     }
 }
 
@@ -57,7 +64,11 @@ impl Drop for SshSocket {
 }
 
 /// Makes a socket for the agent that a mount asks for; nothing if there is none and the mount can do without.
-pub async fn ssh(parts: &Parts, ctx: &OpCtx, options: &pb::SshOpt) -> Result<Option<SshSocket>, OpFailure> {
+pub async fn ssh(
+    parts: &Parts,
+    ctx: &OpCtx,
+    options: &pb::SshOpt,
+) -> Result<Option<SshSocket>, OpFailure> {
     let id = options.id.clone();
     let group = parts.group(ctx);
     let found = group
@@ -69,15 +80,28 @@ pub async fn ssh(parts: &Parts, ctx: &OpCtx, options: &pb::SshOpt) -> Result<Opt
     let session = match found {
         Ok(session) => session,
         Err(_) if options.optional => return Ok(None),
-        Err(SessionError::Call(CallError::Unsupported { .. })) => return Err(OpFailure::NoSshKey { id }),
+        Err(SessionError::Call(CallError::Unsupported { .. })) => {
+            return Err(OpFailure::NoSshKey { id });
+        }
         Err(error) => return Err(OpFailure::Session(Box::new(error))),
     };
-    let failed = |source| OpFailure::SshSocket { id: options.id.clone(), source };
-    let dir = parts.store.root().join("agents").join(executor::ContainerId::random().as_str());
+    let failed = |source| OpFailure::SshSocket {
+        id: options.id.clone(),
+        source,
+    };
+    let dir = parts
+        .store
+        .root()
+        .join("agents")
+        .join(executor::ContainerId::random().as_str());
     std::fs::create_dir_all(&dir).map_err(failed)?;
     let path = dir.join("agent");
     let listener = UnixListener::bind(&path).map_err(failed)?;
-    let mode = if options.mode == 0 { 0o600 } else { options.mode & 0o777 };
+    let mode = if options.mode == 0 {
+        0o600
+    } else {
+        options.mode & 0o777
+    };
     std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
     std::os::unix::fs::lchown(&path, Some(options.uid), Some(options.gid)).map_err(failed)?;
     let forwarded = options.id.clone();
@@ -96,17 +120,30 @@ pub async fn ssh(parts: &Parts, ctx: &OpCtx, options: &pb::SshOpt) -> Result<Opt
             }));
         }
     });
-    Ok(Some(SshSocket { dir, id: options.id.clone(), _accept: accept }))
+    Ok(Some(SshSocket {
+        dir,
+        id: options.id.clone(),
+        _accept: accept,
+    }))
 }
 
 async fn pump(stream: UnixStream, duplex: session::Duplex) {
     let (mut from_step, mut to_step) = stream.into_split();
-    let session::Duplex { mut incoming, outgoing } = duplex;
+    let session::Duplex {
+        mut incoming,
+        outgoing,
+    } = duplex;
     let up = async move {
         let mut buffer = vec![0_u8; 32 << 10];
         while let Ok(n) = from_step.read(&mut buffer).await {
-            let Some(chunk) = buffer.get(..n).filter(|c| !c.is_empty()) else { break };
-            if outgoing.send(bytes::Bytes::copy_from_slice(chunk)).await.is_err() {
+            let Some(chunk) = buffer.get(..n).filter(|c| !c.is_empty()) else {
+                break;
+            };
+            if outgoing
+                .send(bytes::Bytes::copy_from_slice(chunk))
+                .await
+                .is_err()
+            {
                 break;
             }
         }

@@ -43,7 +43,12 @@ pub struct CombineOp {
 impl CombineOp {
     /// Makes the op of a vertex called `name` with `inputs` inputs.
     pub fn new(parts: Arc<Parts>, kind: Kind, inputs: usize, name: &str) -> Self {
-        Self { parts, kind, inputs, name: name.into() }
+        Self {
+            parts,
+            kind,
+            inputs,
+            name: name.into(),
+        }
     }
 }
 
@@ -58,7 +63,10 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
                 #[serde(rename = "Merge")]
                 merge: gojson::MergeOp<'a>,
             }
-            oci::json::to_vec(&Key { kind: "buildkit.merge.v0", merge: gojson::MergeOp::from(op) })
+            oci::json::to_vec(&Key {
+                kind: "buildkit.merge.v0",
+                merge: gojson::MergeOp::from(op),
+            })
         }
         Kind::Diff(op) => {
             #[derive(Serialize)]
@@ -68,7 +76,10 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
                 #[serde(rename = "Diff")]
                 diff: gojson::DiffOp<'a>,
             }
-            oci::json::to_vec(&Key { kind: "buildkit.diff.v0", diff: gojson::DiffOp::from(op) })
+            oci::json::to_vec(&Key {
+                kind: "buildkit.diff.v0",
+                diff: gojson::DiffOp::from(op),
+            })
         }
         Kind::Passthrough(op) => {
             #[derive(Serialize)]
@@ -85,44 +96,79 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
                 #[serde(skip_serializing_if = "<[i64]>::is_empty")]
                 outputs: &'a [i64],
             }
-            let passthrough = Passthrough { id: &op.id, outputs: &op.outputs };
-            oci::json::to_vec(&Key { kind: "buildkit.passthrough.v0", passthrough })
+            let passthrough = Passthrough {
+                id: &op.id,
+                outputs: &op.outputs,
+            };
+            oci::json::to_vec(&Key {
+                kind: "buildkit.passthrough.v0",
+                passthrough,
+            })
         }
     };
-    KeyPlan { digest: Digest::sha256(json), deps: vec![DepPlan::default(); inputs] }
+    KeyPlan {
+        digest: Digest::sha256(json),
+        deps: vec![DepPlan::default(); inputs],
+    }
 }
 
 #[async_trait]
 impl Op<Ref> for CombineOp {
-    async fn cache_map(&self, _ctx: &OpCtx, _index: usize) -> Result<(CacheMap<Ref>, bool), OpError> {
+    async fn cache_map(
+        &self,
+        _ctx: &OpCtx,
+        _index: usize,
+    ) -> Result<(CacheMap<Ref>, bool), OpError> {
         Ok((plan(&self.kind, self.inputs).into_cache_map(false), true))
     }
 
     async fn exec(&self, _ctx: &OpCtx, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
-        let options = RefOptions { description: self.name.clone(), ..RefOptions::default() };
+        let options = RefOptions {
+            description: self.name.clone(),
+            ..RefOptions::default()
+        };
         match &self.kind {
             Kind::Merge(_) => {
                 let refs: Vec<_> = inputs.into_iter().flatten().collect();
-                Ok(vec![self.parts.store.merge(&refs, options).map_err(OpFailure::from)?])
+                Ok(vec![
+                    self.parts
+                        .store
+                        .merge(&refs, options)
+                        .map_err(OpFailure::from)?,
+                ])
             }
             Kind::Diff(op) => {
                 let mut inputs = inputs.into_iter();
                 let mut next = |index: i64| {
-                    if index == NO_INPUT { Ok(None) } else { inputs.next().ok_or(OpFailure::MissingInput(index)) }
+                    if index == NO_INPUT {
+                        Ok(None)
+                    } else {
+                        inputs.next().ok_or(OpFailure::MissingInput(index))
+                    }
                 };
                 let lower = next(op.lower.as_ref().map_or(NO_INPUT, |i| i.input))?;
                 let upper = next(op.upper.as_ref().map_or(NO_INPUT, |i| i.input))?;
-                let Some(lower) = lower else { return Ok(vec![upper]) };
+                let Some(lower) = lower else {
+                    return Ok(vec![upper]);
+                };
                 if upper.as_ref().is_some_and(|upper| upper.id() == lower.id()) {
                     return Ok(vec![None]);
                 }
-                Ok(vec![self.parts.store.diff(Some(&lower), upper.as_ref(), options).map_err(OpFailure::from)?])
+                Ok(vec![
+                    self.parts
+                        .store
+                        .diff(Some(&lower), upper.as_ref(), options)
+                        .map_err(OpFailure::from)?,
+                ])
             }
             Kind::Passthrough(op) => op
                 .outputs
                 .iter()
                 .map(|index| {
-                    let input = usize::try_from(*index).ok().and_then(|i| inputs.get(i)).cloned();
+                    let input = usize::try_from(*index)
+                        .ok()
+                        .and_then(|i| inputs.get(i))
+                        .cloned();
                     Ok(input.ok_or(OpFailure::MissingInput(*index))?)
                 })
                 .collect(),

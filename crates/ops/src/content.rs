@@ -48,7 +48,13 @@ pub struct ContentKey {
 impl ContentKey {
     /// Makes a slow key for `selectors`; none means everything.
     pub fn new(selectors: Vec<Selector>) -> Self {
-        Self { selectors: if selectors.is_empty() { vec![Selector::default()] } else { selectors } }
+        Self {
+            selectors: if selectors.is_empty() {
+                vec![Selector::default()]
+            } else {
+                selectors
+            },
+        }
     }
 }
 
@@ -65,16 +71,27 @@ impl SlowKey<Ref> for ContentKey {
                 required_paths: selector.required.clone(),
             };
             match input {
-                Some(reference) => reference.content_hash(&path, options).await.map_err(|source| OpFailure::Checksum {
-                    reference: reference.id().to_string(),
-                    source: Box::new(source),
-                }),
-                None => fstree::hash::empty_tree_checksum(&path)
-                    .map_err(|source| OpFailure::Checksum { reference: "scratch".into(), source: Box::new(source) }),
+                Some(reference) => reference
+                    .content_hash(&path, options)
+                    .await
+                    .map_err(|source| OpFailure::Checksum {
+                        reference: reference.id().to_string(),
+                        source: Box::new(source),
+                    }),
+                None => {
+                    fstree::hash::empty_tree_checksum(&path).map_err(|source| OpFailure::Checksum {
+                        reference: "scratch".into(),
+                        source: Box::new(source),
+                    })
+                }
             }
         }))
         .await?;
-        let joined = digests.iter().map(Digest::as_str).collect::<Vec<_>>().join("\0");
+        let joined = digests
+            .iter()
+            .map(Digest::as_str)
+            .collect::<Vec<_>>()
+            .join("\0");
         Ok(Digest::sha256(joined))
     }
 }
@@ -115,7 +132,11 @@ pub(crate) fn dedupe_paths(paths: Vec<String>) -> Vec<String> {
     all.iter()
         .filter(|path| {
             !all.iter().any(|parent| {
-                let with_slash = if parent.ends_with('/') { parent.clone() } else { format!("{parent}/") };
+                let with_slash = if parent.ends_with('/') {
+                    parent.clone()
+                } else {
+                    format!("{parent}/")
+                };
                 *path != parent && path.starts_with(&with_slash)
             })
         })
@@ -126,11 +147,21 @@ pub(crate) fn dedupe_paths(paths: Vec<String>) -> Vec<String> {
 /// Drops selectors that others cover; what is left is sorted by path.
 pub(crate) fn dedupe_selectors(selectors: &[Selector]) -> Vec<Selector> {
     let plain = |follow: bool| {
-        dedupe_paths(selectors.iter().filter(|s| s.is_plain() && s.follow_links == follow).map(|s| s.path.clone()).collect())
+        dedupe_paths(
+            selectors
+                .iter()
+                .filter(|s| s.is_plain() && s.follow_links == follow)
+                .map(|s| s.path.clone())
+                .collect(),
+        )
     };
     let mut out: Vec<Selector> = Vec::new();
     for follow_links in [false, true] {
-        out.extend(plain(follow_links).into_iter().map(|path| Selector { path, follow_links, ..Selector::default() }));
+        out.extend(plain(follow_links).into_iter().map(|path| Selector {
+            path,
+            follow_links,
+            ..Selector::default()
+        }));
     }
     out.extend(selectors.iter().filter(|s| !s.is_plain()).cloned());
     out.sort_by(|a, b| a.path.cmp(&b.path));
@@ -144,7 +175,10 @@ mod tests {
     #[test]
     fn paths_below_others_are_dropped() {
         let paths = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(dedupe_paths(paths(&["/b/c", "/a", "/b", "/bc"])), paths(&["/a", "/b", "/bc"]));
+        assert_eq!(
+            dedupe_paths(paths(&["/b/c", "/a", "/b", "/bc"])),
+            paths(&["/a", "/b", "/bc"])
+        );
         assert_eq!(dedupe_paths(paths(&["/x", "/"])), paths(&["/"]));
     }
 
@@ -152,7 +186,13 @@ mod tests {
     fn paths_are_joined_and_named_as_go_does() {
         assert_eq!(join_root("../a//b/./c/.."), "/a/b");
         assert_eq!(join_root(""), "/");
-        for (path, base) in [("/a/b", "b"), ("a/", "a"), ("/", "/"), ("", "."), ("*.go", "*.go")] {
+        for (path, base) in [
+            ("/a/b", "b"),
+            ("a/", "a"),
+            ("/", "/"),
+            ("", "."),
+            ("*.go", "*.go"),
+        ] {
             assert_eq!(base_name(path), base);
         }
     }

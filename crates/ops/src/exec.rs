@@ -7,7 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use executor::{ContainerSpec, ExitStatus, NetworkMode, Output, ProcessIo, ProcessSpec, Resources, SecurityMode, Ulimit};
+use executor::{
+    ContainerSpec, ExitStatus, NetworkMode, Output, ProcessIo, ProcessSpec, Resources,
+    SecurityMode, Ulimit,
+};
 use llb::pb;
 use solver::{CacheMap, Op, OpCtx, OpError};
 
@@ -37,7 +40,14 @@ impl ExecOp {
         resources: Resources,
         inputs: usize,
     ) -> Self {
-        Self { parts, op: Arc::new(op), platform, rights, resources, inputs }
+        Self {
+            parts,
+            op: Arc::new(op),
+            platform,
+            rights,
+            resources,
+            inputs,
+        }
     }
 
     fn meta(&self) -> Result<&pb::Meta, OpFailure> {
@@ -65,38 +75,63 @@ impl ExecOp {
         }
         for secret in &self.op.secretenv {
             if secret.id.is_empty() {
-                return Err(OpFailure::SecretIdMissing { name: secret.name.clone() });
+                return Err(OpFailure::SecretIdMissing {
+                    name: secret.name.clone(),
+                });
             }
             let bytes = match crate::callers::secret(&self.parts, ctx, &secret.id).await? {
                 Some(bytes) => bytes,
                 None if secret.optional => Vec::new(),
-                None => return Err(OpFailure::SecretNotFound { id: secret.id.clone() }),
+                None => {
+                    return Err(OpFailure::SecretNotFound {
+                        id: secret.id.clone(),
+                    });
+                }
             };
-            let value = String::from_utf8(bytes).map_err(|_| OpFailure::SecretNotText { id: secret.id.clone() })?;
+            let value = String::from_utf8(bytes).map_err(|_| OpFailure::SecretNotText {
+                id: secret.id.clone(),
+            })?;
             env.push(format!("{}={value}", secret.name));
         }
         Ok(env)
     }
 
     fn check_platform(&self) -> Result<(), OpFailure> {
-        let Some(wanted) = &self.platform else { return Ok(()) };
+        let Some(wanted) = &self.platform else {
+            return Ok(());
+        };
         let wanted = oci::Platform {
             architecture: wanted.architecture.clone(),
             os: wanted.os.clone(),
             variant: wanted.variant.clone(),
             ..oci::Platform::default()
         };
-        if wanted.os.is_empty() || self.parts.platforms.iter().any(|p| p.matcher().matches(&wanted)) {
+        if wanted.os.is_empty()
+            || self
+                .parts
+                .platforms
+                .iter()
+                .any(|p| p.matcher().matches(&wanted))
+        {
             return Ok(());
         }
-        Err(OpFailure::Emulation { platform: wanted.format() })
+        Err(OpFailure::Emulation {
+            platform: wanted.format(),
+        })
     }
 }
 
 #[async_trait]
 impl Op<Ref> for ExecOp {
-    async fn cache_map(&self, _ctx: &OpCtx, _index: usize) -> Result<(CacheMap<Ref>, bool), OpError> {
-        Ok((key::plan(&self.op, self.platform.as_ref(), self.inputs)?.into_cache_map(true), true))
+    async fn cache_map(
+        &self,
+        _ctx: &OpCtx,
+        _index: usize,
+    ) -> Result<(CacheMap<Ref>, bool), OpError> {
+        Ok((
+            key::plan(&self.op, self.platform.as_ref(), self.inputs)?.into_cache_map(true),
+            true,
+        ))
     }
 
     async fn exec(&self, ctx: &OpCtx, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
@@ -106,29 +141,60 @@ impl Op<Ref> for ExecOp {
         }
         self.check_platform()?;
         let meta = self.meta()?;
-        let network = NetworkMode::try_from(self.op.network).map_err(|e| OpFailure::Mode(Box::new(e)))?;
-        let security = SecurityMode::try_from(self.op.security).map_err(|e| OpFailure::Mode(Box::new(e)))?;
-        let access = self.rights.entitlements.access(network, security).map_err(|e| OpFailure::Denied(Box::new(e)))?;
+        let network =
+            NetworkMode::try_from(self.op.network).map_err(|e| OpFailure::Mode(Box::new(e)))?;
+        let security =
+            SecurityMode::try_from(self.op.security).map_err(|e| OpFailure::Mode(Box::new(e)))?;
+        let access = self
+            .rights
+            .entitlements
+            .access(network, security)
+            .map_err(|e| OpFailure::Denied(Box::new(e)))?;
         if !self.op.cdi_devices.is_empty() {
             if let Some(device) = self.op.cdi_devices.iter().find(|d| !d.optional) {
-                return Err(OpFailure::NotBuilt { feature: "CDI devices", detail: device.name.clone() }.into());
+                return Err(OpFailure::NotBuilt {
+                    feature: "CDI devices",
+                    detail: device.name.clone(),
+                }
+                .into());
             }
         }
         let env = self.environment(ctx).await?;
-        let prepared = mounts::prepare(&self.parts, ctx, &self.op.mounts, &meta.cwd, &meta.args, &inputs).await?;
+        let prepared = mounts::prepare(
+            &self.parts,
+            ctx,
+            &self.op.mounts,
+            &meta.cwd,
+            &meta.args,
+            &inputs,
+        )
+        .await?;
         let (spec_mounts, rootfs, shm_size) = prepared.open(&self.parts).await?;
         let mut spec = ContainerSpec::new(
             access,
             rootfs,
-            ProcessSpec { args: meta.args.clone(), env, cwd: meta.cwd.clone(), user: meta.user.clone(), tty: false },
+            ProcessSpec {
+                args: meta.args.clone(),
+                env,
+                cwd: meta.cwd.clone(),
+                user: meta.user.clone(),
+                tty: false,
+            },
         );
         spec.readonly_root = prepared.readonly_root;
         spec.mounts = spec_mounts;
         spec.remove_mount_stubs_recursive = meta.remove_mount_stubs_recursive;
         spec.hostname = meta.hostname.clone();
         spec.extra_hosts = extra_hosts(&meta.extra_hosts)?;
-        spec.ulimits =
-            meta.ulimit.iter().map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect();
+        spec.ulimits = meta
+            .ulimit
+            .iter()
+            .map(|u| Ulimit {
+                name: u.name.clone(),
+                soft: u.soft,
+                hard: u.hard,
+            })
+            .collect();
         spec.cgroup_parent = (!meta.cgroup_parent.is_empty()).then(|| meta.cgroup_parent.clone());
         spec.shm_size = shm_size;
         spec.resources = self.resources.clone();
@@ -136,23 +202,47 @@ impl Op<Ref> for ExecOp {
             let sink = Arc::clone(&ctx.sink);
             Output::sink(move |chunk: bytes::Bytes| sink.log(stream, &chunk))
         };
-        let io = ProcessIo { stdin: None, stdout: log(1), stderr: log(2), control: None };
+        let io = ProcessIo {
+            stdin: None,
+            stdout: log(1),
+            stderr: log(2),
+            control: None,
+        };
         let outcome = self.parts.executor.run(spec, io, None).await;
         let failure = match outcome {
             Ok(status) if allowed(&status, &meta.valid_exit_codes) => None,
-            Ok(status) => Some(OpFailure::Process { args: meta.args.join(" "), code: status.code, reason: status.to_string() }),
+            Ok(status) => Some(OpFailure::Process {
+                args: meta.args.join(" "),
+                code: status.code,
+                reason: status.to_string(),
+            }),
             // The reference's runtime says on standard error why a program cannot be started, and exits with 1.
             Err(executor::ExecError::Start(reason)) => {
-                ctx.sink.log(2, format!("unable to start container process: {reason}\n").as_bytes());
-                Some(OpFailure::Process { args: meta.args.join(" "), code: 1, reason: "exit code: 1".into() })
+                ctx.sink.log(
+                    2,
+                    format!("unable to start container process: {reason}\n").as_bytes(),
+                );
+                Some(OpFailure::Process {
+                    args: meta.args.join(" "),
+                    code: 1,
+                    reason: "exit code: 1".into(),
+                })
             }
-            Err(source) => Some(OpFailure::Start { args: meta.args.join(" "), source: Box::new(source) }),
+            Err(source) => Some(OpFailure::Start {
+                args: meta.args.join(" "),
+                source: Box::new(source),
+            }),
         };
         match failure {
             None => Ok(prepared.commit().await?),
             Some(failure) => {
                 let (inputs, mounts) = prepared.keep(&self.op.mounts, &inputs).await;
-                Err(OpFailure::Exec { source: Box::new(failure), inputs, mounts }.into())
+                Err(OpFailure::Exec {
+                    source: Box::new(failure),
+                    inputs,
+                    mounts,
+                }
+                .into())
             }
         }
     }
@@ -162,14 +252,23 @@ fn allowed(status: &ExitStatus, valid: &[i32]) -> bool {
     if status.oom && status.code != 0 {
         return false;
     }
-    if valid.is_empty() { status.code == 0 } else { valid.iter().any(|code| i64::from(*code) == i64::from(status.code)) }
+    if valid.is_empty() {
+        status.code == 0
+    } else {
+        valid
+            .iter()
+            .any(|code| i64::from(*code) == i64::from(status.code))
+    }
 }
 
 fn extra_hosts(hosts: &[pb::HostIp]) -> Result<Vec<(String, IpAddr)>, OpFailure> {
     hosts
         .iter()
         .map(|host| {
-            let ip = host.ip.parse().map_err(|_| OpFailure::ExtraHost { host: host.host.clone(), ip: host.ip.clone() })?;
+            let ip = host.ip.parse().map_err(|_| OpFailure::ExtraHost {
+                host: host.host.clone(),
+                ip: host.ip.clone(),
+            })?;
             Ok((host.host.clone(), ip))
         })
         .collect()
@@ -177,7 +276,9 @@ fn extra_hosts(hosts: &[pb::HostIp]) -> Result<Vec<(String, IpAddr)>, OpFailure>
 
 /// Limits of a step's control group from the definition's metadata (`OpMetadata.linux_resources`); outside the key.
 pub fn resources_of(limits: Option<&pb::LinuxResources>) -> Resources {
-    let Some(limits) = limits else { return Resources::default() };
+    let Some(limits) = limits else {
+        return Resources::default();
+    };
     Resources {
         memory: limits.memory,
         memory_swap: limits.memory_swap,
@@ -189,4 +290,3 @@ pub fn resources_of(limits: Option<&pb::LinuxResources>) -> Resources {
         pids: 0,
     }
 }
-

@@ -13,7 +13,10 @@ use crate::Ref;
 /// Why an op did not give its results. Sentences are BuildKit's where its clients and suites know them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the sentences say what the variants are, and the fields are their words")]
+#[expect(
+    missing_docs,
+    reason = "the sentences say what the variants are, and the fields are their words"
+)]
 pub enum OpFailure {
     #[error("{source}")]
     Store {
@@ -23,17 +26,34 @@ pub enum OpFailure {
     #[error(transparent)]
     Source(Box<::source::SourceError>),
     #[error("failed to calculate checksum of ref {reference}: {source}")]
-    Checksum { reference: String, source: Box<dyn Error + Send + Sync> },
+    Checksum {
+        reference: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
     #[error("process {args:?} did not complete successfully: {reason}")]
-    Process { args: String, code: u32, reason: String },
+    Process {
+        args: String,
+        code: u32,
+        reason: String,
+    },
     #[error("process {args:?} did not complete successfully: {source}")]
-    Start { args: String, source: Box<ExecError> },
+    Start {
+        args: String,
+        source: Box<ExecError>,
+    },
     /// A step failed; what it had and what it left can be looked at.
     #[error("{source}")]
-    Exec { source: Box<OpFailure>, inputs: Vec<Ref>, mounts: Vec<Ref> },
+    Exec {
+        source: Box<OpFailure>,
+        inputs: Vec<Ref>,
+        mounts: Vec<Ref>,
+    },
     /// The action at `index` of a file op failed.
     #[error("{source}")]
-    Action { index: usize, source: Box<OpFailure> },
+    Action {
+        index: usize,
+        source: Box<OpFailure>,
+    },
     #[error(transparent)]
     File(Box<ActionError>),
     #[error(transparent)]
@@ -45,8 +65,13 @@ pub enum OpFailure {
     #[error(transparent)]
     Mode(Box<executor::UnknownMode>),
     #[error("{feature} are not supported by rbuild yet: {detail}")]
-    NotBuilt { feature: &'static str, detail: String },
-    #[error("cannot run a step for {platform}: this host has neither the architecture nor an emulator registered for it; install one with binfmt_misc and start again")]
+    NotBuilt {
+        feature: &'static str,
+        detail: String,
+    },
+    #[error(
+        "cannot run a step for {platform}: this host has neither the architecture nor an emulator registered for it; install one with binfmt_misc and start again"
+    )]
     Emulation { platform: String },
     #[error("invalid extra host {host:?}: {ip:?} is no address")]
     ExtraHost { host: String, ip: String },
@@ -70,7 +95,9 @@ pub enum OpFailure {
     UnknownSharing(i32),
     #[error("invalid mount cache content {0}")]
     UnknownContentCache(i32),
-    #[error("invalid mount cache content of {dest}: the mount can be written beside what it selects")]
+    #[error(
+        "invalid mount cache content of {dest}: the mount can be written beside what it selects"
+    )]
     ContentCacheUnsafe { dest: String },
     #[error("invalid mount type {kind} for /")]
     RootMount { kind: String },

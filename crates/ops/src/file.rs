@@ -30,13 +30,22 @@ pub struct FileOp {
 impl FileOp {
     /// Makes the op of a vertex called `name` with `inputs` inputs.
     pub fn new(parts: Arc<Parts>, op: pb::FileOp, inputs: usize, name: &str) -> Self {
-        Self { parts, op: Arc::new(op), inputs, name: name.into() }
+        Self {
+            parts,
+            op: Arc::new(op),
+            inputs,
+            name: name.into(),
+        }
     }
 }
 
 #[async_trait]
 impl Op<Ref> for FileOp {
-    async fn cache_map(&self, _ctx: &OpCtx, _index: usize) -> Result<(CacheMap<Ref>, bool), OpError> {
+    async fn cache_map(
+        &self,
+        _ctx: &OpCtx,
+        _index: usize,
+    ) -> Result<(CacheMap<Ref>, bool), OpError> {
         Ok((key::plan(&self.op, self.inputs)?.into_cache_map(true), true))
     }
 
@@ -48,7 +57,10 @@ impl Op<Ref> for FileOp {
         let store = Arc::clone(&self.parts.store);
         let op = Arc::clone(&self.op);
         let name = self.name.clone();
-        let outputs = task::blocking("file op", move || Run::new(&store, &op, inputs, &name)?.outputs()).await?;
+        let outputs = task::blocking("file op", move || {
+            Run::new(&store, &op, inputs, &name)?.outputs()
+        })
+        .await?;
         Ok(outputs)
     }
 }
@@ -78,7 +90,12 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(store: &'a Arc<Store>, op: &'a pb::FileOp, refs: Vec<Ref>, name: &'a str) -> Result<Self, OpFailure> {
+    fn new(
+        store: &'a Arc<Store>,
+        op: &'a pb::FileOp,
+        refs: Vec<Ref>,
+        name: &'a str,
+    ) -> Result<Self, OpFailure> {
         let inputs = refs.len();
         let total = inputs + op.actions.len();
         let mut reads = vec![0_u32; total];
@@ -87,7 +104,10 @@ impl<'a> Run<'a> {
         for (position, action) in op.actions.iter().enumerate() {
             for index in [action.input, action.secondary_input] {
                 if index < -1 || usize::try_from(index).is_ok_and(|i| i >= total) {
-                    return Err(OpFailure::InvalidInput { index, inputs: total });
+                    return Err(OpFailure::InvalidInput {
+                        index,
+                        inputs: total,
+                    });
                 }
                 if let Some(count) = usize::try_from(index).ok().and_then(|i| reads.get_mut(i)) {
                     *count += 1;
@@ -113,12 +133,27 @@ impl<'a> Run<'a> {
                 return Err(OpFailure::MissingOutput(expected));
             }
         }
-        let slots = refs.into_iter().map(Slot::Committed).chain(op.actions.iter().map(|_| Slot::Pending)).collect();
-        Ok(Self { store, op, name, inputs, slots, commit, outputs: outputs.into_values().collect() })
+        let slots = refs
+            .into_iter()
+            .map(Slot::Committed)
+            .chain(op.actions.iter().map(|_| Slot::Pending))
+            .collect();
+        Ok(Self {
+            store,
+            op,
+            name,
+            inputs,
+            slots,
+            commit,
+            outputs: outputs.into_values().collect(),
+        })
     }
 
     fn options(&self) -> RefOptions {
-        RefOptions { description: self.name.to_owned(), ..RefOptions::default() }
+        RefOptions {
+            description: self.name.to_owned(),
+            ..RefOptions::default()
+        }
     }
 
     fn outputs(mut self) -> Result<Vec<Ref>, OpFailure> {
@@ -140,7 +175,12 @@ impl<'a> Run<'a> {
             Some(Slot::Committed(_) | Slot::Open(_)) => return Ok(()),
             Some(Slot::Busy) => return Err(OpFailure::Loop(index)),
             Some(Slot::Pending) => {}
-            None => return Err(OpFailure::InvalidInput { index: i64::try_from(index).unwrap_or(i64::MAX), inputs: self.slots.len() }),
+            None => {
+                return Err(OpFailure::InvalidInput {
+                    index: i64::try_from(index).unwrap_or(i64::MAX),
+                    inputs: self.slots.len(),
+                });
+            }
         }
         // Chains are as long as the definition allows; the stack is not.
         if depth > 2048 {
@@ -148,7 +188,10 @@ impl<'a> Run<'a> {
         }
         self.set(index, Slot::Busy);
         let op = self.op;
-        let action = op.actions.get(index - self.inputs).ok_or(OpFailure::NoAction)?;
+        let action = op
+            .actions
+            .get(index - self.inputs)
+            .ok_or(OpFailure::NoAction)?;
         for needed in [action.input, action.secondary_input] {
             if let Ok(needed) = usize::try_from(needed) {
                 self.compute(needed, depth + 1)?;
@@ -156,14 +199,21 @@ impl<'a> Run<'a> {
         }
         for named in owners(action).into_iter().flatten() {
             if let Some(pb::user_opt::User::ByName(named)) = &named.user {
-                let needed = usize::try_from(named.input).map_err(|_| OpFailure::InvalidUserIndex(named.input))?;
+                let needed = usize::try_from(named.input)
+                    .map_err(|_| OpFailure::InvalidUserIndex(named.input))?;
                 self.compute(needed, depth + 1)?;
             }
         }
         let target = self.target(action)?;
-        let result = target.root().map_err(OpFailure::from).and_then(|root| self.perform(&root, action));
+        let result = target
+            .root()
+            .map_err(OpFailure::from)
+            .and_then(|root| self.perform(&root, action));
         if let Err(error) = result {
-            return Err(OpFailure::Action { index: index - self.inputs, source: Box::new(error) });
+            return Err(OpFailure::Action {
+                index: index - self.inputs,
+                source: Box::new(error),
+            });
         }
         let slot = if self.commit.get(index).copied().unwrap_or(true) {
             Slot::Committed(Some(target.commit()?))
@@ -199,7 +249,9 @@ impl<'a> Run<'a> {
 
     /// Opens what stands at a number for reading; nothing for scratch.
     fn read(&self, index: i64) -> Result<Option<Root>, OpFailure> {
-        let Ok(index) = usize::try_from(index) else { return Ok(None) };
+        let Ok(index) = usize::try_from(index) else {
+            return Ok(None);
+        };
         match self.slots.get(index) {
             Some(Slot::Committed(Some(reference))) => Ok(Some(reference.root()?)),
             Some(Slot::Committed(None)) => Ok(None),
@@ -309,4 +361,3 @@ impl From<ActionError> for OpFailure {
         Self::File(Box::new(source))
     }
 }
-

@@ -20,7 +20,9 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
         for position in 0..4_u32 {
             if position as usize <= chunk.len() {
                 let index = (word >> (18 - 6 * position)) & 63;
-                out.push(char::from(TABLE.get(index as usize).copied().unwrap_or(b'A')));
+                out.push(char::from(
+                    TABLE.get(index as usize).copied().unwrap_or(b'A'),
+                ));
             } else {
                 out.push('=');
             }
@@ -316,9 +318,18 @@ impl Serialize for User<'_> {
             by_id: u32,
         }
         let inner = match &self.0.user {
-            Some(pb::user_opt::User::ByName(name)) => Inner { by_name: Some(NamedUser::from(name)), by_id: 0 },
-            Some(pb::user_opt::User::ById(id)) => Inner { by_name: None, by_id: *id },
-            None => Inner { by_name: None, by_id: 0 },
+            Some(pb::user_opt::User::ByName(name)) => Inner {
+                by_name: Some(NamedUser::from(name)),
+                by_id: 0,
+            },
+            Some(pb::user_opt::User::ById(id)) => Inner {
+                by_name: None,
+                by_id: *id,
+            },
+            None => Inner {
+                by_name: None,
+                by_id: 0,
+            },
         };
         let mut map = serializer.serialize_map(Some(1))?;
         map.serialize_entry("User", &inner)?;
@@ -330,7 +341,13 @@ impl Serialize for User<'_> {
 mod tests {
     #[test]
     fn base64_is_padded_standard() {
-        for (bytes, want) in [("", ""), ("a", "YQ=="), ("ab", "YWI="), ("abc", "YWJj"), ("hello\n", "aGVsbG8K")] {
+        for (bytes, want) in [
+            ("", ""),
+            ("a", "YQ=="),
+            ("ab", "YWI="),
+            ("abc", "YWJj"),
+            ("hello\n", "aGVsbG8K"),
+        ] {
             assert_eq!(super::base64(bytes.as_bytes()), want);
         }
     }

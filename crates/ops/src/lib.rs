@@ -26,11 +26,11 @@ pub mod source_op;
 
 use std::sync::Arc;
 
+use ::source::Sources;
 use async_trait::async_trait;
 use executor::{Entitlements, Executor};
 use oci::{Digest, Platform};
 use session::{Group, SessionManager};
-use ::source::Sources;
 use solver::{CacheMap, CacheMapDep, OpCtx, OpError, OpOpts, Preprocess};
 use store::{ImmutableRef, Store};
 use task::{Permit, Permits};
@@ -71,8 +71,20 @@ impl Parts {
         platforms: Vec<Platform>,
         max_parallelism: usize,
     ) -> Arc<Self> {
-        let permits = if max_parallelism == 0 { Permits::unlimited() } else { Permits::new(max_parallelism) };
-        Arc::new(Self { store, executor, sources, sessions, platforms, cache_mounts: CacheMounts::default(), permits })
+        let permits = if max_parallelism == 0 {
+            Permits::unlimited()
+        } else {
+            Permits::new(max_parallelism)
+        };
+        Arc::new(Self {
+            store,
+            executor,
+            sources,
+            sessions,
+            platforms,
+            cache_mounts: CacheMounts::default(),
+            permits,
+        })
     }
 
     pub(crate) async fn permit(&self) -> Permit {
@@ -118,11 +130,17 @@ impl KeyPlan {
             .into_iter()
             .map(|dep| CacheMapDep {
                 selector: dep.selector,
-                slow: dep.content.map(|selectors| Arc::new(content::ContentKey::new(selectors)) as _),
+                slow: dep
+                    .content
+                    .map(|selectors| Arc::new(content::ContentKey::new(selectors)) as _),
                 preprocess: unlazy.then(|| Arc::new(Unlazy) as _),
             })
             .collect();
-        CacheMap { digest: self.digest, deps, opts: OpOpts::default() }
+        CacheMap {
+            digest: self.digest,
+            deps,
+            opts: OpOpts::default(),
+        }
     }
 }
 
@@ -154,5 +172,7 @@ pub fn writer(ctx: &OpCtx) -> progress::Writer {
     if let Some(vertex) = known.downcast_ref::<Arc<progress::VertexProgress>>() {
         return vertex.writer();
     }
-    known.downcast_ref::<progress::VertexProgress>().map_or_else(progress::Writer::null, progress::VertexProgress::writer)
+    known
+        .downcast_ref::<progress::VertexProgress>()
+        .map_or_else(progress::Writer::null, progress::VertexProgress::writer)
 }

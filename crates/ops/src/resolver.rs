@@ -37,7 +37,11 @@ impl OpResolver {
 }
 
 impl Resolver<Ref> for OpResolver {
-    fn resolve(&self, vertex: &Arc<Vertex>, _builder: SubBuilder<Ref>) -> Result<Arc<dyn Op<Ref>>, OpError> {
+    fn resolve(
+        &self,
+        vertex: &Arc<Vertex>,
+        _builder: SubBuilder<Ref>,
+    ) -> Result<Arc<dyn Op<Ref>>, OpError> {
         let sys = vertex
             .sys
             .downcast_ref::<OpSys>()
@@ -66,13 +70,30 @@ impl Resolver<Ref> for OpResolver {
                     os_features: p.os_features,
                 }),
             )),
-            pb::op::Op::Merge(op) => Arc::new(CombineOp::new(parts, Kind::Merge(op.clone()), inputs, &vertex.name)),
-            pb::op::Op::Diff(op) => Arc::new(CombineOp::new(parts, Kind::Diff(op.clone()), inputs, &vertex.name)),
-            pb::op::Op::Passthrough(op) => {
-                Arc::new(CombineOp::new(parts, Kind::Passthrough(op.clone()), inputs, &vertex.name))
-            }
+            pb::op::Op::Merge(op) => Arc::new(CombineOp::new(
+                parts,
+                Kind::Merge(op.clone()),
+                inputs,
+                &vertex.name,
+            )),
+            pb::op::Op::Diff(op) => Arc::new(CombineOp::new(
+                parts,
+                Kind::Diff(op.clone()),
+                inputs,
+                &vertex.name,
+            )),
+            pb::op::Op::Passthrough(op) => Arc::new(CombineOp::new(
+                parts,
+                Kind::Passthrough(op.clone()),
+                inputs,
+                &vertex.name,
+            )),
             pb::op::Op::Build(_) => {
-                return Err(OpFailure::NotBuilt { feature: "nested builds (BuildOp)", detail: vertex.name.clone() }.into());
+                return Err(OpFailure::NotBuilt {
+                    feature: "nested builds (BuildOp)",
+                    detail: vertex.name.clone(),
+                }
+                .into());
             }
         })
     }

@@ -43,9 +43,14 @@ impl ResultStorage<Ref> for Results {
 
     async fn load(&self, result: &StoredResult, ctx: &OpCtx) -> Result<Ref, KeyStoreError> {
         // The handle keeps the record alive, and with it the providers, until the load below has looked.
-        let held = RefId::parse(&result.id).ok().and_then(|id| self.store.get(&id).ok());
+        let held = RefId::parse(&result.id)
+            .ok()
+            .and_then(|id| self.store.get(&id).ok());
         if let Some(reference) = held.as_ref().filter(|r| r.is_lazy()) {
-            let known = reference.known_blobs().map_err(KeyStoreError::new)?.unwrap_or_default();
+            let known = reference
+                .known_blobs()
+                .map_err(KeyStoreError::new)?
+                .unwrap_or_default();
             for layer in known {
                 let digest = layer.descriptor.digest;
                 if let Some(provider) = ctx.opt::<Arc<dyn BlobProvider>>(&provider_name(&digest)) {

@@ -38,7 +38,13 @@ pub struct SourceOp {
 impl SourceOp {
     /// Makes the op.
     pub fn new(parts: Arc<Parts>, op: pb::SourceOp, platform: Option<Platform>) -> Self {
-        Self { parts, op, platform, instance: Mutex::new(None), pin: Mutex::new(String::new()) }
+        Self {
+            parts,
+            op,
+            platform,
+            instance: Mutex::new(None),
+            pin: Mutex::new(String::new()),
+        }
     }
 
     /// Returns what the source was pinned to, once its key is known.
@@ -61,7 +67,10 @@ impl SourceOp {
     }
 
     fn context(&self, ctx: &OpCtx) -> Context {
-        Context { sessions: self.parts.group(ctx), progress: crate::writer(ctx) }
+        Context {
+            sessions: self.parts.group(ctx),
+            progress: crate::writer(ctx),
+        }
     }
 }
 
@@ -86,13 +95,25 @@ impl Op<Ref> for SourceOp {
         let opts = key
             .layers
             .into_iter()
-            .fold(OpOpts::default(), |opts, (digest, provider)| opts.with(provider_name(&digest), provider));
-        Ok((CacheMap { digest, deps: Vec::new(), opts }, key.done))
+            .fold(OpOpts::default(), |opts, (digest, provider)| {
+                opts.with(provider_name(&digest), provider)
+            });
+        Ok((
+            CacheMap {
+                digest,
+                deps: Vec::new(),
+                opts,
+            },
+            key.done,
+        ))
     }
 
     async fn exec(&self, ctx: &OpCtx, _inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
-        let snapshot =
-            self.instance()?.snapshot(&self.context(ctx)).await.map_err(|e| OpFailure::Source(Box::new(e)))?;
+        let snapshot = self
+            .instance()?
+            .snapshot(&self.context(ctx))
+            .await
+            .map_err(|e| OpFailure::Source(Box::new(e)))?;
         Ok(vec![snapshot])
     }
 

@@ -34,7 +34,10 @@ fn decode_base64(text: &str) -> Vec<u8> {
     };
     let mut out = Vec::new();
     for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let word = chunk.iter().fold(0_u32, |w, b| (w << 6) | u32::from(value(*b))) << (6 * (4 - chunk.len()));
+        let word = chunk
+            .iter()
+            .fold(0_u32, |w, b| (w << 6) | u32::from(value(*b)))
+            << (6 * (4 - chunk.len()));
         out.extend(word.to_be_bytes()[1..chunk.len()].iter());
     }
     out
@@ -42,15 +45,22 @@ fn decode_base64(text: &str) -> Vec<u8> {
 
 #[test]
 fn keys_of_ops_are_those_of_buildkit() {
-    let recorded: Vec<Recorded> = serde_json::from_slice(include_bytes!("golden/cache-maps.json")).unwrap();
+    let recorded: Vec<Recorded> =
+        serde_json::from_slice(include_bytes!("golden/cache-maps.json")).unwrap();
     assert!(recorded.len() > 8);
     for case in recorded {
         let op = pb::Op::decode(decode_base64(&case.op).as_slice()).unwrap();
         let plan = match op.op.unwrap() {
-            pb::op::Op::Exec(exec) => ops::exec::key::plan(&exec, op.platform.as_ref(), case.inputs).unwrap(),
+            pb::op::Op::Exec(exec) => {
+                ops::exec::key::plan(&exec, op.platform.as_ref(), case.inputs).unwrap()
+            }
             pb::op::Op::File(file) => ops::file::key::plan(&file, case.inputs).unwrap(),
-            pb::op::Op::Merge(merge) => ops::combine::plan(&ops::combine::Kind::Merge(merge), case.inputs),
-            pb::op::Op::Diff(diff) => ops::combine::plan(&ops::combine::Kind::Diff(diff), case.inputs),
+            pb::op::Op::Merge(merge) => {
+                ops::combine::plan(&ops::combine::Kind::Merge(merge), case.inputs)
+            }
+            pb::op::Op::Diff(diff) => {
+                ops::combine::plan(&ops::combine::Kind::Diff(diff), case.inputs)
+            }
             other => panic!("no recorded case has {other:?}"),
         };
         assert_eq!(plan.digest.as_str(), case.digest, "{}", case.name);
@@ -58,7 +68,11 @@ fn keys_of_ops_are_those_of_buildkit() {
             .deps
             .iter()
             .map(|d| RecordedDep {
-                selector: d.selector.as_ref().map(ToString::to_string).unwrap_or_default(),
+                selector: d
+                    .selector
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 content: d.content.is_some(),
             })
             .collect();

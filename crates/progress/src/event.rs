@@ -147,6 +147,15 @@ impl Event {
 impl Vertex {
     /// Makes a vertex that nothing happened to yet.
     pub fn new(digest: Digest, name: impl Into<String>, inputs: Vec<Digest>) -> Self {
-        Self { digest, inputs, name: name.into(), cached: false, started: None, completed: None, error: String::new(), group: None }
+        Self {
+            digest,
+            inputs,
+            name: name.into(),
+            cached: false,
+            started: None,
+            completed: None,
+            error: String::new(),
+            group: None,
+        }
     }
 }

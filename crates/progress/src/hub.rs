@@ -37,8 +37,16 @@ impl Hub {
 
     /// Makes a hub with its own clock and directory for log files.
     pub fn with(clock: Clock, spool_dir: Option<PathBuf>) -> Arc<Self> {
-        let state = State { journal: Journal::new(LOG_BUDGET, spool_dir), stream: VertexStream::default(), closed: false };
-        Arc::new(Self { state: Mutex::new(state), moved: watch::Sender::new(()), clock })
+        let state = State {
+            journal: Journal::new(LOG_BUDGET, spool_dir),
+            stream: VertexStream::default(),
+            closed: false,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            moved: watch::Sender::new(()),
+            clock,
+        })
     }
 
     /// Adds an event; on a closed hub it is lost.
@@ -53,7 +61,9 @@ impl Hub {
                     state.journal.push(Event::Vertex(vertex));
                 }
             }
-            other @ (Event::Status(_) | Event::Log(_) | Event::Warning(_)) => state.journal.push(other),
+            other @ (Event::Status(_) | Event::Log(_) | Event::Warning(_)) => {
+                state.journal.push(other)
+            }
         }
         drop(state);
         self.moved.send_replace(());
@@ -80,13 +90,20 @@ impl Hub {
 
     /// Returns a reader that starts with the first event.
     pub fn subscribe(self: &Arc<Self>) -> Subscription {
-        Subscription { moved: self.moved.subscribe(), hub: Arc::clone(self), cursor: Cursor::default(), ready: VecDeque::new() }
+        Subscription {
+            moved: self.moved.subscribe(),
+            hub: Arc::clone(self),
+            cursor: Cursor::default(),
+            ready: VecDeque::new(),
+        }
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("closed", &self.is_closed()).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,6 +156,8 @@ impl Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("cursor", &self.cursor).finish_non_exhaustive()
+        f.debug_struct("Subscription")
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
     }
 }

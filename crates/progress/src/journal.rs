@@ -50,7 +50,10 @@ enum Kind {
 #[derive(Debug)]
 enum Spool {
     Unopened(Option<PathBuf>),
-    Open { file: Arc<File>, end: u64 },
+    Open {
+        file: Arc<File>,
+        end: u64,
+    },
     /// There is no place for a file; the budget does not hold, the step's clipping does.
     Impossible,
 }
@@ -104,7 +107,9 @@ impl Journal {
                 Event::Log(log)
             }
             Event::Status(status) => {
-                let old = self.latest.insert((status.vertex.clone(), status.id.clone()), number);
+                let old = self
+                    .latest
+                    .insert((status.vertex.clone(), status.id.clone()), number);
                 if let Some(entry) = old.and_then(|old| self.find(old)) {
                     entry.kind = Kind::Gone;
                     self.gone += 1;
@@ -113,7 +118,10 @@ impl Journal {
             }
             other @ (Event::Vertex(_) | Event::Warning(_)) => other,
         };
-        self.entries.push_back(Entry { number, kind: Kind::Event(Box::new(event)) });
+        self.entries.push_back(Entry {
+            number,
+            kind: Kind::Event(Box::new(event)),
+        });
         if self.gone > 64 && self.gone * 2 > self.entries.len() {
             self.entries.retain(|e| !matches!(e.kind, Kind::Gone));
             self.gone = 0;
@@ -128,17 +136,26 @@ impl Journal {
     /// Writes a log to the file; false if that cannot be.
     fn spill(&mut self, number: u64, log: &Log) -> bool {
         if let Spool::Unopened(dir) = &self.spool {
-            let made = dir.as_ref().map_or_else(tempfile::tempfile, tempfile::tempfile_in);
+            let made = dir
+                .as_ref()
+                .map_or_else(tempfile::tempfile, tempfile::tempfile_in);
             self.spool = match made {
-                Ok(file) => Spool::Open { file: Arc::new(file), end: 0 },
+                Ok(file) => Spool::Open {
+                    file: Arc::new(file),
+                    end: 0,
+                },
                 Err(error) => {
                     tracing::debug!(%error, "no file for logs");
                     Spool::Impossible
                 }
             };
         }
-        let Spool::Open { file, end } = &mut self.spool else { return false };
-        let Some(frame) = encode(log) else { return false };
+        let Spool::Open { file, end } = &mut self.spool else {
+            return false;
+        };
+        let Some(frame) = encode(log) else {
+            return false;
+        };
         if let Err(error) = file.write_all_at(&frame, *end) {
             tracing::warn!(%error, "cannot write logs to their file");
             self.spool = Spool::Impossible;
@@ -146,7 +163,15 @@ impl Journal {
         }
         let (offset, length) = (*end, frame.len() as u64);
         *end += length;
-        if let Some(Entry { number: first, kind: Kind::Run { count, offset: start, bytes } }) = self.entries.back_mut()
+        if let Some(Entry {
+            number: first,
+            kind:
+                Kind::Run {
+                    count,
+                    offset: start,
+                    bytes,
+                },
+        }) = self.entries.back_mut()
             && *first + *count == number
             && *start + *bytes == offset
             && *count < RUN_EVENTS
@@ -155,7 +180,14 @@ impl Journal {
             *count += 1;
             *bytes += length;
         } else {
-            self.entries.push_back(Entry { number, kind: Kind::Run { count: 1, offset, bytes: length } });
+            self.entries.push_back(Entry {
+                number,
+                kind: Kind::Run {
+                    count: 1,
+                    offset,
+                    bytes: length,
+                },
+            });
         }
         true
     }
@@ -163,7 +195,9 @@ impl Journal {
     /// Returns what comes after `cursor`, about `max` events, and moves it.
     pub(crate) fn read(&self, cursor: &mut Cursor, max: usize) -> Batch {
         let mut batch = Batch::default();
-        let first = self.entries.partition_point(|e| e.number + e.kind.count() <= cursor.next);
+        let first = self
+            .entries
+            .partition_point(|e| e.number + e.kind.count() <= cursor.next);
         for entry in self.entries.range(first..) {
             if batch.events.len() >= max {
                 return batch;
@@ -171,17 +205,34 @@ impl Journal {
             match &entry.kind {
                 Kind::Event(event) => batch.events.push((**event).clone()),
                 Kind::Gone => {}
-                Kind::Run { count, offset, bytes } => {
+                Kind::Run {
+                    count,
+                    offset,
+                    bytes,
+                } => {
                     let end = offset + bytes;
-                    let from = cursor.offset.filter(|_| cursor.next > entry.number).unwrap_or(*offset);
+                    let from = cursor
+                        .offset
+                        .filter(|_| cursor.next > entry.number)
+                        .unwrap_or(*offset);
                     if let Spool::Open { file, .. } = &self.spool {
-                        batch.piece = Some(Piece { file: Arc::clone(file), offset: from, bytes: end - from });
+                        batch.piece = Some(Piece {
+                            file: Arc::clone(file),
+                            offset: from,
+                            bytes: end - from,
+                        });
                     }
-                    *cursor = Cursor { next: entry.number + count, offset: Some(end) };
+                    *cursor = Cursor {
+                        next: entry.number + count,
+                        offset: Some(end),
+                    };
                     return batch;
                 }
             }
-            *cursor = Cursor { next: entry.number + 1, offset: None };
+            *cursor = Cursor {
+                next: entry.number + 1,
+                offset: None,
+            };
         }
         batch
     }
@@ -222,7 +273,9 @@ impl Piece {
         let mut rest = Bytes::from(buffer);
         let mut logs = Vec::new();
         while !rest.is_empty() {
-            logs.push(decode(&mut rest).ok_or_else(|| io::Error::other("the log file is damaged"))?);
+            logs.push(
+                decode(&mut rest).ok_or_else(|| io::Error::other("the log file is damaged"))?,
+            );
         }
         Ok(logs)
     }
@@ -266,7 +319,12 @@ fn decode(rest: &mut Bytes) -> Option<Log> {
     let vertex = Digest::key(std::str::from_utf8(&digest).ok()?);
     let timestamp = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
     // The message is its own copy: a small one must not keep a whole run in memory.
-    Some(Log { vertex, stream, msg: Bytes::copy_from_slice(&frame), timestamp })
+    Some(Log {
+        vertex,
+        stream,
+        msg: Bytes::copy_from_slice(&frame),
+        timestamp,
+    })
 }
 
 #[cfg(test)]
@@ -276,7 +334,12 @@ mod tests {
 
     fn log(n: usize) -> Event {
         let msg = Bytes::from(format!("line {n}\n"));
-        Event::Log(Log { vertex: Digest::key("v:1"), stream: 1, msg, timestamp: UNIX_EPOCH + Duration::from_nanos(n as u64) })
+        Event::Log(Log {
+            vertex: Digest::key("v:1"),
+            stream: 1,
+            msg,
+            timestamp: UNIX_EPOCH + Duration::from_nanos(n as u64),
+        })
     }
 
     fn status(n: i64) -> Event {
@@ -311,7 +374,11 @@ mod tests {
             for n in 0..5000 {
                 journal.push(log(n));
                 if n % 7 == 0 {
-                    journal.push(Event::Vertex(crate::Vertex::new(Digest::key("v:1"), n.to_string(), Vec::new())));
+                    journal.push(Event::Vertex(crate::Vertex::new(
+                        Digest::key("v:1"),
+                        n.to_string(),
+                        Vec::new(),
+                    )));
                 }
                 if n % 13 == 0 {
                     seen.extend(drain(&journal, &mut live, 3));
@@ -320,10 +387,21 @@ mod tests {
             seen.extend(drain(&journal, &mut live, 100));
             let late = drain(&journal, &mut Cursor::default(), 50);
             assert_eq!(seen, late, "budget {budget}");
-            let logs: Vec<_> = late.into_iter().filter(|e| matches!(e, Event::Log(_))).collect();
-            assert_eq!(logs, (0..5000).map(log).collect::<Vec<_>>(), "budget {budget}");
+            let logs: Vec<_> = late
+                .into_iter()
+                .filter(|e| matches!(e, Event::Log(_)))
+                .collect();
+            assert_eq!(
+                logs,
+                (0..5000).map(log).collect::<Vec<_>>(),
+                "budget {budget}"
+            );
             if budget == 0 {
-                assert!(journal.entries.len() < 1500, "runs are joined: {}", journal.entries.len());
+                assert!(
+                    journal.entries.len() < 1500,
+                    "runs are joined: {}",
+                    journal.entries.len()
+                );
             }
         }
     }
@@ -340,6 +418,9 @@ mod tests {
         }
         assert!(journal.entries.len() < 200);
         assert_eq!(drain(&journal, &mut live, 10), vec![status(99_999)]);
-        assert_eq!(drain(&journal, &mut Cursor::default(), 10), vec![status(99_999)]);
+        assert_eq!(
+            drain(&journal, &mut Cursor::default(), 10),
+            vec![status(99_999)]
+        );
     }
 }

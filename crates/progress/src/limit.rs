@@ -25,9 +25,15 @@ pub struct LogLimit {
 
 impl LogLimit {
     /// BuildKit's: 2 MiB, 200 KiB a second.
-    pub const STANDARD: Self = Self { size: Some(2 << 20), speed: Some(200 << 10) };
+    pub const STANDARD: Self = Self {
+        size: Some(2 << 20),
+        speed: Some(200 << 10),
+    };
     /// No limit.
-    pub const NONE: Self = Self { size: None, speed: None };
+    pub const NONE: Self = Self {
+        size: None,
+        speed: None,
+    };
 
     fn now(self, since: Duration) -> (Option<u64>, bool) {
         let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
@@ -60,12 +66,21 @@ impl LogStreams {
     /// Begins a step's output.
     pub fn new(writer: Writer, limit: LogLimit) -> Self {
         let started = writer.now();
-        Self { writer, limit, started, streams: Mutex::default() }
+        Self {
+            writer,
+            limit,
+            started,
+            streams: Mutex::default(),
+        }
     }
 
     /// Writes output: stream 1 is standard output, 2 standard error.
     pub fn log(&self, stream: i64, data: &[u8]) {
-        let since = self.writer.now().duration_since(self.started).unwrap_or_default();
+        let since = self
+            .writer
+            .now()
+            .duration_since(self.started)
+            .unwrap_or_default();
         let (max, by_speed) = self.limit.now(since);
         let mut streams = self.streams.lock();
         let [out, err] = &mut *streams;
@@ -85,9 +100,20 @@ impl LogStreams {
         }
         let mut msg = data.get(..shown).unwrap_or_default().to_vec();
         if clipped && !state.clipping {
-            let limit = if by_speed { self.limit.speed } else { self.limit.size }.unwrap_or_default();
+            let limit = if by_speed {
+                self.limit.speed
+            } else {
+                self.limit.size
+            }
+            .unwrap_or_default();
             let unit = if by_speed { "/s" } else { "" };
-            msg.extend(format!("\n[output clipped, log limit {}{unit} reached]\n", human(limit)).into_bytes());
+            msg.extend(
+                format!(
+                    "\n[output clipped, log limit {}{unit} reached]\n",
+                    human(limit)
+                )
+                .into_bytes(),
+            );
         }
         state.clipping = clipped;
         self.writer.log(stream, Bytes::from(msg));

@@ -27,7 +27,11 @@ impl VertexStream {
             self.known.insert(vertex.digest.clone(), vertex.clone());
             if vertex.started.is_some() {
                 for input in &vertex.inputs {
-                    let skipped = self.known.get(input).filter(|v| !v.cached && v.completed.is_none()).cloned();
+                    let skipped = self
+                        .known
+                        .get(input)
+                        .filter(|v| !v.cached && v.completed.is_none())
+                        .cloned();
                     if let Some(mut skipped) = skipped {
                         self.known.remove(input);
                         skipped.cached = true;
@@ -79,11 +83,25 @@ mod tests {
     use super::*;
 
     fn vertex(name: &str, inputs: &[&str]) -> Vertex {
-        Vertex::new(Digest::key(name), name, inputs.iter().map(|i| Digest::key(i)).collect())
+        Vertex::new(
+            Digest::key(name),
+            name,
+            inputs.iter().map(|i| Digest::key(i)).collect(),
+        )
     }
 
     fn names(shown: &[Vertex]) -> Vec<String> {
-        shown.iter().map(|v| format!("{}{}{}", v.name, if v.cached { " cached" } else { "" }, if v.error.is_empty() { "" } else { " error" })).collect()
+        shown
+            .iter()
+            .map(|v| {
+                format!(
+                    "{}{}{}",
+                    v.name,
+                    if v.cached { " cached" } else { "" },
+                    if v.error.is_empty() { "" } else { " error" }
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -93,9 +111,18 @@ mod tests {
             assert_eq!(stream.push(v).len(), 1);
         }
         let at = Some(SystemTime::UNIX_EPOCH);
-        let shown = stream.push(Vertex { started: at, cached: true, ..vertex("c", &["b"]) });
+        let shown = stream.push(Vertex {
+            started: at,
+            cached: true,
+            ..vertex("c", &["b"])
+        });
         assert_eq!(names(&shown), ["a cached", "b cached", "c cached"]);
-        let shown = stream.push(Vertex { started: at, completed: at, cached: true, ..vertex("c", &["b"]) });
+        let shown = stream.push(Vertex {
+            started: at,
+            completed: at,
+            cached: true,
+            ..vertex("c", &["b"])
+        });
         assert_eq!(names(&shown), ["c cached"]);
         assert!(stream.finish(SystemTime::UNIX_EPOCH).is_empty());
     }
@@ -104,7 +131,15 @@ mod tests {
     fn a_vertex_cut_off_by_the_end_is_shown_as_canceled() {
         let mut stream = VertexStream::default();
         let at = Some(SystemTime::UNIX_EPOCH);
-        assert_eq!(stream.push(Vertex { started: at, ..vertex("a", &[]) }).len(), 1);
+        assert_eq!(
+            stream
+                .push(Vertex {
+                    started: at,
+                    ..vertex("a", &[])
+                })
+                .len(),
+            1
+        );
         assert_eq!(names(&stream.finish(SystemTime::UNIX_EPOCH)), ["a error"]);
     }
 }

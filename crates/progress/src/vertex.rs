@@ -45,15 +45,29 @@ impl VertexProgress {
         let digest = vertex.digest.clone();
         let mut journal = Journal::new(LOG_BUDGET, spool_dir);
         journal.push(Event::Vertex(vertex.clone()));
-        let state = Mutex::new(State { vertex, journal, hubs: Vec::new() });
-        Self { shared: Arc::new(Shared { digest, clock, state }) }
+        let state = Mutex::new(State {
+            vertex,
+            journal,
+            hubs: Vec::new(),
+        });
+        Self {
+            shared: Arc::new(Shared {
+                digest,
+                clock,
+                state,
+            }),
+        }
     }
 
     /// Adds a hub: it gets everything said so far and everything to come. Twice is as once.
     pub fn attach(&self, hub: &Arc<Hub>) {
         let mut state = self.shared.state.lock();
         state.hubs.retain(|h| h.strong_count() > 0);
-        if state.hubs.iter().any(|h| std::ptr::eq(h.as_ptr(), Arc::as_ptr(hub))) {
+        if state
+            .hubs
+            .iter()
+            .any(|h| std::ptr::eq(h.as_ptr(), Arc::as_ptr(hub)))
+        {
             return;
         }
         let mut cursor = Cursor::default();
@@ -145,6 +159,8 @@ impl State {
 
 impl fmt::Debug for VertexProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("VertexProgress").field(&self.shared.digest).finish()
+        f.debug_tuple("VertexProgress")
+            .field(&self.shared.digest)
+            .finish()
     }
 }

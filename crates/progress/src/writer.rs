@@ -45,7 +45,10 @@ impl Writer {
         if let Some(status) = &status {
             self.publish(Event::Status(status.clone()));
         }
-        StatusGuard { writer: self.clone(), status: Mutex::new(status) }
+        StatusGuard {
+            writer: self.clone(),
+            status: Mutex::new(status),
+        }
     }
 
     /// Writes output: stream 1 is standard output, 2 standard error.
@@ -55,7 +58,12 @@ impl Writer {
             && !msg.is_empty()
         {
             let timestamp = shared.clock.system();
-            shared.publish(Event::Log(Log { vertex: shared.digest.clone(), stream, msg, timestamp }));
+            shared.publish(Event::Log(Log {
+                vertex: shared.digest.clone(),
+                stream,
+                msg,
+                timestamp,
+            }));
         }
     }
 
@@ -69,14 +77,25 @@ impl Writer {
         source: Option<(SourceInfo, Vec<Range>)>,
     ) {
         if let Some(shared) = &self.shared {
-            let (source_info, ranges) = source.map_or((None, Vec::new()), |(info, ranges)| (Some(info), ranges));
+            let (source_info, ranges) =
+                source.map_or((None, Vec::new()), |(info, ranges)| (Some(info), ranges));
             let vertex = shared.digest.clone();
-            self.publish(Event::Warning(Warning { vertex, level, short: short.into(), detail, url: url.into(), source_info, ranges }));
+            self.publish(Event::Warning(Warning {
+                vertex,
+                level,
+                short: short.into(),
+                detail,
+                url: url.into(),
+                source_info,
+                ranges,
+            }));
         }
     }
 
     pub(crate) fn now(&self) -> SystemTime {
-        self.shared.as_ref().map_or(SystemTime::UNIX_EPOCH, |shared| shared.clock.system())
+        self.shared
+            .as_ref()
+            .map_or(SystemTime::UNIX_EPOCH, |shared| shared.clock.system())
     }
 
     fn publish(&self, event: Event) {
@@ -88,7 +107,9 @@ impl Writer {
 
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Writer").field(&self.shared.as_ref().map(|s| &s.digest)).finish()
+        f.debug_tuple("Writer")
+            .field(&self.shared.as_ref().map(|s| &s.digest))
+            .finish()
     }
 }
 
@@ -106,7 +127,9 @@ impl StatusGuard {
         status.current = current;
         status.total = total;
         let now = self.writer.now();
-        let since = now.duration_since(status.timestamp).unwrap_or(STATUS_INTERVAL);
+        let since = now
+            .duration_since(status.timestamp)
+            .unwrap_or(STATUS_INTERVAL);
         if since >= STATUS_INTERVAL {
             status.timestamp = now;
             self.writer.publish(Event::Status(status.clone()));
@@ -137,6 +160,8 @@ impl Drop for StatusGuard {
 
 impl fmt::Debug for StatusGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("StatusGuard").field(&*self.status.lock()).finish()
+        f.debug_tuple("StatusGuard")
+            .field(&*self.status.lock())
+            .finish()
     }
 }

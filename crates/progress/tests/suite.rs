@@ -8,7 +8,11 @@ use progress::{Event, Hub, LogLimit, LogStreams, Vertex, VertexProgress};
 use task::Clock;
 
 fn vertex(name: &str, inputs: &[&str]) -> Vertex {
-    Vertex::new(Digest::key(name), name, inputs.iter().map(|i| Digest::key(i)).collect())
+    Vertex::new(
+        Digest::key(name),
+        name,
+        inputs.iter().map(|i| Digest::key(i)).collect(),
+    )
 }
 
 async fn all(hub: &Arc<Hub>) -> Vec<String> {
@@ -22,10 +26,29 @@ async fn all(hub: &Arc<Hub>) -> Vec<String> {
                     (Some(_), None) => "started",
                     (Some(_), Some(_)) => "completed",
                 };
-                format!("{} {state}{}{}", v.name, if v.cached { " cached" } else { "" }, if v.error.is_empty() { String::new() } else { format!(": {}", v.error) })
+                format!(
+                    "{} {state}{}{}",
+                    v.name,
+                    if v.cached { " cached" } else { "" },
+                    if v.error.is_empty() {
+                        String::new()
+                    } else {
+                        format!(": {}", v.error)
+                    }
+                )
             }
-            Event::Status(s) => format!("{} {}/{}{}", s.id, s.current, s.total, if s.completed.is_some() { " done" } else { "" }),
-            Event::Log(l) => format!("{}: {}", l.stream, String::from_utf8_lossy(&l.msg).trim_end()),
+            Event::Status(s) => format!(
+                "{} {}/{}{}",
+                s.id,
+                s.current,
+                s.total,
+                if s.completed.is_some() { " done" } else { "" }
+            ),
+            Event::Log(l) => format!(
+                "{}: {}",
+                l.stream,
+                String::from_utf8_lossy(&l.msg).trim_end()
+            ),
             Event::Warning(w) => format!("warning {}", String::from_utf8_lossy(&w.short)),
         });
     }
@@ -46,7 +69,14 @@ async fn a_build_that_joins_late_is_told_everything() {
     shared.complete(Some("exit code: 1"));
     first.close();
     second.close();
-    let want = ["run known", "run started", "1: hello", "extracting 0/0 done", "warning look", "run completed: exit code: 1"];
+    let want = [
+        "run known",
+        "run started",
+        "1: hello",
+        "extracting 0/0 done",
+        "warning look",
+        "run completed: exit code: 1",
+    ];
     assert_eq!(all(&first).await, want);
     assert_eq!(all(&second).await, want);
 }
@@ -55,16 +85,19 @@ async fn a_build_that_joins_late_is_told_everything() {
 async fn subscribers_get_the_past_then_the_present_and_end_at_the_close() {
     let hub = Hub::new();
     hub.publish(Event::Vertex(vertex("a", &[])));
-    let reader = tokio::join!(
-        async { all(&hub).await },
-        async {
-            tokio::task::yield_now().await;
-            hub.publish(Event::Vertex(Vertex { started: Some(SystemTime::UNIX_EPOCH), ..vertex("a", &[]) }));
-            tokio::task::yield_now().await;
-            hub.close();
-        }
+    let reader = tokio::join!(async { all(&hub).await }, async {
+        tokio::task::yield_now().await;
+        hub.publish(Event::Vertex(Vertex {
+            started: Some(SystemTime::UNIX_EPOCH),
+            ..vertex("a", &[])
+        }));
+        tokio::task::yield_now().await;
+        hub.close();
+    });
+    assert_eq!(
+        reader.0,
+        ["a known", "a started", "a completed: context canceled"]
     );
-    assert_eq!(reader.0, ["a known", "a started", "a completed: context canceled"]);
 }
 
 #[tokio::test]
@@ -73,7 +106,13 @@ async fn output_over_the_limit_is_clipped_and_its_end_is_shown_on_failure() {
     let hub = Hub::with(clock.clone(), None);
     let progress = VertexProgress::with(vertex("run", &[]), clock.clone(), None);
     progress.attach(&hub);
-    let streams = LogStreams::new(progress.writer(), LogLimit { size: Some(20), speed: Some(8) });
+    let streams = LogStreams::new(
+        progress.writer(),
+        LogLimit {
+            size: Some(20),
+            speed: Some(8),
+        },
+    );
     clock.advance(Duration::from_millis(1));
     streams.log(1, b"12345");
     streams.log(1, b"67890");

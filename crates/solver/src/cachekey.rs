@@ -78,15 +78,41 @@ pub struct CacheRecord<R> {
 }
 
 impl<R> CacheKey<R> {
-    pub(crate) fn new(digest: Digest, output: i64, vertex: Option<Digest>, deps: Vec<Vec<DepKey<R>>>) -> Self {
+    pub(crate) fn new(
+        digest: Digest,
+        output: i64,
+        vertex: Option<Digest>,
+        deps: Vec<Vec<DepKey<R>>>,
+    ) -> Self {
         let id = root_key(&digest, output).as_str().to_owned();
-        Self { id, digest, output, vertex, deps, ids: Mutex::default(), index_ids: Mutex::default() }
+        Self {
+            id,
+            digest,
+            output,
+            vertex,
+            deps,
+            ids: Mutex::default(),
+            index_ids: Mutex::default(),
+        }
     }
 
     /// Makes a key that a store knows under `id`.
-    pub(crate) fn stored(manager: &Arc<CacheManager<R>>, id: String, digest: Digest, output: i64) -> Self {
+    pub(crate) fn stored(
+        manager: &Arc<CacheManager<R>>,
+        id: String,
+        digest: Digest,
+        output: i64,
+    ) -> Self {
         let ids = HashMap::from([(manager.id().to_owned(), (Arc::clone(manager), id.clone()))]);
-        Self { id, digest, output, vertex: None, deps: Vec::new(), ids: Mutex::new(ids), index_ids: Mutex::default() }
+        Self {
+            id,
+            digest,
+            output,
+            vertex: None,
+            deps: Vec::new(),
+            ids: Mutex::new(ids),
+            index_ids: Mutex::default(),
+        }
     }
 
     /// The same key with other inputs and vertex.
@@ -121,19 +147,29 @@ impl<R> CacheKey<R> {
 impl<R> CacheRecord<R> {
     /// Orders by preference: the newest first, of equals one that is not this machine's own, as BuildKit does.
     pub(crate) fn order(&self, other: &Self) -> std::cmp::Ordering {
-        other.created_at.cmp(&self.created_at).then(self.local.cmp(&other.local)).then_with(|| self.id.cmp(&other.id))
+        other
+            .created_at
+            .cmp(&self.created_at)
+            .then(self.local.cmp(&other.local))
+            .then_with(|| self.id.cmp(&other.id))
     }
 }
 
 impl<R> Clone for DepKey<R> {
     fn clone(&self) -> Self {
-        Self { selector: self.selector.clone(), key: self.key.clone() }
+        Self {
+            selector: self.selector.clone(),
+            key: self.key.clone(),
+        }
     }
 }
 
 impl<R> Clone for KeyInfo<R> {
     fn clone(&self) -> Self {
-        Self { key: Arc::clone(&self.key), exporter: Arc::clone(&self.exporter) }
+        Self {
+            key: Arc::clone(&self.key),
+            exporter: Arc::clone(&self.exporter),
+        }
     }
 }
 
@@ -157,7 +193,10 @@ impl<R> fmt::Debug for CacheKey<R> {
 
 impl<R> fmt::Debug for DepKey<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DepKey").field("selector", &self.selector).field("key", &self.key.key).finish()
+        f.debug_struct("DepKey")
+            .field("selector", &self.selector)
+            .field("key", &self.key.key)
+            .finish()
     }
 }
 
@@ -169,6 +208,9 @@ impl<R> fmt::Debug for KeyInfo<R> {
 
 impl<R> fmt::Debug for CacheRecord<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheRecord").field("id", &self.id).field("created_at", &self.created_at).finish_non_exhaustive()
+        f.debug_struct("CacheRecord")
+            .field("id", &self.id)
+            .field("created_at", &self.created_at)
+            .finish_non_exhaustive()
     }
 }

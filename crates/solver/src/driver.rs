@@ -36,7 +36,12 @@ struct State<R> {
 }
 
 impl<R: Clone + Send + Sync + 'static> Core<R> {
-    pub(crate) fn new(resolver: Arc<dyn Resolver<R>>, cache: Arc<CacheManager<R>>, observer: Arc<dyn Observer>, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        resolver: Arc<dyn Resolver<R>>,
+        cache: Arc<CacheManager<R>>,
+        observer: Arc<dyn Observer>,
+        clock: Clock,
+    ) -> Arc<Self> {
         let state = State {
             scheduler: Scheduler::new(cache, observer),
             tasks: HashMap::new(),
@@ -44,7 +49,11 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
             jobs: std::collections::HashSet::new(),
             next: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), resolver, clock })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            resolver,
+            clock,
+        })
     }
 
     /// Returns a number that was not returned before.
@@ -73,7 +82,13 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
         drop(leftovers);
     }
 
-    fn apply_locked(self: &Arc<Self>, state: &mut State<R>, now: SystemTime, event: Event<R>, leftovers: &mut Vec<Task<()>>) {
+    fn apply_locked(
+        self: &Arc<Self>,
+        state: &mut State<R>,
+        now: SystemTime,
+        event: Event<R>,
+        leftovers: &mut Vec<Task<()>>,
+    ) {
         if let Event::Done(work, _) = &event {
             leftovers.extend(state.tasks.remove(work));
         }
@@ -102,11 +117,17 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
     }
 
     /// Waits for a build; leaving cancels it.
-    pub(crate) async fn build(self: &Arc<Self>, make: impl FnOnce(BuildId) -> Event<R>) -> Result<Built<R>, SolveError> {
+    pub(crate) async fn build(
+        self: &Arc<Self>,
+        make: impl FnOnce(BuildId) -> Event<R>,
+    ) -> Result<Built<R>, SolveError> {
         let id = self.id();
         let (to, from) = oneshot::channel();
         self.state.lock().replies.insert(id, to);
-        let leave = Leave { core: self, id: Some(id) };
+        let leave = Leave {
+            core: self,
+            id: Some(id),
+        };
         self.apply(make(id));
         let result = from.await.unwrap_or(Err(SolveError::Canceled));
         leave.ended();
@@ -119,7 +140,10 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
 
     pub(crate) fn ctx(self: &Arc<Self>, handle: &Handle<R>) -> OpCtx {
         let (core, digest) = (Arc::downgrade(self), handle.vertex.digest.clone());
-        let opts: FindOpts = Arc::new(move |name| core.upgrade()?.with_scheduler(|s| s.find_opt(&digest, name)));
+        let opts: FindOpts = Arc::new(move |name| {
+            core.upgrade()?
+                .with_scheduler(|s| s.find_opt(&digest, name))
+        });
         OpCtx {
             vertex: Arc::clone(&handle.vertex),
             sink: Arc::clone(&handle.sink),
@@ -131,16 +155,29 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
 
     fn op(self: &Arc<Self>, handle: &Arc<Handle<R>>) -> Result<Arc<dyn Op<R>>, SolveError> {
         let made = handle.op.get_or_init(|| {
-            let builder = SubBuilder::new(Arc::clone(self), Arc::downgrade(handle), handle.vertex.digest.clone());
+            let builder = SubBuilder::new(
+                Arc::clone(self),
+                Arc::downgrade(handle),
+                handle.vertex.digest.clone(),
+            );
             self.resolver.resolve(&handle.vertex, builder)
         });
-        made.clone().map_err(|error| SolveError::op(&handle.vertex, &handle.client_digest, Phase::Resolve, error))
+        made.clone().map_err(|error| {
+            SolveError::op(&handle.vertex, &handle.client_digest, Phase::Resolve, error)
+        })
     }
 
     async fn work(self: &Arc<Self>, work: Work<R>) -> Outcome<R> {
         match work {
             Work::CacheMap { of, index } => Outcome::CacheMap(self.cache_map(&of, index).await),
-            Work::Slow { of, input, slow, preprocess, result, made_by } => {
+            Work::Slow {
+                of,
+                input,
+                slow,
+                preprocess,
+                result,
+                made_by,
+            } => {
                 let run = async {
                     if let Some(preprocess) = preprocess {
                         preprocess.run(&self.ctx(&made_by), &result).await?;
@@ -166,7 +203,8 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
                         let ctx = self.ctx(&of);
                         let outcome = guard(&of, Phase::Exec, op.exec(&ctx, inputs)).await;
                         end.ended();
-                        of.sink.completed(outcome.as_ref().err().map(told).as_deref(), false);
+                        of.sink
+                            .completed(outcome.as_ref().err().map(told).as_deref(), false);
                         outcome
                     }
                 };
@@ -177,17 +215,33 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
                 let end = EndOnDrop(&of);
                 let loaded = self.load(&of, &record, &main).await;
                 end.ended();
-                of.sink.completed(loaded.as_ref().err().map(ToString::to_string).as_deref(), true);
+                of.sink.completed(
+                    loaded.as_ref().err().map(ToString::to_string).as_deref(),
+                    true,
+                );
                 Outcome::Load(loaded)
             }
-            Work::Save { main, keys, result, created_at } => {
-                let save = move || keys.iter().map(|key| main.save(key, &result, created_at)).collect::<Result<Vec<_>, _>>();
+            Work::Save {
+                main,
+                keys,
+                result,
+                created_at,
+            } => {
+                let save = move || {
+                    keys.iter()
+                        .map(|key| main.save(key, &result, created_at))
+                        .collect::<Result<Vec<_>, _>>()
+                };
                 Outcome::Save(task::blocking("save cache records", save).await)
             }
         }
     }
 
-    async fn cache_map(self: &Arc<Self>, of: &Arc<Handle<R>>, index: usize) -> Result<(Arc<crate::op::CacheMap<R>>, bool), SolveError> {
+    async fn cache_map(
+        self: &Arc<Self>,
+        of: &Arc<Handle<R>>,
+        index: usize,
+    ) -> Result<(Arc<crate::op::CacheMap<R>>, bool), SolveError> {
         let op = self.op(of)?;
         // An op without inputs works for its key (it asks a registry, a client, …), and is shown to do so.
         let shown = of.vertex.inputs.is_empty();
@@ -204,23 +258,37 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
             && map.deps.len() != of.vertex.inputs.len()
         {
             let (want, got) = (of.vertex.inputs.len(), map.deps.len());
-            outcome = Err(SolveError::CacheMapDeps { vertex: of.client_digest.clone(), want, got });
+            outcome = Err(SolveError::CacheMapDeps {
+                vertex: of.client_digest.clone(),
+                want,
+                got,
+            });
         }
         if shown {
-            of.sink.completed(outcome.as_ref().err().map(told).as_deref(), false);
+            of.sink
+                .completed(outcome.as_ref().err().map(told).as_deref(), false);
         }
         outcome.map(|(map, done)| (Arc::new(map), done))
     }
 
-    async fn load(self: &Arc<Self>, of: &Arc<Handle<R>>, record: &CacheRecord<R>, main: &Arc<CacheManager<R>>) -> Result<R, KeyStoreError> {
+    async fn load(
+        self: &Arc<Self>,
+        of: &Arc<Handle<R>>,
+        record: &CacheRecord<R>,
+        main: &Arc<CacheManager<R>>,
+    ) -> Result<R, KeyStoreError> {
         let ctx = self.ctx(of);
-        let loaded = AssertUnwindSafe(record.manager.load(record, &ctx)).catch_unwind().await;
+        let loaded = AssertUnwindSafe(record.manager.load(record, &ctx))
+            .catch_unwind()
+            .await;
         let loaded = loaded.map_err(|panic| KeyStoreError::new(panic_text(&*panic)))??;
         let first = loaded.first().map(|(_, _, result)| result.clone());
         if record.manager.id() != main.id() {
             let main = Arc::clone(main);
             task::blocking("save cache records", move || {
-                loaded.iter().try_for_each(|(key, stored, result)| main.save(key, result, stored.created_at).map(drop))
+                loaded.iter().try_for_each(|(key, stored, result)| {
+                    main.save(key, result, stored.created_at).map(drop)
+                })
             })
             .await?;
         }
@@ -229,21 +297,35 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
 }
 
 /// Runs an op's future, and makes errors and panics the vertex's.
-async fn guard<R, T>(of: &Handle<R>, phase: Phase, run: impl Future<Output = Result<T, OpError>>) -> Result<T, SolveError> {
+async fn guard<R, T>(
+    of: &Handle<R>,
+    phase: Phase,
+    run: impl Future<Output = Result<T, OpError>>,
+) -> Result<T, SolveError> {
     match AssertUnwindSafe(run).catch_unwind().await {
-        Ok(done) => done.map_err(|error| SolveError::op(&of.vertex, &of.client_digest, phase, error)),
-        Err(panic) => Err(SolveError::Panic { name: of.vertex.name.clone(), message: panic_text(&*panic) }),
+        Ok(done) => {
+            done.map_err(|error| SolveError::op(&of.vertex, &of.client_digest, phase, error))
+        }
+        Err(panic) => Err(SolveError::Panic {
+            name: of.vertex.name.clone(),
+            message: panic_text(&*panic),
+        }),
     }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
 }
 
 /// What is shown at the vertex: the op's own words.
 fn told(error: &SolveError) -> String {
-    if let SolveError::Op { error, .. } = error { error.to_string() } else { error.to_string() }
+    if let SolveError::Op { error, .. } = error {
+        error.to_string()
+    } else {
+        error.to_string()
+    }
 }
 
 /// Shows a vertex as canceled when its work is dropped.

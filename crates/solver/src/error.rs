@@ -148,7 +148,12 @@ pub enum SolveError {
 }
 
 impl SolveError {
-    pub(crate) fn op(vertex: &Vertex, client_digest: &Digest, phase: Phase, error: OpError) -> Self {
+    pub(crate) fn op(
+        vertex: &Vertex,
+        client_digest: &Digest,
+        phase: Phase,
+        error: OpError,
+    ) -> Self {
         Self::Op {
             vertex: client_digest.clone(),
             name: vertex.name.clone(),
@@ -162,8 +167,14 @@ impl SolveError {
     /// Returns the vertex that failed, if it was one.
     pub fn vertex(&self) -> Option<&Digest> {
         match self {
-            Self::Op { vertex, .. } | Self::MissingOutput { vertex, .. } | Self::CacheMapDeps { vertex, .. } => Some(vertex),
-            Self::Keys(_) | Self::Panic { .. } | Self::Inconsistent { .. } | Self::JobExists(_) | Self::Canceled => None,
+            Self::Op { vertex, .. }
+            | Self::MissingOutput { vertex, .. }
+            | Self::CacheMapDeps { vertex, .. } => Some(vertex),
+            Self::Keys(_)
+            | Self::Panic { .. }
+            | Self::Inconsistent { .. }
+            | Self::JobExists(_)
+            | Self::Canceled => None,
         }
     }
 }

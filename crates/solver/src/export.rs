@@ -114,13 +114,24 @@ pub struct RecordResult<R> {
 
 impl<R> fmt::Debug for RecordResult<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordResult").field("stored", &self.stored).field("only_with_blobs", &self.only_with_blobs).finish_non_exhaustive()
+        f.debug_struct("RecordResult")
+            .field("stored", &self.stored)
+            .field("only_with_blobs", &self.only_with_blobs)
+            .finish_non_exhaustive()
     }
 }
 
 /// Returns the chains of `keys`.
 pub fn export<R>(keys: &[KeyInfo<R>], options: Options) -> Result<Chains<R>, KeyStoreError> {
-    let mut walk = Walk { chains: Chains { records: Vec::new(), tops: Vec::new() }, done: HashMap::new(), backlinks: HashMap::new(), options };
+    let mut walk = Walk {
+        chains: Chains {
+            records: Vec::new(),
+            tops: Vec::new(),
+        },
+        done: HashMap::new(),
+        backlinks: HashMap::new(),
+        options,
+    };
     for key in keys {
         let tops = walk.exporter(&key.exporter, options.mode)?;
         walk.chains.tops.extend(tops);
@@ -137,7 +148,11 @@ struct Walk<R> {
 }
 
 impl<R> Walk<R> {
-    fn exporter(&mut self, exporter: &Arc<Exporter<R>>, mode: Mode) -> Result<Vec<usize>, KeyStoreError> {
+    fn exporter(
+        &mut self,
+        exporter: &Arc<Exporter<R>>,
+        mode: Mode,
+    ) -> Result<Vec<usize>, KeyStoreError> {
         match &**exporter {
             Exporter::Key(key) => {
                 let address = Arc::as_ptr(exporter) as usize;
@@ -159,7 +174,11 @@ impl<R> Walk<R> {
         }
     }
 
-    fn key(&mut self, exporter: &KeyExporter<R>, mut mode: Mode) -> Result<Vec<usize>, KeyStoreError> {
+    fn key(
+        &mut self,
+        exporter: &KeyExporter<R>,
+        mut mode: Mode,
+    ) -> Result<Vec<usize>, KeyStoreError> {
         let key = &exporter.key;
         let mut chosen = None;
         if (self.options.roots || !key.deps.is_empty()) && exporter.allowed.unwrap_or(true) {
@@ -192,16 +211,32 @@ impl<R> Walk<R> {
             let mut links = Vec::new();
             for dep in deps {
                 for record in self.exporter(&dep.key.exporter, mode)? {
-                    push(&mut links, RecordLink { record, selector: dep.selector.clone() });
+                    push(
+                        &mut links,
+                        RecordLink {
+                            record,
+                            selector: dep.selector.clone(),
+                        },
+                    );
                 }
             }
             inputs.push(links);
         }
-        let secondaries = exporter.secondaries.as_ref().map(|s| s.lock().clone()).unwrap_or_default();
+        let secondaries = exporter
+            .secondaries
+            .as_ref()
+            .map(|s| s.lock().clone())
+            .unwrap_or_default();
         for (input, dep) in secondaries {
             for record in self.exporter(&dep.key.exporter, mode)? {
                 if let Some(links) = inputs.get_mut(input) {
-                    push(links, RecordLink { record, selector: dep.selector.clone() });
+                    push(
+                        links,
+                        RecordLink {
+                            record,
+                            selector: dep.selector.clone(),
+                        },
+                    );
                 }
             }
         }
@@ -231,7 +266,11 @@ impl<R> Walk<R> {
     }
 
     /// Adds what else is known to lead to the key `id` of a store.
-    fn backlinks(&mut self, manager: &Arc<CacheManager<R>>, id: &str) -> Result<Vec<usize>, KeyStoreError> {
+    fn backlinks(
+        &mut self,
+        manager: &Arc<CacheManager<R>>,
+        id: &str,
+    ) -> Result<Vec<usize>, KeyStoreError> {
         let at = (manager.id().to_owned(), id.to_owned());
         if let Some(done) = self.backlinks.get(&at) {
             return Ok(done.clone());
@@ -244,7 +283,8 @@ impl<R> Walk<R> {
         {
             out.push(self.add(digest, Vec::new(), None));
         }
-        let mut by_digest: std::collections::BTreeMap<Digest, Vec<Vec<RecordLink>>> = std::collections::BTreeMap::new();
+        let mut by_digest: std::collections::BTreeMap<Digest, Vec<Vec<RecordLink>>> =
+            std::collections::BTreeMap::new();
         for (from, link) in ways {
             let records = self.backlinks(manager, &from)?;
             let inputs = by_digest.entry(link.digest).or_default();
@@ -253,7 +293,13 @@ impl<R> Walk<R> {
             }
             if let Some(links) = inputs.get_mut(link.input) {
                 for record in records {
-                    push(links, RecordLink { record, selector: link.selector.clone() });
+                    push(
+                        links,
+                        RecordLink {
+                            record,
+                            selector: link.selector.clone(),
+                        },
+                    );
                 }
             }
         }
@@ -266,8 +312,17 @@ impl<R> Walk<R> {
         Ok(out)
     }
 
-    fn add(&mut self, digest: Digest, inputs: Vec<Vec<RecordLink>>, result: Option<RecordResult<R>>) -> usize {
-        self.chains.records.push(Record { digest, inputs, results: result.into_iter().collect() });
+    fn add(
+        &mut self,
+        digest: Digest,
+        inputs: Vec<Vec<RecordLink>>,
+        result: Option<RecordResult<R>>,
+    ) -> usize {
+        self.chains.records.push(Record {
+            digest,
+            inputs,
+            results: result.into_iter().collect(),
+        });
         self.chains.records.len() - 1
     }
 }

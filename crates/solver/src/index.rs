@@ -30,7 +30,12 @@ struct Item {
 
 impl Index {
     /// Registers `edge` under `key`, or returns the edge that is registered and may take it over.
-    pub(crate) fn load_or_store<R>(&mut self, key: &CacheKey<R>, edge: EdgeId, ignores_cache: impl Fn(EdgeId) -> bool) -> Option<EdgeId> {
+    pub(crate) fn load_or_store<R>(
+        &mut self,
+        key: &CacheKey<R>,
+        edge: EdgeId,
+        ignores_cache: impl Fn(EdgeId) -> bool,
+    ) -> Option<EdgeId> {
         let ids = self.matches(key);
         let known = ids.iter().rev().find_map(|id| {
             let other = self.items.get(id)?.edge.filter(|e| *e != edge)?;
@@ -54,7 +59,11 @@ impl Index {
     /// Forgets an edge and what only led to it.
     pub(crate) fn release(&mut self, edge: EdgeId) {
         for id in self.by_edge.remove(&edge).unwrap_or_default() {
-            if let Some(item) = self.items.get_mut(&id).filter(|item| item.edge == Some(edge)) {
+            if let Some(item) = self
+                .items
+                .get_mut(&id)
+                .filter(|item| item.edge == Some(edge))
+            {
                 item.edge = None;
             }
             self.drop_if_useless(id);
@@ -81,10 +90,16 @@ impl Index {
     fn drop_if_useless(&mut self, id: u64) {
         let mut work = vec![id];
         while let Some(id) = work.pop() {
-            if !self.items.get(&id).is_some_and(|item| item.edge.is_none() && item.links.is_empty()) {
+            if !self
+                .items
+                .get(&id)
+                .is_some_and(|item| item.edge.is_none() && item.links.is_empty())
+            {
                 continue;
             }
-            let Some(item) = self.items.remove(&id) else { continue };
+            let Some(item) = self.items.remove(&id) else {
+                continue;
+            };
             if let Some(root) = item.root {
                 self.roots.remove(&root);
             }
@@ -107,13 +122,25 @@ impl Index {
         }
         let id = self.fresh();
         self.roots.insert(name.clone(), id);
-        self.items.insert(id, Item { root: Some(name), ..Item::default() });
+        self.items.insert(
+            id,
+            Item {
+                root: Some(name),
+                ..Item::default()
+            },
+        );
         id
     }
 
     /// Returns the items a key is known by, making one if there is none.
     fn ids<R>(&mut self, key: &CacheKey<R>) -> Vec<u64> {
-        let known: Vec<u64> = key.index_ids.lock().iter().copied().filter(|id| self.items.contains_key(id)).collect();
+        let known: Vec<u64> = key
+            .index_ids
+            .lock()
+            .iter()
+            .copied()
+            .filter(|id| self.items.contains_key(id))
+            .collect();
         if !known.is_empty() {
             return known;
         }
@@ -135,7 +162,11 @@ impl Index {
             for dep in deps {
                 let link = label(key, input, dep.selector.as_ref());
                 // An output may have the same content as its input; a way to itself would keep an item for ever.
-                for from in self.ids(&dep.key.key).into_iter().filter(|from| *from != id) {
+                for from in self
+                    .ids(&dep.key.key)
+                    .into_iter()
+                    .filter(|from| *from != id)
+                {
                     if let Some(item) = self.items.get_mut(&from) {
                         item.links.entry(link.clone()).or_default().insert(id);
                     }
@@ -158,7 +189,13 @@ impl Index {
             for dep in deps {
                 let link = label(key, input, dep.selector.as_ref());
                 for from in self.ids(&dep.key.key) {
-                    here.extend(self.items.get(&from).and_then(|item| item.links.get(&link)).into_iter().flatten());
+                    here.extend(
+                        self.items
+                            .get(&from)
+                            .and_then(|item| item.links.get(&link))
+                            .into_iter()
+                            .flatten(),
+                    );
                 }
             }
             matches = Some(match matches {
@@ -172,5 +209,10 @@ impl Index {
 
 fn label<R>(key: &CacheKey<R>, input: usize, selector: Option<&oci::Digest>) -> Link {
     let output = usize::try_from(key.output).unwrap_or_default();
-    Link { input, output, digest: key.digest.clone(), selector: selector.cloned() }
+    Link {
+        input,
+        output,
+        digest: key.digest.clone(),
+        selector: selector.cloned(),
+    }
 }

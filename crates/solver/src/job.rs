@@ -57,7 +57,11 @@ pub struct Built<R> {
 
 impl<R: Clone + Send + Sync + 'static> Solver<R> {
     /// Makes a solver over this machine's keys and results.
-    pub fn new(resolver: Arc<dyn Resolver<R>>, cache: Arc<CacheManager<R>>, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(
+        resolver: Arc<dyn Resolver<R>>,
+        cache: Arc<CacheManager<R>>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         Self::with_clock(resolver, cache, observer, Clock::real())
     }
 
@@ -68,7 +72,9 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
         observer: Arc<dyn Observer>,
         clock: Clock,
     ) -> Self {
-        Self { core: Core::new(resolver, cache, observer, clock) }
+        Self {
+            core: Core::new(resolver, cache, observer, clock),
+        }
     }
 
     /// Starts a job.
@@ -77,8 +83,16 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
             return Err(SolveError::JobExists(options.id));
         }
         let id = self.core.id();
-        self.core.apply(Event::Job { job: id, session: options.session, value: options.value });
-        Ok(Job { core: Arc::clone(&self.core), id, name: options.id })
+        self.core.apply(Event::Job {
+            job: id,
+            session: options.session,
+            value: options.value,
+        });
+        Ok(Job {
+            core: Arc::clone(&self.core),
+            id,
+            name: options.id,
+        })
     }
 }
 
@@ -89,15 +103,29 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
     }
 
     /// Builds an edge, looking for results in `sources` too.
-    pub async fn build_from(&self, edge: Edge, sources: &[Arc<CacheManager<R>>]) -> Result<Built<R>, SolveError> {
+    pub async fn build_from(
+        &self,
+        edge: Edge,
+        sources: &[Arc<CacheManager<R>>],
+    ) -> Result<Built<R>, SolveError> {
         let (by, sources) = (By::Job(self.id), sources.to_vec());
-        self.core.build(|build| Event::Build { build, by, edge, sources }).await
+        self.core
+            .build(|build| Event::Build {
+                build,
+                by,
+                edge,
+                sources,
+            })
+            .await
     }
 
     /// Returns the ops that were resolved for `vertex` (of a [`Built`]) and all it depends on.
     pub fn ops(&self, vertex: &Vertex) -> Vec<(Arc<Vertex>, Arc<dyn Op<R>>)> {
         let handles = self.core.with_scheduler(|s| s.handles(&vertex.digest));
-        handles.iter().filter_map(|h| Some((Arc::clone(&h.vertex), h.op.get()?.as_ref().ok()?.clone()))).collect()
+        handles
+            .iter()
+            .filter_map(|h| Some((Arc::clone(&h.vertex), h.op.get()?.as_ref().ok()?.clone())))
+            .collect()
     }
 
     /// Returns the context of a vertex the job has loaded, for work on its result outside ops (exports).
@@ -116,7 +144,11 @@ impl<R: Clone + Send + Sync + 'static> Drop for Job<R> {
 
 impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
     pub(crate) fn new(core: Arc<Core<R>>, handle: Weak<Handle<R>>, vertex: Digest) -> Self {
-        Self { core: Arc::downgrade(&core), handle, vertex }
+        Self {
+            core: Arc::downgrade(&core),
+            handle,
+            vertex,
+        }
     }
 
     /// Builds an edge as a part of the vertex.
@@ -125,10 +157,21 @@ impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
     }
 
     /// Builds an edge, looking for results in `sources` too.
-    pub async fn build_from(&self, edge: Edge, sources: &[Arc<CacheManager<R>>]) -> Result<Built<R>, SolveError> {
+    pub async fn build_from(
+        &self,
+        edge: Edge,
+        sources: &[Arc<CacheManager<R>>],
+    ) -> Result<Built<R>, SolveError> {
         let core = self.core.upgrade().ok_or(SolveError::Canceled)?;
         let (by, sources) = (By::Vertex(self.vertex.clone()), sources.to_vec());
-        let built = core.build(|build| Event::Build { build, by, edge, sources }).await?;
+        let built = core
+            .build(|build| Event::Build {
+                build,
+                by,
+                edge,
+                sources,
+            })
+            .await?;
         if let (Some(handle), Some(key)) = (self.handle.upgrade(), built.keys.first()) {
             handle.sub_keys.lock().push(key.clone());
         }
@@ -137,19 +180,28 @@ impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
 
     /// Returns the values of the jobs that want the vertex.
     pub fn job_values(&self) -> Vec<Arc<dyn Any + Send + Sync>> {
-        self.handle.upgrade().map(|h| h.values.read().clone()).unwrap_or_default()
+        self.handle
+            .upgrade()
+            .map(|h| h.values.read().clone())
+            .unwrap_or_default()
     }
 }
 
 impl<R> Clone for Solver<R> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core) }
+        Self {
+            core: Arc::clone(&self.core),
+        }
     }
 }
 
 impl<R> Clone for SubBuilder<R> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), handle: self.handle.clone(), vertex: self.vertex.clone() }
+        Self {
+            core: self.core.clone(),
+            handle: self.handle.clone(),
+            vertex: self.vertex.clone(),
+        }
     }
 }
 
@@ -173,12 +225,18 @@ impl<R> fmt::Debug for SubBuilder<R> {
 
 impl<R> fmt::Debug for Built<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Built").field("keys", &self.keys).field("vertex", &self.vertex.digest).finish_non_exhaustive()
+        f.debug_struct("Built")
+            .field("keys", &self.keys)
+            .field("vertex", &self.vertex.digest)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for JobOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobOptions").field("id", &self.id).field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("JobOptions")
+            .field("id", &self.id)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
     }
 }

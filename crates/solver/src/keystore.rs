@@ -63,7 +63,12 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError>;
 
     /// Hangs a result on a key and adds the ways to it, in one transaction where there are such.
-    fn save(&self, key: &str, result: &StoredResult, links: &[(String, Link, String)]) -> Result<(), KeyStoreError> {
+    fn save(
+        &self,
+        key: &str,
+        result: &StoredResult,
+        links: &[(String, Link, String)],
+    ) -> Result<(), KeyStoreError> {
         self.add_result(key, result)?;
         for (from, link, to) in links {
             self.add_link(from, link, to)?;
@@ -83,7 +88,12 @@ pub trait ResultStorage<R>: Send + Sync {
     async fn load(&self, result: &StoredResult, ctx: &OpCtx) -> Result<R, KeyStoreError>;
     /// Returns the result and those of keys that it implies (a remote cache's parent layers), by key id; the result of
     /// `key` itself must be among them. Only storages whose results are not here yet have more than one.
-    async fn load_with_parents(&self, key: &str, result: &StoredResult, ctx: &OpCtx) -> Result<Vec<(String, R)>, KeyStoreError> {
+    async fn load_with_parents(
+        &self,
+        key: &str,
+        result: &StoredResult,
+        ctx: &OpCtx,
+    ) -> Result<Vec<(String, R)>, KeyStoreError> {
         let own = self.load(result, ctx).await?;
         Ok(vec![(key.to_owned(), own)])
     }

@@ -28,7 +28,7 @@ pub use keystore::{KeyStore, Link, ResultStorage, StoredResult};
 pub use manager::CacheManager;
 pub use memory::{MemoryKeyStore, MemoryResults};
 pub use op::{
-    CacheMap, CacheMapDep, NullObserver, NullSink, Observer, Op, OpCtx, OpOpts, Preprocess, Resolver, SessionGroup,
-    SlowKey, VertexSink,
+    CacheMap, CacheMapDep, NullObserver, NullSink, Observer, Op, OpCtx, OpOpts, Preprocess,
+    Resolver, SessionGroup, SlowKey, VertexSink,
 };
 pub use vertex::{Edge, ProgressGroup, Vertex, VertexOptions};

@@ -26,8 +26,17 @@ pub struct CacheManager<R> {
 
 impl<R> CacheManager<R> {
     /// Joins the parts. Managers of the same place must have the same `id`. Results that are gone are released.
-    pub fn new(id: impl Into<String>, store: Arc<dyn KeyStore>, results: Arc<dyn ResultStorage<R>>) -> Arc<Self> {
-        let manager = Self { id: id.into(), store, results, writing: Mutex::new(()) };
+    pub fn new(
+        id: impl Into<String>,
+        store: Arc<dyn KeyStore>,
+        results: Arc<dyn ResultStorage<R>>,
+    ) -> Arc<Self> {
+        let manager = Self {
+            id: id.into(),
+            store,
+            results,
+            writing: Mutex::new(()),
+        };
         if let Err(error) = manager.release_unreferenced() {
             tracing::warn!(%error, manager = manager.id, "cannot release cache records of results that are gone");
         }
@@ -74,13 +83,21 @@ impl<R> CacheManager<R> {
         if deps.is_empty() {
             let id = root_key(digest, signed).as_str().to_owned();
             let known = self.store.exists(&id)?;
-            return Ok(known.then(|| CacheKey::stored(self, id, digest.clone(), signed)).into_iter().collect());
+            return Ok(known
+                .then(|| CacheKey::stored(self, id, digest.clone(), signed))
+                .into_iter()
+                .collect());
         }
         let mut found: Vec<(String, Link, BTreeSet<String>)> = Vec::with_capacity(deps.len());
         let mut all = BTreeSet::new();
         for dep in deps {
             let id = self.id_of(&dep.key.key)?;
-            let link = Link { input, output, digest: digest.clone(), selector: dep.selector.clone() };
+            let link = Link {
+                input,
+                output,
+                digest: digest.clone(),
+                selector: dep.selector.clone(),
+            };
             let targets: BTreeSet<String> = self.store.links(&id, &link)?.into_iter().collect();
             all.extend(targets.iter().cloned());
             found.push((id, link, targets));
@@ -90,11 +107,19 @@ impl<R> CacheManager<R> {
                 self.store.add_link(id, link, missing)?;
             }
         }
-        Ok(all.into_iter().map(|id| CacheKey::stored(self, id, digest.clone(), signed)).collect())
+        Ok(all
+            .into_iter()
+            .map(|id| CacheKey::stored(self, id, digest.clone(), signed))
+            .collect())
     }
 
     /// Returns the results of a key that can be loaded; forgets those that cannot.
-    pub(crate) fn records(self: &Arc<Self>, id: &str, key: &Arc<CacheKey<R>>, local: bool) -> Result<Vec<CacheRecord<R>>, KeyStoreError> {
+    pub(crate) fn records(
+        self: &Arc<Self>,
+        id: &str,
+        key: &Arc<CacheKey<R>>,
+        local: bool,
+    ) -> Result<Vec<CacheRecord<R>>, KeyStoreError> {
         let mut out = Vec::new();
         for result in self.store.results(id)? {
             if self.results.exists(&result.id) {
@@ -122,7 +147,10 @@ impl<R> CacheManager<R> {
         R: Clone,
     {
         let id = self.id_of(&record.key)?;
-        let stored = self.store.load(&id, &record.id)?.ok_or_else(|| KeyStoreError::new(RecordGone))?;
+        let stored = self
+            .store
+            .load(&id, &record.id)?
+            .ok_or_else(|| KeyStoreError::new(RecordGone))?;
         let loaded = self.results.load_with_parents(&id, &stored, ctx).await?;
         let mut by_key: HashMap<String, R> = loaded.into_iter().collect();
         let mut out = Vec::new();
@@ -134,7 +162,11 @@ impl<R> CacheManager<R> {
                 continue;
             }
             if let Some(result) = by_key.remove(&key_id) {
-                let at = if key_id == id { Some(stored.clone()) } else { self.store.results(&key_id)?.into_iter().next() };
+                let at = if key_id == id {
+                    Some(stored.clone())
+                } else {
+                    self.store.results(&key_id)?.into_iter().next()
+                };
                 if let Some(at) = at {
                     out.push((Arc::clone(&key), at, result));
                 }
@@ -143,29 +175,54 @@ impl<R> CacheManager<R> {
                 work.push(Arc::clone(&dep.key.key));
             }
         }
-        if out.is_empty() { Err(KeyStoreError::new(RecordGone)) } else { Ok(out) }
+        if out.is_empty() {
+            Err(KeyStoreError::new(RecordGone))
+        } else {
+            Ok(out)
+        }
     }
 
     /// Keeps a result under a key.
-    pub(crate) fn save(self: &Arc<Self>, key: &Arc<CacheKey<R>>, result: &R, created_at: SystemTime) -> Result<CacheRecord<R>, KeyStoreError> {
+    pub(crate) fn save(
+        self: &Arc<Self>,
+        key: &Arc<CacheKey<R>>,
+        result: &R,
+        created_at: SystemTime,
+    ) -> Result<CacheRecord<R>, KeyStoreError> {
         let stored = self.results.save(result, created_at)?;
         let _one_at_a_time = self.writing.lock();
         let id = self.id_of(key)?;
         let mut links = Vec::new();
         self.missing_links(key, &id, &mut links)?;
         self.store.save(&id, &stored, &links)?;
-        Ok(CacheRecord { id: stored.id, created_at: stored.created_at, local: true, manager: Arc::clone(self), key: Arc::clone(key) })
+        Ok(CacheRecord {
+            id: stored.id,
+            created_at: stored.created_at,
+            local: true,
+            manager: Arc::clone(self),
+            key: Arc::clone(key),
+        })
     }
 
     /// Collects the links that lead to `key` and are not there, and in front of them those that lead to their origin.
-    fn missing_links(self: &Arc<Self>, key: &Arc<CacheKey<R>>, id: &str, out: &mut Vec<(String, Link, String)>) -> Result<(), KeyStoreError> {
+    fn missing_links(
+        self: &Arc<Self>,
+        key: &Arc<CacheKey<R>>,
+        id: &str,
+        out: &mut Vec<(String, Link, String)>,
+    ) -> Result<(), KeyStoreError> {
         let mut seen = BTreeSet::from([id.to_owned()]);
         let mut work = vec![(Arc::clone(key), id.to_owned())];
         while let Some((key, id)) = work.pop() {
             for (input, deps) in key.deps.iter().enumerate() {
                 for dep in deps {
                     let output = usize::try_from(key.output).unwrap_or_default();
-                    let link = Link { input, output, digest: key.digest.clone(), selector: dep.selector.clone() };
+                    let link = Link {
+                        input,
+                        output,
+                        digest: key.digest.clone(),
+                        selector: dep.selector.clone(),
+                    };
                     let from = self.id_of(&dep.key.key)?;
                     if !self.store.has_link(&from, &link, &id)? {
                         if seen.insert(from.clone()) {
@@ -188,17 +245,35 @@ impl<R> CacheManager<R> {
                 work.pop();
                 continue;
             }
-            let unknown: Vec<_> =
-                top.deps.iter().flatten().map(|d| &d.key.key).filter(|k| !k.ids.lock().contains_key(&self.id)).cloned().collect();
+            let unknown: Vec<_> = top
+                .deps
+                .iter()
+                .flatten()
+                .map(|d| &d.key.key)
+                .filter(|k| !k.ids.lock().contains_key(&self.id))
+                .cloned()
+                .collect();
             if !unknown.is_empty() {
                 work.extend(unknown);
                 continue;
             }
-            let id = if top.deps.is_empty() { top.id.clone() } else { self.id_from_deps(&top)? };
-            top.ids.lock().entry(self.id.clone()).or_insert_with(|| (Arc::clone(self), id));
+            let id = if top.deps.is_empty() {
+                top.id.clone()
+            } else {
+                self.id_from_deps(&top)?
+            };
+            top.ids
+                .lock()
+                .entry(self.id.clone())
+                .or_insert_with(|| (Arc::clone(self), id));
             work.pop();
         }
-        Ok(key.ids.lock().get(&self.id).map(|(_, id)| id.clone()).expect("the loop ends when the id is there"))
+        Ok(key
+            .ids
+            .lock()
+            .get(&self.id)
+            .map(|(_, id)| id.clone())
+            .expect("the loop ends when the id is there"))
     }
 
     fn id_from_deps(&self, key: &CacheKey<R>) -> Result<String, KeyStoreError> {
@@ -209,8 +284,20 @@ impl<R> CacheManager<R> {
             }
             for dep in deps {
                 let output = usize::try_from(key.output).unwrap_or_default();
-                let link = Link { input, output, digest: key.digest.clone(), selector: dep.selector.clone() };
-                let from = dep.key.key.ids.lock().get(&self.id).map(|(_, id)| id.clone()).unwrap_or_default();
+                let link = Link {
+                    input,
+                    output,
+                    digest: key.digest.clone(),
+                    selector: dep.selector.clone(),
+                };
+                let from = dep
+                    .key
+                    .key
+                    .ids
+                    .lock()
+                    .get(&self.id)
+                    .map(|(_, id)| id.clone())
+                    .unwrap_or_default();
                 let targets = self.store.links(&from, &link)?;
                 if input == 0 {
                     matches.extend(targets);
@@ -239,7 +326,13 @@ impl<R> Managers<R> {
         std::iter::once(&self.main).chain(&self.others)
     }
 
-    pub(crate) fn query(&self, deps: &[DepKey<R>], input: usize, digest: &Digest, output: usize) -> Result<Vec<Arc<CacheKey<R>>>, KeyStoreError> {
+    pub(crate) fn query(
+        &self,
+        deps: &[DepKey<R>],
+        input: usize,
+        digest: &Digest,
+        output: usize,
+    ) -> Result<Vec<Arc<CacheKey<R>>>, KeyStoreError> {
         let mut keys: BTreeMap<String, CacheKey<R>> = BTreeMap::new();
         for manager in self.all() {
             for key in manager.query(deps, input, digest, output)? {
@@ -255,7 +348,10 @@ impl<R> Managers<R> {
         Ok(keys.into_values().map(Arc::new).collect())
     }
 
-    pub(crate) fn records(&self, key: &Arc<CacheKey<R>>) -> Result<Vec<CacheRecord<R>>, KeyStoreError> {
+    pub(crate) fn records(
+        &self,
+        key: &Arc<CacheKey<R>>,
+    ) -> Result<Vec<CacheRecord<R>>, KeyStoreError> {
         let places: Vec<_> = key.ids.lock().values().cloned().collect();
         let mut records: BTreeMap<String, CacheRecord<R>> = BTreeMap::new();
         for (manager, id) in places {
@@ -276,15 +372,26 @@ fn signed(output: usize) -> i64 {
 
 /// Returns a name nobody has used.
 pub(crate) fn random_id() -> String {
-    static SEED: LazyLock<(u64, u64)> = LazyLock::new(|| (RandomState::new().hash_one(1), RandomState::new().hash_one(2)));
+    static SEED: LazyLock<(u64, u64)> = LazyLock::new(|| {
+        (
+            RandomState::new().hash_one(1),
+            RandomState::new().hash_one(2),
+        )
+    });
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let count = NEXT.fetch_add(1, Ordering::Relaxed);
     let text = format!("{:x} {:x} {count}", SEED.0, SEED.1);
-    Digest::sha256(text).hex().get(..32).unwrap_or_default().to_owned()
+    Digest::sha256(text)
+        .hex()
+        .get(..32)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 impl<R> fmt::Debug for CacheManager<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheManager").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("CacheManager")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

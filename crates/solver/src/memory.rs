@@ -43,11 +43,16 @@ impl Inner {
     fn drop_if_useless(&mut self, id: &str) {
         let mut work = vec![id.to_owned()];
         while let Some(id) = work.pop() {
-            let useless = self.keys.get(&id).is_some_and(|k| k.results.is_empty() && k.links.is_empty());
+            let useless = self
+                .keys
+                .get(&id)
+                .is_some_and(|k| k.results.is_empty() && k.links.is_empty());
             if !useless {
                 continue;
             }
-            let Some(key) = self.keys.remove(&id) else { continue };
+            let Some(key) = self.keys.remove(&id) else {
+                continue;
+            };
             for parent in key.backlinks {
                 if let Some(p) = self.keys.get_mut(&parent) {
                     p.links.retain(|_, targets| {
@@ -63,7 +68,12 @@ impl Inner {
 
 impl KeyStore for MemoryKeyStore {
     fn exists(&self, key: &str) -> Result<bool, KeyStoreError> {
-        Ok(self.inner.lock().keys.get(key).is_some_and(|k| !k.results.is_empty() || !k.links.is_empty()))
+        Ok(self
+            .inner
+            .lock()
+            .keys
+            .get(key)
+            .is_some_and(|k| !k.results.is_empty() || !k.links.is_empty()))
     }
 
     fn keys(&self) -> Result<Vec<String>, KeyStoreError> {
@@ -71,17 +81,38 @@ impl KeyStore for MemoryKeyStore {
     }
 
     fn results(&self, key: &str) -> Result<Vec<StoredResult>, KeyStoreError> {
-        Ok(self.inner.lock().keys.get(key).map(|k| k.results.values().cloned().collect()).unwrap_or_default())
+        Ok(self
+            .inner
+            .lock()
+            .keys
+            .get(key)
+            .map(|k| k.results.values().cloned().collect())
+            .unwrap_or_default())
     }
 
     fn load(&self, key: &str, result: &str) -> Result<Option<StoredResult>, KeyStoreError> {
-        Ok(self.inner.lock().keys.get(key).and_then(|k| k.results.get(result)).cloned())
+        Ok(self
+            .inner
+            .lock()
+            .keys
+            .get(key)
+            .and_then(|k| k.results.get(result))
+            .cloned())
     }
 
     fn add_result(&self, key: &str, result: &StoredResult) -> Result<(), KeyStoreError> {
         let mut inner = self.inner.lock();
-        inner.keys.entry(key.to_owned()).or_default().results.insert(result.id.clone(), result.clone());
-        inner.by_result.entry(result.id.clone()).or_default().insert(key.to_owned());
+        inner
+            .keys
+            .entry(key.to_owned())
+            .or_default()
+            .results
+            .insert(result.id.clone(), result.clone());
+        inner
+            .by_result
+            .entry(result.id.clone())
+            .or_default()
+            .insert(key.to_owned());
         Ok(())
     }
 
@@ -97,36 +128,71 @@ impl KeyStore for MemoryKeyStore {
     }
 
     fn keys_of_result(&self, result: &str) -> Result<Vec<String>, KeyStoreError> {
-        Ok(self.inner.lock().by_result.get(result).map(|ids| ids.iter().cloned().collect()).unwrap_or_default())
+        Ok(self
+            .inner
+            .lock()
+            .by_result
+            .get(result)
+            .map(|ids| ids.iter().cloned().collect())
+            .unwrap_or_default())
     }
 
     fn add_link(&self, key: &str, link: &Link, target: &str) -> Result<(), KeyStoreError> {
         let mut inner = self.inner.lock();
-        inner.keys.entry(key.to_owned()).or_default().links.entry(link.clone()).or_default().insert(target.to_owned());
-        inner.keys.entry(target.to_owned()).or_default().backlinks.insert(key.to_owned());
+        inner
+            .keys
+            .entry(key.to_owned())
+            .or_default()
+            .links
+            .entry(link.clone())
+            .or_default()
+            .insert(target.to_owned());
+        inner
+            .keys
+            .entry(target.to_owned())
+            .or_default()
+            .backlinks
+            .insert(key.to_owned());
         Ok(())
     }
 
     fn links(&self, key: &str, link: &Link) -> Result<Vec<String>, KeyStoreError> {
         let inner = self.inner.lock();
         let targets = inner.keys.get(key).and_then(|k| k.links.get(link));
-        Ok(targets.map(|t| t.iter().cloned().collect()).unwrap_or_default())
+        Ok(targets
+            .map(|t| t.iter().cloned().collect())
+            .unwrap_or_default())
     }
 
     fn has_link(&self, key: &str, link: &Link, target: &str) -> Result<bool, KeyStoreError> {
         let inner = self.inner.lock();
-        Ok(inner.keys.get(key).and_then(|k| k.links.get(link)).is_some_and(|t| t.contains(target)))
+        Ok(inner
+            .keys
+            .get(key)
+            .and_then(|k| k.links.get(link))
+            .is_some_and(|t| t.contains(target)))
     }
 
     fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
         let inner = self.inner.lock();
-        let Some(this) = inner.keys.get(key) else { return Ok(Vec::new()) };
+        let Some(this) = inner.keys.get(key) else {
+            return Ok(Vec::new());
+        };
         let mut out = Vec::new();
         for from in &this.backlinks {
             for (link, targets) in inner.keys.get(from).map(|k| &k.links).into_iter().flatten() {
                 if targets.contains(key) {
-                    let digest = root_key(&link.digest, i64::try_from(link.output).unwrap_or(i64::MAX));
-                    out.push((from.clone(), Link { digest, output: 0, input: link.input, selector: link.selector.clone() }));
+                    let digest =
+                        root_key(&link.digest, i64::try_from(link.output).unwrap_or(i64::MAX));
+                    out.push((
+                        from.clone(),
+                        Link {
+                            digest,
+                            output: 0,
+                            input: link.input,
+                            selector: link.selector.clone(),
+                        },
+                    ));
                 }
             }
         }
@@ -143,7 +209,10 @@ pub struct MemoryResults<R> {
 impl<R> MemoryResults<R> {
     /// Makes an empty storage that names results by `name`.
     pub fn new(name: impl Fn(&R) -> String + Send + Sync + 'static) -> Self {
-        Self { inner: Mutex::default(), name: Box::new(name) }
+        Self {
+            inner: Mutex::default(),
+            name: Box::new(name),
+        }
     }
 
     /// Drops a result, as pruning would.
@@ -170,12 +239,18 @@ impl<R: Clone + Send + Sync + 'static> ResultStorage<R> for MemoryResults<R> {
     }
 
     async fn load(&self, result: &StoredResult, _ctx: &OpCtx) -> Result<R, KeyStoreError> {
-        self.inner.lock().get(&result.id).cloned().ok_or_else(|| KeyStoreError::new("not found"))
+        self.inner
+            .lock()
+            .get(&result.id)
+            .cloned()
+            .ok_or_else(|| KeyStoreError::new("not found"))
     }
 }
 
 impl<R> fmt::Debug for MemoryResults<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryResults").field("results", &self.inner.lock().len()).finish_non_exhaustive()
+        f.debug_struct("MemoryResults")
+            .field("results", &self.inner.lock().len())
+            .finish_non_exhaustive()
     }
 }

@@ -30,7 +30,11 @@ pub trait Op<R>: Send + Sync {
 /// Finds the op of a vertex.
 pub trait Resolver<R>: Send + Sync {
     /// Returns the op. `builder` lets an op that solves something itself do so as a part of this vertex.
-    fn resolve(&self, vertex: &Arc<Vertex>, builder: SubBuilder<R>) -> Result<Arc<dyn Op<R>>, OpError>;
+    fn resolve(
+        &self,
+        vertex: &Arc<Vertex>,
+        builder: SubBuilder<R>,
+    ) -> Result<Arc<dyn Op<R>>, OpError>;
 }
 
 /// How the results of an op are found again.
@@ -70,19 +74,30 @@ pub trait Preprocess<R>: Send + Sync {
 impl<R> CacheMap<R> {
     /// Makes a cache map of an op with `deps` inputs that takes part by key only.
     pub fn new(digest: Digest, deps: usize) -> Self {
-        Self { digest, deps: (0..deps).map(|_| CacheMapDep::default()).collect(), opts: OpOpts::default() }
+        Self {
+            digest,
+            deps: (0..deps).map(|_| CacheMapDep::default()).collect(),
+            opts: OpOpts::default(),
+        }
     }
 }
 
 impl<R> Default for CacheMapDep<R> {
     fn default() -> Self {
-        Self { selector: None, slow: None, preprocess: None }
+        Self {
+            selector: None,
+            slow: None,
+            preprocess: None,
+        }
     }
 }
 
 impl<R> fmt::Debug for CacheMap<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheMap").field("digest", &self.digest).field("deps", &self.deps).finish_non_exhaustive()
+        f.debug_struct("CacheMap")
+            .field("digest", &self.digest)
+            .field("deps", &self.deps)
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,7 +199,10 @@ impl SessionGroup {
     /// Makes a group that does not change.
     pub fn fixed(ids: Vec<String>) -> Self {
         let (to, from) = watch::channel(ids);
-        Self { ids: from, _fixed: Some(Arc::new(to)) }
+        Self {
+            ids: from,
+            _fixed: Some(Arc::new(to)),
+        }
     }
 
     pub(crate) fn live(ids: watch::Receiver<Vec<String>>) -> Self {
@@ -224,7 +242,13 @@ pub struct OpCtx {
 impl OpCtx {
     /// Makes a context outside a solver, for tests and one-off calls.
     pub fn detached(vertex: Arc<Vertex>, sink: Arc<dyn VertexSink>, sessions: Vec<String>) -> Self {
-        Self { vertex, sink, sessions: SessionGroup::fixed(sessions), values: JobValues::default(), opts: None }
+        Self {
+            vertex,
+            sink,
+            sessions: SessionGroup::fixed(sessions),
+            values: JobValues::default(),
+            opts: None,
+        }
     }
 
     /// Returns the values that the interested jobs were made with, in order of joining.
@@ -240,6 +264,9 @@ impl OpCtx {
 
 impl fmt::Debug for OpCtx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpCtx").field("vertex", &self.vertex.digest).field("sessions", &self.sessions.ids()).finish_non_exhaustive()
+        f.debug_struct("OpCtx")
+            .field("vertex", &self.vertex.digest)
+            .field("sessions", &self.sessions.ids())
+            .finish_non_exhaustive()
     }
 }

@@ -51,9 +51,18 @@ pub(crate) type WorkId = u64;
 /// What happened.
 pub(crate) enum Event<R> {
     /// A job began.
-    Job { job: JobId, session: Option<String>, value: Arc<dyn Any + Send + Sync> },
+    Job {
+        job: JobId,
+        session: Option<String>,
+        value: Arc<dyn Any + Send + Sync>,
+    },
     /// Someone wants an edge.
-    Build { build: BuildId, by: By, edge: Edge, sources: Vec<Arc<CacheManager<R>>> },
+    Build {
+        build: BuildId,
+        by: By,
+        edge: Edge,
+        sources: Vec<Arc<CacheManager<R>>>,
+    },
     /// And does not want it any more.
     Leave(BuildId),
     /// A job ended.
@@ -89,7 +98,10 @@ pub(crate) enum Effect<R> {
 
 /// Work to begin.
 pub(crate) enum Work<R> {
-    CacheMap { of: Arc<Handle<R>>, index: usize },
+    CacheMap {
+        of: Arc<Handle<R>>,
+        index: usize,
+    },
     Slow {
         of: Arc<Handle<R>>,
         input: usize,
@@ -98,9 +110,21 @@ pub(crate) enum Work<R> {
         result: R,
         made_by: Arc<Handle<R>>,
     },
-    Exec { of: Arc<Handle<R>>, inputs: Vec<R> },
-    Load { of: Arc<Handle<R>>, record: CacheRecord<R>, main: Arc<CacheManager<R>> },
-    Save { main: Arc<CacheManager<R>>, keys: Vec<Arc<CacheKey<R>>>, result: R, created_at: SystemTime },
+    Exec {
+        of: Arc<Handle<R>>,
+        inputs: Vec<R>,
+    },
+    Load {
+        of: Arc<Handle<R>>,
+        record: CacheRecord<R>,
+        main: Arc<CacheManager<R>>,
+    },
+    Save {
+        main: Arc<CacheManager<R>>,
+        keys: Vec<Arc<CacheKey<R>>>,
+        result: R,
+        created_at: SystemTime,
+    },
 }
 
 /// What stays with a vertex while any job has it loaded.
@@ -232,10 +256,19 @@ impl<R: Clone> Scheduler<R> {
     pub(crate) fn apply(&mut self, now: SystemTime, event: Event<R>, out: &mut Vec<Effect<R>>) {
         self.now = now;
         match event {
-            Event::Job { job, session, value } => {
+            Event::Job {
+                job,
+                session,
+                value,
+            } => {
                 self.jobs.insert(job, JobState { session, value });
             }
-            Event::Build { build, by, edge, sources } => self.build(build, by, &edge, &sources, out),
+            Event::Build {
+                build,
+                by,
+                edge,
+                sources,
+            } => self.build(build, by, &edge, &sources, out),
             Event::Leave(build) => self.leave(build),
             Event::Discard(job) => self.discard(job, out),
             Event::Done(work, outcome) => self.done(work, outcome, out),
@@ -272,14 +305,22 @@ impl<R: Clone> Scheduler<R> {
             // It was cancelled while its end was on the way.
             None => {}
             Some(Target::Vertex(digest, task)) => {
-                let Some(vertex) = self.vertices.get_mut(&digest) else { return };
-                let waiters = vertex.running.remove(&task).map(|r| r.waiters).unwrap_or_default();
+                let Some(vertex) = self.vertices.get_mut(&digest) else {
+                    return;
+                };
+                let waiters = vertex
+                    .running
+                    .remove(&task)
+                    .map(|r| r.waiters)
+                    .unwrap_or_default();
                 match (task, outcome) {
                     (Task::CacheMap, Outcome::CacheMap(Ok((map, done)))) => {
                         vertex.maps.push(map);
                         vertex.maps_done = done;
                     }
-                    (Task::CacheMap, Outcome::CacheMap(Err(error))) => vertex.maps_error = Some(error),
+                    (Task::CacheMap, Outcome::CacheMap(Err(error))) => {
+                        vertex.maps_error = Some(error)
+                    }
                     (Task::Slow(input), Outcome::Slow(result)) => {
                         vertex.slow.insert(input, result);
                     }
@@ -298,27 +339,47 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Begins work of a vertex, or joins it. What has ended is not begun again.
-    fn need(&mut self, edge: EdgeId, digest: &Digest, task: Task, make: impl FnOnce(&VertexState<R>) -> Work<R>, out: &mut Vec<Effect<R>>) {
+    fn need(
+        &mut self,
+        edge: EdgeId,
+        digest: &Digest,
+        task: Task,
+        make: impl FnOnce(&VertexState<R>) -> Work<R>,
+        out: &mut Vec<Effect<R>>,
+    ) {
         let work = self.id();
-        let Some(vertex) = self.vertices.get_mut(digest) else { return };
+        let Some(vertex) = self.vertices.get_mut(digest) else {
+            return;
+        };
         if let Some(running) = vertex.running.get_mut(&task) {
             running.waiters.insert(edge);
             return;
         }
         out.push(Effect::Start(work, make(vertex)));
-        vertex.running.insert(task, Running { work, waiters: BTreeSet::from([edge]) });
-        self.works.insert(work, Target::Vertex(digest.clone(), task));
+        vertex.running.insert(
+            task,
+            Running {
+                work,
+                waiters: BTreeSet::from([edge]),
+            },
+        );
+        self.works
+            .insert(work, Target::Vertex(digest.clone(), task));
     }
 
     /// Stops waiting for all work; cancels what nobody waits for.
     fn stop_waiting(&mut self, edge: EdgeId, out: &mut Vec<Effect<R>>) {
-        let Some(state) = self.edges.get_mut(&edge) else { return };
+        let Some(state) = self.edges.get_mut(&edge) else {
+            return;
+        };
         if let Some(work) = state.phase.take_work() {
             self.works.remove(&work);
             out.push(Effect::Cancel(work));
         }
         let digest = state.vertex.clone();
-        let Some(vertex) = self.vertices.get_mut(&digest) else { return };
+        let Some(vertex) = self.vertices.get_mut(&digest) else {
+            return;
+        };
         let works = &mut self.works;
         vertex.running.retain(|_, running| {
             let waited = running.waiters.remove(&edge);
@@ -332,22 +393,37 @@ impl<R: Clone> Scheduler<R> {
     }
 
     fn managers(&self, vertex: &VertexState<R>) -> Managers<R> {
-        Managers { main: Arc::clone(&self.main), others: vertex.sources.clone() }
+        Managers {
+            main: Arc::clone(&self.main),
+            others: vertex.sources.clone(),
+        }
     }
 
     /// Finds an option of a vertex's cache maps, or of the nearest vertex below it that has one.
-    pub(crate) fn find_opt(&self, digest: &Digest, name: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+    pub(crate) fn find_opt(
+        &self,
+        digest: &Digest,
+        name: &str,
+    ) -> Option<Arc<dyn Any + Send + Sync>> {
         let mut seen = BTreeSet::from([digest.clone()]);
         let mut work = VecDeque::from([digest.clone()]);
         while let Some(digest) = work.pop_front() {
-            let Some(vertex) = self.vertices.get(&digest) else { continue };
+            let Some(vertex) = self.vertices.get(&digest) else {
+                continue;
+            };
             if let Some(found) = vertex.maps.iter().find_map(|map| map.opts.any(name)) {
                 return Some(found);
             }
             for (input, index) in &vertex.inputs {
                 // An input that was merged into another edge has its options there.
-                let merged = self.vertices.get(input).and_then(|v| v.edges.get(index)).map(|e| self.resolve(*e));
-                let merged = merged.and_then(|e| self.edges.get(&e)).map(|e| e.vertex.clone());
+                let merged = self
+                    .vertices
+                    .get(input)
+                    .and_then(|v| v.edges.get(index))
+                    .map(|e| self.resolve(*e));
+                let merged = merged
+                    .and_then(|e| self.edges.get(&e))
+                    .map(|e| e.vertex.clone());
                 for digest in std::iter::once(input.clone()).chain(merged) {
                     if seen.insert(digest.clone()) {
                         work.push_back(digest);
@@ -366,7 +442,14 @@ impl<R: Clone> Scheduler<R> {
         while let Some(digest) = work.pop() {
             if let Some(vertex) = self.vertices.get(&digest) {
                 out.push(Arc::clone(&vertex.handle));
-                work.extend(vertex.inputs.iter().map(|i| &i.0).filter(|d| seen.insert((*d).clone())).cloned());
+                work.extend(
+                    vertex
+                        .inputs
+                        .iter()
+                        .map(|i| &i.0)
+                        .filter(|d| seen.insert((*d).clone()))
+                        .cloned(),
+                );
             }
         }
         out
@@ -381,17 +464,30 @@ impl<R: Clone> Scheduler<R> {
         for (id, edge) in &self.edges {
             for consumer in edge.consumers.keys() {
                 match consumer {
-                    Consumer::Build(build) => assert_eq!(self.builds.get(build).map(|b| b.edge), Some(*id), "a build waits where it thinks"),
+                    Consumer::Build(build) => assert_eq!(
+                        self.builds.get(build).map(|b| b.edge),
+                        Some(*id),
+                        "a build waits where it thinks"
+                    ),
                     Consumer::Edge(parent, input) => {
-                        let parent = self.edges.get(parent).expect("a demand comes from an edge that exists");
-                        let dep = parent.deps.get(*input).expect("a demand comes from an input");
+                        let parent = self
+                            .edges
+                            .get(parent)
+                            .expect("a demand comes from an edge that exists");
+                        let dep = parent
+                            .deps
+                            .get(*input)
+                            .expect("a demand comes from an input");
                         assert_eq!(dep.edge, Some(*id), "an edge demands where it thinks");
                     }
                 }
             }
             if edge.consumers.is_empty() || edge.outcome.is_some() {
                 assert!(edge.phase.work().is_none(), "nobody wants the work");
-                assert!(edge.deps.iter().all(|d| d.wanted.is_none()), "nobody wants the inputs");
+                assert!(
+                    edge.deps.iter().all(|d| d.wanted.is_none()),
+                    "nobody wants the inputs"
+                );
             }
             if let Some(work) = edge.phase.work() {
                 assert!(matches!(self.works.get(&work), Some(Target::Edge(e)) if e == id));
@@ -399,20 +495,44 @@ impl<R: Clone> Scheduler<R> {
         }
         for vertex in self.vertices.values() {
             for running in vertex.running.values() {
-                assert!(!running.waiters.is_empty(), "work without waiters was cancelled");
+                assert!(
+                    !running.waiters.is_empty(),
+                    "work without waiters was cancelled"
+                );
                 assert!(self.works.contains_key(&running.work));
             }
-            assert!(!vertex.jobs.is_empty() || !vertex.parents.is_empty(), "someone has every vertex loaded");
+            assert!(
+                !vertex.jobs.is_empty() || !vertex.parents.is_empty(),
+                "someone has every vertex loaded"
+            );
         }
         for build in self.builds.values() {
-            let edge = self.edges.get(&build.edge).expect("a build waits for an edge that exists");
-            assert!(edge.owner.is_none() && edge.outcome.is_none(), "an ended edge has replied");
+            let edge = self
+                .edges
+                .get(&build.edge)
+                .expect("a build waits for an edge that exists");
+            assert!(
+                edge.owner.is_none() && edge.outcome.is_none(),
+                "an ended edge has replied"
+            );
             let mut seen = BTreeSet::new();
-            assert!(self.is_moving(build.edge, &mut seen), "a build waits for something that is under way: {}", self.dump(&seen));
+            assert!(
+                self.is_moving(build.edge, &mut seen),
+                "a build waits for something that is under way: {}",
+                self.dump(&seen)
+            );
         }
         if self.vertices.is_empty() {
-            assert!(self.edges.is_empty() && self.works.is_empty(), "nothing is left behind: {}", self.dump(&self.edges.keys().copied().collect()));
-            assert!(self.index.is_empty(), "nothing is left behind: {:?}", self.index);
+            assert!(
+                self.edges.is_empty() && self.works.is_empty(),
+                "nothing is left behind: {}",
+                self.dump(&self.edges.keys().copied().collect())
+            );
+            assert!(
+                self.index.is_empty(),
+                "nothing is left behind: {:?}",
+                self.index
+            );
         }
     }
 
@@ -420,21 +540,36 @@ impl<R: Clone> Scheduler<R> {
     fn dump(&self, edges: &BTreeSet<EdgeId>) -> String {
         let mut out = String::new();
         for id in edges {
-            let Some(edge) = self.edges.get(id) else { continue };
-            let name = self.vertices.get(&edge.vertex).map(|v| v.handle.vertex.name.clone());
-            out += &format!("\n{id}: {name:?} {:.12}#{} {edge:?}", edge.vertex.hex(), edge.index);
+            let Some(edge) = self.edges.get(id) else {
+                continue;
+            };
+            let name = self
+                .vertices
+                .get(&edge.vertex)
+                .map(|v| v.handle.vertex.name.clone());
+            out += &format!(
+                "\n{id}: {name:?} {:.12}#{} {edge:?}",
+                edge.vertex.hex(),
+                edge.index
+            );
         }
         out
     }
 
     #[cfg(test)]
     fn is_moving(&self, edge: EdgeId, seen: &mut BTreeSet<EdgeId>) -> bool {
-        let Some(state) = self.edges.get(&edge) else { return false };
+        let Some(state) = self.edges.get(&edge) else {
+            return false;
+        };
         seen.insert(edge)
             && (state.phase.work().is_some()
-                || self.vertices.get(&state.vertex).is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&edge)))
+                || self
+                    .vertices
+                    .get(&state.vertex)
+                    .is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&edge)))
                 || state.deps.iter().any(|d| {
-                    d.wanted.is_some_and(|w| w > d.level) && d.edge.is_some_and(|e| self.is_moving(e, seen))
+                    d.wanted.is_some_and(|w| w > d.level)
+                        && d.edge.is_some_and(|e| self.is_moving(e, seen))
                 }))
     }
 }

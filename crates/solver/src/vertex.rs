@@ -58,7 +58,13 @@ pub struct ProgressGroup {
 impl Vertex {
     /// Makes a vertex without inputs and options.
     pub fn new(digest: Digest, name: impl Into<String>, sys: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { digest, name: name.into(), inputs: Vec::new(), options: VertexOptions::default(), sys }
+        Self {
+            digest,
+            name: name.into(),
+            inputs: Vec::new(),
+            options: VertexOptions::default(),
+            sys,
+        }
     }
 
     /// Returns every vertex reachable from this one, inputs before what reads them, each once by digest.

@@ -13,8 +13,9 @@ use oci::Digest;
 use parking_lot::Mutex;
 use solver::export::{self, Mode};
 use solver::{
-    CacheManager, CacheMap, CacheMapDep, Edge, Job, JobOptions, KeyStore, MemoryKeyStore, MemoryResults, Observer, Op, OpCtx,
-    OpError, OpOpts, Phase, Resolver, SlowKey, SolveError, Solver, SubBuilder, Vertex, VertexSink,
+    CacheManager, CacheMap, CacheMapDep, Edge, Job, JobOptions, KeyStore, MemoryKeyStore,
+    MemoryResults, Observer, Op, OpCtx, OpError, OpOpts, Phase, Resolver, SlowKey, SolveError,
+    Solver, SubBuilder, Vertex, VertexSink,
 };
 use tokio::sync::Semaphore;
 
@@ -71,16 +72,38 @@ impl SlowKey<Val> for Content {
 
 #[async_trait]
 impl Op<Val> for FakeOp {
-    async fn cache_map(&self, _ctx: &OpCtx, _index: usize) -> Result<(CacheMap<Val>, bool), OpError> {
-        let key = if self.fake.key.is_empty() { self.fake.name } else { self.fake.key };
-        let digest = if key.starts_with("random:") { Digest::key(key) } else { Digest::sha256(key) };
+    async fn cache_map(
+        &self,
+        _ctx: &OpCtx,
+        _index: usize,
+    ) -> Result<(CacheMap<Val>, bool), OpError> {
+        let key = if self.fake.key.is_empty() {
+            self.fake.name
+        } else {
+            self.fake.key
+        };
+        let digest = if key.starts_with("random:") {
+            Digest::key(key)
+        } else {
+            Digest::sha256(key)
+        };
         let dep = || CacheMapDep {
             selector: (!self.fake.selector.is_empty()).then(|| Digest::sha256(self.fake.selector)),
-            slow: self.fake.slow.then(|| Arc::new(Content) as Arc<dyn SlowKey<Val>>),
+            slow: self
+                .fake
+                .slow
+                .then(|| Arc::new(Content) as Arc<dyn SlowKey<Val>>),
             preprocess: None,
         };
         let opts = OpOpts::default().with(format!("opt {}", self.fake.name), self.fake.name);
-        Ok((CacheMap { digest, deps: (0..self.inputs).map(|_| dep()).collect(), opts }, true))
+        Ok((
+            CacheMap {
+                digest,
+                deps: (0..self.inputs).map(|_| dep()).collect(),
+                opts,
+            },
+            true,
+        ))
     }
 
     async fn exec(&self, ctx: &OpCtx, inputs: Vec<Val>) -> Result<Vec<Val>, OpError> {
@@ -96,25 +119,40 @@ impl Op<Val> for FakeOp {
             let permit = gate.acquire().await.unwrap();
             permit.forget();
             std::mem::forget(dropped);
-            self.log.push(format!("sessions {}", ctx.sessions.ids().join(",")));
+            self.log
+                .push(format!("sessions {}", ctx.sessions.ids().join(",")));
         }
         if let Some(edge) = &self.fake.builds {
             self.builder.build(edge.clone()).await?;
         }
         if self.fake.needs_opt {
-            self.log.push(format!("opt {}", ctx.opt::<&str>("opt base").unwrap()));
+            self.log
+                .push(format!("opt {}", ctx.opt::<&str>("opt base").unwrap()));
         }
         assert!(!self.fake.panics, "the op panicked");
         if let Some(fails) = &self.fake.fails
-            && fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+            && fails
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                .is_ok()
         {
             return Err(std::io::Error::other("exit code: 1").into());
         }
         let mut content = self.fake.content.to_owned();
         if content.is_empty() {
-            content = format!("{}({})", self.fake.name, inputs.iter().map(|i| i.1.as_str()).collect::<Vec<_>>().join(","));
+            content = format!(
+                "{}({})",
+                self.fake.name,
+                inputs
+                    .iter()
+                    .map(|i| i.1.as_str())
+                    .collect::<Vec<_>>()
+                    .join(",")
+            );
         }
-        Ok(vec![Arc::new((self.ids.fetch_add(1, Ordering::SeqCst), content))])
+        Ok(vec![Arc::new((
+            self.ids.fetch_add(1, Ordering::SeqCst),
+            content,
+        ))])
     }
 }
 
@@ -124,9 +162,19 @@ struct Ops {
 }
 
 impl Resolver<Val> for Ops {
-    fn resolve(&self, vertex: &Arc<Vertex>, builder: SubBuilder<Val>) -> Result<Arc<dyn Op<Val>>, OpError> {
+    fn resolve(
+        &self,
+        vertex: &Arc<Vertex>,
+        builder: SubBuilder<Val>,
+    ) -> Result<Arc<dyn Op<Val>>, OpError> {
         let fake = Arc::clone(&vertex.sys).downcast().unwrap();
-        let op = FakeOp { fake, inputs: vertex.inputs.len(), log: Arc::clone(&self.log), ids: Arc::clone(&self.ids), builder };
+        let op = FakeOp {
+            fake,
+            inputs: vertex.inputs.len(),
+            log: Arc::clone(&self.log),
+            ids: Arc::clone(&self.ids),
+            builder,
+        };
         Ok(Arc::new(op))
     }
 }
@@ -143,13 +191,26 @@ impl Observer for Shown {
 
 impl VertexSink for Sink {
     fn attach(&self, job: &Arc<dyn Any + Send + Sync>) {
-        self.0.push(format!("{} to {}", self.1, job.downcast_ref::<&str>().unwrap()));
+        self.0.push(format!(
+            "{} to {}",
+            self.1,
+            job.downcast_ref::<&str>().unwrap()
+        ));
     }
     fn started(&self, cached: bool) {
-        self.0.push(format!("{} started{}", self.1, if cached { " cached" } else { "" }));
+        self.0.push(format!(
+            "{} started{}",
+            self.1,
+            if cached { " cached" } else { "" }
+        ));
     }
     fn completed(&self, error: Option<&str>, cached: bool) {
-        self.0.push(format!("{} completed{}{}", self.1, if cached { " cached" } else { "" }, error.map(|e| format!(": {e}")).unwrap_or_default()));
+        self.0.push(format!(
+            "{} completed{}{}",
+            self.1,
+            if cached { " cached" } else { "" },
+            error.map(|e| format!(": {e}")).unwrap_or_default()
+        ));
     }
     fn log(&self, _stream: i64, _data: &[u8]) {}
     fn any(&self) -> &(dyn Any + Send + Sync) {
@@ -172,17 +233,37 @@ fn world() -> World {
     open(keys, results, Arc::default())
 }
 
-fn open(keys: Arc<MemoryKeyStore>, results: Arc<MemoryResults<Val>>, ids: Arc<AtomicUsize>) -> World {
+fn open(
+    keys: Arc<MemoryKeyStore>,
+    results: Arc<MemoryResults<Val>>,
+    ids: Arc<AtomicUsize>,
+) -> World {
     let (log, shown) = (Arc::new(Log::default()), Arc::new(Log::default()));
     let cache = CacheManager::new("local", Arc::clone(&keys) as _, Arc::clone(&results) as _);
-    let ops = Arc::new(Ops { log: Arc::clone(&log), ids: Arc::clone(&ids) });
+    let ops = Arc::new(Ops {
+        log: Arc::clone(&log),
+        ids: Arc::clone(&ids),
+    });
     let solver = Solver::new(ops, cache, Arc::new(Shown(Arc::clone(&shown))));
-    World { solver, keys, results, log, shown, ids }
+    World {
+        solver,
+        keys,
+        results,
+        log,
+        shown,
+        ids,
+    }
 }
 
 impl World {
     fn job(&self, id: &'static str) -> Job<Val> {
-        self.solver.job(JobOptions { id: id.into(), session: Some(format!("s-{id}")), value: Arc::new(id) }).unwrap()
+        self.solver
+            .job(JobOptions {
+                id: id.into(),
+                session: Some(format!("s-{id}")),
+                value: Arc::new(id),
+            })
+            .unwrap()
     }
 
     /// Builds in a job of its own and returns the content and what ran.
@@ -195,23 +276,44 @@ impl World {
 }
 
 fn vertex(fake: Fake, inputs: &[&Edge]) -> Edge {
-    let mut text = format!("{} {} {} {} {}", fake.name, fake.key, fake.content, fake.slow, fake.selector);
+    let mut text = format!(
+        "{} {} {} {} {}",
+        fake.name, fake.key, fake.content, fake.slow, fake.selector
+    );
     for input in inputs {
         text += &format!(" {input:?}");
     }
     let mut vertex = Vertex::new(Digest::sha256(text), fake.name, Arc::new(fake));
-    vertex.inputs = inputs.iter().map(|e| Edge { vertex: Arc::clone(&e.vertex), index: e.index }).collect();
-    Edge { vertex: Arc::new(vertex), index: 0 }
+    vertex.inputs = inputs
+        .iter()
+        .map(|e| Edge {
+            vertex: Arc::clone(&e.vertex),
+            index: e.index,
+        })
+        .collect();
+    Edge {
+        vertex: Arc::new(vertex),
+        index: 0,
+    }
 }
 
 fn op(name: &'static str, inputs: &[&Edge]) -> Edge {
-    vertex(Fake { name, ..Fake::default() }, inputs)
+    vertex(
+        Fake {
+            name,
+            ..Fake::default()
+        },
+        inputs,
+    )
 }
 
 fn ignoring(edge: &Edge) -> Edge {
     let mut vertex = Vertex::clone(&edge.vertex);
     vertex.options.ignore_cache = true;
-    Edge { vertex: Arc::new(vertex), index: edge.index }
+    Edge {
+        vertex: Arc::new(vertex),
+        index: edge.index,
+    }
 }
 
 #[tokio::test]
@@ -219,33 +321,111 @@ async fn what_ran_before_does_not_run_again() {
     let base = op("base", &[]);
     let app = op("app", &[&op("dep", &[&base])]);
     let copy = |content| {
-        let context = vertex(Fake { name: "context", key: content, content: if content == "B" { "files" } else { content }, ..Fake::default() }, &[]);
-        vertex(Fake { name: "copy", slow: true, ..Fake::default() }, &[&context])
+        let context = vertex(
+            Fake {
+                name: "context",
+                key: content,
+                content: if content == "B" { "files" } else { content },
+                ..Fake::default()
+            },
+            &[],
+        );
+        vertex(
+            Fake {
+                name: "copy",
+                slow: true,
+                ..Fake::default()
+            },
+            &[&context],
+        )
     };
-    let select = |from: &'static str, selector| vertex(Fake { name: "select", selector, ..Fake::default() }, &[&op(from, &[])]);
+    let select = |from: &'static str, selector| {
+        vertex(
+            Fake {
+                name: "select",
+                selector,
+                ..Fake::default()
+            },
+            &[&op(from, &[])],
+        )
+    };
     let cases: Vec<(&str, Vec<(Edge, &str)>)> = vec![
-        ("same definition", vec![(app.clone(), "exec base | exec dep | exec app"), (app.clone(), "")]),
-        ("a longer one", vec![(op("dep", &[&base]), "exec base | exec dep"), (app.clone(), "exec app"), (op("base", &[]), "")]),
-        ("other definition, equal content", vec![(copy("files"), "exec context | exec copy"), (copy("B"), "exec context"), (copy("B"), "")]),
-        ("other content", vec![(copy("files"), "exec context | exec copy"), (copy("C"), "exec context | exec copy"), (copy("files"), "")]),
+        (
+            "same definition",
+            vec![
+                (app.clone(), "exec base | exec dep | exec app"),
+                (app.clone(), ""),
+            ],
+        ),
+        (
+            "a longer one",
+            vec![
+                (op("dep", &[&base]), "exec base | exec dep"),
+                (app.clone(), "exec app"),
+                (op("base", &[]), ""),
+            ],
+        ),
+        (
+            "other definition, equal content",
+            vec![
+                (copy("files"), "exec context | exec copy"),
+                (copy("B"), "exec context"),
+                (copy("B"), ""),
+            ],
+        ),
+        (
+            "other content",
+            vec![
+                (copy("files"), "exec context | exec copy"),
+                (copy("C"), "exec context | exec copy"),
+                (copy("files"), ""),
+            ],
+        ),
         (
             "selectors tell parts of one input apart",
-            vec![(select("a", "x"), "exec a | exec select"), (select("a", "y"), "exec select"), (select("a", "x"), "")],
+            vec![
+                (select("a", "x"), "exec a | exec select"),
+                (select("a", "y"), "exec select"),
+                (select("a", "x"), ""),
+            ],
         ),
         (
             "a vertex that ignores the cache runs, and what follows from it",
             vec![
                 (app.clone(), "exec base | exec dep | exec app"),
                 (ignoring(&app), "exec app"),
-                (op("app", &[&ignoring(&op("dep", &[&base]))]), "exec dep | exec app"),
+                (
+                    op("app", &[&ignoring(&op("dep", &[&base]))]),
+                    "exec dep | exec app",
+                ),
                 (app.clone(), ""),
             ],
         ),
         (
             "random keys never match",
             vec![
-                (vertex(Fake { name: "r", key: "random:1", ..Fake::default() }, &[]), "exec r"),
-                (vertex(Fake { name: "r", key: "random:2", ..Fake::default() }, &[]), "exec r"),
+                (
+                    vertex(
+                        Fake {
+                            name: "r",
+                            key: "random:1",
+                            ..Fake::default()
+                        },
+                        &[],
+                    ),
+                    "exec r",
+                ),
+                (
+                    vertex(
+                        Fake {
+                            name: "r",
+                            key: "random:2",
+                            ..Fake::default()
+                        },
+                        &[],
+                    ),
+                    "exec r",
+                ),
             ],
         ),
     ];
@@ -276,13 +456,21 @@ async fn keys_and_results_outlive_the_solver_and_keys_without_results_go() {
     let first = world();
     let app = op("app", &[&op("base", &[])]);
     assert_eq!(first.run(&app).await.1, "exec base | exec app");
-    let second = open(Arc::clone(&first.keys), Arc::clone(&first.results), Arc::clone(&first.ids));
+    let second = open(
+        Arc::clone(&first.keys),
+        Arc::clone(&first.results),
+        Arc::clone(&first.ids),
+    );
     assert_eq!(second.run(&app).await.1, "");
     for id in first.results.ids() {
         first.results.remove(&id);
     }
     assert!(!first.keys.keys().unwrap().is_empty());
-    open(Arc::clone(&first.keys), Arc::clone(&first.results), Arc::clone(&first.ids));
+    open(
+        Arc::clone(&first.keys),
+        Arc::clone(&first.results),
+        Arc::clone(&first.ids),
+    );
     assert_eq!(first.keys.keys().unwrap(), Vec::<String>::new());
 }
 
@@ -290,12 +478,28 @@ async fn keys_and_results_outlive_the_solver_and_keys_without_results_go() {
 async fn two_jobs_share_a_run_and_the_last_one_leaving_drops_it() {
     let world = world();
     let gate = Arc::new(Semaphore::new(0));
-    let slow = vertex(Fake { name: "slow", gate: Some(Arc::clone(&gate)), ..Fake::default() }, &[]);
+    let slow = vertex(
+        Fake {
+            name: "slow",
+            gate: Some(Arc::clone(&gate)),
+            ..Fake::default()
+        },
+        &[],
+    );
     let (a, b) = (world.job("a"), world.job("b"));
     {
-        let (mut first, mut second) = (Box::pin(a.build(slow.clone())), Box::pin(b.build(slow.clone())));
+        let (mut first, mut second) = (
+            Box::pin(a.build(slow.clone())),
+            Box::pin(b.build(slow.clone())),
+        );
         for _ in 0..3 {
-            assert!(tokio::time::timeout(Duration::from_millis(5), async { tokio::select! { biased; _ = &mut first => (), _ = &mut second => () } }).await.is_err());
+            assert!(
+                tokio::time::timeout(Duration::from_millis(5), async {
+                    tokio::select! { biased; _ = &mut first => (), _ = &mut second => () }
+                })
+                .await
+                .is_err()
+            );
         }
         drop(first);
         gate.add_permits(1);
@@ -304,9 +508,20 @@ async fn two_jobs_share_a_run_and_the_last_one_leaving_drops_it() {
     }
     drop((a, b));
 
-    let other = vertex(Fake { name: "other", gate: Some(Arc::clone(&gate)), ..Fake::default() }, &[]);
+    let other = vertex(
+        Fake {
+            name: "other",
+            gate: Some(Arc::clone(&gate)),
+            ..Fake::default()
+        },
+        &[],
+    );
     let job = world.job("a");
-    assert!(tokio::time::timeout(Duration::from_millis(20), job.build(other.clone())).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), job.build(other.clone()))
+            .await
+            .is_err()
+    );
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(world.log.take(), "exec other | drop other");
     gate.add_permits(1);
@@ -317,11 +532,28 @@ async fn two_jobs_share_a_run_and_the_last_one_leaving_drops_it() {
 async fn equal_keys_of_different_vertices_are_one_run() {
     let world = world();
     let gate = Arc::new(Semaphore::new(1));
-    let context = |name| vertex(Fake { name, key: "same context", content: "files", gate: Some(Arc::clone(&gate)), ..Fake::default() }, &[]);
-    let (a, b) = (op("app", &[&context("session one")]), op("app", &[&context("session two")]));
+    let context = |name| {
+        vertex(
+            Fake {
+                name,
+                key: "same context",
+                content: "files",
+                gate: Some(Arc::clone(&gate)),
+                ..Fake::default()
+            },
+            &[],
+        )
+    };
+    let (a, b) = (
+        op("app", &[&context("session one")]),
+        op("app", &[&context("session two")]),
+    );
     let (one, two) = (world.job("a"), world.job("b"));
     let (x, y) = tokio::join!(one.build(a), two.build(b));
-    assert_eq!((x.unwrap().result.0, y.unwrap().result.1.as_str()), (1, "app(files)"));
+    assert_eq!(
+        (x.unwrap().result.0, y.unwrap().result.1.as_str()),
+        (1, "app(files)")
+    );
     let ran = world.log.take();
     assert_eq!(ran.matches("exec").count(), 2, "{ran}");
 }
@@ -330,26 +562,70 @@ async fn equal_keys_of_different_vertices_are_one_run() {
 async fn an_error_names_its_vertex_and_is_forgotten_with_the_job() {
     let world = world();
     let fails = Arc::new(AtomicUsize::new(1));
-    let bad = vertex(Fake { name: "bad", fails: Some(fails), ..Fake::default() }, &[&op("base", &[])]);
+    let bad = vertex(
+        Fake {
+            name: "bad",
+            fails: Some(fails),
+            ..Fake::default()
+        },
+        &[&op("base", &[])],
+    );
     let top = op("top", &[&bad]);
     let (built, ran) = world.run(&top).await;
     let error = built.unwrap_err();
     assert_eq!(error.to_string(), "exit code: 1");
-    assert!(matches!(&error, SolveError::Op { vertex, phase: Phase::Exec, .. } if *vertex == bad.vertex.digest));
+    assert!(
+        matches!(&error, SolveError::Op { vertex, phase: Phase::Exec, .. } if *vertex == bad.vertex.digest)
+    );
     assert_eq!(ran, "exec base | exec bad");
-    assert!(world.shown.take().contains("bad started | bad completed: exit code: 1"));
+    assert!(
+        world
+            .shown
+            .take()
+            .contains("bad started | bad completed: exit code: 1")
+    );
     let (built, ran) = world.run(&top).await;
-    assert_eq!((built.unwrap().as_str(), ran.as_str()), ("top(bad(base()))", "exec bad | exec top"));
+    assert_eq!(
+        (built.unwrap().as_str(), ran.as_str()),
+        ("top(bad(base()))", "exec bad | exec top")
+    );
 }
 
 #[tokio::test]
 async fn errors_of_content_keys_and_panics_are_errors_of_the_build() {
     let world = world();
-    let context = vertex(Fake { name: "context", content: "unreadable", ..Fake::default() }, &[]);
-    let copy = vertex(Fake { name: "copy", slow: true, ..Fake::default() }, &[&context]);
-    assert_eq!(world.run(&copy).await.0.unwrap_err().to_string(), "failed to compute cache key: \"/x\": not found");
-    let panics = vertex(Fake { name: "panics", panics: true, ..Fake::default() }, &[]);
-    assert_eq!(world.run(&panics).await.0.unwrap_err().to_string(), "panic in `panics`: the op panicked");
+    let context = vertex(
+        Fake {
+            name: "context",
+            content: "unreadable",
+            ..Fake::default()
+        },
+        &[],
+    );
+    let copy = vertex(
+        Fake {
+            name: "copy",
+            slow: true,
+            ..Fake::default()
+        },
+        &[&context],
+    );
+    assert_eq!(
+        world.run(&copy).await.0.unwrap_err().to_string(),
+        "failed to compute cache key: \"/x\": not found"
+    );
+    let panics = vertex(
+        Fake {
+            name: "panics",
+            panics: true,
+            ..Fake::default()
+        },
+        &[],
+    );
+    assert_eq!(
+        world.run(&panics).await.0.unwrap_err().to_string(),
+        "panic in `panics`: the op panicked"
+    );
 }
 
 #[tokio::test]
@@ -362,24 +638,47 @@ async fn vertices_are_shown_as_they_are_worked_on() {
         "base to one | app to one | base started | base completed | base started | base completed | app started | app completed"
     );
     world.run(&app).await.0.unwrap();
-    assert_eq!(world.shown.take(), "base to one | app to one | base started | base completed | app started cached | app completed cached");
+    assert_eq!(
+        world.shown.take(),
+        "base to one | app to one | base started | base completed | app started cached | app completed cached"
+    );
 }
 
 #[tokio::test]
 async fn an_op_builds_as_a_part_of_its_vertex() {
     let world = world();
     let inner = op("inner", &[&op("base", &[])]);
-    let outer = vertex(Fake { name: "outer", builds: Some(inner), ..Fake::default() }, &[]);
+    let outer = vertex(
+        Fake {
+            name: "outer",
+            builds: Some(inner),
+            ..Fake::default()
+        },
+        &[],
+    );
     let (built, ran) = world.run(&outer).await;
-    assert_eq!((built.unwrap().as_str(), ran.as_str()), ("outer()", "exec outer | exec base | exec inner"));
+    assert_eq!(
+        (built.unwrap().as_str(), ran.as_str()),
+        ("outer()", "exec outer | exec base | exec inner")
+    );
     assert!(world.shown.take().contains("inner to one"));
 }
 
 #[tokio::test]
 async fn options_of_cache_maps_are_found_from_above() {
     let world = world();
-    let top = vertex(Fake { name: "top", needs_opt: true, ..Fake::default() }, &[&op("mid", &[&op("base", &[])])]);
-    assert_eq!(world.run(&top).await.1, "exec base | exec mid | exec top | opt base");
+    let top = vertex(
+        Fake {
+            name: "top",
+            needs_opt: true,
+            ..Fake::default()
+        },
+        &[&op("mid", &[&op("base", &[])])],
+    );
+    assert_eq!(
+        world.run(&top).await.1,
+        "exec base | exec mid | exec top | opt base"
+    );
 }
 
 #[tokio::test]
@@ -388,10 +687,17 @@ async fn a_remote_cache_is_loaded_and_kept() {
     local.ids.store(1000, Ordering::SeqCst);
     let app = op("app", &[&op("base", &[])]);
     remote.run(&app).await.0.unwrap();
-    let source = CacheManager::new("remote", Arc::clone(&remote.keys) as _, Arc::clone(&remote.results) as _);
+    let source = CacheManager::new(
+        "remote",
+        Arc::clone(&remote.keys) as _,
+        Arc::clone(&remote.results) as _,
+    );
     let job = local.job("a");
     let built = job.build_from(app.clone(), &[source]).await.unwrap();
-    assert_eq!((built.result.1.as_str(), local.log.take().as_str()), ("app(base())", ""));
+    assert_eq!(
+        (built.result.1.as_str(), local.log.take().as_str()),
+        ("app(base())", "")
+    );
     drop(job);
     assert_eq!(local.run(&app).await.1, "");
 }
@@ -400,11 +706,46 @@ async fn a_remote_cache_is_loaded_and_kept() {
 async fn the_chain_of_a_result_can_be_exported() {
     let world = world();
     let job = world.job("a");
-    let built = job.build(op("app", &[&op("dep", &[&op("base", &[])])])).await.unwrap();
-    let chains = export::export(&built.keys, export::Options { mode: Mode::Max, roots: false, ignore_backlinks: true }).unwrap();
-    let shape: Vec<_> = chains.records.iter().map(|r| (r.inputs.clone().concat().iter().map(|l| l.record).collect::<BTreeSet<_>>(), r.results.len())).collect();
-    assert_eq!(shape, [(BTreeSet::new(), 0), (BTreeSet::from([0]), 1), (BTreeSet::from([1]), 1)]);
-    assert_eq!(chains.records[2].digest, solver::root_key(&Digest::sha256("app"), 0));
+    let built = job
+        .build(op("app", &[&op("dep", &[&op("base", &[])])]))
+        .await
+        .unwrap();
+    let chains = export::export(
+        &built.keys,
+        export::Options {
+            mode: Mode::Max,
+            roots: false,
+            ignore_backlinks: true,
+        },
+    )
+    .unwrap();
+    let shape: Vec<_> = chains
+        .records
+        .iter()
+        .map(|r| {
+            (
+                r.inputs
+                    .clone()
+                    .concat()
+                    .iter()
+                    .map(|l| l.record)
+                    .collect::<BTreeSet<_>>(),
+                r.results.len(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        shape,
+        [
+            (BTreeSet::new(), 0),
+            (BTreeSet::from([0]), 1),
+            (BTreeSet::from([1]), 1)
+        ]
+    );
+    assert_eq!(
+        chains.records[2].digest,
+        solver::root_key(&Digest::sha256("app"), 0)
+    );
     assert_eq!(chains.tops, [2]);
     assert_eq!(job.ops(&built.vertex).len(), 3);
 }
@@ -424,5 +765,8 @@ async fn long_chains_cost_little_and_overflow_nothing() {
     assert_eq!(world.run(&edge).await.1, "");
     let warm = started.elapsed();
 
-    assert!(cold < Duration::from_secs(10) && warm < Duration::from_secs(10), "cold {cold:?}, all known {warm:?}");
+    assert!(
+        cold < Duration::from_secs(10) && warm < Duration::from_secs(10),
+        "cold {cold:?}, all known {warm:?}"
+    );
 }

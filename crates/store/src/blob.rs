@@ -46,18 +46,33 @@ impl Store {
     }
 
     /// Begins a blob whose digest the caller computes on the way; see [`BlobWriter::commit_as`].
-    pub(crate) fn unhashed_writer(self: &Arc<Self>, lease: &Lease) -> Result<BlobWriter, StoreError> {
+    pub(crate) fn unhashed_writer(
+        self: &Arc<Self>,
+        lease: &Lease,
+    ) -> Result<BlobWriter, StoreError> {
         self.new_writer(lease, None)
     }
 
-    fn new_writer(self: &Arc<Self>, lease: &Lease, digester: Option<Digester>) -> Result<BlobWriter, StoreError> {
+    fn new_writer(
+        self: &Arc<Self>,
+        lease: &Lease,
+        digester: Option<Digester>,
+    ) -> Result<BlobWriter, StoreError> {
         let path = self.root().join("ingest").join(RefId::random().as_str());
         let file = File::options()
             .write(true)
             .create_new(true)
             .open(&path)
             .map_err(|e| StoreError::io("create", &path, e))?;
-        Ok(BlobWriter { store: self.clone(), lease: lease.clone(), path, file, digester, size: 0, done: false })
+        Ok(BlobWriter {
+            store: self.clone(),
+            lease: lease.clone(),
+            path,
+            file,
+            digester,
+            size: 0,
+            done: false,
+        })
     }
 
     /// Writes a small blob in one go.
@@ -68,7 +83,9 @@ impl Store {
             return Ok(info);
         }
         let mut writer = self.blob_writer(lease)?;
-        writer.write_all(bytes).map_err(|e| StoreError::io("write", &writer.path, e))?;
+        writer
+            .write_all(bytes)
+            .map_err(|e| StoreError::io("write", &writer.path, e))?;
         writer.commit(Some(&digest))
     }
 
@@ -76,7 +93,9 @@ impl Store {
     pub fn blob_info(&self, digest: &Digest) -> Result<Option<BlobInfo>, StoreError> {
         self.db().read(|c| {
             let mut s = c.prepare_cached("SELECT size, created FROM blobs WHERE digest = ?1")?;
-            let row = s.query_row([digest.as_str()], |r| Ok((r.get::<_, i64>(0)?, r.get(1)?))).optional()?;
+            let row = s
+                .query_row([digest.as_str()], |r| Ok((r.get::<_, i64>(0)?, r.get(1)?)))
+                .optional()?;
             Ok(row.map(|(size, created)| BlobInfo {
                 digest: digest.clone(),
                 size: size.unsigned_abs(),
@@ -88,12 +107,16 @@ impl Store {
     /// Opens a blob to read.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
         if self.blob_info(digest)?.is_none() {
-            return Err(StoreError::NoBlob { digest: digest.clone() });
+            return Err(StoreError::NoBlob {
+                digest: digest.clone(),
+            });
         }
         let path = self.blob_path(digest);
         File::open(&path).map_err(|e| {
             if e.kind() == io::ErrorKind::NotFound {
-                StoreError::NoBlob { digest: digest.clone() }
+                StoreError::NoBlob {
+                    digest: digest.clone(),
+                }
             } else {
                 StoreError::io("open", path, e)
             }
@@ -107,7 +130,11 @@ impl Store {
         io::Read::read_to_end(&mut io::Read::take(file, limit + 1), &mut out)
             .map_err(|e| StoreError::io("read", self.blob_path(digest), e))?;
         if out.len() as u64 > limit {
-            return Err(StoreError::SizeMismatch { digest: digest.clone(), want: limit, got: out.len() as u64 });
+            return Err(StoreError::SizeMismatch {
+                digest: digest.clone(),
+                want: limit,
+                got: out.len() as u64,
+            });
         }
         Ok(out)
     }
@@ -124,7 +151,8 @@ impl Store {
     /// Lets go of all blobs that `owner` pinned.
     pub fn unpin_blobs(&self, owner: &str) -> Result<(), StoreError> {
         self.db().write(|c| {
-            c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?.execute([owner])?;
+            c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?
+                .execute([owner])?;
             Ok(())
         })
     }
@@ -141,13 +169,16 @@ impl Store {
                 "SELECT digest, size FROM blobs WHERE digest NOT IN (SELECT digest FROM layer_blobs)
                  AND digest NOT IN (SELECT digest FROM pins)",
             )?;
-            let rows = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<Vec<(String, i64)>, _>>()?;
+            let rows = s
+                .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?
+                .collect::<Result<Vec<(String, i64)>, _>>()?;
             let mut gone = Vec::new();
             for (digest, size) in rows {
                 if Digest::parse(&digest).is_ok_and(|d| self.held().holds(&d)) {
                     continue;
                 }
-                c.prepare_cached("DELETE FROM blobs WHERE digest = ?1")?.execute([&digest])?;
+                c.prepare_cached("DELETE FROM blobs WHERE digest = ?1")?
+                    .execute([&digest])?;
                 gone.push((digest, size));
             }
             Ok(gone)
@@ -176,7 +207,10 @@ impl BlobWriter {
         if let Some(want) = expected
             && *want != digest
         {
-            return Err(StoreError::DigestMismatch { want: want.clone(), got: digest });
+            return Err(StoreError::DigestMismatch {
+                want: want.clone(),
+                got: digest,
+            });
         }
         self.commit_as(digest)
     }
@@ -195,12 +229,18 @@ impl BlobWriter {
         let created = SystemTime::now();
         let size = i64::try_from(self.size).unwrap_or(i64::MAX);
         self.store.db().write(|c| {
-            c.prepare_cached("INSERT OR IGNORE INTO blobs(digest, size, created, synced) VALUES(?1, ?2, ?3, 0)")?
-                .execute(params![digest.as_str(), size, to_nanos(created)])?;
+            c.prepare_cached(
+                "INSERT OR IGNORE INTO blobs(digest, size, created, synced) VALUES(?1, ?2, ?3, 0)",
+            )?
+            .execute(params![digest.as_str(), size, to_nanos(created)])?;
             Ok(())
         })?;
         self.store.note_unsynced();
-        Ok(BlobInfo { digest, size: self.size, created })
+        Ok(BlobInfo {
+            digest,
+            size: self.size,
+            created,
+        })
     }
 }
 

@@ -67,7 +67,11 @@ impl LayerBlob {
 
     /// Tells whether the bytes are here.
     pub fn is_local(&self) -> Result<bool, StoreError> {
-        Ok(self.record.store().blob_info(&self.descriptor.digest)?.is_some())
+        Ok(self
+            .record
+            .store()
+            .blob_info(&self.descriptor.digest)?
+            .is_some())
     }
 
     /// Returns who could fetch the bytes.
@@ -77,7 +81,9 @@ impl LayerBlob {
 
     /// Returns repositories known to hold the blob.
     pub fn repositories(&self) -> Vec<String> {
-        self.provider().map(|p| p.repositories()).unwrap_or_default()
+        self.provider()
+            .map(|p| p.repositories())
+            .unwrap_or_default()
     }
 
     /// Fetches the bytes if they are not here.
@@ -86,10 +92,19 @@ impl LayerBlob {
             return Ok(());
         }
         let Some(provider) = self.provider() else {
-            return Err(StoreError::NoProvider { digest: self.descriptor.digest.clone() });
+            return Err(StoreError::NoProvider {
+                digest: self.descriptor.digest.clone(),
+            });
         };
         let _alone = self.record.blob_work.lock().await;
-        fetch_blob(self.record.store(), &self.lease, &self.descriptor, &provider).await.map(drop)
+        fetch_blob(
+            self.record.store(),
+            &self.lease,
+            &self.descriptor,
+            &provider,
+        )
+        .await
+        .map(drop)
     }
 
     /// Opens the bytes, fetching them if they are not here.
@@ -102,7 +117,10 @@ impl LayerBlob {
 /// The name under which the forms of a layer are told apart.
 pub(crate) fn variant_of(descriptor: &Descriptor) -> &'static str {
     let media_type = descriptor.media_type.as_str();
-    if descriptor.annotations.contains_key("containerd.io/snapshot/stargz/toc.digest") {
+    if descriptor
+        .annotations
+        .contains_key("containerd.io/snapshot/stargz/toc.digest")
+    {
         "estargz"
     } else if media_type.ends_with("gzip") {
         "gzip"
@@ -125,7 +143,10 @@ impl ImmutableRef {
                 Ok::<_, StoreError>(LayerBlob::new(&layer, row, &lease))
             }
         });
-        let blobs: Vec<LayerBlob> = stream::iter(jobs).buffered(PACKED_AT_ONCE).try_collect().await?;
+        let blobs: Vec<LayerBlob> = stream::iter(jobs)
+            .buffered(PACKED_AT_ONCE)
+            .try_collect()
+            .await?;
         for blob in &blobs {
             blob.record.learn_diff_id(&blob.diff_id)?;
         }
@@ -143,7 +164,9 @@ impl ImmutableRef {
         let lease = self.store().lease();
         let mut out = Vec::new();
         for layer in self.record().layers() {
-            let row = layer.clamped_blob(compression, latest, kept, &lease).await?;
+            let row = layer
+                .clamped_blob(compression, latest, kept, &lease)
+                .await?;
             out.push(LayerBlob::new(&layer, row, &lease));
         }
         Ok(out)
@@ -154,7 +177,9 @@ impl ImmutableRef {
         let lease = self.store().lease();
         let mut out = Vec::new();
         for layer in self.record().layers() {
-            let Some(row) = layer.layer_rows()?.into_iter().next() else { return Ok(None) };
+            let Some(row) = layer.layer_rows()?.into_iter().next() else {
+                return Ok(None);
+            };
             out.push(LayerBlob::new(&layer, row, &lease));
         }
         Ok(Some(out))
@@ -163,13 +188,21 @@ impl ImmutableRef {
     /// Returns all forms in which the blob of the topmost layer exists, the preferred one first.
     pub fn blob_variants(&self) -> Result<Vec<LayerBlob>, StoreError> {
         let lease = self.store().lease();
-        let Some(layer) = self.record().layers().pop() else { return Ok(Vec::new()) };
-        Ok(layer.layer_rows()?.into_iter().map(|row| LayerBlob::new(&layer, row, &lease)).collect())
+        let Some(layer) = self.record().layers().pop() else {
+            return Ok(Vec::new());
+        };
+        Ok(layer
+            .layer_rows()?
+            .into_iter()
+            .map(|row| LayerBlob::new(&layer, row, &lease))
+            .collect())
     }
 
     /// Begins to make the blob of the topmost layer in the background, so that it is there when an export asks for it.
     pub fn start_blob_early(&self, compression: CompressionSpec) {
-        let Some(layer) = self.record().layers().pop() else { return };
+        let Some(layer) = self.record().layers().pop() else {
+            return;
+        };
         let lease = self.store().lease();
         task::spawn("store-early-blob", async move {
             if let Err(e) = layer.layer_blob(compression, &lease).await {
@@ -182,7 +215,11 @@ impl ImmutableRef {
 
 impl Record {
     /// Finds or makes the blob of this one layer.
-    async fn layer_blob(self: &Arc<Self>, spec: CompressionSpec, lease: &Lease) -> Result<LayerRow, StoreError> {
+    async fn layer_blob(
+        self: &Arc<Self>,
+        spec: CompressionSpec,
+        lease: &Lease,
+    ) -> Result<LayerRow, StoreError> {
         let _alone = self.blob_work.lock().await;
         let rows = self.layer_rows()?;
         for row in &rows {
@@ -192,7 +229,9 @@ impl Record {
             rows.iter().find(|row| row.variant == spec.kind.name())
         } else {
             // One that is gone everywhere is of no use.
-            rows.iter().find(|row| row.local || self.provider(&row.descriptor.digest).is_some()).or(rows.first())
+            rows.iter()
+                .find(|row| row.local || self.provider(&row.descriptor.digest).is_some())
+                .or(rows.first())
         };
         if let Some(row) = fitting {
             return Ok(row.clone());
@@ -201,7 +240,10 @@ impl Record {
             let from = self.fetch_any(lease).await?;
             let (this, lease) = (self.clone(), lease.clone());
             return task::blocking("store-convert", move || {
-                let options = CreateOptions { compression: spec, latest_time: None };
+                let options = CreateOptions {
+                    compression: spec,
+                    latest_time: None,
+                };
                 this.convert(&from, &options, spec.kind.name(), &lease)
             })
             .await;
@@ -214,15 +256,26 @@ impl Record {
         task::blocking("store-pack", move || this.pack(spec, &lease)).await
     }
 
-    fn pack(self: &Arc<Self>, spec: CompressionSpec, lease: &Lease) -> Result<LayerRow, StoreError> {
+    fn pack(
+        self: &Arc<Self>,
+        spec: CompressionSpec,
+        lease: &Lease,
+    ) -> Result<LayerRow, StoreError> {
         let fail = |e| StoreError::layer("pack", self.id().as_str(), e);
         let snapshot = self.body.lock().snapshot.clone();
-        let snapshot = snapshot.ok_or(StoreError::Unfit { id: self.id().clone(), why: "is not unpacked" })?;
+        let snapshot = snapshot.ok_or(StoreError::Unfit {
+            id: self.id().clone(),
+            why: "is not unpacked",
+        })?;
         let upper = Root::from_fd(self.store().snapshots().upper(&snapshot)?)
             .map_err(|e| StoreError::layer("pack", self.id().as_str(), e))?;
         let lower = self.lower_view()?;
-        let options = CreateOptions { compression: spec, ..CreateOptions::default() };
-        let mut out = std::io::BufWriter::with_capacity(256 << 10, self.store().unhashed_writer(lease)?);
+        let options = CreateOptions {
+            compression: spec,
+            ..CreateOptions::default()
+        };
+        let mut out =
+            std::io::BufWriter::with_capacity(256 << 10, self.store().unhashed_writer(lease)?);
         let info = layer::create(&upper, lower.as_ref(), &options, &mut out).map_err(fail)?;
         let writer = unwrap_writer(out)?;
         writer.commit_as(info.digest.clone())?;
@@ -239,15 +292,25 @@ impl Record {
         lease: &Lease,
     ) -> Result<LayerRow, StoreError> {
         let of = from.descriptor.digest.as_str();
-        let mut source = BufReader::with_capacity(256 << 10, self.store().open_blob(&from.descriptor.digest)?);
-        let mut out = std::io::BufWriter::with_capacity(256 << 10, self.store().unhashed_writer(lease)?);
-        let info =
-            layer::convert(&mut source, options, &mut out).map_err(|e| StoreError::layer("convert", of, e))?;
+        let mut source =
+            BufReader::with_capacity(256 << 10, self.store().open_blob(&from.descriptor.digest)?);
+        let mut out =
+            std::io::BufWriter::with_capacity(256 << 10, self.store().unhashed_writer(lease)?);
+        let info = layer::convert(&mut source, options, &mut out)
+            .map_err(|e| StoreError::layer("convert", of, e))?;
         if options.latest_time.is_none() && info.diff_id != from.diff_id {
-            return Err(StoreError::DigestMismatch { want: from.diff_id.clone(), got: info.diff_id });
+            return Err(StoreError::DigestMismatch {
+                want: from.diff_id.clone(),
+                got: info.diff_id,
+            });
         }
         unwrap_writer(out)?.commit_as(info.digest.clone())?;
-        self.keep_blob(Descriptor::new(info.media_type, info.digest, info.size), info.diff_id, variant, 1)
+        self.keep_blob(
+            Descriptor::new(info.media_type, info.digest, info.size),
+            info.diff_id,
+            variant,
+            1,
+        )
     }
 
     /// Finds or makes the blob of this layer in which no file is later than `latest`.
@@ -264,14 +327,24 @@ impl Record {
         }
         let _alone = self.blob_work.lock().await;
         let variant = format!("{}@{latest}", spec.kind.name());
-        if let Some(row) = self.all_layer_rows()?.into_iter().find(|row| row.variant == variant) {
+        if let Some(row) = self
+            .all_layer_rows()?
+            .into_iter()
+            .find(|row| row.variant == variant)
+        {
             lease.hold(&row.descriptor.digest);
             return Ok(row);
         }
         let from = self.fetch_any(lease).await?;
-        let options = CreateOptions { compression: spec, latest_time: Some(latest) };
+        let options = CreateOptions {
+            compression: spec,
+            latest_time: Some(latest),
+        };
         let (this, lease) = (self.clone(), lease.clone());
-        task::blocking("store-convert", move || this.convert(&from, &options, &variant, &lease)).await
+        task::blocking("store-convert", move || {
+            this.convert(&from, &options, &variant, &lease)
+        })
+        .await
     }
 
     fn keep_blob(
@@ -283,11 +356,17 @@ impl Record {
     ) -> Result<LayerRow, StoreError> {
         self.store().db().write(|c| {
             put_layer_blob(c, self.id(), &descriptor, &diff_id, variant, rank)?;
-            c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?.execute([self.id().as_str()])?;
+            c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?
+                .execute([self.id().as_str()])?;
             Ok(())
         })?;
         self.body.lock().size = -1;
-        Ok(LayerRow { descriptor, diff_id, variant: variant.to_owned(), local: true })
+        Ok(LayerRow {
+            descriptor,
+            diff_id,
+            variant: variant.to_owned(),
+            local: true,
+        })
     }
 
     /// Notes the digest of a layer's uncompressed bytes, and with it the chain's identity, by which a pulled layer of the
@@ -298,18 +377,23 @@ impl Record {
         }
         let chain_id = match self.shape() {
             Shape::Layer { parent: None } => diff_id.clone(),
-            Shape::Layer { parent: Some(parent) } => {
-                let Some(above) = parent.body.lock().chain_id.clone() else { return Ok(()) };
+            Shape::Layer {
+                parent: Some(parent),
+            } => {
+                let Some(above) = parent.body.lock().chain_id.clone() else {
+                    return Ok(());
+                };
                 Digest::sha256(format!("{above} {diff_id}"))
             }
             Shape::Merge { .. } | Shape::Diff { .. } => return Ok(()),
         };
         self.store().later(|c| {
-            c.prepare_cached("UPDATE refs SET chain_id = ?2, diff_id = ?3 WHERE id = ?1")?.execute(params![
-                self.id().as_str(),
-                chain_id.as_str(),
-                diff_id.as_str()
-            ])?;
+            c.prepare_cached("UPDATE refs SET chain_id = ?2, diff_id = ?3 WHERE id = ?1")?
+                .execute(params![
+                    self.id().as_str(),
+                    chain_id.as_str(),
+                    diff_id.as_str()
+                ])?;
             Ok(())
         })?;
         let mut body = self.body.lock();

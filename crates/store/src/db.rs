@@ -92,7 +92,9 @@ pub(crate) struct Db {
 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Db").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Db")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,7 +111,9 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 impl Db {
     /// Opens or creates the index.
     pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = connect(path, flags)?;
         let _mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0))?;
         conn.execute_batch(SCHEMA)?;
@@ -124,11 +128,17 @@ impl Db {
     /// Opens an existing index to read only, for offline checks.
     pub(crate) fn inspect(path: &Path) -> rusqlite::Result<Connection> {
         // Reading a WAL database needs its shared memory file, hence a writable handle.
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )
     }
 
     /// Runs `f` in a transaction and commits it, with everything written before.
-    pub(crate) fn write<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn write<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock();
         let out = self.run(&mut writer, f)?;
         self.commit(&mut writer)?;
@@ -136,7 +146,10 @@ impl Db {
     }
 
     /// Runs `f` in a transaction that may be committed later. A crash before that loses it.
-    pub(crate) fn write_later<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn write_later<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock();
         self.run(&mut writer, f)
     }
@@ -155,14 +168,20 @@ impl Db {
     }
 
     /// Runs `f` on a connection that sees all that was written.
-    pub(crate) fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn read<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         if self.pending.load(Ordering::Acquire) {
             return f(&self.writer.lock().conn);
         }
         let conn = self.readers.lock().pop();
         let conn = match conn {
             Some(conn) => conn,
-            None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?,
+            None => connect(
+                &self.path,
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            )?,
         };
         let out = f(&conn);
         let mut readers = self.readers.lock();
@@ -175,7 +194,10 @@ impl Db {
     /// Moves the log into the database file. Called from the keeper, on a connection that blocks no writer.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
         self.flush()?;
-        let conn = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let conn = connect(
+            &self.path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
         let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| r.get(0))?;
         Ok(())
     }
@@ -202,7 +224,9 @@ impl Db {
                     writer.open = false;
                     self.pending.store(false, Ordering::Release);
                 } else {
-                    writer.conn.execute_batch("ROLLBACK TO step; RELEASE step")?;
+                    writer
+                        .conn
+                        .execute_batch("ROLLBACK TO step; RELEASE step")?;
                 }
                 Err(e)
             }
@@ -213,7 +237,10 @@ impl Db {
         if !writer.open {
             return Ok(());
         }
-        let done = writer.conn.prepare_cached("COMMIT").and_then(|mut s| s.execute([]));
+        let done = writer
+            .conn
+            .prepare_cached("COMMIT")
+            .and_then(|mut s| s.execute([]));
         if done.is_err() && !writer.conn.is_autocommit() {
             writer.conn.execute_batch("ROLLBACK")?;
         }
@@ -237,7 +264,10 @@ mod tests {
                 Ok(())
             }
         };
-        let count = || db.read(|c| Ok(c.query_row("SELECT count(*) FROM info", [], |r| r.get::<_, i64>(0))?)).unwrap();
+        let count = || {
+            db.read(|c| Ok(c.query_row("SELECT count(*) FROM info", [], |r| r.get::<_, i64>(0))?))
+                .unwrap()
+        };
         db.write_later(put("a")).unwrap();
         assert!(db.is_pending());
         assert_eq!(count(), 1);

@@ -175,8 +175,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
-        Self::Io { what, path: path.into(), source: Arc::new(source.into()) }
+    pub(crate) fn io(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        Self::Io {
+            what,
+            path: path.into(),
+            source: Arc::new(source.into()),
+        }
     }
 
     pub(crate) fn layer(
@@ -184,7 +192,11 @@ impl StoreError {
         of: impl Into<String>,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self::Layer { what, of: of.into(), source: Arc::new(source) }
+        Self::Layer {
+            what,
+            of: of.into(),
+            source: Arc::new(source),
+        }
     }
 }
 

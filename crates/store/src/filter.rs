@@ -67,7 +67,10 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn fail<T>(&self, why: impl Into<String>) -> Result<T, FilterError> {
-        Err(FilterError { filter: self.text.to_owned(), why: why.into() })
+        Err(FilterError {
+            filter: self.text.to_owned(),
+            why: why.into(),
+        })
     }
 
     fn eat(&mut self, token: &str) -> bool {
@@ -120,7 +123,11 @@ impl<'a> Scan<'a> {
             return self.quoted('"');
         }
         let word = self.take_while(|c| c.is_alphanumeric() || c == '_' || c == '-');
-        if word.is_empty() { self.fail("expected a field") } else { Ok(word.to_owned()) }
+        if word.is_empty() {
+            self.fail("expected a field")
+        } else {
+            Ok(word.to_owned())
+        }
     }
 
     fn value(&mut self) -> Result<String, FilterError> {
@@ -129,7 +136,11 @@ impl<'a> Scan<'a> {
             Some(q @ ('/' | '|')) => self.quoted(q),
             _ => {
                 let value = self.take_while(|c| c != ',' && c != '"' && !c.is_whitespace());
-                if value.is_empty() { self.fail("expected a value") } else { Ok(value.to_owned()) }
+                if value.is_empty() {
+                    self.fail("expected a value")
+                } else {
+                    Ok(value.to_owned())
+                }
             }
         }
     }
@@ -152,7 +163,10 @@ fn parse_one(text: &str) -> Result<Vec<Term>, FilterError> {
             Test::NotEqual(scan.value()?)
         } else if scan.eat("~=") {
             let pattern = scan.value()?;
-            match regex::RegexBuilder::new(&pattern).size_limit(1 << 20).build() {
+            match regex::RegexBuilder::new(&pattern)
+                .size_limit(1 << 20)
+                .build()
+            {
                 Ok(re) => Test::Matches(re),
                 Err(e) => return scan.fail(e.to_string()),
             }

@@ -19,7 +19,14 @@ struct Format {
 const KIND: &str = "rbuild-state";
 
 /// Directories directly under the root.
-pub(crate) const DIRS: &[&str] = &["blobs", "blobs/sha256", "ingest", "snapshots", "trash", "empty"];
+pub(crate) const DIRS: &[&str] = &[
+    "blobs",
+    "blobs/sha256",
+    "ingest",
+    "snapshots",
+    "trash",
+    "empty",
+];
 
 fn io_error(what: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Io { what, path, source }
@@ -38,7 +45,11 @@ pub(crate) fn claim(root: &Path) -> Result<File, OpenError> {
         .map_err(io_error("open", path.clone()))?;
     match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse { root: root.to_owned() }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(OpenError::InUse {
+                root: root.to_owned(),
+            });
+        }
         Err(e) => return Err(io_error("lock", path)(e.into())),
     }
     check(root)?;
@@ -59,21 +70,37 @@ fn check(root: &Path) -> Result<(), OpenError> {
     match fs::read(&path) {
         Ok(bytes) => {
             let format: Format =
-                serde_json::from_slice(&bytes).map_err(|_| OpenError::Foreign { root: root.to_owned() })?;
+                serde_json::from_slice(&bytes).map_err(|_| OpenError::Foreign {
+                    root: root.to_owned(),
+                })?;
             if format.kind != KIND {
-                return Err(OpenError::Foreign { root: root.to_owned() });
+                return Err(OpenError::Foreign {
+                    root: root.to_owned(),
+                });
             }
             if format.version != SCHEMA_VERSION {
                 let (found, known) = (format.version, SCHEMA_VERSION);
-                return Err(OpenError::Format { root: root.to_owned(), found, known });
+                return Err(OpenError::Format {
+                    root: root.to_owned(),
+                    found,
+                    known,
+                });
             }
             Ok(())
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if root.join("index.db").exists() || root.join("snapshots").exists() || root.join("blobs").exists() {
-                return Err(OpenError::Foreign { root: root.to_owned() });
+            if root.join("index.db").exists()
+                || root.join("snapshots").exists()
+                || root.join("blobs").exists()
+            {
+                return Err(OpenError::Foreign {
+                    root: root.to_owned(),
+                });
             }
-            let format = Format { kind: KIND.to_owned(), version: SCHEMA_VERSION };
+            let format = Format {
+                kind: KIND.to_owned(),
+                version: SCHEMA_VERSION,
+            };
             let write = || {
                 let new = root.join("format.json.new");
                 let mut file = File::create(&new)?;
@@ -89,5 +116,6 @@ fn check(root: &Path) -> Result<(), OpenError> {
 
 /// Names this boot of the machine.
 pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |s| s.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |s| s.trim().to_owned())
 }

@@ -39,7 +39,11 @@ impl FsckReport {
     }
 
     fn add(&mut self, heals: bool, subject: impl Into<String>, problem: impl Into<String>) {
-        self.findings.push(Finding { subject: subject.into(), problem: problem.into(), heals });
+        self.findings.push(Finding {
+            subject: subject.into(),
+            problem: problem.into(),
+            heals,
+        });
     }
 }
 
@@ -64,8 +68,15 @@ pub fn fsck(root: &Path, deep: bool) -> Result<FsckReport, OpenError> {
 
 fn names(root: &Path, dir: &str) -> Result<HashSet<String>, OpenError> {
     let path = root.join(dir);
-    let list = fs::read_dir(&path).map_err(|source| OpenError::Io { what: "list", path, source })?;
-    Ok(list.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
+    let list = fs::read_dir(&path).map_err(|source| OpenError::Io {
+        what: "list",
+        path,
+        source,
+    })?;
+    Ok(list
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect())
 }
 
 fn strings(c: &Connection, sql: &str) -> Result<Vec<String>, OpenError> {
@@ -83,25 +94,46 @@ fn pairs(c: &Connection, sql: &str) -> Result<Vec<(String, String)>, OpenError> 
 fn check_records(c: &Connection, root: &Path, report: &mut FsckReport) -> Result<(), OpenError> {
     report.records = strings(c, "SELECT id FROM refs")?.len();
     let mut dirs = names(root, "snapshots")?;
-    for (id, snapshot) in pairs(c, "SELECT id, snapshot FROM refs WHERE snapshot IS NOT NULL")? {
+    for (id, snapshot) in pairs(
+        c,
+        "SELECT id, snapshot FROM refs WHERE snapshot IS NOT NULL",
+    )? {
         if !root.join("snapshots").join(&snapshot).join("fs").is_dir() {
-            report.add(true, id, format!("its snapshot {snapshot} is missing; it and what stands on it will be dropped"));
+            report.add(
+                true,
+                id,
+                format!(
+                    "its snapshot {snapshot} is missing; it and what stands on it will be dropped"
+                ),
+            );
         }
         dirs.remove(&snapshot);
     }
-    for patch in strings(c, "SELECT CAST(value AS TEXT) FROM meta WHERE key = 'store.patch'")? {
+    for patch in strings(
+        c,
+        "SELECT CAST(value AS TEXT) FROM meta WHERE key = 'store.patch'",
+    )? {
         dirs.remove(&patch);
     }
     for dir in dirs {
         report.add(true, dir, "snapshot without a record; will be removed");
     }
-    for id in strings(c, "SELECT child FROM parents WHERE parent NOT IN (SELECT id FROM refs)")? {
+    for id in strings(
+        c,
+        "SELECT child FROM parents WHERE parent NOT IN (SELECT id FROM refs)",
+    )? {
         report.add(true, id, "stands on a record that is gone; will be dropped");
     }
-    for id in strings(c, "SELECT id FROM refs WHERE kind = 0 AND mutable = 0 AND lazy = 0 AND snapshot IS NULL")? {
+    for id in strings(
+        c,
+        "SELECT id FROM refs WHERE kind = 0 AND mutable = 0 AND lazy = 0 AND snapshot IS NULL",
+    )? {
         report.add(false, id, "unpacked layer without a snapshot");
     }
-    for id in strings(c, "SELECT id FROM refs WHERE lazy = 1 AND id NOT IN (SELECT ref FROM layer_blobs)")? {
+    for id in strings(
+        c,
+        "SELECT id FROM refs WHERE lazy = 1 AND id NOT IN (SELECT ref FROM layer_blobs)",
+    )? {
         report.add(false, id, "lazy layer without a blob");
     }
     // Whoever stands on itself is never reached from those who stand on nothing.
@@ -119,9 +151,16 @@ fn check_records(c: &Connection, root: &Path, report: &mut FsckReport) -> Result
     Ok(())
 }
 
-fn check_blobs(c: &Connection, root: &Path, deep: bool, report: &mut FsckReport) -> Result<(), OpenError> {
+fn check_blobs(
+    c: &Connection,
+    root: &Path,
+    deep: bool,
+    report: &mut FsckReport,
+) -> Result<(), OpenError> {
     let mut s = c.prepare("SELECT digest, size FROM blobs")?;
-    let rows: HashMap<String, i64> = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
+    let rows: HashMap<String, i64> = s
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?
+        .collect::<Result<_, _>>()?;
     report.blobs = rows.len();
     for (text, size) in &rows {
         let Ok(digest) = Digest::parse(text) else {
@@ -134,7 +173,11 @@ fn check_blobs(c: &Connection, root: &Path, deep: bool, report: &mut FsckReport)
             continue;
         };
         if i64::try_from(meta.len()) != Ok(*size) {
-            report.add(false, text, format!("has {} bytes, {size} are recorded", meta.len()));
+            report.add(
+                false,
+                text,
+                format!("has {} bytes, {size} are recorded", meta.len()),
+            );
         } else if deep {
             match File::open(&path).and_then(Digester::of_reader) {
                 Ok((got, _)) if got == digest => {}

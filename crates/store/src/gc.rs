@@ -66,13 +66,26 @@ fn read_lines(c: &Connection) -> Result<HashMap<RefId, Line>, StoreError> {
             record_type: RecordType::parse(&r.get::<_, String>(4)?),
             shared: false,
         };
-        let twin = r.get::<_, Option<String>>(3)?.and_then(|t| RefId::parse(&t).ok());
-        lines.insert(id, Line { usage, snapshot: r.get(2)?, twin, children: 0 });
+        let twin = r
+            .get::<_, Option<String>>(3)?
+            .and_then(|t| RefId::parse(&t).ok());
+        lines.insert(
+            id,
+            Line {
+                usage,
+                snapshot: r.get(2)?,
+                twin,
+                children: 0,
+            },
+        );
     }
     let mut s = c.prepare_cached("SELECT child, parent FROM parents ORDER BY child, position")?;
     let mut rows = s.query([])?;
     while let Some(r) = rows.next()? {
-        let (child, parent) = (RefId::parse(&r.get::<_, String>(0)?)?, RefId::parse(&r.get::<_, String>(1)?)?);
+        let (child, parent) = (
+            RefId::parse(&r.get::<_, String>(0)?)?,
+            RefId::parse(&r.get::<_, String>(1)?)?,
+        );
         if let Some(line) = lines.get_mut(&child) {
             line.usage.parents.push(parent.clone());
         }
@@ -96,7 +109,11 @@ impl Store {
                     mutable: body.mutable,
                     in_use: true,
                     size: body.size,
-                    parents: record.parents().into_iter().map(|p| p.id().clone()).collect(),
+                    parents: record
+                        .parents()
+                        .into_iter()
+                        .map(|p| p.id().clone())
+                        .collect(),
                     created: body.created,
                     last_used: None,
                     usage_count: 0,
@@ -111,11 +128,17 @@ impl Store {
             line.usage.in_use = true;
         }
         drop(live);
-        let twins: Vec<(RefId, RefId)> =
-            lines.iter().filter_map(|(id, l)| l.twin.clone().map(|m| (id.clone(), m))).collect();
+        let twins: Vec<(RefId, RefId)> = lines
+            .iter()
+            .filter_map(|(id, l)| l.twin.clone().map(|m| (id.clone(), m)))
+            .collect();
         for (immutable, mutable) in twins {
             let shown = lines.get(&immutable).is_some_and(|l| l.usage.in_use);
-            let hidden = if shown { lines.remove(&mutable) } else { lines.remove(&immutable) };
+            let hidden = if shown {
+                lines.remove(&mutable)
+            } else {
+                lines.remove(&immutable)
+            };
             let shown = if shown { immutable } else { mutable };
             if let (Some(hidden), Some(shown)) = (hidden, lines.get_mut(&shown)) {
                 shown.children += hidden.children;
@@ -157,7 +180,11 @@ impl Store {
     }
 
     /// Lists what the store holds, smallest first. Records used within `age_limit` (if not zero) are left out. Blocks.
-    pub fn disk_usage(&self, filters: &[String], age_limit: Duration) -> Result<Vec<UsageRecord>, StoreError> {
+    pub fn disk_usage(
+        &self,
+        filters: &[String],
+        age_limit: Duration,
+    ) -> Result<Vec<UsageRecord>, StoreError> {
         let filter = Filters::parse(filters)?;
         let cut = SystemTime::now().checked_sub(age_limit);
         let mut out = Vec::new();
@@ -176,11 +203,17 @@ impl Store {
     }
 
     /// Deletes what may go; calls `on_freed` for each record that went. Blocks.
-    pub fn prune(&self, options: &PruneOptions, on_freed: &mut dyn FnMut(UsageRecord)) -> Result<(), StoreError> {
+    pub fn prune(
+        &self,
+        options: &PruneOptions,
+        on_freed: &mut dyn FnMut(UsageRecord),
+    ) -> Result<(), StoreError> {
         let _one_at_a_time = self.pruning.lock();
         let filter = Filters::parse(&options.filters)?;
         let mut lines = self.lines()?;
-        let limited = options.max_used_space != 0 || options.reserved_space != 0 || options.min_free_space != 0;
+        let limited = options.max_used_space != 0
+            || options.reserved_space != 0
+            || options.min_free_space != 0;
         let mut total = 0_i64;
         if limited {
             for line in lines.values_mut() {
@@ -188,7 +221,11 @@ impl Store {
                 total = total.saturating_add(line.usage.size);
             }
         }
-        let free = if options.min_free_space == 0 { 0 } else { DiskStat::of(self.root()).free };
+        let free = if options.min_free_space == 0 {
+            0
+        } else {
+            DiskStat::of(self.root()).free
+        };
         let keep = bytes_to_keep(total, free, options);
         let cut = SystemTime::now().checked_sub(options.keep_duration);
         let mut freed_any = false;
@@ -200,7 +237,8 @@ impl Store {
                 .values()
                 .filter(|line| {
                     let u = &line.usage;
-                    let internal = matches!(u.record_type, RecordType::Internal | RecordType::Frontend);
+                    let internal =
+                        matches!(u.record_type, RecordType::Internal | RecordType::Frontend);
                     let recent = !options.keep_duration.is_zero() && u.last_used > cut;
                     !u.in_use
                         && line.children == 0
@@ -221,7 +259,9 @@ impl Store {
                 break;
             }
             for id in batch {
-                let Some(mut line) = lines.remove(&id) else { continue };
+                let Some(mut line) = lines.remove(&id) else {
+                    continue;
+                };
                 line.usage.size = self.line_size(&line);
                 if !self.delete_idle(&id)? {
                     // Somebody took it meanwhile.
@@ -244,9 +284,15 @@ impl Store {
     }
 
     /// Prunes by each rule in turn; calls `on_freed` for each record that went. Blocks.
-    pub fn collect(&self, rules: &[GcPolicy], on_freed: &mut dyn FnMut(UsageRecord)) -> Result<(), StoreError> {
+    pub fn collect(
+        &self,
+        rules: &[GcPolicy],
+        on_freed: &mut dyn FnMut(UsageRecord),
+    ) -> Result<(), StoreError> {
         let disk = DiskStat::of(self.root());
-        rules.iter().try_for_each(|rule| self.prune(&rule.to_prune(disk), on_freed))
+        rules
+            .iter()
+            .try_for_each(|rule| self.prune(&rule.to_prune(disk), on_freed))
     }
 
     /// Deletes a record that nobody holds and nothing stands on, with its twin; false if that is no longer so.
@@ -265,7 +311,9 @@ impl Store {
         }
         let gone = self.db().write(|c| {
             for one in std::iter::once(id).chain(&twins) {
-                if c.prepare_cached("SELECT 1 FROM parents WHERE parent = ?1")?.exists([one.as_str()])? {
+                if c.prepare_cached("SELECT 1 FROM parents WHERE parent = ?1")?
+                    .exists([one.as_str()])?
+                {
                     return Ok(None);
                 }
             }
@@ -301,13 +349,19 @@ fn bytes_to_keep(total: i64, free: i64, o: &PruneOptions) -> i64 {
 
 /// Puts first what was used longest ago and least often: the sum of both ranks, each relative to the number of distinct ranks.
 fn order_for_eviction(list: &mut Vec<&UsageRecord>) {
-    fn ranks<K: Ord + Copy>(list: &[&UsageRecord], first: Option<K>, key: impl Fn(&UsageRecord) -> K) -> (Vec<f64>, f64) {
+    fn ranks<K: Ord + Copy>(
+        list: &[&UsageRecord],
+        first: Option<K>,
+        key: impl Fn(&UsageRecord) -> K,
+    ) -> (Vec<f64>, f64) {
         let mut order: Vec<usize> = (0..list.len()).collect();
         order.sort_by_key(|&i| list.get(i).map(|u| key(u)));
         let mut out = vec![0.0; list.len()];
         let (mut rank, mut last) = (1.0, first);
         for i in order {
-            let Some(now) = list.get(i).map(|u| key(u)) else { continue };
+            let Some(now) = list.get(i).map(|u| key(u)) else {
+                continue;
+            };
             if last.is_none_or(|l| now > l) {
                 last = Some(now);
                 rank += 1.0;
@@ -321,9 +375,16 @@ fn order_for_eviction(list: &mut Vec<&UsageRecord>) {
     // A record never used, or used no time, has the lowest rank without opening a new one.
     let (used, used_max) = ranks(list, Some(None), |u| u.last_used);
     let (count, count_max) = ranks(list, Some(0), |u| u.usage_count);
-    let mut scored: Vec<(f64, &UsageRecord)> =
-        list.iter().zip(used.iter().zip(&count)).map(|(u, (a, b))| (a / used_max + b / count_max, *u)).collect();
-    scored.sort_by(|(a, x), (b, y)| a.partial_cmp(b).unwrap_or(Ordering::Equal).then_with(|| x.created.cmp(&y.created)));
+    let mut scored: Vec<(f64, &UsageRecord)> = list
+        .iter()
+        .zip(used.iter().zip(&count))
+        .map(|(u, (a, b))| (a / used_max + b / count_max, *u))
+        .collect();
+    scored.sort_by(|(a, x), (b, y)| {
+        a.partial_cmp(b)
+            .unwrap_or(Ordering::Equal)
+            .then_with(|| x.created.cmp(&y.created))
+    });
     *list = scored.into_iter().map(|(_, u)| u).collect();
 }
 
@@ -366,7 +427,12 @@ mod tests {
             record_type: RecordType::Regular,
             shared: false,
         };
-        let all = [line("often", 50, 9), line("new", 90, 1), line("old", 10, 1), line("never", 0, 0)];
+        let all = [
+            line("often", 50, 9),
+            line("new", 90, 1),
+            line("old", 10, 1),
+            line("never", 0, 0),
+        ];
         let mut list: Vec<&UsageRecord> = all.iter().collect();
         order_for_eviction(&mut list);
         let order: Vec<&str> = list.iter().map(|u| u.id.as_str()).collect();

@@ -36,12 +36,20 @@ impl HashMemory {
     }
 
     /// Remembers a tree unless it is known already; returns the one that is known now and the one that had to go.
-    fn put(&self, key: &str, tree: Arc<TreeHashes>) -> (Arc<TreeHashes>, Option<(String, Arc<TreeHashes>)>) {
+    fn put(
+        &self,
+        key: &str,
+        tree: Arc<TreeHashes>,
+    ) -> (Arc<TreeHashes>, Option<(String, Arc<TreeHashes>)>) {
         let mut trees = self.0.lock();
         if let Some((_, known)) = trees.iter().find(|(k, _)| k == key) {
             return (known.clone(), None);
         }
-        let gone = if trees.len() >= TREES { Some(trees.remove(0)) } else { None };
+        let gone = if trees.len() >= TREES {
+            Some(trees.remove(0))
+        } else {
+            None
+        };
         trees.push((key.to_owned(), tree.clone()));
         (tree, gone)
     }
@@ -65,7 +73,9 @@ impl Store {
             Ok(s.query_row([key], |r| r.get(0)).optional()?)
         })?;
         // What cannot be decoded is computed again.
-        let tree = stored.and_then(|bytes| TreeHashes::decode(&bytes).ok()).unwrap_or_default();
+        let tree = stored
+            .and_then(|bytes| TreeHashes::decode(&bytes).ok())
+            .unwrap_or_default();
         let (tree, gone) = self.hashes.put(key, Arc::new(tree));
         if let Some((key, gone)) = gone {
             self.save_hashes(&key, &gone)?;
@@ -104,7 +114,8 @@ impl Store {
     pub(crate) fn forget_hashes(&self, key: &str) {
         self.hashes.forget(key);
         let done = self.later(|c| {
-            c.prepare_cached("DELETE FROM content_hashes WHERE key = ?1")?.execute([key])?;
+            c.prepare_cached("DELETE FROM content_hashes WHERE key = ?1")?
+                .execute([key])?;
             Ok(())
         });
         if let Err(e) = done {
@@ -115,7 +126,11 @@ impl Store {
 
 impl Record {
     fn hash_key(&self) -> String {
-        self.body.lock().snapshot.clone().unwrap_or_else(|| self.id().to_string())
+        self.body
+            .lock()
+            .snapshot
+            .clone()
+            .unwrap_or_else(|| self.id().to_string())
     }
 
     /// The digests known of this record's tree.
@@ -135,15 +150,21 @@ impl Record {
 
 impl ImmutableRef {
     /// Returns the content digest of `path`, remembering what was learned on the way. Unpacks lazy layers.
-    pub async fn content_hash(&self, path: &str, options: HashOptions) -> Result<Digest, StoreError> {
+    pub async fn content_hash(
+        &self,
+        path: &str,
+        options: HashOptions,
+    ) -> Result<Digest, StoreError> {
         self.ensure().await?;
         let this = self.clone();
         let path = path.to_owned();
         task::blocking("content-hash", move || {
             let tree = this.record().hashes()?;
-            let digest = tree
-                .checksum(&this.root()?, &path, &options)
-                .map_err(|e| StoreError::Hash { source: Arc::new(e) })?;
+            let digest =
+                tree.checksum(&this.root()?, &path, &options)
+                    .map_err(|e| StoreError::Hash {
+                        source: Arc::new(e),
+                    })?;
             this.store().note_unsynced();
             Ok(digest)
         })

@@ -51,8 +51,9 @@ impl Store {
     /// Returns one build record.
     pub fn history(&self, id: &str) -> Result<Option<HistoryRecord>, StoreError> {
         self.db().read(|c| {
-            let mut s =
-                c.prepare_cached("SELECT id, created, completed, pinned, record FROM history WHERE id = ?1")?;
+            let mut s = c.prepare_cached(
+                "SELECT id, created, completed, pinned, record FROM history WHERE id = ?1",
+            )?;
             Ok(s.query_row([id], decode).optional()?)
         })
     }
@@ -70,15 +71,22 @@ impl Store {
     /// Sets whether a build record is exempt from expiry; false if there is none.
     pub fn pin_history(&self, id: &str, pinned: bool) -> Result<bool, StoreError> {
         self.db().write(|c| {
-            Ok(c.prepare_cached("UPDATE history SET pinned = ?2 WHERE id = ?1")?.execute(params![id, pinned])? > 0)
+            Ok(
+                c.prepare_cached("UPDATE history SET pinned = ?2 WHERE id = ?1")?
+                    .execute(params![id, pinned])?
+                    > 0,
+            )
         })
     }
 
     /// Deletes a build record and the pins its name owns; false if there is none.
     pub fn delete_history(&self, id: &str) -> Result<bool, StoreError> {
         self.db().write(|c| {
-            c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?.execute([format!("history:{id}")])?;
-            Ok(c.prepare_cached("DELETE FROM history WHERE id = ?1")?.execute([id])? > 0)
+            c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?
+                .execute([format!("history:{id}")])?;
+            Ok(c.prepare_cached("DELETE FROM history WHERE id = ?1")?
+                .execute([id])?
+                > 0)
         })
     }
 }

@@ -19,20 +19,34 @@ impl RefId {
         let mut have = 0;
         while have < LENGTH {
             // 256 is not a multiple of 36; the bias over 25 characters is of no consequence for a name.
-            match rustix::rand::getrandom(&mut bytes[have..], rustix::rand::GetRandomFlags::empty()) {
+            match rustix::rand::getrandom(&mut bytes[have..], rustix::rand::GetRandomFlags::empty())
+            {
                 Ok(n) => have += n,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => panic!("the kernel has a random source: {e}"),
             }
         }
-        let text: String = bytes.iter().map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect();
+        let text: String = bytes
+            .iter()
+            .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
+            .collect();
         Self(text.into())
     }
 
     /// Parses a name: lower case letters and digits, 1 to 64 of them.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
-        let good = !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if good { Ok(Self(text.into())) } else { Err(StoreError::BadId { text: text.chars().take(80).collect() }) }
+        let good = !text.is_empty()
+            && text.len() <= 64
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if good {
+            Ok(Self(text.into()))
+        } else {
+            Err(StoreError::BadId {
+                text: text.chars().take(80).collect(),
+            })
+        }
     }
 
     /// Returns the name as text.

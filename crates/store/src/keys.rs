@@ -31,17 +31,27 @@ struct Keys {
 impl Store {
     /// Returns where the solver keeps its keys.
     pub fn key_store(self: &Arc<Self>) -> Arc<dyn KeyStore> {
-        Arc::new(Keys { store: self.clone() })
+        Arc::new(Keys {
+            store: self.clone(),
+        })
     }
 
     /// Returns where the solver keeps its results.
     pub fn result_storage(self: &Arc<Self>) -> Arc<dyn ResultStorage<StoreResult>> {
-        Arc::new(Keys { store: self.clone() })
+        Arc::new(Keys {
+            store: self.clone(),
+        })
     }
 
     /// Counts the cache keys that are known.
     pub fn key_count(&self) -> Result<i64, StoreError> {
-        self.db().read(|c| Ok(c.query_row("SELECT count(DISTINCT key) FROM key_results", [], |r| r.get(0))?))
+        self.db().read(|c| {
+            Ok(
+                c.query_row("SELECT count(DISTINCT key) FROM key_results", [], |r| {
+                    r.get(0)
+                })?,
+            )
+        })
     }
 }
 
@@ -51,7 +61,8 @@ pub(crate) fn release(c: &Connection, result: &str) -> Result<(), StoreError> {
     if keys.is_empty() {
         return Ok(());
     }
-    c.prepare_cached("DELETE FROM key_results WHERE result = ?1")?.execute([result])?;
+    c.prepare_cached("DELETE FROM key_results WHERE result = ?1")?
+        .execute([result])?;
     let mut todo: BTreeSet<String> = keys.into_iter().collect();
     while let Some(key) = todo.pop_first() {
         let useful = c
@@ -60,15 +71,22 @@ pub(crate) fn release(c: &Connection, result: &str) -> Result<(), StoreError> {
             )?
             .exists([&key])?;
         if !useful {
-            todo.extend(strings(c, "SELECT DISTINCT key FROM key_links WHERE target = ?1", &key)?);
-            c.prepare_cached("DELETE FROM key_links WHERE target = ?1")?.execute([&key])?;
+            todo.extend(strings(
+                c,
+                "SELECT DISTINCT key FROM key_links WHERE target = ?1",
+                &key,
+            )?);
+            c.prepare_cached("DELETE FROM key_links WHERE target = ?1")?
+                .execute([&key])?;
         }
     }
     Ok(())
 }
 
 fn strings(c: &Connection, sql: &str, arg: &str) -> Result<Vec<String>, StoreError> {
-    Ok(c.prepare_cached(sql)?.query_map([arg], |r| r.get(0))?.collect::<Result<_, _>>()?)
+    Ok(c.prepare_cached(sql)?
+        .query_map([arg], |r| r.get(0))?
+        .collect::<Result<_, _>>()?)
 }
 
 fn index(n: usize) -> i64 {
@@ -76,15 +94,17 @@ fn index(n: usize) -> i64 {
 }
 
 fn stored(row: &Row<'_>) -> rusqlite::Result<StoredResult> {
-    Ok(StoredResult { id: row.get(0)?, created_at: from_nanos(row.get(1)?) })
+    Ok(StoredResult {
+        id: row.get(0)?,
+        created_at: from_nanos(row.get(1)?),
+    })
 }
 
 fn put_result(c: &Connection, key: &str, result: &StoredResult) -> Result<(), StoreError> {
-    c.prepare_cached("INSERT OR REPLACE INTO key_results(key, result, created) VALUES(?1, ?2, ?3)")?.execute(params![
-        key,
-        result.id,
-        to_nanos(result.created_at)
-    ])?;
+    c.prepare_cached(
+        "INSERT OR REPLACE INTO key_results(key, result, created) VALUES(?1, ?2, ?3)",
+    )?
+    .execute(params![key, result.id, to_nanos(result.created_at)])?;
     Ok(())
 }
 
@@ -93,16 +113,29 @@ fn put_link(c: &Connection, key: &str, link: &Link, target: &str) -> Result<(), 
         "INSERT OR IGNORE INTO key_links(key, input, output, digest, selector, target) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     let selector = link.selector.as_ref().map_or("", Digest::as_str);
-    s.execute(params![key, index(link.input), index(link.output), link.digest.as_str(), selector, target])?;
+    s.execute(params![
+        key,
+        index(link.input),
+        index(link.output),
+        link.digest.as_str(),
+        selector,
+        target
+    ])?;
     Ok(())
 }
 
 impl Keys {
-    fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, KeyStoreError> {
+    fn read<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, KeyStoreError> {
         self.store.db().read(f).map_err(KeyStoreError::new)
     }
 
-    fn later<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, KeyStoreError> {
+    fn later<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, KeyStoreError> {
         self.store.later(f).map_err(KeyStoreError::new)
     }
 }
@@ -119,21 +152,26 @@ impl KeyStore for Keys {
 
     fn keys(&self) -> Result<Vec<String>, KeyStoreError> {
         self.read(|c| {
-            let mut s = c.prepare_cached("SELECT key FROM key_results UNION SELECT key FROM key_links")?;
+            let mut s =
+                c.prepare_cached("SELECT key FROM key_results UNION SELECT key FROM key_links")?;
             Ok(s.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?)
         })
     }
 
     fn results(&self, key: &str) -> Result<Vec<StoredResult>, KeyStoreError> {
         self.read(|c| {
-            let mut s = c.prepare_cached("SELECT result, created FROM key_results WHERE key = ?1 ORDER BY result")?;
+            let mut s = c.prepare_cached(
+                "SELECT result, created FROM key_results WHERE key = ?1 ORDER BY result",
+            )?;
             Ok(s.query_map([key], stored)?.collect::<Result<_, _>>()?)
         })
     }
 
     fn load(&self, key: &str, result: &str) -> Result<Option<StoredResult>, KeyStoreError> {
         self.read(|c| {
-            let mut s = c.prepare_cached("SELECT result, created FROM key_results WHERE key = ?1 AND result = ?2")?;
+            let mut s = c.prepare_cached(
+                "SELECT result, created FROM key_results WHERE key = ?1 AND result = ?2",
+            )?;
             Ok(s.query_row([key, result], stored).optional()?)
         })
     }
@@ -147,7 +185,13 @@ impl KeyStore for Keys {
     }
 
     fn keys_of_result(&self, result: &str) -> Result<Vec<String>, KeyStoreError> {
-        self.read(|c| strings(c, "SELECT key FROM key_results WHERE result = ?1 ORDER BY key", result))
+        self.read(|c| {
+            strings(
+                c,
+                "SELECT key FROM key_results WHERE result = ?1 ORDER BY key",
+                result,
+            )
+        })
     }
 
     fn add_link(&self, key: &str, link: &Link, target: &str) -> Result<(), KeyStoreError> {
@@ -191,16 +235,31 @@ impl KeyStore for Keys {
                 // Digests of keys may be of algorithms that name nothing we hash with, such as `random:`.
                 let digest = root_key(&Digest::key(&digest), output);
                 let selector = (!selector.is_empty()).then(|| Digest::key(&selector));
-                out.push((r.get(0)?, Link { input: usize::try_from(input).unwrap_or(0), output: 0, digest, selector }));
+                out.push((
+                    r.get(0)?,
+                    Link {
+                        input: usize::try_from(input).unwrap_or(0),
+                        output: 0,
+                        digest,
+                        selector,
+                    },
+                ));
             }
             Ok(out)
         })
     }
 
-    fn save(&self, key: &str, result: &StoredResult, links: &[(String, Link, String)]) -> Result<(), KeyStoreError> {
+    fn save(
+        &self,
+        key: &str,
+        result: &StoredResult,
+        links: &[(String, Link, String)],
+    ) -> Result<(), KeyStoreError> {
         self.later(|c| {
             put_result(c, key, result)?;
-            links.iter().try_for_each(|(from, link, to)| put_link(c, from, link, to))
+            links
+                .iter()
+                .try_for_each(|(from, link, to)| put_link(c, from, link, to))
         })
     }
 }
@@ -211,19 +270,35 @@ impl ResultStorage<StoreResult> for Keys {
         id.is_empty() || RefId::parse(id).is_ok_and(|id| self.store.exists(&id).unwrap_or(false))
     }
 
-    fn save(&self, result: &StoreResult, created_at: SystemTime) -> Result<StoredResult, KeyStoreError> {
-        let id = result.as_ref().map(|r| r.id().to_string()).unwrap_or_default();
+    fn save(
+        &self,
+        result: &StoreResult,
+        created_at: SystemTime,
+    ) -> Result<StoredResult, KeyStoreError> {
+        let id = result
+            .as_ref()
+            .map(|r| r.id().to_string())
+            .unwrap_or_default();
         Ok(StoredResult { id, created_at })
     }
 
     /// A lazy layer that nobody can fetch any more is an error: the op that made it runs again, and brings a provider.
-    async fn load(&self, result: &StoredResult, _ctx: &OpCtx) -> Result<StoreResult, KeyStoreError> {
+    async fn load(
+        &self,
+        result: &StoredResult,
+        _ctx: &OpCtx,
+    ) -> Result<StoreResult, KeyStoreError> {
         if result.id.is_empty() {
             return Ok(None);
         }
-        let found = RefId::parse(&result.id).and_then(|id| self.store.get(&id)).map_err(KeyStoreError::new)?;
+        let found = RefId::parse(&result.id)
+            .and_then(|id| self.store.get(&id))
+            .map_err(KeyStoreError::new)?;
         if !found.is_reachable() {
-            let lost = StoreError::Unfit { id: found.id().clone(), why: "is lazy and nobody can fetch it" };
+            let lost = StoreError::Unfit {
+                id: found.id().clone(),
+                why: "is lazy and nobody can fetch it",
+            };
             return Err(KeyStoreError::new(lost));
         }
         Ok(Some(found))

@@ -29,7 +29,10 @@ pub struct Lease(Arc<Inner>);
 
 impl Lease {
     pub(crate) fn new(held: Arc<Held>) -> Self {
-        Self(Arc::new(Inner { held, mine: Mutex::new(Vec::new()) }))
+        Self(Arc::new(Inner {
+            held,
+            mine: Mutex::new(Vec::new()),
+        }))
     }
 
     /// Adds a blob to what the lease protects, whether it exists yet or not.

@@ -11,7 +11,8 @@ impl Store {
     pub fn meta(&self, id: &RefId, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.db().read(|c| {
             let mut s = c.prepare_cached("SELECT value FROM meta WHERE ref = ?1 AND key = ?2")?;
-            Ok(s.query_row(params![id.as_str(), key], |r| r.get(0)).optional()?)
+            Ok(s.query_row(params![id.as_str(), key], |r| r.get(0))
+                .optional()?)
         })
     }
 
@@ -30,7 +31,8 @@ impl Store {
     /// Forgets the value kept under `key` for a record.
     pub fn clear_meta(&self, id: &RefId, key: &str) -> Result<(), StoreError> {
         self.later(|c| {
-            c.prepare_cached("DELETE FROM meta WHERE ref = ?1 AND key = ?2")?.execute(params![id.as_str(), key])?;
+            c.prepare_cached("DELETE FROM meta WHERE ref = ?1 AND key = ?2")?
+                .execute(params![id.as_str(), key])?;
             Ok(())
         })
     }

@@ -29,7 +29,13 @@ pub(crate) fn has_opaque(upper: &Root) -> io::Result<bool> {
 }
 
 fn at<T>(op: &'static str, path: &Path, done: io::Result<T>) -> Result<T, PathError> {
-    done.map_err(|e| PathError::new(op, path, rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO)))
+    done.map_err(|e| {
+        PathError::new(
+            op,
+            path,
+            rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO),
+        )
+    })
 }
 
 fn is_overlay_xattr(key: &str) -> bool {
@@ -60,11 +66,28 @@ struct Writer<'a> {
 
 /// Writes `changes` into the empty directory `to`, as an upper that means the same on any lower. Files are taken from `from`: as
 /// second names with `link` (both lie on one filesystem and neither will be written), else as copies.
-pub(crate) fn write_changes(from: &Root, changes: &[Change], to: &Root, link: bool) -> Result<(), PathError> {
-    let mut w = Writer { from, to, link, dirs: Vec::new(), copied: HashMap::new() };
+pub(crate) fn write_changes(
+    from: &Root,
+    changes: &[Change],
+    to: &Root,
+    link: bool,
+) -> Result<(), PathError> {
+    let mut w = Writer {
+        from,
+        to,
+        link,
+        dirs: Vec::new(),
+        copied: HashMap::new(),
+    };
     let root = Path::new("/");
     let meta = at("copy", root, dress_dir(&from.dir(root)?, &to.dir(root)?))?;
-    w.dirs.push((root.to_owned(), Times { atime: Some(meta.atime), mtime: Some(meta.mtime) }));
+    w.dirs.push((
+        root.to_owned(),
+        Times {
+            atime: Some(meta.atime),
+            mtime: Some(meta.mtime),
+        },
+    ));
     for change in changes {
         w.write(change)?;
     }
@@ -82,7 +105,9 @@ impl Writer<'_> {
         let mut here = PathBuf::from("/");
         let mut dir = self.to.dir(&here)?;
         for part in parent.components() {
-            let std::path::Component::Normal(name) = part else { continue };
+            let std::path::Component::Normal(name) = part else {
+                continue;
+            };
             here.push(name);
             let next = match at("stat", &here, dir.stat_opt(name))? {
                 Some(_) => at("open", &here, dir.open_dir(name))?,
@@ -99,13 +124,21 @@ impl Writer<'_> {
             None => at("create", path, dir.create_dir(name, 0o755))?,
         };
         let meta = at("copy", path, dress_dir(&self.from.dir(path)?, &made))?;
-        self.dirs.push((path.to_owned(), Times { atime: Some(meta.atime), mtime: Some(meta.mtime) }));
+        self.dirs.push((
+            path.to_owned(),
+            Times {
+                atime: Some(meta.atime),
+                mtime: Some(meta.mtime),
+            },
+        ));
         Ok(made)
     }
 
     fn write(&mut self, change: &Change) -> Result<(), PathError> {
         let path = Path::new("/").join(&change.path);
-        let Some(name) = path.file_name() else { return Ok(()) };
+        let Some(name) = path.file_name() else {
+            return Ok(());
+        };
         let dir = self.parent(&path)?;
         if change.kind == ChangeKind::Delete {
             return at("delete", &path, dir.whiteout(name));
@@ -126,12 +159,19 @@ impl Writer<'_> {
             }
             self.copied.insert((meta.dev, meta.ino), path.clone());
         }
-        at("copy", &path, copy_node(&from, &from_name, &meta, &dir, name))
+        at(
+            "copy",
+            &path,
+            copy_node(&from, &from_name, &meta, &dir, name),
+        )
     }
 }
 
 fn copy_node(from: &Dir, from_name: &OsStr, meta: &Meta, to: &Dir, name: &OsStr) -> io::Result<()> {
-    let times = Times { atime: Some(meta.atime), mtime: Some(meta.mtime) };
+    let times = Times {
+        atime: Some(meta.atime),
+        mtime: Some(meta.mtime),
+    };
     match meta.kind() {
         Kind::File => {
             let source = from.open_file(from_name)?;
@@ -139,7 +179,9 @@ fn copy_node(from: &Dir, from_name: &OsStr, meta: &Meta, to: &Dir, name: &OsStr)
             sys::reflink::copy_contents(&source, &file)?;
         }
         Kind::Symlink => to.symlink(&from.readlink(from_name)?, name)?,
-        kind @ (Kind::Dir | Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket) => to.mknod(name, kind, meta.mode & 0o7777, meta.rdev)?,
+        kind @ (Kind::Dir | Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket) => {
+            to.mknod(name, kind, meta.mode & 0o7777, meta.rdev)?
+        }
     }
     to.chown(name, meta.uid, meta.gid)?;
     if !meta.is_symlink() {
@@ -162,7 +204,9 @@ pub(crate) fn disk_size(root: &Root) -> io::Result<i64> {
     let mut todo = vec![top];
     while let Some(dir) = todo.pop() {
         for entry in dir.entries()? {
-            let Some(meta) = dir.stat_opt(&entry.name)? else { continue };
+            let Some(meta) = dir.stat_opt(&entry.name)? else {
+                continue;
+            };
             if meta.nlink > 1 && !meta.is_dir() && !seen.insert((meta.dev, meta.ino)) {
                 continue;
             }

@@ -28,9 +28,16 @@ pub struct DiskStat {
 impl DiskStat {
     /// Asks the filesystem at `path`; zeros if it does not answer.
     pub fn of(path: &Path) -> Self {
-        let Ok(s) = rustix::fs::statvfs(path) else { return Self::default() };
-        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(s.f_frsize)).unwrap_or(i64::MAX);
-        Self { total: bytes(s.f_blocks), free: bytes(s.f_bfree), available: bytes(s.f_bavail) }
+        let Ok(s) = rustix::fs::statvfs(path) else {
+            return Self::default();
+        };
+        let bytes =
+            |blocks: u64| i64::try_from(blocks.saturating_mul(s.f_frsize)).unwrap_or(i64::MAX);
+        Self {
+            total: bytes(s.f_blocks),
+            free: bytes(s.f_bfree),
+            available: bytes(s.f_bavail),
+        }
     }
 }
 
@@ -46,12 +53,18 @@ pub struct DiskSpace {
 impl DiskSpace {
     /// An absolute amount.
     pub const fn bytes(bytes: i64) -> Self {
-        Self { bytes, percentage: 0 }
+        Self {
+            bytes,
+            percentage: 0,
+        }
     }
 
     /// A part of the disk.
     pub const fn percent(percentage: i64) -> Self {
-        Self { bytes: 0, percentage }
+        Self {
+            bytes: 0,
+            percentage,
+        }
     }
 
     /// Tells whether nothing was given.
@@ -98,7 +111,11 @@ impl GcConfig {
     pub fn detect(disk: DiskStat) -> Self {
         let cap = |percent, bytes| {
             let part = DiskSpace::percent(percent);
-            if part.as_bytes(disk) > bytes { DiskSpace::bytes(bytes) } else { part }
+            if part.as_bytes(disk) > bytes {
+                DiskSpace::bytes(bytes)
+            } else {
+                part
+            }
         };
         Self {
             keep_storage: DiskSpace::default(),
@@ -146,14 +163,22 @@ impl GcPolicy {
         vec![
             // What is easiest to make again goes first.
             Self {
-                filters: ["source.local", "exec.cachemount", "source.git.checkout"].map(|t| format!("type=={t}")).into(),
+                filters: ["source.local", "exec.cachemount", "source.git.checkout"]
+                    .map(|t| format!("type=={t}"))
+                    .into(),
                 keep_duration: Duration::from_secs(48 * hour),
                 max_used: DiskSpace::bytes(512_000_000),
                 ..Self::default()
             },
-            Self { keep_duration: Duration::from_secs(60 * 24 * hour), ..capped.clone() },
+            Self {
+                keep_duration: Duration::from_secs(60 * 24 * hour),
+                ..capped.clone()
+            },
             capped.clone(),
-            Self { all: true, ..capped },
+            Self {
+                all: true,
+                ..capped
+            },
         ]
     }
 
@@ -176,15 +201,31 @@ mod tests {
 
     #[test]
     fn amounts_follow_the_disk() {
-        let disk = DiskStat { total: 1_000_000_000_000, ..DiskStat::default() };
-        let small = DiskStat { total: 50_000_000_000, ..DiskStat::default() };
+        let disk = DiskStat {
+            total: 1_000_000_000_000,
+            ..DiskStat::default()
+        };
+        let small = DiskStat {
+            total: 50_000_000_000,
+            ..DiskStat::default()
+        };
         let of = |d| {
             let c = GcConfig::detect(d);
-            (c.reserved.as_bytes(d), c.max_used.as_bytes(d), c.min_free.as_bytes(d))
+            (
+                c.reserved.as_bytes(d),
+                c.max_used.as_bytes(d),
+                c.min_free.as_bytes(d),
+            )
         };
         assert_eq!(of(disk), (10 * GB, 100 * GB, 187 * GB));
         assert_eq!(of(small), (5 * GB, 38 * GB, 10 * GB));
-        let rules = GcPolicy::defaults(GcConfig { keep_storage: DiskSpace::bytes(7), ..GcConfig::default() }, disk);
+        let rules = GcPolicy::defaults(
+            GcConfig {
+                keep_storage: DiskSpace::bytes(7),
+                ..GcConfig::default()
+            },
+            disk,
+        );
         assert_eq!(rules.len(), 4);
         assert_eq!((rules[2].reserved.bytes, rules[2].max_used.bytes), (7, 0));
         assert!(rules[3].all);

@@ -24,8 +24,8 @@ use oci::{Descriptor, Digest};
 
 pub use immutable::ImmutableRef;
 pub(crate) use merge::PATCH_KEY;
-pub(crate) use open::{delete_rows, put_layer_blob};
 pub use mutable::MutableRef;
+pub(crate) use open::{delete_rows, put_layer_blob};
 
 /// What sort of thing a record holds, in the words of `du`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -102,7 +102,10 @@ pub struct RefOptions {
 impl RefOptions {
     /// A regular record made now, with a description.
     pub fn described(description: impl Into<String>) -> Self {
-        Self { description: description.into(), ..Self::default() }
+        Self {
+            description: description.into(),
+            ..Self::default()
+        }
     }
 }
 

@@ -28,7 +28,12 @@ pub enum DriverKind {
     Overlay,
 }
 
-const OPTIONS: &[(&str, &str)] = &[("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"), ("xino", "off")];
+const OPTIONS: &[(&str, &str)] = &[
+    ("index", "off"),
+    ("metacopy", "off"),
+    ("redirect_dir", "off"),
+    ("xino", "off"),
+];
 
 /// Directory of snapshots and the knowledge of how to mount them.
 #[derive(Debug)]
@@ -82,7 +87,8 @@ impl Snapshots {
 
     /// Makes the directories of a new snapshot.
     pub(crate) fn create(&self, id: &str) -> Result<(), StoreError> {
-        self.create_dirs(id).map_err(|e| StoreError::io("create snapshot", self.root.join(id), e))
+        self.create_dirs(id)
+            .map_err(|e| StoreError::io("create snapshot", self.root.join(id), e))
     }
 
     fn create_dirs(&self, id: &str) -> io::Result<()> {
@@ -96,7 +102,8 @@ impl Snapshots {
 
     /// Opens the directory that holds a snapshot's own files, as they lie (whiteouts and all).
     pub(crate) fn upper(&self, id: &str) -> Result<OwnedFd, StoreError> {
-        open_dir_at(&self.dir, &format!("{id}/fs")).map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
+        open_dir_at(&self.dir, &format!("{id}/fs"))
+            .map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
     }
 
     /// The path of a snapshot's own files, for messages and for code that wants a path.
@@ -109,8 +116,13 @@ impl Snapshots {
         match rustix::fs::renameat(&self.dir, id, &self.trash, id) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             // Something of that name is in the trash already.
-            Err(_) => rustix::fs::renameat(&self.dir, id, &self.trash, crate::id::RefId::random().as_str())
-                .map_err(|e| StoreError::io("remove snapshot", self.root.join(id), e)),
+            Err(_) => rustix::fs::renameat(
+                &self.dir,
+                id,
+                &self.trash,
+                crate::id::RefId::random().as_str(),
+            )
+            .map_err(|e| StoreError::io("remove snapshot", self.root.join(id), e)),
         }
     }
 
@@ -119,7 +131,12 @@ impl Snapshots {
         // Work holds nothing of worth; what cannot be removed now goes with the snapshot.
         let _gone = open_dir_at(&self.dir, id).and_then(|dir| {
             let name = format!("{id}-work");
-            Ok(rustix::fs::renameat(&dir, "work", &self.trash, name.as_str())?)
+            Ok(rustix::fs::renameat(
+                &dir,
+                "work",
+                &self.trash,
+                name.as_str(),
+            )?)
         });
     }
 
@@ -170,7 +187,10 @@ impl Snapshots {
                     upper: None,
                     volatile: false,
                     options: OPTIONS,
-                    attrs: Attrs { readonly: true, ..Attrs::default() },
+                    attrs: Attrs {
+                        readonly: true,
+                        ..Attrs::default()
+                    },
                 })
             }
         };
@@ -228,8 +248,18 @@ impl Snapshots {
 
     fn bind(&self, dir: BorrowedFd<'_>, readonly: bool) -> io::Result<MountFd> {
         let made = sys::mount::open_tree_clone(dir, false)?;
-        let set = Attrs { readonly, ..Attrs::default() };
-        sys::mount::mount_setattr(&made, AttrChange { set, private: true, ..AttrChange::default() })?;
+        let set = Attrs {
+            readonly,
+            ..Attrs::default()
+        };
+        sys::mount::mount_setattr(
+            &made,
+            AttrChange {
+                set,
+                private: true,
+                ..AttrChange::default()
+            },
+        )?;
         Ok(made)
     }
 

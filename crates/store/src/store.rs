@@ -33,7 +33,11 @@ pub struct Config {
 impl Config {
     /// The usual settings for a directory.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), driver: DriverKind::Auto, sync_interval: Duration::from_secs(10) }
+        Self {
+            root: root.into(),
+            driver: DriverKind::Auto,
+            sync_interval: Duration::from_secs(10),
+        }
     }
 }
 
@@ -96,7 +100,8 @@ impl Live {
 
     /// Enters a record.
     pub(crate) fn put(&mut self, record: &Arc<Record>) {
-        self.records.insert(record.id().clone(), Arc::downgrade(record));
+        self.records
+            .insert(record.id().clone(), Arc::downgrade(record));
         if self.records.len() > self.sweep_at {
             self.records.retain(|_, w| w.strong_count() > 0);
             self.sweep_at = (self.records.len() * 2).max(64);
@@ -129,7 +134,10 @@ impl Store {
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         });
-        store.recover().map_err(|e| OpenError::Recover { root: store.root.clone(), source: Box::new(e) })?;
+        store.recover().map_err(|e| OpenError::Recover {
+            root: store.root.clone(),
+            source: Box::new(e),
+        })?;
         let keeper = store.keeper.clone();
         let weak = Arc::downgrade(&store);
         let interval = config.sync_interval;
@@ -137,7 +145,11 @@ impl Store {
             .name("store-keeper".into())
             .stack_size(512 * 1024)
             .spawn(move || keep(&keeper, &weak, interval))
-            .map_err(|source| OpenError::Io { what: "start a thread for", path: store.root.clone(), source })?;
+            .map_err(|source| OpenError::Io {
+                what: "start a thread for",
+                path: store.root.clone(),
+                source,
+            })?;
         *store.keeper_thread.lock() = Some(thread);
         Ok(store)
     }
@@ -159,7 +171,10 @@ impl Store {
         self.save_all_hashes()?;
         self.sync()?;
         self.db.write(|c| {
-            c.execute("INSERT INTO info VALUES('clean', '1') ON CONFLICT DO UPDATE SET value = '1'", [])?;
+            c.execute(
+                "INSERT INTO info VALUES('clean', '1') ON CONFLICT DO UPDATE SET value = '1'",
+                [],
+            )?;
             Ok(())
         })?;
         self.db.checkpoint()?;
@@ -179,7 +194,11 @@ impl Store {
         }
         // What is committed from here on stays unsynced until the next round.
         let names = |sql: &str| {
-            self.db.read(|c| Ok(c.prepare_cached(sql)?.query_map([], |r| r.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?))
+            self.db.read(|c| {
+                Ok(c.prepare_cached(sql)?
+                    .query_map([], |r| r.get::<_, String>(0))?
+                    .collect::<Result<Vec<_>, _>>()?)
+            })
         };
         let refs = names("SELECT id FROM refs WHERE synced = 0 AND mutable = 0")?;
         let blobs = names("SELECT digest FROM blobs WHERE synced = 0")?;
@@ -187,7 +206,9 @@ impl Store {
             let dir = rustix::fs::openat(
                 &fd,
                 c".",
-                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+                rustix::fs::OFlags::RDONLY
+                    | rustix::fs::OFlags::DIRECTORY
+                    | rustix::fs::OFlags::CLOEXEC,
                 rustix::fs::Mode::empty(),
             )?;
             sys::file::syncfs(&dir)
@@ -233,7 +254,10 @@ impl Store {
     }
 
     /// Writes rows whose loss in a crash does no harm.
-    pub(crate) fn later<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn later<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let out = self.db.write_later(f)?;
         if self.db.is_pending() {
             let mut state = self.keeper.state.lock();
@@ -352,7 +376,13 @@ impl Store {
         self.drop_snapshots(&orphans);
         self.sweep_files()?;
         self.note_trash();
-        if self.db.read(|c| Ok(c.query_row("SELECT EXISTS(SELECT 1 FROM refs WHERE synced = 0)", [], |r| r.get::<_, bool>(0))?))? {
+        if self.db.read(|c| {
+            Ok(c.query_row(
+                "SELECT EXISTS(SELECT 1 FROM refs WHERE synced = 0)",
+                [],
+                |r| r.get::<_, bool>(0),
+            )?)
+        })? {
             self.note_unsynced();
         }
         Ok(())
@@ -364,7 +394,10 @@ impl Store {
             let dir = self.root.join(dir);
             let list = std::fs::read_dir(&dir).map_err(|e| StoreError::io("list", dir, e))?;
             for entry in list.flatten() {
-                f(entry.file_name().to_string_lossy().into_owned(), entry.path());
+                f(
+                    entry.file_name().to_string_lossy().into_owned(),
+                    entry.path(),
+                );
             }
             Ok::<_, StoreError>(())
         };
@@ -372,7 +405,9 @@ impl Store {
             let _gone = std::fs::remove_file(path);
         })?;
         let mut rows: std::collections::HashSet<String> = self.db.read(|c| {
-            Ok(c.prepare("SELECT digest FROM blobs")?.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?)
+            Ok(c.prepare("SELECT digest FROM blobs")?
+                .query_map([], |r| r.get(0))?
+                .collect::<Result<_, _>>()?)
         })?;
         each("blobs/sha256", &mut |name, path| {
             if !rows.remove(&format!("sha256:{name}")) {
@@ -407,7 +442,10 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
                 }
                 let now = Instant::now();
                 let due = |since: Option<Instant>, after| since.map(|t| t + after);
-                let (flush, sync) = (due(state.lazy_since, FLUSH_AFTER), due(state.unsynced_since, interval));
+                let (flush, sync) = (
+                    due(state.lazy_since, FLUSH_AFTER),
+                    due(state.unsynced_since, interval),
+                );
                 let flush_now = flush.is_some_and(|t| t <= now);
                 let sync_now = sync.is_some_and(|t| t <= now);
                 let empty = due(state.trash_since, EMPTY_AFTER);
@@ -438,11 +476,17 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
             done = store.db.flush();
         }
         if sync {
-            done = done.and_then(|()| store.save_all_hashes()).and_then(|()| store.sync()).and_then(|()| store.db.checkpoint());
+            done = done
+                .and_then(|()| store.save_all_hashes())
+                .and_then(|()| store.sync())
+                .and_then(|()| store.db.checkpoint());
         }
         if trash {
             let path = store.root.join("trash");
-            let emptied = store.snapshots.empty_trash(&path).map_err(|e| StoreError::io("empty", path, e));
+            let emptied = store
+                .snapshots
+                .empty_trash(&path)
+                .map_err(|e| StoreError::io("empty", path, e));
             done = done.and(emptied);
         }
         if let Err(e) = done {

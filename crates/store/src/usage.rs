@@ -66,5 +66,9 @@ pub(crate) fn to_nanos(time: SystemTime) -> i64 {
 /// The time that [`to_nanos`] was given.
 pub(crate) fn from_nanos(nanos: i64) -> SystemTime {
     let d = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos >= 0 { UNIX_EPOCH + d } else { UNIX_EPOCH - d }
+    if nanos >= 0 {
+        UNIX_EPOCH + d
+    } else {
+        UNIX_EPOCH - d
+    }
 }

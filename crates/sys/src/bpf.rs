@@ -36,7 +36,12 @@ const MOVE: u8 = 0xb7;
 const EXIT: u8 = 0x95;
 
 fn op(code: u8, registers: u8, offset: i16, immediate: u32) -> Instruction {
-    Instruction { code, registers, offset, immediate: immediate.cast_signed() }
+    Instruction {
+        code,
+        registers,
+        offset,
+        immediate: immediate.cast_signed(),
+    }
 }
 
 /// Any node may be made; only the listed character devices may be opened; block devices never.
@@ -55,11 +60,19 @@ fn device_code(allowed: &[CharDevice]) -> Vec<Instruction> {
     ];
     code.extend(allow);
     // Not a character device.
-    code.extend([op(JUMP_NOT_EQUAL, 0x02, i16::try_from(allowed.len()).unwrap_or(0) * 4, 2)]);
+    code.extend([op(
+        JUMP_NOT_EQUAL,
+        0x02,
+        i16::try_from(allowed.len()).unwrap_or(0) * 4,
+        2,
+    )]);
     let rules = code.len();
     for device in allowed {
         match device.minor {
-            Some(minor) => code.extend([op(JUMP_NOT_EQUAL, 0x04, 3, device.major), op(JUMP_NOT_EQUAL, 0x05, 2, minor)]),
+            Some(minor) => code.extend([
+                op(JUMP_NOT_EQUAL, 0x04, 3, device.major),
+                op(JUMP_NOT_EQUAL, 0x05, 2, minor),
+            ]),
             // Padded, so that every rule has four instructions.
             None => code.extend([op(JUMP_NOT_EQUAL, 0x04, 3, device.major), op(MOVE, 0, 0, 1)]),
         }
@@ -81,7 +94,14 @@ pub fn load_device_program(allowed: &[CharDevice]) -> io::Result<DeviceProgram> 
         ..LoadAttr::default()
     };
     // SAFETY: `attr`, the instructions and the licence live through the call; the kernel reads them, verifies the code and writes nothing.
-    let ret = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<LoadAttr>()) };
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const attr,
+            size_of::<LoadAttr>(),
+        )
+    };
     raw::owned(ret).map(DeviceProgram)
 }
 
@@ -95,7 +115,14 @@ pub fn attach_device_program(program: &DeviceProgram, cgroup: impl AsFd) -> io::
         replace: 0,
     };
     // SAFETY: `attr` lives through the call and both descriptors are open; the kernel writes nothing.
-    let ret = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attr, size_of::<AttachAttr>()) };
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_ATTACH,
+            &raw const attr,
+            size_of::<AttachAttr>(),
+        )
+    };
     raw::check(ret).map(drop)
 }
 

@@ -11,17 +11,58 @@ pub struct Set(pub u64);
 
 /// Names in the order of their numbers, without the `CAP_`.
 pub const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
-    "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
-    "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
-    "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 impl Set {
     /// The set of the named capabilities, without the `CAP_`; unknown names count for nothing.
     pub fn of(names: &[&str]) -> Self {
-        Self((0..).zip(NAMES).filter(|(_, name)| names.contains(name)).fold(0, |set, (bit, _)| set | 1u64 << bit))
+        Self(
+            (0..)
+                .zip(NAMES)
+                .filter(|(_, name)| names.contains(name))
+                .fold(0, |set, (bit, _)| set | 1u64 << bit),
+        )
     }
 
     /// Whether the named capability is in it.
@@ -31,7 +72,11 @@ impl Set {
 
     /// The names of its members, with the `CAP_`.
     pub fn names(self) -> Vec<String> {
-        (0..).zip(NAMES).filter(|(bit, _)| self.0 & 1u64 << bit != 0).map(|(_, name)| format!("CAP_{name}")).collect()
+        (0..)
+            .zip(NAMES)
+            .filter(|(bit, _)| self.0 & 1u64 << bit != 0)
+            .map(|(_, name)| format!("CAP_{name}"))
+            .collect()
     }
 }
 
@@ -65,7 +110,11 @@ pub fn keep_across_setuid(keep: bool) -> io::Result<()> {
 /// Sets all sets of this thread. capset(2).
 pub fn set(effective: Set, permitted: Set, inheritable: Set) -> io::Result<()> {
     let set = |set: Set| CapabilitySet::from_bits_retain(set.0);
-    let sets = rx::CapabilitySets { effective: set(effective), permitted: set(permitted), inheritable: set(inheritable) };
+    let sets = rx::CapabilitySets {
+        effective: set(effective),
+        permitted: set(permitted),
+        inheritable: set(inheritable),
+    };
     Ok(rx::set_capabilities(None, sets)?)
 }
 
@@ -73,7 +122,10 @@ pub fn set(effective: Set, permitted: Set, inheritable: Set) -> io::Result<()> {
 pub fn set_ambient(set: Set) -> io::Result<()> {
     rx::clear_ambient_capability_set()?;
     for bit in (0..64).filter(|bit| set.0 & 1u64 << bit != 0) {
-        rx::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(1u64 << bit), true)?;
+        rx::configure_capability_in_ambient_set(
+            CapabilitySet::from_bits_retain(1u64 << bit),
+            true,
+        )?;
     }
     Ok(())
 }

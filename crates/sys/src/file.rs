@@ -3,22 +3,51 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{self as rx, AtFlags, FileType, Gid, Mode, RenameFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{
+    self as rx, AtFlags, FileType, Gid, Mode, RenameFlags, Timespec, Timestamps, Uid,
+};
 use rustix::path::Arg;
 
 /// Renames, replacing the target. renameat(2).
-pub fn renameat(from_dir: impl AsFd, from: impl Arg, to_dir: impl AsFd, to: impl Arg) -> io::Result<()> {
+pub fn renameat(
+    from_dir: impl AsFd,
+    from: impl Arg,
+    to_dir: impl AsFd,
+    to: impl Arg,
+) -> io::Result<()> {
     Ok(rx::renameat(from_dir, from, to_dir, to)?)
 }
 
 /// Renames and fails with `EEXIST` when the target is there. renameat2(2) with RENAME_NOREPLACE.
-pub fn rename_noreplace(from_dir: impl AsFd, from: impl Arg, to_dir: impl AsFd, to: impl Arg) -> io::Result<()> {
-    Ok(rx::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE)?)
+pub fn rename_noreplace(
+    from_dir: impl AsFd,
+    from: impl Arg,
+    to_dir: impl AsFd,
+    to: impl Arg,
+) -> io::Result<()> {
+    Ok(rx::renameat_with(
+        from_dir,
+        from,
+        to_dir,
+        to,
+        RenameFlags::NOREPLACE,
+    )?)
 }
 
 /// Exchanges two names. renameat2(2) with RENAME_EXCHANGE.
-pub fn rename_exchange(from_dir: impl AsFd, from: impl Arg, to_dir: impl AsFd, to: impl Arg) -> io::Result<()> {
-    Ok(rx::renameat_with(from_dir, from, to_dir, to, RenameFlags::EXCHANGE)?)
+pub fn rename_exchange(
+    from_dir: impl AsFd,
+    from: impl Arg,
+    to_dir: impl AsFd,
+    to: impl Arg,
+) -> io::Result<()> {
+    Ok(rx::renameat_with(
+        from_dir,
+        from,
+        to_dir,
+        to,
+        RenameFlags::EXCHANGE,
+    )?)
 }
 
 /// Gives the open file `fd` a name, also one made with O_TMPFILE. linkat(2) with AT_EMPTY_PATH; needs CAP_DAC_READ_SEARCH or ownership,
@@ -26,32 +55,62 @@ pub fn rename_exchange(from_dir: impl AsFd, from: impl Arg, to_dir: impl AsFd, t
 pub fn link_fd(fd: impl AsFd, dir: impl AsFd, name: impl Arg) -> io::Result<()> {
     let fd = fd.as_fd();
     let dir = dir.as_fd();
-    Ok(name.into_with_c_str(|name| match rx::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::PERM) => {
-            rx::linkat(rx::CWD, crate::mount::fd_path(fd), dir, name, AtFlags::SYMLINK_FOLLOW)
-        }
-        result => result,
-    })?)
+    Ok(name.into_with_c_str(
+        |name| match rx::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::PERM) => rx::linkat(
+                rx::CWD,
+                crate::mount::fd_path(fd),
+                dir,
+                name,
+                AtFlags::SYMLINK_FOLLOW,
+            ),
+            result => result,
+        },
+    )?)
 }
 
 /// Adds a name for a file without following a link. linkat(2).
-pub fn linkat(from_dir: impl AsFd, from: impl Arg, to_dir: impl AsFd, to: impl Arg) -> io::Result<()> {
+pub fn linkat(
+    from_dir: impl AsFd,
+    from: impl Arg,
+    to_dir: impl AsFd,
+    to: impl Arg,
+) -> io::Result<()> {
     Ok(rx::linkat(from_dir, from, to_dir, to, AtFlags::empty())?)
 }
 
 /// Nanoseconds since the epoch as the kernel wants them; also before it.
 fn timespec(nanos: i64) -> Timespec {
-    Timespec { tv_sec: nanos.div_euclid(1_000_000_000), tv_nsec: nanos.rem_euclid(1_000_000_000) }
+    Timespec {
+        tv_sec: nanos.div_euclid(1_000_000_000),
+        tv_nsec: nanos.rem_euclid(1_000_000_000),
+    }
 }
 
 fn times(atime: Option<i64>, mtime: Option<i64>) -> Timestamps {
-    let omit = Timespec { tv_sec: 0, tv_nsec: rx::UTIME_OMIT };
-    Timestamps { last_access: atime.map_or(omit, timespec), last_modification: mtime.map_or(omit, timespec) }
+    let omit = Timespec {
+        tv_sec: 0,
+        tv_nsec: rx::UTIME_OMIT,
+    };
+    Timestamps {
+        last_access: atime.map_or(omit, timespec),
+        last_modification: mtime.map_or(omit, timespec),
+    }
 }
 
 /// Sets access and modification time in nanoseconds since the epoch, of a link itself; `None` leaves one alone. utimensat(2).
-pub fn utimensat_nofollow(dir: impl AsFd, name: impl Arg, atime: Option<i64>, mtime: Option<i64>) -> io::Result<()> {
-    Ok(rx::utimensat(dir, name, &times(atime, mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+pub fn utimensat_nofollow(
+    dir: impl AsFd,
+    name: impl Arg,
+    atime: Option<i64>,
+    mtime: Option<i64>,
+) -> io::Result<()> {
+    Ok(rx::utimensat(
+        dir,
+        name,
+        &times(atime, mtime),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 /// Sets the times of an open file or directory (not `O_PATH`). futimens(3).
@@ -61,12 +120,29 @@ pub fn futimens(fd: impl AsFd, atime: Option<i64>, mtime: Option<i64>) -> io::Re
 
 /// Sets the times of what any descriptor points at, also `O_PATH`. utimensat(2) with AT_EMPTY_PATH, Linux 5.8.
 pub fn utimens_fd(fd: impl AsFd, atime: Option<i64>, mtime: Option<i64>) -> io::Result<()> {
-    Ok(rx::utimensat(fd, c"", &times(atime, mtime), AtFlags::EMPTY_PATH)?)
+    Ok(rx::utimensat(
+        fd,
+        c"",
+        &times(atime, mtime),
+        AtFlags::EMPTY_PATH,
+    )?)
 }
 
 /// Makes a node: `mode` carries the type bits as in `st_mode`. mknodat(2).
-pub fn mknodat(dir: impl AsFd, name: impl Arg, mode: u32, major: u32, minor: u32) -> io::Result<()> {
-    Ok(rx::mknodat(dir, name, FileType::from_raw_mode(mode), Mode::from_raw_mode(mode), rx::makedev(major, minor))?)
+pub fn mknodat(
+    dir: impl AsFd,
+    name: impl Arg,
+    mode: u32,
+    major: u32,
+    minor: u32,
+) -> io::Result<()> {
+    Ok(rx::mknodat(
+        dir,
+        name,
+        FileType::from_raw_mode(mode),
+        Mode::from_raw_mode(mode),
+        rx::makedev(major, minor),
+    )?)
 }
 
 /// Makes a directory. mkdirat(2).
@@ -81,12 +157,24 @@ pub fn symlinkat(target: impl Arg, dir: impl AsFd, name: impl Arg) -> io::Result
 
 /// Changes the owner of a name, of a link itself. fchownat(2).
 pub fn chownat_nofollow(dir: impl AsFd, name: impl Arg, uid: u32, gid: u32) -> io::Result<()> {
-    Ok(rx::chownat(dir, name, owner(uid), group(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rx::chownat(
+        dir,
+        name,
+        owner(uid),
+        group(gid),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 /// Changes the owner of what any descriptor points at, also `O_PATH`. fchownat(2) with AT_EMPTY_PATH.
 pub fn chown_fd(fd: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
-    Ok(rx::chownat(fd, c"", owner(uid), group(gid), AtFlags::EMPTY_PATH)?)
+    Ok(rx::chownat(
+        fd,
+        c"",
+        owner(uid),
+        group(gid),
+        AtFlags::EMPTY_PATH,
+    )?)
 }
 
 fn owner(uid: u32) -> Option<Uid> {
@@ -128,10 +216,16 @@ pub fn syncfs(fd: impl AsFd) -> io::Result<()> {
 
 /// Makes an anonymous file in memory. memfd_create(2).
 pub fn memfd(name: &str) -> io::Result<OwnedFd> {
-    Ok(rx::memfd_create(name, rx::MemfdFlags::CLOEXEC | rx::MemfdFlags::ALLOW_SEALING)?)
+    Ok(rx::memfd_create(
+        name,
+        rx::MemfdFlags::CLOEXEC | rx::MemfdFlags::ALLOW_SEALING,
+    )?)
 }
 
 /// Seals a file made by [`memfd`] against every change.
 pub fn seal(fd: impl AsFd) -> io::Result<()> {
-    Ok(rx::fcntl_add_seals(fd, rx::SealFlags::WRITE | rx::SealFlags::SHRINK | rx::SealFlags::GROW | rx::SealFlags::SEAL)?)
+    Ok(rx::fcntl_add_seals(
+        fd,
+        rx::SealFlags::WRITE | rx::SealFlags::SHRINK | rx::SealFlags::GROW | rx::SealFlags::SEAL,
+    )?)
 }

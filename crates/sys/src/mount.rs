@@ -4,7 +4,10 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::mount::{self as rx, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{
+    self as rx, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
 
 use crate::raw;
 
@@ -86,7 +89,9 @@ pub struct Overlay<'a> {
 pub fn overlay(spec: &Overlay<'_>) -> io::Result<DetachedMount> {
     match overlay_layers(spec) {
         // A kernel before 6.5 does not know `lowerdir+`. A bad layer fails again below, with its own error.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => overlay_string(spec).map_err(|_| error),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            overlay_string(spec).map_err(|_| error)
+        }
         result => result,
     }
 }
@@ -153,7 +158,11 @@ pub fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
 /// Creates the superblock of a context and a detached mount of it. fsconfig(2) and fsmount(2), Linux 5.2.
 pub fn fsmount(fs: &OwnedFd, attrs: Attrs) -> io::Result<DetachedMount> {
     rx::fsconfig_create(fs)?;
-    Ok(DetachedMount(rx::fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attrs.bits())?))
+    Ok(DetachedMount(rx::fsmount(
+        fs,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attrs.bits(),
+    )?))
 }
 
 /// Makes a detached mount of a filesystem that needs no source; it shows its kind as one. An empty value sets a flag.
@@ -174,7 +183,9 @@ pub fn new_mount(kind: &CStr, options: &[(&str, &str)], attrs: Attrs) -> io::Res
 ///
 /// `recursive` takes the mounts below along. Cloning out of a mount that is itself detached needs Linux 6.15 (EINVAL before).
 pub fn open_tree_clone(fd: impl AsFd, recursive: bool) -> io::Result<DetachedMount> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     Ok(DetachedMount(rx::open_tree(fd, c"", flags)?))
 }
@@ -227,7 +238,14 @@ pub fn mount_setattr(fd: impl AsFd, change: AttrChange) -> io::Result<()> {
     let size = size_of::<RawAttr>();
     // SAFETY: `attr` lives through the call, has the layout of struct mount_attr version 0 and its size is passed; the path is a static C string.
     let ret = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd.as_fd().as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size)
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size,
+        )
     };
     raw::check(ret).map(drop)
 }
@@ -242,7 +260,10 @@ pub fn pivot_root_here() -> io::Result<()> {
 
 /// Detaches the mount at `path` now; it ends when its last user does. umount2(2) with MNT_DETACH.
 pub fn umount_detach(path: &CStr) -> io::Result<()> {
-    Ok(rx::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
+    Ok(rx::unmount(
+        path,
+        UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
+    )?)
 }
 
 /// Unmounts `path`; fails when it is busy. umount2(2).

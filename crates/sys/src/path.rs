@@ -11,16 +11,44 @@ pub use rustix::fs::{Mode as FileMode, OFlags as OpenFlags};
 /// Opens `path` as if `root` were `/`: absolute links and `..` stay inside, magic links are refused. openat2(2), Linux 5.6.
 ///
 /// `O_CLOEXEC` is always added. A concurrent rename that makes the kernel answer `EAGAIN` is retried.
-pub fn open_in_root(root: impl AsFd, path: impl Arg, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
-    resolve(root, path, flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+pub fn open_in_root(
+    root: impl AsFd,
+    path: impl Arg,
+    flags: OFlags,
+    mode: u32,
+) -> io::Result<OwnedFd> {
+    resolve(
+        root,
+        path,
+        flags,
+        mode,
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
 }
 
 /// Opens `path` below `root`, refusing every symbolic link and every way out. openat2(2), Linux 5.6.
-pub fn open_no_symlinks(root: impl AsFd, path: impl Arg, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
-    resolve(root, path, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)
+pub fn open_no_symlinks(
+    root: impl AsFd,
+    path: impl Arg,
+    flags: OFlags,
+    mode: u32,
+) -> io::Result<OwnedFd> {
+    resolve(
+        root,
+        path,
+        flags,
+        mode,
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
 }
 
-fn resolve(root: impl AsFd, path: impl Arg, flags: OFlags, mode: u32, how: ResolveFlags) -> io::Result<OwnedFd> {
+fn resolve(
+    root: impl AsFd,
+    path: impl Arg,
+    flags: OFlags,
+    mode: u32,
+    how: ResolveFlags,
+) -> io::Result<OwnedFd> {
     let root = root.as_fd();
     let flags = flags | OFlags::CLOEXEC;
     Ok(path.into_with_c_str(|path| {
@@ -46,15 +74,27 @@ pub fn open_path_nofollow(root: impl AsFd, path: impl Arg) -> io::Result<OwnedFd
 
 /// Opens a directory of the host by its name; only for names from the configuration. open(2).
 pub fn open_dir(path: impl Arg) -> io::Result<OwnedFd> {
-    Ok(rx::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rx::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Opens a place of the host by its name; only for names from the configuration. open(2) with O_PATH.
 pub fn open_host_path(path: impl Arg) -> io::Result<OwnedFd> {
-    Ok(rx::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rx::open(
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Opens again, for reading or writing, what an `O_PATH` descriptor points at, through procfs.
 pub fn reopen(fd: impl AsFd, flags: OFlags) -> io::Result<OwnedFd> {
-    Ok(rx::open(crate::mount::fd_path(fd.as_fd()), flags | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rx::open(
+        crate::mount::fd_path(fd.as_fd()),
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }

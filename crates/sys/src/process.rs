@@ -19,7 +19,11 @@ impl SingleThreaded {
     /// Counts the threads through procfs. The holder must start none afterwards.
     pub fn claim() -> io::Result<Self> {
         let threads = std::fs::read_dir("/proc/self/task")?.count();
-        if threads == 1 { Ok(Self(PhantomData)) } else { Err(io::Error::other("this process has several threads")) }
+        if threads == 1 {
+            Ok(Self(PhantomData))
+        } else {
+            Err(io::Error::other("this process has several threads"))
+        }
     }
 }
 
@@ -87,9 +91,14 @@ pub enum Cloned {
 /// Copies this process into new namespaces and, on the v2 hierarchy, into a control group. clone3(2), Linux 5.3 (5.7 for the group).
 ///
 /// The child gets SIGCHLD sent to its parent when it ends.
-pub fn clone3(_: &SingleThreaded, namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+pub fn clone3(
+    _: &SingleThreaded,
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Cloned> {
     let mut pidfd: libc::c_int = -1;
-    let mut flags = u64::from(namespaces.bits().cast_unsigned()) | libc::CLONE_PIDFD.cast_unsigned() as u64;
+    let mut flags =
+        u64::from(namespaces.bits().cast_unsigned()) | libc::CLONE_PIDFD.cast_unsigned() as u64;
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
@@ -156,7 +165,15 @@ pub fn setns(_: &SingleThreaded, fd: impl AsFd, namespaces: Namespaces) -> io::R
 pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo is allowed and means what kill(2) would send; the descriptor is open for the whole call.
-    let ret = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, no_info, 0) };
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            no_info,
+            0,
+        )
+    };
     raw::check(ret).map(drop)
 }
 
@@ -193,7 +210,11 @@ pub fn wait_any() -> io::Result<Option<Ended>> {
     }
     // SAFETY: it was zeroed, which is a valid rusage, and the kernel has filled it.
     let usage = unsafe { usage.assume_init() };
-    let code = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    let code = if libc::WIFSIGNALED(status) {
+        128 + libc::WTERMSIG(status)
+    } else {
+        libc::WEXITSTATUS(status)
+    };
     Ok(Some(Ended {
         pid: ret,
         code: code.cast_unsigned(),
@@ -206,12 +227,18 @@ pub fn wait_any() -> io::Result<Option<Ended>> {
 }
 
 fn duration(time: libc::timeval) -> Duration {
-    Duration::from_secs(time.tv_sec.cast_unsigned()) + Duration::from_micros(time.tv_usec.cast_unsigned())
+    Duration::from_secs(time.tv_sec.cast_unsigned())
+        + Duration::from_micros(time.tv_usec.cast_unsigned())
 }
 
 /// Replaces this process's program. execve(2); returns only with the error.
 pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> io::Result<Infallible> {
-    let pointers = |list: &[CString]| list.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
+    let pointers = |list: &[CString]| {
+        list.iter()
+            .map(|text| text.as_ptr())
+            .chain([std::ptr::null()])
+            .collect::<Vec<_>>()
+    };
     let (args, env) = (pointers(args), pointers(env));
     // SAFETY: both lists end with null and their strings, like `path`, outlive the call, which returns only if nothing was replaced.
     unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
@@ -293,13 +320,19 @@ pub fn rlimit_number(name: &str) -> Option<u32> {
         "as" => libc::RLIMIT_AS,
         _ => return None,
     };
-    #[allow(clippy::unnecessary_cast, reason = "the C libraries disagree on the type")]
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "the C libraries disagree on the type"
+    )]
     Some(number as u32)
 }
 
 /// Sets a resource limit of this process by number. prlimit(2).
 pub fn set_rlimit(number: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
     let no_old = std::ptr::null_mut::<libc::rlimit64>();
     // SAFETY: the new limit lives through the call and has the layout of the 64-bit call; the old one is not asked for.
     let ret = unsafe { libc::syscall(libc::SYS_prlimit64, 0, number, &raw const limit, no_old) };
@@ -313,7 +346,9 @@ pub fn die_with_parent() -> io::Result<()> {
 
 /// Hides this process's memory and links in procfs from others, until it executes something. prctl(2) PR_SET_DUMPABLE.
 pub fn set_undumpable() -> io::Result<()> {
-    Ok(rx::set_dumpable_behavior(rx::DumpableBehavior::NotDumpable)?)
+    Ok(rx::set_dumpable_behavior(
+        rx::DumpableBehavior::NotDumpable,
+    )?)
 }
 
 /// Becomes another user. setgroups(2), setresgid(2) and setresuid(2) of the calling thread, which must be the only one.

@@ -9,7 +9,12 @@ use crate::raw;
 
 /// Opens a new terminal of the devpts mounted at `devpts`: its master, unlocked. ioctl_tty(2) TIOCSPTLCK.
 pub fn open_master(devpts: impl AsFd) -> io::Result<OwnedFd> {
-    let master = rustix::fs::openat(devpts, c"ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    let master = rustix::fs::openat(
+        devpts,
+        c"ptmx",
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let unlocked: libc::c_int = 0;
     // SAFETY: the request reads one int, which lives through the call.
     let ret = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) };
@@ -32,6 +37,11 @@ pub fn make_controlling(terminal: impl AsFd) -> io::Result<()> {
 
 /// Sets a terminal's size in characters. ioctl_tty(2) TIOCSWINSZ.
 pub fn set_size(terminal: impl AsFd, rows: u16, cols: u16) -> io::Result<()> {
-    let size = rustix::termios::Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = rustix::termios::Winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }

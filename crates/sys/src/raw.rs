@@ -5,7 +5,11 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// The value of a call that returns -1 and sets `errno` on failure.
 pub(crate) fn check(ret: libc::c_long) -> io::Result<libc::c_long> {
-    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ret)
+    }
 }
 
 /// Takes ownership of the descriptor a call has just returned.

@@ -51,11 +51,20 @@ pub fn copy_contents(from: impl AsFd, to: impl AsFd) -> io::Result<u64> {
 fn copy_range(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
     let (mut source, mut target) = (start, start);
     while source < end {
-        let want = usize::try_from(end - source).unwrap_or(usize::MAX).min(1 << 30);
+        let want = usize::try_from(end - source)
+            .unwrap_or(usize::MAX)
+            .min(1 << 30);
         match rx::copy_file_range(from, Some(&mut source), to, Some(&mut target), want) {
             Ok(0) => return Ok(()),
             Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::BADF | Errno::PERM) => {
+            Err(
+                Errno::XDEV
+                | Errno::INVAL
+                | Errno::NOSYS
+                | Errno::OPNOTSUPP
+                | Errno::BADF
+                | Errno::PERM,
+            ) => {
                 return copy_through(from, to, source, end);
             }
             Err(error) => return Err(error.into()),
@@ -67,7 +76,9 @@ fn copy_range(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) ->
 fn copy_through(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut at: u64, end: u64) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     while at < end {
-        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let want = usize::try_from(end - at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let window = buffer.get_mut(..want).unwrap_or_default();
         let read = match rustix::io::pread(from, window, at) {
             Ok(0) => return Ok(()),

@@ -26,9 +26,19 @@ struct Program {
 
 /// Puts a filter on this thread for good. seccomp(2), Linux 3.17. Needs CAP_SYS_ADMIN or no_new_privs.
 pub fn install(filter: &[Instruction]) -> io::Result<()> {
-    let program = Program { len: u16::try_from(filter.len()).map_err(io::Error::other)?, filter: filter.as_ptr() };
+    let program = Program {
+        len: u16::try_from(filter.len()).map_err(io::Error::other)?,
+        filter: filter.as_ptr(),
+    };
     // SAFETY: `program` and the instructions it points to live through the call, and the kernel copies and verifies them.
-    let ret = unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &raw const program) };
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            SECCOMP_SET_MODE_FILTER,
+            SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            &raw const program,
+        )
+    };
     raw::check(ret).map(drop)
 }
 

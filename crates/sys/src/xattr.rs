@@ -60,7 +60,12 @@ pub fn lget(dir: impl AsFd, file: &[u8], name: &str) -> io::Result<Option<Vec<u8
 
 /// As [`set`], for `file` in the directory `dir`, of a link itself. lsetxattr(2) through procfs; `file` is one component.
 pub fn lset(dir: impl AsFd, file: &[u8], name: &str, value: &[u8]) -> io::Result<()> {
-    Ok(rx::lsetxattr(&entry_path(dir.as_fd(), file)?, name, value, XattrFlags::empty())?)
+    Ok(rx::lsetxattr(
+        &entry_path(dir.as_fd(), file)?,
+        name,
+        value,
+        XattrFlags::empty(),
+    )?)
 }
 
 /// As [`list`], for `file` in the directory `dir`, of a link itself. llistxattr(2) through procfs; `file` is one component.
@@ -124,5 +129,9 @@ fn names(result: Result<Vec<u8>, Errno>) -> io::Result<Vec<CString>> {
         Err(Errno::OPNOTSUPP) => Vec::new(),
         Err(error) => return Err(error.into()),
     };
-    Ok(list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect())
+    Ok(list
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .filter_map(|name| CString::new(name).ok())
+        .collect())
 }

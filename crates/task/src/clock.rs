@@ -27,8 +27,14 @@ impl Clock {
 
     /// Returns a clock that stands at `start` until [`Clock::advance`] moves it.
     pub fn paused(start: SystemTime) -> Self {
-        let paused = Paused { origin: Instant::now(), now: Mutex::new((Duration::ZERO, start)), moved: Notify::new() };
-        Self { paused: Some(Arc::new(paused)) }
+        let paused = Paused {
+            origin: Instant::now(),
+            now: Mutex::new((Duration::ZERO, start)),
+            moved: Notify::new(),
+        };
+        Self {
+            paused: Some(Arc::new(paused)),
+        }
     }
 
     /// Returns the monotonic time.
@@ -60,7 +66,9 @@ impl Clock {
 
     /// Waits until `duration` has passed on this clock.
     pub async fn sleep(&self, duration: Duration) {
-        let Some(paused) = &self.paused else { return tokio::time::sleep(duration).await };
+        let Some(paused) = &self.paused else {
+            return tokio::time::sleep(duration).await;
+        };
         let until = paused.now.lock().0 + duration;
         loop {
             let moved = paused.moved.notified();
@@ -76,6 +84,8 @@ impl Clock {
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clock").field("paused", &self.paused.is_some()).finish()
+        f.debug_struct("Clock")
+            .field("paused", &self.paused.is_some())
+            .finish()
     }
 }

@@ -32,7 +32,12 @@ impl Drain {
 
     /// Adds a phase after the ones there are.
     #[must_use]
-    pub fn phase(mut self, name: &'static str, deadline: Duration, close: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub fn phase(
+        mut self,
+        name: &'static str,
+        deadline: Duration,
+        close: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
         self.phases.push((name, deadline, Box::pin(close)));
         self
     }
@@ -47,7 +52,11 @@ impl Drain {
             if !finished {
                 tracing::warn!(phase = name, "did not end within its deadline");
             }
-            reports.push(PhaseReport { name, finished, took: started.elapsed() });
+            reports.push(PhaseReport {
+                name,
+                finished,
+                took: started.elapsed(),
+            });
         }
         reports
     }
@@ -55,6 +64,8 @@ impl Drain {
 
 impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.phases.iter().map(|p| p.0)).finish()
+        f.debug_list()
+            .entries(self.phases.iter().map(|p| p.0))
+            .finish()
     }
 }

@@ -27,7 +27,9 @@ where
 {
     /// Makes a flight with nothing under way.
     pub fn new() -> Self {
-        Self { running: Arc::default() }
+        Self {
+            running: Arc::default(),
+        }
     }
 
     /// Joins the run for `key`, or starts it with what `start` returns.
@@ -46,9 +48,16 @@ where
         Fut: Future<Output = V> + Send + 'static,
     {
         let mut running = self.running.lock();
-        let leave = Leave { running: Arc::clone(&self.running), key: key.clone() };
+        let leave = Leave {
+            running: Arc::clone(&self.running),
+            key: key.clone(),
+        };
         // A finished run that a slow waiter still holds is history, not something to join.
-        if let Some(shared) = running.get(&key).and_then(WeakShared::upgrade).filter(|s| s.peek().is_none()) {
+        if let Some(shared) = running
+            .get(&key)
+            .and_then(WeakShared::upgrade)
+            .filter(|s| s.peek().is_none())
+        {
             return (shared, leave);
         }
         let shared = spawn("flight", start()).shared();
@@ -71,7 +80,9 @@ impl<K: Eq + Hash, V: Clone> Drop for Leave<K, V> {
         let mut running = self.running.lock();
         if let Some(weak) = running.get(&self.key) {
             let live = weak.upgrade();
-            let stays = live.as_ref().is_some_and(|s| s.peek().is_none() && s.strong_count().unwrap_or(0) > 1);
+            let stays = live
+                .as_ref()
+                .is_some_and(|s| s.peek().is_none() && s.strong_count().unwrap_or(0) > 1);
             if !stays {
                 running.remove(&self.key);
             }
@@ -93,7 +104,9 @@ where
 
 impl<K, V: Clone> fmt::Debug for Flight<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flight").field("running", &self.running.lock().len()).finish()
+        f.debug_struct("Flight")
+            .field("running", &self.running.lock().len())
+            .finish()
     }
 }
 
@@ -114,7 +127,8 @@ mod tests {
         let flight = Arc::new(Flight::<u8, u32>::new());
         let (started, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let run = |flight: &Arc<Flight<u8, u32>>| {
-            let (flight, started, gone) = (Arc::clone(flight), Arc::clone(&started), Arc::clone(&gone));
+            let (flight, started, gone) =
+                (Arc::clone(flight), Arc::clone(&started), Arc::clone(&gone));
             spawn("waiter", async move {
                 flight
                     .run(1, move || {
@@ -135,7 +149,10 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let c = run(&flight);
         assert_eq!((b.await, c.await), (7, 7));
-        assert_eq!((started.load(Ordering::SeqCst), gone.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!(
+            (started.load(Ordering::SeqCst), gone.load(Ordering::SeqCst)),
+            (1, 1)
+        );
         assert_eq!(flight.running.lock().len(), 0);
 
         let (a, b) = (run(&flight), run(&flight));

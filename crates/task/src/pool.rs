@@ -23,7 +23,10 @@ where
     T: Send + 'static,
 {
     let span = tracing::debug_span!("blocking", name);
-    #[expect(clippy::disallowed_methods, reason = "the one place that starts blocking work")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that starts blocking work"
+    )]
     let handle = tokio::task::spawn_blocking(move || span.in_scope(work));
     Blocking { handle }
 }
@@ -52,7 +55,9 @@ impl<T> Drop for Blocking<T> {
 
 impl<T> fmt::Debug for Blocking<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blocking").field("finished", &self.handle.is_finished()).finish()
+        f.debug_struct("Blocking")
+            .field("finished", &self.handle.is_finished())
+            .finish()
     }
 }
 
@@ -66,7 +71,10 @@ pub struct Pool {
 impl Pool {
     /// Makes a pool that runs at most `limit` pieces of work at a time.
     pub fn new(name: &'static str, limit: usize) -> Self {
-        Self { name, permits: Permits::new(limit) }
+        Self {
+            name,
+            permits: Permits::new(limit),
+        }
     }
 
     /// Waits for a place and runs `work` there.
@@ -99,7 +107,9 @@ pub struct Permit {
 impl Permits {
     /// Makes `limit` permits, at least one.
     pub fn new(limit: usize) -> Self {
-        Self { semaphore: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))) }
+        Self {
+            semaphore: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
+        }
     }
 
     /// Makes permits without a practical bound.
@@ -114,13 +124,19 @@ impl Permits {
 
     /// Waits for several permits at once.
     pub async fn acquire_many(&self, count: u32) -> Permit {
-        let permit = Arc::clone(&self.semaphore).acquire_many_owned(count).await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.semaphore)
+            .acquire_many_owned(count)
+            .await
+            .expect("the semaphore is never closed");
         Permit { _permit: permit }
     }
 
     /// Takes a permit if one is free.
     pub fn try_acquire(&self) -> Option<Permit> {
-        Arc::clone(&self.semaphore).try_acquire_owned().ok().map(|permit| Permit { _permit: permit })
+        Arc::clone(&self.semaphore)
+            .try_acquire_owned()
+            .ok()
+            .map(|permit| Permit { _permit: permit })
     }
 
     /// Returns how many permits are free now.

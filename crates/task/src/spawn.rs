@@ -28,7 +28,9 @@ where
     let span = tracing::debug_span!("task", name);
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     let handle = tokio::spawn(future.instrument(span));
-    Task { handle: Some(handle) }
+    Task {
+        handle: Some(handle),
+    }
 }
 
 impl<T> Task<T> {
@@ -54,7 +56,9 @@ impl<T> Future for Task<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Some(handle) = self.handle.as_mut() else { return Poll::Pending };
+        let Some(handle) = self.handle.as_mut() else {
+            return Poll::Pending;
+        };
         match Pin::new(handle).poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(value)) => {
@@ -83,7 +87,9 @@ impl<T> Drop for Task<T> {
 
 impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("finished", &self.is_finished()).finish()
+        f.debug_struct("Task")
+            .field("finished", &self.is_finished())
+            .finish()
     }
 }
 
@@ -92,7 +98,10 @@ struct Vital {
     idle: Notify,
 }
 
-static VITAL: LazyLock<Vital> = LazyLock::new(|| Vital { running: AtomicUsize::new(0), idle: Notify::new() });
+static VITAL: LazyLock<Vital> = LazyLock::new(|| Vital {
+    running: AtomicUsize::new(0),
+    idle: Notify::new(),
+});
 
 struct VitalGuard;
 
@@ -181,10 +190,13 @@ mod tests {
         let (go, gone) = tokio::sync::oneshot::channel::<()>();
         let ended = Arc::new(AtomicUsize::new(0));
         let flag = Flag(Arc::clone(&ended));
-        let caller = spawn("caller", uncancellable("commit", async move {
-            let _flag = flag;
-            gone.await.ok();
-        }));
+        let caller = spawn(
+            "caller",
+            uncancellable("commit", async move {
+                let _flag = flag;
+                gone.await.ok();
+            }),
+        );
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         drop(caller);

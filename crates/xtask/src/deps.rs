@@ -53,8 +53,11 @@ struct Dependency {
 
 /// Checks the workspace at `root` against its table.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
-    let root = root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))?;
-    let text = fs::read_to_string(root.join("layers.toml")).map_err(|e| format!("cannot read layers.toml: {e}"))?;
+    let root = root
+        .canonicalize()
+        .map_err(|e| format!("{}: {e}", root.display()))?;
+    let text = fs::read_to_string(root.join("layers.toml"))
+        .map_err(|e| format!("cannot read layers.toml: {e}"))?;
     let table: Table = toml::from_str(&text).map_err(|e| format!("layers.toml: {e}"))?;
     let packages = metadata(&root)?.packages;
     let mut faults = Vec::new();
@@ -67,14 +70,21 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
             source(&table, &root, member, &file, &mut faults)?;
         }
     }
-    for file in table.long_files.keys().filter(|file| !root.join(file).exists()) {
+    for file in table
+        .long_files
+        .keys()
+        .filter(|file| !root.join(file).exists())
+    {
         faults.push(format!("layers.toml excepts {file}, which is not there"));
     }
     if faults.is_empty() {
         println!("{} members keep to layers.toml", packages.len());
         return Ok(());
     }
-    Err(format!("layers.toml is not kept:\n  {}", faults.join("\n  ")))
+    Err(format!(
+        "layers.toml is not kept:\n  {}",
+        faults.join("\n  ")
+    ))
 }
 
 fn edges(table: &Table, packages: &[Package], faults: &mut Vec<String>) {
@@ -97,7 +107,10 @@ fn edges(table: &Table, packages: &[Package], faults: &mut Vec<String>) {
             if let Some(users) = table.external.get(&dependency.name)
                 && !users.contains(from)
             {
-                faults.push(format!("{from} may not use {}: only {users:?} may", dependency.name));
+                faults.push(format!(
+                    "{from} may not use {}: only {users:?} may",
+                    dependency.name
+                ));
             }
         }
     }
@@ -122,21 +135,37 @@ fn acyclic(table: &Table, faults: &mut Vec<String>) {
     }
 }
 
-fn source(table: &Table, root: &Path, member: &str, file: &Path, faults: &mut Vec<String>) -> Result<(), String> {
+fn source(
+    table: &Table,
+    root: &Path,
+    member: &str,
+    file: &Path,
+    faults: &mut Vec<String>,
+) -> Result<(), String> {
     let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let name = file.strip_prefix(root).unwrap_or(file).display().to_string();
+    let name = file
+        .strip_prefix(root)
+        .unwrap_or(file)
+        .display()
+        .to_string();
     if !SOURCES.iter().any(|top| name.starts_with(top)) {
         return Ok(());
     }
     let lines = text.lines().count();
     let generated = name.starts_with("proto/src/gen/");
     if lines > LONGEST && !generated && !table.long_files.contains_key(&name) {
-        faults.push(format!("{name} has {lines} lines, {LONGEST} are allowed: split it, or except it with a reason"));
+        faults.push(format!(
+            "{name} has {lines} lines, {LONGEST} are allowed: split it, or except it with a reason"
+        ));
     }
     if !table.unsafe_in.contains(member)
         && let Some(at) = text.lines().position(has_unsafe)
     {
-        faults.push(format!("{name}:{} is unsafe, which belongs into {:?}", at + 1, table.unsafe_in));
+        faults.push(format!(
+            "{name}:{} is unsafe, which belongs into {:?}",
+            at + 1,
+            table.unsafe_in
+        ));
     }
     Ok(())
 }
@@ -148,7 +177,9 @@ fn has_unsafe(line: &str) -> bool {
     while let Some((before, after)) = rest.split_once("unsafe") {
         let starts = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '"');
         let after_word = after.trim_start();
-        let opens = ["{", "fn ", "impl ", "extern ", "trait ", "("].iter().any(|next| after_word.starts_with(next));
+        let opens = ["{", "fn ", "impl ", "extern ", "trait ", "("]
+            .iter()
+            .any(|next| after_word.starts_with(next));
         if starts && opens {
             return true;
         }
@@ -165,7 +196,10 @@ fn metadata(root: &Path) -> Result<Metadata, String> {
         .output()
         .map_err(|e| format!("cannot run cargo: {e}"))?;
     if !output.status.success() {
-        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        return Err(format!(
+            "cargo metadata: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ));
     }
     serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))
 }
@@ -200,17 +234,29 @@ mod tests {
     fn unsafe_is_seen_in_code_and_not_in_words() {
         // Written with a gap, or this file would find itself.
         let whole = |line: &str| line.replace("un-safe", "unsafe");
-        for line in ["un-safe { x() }", "    pub un-safe fn f()", "#[un-safe(no_mangle)]", "un-safe impl Send for X {}"] {
+        for line in [
+            "un-safe { x() }",
+            "    pub un-safe fn f()",
+            "#[un-safe(no_mangle)]",
+            "un-safe impl Send for X {}",
+        ] {
             assert!(has_unsafe(&whole(line)), "{line}");
         }
-        for line in ["// un-safe { }", "un-safe_code = 1", "let un-safety = 1;", "#![forbid(un-safe_code)]", "\"un-safe (\""] {
+        for line in [
+            "// un-safe { }",
+            "un-safe_code = 1",
+            "let un-safety = 1;",
+            "#![forbid(un-safe_code)]",
+            "\"un-safe (\"",
+        ] {
             assert!(!has_unsafe(&whole(line)), "{line}");
         }
     }
 
     #[test]
     fn a_circle_is_named() {
-        let table: Table = toml::from_str("[layers]\na = [\"b\"]\nb = [\"a\"]\nc = []").expect("a table");
+        let table: Table =
+            toml::from_str("[layers]\na = [\"b\"]\nb = [\"a\"]\nc = []").expect("a table");
         let mut faults = Vec::new();
         acyclic(&table, &mut faults);
         assert_eq!(faults.len(), 1);

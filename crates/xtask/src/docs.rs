@@ -11,15 +11,22 @@ const KEYS: &str = "daemon/src/settings/file.rs";
 
 /// Fails with the list of what the page does not name.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
-    let read = |name: &str| fs::read_to_string(root.join(name)).map_err(|e| format!("cannot read {name}: {e}"));
+    let read = |name: &str| {
+        fs::read_to_string(root.join(name)).map_err(|e| format!("cannot read {name}: {e}"))
+    };
     let page = read(PAGE)?;
     let flags = flags(&read(FLAGS)?);
     let keys = keys(&read(KEYS)?);
     if flags.is_empty() || keys.is_empty() {
-        return Err(format!("no flags in {FLAGS} or no keys in {KEYS}: has their form changed?"));
+        return Err(format!(
+            "no flags in {FLAGS} or no keys in {KEYS}: has their form changed?"
+        ));
     }
-    let missing: Vec<&String> =
-        flags.iter().chain(&keys).filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    let missing: Vec<&String> = flags
+        .iter()
+        .chain(&keys)
+        .filter(|name| !page.contains(&format!("`{name}`")))
+        .collect();
     if missing.is_empty() {
         println!("{PAGE} names {} flags and {} keys", flags.len(), keys.len());
         return Ok(());
@@ -29,7 +36,9 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
 
 /// `pub log_level: …` in the struct of arguments is the flag `--log-level`.
 fn flags(source: &str) -> Vec<String> {
-    let fields = source.split_once("pub struct Args {").map_or("", |(_, rest)| rest);
+    let fields = source
+        .split_once("pub struct Args {")
+        .map_or("", |(_, rest)| rest);
     let fields = fields.split("\n}").next().unwrap_or("");
     fields
         .lines()
@@ -40,7 +49,9 @@ fn flags(source: &str) -> Vec<String> {
 
 /// The first of the two strings of each row.
 fn keys(source: &str) -> Vec<String> {
-    let rows = source.split_once("pub const KEYS").map_or("", |(_, rest)| rest);
+    let rows = source
+        .split_once("pub const KEYS")
+        .map_or("", |(_, rest)| rest);
     let rows = rows.split("\n];").next().unwrap_or("");
     rows.lines()
         .filter_map(|line| line.trim().strip_prefix("(\"")?.split_once('"'))
@@ -54,7 +65,13 @@ mod tests {
 
     #[test]
     fn names_are_found_in_sources() {
-        assert_eq!(flags("pub struct Args {\n    /// x\n    pub log_level: Option<String>,\n}\n"), ["--log-level"]);
-        assert_eq!(keys("pub const KEYS: &[(&str, &str)] = &[\n    (\"grpc.tls.ca\", \"x\"),\n];\n"), ["grpc.tls.ca"]);
+        assert_eq!(
+            flags("pub struct Args {\n    /// x\n    pub log_level: Option<String>,\n}\n"),
+            ["--log-level"]
+        );
+        assert_eq!(
+            keys("pub const KEYS: &[(&str, &str)] = &[\n    (\"grpc.tls.ca\", \"x\"),\n];\n"),
+            ["grpc.tls.ca"]
+        );
     }
 }

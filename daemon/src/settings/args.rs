@@ -10,7 +10,13 @@ use clap::{ArgAction, Parser};
 /// listens on its default socket and keeps its state in its default directory; both depend on the name it is started
 /// under (`rbuildd` or `buildkitd`).
 #[derive(Debug, Clone, Parser)]
-#[command(name = "rbuildd", version, about, disable_version_flag = false, max_term_width = 100)]
+#[command(
+    name = "rbuildd",
+    version,
+    about,
+    disable_version_flag = false,
+    max_term_width = 100
+)]
 pub struct Args {
     /// Path to the configuration file (TOML, buildkitd's keys)
     #[arg(long, env = "BUILDKITD_CONFIG", value_name = "FILE")]

@@ -15,7 +15,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("debug", "deprecated: log.level = \"debug\""),
     ("trace", "deprecated: log.level = \"trace\""),
     ("root", "state directory"),
-    ("insecure-entitlements", "entitlements that clients may ask for: network.host, security.insecure, device"),
+    (
+        "insecure-entitlements",
+        "entitlements that clients may ask for: network.host, security.insecure, device",
+    ),
     ("proxyNetwork", "-"),
     ("provenanceEnvDir", "-"),
     ("log.format", "text or json"),
@@ -27,30 +30,72 @@ pub const KEYS: &[(&str, &str)] = &[
     ("grpc.securityDescriptor", "-"),
     ("grpc.tls.cert", "certificate for TCP listeners"),
     ("grpc.tls.key", "key of the certificate"),
-    ("grpc.tls.ca", "authority that clients' certificates must come from"),
-    ("otel.socketPath", "socket on which traces of build steps are collected"),
+    (
+        "grpc.tls.ca",
+        "authority that clients' certificates must come from",
+    ),
+    (
+        "otel.socketPath",
+        "socket on which traces of build steps are collected",
+    ),
     ("cdi.disabled", "-"),
     ("cdi.specDirs", "-"),
     ("cdi.autoAllowed", "-"),
-    ("history.maxAge", "how long records of builds are kept (default 48h)"),
-    ("history.maxEntries", "how many records of builds are kept (default 50)"),
+    (
+        "history.maxAge",
+        "how long records of builds are kept (default 48h)",
+    ),
+    (
+        "history.maxEntries",
+        "how many records of builds are kept (default 50)",
+    ),
     ("worker.oci.enabled", "whether the worker is on"),
     ("worker.oci.labels.*", "labels of the worker"),
-    ("worker.oci.platforms", "platforms that the worker builds for"),
+    (
+        "worker.oci.platforms",
+        "platforms that the worker builds for",
+    ),
     ("worker.oci.snapshotter", "auto, overlayfs or native"),
     ("worker.oci.rootless", "-"),
-    ("worker.oci.noProcessSandbox", "show steps the host's processes"),
+    (
+        "worker.oci.noProcessSandbox",
+        "show steps the host's processes",
+    ),
     ("worker.oci.gc", "whether garbage is collected by itself"),
-    ("worker.oci.gckeepstorage", "deprecated: worker.oci.reservedSpace"),
-    ("worker.oci.reservedSpace", "space that garbage collection leaves alone"),
+    (
+        "worker.oci.gckeepstorage",
+        "deprecated: worker.oci.reservedSpace",
+    ),
+    (
+        "worker.oci.reservedSpace",
+        "space that garbage collection leaves alone",
+    ),
     ("worker.oci.maxUsedSpace", "space that is not exceeded"),
-    ("worker.oci.minFreeSpace", "space that stays free on the file system"),
-    ("worker.oci.gcpolicy.all", "whether internal and frontend records count"),
-    ("worker.oci.gcpolicy.filters", "which records the rule is for"),
-    ("worker.oci.gcpolicy.keepDuration", "what was used within this time stays"),
+    (
+        "worker.oci.minFreeSpace",
+        "space that stays free on the file system",
+    ),
+    (
+        "worker.oci.gcpolicy.all",
+        "whether internal and frontend records count",
+    ),
+    (
+        "worker.oci.gcpolicy.filters",
+        "which records the rule is for",
+    ),
+    (
+        "worker.oci.gcpolicy.keepDuration",
+        "what was used within this time stays",
+    ),
     ("worker.oci.gcpolicy.keepBytes", "deprecated: reservedSpace"),
-    ("worker.oci.gcpolicy.reservedSpace", "space that stays in any case"),
-    ("worker.oci.gcpolicy.maxUsedSpace", "space that is not exceeded"),
+    (
+        "worker.oci.gcpolicy.reservedSpace",
+        "space that stays in any case",
+    ),
+    (
+        "worker.oci.gcpolicy.maxUsedSpace",
+        "space that is not exceeded",
+    ),
     ("worker.oci.gcpolicy.minFreeSpace", "space that stays free"),
     ("worker.oci.networkMode", "auto, host or none"),
     ("worker.oci.cniConfigPath", "-"),
@@ -59,13 +104,22 @@ pub const KEYS: &[(&str, &str)] = &[
     ("worker.oci.bridgeName", "-"),
     ("worker.oci.bridgeSubnet", "-"),
     ("worker.oci.userRemapUnsupported", "-"),
-    ("worker.oci.binary", "OCI runtime to run steps with in the place of the launcher"),
+    (
+        "worker.oci.binary",
+        "OCI runtime to run steps with in the place of the launcher",
+    ),
     ("worker.oci.proxySnapshotterPath", "-"),
-    ("worker.oci.defaultCgroupParent", "parent of the steps' cgroups"),
+    (
+        "worker.oci.defaultCgroupParent",
+        "parent of the steps' cgroups",
+    ),
     ("worker.oci.stargzSnapshotter.*", "-"),
     ("worker.oci.apparmor-profile", "-"),
     ("worker.oci.selinux", "-"),
-    ("worker.oci.max-parallelism", "steps that may run at the same time"),
+    (
+        "worker.oci.max-parallelism",
+        "steps that may run at the same time",
+    ),
     ("worker.containerd.*", "-"),
     ("registry.*.mirrors", "hosts asked before this one"),
     ("registry.*.http", "speak plain http"),
@@ -73,16 +127,31 @@ pub const KEYS: &[(&str, &str)] = &[
     ("registry.*.ca", "authorities to trust beside the host's"),
     ("registry.*.keypair.key", "key of the client certificate"),
     ("registry.*.keypair.cert", "client certificate"),
-    ("registry.*.tlsconfigdir", "folders with ca and client certificate files"),
+    (
+        "registry.*.tlsconfigdir",
+        "folders with ca and client certificate files",
+    ),
     ("dns.nameservers", "name servers of build steps"),
     ("dns.options", "options of the resolver in build steps"),
     ("dns.searchDomains", "search domains of build steps"),
-    ("frontend.dockerfile.v0.enabled", "whether Dockerfiles are built"),
-    ("frontend.dockerfile.v0.builtinSyntax", "answer `# syntax=docker/dockerfile:…` with the frontend that is built in (default true; ours)"),
-    ("frontend.gateway.v0.enabled", "whether frontends from images are allowed"),
+    (
+        "frontend.dockerfile.v0.enabled",
+        "whether Dockerfiles are built",
+    ),
+    (
+        "frontend.dockerfile.v0.builtinSyntax",
+        "answer `# syntax=docker/dockerfile:…` with the frontend that is built in (default true; ours)",
+    ),
+    (
+        "frontend.gateway.v0.enabled",
+        "whether frontends from images are allowed",
+    ),
     ("frontend.gateway.v0.allowedRepositories", "-"),
     ("system.platformsCacheMaxAge", "-"),
-    ("system.maxRegistryConcurrency", "connections to one registry at a time"),
+    (
+        "system.maxRegistryConcurrency",
+        "connections to one registry at a time",
+    ),
     ("system.sessionAuthTimeout", "-"),
     ("cache.gha.*", "-"),
     ("compaction.*", "-"),
@@ -265,25 +334,45 @@ impl File {
         let mut warnings = Vec::new();
         for path in paths {
             match KEYS.iter().find(|(key, _)| matches(key, &path)) {
-                Some((_, "-")) => warnings.push(format!("configuration key {path} is known to buildkitd but not supported here, ignored")),
+                Some((_, "-")) => warnings.push(format!(
+                    "configuration key {path} is known to buildkitd but not supported here, ignored"
+                )),
                 Some(_) => {}
                 None => {
-                    let near = KEYS.iter().map(|(key, _)| *key).min_by_key(|key| distance(key, &path));
-                    warnings.push(format!("unknown configuration key {path}, did you mean {}?", near.unwrap_or("one of docs/configuration.md")));
+                    let near = KEYS
+                        .iter()
+                        .map(|(key, _)| *key)
+                        .min_by_key(|key| distance(key, &path));
+                    warnings.push(format!(
+                        "unknown configuration key {path}, did you mean {}?",
+                        near.unwrap_or("one of docs/configuration.md")
+                    ));
                 }
             }
         }
         warnings.retain(|w| !w.starts_with("configuration key cdi."));
-        toml::from_str(text).map(|file| (file, warnings)).map_err(|e| e.to_string())
+        toml::from_str(text)
+            .map(|file| (file, warnings))
+            .map_err(|e| e.to_string())
     }
 }
 
 fn collect(prefix: &str, value: &toml::Value, out: &mut Vec<String>) {
-    let join = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    let join = |key: &str| {
+        if prefix.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{prefix}.{key}")
+        }
+    };
     match value {
         toml::Value::Table(table) => {
             for (key, value) in table {
-                let key = if prefix == "registry" || prefix == "worker.oci.labels" { "*" } else { key };
+                let key = if prefix == "registry" || prefix == "worker.oci.labels" {
+                    "*"
+                } else {
+                    key
+                };
                 collect(&join(key), value, out);
             }
         }
@@ -319,8 +408,12 @@ fn distance(a: &str, b: &str) -> usize {
             *first = left;
         }
         for (j, cb) in b.iter().enumerate() {
-            let Some(cell) = row.get_mut(j + 1) else { break };
-            let value = (diagonal + usize::from(ca != *cb)).min(*cell + 1).min(left + 1);
+            let Some(cell) = row.get_mut(j + 1) else {
+                break;
+            };
+            let value = (diagonal + usize::from(ca != *cb))
+                .min(*cell + 1)
+                .min(left + 1);
             diagonal = *cell;
             *cell = value;
             left = value;

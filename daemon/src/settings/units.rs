@@ -24,7 +24,11 @@ impl DiskSpace {
     /// Returns the amount in bytes on a file system of `total` bytes; a percentage is rounded as BuildKit does.
     pub fn bytes(self, total: u64) -> u64 {
         let share = |percent: u64| {
-            if total == 0 { 2_000_000_000 } else { (total / 100 * percent / (1 << 30) + 1) * 1_000_000_000 }
+            if total == 0 {
+                2_000_000_000
+            } else {
+                (total / 100 * percent / (1 << 30) + 1) * 1_000_000_000
+            }
         };
         match self {
             Self::Unset => 0,
@@ -60,10 +64,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let mut rest = text;
     let mut total = 0.0_f64;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(bad)?;
         let (number, tail) = rest.split_at(digits);
         let number: f64 = number.parse().map_err(|_| bad())?;
-        let length = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let length = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(length);
         let seconds = match unit {
             "ns" => 1e-9,
@@ -88,9 +96,15 @@ pub fn parse_disk_space(text: &str) -> Result<DiskSpace, UnitError> {
         return Ok(DiskSpace::Unset);
     }
     if let Some(percent) = trimmed.strip_suffix('%') {
-        return percent.trim().parse().map(DiskSpace::Percent).map_err(|_| bad());
+        return percent
+            .trim()
+            .parse()
+            .map(DiskSpace::Percent)
+            .map_err(|_| bad());
     }
-    let at = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let at = trimmed
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(at);
     let number: f64 = number.parse().map_err(|_| bad())?;
     let unit = unit.trim().to_ascii_lowercase();
@@ -103,7 +117,11 @@ pub fn parse_disk_space(text: &str) -> Result<DiskSpace, UnitError> {
         "p" => 5,
         _ => return Err(bad()),
     };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float to integer cast saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float to integer cast saturates"
+    )]
     let bytes = (number * 1024_f64.powi(power)) as u64;
     Ok(DiskSpace::Bytes(bytes))
 }
@@ -126,8 +144,12 @@ enum TextOrNumber {
 impl<'de> serde::Deserialize<'de> for DurationText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match TextOrNumber::deserialize(deserializer)? {
-            TextOrNumber::Text(text) => parse_duration(&text).map(Self).map_err(serde::de::Error::custom),
-            TextOrNumber::Number(seconds) => Ok(Self(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))),
+            TextOrNumber::Text(text) => parse_duration(&text)
+                .map(Self)
+                .map_err(serde::de::Error::custom),
+            TextOrNumber::Number(seconds) => Ok(Self(Duration::from_secs(
+                u64::try_from(seconds).unwrap_or(0),
+            ))),
         }
     }
 }
@@ -135,8 +157,12 @@ impl<'de> serde::Deserialize<'de> for DurationText {
 impl<'de> serde::Deserialize<'de> for DiskSpaceText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match TextOrNumber::deserialize(deserializer)? {
-            TextOrNumber::Text(text) => parse_disk_space(&text).map(Self).map_err(serde::de::Error::custom),
-            TextOrNumber::Number(bytes) => Ok(Self(DiskSpace::Bytes(u64::try_from(bytes).unwrap_or(0)))),
+            TextOrNumber::Text(text) => parse_disk_space(&text)
+                .map(Self)
+                .map_err(serde::de::Error::custom),
+            TextOrNumber::Number(bytes) => {
+                Ok(Self(DiskSpace::Bytes(u64::try_from(bytes).unwrap_or(0))))
+            }
         }
     }
 }
@@ -147,8 +173,19 @@ mod tests {
 
     #[test]
     fn durations_and_amounts_are_read_as_go_reads_them() {
-        for (text, seconds) in [("48h", 172_800.0), ("1h30m", 5400.0), ("90", 90.0), ("1.5s", 1.5), ("100ms", 0.1), ("", 0.0)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+        for (text, seconds) in [
+            ("48h", 172_800.0),
+            ("1h30m", 5400.0),
+            ("90", 90.0),
+            ("1.5s", 1.5),
+            ("100ms", 0.1),
+            ("", 0.0),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_secs_f64(seconds)),
+                "{text}"
+            );
         }
         assert!(parse_duration("3 apples").is_err());
         for (text, want) in [

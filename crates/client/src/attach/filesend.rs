@@ -150,8 +150,8 @@ impl StreamingService<BytesMessage> for TakeBytes {
             let taking = task::spawn("take file", async move {
                 take(&target, request.into_inner()).await
             });
-            let end = futures::stream::once(taking)
-                .filter_map(|done| async move { done.err().map(Err) });
+            let end =
+                futures::stream::once(taking).filter_map(|done| async move { done.err().map(Err) });
             Ok(Response::new(end.boxed()))
         })
     }

@@ -42,9 +42,10 @@ impl upload_server::Upload for Uploads {
             .and_then(|v| v.to_str().ok())
             .unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default();
-        let upload = self.waiting.lock().remove(name).ok_or_else(|| {
-            Status::unknown(format!("no http response from session for {name}"))
-        })?;
+        let upload =
+            self.waiting.lock().remove(name).ok_or_else(|| {
+                Status::unknown(format!("no http response from session for {name}"))
+            })?;
         let pieces = ReaderStream::with_capacity(upload.0, CHUNK).map(|piece| {
             piece
                 .map(|data| BytesMessage { data })

@@ -29,7 +29,11 @@ impl Platforms {
             (build, _) => build.to_vec(),
         };
         let first = build.first().cloned().unwrap_or_else(Platform::host);
-        Self { target: target.cloned().unwrap_or(first), build, implicit: target.is_none() }
+        Self {
+            target: target.cloned().unwrap_or(first),
+            build,
+            implicit: target.is_none(),
+        }
     }
 
     fn builder(&self) -> Platform {
@@ -38,7 +42,11 @@ impl Platforms {
 }
 
 /// The automatic arguments; options of the same names win.
-pub(crate) fn automatic(platforms: &Platforms, overrides: &BTreeMap<String, String>, target: &str) -> Env {
+pub(crate) fn automatic(
+    platforms: &Platforms,
+    overrides: &BTreeMap<String, String>,
+    target: &str,
+) -> Env {
     let (build, wanted) = (platforms.builder(), &platforms.target);
     let target = if target.is_empty() { "default" } else { target };
     let pairs = [
@@ -54,7 +62,9 @@ pub(crate) fn automatic(platforms: &Platforms, overrides: &BTreeMap<String, Stri
         ("TARGETVARIANT", wanted.variant.clone()),
         ("TARGETSTAGE", target.to_owned()),
     ];
-    pairs.iter().fold(Env::default(), |env, (key, value)| env.set(key, overrides.get(*key).unwrap_or(value)))
+    pairs.iter().fold(Env::default(), |env, (key, value)| {
+        env.set(key, overrides.get(*key).unwrap_or(value))
+    })
 }
 
 /// Adds the `ARG`s before the first `FROM`.
@@ -77,8 +87,9 @@ pub(crate) fn meta(
                 (Some(value), _) => Some(value.clone()),
                 (None, None) => None,
                 (None, Some(default)) => {
-                    let word =
-                        lex.process(default, &env).map_err(|error| LowerError::from(error).at(&arg.origin.ranges))?;
+                    let word = lex
+                        .process(default, &env)
+                        .map_err(|error| LowerError::from(error).at(&arg.origin.ranges))?;
                     info.deps = word.matched;
                     if info.deps.remove(&pair.key)
                         && let Some(old) = all.get(&pair.key)

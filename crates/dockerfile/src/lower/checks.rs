@@ -6,12 +6,19 @@ use crate::lint::{LintConfig, Linter};
 use crate::syntax::directive::{DirectiveName, find_directive};
 
 /// The linter for a file: options win over its `# check=` line.
-pub(crate) fn linter(data: &[u8], config: Option<&LintConfig>, warn: Option<WarnFn>) -> Result<Linter, LowerError> {
+pub(crate) fn linter(
+    data: &[u8],
+    config: Option<&LintConfig>,
+    warn: Option<WarnFn>,
+) -> Result<Linter, LowerError> {
     let config = match config {
         Some(config) => config.clone(),
         None => {
-            let text = find_directive(DirectiveName::Check, data).map(|found| found.value).unwrap_or_default();
-            LintConfig::parse(&text).map_err(|error| LowerErrorKind::CheckOptions(error.to_string()))?
+            let text = find_directive(DirectiveName::Check, data)
+                .map(|found| found.value)
+                .unwrap_or_default();
+            LintConfig::parse(&text)
+                .map_err(|error| LowerErrorKind::CheckOptions(error.to_string()))?
         }
     };
     Ok(match warn {

@@ -1,7 +1,9 @@
 //! `COPY` and `ADD`.
 
 use llb::build::git::GitRef;
-use llb::build::{Chmod, Chown, Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, State, git, http, merge};
+use llb::build::{
+    Chmod, Chown, Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, State, git, http, merge,
+};
 use llb::gopath;
 use oci::Digest;
 
@@ -52,8 +54,14 @@ impl Lowering<'_> {
             unpack: add.unpack,
         };
         self.transfer(at, origin, &transfer, lint)?;
-        let local = add.files.paths.iter().filter(|path| !path.starts_with("http://") && !path.starts_with("https://"));
-        self.stages[at].ctx_paths.extend(local.map(|path| gopath::join(&["/", path])));
+        let local = add
+            .files
+            .paths
+            .iter()
+            .filter(|path| !path.starts_with("http://") && !path.starts_with("https://"));
+        self.stages[at]
+            .ctx_paths
+            .extend(local.map(|path| gopath::join(&["/", path])));
         Ok(())
     }
 
@@ -68,7 +76,11 @@ impl Lowering<'_> {
         let source = match sources.first() {
             Some(&source) if !self.stages[source].dispatched => {
                 let stage = self.stages[at].stage_name.clone();
-                return Err(LowerErrorKind::CopyOrder { from: copy.from, stage }.into());
+                return Err(LowerErrorKind::CopyOrder {
+                    from: copy.from,
+                    stage,
+                }
+                .into());
             }
             Some(&source) => self.stages[source].state.clone(),
             None => self.build_context.clone(),
@@ -88,7 +100,11 @@ impl Lowering<'_> {
             unpack: None,
         };
         self.transfer(at, origin, &transfer, lint)?;
-        let paths = copy.files.paths.iter().map(|path| gopath::join(&["/", path]));
+        let paths = copy
+            .files
+            .paths
+            .iter()
+            .map(|path| gopath::join(&["/", path]));
         match sources.first() {
             Some(&source) => {
                 let used = self.stages[source].paths;
@@ -99,7 +115,13 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn transfer(&mut self, at: usize, origin: &Origin, t: &Transfer<'_>, lint: &Linter) -> Result<(), LowerError> {
+    fn transfer(
+        &mut self,
+        at: usize,
+        origin: &Origin,
+        t: &Transfer<'_>,
+        lint: &Linter,
+    ) -> Result<(), LowerError> {
         let dest = destination(self.stages[at].state.get_dir(), &t.files.dest);
         let owner = (!t.chown.is_empty()).then(|| Chown::parse(t.chown));
         if t.link && owner.as_ref().is_some_and(Chown::by_name) {
@@ -107,13 +129,22 @@ impl Lowering<'_> {
         }
         let mode = chmod(t.chmod)?;
         check_checksum(t)?;
-        let base = CopyInfo { mode, owner, exclude: t.exclude.to_vec(), create_dest: true, ..CopyInfo::default() };
+        let base = CopyInfo {
+            mode,
+            owner,
+            exclude: t.exclude.to_vec(),
+            create_dest: true,
+            ..CopyInfo::default()
+        };
 
         let env = self.stages[at].state.env().clone();
         let text = self.shown(&self.lex, &origin.code, &env);
         let multi = self.options.multi_platform;
         let stage = &mut self.stages[at];
-        let platform = stage.platform.clone().unwrap_or_else(|| self.platforms.target.clone());
+        let platform = stage
+            .platform
+            .clone()
+            .unwrap_or_else(|| self.platforms.target.clone());
         let shown = name::prefix(stage, &text, multi, Some(&platform), &env);
 
         let mut chain = FileChain::new();
@@ -135,7 +166,8 @@ impl Lowering<'_> {
             let git_ref = GitRef::parse(path).map_err(LowerErrorKind::GitRef)?;
             chain = match git_ref {
                 Some(git_ref) if !git_ref.like_local => {
-                    let state = self.git_source(t, &git_ref, &shown, &mut keep_git_dir, &mut checksum)?;
+                    let state =
+                        self.git_source(t, &git_ref, &shown, &mut keep_git_dir, &mut checksum)?;
                     chain.copy(&state, "/", &dest, base.clone())
                 }
                 None if path.starts_with("http://") || path.starts_with("https://") => {
@@ -143,19 +175,34 @@ impl Lowering<'_> {
                         return Err(LowerErrorKind::CopyUrl.into());
                     }
                     let filename = url_filename(path);
-                    let checksum = (!checksum.is_empty()).then(|| Digest::parse(&checksum)).transpose();
+                    let checksum = (!checksum.is_empty())
+                        .then(|| Digest::parse(&checksum))
+                        .transpose();
                     let opts = HttpOpts {
                         checksum: checksum.map_err(LowerErrorKind::Checksum)?,
                         filename: filename.clone(),
                     };
-                    let constraints =
-                        Constraints::named(shown.clone()).describe("com.docker.dockerfile.v1.command", "");
-                    let info = CopyInfo { unpack: t.unpack.unwrap_or(false), ..base.clone() };
+                    let constraints = Constraints::named(shown.clone())
+                        .describe("com.docker.dockerfile.v1.command", "");
+                    let info = CopyInfo {
+                        unpack: t.unpack.unwrap_or(false),
+                        ..base.clone()
+                    };
                     chain.copy(&http(path, &opts, constraints), &filename, &dest, info)
                 }
                 Some(_) | None => {
-                    let ignore = if t.from_context { self.ignore.as_ref() } else { None };
-                    check::ignored_source(if t.add { "Add" } else { "Copy" }, path, ignore, &origin.ranges, lint);
+                    let ignore = if t.from_context {
+                        self.ignore.as_ref()
+                    } else {
+                        None
+                    };
+                    check::ignored_source(
+                        if t.add { "Add" } else { "Copy" },
+                        path,
+                        ignore,
+                        &origin.ranges,
+                        lint,
+                    );
                     let (src, info) = local_source(t, path, &base);
                     chain.copy(&t.source, &src, &dest, info)
                 }
@@ -164,24 +211,34 @@ impl Lowering<'_> {
         for content in &t.files.contents {
             message.push_str(" <<");
             message.push_str(&content.path);
-            let constraints = Constraints::internal("preparing inline document").platform(&platform);
-            let files = FileChain::new().mkfile(&content.path, 0o644, content.data.clone()).on(&State::scratch(), constraints);
+            let constraints =
+                Constraints::internal("preparing inline document").platform(&platform);
+            let files = FileChain::new()
+                .mkfile(&content.path, 0o644, content.data.clone())
+                .on(&State::scratch(), constraints);
             chain = chain.copy(&files, &content.path, &dest, base.clone());
         }
         message.push(' ');
         message.push_str(&t.files.dest);
 
         let ignore_cache = self.stages[at].ignore_cache;
-        let constraints = self.constraints(shown.clone(), origin).ignore_cache(ignore_cache);
+        let constraints = self
+            .constraints(shown.clone(), origin)
+            .ignore_cache(ignore_cache);
         let state = self.stages[at].state.clone();
         self.stages[at].state = if t.link && t.chmod.is_empty() {
             self.stages[at].cmd_index -= usize::from(self.stages[at].cmd_total > 0);
             let stage = &mut self.stages[at];
             let linked = name::prefix(stage, &format!("LINK {text}"), multi, Some(&platform), &env);
             let group = group_id(&shown, origin, at);
-            let own = constraints.clone().platform(&platform).progress_group(&group, &shown, true);
+            let own = constraints
+                .clone()
+                .platform(&platform)
+                .progress_group(&group, &shown, true);
             let layer = chain.on(&State::scratch(), own);
-            let whole = constraints.progress_group(&group, &shown, false).name(linked);
+            let whole = constraints
+                .progress_group(&group, &shown, false)
+                .name(linked);
             let merged = merge(&[&state, &layer], whole);
             state.with_output(merged.output().cloned())
         } else {
@@ -211,7 +268,11 @@ impl Lowering<'_> {
         *keep_git_dir = git_ref.keep_git_dir.or(*keep_git_dir);
         if !git_ref.checksum.is_empty() {
             if !checksum.is_empty() && *checksum != git_ref.checksum {
-                return Err(LowerErrorKind::ChecksumMismatch(checksum.clone(), git_ref.checksum.clone()).into());
+                return Err(LowerErrorKind::ChecksumMismatch(
+                    checksum.clone(),
+                    git_ref.checksum.clone(),
+                )
+                .into());
             }
             checksum.clone_from(&git_ref.checksum);
         }
@@ -264,8 +325,16 @@ fn destination(dir: &str, dest: &str) -> String {
     if gopath::is_abs(dest) {
         return dest.to_owned();
     }
-    let dest = if dest.is_empty() || dest == "." { "./" } else { dest };
-    let dir = if gopath::is_abs(dir) { dir.to_owned() } else { gopath::join(&["/", dir]) };
+    let dest = if dest.is_empty() || dest == "." {
+        "./"
+    } else {
+        dest
+    };
+    let dir = if gopath::is_abs(dir) {
+        dir.to_owned()
+    } else {
+        gopath::join(&["/", dir])
+    };
     let mut out = gopath::join(&[&dir, dest]);
     if dest.ends_with('/') && !out.ends_with('/') {
         out.push('/');
@@ -302,7 +371,12 @@ fn is_symbolic_mode(text: &str) -> bool {
     text.split(',').all(|clause| {
         let actions = clause.trim_start_matches(['u', 'g', 'o', 'a']);
         actions.starts_with(['+', '-', '='])
-            && actions.chars().all(|c| matches!(c, '+' | '-' | '=' | 'r' | 'w' | 'x' | 'X' | 's' | 't' | 'u' | 'g' | 'o'))
+            && actions.chars().all(|c| {
+                matches!(
+                    c,
+                    '+' | '-' | '=' | 'r' | 'w' | 'x' | 'X' | 's' | 't' | 'u' | 'g' | 'o'
+                )
+            })
     })
 }
 
@@ -313,7 +387,9 @@ fn check_checksum(t: &Transfer<'_>) -> Result<(), LowerError> {
     if !t.add {
         return Err(LowerErrorKind::ChecksumCopy.into());
     }
-    let [path] = t.files.paths.as_slice() else { return Err(LowerErrorKind::ChecksumMany.into()) };
+    let [path] = t.files.paths.as_slice() else {
+        return Err(LowerErrorKind::ChecksumMany.into());
+    };
     if is_http_source(path) || is_git_source(path) {
         return Ok(());
     }
@@ -333,7 +409,9 @@ pub(crate) fn url_filename(url: &str) -> String {
     const UNNAMED: &str = "__unnamed__";
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let Some((_, path)) = rest.split_once('/') else { return UNNAMED.into() };
+    let Some((_, path)) = rest.split_once('/') else {
+        return UNNAMED.into();
+    };
     match gopath::base(&format!("/{path}")) {
         "." | "/" => UNNAMED.into(),
         name => unescape(name),
@@ -345,8 +423,13 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&b) = bytes.get(at) {
-        let digits = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        match digits.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| b == b'%') {
+        let digits = bytes
+            .get(at + 1..at + 3)
+            .and_then(|hex| std::str::from_utf8(hex).ok());
+        match digits
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            .filter(|_| b == b'%')
+        {
             Some(byte) => {
                 out.push(byte);
                 at += 3;
@@ -378,7 +461,11 @@ fn has_wildcards(path: &str) -> bool {
 // DIFFERS: BuildKit draws it at random; ours follows from the step, so that equal builds give equal definitions.
 fn group_id(name: &str, origin: &Origin, stage: usize) -> String {
     let line = origin.ranges.first().map_or(0, |range| range.start.line);
-    Digest::sha256(format!("{stage}\n{line}\n{name}")).hex().chars().take(25).collect()
+    Digest::sha256(format!("{stage}\n{line}\n{name}"))
+        .hex()
+        .chars()
+        .take(25)
+        .collect()
 }
 
 #[cfg(test)]
@@ -402,7 +489,10 @@ mod tests {
     #[test]
     fn modes_are_octal_or_letters() {
         assert_eq!(chmod("0644").unwrap(), Some(Chmod::Bits(0o644)));
-        assert_eq!(chmod("u=rwX,go=rX").unwrap(), Some(Chmod::Symbolic("u=rwX,go=rX".into())));
+        assert_eq!(
+            chmod("u=rwX,go=rX").unwrap(),
+            Some(Chmod::Symbolic("u=rwX,go=rX".into()))
+        );
         assert_eq!(
             chmod("10000").unwrap_err().to_string(),
             "invalid chmod parameter: '10000'. it should be octal string and between 0 and 07777"
@@ -412,9 +502,12 @@ mod tests {
 
     #[test]
     fn urls_suggest_file_names() {
-        for (url, want) in
-            [("https://x/a/b.tar?c#d", "b.tar"), ("https://x/", "__unnamed__"), ("https://x", "__unnamed__"), ("http://x/a%20b", "a b")]
-        {
+        for (url, want) in [
+            ("https://x/a/b.tar?c#d", "b.tar"),
+            ("https://x/", "__unnamed__"),
+            ("https://x", "__unnamed__"),
+            ("http://x/a%20b", "a b"),
+        ] {
             assert_eq!(url_filename(url), want, "{url}");
         }
     }

@@ -23,7 +23,13 @@ pub(crate) fn wire_ranges(ranges: &[Range]) -> Vec<pb::Range> {
         line: i32::try_from(position.line).unwrap_or(i32::MAX),
         character: i32::try_from(position.character).unwrap_or(i32::MAX),
     };
-    ranges.iter().map(|range| pb::Range { start: Some(position(range.start)), end: Some(position(range.end)) }).collect()
+    ranges
+        .iter()
+        .map(|range| pb::Range {
+            start: Some(position(range.start)),
+            end: Some(position(range.end)),
+        })
+        .collect()
 }
 
 impl Lowering<'_> {
@@ -32,9 +38,18 @@ impl Lowering<'_> {
         let target = self.platforms.target.clone();
         let stage = &mut self.stages[at];
         let os = stage.platform.get_or_insert(target).os.clone();
-        let has_path = stage.image.config.env.iter().any(|entry| entry == "PATH" || entry.starts_with("PATH="));
+        let has_path = stage
+            .image
+            .config
+            .env
+            .iter()
+            .any(|entry| entry == "PATH" || entry.starts_with("PATH="));
         if !has_path && os != "windows" {
-            stage.image.config.env.push(format!("PATH={}", llb::build::exec::default_path(&os)));
+            stage
+                .image
+                .config
+                .env
+                .push(format!("PATH={}", llb::build::exec::default_path(&os)));
         }
         for variable in &stage.image.config.env {
             let (key, value) = variable.split_once('=').unwrap_or((variable, ""));
@@ -43,7 +58,10 @@ impl Lowering<'_> {
         if !self.options.hostname.is_empty() {
             stage.state = stage.state.hostname(&self.options.hostname);
         }
-        let (dir, user) = (stage.image.config.working_dir.clone(), stage.image.config.user.clone());
+        let (dir, user) = (
+            stage.image.config.working_dir.clone(),
+            stage.image.config.user.clone(),
+        );
         if !dir.is_empty() {
             self.set_dir(at, &dir);
         }
@@ -57,15 +75,25 @@ impl Lowering<'_> {
 
     /// Runs one command.
     pub(crate) fn dispatch(&mut self, at: usize, step: Step) -> Result<(), LowerError> {
-        let Step { mut instruction, sources, on_build } = step;
+        let Step {
+            mut instruction,
+            sources,
+            on_build,
+        } = step;
         let lint = self.lint.with_comments(&instruction.origin.comments);
         self.stages[at].cmd_is_onbuild = on_build;
         self.expand(at, &mut instruction, &lint)?;
         let Instruction { origin, command } = instruction;
-        let again = |command: Command| Instruction { origin: origin.clone(), command };
+        let again = |command: Command| Instruction {
+            origin: origin.clone(),
+            command,
+        };
         match command {
             Command::Maintainer(maintainer) => {
-                self.stages[at].image.author.clone_from(&maintainer.maintainer);
+                self.stages[at]
+                    .image
+                    .author
+                    .clone_from(&maintainer.maintainer);
                 self.commit(at, format!("MAINTAINER {}", maintainer.maintainer), false);
             }
             Command::Env(env) => {
@@ -91,13 +119,23 @@ impl Lowering<'_> {
                 for pair in label.pairs {
                     message.push(' ');
                     message.push_str(&pair.joined());
-                    self.stages[at].image.config.labels.insert(pair.key, pair.value);
+                    self.stages[at]
+                        .image
+                        .config
+                        .labels
+                        .insert(pair.key, pair.value);
                 }
                 self.commit(at, message, false);
             }
-            Command::Onbuild(onbuild) => self.stages[at].image.config.on_build.push(onbuild.expression),
+            Command::Onbuild(onbuild) => self.stages[at]
+                .image
+                .config
+                .on_build
+                .push(onbuild.expression),
             Command::Cmd(line) => {
-                self.stages[at].cmd.mark(&again(Command::Cmd(line.clone())), &lint);
+                self.stages[at]
+                    .cmd
+                    .mark(&again(Command::Cmd(line.clone())), &lint);
                 self.stages[at].cmd_set = true;
                 let args = self.command_line(at, &origin, line, &lint);
                 let message = format!("CMD {}", quoted_list(&args));
@@ -107,7 +145,9 @@ impl Lowering<'_> {
                 self.commit(at, message, false);
             }
             Command::Entrypoint(line) => {
-                self.stages[at].entrypoint.mark(&again(Command::Entrypoint(line.clone())), &lint);
+                self.stages[at]
+                    .entrypoint
+                    .mark(&again(Command::Entrypoint(line.clone())), &lint);
                 let args = self.command_line(at, &origin, line, &lint);
                 let message = format!("ENTRYPOINT {}", quoted_list(&args));
                 let stage = &mut self.stages[at];
@@ -118,7 +158,9 @@ impl Lowering<'_> {
                 self.commit(at, message, false);
             }
             Command::Healthcheck(check) => {
-                self.stages[at].healthcheck.mark(&again(Command::Healthcheck(check.clone())), &lint);
+                self.stages[at]
+                    .healthcheck
+                    .mark(&again(Command::Healthcheck(check.clone())), &lint);
                 let message = healthcheck_text(&check.config);
                 self.stages[at].image.config.healthcheck = Some(Healthcheck {
                     test: check.config.test,
@@ -142,7 +184,11 @@ impl Lowering<'_> {
                     if path.is_empty() {
                         return Err(LowerErrorKind::EmptyVolume.into());
                     }
-                    self.stages[at].image.config.volumes.insert(path.clone(), oci::image::Empty {});
+                    self.stages[at]
+                        .image
+                        .config
+                        .volumes
+                        .insert(path.clone(), oci::image::Empty {});
                 }
                 self.commit(at, format!("VOLUME {}", plain_list(&volume.volumes)), false);
             }
@@ -150,7 +196,11 @@ impl Lowering<'_> {
                 if !is_signal(&stop.signal) {
                     return Err(LowerErrorKind::Signal(stop.signal).into());
                 }
-                self.stages[at].image.config.stop_signal.clone_from(&stop.signal);
+                self.stages[at]
+                    .image
+                    .config
+                    .stop_signal
+                    .clone_from(&stop.signal);
                 self.commit(at, format!("STOPSIGNAL {}", stop.signal), false);
             }
             Command::Shell(shell) => {
@@ -164,7 +214,12 @@ impl Lowering<'_> {
     }
 
     /// Replaces variables in a command's words. `ARG` does so itself, since an option may win over its default.
-    fn expand(&self, at: usize, instruction: &mut Instruction, lint: &Linter) -> Result<(), LowerError> {
+    fn expand(
+        &self,
+        at: usize,
+        instruction: &mut Instruction,
+        lint: &Linter,
+    ) -> Result<(), LowerError> {
         let env = self.stages[at].state.env().clone();
         let ranges = &instruction.origin.ranges;
         if !matches!(instruction.command, Command::Arg(_)) {
@@ -180,7 +235,10 @@ impl Lowering<'_> {
                 Ok(word.result)
             })?;
         }
-        let raw = Lexer { skip_process_quotes: true, ..Lexer::new('\\') };
+        let raw = Lexer {
+            skip_process_quotes: true,
+            ..Lexer::new('\\')
+        };
         instruction.command.expand_raw(&mut |word| {
             let word = raw.process(word, &env)?;
             self.undefined(at, &word.unmatched, &env, ranges, lint);
@@ -198,7 +256,8 @@ impl Lowering<'_> {
         lint: &Linter,
     ) {
         let declared = &self.stages[at].build_args;
-        let known = |name: &str| NON_ENV_ARGS.contains(&name) || declared.iter().any(|arg| arg.key == name);
+        let known =
+            |name: &str| NON_ENV_ARGS.contains(&name) || declared.iter().any(|arg| arg.key == name);
         check::undefined_vars(unmatched, env, known, ranges, lint);
     }
 
@@ -216,12 +275,18 @@ impl Lowering<'_> {
 
     /// The text of a step for its name, variables replaced.
     pub(crate) fn shown(&self, lex: &Lexer, text: &str, env: &dyn crate::shell::Env) -> String {
-        uppercase_command(&lex.process_word(text, env).unwrap_or_else(|_| text.to_owned()))
+        uppercase_command(
+            &lex.process_word(text, env)
+                .unwrap_or_else(|_| text.to_owned()),
+        )
     }
 
     /// A constraint with name and place of a step.
     pub(crate) fn constraints(&self, name: String, origin: &Origin) -> Constraints {
-        Constraints::named(name).at(self.options.source_map.as_ref(), wire_ranges(&origin.ranges))
+        Constraints::named(name).at(
+            self.options.source_map.as_ref(),
+            wire_ranges(&origin.ranges),
+        )
     }
 
     /// The shell in front of a shell-form command line.
@@ -238,12 +303,23 @@ impl Lowering<'_> {
         line
     }
 
-    fn command_line(&self, at: usize, origin: &Origin, line: CommandLine, lint: &Linter) -> Vec<String> {
+    fn command_line(
+        &self,
+        at: usize,
+        origin: &Origin,
+        line: CommandLine,
+        lint: &Linter,
+    ) -> Vec<String> {
         if !line.prepend_shell {
             return line.args;
         }
         if self.stages[at].image.config.shell.is_empty() {
-            lint.report(Finding::JsonArgsRecommended { instruction: origin.name.clone() }, &origin.ranges);
+            lint.report(
+                Finding::JsonArgsRecommended {
+                    instruction: origin.name.clone(),
+                },
+                &origin.ranges,
+            );
         }
         self.with_shell(at, &line.args)
     }
@@ -266,10 +342,21 @@ impl Lowering<'_> {
         dir
     }
 
-    fn workdir(&mut self, at: usize, origin: &Origin, path: &str, lint: &Linter) -> Result<(), LowerError> {
+    fn workdir(
+        &mut self,
+        at: usize,
+        origin: &Origin,
+        path: &str,
+        lint: &Linter,
+    ) -> Result<(), LowerError> {
         let stage = &mut self.stages[at];
         if !stage.workdir_set && !gopath::is_abs(path) {
-            lint.report(Finding::WorkdirRelativePath { path: path.to_owned() }, &origin.ranges);
+            lint.report(
+                Finding::WorkdirRelativePath {
+                    path: path.to_owned(),
+                },
+                &origin.ranges,
+            );
         }
         stage.workdir_set = true;
         let dir = self.set_dir(at, path);
@@ -279,21 +366,34 @@ impl Lowering<'_> {
             let text = self.shown(&self.lex, &origin.code, &env);
             let multi = self.options.multi_platform;
             let stage = &mut self.stages[at];
-            let platform = stage.platform.clone().unwrap_or_else(|| self.platforms.target.clone());
+            let platform = stage
+                .platform
+                .clone()
+                .unwrap_or_else(|| self.platforms.target.clone());
             let name = name::prefix(stage, &text, multi, Some(&platform), &env);
             let user = stage.image.config.user.clone();
             let owner = (!user.is_empty()).then(|| Chown::parse(&user));
-            let created = self.epoch.map(|seconds| seconds.saturating_mul(1_000_000_000));
+            let created = self
+                .epoch
+                .map(|seconds| seconds.saturating_mul(1_000_000_000));
             let constraints = self.constraints(name, origin).platform(&platform);
             let stage = &mut self.stages[at];
-            stage.state = FileChain::new().mkdir(&dir, 0o755, true, owner, created).on(&stage.state, constraints);
+            stage.state = FileChain::new()
+                .mkdir(&dir, 0o755, true, owner, created)
+                .on(&stage.state, constraints);
             layer = true;
         }
         self.commit(at, format!("WORKDIR {dir}"), layer);
         Ok(())
     }
 
-    fn arg(&mut self, at: usize, origin: &Origin, arg: instruction::Arg, lint: &Linter) -> Result<(), LowerError> {
+    fn arg(
+        &mut self,
+        at: usize,
+        origin: &Origin,
+        arg: instruction::Arg,
+        lint: &Linter,
+    ) -> Result<(), LowerError> {
         let mut texts = Vec::with_capacity(arg.args.len());
         for mut pair in arg.args {
             check::secret_name("ARG", &pair.key, &origin.ranges, lint);
@@ -344,7 +444,10 @@ impl Lowering<'_> {
 /// Sets a variable in a list of `NAME=value`, in its old place if it has one.
 fn set_env(env: &mut Vec<String>, key: &str, value: &str) {
     let entry = format!("{key}={value}");
-    match env.iter_mut().find(|old| old.split_once('=').map_or(old.as_str(), |(old, _)| old) == key) {
+    match env
+        .iter_mut()
+        .find(|old| old.split_once('=').map_or(old.as_str(), |(old, _)| old) == key)
+    {
         Some(old) => *old = entry,
         None => env.push(entry),
     }
@@ -363,9 +466,9 @@ fn healthcheck_text(check: &HealthcheckConfig) -> String {
 }
 
 const SIGNALS: [&str; 36] = [
-    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL", "PROF",
-    "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM",
-    "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+    "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+    "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
 ];
 
 /// A signal by number or name, with or without `SIG`.
@@ -376,7 +479,8 @@ fn is_signal(text: &str) -> bool {
     let upper = text.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let offset = |prefix: &str, most: u8| {
-        name.strip_prefix(prefix).is_some_and(|rest| rest.parse::<u8>().is_ok_and(|n| (1..=most).contains(&n)))
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| rest.parse::<u8>().is_ok_and(|n| (1..=most).contains(&n)))
     };
     SIGNALS.contains(&name) || offset("RTMIN+", 15) || offset("RTMAX-", 14)
 }

@@ -33,7 +33,9 @@ pub(crate) async fn resolve(
     }
     if value == "context" {
         let state = host.main_context(Vec::new()).await?;
-        return Ok(host.source_time(&state, "[internal] resolve main build context metadata").await?);
+        return Ok(host
+            .source_time(&state, "[internal] resolve main build context metadata")
+            .await?);
     }
     if let Some(context) = host.named_context(value, None)? {
         let name = format!("[internal] resolve SOURCE_DATE_EPOCH named context {value}");
@@ -43,17 +45,27 @@ pub(crate) async fn resolve(
         };
         return Ok(host.source_time(&state, &name).await?);
     }
-    let Some(stage) = stages.iter().find(|stage| stage.name.eq_ignore_ascii_case(value)) else {
+    let Some(stage) = stages
+        .iter()
+        .find(|stage| stage.name.eq_ignore_ascii_case(value))
+    else {
         return Err(LowerErrorKind::Epoch(value.to_owned()).into());
     };
     let state = stage_source(stage, options, &args.unset(NAME), lex)
         .map_err(|error| error.at(&stage.origin.ranges))?;
-    let name = format!("[internal] resolve SOURCE_DATE_EPOCH source stage {}", stage.name);
+    let name = format!(
+        "[internal] resolve SOURCE_DATE_EPOCH source stage {}",
+        stage.name
+    );
     Ok(host.source_time(&state, &name).await?)
 }
 
 /// Puts the time in place of what was asked for.
-pub(crate) fn settle(epoch: Option<i64>, build_args: &mut BTreeMap<String, String>, args: Env) -> Env {
+pub(crate) fn settle(
+    epoch: Option<i64>,
+    build_args: &mut BTreeMap<String, String>,
+    args: Env,
+) -> Env {
     let text = epoch.map(|seconds| seconds.to_string());
     if build_args.contains_key(NAME) {
         match &text {
@@ -68,7 +80,12 @@ pub(crate) fn settle(epoch: Option<i64>, build_args: &mut BTreeMap<String, Strin
     }
 }
 
-fn stage_source(stage: &Stage, options: &LowerOptions, args: &Env, lex: &Lexer) -> Result<State, LowerError> {
+fn stage_source(
+    stage: &Stage,
+    options: &LowerOptions,
+    args: &Env,
+    lex: &Lexer,
+) -> Result<State, LowerError> {
     let wrong = |text: &str| LowerError::from(LowerErrorKind::EpochStage(text.to_owned()));
     if lex.process_word(&stage.base_name, args)? != SCRATCH {
         return Err(wrong("SOURCE_DATE_EPOCH stage must use FROM scratch"));
@@ -94,7 +111,12 @@ fn stage_source(stage: &Stage, options: &LowerOptions, args: &Env, lex: &Lexer) 
     source.ok_or_else(|| wrong(ONE_ADD))
 }
 
-fn declare(arg: &Arg, mut env: Env, options: &LowerOptions, lex: &Lexer) -> Result<Env, LowerError> {
+fn declare(
+    arg: &Arg,
+    mut env: Env,
+    options: &LowerOptions,
+    lex: &Lexer,
+) -> Result<Env, LowerError> {
     for pair in &arg.args {
         env = match (options.build_args.get(&pair.key), &pair.value) {
             (Some(value), _) => env.set(&pair.key, value),
@@ -105,22 +127,37 @@ fn declare(arg: &Arg, mut env: Env, options: &LowerOptions, lex: &Lexer) -> Resu
     Ok(env)
 }
 
-fn add_source(add: &Add, options: &LowerOptions, env: &Env, lex: &Lexer) -> Result<State, LowerError> {
+fn add_source(
+    add: &Add,
+    options: &LowerOptions,
+    env: &Env,
+    lex: &Lexer,
+) -> Result<State, LowerError> {
     let wrong = |text: &str| LowerError::from(LowerErrorKind::EpochStage(text.to_owned()));
     let ([path], []) = (add.files.paths.as_slice(), add.files.contents.as_slice()) else {
-        return Err(wrong("SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source"));
+        return Err(wrong(
+            "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source",
+        ));
     };
     let path = lex.process_word(path, env)?;
     let checksum = lex.process_word(&add.checksum, env)?;
     if is_http_source(&path) {
-        let checksum = (!checksum.is_empty()).then(|| Digest::parse(&checksum)).transpose();
-        let opts =
-            HttpOpts { checksum: checksum.map_err(LowerErrorKind::Checksum)?, filename: url_filename(&path) };
+        let checksum = (!checksum.is_empty())
+            .then(|| Digest::parse(&checksum))
+            .transpose();
+        let opts = HttpOpts {
+            checksum: checksum.map_err(LowerErrorKind::Checksum)?,
+            filename: url_filename(&path),
+        };
         return Ok(http(&path, &opts, Constraints::new()));
     }
     match GitRef::parse(&path).map_err(LowerErrorKind::GitRef)? {
         Some(git_ref) if !git_ref.like_local => {
-            let mut opts = GitOpts { advice: options.git_advice, mtime: String::new(), ..GitOpts::from(&git_ref) };
+            let mut opts = GitOpts {
+                advice: options.git_advice,
+                mtime: String::new(),
+                ..GitOpts::from(&git_ref)
+            };
             opts.keep_git_dir |= add.keep_git_dir == Some(true);
             opts.fetch_by_commit = false;
             if !checksum.is_empty() {
@@ -128,6 +165,8 @@ fn add_source(add: &Add, options: &LowerOptions, env: &Env, lex: &Lexer) -> Resu
             }
             Ok(git(&git_ref.remote, &opts, Constraints::new()))
         }
-        Some(_) | None => Err(wrong("SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD")),
+        Some(_) | None => Err(wrong(
+            "SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD",
+        )),
     }
 }

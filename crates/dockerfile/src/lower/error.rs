@@ -34,7 +34,9 @@ impl LowerError {
 
     /// The error of the resolver, when that is the cause.
     pub fn host(&self) -> Option<&HostError> {
-        if let LowerErrorKind::Host(error) | LowerErrorKind::BaseImage { source: error, .. } = &*self.kind {
+        if let LowerErrorKind::Host(error) | LowerErrorKind::BaseImage { source: error, .. } =
+            &*self.kind
+        {
             return Some(error);
         }
         None
@@ -43,26 +45,36 @@ impl LowerError {
 
 impl<E: Into<LowerErrorKind>> From<E> for LowerError {
     fn from(kind: E) -> Self {
-        Self { kind: Box::new(kind.into()), locations: Vec::new() }
+        Self {
+            kind: Box::new(kind.into()),
+            locations: Vec::new(),
+        }
     }
 }
 
 impl From<ParseError> for LowerError {
     fn from(error: ParseError) -> Self {
         let locations = vec![error.ranges.clone()];
-        Self { kind: Box::new(LowerErrorKind::Parse(error)), locations }
+        Self {
+            kind: Box::new(LowerErrorKind::Parse(error)),
+            locations,
+        }
     }
 }
 
 impl From<SyntaxError> for LowerError {
     fn from(error: SyntaxError) -> Self {
         let locations = vec![error.ranges.clone()];
-        Self { kind: Box::new(LowerErrorKind::Syntax(error)), locations }
+        Self {
+            kind: Box::new(LowerErrorKind::Syntax(error)),
+            locations,
+        }
     }
 }
 
 fn hint(near: Option<&String>) -> String {
-    near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
+    near.map(|near| format!(" (did you mean {near}?)"))
+        .unwrap_or_default()
 }
 
 /// What is wrong. The texts are what clients know from BuildKit.
@@ -176,7 +188,11 @@ pub enum LowerErrorKind {
     #[error("onbuild trigger should be a single expression")]
     OnbuildTrigger,
     /// `COPY --from` of a later stage.
-    #[error("cannot copy from stage {}, it needs to be defined before current stage {}", quote(from), quote(stage))]
+    #[error(
+        "cannot copy from stage {}, it needs to be defined before current stage {}",
+        quote(from),
+        quote(stage)
+    )]
     CopyOrder {
         /// The stage copied from.
         from: String,
@@ -184,7 +200,11 @@ pub enum LowerErrorKind {
         stage: String,
     },
     /// `RUN --mount=from` of a later stage.
-    #[error("cannot mount from stage {} to {}, stage needs to be defined before current command", quote(from), quote(target))]
+    #[error(
+        "cannot mount from stage {} to {}, stage needs to be defined before current command",
+        quote(from),
+        quote(target)
+    )]
     MountOrder {
         /// The stage mounted.
         from: String,

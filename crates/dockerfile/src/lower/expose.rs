@@ -45,12 +45,25 @@ fn parse(raw: &str, ranges: &[Range], lint: &Linter) -> Result<Vec<String>, Stri
         _ => return Err(invalid(&format!("invalid proto: {proto}"))),
     };
     if proto != proto.to_lowercase() {
-        lint.report(Finding::ExposeProtoCasing { port: raw.to_owned() }, ranges);
+        lint.report(
+            Finding::ExposeProtoCasing {
+                port: raw.to_owned(),
+            },
+            ranges,
+        );
     }
     if !ip.is_empty() || !host.is_empty() {
-        lint.report(Finding::ExposeInvalidFormat { port: raw.to_owned() }, ranges);
+        lint.report(
+            Finding::ExposeInvalidFormat {
+                port: raw.to_owned(),
+            },
+            ranges,
+        );
     }
-    let address = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(&ip);
+    let address = ip
+        .strip_prefix('[')
+        .and_then(|ip| ip.strip_suffix(']'))
+        .unwrap_or(&ip);
     if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
         return Err(format!("invalid IP address: {address}"));
     }
@@ -58,10 +71,14 @@ fn parse(raw: &str, ranges: &[Range], lint: &Linter) -> Result<Vec<String>, Stri
     if !host.is_empty() {
         let (first, last) = range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?;
         if last - first != end - start && end != start {
-            return Err(format!("invalid ranges specified for container and host Ports: {port} and {host}"));
+            return Err(format!(
+                "invalid ranges specified for container and host Ports: {port} and {host}"
+            ));
         }
     }
-    Ok((start..=end).map(|port| format!("{port}/{lower}")).collect())
+    Ok((start..=end)
+        .map(|port| format!("{port}/{lower}"))
+        .collect())
 }
 
 fn split(raw: &str) -> (String, &str, &str) {

@@ -84,16 +84,27 @@ impl<'a> Lowering<'a> {
         }
         let automatic = args::automatic(&platforms, &options.build_args, &target_name);
         let lex = Lexer::new(tree.escape);
-        if let Ok((defaults, _)) = args::meta(automatic.clone(), &lex, &meta_args, &BTreeMap::new()) {
-            check::default_base_names(&stages, |name| lex.process_word(name, &defaults).ok(), &lint);
+        if let Ok((defaults, _)) = args::meta(automatic.clone(), &lex, &meta_args, &BTreeMap::new())
+        {
+            check::default_base_names(
+                &stages,
+                |name| lex.process_word(name, &defaults).ok(),
+                &lint,
+            );
         }
-        let (mut global_args, all_args) = args::meta(automatic, &lex, &meta_args, &options.build_args)?;
+        let (mut global_args, all_args) =
+            args::meta(automatic, &lex, &meta_args, &options.build_args)?;
 
         let wanted = options
             .build_args
             .get("SOURCE_DATE_EPOCH")
             .cloned()
-            .or_else(|| global_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()).map(str::to_owned));
+            .or_else(|| {
+                global_args
+                    .get("SOURCE_DATE_EPOCH")
+                    .filter(|value| !value.is_empty())
+                    .map(str::to_owned)
+            });
         let mut resolved = None;
         if let Some(wanted) = wanted {
             resolved = epoch::resolve(&wanted, &options, &stages, &global_args, &lex, host).await?;
@@ -118,7 +129,10 @@ impl<'a> Lowering<'a> {
             pending: Vec::new(),
             copied: 0,
         };
-        let outline = super::stage::OutlineCapture { all_args, ..Default::default() };
+        let outline = super::stage::OutlineCapture {
+            all_args,
+            ..Default::default()
+        };
         lowering.add_stages(stages, &outline)?;
         let target = lowering.find_target()?;
         lowering.find_dependencies()?;
@@ -160,7 +174,11 @@ impl<'a> Lowering<'a> {
     }
 
     /// A context that replaces `name`, unless the name is one that cannot be replaced.
-    fn named_context(&self, name: &str, platform: Option<&Platform>) -> Result<Option<NamedContext>, LowerError> {
+    fn named_context(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Option<NamedContext>, LowerError> {
         if name.eq_ignore_ascii_case(SCRATCH) || name.eq_ignore_ascii_case("context") {
             return Ok(None);
         }
@@ -168,25 +186,42 @@ impl<'a> Lowering<'a> {
         Ok(self.host.named_context(name, platform)?)
     }
 
-    fn add_stages(&mut self, stages: Vec<Stage>, outline: &super::stage::OutlineCapture) -> Result<(), LowerError> {
+    fn add_stages(
+        &mut self,
+        stages: Vec<Stage>,
+        outline: &super::stage::OutlineCapture,
+    ) -> Result<(), LowerError> {
         let mut known = self.global_args.key_set();
         known.extend(outline.all_args.keys().cloned());
         for (number, stage) in stages.into_iter().enumerate() {
             let ranges = stage.origin.ranges.clone();
             let lint = self.lint.with_comments(&stage.origin.comments);
 
-            let base = self.lex.process(&stage.base_name, &self.global_args).map_err(|e| LowerError::from(e).at(&ranges))?;
-            check::undefined_from_args(known.iter().map(String::as_str), &base.unmatched, &ranges, &lint);
+            let base = self
+                .lex
+                .process(&stage.base_name, &self.global_args)
+                .map_err(|e| LowerError::from(e).at(&ranges))?;
+            check::undefined_from_args(
+                known.iter().map(String::as_str),
+                &base.unmatched,
+                &ranges,
+                &lint,
+            );
             if base.result.is_empty() {
-                return Err(LowerError::from(LowerErrorKind::BlankBase(stage.base_name)).at(&ranges));
+                return Err(
+                    LowerError::from(LowerErrorKind::BlankBase(stage.base_name)).at(&ranges)
+                );
             }
             let mut used = base.matched;
             let paths = self.new_paths();
             let platform_word = stage.platform.clone();
             let mut state = StageState::new(stage, base.result, paths);
-            state.outline = self.charge(outline.all_args.len()).map(|()| outline.clone())?;
+            state.outline = self
+                .charge(outline.all_args.len())
+                .map(|()| outline.clone())?;
             if !platform_word.is_empty() {
-                let (platform, matched) = self.stage_platform(&platform_word, &state.stage, &known, &lint)?;
+                let (platform, matched) =
+                    self.stage_platform(&platform_word, &state.stage, &known, &lint)?;
                 used.extend(matched);
                 state.platform = Some(platform);
             }
@@ -206,9 +241,13 @@ impl<'a> Lowering<'a> {
             let state = &mut self.stages[at];
             state.outline.used_args.extend(used);
             let steps = state.stage.commands.iter().filter(|instruction| {
-                matches!(instruction.command, Command::Add(_) | Command::Copy(_) | Command::Run(_) | Command::Workdir(_))
+                matches!(
+                    instruction.command,
+                    Command::Add(_) | Command::Copy(_) | Command::Run(_) | Command::Workdir(_)
+                )
             });
-            state.cmd_total = steps.count() + usize::from(state.base_name != SCRATCH && state.base.is_none());
+            state.cmd_total =
+                steps.count() + usize::from(state.base_name != SCRATCH && state.base.is_none());
             state.ignore_cache = no_cache;
         }
         Ok(())
@@ -225,19 +264,34 @@ impl<'a> Lowering<'a> {
         let found = self.lex.process(word, &self.global_args).map_err(|error| {
             LowerError::from(LowerErrorKind::PlatformArguments(String::new(), error)).at(ranges)
         })?;
-        check::undefined_from_args(known.iter().map(String::as_str), &found.unmatched, ranges, lint);
+        check::undefined_from_args(
+            known.iter().map(String::as_str),
+            &found.unmatched,
+            ranges,
+            lint,
+        );
         check::redundant_platform(word, &found, &self.global_args, ranges, lint);
         check::constant_platform(&stage.name, &found, ranges, lint);
         let near = || {
             let keys = self.global_args.keys();
-            found.unmatched.iter().find_map(|name| suggest::nearest(name, keys.iter().copied(), true))
+            found
+                .unmatched
+                .iter()
+                .find_map(|name| suggest::nearest(name, keys.iter().copied(), true))
         };
         if found.result.is_empty() {
-            let kind = LowerErrorKind::EmptyPlatform { expression: word.to_owned(), near: near() };
+            let kind = LowerErrorKind::EmptyPlatform {
+                expression: word.to_owned(),
+                near: near(),
+            };
             return Err(LowerError::from(kind).at(ranges));
         }
         let platform = Platform::parse(&found.result).map_err(|source| {
-            let kind = LowerErrorKind::Platform { expression: word.to_owned(), source, near: near() };
+            let kind = LowerErrorKind::Platform {
+                expression: word.to_owned(),
+                source,
+                near: near(),
+            };
             // Twice, as BuildKit has it.
             LowerError::from(kind).at(ranges).at(ranges)
         })?;
@@ -259,7 +313,11 @@ impl<'a> Lowering<'a> {
     }
 
     pub(crate) fn names(&self) -> Vec<&str> {
-        self.stages.iter().map(|stage| stage.stage_name.as_str()).filter(|name| !name.is_empty()).collect()
+        self.stages
+            .iter()
+            .map(|stage| stage.stage_name.as_str())
+            .filter(|name| !name.is_empty())
+            .collect()
     }
 
     fn find_target(&self) -> Result<usize, LowerError> {
@@ -271,7 +329,11 @@ impl<'a> Lowering<'a> {
             Some(&at) => Ok(at),
             None => {
                 let near = suggest::nearest(name, self.names(), true);
-                Err(LowerErrorKind::Target { name: name.clone(), near }.into())
+                Err(LowerErrorKind::Target {
+                    name: name.clone(),
+                    near,
+                }
+                .into())
             }
         }
     }
@@ -293,7 +355,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Finds what a command takes files from.
-    pub(super) fn step(&mut self, at: usize, instruction: Instruction, on_build: bool) -> Result<Step, LowerError> {
+    pub(super) fn step(
+        &mut self,
+        at: usize,
+        instruction: Instruction,
+        on_build: bool,
+    ) -> Result<Step, LowerError> {
         let ranges = instruction.origin.ranges.clone();
         let mut sources = Vec::new();
         if let Command::Copy(copy) = &instruction.command {
@@ -311,19 +378,29 @@ impl<'a> Lowering<'a> {
                 });
             }
         } else if let Command::Run(run) = &instruction.command {
-                let froms: Vec<String> = run
-                    .mounts
-                    .iter()
-                    .map(|mount| if mount.from.is_empty() { SCRATCH.to_owned() } else { mount.from.clone() })
-                    .collect();
-                for from in froms {
-                    sources.push(self.source(&from, Vec::new()));
-                }
+            let froms: Vec<String> = run
+                .mounts
+                .iter()
+                .map(|mount| {
+                    if mount.from.is_empty() {
+                        SCRATCH.to_owned()
+                    } else {
+                        mount.from.clone()
+                    }
+                })
+                .collect();
+            for from in froms {
+                sources.push(self.source(&from, Vec::new()));
+            }
         }
         for &source in &sources {
             self.stages[at].deps.insert(source, ranges.clone());
         }
-        Ok(Step { instruction, sources, on_build })
+        Ok(Step {
+            instruction,
+            sources,
+            on_build,
+        })
     }
 
     /// The stage of that name, or a new one that stands for an image or context.
@@ -376,7 +453,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn deps(&self, at: usize) -> Vec<(usize, &Vec<Range>)> {
-        self.stages[at].deps.iter().map(|(&dep, ranges)| (dep, ranges)).collect()
+        self.stages[at]
+            .deps
+            .iter()
+            .map(|(&dep, ranges)| (dep, ranges))
+            .collect()
     }
 
     /// The stages that `target` needs, itself included.
@@ -400,10 +481,17 @@ impl<'a> Lowering<'a> {
         state
     }
 
-    async fn dispatch_all(&mut self, reachable: &BTreeSet<usize>, target: usize) -> Result<(), LowerError> {
+    async fn dispatch_all(
+        &mut self,
+        reachable: &BTreeSet<usize>,
+        target: usize,
+    ) -> Result<(), LowerError> {
         let patterns = self.host.ignore_patterns().await?;
         if !patterns.is_empty() {
-            self.ignore = Some(pattern::PatternMatcher::new(&patterns).map_err(|error| LowerErrorKind::Ignore(error.to_string()))?);
+            self.ignore = Some(
+                pattern::PatternMatcher::new(&patterns)
+                    .map_err(|error| LowerErrorKind::Ignore(error.to_string()))?,
+            );
         }
         for at in 0..self.stages.len() {
             let skip = !reachable.contains(&at) || self.stages[at].dispatched;
@@ -428,7 +516,10 @@ impl<'a> Lowering<'a> {
     fn note_scans(&mut self, at: usize) {
         for name in NON_ENV_ARGS {
             let stage = &self.stages[at];
-            let mut on = self.global_args.get(name).is_some_and(|value| enabled_for(&stage.stage_name, value));
+            let mut on = self
+                .global_args
+                .get(name)
+                .is_some_and(|value| enabled_for(&stage.stage_name, value));
             for pair in stage.build_args.iter().filter(|pair| pair.key == name) {
                 if let Some(value) = &pair.value {
                     on = enabled_for(&stage.stage_name, value);
@@ -449,7 +540,11 @@ impl<'a> Lowering<'a> {
         let labels = self.options.labels.clone();
         self.stages[target].image.config.labels.extend(labels);
         checks::fail_if_asked(&self.lint)?;
-        let used: BTreeSet<String> = self.stages.iter().flat_map(|stage| stage.ctx_paths.iter().cloned()).collect();
+        let used: BTreeSet<String> = self
+            .stages
+            .iter()
+            .flat_map(|stage| stage.ctx_paths.iter().cloned())
+            .collect();
         let context = self.host.main_context(follow_paths(&used)).await?;
         self.context.set(&context);
         for Pending { late, make, stage } in std::mem::take(&mut self.pending) {
@@ -480,7 +575,9 @@ impl<'a> Lowering<'a> {
 
 impl std::fmt::Debug for Lowering<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lowering").field("stages", &self.stages.len()).finish_non_exhaustive()
+        f.debug_struct("Lowering")
+            .field("stages", &self.stages.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -497,11 +594,19 @@ fn refuse_huge(stages: &[Stage], meta_args: &[instruction::Arg]) -> Result<(), L
             1
         }
     };
-    let inside: usize = stages.iter().flat_map(|stage| &stage.commands).map(|i| words(&i.command)).sum();
+    let inside: usize = stages
+        .iter()
+        .flat_map(|stage| &stage.commands)
+        .map(|i| words(&i.command))
+        .sum();
     let count = stages.len() + inside + meta_args.iter().map(|arg| arg.args.len()).sum::<usize>();
     if count > MAX_INSTRUCTIONS {
         let what = format!("{count} instructions and variables");
-        return Err(LowerErrorKind::TooLarge { what, most: MAX_INSTRUCTIONS }.into());
+        return Err(LowerErrorKind::TooLarge {
+            what,
+            most: MAX_INSTRUCTIONS,
+        }
+        .into());
     }
     Ok(())
 }
@@ -515,19 +620,27 @@ fn follow_paths(used: &BTreeSet<String>) -> Vec<String> {
     if used.contains("/") {
         return Vec::new();
     }
-    let mut paths: Vec<String> = used.iter().map(|path| llb::gopath::join(&[".", path])).collect();
+    let mut paths: Vec<String> = used
+        .iter()
+        .map(|path| llb::gopath::join(&[".", path]))
+        .collect();
     paths.sort();
     paths
 }
 
 /// The image of `FROM scratch`.
 pub(crate) fn empty_image(platform: &Platform) -> ImageConfig {
-    let mut image = ImageConfig { platform: platform.clone(), ..ImageConfig::default() };
+    let mut image = ImageConfig {
+        platform: platform.clone(),
+        ..ImageConfig::default()
+    };
     image.rootfs.kind = "layers".into();
     image.config.working_dir = "/".into();
     if platform.os != "windows" {
-        image.config.env = vec![format!("PATH={}", llb::build::exec::default_path(&platform.os))];
+        image.config.env = vec![format!(
+            "PATH={}",
+            llb::build::exec::default_path(&platform.os)
+        )];
     }
     image
 }
-

@@ -36,9 +36,16 @@ impl Lowering<'_> {
         for (mount, &source) in run.mounts.iter().zip(sources) {
             // A cache without a source starts empty; other mounts without one show the build context.
             let empty_cache = mount.kind == MountType::Cache && mount.from.is_empty();
-            let from = if empty_cache { SCRATCH } else { mount.from.as_str() };
+            let from = if empty_cache {
+                SCRATCH
+            } else {
+                mount.from.as_str()
+            };
             if !from.is_empty() && !self.stages[source].dispatched {
-                let kind = LowerErrorKind::MountOrder { from: from.to_owned(), target: mount.target.clone() };
+                let kind = LowerErrorKind::MountOrder {
+                    from: from.to_owned(),
+                    target: mount.target.clone(),
+                };
                 return Err(kind.into());
             }
             match mount.kind {
@@ -80,21 +87,39 @@ impl Lowering<'_> {
             if mount.uid.is_some() || mount.gid.is_some() || mount.mode.is_some() {
                 let owner = Chown::ids(mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
                 state = FileChain::new()
-                    .mkdir("/cache", mount.mode.unwrap_or(0o755), false, Some(owner), None)
-                    .on(&state, Constraints::internal("setting cache mount permissions"));
+                    .mkdir(
+                        "/cache",
+                        mount.mode.unwrap_or(0o755),
+                        false,
+                        Some(owner),
+                        None,
+                    )
+                    .on(
+                        &state,
+                        Constraints::internal("setting cache mount permissions"),
+                    );
                 selector.push_str("/cache");
             }
         }
         let content = match mount.kind {
-            MountType::Tmpfs => MountContent::Tmpfs { size: mount.size_limit },
+            MountType::Tmpfs => MountContent::Tmpfs {
+                size: mount.size_limit,
+            },
             MountType::Cache => {
-                let id = if mount.id.is_empty() { gopath::clean(&mount.target) } else { mount.id.clone() };
+                let id = if mount.id.is_empty() {
+                    gopath::clean(&mount.target)
+                } else {
+                    mount.id.clone()
+                };
                 let sharing = match mount.sharing {
                     Some(ShareMode::Private) => Sharing::Private,
                     Some(ShareMode::Locked) => Sharing::Locked,
                     Some(ShareMode::Shared) | None => Sharing::Shared,
                 };
-                MountContent::Cache { id: format!("{}/{id}", self.options.cache_id_namespace), sharing }
+                MountContent::Cache {
+                    id: format!("{}/{id}", self.options.cache_id_namespace),
+                    sharing,
+                }
             }
             MountType::Bind | MountType::Secret | MountType::Ssh => MountContent::Bind,
         };
@@ -107,7 +132,11 @@ impl Lowering<'_> {
     }
 
     fn secret(&mut self, at: usize, origin: &Origin, mount: &Mount) -> Result<Secret, LowerError> {
-        let mut id = if mount.source.is_empty() { mount.id.clone() } else { mount.source.clone() };
+        let mut id = if mount.source.is_empty() {
+            mount.id.clone()
+        } else {
+            mount.source.clone()
+        };
         if id.is_empty() {
             if mount.target.is_empty() {
                 return Err(LowerErrorKind::SecretName.into());
@@ -119,7 +148,11 @@ impl Lowering<'_> {
             target = Some(format!("/run/secrets/{}", gopath::base(&id)));
         }
         let place = (mount.required, origin.ranges.clone());
-        self.stages[at].outline.secrets.entry(id.clone()).or_insert(place);
+        self.stages[at]
+            .outline
+            .secrets
+            .entry(id.clone())
+            .or_insert(place);
         Ok(Secret {
             id,
             target,
@@ -135,9 +168,17 @@ impl Lowering<'_> {
         if !mount.source.is_empty() {
             return Err(LowerErrorKind::SshSource.into());
         }
-        let shown = if mount.id.is_empty() { "default" } else { &mount.id };
+        let shown = if mount.id.is_empty() {
+            "default"
+        } else {
+            &mount.id
+        };
         let place = (mount.required, origin.ranges.clone());
-        self.stages[at].outline.ssh.entry(shown.to_owned()).or_insert(place);
+        self.stages[at]
+            .outline
+            .ssh
+            .entry(shown.to_owned())
+            .or_insert(place);
         Ok(Ssh {
             id: mount.id.clone(),
             target: mount.target.clone(),

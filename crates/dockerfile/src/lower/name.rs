@@ -30,7 +30,11 @@ pub(crate) fn prefix(
     }
     stage.cmd_index += 1;
     let total = stage.cmd_total.to_string();
-    out.push_str(&format!("{:>width$}/{total}] ", stage.cmd_index, width = total.len()));
+    out.push_str(&format!(
+        "{:>width$}/{total}] ",
+        stage.cmd_index,
+        width = total.len()
+    ));
     if stage.cmd_is_onbuild {
         out.push_str("ONBUILD ");
     }
@@ -39,7 +43,9 @@ pub(crate) fn prefix(
 
 /// `->arm64` for a step that runs on one platform and builds for another.
 fn cross(base: &Platform, env: &dyn shell::Env) -> String {
-    let Some(mut target) = target_of(env) else { return String::new() };
+    let Some(mut target) = target_of(env) else {
+        return String::new();
+    };
     if target.os.is_empty() {
         target.os.clone_from(&base.os);
     }
@@ -53,7 +59,11 @@ fn cross(base: &Platform, env: &dyn shell::Env) -> String {
     if target.architecture == base.architecture {
         return String::new();
     }
-    let variant = if target.variant.is_empty() { String::new() } else { format!("/{}", target.variant) };
+    let variant = if target.variant.is_empty() {
+        String::new()
+    } else {
+        format!("/{}", target.variant)
+    };
     format!("->{}{variant}", target.architecture)
 }
 

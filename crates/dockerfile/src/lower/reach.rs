@@ -67,7 +67,12 @@ impl Lowering<'_> {
             wanted.push((at, needed));
         }
         let this = &*self;
-        let bases = try_join_all(wanted.iter().map(|&(at, needed)| this.resolve_base(at, needed))).await?;
+        let bases = try_join_all(
+            wanted
+                .iter()
+                .map(|&(at, needed)| this.resolve_base(at, needed)),
+        )
+        .await?;
         for ((at, _), base) in wanted.into_iter().zip(bases) {
             self.apply_base(at, base)?;
         }
@@ -76,7 +81,9 @@ impl Lowering<'_> {
 
     /// Takes over what the base stage has by now.
     pub(crate) fn inherit(&mut self, at: usize) -> Result<(), LowerError> {
-        let Some(base) = self.stages[at].base else { return Ok(()) };
+        let Some(base) = self.stages[at].base else {
+            return Ok(());
+        };
         let cost = self.stages[base].build_args.len() + self.stages[base].image.history.len();
         self.charge(cost)?;
         let (state, platform, mut image, base_image, paths, workdir_set, args) = {
@@ -107,8 +114,15 @@ impl Lowering<'_> {
     pub(super) fn charge(&mut self, count: usize) -> Result<(), LowerError> {
         self.copied += count;
         if self.copied > MAX_COPIED {
-            let what = format!("stages inherit {} arguments and history entries", self.copied);
-            return Err(LowerErrorKind::TooLarge { what, most: MAX_COPIED }.into());
+            let what = format!(
+                "stages inherit {} arguments and history entries",
+                self.copied
+            );
+            return Err(LowerErrorKind::TooLarge {
+                what,
+                most: MAX_COPIED,
+            }
+            .into());
         }
         Ok(())
     }
@@ -121,8 +135,16 @@ impl Lowering<'_> {
             error
         };
         let (start, end) = (
-            place.iter().map(|range| range.start.line).min().unwrap_or_default(),
-            place.iter().map(|range| range.end.line).max().unwrap_or_default(),
+            place
+                .iter()
+                .map(|range| range.start.line)
+                .min()
+                .unwrap_or_default(),
+            place
+                .iter()
+                .map(|range| range.end.line)
+                .max()
+                .unwrap_or_default(),
         );
         let mut steps = Vec::with_capacity(triggers.len());
         let mut more = false;
@@ -147,7 +169,9 @@ impl Lowering<'_> {
 /// The one instruction of an `ONBUILD` trigger.
 fn trigger_instruction(trigger: &str) -> Result<Instruction, LowerError> {
     let tree = syntax::parse(trigger.as_bytes())?;
-    let [node] = tree.root.children.as_slice() else { return Err(LowerErrorKind::OnbuildTrigger.into()) };
+    let [node] = tree.root.children.as_slice() else {
+        return Err(LowerErrorKind::OnbuildTrigger.into());
+    };
     match instruction::parse_instruction(node, &Linter::silent())? {
         Parsed::Instruction(instruction) => Ok(instruction),
         Parsed::Stage(_) => Err(InstructionError::NotACommand.into()),

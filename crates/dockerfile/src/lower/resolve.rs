@@ -19,57 +19,93 @@ pub(crate) enum Base {
     /// A context that replaces the whole stage.
     Stage(LoadedContext),
     /// A context in place of the image.
-    Context { loaded: LoadedContext, platform: Platform },
+    Context {
+        loaded: LoadedContext,
+        platform: Platform,
+    },
     /// An image.
-    Image { name: String, config: Box<ImageConfig>, platform: Platform, origin: String },
+    Image {
+        name: String,
+        config: Box<ImageConfig>,
+        platform: Platform,
+        origin: String,
+    },
 }
 
 impl Lowering<'_> {
     pub(crate) async fn resolve_base(&self, at: usize, needed: bool) -> Result<Base, LowerError> {
         let ranges = &self.stages[at].stage.origin.ranges;
-        self.resolve_base_inner(at, needed).await.map_err(|error| error.at(ranges))
+        self.resolve_base_inner(at, needed)
+            .await
+            .map_err(|error| error.at(ranges))
     }
 
     async fn resolve_base_inner(&self, at: usize, needed: bool) -> Result<Base, LowerError> {
         let stage = &self.stages[at];
         let origin = stage.base_name.clone();
-        let mut reference = Reference::parse(&origin)
-            .map_err(|source| LowerErrorKind::StageName { name: origin.clone(), source })?;
+        let mut reference =
+            Reference::parse(&origin).map_err(|source| LowerErrorKind::StageName {
+                name: origin.clone(),
+                source,
+            })?;
         if !needed {
             return Ok(Base::Unused);
         }
         let resolve_mode = self.options.resolve_mode.as_str().to_owned();
-        let query = || ContextQuery { resolve_mode: resolve_mode.clone() };
+        let query = || ContextQuery {
+            resolve_mode: resolve_mode.clone(),
+        };
         if let Some(context) = &stage.named_context {
             return Ok(Base::Stage(self.host.load_context(context, query()).await?));
         }
-        let platform = stage.platform.clone().unwrap_or_else(|| self.platforms.target.clone());
+        let platform = stage
+            .platform
+            .clone()
+            .unwrap_or_else(|| self.platforms.target.clone());
         let tagged = reference.clone().with_default_tag().to_string();
         if let Some(context) = self.replacement(&tagged, &platform)? {
             let loaded = self.host.load_context(&context, query()).await?;
             return Ok(Base::Context { loaded, platform });
         }
-        let shown = if self.options.multi_platform { format!("{} ", platform_text(&platform)) } else { String::new() };
+        let shown = if self.options.multi_platform {
+            format!("{} ", platform_text(&platform))
+        } else {
+            String::new()
+        };
         let query = ImageQuery {
             log_name: format!("[{shown}internal] load metadata for {tagged}"),
             platform: Some(platform.clone()),
             resolve_mode: resolve_mode.clone(),
         };
-        let resolved = self.host.image_config(&tagged, query).await.map_err(|source| {
-            let mut known: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
-            for name in ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"] {
-                known.push(name.to_owned());
-                known.push(format!("{name}:latest"));
-            }
-            let near = suggest::nearest(&origin, known.iter().map(String::as_str), true);
-            LowerErrorKind::BaseImage { name: origin.clone(), source, near }
-        })?;
+        let resolved = self
+            .host
+            .image_config(&tagged, query)
+            .await
+            .map_err(|source| {
+                let mut known: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
+                for name in [
+                    "alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora",
+                ] {
+                    known.push(name.to_owned());
+                    known.push(format!("{name}:latest"));
+                }
+                let near = suggest::nearest(&origin, known.iter().map(String::as_str), true);
+                LowerErrorKind::BaseImage {
+                    name: origin.clone(),
+                    source,
+                    near,
+                }
+            })?;
         if reference.to_string() != resolved.reference {
-            reference = Reference::parse(&resolved.reference)
-                .map_err(|source| LowerErrorKind::StageName { name: resolved.reference.clone(), source })?;
+            reference = Reference::parse(&resolved.reference).map_err(|source| {
+                LowerErrorKind::StageName {
+                    name: resolved.reference.clone(),
+                    source,
+                }
+            })?;
         }
-        let config: ImageConfig =
-            oci::json::from_slice(&resolved.config).map_err(|error| LowerErrorKind::ImageConfig(error.to_string()))?;
+        let config: ImageConfig = oci::json::from_slice(&resolved.config)
+            .map_err(|error| LowerErrorKind::ImageConfig(error.to_string()))?;
         let mut platform = platform;
         if stage.platform.is_none() && self.platforms.implicit {
             platform = detect_platform(&config, platform, &self.platforms.build);
@@ -77,10 +113,19 @@ impl Lowering<'_> {
         if resolved.digest.is_some() {
             reference.digest = resolved.digest;
         }
-        Ok(Base::Image { name: reference.to_string(), config: Box::new(config), platform, origin })
+        Ok(Base::Image {
+            name: reference.to_string(),
+            config: Box::new(config),
+            platform,
+            origin,
+        })
     }
 
-    fn replacement(&self, name: &str, platform: &Platform) -> Result<Option<super::NamedContext>, LowerError> {
+    fn replacement(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Option<super::NamedContext>, LowerError> {
         Ok(self.host.named_context(name, Some(platform))?)
     }
 
@@ -110,17 +155,33 @@ impl Lowering<'_> {
                 stage.state = state.platform(&platform);
                 stage.platform = Some(platform);
             }
-            Base::Image { name, config, platform, origin } => {
+            Base::Image {
+                name,
+                config,
+                platform,
+                origin,
+            } => {
                 let mut image_config = *config;
-                let empty = image_config.rootfs.diff_ids.is_empty() && image_config.history.iter().all(|h| h.empty_layer);
+                let empty = image_config.rootfs.diff_ids.is_empty()
+                    && image_config.history.iter().all(|h| h.empty_layer);
                 let actual = image_config.platform.clone();
                 self.stages[at].base_image = Some(image_config.clone());
                 image_config.created = None;
                 self.stages[at].image = image_config;
-                self.stages[at].state = if empty { State::scratch() } else { self.image_state(at, &name, &platform)? };
+                self.stages[at].state = if empty {
+                    State::scratch()
+                } else {
+                    self.image_state(at, &name, &platform)?
+                };
                 if !empty {
                     let ranges = &self.stages[at].stage.origin.ranges;
-                    check::base_image_platform(&origin, &platform.normalize(), &actual.normalize(), ranges, &self.lint);
+                    check::base_image_platform(
+                        &origin,
+                        &platform.normalize(),
+                        &actual.normalize(),
+                        ranges,
+                        &self.lint,
+                    );
                 }
                 self.stages[at].base_name = name;
                 self.stages[at].platform = Some(platform);
@@ -132,15 +193,35 @@ impl Lowering<'_> {
     }
 
     // DIFFERS: BuildKit counts this step again for a stage that an ONBUILD trigger made reachable (`[src 2/2] FROM`).
-    fn image_state(&mut self, at: usize, reference: &str, platform: &Platform) -> Result<State, LowerError> {
+    fn image_state(
+        &mut self,
+        at: usize,
+        reference: &str,
+        platform: &Platform,
+    ) -> Result<State, LowerError> {
         let multi = self.options.multi_platform;
         let stage = &mut self.stages[at];
-        let shown = name::prefix(stage, &format!("FROM {reference}"), multi, Some(platform), &name::no_env());
+        let shown = name::prefix(
+            stage,
+            &format!("FROM {reference}"),
+            multi,
+            Some(platform),
+            &name::no_env(),
+        );
         let constraints = Constraints::named(shown)
-            .describe("com.docker.dockerfile.v1.command", stage.stage.origin.code.clone())
+            .describe(
+                "com.docker.dockerfile.v1.command",
+                stage.stage.origin.code.clone(),
+            )
             .platform(platform)
-            .at(self.options.source_map.as_ref(), super::dispatch::wire_ranges(&stage.stage.origin.ranges));
-        let opts = ImageOpts { resolve_mode: self.options.resolve_mode, ..ImageOpts::default() };
+            .at(
+                self.options.source_map.as_ref(),
+                super::dispatch::wire_ranges(&stage.stage.origin.ranges),
+            );
+        let opts = ImageOpts {
+            resolve_mode: self.options.resolve_mode,
+            ..ImageOpts::default()
+        };
         image(reference, &opts, constraints).map_err(LowerError::from)
     }
 
@@ -154,9 +235,14 @@ impl Lowering<'_> {
 
 /// The platform an image turned out to be for, when nobody asked for one.
 fn detect_platform(image: &ImageConfig, target: Platform, supported: &[Platform]) -> Platform {
-    let same = |p: &Platform| p.os == image.platform.os && p.architecture == image.platform.architecture;
+    let same =
+        |p: &Platform| p.os == image.platform.os && p.architecture == image.platform.architecture;
     if same(&target) {
         return target;
     }
-    supported.iter().find(|p| same(p)).cloned().unwrap_or(target)
+    supported
+        .iter()
+        .find(|p| same(p))
+        .cloned()
+        .unwrap_or(target)
 }

@@ -33,7 +33,12 @@ impl Lowering<'_> {
             args = self.with_shell(at, &args);
         }
         let env = self.stages[at].state.env().clone();
-        let lex = Lexer { raw_quotes: true, raw_escapes: true, skip_unset_env: true, ..self.lex.clone() };
+        let lex = Lexer {
+            raw_quotes: true,
+            raw_escapes: true,
+            skip_unset_env: true,
+            ..self.lex.clone()
+        };
         let masked = Masked::new(&run, &env);
         let shown = self.shown(&lex, &text, &masked);
         let mounts = self.mounts(at, origin, &run, sources)?;
@@ -45,7 +50,10 @@ impl Lowering<'_> {
         let ignore_cache = stage.ignore_cache;
         let constraints = Constraints::named(name)
             .describe("com.docker.dockerfile.v1.command", origin.code.clone())
-            .at(self.options.source_map.as_ref(), super::dispatch::wire_ranges(&origin.ranges))
+            .at(
+                self.options.source_map.as_ref(),
+                super::dispatch::wire_ranges(&origin.ranges),
+            )
             .ignore_cache(ignore_cache)
             .resources(self.options.resources.clone());
         let base = self.stages[at].state.clone();
@@ -63,7 +71,9 @@ impl Lowering<'_> {
         }
         if self.options.shm_size > 0 {
             let mut shm = Bind::new("/dev/shm", &State::scratch());
-            shm.content = MountContent::Tmpfs { size: self.options.shm_size };
+            shm.content = MountContent::Tmpfs {
+                size: self.options.shm_size,
+            };
             process = process.mount(shm);
         }
         let stage = &mut self.stages[at];
@@ -104,7 +114,9 @@ impl Lowering<'_> {
         text: &mut String,
     ) -> Result<(Vec<String>, Option<Bind>), LowerError> {
         let line = &run.line;
-        let Some(first) = line.files.first() else { return Ok((line.args.clone(), None)) };
+        let Some(first) = line.files.first() else {
+            return Ok((line.args.clone(), None));
+        };
         let [word] = line.args.as_slice() else {
             return Err(LowerErrorKind::RunHeredoc(plain_list(&line.args)).into());
         };
@@ -121,13 +133,19 @@ impl Lowering<'_> {
             return Ok((vec![whole], None));
         }
         text.push_str(&format!(" ({})", summarize_heredoc(&first.data)));
-        let data = if first.chomp { chomp(&first.data) } else { first.data.clone() };
+        let data = if first.chomp {
+            chomp(&first.data)
+        } else {
+            first.data.clone()
+        };
         if self.stages[at].image.platform.os == "windows" || !data.starts_with("#!") {
             return Ok((vec![data], None));
         }
         let mut constraints = Constraints::internal("preparing inline document");
         constraints.platform.clone_from(&self.stages[at].platform);
-        let files = FileChain::new().mkfile(&first.name, 0o755, data).on(&State::scratch().dir("/"), constraints);
+        let files = FileChain::new()
+            .mkfile(&first.name, 0o755, data)
+            .on(&State::scratch().dir("/"), constraints);
         let mut script = Bind::new(PIPES, &files);
         script.selector = "/".into();
         script.readonly = true;
@@ -139,7 +157,9 @@ impl Lowering<'_> {
 fn history(args: &[String], build_args: &[ArgPair], env: &Env) -> String {
     let mut values: Vec<(&str, &str)> = Vec::new();
     for arg in build_args {
-        let value = env.get(&arg.key).unwrap_or_else(|| arg.value.as_deref().unwrap_or_default());
+        let value = env
+            .get(&arg.key)
+            .unwrap_or_else(|| arg.value.as_deref().unwrap_or_default());
         match values.iter_mut().find(|(key, _)| *key == arg.key) {
             Some(old) => old.1 = value,
             None => values.push((&arg.key, value)),
@@ -148,7 +168,11 @@ fn history(args: &[String], build_args: &[ArgPair], env: &Env) -> String {
     let mut words = Vec::new();
     if !values.is_empty() {
         words.push(format!("|{}", values.len()));
-        words.extend(values.into_iter().map(|(key, value)| format!("{key}={value}")));
+        words.extend(
+            values
+                .into_iter()
+                .map(|(key, value)| format!("{key}={value}")),
+        );
     }
     words.extend(args.iter().cloned());
     words.join(" ")
@@ -174,7 +198,11 @@ impl<'a> Masked<'a> {
 
 impl shell::Env for Masked<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        if self.secrets.contains(&key) { Some("****") } else { self.env.get(key) }
+        if self.secrets.contains(&key) {
+            Some("****")
+        } else {
+            self.env.get(key)
+        }
     }
 
     fn keys(&self) -> Vec<&str> {

@@ -111,9 +111,15 @@ impl StageState {
 
     /// An image or context used in place of a stage.
     pub(crate) fn unregistered(name: &str, ranges: Vec<Range>, paths: usize) -> Self {
-        let mut stage = Stage { base_name: name.to_owned(), ..Stage::default() };
+        let mut stage = Stage {
+            base_name: name.to_owned(),
+            ..Stage::default()
+        };
         stage.origin.ranges = ranges;
-        Self { unregistered: true, ..Self::new(stage, name.to_owned(), paths) }
+        Self {
+            unregistered: true,
+            ..Self::new(stage, name.to_owned(), paths)
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use crate::text::quote;
 
 /// `["a" "b"]`, Go's `%q` of a list.
 pub(crate) fn quoted_list(items: &[String]) -> String {
-    format!("[{}]", items.iter().map(quote).collect::<Vec<_>>().join(" "))
+    format!(
+        "[{}]",
+        items.iter().map(quote).collect::<Vec<_>>().join(" ")
+    )
 }
 
 /// `[a b]`, Go's `%v` of a list.
@@ -27,7 +30,10 @@ pub(crate) fn duration(nanos: i64) -> String {
             return whole.to_string();
         }
         let digits = unit.ilog10() as usize;
-        format!("{whole}.{}", format!("{rest:0digits$}").trim_end_matches('0'))
+        format!(
+            "{whole}.{}",
+            format!("{rest:0digits$}").trim_end_matches('0')
+        )
     };
     let body = match total {
         0..1_000 => format!("{total}ns"),
@@ -36,7 +42,10 @@ pub(crate) fn duration(nanos: i64) -> String {
         _ => {
             let seconds = total / 1_000_000_000;
             let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-            let rest = fraction(total - (hours * 3600 + minutes * 60) * 1_000_000_000, 1_000_000_000);
+            let rest = fraction(
+                total - (hours * 3600 + minutes * 60) * 1_000_000_000,
+                1_000_000_000,
+            );
             match (hours, minutes) {
                 (0, 0) => format!("{rest}s"),
                 (0, m) => format!("{m}m{rest}s"),
@@ -53,19 +62,30 @@ pub fn rfc3339(seconds: i64) -> String {
     // Days to a date, by eras of 400 years that begin in March (Hinnant, "chrono-compatible low-level date algorithms").
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 /// `os(version+features)/arch/variant`: a platform in full.
 pub fn platform_text(platform: &Platform) -> String {
     let plain = platform.format();
-    if platform.os.is_empty() || (platform.os_version.is_empty() && platform.os_features.is_empty()) {
+    if platform.os.is_empty() || (platform.os_version.is_empty() && platform.os_features.is_empty())
+    {
         return plain;
     }
     let mut os = format!("{}({}", platform.os, platform.os_version);
@@ -122,9 +142,15 @@ mod tests {
         ] {
             assert_eq!(rfc3339(seconds), want);
         }
-        assert_eq!(quoted_list(&["a b".into(), "c\"".into()]), r#"["a b" "c\""]"#);
+        assert_eq!(
+            quoted_list(&["a b".into(), "c\"".into()]),
+            r#"["a b" "c\""]"#
+        );
         assert_eq!(summarize_heredoc("\n echo 1\r\necho 2\n"), "echo 1...");
-        let windows = Platform { os_version: "10.0.1".into(), ..Platform::new("windows", "amd64", "") };
+        let windows = Platform {
+            os_version: "10.0.1".into(),
+            ..Platform::new("windows", "amd64", "")
+        };
         assert_eq!(platform_text(&windows), "windows(10.0.1)/amd64");
     }
 }

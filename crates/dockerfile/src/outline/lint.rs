@@ -83,12 +83,26 @@ struct Nothing {}
 
 impl DefinitionJson {
     fn of(definition: &pb::Definition) -> Self {
-        let metadata = |m: &pb::OpMetadata| MetadataJson { description: m.description.clone(), caps: m.caps.clone() };
-        let locations = definition.source.iter().flat_map(|source| source.locations.keys());
+        let metadata = |m: &pb::OpMetadata| MetadataJson {
+            description: m.description.clone(),
+            caps: m.caps.clone(),
+        };
+        let locations = definition
+            .source
+            .iter()
+            .flat_map(|source| source.locations.keys());
         Self {
             def: definition.def.iter().map(|op| base64(op)).collect(),
-            metadata: definition.metadata.iter().map(|(digest, m)| (digest.clone(), metadata(m))).collect(),
-            source: SourcesJson { locations: locations.map(|digest| (digest.clone(), Nothing {})).collect() },
+            metadata: definition
+                .metadata
+                .iter()
+                .map(|(digest, m)| (digest.clone(), metadata(m)))
+                .collect(),
+            source: SourcesJson {
+                locations: locations
+                    .map(|digest| (digest.clone(), Nothing {}))
+                    .collect(),
+            },
         }
     }
 }
@@ -100,16 +114,37 @@ struct ErrorJson {
 }
 
 /// Lints a Dockerfile: its target, or all stages without one. A file that does not lower is a finding, not a failure.
-pub async fn lint(dockerfile: &[u8], mut options: LowerOptions, host: &dyn MetaResolver) -> LintReport {
+pub async fn lint(
+    dockerfile: &[u8],
+    mut options: LowerOptions,
+    host: &dyn MetaResolver,
+) -> LintReport {
     options.all_stages |= options.target.is_empty();
-    let filename = options.source_map.as_ref().map(|map| map.filename.clone()).unwrap_or_default();
-    let definition = options.source_map.as_ref().and_then(|map| map.definition.as_deref().map(DefinitionJson::of));
+    let filename = options
+        .source_map
+        .as_ref()
+        .map(|map| map.filename.clone())
+        .unwrap_or_default();
+    let definition = options
+        .source_map
+        .as_ref()
+        .and_then(|map| map.definition.as_deref().map(DefinitionJson::of));
     let found: Arc<Mutex<Vec<Warning>>> = Arc::default();
     let sink = Arc::clone(&found);
-    let error = lower(dockerfile, options, host, Some(Arc::new(move |warning| sink.lock().push(warning)))).await.err();
+    let error = lower(
+        dockerfile,
+        options,
+        host,
+        Some(Arc::new(move |warning| sink.lock().push(warning))),
+    )
+    .await
+    .err();
     let warnings = std::mem::take(&mut *found.lock());
     let text = print(&warnings, &filename, dockerfile);
-    let location = |ranges: &[Range]| Location { source_index: 0, ranges: ranges_json(ranges) };
+    let location = |ranges: &[Range]| Location {
+        source_index: 0,
+        ranges: ranges_json(ranges),
+    };
     let error = error.map(|error| ErrorJson {
         message: error.to_string(),
         location: location(&merge(error.locations.iter().flatten().copied().collect())),
@@ -125,10 +160,26 @@ pub async fn lint(dockerfile: &[u8], mut options: LowerOptions, host: &dyn MetaR
             detail: warning.message,
         })
         .collect();
-    let source = SourceJson { filename, data: base64(dockerfile), definition, language: "Dockerfile".to_owned() };
-    let results = Results { warnings: (!warnings.is_empty()).then_some(warnings), sources: vec![source], error };
+    let source = SourceJson {
+        filename,
+        data: base64(dockerfile),
+        definition,
+        language: "Dockerfile".to_owned(),
+    };
+    let results = Results {
+        warnings: (!warnings.is_empty()).then_some(warnings),
+        sources: vec![source],
+        error,
+    };
     let json = oci::json::to_vec_indent(&results, "  ");
-    LintReport { report: Report { json, text: text.into_bytes(), version: VERSION }, status }
+    LintReport {
+        report: Report {
+            json,
+            text: text.into_bytes(),
+            version: VERSION,
+        },
+        status,
+    }
 }
 
 fn print(warnings: &[Warning], filename: &str, data: &[u8]) -> String {
@@ -150,8 +201,14 @@ fn print(warnings: &[Warning], filename: &str, data: &[u8]) -> String {
 fn print_source(out: &mut String, filename: &str, data: &[u8], ranges: &[Range]) {
     let text = String::from_utf8_lossy(data);
     let lines: Vec<&str> = text.split('\n').collect();
-    let Some(first) = ranges.iter().map(|range| range.start.line).min() else { return };
-    let last = ranges.iter().map(|range| range.end.line.max(range.start.line)).max().unwrap_or(first);
+    let Some(first) = ranges.iter().map(|range| range.start.line).min() else {
+        return;
+    };
+    let last = ranges
+        .iter()
+        .map(|range| range.end.line.max(range.start.line))
+        .max()
+        .unwrap_or(first);
     if first < 1 || first > lines.len() {
         return;
     }
@@ -171,7 +228,9 @@ fn print_source(out: &mut String, filename: &str, data: &[u8], ranges: &[Range])
     }
     let _ = write!(out, "{filename}:{first}\n--------------------\n");
     for number in start..=end {
-        let inside = ranges.iter().any(|range| (range.start.line..=range.end.line.max(range.start.line)).contains(&number));
+        let inside = ranges.iter().any(|range| {
+            (range.start.line..=range.end.line.max(range.start.line)).contains(&number)
+        });
         let mark = if inside { ">>>" } else { "   " };
         let line = lines.get(number - 1).copied().unwrap_or_default();
         let _ = writeln!(out, " {number:3} | {mark} {line}");
@@ -185,7 +244,9 @@ fn merge(mut ranges: Vec<Range>) -> Vec<Range> {
     let mut out: Vec<Range> = Vec::new();
     for range in ranges {
         match out.last_mut() {
-            Some(last) if range.start.line <= last.end.line => last.end.line = last.end.line.max(range.end.line),
+            Some(last) if range.start.line <= last.end.line => {
+                last.end.line = last.end.line.max(range.end.line)
+            }
             _ => out.push(range),
         }
     }

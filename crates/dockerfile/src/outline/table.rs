@@ -10,19 +10,33 @@ pub(crate) struct Table {
 impl Table {
     /// No rows; `gap` spaces between columns.
     pub(crate) fn new(gap: usize) -> Self {
-        Self { gap, rows: Vec::new() }
+        Self {
+            gap,
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row.
     pub(crate) fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(|cell| cell.as_ref().to_owned()).collect());
+        self.rows.push(
+            cells
+                .into_iter()
+                .map(|cell| cell.as_ref().to_owned())
+                .collect(),
+        );
     }
 
     /// Writes the rows.
     pub(crate) fn print(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
-            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max())
+            .map(|column| {
+                self.rows
+                    .iter()
+                    .filter_map(|row| row.get(column))
+                    .map(|cell| cell.chars().count())
+                    .max()
+            })
             .map(Option::unwrap_or_default)
             .collect();
         let mut out = String::new();

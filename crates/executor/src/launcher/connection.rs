@@ -68,12 +68,27 @@ impl Connection {
     pub(super) fn start(program: &Path) -> io::Result<Self> {
         let (ours, theirs) = socket::pair()?;
         let executable = read_only(program);
-        let program = executable.as_ref().map_or_else(|_| program.to_owned(), |fd| mount::fd_path(fd.as_fd()).into());
-        let child = Command::new(program).arg0(NAME).env_clear().stdin(Stdio::from(theirs)).stdout(Stdio::null()).spawn()?;
+        let program = executable.as_ref().map_or_else(
+            |_| program.to_owned(),
+            |fd| mount::fd_path(fd.as_fd()).into(),
+        );
+        let child = Command::new(program)
+            .arg0(NAME)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
         let shared = Arc::new(Shared::default());
         let (hearing, listener) = (ours.try_clone()?, Arc::clone(&shared));
-        thread::Builder::new().name("launcher".to_owned()).stack_size(256 << 10).spawn(move || listen(&hearing, &listener, child))?;
-        Ok(Self { socket: ours, next: AtomicU64::new(0), shared })
+        thread::Builder::new()
+            .name("launcher".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || listen(&hearing, &listener, child))?;
+        Ok(Self {
+            socket: ours,
+            next: AtomicU64::new(0),
+            shared,
+        })
     }
 
     /// Whether the launcher has ended.
@@ -92,7 +107,14 @@ impl Connection {
         let seq = self.next.fetch_add(1, Ordering::Relaxed);
         let (cloned, is_cloned) = oneshot::channel();
         let (ended, has_ended) = oneshot::channel();
-        self.shared.waiting.lock().insert(seq, Waiting { cloned: Some(cloned), ended, _group: group });
+        self.shared.waiting.lock().insert(
+            seq,
+            Waiting {
+                cloned: Some(cloned),
+                ended,
+                _group: group,
+            },
+        );
         let bytes = serde_json::to_vec(&request(seq)).map_err(io::Error::from);
         if let Err(error) = bytes.and_then(|bytes| socket::send(&self.socket, &bytes, fds)) {
             self.shared.waiting.lock().remove(&seq);
@@ -103,7 +125,10 @@ impl Connection {
             self.shared.waiting.lock().remove(&seq);
         }
         match is_cloned.await {
-            Ok(Ok(pidfd)) => Ok(Cloned { pidfd, ended: Some(has_ended) }),
+            Ok(Ok(pidfd)) => Ok(Cloned {
+                pidfd,
+                ended: Some(has_ended),
+            }),
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => Err(failed(io::ErrorKind::BrokenPipe.into())),
         }
@@ -114,11 +139,15 @@ impl Cloned {
     /// Waits for the end. Cancel-safe.
     pub(super) async fn wait(&mut self) -> Result<Ended, ExecError> {
         let Some(ended) = &mut self.ended else {
-            return Err(ExecError::launcher("waiting for a process")(io::ErrorKind::InvalidInput.into()));
+            return Err(ExecError::launcher("waiting for a process")(
+                io::ErrorKind::InvalidInput.into(),
+            ));
         };
         let result = ended.await;
         self.ended = None;
-        result.map_err(|_| ExecError::launcher("waiting for a process")(io::ErrorKind::BrokenPipe.into()))
+        result.map_err(|_| {
+            ExecError::launcher("waiting for a process")(io::ErrorKind::BrokenPipe.into())
+        })
     }
 }
 
@@ -134,8 +163,18 @@ impl Drop for Cloned {
 fn read_only(program: &Path) -> io::Result<OwnedFd> {
     let file = path::open_host_path(program)?;
     let copy = mount::open_tree_clone(&file, false)?;
-    let set = Attrs { readonly: true, ..Attrs::default() };
-    mount::mount_setattr(&copy, AttrChange { set, private: true, ..AttrChange::default() })?;
+    let set = Attrs {
+        readonly: true,
+        ..Attrs::default()
+    };
+    mount::mount_setattr(
+        &copy,
+        AttrChange {
+            set,
+            private: true,
+            ..AttrChange::default()
+        },
+    )?;
     Ok(copy.into())
 }
 
@@ -160,8 +199,14 @@ fn listen(socket: &OwnedFd, shared: &Shared, mut child: Child) {
 fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
     match event {
         Event::Cloned { seq } => {
-            let waiter = shared.waiting.lock().get_mut(&seq).and_then(|waiting| waiting.cloned.take());
-            let Some(pidfd) = fds.into_iter().next() else { return };
+            let waiter = shared
+                .waiting
+                .lock()
+                .get_mut(&seq)
+                .and_then(|waiting| waiting.cloned.take());
+            let Some(pidfd) = fds.into_iter().next() else {
+                return;
+            };
             let refused = match waiter {
                 Some(waiter) => waiter.send(Ok(pidfd)).err(),
                 None => Some(Ok(pidfd)),
@@ -177,8 +222,18 @@ fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
                 drop(waiter.send(Err(io::Error::from_raw_os_error(errno))));
             }
         }
-        Event::Ended { seq, code, user_micros, system_micros, max_rss, in_blocks, out_blocks } => {
-            let Some(waiting) = shared.waiting.lock().remove(&seq) else { return };
+        Event::Ended {
+            seq,
+            code,
+            user_micros,
+            system_micros,
+            max_rss,
+            in_blocks,
+            out_blocks,
+        } => {
+            let Some(waiting) = shared.waiting.lock().remove(&seq) else {
+                return;
+            };
             let usage = Usage {
                 user: Duration::from_micros(user_micros),
                 system: Duration::from_micros(system_micros),

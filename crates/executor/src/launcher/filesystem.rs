@@ -21,46 +21,110 @@ pub(super) const DEVPTS: i64 = 0x1cd1;
 
 /// The filesystem `fd` is on.
 pub(super) fn kind_of(fd: impl AsFd) -> io::Result<i64> {
-    #[allow(clippy::unnecessary_cast, reason = "the C libraries disagree on the type")]
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "the C libraries disagree on the type"
+    )]
     Ok(rustix::fs::fstatfs(fd)?.f_type as i64)
 }
 
 /// Hidden from a confined container: a file shows /dev/null, a directory nothing.
 const MASKED: [&str; 12] = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 
 /// Read-only in a confined container.
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Character devices every container has.
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 const DEVICE_LINKS: [(&str, &str); 6] = [
-    ("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"), ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"), ("/proc/kcore", "core"),
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+    ("/proc/kcore", "core"),
 ];
 
 /// Builds the tree, makes it the root, and returns the mount points made in it that are to go again.
-pub(super) fn build(plan: &ContainerPlan, cwd: &str, owner: (u32, u32), fds: &mut Fds) -> Result<Vec<Stub>, StartError> {
-    rustix::system::sethostname(plan.hostname.as_bytes()).map_err(|errno| step("sethostname")(errno.into()))?;
+pub(super) fn build(
+    plan: &ContainerPlan,
+    cwd: &str,
+    owner: (u32, u32),
+    fds: &mut Fds,
+) -> Result<Vec<Stub>, StartError> {
+    rustix::system::sethostname(plan.hostname.as_bytes())
+        .map_err(|errno| step("sethostname")(errno.into()))?;
     let mut files = Files::new(plan, fds)?;
     let rootfs = DetachedMount::from(fds.take(plan.rootfs)?);
     let root = pivot(rootfs, plan).map_err(step("pivot_root"))?;
-    let missing = |error: io::Error| StartError::WorkingDir { path: cwd.to_owned(), errno: errno(&error) };
+    let missing = |error: io::Error| StartError::WorkingDir {
+        path: cwd.to_owned(),
+        errno: errno(&error),
+    };
     stubs::find(&root, cwd, Kind::Directory, Some(owner)).map_err(missing)?;
 
-    attach(&root, "/proc", mount::new_mount(c"proc", &[], QUIET), "proc")?;
+    attach(
+        &root,
+        "/proc",
+        mount::new_mount(c"proc", &[], QUIET),
+        "proc",
+    )?;
     devices(&root, plan, &files.nodes)?;
-    let sys = mount::new_mount(c"sysfs", &[], Attrs { readonly: plan.confined, ..QUIET });
+    let sys = mount::new_mount(
+        c"sysfs",
+        &[],
+        Attrs {
+            readonly: plan.confined,
+            ..QUIET
+        },
+    );
     attach(&root, "/sys", sys, "sysfs")?;
     let cgroup = if plan.cgroup2 {
-        mount::new_mount(c"cgroup2", &[], Attrs { readonly: plan.confined, ..QUIET })
+        mount::new_mount(
+            c"cgroup2",
+            &[],
+            Attrs {
+                readonly: plan.confined,
+                ..QUIET
+            },
+        )
     } else {
         // DIFFERS: without the v2 hierarchy /sys/fs/cgroup is empty, where runc binds the container's groups of each v1 controller.
-        mount::new_mount(c"tmpfs", &[("size", "4k"), ("mode", "0755")], Attrs { readonly: true, ..QUIET })
+        mount::new_mount(
+            c"tmpfs",
+            &[("size", "4k"), ("mode", "0755")],
+            Attrs {
+                readonly: true,
+                ..QUIET
+            },
+        )
     };
     attach(&root, "/sys/fs/cgroup", cgroup, "cgroup")?;
     if plan.confined {
@@ -68,11 +132,17 @@ pub(super) fn build(plan: &ContainerPlan, cwd: &str, owner: (u32, u32), fds: &mu
     }
 
     let mut made = Vec::new();
-    for (dest, fd) in [("/etc/resolv.conf", &files.resolv_conf), ("/etc/hosts", &files.hosts)] {
+    for (dest, fd) in [
+        ("/etc/resolv.conf", &files.resolv_conf),
+        ("/etc/hosts", &files.hosts),
+    ] {
         if plan.mounts.iter().any(|mount| mount.dest == dest) {
             continue;
         }
-        let failed = |error: io::Error| StartError::Mount { dest: dest.to_owned(), errno: errno(&error) };
+        let failed = |error: io::Error| StartError::Mount {
+            dest: dest.to_owned(),
+            errno: errno(&error),
+        };
         let place = stubs::find(&root, dest, Kind::File, None).map_err(failed)?;
         mount::move_mount(fd, &place.fd).map_err(failed)?;
         made.extend(place.made);
@@ -98,48 +168,95 @@ struct Files {
 impl Files {
     fn new(plan: &ContainerPlan, fds: &mut Fds) -> Result<Self, StartError> {
         let make = || -> io::Result<OwnedFd> {
-            let tmpfs = mount::new_mount(c"tmpfs", &[("mode", "0700")], Attrs { nodev: false, ..QUIET })?;
+            let tmpfs = mount::new_mount(
+                c"tmpfs",
+                &[("mode", "0700")],
+                Attrs {
+                    nodev: false,
+                    ..QUIET
+                },
+            )?;
             mount::move_mount(&tmpfs, &path::open_host_path(FILES_PLACE)?)?;
             Ok(tmpfs.into())
         };
         let dir = make().map_err(step("files"))?;
         let fixed = |name: &str, text: &str| {
             drop(write(&dir, name, &mut text.as_bytes(), 0o644)?);
-            clone_out(&dir, name, Attrs { readonly: true, ..QUIET })
+            clone_out(
+                &dir,
+                name,
+                Attrs {
+                    readonly: true,
+                    ..QUIET
+                },
+            )
         };
         let hosts = fixed("hosts", &plan.hosts).map_err(step("hosts"))?;
         let resolv_conf = fixed("resolv.conf", &plan.resolv_conf).map_err(step("resolv.conf"))?;
         let mut secrets = Vec::new();
         for wanted in &plan.mounts {
-            let SourcePlan::File { fd, mode, uid, gid } = &wanted.source else { continue };
+            let SourcePlan::File { fd, mode, uid, gid } = &wanted.source else {
+                continue;
+            };
             let mut contents = File::from(fds.take(*fd)?);
             let name = format!("secret{fd}");
             let make = |contents: &mut File| {
                 file::chown_fd(&write(&dir, &name, contents, *mode & 0o7777)?, *uid, *gid)?;
                 clone_out(&dir, &name, QUIET)
             };
-            let mount = make(&mut contents).map_err(|error| StartError::Mount { dest: wanted.dest.clone(), errno: errno(&error) })?;
+            let mount = make(&mut contents).map_err(|error| StartError::Mount {
+                dest: wanted.dest.clone(),
+                errno: errno(&error),
+            })?;
             secrets.push((*fd, mount));
         }
         let mut nodes = Vec::new();
         if plan.nodev {
             for (name, major, minor) in DEVICES {
                 node(&dir, name, (libc::S_IFCHR | 0o666, major, minor)).map_err(step("/dev"))?;
-                nodes.push(clone_out(&dir, name, Attrs { nosuid: true, noexec: true, ..Attrs::default() }).map_err(step("/dev"))?);
+                nodes.push(
+                    clone_out(
+                        &dir,
+                        name,
+                        Attrs {
+                            nosuid: true,
+                            noexec: true,
+                            ..Attrs::default()
+                        },
+                    )
+                    .map_err(step("/dev"))?,
+                );
             }
         }
-        Ok(Self { hosts, resolv_conf, secrets, nodes })
+        Ok(Self {
+            hosts,
+            resolv_conf,
+            secrets,
+            nodes,
+        })
     }
 }
 
 fn clone_out(dir: &OwnedFd, name: &str, set: Attrs) -> io::Result<DetachedMount> {
-    let mount = mount::open_tree_clone(&path::open_no_symlinks(dir, name, OFlags::PATH, 0)?, false)?;
-    mount::mount_setattr(&mount, AttrChange { set, ..AttrChange::default() })?;
+    let mount =
+        mount::open_tree_clone(&path::open_no_symlinks(dir, name, OFlags::PATH, 0)?, false)?;
+    mount::mount_setattr(
+        &mount,
+        AttrChange {
+            set,
+            ..AttrChange::default()
+        },
+    )?;
     Ok(mount)
 }
 
 fn write(dir: &OwnedFd, name: &str, contents: &mut dyn Read, mode: u32) -> io::Result<File> {
-    let fd = path::open_no_symlinks(dir, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)?;
+    let fd = path::open_no_symlinks(
+        dir,
+        name,
+        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
+        0o600,
+    )?;
     let mut opened = File::from(fd);
     io::copy(contents, &mut opened)?;
     file::chmod_fd(&opened, mode)?;
@@ -150,14 +267,28 @@ fn write(dir: &OwnedFd, name: &str, contents: &mut dyn Read, mode: u32) -> io::R
 fn node(dir: &OwnedFd, name: &str, (mode, major, minor): (u32, u32, u32)) -> io::Result<()> {
     file::mknodat(dir, name, mode, major, minor)?;
     let permissions = rustix::fs::Mode::from_raw_mode(mode & 0o777);
-    Ok(rustix::fs::chmodat(dir, name, permissions, rustix::fs::AtFlags::empty())?)
+    Ok(rustix::fs::chmodat(
+        dir,
+        name,
+        permissions,
+        rustix::fs::AtFlags::empty(),
+    )?)
 }
 
 /// Makes the mount the root of everything. What was there before is gone when this returns.
 fn pivot(rootfs: DetachedMount, plan: &ContainerPlan) -> io::Result<OwnedFd> {
     if plan.nodev {
-        let set = Attrs { nodev: true, ..Attrs::default() };
-        mount::mount_setattr(&rootfs, AttrChange { set, ..AttrChange::default() })?;
+        let set = Attrs {
+            nodev: true,
+            ..Attrs::default()
+        };
+        mount::mount_setattr(
+            &rootfs,
+            AttrChange {
+                set,
+                ..AttrChange::default()
+            },
+        )?;
     }
     mount::move_mount(&rootfs, &path::open_host_path(ROOT_PLACE)?)?;
     let mut root = OwnedFd::from(rootfs);
@@ -175,49 +306,116 @@ fn pivot(rootfs: DetachedMount, plan: &ContainerPlan) -> io::Result<OwnedFd> {
 }
 
 /// Attaches something of the container's own at a place that is made if missing, and stays.
-fn attach(root: &OwnedFd, dest: &str, mount: io::Result<DetachedMount>, kind: &str) -> Result<OwnedFd, StartError> {
-    let failed = |error: io::Error| StartError::Mount { dest: format!("{kind} at {dest}"), errno: errno(&error) };
+fn attach(
+    root: &OwnedFd,
+    dest: &str,
+    mount: io::Result<DetachedMount>,
+    kind: &str,
+) -> Result<OwnedFd, StartError> {
+    let failed = |error: io::Error| StartError::Mount {
+        dest: format!("{kind} at {dest}"),
+        errno: errno(&error),
+    };
     let mount = mount.map_err(failed)?;
     // Not through a link: an image's /proc or /dev that leads elsewhere is refused.
-    let place = match path::open_no_symlinks(root, dest.trim_start_matches('/'), OFlags::PATH | OFlags::DIRECTORY, 0) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => stubs::find(root, dest, Kind::Directory, None).map(|place| place.fd),
+    let place = match path::open_no_symlinks(
+        root,
+        dest.trim_start_matches('/'),
+        OFlags::PATH | OFlags::DIRECTORY,
+        0,
+    ) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            stubs::find(root, dest, Kind::Directory, None).map(|place| place.fd)
+        }
         result => result,
     };
     mount::move_mount(&mount, &place.map_err(failed)?).map_err(failed)?;
     Ok(mount.into())
 }
 
-fn devices(root: &OwnedFd, plan: &ContainerPlan, nodes: &[DetachedMount]) -> Result<(), StartError> {
-    let attrs = Attrs { nosuid: true, nodev: plan.nodev, ..Attrs::default() };
-    let dev = attach(root, "/dev", mount::new_mount(c"tmpfs", &[("mode", "0755"), ("size", "65536k")], attrs), "tmpfs")?;
+fn devices(
+    root: &OwnedFd,
+    plan: &ContainerPlan,
+    nodes: &[DetachedMount],
+) -> Result<(), StartError> {
+    let attrs = Attrs {
+        nosuid: true,
+        nodev: plan.nodev,
+        ..Attrs::default()
+    };
+    let dev = attach(
+        root,
+        "/dev",
+        mount::new_mount(c"tmpfs", &[("mode", "0755"), ("size", "65536k")], attrs),
+        "tmpfs",
+    )?;
     let fill = || -> io::Result<()> {
         for (index, (name, major, minor)) in DEVICES.into_iter().enumerate() {
             let Some(source) = nodes.get(index) else {
                 node(&dev, name, (libc::S_IFCHR | 0o666, major, minor))?;
                 continue;
             };
-            drop(path::open_no_symlinks(&dev, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o666)?);
-            mount::move_mount(source, &path::open_no_symlinks(&dev, name, OFlags::PATH, 0)?)?;
+            drop(path::open_no_symlinks(
+                &dev,
+                name,
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
+                0o666,
+            )?);
+            mount::move_mount(
+                source,
+                &path::open_no_symlinks(&dev, name, OFlags::PATH, 0)?,
+            )?;
         }
         for extra in &plan.devices {
             if let Some((dir, _)) = extra.name.split_once('/') {
                 drop(file::mkdirat(&dev, dir, 0o755));
             }
-            let kind = if extra.block { libc::S_IFBLK } else { libc::S_IFCHR };
+            let kind = if extra.block {
+                libc::S_IFBLK
+            } else {
+                libc::S_IFCHR
+            };
             node(&dev, &extra.name, (kind | 0o666, extra.major, extra.minor))?;
         }
         let kcore = path::open_no_symlinks(root, "proc/kcore", OFlags::PATH, 0).is_ok();
-        for (target, name) in DEVICE_LINKS.into_iter().filter(|(_, name)| kcore || *name != "core") {
+        for (target, name) in DEVICE_LINKS
+            .into_iter()
+            .filter(|(_, name)| kcore || *name != "core")
+        {
             file::symlinkat(target, &dev, name)?;
         }
         for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755)] {
             file::mkdirat(&dev, name, mode)?;
         }
-        let inside = |name: &str, mount: DetachedMount| mount::move_mount(&mount, &path::open_no_symlinks(&dev, name, OFlags::PATH, 0)?);
-        let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
-        inside("pts", mount::new_mount(c"devpts", &options, Attrs { nosuid: true, noexec: true, ..Attrs::default() })?)?;
+        let inside = |name: &str, mount: DetachedMount| {
+            mount::move_mount(
+                &mount,
+                &path::open_no_symlinks(&dev, name, OFlags::PATH, 0)?,
+            )
+        };
+        let options = [
+            ("newinstance", ""),
+            ("ptmxmode", "0666"),
+            ("mode", "0620"),
+            ("gid", "5"),
+        ];
+        inside(
+            "pts",
+            mount::new_mount(
+                c"devpts",
+                &options,
+                Attrs {
+                    nosuid: true,
+                    noexec: true,
+                    ..Attrs::default()
+                },
+            )?,
+        )?;
         let size = plan.shm_size.to_string();
-        inside("shm", mount::new_mount(c"tmpfs", &[("mode", "1777"), ("size", &size)], QUIET)?)?;
+        inside(
+            "shm",
+            mount::new_mount(c"tmpfs", &[("mode", "1777"), ("size", &size)], QUIET)?,
+        )?;
         inside("mqueue", mount::new_mount(c"mqueue", &[], QUIET)?)
     };
     fill().map_err(step("/dev"))
@@ -227,30 +425,65 @@ fn devices(root: &OwnedFd, plan: &ContainerPlan, nodes: &[DetachedMount]) -> Res
 pub(super) fn console(terminal: &OwnedFd) -> io::Result<()> {
     let root = path::open_host_path("/")?;
     let dev = path::open_no_symlinks(&root, "dev", OFlags::PATH | OFlags::DIRECTORY, 0)?;
-    drop(path::open_no_symlinks(&dev, "console", OFlags::WRONLY | OFlags::CREATE, 0o600)?);
-    mount::move_mount(&mount::open_tree_clone(terminal, false)?, &path::open_no_symlinks(&dev, "console", OFlags::PATH, 0)?)
+    drop(path::open_no_symlinks(
+        &dev,
+        "console",
+        OFlags::WRONLY | OFlags::CREATE,
+        0o600,
+    )?);
+    mount::move_mount(
+        &mount::open_tree_clone(terminal, false)?,
+        &path::open_no_symlinks(&dev, "console", OFlags::PATH, 0)?,
+    )
 }
 
 /// Masks and protects. All these names lie in filesystems mounted above, which no other step can write to.
 fn confine(root: &OwnedFd) -> io::Result<()> {
     let null = path::open_no_symlinks(root, "dev/null", OFlags::PATH, 0)?;
-    let place = |name: &str| match path::open_no_symlinks(root, name.trim_start_matches('/'), OFlags::PATH, 0) {
+    let place = |name: &str| match path::open_no_symlinks(
+        root,
+        name.trim_start_matches('/'),
+        OFlags::PATH,
+        0,
+    ) {
         Ok(fd) => Ok(Some(fd)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     };
-    let empty = mount::new_mount(c"tmpfs", &[("size", "0k"), ("mode", "0555")], Attrs { readonly: true, ..QUIET })?;
+    let empty = mount::new_mount(
+        c"tmpfs",
+        &[("size", "0k"), ("mode", "0555")],
+        Attrs {
+            readonly: true,
+            ..QUIET
+        },
+    )?;
     let mut spare = Some(empty);
     for name in MASKED {
         let Some(fd) = place(name)? else { continue };
-        let directory = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) == FileType::Directory;
+        let directory =
+            FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) == FileType::Directory;
         let cover = match (directory, spare.take()) {
             (false, kept) => {
                 spare = kept;
                 mount::open_tree_clone(&null, false)?
             }
             (true, Some(empty)) => empty,
-            (true, None) => mount::new_mount(c"tmpfs", &[("size", "0k"), ("mode", "0555")], Attrs { readonly: true, ..QUIET })?,
+            (true, None) => mount::new_mount(
+                c"tmpfs",
+                &[("size", "0k"), ("mode", "0555")],
+                Attrs {
+                    readonly: true,
+                    ..QUIET
+                },
+            )?,
         };
         mount::move_mount(&cover, &fd)?;
     }
@@ -271,35 +504,70 @@ fn attach_mount(
     fds: &mut Fds,
 ) -> Result<Vec<Stub>, StartError> {
     let dest = &wanted.dest;
-    let failed = |error: io::Error| StartError::Mount { dest: dest.clone(), errno: errno(&error) };
+    let failed = |error: io::Error| StartError::Mount {
+        dest: dest.clone(),
+        errno: errno(&error),
+    };
     let source = match &wanted.source {
         SourcePlan::Mount { fd, selector } => {
             let whole = DetachedMount::from(fds.take(*fd)?);
             if selector.is_empty() {
                 whole
             } else {
-                let missing =
-                    |error: io::Error| StartError::Selector { dest: dest.clone(), selector: selector.clone(), errno: errno(&error) };
+                let missing = |error: io::Error| StartError::Selector {
+                    dest: dest.clone(),
+                    selector: selector.clone(),
+                    errno: errno(&error),
+                };
                 select(whole, selector).map_err(missing)?
             }
         }
         SourcePlan::Tmpfs { size } => {
             let size = size.map(|size| size.to_string());
-            let options: Vec<(&str, &str)> = size.iter().map(|size| ("size", size.as_str())).collect();
-            let attrs = Attrs { nosuid: true, nodev: plan.nodev, ..Attrs::default() };
+            let options: Vec<(&str, &str)> =
+                size.iter().map(|size| ("size", size.as_str())).collect();
+            let attrs = Attrs {
+                nosuid: true,
+                nodev: plan.nodev,
+                ..Attrs::default()
+            };
             mount::new_mount(c"tmpfs", &options, attrs).map_err(failed)?
         }
         SourcePlan::File { fd, .. } => {
-            let made = files.secrets.iter().position(|(number, _)| number == fd).map(|index| files.secrets.swap_remove(index).1);
+            let made = files
+                .secrets
+                .iter()
+                .position(|(number, _)| number == fd)
+                .map(|index| files.secrets.swap_remove(index).1);
             made.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EBADF)))?
         }
     };
-    let set = Attrs { readonly: wanted.readonly, nodev: plan.nodev, ..Attrs::default() };
+    let set = Attrs {
+        readonly: wanted.readonly,
+        nodev: plan.nodev,
+        ..Attrs::default()
+    };
     if set != Attrs::default() {
-        mount::mount_setattr(&source, AttrChange { set, recursive: true, ..AttrChange::default() }).map_err(failed)?;
+        mount::mount_setattr(
+            &source,
+            AttrChange {
+                set,
+                recursive: true,
+                ..AttrChange::default()
+            },
+        )
+        .map_err(failed)?;
     }
-    let directory = FileType::from_raw_mode(rustix::fs::fstat(&source).map_err(|errno| failed(errno.into()))?.st_mode) == FileType::Directory;
-    let kind = if directory { Kind::Directory } else { Kind::File };
+    let directory = FileType::from_raw_mode(
+        rustix::fs::fstat(&source)
+            .map_err(|errno| failed(errno.into()))?
+            .st_mode,
+    ) == FileType::Directory;
+    let kind = if directory {
+        Kind::Directory
+    } else {
+        Kind::File
+    };
     let place = stubs::find(root, dest, kind, None).map_err(failed)?;
     if kind_of(&place.fd).map_err(failed)? == PROC {
         return Err(StartError::InsideProc { path: dest.clone() });

@@ -25,13 +25,19 @@ pub(super) struct Fds(Vec<Option<OwnedFd>>);
 
 impl Fds {
     pub(super) fn take(&mut self, index: usize) -> Result<OwnedFd, StartError> {
-        self.0.get_mut(index).and_then(Option::take).ok_or_else(|| step("descriptors")(io::Error::from_raw_os_error(libc::EBADF)))
+        self.0
+            .get_mut(index)
+            .and_then(Option::take)
+            .ok_or_else(|| step("descriptors")(io::Error::from_raw_os_error(libc::EBADF)))
     }
 }
 
 /// An error of a step that has a name and nothing more to say.
 pub(super) fn step(name: &str) -> impl FnOnce(io::Error) -> StartError {
-    move |error| StartError::Step { step: name.to_owned(), errno: errno(&error) }
+    move |error| StartError::Step {
+        step: name.to_owned(),
+        errno: errno(&error),
+    }
 }
 
 pub(super) fn errno(error: &io::Error) -> i32 {
@@ -60,17 +66,29 @@ fn report(control: &OwnedFd, report: &Report, fds: &[std::os::fd::BorrowedFd<'_>
     }
 }
 
-fn start(prepared: &Prepared, control: &OwnedFd, target: Option<&OwnedFd>) -> Result<Infallible, StartError> {
+fn start(
+    prepared: &Prepared,
+    control: &OwnedFd,
+    target: Option<&OwnedFd>,
+) -> Result<Infallible, StartError> {
     process::die_with_parent().map_err(step("prctl"))?;
     process::set_undumpable().map_err(step("prctl"))?;
     process::reset_signals();
     let (plan, mut fds) = receive(control).map_err(step("receive plan"))?;
     for index in &plan.cgroup_procs {
         let procs = fds.take(*index)?;
-        rustix::io::write(&procs, b"0").map_err(|errno| step("join control group")(errno.into()))?;
+        rustix::io::write(&procs, b"0")
+            .map_err(|errno| step("join control group")(errno.into()))?;
     }
     if let Some(target) = target {
-        let all = Namespaces { pid: false, mount: true, ipc: true, uts: true, net: true, cgroup: true };
+        let all = Namespaces {
+            pid: false,
+            mount: true,
+            ipc: true,
+            uts: true,
+            net: true,
+            cgroup: true,
+        };
         process::setns(&prepared.alone, target, all).map_err(step("join namespaces"))?;
         rustix::process::chdir("/").map_err(|errno| step("chdir")(errno.into()))?;
     }
@@ -114,14 +132,21 @@ fn receive(control: &OwnedFd) -> io::Result<(Plan, Fds)> {
         }
     }
     let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
-    let plan = fds.first_mut().and_then(Option::take).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let plan = fds
+        .first_mut()
+        .and_then(Option::take)
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut bytes = Vec::new();
     File::from(plan).read_to_end(&mut bytes)?;
     Ok((serde_json::from_slice(&bytes)?, Fds(fds)))
 }
 
 /// The three standard streams; with a terminal its one end thrice, the other going to the daemon.
-fn streams(plan: &ProcessPlan, control: &OwnedFd, fds: &mut Fds) -> Result<[OwnedFd; 3], StartError> {
+fn streams(
+    plan: &ProcessPlan,
+    control: &OwnedFd,
+    fds: &mut Fds,
+) -> Result<[OwnedFd; 3], StartError> {
     let Some([input, output, errors]) = plan.stdio else {
         let terminal = terminal(plan, control).map_err(step("terminal"))?;
         let copy = || terminal.try_clone().map_err(step("terminal"));
@@ -130,9 +155,11 @@ fn streams(plan: &ProcessPlan, control: &OwnedFd, fds: &mut Fds) -> Result<[Owne
     let streams = [fds.take(input)?, fds.take(output)?, fds.take(errors)?];
     for stream in &streams {
         // So that the process can open /dev/stdout also when it is not root. Not /dev/null, which is everyone's.
-        let pipe = rustix::fs::fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        let pipe = rustix::fs::fstat(stream)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
         if pipe && plan.uid != 0 {
-            file::chown_fd(stream, plan.uid, u32::MAX).map_err(step("owner of standard streams"))?;
+            file::chown_fd(stream, plan.uid, u32::MAX)
+                .map_err(step("owner of standard streams"))?;
         }
     }
     Ok(streams)
@@ -155,9 +182,18 @@ fn terminal(plan: &ProcessPlan, control: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// Enters the working directory, and makes sure that it is inside the root (P5).
 fn enter(plan: &ProcessPlan) -> Result<(), StartError> {
-    let failed = |error: io::Error| StartError::WorkingDir { path: plan.cwd.clone(), errno: errno(&error) };
+    let failed = |error: io::Error| StartError::WorkingDir {
+        path: plan.cwd.clone(),
+        errno: errno(&error),
+    };
     let root = path::open_host_path("/").map_err(failed)?;
-    let place = stubs::find(&root, &plan.cwd, Kind::Directory, Some((plan.uid, plan.gid))).map_err(failed)?;
+    let place = stubs::find(
+        &root,
+        &plan.cwd,
+        Kind::Directory,
+        Some((plan.uid, plan.gid)),
+    )
+    .map_err(failed)?;
     rustix::process::fchdir(&place.fd).map_err(|errno| failed(errno.into()))?;
     let inside = rustix::process::getcwd(Vec::new()).map_err(|errno| failed(errno.into()))?;
     if !inside.to_bytes().starts_with(b"/") {
@@ -169,13 +205,16 @@ fn enter(plan: &ProcessPlan) -> Result<(), StartError> {
 /// Gives up what the process may not have. The filter goes first, while installing one without no_new_privs is still allowed.
 fn confine(prepared: &Prepared, plan: &ProcessPlan) -> Result<(), StartError> {
     if plan.seccomp {
-        let unsupported = || step("seccomp on this architecture")(io::Error::from_raw_os_error(libc::ENOSYS));
-        seccomp::install(prepared.filter.as_deref().ok_or_else(unsupported)?).map_err(step("seccomp"))?;
+        let unsupported =
+            || step("seccomp on this architecture")(io::Error::from_raw_os_error(libc::ENOSYS));
+        seccomp::install(prepared.filter.as_deref().ok_or_else(unsupported)?)
+            .map_err(step("seccomp"))?;
     }
     let (set, ambient) = (caps::Set(plan.capabilities), caps::Set(plan.ambient));
     caps::keep_in_bounding_set(set).map_err(step("bounding set"))?;
     caps::keep_across_setuid(true).map_err(step("keep capabilities"))?;
-    process::become_user(&prepared.alone, plan.uid, plan.gid, &plan.groups).map_err(step("change user"))?;
+    process::become_user(&prepared.alone, plan.uid, plan.gid, &plan.groups)
+        .map_err(step("change user"))?;
     caps::keep_across_setuid(false).map_err(step("keep capabilities"))?;
     caps::set(set, set, ambient).map_err(step("capset"))?;
     caps::set_ambient(ambient).map_err(step("ambient set"))?;
@@ -187,28 +226,50 @@ fn confine(prepared: &Prepared, plan: &ProcessPlan) -> Result<(), StartError> {
 fn execute(plan: &ProcessPlan) -> Result<Infallible, StartError> {
     let name = plan.args.first().ok_or(StartError::NoCommand)?;
     let program = find_program(name, &plan.env)?;
-    let text = |list: &[String]| list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
-    let invalid = |_| StartError::Exec { path: name.clone(), errno: libc::EINVAL };
+    let text = |list: &[String]| {
+        list.iter()
+            .map(|text| CString::new(text.as_str()))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let invalid = |_| StartError::Exec {
+        path: name.clone(),
+        errno: libc::EINVAL,
+    };
     let path = CString::new(program.as_str()).map_err(invalid)?;
-    let (args, env) = (text(&plan.args).map_err(invalid)?, text(&plan.env).map_err(invalid)?);
-    process::execve(&path, &args, &env).map_err(|error| StartError::Exec { path: program, errno: errno(&error) })
+    let (args, env) = (
+        text(&plan.args).map_err(invalid)?,
+        text(&plan.env).map_err(invalid)?,
+    );
+    process::execve(&path, &args, &env).map_err(|error| StartError::Exec {
+        path: program,
+        errno: errno(&error),
+    })
 }
 
 fn find_program(name: &str, env: &[String]) -> Result<String, StartError> {
     if name.contains('/') {
         return match executable(name) {
             Ok(()) => Ok(name.to_owned()),
-            Err(error) => Err(StartError::Lookup { path: name.to_owned(), errno: errno(&error) }),
+            Err(error) => Err(StartError::Lookup {
+                path: name.to_owned(),
+                errno: errno(&error),
+            }),
         };
     }
-    let search = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    let search = env
+        .iter()
+        .rev()
+        .find_map(|entry| entry.strip_prefix("PATH="))
+        .unwrap_or_default();
     search
         .split(':')
         // DIFFERS: an empty or relative entry of PATH is not searched; Go, and so runc, finds the program there and then refuses it.
         .filter(|dir| dir.starts_with('/') && !name.is_empty())
         .map(|dir| format!("{}/{name}", dir.trim_end_matches('/')))
         .find(|path| executable(path).is_ok())
-        .ok_or_else(|| StartError::NotInPath { name: name.to_owned() })
+        .ok_or_else(|| StartError::NotInPath {
+            name: name.to_owned(),
+        })
 }
 
 fn executable(path: &str) -> io::Result<()> {
@@ -216,14 +277,34 @@ fn executable(path: &str) -> io::Result<()> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(io::Error::from_raw_os_error(libc::EISDIR));
     }
-    Ok(rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS)?)
+    Ok(rustix::fs::accessat(
+        rustix::fs::CWD,
+        path,
+        rustix::fs::Access::EXEC_OK,
+        rustix::fs::AtFlags::EACCESS,
+    )?)
 }
 
 /// The attributes of a mount that a container gets of itself.
-pub(super) const QUIET: Attrs = Attrs { readonly: false, nosuid: true, nodev: true, noexec: true };
+pub(super) const QUIET: Attrs = Attrs {
+    readonly: false,
+    nosuid: true,
+    nodev: true,
+    noexec: true,
+};
 
 /// Makes the mount at `fd` read-only, with all below it.
 pub(super) fn make_readonly(fd: impl AsFd, recursive: bool) -> io::Result<()> {
-    let set = Attrs { readonly: true, ..Attrs::default() };
-    mount::mount_setattr(fd, AttrChange { set, recursive, ..AttrChange::default() })
+    let set = Attrs {
+        readonly: true,
+        ..Attrs::default()
+    };
+    mount::mount_setattr(
+        fd,
+        AttrChange {
+            set,
+            recursive,
+            ..AttrChange::default()
+        },
+    )
 }

@@ -16,7 +16,12 @@ pub(super) const MAX_MESSAGE: usize = 64 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     /// Clone a container. Descriptors: its socket, and the control group's directory if `cgroup`.
-    Run { seq: u64, net: bool, cgroup_namespace: bool, cgroup: bool },
+    Run {
+        seq: u64,
+        net: bool,
+        cgroup_namespace: bool,
+        cgroup: bool,
+    },
     /// Clone a process into a container. Descriptors: its socket, the pidfd of the container's first process, and the group's directory.
     Join { seq: u64, cgroup: bool },
 }
@@ -29,7 +34,15 @@ pub(super) enum Event {
     /// It could not be cloned.
     Failed { seq: u64, errno: i32 },
     /// It ended.
-    Ended { seq: u64, code: u32, user_micros: u64, system_micros: u64, max_rss: u64, in_blocks: u64, out_blocks: u64 },
+    Ended {
+        seq: u64,
+        code: u32,
+        user_micros: u64,
+        system_micros: u64,
+        max_rss: u64,
+        in_blocks: u64,
+        out_blocks: u64,
+    },
 }
 
 /// The first message on a container's socket. Its first descriptor is a file with the [`Plan`]; the plan's descriptors follow, in this
@@ -86,10 +99,20 @@ pub(super) struct MountPlan {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum SourcePlan {
     /// A detached mount, of which `selector` is wanted.
-    Mount { fd: usize, selector: String },
-    Tmpfs { size: Option<u64> },
+    Mount {
+        fd: usize,
+        selector: String,
+    },
+    Tmpfs {
+        size: Option<u64>,
+    },
     /// A file with these contents.
-    File { fd: usize, mode: u32, uid: u32, gid: u32 },
+    File {
+        fd: usize,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -18,8 +18,20 @@ use crate::user;
 /// The capabilities of a confined process, Docker's.
 pub fn default_capabilities() -> caps::Set {
     caps::Set::of(&[
-        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE",
-        "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
     ])
 }
 
@@ -41,8 +53,12 @@ pub(super) fn send(socket: &OwnedFd, plan: &Plan, fds: &Fds) -> Result<(), ExecE
         let mut memory = File::from(file::memfd("plan")?);
         memory.write_all(&serde_json::to_vec(plan)?)?;
         io::Seek::rewind(&mut memory)?;
-        let all: Vec<BorrowedFd<'_>> = std::iter::once(memory.as_fd()).chain(fds.0.iter().map(AsFd::as_fd)).collect();
-        let opening = serde_json::to_vec(&Opening { descriptors: all.len() })?;
+        let all: Vec<BorrowedFd<'_>> = std::iter::once(memory.as_fd())
+            .chain(fds.0.iter().map(AsFd::as_fd))
+            .collect();
+        let opening = serde_json::to_vec(&Opening {
+            descriptors: all.len(),
+        })?;
         for (index, part) in all.chunks(socket::MAX_FDS).enumerate() {
             socket::send(socket, if index == 0 { &opening } else { b"more" }, part)?;
         }
@@ -64,7 +80,10 @@ pub(super) fn process_plan(
     }
     for text in spec.args.iter().chain(&spec.env).chain([&spec.cwd]) {
         if text.contains('\0') {
-            return Err(ExecError::Invalid { what: "argument with a zero byte", value: text.clone() });
+            return Err(ExecError::Invalid {
+                what: "argument with a zero byte",
+                value: text.clone(),
+            });
         }
     }
     let who = user::lookup(root, &spec.user)?;
@@ -74,13 +93,19 @@ pub(super) fn process_plan(
     }
     let capabilities = match security {
         SecurityMode::Sandbox => default_capabilities(),
-        SecurityMode::Insecure => caps::permitted().map_err(ExecError::system("cannot read own capabilities"))?,
+        SecurityMode::Insecure => {
+            caps::permitted().map_err(ExecError::system("cannot read own capabilities"))?
+        }
     };
     let insecure = security == SecurityMode::Insecure;
     Ok(ProcessPlan {
         args: spec.args.clone(),
         env,
-        cwd: if spec.cwd.is_empty() { "/".to_owned() } else { spec.cwd.clone() },
+        cwd: if spec.cwd.is_empty() {
+            "/".to_owned()
+        } else {
+            spec.cwd.clone()
+        },
         uid: who.uid,
         gid: who.gid,
         groups: who.groups,
@@ -94,9 +119,16 @@ pub(super) fn process_plan(
 }
 
 fn rlimit(limit: &Ulimit) -> Result<(u32, u64, u64), ExecError> {
-    let number = process::rlimit_number(&limit.name.to_lowercase())
-        .ok_or_else(|| ExecError::Invalid { what: "ulimit", value: limit.name.clone() })?;
-    Ok((number, limit.soft.cast_unsigned(), limit.hard.cast_unsigned()))
+    let number =
+        process::rlimit_number(&limit.name.to_lowercase()).ok_or_else(|| ExecError::Invalid {
+            what: "ulimit",
+            value: limit.name.clone(),
+        })?;
+    Ok((
+        number,
+        limit.soft.cast_unsigned(),
+        limit.hard.cast_unsigned(),
+    ))
 }
 
 /// Turns each mount into a detached one or the recipe for it. The later of two with one destination takes the place of the earlier.
@@ -106,26 +138,47 @@ pub(super) fn mounts(mounts: Vec<Mount>, fds: &mut Fds) -> Result<Vec<MountPlan>
     for mount in mounts {
         let dest = stubs::clean_path(&mount.dest);
         if dest == "/" {
-            return Err(ExecError::Invalid { what: "mount destination", value: mount.dest });
+            return Err(ExecError::Invalid {
+                what: "mount destination",
+                value: mount.dest,
+            });
         }
         let failed = ExecError::system("cannot take hold of a mount's source");
         let source = match mount.source {
-            MountSource::Mount(source) => SourcePlan::Mount { fd: fds.push(source), selector: selector(&mount.selector) },
-            MountSource::Place(place) => {
-                SourcePlan::Mount { fd: fds.push(detach(&place).map_err(failed)?), selector: selector(&mount.selector) }
-            }
+            MountSource::Mount(source) => SourcePlan::Mount {
+                fd: fds.push(source),
+                selector: selector(&mount.selector),
+            },
+            MountSource::Place(place) => SourcePlan::Mount {
+                fd: fds.push(detach(&place).map_err(failed)?),
+                selector: selector(&mount.selector),
+            },
             MountSource::Tmpfs { size } => SourcePlan::Tmpfs { size },
-            MountSource::File { contents, mode, uid, gid } => {
+            MountSource::File {
+                contents,
+                mode,
+                uid,
+                gid,
+            } => {
                 let keep = || -> io::Result<OwnedFd> {
                     let mut memory = File::from(file::memfd("contents")?);
                     memory.write_all(&contents)?;
                     io::Seek::rewind(&mut memory)?;
                     Ok(memory.into())
                 };
-                SourcePlan::File { fd: fds.push(keep().map_err(failed)?), mode, uid, gid }
+                SourcePlan::File {
+                    fd: fds.push(keep().map_err(failed)?),
+                    mode,
+                    uid,
+                    gid,
+                }
             }
         };
-        let plan = MountPlan { dest: dest.clone(), source, readonly: mount.readonly };
+        let plan = MountPlan {
+            dest: dest.clone(),
+            source,
+            readonly: mount.readonly,
+        };
         match places.get(&dest).and_then(|index| plans.get_mut(*index)) {
             Some(earlier) => *earlier = plan,
             None => {
@@ -145,13 +198,25 @@ fn selector(text: &str) -> String {
 /// A place of the host as a detached mount that hears nothing of the host any more.
 pub(crate) fn detach(place: &OwnedFd) -> io::Result<mount::DetachedMount> {
     let copy = mount::open_tree_clone(place, true)?;
-    mount::mount_setattr(&copy, AttrChange { private: true, recursive: true, ..AttrChange::default() })?;
+    mount::mount_setattr(
+        &copy,
+        AttrChange {
+            private: true,
+            recursive: true,
+            ..AttrChange::default()
+        },
+    )?;
     Ok(copy)
 }
 
 /// Nodes of an insecure container: kernel messages, user-space devices and filesystems, virtual machines, tunnels, loops.
 pub(super) fn insecure_devices() -> Vec<Device> {
-    let character = |name: &str, major, minor| Device { name: name.to_owned(), block: false, major, minor };
+    let character = |name: &str, major, minor| Device {
+        name: name.to_owned(),
+        block: false,
+        major,
+        minor,
+    };
     let mut devices = vec![
         character("kmsg", 1, 11),
         character("cuse", 10, 203),
@@ -160,7 +225,12 @@ pub(super) fn insecure_devices() -> Vec<Device> {
         character("net/tun", 10, 200),
         character("loop-control", 10, 237),
     ];
-    devices.extend((0..8).map(|minor| Device { name: format!("loop{minor}"), block: true, major: 7, minor }));
+    devices.extend((0..8).map(|minor| Device {
+        name: format!("loop{minor}"),
+        block: true,
+        major: 7,
+        minor,
+    }));
     devices
 }
 
@@ -181,7 +251,11 @@ pub(super) struct Basics {
 impl Basics {
     pub(super) fn plan(self) -> ContainerPlan {
         let confined = self.security == SecurityMode::Sandbox;
-        let hostname = if self.hostname.is_empty() { crate::hosts::DEFAULT_HOSTNAME.to_owned() } else { self.hostname };
+        let hostname = if self.hostname.is_empty() {
+            crate::hosts::DEFAULT_HOSTNAME.to_owned()
+        } else {
+            self.hostname
+        };
         ContainerPlan {
             rootfs: self.rootfs,
             readonly_root: self.readonly_root,
@@ -192,7 +266,11 @@ impl Basics {
             confined,
             nodev: confined && !self.limits_devices,
             cgroup2: self.cgroup2,
-            devices: if confined { Vec::new() } else { insecure_devices() },
+            devices: if confined {
+                Vec::new()
+            } else {
+                insecure_devices()
+            },
             mounts: self.mounts,
         }
     }

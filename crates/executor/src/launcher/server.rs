@@ -41,17 +41,35 @@ pub(super) fn serve() -> io::Result<()> {
     let alone = SingleThreaded::claim()?;
     let daemon = io::stdin().as_fd().try_clone_to_owned()?;
     let _ = rustix::process::setsid();
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE, libc::SIGQUIT] {
+    for signal in [
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGHUP,
+        libc::SIGPIPE,
+        libc::SIGQUIT,
+    ] {
         process::ignore_signal(signal);
     }
     let ended = process::child_signal_fd()?;
-    let own_pids = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let own_pids = rustix::fs::open(
+        "/proc/self/ns/pid",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     leave_host_mounts(&alone)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let filter = crate::seccomp::compile(super::default_capabilities());
-    let mut server = Server { prepared: Prepared { alone, filter }, daemon, own_pids, children: HashMap::new() };
+    let mut server = Server {
+        prepared: Prepared { alone, filter },
+        daemon,
+        own_pids,
+        children: HashMap::new(),
+    };
     loop {
-        let mut polled = [PollFd::new(&server.daemon, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
+        let mut polled = [
+            PollFd::new(&server.daemon, PollFlags::IN),
+            PollFd::new(&ended, PollFlags::IN),
+        ];
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
         let [request, child] = polled.map(|fd| !fd.revents().is_empty());
         if child {
@@ -69,10 +87,30 @@ pub(super) fn serve() -> io::Result<()> {
 
 /// Exchanges the host's mounts for an empty filesystem.
 fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
-    process::unshare(alone, Namespaces { mount: true, ..Namespaces::default() })?;
+    process::unshare(
+        alone,
+        Namespaces {
+            mount: true,
+            ..Namespaces::default()
+        },
+    )?;
     let root = path::open_host_path("/")?;
-    mount::mount_setattr(&root, AttrChange { private: true, recursive: true, ..AttrChange::default() })?;
-    let empty = mount::new_mount(c"tmpfs", &[("mode", "0755"), ("size", "64k")], Attrs { nodev: true, ..Attrs::default() })?;
+    mount::mount_setattr(
+        &root,
+        AttrChange {
+            private: true,
+            recursive: true,
+            ..AttrChange::default()
+        },
+    )?;
+    let empty = mount::new_mount(
+        c"tmpfs",
+        &[("mode", "0755"), ("size", "64k")],
+        Attrs {
+            nodev: true,
+            ..Attrs::default()
+        },
+    )?;
     for place in [ROOT_PLACE, FILES_PLACE] {
         file::mkdirat(&empty, place.trim_start_matches('/'), 0o700)?;
     }
@@ -101,28 +139,64 @@ impl Server {
                 self.tell(&Event::Cloned { seq }, &[pidfd.as_fd()])?;
                 self.children.insert(pid, (seq, pidfd));
             }
-            Err(error) => self.tell(&Event::Failed { seq, errno: error.raw_os_error().unwrap_or(libc::EIO) }, &[])?,
+            Err(error) => self.tell(
+                &Event::Failed {
+                    seq,
+                    errno: error.raw_os_error().unwrap_or(libc::EIO),
+                },
+                &[],
+            )?,
         }
         Ok(true)
     }
 
-    fn clone_child(&self, request: &Request, fds: &mut dyn Iterator<Item = OwnedFd>) -> io::Result<(i32, OwnedFd)> {
+    fn clone_child(
+        &self,
+        request: &Request,
+        fds: &mut dyn Iterator<Item = OwnedFd>,
+    ) -> io::Result<(i32, OwnedFd)> {
         let missing = || io::Error::from_raw_os_error(libc::EBADF);
         let control = fds.next().ok_or_else(missing)?;
         let alone = &self.prepared.alone;
         let cloned = match request {
-            Request::Run { net, cgroup_namespace, cgroup, .. } => {
-                let namespaces =
-                    Namespaces { pid: true, mount: true, ipc: true, uts: true, net: *net, cgroup: *cgroup_namespace };
-                let group = if *cgroup { Some(fds.next().ok_or_else(missing)?) } else { None };
+            Request::Run {
+                net,
+                cgroup_namespace,
+                cgroup,
+                ..
+            } => {
+                let namespaces = Namespaces {
+                    pid: true,
+                    mount: true,
+                    ipc: true,
+                    uts: true,
+                    net: *net,
+                    cgroup: *cgroup_namespace,
+                };
+                let group = if *cgroup {
+                    Some(fds.next().ok_or_else(missing)?)
+                } else {
+                    None
+                };
                 process::clone3(alone, namespaces, group.as_ref().map(AsFd::as_fd))?
             }
             Request::Join { cgroup, .. } => {
                 let target = fds.next().ok_or_else(missing)?;
-                let group = if *cgroup { Some(fds.next().ok_or_else(missing)?) } else { None };
-                let pids = Namespaces { pid: true, ..Namespaces::default() };
+                let group = if *cgroup {
+                    Some(fds.next().ok_or_else(missing)?)
+                } else {
+                    None
+                };
+                let pids = Namespaces {
+                    pid: true,
+                    ..Namespaces::default()
+                };
                 process::setns(alone, &target, pids)?;
-                let cloned = process::clone3(alone, Namespaces::default(), group.as_ref().map(AsFd::as_fd));
+                let cloned = process::clone3(
+                    alone,
+                    Namespaces::default(),
+                    group.as_ref().map(AsFd::as_fd),
+                );
                 if matches!(cloned, Ok(Cloned::Child)) {
                     init::join(&self.prepared, control, &target);
                 }
@@ -138,8 +212,11 @@ impl Server {
 
     fn reap(&mut self) {
         while let Ok(Some(ended)) = process::wait_any() {
-            let Some((seq, _)) = self.children.remove(&ended.pid) else { continue };
-            let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            let Some((seq, _)) = self.children.remove(&ended.pid) else {
+                continue;
+            };
+            let micros =
+                |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
             // A daemon that is gone is noticed by the next poll.
             drop(self.tell(
                 &Event::Ended {

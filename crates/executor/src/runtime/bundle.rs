@@ -28,13 +28,32 @@ impl Bundle {
     pub(super) fn new(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(dir.parent().unwrap_or(Path::new("/")))?;
         fs::create_dir(&dir)?;
-        let mut bundle = Self { dir, attached: Vec::new(), made: Vec::new(), root: None };
-        let private = mount::new_mount(c"tmpfs", &[("mode", "0700")], Attrs { nosuid: true, nodev: true, noexec: true, readonly: false })?;
+        let mut bundle = Self {
+            dir,
+            attached: Vec::new(),
+            made: Vec::new(),
+            root: None,
+        };
+        let private = mount::new_mount(
+            c"tmpfs",
+            &[("mode", "0700")],
+            Attrs {
+                nosuid: true,
+                nodev: true,
+                noexec: true,
+                readonly: false,
+            },
+        )?;
         bundle.attach(&private, "files", true)?;
         Ok(bundle)
     }
 
-    fn attach(&mut self, mount: &DetachedMount, name: &str, directory: bool) -> io::Result<PathBuf> {
+    fn attach(
+        &mut self,
+        mount: &DetachedMount,
+        name: &str,
+        directory: bool,
+    ) -> io::Result<PathBuf> {
         let place = self.dir.join(name);
         if directory {
             fs::create_dir(&place)?;
@@ -52,7 +71,13 @@ impl Bundle {
     }
 
     /// Writes a file of the container's own; returns its name.
-    pub(super) fn file(&self, name: &str, contents: &[u8], mode: u32, owner: (u32, u32)) -> io::Result<PathBuf> {
+    pub(super) fn file(
+        &self,
+        name: &str,
+        contents: &[u8],
+        mode: u32,
+        owner: (u32, u32),
+    ) -> io::Result<PathBuf> {
         let place = self.dir.join("files").join(name);
         fs::write(&place, contents)?;
         let opened = fs::File::open(&place)?;
@@ -65,44 +90,87 @@ impl Bundle {
     pub(super) fn mount(&mut self, index: usize, wanted: Mount) -> Result<Value, StartError> {
         let dest = stubs::clean_path(&wanted.dest);
         let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
-        let failed = |error: io::Error| StartError::Mount { dest: dest.clone(), errno: errno(error) };
+        let failed = |error: io::Error| StartError::Mount {
+            dest: dest.clone(),
+            errno: errno(error),
+        };
         let access = if wanted.readonly { "ro" } else { "rw" };
         let (source, directory) = match wanted.source {
             MountSource::Tmpfs { size } => {
                 let mut options = vec!["nosuid".to_owned(), access.to_owned()];
                 options.extend(size.map(|size| format!("size={size}")));
                 self.point(&dest, Kind::Directory).map_err(failed)?;
-                return Ok(json!({"destination": dest, "type": "tmpfs", "source": "tmpfs", "options": options}));
+                return Ok(
+                    json!({"destination": dest, "type": "tmpfs", "source": "tmpfs", "options": options}),
+                );
             }
-            MountSource::File { contents, mode, uid, gid } => {
-                (self.file(&format!("secret{index}"), &contents, mode, (uid, gid)).map_err(failed)?, false)
-            }
+            MountSource::File {
+                contents,
+                mode,
+                uid,
+                gid,
+            } => (
+                self.file(&format!("secret{index}"), &contents, mode, (uid, gid))
+                    .map_err(failed)?,
+                false,
+            ),
             MountSource::Mount(source) => self.select(index, &source, &wanted.selector, &dest)?,
             MountSource::Place(place) => {
                 let source = crate::launcher::detach(&place).map_err(failed)?;
                 self.select(index, &source, &wanted.selector, &dest)?
             }
         };
-        self.point(&dest, if directory { Kind::Directory } else { Kind::File }).map_err(failed)?;
-        Ok(json!({"destination": dest, "type": "bind", "source": source, "options": ["rbind", access]}))
+        self.point(
+            &dest,
+            if directory {
+                Kind::Directory
+            } else {
+                Kind::File
+            },
+        )
+        .map_err(failed)?;
+        Ok(
+            json!({"destination": dest, "type": "bind", "source": source, "options": ["rbind", access]}),
+        )
     }
 
     /// Resolves the selector once, in the attached mount, and attaches what it finds.
-    fn select(&mut self, index: usize, source: &DetachedMount, selector: &str, dest: &str) -> Result<(PathBuf, bool), StartError> {
+    fn select(
+        &mut self,
+        index: usize,
+        source: &DetachedMount,
+        selector: &str,
+        dest: &str,
+    ) -> Result<(PathBuf, bool), StartError> {
         let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
-        let failed = |error: io::Error| StartError::Mount { dest: dest.to_owned(), errno: errno(error) };
-        let is_dir = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        let failed = |error: io::Error| StartError::Mount {
+            dest: dest.to_owned(),
+            errno: errno(error),
+        };
+        let is_dir = |fd: &OwnedFd| {
+            rustix::fs::fstat(fd)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        };
         let whole = source.try_clone().map_err(failed)?;
-        let name = self.attach(source, &format!("mount{index}"), is_dir(&whole)).map_err(failed)?;
+        let name = self
+            .attach(source, &format!("mount{index}"), is_dir(&whole))
+            .map_err(failed)?;
         let words = stubs::clean(selector);
         if words.is_empty() {
             return Ok((name, is_dir(&whole)));
         }
-        let missing =
-            |error: io::Error| StartError::Selector { dest: dest.to_owned(), selector: selector.to_owned(), errno: errno(error) };
+        let missing = |error: io::Error| StartError::Selector {
+            dest: dest.to_owned(),
+            selector: selector.to_owned(),
+            errno: errno(error),
+        };
         let found = path::open_path(&whole, words.join("/")).map_err(missing)?;
         let part = mount::open_tree_clone(&found, true).map_err(failed)?;
-        Ok((self.attach(&part, &format!("part{index}"), is_dir(&found)).map_err(failed)?, is_dir(&found)))
+        Ok((
+            self.attach(&part, &format!("part{index}"), is_dir(&found))
+                .map_err(failed)?,
+            is_dir(&found),
+        ))
     }
 
     /// Makes a mount point in the root and remembers it.
@@ -125,7 +193,9 @@ impl Drop for Bundle {
             stubs::remove(root.as_fd(), &self.made);
         }
         for place in self.attached.iter().rev() {
-            let Ok(name) = std::ffi::CString::new(place.as_os_str().as_encoded_bytes()) else { continue };
+            let Ok(name) = std::ffi::CString::new(place.as_os_str().as_encoded_bytes()) else {
+                continue;
+            };
             if let Err(error) = mount::umount_detach(&name) {
                 tracing::warn!(%error, place = %place.display(), "mount of a container stays");
                 // What is still mounted must not be emptied.

@@ -23,7 +23,13 @@ pub(super) struct Document<'a> {
 }
 
 /// The process part, also for further processes.
-pub(super) fn process(spec: &ProcessSpec, who: &Identity, home: &str, security: SecurityMode, ulimits: &[Ulimit]) -> Value {
+pub(super) fn process(
+    spec: &ProcessSpec,
+    who: &Identity,
+    home: &str,
+    security: SecurityMode,
+    ulimits: &[Ulimit],
+) -> Value {
     let set = capabilities(security).names();
     let mut env = spec.env.clone();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
@@ -69,15 +75,41 @@ impl Document<'_> {
         let access = if confined { "ro" } else { "rw" };
         let mut mounts = vec![
             mount("/proc", "proc", &quiet),
-            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
+            mount(
+                "/dev",
+                "tmpfs",
+                &["nosuid", "strictatime", "mode=755", "size=65536k"],
+            ),
+            mount(
+                "/dev/pts",
+                "devpts",
+                &[
+                    "nosuid",
+                    "noexec",
+                    "newinstance",
+                    "ptmxmode=0666",
+                    "mode=0620",
+                    "gid=5",
+                ],
+            ),
+            mount(
+                "/dev/shm",
+                "tmpfs",
+                &["nosuid", "noexec", "nodev", "mode=1777", &shm],
+            ),
             mount("/dev/mqueue", "mqueue", &quiet),
             mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
-            mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", access]),
+            mount(
+                "/sys/fs/cgroup",
+                "cgroup",
+                &["nosuid", "noexec", "nodev", access],
+            ),
         ];
         for further in self.mounts {
-            match mounts.iter_mut().find(|earlier| earlier.get("destination") == further.get("destination")) {
+            match mounts
+                .iter_mut()
+                .find(|earlier| earlier.get("destination") == further.get("destination"))
+            {
                 Some(earlier) => *earlier = further,
                 None => mounts.push(further),
             }
@@ -86,17 +118,39 @@ impl Document<'_> {
         if self.network == NetworkMode::None {
             namespaces.push("network");
         }
-        let namespaces: Vec<Value> = namespaces.into_iter().map(|kind| json!({"type": kind})).collect();
+        let namespaces: Vec<Value> = namespaces
+            .into_iter()
+            .map(|kind| json!({"type": kind}))
+            .collect();
         let masked: &[&str] = if confined {
             &[
-                "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/interrupts",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/sys/firmware",
+                "/sys/devices/virtual/powercap",
             ]
         } else {
             &[]
         };
-        let readonly: &[&str] =
-            if confined { &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] } else { &[] };
+        let readonly: &[&str] = if confined {
+            &[
+                "/proc/bus",
+                "/proc/fs",
+                "/proc/irq",
+                "/proc/sys",
+                "/proc/sysrq-trigger",
+            ]
+        } else {
+            &[]
+        };
         let mut linux = json!({
             "namespaces": namespaces,
             "maskedPaths": masked,
@@ -105,7 +159,10 @@ impl Document<'_> {
             "resources": resources(self.resources, confined),
         });
         if let (true, Some(linux)) = (confined, linux.as_object_mut()) {
-            linux.insert("seccomp".to_owned(), seccomp::oci_profile(crate::launcher::default_capabilities()));
+            linux.insert(
+                "seccomp".to_owned(),
+                seccomp::oci_profile(crate::launcher::default_capabilities()),
+            );
         }
         json!({
             "ociVersion": "1.0.2",
@@ -120,19 +177,57 @@ impl Document<'_> {
 
 fn resources(limits: &Resources, confined: bool) -> Value {
     let mut resources = serde_json::Map::new();
-    resources.insert("devices".to_owned(), json!([{"allow": !confined, "access": "rwm"}]));
+    resources.insert(
+        "devices".to_owned(),
+        json!([{"allow": !confined, "access": "rwm"}]),
+    );
     let mut put = |group: &str, name: &str, value: Value, wanted: bool| {
-        if wanted && let Some(group) = resources.entry(group).or_insert_with(|| json!({})).as_object_mut() {
+        if wanted
+            && let Some(group) = resources
+                .entry(group)
+                .or_insert_with(|| json!({}))
+                .as_object_mut()
+        {
             group.insert(name.to_owned(), value);
         }
     };
     put("memory", "limit", json!(limits.memory), limits.memory != 0);
-    put("memory", "swap", json!(limits.memory_swap), limits.memory_swap != 0);
-    put("cpu", "shares", json!(limits.cpu_shares), limits.cpu_shares != 0);
-    put("cpu", "quota", json!(limits.cpu_quota), limits.cpu_quota != 0);
-    put("cpu", "period", json!(limits.cpu_period), limits.cpu_period != 0);
-    put("cpu", "cpus", json!(limits.cpuset_cpus), !limits.cpuset_cpus.is_empty());
-    put("cpu", "mems", json!(limits.cpuset_mems), !limits.cpuset_mems.is_empty());
+    put(
+        "memory",
+        "swap",
+        json!(limits.memory_swap),
+        limits.memory_swap != 0,
+    );
+    put(
+        "cpu",
+        "shares",
+        json!(limits.cpu_shares),
+        limits.cpu_shares != 0,
+    );
+    put(
+        "cpu",
+        "quota",
+        json!(limits.cpu_quota),
+        limits.cpu_quota != 0,
+    );
+    put(
+        "cpu",
+        "period",
+        json!(limits.cpu_period),
+        limits.cpu_period != 0,
+    );
+    put(
+        "cpu",
+        "cpus",
+        json!(limits.cpuset_cpus),
+        !limits.cpuset_cpus.is_empty(),
+    );
+    put(
+        "cpu",
+        "mems",
+        json!(limits.cpuset_mems),
+        !limits.cpuset_mems.is_empty(),
+    );
     put("pids", "limit", json!(limits.pids), limits.pids != 0);
     Value::Object(resources)
 }

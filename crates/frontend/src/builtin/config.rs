@@ -30,32 +30,55 @@ pub(crate) struct Config {
 }
 
 fn wrong(message: impl Into<String>) -> FrontendError {
-    FrontendError::Option { message: message.into() }
+    FrontendError::Option {
+        message: message.into(),
+    }
 }
 
 impl Config {
-    pub(crate) fn parse(request: &FrontendRequest, workers: &[WorkerInfo]) -> Result<Self, FrontendError> {
+    pub(crate) fn parse(
+        request: &FrontendRequest,
+        workers: &[WorkerInfo],
+    ) -> Result<Self, FrontendError> {
         let opts = &request.opts;
         let get = |key: &str| opts.get(key).map(String::as_str).unwrap_or_default();
         let with_prefix = |prefix: &str| -> BTreeMap<String, String> {
-            opts.iter().filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone()))).collect()
+            opts.iter()
+                .filter_map(|(k, v)| Some((k.strip_prefix(prefix)?.to_owned(), v.clone())))
+                .collect()
         };
         if !get("override-copy-image").is_empty() {
-            return Err(wrong("support for \"override-copy-image\" was removed in BuildKit 0.11"));
+            return Err(wrong(
+                "support for \"override-copy-image\" was removed in BuildKit 0.11",
+            ));
         }
         if parse_bool(get("build-arg:BUILDKIT_DISABLE_FILEOP")) == Some(true) {
-            return Err(wrong("support for \"BUILDKIT_DISABLE_FILEOP\" build-arg was removed in BuildKit 0.11"));
+            return Err(wrong(
+                "support for \"BUILDKIT_DISABLE_FILEOP\" build-arg was removed in BuildKit 0.11",
+            ));
         }
-        let builder = workers.first().and_then(|worker| worker.platforms.first()).cloned();
+        let builder = workers
+            .first()
+            .and_then(|worker| worker.platforms.first())
+            .cloned();
         let target_platforms = platforms(get("platform"))?;
         let many = target_platforms.len() > 1;
-        let multi = [get("build-arg:BUILDKIT_MULTI_PLATFORM"), get("multi-platform")];
+        let multi = [
+            get("build-arg:BUILDKIT_MULTI_PLATFORM"),
+            get("multi-platform"),
+        ];
         let multi_platform = match multi.into_iter().find(|text| !text.is_empty()) {
             None => many,
             Some(text) => match parse_bool(text) {
-                None => return Err(wrong(format!("invalid boolean value for multi-platform: {text}"))),
+                None => {
+                    return Err(wrong(format!(
+                        "invalid boolean value for multi-platform: {text}"
+                    )));
+                }
                 Some(false) if many => {
-                    return Err(wrong("conflicting config: returning multiple target platforms is not allowed"));
+                    return Err(wrong(
+                        "conflicting config: returning multiple target platforms is not allowed",
+                    ));
                 }
                 Some(on) => on,
             },
@@ -65,7 +88,11 @@ impl Config {
             .get("build-arg:BUILDKIT_DOCKERFILE_CHECK")
             .map(|text| LintConfig::parse(text))
             .transpose()
-            .map_err(|error| wrong(format!("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {error}")))?;
+            .map_err(|error| {
+                wrong(format!(
+                    "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {error}"
+                ))
+            })?;
         let advice = get("build-arg:BUILDKIT_GIT_ADVICE");
         let hostname = match get("build-arg:BUILDKIT_SANDBOX_HOSTNAME") {
             "" => get("hostname"),
@@ -118,14 +145,18 @@ impl Config {
 
     /// The session that has a local directory.
     pub(crate) fn session_of<'a>(&'a self, name: &str, request: &'a FrontendRequest) -> &'a str {
-        self.local_sessions.get(name).map_or(&request.session_id, String::as_str)
+        self.local_sessions
+            .get(name)
+            .map_or(&request.session_id, String::as_str)
     }
 
     /// Whether a stage is built without cache.
     pub(crate) fn is_no_cache(&self, stage: &str) -> bool {
         match &self.no_cache {
             None => false,
-            Some(stages) => stages.is_empty() || stages.iter().any(|name| name.eq_ignore_ascii_case(stage)),
+            Some(stages) => {
+                stages.is_empty() || stages.iter().any(|name| name.eq_ignore_ascii_case(stage))
+            }
         }
     }
 }
@@ -137,7 +168,9 @@ fn platforms(text: &str) -> Result<Vec<Platform>, FrontendError> {
     text.split(',')
         .map(|one| match Platform::parse(one) {
             Ok(platform) => Ok(platform.normalize()),
-            Err(error) => Err(wrong(format!("failed to parse target platform {one}: {error}"))),
+            Err(error) => Err(wrong(format!(
+                "failed to parse target platform {one}: {error}"
+            ))),
         })
         .collect()
 }
@@ -173,17 +206,33 @@ fn extra_hosts(text: &str) -> Result<Vec<(String, std::net::IpAddr)>, FrontendEr
         .into_iter()
         .map(|field| {
             let field = field.to_lowercase();
-            let (host, ip) =
-                field.split_once('=').ok_or_else(|| wrong(format!("{WHAT}: invalid key-value pair {field}")))?;
-            let ip = ip.parse().map_err(|_| wrong(format!("{WHAT}: failed to parse IP {ip}")))?;
+            let (host, ip) = field
+                .split_once('=')
+                .ok_or_else(|| wrong(format!("{WHAT}: invalid key-value pair {field}")))?;
+            let ip = ip
+                .parse()
+                .map_err(|_| wrong(format!("{WHAT}: failed to parse IP {ip}")))?;
             Ok((host.to_owned(), ip))
         })
         .collect()
 }
 
 const ULIMITS: [&str; 15] = [
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
-    "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 fn ulimits(text: &str) -> Result<Vec<pb::Ulimit>, FrontendError> {
@@ -195,7 +244,9 @@ fn ulimits(text: &str) -> Result<Vec<pb::Ulimit>, FrontendError> {
 }
 
 fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
-    let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
+    let (name, limits) = text
+        .split_once('=')
+        .ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
     if !ULIMITS.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
@@ -204,7 +255,9 @@ fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
         [both] => (number(both)?, number(both)?),
         [soft, hard] => (number(soft)?, number(hard)?),
         _ => {
-            return Err(format!("too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"));
+            return Err(format!(
+                "too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
+            ));
         }
     };
     const MUST: &str = "ulimit soft limit must be less than or equal to hard limit";
@@ -214,14 +267,21 @@ fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
     if hard != -1 && soft > hard {
         return Err(format!("{MUST}: {soft} > {hard}"));
     }
-    Ok(pb::Ulimit { name: name.to_owned(), soft, hard })
+    Ok(pb::Ulimit {
+        name: name.to_owned(),
+        soft,
+        hard,
+    })
 }
 
 fn number(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+    text.parse()
+        .map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
-fn resources<'a>(get: &impl Fn(&str) -> &'a str) -> Result<Option<pb::LinuxResources>, FrontendError> {
+fn resources<'a>(
+    get: &impl Fn(&str) -> &'a str,
+) -> Result<Option<pb::LinuxResources>, FrontendError> {
     let value = |key: &str, valid: fn(i64) -> bool, must: &str| -> Result<i64, FrontendError> {
         let text = get(key);
         if text.is_empty() {
@@ -229,14 +289,20 @@ fn resources<'a>(get: &impl Fn(&str) -> &'a str) -> Result<Option<pb::LinuxResou
         }
         let what = format!("failed to parse resource limits: invalid {key} value: {text}");
         let number = number(text).map_err(|error| wrong(format!("{what}: {error}")))?;
-        if valid(number) { Ok(number) } else { Err(wrong(format!("{what}: must be {must}"))) }
+        if valid(number) {
+            Ok(number)
+        } else {
+            Err(wrong(format!("{what}: must be {must}")))
+        }
     };
     let positive = |key: &str| value(key, |n| n > 0, "> 0");
     let set = |key: &str| -> Result<String, FrontendError> {
         let text = get(key);
         match bad_cpuset(text) {
             None => Ok(text.to_owned()),
-            Some(why) => Err(wrong(format!("failed to parse resource limits: invalid {key} value: {text}: {why}"))),
+            Some(why) => Err(wrong(format!(
+                "failed to parse resource limits: invalid {key} value: {text}: {why}"
+            ))),
         }
     };
     let resources = pb::LinuxResources {
@@ -254,17 +320,26 @@ fn resources<'a>(get: &impl Fn(&str) -> &'a str) -> Result<Option<pb::LinuxResou
 /// What is wrong with a set like `0-3,5`.
 fn bad_cpuset(text: &str) -> Option<String> {
     const MOST: u32 = 8192;
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).find_map(|part| {
-        let (kind, first, last) = match part.split_once('-') {
-            Some((first, last)) => ("range", first.trim().parse::<u32>(), last.trim().parse::<u32>()),
-            None => ("element", part.parse(), part.parse()),
-        };
-        match (first, last) {
-            (Ok(first), Ok(last)) if first <= last && last <= MOST => None,
-            (Ok(first), Ok(last)) if first <= last => Some(format!("cpuset {kind} {part:?} exceeds maximum {MOST}")),
-            _ => Some(format!("invalid cpuset {kind} {part:?}")),
-        }
-    })
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .find_map(|part| {
+            let (kind, first, last) = match part.split_once('-') {
+                Some((first, last)) => (
+                    "range",
+                    first.trim().parse::<u32>(),
+                    last.trim().parse::<u32>(),
+                ),
+                None => ("element", part.parse(), part.parse()),
+            };
+            match (first, last) {
+                (Ok(first), Ok(last)) if first <= last && last <= MOST => None,
+                (Ok(first), Ok(last)) if first <= last => {
+                    Some(format!("cpuset {kind} {part:?} exceeds maximum {MOST}"))
+                }
+                _ => Some(format!("invalid cpuset {kind} {part:?}")),
+            }
+        })
 }
 
 #[derive(serde::Deserialize)]
@@ -278,14 +353,23 @@ struct ImportJson {
 fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendError> {
     let mut imports = Vec::new();
     if !json.is_empty() {
-        let parsed: Vec<ImportJson> = oci::json::from_slice(json.as_bytes())
-            .map_err(|error| wrong(format!("failed to unmarshal cache-imports ({json:?}): {error}")))?;
-        let parsed = parsed.into_iter().map(|i| CacheImport { kind: i.kind, attrs: i.attrs.unwrap_or_default() });
+        let parsed: Vec<ImportJson> = oci::json::from_slice(json.as_bytes()).map_err(|error| {
+            wrong(format!(
+                "failed to unmarshal cache-imports ({json:?}): {error}"
+            ))
+        })?;
+        let parsed = parsed.into_iter().map(|i| CacheImport {
+            kind: i.kind,
+            attrs: i.attrs.unwrap_or_default(),
+        });
         imports.extend(parsed);
     }
     for reference in from.split(',').filter(|_| !from.is_empty()) {
         let attrs = BTreeMap::from([("ref".to_owned(), reference.to_owned())]);
-        imports.push(CacheImport { kind: "registry".into(), attrs });
+        imports.push(CacheImport {
+            kind: "registry".into(),
+            attrs,
+        });
     }
     Ok(imports)
 }
@@ -293,10 +377,16 @@ fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendErr
 /// Scanning for an SBOM is not built; asking for it must not be silently ignored.
 fn refuse_sbom(opts: &BTreeMap<String, String>) -> Result<(), FrontendError> {
     for key in opts.keys() {
-        let name = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
+        let name = key
+            .strip_prefix("attest:")
+            .or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
         match name.map(str::to_lowercase).as_deref() {
             None | Some("provenance") => {}
-            Some("sbom") => return Err(wrong("sbom attestations are not supported: no scanner frontend is built")),
+            Some("sbom") => {
+                return Err(wrong(
+                    "sbom attestations are not supported: no scanner frontend is built",
+                ));
+            }
             Some(other) => return Err(wrong(format!("unknown attestation type {other:?}"))),
         }
     }
@@ -309,12 +399,22 @@ mod tests {
 
     #[test]
     fn limits_are_checked_as_docker_does() {
-        assert_eq!(ulimit("nofile=1024:2048").unwrap(), pb::Ulimit { name: "nofile".into(), soft: 1024, hard: 2048 });
+        assert_eq!(
+            ulimit("nofile=1024:2048").unwrap(),
+            pb::Ulimit {
+                name: "nofile".into(),
+                soft: 1024,
+                hard: 2048
+            }
+        );
         assert_eq!(ulimit("nofile=5").unwrap().hard, 5);
         for (text, want) in [
             ("nofile", "invalid ulimit argument: nofile"),
             ("x=1", "invalid ulimit type: x"),
-            ("cpu=2:1", "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
+            (
+                "cpu=2:1",
+                "ulimit soft limit must be less than or equal to hard limit: 2 > 1",
+            ),
         ] {
             assert_eq!(ulimit(text).unwrap_err(), want);
         }

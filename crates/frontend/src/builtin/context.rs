@@ -7,8 +7,8 @@ use dockerfile::ignore;
 use dockerfile::lower::{parse_bool, source_map};
 use llb::build::git::GitRef;
 use llb::build::{
-    Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, LocalOpts, MarshalOptions, SourceMap, State, git, http, local,
-    state_from_definition,
+    Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, LocalOpts, MarshalOptions, SourceMap,
+    State, git, http, local, state_from_definition,
 };
 use llb::{gopath, pb};
 use oci::Digest;
@@ -51,13 +51,23 @@ pub(crate) fn wire_ranges(ranges: &[dockerfile::syntax::Range]) -> Vec<pb::Range
         line: i32::try_from(position.line).unwrap_or(i32::MAX),
         character: i32::try_from(position.character).unwrap_or(i32::MAX),
     };
-    ranges.iter().map(|range| pb::Range { start: Some(position(range.start)), end: Some(position(range.end)) }).collect()
+    ranges
+        .iter()
+        .map(|range| pb::Range {
+            start: Some(position(range.start)),
+            end: Some(position(range.end)),
+        })
+        .collect()
 }
 
 /// Writes a state's definition.
 pub(crate) fn marshal(state: &State) -> Result<pb::Definition, FrontendError> {
-    llb::build::marshal(state.output(), &MarshalOptions::default())
-        .map_err(|error| FrontendError::Definition { message: error.to_string(), at: Vec::new() })
+    llb::build::marshal(state.output(), &MarshalOptions::default()).map_err(|error| {
+        FrontendError::Definition {
+            message: error.to_string(),
+            at: Vec::new(),
+        }
+    })
 }
 
 /// Solves a state; the ref is none for an empty one.
@@ -68,23 +78,42 @@ pub(crate) async fn solve(
     context: &str,
 ) -> Result<(Option<Arc<dyn Ref>>, Arc<pb::Definition>), FrontendError> {
     let definition = Arc::new(marshal(state)?);
-    let request = SolveRequest { definition: Some(Arc::clone(&definition)), evaluate, ..SolveRequest::default() };
-    let result = build.bridge.solve(request).await.map_err(|error| FrontendError::bridge_failed(context, error))?;
+    let request = SolveRequest {
+        definition: Some(Arc::clone(&definition)),
+        evaluate,
+        ..SolveRequest::default()
+    };
+    let result = build
+        .bridge
+        .solve(request)
+        .await
+        .map_err(|error| FrontendError::bridge_failed(context, error))?;
     Ok((result.single_ref()?.cloned(), definition))
 }
 
 /// Reads a whole file; `TooLarge` apart, since only that may not be taken for a missing file.
-pub(crate) async fn read_file(reference: Option<&Arc<dyn Ref>>, path: &str) -> Result<Bytes, ReadError> {
+pub(crate) async fn read_file(
+    reference: Option<&Arc<dyn Ref>>,
+    path: &str,
+) -> Result<Bytes, ReadError> {
     let Some(reference) = reference else {
-        return Err(ReadError::Bridge(BridgeError::message(format!("open /{path}: no such file or directory"))));
+        return Err(ReadError::Bridge(BridgeError::message(format!(
+            "open /{path}: no such file or directory"
+        ))));
     };
     if let Ok(stat) = reference.stat_file(path).await
         && u64::try_from(stat.size).is_ok_and(|size| size > MAX_FILE)
     {
         return Err(ReadError::TooLarge(path.to_owned()));
     }
-    let range = FileRange { offset: 0, length: MAX_FILE + 1 };
-    let data = reference.read_file(path, Some(range)).await.map_err(ReadError::Bridge)?;
+    let range = FileRange {
+        offset: 0,
+        length: MAX_FILE + 1,
+    };
+    let data = reference
+        .read_file(path, Some(range))
+        .await
+        .map_err(ReadError::Bridge)?;
     if data.len() as u64 > MAX_FILE {
         return Err(ReadError::TooLarge(path.to_owned()));
     }
@@ -102,9 +131,15 @@ impl ReadError {
     pub(crate) fn explain(self, context: &str) -> FrontendError {
         match self {
             Self::TooLarge(path) => {
-                let prefix = if context.is_empty() { String::new() } else { format!("{context}: ") };
+                let prefix = if context.is_empty() {
+                    String::new()
+                } else {
+                    format!("{context}: ")
+                };
                 FrontendError::Definition {
-                    message: format!("{prefix}{path} exceeds maximum allowed size of {MAX_FILE} bytes"),
+                    message: format!(
+                        "{prefix}{path} exceeds maximum allowed size of {MAX_FILE} bytes"
+                    ),
                     at: Vec::new(),
                 }
             }
@@ -120,14 +155,24 @@ pub(crate) fn git_context(
     mtime_commit: bool,
     advice: bool,
 ) -> Result<Option<State>, FrontendError> {
-    let found = GitRef::parse(text).map_err(|message| FrontendError::Definition { message, at: Vec::new() })?;
+    let found = GitRef::parse(text).map_err(|message| FrontendError::Definition {
+        message,
+        at: Vec::new(),
+    })?;
     Ok(found.map(|git_ref| {
-        let mut opts = GitOpts { advice, ..GitOpts::from(&git_ref) };
+        let mut opts = GitOpts {
+            advice,
+            ..GitOpts::from(&git_ref)
+        };
         opts.keep_git_dir |= keep_git;
         if mtime_commit && opts.mtime.is_empty() {
             opts.mtime = "commit".into();
         }
-        git(&git_ref.remote, &opts, Constraints::internal(&format!("load git source {text}")))
+        git(
+            &git_ref.remote,
+            &opts,
+            Constraints::internal(&format!("load git source {text}")),
+        )
     }))
 }
 
@@ -143,7 +188,10 @@ impl Context {
         let mut context = Self {
             state: None,
             dockerfile: None,
-            filename: opts.get("filename").cloned().unwrap_or_else(|| DOCKERFILE.to_owned()),
+            filename: opts
+                .get("filename")
+                .cloned()
+                .unwrap_or_else(|| DOCKERFILE.to_owned()),
             context_local: "context",
             dockerfile_local: "dockerfile".to_owned(),
             ignore: OnceCell::new(),
@@ -157,16 +205,25 @@ impl Context {
         let url = get(key);
         let keep_git = parse_bool(get("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR")) == Some(true);
         let mtime_commit = !get("build-arg:SOURCE_DATE_EPOCH").is_empty();
-        if let Some(state) = git_context(url, keep_git, mtime_commit, build.config.lower.git_advice)? {
+        if let Some(state) =
+            git_context(url, keep_git, mtime_commit, build.config.lower.git_advice)?
+        {
             context.dockerfile = Some(state.clone());
             context.state = Some(state);
         } else if is_http(url) {
             context.download(build, url).await?;
         } else {
             let input = |name: &str| {
-                build.request.inputs.get(name).map(|definition| state_from_definition(definition)).transpose().map_err(
-                    |error| FrontendError::Definition { message: error.to_string(), at: Vec::new() },
-                )
+                build
+                    .request
+                    .inputs
+                    .get(name)
+                    .map(|definition| state_from_definition(definition))
+                    .transpose()
+                    .map_err(|error| FrontendError::Definition {
+                        message: error.to_string(),
+                        at: Vec::new(),
+                    })
             };
             context.dockerfile = input(&context.dockerfile_local)?;
             context.state = input("context")?;
@@ -177,8 +234,13 @@ impl Context {
         if let Some(state) = &context.state
             && let Some(dir) = opts.get("contextsubdir")
         {
-            let info = CopyInfo { dir_contents_only: true, ..CopyInfo::default() };
-            let inside = FileChain::new().copy(state, dir, "/", info).on(&State::scratch(), Constraints::new());
+            let info = CopyInfo {
+                dir_contents_only: true,
+                ..CopyInfo::default()
+            };
+            let inside = FileChain::new()
+                .copy(state, dir, "/", info)
+                .on(&State::scratch(), Constraints::new());
             context.state = Some(inside);
         }
         Ok(context)
@@ -187,17 +249,34 @@ impl Context {
     /// A downloaded archive is the context; any other file is the Dockerfile.
     async fn download(&mut self, build: &Build, url: &str) -> Result<(), FrontendError> {
         const NAME: &str = "context";
-        let opts = HttpOpts { checksum: None, filename: NAME.into() };
-        let state = http(url, &opts, Constraints::internal("load remote build context"));
+        let opts = HttpOpts {
+            checksum: None,
+            filename: NAME.into(),
+        };
+        let state = http(
+            url,
+            &opts,
+            Constraints::internal("load remote build context"),
+        );
         let (reference, _) = solve(build, &state, false, "failed to resolve httpcontext").await?;
-        let range = FileRange { offset: 0, length: 1024 };
-        let failed = |error| FrontendError::bridge_failed("failed to read downloaded context", error);
+        let range = FileRange {
+            offset: 0,
+            length: 1024,
+        };
+        let failed =
+            |error| FrontendError::bridge_failed("failed to read downloaded context", error);
         let head = match &reference {
-            Some(reference) => reference.read_file(NAME, Some(range)).await.map_err(failed)?,
+            Some(reference) => reference
+                .read_file(NAME, Some(range))
+                .await
+                .map_err(failed)?,
             None => Bytes::new(),
         };
         if is_archive(&head) {
-            let info = CopyInfo { unpack: true, ..CopyInfo::default() };
+            let info = CopyInfo {
+                unpack: true,
+                ..CopyInfo::default()
+            };
             let tree = FileChain::new()
                 .copy(&state, &gopath::join(&["/", NAME]), "/", info)
                 .on(&State::scratch(), Constraints::new());
@@ -222,7 +301,10 @@ impl Context {
                 let mut follow_paths = vec![filename.clone(), own_ignore.clone()];
                 follow_paths.extend(lower.clone());
                 let opts = LocalOpts {
-                    session_id: build.config.session_of(&self.dockerfile_local, &build.request).to_owned(),
+                    session_id: build
+                        .config
+                        .session_of(&self.dockerfile_local, &build.request)
+                        .to_owned(),
                     follow_paths,
                     shared_key_hint: self.dockerfile_local.clone(),
                     differ_none: true,
@@ -232,7 +314,8 @@ impl Context {
                 local(&self.dockerfile_local, &opts, Constraints::internal(&name))
             }
         };
-        let (reference, definition) = solve(build, &state, false, "failed to resolve dockerfile").await?;
+        let (reference, definition) =
+            solve(build, &state, false, "failed to resolve dockerfile").await?;
         let mut read = read_file(reference.as_ref(), filename).await;
         if let (Err(ReadError::Bridge(_)), Some(lower)) = (&read, &lower)
             && let Ok(data) = read_file(reference.as_ref(), lower).await
@@ -248,26 +331,46 @@ impl Context {
         // The first reader decides; there is one.
         drop(self.own_ignore.set(own));
         let vertex = llb::definition::head(&definition).unwrap_or_else(|| Digest::sha256(b""));
-        Ok(Entrypoint { map: source_map(filename, &data, Some(definition)), vertex })
+        Ok(Entrypoint {
+            map: source_map(filename, &data, Some(definition)),
+            vertex,
+        })
     }
 
     /// The build context, restricted to some paths if it is the client's directory.
-    pub(crate) async fn main(&self, build: &Build, follow_paths: Vec<String>) -> Result<State, FrontendError> {
+    pub(crate) async fn main(
+        &self,
+        build: &Build,
+        follow_paths: Vec<String>,
+    ) -> Result<State, FrontendError> {
         if let Some(state) = &self.state {
             return Ok(state.clone());
         }
         let opts = LocalOpts {
-            session_id: build.config.session_of(self.context_local, &build.request).to_owned(),
-            exclude: self.ignore_file(build).await.map_err(|error| error.within("failed to read dockerignore patterns"))?,
+            session_id: build
+                .config
+                .session_of(self.context_local, &build.request)
+                .to_owned(),
+            exclude: self
+                .ignore_file(build)
+                .await
+                .map_err(|error| error.within("failed to read dockerignore patterns"))?,
             follow_paths,
             shared_key_hint: self.context_local.to_owned(),
             ..LocalOpts::default()
         };
-        Ok(local(self.context_local, &opts, Constraints::internal("load build context")))
+        Ok(local(
+            self.context_local,
+            &opts,
+            Constraints::internal("load build context"),
+        ))
     }
 
     /// Patterns of the ignore file; none for contexts that are not the client's directory.
-    pub(crate) async fn ignore_patterns(&self, build: &Build) -> Result<Vec<String>, FrontendError> {
+    pub(crate) async fn ignore_patterns(
+        &self,
+        build: &Build,
+    ) -> Result<Vec<String>, FrontendError> {
         if self.state.is_some() {
             return Ok(Vec::new());
         }
@@ -281,13 +384,20 @@ impl Context {
                     return Ok(ignore::patterns(own));
                 }
                 let opts = LocalOpts {
-                    session_id: build.config.session_of(self.context_local, &build.request).to_owned(),
+                    session_id: build
+                        .config
+                        .session_of(self.context_local, &build.request)
+                        .to_owned(),
                     follow_paths: vec![DOCKERIGNORE.to_owned()],
                     shared_key_hint: format!("{}-{DOCKERIGNORE}", self.context_local),
                     differ_none: true,
                     ..LocalOpts::default()
                 };
-                let state = local(self.context_local, &opts, Constraints::internal(&format!("load {DOCKERIGNORE}")));
+                let state = local(
+                    self.context_local,
+                    &opts,
+                    Constraints::internal(&format!("load {DOCKERIGNORE}")),
+                );
                 let (reference, _) = solve(build, &state, false, "").await?;
                 ignore_of(reference.as_ref()).await
             })
@@ -297,7 +407,9 @@ impl Context {
 }
 
 /// Patterns of the ignore file in a directory; a missing file is no error.
-pub(crate) async fn ignore_of(reference: Option<&Arc<dyn Ref>>) -> Result<Vec<String>, FrontendError> {
+pub(crate) async fn ignore_of(
+    reference: Option<&Arc<dyn Ref>>,
+) -> Result<Vec<String>, FrontendError> {
     match read_file(reference, DOCKERIGNORE).await {
         Ok(data) => Ok(ignore::patterns(&data)),
         Err(ReadError::Bridge(_)) => Ok(Vec::new()),

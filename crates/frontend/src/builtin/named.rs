@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dockerfile::lower::{ContextQuery, LoadedContext, NamedContext, platform_text};
 use llb::build::{
-    Constraints, HttpOpts, ImageOpts, LocalOpts, OciLayoutOpts, State, http, image, local, oci_layout,
-    state_from_definition,
+    Constraints, HttpOpts, ImageOpts, LocalOpts, OciLayoutOpts, State, http, image, local,
+    oci_layout, state_from_definition,
 };
 use oci::{Digest, ImageConfig, Platform, Reference};
 
@@ -21,26 +21,39 @@ use crate::error::FrontendError;
 const MAX_REDIRECTS: usize = 10;
 
 fn wrong(message: impl Into<String>) -> FrontendError {
-    FrontendError::Definition { message: message.into(), at: Vec::new() }
+    FrontendError::Definition {
+        message: message.into(),
+        at: Vec::new(),
+    }
 }
 
 /// Finds the context for a name, first the one for its platform.
-pub(crate) fn find(build: &Build, name: &str, platform: Option<&Platform>) -> Result<Option<NamedContext>, FrontendError> {
-    let named = Reference::parse(name).map_err(|error| wrong(format!("invalid context name {name}: {error}")))?;
+pub(crate) fn find(
+    build: &Build,
+    name: &str,
+    platform: Option<&Platform>,
+) -> Result<Option<NamedContext>, FrontendError> {
+    let named = Reference::parse(name)
+        .map_err(|error| wrong(format!("invalid context name {name}: {error}")))?;
     let familiar = named.familiar();
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
     let wanted = platform.cloned().unwrap_or_else(Platform::host).normalize();
     let opts = &build.request.opts;
     let with_platform = format!("{name}::{}", platform_text(&wanted));
-    Ok([with_platform, name.to_owned()].into_iter().find_map(|key| {
-        Some(NamedContext {
-            input: opts.get(&format!("context:{key}"))?.clone(),
-            name: name.to_owned(),
-            shared_key: opts.get(&format!("sharedkey:localdir:{key}")).cloned().unwrap_or_default(),
-            name_with_platform: key,
-            platform: platform.cloned(),
-        })
-    }))
+    Ok([with_platform, name.to_owned()]
+        .into_iter()
+        .find_map(|key| {
+            Some(NamedContext {
+                input: opts.get(&format!("context:{key}"))?.clone(),
+                name: name.to_owned(),
+                shared_key: opts
+                    .get(&format!("sharedkey:localdir:{key}"))
+                    .cloned()
+                    .unwrap_or_default(),
+                name_with_platform: key,
+                platform: platform.cloned(),
+            })
+        }))
 }
 
 /// Loads a context of any kind.
@@ -53,11 +66,17 @@ pub(crate) async fn load(
     for _ in 0..=MAX_REDIRECTS {
         let shown = &context.name_with_platform;
         let Some((scheme, rest)) = input.split_once(':') else {
-            return Err(wrong(format!("invalid context specifier {input} for {shown}")));
+            return Err(wrong(format!(
+                "invalid context specifier {input} for {shown}"
+            )));
         };
         let plain = |state| Ok(LoadedContext::State { state, image: None });
         let advice = build.config.lower.git_advice;
-        let scheme = if scheme.starts_with("git@") { "git" } else { scheme };
+        let scheme = if scheme.starts_with("git@") {
+            "git"
+        } else {
+            scheme
+        };
         match scheme {
             "docker-image" => match load_image(build, context, query, rest).await? {
                 Loaded::Done(loaded) => return Ok(loaded),
@@ -71,13 +90,24 @@ pub(crate) async fn load(
                 if let Some(state) = git_context(&input, false, false, advice)? {
                     return plain(state);
                 }
-                let opts = HttpOpts { checksum: None, filename: "context".into() };
-                return plain(http(&input, &opts, Constraints::named(format!("[context {shown}] {input}"))));
+                let opts = HttpOpts {
+                    checksum: None,
+                    filename: "context".into(),
+                };
+                return plain(http(
+                    &input,
+                    &opts,
+                    Constraints::named(format!("[context {shown}] {input}")),
+                ));
             }
             "oci-layout" => return load_layout(build, context, rest).await,
             "local" => return load_local(build, context, rest).await,
             "input" => return load_input(build, context, rest),
-            other => return Err(wrong(format!("unsupported context source {other} for {shown}"))),
+            other => {
+                return Err(wrong(format!(
+                    "unsupported context source {other} for {shown}"
+                )));
+            }
         }
     }
     Err(wrong(format!(
@@ -103,10 +133,15 @@ async fn load_image(
 ) -> Result<Loaded, FrontendError> {
     let name = rest.strip_prefix("//").unwrap_or(rest);
     if name == "scratch" {
-        return Ok(Loaded::Done(LoadedContext::State { state: State::scratch(), image: None }));
+        return Ok(Loaded::Done(LoadedContext::State {
+            state: State::scratch(),
+            image: None,
+        }));
     }
     let shown = &context.name_with_platform;
-    let reference = Reference::parse(name).map_err(|error| wrong(error.to_string()))?.with_default_tag();
+    let reference = Reference::parse(name)
+        .map_err(|error| wrong(error.to_string()))?
+        .with_default_tag();
     let opts = ResolveOpts {
         log_name: format!("[context {shown}] load metadata for {name}"),
         image: Some(ImageResolveOpts {
@@ -116,7 +151,13 @@ async fn load_image(
         }),
         ..ResolveOpts::default()
     };
-    let resolved = resolve_image(build, &format!("docker-image://{reference}"), BTreeMap::new(), opts).await?;
+    let resolved = resolve_image(
+        build,
+        &format!("docker-image://{reference}"),
+        BTreeMap::new(),
+        opts,
+    )
+    .await?;
     let Some((resolved, _, data)) = resolved.image else {
         let (scheme, rest) = resolved
             .updated
@@ -127,26 +168,43 @@ async fn load_image(
     let mut config = config_of(&data, "")?;
     let mut constraints = Constraints::named(format!("[context {shown}] {name}"));
     constraints.platform.clone_from(&context.platform);
-    let state = image(&resolved, &ImageOpts::default(), constraints).map_err(|error| wrong(error.to_string()))?;
+    let state = image(&resolved, &ImageOpts::default(), constraints)
+        .map_err(|error| wrong(error.to_string()))?;
     let state = state.with_image_config(&config);
     config.created = None;
-    Ok(Loaded::Done(LoadedContext::State { state, image: Some(Box::new(config)) }))
+    Ok(Loaded::Done(LoadedContext::State {
+        state,
+        image: Some(Box::new(config)),
+    }))
 }
 
-async fn load_layout(build: &Build, context: &NamedContext, rest: &str) -> Result<LoadedContext, FrontendError> {
+async fn load_layout(
+    build: &Build,
+    context: &NamedContext,
+    rest: &str,
+) -> Result<LoadedContext, FrontendError> {
     let spec = rest.strip_prefix("//").unwrap_or(rest);
     let (store, digest) = spec
         .split_once('@')
         .ok_or_else(|| wrong(format!("oci-layout reference {spec:?} has no digest")))?;
-    let digest = Digest::parse(digest)
-        .map_err(|error| wrong(format!("could not parse oci-layout reference {spec:?}: {error}")))?;
+    let digest = Digest::parse(digest).map_err(|error| {
+        wrong(format!(
+            "could not parse oci-layout reference {spec:?}: {error}"
+        ))
+    })?;
     // A tag belongs to the name only if it stands behind the last slash.
     let store = match store.rfind(':') {
-        Some(at) if !store.get(at..).unwrap_or_default().contains('/') => store.get(..at).unwrap_or(store),
+        Some(at) if !store.get(at..).unwrap_or_default().contains('/') => {
+            store.get(..at).unwrap_or(store)
+        }
         _ => store,
     };
-    let mut dummy = Reference::parse(&context.name)
-        .map_err(|error| wrong(format!("could not parse oci-layout reference {:?}: {error}", context.name)))?;
+    let mut dummy = Reference::parse(&context.name).map_err(|error| {
+        wrong(format!(
+            "could not parse oci-layout reference {:?}: {error}",
+            context.name
+        ))
+    })?;
     dummy.digest = Some(digest);
     let dummy = dummy.to_string();
     let shown = &context.name_with_platform;
@@ -167,16 +225,29 @@ async fn load_layout(build: &Build, context: &NamedContext, rest: &str) -> Resul
         }
     }
     let resolved = resolve_image(build, &format!("oci-layout://{dummy}"), attrs, opts).await?;
-    let (_, _, data) = resolved.image.ok_or_else(|| wrong(format!("{dummy} is not an image")))?;
+    let (_, _, data) = resolved
+        .image
+        .ok_or_else(|| wrong(format!("{dummy} is not an image")))?;
     let config = config_of(&data, "could not parse oci-layout image config: ")?;
     let mut constraints = Constraints::named(format!("[context {shown}] OCI load from client"));
     constraints.platform.clone_from(&context.platform);
-    let opts = OciLayoutOpts { session_id: session_id.clone(), store_id: store.to_owned(), layer_limit: None };
+    let opts = OciLayoutOpts {
+        session_id: session_id.clone(),
+        store_id: store.to_owned(),
+        layer_limit: None,
+    };
     let state = oci_layout(&dummy, &opts, constraints).with_image_config(&config);
-    Ok(LoadedContext::State { state, image: Some(Box::new(config)) })
+    Ok(LoadedContext::State {
+        state,
+        image: Some(Box::new(config)),
+    })
 }
 
-async fn load_local(build: &Build, context: &NamedContext, name: &str) -> Result<LoadedContext, FrontendError> {
+async fn load_local(
+    build: &Build,
+    context: &NamedContext,
+    name: &str,
+) -> Result<LoadedContext, FrontendError> {
     const DOCKERIGNORE: &str = ".dockerignore";
     let shown = context.name_with_platform.clone();
     let session_id = build.config.session_of(name, &build.request).to_owned();
@@ -187,33 +258,66 @@ async fn load_local(build: &Build, context: &NamedContext, name: &str) -> Result
         differ_none: true,
         ..LocalOpts::default()
     };
-    let state = local(name, &opts, Constraints::named(format!("[context {shown}] load {DOCKERIGNORE}")));
+    let state = local(
+        name,
+        &opts,
+        Constraints::named(format!("[context {shown}] load {DOCKERIGNORE}")),
+    );
     let (reference, _) = solve(build, &state, true, "").await?;
     let exclude = ignore_of(reference.as_ref()).await?;
     let name = name.to_owned();
     let shared_key_hint = format!("context:{shown}-{}", context.shared_key);
     Ok(LoadedContext::Local(Box::new(move |follow_paths| {
-        let opts = LocalOpts { session_id, exclude, follow_paths, shared_key_hint, ..LocalOpts::default() };
-        local(&name, &opts, Constraints::named(format!("[context {shown}] load from client")))
+        let opts = LocalOpts {
+            session_id,
+            exclude,
+            follow_paths,
+            shared_key_hint,
+            ..LocalOpts::default()
+        };
+        local(
+            &name,
+            &opts,
+            Constraints::named(format!("[context {shown}] load from client")),
+        )
     })))
 }
 
-fn load_input(build: &Build, context: &NamedContext, name: &str) -> Result<LoadedContext, FrontendError> {
+fn load_input(
+    build: &Build,
+    context: &NamedContext,
+    name: &str,
+) -> Result<LoadedContext, FrontendError> {
     let shown = &context.name_with_platform;
-    let definition =
-        build.request.inputs.get(name).ok_or_else(|| wrong(format!("invalid input {name} for {shown}")))?;
+    let definition = build
+        .request
+        .inputs
+        .get(name)
+        .ok_or_else(|| wrong(format!("invalid input {name} for {shown}")))?;
     let state = state_from_definition(definition).map_err(|error| wrong(error.to_string()))?;
     let Some(metadata) = build.request.opts.get(&format!("input-metadata:{name}")) else {
         return Ok(LoadedContext::State { state, image: None });
     };
-    let values: BTreeMap<String, String> = oci::json::from_slice(metadata.as_bytes())
-        .map_err(|error| wrong(format!("failed to parse input metadata {metadata}: {error}")))?;
+    let values: BTreeMap<String, String> =
+        oci::json::from_slice(metadata.as_bytes()).map_err(|error| {
+            wrong(format!(
+                "failed to parse input metadata {metadata}: {error}"
+            ))
+        })?;
     let Some(config) = values.get("containerimage.config") else {
         return Ok(LoadedContext::State { state, image: None });
     };
-    let data = STANDARD
-        .decode(config)
-        .map_err(|error| wrong(format!("failed to parse input metadata {metadata}: {error}")))?;
-    let config = config_of(&data, &format!("failed to parse image config for {shown}: "))?;
-    Ok(LoadedContext::State { state: state.with_image_config(&config), image: Some(Box::new(config)) })
+    let data = STANDARD.decode(config).map_err(|error| {
+        wrong(format!(
+            "failed to parse input metadata {metadata}: {error}"
+        ))
+    })?;
+    let config = config_of(
+        &data,
+        &format!("failed to parse image config for {shown}: "),
+    )?;
+    Ok(LoadedContext::State {
+        state: state.with_image_config(&config),
+        image: Some(Box::new(config)),
+    })
 }

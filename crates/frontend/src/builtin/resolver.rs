@@ -34,18 +34,33 @@ pub(crate) async fn resolve_image(
     opts: ResolveOpts,
 ) -> Result<Resolved, FrontendError> {
     let plain = |identifier: &str| {
-        let text = identifier.strip_prefix("docker-image://").unwrap_or(identifier);
-        text.strip_prefix("oci-layout://").unwrap_or(text).to_owned()
+        let text = identifier
+            .strip_prefix("docker-image://")
+            .unwrap_or(identifier);
+        text.strip_prefix("oci-layout://")
+            .unwrap_or(text)
+            .to_owned()
     };
-    let source = pb::SourceOp { identifier: identifier.to_owned(), attrs };
-    let what = format!("failed to resolve source metadata for {}", plain(identifier));
+    let source = pb::SourceOp {
+        identifier: identifier.to_owned(),
+        attrs,
+    };
+    let what = format!(
+        "failed to resolve source metadata for {}",
+        plain(identifier)
+    );
     let meta = build
         .bridge
         .resolve_source(source, opts)
         .await
         .map_err(|error| FrontendError::bridge_failed(&what, error))?;
-    let image = meta.image.map(|image| (plain(&meta.op.identifier), image.digest, image.config));
-    Ok(Resolved { image, updated: meta.op.identifier })
+    let image = meta
+        .image
+        .map(|image| (plain(&meta.op.identifier), image.digest, image.config));
+    Ok(Resolved {
+        image,
+        updated: meta.op.identifier,
+    })
 }
 
 /// Answers lowering.
@@ -57,7 +72,11 @@ pub(crate) struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     pub(crate) fn new(build: &'a Build, context: &'a Context) -> Self {
-        Self { build, context, images: Mutex::new(HashMap::new()) }
+        Self {
+            build,
+            context,
+            images: Mutex::new(HashMap::new()),
+        }
     }
 }
 
@@ -68,7 +87,11 @@ fn host(error: FrontendError) -> HostError {
 
 #[async_trait]
 impl MetaResolver for Resolver<'_> {
-    async fn image_config(&self, reference: &str, query: ImageQuery) -> Result<ResolvedImage, HostError> {
+    async fn image_config(
+        &self,
+        reference: &str,
+        query: ImageQuery,
+    ) -> Result<ResolvedImage, HostError> {
         let key = format!("{reference} {:?} {}", query.platform, query.resolve_mode);
         if let Some(known) = self.images.lock().get(&key).cloned() {
             return Ok(known);
@@ -83,26 +106,49 @@ impl MetaResolver for Resolver<'_> {
             ..ResolveOpts::default()
         };
         let identifier = format!("docker-image://{reference}");
-        let resolved = resolve_image(self.build, &identifier, BTreeMap::new(), opts).await.map_err(host)?;
+        let resolved = resolve_image(self.build, &identifier, BTreeMap::new(), opts)
+            .await
+            .map_err(host)?;
         let Some((reference, digest, config)) = resolved.image else {
-            let message = format!("ref mutated by policy to non-image: {identifier} -> {}", resolved.updated);
-            return Err(host(FrontendError::Definition { message, at: Vec::new() }));
+            let message = format!(
+                "ref mutated by policy to non-image: {identifier} -> {}",
+                resolved.updated
+            );
+            return Err(host(FrontendError::Definition {
+                message,
+                at: Vec::new(),
+            }));
         };
-        let image = ResolvedImage { reference, digest: Some(digest), config: config.to_vec() };
+        let image = ResolvedImage {
+            reference,
+            digest: Some(digest),
+            config: config.to_vec(),
+        };
         self.images.lock().insert(key, image.clone());
         Ok(image)
     }
 
-    fn named_context(&self, name: &str, platform: Option<&Platform>) -> Result<Option<NamedContext>, HostError> {
+    fn named_context(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Option<NamedContext>, HostError> {
         named::find(self.build, name, platform).map_err(host)
     }
 
-    async fn load_context(&self, context: &NamedContext, query: ContextQuery) -> Result<LoadedContext, HostError> {
+    async fn load_context(
+        &self,
+        context: &NamedContext,
+        query: ContextQuery,
+    ) -> Result<LoadedContext, HostError> {
         named::load(self.build, context, &query).await.map_err(host)
     }
 
     async fn main_context(&self, follow_paths: Vec<String>) -> Result<State, HostError> {
-        self.context.main(self.build, follow_paths).await.map_err(host)
+        self.context
+            .main(self.build, follow_paths)
+            .await
+            .map_err(host)
     }
 
     async fn ignore_patterns(&self) -> Result<Vec<String>, HostError> {
@@ -114,6 +160,8 @@ impl MetaResolver for Resolver<'_> {
     }
 
     async fn source_time(&self, state: &State, log_name: &str) -> Result<Option<i64>, HostError> {
-        time::of_source(self.build, state, log_name).await.map_err(host)
+        time::of_source(self.build, state, log_name)
+            .await
+            .map_err(host)
     }
 }

@@ -22,22 +22,36 @@ pub(crate) async fn answer(
     let mut status = None;
     let report = match name {
         "frontend.subrequests.describe" => outline::describe(),
-        "frontend.outline" => outline::outline(data, options(), &resolver).await.map_err(failed)?,
+        "frontend.outline" => outline::outline(data, options(), &resolver)
+            .await
+            .map_err(failed)?,
         "frontend.targets" => outline::targets(data).map_err(failed)?,
         "frontend.lint" => {
             let found = outline::lint(data, options(), &resolver).await;
             status = Some(found.status);
             found.report
         }
-        other => return Err(FrontendError::UnsupportedSubrequest { name: other.to_owned() }),
+        other => {
+            return Err(FrontendError::UnsupportedSubrequest {
+                name: other.to_owned(),
+            });
+        }
     };
-    let Report { json, text, version } = report;
+    let Report {
+        json,
+        text,
+        version,
+    } = report;
     let mut result = FrontendResult::default();
     result.metadata.insert("result.json".into(), json.into());
     result.metadata.insert("result.txt".into(), text.into());
-    result.metadata.insert("version".into(), version.as_bytes().into());
+    result
+        .metadata
+        .insert("version".into(), version.as_bytes().into());
     if let Some(status) = status {
-        result.metadata.insert("result.statuscode".into(), status.to_string().into());
+        result
+            .metadata
+            .insert("result.statuscode".into(), status.to_string().into());
     }
     Ok(result)
 }

@@ -16,7 +16,9 @@ const MINOR: u32 = 28;
 /// Whether the image is a stable Dockerfile frontend whose language we speak.
 // DIFFERS: BuildKit pulls and runs the image; we answer ourselves, unless told not to.
 fn is_ours(image: &str) -> bool {
-    let Ok(reference) = Reference::parse(image) else { return false };
+    let Ok(reference) = Reference::parse(image) else {
+        return false;
+    };
     if reference.domain != "docker.io" || reference.path != "docker/dockerfile" {
         return false;
     }
@@ -54,9 +56,18 @@ impl Build {
                 (image.to_owned(), cmdline.clone(), Vec::new())
             }
             None => {
-                let Some(found) = detect_syntax(&entrypoint.map.data) else { return Ok(None) };
-                                let ranges = wire_ranges(&found.ranges);
-                (found.word, found.value, vec![SourceLocation { info: entrypoint.map.to_info(), ranges }])
+                let Some(found) = detect_syntax(&entrypoint.map.data) else {
+                    return Ok(None);
+                };
+                let ranges = wire_ranges(&found.ranges);
+                (
+                    found.word,
+                    found.value,
+                    vec![SourceLocation {
+                        info: entrypoint.map.to_info(),
+                        ranges,
+                    }],
+                )
             }
         };
         if answers_syntax && is_ours(&image) {
@@ -73,8 +84,14 @@ impl Build {
         };
         match self.bridge.solve(request).await {
             Ok(result) => Ok(Some(result)),
-            Err(error) if error.fault() == Fault::Unimplemented => Err(FrontendError::GatewayFrontend { image, at }),
-            Err(source) => Err(FrontendError::Bridge { context: String::new(), source, at }),
+            Err(error) if error.fault() == Fault::Unimplemented => {
+                Err(FrontendError::GatewayFrontend { image, at })
+            }
+            Err(source) => Err(FrontendError::Bridge {
+                context: String::new(),
+                source,
+                at,
+            }),
         }
     }
 }
@@ -95,7 +112,10 @@ mod tests {
             ("docker/dockerfile:1-labs", false),
             ("docker/dockerfile-upstream:master", false),
             ("example.com/docker/dockerfile:1", false),
-            ("docker/dockerfile@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", false),
+            (
+                "docker/dockerfile@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                false,
+            ),
         ] {
             assert_eq!(is_ours(image), want, "{image}");
         }

@@ -36,7 +36,9 @@ impl ModeChange {
             if mode & !0o7777 != 0 {
                 return Err(bad());
             }
-            return Ok(Self { steps: vec![Step::Clear(0o7777), Step::Set(mode)] });
+            return Ok(Self {
+                steps: vec![Step::Clear(0o7777), Step::Set(mode)],
+            });
         }
         let mut steps = Vec::new();
         for clause in text.split(',') {
@@ -96,7 +98,12 @@ fn parse_clause(clause: &[u8], steps: &mut Vec<Step>) -> Option<()> {
     Some(())
 }
 
-fn parse_permissions<'a>(op: u8, mut who: u32, mut rest: &'a [u8], steps: &mut Vec<Step>) -> &'a [u8] {
+fn parse_permissions<'a>(
+    op: u8,
+    mut who: u32,
+    mut rest: &'a [u8],
+    steps: &mut Vec<Step>,
+) -> &'a [u8] {
     let only_other = who != 0 && who & !OTHER == 0;
     let mut bits = 0;
     let mut executable = 0;
@@ -129,7 +136,11 @@ fn parse_permissions<'a>(op: u8, mut who: u32, mut rest: &'a [u8], steps: &mut V
                     b'g' => 3,
                     _ => 0,
                 };
-                steps.push(Step::Copy { from, to: classes(who), op });
+                steps.push(Step::Copy {
+                    from,
+                    to: classes(who),
+                    op,
+                });
             }
             _ => break,
         }
@@ -149,7 +160,11 @@ fn push(op: u8, who: u32, bits: u32, steps: &mut Vec<Step>) {
         steps.push(Step::Clear(if who == 0 { STANDARD } else { who }));
     }
     let bits = masked(who, bits);
-    steps.push(if op == b'-' { Step::Clear(bits) } else { Step::Set(bits) });
+    steps.push(if op == b'-' {
+        Step::Clear(bits)
+    } else {
+        Step::Set(bits)
+    });
 }
 
 fn masked(who: u32, bits: u32) -> u32 {
@@ -160,7 +175,10 @@ fn classes(who: u32) -> u32 {
     if who == 0 {
         return 0o777;
     }
-    [(0o400, USER), (0o040, GROUP), (0o004, OTHER)].iter().filter(|(r, _)| who & r != 0).fold(0, |all, (_, c)| all | c)
+    [(0o400, USER), (0o040, GROUP), (0o004, OTHER)]
+        .iter()
+        .filter(|(r, _)| who & r != 0)
+        .fold(0, |all, (_, c)| all | c)
 }
 
 #[cfg(test)]
@@ -187,7 +205,11 @@ mod tests {
             ("=r", 0o6777, false, 0o444),
             ("u-x+w", 0o555, false, 0o655),
         ] {
-            assert_eq!(ModeChange::parse(text).unwrap().apply(mode, dir), want, "{text} on {mode:o}");
+            assert_eq!(
+                ModeChange::parse(text).unwrap().apply(mode, dir),
+                want,
+                "{text} on {mode:o}"
+            );
         }
         for text in ["", "u", "x", "u=rwx,", "99999", "u+q", "8"] {
             assert!(ModeChange::parse(text).is_err(), "{text}");

@@ -19,18 +19,28 @@ use crate::stat::{Kind, Meta};
 const DIRECTORY_MODE: u32 = 0o755;
 
 /// Performs a [`Copy`] from one tree into another. Blocks.
-pub fn copy(src: &Root, dest: &Root, action: &Copy, unpacker: Option<&dyn Unpacker>) -> Result<(), ActionError> {
+pub fn copy(
+    src: &Root,
+    dest: &Root,
+    action: &Copy,
+    unpacker: Option<&dyn Unpacker>,
+) -> Result<(), ActionError> {
     let src_path = clean_path(&action.src);
     let dest_path = clean_path(&action.dest);
     if !action.create_dest_path {
         let at = dest.resolve(&action.dest, true)?;
         let parent = at.parent().unwrap_or_else(|| Path::new("/"));
-        dest.lstat(parent).map_err(|e| ActionError::from(e).during(format!("failed to stat {}", action.dest)))?;
+        dest.lstat(parent)
+            .map_err(|e| ActionError::from(e).during(format!("failed to stat {}", action.dest)))?;
     }
     let sources = if action.allow_wildcard {
         let found = wildcard::resolve(src, &src_path, action.follow_symlink)?;
         if found.is_empty() {
-            return if action.allow_empty_wildcard { Ok(()) } else { Err(ActionError::NoMatch(src_path)) };
+            return if action.allow_empty_wildcard {
+                Ok(())
+            } else {
+                Err(ActionError::NoMatch(src_path))
+            };
         }
         found
     } else {
@@ -68,11 +78,20 @@ fn unpack(
     let file = src.open_file(&source)?;
     unpacker
         .unpack(file, dest, &at, action.owner)
-        .map_err(|e| ActionError::Unpack { path: source.to_string_lossy().into_owned(), source: e })?;
+        .map_err(|e| ActionError::Unpack {
+            path: source.to_string_lossy().into_owned(),
+            source: e,
+        })?;
     Ok(true)
 }
 
-fn copy_one(src: &Root, source: &Path, dest: &Root, dest_path: &str, action: &Copy) -> Result<(), ActionError> {
+fn copy_one(
+    src: &Root,
+    source: &Path,
+    dest: &Root,
+    dest_path: &str,
+    action: &Copy,
+) -> Result<(), ActionError> {
     let dir_mode = action.mode.map_or(DIRECTORY_MODE, |mode| mode & 0o777);
     let mut made = Vec::new();
     // Of "a/b" the directory "a" is made here; of "a/b/" and "a/b/." all of it.
@@ -88,7 +107,13 @@ fn copy_one(src: &Root, source: &Path, dest: &Root, dest_path: &str, action: &Co
     let meta = src.lstat(&from)?;
     let existing = dest.stat_opt(&target)?;
     let into = match &existing {
-        Some(there) => if meta.is_dir() { !action.dir_copy_contents } else { there.is_dir() },
+        Some(there) => {
+            if meta.is_dir() {
+                !action.dir_copy_contents
+            } else {
+                there.is_dir()
+            }
+        }
         None => false,
     };
     let target = match lexical(source).file_name() {
@@ -105,7 +130,9 @@ fn copy_one(src: &Root, source: &Path, dest: &Root, dest_path: &str, action: &Co
     copier.copy_top(src, &from, &meta, &target)?;
     if let Some(time) = action.timestamp {
         for path in made.iter().rev() {
-            dest.dir(path)?.set_own_times(Times::both(time)).at("utime", path)?;
+            dest.dir(path)?
+                .set_own_times(Times::both(time))
+                .at("utime", path)?;
         }
     }
     Ok(())
@@ -142,7 +169,11 @@ struct Level {
 
 impl<'a> Copier<'a> {
     fn new(dest: &'a Root, action: &'a Copy) -> Result<Self, ActionError> {
-        let mode = if action.mode_str.is_empty() { None } else { Some(ModeChange::parse(&action.mode_str)?) };
+        let mode = if action.mode_str.is_empty() {
+            None
+        } else {
+            Some(ModeChange::parse(&action.mode_str)?)
+        };
         Ok(Self {
             dest,
             action,
@@ -154,7 +185,13 @@ impl<'a> Copier<'a> {
         })
     }
 
-    fn copy_top(&mut self, src: &Root, from: &Path, meta: &Meta, target: &Path) -> Result<(), ActionError> {
+    fn copy_top(
+        &mut self,
+        src: &Root,
+        from: &Path,
+        meta: &Meta,
+        target: &Path,
+    ) -> Result<(), ActionError> {
         if let Some((dir, name)) = self.dest.parent(target)? {
             self.replace_if_asked(&dir, &name, meta, target)?;
             if !meta.is_dir() {
@@ -165,7 +202,9 @@ impl<'a> Copier<'a> {
             return self.copy_top_dir(src, from, meta, made, created, target);
         }
         if !meta.is_dir() {
-            return Err(ActionError::IsADirectory(target.to_string_lossy().into_owned()));
+            return Err(ActionError::IsADirectory(
+                target.to_string_lossy().into_owned(),
+            ));
         }
         let made = self.dest.dir(target)?;
         self.copy_top_dir(src, from, meta, made, false, target)
@@ -208,11 +247,17 @@ impl<'a> Copier<'a> {
         for entry in entries {
             self.copy_entry(&entry.name)?;
         }
-        Ok(self.levels.pop().expect("the level pushed above is popped by nobody else"))
+        Ok(self
+            .levels
+            .pop()
+            .expect("the level pushed above is popped by nobody else"))
     }
 
     fn copy_entry(&mut self, name: &OsStr) -> Result<(), ActionError> {
-        let level = self.levels.last().expect("entries are copied inside a level");
+        let level = self
+            .levels
+            .last()
+            .expect("entries are copied inside a level");
         let shown = level.shown.join(name);
         let target = level.dest_path.join(name);
         let text = shown.to_string_lossy();
@@ -225,7 +270,10 @@ impl<'a> Copier<'a> {
             None => (false, MatchInfo::default()),
         };
         let take = included && !excluded;
-        let exceptions = self.exclude.as_ref().is_some_and(PatternMatcher::exclusions);
+        let exceptions = self
+            .exclude
+            .as_ref()
+            .is_some_and(PatternMatcher::exclusions);
         if excluded && !exceptions {
             return Ok(());
         }
@@ -237,7 +285,10 @@ impl<'a> Copier<'a> {
         let mut created = false;
         if take {
             self.make_levels()?;
-            let level = self.levels.last().expect("entries are copied inside a level");
+            let level = self
+                .levels
+                .last()
+                .expect("entries are copied inside a level");
             let into = level.dest.as_ref().expect("levels were just made");
             self.replace_if_asked(into, name, &meta, &target)?;
             if !meta.is_dir() {
@@ -248,15 +299,32 @@ impl<'a> Copier<'a> {
             dest = Some(Rc::new(made));
             created = new;
         }
-        let level = self.levels.last().expect("entries are copied inside a level");
+        let level = self
+            .levels
+            .last()
+            .expect("entries are copied inside a level");
         let src = Rc::new(level.src.open_dir(name).at("open", &shown)?);
-        let below = Level { src, meta, dest, dest_path: target, shown, include, exclude, made_late: false };
+        let below = Level {
+            src,
+            meta,
+            dest,
+            dest_path: target,
+            shown,
+            include,
+            exclude,
+            made_late: false,
+        };
         let below = self.copy_children(below)?;
-        let Some(made) = &below.dest else { return Ok(()) };
+        let Some(made) = &below.dest else {
+            return Ok(());
+        };
         if take || below.made_late {
             self.finish_dir(&below.src, made, &meta, &below.dest_path)?;
         }
-        debug_assert!(take || !created, "a directory is created here only when it was taken");
+        debug_assert!(
+            take || !created,
+            "a directory is created here only when it was taken"
+        );
         Ok(())
     }
 
@@ -277,12 +345,20 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    fn replace_if_asked(&self, dir: &Dir, name: &OsStr, meta: &Meta, target: &Path) -> Result<(), ActionError> {
+    fn replace_if_asked(
+        &self,
+        dir: &Dir,
+        name: &OsStr,
+        meta: &Meta,
+        target: &Path,
+    ) -> Result<(), ActionError> {
         if !self.action.always_replace_existing_dest_paths {
             return Ok(());
         }
         match dir.stat_opt(name).at("lstat", target)? {
-            Some(there) if !(there.is_dir() && meta.is_dir()) => Ok(dir.remove_all(name).at("unlinkat", target)?),
+            Some(there) if !(there.is_dir() && meta.is_dir()) => {
+                Ok(dir.remove_all(name).at("unlinkat", target)?)
+            }
             _ => Ok(()),
         }
     }
@@ -298,7 +374,9 @@ impl<'a> Copier<'a> {
     ) -> Result<(), ActionError> {
         match dir.stat_opt(name).at("lstat", target)? {
             Some(there) if there.is_dir() => {
-                return Err(ActionError::IsADirectory(target.to_string_lossy().into_owned()));
+                return Err(ActionError::IsADirectory(
+                    target.to_string_lossy().into_owned(),
+                ));
             }
             Some(_) => dir.unlink(name).at("remove", target)?,
             None => {}
@@ -313,16 +391,21 @@ impl<'a> Copier<'a> {
             Kind::Socket => dir.mknod(name, Kind::File, 0, (0, 0)).at("mknod", target)?,
             // DIFFERS: BuildKit masks the type bits such that a block device becomes a character device.
             kind @ (Kind::Block | Kind::Char | Kind::Fifo) => {
-                dir.mknod(name, kind, meta.mode, meta.rdev).at("mknod", target)?;
+                dir.mknod(name, kind, meta.mode, meta.rdev)
+                    .at("mknod", target)?;
             }
-            Kind::Dir => return Err(PathError::new("open", target, rustix::io::Errno::ISDIR).into()),
+            Kind::Dir => {
+                return Err(PathError::new("open", target, rustix::io::Errno::ISDIR).into());
+            }
         }
         let owner = self.owner(meta);
         dir.chown(name, owner.uid, owner.gid).at("lchown", target)?;
         if !meta.is_symlink() {
             dir.chmod(name, self.mode(meta)).at("chmod", target)?;
         }
-        self.copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| dir.set_xattr(name, k, v));
+        self.copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| {
+            dir.set_xattr(name, k, v)
+        });
         dir.set_times(name, self.times(meta)).at("utime", target)?;
         Ok(())
     }
@@ -341,7 +424,8 @@ impl<'a> Copier<'a> {
                 let (from, from_name): (Dir, OsString) = self.dest.named("link", first)?;
                 return Ok(dir.link(&from, &from_name, name).at("link", target)?);
             }
-            self.links.insert((meta.dev, meta.ino), target.to_path_buf());
+            self.links
+                .insert((meta.dev, meta.ino), target.to_path_buf());
         }
         let from = src.open_file(src_name).at("open", target)?;
         let to = dir.create_file(name, 0o600).at("open", target)?;
@@ -351,16 +435,27 @@ impl<'a> Copier<'a> {
         let owner = self.owner(meta);
         set_file_owner(&to, owner.uid, owner.gid).at("lchown", target)?;
         set_file_mode(&to, self.mode(meta)).at("chmod", target)?;
-        self.copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| set_file_xattr(&to, k, v));
+        self.copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| {
+            set_file_xattr(&to, k, v)
+        });
         set_file_times(&to, self.times(meta)).at("utime", target)?;
         Ok(())
     }
 
-    fn finish_dir(&self, src: &Dir, made: &Dir, meta: &Meta, target: &Path) -> Result<(), ActionError> {
+    fn finish_dir(
+        &self,
+        src: &Dir,
+        made: &Dir,
+        meta: &Meta,
+        target: &Path,
+    ) -> Result<(), ActionError> {
         let owner = self.owner(meta);
-        made.set_own_owner(owner.uid, owner.gid).at("lchown", target)?;
+        made.set_own_owner(owner.uid, owner.gid)
+            .at("lchown", target)?;
         made.set_own_mode(self.mode(meta)).at("chmod", target)?;
-        self.copy_xattrs(&src.own_xattrs().unwrap_or_default(), |k, v| made.set_own_xattr(k, v));
+        self.copy_xattrs(&src.own_xattrs().unwrap_or_default(), |k, v| {
+            made.set_own_xattr(k, v)
+        });
         made.set_own_times(self.times(meta)).at("utime", target)?;
         Ok(())
     }
@@ -371,7 +466,10 @@ impl<'a> Copier<'a> {
         all: &std::collections::BTreeMap<String, Vec<u8>>,
         set: impl Fn(&str, &[u8]) -> std::io::Result<()>,
     ) {
-        for (key, value) in all.iter().filter(|(key, _)| !key.starts_with("trusted.overlay.")) {
+        for (key, value) in all
+            .iter()
+            .filter(|(key, _)| !key.starts_with("trusted.overlay."))
+        {
             if let Err(error) = set(key, value) {
                 tracing::debug!(%key, %error, "extended attribute not copied");
             }
@@ -379,7 +477,10 @@ impl<'a> Copier<'a> {
     }
 
     fn owner(&self, meta: &Meta) -> Owner {
-        self.action.owner.unwrap_or(Owner { uid: meta.uid, gid: meta.gid })
+        self.action.owner.unwrap_or(Owner {
+            uid: meta.uid,
+            gid: meta.gid,
+        })
     }
 
     fn mode(&self, meta: &Meta) -> u32 {
@@ -393,7 +494,10 @@ impl<'a> Copier<'a> {
     fn times(&self, meta: &Meta) -> Times {
         match self.action.timestamp {
             Some(time) => Times::both(time),
-            None => Times { atime: Some(meta.atime), mtime: Some(meta.mtime) },
+            None => Times {
+                atime: Some(meta.atime),
+                mtime: Some(meta.mtime),
+            },
         }
     }
 }
@@ -404,13 +508,27 @@ fn matcher(kind: &'static str, patterns: &[String]) -> Result<Option<PatternMatc
     }
     PatternMatcher::new(patterns)
         .map(Some)
-        .map_err(|source| ActionError::Pattern { kind, patterns: patterns.to_vec(), source })
+        .map_err(|source| ActionError::Pattern {
+            kind,
+            patterns: patterns.to_vec(),
+            source,
+        })
 }
 
 // The directory for a copy of one: made, or the one that is there.
-fn make_dir(dir: &Dir, name: &OsStr, meta: &Meta, target: &Path, take_mode: bool) -> Result<(Dir, bool), ActionError> {
+fn make_dir(
+    dir: &Dir,
+    name: &OsStr,
+    meta: &Meta,
+    target: &Path,
+    take_mode: bool,
+) -> Result<(Dir, bool), ActionError> {
     match dir.stat_opt(name).at("lstat", target)? {
-        None => Ok((dir.create_dir(name, meta.mode & 0o7777).at("mkdir", target)?, true)),
+        None => Ok((
+            dir.create_dir(name, meta.mode & 0o7777)
+                .at("mkdir", target)?,
+            true,
+        )),
         Some(there) if there.is_dir() => {
             let there = dir.open_dir(name).at("open", target)?;
             if take_mode {
@@ -418,6 +536,8 @@ fn make_dir(dir: &Dir, name: &OsStr, meta: &Meta, target: &Path, take_mode: bool
             }
             Ok((there, false))
         }
-        Some(_) => Err(ActionError::NotADirectory(target.to_string_lossy().into_owned())),
+        Some(_) => Err(ActionError::NotADirectory(
+            target.to_string_lossy().into_owned(),
+        )),
     }
 }

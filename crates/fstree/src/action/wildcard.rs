@@ -10,7 +10,10 @@ use crate::stat::Kind;
 /// The paths a pattern matches, in walk order. The part before the first wildcard is taken as it is, with links in it
 /// followed; below a match nothing else is looked for. A path without wildcards stands for itself, be it there or not.
 pub(super) fn resolve(root: &Root, path: &str, follow: bool) -> Result<Vec<PathBuf>, ActionError> {
-    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+    let names: Vec<&str> = path
+        .split('/')
+        .filter(|name| !name.is_empty() && *name != ".")
+        .collect();
     let plain = names.iter().take_while(|name| !has_wildcards(name)).count();
     let (prefix, rest) = names.split_at(plain);
     let prefix = lexical(&prefix.iter().collect::<PathBuf>());
@@ -27,7 +30,11 @@ pub(super) fn resolve(root: &Root, path: &str, follow: bool) -> Result<Vec<PathB
 }
 
 /// Where a source path is: links in all but the last name are followed, and in that one when asked for.
-pub(super) fn resolve_source(root: &Root, path: &Path, follow: bool) -> Result<PathBuf, ActionError> {
+pub(super) fn resolve_source(
+    root: &Root,
+    path: &Path,
+    follow: bool,
+) -> Result<PathBuf, ActionError> {
     Ok(root.resolve(lexical(path), follow)?)
 }
 

@@ -44,7 +44,11 @@ impl FileHasher {
             inner.update(link.as_os_str().as_bytes());
         }
         text.clear();
-        let _infallible = write!(text, "unamegnamedevmajor{}devminor{}", stat.devmajor, stat.devminor);
+        let _infallible = write!(
+            text,
+            "unamegnamedevmajor{}devminor{}",
+            stat.devmajor, stat.devminor
+        );
         inner.update(text.as_bytes());
         for (key, value) in &stat.xattrs {
             if xattr_counts(key) {
@@ -77,14 +81,24 @@ fn xattr_counts(key: &str) -> bool {
 
 /// The digest of the directory's own metadata.
 pub(super) fn directory_header(dir: &Dir) -> io::Result<Digest> {
-    let stat = Stat { xattrs: dir.own_xattrs()?, ..base(&dir.meta()?) };
+    let stat = Stat {
+        xattrs: dir.own_xattrs()?,
+        ..base(&dir.meta()?)
+    };
     Ok(FileHasher::new(&stat).finish())
 }
 
 /// The digest of the file `name` in `dir`, read from disk.
-pub(super) fn of_file(dir: &Dir, name: &std::ffi::OsStr, buffer: &mut Vec<u8>) -> io::Result<Digest> {
+pub(super) fn of_file(
+    dir: &Dir,
+    name: &std::ffi::OsStr,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Digest> {
     let meta = dir.stat(name)?;
-    let mut stat = Stat { xattrs: dir.xattrs(name)?, ..base(&meta) };
+    let mut stat = Stat {
+        xattrs: dir.xattrs(name)?,
+        ..base(&meta)
+    };
     if meta.is_symlink() {
         stat.linkname = dir.readlink(name)?;
         stat.mode |= 0o777;

@@ -39,7 +39,12 @@ struct Selection<'a> {
     out: Vec<Selected>,
 }
 
-pub(super) fn checksum(state: &mut State, root: &Root, path: &str, options: &Options) -> Result<Digest, HashError> {
+pub(super) fn checksum(
+    state: &mut State,
+    root: &Root,
+    path: &str,
+    options: &Options,
+) -> Result<Digest, HashError> {
     let cleaned = clean(path);
     let (prefix, place) = start(state, root, &cleaned, options)?;
     let mut selection = Selection {
@@ -58,7 +63,10 @@ pub(super) fn checksum(state: &mut State, root: &Root, path: &str, options: &Opt
     }
     let selected = selection.out;
     for required in &options.required_paths {
-        if !selected.iter().any(|s| s.shown.starts_with(required.as_bytes())) {
+        if !selected
+            .iter()
+            .any(|s| s.shown.starts_with(required.as_bytes()))
+        {
             return Err(HashError::NotFound(required.clone()));
         }
     }
@@ -66,9 +74,17 @@ pub(super) fn checksum(state: &mut State, root: &Root, path: &str, options: &Opt
 }
 
 // Where to begin: the asked-for path before any wildcard, and the place it leads to.
-fn start(state: &mut State, root: &Root, path: &str, options: &Options) -> Result<(String, Place), HashError> {
+fn start(
+    state: &mut State,
+    root: &Root,
+    path: &str,
+    options: &Options,
+) -> Result<(String, Place), HashError> {
     if !options.wildcard {
-        return Ok((path.to_owned(), state.resolve(root, path.as_bytes(), false)?));
+        return Ok((
+            path.to_owned(),
+            state.resolve(root, path.as_bytes(), false)?,
+        ));
     }
     let mut prefix = String::new();
     let mut rest = false;
@@ -104,7 +120,11 @@ fn matcher(kind: &'static str, patterns: &[String]) -> Result<Option<PatternMatc
     }
     PatternMatcher::new(patterns)
         .map(Some)
-        .map_err(|source| HashError::Pattern { kind, patterns: patterns.to_vec(), source })
+        .map_err(|source| HashError::Pattern {
+            kind,
+            patterns: patterns.to_vec(),
+            source,
+        })
 }
 
 impl Selection<'_> {
@@ -119,8 +139,17 @@ impl Selection<'_> {
         if on_the_path && !(self.ends_in_slash && shown == self.path.as_bytes()) {
             let (take, include, exclude) = self.matches(&shown)?;
             let follow = self.above.is_empty() && self.options.follow_links;
-            let entry = Selected { shown: shown.clone(), place: place.clone(), header: true, follow };
-            self.above.push(Above { entry: Some(entry), include, exclude });
+            let entry = Selected {
+                shown: shown.clone(),
+                place: place.clone(),
+                header: true,
+                follow,
+            };
+            self.above.push(Above {
+                entry: Some(entry),
+                include,
+                exclude,
+            });
             kept = true;
             if take {
                 self.take_above();
@@ -146,17 +175,26 @@ impl Selection<'_> {
         }
         let follow = link && self.above.is_empty() && self.options.follow_links;
         self.take_above();
-        self.out.push(Selected { shown, place, header: false, follow });
+        self.out.push(Selected {
+            shown,
+            place,
+            header: false,
+            follow,
+        });
         Ok(())
     }
 
     fn take_above(&mut self) {
-        self.out.extend(self.above.iter_mut().filter_map(|above| above.entry.take()));
+        self.out
+            .extend(self.above.iter_mut().filter_map(|above| above.entry.take()));
     }
 
     // Whether the wildcard matches this path or matched something it is in.
     fn wildcard_reaches(&mut self, shown: &[u8]) -> Result<bool, HashError> {
-        if !self.options.wildcard || self.path.is_empty() || self.matched.as_ref().is_some_and(|m| is_below(shown, m)) {
+        if !self.options.wildcard
+            || self.path.is_empty()
+            || self.matched.as_ref().is_some_and(|m| is_below(shown, m))
+        {
             return Ok(true);
         }
         if !self.path_matches(&self.path, shown)? {
@@ -167,25 +205,37 @@ impl Selection<'_> {
     }
 
     fn path_matches(&self, pattern: &str, shown: &[u8]) -> Result<bool, HashError> {
-        pattern::path_match(pattern, &String::from_utf8_lossy(shown)).map_err(|_| HashError::Pattern {
-            kind: "path",
-            patterns: vec![self.path.clone()],
-            source: pattern::PatternError::Syntax { pattern: self.path.clone() },
+        pattern::path_match(pattern, &String::from_utf8_lossy(shown)).map_err(|_| {
+            HashError::Pattern {
+                kind: "path",
+                patterns: vec![self.path.clone()],
+                source: pattern::PatternError::Syntax {
+                    pattern: self.path.clone(),
+                },
+            }
         })
     }
 
     // Whether anything below a directory can be selected; a directory that cannot matter is not even read.
-    fn worth_entering(&self, on_the_path: bool, kept: bool, shown: &[u8]) -> Result<bool, HashError> {
+    fn worth_entering(
+        &self,
+        on_the_path: bool,
+        kept: bool,
+        shown: &[u8],
+    ) -> Result<bool, HashError> {
         if !on_the_path {
             // A class may match a slash, and then names cannot be taken one by one.
             if self.path.contains('[') || self.path.contains('\\') {
                 return Ok(true);
             }
             let depth = shown.iter().filter(|b| **b == b'/').count();
-            let Some((end, _)) = self.path.match_indices('/').nth(depth) else { return Ok(false) };
+            let Some((end, _)) = self.path.match_indices('/').nth(depth) else {
+                return Ok(false);
+            };
             return self.path_matches(self.path.get(..end).unwrap_or_default(), shown);
         }
-        let (Some(exclude), Some(above)) = (&self.exclude, self.above.last().filter(|_| kept)) else {
+        let (Some(exclude), Some(above)) = (&self.exclude, self.above.last().filter(|_| kept))
+        else {
             return Ok(true);
         };
         Ok(exclude.exclusions() || !above.exclude.any())
@@ -203,7 +253,8 @@ impl Selection<'_> {
         let mut info = (MatchInfo::default(), MatchInfo::default());
         if let Some(include) = &self.include {
             let none = MatchInfo::default();
-            let (yes, found) = include.matches_using_parent_results(&candidate, parent.map_or(&none, |p| &p.include));
+            let (yes, found) = include
+                .matches_using_parent_results(&candidate, parent.map_or(&none, |p| &p.include));
             info.0 = found;
             if !yes {
                 return Ok((false, info.0, info.1));
@@ -211,7 +262,8 @@ impl Selection<'_> {
         }
         if let Some(exclude) = &self.exclude {
             let none = MatchInfo::default();
-            let (yes, found) = exclude.matches_using_parent_results(&candidate, parent.map_or(&none, |p| &p.exclude));
+            let (yes, found) = exclude
+                .matches_using_parent_results(&candidate, parent.map_or(&none, |p| &p.exclude));
             info.1 = found;
             if yes {
                 return Ok((false, info.0, info.1));
@@ -222,7 +274,9 @@ impl Selection<'_> {
 }
 
 fn is_below(shown: &[u8], dir: &[u8]) -> bool {
-    shown.strip_prefix(dir).is_some_and(|rest| rest.first() == Some(&b'/'))
+    shown
+        .strip_prefix(dir)
+        .is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 fn digest(
@@ -241,7 +295,10 @@ fn digest(
             None => false,
         };
         if !known {
-            needs.push(Need { place: s.place.clone(), header: s.header });
+            needs.push(Need {
+                place: s.place.clone(),
+                header: s.header,
+            });
         }
     }
     state.learn(root, needs)?;
@@ -255,7 +312,11 @@ fn digest(
         };
         digests.push(match known {
             Some(digest) => digest,
-            None => state.checksum(root, &String::from_utf8_lossy(&s.shown), options.follow_links)?,
+            None => state.checksum(
+                root,
+                &String::from_utf8_lossy(&s.shown),
+                options.follow_links,
+            )?,
         });
     }
     match (selected.as_slice(), digests.as_slice()) {
@@ -289,5 +350,7 @@ fn base(path: &[u8]) -> Vec<u8> {
 }
 
 fn split_last(path: &[u8]) -> Option<Vec<u8>> {
-    path.split(|b| *b == b'/').rfind(|name| !name.is_empty()).map(<[u8]>::to_vec)
+    path.split(|b| *b == b'/')
+        .rfind(|name| !name.is_empty())
+        .map(<[u8]>::to_vec)
 }

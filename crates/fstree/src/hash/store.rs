@@ -75,7 +75,10 @@ fn flag(set: bool, bit: u8) -> u8 {
 fn write_digest(digest: Option<&Digest>, out: &mut Vec<u8>) {
     let Some(digest) = digest else { return };
     let hex = digest.hex().as_bytes();
-    out.extend(hex.chunks(2).map(|pair| pair.iter().fold(0, |byte, c| byte << 4 | nibble(*c))));
+    out.extend(
+        hex.chunks(2)
+            .map(|pair| pair.iter().fold(0, |byte, c| byte << 4 | nibble(*c))),
+    );
 }
 
 fn nibble(c: u8) -> u8 {
@@ -105,13 +108,19 @@ struct Input<'a> {
 
 impl Input<'_> {
     fn take(&mut self, n: usize) -> Result<&[u8], HashError> {
-        let (head, tail) = self.bytes.split_at_checked(n).ok_or(HashError::Damaged("cut off"))?;
+        let (head, tail) = self
+            .bytes
+            .split_at_checked(n)
+            .ok_or(HashError::Damaged("cut off"))?;
         self.bytes = tail;
         Ok(head)
     }
 
     fn byte(&mut self) -> Result<u8, HashError> {
-        self.take(1)?.first().copied().ok_or(HashError::Damaged("cut off"))
+        self.take(1)?
+            .first()
+            .copied()
+            .ok_or(HashError::Damaged("cut off"))
     }
 
     fn number(&mut self) -> Result<usize, HashError> {
@@ -158,7 +167,11 @@ impl Input<'_> {
                     }
                     children = Some(all);
                 }
-                Ok(Node::Dir(DirNode { header: digest, contents, children }))
+                Ok(Node::Dir(DirNode {
+                    header: digest,
+                    contents,
+                    children,
+                }))
             }
             _ => Err(HashError::Damaged("unknown kind of file")),
         }

@@ -57,11 +57,19 @@ pub(super) struct Need {
 
 impl State {
     pub(super) fn from_top(top: DirNode) -> Self {
-        Self { top: Node::Dir(top), dirty: false, links: HashMap::new() }
+        Self {
+            top: Node::Dir(top),
+            dirty: false,
+            links: HashMap::new(),
+        }
     }
 
     pub(super) fn fork(&self) -> Self {
-        Self { top: self.top.clone(), dirty: true, links: HashMap::new() }
+        Self {
+            top: self.top.clone(),
+            dirty: true,
+            links: HashMap::new(),
+        }
     }
 
     pub(super) fn insert(&mut self, stat: &Stat, digest: &Digest) {
@@ -72,7 +80,9 @@ impl State {
             top.header.get_or_insert_with(|| Digest::sha256(b""));
         }
         let place = place_of(&stat.path);
-        let Some(name) = place.last().cloned() else { return };
+        let Some(name) = place.last().cloned() else {
+            return;
+        };
         let parent = place.get(..place.len() - 1).unwrap_or_default();
         let mut digest = digest.clone();
         if stat.is_hard_link() {
@@ -82,10 +92,14 @@ impl State {
             }
             self.links.entry(first).or_default().push(place.clone());
         }
-        let Some(dir) = self.known_dir_mut(parent) else { return };
+        let Some(dir) = self.known_dir_mut(parent) else {
+            return;
+        };
         let children = dir.children.get_or_insert_default();
         if stat.is_dir() {
-            let slot = children.entry(name).or_insert_with(|| Node::Dir(DirNode::default()));
+            let slot = children
+                .entry(name)
+                .or_insert_with(|| Node::Dir(DirNode::default()));
             if !matches!(slot, Node::Dir(_)) {
                 *slot = Node::Dir(DirNode::default());
             }
@@ -96,7 +110,10 @@ impl State {
             }
         } else {
             let node = if stat.is_symlink() {
-                Node::Link(stat.linkname.as_os_str().as_bytes().into(), Some(digest.clone()))
+                Node::Link(
+                    stat.linkname.as_os_str().as_bytes().into(),
+                    Some(digest.clone()),
+                )
             } else {
                 Node::File(Some(digest.clone()))
             };
@@ -125,7 +142,12 @@ impl State {
     }
 
     /// The digest of one path, without patterns.
-    pub(super) fn checksum(&mut self, root: &Root, path: &str, follow: bool) -> Result<Digest, HashError> {
+    pub(super) fn checksum(
+        &mut self,
+        root: &Root,
+        path: &str,
+        follow: bool,
+    ) -> Result<Digest, HashError> {
         let place = self.resolve(root, clean(path).as_bytes(), follow)?;
         if self.get(root, &place)?.is_none() {
             return Err(HashError::NotFound(clean(path)));
@@ -134,12 +156,19 @@ impl State {
     }
 
     /// The digest of an existing place, learning what is missing.
-    pub(super) fn digest_at(&mut self, root: &Root, place: &[Box<[u8]>]) -> Result<Digest, HashError> {
+    pub(super) fn digest_at(
+        &mut self,
+        root: &Root,
+        place: &[Box<[u8]>],
+    ) -> Result<Digest, HashError> {
         let not_found = || HashError::NotFound(text(place));
         let node = self.get(root, place)?.ok_or_else(not_found)?;
         match node {
             Node::File(Some(digest)) | Node::Link(_, Some(digest)) => return Ok(digest.clone()),
-            Node::Dir(DirNode { contents: Some(digest), .. }) => return Ok(digest.clone()),
+            Node::Dir(DirNode {
+                contents: Some(digest),
+                ..
+            }) => return Ok(digest.clone()),
             Node::Dir(dir) => scan(root, dir, place)?,
             Node::File(None) | Node::Link(_, None) => {}
         }
@@ -161,7 +190,9 @@ impl State {
         for (need, digest) in needs.iter().zip(digests) {
             match self.get(root, &need.place)? {
                 Some(Node::Dir(dir)) if need.header => dir.header = Some(digest),
-                Some(Node::File(slot) | Node::Link(_, slot)) if !need.header => *slot = Some(digest),
+                Some(Node::File(slot) | Node::Link(_, slot)) if !need.header => {
+                    *slot = Some(digest)
+                }
                 _ => return Err(HashError::NotFound(text(&need.place))),
             }
         }
@@ -169,7 +200,12 @@ impl State {
     }
 
     /// Where a path leads, following links as far as they are known or can be read. The place need not exist.
-    pub(super) fn resolve(&mut self, root: &Root, path: &[u8], follow_last: bool) -> Result<Place, HashError> {
+    pub(super) fn resolve(
+        &mut self,
+        root: &Root,
+        path: &[u8],
+        follow_last: bool,
+    ) -> Result<Place, HashError> {
         let mut at: Place = Vec::new();
         let mut todo: Vec<Box<[u8]>> = split(path);
         todo.reverse();
@@ -180,7 +216,9 @@ impl State {
                 continue;
             }
             at.push(name);
-            let Some(Node::Link(target, _)) = self.get(root, &at)? else { continue };
+            let Some(Node::Link(target, _)) = self.get(root, &at)? else {
+                continue;
+            };
             if !follow_last && todo.is_empty() {
                 break;
             }
@@ -200,10 +238,16 @@ impl State {
     }
 
     /// The node at a place, reading the directories towards it.
-    pub(super) fn get(&mut self, root: &Root, place: &[Box<[u8]>]) -> Result<Option<&mut Node>, HashError> {
+    pub(super) fn get(
+        &mut self,
+        root: &Root,
+        place: &[Box<[u8]>],
+    ) -> Result<Option<&mut Node>, HashError> {
         let mut node = &mut self.top;
         for (depth, name) in place.iter().enumerate() {
-            let Node::Dir(dir) = node else { return Ok(None) };
+            let Node::Dir(dir) = node else {
+                return Ok(None);
+            };
             let children = children_of(root, dir, place.get(..depth).unwrap_or_default())?;
             match children.get_mut(name) {
                 Some(next) => node = next,
@@ -230,7 +274,10 @@ impl State {
             dir.contents = None;
             let children = dir.children.get_or_insert_default();
             node = children.entry(name.clone()).or_insert_with(|| {
-                Node::Dir(DirNode { children: Some(BTreeMap::new()), ..DirNode::default() })
+                Node::Dir(DirNode {
+                    children: Some(BTreeMap::new()),
+                    ..DirNode::default()
+                })
             });
         }
         let Node::Dir(dir) = node else { return None };
@@ -253,10 +300,14 @@ pub(super) fn children_of<'a>(
             let node = match entry.kind {
                 Kind::Dir => Node::Dir(DirNode::default()),
                 Kind::Symlink => {
-                    let target = open.readlink(&entry.name).at("readlink", path.join(&entry.name))?;
+                    let target = open
+                        .readlink(&entry.name)
+                        .at("readlink", path.join(&entry.name))?;
                     Node::Link(target.as_os_str().as_bytes().into(), None)
                 }
-                Kind::File | Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket => Node::File(None),
+                Kind::File | Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket => {
+                    Node::File(None)
+                }
             };
             children.insert(entry.name.as_bytes().into(), node);
         }
@@ -287,8 +338,15 @@ fn collect(node: &Node, place: &[Box<[u8]>], needs: &mut Vec<Need>) {
     let mut todo = vec![(node, place.to_vec())];
     while let Some((node, place)) = todo.pop() {
         match node {
-            Node::File(None) | Node::Link(_, None) => needs.push(Need { place, header: false }),
-            Node::File(Some(_)) | Node::Link(_, Some(_)) | Node::Dir(DirNode { contents: Some(_), .. }) => {}
+            Node::File(None) | Node::Link(_, None) => needs.push(Need {
+                place,
+                header: false,
+            }),
+            Node::File(Some(_))
+            | Node::Link(_, Some(_))
+            | Node::Dir(DirNode {
+                contents: Some(_), ..
+            }) => {}
             Node::Dir(dir) => {
                 for (name, child) in dir.children.iter().flatten().rev() {
                     let mut place = place.clone();
@@ -296,7 +354,10 @@ fn collect(node: &Node, place: &[Box<[u8]>], needs: &mut Vec<Need>) {
                     todo.push((child, place));
                 }
                 if dir.header.is_none() {
-                    needs.push(Need { place, header: true });
+                    needs.push(Need {
+                        place,
+                        header: true,
+                    });
                 }
             }
         }
@@ -329,9 +390,15 @@ fn finish(node: &mut Node) -> Option<Digest> {
 // BuildKit skips what is below a subdirectory by seeking to the key `name \0 \xff`, so names in it that start with
 // the byte 0xff are not skipped and count in the parent too. Kept, because it decides digests.
 fn stragglers(node: &mut Node, prefix: &[u8], out: &mut Digester) -> Option<()> {
-    let Node::Dir(dir) = node else { return Some(()) };
+    let Node::Dir(dir) = node else {
+        return Some(());
+    };
     let from: Box<[u8]> = Box::new([0xff]);
-    for (name, child) in dir.children.as_mut()?.range_mut((Bound::Included(from), Bound::Unbounded)) {
+    for (name, child) in dir
+        .children
+        .as_mut()?
+        .range_mut((Bound::Included(from), Bound::Unbounded))
+    {
         let name = [prefix, b"\0", &**name].concat();
         out.update(b"\0");
         out.update(&name);
@@ -345,7 +412,10 @@ const CHUNK: usize = 32;
 
 fn hash_all(root: &Root, needs: &[Need]) -> Result<Vec<Digest>, HashError> {
     let chunks = needs.len().div_ceil(CHUNK);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(chunks);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(8)
+        .min(chunks);
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let work = || -> Result<Vec<(usize, Digest)>, HashError> {
@@ -391,7 +461,12 @@ fn hash_all(root: &Root, needs: &[Need]) -> Result<Vec<Digest>, HashError> {
 
 type OpenDir = Option<(Place, crate::dir::Dir)>;
 
-fn hash_one(root: &Root, need: &Need, open: &mut OpenDir, buffer: &mut Vec<u8>) -> Result<Digest, HashError> {
+fn hash_one(
+    root: &Root,
+    need: &Need,
+    open: &mut OpenDir,
+    buffer: &mut Vec<u8>,
+) -> Result<Digest, HashError> {
     if need.header {
         let at = path(&need.place);
         return Ok(directory_header(&root.dir(&at)?).at("lstat", &at)?);
@@ -409,7 +484,10 @@ fn hash_one(root: &Root, need: &Need, open: &mut OpenDir, buffer: &mut Vec<u8>) 
 
 /// The names of a path; leading slashes, empty names and dots do not count, `..` does.
 pub(super) fn split(path: &[u8]) -> Place {
-    path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".").map(Into::into).collect()
+    path.split(|b| *b == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+        .map(Into::into)
+        .collect()
 }
 
 fn place_of(path: &Path) -> Place {

@@ -16,7 +16,10 @@ pub fn follow_links(root: &Root, paths: &[String]) -> Result<Option<Vec<String>>
     while let Some(path) = todo.pop() {
         expand(root, &path, &mut found, &mut todo)?;
     }
-    let found = found.into_iter().map(|p| p.to_string_lossy().into_owned()).collect();
+    let found = found
+        .into_iter()
+        .map(|p| p.to_string_lossy().into_owned())
+        .collect();
     Ok(without_nested(found))
 }
 
@@ -43,7 +46,12 @@ fn expand(
             if !found.insert(at.clone()) {
                 return Ok(());
             }
-            todo.extend(targets.into_iter().rev().map(|target| lexical(&target.join(rest))));
+            todo.extend(
+                targets
+                    .into_iter()
+                    .rev()
+                    .map(|target| lexical(&target.join(rest))),
+            );
             return Ok(());
         }
     }
@@ -51,13 +59,19 @@ fn expand(
 
 // Where the links at a place lead, as paths from the root; nothing when there is no link.
 fn targets(root: &Root, at: &Path) -> Result<Vec<PathBuf>, WalkError> {
-    let name = at.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = at
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     if !has_wildcards(&name) {
         return Ok(target(root, at)?.into_iter().collect());
     }
     let parent = at.parent().unwrap_or_else(|| Path::new(""));
     let mut out = Vec::new();
-    if root.lstat_opt(Path::new("/").join(parent))?.is_none_or(|meta| !meta.is_dir()) {
+    if root
+        .lstat_opt(Path::new("/").join(parent))?
+        .is_none_or(|meta| !meta.is_dir())
+    {
         return Ok(out);
     }
     for entry in root.dir(parent)?.entries().at("open", parent)? {
@@ -73,7 +87,9 @@ fn target(root: &Root, at: &Path) -> Result<Option<PathBuf>, WalkError> {
         return Ok(None);
     }
     let link = root.readlink(at)?;
-    Ok(Some(at.parent().unwrap_or_else(|| Path::new("")).join(link)))
+    Ok(Some(
+        at.parent().unwrap_or_else(|| Path::new("")).join(link),
+    ))
 }
 
 // A path from the root without dots and slashes in front; `..` stops at the root.
@@ -114,7 +130,10 @@ pub(super) fn without_nested(paths: Vec<String>) -> Option<Vec<String>> {
             return None;
         }
         let last = out.last().map_or("", String::as_str);
-        if path.strip_prefix(last).is_some_and(|rest| rest.starts_with('/')) {
+        if path
+            .strip_prefix(last)
+            .is_some_and(|rest| rest.starts_with('/'))
+        {
             continue;
         }
         out.push(path);

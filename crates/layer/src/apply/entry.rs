@@ -52,7 +52,11 @@ impl<'a> Unpack<'a> {
         })
     }
 
-    pub(super) fn entry(&mut self, header: &Header, data: &mut Reader<impl Read>) -> Result<(), ApplyError> {
+    pub(super) fn entry(
+        &mut self,
+        header: &Header,
+        data: &mut Reader<impl Read>,
+    ) -> Result<(), ApplyError> {
         self.entries += 1;
         if header.kind == EntryKind::File {
             self.files_size = self.files_size.saturating_add(header.size);
@@ -62,7 +66,9 @@ impl<'a> Unpack<'a> {
         }
         let path = normal(header.path());
         // The root has its own metadata, whatever the archive says about it.
-        let Some(name) = path.file_name() else { return Ok(()) };
+        let Some(name) = path.file_name() else {
+            return Ok(());
+        };
         let dir = self.parent(path.parent().unwrap_or_else(|| Path::new("")))?;
         if self.options.whiteouts != Whiteouts::Literal && name.as_bytes().starts_with(WHITEOUT) {
             return self.whiteout(&dir, &path, name, header);
@@ -78,9 +84,15 @@ impl<'a> Unpack<'a> {
     pub(super) fn finish(&mut self) -> Result<(), ApplyError> {
         for (path, times) in std::mem::take(&mut self.dir_times).into_iter().rev() {
             match self.root.dir(&path) {
-                Ok(dir) => dir.set_own_times(times).map_err(|e| PathError::new("utime", &path, e))?,
+                Ok(dir) => dir
+                    .set_own_times(times)
+                    .map_err(|e| PathError::new("utime", &path, e))?,
                 // It was replaced by something else later on.
-                Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(e)
+                    if matches!(
+                        e.source.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) => {}
                 Err(e) => return Err(e.into()),
             }
         }
@@ -98,7 +110,9 @@ impl<'a> Unpack<'a> {
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
         match header.kind {
             EntryKind::File => {
-                let file = self.fresh(dir, path, name, |dir| dir.create_file(name, 0o600)).map_err(at("open"))?;
+                let file = self
+                    .fresh(dir, path, name, |dir| dir.create_file(name, 0o600))
+                    .map_err(at("open"))?;
                 self.write_data(&file, header, data)?;
                 return self.finish_file(&file, path, header);
             }
@@ -106,7 +120,8 @@ impl<'a> Unpack<'a> {
             EntryKind::HardLink => return self.place_link(dir, path, name, header),
             EntryKind::Symlink => {
                 let target = Path::new(OsStr::from_bytes(&header.link));
-                self.fresh(dir, path, name, |dir| dir.symlink(target, name)).map_err(at("symlink"))?;
+                self.fresh(dir, path, name, |dir| dir.symlink(target, name))
+                    .map_err(at("symlink"))?;
                 self.open.clear();
             }
             EntryKind::Char | EntryKind::Block | EntryKind::Fifo => {
@@ -122,12 +137,14 @@ impl<'a> Unpack<'a> {
                 };
                 let rdev = (number(header.devmajor)?, number(header.devminor)?);
                 let mode = header.mode & 0o7777;
-                self.fresh(dir, path, name, |dir| dir.mknod(name, kind, mode, rdev)).map_err(at("mknod"))?;
+                self.fresh(dir, path, name, |dir| dir.mknod(name, kind, mode, rdev))
+                    .map_err(at("mknod"))?;
             }
             EntryKind::Other(_) => return Err(invalid(path, "unhandled tar header type")),
         }
         let owner = self.owner(header);
-        dir.chown(name, owner.uid, owner.gid).map_err(at("lchown"))?;
+        dir.chown(name, owner.uid, owner.gid)
+            .map_err(at("lchown"))?;
         if header.kind != EntryKind::Symlink {
             dir.chmod(name, header.mode).map_err(at("chmod"))?;
         }
@@ -159,7 +176,13 @@ impl<'a> Unpack<'a> {
         Ok(())
     }
 
-    fn place_dir(&mut self, dir: &Dir, path: &Path, name: &OsStr, header: &Header) -> Result<(), ApplyError> {
+    fn place_dir(
+        &mut self,
+        dir: &Dir,
+        path: &Path,
+        name: &OsStr,
+        header: &Header,
+    ) -> Result<(), ApplyError> {
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
         let made = match dir.create_dir(name, header.mode) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -171,7 +194,8 @@ impl<'a> Unpack<'a> {
                     let made = dir.create_dir(name, header.mode).map_err(at("mkdir"))?;
                     // What the layer removed and made again must not show what is below.
                     if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay {
-                        made.set_own_xattr(OPAQUE_MARK, b"y").map_err(at("setxattr"))?;
+                        made.set_own_xattr(OPAQUE_MARK, b"y")
+                            .map_err(at("setxattr"))?;
                     }
                     made
                 }
@@ -179,14 +203,21 @@ impl<'a> Unpack<'a> {
             other => other.map_err(at("mkdir"))?,
         };
         let owner = self.owner(header);
-        made.set_own_owner(owner.uid, owner.gid).map_err(at("lchown"))?;
+        made.set_own_owner(owner.uid, owner.gid)
+            .map_err(at("lchown"))?;
         made.set_own_mode(header.mode).map_err(at("chmod"))?;
         set_xattrs(path, header, |key, value| made.set_own_xattr(key, value))?;
         self.dir_times.push((path.to_path_buf(), times(header)));
         Ok(())
     }
 
-    fn place_link(&mut self, dir: &Dir, path: &Path, name: &OsStr, header: &Header) -> Result<(), ApplyError> {
+    fn place_link(
+        &mut self,
+        dir: &Dir,
+        path: &Path,
+        name: &OsStr,
+        header: &Header,
+    ) -> Result<(), ApplyError> {
         let target = normal(Path::new(OsStr::from_bytes(&header.link)));
         if target == path {
             return Ok(());
@@ -206,17 +237,24 @@ impl<'a> Unpack<'a> {
         if there.is_dir() || there.is_whiteout() {
             return Err(invalid(path, "a hard link to what is no file"));
         }
-        if dir.stat_opt(name).map_err(at("link"))?.is_some_and(|old| old.same_file(&there)) {
+        if dir
+            .stat_opt(name)
+            .map_err(at("link"))?
+            .is_some_and(|old| old.same_file(&there))
+        {
             return Ok(());
         }
-        self.fresh(dir, path, name, |dir| dir.link(&from, target_name, name)).map_err(at("link"))?;
+        self.fresh(dir, path, name, |dir| dir.link(&from, target_name, name))
+            .map_err(at("link"))?;
         Ok(())
     }
 
     // A layer may link to a file of a layer below; overlayfs would copy it up first, and so do we.
     fn copy_up(&mut self, dir: &Dir, path: &Path, name: &OsStr) -> Result<(), ApplyError> {
         for parent in &self.options.parents {
-            let Some(meta) = parent.lstat_opt(path)? else { continue };
+            let Some(meta) = parent.lstat_opt(path)? else {
+                continue;
+            };
             if !meta.is_file() {
                 break;
             }
@@ -232,13 +270,21 @@ impl<'a> Unpack<'a> {
                     set_file_xattr(&copy, &key, &value).map_err(at("setxattr"))?;
                 }
             }
-            let times = Times { atime: Some(meta.atime), mtime: Some(meta.mtime) };
+            let times = Times {
+                atime: Some(meta.atime),
+                mtime: Some(meta.mtime),
+            };
             return Ok(set_file_times(&copy, times).map_err(at("utime"))?);
         }
         Err(PathError::new("link", path, Errno::NOENT).into())
     }
 
-    fn write_data(&mut self, file: &File, header: &Header, data: &mut Reader<impl Read>) -> Result<(), ApplyError> {
+    fn write_data(
+        &mut self,
+        file: &File,
+        header: &Header,
+        data: &mut Reader<impl Read>,
+    ) -> Result<(), ApplyError> {
         let at = |e: io::Error| PathError::new("write", header.path(), e);
         let mut file = file;
         let pieces = data.pieces().map(<[(u64, u64)]>::to_vec);
@@ -249,12 +295,15 @@ impl<'a> Unpack<'a> {
             }
             let mut left = length;
             while left > 0 {
-                let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+                let most = usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .min(self.buffer.len());
                 let n = data.read(self.buffer.get_mut(..most).unwrap_or_default())?;
                 if n == 0 {
                     return Err(ApplyError::Read(io::ErrorKind::UnexpectedEof.into()));
                 }
-                file.write_all(self.buffer.get(..n).unwrap_or_default()).map_err(at)?;
+                file.write_all(self.buffer.get(..n).unwrap_or_default())
+                    .map_err(at)?;
                 left -= n as u64;
             }
         }
@@ -274,12 +323,19 @@ impl<'a> Unpack<'a> {
         Ok(())
     }
 
-    fn whiteout(&mut self, dir: &Rc<Dir>, path: &Path, name: &OsStr, header: &Header) -> Result<(), ApplyError> {
+    fn whiteout(
+        &mut self,
+        dir: &Rc<Dir>,
+        path: &Path,
+        name: &OsStr,
+        header: &Header,
+    ) -> Result<(), ApplyError> {
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
         let overlay = self.options.whiteouts == Whiteouts::Overlay;
         if name.as_bytes() == OPAQUE {
             if overlay {
-                dir.set_own_xattr(OPAQUE_MARK, b"y").map_err(at("setxattr"))?;
+                dir.set_own_xattr(OPAQUE_MARK, b"y")
+                    .map_err(at("setxattr"))?;
                 return Ok(());
             }
             let parent = path.parent().unwrap_or_else(|| Path::new(""));
@@ -310,13 +366,16 @@ impl<'a> Unpack<'a> {
             // The layer itself has the name: the whiteout is about what is below it.
             Some(there) if there.is_dir() => {
                 let there = dir.open_dir(hidden).map_err(at("open"))?;
-                there.set_own_xattr(OPAQUE_MARK, b"y").map_err(at("setxattr"))?;
+                there
+                    .set_own_xattr(OPAQUE_MARK, b"y")
+                    .map_err(at("setxattr"))?;
             }
             Some(_) => {}
             None => {
                 dir.whiteout(hidden).map_err(at("mknod"))?;
                 let owner = self.owner(header);
-                dir.chown(hidden, owner.uid, owner.gid).map_err(at("lchown"))?;
+                dir.chown(hidden, owner.uid, owner.gid)
+                    .map_err(at("lchown"))?;
             }
         }
         Ok(())
@@ -328,7 +387,10 @@ impl<'a> Unpack<'a> {
 
     fn owner(&self, header: &Header) -> Owner {
         let id = |id: u64| u32::try_from(id).unwrap_or(u32::MAX - 1);
-        self.options.owner.unwrap_or(Owner { uid: id(header.uid), gid: id(header.gid) })
+        self.options.owner.unwrap_or(Owner {
+            uid: id(header.uid),
+            gid: id(header.gid),
+        })
     }
 
     // The directory an entry goes into; made when it is not there.
@@ -339,7 +401,12 @@ impl<'a> Unpack<'a> {
         let dir = match self.root.dir(path) {
             Ok(dir) => dir,
             // Not there, or hidden by a whiteout of the same layer.
-            Err(e) if matches!(e.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(
+                    e.source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 self.make_parent(path)?
             }
             Err(e) => return Err(e.into()),
@@ -358,17 +425,27 @@ impl<'a> Unpack<'a> {
         let mut at = PathBuf::new();
         for name in path.components().filter_map(|c| match c {
             Component::Normal(name) => Some(OsString::from(name)),
-            Component::RootDir | Component::ParentDir | Component::CurDir | Component::Prefix(_) => None,
+            Component::RootDir
+            | Component::ParentDir
+            | Component::CurDir
+            | Component::Prefix(_) => None,
         }) {
             at.push(&name);
-            dir = match dir.stat_opt(&name).map_err(|e| PathError::new("lstat", &at, e))? {
-                Some(there) if there.is_dir() => {
-                    dir.open_dir(&name).map_err(|e| PathError::new("open", &at, e))?
-                }
-                Some(there) if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay => {
-                    dir.unlink(&name).map_err(|e| PathError::new("remove", &at, e))?;
+            dir = match dir
+                .stat_opt(&name)
+                .map_err(|e| PathError::new("lstat", &at, e))?
+            {
+                Some(there) if there.is_dir() => dir
+                    .open_dir(&name)
+                    .map_err(|e| PathError::new("open", &at, e))?,
+                Some(there)
+                    if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay =>
+                {
+                    dir.unlink(&name)
+                        .map_err(|e| PathError::new("remove", &at, e))?;
                     let made = self.imply(&dir, &at, &name, false)?;
-                    made.set_own_xattr(OPAQUE_MARK, b"y").map_err(|e| PathError::new("setxattr", &at, e))?;
+                    made.set_own_xattr(OPAQUE_MARK, b"y")
+                        .map_err(|e| PathError::new("setxattr", &at, e))?;
                     made
                 }
                 Some(_) => {
@@ -380,14 +457,22 @@ impl<'a> Unpack<'a> {
         Ok(dir)
     }
 
-    fn imply(&self, dir: &Dir, path: &Path, name: &OsStr, look_below: bool) -> Result<Dir, ApplyError> {
+    fn imply(
+        &self,
+        dir: &Dir,
+        path: &Path,
+        name: &OsStr,
+        look_below: bool,
+    ) -> Result<Dir, ApplyError> {
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
         let made = dir.create_dir(name, IMPLIED_MODE).map_err(at("mkdir"))?;
         if !look_below {
             return Ok(made);
         }
         for parent in &self.options.parents {
-            let Some(meta) = parent.stat_opt(path)? else { continue };
+            let Some(meta) = parent.stat_opt(path)? else {
+                continue;
+            };
             if meta.is_dir() {
                 adopt(&made, &parent.dir(path)?, &meta).map_err(at("chmod"))?;
             }
@@ -406,7 +491,10 @@ fn adopt(made: &Dir, below: &Dir, meta: &Meta) -> io::Result<()> {
             made.set_own_xattr(&key, &value)?;
         }
     }
-    made.set_own_times(Times { atime: Some(meta.atime), mtime: Some(meta.mtime) })
+    made.set_own_times(Times {
+        atime: Some(meta.atime),
+        mtime: Some(meta.mtime),
+    })
 }
 
 fn set_xattrs(
@@ -416,7 +504,11 @@ fn set_xattrs(
 ) -> Result<(), ApplyError> {
     for (key, value) in header.xattrs() {
         // Attributes of the administrator are none of an archive's business: overlayfs keeps its marks there.
-        let result = if key.starts_with("trusted.") { continue } else { set(key, value) };
+        let result = if key.starts_with("trusted.") {
+            continue;
+        } else {
+            set(key, value)
+        };
         match result {
             Ok(()) => {}
             Err(e) if key != "security.capability" && may_ignore(&e) => {
@@ -434,8 +526,14 @@ fn may_ignore(error: &io::Error) -> bool {
 }
 
 fn times(header: &Header) -> Times {
-    let mtime = header.mtime.saturating_mul(1_000_000_000).saturating_add(i64::from(header.mtime_ns));
-    Times { atime: Some(header.atime.map_or(mtime, |atime| atime.max(mtime))), mtime: Some(mtime) }
+    let mtime = header
+        .mtime
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(header.mtime_ns));
+    Times {
+        atime: Some(header.atime.map_or(mtime, |atime| atime.max(mtime))),
+        mtime: Some(mtime),
+    }
 }
 
 /// A path from the root by its text alone: no dots, no slash in front, `..` stops at the root.
@@ -454,5 +552,8 @@ fn normal(path: &Path) -> PathBuf {
 }
 
 fn invalid(path: &Path, reason: &'static str) -> ApplyError {
-    ApplyError::Entry { path: path.to_path_buf(), reason }
+    ApplyError::Entry {
+        path: path.to_path_buf(),
+        reason,
+    }
 }

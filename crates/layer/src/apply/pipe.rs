@@ -20,7 +20,13 @@ pub(super) fn with_plain(
         let (full, chunks) = sync_channel(CHUNKS);
         let (recycle, empty) = sync_channel(CHUNKS + 1);
         let hashing = scope.spawn(move || pump(stream, &full, &empty));
-        let mut plain = PipeReader { chunks, recycle, chunk: Vec::new(), at: 0, ended: false };
+        let mut plain = PipeReader {
+            chunks,
+            recycle,
+            chunk: Vec::new(),
+            at: 0,
+            ended: false,
+        };
         let used = use_it(&mut plain);
         // The digest is that of the whole stream, with whatever follows the end of the archive.
         let drained = match &used {
@@ -35,7 +41,12 @@ pub(super) fn with_plain(
         let (files_size, entries) = used?;
         drained?;
         let (diff_id, uncompressed_size) = hashed?;
-        Ok(Applied { diff_id, uncompressed_size, files_size, entries })
+        Ok(Applied {
+            diff_id,
+            uncompressed_size,
+            files_size,
+            entries,
+        })
     })
 }
 

@@ -74,7 +74,11 @@ impl<W: Write> ParallelGzip<W> {
         self.out.write_all(&crc.to_le_bytes())?;
         // The format keeps the length modulo 2^32.
         let length = self.length.to_le_bytes();
-        self.out.write_all(length.first_chunk::<4>().expect("eight bytes begin with four"))?;
+        self.out.write_all(
+            length
+                .first_chunk::<4>()
+                .expect("eight bytes begin with four"),
+        )?;
         self.jobs = None;
         for thread in self.threads {
             if let Err(panic) = thread.join() {
@@ -88,7 +92,12 @@ impl<W: Write> ParallelGzip<W> {
         let data: Arc<[u8]> = std::mem::take(&mut self.block).into();
         self.block.reserve(if last { 0 } else { BLOCK });
         let (done, result) = sync_channel(1);
-        let job = Job { data: Arc::clone(&data), dictionary: self.before.replace(data), last, done };
+        let job = Job {
+            data: Arc::clone(&data),
+            dictionary: self.before.replace(data),
+            last,
+            done,
+        };
         self.pending.push_back(result);
         // A small stream needs no threads; the first block is the only one it has.
         if self.threads.is_empty() && last {
@@ -98,18 +107,24 @@ impl<W: Write> ParallelGzip<W> {
         if self.threads.len() < self.most_threads {
             let queue = Arc::clone(&self.queue);
             let mut deflater = self.deflater.fresh();
-            self.threads.push(std::thread::Builder::new().name("gzip".to_owned()).spawn(move || {
-                loop {
-                    let job = queue.lock().recv();
-                    let Ok(job) = job else { break };
-                    let result = deflater.run(&job);
-                    // Nobody waits any more when the stream was given up.
-                    job.done.send(result).ok();
-                }
-            })?);
+            self.threads
+                .push(
+                    std::thread::Builder::new()
+                        .name("gzip".to_owned())
+                        .spawn(move || {
+                            loop {
+                                let job = queue.lock().recv();
+                                let Ok(job) = job else { break };
+                                let result = deflater.run(&job);
+                                // Nobody waits any more when the stream was given up.
+                                job.done.send(result).ok();
+                            }
+                        })?,
+                );
         }
         if let Some(jobs) = &self.jobs {
-            jobs.send(job).map_err(|_| io::Error::other("gzip threads are gone"))?;
+            jobs.send(job)
+                .map_err(|_| io::Error::other("gzip threads are gone"))?;
         }
         while self.pending.len() >= self.most_pending {
             self.collect()?;
@@ -118,8 +133,12 @@ impl<W: Write> ParallelGzip<W> {
     }
 
     fn collect(&mut self) -> io::Result<bool> {
-        let Some(next) = self.pending.pop_front() else { return Ok(false) };
-        let packed = next.recv().map_err(|_| io::Error::other("a gzip thread is gone"))??;
+        let Some(next) = self.pending.pop_front() else {
+            return Ok(false);
+        };
+        let packed = next
+            .recv()
+            .map_err(|_| io::Error::other("a gzip thread is gone"))??;
         self.out.write_all(&packed)?;
         Ok(true)
     }
@@ -131,7 +150,9 @@ impl<W: Write> Write for ParallelGzip<W> {
         if self.block.len() == BLOCK && !bytes.is_empty() {
             self.submit(false)?;
         }
-        let take = bytes.get(..bytes.len().min(BLOCK - self.block.len())).unwrap_or_default();
+        let take = bytes
+            .get(..bytes.len().min(BLOCK - self.block.len()))
+            .unwrap_or_default();
         self.block.extend_from_slice(take);
         self.crc.update(take);
         self.length += take.len() as u64;
@@ -152,7 +173,12 @@ struct Deflater {
 
 impl Deflater {
     fn new(level: u32, may_store: bool) -> Self {
-        Self { level, may_store, packer: None, tester: None }
+        Self {
+            level,
+            may_store,
+            packer: None,
+            tester: None,
+        }
     }
 
     fn fresh(&self) -> Self {
@@ -164,14 +190,27 @@ impl Deflater {
             return Ok(stored(&job.data, job.last));
         }
         let level = self.level;
-        let packer = self.packer.get_or_insert_with(|| Compress::new(Compression::new(level), false));
+        let packer = self
+            .packer
+            .get_or_insert_with(|| Compress::new(Compression::new(level), false));
         packer.reset();
         if let Some(before) = &job.dictionary {
-            let window = before.get(before.len().saturating_sub(WINDOW)..).unwrap_or_default();
+            let window = before
+                .get(before.len().saturating_sub(WINDOW)..)
+                .unwrap_or_default();
             packer.set_dictionary(window).map_err(io::Error::other)?;
         }
         let mut out = Vec::with_capacity(job.data.len() / 2 + 1024);
-        pack(packer, &job.data, if job.last { FlushCompress::Finish } else { FlushCompress::Sync }, &mut out)?;
+        pack(
+            packer,
+            &job.data,
+            if job.last {
+                FlushCompress::Finish
+            } else {
+                FlushCompress::Sync
+            },
+            &mut out,
+        )?;
         Ok(out)
     }
 
@@ -180,7 +219,9 @@ impl Deflater {
         if data.len() < SAMPLE * SAMPLES {
             return Ok(false);
         }
-        let tester = self.tester.get_or_insert_with(|| Compress::new(Compression::new(1), false));
+        let tester = self
+            .tester
+            .get_or_insert_with(|| Compress::new(Compression::new(1), false));
         let mut out = Vec::with_capacity(SAMPLE + 1024);
         for i in 0..SAMPLES {
             let at = (data.len() - SAMPLE) / (SAMPLES - 1) * i;
@@ -196,11 +237,18 @@ impl Deflater {
     }
 }
 
-fn pack(packer: &mut Compress, data: &[u8], flush: FlushCompress, out: &mut Vec<u8>) -> io::Result<()> {
+fn pack(
+    packer: &mut Compress,
+    data: &[u8],
+    flush: FlushCompress,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
     loop {
         let taken = usize::try_from(packer.total_in()).unwrap_or(usize::MAX);
         let rest = data.get(taken..).unwrap_or_default();
-        let status = packer.compress_vec(rest, out, flush).map_err(io::Error::other)?;
+        let status = packer
+            .compress_vec(rest, out, flush)
+            .map_err(io::Error::other)?;
         let all_in = packer.total_in() >= data.len() as u64;
         match status {
             Status::StreamEnd => return Ok(()),

@@ -49,12 +49,19 @@ impl<'a, W: Write> Packer<'a, W> {
         Ok(self.tar.finish()?)
     }
 
-    pub(super) fn add(&mut self, kind: ChangeKind, path: &Path, meta: Option<&Meta>) -> Result<(), CreateError> {
+    pub(super) fn add(
+        &mut self,
+        kind: ChangeKind,
+        path: &Path,
+        meta: Option<&Meta>,
+    ) -> Result<(), CreateError> {
         let meta = match (kind, meta) {
             (ChangeKind::Delete, _) | (_, None) => return self.add_whiteout(path),
             (_, Some(meta)) => meta,
         };
-        let Some(mut header) = self.header(path, meta)? else { return Ok(()) };
+        let Some(mut header) = self.header(path, meta)? else {
+            return Ok(());
+        };
         let mut others = Vec::new();
         if meta.nlink > 1 && !meta.is_dir() {
             if let Some(source) = self.sources.get(&meta.ino) {
@@ -62,7 +69,10 @@ impl<'a, W: Write> Packer<'a, W> {
                 header.link.clone_from(source);
                 header.size = 0;
             } else if kind == ChangeKind::Unmodified {
-                self.unchanged.entry(meta.ino).or_default().push(header.name);
+                self.unchanged
+                    .entry(meta.ino)
+                    .or_default()
+                    .push(header.name);
                 return Ok(());
             } else {
                 self.sources.insert(meta.ino, header.name.clone());
@@ -72,12 +82,20 @@ impl<'a, W: Write> Packer<'a, W> {
             return Ok(());
         }
         if let Some(capability) = self.capability(path, meta)? {
-            header.records.insert(format!("{XATTR_RECORD}{CAPABILITY}"), capability);
+            header
+                .records
+                .insert(format!("{XATTR_RECORD}{CAPABILITY}"), capability);
         }
         self.append(path, &header)?;
         if header.kind == EntryKind::File && header.size > 0 {
             let mut file = self.open_file(path)?;
-            copy_exactly(&mut file, header.size, &mut self.tar, path, &mut self.buffer)?;
+            copy_exactly(
+                &mut file,
+                header.size,
+                &mut self.tar,
+                path,
+                &mut self.buffer,
+            )?;
         }
         let source = header.name.clone();
         for other in others {
@@ -96,7 +114,10 @@ impl<'a, W: Write> Packer<'a, W> {
         let mut whiteout = b".wh.".to_vec();
         whiteout.extend_from_slice(name);
         let path = path.with_file_name(std::ffi::OsStr::from_bytes(&whiteout));
-        let header = Header { name: path.as_os_str().as_bytes().to_vec(), ..Header::default() };
+        let header = Header {
+            name: path.as_os_str().as_bytes().to_vec(),
+            ..Header::default()
+        };
         self.append(&path, &header)
     }
 
@@ -104,7 +125,9 @@ impl<'a, W: Write> Packer<'a, W> {
     fn append(&mut self, path: &Path, header: &Header) -> Result<(), CreateError> {
         let mut missing = Vec::new();
         let mut parent = path.parent();
-        while let Some(dir) = parent.filter(|dir| !dir.as_os_str().is_empty() && !self.dirs.contains(*dir)) {
+        while let Some(dir) =
+            parent.filter(|dir| !dir.as_os_str().is_empty() && !self.dirs.contains(*dir))
+        {
             missing.push(dir.to_path_buf());
             parent = dir.parent();
         }
@@ -112,7 +135,9 @@ impl<'a, W: Write> Packer<'a, W> {
             let meta = self.tree.stat(&dir)?;
             if let Some(mut header) = self.header(&dir, &meta)? {
                 if let Some(capability) = self.capability(&dir, &meta)? {
-                    header.records.insert(format!("{XATTR_RECORD}{CAPABILITY}"), capability);
+                    header
+                        .records
+                        .insert(format!("{XATTR_RECORD}{CAPABILITY}"), capability);
                 }
                 self.tar.append(&header)?;
             }
@@ -135,7 +160,10 @@ impl<'a, W: Write> Packer<'a, W> {
             }
             Kind::File => EntryKind::File,
             Kind::Symlink => {
-                link = self.in_dir(path, "readlink", |dir, name| dir.readlink(name))?.into_os_string().into_encoded_bytes();
+                link = self
+                    .in_dir(path, "readlink", |dir, name| dir.readlink(name))?
+                    .into_os_string()
+                    .into_encoded_bytes();
                 EntryKind::Symlink
             }
             Kind::Block => EntryKind::Block,
@@ -143,7 +171,10 @@ impl<'a, W: Write> Packer<'a, W> {
             Kind::Fifo => EntryKind::Fifo,
         };
         let mut time = meta.mtime.div_euclid(SECOND);
-        if let Some(latest) = self.latest.filter(|latest| meta.mtime > latest.saturating_mul(SECOND)) {
+        if let Some(latest) = self
+            .latest
+            .filter(|latest| meta.mtime > latest.saturating_mul(SECOND))
+        {
             time = latest;
         }
         let device = matches!(kind, EntryKind::Block | EntryKind::Char);
@@ -153,7 +184,11 @@ impl<'a, W: Write> Packer<'a, W> {
             mode: meta.mode & 0o7777,
             uid: u64::from(meta.uid),
             gid: u64::from(meta.gid),
-            size: if kind == EntryKind::File { meta.size } else { 0 },
+            size: if kind == EntryKind::File {
+                meta.size
+            } else {
+                0
+            },
             mtime: time,
             link,
             devmajor: if device { u64::from(meta.rdev.0) } else { 0 },
@@ -184,7 +219,12 @@ impl<'a, W: Write> Packer<'a, W> {
         let parent = path.parent().unwrap_or_else(|| Path::new(""));
         let dir = match &mut self.open {
             Some((at, dir)) if at == parent => dir,
-            _ => &mut self.open.insert((parent.to_path_buf(), self.tree.dir(parent)?)).1,
+            _ => {
+                &mut self
+                    .open
+                    .insert((parent.to_path_buf(), self.tree.dir(parent)?))
+                    .1
+            }
         };
         let name = path.file_name().unwrap_or_default();
         call(dir, name).map_err(|e| PathError::new(op, path, e).into())
@@ -206,7 +246,9 @@ pub(super) fn copy_exactly(
             other => other.map_err(|e| PathError::new("read", path, e))?,
         };
         if n as u64 > left || (n == 0 && left > 0) {
-            return Err(CreateError::Changed { path: path.to_path_buf() });
+            return Err(CreateError::Changed {
+                path: path.to_path_buf(),
+            });
         }
         if n == 0 {
             return Ok(());

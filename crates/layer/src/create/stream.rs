@@ -20,10 +20,17 @@ pub(super) struct LayerStream<'a> {
 }
 
 impl<'a> LayerStream<'a> {
-    pub(super) fn new(out: &'a mut (dyn Write + Send), compression: &Compression) -> Result<Self, CreateError> {
+    pub(super) fn new(
+        out: &'a mut (dyn Write + Send),
+        compression: &Compression,
+    ) -> Result<Self, CreateError> {
         let packed = compression.kind != crate::CompressionKind::Uncompressed;
         let out = BufWriter::with_capacity(WRITE_BUFFER, out);
-        let out = Counted { out, digest: packed.then(Digester::new), size: 0 };
+        let out = Counted {
+            out,
+            digest: packed.then(Digester::new),
+            size: 0,
+        };
         Ok(Self {
             encoder: Encoder::new(out, compression)?,
             plain: Digester::new(),

@@ -93,7 +93,10 @@ mod tests {
         assert_eq!(read(b"\0\0\0\0"), Some(0));
         assert_eq!(read(b"\x80\0\0\0\0\0\x20\0"), Some(0x2000));
         assert_eq!(read(b"\xff\xff\xff\xff\xff\xff\xff\xff"), Some(-1));
-        assert_eq!(read(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None);
+        assert_eq!(
+            read(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+            None
+        );
         assert_eq!(read(b"12x4"), None);
         assert_eq!(read_time(b"-1.25"), Some((-2, 750_000_000)));
         assert_eq!(read_time(b"10.000000001"), Some((10, 1)));

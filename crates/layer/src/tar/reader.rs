@@ -25,7 +25,13 @@ pub struct Reader<R: Read> {
 impl<R: Read> Reader<R> {
     /// Reads from `input`.
     pub fn new(input: R) -> Self {
-        Self { input, left: 0, padding: 0, pieces: None, done: false }
+        Self {
+            input,
+            left: 0,
+            padding: 0,
+            pieces: None,
+            done: false,
+        }
     }
 
     /// Where the data of the current entry lies, as offset and length, when it is a sparse file.
@@ -99,7 +105,10 @@ impl<R: Read> Reader<R> {
         if header.kind != EntryKind::File {
             return Ok(header);
         }
-        let version = (header.records.remove("GNU.sparse.major"), header.records.remove("GNU.sparse.minor"));
+        let version = (
+            header.records.remove("GNU.sparse.major"),
+            header.records.remove("GNU.sparse.minor"),
+        );
         if let Some(name) = header.records.remove("GNU.sparse.name") {
             header.name = name;
         }
@@ -109,12 +118,18 @@ impl<R: Read> Reader<R> {
             self.pieces = Some(map);
         } else if version.0.as_deref() == Some(b"1") && version.1.as_deref() == Some(b"0") {
             let (map, taken) = sparse::from_data(&mut header, &mut self.input)?;
-            self.left = stored.checked_sub(taken).ok_or(TarError::Invalid("bad sparse map"))?;
+            self.left = stored
+                .checked_sub(taken)
+                .ok_or(TarError::Invalid("bad sparse map"))?;
             self.pieces = Some(map);
-        } else if let Some(map) = sparse::from_records(&mut header, std::mem::take(&mut records.pieces))? {
+        } else if let Some(map) =
+            sparse::from_records(&mut header, std::mem::take(&mut records.pieces))?
+        {
             self.pieces = Some(map);
         }
-        header.records.retain(|key, _| !key.starts_with("GNU.sparse."));
+        header
+            .records
+            .retain(|key, _| !key.starts_with("GNU.sparse."));
         if let Some(map) = &self.pieces
             && map.iter().map(|(_, length)| length).sum::<u64>() != self.left
         {
@@ -150,7 +165,10 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
-        let rest = self.left.checked_add(self.padding).ok_or(TarError::Invalid("size out of range"))?;
+        let rest = self
+            .left
+            .checked_add(self.padding)
+            .ok_or(TarError::Invalid("size out of range"))?;
         self.left = 0;
         self.padding = 0;
         if io::copy(&mut self.input.by_ref().take(rest), &mut io::sink())? != rest {
@@ -174,11 +192,15 @@ impl<R: Read> Reader<R> {
 
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let most = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         if most == 0 {
             return Ok(0);
         }
-        let n = self.input.read(buffer.get_mut(..most).unwrap_or_default())?;
+        let n = self
+            .input
+            .read(buffer.get_mut(..most).unwrap_or_default())?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -201,8 +223,10 @@ fn cut(mut name: Vec<u8>) -> Vec<u8> {
 fn parse(block: &[u8; BLOCK]) -> Result<Header, TarError> {
     let field = |range: std::ops::Range<usize>| block.get(range).unwrap_or_default();
     let number = |range| read(field(range)).ok_or(TarError::Invalid("bad number"));
-    let positive =
-        |range| number(range).and_then(|n| u64::try_from(n).map_err(|_| TarError::Invalid("negative number")));
+    let positive = |range| {
+        number(range)
+            .and_then(|n| u64::try_from(n).map_err(|_| TarError::Invalid("negative number")))
+    };
     let string = |range| cut(field(range).to_vec());
 
     let stored = number(148..156)?;
@@ -211,7 +235,13 @@ fn parse(block: &[u8; BLOCK]) -> Result<Header, TarError> {
             .iter()
             .enumerate()
             .map(|(i, b)| if (148..156).contains(&i) { b' ' } else { *b })
-            .map(|b| if as_signed { i64::from(b.cast_signed()) } else { i64::from(b) })
+            .map(|b| {
+                if as_signed {
+                    i64::from(b.cast_signed())
+                } else {
+                    i64::from(b)
+                }
+            })
             .sum()
     };
     if stored != sum(false) && stored != sum(true) {
@@ -266,9 +296,14 @@ impl Records {
         while !data.is_empty() {
             let space = data.iter().position(|b| *b == b' ').ok_or_else(bad)?;
             let (length, _) = data.split_at(space);
-            let length = read_decimal(length).and_then(|n| usize::try_from(n).ok()).ok_or_else(bad)?;
+            let length = read_decimal(length)
+                .and_then(|n| usize::try_from(n).ok())
+                .ok_or_else(bad)?;
             let (record, rest) = data.split_at_checked(length).ok_or_else(bad)?;
-            let record = record.get(space + 1..).and_then(|r| r.strip_suffix(b"\n")).ok_or_else(bad)?;
+            let record = record
+                .get(space + 1..)
+                .and_then(|r| r.strip_suffix(b"\n"))
+                .ok_or_else(bad)?;
             let equals = record.iter().position(|b| *b == b'=').ok_or_else(bad)?;
             let (key, value) = record.split_at(equals);
             self.add(key, value.get(1..).unwrap_or_default())?;
@@ -279,7 +314,9 @@ impl Records {
 
     fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), TarError> {
         let bad = TarError::Invalid("bad record");
-        let Ok(key) = std::str::from_utf8(key) else { return Err(bad) };
+        let Ok(key) = std::str::from_utf8(key) else {
+            return Err(bad);
+        };
         let text = matches!(key, "path" | "linkpath" | "uname" | "gname");
         if key.is_empty() || key.contains('\0') || (text && value.contains(&0)) {
             return Err(bad);
@@ -289,7 +326,8 @@ impl Records {
             "GNU.sparse.offset" => self.offset = Some(number().ok_or(bad)?),
             "GNU.sparse.numbytes" => {
                 let offset = self.offset.take().ok_or(bad)?;
-                self.pieces.push((offset, number().ok_or(TarError::Invalid("bad sparse map"))?));
+                self.pieces
+                    .push((offset, number().ok_or(TarError::Invalid("bad sparse map"))?));
             }
             _ => {
                 self.all.insert(key.to_owned(), value.to_vec());
@@ -307,7 +345,11 @@ impl Records {
             if value.is_empty() && !key.starts_with(super::XATTR_RECORD) {
                 continue;
             }
-            let number = || read_decimal(&value).and_then(|n| u64::try_from(n).ok()).ok_or_else(bad);
+            let number = || {
+                read_decimal(&value)
+                    .and_then(|n| u64::try_from(n).ok())
+                    .ok_or_else(bad)
+            };
             match key.as_str() {
                 "path" => header.name = value,
                 "linkpath" => header.link = value,
@@ -322,7 +364,11 @@ impl Records {
                 "mtime" => (header.mtime, header.mtime_ns) = read_time(&value).ok_or_else(bad)?,
                 "atime" => {
                     let (seconds, ns) = read_time(&value).ok_or_else(bad)?;
-                    header.atime = Some(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(ns)));
+                    header.atime = Some(
+                        seconds
+                            .saturating_mul(1_000_000_000)
+                            .saturating_add(i64::from(ns)),
+                    );
                 }
                 "ctime" => {}
                 _ => {

@@ -13,7 +13,10 @@ pub(super) type Map = Vec<(u64, u64)>;
 /// Reads the map out of a GNU header and the blocks that continue it; returns it with the size of the whole file.
 pub(super) fn from_gnu(block: &[u8; BLOCK], input: &mut impl Read) -> Result<(Map, u64), TarError> {
     let number = |field: Option<&[u8]>| {
-        field.and_then(read).and_then(|n| u64::try_from(n).ok()).ok_or(TarError::Invalid("bad sparse map"))
+        field
+            .and_then(read)
+            .and_then(|n| u64::try_from(n).ok())
+            .ok_or(TarError::Invalid("bad sparse map"))
     };
     let mut map = Vec::new();
     let mut take = |table: &[u8]| {
@@ -23,7 +26,11 @@ pub(super) fn from_gnu(block: &[u8; BLOCK], input: &mut impl Read) -> Result<(Ma
             }
             map.push((number(piece.get(..12))?, number(piece.get(12..24))?));
         }
-        if map.len() > MOST_PIECES { Err(TarError::Invalid("sparse map too long")) } else { Ok(()) }
+        if map.len() > MOST_PIECES {
+            Err(TarError::Invalid("sparse map too long"))
+        } else {
+            Ok(())
+        }
     };
     take(block.get(386..482).unwrap_or_default())?;
     let size = number(block.get(483..495))?;
@@ -61,7 +68,10 @@ pub(super) fn from_records(header: &mut Header, pieces: Map) -> Result<Option<Ma
 }
 
 /// Reads the map that version 1.0 puts before the data; returns it with the number of bytes it took.
-pub(super) fn from_data(header: &mut Header, input: &mut impl Read) -> Result<(Map, u64), TarError> {
+pub(super) fn from_data(
+    header: &mut Header,
+    input: &mut impl Read,
+) -> Result<(Map, u64), TarError> {
     let size = real_size(header)?.ok_or(TarError::Invalid("bad sparse map"))?;
     header.size = size;
     let mut taken = 0;
@@ -99,12 +109,17 @@ pub(super) fn from_data(header: &mut Header, input: &mut impl Read) -> Result<(M
 }
 
 fn real_size(header: &mut Header) -> Result<Option<u64>, TarError> {
-    let text = header.records.remove("GNU.sparse.realsize").or_else(|| header.records.remove("GNU.sparse.size"));
+    let text = header
+        .records
+        .remove("GNU.sparse.realsize")
+        .or_else(|| header.records.remove("GNU.sparse.size"));
     text.map(|text| decimal(&text)).transpose()
 }
 
 fn decimal(text: &[u8]) -> Result<u64, TarError> {
-    read_decimal(text).and_then(|n| u64::try_from(n).ok()).ok_or(TarError::Invalid("bad sparse map"))
+    read_decimal(text)
+        .and_then(|n| u64::try_from(n).ok())
+        .ok_or(TarError::Invalid("bad sparse map"))
 }
 
 fn checked(map: Map, size: u64) -> Result<Map, TarError> {
@@ -113,7 +128,10 @@ fn checked(map: Map, size: u64) -> Result<Map, TarError> {
         if *offset < end {
             return Err(TarError::Invalid("sparse map out of order"));
         }
-        end = offset.checked_add(*length).filter(|end| *end <= size).ok_or(TarError::Invalid("sparse map too large"))?;
+        end = offset
+            .checked_add(*length)
+            .filter(|end| *end <= size)
+            .ok_or(TarError::Invalid("sparse map too large"))?;
     }
     Ok(map)
 }

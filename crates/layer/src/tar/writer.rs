@@ -26,16 +26,28 @@ pub struct Writer<W: Write> {
 impl<W: Write> Writer<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out, left: 0, padding: 0 }
+        Self {
+            out,
+            left: 0,
+            padding: 0,
+        }
     }
 
     /// Writes a header; the contents of the entry before must be complete.
     pub fn append(&mut self, header: &Header) -> Result<(), TarError> {
         self.end_entry()?;
         let (plain, records) = plan(header)?;
-        let block = if plain { ustar(header) } else { self.write_records(header, &records)? };
+        let block = if plain {
+            ustar(header)
+        } else {
+            self.write_records(header, &records)?
+        };
         self.out.write_all(&block)?;
-        self.left = if header.kind.has_contents() { header.size } else { 0 };
+        self.left = if header.kind.has_contents() {
+            header.size
+        } else {
+            0
+        };
         self.padding = padding(self.left);
         Ok(())
     }
@@ -49,14 +61,21 @@ impl<W: Write> Writer<W> {
 
     fn end_entry(&mut self) -> Result<(), TarError> {
         if self.left > 0 {
-            return Err(TarError::Header("the entry before is shorter than its header says"));
+            return Err(TarError::Header(
+                "the entry before is shorter than its header says",
+            ));
         }
-        self.out.write_all([0; BLOCK].get(..self.padding).unwrap_or_default())?;
+        self.out
+            .write_all([0; BLOCK].get(..self.padding).unwrap_or_default())?;
         self.padding = 0;
         Ok(())
     }
 
-    fn write_records(&mut self, header: &Header, records: &BTreeMap<&str, Vec<u8>>) -> Result<Block, TarError> {
+    fn write_records(
+        &mut self,
+        header: &Header,
+        records: &BTreeMap<&str, Vec<u8>>,
+    ) -> Result<Block, TarError> {
         let mut data = Vec::new();
         for (key, value) in records {
             write_record(&mut data, key, value);
@@ -80,7 +99,11 @@ impl<W: Write> Writer<W> {
             seal(&mut block);
             self.out.write_all(&block)?;
             self.out.write_all(&data)?;
-            self.out.write_all([0; BLOCK].get(..padding(data.len() as u64)).unwrap_or_default())?;
+            self.out.write_all(
+                [0; BLOCK]
+                    .get(..padding(data.len() as u64))
+                    .unwrap_or_default(),
+            )?;
         }
         let mut block = common(header, &header.name, true);
         seal(&mut block);
@@ -90,9 +113,14 @@ impl<W: Write> Writer<W> {
 
 impl<W: Write> Write for Writer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        let most = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         if most == 0 && !bytes.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, "the entry is longer than its header says"));
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "the entry is longer than its header says",
+            ));
         }
         let n = self.out.write(bytes.get(..most).unwrap_or_default())?;
         self.left -= n as u64;
@@ -126,7 +154,11 @@ fn plan(header: &Header) -> Result<(bool, BTreeMap<&str, Vec<u8>>), TarError> {
     string(&header.link, NAME, "linkpath", false)?;
     string(&header.uname, OWNER_NAME, "uname", false)?;
     string(&header.gname, OWNER_NAME, "gname", false)?;
-    for (value, width, key) in [(header.uid, 8, "uid"), (header.gid, 8, "gid"), (header.size, 12, "size")] {
+    for (value, width, key) in [
+        (header.uid, 8, "uid"),
+        (header.gid, 8, "gid"),
+        (header.size, 12, "size"),
+    ] {
         let value = i64::try_from(value).map_err(|_| TarError::Header("a number out of range"))?;
         if !fits_octal(width, value) {
             plain = false;
@@ -142,7 +174,10 @@ fn plan(header: &Header) -> Result<(bool, BTreeMap<&str, Vec<u8>>), TarError> {
             return Err(TarError::Header("a device number out of range"));
         }
     }
-    let plain_file = matches!(header.kind, EntryKind::File | EntryKind::Char | EntryKind::Block | EntryKind::Fifo);
+    let plain_file = matches!(
+        header.kind,
+        EntryKind::File | EntryKind::Char | EntryKind::Block | EntryKind::Fifo
+    );
     if plain_file && header.name.last() == Some(&b'/') {
         return Err(TarError::Header("filename may not have trailing slash"));
     }
@@ -166,7 +201,13 @@ fn ustar(header: &Header) -> Block {
 
 fn common(header: &Header, name: &[u8], only_ascii: bool) -> Block {
     let mut block = [0; BLOCK];
-    let fit = |value: &[u8]| if only_ascii { ascii(value) } else { value.to_vec() };
+    let fit = |value: &[u8]| {
+        if only_ascii {
+            ascii(value)
+        } else {
+            value.to_vec()
+        }
+    };
     text(&mut block, 0..100, &fit(name));
     number(&mut block, 100..108, i64::from(header.mode));
     number(&mut block, 108..116, header.uid as i64);
@@ -202,7 +243,10 @@ fn text(block: &mut Block, range: std::ops::Range<usize>, value: &[u8]) {
         *to = *from;
     }
     if value.len() > width && field.last() == Some(&b'/') {
-        let end = field.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
+        let end = field
+            .iter()
+            .rposition(|b| *b != b'/')
+            .map_or(0, |last| last + 1);
         if let Some(slash) = field.get_mut(end) {
             *slash = 0;
         }
@@ -217,7 +261,12 @@ fn seal(block: &mut Block) {
 }
 
 fn ascii(value: &[u8]) -> Vec<u8> {
-    value.iter().copied().filter(u8::is_ascii).filter(|b| *b != 0).collect()
+    value
+        .iter()
+        .copied()
+        .filter(u8::is_ascii)
+        .filter(|b| *b != 0)
+        .collect()
 }
 
 // Where a long name can be cut at a slash so that both halves have a field.
@@ -260,7 +309,11 @@ fn records_name(name: &[u8]) -> Vec<u8> {
         }
     }
     let joined = parts.join("/");
-    if absolute { format!("/{joined}").into_bytes() } else { joined.into_bytes() }
+    if absolute {
+        format!("/{joined}").into_bytes()
+    } else {
+        joined.into_bytes()
+    }
 }
 
 // The length in front counts itself.

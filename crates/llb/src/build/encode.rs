@@ -37,6 +37,12 @@ pub(crate) fn finish(
     });
     let mut metadata = pb::OpMetadata::default();
     merge_metadata(&mut metadata, &constraints.metadata);
-    metadata.caps.extend(caps.iter().map(|cap| ((*cap).to_owned(), true)));
-    Marshalled { digest: Digest::sha256(&raw), raw, metadata }
+    metadata
+        .caps
+        .extend(caps.iter().map(|cap| ((*cap).to_owned(), true)));
+    Marshalled {
+        digest: Digest::sha256(&raw),
+        raw,
+        metadata,
+    }
 }

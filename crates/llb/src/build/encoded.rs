@@ -20,7 +20,11 @@ pub(crate) struct EncodedOp {
 
 impl EncodedOp {
     pub(crate) fn marshal(&self, constraints: &Constraints) -> Marshalled {
-        Marshalled { digest: self.digest.clone(), raw: self.raw.clone(), metadata: constraints.metadata.clone() }
+        Marshalled {
+            digest: self.digest.clone(),
+            raw: self.raw.clone(),
+            metadata: constraints.metadata.clone(),
+        }
     }
 }
 
@@ -29,7 +33,8 @@ pub fn state_from_definition(definition: &pb::Definition) -> Result<State, Build
     if definition.def.is_empty() {
         return Ok(State::scratch());
     }
-    let graph = Graph::load(definition).map_err(|error| BuildError::Definition(error.to_string()))?;
+    let graph =
+        Graph::load(definition).map_err(|error| BuildError::Definition(error.to_string()))?;
     let maps: Vec<Arc<SourceMap>> = graph
         .sources
         .iter()
@@ -42,13 +47,23 @@ pub fn state_from_definition(definition: &pb::Definition) -> Result<State, Build
             })
         })
         .collect();
-    let mut vertices: Vec<(Arc<Vertex>, Option<oci::Platform>)> = Vec::with_capacity(graph.nodes.len());
-    let output = |vertices: &[(Arc<Vertex>, Option<oci::Platform>)], input: crate::definition::Input| {
+    let mut vertices: Vec<(Arc<Vertex>, Option<oci::Platform>)> =
+        Vec::with_capacity(graph.nodes.len());
+    let output = |vertices: &[(Arc<Vertex>, Option<oci::Platform>)],
+                  input: crate::definition::Input| {
         let (vertex, platform) = &vertices[input.node];
-        Output::new(Arc::clone(vertex), i64::try_from(input.output).unwrap_or(i64::MAX), platform.clone())
+        Output::new(
+            Arc::clone(vertex),
+            i64::try_from(input.output).unwrap_or(i64::MAX),
+            platform.clone(),
+        )
     };
     for node in &graph.nodes {
-        let inputs = node.inputs.iter().map(|&input| output(&vertices, input)).collect();
+        let inputs = node
+            .inputs
+            .iter()
+            .map(|&input| output(&vertices, input))
+            .collect();
         let locations = node
             .locations
             .iter()
@@ -57,8 +72,16 @@ pub fn state_from_definition(definition: &pb::Definition) -> Result<State, Build
                 Some((Arc::clone(map), location.ranges.clone()))
             })
             .collect();
-        let constraints = Constraints { metadata: node.metadata.clone(), locations, ..Constraints::default() };
-        let op = EncodedOp { digest: node.digest.clone(), raw: node.raw.clone(), inputs };
+        let constraints = Constraints {
+            metadata: node.metadata.clone(),
+            locations,
+            ..Constraints::default()
+        };
+        let op = EncodedOp {
+            digest: node.digest.clone(),
+            raw: node.raw.clone(),
+            inputs,
+        };
         let platform = node.op.platform.as_ref().map(platform_from_pb);
         vertices.push((Vertex::new(Kind::Encoded(op), constraints), platform));
     }

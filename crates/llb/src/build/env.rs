@@ -19,18 +19,28 @@ impl Env {
     /// Sets `key`, which moves it to the end.
     #[must_use]
     pub fn set(&self, key: &str, value: &str) -> Self {
-        Self(Some(Arc::new(Link { key: key.into(), value: Some(value.into()), parent: self.clone() })))
+        Self(Some(Arc::new(Link {
+            key: key.into(),
+            value: Some(value.into()),
+            parent: self.clone(),
+        })))
     }
 
     /// Removes `key`.
     #[must_use]
     pub fn unset(&self, key: &str) -> Self {
-        Self(Some(Arc::new(Link { key: key.into(), value: None, parent: self.clone() })))
+        Self(Some(Arc::new(Link {
+            key: key.into(),
+            value: None,
+            parent: self.clone(),
+        })))
     }
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.links().find(|link| &*link.key == key).and_then(|link| link.value.as_deref())
+        self.links()
+            .find(|link| &*link.key == key)
+            .and_then(|link| link.value.as_deref())
     }
 
     /// All pairs, each at the place where it was last set.
@@ -55,7 +65,10 @@ impl Env {
 
     /// `KEY=value` texts.
     pub fn to_vec(&self) -> Vec<String> {
-        self.pairs().into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+        self.pairs()
+            .into_iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect()
     }
 
     /// The keys as a set.

@@ -14,7 +14,11 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// The search path of processes on `os` when nobody set one.
 pub fn default_path(os: &str) -> &'static str {
-    if os == "windows" { "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0" } else { DEFAULT_PATH }
+    if os == "windows" {
+        "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0"
+    } else {
+        DEFAULT_PATH
+    }
 }
 
 /// How concurrent users share a cache mount.
@@ -201,7 +205,10 @@ impl Run {
     /// Adds a device by its CDI name.
     #[must_use]
     pub fn device(mut self, name: &str, optional: bool) -> Self {
-        self.devices.push(pb::CdiDevice { name: name.to_owned(), optional });
+        self.devices.push(pb::CdiDevice {
+            name: name.to_owned(),
+            optional,
+        });
         self
     }
 
@@ -220,7 +227,18 @@ impl Run {
 
     /// The outputs: root file system, then each mount in the order given.
     pub fn outputs(self) -> (Option<Output>, Vec<Output>) {
-        let Self { base, args, constraints, readonly_root, proxy, mounts, secrets, ssh, devices, valid_exit_codes } = self;
+        let Self {
+            base,
+            args,
+            constraints,
+            readonly_root,
+            proxy,
+            mounts,
+            secrets,
+            ssh,
+            devices,
+            valid_exit_codes,
+        } = self;
         let mut root = Mount::new("/", &base);
         root.readonly = readonly_root;
         let mut all = vec![root];
@@ -234,8 +252,10 @@ impl Run {
             index_of[at] = i64::try_from(index).ok();
         }
         let platform = constraints.platform.clone();
-        let sources: Vec<(String, bool, Option<Output>)> =
-            all.iter().map(|mount| (mount.target.clone(), mount.readonly, mount.source.clone())).collect();
+        let sources: Vec<(String, bool, Option<Output>)> = all
+            .iter()
+            .map(|mount| (mount.target.clone(), mount.readonly, mount.source.clone()))
+            .collect();
         let sorted = order.iter().map(|&at| all[at].clone()).collect();
         let op = ExecOp {
             meta: base.meta().clone(),
@@ -251,15 +271,19 @@ impl Run {
         let mut outputs: Vec<Option<Output>> = sources
             .into_iter()
             .enumerate()
-            .map(|(at, (target, readonly, source))| match (index_of[at], readonly) {
-                (Some(index), _) => Some(Output::new(Arc::clone(&vertex), index, platform.clone())),
-                (None, true) => source,
-                (None, false) => Some(Output(Inner::Vertex {
-                    vertex: Arc::clone(&vertex),
-                    index: Index::Unusable(target.into()),
-                    platform: None,
-                })),
-            })
+            .map(
+                |(at, (target, readonly, source))| match (index_of[at], readonly) {
+                    (Some(index), _) => {
+                        Some(Output::new(Arc::clone(&vertex), index, platform.clone()))
+                    }
+                    (None, true) => source,
+                    (None, false) => Some(Output(Inner::Vertex {
+                        vertex: Arc::clone(&vertex),
+                        index: Index::Unusable(target.into()),
+                        platform: None,
+                    })),
+                },
+            )
             .collect();
         let root = outputs.remove(0);
         (root, outputs.into_iter().flatten().collect())
@@ -280,26 +304,44 @@ pub(crate) struct ExecOp {
 
 impl ExecOp {
     pub(crate) fn inputs(&self) -> Vec<&Output> {
-        self.mounts.iter().filter_map(|mount| mount.source.as_ref()).collect()
+        self.mounts
+            .iter()
+            .filter_map(|mount| mount.source.as_ref())
+            .collect()
     }
 
     pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
-        self.mounts.iter_mut().filter_map(|mount| mount.source.take()).collect()
+        self.mounts
+            .iter_mut()
+            .filter_map(|mount| mount.source.take())
+            .collect()
     }
 
-    pub(crate) fn marshal(&self, m: &Marshaller<'_>, constraints: &Constraints) -> Result<Marshalled, BuildError> {
+    pub(crate) fn marshal(
+        &self,
+        m: &Marshaller<'_>,
+        constraints: &Constraints,
+    ) -> Result<Marshalled, BuildError> {
         if self.args.is_empty() {
             return Err(BuildError::NoArgs);
         }
         if self.meta.dir.is_empty() {
             return Err(BuildError::NoDir);
         }
-        let platform = constraints.platform.as_ref().or(self.meta.platform.as_ref()).unwrap_or(&m.options.platform);
+        let platform = constraints
+            .platform
+            .as_ref()
+            .or(self.meta.platform.as_ref())
+            .unwrap_or(&m.options.platform);
         let mut caps: Vec<&str> = vec!["exec.meta.base"];
 
         let mut env = self.meta.env.clone();
         let ssh_target = |at: usize, ssh: &Ssh| {
-            if ssh.target.is_empty() { format!("/run/buildkit/ssh_agent.{at}") } else { ssh.target.clone() }
+            if ssh.target.is_empty() {
+                format!("/run/buildkit/ssh_agent.{at}")
+            } else {
+                ssh.target.clone()
+            }
         };
         if let Some(first) = self.ssh.first()
             && env.get("SSH_AUTH_SOCK").is_none()
@@ -351,7 +393,10 @@ impl ExecOp {
                 .meta
                 .extra_hosts
                 .iter()
-                .map(|(host, ip)| pb::HostIp { host: host.clone(), ip: ip.to_string() })
+                .map(|(host, ip)| pb::HostIp {
+                    host: host.clone(),
+                    ip: ip.to_string(),
+                })
                 .collect(),
             hostname: self.meta.hostname.to_string(),
             ulimit: self.meta.ulimits.clone(),
@@ -360,7 +405,8 @@ impl ExecOp {
             valid_exit_codes: self.valid_exit_codes.clone(),
         };
         let mut inputs: Vec<pb::Input> = Vec::new();
-        let mut mounts = Vec::with_capacity(self.mounts.len() + self.secrets.len() + self.ssh.len());
+        let mut mounts =
+            Vec::with_capacity(self.mounts.len() + self.secrets.len() + self.ssh.len());
         let mut outputs = 0;
         for mount in &self.mounts {
             mounts.push(self.mount(m, mount, &mut inputs, &mut outputs, &mut caps)?);
@@ -389,12 +435,22 @@ impl ExecOp {
                 .iter()
                 .filter_map(|secret| {
                     let name = secret.env.clone()?;
-                    Some(pb::SecretEnv { id: secret.id.clone(), name, optional: secret.optional })
+                    Some(pb::SecretEnv {
+                        id: secret.id.clone(),
+                        name,
+                        optional: secret.optional,
+                    })
                 })
                 .collect(),
             cdi_devices: self.devices.clone(),
         };
-        Ok(encode::finish(inputs, pb::op::Op::Exec(exec), Some(platform), constraints, &caps))
+        Ok(encode::finish(
+            inputs,
+            pb::op::Op::Exec(exec),
+            Some(platform),
+            constraints,
+            &caps,
+        ))
     }
 
     fn mount(
@@ -408,7 +464,12 @@ impl ExecOp {
         if !mount.selector.is_empty() {
             caps.push("exec.mount.selector");
         }
-        let source = mount.source.as_ref().map(|source| m.input(source)).transpose()?.flatten();
+        let source = mount
+            .source
+            .as_ref()
+            .map(|source| m.input(source))
+            .transpose()?
+            .flatten();
         let tmpfs = matches!(mount.content, MountContent::Tmpfs { .. });
         match &mount.content {
             MountContent::Cache { .. } if mount.has_cache_id() => {
@@ -429,10 +490,13 @@ impl ExecOp {
         let input = match source {
             Some(_) if tmpfs => return Err(BuildError::TmpfsSource),
             Some(input) => {
-                let at = inputs.iter().position(|have| *have == input).unwrap_or_else(|| {
-                    inputs.push(input);
-                    inputs.len() - 1
-                });
+                let at = inputs
+                    .iter()
+                    .position(|have| *have == input)
+                    .unwrap_or_else(|| {
+                        inputs.push(input);
+                        inputs.len() - 1
+                    });
                 i64::try_from(at).unwrap_or(i64::MAX)
             }
             None => EMPTY,
@@ -460,7 +524,10 @@ impl ExecOp {
                     Sharing::Locked => pb::CacheSharingOpt::Locked,
                 };
                 wire.mount_type = pb::MountType::Cache as i32;
-                wire.cache_opt = Some(pb::CacheOpt { id: id.clone(), sharing: sharing as i32 });
+                wire.cache_opt = Some(pb::CacheOpt {
+                    id: id.clone(),
+                    sharing: sharing as i32,
+                });
             }
             MountContent::Tmpfs { size } => {
                 wire.mount_type = pb::MountType::Tmpfs as i32;

@@ -40,30 +40,44 @@ impl Chown {
                 Err(_) => UserOpt::Name(text.to_owned()),
             },
         };
-        Self { user: Some(one(user)), group: group.filter(|group| !group.is_empty()).map(one) }
+        Self {
+            user: Some(one(user)),
+            group: group.filter(|group| !group.is_empty()).map(one),
+        }
     }
 
     /// Owner and group by number.
     pub fn ids(uid: u32, gid: u32) -> Self {
-        Self { user: Some(UserOpt::Id(uid)), group: Some(UserOpt::Id(gid)) }
+        Self {
+            user: Some(UserOpt::Id(uid)),
+            group: Some(UserOpt::Id(gid)),
+        }
     }
 
     /// Whether a name must be looked up.
     pub fn by_name(&self) -> bool {
-        [&self.user, &self.group].into_iter().any(|opt| matches!(opt, Some(UserOpt::Name(name)) if !name.is_empty()))
+        [&self.user, &self.group]
+            .into_iter()
+            .any(|opt| matches!(opt, Some(UserOpt::Name(name)) if !name.is_empty()))
     }
 
     fn to_pb(&self, base: i64) -> pb::ChownOpt {
         let one = |opt: &UserOpt| pb::UserOpt {
             user: Some(match opt {
                 UserOpt::Name(name) if !name.is_empty() => {
-                    pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: base })
+                    pb::user_opt::User::ByName(pb::NamedUserOpt {
+                        name: name.clone(),
+                        input: base,
+                    })
                 }
                 UserOpt::Name(_) => pb::user_opt::User::ById(0),
                 UserOpt::Id(id) => pb::user_opt::User::ById(*id),
             }),
         };
-        pb::ChownOpt { user: self.user.as_ref().map(one), group: self.group.as_ref().map(one) }
+        pb::ChownOpt {
+            user: self.user.as_ref().map(one),
+            group: self.group.as_ref().map(one),
+        }
     }
 }
 
@@ -109,11 +123,38 @@ pub struct CopyInfo {
 
 #[derive(Debug, Clone)]
 enum Action {
-    Mkdir { path: String, mode: i32, parents: bool, owner: Option<Chown>, created: Option<i64> },
-    Mkfile { path: String, mode: i32, data: Vec<u8>, owner: Option<Chown>, created: Option<i64> },
-    Rm { path: String, allow_not_found: bool, allow_wildcard: bool },
-    Symlink { old: String, new: String, owner: Option<Chown>, created: Option<i64> },
-    Copy { source: Option<Output>, source_dir: String, src: String, dest: String, info: Box<CopyInfo> },
+    Mkdir {
+        path: String,
+        mode: i32,
+        parents: bool,
+        owner: Option<Chown>,
+        created: Option<i64>,
+    },
+    Mkfile {
+        path: String,
+        mode: i32,
+        data: Vec<u8>,
+        owner: Option<Chown>,
+        created: Option<i64>,
+    },
+    Rm {
+        path: String,
+        allow_not_found: bool,
+        allow_wildcard: bool,
+    },
+    Symlink {
+        old: String,
+        new: String,
+        owner: Option<Chown>,
+        created: Option<i64>,
+    },
+    Copy {
+        source: Option<Output>,
+        source_dir: String,
+        src: String,
+        dest: String,
+        info: Box<CopyInfo>,
+    },
 }
 
 /// Actions to do one after the other.
@@ -135,8 +176,21 @@ impl FileChain {
 
     /// Makes a directory.
     #[must_use]
-    pub fn mkdir(mut self, path: &str, mode: u32, parents: bool, owner: Option<Chown>, created: Option<i64>) -> Self {
-        self.actions.push(Action::Mkdir { path: path.into(), mode: permissions(mode), parents, owner, created });
+    pub fn mkdir(
+        mut self,
+        path: &str,
+        mode: u32,
+        parents: bool,
+        owner: Option<Chown>,
+        created: Option<i64>,
+    ) -> Self {
+        self.actions.push(Action::Mkdir {
+            path: path.into(),
+            mode: permissions(mode),
+            parents,
+            owner,
+            created,
+        });
         self
     }
 
@@ -144,21 +198,36 @@ impl FileChain {
     #[must_use]
     pub fn mkfile(mut self, path: &str, mode: u32, data: impl Into<Vec<u8>>) -> Self {
         let data = data.into();
-        self.actions.push(Action::Mkfile { path: path.into(), mode: permissions(mode), data, owner: None, created: None });
+        self.actions.push(Action::Mkfile {
+            path: path.into(),
+            mode: permissions(mode),
+            data,
+            owner: None,
+            created: None,
+        });
         self
     }
 
     /// Removes a file or tree.
     #[must_use]
     pub fn rm(mut self, path: &str, allow_not_found: bool, allow_wildcard: bool) -> Self {
-        self.actions.push(Action::Rm { path: path.into(), allow_not_found, allow_wildcard });
+        self.actions.push(Action::Rm {
+            path: path.into(),
+            allow_not_found,
+            allow_wildcard,
+        });
         self
     }
 
     /// Makes a symlink `new` to `old`.
     #[must_use]
     pub fn symlink(mut self, old: &str, new: &str) -> Self {
-        self.actions.push(Action::Symlink { old: old.into(), new: new.into(), owner: None, created: None });
+        self.actions.push(Action::Symlink {
+            old: old.into(),
+            new: new.into(),
+            owner: None,
+            created: None,
+        });
         self
     }
 
@@ -177,7 +246,11 @@ impl FileChain {
 
     /// Does the actions on `state`.
     pub fn on(self, state: &State, constraints: Constraints) -> State {
-        let op = FileOp { base: state.output().cloned(), dir: state.get_dir().to_owned(), actions: self.actions };
+        let op = FileOp {
+            base: state.output().cloned(),
+            dir: state.get_dir().to_owned(),
+            actions: self.actions,
+        };
         let vertex = Vertex::new(Kind::File(op), constraints);
         state.with_output(Some(Output::new(vertex, 0, None)))
     }
@@ -199,7 +272,10 @@ impl FileOp {
     pub(crate) fn inputs(&self) -> Vec<&Output> {
         let sources = self.actions.iter().rev().filter_map(|action| match action {
             Action::Copy { source, .. } => source.as_ref(),
-            Action::Mkdir { .. } | Action::Mkfile { .. } | Action::Rm { .. } | Action::Symlink { .. } => None,
+            Action::Mkdir { .. }
+            | Action::Mkfile { .. }
+            | Action::Rm { .. }
+            | Action::Symlink { .. } => None,
         });
         self.base.iter().chain(sources).collect()
     }
@@ -207,22 +283,34 @@ impl FileOp {
     pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
         let sources = self.actions.iter_mut().filter_map(|action| match action {
             Action::Copy { source, .. } => source.take(),
-            Action::Mkdir { .. } | Action::Mkfile { .. } | Action::Rm { .. } | Action::Symlink { .. } => None,
+            Action::Mkdir { .. }
+            | Action::Mkfile { .. }
+            | Action::Rm { .. }
+            | Action::Symlink { .. } => None,
         });
         self.base.take().into_iter().chain(sources).collect()
     }
 
-    pub(crate) fn marshal(&self, m: &Marshaller<'_>, constraints: &Constraints) -> Result<Marshalled, BuildError> {
+    pub(crate) fn marshal(
+        &self,
+        m: &Marshaller<'_>,
+        constraints: &Constraints,
+    ) -> Result<Marshalled, BuildError> {
         if self.actions.is_empty() {
             return Err(BuildError::NoAction);
         }
         let mut inputs: Vec<pb::Input> = Vec::new();
         let mut add = |output: Option<&Output>| -> Result<i64, BuildError> {
-            let Some(input) = output.map(|output| m.input(output)).transpose()?.flatten() else { return Ok(EMPTY) };
-            let at = inputs.iter().position(|have| *have == input).unwrap_or_else(|| {
-                inputs.push(input);
-                inputs.len() - 1
-            });
+            let Some(input) = output.map(|output| m.input(output)).transpose()?.flatten() else {
+                return Ok(EMPTY);
+            };
+            let at = inputs
+                .iter()
+                .position(|have| *have == input)
+                .unwrap_or_else(|| {
+                    inputs.push(input);
+                    inputs.len() - 1
+                });
             Ok(i64::try_from(at).unwrap_or(i64::MAX))
         };
         let base = add(self.base.as_ref())?;
@@ -230,7 +318,10 @@ impl FileOp {
         for action in &self.actions {
             seconds.push(match action {
                 Action::Copy { source, .. } => add(source.as_ref())?,
-                Action::Mkdir { .. } | Action::Mkfile { .. } | Action::Rm { .. } | Action::Symlink { .. } => EMPTY,
+                Action::Mkdir { .. }
+                | Action::Mkfile { .. }
+                | Action::Rm { .. }
+                | Action::Symlink { .. } => EMPTY,
             });
         }
         let count = i64::try_from(inputs.len()).unwrap_or(i64::MAX);
@@ -241,51 +332,94 @@ impl FileOp {
             .zip(seconds)
             .enumerate()
             .map(|(at, (action, secondary_input))| pb::FileAction {
-                input: if at == 0 { base } else { count + i64::try_from(at - 1).unwrap_or(i64::MAX) },
+                input: if at == 0 {
+                    base
+                } else {
+                    count + i64::try_from(at - 1).unwrap_or(i64::MAX)
+                },
                 secondary_input,
                 output: if at == last { 0 } else { SKIP_OUTPUT },
                 action: Some(self.action(action, base)),
             })
             .collect();
         let op = pb::op::Op::File(pb::FileOp { actions });
-        Ok(encode::finish(inputs, op, None, constraints, &["file.base"]))
+        Ok(encode::finish(
+            inputs,
+            op,
+            None,
+            constraints,
+            &["file.base"],
+        ))
     }
 
     fn action(&self, action: &Action, base: i64) -> pb::file_action::Action {
         use pb::file_action::Action as Wire;
         let chown = |owner: &Option<Chown>| owner.as_ref().map(|owner| owner.to_pb(base));
         match action {
-            Action::Mkdir { path, mode, parents, owner, created } => Wire::Mkdir(pb::FileActionMkDir {
+            Action::Mkdir {
+                path,
+                mode,
+                parents,
+                owner,
+                created,
+            } => Wire::Mkdir(pb::FileActionMkDir {
                 path: normalize(&self.dir, path, false),
                 mode: *mode,
                 make_parents: *parents,
                 owner: chown(owner),
                 timestamp: created.unwrap_or(-1),
             }),
-            Action::Mkfile { path, mode, data, owner, created } => Wire::Mkfile(pb::FileActionMkFile {
+            Action::Mkfile {
+                path,
+                mode,
+                data,
+                owner,
+                created,
+            } => Wire::Mkfile(pb::FileActionMkFile {
                 path: normalize(&self.dir, path, false),
                 mode: *mode,
                 data: data.clone(),
                 owner: chown(owner),
                 timestamp: created.unwrap_or(-1),
             }),
-            Action::Rm { path, allow_not_found, allow_wildcard } => Wire::Rm(pb::FileActionRm {
+            Action::Rm {
+                path,
+                allow_not_found,
+                allow_wildcard,
+            } => Wire::Rm(pb::FileActionRm {
                 path: normalize(&self.dir, path, false),
                 allow_not_found: *allow_not_found,
                 allow_wildcard: *allow_wildcard,
             }),
-            Action::Symlink { old, new, owner, created } => Wire::Symlink(pb::FileActionSymlink {
+            Action::Symlink {
+                old,
+                new,
+                owner,
+                created,
+            } => Wire::Symlink(pb::FileActionSymlink {
                 oldpath: old.clone(),
                 newpath: new.clone(),
                 owner: chown(owner),
                 timestamp: created.unwrap_or(-1),
             }),
-            Action::Copy { source_dir, src, dest, info, .. } => {
+            Action::Copy {
+                source_dir,
+                src,
+                dest,
+                info,
+                ..
+            } => {
                 let cleaned = gopath::clean(src);
-                let from = if gopath::is_abs(&cleaned) { "/" } else { source_dir };
+                let from = if gopath::is_abs(&cleaned) {
+                    "/"
+                } else {
+                    source_dir
+                };
                 let (mode, mode_str) = match &info.mode {
                     None => (-1, String::new()),
-                    Some(Chmod::Bits(bits)) => (i32::try_from(*bits).unwrap_or(i32::MAX), String::new()),
+                    Some(Chmod::Bits(bits)) => {
+                        (i32::try_from(*bits).unwrap_or(i32::MAX), String::new())
+                    }
                     Some(Chmod::Symbolic(text)) => (0, text.clone()),
                 };
                 Wire::Copy(pb::FileActionCopy {

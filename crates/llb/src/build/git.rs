@@ -55,7 +55,10 @@ pub enum GitUrlError {
 impl GitUrl {
     /// Parses the URL or scp form.
     pub fn parse(text: &str) -> Result<Self, GitUrlError> {
-        let malformed = |what| GitUrlError::Malformed { text: text.to_owned(), what };
+        let malformed = |what| GitUrlError::Malformed {
+            text: text.to_owned(),
+            what,
+        };
         if let Some((scheme, rest)) = split_scheme(text) {
             let scheme = scheme.to_ascii_lowercase();
             if !["http", "https", "ssh", "git"].contains(&scheme.as_str()) {
@@ -70,7 +73,9 @@ impl GitUrl {
                 Some(at) => rest.split_at(at),
                 None => (rest, ""),
             };
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            let host = authority
+                .rsplit_once('@')
+                .map_or(authority, |(_, host)| host);
             if host.contains(' ') {
                 return Err(malformed("invalid character \" \" in host name"));
             }
@@ -81,7 +86,8 @@ impl GitUrl {
                 return Err(malformed("invalid port after host"));
             }
             let path = unescape(path, false).ok_or_else(|| malformed("invalid URL escape"))?;
-            let fragment = unescape(fragment, false).ok_or_else(|| malformed("invalid URL escape"))?;
+            let fragment =
+                unescape(fragment, false).ok_or_else(|| malformed("invalid URL escape"))?;
             let (reference, subdir) = split_fragment(&fragment);
             return Ok(Self {
                 remote: format!("{scheme}://{rest}"),
@@ -112,7 +118,9 @@ impl GitUrl {
     /// Whether git would take `text` as it is: a known scheme, or the scp form.
     pub fn is_transport(text: &str) -> bool {
         match split_scheme(text) {
-            Some((scheme, _)) => ["http", "https", "ssh", "git"].contains(&scheme.to_ascii_lowercase().as_str()),
+            Some((scheme, _)) => {
+                ["http", "https", "ssh", "git"].contains(&scheme.to_ascii_lowercase().as_str())
+            }
             None => split_scp(text).is_some(),
         }
     }
@@ -121,7 +129,8 @@ impl GitUrl {
 /// `scheme://rest` with a scheme of letters and digits.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
-    (!scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric())).then_some((scheme, rest))
+    (!scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .then_some((scheme, rest))
 }
 
 /// `user@host:path` and what follows the path (`?…` or `#…`).
@@ -150,7 +159,10 @@ fn cut(text: &str, at: char) -> (&str, &str) {
 fn split_fragment(fragment: &str) -> (String, String) {
     let (reference, subdir) = cut(fragment, ':');
     let subdir = gopath::join(&["/", subdir]);
-    (reference.to_owned(), subdir.trim_start_matches('/').to_owned())
+    (
+        reference.to_owned(),
+        subdir.trim_start_matches('/').to_owned(),
+    )
 }
 
 fn parse_query(query: &str) -> Vec<(String, String)> {
@@ -227,7 +239,10 @@ impl GitRef {
                 Err(_) => return Ok(None),
             }
         };
-        if !out.like_local && ["http", "https"].contains(&url.scheme.as_str()) && !url.path.ends_with(".git") {
+        if !out.like_local
+            && ["http", "https"].contains(&url.scheme.as_str())
+            && !url.path.ends_with(".git")
+        {
             return Ok(None);
         }
         out.remote = url.remote;
@@ -244,13 +259,16 @@ impl GitRef {
         }
         let (mut tag, mut branch) = (String::new(), String::new());
         for (key, values) in values {
-            let [value] = values.as_slice() else { return Err(format!("query {key:?} has multiple values")) };
+            let [value] = values.as_slice() else {
+                return Err(format!("query {key:?} has multiple values"));
+            };
             let flag = || match *value {
                 "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
                 "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
                 other => Err(format!("invalid {key} value: {other:?}")),
             };
-            if value.is_empty() && !["submodules", "keep-git-dir", "fetch-by-commit"].contains(&key) {
+            if value.is_empty() && !["submodules", "keep-git-dir", "fetch-by-commit"].contains(&key)
+            {
                 return Err(format!("query {key:?} has no value"));
             }
             match key {
@@ -274,7 +292,9 @@ impl GitRef {
                 "mtime" => match *value {
                     "checkout" | "commit" => self.mtime = (*value).to_owned(),
                     other => {
-                        return Err(format!("invalid mtime value: {other:?} (must be \"checkout\" or \"commit\")"));
+                        return Err(format!(
+                            "invalid mtime value: {other:?} (must be \"checkout\" or \"commit\")"
+                        ));
                     }
                 },
                 "fetch-by-commit" => self.fetch_by_commit = flag()?,
@@ -282,7 +302,11 @@ impl GitRef {
             }
         }
         let mut qualified = |name: &str, prefix: &str| -> Result<(), String> {
-            let full = if name.starts_with(prefix) { name.to_owned() } else { format!("{prefix}{name}") };
+            let full = if name.starts_with(prefix) {
+                name.to_owned()
+            } else {
+                format!("{prefix}{name}")
+            };
             if !self.reference.is_empty() && self.reference != full {
                 return Err(format!("ref conflicts: {:?} vs {full:?}", self.reference));
             }
@@ -422,26 +446,59 @@ mod tests {
         for (text, want) in [
             ("https://example.com/", None),
             ("https://example.com/foo", None),
-            ("https://example.com/foo.git", Some(("https://example.com/foo.git", "", ""))),
-            ("https://example.com/foo.git#release/1.2:a/../b", Some(("https://example.com/foo.git", "release/1.2", "b"))),
+            (
+                "https://example.com/foo.git",
+                Some(("https://example.com/foo.git", "", "")),
+            ),
+            (
+                "https://example.com/foo.git#release/1.2:a/../b",
+                Some(("https://example.com/foo.git", "release/1.2", "b")),
+            ),
             ("https://example.com/foo.git/", None),
-            ("git://example.com/foo", Some(("git://example.com/foo", "", ""))),
-            ("github.com/moby/buildkit#master", Some(("github.com/moby/buildkit", "master", ""))),
+            (
+                "git://example.com/foo",
+                Some(("git://example.com/foo", "", "")),
+            ),
+            (
+                "github.com/moby/buildkit#master",
+                Some(("github.com/moby/buildkit", "master", "")),
+            ),
             ("custom.xyz/moby/buildkit.git", None),
-            ("git@github.com:moby/buildkit.git?branch=x", Some(("git@github.com:moby/buildkit.git", "refs/heads/x", ""))),
-            ("https://example.com/foo.git?tag=v1", Some(("https://example.com/foo.git", "refs/tags/v1", ""))),
+            (
+                "git@github.com:moby/buildkit.git?branch=x",
+                Some(("git@github.com:moby/buildkit.git", "refs/heads/x", "")),
+            ),
+            (
+                "https://example.com/foo.git?tag=v1",
+                Some(("https://example.com/foo.git", "refs/tags/v1", "")),
+            ),
             ("./foo.git", None),
             ("a/b", None),
             ("ftp://x/y.git", None),
         ] {
             let got = GitRef::parse(text).unwrap();
-            let got = got.as_ref().map(|git| (git.remote.as_str(), git.reference.as_str(), git.subdir.as_str()));
+            let got = got.as_ref().map(|git| {
+                (
+                    git.remote.as_str(),
+                    git.reference.as_str(),
+                    git.subdir.as_str(),
+                )
+            });
             assert_eq!(got, want, "{text}");
         }
         for (text, want) in [
-            ("https://example.com/foo.git?bad=1", "unexpected query \"bad\""),
-            ("https://example.com/foo.git?ref=a&ref=b", "query \"ref\" has multiple values"),
-            ("https://example.com/foo.git?ref=a#b", "ref conflicts: \"b\" vs \"a\""),
+            (
+                "https://example.com/foo.git?bad=1",
+                "unexpected query \"bad\"",
+            ),
+            (
+                "https://example.com/foo.git?ref=a&ref=b",
+                "query \"ref\" has multiple values",
+            ),
+            (
+                "https://example.com/foo.git?ref=a#b",
+                "ref conflicts: \"b\" vs \"a\"",
+            ),
         ] {
             assert_eq!(GitRef::parse(text).unwrap_err(), want, "{text}");
         }

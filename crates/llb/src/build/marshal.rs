@@ -24,12 +24,19 @@ pub struct MarshalOptions {
 
 impl Default for MarshalOptions {
     fn default() -> Self {
-        Self { platform: Platform::host().normalize(), sets_default_path: true, local_unique_id: String::new() }
+        Self {
+            platform: Platform::host().normalize(),
+            sets_default_path: true,
+            local_unique_id: String::new(),
+        }
     }
 }
 
 /// Writes the definition of `output`; an empty definition for scratch.
-pub fn marshal(output: Option<&Output>, options: &MarshalOptions) -> Result<pb::Definition, BuildError> {
+pub fn marshal(
+    output: Option<&Output>,
+    options: &MarshalOptions,
+) -> Result<pb::Definition, BuildError> {
     let mut marshaller = Marshaller {
         options,
         done: HashMap::new(),
@@ -37,11 +44,20 @@ pub fn marshal(output: Option<&Output>, options: &MarshalOptions) -> Result<pb::
         definition: pb::Definition::default(),
         sources: Sources::default(),
     };
-    let Some(output) = output else { return Ok(marshaller.definition) };
-    let Some(output) = resolve(output)? else { return Ok(marshaller.definition) };
-    let Inner::Vertex { vertex, .. } = &output.0 else { return Err(BuildError::Unset) };
+    let Some(output) = output else {
+        return Ok(marshaller.definition);
+    };
+    let Some(output) = resolve(output)? else {
+        return Ok(marshaller.definition);
+    };
+    let Inner::Vertex { vertex, .. } = &output.0 else {
+        return Err(BuildError::Unset);
+    };
     marshaller.walk(vertex)?;
-    let terminal = pb::Op { inputs: vec![marshaller.input(output)?.expect("a vertex output")], ..pb::Op::default() };
+    let terminal = pb::Op {
+        inputs: vec![marshaller.input(output)?.expect("a vertex output")],
+        ..pb::Op::default()
+    };
     let raw = terminal.encode_to_vec();
     let digest = Digest::sha256(&raw);
     marshaller.definition.def.push(raw);
@@ -88,7 +104,11 @@ impl Marshaller<'_> {
             if self.done.contains_key(&std::ptr::from_ref(vertex)) {
                 continue;
             }
-            let Marshalled { digest, raw, metadata } = match &vertex.kind {
+            let Marshalled {
+                digest,
+                raw,
+                metadata,
+            } = match &vertex.kind {
                 Kind::Source(op) => op.marshal(self, &vertex.constraints),
                 Kind::Exec(op) => op.marshal(self, &vertex.constraints)?,
                 Kind::File(op) => op.marshal(self, &vertex.constraints)?,
@@ -97,7 +117,13 @@ impl Marshaller<'_> {
                 Kind::Encoded(op) => op.marshal(&vertex.constraints),
             };
             self.done.insert(std::ptr::from_ref(vertex), digest.clone());
-            merge_metadata(self.definition.metadata.entry(digest.to_string()).or_default(), &metadata);
+            merge_metadata(
+                self.definition
+                    .metadata
+                    .entry(digest.to_string())
+                    .or_default(),
+                &metadata,
+            );
             self.sources.add(&digest, &vertex.constraints.locations);
             if self.digests.insert(digest) {
                 self.definition.def.push(raw.to_vec());
@@ -108,13 +134,25 @@ impl Marshaller<'_> {
 
     /// The wire form of an input whose vertex was marshalled; none for scratch.
     pub(crate) fn input(&self, output: &Output) -> Result<Option<pb::Input>, BuildError> {
-        let Some(Output(Inner::Vertex { vertex, index, .. })) = resolve(output)? else { return Ok(None) };
+        let Some(Output(Inner::Vertex { vertex, index, .. })) = resolve(output)? else {
+            return Ok(None);
+        };
         let index = match index {
             Index::At(index) => *index,
-            Index::Unusable(target) => return Err(BuildError::NoOutput { target: target.to_string() }),
+            Index::Unusable(target) => {
+                return Err(BuildError::NoOutput {
+                    target: target.to_string(),
+                });
+            }
         };
-        let digest = self.done.get(&Arc::as_ptr(vertex)).expect("inputs are marshalled before their users");
-        Ok(Some(pb::Input { digest: digest.to_string(), index }))
+        let digest = self
+            .done
+            .get(&Arc::as_ptr(vertex))
+            .expect("inputs are marshalled before their users");
+        Ok(Some(pb::Input {
+            digest: digest.to_string(),
+            index,
+        }))
     }
 
     fn finish(&mut self, terminal: &Digest) {
@@ -133,7 +171,11 @@ impl Marshaller<'_> {
                 caps.insert("meta.exportcache".into(), true);
             }
         }
-        let entry = self.definition.metadata.entry(terminal.to_string()).or_default();
+        let entry = self
+            .definition
+            .metadata
+            .entry(terminal.to_string())
+            .or_default();
         entry.caps.extend(caps);
         self.definition.source = Some(std::mem::take(&mut self.sources).finish());
     }
@@ -150,7 +192,10 @@ impl Sources {
     fn add(&mut self, vertex: &Digest, locations: &[(Arc<SourceMap>, Vec<pb::Range>)]) {
         let entry = self.locations.entry(vertex.to_string()).or_default();
         for (map, ranges) in locations {
-            let known = self.maps.iter().position(|have| Arc::ptr_eq(have, map) || same_file(have, map));
+            let known = self
+                .maps
+                .iter()
+                .position(|have| Arc::ptr_eq(have, map) || same_file(have, map));
             let index = known.unwrap_or_else(|| {
                 self.maps.push(Arc::clone(map));
                 self.maps.len() - 1
@@ -163,12 +208,19 @@ impl Sources {
     }
 
     fn finish(self) -> pb::Source {
-        pb::Source { locations: self.locations, infos: self.maps.iter().map(|map| map.to_info()).collect() }
+        pb::Source {
+            locations: self.locations,
+            infos: self.maps.iter().map(|map| map.to_info()).collect(),
+        }
     }
 }
 
 fn same_file(a: &SourceMap, b: &SourceMap) -> bool {
-    let last = |map: &SourceMap| map.definition.as_ref().and_then(|definition| definition.def.last().cloned());
+    let last = |map: &SourceMap| {
+        map.definition
+            .as_ref()
+            .and_then(|definition| definition.def.last().cloned())
+    };
     a.filename == b.filename
         && a.language == b.language
         && a.data == b.data

@@ -21,13 +21,21 @@ pub(crate) struct DiffOp {
 
 /// Lays states over each other, the first lowest. Scratch states do not count.
 pub fn merge(inputs: &[&State], mut constraints: Constraints) -> State {
-    let present: Vec<&&State> = inputs.iter().filter(|state| state.output().is_some()).collect();
+    let present: Vec<&&State> = inputs
+        .iter()
+        .filter(|state| state.output().is_some())
+        .collect();
     match present.as_slice() {
         [] => State::scratch(),
         [only] => (**only).clone(),
         [first, ..] => {
             constraints.cap("mergeop");
-            let op = MergeOp { inputs: present.iter().filter_map(|state| state.output().cloned()).collect() };
+            let op = MergeOp {
+                inputs: present
+                    .iter()
+                    .filter_map(|state| state.output().cloned())
+                    .collect(),
+            };
             let vertex = Vertex::new(Kind::Merge(op), constraints);
             first.with_output(Some(Output::new(vertex, 0, None)))
         }
@@ -37,31 +45,52 @@ pub fn merge(inputs: &[&State], mut constraints: Constraints) -> State {
 /// What `upper` has over `lower`.
 pub fn diff(lower: &State, upper: &State, mut constraints: Constraints) -> State {
     if lower.output().is_none() {
-        return if upper.output().is_none() { State::scratch() } else { upper.clone() };
+        return if upper.output().is_none() {
+            State::scratch()
+        } else {
+            upper.clone()
+        };
     }
     constraints.cap("diffop");
-    let op = DiffOp { lower: lower.output().cloned(), upper: upper.output().cloned() };
+    let op = DiffOp {
+        lower: lower.output().cloned(),
+        upper: upper.output().cloned(),
+    };
     let vertex = Vertex::new(Kind::Diff(op), constraints);
     lower.with_output(Some(Output::new(vertex, 0, None)))
 }
 
 impl MergeOp {
-    pub(crate) fn marshal(&self, m: &Marshaller<'_>, constraints: &Constraints) -> Result<Marshalled, BuildError> {
+    pub(crate) fn marshal(
+        &self,
+        m: &Marshaller<'_>,
+        constraints: &Constraints,
+    ) -> Result<Marshalled, BuildError> {
         let mut inputs = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
             inputs.extend(m.input(input)?);
         }
-        let inner = (0..inputs.len()).map(|at| pb::MergeInput { input: i64::try_from(at).unwrap_or(i64::MAX) }).collect();
+        let inner = (0..inputs.len())
+            .map(|at| pb::MergeInput {
+                input: i64::try_from(at).unwrap_or(i64::MAX),
+            })
+            .collect();
         let op = pb::op::Op::Merge(pb::MergeOp { inputs: inner });
         Ok(encode::finish(inputs, op, None, constraints, &[]))
     }
 }
 
 impl DiffOp {
-    pub(crate) fn marshal(&self, m: &Marshaller<'_>, constraints: &Constraints) -> Result<Marshalled, BuildError> {
+    pub(crate) fn marshal(
+        &self,
+        m: &Marshaller<'_>,
+        constraints: &Constraints,
+    ) -> Result<Marshalled, BuildError> {
         let mut inputs = Vec::with_capacity(2);
         let mut side = |output: &Option<Output>| -> Result<i64, BuildError> {
-            let Some(output) = output.as_ref().map(resolve).transpose()?.flatten() else { return Ok(EMPTY) };
+            let Some(output) = output.as_ref().map(resolve).transpose()?.flatten() else {
+                return Ok(EMPTY);
+            };
             inputs.extend(m.input(output)?);
             Ok(i64::try_from(inputs.len()).unwrap_or(i64::MAX) - 1)
         };

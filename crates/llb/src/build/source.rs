@@ -52,20 +52,36 @@ pub struct ImageOpts {
 }
 
 /// A state from a source op. `platform` is the state's too.
-pub fn source(identifier: &str, attrs: BTreeMap<String, String>, constraints: Constraints) -> State {
+pub fn source(
+    identifier: &str,
+    attrs: BTreeMap<String, String>,
+    constraints: Constraints,
+) -> State {
     let platform = constraints.platform.clone();
-    let op = SourceOp { identifier: identifier.to_owned(), attrs };
+    let op = SourceOp {
+        identifier: identifier.to_owned(),
+        attrs,
+    };
     let vertex = Vertex::new(Kind::Source(op), constraints);
     State::new(Some(Output::new(vertex, 0, platform)))
 }
 
 /// An image from a registry.
-pub fn image(reference: &str, opts: &ImageOpts, mut constraints: Constraints) -> Result<State, BuildError> {
-    let reference = Reference::parse(reference).map_err(BuildError::Reference)?.with_default_tag();
+pub fn image(
+    reference: &str,
+    opts: &ImageOpts,
+    mut constraints: Constraints,
+) -> Result<State, BuildError> {
+    let reference = Reference::parse(reference)
+        .map_err(BuildError::Reference)?
+        .with_default_tag();
     constraints.cap("source.image");
     let mut attrs = BTreeMap::new();
     if opts.resolve_mode != ResolveMode::Default {
-        attrs.insert("image.resolvemode".into(), opts.resolve_mode.as_str().into());
+        attrs.insert(
+            "image.resolvemode".into(),
+            opts.resolve_mode.as_str().into(),
+        );
         if opts.resolve_mode == ResolveMode::ForcePull {
             constraints.cap("source.image.resolvemode");
         }
@@ -77,7 +93,11 @@ pub fn image(reference: &str, opts: &ImageOpts, mut constraints: Constraints) ->
         attrs.insert("image.checksum".into(), checksum.to_string());
         constraints.cap("source.image.checksum");
     }
-    Ok(source(&format!("docker-image://{reference}"), attrs, constraints))
+    Ok(source(
+        &format!("docker-image://{reference}"),
+        attrs,
+        constraints,
+    ))
 }
 
 /// An image in a client's OCI layout.
@@ -189,14 +209,22 @@ impl SourceOp {
         let mut caps = Vec::new();
         if self.identifier.starts_with("local://") && !attrs.contains_key("local.session") {
             let own = &constraints.local_unique_id;
-            let unique = if own.is_empty() { &m.options.local_unique_id } else { own };
+            let unique = if own.is_empty() {
+                &m.options.local_unique_id
+            } else {
+                own
+            };
             attrs.insert("local.unique".into(), unique.clone());
             caps.push("source.local.unique");
         }
-        let specific = self.identifier.starts_with("docker-image://") || self.identifier.starts_with("oci-layout://");
+        let specific = self.identifier.starts_with("docker-image://")
+            || self.identifier.starts_with("oci-layout://");
         let platform: Option<&Platform> =
             specific.then(|| constraints.platform.as_ref().unwrap_or(&m.options.platform));
-        let op = pb::op::Op::Source(pb::SourceOp { identifier: self.identifier.clone(), attrs });
+        let op = pb::op::Op::Source(pb::SourceOp {
+            identifier: self.identifier.clone(),
+            attrs,
+        });
         encode::finish(Vec::new(), op, platform, constraints, &caps)
     }
 }

@@ -33,8 +33,15 @@ pub(crate) struct Meta {
 impl State {
     /// The state of an output: directory `/`, the platform of the output, nothing else.
     pub fn new(output: Option<Output>) -> Self {
-        let meta = Meta { dir: "/".into(), ..Meta::default() };
-        Self { output: None, meta: Arc::new(meta) }.with_output(output)
+        let meta = Meta {
+            dir: "/".into(),
+            ..Meta::default()
+        };
+        Self {
+            output: None,
+            meta: Arc::new(meta),
+        }
+        .with_output(output)
     }
 
     /// The empty file system.
@@ -50,7 +57,10 @@ impl State {
     /// The same settings on another output. A platform of the output replaces the state's.
     #[must_use]
     pub fn with_output(&self, output: Option<Output>) -> Self {
-        let mut state = Self { output, meta: Arc::clone(&self.meta) };
+        let mut state = Self {
+            output,
+            meta: Arc::clone(&self.meta),
+        };
         if let Some(platform) = state.output.as_ref().and_then(Output::platform).cloned() {
             state = state.platform(&platform);
         }

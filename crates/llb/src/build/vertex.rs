@@ -80,7 +80,11 @@ pub struct Output(pub(crate) Inner);
 
 #[derive(Clone, Debug)]
 pub(crate) enum Inner {
-    Vertex { vertex: Arc<Vertex>, index: Index, platform: Option<Platform> },
+    Vertex {
+        vertex: Arc<Vertex>,
+        index: Index,
+        platform: Option<Platform>,
+    },
     Late(Late),
 }
 
@@ -93,7 +97,11 @@ pub(crate) enum Index {
 
 impl Output {
     pub(crate) fn new(vertex: Arc<Vertex>, index: i64, platform: Option<Platform>) -> Self {
-        Self(Inner::Vertex { vertex, index: Index::At(index), platform })
+        Self(Inner::Vertex {
+            vertex,
+            index: Index::At(index),
+            platform,
+        })
     }
 
     /// An output whose vertex becomes known before marshalling.
@@ -132,7 +140,11 @@ impl Late {
 
 impl fmt::Debug for Late {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.get().is_some() { "Late(set)" } else { "Late(unset)" })
+        f.write_str(if self.0.get().is_some() {
+            "Late(set)"
+        } else {
+            "Late(unset)"
+        })
     }
 }
 
@@ -199,7 +211,9 @@ impl Constraints {
     /// Adds a free text under `key`.
     #[must_use]
     pub fn describe(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.metadata.description.insert(key.to_owned(), value.into());
+        self.metadata
+            .description
+            .insert(key.to_owned(), value.into());
         self
     }
 
@@ -220,7 +234,11 @@ impl Constraints {
     /// Shows the vertex as part of a group.
     #[must_use]
     pub fn progress_group(mut self, id: &str, name: &str, weak: bool) -> Self {
-        self.metadata.progress_group = Some(pb::ProgressGroup { id: id.to_owned(), name: name.to_owned(), weak });
+        self.metadata.progress_group = Some(pb::ProgressGroup {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            weak,
+        });
         self
     }
 

@@ -49,7 +49,11 @@ struct Key<'a> {
 }
 
 /// Returns the key of `op` and what each of its inputs adds.
-pub fn plan(op: &pb::ExecOp, platform: Option<&pb::Platform>, inputs: usize) -> Result<KeyPlan, OpFailure> {
+pub fn plan(
+    op: &pb::ExecOp,
+    platform: Option<&pb::Platform>,
+    inputs: usize,
+) -> Result<KeyPlan, OpFailure> {
     let mut keyed = op.clone();
     for mount in &mut keyed.mounts {
         mount.selector.clear();
@@ -67,20 +71,44 @@ pub fn plan(op: &pb::ExecOp, platform: Option<&pb::Platform>, inputs: usize) -> 
     }
     let host;
     let (os, arch, variant, os_version, os_features) = match platform {
-        Some(p) => (&p.os, &p.architecture, &p.variant, &p.os_version, &p.os_features),
+        Some(p) => (
+            &p.os,
+            &p.architecture,
+            &p.variant,
+            &p.os_version,
+            &p.os_features,
+        ),
         None => {
             host = Platform::host();
-            (&host.os, &host.architecture, &host.variant, &host.os_version, &host.os_features)
+            (
+                &host.os,
+                &host.architecture,
+                &host.variant,
+                &host.os_version,
+                &host.os_features,
+            )
         }
     };
-    let json = oci::json::to_vec(&Key { kind: TYPE, exec: gojson::ExecOp::from(&keyed), os, arch, variant, os_version, os_features });
-    Ok(KeyPlan { digest: Digest::sha256(json), deps: mount_deps(op, inputs)? })
+    let json = oci::json::to_vec(&Key {
+        kind: TYPE,
+        exec: gojson::ExecOp::from(&keyed),
+        os,
+        arch,
+        variant,
+        os_version,
+        os_features,
+    });
+    Ok(KeyPlan {
+        digest: Digest::sha256(json),
+        deps: mount_deps(op, inputs)?,
+    })
 }
 
 /// Whether a cache mount is what `RUN --mount=type=cache` makes without options: its id is the destination, with or
 /// without the namespace of `BUILDKIT_CACHE_MOUNT_NS` before it, and it is shared.
 fn is_default_cache(dest: &str, cache: &pb::CacheOpt) -> bool {
-    cache.sharing == 0 && (cache.id == dest || cache.id.split_once('/').is_some_and(|(_, id)| id == dest))
+    cache.sharing == 0
+        && (cache.id == dest || cache.id.split_once('/').is_some_and(|(_, id)| id == dest))
 }
 
 fn is_plain_root(mount: &pb::Mount) -> bool {
@@ -102,21 +130,33 @@ fn mount_deps(op: &pb::ExecOp, inputs: usize) -> Result<Vec<DepPlan>, OpFailure>
     }
     let mut deps = vec![Dep::default(); inputs];
     for mount in &op.mounts {
-        let kind = pb::MountType::try_from(mount.mount_type).map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
-        if matches!(kind, pb::MountType::Secret | pb::MountType::Ssh | pb::MountType::Tmpfs) || mount.input == NO_INPUT {
+        let kind = pb::MountType::try_from(mount.mount_type)
+            .map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
+        if matches!(
+            kind,
+            pb::MountType::Secret | pb::MountType::Ssh | pb::MountType::Tmpfs
+        ) || mount.input == NO_INPUT
+        {
             continue;
         }
         let dep = usize::try_from(mount.input)
             .ok()
             .and_then(|i| deps.get_mut(i))
-            .ok_or_else(|| OpFailure::InvalidInput { index: mount.input, inputs })?;
+            .ok_or_else(|| OpFailure::InvalidInput {
+                index: mount.input,
+                inputs,
+            })?;
         let selector = join_root(&mount.selector);
         // A mount that can be written through a selector must not be keyed by the selected content alone: what lies
         // beside the selection is in the output but would not be in the key.
         let safe = mount.output == NO_OUTPUT || mount.readonly || selector == "/";
         let by_content = match pb::MountContentCache::try_from(mount.content_cache) {
             Ok(pb::MountContentCache::Off) => false,
-            Ok(pb::MountContentCache::On) if !safe => return Err(OpFailure::ContentCacheUnsafe { dest: mount.dest.clone() }),
+            Ok(pb::MountContentCache::On) if !safe => {
+                return Err(OpFailure::ContentCacheUnsafe {
+                    dest: mount.dest.clone(),
+                });
+            }
             Ok(pb::MountContentCache::On) => true,
             // Hashing a whole root file system costs more than it gains.
             Ok(pb::MountContentCache::Default) => safe && mount.dest != "/",
@@ -134,7 +174,14 @@ fn mount_deps(op: &pb::ExecOp, inputs: usize) -> Result<Vec<DepPlan>, OpFailure>
                 if paths.iter().any(|p| p.is_empty() || p == "/") {
                     return Vec::new();
                 }
-                paths.into_iter().map(|path| Selector { path, follow_links: true, ..Selector::default() }).collect()
+                paths
+                    .into_iter()
+                    .map(|path| Selector {
+                        path,
+                        follow_links: true,
+                        ..Selector::default()
+                    })
+                    .collect()
             }),
         })
         .collect())

@@ -19,8 +19,8 @@ use executor::{Mount, MountSource};
 use llb::pb;
 use parking_lot::Mutex;
 use solver::OpCtx;
-use tokio::sync::Notify;
 use store::{ImmutableRef, MountFd, MutableRef, RecordType, RefOptions};
+use tokio::sync::Notify;
 
 use super::key::{NO_INPUT, NO_OUTPUT};
 use crate::{OpFailure, Parts, Ref};
@@ -121,8 +121,12 @@ impl CacheMounts {
         input: Option<&ImmutableRef>,
         args: &[String],
     ) -> Result<Arc<CacheMount>, OpFailure> {
-        let options = mount.cache_opt.as_ref().ok_or(OpFailure::MountOptions { kind: "cache" })?;
-        let sharing = pb::CacheSharingOpt::try_from(options.sharing).map_err(|_| OpFailure::UnknownSharing(options.sharing))?;
+        let options = mount
+            .cache_opt
+            .as_ref()
+            .ok_or(OpFailure::MountOptions { kind: "cache" })?;
+        let sharing = pb::CacheSharingOpt::try_from(options.sharing)
+            .map_err(|_| OpFailure::UnknownSharing(options.sharing))?;
         let mut key = options.id.clone();
         if let Some(input) = input {
             key = format!("{key}:{}", input.id());
@@ -169,7 +173,9 @@ impl CacheMounts {
         }
         let mutable = match mutable {
             Some(mutable) => mutable,
-            None if sharing == pb::CacheSharingOpt::Locked && !records.is_empty() => return Ok(None),
+            None if sharing == pb::CacheSharingOpt::Locked && !records.is_empty() => {
+                return Ok(None);
+            }
             None => {
                 let options = RefOptions {
                     description: description.into(),
@@ -182,7 +188,10 @@ impl CacheMounts {
                 mutable
             }
         };
-        let made = Arc::new(CacheMount { mutable: Some(mutable), freed: Arc::clone(&self.freed) });
+        let made = Arc::new(CacheMount {
+            mutable: Some(mutable),
+            freed: Arc::clone(&self.freed),
+        });
         if sharing == pb::CacheSharingOpt::Shared {
             let mut shared = self.shared.lock();
             shared.retain(|_, weak| weak.strong_count() > 0);
@@ -201,18 +210,32 @@ pub(super) async fn prepare(
     args: &[String],
     inputs: &[Ref],
 ) -> Result<Prepared, OpFailure> {
-    let mut prepared = Prepared { mounts: Vec::new(), outputs: Vec::new(), root: usize::MAX, readonly_root: false };
+    let mut prepared = Prepared {
+        mounts: Vec::new(),
+        outputs: Vec::new(),
+        root: usize::MAX,
+        readonly_root: false,
+    };
     let mut outputs: Vec<(i64, OutputSlot)> = Vec::new();
     let mut own = HashMap::new();
     let mutable = |mount: &pb::Mount, input: Option<&ImmutableRef>| {
         let description = format!("mount {} from exec {}", mount.dest, args.join(" "));
-        parts.store.new_mutable(input, RefOptions { description, ..RefOptions::default() })
+        parts.store.new_mutable(
+            input,
+            RefOptions {
+                description,
+                ..RefOptions::default()
+            },
+        )
     };
     for (position, mount) in mounts.iter().enumerate() {
-        let kind = pb::MountType::try_from(mount.mount_type).map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
+        let kind = pb::MountType::try_from(mount.mount_type)
+            .map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
         let is_root = mount.dest == "/";
         if is_root && kind != pb::MountType::Bind {
-            return Err(OpFailure::RootMount { kind: kind.as_str_name().into() });
+            return Err(OpFailure::RootMount {
+                kind: kind.as_str_name().into(),
+            });
         }
         let input = if mount.input == NO_INPUT {
             None
@@ -226,7 +249,9 @@ pub(super) async fn prepare(
         let wants_output = mount.output != NO_OUTPUT;
         let at = prepared.mounts.len();
         let what = match kind {
-            pb::MountType::Bind if wants_output && mount.readonly && input.is_some() && !is_root => {
+            pb::MountType::Bind
+                if wants_output && mount.readonly && input.is_some() && !is_root =>
+            {
                 outputs.push((mount.output, OutputSlot::Through(input.cloned())));
                 PreparedMount::Input(input.cloned())
             }
@@ -243,14 +268,26 @@ pub(super) async fn prepare(
                 if wants_output && input.is_some() {
                     outputs.push((mount.output, OutputSlot::Through(input.cloned())));
                 }
-                PreparedMount::Cache(parts.cache_mounts.open(parts, &mut own, mount, input, args).await?)
+                PreparedMount::Cache(
+                    parts
+                        .cache_mounts
+                        .open(parts, &mut own, mount, input, args)
+                        .await?,
+                )
             }
             pb::MountType::Tmpfs => {
-                let size = mount.tmpfs_opt.as_ref().and_then(|o| u64::try_from(o.size).ok()).filter(|s| *s > 0);
+                let size = mount
+                    .tmpfs_opt
+                    .as_ref()
+                    .and_then(|o| u64::try_from(o.size).ok())
+                    .filter(|s| *s > 0);
                 PreparedMount::Tmpfs(size)
             }
             pb::MountType::Secret => {
-                let options = mount.secret_opt.as_ref().ok_or(OpFailure::MountOptions { kind: "secret" })?;
+                let options = mount
+                    .secret_opt
+                    .as_ref()
+                    .ok_or(OpFailure::MountOptions { kind: "secret" })?;
                 if options.id.is_empty() {
                     return Err(OpFailure::SecretMountId);
                 }
@@ -262,11 +299,18 @@ pub(super) async fn prepare(
                         gid: options.gid,
                     },
                     None if options.optional => continue,
-                    None => return Err(OpFailure::SecretNotFound { id: options.id.clone() }),
+                    None => {
+                        return Err(OpFailure::SecretNotFound {
+                            id: options.id.clone(),
+                        });
+                    }
                 }
             }
             pb::MountType::Ssh => {
-                let options = mount.ssh_opt.as_ref().ok_or(OpFailure::MountOptions { kind: "SSH" })?;
+                let options = mount
+                    .ssh_opt
+                    .as_ref()
+                    .ok_or(OpFailure::MountOptions { kind: "SSH" })?;
                 match crate::callers::ssh(parts, ctx, options).await? {
                     Some(socket) => PreparedMount::Ssh(socket),
                     None => continue,
@@ -282,7 +326,13 @@ pub(super) async fn prepare(
         } else {
             crate::content::join_root(&format!("{cwd}/{}", mount.dest))
         };
-        prepared.mounts.push(Entry { position, dest, selector: mount.selector.clone(), readonly: mount.readonly, what });
+        prepared.mounts.push(Entry {
+            position,
+            dest,
+            selector: mount.selector.clone(),
+            readonly: mount.readonly,
+            what,
+        });
     }
     if prepared.root == usize::MAX {
         return Err(OpFailure::NoRoot);
@@ -295,7 +345,10 @@ pub(super) async fn prepare(
 
 impl Prepared {
     /// Opens all mounts: the container's, its root, and the size of `/dev/shm` where the op sets one.
-    pub async fn open(&self, parts: &Parts) -> Result<(Vec<Mount>, MountFd, Option<u64>), OpFailure> {
+    pub async fn open(
+        &self,
+        parts: &Parts,
+    ) -> Result<(Vec<Mount>, MountFd, Option<u64>), OpFailure> {
         let mut mounts: Vec<Mount> = Vec::with_capacity(self.mounts.len());
         let mut root = None;
         let mut shm_size = None;
@@ -303,9 +356,17 @@ impl Prepared {
             let mut selector = entry.selector.clone();
             let source = match &entry.what {
                 PreparedMount::Input(Some(reference)) => MountSource::Mount(reference.mount()?),
-                PreparedMount::Input(None) => return Err(OpFailure::NoMountInput { dest: entry.dest.clone() }),
+                PreparedMount::Input(None) => {
+                    return Err(OpFailure::NoMountInput {
+                        dest: entry.dest.clone(),
+                    });
+                }
                 PreparedMount::Mutable(Some(mutable)) => MountSource::Mount(mutable.mount()?),
-                PreparedMount::Mutable(None) => return Err(OpFailure::NoMountInput { dest: entry.dest.clone() }),
+                PreparedMount::Mutable(None) => {
+                    return Err(OpFailure::NoMountInput {
+                        dest: entry.dest.clone(),
+                    });
+                }
                 PreparedMount::Cache(cache) => MountSource::Mount(cache.mount()?),
                 PreparedMount::Tmpfs(size) => {
                     if entry.dest == "/dev/shm" {
@@ -314,9 +375,17 @@ impl Prepared {
                     }
                     MountSource::Tmpfs { size: *size }
                 }
-                PreparedMount::Secret { contents, mode, uid, gid } => {
-                    MountSource::File { contents: contents.clone(), mode: *mode, uid: *uid, gid: *gid }
-                }
+                PreparedMount::Secret {
+                    contents,
+                    mode,
+                    uid,
+                    gid,
+                } => MountSource::File {
+                    contents: contents.clone(),
+                    mode: *mode,
+                    uid: *uid,
+                    gid: *gid,
+                },
                 PreparedMount::Ssh(socket) => {
                     selector.clear();
                     MountSource::Place(socket.place()?)
@@ -325,13 +394,20 @@ impl Prepared {
             if at == self.root {
                 match source {
                     MountSource::Mount(mount) => root = Some(mount),
-                    MountSource::Place(_) | MountSource::Tmpfs { .. } | MountSource::File { .. } => {
+                    MountSource::Place(_)
+                    | MountSource::Tmpfs { .. }
+                    | MountSource::File { .. } => {
                         return Err(OpFailure::NoRoot);
                     }
                 }
                 continue;
             }
-            mounts.push(Mount { dest: entry.dest.clone(), source, selector, readonly: entry.readonly });
+            mounts.push(Mount {
+                dest: entry.dest.clone(),
+                source,
+                selector,
+                readonly: entry.readonly,
+            });
         }
         // Parents first.
         mounts.sort_by(|a, b| a.dest.cmp(&b.dest));
@@ -347,10 +423,13 @@ impl Prepared {
                 match slot {
                     OutputSlot::Through(reference) => results.push(reference),
                     OutputSlot::Mount(at) => {
-                        let mutable = self.mounts.get_mut(at).and_then(|entry| match &mut entry.what {
-                            PreparedMount::Mutable(mutable) => mutable.take(),
-                            _ => None,
-                        });
+                        let mutable =
+                            self.mounts
+                                .get_mut(at)
+                                .and_then(|entry| match &mut entry.what {
+                                    PreparedMount::Mutable(mutable) => mutable.take(),
+                                    _ => None,
+                                });
                         results.push(Some(mutable.ok_or(OpFailure::MissingOutput(at))?.commit()?));
                     }
                 }
@@ -363,8 +442,16 @@ impl Prepared {
     /// After a failure: commits what the step wrote, so that it can be looked at. Returns a ref for each mount as it
     /// was and as the step left it.
     pub async fn keep(mut self, mounts: &[pb::Mount], inputs: &[Ref]) -> (Vec<Ref>, Vec<Ref>) {
-        let before: Vec<Ref> =
-            mounts.iter().map(|m| usize::try_from(m.input).ok().and_then(|i| inputs.get(i)).cloned().flatten()).collect();
+        let before: Vec<Ref> = mounts
+            .iter()
+            .map(|m| {
+                usize::try_from(m.input)
+                    .ok()
+                    .and_then(|i| inputs.get(i))
+                    .cloned()
+                    .flatten()
+            })
+            .collect();
         let mut after = before.clone();
         let after = task::blocking("commit", move || {
             for entry in &mut self.mounts {

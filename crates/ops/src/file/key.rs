@@ -63,15 +63,20 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
             Action::Copy(a) => {
                 select_owner(a.owner.as_ref(), &mut selectors)?;
                 let mut keyed = a.clone();
-                if action.secondary_input != -1 && usize::try_from(action.secondary_input).is_ok_and(|i| i < inputs) {
-                    selectors.entry(action.secondary_input).or_default().push(Selector {
-                        path: a.src.clone(),
-                        follow_links: a.follow_symlink,
-                        wildcard: a.allow_wildcard && has_wildcard(&a.src),
-                        include: a.include_patterns.clone(),
-                        exclude: a.exclude_patterns.clone(),
-                        required: a.required_paths.clone(),
-                    });
+                if action.secondary_input != -1
+                    && usize::try_from(action.secondary_input).is_ok_and(|i| i < inputs)
+                {
+                    selectors
+                        .entry(action.secondary_input)
+                        .or_default()
+                        .push(Selector {
+                            path: a.src.clone(),
+                            follow_links: a.follow_symlink,
+                            wildcard: a.allow_wildcard && has_wildcard(&a.src),
+                            include: a.include_patterns.clone(),
+                            exclude: a.exclude_patterns.clone(),
+                            required: a.required_paths.clone(),
+                        });
                     keyed.src = base_name(&a.src);
                 }
                 oci::json::to_vec(&gojson::Copy::from(&keyed))
@@ -83,7 +88,11 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
     if is_usual_chain(&indexes) {
         indexes.clear();
     }
-    let digest = Digest::sha256(oci::json::to_vec(&Key { kind: TYPE, actions, indexes }));
+    let digest = Digest::sha256(oci::json::to_vec(&Key {
+        kind: TYPE,
+        actions,
+        indexes,
+    }));
     let mut deps = vec![DepPlan::default(); inputs];
     for (index, selected) in selectors {
         let dep = usize::try_from(index)
@@ -102,7 +111,10 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
     Ok(KeyPlan { digest, deps })
 }
 
-fn select_owner(owner: Option<&pb::ChownOpt>, selectors: &mut BTreeMap<i64, Vec<Selector>>) -> Result<(), OpFailure> {
+fn select_owner(
+    owner: Option<&pb::ChownOpt>,
+    selectors: &mut BTreeMap<i64, Vec<Selector>>,
+) -> Result<(), OpFailure> {
     let Some(owner) = owner else { return Ok(()) };
     for (user, file) in [(&owner.user, "/etc/passwd"), (&owner.group, "/etc/group")] {
         if let Some(User::ByName(named)) = user.as_ref().and_then(|u| u.user.as_ref()) {
@@ -141,7 +153,11 @@ fn is_usual_chain(indexes: &[[i64; 3]]) -> bool {
     let mut position = 0;
     !indexes.is_empty()
         && indexes.iter().all(|[input, secondary, output]| {
-            let expected_input = if position == 0 { 0 } else { count + position - 1 };
+            let expected_input = if position == 0 {
+                0
+            } else {
+                count + position - 1
+            };
             let expected_output = if position == count - 1 { 0 } else { -1 };
             position += 1;
             *input == expected_input && matches!(secondary, -1 | 1) && *output == expected_output

@@ -49,9 +49,15 @@ fn find(root: Option<&Root>, path: &str, name: &str) -> Result<Option<String>, O
         Err(e) if e.is_not_found() => return Ok(None),
         Err(e) => return Err(OpFailure::Tree(Box::new(e))),
     };
-    Ok(String::from_utf8_lossy(&bytes).lines().find(|line| line.split(':').next() == Some(name)).map(str::to_owned))
+    Ok(String::from_utf8_lossy(&bytes)
+        .lines()
+        .find(|line| line.split(':').next() == Some(name))
+        .map(str::to_owned))
 }
 
 fn number(line: &str, field: usize) -> u32 {
-    line.split(':').nth(field).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    line.split(':')
+        .nth(field)
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
 }

@@ -129,7 +129,12 @@ impl<R> Dep<R> {
 
 /// Keys with what of the input is read.
 pub(super) fn with_selector<R>(keys: &[KeyInfo<R>], selector: Option<&Digest>) -> Vec<DepKey<R>> {
-    keys.iter().map(|key| DepKey { selector: selector.cloned(), key: key.clone() }).collect()
+    keys.iter()
+        .map(|key| DepKey {
+            selector: selector.cloned(),
+            key: key.clone(),
+        })
+        .collect()
 }
 
 impl<R> EdgeState<R> {
@@ -168,11 +173,17 @@ impl<R> EdgeState<R> {
     }
 
     pub(super) fn has_slow(&self, input: usize) -> bool {
-        self.map.as_ref().and_then(|m| m.deps.get(input)).is_some_and(|d| d.slow.is_some())
+        self.map
+            .as_ref()
+            .and_then(|m| m.deps.get(input))
+            .is_some_and(|d| d.slow.is_some())
     }
 
     pub(super) fn has_preprocess(&self, input: usize) -> bool {
-        self.map.as_ref().and_then(|m| m.deps.get(input)).is_some_and(|d| d.preprocess.is_some())
+        self.map
+            .as_ref()
+            .and_then(|m| m.deps.get(input))
+            .is_some_and(|d| d.preprocess.is_some())
     }
 
     pub(super) fn wants_more_maps(&self) -> bool {
@@ -181,7 +192,9 @@ impl<R> EdgeState<R> {
 
     /// Whether the content key of an input is still to be computed, now that it could be or will soon.
     pub(super) fn slow_pending(&self, input: usize, dep: &Dep<R>) -> bool {
-        self.has_slow(input) && dep.level >= Level::Slow && (dep.level == Level::Slow || !dep.slow_known())
+        self.has_slow(input)
+            && dep.level >= Level::Slow
+            && (dep.level == Level::Slow || !dep.slow_known())
     }
 
     pub(super) fn input_pending(&self, input: usize, dep: &Dep<R>) -> bool {
@@ -191,23 +204,38 @@ impl<R> EdgeState<R> {
     }
 
     pub(super) fn all_have_matches(&self) -> bool {
-        self.map.is_some() && self.deps.iter().all(|d| !d.matches.is_empty() || d.slow_key().is_some() || d.result.is_some())
+        self.map.is_some()
+            && self
+                .deps
+                .iter()
+                .all(|d| !d.matches.is_empty() || d.slow_key().is_some() || d.result.is_some())
     }
 
     pub(super) fn all_have_keys(&self) -> bool {
-        self.map.is_some() && self.deps.iter().all(|d| !d.keys.is_empty() || d.slow_key().is_some() || d.result.is_some())
+        self.map.is_some()
+            && self
+                .deps
+                .iter()
+                .all(|d| !d.keys.is_empty() || d.slow_key().is_some() || d.result.is_some())
     }
 
     /// The keys of each input as links to a key of the output are made of.
     pub(super) fn dep_keys(&self) -> Vec<Vec<DepKey<R>>> {
-        let Some(map) = &self.map else { return Vec::new() };
+        let Some(map) = &self.map else {
+            return Vec::new();
+        };
         self.deps
             .iter()
             .zip(&map.deps)
             .map(|(dep, how)| {
-                let Some(result) = &dep.result else { return with_selector(&dep.keys, how.selector.as_ref()) };
+                let Some(result) = &dep.result else {
+                    return with_selector(&dep.keys, how.selector.as_ref());
+                };
                 let mut keys = with_selector(&result.keys, how.selector.as_ref());
-                keys.extend(dep.slow_key().map(|key| DepKey { selector: None, key: key.clone() }));
+                keys.extend(dep.slow_key().map(|key| DepKey {
+                    selector: None,
+                    key: key.clone(),
+                }));
                 keys
             })
             .collect()
@@ -219,10 +247,17 @@ impl<R> EdgeState<R> {
             return;
         }
         let (mut low, mut high) = (Level::Initial, Level::Slow);
-        let mut all = Readiness { fast: true, slow: true, complete: true };
+        let mut all = Readiness {
+            fast: true,
+            slow: true,
+            complete: true,
+        };
         let mut all_known = true;
         for (input, dep) in self.deps.iter().enumerate() {
-            let (slow_pending, input_pending) = (self.slow_pending(input, dep), self.input_pending(input, dep));
+            let (slow_pending, input_pending) = (
+                self.slow_pending(input, dep),
+                self.input_pending(input, dep),
+            );
             if dep.level > low && dep.matches.is_empty() && !input_pending {
                 low = dep.level.min(Level::Slow);
             }
@@ -242,13 +277,20 @@ impl<R> EdgeState<R> {
         all.slow &= self.maps_done;
         all.complete &= self.maps_done;
         self.readiness = all;
-        if self.maps_done && all_known && !self.records.is_empty() && self.level == Level::Fast && self.nothing_else_can_match() {
+        if self.maps_done
+            && all_known
+            && !self.records.is_empty()
+            && self.level == Level::Fast
+            && self.nothing_else_can_match()
+        {
             self.level = Level::Slow;
         }
         for (input, dep) in self.deps.iter().enumerate() {
             let missed = match &dep.slow {
                 SlowState::Known { found, .. } if self.has_slow(input) => !found,
-                SlowState::Known { .. } | SlowState::Unknown => !self.has_slow(input) && dep.level >= Level::Slow,
+                SlowState::Known { .. } | SlowState::Unknown => {
+                    !self.has_slow(input) && dep.level >= Level::Slow
+                }
             };
             self.no_match |= missed && dep.matches.is_empty();
         }
@@ -261,7 +303,11 @@ impl<R> EdgeState<R> {
             if self.slow_pending(input, dep) {
                 continue;
             }
-            let here: BTreeSet<&String> = dep.matches.keys().filter(|k| !self.matched.contains(*k)).collect();
+            let here: BTreeSet<&String> = dep
+                .matches
+                .keys()
+                .filter(|k| !self.matched.contains(*k))
+                .collect();
             let left = match open {
                 None => here,
                 Some(open) => open.intersection(&here).copied().collect(),
@@ -276,11 +322,9 @@ impl<R> EdgeState<R> {
 
     /// Content keys are computed in two rounds: first for inputs that nothing was found for.
     pub(super) fn later_slow(&self, input: usize, dep: &Dep<R>) -> bool {
-        let first_round = self
-            .deps
-            .iter()
-            .enumerate()
-            .any(|(i, d)| d.matches.is_empty() && ((!d.slow_known() && self.has_slow(i)) || d.level < Level::Slow));
+        let first_round = self.deps.iter().enumerate().any(|(i, d)| {
+            d.matches.is_empty() && ((!d.slow_known() && self.has_slow(i)) || d.level < Level::Slow)
+        });
         first_round && !dep.slow_known() && self.has_slow(input) && !dep.matches.is_empty()
     }
 
@@ -288,7 +332,8 @@ impl<R> EdgeState<R> {
     pub(super) fn later_fast(&self, dep: &Dep<R>) -> bool {
         let first_round = self.deps.iter().enumerate().any(|(i, d)| {
             let slow = self.has_slow(i);
-            d.matches.is_empty() && ((!d.slow_known() && slow) || (d.level < Level::Complete && !slow))
+            d.matches.is_empty()
+                && ((!d.slow_known() && slow) || (d.level < Level::Complete && !slow))
         });
         self.map.is_none() || (first_round && !dep.matches.is_empty())
     }
@@ -303,15 +348,29 @@ impl<R> EdgeState<R> {
         match dep.level {
             Level::Initial if demand > Level::Initial => Level::Fast,
             Level::Fast if demand > Level::Fast => {
-                let due = (self.readiness.fast && self.keys.is_empty()) || unmatched || self.all_have_matches();
-                if due && !self.later_fast(dep) { Level::Slow } else { dep.level }
+                let due = (self.readiness.fast && self.keys.is_empty())
+                    || unmatched
+                    || self.all_have_matches();
+                if due && !self.later_fast(dep) {
+                    Level::Slow
+                } else {
+                    dep.level
+                }
             }
             Level::Slow if self.map.is_some() && demand == Level::Complete => {
                 let due = unmatched || self.readiness.slow || (slow && !self.later_fast(dep));
-                if due && self.records.is_empty() && (unmatched || !self.later_slow(input, dep)) { Level::Complete } else { dep.level }
+                if due && self.records.is_empty() && (unmatched || !self.later_slow(input, dep)) {
+                    Level::Complete
+                } else {
+                    dep.level
+                }
             }
             Level::Slow if self.map.is_some() && slow && demand == Level::Slow => {
-                if unmatched || !self.later_slow(input, dep) { Level::Complete } else { dep.level }
+                if unmatched || !self.later_slow(input, dep) {
+                    Level::Complete
+                } else {
+                    dep.level
+                }
             }
             level @ (Level::Initial | Level::Fast | Level::Slow | Level::Complete) => level,
         }
@@ -321,11 +380,40 @@ impl<R> EdgeState<R> {
 impl<R> fmt::Debug for EdgeState<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcome = self.outcome.as_ref().map(Result::is_ok);
-        write!(f, "{:?} {:?} owner={:?} for={:?} map={} done={} ", self.level, self.phase, self.owner, self.consumers, self.map.is_some(), self.maps_done)?;
-        write!(f, "no_match={} {:?} records={:?} tried={:?} ok={outcome:?}", self.no_match, self.readiness, self.records.keys(), self.tried)?;
+        write!(
+            f,
+            "{:?} {:?} owner={:?} for={:?} map={} done={} ",
+            self.level,
+            self.phase,
+            self.owner,
+            self.consumers,
+            self.map.is_some(),
+            self.maps_done
+        )?;
+        write!(
+            f,
+            "no_match={} {:?} records={:?} tried={:?} ok={outcome:?}",
+            self.no_match,
+            self.readiness,
+            self.records.keys(),
+            self.tried
+        )?;
         for (input, dep) in self.deps.iter().enumerate() {
-            write!(f, "\n    dep {:?} {:?} wants {:?} matches={:?} keys={} ", dep.edge, dep.level, dep.wanted, dep.matches.keys(), dep.keys.len())?;
-            write!(f, "slow={} known={}", self.has_slow(input), dep.slow_known())?;
+            write!(
+                f,
+                "\n    dep {:?} {:?} wants {:?} matches={:?} keys={} ",
+                dep.edge,
+                dep.level,
+                dep.wanted,
+                dep.matches.keys(),
+                dep.keys.len()
+            )?;
+            write!(
+                f,
+                "slow={} known={}",
+                self.has_slow(input),
+                dep.slow_known()
+            )?;
         }
         Ok(())
     }

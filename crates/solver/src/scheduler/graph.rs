@@ -8,14 +8,23 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::edge::EdgeState;
-use super::{BuildId, BuildState, By, Consumer, Effect, Handle, JobId, Level, Scheduler, VertexState};
+use super::{
+    BuildId, BuildState, By, Consumer, Effect, Handle, JobId, Level, Scheduler, VertexState,
+};
 use crate::error::SolveError;
 use crate::index::EdgeId;
 use crate::manager::CacheManager;
 use crate::vertex::{Edge, Vertex};
 
 impl<R: Clone> Scheduler<R> {
-    pub(super) fn build(&mut self, build: BuildId, by: By, edge: &Edge, sources: &[Arc<CacheManager<R>>], out: &mut Vec<Effect<R>>) {
+    pub(super) fn build(
+        &mut self,
+        build: BuildId,
+        by: By,
+        edge: &Edge,
+        sources: &[Arc<CacheManager<R>>],
+        out: &mut Vec<Effect<R>>,
+    ) {
         let known = match &by {
             By::Job(job) => self.jobs.contains_key(job),
             By::Vertex(parent) => self.vertices.contains_key(parent),
@@ -29,23 +38,41 @@ impl<R: Clone> Scheduler<R> {
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
             return;
         };
-        self.builds.insert(build, BuildState { by, edge: id, vertex, index: edge.index });
+        self.builds.insert(
+            build,
+            BuildState {
+                by,
+                edge: id,
+                vertex,
+                index: edge.index,
+            },
+        );
         if let Some(state) = self.edges.get_mut(&id) {
-            state.consumers.insert(Consumer::Build(build), Level::Complete);
+            state
+                .consumers
+                .insert(Consumer::Build(build), Level::Complete);
         }
         self.announce(id, out);
         self.to_learn.push(id);
     }
 
     /// Makes the vertices below `top` active for a job or a parent, and returns `top` as it is held here.
-    fn load(&mut self, top: &Arc<Vertex>, by: &By, sources: &[Arc<CacheManager<R>>], out: &mut Vec<Effect<R>>) -> Arc<Vertex> {
+    fn load(
+        &mut self,
+        top: &Arc<Vertex>,
+        by: &By,
+        sources: &[Arc<CacheManager<R>>],
+        out: &mut Vec<Effect<R>>,
+    ) -> Arc<Vertex> {
         let mut loaded: HashMap<Digest, Arc<Vertex>> = HashMap::new();
         let mut last = Arc::clone(top);
         for vertex in top.closure() {
             let digest = self.load_one(&vertex, &loaded);
             let state = self.vertices.get_mut(&digest).expect("it was just loaded");
             for source in sources {
-                if source.id() != self.main.id() && !state.sources.iter().any(|s| s.id() == source.id()) {
+                if source.id() != self.main.id()
+                    && !state.sources.iter().any(|s| s.id() == source.id())
+                {
                     state.sources.push(Arc::clone(source));
                 }
             }
@@ -70,7 +97,11 @@ impl<R: Clone> Scheduler<R> {
                     }
                 }
             }
-            last = self.vertices.get(&digest).map(|v| Arc::clone(&v.handle.vertex)).expect("it was just loaded");
+            last = self
+                .vertices
+                .get(&digest)
+                .map(|v| Arc::clone(&v.handle.vertex))
+                .expect("it was just loaded");
             loaded.insert(vertex.digest.clone(), Arc::clone(&last));
             self.refresh(&digest, true, out);
         }
@@ -102,9 +133,16 @@ impl<R: Clone> Scheduler<R> {
         let inputs: Vec<Edge> = vertex
             .inputs
             .iter()
-            .map(|e| Edge { vertex: loaded.get(&e.vertex.digest).unwrap_or(&e.vertex).clone(), index: e.index })
+            .map(|e| Edge {
+                vertex: loaded.get(&e.vertex.digest).unwrap_or(&e.vertex).clone(),
+                index: e.index,
+            })
             .collect();
-        let vertex_here = Arc::new(Vertex { digest: digest.clone(), inputs, ..Vertex::clone(vertex) });
+        let vertex_here = Arc::new(Vertex {
+            digest: digest.clone(),
+            inputs,
+            ..Vertex::clone(vertex)
+        });
         let handle = Handle {
             sink: self.observer.vertex(&vertex_here),
             client_digest: vertex.digest.clone(),
@@ -115,7 +153,12 @@ impl<R: Clone> Scheduler<R> {
             vertex: vertex_here,
         };
         let state = VertexState {
-            inputs: handle.vertex.inputs.iter().map(|e| (e.vertex.digest.clone(), e.index)).collect(),
+            inputs: handle
+                .vertex
+                .inputs
+                .iter()
+                .map(|e| (e.vertex.digest.clone(), e.index))
+                .collect(),
             handle: Arc::new(handle),
             jobs: Vec::new(),
             parents: BTreeSet::new(),
@@ -140,13 +183,21 @@ impl<R: Clone> Scheduler<R> {
         let mut seen = BTreeSet::from([digest.clone()]);
         let mut work = vec![digest.clone()];
         while let Some(digest) = work.pop() {
-            let Some(vertex) = self.vertices.get(&digest) else { continue };
+            let Some(vertex) = self.vertices.get(&digest) else {
+                continue;
+            };
             for job in &vertex.jobs {
                 if !out.contains(job) {
                     out.push(*job);
                 }
             }
-            work.extend(vertex.parents.iter().filter(|p| seen.insert((*p).clone())).cloned());
+            work.extend(
+                vertex
+                    .parents
+                    .iter()
+                    .filter(|p| seen.insert((*p).clone()))
+                    .cloned(),
+            );
         }
         out
     }
@@ -157,15 +208,21 @@ impl<R: Clone> Scheduler<R> {
         let mut work = vec![digest.clone()];
         while let Some(digest) = work.pop() {
             let jobs = self.jobs_of(&digest);
-            let Some(vertex) = self.vertices.get_mut(&digest) else { continue };
-            let states: Vec<_> = jobs.iter().filter_map(|job| Some((*job, self.jobs.get(job)?))).collect();
+            let Some(vertex) = self.vertices.get_mut(&digest) else {
+                continue;
+            };
+            let states: Vec<_> = jobs
+                .iter()
+                .filter_map(|job| Some((*job, self.jobs.get(job)?)))
+                .collect();
             let mut sessions: Vec<String> = Vec::new();
             for session in states.iter().filter_map(|(_, s)| s.session.as_ref()) {
                 if !sessions.contains(session) {
                     sessions.push(session.clone());
                 }
             }
-            *vertex.handle.values.write() = states.iter().map(|(_, s)| Arc::clone(&s.value)).collect();
+            *vertex.handle.values.write() =
+                states.iter().map(|(_, s)| Arc::clone(&s.value)).collect();
             vertex.handle.sessions.send_if_modified(|now| {
                 let differs = *now != sessions;
                 *now = sessions;
@@ -174,11 +231,20 @@ impl<R: Clone> Scheduler<R> {
             if attach {
                 for (job, state) in states {
                     if vertex.attached.insert(job) {
-                        out.push(Effect::Attach(Arc::clone(&vertex.handle), Arc::clone(&state.value)));
+                        out.push(Effect::Attach(
+                            Arc::clone(&vertex.handle),
+                            Arc::clone(&state.value),
+                        ));
                     }
                 }
             }
-            work.extend(vertex.children.iter().filter(|c| seen.insert((*c).clone())).cloned());
+            work.extend(
+                vertex
+                    .children
+                    .iter()
+                    .filter(|c| seen.insert((*c).clone()))
+                    .cloned(),
+            );
         }
     }
 
@@ -190,7 +256,8 @@ impl<R: Clone> Scheduler<R> {
         }
         let inputs = vertex.inputs.len();
         let id = self.id();
-        self.edges.insert(id, EdgeState::new(digest.clone(), index, inputs));
+        self.edges
+            .insert(id, EdgeState::new(digest.clone(), index, inputs));
         self.vertices.get_mut(digest)?.edges.insert(index, id);
         Some(id)
     }
@@ -205,7 +272,12 @@ impl<R: Clone> Scheduler<R> {
 
     pub(super) fn discard(&mut self, job: JobId, out: &mut Vec<Effect<R>>) {
         self.jobs.remove(&job);
-        let mine: Vec<BuildId> = self.builds.iter().filter(|(_, b)| matches!(b.by, By::Job(j) if j == job)).map(|(id, _)| *id).collect();
+        let mine: Vec<BuildId> = self
+            .builds
+            .iter()
+            .filter(|(_, b)| matches!(b.by, By::Job(j) if j == job))
+            .map(|(id, _)| *id)
+            .collect();
         for build in mine {
             self.leave(build);
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
@@ -235,14 +307,24 @@ impl<R: Clone> Scheduler<R> {
     fn drop_if_unwanted(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
         let mut work = vec![digest.clone()];
         while let Some(digest) = work.pop() {
-            if !self.vertices.get(&digest).is_some_and(|v| v.jobs.is_empty() && v.parents.is_empty()) {
+            if !self
+                .vertices
+                .get(&digest)
+                .is_some_and(|v| v.jobs.is_empty() && v.parents.is_empty())
+            {
                 continue;
             }
-            let edges: Vec<EdgeId> = self.vertices.get(&digest).map(|v| v.edges.values().copied().collect()).unwrap_or_default();
+            let edges: Vec<EdgeId> = self
+                .vertices
+                .get(&digest)
+                .map(|v| v.edges.values().copied().collect())
+                .unwrap_or_default();
             for edge in edges {
                 self.drop_edge(edge, out);
             }
-            let Some(vertex) = self.vertices.remove(&digest) else { continue };
+            let Some(vertex) = self.vertices.remove(&digest) else {
+                continue;
+            };
             for child in vertex.children {
                 if let Some(state) = self.vertices.get_mut(&child) {
                     state.parents.remove(&digest);
@@ -256,7 +338,9 @@ impl<R: Clone> Scheduler<R> {
         self.stop_waiting(id, out);
         self.demand_nothing(id);
         self.index.release(id);
-        let Some(state) = self.edges.remove(&id) else { return };
+        let Some(state) = self.edges.remove(&id) else {
+            return;
+        };
         if let Some(vertex) = self.vertices.get_mut(&state.vertex) {
             vertex.edges.remove(&state.index);
         }
@@ -270,7 +354,11 @@ impl<R: Clone> Scheduler<R> {
             match consumer {
                 Consumer::Build(build) => self.send_back(build, &state.vertex, out),
                 Consumer::Edge(parent, input) => {
-                    if let Some(dep) = self.edges.get_mut(&parent).and_then(|p| p.deps.get_mut(input)) {
+                    if let Some(dep) = self
+                        .edges
+                        .get_mut(&parent)
+                        .and_then(|p| p.deps.get_mut(input))
+                    {
                         dep.edge = None;
                         dep.wanted = None;
                     }
@@ -281,14 +369,19 @@ impl<R: Clone> Scheduler<R> {
     }
 
     fn send_back(&mut self, build: BuildId, gone: &Digest, out: &mut Vec<Effect<R>>) {
-        let Some(state) = self.builds.get(&build) else { return };
+        let Some(state) = self.builds.get(&build) else {
+            return;
+        };
         let (digest, index) = (state.vertex.digest.clone(), state.index);
-        let own = (digest != *gone).then(|| self.edge_of(&digest, index)).flatten();
+        let own = (digest != *gone)
+            .then(|| self.edge_of(&digest, index))
+            .flatten();
         match (own, self.builds.get_mut(&build)) {
             (Some(own), Some(state)) => {
                 state.edge = own;
                 if let Some(edge) = self.edges.get_mut(&own) {
-                    edge.consumers.insert(Consumer::Build(build), Level::Complete);
+                    edge.consumers
+                        .insert(Consumer::Build(build), Level::Complete);
                 }
                 self.announce(own, out);
                 self.to_learn.push(own);

@@ -12,20 +12,35 @@ use crate::index::EdgeId;
 impl<R: Clone> Scheduler<R> {
     /// Registers the edge's key as it is now; if another edge has it, merges the two. True if `id` was merged away.
     pub(super) fn merge_if_known(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) -> bool {
-        let Some(key) = self.edges.get(&id).and_then(index_key) else { return false };
+        let Some(key) = self.edges.get(&id).and_then(index_key) else {
+            return false;
+        };
         let ignores = |edge: EdgeId| {
-            let vertex = self.edges.get(&edge).and_then(|e| self.vertices.get(&e.vertex));
+            let vertex = self
+                .edges
+                .get(&edge)
+                .and_then(|e| self.vertices.get(&e.vertex));
             vertex.is_some_and(|v| v.handle.vertex.options.ignore_cache)
         };
-        let Some(other) = self.index.load_or_store(&key, id, ignores) else { return false };
-        let (Some(edge), Some(known)) = (self.edges.get(&id), self.edges.get(&other)) else { return false };
-        if known.owner.is_some() || self.depends(&edge.vertex, &known.vertex) || self.depends(&known.vertex, &edge.vertex) {
+        let Some(other) = self.index.load_or_store(&key, id, ignores) else {
+            return false;
+        };
+        let (Some(edge), Some(known)) = (self.edges.get(&id), self.edges.get(&other)) else {
+            return false;
+        };
+        if known.owner.is_some()
+            || self.depends(&edge.vertex, &known.vertex)
+            || self.depends(&known.vertex, &edge.vertex)
+        {
             return false;
         }
         // Merges between the same two vertices go one way, or each would compute for the other.
         let swap = self.is_owned_by(&known.vertex.clone(), &edge.vertex.clone());
         let (dest, source) = if swap { (id, other) } else { (other, id) };
-        let source_busy = self.edges.get(&source).is_some_and(|e| e.outcome.is_some() || e.phase.is_busy());
+        let source_busy = self
+            .edges
+            .get(&source)
+            .is_some_and(|e| e.outcome.is_some() || e.phase.is_busy());
         if source_busy || (ignores(source) && !ignores(dest)) {
             return false;
         }
@@ -38,18 +53,38 @@ impl<R: Clone> Scheduler<R> {
         self.stop_waiting(source, out);
         self.demand_nothing(source);
         self.index.release(source);
-        let Some(from) = self.edges.get_mut(&source) else { return };
+        let Some(from) = self.edges.get_mut(&source) else {
+            return;
+        };
         from.owner = Some(dest);
         let consumers = std::mem::take(&mut from.consumers);
         let source_vertex = from.vertex.clone();
         let mut secondaries = Vec::new();
         for (input, dep) in from.deps.iter().enumerate() {
-            let selector = from.map.as_ref().and_then(|m| m.deps.get(input)).and_then(|d| d.selector.clone());
+            let selector = from
+                .map
+                .as_ref()
+                .and_then(|m| m.deps.get(input))
+                .and_then(|d| d.selector.clone());
             let results = dep.result.iter().flat_map(|r| &r.keys);
             for key in dep.keys.iter().chain(results) {
-                secondaries.push((input, DepKey { selector: selector.clone(), key: key.clone() }));
+                secondaries.push((
+                    input,
+                    DepKey {
+                        selector: selector.clone(),
+                        key: key.clone(),
+                    },
+                ));
             }
-            secondaries.extend(dep.slow_key().map(|key| (input, DepKey { selector: None, key: key.clone() })));
+            secondaries.extend(dep.slow_key().map(|key| {
+                (
+                    input,
+                    DepKey {
+                        selector: None,
+                        key: key.clone(),
+                    },
+                )
+            }));
         }
         for (consumer, level) in consumers {
             match consumer {
@@ -59,7 +94,11 @@ impl<R: Clone> Scheduler<R> {
                     }
                 }
                 super::Consumer::Edge(parent, input) => {
-                    if let Some(dep) = self.edges.get_mut(&parent).and_then(|p| p.deps.get_mut(input)) {
+                    if let Some(dep) = self
+                        .edges
+                        .get_mut(&parent)
+                        .and_then(|p| p.deps.get_mut(input))
+                    {
                         dep.edge = Some(dest);
                     }
                     self.to_learn.push(parent);
@@ -80,19 +119,32 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Makes jobs hold a vertex and everything below it. The jobs hear of the vertex itself.
-    pub(super) fn add_jobs(&mut self, top: &Digest, jobs: &[super::JobId], out: &mut Vec<Effect<R>>) {
+    pub(super) fn add_jobs(
+        &mut self,
+        top: &Digest,
+        jobs: &[super::JobId],
+        out: &mut Vec<Effect<R>>,
+    ) {
         let mut seen = BTreeSet::from([top.clone()]);
         let mut work = vec![top.clone()];
         while let Some(digest) = work.pop() {
-            let Some(vertex) = self.vertices.get_mut(&digest) else { continue };
+            let Some(vertex) = self.vertices.get_mut(&digest) else {
+                continue;
+            };
             for job in jobs {
                 if !vertex.jobs.contains(job) {
                     vertex.jobs.push(*job);
                 }
             }
             for (input, index) in vertex.inputs.clone() {
-                let merged = self.vertices.get(&input).and_then(|v| v.edges.get(&index)).map(|e| self.resolve(*e));
-                let merged = merged.and_then(|e| self.edges.get(&e)).map(|e| e.vertex.clone());
+                let merged = self
+                    .vertices
+                    .get(&input)
+                    .and_then(|v| v.edges.get(&index))
+                    .map(|e| self.resolve(*e));
+                let merged = merged
+                    .and_then(|e| self.edges.get(&e))
+                    .map(|e| e.vertex.clone());
                 for next in std::iter::once(input).chain(merged) {
                     if seen.insert(next.clone()) {
                         work.push(next);
@@ -111,7 +163,9 @@ impl<R: Clone> Scheduler<R> {
             if digest == *below {
                 return true;
             }
-            let Some(vertex) = self.vertices.get(&digest) else { continue };
+            let Some(vertex) = self.vertices.get(&digest) else {
+                continue;
+            };
             for (input, index) in &vertex.inputs {
                 let merged = vertex_of(self, input, *index);
                 for next in std::iter::once(input.clone()).chain(merged) {
@@ -130,7 +184,12 @@ impl<R: Clone> Scheduler<R> {
         let mut work = vec![vertex.clone()];
         while let Some(digest) = work.pop() {
             let edges = self.vertices.get(&digest).map(|v| v.edges.values());
-            for above in edges.into_iter().flatten().filter_map(|e| self.edges.get(e)?.owner).filter_map(|o| self.edges.get(&o)) {
+            for above in edges
+                .into_iter()
+                .flatten()
+                .filter_map(|e| self.edges.get(e)?.owner)
+                .filter_map(|o| self.edges.get(&o))
+            {
                 if above.vertex == *owner {
                     return true;
                 }
@@ -145,7 +204,13 @@ impl<R: Clone> Scheduler<R> {
 
 fn vertex_of<R: Clone>(scheduler: &Scheduler<R>, digest: &Digest, index: usize) -> Option<Digest> {
     let edge = scheduler.vertices.get(digest)?.edges.get(&index)?;
-    Some(scheduler.edges.get(&scheduler.resolve(*edge))?.vertex.clone())
+    Some(
+        scheduler
+            .edges
+            .get(&scheduler.resolve(*edge))?
+            .vertex
+            .clone(),
+    )
 }
 
 /// Returns the key an edge has now: with all keys its inputs are known by. None while an input has none.
@@ -157,15 +222,30 @@ fn index_key<R>(edge: &super::EdgeState<R>) -> Option<CacheKey<R>> {
             return None;
         }
         let results = dep.result.iter().flat_map(|r| &r.keys);
-        let mut keys: Vec<DepKey<R>> =
-            dep.keys.iter().chain(results).map(|key| DepKey { selector: how.selector.clone(), key: key.clone() }).collect();
+        let mut keys: Vec<DepKey<R>> = dep
+            .keys
+            .iter()
+            .chain(results)
+            .map(|key| DepKey {
+                selector: how.selector.clone(),
+                key: key.clone(),
+            })
+            .collect();
         if dep.result.is_some() {
-            keys.extend(dep.slow_key().map(|key| DepKey { selector: None, key: key.clone() }));
+            keys.extend(dep.slow_key().map(|key| DepKey {
+                selector: None,
+                key: key.clone(),
+            }));
         }
         deps.push(keys);
     }
     let output = i64::try_from(edge.index).unwrap_or(i64::MAX);
-    Some(CacheKey::new(map.digest.clone(), output, Some(Digest::clone(&edge.vertex)), deps))
+    Some(CacheKey::new(
+        map.digest.clone(),
+        output,
+        Some(Digest::clone(&edge.vertex)),
+        deps,
+    ))
 }
 
 const _: fn() = || {

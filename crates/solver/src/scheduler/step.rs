@@ -5,7 +5,9 @@ use std::sync::Arc;
 use oci::Digest;
 
 use super::edge::{Dep, EdgeState, Finished, Phase, SlowState, with_selector};
-use super::{BuildId, Consumer, Effect, Level, Outcome, Scheduler, Target, Task, VertexState, Work};
+use super::{
+    BuildId, Consumer, Effect, Level, Outcome, Scheduler, Target, Task, VertexState, Work,
+};
 use crate::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo};
 use crate::error::{KeyStoreError, SolveError};
 use crate::export::{Exporter, KeyExporter, Secondaries};
@@ -16,7 +18,9 @@ use crate::manager::Managers;
 impl<R: Clone> Scheduler<R> {
     /// Takes in what vertex and inputs have come to know, and tells consumers if that changes anything for them.
     pub(super) fn learn(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
+        let Some(edge) = self.edges.get(&id) else {
+            return;
+        };
         if edge.owner.is_some() {
             return;
         }
@@ -27,7 +31,9 @@ impl<R: Clone> Scheduler<R> {
         {
             edge.outcome = Some(Err(error));
         }
-        let Some(edge) = self.edges.get_mut(&id) else { return };
+        let Some(edge) = self.edges.get_mut(&id) else {
+            return;
+        };
         let after = (edge.level, edge.keys.len(), edge.outcome.is_some());
         let changed = std::mem::take(&mut edge.keys_changed);
         if changed && !after.2 && self.merge_if_known(id, out) {
@@ -41,7 +47,9 @@ impl<R: Clone> Scheduler<R> {
 
     /// Tells builds of an end, and makes edges learn.
     pub(super) fn announce(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get_mut(&id) else { return };
+        let Some(edge) = self.edges.get_mut(&id) else {
+            return;
+        };
         let mut builds: Vec<BuildId> = Vec::new();
         for consumer in edge.consumers.keys() {
             match consumer {
@@ -49,11 +57,17 @@ impl<R: Clone> Scheduler<R> {
                 Consumer::Build(build) => builds.push(*build),
             }
         }
-        let Some(outcome) = edge.outcome.clone() else { return };
+        let Some(outcome) = edge.outcome.clone() else {
+            return;
+        };
         for build in builds {
             edge.consumers.remove(&Consumer::Build(build));
             if let Some(state) = self.builds.remove(&build) {
-                let built = outcome.clone().map(|f| Built { result: f.result.clone(), keys: f.keys.clone(), vertex: state.vertex });
+                let built = outcome.clone().map(|f| Built {
+                    result: f.result.clone(),
+                    keys: f.keys.clone(),
+                    vertex: state.vertex,
+                });
                 out.push(Effect::Reply(build, built));
             }
         }
@@ -62,14 +76,18 @@ impl<R: Clone> Scheduler<R> {
 
     fn learn_all(&mut self, id: EdgeId) -> Result<(), SolveError> {
         // The edge is taken out so that it and the rest can be seen at once.
-        let Some(mut edge) = self.edges.remove(&id) else { return Ok(()) };
+        let Some(mut edge) = self.edges.remove(&id) else {
+            return Ok(());
+        };
         let learned = self.learn_into(&mut edge);
         self.edges.insert(id, edge);
         learned
     }
 
     fn learn_into(&self, edge: &mut EdgeState<R>) -> Result<(), SolveError> {
-        let Some(vertex) = self.vertices.get(&edge.vertex) else { return Err(SolveError::Canceled) };
+        let Some(vertex) = self.vertices.get(&edge.vertex) else {
+            return Err(SolveError::Canceled);
+        };
         let managers = self.managers(vertex);
         let ignore = vertex.handle.vertex.options.ignore_cache;
         let vertex_digest = vertex.handle.vertex.digest.clone();
@@ -84,7 +102,12 @@ impl<R: Clone> Scheduler<R> {
                 if !ignore {
                     for key in managers.query(&[], 0, &map.digest, edge.index)? {
                         let key = Arc::new(key.with(vertex_digest.clone(), Vec::new()));
-                        add_key(edge, &managers, &key, vertex.handle.vertex.options.export_cache)?;
+                        add_key(
+                            edge,
+                            &managers,
+                            &key,
+                            vertex.handle.vertex.options.export_cache,
+                        )?;
                     }
                 }
                 edge.level = edge.level.max(Level::Slow);
@@ -117,7 +140,14 @@ impl<R: Clone> Scheduler<R> {
                     dep.seen.1 = from.keys.len();
                     dep.keys.extend(new.iter().cloned());
                     if !ignore {
-                        probe(dep, &managers, &with_selector(new, selector), input, &map.digest, index)?;
+                        probe(
+                            dep,
+                            &managers,
+                            &with_selector(new, selector),
+                            input,
+                            &map.digest,
+                            index,
+                        )?;
                     }
                     edge.keys_changed = true;
                 }
@@ -140,17 +170,37 @@ impl<R: Clone> Scheduler<R> {
                 && let Some(slow) = vertex.slow.get(&input)
             {
                 let digest = slow.clone()?;
-                dep.slow = SlowState::Known { key: None, found: false };
+                dep.slow = SlowState::Known {
+                    key: None,
+                    found: false,
+                };
                 if let Some(digest) = digest {
                     let key = Arc::new(CacheKey::new(digest, -1, None, Vec::new()));
-                    let key = KeyInfo { exporter: Exporter::bare(&key), key };
-                    let slow_key = DepKey { selector: None, key: key.clone() };
-                    let found = !ignore && probe(dep, &managers, std::slice::from_ref(&slow_key), input, &map.digest, index)?;
+                    let key = KeyInfo {
+                        exporter: Exporter::bare(&key),
+                        key,
+                    };
+                    let slow_key = DepKey {
+                        selector: None,
+                        key: key.clone(),
+                    };
+                    let found = !ignore
+                        && probe(
+                            dep,
+                            &managers,
+                            std::slice::from_ref(&slow_key),
+                            input,
+                            &map.digest,
+                            index,
+                        )?;
                     // What is known by definition and by content leads to the same from now on.
                     let mut both = with_selector(&result.keys, selector);
                     both.push(slow_key);
                     managers.query(&both, input, &map.digest, index)?;
-                    dep.slow = SlowState::Known { key: Some(key), found };
+                    dep.slow = SlowState::Known {
+                        key: Some(key),
+                        found,
+                    };
                 }
                 edge.keys_changed = true;
             }
@@ -160,26 +210,38 @@ impl<R: Clone> Scheduler<R> {
             Some((first, rest)) => first
                 .matches
                 .iter()
-                .filter(|(id, _)| !edge.matched.contains(*id) && rest.iter().all(|d| d.matches.contains_key(*id)))
+                .filter(|(id, _)| {
+                    !edge.matched.contains(*id) && rest.iter().all(|d| d.matches.contains_key(*id))
+                })
                 .map(|(_, key)| Arc::clone(key))
                 .collect(),
         };
         for key in candidates {
             edge.matched.insert(key.id.clone());
             let key = Arc::new(key.with(vertex_digest.clone(), edge.dep_keys()));
-            add_key(edge, &managers, &key, vertex.handle.vertex.options.export_cache)?;
+            add_key(
+                edge,
+                &managers,
+                &key,
+                vertex.handle.vertex.options.export_cache,
+            )?;
         }
         edge.measure();
         Ok(())
     }
 
     fn input_error(&self, edge: &EdgeState<R>) -> Option<SolveError> {
-        edge.deps.iter().filter_map(|d| self.edges.get(&self.resolve(d.edge?))?.outcome.as_ref()).find_map(|o| o.as_ref().err().cloned())
+        edge.deps
+            .iter()
+            .filter_map(|d| self.edges.get(&self.resolve(d.edge?))?.outcome.as_ref())
+            .find_map(|o| o.as_ref().err().cloned())
     }
 
     /// Begins what is needed next for what is demanded; ends what is not needed.
     pub(super) fn act(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
+        let Some(edge) = self.edges.get(&id) else {
+            return;
+        };
         if edge.owner.is_some() {
             return;
         }
@@ -201,13 +263,28 @@ impl<R: Clone> Scheduler<R> {
         let digest = edge.vertex.clone();
         if edge.wants_more_maps() {
             let index = edge.map_digests.len();
-            if self.vertices.get(&digest).is_some_and(|v| v.maps.len() > index || v.maps_error.is_some()) {
+            if self
+                .vertices
+                .get(&digest)
+                .is_some_and(|v| v.maps.len() > index || v.maps_error.is_some())
+            {
                 self.to_learn.push(id);
                 return;
             }
-            self.need(id, &digest, Task::CacheMap, |v| Work::CacheMap { of: Arc::clone(&v.handle), index }, out);
+            self.need(
+                id,
+                &digest,
+                Task::CacheMap,
+                |v| Work::CacheMap {
+                    of: Arc::clone(&v.handle),
+                    index,
+                },
+                out,
+            );
         }
-        let Some(edge) = self.edges.get(&id) else { return };
+        let Some(edge) = self.edges.get(&id) else {
+            return;
+        };
         if demand == Level::Complete && !edge.records.is_empty() {
             return self.start_load(id, out);
         }
@@ -222,7 +299,9 @@ impl<R: Clone> Scheduler<R> {
 
     /// Demands of each input what is needed next.
     fn ask_inputs(&mut self, id: EdgeId, demand: Level, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
+        let Some(edge) = self.edges.get(&id) else {
+            return;
+        };
         let mut wanted: Vec<Option<Level>> = Vec::with_capacity(edge.deps.len());
         let mut pending = Vec::new();
         for (input, dep) in edge.deps.iter().enumerate() {
@@ -232,11 +311,18 @@ impl<R: Clone> Scheduler<R> {
                 pending.push(input);
             }
         }
-        let working = self.vertices.get(&edge.vertex).is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&id)));
+        let working = self
+            .vertices
+            .get(&edge.vertex)
+            .is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&id)));
         if !working && pending.is_empty() && wanted.iter().all(Option::is_none) {
             // A miss was not proved, nor a hit found, and nothing more can be learned without the inputs' results.
             tracing::debug!(vertex = %edge.vertex, "inputs are computed for want of anything better to know");
-            wanted = edge.deps.iter().map(|d| (d.level < Level::Complete).then_some(Level::Complete)).collect();
+            wanted = edge
+                .deps
+                .iter()
+                .map(|d| (d.level < Level::Complete).then_some(Level::Complete))
+                .collect();
         }
         for input in pending {
             self.need_slow(id, input, out);
@@ -248,18 +334,32 @@ impl<R: Clone> Scheduler<R> {
 
     /// Changes what is demanded of an input.
     fn want(&mut self, id: EdgeId, input: usize, wanted: Option<Level>, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
-        let Some(dep) = edge.deps.get(input) else { return };
+        let Some(edge) = self.edges.get(&id) else {
+            return;
+        };
+        let Some(dep) = edge.deps.get(input) else {
+            return;
+        };
         if dep.wanted == wanted {
             return;
         }
         // It may have been merged into another, or be gone, while nothing was wanted of it.
-        let mut target = dep.edge.map(|e| self.resolve(e)).filter(|e| self.edges.contains_key(e));
+        let mut target = dep
+            .edge
+            .map(|e| self.resolve(e))
+            .filter(|e| self.edges.contains_key(e));
         if target.is_none() {
-            let source = self.vertices.get(&edge.vertex).and_then(|v| v.inputs.get(input)).cloned();
-            target = source.as_ref().and_then(|(digest, index)| self.edge_of(digest, *index));
+            let source = self
+                .vertices
+                .get(&edge.vertex)
+                .and_then(|v| v.inputs.get(input))
+                .cloned();
+            target = source
+                .as_ref()
+                .and_then(|(digest, index)| self.edge_of(digest, *index));
             if target.is_none() {
-                let (vertex, index) = source.map_or((String::new(), 0), |(d, i)| (d.as_str().to_owned(), i));
+                let (vertex, index) =
+                    source.map_or((String::new(), 0), |(d, i)| (d.as_str().to_owned(), i));
                 if let Some(edge) = self.edges.get_mut(&id) {
                     edge.outcome = Some(Err(SolveError::Inconsistent { vertex, index }));
                 }
@@ -278,7 +378,10 @@ impl<R: Clone> Scheduler<R> {
                 None => state.consumers.remove(&Consumer::Edge(id, input)),
             };
             // It may be there already, or know something that is news here.
-            if wanted.is_some_and(|w| state.level >= w) || state.outcome.is_some() || !state.keys.is_empty() {
+            if wanted.is_some_and(|w| state.level >= w)
+                || state.outcome.is_some()
+                || !state.keys.is_empty()
+            {
                 self.to_learn.push(id);
             }
             self.to_learn.push(target);
@@ -287,7 +390,9 @@ impl<R: Clone> Scheduler<R> {
 
     /// Withdraws all demands.
     pub(super) fn demand_nothing(&mut self, id: EdgeId) {
-        let Some(edge) = self.edges.get_mut(&id) else { return };
+        let Some(edge) = self.edges.get_mut(&id) else {
+            return;
+        };
         let mut targets = Vec::new();
         for (input, dep) in edge.deps.iter_mut().enumerate() {
             if dep.wanted.take().is_some()
@@ -306,16 +411,32 @@ impl<R: Clone> Scheduler<R> {
     }
 
     fn need_slow(&mut self, id: EdgeId, input: usize, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get(&id) else { return };
+        let Some(edge) = self.edges.get(&id) else {
+            return;
+        };
         let (digest, map) = (edge.vertex.clone(), edge.map.clone());
-        let Some(dep) = edge.deps.get(input) else { return };
-        let (Some(map), Some(finished)) = (map, dep.result.clone()) else { return };
-        let Some(how) = map.deps.get(input) else { return };
-        if self.vertices.get(&digest).is_some_and(|v| v.slow.contains_key(&input)) {
+        let Some(dep) = edge.deps.get(input) else {
+            return;
+        };
+        let (Some(map), Some(finished)) = (map, dep.result.clone()) else {
+            return;
+        };
+        let Some(how) = map.deps.get(input) else {
+            return;
+        };
+        if self
+            .vertices
+            .get(&digest)
+            .is_some_and(|v| v.slow.contains_key(&input))
+        {
             self.to_learn.push(id);
             return;
         }
-        let made_by = dep.edge.and_then(|e| self.edges.get(&self.resolve(e))).and_then(|e| self.vertices.get(&e.vertex)).map(|v| Arc::clone(&v.handle));
+        let made_by = dep
+            .edge
+            .and_then(|e| self.edges.get(&self.resolve(e)))
+            .and_then(|e| self.vertices.get(&e.vertex))
+            .map(|v| Arc::clone(&v.handle));
         let make = |v: &VertexState<R>| Work::Slow {
             of: Arc::clone(&v.handle),
             input,
@@ -332,20 +453,40 @@ impl<R: Clone> Scheduler<R> {
         self.demand_nothing(id);
         let work = self.id();
         let main = Arc::clone(&self.main);
-        let Some(edge) = self.edges.get_mut(&id) else { return };
-        let Some(record) = edge.records.values().min_by(|a, b| a.order(b)).cloned() else { return };
-        let Some(vertex) = self.vertices.get(&edge.vertex) else { return };
-        edge.phase = Phase::Loading { work, record: record.id.clone() };
+        let Some(edge) = self.edges.get_mut(&id) else {
+            return;
+        };
+        let Some(record) = edge.records.values().min_by(|a, b| a.order(b)).cloned() else {
+            return;
+        };
+        let Some(vertex) = self.vertices.get(&edge.vertex) else {
+            return;
+        };
+        edge.phase = Phase::Loading {
+            work,
+            record: record.id.clone(),
+        };
         self.works.insert(work, Target::Edge(id));
-        out.push(Effect::Start(work, Work::Load { of: Arc::clone(&vertex.handle), record, main }));
+        out.push(Effect::Start(
+            work,
+            Work::Load {
+                of: Arc::clone(&vertex.handle),
+                record,
+                main,
+            },
+        ));
     }
 
     /// Runs the vertex, or takes what it gave when it ran, and keeps that.
     fn after_exec(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
         self.demand_nothing(id);
-        let Some(edge) = self.edges.get(&id) else { return };
+        let Some(edge) = self.edges.get(&id) else {
+            return;
+        };
         let (digest, index) = (edge.vertex.clone(), edge.index);
-        let Some(vertex) = self.vertices.get(&digest) else { return };
+        let Some(vertex) = self.vertices.get(&digest) else {
+            return;
+        };
         let results = match &vertex.exec {
             Some(Ok(results)) => results,
             Some(Err(error)) => {
@@ -353,25 +494,63 @@ impl<R: Clone> Scheduler<R> {
                 return self.fail(id, error, out);
             }
             None => {
-                let inputs: Vec<R> = edge.deps.iter().filter_map(|d| d.result.as_ref()).map(|f| f.result.clone()).collect();
-                self.need(id, &digest, Task::Exec, |v| Work::Exec { of: Arc::clone(&v.handle), inputs }, out);
+                let inputs: Vec<R> = edge
+                    .deps
+                    .iter()
+                    .filter_map(|d| d.result.as_ref())
+                    .map(|f| f.result.clone())
+                    .collect();
+                self.need(
+                    id,
+                    &digest,
+                    Task::Exec,
+                    |v| Work::Exec {
+                        of: Arc::clone(&v.handle),
+                        inputs,
+                    },
+                    out,
+                );
                 return;
             }
         };
         let Some(result) = results.get(index).cloned() else {
-            let error = SolveError::MissingOutput { vertex: vertex.handle.client_digest.clone(), index, got: results.len() };
+            let error = SolveError::MissingOutput {
+                vertex: vertex.handle.client_digest.clone(),
+                index,
+                got: results.len(),
+            };
             return self.fail(id, error, out);
         };
         let output = i64::try_from(index).unwrap_or(i64::MAX);
         let vertex_digest = Some(digest);
         let keys: Vec<Arc<CacheKey<R>>> = if edge.deps.is_empty() {
-            edge.map_digests.iter().map(|d| Arc::new(CacheKey::new(d.clone(), output, vertex_digest.clone(), Vec::new()))).collect()
+            edge.map_digests
+                .iter()
+                .map(|d| {
+                    Arc::new(CacheKey::new(
+                        d.clone(),
+                        output,
+                        vertex_digest.clone(),
+                        Vec::new(),
+                    ))
+                })
+                .collect()
         } else {
             let Some(map) = &edge.map else { return };
-            vec![Arc::new(CacheKey::new(map.digest.clone(), output, vertex_digest, edge.dep_keys()))]
+            vec![Arc::new(CacheKey::new(
+                map.digest.clone(),
+                output,
+                vertex_digest,
+                edge.dep_keys(),
+            ))]
         };
         let work = self.id();
-        let effect = Work::Save { main: Arc::clone(&self.main), keys, result: result.clone(), created_at: self.now };
+        let effect = Work::Save {
+            main: Arc::clone(&self.main),
+            keys,
+            result: result.clone(),
+            created_at: self.now,
+        };
         if let Some(edge) = self.edges.get_mut(&id) {
             edge.phase = Phase::Saving { work };
         }
@@ -389,11 +568,15 @@ impl<R: Clone> Scheduler<R> {
 
     /// A load or a save of an edge ended.
     pub(super) fn edge_done(&mut self, id: EdgeId, outcome: Outcome<R>, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get_mut(&id) else { return };
+        let Some(edge) = self.edges.get_mut(&id) else {
+            return;
+        };
         let phase = std::mem::replace(&mut edge.phase, Phase::Looking);
         match (phase, outcome) {
             (Phase::Loading { record, .. }, Outcome::Load(loaded)) => {
-                let Some(record) = edge.records.remove(&record) else { return };
+                let Some(record) = edge.records.remove(&record) else {
+                    return;
+                };
                 match loaded {
                     Ok(result) => {
                         let exporter = Exporter::Key(KeyExporter {
@@ -403,9 +586,15 @@ impl<R: Clone> Scheduler<R> {
                             allowed: None,
                             secondaries: Some(Arc::clone(&edge.secondaries)),
                         });
-                        let key = KeyInfo { key: record.key, exporter: Arc::new(exporter) };
+                        let key = KeyInfo {
+                            key: record.key,
+                            exporter: Arc::new(exporter),
+                        };
                         edge.level = Level::Complete;
-                        edge.outcome = Some(Ok(Arc::new(Finished { result, keys: vec![key] })));
+                        edge.outcome = Some(Ok(Arc::new(Finished {
+                            result,
+                            keys: vec![key],
+                        })));
                     }
                     Err(error) => {
                         tracing::debug!(vertex = %edge.vertex, %error, "a known result cannot be loaded");
@@ -415,9 +604,15 @@ impl<R: Clone> Scheduler<R> {
             }
             (Phase::Saving { .. }, Outcome::Save(saved)) => match saved {
                 Ok(records) => {
-                    let Some(vertex) = self.vertices.get(&edge.vertex) else { return };
-                    let Some(Ok(results)) = &vertex.exec else { return };
-                    let Some(result) = results.get(edge.index).cloned() else { return };
+                    let Some(vertex) = self.vertices.get(&edge.vertex) else {
+                        return;
+                    };
+                    let Some(Ok(results)) = &vertex.exec else {
+                        return;
+                    };
+                    let Some(result) = results.get(edge.index).cloned() else {
+                        return;
+                    };
                     let subs = vertex.handle.sub_keys.lock().clone();
                     let keys = committed(&records, &subs, &edge.secondaries);
                     if !vertex.handle.vertex.options.ignore_cache {
@@ -454,20 +649,38 @@ fn probe<R>(
 }
 
 /// Adds a key the output is known by, and the results it leads to.
-fn add_key<R>(edge: &mut EdgeState<R>, managers: &Managers<R>, key: &Arc<CacheKey<R>>, allowed: Option<bool>) -> Result<(), KeyStoreError> {
+fn add_key<R>(
+    edge: &mut EdgeState<R>,
+    managers: &Managers<R>,
+    key: &Arc<CacheKey<R>>,
+    allowed: Option<bool>,
+) -> Result<(), KeyStoreError> {
     let records = managers.records(key)?;
     for record in &records {
         if !edge.tried.contains(&record.id) {
             edge.records.insert(record.id.clone(), record.clone());
         }
     }
-    let exporter = Exporter::Key(KeyExporter { key: Arc::clone(key), record: None, records, allowed, secondaries: None });
-    edge.keys.push(KeyInfo { key: Arc::clone(key), exporter: Arc::new(exporter) });
+    let exporter = Exporter::Key(KeyExporter {
+        key: Arc::clone(key),
+        record: None,
+        records,
+        allowed,
+        secondaries: None,
+    });
+    edge.keys.push(KeyInfo {
+        key: Arc::clone(key),
+        exporter: Arc::new(exporter),
+    });
     Ok(())
 }
 
 /// The keys of a result that was just kept: each exports all of them, and what the op built itself.
-fn committed<R>(records: &[CacheRecord<R>], subs: &[KeyInfo<R>], secondaries: &Secondaries<R>) -> Vec<KeyInfo<R>> {
+fn committed<R>(
+    records: &[CacheRecord<R>],
+    subs: &[KeyInfo<R>],
+    secondaries: &Secondaries<R>,
+) -> Vec<KeyInfo<R>> {
     let mut parts: Vec<Arc<Exporter<R>>> = Vec::new();
     for record in records {
         parts.push(Arc::new(Exporter::Key(KeyExporter {
@@ -480,5 +693,11 @@ fn committed<R>(records: &[CacheRecord<R>], subs: &[KeyInfo<R>], secondaries: &S
         parts.extend(subs.iter().map(|s| Arc::clone(&s.exporter)));
     }
     let all = Arc::new(Exporter::Merged(parts));
-    records.iter().map(|r| KeyInfo { key: Arc::clone(&r.key), exporter: Arc::clone(&all) }).collect()
+    records
+        .iter()
+        .map(|r| KeyInfo {
+            key: Arc::clone(&r.key),
+            exporter: Arc::clone(&all),
+        })
+        .collect()
 }

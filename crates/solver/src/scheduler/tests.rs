@@ -64,7 +64,9 @@ impl Rng {
 }
 
 fn mix(parts: &[u64]) -> u64 {
-    parts.iter().fold(0xcbf2_9ce4_8422_2325, |h, p| (h ^ p).wrapping_mul(0x0100_0000_01b3).rotate_left(23)) >> 8
+    parts.iter().fold(0xcbf2_9ce4_8422_2325, |h, p| {
+        (h ^ p).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
+    }) >> 8
 }
 
 fn kind_of(vertex: &Vertex) -> Arc<Kind> {
@@ -82,8 +84,19 @@ fn content(edge: &Edge, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) ->
         return *known;
     }
     let kind = kind_of(&edge.vertex);
-    let inputs: Result<Vec<u64>, ()> = edge.vertex.inputs.iter().map(|e| content(e, memo)).collect();
-    let out = inputs.and_then(|inputs| if kind.fails { Err(()) } else { Ok(output(&kind, edge.index, &inputs)) });
+    let inputs: Result<Vec<u64>, ()> = edge
+        .vertex
+        .inputs
+        .iter()
+        .map(|e| content(e, memo))
+        .collect();
+    let out = inputs.and_then(|inputs| {
+        if kind.fails {
+            Err(())
+        } else {
+            Ok(output(&kind, edge.index, &inputs))
+        }
+    });
     memo.insert(at, out);
     out
 }
@@ -91,10 +104,18 @@ fn content(edge: &Edge, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) ->
 fn output(kind: &Kind, index: usize, inputs: &[u64]) -> u64 {
     let mut parts = vec![kind.name, index as u64];
     for (content, (_, slow)) in inputs.iter().zip(&kind.deps) {
-        parts.push(if *slow { slow_digest(*content) } else { *content });
+        parts.push(if *slow {
+            slow_digest(*content)
+        } else {
+            *content
+        });
     }
     let content = mix(&parts);
-    if kind.collapse == 0 { content } else { content % kind.collapse }
+    if kind.collapse == 0 {
+        content
+    } else {
+        content % kind.collapse
+    }
 }
 
 /// What identifies an edge's output to a perfect cache: by content where the op reads content, by definition elsewhere.
@@ -106,7 +127,11 @@ fn meaning(edge: &Edge, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) ->
         .iter()
         .zip(&kind.deps)
         .map(|(input, (_, slow))| {
-            if *slow { format!("c{}", slow_digest(content(input, memo).unwrap_or_default())) } else { meaning(input, memo) }
+            if *slow {
+                format!("c{}", slow_digest(content(input, memo).unwrap_or_default()))
+            } else {
+                meaning(input, memo)
+            }
         })
         .collect();
     format!("{}#{}({})", kind.name, edge.index, inputs.join(","))
@@ -133,7 +158,8 @@ impl World {
     fn new(seed: u64) -> Self {
         let store = Arc::new(MemoryKeyStore::new());
         let results = Arc::new(MemoryResults::new(|v: &Val| v.uid.to_string()));
-        let manager = CacheManager::new("local", Arc::clone(&store) as _, Arc::clone(&results) as _);
+        let manager =
+            CacheManager::new("local", Arc::clone(&store) as _, Arc::clone(&results) as _);
         Self {
             rng: Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             scheduler: Scheduler::new(Arc::clone(&manager), Arc::new(NullObserver)),
@@ -162,7 +188,11 @@ impl World {
                 Effect::Cancel(id) => {
                     let before = self.pending.len();
                     self.pending.retain(|(p, _)| *p != id);
-                    assert_eq!(before, self.pending.len() + 1, "only running work is cancelled");
+                    assert_eq!(
+                        before,
+                        self.pending.len() + 1,
+                        "only running work is cancelled"
+                    );
                     self.cancelled.insert(id);
                 }
                 Effect::Attach(..) => {}
@@ -194,30 +224,51 @@ impl World {
                 let deps = (0..)
                     .zip(&kind.deps)
                     .map(|(i, (selector, slow))| CacheMapDep {
-                        selector: selector.then(|| Digest::sha256(format!("selector {} {i}", kind.name))),
+                        selector: selector
+                            .then(|| Digest::sha256(format!("selector {} {i}", kind.name))),
                         slow: slow.then(|| Arc::new(NoKey) as Arc<dyn SlowKey<Val>>),
                         preprocess: None,
                     })
                     .collect();
-                Outcome::CacheMap(Ok((Arc::new(CacheMap { digest, deps, opts: OpOpts::default() }), index + 1 == kind.maps)))
+                Outcome::CacheMap(Ok((
+                    Arc::new(CacheMap {
+                        digest,
+                        deps,
+                        opts: OpOpts::default(),
+                    }),
+                    index + 1 == kind.maps,
+                )))
             }
             Work::Slow { slow, result, .. } => {
-                Outcome::Slow(Ok(slow.map(|_| Digest::sha256(format!("content {}", slow_digest(result.content))))))
+                Outcome::Slow(Ok(slow.map(|_| {
+                    Digest::sha256(format!("content {}", slow_digest(result.content)))
+                })))
             }
             Work::Exec { of, inputs } => {
                 let kind = kind_of(&of.vertex);
                 assert_eq!(inputs.len(), of.vertex.inputs.len());
-                let edge = |index| Edge { vertex: Arc::clone(&of.vertex), index };
+                let edge = |index| Edge {
+                    vertex: Arc::clone(&of.vertex),
+                    index,
+                };
                 self.ran.push((edge(0), kind.fails));
                 if kind.fails {
                     let error = OpError::from(std::io::Error::other("boom"));
-                    return Outcome::Exec(Err(SolveError::op(&of.vertex, &of.client_digest, Phase::Exec, error)));
+                    return Outcome::Exec(Err(SolveError::op(
+                        &of.vertex,
+                        &of.client_digest,
+                        Phase::Exec,
+                        error,
+                    )));
                 }
                 let inputs: Vec<u64> = inputs.iter().map(|v| v.content).collect();
                 Outcome::Exec(Ok((0..kind.outputs)
                     .map(|index| {
                         self.uid += 1;
-                        Val { content: output(&kind, index, &inputs), uid: self.uid }
+                        Val {
+                            content: output(&kind, index, &inputs),
+                            uid: self.uid,
+                        }
                     })
                     .collect()))
             }
@@ -226,13 +277,27 @@ impl World {
                     return Outcome::Load(Err(KeyStoreError::new("gone")));
                 }
                 let ctx = OpCtx::detached(Arc::clone(&of.vertex), Arc::new(NullSink), Vec::new());
-                Outcome::Load(block_on(record.manager.load(&record, &ctx)).map(|mut all| all.remove(0).2))
+                Outcome::Load(
+                    block_on(record.manager.load(&record, &ctx)).map(|mut all| all.remove(0).2),
+                )
             }
-            Work::Save { main, keys, result, created_at } => {
+            Work::Save {
+                main,
+                keys,
+                result,
+                created_at,
+            } => {
                 for key in &keys {
-                    self.saves.push((key.vertex.clone().unwrap(), usize::try_from(key.output).unwrap()));
+                    self.saves.push((
+                        key.vertex.clone().unwrap(),
+                        usize::try_from(key.output).unwrap(),
+                    ));
                 }
-                Outcome::Save(keys.iter().map(|key| main.save(key, &result, created_at)).collect())
+                Outcome::Save(
+                    keys.iter()
+                        .map(|key| main.save(key, &result, created_at))
+                        .collect(),
+                )
             }
         }
     }
@@ -240,13 +305,23 @@ impl World {
     fn kinds(&mut self, failing: bool) -> Vec<Kind> {
         (0..14)
             .map(|n| {
-                let arity = if n < 3 { 0 } else { self.rng.below(3) + usize::from(n > 6) };
+                let arity = if n < 3 {
+                    0
+                } else {
+                    self.rng.below(3) + usize::from(n > 6)
+                };
                 Kind {
                     name: n,
                     outputs: 1 + self.rng.below(2),
-                    deps: (0..arity).map(|_| (self.rng.chance(30), self.rng.chance(40))).collect(),
+                    deps: (0..arity)
+                        .map(|_| (self.rng.chance(30), self.rng.chance(40)))
+                        .collect(),
                     collapse: if self.rng.chance(60) { 6 } else { 0 },
-                    maps: if arity == 0 && self.rng.chance(30) { 2 } else { 1 },
+                    maps: if arity == 0 && self.rng.chance(30) {
+                        2
+                    } else {
+                        1
+                    },
                     fails: failing && self.rng.chance(8),
                 }
             })
@@ -269,11 +344,20 @@ impl World {
                     } else {
                         &vertices[self.rng.below(vertices.len())]
                     };
-                    Edge { vertex: Arc::clone(vertex), index: self.rng.below(kind_of(vertex).outputs) }
+                    Edge {
+                        vertex: Arc::clone(vertex),
+                        index: self.rng.below(kind_of(vertex).outputs),
+                    }
                 })
                 .collect();
             let ignore = self.rng.chance(ignoring);
-            let text = format!("{} {} {:?} {}", kind.name, self.rng.below(salts), inputs, kind.fails);
+            let text = format!(
+                "{} {} {:?} {}",
+                kind.name,
+                self.rng.below(salts),
+                inputs,
+                kind.fails
+            );
             let digest = Digest::sha256(text);
             if let Some(same) = vertices.iter().find(|v| v.digest == digest) {
                 vertices.push(Arc::clone(same));
@@ -284,21 +368,41 @@ impl World {
             vertex.options.ignore_cache = ignore;
             vertices.push(Arc::new(vertex));
         }
-        vertices.iter().rev().map(|v| Edge { vertex: Arc::clone(v), index: self.rng.below(kind_of(v).outputs) }).collect()
+        vertices
+            .iter()
+            .rev()
+            .map(|v| Edge {
+                vertex: Arc::clone(v),
+                index: self.rng.below(kind_of(v).outputs),
+            })
+            .collect()
     }
 
     fn start(&mut self, job: JobId, build: BuildId, edge: &Edge) {
-        self.apply(Event::Build { build, by: By::Job(job), edge: edge.clone(), sources: Vec::new() });
+        self.apply(Event::Build {
+            build,
+            by: By::Job(job),
+            edge: edge.clone(),
+            sources: Vec::new(),
+        });
     }
 
     fn restart(&mut self) {
-        self.manager = CacheManager::new("local", Arc::clone(&self.store) as _, Arc::clone(&self.results) as _);
+        self.manager = CacheManager::new(
+            "local",
+            Arc::clone(&self.store) as _,
+            Arc::clone(&self.results) as _,
+        );
         self.scheduler = Scheduler::new(Arc::clone(&self.manager), Arc::new(NullObserver));
     }
 }
 
 fn job(id: JobId) -> Event<Val> {
-    Event::Job { job: id, session: Some(format!("session {id}")), value: Arc::new(id) }
+    Event::Job {
+        job: id,
+        session: Some(format!("session {id}")),
+        value: Arc::new(id),
+    }
 }
 
 /// One build after the other: what ran is exactly what a perfect cache would not know.
@@ -316,24 +420,68 @@ fn sequential(seed: u64) {
             world.apply(job(id));
             world.start(id, id, &edge);
             while world.step() {}
-            let got = world.replies.remove(&id).unwrap_or_else(|| panic!("seed {seed} round {round}: no reply")).unwrap();
-            assert_eq!(Ok(got.content), content(&edge, &mut memo), "seed {seed} round {round}: content");
+            let got = world
+                .replies
+                .remove(&id)
+                .unwrap_or_else(|| panic!("seed {seed} round {round}: no reply"))
+                .unwrap();
+            assert_eq!(
+                Ok(got.content),
+                content(&edge, &mut memo),
+                "seed {seed} round {round}: content"
+            );
             let mut seen = BTreeSet::new();
             for (ran, _) in &world.ran {
-                assert!(seen.insert(ran.vertex.digest.clone()), "seed {seed} round {round}: {} ran twice", ran.vertex.name);
+                assert!(
+                    seen.insert(ran.vertex.digest.clone()),
+                    "seed {seed} round {round}: {} ran twice",
+                    ran.vertex.name
+                );
                 let outputs = kind_of(&ran.vertex).outputs;
-                let known = (0..outputs).all(|i| world.saved.contains(&meaning(&Edge { vertex: Arc::clone(&ran.vertex), index: i }, &mut memo)));
-                assert!(!known, "seed {seed} round {round}: {} ran though its results are known", ran.vertex.name);
+                let known = (0..outputs).all(|i| {
+                    world.saved.contains(&meaning(
+                        &Edge {
+                            vertex: Arc::clone(&ran.vertex),
+                            index: i,
+                        },
+                        &mut memo,
+                    ))
+                });
+                assert!(
+                    !known,
+                    "seed {seed} round {round}: {} ran though its results are known",
+                    ran.vertex.name
+                );
             }
-            assert!(again == 0 || world.ran.is_empty(), "seed {seed} round {round}: a second build runs nothing");
-            let vertices: HashMap<Digest, Arc<Vertex>> = edge.vertex.closure().into_iter().map(|v| (v.digest.clone(), v)).collect();
+            assert!(
+                again == 0 || world.ran.is_empty(),
+                "seed {seed} round {round}: a second build runs nothing"
+            );
+            let vertices: HashMap<Digest, Arc<Vertex>> = edge
+                .vertex
+                .closure()
+                .into_iter()
+                .map(|v| (v.digest.clone(), v))
+                .collect();
             for (digest, index) in std::mem::take(&mut world.saves) {
-                let saved = meaning(&Edge { vertex: Arc::clone(&vertices[&digest]), index }, &mut memo);
+                let saved = meaning(
+                    &Edge {
+                        vertex: Arc::clone(&vertices[&digest]),
+                        index,
+                    },
+                    &mut memo,
+                );
                 world.saved.insert(saved);
             }
-            assert!(world.saved.contains(&meaning(&edge, &mut memo)), "seed {seed} round {round}: nothing comes from nothing");
+            assert!(
+                world.saved.contains(&meaning(&edge, &mut memo)),
+                "seed {seed} round {round}: nothing comes from nothing"
+            );
             world.apply(Event::Discard(id));
-            assert!(world.scheduler.vertices.is_empty() && world.pending.is_empty(), "seed {seed}: nothing is left");
+            assert!(
+                world.scheduler.vertices.is_empty() && world.pending.is_empty(),
+                "seed {seed}: nothing is left"
+            );
             if world.rng.chance(30) {
                 world.restart();
             }
@@ -376,7 +524,10 @@ fn concurrent(seed: u64) {
                 let job = jobs.swap_remove(at);
                 world.apply(Event::Discard(job));
                 for (_, build, _) in open.iter().filter(|(j, _, _)| *j == job) {
-                    assert!(world.replies.remove(build).is_some(), "a discarded job's builds are told");
+                    assert!(
+                        world.replies.remove(build).is_some(),
+                        "a discarded job's builds are told"
+                    );
                 }
                 open.retain(|(j, _, _)| *j != job);
             }
@@ -400,12 +551,17 @@ fn concurrent(seed: u64) {
     for job in jobs {
         world.apply(Event::Discard(job));
     }
-    assert!(world.scheduler.vertices.is_empty() && world.pending.is_empty(), "seed {seed}: nothing is left");
+    assert!(
+        world.scheduler.vertices.is_empty() && world.pending.is_empty(),
+        "seed {seed}: nothing is left"
+    );
 }
 
 fn settle(seed: u64, world: &mut World, open: &mut Vec<(JobId, BuildId, Edge)>) {
     open.retain(|(_, build, edge)| {
-        let Some(reply) = world.replies.remove(build) else { return true };
+        let Some(reply) = world.replies.remove(build) else {
+            return true;
+        };
         let naive = content(edge, &mut HashMap::new());
         match reply {
             Ok(val) => {
@@ -415,8 +571,14 @@ fn settle(seed: u64, world: &mut World, open: &mut Vec<(JobId, BuildId, Edge)>) 
                 }
             }
             Err(error) => {
-                assert!(matches!(error, SolveError::Op { .. }), "seed {seed}: {error}");
-                assert!(edge.vertex.closure().iter().any(|v| kind_of(v).fails), "seed {seed}: failed without a failing op");
+                assert!(
+                    matches!(error, SolveError::Op { .. }),
+                    "seed {seed}: {error}"
+                );
+                assert!(
+                    edge.vertex.closure().iter().any(|v| kind_of(v).fails),
+                    "seed {seed}: failed without a failing op"
+                );
             }
         }
         false

@@ -86,12 +86,20 @@ impl ImmutableRef {
 
     /// Returns the layers its tree is stacked from, base first.
     pub fn chain(&self) -> Vec<Self> {
-        self.record.layers().into_iter().map(|record| Self { record }).collect()
+        self.record
+            .layers()
+            .into_iter()
+            .map(|record| Self { record })
+            .collect()
     }
 
     /// Returns what it stands on directly: the parent; the merged; lower and upper.
     pub fn parents(&self) -> Vec<Self> {
-        self.record.parents().into_iter().map(|r| Self { record: r.clone() }).collect()
+        self.record
+            .parents()
+            .into_iter()
+            .map(|r| Self { record: r.clone() })
+            .collect()
     }
 
     /// Returns the digest over the diff ids of its chain, for layers that came from images.
@@ -106,12 +114,18 @@ impl ImmutableRef {
 
     /// Tells whether every layer is here or has somebody who could fetch it.
     pub fn is_reachable(&self) -> bool {
-        self.record.layers().iter().all(|r| !r.body.lock().lazy || r.can_fetch())
+        self.record
+            .layers()
+            .iter()
+            .all(|r| !r.body.lock().lazy || r.can_fetch())
     }
 
     /// Adds somebody who can fetch a lazy layer's blob.
     pub fn add_provider(&self, digest: &Digest, provider: Arc<dyn BlobProvider>) {
-        self.record.providers.lock().insert(digest.clone(), provider);
+        self.record
+            .providers
+            .lock()
+            .insert(digest.clone(), provider);
     }
 
     /// Fetches and unpacks what is lazy, and makes whatever the tree needs to be mounted. Idle if nothing is missing.
@@ -129,13 +143,17 @@ impl ImmutableRef {
     /// Returns its tree, read-only. Call [`Self::ensure`] first.
     pub fn root(&self) -> Result<Root, StoreError> {
         let mount = self.mount()?;
-        Root::from_fd(mount.into()).map_err(|e| StoreError::layer("open tree of", self.id().as_str(), e))
+        Root::from_fd(mount.into())
+            .map_err(|e| StoreError::layer("open tree of", self.id().as_str(), e))
     }
 
     /// Returns the directory of its own layer as it lies, whiteouts and all.
     pub fn upper(&self) -> Result<Root, StoreError> {
         let snapshot = self.record.body.lock().snapshot.clone();
-        let snapshot = snapshot.ok_or(StoreError::Unfit { id: self.id().clone(), why: "has no files of its own" })?;
+        let snapshot = snapshot.ok_or(StoreError::Unfit {
+            id: self.id().clone(),
+            why: "has no files of its own",
+        })?;
         let fd = self.store().snapshots().upper(&snapshot)?;
         Root::from_fd(fd).map_err(|e| StoreError::layer("open files of", self.id().as_str(), e))
     }

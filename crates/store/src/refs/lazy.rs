@@ -76,15 +76,22 @@ impl Record {
 
     /// Tells whether some form of this layer is here or can be fetched.
     pub(crate) fn can_fetch(&self) -> bool {
-        self.layer_rows()
-            .is_ok_and(|rows| rows.iter().any(|row| row.local || self.provider(&row.descriptor.digest).is_some()))
+        self.layer_rows().is_ok_and(|rows| {
+            rows.iter()
+                .any(|row| row.local || self.provider(&row.descriptor.digest).is_some())
+        })
     }
 
     /// Makes everything that mounting this record needs.
     pub(crate) async fn ensure(self: &Arc<Self>) -> Result<(), StoreError> {
-        let missing: Vec<_> = self.layers().into_iter().filter(|l| l.body.lock().snapshot.is_none()).collect();
+        let missing: Vec<_> = self
+            .layers()
+            .into_iter()
+            .filter(|l| l.body.lock().snapshot.is_none())
+            .collect();
         if !missing.is_empty() {
-            let mut work = stream::iter(missing.into_iter().map(Self::materialize)).buffer_unordered(FETCHES);
+            let mut work =
+                stream::iter(missing.into_iter().map(Self::materialize)).buffer_unordered(FETCHES);
             while let Some(()) = work.try_next().await? {}
         }
         if !matches!(self.shape(), Shape::Layer { parent: None }) {
@@ -122,7 +129,11 @@ impl Record {
 
     async fn patch(self: &Arc<Self>) -> Result<(), StoreError> {
         let _alone = self.work.lock().await;
-        if self.store().meta(self.id(), crate::refs::PATCH_KEY)?.is_some() {
+        if self
+            .store()
+            .meta(self.id(), crate::refs::PATCH_KEY)?
+            .is_some()
+        {
             return Ok(());
         }
         for parent in self.parents() {
@@ -155,10 +166,19 @@ impl Record {
     /// The form and the provider to unpack from while it is being fetched: where it is not here, there is no choice between
     /// several, and nothing below has to be waited for.
     fn streamable(&self) -> Result<Option<Fetchable>, StoreError> {
-        let waits = self.parents().iter().any(|p| p.layers().iter().any(|l| l.body.lock().snapshot.is_none()));
+        let waits = self
+            .parents()
+            .iter()
+            .any(|p| p.layers().iter().any(|l| l.body.lock().snapshot.is_none()));
         let mut rows = self.layer_rows()?;
-        let (Some(row), true, false) = (rows.pop(), rows.is_empty(), waits) else { return Ok(None) };
-        Ok(if row.local { None } else { self.provider(&row.descriptor.digest).map(|p| (row, p)) })
+        let (Some(row), true, false) = (rows.pop(), rows.is_empty(), waits) else {
+            return Ok(None);
+        };
+        Ok(if row.local {
+            None
+        } else {
+            self.provider(&row.descriptor.digest).map(|p| (row, p))
+        })
     }
 
     async fn unpack_as_it_comes(
@@ -171,11 +191,25 @@ impl Record {
         let this = self.clone();
         let descriptor = row.descriptor.clone();
         let unpacking = task::blocking("store-unpack", move || {
-            let mut stream = BufReader::with_capacity(256 << 10, Chunks { chunks, now: Bytes::new() });
+            let mut stream = BufReader::with_capacity(
+                256 << 10,
+                Chunks {
+                    chunks,
+                    now: Bytes::new(),
+                },
+            );
             this.unpack(&mut stream, &row)
         });
         let mut deaf = false;
-        let fetched = fetch_and_tee(self.store(), &lease, &descriptor, provider, Some(tee), &mut deaf).await;
+        let fetched = fetch_and_tee(
+            self.store(),
+            &lease,
+            &descriptor,
+            provider,
+            Some(tee),
+            &mut deaf,
+        )
+        .await;
         let unpacked = unpacking.await;
         // A fetch that ended because unpacking did is not the reason.
         if !deaf {
@@ -196,7 +230,9 @@ impl Record {
         let mut last = None;
         for row in rows {
             let Some(provider) = self.provider(&row.descriptor.digest) else {
-                last.get_or_insert(StoreError::NoProvider { digest: row.descriptor.digest.clone() });
+                last.get_or_insert(StoreError::NoProvider {
+                    digest: row.descriptor.digest.clone(),
+                });
                 continue;
             };
             match fetch_blob(self.store(), lease, &row.descriptor, &provider).await {
@@ -204,25 +240,43 @@ impl Record {
                 Err(e) => last = Some(e),
             }
         }
-        Err(last.unwrap_or(StoreError::Unfit { id: self.id().clone(), why: "is lazy and has no blob" }))
+        Err(last.unwrap_or(StoreError::Unfit {
+            id: self.id().clone(),
+            why: "is lazy and has no blob",
+        }))
     }
 
     /// Unpacks a form of this layer, whose parents are unpacked. Blocks.
-    fn unpack(self: &Arc<Self>, stream: &mut (dyn Read + Send), row: &LayerRow) -> Result<Draft, StoreError> {
+    fn unpack(
+        self: &Arc<Self>,
+        stream: &mut (dyn Read + Send),
+        row: &LayerRow,
+    ) -> Result<Draft, StoreError> {
         let store = self.store();
         let of = row.descriptor.digest.as_str();
         let mut parents = Vec::new();
-        if let Shape::Layer { parent: Some(parent) } = self.shape() {
+        if let Shape::Layer {
+            parent: Some(parent),
+        } = self.shape()
+        {
             for snapshot in parent.stack()?.iter().rev() {
                 let fd = store.snapshots().upper(snapshot)?;
                 parents.push(Root::from_fd(fd).map_err(|e| StoreError::layer("unpack", of, e))?);
             }
         }
         let draft = Draft::new(store)?;
-        let options = ApplyOptions { whiteouts: Whiteouts::Overlay, parents, ..ApplyOptions::default() };
-        let applied = layer::apply(stream, &draft.root()?, &options).map_err(|e| StoreError::layer("unpack", of, e))?;
+        let options = ApplyOptions {
+            whiteouts: Whiteouts::Overlay,
+            parents,
+            ..ApplyOptions::default()
+        };
+        let applied = layer::apply(stream, &draft.root()?, &options)
+            .map_err(|e| StoreError::layer("unpack", of, e))?;
         if applied.diff_id != row.diff_id {
-            return Err(StoreError::DigestMismatch { want: row.diff_id.clone(), got: applied.diff_id });
+            return Err(StoreError::DigestMismatch {
+                want: row.diff_id.clone(),
+                got: applied.diff_id,
+            });
         }
         Ok(draft)
     }
@@ -232,8 +286,9 @@ impl Record {
         let store = self.store();
         let snapshot = draft.keep();
         let done = store.db().write(|c| {
-            let mut s =
-                c.prepare_cached("UPDATE refs SET snapshot = ?2, lazy = 0, size = -1, synced = 0 WHERE id = ?1")?;
+            let mut s = c.prepare_cached(
+                "UPDATE refs SET snapshot = ?2, lazy = 0, size = -1, synced = 0 WHERE id = ?1",
+            )?;
             s.execute(params![self.id().as_str(), snapshot])?;
             Ok(())
         });
@@ -264,7 +319,8 @@ impl Record {
         self.body.lock().size = size;
         if !mutable {
             self.store().later(|c| {
-                c.prepare_cached("UPDATE refs SET size = ?2 WHERE id = ?1")?.execute(params![self.id().as_str(), size])?;
+                c.prepare_cached("UPDATE refs SET size = ?2 WHERE id = ?1")?
+                    .execute(params![self.id().as_str(), size])?;
                 Ok(())
             })?;
         }
@@ -275,14 +331,21 @@ impl Record {
 /// Counts the bytes of a record's snapshot, patch and local blobs.
 pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result<i64, StoreError> {
     let patch: Option<String> = store.db().read(|c| {
-        let mut s = c.prepare_cached("SELECT CAST(value AS TEXT) FROM meta WHERE ref = ?1 AND key = ?2")?;
-        Ok(rusqlite::OptionalExtension::optional(s.query_row([id, crate::refs::PATCH_KEY], |r| r.get(0)))?)
+        let mut s =
+            c.prepare_cached("SELECT CAST(value AS TEXT) FROM meta WHERE ref = ?1 AND key = ?2")?;
+        Ok(rusqlite::OptionalExtension::optional(
+            s.query_row([id, crate::refs::PATCH_KEY], |r| r.get(0)),
+        )?)
     })?;
     let mut total = 0_i64;
-    for snapshot in snapshot.into_iter().chain(patch.as_deref().filter(|p| !p.is_empty())) {
+    for snapshot in snapshot
+        .into_iter()
+        .chain(patch.as_deref().filter(|p| !p.is_empty()))
+    {
         let root = Root::from_fd(store.snapshots().upper(snapshot)?)
             .map_err(|e| StoreError::layer("measure", id, e))?;
-        let bytes = disk_size(&root).map_err(|e| StoreError::io("measure", store.snapshots().upper_path(snapshot), e))?;
+        let bytes = disk_size(&root)
+            .map_err(|e| StoreError::io("measure", store.snapshots().upper_path(snapshot), e))?;
         total = total.saturating_add(bytes);
     }
     let blobs: i64 = store.db().read(|c| {
@@ -333,7 +396,9 @@ struct Ingest {
 
 impl Ingest {
     async fn drain(&mut self) -> std::io::Result<()> {
-        let Some(mut writer) = self.writer.take() else { return Err(std::io::Error::other("an earlier write failed")) };
+        let Some(mut writer) = self.writer.take() else {
+            return Err(std::io::Error::other("an earlier write failed"));
+        };
         let batch = std::mem::take(&mut self.batch);
         self.batched = 0;
         let written = task::blocking("store-ingest", move || {
@@ -362,7 +427,11 @@ impl BlobSink for Ingest {
         }
         self.batched += chunk.len();
         self.batch.push(chunk);
-        if self.batched >= BATCH { self.drain().await } else { Ok(()) }
+        if self.batched >= BATCH {
+            self.drain().await
+        } else {
+            Ok(())
+        }
     }
 
     fn written(&self) -> u64 {
@@ -396,16 +465,33 @@ async fn fetch_and_tee(
     let digest = &descriptor.digest;
     let limit = descriptor.len();
     let writer = Some(store.blob_writer(lease)?);
-    let mut sink = Ingest { writer, batch: Vec::new(), batched: 0, taken: 0, limit, tee, deaf: false };
+    let mut sink = Ingest {
+        writer,
+        batch: Vec::new(),
+        batched: 0,
+        taken: 0,
+        limit,
+        tee,
+        deaf: false,
+    };
     let fetched = provider.fetch(descriptor, &mut sink).await;
     sink.tee = None;
     *deaf = sink.deaf;
-    fetched.map_err(|e| StoreError::Fetch { digest: digest.clone(), source: Arc::from(e) })?;
+    fetched.map_err(|e| StoreError::Fetch {
+        digest: digest.clone(),
+        source: Arc::from(e),
+    })?;
     if sink.taken != limit {
-        return Err(StoreError::SizeMismatch { digest: digest.clone(), want: limit, got: sink.taken });
+        return Err(StoreError::SizeMismatch {
+            digest: digest.clone(),
+            want: limit,
+            got: sink.taken,
+        });
     }
     let fail = |e| StoreError::io("write blob", store.blob_path(digest), e);
     sink.drain().await.map_err(fail)?;
-    let Some(writer) = sink.writer.take() else { return Err(fail(std::io::Error::other("an earlier write failed"))) };
+    let Some(writer) = sink.writer.take() else {
+        return Err(fail(std::io::Error::other("an earlier write failed")));
+    };
     writer.commit(Some(digest))
 }

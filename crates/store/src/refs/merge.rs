@@ -33,7 +33,10 @@ impl Draft {
     pub(crate) fn new(store: &Arc<Store>) -> Result<Self, StoreError> {
         let id = RefId::random().to_string();
         store.snapshots().create(&id)?;
-        Ok(Self { store: store.clone(), id: Some(id) })
+        Ok(Self {
+            store: store.clone(),
+            id: Some(id),
+        })
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -66,8 +69,12 @@ fn at_home(layers: &[Arc<Record>]) -> Vec<bool> {
     for (at, layer) in layers.iter().enumerate() {
         home.push(match layer.shape() {
             Shape::Layer { parent: None } => at == 0,
-            Shape::Layer { parent: Some(parent) } => {
-                let on_last = at > 0 && home.get(at - 1) == Some(&true) && layers.get(at - 1).map(|l| l.id()) == Some(parent.id());
+            Shape::Layer {
+                parent: Some(parent),
+            } => {
+                let on_last = at > 0
+                    && home.get(at - 1) == Some(&true)
+                    && layers.get(at - 1).map(|l| l.id()) == Some(parent.id());
                 on_last || {
                     let own = parent.layers();
                     own.len() == at && own.iter().zip(layers).all(|(a, b)| a.id() == b.id())
@@ -82,7 +89,10 @@ fn at_home(layers: &[Arc<Record>]) -> Vec<bool> {
 
 impl Record {
     fn unfit(&self, why: &'static str) -> StoreError {
-        StoreError::Unfit { id: self.id().clone(), why }
+        StoreError::Unfit {
+            id: self.id().clone(),
+            why,
+        }
     }
 
     /// The snapshots its tree is stacked from, base first.
@@ -97,14 +107,21 @@ impl Record {
         let mut stack = Vec::with_capacity(layers.len());
         let mut plain = true;
         for (layer, home) in layers.iter().zip(home) {
-            let own = layer.body.lock().snapshot.clone().ok_or_else(|| layer.unfit("is not unpacked"))?;
+            let own = layer
+                .body
+                .lock()
+                .snapshot
+                .clone()
+                .ok_or_else(|| layer.unfit("is not unpacked"))?;
             plain &= home && matches!(layer.shape(), Shape::Layer { parent: None });
             stack.push(if home {
                 own
             } else {
                 match self.store().meta(layer.id(), PATCH_KEY)? {
                     Some(patch) if patch.is_empty() => own,
-                    Some(patch) => String::from_utf8(patch).map_err(|_| layer.unfit("has a damaged patch"))?,
+                    Some(patch) => {
+                        String::from_utf8(patch).map_err(|_| layer.unfit("has a damaged patch"))?
+                    }
                     None => return Err(layer.unfit("is not prepared for a merge")),
                 }
             });
@@ -149,10 +166,17 @@ impl Record {
     /// Makes the patch of this layer, whose own parents are unpacked. Blocks.
     pub(crate) fn make_patch(self: &Arc<Self>) -> Result<(), StoreError> {
         let store = self.store();
-        let own = self.body.lock().snapshot.clone().ok_or_else(|| self.unfit("is not unpacked"))?;
+        let own = self
+            .body
+            .lock()
+            .snapshot
+            .clone()
+            .ok_or_else(|| self.unfit("is not unpacked"))?;
         let fail = |e| StoreError::layer("prepare for a merge", self.id().as_str(), e);
         let upper = Root::from_fd(store.snapshots().upper(&own)?).map_err(fail)?;
-        let patch = if has_opaque(&upper).map_err(|e| StoreError::io("read", store.snapshots().upper_path(&own), e))? {
+        let patch = if has_opaque(&upper)
+            .map_err(|e| StoreError::io("read", store.snapshots().upper_path(&own), e))?
+        {
             let changes = fstree::diff::overlay_changes(&upper, self.lower_view()?.as_ref())
                 .map_err(|e| StoreError::layer("diff", self.id().as_str(), e))?;
             let draft = Draft::new(store)?;
@@ -162,7 +186,9 @@ impl Record {
             String::new()
         };
         store.db().write(|c| {
-            let mut s = c.prepare_cached("INSERT OR REPLACE INTO meta(ref, key, value) VALUES(?1, ?2, ?3)")?;
+            let mut s = c.prepare_cached(
+                "INSERT OR REPLACE INTO meta(ref, key, value) VALUES(?1, ?2, ?3)",
+            )?;
             s.execute(params![self.id().as_str(), PATCH_KEY, patch.as_bytes()])?;
             Ok(())
         })
@@ -170,7 +196,9 @@ impl Record {
 
     /// Makes the files of a diff that is a layer of its own; both sides are unpacked. Blocks.
     pub(crate) fn make_diff(self: &Arc<Self>) -> Result<(), StoreError> {
-        let Shape::Diff { lower, upper } = self.shape() else { return Ok(()) };
+        let Shape::Diff { lower, upper } = self.shape() else {
+            return Ok(());
+        };
         let store = self.store();
         let draft = Draft::new(store)?;
         let lower = lower.as_ref().map(Self::view).transpose()?;
@@ -178,7 +206,8 @@ impl Record {
             Some(upper) => upper.view()?,
             None => {
                 let mount = store.snapshots().view(&[], true)?;
-                Root::from_fd(mount.into()).map_err(|e| StoreError::layer("open", self.id().as_str(), e))?
+                Root::from_fd(mount.into())
+                    .map_err(|e| StoreError::layer("open", self.id().as_str(), e))?
             }
         };
         let changes = fstree::diff::tree_changes(lower.as_ref(), &upper)
@@ -187,7 +216,9 @@ impl Record {
             .map_err(|e| StoreError::layer("diff", self.id().as_str(), e))?;
         let snapshot = draft.keep();
         let done = store.db().write(|c| {
-            let mut s = c.prepare_cached("UPDATE refs SET snapshot = ?2, synced = 0, size = -1 WHERE id = ?1")?;
+            let mut s = c.prepare_cached(
+                "UPDATE refs SET snapshot = ?2, synced = 0, size = -1 WHERE id = ?1",
+            )?;
             s.execute(params![self.id().as_str(), snapshot])?;
             Ok(())
         });
@@ -202,7 +233,11 @@ impl Record {
 }
 
 impl Store {
-    fn composed(self: &Arc<Self>, shape: Shape, options: RefOptions) -> Result<ImmutableRef, StoreError> {
+    fn composed(
+        self: &Arc<Self>,
+        shape: Shape,
+        options: RefOptions,
+    ) -> Result<ImmutableRef, StoreError> {
         let body = Body {
             mutable: false,
             retain: true,
@@ -246,7 +281,8 @@ impl Store {
         if flat.is_empty() {
             return Ok(None);
         }
-        self.composed(Shape::Merge { parents: flat }, options).map(Some)
+        self.composed(Shape::Merge { parents: flat }, options)
+            .map(Some)
     }
 
     /// What `upper` changes over `lower`; `None` stands for the empty tree.
@@ -266,23 +302,44 @@ impl Store {
         if let Some(upper) = upper {
             let below = lower.record().layers();
             let above = upper.record().layers();
-            let ancestor = above.len() > below.len() + 1 && below.iter().zip(&above).all(|(a, b)| a.id() == b.id());
+            let ancestor = above.len() > below.len() + 1
+                && below.iter().zip(&above).all(|(a, b)| a.id() == b.id());
             if ancestor {
                 let mut parts = Vec::new();
                 for layer in above.into_iter().skip(below.len()) {
                     parts.push(match layer.shape() {
-                        Shape::Layer { parent: Some(parent) } => {
-                            let description = format!("diff {:?} -> {:?}", parent.id().as_str(), layer.id().as_str());
-                            let shape = Shape::Diff { lower: Some(parent.clone()), upper: Some(layer.clone()) };
-                            self.composed(shape, RefOptions { description, ..RefOptions::default() })?
+                        Shape::Layer {
+                            parent: Some(parent),
+                        } => {
+                            let description = format!(
+                                "diff {:?} -> {:?}",
+                                parent.id().as_str(),
+                                layer.id().as_str()
+                            );
+                            let shape = Shape::Diff {
+                                lower: Some(parent.clone()),
+                                upper: Some(layer.clone()),
+                            };
+                            self.composed(
+                                shape,
+                                RefOptions {
+                                    description,
+                                    ..RefOptions::default()
+                                },
+                            )?
                         }
-                        Shape::Layer { parent: None } | Shape::Merge { .. } | Shape::Diff { .. } => ImmutableRef::new(layer),
+                        Shape::Layer { parent: None }
+                        | Shape::Merge { .. }
+                        | Shape::Diff { .. } => ImmutableRef::new(layer),
                     });
                 }
                 return self.merge(&parts, options);
             }
         }
-        let shape = Shape::Diff { lower: Some(lower.record().clone()), upper: upper.map(|u| u.record().clone()) };
+        let shape = Shape::Diff {
+            lower: Some(lower.record().clone()),
+            upper: upper.map(|u| u.record().clone()),
+        };
         self.composed(shape, options).map(Some)
     }
 }

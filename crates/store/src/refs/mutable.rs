@@ -27,7 +27,11 @@ pub struct MutableRef {
 impl MutableRef {
     pub(crate) fn new(record: Arc<Record>) -> Self {
         record.mark_used();
-        Self { record, mount: Mutex::new(None), hashed: AtomicBool::new(false) }
+        Self {
+            record,
+            mount: Mutex::new(None),
+            hashed: AtomicBool::new(false),
+        }
     }
 
     /// Returns its name.
@@ -50,7 +54,10 @@ impl MutableRef {
 
     fn snapshot(&self) -> Result<String, StoreError> {
         let snapshot = self.record.body.lock().snapshot.clone();
-        snapshot.ok_or(StoreError::Unfit { id: self.id().clone(), why: "has no files" })
+        snapshot.ok_or(StoreError::Unfit {
+            id: self.id().clone(),
+            why: "has no files",
+        })
     }
 
     /// Mounts its tree read-write, attached nowhere. Every call is another mount of the same tree.
@@ -59,7 +66,9 @@ impl MutableRef {
         if first.is_none() {
             *first = Some(self.mount_fresh()?);
         }
-        let Some(mount) = first.as_ref() else { return self.mount_fresh() };
+        let Some(mount) = first.as_ref() else {
+            return self.mount_fresh();
+        };
         match Snapshots::again(mount) {
             Ok(clone) => Ok(clone),
             // Kernels before 6.15 do not clone what is attached nowhere: hand out the first one, and mount anew for the next.
@@ -72,16 +81,22 @@ impl MutableRef {
 
     fn mount_fresh(&self) -> Result<MountFd, StoreError> {
         let layers = match self.record.shape() {
-            Shape::Layer { parent: Some(parent) } => parent.stack()?,
+            Shape::Layer {
+                parent: Some(parent),
+            } => parent.stack()?,
             Shape::Layer { parent: None } | Shape::Merge { .. } | Shape::Diff { .. } => Vec::new(),
         };
-        self.record.store().snapshots().mount_rw(&self.snapshot()?, &layers)
+        self.record
+            .store()
+            .snapshots()
+            .mount_rw(&self.snapshot()?, &layers)
     }
 
     /// Returns its tree, writable.
     pub fn root(&self) -> Result<Root, StoreError> {
         let mount = self.mount()?;
-        Root::from_fd(mount.into()).map_err(|e| StoreError::layer("open tree of", self.id().as_str(), e))
+        Root::from_fd(mount.into())
+            .map_err(|e| StoreError::layer("open tree of", self.id().as_str(), e))
     }
 
     /// Returns the value kept under `key`.
@@ -145,8 +160,10 @@ impl MutableRef {
         body.size = -1;
         store.db().write(|c| {
             if body.stored {
-                c.prepare_cached("UPDATE refs SET mutable = 0, size = -1, synced = 0 WHERE id = ?1")?
-                    .execute([record.id().as_str()])?;
+                c.prepare_cached(
+                    "UPDATE refs SET mutable = 0, size = -1, synced = 0 WHERE id = ?1",
+                )?
+                .execute([record.id().as_str()])?;
                 Ok(())
             } else {
                 record.insert(c, &body)
@@ -183,7 +200,12 @@ impl MutableRef {
             Shape::Layer { parent } => parent.clone(),
             Shape::Merge { .. } | Shape::Diff { .. } => None,
         };
-        let twin = Record::new(store.clone(), RefId::random(), Shape::Layer { parent }, body.clone());
+        let twin = Record::new(
+            store.clone(),
+            RefId::random(),
+            Shape::Layer { parent },
+            body.clone(),
+        );
         let inserted = store.db().write(|c| twin.insert(c, &body));
         if inserted.is_err() {
             // The snapshot is the mutable's.
@@ -203,15 +225,23 @@ impl Drop for MutableRef {
     fn drop(&mut self) {
         let (discard, snapshot) = {
             let body = self.record.body.lock();
-            (body.mutable && body.stored && !body.retain, body.snapshot.clone())
+            (
+                body.mutable && body.stored && !body.retain,
+                body.snapshot.clone(),
+            )
         };
         if !discard {
             return;
         }
         let store = self.record.store();
-        match store.db().write(|c| super::open::delete_rows(c, self.record.id().as_str())) {
+        match store
+            .db()
+            .write(|c| super::open::delete_rows(c, self.record.id().as_str()))
+        {
             Ok(gone) => store.drop_snapshots(&gone),
-            Err(e) => tracing::warn!(id = %self.record.id(), error = %e, ?snapshot, "mutable record not removed"),
+            Err(e) => {
+                tracing::warn!(id = %self.record.id(), error = %e, ?snapshot, "mutable record not removed")
+            }
         }
         self.record.body.lock().stored = false;
         self.record.body.lock().snapshot = None;

@@ -32,7 +32,9 @@ fn read_row(c: &Connection, id: &RefId) -> Result<Row, StoreError> {
                 mutable: r.get(1)?,
                 retain: r.get(2)?,
                 snapshot: r.get(3)?,
-                twin: r.get::<_, Option<String>>(4)?.and_then(|t| RefId::parse(&t).ok()),
+                twin: r
+                    .get::<_, Option<String>>(4)?
+                    .and_then(|t| RefId::parse(&t).ok()),
                 record_type: RecordType::parse(&r.get::<_, String>(5)?),
                 description: r.get(6)?,
                 created: from_nanos(r.get(7)?),
@@ -45,19 +47,31 @@ fn read_row(c: &Connection, id: &RefId) -> Result<Row, StoreError> {
             Ok((r.get(0)?, body))
         })
         .optional()?;
-    let Some((kind, body)) = found else { return Err(StoreError::NotFound { id: id.to_string() }) };
-    let mut s = c.prepare_cached("SELECT position, parent FROM parents WHERE child = ?1 ORDER BY position")?;
+    let Some((kind, body)) = found else {
+        return Err(StoreError::NotFound { id: id.to_string() });
+    };
+    let mut s = c.prepare_cached(
+        "SELECT position, parent FROM parents WHERE child = ?1 ORDER BY position",
+    )?;
     let mut parents = Vec::new();
     for row in s.query_map([id.as_str()], |r| Ok((r.get(0)?, r.get::<_, String>(1)?)))? {
         let (position, parent) = row?;
         parents.push((position, RefId::parse(&parent)?));
     }
-    Ok(Row { kind, body, parents })
+    Ok(Row {
+        kind,
+        body,
+        parents,
+    })
 }
 
 impl Store {
     /// Finds the record of that name, loading it and what it stands on where that is not live.
-    pub(crate) fn load(self: &Arc<Self>, live: &mut Live, id: &RefId) -> Result<Arc<Record>, StoreError> {
+    pub(crate) fn load(
+        self: &Arc<Self>,
+        live: &mut Live,
+        id: &RefId,
+    ) -> Result<Arc<Record>, StoreError> {
         // Parents first, with a stack of our own: chains may be long.
         let mut todo = vec![id.clone()];
         let mut hold = Vec::new();
@@ -68,23 +82,41 @@ impl Store {
                 continue;
             }
             let row = self.db().read(|c| read_row(c, &next))?;
-            let missing: Vec<RefId> =
-                row.parents.iter().filter(|(_, p)| !live.has(p)).map(|(_, p)| p.clone()).collect();
+            let missing: Vec<RefId> = row
+                .parents
+                .iter()
+                .filter(|(_, p)| !live.has(p))
+                .map(|(_, p)| p.clone())
+                .collect();
             if !missing.is_empty() {
                 if todo.len() > 100_000 {
-                    return Err(StoreError::Unfit { id: id.clone(), why: "stands on itself" });
+                    return Err(StoreError::Unfit {
+                        id: id.clone(),
+                        why: "stands on itself",
+                    });
                 }
                 todo.extend(missing);
                 continue;
             }
-            let mut found = row.parents.iter().filter_map(|(at, p)| live.get(p).map(|r| (*at, r)));
+            let mut found = row
+                .parents
+                .iter()
+                .filter_map(|(at, p)| live.get(p).map(|r| (*at, r)));
             let shape = match row.kind {
-                0 => Shape::Layer { parent: found.next().map(|(_, r)| r) },
-                1 => Shape::Merge { parents: found.map(|(_, r)| r).collect() },
+                0 => Shape::Layer {
+                    parent: found.next().map(|(_, r)| r),
+                },
+                1 => Shape::Merge {
+                    parents: found.map(|(_, r)| r).collect(),
+                },
                 _ => {
                     let (mut lower, mut upper) = (None, None);
                     for (at, record) in found {
-                        if at == 0 { lower = Some(record) } else { upper = Some(record) }
+                        if at == 0 {
+                            lower = Some(record)
+                        } else {
+                            upper = Some(record)
+                        }
                     }
                     Shape::Diff { lower, upper }
                 }
@@ -94,14 +126,18 @@ impl Store {
             hold.push(record);
             todo.pop();
         }
-        live.get(id).ok_or_else(|| StoreError::NotFound { id: id.to_string() })
+        live.get(id)
+            .ok_or_else(|| StoreError::NotFound { id: id.to_string() })
     }
 
     /// Takes hold of an immutable record.
     pub fn get(self: &Arc<Self>, id: &RefId) -> Result<ImmutableRef, StoreError> {
         let record = self.load(&mut self.live().lock(), id)?;
         if record.body.lock().mutable {
-            return Err(StoreError::Unfit { id: id.clone(), why: "is mutable" });
+            return Err(StoreError::Unfit {
+                id: id.clone(),
+                why: "is mutable",
+            });
         }
         Ok(ImmutableRef::new(record))
     }
@@ -112,7 +148,8 @@ impl Store {
             return Ok(true);
         }
         self.db().read(|c| {
-            Ok(c.prepare_cached("SELECT 1 FROM refs WHERE id = ?1")?.exists([id.as_str()])?)
+            Ok(c.prepare_cached("SELECT 1 FROM refs WHERE id = ?1")?
+                .exists([id.as_str()])?)
         })
     }
 
@@ -123,7 +160,9 @@ impl Store {
             return Err(StoreError::Locked { id: id.clone() });
         }
         let twin: Option<String> = self.db().read(|c| {
-            Ok(c.prepare_cached("SELECT id FROM refs WHERE twin = ?1")?.query_row([id.as_str()], |r| r.get(0)).optional()?)
+            Ok(c.prepare_cached("SELECT id FROM refs WHERE twin = ?1")?
+                .query_row([id.as_str()], |r| r.get(0))
+                .optional()?)
         })?;
         if let Some(twin) = twin {
             let twin = RefId::parse(&twin)?;
@@ -132,14 +171,18 @@ impl Store {
             }
             self.db().write(|c| {
                 delete_rows(c, twin.as_str())?;
-                c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?.execute([id.as_str()])?;
+                c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?
+                    .execute([id.as_str()])?;
                 Ok(())
             })?;
         }
         let record = self.load(&mut live, id)?;
         drop(live);
         if !record.body.lock().mutable {
-            return Err(StoreError::Unfit { id: id.clone(), why: "is immutable" });
+            return Err(StoreError::Unfit {
+                id: id.clone(),
+                why: "is immutable",
+            });
         }
         record.body.lock().size = -1;
         Ok(MutableRef::new(record))
@@ -188,7 +231,8 @@ impl Store {
         let Some(twin) = twin else { return Ok(()) };
         self.db().write(|c| {
             delete_rows(c, twin.as_str())?;
-            c.prepare_cached("UPDATE refs SET twin = NULL WHERE id = ?1")?.execute([record.id().as_str()])?;
+            c.prepare_cached("UPDATE refs SET twin = NULL WHERE id = ?1")?
+                .execute([record.id().as_str()])?;
             Ok(())
         })?;
         record.body.lock().twin = None;
@@ -211,7 +255,10 @@ impl Store {
                 self.settle(parent.record())?;
                 let above = parent.record().body.lock().chain_id.clone();
                 let Some(above) = above else {
-                    return Err(StoreError::Unfit { id: parent.id().clone(), why: "has no chain id to import a layer on" });
+                    return Err(StoreError::Unfit {
+                        id: parent.id().clone(),
+                        why: "has no chain id to import a layer on",
+                    });
                 };
                 Digest::sha256(format!("{above} {}", layer.diff_id))
             }
@@ -221,14 +268,18 @@ impl Store {
         let variant = crate::chain::variant_of(&descriptor);
         let mut live = self.live().lock();
         let known: Option<String> = self.db().read(|c| {
-            let mut s = c.prepare_cached("SELECT id FROM refs WHERE chain_id = ?1 AND mutable = 0 ORDER BY lazy LIMIT 1")?;
+            let mut s = c.prepare_cached(
+                "SELECT id FROM refs WHERE chain_id = ?1 AND mutable = 0 ORDER BY lazy LIMIT 1",
+            )?;
             Ok(s.query_row([chain_id.as_str()], |r| r.get(0)).optional()?)
         })?;
         let record = match known {
             Some(id) => {
                 let record = self.load(&mut live, &RefId::parse(&id)?)?;
                 drop(live);
-                self.later(|c| put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, variant, 1))?;
+                self.later(|c| {
+                    put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, variant, 1)
+                })?;
                 record
             }
             None => {
@@ -246,7 +297,9 @@ impl Store {
                     lazy: true,
                     stored: true,
                 };
-                let shape = Shape::Layer { parent: parent.map(|p| p.record().clone()) };
+                let shape = Shape::Layer {
+                    parent: parent.map(|p| p.record().clone()),
+                };
                 let record = Record::new(self.clone(), RefId::random(), shape, body.clone());
                 // A crash loses at most the knowledge of a layer that was not here anyway.
                 self.later(|c| {
@@ -258,7 +311,10 @@ impl Store {
                 record
             }
         };
-        record.providers.lock().insert(descriptor.digest.clone(), provider);
+        record
+            .providers
+            .lock()
+            .insert(descriptor.digest.clone(), provider);
         Ok(ImmutableRef::new(record))
     }
 }
@@ -276,15 +332,25 @@ pub(crate) fn put_layer_blob(
         "INSERT INTO layer_blobs(ref, digest, rank, variant, descriptor, diff_id) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank)",
     )?;
-    let text = serde_json::to_string(descriptor).map_err(|e| StoreError::layer("record", descriptor.digest.as_str(), e))?;
-    s.execute(params![id.as_str(), descriptor.digest.as_str(), rank, variant, text, diff_id.as_str()])?;
+    let text = serde_json::to_string(descriptor)
+        .map_err(|e| StoreError::layer("record", descriptor.digest.as_str(), e))?;
+    s.execute(params![
+        id.as_str(),
+        descriptor.digest.as_str(),
+        rank,
+        variant,
+        text,
+        diff_id.as_str()
+    ])?;
     Ok(())
 }
 
 /// Deletes a record's rows; returns the snapshots that nothing names any more.
 pub(crate) fn delete_rows(c: &Connection, id: &str) -> Result<Vec<String>, StoreError> {
-    let snapshot: Option<Option<String>> =
-        c.prepare_cached("SELECT snapshot FROM refs WHERE id = ?1")?.query_row([id], |r| r.get(0)).optional()?;
+    let snapshot: Option<Option<String>> = c
+        .prepare_cached("SELECT snapshot FROM refs WHERE id = ?1")?
+        .query_row([id], |r| r.get(0))
+        .optional()?;
     let mut gone: Vec<String> = c
         .prepare_cached("SELECT CAST(value AS TEXT) FROM meta WHERE ref = ?1 AND key = ?2")?
         .query_map(params![id, crate::refs::PATCH_KEY], |r| r.get(0))?
@@ -298,12 +364,15 @@ pub(crate) fn delete_rows(c: &Connection, id: &str) -> Result<Vec<String>, Store
         c.prepare_cached(sql)?.execute([id])?;
     }
     if let Some(Some(snapshot)) = snapshot
-        && !c.prepare_cached("SELECT 1 FROM refs WHERE snapshot = ?1")?.exists([&snapshot])?
+        && !c
+            .prepare_cached("SELECT 1 FROM refs WHERE snapshot = ?1")?
+            .exists([&snapshot])?
     {
         gone.push(snapshot);
     }
     for key in gone.iter().map(String::as_str).chain([id]) {
-        c.prepare_cached("DELETE FROM content_hashes WHERE key = ?1")?.execute([key])?;
+        c.prepare_cached("DELETE FROM content_hashes WHERE key = ?1")?
+            .execute([key])?;
     }
     crate::keys::release(c, id)?;
     Ok(gone)

@@ -19,9 +19,16 @@ use crate::usage::to_nanos;
 /// What a record stands on. Never changes.
 #[derive(Debug)]
 pub(crate) enum Shape {
-    Layer { parent: Option<Arc<Record>> },
-    Merge { parents: Vec<Arc<Record>> },
-    Diff { lower: Option<Arc<Record>>, upper: Option<Arc<Record>> },
+    Layer {
+        parent: Option<Arc<Record>>,
+    },
+    Merge {
+        parents: Vec<Arc<Record>>,
+    },
+    Diff {
+        lower: Option<Arc<Record>>,
+        upper: Option<Arc<Record>>,
+    },
 }
 
 /// The columns of a record.
@@ -64,7 +71,9 @@ pub(crate) struct Record {
 
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Record").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Record")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,8 +152,16 @@ impl Record {
 
     /// The one layer that a diff amounts to, if it does.
     pub(crate) fn diff_layer(&self) -> Option<&Arc<Self>> {
-        let Shape::Diff { lower, upper: Some(upper) } = &self.shape else { return None };
-        let Shape::Layer { parent } = &upper.shape else { return None };
+        let Shape::Diff {
+            lower,
+            upper: Some(upper),
+        } = &self.shape
+        else {
+            return None;
+        };
+        let Shape::Layer { parent } = &upper.shape else {
+            return None;
+        };
         let same = match (lower, parent) {
             (None, None) => true,
             (Some(lower), Some(parent)) => lower.id == parent.id,
@@ -180,7 +197,8 @@ impl Record {
             body.diff_id.as_ref().map(Digest::as_str),
             body.lazy,
         ])?;
-        let mut s = c.prepare_cached("INSERT INTO parents(child, position, parent) VALUES(?1, ?2, ?3)")?;
+        let mut s =
+            c.prepare_cached("INSERT INTO parents(child, position, parent) VALUES(?1, ?2, ?3)")?;
         match &self.shape {
             Shape::Diff { lower, upper } => {
                 for (position, parent) in (0_i64..).zip([lower, upper]) {
@@ -213,7 +231,8 @@ impl Drop for Record {
             let id = self.id.as_str();
             let now = to_nanos(SystemTime::now());
             let done = self.store.later(|c| {
-                c.prepare_cached("UPDATE refs SET used = ?2, uses = uses + 1 WHERE id = ?1")?.execute(params![id, now])?;
+                c.prepare_cached("UPDATE refs SET used = ?2, uses = uses + 1 WHERE id = ?1")?
+                    .execute(params![id, now])?;
                 Ok(())
             });
             if let Err(e) = done {

@@ -14,7 +14,10 @@ async fn a_kill_loses_only_the_step_that_ran() {
     let lab = Lab::new();
     let a = lab.step(None, &["x=1"]);
     let b = lab.step(Some(&a), &["y=2"]);
-    let open = lab.store.new_mutable(Some(&b), RefOptions::default()).unwrap();
+    let open = lab
+        .store
+        .new_mutable(Some(&b), RefOptions::default())
+        .unwrap();
     write(&open, &["z=3"]);
     let lease = lab.store.lease();
     let mut blob = lab.store.blob_writer(&lease).unwrap();
@@ -23,7 +26,12 @@ async fn a_kill_loses_only_the_step_that_ran() {
     let found = after.store.get(b.id()).unwrap();
     assert_eq!(tree(&found).await, "x=1 y=2");
     assert_eq!(after.snapshots(), 2);
-    assert_eq!(std::fs::read_dir(after.dir.path().join("ingest")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(after.dir.path().join("ingest"))
+            .unwrap()
+            .count(),
+        0
+    );
     drop(found);
     let dir = after.dir;
     after.store.close().unwrap();
@@ -42,7 +50,12 @@ async fn a_power_cut_drops_what_was_not_synced_and_what_stands_on_it() {
     lab.store.sync().unwrap();
     let lost = lab.step(Some(&safe), &["y=2"]);
     let index = |lab: &Lab| rusqlite::Connection::open(lab.dir.path().join("index.db")).unwrap();
-    index(&lab).execute("UPDATE info SET value = 'another boot' WHERE key = 'boot'", []).unwrap();
+    index(&lab)
+        .execute(
+            "UPDATE info SET value = 'another boot' WHERE key = 'boot'",
+            [],
+        )
+        .unwrap();
     let after = lab.killed();
     assert_eq!(tree(&after.store.get(safe.id()).unwrap()).await, "x=1");
     assert!(after.store.get(lost.id()).is_err());
@@ -58,7 +71,11 @@ async fn the_check_finds_what_is_broken_and_opening_heals_it() {
     let a = lab.step(None, &["x=1"]);
     let b = lab.step(Some(&a), &["y=2"]);
     let other = lab.step(None, &["z=3"]);
-    let blob = lab.store.put_blob(&lab.store.lease(), b"bytes").unwrap().digest;
+    let blob = lab
+        .store
+        .put_blob(&lab.store.lease(), b"bytes")
+        .unwrap()
+        .digest;
     lab.store.pin_blob("test", &blob).unwrap();
     let (a, b, other) = (a.id().clone(), b.id().clone(), other.id().clone());
     let Lab { dir, store } = lab;
@@ -71,7 +88,10 @@ async fn the_check_finds_what_is_broken_and_opening_heals_it() {
     std::fs::write(&path, b"bytez").unwrap();
     let report = fsck(dir.path(), true).unwrap();
     assert_eq!(report.findings.len(), 3, "{report:?}");
-    assert!(report.is_damaged(), "a blob with other bytes is beyond repair");
+    assert!(
+        report.is_damaged(),
+        "a blob with other bytes is beyond repair"
+    );
     std::fs::remove_file(path).unwrap();
     assert!(!fsck(dir.path(), true).unwrap().is_damaged());
     let store = Store::open(Config::new(dir.path())).unwrap();
@@ -92,7 +112,10 @@ async fn a_step_costs_little_beside_what_it_runs() {
     let mut last = lab.step(None, &["x=1"]);
     let began = std::time::Instant::now();
     for _ in 0..50 {
-        let mutable = lab.store.new_mutable(Some(&last), RefOptions::default()).unwrap();
+        let mutable = lab
+            .store
+            .new_mutable(Some(&last), RefOptions::default())
+            .unwrap();
         drop(mutable.mount().unwrap());
         last = mutable.commit().unwrap();
     }

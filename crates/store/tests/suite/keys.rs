@@ -7,7 +7,12 @@ use store::PruneOptions;
 use crate::support::{Lab, can_mount};
 
 fn link(text: &str, selector: Option<&str>) -> Link {
-    Link { input: 1, output: 2, digest: Digest::sha256(text), selector: selector.map(Digest::sha256) }
+    Link {
+        input: 1,
+        output: 2,
+        digest: Digest::sha256(text),
+        selector: selector.map(Digest::sha256),
+    }
 }
 
 #[tokio::test]
@@ -19,18 +24,31 @@ async fn keys_lead_to_results_survive_restarts_and_go_with_their_records() {
     let record = lab.step(None, &["x=1"]);
     let keys = lab.store.key_store();
     let results = lab.store.result_storage();
-    let saved = results.save(&Some(record.clone()), SystemTime::UNIX_EPOCH).unwrap();
+    let saved = results
+        .save(&Some(record.clone()), SystemTime::UNIX_EPOCH)
+        .unwrap();
     let selected = link("op", Some("selector"));
-    keys.save("child", &saved, &[("root".into(), selected.clone(), "child".into())]).unwrap();
+    keys.save(
+        "child",
+        &saved,
+        &[("root".into(), selected.clone(), "child".into())],
+    )
+    .unwrap();
     keys.add_link("top", &link("op", None), "root").unwrap();
     let check = |lab: &Lab, there: bool| {
         let keys = lab.store.key_store();
         assert_eq!(keys.exists("child").unwrap(), there);
         assert_eq!(keys.exists("top").unwrap(), there);
-        assert_eq!(keys.links("root", &selected).unwrap().len(), usize::from(there));
+        assert_eq!(
+            keys.links("root", &selected).unwrap().len(),
+            usize::from(there)
+        );
         assert_eq!(keys.links("root", &link("op", None)).unwrap().len(), 0);
         assert_eq!(keys.has_link("root", &selected, "child").unwrap(), there);
-        assert_eq!(keys.keys_of_result(&saved.id).unwrap().len(), usize::from(there));
+        assert_eq!(
+            keys.keys_of_result(&saved.id).unwrap().len(),
+            usize::from(there)
+        );
         assert_eq!(keys.load("child", &saved.id).unwrap().is_some(), there);
         assert_eq!(keys.results("child").unwrap().len(), usize::from(there));
         let back = keys.backlinks("child").unwrap();
@@ -45,10 +63,21 @@ async fn keys_lead_to_results_survive_restarts_and_go_with_their_records() {
     let lab = lab.reopen();
     check(&lab, true);
     assert!(lab.store.result_storage().exists(&saved.id));
-    lab.store.prune(&PruneOptions { all: true, ..PruneOptions::default() }, &mut |_| {}).unwrap();
+    lab.store
+        .prune(
+            &PruneOptions {
+                all: true,
+                ..PruneOptions::default()
+            },
+            &mut |_| {},
+        )
+        .unwrap();
     check(&lab, false);
     assert!(!lab.store.result_storage().exists(&saved.id));
-    assert!(lab.store.result_storage().exists(""), "the empty tree is always there");
+    assert!(
+        lab.store.result_storage().exists(""),
+        "the empty tree is always there"
+    );
 }
 
 #[tokio::test]
@@ -58,7 +87,10 @@ async fn a_key_with_another_result_or_way_stays() {
     }
     let lab = Lab::new();
     let keys = lab.store.key_store();
-    let result = |id: &str| StoredResult { id: id.into(), created_at: SystemTime::UNIX_EPOCH };
+    let result = |id: &str| StoredResult {
+        id: id.into(),
+        created_at: SystemTime::UNIX_EPOCH,
+    };
     for id in ["a", "b"] {
         keys.add_result("twice", &result(id)).unwrap();
     }
@@ -85,9 +117,17 @@ async fn keys_cost_little() {
     let keys = lab.store.key_store();
     let began = std::time::Instant::now();
     for n in 0..500 {
-        let result = StoredResult { id: format!("r{n}"), created_at: SystemTime::UNIX_EPOCH };
+        let result = StoredResult {
+            id: format!("r{n}"),
+            created_at: SystemTime::UNIX_EPOCH,
+        };
         let link = link(&n.to_string(), None);
-        keys.save(&format!("k{}", n + 1), &result, &[(format!("k{n}"), link.clone(), format!("k{}", n + 1))]).unwrap();
+        keys.save(
+            &format!("k{}", n + 1),
+            &result,
+            &[(format!("k{n}"), link.clone(), format!("k{}", n + 1))],
+        )
+        .unwrap();
         assert_eq!(keys.links(&format!("k{n}"), &link).unwrap().len(), 1);
     }
     let each = began.elapsed() / 500;

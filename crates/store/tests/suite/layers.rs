@@ -12,22 +12,38 @@ async fn a_pulled_chain_is_fetched_once_and_only_when_needed() {
     let lab = Lab::new();
     let (one, two) = (lab.layer_of(&["d/", "d/x=1"]), lab.layer_of(&["y=2"]));
     let (first, second) = (Shelf::of(&one), Shelf::of(&two));
-    let base = lab.store.import_layer(None, describe(&one), first.clone()).unwrap();
-    let top = lab.store.import_layer(Some(&base), describe(&two), second.clone()).unwrap();
+    let base = lab
+        .store
+        .import_layer(None, describe(&one), first.clone())
+        .unwrap();
+    let top = lab
+        .store
+        .import_layer(Some(&base), describe(&two), second.clone())
+        .unwrap();
     assert!(top.is_lazy() && top.is_reachable());
     let blobs = top.blobs(CompressionSpec::default()).await.unwrap();
-    assert_eq!((first.times(), second.times()), (0, 0), "naming blobs fetches nothing");
+    assert_eq!(
+        (first.times(), second.times()),
+        (0, 0),
+        "naming blobs fetches nothing"
+    );
     assert_eq!(blobs[1].descriptor.digest, oci::Digest::sha256(&two));
     let (a, b) = tokio::join!(top.ensure(), top.ensure());
     a.and(b).unwrap();
     assert_eq!(tree(&top).await, "d/ d/x=1 y=2");
     assert_eq!((first.times(), second.times()), (1, 1));
     assert!(!top.is_lazy());
-    let again = lab.store.import_layer(None, describe(&one), Shelf::of(&one)).unwrap();
+    let again = lab
+        .store
+        .import_layer(None, describe(&one), Shelf::of(&one))
+        .unwrap();
     assert_eq!(again, base);
     drop((base, top, again, blobs));
     let lab = lab.reopen();
-    let known = lab.store.import_layer(None, describe(&one), Shelf::of(&one)).unwrap();
+    let known = lab
+        .store
+        .import_layer(None, describe(&one), Shelf::of(&one))
+        .unwrap();
     assert!(!known.is_lazy());
 }
 
@@ -38,12 +54,23 @@ async fn a_lazy_layer_is_unreachable_after_a_restart_until_somebody_can_fetch_it
     }
     let lab = Lab::new();
     let one = lab.layer_of(&["x=1"]);
-    let id = lab.store.import_layer(None, describe(&one), Shelf::of(&one)).unwrap().id().clone();
+    let id = lab
+        .store
+        .import_layer(None, describe(&one), Shelf::of(&one))
+        .unwrap()
+        .id()
+        .clone();
     let lab = lab.reopen();
     let found = lab.store.get(&id).unwrap();
     assert!(!found.is_reachable());
-    assert!(matches!(found.ensure().await, Err(StoreError::NoProvider { .. })));
-    let again = lab.store.import_layer(None, describe(&one), Shelf::of(&one)).unwrap();
+    assert!(matches!(
+        found.ensure().await,
+        Err(StoreError::NoProvider { .. })
+    ));
+    let again = lab
+        .store
+        .import_layer(None, describe(&one), Shelf::of(&one))
+        .unwrap();
     assert_eq!(again.id(), &id);
     assert_eq!(tree(&found).await, "x=1");
 }
@@ -59,18 +86,36 @@ async fn wrong_bytes_are_refused_and_leave_nothing() {
     *bad.last_mut().unwrap() ^= 1;
     let mut long = good.clone();
     long.push(0);
-    for (bytes, what) in [(bad, "digest"), (long, "length"), (good[..20].to_vec(), "cut")] {
+    for (bytes, what) in [
+        (bad, "digest"),
+        (long, "length"),
+        (good[..20].to_vec(), "cut"),
+    ] {
         let shelf: Arc<dyn BlobProvider> = Shelf::of(&bytes);
-        let lazy = lab.store.import_layer(None, describe(&good), shelf).unwrap();
+        let lazy = lab
+            .store
+            .import_layer(None, describe(&good), shelf)
+            .unwrap();
         assert!(lazy.ensure().await.is_err(), "{what}");
         assert!(lazy.is_lazy());
     }
     assert_eq!(lab.snapshots(), 0);
-    assert_eq!(std::fs::read_dir(lab.dir.path().join("ingest")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(lab.dir.path().join("ingest"))
+            .unwrap()
+            .count(),
+        0
+    );
     let mut lying = describe(&good);
     lying.diff_id = oci::Digest::sha256(b"else");
-    let lazy = lab.store.import_layer(None, lying, Shelf::of(&good)).unwrap();
-    assert!(matches!(lazy.ensure().await, Err(StoreError::DigestMismatch { .. })));
+    let lazy = lab
+        .store
+        .import_layer(None, lying, Shelf::of(&good))
+        .unwrap();
+    assert!(matches!(
+        lazy.ensure().await,
+        Err(StoreError::DigestMismatch { .. })
+    ));
 }
 
 #[tokio::test]
@@ -86,18 +131,43 @@ async fn blobs_of_a_chain_unpack_to_its_tree_and_are_made_once() {
     assert_eq!(unpacked(&c).await, tree(&c).await);
     let first = c.known_blobs().unwrap().unwrap();
     let again = c.blobs(CompressionSpec::default()).await.unwrap();
-    let names = |list: &[store::LayerBlob]| list.iter().map(|b| b.descriptor.digest.clone()).collect::<Vec<_>>();
+    let names = |list: &[store::LayerBlob]| {
+        list.iter()
+            .map(|b| b.descriptor.digest.clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(names(&first), names(&again));
-    let zstd = CompressionSpec { kind: CompressionKind::Zstd, level: None, force: false };
-    assert_eq!(names(&c.blobs(zstd).await.unwrap()), names(&first), "unforced, what exists is taken");
-    let forced = c.blobs(CompressionSpec { force: true, ..zstd }).await.unwrap();
-    assert!(forced.iter().all(|b| b.descriptor.media_type.ends_with("zstd")));
+    let zstd = CompressionSpec {
+        kind: CompressionKind::Zstd,
+        level: None,
+        force: false,
+    };
+    assert_eq!(
+        names(&c.blobs(zstd).await.unwrap()),
+        names(&first),
+        "unforced, what exists is taken"
+    );
+    let forced = c
+        .blobs(CompressionSpec {
+            force: true,
+            ..zstd
+        })
+        .await
+        .unwrap();
+    assert!(
+        forced
+            .iter()
+            .all(|b| b.descriptor.media_type.ends_with("zstd"))
+    );
     assert_eq!(
         forced.iter().map(|b| &b.diff_id).collect::<Vec<_>>(),
         first.iter().map(|b| &b.diff_id).collect::<Vec<_>>()
     );
     assert_eq!(c.blob_variants().unwrap().len(), 2);
-    assert_eq!(names(&c.blobs(CompressionSpec::default()).await.unwrap()), names(&first));
+    assert_eq!(
+        names(&c.blobs(CompressionSpec::default()).await.unwrap()),
+        names(&first)
+    );
 }
 
 #[tokio::test]
@@ -107,7 +177,11 @@ async fn a_layer_built_here_is_found_when_the_same_is_pulled() {
     }
     let lab = Lab::new();
     let built = lab.step(None, &["x=1"]);
-    let blob = built.blobs(CompressionSpec::default()).await.unwrap().remove(0);
+    let blob = built
+        .blobs(CompressionSpec::default())
+        .await
+        .unwrap()
+        .remove(0);
     let desc = store::LayerDesc::new(blob.descriptor.clone(), blob.diff_id.clone(), "pulled");
     let pulled = lab.store.import_layer(None, desc, Shelf::of(b"")).unwrap();
     assert_eq!(pulled, built);
@@ -137,10 +211,16 @@ async fn times_are_held_down_except_in_layers_that_are_kept() {
     let top = lab.step(Some(&base), &["y=2"]);
     let plain = top.blobs(CompressionSpec::default()).await.unwrap();
     let kept = [plain[0].diff_id.clone()].into();
-    let clamped = top.blobs_not_after(CompressionSpec::default(), 1000, &kept).await.unwrap();
+    let clamped = top
+        .blobs_not_after(CompressionSpec::default(), 1000, &kept)
+        .await
+        .unwrap();
     assert_eq!(clamped[0].descriptor, plain[0].descriptor);
     assert_ne!(clamped[1].diff_id, plain[1].diff_id);
-    let again = top.blobs_not_after(CompressionSpec::default(), 1000, &kept).await.unwrap();
+    let again = top
+        .blobs_not_after(CompressionSpec::default(), 1000, &kept)
+        .await
+        .unwrap();
     assert_eq!(again[1].descriptor, clamped[1].descriptor);
     let after = top.blobs(CompressionSpec::default()).await.unwrap();
     assert_eq!(after[1].descriptor, plain[1].descriptor);

@@ -1,6 +1,9 @@
 //! What the store promises, tried on real directories and real overlay mounts. Needs root.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 mod support;
 

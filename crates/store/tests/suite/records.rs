@@ -16,7 +16,11 @@ async fn a_chain_of_steps_shows_what_each_step_left() {
     assert_eq!(tree(&c).await, "w=5 x=3");
     let ids: Vec<_> = c.chain().iter().map(|r| r.id().clone()).collect();
     assert_eq!(ids, [a.id().clone(), b.id().clone(), c.id().clone()]);
-    assert!(!std::fs::read_to_string("/proc/self/mounts").unwrap().contains(lab.dir.path().to_str().unwrap()));
+    assert!(
+        !std::fs::read_to_string("/proc/self/mounts")
+            .unwrap()
+            .contains(lab.dir.path().to_str().unwrap())
+    );
 }
 
 #[tokio::test]
@@ -25,10 +29,18 @@ async fn the_empty_tree_can_be_mounted_by_merging_nothing() {
         return;
     }
     let lab = Lab::new();
-    assert!(lab.store.merge(&[], RefOptions::default()).unwrap().is_none());
+    assert!(
+        lab.store
+            .merge(&[], RefOptions::default())
+            .unwrap()
+            .is_none()
+    );
     let empty = lab.step(None, &[]);
     assert_eq!(tree(&empty).await, "");
-    assert!(empty.root().unwrap().create("x", 0o644).is_err(), "a view is read-only");
+    assert!(
+        empty.root().unwrap().create("x", 0o644).is_err(),
+        "a view is read-only"
+    );
 }
 
 #[tokio::test]
@@ -38,7 +50,10 @@ async fn a_mutable_can_be_mounted_twice_and_both_see_the_same() {
     }
     let lab = Lab::new();
     let base = lab.step(None, &["x=1"]);
-    let mutable = lab.store.new_mutable(Some(&base), RefOptions::default()).unwrap();
+    let mutable = lab
+        .store
+        .new_mutable(Some(&base), RefOptions::default())
+        .unwrap();
     let (one, two) = (mutable.root().unwrap(), mutable.root().unwrap());
     one.create("new", 0o644).unwrap();
     assert_eq!(list(&two), "new= x=1");
@@ -56,7 +71,10 @@ async fn an_abandoned_step_leaves_nothing() {
     let id = mutable.id().clone();
     drop(mutable);
     assert_eq!(lab.snapshots(), before);
-    assert!(matches!(lab.store.get(&id), Err(StoreError::NotFound { .. })));
+    assert!(matches!(
+        lab.store.get(&id),
+        Err(StoreError::NotFound { .. })
+    ));
 }
 
 #[tokio::test]
@@ -65,20 +83,35 @@ async fn a_kept_mutable_is_opened_by_one_at_a_time_and_survives_restarts() {
         return;
     }
     let lab = Lab::new();
-    let options = RefOptions { record_type: RecordType::CacheMount, retain: true, ..RefOptions::described("cached mount") };
+    let options = RefOptions {
+        record_type: RecordType::CacheMount,
+        retain: true,
+        ..RefOptions::described("cached mount")
+    };
     let mutable = lab.store.new_mutable(None, options).unwrap();
     mutable.set_meta("cache-dir", b"/root/.cache").unwrap();
     write(&mutable, &["x=1"]);
     let id = mutable.id().clone();
-    assert!(matches!(lab.store.get_mutable(&id), Err(StoreError::Locked { .. })));
+    assert!(matches!(
+        lab.store.get_mutable(&id),
+        Err(StoreError::Locked { .. })
+    ));
     drop(mutable);
     let lab = lab.reopen();
-    assert_eq!(lab.store.find_meta("cache-dir", b"/root/.cache").unwrap(), std::slice::from_ref(&id));
+    assert_eq!(
+        lab.store.find_meta("cache-dir", b"/root/.cache").unwrap(),
+        std::slice::from_ref(&id)
+    );
     let mutable = lab.store.get_mutable(&id).unwrap();
     assert_eq!(list(&mutable.root().unwrap()), "x=1");
     mutable.set_retain(false).unwrap();
     drop(mutable);
-    assert!(lab.store.find_meta("cache-dir", b"/root/.cache").unwrap().is_empty());
+    assert!(
+        lab.store
+            .find_meta("cache-dir", b"/root/.cache")
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -87,21 +120,33 @@ async fn a_twin_locks_its_mutable_while_held_and_goes_when_that_is_opened() {
         return;
     }
     let lab = Lab::new();
-    let mutable = lab.store.new_mutable(None, RefOptions::described("local")).unwrap();
+    let mutable = lab
+        .store
+        .new_mutable(None, RefOptions::described("local"))
+        .unwrap();
     write(&mutable, &["x=1"]);
     let id = mutable.id().clone();
     let twin = mutable.commit_shared().unwrap();
     assert_eq!(tree(&twin).await, "x=1");
-    assert!(matches!(lab.store.get_mutable(&id), Err(StoreError::Locked { .. })));
+    assert!(matches!(
+        lab.store.get_mutable(&id),
+        Err(StoreError::Locked { .. })
+    ));
     let twin_id = twin.id().clone();
     drop(twin);
     let mutable = lab.store.get_mutable(&id).unwrap();
-    assert!(matches!(lab.store.get(&twin_id), Err(StoreError::NotFound { .. })));
+    assert!(matches!(
+        lab.store.get(&twin_id),
+        Err(StoreError::NotFound { .. })
+    ));
     write(&mutable, &["x=2"]);
     let twin = mutable.commit_shared().unwrap();
     // Building on the twin ends the mutable; the files stay.
     let child = lab.step(Some(&twin), &["y=3"]);
-    assert!(matches!(lab.store.get_mutable(&id), Err(StoreError::NotFound { .. })));
+    assert!(matches!(
+        lab.store.get_mutable(&id),
+        Err(StoreError::NotFound { .. })
+    ));
     assert_eq!(tree(&child).await, "x=2 y=3");
 }
 
@@ -116,9 +161,19 @@ async fn two_handles_hold_one_record() {
     assert_eq!(a, b);
     let id = a.id().clone();
     drop(a);
-    assert!(lab.store.disk_usage(&[], std::time::Duration::ZERO).unwrap()[0].in_use);
+    assert!(
+        lab.store
+            .disk_usage(&[], std::time::Duration::ZERO)
+            .unwrap()[0]
+            .in_use
+    );
     drop(b);
-    assert!(!lab.store.disk_usage(&[], std::time::Duration::ZERO).unwrap()[0].in_use);
+    assert!(
+        !lab.store
+            .disk_usage(&[], std::time::Duration::ZERO)
+            .unwrap()[0]
+            .in_use
+    );
     assert_eq!(tree(&lab.store.get(&id).unwrap()).await, "x=1");
 }
 
@@ -132,12 +187,20 @@ async fn a_merge_deletes_what_its_layers_deleted_and_nothing_else() {
     let b0 = lab.step(None, &["d/", "d/gone=b", "f=b"]);
     // Replaces the whole directory: what it held here is deleted, what others put there is not.
     let b1 = lab.step(Some(&b0), &["-d", "d/", "d/new=b", "-f"]);
-    let merged = lab.store.merge(&[a.clone(), b1], RefOptions::default()).unwrap().unwrap();
+    let merged = lab
+        .store
+        .merge(&[a.clone(), b1], RefOptions::default())
+        .unwrap()
+        .unwrap();
     assert_eq!(tree(&merged).await, "d/ d/keep=a d/new=b");
     assert_eq!(crate::support::unpacked(&merged).await, tree(&merged).await);
     let on_top = lab.step(Some(&merged), &["g=1", "-d/keep"]);
     assert_eq!(tree(&on_top).await, "d/ d/new=b g=1");
-    let nested = lab.store.merge(&[on_top, a], RefOptions::default()).unwrap().unwrap();
+    let nested = lab
+        .store
+        .merge(&[on_top, a], RefOptions::default())
+        .unwrap()
+        .unwrap();
     assert_eq!(tree(&nested).await, "d/ d/gone=a d/keep=a d/new=b f=a g=1");
     assert_eq!(crate::support::unpacked(&nested).await, tree(&nested).await);
 }
@@ -151,13 +214,35 @@ async fn a_diff_is_the_layers_in_between_or_one_that_is_computed() {
     let a = lab.step(None, &["x=1", "d/", "d/y=1"]);
     let b = lab.step(Some(&a), &["x=2"]);
     let c = lab.step(Some(&b), &["z=3", "-d/y"]);
-    let one = lab.store.diff(Some(&a), Some(&b), RefOptions::default()).unwrap().unwrap();
-    assert_eq!((tree(&one).await.as_str(), one.chain()[0].id()), ("x=2", b.id()));
-    let two = lab.store.diff(Some(&a), Some(&c), RefOptions::default()).unwrap().unwrap();
-    assert_eq!((tree(&two).await.as_str(), two.chain().len()), ("d/ x=2 z=3", 2));
+    let one = lab
+        .store
+        .diff(Some(&a), Some(&b), RefOptions::default())
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (tree(&one).await.as_str(), one.chain()[0].id()),
+        ("x=2", b.id())
+    );
+    let two = lab
+        .store
+        .diff(Some(&a), Some(&c), RefOptions::default())
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (tree(&two).await.as_str(), two.chain().len()),
+        ("d/ x=2 z=3", 2)
+    );
     let other = lab.step(None, &["x=1", "q=1", "d/", "d/y=9"]);
-    let computed = lab.store.diff(Some(&other), Some(&c), RefOptions::default()).unwrap().unwrap();
-    let back = lab.store.merge(&[other, computed.clone()], RefOptions::default()).unwrap().unwrap();
+    let computed = lab
+        .store
+        .diff(Some(&other), Some(&c), RefOptions::default())
+        .unwrap()
+        .unwrap();
+    let back = lab
+        .store
+        .merge(&[other, computed.clone()], RefOptions::default())
+        .unwrap()
+        .unwrap();
     assert_eq!(tree(&back).await, "d/ x=2 z=3");
     assert_eq!(crate::support::unpacked(&back).await, "d/ x=2 z=3");
     assert_eq!(computed.chain().len(), 1);
@@ -169,8 +254,15 @@ async fn content_digests_are_remembered_and_follow_the_files() {
         return;
     }
     let lab = Lab::new();
-    let hash = |r: store::ImmutableRef| async move { r.content_hash("/", store::HashOptions::default()).await.unwrap() };
-    let mutable = lab.store.new_mutable(None, RefOptions::described("local")).unwrap();
+    let hash = |r: store::ImmutableRef| async move {
+        r.content_hash("/", store::HashOptions::default())
+            .await
+            .unwrap()
+    };
+    let mutable = lab
+        .store
+        .new_mutable(None, RefOptions::described("local"))
+        .unwrap();
     write(&mutable, &["x=1"]);
     let id = mutable.id().clone();
     let twin = mutable.commit_shared().unwrap();

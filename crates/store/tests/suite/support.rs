@@ -10,7 +10,8 @@ use bytes::Bytes;
 use fstree::{Kind, Root};
 use oci::{Descriptor, Digest};
 use store::{
-    BlobProvider, BlobSink, CompressionSpec, Config, FetchError, ImmutableRef, MutableRef, RefOptions, Store,
+    BlobProvider, BlobSink, CompressionSpec, Config, FetchError, ImmutableRef, MutableRef,
+    RefOptions, Store,
 };
 
 /// False, with a printed reason, where overlay mounts cannot be made.
@@ -47,19 +48,28 @@ impl Lab {
     /// A copy of the state directory as it is now: what a process leaves that is killed at this moment.
     pub(crate) fn killed(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let status = std::process::Command::new("cp").arg("-a").arg(self.dir.path().join(".")).arg(dir.path()).status();
+        let status = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(self.dir.path().join("."))
+            .arg(dir.path())
+            .status();
         assert!(status.unwrap().success());
         let store = Store::open(Config::new(dir.path())).unwrap();
         Self { dir, store }
     }
 
     pub(crate) fn snapshots(&self) -> usize {
-        std::fs::read_dir(self.dir.path().join("snapshots")).unwrap().count()
+        std::fs::read_dir(self.dir.path().join("snapshots"))
+            .unwrap()
+            .count()
     }
 
     /// Makes a step on `parent`: each word is `path=contents`, `-path` to delete, or `path/` for a directory.
     pub(crate) fn step(&self, parent: Option<&ImmutableRef>, words: &[&str]) -> ImmutableRef {
-        let mutable = self.store.new_mutable(parent, RefOptions::described(words.join(" "))).unwrap();
+        let mutable = self
+            .store
+            .new_mutable(parent, RefOptions::described(words.join(" ")))
+            .unwrap();
         write(&mutable, words);
         mutable.commit().unwrap()
     }
@@ -86,7 +96,10 @@ fn apply(root: &Root, words: &[&str]) {
             if root.lstat_opt(path).unwrap().is_some() {
                 root.remove_all(path).unwrap();
             }
-            root.create(path, 0o644).unwrap().write_all(text.as_bytes()).unwrap();
+            root.create(path, 0o644)
+                .unwrap()
+                .write_all(text.as_bytes())
+                .unwrap();
         }
     }
 }
@@ -131,7 +144,10 @@ pub(crate) async fn unpacked(r: &ImmutableRef) -> String {
     let dir = tempfile::tempdir().unwrap();
     let root = Root::open(dir.path()).unwrap();
     for blob in r.blobs(CompressionSpec::default()).await.unwrap() {
-        let options = layer::ApplyOptions { whiteouts: layer::Whiteouts::Remove, ..layer::ApplyOptions::default() };
+        let options = layer::ApplyOptions {
+            whiteouts: layer::Whiteouts::Remove,
+            ..layer::ApplyOptions::default()
+        };
         let mut file = blob.open().await.unwrap();
         layer::apply(&mut file, &root, &options).unwrap();
     }
@@ -147,7 +163,10 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     pub(crate) fn of(bytes: &[u8]) -> Arc<Self> {
-        Arc::new(Self { bytes: bytes.to_vec(), fetched: AtomicUsize::new(0) })
+        Arc::new(Self {
+            bytes: bytes.to_vec(),
+            fetched: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) fn times(&self) -> usize {
@@ -169,7 +188,12 @@ impl BlobProvider for Shelf {
 
 pub(crate) fn describe(bytes: &[u8]) -> store::LayerDesc {
     let mut plain = Vec::new();
-    std::io::Read::read_to_end(&mut layer::compress::decompress(bytes).unwrap(), &mut plain).unwrap();
-    let descriptor = Descriptor::new(oci::media_type::OCI_LAYER_GZIP, Digest::sha256(bytes), bytes.len() as u64);
+    std::io::Read::read_to_end(&mut layer::compress::decompress(bytes).unwrap(), &mut plain)
+        .unwrap();
+    let descriptor = Descriptor::new(
+        oci::media_type::OCI_LAYER_GZIP,
+        Digest::sha256(bytes),
+        bytes.len() as u64,
+    );
     store::LayerDesc::new(descriptor, Digest::sha256(&plain), "pulled")
 }
