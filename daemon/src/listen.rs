@@ -143,6 +143,10 @@ fn tcp(address: &str, host: &str, tls: Option<&TlsSettings>) -> Result<Listener,
     ))
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "systemd hands sockets over in the environment of the daemon"
+)]
 fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
     let failed = |source| ListenError::Bind {
         address: "fd://".into(),
@@ -166,7 +170,7 @@ fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
         } else {
             let tcp = std::net::TcpListener::from(kept);
             let local = tcp.local_addr().map_err(failed)?;
-            if !local.ip().is_loopback() && !tls.is_some_and(|tls| tls.ca.is_some()) {
+            if !local.ip().is_loopback() && tls.is_none_or(|tls| tls.ca.is_none()) {
                 return Err(ListenError::Open(local.to_string()));
             }
             tcp.set_nonblocking(true).map_err(failed)?;

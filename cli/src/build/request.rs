@@ -430,10 +430,10 @@ mod tests {
 
     async fn prepared(argv: &[&str]) -> Result<Prepared, Box<dyn std::error::Error>> {
         let all = ["rbuild", "build"].iter().chain(argv);
-        match Cli::try_parse_from(all)?.command {
-            Command::Build(flags) => Ok(prepare(&flags).await?),
-            other => Err(format!("{other:?}").into()),
-        }
+        let Command::Build(flags) = Cli::try_parse_from(all)?.command else {
+            return Err("not a build".into());
+        };
+        Ok(prepare(&flags).await?)
     }
 
     #[tokio::test]

@@ -708,7 +708,7 @@ async fn an_oci_runtime_gives_the_same_world() {
         let text = text.lock().clone();
         (status.code, text)
     };
-    let before = mounts_and_processes("27.1828");
+    let before = mounts_and_processes(&tree, "27.1828");
     let theirs = run_with(&*runtime, make(&tree)).await;
     let ours = run_with(&*launcher(), make(&Tree::new().unwrap())).await;
     assert_eq!(theirs, ours);
@@ -745,11 +745,11 @@ async fn an_oci_runtime_gives_the_same_world() {
     assert_eq!(status.code, 5);
     container.abort();
     let start = Instant::now();
-    while mounts_and_processes("27.1828") != before {
+    while mounts_and_processes(&tree, "27.1828") != before {
         assert!(
             start.elapsed() < Duration::from_secs(5),
             "{:?} {before:?}",
-            mounts_and_processes("27.1828")
+            mounts_and_processes(&tree, "27.1828")
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -150,14 +150,14 @@ impl Op<Ref> for ExecOp {
             .entitlements
             .access(network, security)
             .map_err(|e| OpFailure::Denied(Box::new(e)))?;
-        if !self.op.cdi_devices.is_empty() {
-            if let Some(device) = self.op.cdi_devices.iter().find(|d| !d.optional) {
-                return Err(OpFailure::NotBuilt {
-                    feature: "CDI devices",
-                    detail: device.name.clone(),
-                }
-                .into());
+        if !self.op.cdi_devices.is_empty()
+            && let Some(device) = self.op.cdi_devices.iter().find(|d| !d.optional)
+        {
+            return Err(OpFailure::NotBuilt {
+                feature: "CDI devices",
+                detail: device.name.clone(),
             }
+            .into());
         }
         let env = self.environment(ctx).await?;
         let prepared = mounts::prepare(
@@ -282,9 +282,9 @@ pub fn resources_of(limits: Option<&pb::LinuxResources>) -> Resources {
     Resources {
         memory: limits.memory,
         memory_swap: limits.memory_swap,
-        cpu_shares: u64::try_from(limits.cpu_shares).unwrap_or(0),
+        cpu_shares: limits.cpu_shares,
         cpu_quota: limits.cpu_quota,
-        cpu_period: u64::try_from(limits.cpu_period).unwrap_or(0),
+        cpu_period: limits.cpu_period,
         cpuset_cpus: limits.cpuset_cpus.clone(),
         cpuset_mems: limits.cpuset_mems.clone(),
         pids: 0,

@@ -76,12 +76,9 @@ impl Resolver<Ref> for OpResolver {
                 inputs,
                 &vertex.name,
             )),
-            pb::op::Op::Diff(op) => Arc::new(CombineOp::new(
-                parts,
-                Kind::Diff(op.clone()),
-                inputs,
-                &vertex.name,
-            )),
+            pb::op::Op::Diff(op) => {
+                Arc::new(CombineOp::new(parts, Kind::Diff(*op), inputs, &vertex.name))
+            }
             pb::op::Op::Passthrough(op) => Arc::new(CombineOp::new(
                 parts,
                 Kind::Passthrough(op.clone()),

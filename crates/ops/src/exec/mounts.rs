@@ -428,7 +428,11 @@ impl Prepared {
                                 .get_mut(at)
                                 .and_then(|entry| match &mut entry.what {
                                     PreparedMount::Mutable(mutable) => mutable.take(),
-                                    _ => None,
+                                    PreparedMount::Input(_)
+                                    | PreparedMount::Cache(_)
+                                    | PreparedMount::Tmpfs(_)
+                                    | PreparedMount::Secret { .. }
+                                    | PreparedMount::Ssh(_) => None,
                                 });
                         results.push(Some(mutable.ok_or(OpFailure::MissingOutput(at))?.commit()?));
                     }
