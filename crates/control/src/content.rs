@@ -1,9 +1,9 @@
-//! `containerd.services.content.v1.Content`: blobs that build records name, read-only.
+//! `containerd.services.content.v1.Content`: what is kept, read-only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::api::{Backend, HistoryBlob};
+use engine::api::{Backend, BlobLine, HistoryBlob};
 use futures::stream::{BoxStream, StreamExt};
 use oci::Digest;
 use proto::content::content_server::Content;
@@ -19,6 +19,8 @@ use crate::errors::{not_built, status};
 
 /// Bytes in one message.
 const CHUNK: usize = 1 << 20;
+/// Blobs in one message.
+const PAGE: u32 = 512;
 
 /// Blobs that build records name.
 pub(crate) struct ContentService {
@@ -45,6 +47,17 @@ impl ContentService {
 impl std::fmt::Debug for ContentService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ContentService").finish_non_exhaustive()
+    }
+}
+
+fn line(blob: BlobLine) -> Info {
+    let created = Some(crate::convert::timestamp(blob.created));
+    Info {
+        digest: blob.digest.to_string(),
+        size: i64::try_from(blob.size).unwrap_or(i64::MAX),
+        created_at: created,
+        updated_at: created,
+        labels: BTreeMap::new(),
     }
 }
 
@@ -124,9 +137,25 @@ impl Content for ContentService {
 
     async fn list(
         &self,
-        _request: Request<ListContentRequest>,
+        request: Request<ListContentRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
-        Err(not_built("listing the content store of build records"))
+        if request.get_ref().filters.iter().any(|f| !f.is_empty()) {
+            return Err(not_built("filtering the list of blobs"));
+        }
+        let state = (self.backend.clone(), Some(String::new()));
+        let pages = futures::stream::unfold(state, |(backend, after)| async move {
+            let after = after?;
+            match backend.list_blobs(&after, PAGE).await {
+                Ok(page) if page.is_empty() => None,
+                Ok(page) => {
+                    let last = page.last().map(|blob| blob.digest.to_string());
+                    let info = page.into_iter().map(line).collect();
+                    Some((Ok(ListContentResponse { info }), (backend, last)))
+                }
+                Err(error) => Some((Err(status(&error)), (backend, None))),
+            }
+        });
+        Ok(Response::new(pages.boxed()))
     }
 
     async fn update(

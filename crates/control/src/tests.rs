@@ -13,8 +13,9 @@ use bytes::Bytes;
 use engine::api::frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
 use engine::api::frontend::{Bridge, BridgeError, FrontendRequest, FrontendResult};
 use engine::api::{
-    Backend, Detail, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent, HistoryQuery,
-    PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo, WorkerRecord,
+    Backend, BlobLine, Detail, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
+    HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
+    WorkerRecord,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -181,6 +182,10 @@ impl Backend for FakeEngine {
 
     async fn update_history(&self, _build: &str, _change: HistoryChange) -> Result<(), Failure> {
         Ok(())
+    }
+
+    async fn list_blobs(&self, _: &str, _: u32) -> Result<Vec<BlobLine>, Failure> {
+        Ok(Vec::new())
     }
 
     async fn history_blob(&self, _digest: &Digest) -> Result<HistoryBlob, Failure> {

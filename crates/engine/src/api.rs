@@ -59,6 +59,9 @@ pub trait Backend: Send + Sync + 'static {
     /// A blob that a build record names: its size and a way to read it from an offset.
     async fn history_blob(&self, digest: &Digest) -> Result<HistoryBlob, Failure>;
 
+    /// Up to `limit` blobs whose digests follow `after`, in order.
+    async fn list_blobs(&self, after: &str, limit: u32) -> Result<Vec<BlobLine>, Failure>;
+
     /// Takes spans that a client pushes; each is an encoded `ResourceSpans`.
     async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure>;
 }
@@ -489,6 +492,17 @@ pub enum HistoryChange {
     Delete,
     /// Write out what is still in memory (the trace).
     Finalize,
+}
+
+/// A blob that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobLine {
+    /// Its name.
+    pub digest: Digest,
+    /// Its size.
+    pub size: u64,
+    /// When it came.
+    pub created: SystemTime,
 }
 
 /// Reads a blob from an offset on.

@@ -19,8 +19,9 @@ use store::GcPolicy;
 use task::Clock;
 
 use crate::api::{
-    Backend, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent, HistoryQuery,
-    PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo, WorkerRecord,
+    Backend, BlobLine, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
+    HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
+    WorkerRecord,
 };
 use crate::maintain;
 use crate::observe::Progress;
@@ -207,11 +208,11 @@ impl Backend for Engine {
     }
 
     async fn history_blob(&self, digest: &Digest) -> Result<HistoryBlob, Failure> {
-        // No record names a blob yet.
-        Err(Failure::new(
-            FailureKind::NotFound,
-            format!("content {digest}: not found"),
-        ))
+        crate::blobs::open(&self.parts.store, digest).await
+    }
+
+    async fn list_blobs(&self, after: &str, limit: u32) -> Result<Vec<BlobLine>, Failure> {
+        crate::blobs::list(&self.parts.store, after, limit).await
     }
 
     async fn export_spans(&self, _spans: Vec<Bytes>) -> Result<(), Failure> {

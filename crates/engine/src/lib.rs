@@ -15,11 +15,13 @@
 //! | `bridge`, `reference`, `resolve` | what a frontend may ask of its build |
 //! | `solve` | a request from its registration to its response |
 //! | `records` | which builds there are and were |
+//! | `blobs` | what clients may read of what is kept |
 //! | `maintain` | usage, pruning, collection |
 //!
 //! Invariant: a build ends when the future of its solve ends or is dropped. Whatever holds a ref of it later is refused.
 
 pub mod api;
+mod blobs;
 mod bridge;
 mod build;
 mod engine;

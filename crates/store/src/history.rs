@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use oci::Digest;
 use rusqlite::{OptionalExtension, Row, params};
 
+use crate::blob::BlobInfo;
 use crate::error::StoreError;
 use crate::store::Store;
 use crate::usage::{from_nanos, to_nanos};
@@ -77,6 +79,29 @@ impl Store {
                     > 0,
             )
         })
+    }
+
+    /// Returns up to `limit` blobs whose digests follow `after`, in order: what clients list.
+    pub fn list_blobs(&self, after: &str, limit: u32) -> Result<Vec<BlobInfo>, StoreError> {
+        let rows: Vec<(String, i64, i64)> = self.db().read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT digest, size, created FROM blobs WHERE digest > ?1 ORDER BY digest LIMIT ?2",
+            )?;
+            Ok(s.query_map(params![after, limit], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+            })?
+            .collect::<Result<_, _>>()?)
+        })?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(digest, size, created)| {
+                Some(BlobInfo {
+                    digest: Digest::parse(&digest).ok()?,
+                    size: size.unsigned_abs(),
+                    created: from_nanos(created),
+                })
+            })
+            .collect())
     }
 
     /// Deletes a build record and the pins its name owns; false if there is none.
