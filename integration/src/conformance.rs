@@ -17,8 +17,8 @@ use crate::suite::{SUITES, Suite};
 
 /// One of how many tests a sample takes.
 const SAMPLE: usize = 10;
-/// How often a run is taken up again whose test process ended early.
-const ROUNDS: usize = 5;
+/// How many tests a test process is given, and those of them that remain without an answer, and those of them.
+const BATCHES: [usize; 3] = [32, 6, 1];
 
 /// What to run and what to do with the result.
 #[derive(Debug, clap::Args)]
@@ -140,29 +140,16 @@ fn one(
     } else {
         reference.clone()
     };
-    let mut result = run::Finished::new(suite, &known)?;
-    run.go(&mut result)?;
-    // A test that panics takes the test process with it: what it had not got to is run again.
-    for _ in 0..ROUNDS {
-        if !result.cut || result.timed_out || options.run.is_some() {
-            break;
-        }
-        let rest: BTreeSet<String> = known
+    let mut result = run::Finished::new(suite, &known, options.run.is_some())?;
+    if options.run.is_some() || known.is_empty() {
+        run.go(&mut result)?;
+    } else {
+        let names = known
             .keys()
             .filter(|name| chosen.as_ref().is_none_or(|chosen| chosen.contains(*name)))
-            .filter(|name| !result.outcomes.contains_key(*name))
             .cloned()
             .collect();
-        if rest.is_empty() {
-            break;
-        }
-        eprintln!(
-            "{}: the test process ended early, {} tests are left",
-            suite.name,
-            rest.len()
-        );
-        run.pattern = pattern(None, Some(&rest));
-        run.go(&mut result)?;
+        in_batches(&mut run, names, &mut result)?;
     }
     if let Some(chosen) = &chosen {
         result.outcomes.retain(|name, _| chosen.contains(name));
@@ -198,6 +185,39 @@ fn one(
         write_list(&ours_file, &list)?;
     }
     Ok(options.reference || compared.lost.is_empty())
+}
+
+/// Runs tests a few at a time: one that panics or hangs takes its test process with it, and only those beside it
+/// have to be run again, in ever smaller company.
+fn in_batches(
+    run: &mut run::Run<'_>,
+    names: BTreeSet<String>,
+    result: &mut run::Finished,
+) -> Result<(), Error> {
+    let mut left: Vec<String> = names.into_iter().collect();
+    for size in BATCHES {
+        let mut again = Vec::new();
+        for batch in left.chunks(size) {
+            run.pattern = pattern(None, Some(&batch.iter().cloned().collect()));
+            run.go(result)?;
+            if result.timed_out {
+                return Ok(());
+            }
+            // What a process that ended by itself did not mention, it does not run, like a test of another platform.
+            if result.cut {
+                let unanswered = |name: &&String| !result.outcomes.contains_key(*name);
+                again.extend(batch.iter().filter(unanswered).cloned());
+            }
+            result.tell(run.suite.name, 0);
+        }
+        left = again;
+    }
+    // Alone, and still without an answer.
+    for name in left {
+        result.outcomes.insert(name, Outcome::Fail);
+    }
+    result.cut = false;
+    Ok(())
 }
 
 /// Names put beside names.

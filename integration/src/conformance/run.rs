@@ -17,6 +17,9 @@ use crate::suite::Suite;
 /// Marks every process of a run, so that its end finds those that the suite left behind.
 const MARK: &str = "RBUILD_CONFORMANCE_RUN";
 
+/// Seconds that a test process may say nothing, after the time that a test's daemon has.
+const QUIET: u64 = 20;
+
 /// What to run and how long.
 pub(super) struct Run<'a> {
     pub(super) suite: &'a Suite,
@@ -41,11 +44,16 @@ pub(super) struct Finished {
 }
 
 impl Finished {
-    /// Begins with nothing and an empty log; `known` are the names of the suite's tests.
-    pub(super) fn new(suite: &Suite, known: &Outcomes) -> Result<Self, Error> {
+    /// Begins with nothing and an empty log; `known` are the names of the suite's tests. A run of chosen tests, of
+    /// which there may be several at a time, has a log of its own.
+    pub(super) fn new(suite: &Suite, known: &Outcomes, chosen: bool) -> Result<Self, Error> {
         let dir = paths::cache().join("logs");
         fs::create_dir_all(&dir).map_err(at("making", &dir))?;
-        let log = dir.join(format!("{}.log", suite.name));
+        let log = dir.join(if chosen {
+            format!("{}-{}.log", suite.name, std::process::id())
+        } else {
+            format!("{}.log", suite.name)
+        });
         File::create(&log).map_err(at("creating", &log))?;
         Ok(Self {
             outcomes: Outcomes::new(),
@@ -55,6 +63,19 @@ impl Finished {
             cut: false,
             timed_out: false,
         })
+    }
+}
+
+impl Finished {
+    /// Says how far it is, for people who wait.
+    pub(super) fn tell(&self, suite: &str, seconds: u64) {
+        let count = |outcome| self.outcomes.values().filter(|o| **o == outcome).count();
+        eprintln!(
+            "{suite}: {} s, {} passed, {} failed",
+            self.seconds + seconds,
+            count(Outcome::Pass),
+            count(Outcome::Fail)
+        );
     }
 }
 
@@ -132,10 +153,12 @@ impl Run<'_> {
 
         finished.cut = false;
         let mut looked = Instant::now();
+        let mut heard = Instant::now();
         let mut told = Instant::now();
         loop {
             match lines.recv_timeout(Duration::from_secs(2)) {
                 Ok(line) => {
+                    heard = Instant::now();
                     log_file
                         .write_all(line.as_bytes())
                         .map_err(at("writing", &log))?;
@@ -159,27 +182,19 @@ impl Run<'_> {
             if looked.elapsed() > Duration::from_secs(5) {
                 looked = Instant::now();
                 scratch.kill(|process| process.is_daemon && process.age > self.test_timeout);
-                if started.elapsed().as_secs() > self.timeout && !finished.timed_out {
+                let is_over = finished.seconds + started.elapsed().as_secs() > self.timeout;
+                if is_over && !finished.timed_out {
                     finished.timed_out = true;
+                    scratch.kill(|_| true);
+                }
+                // Some tests wait for ever for a daemon that is gone.
+                if heard.elapsed().as_secs() > self.test_timeout + QUIET {
                     scratch.kill(|_| true);
                 }
             }
             if told.elapsed() > Duration::from_secs(30) {
                 told = Instant::now();
-                let count = |outcome| {
-                    finished
-                        .outcomes
-                        .values()
-                        .filter(|o| **o == outcome)
-                        .count()
-                };
-                eprintln!(
-                    "{}: {} s, {} passed, {} failed",
-                    self.suite.name,
-                    started.elapsed().as_secs(),
-                    count(Outcome::Pass),
-                    count(Outcome::Fail)
-                );
+                finished.tell(self.suite.name, started.elapsed().as_secs());
             }
         }
         pump.join().expect("the pump only reads and sends");
