@@ -21,6 +21,7 @@
 //! when a miss is certain, how errors and merges work.
 
 mod edge;
+mod end;
 mod graph;
 mod merge;
 mod step;

@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use oci::Digest;
 
-use super::edge::{Dep, EdgeState, Finished, Phase, SlowState, with_selector};
-use super::{
-    BuildId, Consumer, Effect, Level, Outcome, Scheduler, Target, Task, VertexState, Work,
-};
-use crate::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo};
+use super::edge::{Dep, EdgeState, Phase, SlowState, with_selector};
+use super::{BuildId, Consumer, Effect, Level, Scheduler, Target, Task, VertexState, Work};
+use crate::cachekey::{CacheKey, DepKey, KeyInfo};
 use crate::error::{KeyStoreError, SolveError};
-use crate::export::{Exporter, KeyExporter, Secondaries};
+use crate::export::{Exporter, KeyExporter};
 use crate::index::EdgeId;
 use crate::job::Built;
 use crate::manager::Managers;
@@ -476,157 +474,6 @@ impl<R: Clone> Scheduler<R> {
             },
         ));
     }
-
-    /// Runs the vertex, or takes what it gave when it ran, and keeps that.
-    fn after_exec(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
-        self.demand_nothing(id);
-        let Some(edge) = self.edges.get(&id) else {
-            return;
-        };
-        let (digest, index) = (edge.vertex.clone(), edge.index);
-        let Some(vertex) = self.vertices.get(&digest) else {
-            return;
-        };
-        let results = match &vertex.exec {
-            Some(Ok(results)) => results,
-            Some(Err(error)) => {
-                let error = error.clone();
-                return self.fail(id, error, out);
-            }
-            None => {
-                let inputs: Vec<R> = edge
-                    .deps
-                    .iter()
-                    .filter_map(|d| d.result.as_ref())
-                    .map(|f| f.result.clone())
-                    .collect();
-                self.need(
-                    id,
-                    &digest,
-                    Task::Exec,
-                    |v| Work::Exec {
-                        of: Arc::clone(&v.handle),
-                        inputs,
-                    },
-                    out,
-                );
-                return;
-            }
-        };
-        let Some(result) = results.get(index).cloned() else {
-            let error = SolveError::MissingOutput {
-                vertex: vertex.handle.client_digest.clone(),
-                index,
-                got: results.len(),
-            };
-            return self.fail(id, error, out);
-        };
-        let output = i64::try_from(index).unwrap_or(i64::MAX);
-        let vertex_digest = Some(digest);
-        let keys: Vec<Arc<CacheKey<R>>> = if edge.deps.is_empty() {
-            edge.map_digests
-                .iter()
-                .map(|d| {
-                    Arc::new(CacheKey::new(
-                        d.clone(),
-                        output,
-                        vertex_digest.clone(),
-                        Vec::new(),
-                    ))
-                })
-                .collect()
-        } else {
-            let Some(map) = &edge.map else { return };
-            vec![Arc::new(CacheKey::new(
-                map.digest.clone(),
-                output,
-                vertex_digest,
-                edge.dep_keys(),
-            ))]
-        };
-        let work = self.id();
-        let effect = Work::Save {
-            main: Arc::clone(&self.main),
-            keys,
-            result: result.clone(),
-            created_at: self.now,
-        };
-        if let Some(edge) = self.edges.get_mut(&id) {
-            edge.phase = Phase::Saving { work };
-        }
-        self.works.insert(work, Target::Edge(id));
-        out.push(Effect::Start(work, effect));
-    }
-
-    fn fail(&mut self, id: EdgeId, error: SolveError, out: &mut Vec<Effect<R>>) {
-        if let Some(edge) = self.edges.get_mut(&id) {
-            edge.phase = Phase::Looking;
-            edge.outcome = Some(Err(error));
-        }
-        self.announce(id, out);
-    }
-
-    /// A load or a save of an edge ended.
-    pub(super) fn edge_done(&mut self, id: EdgeId, outcome: Outcome<R>, out: &mut Vec<Effect<R>>) {
-        let Some(edge) = self.edges.get_mut(&id) else {
-            return;
-        };
-        let phase = std::mem::replace(&mut edge.phase, Phase::Looking);
-        match (phase, outcome) {
-            (Phase::Loading { record, .. }, Outcome::Load(loaded)) => {
-                let Some(record) = edge.records.remove(&record) else {
-                    return;
-                };
-                match loaded {
-                    Ok(result) => {
-                        let exporter = Exporter::Key(KeyExporter {
-                            key: Arc::clone(&record.key),
-                            record: Some(record.clone()),
-                            records: Vec::new(),
-                            allowed: None,
-                            secondaries: Some(Arc::clone(&edge.secondaries)),
-                        });
-                        let key = KeyInfo {
-                            key: record.key,
-                            exporter: Arc::new(exporter),
-                        };
-                        edge.level = Level::Complete;
-                        edge.outcome = Some(Ok(Arc::new(Finished {
-                            result,
-                            keys: vec![key],
-                        })));
-                    }
-                    Err(error) => {
-                        tracing::debug!(vertex = %edge.vertex, %error, "a known result cannot be loaded");
-                        edge.tried.insert(record.id);
-                    }
-                }
-            }
-            (Phase::Saving { .. }, Outcome::Save(saved)) => match saved {
-                Ok(records) => {
-                    let Some(vertex) = self.vertices.get(&edge.vertex) else {
-                        return;
-                    };
-                    let Some(Ok(results)) = &vertex.exec else {
-                        return;
-                    };
-                    let Some(result) = results.get(edge.index).cloned() else {
-                        return;
-                    };
-                    let subs = vertex.handle.sub_keys.lock().clone();
-                    let keys = committed(&records, &subs, &edge.secondaries);
-                    if !vertex.handle.vertex.options.ignore_cache {
-                        edge.keys.extend(keys.iter().cloned());
-                    }
-                    edge.level = Level::Complete;
-                    edge.outcome = Some(Ok(Arc::new(Finished { result, keys })));
-                }
-                Err(error) => edge.outcome = Some(Err(SolveError::Keys(error))),
-            },
-            _ => unreachable!("work ends as what it began as"),
-        }
-        self.announce(id, out);
-    }
 }
 
 /// Looks for keys of the output that `keys` of an input lead to. True if there are new ones.
@@ -673,31 +520,4 @@ fn add_key<R>(
         exporter: Arc::new(exporter),
     });
     Ok(())
-}
-
-/// The keys of a result that was just kept: each exports all of them, and what the op built itself.
-fn committed<R>(
-    records: &[CacheRecord<R>],
-    subs: &[KeyInfo<R>],
-    secondaries: &Secondaries<R>,
-) -> Vec<KeyInfo<R>> {
-    let mut parts: Vec<Arc<Exporter<R>>> = Vec::new();
-    for record in records {
-        parts.push(Arc::new(Exporter::Key(KeyExporter {
-            key: Arc::clone(&record.key),
-            record: Some(record.clone()),
-            records: Vec::new(),
-            allowed: None,
-            secondaries: Some(Arc::clone(secondaries)),
-        })));
-        parts.extend(subs.iter().map(|s| Arc::clone(&s.exporter)));
-    }
-    let all = Arc::new(Exporter::Merged(parts));
-    records
-        .iter()
-        .map(|r| KeyInfo {
-            key: Arc::clone(&r.key),
-            exporter: Arc::clone(&all),
-        })
-        .collect()
 }
