@@ -10,6 +10,7 @@ use ops::BuildRights;
 use parking_lot::Mutex;
 use progress::{Hub, VertexProgress, Writer};
 use solver::{Edge, Job};
+use source::Memory;
 use tokio::sync::watch;
 
 use crate::api::{Failure, FailureKind};
@@ -22,6 +23,8 @@ pub(crate) struct Build {
     pub(crate) engine: Arc<Engine>,
     pub(crate) session: String,
     pub(crate) hub: Arc<Hub>,
+    /// What the build's sources found out.
+    memory: Mutex<Arc<Memory>>,
     pub(crate) rights: BuildRights,
     job: Mutex<Option<Arc<Job<ops::Ref>>>>,
     ended: watch::Sender<bool>,
@@ -38,6 +41,7 @@ impl Build {
         engine: Arc<Engine>,
         session: String,
         hub: Arc<Hub>,
+        memory: Arc<Memory>,
         rights: BuildRights,
         job: Job<ops::Ref>,
     ) -> Arc<Self> {
@@ -45,6 +49,7 @@ impl Build {
             engine,
             session,
             hub,
+            memory: Mutex::new(memory),
             rights,
             job: Mutex::new(Some(Arc::new(job))),
             ended: watch::Sender::new(false),
@@ -57,6 +62,8 @@ impl Build {
     pub(crate) fn end(&self) {
         self.ended.send_replace(true);
         drop(self.job.lock().take());
+        // What it keeps in the store may go, whoever still holds the build.
+        *self.memory.lock() = Memory::new();
     }
 
     /// Runs `work` unless the build ends before.
@@ -129,6 +136,11 @@ impl Build {
         };
         let title = format!("importing cache manifest from {name}");
         let _told: Result<(), Failure> = self.shown(&title, "", |_| async { Err(failure) }).await;
+    }
+
+    /// What the build's sources found out.
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.memory.lock())
     }
 
     /// The sessions that may answer for the build.

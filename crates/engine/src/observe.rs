@@ -4,13 +4,9 @@ use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use progress::{Hub, ProgressGroup, VertexProgress};
+use ops::JobValue;
+use progress::{ProgressGroup, VertexProgress};
 use solver::{Observer, Vertex, VertexSink};
-
-/// What a job of the solver is made with.
-pub(crate) struct JobValue {
-    pub(crate) hub: Arc<Hub>,
-}
 
 /// Makes a progress for each vertex.
 pub(crate) struct Progress;

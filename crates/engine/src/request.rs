@@ -92,7 +92,10 @@ fn attestations(opts: &BTreeMap<String, String>) -> Result<(), Failure> {
 /// The exporters, with the time of the build where they name none.
 pub(crate) fn exporters(request: &SolveRequest) -> Vec<ExporterSpec> {
     let mut specs = request.exporters.clone();
-    if let Some(epoch) = request.frontend_opts.get("build-arg:SOURCE_DATE_EPOCH") {
+    // Other values, such as `context`, are for the frontend, which tells exporters the time.
+    let is_time = |value: &&String| value.is_empty() || value.parse::<i64>().is_ok();
+    let epoch = request.frontend_opts.get("build-arg:SOURCE_DATE_EPOCH");
+    if let Some(epoch) = epoch.filter(is_time) {
         for spec in &mut specs {
             spec.attrs
                 .entry("source-date-epoch".into())

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use frontend::bridge::{GitMeta, HttpMeta, ImageMeta, ResolveOpts, SourceMeta};
 use llb::pb;
-use oci::{Digest, Platform};
+use oci::Platform;
 use progress::Writer;
-use source::Context;
 use source::image::ResolveMode;
 use source::oci_layout::LayoutStore;
+use source::{Context, Facts};
 
-use crate::api::{Failure, FailureKind};
+use crate::api::Failure;
 use crate::build::Build;
 
 /// Resolves a source, shown as a vertex.
@@ -48,6 +48,7 @@ async fn resolve(
     let ctx = Context {
         sessions: build.sessions(),
         progress,
+        memories: vec![build.memory()],
     };
     let engine = &build.engine;
     let (scheme, reference) = op.identifier.split_once("://").unwrap_or_default();
@@ -89,20 +90,28 @@ async fn resolve(
             });
         }
         "git" => {
-            // DIFFERS: the commit and tag objects are not returned.
-            if opts.git_return_object {
-                return Err(Failure::not_built("returning git objects"));
-            }
             let attrs = meta.op.attrs.clone().into_iter().collect();
             let source = engine
                 .parts
                 .sources
                 .resolve(&meta.op.identifier, &attrs, None)?;
-            let key = source.cache_key(&ctx, 0).await?;
-            meta.git = Some(GitMeta {
-                checksum: key.pin,
-                ..GitMeta::default()
-            });
+            let facts = source.facts(&ctx, opts.git_return_object).await?;
+            if let Facts::Git {
+                object,
+                reference,
+                commit,
+                commit_object,
+                tag_object,
+            } = facts
+            {
+                meta.git = Some(GitMeta {
+                    checksum: object,
+                    reference,
+                    commit_checksum: commit,
+                    commit_object: commit_object.into(),
+                    tag_object: tag_object.into(),
+                });
+            }
         }
         "http" | "https" => {
             let attrs = meta.op.attrs.clone().into_iter().collect();
@@ -110,14 +119,19 @@ async fn resolve(
                 .parts
                 .sources
                 .resolve(&meta.op.identifier, &attrs, None)?;
-            let key = source.cache_key(&ctx, 0).await?;
-            let digest = Digest::parse(&key.pin)
-                .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
-            meta.http = Some(HttpMeta {
+            let facts = source.facts(&ctx, false).await?;
+            if let Facts::Http {
                 digest,
-                filename: String::new(),
-                last_modified: None,
-            });
+                filename,
+                modified,
+            } = facts
+            {
+                meta.http = Some(HttpMeta {
+                    digest,
+                    filename,
+                    last_modified: modified,
+                });
+            }
         }
         // Nothing is fixed about other sources before they are read.
         _ => {}

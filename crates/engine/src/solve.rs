@@ -7,7 +7,7 @@ use exporter::{ExportContext, ExportSource, Exported, ExporterInstance};
 use frontend::bridge::CacheImport;
 use frontend::{FrontendRequest, FrontendResult};
 use futures::future::try_join_all;
-use ops::BuildRights;
+use ops::{BuildRights, JobValue};
 use solver::{JobOptions, SolveError};
 use store::ImmutableRef;
 
@@ -16,7 +16,6 @@ use crate::bridge::{BuildBridge, evaluate};
 use crate::build::Build;
 use crate::engine::Engine;
 use crate::failure::of_frontend;
-use crate::observe::JobValue;
 use crate::reference::LazyRef;
 use crate::{request as asked, rights};
 
@@ -61,11 +60,13 @@ pub(crate) async fn solve(
         build: None,
         outcome: None,
     };
+    let memory = source::Memory::new();
     let job = engine.solver.job(JobOptions {
         id: request.build.clone(),
         session: (!request.session.is_empty()).then(|| request.session.clone()),
         value: Arc::new(JobValue {
             hub: Arc::clone(&hub),
+            memory: Arc::clone(&memory),
         }),
     });
     let done = match job {
@@ -74,6 +75,7 @@ pub(crate) async fn solve(
                 Arc::clone(&engine),
                 request.session.clone(),
                 hub,
+                memory,
                 rights,
                 job,
             );

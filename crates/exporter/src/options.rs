@@ -185,10 +185,7 @@ impl ImageOptions {
     }
 
     fn validate(&self) -> Result<(), ExportError> {
-        let oci_only = matches!(
-            self.compression.kind,
-            CompressionKind::Zstd | CompressionKind::Estargz
-        );
+        let oci_only = self.compression.kind == CompressionKind::Estargz;
         if self.oci_types == Some(false) {
             if oci_only {
                 let kind = self.compression.kind.name();
@@ -245,8 +242,8 @@ mod tests {
         );
         for (attrs, want) in [
             (
-                vec![("compression", "zstd"), ("oci-mediatypes", "false")],
-                "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\"",
+                vec![("compression", "estargz"), ("oci-mediatypes", "false")],
+                "exporter option \"compression=estargz\" conflicts with \"oci-mediatypes=false\"",
             ),
             (
                 vec![("oci-artifact", "1"), ("oci-mediatypes", "0")],

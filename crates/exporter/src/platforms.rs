@@ -57,11 +57,15 @@ pub fn platforms_of(
                 platforms: Vec::new(),
             }
         } else {
-            serde_json::from_slice(bytes).map_err(|e| {
-                ExportError::result(format!(
-                    "failed to parse platforms passed to provenance processor: {e}"
-                ))
-            })?
+            serde_json::from_slice::<Option<Wire>>(bytes)
+                .map_err(|e| {
+                    ExportError::result(format!(
+                        "failed to parse platforms passed to provenance processor: {e}"
+                    ))
+                })?
+                .unwrap_or(Wire {
+                    platforms: Vec::new(),
+                })
         };
         if wire.platforms.is_empty() {
             return Err(ExportError::result(
@@ -143,6 +147,10 @@ mod tests {
         );
         assert_eq!(
             check("refs.platforms", "").unwrap_err(),
+            "invalid empty platforms index for exporter"
+        );
+        assert_eq!(
+            check("refs.platforms", "null").unwrap_err(),
             "invalid empty platforms index for exporter"
         );
         assert_eq!(

@@ -49,6 +49,30 @@ fn unknown_platform() -> Platform {
     }
 }
 
+/// Tells on a layer which time its files were held down to.
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
+
+/// The layers of a base image, which stay as they are.
+fn base_layers(config: Option<&[u8]>) -> Result<Vec<Digest>, ExportError> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        #[serde(default)]
+        rootfs: Option<RootFs>,
+    }
+    #[derive(serde::Deserialize)]
+    struct RootFs {
+        #[serde(default, deserialize_with = "oci::json::null_as_default")]
+        diff_ids: Vec<Digest>,
+    }
+    let Some(config) = config.filter(|c| !c.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let read: Config = serde_json::from_slice(config).map_err(|e| ExportError::Config {
+        reason: format!("failed to unmarshal base image config: {e}"),
+    })?;
+    Ok(read.rootfs.map(|r| r.diff_ids).unwrap_or_default())
+}
+
 /// Writes the image; nothing is sent anywhere.
 pub(crate) async fn commit(
     store: &Arc<Store>,
@@ -128,7 +152,8 @@ impl Writer<'_> {
             ));
         }
         let found = self.source.find(&platform.id)?;
-        let layers = self.layers(&[found]).await?.pop().unwrap_or_default();
+        let layers = self.layers(&[(platform, found)]).await?;
+        let layers = layers.into_iter().next().unwrap_or_default();
         let (mut desc, config) = self.manifest(platform, layers, annotations).await?;
         desc.platform = Some(platform.platform.clone());
         self.image.root = desc;
@@ -144,7 +169,7 @@ impl Writer<'_> {
         }
         let mut refs = Vec::with_capacity(platforms.len());
         for platform in platforms {
-            refs.push(self.source.find(&platform.id)?);
+            refs.push((platform, self.source.find(&platform.id)?));
         }
         let layers = self.layers(&refs).await?;
         let mut entries = Vec::new();
@@ -176,35 +201,47 @@ impl Writer<'_> {
     /// Makes the layers of all results side by side.
     async fn layers(
         &self,
-        refs: &[Option<&ImmutableRef>],
+        refs: &[(&PlatformEntry, Option<&ImmutableRef>)],
     ) -> Result<Vec<Vec<LayerBlob>>, ExportError> {
-        if self.options.rewrite_timestamp && self.any_epoch(refs.len())? {
-            return Err(ExportError::NotBuilt {
-                feature: "exporter option \"rewrite-timestamp\"",
-            });
-        }
         let _status = self.ctx.progress.status("exporting layers", "");
-        let making = refs.iter().map(|found| async move {
-            match found {
-                Some(found) => found.blobs(self.options.compression).await,
-                None => Ok(Vec::new()),
-            }
-        });
-        Ok(futures::future::try_join_all(making).await?)
+        let making = refs
+            .iter()
+            .map(|(platform, found)| self.layers_of(platform, *found));
+        futures::future::try_join_all(making).await
     }
 
-    fn any_epoch(&self, results: usize) -> Result<bool, ExportError> {
-        let mut any = self.options.epoch.of(self.source, None)?.is_some();
-        if results > 0 {
-            for platform in self.source.platforms()? {
-                any |= self
-                    .options
-                    .epoch
-                    .of(self.source, Some(&platform.id))?
-                    .is_some();
+    async fn layers_of(
+        &self,
+        platform: &PlatformEntry,
+        found: Option<&ImmutableRef>,
+    ) -> Result<Vec<LayerBlob>, ExportError> {
+        let Some(found) = found else {
+            return Ok(Vec::new());
+        };
+        let id = Some(platform.id.as_str());
+        let compression = self.options.compression;
+        if !self.options.rewrite_timestamp {
+            return Ok(found.blobs(compression).await?);
+        }
+        let Some(epoch) = self.options.epoch.of(self.source, id)? else {
+            tracing::warn!("rewrite-timestamp is specified, but no source-date-epoch was found");
+            return Ok(found.blobs(compression).await?);
+        };
+        let base = base_layers(self.source.meta("containerimage.base.config", id))?;
+        let seconds = epoch.seconds();
+        let _status = self.ctx.progress.status(
+            format!("rewriting layers with source-date-epoch {seconds} ({epoch})"),
+            "",
+        );
+        let kept = base.iter().cloned().collect();
+        let mut layers = found.blobs_not_after(compression, seconds, &kept).await?;
+        for layer in &mut layers {
+            if !kept.contains(&layer.diff_id) {
+                let annotations = &mut layer.descriptor.annotations;
+                annotations.insert(REWRITTEN.to_owned(), seconds.to_string());
             }
         }
-        Ok(any)
+        Ok(layers)
     }
 
     async fn manifest(

@@ -20,6 +20,7 @@ pub mod exec;
 mod failure;
 pub mod file;
 mod gojson;
+mod job_value;
 mod resolver;
 mod results;
 pub mod source_op;
@@ -37,6 +38,7 @@ use task::{Permit, Permits};
 
 pub use exec::CacheMounts;
 pub use failure::OpFailure;
+pub use job_value::JobValue;
 pub use resolver::{OpResolver, OpSys};
 pub use results::Results;
 

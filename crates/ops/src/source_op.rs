@@ -70,6 +70,7 @@ impl SourceOp {
         Context {
             sessions: self.parts.group(ctx),
             progress: crate::writer(ctx),
+            memories: crate::job_value::memories(ctx),
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::context::Context;
 use crate::error::SourceError;
 use crate::git::resolve::Resolved;
 use crate::git::url::{GitUrl, is_commit, is_transport};
-use crate::manager::{CacheKey, Source, SourceInstance};
+use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
 pub use cli::GitConfig;
 pub(crate) use fetch::unique;
@@ -256,6 +256,31 @@ impl SourceInstance for Instance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
         let (key, pin) = self.key_of(self.resolved(ctx).await?);
         Ok(CacheKey::new(key, pin))
+    }
+
+    async fn facts(&self, ctx: &Context, objects: bool) -> Result<Facts, SourceError> {
+        let resolved = self.resolved(ctx).await?;
+        let (mut commit_object, mut tag_object) = (Vec::new(), Vec::new());
+        if objects {
+            let repository = self.fetch(ctx, resolved, &resolved.object).await?;
+            let doing = format!("failed to read objects of {}", self.id.shown());
+            let read = |kind: &'static str, object: String| {
+                let (git, doing) = (repository.git.clone(), doing.clone());
+                async move { git.read(&doing, &["cat-file", kind, &object]).await }
+            };
+            let commit = resolved.commit.as_ref();
+            commit_object = read("commit", commit.unwrap_or(&resolved.object).clone()).await?;
+            if commit.is_some() {
+                tag_object = read("tag", resolved.object.clone()).await?;
+            }
+        }
+        Ok(Facts::Git {
+            object: resolved.object.clone(),
+            reference: resolved.reference.clone(),
+            commit: resolved.commit.clone().unwrap_or_default(),
+            commit_object,
+            tag_object,
+        })
     }
 
     async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError> {

@@ -18,8 +18,8 @@ use futures::StreamExt;
 use oci::{Digest, Platform};
 use parking_lot::Mutex;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
-    LAST_MODIFIED,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, ETAG, HeaderMap,
+    HeaderName, HeaderValue, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use store::{ImmutableRef, RefId, RefOptions, Store};
 
@@ -28,7 +28,7 @@ use crate::error::SourceError;
 use crate::http::body::{Body, FileSink};
 use crate::http::key::{HeaderField, http_key};
 use crate::http::name::file_name;
-use crate::manager::{CacheKey, Source, SourceInstance};
+use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
 /// Metadata keys of a record that holds a downloaded file.
 const META_URL: &str = "http.url";
@@ -235,6 +235,8 @@ impl Instance {
 
     async fn headers(&self, ctx: &Context) -> Result<HeaderMap, SourceError> {
         let mut out = HeaderMap::new();
+        // Servers may name other ETags for other encodings: every request asks for the same.
+        out.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let bad = |what: &str| SourceError::session(format!("{what} is not a valid header value"));
         for field in &self.id.header {
             let name =
@@ -341,6 +343,17 @@ impl Instance {
             let found = self.save(body, &HeaderMap::new(), ctx).await?;
             return self.checked(found);
         }
+        let memory = format!("http:{}", self.url_key());
+        if let Some(found) = ctx.recall::<Found>(&memory) {
+            return self.checked((*found).clone());
+        }
+        let found = self.checked(self.look(ctx).await?)?;
+        ctx.remember(&memory, &Arc::new(found.clone()));
+        Ok(found)
+    }
+
+    /// Asks the server.
+    async fn look(&self, ctx: &Context) -> Result<Found, SourceError> {
         let headers = self.headers(ctx).await?;
         let store = &self.source.inner.store;
         let mut kept: Vec<(String, Found)> = Vec::new();
@@ -381,7 +394,7 @@ impl Instance {
                     || response.status() == reqwest::StatusCode::NOT_MODIFIED)
                 && let Some(found) = same(&response)
             {
-                return self.checked(found);
+                return Ok(found);
             }
         }
         let response = self.send(reqwest::Method::GET, conditional).await?;
@@ -391,15 +404,14 @@ impl Instance {
                 reference: self.shown(),
                 reason,
             })?;
-            return self.checked(found);
+            return Ok(found);
         }
         let status = response.status().as_u16();
         if !(200..400).contains(&status) {
             return Err(SourceError::HttpStatus { status });
         }
         let headers = response.headers().clone();
-        let found = self.save(Body::Answer(response), &headers, ctx).await?;
-        self.checked(found)
+        self.save(Body::Answer(response), &headers, ctx).await
     }
 
     /// What of the client's own uploads the address names, if it names one.
@@ -481,7 +493,10 @@ impl Instance {
         let progress = ctx
             .progress
             .status(format!("downloading {}", self.shown()), "downloading");
-        let mut sink = FileSink::new(file);
+        let packed = headers
+            .get(CONTENT_ENCODING)
+            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"gzip"));
+        let mut sink = FileSink::new(file, packed);
         loop {
             let next = match &mut body {
                 Body::Answer(response) => {
@@ -497,8 +512,10 @@ impl Instance {
             sink.write(chunk)
                 .await
                 .map_err(|e| SourceError::io(format!("write {filename}"), e))?;
-            progress.set(i64::try_from(sink.at).unwrap_or(i64::MAX), total);
+            progress.set(i64::try_from(sink.taken).unwrap_or(i64::MAX), total);
         }
+        sink.finish()
+            .map_err(|e| SourceError::io(format!("unpack {filename}"), e))?;
         let modified_text = headers
             .get(LAST_MODIFIED)
             .and_then(|v| v.to_str().ok())
@@ -571,6 +588,22 @@ impl SourceInstance for Instance {
         let pin = found.digest.to_string();
         *self.found.lock() = Some(found);
         Ok(CacheKey::new(key.to_string(), pin))
+    }
+
+    async fn facts(&self, ctx: &Context, _objects: bool) -> Result<Facts, SourceError> {
+        if let Some(checksum) = &self.id.checksum {
+            return Ok(Facts::Http {
+                digest: checksum.clone(),
+                filename: file_name(&self.id.url, &self.id.filename, None),
+                modified: None,
+            });
+        }
+        let found = self.find(ctx).await?;
+        Ok(Facts::Http {
+            digest: found.digest,
+            filename: found.filename,
+            modified: found.modified,
+        })
     }
 
     async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError> {

@@ -18,7 +18,7 @@ mod manager;
 pub mod oci_layout;
 mod session_credentials;
 
-pub use context::Context;
+pub use context::{Context, Memory};
 pub use error::SourceError;
-pub use manager::{CacheKey, Source, SourceInstance, Sources};
+pub use manager::{CacheKey, Facts, Source, SourceInstance, Sources};
 pub use session_credentials::SessionCredentials;

@@ -51,11 +51,46 @@ pub trait Source: fmt::Debug + Send + Sync {
     ) -> Result<Arc<dyn SourceInstance>, SourceError>;
 }
 
+/// What is fixed about a source, for those who want to know without having its files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Facts {
+    /// Nothing before it is read.
+    #[default]
+    None,
+    /// Of a download.
+    Http {
+        /// The content.
+        digest: Digest,
+        /// The name the file gets.
+        filename: String,
+        /// When it was changed, in seconds since 1970, if the server says.
+        modified: Option<i64>,
+    },
+    /// Of a repository.
+    Git {
+        /// The object that the reference names.
+        object: String,
+        /// The full name of the reference, or a commit.
+        reference: String,
+        /// The commit, if the object is a tag.
+        commit: String,
+        /// The commit object's bytes, if they were asked for.
+        commit_object: Vec<u8>,
+        /// The tag object's bytes, if they were asked for and there is one.
+        tag_object: Vec<u8>,
+    },
+}
+
 /// One root of one graph.
 #[async_trait]
 pub trait SourceInstance: fmt::Debug + Send + Sync {
     /// Returns key number `index`; index 0 exists always.
     async fn cache_key(&self, ctx: &Context, index: usize) -> Result<CacheKey, SourceError>;
+
+    /// Returns what is fixed about it; objects of repositories if they are asked for.
+    async fn facts(&self, _ctx: &Context, _objects: bool) -> Result<Facts, SourceError> {
+        Ok(Facts::None)
+    }
 
     /// Makes the snapshot; `None` stands for the empty tree (an image without layers).
     async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError>;

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use oci::{Descriptor, Digest, Platform};
 use progress::Writer;
 use session::{Group, Session, SessionError};
-use store::{BlobProvider, BlobSink, FetchError, ImmutableRef, RecordType, Store};
+use store::{BlobProvider, BlobSink, FetchError, ImmutableRef, RecordType, Shown, Store};
 
 use crate::context::Context;
 use crate::error::SourceError;
@@ -199,6 +199,7 @@ struct LayoutLayers {
 #[async_trait]
 impl BlobProvider for LayoutLayers {
     async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
+        let _busy = self.progress.work();
         let status = self.progress.status(desc.digest.as_str(), "downloading");
         let session = self.layout.session().await?;
         let mut bytes = session
@@ -217,6 +218,17 @@ impl BlobProvider for LayoutLayers {
             status.set(current, desc.size);
         }
         Ok(())
+    }
+
+    fn busy(&self) -> Shown {
+        Box::new(self.progress.work())
+    }
+
+    fn unpacking(&self, desc: &Descriptor) -> Shown {
+        Box::new(
+            self.progress
+                .status(format!("extracting {}", desc.digest), "extracting"),
+        )
     }
 }
 

@@ -83,13 +83,19 @@ impl Git {
 
     /// Runs a command and returns what it wrote; `doing` names it in the error.
     pub(crate) async fn run(&self, doing: &str, args: &[&str]) -> Result<String, SourceError> {
+        let output = self.read(doing, args).await?;
+        String::from_utf8(output).map_err(|_| SourceError::GitAnswer {
+            reason: format!("{doing}: output is not text"),
+        })
+    }
+
+    /// As [`Self::run`], for output that need not be text.
+    pub(crate) async fn read(&self, doing: &str, args: &[&str]) -> Result<Vec<u8>, SourceError> {
         let mut args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
         loop {
             let (ok, status, stdout, stderr) = self.once(&args).await?;
             if ok {
-                return String::from_utf8(stdout).map_err(|_| SourceError::GitAnswer {
-                    reason: format!("{doing}: output is not text"),
-                });
+                return Ok(stdout);
             }
             // Servers that know no shallow clones, or hand out no commits by name, get the long way.
             if (stderr.contains("--depth") || stderr.contains("shallow"))

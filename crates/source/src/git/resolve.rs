@@ -1,5 +1,7 @@
 //! From a reference to a commit, without fetching it.
 
+use std::sync::Arc;
+
 use crate::context::Context;
 use crate::error::SourceError;
 use crate::git::Instance;
@@ -66,7 +68,14 @@ impl Instance {
                 commit: None,
             });
         }
+        let memory = format!("git:{}#{}", id.remote, id.reference);
+        if let Some(known) = ctx.recall::<Resolved>(&memory) {
+            return self.checked((*known).clone());
+        }
         let _alone = self.source.inner.locks.lock(&id.remote).await;
+        if let Some(known) = ctx.recall::<Resolved>(&memory) {
+            return self.checked((*known).clone());
+        }
         let (git, _helpers) = self.git(ctx).await?;
         let reference = if id.reference.is_empty() {
             self.default_branch(&git).await?
@@ -81,7 +90,25 @@ impl Instance {
                 &["ls-remote", "--", &id.remote, &reference, &peeled],
             )
             .await?;
-        self.choose(&reference, &listed)
+        let resolved = self.checked(self.choose(&reference, &listed)?)?;
+        ctx.remember(&memory, &Arc::new(resolved.clone()));
+        Ok(resolved)
+    }
+
+    /// Compares with the checksum that is asked for.
+    fn checked(&self, resolved: Resolved) -> Result<Resolved, SourceError> {
+        let Resolved { object, commit, .. } = &resolved;
+        let want = &self.id.checksum;
+        let fits = object.starts_with(want) || commit.as_ref().is_some_and(|c| c.starts_with(want));
+        if want.is_empty() || fits {
+            return Ok(resolved);
+        }
+        let got = commit
+            .as_ref()
+            .map_or_else(|| object.clone(), |c| format!("{object} or {c}"));
+        Err(answer(format!(
+            "expected checksum to match {want}, got {got}"
+        )))
     }
 
     /// Chooses as git checkout does: a full name, then a branch, then a tag.
@@ -119,14 +146,6 @@ impl Instance {
         }
         if !is_commit(&object) {
             return Err(answer(format!("invalid commit sha {object:?}")));
-        }
-        let want = &self.id.checksum;
-        let fits = object.starts_with(want) || commit.as_ref().is_some_and(|c| c.starts_with(want));
-        if !want.is_empty() && !fits {
-            let got = commit.map_or_else(|| object.clone(), |c| format!("{object} or {c}"));
-            return Err(answer(format!(
-                "expected checksum to match {want}, got {got}"
-            )));
         }
         Ok(Resolved {
             reference: used,

@@ -1,7 +1,9 @@
 //! The bytes of a download on their way to a file.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
+use flate2::write::MultiGzDecoder;
 use oci::Digester;
 
 /// Where the bytes come from.
@@ -19,33 +21,66 @@ impl Body {
     }
 }
 
-/// Writes chunks to a file away from the reactor, hashing them.
+/// Writes chunks to a file away from the reactor, hashing them, unpacked if the server packed them for the way.
 pub(super) struct FileSink {
     pub(super) file: Arc<std::fs::File>,
     pub(super) digester: Digester,
-    pub(super) at: u64,
+    /// Bytes taken from the server.
+    pub(super) taken: u64,
+    /// Bytes written.
+    at: u64,
+    unpack: Option<MultiGzDecoder<Vec<u8>>>,
 }
 
 impl FileSink {
-    pub(super) fn new(file: std::fs::File) -> Self {
+    pub(super) fn new(file: std::fs::File, packed: bool) -> Self {
         Self {
             file: Arc::new(file),
             digester: Digester::new(),
+            taken: 0,
             at: 0,
+            unpack: packed.then(|| MultiGzDecoder::new(Vec::new())),
         }
     }
 
     pub(super) async fn write(&mut self, chunk: bytes::Bytes) -> std::io::Result<()> {
         use std::os::unix::fs::FileExt as _;
         let (file, at) = (self.file.clone(), self.at);
-        self.at = at.saturating_add(chunk.len() as u64);
+        self.taken = self.taken.saturating_add(chunk.len() as u64);
         let mut digester = std::mem::take(&mut self.digester);
-        let (digester, written) = task::blocking("download", move || {
-            digester.update(&chunk);
-            (digester, file.write_all_at(&chunk, at))
+        let mut unpack = self.unpack.take();
+        let (digester, unpack, written) = task::blocking("download", move || {
+            let mut put = |bytes: &[u8]| {
+                digester.update(bytes);
+                file.write_all_at(bytes, at)?;
+                Ok(bytes.len() as u64)
+            };
+            let written = match &mut unpack {
+                None => put(&chunk),
+                Some(decoder) => decoder.write_all(&chunk).and_then(|()| {
+                    let plain = std::mem::take(decoder.get_mut());
+                    put(&plain)
+                }),
+            };
+            (digester, unpack, written)
         })
         .await;
-        self.digester = digester;
-        written
+        (self.digester, self.unpack) = (digester, unpack);
+        self.at = at.saturating_add(written?);
+        Ok(())
+    }
+
+    /// Ends the file; fails where packed bytes end too early.
+    pub(super) fn finish(&mut self) -> std::io::Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        let Some(decoder) = self.unpack.take() else {
+            return Ok(());
+        };
+        if self.taken == 0 {
+            return Ok(());
+        }
+        let rest = decoder.finish()?;
+        self.digester.update(&rest);
+        self.file.write_all_at(&rest, self.at)
     }
 }

@@ -9,8 +9,17 @@ const MONTHS: [&str; 12] = [
 pub(crate) fn parse(text: &str) -> Option<i64> {
     let words: Vec<&str> = text.split([' ', '-']).filter(|w| !w.is_empty()).collect();
     let (day, month, year, clock) = match words.as_slice() {
-        // Sun, 06 Nov 1994 08:49:37 GMT, or Sunday, 06-Nov-94 08:49:37 GMT
+        // Sun, 06 Nov 1994 08:49:37 GMT
         [weekday, day, month, year, clock, "GMT"] if weekday.ends_with(',') => {
+            (*day, *month, *year, *clock)
+        }
+        // Sunday, 06-Nov-94 08:49:37 GMT; some servers call the zone otherwise and mean the same.
+        [weekday, day, month, year, clock, zone]
+            if weekday.ends_with("day,")
+                && year.len() == 2
+                && (3..=4).contains(&zone.len())
+                && zone.bytes().all(|b| b.is_ascii_uppercase()) =>
+        {
             (*day, *month, *year, *clock)
         }
         // Sun Nov  6 08:49:37 1994
@@ -87,10 +96,11 @@ mod tests {
     use super::{format, parse};
 
     #[test]
-    fn all_three_forms_are_one_date() {
+    fn all_forms_are_one_date() {
         for text in [
             "Sun, 06 Nov 1994 08:49:37 GMT",
             "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 UTC",
             "Sun Nov  6 08:49:37 1994",
         ] {
             assert_eq!(parse(text), Some(784_111_777), "{text}");
@@ -101,6 +111,7 @@ mod tests {
             "",
             "Sun, 06 Nov 1994",
             "Sun, 99 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
             "Sun, 06 Foo 1994 08:49:37 GMT",
         ] {
             assert_eq!(parse(bad), None, "{bad}");

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use oci::Descriptor;
 use progress::Writer;
 use registry::Repository;
-use store::{BlobProvider, BlobSink, FetchError};
+use store::{BlobProvider, BlobSink, FetchError, Shown};
 
 /// Fetches the layers of one repository and shows their progress on the vertex that asked for the image.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ impl RegistryLayers {
 #[async_trait]
 impl BlobProvider for RegistryLayers {
     async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
+        let _busy = self.progress.work();
         let status = self.progress.status(desc.digest.to_string(), "downloading");
         // The store checks the digest while it writes; here only the size is counted.
         let mut stream = self.repository.blob_unverified(desc);
@@ -35,6 +36,17 @@ impl BlobProvider for RegistryLayers {
             status.set(current, desc.size);
         }
         Ok(())
+    }
+
+    fn busy(&self) -> Shown {
+        Box::new(self.progress.work())
+    }
+
+    fn unpacking(&self, desc: &Descriptor) -> Shown {
+        Box::new(
+            self.progress
+                .status(format!("extracting {}", desc.digest), "extracting"),
+        )
     }
 
     fn repositories(&self) -> Vec<String> {

@@ -212,17 +212,11 @@ impl World {
         let id = client.id.clone();
         self.registered
             .push(self.manager.register(Arc::new(client)).unwrap());
-        Context {
-            sessions: Group::new(self.manager.clone(), [id]),
-            progress: writer(),
-        }
+        Context::new(Group::new(self.manager.clone(), [id]), writer())
     }
 
     pub(crate) fn alone(&self) -> Context {
-        Context {
-            sessions: Group::none(),
-            progress: writer(),
-        }
+        Context::new(Group::none(), writer())
     }
 }
 
