@@ -106,6 +106,21 @@ pub(crate) fn bridge_status(error: &BridgeError) -> Status {
     Status::new(code, error.to_string())
 }
 
+/// The engine's failure behind an error of the bridge, or one that says the same.
+pub(crate) fn of_bridge(error: &BridgeError) -> Failure {
+    if let Some(failure) = error.inner().downcast_ref::<Failure>() {
+        return failure.clone();
+    }
+    let kind = match error.fault() {
+        Fault::NotFound => FailureKind::NotFound,
+        Fault::InvalidArgument => FailureKind::InvalidArgument,
+        Fault::Canceled => FailureKind::Canceled,
+        Fault::Unimplemented => FailureKind::Unimplemented,
+        Fault::Other => FailureKind::Unknown,
+    };
+    Failure::new(kind, error.to_string())
+}
+
 /// A failure as an error of the bridge.
 pub(crate) fn bridge_error(failure: Failure) -> BridgeError {
     let fault = match failure.kind {
@@ -137,13 +152,20 @@ fn any(detail: &Detail) -> prost_types::Any {
         Detail::Solve {
             inputs,
             mounts,
-            op: _,
+            op,
             description,
             file_action,
             content_input,
         } => (
             "errdefs.Solve",
-            solve(inputs, mounts, description, *file_action, *content_input),
+            solve(
+                inputs,
+                mounts,
+                op.as_deref(),
+                description,
+                *file_action,
+                *content_input,
+            ),
         ),
         Detail::Exit { code } => ("gatewayapi.ExitMessage", json!({ "Code": code })),
         Detail::Frontend { name, source } => (
@@ -174,6 +196,7 @@ fn any(detail: &Detail) -> prost_types::Any {
 fn solve(
     inputs: &[String],
     mounts: &[String],
+    op: Option<&pb::Op>,
     description: &BTreeMap<String, String>,
     file_action: Option<i64>,
     content_input: Option<i64>,
@@ -181,6 +204,9 @@ fn solve(
     let mut object = Map::new();
     object.insert("inputIDs".into(), json!(inputs));
     object.insert("mountIDs".into(), json!(mounts));
+    if let Some(op) = op {
+        object.insert("op".into(), crate::protojson::op(&op.encode_to_vec()));
+    }
     object.insert("description".into(), json!(description));
     if let Some(index) = file_action {
         object.insert("file".into(), json!({ "index": index.to_string() }));

@@ -8,6 +8,7 @@
 //! A call may come a little before the solve is there, so it waits for it.
 
 mod build;
+mod container;
 mod result;
 
 use std::collections::HashMap;
@@ -18,9 +19,10 @@ use engine::api::frontend::bridge::{
     CacheImport, FileRange, ImageResolveOpts, OciLayoutResolveOpts, ResolveOpts, SourceMeta,
     Warning,
 };
+use engine::api::frontend::gateway::Container;
 use engine::api::frontend::{Ref, SolveRequest};
 use engine::api::{Failure, FailureKind};
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 use oci::Digest;
 use parking_lot::Mutex;
 use proto::gateway as wire;
@@ -130,10 +132,21 @@ impl GatewayService {
         let found = build.find(id(&message))?;
         Ok((found, message))
     }
-}
 
-fn containers() -> Status {
-    not_built("running containers for a frontend (NewContainer, ExecProcess)")
+    async fn open_container<T>(
+        &self,
+        request: Request<T>,
+        names: impl FnOnce(&T) -> (&str, i32),
+    ) -> Result<(Arc<dyn Container>, usize, T), Status> {
+        let (build, message) = self.open(request).await?;
+        let (name, mount) = names(&message);
+        let found = build
+            .container(name)
+            .ok_or_else(|| container::missing(&format!("{name}@{mount}")))?;
+        let mount = usize::try_from(mount)
+            .map_err(|_| Status::unknown(format!("mount index {mount} is out of bounds")))?;
+        Ok((found, mount, message))
+    }
 }
 
 #[tonic::async_trait]
@@ -319,26 +332,14 @@ impl LlbBridge for GatewayService {
         request: Request<wire::ReadFileRequest>,
     ) -> Result<Response<wire::ReadFileResponse>, Status> {
         let (found, request) = self.open_ref(request, |r| &r.r#ref).await?;
-        let number =
-            |n: i64| u64::try_from(n).map_err(|_| Status::invalid_argument("negative file range"));
-        let range = match request.range {
-            Some(range) => Some(FileRange {
-                offset: number(range.offset)?,
-                length: number(range.length)?,
-            }),
-            None => None,
-        };
+        let range = file_range(request.range, &request.file_path)?;
         let data = found
             .read_file(&request.file_path, range)
             .await
             .map_err(|e| bridge_status(&e))?;
-        if data.len() > MAX_FILE {
-            return Err(Status::unknown(format!(
-                "file {} is too large to be read in one message; read it in ranges",
-                request.file_path
-            )));
-        }
-        Ok(Response::new(wire::ReadFileResponse { data }))
+        Ok(Response::new(wire::ReadFileResponse {
+            data: fitting(data, &request.file_path)?,
+        }))
     }
 
     async fn read_dir(
@@ -439,60 +440,116 @@ impl LlbBridge for GatewayService {
 
     async fn new_container(
         &self,
-        _: Request<wire::NewContainerRequest>,
+        request: Request<wire::NewContainerRequest>,
     ) -> Result<Response<wire::NewContainerResponse>, Status> {
-        Err(containers())
+        let (build, request) = self.open(request).await?;
+        container::create(&build, request).await?;
+        Ok(Response::new(wire::NewContainerResponse {}))
     }
 
     async fn release_container(
         &self,
-        _: Request<wire::ReleaseContainerRequest>,
+        request: Request<wire::ReleaseContainerRequest>,
     ) -> Result<Response<wire::ReleaseContainerResponse>, Status> {
-        Err(containers())
+        let (build, request) = self.open(request).await?;
+        let found = build
+            .remove_container(&request.container_id)
+            .ok_or_else(|| container::missing(&request.container_id))?;
+        found.release().await;
+        Ok(Response::new(wire::ReleaseContainerResponse {}))
     }
 
     type ExecProcessStream = BoxStream<'static, Result<wire::ExecMessage, Status>>;
 
     async fn exec_process(
         &self,
-        _: Request<Streaming<wire::ExecMessage>>,
+        request: Request<Streaming<wire::ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        Err(containers())
+        let (build, incoming) = self.open(request).await?;
+        let (to, from) = tokio::sync::mpsc::channel(8);
+        let work = task::spawn("exec processes", container::serve(build, incoming, to));
+        let answers = futures::stream::unfold((from, work), |(mut from, work)| async move {
+            Some((from.recv().await?, (from, work)))
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn read_file_container(
         &self,
-        _: Request<wire::ReadFileRequest>,
+        request: Request<wire::ReadFileRequest>,
     ) -> Result<Response<wire::ReadFileResponse>, Status> {
-        Err(containers())
+        let (found, mount, request) = self
+            .open_container(request, |r| (&r.r#ref, r.mount_index))
+            .await?;
+        let range = file_range(request.range, &request.file_path)?;
+        let data = found
+            .read_file(mount, &request.file_path, range)
+            .await
+            .map_err(|e| bridge_status(&e))?;
+        Ok(Response::new(wire::ReadFileResponse {
+            data: fitting(data, &request.file_path)?,
+        }))
     }
 
     async fn read_dir_container(
         &self,
-        _: Request<wire::ReadDirRequest>,
+        request: Request<wire::ReadDirRequest>,
     ) -> Result<Response<wire::ReadDirResponse>, Status> {
-        Err(containers())
+        let (found, mount, request) = self
+            .open_container(request, |r| (&r.r#ref, r.mount_index))
+            .await?;
+        let entries = found
+            .read_dir(mount, &request.dir_path, &request.include_pattern)
+            .await
+            .map_err(|e| bridge_status(&e))?;
+        Ok(Response::new(wire::ReadDirResponse {
+            entries: entries.into_iter().map(convert::file_stat).collect(),
+        }))
     }
 
     async fn stat_file_container(
         &self,
-        _: Request<wire::StatFileRequest>,
+        request: Request<wire::StatFileRequest>,
     ) -> Result<Response<wire::StatFileResponse>, Status> {
-        Err(containers())
+        let (found, mount, request) = self
+            .open_container(request, |r| (&r.r#ref, r.mount_index))
+            .await?;
+        let stat = found
+            .stat_file(mount, &request.path)
+            .await
+            .map_err(|e| bridge_status(&e))?;
+        Ok(Response::new(wire::StatFileResponse {
+            stat: Some(convert::file_stat(stat)),
+        }))
     }
 }
 
-// A capability that is not built is named and off, with the reason, so that the client's message says it.
+fn file_range(range: Option<wire::FileRange>, path: &str) -> Result<Option<FileRange>, Status> {
+    let number =
+        |n: i64| u64::try_from(n).map_err(|_| Status::unknown(format!("invalid range for {path}")));
+    range
+        .map(|range| {
+            Ok(FileRange {
+                offset: number(range.offset)?,
+                length: number(range.length)?,
+            })
+        })
+        .transpose()
+}
+
+fn fitting(data: bytes::Bytes, path: &str) -> Result<bytes::Bytes, Status> {
+    if data.len() > MAX_FILE {
+        return Err(Status::unknown(format!(
+            "file {path} is too large to be read in one message; read it in ranges"
+        )));
+    }
+    Ok(data)
+}
+
 fn cap(id: &str) -> caps::ApiCap {
-    let built = !id.starts_with("gateway.exec");
     caps::ApiCap {
         id: id.to_owned(),
-        enabled: built,
-        disabled_reason_msg: if built {
-            String::new()
-        } else {
-            "running containers for a frontend is not supported by this daemon".into()
-        },
+        enabled: true,
         ..Default::default()
     }
 }

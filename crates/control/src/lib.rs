@@ -5,7 +5,7 @@
 //!                 │         └─ session ─► tunnel ─► remote: session::Session for one client
 //!                 ├────► gateway (LLBBridge): a frontend in the client, as an engine Frontend
 //!                 ├────► content, trace, health
-//!                 └──── convert, errors, status, packet: wire ⇄ domain
+//!                 └──── convert, errors, status, packet, protojson: wire ⇄ domain
 //! ```
 //!
 //! # Invariants
@@ -20,6 +20,7 @@ mod gateway;
 mod health;
 mod io;
 mod packet;
+mod protojson;
 mod remote;
 mod serve;
 mod service;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
+use frontend::gateway::{Container, ContainerRequest};
 use frontend::{
     Bridge, BridgeError, Dockerfile, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref,
     SolveRequest,
@@ -15,6 +16,7 @@ use progress::{Event, Position, Range, SourceInfo};
 
 use crate::api::{Failure, FailureKind};
 use crate::build::Build;
+use crate::container::BuildContainer;
 use crate::failure::{of_bridge, of_frontend};
 use crate::reference::LazyRef;
 
@@ -152,6 +154,18 @@ impl Bridge for BuildBridge {
         opts: ResolveOpts,
     ) -> Result<SourceMeta, BridgeError> {
         Ok(crate::resolve::source(&self.build, source, opts).await?)
+    }
+
+    async fn new_container(
+        &self,
+        request: ContainerRequest,
+    ) -> Result<Arc<dyn Container>, BridgeError> {
+        Ok(BuildContainer::new(Arc::clone(&self.build), request).await?)
+    }
+
+    fn kept(&self, id: &str) -> Option<Arc<dyn Ref>> {
+        let found = self.build.kept(id)?;
+        Some(LazyRef::known(Arc::clone(&self.build), found))
     }
 
     async fn warn(&self, vertex: &Digest, warning: Warning) -> Result<(), BridgeError> {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use progress::{Hub, VertexProgress, Writer};
 use solver::{Edge, Job};
 use source::Memory;
+use store::ImmutableRef;
 use tokio::sync::watch;
 
 use crate::api::{Failure, FailureKind};
@@ -30,9 +31,11 @@ pub(crate) struct Build {
     ended: watch::Sender<bool>,
     places: Mutex<HashMap<Digest, Vec<Place>>>,
     imports: Mutex<BTreeSet<String>>,
+    /// What failed steps had and left, by the names that their errors give it.
+    kept: Mutex<HashMap<String, ImmutableRef>>,
 }
 
-fn canceled() -> Failure {
+pub(crate) fn canceled() -> Failure {
     Failure::new(FailureKind::Canceled, "context canceled")
 }
 
@@ -55,6 +58,7 @@ impl Build {
             ended: watch::Sender::new(false),
             places: Mutex::default(),
             imports: Mutex::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -64,6 +68,28 @@ impl Build {
         drop(self.job.lock().take());
         // What it keeps in the store may go, whoever still holds the build.
         *self.memory.lock() = Memory::new();
+        let kept = std::mem::take(&mut *self.kept.lock());
+        drop(kept);
+    }
+
+    /// Keeps a ref of a failed step until the build ends, and returns its name; empty for nothing.
+    pub(crate) fn keep(&self, found: &ops::Ref) -> String {
+        let Some(found) = found else {
+            return String::new();
+        };
+        let name = format!("{}::{}", self.engine.worker.id, found.id());
+        if !*self.ended.borrow() {
+            self.kept
+                .lock()
+                .entry(name.clone())
+                .or_insert_with(|| found.clone());
+        }
+        name
+    }
+
+    /// The ref of a name that [`Build::keep`] gave.
+    pub(crate) fn kept(&self, name: &str) -> Option<ImmutableRef> {
+        self.kept.lock().get(name).cloned()
     }
 
     /// Runs `work` unless the build ends before.
@@ -90,9 +116,11 @@ impl Build {
         let job = self.job.lock().clone().ok_or_else(canceled)?;
         match job.build(edge).await {
             Ok(built) => Ok(built.result),
-            Err(error) => Err(of_solve(&error, |vertex| {
-                self.places.lock().get(vertex).cloned().unwrap_or_default()
-            })),
+            Err(error) => Err(of_solve(
+                &error,
+                |vertex| self.places.lock().get(vertex).cloned().unwrap_or_default(),
+                |found| self.keep(found),
+            )),
         }
     }
 

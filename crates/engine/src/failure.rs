@@ -19,8 +19,13 @@ use crate::api::{Detail, Failure, FailureKind};
 /// A part of a source file.
 pub(crate) type Place = (pb::SourceInfo, Vec<pb::Range>);
 
-/// What the solver says, with the places of the vertex in the user's files.
-pub(crate) fn of_solve(error: &SolveError, places: impl FnOnce(&Digest) -> Vec<Place>) -> Failure {
+/// What the solver says, with the places of the vertex in the user's files. `keep` gives names to what a failed step had
+/// and left.
+pub(crate) fn of_solve(
+    error: &SolveError,
+    places: impl FnOnce(&Digest) -> Vec<Place>,
+    keep: impl Fn(&ops::Ref) -> String,
+) -> Failure {
     let kind = match error {
         SolveError::Canceled => FailureKind::Canceled,
         SolveError::Panic { .. } | SolveError::Inconsistent { .. } => FailureKind::Internal,
@@ -60,12 +65,25 @@ pub(crate) fn of_solve(error: &SolveError, places: impl FnOnce(&Digest) -> Vec<P
         Phase::SlowKey(input) => i64::try_from(*input).ok(),
         Phase::Resolve | Phase::CacheMap | Phase::Exec => None,
     };
+    let (mut inputs, mut mounts) = (Vec::new(), Vec::new());
     let mut file_action = None;
     let mut code = None;
     let mut next = error.find::<OpFailure>();
     while let Some(failure) = next {
         next = match failure {
-            OpFailure::Exec { source, .. } => Some(&**source),
+            OpFailure::Exec {
+                source,
+                inputs: had,
+                mounts: left,
+            } => {
+                inputs = had.iter().map(&keep).collect();
+                mounts = left.iter().map(&keep).collect();
+                Some(&**source)
+            }
+            OpFailure::Checksum { input, .. } if content_input.is_some() => {
+                inputs = vec![keep(input)];
+                None
+            }
             OpFailure::Action { index, source } => {
                 file_action = i64::try_from(*index).ok();
                 Some(&**source)
@@ -77,10 +95,9 @@ pub(crate) fn of_solve(error: &SolveError, places: impl FnOnce(&Digest) -> Vec<P
             _ => None,
         };
     }
-    // DIFFERS: the refs of a failed step are not offered to the client for a look around.
     failure.details.push(Detail::Solve {
-        inputs: Vec::new(),
-        mounts: Vec::new(),
+        inputs,
+        mounts,
         op,
         description: description.clone(),
         file_action,

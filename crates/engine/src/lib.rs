@@ -13,6 +13,7 @@
 //! | `build` | what one build owns: its job, its progress, where its vertices stand in the user's files |
 //! | `load` | definition → vertices, with the rights of the build |
 //! | `bridge`, `reference`, `resolve` | what a frontend may ask of its build |
+//! | `container`, `files` | programs that frontends run, files that they read |
 //! | `solve` | a request from its registration to its response |
 //! | `records` | which builds there are and were |
 //! | `blobs` | what clients may read of what is kept |
@@ -24,8 +25,10 @@ pub mod api;
 mod blobs;
 mod bridge;
 mod build;
+mod container;
 mod engine;
 mod failure;
+mod files;
 mod load;
 mod maintain;
 mod observe;

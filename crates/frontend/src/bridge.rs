@@ -20,7 +20,8 @@ use bytes::Bytes;
 use llb::pb;
 use oci::{Digest, Platform};
 
-use crate::error::{BridgeError, FrontendError};
+use crate::error::{BridgeError, Fault, FrontendError};
+use crate::gateway::{Container, ContainerRequest};
 
 /// A program from build options to results: the built-in Dockerfile frontend, or later one from an image.
 #[async_trait]
@@ -62,6 +63,24 @@ pub trait Bridge: Send + Sync {
 
     /// Shows the user a warning at vertex `vertex`.
     async fn warn(&self, vertex: &Digest, warning: Warning) -> Result<(), BridgeError>;
+
+    /// Makes a container over refs of the build.
+    async fn new_container(
+        &self,
+        request: ContainerRequest,
+    ) -> Result<Arc<dyn Container>, BridgeError> {
+        drop(request);
+        Err(BridgeError::new(
+            Fault::Unimplemented,
+            "containers of frontends are not supported here",
+        ))
+    }
+
+    /// The ref that an error of this build named, such as a mount of a step that failed.
+    fn kept(&self, id: &str) -> Option<Arc<dyn Ref>> {
+        let _ = id;
+        None
+    }
 }
 
 /// A result that may not have been computed yet.

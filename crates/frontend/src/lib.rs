@@ -6,6 +6,7 @@
 pub mod bridge;
 pub mod builtin;
 pub mod error;
+pub mod gateway;
 
 pub use bridge::{Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest};
 pub use builtin::Dockerfile;

@@ -76,11 +76,13 @@ impl SlowKey<Ref> for ContentKey {
                     .await
                     .map_err(|source| OpFailure::Checksum {
                         reference: reference.id().to_string(),
+                        input: input.clone(),
                         source: Box::new(source),
                     }),
                 None => {
                     fstree::hash::empty_tree_checksum(&path).map_err(|source| OpFailure::Checksum {
                         reference: "scratch".into(),
+                        input: None,
                         source: Box::new(source),
                     })
                 }

@@ -15,7 +15,7 @@ use llb::pb;
 use solver::{CacheMap, Op, OpCtx, OpError};
 
 use crate::{BuildRights, OpFailure, Parts, Ref, ensure};
-pub use mounts::{CacheMounts, Prepared, PreparedMount};
+pub use mounts::{CacheMounts, Prepared, PreparedMount, prepare};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -28,6 +28,7 @@ pub enum OpFailure {
     #[error("failed to calculate checksum of ref {reference}: {source}")]
     Checksum {
         reference: String,
+        input: Ref,
         source: Box<dyn Error + Send + Sync>,
     },
     #[error("process {args:?} did not complete successfully: {reason}")]

@@ -210,10 +210,7 @@ impl<'a> Run<'a> {
             .map_err(OpFailure::from)
             .and_then(|root| self.perform(&root, action));
         if let Err(error) = result {
-            return Err(OpFailure::Action {
-                index: index - self.inputs,
-                source: Box::new(error),
-            });
+            return Err(self.failed(index - self.inputs, action.secondary_input, target, error));
         }
         let slot = if self.commit.get(index).copied().unwrap_or(true) {
             Slot::Committed(Some(target.commit()?))
@@ -222,6 +219,45 @@ impl<'a> Run<'a> {
         };
         self.set(index, slot);
         Ok(())
+    }
+
+    /// A failed action with what there was and what it left, so that it can be looked at: the op's inputs, and a ref
+    /// for each action, of which only those that the failed one worked on are there.
+    fn failed(
+        &mut self,
+        at: usize,
+        secondary: i64,
+        target: MutableRef,
+        error: OpFailure,
+    ) -> OpFailure {
+        let mut mounts: Vec<Ref> = vec![None; self.op.actions.len()];
+        if let Some(place) = mounts.get_mut(at) {
+            *place = target.commit().ok();
+        }
+        if let Ok(index) = usize::try_from(secondary)
+            && let Some(place) = index
+                .checked_sub(self.inputs)
+                .and_then(|i| mounts.get_mut(i))
+            && let Some(slot) = self.slots.get_mut(index)
+        {
+            *place = match std::mem::replace(slot, Slot::Busy) {
+                Slot::Committed(reference) => reference,
+                Slot::Open(open) => open.commit().ok(),
+                Slot::Pending | Slot::Busy => None,
+            };
+        }
+        let inputs = self.slots.iter().take(self.inputs).map(|slot| match slot {
+            Slot::Committed(reference) => reference.clone(),
+            Slot::Open(_) | Slot::Pending | Slot::Busy => None,
+        });
+        OpFailure::Exec {
+            inputs: inputs.collect(),
+            mounts,
+            source: Box::new(OpFailure::Action {
+                index: at,
+                source: Box::new(error),
+            }),
+        }
     }
 
     fn set(&mut self, index: usize, slot: Slot) {

@@ -39,6 +39,7 @@ use task::{Permit, Permits};
 pub use exec::CacheMounts;
 pub use failure::OpFailure;
 pub use job_value::JobValue;
+pub use fstree::Root;
 pub use resolver::{OpResolver, OpSys};
 pub use results::Results;
 

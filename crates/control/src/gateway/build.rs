@@ -1,9 +1,11 @@
 //! One build whose frontend runs in a client.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use engine::api::frontend::gateway::Container;
 use engine::api::frontend::{
     Bridge, BridgeError, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref,
 };
@@ -42,9 +44,10 @@ impl Frontend for ClientFrontend {
             bridge,
             inputs: request.inputs,
             refs: Mutex::new(Refs::default()),
+            containers: Mutex::default(),
             done: Mutex::new(Some(done)),
         });
-        if !self.builds.insert(self.name.clone(), build) {
+        if !self.builds.insert(self.name.clone(), build.clone()) {
             return Err(
                 BridgeError::message(format!("build {} is running already", self.name)).into(),
             );
@@ -53,7 +56,9 @@ impl Frontend for ClientFrontend {
             builds: &self.builds,
             name: &self.name,
         };
-        match outcome.await {
+        let outcome = outcome.await;
+        build.discard().await;
+        match outcome {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(failure)) => Err(bridge_error(failure).into()),
             Err(_) => Err(bridge_error(Failure::new(
@@ -81,6 +86,7 @@ pub(crate) struct Build {
     pub(crate) bridge: Arc<dyn Bridge>,
     pub(crate) inputs: BTreeMap<String, Arc<pb::Definition>>,
     refs: Mutex<Refs>,
+    containers: Mutex<HashMap<String, Arc<dyn Container>>>,
     done: Mutex<Option<oneshot::Sender<Outcome>>>,
 }
 
@@ -122,6 +128,41 @@ impl Build {
         found
             .map(Some)
             .ok_or_else(|| Status::unknown(format!("return reference {id} not found")))
+    }
+
+    /// The container of a name.
+    pub(crate) fn container(&self, name: &str) -> Option<Arc<dyn Container>> {
+        self.containers.lock().get(name).cloned()
+    }
+
+    /// Names a container; gives it back when the name is taken.
+    pub(crate) fn add_container(
+        &self,
+        name: &str,
+        made: Arc<dyn Container>,
+    ) -> Result<(), Arc<dyn Container>> {
+        match self.containers.lock().entry(name.to_owned()) {
+            Entry::Occupied(_) => Err(made),
+            Entry::Vacant(place) => {
+                place.insert(made);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the name from a container.
+    pub(crate) fn remove_container(&self, name: &str) -> Option<Arc<dyn Container>> {
+        self.containers.lock().remove(name)
+    }
+
+    /// Lets go of all that the client held.
+    pub(crate) async fn discard(&self) {
+        let containers = std::mem::take(&mut *self.containers.lock());
+        for container in containers.into_values() {
+            container.release().await;
+        }
+        let refs = std::mem::take(&mut *self.refs.lock());
+        drop(refs);
     }
 
     /// Ends the frontend; what comes after the first time is ignored.

@@ -202,7 +202,7 @@ impl CacheMounts {
 }
 
 /// Makes what the mounts of an op need.
-pub(super) async fn prepare(
+pub async fn prepare(
     parts: &Parts,
     ctx: &OpCtx,
     mounts: &[pb::Mount],
@@ -413,6 +413,25 @@ impl Prepared {
         mounts.sort_by(|a, b| a.dest.cmp(&b.dest));
         let _ = parts;
         Ok((mounts, root.ok_or(OpFailure::NoRoot)?, shm_size))
+    }
+
+    /// Opens the tree that is mounted by the mount at `position` of the op's list, to look into it from outside.
+    pub fn tree(&self, position: usize) -> Result<Option<fstree::Root>, OpFailure> {
+        let Some(entry) = self.mounts.iter().find(|e| e.position == position) else {
+            return Ok(None);
+        };
+        Ok(match &entry.what {
+            PreparedMount::Input(Some(reference)) => Some(reference.root()?),
+            PreparedMount::Mutable(Some(mutable)) => Some(mutable.root()?),
+            PreparedMount::Cache(cache) => {
+                Some(cache.mutable.as_ref().ok_or(OpFailure::NoRoot)?.root()?)
+            }
+            PreparedMount::Input(None)
+            | PreparedMount::Mutable(None)
+            | PreparedMount::Tmpfs(_)
+            | PreparedMount::Secret { .. }
+            | PreparedMount::Ssh(_) => None,
+        })
     }
 
     /// Commits the outputs, in the order of their indexes.

@@ -1,0 +1,364 @@
+//! Containers of a frontend in a client: their names, and the stream that carries their processes.
+//!
+//! All processes of a client share one stream. The client's part is read by one loop, which hands input on to the process at
+//! its pace; each process tells of itself in a task of its own:
+//!
+//! ```text
+//!   Init ──► Started ──► File (output, until its end) ──► Exit ──► Done
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::api::frontend::gateway::{
+    Container, ContainerMount, ContainerRequest, ProcessControl, ProcessRequest,
+};
+use engine::api::{Detail, Failure};
+use proto::gateway as wire;
+use proto::gateway::exec_message::Input;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
+use tonic::{Code, Status, Streaming};
+
+use crate::errors::{bridge_status, of_bridge, wire as wire_failure};
+use crate::gateway::build::Build;
+
+/// What the wire says for an exit that has no code.
+const UNKNOWN_EXIT: u32 = 255;
+/// Bytes that a process may be ahead of its reader.
+const AHEAD: usize = 64 << 10;
+/// The longest piece of output in a message.
+const PIECE: usize = 32 << 10;
+
+/// The answers on one stream of processes.
+pub(crate) type Answers = mpsc::Sender<Result<wire::ExecMessage, Status>>;
+
+/// Makes a container and gives it its name.
+pub(crate) async fn create(
+    build: &Arc<Build>,
+    request: wire::NewContainerRequest,
+) -> Result<(), Status> {
+    let name = request.container_id;
+    let mut mounts = Vec::with_capacity(request.mounts.len());
+    for mount in request.mounts {
+        let id = mount.result_id.clone();
+        let source = if id.is_empty() {
+            None
+        } else {
+            let found = build
+                .bridge
+                .kept(&id)
+                .or_else(|| build.returned(&id).ok().flatten());
+            Some(found.ok_or_else(|| {
+                let dest = &mount.dest;
+                Status::unknown(format!(
+                    "failed to find ref {id} for {dest:?} mount: return reference {id} not found"
+                ))
+            })?)
+        };
+        mounts.push(ContainerMount { mount, source });
+    }
+    let taken = || Status::already_exists(format!("Container {name} already exists"));
+    if build.container(&name).is_some() {
+        return Err(taken());
+    }
+    let made = build
+        .bridge
+        .new_container(ContainerRequest {
+            mounts,
+            network: request.network,
+            platform: request.platform,
+            hostname: request.hostname,
+            extra_hosts: request.extra_hosts,
+        })
+        .await
+        .map_err(|e| bridge_status(&e))?;
+    if let Err(made) = build.add_container(&name, made) {
+        made.release().await;
+        return Err(taken());
+    }
+    Ok(())
+}
+
+/// One process as the reading loop knows it.
+struct Known {
+    /// None when its input has ended or was never wanted.
+    stdin: Option<DuplexStream>,
+    control: mpsc::Sender<ProcessControl>,
+    _task: task::Task<()>,
+}
+
+impl Known {
+    async fn control(&self, control: ProcessControl) {
+        if self.control.send(control).await.is_err() {
+            tracing::debug!(?control, "the process is gone");
+        }
+    }
+}
+
+/// Serves one stream to its end.
+pub(crate) async fn serve(
+    build: Arc<Build>,
+    mut incoming: Streaming<wire::ExecMessage>,
+    answers: Answers,
+) {
+    let mut known: HashMap<String, Known> = HashMap::new();
+    loop {
+        let message = match incoming.message().await {
+            Ok(Some(message)) => message,
+            // What was started may go on writing; it ends with the client's call.
+            Ok(None) => break,
+            Err(_) => return,
+        };
+        if let Err(status) = take(&build, &mut known, message, &answers).await {
+            // A client that is gone is not there to be told.
+            drop(answers.send(Err(status)).await);
+            return;
+        }
+    }
+    for process in known.values_mut() {
+        process.stdin = None;
+    }
+    answers.closed().await;
+}
+
+async fn take(
+    build: &Arc<Build>,
+    known: &mut HashMap<String, Known>,
+    message: wire::ExecMessage,
+    answers: &Answers,
+) -> Result<(), Status> {
+    let id = message.process_id;
+    if id.is_empty() {
+        return Err(Status::invalid_argument("ProcessID required"));
+    }
+    if let Some(Input::Init(init)) = message.input {
+        if known.contains_key(&id) {
+            return Err(Status::already_exists(format!(
+                "Process {id} already exists"
+            )));
+        }
+        let process = begin(build, &id, init, answers)?;
+        known.insert(id, process);
+        return Ok(());
+    }
+    let process = known
+        .get_mut(&id)
+        .ok_or_else(|| Status::not_found(format!("IO for process {id:?} not found")))?;
+    match message.input {
+        Some(Input::File(file)) if file.fd == 0 => {
+            // A process that is gone reads nothing any more.
+            if let Some(stdin) = &mut process.stdin
+                && (stdin.write_all(&file.data).await.is_err() || file.eof)
+            {
+                process.stdin = None;
+            }
+        }
+        Some(Input::File(file)) => {
+            return Err(Status::out_of_range(format!(
+                "fd {} unavailable to write",
+                file.fd
+            )));
+        }
+        Some(Input::Resize(size)) => {
+            let limit = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+            let control = ProcessControl::Resize {
+                rows: limit(size.rows),
+                cols: limit(size.cols),
+            };
+            process.control(control).await;
+        }
+        Some(Input::Signal(signal)) => {
+            let number = number(&signal.name).ok_or_else(|| {
+                Status::invalid_argument(format!("Unknown signal {}", signal.name))
+            })?;
+            process.control(ProcessControl::Signal(number)).await;
+        }
+        Some(Input::Init(_) | Input::Started(_) | Input::Exit(_) | Input::Done(_)) | None => {}
+    }
+    Ok(())
+}
+
+fn begin(
+    build: &Arc<Build>,
+    id: &str,
+    init: wire::InitMessage,
+    answers: &Answers,
+) -> Result<Known, Status> {
+    let container = build.container(&init.container_id).ok_or_else(|| {
+        Status::not_found(format!(
+            "container {:?} previously released or not created",
+            init.container_id
+        ))
+    })?;
+    let meta = init
+        .meta
+        .ok_or_else(|| Status::invalid_argument("process meta is required"))?;
+    let has = |fd: u32| init.fds.contains(&fd);
+    let (stdin, feed) = if has(0) {
+        let (ours, theirs) = tokio::io::duplex(AHEAD);
+        (Some(ours), Some(theirs))
+    } else {
+        (None, None)
+    };
+    let pipe = |fd: u32| has(fd).then(|| tokio::io::duplex(AHEAD)).unzip();
+    let ((out, out_end), (err, err_end)) = (pipe(1), pipe(2));
+    let (control, commands) = mpsc::channel(8);
+    let request = ProcessRequest {
+        meta,
+        tty: init.tty,
+        security: init.security,
+        secret_env: init.secretenv,
+        stdin: feed.map(|feed| Box::new(feed) as _),
+        stdout: out_end.map(|end| Box::new(end) as _),
+        stderr: err_end.map(|end| Box::new(end) as _),
+        control: commands,
+    };
+    let teller = Teller {
+        process: id.to_owned(),
+        answers: answers.clone(),
+    };
+    let task = task::spawn("gateway process", async move {
+        // A client that is gone is not there to be told.
+        drop(follow(&teller, container, request, out, err).await);
+    });
+    Ok(Known {
+        stdin,
+        control,
+        _task: task,
+    })
+}
+
+/// Tells the client of one process.
+struct Teller {
+    process: String,
+    answers: Answers,
+}
+
+/// The client is gone.
+struct Gone;
+
+impl Teller {
+    async fn tell(&self, input: Input) -> Result<(), Gone> {
+        let message = wire::ExecMessage {
+            process_id: self.process.clone(),
+            input: Some(input),
+        };
+        self.answers.send(Ok(message)).await.map_err(|_| Gone)
+    }
+
+    async fn output(&self, fd: u32, from: Option<DuplexStream>) -> Result<(), Gone> {
+        let Some(mut from) = from else {
+            return Ok(());
+        };
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            let end = !matches!(from.read_buf(&mut piece).await, Ok(1..));
+            let file = wire::FdMessage {
+                fd,
+                eof: end,
+                data: piece,
+            };
+            self.tell(Input::File(file)).await?;
+            if end {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn follow(
+    teller: &Teller,
+    container: Arc<dyn Container>,
+    request: ProcessRequest,
+    out: Option<DuplexStream>,
+    err: Option<DuplexStream>,
+) -> Result<(), Gone> {
+    let started = container.start(request).await;
+    teller.tell(Input::Started(wire::StartedMessage {})).await?;
+    let ended = async {
+        match started {
+            Ok(process) => process.ended.await,
+            Err(error) => Err(error),
+        }
+    };
+    let told = async { futures::try_join!(teller.output(1, out), teller.output(2, err)) };
+    let (ended, told) = futures::join!(ended, told);
+    told?;
+    let exit = match ended {
+        Ok(()) => wire::ExitMessage {
+            code: 0,
+            error: None,
+        },
+        Err(error) => {
+            let failure = of_bridge(&error);
+            wire::ExitMessage {
+                code: exit_code(&failure),
+                error: Some(wire_failure(&failure)),
+            }
+        }
+    };
+    teller.tell(Input::Exit(exit)).await?;
+    teller.tell(Input::Done(wire::DoneMessage {})).await
+}
+
+fn exit_code(failure: &Failure) -> u32 {
+    let code = failure.details.iter().find_map(|detail| match detail {
+        Detail::Exit { code } => Some(*code),
+        _ => None,
+    });
+    code.unwrap_or(UNKNOWN_EXIT)
+}
+
+/// A container that is not there.
+pub(crate) fn missing(name: &str) -> Status {
+    Status::new(
+        Code::Unknown,
+        format!("container details for {name} not found"),
+    )
+}
+
+/// The number of a signal's name, with or without `SIG`.
+fn number(name: &str) -> Option<i32> {
+    const NAMES: &[(&str, i32)] = &[
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("TRAP", 5),
+        ("ABRT", 6),
+        ("IOT", 6),
+        ("BUS", 7),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+        ("STKFLT", 16),
+        ("CHLD", 17),
+        ("CLD", 17),
+        ("CONT", 18),
+        ("STOP", 19),
+        ("TSTP", 20),
+        ("TTIN", 21),
+        ("TTOU", 22),
+        ("URG", 23),
+        ("XCPU", 24),
+        ("XFSZ", 25),
+        ("VTALRM", 26),
+        ("PROF", 27),
+        ("WINCH", 28),
+        ("IO", 29),
+        ("POLL", 29),
+        ("PWR", 30),
+        ("SYS", 31),
+    ];
+    let name = name.strip_prefix("SIG").unwrap_or(name);
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number)
+}

@@ -1,0 +1,390 @@
+//! Containers of frontends: mounts over refs of the build, and processes that end with it.
+
+use std::fmt;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use executor::{
+    Access, ContainerId, ContainerSpec, Control, ExecError, ExitStatus, NetworkMode, Output,
+    ProcessIo, ProcessSpec, SecurityMode, Signal, WinSize,
+};
+use frontend::BridgeError;
+use frontend::bridge::{FileRange, FileStat};
+use frontend::gateway::{Container, ContainerRequest, Process, ProcessControl, ProcessRequest};
+use llb::pb;
+use oci::Digest;
+use ops::exec::{Prepared, prepare};
+use solver::{NullSink, OpCtx, Vertex};
+use store::ImmutableRef;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::api::{Detail, Failure, FailureKind};
+use crate::build::{Build, canceled};
+use crate::files::{self, ReadError};
+use crate::reference::LazyRef;
+
+const UNIX_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const WINDOWS_PATH: &str = "PATH=c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
+/// No input, in the numbers of mounts.
+const EMPTY: i64 = -1;
+
+/// A container of a frontend.
+pub(crate) struct BuildContainer {
+    build: Arc<Build>,
+    id: ContainerId,
+    network: NetworkMode,
+    windows: bool,
+    hostname: String,
+    extra_hosts: Vec<(String, IpAddr)>,
+    mounts: usize,
+    /// Gone once the container was released.
+    prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
+    begun: tokio::sync::Mutex<bool>,
+    closed: watch::Sender<bool>,
+    running: watch::Sender<usize>,
+}
+
+impl fmt::Debug for BuildContainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildContainer")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts a process as running until it is dropped.
+struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    fn new(running: &watch::Sender<usize>) -> Self {
+        running.send_modify(|n| *n += 1);
+        Self(running.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::InvalidArgument, message)
+}
+
+fn unknown(error: impl fmt::Display) -> Failure {
+    Failure::new(FailureKind::Unknown, error.to_string())
+}
+
+/// The context of calls to the clients of a build that belong to no vertex.
+fn context(build: &Build) -> OpCtx {
+    let vertex = Vertex::new(Digest::sha256(b"container"), "container", Arc::new(()));
+    OpCtx::detached(
+        Arc::new(vertex),
+        Arc::new(NullSink),
+        vec![build.session.clone()],
+    )
+}
+
+impl BuildContainer {
+    /// Makes the container: its mounts are ready when this returns.
+    pub(crate) async fn new(
+        build: Arc<Build>,
+        request: ContainerRequest,
+    ) -> Result<Arc<Self>, Failure> {
+        if !request.mounts.iter().any(|m| m.mount.dest == "/") {
+            return Err(invalid("root mount is required"));
+        }
+        let network = NetworkMode::try_from(request.network).map_err(|e| invalid(e.to_string()))?;
+        // Refused here and not with the first process.
+        build
+            .rights
+            .entitlements
+            .access(network, SecurityMode::Sandbox)
+            .map_err(unknown)?;
+        let extra_hosts = request
+            .extra_hosts
+            .iter()
+            .map(|host| {
+                let ip = host
+                    .ip
+                    .parse()
+                    .map_err(|_| unknown(format!("failed to parse IP {}", host.ip)))?;
+                Ok((host.host.clone(), ip))
+            })
+            .collect::<Result<_, Failure>>()?;
+        let mut mounts = Vec::with_capacity(request.mounts.len());
+        let mut refs: Vec<Option<ImmutableRef>> = Vec::new();
+        for wanted in request.mounts {
+            let mut mount = wanted.mount;
+            mount.output = 0;
+            mount.input = EMPTY;
+            if let Some(source) = wanted.source {
+                let source = source.as_any().downcast_ref::<LazyRef>();
+                let found = source.ok_or_else(|| unknown("a ref of another engine"))?;
+                let tree = found.result().await?;
+                if let Some(tree) = &tree {
+                    build
+                        .alive(async { tree.ensure().await.map_err(Failure::from) })
+                        .await?;
+                    mount.input = i64::try_from(refs.len()).unwrap_or(EMPTY);
+                    refs.push(Some(tree.clone()));
+                }
+            }
+            mounts.push(mount);
+        }
+        let count = mounts.len();
+        let ctx = context(&build);
+        let parts = Arc::clone(&build.engine.parts);
+        let prepared = build
+            .alive(async {
+                prepare(&parts, &ctx, &mounts, "/", &[], &refs)
+                    .await
+                    .map_err(unknown)
+            })
+            .await?;
+        Ok(Arc::new(Self {
+            id: ContainerId::random(),
+            network,
+            windows: request.platform.is_some_and(|p| p.os == "windows"),
+            hostname: request.hostname,
+            extra_hosts,
+            mounts: count,
+            prepared: tokio::sync::Mutex::new(Some(Arc::new(prepared))),
+            begun: tokio::sync::Mutex::new(false),
+            closed: watch::Sender::new(false),
+            running: watch::Sender::new(0),
+            build,
+        }))
+    }
+
+    async fn environment(
+        &self,
+        mut env: Vec<String>,
+        tty: bool,
+        secrets: &[pb::SecretEnv],
+    ) -> Result<Vec<String>, Failure> {
+        let has = |env: &[String], name: &str| env.iter().any(|e| e.starts_with(name));
+        if !has(&env, "PATH=") {
+            let path = if self.windows {
+                WINDOWS_PATH
+            } else {
+                UNIX_PATH
+            };
+            env.push(path.into());
+        }
+        if tty && !has(&env, "TERM=") {
+            env.push("TERM=xterm".into());
+        }
+        let ctx = context(&self.build);
+        for secret in secrets {
+            let (id, name) = (&secret.id, &secret.name);
+            if id.is_empty() {
+                return Err(unknown(format!(
+                    "secret ID missing for {name:?} environment variable"
+                )));
+            }
+            let found = ops::callers::secret(&self.build.engine.parts, &ctx, id)
+                .await
+                .map_err(unknown)?;
+            let value = match found {
+                Some(value) => value,
+                None if secret.optional => Vec::new(),
+                None => return Err(unknown(format!("secret {id}: not found"))),
+            };
+            let value =
+                String::from_utf8(value).map_err(|_| unknown(format!("secret {id} is no text")))?;
+            env.push(format!("{name}={value}"));
+        }
+        Ok(env)
+    }
+
+    fn access(&self, security: i32) -> Result<Access, Failure> {
+        let security = SecurityMode::try_from(security)
+            .map_err(|e| invalid(format!("invalid security mode: {}", e.value)))?;
+        let entitlements = self.build.rights.entitlements;
+        entitlements.access(self.network, security).map_err(unknown)
+    }
+
+    async fn spec(&self, access: Access, process: ProcessSpec) -> Result<ContainerSpec, Failure> {
+        let prepared = self.prepared.lock().await.clone().ok_or_else(closed)?;
+        let (mounts, rootfs, shm_size) = prepared
+            .open(&self.build.engine.parts)
+            .await
+            .map_err(unknown)?;
+        let mut spec = ContainerSpec::new(access, rootfs, process);
+        spec.id = self.id.clone();
+        spec.mounts = mounts;
+        spec.shm_size = shm_size;
+        spec.hostname = self.hostname.clone();
+        spec.extra_hosts = self.extra_hosts.clone();
+        Ok(spec)
+    }
+
+    /// Runs `work` as a process of the container, in a task that ends with the container and the build.
+    fn run(
+        &self,
+        work: impl Future<Output = Result<ExitStatus, ExecError>> + Send + 'static,
+    ) -> task::Task<Result<(), Failure>> {
+        let counted = Counted::new(&self.running);
+        let mut gone = self.closed.subscribe();
+        let build = Arc::clone(&self.build);
+        task::spawn("gateway process", async move {
+            let _counted = counted;
+            let run = async {
+                tokio::select! {
+                    biased;
+                    _ = gone.wait_for(|closed| *closed) => Err(canceled()),
+                    ended = work => outcome(ended),
+                }
+            };
+            build.alive(run).await
+        })
+    }
+
+    async fn tree<T, F>(&self, mount: usize, work: F) -> Result<T, BridgeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ops::Root) -> Result<T, ReadError> + Send + 'static,
+    {
+        if mount >= self.mounts {
+            return Err(unknown(format!(
+                "mount index {mount} is out of bounds ({} available)",
+                self.mounts
+            ))
+            .into());
+        }
+        let prepared = self.prepared.lock().await.clone().ok_or_else(closed)?;
+        Ok(task::blocking("read a file of a container", move || {
+            let root = prepared.tree(mount).map_err(ReadError::new)?;
+            let root =
+                root.ok_or_else(|| ReadError::new(format!("mountable {mount} not found")))?;
+            work(&root)
+        })
+        .await?)
+    }
+}
+
+fn closed() -> Failure {
+    unknown("container is closed")
+}
+
+fn outcome(ended: Result<ExitStatus, ExecError>) -> Result<(), Failure> {
+    match ended {
+        Ok(status) if status.code == 0 => Ok(()),
+        Ok(status) => Err(unknown(&status).with(Detail::Exit { code: status.code })),
+        Err(ExecError::Start(reason)) => Err(unknown(format!(
+            "unable to start container process: {reason}"
+        ))
+        .with(Detail::Exit { code: 1 })),
+        Err(error) => Err(unknown(error)),
+    }
+}
+
+/// Hands on what is done to a process, in the executor's words.
+fn control(mut from: mpsc::Receiver<ProcessControl>) -> mpsc::Receiver<Control> {
+    let (to, out) = mpsc::channel(8);
+    task::spawn("process control", async move {
+        while let Some(control) = from.recv().await {
+            let control = match control {
+                ProcessControl::Resize { rows, cols } => Control::Resize(WinSize { rows, cols }),
+                ProcessControl::Signal(number) => Control::Signal(Signal(number)),
+            };
+            if to.send(control).await.is_err() {
+                break;
+            }
+        }
+    })
+    .detach();
+    out
+}
+
+#[async_trait]
+impl Container for BuildContainer {
+    async fn start(&self, request: ProcessRequest) -> Result<Process, BridgeError> {
+        let access = self.access(request.security)?;
+        let env = self
+            .environment(request.meta.env, request.tty, &request.secret_env)
+            .await?;
+        let mut cwd = request.meta.cwd;
+        if cwd.is_empty() {
+            cwd.push('/');
+        }
+        let process = ProcessSpec {
+            args: request.meta.args,
+            env,
+            cwd,
+            user: request.meta.user,
+            tty: request.tty,
+        };
+        let output = |to: Option<_>| to.map_or(Output::Null, Output::Stream);
+        let io = ProcessIo {
+            stdin: request.stdin,
+            stdout: output(request.stdout),
+            stderr: output(request.stderr),
+            control: Some(control(request.control)),
+        };
+        let executor = Arc::clone(&self.build.engine.parts.executor);
+        // Held until the first process runs, so that others find the container.
+        let mut begun = self.begun.lock().await;
+        if *self.closed.borrow() {
+            return Err(closed().into());
+        }
+        let task = if *begun {
+            let id = self.id.clone();
+            self.run(async move { executor.exec(&id, process, io).await })
+        } else {
+            let mut spec = self.spec(access, process).await?;
+            spec.remove_mount_stubs_recursive = request.meta.remove_mount_stubs_recursive;
+            let (told, started) = oneshot::channel();
+            let task = self.run(async move { executor.run(spec, io, Some(told)).await });
+            *begun = true;
+            // An error means that it ended before; its outcome says why.
+            let _ended = started.await;
+            task
+        };
+        drop(begun);
+        Ok(Process {
+            ended: Box::pin(async move { Ok(task.await?) }),
+        })
+    }
+
+    async fn read_file(
+        &self,
+        mount: usize,
+        path: &str,
+        range: Option<FileRange>,
+    ) -> Result<Bytes, BridgeError> {
+        let path = path.to_owned();
+        self.tree(mount, move |root| files::read(root, &path, range))
+            .await
+    }
+
+    async fn read_dir(
+        &self,
+        mount: usize,
+        path: &str,
+        include: &str,
+    ) -> Result<Vec<FileStat>, BridgeError> {
+        let (path, include) = (path.to_owned(), include.to_owned());
+        self.tree(mount, move |root| files::list(root, &path, &include))
+            .await
+    }
+
+    async fn stat_file(&self, mount: usize, path: &str) -> Result<FileStat, BridgeError> {
+        let path = path.to_owned();
+        self.tree(mount, move |root| files::stat(root, &path)).await
+    }
+
+    async fn release(&self) {
+        self.closed.send_replace(true);
+        let mut running = self.running.subscribe();
+        if running.wait_for(|n| *n == 0).await.is_err() {
+            tracing::debug!("the container counts no processes any more");
+        }
+        drop(self.prepared.lock().await.take());
+    }
+}

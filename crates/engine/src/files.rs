@@ -1,0 +1,214 @@
+//! Reading files of a tree for a frontend.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use frontend::bridge::{FileRange, FileStat};
+use frontend::{BridgeError, Fault};
+use ops::Root;
+
+use crate::api::{Failure, FailureKind};
+
+/// The most that is read of a file at once.
+const MAX_FILE: u64 = 16 << 20;
+/// The most entries of a folder that are listed.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// A file that could not be read.
+pub(crate) struct ReadError {
+    missing: bool,
+    message: String,
+}
+
+impl ReadError {
+    pub(crate) fn new(error: impl fmt::Display) -> Self {
+        let message = error.to_string();
+        Self {
+            missing: message.ends_with("no such file or directory"),
+            message,
+        }
+    }
+
+    pub(crate) fn missing(op: &str, path: &str) -> Self {
+        Self {
+            missing: true,
+            message: format!("{op} {path}: no such file or directory"),
+        }
+    }
+}
+
+impl From<ReadError> for BridgeError {
+    fn from(error: ReadError) -> Self {
+        let fault = if error.missing {
+            Fault::NotFound
+        } else {
+            Fault::Other
+        };
+        Self::new(fault, Failure::new(FailureKind::Unknown, error.message))
+    }
+}
+
+/// Reads (a part of) a regular file.
+pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<Bytes, ReadError> {
+    let meta = root.stat(name).map_err(ReadError::new)?;
+    if !meta.is_file() && !meta.is_dir() {
+        return Err(ReadError::new(format!("open {name}: not a regular file")));
+    }
+    let mut file = root.open_file(name).map_err(ReadError::new)?;
+    let range = range.unwrap_or(FileRange {
+        offset: 0,
+        length: 0,
+    });
+    // One byte more is given to those who ask for it to find out that a file is too large.
+    let all = range.length == 0;
+    let wanted = if all {
+        MAX_FILE + 1
+    } else {
+        range.length.min(MAX_FILE + 1)
+    };
+    let failed = |e: std::io::Error| ReadError::new(format!("read {name}: {e}"));
+    file.seek(SeekFrom::Start(range.offset)).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(wanted).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE && (all || range.length > MAX_FILE + 1) {
+        return Err(ReadError::new(format!(
+            "{name} exceeds maximum allowed size of {MAX_FILE} bytes"
+        )));
+    }
+    Ok(Bytes::from(bytes))
+}
+
+/// Lists a folder; `include` is a pattern on names, empty for all.
+pub(crate) fn list(root: &Root, name: &str, include: &str) -> Result<Vec<FileStat>, ReadError> {
+    let dir = root.dir(name).map_err(ReadError::new)?;
+    let failed = |e: std::io::Error| ReadError::new(format!("readdir {name}: {e}"));
+    let mut entries = dir.entries().map_err(failed)?;
+    if entries.len() > MAX_ENTRIES {
+        return Err(ReadError::new(format!(
+            "{name} has more than {MAX_ENTRIES} entries"
+        )));
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut wanted = Vec::new();
+    for entry in entries {
+        let shown = entry.name.to_string_lossy().into_owned();
+        if include.is_empty() || matches(include.as_bytes(), shown.as_bytes()) {
+            wanted.push((Path::new(name).join(&entry.name), shown));
+        }
+    }
+    look(root, wanted, false)
+}
+
+/// Looks at one file, without following a last link.
+pub(crate) fn lstat(root: &Root, name: &str) -> Result<FileStat, ReadError> {
+    one(root, name, false)
+}
+
+/// Looks at what a path leads to; at the link itself when that is not in the tree.
+pub(crate) fn stat(root: &Root, name: &str) -> Result<FileStat, ReadError> {
+    one(root, name, true)
+}
+
+fn one(root: &Root, name: &str, follow: bool) -> Result<FileStat, ReadError> {
+    let base = Path::new(name)
+        .file_name()
+        .map_or("/".into(), |n| n.to_string_lossy().into_owned());
+    let found = look(root, vec![(PathBuf::from(name), base)], follow)?;
+    found
+        .into_iter()
+        .next()
+        .ok_or_else(|| ReadError::missing("lstat", name))
+}
+
+/// Looks at files, each to be shown by a name.
+fn look(
+    root: &Root,
+    wanted: Vec<(PathBuf, String)>,
+    follow: bool,
+) -> Result<Vec<FileStat>, ReadError> {
+    let mut out = Vec::with_capacity(wanted.len());
+    for (path, shown) in wanted {
+        let mut meta = root.lstat(&path).map_err(ReadError::new)?;
+        if follow
+            && meta.is_symlink()
+            && let Ok(target) = root.stat(&path)
+        {
+            meta = target;
+        }
+        let linkname = if meta.is_symlink() {
+            root.readlink(&path)
+                .map_err(ReadError::new)?
+                .to_string_lossy()
+                .into_owned()
+        } else {
+            String::new()
+        };
+        let xattrs = match root.parent(&path).map_err(ReadError::new)? {
+            Some((dir, name)) => dir.xattrs(&name).unwrap_or_default(),
+            None => BTreeMap::default(),
+        };
+        let device = !(meta.is_file() || meta.is_dir() || meta.is_symlink());
+        out.push(FileStat {
+            path: shown,
+            mode: meta.go_mode(),
+            uid: meta.uid,
+            gid: meta.gid,
+            size: if meta.is_dir() {
+                0
+            } else {
+                i64::try_from(meta.size).unwrap_or(i64::MAX)
+            },
+            mod_time: meta.mtime,
+            linkname,
+            devmajor: if device { i64::from(meta.rdev.0) } else { 0 },
+            devminor: if device { i64::from(meta.rdev.1) } else { 0 },
+            xattrs,
+        });
+    }
+    Ok(out)
+}
+
+/// Whether a name fits a pattern with `*` and `?`.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || name.get(n) == Some(c) => {
+                p += 1;
+                n += 1;
+            }
+            _ => match retry {
+                Some((star, from)) => {
+                    retry = Some((star, from + 1));
+                    p = star + 1;
+                    n = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern
+        .get(p..)
+        .unwrap_or_default()
+        .iter()
+        .all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn names_are_chosen_by_pattern() {
+        assert!(matches(b"*.txt", b"a.txt") && matches(b"a?c*", b"abcd") && matches(b"*", b""));
+        assert!(!matches(b"*.txt", b"a.txt2") && !matches(b"", b"a") && !matches(b"a", b""));
+    }
+}
