@@ -1,7 +1,7 @@
 //! What a client is shown of a vertex beyond what the vertex says of itself.
 //!
 //! Facts of `solver/progress.go` (v0.34.2): when a vertex starts, those of its inputs that have not completed did not
-//! have to, and are shown as cached, then theirs. When the build ends, a vertex that started and did not complete is
+//! have to, and are shown as cached, then theirs. DIFFERS: one that has started is left alone, it may be downloading. When the build ends, a vertex that started and did not complete is
 //! completed with an error, unless a vertex above it was cached.
 
 use std::collections::{HashMap, HashSet};
@@ -30,7 +30,7 @@ impl VertexStream {
                     let skipped = self
                         .known
                         .get(input)
-                        .filter(|v| !v.cached && v.completed.is_none())
+                        .filter(|v| !v.cached && v.started.is_none() && v.completed.is_none())
                         .cloned();
                     if let Some(mut skipped) = skipped {
                         self.known.remove(input);
@@ -125,6 +125,22 @@ mod tests {
         });
         assert_eq!(names(&shown), ["c cached"]);
         assert!(stream.finish(SystemTime::UNIX_EPOCH).is_empty());
+    }
+
+    #[test]
+    fn an_input_that_is_at_work_is_not_called_cached() {
+        let mut stream = VertexStream::default();
+        let at = Some(SystemTime::UNIX_EPOCH);
+        let pulling = Vertex {
+            started: at,
+            ..vertex("image", &[])
+        };
+        stream.push(pulling);
+        let shown = stream.push(Vertex {
+            started: at,
+            ..vertex("run", &["image"])
+        });
+        assert_eq!(names(&shown), ["run"]);
     }
 
     #[test]

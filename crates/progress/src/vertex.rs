@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
 use oci::Digest;
 use parking_lot::Mutex;
@@ -29,6 +30,9 @@ pub(crate) struct Shared {
 
 struct State {
     vertex: Vertex,
+    /// How many pieces of work go on, and whether the first of them began the vertex again.
+    work: usize,
+    reopened: bool,
     journal: Journal,
     /// A hub that is gone wants nothing more.
     hubs: Vec<Weak<Hub>>,
@@ -47,6 +51,8 @@ impl VertexProgress {
         journal.push(Event::Vertex(vertex.clone()));
         let state = Mutex::new(State {
             vertex,
+            work: 0,
+            reopened: false,
             journal,
             hubs: Vec::new(),
         });
@@ -121,19 +127,14 @@ impl VertexProgress {
 
     fn begin(&self, cached: bool) {
         let now = self.shared.clock.system();
-        self.change(|vertex| {
-            vertex.started = Some(now);
-            vertex.completed = None;
-            vertex.cached = cached;
-            vertex.error.clear();
-        });
+        self.change(|vertex| vertex.begin(now, cached));
     }
 
     fn change(&self, change: impl FnOnce(&mut Vertex)) {
         let mut state = self.shared.state.lock();
-        change(&mut state.vertex);
-        let event = Event::Vertex(state.vertex.clone());
-        state.publish(event);
+        // Whoever says how the vertex is takes it over from work on the side.
+        state.reopened = false;
+        state.change(change);
     }
 }
 
@@ -141,9 +142,45 @@ impl Shared {
     pub(crate) fn publish(&self, event: Event) {
         self.state.lock().publish(event);
     }
+
+    /// Work on the side begins: a vertex that ended begins again.
+    pub(crate) fn begin_work(&self) {
+        let now = self.clock.system();
+        let mut state = self.state.lock();
+        state.work += 1;
+        if state.work == 1 && state.vertex.completed.is_some() {
+            state.reopened = true;
+            state.change(|vertex| vertex.begin(now, false));
+        }
+    }
+
+    /// Work on the side ends: with the last of it, a vertex that it began again ends.
+    pub(crate) fn end_work(&self) {
+        let now = self.clock.system();
+        let mut state = self.state.lock();
+        state.work = state.work.saturating_sub(1);
+        if state.work == 0 && std::mem::take(&mut state.reopened) {
+            state.change(|vertex| vertex.completed = Some(now));
+        }
+    }
+}
+
+impl Vertex {
+    fn begin(&mut self, now: SystemTime, cached: bool) {
+        self.started = Some(now);
+        self.completed = None;
+        self.cached = cached;
+        self.error.clear();
+    }
 }
 
 impl State {
+    fn change(&mut self, change: impl FnOnce(&mut Vertex)) {
+        change(&mut self.vertex);
+        let event = Event::Vertex(self.vertex.clone());
+        self.publish(event);
+    }
+
     fn publish(&mut self, event: Event) {
         // Under the vertex's lock, then the hub's: that is the only nesting here, and hubs see one order.
         self.hubs.retain(|hub| match hub.upgrade() {

@@ -51,6 +51,17 @@ impl Writer {
         }
     }
 
+    /// Begins work that goes on after the vertex has ended, such as a download that was put off: until the guard is
+    /// dropped the vertex is shown as running again. While the vertex runs anyway, nothing is shown.
+    pub fn work(&self) -> WorkGuard {
+        if let Some(shared) = &self.shared {
+            shared.begin_work();
+        }
+        WorkGuard {
+            shared: self.shared.clone(),
+        }
+    }
+
     /// Writes output: stream 1 is standard output, 2 standard error.
     pub fn log(&self, stream: i64, msg: impl Into<Bytes>) {
         let msg = msg.into();
@@ -108,6 +119,27 @@ impl Writer {
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Writer")
+            .field(&self.shared.as_ref().map(|s| &s.digest))
+            .finish()
+    }
+}
+
+/// Work on the side of a vertex; done when dropped.
+pub struct WorkGuard {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Drop for WorkGuard {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.end_work();
+        }
+    }
+}
+
+impl fmt::Debug for WorkGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WorkGuard")
             .field(&self.shared.as_ref().map(|s| &s.digest))
             .finish()
     }

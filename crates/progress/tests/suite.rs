@@ -82,6 +82,39 @@ async fn a_build_that_joins_late_is_told_everything() {
 }
 
 #[tokio::test]
+async fn work_after_the_end_shows_the_vertex_running_again_until_its_last_piece_is_done() {
+    let hub = Hub::new();
+    let image = VertexProgress::new(vertex("image", &[]));
+    image.attach(&hub);
+    image.start();
+    drop(image.writer().work());
+    image.complete(None);
+    let (first, second) = (image.writer().work(), image.writer().work());
+    drop(first);
+    drop(image.writer().status("extracting", ""));
+    drop(second);
+    let third = image.writer().work();
+    image.start();
+    drop(third);
+    image.complete(None);
+    hub.close();
+    assert_eq!(
+        all(&hub).await,
+        [
+            "image known",
+            "image started",
+            "image completed",
+            "image started",
+            "extracting 0/0 done",
+            "image completed",
+            "image started",
+            "image started",
+            "image completed",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn subscribers_get_the_past_then_the_present_and_end_at_the_close() {
     let hub = Hub::new();
     hub.publish(Event::Vertex(vertex("a", &[])));

@@ -67,7 +67,7 @@ pub use id::RefId;
 pub use keys::StoreResult;
 pub use lease::Lease;
 pub use policy::{DiskSpace, DiskStat, GcConfig, GcPolicy};
-pub use provider::{BlobProvider, BlobSink, FetchError};
+pub use provider::{BlobProvider, BlobSink, FetchError, Shown};
 pub use refs::{ImmutableRef, LayerDesc, MutableRef, RecordType, RefKind, RefOptions};
 pub use snapshot::{DriverKind, MountFd};
 pub use store::{Config, Store};

@@ -3,7 +3,7 @@
 //! All layers of a chain are fetched side by side. Unpacking follows from the base up, because a layer may leave out directories
 //! that it expects below. Work that is abandoned half-way leaves a draft that removes itself.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -146,6 +146,11 @@ impl Record {
     /// Fetches and unpacks this layer. The caller holds `work`.
     async fn unlazy(self: &Arc<Self>) -> Result<(), StoreError> {
         let lease = self.store().lease();
+        let rows = self.layer_rows()?;
+        let first = rows
+            .iter()
+            .find_map(|row| self.provider(&row.descriptor.digest));
+        let _busy = first.map(|provider| provider.busy());
         if let Some((row, provider)) = self.streamable()? {
             return self.unpack_as_it_comes(row, &provider, lease).await;
         }
@@ -154,8 +159,10 @@ impl Record {
             parent.ensure_boxed().await?;
         }
         let this = self.clone();
+        let provider = self.provider(&row.descriptor.digest);
         task::blocking("store-unpack", move || {
             let _lease = lease;
+            let _shown = provider.map(|p| p.unpacking(&row.descriptor));
             let blob = this.store().open_blob(&row.descriptor.digest)?;
             let draft = this.unpack(&mut BufReader::with_capacity(256 << 10, blob), &row)?;
             this.adopt(draft)
@@ -190,6 +197,7 @@ impl Record {
         let (tee, chunks) = mpsc::channel(32);
         let this = self.clone();
         let descriptor = row.descriptor.clone();
+        let shows = Arc::clone(provider);
         let unpacking = task::blocking("store-unpack", move || {
             let mut stream = BufReader::with_capacity(
                 256 << 10,
@@ -198,6 +206,9 @@ impl Record {
                     now: Bytes::new(),
                 },
             );
+            // Nothing is being unpacked before there is something; what goes wrong here goes wrong again below.
+            let _first = stream.fill_buf().is_ok();
+            let _shown = shows.unpacking(&row.descriptor);
             this.unpack(&mut stream, &row)
         });
         let mut deaf = false;
