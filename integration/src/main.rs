@@ -1,13 +1,14 @@
 //! `rbuild-integration`: the reference's own test suites, run against our daemon.
 //!
-//! Four steps, each of which leaves alone what it finds done: `setup` gets the tools, `images` makes stand-ins for
-//! the images that the suites take from a registry, `conformance` runs a suite and compares, `serve-mirror` offers
-//! the same images to builds made by hand. Nothing here is part of the product.
+//! `setup` gets the tools, `images` makes stand-ins for the images that the suites take from a registry, `conformance`
+//! runs a suite and compares, `bench` measures both daemons in turn, `serve-mirror` offers the images to builds made by
+//! hand. Each leaves alone what it finds done. Nothing here is part of the product.
 #![allow(
     clippy::print_stdout,
     reason = "a command for people: standard output is its output"
 )]
 
+mod bench;
 mod causes;
 mod conformance;
 mod images;
@@ -39,6 +40,8 @@ enum Command {
     Images,
     /// Run the reference's suites against our daemon and compare with the committed lists.
     Conformance(conformance::Options),
+    /// Measure our daemon beside the reference's, row by row of the budget's table.
+    Bench(bench::Options),
     /// Serve the stand-in images to builds made by hand, until interrupted.
     ServeMirror(serve::Options),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run().map(|()| true),
         Command::Images => images::run().map(|()| true),
         Command::Conformance(options) => conformance::run(&options),
+        Command::Bench(options) => bench::run(&options).map(|()| true),
         Command::ServeMirror(options) => serve::run(&options).map(|()| true),
     };
     match done {

@@ -1,0 +1,259 @@
+//! The budget's table, measured: the same builds on our daemon and on the reference's, in turn.
+//!
+//! ```text
+//! round ─► both daemons in empty state directories ─► every row: ours, theirs (next round: theirs, ours)
+//!       ─► memory ─► stop ─► state directories away
+//! ```
+//!
+//! The same unmodified `buildctl` drives both, so that the client's share is the same. A figure counts only when the
+//! build gave the right result: [`build`] checks steps, cache hits and layers.
+
+mod build;
+mod contexts;
+mod daemon;
+mod figures;
+mod machine;
+mod plot;
+mod report;
+mod rows;
+mod served;
+
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::paths::{self, Module};
+use crate::process::{Error, at, is_root, output};
+use crate::serve::Registry;
+use build::Builder;
+use daemon::{Daemon, Program};
+use figures::{Figures, Side};
+use machine::Machine;
+use rows::{Measure, Row};
+
+/// The load average above which a machine is not quiet.
+const QUIET: f64 = 0.5;
+/// How long a daemon is left alone before its memory is read.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What to measure and where to write it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How often each row is measured on each daemon.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Measure only this row (and those that it follows from); may be given several times.
+    #[arg(long, value_name = "NAME", value_parser = rows::names())]
+    row: Vec<String>,
+    /// Write all figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw the minima as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Replace the table between the markers of a page.
+    #[arg(long, value_name = "FILE")]
+    docs: Option<PathBuf>,
+    /// Our daemon; otherwise the one of the release profile, else the one beside this program.
+    #[arg(long, value_name = "FILE")]
+    daemon: Option<PathBuf>,
+    /// The profile that our daemon was built with; otherwise told from its path.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Measure our daemon alone; for work on a row.
+    #[arg(long)]
+    only_ours: bool,
+}
+
+/// Measures and tells.
+pub(crate) fn run(options: &Options) -> Result<(), Error> {
+    if !is_root() {
+        return Err(Error::Missing {
+            what: "root".to_owned(),
+            remedy: "run the bench as root: both daemons mount and start containers".to_owned(),
+        });
+    }
+    let module = Module::find()?;
+    let ours = our_daemon(options)?;
+    let theirs = module.tools().join("buildkitd");
+    let buildctl = module.tools().join("buildctl");
+    for program in [&theirs, &buildctl] {
+        if !program.is_file() {
+            return Err(Error::Missing {
+                what: program.display().to_string(),
+                remedy: "run `rbuild-integration setup`".to_owned(),
+            });
+        }
+    }
+
+    let machine = Machine::look(&ours, options.profile.as_deref(), &module)?;
+    eprintln!("{machine}");
+    if machine.load > QUIET {
+        eprintln!(
+            "warning: the machine is not quiet (load average {:.2}): figures of rows that compute or write are worth little",
+            machine.load
+        );
+    }
+    if machine.profile != "release" {
+        eprintln!(
+            "warning: our daemon is not known to be of the release profile ({}): good for finding factors, not for docs",
+            machine.profile
+        );
+    }
+
+    let work = Work::new()?;
+    contexts::make(&work.contexts)?;
+    let registry = Registry::start(0)?;
+    let programs: Vec<Program> = [(Side::Ours, ours), (Side::Theirs, theirs)]
+        .into_iter()
+        .filter(|(side, _)| *side == Side::Ours || !options.only_ours)
+        .map(|(side, file)| Program { side, file })
+        .collect();
+    let builder = Builder::new(&buildctl, &work.dir, &work.contexts);
+    let rows = rows::chosen(&options.row);
+
+    let mut figures = Figures::new();
+    for round in 0..options.rounds {
+        let mut order: Vec<&Program> = programs.iter().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        let round = Round {
+            number: round + 1,
+            of: options.rounds,
+            order,
+            registry: registry.port,
+            work: &work,
+            builder: &builder,
+            rows: &rows,
+        };
+        round.go(&mut figures)?;
+    }
+
+    let results = report::results(&rows, &figures);
+    report::print(&results, &machine, std::io::stdout().is_terminal());
+    let write = |file: &Path, text: String| fs::write(file, text).map_err(at("writing", file));
+    if let Some(file) = &options.json {
+        write(file, report::json(&results, &machine, options.rounds))?;
+    }
+    if let Some(file) = &options.plot {
+        write(file, plot::svg(&results, &machine))?;
+    }
+    if let Some(file) = &options.docs {
+        let page = fs::read_to_string(file).map_err(at("reading", file))?;
+        let table = report::markdown(&results, &machine, options.rounds);
+        write(file, report::between_markers(&page, &table)?)?;
+    }
+    Ok(())
+}
+
+fn our_daemon(options: &Options) -> Result<PathBuf, Error> {
+    if let Some(file) = &options.daemon {
+        return std::path::absolute(file).map_err(at("resolving", file));
+    }
+    let beside = std::env::current_exe()
+        .unwrap_or_default()
+        .with_file_name("rbuildd");
+    let release = beside
+        .parent()
+        .and_then(Path::parent)
+        .map(|target| target.join("release/rbuildd"));
+    release
+        .into_iter()
+        .chain([beside])
+        .find(|file| file.is_file())
+        .ok_or_else(|| Error::Missing {
+            what: "rbuildd".to_owned(),
+            remedy: "run `cargo build --release -p rbuild-daemon`, or name one with --daemon"
+                .to_owned(),
+        })
+}
+
+/// One pass over all rows.
+struct Round<'a> {
+    number: usize,
+    of: usize,
+    /// Who goes first in each row.
+    order: Vec<&'a Program>,
+    registry: u16,
+    work: &'a Work,
+    builder: &'a Builder,
+    rows: &'a [&'static Row],
+}
+
+impl Round<'_> {
+    fn go(&self, figures: &mut Figures) -> Result<(), Error> {
+        let mut daemons = Vec::new();
+        for program in &self.order {
+            sync()?;
+            let daemon = Daemon::start(program, &self.work.dir, self.registry)?;
+            figures.add("start", program.side, daemon.served_after.as_secs_f64());
+            daemons.push(daemon);
+        }
+        if self.rows.iter().any(|row| row.measure == Measure::Idle) {
+            std::thread::sleep(SETTLE);
+        }
+        for row in self.rows {
+            for daemon in &daemons {
+                let figure = match &row.measure {
+                    Measure::Start => continue,
+                    Measure::Idle => daemon.memory()?.now,
+                    Measure::After => {
+                        std::thread::sleep(SETTLE);
+                        daemon.memory()?.now
+                    }
+                    Measure::Peak => daemon.memory()?.peak,
+                    Measure::Build(build) => {
+                        self.builder.prepare(daemon, build)?;
+                        sync()?;
+                        self.builder.measure(daemon, build)?.as_secs_f64()
+                    }
+                };
+                figures.add(row.name, daemon.side, figure);
+            }
+            eprintln!(
+                "round {}/{}  {:16} {}",
+                self.number,
+                self.of,
+                row.name,
+                figures.last(row)
+            );
+        }
+        for daemon in daemons {
+            daemon.stop()?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes back what is dirty, so that no build pays for the one before it.
+fn sync() -> Result<(), Error> {
+    output(&mut Command::new("sync")).map(drop)
+}
+
+/// The folder of state directories and outputs, which goes away, and that of the contexts, which stays.
+struct Work {
+    dir: PathBuf,
+    contexts: PathBuf,
+}
+
+impl Work {
+    fn new() -> Result<Self, Error> {
+        let bench = paths::cache().join("bench");
+        let work = Self {
+            dir: bench.join(format!("work-{}", std::process::id())),
+            contexts: bench.join("contexts"),
+        };
+        fs::create_dir_all(&work.dir).map_err(at("making", &work.dir))?;
+        Ok(work)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        daemon::unmount_below(&self.dir);
+        let _left = fs::remove_dir_all(&self.dir);
+    }
+}
