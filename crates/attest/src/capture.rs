@@ -1,0 +1,293 @@
+//! What went into a result.
+
+use llb::pb;
+use llb::source_id::SourceId;
+use oci::{Digest, Platform, Reference};
+use serde::Serialize;
+
+use crate::error::AttestError;
+use crate::request::Parameters;
+use crate::url::redact;
+
+/// A secret or an agent that a step was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Secret {
+    /// Its name.
+    pub id: String,
+    /// Whether all steps could do without.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The reference, as the source names it.
+    pub reference: String,
+    /// The platform that was asked for.
+    pub platform: Option<Platform>,
+    /// What the reference was.
+    pub digest: Digest,
+    /// Whether it came from a layout of the client.
+    pub local: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Blob {
+    pub(crate) reference: String,
+    pub(crate) digest: Digest,
+    pub(crate) local: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Git {
+    pub(crate) url: String,
+    pub(crate) commit: String,
+    pub(crate) bundle: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Http {
+    pub(crate) url: String,
+    pub(crate) digest: Digest,
+}
+
+/// Sources by kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    pub(crate) images: Vec<Image>,
+    pub(crate) blobs: Vec<Blob>,
+    pub(crate) git: Vec<Git>,
+    pub(crate) http: Vec<Http>,
+    pub(crate) local: Vec<String>,
+}
+
+/// What went into a result, and who asked for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// The request.
+    pub request: Parameters,
+    /// The platform of the result, where it is known.
+    pub target_platform: String,
+    /// Whether there were ops of which the sources are not known.
+    pub incomplete: bool,
+    sources: Sources,
+    network: bool,
+}
+
+fn add_secret(to: &mut Vec<Secret>, id: &str, optional: bool) {
+    match to.iter_mut().find(|known| known.id == id) {
+        Some(known) => known.optional &= optional,
+        None => to.push(Secret {
+            id: id.to_owned(),
+            optional,
+        }),
+    }
+}
+
+fn same_platform(a: Option<&Platform>, b: Option<&Platform>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => {
+            (&a.os, &a.architecture, &a.variant, &a.os_version)
+                == (&b.os, &b.architecture, &b.variant, &b.os_version)
+        }
+        _ => false,
+    }
+}
+
+impl Capture {
+    /// Nothing so far.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The sources.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Takes note of an op; `pin` is what a source was fixed to.
+    pub fn op(&mut self, op: &pb::Op, pin: &str) {
+        match &op.op {
+            Some(pb::op::Op::Source(source)) => self.source(source, op.platform.as_ref(), pin),
+            Some(pb::op::Op::Exec(exec)) => self.exec(exec),
+            Some(pb::op::Op::Build(_)) => self.incomplete = true,
+            _ => {}
+        }
+    }
+
+    fn exec(&mut self, exec: &pb::ExecOp) {
+        for mount in &exec.mounts {
+            if mount.mount_type == pb::MountType::Secret as i32 {
+                let secret = mount.secret_opt.clone().unwrap_or_default();
+                add_secret(&mut self.request.secrets, &secret.id, secret.optional);
+            }
+            if mount.mount_type == pb::MountType::Ssh as i32 {
+                let agent = mount.ssh_opt.clone().unwrap_or_default();
+                self.agent(&agent.id, agent.optional);
+            }
+        }
+        for secret in &exec.secretenv {
+            add_secret(&mut self.request.secrets, &secret.id, secret.optional);
+        }
+        self.network |= exec.network != pb::NetMode::None as i32;
+    }
+
+    fn agent(&mut self, id: &str, optional: bool) {
+        let id = if id.is_empty() { "default" } else { id };
+        add_secret(&mut self.request.ssh, id, optional);
+    }
+
+    fn source(&mut self, source: &pb::SourceOp, platform: Option<&pb::Platform>, pin: &str) {
+        // What the solver could not read, or did not get to, has no part in the result.
+        let Ok(id) = SourceId::parse(source, platform) else {
+            return;
+        };
+        match (id, Digest::parse(pin)) {
+            (SourceId::Image(image), Ok(digest)) => self.image(Image {
+                reference: image.reference(),
+                platform: image.platform,
+                digest,
+                local: false,
+            }),
+            (SourceId::OciLayout(image), Ok(digest)) => self.image(Image {
+                reference: image.reference(),
+                platform: image.platform,
+                digest,
+                local: true,
+            }),
+            (SourceId::Http(http), Ok(digest)) => self.http(Http {
+                url: redact(&http.url),
+                digest,
+            }),
+            (SourceId::Blob(blob), Ok(digest)) => self.blob(Blob {
+                reference: format!("{}@{}", blob.locator, blob.digest),
+                digest,
+                local: blob.oci_layout,
+            }),
+            (SourceId::Git(git), _) if !pin.is_empty() => {
+                let mut url = git.remote;
+                if !git.reference.is_empty() {
+                    url = format!("{url}#{}", git.reference);
+                }
+                self.git(Git {
+                    url: redact(&url),
+                    commit: pin.to_owned(),
+                    bundle: git.bundle,
+                });
+                for secret in [&git.auth_token_secret, &git.auth_header_secret] {
+                    if !secret.is_empty() {
+                        add_secret(&mut self.request.secrets, secret, true);
+                    }
+                }
+                if !git.mount_ssh_sock.is_empty() {
+                    self.agent(&git.mount_ssh_sock, true);
+                }
+            }
+            (SourceId::Local(local), _) => self.local(local.name),
+            _ => {}
+        }
+    }
+
+    /// Adds an image.
+    pub fn image(&mut self, image: Image) {
+        let known = |have: &Image| {
+            have.reference == image.reference
+                && have.local == image.local
+                && same_platform(have.platform.as_ref(), image.platform.as_ref())
+        };
+        if !self.sources.images.iter().any(known) {
+            self.sources.images.push(image);
+        }
+    }
+
+    fn blob(&mut self, blob: Blob) {
+        let known = |have: &Blob| have.reference == blob.reference && have.local == blob.local;
+        if !self.sources.blobs.iter().any(known) {
+            self.sources.blobs.push(blob);
+        }
+    }
+
+    fn git(&mut self, git: Git) {
+        let known = |have: &Git| have.url == git.url && have.bundle == git.bundle;
+        if !self.sources.git.iter().any(known) {
+            self.sources.git.push(git);
+        }
+    }
+
+    fn http(&mut self, http: Http) {
+        if !self.sources.http.iter().any(|have| have.url == http.url) {
+            self.sources.http.push(http);
+        }
+    }
+
+    fn local(&mut self, name: String) {
+        if !self.sources.local.contains(&name) {
+            self.sources.local.push(name);
+        }
+    }
+
+    /// Adds what went into another result of the build.
+    pub fn merge(&mut self, other: &Self) {
+        let from = other.sources.clone();
+        from.images.into_iter().for_each(|i| self.image(i));
+        from.blobs.into_iter().for_each(|b| self.blob(b));
+        from.git.into_iter().for_each(|g| self.git(g));
+        from.http.into_iter().for_each(|h| self.http(h));
+        from.local.into_iter().for_each(|l| self.local(l));
+        for secret in &other.request.secrets {
+            add_secret(&mut self.request.secrets, &secret.id, secret.optional);
+        }
+        for agent in &other.request.ssh {
+            add_secret(&mut self.request.ssh, &agent.id, agent.optional);
+        }
+        self.network |= other.network;
+        self.incomplete |= other.incomplete;
+    }
+
+    /// Leaves out images named by digest that are there by tag as well, and sorts all.
+    pub fn settle(&mut self) -> Result<(), AttestError> {
+        let parse = |text: &str| {
+            Reference::parse(text).map_err(|source| AttestError::Reference {
+                reference: text.to_owned(),
+                source,
+            })
+        };
+        let tagged = |r: &Reference| {
+            let tag = r.tag.clone().unwrap_or_else(|| "latest".into());
+            (r.name(), tag)
+        };
+        let mut by_tag = Vec::new();
+        for image in &self.sources.images {
+            let reference = parse(&image.reference)?;
+            if reference.digest.is_none() {
+                by_tag.push(tagged(&reference));
+            }
+        }
+        let mut kept = Vec::with_capacity(self.sources.images.len());
+        for image in std::mem::take(&mut self.sources.images) {
+            let reference = parse(&image.reference)?;
+            if reference.digest.is_none() || !by_tag.contains(&tagged(&reference)) {
+                kept.push(image);
+            }
+        }
+        kept.sort_by(|a, b| a.reference.cmp(&b.reference));
+        self.sources.images = kept;
+        self.sources
+            .blobs
+            .sort_by(|a, b| a.reference.cmp(&b.reference));
+        self.sources.git.sort_by(|a, b| a.url.cmp(&b.url));
+        self.sources.http.sort_by(|a, b| a.url.cmp(&b.url));
+        self.sources.local.sort();
+        self.request.secrets.sort_by(|a, b| a.id.cmp(&b.id));
+        self.request.ssh.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(())
+    }
+
+    pub(crate) fn used_network(&self) -> bool {
+        self.network
+    }
+}

@@ -1,0 +1,50 @@
+//! Why nothing can be stated.
+
+/// Why an attestation could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttestError {
+    /// There is no such attestation.
+    #[error("unknown attestation type {kind:?}")]
+    Kind {
+        /// What was asked for.
+        kind: String,
+    },
+    /// An option has a value that it cannot have.
+    #[error("{reason}")]
+    Option {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A source cannot be named.
+    #[error("failed to parse ref {reference:?}: {source}")]
+    Reference {
+        /// What stands there.
+        reference: String,
+        /// Why.
+        source: oci::ReferenceError,
+    },
+    /// A definition cannot be written down.
+    #[error("{reason}")]
+    Definition {
+        /// What is wrong.
+        reason: String,
+    },
+    /// All materials were asked for, and some are not known.
+    #[error("{0}")]
+    Incomplete(String),
+    /// A statement of a frontend is none.
+    #[error("{reason}")]
+    Statement {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl AttestError {
+    pub(crate) fn option(reason: impl Into<String>) -> Self {
+        Self::Option {
+            reason: reason.into(),
+        }
+    }
+}

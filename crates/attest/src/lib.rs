@@ -1,0 +1,31 @@
+//! What can be proved about a build.
+//!
+//! ```text
+//!   ops of a result ──► Capture ─┐
+//!   requests         ──► Request ┼─► Provenance (SLSA v1, v0.2) ──► predicate ──► Statement (in-toto)
+//!   definition       ──► steps  ─┘
+//! ```
+//!
+//! Everything here is a value: nothing is read, resolved or run. Documents have the fields, and the order of fields, that
+//! the reference writes.
+
+mod capture;
+mod error;
+mod op_json;
+mod options;
+mod predicate;
+mod purl;
+mod request;
+mod statement;
+mod steps;
+mod url;
+
+pub use capture::{Capture, Image, Secret};
+pub use error::AttestError;
+pub use options::{Attests, Mode, ProvenanceOptions, SbomOptions, SlsaVersion};
+pub use predicate::{Layers, Provenance, Run};
+pub use purl::{PurlKind, of_image};
+pub use request::{ConfigSource, Parameters, RequestProvenance, filter_args};
+pub use statement::{IN_TOTO_STATEMENT, Statement, Subject, SubjectKind, SubjectSpec};
+pub use steps::{BuildConfig, Steps, build_config};
+pub use url::redact;

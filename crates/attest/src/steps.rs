@@ -1,0 +1,166 @@
+//! A definition written down: its steps in the order in which they depend on each other.
+
+use std::collections::{BTreeMap, HashMap};
+
+use base64::Engine as _;
+use llb::pb;
+use oci::Digest;
+use prost::Message as _;
+use serde::Serialize;
+
+use crate::error::AttestError;
+use crate::op_json::{self, Json};
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Step {
+    id: String,
+    op: Json,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<String>,
+}
+
+/// The steps of a definition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Steps {
+    #[serde(rename = "llbDefinition", skip_serializing_if = "Vec::is_empty")]
+    definition: Vec<Step>,
+    #[serde(rename = "digestMapping", skip_serializing_if = "BTreeMap::is_empty")]
+    digests: BTreeMap<Digest, String>,
+}
+
+impl Steps {
+    /// The name of the step with a digest.
+    #[must_use]
+    pub fn name(&self, digest: &Digest) -> Option<&str> {
+        self.digests.get(digest).map(String::as_str)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Info {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    filename: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    language: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    data: String,
+    #[serde(flatten)]
+    steps: Steps,
+}
+
+/// Where steps stand in the user's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Places {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    locations: BTreeMap<String, Json>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    infos: Vec<Info>,
+}
+
+/// A definition written down, and where its steps stand in the user's files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildConfig {
+    /// The steps.
+    pub steps: Steps,
+    pub(crate) places: Option<Places>,
+}
+
+/// Writes a definition down.
+pub fn build_config(definition: &pb::Definition) -> Result<BuildConfig, AttestError> {
+    let steps = steps(definition)?;
+    let mut places = None;
+    if let Some(source) = definition.source.as_ref().filter(|s| !s.infos.is_empty()) {
+        let mut infos = Vec::with_capacity(source.infos.len());
+        for info in &source.infos {
+            infos.push(Info {
+                filename: info.filename.clone(),
+                language: info.language.clone(),
+                data: base64::engine::general_purpose::STANDARD.encode(&info.data),
+                steps: match &info.definition {
+                    Some(definition) => self::steps(definition)?,
+                    None => Steps::default(),
+                },
+            });
+        }
+        let mut locations = BTreeMap::new();
+        for (digest, at) in &source.locations {
+            let name = Digest::parse(digest).ok();
+            if let Some(name) = name.as_ref().and_then(|d| steps.name(d)) {
+                locations.insert(name.to_owned(), op_json::locations(at));
+            }
+        }
+        places = Some(Places { locations, infos });
+    }
+    Ok(BuildConfig { steps, places })
+}
+
+fn bad(reason: impl Into<String>) -> AttestError {
+    AttestError::Definition {
+        reason: reason.into(),
+    }
+}
+
+fn steps(definition: &pb::Definition) -> Result<Steps, AttestError> {
+    let mut ops: HashMap<Digest, pb::Op> = HashMap::with_capacity(definition.def.len());
+    let mut last = None;
+    for raw in &definition.def {
+        let op = pb::Op::decode(&raw[..])
+            .map_err(|e| bad(format!("failed to parse llb proto op: {e}")))?;
+        let digest = Digest::sha256(raw);
+        ops.insert(digest.clone(), op);
+        last = Some(digest);
+    }
+    let Some(last) = last else {
+        return Ok(Steps::default());
+    };
+    let head = ops.get(&last).filter(|op| op.op.is_none());
+    if head.is_none_or(|op| op.inputs.len() != 1) {
+        return Err(bad("invalid last vertex"));
+    }
+    let order = order(&ops, last)?;
+    let mut out = Steps::default();
+    for (at, digest) in order.iter().enumerate() {
+        out.digests.insert(digest.clone(), format!("step{at}"));
+    }
+    for (at, digest) in order.iter().enumerate() {
+        let Some(op) = ops.get(digest) else { continue };
+        let input = |input: &pb::Input| {
+            let digest = Digest::parse(&input.digest).ok()?;
+            Some(format!("{}:{}", out.digests.get(&digest)?, input.index))
+        };
+        let step = Step {
+            id: format!("step{at}"),
+            op: op_json::op(op),
+            inputs: op.inputs.iter().filter_map(input).collect(),
+        };
+        out.definition.push(step);
+    }
+    Ok(out)
+}
+
+/// Inputs before those that use them, without recursion: definitions are as deep as clients like.
+fn order(ops: &HashMap<Digest, pb::Op>, last: Digest) -> Result<Vec<Digest>, AttestError> {
+    let mut out = Vec::with_capacity(ops.len());
+    let mut seen = HashMap::from([(last.clone(), 0_usize)]);
+    let mut work = vec![last];
+    while let Some(top) = work.last().cloned() {
+        let op = ops
+            .get(&top)
+            .ok_or_else(|| bad(format!("failed to find input {top}")))?;
+        let next = seen.entry(top.clone()).or_default();
+        let Some(input) = op.inputs.get(*next) else {
+            out.push(top);
+            work.pop();
+            continue;
+        };
+        *next += 1;
+        let digest = Digest::parse(&input.digest)
+            .map_err(|_| bad(format!("failed to find input {}", input.digest)))?;
+        if !seen.contains_key(&digest) {
+            seen.insert(digest.clone(), 0);
+            work.push(digest);
+        }
+    }
+    Ok(out)
+}
