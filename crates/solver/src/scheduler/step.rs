@@ -250,7 +250,11 @@ impl<R: Clone> Scheduler<R> {
             return;
         };
         if edge.level >= demand {
-            self.demand_nothing(id);
+            // After a certain miss its inputs will be needed as soon as it is itself: what was begun goes on until then,
+            // or until nobody is interested any more.
+            if !edge.no_match {
+                self.demand_nothing(id);
+            }
             return;
         }
         match edge.phase {

@@ -145,6 +145,7 @@ struct World {
     store: Arc<MemoryKeyStore>,
     pending: Vec<(WorkId, Work<Val>)>,
     cancelled: BTreeSet<WorkId>,
+    cancelled_runs: usize,
     replies: BTreeMap<BuildId, Result<Val, SolveError>>,
     ran: Vec<(Edge, bool)>,
     clock: SystemTime,
@@ -168,6 +169,7 @@ impl World {
             store,
             pending: Vec::new(),
             cancelled: BTreeSet::new(),
+            cancelled_runs: 0,
             replies: BTreeMap::new(),
             ran: Vec::new(),
             clock: SystemTime::UNIX_EPOCH,
@@ -187,6 +189,11 @@ impl World {
                 Effect::Start(id, work) => self.pending.push((id, work)),
                 Effect::Cancel(id) => {
                     let before = self.pending.len();
+                    self.cancelled_runs += self
+                        .pending
+                        .iter()
+                        .filter(|(p, work)| *p == id && matches!(work, Work::Exec { .. }))
+                        .count();
                     self.pending.retain(|(p, _)| *p != id);
                     assert_eq!(
                         before,
@@ -585,6 +592,49 @@ fn settle(seed: u64, world: &mut World, open: &mut Vec<(JobId, BuildId, Edge)>) 
     });
 }
 
+/// Stages that run side by side, and one stage that copies from each of them in turn.
+fn joined_stages(seed: u64) {
+    let mut world = World::new(seed);
+    let kind = |name, deps: &[(bool, bool)]| Kind {
+        name,
+        outputs: 1,
+        deps: deps.to_vec(),
+        collapse: 0,
+        maps: 1,
+        fails: false,
+    };
+    let vertex = |kind: Kind, inputs: &[&Arc<Vertex>]| {
+        let digest = Digest::sha256(format!("joined {}", kind.name));
+        let mut vertex = Vertex::new(digest, format!("k{}", kind.name), Arc::new(kind));
+        let edge = |v: &&Arc<Vertex>| Edge {
+            vertex: Arc::clone(v),
+            index: 0,
+        };
+        vertex.inputs = inputs.iter().map(edge).collect();
+        Arc::new(vertex)
+    };
+    let base = vertex(kind(0, &[]), &[]);
+    let stage = |n| vertex(kind(100 + n, &[(false, false)]), &[&base]);
+    let mut top = vertex(kind(200, &[(true, true)]), &[&stage(0)]);
+    for n in 1..8 {
+        top = vertex(
+            kind(200 + n, &[(false, false), (true, true)]),
+            &[&top, &stage(n)],
+        );
+    }
+    let edge = Edge {
+        vertex: top,
+        index: 0,
+    };
+    world.apply(job(1));
+    world.start(1, 1, &edge);
+    while world.step() {}
+    assert!(matches!(world.replies.remove(&1), Some(Ok(_))));
+    assert_eq!(world.cancelled_runs, 0, "seed {seed}");
+    assert_eq!(world.ran.len(), 17, "seed {seed}");
+    world.apply(Event::Discard(1));
+}
+
 /// Runs a case and says which seed it was if it panics.
 fn each(seeds: impl Iterator<Item = u64>, case: fn(u64)) {
     for seed in seeds {
@@ -603,4 +653,9 @@ fn sequential_builds_run_what_a_perfect_cache_does_not_know() {
 #[test]
 fn concurrent_builds_get_right_answers_in_any_order() {
     each(REGRESSIONS.iter().copied().chain(1..1200), concurrent);
+}
+
+#[test]
+fn a_step_that_runs_is_not_cancelled_because_another_ended() {
+    each(1..100, joined_stages);
 }
