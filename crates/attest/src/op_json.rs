@@ -49,7 +49,10 @@ impl Object {
     }
 
     fn text(self, key: &str, value: &str) -> Self {
-        self.put(key, (!value.is_empty()).then(|| Json::Text(value.to_owned())))
+        self.put(
+            key,
+            (!value.is_empty()).then(|| Json::Text(value.to_owned())),
+        )
     }
 
     fn int(self, key: &str, value: impl Into<i64>) -> Self {
@@ -91,22 +94,31 @@ pub(crate) fn op(op: &pb::Op) -> Json {
     let (name, value) = match &op.op {
         Some(pb::op::Op::Exec(op)) => ("exec", exec(op)),
         Some(pb::op::Op::Source(op)) => ("source", source(op)),
-        Some(pb::op::Op::File(op)) => {
-            ("file", object().list("actions", &op.actions, action).end())
-        }
+        Some(pb::op::Op::File(op)) => ("file", object().list("actions", &op.actions, action).end()),
         Some(pb::op::Op::Build(op)) => ("build", build(op)),
         Some(pb::op::Op::Merge(op)) => {
             let input = |i: &pb::MergeInput| object().int("input", i.input).end();
             ("merge", object().list("inputs", &op.inputs, input).end())
         }
         Some(pb::op::Op::Diff(op)) => {
-            let lower = op.lower.as_ref().map(|l| object().int("input", l.input).end());
-            let upper = op.upper.as_ref().map(|u| object().int("input", u.input).end());
-            ("diff", object().put("lower", lower).put("upper", upper).end())
+            let lower = op
+                .lower
+                .as_ref()
+                .map(|l| object().int("input", l.input).end());
+            let upper = op
+                .upper
+                .as_ref()
+                .map(|u| object().int("input", u.input).end());
+            (
+                "diff",
+                object().put("lower", lower).put("upper", upper).end(),
+            )
         }
         Some(pb::op::Op::Passthrough(op)) => {
             let outputs = |o: &i64| Json::Number(*o);
-            let value = object().text("id", &op.id).list("outputs", &op.outputs, outputs);
+            let value = object()
+                .text("id", &op.id)
+                .list("outputs", &op.outputs, outputs);
             ("passthrough", value.end())
         }
         None => ("", Json::Bool(false)),
@@ -155,14 +167,16 @@ fn build(op: &pb::BuildOp) -> Json {
         .map(|(name, i)| (name.clone(), object().int("input", i.input).end()))
         .collect();
     let def = |d: &pb::Definition| {
-        let raw = |bytes: &Vec<u8>| {
-            Json::Text(base64::engine::general_purpose::STANDARD.encode(bytes))
-        };
+        let raw =
+            |bytes: &Vec<u8>| Json::Text(base64::engine::general_purpose::STANDARD.encode(bytes));
         object().list("def", &d.def, raw).end()
     };
     object()
         .int("builder", op.builder)
-        .put("inputs", (!inputs.is_empty()).then_some(Json::Object(inputs)))
+        .put(
+            "inputs",
+            (!inputs.is_empty()).then_some(Json::Object(inputs)),
+        )
         .put("def", op.def.as_ref().map(def))
         .end()
 }
@@ -228,12 +242,7 @@ fn meta(m: &pb::Meta) -> Json {
 
 fn mount(m: &pb::Mount) -> Json {
     let tmpfs = |t: &pb::TmpfsOpt| object().int("size", t.size).end();
-    let cache = |c: &pb::CacheOpt| {
-        object()
-            .text("ID", &c.id)
-            .int("sharing", c.sharing)
-            .end()
-    };
+    let cache = |c: &pb::CacheOpt| object().text("ID", &c.id).int("sharing", c.sharing).end();
     let secret = |s: &pb::SecretOpt| {
         object()
             .text("ID", &s.id)

@@ -193,11 +193,10 @@ fn sbom(mut fields: BTreeMap<String, String>) -> Result<SbomOptions, AttestError
     if generator.is_empty() {
         return Err(AttestError::option("sbom generator cannot be empty"));
     }
-    let reference =
-        oci::Reference::parse(&generator).map_err(|source| AttestError::Reference {
-            reference: generator.clone(),
-            source,
-        })?;
+    let reference = oci::Reference::parse(&generator).map_err(|source| AttestError::Reference {
+        reference: generator.clone(),
+        source,
+    })?;
     Ok(SbomOptions {
         generator: reference.with_default_tag().to_string(),
         parameters: fields,
@@ -237,7 +236,11 @@ mod tests {
                 "version=v9",
                 "invalid provenance SLSA version: v9",
             ),
-            ("attest:sbom", "generator=", "sbom generator cannot be empty"),
+            (
+                "attest:sbom",
+                "generator=",
+                "sbom generator cannot be empty",
+            ),
         ] {
             assert_eq!(parse(key, value).unwrap_err(), want);
         }

@@ -258,6 +258,10 @@ mod tests {
         );
         assert!(Statement::new("t", b"{", &[], &own).is_err());
         let none = Statement::new("t", b"", &[], &own).unwrap().compact();
-        assert!(String::from_utf8(none).unwrap().ends_with("\"predicate\":null}"));
+        assert!(
+            String::from_utf8(none)
+                .unwrap()
+                .ends_with("\"predicate\":null}")
+        );
     }
 }

@@ -120,6 +120,14 @@ pub(crate) fn pretty(document: &impl Serialize) -> Vec<u8> {
     oci::json::to_vec_indent(document, "  ")
 }
 
+/// A layer as others may see it.
+#[must_use]
+pub fn public_layer(layer: &Descriptor) -> Descriptor {
+    let mut out = layer.clone();
+    out.annotations = public_annotations(true, &layer.annotations);
+    out
+}
+
 /// The annotations of a layer that may leave the daemon.
 pub(crate) fn public_annotations(
     oci: bool,

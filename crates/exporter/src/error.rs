@@ -79,6 +79,14 @@ pub enum ExportError {
 }
 
 impl ExportError {
+    /// An attestation that could not be made.
+    #[must_use]
+    pub fn attestation(reason: impl Into<String>) -> Self {
+        Self::Attestation {
+            reason: reason.into(),
+        }
+    }
+
     pub(crate) fn attribute(reason: impl Into<String>) -> Self {
         Self::Attribute {
             reason: reason.into(),

@@ -31,12 +31,13 @@ mod tree;
 mod writer;
 
 pub use annotations::{AnnotationGroup, Annotations};
+pub use documents::public_layer;
 pub use error::ExportError;
 pub use image::{CredentialsOf, ImageExporter};
 pub use local::LocalExporter;
 pub use manager::{
-    Attester, ExportContext, ExportSource, Exported, Exporter, ExporterInstance, Exporters,
-    Finalize, InlineCache, Statement, Subject,
+    About, Attester, ExportContext, ExportSource, Exported, Exporter, ExporterInstance, Exporters,
+    Finalize, InlineCache, Statement,
 };
 pub use oci_archive::{OciExporter, Variant};
 pub use options::ImageOptions;

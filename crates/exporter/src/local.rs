@@ -82,23 +82,37 @@ impl ExporterInstance for Instance {
 async fn no_clashes(trees: &[Tree]) -> Result<(), ExportError> {
     let roots: Vec<_> = trees
         .iter()
-        .filter_map(|t| t.root.clone().map(|r| (t.id.clone(), r)))
+        .map(|t| {
+            let extra: Vec<_> = t.extra.iter().map(|e| e.stat.path.clone()).collect();
+            (t.id.clone(), t.root.clone(), extra)
+        })
         .collect();
     task::blocking("export", move || {
         let mut seen: HashMap<PathBuf, String> = HashMap::new();
-        for (id, root) in roots {
-            let failed = |e: fstree::walk::WalkError| ExportError::io("walk result", std::io::Error::other(e));
+        let mut see = |path: PathBuf, id: &str| {
+            if let Some(other) = seen.get(&path) {
+                let path = path.display();
+                let reason = format!(
+                    "cannot overwrite {path} from {other} with {id} when split option is disabled"
+                );
+                return Err(ExportError::result(reason));
+            }
+            seen.insert(path, id.to_owned());
+            Ok(())
+        };
+        for (id, root, extra) in roots {
+            let failed = |e: fstree::walk::WalkError| {
+                ExportError::io("walk result", std::io::Error::other(e))
+            };
+            for path in extra {
+                see(path, &id)?;
+            }
+            let Some(root) = root else { continue };
             for stat in Walk::new(&root, &Filter::default()).map_err(failed)? {
                 let stat = stat.map_err(failed)?;
-                if stat.is_dir() {
-                    continue;
+                if !stat.is_dir() {
+                    see(stat.path, &id)?;
                 }
-                if let Some(other) = seen.get(&stat.path) {
-                    let path = stat.path.display();
-                    let reason = format!("cannot overwrite {path} from {other} with {id} when split option is disabled");
-                    return Err(ExportError::result(reason));
-                }
-                seen.insert(stat.path, id.clone());
             }
         }
         Ok(())

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oci::Descriptor;
+use oci::{Descriptor, Digest};
 use progress::Writer;
-use store::{CompressionSpec, ImmutableRef, Lease};
+use store::{CompressionSpec, ImmutableRef, LayerBlob, Lease};
 
 use crate::error::ExportError;
 use crate::platforms::{PlatformEntry, platforms_of};
@@ -78,29 +78,43 @@ impl ExportSource {
 pub struct Statement {
     /// What it is about, as `https://slsa.dev/provenance/v1`.
     pub predicate_type: String,
+    /// The name of its file, where files are exported.
+    pub file: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
-/// What a statement is made about.
-#[derive(Debug, Clone)]
-pub struct Subject<'a> {
-    /// The platform.
-    pub platform: &'a PlatformEntry,
-    /// The image manifest.
-    pub manifest: &'a Descriptor,
-    /// The names the image will have.
-    pub names: &'a [String],
+/// What statements are made about.
+#[derive(Debug, Clone, Copy)]
+pub enum About<'a> {
+    /// An image.
+    Image {
+        /// The platform.
+        platform: &'a PlatformEntry,
+        /// The image manifest.
+        manifest: &'a Descriptor,
+        /// The names the image will have.
+        names: &'a [String],
+        /// Its layers.
+        layers: &'a [LayerBlob],
+    },
+    /// Files, by path.
+    Files(&'a [(String, Digest)]),
 }
 
-/// Makes attestations for exported images.
+/// Makes attestations for what is exported.
 #[async_trait]
 pub trait Attester: Send + Sync {
-    /// Whether there is anything to attest for a platform; what is attached on demand only counts if `on_demand` says so.
-    fn attests(&self, platform_id: &str, on_demand: bool) -> bool;
+    /// Whether there is anything to attest for a platform; what only images carry counts if `in_images` says so.
+    fn attests(&self, platform_id: &str, in_images: bool) -> bool;
 
-    /// The statements about one image.
-    async fn statements(&self, subject: Subject<'_>) -> Result<Vec<Statement>, ExportError>;
+    /// The statements about the result of a platform; about an image, all of them, about files, those that not only
+    /// images carry.
+    async fn statements(
+        &self,
+        platform_id: &str,
+        about: About<'_>,
+    ) -> Result<Vec<Statement>, ExportError>;
 }
 
 /// Makes the cache records that are embedded in a config.

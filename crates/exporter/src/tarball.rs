@@ -95,31 +95,53 @@ impl ExporterInstance for Instance {
     }
 }
 
-fn write(trees: &[Tree], mut out: ChannelWriter) -> Result<(), ExportError> {
+fn write(trees: &[Tree], out: ChannelWriter) -> Result<(), ExportError> {
     let failed =
         |e: &dyn std::fmt::Display| ExportError::io("write tar", io::Error::other(e.to_string()));
-    for tree in trees {
-        let epoch = tree
-            .epoch
-            .map(|t| t.seconds().saturating_mul(1_000_000_000));
-        if tree.folder.is_some() {
-            return Err(ExportError::NotBuilt {
-                feature: "type=tar for several platforms",
-            });
+    let mut order: Vec<&Tree> = trees.iter().collect();
+    order.sort_by(|a, b| a.folder.cmp(&b.folder));
+    let mut tar = layer::tar::Writer::new(out);
+    for tree in order {
+        let prefix = match &tree.folder {
+            Some(folder) => format!("{folder}/"),
+            None => String::new(),
+        };
+        if let Some(stat) = tree.folder_stat() {
+            let mut header = plain(&prefix, &stat);
+            header.kind = layer::tar::EntryKind::Dir;
+            header.mode = 0o755;
+            tar.append(&header).map_err(|e| failed(&e))?;
         }
-        let Some(root) = &tree.root else {
-            out.write_all(&[0; 1024]).map_err(|e| failed(&e))?;
-            continue;
-        };
-        let mut edit = |stat: &mut fstree::Stat| {
-            if let Some(time) = epoch {
-                stat.mod_time = time;
-            }
-            true
-        };
-        layer::write_tree(root, &Filter::default(), &mut out, &mut edit).map_err(|e| failed(&e))?;
+        if let Some(root) = &tree.root {
+            let epoch = tree.nanos();
+            let hidden = |stat: &fstree::Stat| tree.extra.iter().any(|e| e.stat.path == stat.path);
+            let mut edit = |stat: &mut fstree::Stat| {
+                stat.mod_time = epoch.unwrap_or(stat.mod_time);
+                !hidden(stat)
+            };
+            layer::write_tree_to(root, &Filter::default(), &mut tar, &prefix, &mut edit)
+                .map_err(|e| failed(&e))?;
+        }
+        for extra in &tree.extra {
+            let name = format!("{prefix}{}", extra.stat.path.display());
+            let mut header = plain(&name, &extra.stat);
+            header.size = extra.bytes.len() as u64;
+            tar.append(&header).map_err(|e| failed(&e))?;
+            tar.write_all(&extra.bytes).map_err(|e| failed(&e))?;
+        }
     }
+    let mut out = tar.finish().map_err(|e| failed(&e))?;
     out.flush().map_err(|e| failed(&e))
+}
+
+fn plain(name: &str, stat: &fstree::Stat) -> layer::tar::Header {
+    layer::tar::Header {
+        name: name.as_bytes().to_vec(),
+        kind: layer::tar::EntryKind::File,
+        mode: stat.mode & 0o777,
+        mtime: stat.mod_time.div_euclid(1_000_000_000),
+        ..layer::tar::Header::default()
+    }
 }
 
 /// Hands what is written to an asynchronous reader, in chunks.

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use fstree::walk::{Filter, Walk};
 use fstree::{Root, Stat};
+use oci::{Digest, Digester};
 use session::diffcopy::order::compare_paths;
 use session::diffcopy::{SendError, TreeSource};
 use store::ImmutableRef;
 
 use crate::error::ExportError;
-use crate::manager::ExportSource;
+use crate::manager::{About, ExportSource};
 use crate::options::{Epoch, parse_bool};
 use crate::time::Timestamp;
 
@@ -26,6 +27,8 @@ pub(crate) struct TreeOptions {
     pub(crate) source: String,
     /// Whether what the client has and the result has not is deleted.
     pub(crate) delete: bool,
+    /// Begins the names of files with statements.
+    pub(crate) attestation_prefix: String,
 }
 
 impl TreeOptions {
@@ -53,6 +56,7 @@ impl TreeOptions {
                         }
                     }
                 }
+                "attestation-prefix" => out.attestation_prefix = value.clone(),
                 "src" => {
                     if value.is_empty() {
                         let reason = "empty value for src; omit it to export the entire filesystem";
@@ -78,8 +82,17 @@ pub(crate) struct Tree {
     pub(crate) folder: Option<String>,
     /// The time that all files get.
     pub(crate) epoch: Option<Timestamp>,
+    /// Files that are no part of the result, sorted.
+    pub(crate) extra: Vec<Extra>,
     /// Keeps the files.
     pub(crate) _held: Option<ImmutableRef>,
+}
+
+/// A file that is no part of the result.
+#[derive(Debug)]
+pub(crate) struct Extra {
+    pub(crate) stat: Stat,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Opens the trees of a result.
@@ -97,15 +110,6 @@ pub(crate) async fn open(
         return Err(ExportError::result(
             "unable to export multiple platforms without map",
         ));
-    }
-    if source
-        .attester
-        .as_ref()
-        .is_some_and(|a| platforms.iter().any(|p| a.attests(&p.id, false)))
-    {
-        return Err(ExportError::NotBuilt {
-            feature: "exporting attestations beside files",
-        });
     }
     let split = options.platform_split.unwrap_or(source.is_map());
     let mut out = Vec::with_capacity(platforms.len());
@@ -131,13 +135,18 @@ pub(crate) async fn open(
         };
         let folder = split.then(|| platform.id.replace('/', "_"));
         let epoch = options.epoch.of(source, Some(&platform.id))?;
-        out.push(Tree {
+        let mut tree = Tree {
             id: platform.id,
             root,
             folder,
             epoch,
+            extra: Vec::new(),
             _held: found,
-        });
+        };
+        let named = source.is_map() && !split;
+        tree.attest(source, &options.attestation_prefix, named)
+            .await?;
+        out.push(tree);
     }
     Ok(out)
 }
@@ -149,8 +158,98 @@ fn subtree(root: &Root, source: &str) -> Result<Root, ExportError> {
 
 type Stats<'a> = Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + 'a>;
 
+/// The digests of all files, by path.
+fn digests(root: &Root) -> Result<Vec<(String, Digest)>, ExportError> {
+    let failed =
+        |e: &dyn std::fmt::Display| ExportError::io("hash result", io::Error::other(e.to_string()));
+    let mut out = Vec::new();
+    for stat in Walk::new(root, &Filter::default()).map_err(|e| failed(&e))? {
+        let stat = stat.map_err(|e| failed(&e))?;
+        if !stat.is_file() {
+            continue;
+        }
+        let mut file = root.open_file(&stat.path).map_err(|e| failed(&e))?;
+        let mut digester = Digester::new();
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let n = file.read(&mut buffer).map_err(|e| failed(&e))?;
+            let Some(read) = buffer.get(..n).filter(|b| !b.is_empty()) else {
+                break;
+            };
+            digester.update(read);
+        }
+        out.push((stat.path.to_string_lossy().into_owned(), digester.finish()));
+    }
+    Ok(out)
+}
+
 impl Tree {
-    fn nanos(&self) -> Option<i64> {
+    /// Adds the files with statements; `named` after the platform where there are several.
+    async fn attest(
+        &mut self,
+        source: &ExportSource,
+        prefix: &str,
+        named: bool,
+    ) -> Result<(), ExportError> {
+        let Some(attester) = source.attester.as_ref() else {
+            return Ok(());
+        };
+        if !attester.attests(&self.id, false) {
+            return Ok(());
+        }
+        let files = match self.root.clone() {
+            Some(root) => task::blocking("hash export", move || digests(&root)).await?,
+            None => Vec::new(),
+        };
+        let statements = attester.statements(&self.id, About::Files(&files)).await?;
+        for statement in statements {
+            let file = statement.file.rsplit('/').next().unwrap_or_default();
+            let mut name = format!("{prefix}{file}");
+            if named {
+                let platform = self.id.replace('/', "_");
+                name = match name.rfind('.') {
+                    Some(at) => {
+                        let (stem, extension) = name.split_at(at);
+                        format!("{stem}.{platform}{extension}")
+                    }
+                    None => format!("{name}.{platform}"),
+                };
+            }
+            let path = PathBuf::from(&name);
+            let is_name = path
+                .components()
+                .all(|c| matches!(c, std::path::Component::Normal(_)));
+            if !is_name {
+                return Err(ExportError::attribute(format!(
+                    "invalid attestation path name {name}"
+                )));
+            }
+            if self.extra.iter().any(|e| e.stat.path == path) {
+                return Err(ExportError::attestation(format!(
+                    "duplicate attestation path name {name}"
+                )));
+            }
+            let now = Timestamp::from(std::time::SystemTime::now()).seconds();
+            let stat = Stat {
+                path,
+                mode: 0o600,
+                size: i64::try_from(statement.bytes.len()).unwrap_or(i64::MAX),
+                mod_time: self
+                    .nanos()
+                    .unwrap_or_else(|| now.saturating_mul(1_000_000_000)),
+                ..Stat::default()
+            };
+            self.extra.push(Extra {
+                stat,
+                bytes: statement.bytes,
+            });
+        }
+        self.extra
+            .sort_by(|a, b| compare_paths(&a.stat.path, &b.stat.path));
+        Ok(())
+    }
+
+    pub(crate) fn nanos(&self) -> Option<i64> {
         self.epoch
             .map(|t| t.seconds().saturating_mul(1_000_000_000))
     }
@@ -160,16 +259,12 @@ impl Tree {
             return Ok(Box::new(std::iter::empty()));
         };
         let time = self.nanos();
-        let inside = |path: PathBuf| match &self.folder {
-            Some(folder) if !path.as_os_str().is_empty() => Path::new(folder).join(path),
-            _ => path,
-        };
         let files = Walk::new(root, &Filter::default())?.map(move |stat| {
             let mut stat = stat?;
-            stat.path = inside(stat.path);
+            stat.path = self.inside(stat.path);
             // Links of a later name of a file are paths in the tree; others say what they say.
             if !stat.is_symlink() {
-                stat.linkname = inside(stat.linkname);
+                stat.linkname = self.inside(stat.linkname);
             }
             stat.mod_time = time.unwrap_or(stat.mod_time);
             Ok(stat)
@@ -177,8 +272,23 @@ impl Tree {
         Ok(Box::new(files))
     }
 
+    fn inside(&self, path: PathBuf) -> PathBuf {
+        match &self.folder {
+            Some(folder) if !path.as_os_str().is_empty() => Path::new(folder).join(path),
+            _ => path,
+        }
+    }
+
+    fn extra_stats(&self) -> Stats<'_> {
+        Box::new(self.extra.iter().map(|extra| {
+            let mut stat = extra.stat.clone();
+            stat.path = self.inside(stat.path);
+            Ok(stat)
+        }))
+    }
+
     /// The folder's own entry.
-    fn folder_stat(&self) -> Option<Stat> {
+    pub(crate) fn folder_stat(&self) -> Option<Stat> {
         let folder = self.folder.as_ref()?;
         let mode = fstree::stat::MODE_DIR | 0o755;
         Some(Stat {
@@ -231,6 +341,7 @@ impl TreeSource for Trees {
     fn walk(&self) -> Result<Stats<'_>, SendError> {
         let mut parts = Vec::with_capacity(self.0.len());
         for tree in &self.0 {
+            parts.push(tree.extra_stats().peekable());
             let own = tree.folder_stat().map(Ok).into_iter();
             let stats: Stats<'_> = Box::new(own.chain(tree.stats()?));
             parts.push(stats.peekable());
@@ -244,9 +355,11 @@ impl TreeSource for Trees {
                 Some(folder) => path.strip_prefix(folder).ok(),
                 None => Some(path),
             };
-            let (Some(inside), Some(root)) = (inside, &tree.root) else {
-                continue;
-            };
+            let Some(inside) = inside else { continue };
+            if let Some(extra) = tree.extra.iter().find(|e| e.stat.path == inside) {
+                return Ok(Box::new(io::Cursor::new(extra.bytes.clone())));
+            }
+            let Some(root) = &tree.root else { continue };
             // The name that was listed, not what a link in it leads to.
             let Ok(Some((dir, name))) = root.parent(inside) else {
                 continue;

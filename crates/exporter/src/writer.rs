@@ -12,7 +12,7 @@ use crate::documents::{
     IN_TOTO_TYPE, Index, Manifest, config_type, manifest_type, pretty, public_annotations,
 };
 use crate::error::ExportError;
-use crate::manager::{ExportContext, ExportSource, Subject};
+use crate::manager::{About, ExportContext, ExportSource};
 use crate::options::ImageOptions;
 use crate::platforms::PlatformEntry;
 use crate::time::Timestamp;
@@ -176,9 +176,9 @@ impl Writer<'_> {
         let mut attestations = Vec::new();
         for (platform, layers) in platforms.iter().zip(layers) {
             let annotations = self.options.annotations.of(Some(&platform.platform));
-            let (mut desc, _config) = self.manifest(platform, layers, annotations).await?;
+            let (mut desc, _config) = self.manifest(platform, layers.clone(), annotations).await?;
             desc.platform = Some(platform.platform.clone());
-            if let Some(attestation) = self.attestation(platform, &desc).await? {
+            if let Some(attestation) = self.attestation(platform, &desc, &layers).await? {
                 attestations.push(attestation);
             }
             entries.push(desc);
@@ -346,6 +346,7 @@ impl Writer<'_> {
         &mut self,
         platform: &PlatformEntry,
         manifest: &Descriptor,
+        layers: &[LayerBlob],
     ) -> Result<Option<Descriptor>, ExportError> {
         let Some(attester) = self.source.attester.clone() else {
             return Ok(None);
@@ -361,11 +362,15 @@ impl Writer<'_> {
             .map(str::to_owned)
             .collect();
         let statements = attester
-            .statements(Subject {
-                platform,
-                manifest,
-                names: &names,
-            })
+            .statements(
+                &platform.id,
+                About::Image {
+                    platform,
+                    manifest,
+                    names: &names,
+                    layers,
+                },
+            )
             .await?;
         let mut layers = Vec::with_capacity(statements.len());
         let mut diff_ids = Vec::with_capacity(statements.len());

@@ -88,10 +88,7 @@ fn provenance_has_the_fields_of_both_versions() {
     let v1 = made(SlsaVersion::V1, Mode::Max);
     let at = |path: &str| v1.pointer(path).cloned().unwrap_or_default();
     let external = "/buildDefinition/externalParameters";
-    assert_eq!(
-        at(&format!("{external}/configSource/path")),
-        "Dockerfile"
-    );
+    assert_eq!(at(&format!("{external}/configSource/path")), "Dockerfile");
     assert_eq!(
         at(&format!("{external}/configSource/uri")),
         "https://xxxxx:xxxxx@example.com/x.git#v1:sub"
