@@ -47,6 +47,8 @@ pub struct Settings {
     pub history: HistorySettings,
     /// Whether `# syntax=docker/dockerfile:…` is answered by the frontend that is built in.
     pub builtin_syntax: bool,
+    /// Folder of what is added to provenance.
+    pub provenance_env: PathBuf,
     /// Whether the Dockerfile frontend is enabled.
     pub dockerfile_enabled: bool,
     /// Whether frontends from images are enabled.
@@ -395,6 +397,9 @@ impl Settings {
                 max_entries: file.history.max_entries.unwrap_or(50),
             },
             builtin_syntax: file.frontend.dockerfile.builtin_syntax.unwrap_or(true),
+            provenance_env: file
+                .provenance_env_dir
+                .map_or_else(|| defaults.config.with_file_name("provenance.d"), PathBuf::from),
             dockerfile_enabled: file.frontend.dockerfile.enabled.unwrap_or(true),
             gateway_enabled: file.frontend.gateway.enabled.unwrap_or(true),
             max_registry_concurrency: file.system.max_registry_concurrency,

@@ -43,6 +43,9 @@ pub enum WireError {
     /// The http client cannot be made.
     #[error("cannot set up downloads")]
     Http(#[source] Box<source::SourceError>),
+    /// What is added to provenance cannot be read.
+    #[error("cannot read what is added to provenance: {0}")]
+    Provenance(#[source] std::io::Error),
     /// A platform of the settings is none.
     #[error("worker platform: {0}")]
     Platform(#[from] oci::PlatformError),
@@ -157,8 +160,15 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
             } else {
                 Vec::new()
             },
+            history: engine::HistorySettings {
+                max_entries: settings.history.max_entries,
+                max_age: settings.history.max_age,
+                codec: Some(Arc::new(control::Codec)),
+            },
             dockerfile: settings.dockerfile_enabled,
             answers_syntax: settings.builtin_syntax,
+            provenance_env: engine::provenance_env(&settings.provenance_env)
+                .map_err(WireError::Provenance)?,
         },
     });
     Ok(Composed {

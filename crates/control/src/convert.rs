@@ -107,6 +107,8 @@ pub(crate) fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest,
         entitlements: wire.entitlements,
         source_policy: wire.source_policy.as_ref().map(errors::encoded),
         source_policy_session: wire.source_policy_session,
+        policy_verifier: None,
+        result_host: None,
         internal: wire.internal,
         compatibility_version: wire.compatibility_version,
         proxy_network: wire.proxy_network,
@@ -278,7 +280,7 @@ pub(crate) fn history_event(event: HistoryEvent) -> control::BuildHistoryEvent {
     }
 }
 
-fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
+pub(crate) fn history_record(record: HistoryRecord) -> control::BuildHistoryRecord {
     // A build that succeeded has a result, be it one without descriptors: clients look into it without asking.
     let succeeded = record.completed.is_some() && record.error.is_none();
     let result = record

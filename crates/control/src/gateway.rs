@@ -455,7 +455,7 @@ impl LlbBridge for GatewayService {
         let found = build
             .remove_container(&request.container_id)
             .ok_or_else(|| container::missing(&request.container_id))?;
-        found.release().await;
+        found.release().await.map_err(|e| bridge_status(&e))?;
         Ok(Response::new(wire::ReleaseContainerResponse {}))
     }
 
@@ -554,7 +554,8 @@ fn cap(id: &str) -> caps::ApiCap {
     }
 }
 
-fn source_meta(meta: SourceMeta) -> wire::ResolveSourceMetaResponse {
+/// What is fixed about a source, for clients.
+pub(crate) fn source_meta(meta: SourceMeta) -> wire::ResolveSourceMetaResponse {
     wire::ResolveSourceMetaResponse {
         source: Some(meta.op),
         image: meta.image.map(|i| wire::ResolveSourceImageResponse {

@@ -5,6 +5,7 @@
 //!                 │         └─ session ─► tunnel ─► remote: session::Session for one client
 //!                 ├────► gateway (LLBBridge): a frontend in the client, as an engine Frontend
 //!                 ├────► content, trace, health
+//!                 ├──── history, policy: records on disk, verdicts of clients
 //!                 └──── convert, errors, status, packet, protojson: wire ⇄ domain
 //! ```
 //!
@@ -18,8 +19,10 @@ mod convert;
 mod errors;
 mod gateway;
 mod health;
+mod history;
 mod io;
 mod packet;
+mod policy;
 mod protojson;
 mod remote;
 mod serve;
@@ -32,6 +35,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
+pub use history::Codec;
 pub use io::Connection;
 pub use serve::{ServeError, routes, serve};
 pub use tonic::service::Routes;

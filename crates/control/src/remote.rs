@@ -352,6 +352,7 @@ impl Session for RemoteSession {
     }
 
     async fn check_ssh(&self, id: &str) -> Result<(), CallError> {
+        self.need(method::SSH_CHECK)?;
         let mut client = SshClient::new(self.channel.clone());
         client
             .check_agent(ssh::CheckAgentRequest { id: id.to_owned() })

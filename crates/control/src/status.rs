@@ -28,7 +28,7 @@ pub(crate) fn responses(
     ))
 }
 
-fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
+pub(crate) fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
     let mut done = Vec::new();
     let mut current = control::StatusResponse::default();
     let mut logged = 0;

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use frontend;
-use frontend::Frontend;
-use frontend::bridge::WorkerInfo;
+use frontend::bridge::{ResolveOpts, SourceMeta, WorkerInfo};
+use frontend::{Bridge, Frontend};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use llb::pb;
@@ -97,6 +97,10 @@ pub struct SolveRequest {
     pub source_policy: Option<Bytes>,
     /// The session that is asked for a verdict on each source; empty for none.
     pub source_policy_session: String,
+    /// Asks that session. Set when there is one.
+    pub policy_verifier: Option<Arc<dyn PolicyVerifier>>,
+    /// Lets the client look into the result while its session chooses exporters.
+    pub result_host: Option<Arc<dyn ResultHost>>,
     /// Whether the build is one of the client's own, not to be recorded.
     pub internal: bool,
     /// Which behaviour is wanted; zero is the current one.
@@ -116,6 +120,55 @@ impl fmt::Debug for SolveRequest {
             .field("exporters", &self.exporters)
             .finish_non_exhaustive()
     }
+}
+
+/// Asks a client for a verdict on sources.
+#[async_trait]
+pub trait PolicyVerifier: Send + Sync {
+    /// Asks about one source.
+    async fn check(&self, question: PolicyQuestion) -> Result<PolicyVerdict, Failure>;
+}
+
+/// A source to be judged, and what is known of it.
+#[derive(Debug, Clone)]
+pub struct PolicyQuestion {
+    /// The platform that it is wanted for.
+    pub platform: Option<pb::Platform>,
+    /// The source.
+    pub source: SourceMeta,
+}
+
+/// What a client says of a source.
+#[derive(Debug, Clone)]
+pub enum PolicyVerdict {
+    /// It may be used.
+    Allow,
+    /// Another is to be used instead.
+    Convert(Option<pb::SourceOp>),
+    /// It may not be used.
+    Deny {
+        /// The word for the verdict.
+        action: String,
+        /// The reasons, as a fact on the failure.
+        details: Option<Detail>,
+    },
+    /// More must be known first.
+    Resolve {
+        /// The source to resolve; the same one.
+        source: pb::SourceOp,
+        /// How.
+        opts: ResolveOpts,
+    },
+}
+
+/// Gives names to the refs of a result, under which the client may read their files.
+pub trait ResultHost: Send + Sync {
+    /// Returns the names in order, and what keeps them valid.
+    fn host(
+        &self,
+        bridge: Arc<dyn Bridge>,
+        refs: Vec<Arc<dyn frontend::Ref>>,
+    ) -> (Vec<String>, Box<dyn std::any::Any + Send>);
 }
 
 /// An exporter and its attributes.
@@ -481,6 +534,20 @@ pub struct HistoryResult {
     pub attestations: Vec<oci::Descriptor>,
     /// What each exporter made, by its number.
     pub results: BTreeMap<i64, oci::Descriptor>,
+}
+
+/// Turns what is kept of builds into the bytes that clients read, and back.
+pub trait HistoryCodec: Send + Sync + fmt::Debug {
+    /// Events as a part of a log.
+    fn log(&self, events: Vec<progress::Event>) -> Vec<u8>;
+    /// The events of a log.
+    fn events(&self, log: &[u8]) -> Vec<progress::Event>;
+    /// A failure with all its facts.
+    fn error(&self, failure: &Failure) -> Vec<u8>;
+    /// A record.
+    fn record(&self, record: &HistoryRecord) -> Vec<u8>;
+    /// A record that was kept; nothing if it cannot be read.
+    fn parse(&self, record: &[u8]) -> Option<HistoryRecord>;
 }
 
 /// A change of a build record.

@@ -18,6 +18,8 @@ use crate::api::{Failure, FailureKind};
 use crate::build::Build;
 use crate::container::BuildContainer;
 use crate::failure::{of_bridge, of_frontend};
+use crate::policy::Policy;
+use crate::provenance::{Asked, Scope};
 use crate::reference::LazyRef;
 
 /// The builtin frontend's name.
@@ -28,11 +30,12 @@ const GATEWAY: &str = "gateway.v0";
 /// The bridge of one build.
 pub(crate) struct BuildBridge {
     build: Arc<Build>,
+    scope: Arc<Scope>,
 }
 
 impl BuildBridge {
-    pub(crate) fn new(build: Arc<Build>) -> Arc<Self> {
-        Arc::new(Self { build })
+    pub(crate) fn new(build: Arc<Build>, scope: Arc<Scope>) -> Arc<Self> {
+        Arc::new(Self { build, scope })
     }
 
     /// Solves a definition or runs a frontend. Boxed, because frontends may solve with frontends.
@@ -41,9 +44,7 @@ impl BuildBridge {
         mut request: SolveRequest,
     ) -> BoxFuture<'_, Result<FrontendResult, Failure>> {
         Box::pin(async move {
-            if !request.source_policies.iter().all(bytes::Bytes::is_empty) {
-                return Err(Failure::not_built("a source policy"));
-            }
+            let policies = Policy::decode_all(&request.source_policies)?;
             let definition = request.definition.take().filter(|d| !d.def.is_empty());
             let result = match definition {
                 Some(_) if !request.frontend.is_empty() => {
@@ -56,18 +57,33 @@ impl BuildBridge {
                             .refuse_import(&import.kind, import.attrs.get("ref"))
                             .await;
                     }
-                    let single: Arc<dyn Ref> = LazyRef::new(Arc::clone(&self.build), definition);
-                    FrontendResult {
+                    let single: Arc<dyn Ref> =
+                        LazyRef::new(Arc::clone(&self.build), definition, policies);
+                    let result = FrontendResult {
                         single: Some(single),
                         ..FrontendResult::default()
-                    }
+                    };
+                    self.scope.made(&result);
+                    result
                 }
                 None if request.frontend.is_empty() => FrontendResult::default(),
-                None => self.frontend(&mut request).await?,
+                None => {
+                    let asked = Asked {
+                        frontend: request.frontend.clone(),
+                        opts: request.frontend_opts.clone(),
+                        inputs: request.frontend_inputs.clone(),
+                    };
+                    let inner = Self::new(Arc::clone(&self.build), self.scope.inner(asked));
+                    let result = inner.frontend(&mut request).await?;
+                    inner.scope.made(&result);
+                    self.scope.answered(Arc::clone(&inner.scope));
+                    result
+                }
             };
             if request.evaluate {
                 evaluate(&result).await?;
             }
+            self.scope.register(&result).await;
             Ok(result)
         })
     }
@@ -116,7 +132,7 @@ impl BuildBridge {
         frontend: &dyn Frontend,
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
-        let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.build));
+        let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.build), Arc::clone(&self.scope));
         let run = async { Ok(frontend.solve(bridge, request).await) };
         self.build
             .alive(run)
@@ -153,7 +169,9 @@ impl Bridge for BuildBridge {
         source: pb::SourceOp,
         opts: ResolveOpts,
     ) -> Result<SourceMeta, BridgeError> {
-        Ok(crate::resolve::source(&self.build, source, opts).await?)
+        let meta = crate::resolve::source(&self.build, source, opts.clone()).await?;
+        self.scope.resolved(&opts, &meta);
+        Ok(meta)
     }
 
     async fn new_container(

@@ -9,15 +9,17 @@ use oci::Digest;
 use ops::BuildRights;
 use parking_lot::Mutex;
 use progress::{Hub, VertexProgress, Writer};
-use solver::{Edge, Job};
+use solver::{Edge, Job, OpCtx, Vertex};
 use source::Memory;
 use store::ImmutableRef;
 use tokio::sync::watch;
 
-use crate::api::{Failure, FailureKind};
+use crate::api::{Failure, FailureKind, PolicyVerifier};
 use crate::engine::Engine;
 use crate::failure::{Place, of_solve};
 use crate::load::load;
+use crate::policy::{self, Judge, Policy};
+use crate::provenance::{Computed, capture};
 
 /// One running build, shared by its bridge and its refs.
 pub(crate) struct Build {
@@ -27,6 +29,10 @@ pub(crate) struct Build {
     /// What the build's sources found out.
     memory: Mutex<Arc<Memory>>,
     pub(crate) rights: BuildRights,
+    /// The rules on its sources.
+    pub(crate) policies: Vec<Arc<Policy>>,
+    /// Who has a say in its sources.
+    pub(crate) verifier: Option<Arc<dyn PolicyVerifier>>,
     job: Mutex<Option<Arc<Job<ops::Ref>>>>,
     ended: watch::Sender<bool>,
     places: Mutex<HashMap<Digest, Vec<Place>>>,
@@ -46,6 +52,7 @@ impl Build {
         hub: Arc<Hub>,
         memory: Arc<Memory>,
         rights: BuildRights,
+        (policies, verifier): (Vec<Arc<Policy>>, Option<Arc<dyn PolicyVerifier>>),
         job: Job<ops::Ref>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -54,6 +61,8 @@ impl Build {
             hub,
             memory: Mutex::new(memory),
             rights,
+            policies,
+            verifier,
             job: Mutex::new(Some(Arc::new(job))),
             ended: watch::Sender::new(false),
             places: Mutex::default(),
@@ -105,23 +114,53 @@ impl Build {
         }
     }
 
-    /// Computes what a definition wants.
-    pub(crate) async fn compute(&self, definition: &pb::Definition) -> Result<ops::Ref, Failure> {
-        let loaded = load(definition, self.rights)?;
+    /// Computes what a definition wants, if its sources are allowed by the build's policies and by `more`.
+    pub(crate) async fn compute(
+        self: &Arc<Self>,
+        definition: &pb::Definition,
+        more: &[Arc<Policy>],
+    ) -> Result<Computed, Failure> {
+        let loaded = match Judge::new(self, more) {
+            None => load(definition, self.rights)?,
+            Some(judge) => {
+                let allowed = self.alive(policy::rewrite(&judge, definition)).await;
+                let allowed = allowed.map_err(|mut e| {
+                    e.message = format!("failed to load LLB: {}", e.message);
+                    e
+                })?;
+                load(&allowed, self.rights)?
+            }
+        };
         self.places.lock().extend(loaded.places);
         self.alive(self.run(loaded.edge)).await
     }
 
-    async fn run(&self, edge: Edge) -> Result<ops::Ref, Failure> {
+    async fn run(&self, edge: Edge) -> Result<Computed, Failure> {
         let job = self.job.lock().clone().ok_or_else(canceled)?;
         match job.build(edge).await {
-            Ok(built) => Ok(built.result),
+            Ok(built) => Ok(Computed {
+                result: built.result,
+                vertex: Some(built.vertex),
+                keys: built.keys,
+            }),
             Err(error) => Err(of_solve(
                 &error,
                 |vertex| self.places.lock().get(vertex).cloned().unwrap_or_default(),
                 |found| self.keep(found),
             )),
         }
+    }
+
+    /// What went into a vertex that was computed; none when the build is over.
+    pub(crate) fn captured(&self, vertex: &Vertex) -> Option<attest::Capture> {
+        let job = self.job.lock().clone()?;
+        Some(capture(&job, vertex))
+    }
+
+    /// The context in which results of a vertex are loaded.
+    pub(crate) fn op_ctx(&self, vertex: &Vertex) -> Option<OpCtx> {
+        let job = self.job.lock().clone()?;
+        job.ctx(vertex)
     }
 
     /// Runs `work` as a vertex of its own that is in no definition.

@@ -27,7 +27,8 @@ use crate::files::{self, ReadError};
 use crate::reference::LazyRef;
 
 const UNIX_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const WINDOWS_PATH: &str = "PATH=c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
+const WINDOWS_PATH: &str =
+    "PATH=c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
 /// No input, in the numbers of mounts.
 const EMPTY: i64 = -1;
 
@@ -204,7 +205,7 @@ impl BuildContainer {
 
     fn access(&self, security: i32) -> Result<Access, Failure> {
         let security = SecurityMode::try_from(security)
-            .map_err(|e| invalid(format!("invalid security mode: {}", e.value)))?;
+            .map_err(|e| invalid(format!("invalid security mode {}", e.value)))?;
         let entitlements = self.build.rights.entitlements;
         entitlements.access(self.network, security).map_err(unknown)
     }
@@ -379,12 +380,17 @@ impl Container for BuildContainer {
         self.tree(mount, move |root| files::stat(root, &path)).await
     }
 
-    async fn release(&self) {
+    async fn release(&self) -> Result<(), BridgeError> {
+        let killed = *self.running.borrow() > 0;
         self.closed.send_replace(true);
         let mut running = self.running.subscribe();
         if running.wait_for(|n| *n == 0).await.is_err() {
             tracing::debug!("the container counts no processes any more");
         }
         drop(self.prepared.lock().await.take());
+        if killed {
+            return Err(canceled().into());
+        }
+        Ok(())
     }
 }

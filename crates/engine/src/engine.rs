@@ -23,8 +23,10 @@ use crate::api::{
     HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
     WorkerRecord,
 };
+use crate::history::{HistorySettings, Kept};
 use crate::maintain;
 use crate::observe::Progress;
+use crate::provenance::Requests;
 use crate::records::Records;
 
 /// What an engine is made of.
@@ -53,10 +55,14 @@ pub struct Settings {
     pub entitlements: Vec<String>,
     /// Rules of garbage collection, none for no collection.
     pub gc_policies: Vec<GcPolicy>,
+    /// What is kept of finished builds.
+    pub history: HistorySettings,
     /// Whether the Dockerfile frontend is enabled.
     pub dockerfile: bool,
     /// Whether it answers `# syntax=docker/dockerfile:…` itself.
     pub answers_syntax: bool,
+    /// What the daemon's owner adds to provenance.
+    pub provenance_env: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for Settings {
@@ -64,8 +70,10 @@ impl Default for Settings {
         Self {
             entitlements: Vec::new(),
             gc_policies: Vec::new(),
+            history: HistorySettings::default(),
             dockerfile: true,
             answers_syntax: true,
+            provenance_env: std::collections::BTreeMap::new(),
         }
     }
 }
@@ -80,9 +88,10 @@ pub struct Engine {
     pub(crate) settings: Settings,
     pub(crate) solver: Solver<ops::Ref>,
     pub(crate) records: Records,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) clock: Clock,
     pub(crate) last_gc: Mutex<Option<std::time::Instant>>,
-    version: VersionInfo,
+    pub(crate) version: VersionInfo,
     this: std::sync::Weak<Self>,
 }
 
@@ -113,6 +122,8 @@ impl Engine {
         let resolver = Arc::new(OpResolver::new(Arc::clone(&parts)));
         let solver = Solver::new(resolver, cache, Arc::new(Progress));
         let clock = Clock::real();
+        let kept = Kept::new(store, &settings.history);
+        let records = Records::new(clock.clone(), kept, settings.history.max_entries > 0);
         Arc::new_cyclic(|this| Self {
             parts,
             exporters,
@@ -121,7 +132,8 @@ impl Engine {
             worker,
             settings,
             solver,
-            records: Records::new(clock.clone()),
+            records,
+            requests: Arc::default(),
             clock,
             last_gc: Mutex::new(None),
             version,
@@ -200,11 +212,11 @@ impl Backend for Engine {
         &self,
         query: HistoryQuery,
     ) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure> {
-        self.records.listen(&query)
+        self.records.listen(&query).await
     }
 
     async fn update_history(&self, build: &str, change: HistoryChange) -> Result<(), Failure> {
-        self.records.update(build, change)
+        self.records.update(build, change).await
     }
 
     async fn history_blob(&self, digest: &Digest) -> Result<HistoryBlob, Failure> {

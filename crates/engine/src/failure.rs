@@ -42,7 +42,8 @@ pub(crate) fn of_solve(
     let Some(vertex) = error.vertex() else {
         return failure;
     };
-    for (info, ranges) in places(vertex) {
+    // What was given last is the innermost.
+    for (info, ranges) in places(vertex).into_iter().rev() {
         failure.details.push(Detail::Source { info, ranges });
     }
     failure.details.push(Detail::Vertex {

@@ -14,14 +14,20 @@
 //! | `load` | definition → vertices, with the rights of the build |
 //! | `bridge`, `reference`, `resolve` | what a frontend may ask of its build |
 //! | `container`, `files` | programs that frontends run, files that they read |
+//! | `policy` | which sources a build may use |
+//! | `verify` | whether a result is what was asked for |
+//! | `history` | what is kept of finished builds |
 //! | `solve` | a request from its registration to its response |
-//! | `records` | which builds there are and were |
+//! | `records`, `history_filter` | which builds there are and were |
+//! | `provenance` | who asked for which result, and what went into it |
+//! | `attestations`, `sbom` | what is stated about results |
 //! | `blobs` | what clients may read of what is kept |
 //! | `maintain` | usage, pruning, collection |
 //!
 //! Invariant: a build ends when the future of its solve ends or is dropped. Whatever holds a ref of it later is refused.
 
 pub mod api;
+mod attestations;
 mod blobs;
 mod bridge;
 mod build;
@@ -29,14 +35,22 @@ mod container;
 mod engine;
 mod failure;
 mod files;
+mod history;
+mod history_filter;
 mod load;
 mod maintain;
 mod observe;
+mod policy;
+mod provenance;
 mod records;
 mod reference;
 mod request;
 mod resolve;
 mod rights;
+mod sbom;
 mod solve;
+mod verify;
 
 pub use engine::{Engine, EngineParts, Settings};
+pub use history::HistorySettings;
+pub use provenance::provenance_env;

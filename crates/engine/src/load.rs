@@ -119,6 +119,9 @@ fn check(op: &mut pb::Op, rights: BuildRights, name: &str) -> Result<(), String>
     let Some(pb::op::Op::Exec(exec)) = &mut op.op else {
         return Ok(());
     };
+    if pb::SecurityMode::try_from(exec.security).is_err() {
+        return Err(format!("invalid security mode {}", exec.security));
+    }
     if exec.network == pb::NetMode::Host as i32 && !rights.entitlements.network_host {
         return Err("network.host is not allowed".into());
     }

@@ -1,12 +1,14 @@
 //! Which builds there are and were.
 //!
-//! DIFFERS: records live in memory, the last [`KEPT`] of them; they are gone when the daemon stops.
+//! Builds that run, and the last that ended, are in memory, with what they said. All that ended are on disk (see
+//! [`crate::history`]), unless the daemon was told to keep none.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
+use oci::Descriptor;
 use parking_lot::Mutex;
 use progress::{Hub, Subscription};
 use task::Clock;
@@ -14,11 +16,13 @@ use tokio::sync::{broadcast, watch};
 
 use crate::api::{
     Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery,
-    HistoryRecord, SolveRequest, SolveResponse,
+    HistoryRecord, HistoryResult, SolveRequest, SolveResponse,
 };
+use crate::history::Kept;
+use crate::history_filter::Filter;
 
-/// Finished builds that are remembered.
-const KEPT: usize = 64;
+/// Finished builds that are remembered, beside those on disk.
+const KEPT: usize = 16;
 /// How long a status waits for its build.
 const APPEAR: Duration = Duration::from_secs(6);
 /// Events that a slow listener may be behind.
@@ -30,6 +34,8 @@ struct Entry {
     record: HistoryRecord,
     hub: Arc<Hub>,
     internal: bool,
+    /// It is on disk.
+    stored: bool,
 }
 
 impl Entry {
@@ -56,12 +62,12 @@ pub(crate) struct Records {
     events: broadcast::Sender<HistoryEvent>,
     changed: watch::Sender<()>,
     clock: Clock,
+    kept: Option<Kept>,
+    enabled: bool,
 }
 
 /// Removes what could be a credential.
-fn attrs(
-    attrs: &std::collections::BTreeMap<String, String>,
-) -> std::collections::BTreeMap<String, String> {
+fn attrs(attrs: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let secret = |key: &str| {
         let key = key.to_lowercase();
         ["token", "secret", "password", "access_key", "session_token"]
@@ -76,8 +82,10 @@ fn attrs(
 }
 
 impl Records {
-    pub(crate) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock, kept: Option<Kept>, enabled: bool) -> Self {
         Self {
+            kept,
+            enabled,
             entries: Mutex::default(),
             events: broadcast::Sender::new(BEHIND),
             changed: watch::Sender::new(()),
@@ -107,9 +115,10 @@ impl Records {
         let entry = Entry {
             record,
             hub: Arc::clone(&hub),
-            internal: request.internal,
+            internal: request.internal || !self.enabled,
+            stored: false,
         };
-        let event = (!request.internal).then(|| entry.event());
+        let event = (!entry.internal).then(|| entry.event());
         {
             let mut entries = self.entries.lock();
             if entries
@@ -141,79 +150,128 @@ impl Records {
         Ok(hub)
     }
 
-    /// Records how a build ended.
-    pub(crate) fn finish(&self, build: &str, outcome: Result<&SolveResponse, &Failure>) {
-        let mut entries = self.entries.lock();
-        let Some(entry) = entries
-            .iter_mut()
-            .find(|e| e.is_running() && e.record.build == build)
-        else {
-            return;
+    /// Records how a build ended, with what its exporters made.
+    pub(crate) async fn finish(
+        &self,
+        build: &str,
+        outcome: Result<&SolveResponse, &Failure>,
+        results: BTreeMap<i64, Descriptor>,
+    ) {
+        let (mut record, hub, internal) = {
+            let mut entries = self.entries.lock();
+            let found = entries
+                .iter_mut()
+                .find(|e| e.is_running() && e.record.build == build);
+            let Some(entry) = found else {
+                return;
+            };
+            let record = &mut entry.record;
+            record.completed = Some(self.clock.system());
+            record.generation += 1;
+            match outcome {
+                Ok(response) => {
+                    record
+                        .exporter_response
+                        .clone_from(&response.exporter_response);
+                    record.result = Some(HistoryResult {
+                        results,
+                        ..HistoryResult::default()
+                    });
+                }
+                Err(failure) => record.error = Some(failure.clone()),
+            }
+            entry.hub.close();
+            (entry.record.clone(), Arc::clone(&entry.hub), entry.internal)
         };
-        entry.record.completed = Some(self.clock.system());
-        entry.record.generation += 1;
-        match outcome {
-            Ok(response) => entry
-                .record
-                .exporter_response
-                .clone_from(&response.exporter_response),
-            Err(failure) => entry.record.error = Some(failure.clone()),
+        if internal {
+            return;
         }
-        entry.hub.close();
-        let event = (!entry.internal).then(|| entry.event());
-        drop(entries);
-        if let Some(event) = event {
-            let _nobody_listens = self.events.send(event);
+        let mut stored = false;
+        if let Some(kept) = &self.kept {
+            match kept.finish(record.clone(), hub.subscribe()).await {
+                Ok(written) => (record, stored) = (written, true),
+                Err(error) => tracing::warn!(%error, build, "the build's record is not kept"),
+            }
         }
+        {
+            let mut entries = self.entries.lock();
+            let found = entries.iter_mut().find(|e| e.record.build == build);
+            if let Some(entry) = found.filter(|e| Arc::ptr_eq(&e.hub, &hub)) {
+                entry.record = record.clone();
+                entry.stored = stored;
+            }
+        }
+        let _nobody_listens = self.events.send(HistoryEvent {
+            kind: HistoryEventKind::Complete,
+            record,
+        });
     }
 
     /// What a build says; waits a little for a build that has not begun.
     pub(crate) async fn status(&self, build: &str) -> Result<Subscription, Failure> {
         let mut changed = self.changed.subscribe();
-        let found = async {
-            loop {
-                changed.borrow_and_update();
-                let hub = self
-                    .entries
-                    .lock()
-                    .iter()
-                    .find(|e| e.record.build == build)
-                    .map(|e| Arc::clone(&e.hub));
-                if let Some(hub) = hub {
-                    return Some(hub.subscribe());
-                }
-                changed.changed().await.ok()?;
+        let mut look = async || loop {
+            changed.borrow_and_update();
+            let hub = self
+                .entries
+                .lock()
+                .iter()
+                .find(|e| e.record.build == build)
+                .map(|e| Arc::clone(&e.hub));
+            if let Some(hub) = hub {
+                return Some(hub.subscribe());
             }
+            changed.changed().await.ok()?;
         };
+        if self.entries.lock().iter().all(|e| e.record.build != build)
+            && let Some(kept) = &self.kept
+            && let Some(record) = kept.get(build).await?
+        {
+            let hub = Hub::new();
+            for event in kept.events(&record).await? {
+                hub.publish(event);
+            }
+            hub.close();
+            return Ok(hub.subscribe());
+        }
         let found = tokio::select! {
-            found = found => found,
+            found = look() => found,
             () = self.clock.sleep(APPEAR) => None,
         };
         found.ok_or_else(|| Failure::new(FailureKind::Unknown, format!("no such job {build}")))
     }
 
     /// Builds as events, then, unless the query ends early, what happens to them.
-    pub(crate) fn listen(
+    pub(crate) async fn listen(
         &self,
         query: &HistoryQuery,
     ) -> Result<BoxStream<'static, Event>, Failure> {
-        if !query.filters.is_empty() {
-            return Err(Failure::not_built("filtering build records"));
-        }
+        let filter = Filter::parse(&query.filters, self.clock.system())?;
         let live = self.events.subscribe();
-        let (build, active_only) = (query.build.clone(), query.active_only);
-        let wanted = move |event: &HistoryEvent| {
-            (build.is_empty() || event.record.build == build)
-                && (!active_only || event.kind == HistoryEventKind::Started)
+        let wanted = |event: &HistoryEvent| {
+            (query.build.is_empty() || event.record.build == query.build)
+                && (!query.active_only || event.kind == HistoryEventKind::Started)
+                && (event.kind == HistoryEventKind::Started || filter.fits(&event.record))
         };
-        let mut known: Vec<HistoryEvent> = self
-            .entries
-            .lock()
-            .iter()
-            .filter(|e| !e.internal)
-            .map(Entry::event)
-            .filter(|e| wanted(e))
-            .collect();
+        let mut known: Vec<HistoryEvent> = {
+            let entries = self.entries.lock();
+            let shown = entries.iter().filter(|e| !e.internal && !e.stored);
+            shown.map(Entry::event).collect()
+        };
+        if let Some(kept) = self.kept.as_ref().filter(|_| !query.active_only) {
+            let records = if query.build.is_empty() {
+                kept.list().await?
+            } else {
+                kept.get(&query.build).await?.into_iter().collect()
+            };
+            for record in records {
+                if known.iter().all(|e| e.record.build != record.build) {
+                    let kind = HistoryEventKind::Complete;
+                    known.push(HistoryEvent { kind, record });
+                }
+            }
+        }
+        known.retain(|e| wanted(e));
         known.sort_by_key(|e| std::cmp::Reverse(e.record.created));
         if query.limit > 0 {
             known.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
@@ -242,36 +300,56 @@ impl Records {
     }
 
     /// Changes a record.
-    pub(crate) fn update(&self, build: &str, change: HistoryChange) -> Result<(), Failure> {
-        let mut entries = self.entries.lock();
-        let at = entries
-            .iter()
-            .position(|e| e.record.build == build && !e.is_running());
+    pub(crate) async fn update(&self, build: &str, change: HistoryChange) -> Result<(), Failure> {
+        if change == HistoryChange::Finalize {
+            // All is written when a build ends.
+            return Ok(());
+        }
+        let stored = match &self.kept {
+            Some(kept) => kept.get(build).await?,
+            None => None,
+        };
+        let in_memory = {
+            let entries = self.entries.lock();
+            let mut ended = entries.iter().filter(|e| !e.is_running() && !e.internal);
+            ended
+                .find(|e| e.record.build == build)
+                .map(|e| e.record.clone())
+        };
         let missing = || {
             Failure::new(
                 FailureKind::NotFound,
                 format!("failed to retrieve bucket {build}: not found"),
             )
         };
-        let entry = at.and_then(|at| entries.get_mut(at)).ok_or_else(missing)?;
-        entry.record.generation += 1;
-        let event = match change {
+        let is_stored = stored.is_some();
+        let mut record = stored.or(in_memory).ok_or_else(missing)?;
+        record.generation += 1;
+        let kind = match change {
             HistoryChange::Pin(pinned) => {
-                entry.record.pinned = pinned;
-                entry.event()
+                record.pinned = pinned;
+                HistoryEventKind::Complete
             }
-            HistoryChange::Finalize => entry.event(),
-            HistoryChange::Delete => {
-                let event = HistoryEvent {
-                    kind: HistoryEventKind::Deleted,
-                    ..entry.event()
-                };
-                entries.retain(|e| e.record.build != build);
-                event
-            }
+            HistoryChange::Finalize => HistoryEventKind::Complete,
+            HistoryChange::Delete => HistoryEventKind::Deleted,
         };
-        drop(entries);
-        let _nobody_listens = self.events.send(event);
+        if let Some(kept) = self.kept.as_ref().filter(|_| is_stored) {
+            match change {
+                HistoryChange::Delete => kept.delete(build).await?,
+                HistoryChange::Pin(_) | HistoryChange::Finalize => {
+                    kept.change(record.clone()).await?;
+                }
+            }
+        }
+        {
+            let mut entries = self.entries.lock();
+            if change == HistoryChange::Delete {
+                entries.retain(|e| e.is_running() || e.record.build != build);
+            } else if let Some(entry) = entries.iter_mut().find(|e| e.record.build == build) {
+                entry.record = record.clone();
+            }
+        }
+        let _nobody_listens = self.events.send(HistoryEvent { kind, record });
         Ok(())
     }
 }

@@ -16,21 +16,29 @@ use tokio::sync::Mutex;
 use crate::api::Failure;
 use crate::build::Build;
 use crate::files::{self, ReadError};
+use crate::policy::Policy;
+use crate::provenance::Computed;
 
 /// A definition and what it gave.
 pub(crate) struct LazyRef {
     build: Arc<Build>,
     /// None for what a failed step left.
     definition: Option<Arc<pb::Definition>>,
+    policies: Vec<Arc<Policy>>,
     /// Held while the result is computed: others wait, and go on in its place if it is dropped.
-    result: Mutex<Option<Result<ops::Ref, Failure>>>,
+    result: Mutex<Option<Result<Arc<Computed>, Failure>>>,
 }
 
 impl LazyRef {
-    pub(crate) fn new(build: Arc<Build>, definition: Arc<pb::Definition>) -> Arc<Self> {
+    pub(crate) fn new(
+        build: Arc<Build>,
+        definition: Arc<pb::Definition>,
+        policies: Vec<Arc<Policy>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             build,
             definition: Some(definition),
+            policies,
             result: Mutex::new(None),
         })
     }
@@ -40,22 +48,42 @@ impl LazyRef {
         Arc::new(Self {
             build,
             definition: None,
-            result: Mutex::new(Some(Ok(Some(found)))),
+            policies: Vec::new(),
+            result: Mutex::new(Some(Ok(Arc::new(Computed {
+                result: Some(found),
+                vertex: None,
+                keys: Vec::new(),
+            })))),
         })
     }
 
     /// The result, computed if it is not there yet.
     pub(crate) async fn result(&self) -> Result<ops::Ref, Failure> {
+        Ok(self.computed().await?.and_then(|c| c.result.clone()))
+    }
+
+    /// What went into the result, if it is there already.
+    pub(crate) async fn captured(&self) -> Option<attest::Capture> {
+        let computed = self.result.lock().await.as_ref()?.as_ref().ok()?.clone();
+        self.build.captured(computed.vertex.as_ref()?)
+    }
+
+    /// The result as the solver knows it.
+    pub(crate) async fn computed(&self) -> Result<Option<Arc<Computed>>, Failure> {
         let mut known = self.result.lock().await;
         if let Some(known) = &*known {
-            return known.clone();
+            return known.clone().map(Some);
         }
         let Some(definition) = &self.definition else {
             return Ok(None);
         };
-        let result = self.build.compute(definition).await;
+        let result = self
+            .build
+            .compute(definition, &self.policies)
+            .await
+            .map(Arc::new);
         *known = Some(result.clone());
-        result
+        result.map(Some)
     }
 
     async fn tree<T, F>(&self, op: &'static str, path: &str, work: F) -> Result<T, BridgeError>
@@ -94,6 +122,10 @@ impl Ref for LazyRef {
     }
 
     async fn read_dir(&self, path: &str, include: &str) -> Result<Vec<FileStat>, BridgeError> {
+        // Nothing at all is an empty folder.
+        if self.result().await?.is_none() {
+            return Ok(Vec::new());
+        }
         let (name, include) = (path.to_owned(), include.to_owned());
         self.tree("open", path, move |root| files::list(root, &name, &include))
             .await

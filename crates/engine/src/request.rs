@@ -1,26 +1,15 @@
 //! What a request asks for beyond the solve, checked before anything runs.
 
-use std::collections::BTreeMap;
-
 use crate::api::{CacheSpec, ExporterSpec, Failure, FailureKind, SolveRequest};
 
 const CACHES: &[&str] = &["inline", "registry", "local", "gha", "s3", "azblob"];
 
 /// Refuses what is not built, by name.
 pub(crate) fn check(request: &SolveRequest) -> Result<(), Failure> {
-    if request
-        .source_policy
-        .as_ref()
-        .is_some_and(|p| !p.is_empty())
-        || !request.source_policy_session.is_empty()
-    {
-        return Err(Failure::not_built("a source policy"));
-    }
     if request.proxy_network {
         return Err(Failure::not_built("the proxy network"));
     }
-    cache_exports(&request.cache_exports)?;
-    attestations(&request.frontend_opts)
+    cache_exports(&request.cache_exports)
 }
 
 fn cache_exports(specs: &[CacheSpec]) -> Result<(), Failure> {
@@ -54,41 +43,6 @@ fn cache_exports(specs: &[CacheSpec]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The attestations that the options ask for.
-fn attestations(opts: &BTreeMap<String, String>) -> Result<(), Failure> {
-    for (key, value) in opts {
-        let kind = key
-            .strip_prefix("attest:")
-            .or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
-        let Some(kind) = kind.map(str::to_lowercase) else {
-            continue;
-        };
-        let fields: Vec<&str> = value.split(',').collect();
-        if fields
-            .iter()
-            .any(|f| matches!(*f, "disabled=true" | "disabled=1"))
-            || value == "false"
-        {
-            continue;
-        }
-        match kind.as_str() {
-            // DIFFERS: clients ask for minimal provenance without being told to; it is left out. What says more is refused.
-            "provenance" if !fields.contains(&"mode=max") => {
-                tracing::warn!("provenance is not supported: the result is made without it");
-            }
-            "provenance" => return Err(Failure::not_built("provenance of mode max")),
-            "sbom" => return Err(Failure::not_built("an SBOM attestation")),
-            _ => {
-                return Err(Failure::new(
-                    FailureKind::Unknown,
-                    format!("unknown attestation type {kind:?}"),
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The exporters, with the time of the build where they name none.
 pub(crate) fn exporters(request: &SolveRequest) -> Vec<ExporterSpec> {
     let mut specs = request.exporters.clone();
@@ -111,19 +65,6 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_unless_it_was_not_insisted_on() {
-        let asked = |key: &str, value: &str| {
-            attestations(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
-        };
-        assert!(asked("attest:provenance", "mode=min,inline-only=true").is_ok());
-        assert!(asked("attest:sbom", "disabled=true").is_ok());
-        assert_eq!(
-            asked("attest:sbom", "").unwrap_err().kind,
-            FailureKind::Unimplemented
-        );
-        assert_eq!(
-            asked("attest:provenance", "mode=max").unwrap_err().kind,
-            FailureKind::Unimplemented
-        );
         let export = |kind: &str| {
             cache_exports(&[CacheSpec {
                 kind: kind.into(),

@@ -12,23 +12,52 @@ use source::{Context, Facts};
 
 use crate::api::Failure;
 use crate::build::Build;
+use crate::policy::{Judge, Policy};
 
 /// Resolves a source, shown as a vertex.
 pub(crate) async fn source(
     build: &Arc<Build>,
+    mut op: pb::SourceOp,
+    opts: ResolveOpts,
+) -> Result<SourceMeta, Failure> {
+    let policies = Policy::decode_all(&opts.source_policies)?;
+    if let Some(judge) = Judge::new(build, &policies) {
+        let platform = wanted(&opts).map(|p| pb::Platform {
+            os: p.os,
+            architecture: p.architecture,
+            variant: p.variant,
+            os_version: p.os_version,
+            os_features: p.os_features,
+        });
+        build
+            .alive(judge.source(&mut op, platform.as_ref()))
+            .await
+            .map_err(|mut e| {
+                e.message = format!("could not resolve image due to policy: {}", e.message);
+                e
+            })?;
+    }
+    judged(build, op, opts).await
+}
+
+/// The platform that a source is wanted for.
+fn wanted(opts: &ResolveOpts) -> Option<Platform> {
+    let platform = opts.image.as_ref().and_then(|o| o.platform.clone());
+    platform.or_else(|| opts.oci_layout.as_ref().and_then(|o| o.platform.clone()))
+}
+
+/// Resolves a source that is allowed.
+pub(crate) async fn judged(
+    build: &Arc<Build>,
     op: pb::SourceOp,
     opts: ResolveOpts,
 ) -> Result<SourceMeta, Failure> {
-    if !opts.source_policies.iter().all(bytes::Bytes::is_empty) {
-        return Err(Failure::not_built("a source policy"));
-    }
     let name = if opts.log_name.is_empty() {
         format!("resolve image config for {}", op.identifier)
     } else {
         opts.log_name.clone()
     };
-    let platform = opts.image.as_ref().and_then(|o| o.platform.clone());
-    let platform = platform.or_else(|| opts.oci_layout.as_ref().and_then(|o| o.platform.clone()));
+    let platform = wanted(&opts);
     let shown = exporter::format_all(platform.as_ref().unwrap_or(&Platform::host()));
     let id = format!("{}{shown}", op.identifier);
     build

@@ -7,24 +7,29 @@ use exporter::{ExportContext, ExportSource, Exported, ExporterInstance};
 use frontend::bridge::CacheImport;
 use frontend::{FrontendRequest, FrontendResult};
 use futures::future::try_join_all;
+use oci::Descriptor;
 use ops::{BuildRights, JobValue};
+use progress::{Hub, Writer};
 use solver::{JobOptions, SolveError};
 use store::ImmutableRef;
 
-use crate::api::{Failure, FailureKind, SolveRequest, SolveResponse};
-use crate::bridge::{BuildBridge, evaluate};
+use crate::api::{Failure, FailureKind, ResultHost, SolveRequest, SolveResponse};
+use crate::bridge::{BuildBridge, evaluate, refs};
 use crate::build::Build;
 use crate::engine::Engine;
 use crate::failure::of_frontend;
+use crate::policy::Policy;
+use crate::provenance::{Asked, Scope};
 use crate::reference::LazyRef;
-use crate::{request as asked, rights};
+use crate::{attestations, request as asked, rights, sbom, verify};
 
 /// Ends what the engine knows of a running build, also when the future of its solve is dropped.
 struct Running {
     engine: Arc<Engine>,
     name: String,
     build: Option<Arc<Build>>,
-    outcome: Option<Result<SolveResponse, Failure>>,
+    /// Its end was not recorded yet.
+    open: bool,
 }
 
 impl Drop for Running {
@@ -32,11 +37,26 @@ impl Drop for Running {
         if let Some(build) = self.build.take() {
             build.end();
         }
-        let canceled = Failure::new(FailureKind::Canceled, "context canceled");
-        let outcome = self.outcome.take().unwrap_or(Err(canceled));
-        self.engine.records.finish(&self.name, outcome.as_ref());
+        if std::mem::take(&mut self.open) {
+            // The client left: what it did is written down all the same.
+            let (engine, name) = (Arc::clone(&self.engine), std::mem::take(&mut self.name));
+            let canceled = Failure::new(FailureKind::Canceled, "context canceled");
+            let work = async move {
+                let none = BTreeMap::new();
+                engine.records.finish(&name, Err(&canceled), none).await;
+            };
+            task::spawn("record a build", work).detach();
+        }
         self.engine.collect_later();
     }
+}
+
+/// What a build gave, with what its record keeps.
+struct Done {
+    response: SolveResponse,
+    results: BTreeMap<i64, Descriptor>,
+    /// Their leases hold what was exported until the record does.
+    _exported: Vec<Exported>,
 }
 
 /// Runs one build to its end.
@@ -44,6 +64,33 @@ pub(crate) async fn solve(
     engine: Arc<Engine>,
     request: SolveRequest,
 ) -> Result<SolveResponse, Failure> {
+    // Whoever watches the build learns of its end, so it begins before anything is refused.
+    let hub = engine.records.begin(&request)?;
+    let mut running = Running {
+        engine: Arc::clone(&engine),
+        name: request.build.clone(),
+        build: None,
+        open: true,
+    };
+    let done = begun(&engine, request, hub, &mut running).await;
+    if let Some(build) = running.build.take() {
+        build.end();
+    }
+    let (outcome, results) = match &done {
+        Ok(done) => (Ok(&done.response), done.results.clone()),
+        Err(failure) => (Err(failure), BTreeMap::new()),
+    };
+    engine.records.finish(&running.name, outcome, results).await;
+    running.open = false;
+    done.map(|done| done.response)
+}
+
+async fn begun(
+    engine: &Arc<Engine>,
+    request: SolveRequest,
+    hub: Arc<Hub>,
+    running: &mut Running,
+) -> Result<Done, Failure> {
     asked::check(&request)?;
     let exporters = asked::exporters(&request)
         .iter()
@@ -53,13 +100,11 @@ pub(crate) async fn solve(
     let rights = BuildRights {
         entitlements: rights::grant(&request.entitlements, &engine.settings.entitlements)?,
     };
-    let hub = engine.records.begin(&request)?;
-    let mut running = Running {
-        engine: Arc::clone(&engine),
-        name: request.build.clone(),
-        build: None,
-        outcome: None,
-    };
+    let encoded = request.source_policy.as_slice();
+    let judges = (
+        Policy::decode_all(encoded)?,
+        request.policy_verifier.clone(),
+    );
     let memory = source::Memory::new();
     let job = engine.solver.job(JobOptions {
         id: request.build.clone(),
@@ -69,14 +114,15 @@ pub(crate) async fn solve(
             memory: Arc::clone(&memory),
         }),
     });
-    let done = match job {
+    match job {
         Ok(job) => {
             let build = Build::new(
-                Arc::clone(&engine),
+                Arc::clone(engine),
                 request.session.clone(),
                 hub,
                 memory,
                 rights,
+                judges,
                 job,
             );
             running.build = Some(Arc::clone(&build));
@@ -86,20 +132,51 @@ pub(crate) async fn solve(
             Err(Failure::new(FailureKind::Unknown, error.to_string()))
         }
         Err(error) => Err(Failure::new(FailureKind::Internal, error.to_string())),
-    };
-    running.outcome = Some(done.clone());
-    done
+    }
 }
 
 async fn run(
     build: &Arc<Build>,
     request: SolveRequest,
     mut exporters: Vec<Arc<dyn ExporterInstance>>,
-) -> Result<SolveResponse, Failure> {
+) -> Result<Done, Failure> {
     let session_exporters = request.session_exporters;
-    let result = frontend(build, request).await?;
+    let host = request.result_host.clone();
+    let opts = request.frontend_opts.clone();
+    let attests = attest::Attests::parse(&opts)
+        .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
+    let mut how = attest::Run {
+        invocation: invocation(build, &request.build),
+        started: now(build),
+        compatibility_version: request.compatibility_version,
+        ..attest::Run::default()
+    };
+    let asked = Asked::by_client(&request.frontend, &opts, &request.frontend_inputs);
+    let scope = Scope::root(asked, &build.engine.requests);
+    let _released = Released(Arc::clone(&scope));
+    let mut result = frontend(build, &scope, request).await?;
     evaluate(&result).await?;
-    let source = export_source(&result).await?;
+    let mut source = export_source(&result).await?;
+    if attests != attest::Attests::default() || !result.attestations.is_empty() {
+        let platforms = source.platforms()?;
+        if let Some(options) = &attests.sbom {
+            sbom::scan(build, &mut result, &platforms, options, &opts).await?;
+        }
+        how.finished = now(build);
+        let made = attestations::collect(build, &scope, &result, &platforms, &attests, how);
+        source.attester = made.await?.map(|a| Arc::new(a) as _);
+    }
+    let odd = verify::platforms(&opts, &source);
+    if !odd.is_empty() {
+        let tell = |progress: Writer| async move {
+            for line in odd {
+                progress.warn(1, line, Vec::new(), "", None);
+            }
+            Ok(())
+        };
+        let id = format!("{}-verify", build.session);
+        build.shown("Verifying build result", &id, tell).await?;
+    }
     let ctx = |progress| ExportContext {
         sessions: build.sessions(),
         progress,
@@ -107,7 +184,8 @@ async fn run(
     };
 
     if session_exporters {
-        exporters.extend(from_session(build, &result, exporters.len()).await?);
+        let (host, first) = (host.as_deref(), exporters.len());
+        exporters.extend(from_session(build, &scope, &result, host, first).await?);
     }
     let vertex = |exporter: &dyn ExporterInstance, at: usize| {
         (exporter.name(), format!("{}-export-{at}", build.session))
@@ -144,8 +222,11 @@ async fn run(
         })
     });
     try_join_all(last).await?;
-    // The leases of what was exported end here.
-    drop(exported);
+    let results = exported
+        .iter()
+        .enumerate()
+        .filter_map(|(at, done)| Some((i64::try_from(at).ok()?, done.descriptor.clone()?)))
+        .collect();
 
     for (key, value) in &result.metadata {
         if key.starts_with("frontend.") {
@@ -161,15 +242,58 @@ async fn run(
                 async move { session.finalize_export(told).await }
             })
             .await
+            .or_else(|e| absent(&e).map_or(Err(e), Ok))
             .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
     }
-    Ok(SolveResponse {
-        exporter_response: response,
+    Ok(Done {
+        response: SolveResponse {
+            exporter_response: response,
+        },
+        results,
+        _exported: exported,
     })
 }
 
-async fn frontend(build: &Arc<Build>, request: SolveRequest) -> Result<FrontendResult, Failure> {
-    let bridge = BuildBridge::new(Arc::clone(build));
+/// Nothing, if the client does not offer what it was asked for.
+fn absent<T: Default>(error: &session::SessionError) -> Option<T> {
+    let session::SessionError::Call(error) = error else {
+        return None;
+    };
+    let unavailable = error.code() == session::error::code::UNAVAILABLE;
+    (error.is_absent() || unavailable).then(T::default)
+}
+
+/// Forgets who asked for what when the build ends, however it ends.
+struct Released(Arc<Scope>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+fn now(build: &Build) -> String {
+    exporter::Timestamp::from(build.engine.clock.system()).to_string()
+}
+
+/// A name for this run of a build; builds of one name follow each other.
+fn invocation(build: &Build, name: &str) -> String {
+    let id = oci::Digest::sha256(format!("{name} {}", now(build)));
+    id.hex().chars().take(25).collect()
+}
+
+async fn frontend(
+    build: &Arc<Build>,
+    scope: &Arc<Scope>,
+    mut request: SolveRequest,
+) -> Result<FrontendResult, Failure> {
+    let asked = Asked::by_client(
+        &request.frontend,
+        &request.frontend_opts,
+        &request.frontend_inputs,
+    );
+    (request.frontend, request.frontend_opts) = (asked.frontend, asked.opts);
+    let bridge = BuildBridge::new(Arc::clone(build), Arc::clone(scope));
     let nothing = request.definition.is_none() && request.frontend.is_empty();
     if let Some(client) = request.client_frontend.filter(|_| nothing) {
         let inner = FrontendRequest {
@@ -231,11 +355,18 @@ async fn export_source(result: &FrontendResult) -> Result<ExportSource, Failure>
 
 /// Exporters that the client adds when the result is there.
 async fn from_session(
-    build: &Build,
+    build: &Arc<Build>,
+    scope: &Arc<Scope>,
     result: &FrontendResult,
+    host: Option<&dyn ResultHost>,
     first: usize,
 ) -> Result<Vec<Arc<dyn ExporterInstance>>, Failure> {
-    let names: Vec<String> = result.refs.keys().cloned().collect();
+    let all = refs(result).cloned().collect();
+    // The names are good as long as the client is asked.
+    let (names, _hosted) = match host {
+        Some(host) => host.host(BuildBridge::new(Arc::clone(build), Arc::clone(scope)), all),
+        None => (Vec::new(), Box::new(()) as _),
+    };
     let sessions = build.sessions();
     let asked = sessions.any(|session| {
         let (metadata, names) = (result.metadata.clone(), names.clone());
@@ -243,8 +374,10 @@ async fn from_session(
     });
     let asked = match asked.await {
         Ok(asked) => asked,
-        Err(session::SessionError::Call(error)) if error.is_absent() => return Ok(Vec::new()),
-        Err(error) => return Err(Failure::new(FailureKind::Unknown, error.to_string())),
+        Err(error) => {
+            return absent(&error)
+                .ok_or_else(|| Failure::new(FailureKind::Unknown, error.to_string()));
+        }
     };
     let mut out = Vec::with_capacity(asked.len());
     for (at, spec) in asked.iter().enumerate() {

@@ -120,6 +120,6 @@ pub trait Container: Send + Sync + fmt::Debug {
     /// Looks at a file of a mount.
     async fn stat_file(&self, mount: usize, path: &str) -> Result<FileStat, BridgeError>;
 
-    /// Ends all processes and lets go of the mounts.
-    async fn release(&self);
+    /// Ends all processes and lets go of the mounts. An error says that there were processes to end.
+    async fn release(&self) -> Result<(), BridgeError>;
 }

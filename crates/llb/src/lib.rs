@@ -9,7 +9,8 @@
 //! | [`build`] | states → definition, byte for byte as BuildKit's client marshals |
 //! | [`gopath`] | slash paths as Go's `path` treats them |
 //!
-//! The wire's messages are in [`pb`]: an op is data, and its typed view is the message itself.
+//! The wire's messages are in [`pb`]: an op is data, and its typed view is the message itself. Rules on sources are in
+//! [`sourcepolicy`].
 
 pub mod build;
 pub mod caps;
@@ -19,4 +20,4 @@ pub mod source_id;
 pub mod validate;
 
 pub use definition::{DefinitionError, Graph};
-pub use proto::pb;
+pub use proto::{pb, sourcepolicy};

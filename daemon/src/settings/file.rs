@@ -20,7 +20,10 @@ pub const KEYS: &[(&str, &str)] = &[
         "entitlements that clients may ask for: network.host, security.insecure, device",
     ),
     ("proxyNetwork", "-"),
-    ("provenanceEnvDir", "-"),
+    (
+        "provenanceEnvDir",
+        "folder of .json files whose fields are added to provenance",
+    ),
     ("log.format", "text or json"),
     ("log.level", "trace, debug, info, warn or error"),
     ("grpc.address", "listening addresses"),
@@ -167,6 +170,8 @@ pub struct File {
     pub root: Option<String>,
     #[serde(rename = "insecure-entitlements")]
     pub insecure_entitlements: Vec<String>,
+    #[serde(rename = "provenanceEnvDir")]
+    pub provenance_env_dir: Option<String>,
     pub log: Log,
     pub grpc: Grpc,
     pub otel: Otel,

@@ -9,7 +9,7 @@ use engine::api::frontend::gateway::Container;
 use engine::api::frontend::{
     Bridge, BridgeError, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref,
 };
-use engine::api::{Failure, FailureKind};
+use engine::api::{Failure, FailureKind, ResultHost};
 use llb::pb;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -67,6 +67,43 @@ impl Frontend for ClientFrontend {
             ))
             .into()),
         }
+    }
+}
+
+impl ResultHost for ClientFrontend {
+    fn host(
+        &self,
+        bridge: Arc<dyn Bridge>,
+        refs: Vec<Arc<dyn Ref>>,
+    ) -> (Vec<String>, Box<dyn std::any::Any + Send>) {
+        let build = Arc::new(Build {
+            bridge,
+            inputs: BTreeMap::new(),
+            refs: Mutex::new(Refs::default()),
+            containers: Mutex::default(),
+            done: Mutex::new(None),
+        });
+        let names = refs.into_iter().map(|found| build.keep(found)).collect();
+        let hosted = self
+            .builds
+            .insert(self.name.clone(), build)
+            .then(|| Hosted {
+                builds: self.builds.clone(),
+                name: self.name.clone(),
+            });
+        (names, Box::new(hosted))
+    }
+}
+
+/// A result that the client may look into; dropping it ends that.
+struct Hosted {
+    builds: Arc<Builds>,
+    name: String,
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        self.builds.remove(&self.name);
     }
 }
 
@@ -159,7 +196,9 @@ impl Build {
     pub(crate) async fn discard(&self) {
         let containers = std::mem::take(&mut *self.containers.lock());
         for container in containers.into_values() {
-            container.release().await;
+            if let Err(error) = container.release().await {
+                tracing::debug!(%error, "a container ends with its build");
+            }
         }
         let refs = std::mem::take(&mut *self.refs.lock());
         drop(refs);

@@ -74,7 +74,9 @@ pub(crate) async fn create(
         .await
         .map_err(|e| bridge_status(&e))?;
     if let Err(made) = build.add_container(&name, made) {
-        made.release().await;
+        if let Err(error) = made.release().await {
+            tracing::debug!(%error, "a container was taken back");
+        }
         return Err(taken());
     }
     Ok(())

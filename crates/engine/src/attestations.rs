@@ -1,0 +1,440 @@
+//! The attestations of a result: what its frontend states, and what the daemon adds.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use attest::{
+    Attests, Layers, Mode, Provenance, PurlKind, Run, Statement, Subject, SubjectKind, SubjectSpec,
+};
+use exporter::{About, Attester, ExportError, PlatformEntry};
+use frontend::FrontendResult;
+use frontend::bridge::Attestation;
+use oci::Digest;
+use serde::Deserialize;
+use store::ImmutableRef;
+
+use crate::api::{Failure, FailureKind};
+use crate::build::Build;
+use crate::provenance::{Computed, Scope};
+use crate::reference::LazyRef;
+
+/// The most that is read of one statement.
+const MAX: u64 = 80 << 20;
+const IN_TOTO: i32 = 0;
+const BUNDLE: i32 = 1;
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Unknown, error.to_string())
+}
+
+fn wrong(reason: impl std::fmt::Display) -> ExportError {
+    ExportError::attestation(reason.to_string())
+}
+
+enum Content {
+    /// Computed by the build; nothing is an empty tree.
+    Files(Option<ImmutableRef>),
+    Bytes(Vec<u8>),
+    Provenance(Arc<Maker>),
+}
+
+/// One attestation, or a folder of them.
+struct Item {
+    bundle: bool,
+    path: String,
+    predicate_type: String,
+    subjects: Vec<SubjectSpec>,
+    inline_only: bool,
+    /// The name of the SBOM among others of its folder.
+    core: Option<String>,
+    content: Arc<Content>,
+}
+
+/// Provenance that is finished when it is asked for: only then all layers are known.
+struct Maker {
+    build: Arc<Build>,
+    computed: Option<Arc<Computed>>,
+    provenance: Provenance,
+}
+
+/// The attestations of a result.
+pub(crate) struct Attestations {
+    by_platform: BTreeMap<String, Vec<Item>>,
+    version: String,
+}
+
+fn subjects(given: &[(i32, String, Vec<String>)]) -> Result<Vec<SubjectSpec>, Failure> {
+    let one = |(kind, name, digests): &(i32, String, Vec<String>)| {
+        let kind = match kind {
+            0 => SubjectKind::SelfResult,
+            1 => SubjectKind::Raw,
+            other => return Err(failed(format!("unknown attestation subject type {other}"))),
+        };
+        let digests = digests.iter().map(|d| Digest::parse(d).map_err(failed));
+        Ok(SubjectSpec {
+            kind,
+            name: name.clone(),
+            digests: digests.collect::<Result<_, _>>()?,
+        })
+    };
+    given.iter().map(one).collect()
+}
+
+async fn item(given: &Attestation) -> Result<Item, Failure> {
+    let lazy = given.content.as_ref();
+    let lazy = lazy.and_then(|found| found.as_any().downcast_ref::<LazyRef>());
+    let bundle = match given.kind {
+        IN_TOTO => false,
+        BUNDLE => true,
+        other => return Err(failed(format!("unknown attestation kind {other}"))),
+    };
+    let Some(lazy) = lazy else {
+        return Err(failed(if bundle {
+            "no ref provided for attestation bundle"
+        } else {
+            "attestation does not have available content"
+        }));
+    };
+    if !bundle && given.path.is_empty() {
+        return Err(failed("attestation does not have set path"));
+    }
+    if !bundle && is_provenance(&given.predicate_type) {
+        return Err(failed("frontend may not set provenance attestations"));
+    }
+    let meta = |key: &str| given.metadata.get(key).map(|v| String::from_utf8_lossy(v));
+    Ok(Item {
+        bundle,
+        path: given.path.clone(),
+        predicate_type: given.predicate_type.clone(),
+        subjects: subjects(&given.subjects)?,
+        inline_only: meta("inline-only").is_some_and(|v| v == "true"),
+        core: meta("sbom-core").map(std::borrow::Cow::into_owned),
+        content: Arc::new(Content::Files(lazy.result().await?)),
+    })
+}
+
+fn is_provenance(predicate_type: &str) -> bool {
+    predicate_type.starts_with("https://slsa.dev/provenance/")
+}
+
+/// Collects what is to be attested; none if there is nothing.
+pub(crate) async fn collect(
+    build: &Arc<Build>,
+    scope: &Arc<Scope>,
+    result: &FrontendResult,
+    platforms: &[PlatformEntry],
+    attests: &Attests,
+    run: Run,
+) -> Result<Option<Attestations>, Failure> {
+    let mut by_platform: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+    for (id, list) in &result.attestations {
+        for given in list {
+            let items = by_platform.entry(id.clone()).or_default();
+            items.push(item(given).await?);
+        }
+    }
+    if let Some(options) = &attests.provenance {
+        for (id, (capture, found)) in scope.captures(result, platforms).await? {
+            let lazy = found.as_any().downcast_ref::<LazyRef>();
+            let computed = match lazy {
+                Some(lazy) => lazy.computed().await?,
+                None => None,
+            };
+            let config = match (options.mode, found.definition()) {
+                (Mode::Max, Some(definition)) => {
+                    Some(attest::build_config(&definition).map_err(failed)?)
+                }
+                _ => None,
+            };
+            let engine = &build.engine;
+            let run = Run {
+                dockerfile_version: engine.version.dockerfile.clone(),
+                environment: engine.settings.provenance_env.clone(),
+                ..run.clone()
+            };
+            let provenance = Provenance::new(&capture, options, config, run).map_err(failed)?;
+            let file = if options.filename.is_empty() {
+                "provenance.json"
+            } else {
+                &options.filename
+            };
+            by_platform.entry(id).or_default().push(Item {
+                bundle: false,
+                path: file.to_owned(),
+                predicate_type: provenance.predicate_type().to_owned(),
+                subjects: Vec::new(),
+                inline_only: options.inline_only,
+                core: None,
+                content: Arc::new(Content::Provenance(Arc::new(Maker {
+                    build: Arc::clone(build),
+                    computed,
+                    provenance,
+                }))),
+            });
+        }
+    }
+    Ok((!by_platform.is_empty()).then(|| Attestations {
+        by_platform,
+        version: build.engine.version.version.clone(),
+    }))
+}
+
+impl Maker {
+    async fn predicate(&self) -> Result<Vec<u8>, ExportError> {
+        let mut provenance = self.provenance.clone();
+        if provenance.steps().is_some() {
+            let layers = self.layers(&provenance).await.map_err(wrong)?;
+            provenance.set_layers(layers);
+        }
+        Ok(provenance.to_json())
+    }
+
+    /// The layers that steps gave, as far as they are known.
+    async fn layers(&self, provenance: &Provenance) -> Result<Layers, Failure> {
+        let mut out = Layers::new();
+        let (Some(computed), Some(steps)) = (&self.computed, provenance.steps()) else {
+            return Ok(out);
+        };
+        let Some(ctx) = computed
+            .vertex
+            .as_ref()
+            .and_then(|vertex| self.build.op_ctx(vertex))
+        else {
+            return Ok(out);
+        };
+        let options = solver::export::Options {
+            mode: solver::export::Mode::RemoteOnly,
+            roots: true,
+            ignore_backlinks: true,
+        };
+        let keys = computed.keys.get(..1).unwrap_or_default();
+        let chains = solver::export::export(keys, options).map_err(failed)?;
+        for result in chains.records.iter().flat_map(|r| &r.results) {
+            let Some(name) = result.vertex.as_ref().and_then(|v| steps.name(v)) else {
+                continue;
+            };
+            let loaded = result.manager.results().load(&result.stored, &ctx).await;
+            let Ok(Some(found)) = loaded else { continue };
+            let Some(blobs) = found.known_blobs()? else {
+                continue;
+            };
+            let chain: Vec<_> = blobs
+                .into_iter()
+                .map(|blob| exporter::public_layer(&blob.descriptor))
+                .collect();
+            let chains = out.entry(format!("{name}:{}", result.output)).or_default();
+            let same = |have: &Vec<oci::Descriptor>| {
+                have.iter()
+                    .map(|d| &d.digest)
+                    .eq(chain.iter().map(|d| &d.digest))
+            };
+            if !chain.is_empty() && !chains.iter().any(same) {
+                chains.push(chain);
+            }
+        }
+        out.retain(|_, chains| !chains.is_empty());
+        Ok(out)
+    }
+}
+
+/// Reads a regular file of a ref, bounded.
+fn read(found: &ImmutableRef, path: &str) -> Result<Vec<u8>, ExportError> {
+    let at =
+        |e: &dyn std::fmt::Display| wrong(format!("cannot read in-toto attestation: {path}: {e}"));
+    let root = found.root().map_err(|e| at(&e))?;
+    let meta = root.stat(path).map_err(|e| at(&e))?;
+    if !meta.is_file() {
+        return Err(at(&"not a regular file"));
+    }
+    let mut file = root.open_file(path).map_err(|e| at(&e))?.take(MAX + 1);
+    let mut out = Vec::new();
+    file.read_to_end(&mut out).map_err(|e| at(&e))?;
+    if out.len() as u64 > MAX {
+        return Err(wrong(format!("{path} exceeds {MAX} bytes")));
+    }
+    Ok(out)
+}
+
+/// A statement as frontends write it into a folder.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "predicateType", default)]
+    predicate_type: String,
+    #[serde(default, deserialize_with = "oci::json::null_as_default")]
+    subject: Vec<Subject>,
+    #[serde(default)]
+    predicate: Option<Box<serde_json::value::RawValue>>,
+}
+
+/// The statements in a folder, each an attestation of its own.
+fn unbundle(found: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError> {
+    let root = found.root().map_err(wrong)?;
+    let top = Path::new("/").join(&item.path);
+    let dir = root.dir(&top).map_err(wrong)?;
+    let mut names: Vec<_> = dir
+        .entries()
+        .map_err(wrong)?
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect();
+    names.sort();
+    let mut out = Vec::new();
+    for name in names {
+        let path = Path::new(&item.path).join(&name);
+        let path = path.to_string_lossy().into_owned();
+        let bytes = read(found, &format!("/{path}"))?;
+        let written: Written = serde_json::from_slice(&bytes)
+            .map_err(|e| wrong(format!("cannot decode in-toto statement: {e}")))?;
+        if !item.predicate_type.is_empty() && written.predicate_type != item.predicate_type {
+            return Err(wrong(format!(
+                "bundle entry {} does not match required predicate type {}",
+                written.predicate_type, item.predicate_type
+            )));
+        }
+        if is_provenance(&written.predicate_type) {
+            return Err(wrong("frontend may not bundle provenance attestations"));
+        }
+        let mut specs = Vec::new();
+        for subject in &written.subject {
+            let digests = subject
+                .digest
+                .iter()
+                .filter_map(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).ok());
+            specs.push(SubjectSpec {
+                kind: SubjectKind::Raw,
+                name: subject.name.clone(),
+                digests: digests.collect(),
+            });
+        }
+        let predicate = written.predicate.map(|p| p.get().as_bytes().to_vec());
+        out.push(Item {
+            bundle: false,
+            path,
+            predicate_type: written.predicate_type,
+            subjects: specs,
+            inline_only: item.inline_only,
+            core: item.core.clone(),
+            content: Arc::new(Content::Bytes(predicate.unwrap_or_default())),
+        });
+    }
+    Ok(out)
+}
+
+impl Item {
+    /// Whether it is the SBOM that others in its folder add to.
+    fn is_core(&self) -> bool {
+        let base = self.path.rsplit('/').next().unwrap_or_default();
+        let stem = base.split('.').next().unwrap_or_default();
+        self.core.as_deref() == Some(stem)
+    }
+
+    async fn bytes(&self) -> Result<Vec<u8>, ExportError> {
+        match &*self.content {
+            Content::Bytes(bytes) => Ok(bytes.clone()),
+            Content::Provenance(maker) => maker.predicate().await,
+            Content::Files(None) => Err(wrong(format!(
+                "cannot read in-toto attestation: {}: no such file or directory",
+                self.path
+            ))),
+            Content::Files(Some(found)) => {
+                found.ensure().await?;
+                let (found, path) = (found.clone(), self.path.clone());
+                task::blocking("attestation", move || read(&found, &path)).await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Attester for Attestations {
+    fn attests(&self, platform_id: &str, in_images: bool) -> bool {
+        self.by_platform
+            .get(platform_id)
+            .is_some_and(|items| items.iter().any(|item| in_images || !item.inline_only))
+    }
+
+    async fn statements(
+        &self,
+        platform_id: &str,
+        about: About<'_>,
+    ) -> Result<Vec<exporter::Statement>, ExportError> {
+        let exported: Vec<Subject> = match about {
+            About::Files(files) => files.iter().map(|(n, d)| Subject::new(n, d)).collect(),
+            About::Image {
+                platform,
+                manifest,
+                names,
+                ..
+            } => {
+                let named = |name: &String| {
+                    let name =
+                        attest::of_image(PurlKind::Docker, name, Some(&platform.platform), &[]);
+                    Ok(Subject::new(name.map_err(wrong)?, &manifest.digest))
+                };
+                names
+                    .iter()
+                    .map(named)
+                    .collect::<Result<_, ExportError>>()?
+            }
+        };
+        let in_images = matches!(about, About::Image { .. });
+        let mut flat: Vec<Item> = Vec::new();
+        let given = self.by_platform.get(platform_id).into_iter().flatten();
+        for item in given.filter(|item| in_images || !item.inline_only) {
+            if !item.bundle {
+                flat.push(item.shared());
+                continue;
+            }
+            let Content::Files(found) = &*item.content else {
+                continue;
+            };
+            let Some(found) = found else { continue };
+            found.ensure().await?;
+            let (found, item) = (found.clone(), item.shared());
+            let parts = task::blocking("attestations", move || unbundle(&found, &item));
+            flat.extend(parts.await?);
+        }
+        flat.sort_by_key(|item| !item.is_core());
+        let mut out = Vec::with_capacity(flat.len());
+        for item in flat {
+            let mut predicate = item.bytes().await?;
+            if let About::Image { layers, .. } = about
+                && item.predicate_type == crate::sbom::PREDICATE
+                && item.is_core()
+            {
+                predicate = crate::sbom::supplement(predicate, layers, &self.version).await;
+            }
+            let statement =
+                Statement::new(&item.predicate_type, &predicate, &item.subjects, &exported)
+                    .map_err(wrong)?;
+            let bytes = if in_images {
+                statement.compact()
+            } else {
+                statement.pretty()
+            };
+            out.push(exporter::Statement {
+                predicate_type: item.predicate_type.clone(),
+                file: item.path.clone(),
+                bytes,
+            });
+        }
+        Ok(out)
+    }
+}
+
+impl Item {
+    fn shared(&self) -> Self {
+        Self {
+            bundle: self.bundle,
+            path: self.path.clone(),
+            predicate_type: self.predicate_type.clone(),
+            subjects: self.subjects.clone(),
+            inline_only: self.inline_only,
+            core: self.core.clone(),
+            content: Arc::clone(&self.content),
+        }
+    }
+}

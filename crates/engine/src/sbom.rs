@@ -1,0 +1,229 @@
+//! Software bills of materials: run a scanner over each result, and say which layer brought a file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use attest::SbomOptions;
+use exporter::PlatformEntry;
+use frontend::bridge::{Attestation, ImageResolveOpts, ResolveOpts};
+use frontend::{FrontendResult, Ref};
+use llb::build::{Constraints, ImageOpts, MarshalOptions, Mount, MountContent, Run, State};
+use llb::pb;
+use oci::{ImageConfig, Platform};
+use store::LayerBlob;
+
+use crate::api::{Failure, FailureKind};
+use crate::build::Build;
+use crate::reference::LazyRef;
+
+/// The type of SPDX documents.
+pub(crate) const PREDICATE: &str = "https://spdx.dev/Document";
+
+/// The name of the SBOM that others add to.
+const CORE: &str = "sbom";
+const SOURCES: &str = "/run/src";
+const OUT: &str = "/run/out/";
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Unknown, error.to_string())
+}
+
+/// Adds an SBOM to each result that is not empty, unless the frontend made one.
+pub(crate) async fn scan(
+    build: &Arc<Build>,
+    result: &mut FrontendResult,
+    platforms: &[PlatformEntry],
+    options: &SbomOptions,
+    opts: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    let has = |a: &Attestation| a.predicate_type == PREDICATE;
+    if result.attestations.values().flatten().any(has) {
+        return Ok(());
+    }
+    let host = build.engine.worker.platforms.first();
+    let platform = host.cloned().unwrap_or_else(Platform::host);
+    let (reference, config) = scanner(build, options, &platform, opts).await?;
+    let args: Vec<String> = [config.config.entrypoint.clone(), config.config.cmd.clone()]
+        .into_iter()
+        .flatten()
+        .collect();
+    if args.is_empty() {
+        return Err(failed(format!("scanner {reference} does not have cmd")));
+    }
+    let image = llb::build::image(
+        &reference,
+        &ImageOpts::default(),
+        Constraints::new().platform(&platform),
+    )
+    .map_err(failed)?;
+    for entry in platforms {
+        let found = match result.refs.get(&entry.id) {
+            Some(found) => found.as_ref(),
+            None if result.refs.len() == 1 => result.refs.values().next().and_then(Option::as_ref),
+            None => result.single.as_ref(),
+        };
+        let Some(definition) = found.and_then(|found| found.definition()) else {
+            continue;
+        };
+        let target = llb::build::state_from_definition(&definition).map_err(failed)?;
+        let made = Scan {
+            image: &image,
+            reference: &reference,
+            config: &config,
+            args: &args,
+            options,
+            no_cache: opts.get("no-cache").is_some_and(String::is_empty),
+            platform: &platform,
+        }
+        .of(&entry.id, &target)?;
+        let found = LazyRef::new(Arc::clone(build), Arc::new(made), Vec::new());
+        found.result().await?;
+        let text = |text: &'static str| bytes::Bytes::from_static(text.as_bytes());
+        let list = result.attestations.entry(entry.id.clone()).or_default();
+        list.push(Attestation {
+            kind: 1,
+            content: Some(found as Arc<dyn Ref>),
+            predicate_type: PREDICATE.into(),
+            metadata: BTreeMap::from([
+                ("reason".to_owned(), text("sbom")),
+                ("sbom-core".to_owned(), text(CORE)),
+            ]),
+            ..Attestation::default()
+        });
+    }
+    Ok(())
+}
+
+/// The scanner, fixed, and its config.
+async fn scanner(
+    build: &Arc<Build>,
+    options: &SbomOptions,
+    platform: &Platform,
+    opts: &BTreeMap<String, String>,
+) -> Result<(String, ImageConfig), Failure> {
+    let source = pb::SourceOp {
+        identifier: format!("docker-image://{}", options.generator),
+        ..pb::SourceOp::default()
+    };
+    let how = ResolveOpts {
+        image: Some(ImageResolveOpts {
+            platform: Some(platform.clone()),
+            resolve_mode: opts.get("image-resolve-mode").cloned().unwrap_or_default(),
+            ..ImageResolveOpts::default()
+        }),
+        ..ResolveOpts::default()
+    };
+    let meta = crate::resolve::source(build, source, how).await?;
+    let reference = meta.op.identifier.strip_prefix("docker-image://");
+    let reference = reference.unwrap_or(&options.generator).to_owned();
+    let image = meta
+        .image
+        .ok_or_else(|| failed("the scanner is no image"))?;
+    let config = serde_json::from_slice(&image.config).map_err(failed)?;
+    Ok((reference, config))
+}
+
+struct Scan<'a> {
+    image: &'a State,
+    reference: &'a str,
+    config: &'a ImageConfig,
+    args: &'a [String],
+    options: &'a SbomOptions,
+    no_cache: bool,
+    platform: &'a Platform,
+}
+
+impl Scan<'_> {
+    /// The scan of one result.
+    fn of(&self, name: &str, target: &State) -> Result<pb::Definition, Failure> {
+        let core = format!("{SOURCES}/core/{CORE}");
+        let mut env = self.config.config.env.clone();
+        env.push(format!("BUILDKIT_SCAN_DESTINATION={OUT}"));
+        env.push(format!("BUILDKIT_SCAN_SOURCE={core}"));
+        for (key, value) in &self.options.parameters {
+            env.push(format!("BUILDKIT_SCAN_{key}={value}"));
+        }
+        let constraints = Constraints::new()
+            .name(format!("[{name}] generating sbom using {}", self.reference))
+            .platform(self.platform)
+            .ignore_cache(self.no_cache);
+        let tmp = Mount {
+            content: MountContent::Tmpfs { size: 0 },
+            ..Mount::new("/tmp", &State::scratch())
+        };
+        let source = Mount {
+            readonly: true,
+            ..Mount::new(core, target)
+        };
+        let run = Run::new(self.image, self.args.to_vec(), constraints)
+            .with(|state| {
+                let state = state.dir(&self.config.config.working_dir);
+                env.iter().fold(state, |state, variable| {
+                    let (key, value) = variable.split_once('=').unwrap_or((variable, ""));
+                    state.add_env(key, value)
+                })
+            })
+            .mount(tmp)
+            .mount(source)
+            .mount(Mount::new(OUT, &State::scratch()));
+        let (_, mounts) = run.outputs();
+        llb::build::marshal(mounts.last(), &MarshalOptions::default()).map_err(failed)
+    }
+}
+
+/// Adds to each file of an SPDX document which layer brought it. A document that cannot be read stays as it is.
+pub(crate) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version: &str) -> Vec<u8> {
+    let Ok(mut read) = serde_json::from_slice::<serde_json::Value>(&document) else {
+        return document;
+    };
+    let mut uppers = Vec::with_capacity(layers.len());
+    for layer in layers.iter().rev() {
+        if layer.layer().ensure().await.is_err() {
+            return document;
+        }
+        uppers.push((layer.layer(), layer.descriptor.digest.to_string()));
+    }
+    let creator = format!("Tool: buildkit-{version}");
+    let done = task::blocking("sbom layers", move || {
+        let find = |name: &str| {
+            let path = std::path::Path::new("/").join(name.trim_start_matches(['.', '/']));
+            let has = |(layer, _): &&(store::ImmutableRef, String)| {
+                layer.upper().is_ok_and(|root| root.lstat(&path).is_ok())
+            };
+            uppers.iter().find(has).map(|(_, digest)| digest.clone())
+        };
+        let files = |value: &mut serde_json::Value| {
+            for file in value.as_array_mut().into_iter().flatten() {
+                let Some(fields) = file.as_object_mut() else {
+                    continue;
+                };
+                let commented = fields
+                    .get("comment")
+                    .and_then(|c| c.as_str())
+                    .is_some_and(|c| !c.is_empty());
+                let name = fields.get("fileName").and_then(|n| n.as_str());
+                if let Some(layer) = name.filter(|_| !commented).and_then(find) {
+                    fields.insert("comment".into(), format!("layerID: {layer}").into());
+                }
+            }
+        };
+        if let Some(list) = read.get_mut("files") {
+            files(list);
+        }
+        if let Some(info) = read.as_object_mut() {
+            let info = info
+                .entry("creationInfo")
+                .or_insert_with(|| serde_json::json!({}));
+            if let Some(info) = info.as_object_mut() {
+                let creators = info
+                    .entry("creators")
+                    .or_insert_with(|| serde_json::json!([]));
+                if let Some(creators) = creators.as_array_mut() {
+                    creators.push(creator.into());
+                }
+            }
+        }
+        oci::json::to_vec(&read)
+    });
+    done.await
+}

@@ -1,0 +1,113 @@
+//! Whether a result is for the platforms that were asked for. What is not is told as a warning.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exporter::{ExportSource, PlatformEntry, format_all, platforms_of};
+use oci::Platform;
+
+/// Compares a result with the options of its frontend; a sentence for each thing that is odd.
+pub(crate) fn platforms(opts: &BTreeMap<String, String>, result: &ExportSource) -> Vec<String> {
+    if opts.get("requestid").is_some_and(|id| !id.is_empty()) {
+        return Vec::new();
+    }
+    if !result.metadata.contains_key("refs.platforms")
+        && (!result.refs.is_empty() || result.single.is_none())
+    {
+        return Vec::new();
+    }
+    let Ok(got) = platforms_of(&result.metadata) else {
+        return Vec::new();
+    };
+    let texts: Vec<String> = match opts.get("platform") {
+        Some(list) => list.split(',').map(str::to_owned).collect(),
+        None => vec![Platform::host().normalize().format()],
+    };
+    compare(&texts, &got, !result.refs.is_empty())
+}
+
+fn compare(texts: &[String], got: &[PlatformEntry], is_map: bool) -> Vec<String> {
+    let mut odd = Vec::new();
+    let mut wanted: Vec<Platform> = Vec::new();
+    let mut names = BTreeSet::new();
+    for text in texts {
+        match Platform::parse(text) {
+            Ok(platform) => {
+                let platform = platform.normalize();
+                if !names.insert(format_all(&platform)) {
+                    odd.push(format!("Duplicate platform result requested {text:?}"));
+                }
+                wanted.push(platform);
+            }
+            Err(error) => odd.push(format!(
+                "Invalid platform result requested {text:?}: {error}"
+            )),
+        }
+    }
+    if !odd.is_empty() {
+        return odd;
+    }
+    if let ([one], [single]) = (wanted.as_slice(), got) {
+        let mut platform = single.platform.normalize();
+        // A request seldom names a version of the system, a result may have one.
+        if one.os_version.is_empty() {
+            platform.os_version.clear();
+        }
+        if !names.contains(&format_all(&platform)) {
+            let text = texts.first().map(String::as_str).unwrap_or_default();
+            let is = format_all(&single.platform.normalize());
+            odd.push(format!(
+                "Requested platform {text:?} does not match result platform {is:?}"
+            ));
+        }
+        return odd;
+    }
+    if !is_map && names.len() > 1 {
+        return vec!["Multiple platforms requested but result is not multi-platform".into()];
+    }
+    let fits = |entry: &PlatformEntry| {
+        let platform = entry.platform.normalize();
+        names.contains(&format_all(&platform))
+            || wanted.iter().any(|w| w.matcher().matches(&platform))
+    };
+    if names.len() != got.len() || !got.iter().all(fits) {
+        let list = |platforms: &mut dyn Iterator<Item = Platform>| {
+            let mut texts: Vec<String> = platforms.map(|p| format_all(&p.normalize())).collect();
+            texts.sort();
+            texts.join(",")
+        };
+        odd.push(format!(
+            "Requested platforms {} do not match result platforms {}",
+            list(&mut wanted.iter().cloned()),
+            list(&mut got.iter().map(|e| e.platform.clone()))
+        ));
+    }
+    odd
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_asked_for_is_odd() {
+        let got = |list: &[&str]| {
+            let entry = |id: &&str| PlatformEntry {
+                id: (*id).to_owned(),
+                platform: Platform::parse(id).unwrap(),
+            };
+            list.iter().map(entry).collect::<Vec<_>>()
+        };
+        let asked = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let (amd, both) = (["linux/amd64"], ["linux/amd64", "linux/arm64"]);
+        assert!(compare(&asked(&amd), &got(&amd), false).is_empty());
+        assert!(compare(&asked(&both), &got(&both), true).is_empty());
+        assert_eq!(
+            compare(&asked(&both), &got(&amd), false),
+            ["Multiple platforms requested but result is not multi-platform"]
+        );
+        assert!(
+            compare(&asked(&amd), &got(&both), true)[0]
+                .ends_with("do not match result platforms linux/amd64,linux/arm64")
+        );
+    }
+}
