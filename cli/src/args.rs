@@ -21,6 +21,8 @@ Environment:
   RBUILD_HOST, BUILDKIT_HOST   address of a daemon
   RBUILD_ROOT                  state directory of builds without a daemon
   DOCKER_CONFIG                directory of docker's config.json (logins)
+  BUILDKIT_PROGRESS            what --progress is without the flag
+  BUILDKIT_TTY_LOG_LINES       lines of output below each running step (6)
   PROGRESS_NO_TRUNC            0 cuts long names of steps in plain progress
   NO_COLOR                     no colours";
 
@@ -33,6 +35,10 @@ Examples:
   rbuild build --ssh default .                             RUN --mount=type=ssh …
   rbuild build --platform linux/amd64,linux/arm64 -t registry.example/app --push .
   rbuild build --build-context base=docker-image://alpine:3.20 .
+  rbuild build --build-context base=oci-layout://./layout:1 .
+  rbuild build --cache-to type=local,dest=cache --cache-from type=local,src=cache .
+  rbuild build --check .                                   what is wrong with the Dockerfile
+  rbuild build --call outline .                            arguments, secrets, agents; targets lists the stages
   rbuild build https://github.com/user/project.git#main:dir
   tar c . | rbuild build -                                 context from standard input
   rbuild build - < Dockerfile                              Dockerfile only, empty context
@@ -40,12 +46,15 @@ Examples:
 Outputs (-o):
   DIR                             files of the result into a directory
   -                               files of the result as a tar to standard output
-  type=local,dest=DIR             the same as DIR
+  type=local,dest=DIR             the same as DIR (mode=delete removes what the result does not have)
   type=tar,dest=FILE              files of the result as a tar
-  type=oci,dest=FILE              image archive (OCI layout)
+  type=oci,dest=FILE              image archive (OCI layout); tar=false,dest=DIR writes the layout as files
   type=docker,dest=FILE           image archive for `docker load`
   type=image,name=REF,push=true   image to a registry
-  type=cacheonly                  only build";
+  type=cacheonly                  only build
+
+Exit code: 0 when all went well, 1 when the build failed (whatever the step's own code was), what the frontend
+says for --check and --call (1 for findings), 2 for a wrong command line, 130 when interrupted.";
 
 /// Builds container images.
 #[derive(Debug, Parser)]
@@ -74,6 +83,9 @@ pub struct Connection {
     /// Key of that certificate
     #[arg(long, global = true, value_name = "FILE")]
     pub tlskey: Option<PathBuf>,
+    /// Folder with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key)
+    #[arg(long, global = true, value_name = "DIR", conflicts_with_all = ["tlscacert", "tlscert", "tlskey"])]
+    pub tlsdir: Option<PathBuf>,
     /// Name in the daemon's certificate, if it is not the host's
     #[arg(long, global = true, value_name = "NAME")]
     pub tlsservername: Option<String>,

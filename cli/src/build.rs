@@ -1,106 +1,159 @@
 //! `rbuild build`: from flags to a request, and from the answer to files.
 
+mod call;
 pub(crate) mod context;
 pub(crate) mod request;
 pub mod spec;
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{Client, Failure, SolveResult};
+use client::{Client, Failure, Layout, LayoutName, SolveResult};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::args::{Build, ProgressMode};
-use crate::failure::{CliError, explain};
+use crate::build::call::{Answer, Call};
+use crate::build::request::Written;
+use crate::failure::{CliError, explain, told_warnings};
+use crate::interrupt::interrupted;
 use crate::progress::{self, Display};
 
 /// How many changes may wait to be shown.
 const NEWS: usize = 256;
+const IDLE: &str = "built, and kept for the next build only; for an image use --load (docker), --push (registry) or -o type=oci,dest=FILE; for its files use -o DIR\n";
 
-/// Builds.
+/// Why there is no result.
+enum Stop {
+    Failed(Failure),
+    Interrupted(u8),
+}
+
+impl Build {
+    /// What the frontend is asked in the place of a build.
+    fn question(&self) -> Result<Option<Call>, CliError> {
+        let method = match (&self.call, self.check) {
+            (Some(method), _) => method.as_str(),
+            (None, true) => "check",
+            (None, false) => return Ok(None),
+        };
+        Call::parse(method)
+    }
+}
+
+/// Builds. Ends early when the user wants it.
 pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
-    let prepared = Box::pin(request::prepare(&flags)).await?;
+    let question = flags.question()?;
+    let prepared = Box::pin(request::prepare(&flags, question)).await?;
     let mode = if flags.quiet {
         ProgressMode::Quiet
     } else {
         flags.progress
     };
     let truncate = std::env::var_os("PROGRESS_NO_TRUNC").is_some_and(|v| v.to_str() == Some("0"));
-    let display = progress::display(mode, truncate, "Building".into());
+    let title = if question.is_some() {
+        "Asking"
+    } else {
+        "Building"
+    };
+    let display = progress::display(mode, truncate, title.into());
     let (sender, news) = mpsc::channel(NEWS);
     let id = prepared.request.id.clone();
-    if flags.question()?.is_some() {
-        let asking = Box::pin(client.ask(prepared.request, sender));
+    let dockerfile = prepared.dockerfile;
+    if let Some(call) = question {
+        let asking = unless_interrupted(Box::pin(client.ask(prepared.request, sender)));
         let (outcome, display) = tokio::join!(asking, progress::show(display, news));
-        return match outcome {
-            Ok(said) => answer(&flags, &said),
-            Err(failure) => Err(told(failure, display.as_ref(), mode)?),
+        let said = outcome.map_err(|stop| end(stop, display.as_ref(), mode))?;
+        return match call.show(&said, &dockerfile, &mut io::stdout().lock())? {
+            Answer::Fine => Ok(()),
+            Answer::Findings(code) => Err(CliError::Findings { code }),
         };
     }
     let idle = prepared.request.exporters.is_empty();
-    let solving = Box::pin(client.solve(prepared.request, sender));
+    let solving = unless_interrupted(Box::pin(client.solve(prepared.request, sender)));
     let (outcome, display) = tokio::join!(solving, progress::show(display, news));
-    let result = match outcome {
-        Ok(result) => result,
-        Err(failure) => return Err(told(failure, display.as_ref(), mode)?),
-    };
+    let result = outcome.map_err(|stop| end(stop, display.as_ref(), mode))?;
     drop(prepared.temporary);
+    enter(&prepared.layouts, &result)?;
+    if shows(mode) {
+        let mut page = Vec::new();
+        let _in_memory = told_warnings(display.trace(), yellow(), &mut page);
+        let _closed = io::stderr().lock().write_all(&page);
+    }
     finish(&flags, &id, &result)?;
-    if idle && !matches!(mode, ProgressMode::Quiet | ProgressMode::Rawjson) {
-        let hint = "built, and kept for the next build only; for an image use --load (docker), --push (registry) or -o type=oci,dest=FILE; for its files use -o DIR\n";
-        let bold = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let line = if bold {
-            format!("\n\u{1b}[33m{hint}\u{1b}[0m")
-        } else {
-            format!("\n{hint}")
-        };
-        let _closed = io::stderr().lock().write_all(line.as_bytes());
+    if idle && shows(mode) {
+        let (on, off) = yellow();
+        let _closed = write!(io::stderr().lock(), "\n{on}{IDLE}{off}");
     }
     Ok(())
 }
 
-// Shows where a failure comes from; what is left is its sentence.
-fn told(failure: Failure, display: &dyn Display, mode: ProgressMode) -> Result<CliError, CliError> {
-    if mode != ProgressMode::Rawjson {
-        let mut page = Vec::new();
-        explain(&failure, display, &mut page)
-            .and_then(|()| io::stderr().lock().write_all(&page))
-            .map_err(CliError::io("cannot write to standard error"))?;
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Stop> {
+    tokio::select! {
+        done = work => done.map_err(Stop::Failed),
+        code = interrupted() => Err(Stop::Interrupted(code)),
     }
-    Ok(CliError::Build(failure))
 }
 
-// What a frontend said in the place of a build: its text, or its JSON if that is wanted.
-fn answer(flags: &Build, said: &BTreeMap<String, Vec<u8>>) -> Result<(), CliError> {
-    let json = flags
-        .call
-        .as_deref()
-        .is_some_and(|c| c.split(',').any(|part| part == "format=json"));
-    let key = if json { "result.json" } else { "result.txt" };
-    let text = said
-        .get(key)
-        .ok_or_else(|| CliError::Usage(format!("the frontend did not answer with {key}")))?;
-    let mut out = io::stdout().lock();
-    out.write_all(text)
-        .and_then(|()| {
-            if text.is_empty() && !json {
-                writeln!(out, "Check complete, no warnings found.")
-            } else if text.ends_with(b"\n") {
-                Ok(())
-            } else {
-                writeln!(out)
+fn shows(mode: ProgressMode) -> bool {
+    !matches!(mode, ProgressMode::Quiet | ProgressMode::Rawjson)
+}
+
+// How a line that matters begins and ends.
+fn yellow() -> (&'static str, &'static str) {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    if io::stderr().is_terminal() && !plain {
+        ("\u{1b}[33m", "\u{1b}[0m")
+    } else {
+        ("", "")
+    }
+}
+
+// Shows where a failure comes from; what is left is its sentence.
+fn end(stop: Stop, display: &dyn Display, mode: ProgressMode) -> CliError {
+    let failure = match stop {
+        Stop::Failed(failure) => failure,
+        Stop::Interrupted(code) => return CliError::Interrupted { code },
+    };
+    if mode != ProgressMode::Rawjson {
+        let mut page = Vec::new();
+        let _in_memory = explain(&failure, display.trace(), yellow(), &mut page);
+        // Nobody to tell is no other failure.
+        let _closed = io::stderr().lock().write_all(&page);
+    }
+    CliError::Build(failure)
+}
+
+// Enters what was written into layouts into their indexes.
+fn enter(layouts: &[Written], result: &SolveResult) -> Result<(), CliError> {
+    let response = &result.response;
+    let image = response
+        .get("containerimage.descriptor")
+        .and_then(|text| STANDARD.decode(text).ok());
+    let cache = response
+        .get("cache.manifest")
+        .map(|t| t.clone().into_bytes());
+    for layout in layouts {
+        let (folder, json, names) = match layout {
+            Written::Cache(folder, tag) => (folder, &cache, vec![LayoutName::Tag(tag.clone())]),
+            Written::Image(folder) => {
+                let names = response.get("image.name").map_or_else(
+                    || vec![LayoutName::Tag("latest".into())],
+                    |all| {
+                        all.split(',')
+                            .map(|n| LayoutName::Image(n.into()))
+                            .collect()
+                    },
+                );
+                (folder, &image, names)
             }
-        })
-        .map_err(CliError::io("cannot write to standard output"))?;
-    let failed = said
-        .get("result.statuscode")
-        .is_some_and(|code| code != b"0");
-    if failed {
-        return Err(CliError::Usage("lint violations found".into()));
+        };
+        let Some(json) = json else { continue };
+        let descriptor = serde_json::from_slice(json)
+            .map_err(|e| CliError::Usage(format!("the daemon's answer is no descriptor: {e}")))?;
+        Layout::new(folder).put(&descriptor, &names)?;
     }
     Ok(())
 }

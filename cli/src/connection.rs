@@ -41,12 +41,24 @@ fn defaults(program: &str) -> Defaults {
 }
 
 fn tls(connection: &Connection) -> TlsFiles {
-    TlsFiles {
+    let mut files = TlsFiles {
         ca: connection.tlscacert.clone(),
         cert: connection.tlscert.clone(),
         key: connection.tlskey.clone(),
         server_name: connection.tlsservername.clone(),
+    };
+    if let Some(folder) = &connection.tlsdir {
+        // Two ways to call them: buildctl's, and that of secrets in a cluster.
+        let of = |names: [&str; 2]| {
+            let there = names.map(|n| folder.join(n));
+            let found = there.iter().find(|f| f.exists()).cloned();
+            found.or_else(|| there.into_iter().next())
+        };
+        files.ca = of(["ca.pem", "ca.crt"]);
+        files.cert = of(["cert.pem", "tls.crt"]);
+        files.key = of(["key.pem", "tls.key"]);
     }
+    files
 }
 
 impl Connected {

@@ -3,14 +3,12 @@
 use std::io::{self, Write};
 
 use client::auth::ConfigError;
-use client::{ConnectError, Failure, LineRange, SourceExcerpt};
+use client::{ConnectError, Failure, LayoutError, LineRange, SourceExcerpt};
 
 use crate::build::spec::SpecError;
 use crate::embedded::EmbeddedError;
-use crate::progress::Display;
-
-/// Lines shown before and after those that a failure is about.
-const AROUND: i32 = 2;
+use crate::progress::text::harmless;
+use crate::progress::trace::Trace;
 
 /// Why the program fails.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +23,8 @@ pub(crate) enum CliError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     #[error("failed to build: failed to solve: {0}")]
     Build(Failure),
     #[error(transparent)]
@@ -33,39 +33,74 @@ pub(crate) enum CliError {
     Usage(String),
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
-    #[error("interrupted")]
-    Interrupted,
+    #[error("canceled")]
+    Interrupted { code: u8 },
+    /// What was found has been shown.
+    #[error("the Dockerfile has findings")]
+    Findings { code: u8 },
 }
 
 impl CliError {
+    /// What the user may do next.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        let nobody = matches!(
+            self,
+            Self::Connect(ConnectError::Transport { .. } | ConnectError::Socket { .. })
+        );
+        nobody.then_some(
+            "is a daemon running there? `rbuildd --addr ADDRESS` starts one; without --addr, RBUILD_HOST and BUILDKIT_HOST \
+             `rbuild build` needs none",
+        )
+    }
+
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
 }
 
-/// Shows the end of the failing step's output and the lines of the Dockerfile.
+/// Shows the end of the failing steps' output, the warnings, and the lines of the Dockerfile.
 pub(crate) fn explain(
     failure: &Failure,
-    display: &dyn Display,
+    trace: &Trace,
+    colour: (&str, &str),
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let step = display.failed();
-    if let Some((digest, name)) = step {
-        let tail = display.tail(&digest);
-        writeln!(out, "------\n > {name}:")?;
+    for (name, tail) in trace.failures() {
+        writeln!(out, "------\n > {}:", harmless(name))?;
         for line in tail {
             writeln!(out, "{line}")?;
         }
         writeln!(out, "------")?;
     }
+    told_warnings(trace, colour, out)?;
     for source in &failure.sources {
         excerpt(source, out)?;
     }
     Ok(())
 }
 
-fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result<()> {
+/// Counts and lists the warnings, if there are any.
+pub(crate) fn told_warnings(
+    trace: &Trace,
+    (on, off): (&str, &str),
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let count = trace.warnings().count();
+    let what = match count {
+        0 => return Ok(()),
+        1 => "1 warning found".to_owned(),
+        n => format!("{n} warnings found"),
+    };
+    writeln!(out, "\n {on}{what} (use --check to expand):{off}")?;
+    for warning in trace.warnings() {
+        writeln!(out, " - {}", harmless(&warning.short))?;
+    }
+    Ok(())
+}
+
+/// Shows lines of a file with some around them, as many as the reference shows.
+pub(crate) fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result<()> {
     let text = String::from_utf8_lossy(&source.data);
     let lines: Vec<&str> = text.split('\n').collect();
     let last = i32::try_from(lines.len()).unwrap_or(i32::MAX);
@@ -77,9 +112,23 @@ fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result<()> {
     if start < 1 || start > last {
         return Ok(());
     }
-    let end = end.min(last);
+    let (mut from, mut to) = (start, end.min(last));
+    // A single line gets more company than several; at the edge of the file the other side gets it.
+    let wanted = if from == to { 4 } else { 2 };
+    let mut spent = 0;
+    while spent < wanted {
+        if from > 1 {
+            from -= 1;
+            spent += 1;
+        }
+        if to < last {
+            to += 1;
+            spent += 1;
+        }
+        spent += 1;
+    }
     writeln!(out, "{}:{start}\n--------------------", source.filename)?;
-    for number in (start - AROUND).max(1)..=end.saturating_add(AROUND).min(last) {
+    for number in from..=to {
         let within = |r: &LineRange| number >= r.start && number <= r.end.max(r.start);
         let mark = if source.ranges.iter().any(within) {
             ">>>"
@@ -95,7 +144,6 @@ fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::plain::Plain;
 
     #[test]
     fn a_failure_shows_its_lines() -> io::Result<()> {
@@ -106,7 +154,7 @@ mod tests {
             ranges: vec![LineRange { start: 3, end: 3 }],
         });
         let mut out = Vec::new();
-        explain(&failure, &Plain::quiet(), &mut out)?;
+        explain(&failure, &Trace::default(), ("", ""), &mut out)?;
         assert_eq!(
             String::from_utf8_lossy(&out),
             "Dockerfile:3\n--------------------\n   1 |     FROM a\n   2 |     RUN x\n   3 | >>> RUN false\n   4 |     RUN y\n   5 |     RUN z\n--------------------\n"

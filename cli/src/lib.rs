@@ -9,6 +9,7 @@ mod commands;
 mod connection;
 mod embedded;
 mod failure;
+mod interrupt;
 pub mod progress;
 
 use std::io::{self, Write};
@@ -19,6 +20,7 @@ use clap::Parser;
 use crate::args::{Cli, Command};
 use crate::connection::Connected;
 use crate::failure::CliError;
+use crate::interrupt::interrupted;
 
 /// Runs the program: parses the command line, does what it says, and tells how it went.
 #[must_use]
@@ -45,14 +47,23 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(CliError::Interrupted) => ExitCode::from(130),
+        Err(CliError::Findings { code }) => ExitCode::from(code),
+        Err(error @ CliError::Interrupted { code }) => {
+            fail(&error);
+            ExitCode::from(code)
+        }
         Err(error) => fail(&error),
     }
 }
 
 fn fail(error: &CliError) -> ExitCode {
     // Nobody to tell is no other failure.
-    let _closed = writeln!(io::stderr(), "ERROR: {error}");
+    let mut text = format!("ERROR: {error}\n");
+    if let Some(hint) = error.hint() {
+        text += hint;
+        text.push('\n');
+    }
+    let _closed = io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
 }
 
@@ -72,19 +83,30 @@ async fn run(cli: Cli, program: &str) -> Result<(), CliError> {
     };
     let connected = Connected::open(&connection, program, &allow).await?;
     let client = connected.client();
-    let work = async {
-        match command {
-            Command::Build(build) => Box::pin(build::run(client, build)).await,
-            Command::Du { filter, verbose } => commands::du(client, filter, verbose).await,
-            Command::Prune(flags) => commands::prune(client, flags).await,
-            Command::Debug { what } => commands::debug(client, what).await,
-            Command::DialStdio => Ok(()),
-        }
+    let outcome = match command {
+        // A build ends its display before it ends.
+        Command::Build(build) => Box::pin(build::run(client, build)).await,
+        other @ (Command::Du { .. }
+        | Command::Prune(_)
+        | Command::Debug { .. }
+        | Command::DialStdio) => tokio::select! {
+            outcome = small(client, other) => outcome,
+            code = interrupted() => Err(CliError::Interrupted { code }),
+        },
     };
-    let outcome = tokio::select! {
-        outcome = work => outcome,
-        _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
-    };
-    connected.close().await;
+    tokio::select! {
+        () = connected.close() => {}
+        // Somebody has no patience.
+        _ = interrupted() => {}
+    }
     outcome
+}
+
+async fn small(client: &client::Client, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Du { filter, verbose } => commands::du(client, filter, verbose).await,
+        Command::Prune(flags) => commands::prune(client, flags).await,
+        Command::Debug { what } => commands::debug(client, what).await,
+        Command::Build(_) | Command::DialStdio => Ok(()),
+    }
 }

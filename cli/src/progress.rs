@@ -1,8 +1,10 @@
 //! Shows what a build does.
 
 pub mod plain;
+pub mod quiet;
 pub mod raw;
 pub mod text;
+pub mod trace;
 pub mod tty;
 
 use std::io::{self, IsTerminal, Write};
@@ -12,6 +14,7 @@ use client::SolveStatus;
 use tokio::sync::mpsc;
 
 use crate::args::ProgressMode;
+use crate::progress::trace::Trace;
 
 /// Something that shows progress.
 pub trait Display: Send {
@@ -26,18 +29,17 @@ pub trait Display: Send {
     fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()>;
     /// There will be no more.
     fn finish(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()>;
-    /// The last lines that a step wrote.
-    fn tail(&self, vertex: &str) -> Vec<String>;
-    /// The step that failed: its digest and name.
-    fn failed(&self) -> Option<(String, String)>;
+    /// What was seen.
+    fn trace(&self) -> &Trace;
 }
 
 /// The display for a mode.
 #[must_use]
 pub fn display(mode: ProgressMode, truncate: bool, title: String) -> Box<dyn Display> {
-    let terminal = io::stderr().is_terminal();
+    let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+    let terminal = io::stderr().is_terminal() && !dumb;
     match mode {
-        ProgressMode::Quiet => Box::new(plain::Plain::quiet()),
+        ProgressMode::Quiet => Box::new(quiet::Quiet::default()),
         ProgressMode::Rawjson => Box::new(raw::Raw::default()),
         ProgressMode::Plain => Box::new(plain::Plain::new(truncate)),
         ProgressMode::Tty => Box::new(tty::Tty::new(title)),

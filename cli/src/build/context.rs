@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) attrs: BTreeMap<String, String>,
     pub(crate) shared_key: String,
     pub(crate) temporary: Folders,
+    /// What the user calls the Dockerfile; empty when it is not here.
+    pub(crate) dockerfile: String,
 }
 
 /// Whether a context is fetched by the daemon.
@@ -31,6 +33,14 @@ pub(crate) fn is_remote(text: &str) -> bool {
         "github.com/",
     ];
     PREFIXES.iter().any(|p| text.starts_with(p))
+}
+
+/// What a folder is called, however it was named. Transfers of folders with one name start from what came before.
+pub(crate) fn base_name(folder: &Path) -> String {
+    std::path::absolute(folder)
+        .ok()
+        .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()))
+        .unwrap_or_default()
 }
 
 // As the reference tells archives from Dockerfiles on standard input.
@@ -97,6 +107,7 @@ pub(crate) async fn resolve(
                 .await
                 .map_err(CliError::io("failed to read Dockerfile from STDIN"))?;
             piped = Some(head);
+            found.dockerfile = "stdin".into();
             let empty = folder()?;
             offer
                 .folders
@@ -105,15 +116,17 @@ pub(crate) async fn resolve(
         }
     } else if Path::new(context).is_dir() {
         let path = PathBuf::from(context);
-        found.shared_key = std::path::absolute(&path)
-            .ok()
-            .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()))
-            .unwrap_or_default();
+        found.shared_key = base_name(&path);
         match file {
             Some("-") => piped = Some(stdin_dockerfile()?),
             Some(file) => dockerfile = Some(split(file)?),
             None => dockerfile = Some((path.clone(), name.clone())),
         }
+        found.dockerfile = match file {
+            Some("-") => "stdin".into(),
+            Some(file) => file.into(),
+            None => path.join("Dockerfile").display().to_string(),
+        };
         offer.folders.insert("context".into(), path);
     } else if is_remote(context) {
         found.attrs.insert("context".into(), context.into());

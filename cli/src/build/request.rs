@@ -7,11 +7,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use client::{
-    Attachables, CacheSpec, DockerConfig, ExporterSpec, FileTarget, SecretSource, SolveRequest,
-    Target,
+    Attachables, CacheSpec, DockerConfig, ExporterSpec, FileTarget, Layout, SecretSource,
+    SolveRequest, Target,
 };
 
 use crate::args::Build;
+use crate::build::call::Call;
 use crate::build::context::{self, Folders};
 use crate::build::spec::{self, SpecError};
 use crate::failure::CliError;
@@ -23,6 +24,19 @@ const NETWORK_HOST: &str = "network.host";
 pub(crate) struct Prepared {
     pub(crate) request: SolveRequest,
     pub(crate) temporary: Folders,
+    /// What the user calls the Dockerfile; empty when it is not here.
+    pub(crate) dockerfile: String,
+    /// Layouts that get new entries when all went well.
+    pub(crate) layouts: Vec<Written>,
+}
+
+/// A layout that the build writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// With the image.
+    Image(PathBuf),
+    /// With the cache, under a tag.
+    Cache(PathBuf, String),
 }
 
 impl Build {
@@ -37,38 +51,12 @@ impl Build {
     }
 }
 
-impl Build {
-    /// What the frontend is asked in the place of a build.
-    pub(crate) fn question(&self) -> Result<Option<&'static str>, CliError> {
-        if self.check {
-            return Ok(Some("frontend.lint"));
-        }
-        // `outline,format=json` and the like: the format does not change the question.
-        let method = self
-            .call
-            .as_deref()
-            .map(|c| c.split(',').next().unwrap_or(c));
-        Ok(match method {
-            None | Some("" | "build") => None,
-            Some("check" | "lint") => Some("frontend.lint"),
-            Some("outline") => Some("frontend.outline"),
-            Some("targets") => Some("frontend.targets"),
-            Some("subrequests.describe" | "describe") => Some("frontend.subrequests.describe"),
-            Some(other) => {
-                return Err(CliError::Usage(format!(
-                    "unknown method {other:?} of --call: use build, check, outline or targets"
-                )));
-            }
-        })
-    }
-}
-
 fn variable(name: &str) -> Option<String> {
     env::var_os(name).and_then(|v| v.into_string().ok())
 }
 
 /// Turns flags into a request.
-pub(crate) async fn prepare(flags: &Build) -> Result<Prepared, CliError> {
+pub(crate) async fn prepare(flags: &Build, question: Option<Call>) -> Result<Prepared, CliError> {
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     let mut offer = Attachables {
         owner: Some((uid.as_raw(), gid.as_raw())),
@@ -80,20 +68,34 @@ pub(crate) async fn prepare(flags: &Build) -> Result<Prepared, CliError> {
     let context = context::resolve(&flags.context, flags.file.as_deref(), &mut offer).await?;
     let mut attrs = context.attrs;
     frontend_attrs(flags, &mut attrs)?;
+    let mut caps = Vec::new();
+    if !flags.build_context.is_empty() {
+        caps.push("moby.buildkit.frontend.contexts+forward");
+    }
+    if let Some(call) = question {
+        attrs.insert("requestid".into(), call.name.into());
+        caps.push("moby.buildkit.frontend.subrequests");
+    }
+    if !caps.is_empty() {
+        attrs.insert("frontend.caps".into(), caps.join(","));
+    }
     build_contexts(&flags.build_context, &mut attrs, &mut offer)?;
-    let internal = flags.question()?.is_some();
+    let internal = question.is_some();
+    let mut layouts = Vec::new();
     let exporters = if internal {
         Vec::new()
     } else {
-        outputs(flags, &mut offer)?
+        outputs(flags, &mut offer, &mut layouts)?
     };
+    let cache_from = cache_sources(&flags.cache_from, &mut offer)?;
+    let cache_to = cache_targets(&flags.cache_to, &mut offer, &mut layouts)?;
     let request = SolveRequest {
         id: client::new_id().map_err(CliError::io("no random bytes"))?,
         frontend: "dockerfile.v0".into(),
         attrs,
         exporters,
-        cache_from: caches("cache-from", &flags.cache_from)?,
-        cache_to: caches("cache-to", &flags.cache_to)?,
+        cache_from,
+        cache_to,
         entitlements: flags.entitlements(),
         shared_key: context.shared_key,
         internal,
@@ -102,6 +104,8 @@ pub(crate) async fn prepare(flags: &Build) -> Result<Prepared, CliError> {
     Ok(Prepared {
         request,
         temporary: context.temporary,
+        dockerfile: context.dockerfile,
+        layouts,
     })
 }
 
@@ -131,13 +135,6 @@ fn key_value(
 
 fn frontend_attrs(flags: &Build, attrs: &mut BTreeMap<String, String>) -> Result<(), CliError> {
     let mut set = |key: &str, value: String| attrs.insert(key.to_owned(), value);
-    if let Some(question) = flags.question()? {
-        set("requestid", question.to_owned());
-        set(
-            "frontend.caps",
-            "moby.buildkit.frontend.subrequests".to_owned(),
-        );
-    }
     if let Some(target) = &flags.target {
         set("target", target.clone());
     }
@@ -235,8 +232,8 @@ fn build_contexts(
             || source.starts_with("target:")
         {
             attrs.insert(key, source.to_owned());
-        } else if source.starts_with("oci-layout://") {
-            return Err(bad("oci-layout:// contexts are not built yet").into());
+        } else if let Some(place) = source.strip_prefix("oci-layout://") {
+            attrs.insert(key, layout(place, offer)?);
         } else if Path::new(source).is_dir() {
             let local = match name {
                 "context" | "dockerfile" => format!("_{name}"),
@@ -244,6 +241,10 @@ fn build_contexts(
             };
             offer.folders.insert(local.clone(), source.into());
             attrs.insert(key, format!("local:{local}"));
+            attrs.insert(
+                format!("sharedkey:localdir:{name}"),
+                context::base_name(Path::new(source)),
+            );
         } else {
             return Err(bad("no such folder").into());
         }
@@ -282,7 +283,7 @@ fn secrets(specs: &[String]) -> Result<BTreeMap<String, SecretSource>, CliError>
             None => {
                 let path = PathBuf::from(file.unwrap_or_else(|| id.clone()));
                 std::fs::metadata(&path)
-                    .map_err(CliError::io(format!("secret {}", path.display())))?;
+                    .map_err(CliError::io(format!("secret {id}: {}", path.display())))?;
                 SecretSource::File(path)
             }
         };
@@ -302,7 +303,9 @@ fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
                 variable("SSH_AUTH_SOCK")
                     .filter(|v| !v.is_empty())
                     .ok_or_else(|| {
-                        bad("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")
+                        bad(
+                            "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or name the agent's socket with --ssh ID=SOCKET",
+                        )
                     })?,
             ),
         };
@@ -320,26 +323,115 @@ fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
     Ok(all)
 }
 
-fn caches(flag: &'static str, specs: &[String]) -> Result<Vec<CacheSpec>, CliError> {
+// Offers an image layout, and names an image in it by its digest: `FOLDER[:TAG][@DIGEST]`.
+fn layout(place: &str, offer: &mut Attachables) -> Result<String, CliError> {
+    let bad = |reason: String| SpecError::new("build-context", place, reason);
+    let (place, digest) = match place.split_once('@') {
+        Some((place, digest)) => (place, Some(digest)),
+        None => (place, None),
+    };
+    // A colon in the last part is a tag, unless there is a folder of that name.
+    let (folder, tag) = match place.rsplit_once(':') {
+        Some((folder, tag)) if !tag.contains('/') && !Path::new(place).is_dir() => (folder, tag),
+        _ => (place, "latest"),
+    };
+    let digest = match digest {
+        Some(digest) => digest
+            .parse::<oci::Digest>()
+            .map_err(|e| bad(e.to_string()))?,
+        None => Layout::new(Path::new(folder))
+            .find(tag)
+            .map_err(|e| bad(e.to_string()))?,
+    };
+    let id = client::new_id().map_err(CliError::io("no random bytes"))?;
+    offer.stores.insert(format!("oci:{id}"), folder.into());
+    Ok(format!("oci-layout://{id}@{digest}"))
+}
+
+fn cache_sources(specs: &[String], offer: &mut Attachables) -> Result<Vec<CacheSpec>, CliError> {
     let mut all = Vec::new();
     for text in specs {
-        let cache = spec::cache(flag, text)?;
+        let mut cache = spec::cache("cache-from", text)?;
+        let bad = |reason: &str| SpecError::new("cache-from", text, reason);
         if cache.kind == "local" {
-            return Err(
-                SpecError::new(flag, text, "type=local is not built yet: use a registry").into(),
-            );
+            let folder = cache
+                .attrs
+                .get("src")
+                .cloned()
+                .ok_or_else(|| bad("local cache importer requires src"))?;
+            if !cache.attrs.contains_key("digest") {
+                let tag = cache.attrs.get("tag").map_or("latest", String::as_str);
+                match Layout::new(Path::new(&folder)).find(tag) {
+                    Ok(digest) => {
+                        cache.attrs.insert("digest".into(), digest.to_string());
+                    }
+                    // The first build of a job has no cache yet.
+                    Err(error) => {
+                        tracing::warn!(%error, "no cache to begin with");
+                        continue;
+                    }
+                }
+            }
+            offer
+                .stores
+                .insert(format!("local:{folder}"), folder.into());
         }
         all.push(cache);
     }
     Ok(all)
 }
 
-fn in_path(program: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+fn cache_targets(
+    specs: &[String],
+    offer: &mut Attachables,
+    layouts: &mut Vec<Written>,
+) -> Result<Vec<CacheSpec>, CliError> {
+    let mut all = Vec::new();
+    for text in specs {
+        let cache = spec::cache("cache-to", text)?;
+        if cache.kind == "local" {
+            let folder = cache.attrs.get("dest").cloned().ok_or_else(|| {
+                SpecError::new("cache-to", text, "local cache exporter requires dest")
+            })?;
+            let tag = cache.attrs.get("tag").map_or("latest", String::as_str);
+            layouts.push(Written::Cache(PathBuf::from(&folder), tag.to_owned()));
+            offer
+                .stores
+                .insert(format!("local:{folder}"), folder.into());
+        }
+        all.push(cache);
+    }
+    Ok(all)
 }
 
-fn outputs(flags: &Build, offer: &mut Attachables) -> Result<Vec<ExporterSpec>, CliError> {
+// Asked before the build: after it is late to hear that nobody takes the image.
+fn docker_answers() -> Result<(), String> {
+    let asked = std::process::Command::new("docker")
+        .args(["version", "--format", "{{.Server.Version}}"])
+        .stdin(std::process::Stdio::null())
+        .output();
+    match asked {
+        Ok(done) if done.status.success() => Ok(()),
+        Ok(done) => {
+            let said = String::from_utf8_lossy(&done.stderr);
+            Err(format!("docker says: {}", said.trim()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err("there is no docker here".into())
+        }
+        Err(error) => Err(format!("docker: {error}")),
+    }
+}
+
+fn outputs(
+    flags: &Build,
+    offer: &mut Attachables,
+    layouts: &mut Vec<Written>,
+) -> Result<Vec<ExporterSpec>, CliError> {
+    for tag in &flags.tag {
+        oci::reference::Reference::parse(tag)
+            .map_err(|e| CliError::Usage(format!("invalid tag {tag:?}: {e}")))?;
+    }
     let mut specs: Vec<ExporterSpec> = Vec::new();
     for text in &flags.output {
         specs.push(spec::output(text)?);
@@ -364,7 +456,22 @@ fn outputs(flags: &Build, offer: &mut Attachables) -> Result<Vec<ExporterSpec>, 
     }
     for (index, spec) in specs.iter_mut().enumerate() {
         let dest = spec.attrs.remove("dest");
-        if let Some(target) = target(&spec.kind, dest, &spec.attrs)? {
+        let is_layout = spec.attrs.get("tar").is_some_and(|v| v == "false");
+        if is_layout && matches!(spec.kind.as_str(), "oci" | "docker") {
+            let dest = dest.filter(|d| d != "-").ok_or_else(|| {
+                CliError::Usage(format!("-o type={},tar=false wants dest=FOLDER", spec.kind))
+            })?;
+            if offer
+                .stores
+                .insert("export".into(), dest.clone().into())
+                .is_some()
+            {
+                return Err(CliError::Usage(
+                    "only one output with tar=false can be written at a time".into(),
+                ));
+            }
+            layouts.push(Written::Image(dest.into()));
+        } else if let Some(target) = target(&spec.kind, dest, &mut spec.attrs)? {
             offer.targets.insert(index, target);
         }
         if matches!(spec.kind.as_str(), "image" | "oci" | "docker") {
@@ -389,15 +496,18 @@ fn outputs(flags: &Build, offer: &mut Attachables) -> Result<Vec<ExporterSpec>, 
 fn target(
     kind: &str,
     dest: Option<String>,
-    attrs: &BTreeMap<String, String>,
+    attrs: &mut BTreeMap<String, String>,
 ) -> Result<Option<Target>, CliError> {
-    if matches!(kind, "oci" | "docker") && attrs.get("tar").is_some_and(|v| v == "false") {
-        return Err(CliError::Usage(format!(
-            "-o type={kind},tar=false is not built yet: write a tar"
-        )));
-    }
     Ok(Some(match (kind, dest) {
-        ("local", Some(dest)) => Target::Folder(dest.into()),
+        ("local", Some(dest)) => match attrs.remove("mode").as_deref() {
+            None | Some("" | "copy") => Target::Folder(dest.into()),
+            Some("delete") => Target::Mirror(dest.into()),
+            Some(mode) => {
+                return Err(CliError::Usage(format!(
+                    "invalid mode {mode:?} of -o type=local: use copy or delete (removes what the result does not have)"
+                )));
+            }
+        },
         ("tar" | "oci" | "docker", Some(dest)) if dest == "-" => {
             if std::io::stdout().is_terminal() {
                 return Err(CliError::Usage(
@@ -408,10 +518,10 @@ fn target(
         }
         ("tar" | "oci" | "docker", Some(dest)) => Target::Bytes(FileTarget::File(dest.into())),
         ("docker", None) => {
-            if !in_path("docker") {
-                return Err(CliError::Usage(
-                    "cannot load the image: there is no docker here; write an archive with -o type=docker,dest=FILE".into(),
-                ));
+            if let Err(why) = docker_answers() {
+                return Err(CliError::Usage(format!(
+                    "cannot load the image: {why}; write an archive with -o type=docker,dest=FILE"
+                )));
             }
             Target::Bytes(FileTarget::Program(vec!["docker".into(), "load".into()]))
         }
@@ -433,7 +543,7 @@ mod tests {
         let Command::Build(flags) = Cli::try_parse_from(all)?.command else {
             return Err("not a build".into());
         };
-        Ok(prepare(&flags).await?)
+        Ok(prepare(&flags, None).await?)
     }
 
     #[tokio::test]
@@ -488,6 +598,10 @@ mod tests {
             .iter()
             .map(|(k, v)| format!("{k}={v}"))
             .collect();
+        let shared = format!(
+            "sharedkey:localdir:extra={}",
+            context::base_name(dir.path())
+        );
         assert_eq!(
             attrs,
             [
@@ -497,10 +611,12 @@ mod tests {
                 "context:extra=local:extra",
                 "filename=app.Dockerfile",
                 "force-network-mode=host",
+                "frontend.caps=moby.buildkit.frontend.contexts+forward",
                 "image-resolve-mode=pull",
                 "label:l=1",
                 "no-cache=",
                 "platform=linux/amd64,linux/arm64",
+                &shared,
                 "shm-size=67108864",
                 "target=t",
                 "ulimit=nofile=5:6"
@@ -527,6 +643,17 @@ mod tests {
             &["--push", "https://example.com/x.git"],
             &["--network", "bridge", "https://example.com/x.git"],
             &["-f", "missing", "/tmp"],
+            &["-t", "Not:A:Name", "https://example.com/x.git"],
+            &[
+                "-o",
+                "type=local,mode=odd,dest=x",
+                "https://example.com/x.git",
+            ],
+            &[
+                "--build-context",
+                "x=oci-layout:///no/such/layout",
+                "https://example.com/x.git",
+            ],
         ] {
             assert!(prepared(argv).await.is_err(), "{argv:?}");
         }

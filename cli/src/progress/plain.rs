@@ -1,56 +1,46 @@
 //! Progress as lines, in the words that people and scripts know from the reference.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use client::{Log, SolveStatus, Status, Vertex};
+use client::SolveStatus;
 
 use crate::progress::Display;
 use crate::progress::text::{bytes, cut, seconds};
+use crate::progress::trace::{State, Step, Trace};
 
-const TAIL: usize = 10;
 const NAME: usize = 72;
-/// A step that is being shown stays for this long while others have news too.
-const STAY: Duration = Duration::from_secs(5);
+/// A step that says as much as all others keeps the floor for about twice this long.
+const STAY: f64 = 5.0;
+/// A step whose news waited for this long gets the floor.
+const WAIT: f64 = 10.0;
 /// A step that ended often begins again within a moment; it is told only when it has not.
 const SETTLE: Duration = Duration::from_millis(60);
-const MIN_TIME: Duration = Duration::from_secs(5);
+/// Time and share of the whole between two lines about the same part of a step.
+const MIN_TIME: f64 = 5.0;
 const MIN_SHARE: f64 = 0.05;
-const MAX_LINE: usize = 64 << 10;
-
-#[derive(Debug, Default)]
-struct Step {
-    vertex: Vertex,
-    number: usize,
-    begun: Option<SystemTime>,
-    // When its end was heard of.
-    ended: Option<SystemTime>,
-    // When it ran; it may run several times.
-    ran: Vec<(SystemTime, SystemTime)>,
-    done: bool,
-    statuses: Vec<Status>,
-    changed: HashSet<String>,
-    shown: HashMap<String, (i64, SystemTime)>,
-    lines: VecDeque<String>,
-    partial: BTreeMap<i64, Vec<u8>>,
-    warnings: VecDeque<String>,
-    tail: VecDeque<String>,
-    dirty: bool,
-}
+/// A step that is told to be done is not told again for less than this.
+const MIN_MORE: f64 = 0.05;
 
 /// Writes lines.
 #[derive(Debug)]
 pub struct Plain {
-    steps: HashMap<String, Step>,
-    order: Vec<String>,
+    trace: Trace,
+    told: Vec<Told>,
     next: usize,
-    current: Option<String>,
-    since: Option<SystemTime>,
+    current: Option<usize>,
     any: bool,
     truncate: bool,
-    silent: bool,
-    failed: Option<(String, String)>,
+}
+
+/// What has been said of a step.
+#[derive(Debug, Default)]
+struct Told {
+    number: usize,
+    end: Option<(State, f64)>,
+    statuses: HashMap<String, (i64, SystemTime)>,
+    warnings: usize,
 }
 
 impl Plain {
@@ -58,215 +48,183 @@ impl Plain {
     #[must_use]
     pub fn new(truncate: bool) -> Self {
         Self {
-            steps: HashMap::new(),
-            order: Vec::new(),
+            trace: Trace::new(true),
+            told: Vec::new(),
             next: 0,
             current: None,
-            since: None,
             any: false,
             truncate,
-            silent: false,
-            failed: None,
         }
     }
 
-    /// Shows nothing, but remembers what the end needs.
-    #[must_use]
-    pub fn quiet() -> Self {
-        Self {
-            silent: true,
-            ..Self::new(false)
+    fn flush(&mut self, now: SystemTime, last: bool, out: &mut dyn Write) -> io::Result<()> {
+        // First the ends, that of the step with the floor before others.
+        let mut ended: Vec<(bool, Option<SystemTime>, usize)> = self
+            .trace
+            .shown()
+            .filter(|(_, s)| s.news.any && s.has_ended() && (last || is_settled(s, now)))
+            .map(|(n, s)| (Some(n) != self.current, s.end(), n))
+            .collect();
+        ended.sort();
+        for (_, _, n) in ended {
+            self.print(n, now, last, out)?;
+        }
+        let running = |s: &Step| s.state() == State::Running;
+        let talking: Vec<usize> = self
+            .trace
+            .shown()
+            .filter(|(n, s)| running(s) && (s.news.any || self.current == Some(*n)))
+            .map(|(n, _)| n)
+            .collect();
+        let Some(current) = self.current else {
+            // The one with most to say, or any that is at work.
+            let loudest = self.loudest(&talking, now);
+            let next =
+                loudest.or_else(|| self.trace.shown().find(|(_, s)| running(s)).map(|s| s.0));
+            return next.map_or(Ok(()), |n| self.print(n, now, last, out));
+        };
+        let share = if talking.contains(&current) {
+            self.share(current, &talking, now)
+        } else {
+            0.0
+        };
+        let held = self.held(current, now);
+        if talking.contains(&current) && self.trace.steps.get(current).is_some_and(|s| s.news.any) {
+            self.print(current, now, last, out)?;
+        }
+        let others: Vec<usize> = talking.into_iter().filter(|n| *n != current).collect();
+        let starved = others.iter().find(|n| self.held(**n, now) > WAIT).copied();
+        let next = match starved {
+            Some(n) => Some(n),
+            None if STAY / (1.0 - share).max(1e-9) < held => self.loudest(&others, now),
+            None => None,
+        };
+        next.map_or(Ok(()), |n| self.print(n, now, last, out))
+    }
+
+    // Since when a step has had news, or the floor.
+    fn held(&self, n: usize, now: SystemTime) -> f64 {
+        let since = self.trace.steps.get(n).and_then(|s| s.news.since);
+        since.map_or(0.0, |t| seconds(t, now))
+    }
+
+    fn speed(&self, n: usize, now: SystemTime) -> f64 {
+        let weight = self.trace.steps.get(n).map_or(0, |s| s.news.weight);
+        f64::from(weight) / self.held(n, now).max(0.001)
+    }
+
+    fn share(&self, n: usize, among: &[usize], now: SystemTime) -> f64 {
+        let all: f64 = among.iter().map(|n| self.speed(*n, now)).sum();
+        if all > 0.0 {
+            self.speed(n, now) / all
+        } else {
+            0.0
         }
     }
 
-    fn step(&mut self, digest: &str) -> &mut Step {
-        if !self.steps.contains_key(digest) {
-            self.order.push(digest.to_owned());
+    fn loudest(&self, among: &[usize], now: SystemTime) -> Option<usize> {
+        let mut best: Option<(usize, f64)> = None;
+        for n in among {
+            let speed = self.speed(*n, now);
+            if best.is_none_or(|(_, other)| speed > other) {
+                best = Some((*n, speed));
+            }
         }
-        self.steps.entry(digest.to_owned()).or_default()
+        best.map(|b| b.0)
     }
 
-    fn take(&mut self, news: &SolveStatus, now: SystemTime) {
-        for v in &news.vertexes {
-            let step = self.step(&v.digest);
-            let ended_again = v.completed.is_some() && v.completed != step.vertex.completed;
-            let begun_again = v.started.is_some() && v.started != step.vertex.started;
-            step.begun = step.begun.or(v.started);
-            if ended_again {
-                step.ended = Some(now);
-            }
-            step.dirty |= ended_again || begun_again;
-            if begun_again && v.completed.is_none() {
-                step.done = false;
-            }
-            if let Some((from, to)) = v.started.zip(v.completed) {
-                match step.ran.iter_mut().find(|r| r.0 == from) {
-                    Some(run) => run.1 = to,
-                    None => step.ran.push((from, to)),
-                }
-            }
-            step.vertex = v.clone();
-            if !v.error.is_empty() && !v.error.ends_with("context canceled") {
-                self.failed
-                    .get_or_insert_with(|| (v.digest.clone(), v.name.clone()));
-            }
+    fn print(
+        &mut self,
+        n: usize,
+        now: SystemTime,
+        last: bool,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let at = self.trace.daemon_time(now);
+        if self.told.len() <= n {
+            self.told.resize_with(n + 1, Told::default);
         }
-        for s in &news.statuses {
-            let step = self.step(&s.vertex);
-            match step.statuses.iter_mut().find(|old| old.id == s.id) {
-                Some(old) => *old = s.clone(),
-                None => step.statuses.push(s.clone()),
-            }
-            step.changed.insert(s.id.clone());
-            step.dirty = true;
-        }
-        for w in &news.warnings {
-            let step = self.step(&w.vertex);
-            step.warnings.push_back(w.short.clone());
-            step.dirty = true;
-        }
-        for l in &news.logs {
-            self.step(&l.vertex).log(l);
-        }
-    }
-
-    fn print(&mut self, digest: &str, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        let switching = self.current.as_deref() != Some(digest);
-        if switching && let Some(old) = self.current.take().and_then(|d| self.steps.get(&d)) {
-            writeln!(out, "#{} ...", old.number)?;
-        }
-        let Some(step) = self.steps.get_mut(digest) else {
+        let Some(step) = self.trace.steps.get_mut(n) else {
             return Ok(());
         };
-        if step.number == 0 {
-            self.next += 1;
-            step.number = self.next;
+        let ended = step.has_ended();
+        if ended {
+            step.close_lines(true);
         }
-        if switching {
+        let end = (step.state(), step.took(at));
+        let Some(told) = self.told.get_mut(n) else {
+            return Ok(());
+        };
+        let same_end = told.end.is_some_and(|(state, took)| {
+            ended && state == end.0 && end.1 - took < MIN_MORE && step.error.is_empty()
+        });
+        let more = !step.news.lines.is_empty()
+            || !step.news.statuses.is_empty()
+            || step.warnings.len() > told.warnings;
+        if self.current != Some(n) && same_end && !more {
+            step.news = Default::default();
+            return Ok(());
+        }
+        if told.number == 0 {
+            self.next += 1;
+            told.number = self.next;
+        }
+        let number = told.number;
+        if self.current != Some(n) {
+            if let Some(old) = self.current {
+                let old_number = self.told.get(old).map_or(0, |t| t.number);
+                writeln!(out, "#{old_number} ...")?;
+                if let Some(old) = self.trace.steps.get_mut(old) {
+                    (old.news.weight, old.news.since) = (0, None);
+                }
+            }
             if std::mem::replace(&mut self.any, true) {
                 writeln!(out)?;
             }
+            let name = self.trace.steps.get(n).map_or("", |s| &s.name);
             let name = if self.truncate {
-                cut(&step.vertex.name, NAME)
+                cut(name, NAME)
             } else {
-                step.vertex.name.clone()
+                name.to_owned()
             };
-            writeln!(out, "#{} {name}", step.number)?;
-            self.since = Some(now);
+            writeln!(out, "#{number} {name}")?;
+            if let Some(step) = self.trace.steps.get_mut(n) {
+                (step.news.weight, step.news.since) = (0, Some(now));
+            }
         }
-        let open = step.print(out)?;
-        self.current = Some(digest.to_owned());
-        if step.vertex.completed.is_some() && !open {
+        self.current = Some(n);
+        let (Some(step), Some(told)) = (self.trace.steps.get_mut(n), self.told.get_mut(n)) else {
+            return Ok(());
+        };
+        let open = told.tell(step, out)?;
+        // A part that outlives the step, such as a late download, keeps the floor.
+        if ended && (!open || last) {
             self.current = None;
-            step.end(out)?;
+            step.news = Default::default();
+            told.end = Some(end);
+            match end {
+                (State::Canceled, _) => writeln!(out, "#{number} CANCELED")?,
+                (State::Failed, _) => writeln!(out, "#{number} ERROR: {}", step.error)?,
+                (State::Cached, _) => writeln!(out, "#{number} CACHED")?,
+                (_, took) => writeln!(out, "#{number} DONE {took:.1}s")?,
+            }
         }
         Ok(())
-    }
-
-    fn flush(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        // First the step on show, then those that ended, then any other, if the one on show has had its time.
-        if let Some(current) = self.current.clone()
-            && self
-                .steps
-                .get(&current)
-                .is_some_and(|s| s.dirty && s.is_settled(now))
-        {
-            self.print(&current, now, out)?;
-        }
-        let ready = |s: &Step| s.dirty && s.begun.is_some() && s.is_settled(now);
-        let ended: Vec<String> = self.pick(|s| ready(s) && s.vertex.completed.is_some());
-        for digest in ended {
-            self.print(&digest, now, out)?;
-        }
-        let stays = self.current.is_some()
-            && self
-                .since
-                .is_some_and(|t| seconds(t, now) < STAY.as_secs_f64());
-        if !stays && let Some(next) = self.pick(ready).first() {
-            self.print(next, now, out)?;
-        }
-        Ok(())
-    }
-
-    fn pick(&self, wanted: impl Fn(&Step) -> bool) -> Vec<String> {
-        let all = self.order.iter();
-        all.filter(|d| self.steps.get(*d).is_some_and(&wanted))
-            .cloned()
-            .collect()
     }
 }
 
-impl Step {
-    fn is_settled(&self, now: SystemTime) -> bool {
-        self.vertex.completed.is_none()
-            || self
-                .ended
-                .is_none_or(|at| seconds(at, now) >= SETTLE.as_secs_f64())
-    }
-
-    fn log(&mut self, log: &Log) {
-        let begun = self.begun.unwrap_or(log.timestamp);
-        let at = seconds(begun, log.timestamp);
-        let partial = self.partial.entry(log.stream).or_default();
-        partial.extend_from_slice(&log.data);
-        let mut from = 0;
-        let mut lines = Vec::new();
-        while let Some(end) = partial
-            .get(from..)
-            .and_then(|rest| rest.iter().position(|b| *b == b'\n'))
-        {
-            lines.push(String::from_utf8_lossy(&partial[from..from + end]).into_owned());
-            from += end + 1;
-        }
-        partial.drain(..from);
-        if partial.len() > MAX_LINE {
-            lines.push(String::from_utf8_lossy(&std::mem::take(partial)).into_owned());
-        }
-        for line in lines {
-            self.line(at, &line);
-        }
-    }
-
-    fn line(&mut self, at: f64, line: &str) {
-        // What a carriage return overwrote is not there any more.
-        let line = line.trim_end_matches('\r');
-        let line = line.rsplit('\r').next().unwrap_or(line);
-        let text = format!("{at:.3} {line}");
-        self.tail.push_back(text.clone());
-        if self.tail.len() > TAIL {
-            self.tail.pop_front();
-        }
-        self.lines.push_back(text);
-        self.dirty = true;
-    }
-
-    fn close_lines(&mut self) {
-        let at = self
-            .begun
-            .zip(self.vertex.completed)
-            .map_or(0.0, |(from, to)| seconds(from, to));
-        for (_, rest) in std::mem::take(&mut self.partial) {
-            if !rest.is_empty() {
-                self.line(at, &String::from_utf8_lossy(&rest));
-            }
-        }
-    }
-
-    // Whether a part of it is still going on.
-    fn print(&mut self, out: &mut dyn Write) -> io::Result<bool> {
-        if self.vertex.completed.is_some() {
-            self.close_lines();
-        }
-        self.dirty = false;
+impl Told {
+    // Says what is new of a step. Whether a part of it is still going on.
+    fn tell(&mut self, step: &mut Step, out: &mut dyn Write) -> io::Result<bool> {
         let n = self.number;
         let mut open = false;
-        for s in &self.statuses {
+        for s in &step.statuses {
             open |= s.completed.is_none();
-            if !self.changed.remove(&s.id) {
+            if !step.news.statuses.remove(&s.id) {
                 continue;
             }
             if s.completed.is_none()
-                && let Some((current, when)) = self.shown.get(&s.id)
+                && let Some((current, when)) = self.statuses.get(&s.id)
             {
                 #[expect(clippy::cast_precision_loss, reason = "compared with a share")]
                 let share = if s.total > 0 {
@@ -274,11 +232,11 @@ impl Step {
                 } else {
                     0.0
                 };
-                if share < MIN_SHARE && seconds(*when, s.timestamp) < MIN_TIME.as_secs_f64() {
+                if share < MIN_SHARE && seconds(*when, s.timestamp) < MIN_TIME {
                     continue;
                 }
             }
-            self.shown.insert(s.id.clone(), (s.current, s.timestamp));
+            self.statuses.insert(s.id.clone(), (s.current, s.timestamp));
             let mut line = s.id.clone();
             if s.total != 0 {
                 line += &format!(" {} / {}", bytes(s.current), bytes(s.total));
@@ -296,45 +254,22 @@ impl Step {
             }
             writeln!(out, "#{n} {line}")?;
         }
-        for warning in self.warnings.drain(..) {
+        step.news.statuses.clear();
+        for warning in step.warnings.iter().skip(self.warnings) {
             writeln!(out, "#{n} WARN: {warning}")?;
         }
-        for line in self.lines.drain(..) {
-            writeln!(out, "#{n} {line}")?;
+        self.warnings = step.warnings.len();
+        for line in step.news.lines.drain(..) {
+            writeln!(out, "#{n} {}", line.stamped())?;
         }
-        Ok(open && self.vertex.completed.is_none())
-    }
-
-    fn end(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        if std::mem::replace(&mut self.done, true) {
-            return Ok(());
-        }
-        let (n, v) = (self.number, &self.vertex);
-        if v.error.ends_with("context canceled") {
-            writeln!(out, "#{n} CANCELED")
-        } else if !v.error.is_empty() {
-            writeln!(out, "#{n} ERROR: {}", v.error)
-        } else if v.cached {
-            writeln!(out, "#{n} CACHED")
-        } else {
-            let took = together(&self.ran);
-            writeln!(out, "#{n} DONE {took:.1}s")
-        }
+        step.news.any = false;
+        Ok(open)
     }
 }
 
-// The time that the runs cover, counted once where they overlap.
-fn together(runs: &[(SystemTime, SystemTime)]) -> f64 {
-    let mut runs = runs.to_vec();
-    runs.sort();
-    let mut total = 0.0;
-    let mut covered = None;
-    for (from, to) in runs {
-        let from = covered.map_or(from, |c| from.max(c));
-        total += seconds(from, to);
-        covered = Some(covered.map_or(to, |c| to.max(c)));
-    }
-    total
+fn is_settled(step: &Step, now: SystemTime) -> bool {
+    step.ended
+        .is_none_or(|at| seconds(at, now) >= SETTLE.as_secs_f64())
 }
 
 impl Display for Plain {
@@ -344,48 +279,29 @@ impl Display for Plain {
         now: SystemTime,
         _out: &mut dyn Write,
     ) -> io::Result<()> {
-        self.take(news, now);
-        if self.silent {
-            for step in self.steps.values_mut() {
-                step.lines.clear();
-            }
-        }
         // Shown at the next tick: a step often ends, begins and ends again within a moment.
+        self.trace.take(news, now);
         Ok(())
     }
 
     fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        if self.silent {
-            return Ok(());
-        }
-        self.flush(now, out)
+        self.flush(now, false, out)
     }
 
     fn finish(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        for step in self.steps.values_mut() {
-            step.close_lines();
-        }
-        if self.silent {
-            return Ok(());
-        }
-        for digest in self.pick(|s| s.dirty && s.begun.is_some()) {
-            self.print(&digest, now, out)?;
-        }
-        Ok(())
+        self.trace.end(now);
+        self.flush(now, true, out)
     }
 
-    fn tail(&self, vertex: &str) -> Vec<String> {
-        let step = self.steps.get(vertex);
-        step.map_or_else(Vec::new, |s| s.tail.iter().cloned().collect())
-    }
-
-    fn failed(&self) -> Option<(String, String)> {
-        self.failed.clone()
+    fn trace(&self) -> &Trace {
+        &self.trace
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use client::{Log, Status, Vertex};
+
     use super::*;
 
     fn at(ms: u64) -> SystemTime {
@@ -419,51 +335,43 @@ mod tests {
         }
     }
 
+    fn status(vertex: &str, id: &str, current: i64, total: i64, to: Option<u64>) -> SolveStatus {
+        let status = Status {
+            id: id.into(),
+            vertex: vertex.into(),
+            name: String::new(),
+            current,
+            total,
+            timestamp: at(to.unwrap_or(200)),
+            started: Some(at(100)),
+            completed: to.map(at),
+        };
+        SolveStatus {
+            statuses: vec![status],
+            ..SolveStatus::default()
+        }
+    }
+
     #[test]
     fn steps_are_told_as_the_reference_tells_them() -> io::Result<()> {
         let (mut plain, mut out) = (Plain::new(false), Vec::new());
         plain.update(&steps(vec![vertex("a", 0, None)], vec![]), at(0), &mut out)?;
         plain.tick(at(0), &mut out)?;
-        plain.update(
-            &steps(
-                vec![vertex("b", 10, None)],
-                vec![
-                    log("a", 120, "hello\nwor"),
-                    log("b", 130, "hidden for now\n"),
-                ],
-            ),
-            at(130),
-            &mut out,
-        )?;
+        let logs = vec![
+            log("a", 120, "hello\nwor"),
+            log("b", 130, "hidden for now\n"),
+        ];
+        plain.update(&steps(vec![vertex("b", 10, None)], logs), at(130), &mut out)?;
         plain.tick(at(130), &mut out)?;
-        let status = Status {
-            id: "transferring context:".into(),
-            vertex: "a".into(),
-            name: String::new(),
-            current: 2_500_000,
-            total: 0,
-            timestamp: at(300),
-            started: Some(at(100)),
-            completed: Some(at(300)),
-        };
-        plain.update(
-            &SolveStatus {
-                statuses: vec![status],
-                ..SolveStatus::default()
-            },
-            at(300),
-            &mut out,
-        )?;
+        let context = status("a", "transferring context:", 2_500_000, 0, Some(300));
+        plain.update(&context, at(300), &mut out)?;
         plain.tick(at(300), &mut out)?;
-        plain.update(
-            &steps(vec![vertex("a", 0, Some(400))], vec![log("a", 350, "ld\n")]),
-            at(400),
-            &mut out,
-        )?;
+        let ended = steps(vec![vertex("a", 0, Some(400))], vec![log("a", 350, "ld\n")]);
+        plain.update(&ended, at(400), &mut out)?;
         plain.tick(at(500), &mut out)?;
         let mut failed = vertex("b", 10, Some(900));
         failed.error = "exit code: 7".into();
-        let mut cached = vertex("c", 900, Some(900));
+        let mut cached = vertex("c", 900, Some(901));
         cached.cached = true;
         plain.update(&steps(vec![cached, failed], vec![]), at(900), &mut out)?;
         plain.finish(at(900), &mut out)?;
@@ -472,8 +380,52 @@ mod tests {
             "#1 [a] RUN x\n#1 0.120 hello\n#1 transferring context: 2.50MB 0.2s done\n#1 0.350 world\n#1 DONE 0.4s\n\n\
              #2 [b] RUN x\n#2 0.120 hidden for now\n#2 ERROR: exit code: 7\n\n#3 [c] RUN x\n#3 CACHED\n"
         );
-        assert_eq!(plain.tail("b"), ["0.120 hidden for now"]);
-        assert_eq!(plain.failed().map(|f| f.0), Some("b".into()));
+        assert_eq!(
+            plain.trace().failures(),
+            [("[b] RUN x", vec!["0.120 hidden for now".to_owned()])]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_step_keeps_the_floor_until_another_has_waited() -> io::Result<()> {
+        let (mut plain, mut out) = (Plain::new(false), Vec::new());
+        let both = vec![vertex("a", 0, None), vertex("b", 0, None)];
+        plain.update(&steps(both, vec![]), at(0), &mut out)?;
+        for tick in 0..120 {
+            let ms = tick * 100;
+            let logs = vec![log("a", ms, "a\n"), log("b", ms, "b\n")];
+            plain.update(&steps(vec![], logs), at(ms), &mut out)?;
+            plain.tick(at(ms + 50), &mut out)?;
+        }
+        let text = String::from_utf8_lossy(&out);
+        assert_eq!(text.matches("[a] RUN x").count(), 1, "{text}");
+        assert_eq!(
+            text.matches("#1 ...\n\n#2 [b] RUN x\n#2 0.000 b\n").count(),
+            1
+        );
+        assert_eq!(text.matches("#2 ...").count(), 0, "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_late_download_is_told_and_an_idle_restart_is_not() -> io::Result<()> {
+        let (mut plain, mut out) = (Plain::new(false), Vec::new());
+        let step = |from, to| steps(vec![vertex("a", from, to)], vec![]);
+        for (from, to) in [(0, 20), (300, 310), (1000, 1900)] {
+            plain.update(&step(from, None), at(from), &mut out)?;
+            plain.update(&step(from, Some(to)), at(to), &mut out)?;
+            if from == 1000 {
+                let layer = status("a", "sha256:11", 5000, 5000, Some(1900));
+                plain.update(&layer, at(to), &mut out)?;
+            }
+            plain.tick(at(to + 100), &mut out)?;
+        }
+        plain.finish(at(3000), &mut out)?;
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "#1 [a] RUN x\n#1 DONE 0.0s\n\n#1 [a] RUN x\n#1 sha256:11 5.00kB / 5.00kB 1.8s done\n#1 DONE 0.9s\n"
+        );
         Ok(())
     }
 }

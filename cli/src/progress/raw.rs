@@ -9,21 +9,13 @@ use client::SolveStatus;
 use serde_json::{Map, Value, json};
 
 use crate::progress::Display;
-use crate::progress::plain::Plain;
+use crate::progress::trace::Trace;
 
 /// Writes JSON.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Raw {
-    // Keeps the last lines for the error at the end.
-    memory: Plain,
-}
-
-impl Default for Raw {
-    fn default() -> Self {
-        Self {
-            memory: Plain::quiet(),
-        }
-    }
+    // Keeps what the end needs.
+    trace: Trace,
 }
 
 impl Display for Raw {
@@ -33,7 +25,7 @@ impl Display for Raw {
         now: SystemTime,
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        self.memory.update(news, now, &mut io::sink())?;
+        self.trace.take(news, now);
         writeln!(out, "{}", line(news))
     }
 
@@ -41,16 +33,13 @@ impl Display for Raw {
         Ok(())
     }
 
-    fn finish(&mut self, _now: SystemTime, _out: &mut dyn Write) -> io::Result<()> {
+    fn finish(&mut self, now: SystemTime, _out: &mut dyn Write) -> io::Result<()> {
+        self.trace.end(now);
         Ok(())
     }
 
-    fn tail(&self, vertex: &str) -> Vec<String> {
-        self.memory.tail(vertex)
-    }
-
-    fn failed(&self) -> Option<(String, String)> {
-        self.memory.failed()
+    fn trace(&self) -> &Trace {
+        &self.trace
     }
 }
 

@@ -30,15 +30,46 @@ pub fn bytes(count: i64) -> String {
     format!("{value:.2}{name}")
 }
 
+/// How many columns a text takes.
+#[must_use]
+pub fn width(text: &str) -> usize {
+    text.chars().map(columns).sum()
+}
+
+// Two for the scripts and pictures that are drawn wide, none for marks on the letter before.
+fn columns(c: char) -> usize {
+    match u32::from(c) {
+        0x300..=0x36f | 0x200b..=0x200f | 0xfe00..=0xfe0f => 0,
+        0x1100..=0x115f
+        | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1faff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
 /// Cuts a line that is too long.
 #[must_use]
-pub fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+pub fn cut(text: &str, room: usize) -> String {
+    if width(text) <= room {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(width.saturating_sub(3)).collect();
-    short.push_str("...");
-    short
+    let dots = if room > 12 { "..." } else { "" };
+    let mut left = room.saturating_sub(dots.len());
+    let mut short = String::new();
+    for c in text.chars() {
+        let Some(rest) = left.checked_sub(columns(c)) else {
+            break;
+        };
+        left = rest;
+        short.push(c);
+    }
+    short + dots
 }
 
 /// Takes out what would move the cursor or change the terminal; colours stay with `colours`.

@@ -1,49 +1,65 @@
 //! A view of the build that is redrawn on a terminal.
+//!
+//! A frame is one write: up to where the last one began, every line over its old self, and the rest cleared. The cursor
+//! is hidden only within a frame, so that a program that dies leaves the terminal as it was.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use client::{SolveStatus, Status, Vertex};
+use client::{SolveStatus, Status};
 
 use crate::progress::Display;
-use crate::progress::plain::Plain;
-use crate::progress::text::{bytes, cut, harmless, seconds};
+use crate::progress::text::{bytes, cut, harmless, seconds, width};
+use crate::progress::trace::{State, Step, Trace};
 
-/// Lines of output shown below a running step.
+/// Lines of output shown below a running step, unless `BUILDKIT_TTY_LOG_LINES` says otherwise.
 const LOG_LINES: usize = 6;
-
-#[derive(Debug, Default)]
-struct Step {
-    vertex: Vertex,
-    statuses: Vec<Status>,
-    warnings: Vec<String>,
-}
+/// The narrowest line that has room for a time.
+const NARROW: usize = 24;
 
 /// Draws.
 #[derive(Debug)]
 pub struct Tty {
-    memory: Plain,
-    steps: HashMap<String, Step>,
-    order: Vec<String>,
-    begun: Option<SystemTime>,
-    drawn: usize,
+    trace: Trace,
     title: String,
     size: Option<(usize, usize)>,
+    colours: bool,
+    log_lines: usize,
+    // How wide the lines of the last frame were.
+    drawn: Vec<usize>,
+}
+
+/// A line of the view.
+#[derive(Debug, Clone)]
+struct Row {
+    text: String,
+    colour: &'static str,
+}
+
+/// A step's lines: its own, those of its parts, the end of its output.
+#[derive(Debug)]
+struct Block {
+    running: bool,
+    head: Row,
+    parts: Vec<Row>,
+    logs: Vec<Row>,
 }
 
 impl Tty {
     /// Draws below a title, in the size of the terminal.
     #[must_use]
     pub fn new(title: String) -> Self {
+        let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty());
+        let lines = variable("BUILDKIT_TTY_LOG_LINES")
+            .and_then(|v| v.to_str()?.parse().ok())
+            .filter(|n| *n > 0);
         Self {
-            memory: Plain::quiet(),
-            steps: HashMap::new(),
-            order: Vec::new(),
-            begun: None,
-            drawn: 0,
+            trace: Trace::new(false),
             title,
             size: None,
+            colours: variable("NO_COLOR").is_none(),
+            log_lines: lines.unwrap_or(LOG_LINES),
+            drawn: Vec::new(),
         }
     }
 
@@ -64,143 +80,224 @@ impl Tty {
         })
     }
 
-    fn step(&mut self, digest: &str) -> &mut Step {
-        if !self.steps.contains_key(digest) {
-            self.order.push(digest.to_owned());
-        }
-        self.steps.entry(digest.to_owned()).or_default()
-    }
-
-    // One block of lines for each step that has begun, and whether the step is still running.
-    fn blocks(&self, now: SystemTime, width: usize, last: bool) -> Vec<(bool, Vec<String>)> {
-        let steps = self.order.iter().filter_map(|d| self.steps.get(d));
-        steps
-            .filter(|s| s.vertex.started.is_some())
-            .map(|s| {
-                let running = s.vertex.completed.is_none();
-                (running, self.block(s, now, width, running && !last))
-            })
-            .collect()
-    }
-
-    fn block(&self, step: &Step, now: SystemTime, width: usize, running: bool) -> Vec<String> {
-        let v = &step.vertex;
-        let started = v.started.unwrap_or(now);
-        let took = seconds(started, v.completed.unwrap_or(now));
-        let (word, colour) = if v.error.ends_with("context canceled") {
-            ("CANCELED ", "33")
-        } else if !v.error.is_empty() {
-            ("ERROR ", "31")
-        } else if v.cached {
-            ("CACHED ", "34")
-        } else if v.completed.is_some() {
-            ("", "34")
-        } else {
-            ("", "")
+    fn block(&self, step: &Step, now: SystemTime, columns: usize) -> Block {
+        let state = step.state();
+        let (word, colour) = match state {
+            State::Waiting | State::Running => ("", ""),
+            State::Done => ("", "34"),
+            State::Cached => ("CACHED ", "34"),
+            State::Failed => ("ERROR ", "31"),
+            State::Canceled => ("CANCELED ", "33"),
         };
-        let mut lines = vec![row(
-            &format!(" => {word}{}", harmless(&v.name)),
-            &format!("{took:.1}s"),
-            width,
-            colour,
-        )];
-        for s in &step.statuses {
-            if !running && s.completed.is_some() && v.completed.is_some() && s.total == 0 {
-                continue;
-            }
-            let size = if s.total > 0 {
-                format!(" {} / {}", bytes(s.current), bytes(s.total))
-            } else if s.current > 0 {
-                format!(" {}", bytes(s.current))
-            } else {
-                String::new()
-            };
-            let took = s
-                .started
-                .map_or(0.0, |from| seconds(from, s.completed.unwrap_or(now)));
-            lines.push(row(
-                &format!(" => => {}{size}", harmless(&s.id)),
-                &format!("{took:.1}s"),
-                width,
-                if s.completed.is_some() { "34" } else { "" },
-            ));
+        let running = state == State::Running;
+        let took = format!("{:.1}s", step.took(now));
+        let name = format!(" => {word}{}", harmless(&step.name));
+        let export = step.name.starts_with("exporting");
+        let mut parts: Vec<Row> = step
+            .statuses
+            .iter()
+            .filter(|s| running || export || is_transfer(s))
+            .map(|s| part(s, now, running, columns))
+            .collect();
+        let warnings = step.warnings.iter().map(|w| Row {
+            text: cut(&format!(" => => WARN: {}", harmless(w)), columns),
+            colour: "33",
+        });
+        parts.extend(warnings);
+        let logs = if running {
+            step.tail(self.log_lines)
+        } else {
+            Vec::new()
+        };
+        Block {
+            running,
+            head: row(&name, "", &took, columns, colour),
+            parts,
+            logs: logs
+                .iter()
+                .map(|line| Row {
+                    text: cut(&format!(" => => # {}", harmless(line)), columns),
+                    colour: "2",
+                })
+                .collect(),
         }
-        for warning in &step.warnings {
-            lines.push(paint(
-                &cut(&format!(" => => WARN: {}", harmless(warning)), width),
-                "33",
-            ));
-        }
-        if running {
-            let tail = self.memory.tail(&v.digest);
-            for line in tail.iter().skip(tail.len().saturating_sub(LOG_LINES)) {
-                lines.push(paint(
-                    &cut(&format!(" => => # {}", harmless(line)), width),
-                    "2",
-                ));
-            }
-        }
-        lines
     }
 
-    fn draw(&mut self, now: SystemTime, last: bool, out: &mut dyn Write) -> io::Result<()> {
-        let (width, height) = self.size();
-        let width = width.saturating_sub(1).max(20);
-        let mut blocks = self.blocks(now, width, last);
-        let total = self.steps.len();
-        let done = self
-            .steps
-            .values()
-            .filter(|s| s.vertex.completed.is_some())
-            .count();
-        let took = self.begun.map_or(0.0, |from| seconds(from, now));
-        let finished = if last { " FINISHED" } else { "" };
+    fn draw(&mut self, ours: SystemTime, last: bool, out: &mut dyn Write) -> io::Result<()> {
+        let (columns, rows) = self.size();
+        let now = self.trace.daemon_time(ours);
+        // The last column stays free: some terminals go to the next line when it is written.
+        let room = columns.saturating_sub(1).max(1);
+        let blocks: Vec<Block> = self
+            .trace
+            .shown()
+            .map(|(_, s)| self.block(s, now, room))
+            .collect();
+        let (done, total) = self.trace.counts();
+        let took = self.trace.begun().map_or(0.0, |from| seconds(from, now));
+        let was = |state| self.trace.shown().any(|(_, s)| s.state() == state);
+        let finished = match last {
+            false => "",
+            true if was(State::Failed) => " FAILED",
+            true if was(State::Canceled) => " CANCELED",
+            true => " FINISHED",
+        };
         let head = format!("[+] {} {took:.1}s ({done}/{total}){finished}", self.title);
-        let mut page: Vec<String> = Vec::new();
-        if !last {
-            // What ended first goes first when there is no room; the rest is cut.
-            let room = height.saturating_sub(2).max(4);
-            while blocks.iter().map(|b| b.1.len()).sum::<usize>() > room
-                && let Some(at) = blocks.iter().position(|b| !b.0)
-            {
-                drop(blocks.remove(at));
-            }
-            page.extend(blocks.into_iter().flat_map(|b| b.1));
-            page.truncate(room);
+        let mut page = vec![Row {
+            text: cut(&head, room),
+            colour: if last { "34" } else { "" },
+        }];
+        if last {
+            page.extend(blocks.into_iter().flat_map(Block::rows));
         } else {
-            page.extend(blocks.into_iter().flat_map(|b| b.1));
+            page.extend(fit(blocks, rows.saturating_sub(2)));
         }
-        let mut text = String::from("\u{1b}[?25l");
-        if self.drawn > 0 {
-            text += &format!("\r\u{1b}[{}A", self.drawn);
+        // Lines that were drawn on a wider terminal may have been broken into several.
+        let up: usize = self
+            .drawn
+            .iter()
+            .map(|w| w.div_ceil(columns.max(1)).max(1))
+            .sum();
+        let up = up.min(rows.saturating_sub(1));
+        let mut text = String::from("\u{1b}[?25l\r");
+        if up > 0 {
+            text += &format!("\u{1b}[{up}A");
         }
-        text += "\u{1b}[J";
-        text += &paint(&cut(&head, width), if last { "34" } else { "" });
-        text += "\r\n";
-        for line in &page {
-            text += line;
-            text += "\r\n";
+        for row in &mut page {
+            row.text = cut(&row.text, room);
+            text += &self.paint(row);
+            text += "\u{1b}[K\r\n";
         }
-        text += "\u{1b}[?25h";
-        self.drawn = page.len() + 1;
+        text += "\u{1b}[J\u{1b}[?25h";
+        self.drawn = page.iter().map(|row| width(&row.text)).collect();
         out.write_all(text.as_bytes())
     }
-}
 
-fn paint(text: &str, colour: &str) -> String {
-    if colour.is_empty() || std::env::var_os("NO_COLOR").is_some() {
-        text.to_owned()
-    } else {
-        format!("\u{1b}[{colour}m{text}\u{1b}[0m")
+    fn paint(&self, row: &Row) -> String {
+        if row.colour.is_empty() || !self.colours {
+            row.text.clone()
+        } else {
+            format!("\u{1b}[{}m{}\u{1b}[0m", row.colour, row.text)
+        }
     }
 }
 
-// A text on the left and a time on the right.
-fn row(left: &str, right: &str, width: usize, colour: &str) -> String {
-    let room = width.saturating_sub(right.len() + 1);
-    let left = cut(left, room);
-    let gap = width.saturating_sub(left.chars().count() + right.len());
-    paint(&format!("{left}{}{right}", " ".repeat(gap)), colour)
+impl Block {
+    fn rows(self) -> impl Iterator<Item = Row> {
+        std::iter::once(self.head)
+            .chain(self.parts)
+            .chain(self.logs)
+    }
+
+    fn len(&self) -> usize {
+        1 + self.parts.len() + self.logs.len()
+    }
+}
+
+/// What stays of a step's parts when it ended: bytes that moved between client and daemon.
+fn is_transfer(s: &Status) -> bool {
+    s.total == 0 && s.current > 0 && s.id.starts_with("transferring")
+}
+
+fn part(s: &Status, now: SystemTime, running: bool, columns: usize) -> Row {
+    let took = s
+        .started
+        .map_or(0.0, |from| seconds(from, s.completed.unwrap_or(now)));
+    let mut size = match (s.current, s.total) {
+        (0, 0) => String::new(),
+        (current, 0) => bytes(current),
+        (current, total) => format!("{} / {}", bytes(current), bytes(total)),
+    };
+    if running && s.completed.is_none() && s.current > 0 && took >= 0.5 {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "a rate for people"
+        )]
+        let rate = (s.current as f64 / took) as i64;
+        size += &format!(" {}/s", bytes(rate));
+    }
+    let colour = if s.completed.is_some() || !running {
+        "34"
+    } else {
+        ""
+    };
+    let name = format!(" => => {}", harmless(&s.id));
+    row(&name, &size, &format!("{took:.1}s"), columns, colour)
+}
+
+/// Makes the blocks fit. Output goes first, from every step alike; then steps that ended, the oldest first; then parts;
+/// then those steps that began last, which are counted.
+fn fit(mut blocks: Vec<Block>, rows: usize) -> Vec<Row> {
+    if rows == 0 {
+        return Vec::new();
+    }
+    let all = |blocks: &[Block]| blocks.iter().map(Block::len).sum::<usize>();
+    // Steps that ended give way to the running ones' output, but a screen of them is left.
+    while all(&blocks) > rows && blocks.iter().filter(|b| !b.running).count() > rows / 3 {
+        let Some(at) = blocks.iter().position(|b| !b.running) else {
+            break;
+        };
+        drop(blocks.remove(at));
+    }
+    while all(&blocks) > rows {
+        let Some(most) = blocks
+            .iter_mut()
+            .filter(|b| !b.logs.is_empty())
+            .max_by_key(|b| b.logs.len())
+        else {
+            break;
+        };
+        drop(most.logs.remove(0));
+    }
+    while all(&blocks) > rows
+        && let Some(at) = blocks.iter().position(|b| !b.running)
+    {
+        drop(blocks.remove(at));
+    }
+    while all(&blocks) > rows {
+        let Some(most) = blocks
+            .iter_mut()
+            .filter(|b| !b.parts.is_empty())
+            .max_by_key(|b| b.parts.len())
+        else {
+            break;
+        };
+        drop(most.parts.remove(0));
+    }
+    let hidden = blocks.len().saturating_sub(rows);
+    if hidden > 0 {
+        blocks.truncate(rows.saturating_sub(1));
+    }
+    let mut page: Vec<Row> = blocks.into_iter().flat_map(Block::rows).collect();
+    if hidden > 0 {
+        page.push(Row {
+            text: format!(" => and {} more", hidden + 1),
+            colour: "2",
+        });
+    }
+    page
+}
+
+// A text and a size on the left, a time on the right; what does not fit is left out, the text is cut.
+fn row(left: &str, size: &str, right: &str, columns: usize, colour: &'static str) -> Row {
+    if columns < NARROW {
+        return Row {
+            text: cut(left, columns),
+            colour,
+        };
+    }
+    let room = columns.saturating_sub(right.len() + 1);
+    let mut text = if size.is_empty() || room < size.len() + 20 {
+        cut(left, room)
+    } else {
+        let short = cut(left, room - size.len() - 1);
+        format!("{short} {size}")
+    };
+    let gap = columns.saturating_sub(width(&text) + right.len());
+    text += &" ".repeat(gap);
+    text += right;
+    Row { text, colour }
 }
 
 impl Display for Tty {
@@ -210,21 +307,7 @@ impl Display for Tty {
         now: SystemTime,
         _out: &mut dyn Write,
     ) -> io::Result<()> {
-        self.memory.update(news, now, &mut io::sink())?;
-        self.begun.get_or_insert(now);
-        for v in &news.vertexes {
-            self.step(&v.digest).vertex = v.clone();
-        }
-        for s in &news.statuses {
-            let step = self.step(&s.vertex);
-            match step.statuses.iter_mut().find(|old| old.id == s.id) {
-                Some(old) => *old = s.clone(),
-                None => step.statuses.push(s.clone()),
-            }
-        }
-        for w in &news.warnings {
-            self.step(&w.vertex).warnings.push(w.short.clone());
-        }
+        self.trace.take(news, now);
         Ok(())
     }
 
@@ -233,16 +316,12 @@ impl Display for Tty {
     }
 
     fn finish(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        self.memory.finish(now, &mut io::sink())?;
+        self.trace.end(now);
         self.draw(now, true, out)
     }
 
-    fn tail(&self, vertex: &str) -> Vec<String> {
-        self.memory.tail(vertex)
-    }
-
-    fn failed(&self) -> Option<(String, String)> {
-        self.memory.failed()
+    fn trace(&self) -> &Trace {
+        &self.trace
     }
 }
 
@@ -250,36 +329,55 @@ impl Display for Tty {
 mod tests {
     use std::time::Duration;
 
-    use client::Log;
+    use client::{Log, Vertex};
 
     use super::*;
 
-    #[test]
-    fn the_view_is_redrawn_in_place_and_ends_with_all_steps()
-    -> Result<(), Box<dyn std::error::Error>> {
-        let at = |s| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
-        let vertex = |digest: &str, completed| Vertex {
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    fn at(s: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(s)
+    }
+
+    fn vertex(digest: &str, completed: Option<u64>) -> Vertex {
+        Vertex {
             digest: digest.into(),
             name: format!("[{digest}] RUN x\u{1b}[2J"),
             started: Some(at(0)),
-            completed,
+            completed: completed.map(at),
             ..Vertex::default()
-        };
-        let mut screen = vt100::Parser::new(12u16.try_into()?, 60u16.try_into()?, 0);
-        let mut tty = Tty::sized("Building".into(), 60, 12);
-        let mut out = Vec::new();
-        let mut news = SolveStatus {
-            vertexes: vec![vertex("a", None), vertex("b", None)],
+        }
+    }
+
+    fn steps(vertexes: Vec<Vertex>) -> SolveStatus {
+        SolveStatus {
+            vertexes,
             ..SolveStatus::default()
-        };
-        news.logs = (0..9)
+        }
+    }
+
+    fn logs(vertex: &str, count: usize) -> Vec<Log> {
+        (0..count)
             .map(|n| Log {
-                vertex: "a".into(),
+                vertex: vertex.into(),
                 stream: 1,
                 data: format!("line {n}\n").into(),
                 timestamp: at(1),
             })
-            .collect();
+            .collect()
+    }
+
+    fn screen(columns: u16, rows: u16) -> Result<vt100::Parser, std::num::TryFromIntError> {
+        Ok(vt100::Parser::new(rows.try_into()?, columns.try_into()?, 0))
+    }
+
+    #[test]
+    fn the_view_is_redrawn_in_place_and_ends_with_all_steps() -> TestResult {
+        let mut screen = screen(60, 12)?;
+        let mut tty = Tty::sized("Building".into(), 60, 12);
+        let mut out = Vec::new();
+        let mut news = steps(vec![vertex("a", None), vertex("b", None)]);
+        news.logs = logs("a", 9);
         tty.update(&news, at(0), &mut out)?;
         tty.tick(at(1), &mut out)?;
         tty.tick(at(2), &mut out)?;
@@ -292,10 +390,7 @@ mod tests {
             "{text}"
         );
         out.clear();
-        let news = SolveStatus {
-            vertexes: vec![vertex("a", Some(at(3))), vertex("b", Some(at(4)))],
-            ..SolveStatus::default()
-        };
+        let news = steps(vec![vertex("a", Some(3)), vertex("b", Some(4))]);
         tty.update(&news, at(4), &mut out)?;
         tty.finish(at(4), &mut out)?;
         screen.process(&out);
@@ -305,6 +400,74 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("line 8"), "{text}");
+        assert!(!screen.screen().hide_cursor());
+        let mut cut_off = Tty::sized("Building".into(), 60, 12);
+        cut_off.update(&steps(vec![vertex("a", None)]), at(0), &mut out)?;
+        out.clear();
+        cut_off.finish(at(1), &mut out)?;
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.contains("(1/1) CANCELED"), "{text}");
+        assert!(text.contains("CANCELED [a] RUN x"), "{text}");
+        Ok(())
+    }
+
+    #[test]
+    fn any_size_of_terminal_holds_the_view() -> TestResult {
+        for (columns, rows) in [(80, 24), (30, 8), (12, 4), (3, 2), (200, 5)] {
+            let mut screen = screen(columns, rows)?;
+            let (w, h) = (usize::from(columns), usize::from(rows));
+            let mut tty = Tty::sized("Building".into(), w, h);
+            let mut out = Vec::new();
+            let mut news = steps((0..30).map(|n| vertex(&n.to_string(), None)).collect());
+            news.vertexes[3].completed = Some(at(1));
+            news.logs = (0..30).flat_map(|n| logs(&n.to_string(), 9)).collect();
+            tty.update(&news, at(0), &mut out)?;
+            for tick in 1..5 {
+                tty.tick(at(tick), &mut out)?;
+            }
+            screen.process(&out);
+            let text = screen.screen().contents();
+            assert_eq!(text.matches("[+").count(), 1, "{columns}x{rows}: {text}");
+            assert!(text.starts_with("[+"), "{columns}x{rows}: {text}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn transfers_have_a_size_and_a_rate_and_stay_when_they_matter() -> TestResult {
+        let mut screen = screen(70, 12)?;
+        let mut tty = Tty::sized("Building".into(), 70, 12);
+        let mut out = Vec::new();
+        let status = |id: &str, current, total| Status {
+            id: id.into(),
+            vertex: "a".into(),
+            name: String::new(),
+            current,
+            total,
+            timestamp: at(1),
+            started: Some(at(0)),
+            completed: None,
+        };
+        let mut news = steps(vec![vertex("a", None)]);
+        news.statuses = vec![
+            status("sha256:12", 20_000_000, 50_000_000),
+            status("transferring context:", 4000, 0),
+        ];
+        tty.update(&news, at(0), &mut out)?;
+        tty.tick(at(2), &mut out)?;
+        screen.process(&out);
+        let text = screen.screen().contents();
+        assert!(
+            text.contains("sha256:12 20.00MB / 50.00MB 10.00MB/s"),
+            "{text}"
+        );
+        out.clear();
+        tty.update(&steps(vec![vertex("a", Some(2))]), at(2), &mut out)?;
+        tty.finish(at(2), &mut out)?;
+        screen.process(&out);
+        let text = screen.screen().contents();
+        assert!(text.contains("transferring context: 4.00kB "), "{text}");
+        assert!(!text.contains("sha256"), "{text}");
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What the daemon may ask of us during a build.
 
+pub(crate) mod content;
 pub(crate) mod filesend;
 pub(crate) mod filesync;
 pub(crate) mod health;
@@ -30,6 +31,8 @@ pub struct Attachables {
     pub ssh: BTreeMap<String, PathBuf>,
     /// Streams handed over once, by id.
     pub uploads: BTreeMap<String, Upload>,
+    /// Image layouts by the names that the daemon knows them by.
+    pub stores: BTreeMap<String, PathBuf>,
     /// Logins of registries.
     pub docker_config: DockerConfig,
 }
@@ -39,6 +42,8 @@ pub struct Attachables {
 pub enum Target {
     /// A tree into a folder, which is made if needed.
     Folder(PathBuf),
+    /// A tree in the place of what is in a folder.
+    Mirror(PathBuf),
     /// Bytes.
     Bytes(FileTarget),
 }

@@ -67,7 +67,7 @@ pub enum ConnectError {
         missing: &'static str,
     },
     /// Nobody answers.
-    #[error("cannot connect to {address}: {source}")]
+    #[error("cannot connect to {address}: {}", root(source))]
     Transport {
         /// Whom.
         address: Address,
@@ -82,6 +82,15 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
+}
+
+// The transport's own words say only that it failed; what it failed with is the last of its causes.
+fn root(error: &tonic::transport::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
 }
 
 impl FromStr for Address {

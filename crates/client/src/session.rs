@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use proto::content::content_server::ContentServer;
 use proto::filesync::file_sync_server::FileSyncServer;
 use proto::health::health_server::HealthServer;
 use proto::secrets::secrets_server::SecretsServer;
@@ -18,6 +19,7 @@ use tonic::service::Routes;
 use tonic::transport::server::Server;
 
 use crate::attach::Attachables;
+use crate::attach::content::Stores;
 use crate::attach::filesend::FileSend;
 use crate::attach::filesync::FileSync;
 use crate::attach::health::Healthy;
@@ -88,6 +90,13 @@ fn methods(attachables: &Attachables) -> Vec<&'static str> {
     if !attachables.uploads.is_empty() {
         list.push(method::UPLOAD);
     }
+    if !attachables.stores.is_empty() {
+        list.extend([
+            method::CONTENT_INFO,
+            method::CONTENT_READ,
+            method::CONTENT_WRITE,
+        ]);
+    }
     list
 }
 
@@ -99,6 +108,7 @@ fn routes(attachables: Attachables) -> Routes {
         secrets,
         ssh,
         uploads,
+        stores,
         docker_config,
     } = attachables;
     Routes::new(HealthServer::new(Healthy))
@@ -110,6 +120,7 @@ fn routes(attachables: Attachables) -> Routes {
         .add_service(SecretsServer::new(SecretShelf::new(secrets)))
         .add_service(SshServer::new(Agents::new(ssh)))
         .add_service(UploadServer::new(Uploads::new(uploads)))
+        .add_service(ContentServer::new(Stores::new(stores)).max_decoding_message_size(MAX_MESSAGE))
 }
 
 fn put(metadata: &mut MetadataMap, key: &'static str, value: &str) -> Result<(), Failure> {

@@ -172,7 +172,7 @@ impl Client {
             r#ref: request.id,
             session,
             frontend: request.frontend,
-            frontend_attrs: request.attrs,
+            frontend_attrs: frontend_attrs(request.attrs, &request.cache_from),
             exporter_deprecated: first.kind,
             exporter_attrs_deprecated: first.attrs,
             exporters: exporters.collect(),
@@ -223,6 +223,22 @@ impl Client {
             }
         })
     }
+}
+
+// A frontend is told the places of the cache by itself: it hands them on with what it wants built.
+fn frontend_attrs(
+    mut attrs: BTreeMap<String, String>,
+    imports: &[CacheSpec],
+) -> BTreeMap<String, String> {
+    if !imports.is_empty() {
+        let imports: Vec<_> = imports
+            .iter()
+            .map(|c| serde_json::json!({ "Type": c.kind, "Attrs": c.attrs }))
+            .collect();
+        let text = serde_json::Value::from(imports).to_string();
+        attrs.entry("cache-imports".into()).or_insert(text);
+    }
+    attrs
 }
 
 fn session_ended(ended: Result<(), Failure>) -> Failure {

@@ -75,10 +75,28 @@ impl tower::Service<http::Request<Body>> for FileSend {
             Ok(match target {
                 _ if !known => Status::unimplemented("unknown method").into_http(),
                 Some(Target::Folder(folder)) => {
-                    Grpc::new(ProstCodec::<Packet, Packet>::default())
-                        .apply_max_message_size_config(limit, None)
-                        .streaming(TakeTree { folder, owner }, request)
-                        .await
+                    let merge = true;
+                    tree(
+                        TakeTree {
+                            folder,
+                            owner,
+                            merge,
+                        },
+                        request,
+                    )
+                    .await
+                }
+                Some(Target::Mirror(folder)) => {
+                    let merge = false;
+                    tree(
+                        TakeTree {
+                            folder,
+                            owner,
+                            merge,
+                        },
+                        request,
+                    )
+                    .await
                 }
                 Some(Target::Bytes(target)) => {
                     Grpc::new(ProstCodec::<BytesMessage, BytesMessage>::default())
@@ -92,11 +110,19 @@ impl tower::Service<http::Request<Body>> for FileSend {
     }
 }
 
+async fn tree(taker: TakeTree, request: http::Request<Body>) -> http::Response<Body> {
+    Grpc::new(ProstCodec::<Packet, Packet>::default())
+        .apply_max_message_size_config(Some(proto::MAX_MESSAGE), None)
+        .streaming(taker, request)
+        .await
+}
+
 type Answer<T> = Result<Response<BoxStream<'static, Result<T, Status>>>, Status>;
 
 struct TakeTree {
     folder: PathBuf,
     owner: Option<(u32, u32)>,
+    merge: bool,
 }
 
 impl StreamingService<Packet> for TakeTree {
@@ -105,7 +131,7 @@ impl StreamingService<Packet> for TakeTree {
     type Future = BoxFuture<'static, Answer<Packet>>;
 
     fn call(&mut self, request: Request<Streaming<Packet>>) -> Self::Future {
-        let (folder, owner) = (self.folder.clone(), self.owner);
+        let (folder, owner, merge) = (self.folder.clone(), self.owner, self.merge);
         Box::pin(async move {
             let failed = |e: &dyn std::fmt::Display| {
                 Status::unknown(format!("failed to write to {}: {e}", folder.display()))
@@ -113,7 +139,7 @@ impl StreamingService<Packet> for TakeTree {
             std::fs::create_dir_all(&folder).map_err(|e| failed(&e))?;
             let root = Root::open(&folder).map_err(|e| failed(&e))?;
             let options = ReceiveOptions {
-                merge: true,
+                merge,
                 map: owner.map(|(uid, gid)| {
                     let map: session::diffcopy::MapStat = Arc::new(move |stat| {
                         stat.uid = uid;
@@ -224,16 +250,29 @@ async fn take_program(argv: &[String], from: Streaming<BytesMessage>) -> Result<
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(io_failed(program))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        copy(from, &mut stdin, program).await?;
+    let stdin = child.stdin.take();
+    let fed = task::spawn("feed program", async move {
+        match stdin {
+            Some(mut stdin) => copy(from, &mut stdin, "standard input").await,
+            None => Ok(()),
+        }
+    });
+    // Its standard error is read all the while: a program that cannot write there would not end.
+    let (fed, ended) = tokio::join!(fed, child.wait_with_output());
+    let ended = ended.map_err(io_failed(program))?;
+    if ended.status.success() {
+        return fed;
     }
-    let status = child.wait().await.map_err(io_failed(program))?;
-    if status.success() {
-        Ok(())
+    // What it says matters more than that it stopped reading.
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let said = said.trim();
+    Err(Status::unknown(if said.is_empty() {
+        format!("{}: {}", argv.join(" "), ended.status)
     } else {
-        Err(Status::unknown(format!("{}: {status}", argv.join(" "))))
-    }
+        format!("{}: {said}", argv.join(" "))
+    }))
 }

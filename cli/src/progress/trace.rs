@@ -1,0 +1,547 @@
+//! What is known of a build: its steps in the order in which they began, and what they said.
+//!
+//! Steps with a progress group are one step here, under the group's name. It stays hidden while only weak members began.
+//! A step may run several times (its key, its content, its result, a late download): its time is what the runs cover.
+//! All times are the daemon's; [`Trace::daemon_time`] turns ours into them.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use client::{Log, SolveStatus, Status, Vertex, Warning};
+
+use crate::progress::text::seconds;
+
+/// How many lines of output are kept for the end.
+const TAIL: usize = 10;
+const MAX_LINE: usize = 64 << 10;
+const CANCELED: &str = "context canceled";
+
+/// A line of output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// Seconds since the step began.
+    pub at: f64,
+    /// Without its end.
+    pub text: String,
+}
+
+impl Line {
+    /// The line behind its time, with as many digits as the reference shows.
+    #[must_use]
+    pub fn stamped(&self) -> String {
+        let digits = match self.at {
+            at if at < 10.0 => 3,
+            at if at < 100.0 => 2,
+            _ => 1,
+        };
+        format!("{:.digits$} {}", self.at, self.text)
+    }
+}
+
+/// How a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not begun.
+    Waiting,
+    /// At work.
+    Running,
+    /// Ended well.
+    Done,
+    /// Nothing had to be done.
+    Cached,
+    /// Ended badly.
+    Failed,
+    /// Given up, because something else failed or the user wanted it.
+    Canceled,
+}
+
+/// A step.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// For people.
+    pub name: String,
+    /// Nothing had to be done.
+    pub cached: bool,
+    /// Why it failed.
+    pub error: String,
+    /// Parts of its work.
+    pub statuses: Vec<Status>,
+    /// Warnings, in a line each.
+    pub warnings: Vec<String>,
+    /// When its last end was heard of, by our clock.
+    pub ended: Option<SystemTime>,
+    /// What happened since it was last looked at.
+    pub news: News,
+    members: BTreeMap<String, Vertex>,
+    hidden: bool,
+    runs: BTreeMap<SystemTime, Option<SystemTime>>,
+    tail: VecDeque<Line>,
+    partial: BTreeMap<i64, Vec<u8>>,
+}
+
+/// What has not been shown.
+#[derive(Debug, Default)]
+pub struct News {
+    /// There is something.
+    pub any: bool,
+    /// How much, and since when by our clock.
+    pub weight: u32,
+    /// The first of it.
+    pub since: Option<SystemTime>,
+    /// Names of the parts that changed.
+    pub statuses: HashSet<String>,
+    /// Lines, if they are wanted.
+    pub lines: VecDeque<Line>,
+}
+
+/// A build.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// Its steps, in the order in which they were first heard of.
+    pub steps: Vec<Step>,
+    by_digest: HashMap<String, usize>,
+    by_group: HashMap<String, usize>,
+    order: Vec<usize>,
+    begun: Option<SystemTime>,
+    // Ours less the daemon's, when the first step was heard of.
+    ahead: Duration,
+    behind: Duration,
+    warnings: Vec<Warning>,
+    keep_lines: bool,
+}
+
+impl Trace {
+    /// Starts with nothing. New lines of output wait to be taken with `keep_lines`.
+    #[must_use]
+    pub fn new(keep_lines: bool) -> Self {
+        Self {
+            keep_lines,
+            ..Self::default()
+        }
+    }
+
+    /// Our time as the daemon's.
+    #[must_use]
+    pub fn daemon_time(&self, now: SystemTime) -> SystemTime {
+        now.checked_sub(self.ahead)
+            .and_then(|t| t.checked_add(self.behind))
+            .unwrap_or(now)
+    }
+
+    /// When the first step began.
+    #[must_use]
+    pub fn begun(&self) -> Option<SystemTime> {
+        self.begun
+    }
+
+    /// The steps that began and are not hidden, by number, in the order in which they began.
+    pub fn shown(&self) -> impl Iterator<Item = (usize, &Step)> {
+        self.order
+            .iter()
+            .filter_map(|n| self.steps.get(*n).map(|s| (*n, s)))
+            .filter(|(_, s)| !s.hidden)
+    }
+
+    /// How many steps ended, and of how many.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let all = || self.steps.iter().filter(|s| !s.hidden);
+        (all().filter(|s| s.has_ended()).count(), all().count())
+    }
+
+    /// The warnings, each once.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.warnings.iter()
+    }
+
+    /// The steps that failed, with the last lines that they wrote.
+    #[must_use]
+    pub fn failures(&self) -> Vec<(&str, Vec<String>)> {
+        self.shown()
+            .filter(|(_, s)| s.state() == State::Failed)
+            .map(|(_, s)| {
+                (
+                    s.name.as_str(),
+                    s.tail.iter().map(Line::stamped).collect::<Vec<_>>(),
+                )
+            })
+            .collect()
+    }
+
+    /// Takes news in.
+    pub fn take(&mut self, news: &SolveStatus, now: SystemTime) {
+        for v in &news.vertexes {
+            self.vertex(v, now);
+        }
+        for s in &news.statuses {
+            if let Some(step) = self.step(&s.vertex) {
+                match step.statuses.iter_mut().find(|old| old.id == s.id) {
+                    Some(old) => *old = s.clone(),
+                    None => step.statuses.push(s.clone()),
+                }
+                step.news.statuses.insert(s.id.clone());
+                step.news.add(now);
+            }
+        }
+        for w in &news.warnings {
+            let same = |old: &Warning| {
+                (&old.short, &old.detail, &old.url) == (&w.short, &w.detail, &w.url)
+                    && old.ranges == w.ranges
+            };
+            if self.warnings.iter().any(same) {
+                continue;
+            }
+            self.warnings.push(w.clone());
+            if let Some(step) = self.step(&w.vertex) {
+                step.warnings.push(w.short.clone());
+                step.news.add(now);
+            }
+        }
+        let keep = self.keep_lines;
+        for l in &news.logs {
+            if let Some(step) = self.step(&l.vertex) {
+                step.log(l, keep);
+                step.news.add(now);
+            }
+        }
+    }
+
+    /// There will be no more: what is still running was given up.
+    pub fn end(&mut self, now: SystemTime) {
+        let at = self.daemon_time(now);
+        let keep = self.keep_lines;
+        for step in &mut self.steps {
+            if step.state() == State::Running {
+                for end in step.runs.values_mut() {
+                    end.get_or_insert(at);
+                }
+                if step.error.is_empty() {
+                    step.error = CANCELED.into();
+                }
+                step.ended = Some(now);
+                step.news.add(now);
+            }
+            step.close_lines(keep);
+        }
+    }
+
+    fn step(&mut self, digest: &str) -> Option<&mut Step> {
+        let at = *self.by_digest.get(digest)?;
+        self.steps.get_mut(at)
+    }
+
+    fn vertex(&mut self, v: &Vertex, now: SystemTime) {
+        if let (None, Some(started)) = (self.begun, v.started) {
+            self.begun = Some(started);
+            match now.duration_since(started) {
+                Ok(ahead) => self.ahead = ahead,
+                Err(error) => self.behind = error.duration(),
+            }
+        }
+        let at = match &v.group {
+            Some(group) => match self.by_group.get(&group.id) {
+                Some(at) => *at,
+                None => {
+                    self.by_group.insert(group.id.clone(), self.steps.len());
+                    self.add(Step {
+                        name: group.name.clone(),
+                        hidden: true,
+                        ..Step::default()
+                    })
+                }
+            },
+            None => match self.by_digest.get(&v.digest) {
+                Some(at) => *at,
+                None => self.add(Step::default()),
+            },
+        };
+        self.by_digest.insert(v.digest.clone(), at);
+        let Some(step) = self.steps.get_mut(at) else {
+            return;
+        };
+        let before = step.state() != State::Waiting && !step.hidden;
+        let changed = if v.group.is_some() {
+            step.member(v)
+        } else {
+            step.become_as(v)
+        };
+        if changed {
+            step.news.add(now);
+            if step.has_ended() {
+                step.ended = Some(now);
+            }
+        }
+        if !before && step.state() != State::Waiting && !step.hidden {
+            self.order.push(at);
+        }
+    }
+
+    fn add(&mut self, step: Step) -> usize {
+        self.steps.push(step);
+        self.steps.len() - 1
+    }
+}
+
+impl News {
+    fn add(&mut self, now: SystemTime) {
+        self.any = true;
+        self.weight = self.weight.saturating_add(1);
+        self.since.get_or_insert(now);
+    }
+}
+
+impl Step {
+    /// How it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.runs.is_empty() {
+            State::Waiting
+        } else if self.runs.values().any(Option::is_none) {
+            State::Running
+        } else if self.error.ends_with(CANCELED) {
+            State::Canceled
+        } else if !self.error.is_empty() {
+            State::Failed
+        } else if self.cached {
+            State::Cached
+        } else {
+            State::Done
+        }
+    }
+
+    /// Whether it began and is not at work.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.state(), State::Waiting | State::Running)
+    }
+
+    /// When it last ended, by the daemon's clock.
+    #[must_use]
+    pub fn end(&self) -> Option<SystemTime> {
+        self.runs.values().filter_map(|end| *end).max()
+    }
+
+    /// The seconds that its runs cover, counted once where they overlap.
+    #[must_use]
+    pub fn took(&self, now: SystemTime) -> f64 {
+        self.merged(now)
+            .iter()
+            .map(|(from, to)| seconds(*from, *to))
+            .sum()
+    }
+
+    /// The last lines that it wrote, and the one that it is writing.
+    #[must_use]
+    pub fn tail(&self, count: usize) -> Vec<String> {
+        let writing = self.partial.values().filter_map(|p| {
+            let text = String::from_utf8_lossy(p);
+            let text = visible(&text);
+            (!text.trim().is_empty()).then(|| text.to_owned())
+        });
+        let mut all: Vec<String> = self.tail.iter().map(|l| l.text.clone()).collect();
+        all.extend(writing);
+        all.split_off(all.len().saturating_sub(count))
+    }
+
+    fn merged(&self, now: SystemTime) -> Vec<(SystemTime, SystemTime)> {
+        let mut all: Vec<(SystemTime, SystemTime)> = Vec::new();
+        for (from, to) in &self.runs {
+            let to = to.unwrap_or(now).max(*from);
+            match all.last_mut() {
+                Some(last) if last.1 >= *from => last.1 = last.1.max(to),
+                _ => all.push((*from, to)),
+            }
+        }
+        all
+    }
+
+    fn ran(&mut self, v: &Vertex) -> bool {
+        let Some(from) = v.started else { return false };
+        let old = self.runs.insert(from, v.completed);
+        old != Some(v.completed)
+    }
+
+    fn become_as(&mut self, v: &Vertex) -> bool {
+        let mut changed = self.ran(v);
+        if let Some(started) = v.started {
+            // A step that begins again has ended, said or not.
+            for (_, end) in self.runs.range_mut(..started) {
+                end.get_or_insert(started);
+            }
+            changed |= self.cached != v.cached || self.error != v.error;
+            self.cached = v.cached;
+            self.error.clone_from(&v.error);
+        }
+        self.name.clone_from(&v.name);
+        changed && v.started.is_some()
+    }
+
+    fn member(&mut self, v: &Vertex) -> bool {
+        let mut changed = self.ran(v);
+        let weak = v.group.as_ref().is_some_and(|g| g.weak);
+        if self.hidden && (v.started.is_some() && !weak || !v.error.is_empty()) {
+            self.hidden = false;
+            changed = true;
+        }
+        self.members.insert(v.digest.clone(), v.clone());
+        let cached = self.members.values().all(|m| m.cached);
+        let errors = self.members.values().map(|m| &m.error);
+        let error = errors
+            .filter(|e| !e.is_empty())
+            .min_by_key(|e| e.ends_with(CANCELED));
+        let error = error.cloned().unwrap_or_default();
+        changed |= self.cached != cached || self.error != error;
+        self.cached = cached;
+        self.error = error;
+        changed
+    }
+
+    fn log(&mut self, log: &Log, keep: bool) {
+        let begun = self.merged(log.timestamp).last().map(|run| run.0);
+        let at = seconds(begun.unwrap_or(log.timestamp), log.timestamp);
+        let partial = self.partial.entry(log.stream).or_default();
+        partial.extend_from_slice(&log.data);
+        let mut from = 0;
+        let mut lines = Vec::new();
+        while let Some(end) = partial
+            .get(from..)
+            .and_then(|rest| rest.iter().position(|b| *b == b'\n'))
+        {
+            lines.push(String::from_utf8_lossy(&partial[from..from + end]).into_owned());
+            from += end + 1;
+        }
+        partial.drain(..from);
+        if partial.len() > MAX_LINE {
+            lines.push(String::from_utf8_lossy(&std::mem::take(partial)).into_owned());
+        }
+        for line in lines {
+            self.line(at, &line, keep);
+        }
+    }
+
+    fn line(&mut self, at: f64, text: &str, keep: bool) {
+        let line = Line {
+            at,
+            text: visible(text).to_owned(),
+        };
+        self.tail.push_back(line.clone());
+        if self.tail.len() > TAIL {
+            self.tail.pop_front();
+        }
+        if keep {
+            self.news.lines.push_back(line);
+            self.news.any = true;
+        }
+    }
+
+    /// Takes what was written without an end of line as a line.
+    pub fn close_lines(&mut self, keep: bool) {
+        let now = self.end().unwrap_or(SystemTime::UNIX_EPOCH);
+        let at = self
+            .merged(now)
+            .last()
+            .map_or(0.0, |(from, to)| seconds(*from, *to));
+        for (_, rest) in std::mem::take(&mut self.partial) {
+            if !rest.is_empty() {
+                self.line(at, &String::from_utf8_lossy(&rest), keep);
+            }
+        }
+    }
+}
+
+// What a carriage return overwrote is not there any more.
+fn visible(line: &str) -> &str {
+    let line = line.trim_end_matches('\r');
+    line.rsplit('\r').next().unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use client::Group;
+
+    use super::*;
+
+    fn at(ms: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000 + ms)
+    }
+
+    fn member(digest: &str, weak: bool, from: Option<u64>, to: Option<u64>) -> SolveStatus {
+        SolveStatus {
+            vertexes: vec![Vertex {
+                digest: digest.into(),
+                name: format!("inner {digest}"),
+                started: from.map(at),
+                completed: to.map(at),
+                group: Some(Group {
+                    id: "g".into(),
+                    name: "[2/3] COPY --link a b".into(),
+                    weak,
+                }),
+                ..Vertex::default()
+            }],
+            ..SolveStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_group_is_one_step_that_weak_members_do_not_show() {
+        let mut trace = Trace::new(true);
+        let names = |t: &Trace| t.shown().map(|(_, s)| s.name.clone()).collect::<Vec<_>>();
+        trace.take(&member("merge", true, Some(0), Some(10)), at(0));
+        assert_eq!(names(&trace), [""; 0]);
+        trace.take(&member("copy", false, Some(20), None), at(20));
+        assert_eq!(names(&trace), ["[2/3] COPY --link a b"]);
+        assert_eq!(trace.counts(), (0, 1));
+        trace.take(&member("copy", false, Some(20), Some(120)), at(120));
+        assert_eq!(trace.counts(), (1, 1));
+        assert!((trace.steps[0].took(at(999)) - 0.11).abs() < 1e-9);
+    }
+
+    #[test]
+    fn time_is_counted_once_and_by_the_daemons_clock() {
+        let mut trace = Trace::new(false);
+        let run = |from, to: Option<u64>| SolveStatus {
+            vertexes: vec![Vertex {
+                digest: "v".into(),
+                started: Some(at(from)),
+                completed: to.map(at),
+                ..Vertex::default()
+            }],
+            ..SolveStatus::default()
+        };
+        // Our clock is 5 s ahead.
+        trace.take(&run(0, None), at(5000));
+        assert!((trace.steps[0].took(trace.daemon_time(at(6000))) - 1.0).abs() < 1e-9);
+        trace.take(&run(0, Some(1000)), at(6000));
+        trace.take(&run(500, Some(1500)), at(6000));
+        trace.take(&run(3000, None), at(8000));
+        assert_eq!(trace.steps[0].state(), State::Running);
+        trace.end(at(9000));
+        assert_eq!(trace.steps[0].state(), State::Canceled);
+        assert!((trace.steps[0].took(at(0)) - 2.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_a_carriage_return_overwrote_is_not_kept() {
+        let mut trace = Trace::new(true);
+        let mut news = member("copy", false, Some(0), None);
+        news.logs = ["10%\r20", "%\r30%\r\nnext\nlast"]
+            .into_iter()
+            .map(|data| Log {
+                vertex: "copy".into(),
+                stream: 1,
+                data: data.into(),
+                timestamp: at(12_345),
+            })
+            .collect();
+        trace.take(&news, at(0));
+        let lines: Vec<_> = trace.steps[0]
+            .news
+            .lines
+            .iter()
+            .map(Line::stamped)
+            .collect();
+        assert_eq!(lines, ["12.35 30%", "12.35 next"]);
+        assert_eq!(trace.steps[0].tail(2), ["next", "last"]);
+    }
+}

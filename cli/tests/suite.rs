@@ -1,0 +1,310 @@
+//! The program as people call it, with the daemon inside of it: flags, contexts, outputs, errors, exit codes.
+//!
+//! Wants root (steps are mounted and started) and a static busybox; without them it says so and passes.
+
+use std::error::Error;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+type TestResult = Result<(), Box<dyn Error>>;
+
+const DOCKERFILE: &str = "\
+FROM scratch AS base
+COPY busybox /bin/sh
+FROM base AS runtime
+ARG VERSION=0
+RUN --mount=type=secret,id=tok IFS= read -r secret < /run/secrets/tok; echo \"$VERSION $secret\" > /said
+FROM scratch AS files
+COPY --from=runtime /said /said
+FROM base AS broken
+RUN echo before; \\
+    exit 7
+FROM scratch AS named
+COPY --from=more hi /hi
+FROM scratch as tiny
+COPY Dockerfile /
+";
+
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+struct Said {
+    code: Option<i32>,
+    out: Vec<u8>,
+    err: String,
+    took: Duration,
+}
+
+impl Bench {
+    fn new() -> Result<Option<Self>, Box<dyn Error>> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: not root");
+            return Ok(None);
+        }
+        let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"]
+            .iter()
+            .find(|p| Path::new(p).is_file())
+        else {
+            eprintln!("skipped: no busybox (Debian: busybox-static)");
+            return Ok(None);
+        };
+        let bench = Self {
+            folder: tempfile::tempdir()?,
+        };
+        fs::create_dir_all(bench.at("ctx"))?;
+        fs::create_dir_all(bench.at("more"))?;
+        fs::copy(busybox, bench.at("ctx/busybox"))?;
+        fs::write(bench.at("ctx/Dockerfile"), DOCKERFILE)?;
+        fs::write(bench.at("more/hi"), "hi")?;
+        fs::write(bench.at("tok"), "from a file\n")?;
+        Ok(Some(bench))
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> Result<String, Box<dyn Error>> {
+        fs::read_to_string(self.at(name)).map_err(|e| format!("{name}: {e}").into())
+    }
+
+    fn rbuild(&self, args: &str, input: &[u8]) -> Result<Said, Box<dyn Error>> {
+        let begun = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rbuild"))
+            .args(args.split_whitespace())
+            .current_dir(self.folder.path())
+            .env("RBUILD_ROOT", self.at("state"))
+            .env("TOK", "from a variable\n")
+            .env_remove("RBUILD_HOST")
+            .env_remove("BUILDKIT_HOST")
+            .env_remove("BUILDKITD_CONFIG")
+            .env_remove("SSH_AUTH_SOCK")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // Whoever does not read it does not want it.
+            let _unread = stdin.write_all(input);
+        }
+        let done = child.wait_with_output()?;
+        Ok(Said {
+            code: done.status.code(),
+            out: done.stdout,
+            err: String::from_utf8_lossy(&done.stderr).into_owned(),
+            took: begun.elapsed(),
+        })
+    }
+
+    fn builds(&self, args: &str) -> Result<Said, Box<dyn Error>> {
+        let said = self.rbuild(&format!("build --progress plain {args}"), b"")?;
+        if said.code == Some(0) {
+            Ok(said)
+        } else {
+            Err(format!("{args}: {:?}\n{}", said.code, said.err).into())
+        }
+    }
+}
+
+fn tar(folder: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    let tar = Command::new("tar")
+        .args(["c", "-C"])
+        .arg(folder)
+        .arg(".")
+        .output()?;
+    Ok(tar.stdout)
+}
+
+#[test]
+fn flags_contexts_and_outputs_do_what_they_say() -> TestResult {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    let first =
+        bench.builds("--target files --build-arg VERSION=3 --secret id=tok,src=tok -o out1 ctx")?;
+    assert_eq!(bench.read("out1/said")?, "3 from a file\n");
+    assert!(
+        first.err.contains("[runtime 1/1] RUN --mount"),
+        "{}",
+        first.err
+    );
+    assert!(!first.err.contains("exit 7"), "{}", first.err);
+
+    bench.builds("--target files --no-cache --secret id=tok,env=TOK -o out2 ctx")?;
+    assert_eq!(bench.read("out2/said")?, "0 from a variable\n");
+
+    bench.builds("--target named --build-context more=more -o out3 ctx")?;
+    assert_eq!(bench.read("out3/hi")?, "hi");
+
+    let again =
+        bench.builds("--target files --secret id=tok,env=TOK -o type=tar,dest=files.tar ctx")?;
+    assert_eq!(
+        again.err.matches("\n#5 CACHED\n").count(),
+        1,
+        "{}",
+        again.err
+    );
+    assert!(fs::metadata(bench.at("files.tar"))?.len() > 512);
+    assert!(again.took < Duration::from_secs(5), "{:?}", again.took);
+
+    bench.builds("--target base -t a:1 -t example.com/b:2 -o type=oci,dest=lay,tar=false --metadata-file md.json --iidfile iid ctx")?;
+    let metadata: serde_json::Value = serde_json::from_str(&bench.read("md.json")?)?;
+    assert_eq!(
+        metadata["image.name"],
+        "docker.io/library/a:1,example.com/b:2"
+    );
+    assert_eq!(metadata["containerimage.config.digest"], bench.read("iid")?);
+    let index: serde_json::Value = serde_json::from_str(&bench.read("lay/index.json")?)?;
+    assert_eq!(index["manifests"].as_array().map(Vec::len), Some(2));
+
+    fs::write(bench.at("Lay"), "FROM lay\nCOPY hi /hi\n")?;
+    bench.builds("-f Lay --build-context lay=oci-layout://lay:2 -o out4 more")?;
+    assert!(bench.at("out4/bin/sh").is_file() && bench.at("out4/hi").is_file());
+
+    let piped = bench.rbuild(
+        "build --target named --build-context more=more -o out5 -",
+        &tar(&bench.at("ctx"))?,
+    )?;
+    assert_eq!(piped.code, Some(0), "{}", piped.err);
+    assert_eq!(bench.read("out5/hi")?, "hi");
+    for (name, args) in [("out6", "-f - -o out6 more"), ("out7", "-f - -o - more")] {
+        let piped = bench.rbuild(&format!("build {args}"), b"FROM scratch\nCOPY hi /piped\n")?;
+        assert_eq!(piped.code, Some(0), "{}", piped.err);
+        let there = bench.at(name).join("piped").is_file() || piped.out.starts_with(b"piped\0");
+        assert!(there, "{name}");
+    }
+
+    fs::write(bench.at("out6/stale"), "")?;
+    bench.builds("--target tiny -o type=local,dest=out6,mode=delete ctx")?;
+    assert!(!bench.at("out6/stale").exists() && bench.at("out6/Dockerfile").is_file());
+
+    let multi = bench.builds(
+        "--target base --platform linux/amd64,linux/arm64 -o type=oci,dest=multi.tar ctx",
+    )?;
+    assert!(
+        multi.err.contains("exporting manifest list sha256:"),
+        "{}",
+        multi.err
+    );
+    Ok(())
+}
+
+#[test]
+fn failures_say_where_why_and_what_to_do_next() -> TestResult {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    let cases: [(&str, i32, &[&str]); 13] = [
+        (
+            "build --target broken ctx",
+            1,
+            &[
+                "------\n > [broken 1/1] RUN echo before;     exit 7:\n0.",
+                " before\n------\n",
+                "Dockerfile:9\n--------------------\n   8 |     FROM base AS broken\n   9 | >>> RUN echo before; \\\n  10 | >>>     exit 7\n",
+                "ERROR: failed to build: failed to solve: process \"/bin/sh -c echo before;     exit 7\" did not complete successfully: exit code: 7\n",
+            ],
+        ),
+        (
+            "build --target tiny ctx",
+            0,
+            &[
+                "\n 1 warning found (use --check to expand):\n - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 13)\n",
+                "\nbuilt, and kept for the next build only; ",
+            ],
+        ),
+        ("build --check ctx", 1, &[]),
+        ("build --call outline --target runtime ctx", 0, &[]),
+        (
+            "build --call outlines ctx",
+            1,
+            &["unknown method \"outlines\""],
+        ),
+        (
+            "build /no/such/folder",
+            1,
+            &["path \"/no/such/folder\" not found"],
+        ),
+        (
+            "build -f none ctx",
+            1,
+            &["failed to read dockerfile: open ./none"],
+        ),
+        (
+            "build --secret id=x,src=/none ctx",
+            1,
+            &["secret x: /none: No such file"],
+        ),
+        (
+            "build --ssh default ctx",
+            1,
+            &["make sure SSH_AUTH_SOCK is set, or name"],
+        ),
+        ("build --push ctx", 1, &["add -t NAME"]),
+        (
+            "build -t Not:A:Name ctx",
+            1,
+            &["invalid tag \"Not:A:Name\""],
+        ),
+        ("build --progres plain ctx", 2, &["'--progress'"]),
+        (
+            "--addr unix:///none.sock build ctx",
+            1,
+            &[
+                "cannot connect to unix:///none.sock: No such file",
+                "is a daemon running there?",
+            ],
+        ),
+    ];
+    for (args, code, words) in cases {
+        let said = bench.rbuild(args, b"")?;
+        assert_eq!(said.code, Some(code), "{args}: {}", said.err);
+        for word in words {
+            assert!(
+                said.err.contains(word),
+                "{args}: no {word:?} in {}",
+                said.err
+            );
+        }
+    }
+    let check = bench.rbuild("build --progress quiet --check ctx", b"")?;
+    let text = String::from_utf8_lossy(&check.out).into_owned();
+    assert!(
+        text.starts_with("Check complete, 1 warning has been found!\n\nWARNING: FromAsCasing"),
+        "{text}"
+    );
+    assert!(text.contains("\nctx/Dockerfile:13\n"), "{text}");
+    assert_eq!(check.err, "");
+    Ok(())
+}
+
+#[test]
+fn what_is_kept_is_listed_and_removed() -> TestResult {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    bench.builds("--target base ctx")?;
+    let text = |said: Said| String::from_utf8_lossy(&said.out).into_owned();
+    let listed = text(bench.rbuild("du", b"")?);
+    assert!(
+        listed.starts_with("ID ") && listed.contains("\nTotal:"),
+        "{listed}"
+    );
+    let workers = text(bench.rbuild("debug workers -v", b"")?);
+    assert!(
+        workers.contains("linux/") && workers.contains("GC Policy rule#0:"),
+        "{workers}"
+    );
+    let removed = text(bench.rbuild("prune --all", b"")?);
+    assert!(
+        removed.contains("\nTotal:\t") && !removed.contains("Total:\t0B"),
+        "{removed}"
+    );
+    let left = text(bench.rbuild("du", b"")?);
+    assert!(left.contains("Total:\t\t0B"), "{left}");
+    Ok(())
+}
