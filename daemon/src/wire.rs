@@ -23,7 +23,7 @@ use store::{GcPolicy, Store};
 
 use crate::settings::{DiskSpace, Settings};
 
-const USER_AGENT: &str = concat!("rbuild/", env!("CARGO_PKG_VERSION"));
+const USER_AGENT: &str = concat!("buildkit/v0.34 rbuild/", env!("CARGO_PKG_VERSION"));
 
 /// Why a part cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -267,7 +267,7 @@ fn version() -> VersionInfo {
         package: "rbuild".into(),
         version: "v0.34.2".into(),
         revision: concat!("rbuild-", env!("CARGO_PKG_VERSION")).into(),
-        dockerfile: String::new(),
+        dockerfile: "1.28.0".into(),
     }
 }
 

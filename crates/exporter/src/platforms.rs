@@ -29,6 +29,14 @@ pub fn format_all(platform: &Platform) -> String {
     versioned.format()
 }
 
+/// The folder of a platform's files, whatever its id is: one name.
+pub(crate) fn folder_name(id: &str) -> String {
+    match id {
+        "." | ".." => "_".repeat(id.len()),
+        _ => id.replace(['/', '\\', ':'], "_"),
+    }
+}
+
 #[derive(Deserialize)]
 struct Wire {
     #[serde(
@@ -128,6 +136,18 @@ mod tests {
                     .collect()
             })
             .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_id_is_one_name() {
+        for (id, want) in [
+            ("linux/amd64", "linux_amd64"),
+            ("..\\out", ".._out"),
+            ("windows/amd64:C", "windows_amd64_C"),
+            ("..", "__"),
+        ] {
+            assert_eq!(super::folder_name(id), want);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::client::FileSink;
 use crate::error::ExportError;
 use crate::manager::{ExportContext, ExportSource, Exported, Exporter, ExporterInstance};
+use crate::platforms::folder_name;
 use crate::tree::{Tree, TreeOptions, open};
 
 /// Exports trees as tar.
@@ -74,7 +75,7 @@ impl ExporterInstance for Instance {
         let mut trees = open(source, &self.options).await?;
         // The tar has folders where there are several platforms, whatever `platform-split` says.
         for tree in &mut trees {
-            tree.folder = source.is_map().then(|| tree.id.replace('/', "_"));
+            tree.folder = source.is_map().then(|| folder_name(&tree.id));
         }
         let mut sink = FileSink::open(ctx, self.id, &BTreeMap::new()).await?;
         let _status = ctx.progress.status("sending tarball", "");

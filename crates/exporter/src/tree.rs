@@ -15,6 +15,7 @@ use store::ImmutableRef;
 use crate::error::ExportError;
 use crate::manager::{About, ExportSource};
 use crate::options::{Epoch, parse_bool};
+use crate::platforms::folder_name;
 use crate::time::Timestamp;
 
 /// The attributes of the exporters of trees.
@@ -133,7 +134,7 @@ pub(crate) async fn open(
                 )));
             }
         };
-        let folder = split.then(|| platform.id.replace('/', "_"));
+        let folder = split.then(|| folder_name(&platform.id));
         let epoch = options.epoch.of(source, Some(&platform.id))?;
         let mut tree = Tree {
             id: platform.id,
@@ -206,7 +207,7 @@ impl Tree {
             let file = statement.file.rsplit('/').next().unwrap_or_default();
             let mut name = format!("{prefix}{file}");
             if named {
-                let platform = self.id.replace('/', "_");
+                let platform = folder_name(&self.id);
                 name = match name.rfind('.') {
                     Some(at) => {
                         let (stem, extension) = name.split_at(at);

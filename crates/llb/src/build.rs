@@ -34,6 +34,7 @@ pub use marshal::{MarshalOptions, marshal};
 pub use merge::{diff, merge};
 pub use source::{
     HttpOpts, ImageOpts, LocalOpts, OciLayoutOpts, ResolveMode, http, image, local, oci_layout,
+    source,
 };
 pub use state::State;
 pub use vertex::{Constraints, Late, Output, SourceMap};

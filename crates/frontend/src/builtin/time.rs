@@ -1,16 +1,18 @@
 //! The time of a source, for `SOURCE_DATE_EPOCH`.
 
-use llb::build::State;
+use llb::build::{Constraints, State};
 use llb::pb;
 use prost::Message;
 
 use super::Build;
-use super::context::marshal;
+use super::archive::newest;
+use super::context::{marshal, read_file, solve};
 use crate::bridge::ResolveOpts;
 use crate::error::FrontendError;
 
 /// Seconds since the epoch: of a commit, or of the last change of a download. None for other sources.
-// DIFFERS: for a download without Last-Modified, BuildKit reads the archive for its newest file; we take no time.
+/// For a download of which the server does not say, the newest file of the archive.
+// DIFFERS: of archives packed with bzip2, xz or zstd we take no time.
 pub(crate) async fn of_source(
     build: &Build,
     state: &State,
@@ -40,11 +42,23 @@ pub(crate) async fn of_source(
         git_return_object: git,
         ..ResolveOpts::default()
     };
-    let meta = build.bridge.resolve_source(source, opts).await?;
+    let meta = build.bridge.resolve_source(source.clone(), opts).await?;
     if let Some(git) = meta.git {
         return Ok(committed(&git.commit_object));
     }
-    Ok(meta.http.and_then(|http| http.last_modified))
+    let modified = meta.http.and_then(|http| http.last_modified);
+    let Some(name) = source.attrs.get("http.filename").filter(|n| !n.is_empty()) else {
+        return Ok(modified);
+    };
+    if modified.is_some() {
+        return Ok(modified);
+    }
+    let state = llb::build::source(&source.identifier, source.attrs.clone(), Constraints::new());
+    let (reference, _) = solve(build, &state, false, "failed to resolve archive").await?;
+    let Ok(data) = read_file(reference.as_ref(), name).await else {
+        return Ok(None);
+    };
+    Ok(newest(&data))
 }
 
 /// The time in a commit object's `committer` line: `committer Name <mail> seconds zone`.
