@@ -1,8 +1,8 @@
 //! The budget's table, measured: the same builds on our daemon and on the reference's, in turn.
 //!
 //! ```text
-//! round ─► both daemons in empty state directories ─► every row: ours, theirs (next round: theirs, ours)
-//!       ─► memory ─► stop ─► state directories away
+//! round ─► three times: both daemons in new state directories ─► each of some rows: ours, theirs (next round: theirs, ours)
+//!       ─► stop                                         all rounds done ─► state directories away
 //! ```
 //!
 //! The same unmodified `buildctl` drives both, so that the client's share is the same. A figure counts only when the
@@ -18,6 +18,7 @@ mod report;
 mod rows;
 mod served;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -28,15 +29,17 @@ use crate::paths::{self, Module};
 use crate::process::{Error, at, is_root, output};
 use crate::serve::Registry;
 use build::Builder;
-use daemon::{Daemon, Program};
+use daemon::{Daemon, Memory, Program};
 use figures::{Figures, Side};
 use machine::Machine;
-use rows::{Measure, Row};
+use rows::{Life, Measure, Row};
 
 /// The load average above which a machine is not quiet.
 const QUIET: f64 = 0.5;
 /// How long a daemon is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(1);
+/// Bytes that a round of both daemons takes, with some to spare.
+const SPACE_OF_ROUND: u64 = 6_000_000_000;
 
 /// What to measure and where to write it.
 #[derive(Debug, clap::Args)]
@@ -103,7 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         );
     }
 
-    let work = Work::new()?;
+    let work = Work::new(options.rounds)?;
     contexts::make(&work.contexts)?;
     let registry = Registry::start(0)?;
     let programs: Vec<Program> = [(Side::Ours, ours), (Side::Theirs, theirs)]
@@ -185,46 +188,79 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn go(&self, figures: &mut Figures) -> Result<(), Error> {
-        let mut daemons = Vec::new();
-        for program in &self.order {
-            sync()?;
-            let daemon = Daemon::start(program, &self.work.dir, self.registry)?;
-            figures.add("start", program.side, daemon.served_after.as_secs_f64());
-            daemons.push(daemon);
-        }
-        if self.rows.iter().any(|row| row.measure == Measure::Idle) {
+        let mut memory: BTreeMap<Side, Memory> = BTreeMap::new();
+        for life in Life::ALL {
+            let rows: Vec<&Row> = self
+                .rows
+                .iter()
+                .copied()
+                .filter(|r| r.life == life)
+                .collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let mut daemons = Vec::new();
+            for program in &self.order {
+                sync()?;
+                let name = format!("{}-{}-{life:?}", program.side.name(), self.number);
+                let dir = self.work.dir.join(name);
+                daemons.push(Daemon::start(program, &dir, self.registry)?);
+            }
+            for row in rows {
+                for daemon in &daemons {
+                    if let Some(figure) = self.figure(row, daemon)? {
+                        figures.add(row.name, daemon.side, figure);
+                    }
+                }
+                self.tell(row, figures);
+            }
             std::thread::sleep(SETTLE);
+            for daemon in daemons {
+                let most = memory.entry(daemon.side).or_default();
+                *most = most.max(daemon.memory()?);
+                daemon.stop()?;
+            }
         }
         for row in self.rows {
-            for daemon in &daemons {
-                let figure = match &row.measure {
-                    Measure::Start => continue,
-                    Measure::Idle => daemon.memory()?.now,
-                    Measure::After => {
-                        std::thread::sleep(SETTLE);
-                        daemon.memory()?.now
-                    }
-                    Measure::Peak => daemon.memory()?.peak,
-                    Measure::Build(build) => {
-                        self.builder.prepare(daemon, build)?;
-                        sync()?;
-                        self.builder.measure(daemon, build)?.as_secs_f64()
-                    }
-                };
-                figures.add(row.name, daemon.side, figure);
+            for (side, memory) in &memory {
+                match row.measure {
+                    Measure::After => figures.add(row.name, *side, memory.now),
+                    Measure::Peak => figures.add(row.name, *side, memory.peak),
+                    Measure::Start | Measure::Idle | Measure::Build(_) => continue,
+                }
             }
-            eprintln!(
-                "round {}/{}  {:16} {}",
-                self.number,
-                self.of,
-                row.name,
-                figures.last(row)
-            );
+            if matches!(row.measure, Measure::After | Measure::Peak) {
+                self.tell(row, figures);
+            }
         }
-        for daemon in daemons {
-            daemon.stop()?;
+        if !self.work.keeps {
+            self.work.empty()?;
         }
         Ok(())
+    }
+
+    /// Measures; nothing for what is measured when the round is over.
+    fn figure(&self, row: &Row, daemon: &Daemon) -> Result<Option<f64>, Error> {
+        Ok(match &row.measure {
+            Measure::Start => Some(daemon.served_after.as_secs_f64()),
+            Measure::Idle => {
+                std::thread::sleep(SETTLE);
+                Some(daemon.memory()?.now)
+            }
+            Measure::Build(build) => {
+                self.builder.prepare(daemon, build)?;
+                sync()?;
+                Some(self.builder.measure(daemon, build)?.as_secs_f64())
+            }
+            Measure::After | Measure::Peak => None,
+        })
+    }
+
+    fn tell(&self, row: &Row, figures: &Figures) {
+        let last = figures.last(row);
+        if !last.is_empty() {
+            eprintln!("round {}/{}  {:16} {last}", self.number, self.of, row.name);
+        }
     }
 }
 
@@ -234,20 +270,41 @@ fn sync() -> Result<(), Error> {
 }
 
 /// The folder of state directories and outputs, which goes away, and that of the contexts, which stays.
+///
+/// State directories of all rounds are kept to the end where there is room: a file system may be slow for minutes where
+/// many files were removed (ext4 without a journal does not take their inodes again so soon, and searches), and which
+/// of the two daemons that would hit is chance.
 struct Work {
     dir: PathBuf,
     contexts: PathBuf,
+    keeps: bool,
 }
 
 impl Work {
-    fn new() -> Result<Self, Error> {
+    fn new(rounds: usize) -> Result<Self, Error> {
         let bench = paths::cache().join("bench");
-        let work = Self {
-            dir: bench.join(format!("work-{}", std::process::id())),
+        let dir = bench.join(format!("work-{}", std::process::id()));
+        fs::create_dir_all(&dir).map_err(at("making", &dir))?;
+        let free = machine::free_space(&dir)?;
+        let keeps = free > SPACE_OF_ROUND * (rounds as u64 + 1);
+        if !keeps {
+            eprintln!(
+                "warning: {:.0} GB are free, not enough to keep all rounds to the end: removing files in between disturbs",
+                free as f64 / 1e9
+            );
+        }
+        Ok(Self {
+            dir,
             contexts: bench.join("contexts"),
-        };
-        fs::create_dir_all(&work.dir).map_err(at("making", &work.dir))?;
-        Ok(work)
+            keeps,
+        })
+    }
+
+    /// Removes all state directories.
+    fn empty(&self) -> Result<(), Error> {
+        fs::remove_dir_all(&self.dir).map_err(at("removing", &self.dir))?;
+        fs::create_dir_all(&self.dir).map_err(at("making", &self.dir))?;
+        sync()
     }
 }
 

@@ -38,14 +38,6 @@ impl Builder {
         if self.tar.exists() {
             fs::remove_file(&self.tar).map_err(at("removing", &self.tar))?;
         }
-        if build.from == From::Cache {
-            return Ok(());
-        }
-        output(self.client(daemon).args(["prune", "--all"]))?;
-        let left = output(self.client(daemon).args(["du", "--format", "{{json .}}"]))?;
-        if left.contains("\"id\"") || left.contains("\"ID\"") {
-            return Err(wrong(daemon, build, format!("prune left {left}")));
-        }
         if build.from == From::Base {
             output(self.build(daemon, "base").arg("--progress=plain"))?;
         }
@@ -114,13 +106,14 @@ impl Builder {
     fn build(&self, daemon: &Daemon, name: &str) -> Command {
         let mut command = self.client(daemon);
         let local = |what: &str, dir: PathBuf| format!("{what}={}", dir.display());
-        command.args(["build", "--frontend", "dockerfile.v0", "--local"]);
-        command.arg(local("context", contexts::context(&self.contexts, name)));
-        command.arg("--local");
-        command.arg(local(
-            "dockerfile",
-            contexts::dockerfile(&self.contexts, name),
-        ));
+        command
+            .args(["build", "--frontend", "dockerfile.v0", "--local"])
+            .arg(local("context", contexts::context(&self.contexts, name)))
+            .arg("--local")
+            .arg(local(
+                "dockerfile",
+                contexts::dockerfile(&self.contexts, name),
+            ));
         command
     }
 

@@ -34,17 +34,26 @@ pub(super) struct Daemon {
 }
 
 /// Resident memory of a daemon and its helpers, in bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Memory {
     pub(super) now: f64,
     pub(super) peak: f64,
 }
 
+impl Memory {
+    /// Returns the larger of both figures.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self {
+            now: self.now.max(other.now),
+            peak: self.peak.max(other.peak),
+        }
+    }
+}
+
 impl Daemon {
-    /// Starts `program` in an empty folder of `work` and waits for its first answer.
-    pub(super) fn start(program: &Program, work: &Path, registry: u16) -> Result<Self, Error> {
-        let side = program.side;
-        let dir = work.join(side.name());
+    /// Starts `program` in the new folder `dir` and waits for its first answer.
+    pub(super) fn start(program: &Program, dir: &Path, registry: u16) -> Result<Self, Error> {
+        let (side, dir) = (program.side, dir.to_owned());
         fs::create_dir_all(&dir).map_err(at("making", &dir))?;
         // The name of a socket must be short.
         let run = std::env::temp_dir().join(format!("rbb{}-{}", std::process::id(), side.name()));
@@ -102,10 +111,7 @@ impl Daemon {
 
     /// Reads the resident memory of the daemon and of all processes that it keeps.
     pub(super) fn memory(&self) -> Result<Memory, Error> {
-        let mut memory = Memory {
-            now: 0.0,
-            peak: 0.0,
-        };
+        let mut memory = Memory::default();
         for pid in family(self.child.id()) {
             let file = PathBuf::from(format!("/proc/{pid}/status"));
             // A helper may have ended meanwhile; the daemon itself may not.
@@ -119,7 +125,7 @@ impl Daemon {
         Ok(memory)
     }
 
-    /// Ends the daemon and takes its state away.
+    /// Ends the daemon. Its state stays.
     pub(super) fn stop(mut self) -> Result<(), Error> {
         let pid = self.child.id().to_string();
         let _gone_already = Command::new("kill").args(["-TERM", &pid]).status();
@@ -144,7 +150,6 @@ impl Drop for Daemon {
         let _gone_already = self.child.kill();
         let _reaped = self.child.wait();
         unmount_below(&self.dir);
-        let _left = fs::remove_dir_all(&self.dir);
         let _left = fs::remove_dir_all(&self.run);
     }
 }

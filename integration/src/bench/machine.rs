@@ -114,6 +114,19 @@ impl fmt::Display for Machine {
     }
 }
 
+/// Returns how many bytes are free for us where `dir` is.
+pub(super) fn free_space(dir: &Path) -> Result<u64, Error> {
+    let text = output(Command::new("df").args(["-B1", "--output=avail"]).arg(dir))?;
+    let bytes = text
+        .lines()
+        .nth(1)
+        .and_then(|line| line.trim().parse().ok());
+    bytes.ok_or(Error::Output {
+        what: "df",
+        problem: text,
+    })
+}
+
 fn say_in_source(args: &[&str]) -> String {
     output(
         Command::new("git")

@@ -15,6 +15,22 @@ pub(super) struct Row {
     pub(super) goal: Goal,
     /// The row that makes the state that this one starts from.
     pub(super) follows: Option<&'static str>,
+    /// In which of a round's daemons.
+    pub(super) life: Life,
+}
+
+/// A round starts each daemon three times, in a new state directory each time, so that what rows have in common is cold in
+/// each, and no context takes the place of an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    First,
+    Second,
+    Third,
+}
+
+impl Life {
+    /// All, in order.
+    pub(super) const ALL: [Self; 3] = [Self::First, Self::Second, Self::Third];
 }
 
 impl Row {
@@ -34,7 +50,7 @@ pub(super) enum Measure {
     Start,
     /// Memory before the first build.
     Idle,
-    /// Memory when all rows are done.
+    /// Memory when all rows of a life are done; of the lives the most.
     After,
     /// The most memory at any time.
     Peak,
@@ -60,9 +76,9 @@ pub(super) struct Build {
 /// The state that a build starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum From {
-    /// Nothing: everything was pruned.
+    /// Nothing of it.
     Nothing,
-    /// Everything was pruned, then the base image pulled and unpacked.
+    /// The base image is pulled and unpacked.
     Base,
     /// The same build before.
     Cache,
@@ -105,6 +121,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: Measure::Start,
         goal: Goal::AtMost(0.05),
         follows: None,
+        life: Life::Third,
     },
     Row {
         name: "memory-idle",
@@ -112,6 +129,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: Measure::Idle,
         goal: Goal::AtMost(15.0 * MB),
         follows: None,
+        life: Life::Third,
     },
     Row {
         name: "run",
@@ -119,6 +137,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("run", From::Nothing, 50, None, 0),
         goal: Goal::Times(10.0),
         follows: None,
+        life: Life::Third,
     },
     Row {
         name: "run-cached",
@@ -126,6 +145,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("run", From::Cache, 50, None, 0),
         goal: Goal::Times(4.0),
         follows: Some("run"),
+        life: Life::Third,
     },
     Row {
         name: "files",
@@ -133,6 +153,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("files", From::Nothing, 1, None, 0),
         goal: Goal::Times(4.0),
         follows: None,
+        life: Life::Third,
     },
     Row {
         name: "files-unchanged",
@@ -140,6 +161,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("files", From::Cache, 1, None, 0),
         goal: Goal::Times(4.0),
         follows: Some("files"),
+        life: Life::Third,
     },
     Row {
         name: "files-export",
@@ -147,6 +169,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("files", From::Cache, 1, Some(1), 10_000_000),
         goal: Goal::Times(4.0),
         follows: Some("files"),
+        life: Life::Third,
     },
     Row {
         name: "big",
@@ -154,6 +177,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("big", From::Nothing, 1, None, 0),
         goal: Goal::Times(2.0),
         follows: None,
+        life: Life::First,
     },
     Row {
         name: "big-export",
@@ -161,6 +185,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("big", From::Nothing, 1, Some(1), 300_000_000),
         goal: Goal::Times(3.0),
         follows: None,
+        life: Life::Second,
     },
     Row {
         name: "debian",
@@ -168,6 +193,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("debian", From::Nothing, 1, None, 0),
         goal: Goal::Times(2.0),
         follows: None,
+        life: Life::First,
     },
     Row {
         name: "debian-export",
@@ -175,6 +201,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("debian", From::Nothing, 1, Some(2), 50_000_000),
         goal: Goal::Times(3.0),
         follows: None,
+        life: Life::Second,
     },
     Row {
         name: "parallel",
@@ -182,6 +209,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: build("parallel", From::Base, 16, None, 0),
         goal: Goal::AtMost(1.15),
         follows: None,
+        life: Life::Third,
     },
     Row {
         name: "memory-after",
@@ -189,6 +217,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: Measure::After,
         goal: Goal::AtMost(60.0 * MB),
         follows: None,
+        life: Life::Third,
     },
     Row {
         name: "memory-peak",
@@ -196,6 +225,7 @@ pub(super) const ROWS: &[Row] = &[
         measure: Measure::Peak,
         goal: Goal::NotMore,
         follows: None,
+        life: Life::Third,
     },
 ];
 
