@@ -53,6 +53,8 @@ pub struct Settings {
     pub dockerfile_enabled: bool,
     /// Whether frontends from images are enabled.
     pub gateway_enabled: bool,
+    /// Repositories that frontends from images may come from; none for all.
+    pub gateway_repositories: Vec<String>,
     /// Connections to one registry at a time.
     pub max_registry_concurrency: Option<usize>,
     /// Remarks on the settings, for the log.
@@ -397,11 +399,13 @@ impl Settings {
                 max_entries: file.history.max_entries.unwrap_or(50),
             },
             builtin_syntax: file.frontend.dockerfile.builtin_syntax.unwrap_or(true),
-            provenance_env: file
-                .provenance_env_dir
-                .map_or_else(|| defaults.config.with_file_name("provenance.d"), PathBuf::from),
+            provenance_env: file.provenance_env_dir.map_or_else(
+                || defaults.config.with_file_name("provenance.d"),
+                PathBuf::from,
+            ),
             dockerfile_enabled: file.frontend.dockerfile.enabled.unwrap_or(true),
             gateway_enabled: file.frontend.gateway.enabled.unwrap_or(true),
+            gateway_repositories: file.frontend.gateway.allowed_repositories.clone(),
             max_registry_concurrency: file.system.max_registry_concurrency,
             warnings,
         })

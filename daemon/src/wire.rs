@@ -160,6 +160,10 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
             } else {
                 Vec::new()
             },
+            frontend_host: settings
+                .gateway_enabled
+                .then(|| Arc::new(control::StdioHost) as _),
+            frontend_repositories: settings.gateway_repositories.clone(),
             history: engine::HistorySettings {
                 max_entries: settings.history.max_entries,
                 max_age: settings.history.max_age,

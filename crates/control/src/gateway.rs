@@ -10,6 +10,7 @@
 mod build;
 mod container;
 mod result;
+mod stdio;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::errors::{bridge_status, encoded, from_wire, missing, not_built, status};
 use crate::gateway::build::Build;
 pub(crate) use crate::gateway::build::ClientFrontend;
+pub use crate::gateway::stdio::StdioHost;
 use crate::{convert, gateway};
 
 /// How long a call waits for its build.
@@ -104,6 +106,8 @@ impl Builds {
 /// The calls of frontends that run in clients.
 pub(crate) struct GatewayService {
     builds: Arc<Builds>,
+    /// The build that all calls are for, if that is settled.
+    only: Option<Arc<Build>>,
 }
 
 impl std::fmt::Debug for GatewayService {
@@ -115,11 +119,22 @@ impl std::fmt::Debug for GatewayService {
 impl GatewayService {
     /// Calls for the builds in `builds`.
     pub(crate) fn new(builds: Arc<Builds>) -> Self {
-        Self { builds }
+        Self { builds, only: None }
+    }
+
+    /// Calls for one build.
+    fn of(build: Arc<Build>) -> Self {
+        Self {
+            builds: Builds::new(),
+            only: Some(build),
+        }
     }
 
     async fn open<T>(&self, request: Request<T>) -> Result<(Arc<Build>, T), Status> {
-        let build = self.builds.find(request.metadata()).await?;
+        let build = match &self.only {
+            Some(build) => Arc::clone(build),
+            None => self.builds.find(request.metadata()).await?,
+        };
         Ok((build, request.into_inner()))
     }
 

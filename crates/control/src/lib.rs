@@ -35,6 +35,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
+pub use gateway::StdioHost;
 pub use history::Codec;
 pub use io::Connection;
 pub use serve::{ServeError, routes, serve};

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use attest::{
-    Attests, Layers, Mode, Provenance, PurlKind, Run, Statement, Subject, SubjectKind, SubjectSpec,
+    Attests, Layers, Mode, Provenance, ProvenanceOptions, PurlKind, Run, Statement, Subject,
+    SubjectKind, SubjectSpec,
 };
 use exporter::{About, Attester, ExportError, PlatformEntry};
 use frontend::FrontendResult;
 use frontend::bridge::Attestation;
-use oci::Digest;
+use oci::{Descriptor, Digest};
 use serde::Deserialize;
-use store::ImmutableRef;
+use store::{ImmutableRef, Lease};
 
 use crate::api::{Failure, FailureKind};
 use crate::build::Build;
@@ -137,25 +138,7 @@ pub(crate) async fn collect(
         }
     }
     if let Some(options) = &attests.provenance {
-        for (id, (capture, found)) in scope.captures(result, platforms).await? {
-            let lazy = found.as_any().downcast_ref::<LazyRef>();
-            let computed = match lazy {
-                Some(lazy) => lazy.computed().await?,
-                None => None,
-            };
-            let config = match (options.mode, found.definition()) {
-                (Mode::Max, Some(definition)) => {
-                    Some(attest::build_config(&definition).map_err(failed)?)
-                }
-                _ => None,
-            };
-            let engine = &build.engine;
-            let run = Run {
-                dockerfile_version: engine.version.dockerfile.clone(),
-                environment: engine.settings.provenance_env.clone(),
-                ..run.clone()
-            };
-            let provenance = Provenance::new(&capture, options, config, run).map_err(failed)?;
+        for (id, maker) in makers(build, scope, result, platforms, options, &run).await? {
             let file = if options.filename.is_empty() {
                 "provenance.json"
             } else {
@@ -164,15 +147,11 @@ pub(crate) async fn collect(
             by_platform.entry(id).or_default().push(Item {
                 bundle: false,
                 path: file.to_owned(),
-                predicate_type: provenance.predicate_type().to_owned(),
+                predicate_type: maker.provenance.predicate_type().to_owned(),
                 subjects: Vec::new(),
                 inline_only: options.inline_only,
                 core: None,
-                content: Arc::new(Content::Provenance(Arc::new(Maker {
-                    build: Arc::clone(build),
-                    computed,
-                    provenance,
-                }))),
+                content: Arc::new(Content::Provenance(Arc::new(maker))),
             });
         }
     }
@@ -180,6 +159,73 @@ pub(crate) async fn collect(
         by_platform,
         version: build.engine.version.version.clone(),
     }))
+}
+
+/// Provenance of each result, by platform id.
+async fn makers(
+    build: &Arc<Build>,
+    scope: &Arc<Scope>,
+    result: &FrontendResult,
+    platforms: &[PlatformEntry],
+    options: &ProvenanceOptions,
+    run: &Run,
+) -> Result<Vec<(String, Maker)>, Failure> {
+    let engine = &build.engine;
+    let mut out = Vec::new();
+    for (id, (capture, found)) in scope.captures(result, platforms).await? {
+        let lazy = found.as_any().downcast_ref::<LazyRef>();
+        let computed = match lazy {
+            Some(lazy) => lazy.computed().await?,
+            None => None,
+        };
+        let config = match (options.mode, found.definition()) {
+            (Mode::Max, Some(definition)) => {
+                Some(attest::build_config(&definition).map_err(failed)?)
+            }
+            _ => None,
+        };
+        let run = Run {
+            dockerfile_version: engine.version.dockerfile.clone(),
+            environment: engine.settings.provenance_env.clone(),
+            ..run.clone()
+        };
+        let provenance = Provenance::new(&capture, options, config, run).map_err(failed)?;
+        let maker = Maker {
+            build: Arc::clone(build),
+            computed,
+            provenance,
+        };
+        out.push((id, maker));
+    }
+    Ok(out)
+}
+
+/// What the build's record keeps of each result, by platform id: all that is known, whatever was asked for.
+pub(crate) async fn for_record(
+    build: &Arc<Build>,
+    scope: &Arc<Scope>,
+    result: &FrontendResult,
+    platforms: &[PlatformEntry],
+    attests: &Attests,
+    run: &Run,
+    lease: &Lease,
+) -> Result<BTreeMap<String, Descriptor>, Failure> {
+    let asked = attests.provenance.as_ref();
+    let options = ProvenanceOptions {
+        builder_id: asked.map(|p| p.builder_id.clone()).unwrap_or_default(),
+        ..ProvenanceOptions::default()
+    };
+    let mut out = BTreeMap::new();
+    for (id, maker) in makers(build, scope, result, platforms, &options, run).await? {
+        let bytes = maker.predicate().await?;
+        build.engine.parts.store.put_blob(lease, &bytes)?;
+        let mut kept = Descriptor::of_bytes("application/vnd.in-toto+json", &bytes);
+        let kind = maker.provenance.predicate_type().to_owned();
+        kept.annotations
+            .insert("in-toto.io/predicate-type".to_owned(), kind);
+        out.insert(id, kept);
+    }
+    Ok(out)
 }
 
 impl Maker {

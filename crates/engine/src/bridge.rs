@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
 use frontend::gateway::{Container, ContainerRequest};
+use frontend::gateway_image::ImageFrontend;
 use frontend::{
     Bridge, BridgeError, Dockerfile, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref,
-    SolveRequest,
+    SolveRequest, SourceLocation,
 };
 use futures::future::{BoxFuture, try_join_all};
 use llb::pb;
@@ -99,23 +100,38 @@ impl BuildBridge {
             request.frontend_opts.remove("source");
             name = DOCKERFILE;
         }
+        if request.frontend_inputs.values().any(|d| d.def.is_empty()) {
+            let message = "invalid nil input definition to definition op";
+            return Err(Failure::new(FailureKind::Unknown, message));
+        }
         let settings = &self.build.engine.settings;
         let done = match name {
             DOCKERFILE if settings.dockerfile => {
                 let dockerfile = Dockerfile {
                     answers_syntax: settings.answers_syntax,
                 };
-                let request = FrontendRequest {
+                let mut inner = FrontendRequest {
                     opts: std::mem::take(&mut request.frontend_opts),
                     inputs: std::mem::take(&mut request.frontend_inputs),
                     session_id: self.build.session.clone(),
                 };
-                self.client(&dockerfile, request).await
+                match self.client(&dockerfile, inner.clone()).await {
+                    Err(FrontendError::GatewayFrontend { image, at }) => {
+                        inner.opts.insert("cmdline".into(), image.clone());
+                        inner.opts.insert("source".into(), image.clone());
+                        self.image(image, at, inner).await
+                    }
+                    done => done,
+                }
             }
-            GATEWAY => Err(FrontendError::GatewayFrontend {
-                image: source.clone(),
-                at: Vec::new(),
-            }),
+            GATEWAY => {
+                let inner = FrontendRequest {
+                    opts: std::mem::take(&mut request.frontend_opts),
+                    inputs: std::mem::take(&mut request.frontend_inputs),
+                    session_id: self.build.session.clone(),
+                };
+                self.image(source.clone(), Vec::new(), inner).await
+            }
             _ => {
                 return Err(Failure::new(
                     FailureKind::Unknown,
@@ -124,6 +140,25 @@ impl BuildBridge {
             }
         };
         done.map_err(|error| of_frontend(&error, Some((name, &source))))
+    }
+
+    /// Runs a frontend from an image, wanted at a place in the user's files.
+    async fn image(
+        &self,
+        image: String,
+        at: Vec<SourceLocation>,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
+        let settings = &self.build.engine.settings;
+        let Some(host) = settings.frontend_host.clone() else {
+            return Err(FrontendError::GatewayFrontend { image, at });
+        };
+        let frontend = ImageFrontend {
+            image,
+            allowed: settings.frontend_repositories.clone(),
+            host,
+        };
+        self.client(&frontend, request).await
     }
 
     /// Runs a frontend in the build.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use exporter::Exporters;
 use frontend::bridge::WorkerInfo;
+use frontend::gateway_image::FrontendHost;
 use futures::stream::BoxStream;
 use oci::Digest;
 use ops::{OpResolver, Parts, Results};
@@ -55,6 +56,10 @@ pub struct Settings {
     pub entitlements: Vec<String>,
     /// Rules of garbage collection, none for no collection.
     pub gc_policies: Vec<GcPolicy>,
+    /// Speaks to frontends from images; none if there are none.
+    pub frontend_host: Option<Arc<dyn FrontendHost>>,
+    /// Repositories that frontends may come from; none for all.
+    pub frontend_repositories: Vec<String>,
     /// What is kept of finished builds.
     pub history: HistorySettings,
     /// Whether the Dockerfile frontend is enabled.
@@ -70,6 +75,8 @@ impl Default for Settings {
         Self {
             entitlements: Vec::new(),
             gc_policies: Vec::new(),
+            frontend_host: None,
+            frontend_repositories: Vec::new(),
             history: HistorySettings::default(),
             dockerfile: true,
             answers_syntax: true,

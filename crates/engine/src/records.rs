@@ -155,7 +155,7 @@ impl Records {
         &self,
         build: &str,
         outcome: Result<&SolveResponse, &Failure>,
-        results: BTreeMap<i64, Descriptor>,
+        (result, results): (HistoryResult, BTreeMap<String, HistoryResult>),
     ) {
         let (mut record, hub, internal) = {
             let mut entries = self.entries.lock();
@@ -173,10 +173,8 @@ impl Records {
                     record
                         .exporter_response
                         .clone_from(&response.exporter_response);
-                    record.result = Some(HistoryResult {
-                        results,
-                        ..HistoryResult::default()
-                    });
+                    record.result = Some(result);
+                    record.results = results;
                 }
                 Err(failure) => record.error = Some(failure.clone()),
             }

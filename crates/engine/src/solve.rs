@@ -11,9 +11,9 @@ use oci::Descriptor;
 use ops::{BuildRights, JobValue};
 use progress::{Hub, Writer};
 use solver::{JobOptions, SolveError};
-use store::ImmutableRef;
+use store::{ImmutableRef, Lease};
 
-use crate::api::{Failure, FailureKind, ResultHost, SolveRequest, SolveResponse};
+use crate::api::{Failure, FailureKind, HistoryResult, ResultHost, SolveRequest, SolveResponse};
 use crate::bridge::{BuildBridge, evaluate, refs};
 use crate::build::Build;
 use crate::engine::Engine;
@@ -42,8 +42,10 @@ impl Drop for Running {
             let (engine, name) = (Arc::clone(&self.engine), std::mem::take(&mut self.name));
             let canceled = Failure::new(FailureKind::Canceled, "context canceled");
             let work = async move {
-                let none = BTreeMap::new();
-                engine.records.finish(&name, Err(&canceled), none).await;
+                engine
+                    .records
+                    .finish(&name, Err(&canceled), <_>::default())
+                    .await;
             };
             task::spawn("record a build", work).detach();
         }
@@ -55,6 +57,9 @@ impl Drop for Running {
 struct Done {
     response: SolveResponse,
     results: BTreeMap<i64, Descriptor>,
+    /// What is known of the single result, or of each by platform.
+    provenance: (Option<Descriptor>, BTreeMap<String, Descriptor>),
+    _lease: Lease,
     /// Their leases hold what was exported until the record does.
     _exported: Vec<Exported>,
 }
@@ -77,12 +82,29 @@ pub(crate) async fn solve(
         build.end();
     }
     let (outcome, results) = match &done {
-        Ok(done) => (Ok(&done.response), done.results.clone()),
-        Err(failure) => (Err(failure), BTreeMap::new()),
+        Ok(done) => (Ok(&done.response), recorded(done)),
+        Err(failure) => (Err(failure), <_>::default()),
     };
     engine.records.finish(&running.name, outcome, results).await;
     running.open = false;
     done.map(|done| done.response)
+}
+
+/// What the record keeps of the results.
+fn recorded(done: &Done) -> (HistoryResult, BTreeMap<String, HistoryResult>) {
+    let (single, by_platform) = &done.provenance;
+    let single = HistoryResult {
+        results: done.results.clone(),
+        attestations: single.iter().cloned().collect(),
+    };
+    let one = |(id, kept): (&String, &Descriptor)| {
+        let result = HistoryResult {
+            attestations: vec![kept.clone()],
+            ..HistoryResult::default()
+        };
+        (id.clone(), result)
+    };
+    (single, by_platform.iter().map(one).collect())
 }
 
 async fn begun(
@@ -140,7 +162,7 @@ async fn run(
     request: SolveRequest,
     mut exporters: Vec<Arc<dyn ExporterInstance>>,
 ) -> Result<Done, Failure> {
-    let session_exporters = request.session_exporters;
+    let (session_exporters, internal) = (request.session_exporters, request.internal);
     let host = request.result_host.clone();
     let opts = request.frontend_opts.clone();
     let attests = attest::Attests::parse(&opts)
@@ -245,11 +267,32 @@ async fn run(
             .or_else(|e| absent(&e).map_or(Err(e), Ok))
             .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
     }
+    let lease = build.engine.parts.store.lease();
+    let mut provenance = (None, BTreeMap::new());
+    if !internal {
+        if how.finished.is_empty() {
+            how.finished = now(build);
+        }
+        let made = match source.platforms() {
+            Ok(platforms) => {
+                attestations::for_record(build, &scope, &result, &platforms, &attests, &how, &lease)
+                    .await
+            }
+            Err(error) => Err(error.into()),
+        };
+        match made {
+            Ok(kept) if result.refs.is_empty() => provenance.0 = kept.into_values().next(),
+            Ok(kept) => provenance.1 = kept,
+            Err(error) => tracing::warn!(%error, "the build's record has no provenance"),
+        }
+    }
     Ok(Done {
         response: SolveResponse {
             exporter_response: response,
         },
         results,
+        provenance,
+        _lease: lease,
         _exported: exported,
     })
 }

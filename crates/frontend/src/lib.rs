@@ -7,6 +7,7 @@ pub mod bridge;
 pub mod builtin;
 pub mod error;
 pub mod gateway;
+pub mod gateway_image;
 
 pub use bridge::{Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest};
 pub use builtin::Dockerfile;

@@ -149,7 +149,10 @@ pub const KEYS: &[(&str, &str)] = &[
         "frontend.gateway.v0.enabled",
         "whether frontends from images are allowed",
     ),
-    ("frontend.gateway.v0.allowedRepositories", "-"),
+    (
+        "frontend.gateway.v0.allowedRepositories",
+        "repositories that frontends from images may come from (default all)",
+    ),
     ("system.platformsCacheMaxAge", "-"),
     (
         "system.maxRegistryConcurrency",
@@ -321,6 +324,8 @@ pub struct DockerfileFrontend {
 #[expect(missing_docs, reason = "KEYS says what each key means")]
 pub struct GatewayFrontend {
     pub enabled: Option<bool>,
+    #[serde(rename = "allowedRepositories")]
+    pub allowed_repositories: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

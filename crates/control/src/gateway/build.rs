@@ -18,7 +18,7 @@ use tonic::Status;
 use crate::errors::bridge_error;
 use crate::gateway::Builds;
 
-type Outcome = Result<FrontendResult, Failure>;
+pub(crate) type Outcome = Result<FrontendResult, Failure>;
 
 /// Stands for a frontend in a client: gives the client the bridge, waits for its result.
 pub(crate) struct ClientFrontend {
@@ -40,13 +40,7 @@ impl Frontend for ClientFrontend {
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
         let (done, outcome) = oneshot::channel();
-        let build = Arc::new(Build {
-            bridge,
-            inputs: request.inputs,
-            refs: Mutex::new(Refs::default()),
-            containers: Mutex::default(),
-            done: Mutex::new(Some(done)),
-        });
+        let build = Arc::new(Build::new(bridge, request.inputs, Some(done)));
         if !self.builds.insert(self.name.clone(), build.clone()) {
             return Err(
                 BridgeError::message(format!("build {} is running already", self.name)).into(),
@@ -76,13 +70,7 @@ impl ResultHost for ClientFrontend {
         bridge: Arc<dyn Bridge>,
         refs: Vec<Arc<dyn Ref>>,
     ) -> (Vec<String>, Box<dyn std::any::Any + Send>) {
-        let build = Arc::new(Build {
-            bridge,
-            inputs: BTreeMap::new(),
-            refs: Mutex::new(Refs::default()),
-            containers: Mutex::default(),
-            done: Mutex::new(None),
-        });
+        let build = Arc::new(Build::new(bridge, BTreeMap::new(), None));
         let names = refs.into_iter().map(|found| build.keep(found)).collect();
         let hosted = self
             .builds
@@ -134,6 +122,21 @@ struct Refs {
 }
 
 impl Build {
+    /// What a frontend works on; `done` is told what it returns.
+    pub(crate) fn new(
+        bridge: Arc<dyn Bridge>,
+        inputs: BTreeMap<String, Arc<pb::Definition>>,
+        done: Option<oneshot::Sender<Outcome>>,
+    ) -> Self {
+        Self {
+            bridge,
+            inputs,
+            refs: Mutex::new(Refs::default()),
+            containers: Mutex::default(),
+            done: Mutex::new(done),
+        }
+    }
+
     /// Gives a ref an id for the client.
     pub(crate) fn keep(&self, found: Arc<dyn Ref>) -> String {
         let mut refs = self.refs.lock();
