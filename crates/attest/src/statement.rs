@@ -127,7 +127,7 @@ impl<'a> Statement<'a> {
     /// Its bytes, as images hold them.
     #[must_use]
     pub fn compact(&self) -> Vec<u8> {
-        self.reread(|value| oci::json::to_vec(value))
+        self.reread(oci::json::to_vec)
     }
 
     /// Its bytes, as people read them.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
-use oci::Descriptor;
 use parking_lot::Mutex;
 use progress::{Hub, Subscription};
 use task::Clock;

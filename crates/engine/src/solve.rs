@@ -178,14 +178,14 @@ async fn run(
     let _released = Released(Arc::clone(&scope));
     let mut result = frontend(build, &scope, request).await?;
     evaluate(&result).await?;
+    how.finished = now(build);
     let mut source = export_source(&result).await?;
     if attests != attest::Attests::default() || !result.attestations.is_empty() {
         let platforms = source.platforms()?;
         if let Some(options) = &attests.sbom {
             sbom::scan(build, &mut result, &platforms, options, &opts).await?;
         }
-        how.finished = now(build);
-        let made = attestations::collect(build, &scope, &result, &platforms, &attests, how);
+        let made = attestations::collect(build, &scope, &result, &platforms, &attests, how.clone());
         source.attester = made.await?.map(|a| Arc::new(a) as _);
     }
     let odd = verify::platforms(&opts, &source);
@@ -270,9 +270,6 @@ async fn run(
     let lease = build.engine.parts.store.lease();
     let mut provenance = (None, BTreeMap::new());
     if !internal {
-        if how.finished.is_empty() {
-            how.finished = now(build);
-        }
         let made = match source.platforms() {
             Ok(platforms) => {
                 attestations::for_record(build, &scope, &result, &platforms, &attests, &how, &lease)
