@@ -6,6 +6,7 @@ mod lint;
 mod table;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ pub use lint::{LintReport, lint};
 
 use crate::instruction;
 use crate::lint::Linter;
-use crate::lower::{LowerError, LowerOptions, Lowering, MetaResolver, lower_stages};
+use crate::lower::{LowerError, LowerOptions, Lowering, MetaResolver, WarnFn, lower_stages};
 use crate::syntax::{self, Range};
 use table::Table;
 
@@ -150,7 +151,9 @@ pub async fn outline(
     options: LowerOptions,
     host: &dyn MetaResolver,
 ) -> Result<Report, LowerError> {
-    let (lowering, target) = lower_stages(dockerfile, options, host, None).await?;
+    // Findings are not told here, but `# check=error=true` makes them errors here too.
+    let unheard: WarnFn = Arc::new(|_| {});
+    let (lowering, target) = lower_stages(dockerfile, options, host, Some(unheard)).await?;
     let stage = &lowering.stages[target].stage;
     let outline = Outline {
         name: stage.name.clone(),
@@ -284,7 +287,8 @@ fn outline_text(outline: &Outline) -> Vec<u8> {
 
 #[derive(Debug, Serialize)]
 struct TargetList {
-    targets: Vec<TargetJson>,
+    // Null when there are none, as Go writes it.
+    targets: Option<Vec<TargetJson>>,
     sources: Vec<String>,
 }
 
@@ -333,7 +337,7 @@ pub fn targets(dockerfile: &[u8]) -> Result<Report, LowerError> {
     }
     let text = table.print().into_bytes();
     let list = TargetList {
-        targets,
+        targets: (!targets.is_empty()).then_some(targets),
         sources: vec![base64(dockerfile)],
     };
     Ok(Report {
