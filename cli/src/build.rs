@@ -119,7 +119,7 @@ fn end(stop: Stop, display: &dyn Display, mode: ProgressMode) -> CliError {
     };
     if mode != ProgressMode::Rawjson {
         let mut page = Vec::new();
-        let _in_memory = explain(&failure, display.trace(), yellow(), &mut page);
+        let _in_memory = explain(&failure, display.trace(), yellow(), shows(mode), &mut page);
         // Nobody to tell is no other failure.
         let _closed = io::stderr().lock().write_all(&page);
     }

@@ -59,21 +59,28 @@ impl CliError {
     }
 }
 
-/// Shows the end of the failing steps' output, the warnings, and the lines of the Dockerfile.
+/// Shows the end of the failing steps' output, the warnings, and the lines of the Dockerfile; not `aloud`, only what tells more
+/// than the error.
 pub(crate) fn explain(
     failure: &Failure,
     trace: &Trace,
     colour: (&str, &str),
+    aloud: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     for (name, tail) in trace.failures() {
+        if tail.is_empty() && !aloud {
+            continue;
+        }
         writeln!(out, "------\n > {}:", harmless(name))?;
         for line in tail {
             writeln!(out, "{line}")?;
         }
         writeln!(out, "------")?;
     }
-    told_warnings(trace, colour, out)?;
+    if aloud {
+        told_warnings(trace, colour, out)?;
+    }
     for source in &failure.sources {
         excerpt(source, out)?;
     }
@@ -154,7 +161,7 @@ mod tests {
             ranges: vec![LineRange { start: 3, end: 3 }],
         });
         let mut out = Vec::new();
-        explain(&failure, &Trace::default(), ("", ""), &mut out)?;
+        explain(&failure, &Trace::default(), ("", ""), true, &mut out)?;
         assert_eq!(
             String::from_utf8_lossy(&out),
             "Dockerfile:3\n--------------------\n   1 |     FROM a\n   2 |     RUN x\n   3 | >>> RUN false\n   4 |     RUN y\n   5 |     RUN z\n--------------------\n"

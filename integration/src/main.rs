@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod callcases;
 mod causes;
 mod conformance;
 mod images;
@@ -42,6 +43,8 @@ enum Command {
     Conformance(conformance::Options),
     /// Measure our daemon beside the reference's, row by row of the budget's table.
     Bench(bench::Options),
+    /// Compare the three clients' answers to questions, and how they show builds, on both daemons.
+    Calls(callcases::Options),
     /// Serve the stand-in images to builds made by hand, until interrupted.
     ServeMirror(serve::Options),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Images => images::run().map(|()| true),
         Command::Conformance(options) => conformance::run(&options),
         Command::Bench(options) => bench::run(&options).map(|()| true),
+        Command::Calls(options) => callcases::run(&options),
         Command::ServeMirror(options) => serve::run(&options).map(|()| true),
     };
     match done {

@@ -81,20 +81,26 @@ impl Call {
                 ))
             })
         };
+        let lint = self.name == "frontend.lint";
         if self.json {
             let json = text("result.json")?;
             out.write_all(json)
                 .and_then(|()| writeln!(out))
                 .map_err(write)?;
-        } else if self.name == "frontend.lint" {
+        } else if !lint {
+            out.write_all(text("result.txt")?).map_err(write)?;
+        }
+        if lint {
             let findings: Findings = serde_json::from_slice(text("result.json")?)
                 .map_err(|e| CliError::Usage(format!("the frontend's answer is no JSON: {e}")))?;
-            findings.show(dockerfile, out).map_err(write)?;
+            if !self.json {
+                findings
+                    .show(dockerfile, out)
+                    .map_err(CliError::io("cannot write to standard output"))?;
+            }
             if let Some(error) = findings.error {
                 return Err(CliError::Usage(error.told(&findings.sources, dockerfile)));
             }
-        } else {
-            out.write_all(text("result.txt")?).map_err(write)?;
         }
         let code = said
             .get("result.statuscode")
@@ -108,10 +114,19 @@ impl Call {
     }
 }
 
+// Go writes an empty list as null.
+fn list<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 #[derive(Debug, Deserialize, Default)]
 #[serde(default)]
 struct Findings {
+    #[serde(deserialize_with = "list")]
     warnings: Vec<Finding>,
+    #[serde(deserialize_with = "list")]
     sources: Vec<Source>,
     #[serde(rename = "buildError")]
     error: Option<BuildError>,
@@ -137,6 +152,7 @@ struct BuildError {
 #[serde(default, rename_all = "camelCase")]
 struct Location {
     source_index: i64,
+    #[serde(deserialize_with = "list")]
     ranges: Vec<Range>,
 }
 
@@ -263,6 +279,10 @@ mod tests {
              \nWARNING: A\nfirst\ndir/Dockerfile:1\n--------------------\n   1 | >>> FROM a\n   2 |     RUN x\n   3 |     \n--------------------\n\
              \nWARNING: B - https://b\nlater\ndir/Dockerfile:2\n--------------------\n   1 |     FROM a\n   2 | >>> RUN x\n   3 |     \n--------------------\n"
         );
+        let mut out = Vec::new();
+        let none = r#"{"warnings": null, "sources": null}"#;
+        assert_eq!(call.show(&answer(none, "0"), "", &mut out)?, Answer::Fine);
+        assert_eq!(out, b"Check complete, no warnings found.\n");
         let mut out = Vec::new();
         let call = Call::parse("check,ignorestatus=true,format=json")?.ok_or("no call")?;
         assert_eq!(call.show(&answer("{}", "1"), "", &mut out)?, Answer::Fine);
