@@ -55,6 +55,18 @@ pub struct ProgressGroup {
     pub weak: bool,
 }
 
+impl Drop for Vertex {
+    /// Lets go of its inputs one after the other: a chain of many thousands would not fit on the stack.
+    fn drop(&mut self) {
+        let mut inputs = std::mem::take(&mut self.inputs);
+        while let Some(edge) = inputs.pop() {
+            if let Some(mut last) = Arc::into_inner(edge.vertex) {
+                inputs.append(&mut last.inputs);
+            }
+        }
+    }
+}
+
 impl Vertex {
     /// Makes a vertex without inputs and options.
     pub fn new(digest: Digest, name: impl Into<String>, sys: Arc<dyn Any + Send + Sync>) -> Self {

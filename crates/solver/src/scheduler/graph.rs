@@ -138,11 +138,10 @@ impl<R: Clone> Scheduler<R> {
                 index: e.index,
             })
             .collect();
-        let vertex_here = Arc::new(Vertex {
-            digest: digest.clone(),
-            inputs,
-            ..Vertex::clone(vertex)
-        });
+        let mut vertex_here = Vertex::clone(vertex);
+        vertex_here.digest = digest.clone();
+        vertex_here.inputs = inputs;
+        let vertex_here = Arc::new(vertex_here);
         let handle = Handle {
             sink: self.observer.vertex(&vertex_here),
             client_digest: vertex.digest.clone(),
