@@ -94,7 +94,11 @@ fn all() -> impl Iterator<Item = &'static Case> {
 pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     let cases: Vec<&Case> = all()
         .filter(|case| {
-            options.only.is_empty() || options.only.iter().any(|words| case.sentence.contains(words.as_str()))
+            options.only.is_empty()
+                || options
+                    .only
+                    .iter()
+                    .any(|words| case.sentence.contains(words.as_str()))
         })
         .collect();
     if options.list {
@@ -109,9 +113,18 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
             remedy: "run the cases as root: they mount and start containers".to_owned(),
         });
     }
-    let lab = Lab::open(options.reference, options.daemon.clone(), options.client.clone(), options.keep)?;
+    let lab = Lab::open(
+        options.reference,
+        options.daemon.clone(),
+        options.client.clone(),
+        options.keep,
+    )?;
     let next = AtomicUsize::new(0);
-    let (passed, failed, skipped) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (passed, failed, skipped) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
@@ -133,14 +146,22 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
                         }
                         Err(Trouble::Failed(why)) => {
                             failed.fetch_add(1, Ordering::SeqCst);
-                            println!("FAILED   {} ({seconds:.1} s):\n{}", case.sentence, indented(&why));
+                            println!(
+                                "FAILED   {} ({seconds:.1} s):\n{}",
+                                case.sentence,
+                                indented(&why)
+                            );
                         }
                     }
                 }
             });
         }
     });
-    let (passed, failed, skipped) = (passed.into_inner(), failed.into_inner(), skipped.into_inner());
+    let (passed, failed, skipped) = (
+        passed.into_inner(),
+        failed.into_inner(),
+        skipped.into_inner(),
+    );
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(failed == 0 && passed > 0)
 }
@@ -152,7 +173,11 @@ fn one(lab: &Lab, number: usize, case: &Case) -> Verdict {
     let rig = Rig::new(lab, number)?;
     // A case that stumbles over its own assumption is one failed case, not the end of all.
     let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (case.run)(&rig)))
-        .unwrap_or_else(|_| Err(Trouble::Failed("the case itself panicked, see above".to_owned())));
+        .unwrap_or_else(|_| {
+            Err(Trouble::Failed(
+                "the case itself panicked, see above".to_owned(),
+            ))
+        });
     rig.end(&verdict);
     verdict
 }

@@ -10,9 +10,11 @@
 
 mod bench;
 mod callcases;
+mod cases;
 mod causes;
 mod conformance;
 mod images;
+mod llb;
 mod mirror;
 mod outcome;
 mod paths;
@@ -45,6 +47,10 @@ enum Command {
     Bench(bench::Options),
     /// Compare the three clients' answers to questions, and how they show builds, on both daemons.
     Calls(callcases::Options),
+    /// Drive a daemon with real clients: acceptance, case by case.
+    Cases(cases::Options),
+    /// Compare what both daemons' Dockerfile frontends make of the corpus.
+    Llb(llb::Options),
     /// Serve the stand-in images to builds made by hand, until interrupted.
     ServeMirror(serve::Options),
 }
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
         Command::Conformance(options) => conformance::run(&options),
         Command::Bench(options) => bench::run(&options).map(|()| true),
         Command::Calls(options) => callcases::run(&options),
+        Command::Cases(options) => cases::run(&options),
+        Command::Llb(options) => llb::run(&options),
         Command::ServeMirror(options) => serve::run(&options).map(|()| true),
     };
     match done {

@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::progress::Progress;
-use super::rig::{PATIENCE, Ran, Rig, Running, Trouble, Verdict, ensure, failed, path_of_system_programs, within};
+use super::rig::{
+    PATIENCE, Ran, Rig, Running, Trouble, Verdict, ensure, failed, path_of_system_programs, within,
+};
 use crate::process::{Error, at};
 
 /// How a daemon differs from the usual one.
@@ -21,6 +23,8 @@ pub(super) struct Setting {
     pub(super) args: Vec<String>,
     /// Part of the names of its files, when a case has several daemons.
     pub(super) name: &'static str,
+    /// Another program than the one that the cases are about.
+    pub(super) program: Option<PathBuf>,
 }
 
 /// A daemon that serves.
@@ -65,7 +69,10 @@ impl<'a> Daemon<'a> {
         while let Err(error) = super::wire::list_workers(&self.socket) {
             let ended = self.child.try_wait().ok().flatten();
             if ended.is_some() || begun.elapsed() > Duration::from_secs(30) {
-                return failed(format!("the daemon does not serve ({ended:?}): {error}\n{}", self.log_tail()));
+                return failed(format!(
+                    "the daemon does not serve ({ended:?}): {error}\n{}",
+                    self.log_tail()
+                ));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -84,7 +91,9 @@ impl<'a> Daemon<'a> {
     }
 
     fn log(&self) -> PathBuf {
-        self.rig.dir.join(format!("daemon{}.log", self.setting.name))
+        self.rig
+            .dir
+            .join(format!("daemon{}.log", self.setting.name))
     }
 
     /// Ends the daemon and starts it again on the same state; `hard` kills it without a word.
@@ -100,7 +109,9 @@ impl<'a> Daemon<'a> {
         } else {
             let pid = self.child.id().to_string();
             let _gone_already = Command::new("kill").args(["-TERM", &pid]).status();
-            if !within(Duration::from_secs(15), || self.child.try_wait().is_ok_and(|ended| ended.is_some())) {
+            if !within(Duration::from_secs(15), || {
+                self.child.try_wait().is_ok_and(|ended| ended.is_some())
+            }) {
                 let _gone_already = self.child.kill();
             }
         }
@@ -113,6 +124,20 @@ impl<'a> Daemon<'a> {
             Ok(None) => Ok(()),
             ended => failed(format!("the daemon ended: {ended:?}\n{}", self.log_tail())),
         }
+    }
+
+    /// Whether its memory never was above this many bytes.
+    pub(super) fn memory_below(&self, limit: u64) -> Verdict {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|number| number.parse::<u64>().ok())
+            .unwrap_or(u64::MAX / 1024);
+        ensure(peak * 1024 < limit, || {
+            format!("the daemon had {} MB of memory", peak / 1024)
+        })
     }
 
     /// Runs `buildctl` on it.
@@ -130,7 +155,13 @@ impl<'a> Daemon<'a> {
     pub(super) fn build_command(&self, context: &Path, args: &[&str]) -> Command {
         let mut command = self.client();
         command
-            .args(["build", "--frontend", "dockerfile.v0", "--progress=rawjson", "--local"])
+            .args([
+                "build",
+                "--frontend",
+                "dockerfile.v0",
+                "--progress=rawjson",
+                "--local",
+            ])
             .arg(format!("context={}", context.display()))
             .arg("--local")
             .arg(format!("dockerfile={}", context.display()))
@@ -153,7 +184,8 @@ impl<'a> Daemon<'a> {
     pub(super) fn archive(&self, context: &Path, name: &str) -> Result<PathBuf, Trouble> {
         let file = self.rig.dir.join(name);
         let output = format!("type=oci,dest={}", file.display());
-        self.build(context, &["--output", &output])?.success("a build")?;
+        self.build(context, &["--output", &output])?
+            .success("a build")?;
         Ok(file)
     }
 
@@ -165,7 +197,13 @@ impl<'a> Daemon<'a> {
         let text = format!("FROM busybox\nRUN echo good {number} > /good\nCOPY Dockerfile /\n");
         let context = self.rig.context("good", &[("Dockerfile", &text)])?;
         let built = self.build(&context, &[])?;
-        ensure(built.ok(), || format!("afterwards a good build fails: {}\n{}", built.tail(), self.log_tail()))
+        ensure(built.ok(), || {
+            format!(
+                "afterwards a good build fails: {}\n{}",
+                built.tail(),
+                self.log_tail()
+            )
+        })
     }
 
     /// Builds what must not build; the client's exit code is not 0, its words name all of `words`, and the daemon goes on.
@@ -183,12 +221,18 @@ pub(super) fn refused(ran: &Ran, words: &[&str]) -> Verdict {
     })?;
     let said = spoken(ran);
     let unsaid: Vec<&&str> = words.iter().filter(|word| !said.contains(**word)).collect();
-    ensure(unsaid.is_empty(), || format!("the error does not say {unsaid:?}; it says: {said}"))
+    ensure(unsaid.is_empty(), || {
+        format!("the error does not say {unsaid:?}; it says: {said}")
+    })
 }
 
 /// The words that a client wrote, progress left out.
 fn spoken(ran: &Ran) -> String {
-    let lines: Vec<&str> = ran.err.lines().filter(|line| !line.starts_with('{')).collect();
+    let lines: Vec<&str> = ran
+        .err
+        .lines()
+        .filter(|line| !line.starts_with('{'))
+        .collect();
     lines.join("\n")
 }
 
@@ -217,7 +261,7 @@ fn spawn(rig: &Rig<'_>, setting: &Setting, root: &Path, socket: &Path) -> Result
         .append(true)
         .open(&log)
         .map_err(at("creating", &log))?;
-    let program = &rig.lab.daemon;
+    let program = setting.program.as_ref().unwrap_or(&rig.lab.daemon);
     let child = Command::new(program)
         .arg("--config")
         .arg(&config)
@@ -266,7 +310,11 @@ impl Built {
     pub(super) fn tail(&self) -> String {
         let logs = &self.progress.logs;
         let from = logs.char_indices().rev().nth(1500).map_or(0, |(at, _)| at);
-        format!("{}\n{}", self.ran.tail(), logs.get(from..).unwrap_or_default())
+        format!(
+            "{}\n{}",
+            self.ran.tail(),
+            logs.get(from..).unwrap_or_default()
+        )
     }
 
     pub(super) fn success(self, what: &str) -> Result<Self, Trouble> {

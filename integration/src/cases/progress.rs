@@ -38,7 +38,13 @@ impl Progress {
     }
 
     fn add(&mut self, status: &Value) {
-        let list = |key: &str| status.get(key).and_then(Value::as_array).into_iter().flatten();
+        let list = |key: &str| {
+            status
+                .get(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
         for vertex in list("vertexes") {
             let text = |key: &str| vertex.get(key).and_then(Value::as_str).unwrap_or_default();
             let step = self.steps.entry(text("digest").to_owned()).or_default();
@@ -152,9 +158,18 @@ mod tests {
 
     #[test]
     fn base64_of_all_lengths_is_decoded() {
-        for (text, want) in [("", ""), ("YQ==", "a"), ("YWI=", "ab"), ("YWJj", "abc"), ("YWJjZA==", "abcd")] {
+        for (text, want) in [
+            ("", ""),
+            ("YQ==", "a"),
+            ("YWI=", "ab"),
+            ("YWJj", "abc"),
+            ("YWJjZA==", "abcd"),
+        ] {
             assert_eq!(base64(text), want.as_bytes());
         }
-        assert_eq!(seconds("2024-05-02T00:00:00.25Z"), Some(2.0 * 86400.0 + 0.25));
+        assert_eq!(
+            seconds("2024-05-02T00:00:00.25Z"),
+            Some(2.0 * 86400.0 + 0.25)
+        );
     }
 }

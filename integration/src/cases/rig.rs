@@ -23,13 +23,26 @@ pub(super) enum Trouble {
     Skipped(String),
 }
 
+impl Trouble {
+    /// Says what the trouble is about.
+    pub(super) fn about(self, what: &str) -> Self {
+        match self {
+            Self::Failed(why) => Self::Failed(format!("{what}: {why}")),
+            Self::Skipped(why) => Self::Skipped(why),
+        }
+    }
+}
+
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error {
-            Error::Missing { what, remedy } => Self::Skipped(format!("{what} is missing: {remedy}")),
-            error @ (Error::Io { .. } | Error::Start { .. } | Error::Failed { .. } | Error::Output { .. }) => {
-                Self::Failed(error.to_string())
+            Error::Missing { what, remedy } => {
+                Self::Skipped(format!("{what} is missing: {remedy}"))
             }
+            error @ (Error::Io { .. }
+            | Error::Start { .. }
+            | Error::Failed { .. }
+            | Error::Output { .. }) => Self::Failed(error.to_string()),
         }
     }
 }
@@ -42,6 +55,16 @@ pub(super) fn failed<T>(why: impl Into<String>) -> Result<T, Trouble> {
 /// Fails a case unless `holds`.
 pub(super) fn ensure(holds: bool, why: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { failed(why()) }
+}
+
+/// Whether a client ended by itself with an exit code that is not 0.
+pub(super) fn refused_by(ran: &Ran, what: &str) -> Verdict {
+    ensure(ran.code.is_some_and(|code| code != 0), || {
+        format!(
+            "{what}: a non-zero exit code was expected, got {}",
+            ran.tail()
+        )
+    })
 }
 
 /// Waits until `holds`, at most for `time`; returns whether it came to hold.
@@ -79,11 +102,19 @@ impl Lab {
         keep: bool,
     ) -> Result<Self, Error> {
         let tools = Module::find()?.tools();
-        let beside = |name: &str| std::env::current_exe().unwrap_or_default().with_file_name(name);
+        let beside = |name: &str| {
+            std::env::current_exe()
+                .unwrap_or_default()
+                .with_file_name(name)
+        };
         let ours = daemon.unwrap_or_else(|| beside("rbuildd"));
         let lab = Self {
             reference,
-            daemon: if reference { tools.join("buildkitd") } else { ours },
+            daemon: if reference {
+                tools.join("buildkitd")
+            } else {
+                ours
+            },
             rbuild: client.unwrap_or_else(|| beside("rbuild")),
             mirror: Registry::start(0)?,
             work: paths::cache().join(format!("cases-{}", std::process::id())),
@@ -108,6 +139,11 @@ impl Lab {
 
     pub(super) fn buildctl(&self) -> PathBuf {
         self.tools.join("buildctl")
+    }
+
+    /// The reference's daemon.
+    pub(super) fn buildkitd(&self) -> PathBuf {
+        self.tools.join("buildkitd")
     }
 
     pub(super) fn buildx(&self) -> PathBuf {
@@ -200,23 +236,46 @@ pub(super) struct Ran {
 impl Running {
     /// Starts `command` with its output going to files in `dir`.
     pub(super) fn start(dir: &Path, command: &mut Command) -> Result<Self, Error> {
+        Self::with_input(dir, command, Stdio::null())
+    }
+
+    /// Starts `command` as [`Self::start`] does, with something to read.
+    pub(super) fn with_input(
+        dir: &Path,
+        command: &mut Command,
+        input: Stdio,
+    ) -> Result<Self, Error> {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let name = command.get_program().to_string_lossy().into_owned();
-        let (out, err) = (dir.join(format!("{number}.out")), dir.join(format!("{number}.err")));
+        let (out, err) = (
+            dir.join(format!("{number}.out")),
+            dir.join(format!("{number}.err")),
+        );
         let file = |path: &Path| fs::File::create(path).map_err(at("creating", path));
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(file(&out)?)
             .stderr(file(&err)?)
             .spawn()
-            .map_err(|source| Error::Start { program: name.clone(), source })?;
-        Ok(Self { child, name, out, err })
+            .map_err(|source| Error::Start {
+                program: name.clone(),
+                source,
+            })?;
+        Ok(Self {
+            child,
+            name,
+            out,
+            err,
+        })
     }
 
     /// Returns what it has written to its error stream so far.
     pub(super) fn so_far(&self) -> String {
-        fs::read(&self.err).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+        fs::read(&self.err).map_or_else(
+            |_| String::new(),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
     }
 
     /// Waits for its end; kills it when `patience` is over.
@@ -224,10 +283,10 @@ impl Running {
         let begun = Instant::now();
         let mut how = String::new();
         let status = loop {
-            let ended = self
-                .child
-                .try_wait()
-                .map_err(|source| Error::Start { program: self.name.clone(), source })?;
+            let ended = self.child.try_wait().map_err(|source| Error::Start {
+                program: self.name.clone(),
+                source,
+            })?;
             if let Some(status) = ended {
                 break status;
             }
@@ -238,12 +297,16 @@ impl Running {
             std::thread::sleep(Duration::from_millis(5));
         };
         if how.is_empty() {
-            how = status
-                .code()
-                .map_or_else(|| format!("signal {:?}", status.signal()), |code| format!("exit code {code}"));
+            how = status.code().map_or_else(
+                || format!("signal {:?}", status.signal()),
+                |code| format!("exit code {code}"),
+            );
         }
         let read = |path: &Path| {
-            fs::read(path).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+            fs::read(path).map_or_else(
+                |_| String::new(),
+                |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+            )
         };
         Ok(Ran {
             code: status.code(),
@@ -268,7 +331,11 @@ impl Ran {
             .filter(|line| !line.starts_with('{') && !line.trim().is_empty())
             .collect();
         let from = lines.len().saturating_sub(15);
-        format!("{}\n{}", self.how, lines.get(from..).unwrap_or_default().join("\n"))
+        format!(
+            "{}\n{}",
+            self.how,
+            lines.get(from..).unwrap_or_default().join("\n")
+        )
     }
 
     /// Returns the text of a program that must have succeeded.
@@ -283,7 +350,11 @@ impl Ran {
 /// Detaches whatever is mounted in a folder.
 pub(super) fn unmount_below(dir: &Path) {
     for point in mounts_below("self", dir).into_iter().rev() {
-        let _busy = Command::new("umount").arg("-l").arg(&point).stderr(Stdio::null()).status();
+        let _busy = Command::new("umount")
+            .arg("-l")
+            .arg(&point)
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
@@ -308,7 +379,9 @@ pub(super) fn processes_with(marker: &str) -> Vec<u32> {
         .filter_map(|entry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
             let line = fs::read(entry.path().join("cmdline")).ok()?;
-            let found = line.windows(marker.len()).any(|window| window == marker.as_bytes());
+            let found = line
+                .windows(marker.len())
+                .any(|window| window == marker.as_bytes());
             (found && pid != me).then_some(pid)
         })
         .collect()
