@@ -43,14 +43,26 @@ pub(crate) enum CliError {
 impl CliError {
     /// What the user may do next.
     pub(crate) fn hint(&self) -> Option<&'static str> {
+        let text = self.to_string();
         let nobody = matches!(
             self,
             Self::Connect(ConnectError::Transport { .. } | ConnectError::Socket { .. })
         );
-        nobody.then_some(
-            "is a daemon running there? `rbuildd --addr ADDRESS` starts one; without --addr, RBUILD_HOST and BUILDKIT_HOST \
-             `rbuild build` needs none",
-        )
+        let broken = ["transport error", "h2 protocol error"]
+            .iter()
+            .any(|w| text.contains(w));
+        if nobody && !text.contains("certificate") {
+            Some(
+                "is a daemon running there? `rbuildd --addr ADDRESS` starts one; without --addr, RBUILD_HOST and BUILDKIT_HOST \
+                 `rbuild build` needs none",
+            )
+        } else if matches!(self, Self::Call(_) | Self::Build(_)) && broken {
+            Some(
+                "does the daemon want TLS? --tlscacert, --tlscert and --tlskey, or --tlsdir, name what it takes",
+            )
+        } else {
+            None
+        }
     }
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

@@ -217,7 +217,7 @@ fn failures_say_where_why_and_what_to_do_next() -> TestResult {
                 "\nbuilt, and kept for the next build only; ",
             ],
         ),
-        ("build --check ctx", 1, &[]),
+        ("build --check --build-context more=more ctx", 1, &[]),
         ("build --call outline --target runtime ctx", 0, &[]),
         (
             "build --call outlines ctx",
@@ -271,7 +271,10 @@ fn failures_say_where_why_and_what_to_do_next() -> TestResult {
             );
         }
     }
-    let check = bench.rbuild("build --progress quiet --check ctx", b"")?;
+    let check = bench.rbuild(
+        "build --progress quiet --check --build-context more=more ctx",
+        b"",
+    )?;
     let text = String::from_utf8_lossy(&check.out).into_owned();
     assert!(
         text.starts_with("Check complete, 1 warning has been found!\n\nWARNING: FromAsCasing"),

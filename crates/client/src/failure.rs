@@ -101,7 +101,7 @@ impl Failure {
         let mut failure = Self {
             code: format!("{:?}", status.code()),
             canceled: status.code() == Code::Cancelled,
-            ..Self::local(status.message())
+            ..Self::local(told(status))
         };
         let Ok(wire) = proto::rpc::Status::decode(status.details()) else {
             return failure;
@@ -122,6 +122,19 @@ impl Failure {
             }
         }
         failure
+    }
+}
+
+// A connection that broke says so and no more: what it broke with is the last of its causes.
+fn told(status: &Status) -> String {
+    let message = status.message().to_owned();
+    let mut last = std::error::Error::source(status);
+    while let Some(next) = last.and_then(std::error::Error::source) {
+        last = Some(next);
+    }
+    match last.map(ToString::to_string) {
+        Some(cause) if !message.contains(&cause) => format!("{message}: {cause}"),
+        _ => message,
     }
 }
 
