@@ -74,6 +74,23 @@ pub(crate) fn wire(failure: &Failure) -> rpc::Status {
     }
 }
 
+/// The wire's form of a failure for a build's record, which also says which program it comes from.
+pub(crate) fn recorded(failure: &Failure) -> rpc::Status {
+    let mut status = wire(failure);
+    let frame = json!({ "Name": "engine::solve::solve", "File": "crates/engine/src/solve.rs" });
+    let origin = json!({
+        "frames": [frame],
+        "cmdline": ["rbuildd"],
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    status.details.push(prost_types::Any {
+        type_url: format!("{BUILDKIT}stack.Stack+json"),
+        value: origin.to_string().into_bytes(),
+    });
+    status
+}
+
 /// A failure that came from elsewhere (a frontend in the client). Details are kept as they are.
 pub(crate) fn from_wire(status: rpc::Status) -> Failure {
     let details = status

@@ -45,7 +45,7 @@ impl HistoryCodec for Codec {
     }
 
     fn error(&self, failure: &Failure) -> Vec<u8> {
-        errors::wire(failure).encode_to_vec()
+        errors::recorded(failure).encode_to_vec()
     }
 
     fn record(&self, record: &HistoryRecord) -> Vec<u8> {

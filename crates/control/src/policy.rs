@@ -112,5 +112,8 @@ fn resolve(request: gateway::ResolveSourceMetaRequest) -> Result<PolicyVerdict, 
         git_return_object: request.git.is_some_and(|g| g.return_object),
         ..ResolveOpts::default()
     };
-    Ok(PolicyVerdict::Resolve { source, opts })
+    Ok(PolicyVerdict::Resolve {
+        source,
+        opts: Box::new(opts),
+    })
 }

@@ -157,7 +157,7 @@ pub enum PolicyVerdict {
         /// The source to resolve; the same one.
         source: pb::SourceOp,
         /// How.
-        opts: ResolveOpts,
+        opts: Box<ResolveOpts>,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use frontend::bridge::{GitMeta, HttpMeta, ImageMeta, ResolveOpts, SourceMeta};
 use llb::pb;
 use oci::Platform;
@@ -98,9 +99,14 @@ async fn resolve(
                 .images
                 .resolve_config(&reference, platform.as_ref(), mode, &ctx)
                 .await?;
+            let no_config = opts.image.as_ref().is_some_and(|o| o.no_config);
             meta.image = Some(ImageMeta {
                 digest: found.digest,
-                config: found.config,
+                config: if no_config {
+                    Bytes::new()
+                } else {
+                    found.config
+                },
             });
         }
         "oci-layout" => {

@@ -264,7 +264,7 @@ async fn run(
                 async move { session.finalize_export(told).await }
             })
             .await
-            .or_else(|e| absent(&e).map_or(Err(e), Ok))
+            .or_else(|e| absent(&e).ok_or(e))
             .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
     }
     let lease = build.engine.parts.store.lease();

@@ -305,9 +305,12 @@ async fn follow(
 }
 
 fn exit_code(failure: &Failure) -> u32 {
-    let code = failure.details.iter().find_map(|detail| match detail {
-        Detail::Exit { code } => Some(*code),
-        _ => None,
+    let code = failure.details.iter().find_map(|detail| {
+        if let Detail::Exit { code } = detail {
+            Some(*code)
+        } else {
+            None
+        }
     });
     code.unwrap_or(UNKNOWN_EXIT)
 }

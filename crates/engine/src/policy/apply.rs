@@ -118,7 +118,7 @@ impl Judge {
                         source: asked,
                         opts,
                     } => {
-                        known = self.resolve(source, asked, opts).await?;
+                        known = self.resolve(source, asked, *opts).await?;
                     }
                 }
             }
@@ -235,7 +235,7 @@ pub(crate) async fn rewrite(
         let old = digest(slot.as_ref());
         let encoded = op.encode_to_vec();
         let new = digest(&encoded);
-        *slot = encoded.into();
+        *slot = encoded;
         if let Some(metadata) = out.metadata.remove(&old) {
             out.metadata.insert(new.clone(), metadata);
         }
