@@ -1,6 +1,7 @@
 //! A registry on the mirror's folder, for builds made by hand and for the bench.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use crate::paths;
@@ -27,7 +28,12 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts a registry and waits until it listens.
     pub(crate) fn start(port: u16) -> Result<Self, Error> {
-        let mut registry = Self::spawn(port)?;
+        Self::start_on(&paths::mirror(), port)
+    }
+
+    /// Starts a registry on another folder than the mirror's: its storage is `data` in it.
+    pub(crate) fn start_on(folder: &Path, port: u16) -> Result<Self, Error> {
+        let mut registry = Self::spawn(folder, port)?;
         let mut log = registry.log.take().expect("a new registry has its log");
         let mut line = String::new();
         while log.read_line(&mut line).is_ok_and(|n| n > 0) {
@@ -42,16 +48,16 @@ impl Registry {
         Err(registry.ended())
     }
 
-    fn spawn(port: u16) -> Result<Self, Error> {
+    fn spawn(folder: &Path, port: u16) -> Result<Self, Error> {
         let program = need("docker-registry")?;
-        let data = paths::mirror().join("data");
+        let data = folder.join("data");
         if !data.is_dir() {
             return Err(Error::Missing {
                 what: "the mirror".to_owned(),
                 remedy: "run `rbuild-integration images`".to_owned(),
             });
         }
-        let config = paths::mirror().join("serve.yaml");
+        let config = folder.join("serve.yaml");
         let text = format!(
             "version: 0.1\nloglevel: info\nstorage:\n    filesystem:\n        rootdirectory: {}\nhttp:\n    addr: 127.0.0.1:{port}\n",
             data.display(),
@@ -90,7 +96,7 @@ impl Drop for Registry {
 
 /// Serves until the registry ends or we are interrupted.
 pub(crate) fn run(options: &Options) -> Result<(), Error> {
-    let mut registry = Registry::spawn(options.port)?;
+    let mut registry = Registry::spawn(&paths::mirror(), options.port)?;
     let log = registry.log.take().expect("a new registry has its log");
     for line in log.lines().map_while(Result::ok) {
         if let Some(port) = listening(&line) {
