@@ -53,7 +53,15 @@ impl From<ReadError> for BridgeError {
 
 /// Reads (a part of) a regular file.
 pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<Bytes, ReadError> {
-    let meta = root.stat(name).map_err(ReadError::new)?;
+    // It is looked at first, because opening a device or a pipe has consequences; the reader hears of opening alone.
+    let meta = root.stat(name).map_err(|error| {
+        let error = ReadError::new(error);
+        if error.missing {
+            ReadError::missing("open", name)
+        } else {
+            error
+        }
+    })?;
     if !meta.is_file() && !meta.is_dir() {
         return Err(ReadError::new(format!("open {name}: not a regular file")));
     }

@@ -1,6 +1,6 @@
 //! Writing a list of changes down as an overlay upper.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -11,17 +11,31 @@ use fstree::{Dir, Kind, Meta, PathError, Root, Times};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 
-/// Tells whether some directory of an upper hides everything below it.
-pub(crate) fn has_opaque(upper: &Root) -> io::Result<bool> {
-    let mut todo = vec![upper.dir("/").map_err(io::Error::other)?];
-    while let Some(dir) = todo.pop() {
+/// Tells whether an upper says more on a foreign lower than the `changes` it stands for: a directory that hides everything
+/// below it, a name that was copied up and left as it was, a whiteout of what was never there.
+pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
+    // What is told, and the directories on the way there.
+    let mut told: HashSet<&Path> = HashSet::new();
+    for change in changes {
+        for path in change.path.ancestors() {
+            if !told.insert(path) {
+                break;
+            }
+        }
+    }
+    let mut todo = vec![(PathBuf::new(), upper.dir("/").map_err(io::Error::other)?)];
+    while let Some((at, dir)) = todo.pop() {
         for entry in dir.entries()? {
+            let path = at.join(&entry.name);
+            if !told.contains(path.as_path()) {
+                return Ok(true);
+            }
             if entry.kind == Kind::Dir {
                 let below = dir.open_dir(&entry.name)?;
                 if below.own_xattr(OPAQUE)?.is_some_and(|v| v == b"y") {
                     return Ok(true);
                 }
-                todo.push(below);
+                todo.push((path, below));
             }
         }
     }

@@ -14,7 +14,7 @@ use rusqlite::params;
 
 use crate::error::StoreError;
 use crate::id::RefId;
-use crate::patch::{has_opaque, write_changes};
+use crate::patch::{says_more, write_changes};
 use crate::refs::record::{Body, Record, Shape};
 use crate::refs::{ImmutableRef, RefOptions};
 use crate::store::Store;
@@ -174,11 +174,11 @@ impl Record {
             .ok_or_else(|| self.unfit("is not unpacked"))?;
         let fail = |e| StoreError::layer("prepare for a merge", self.id().as_str(), e);
         let upper = Root::from_fd(store.snapshots().upper(&own)?).map_err(fail)?;
-        let patch = if has_opaque(&upper)
+        let changes = fstree::diff::overlay_changes(&upper, self.lower_view()?.as_ref())
+            .map_err(|e| StoreError::layer("diff", self.id().as_str(), e))?;
+        let patch = if says_more(&upper, &changes)
             .map_err(|e| StoreError::io("read", store.snapshots().upper_path(&own), e))?
         {
-            let changes = fstree::diff::overlay_changes(&upper, self.lower_view()?.as_ref())
-                .map_err(|e| StoreError::layer("diff", self.id().as_str(), e))?;
             let draft = Draft::new(store)?;
             write_changes(&upper, &changes, &draft.root()?, true).map_err(fail)?;
             draft.keep()
