@@ -705,8 +705,8 @@ async fn a_call_without_a_build_and_of_an_unknown_one_is_refused() {
             .new_container(gateway::NewContainerRequest::default())
             .await
             .unwrap_err()
-            .code(),
-        Code::Unimplemented
+            .message(),
+        "no buildid found in context"
     );
 }
 
