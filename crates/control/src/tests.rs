@@ -133,6 +133,8 @@ impl Backend for FakeEngine {
                 }));
             }
             "hang" => {
+                let begun = progress::Vertex::new(Digest::sha256(b"hang"), "hang", Vec::new());
+                self.hub.publish(progress::Event::Vertex(begun));
                 session.closed().await;
                 return Err(Failure::new(FailureKind::Canceled, "the client left"));
             }
@@ -520,13 +522,15 @@ async fn a_client_serves_files_secrets_and_a_target_in_the_tunnel() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_takes_its_session_with_it() {
-    let (channel, sessions, _) = daemon().await;
+    let (channel, sessions, hub) = daemon().await;
     let (task, _results) = connect(&channel, "s1").await;
     let running = task::spawn("solve", {
         let mut client = ControlClient::new(channel.clone());
         async move { client.solve(solve("s1", "hang")).await }
     });
     let session = sessions.wait("s1", Duration::from_secs(5)).await.unwrap();
+    // The build has the session before the client leaves.
+    hub.subscribe().next().await.unwrap();
     drop(task);
     tokio::time::timeout(Duration::from_secs(5), session.closed())
         .await
