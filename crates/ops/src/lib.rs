@@ -38,8 +38,8 @@ use task::{Permit, Permits};
 
 pub use exec::CacheMounts;
 pub use failure::OpFailure;
-pub use job_value::JobValue;
 pub use fstree::Root;
+pub use job_value::JobValue;
 pub use resolver::{OpResolver, OpSys};
 pub use results::Results;
 

@@ -5,7 +5,16 @@ use serde_json::Value;
 use super::corpus::Case;
 
 /// Differences that are meant: the name of a case, and where in `docs/compat.md` they are argued.
-const ARGUED: &[(&str, &str)] = &[];
+const ARGUED: &[(&str, &str)] = &[
+    (
+        "words: onbuild takes from a stage",
+        "the number of a step in its name, where a trigger brings in a stage",
+    ),
+    (
+        "bad: lint as an error in the file",
+        "the order in which broken rules are named; the reference's changes from run to run",
+    ),
+];
 
 /// Prints each difference and a sum; returns whether there is none that is not argued.
 pub(super) fn all(cases: &[Case], reference: &[Value], ours: &[Value]) -> bool {
@@ -14,7 +23,7 @@ pub(super) fn all(cases: &[Case], reference: &[Value], ours: &[Value]) -> bool {
     let mut argued = 0;
     for ((case, reference), ours) in cases.iter().zip(reference).zip(ours) {
         let differences = differences(reference, ours);
-        if text(reference, "error") != "" {
+        if !text(reference, "error").is_empty() {
             refused += 1;
         }
         let why = ARGUED.iter().find(|(name, _)| *name == case.name);
