@@ -140,6 +140,10 @@ func ask(ctx context.Context, c *client.Client, tc testCase) (*answer, error) {
 			refs[""] = res.Ref
 		}
 		for key, ref := range refs {
+			if ref == nil {
+				a.Refs[key] = []step{}
+				continue
+			}
 			steps, err := steps(ctx, ref, session)
 			if err != nil {
 				return nil, err
