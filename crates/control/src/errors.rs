@@ -74,10 +74,15 @@ pub(crate) fn wire(failure: &Failure) -> rpc::Status {
     }
 }
 
-/// The wire's form of a failure for a build's record, which also says which program it comes from.
+/// The wire's form of a failure for a build's record, which also says which program put it there, and where in the program.
+///
+/// Our errors carry no stack, so there is one frame: the caller's.
+#[track_caller]
 pub(crate) fn recorded(failure: &Failure) -> rpc::Status {
     let mut status = wire(failure);
-    let frame = json!({ "Name": "engine::solve::solve", "File": "crates/engine/src/solve.rs" });
+    let here = std::panic::Location::caller();
+    let frame =
+        json!({ "Name": env!("CARGO_CRATE_NAME"), "File": here.file(), "Line": here.line() });
     let origin = json!({
         "frames": [frame],
         "cmdline": ["rbuildd"],
