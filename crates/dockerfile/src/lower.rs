@@ -157,6 +157,8 @@ pub struct Lowered {
     pub image: ImageConfig,
     /// Config of the image it is based on, unchanged.
     pub base_image: Option<ImageConfig>,
+    /// Whether no image is below it, only `scratch` or files.
+    pub from_nothing: bool,
     /// `SOURCE_DATE_EPOCH` in seconds.
     pub epoch: Option<i64>,
     /// Further states to scan for an SBOM, by name.

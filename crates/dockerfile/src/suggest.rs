@@ -13,6 +13,23 @@ pub fn nearest<'a>(
     options: impl IntoIterator<Item = &'a str>,
     case_sensitive: bool,
 ) -> Option<String> {
+    search(value, options, case_sensitive, true)
+}
+
+/// The same where the options have an order: of equally near ones the first wins.
+pub fn nearest_in_order<'a>(
+    value: &str,
+    options: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    search(value, options, true, false)
+}
+
+fn search<'a>(
+    value: &str,
+    options: impl IntoIterator<Item = &'a str>,
+    case_sensitive: bool,
+    initials: bool,
+) -> Option<String> {
     let fold = |text: &str| {
         if case_sensitive {
             text.to_owned()
@@ -31,7 +48,8 @@ pub fn nearest<'a>(
         if chars.is_empty() || chars.len().abs_diff(wanted.len()) > REACH {
             continue;
         }
-        let rank = (distance(&wanted, &chars), chars.first() != wanted.first());
+        let strange = initials && chars.first() != wanted.first();
+        let rank = (distance(&wanted, &chars), strange);
         if rank.0 <= REACH && best.as_ref().is_none_or(|(least, _)| rank < *least) {
             best = Some((rank, option));
         }

@@ -108,6 +108,7 @@ struct PlatformResult {
     reference: Option<Arc<dyn Ref>>,
     image: ImageConfig,
     base_image: Option<ImageConfig>,
+    from_nothing: bool,
     epoch: Option<i64>,
 }
 
@@ -179,6 +180,7 @@ impl Build {
             reference: result.single_ref()?.cloned(),
             image: lowered.image,
             base_image: lowered.base_image,
+            from_nothing: lowered.from_nothing,
             epoch: lowered.epoch,
         })
     }
@@ -210,8 +212,9 @@ impl Build {
         let mut out = FrontendResult::default();
         let mut exported = Vec::with_capacity(results.len());
         for (platform, result) in platforms.iter().zip(results) {
-            let platform = export_platform(platform.as_ref(), &result.image.platform);
-            let id = platform_text(&platform.normalize());
+            let wanted = platform.clone().unwrap_or_else(Platform::host).normalize();
+            let id = platform_text(&wanted);
+            let platform = export_platform(wanted, &result.image.platform);
             let suffix = if self.config.multi_platform {
                 format!("/{id}")
             } else {
@@ -227,10 +230,13 @@ impl Build {
             };
             put(
                 "containerimage.config",
-                config_json(&result.image, result.base_image.is_none()),
+                config_json(&result.image, result.from_nothing),
             );
             if let Some(base) = &result.base_image {
-                put("containerimage.base.config", config_json(base, false));
+                put(
+                    "containerimage.base.config",
+                    config_json(base, result.from_nothing),
+                );
             }
             if let Some(epoch) = result.epoch {
                 put("source.date.epoch", epoch.to_string().into_bytes());
@@ -258,8 +264,7 @@ fn config_json(image: &ImageConfig, from_nothing: bool) -> Vec<u8> {
 }
 
 /// The platform a result is exported under. Windows takes version and features from the image.
-fn export_platform(wanted: Option<&Platform>, image: &Platform) -> Platform {
-    let mut platform = wanted.cloned().unwrap_or_else(Platform::host).normalize();
+fn export_platform(mut platform: Platform, image: &Platform) -> Platform {
     if platform.os == "windows" && image.os == platform.os {
         if platform.os_version.is_empty() {
             platform.os_version.clone_from(&image.os_version);

@@ -151,7 +151,8 @@ impl Platform {
             }
             _ => (text.to_owned(), String::new()),
         };
-        let parts: Vec<&str> = core.split('/').collect();
+        // What is behind the third slash is one part, as in the reference's errors.
+        let parts: Vec<&str> = core.splitn(4, '/').collect();
         for part in &parts {
             if part.is_empty()
                 || !part
@@ -267,8 +268,16 @@ impl Platform {
     fn is_same_as(&self, other: &Self) -> bool {
         let other = other.normalize();
         let own = self.normalize();
-        own.os == other.os && own.architecture == other.architecture && own.variant == other.variant
+        own.os == other.os
+            && own.architecture == other.architecture
+            && own.variant == other.variant
+            && (own.os != "windows" || same_build(&own.os_version, &other.os_version))
     }
+}
+
+/// Whether two versions of Windows are of one build: the first three numbers say so. An unknown one fits any.
+fn same_build(a: &str, b: &str) -> bool {
+    a.is_empty() || b.is_empty() || a.split('.').take(3).eq(b.split('.').take(3))
 }
 
 impl fmt::Display for Platform {

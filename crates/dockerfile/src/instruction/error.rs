@@ -67,7 +67,7 @@ pub enum InstructionError {
     #[error("no build stage in current context")]
     NoStage,
     /// `FROM` where only a command can be.
-    #[error("FROM is not a command type")]
+    #[error("*instructions.Stage is not a command type")]
     NotACommand,
     /// Nothing after the instruction.
     #[error("{0} requires at least one argument")]

@@ -10,7 +10,7 @@ use regex::Regex;
 use super::{Finding, Linter};
 use crate::instruction::{Instruction, Pair, Stage};
 use crate::shell::{Env, Word};
-use crate::suggest::nearest;
+use crate::suggest::{nearest, nearest_in_order};
 use crate::syntax::{EmptyContinuation, Range};
 
 /// Complains about empty lines in continued ones.
@@ -84,7 +84,7 @@ pub fn undefined_vars(
     linter: &Linter,
 ) {
     for name in unmatched.iter().filter(|name| !known(name)) {
-        let near = nearest(name, env.keys(), true);
+        let near = nearest_in_order(name, env.keys());
         linter.report(
             Finding::UndefinedVar {
                 name: name.clone(),

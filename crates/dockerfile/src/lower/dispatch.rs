@@ -225,7 +225,8 @@ impl Lowering<'_> {
         if !matches!(instruction.command, Command::Arg(_)) {
             instruction.command.expand(&mut |word| {
                 let word = self.lex.process(word, &env).inspect_err(|error| {
-                    if let ShellErrorKind::Required { name, .. } = &error.kind
+                    if let ShellErrorKind::Required { name, .. }
+                    | ShellErrorKind::ColonModifier { name, .. } = &error.kind
                         && env.get(name).is_none()
                     {
                         self.undefined(at, &[name.clone()].into(), &env, ranges, lint);

@@ -161,6 +161,7 @@ impl<'a> Lowering<'a> {
             state: stage.state.clone(),
             image: std::mem::take(&mut stage.image),
             base_image: stage.base_image.take(),
+            from_nothing: stage.from_nothing,
             epoch: self.epoch,
             scan,
             ignore_cache,

@@ -86,13 +86,14 @@ impl Lowering<'_> {
         };
         let cost = self.stages[base].build_args.len() + self.stages[base].image.history.len();
         self.charge(cost)?;
-        let (state, platform, mut image, base_image, paths, workdir_set, args) = {
+        let (state, platform, mut image, base_image, from_nothing, paths, workdir_set, args) = {
             let base = &self.stages[base];
             (
                 base.state.clone(),
                 base.platform.clone(),
                 base.image.clone(),
                 base.base_image.clone(),
+                base.from_nothing,
                 base.paths,
                 base.workdir_set,
                 base.build_args.clone(),
@@ -104,6 +105,7 @@ impl Lowering<'_> {
         stage.platform = platform;
         stage.image = image;
         stage.base_image = base_image;
+        stage.from_nothing = from_nothing;
         stage.paths = paths;
         stage.workdir_set = workdir_set;
         stage.build_args.extend(args);

@@ -143,12 +143,15 @@ impl Lowering<'_> {
                         stage.platform = Some(image.platform.clone());
                     }
                     stage.image = image;
+                    stage.from_nothing = false;
                 }
             }
             Base::Context { loaded, platform } => {
                 let (state, image) = self.loaded(at, loaded);
+                let from_nothing = image.is_none();
                 let mut image = image.unwrap_or_else(|| empty_image(&platform));
                 let stage = &mut self.stages[at];
+                stage.from_nothing = from_nothing;
                 stage.base_image = Some(image.clone());
                 image.created = None;
                 stage.image = image;
@@ -168,6 +171,7 @@ impl Lowering<'_> {
                 self.stages[at].base_image = Some(image_config.clone());
                 image_config.created = None;
                 self.stages[at].image = image_config;
+                self.stages[at].from_nothing = false;
                 self.stages[at].state = if empty {
                     State::scratch()
                 } else {

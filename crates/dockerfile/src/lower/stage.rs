@@ -41,6 +41,8 @@ pub(crate) struct StageState {
     pub(crate) state: State,
     pub(crate) image: ImageConfig,
     pub(crate) base_image: Option<ImageConfig>,
+    /// Whether no image's config is below it.
+    pub(crate) from_nothing: bool,
     pub(crate) named_context: Option<NamedContext>,
     pub(crate) platform: Option<Platform>,
     /// The stage it starts from, if not an image.
@@ -82,6 +84,7 @@ impl StageState {
             state: State::scratch(),
             image: ImageConfig::default(),
             base_image: None,
+            from_nothing: true,
             named_context: None,
             platform: None,
             base: None,

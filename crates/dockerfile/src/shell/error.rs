@@ -37,6 +37,14 @@ pub enum ShellErrorKind {
     /// Something after the name that means nothing.
     #[error("unsupported modifier ({0}) in substitution")]
     Modifier(String),
+    /// The same after a colon, where the variable has been asked for already.
+    #[error("unsupported modifier ({text}) in substitution")]
+    ColonModifier {
+        /// The variable.
+        name: String,
+        /// The modifier.
+        text: String,
+    },
     /// `${name?word}` and no such variable.
     #[error("{name}: {message}")]
     Required {

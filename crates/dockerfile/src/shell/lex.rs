@@ -419,7 +419,10 @@ impl Run<'_> {
                     glob::trim_suffix(pattern, &value, greedy)
                 }
             }
-            _ => Err(ShellErrorKind::Modifier(text)),
+            _ => Err(ShellErrorKind::ColonModifier {
+                name: name.to_owned(),
+                text,
+            }),
         }
     }
 

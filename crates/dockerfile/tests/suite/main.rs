@@ -3,3 +3,8 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says why")]
 
 mod corpus;
+mod fuzz;
+mod host;
+mod large;
+mod mutate;
+mod rules;

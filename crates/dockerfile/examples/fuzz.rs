@@ -1,0 +1,59 @@
+//! Feeds changed Dockerfiles to everything that reads them, for as long as asked:
+//! `cargo run -p rbuild-dockerfile --example fuzz -- SECONDS SEED FILE…`. What panics or is slow is written to `fuzz-found-…`.
+#![allow(clippy::print_stdout, reason = "a command for people")]
+#![allow(dead_code, reason = "the modules are the tests'")]
+
+#[path = "../tests/suite/host.rs"]
+mod host;
+#[path = "../tests/suite/mutate.rs"]
+mod mutate;
+
+use std::time::{Duration, Instant};
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let mut number = || args.next().and_then(|text| text.parse::<u64>().ok());
+    let (Some(seconds), Some(seed)) = (number(), number()) else {
+        println!("usage: fuzz SECONDS SEED FILE…");
+        return;
+    };
+    let mut seeds = Vec::new();
+    for file in args {
+        let bytes = std::fs::read(&file).expect("the file is readable");
+        // A corpus of many files in one: each is a seed.
+        let text = String::from_utf8_lossy(&bytes);
+        if text.contains("\n--- Dockerfile\n") {
+            seeds.extend(text.split("\n--- Dockerfile\n").skip(1).map(|part| {
+                part.split("\n=== ")
+                    .next()
+                    .unwrap_or_default()
+                    .as_bytes()
+                    .to_vec()
+            }));
+        } else {
+            seeds.push(bytes);
+        }
+    }
+    println!("{} seeds", seeds.len());
+    let mut numbers = mutate::Numbers::new(seed);
+    let begun = Instant::now();
+    let (mut runs, mut found, mut slowest) = (0_u64, 0_u64, Duration::ZERO);
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        let text = mutate::mutated(&seeds, &mut numbers);
+        let fed = std::panic::catch_unwind(|| mutate::feed(&text));
+        runs += 1;
+        slowest = slowest.max(fed.as_ref().copied().unwrap_or_default());
+        if fed.is_err() || fed.is_ok_and(|took| took > mutate::PATIENCE) {
+            found += 1;
+            std::fs::write(format!("fuzz-found-{seed}-{runs}"), &text)
+                .expect("the folder is writable");
+        }
+        if runs % 50_000 == 0 {
+            println!(
+                "{runs} inputs, {found} found, slowest {slowest:?}, {:?}",
+                begun.elapsed()
+            );
+        }
+    }
+    println!("end: {runs} inputs, {found} found, slowest {slowest:?}");
+}

@@ -1,0 +1,9 @@
+FROM alpine
+ONBUILD ENV A=1
+ONBUILD RUN <<EOF
+x
+EOF
+ONBUILD COPY --from=busybox --chown=1 a b
+ONBUILD HEALTHCHECK --interval=1s CMD x
+ONBUILD CMD ["a"]
+ONBUILD LABEL x="y z"
