@@ -4,6 +4,9 @@
 //! [`Db::flush`] or the keeper's timer commits it. Reads made while a transaction is open go through the writing connection,
 //! so everybody always reads what was written. The writer is locked for microseconds: nothing in here calls `fsync`
 //! (`synchronous=NORMAL`, and checkpoints run on a connection of the keeper's).
+//!
+//! A full disk must not keep the index from recording what is freed. So it holds a few megabytes in a file beside it,
+//! gives them up when the disk has nothing left, and takes them again when there is room.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,9 +80,51 @@ CREATE INDEX IF NOT EXISTS history_created ON history(created);
 /// The version of the tables above, kept in `format.json`.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
 
+/// The space that is held for the index.
+const RESERVE: u64 = 4 << 20;
+/// With less than this left, the reserve is given up.
+const LOW: u64 = 1 << 20;
+/// With more than this left, it is taken again.
+const AMPLE: u64 = 16 << 20;
+
 struct Writer {
     conn: Connection,
     open: bool,
+    reserve: Reserve,
+}
+
+/// A file that takes space until the index needs it.
+struct Reserve {
+    path: PathBuf,
+    held: bool,
+}
+
+impl Reserve {
+    fn beside(index: &Path) -> Self {
+        let path = index.with_extension("reserve");
+        let held = path.metadata().is_ok_and(|meta| meta.len() == RESERVE);
+        let mut reserve = Self { path, held };
+        reserve.adjust();
+        reserve
+    }
+
+    /// Gives up or takes the space, as the disk has it. Best effort: without a reserve everything else works.
+    fn adjust(&mut self) {
+        let Some(free) = self.path.parent().and_then(free_space) else {
+            return;
+        };
+        if self.held && free < LOW {
+            self.held = std::fs::remove_file(&self.path).is_err();
+        } else if !self.held && free > AMPLE {
+            let zeros = vec![0_u8; usize::try_from(RESERVE).unwrap_or(0)];
+            self.held = std::fs::write(&self.path, zeros).is_ok();
+        }
+    }
+}
+
+fn free_space(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// The index.
@@ -119,7 +164,11 @@ impl Db {
         conn.execute_batch(SCHEMA)?;
         Ok(Self {
             path: path.to_owned(),
-            writer: Mutex::new(Writer { conn, open: false }),
+            writer: Mutex::new(Writer {
+                conn,
+                open: false,
+                reserve: Reserve::beside(path),
+            }),
             readers: Mutex::new(Vec::new()),
             pending: AtomicBool::new(false),
         })
@@ -208,6 +257,7 @@ impl Db {
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         if !writer.open {
+            writer.reserve.adjust();
             writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             writer.open = true;
             self.pending.store(true, Ordering::Release);
