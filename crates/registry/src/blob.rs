@@ -45,7 +45,8 @@ impl Repository {
         self.stream(desc, true)
     }
 
-    /// Opens a blob for a reader that verifies the digest itself; the size is still checked.
+    /// Opens a blob for a reader that verifies the digest itself; the size is still checked, unless it is negative,
+    /// which stands for one that nobody knows.
     #[must_use]
     pub fn blob_unverified(&self, desc: &Descriptor) -> BlobStream {
         self.stream(desc, false)
@@ -100,7 +101,7 @@ impl BlobStream {
                         continue;
                     }
                     let got = self.offset.saturating_add(chunk.len() as u64);
-                    if got > self.desc.len() {
+                    if got > self.desc.len() && self.desc.size >= 0 {
                         return Err(Error::SizeMismatch {
                             url: body.url.clone(),
                             want: self.desc.len(),
@@ -117,7 +118,9 @@ impl BlobStream {
                     }
                     return Ok(Some(chunk));
                 }
-                Ok(None) if self.offset == self.desc.len() => return self.finish(),
+                Ok(None) if self.offset == self.desc.len() || self.desc.size < 0 => {
+                    return self.finish();
+                }
                 Ok(None) => {
                     let error = self.broken("unexpected EOF".into());
                     self.pause(error).await?;

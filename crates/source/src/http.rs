@@ -6,7 +6,7 @@
 mod body;
 mod date;
 mod key;
-mod name;
+pub(crate) mod name;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -121,6 +121,19 @@ impl ImageSource {
             .repository(spec.repository(), Access::PULL, credentials)?)
     }
 
+    /// Who brings blobs of a reference's repository.
+    pub(crate) fn blobs_of(
+        &self,
+        spec: &Spec,
+        ctx: &Context,
+    ) -> Result<Arc<dyn store::BlobProvider>, SourceError> {
+        let repository = self.repository(spec, ctx)?;
+        Ok(Arc::new(RegistryLayers::new(
+            repository,
+            ctx.progress.clone(),
+        )))
+    }
+
     /// The documents of an image; identical questions of one moment are one question.
     async fn pull(
         &self,

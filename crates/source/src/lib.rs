@@ -8,6 +8,7 @@
 //! - Nothing a client or server names becomes a path outside the snapshot, an option of a program, or a header.
 //! - Secrets go to the exact host they are for, never into a description, an error, or a cache key.
 
+pub mod blob;
 pub mod context;
 pub mod error;
 pub mod git;

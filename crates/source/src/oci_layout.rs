@@ -215,7 +215,7 @@ impl BlobProvider for LayoutLayers {
                 );
             }
             sink.write(chunk).await?;
-            status.set(current, desc.size);
+            status.set(current, desc.size.max(0));
         }
         Ok(())
     }
@@ -261,12 +261,16 @@ impl Instance {
     }
 
     fn provider(&self, ctx: &Context) -> Arc<dyn BlobProvider> {
-        let layout = Layout::new(&self.spec, &self.layout, &ctx.sessions);
-        Arc::new(LayoutLayers {
-            layout,
-            progress: ctx.progress.clone(),
-        })
+        provider(&self.spec, &self.layout, ctx)
     }
+}
+
+/// Who brings blobs of a client's store.
+pub(crate) fn provider(spec: &Spec, layout: &LayoutStore, ctx: &Context) -> Arc<dyn BlobProvider> {
+    Arc::new(LayoutLayers {
+        layout: Layout::new(spec, layout, &ctx.sessions),
+        progress: ctx.progress.clone(),
+    })
 }
 
 #[async_trait]

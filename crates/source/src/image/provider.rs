@@ -33,7 +33,7 @@ impl BlobProvider for RegistryLayers {
         while let Some(chunk) = stream.next().await? {
             current = current.saturating_add(i64::try_from(chunk.len()).unwrap_or(i64::MAX));
             sink.write(chunk).await?;
-            status.set(current, desc.size);
+            status.set(current, desc.size.max(0));
         }
         Ok(())
     }
