@@ -171,11 +171,22 @@ pub struct Lowered {
 impl Lowered {
     /// Writes the definition; empty for scratch.
     pub fn definition(&self) -> Result<pb::Definition, LowerError> {
+        self.write(&self.state)
+    }
+
+    /// Writes the definitions of the states that an SBOM is to cover too, by name.
+    pub fn scan_definitions(&self) -> Result<BTreeMap<String, Arc<pb::Definition>>, LowerError> {
+        let write =
+            |(name, state): (&String, &State)| Ok((name.clone(), Arc::new(self.write(state)?)));
+        self.scan.iter().map(write).collect()
+    }
+
+    fn write(&self, state: &State) -> Result<pb::Definition, LowerError> {
         let options = MarshalOptions {
             platform: self.platform.clone(),
             ..MarshalOptions::default()
         };
-        Ok(llb::build::marshal(self.state.output(), &options)?)
+        Ok(llb::build::marshal(state.output(), &options)?)
     }
 }
 

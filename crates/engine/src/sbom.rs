@@ -66,16 +66,24 @@ pub(crate) async fn scan(
             continue;
         };
         let target = llb::build::state_from_definition(&definition).map_err(failed)?;
+        let further = result.scan.get(&entry.id);
+        let extras = further.into_iter().flat_map(|targets| &targets.extras);
+        let state = |(name, definition): (_, &Arc<pb::Definition>)| {
+            let state = llb::build::state_from_definition(definition).map_err(failed)?;
+            Ok((String::as_str(name), state))
+        };
+        let extras = extras.map(state).collect::<Result<Vec<_>, Failure>>()?;
         let made = Scan {
             image: &image,
             reference: &reference,
             config: &config,
             args: &args,
             options,
-            no_cache: opts.get("no-cache").is_some_and(String::is_empty),
+            no_cache: opts.get("no-cache").is_some_and(String::is_empty)
+                || further.is_some_and(|targets| targets.ignore_cache),
             platform: &platform,
         }
-        .of(&entry.id, &target)?;
+        .of(&entry.id, &target, &extras)?;
         let found = LazyRef::new(Arc::clone(build), Arc::new(made), Vec::new());
         found.result().await?;
         let text = |text: &'static str| bytes::Bytes::from_static(text.as_bytes());
@@ -134,12 +142,20 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// The scan of one result.
-    fn of(&self, name: &str, target: &State) -> Result<pb::Definition, Failure> {
+    /// The scan of one result and, beside it, of further trees by name.
+    fn of(
+        &self,
+        name: &str,
+        target: &State,
+        extras: &[(&str, State)],
+    ) -> Result<pb::Definition, Failure> {
         let core = format!("{SOURCES}/core/{CORE}");
         let mut env = self.config.config.env.clone();
         env.push(format!("BUILDKIT_SCAN_DESTINATION={OUT}"));
         env.push(format!("BUILDKIT_SCAN_SOURCE={core}"));
+        if !extras.is_empty() {
+            env.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={SOURCES}/extras"));
+        }
         for (key, value) in &self.options.parameters {
             env.push(format!("BUILDKIT_SCAN_{key}={value}"));
         }
@@ -164,8 +180,14 @@ impl Scan<'_> {
                 })
             })
             .mount(tmp)
-            .mount(source)
-            .mount(Mount::new(OUT, &State::scratch()));
+            .mount(source);
+        let run = extras.iter().fold(run, |run, (name, state)| {
+            run.mount(Mount {
+                readonly: true,
+                ..Mount::new(format!("{SOURCES}/extras/{CORE}-{name}"), state)
+            })
+        });
+        let run = run.mount(Mount::new(OUT, &State::scratch()));
         let (_, mounts) = run.outputs();
         llb::build::marshal(mounts.last(), &MarshalOptions::default()).map_err(failed)
     }

@@ -178,6 +178,17 @@ pub struct FrontendResult {
     pub metadata: BTreeMap<String, Bytes>,
     /// Attestations by the key of the ref they speak about.
     pub attestations: BTreeMap<String, Vec<Attestation>>,
+    /// What an SBOM is to cover beside the result, by platform id. Only the built-in frontend says so.
+    pub scan: BTreeMap<String, ScanTargets>,
+}
+
+/// Further trees for an SBOM.
+#[derive(Debug, Clone, Default)]
+pub struct ScanTargets {
+    /// Their definitions by name; an empty one is an empty tree.
+    pub extras: BTreeMap<String, Arc<pb::Definition>>,
+    /// Whether a part of the result was built without cache.
+    pub ignore_cache: bool,
 }
 
 impl FrontendResult {

@@ -30,7 +30,7 @@ use oci::{ImageConfig, Platform};
 use parking_lot::Mutex;
 
 use crate::bridge::{
-    Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest, Warning,
+    Bridge, Frontend, FrontendRequest, FrontendResult, Ref, ScanTargets, SolveRequest, Warning,
 };
 use crate::error::FrontendError;
 use config::Config;
@@ -110,6 +110,7 @@ struct PlatformResult {
     base_image: Option<ImageConfig>,
     from_nothing: bool,
     epoch: Option<i64>,
+    scan: ScanTargets,
 }
 
 impl Build {
@@ -168,6 +169,10 @@ impl Build {
         let failed = |error: LowerError| FrontendError::from_lower(error, Some(&entrypoint.map));
         let lowered = lowered.map_err(failed)?;
         let definition = lowered.definition().map_err(failed)?;
+        let scan = ScanTargets {
+            extras: lowered.scan_definitions().map_err(failed)?,
+            ignore_cache: lowered.ignore_cache,
+        };
         let result = self
             .bridge
             .solve(SolveRequest {
@@ -182,6 +187,7 @@ impl Build {
             base_image: lowered.base_image,
             from_nothing: lowered.from_nothing,
             epoch: lowered.epoch,
+            scan,
         })
     }
 
@@ -215,6 +221,7 @@ impl Build {
             let wanted = platform.clone().unwrap_or_else(Platform::host).normalize();
             let id = platform_text(&wanted);
             let platform = export_platform(wanted, &result.image.platform);
+            out.scan.insert(id.clone(), result.scan);
             let suffix = if self.config.multi_platform {
                 format!("/{id}")
             } else {
