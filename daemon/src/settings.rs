@@ -37,6 +37,8 @@ pub struct Settings {
     pub log_json: bool,
     /// Entitlements that clients may ask for.
     pub entitlements: Vec<String>,
+    /// Where devices are described; `None` when steps may have none.
+    pub cdi: Option<executor::cdi::Config>,
     /// The worker's settings.
     pub worker: WorkerSettings,
     /// Registries by host.
@@ -170,22 +172,27 @@ pub struct Defaults {
     pub address: String,
     /// Configuration file.
     pub config: PathBuf,
+    /// Folders of descriptions of devices.
+    pub cdi: Vec<PathBuf>,
 }
 
 impl Defaults {
     /// Returns the defaults of the name that the program was started under.
     pub fn of(program: &str) -> Self {
+        let cdi = |own: &str| vec!["/etc/cdi".into(), "/var/run/cdi".into(), own.into()];
         if program.ends_with("buildkitd") {
             Self {
                 root: "/var/lib/buildkit".into(),
                 address: "unix:///run/buildkit/buildkitd.sock".into(),
                 config: "/etc/buildkit/buildkitd.toml".into(),
+                cdi: cdi("/etc/buildkit/cdi"),
             }
         } else {
             Self {
                 root: "/var/lib/rbuild".into(),
                 address: "unix:///run/rbuild/rbuildd.sock".into(),
                 config: "/etc/rbuild/rbuildd.toml".into(),
+                cdi: cdi("/etc/rbuild/cdi"),
             }
         }
     }
@@ -304,6 +311,20 @@ impl Settings {
         if entitlements.is_empty() {
             entitlements = file.insecure_entitlements;
         }
+        let cdi = (!args.cdi_disabled.or(file.cdi.disabled).unwrap_or(false)).then(|| {
+            let given = [args.cdi_spec_dir.clone(), file.cdi.spec_dirs];
+            let given = given.into_iter().find(|dirs| !dirs.is_empty());
+            executor::cdi::Config {
+                spec_dirs: given.map_or_else(
+                    || defaults.cdi.clone(),
+                    |dirs| dirs.into_iter().map(PathBuf::from).collect(),
+                ),
+                auto_allowed: file.cdi.auto_allowed,
+            }
+        });
+        if cdi.is_some() {
+            entitlements.push("device".into());
+        }
         if file
             .worker
             .containerd
@@ -353,6 +374,7 @@ impl Settings {
             log_level: level.into(),
             log_json,
             entitlements,
+            cdi,
             worker: WorkerSettings {
                 labels,
                 platforms: if args.oci_worker_platform.is_empty() {
@@ -593,6 +615,10 @@ insecure-entitlements = ["network.host"]
             settings.worker.gc_policies[0].keep_duration,
             Duration::from_secs(5400)
         );
+        let cdi = settings.cdi.unwrap();
+        assert_eq!(cdi.spec_dirs, [PathBuf::from("/tmp/cdi")]);
+        assert_eq!(settings.entitlements, ["network.host", "device"]);
+        assert!(resolve(&["--cdi-disabled"], text).cdi.is_none());
         assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
     }
 }

@@ -12,6 +12,7 @@ use exporter::{Exporters, ImageExporter, LocalExporter, OciExporter, TarExporter
 use frontend::bridge::WorkerInfo;
 use oci::Platform;
 use session::SessionManager;
+use source::blob::BlobSource;
 use source::git::GitConfig;
 use source::git::GitSource;
 use source::http::HttpSource;
@@ -103,6 +104,10 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     let mut sources = Sources::new();
     sources.register(Arc::new(images.clone()));
     sources.register(Arc::new(layouts.clone()));
+    sources.register(Arc::new(BlobSource::new(
+        Arc::clone(&store),
+        images.clone(),
+    )));
     sources.register(Arc::new(http));
     sources.register(Arc::new(GitSource::new(
         Arc::clone(&store),
@@ -140,6 +145,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
         Arc::new(sources),
         Arc::clone(&sessions),
         platforms.clone(),
+        settings.cdi.clone().map(executor::cdi::Devices::new),
         settings.worker.max_parallelism,
     );
     let engine = engine::Engine::new(engine::EngineParts {

@@ -120,15 +120,16 @@ impl Build {
         definition: &pb::Definition,
         more: &[Arc<Policy>],
     ) -> Result<Computed, Failure> {
+        let devices = self.engine.parts.devices.as_deref();
         let loaded = match Judge::new(self, more) {
-            None => load(definition, self.rights)?,
+            None => load(definition, &self.rights, devices)?,
             Some(judge) => {
                 let allowed = self.alive(policy::rewrite(&judge, definition)).await;
                 let allowed = allowed.map_err(|mut e| {
                     e.message = format!("failed to load LLB: {}", e.message);
                     e
                 })?;
-                load(&allowed, self.rights)?
+                load(&allowed, &self.rights, devices)?
             }
         };
         self.places.lock().extend(loaded.places);

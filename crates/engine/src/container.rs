@@ -206,7 +206,7 @@ impl BuildContainer {
     fn access(&self, security: i32) -> Result<Access, Failure> {
         let security = SecurityMode::try_from(security)
             .map_err(|e| invalid(format!("invalid security mode {}", e.value)))?;
-        let entitlements = self.build.rights.entitlements;
+        let entitlements = &self.build.rights.entitlements;
         entitlements.access(self.network, security).map_err(unknown)
     }
 

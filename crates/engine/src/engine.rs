@@ -20,7 +20,7 @@ use store::GcPolicy;
 use task::Clock;
 
 use crate::api::{
-    Backend, BlobLine, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
+    Backend, BlobLine, DeviceInfo, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
     HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
     WorkerRecord,
 };
@@ -180,6 +180,15 @@ impl Backend for Engine {
         if !fits {
             return Ok(Vec::new());
         }
+        let parts = Arc::clone(&self.parts);
+        let list = move || parts.devices.as_ref().map(|devices| devices.list());
+        let devices = task::blocking("devices", list).await.unwrap_or_default();
+        let devices = devices.into_iter().map(|device| DeviceInfo {
+            name: device.name,
+            auto_allow: device.auto_allow,
+            annotations: device.annotations,
+            ..DeviceInfo::default()
+        });
         let gc_policy = self
             .settings
             .gc_policies
@@ -189,7 +198,7 @@ impl Backend for Engine {
         Ok(vec![WorkerRecord {
             info: worker.clone(),
             gc_policy,
-            devices: Vec::new(),
+            devices: devices.collect(),
         }])
     }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use executor::cdi::{DeviceRequest, Devices};
 use llb::{Graph, pb};
 use oci::{Digest, Platform};
 use ops::{BuildRights, OpSys};
@@ -23,7 +24,11 @@ pub(crate) struct Loaded {
 }
 
 /// Loads a definition for a build with `rights`.
-pub(crate) fn load(definition: &pb::Definition, rights: BuildRights) -> Result<Loaded, Failure> {
+pub(crate) fn load(
+    definition: &pb::Definition,
+    rights: &BuildRights,
+    devices: Option<&Devices>,
+) -> Result<Loaded, Failure> {
     let failed = |message: String| {
         Failure::new(
             FailureKind::Unknown,
@@ -44,7 +49,8 @@ pub(crate) fn load(definition: &pb::Definition, rights: BuildRights) -> Result<L
         }
         let mut op = (*node.op).clone();
         op.platform = Some(platform(op.platform.as_ref()));
-        check(&mut op, rights, &node.name).map_err(failed)?;
+        check(&op, rights).map_err(failed)?;
+        self::devices(&mut op, rights, devices, &node.name).map_err(failed)?;
         let at: Vec<Place> = graph
             .locations_of(node)
             .map(|(info, ranges)| (info.clone(), ranges.to_vec()))
@@ -81,7 +87,7 @@ pub(crate) fn load(definition: &pb::Definition, rights: BuildRights) -> Result<L
             sys: Arc::new(OpSys {
                 op: Arc::new(op),
                 metadata: metadata.clone(),
-                rights,
+                rights: rights.clone(),
             }),
         }));
     }
@@ -115,8 +121,8 @@ fn platform(wire: Option<&pb::Platform>) -> pb::Platform {
     }
 }
 
-fn check(op: &mut pb::Op, rights: BuildRights, name: &str) -> Result<(), String> {
-    let Some(pb::op::Op::Exec(exec)) = &mut op.op else {
+fn check(op: &pb::Op, rights: &BuildRights) -> Result<(), String> {
+    let Some(pb::op::Op::Exec(exec)) = &op.op else {
         return Ok(());
     };
     if pb::SecurityMode::try_from(exec.security).is_err() {
@@ -129,12 +135,48 @@ fn check(op: &mut pb::Op, rights: BuildRights, name: &str) -> Result<(), String>
     {
         return Err("security.insecure is not allowed".into());
     }
-    if let Some(device) = exec.cdi_devices.iter().find(|d| !d.optional) {
-        let device = &device.name;
-        return Err(format!(
-            "CDI device {device:?} is required by step {name:?}, but CDI device support is disabled"
-        ));
+    Ok(())
+}
+
+/// Leaves in an op the devices that it gets, by their full names: they are part of its key.
+fn devices(
+    op: &mut pb::Op,
+    rights: &BuildRights,
+    known: Option<&Devices>,
+    name: &str,
+) -> Result<(), String> {
+    let Some(pb::op::Op::Exec(exec)) = &mut op.op else {
+        return Ok(());
+    };
+    if exec.cdi_devices.is_empty() {
+        return Ok(());
     }
-    exec.cdi_devices.clear();
+    let Some(known) = known else {
+        if let Some(device) = exec.cdi_devices.iter().find(|d| !d.optional) {
+            let device = &device.name;
+            return Err(format!(
+                "CDI device {device:?} is required by step {name:?}, but CDI device support is disabled"
+            ));
+        }
+        exec.cdi_devices.clear();
+        return Ok(());
+    };
+    let asked: Vec<DeviceRequest> = exec
+        .cdi_devices
+        .iter()
+        .map(|device| DeviceRequest {
+            name: device.name.clone(),
+            optional: device.optional,
+        })
+        .collect();
+    let allowed = known.allowed(&asked, &rights.entitlements);
+    exec.cdi_devices = allowed
+        .map_err(|error| error.to_string())?
+        .into_iter()
+        .map(|device| pb::CdiDevice {
+            name: device.name,
+            optional: device.optional,
+        })
+        .collect();
     Ok(())
 }

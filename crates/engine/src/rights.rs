@@ -1,6 +1,7 @@
 //! Entitlements: what the client grants, as far as the daemon allows it.
 
 use executor::Entitlements;
+use executor::cdi::DeviceRights;
 
 use crate::api::{Failure, FailureKind};
 
@@ -13,7 +14,7 @@ pub(crate) fn grant(asked: &[String], allowed: &[String]) -> Result<Entitlements
     let mut granted = Entitlements::default();
     for text in asked {
         let name = text.split_once('=').map_or(text.as_str(), |(name, _)| name);
-        let refused = |message| Err(Failure::new(FailureKind::Unknown, message));
+        let refused = |message: String| Err(Failure::new(FailureKind::Unknown, message));
         if ![NETWORK_HOST, SECURITY_INSECURE, DEVICE].contains(&name)
             || (name != DEVICE && name != text)
         {
@@ -30,10 +31,39 @@ pub(crate) fn grant(asked: &[String], allowed: &[String]) -> Result<Entitlements
         match name {
             NETWORK_HOST => granted.network_host = true,
             SECURITY_INSECURE => granted.security_insecure = true,
-            _ => return Err(Failure::not_built("the entitlement device")),
+            _ => {
+                let value = text.split_once('=').map_or("", |(_, value)| value);
+                let rights = granted.devices.get_or_insert_default();
+                device(value, rights).map_err(|e| Failure::new(FailureKind::Unknown, e))?;
+            }
         }
     }
     Ok(granted)
+}
+
+/// Adds what one entitlement grants: all devices, or `name[,alias=other]`. Under an alias steps ask for the other name.
+fn device(value: &str, rights: &mut DeviceRights) -> Result<(), String> {
+    if value.is_empty() {
+        rights.all = true;
+        return Ok(());
+    }
+    let mut fields = value.split(',');
+    let name = fields.next().unwrap_or_default();
+    let mut alias = "";
+    for field in fields {
+        match field.split_once('=') {
+            Some(("alias", value)) => alias = value,
+            Some((key, _)) => return Err(format!("unknown device config key {key:?}")),
+            None => return Err(format!("invalid device config {field:?}")),
+        }
+    }
+    let (key, other) = if alias.is_empty() {
+        (name, "")
+    } else {
+        (alias, name)
+    };
+    rights.names.insert(key.to_owned(), other.to_owned());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -53,5 +83,19 @@ mod tests {
             "granting entitlement security.insecure is not allowed by build daemon configuration"
         );
         assert_eq!(text(&["root"], &[]), "unknown entitlement root");
+        assert_eq!(
+            text(&["device=a.com/b,x=y"], &["device"]),
+            "unknown device config key \"x\""
+        );
+        let asked = list(&["device=a.com/b=c", "device=a.com/d=e,alias=f"]);
+        let devices = grant(&asked, &list(&["device"])).unwrap().devices.unwrap();
+        assert!(!devices.all);
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert!(
+            devices
+                .names
+                .into_iter()
+                .eq([pair("a.com/b=c", ""), pair("f", "a.com/d=e")])
+        );
     }
 }

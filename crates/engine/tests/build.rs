@@ -52,6 +52,7 @@ fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
         Arc::new(source::Sources::new()),
         session::SessionManager::new(),
         vec![oci::Platform::host()],
+        None,
         0,
     );
     Engine::new(EngineParts {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::cdi::DeviceRights;
+
 /// Which network a step gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NetworkMode {
@@ -69,12 +71,14 @@ impl TryFrom<i32> for SecurityMode {
 }
 
 /// What a build was granted: asked for by its client and allowed by the daemon's configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entitlements {
     /// `network.host`
     pub network_host: bool,
     /// `security.insecure`
     pub security_insecure: bool,
+    /// `device`: which devices beside those that every build may have.
+    pub devices: Option<DeviceRights>,
 }
 
 impl Entitlements {

@@ -10,46 +10,34 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use sys::bpf::{self, CharDevice, DeviceProgram};
+use sys::bpf::{self, DeviceProgram, DeviceRule};
 
 use crate::error::ExecError;
 use crate::spec::{ContainerId, Resources};
 
 /// What a confined container may open: null, zero, full, random, urandom; tty, ptmx; terminals.
-const DEVICES: [CharDevice; 8] = [
-    CharDevice {
-        major: 1,
-        minor: Some(3),
-    },
-    CharDevice {
-        major: 1,
-        minor: Some(5),
-    },
-    CharDevice {
-        major: 1,
-        minor: Some(7),
-    },
-    CharDevice {
-        major: 1,
-        minor: Some(8),
-    },
-    CharDevice {
-        major: 1,
-        minor: Some(9),
-    },
-    CharDevice {
-        major: 5,
-        minor: Some(0),
-    },
-    CharDevice {
-        major: 5,
-        minor: Some(2),
-    },
-    CharDevice {
-        major: 136,
-        minor: None,
-    },
+const DEVICES: [DeviceRule; 8] = [
+    DeviceRule::character(1, Some(3)),
+    DeviceRule::character(1, Some(5)),
+    DeviceRule::character(1, Some(7)),
+    DeviceRule::character(1, Some(8)),
+    DeviceRule::character(1, Some(9)),
+    DeviceRule::character(5, Some(0)),
+    DeviceRule::character(5, Some(2)),
+    DeviceRule::character(136, None),
 ];
+
+/// A rule in the words of the v1 controller.
+fn v1_rule(rule: &DeviceRule) -> String {
+    let minor = rule.minor.map_or("*".to_owned(), |minor| minor.to_string());
+    format!(
+        "{} {}:{minor} {}{}m",
+        if rule.block { 'b' } else { 'c' },
+        rule.major,
+        if rule.read { "r" } else { "" },
+        if rule.write { "w" } else { "" },
+    )
+}
 
 /// The hierarchies of this host.
 #[derive(Debug, Default)]
@@ -120,14 +108,16 @@ impl Groups {
         self.v2.as_deref() == Some(Path::new("/sys/fs/cgroup"))
     }
 
-    /// Makes the groups of a container. `confined`: devices are limited.
+    /// Makes the groups of a container. `devices`: what it may open beside the basic ones; `None` for everything.
     pub(crate) fn make(
         &self,
         parent: &str,
         id: &ContainerId,
         limits: &Resources,
-        confined: bool,
+        devices: Option<&[DeviceRule]>,
     ) -> Result<Group, ExecError> {
+        let confined = devices.is_some();
+        let further = devices.unwrap_or_default();
         let path = relative(parent, id)?;
         let mut group = Group {
             v2: None,
@@ -151,6 +141,14 @@ impl Groups {
             }
         }
         if let (Some(program), Some(fd), true) = (&self.program, &group.fd, confined) {
+            let own;
+            let program = if further.is_empty() {
+                program
+            } else {
+                let rules: Vec<DeviceRule> = DEVICES.iter().chain(further).copied().collect();
+                own = bpf::load_device_program(&rules).map_err(failed("device program"))?;
+                &own
+            };
             bpf::attach_device_program(program, fd).map_err(failed("device program"))?;
             group.limits_devices = true;
         }
@@ -160,15 +158,7 @@ impl Groups {
             write(&dir.join("devices.deny"), "a")?;
             for rule in ["c *:* m".to_owned(), "b *:* m".to_owned()]
                 .into_iter()
-                .chain(DEVICES.iter().map(|device| {
-                    format!(
-                        "c {}:{} rwm",
-                        device.major,
-                        device
-                            .minor
-                            .map_or("*".to_owned(), |minor| minor.to_string())
-                    )
-                }))
+                .chain(DEVICES.iter().chain(further).map(v1_rule))
             {
                 write(&dir.join("devices.allow"), &rule)?;
             }

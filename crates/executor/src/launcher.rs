@@ -30,6 +30,7 @@ pub(crate) use prepare::detach;
 
 use crate::Executor;
 use crate::access::{NetworkMode, SecurityMode};
+use crate::cdi::{Injection, Node};
 use crate::cgroup::{Group, Groups};
 use crate::dns::{self, DnsConfig};
 use crate::error::ExecError;
@@ -168,10 +169,11 @@ struct Ready {
 impl Executor for Launcher {
     async fn run(
         &self,
-        spec: ContainerSpec,
+        mut spec: ContainerSpec,
         io: ProcessIo,
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError> {
+        let (nodes, groups) = Injection::apply(&mut spec);
         let (announce, state) = watch::channel(None);
         let id = spec.id.clone();
         {
@@ -194,7 +196,7 @@ impl Executor for Launcher {
             .iter()
             .map(|mount| stubs::clean_path(&mount.dest))
             .collect();
-        let ready = self.prepare(spec, streams)?;
+        let ready = self.prepare(spec, (&nodes, groups), streams)?;
         let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
         let Ready {
             plan,
@@ -346,7 +348,12 @@ impl Executor for Launcher {
 }
 
 impl Launcher {
-    fn prepare(&self, spec: ContainerSpec, streams: Streams) -> Result<Ready, ExecError> {
+    fn prepare(
+        &self,
+        spec: ContainerSpec,
+        (nodes, groups): (&[Node], Vec<u32>),
+        streams: Streams,
+    ) -> Result<Ready, ExecError> {
         let (security, network) = (spec.access.security(), self.network(spec.access.network()));
         let mut fds = Fds::default();
         let stdio = streams
@@ -356,8 +363,10 @@ impl Launcher {
             .rootfs
             .try_clone()
             .map_err(ExecError::system("cannot copy a descriptor"))?;
-        let process =
+        let mut process =
             prepare::process_plan(&spec.process, root.as_fd(), security, &spec.ulimits, stdio)?;
+        process.groups.extend(groups);
+        let rules = prepare::device_rules(nodes);
         let parent = spec
             .cgroup_parent
             .as_deref()
@@ -367,7 +376,7 @@ impl Launcher {
             parent,
             &spec.id,
             &spec.resources,
-            security == SecurityMode::Sandbox,
+            (security == SecurityMode::Sandbox).then_some(rules.as_slice()),
         )?;
         // Copies, so that further processes can be put there too.
         let procs = group
@@ -391,6 +400,7 @@ impl Launcher {
             security,
             limits_devices: group.limits_devices,
             cgroup2: self.groups.unified(),
+            devices: prepare::asked_devices(nodes, &process),
             mounts: prepare::mounts(spec.mounts, &mut fds)?,
         };
         let plan = Plan {

@@ -10,6 +10,7 @@
 //! - Dropping the future of a run or an exec kills its process and leaves no mount.
 
 mod access;
+pub mod cdi;
 mod cgroup;
 pub mod dns;
 mod error;

@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::Executor;
 use crate::access::{NetworkMode, SecurityMode};
+use crate::cdi::{Injection, Node};
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError};
 use crate::io::{Control, ProcessIo, Pumps, Streams};
@@ -154,10 +155,11 @@ impl Drop for Cleanup<'_> {
 impl Executor for Runtime {
     async fn run(
         &self,
-        spec: ContainerSpec,
+        mut spec: ContainerSpec,
         io: ProcessIo,
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError> {
+        let (nodes, groups) = Injection::apply(&mut spec);
         let (announce, state) = watch::channel(None);
         let id = spec.id.clone();
         {
@@ -175,7 +177,7 @@ impl Executor for Runtime {
         };
         let process = spec.process.clone();
         let security = spec.access.security();
-        let prepared = self.prepare(spec)?;
+        let prepared = self.prepare(spec, &nodes, groups)?;
         let (dir, rootfs) = (prepared.dir.clone(), prepared.dir.join("rootfs"));
         cleanup.bundle = Some(prepared);
         let (streams, mut pumps) = Streams::open(io, process.tty)?;
@@ -327,7 +329,12 @@ impl Runtime {
     }
 
     /// Attaches everything and writes the document.
-    fn prepare(&self, spec: ContainerSpec) -> Result<Bundle, ExecError> {
+    fn prepare(
+        &self,
+        spec: ContainerSpec,
+        nodes: &[Node],
+        groups: Vec<u32>,
+    ) -> Result<Bundle, ExecError> {
         let failed = ExecError::system("cannot prepare a bundle");
         let network = match spec.access.network() {
             NetworkMode::Sandbox => self.config.sandbox_network,
@@ -337,7 +344,8 @@ impl Runtime {
         if spec.process.args.is_empty() {
             return Err(StartError::NoCommand.into());
         }
-        let who = user::lookup(&spec.rootfs, &spec.process.user)?;
+        let mut who = user::lookup(&spec.rootfs, &spec.process.user)?;
+        who.groups.extend(groups);
         let home = user::home(&spec.rootfs, who.uid);
         let mut bundle =
             Bundle::new(self.config.root.join("bundles").join(spec.id.as_str())).map_err(failed)?;
@@ -398,6 +406,8 @@ impl Runtime {
             mounts,
             network,
             security: spec.access.security(),
+            nodes,
+            owner: (who.uid, who.gid),
             cgroups_path: format!(
                 "{}/buildkit/{}",
                 stubs::clean_path(parent).trim_end_matches('/'),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sys::mount::DetachedMount;
 
 use crate::access::Access;
+use crate::cdi::Injection;
 
 /// A container's name: ASCII letters and digits, made by us or checked. It is a key in memory and never names a client's choice of path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,6 +97,8 @@ pub struct ContainerSpec {
     pub shm_size: Option<u64>,
     /// Limits of the control group.
     pub resources: Resources,
+    /// Devices that were asked for; made by [`crate::cdi::Devices::inject`].
+    pub devices: Injection,
 }
 
 impl ContainerSpec {
@@ -115,6 +118,7 @@ impl ContainerSpec {
             cgroup_parent: None,
             shm_size: None,
             resources: Resources::default(),
+            devices: Injection::default(),
         }
     }
 }

@@ -262,6 +262,7 @@ async fn an_insecure_step_has_everything_and_only_with_the_entitlement() {
     let granted = Entitlements {
         network_host: true,
         security_insecure: true,
+        devices: None,
     };
     let mut spec = tree.shell("mount -t tmpfs x /tmp && echo mounted; test -e /dev/fuse && echo fuse; grep Seccomp: /proc/self/status; grep -c '^CapAmb:.0000000000000000' /proc/self/status");
     spec.access = granted

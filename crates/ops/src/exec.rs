@@ -1,5 +1,6 @@
 //! The exec op: one process in one container, over mounts of its inputs.
 
+mod devices;
 pub mod key;
 mod mounts;
 
@@ -150,15 +151,7 @@ impl Op<Ref> for ExecOp {
             .entitlements
             .access(network, security)
             .map_err(|e| OpFailure::Denied(Box::new(e)))?;
-        if !self.op.cdi_devices.is_empty()
-            && let Some(device) = self.op.cdi_devices.iter().find(|d| !d.optional)
-        {
-            return Err(OpFailure::NotBuilt {
-                feature: "CDI devices",
-                detail: device.name.clone(),
-            }
-            .into());
-        }
+        let devices = devices::inject(&self.parts, &self.op, &self.rights).await?;
         let env = self.environment(ctx).await?;
         let prepared = mounts::prepare(
             &self.parts,
@@ -198,6 +191,7 @@ impl Op<Ref> for ExecOp {
         spec.cgroup_parent = (!meta.cgroup_parent.is_empty()).then(|| meta.cgroup_parent.clone());
         spec.shm_size = shm_size;
         spec.resources = self.resources.clone();
+        spec.devices = devices;
         let log = |stream: i64| {
             let sink = Arc::clone(&ctx.sink);
             Output::sink(move |chunk: bytes::Bytes| sink.log(stream, &chunk))

@@ -63,6 +63,8 @@ pub enum OpFailure {
     Session(Box<SessionError>),
     #[error(transparent)]
     Denied(Box<executor::Denied>),
+    #[error("CDI device injection failed: {0}")]
+    Devices(#[from] executor::cdi::DeviceError),
     #[error(transparent)]
     Mode(Box<executor::UnknownMode>),
     #[error("{feature} are not supported by rbuild yet: {detail}")]

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use ::source::Sources;
 use async_trait::async_trait;
+use executor::cdi::Devices;
 use executor::{Entitlements, Executor};
 use oci::{Digest, Platform};
 use session::{Group, SessionManager};
@@ -59,6 +60,8 @@ pub struct Parts {
     pub sessions: Arc<SessionManager>,
     /// Platforms that processes can run for.
     pub platforms: Vec<Platform>,
+    /// Devices that steps may ask for; `None` when that is turned off.
+    pub devices: Option<Arc<Devices>>,
     /// Cache mounts in use.
     pub cache_mounts: CacheMounts,
     permits: Permits,
@@ -72,6 +75,7 @@ impl Parts {
         sources: Arc<Sources>,
         sessions: Arc<SessionManager>,
         platforms: Vec<Platform>,
+        devices: Option<Arc<Devices>>,
         max_parallelism: usize,
     ) -> Arc<Self> {
         let permits = if max_parallelism == 0 {
@@ -85,6 +89,7 @@ impl Parts {
             sources,
             sessions,
             platforms,
+            devices,
             cache_mounts: CacheMounts::default(),
             permits,
         })
@@ -101,7 +106,7 @@ impl Parts {
 }
 
 /// What the build that a vertex belongs to was granted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildRights {
     /// Asked for by the client and allowed by the daemon.
     pub entitlements: Entitlements,

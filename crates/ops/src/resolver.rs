@@ -54,7 +54,7 @@ impl Resolver<Ref> for OpResolver {
                 parts,
                 op.clone(),
                 platform,
-                sys.rights,
+                sys.rights.clone(),
                 resources_of(sys.metadata.linux_resources.as_ref()),
                 inputs,
             )),

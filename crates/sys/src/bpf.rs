@@ -5,13 +5,32 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::raw;
 
-/// A character device that may be opened; `minor` `None` is all of that major.
+/// Devices that may be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CharDevice {
+pub struct DeviceRule {
+    /// Block devices; else character devices.
+    pub block: bool,
     /// Major number.
     pub major: u32,
-    /// Minor number.
+    /// Minor number; `None` is all of that major.
     pub minor: Option<u32>,
+    /// May be read.
+    pub read: bool,
+    /// May be written.
+    pub write: bool,
+}
+
+impl DeviceRule {
+    /// A character device that may be read and written.
+    pub const fn character(major: u32, minor: Option<u32>) -> Self {
+        Self {
+            block: false,
+            major,
+            minor,
+            read: true,
+            write: true,
+        }
+    }
 }
 
 /// A loaded program that decides about devices.
@@ -33,6 +52,7 @@ const AND: u8 = 0x54;
 const SHIFT_RIGHT: u8 = 0x74;
 const JUMP_NOT_EQUAL: u8 = 0x55;
 const MOVE: u8 = 0xb7;
+const MOVE_REGISTER: u8 = 0xbf;
 const EXIT: u8 = 0x95;
 
 fn op(code: u8, registers: u8, offset: i16, immediate: u32) -> Instruction {
@@ -44,8 +64,11 @@ fn op(code: u8, registers: u8, offset: i16, immediate: u32) -> Instruction {
     }
 }
 
-/// Any node may be made; only the listed character devices may be opened; block devices never.
-fn device_code(allowed: &[CharDevice]) -> Vec<Instruction> {
+/// How many instructions each rule has.
+const RULE: usize = 8;
+
+/// Any node may be made; only the listed devices may be opened, and only in the way that is listed.
+fn device_code(allowed: &[DeviceRule]) -> Vec<Instruction> {
     let allow = [op(MOVE, 0, 0, 1), op(EXIT, 0, 0, 0)];
     // r2 type, r3 access, r4 major, r5 minor of the context in r1: { access << 16 | type, major, minor }.
     let mut code = vec![
@@ -59,32 +82,31 @@ fn device_code(allowed: &[CharDevice]) -> Vec<Instruction> {
         op(JUMP_NOT_EQUAL, 0x03, 2, 1),
     ];
     code.extend(allow);
-    // Not a character device.
-    code.extend([op(
-        JUMP_NOT_EQUAL,
-        0x02,
-        i16::try_from(allowed.len()).unwrap_or(0) * 4,
-        2,
-    )]);
     let rules = code.len();
     for device in allowed {
-        match device.minor {
-            Some(minor) => code.extend([
-                op(JUMP_NOT_EQUAL, 0x04, 3, device.major),
-                op(JUMP_NOT_EQUAL, 0x05, 2, minor),
-            ]),
-            // Padded, so that every rule has four instructions.
-            None => code.extend([op(JUMP_NOT_EQUAL, 0x04, 3, device.major), op(MOVE, 0, 0, 1)]),
-        }
+        // The bits of access that this rule does not give: mknod is 1, reading 2, writing 4.
+        let missing = u32::from(!device.read) << 1 | u32::from(!device.write) << 2;
+        code.extend([
+            op(JUMP_NOT_EQUAL, 0x02, 7, if device.block { 1 } else { 2 }),
+            op(JUMP_NOT_EQUAL, 0x04, 6, device.major),
+            match device.minor {
+                Some(minor) => op(JUMP_NOT_EQUAL, 0x05, 5, minor),
+                // Nothing to compare; all rules are of one length.
+                None => op(MOVE, 0, 0, 1),
+            },
+            op(MOVE_REGISTER, 0x36, 0, 0),
+            op(AND, 0x06, 0, missing),
+            op(JUMP_NOT_EQUAL, 0x06, 2, 0),
+        ]);
         code.extend(allow);
     }
-    debug_assert_eq!(code.len(), rules + allowed.len() * 4);
+    debug_assert_eq!(code.len(), rules + allowed.len() * RULE);
     code.extend([op(MOVE, 0, 0, 0), op(EXIT, 0, 0, 0)]);
     code
 }
 
 /// Loads a program that lets any node be made and only the listed devices be opened. bpf(2) BPF_PROG_LOAD, Linux 4.15.
-pub fn load_device_program(allowed: &[CharDevice]) -> io::Result<DeviceProgram> {
+pub fn load_device_program(allowed: &[DeviceRule]) -> io::Result<DeviceProgram> {
     let code = device_code(allowed);
     let attr = LoadAttr {
         kind: BPF_PROG_TYPE_CGROUP_DEVICE,

@@ -60,11 +60,11 @@ pub struct Args {
     /// Socket on which traces of build steps are collected
     #[arg(long, value_name = "PATH")]
     pub otel_socket_path: Option<String>,
-    /// Accepted for buildkitd's sake: devices by CDI are not built yet
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    /// No step gets a device
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub cdi_disabled: Option<bool>,
-    /// Accepted for buildkitd's sake: devices by CDI are not built yet
-    #[arg(long, hide = true, value_name = "DIR")]
+    /// Folder of CDI files, which describe devices; may be given several times
+    #[arg(long, value_name = "DIR")]
     pub cdi_spec_dir: Vec<String>,
     /// Accepted for buildkitd's sake
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]

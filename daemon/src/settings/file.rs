@@ -41,9 +41,15 @@ pub const KEYS: &[(&str, &str)] = &[
         "otel.socketPath",
         "socket on which traces of build steps are collected",
     ),
-    ("cdi.disabled", "-"),
-    ("cdi.specDirs", "-"),
-    ("cdi.autoAllowed", "-"),
+    ("cdi.disabled", "no step gets a device"),
+    (
+        "cdi.specDirs",
+        "folders of CDI files, which describe devices; the last says most",
+    ),
+    (
+        "cdi.autoAllowed",
+        "devices, or kinds of them, that every build may have",
+    ),
     (
         "history.maxAge",
         "how long records of builds are kept (default 48h)",
@@ -178,6 +184,7 @@ pub struct File {
     pub log: Log,
     pub grpc: Grpc,
     pub otel: Otel,
+    pub cdi: Cdi,
     pub worker: Worker,
     pub registry: BTreeMap<String, Registry>,
     pub dns: Option<Dns>,
@@ -219,6 +226,15 @@ pub struct Tls {
 #[expect(missing_docs, reason = "KEYS says what each key means")]
 pub struct Otel {
     pub socket_path: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[expect(missing_docs, reason = "KEYS says what each key means")]
+pub struct Cdi {
+    pub disabled: Option<bool>,
+    pub spec_dirs: Vec<String>,
+    pub auto_allowed: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -360,7 +376,6 @@ impl File {
                 }
             }
         }
-        warnings.retain(|w| !w.starts_with("configuration key cdi."));
         toml::from_str(text)
             .map(|file| (file, warnings))
             .map_err(|e| e.to_string())

@@ -9,7 +9,7 @@ use sys::mount::{self, AttrChange, Attrs, DetachedMount};
 use sys::{file, path};
 
 use super::init::{Fds, QUIET, errno, make_readonly, step};
-use super::message::{ContainerPlan, MountPlan, SourcePlan};
+use super::message::{ContainerPlan, Device, MountPlan, SourcePlan};
 use super::server::{FILES_PLACE, ROOT_PLACE};
 use crate::error::StartError;
 use crate::stubs::{self, Kind, Stub};
@@ -227,6 +227,22 @@ impl Files {
                     .map_err(step("/dev"))?,
                 );
             }
+            for (index, device) in plan.devices.iter().enumerate() {
+                let name = format!("device{index}");
+                let make = || {
+                    asked_node(&dir, &name, device)?;
+                    clone_out(
+                        &dir,
+                        &name,
+                        Attrs {
+                            nosuid: true,
+                            noexec: true,
+                            ..Attrs::default()
+                        },
+                    )
+                };
+                nodes.push(make().map_err(step("/dev"))?);
+            }
         }
         Ok(Self {
             hosts,
@@ -273,6 +289,15 @@ fn node(dir: &OwnedFd, name: &str, (mode, major, minor): (u32, u32, u32)) -> io:
         permissions,
         rustix::fs::AtFlags::empty(),
     )?)
+}
+
+/// Makes a node that was asked for, with its owner.
+fn asked_node(dir: &OwnedFd, name: &str, device: &Device) -> io::Result<()> {
+    node(dir, name, (device.mode, device.major, device.minor))?;
+    if (device.uid, device.gid) == (0, 0) {
+        return Ok(());
+    }
+    file::chownat_nofollow(dir, name, device.uid, device.gid)
 }
 
 /// Makes the mount the root of everything. What was there before is gone when this returns.
@@ -366,16 +391,31 @@ fn devices(
                 &path::open_no_symlinks(&dev, name, OFlags::PATH, 0)?,
             )?;
         }
-        for extra in &plan.devices {
-            if let Some((dir, _)) = extra.name.split_once('/') {
-                drop(file::mkdirat(&dev, dir, 0o755));
+        for (index, extra) in plan.devices.iter().enumerate() {
+            for (at, _) in extra.name.match_indices('/') {
+                drop(file::mkdirat(
+                    &dev,
+                    extra.name.get(..at).unwrap_or_default(),
+                    0o755,
+                ));
             }
-            let kind = if extra.block {
-                libc::S_IFBLK
-            } else {
-                libc::S_IFCHR
-            };
-            node(&dev, &extra.name, (kind | 0o666, extra.major, extra.minor))?;
+            if let Some(source) = nodes.get(DEVICES.len() + index) {
+                let name = extra.name.as_str();
+                drop(path::open_no_symlinks(
+                    &dev,
+                    name,
+                    OFlags::WRONLY | OFlags::CREATE,
+                    0o666,
+                )?);
+                mount::move_mount(
+                    source,
+                    &path::open_no_symlinks(&dev, name, OFlags::PATH, 0)?,
+                )?;
+                continue;
+            }
+            // Of two with one name the one that was asked for counts.
+            drop(file::unlinkat(&dev, &extra.name));
+            asked_node(&dev, &extra.name, extra)?;
         }
         let kcore = path::open_no_symlinks(root, "proc/kcore", OFlags::PATH, 0).is_ok();
         for (target, name) in DEVICE_LINKS

@@ -84,9 +84,12 @@ pub(super) struct ContainerPlan {
 pub(super) struct Device {
     /// Below /dev.
     pub(super) name: String,
-    pub(super) block: bool,
+    /// Its type and permissions.
+    pub(super) mode: u32,
     pub(super) major: u32,
     pub(super) minor: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

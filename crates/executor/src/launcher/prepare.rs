@@ -5,11 +5,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::FileType;
+use sys::bpf::DeviceRule;
 use sys::mount::{self, AttrChange};
 use sys::{caps, file, process, socket};
 
 use super::message::{ContainerPlan, Device, MountPlan, Opening, Plan, ProcessPlan, SourcePlan};
 use crate::access::SecurityMode;
+use crate::cdi::Node;
 use crate::error::ExecError;
 use crate::spec::{Mount, MountSource, ProcessSpec, Ulimit};
 use crate::stubs;
@@ -211,12 +214,15 @@ pub(crate) fn detach(place: &OwnedFd) -> io::Result<mount::DetachedMount> {
 
 /// Nodes of an insecure container: kernel messages, user-space devices and filesystems, virtual machines, tunnels, loops.
 pub(super) fn insecure_devices() -> Vec<Device> {
-    let character = |name: &str, major, minor| Device {
-        name: name.to_owned(),
-        block: false,
+    let node = |name: String, kind: u32, major, minor| Device {
+        name,
+        mode: kind | 0o666,
         major,
         minor,
+        uid: 0,
+        gid: 0,
     };
+    let character = |name: &str, major, minor| node(name.to_owned(), libc::S_IFCHR, major, minor);
     let mut devices = vec![
         character("kmsg", 1, 11),
         character("cuse", 10, 203),
@@ -225,13 +231,34 @@ pub(super) fn insecure_devices() -> Vec<Device> {
         character("net/tun", 10, 200),
         character("loop-control", 10, 237),
     ];
-    devices.extend((0..8).map(|minor| Device {
-        name: format!("loop{minor}"),
-        block: true,
-        major: 7,
-        minor,
-    }));
+    devices.extend((0..8).map(|minor| node(format!("loop{minor}"), libc::S_IFBLK, 7, minor)));
     devices
+}
+
+/// Nodes that a step asked for; of the process where their file names no owner.
+pub(super) fn asked_devices(nodes: &[Node], process: &ProcessPlan) -> Vec<Device> {
+    let device = |node: &Node| Device {
+        name: node.name.clone(),
+        mode: node.kind.as_raw_mode() | node.permissions,
+        major: node.major,
+        minor: node.minor,
+        uid: node.owner.0.unwrap_or(process.uid),
+        gid: node.owner.1.unwrap_or(process.gid),
+    };
+    nodes.iter().map(device).collect()
+}
+
+/// What the control group must let through for these nodes.
+pub(super) fn device_rules(nodes: &[Node]) -> Vec<DeviceRule> {
+    let rule = |node: &Node| DeviceRule {
+        block: node.kind == FileType::BlockDevice,
+        major: node.major,
+        minor: Some(node.minor),
+        read: node.access.contains('r'),
+        write: node.access.contains('w'),
+    };
+    let device = |node: &&Node| node.kind != FileType::Fifo && !node.access.is_empty();
+    nodes.iter().filter(device).map(rule).collect()
 }
 
 /// A plan for a container, without its process.
@@ -245,6 +272,7 @@ pub(super) struct Basics {
     pub(super) security: SecurityMode,
     pub(super) limits_devices: bool,
     pub(super) cgroup2: bool,
+    pub(super) devices: Vec<Device>,
     pub(super) mounts: Vec<MountPlan>,
 }
 
@@ -266,10 +294,15 @@ impl Basics {
             confined,
             nodev: confined && !self.limits_devices,
             cgroup2: self.cgroup2,
-            devices: if confined {
-                Vec::new()
-            } else {
-                insecure_devices()
+            devices: {
+                let mut devices = if confined {
+                    Vec::new()
+                } else {
+                    insecure_devices()
+                };
+                devices.retain(|own| self.devices.iter().all(|asked| asked.name != own.name));
+                devices.extend(self.devices);
+                devices
             },
             mounts: self.mounts,
         }

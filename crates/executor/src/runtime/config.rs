@@ -1,8 +1,10 @@
 //! The OCI runtime specification's document for a container.
 
+use rustix::fs::FileType;
 use serde_json::{Value, json};
 
 use crate::access::{NetworkMode, SecurityMode};
+use crate::cdi::Node;
 use crate::hosts::DEFAULT_HOSTNAME;
 use crate::seccomp;
 use crate::spec::{ProcessSpec, Resources, Ulimit};
@@ -17,6 +19,9 @@ pub(super) struct Document<'a> {
     pub(super) mounts: Vec<Value>,
     pub(super) network: NetworkMode,
     pub(super) security: SecurityMode,
+    pub(super) nodes: &'a [Node],
+    /// Of nodes whose file names none.
+    pub(super) owner: (u32, u32),
     pub(super) cgroups_path: String,
     pub(super) resources: &'a Resources,
     pub(super) shm_size: u64,
@@ -156,7 +161,8 @@ impl Document<'_> {
             "maskedPaths": masked,
             "readonlyPaths": readonly,
             "cgroupsPath": self.cgroups_path,
-            "resources": resources(self.resources, confined),
+            "resources": resources(self.resources, confined, self.nodes),
+            "devices": self.nodes.iter().map(|node| device(node, self.owner)).collect::<Vec<_>>(),
         });
         if let (true, Some(linux)) = (confined, linux.as_object_mut()) {
             linux.insert(
@@ -175,12 +181,36 @@ impl Document<'_> {
     }
 }
 
-fn resources(limits: &Resources, confined: bool) -> Value {
+fn kind(node: &Node) -> &'static str {
+    if node.kind == FileType::BlockDevice {
+        "b"
+    } else if node.kind == FileType::Fifo {
+        "p"
+    } else {
+        "c"
+    }
+}
+
+fn device(node: &Node, owner: (u32, u32)) -> Value {
+    json!({
+        "path": format!("/dev/{}", node.name),
+        "type": kind(node),
+        "major": node.major,
+        "minor": node.minor,
+        "fileMode": node.permissions,
+        "uid": node.owner.0.unwrap_or(owner.0),
+        "gid": node.owner.1.unwrap_or(owner.1),
+    })
+}
+
+fn resources(limits: &Resources, confined: bool, nodes: &[Node]) -> Value {
     let mut resources = serde_json::Map::new();
-    resources.insert(
-        "devices".to_owned(),
-        json!([{"allow": !confined, "access": "rwm"}]),
-    );
+    let mut devices = vec![json!({"allow": !confined, "access": "rwm"})];
+    let limited = |node: &&Node| node.kind != FileType::Fifo && !node.access.is_empty();
+    devices.extend(nodes.iter().filter(limited).map(|node| {
+        json!({"allow": true, "type": kind(node), "major": node.major, "minor": node.minor, "access": node.access})
+    }));
+    resources.insert("devices".to_owned(), json!(devices));
     let mut put = |group: &str, name: &str, value: Value, wanted: bool| {
         if wanted
             && let Some(group) = resources

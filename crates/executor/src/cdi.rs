@@ -1,0 +1,342 @@
+//! Devices by the Container Device Interface: what the machine's administrator describes in files, a build may ask for by name.
+//!
+//! ```text
+//!  spec files (JSON, YAML) ─► Devices ─► list: what clients are told
+//!  what a build was granted ─────┤
+//!  what a step asks for ─────────┴────► allowed (when a definition is loaded) ─► inject (when a container is made)
+//! ```
+//!
+//! A device is `vendor.com/class=name`. A step asks for that, for `vendor.com/class` (the first), `vendor.com/class=*` (all),
+//! or for a class that devices claim by an annotation. Files are read again when a file or folder has changed.
+//!
+//! Facts: the CDI specification 1.1, and `solver/llbsolver/cdidevices` of BuildKit v0.34.2.
+
+mod edits;
+mod scan;
+mod spec;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::access::Entitlements;
+pub use edits::Injection;
+pub(crate) use edits::Node;
+use scan::{Known, Stamp};
+use spec::Edits;
+
+/// The annotation by which a device claims a class of BuildKit's.
+const CLASS: &str = "org.mobyproject.buildkit.device.class";
+/// The annotation by which a device needs no entitlement.
+const AUTO_ALLOW: &str = "org.mobyproject.buildkit.device.autoallow";
+
+/// Where devices are described and which need no entitlement.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Folders of spec files; what a later one says of a device counts.
+    pub spec_dirs: Vec<PathBuf>,
+    /// Devices, or all devices of a kind, that every build may have.
+    pub auto_allowed: Vec<String>,
+}
+
+/// The devices a build was granted, as an entitlement says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceRights {
+    /// All of them.
+    pub all: bool,
+    /// Devices, kinds or classes; each with the name that takes its place, or nothing.
+    pub names: BTreeMap<String, String>,
+}
+
+/// A device that a step asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRequest {
+    /// A device, a kind, a kind with `=*`, or a class.
+    pub name: String,
+    /// The step can do without.
+    pub optional: bool,
+}
+
+/// A device that the machine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// `vendor.com/class=name`.
+    pub name: String,
+    /// Every build may have it.
+    pub auto_allow: bool,
+    /// What its file says about it.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Why a step cannot have its devices.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// No file describes it.
+    #[error("required device {name:?} is not registered")]
+    NotRegistered {
+        /// What was asked for.
+        name: String,
+    },
+    /// The build was not granted them.
+    #[error("{}", refusal(.names))]
+    NotAllowed {
+        /// The devices.
+        names: Vec<String>,
+    },
+    /// The device's file asks for something that is not built.
+    #[error("CDI device {device} asks for {what}, which rbuild does not support yet")]
+    NotBuilt {
+        /// The device.
+        device: String,
+        /// What its file asks for.
+        what: String,
+    },
+    /// A node of the host is not there.
+    #[error("failed to stat CDI host device {path:?}: {reason}")]
+    Stat {
+        /// Where it should be.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A place of the host cannot be mounted.
+    #[error("cannot mount {path:?} for CDI device {device}")]
+    Mount {
+        /// The device.
+        device: String,
+        /// The place.
+        path: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+fn refusal(names: &[String]) -> String {
+    match names {
+        [one] => format!("device {one} is requested by the build but not allowed"),
+        several => format!(
+            "devices {} are requested by the build but not allowed",
+            several.join(", ")
+        ),
+    }
+}
+
+/// One device of a spec file.
+#[derive(Debug)]
+struct Device {
+    annotations: BTreeMap<String, String>,
+    /// Of the whole file; applied once if several of its devices are asked for.
+    common: Arc<Edits>,
+    own: Edits,
+}
+
+/// The machine's devices.
+#[derive(Debug)]
+pub struct Devices {
+    config: Config,
+    auto_allowed: BTreeSet<String>,
+    known: Mutex<(Option<Stamp>, Arc<Known>)>,
+}
+
+impl Devices {
+    /// Reads the files once, so that the log tells early what is wrong with them.
+    pub fn new(config: Config) -> Arc<Self> {
+        let devices = Self {
+            auto_allowed: config.auto_allowed.iter().cloned().collect(),
+            config,
+            known: Mutex::default(),
+        };
+        drop(devices.known());
+        Arc::new(devices)
+    }
+
+    fn known(&self) -> Arc<Known> {
+        let stamp = scan::stamp(&self.config.spec_dirs);
+        let mut held = self.known.lock();
+        if held.0.as_ref() != Some(&stamp) {
+            *held = (
+                Some(stamp),
+                Arc::new(scan::read_all(&self.config.spec_dirs)),
+            );
+        }
+        Arc::clone(&held.1)
+    }
+
+    /// All devices, by name.
+    pub fn list(&self) -> Vec<DeviceInfo> {
+        let info = |(name, device): (&String, &Device)| DeviceInfo {
+            name: name.clone(),
+            auto_allow: self.needs_no_grant(name, device),
+            annotations: device.annotations.clone(),
+        };
+        self.known().iter().map(info).collect()
+    }
+
+    fn needs_no_grant(&self, name: &str, device: &Device) -> bool {
+        let annotated = device.annotations.get(AUTO_ALLOW).is_some_and(|value| {
+            matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")
+        });
+        annotated || self.auto_allowed.contains(name) || self.auto_allowed.contains(kind(name))
+    }
+
+    /// What of the `asked` devices a step of a build with these rights gets, by full name; a device it may not have is an error.
+    ///
+    /// A name that the entitlement replaces stands for what replaces it.
+    pub fn allowed(
+        &self,
+        asked: &[DeviceRequest],
+        rights: &Entitlements,
+    ) -> Result<Vec<DeviceRequest>, DeviceError> {
+        let grant = rights.devices.as_ref();
+        if grant.is_some_and(|grant| grant.all) {
+            return Ok(asked.to_vec());
+        }
+        let known = self.known();
+        let mut out = Vec::new();
+        let mut plain = Vec::new();
+        for request in asked {
+            match grant.and_then(|grant| grant.names.get(&request.name)) {
+                Some(name) if !name.is_empty() => out.push(DeviceRequest {
+                    name: name.clone(),
+                    optional: request.optional,
+                }),
+                _ => plain.push(request.clone()),
+            }
+        }
+        let found = find(&known, &plain)?;
+        self.refuse_others(&known, &found, grant)?;
+        out.extend(found.into_iter().map(|name| DeviceRequest {
+            name,
+            optional: false,
+        }));
+        Ok(out)
+    }
+
+    fn refuse_others(
+        &self,
+        known: &Known,
+        wanted: &[String],
+        grant: Option<&DeviceRights>,
+    ) -> Result<(), DeviceError> {
+        if wanted.is_empty() || grant.is_some_and(|grant| grant.all) {
+            return Ok(());
+        }
+        // DIFFERS: a granted name that this machine does not have grants nothing; BuildKit fails the build, also for every name that
+        // only stands for another.
+        let granted: Vec<DeviceRequest> = grant
+            .into_iter()
+            .flat_map(|grant| &grant.names)
+            .map(|(name, other)| DeviceRequest {
+                name: if other.is_empty() { name } else { other }.clone(),
+                optional: true,
+            })
+            .collect();
+        let granted: BTreeSet<String> = find(known, &granted)?.into_iter().collect();
+        let open = |name: &String| {
+            known
+                .get(name)
+                .is_some_and(|device| self.needs_no_grant(name, device))
+        };
+        let names: Vec<String> = wanted
+            .iter()
+            .filter(|name| !granted.contains(*name) && !open(name))
+            .cloned()
+            .collect();
+        if names.is_empty() {
+            Ok(())
+        } else {
+            Err(DeviceError::NotAllowed { names })
+        }
+    }
+
+    /// What a container must be given for these devices. The rights are checked again, at the one place where that is made (P1).
+    ///
+    /// Blocks a little: files and nodes of the host are looked at.
+    pub fn inject(
+        &self,
+        asked: &[DeviceRequest],
+        rights: &Entitlements,
+    ) -> Result<Injection, DeviceError> {
+        let known = self.known();
+        let names = find(&known, asked)?;
+        self.refuse_others(&known, &names, rights.devices.as_ref())?;
+        let mut injection = Injection::default();
+        let mut seen: Vec<&Arc<Edits>> = Vec::new();
+        for name in &names {
+            let Some(device) = known.get(name) else {
+                continue;
+            };
+            if !seen
+                .iter()
+                .any(|common| Arc::ptr_eq(common, &device.common))
+            {
+                injection.add(name, &device.common)?;
+                seen.push(&device.common);
+            }
+            injection.add(name, &device.own)?;
+        }
+        injection.sort();
+        Ok(injection)
+    }
+}
+
+fn kind(name: &str) -> &str {
+    name.split_once('=').map_or(name, |(kind, _)| kind)
+}
+
+/// The full names of what is asked for, each once.
+fn find(known: &Known, asked: &[DeviceRequest]) -> Result<Vec<String>, DeviceError> {
+    let mut out: Vec<String> = Vec::new();
+    for request in asked {
+        let (kind, name) = request
+            .name
+            .split_once('=')
+            .unwrap_or((request.name.as_str(), ""));
+        let qualified = kind
+            .split_once('/')
+            .is_some_and(|(vendor, class)| !vendor.is_empty() && !class.is_empty());
+        let of_kind = || {
+            known
+                .keys()
+                .filter(move |key| key.split_once('=').is_some_and(|(own, _)| own == kind))
+                .cloned()
+        };
+        let mut found: Vec<String> = match name {
+            _ if !qualified => Vec::new(),
+            "" => of_kind().take(1).collect(),
+            "*" => of_kind().collect(),
+            _ => known
+                .keys()
+                .filter(|key| **key == request.name)
+                .cloned()
+                .collect(),
+        };
+        if found.is_empty() {
+            found = known
+                .iter()
+                .filter(|(_, device)| device.annotations.get(CLASS) == Some(&request.name))
+                .map(|(key, _)| key.clone())
+                .collect();
+        }
+        if found.is_empty() {
+            if !request.optional {
+                return Err(DeviceError::NotRegistered {
+                    name: request.name.clone(),
+                });
+            }
+            tracing::warn!(device = request.name, "optional device is not registered");
+        }
+        for name in found {
+            if !out.contains(&name) {
+                out.push(name);
+            }
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests;

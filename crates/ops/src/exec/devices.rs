@@ -1,0 +1,38 @@
+//! The devices of a step.
+
+use std::sync::Arc;
+
+use executor::cdi::{DeviceRequest, Injection};
+use llb::pb;
+
+use crate::{BuildRights, OpFailure, Parts};
+
+/// What the step's container is given for the devices that its op asks for.
+pub(super) async fn inject(
+    parts: &Parts,
+    op: &pb::ExecOp,
+    rights: &BuildRights,
+) -> Result<Injection, OpFailure> {
+    if op.cdi_devices.is_empty() {
+        return Ok(Injection::default());
+    }
+    let asked: Vec<DeviceRequest> = op
+        .cdi_devices
+        .iter()
+        .map(|device| DeviceRequest {
+            name: device.name.clone(),
+            optional: device.optional,
+        })
+        .collect();
+    let Some(devices) = parts.devices.clone() else {
+        return match asked.into_iter().find(|device| !device.optional) {
+            Some(device) => Err(OpFailure::NotBuilt {
+                feature: "CDI devices, which are turned off,",
+                detail: device.name,
+            }),
+            None => Ok(Injection::default()),
+        };
+    };
+    let (devices, rights) = (Arc::clone(&devices), rights.entitlements.clone());
+    Ok(task::blocking("devices", move || devices.inject(&asked, &rights)).await?)
+}
