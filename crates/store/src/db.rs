@@ -6,7 +6,7 @@
 //! (`synchronous=NORMAL`, and checkpoints run on a connection of the keeper's).
 //!
 //! A full disk must not keep the index from recording what is freed. So it holds a few megabytes in a file beside it,
-//! gives them up when the disk has nothing left, and takes them again when there is room.
+//! gives them up to whoever opens or prunes on a disk that has nothing left, and takes them again when there is room.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,9 +82,7 @@ pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// The space that is held for the index.
 const RESERVE: u64 = 4 << 20;
-/// With less than this left, the reserve is given up.
-const LOW: u64 = 1 << 20;
-/// With more than this left, it is taken again.
+/// With more than this left, it is taken; with less, it is given up to what frees space.
 const AMPLE: u64 = 16 << 20;
 
 struct Writer {
@@ -103,26 +101,31 @@ impl Reserve {
     fn beside(index: &Path) -> Self {
         let path = index.with_extension("reserve");
         let held = path.metadata().is_ok_and(|meta| meta.len() == RESERVE);
-        let mut reserve = Self { path, held };
-        reserve.adjust();
-        reserve
+        Self { path, held }
     }
 
-    /// Gives up or takes the space, as the disk has it. Best effort: without a reserve everything else works.
-    fn adjust(&mut self) {
-        let Some(free) = self.path.parent().and_then(free_space) else {
-            return;
-        };
-        if self.held && free < LOW {
+    /// Gives up the space on a disk that is short of it. It is for what frees more: a step would only fill it too.
+    fn give_up(&mut self) {
+        if self.held && self.free().is_some_and(|free| free < AMPLE) {
             self.held = std::fs::remove_file(&self.path).is_err();
-        } else if !self.held && free > AMPLE {
+        }
+    }
+
+    /// Takes the space where there is enough. Best effort: without a reserve everything else works.
+    fn take(&mut self) {
+        if !self.held && self.free().is_some_and(|free| free > AMPLE) {
             let zeros = vec![0_u8; usize::try_from(RESERVE).unwrap_or(0)];
             self.held = std::fs::write(&self.path, zeros).is_ok();
         }
     }
+
+    fn free(&self) -> Option<u64> {
+        self.path.parent().and_then(free_space)
+    }
 }
 
-fn free_space(dir: &Path) -> Option<u64> {
+/// Bytes that are left to anyone on the disk of a folder.
+pub(crate) fn free_space(dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(dir).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
@@ -159,6 +162,8 @@ impl Db {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut reserve = Reserve::beside(path);
+        reserve.give_up();
         let conn = connect(path, flags)?;
         let _mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0))?;
         conn.execute_batch(SCHEMA)?;
@@ -167,7 +172,7 @@ impl Db {
             writer: Mutex::new(Writer {
                 conn,
                 open: false,
-                reserve: Reserve::beside(path),
+                reserve,
             }),
             readers: Mutex::new(Vec::new()),
             pending: AtomicBool::new(false),
@@ -251,13 +256,18 @@ impl Db {
         Ok(())
     }
 
+    /// Gives up the reserve if the disk is full: for what is about to free space.
+    pub(crate) fn make_room(&self) {
+        self.writer.lock().reserve.give_up();
+    }
+
     fn run<T>(
         &self,
         writer: &mut Writer,
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         if !writer.open {
-            writer.reserve.adjust();
+            writer.reserve.take();
             writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             writer.open = true;
             self.pending.store(true, Ordering::Release);

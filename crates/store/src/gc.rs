@@ -210,6 +210,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let _one_at_a_time = self.pruning.lock();
         let filter = Filters::parse(&options.filters)?;
+        self.db().make_room();
         let mut lines = self.lines()?;
         let limited = options.max_used_space != 0
             || options.reserved_space != 0

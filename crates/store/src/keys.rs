@@ -270,6 +270,10 @@ impl ResultStorage<StoreResult> for Keys {
         id.is_empty() || RefId::parse(id).is_ok_and(|id| self.store.exists(&id).unwrap_or(false))
     }
 
+    fn has_layers(&self, id: &str) -> bool {
+        !id.is_empty()
+    }
+
     fn save(
         &self,
         result: &StoreResult,

@@ -45,6 +45,8 @@ impl Config {
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
 /// How long trash gathers; deleting competes with steps for the same directories.
 const EMPTY_AFTER: Duration = Duration::from_millis(500);
+/// With fewer bytes left on the disk, the trash is taken out at once.
+const SHORT: u64 = 256 << 20;
 
 #[derive(Debug, Default)]
 struct KeeperState {
@@ -282,9 +284,27 @@ impl Store {
     pub(crate) fn note_trash(&self) {
         let mut state = self.keeper.state.lock();
         if state.trash_since.is_none() {
-            state.trash_since = Some(Instant::now());
+            // The wait keeps deleting out of the way of the build that made the trash. A disk that is short of space is worse.
+            let now = Instant::now();
+            let since = if self.is_short() {
+                now.checked_sub(EMPTY_AFTER)
+            } else {
+                None
+            };
+            state.trash_since = Some(since.unwrap_or(now));
             self.keeper.wake.notify_one();
         }
+    }
+
+    fn is_short(&self) -> bool {
+        crate::db::free_space(&self.root).is_some_and(|free| free < SHORT)
+    }
+
+    fn take_out_trash(&self) -> Result<(), StoreError> {
+        let path = self.root.join("trash");
+        self.snapshots
+            .empty_trash(&path)
+            .map_err(|e| StoreError::io("empty", path, e))
     }
 
     /// Deletes snapshots that no row names any more.
@@ -375,7 +395,11 @@ impl Store {
         let orphans: Vec<String> = dirs.into_iter().filter(|d| !named.contains(d)).collect();
         self.drop_snapshots(&orphans);
         self.sweep_files()?;
-        self.note_trash();
+        if self.is_short() {
+            self.take_out_trash()?;
+        } else {
+            self.note_trash();
+        }
         if self.db.read(|c| {
             Ok(c.query_row(
                 "SELECT EXISTS(SELECT 1 FROM refs WHERE synced = 0)",
@@ -482,12 +506,7 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
                 .and_then(|()| store.db.checkpoint());
         }
         if trash {
-            let path = store.root.join("trash");
-            let emptied = store
-                .snapshots
-                .empty_trash(&path)
-                .map_err(|e| StoreError::io("empty", path, e));
-            done = done.and(emptied);
+            done = done.and(store.take_out_trash());
         }
         if let Err(e) = done {
             tracing::warn!(error = %e, "store upkeep failed; will try again");

@@ -22,6 +22,9 @@ use crate::store::Store;
 /// Metadata key under which a layer names its patch; empty if it needs none.
 pub(crate) const PATCH_KEY: &str = "store.patch";
 
+/// Layers that one merge may stack. Overlayfs shows 500; this only keeps merges of merges from doubling without end.
+const MAX_MERGED: usize = 2_000;
+
 /// A snapshot that is dropped again unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -280,6 +283,13 @@ impl Store {
         }
         if flat.is_empty() {
             return Ok(None);
+        }
+        if flat.len() > MAX_MERGED {
+            // Merges of merges of merges: each level may double it.
+            return Err(StoreError::Unfit {
+                id: parents[0].id().clone(),
+                why: "a merge of more than 2,000 layers is not supported: merge fewer",
+            });
         }
         self.composed(Shape::Merge { parents: flat }, options)
             .map(Some)
