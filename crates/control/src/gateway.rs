@@ -9,6 +9,7 @@
 
 mod build;
 mod container;
+mod meta;
 mod result;
 mod stdio;
 
@@ -17,8 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::api::frontend::bridge::{
-    CacheImport, FileRange, ImageResolveOpts, OciLayoutResolveOpts, ResolveOpts, SourceMeta,
-    Warning,
+    CacheImport, FileRange, ImageResolveOpts, OciLayoutResolveOpts, ResolveOpts, Warning,
 };
 use engine::api::frontend::gateway::Container;
 use engine::api::frontend::{Ref, SolveRequest};
@@ -37,6 +37,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::errors::{bridge_status, encoded, from_wire, missing, not_built, status};
 use crate::gateway::build::Build;
 pub(crate) use crate::gateway::build::ClientFrontend;
+pub(crate) use crate::gateway::meta::source_meta;
 pub use crate::gateway::stdio::StdioHost;
 use crate::{convert, gateway};
 
@@ -566,32 +567,5 @@ fn cap(id: &str) -> caps::ApiCap {
         id: id.to_owned(),
         enabled: true,
         ..Default::default()
-    }
-}
-
-/// What is fixed about a source, for clients.
-pub(crate) fn source_meta(meta: SourceMeta) -> wire::ResolveSourceMetaResponse {
-    wire::ResolveSourceMetaResponse {
-        source: Some(meta.op),
-        image: meta.image.map(|i| wire::ResolveSourceImageResponse {
-            digest: i.digest.to_string(),
-            config: i.config.to_vec(),
-            attestation_chain: None,
-        }),
-        git: meta.git.map(|g| wire::ResolveSourceGitResponse {
-            checksum: g.checksum,
-            r#ref: g.reference,
-            commit_checksum: g.commit_checksum,
-            commit_object: g.commit_object.to_vec(),
-            tag_object: g.tag_object.to_vec(),
-        }),
-        http: meta.http.map(|h| wire::ResolveSourceHttpResponse {
-            checksum: h.digest.to_string(),
-            filename: h.filename,
-            last_modified: h
-                .last_modified
-                .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
-            checksum_response: None,
-        }),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use frontend::bridge::{GitMeta, HttpMeta, ImageMeta, ResolveOpts, SourceMeta};
+use frontend::bridge::{AttestationChain, GitMeta, HttpMeta, ImageMeta, ResolveOpts, SourceMeta};
 use llb::pb;
 use oci::Platform;
 use progress::Writer;
@@ -68,6 +68,16 @@ pub(crate) async fn judged(
         .await
 }
 
+fn chain_meta(chain: source::image::attestations::AttestationChain) -> AttestationChain {
+    AttestationChain {
+        root: chain.root,
+        image_manifest: chain.image_manifest,
+        attestation_manifest: chain.attestation_manifest,
+        signature_manifests: chain.signature_manifest.into_iter().collect(),
+        blobs: chain.blobs,
+    }
+}
+
 async fn resolve(
     build: &Build,
     op: pb::SourceOp,
@@ -99,14 +109,26 @@ async fn resolve(
                 .images
                 .resolve_config(&reference, platform.as_ref(), mode, &ctx)
                 .await?;
-            let no_config = opts.image.as_ref().is_some_and(|o| o.no_config);
+            let image = opts.image.unwrap_or_default();
+            let wanted = image.attestation_chain || !image.resolve_attestations.is_empty();
+            let attestations = if wanted {
+                let types = &image.resolve_attestations;
+                let chain =
+                    engine
+                        .images
+                        .attestation_chain(&reference, platform.as_ref(), types, &ctx);
+                chain.await?.map(chain_meta)
+            } else {
+                None
+            };
             meta.image = Some(ImageMeta {
                 digest: found.digest,
-                config: if no_config {
+                config: if image.no_config {
                     Bytes::new()
                 } else {
                     found.config
                 },
+                attestations,
             });
         }
         "oci-layout" => {
@@ -122,6 +144,7 @@ async fn resolve(
             meta.image = Some(ImageMeta {
                 digest: found.digest,
                 config: found.config,
+                attestations: None,
             });
         }
         "git" => {

@@ -290,6 +290,23 @@ pub struct ImageMeta {
     pub digest: Digest,
     /// The image config as stored.
     pub config: Bytes,
+    /// What is stated about the image, if it was asked for and there is an index.
+    pub attestations: Option<AttestationChain>,
+}
+
+/// What is stated about an image, and who signed that.
+#[derive(Debug, Clone)]
+pub struct AttestationChain {
+    /// The index that the reference names.
+    pub root: Digest,
+    /// The image's manifest.
+    pub image_manifest: Digest,
+    /// The manifest of the statements about it.
+    pub attestation_manifest: Option<Digest>,
+    /// Manifests of signatures of that.
+    pub signature_manifests: Vec<Digest>,
+    /// What was read, by digest.
+    pub blobs: BTreeMap<String, (oci::Descriptor, Bytes)>,
 }
 
 /// A resolved git source.

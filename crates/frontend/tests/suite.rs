@@ -246,6 +246,7 @@ impl Bridge for Fake {
         meta.image = Some(ImageMeta {
             digest: Digest::sha256(id),
             config,
+            attestations: None,
         });
         Ok(meta)
     }

@@ -4,6 +4,7 @@
 //! manifest and config of one platform. A reference with a digest that its repository has shown before asks nobody.
 //! Layers become lazy records of the store: a snapshot costs no download, whoever mounts it pays.
 
+pub mod attestations;
 mod documents;
 pub(crate) mod key;
 mod provider;
@@ -166,21 +167,28 @@ impl ImageSource {
         spec: &Spec,
         platform: &Platform,
     ) -> Result<ImageDocuments, SourceError> {
+        let root = self.root(repository, spec).await?;
+        select(&self.remembering(repository), root, platform).await
+    }
+
+    /// What a reference names.
+    async fn root(&self, repository: &Repository, spec: &Spec) -> Result<Descriptor, SourceError> {
         let authority = repository.name().to_string();
-        let root = match spec.digest.as_ref().and_then(|d| self.known(&authority, d)) {
-            Some(desc) => desc,
-            None => {
-                repository
-                    .resolve(spec.tag.as_deref(), spec.digest.as_ref())
-                    .await?
-            }
-        };
-        let fetch = Remembering {
+        match spec.digest.as_ref().and_then(|d| self.known(&authority, d)) {
+            Some(desc) => Ok(desc),
+            None => Ok(repository
+                .resolve(spec.tag.as_deref(), spec.digest.as_ref())
+                .await?),
+        }
+    }
+
+    /// Reads documents of a repository, and remembers them.
+    fn remembering<'a>(&'a self, repository: &'a Repository) -> Remembering<'a> {
+        Remembering {
             documents: &self.inner.documents,
             repository,
-            authority,
-        };
-        select(&fetch, root, platform).await
+            authority: repository.name().to_string(),
+        }
     }
 }
 

@@ -1,0 +1,59 @@
+//! What is fixed about a source, on the wire.
+
+use engine::api::frontend::bridge::{AttestationChain, SourceMeta};
+use proto::gateway as wire;
+
+fn attestation_chain(chain: AttestationChain) -> wire::AttestationChain {
+    let blob = |(desc, data): (oci::Descriptor, bytes::Bytes)| wire::Blob {
+        descriptor: Some(wire::Descriptor {
+            media_type: desc.media_type,
+            digest: desc.digest.to_string(),
+            size: desc.size,
+            annotations: desc.annotations.into_iter().collect(),
+        }),
+        data: data.into(),
+    };
+    let text = |digest: Option<oci::Digest>| digest.map_or_else(String::new, |d| d.to_string());
+    wire::AttestationChain {
+        root: chain.root.to_string(),
+        image_manifest: chain.image_manifest.to_string(),
+        attestation_manifest: text(chain.attestation_manifest),
+        signature_manifests: chain
+            .signature_manifests
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        blobs: chain
+            .blobs
+            .into_iter()
+            .map(|(digest, found)| (digest, blob(found)))
+            .collect(),
+    }
+}
+
+/// What is fixed about a source, for clients.
+pub(crate) fn source_meta(meta: SourceMeta) -> wire::ResolveSourceMetaResponse {
+    wire::ResolveSourceMetaResponse {
+        source: Some(meta.op),
+        image: meta.image.map(|i| wire::ResolveSourceImageResponse {
+            digest: i.digest.to_string(),
+            config: i.config.to_vec(),
+            attestation_chain: i.attestations.map(attestation_chain),
+        }),
+        git: meta.git.map(|g| wire::ResolveSourceGitResponse {
+            checksum: g.checksum,
+            r#ref: g.reference,
+            commit_checksum: g.commit_checksum,
+            commit_object: g.commit_object.to_vec(),
+            tag_object: g.tag_object.to_vec(),
+        }),
+        http: meta.http.map(|h| wire::ResolveSourceHttpResponse {
+            checksum: h.digest.to_string(),
+            filename: h.filename,
+            last_modified: h
+                .last_modified
+                .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+            checksum_response: None,
+        }),
+    }
+}

@@ -1,0 +1,218 @@
+//! What is stated about an image in its repository: the attestation manifest beside the image's in the index, and who signed it.
+//!
+//! ```text
+//!  index ─┬─► the image's manifest (of the platform)
+//!         └─► attestation manifest, which names the image's ─┬─► statements, of the predicate types that are wanted
+//!                                                            └─◄ signature manifest, which refers to it ─► its layers
+//! ```
+//!
+//! Facts: `ResolveSignatureChain` of moby/policy-helpers, `source/containerimage` of BuildKit v0.34.2.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use oci::{Descriptor, Digest, Index, Manifest, Platform, media_type};
+use registry::Repository;
+
+use super::ImageSource;
+use super::spec::Spec;
+use super::walk::Fetch;
+use crate::context::Context;
+use crate::error::SourceError;
+
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const COSIGN: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+
+/// The most that is read of one statement or signature.
+const MAX_BLOB: u64 = 8 << 20;
+/// The most that is read of all.
+const MAX_ALL: usize = 12 << 20;
+
+/// What is stated about an image.
+#[derive(Debug, Clone)]
+pub struct AttestationChain {
+    /// The index that the reference names.
+    pub root: Digest,
+    /// The image's manifest.
+    pub image_manifest: Digest,
+    /// The manifest of the statements about it.
+    pub attestation_manifest: Option<Digest>,
+    /// The manifest of the signature of that.
+    pub signature_manifest: Option<Digest>,
+    /// What was read, each with its descriptor.
+    pub blobs: BTreeMap<String, (Descriptor, Bytes)>,
+}
+
+impl ImageSource {
+    /// Follows a reference to the statements about its image for `platform`; of the statements those of the wanted predicate types are
+    /// read. `None` for what is no index: nothing can stand beside the image then.
+    pub async fn attestation_chain(
+        &self,
+        reference: &str,
+        platform: Option<&Platform>,
+        predicate_types: &[String],
+        ctx: &Context,
+    ) -> Result<Option<AttestationChain>, SourceError> {
+        let spec = Spec::parse(reference)?;
+        let platform = platform.cloned().unwrap_or_else(Platform::host);
+        let repository = self.repository(&spec, ctx)?;
+        let root = self.root(&repository, &spec).await?;
+        if root.media_type != media_type::OCI_INDEX {
+            return Ok(None);
+        }
+        let mut reader = Reader {
+            source: self,
+            repository: &repository,
+            blobs: BTreeMap::new(),
+            size: 0,
+        };
+        let index: Index = decode("index", &root, &reader.document(&root).await?)?;
+        let image = image_of(&index, &platform).ok_or_else(|| SourceError::Document {
+            what: "index",
+            digest: root.digest.clone(),
+            reason: format!("no manifest for platform {}: not found", platform.format()),
+        })?;
+        let about = |entry: &&Descriptor| {
+            let note = |key: &str| entry.annotations.get(key).map(String::as_str);
+            note(REFERENCE_TYPE) == Some("attestation-manifest")
+                && note(REFERENCE_DIGEST) == Some(image.digest.as_str())
+        };
+        let mut chain = AttestationChain {
+            root: root.digest.clone(),
+            image_manifest: image.digest.clone(),
+            attestation_manifest: None,
+            signature_manifest: None,
+            blobs: BTreeMap::new(),
+        };
+        if let Some(attestation) = index.manifests.iter().find(about) {
+            chain.attestation_manifest = Some(attestation.digest.clone());
+            let bytes = reader.document(attestation).await?;
+            let manifest: Manifest = decode("attestation manifest", attestation, &bytes)?;
+            let signatures = repository.referrers(&attestation.digest, None).await?;
+            let of_kind = |kind: &str| signatures.iter().find(|s| s.artifact_type == kind);
+            if let Some(signature) = of_kind(BUNDLE).or_else(|| of_kind(COSIGN)) {
+                chain.signature_manifest = Some(signature.digest.clone());
+                let bytes = reader.document(signature).await?;
+                let manifest: Manifest = decode("signature manifest", signature, &bytes)?;
+                for layer in &manifest.layers {
+                    reader.blob(layer).await?;
+                }
+            }
+            for layer in &manifest.layers {
+                let kind = layer.annotations.get(PREDICATE_TYPE);
+                if kind.is_some_and(|kind| predicate_types.contains(kind)) {
+                    reader.blob(layer).await?;
+                }
+            }
+        }
+        chain.blobs = reader.blobs;
+        Ok(Some(chain))
+    }
+}
+
+/// The manifest that is best for the platform; one that names none comes last.
+fn image_of<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor> {
+    let matcher = platform.matcher();
+    let rank = |entry: &&Descriptor| match &entry.platform {
+        Some(own) => matcher.rank(own),
+        None => Some(usize::MAX),
+    };
+    index
+        .manifests
+        .iter()
+        .filter(|entry| media_type::is_manifest(&entry.media_type))
+        .filter_map(|entry| Some((rank(&entry)?, entry)))
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, entry)| entry)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(
+    what: &'static str,
+    desc: &Descriptor,
+    bytes: &[u8],
+) -> Result<T, SourceError> {
+    serde_json::from_slice(bytes).map_err(|error| SourceError::Document {
+        what,
+        digest: desc.digest.clone(),
+        reason: error.to_string(),
+    })
+}
+
+/// Reads from a repository and keeps what it read.
+struct Reader<'a> {
+    source: &'a ImageSource,
+    repository: &'a Repository,
+    blobs: BTreeMap<String, (Descriptor, Bytes)>,
+    size: usize,
+}
+
+impl Reader<'_> {
+    async fn document(&mut self, desc: &Descriptor) -> Result<Bytes, SourceError> {
+        let bytes = self
+            .source
+            .remembering(self.repository)
+            .document(desc)
+            .await?;
+        self.keep(desc, bytes.clone())?;
+        Ok(bytes)
+    }
+
+    async fn blob(&mut self, desc: &Descriptor) -> Result<(), SourceError> {
+        if self.blobs.contains_key(desc.digest.as_str()) {
+            return Ok(());
+        }
+        if desc.len() > MAX_BLOB {
+            return Err(too_large(desc));
+        }
+        let mut stream = self.repository.blob(desc);
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = stream.next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        self.keep(desc, bytes.freeze())
+    }
+
+    fn keep(&mut self, desc: &Descriptor, bytes: Bytes) -> Result<(), SourceError> {
+        self.size = self.size.saturating_add(bytes.len());
+        if self.size > MAX_ALL {
+            return Err(too_large(desc));
+        }
+        self.blobs
+            .insert(desc.digest.to_string(), (desc.clone(), bytes));
+        Ok(())
+    }
+}
+
+fn too_large(desc: &Descriptor) -> SourceError {
+    SourceError::Document {
+        what: "attestation",
+        digest: desc.digest.clone(),
+        reason: format!("{} bytes are too many", desc.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_of_the_platform_is_found_beside_that_of_its_statements() {
+        let entry = |os: &str, architecture: &str| Descriptor {
+            platform: Some(Platform {
+                os: os.into(),
+                architecture: architecture.into(),
+                ..Platform::default()
+            }),
+            ..Descriptor::of_bytes(media_type::OCI_MANIFEST, architecture.as_bytes())
+        };
+        let entries = vec![entry("unknown", "unknown"), entry("linux", "arm64")];
+        let json = serde_json::json!({"schemaVersion": 2, "manifests": entries});
+        let index: Index = serde_json::from_value(json).unwrap();
+        let found = |text: &str| image_of(&index, &Platform::parse(text).unwrap());
+        assert_eq!(found("linux/arm64"), index.manifests.get(1));
+        assert_eq!(found("linux/s390x"), None);
+    }
+}
