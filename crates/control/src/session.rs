@@ -122,7 +122,7 @@ pub(crate) fn start(
             hello.id
         )));
     }
-    let (tunnel, mut alive, outgoing, farewell) = tunnel::open(incoming);
+    let (tunnel, cut, mut alive, outgoing, farewell) = tunnel::open(incoming);
     let task = task::spawn("session", async move {
         let id = hello.id.clone();
         let channel = match tunnel::connect(tunnel).await {
@@ -152,7 +152,11 @@ pub(crate) fn start(
         };
         tracing::debug!(session = %id, "session started");
         tokio::select! {
-            () = watch_health(channel, hello.health) => tracing::warn!(session = %id, "session healthcheck failed fatally"),
+            () = watch_health(channel, hello.health) => {
+                tracing::warn!(session = %id, "session healthcheck failed fatally");
+                // Who waits for an answer must not wait forever.
+                let _gone = cut.send(());
+            }
             () = async { while alive.changed().await.is_ok() {} } => {}
         }
         drop(registration);

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use proto::control::BytesMessage;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use tokio_util::sync::PollSender;
 use tonic::transport::{Channel, Endpoint};
@@ -34,16 +34,21 @@ pub(crate) type Farewell = mpsc::Sender<Result<BytesMessage, Status>>;
 pub(crate) struct Tunnel {
     read: Pin<Box<dyn AsyncRead + Send>>,
     write: Pin<Box<dyn AsyncWrite + Send>>,
+    cut: oneshot::Receiver<()>,
     _gone: watch::Sender<()>,
 }
+
+/// Cuts the stream off, so that calls which wait for the other side fail. Dropping it does nothing.
+pub(crate) type Cut = oneshot::Sender<()>;
 
 /// Makes a byte stream of the messages of a call. The receiver of `watch` fails to wait when the stream is gone.
 pub(crate) fn open(
     incoming: Streaming<BytesMessage>,
-) -> (Tunnel, watch::Receiver<()>, Outgoing, Farewell) {
+) -> (Tunnel, Cut, watch::Receiver<()>, Outgoing, Farewell) {
     let (sender, outgoing) = mpsc::channel(QUEUE);
     let farewell = sender.clone();
     let (gone, alive) = watch::channel(());
+    let (cut, is_cut) = oneshot::channel();
     let read = StreamReader::new(
         incoming.map(|message| message.map(|m| m.data).map_err(io::Error::other)),
     );
@@ -55,8 +60,10 @@ pub(crate) fn open(
         Tunnel {
             read: Box::pin(read),
             write: Box::pin(write),
+            cut: is_cut,
             _gone: gone,
         },
+        cut,
         alive,
         outgoing,
         farewell,
@@ -87,6 +94,11 @@ impl AsyncRead for Tunnel {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.cut.is_terminated()
+            && let Poll::Ready(Ok(())) = Pin::new(&mut self.cut).poll(cx)
+        {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         self.read.as_mut().poll_read(cx, buf)
     }
 }

@@ -107,6 +107,16 @@ pub enum StoreError {
         /// The digest of the bytes.
         got: Digest,
     },
+    /// A layer's files are not those that its image's config names.
+    #[error("failed to verify layer {layer}: expected diffID {want}, got {got}")]
+    DiffId {
+        /// The layer's blob.
+        layer: Digest,
+        /// The digest expected.
+        want: Digest,
+        /// The digest of the uncompressed bytes.
+        got: Digest,
+    },
     /// A blob's length is not what its descriptor says.
     #[error("blob {digest} has {got} bytes where {want} were announced")]
     SizeMismatch {

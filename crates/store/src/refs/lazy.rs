@@ -284,7 +284,8 @@ impl Record {
         let applied = layer::apply(stream, &draft.root()?, &options)
             .map_err(|e| StoreError::layer("unpack", of, e))?;
         if applied.diff_id != row.diff_id {
-            return Err(StoreError::DigestMismatch {
+            return Err(StoreError::DiffId {
+                layer: row.descriptor.digest.clone(),
                 want: row.diff_id.clone(),
                 got: applied.diff_id,
             });

@@ -114,7 +114,7 @@ async fn wrong_bytes_are_refused_and_leave_nothing() {
         .unwrap();
     assert!(matches!(
         lazy.ensure().await,
-        Err(StoreError::DigestMismatch { .. })
+        Err(StoreError::DiffId { .. })
     ));
 }
 
