@@ -53,13 +53,12 @@ impl BuildBridge {
                     return Err(Failure::new(FailureKind::Unknown, message));
                 }
                 Some(definition) => {
-                    for import in &request.cache_imports {
-                        self.build
-                            .refuse_import(&import.kind, import.attrs.get("ref"))
-                            .await;
-                    }
-                    let single: Arc<dyn Ref> =
-                        LazyRef::new(Arc::clone(&self.build), definition, policies);
+                    let single: Arc<dyn Ref> = LazyRef::importing(
+                        Arc::clone(&self.build),
+                        definition,
+                        policies,
+                        request.cache_imports.clone(),
+                    );
                     let result = FrontendResult {
                         single: Some(single),
                         ..FrontendResult::default()

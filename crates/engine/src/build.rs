@@ -1,20 +1,22 @@
 //! What one build owns.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use frontend::bridge::CacheImport;
 use llb::pb;
 use oci::Digest;
 use ops::BuildRights;
 use parking_lot::Mutex;
 use progress::{Hub, VertexProgress, Writer};
-use solver::{Edge, Job, OpCtx, Vertex};
+use solver::{CacheManager, Edge, Job, OpCtx, Vertex};
 use source::Memory;
 use store::ImmutableRef;
 use tokio::sync::watch;
 
 use crate::api::{Failure, FailureKind, PolicyVerifier};
+use crate::cache::Import;
 use crate::engine::Engine;
 use crate::failure::{Place, of_solve};
 use crate::load::load;
@@ -36,7 +38,8 @@ pub(crate) struct Build {
     job: Mutex<Option<Arc<Job<ops::Ref>>>>,
     ended: watch::Sender<bool>,
     places: Mutex<HashMap<Digest, Vec<Place>>>,
-    imports: Mutex<BTreeSet<String>>,
+    /// The caches that its definitions were looked up in.
+    pub(crate) imports: Mutex<HashMap<String, Import>>,
     /// What failed steps had and left, by the names that their errors give it.
     kept: Mutex<HashMap<String, ImmutableRef>>,
 }
@@ -119,6 +122,7 @@ impl Build {
         self: &Arc<Self>,
         definition: &pb::Definition,
         more: &[Arc<Policy>],
+        imports: &[CacheImport],
     ) -> Result<Computed, Failure> {
         let devices = self.engine.parts.devices.as_deref();
         let loaded = match Judge::new(self, more) {
@@ -133,12 +137,17 @@ impl Build {
             }
         };
         self.places.lock().extend(loaded.places);
-        self.alive(self.run(loaded.edge)).await
+        let caches = self.alive(async { Ok(self.caches(imports).await) }).await?;
+        self.alive(self.run(loaded.edge, &caches)).await
     }
 
-    async fn run(&self, edge: Edge) -> Result<Computed, Failure> {
+    async fn run(
+        &self,
+        edge: Edge,
+        caches: &[Arc<CacheManager<ops::Ref>>],
+    ) -> Result<Computed, Failure> {
         let job = self.job.lock().clone().ok_or_else(canceled)?;
-        match job.build(edge).await {
+        match job.build_from(edge, caches).await {
             Ok(built) => Ok(Computed {
                 result: built.result,
                 vertex: Some(built.vertex),
@@ -182,28 +191,6 @@ impl Build {
         let done = self.alive(work(shown.writer())).await;
         shown.complete(done.as_ref().err().map(|e| e.message.as_str()));
         done
-    }
-
-    /// Shows that a remote cache is not read. The build goes on without, as with any cache that cannot be read.
-    pub(crate) async fn refuse_import(&self, kind: &str, reference: Option<&String>) {
-        let name = match reference {
-            Some(reference) if kind == "registry" => reference.clone(),
-            _ => kind.to_owned(),
-        };
-        if !self.imports.lock().insert(name.clone()) {
-            return;
-        }
-        let known = ["registry", "local", "gha", "s3", "azblob", "inline"].contains(&kind);
-        let failure = if known {
-            Failure::not_built(&format!("cache import from {kind}"))
-        } else {
-            Failure::new(
-                FailureKind::Unknown,
-                format!("unknown cache importer: {kind}"),
-            )
-        };
-        let title = format!("importing cache manifest from {name}");
-        let _told: Result<(), Failure> = self.shown(&title, "", |_| async { Err(failure) }).await;
     }
 
     /// What the build's sources found out.

@@ -13,6 +13,7 @@ use futures::stream::BoxStream;
 use oci::Digest;
 use ops::{OpResolver, Parts, Results};
 use parking_lot::Mutex;
+use remotecache::Caches;
 use solver::{CacheManager, Solver};
 use source::image::ImageSource;
 use source::oci_layout::OciLayoutSource;
@@ -37,6 +38,8 @@ pub struct EngineParts {
     pub parts: Arc<Parts>,
     /// The outputs that are known.
     pub exporters: Exporters,
+    /// The remote caches that can be written and read.
+    pub caches: Caches,
     /// Images of registries; the one that `parts` knows too.
     pub images: ImageSource,
     /// Images in stores of clients; the one that `parts` knows too.
@@ -89,6 +92,7 @@ impl Default for Settings {
 pub struct Engine {
     pub(crate) parts: Arc<Parts>,
     pub(crate) exporters: Exporters,
+    pub(crate) caches: Caches,
     pub(crate) images: ImageSource,
     pub(crate) layouts: OciLayoutSource,
     pub(crate) worker: WorkerInfo,
@@ -118,6 +122,7 @@ impl Engine {
         let EngineParts {
             parts,
             exporters,
+            caches,
             images,
             layouts,
             worker,
@@ -134,6 +139,7 @@ impl Engine {
         Arc::new_cyclic(|this| Self {
             parts,
             exporters,
+            caches,
             images,
             layouts,
             worker,

@@ -10,6 +10,7 @@ use frontend::{BridgeError, Fault, FrontendError};
 use llb::pb;
 use oci::Digest;
 use ops::{OpFailure, OpSys};
+use remotecache::CacheError;
 use solver::{Phase, SolveError};
 use source::SourceError;
 use store::StoreError;
@@ -202,6 +203,15 @@ impl From<ExportError> for Failure {
             _ => FailureKind::Unknown,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::NotBuilt { feature } => Self::not_built(&feature),
+            error => Self::new(FailureKind::Unknown, error.to_string()),
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `policy` | which sources a build may use |
 //! | `verify` | whether a result is what was asked for |
 //! | `history` | what is kept of finished builds |
+//! | `cache` | remote caches: read before results are computed, written when they are there |
 //! | `solve` | a request from its registration to its response |
 //! | `records`, `history_filter` | which builds there are and were |
 //! | `provenance` | who asked for which result, and what went into it |
@@ -31,6 +32,7 @@ mod attestations;
 mod blobs;
 mod bridge;
 mod build;
+mod cache;
 mod container;
 mod engine;
 mod failure;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use frontend::bridge::{FileRange, FileStat};
+use frontend::bridge::{CacheImport, FileRange, FileStat};
 use frontend::{BridgeError, Ref};
 use llb::pb;
 use oci::Digest;
@@ -25,6 +25,8 @@ pub(crate) struct LazyRef {
     /// None for what a failed step left.
     definition: Option<Arc<pb::Definition>>,
     policies: Vec<Arc<Policy>>,
+    /// Caches that may know the result.
+    imports: Vec<CacheImport>,
     /// Held while the result is computed: others wait, and go on in its place if it is dropped.
     result: Mutex<Option<Result<Arc<Computed>, Failure>>>,
 }
@@ -35,10 +37,21 @@ impl LazyRef {
         definition: Arc<pb::Definition>,
         policies: Vec<Arc<Policy>>,
     ) -> Arc<Self> {
+        Self::importing(build, definition, policies, Vec::new())
+    }
+
+    /// A definition whose result may be in these caches.
+    pub(crate) fn importing(
+        build: Arc<Build>,
+        definition: Arc<pb::Definition>,
+        policies: Vec<Arc<Policy>>,
+        imports: Vec<CacheImport>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             build,
             definition: Some(definition),
             policies,
+            imports,
             result: Mutex::new(None),
         })
     }
@@ -49,6 +62,7 @@ impl LazyRef {
             build,
             definition: None,
             policies: Vec::new(),
+            imports: Vec::new(),
             result: Mutex::new(Some(Ok(Arc::new(Computed {
                 result: Some(found),
                 vertex: None,
@@ -79,7 +93,7 @@ impl LazyRef {
         };
         let result = self
             .build
-            .compute(definition, &self.policies)
+            .compute(definition, &self.policies, &self.imports)
             .await
             .map(Arc::new);
         *known = Some(result.clone());

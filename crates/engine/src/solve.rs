@@ -16,6 +16,7 @@ use store::{ImmutableRef, Lease};
 use crate::api::{Failure, FailureKind, HistoryResult, ResultHost, SolveRequest, SolveResponse};
 use crate::bridge::{BuildBridge, evaluate, refs};
 use crate::build::Build;
+use crate::cache::{self, CacheExports, Inline};
 use crate::engine::Engine;
 use crate::failure::of_frontend;
 use crate::policy::Policy;
@@ -119,6 +120,7 @@ async fn begun(
         .enumerate()
         .map(|(id, spec)| engine.exporters.resolve(&spec.kind, id, &spec.attrs))
         .collect::<Result<Vec<_>, _>>()?;
+    let caches = CacheExports::resolve(engine, &request.cache_exports, &request.session)?;
     let rights = BuildRights {
         entitlements: rights::grant(&request.entitlements, &engine.settings.entitlements)?,
     };
@@ -148,7 +150,7 @@ async fn begun(
                 job,
             );
             running.build = Some(Arc::clone(&build));
-            run(&build, request, exporters).await
+            run(&build, request, exporters, &caches).await
         }
         Err(error @ SolveError::JobExists(_)) => {
             Err(Failure::new(FailureKind::Unknown, error.to_string()))
@@ -161,6 +163,7 @@ async fn run(
     build: &Arc<Build>,
     request: SolveRequest,
     mut exporters: Vec<Arc<dyn ExporterInstance>>,
+    caches: &CacheExports,
 ) -> Result<Done, Failure> {
     let (session_exporters, internal) = (request.session_exporters, request.internal);
     let host = request.result_host.clone();
@@ -199,10 +202,11 @@ async fn run(
         let id = format!("{}-verify", build.session);
         build.shown("Verifying build result", &id, tell).await?;
     }
-    let ctx = |progress| ExportContext {
+    let results = Arc::new(cache::Results::of(&result).await?);
+    let ctx = |exporter: &dyn ExporterInstance, progress| ExportContext {
         sessions: build.sessions(),
+        inline_cache: Inline::new(caches, build, &results, exporter.compression(), &progress),
         progress,
-        inline_cache: None,
     };
 
     if session_exporters {
@@ -218,7 +222,7 @@ async fn run(
         async move {
             build
                 .shown(&name, &id, |progress| async move {
-                    Ok(exporter.export(&ctx(progress), source).await?)
+                    Ok(exporter.export(&ctx(&**exporter, progress), source).await?)
                 })
                 .await
         }
@@ -234,16 +238,20 @@ async fn run(
         }
     }
     let last = last.into_iter().filter_map(|(at, finalize)| {
-        let (name, id) = vertex(&**exporters.get(at)?, at);
+        let exporter = exporters.get(at)?;
+        let (name, id) = vertex(&**exporter, at);
+        let ctx = &ctx;
         Some(async move {
             build
                 .shown(&name, &id, |progress| async move {
-                    Ok(finalize.run(&ctx(progress)).await?)
+                    Ok(finalize.run(&ctx(&**exporter, progress)).await?)
                 })
                 .await
         })
     });
-    try_join_all(last).await?;
+    // What the exporters made is there for the caches to use.
+    let written = cache::write(build, caches, &results);
+    let (_, written) = futures::future::try_join(try_join_all(last), written).await?;
     let results = exported
         .iter()
         .enumerate()
@@ -255,6 +263,8 @@ async fn run(
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
         }
     }
+    let written = written.into_iter().filter(|(k, _)| k.starts_with("cache."));
+    response.extend(written);
     if session_exporters {
         let told = response.clone();
         build

@@ -46,11 +46,19 @@ impl Executor for NoContainers {
 fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
     let store = store::Store::open(store::Config::new(dir.path().join("state"))).unwrap();
     let client = registry::Client::new(registry::Config::new("test"));
+    let sessions = session::SessionManager::new();
+    let nobody: remotecache::CredentialsOf = Arc::new(|_| Arc::new(registry::Anonymous));
+    let caches = remotecache::Caches::new(
+        Arc::clone(&store),
+        client.clone(),
+        nobody,
+        Arc::clone(&sessions),
+    );
     let parts = ops::Parts::new(
         Arc::clone(&store),
         Arc::new(NoContainers),
         Arc::new(source::Sources::new()),
-        session::SessionManager::new(),
+        sessions,
         vec![oci::Platform::host()],
         None,
         0,
@@ -58,6 +66,7 @@ fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
     Engine::new(EngineParts {
         parts,
         exporters: exporter::Exporters::new(),
+        caches,
         images: source::image::ImageSource::new(Arc::clone(&store), client),
         layouts: source::oci_layout::OciLayoutSource::new(store),
         worker: WorkerInfo {

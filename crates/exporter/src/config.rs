@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use oci::{Digest, History, Platform};
+use oci::{Digest, History, Platform, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::ExportError;
-use crate::time::Timestamp;
 
 /// One layer as the config sees it.
 #[derive(Debug, Clone)]

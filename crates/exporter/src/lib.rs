@@ -26,7 +26,6 @@ mod options;
 mod platforms;
 mod push;
 mod tarball;
-mod time;
 mod tree;
 mod writer;
 
@@ -39,8 +38,8 @@ pub use manager::{
     About, Attester, ExportContext, ExportSource, Exported, Exporter, ExporterInstance, Exporters,
     Finalize, InlineCache, Statement,
 };
+pub use oci::Timestamp;
 pub use oci_archive::{OciExporter, Variant};
 pub use options::ImageOptions;
 pub use platforms::{PlatformEntry, format_all, platforms_of};
 pub use tarball::TarExporter;
-pub use time::Timestamp;

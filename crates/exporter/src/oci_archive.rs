@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
-use oci::{Descriptor, Reference, media_type};
+use oci::{Descriptor, Reference, Timestamp, media_type};
 use serde::Serialize;
 use store::{CompressionSpec, Store};
 
@@ -16,7 +16,6 @@ use crate::error::ExportError;
 use crate::image::{image_name, response, with_metadata};
 use crate::manager::{ExportContext, ExportSource, Exported, Exporter, ExporterInstance};
 use crate::options::{Epoch, ImageOptions, parse_flag};
-use crate::time::Timestamp;
 use crate::writer::{Image, commit};
 
 /// Which programs the archive is for.

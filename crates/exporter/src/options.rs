@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use oci::Timestamp;
 use store::{CompressionKind, CompressionSpec};
 
 use crate::annotations::AnnotationGroup;
 use crate::error::ExportError;
 use crate::manager::ExportSource;
-use crate::time::Timestamp;
 
 /// `source-date-epoch` as an attribute: unset, switched off by an empty value, or a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fstree::walk::{Filter, Walk};
 use fstree::{Root, Stat};
-use oci::{Digest, Digester};
+use oci::{Digest, Digester, Timestamp};
 use session::diffcopy::order::compare_paths;
 use session::diffcopy::{SendError, TreeSource};
 use store::ImmutableRef;
@@ -16,7 +16,6 @@ use crate::error::ExportError;
 use crate::manager::{About, ExportSource};
 use crate::options::{Epoch, parse_bool};
 use crate::platforms::folder_name;
-use crate::time::Timestamp;
 
 /// The attributes of the exporters of trees.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oci::{Descriptor, Digest, Platform, media_type};
+use oci::{Descriptor, Digest, Platform, Timestamp, media_type};
 use store::{ImmutableRef, LayerBlob, Lease, Store};
 
 use crate::config::{LayerFacts, Patch, default_config, patch};
@@ -15,7 +15,6 @@ use crate::error::ExportError;
 use crate::manager::{About, ExportContext, ExportSource};
 use crate::options::ImageOptions;
 use crate::platforms::PlatformEntry;
-use crate::time::Timestamp;
 
 /// An image whose documents are in the store.
 #[derive(Debug)]

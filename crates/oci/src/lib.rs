@@ -10,9 +10,11 @@ pub mod json;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
+pub mod time;
 
 pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError, Digester};
 pub use image::{ContainerConfig, Healthcheck, History, ImageConfig, Index, Manifest, RootFs};
 pub use platform::{Platform, PlatformError, PlatformMatcher};
 pub use reference::{Reference, ReferenceError};
+pub use time::Timestamp;

@@ -37,6 +37,10 @@ impl ResultStorage<Ref> for Results {
         self.inner.exists(id)
     }
 
+    fn has_layers(&self, id: &str) -> bool {
+        self.inner.has_layers(id)
+    }
+
     fn save(&self, result: &Ref, created_at: SystemTime) -> Result<StoredResult, KeyStoreError> {
         self.inner.save(result, created_at)
     }

@@ -1,6 +1,6 @@
 //! Chains of records for cache exporters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
 use crate::error::KeyStoreError;
-use crate::keystore::StoredResult;
+use crate::keystore::{Link, StoredResult};
 use crate::manager::CacheManager;
 
 /// What can be exported for a key.
@@ -133,173 +133,274 @@ pub fn export<R>(keys: &[KeyInfo<R>], options: Options) -> Result<Chains<R>, Key
         options,
     };
     for key in keys {
-        let tops = walk.exporter(&key.exporter, options.mode)?;
+        let tops = walk.run(&key.exporter, options.mode)?;
         walk.chains.tops.extend(tops);
     }
     Ok(walk.chains)
 }
 
+/// Chains are as long as definitions are: whatever is being walked is on a stack of our own.
 struct Walk<R> {
     chains: Chains<R>,
-    /// By address of the exporter, which the keys keep alive; an entry without records is being walked.
+    /// By address of the exporter, which the keys keep alive; an entry without records may be one that is being walked.
     done: HashMap<usize, Vec<usize>>,
+    /// By manager and key.
     backlinks: HashMap<(String, String), Vec<usize>>,
     options: Options,
 }
 
-impl<R> Walk<R> {
-    fn exporter(
-        &mut self,
-        exporter: &Arc<Exporter<R>>,
-        mode: Mode,
-    ) -> Result<Vec<usize>, KeyStoreError> {
-        match &**exporter {
-            Exporter::Key(key) => {
-                let address = Arc::as_ptr(exporter) as usize;
-                if let Some(done) = self.done.get(&address) {
-                    return Ok(done.clone());
+/// An exporter that is being walked.
+struct Frame<R> {
+    exporter: Arc<Exporter<R>>,
+    /// For what is below.
+    mode: Mode,
+    /// What is below, and for keys, as which input with which selector.
+    below: Vec<(Option<(usize, Option<Digest>)>, Arc<Exporter<R>>)>,
+    next: usize,
+    /// For several: the records of all of them.
+    records: Vec<usize>,
+    /// For a key: per input, the records it may come from.
+    inputs: Vec<Vec<RecordLink>>,
+    chosen: Option<Chosen<R>>,
+    only_with_blobs: bool,
+}
+
+/// The record that stands for a key.
+struct Chosen<R> {
+    record: CacheRecord<R>,
+    /// What its store calls the key.
+    key: String,
+    /// None if only its other names are told, not the result.
+    stored: Option<StoredResult>,
+}
+
+impl<R> Frame<R> {
+    /// Takes the records of what was below.
+    fn take(&mut self, records: Vec<usize>) {
+        let Some((place, _)) = self.next.checked_sub(1).and_then(|at| self.below.get(at)) else {
+            return;
+        };
+        match place {
+            None => self.records.extend(records),
+            Some((input, selector)) => {
+                if let Some(links) = self.inputs.get_mut(*input) {
+                    for record in records {
+                        let selector = selector.clone();
+                        push(links, RecordLink { record, selector });
+                    }
                 }
-                self.done.insert(address, Vec::new());
-                let records = self.key(key, mode)?;
-                self.done.insert(address, records.clone());
-                Ok(records)
-            }
-            Exporter::Merged(parts) => {
-                let mut out = Vec::new();
-                for part in parts {
-                    out.extend(self.exporter(part, mode)?);
-                }
-                Ok(out)
             }
         }
     }
 
-    fn key(
-        &mut self,
-        exporter: &KeyExporter<R>,
-        mut mode: Mode,
-    ) -> Result<Vec<usize>, KeyStoreError> {
-        let key = &exporter.key;
-        let mut chosen = None;
-        if (self.options.roots || !key.deps.is_empty()) && exporter.allowed.unwrap_or(true) {
-            let mut records = exporter.records.clone();
-            records.sort_by(CacheRecord::order);
-            for record in exporter.record.iter().chain(&records) {
-                let id = record.manager.id_of(&record.key)?;
-                if let Some(stored) = record.manager.store().load(&id, &record.id)? {
-                    chosen = Some((record.clone(), id, stored));
-                    break;
-                }
+    fn below(&mut self) -> Option<Arc<Exporter<R>>> {
+        let (_, next) = self.below.get(self.next)?;
+        self.next += 1;
+        Some(Arc::clone(next))
+    }
+}
+
+impl<R> Walk<R> {
+    fn run(&mut self, top: &Arc<Exporter<R>>, mode: Mode) -> Result<Vec<usize>, KeyStoreError> {
+        let mut stack = Vec::new();
+        let mut ended = self.enter(top, mode, &mut stack)?;
+        while let Some(frame) = stack.last_mut() {
+            if let Some(records) = ended.take() {
+                frame.take(records);
+            }
+            if let Some(next) = frame.below() {
+                let mode = frame.mode;
+                ended = self.enter(&next, mode, &mut stack)?;
+            } else if let Some(frame) = stack.pop() {
+                ended = Some(self.leave(frame)?);
             }
         }
-        let results = |only_with_blobs| {
-            let (record, _, stored) = chosen.as_ref()?;
+        Ok(ended.unwrap_or_default())
+    }
+
+    /// Begins an exporter, or returns what it gave.
+    fn enter(
+        &mut self,
+        exporter: &Arc<Exporter<R>>,
+        mode: Mode,
+        stack: &mut Vec<Frame<R>>,
+    ) -> Result<Option<Vec<usize>>, KeyStoreError> {
+        let mut frame = Frame {
+            exporter: Arc::clone(exporter),
+            mode,
+            below: Vec::new(),
+            next: 0,
+            records: Vec::new(),
+            inputs: Vec::new(),
+            chosen: None,
+            only_with_blobs: mode == Mode::RemoteOnly,
+        };
+        match &**exporter {
+            Exporter::Merged(parts) => {
+                frame.below = parts.iter().map(|p| (None, Arc::clone(p))).collect();
+            }
+            Exporter::Key(key) => {
+                let address = Arc::as_ptr(exporter) as usize;
+                if let Some(done) = self.done.get(&address) {
+                    return Ok(Some(done.clone()));
+                }
+                self.done.insert(address, Vec::new());
+                frame.chosen = self.choose(key)?;
+                let has_layers = frame.chosen.as_ref().is_some_and(|c| {
+                    let results = c.record.manager.results();
+                    c.stored.as_ref().is_some_and(|s| results.has_layers(&s.id))
+                });
+                if has_layers && mode == Mode::Min {
+                    frame.mode = Mode::RemoteOnly;
+                }
+                frame.inputs = vec![Vec::new(); key.key.deps.len()];
+                let secondaries = key.secondaries.as_ref().map(|s| s.lock().clone());
+                let deps = key.key.deps.iter().enumerate();
+                let deps = deps.flat_map(|(input, deps)| deps.iter().map(move |d| (input, d)));
+                let secondaries = secondaries.iter().flatten().map(|(input, d)| (*input, d));
+                frame.below = deps
+                    .chain(secondaries)
+                    .map(|(input, dep)| {
+                        let place = Some((input, dep.selector.clone()));
+                        (place, Arc::clone(&dep.key.exporter))
+                    })
+                    .collect();
+            }
+        }
+        stack.push(frame);
+        Ok(None)
+    }
+
+    /// The record of a key to export: the one that was made or loaded, else the best one found that is still there.
+    fn choose(&self, exporter: &KeyExporter<R>) -> Result<Option<Chosen<R>>, KeyStoreError> {
+        let with_result = (self.options.roots || !exporter.key.deps.is_empty())
+            && exporter.allowed.unwrap_or(true);
+        if !with_result {
+            let Some(record) = exporter.record.clone() else {
+                return Ok(None);
+            };
+            return Ok(Some(Chosen {
+                key: record.manager.id_of(&record.key)?,
+                record,
+                stored: None,
+            }));
+        }
+        let mut records = exporter.records.clone();
+        records.sort_by(CacheRecord::order);
+        for record in exporter.record.iter().chain(&records) {
+            let key = record.manager.id_of(&record.key)?;
+            if let Some(stored) = record.manager.store().load(&key, &record.id)? {
+                return Ok(Some(Chosen {
+                    record: record.clone(),
+                    key,
+                    stored: Some(stored),
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends an exporter, of which everything below is known.
+    fn leave(&mut self, frame: Frame<R>) -> Result<Vec<usize>, KeyStoreError> {
+        let Exporter::Key(exporter) = &*frame.exporter else {
+            return Ok(frame.records);
+        };
+        let key = &exporter.key;
+        let result = || {
+            let chosen = frame.chosen.as_ref()?;
             Some(RecordResult {
-                manager: Arc::clone(&record.manager),
-                stored: stored.clone(),
+                manager: Arc::clone(&chosen.record.manager),
+                stored: chosen.stored.clone()?,
                 vertex: key.vertex.clone(),
                 output: key.output,
-                only_with_blobs,
+                only_with_blobs: frame.only_with_blobs,
             })
         };
-        let only_with_blobs = mode == Mode::RemoteOnly;
-        if chosen.is_some() && mode == Mode::Min {
-            mode = Mode::RemoteOnly;
-        }
-        let mut inputs: Vec<Vec<RecordLink>> = Vec::with_capacity(key.deps.len());
-        for deps in &key.deps {
-            let mut links = Vec::new();
-            for dep in deps {
-                for record in self.exporter(&dep.key.exporter, mode)? {
-                    push(
-                        &mut links,
-                        RecordLink {
-                            record,
-                            selector: dep.selector.clone(),
-                        },
-                    );
-                }
-            }
-            inputs.push(links);
-        }
-        let secondaries = exporter
-            .secondaries
-            .as_ref()
-            .map(|s| s.lock().clone())
-            .unwrap_or_default();
-        for (input, dep) in secondaries {
-            for record in self.exporter(&dep.key.exporter, mode)? {
-                if let Some(links) = inputs.get_mut(input) {
-                    push(
-                        links,
-                        RecordLink {
-                            record,
-                            selector: dep.selector.clone(),
-                        },
-                    );
-                }
-            }
-        }
         if !self.options.ignore_backlinks {
             let places: Vec<_> = key.ids.lock().values().cloned().collect();
             for (manager, id) in places {
                 self.backlinks(&manager, &id)?;
             }
         }
-        if inputs.iter().any(Vec::is_empty) {
+        if frame.inputs.iter().any(Vec::is_empty) {
             return Ok(Vec::new());
         }
-        if let Some((record, id, _)) = &chosen
+        if let Some(chosen) = &frame.chosen
             && key.deps.is_empty()
         {
-            for other in record.manager.store().keys_of_result(&record.id)? {
-                if other == *id || !record.manager.store().backlinks(&other)?.is_empty() {
+            let store = chosen.record.manager.store();
+            for other in store.keys_of_result(&chosen.record.id)? {
+                if other == chosen.key || !store.backlinks(&other)?.is_empty() {
                     continue;
                 }
                 if let Ok(digest) = Digest::parse(&other) {
-                    self.add(digest, Vec::new(), results(only_with_blobs));
+                    self.add(digest, Vec::new(), result());
                 }
             }
         }
         let digest = root_key(&key.digest, key.output);
-        Ok(vec![self.add(digest, inputs, results(only_with_blobs))])
+        let records = vec![self.add(digest, frame.inputs.clone(), result())];
+        let address = Arc::as_ptr(&frame.exporter) as usize;
+        self.done.insert(address, records.clone());
+        Ok(records)
     }
 
-    /// Adds what else is known to lead to the key `id` of a store.
+    /// Adds what else is known to lead to the key `top` of a store.
     fn backlinks(
         &mut self,
         manager: &Arc<CacheManager<R>>,
-        id: &str,
-    ) -> Result<Vec<usize>, KeyStoreError> {
-        let at = (manager.id().to_owned(), id.to_owned());
-        if let Some(done) = self.backlinks.get(&at) {
-            return Ok(done.clone());
+        top: &str,
+    ) -> Result<(), KeyStoreError> {
+        let at = |key: &str| (manager.id().to_owned(), key.to_owned());
+        let mut stack: Vec<(String, Vec<(String, Link)>, usize)> = Vec::new();
+        let mut todo = Some(top.to_owned());
+        loop {
+            if let Some(key) = todo.take()
+                && !self.backlinks.contains_key(&at(&key))
+            {
+                self.backlinks.insert(at(&key), Vec::new());
+                let ways = manager.store().backlinks(&key)?;
+                stack.push((key, ways, 0));
+            }
+            let Some((key, ways, next)) = stack.last_mut() else {
+                return Ok(());
+            };
+            if let Some((from, _)) = ways.get(*next) {
+                *next += 1;
+                todo = Some(from.clone());
+                continue;
+            }
+            let (key, ways) = (std::mem::take(key), std::mem::take(ways));
+            stack.pop();
+            let records = self.ways(manager, &key, ways);
+            self.backlinks.insert(at(&key), records);
         }
-        self.backlinks.insert(at.clone(), Vec::new());
-        let ways = manager.store().backlinks(id)?;
+    }
+
+    /// The records of a key, of which everything that leads to it was added.
+    fn ways(
+        &mut self,
+        manager: &Arc<CacheManager<R>>,
+        key: &str,
+        ways: Vec<(String, Link)>,
+    ) -> Vec<usize> {
         let mut out = Vec::new();
         if ways.is_empty()
-            && let Ok(digest) = Digest::parse(id)
+            && let Ok(digest) = Digest::parse(key)
         {
             out.push(self.add(digest, Vec::new(), None));
         }
-        let mut by_digest: std::collections::BTreeMap<Digest, Vec<Vec<RecordLink>>> =
-            std::collections::BTreeMap::new();
+        let mut by_digest: BTreeMap<Digest, Vec<Vec<RecordLink>>> = BTreeMap::new();
         for (from, link) in ways {
-            let records = self.backlinks(manager, &from)?;
+            let known = self.backlinks.get(&(manager.id().to_owned(), from));
             let inputs = by_digest.entry(link.digest).or_default();
             if inputs.len() <= link.input {
                 inputs.resize_with(link.input + 1, Vec::new);
             }
             if let Some(links) = inputs.get_mut(link.input) {
-                for record in records {
-                    push(
-                        links,
-                        RecordLink {
-                            record,
-                            selector: link.selector.clone(),
-                        },
-                    );
+                for record in known.into_iter().flatten() {
+                    let (record, selector) = (*record, link.selector.clone());
+                    push(links, RecordLink { record, selector });
                 }
             }
         }
@@ -308,8 +409,7 @@ impl<R> Walk<R> {
                 out.push(self.add(digest, inputs, None));
             }
         }
-        self.backlinks.insert(at, out.clone());
-        Ok(out)
+        out
     }
 
     fn add(

@@ -82,6 +82,10 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
 pub trait ResultStorage<R>: Send + Sync {
     /// Whether a result can still be loaded. Asked while the scheduler decides: must be quick.
     fn exists(&self, id: &str) -> bool;
+    /// Whether there is anything in a result that a cache could keep; the empty tree has no layers.
+    fn has_layers(&self, _id: &str) -> bool {
+        true
+    }
     /// Gives a result a name under which it survives.
     fn save(&self, result: &R, created_at: SystemTime) -> Result<StoredResult, KeyStoreError>;
     /// Returns the result with the name. `ctx` has the options of cache maps of the vertex and all below it.

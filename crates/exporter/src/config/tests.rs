@@ -1,7 +1,6 @@
-use oci::Digest;
+use oci::{Digest, Timestamp};
 
 use super::{LayerFacts, Patch, default_config, patch};
-use crate::time::Timestamp;
 
 fn layer(name: &str, second: i64) -> LayerFacts {
     LayerFacts {

@@ -1,4 +1,4 @@
-//! Points in time as Go's encoder writes them in image documents.
+//! Points in time as Go's encoder writes them in documents.
 //!
 //! `time.Time` is written as RFC 3339 with the offset it was read with (`Z` for zero) and a fraction without trailing zeros.
 
@@ -112,13 +112,47 @@ impl Timestamp {
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        let (since, before) = match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => (since, false),
+            Err(error) => (error.duration(), true),
+        };
+        let mut seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        let mut nanos = since.subsec_nanos();
+        if before {
+            seconds = -seconds;
+            if nanos > 0 {
+                (seconds, nanos) = (seconds - 1, 1_000_000_000 - nanos);
+            }
+        }
         Self {
             seconds,
-            nanos: since.subsec_nanos(),
+            nanos,
             offset_minutes: 0,
         }
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    /// A time that the system cannot tell becomes 1970.
+    fn from(time: Timestamp) -> Self {
+        let seconds = Duration::from_secs(time.seconds.unsigned_abs());
+        let whole = if time.seconds >= 0 {
+            UNIX_EPOCH.checked_add(seconds)
+        } else {
+            UNIX_EPOCH.checked_sub(seconds)
+        };
+        whole
+            .and_then(|t| t.checked_add(Duration::from_nanos(time.nanos.into())))
+            .unwrap_or(UNIX_EPOCH)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format_args!("parsing time {text:?}: not RFC 3339"))
+        })
     }
 }
 
@@ -217,6 +251,14 @@ mod tests {
             "2024-01-01T24:00:00Z",
         ] {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
+        }
+        for text in [
+            "0001-01-01T00:00:00Z",
+            "1969-12-31T23:59:59.5Z",
+            "2026-01-02T03:04:05.000000006Z",
+        ] {
+            let time = std::time::SystemTime::from(Timestamp::parse(text).unwrap());
+            assert_eq!(Timestamp::from(time).to_string(), text);
         }
         assert_eq!(
             Timestamp::parse("2001-09-09T01:46:40Z").unwrap().seconds(),

@@ -1,0 +1,154 @@
+//! What a client may say of a cache.
+
+use std::collections::BTreeMap;
+
+use oci::Reference;
+use solver::export::Mode;
+use store::{CompressionKind, CompressionSpec};
+
+/// The attributes of one cache, for messages together with what it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Attrs<'a> {
+    map: &'a BTreeMap<String, String>,
+}
+
+type Reason = String;
+
+impl<'a> Attrs<'a> {
+    pub(crate) fn new(map: &'a BTreeMap<String, String>) -> Self {
+        Self { map }
+    }
+
+    /// An attribute's value; empty is as good as absent.
+    pub(crate) fn text(self, name: &str) -> Option<&'a str> {
+        self.map
+            .get(name)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
+    }
+
+    pub(crate) fn flag(self, name: &str) -> Result<Option<bool>, Reason> {
+        let Some(value) = self.map.get(name) else {
+            return Ok(None);
+        };
+        boolean(value)
+            .map(Some)
+            .map_err(|e| format!("failed to parse {name}: {e}"))
+    }
+
+    /// The name of a repository and a tag.
+    pub(crate) fn reference(self) -> Result<Reference, Reason> {
+        let text = self.text("ref").ok_or("missing ref")?;
+        let parsed = Reference::parse(text).map_err(|e| e.to_string())?;
+        Ok(parsed.with_default_tag())
+    }
+
+    pub(crate) fn compression(self) -> Result<CompressionSpec, Reason> {
+        let mut spec = CompressionSpec::default();
+        if let Some(kind) = self.map.get("compression") {
+            spec.kind = CompressionKind::parse(kind).map_err(|e| e.to_string())?;
+        }
+        if let Some(force) = self.map.get("force-compression") {
+            spec.force = force.is_empty()
+                || boolean(force).map_err(|e| {
+                    format!("non-bool value {force} specified for force-compression: {e}")
+                })?;
+        }
+        if let Some(level) = self.map.get("compression-level") {
+            let number = level.parse().map_err(|_| {
+                format!("non-integer value {level} specified for compression-level: strconv.ParseInt: parsing {level:?}: invalid syntax")
+            })?;
+            spec.level = Some(number);
+        }
+        Ok(spec)
+    }
+
+    /// How the documents are written.
+    pub(crate) fn documents(self) -> Result<Documents, Reason> {
+        let oci = self.flag("oci-mediatypes")?.unwrap_or(true);
+        let manifest = self.flag("image-manifest")?.unwrap_or(oci);
+        Ok(Documents { oci, manifest })
+    }
+
+    /// Which results are exported. What is no mode means the default.
+    pub(crate) fn mode(self) -> Mode {
+        if self.text("mode") == Some("max") {
+            Mode::Max
+        } else {
+            Mode::Min
+        }
+    }
+
+    /// Whether a failed export is no failed build.
+    pub(crate) fn ignores_errors(self) -> bool {
+        self.text("ignore-error")
+            .is_some_and(|v| boolean(v).unwrap_or(false))
+    }
+}
+
+/// How the documents of a cache are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Documents {
+    /// Media types are OCI's.
+    pub(crate) oci: bool,
+    /// The root is an image manifest, not an index.
+    pub(crate) manifest: bool,
+}
+
+/// Reads a boolean as Go does.
+fn boolean(value: &str) -> Result<bool, Reason> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing {value:?}: invalid syntax"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attrs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let owned = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        owned.collect()
+    }
+
+    #[test]
+    fn docker_types_have_no_image_manifest_unless_it_is_asked_for() {
+        for (pairs, oci, manifest) in [
+            (&[][..], true, true),
+            (&[("oci-mediatypes", "false")], false, false),
+            (&[("image-manifest", "false")], true, false),
+            (
+                &[("oci-mediatypes", "false"), ("image-manifest", "true")],
+                false,
+                true,
+            ),
+        ] {
+            let map = attrs(pairs);
+            let got = Attrs::new(&map).documents().unwrap();
+            assert_eq!(got, Documents { oci, manifest }, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_mode_is_the_default_and_what_is_no_reference_is_refused() {
+        let of = |pairs: &[(&str, &str)]| {
+            let map = attrs(pairs);
+            let read = Attrs::new(&map);
+            (read.mode(), read.reference().map(|r| r.to_string()))
+        };
+        assert_eq!(
+            of(&[("mode", "most"), ("ref", "a/b")]),
+            (Mode::Min, Ok("docker.io/a/b:latest".into()))
+        );
+        assert_eq!(
+            of(&[("mode", "max")]),
+            (Mode::Max, Err("missing ref".into()))
+        );
+    }
+}

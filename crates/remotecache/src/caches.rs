@@ -1,0 +1,257 @@
+//! The kinds of caches, by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use oci::Digest;
+use progress::Writer;
+use registry::{Access, Client, Credentials};
+use session::{Group, SessionManager};
+use solver::CacheManager;
+use solver::export::Mode;
+use store::{CompressionSpec, Store, StoreResult};
+
+use crate::attrs::{Attrs, Documents};
+use crate::error::CacheError;
+use crate::import;
+use crate::place::Place;
+use crate::place::folder::Folder;
+use crate::place::registry::Registry;
+
+/// Makes the credentials that a registry is asked with from the sessions of a build.
+pub type CredentialsOf = Arc<dyn Fn(&Group) -> Arc<dyn Credentials> + Send + Sync>;
+
+/// Kinds that clients know and that are not built.
+const NOT_BUILT: &[&str] = &["gha", "s3", "azblob"];
+
+/// The caches that a daemon can write and read.
+#[derive(Clone)]
+pub struct Caches {
+    store: Arc<Store>,
+    client: Client,
+    credentials: CredentialsOf,
+    sessions: Arc<SessionManager>,
+}
+
+/// What a cache is read or written for.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    /// The clients of the build.
+    pub sessions: Group,
+    /// Progress of the vertex that shows it.
+    pub progress: Writer,
+}
+
+/// One cache to write to.
+#[derive(Debug)]
+pub struct CacheExporter {
+    pub(crate) target: Target,
+    pub(crate) mode: Mode,
+    ignores_errors: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// The configs of the images that the build exports.
+    Inline,
+    Place {
+        place: Arc<dyn Place>,
+        /// As the vertex is called.
+        title: &'static str,
+        compression: CompressionSpec,
+        documents: Documents,
+    },
+}
+
+impl CacheExporter {
+    /// The name of its vertex, as `exporting cache to registry`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match &self.target {
+            Target::Inline => "exporting inline cache",
+            Target::Place { title, .. } => title,
+        }
+    }
+
+    /// Whether it is written with the images, not by itself.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        matches!(self.target, Target::Inline)
+    }
+
+    /// Whether a build is good without it.
+    #[must_use]
+    pub fn ignores_errors(&self) -> bool {
+        self.ignores_errors
+    }
+}
+
+impl Caches {
+    /// Puts together what caches need.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        client: Client,
+        credentials: CredentialsOf,
+        sessions: Arc<SessionManager>,
+    ) -> Self {
+        Self {
+            store,
+            client,
+            credentials,
+            sessions,
+        }
+    }
+
+    /// Reads the attributes of a cache to write to.
+    pub fn exporter(
+        &self,
+        kind: &str,
+        attrs: &BTreeMap<String, String>,
+        sessions: &Group,
+    ) -> Result<CacheExporter, CacheError> {
+        let attrs = Attrs::new(attrs);
+        let bad = |reason| CacheError::Attributes {
+            kind: kind.to_owned(),
+            role: "exporter",
+            reason,
+        };
+        let (place, title): (Arc<dyn Place>, _) = match kind {
+            "inline" => {
+                return Ok(CacheExporter {
+                    target: Target::Inline,
+                    mode: Mode::Min,
+                    ignores_errors: attrs.ignores_errors(),
+                });
+            }
+            "registry" => {
+                let access = Access {
+                    push: true,
+                    insecure: attrs
+                        .flag("registry.insecure")
+                        .map_err(bad)?
+                        .unwrap_or(false),
+                };
+                let reference = attrs.reference().map_err(bad)?;
+                let registry =
+                    Registry::new(&self.client, &self.credentials, reference, access, sessions)?;
+                (Arc::new(registry), "exporting cache to registry")
+            }
+            "local" => {
+                let dest = attrs
+                    .text("dest")
+                    .ok_or_else(|| bad("local cache exporter requires dest".to_owned()))?;
+                let folder = Folder::new(sessions.clone(), dest);
+                (Arc::new(folder), "exporting cache to client directory")
+            }
+            known if NOT_BUILT.contains(&known) => {
+                return Err(CacheError::NotBuilt {
+                    feature: format!("cache export to {kind}"),
+                });
+            }
+            _ => {
+                return Err(CacheError::UnknownExporter {
+                    kind: kind.to_owned(),
+                });
+            }
+        };
+        Ok(CacheExporter {
+            target: Target::Place {
+                place,
+                title,
+                compression: attrs.compression().map_err(bad)?,
+                documents: attrs.documents().map_err(bad)?,
+            },
+            mode: attrs.mode(),
+            ignores_errors: attrs.ignores_errors(),
+        })
+    }
+
+    /// What a cache to read from is called: imports of one name within a build are one.
+    #[must_use]
+    pub fn name_of(kind: &str, attrs: &BTreeMap<String, String>) -> String {
+        match attrs.get("ref").filter(|r| !r.is_empty()) {
+            Some(reference) if kind == "registry" => reference.clone(),
+            _ => {
+                let digest = Digest::sha256(format!("{kind} {attrs:?}"));
+                let short = digest.hex().get(..16).unwrap_or_default();
+                let number = u64::from_str_radix(short, 16).unwrap_or_default();
+                format!("{kind}:{number}")
+            }
+        }
+    }
+
+    /// Reads the records of a cache. Its results are fetched when they are needed.
+    pub async fn import(
+        &self,
+        kind: &str,
+        attrs: &BTreeMap<String, String>,
+        scene: &Scene,
+    ) -> Result<Arc<CacheManager<StoreResult>>, CacheError> {
+        let name = Self::name_of(kind, attrs);
+        let attrs = Attrs::new(attrs);
+        let bad = |reason| CacheError::Attributes {
+            kind: kind.to_owned(),
+            role: "importer",
+            reason,
+        };
+        let (place, root): (Arc<dyn Place>, _) = match kind {
+            "registry" => {
+                let access = Access {
+                    push: false,
+                    insecure: attrs
+                        .flag("registry.insecure")
+                        .map_err(bad)?
+                        .unwrap_or(false),
+                };
+                let reference = attrs.reference().map_err(bad)?;
+                let sessions = &scene.sessions;
+                let registry =
+                    Registry::new(&self.client, &self.credentials, reference, access, sessions)?;
+                let resolved = registry.resolve().await;
+                let root = resolved.map_err(|e| bad(e.to_string()))?;
+                (Arc::new(registry), root)
+            }
+            "local" => {
+                let digest = attrs.text("digest").ok_or_else(|| {
+                    bad("local cache importer requires explicit digest".to_owned())
+                })?;
+                let digest = Digest::parse(digest).map_err(|e| bad(e.to_string()))?;
+                let src = attrs
+                    .text("src")
+                    .ok_or_else(|| bad("local cache importer requires src".to_owned()))?;
+                let folder = Folder::new(scene.sessions.clone(), src);
+                let described = folder.describe(&digest).await;
+                let root = described.map_err(|e| bad(e.to_string()))?;
+                (Arc::new(folder), root)
+            }
+            known if NOT_BUILT.contains(&known) => {
+                return Err(CacheError::NotBuilt {
+                    feature: format!("cache import from {kind}"),
+                });
+            }
+            _ => {
+                return Err(CacheError::UnknownImporter {
+                    kind: kind.to_owned(),
+                });
+            }
+        };
+        // Caches that have changed since another build read them are other caches.
+        let id = format!("{name}@{}", root.digest);
+        let chains = import::read(&*place, &root, &scene.progress).await?;
+        let parts = (Arc::clone(&self.store), Arc::clone(&self.sessions));
+        Ok(task::blocking("index cache records", move || {
+            crate::imported::manager(id, &chains, place, parts)
+        })
+        .await)
+    }
+}
+
+impl fmt::Debug for Caches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caches")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}

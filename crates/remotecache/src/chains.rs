@@ -1,0 +1,785 @@
+//! Records, merged where they are the same.
+//!
+//! Two records are the same if they have the same digest and no inputs, or if for every input some way that leads to one
+//! of them leads to the other. What was read and what is to be written both come together here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use oci::{Descriptor, Digest, Timestamp, media_type};
+use solver::export;
+
+use crate::error::CacheError;
+use crate::format::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
+
+/// How many layers all results of a cache may list together, and how many steps merging its records may take: more than
+/// any honest cache needs.
+const MAX_LISTED: usize = 1 << 20;
+const MAX_STEPS: usize = 1 << 26;
+
+/// The layers of a result, base first.
+pub(crate) type Layers = Arc<[Arc<Descriptor>]>;
+
+/// What can be loaded for a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChainResult {
+    pub(crate) created: SystemTime,
+    pub(crate) layers: Layers,
+}
+
+/// One way from an input: which record, and what of it is read.
+pub(crate) type Way = (usize, String);
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct LinkKey {
+    input: usize,
+    digest: Digest,
+    selector: String,
+}
+
+#[derive(Debug, Default)]
+struct Item {
+    digest: Option<Digest>,
+    children: BTreeMap<LinkKey, BTreeSet<usize>>,
+    parents: Vec<BTreeSet<Way>>,
+    results: Vec<ChainResult>,
+    /// The item that this one turned out to be.
+    merged: Option<usize>,
+}
+
+/// Records and how they follow from each other.
+#[derive(Debug, Default)]
+pub(crate) struct Chains {
+    items: Vec<Item>,
+    roots: HashMap<Digest, usize>,
+    listed: usize,
+    steps: usize,
+}
+
+/// A record as it stands in the chains.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) at: usize,
+    pub(crate) digest: &'a Digest,
+    /// Per input.
+    pub(crate) ways: &'a [BTreeSet<Way>],
+    pub(crate) results: &'a [ChainResult],
+}
+
+impl Chains {
+    /// Adds a record. None if records of its kind are not kept: those of a random key, and those that follow from one.
+    pub(crate) fn add(
+        &mut self,
+        digest: &Digest,
+        inputs: &[Vec<Way>],
+        results: Vec<ChainResult>,
+    ) -> Result<Option<usize>, CacheError> {
+        if digest.as_str().starts_with("random:") {
+            return Ok(None);
+        }
+        if inputs.is_empty() {
+            let at = match self.roots.get(digest) {
+                Some(at) => *at,
+                None => self.new_item(digest),
+            };
+            self.roots.insert(digest.clone(), at);
+            self.add_results(at, results);
+            return Ok(Some(at));
+        }
+        if inputs.iter().any(Vec::is_empty) {
+            return Ok(None);
+        }
+        let inputs: Vec<Vec<Way>> = inputs
+            .iter()
+            .map(|ways| {
+                let ways = ways.iter();
+                ways.map(|(at, selector)| (self.real(*at), selector.clone()))
+                    .collect()
+            })
+            .collect();
+        let mut same = self.known(digest, &inputs)?.into_iter();
+        let (at, below) = match same.next() {
+            None => (self.new_item(digest), HashSet::new()),
+            Some(main) => {
+                for other in same {
+                    self.merge(main, other)?;
+                }
+                (main, self.descendants(main)?)
+            }
+        };
+        self.add_results(at, results);
+        for (input, ways) in inputs.into_iter().enumerate() {
+            for way in ways {
+                // What follows from a record cannot be what it follows from.
+                if !below.contains(&way.0) {
+                    self.link(way, input, at);
+                }
+            }
+        }
+        Ok(Some(at))
+    }
+
+    fn new_item(&mut self, digest: &Digest) -> usize {
+        self.items.push(Item {
+            digest: Some(digest.clone()),
+            ..Item::default()
+        });
+        self.items.len() - 1
+    }
+
+    fn real(&self, mut at: usize) -> usize {
+        while let Some(next) = self.items.get(at).and_then(|i| i.merged) {
+            at = next;
+        }
+        at
+    }
+
+    fn add_results(&mut self, at: usize, results: Vec<ChainResult>) {
+        if let Some(item) = self.items.get_mut(at) {
+            for result in results {
+                let known = |r: &ChainResult| {
+                    let digests = |layers: &Layers| {
+                        let digests = layers.iter().map(|d| d.digest.clone());
+                        digests.collect::<Vec<_>>()
+                    };
+                    r.created == result.created && digests(&r.layers) == digests(&result.layers)
+                };
+                if !item.results.iter().any(known) {
+                    item.results.push(result);
+                }
+            }
+        }
+    }
+
+    /// The items that some way of every input leads to.
+    fn known(
+        &mut self,
+        digest: &Digest,
+        inputs: &[Vec<Way>],
+    ) -> Result<BTreeSet<usize>, CacheError> {
+        let mut all: Option<BTreeSet<usize>> = None;
+        for (input, ways) in inputs.iter().enumerate() {
+            let mut here = BTreeSet::new();
+            for (from, selector) in ways {
+                let key = LinkKey {
+                    input,
+                    digest: digest.clone(),
+                    selector: selector.clone(),
+                };
+                let found = self.items.get(*from).and_then(|i| i.children.get(&key));
+                here.extend(found.into_iter().flatten().copied());
+            }
+            self.steps += here.len() + 1;
+            all = Some(match all {
+                None => here,
+                Some(all) => all.intersection(&here).copied().collect(),
+            });
+            if all.as_ref().is_some_and(BTreeSet::is_empty) {
+                break;
+            }
+        }
+        self.within_bounds()?;
+        Ok(all.unwrap_or_default())
+    }
+
+    fn within_bounds(&self) -> Result<(), CacheError> {
+        if self.steps > MAX_STEPS || self.listed > MAX_LISTED {
+            return Err(CacheError::records("the cache has too many records"));
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, way: Way, input: usize, to: usize) {
+        let Some(digest) = self.items.get(to).and_then(|i| i.digest.clone()) else {
+            return;
+        };
+        let (from, selector) = way;
+        let key = LinkKey {
+            input,
+            digest,
+            selector: selector.clone(),
+        };
+        if let Some(item) = self.items.get_mut(from) {
+            item.children.entry(key).or_default().insert(to);
+        }
+        if let Some(item) = self.items.get_mut(to) {
+            if item.parents.len() <= input {
+                item.parents.resize_with(input + 1, BTreeSet::new);
+            }
+            if let Some(ways) = item.parents.get_mut(input) {
+                ways.insert((from, selector));
+            }
+        }
+    }
+
+    /// The item itself and all that follows from it.
+    fn descendants(&mut self, at: usize) -> Result<HashSet<usize>, CacheError> {
+        let mut seen = HashSet::from([at]);
+        let mut work = vec![at];
+        while let Some(at) = work.pop() {
+            self.steps += 1;
+            let item = self.items.get(at);
+            for child in item.iter().flat_map(|i| i.children.values()).flatten() {
+                if seen.insert(*child) {
+                    work.push(*child);
+                }
+            }
+        }
+        self.within_bounds()?;
+        Ok(seen)
+    }
+
+    /// Makes `other` another name of `main`, with all that leads to it and follows from it.
+    fn merge(&mut self, main: usize, other: usize) -> Result<(), CacheError> {
+        let Some(gone) = self.items.get_mut(other).map(std::mem::take) else {
+            return Ok(());
+        };
+        if let Some(item) = self.items.get_mut(other) {
+            item.merged = Some(main);
+        }
+        self.add_results(main, gone.results);
+        let unlink = |item: Option<&mut Item>| {
+            for children in item.into_iter().flat_map(|i| i.children.values_mut()) {
+                children.remove(&other);
+            }
+        };
+        for (from, _) in gone.parents.iter().flatten() {
+            unlink(self.items.get_mut(*from));
+        }
+        for (key, children) in gone.children {
+            for child in children {
+                let item = self.items.get_mut(child);
+                if let Some(ways) = item.and_then(|i| i.parents.get_mut(key.input)) {
+                    ways.remove(&(other, key.selector.clone()));
+                }
+                if child != main {
+                    self.link((main, key.selector.clone()), key.input, child);
+                }
+            }
+        }
+        let below = self.descendants(main)?;
+        for (input, ways) in gone.parents.into_iter().enumerate() {
+            for way in ways {
+                if !below.contains(&way.0) {
+                    self.link(way, input, main);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All records, each after those it follows from.
+    pub(crate) fn entries(&self) -> Vec<Entry<'_>> {
+        let mut out = Vec::with_capacity(self.items.len());
+        let mut seen = HashSet::new();
+        for (top, item) in self.items.iter().enumerate() {
+            if item.merged.is_some() || !seen.insert(top) {
+                continue;
+            }
+            let mut stack = vec![(top, self.ways(top), 0)];
+            while let Some((at, ways, next)) = stack.last_mut() {
+                if let Some(below) = ways.get(*next).copied() {
+                    *next += 1;
+                    if seen.insert(below) {
+                        stack.push((below, self.ways(below), 0));
+                    }
+                    continue;
+                }
+                let at = *at;
+                stack.pop();
+                if let Some(item) = self.items.get(at)
+                    && let Some(digest) = &item.digest
+                {
+                    out.push(Entry {
+                        at,
+                        digest,
+                        ways: &item.parents,
+                        results: &item.results,
+                    });
+                }
+            }
+        }
+        out
+    }
+
+    fn ways(&self, at: usize) -> Vec<usize> {
+        let parents = self.items.get(at).map(|i| i.parents.iter().flatten());
+        parents.into_iter().flatten().map(|way| way.0).collect()
+    }
+
+    /// Adds what the solver exported, with the results that could be had, by the index of their record.
+    pub(crate) fn add_exported<R>(
+        &mut self,
+        exported: &export::Chains<R>,
+        mut results: HashMap<usize, Vec<ChainResult>>,
+    ) -> Result<(), CacheError> {
+        let mut items: Vec<Option<usize>> = Vec::with_capacity(exported.records.len());
+        for (at, record) in exported.records.iter().enumerate() {
+            let inputs: Vec<Vec<Way>> = record
+                .inputs
+                .iter()
+                .map(|links| {
+                    let ways = links.iter().filter_map(|link| {
+                        let from = items.get(link.record).copied().flatten()?;
+                        let selector = link.selector.as_ref().map(Digest::as_str);
+                        Some((from, selector.unwrap_or_default().to_owned()))
+                    });
+                    ways.collect()
+                })
+                .collect();
+            let results = results.remove(&at).unwrap_or_default();
+            items.push(self.add(&record.digest, &inputs, results)?);
+        }
+        Ok(())
+    }
+
+    /// Adds the records of a config whose layers are described by `known`. A result with another layer is left out.
+    pub(crate) fn add_config(
+        &mut self,
+        config: &CacheConfig,
+        known: &HashMap<Digest, Arc<Descriptor>>,
+    ) -> Result<(), CacheError> {
+        let mut items: Vec<Option<Option<usize>>> = vec![None; config.records.len()];
+        let mut begun = vec![false; config.records.len()];
+        for top in 0..config.records.len() {
+            let mut stack = vec![top];
+            while let Some(at) = stack.last().copied() {
+                let (Some(record), Some(done)) = (config.records.get(at), items.get(at)) else {
+                    return Err(CacheError::records(format!("invalid record ID: {at}")));
+                };
+                if done.is_some() {
+                    stack.pop();
+                    continue;
+                }
+                let mut waits = false;
+                let mut inputs = Vec::with_capacity(record.inputs.len());
+                for links in &record.inputs {
+                    if links.is_empty() {
+                        return Err(CacheError::records(format!(
+                            "invalid empty input for record {at}"
+                        )));
+                    }
+                    let mut ways = Vec::with_capacity(links.len());
+                    for input in links {
+                        let from = usize::try_from(input.link).ok();
+                        let Some((from, known)) = from.and_then(|i| Some((i, items.get(i)?)))
+                        else {
+                            return Err(CacheError::records(format!(
+                                "invalid record ID: {}",
+                                input.link
+                            )));
+                        };
+                        match known {
+                            Some(item) => ways.extend(item.map(|i| (i, input.selector.clone()))),
+                            None => {
+                                waits = true;
+                                stack.push(from);
+                            }
+                        }
+                    }
+                    inputs.push(ways);
+                }
+                if waits {
+                    if begun.get(at).copied().unwrap_or(true) {
+                        return Err(CacheError::records("invalid looping record"));
+                    }
+                    if let Some(begun) = begun.get_mut(at) {
+                        *begun = true;
+                    }
+                    self.steps += stack.len();
+                    self.within_bounds()?;
+                    continue;
+                }
+                let results = self.results_of(config, record, known)?;
+                let item = self.add(&record.digest, &inputs, results)?;
+                if let Some(done) = items.get_mut(at) {
+                    *done = Some(item);
+                }
+                stack.pop();
+            }
+        }
+        Ok(())
+    }
+
+    fn results_of(
+        &mut self,
+        config: &CacheConfig,
+        record: &CacheRecord,
+        known: &HashMap<Digest, Arc<Descriptor>>,
+    ) -> Result<Vec<ChainResult>, CacheError> {
+        let layer = |index: i64| {
+            let found = usize::try_from(index)
+                .ok()
+                .and_then(|i| config.layers.get(i));
+            found.ok_or_else(|| CacheError::records(format!("invalid layer index {index}")))
+        };
+        let mut out = Vec::new();
+        for result in &record.results {
+            let mut layers = Vec::new();
+            let mut next = result.layer;
+            loop {
+                let layer = layer(next)?;
+                layers.push(known.get(&layer.blob).cloned());
+                if layer.parent == -1 {
+                    break;
+                }
+                if layers.len() > config.layers.len() {
+                    return Err(CacheError::records("invalid looping layer"));
+                }
+                next = layer.parent;
+            }
+            layers.reverse();
+            self.keep(&mut out, layers, &result.created_at)?;
+        }
+        for chain in &record.chains {
+            let mut layers = Vec::with_capacity(chain.layers.len());
+            for index in &chain.layers {
+                layers.push(known.get(&layer(*index)?.blob).cloned());
+            }
+            self.keep(&mut out, layers, &chain.created_at)?;
+        }
+        Ok(out)
+    }
+
+    fn keep(
+        &mut self,
+        out: &mut Vec<ChainResult>,
+        layers: Vec<Option<Arc<Descriptor>>>,
+        created: &Timestamp,
+    ) -> Result<(), CacheError> {
+        self.listed += layers.len();
+        self.within_bounds()?;
+        let layers: Option<Vec<Arc<Descriptor>>> = layers.into_iter().collect();
+        if let Some(layers) = layers.filter(|l| !l.is_empty()) {
+            out.push(ChainResult {
+                created: (*created).into(),
+                layers: layers.into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The config of all records, each with its newest result, and the layers it names.
+    pub(crate) fn config(&self) -> (CacheConfig, HashMap<Digest, Arc<Descriptor>>) {
+        let mut out = Written::default();
+        let mut places: HashMap<usize, i64> = HashMap::new();
+        for entry in self.entries() {
+            let inputs = entry
+                .ways
+                .iter()
+                .map(|ways| {
+                    let ways = ways.iter().filter_map(|(from, selector)| {
+                        Some(CacheInput {
+                            selector: selector.clone(),
+                            link: *places.get(from)?,
+                        })
+                    });
+                    ways.collect()
+                })
+                .collect();
+            // Of equally new ones, the first.
+            let best = entry.results.iter().rev().max_by_key(|r| r.created);
+            let results = best.and_then(|best| {
+                Some(CacheResult {
+                    layer: out.layers(&best.layers)?,
+                    created_at: best.created.into(),
+                })
+            });
+            places.insert(entry.at, index(out.config.records.len()));
+            out.config.records.push(CacheRecord {
+                results: results.into_iter().collect(),
+                chains: Vec::new(),
+                digest: entry.digest.clone(),
+                inputs,
+            });
+        }
+        out.config.sort();
+        (out.config, out.blobs)
+    }
+}
+
+#[derive(Default)]
+struct Written {
+    config: CacheConfig,
+    /// By blob and the layer below.
+    places: HashMap<(Digest, i64), i64>,
+    blobs: HashMap<Digest, Arc<Descriptor>>,
+}
+
+impl Written {
+    /// The index of the topmost layer of a chain.
+    fn layers(&mut self, layers: &Layers) -> Option<i64> {
+        let mut below = None;
+        for layer in layers.iter() {
+            let parent = below.unwrap_or(-1);
+            let key = (layer.digest.clone(), parent);
+            let at = match self.places.get(&key) {
+                Some(at) => *at,
+                None => {
+                    let at = index(self.config.layers.len());
+                    self.config.layers.push(CacheLayer {
+                        blob: layer.digest.clone(),
+                        parent,
+                        annotations: None,
+                    });
+                    self.places.insert(key, at);
+                    let mut desc = Descriptor::clone(layer);
+                    desc.media_type = media_type::layer_to_oci(&desc.media_type).to_owned();
+                    self.blobs.insert(layer.digest.clone(), Arc::new(desc));
+                    at
+                }
+            };
+            below = Some(at);
+        }
+        below
+    }
+}
+
+fn index(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn digest(name: &str) -> Digest {
+        Digest::sha256(name)
+    }
+
+    fn way(at: usize) -> Vec<Way> {
+        vec![(at, String::new())]
+    }
+
+    fn result(seconds: u64, layers: &[&str]) -> ChainResult {
+        let layers = layers
+            .iter()
+            .map(|l| Arc::new(Descriptor::new(media_type::DOCKER_LAYER_GZIP, digest(l), 1)));
+        ChainResult {
+            created: UNIX_EPOCH + Duration::from_secs(seconds),
+            layers: layers.collect(),
+        }
+    }
+
+    fn known(layers: &[&str]) -> HashMap<Digest, Arc<Descriptor>> {
+        let described = layers.iter().map(|l| {
+            (
+                digest(l),
+                Arc::new(Descriptor::new(media_type::OCI_LAYER_GZIP, digest(l), 1)),
+            )
+        });
+        described.collect()
+    }
+
+    #[test]
+    fn records_that_are_the_same_are_one_and_the_newest_result_is_written() {
+        let mut chains = Chains::default();
+        let base = chains
+            .add(&digest("base"), &[], Vec::new())
+            .unwrap()
+            .unwrap();
+        let old = chains
+            .add(&digest("run"), &[way(base)], vec![result(1, &["a", "b"])])
+            .unwrap()
+            .unwrap();
+        let new = chains
+            .add(&digest("run"), &[way(base)], vec![result(2, &["a", "c"])])
+            .unwrap()
+            .unwrap();
+        assert_eq!(old, new);
+        let (config, blobs) = chains.config();
+        assert_eq!((config.records.len(), config.layers.len()), (2, 2));
+        assert_eq!(blobs[&digest("c")].media_type, media_type::OCI_LAYER_GZIP);
+        let run = config
+            .records
+            .iter()
+            .find(|r| r.digest == digest("run"))
+            .unwrap();
+        assert_eq!(
+            config.blobs(run.results[0].layer),
+            [digest("a"), digest("c")]
+        );
+    }
+
+    #[test]
+    fn ways_that_meet_make_one_record_of_two() {
+        let mut chains = Chains::default();
+        let add = |chains: &mut Chains, name: &str, inputs: &[Vec<Way>], results| {
+            chains.add(&digest(name), inputs, results).unwrap().unwrap()
+        };
+        let (a, b) = (
+            add(&mut chains, "a", &[], vec![]),
+            add(&mut chains, "b", &[], vec![]),
+        );
+        let from_a = add(&mut chains, "copy", &[way(a)], vec![result(1, &["x"])]);
+        let from_b = add(&mut chains, "copy", &[way(b)], vec![]);
+        let top = add(&mut chains, "top", &[way(from_b)], vec![]);
+        assert_ne!(from_a, from_b);
+        let both = add(
+            &mut chains,
+            "copy",
+            &[vec![(a, String::new()), (b, String::new())]],
+            vec![],
+        );
+        assert_eq!(both, from_a);
+        // Names from before go on meaning the same record.
+        assert_eq!(add(&mut chains, "top", &[way(from_b)], vec![]), top);
+        let (config, _) = chains.config();
+        assert_eq!(config.records.len(), 4);
+        let copy = config
+            .records
+            .iter()
+            .find(|r| r.digest == digest("copy"))
+            .unwrap();
+        assert_eq!((copy.inputs[0].len(), copy.results.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_record_never_follows_from_itself() {
+        let mut chains = Chains::default();
+        let base = chains
+            .add(&digest("base"), &[], Vec::new())
+            .unwrap()
+            .unwrap();
+        let one = chains
+            .add(&digest("copy"), &[way(base)], Vec::new())
+            .unwrap()
+            .unwrap();
+        let two = chains
+            .add(&digest("copy"), &[way(one)], Vec::new())
+            .unwrap()
+            .unwrap();
+        let ways = vec![
+            (base, String::new()),
+            (two, String::new()),
+            (one, String::new()),
+        ];
+        chains.add(&digest("copy"), &[ways], Vec::new()).unwrap();
+        let (config, _) = chains.config();
+        let mut again = Chains::default();
+        again.add_config(&config, &HashMap::new()).unwrap();
+    }
+
+    #[test]
+    fn what_follows_from_a_random_key_is_not_kept() {
+        let mut chains = Chains::default();
+        let random = chains
+            .add(&Digest::key("random:x"), &[], Vec::new())
+            .unwrap();
+        assert_eq!(random, None);
+        assert_eq!(
+            chains
+                .add(&digest("run"), &[Vec::new()], Vec::new())
+                .unwrap(),
+            None
+        );
+    }
+
+    #[test]
+    fn a_config_is_read_back_as_it_was() {
+        let mut chains = Chains::default();
+        let base = chains
+            .add(&digest("base"), &[], Vec::new())
+            .unwrap()
+            .unwrap();
+        let run = chains
+            .add(&digest("run"), &[way(base)], vec![result(1, &["a", "b"])])
+            .unwrap()
+            .unwrap();
+        let selected = vec![(run, "sha256:s".to_owned())];
+        chains
+            .add(
+                &digest("copy"),
+                &[way(base), selected],
+                vec![result(2, &["c"])],
+            )
+            .unwrap();
+        let (config, blobs) = chains.config();
+        let mut again = Chains::default();
+        again.add_config(&config, &blobs).unwrap();
+        assert_eq!(again.config().0, config);
+        // A result of which a layer is not described is left out, its record is not.
+        let mut less = Chains::default();
+        less.add_config(&config, &known(&["a", "c"])).unwrap();
+        let (less, _) = less.config();
+        assert_eq!((less.records.len(), less.layers.len()), (3, 1));
+    }
+
+    #[test]
+    fn configs_that_contradict_themselves_are_refused() {
+        let record = |name: &str, layer: &[i64], links: &[&[i64]]| CacheRecord {
+            results: layer
+                .iter()
+                .map(|l| CacheResult {
+                    layer: *l,
+                    created_at: crate::format::never(),
+                })
+                .collect(),
+            chains: Vec::new(),
+            digest: digest(name),
+            inputs: links
+                .iter()
+                .map(|links| {
+                    links
+                        .iter()
+                        .map(|l| CacheInput {
+                            selector: String::new(),
+                            link: *l,
+                        })
+                        .collect()
+                })
+                .collect(),
+        };
+        let layer = |name: &str, parent| CacheLayer {
+            blob: digest(name),
+            parent,
+            annotations: None,
+        };
+        for (records, want) in [
+            (
+                vec![record("a", &[], &[&[1]]), record("b", &[], &[&[0]])],
+                "invalid looping record",
+            ),
+            (vec![record("a", &[], &[&[0]])], "invalid looping record"),
+            (vec![record("a", &[], &[&[7]])], "invalid record ID: 7"),
+            (vec![record("a", &[], &[&[-1]])], "invalid record ID: -1"),
+            (
+                vec![record("a", &[], &[&[]])],
+                "invalid empty input for record 0",
+            ),
+            (vec![record("a", &[9], &[])], "invalid layer index 9"),
+            (vec![record("a", &[0], &[])], "invalid looping layer"),
+        ] {
+            let config = CacheConfig {
+                layers: vec![layer("x", 1), layer("y", 0)],
+                records,
+            };
+            let got = Chains::default()
+                .add_config(&config, &known(&["x", "y"]))
+                .unwrap_err();
+            assert_eq!(got.to_string(), want);
+        }
+    }
+
+    #[test]
+    fn long_chains_overflow_nothing() {
+        let mut chains = Chains::default();
+        let mut below = chains
+            .add(&digest("base"), &[], Vec::new())
+            .unwrap()
+            .unwrap();
+        for step in 0..20_000 {
+            below = chains
+                .add(&digest(&step.to_string()), &[way(below)], Vec::new())
+                .unwrap()
+                .unwrap();
+        }
+        let (config, _) = chains.config();
+        let mut again = Chains::default();
+        again.add_config(&config, &HashMap::new()).unwrap();
+        assert_eq!(again.entries().len(), 20_001);
+    }
+}

@@ -1,0 +1,124 @@
+//! Why a cache could not be written or read.
+
+use std::sync::Arc;
+
+use oci::{Descriptor, Digest};
+use solver::KeyStoreError;
+use store::StoreError;
+
+/// Why a remote cache failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// There is no such place to write to.
+    #[error("unknown cache exporter: {kind:?}")]
+    UnknownExporter {
+        /// What was asked for.
+        kind: String,
+    },
+    /// There is no such place to read from.
+    #[error("unknown cache importer: {kind}")]
+    UnknownImporter {
+        /// What was asked for.
+        kind: String,
+    },
+    /// Known, but not built.
+    #[error("{feature} is not supported")]
+    NotBuilt {
+        /// What was asked for.
+        feature: String,
+    },
+    /// The attributes of a cache make no sense.
+    #[error("failed to configure {kind} cache {role}: {reason}")]
+    Attributes {
+        /// The kind of cache.
+        kind: String,
+        /// `exporter` or `importer`.
+        role: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A document is too large to be believed.
+    #[error("blob {digest} is too large ({size} > {limit})")]
+    TooLarge {
+        /// The document.
+        digest: Digest,
+        /// What it says of itself.
+        size: u64,
+        /// What would be read.
+        limit: u64,
+    },
+    /// A document cannot be read.
+    #[error("cannot read {what} {digest}: {reason}")]
+    Document {
+        /// What it should be.
+        what: &'static str,
+        /// The document.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The records of a cache contradict themselves.
+    #[error("{reason}")]
+    Records {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A part could not be written.
+    #[error("error writing {what} blob: {source}")]
+    Write {
+        /// `layer`, `config` or `manifest`.
+        what: &'static str,
+        /// Why.
+        source: Box<CacheError>,
+    },
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] Arc<registry::Error>),
+    /// The client has to answer and does not.
+    #[error("{0}")]
+    Session(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Keys could not be read.
+    #[error(transparent)]
+    Keys(#[from] KeyStoreError),
+}
+
+impl From<registry::Error> for CacheError {
+    fn from(error: registry::Error) -> Self {
+        Self::Registry(Arc::new(error))
+    }
+}
+
+impl CacheError {
+    pub(crate) fn document(
+        what: &'static str,
+        desc: &Descriptor,
+        reason: impl std::fmt::Display,
+    ) -> Self {
+        Self::Document {
+            what,
+            digest: desc.digest.clone(),
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn records(reason: impl Into<String>) -> Self {
+        Self::Records {
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn write(what: &'static str) -> impl Fn(Self) -> Self {
+        move |source| Self::Write {
+            what,
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn session(error: impl std::fmt::Display) -> Self {
+        Self::Session(error.to_string())
+    }
+}

@@ -1,0 +1,353 @@
+//! Results to layers, layers and documents to a place.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use oci::{Descriptor, Digest, Index, Manifest, Timestamp, media_type};
+use progress::Writer;
+use solver::export::{self, Mode, RecordResult};
+use solver::{KeyInfo, OpCtx};
+use store::{CompressionSpec, LayerBlob, StoreError, StoreResult};
+
+use crate::attrs::Documents;
+use crate::caches::{CacheExporter, Target};
+use crate::chains::{ChainResult, Chains};
+use crate::error::CacheError;
+use crate::format::CONFIG_TYPE;
+use crate::import::{CREATED_AT, UNCOMPRESSED};
+use crate::place::{Place, Role};
+
+/// Results whose layers are made at a time; making a layer is done on all cores.
+const MADE_AT_ONCE: usize = 3;
+/// Layers that are written at a time.
+const WRITTEN_AT_ONCE: usize = 8;
+
+/// The key of the answer that describes the root.
+const ANSWER: &str = "cache.manifest";
+
+/// The records that will be written. Holds the layers.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    pub(crate) chains: Chains,
+    blobs: HashMap<Digest, LayerBlob>,
+}
+
+/// Which results, in which form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) mode: Mode,
+    pub(crate) compression: CompressionSpec,
+    /// Of several forms of a layer, the one that images get; else the one with the wanted compression.
+    pub(crate) as_in_images: bool,
+}
+
+type Made = Option<Vec<LayerBlob>>;
+
+impl CacheExporter {
+    /// Gathers the records of a result that is known by these keys. `ctx` is the context of its vertex.
+    pub async fn gather(
+        &self,
+        to: &mut Gathered,
+        keys: &[KeyInfo<StoreResult>],
+        ctx: &OpCtx,
+    ) -> Result<(), CacheError> {
+        let compression = match &self.target {
+            Target::Inline => CompressionSpec::default(),
+            Target::Place { compression, .. } => *compression,
+        };
+        let how = How {
+            mode: self.mode,
+            compression,
+            as_in_images: false,
+        };
+        to.add(keys, how, ctx).await
+    }
+
+    /// Writes what was gathered, and returns what the client is told.
+    pub async fn finish(
+        &self,
+        gathered: &Gathered,
+        progress: &Writer,
+    ) -> Result<BTreeMap<String, String>, CacheError> {
+        let Target::Place {
+            place, documents, ..
+        } = &self.target
+        else {
+            return Ok(BTreeMap::new());
+        };
+        let (config, blobs) = gathered.chains.config();
+        if config.layers.is_empty() {
+            tracing::warn!("no record of the build has layers: no cache is written");
+            drop(progress.status("skipping cache export for empty result", ""));
+            return Ok(BTreeMap::new());
+        }
+        if documents.manifest && !documents.oci {
+            return Err(CacheError::records(
+                "invalid configuration for remote cache, OCI mediatypes are required for image-manifest cache format",
+            ));
+        }
+        let mut layers = Vec::with_capacity(config.layers.len());
+        for layer in &config.layers {
+            let found = blobs.get(&layer.blob);
+            let found =
+                found.ok_or_else(|| CacheError::records(format!("missing blob {}", layer.blob)))?;
+            layers.push(Descriptor::clone(found));
+        }
+        gathered.write_layers(&**place, &layers, progress).await?;
+        let bytes = oci::json::to_vec(&config);
+        let config = Descriptor::of_bytes(CONFIG_TYPE, &bytes);
+        {
+            let _status = progress.status(format!("writing config {}", config.digest), "");
+            place
+                .put_document(&config, bytes.into(), Role::Config)
+                .await
+                .map_err(CacheError::write("config"))?;
+        }
+        let (root, bytes) = root(layers, config, *documents);
+        let what = if documents.manifest {
+            "image manifest"
+        } else {
+            "manifest"
+        };
+        let _status = progress.status(format!("writing cache {what} {}", root.digest), "");
+        place
+            .put_document(&root, bytes, Role::Root)
+            .await
+            .map_err(CacheError::write("manifest"))?;
+        let answer = String::from_utf8_lossy(&oci::json::to_vec(&root)).into_owned();
+        Ok([(ANSWER.to_owned(), answer)].into())
+    }
+}
+
+/// The document that names the config and all layers.
+fn root(
+    mut layers: Vec<Descriptor>,
+    config: Descriptor,
+    documents: Documents,
+) -> (Descriptor, Bytes) {
+    if !documents.oci {
+        for layer in &mut layers {
+            layer.media_type = media_type::layer_to_docker(&layer.media_type).to_owned();
+        }
+    }
+    let (kind, bytes) = if documents.manifest {
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: media_type::OCI_MANIFEST.into(),
+            artifact_type: String::new(),
+            config,
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        (media_type::OCI_MANIFEST, oci::json::to_vec(&manifest))
+    } else {
+        let kind = if documents.oci {
+            media_type::OCI_INDEX
+        } else {
+            media_type::DOCKER_INDEX
+        };
+        layers.push(config);
+        let index = Index {
+            schema_version: 2,
+            media_type: kind.into(),
+            artifact_type: String::new(),
+            manifests: layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        (kind, oci::json::to_vec(&index))
+    };
+    (Descriptor::of_bytes(kind, &bytes), bytes.into())
+}
+
+impl Gathered {
+    /// Adds the records of a result.
+    pub(crate) async fn add(
+        &mut self,
+        keys: &[KeyInfo<StoreResult>],
+        how: How,
+        ctx: &OpCtx,
+    ) -> Result<(), CacheError> {
+        // All keys of a result export the same.
+        let Some(first) = keys.first().cloned() else {
+            return Ok(());
+        };
+        let options = export::Options {
+            mode: how.mode,
+            roots: false,
+            ignore_backlinks: false,
+        };
+        let walk = move || export::export(&[first], options);
+        let exported = task::blocking("walk cache records", walk).await?;
+        let mut wanted: BTreeMap<(String, String, bool), (&RecordResult<StoreResult>, bool)> =
+            BTreeMap::new();
+        for (at, record) in exported.records.iter().enumerate() {
+            for result in &record.results {
+                let top = exported.tops.contains(&at);
+                let entry = wanted.entry(name_of(result)).or_insert((result, top));
+                entry.1 |= top;
+            }
+        }
+        let mut making: Vec<BoxFuture<'_, Result<_, CacheError>>> =
+            Vec::with_capacity(wanted.len());
+        for (name, (result, top)) in wanted {
+            making.push(Box::pin(async move {
+                let made = match layers_of(result, how, ctx).await {
+                    Err(error) if !top => {
+                        let result = &result.stored.id;
+                        tracing::warn!(%error, result, "a result is left out of the cache");
+                        None
+                    }
+                    made => made?,
+                };
+                Ok((name, made))
+            }));
+        }
+        let made: HashMap<_, Made> = stream::iter(making)
+            .buffer_unordered(MADE_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut results: HashMap<usize, Vec<ChainResult>> = HashMap::new();
+        for (at, record) in exported.records.iter().enumerate() {
+            for result in &record.results {
+                let made = made.get(&name_of(result)).and_then(Option::as_ref);
+                let Some(made) = made.filter(|l| !l.is_empty()) else {
+                    continue;
+                };
+                let layers = made.iter().map(|layer| {
+                    let digest = layer.descriptor.digest.clone();
+                    self.blobs.entry(digest).or_insert_with(|| layer.clone());
+                    Arc::new(describe(layer))
+                });
+                let layers = layers.collect();
+                results.entry(at).or_default().push(ChainResult {
+                    created: result.stored.created_at,
+                    layers,
+                });
+            }
+        }
+        self.chains.add_exported(&exported, results)
+    }
+
+    async fn write_layers(
+        &self,
+        place: &dyn Place,
+        layers: &[Descriptor],
+        progress: &Writer,
+    ) -> Result<(), CacheError> {
+        let mut seen = BTreeSet::new();
+        let mut writes: Vec<BoxFuture<'_, Result<(), CacheError>>> = Vec::new();
+        for layer in layers.iter().filter(|layer| seen.insert(&layer.digest)) {
+            writes.push(Box::pin(async move {
+                let _status = progress.status(format!("writing layer {}", layer.digest), "");
+                let blob = self.blobs.get(&layer.digest);
+                let blob = blob
+                    .ok_or_else(|| CacheError::records(format!("missing blob {}", layer.digest)))?;
+                place
+                    .put_layer(layer, blob)
+                    .await
+                    .map_err(CacheError::write("layer"))
+            }));
+        }
+        stream::iter(writes)
+            .buffer_unordered(WRITTEN_AT_ONCE)
+            .try_collect()
+            .await
+    }
+}
+
+fn name_of(result: &RecordResult<StoreResult>) -> (String, String, bool) {
+    (
+        result.manager.id().to_owned(),
+        result.stored.id.clone(),
+        result.only_with_blobs,
+    )
+}
+
+/// The layers of a result, made if they have to be; none if it is gone, empty, or not to be made.
+async fn layers_of(
+    result: &RecordResult<StoreResult>,
+    how: How,
+    ctx: &OpCtx,
+) -> Result<Made, CacheError> {
+    let found = match result.manager.results().load(&result.stored, ctx).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(%error, result = result.stored.id, "a result of a cache record is gone");
+            return Ok(None);
+        }
+    };
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    let mut layers = if result.only_with_blobs {
+        let Some(known) = found.known_blobs()? else {
+            return Ok(None);
+        };
+        if how.compression.force {
+            found.blobs(how.compression).await?
+        } else {
+            known
+        }
+    } else {
+        found.blobs(how.compression).await?
+    };
+    if !how.as_in_images && !how.compression.force {
+        let fits = |layer: &LayerBlob| {
+            layer.descriptor.media_type == how.compression.kind.media_type()
+                || media_type::layer_to_oci(&layer.descriptor.media_type)
+                    == how.compression.kind.media_type()
+        };
+        let better = layers.last().is_some_and(|top| !fits(top));
+        let variant = if better {
+            found.blob_variants()?.into_iter().find(fits)
+        } else {
+            None
+        };
+        if let (Some(variant), Some(top)) = (variant, layers.last_mut())
+            && has_bytes(&variant)?
+        {
+            *top = variant;
+        }
+    }
+    for layer in &layers {
+        if !has_bytes(layer)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(layers))
+}
+
+fn has_bytes(layer: &LayerBlob) -> Result<bool, StoreError> {
+    Ok(layer.provider().is_some() || layer.is_local()?)
+}
+
+/// A layer as the documents describe it.
+fn describe(layer: &LayerBlob) -> Descriptor {
+    let mut out = layer.descriptor.clone();
+    out.media_type = distributable(media_type::layer_to_oci(&out.media_type)).to_owned();
+    out.urls = Vec::new();
+    out.platform = None;
+    out.annotations
+        .retain(|key, _| !key.starts_with("containerd.io/distribution.source."));
+    out.annotations
+        .insert(UNCOMPRESSED.into(), layer.diff_id.to_string());
+    out.annotations.insert(
+        CREATED_AT.into(),
+        Timestamp::from(layer.created).to_string(),
+    );
+    out
+}
+
+fn distributable(media_type: &str) -> &str {
+    match media_type {
+        media_type::OCI_LAYER_NONDIST => media_type::OCI_LAYER,
+        media_type::OCI_LAYER_NONDIST_GZIP => media_type::OCI_LAYER_GZIP,
+        media_type::OCI_LAYER_NONDIST_ZSTD => media_type::OCI_LAYER_ZSTD,
+        other => other,
+    }
+}

@@ -1,0 +1,207 @@
+//! Documents of a cache to chains.
+//!
+//! A cache of its own has a manifest (or an index) whose config is the cache config. Any other image may have records in
+//! its config: they name its layers by index.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use oci::{Descriptor, Digest, History, Index, Manifest, RootFs, media_type};
+use progress::Writer;
+use serde::Deserialize;
+
+use crate::chains::Chains;
+use crate::error::CacheError;
+use crate::format::{CONFIG_TYPE, CacheConfig, CacheLayer, CacheRecord};
+use crate::place::Place;
+
+/// Indexes inside each other, and manifests of all of them, that are read for records in images.
+const MAX_DEPTH: usize = 4;
+const MAX_MANIFESTS: usize = 256;
+
+/// The digest of a layer's uncompressed bytes.
+pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+/// When a layer was made.
+pub(crate) const CREATED_AT: &str = "buildkit/createdat";
+/// What made a layer.
+pub(crate) const DESCRIPTION: &str = "buildkit/description";
+
+/// Reads the records of the cache with this root.
+pub(crate) async fn read(
+    place: &dyn Place,
+    root: &Descriptor,
+    progress: &Writer,
+) -> Result<Chains, CacheError> {
+    let bytes = place.document(root).await?;
+    let kind = kind_of(root, &bytes)?;
+    drop(progress.status(format!("inferred cache manifest type: {kind}"), ""));
+    let (config, layers) = if media_type::is_index(kind) {
+        let index: Index = decode("index", root, &bytes)?;
+        let (config, layers): (Vec<_>, Vec<_>) = index
+            .manifests
+            .into_iter()
+            .partition(|d| d.media_type == CONFIG_TYPE);
+        (config.into_iter().next_back(), layers)
+    } else {
+        let manifest: Manifest = decode("manifest", root, &bytes)?;
+        let config = Some(manifest.config).filter(|d| d.media_type == CONFIG_TYPE);
+        (config, manifest.layers)
+    };
+    let Some(config) = config else {
+        return inline(place, root, bytes).await;
+    };
+    let bytes = place.document(&config).await?;
+    task::blocking("read cache records", move || {
+        let config: CacheConfig = decode("cache config", &config, &bytes)?;
+        let layers = layers
+            .into_iter()
+            .map(|l| (l.digest.clone(), Arc::new(l)))
+            .collect();
+        let mut chains = Chains::default();
+        chains.add_config(&config, &layers)?;
+        Ok(chains)
+    })
+    .await
+}
+
+/// Reads the records in the configs of images.
+async fn inline(place: &dyn Place, root: &Descriptor, bytes: Bytes) -> Result<Chains, CacheError> {
+    let mut chains = Chains::default();
+    let mut todo = vec![(root.clone(), bytes, 0)];
+    let mut seen: Vec<Digest> = vec![root.digest.clone()];
+    while let Some((desc, bytes, depth)) = todo.pop() {
+        if media_type::is_index(kind_of(&desc, &bytes)?) {
+            if depth >= MAX_DEPTH {
+                let reason = format!("more than {MAX_DEPTH} indexes inside each other");
+                return Err(CacheError::document("index", &desc, reason));
+            }
+            let index: Index = decode("index", &desc, &bytes)?;
+            for entry in index.manifests {
+                if !seen.contains(&entry.digest) && seen.len() < MAX_MANIFESTS {
+                    seen.push(entry.digest.clone());
+                    let bytes = place.document(&entry).await?;
+                    todo.push((entry, bytes, depth + 1));
+                }
+            }
+            continue;
+        }
+        let manifest: Manifest = decode("manifest", &desc, &bytes)?;
+        if manifest.layers.is_empty() {
+            continue;
+        }
+        let config = place.document(&manifest.config).await?;
+        let image: Image = decode("config", &manifest.config, &config)?;
+        let (added, result) = task::blocking("read cache records", move || {
+            let result = image.add_to(&mut chains, &manifest);
+            (chains, result)
+        })
+        .await;
+        chains = added;
+        result?;
+    }
+    Ok(chains)
+}
+
+/// What of an image config is read.
+#[derive(Deserialize)]
+struct Image {
+    #[serde(default)]
+    rootfs: RootFs,
+    #[serde(default, rename = "moby.buildkit.cache.v0")]
+    cache: Option<String>,
+    #[serde(default, deserialize_with = "oci::json::null_as_default")]
+    history: Vec<History>,
+}
+
+impl Image {
+    fn add_to(self, chains: &mut Chains, manifest: &Manifest) -> Result<(), CacheError> {
+        let Some(cache) = self.cache else {
+            return Ok(());
+        };
+        if self.rootfs.diff_ids.len() != manifest.layers.len() {
+            tracing::warn!(config = %manifest.config.digest, "image whose layers and config do not match");
+            return Ok(());
+        }
+        let failed = |e: &dyn std::fmt::Display| {
+            CacheError::document("cache records of image", &manifest.config, e)
+        };
+        let cache = base64::engine::general_purpose::STANDARD
+            .decode(cache)
+            .map_err(|e| failed(&e))?;
+        let records: Option<Vec<CacheRecord>> =
+            serde_json::from_slice(&cache).map_err(|e| failed(&e))?;
+        let mut config = CacheConfig {
+            layers: Vec::new(),
+            records: records.unwrap_or_default(),
+        };
+        let mut known = HashMap::new();
+        let mut steps = self.history.into_iter().filter(|h| !h.empty_layer);
+        let layers = manifest.layers.iter().zip(self.rootfs.diff_ids);
+        for (parent, (layer, diff_id)) in (-1..).zip(layers) {
+            let mut layer = layer.clone();
+            let step = steps.next().unwrap_or_default();
+            if let Some(created) = step.created {
+                layer.annotations.insert(CREATED_AT.into(), created);
+            }
+            if !step.created_by.is_empty() {
+                layer
+                    .annotations
+                    .insert(DESCRIPTION.into(), step.created_by);
+            }
+            layer
+                .annotations
+                .insert(UNCOMPRESSED.into(), diff_id.to_string());
+            config.layers.push(CacheLayer {
+                blob: layer.digest.clone(),
+                parent,
+                annotations: None,
+            });
+            known.insert(layer.digest.clone(), Arc::new(layer));
+        }
+        chains.add_config(&config, &known)
+    }
+}
+
+fn decode<'a, T: Deserialize<'a>>(
+    what: &'static str,
+    desc: &Descriptor,
+    bytes: &'a [u8],
+) -> Result<T, CacheError> {
+    serde_json::from_slice(bytes).map_err(|e| CacheError::document(what, desc, e))
+}
+
+/// What a document is, by what is in it: folders keep no types, and what is two things at once is refused.
+fn kind_of(desc: &Descriptor, bytes: &[u8]) -> Result<&'static str, CacheError> {
+    #[derive(Deserialize)]
+    struct Shape {
+        #[serde(default, rename = "mediaType")]
+        media_type: String,
+        config: Option<serde::de::IgnoredAny>,
+        manifests: Option<serde::de::IgnoredAny>,
+        layers: Option<serde::de::IgnoredAny>,
+    }
+    let shape: Shape = decode("manifest", desc, bytes)?;
+    let is_manifest = shape.config.is_some() || shape.layers.is_some();
+    if is_manifest && shape.manifests.is_some() {
+        let reason = "invalid ambiguous manifest and manifest list";
+        return Err(CacheError::document("manifest", desc, reason));
+    }
+    let known = [
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_MANIFEST,
+        media_type::OCI_INDEX,
+        media_type::DOCKER_INDEX,
+    ];
+    let said = known.into_iter().find(|k| *k == shape.media_type);
+    match said {
+        Some(said) if media_type::is_manifest(said) != is_manifest => {
+            let reason = "mediaType in manifest does not match manifest contents";
+            Err(CacheError::document("manifest", desc, reason))
+        }
+        Some(said) => Ok(said),
+        None if is_manifest => Ok(media_type::DOCKER_MANIFEST),
+        None => Ok(media_type::DOCKER_INDEX),
+    }
+}

@@ -1,0 +1,394 @@
+//! Chains that were read, as a key store and a result storage.
+//!
+//! Keys without inputs are called by their digests, as everywhere. The others are called by a digest of what leads to
+//! them, so that equal caches have equal names. A result is called by the digests of its layers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use oci::{Descriptor, Digest, Timestamp};
+use progress::{VertexProgress, Writer};
+use session::{Group, SessionManager};
+use solver::{
+    CacheManager, KeyStore, KeyStoreError, Link, OpCtx, ResultStorage, SessionGroup, StoredResult,
+    root_key,
+};
+use store::{
+    BlobProvider, BlobSink, FetchError, ImmutableRef, LayerDesc, Shown, Store, StoreError,
+    StoreResult,
+};
+
+use crate::chains::{Chains, Layers};
+use crate::import::{CREATED_AT, DESCRIPTION, UNCOMPRESSED};
+use crate::place::Place;
+
+/// Annotations that stay with a layer; all others are about where it came from.
+const KEPT: &[&str] = &[
+    "containerd.io/snapshot/stargz/toc.digest",
+    "io.containers.estargz.uncompressed-size",
+];
+
+#[derive(Debug, Default)]
+struct Key {
+    results: Vec<(StoredResult, Layers)>,
+    /// By input, digest of the record (not of the cache map), selector.
+    links: BTreeMap<(usize, Digest, String), Vec<String>>,
+    /// Where it follows from, with the links.
+    backlinks: Vec<(String, Link)>,
+}
+
+/// Keys that do not change.
+#[derive(Debug, Default)]
+struct Keys {
+    keys: BTreeMap<String, Key>,
+    by_result: HashMap<String, BTreeSet<String>>,
+}
+
+/// Makes a manager of chains whose layers lie at a place.
+pub(crate) fn manager(
+    id: String,
+    chains: &Chains,
+    place: Arc<dyn Place>,
+    (store, sessions): (Arc<Store>, Arc<SessionManager>),
+) -> Arc<CacheManager<StoreResult>> {
+    let keys = Arc::new(Keys::new(chains));
+    let results = Results {
+        keys: Arc::clone(&keys),
+        place,
+        store,
+        sessions,
+    };
+    CacheManager::new(id, keys, Arc::new(results))
+}
+
+impl Keys {
+    fn new(chains: &Chains) -> Self {
+        let mut out = Self::default();
+        let mut names: HashMap<usize, String> = HashMap::new();
+        for entry in chains.entries() {
+            let mut name = entry.digest.to_string();
+            if !entry.ways.is_empty() {
+                for (input, ways) in entry.ways.iter().enumerate() {
+                    for (from, selector) in ways {
+                        let from = names.get(from).map(String::as_str).unwrap_or_default();
+                        name += &format!("\n{input} {from} {selector}");
+                    }
+                }
+                name = Digest::sha256(&name).hex().to_owned();
+            }
+            let mut key = Key::default();
+            for (input, ways) in entry.ways.iter().enumerate() {
+                for (from, selector) in ways {
+                    let Some(from) = names.get(from) else {
+                        continue;
+                    };
+                    let place = (input, entry.digest.clone(), selector.clone());
+                    let above = out.keys.entry(from.clone()).or_default();
+                    above.links.entry(place).or_default().push(name.clone());
+                    let link = Link {
+                        input,
+                        output: 0,
+                        digest: entry.digest.clone(),
+                        selector: (!selector.is_empty()).then(|| Digest::key(selector)),
+                    };
+                    key.backlinks.push((from.clone(), link));
+                }
+            }
+            for result in entry.results {
+                let id = result_id(&result.layers);
+                if key.results.iter().any(|(r, _)| r.id == id) {
+                    continue;
+                }
+                out.by_result
+                    .entry(id.clone())
+                    .or_default()
+                    .insert(name.clone());
+                let stored = StoredResult {
+                    id,
+                    created_at: result.created,
+                };
+                key.results.push((stored, Arc::clone(&result.layers)));
+            }
+            names.insert(entry.at, name.clone());
+            out.keys.insert(name, key);
+        }
+        out
+    }
+
+    fn targets(&self, key: &str, link: &Link) -> &[String] {
+        let output = i64::try_from(link.output).unwrap_or(i64::MAX);
+        let selector = link.selector.as_ref().map(Digest::to_string);
+        let place = (
+            link.input,
+            root_key(&link.digest, output),
+            selector.unwrap_or_default(),
+        );
+        let found = self.keys.get(key).and_then(|k| k.links.get(&place));
+        found.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn layers(&self, result: &str) -> Option<&Layers> {
+        let key = self.keys.get(self.by_result.get(result)?.first()?)?;
+        let found = key.results.iter().find(|(r, _)| r.id == result);
+        found.map(|(_, layers)| layers)
+    }
+
+    /// For each key with a result, or that one with a result follows from: how many of the result's layers its own is.
+    fn parts(&self, result: &str) -> Vec<(String, usize)> {
+        let Some(all) = self.layers(result) else {
+            return Vec::new();
+        };
+        let mut work: Vec<&String> = self.by_result.get(result).into_iter().flatten().collect();
+        let mut seen: BTreeSet<&String> = work.iter().copied().collect();
+        let mut out = Vec::new();
+        while let Some(name) = work.pop() {
+            let Some(key) = self.keys.get(name) else {
+                continue;
+            };
+            let own = key.results.iter().filter(|(_, layers)| {
+                layers.len() <= all.len()
+                    && layers
+                        .iter()
+                        .zip(all.iter())
+                        .all(|(a, b)| a.digest == b.digest)
+            });
+            if let Some(most) = own.map(|(_, layers)| layers.len()).max() {
+                out.push((name.clone(), most));
+            }
+            for (from, _) in &key.backlinks {
+                if seen.insert(from) {
+                    work.push(from);
+                }
+            }
+        }
+        out
+    }
+}
+
+fn result_id(layers: &Layers) -> String {
+    let mut digester = oci::Digester::new();
+    for layer in layers.iter() {
+        digester.update(layer.digest.as_str().as_bytes());
+    }
+    digester.finish().to_string()
+}
+
+impl KeyStore for Keys {
+    fn exists(&self, key: &str) -> Result<bool, KeyStoreError> {
+        Ok(self.keys.contains_key(key))
+    }
+
+    fn keys(&self) -> Result<Vec<String>, KeyStoreError> {
+        Ok(self.keys.keys().cloned().collect())
+    }
+
+    fn results(&self, key: &str) -> Result<Vec<StoredResult>, KeyStoreError> {
+        let results = self.keys.get(key).into_iter().flat_map(|k| &k.results);
+        Ok(results.map(|(stored, _)| stored.clone()).collect())
+    }
+
+    fn load(&self, key: &str, result: &str) -> Result<Option<StoredResult>, KeyStoreError> {
+        Ok(self.results(key)?.into_iter().find(|r| r.id == result))
+    }
+
+    fn add_result(&self, _key: &str, _result: &StoredResult) -> Result<(), KeyStoreError> {
+        Ok(())
+    }
+
+    fn release(&self, _result: &str) -> Result<(), KeyStoreError> {
+        Ok(())
+    }
+
+    fn keys_of_result(&self, result: &str) -> Result<Vec<String>, KeyStoreError> {
+        let names = self.by_result.get(result).into_iter().flatten();
+        Ok(names.cloned().collect())
+    }
+
+    fn add_link(&self, _key: &str, _link: &Link, _target: &str) -> Result<(), KeyStoreError> {
+        Ok(())
+    }
+
+    fn links(&self, key: &str, link: &Link) -> Result<Vec<String>, KeyStoreError> {
+        Ok(self.targets(key, link).to_vec())
+    }
+
+    fn has_link(&self, key: &str, link: &Link, target: &str) -> Result<bool, KeyStoreError> {
+        Ok(self.targets(key, link).iter().any(|t| t == target))
+    }
+
+    fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
+        let known = self.keys.get(key);
+        Ok(known.map(|k| k.backlinks.clone()).unwrap_or_default())
+    }
+}
+
+/// Makes lazy refs of results.
+struct Results {
+    keys: Arc<Keys>,
+    place: Arc<dyn Place>,
+    store: Arc<Store>,
+    sessions: Arc<SessionManager>,
+}
+
+impl fmt::Debug for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Results")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("importer is immutable")]
+struct Immutable;
+
+#[derive(Debug, thiserror::Error)]
+#[error("not found")]
+struct NotFound;
+
+impl Results {
+    /// The refs of all layers of a result, each with those below it.
+    async fn refs(&self, layers: Layers, ctx: &OpCtx) -> Result<Vec<ImmutableRef>, KeyStoreError> {
+        let provider: Arc<dyn BlobProvider> = Arc::new(CacheLayers {
+            place: Arc::clone(&self.place),
+            manager: Arc::clone(&self.sessions),
+            sessions: ctx.sessions.clone(),
+            progress: writer(ctx),
+        });
+        let store = Arc::clone(&self.store);
+        let import = move || {
+            let mut out: Vec<ImmutableRef> = Vec::with_capacity(layers.len());
+            for layer in layers.iter() {
+                let desc = described(layer)?;
+                let made = store.import_layer(out.last(), desc, Arc::clone(&provider));
+                out.push(made.map_err(KeyStoreError::new)?);
+            }
+            Ok::<_, KeyStoreError>(out)
+        };
+        let refs = task::blocking("import cached layers", import).await?;
+        if !self.place.stays()
+            && let Some(top) = refs.last()
+        {
+            let fetched: Result<(), StoreError> = async {
+                for layer in top.known_blobs()?.unwrap_or_default() {
+                    if layer.layer().is_lazy() {
+                        layer.ensure().await?;
+                    }
+                }
+                Ok(())
+            }
+            .await;
+            fetched.map_err(KeyStoreError::new)?;
+        }
+        Ok(refs)
+    }
+}
+
+fn writer(ctx: &OpCtx) -> Writer {
+    let known = ctx.sink.any().downcast_ref::<VertexProgress>();
+    known.map_or_else(Writer::null, VertexProgress::writer)
+}
+
+/// A layer as the store imports it.
+fn described(layer: &Descriptor) -> Result<LayerDesc, KeyStoreError> {
+    let note = |key: &str| layer.annotations.get(key);
+    let plain = layer.media_type.ends_with(".tar") || layer.media_type.ends_with(".diff");
+    let diff_id = match note(UNCOMPRESSED) {
+        Some(text) => Digest::parse(text).map_err(KeyStoreError::new)?,
+        None if plain => layer.digest.clone(),
+        None => {
+            let missing = format!("missing uncompressed annotation for {}", layer.digest);
+            return Err(KeyStoreError::new(missing));
+        }
+    };
+    let created = note(CREATED_AT).map(|text| {
+        let time = Timestamp::parse(text);
+        time.ok_or_else(|| KeyStoreError::new(format!("invalid time {text:?}")))
+    });
+    let description = note(DESCRIPTION).cloned();
+    let mut descriptor = layer.clone();
+    descriptor.urls = Vec::new();
+    descriptor
+        .annotations
+        .retain(|key, _| KEPT.contains(&key.as_str()));
+    let description = description.unwrap_or_else(|| format!("imported {}", layer.digest));
+    let mut out = LayerDesc::new(descriptor, diff_id, description);
+    out.created = created.transpose()?.map(SystemTime::from);
+    Ok(out)
+}
+
+#[async_trait]
+impl ResultStorage<StoreResult> for Results {
+    fn exists(&self, id: &str) -> bool {
+        self.keys.by_result.contains_key(id)
+    }
+
+    fn save(
+        &self,
+        _result: &StoreResult,
+        _created_at: SystemTime,
+    ) -> Result<StoredResult, KeyStoreError> {
+        Err(KeyStoreError::new(Immutable))
+    }
+
+    async fn load(&self, result: &StoredResult, ctx: &OpCtx) -> Result<StoreResult, KeyStoreError> {
+        let layers = self.keys.layers(&result.id).cloned();
+        let layers = layers.ok_or_else(|| KeyStoreError::new(NotFound))?;
+        Ok(self.refs(layers, ctx).await?.pop())
+    }
+
+    async fn load_with_parents(
+        &self,
+        key: &str,
+        result: &StoredResult,
+        ctx: &OpCtx,
+    ) -> Result<Vec<(String, StoreResult)>, KeyStoreError> {
+        let layers = self.keys.layers(&result.id).cloned();
+        let layers = layers.ok_or_else(|| KeyStoreError::new(NotFound))?;
+        let refs = self.refs(layers, ctx).await?;
+        let mut out = vec![(key.to_owned(), refs.last().cloned())];
+        for (name, length) in self.keys.parts(&result.id) {
+            let found = length.checked_sub(1).and_then(|at| refs.get(at));
+            if name != key && found.is_some() {
+                out.push((name, found.cloned()));
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Fetches layers of a cache for the builds that need them, and shows that where they are needed first.
+#[derive(Debug)]
+struct CacheLayers {
+    place: Arc<dyn Place>,
+    manager: Arc<SessionManager>,
+    /// Those of the vertex, as builds come and go.
+    sessions: SessionGroup,
+    progress: Writer,
+}
+
+#[async_trait]
+impl BlobProvider for CacheLayers {
+    async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
+        let _busy = self.progress.work();
+        let status = self.progress.status(desc.digest.as_str(), "downloading");
+        let asking = Group::new(Arc::clone(&self.manager), self.sessions.ids());
+        self.place.layer(desc, &asking, sink, &status).await
+    }
+
+    fn busy(&self) -> Shown {
+        Box::new(self.progress.work())
+    }
+
+    fn unpacking(&self, desc: &Descriptor) -> Shown {
+        let title = format!("extracting {}", desc.digest);
+        Box::new(self.progress.status(title, "extracting"))
+    }
+
+    fn repositories(&self) -> Vec<String> {
+        self.place.repositories()
+    }
+}

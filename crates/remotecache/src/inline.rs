@@ -1,0 +1,157 @@
+//! Records in terms of the layers of an image: layers are named by their place in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use oci::Digest;
+use solver::export::Mode;
+use solver::{KeyInfo, OpCtx};
+use store::{CompressionSpec, StoreResult};
+
+use crate::chains::Chains;
+use crate::error::CacheError;
+use crate::export::{Gathered, How};
+use crate::format::{CacheRecord, ChainedResult, never};
+use crate::import::UNCOMPRESSED;
+
+impl Gathered {
+    /// Returns the records of a result that an image with its layers may carry; none if no record fits the image.
+    pub async fn inline(
+        keys: &[KeyInfo<StoreResult>],
+        layers: &[Digest],
+        compression: CompressionSpec,
+        ctx: &OpCtx,
+    ) -> Result<Option<Vec<u8>>, CacheError> {
+        let how = How {
+            mode: Mode::Min,
+            compression,
+            as_in_images: true,
+        };
+        let mut gathered = Self::default();
+        gathered.add(keys, how, ctx).await?;
+        let records = of_image(&gathered.chains, layers)?;
+        Ok(records.map(|records| oci::json::to_vec(&records)))
+    }
+}
+
+fn of_image(chains: &Chains, image: &[Digest]) -> Result<Option<Vec<CacheRecord>>, CacheError> {
+    let (config, blobs) = chains.config();
+    // By blob, the places in the image: a layer of the image as it is, or the same bytes compressed otherwise.
+    let mut places: HashMap<Digest, Vec<i64>> = HashMap::new();
+    let mut known = HashMap::new();
+    for (place, layer) in (0..).zip(image) {
+        for (digest, desc) in &blobs {
+            let uncompressed = desc.annotations.get(UNCOMPRESSED);
+            if digest == layer || uncompressed.is_some_and(|u| u == layer.as_str()) {
+                places.entry(digest.clone()).or_default().push(place);
+                known.insert(digest.clone(), Arc::clone(desc));
+            }
+        }
+    }
+    let mut fitting = Chains::default();
+    fitting.add_config(&config, &known)?;
+    let (mut config, _) = fitting.config();
+    if config.layers.is_empty() {
+        tracing::warn!("no record of the build is about layers of the image: it carries none");
+        return Ok(None);
+    }
+    let mut records = std::mem::take(&mut config.records);
+    for record in &mut records {
+        for mut result in std::mem::take(&mut record.results) {
+            let blobs = config.blobs(result.layer);
+            let in_order = (0..).zip(&blobs).all(|(place, blob)| {
+                let known = places.get(blob);
+                known.is_some_and(|p| p.contains(&place))
+            });
+            if in_order {
+                result.layer = i64::try_from(blobs.len()).unwrap_or(i64::MAX) - 1;
+                record.results.push(result);
+                continue;
+            }
+            let mut layers = Vec::with_capacity(blobs.len());
+            for blob in &blobs {
+                let place = places.get(blob).and_then(|p| p.last());
+                layers.push(*place.ok_or_else(|| {
+                    CacheError::records(format!("failed to find blob {blob} in layers"))
+                })?);
+            }
+            record.chains.push(ChainedResult {
+                layers,
+                created_at: never(),
+            });
+        }
+    }
+    Ok(Some(records))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use oci::{Descriptor, media_type};
+
+    use super::*;
+    use crate::chains::ChainResult;
+
+    fn digest(name: &str) -> Digest {
+        Digest::sha256(name)
+    }
+
+    fn chains(results: &[(&str, &[&str])]) -> Chains {
+        let mut out = Chains::default();
+        for (name, layers) in results {
+            let base = out.add(&digest("base"), &[], Vec::new()).unwrap().unwrap();
+            let layers = layers.iter().map(|l| {
+                let mut desc = Descriptor::new(media_type::OCI_LAYER_GZIP, digest(l), 1);
+                let plain = digest(&format!("{l} uncompressed")).to_string();
+                desc.annotations.insert(UNCOMPRESSED.into(), plain);
+                Arc::new(desc)
+            });
+            let result = ChainResult {
+                created: UNIX_EPOCH + Duration::from_secs(1),
+                layers: layers.collect(),
+            };
+            let way = vec![(base, String::new())];
+            out.add(&digest(name), &[way], vec![result]).unwrap();
+        }
+        out
+    }
+
+    fn shape(records: Option<Vec<CacheRecord>>) -> Vec<(Vec<i64>, Vec<Vec<i64>>)> {
+        let mut out: Vec<_> = records
+            .unwrap_or_default()
+            .into_iter()
+            .map(|r| {
+                let results = r.results.iter().map(|r| r.layer).collect::<Vec<_>>();
+                let chains = r.chains.into_iter().map(|c| c.layers).collect::<Vec<_>>();
+                (results, chains)
+            })
+            .filter(|(results, chains)| results.len() + chains.len() > 0)
+            .collect();
+        out.sort();
+        out
+    }
+
+    #[test]
+    fn results_are_named_by_the_places_of_their_layers() {
+        let made = chains(&[
+            ("run", &["a", "b"]),
+            ("copy", &["b"]),
+            ("other", &["a", "x"]),
+        ]);
+        let image = [digest("a"), digest("b")];
+        let got = shape(of_image(&made, &image).unwrap());
+        assert_eq!(got, [(vec![], vec![vec![1]]), (vec![1], vec![])]);
+    }
+
+    #[test]
+    fn an_uncompressed_image_fits_records_of_the_same_layers() {
+        let made = chains(&[("run", &["a"])]);
+        let plain = digest("a uncompressed");
+        assert_eq!(
+            shape(of_image(&made, &[plain]).unwrap()),
+            [(vec![0], vec![])]
+        );
+        assert_eq!(of_image(&made, &[digest("z")]).unwrap(), None);
+    }
+}
