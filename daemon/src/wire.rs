@@ -104,27 +104,20 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     let mut sources = Sources::new();
     sources.register(Arc::new(images.clone()));
     sources.register(Arc::new(layouts.clone()));
-    sources.register(Arc::new(BlobSource::new(
-        Arc::clone(&store),
-        images.clone(),
-    )));
+    let blobs = BlobSource::new(Arc::clone(&store), images.clone());
+    sources.register(Arc::new(blobs.clone()));
     sources.register(Arc::new(http));
     sources.register(Arc::new(GitSource::new(
         Arc::clone(&store),
         git_config(settings),
+        Some(blobs),
     )));
     sources.register(Arc::new(LocalSource::new(Arc::clone(&store))));
 
     let mut exporters = Exporters::new();
-    let credentials: remotecache::CredentialsOf = Arc::new(|group: &session::Group| {
+    let credentials = Arc::new(|group: &session::Group| {
         Arc::new(SessionCredentials::new(group.clone())) as Arc<dyn registry::Credentials>
     });
-    let caches = remotecache::Caches::new(
-        Arc::clone(&store),
-        client.clone(),
-        Arc::clone(&credentials),
-        Arc::clone(&sessions),
-    );
     exporters.register(Arc::new(ImageExporter::new(
         Arc::clone(&store),
         client,
@@ -157,7 +150,6 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     let engine = engine::Engine::new(engine::EngineParts {
         parts,
         exporters,
-        caches,
         images,
         layouts,
         worker: WorkerInfo {

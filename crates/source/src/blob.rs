@@ -86,6 +86,58 @@ impl Source for BlobSource {
     }
 }
 
+impl BlobSource {
+    fn provider(
+        &self,
+        id: &BlobId,
+        spec: &Spec,
+        ctx: &Context,
+    ) -> Result<Arc<dyn BlobProvider>, SourceError> {
+        if !id.oci_layout {
+            return self.images.blobs_of(spec, ctx);
+        }
+        let layout = LayoutStore {
+            session: id.session_id.clone(),
+            store: id.store_id.clone(),
+        };
+        Ok(layout_provider(spec, &layout, ctx))
+    }
+
+    /// Writes the blob's bytes into a new file; they must have its digest.
+    pub(crate) async fn download(
+        &self,
+        id: &BlobId,
+        file: File,
+        ctx: &Context,
+    ) -> Result<File, SourceError> {
+        let want = &id.digest;
+        let spec = Spec::parse(&format!("{}@{want}", id.locator))?;
+        let failed = |reason: String| SourceError::Reference {
+            reference: spec.to_string(),
+            reason,
+        };
+        let mut desc = Descriptor::new("", want.clone(), 0);
+        // Nobody has said how large it is.
+        desc.size = -1;
+        let mut sink = Sink {
+            file: Some(file),
+            digester: Digester::new(),
+            written: 0,
+        };
+        self.provider(id, &spec, ctx)?
+            .fetch(&desc, &mut sink)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let got = sink.digester.finish();
+        if got != *want {
+            return Err(failed(format!(
+                "blob digest mismatch: expected {want}, got {got}"
+            )));
+        }
+        sink.file.ok_or_else(|| failed("the file is gone".into()))
+    }
+}
+
 #[derive(Debug)]
 struct Instance {
     source: BlobSource,
@@ -127,7 +179,6 @@ impl SourceInstance for Instance {
     }
 
     async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError> {
-        let provider = self.provider(ctx)?;
         let options = RefOptions {
             description: format!("blob {}", self.spec),
             ..RefOptions::default()
@@ -147,7 +198,7 @@ impl SourceInstance for Instance {
             .root()?
             .create(&name, mode)
             .map_err(|e| SourceError::path(format!("create {name}"), e))?;
-        let opened = self.write(provider, opened).await?;
+        let opened = self.source.download(&self.id, opened, ctx).await?;
         let id = |id: i64| u32::try_from(id).unwrap_or(0);
         let owner = (id(file.uid), id(file.gid));
         let finish = || -> io::Result<()> {
@@ -160,52 +211,6 @@ impl SourceInstance for Instance {
         finish().map_err(|e| SourceError::io(format!("set metadata of {name}"), e))?;
         drop(opened);
         Ok(Some(mutable.commit()?))
-    }
-}
-
-impl Instance {
-    fn provider(&self, ctx: &Context) -> Result<Arc<dyn BlobProvider>, SourceError> {
-        if !self.id.oci_layout {
-            return self.source.images.blobs_of(&self.spec, ctx);
-        }
-        let layout = LayoutStore {
-            session: self.id.session_id.clone(),
-            store: self.id.store_id.clone(),
-        };
-        Ok(layout_provider(&self.spec, &layout, ctx))
-    }
-
-    /// Writes the blob's bytes; they must have its digest.
-    async fn write(
-        &self,
-        provider: Arc<dyn BlobProvider>,
-        file: File,
-    ) -> Result<File, SourceError> {
-        let want = &self.id.digest;
-        let mut desc = Descriptor::new("", want.clone(), 0);
-        // Nobody has said how large it is.
-        desc.size = -1;
-        let mut sink = Sink {
-            file: Some(file),
-            digester: Digester::new(),
-            written: 0,
-        };
-        provider
-            .fetch(&desc, &mut sink)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        let got = sink.digester.finish();
-        if got != *want {
-            return Err(self.failed(&format!("blob digest mismatch: expected {want}, got {got}")));
-        }
-        sink.file.ok_or_else(|| self.failed(&"the file is gone"))
-    }
-
-    fn failed(&self, reason: &dyn ToString) -> SourceError {
-        SourceError::Reference {
-            reference: self.spec.to_string(),
-            reason: reason.to_string(),
-        }
     }
 }
 

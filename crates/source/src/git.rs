@@ -9,9 +9,11 @@
 //! | `:<subdir>`           | if a folder of the repository is used |
 //! | `(skip-submodules)`   | if they are left out                  |
 //! | `(mtime=<how>)`       | if times are not those of the checkout |
+//! | `(bundle)`            | if the tree is a bundle               |
 //!
 //! One bare repository is kept for each remote and fetched into; checkouts are records of their own, kept by key.
 
+mod bundle;
 mod checkout;
 mod cli;
 mod fetch;
@@ -23,10 +25,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use llb::source_id::BlobSource as BlobId;
 use oci::Platform;
 use parking_lot::Mutex;
 use store::{ImmutableRef, Store};
 
+use crate::blob::BlobSource;
 use crate::context::Context;
 use crate::error::SourceError;
 use crate::git::resolve::Resolved;
@@ -52,6 +56,8 @@ struct Inner {
     store: Arc<Store>,
     config: Arc<GitConfig>,
     locks: Locks,
+    /// Who has bundles.
+    blobs: Option<BlobSource>,
 }
 
 /// One user at a time for each name.
@@ -71,14 +77,15 @@ impl Locks {
 }
 
 impl GitSource {
-    /// Makes the source.
+    /// Makes the source; without bundles if there is no source of blobs.
     #[must_use]
-    pub fn new(store: Arc<Store>, config: GitConfig) -> Self {
+    pub fn new(store: Arc<Store>, config: GitConfig, blobs: Option<BlobSource>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
                 config: Arc::new(config),
                 locks: Locks::default(),
+                blobs,
             }),
         }
     }
@@ -101,6 +108,8 @@ struct Identifier {
     mtime: String,
     advice: bool,
     fetch_by_commit: bool,
+    bundle: Option<BlobId>,
+    checkout_bundle: bool,
 }
 
 impl Identifier {
@@ -120,6 +129,7 @@ impl Identifier {
             subdir: url.subdir.clone(),
             ..Self::default()
         };
+        let (mut bundle, mut bundle_session, mut bundle_store) = ("", "", "");
         for (name, value) in attrs {
             let yes = value == "true";
             match name.as_str() {
@@ -148,11 +158,10 @@ impl Identifier {
                 "git.mtime" => out.mtime = value.clone(),
                 "git.advice" => out.advice = yes,
                 "git.fetchbycommit" => out.fetch_by_commit = yes,
-                "git.bundle" | "git.checkoutbundle" => {
-                    return Err(SourceError::NotBuilt {
-                        feature: "git bundles",
-                    });
-                }
+                "git.bundle" => bundle = value,
+                "git.checkoutbundle" => out.checkout_bundle = yes,
+                "oci.session" => bundle_session = value,
+                "oci.store" => bundle_store = value,
                 _ if name.starts_with("git.sig.") => {
                     return Err(SourceError::NotBuilt {
                         feature: "git signature verification",
@@ -161,6 +170,10 @@ impl Identifier {
                 _ => {}
             }
         }
+        if !bundle.is_empty() {
+            out.bundle = Some(bundle::locator(bundle, bundle_session, bundle_store)?);
+        }
+        out.check_bundles()?;
         if out.reference.starts_with('-') {
             let reason = format!("invalid git ref {:?}", out.reference);
             return Err(SourceError::GitAnswer { reason });
@@ -186,6 +199,9 @@ impl Identifier {
         }
         if !self.mtime.is_empty() && self.mtime != "checkout" {
             key.push_str(&format!("(mtime={})", self.mtime));
+        }
+        if self.checkout_bundle {
+            key.push_str("(bundle)");
         }
         key
     }
@@ -213,6 +229,7 @@ impl Source for GitSource {
             source: self.clone(),
             id,
             resolved: tokio::sync::OnceCell::new(),
+            staged: tokio::sync::OnceCell::new(),
         }))
     }
 }
@@ -223,6 +240,8 @@ struct Instance {
     id: Identifier,
     /// What the key was made of; the checkout must be of the same.
     resolved: tokio::sync::OnceCell<Resolved>,
+    /// The bundle, unpacked.
+    staged: tokio::sync::OnceCell<bundle::Staged>,
 }
 
 impl Instance {
@@ -294,7 +313,11 @@ impl SourceInstance for Instance {
                 return Ok(Some(found));
             }
         }
-        let made = self.fetch_and_check_out(ctx, resolved, &object).await?;
+        let made = if self.id.checkout_bundle {
+            self.check_out_bundle(ctx, resolved, &object).await?
+        } else {
+            self.fetch_and_check_out(ctx, resolved, &object).await?
+        };
         made.set_meta(META_SNAPSHOT, name.as_bytes())?;
         Ok(Some(made))
     }

@@ -255,7 +255,13 @@ impl Instance {
         let (record, attached) = self.open_bare(&git, object.len() == 64, reset).await?;
         let dir = attached.path().to_owned();
         let git = git.git_dir(&dir);
+        let origin = match self.staged(ctx).await? {
+            // DIFFERS: a bundle is always what is fetched from; BuildKit asks the remote when it knows the commit already.
+            Some(staged) => staged.url.clone(),
+            None => "origin".to_owned(),
+        };
         let reference = match self.id.reference.as_str() {
+            _ if self.id.bundle.is_some() && !self.id.names_branch() => self.id.checksum.clone(),
             "" if self.id.fetch_by_commit => resolved.reference.clone(),
             "" => self.default_branch(&git).await?,
             given => given.to_owned(),
@@ -273,7 +279,7 @@ impl Instance {
                 .is_ok();
         if !here
             && let Err(error) = self
-                .fetch_into(&git, &dir, &reference, &wanted, object)
+                .fetch_into(&git, (&origin, &dir), &reference, &wanted, object)
                 .await
         {
             let text = error.to_string();
@@ -303,7 +309,7 @@ impl Instance {
     async fn fetch_into(
         &self,
         git: &Git,
-        dir: &std::path::Path,
+        (origin, dir): (&str, &std::path::Path),
         reference: &str,
         wanted: &str,
         object: &str,
@@ -326,7 +332,7 @@ impl Instance {
                 args.push("--unshallow");
             }
         }
-        args.push("origin");
+        args.push(origin);
         let refspec = format!("{wanted}:{target}");
         if is_commit(reference) {
             args.push(reference);
@@ -349,7 +355,7 @@ impl Instance {
             if is_shallow() {
                 args.push("--unshallow");
             }
-            args.extend(["origin", object]);
+            args.extend([origin, object]);
             git.run(&doing, &args).await?;
             git.run(&doing, &["reflog", "expire", "--all", "--expire=now"])
                 .await?;

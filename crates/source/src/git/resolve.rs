@@ -45,6 +45,13 @@ impl Instance {
                 commit: None,
             });
         }
+        if id.bundle.is_some() && !id.names_branch() {
+            return Ok(Resolved {
+                reference: id.checksum.clone(),
+                object: id.checksum.clone(),
+                commit: None,
+            });
+        }
         if id.fetch_by_commit {
             if id.checksum.is_empty() {
                 return Err(answer(
@@ -68,7 +75,9 @@ impl Instance {
                 commit: None,
             });
         }
-        let memory = format!("git:{}#{}", id.remote, id.reference);
+        let staged = self.staged(ctx).await?;
+        let remote = staged.map_or(id.remote.as_str(), |staged| staged.url.as_str());
+        let memory = format!("git:{remote}#{}", id.reference);
         if let Some(known) = ctx.recall::<Resolved>(&memory) {
             return self.checked((*known).clone());
         }
@@ -85,10 +94,7 @@ impl Instance {
         let doing = format!("failed to fetch remote {}", id.shown());
         let peeled = format!("{reference}^{{}}");
         let listed = git
-            .run(
-                &doing,
-                &["ls-remote", "--", &id.remote, &reference, &peeled],
-            )
+            .run(&doing, &["ls-remote", "--", remote, &reference, &peeled])
             .await?;
         let resolved = self.checked(self.choose(&reference, &listed)?)?;
         ctx.remember(&memory, &Arc::new(resolved.clone()));

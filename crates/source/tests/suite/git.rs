@@ -90,7 +90,7 @@ async fn a_repository_is_checked_out_by_branch_tag_commit_and_folder() {
         proxy_env: Vec::new(),
         scratch: world.dir.path().join("scratch"),
     };
-    let source = GitSource::new(world.store.clone(), config);
+    let source = GitSource::new(world.store.clone(), config, None);
     let ctx = world.alone();
     let remote = format!("git://{}/r", server.address);
     let resolve = |fragment: &str, list: &[(&str, &str)]| {

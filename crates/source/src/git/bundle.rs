@@ -1,0 +1,307 @@
+//! Bundles: a repository's commits in one file, in the place of the remote, or as what is made.
+//!
+//! ```text
+//!  git.bundle:         blob ─► file ─► a bare repository of its own ─► what would be fetched from the remote is fetched from there
+//!  git.checkoutbundle: kept repository ─► one commit in a repository of its own ─► `bundle`, the one file of the tree
+//! ```
+//!
+//! Facts: `source/git/bundle.go` of BuildKit v0.34.2.
+
+use std::path::{Path, PathBuf};
+
+use llb::pb;
+use llb::source_id::{BlobSource as BlobId, SourceId};
+use store::{ImmutableRef, RefOptions};
+
+use crate::context::Context;
+use crate::error::SourceError;
+use crate::git::cli::Git;
+use crate::git::fetch::unique;
+use crate::git::resolve::Resolved;
+use crate::git::url::is_commit;
+use crate::git::{Identifier, Instance};
+
+/// The file that holds a bundle that was asked for.
+const FILE: &str = "bundle";
+/// The name of the tip where the user gave none.
+const TIP: &str = "refs/heads/main";
+
+/// A folder of ours, gone on drop.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(below: &Path) -> Result<Self, SourceError> {
+        let path = below.join(unique("bundle"));
+        std::fs::create_dir_all(&path)
+            .map_err(|e| SourceError::io("make a folder for a git bundle", e))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A bundle's commits in a bare repository, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// Where git fetches from.
+    pub(crate) url: String,
+    _scratch: Scratch,
+}
+
+fn wrong(reason: impl Into<String>) -> SourceError {
+    SourceError::GitAnswer {
+        reason: reason.into(),
+    }
+}
+
+/// Reads `scheme://reference@digest`.
+pub(super) fn locator(text: &str, session: &str, store: &str) -> Result<BlobId, SourceError> {
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    if scheme.is_empty() {
+        return Err(wrong(format!(
+            "failed to parse git.bundle locator {text:?}: missing scheme"
+        )));
+    }
+    if !["docker-image+blob", "oci-layout+blob"].contains(&scheme) {
+        return Err(wrong(format!(
+            "git.bundle locator scheme {scheme:?} is not supported; expected \"docker-image+blob\" or \"oci-layout+blob\""
+        )));
+    }
+    let op = pb::SourceOp {
+        identifier: text.to_owned(),
+        ..pb::SourceOp::default()
+    };
+    match SourceId::parse(&op, None) {
+        Ok(SourceId::Blob(mut id)) if id.digest.algorithm() == "sha256" => {
+            id.session_id = session.to_owned();
+            id.store_id = if store.is_empty() {
+                id.locator.clone()
+            } else {
+                store.to_owned()
+            };
+            Ok(id)
+        }
+        Ok(_) => Err(wrong(format!(
+            "git.bundle locator {text:?}: digest algorithm not supported, expected \"sha256\""
+        ))),
+        Err(error) => Err(wrong(format!(
+            "failed to parse git.bundle locator {text:?}: {error}"
+        ))),
+    }
+}
+
+impl Identifier {
+    /// Refuses attributes that make no sense together.
+    pub(super) fn check_bundles(&self) -> Result<(), SourceError> {
+        if self.bundle.is_some() {
+            if self.checksum.is_empty() {
+                return Err(wrong("git.bundle requires git.checksum to be set"));
+            }
+            if is_commit(&self.reference) && !self.reference.starts_with(&self.checksum) {
+                return Err(wrong(format!(
+                    "expected checksum to match {}, got {}",
+                    self.checksum, self.reference
+                )));
+            }
+            if !self.names_branch() && !is_commit(&self.checksum) {
+                return Err(wrong(format!(
+                    "git.bundle without a branch or tag requires a full commit SHA checksum, got {:?}",
+                    self.checksum
+                )));
+            }
+        }
+        if self.checkout_bundle && self.keep_git_dir {
+            return Err(wrong(
+                "git.checkoutbundle is incompatible with git.keepgitdir",
+            ));
+        }
+        if self.checkout_bundle && !self.subdir.is_empty() {
+            return Err(wrong("git.checkoutbundle is incompatible with git.subdir"));
+        }
+        Ok(())
+    }
+
+    /// Whether the reference is a name, which may have moved, and no commit.
+    pub(super) fn names_branch(&self) -> bool {
+        !self.reference.is_empty() && !is_commit(&self.reference)
+    }
+}
+
+/// The name under which a bundle carries the commit: the user's, as a branch unless it says that it is a tag.
+fn tip(reference: &str) -> String {
+    if reference.is_empty() || is_commit(reference) {
+        return TIP.to_owned();
+    }
+    if reference.starts_with("refs/tags/") {
+        return reference.to_owned();
+    }
+    let name = reference.strip_prefix("refs/").unwrap_or(reference);
+    format!("refs/heads/{}", name.strip_prefix("heads/").unwrap_or(name))
+}
+
+/// Makes a bare repository.
+async fn init(git: &Git, is_sha256: bool) -> Result<(), SourceError> {
+    let mut args = vec!["-c", "init.defaultBranch=master", "init", "--bare"];
+    if is_sha256 {
+        args.push("--object-format=sha256");
+    }
+    git.run("failed to init temp bare repo", &args).await?;
+    Ok(())
+}
+
+impl Instance {
+    /// Where to fetch from: the bundle if there is one, unpacked once.
+    pub(super) async fn staged(&self, ctx: &Context) -> Result<Option<&Staged>, SourceError> {
+        let Some(bundle) = &self.id.bundle else {
+            return Ok(None);
+        };
+        self.staged
+            .get_or_try_init(|| self.stage(bundle, ctx))
+            .await
+            .map(Some)
+    }
+
+    async fn stage(&self, bundle: &BlobId, ctx: &Context) -> Result<Staged, SourceError> {
+        let inner = &self.source.inner;
+        let blobs = inner.blobs.as_ref().ok_or(SourceError::NotBuilt {
+            feature: "git bundles without a source of blobs",
+        })?;
+        let scratch = Scratch::new(&inner.config.scratch)?;
+        let path = scratch.0.join("bundle.pack");
+        let file = std::fs::File::create_new(&path)
+            .map_err(|e| SourceError::io("create a git bundle", e))?;
+        drop(blobs.download(bundle, file, ctx).await?);
+
+        let shown = format!("{}@{}", bundle.locator, bundle.digest);
+        let repository = scratch.0.join("repo.git");
+        std::fs::create_dir(&repository)
+            .map_err(|e| SourceError::io("make a folder for a git bundle", e))?;
+        // No credentials: nothing is asked of a remote.
+        let git = Git::new(
+            inner.config.clone(),
+            ctx.progress.clone(),
+            Vec::new(),
+            self.id.advice,
+        );
+        let file = path.to_string_lossy().into_owned();
+        let doing = format!("failed to inspect git bundle {shown}");
+        let listed = git.run(&doing, &["ls-remote", "--", &file]).await?;
+        let first = listed.split('\t').next().unwrap_or_default();
+        if !is_commit(first) {
+            return Err(wrong(format!("{doing}: no refs found")));
+        }
+        let git = git.git_dir(&repository);
+        init(&git, first.len() == 64).await?;
+        let doing = format!("failed to import git bundle {shown} into temp");
+        git.run(&doing, &["fetch", &file, "+refs/*:refs/*"]).await?;
+        let want = format!("{}^{{commit}}", self.id.checksum);
+        if git
+            .run("cat-file", &["cat-file", "-e", &want])
+            .await
+            .is_err()
+        {
+            return Err(wrong(format!(
+                "commit {} not found in bundle {shown}",
+                self.id.checksum
+            )));
+        }
+        Ok(Staged {
+            url: format!("file://{}", repository.display()),
+            _scratch: scratch,
+        })
+    }
+
+    /// Makes a tree that holds the commit as a bundle.
+    pub(super) async fn check_out_bundle(
+        &self,
+        ctx: &Context,
+        resolved: &Resolved,
+        object: &str,
+    ) -> Result<ImmutableRef, SourceError> {
+        let repository = self.fetch(ctx, resolved, object).await?;
+        let inner = &self.source.inner;
+        let commit = if is_commit(&self.id.checksum) {
+            self.id.checksum.as_str()
+        } else {
+            object
+        };
+        let scratch = Scratch::new(&inner.config.scratch)?;
+        let dir = scratch.0.join("repo.git");
+        std::fs::create_dir(&dir)
+            .map_err(|e| SourceError::io("make a folder for a git bundle", e))?;
+        let git = repository.git.git_dir(&dir);
+        init(&git, object.len() == 64).await?;
+        let from = format!("file://{}", repository.dir.display());
+        let doing = format!("failed to fetch commit {commit} from shared repo for bundle creation");
+        git.run(&doing, &["fetch", &from, "--", commit]).await?;
+        let tip = tip(&repository.reference);
+        let doing = format!("failed to create target ref for bundle {commit}");
+        git.run(&doing, &["update-ref", &tip, commit]).await?;
+        let made = scratch.0.join("out.bundle");
+        let path = made.to_string_lossy().into_owned();
+        let doing = format!("failed to create git bundle for {commit}");
+        git.run(&doing, &["bundle", "create", &path, &tip]).await?;
+
+        let shown = self.id.shown();
+        let options = RefOptions {
+            description: format!("git bundle checkout for {shown}#{}", repository.reference),
+            ..RefOptions::default()
+        };
+        let record = inner.store.new_mutable(None, options)?;
+        let root = record.root()?;
+        task::blocking("git bundle", move || {
+            let copy = || -> std::io::Result<()> {
+                let mut to = root
+                    .create(FILE, 0o644)
+                    .map_err(|e| std::io::Error::other(e.to_string()))?;
+                std::io::copy(&mut std::fs::File::open(&made)?, &mut to)?;
+                Ok(())
+            };
+            copy().map_err(|e| SourceError::io("write a git bundle", e))
+        })
+        .await?;
+        drop(scratch);
+        Ok(record.commit()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locators_and_tips_are_those_of_the_reference() {
+        let digest = oci::Digest::sha256(b"x");
+        let good = format!("oci-layout+blob://not/real@{digest}");
+        let id = locator(&good, "s", "").unwrap();
+        assert_eq!(
+            (id.store_id.as_str(), id.session_id.as_str()),
+            ("not/real", "s")
+        );
+        assert_eq!(locator(&good, "", "mine").unwrap().store_id, "mine");
+        for bad in [
+            "x",
+            "https://a/b",
+            "docker-image+blob://a/b:tag",
+            "docker-image+blob://a",
+        ] {
+            assert!(locator(bad, "", "").is_err(), "{bad}");
+        }
+        let commit = "0123456789012345678901234567890123456789";
+        for (reference, want) in [
+            ("", "refs/heads/main"),
+            (commit, "refs/heads/main"),
+            ("master", "refs/heads/master"),
+            ("refs/heads/a/b", "refs/heads/a/b"),
+            ("refs/tags/v1", "refs/tags/v1"),
+            ("v1", "refs/heads/v1"),
+        ] {
+            assert_eq!(tip(reference), want, "{reference}");
+        }
+    }
+}
