@@ -115,9 +115,15 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     sources.register(Arc::new(LocalSource::new(Arc::clone(&store))));
 
     let mut exporters = Exporters::new();
-    let credentials = Arc::new(|group: &session::Group| {
+    let credentials: remotecache::CredentialsOf = Arc::new(|group: &session::Group| {
         Arc::new(SessionCredentials::new(group.clone())) as Arc<dyn registry::Credentials>
     });
+    let caches = remotecache::Caches::new(
+        Arc::clone(&store),
+        client.clone(),
+        Arc::clone(&credentials),
+        Arc::clone(&sessions),
+    );
     exporters.register(Arc::new(ImageExporter::new(
         Arc::clone(&store),
         client,
@@ -150,6 +156,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     let engine = engine::Engine::new(engine::EngineParts {
         parts,
         exporters,
+        caches,
         images,
         layouts,
         worker: WorkerInfo {
