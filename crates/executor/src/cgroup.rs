@@ -61,6 +61,13 @@ pub(crate) struct Group {
     oom_before: u64,
 }
 
+impl Group {
+    /// Its directories on the host.
+    pub(crate) fn dirs(&self) -> Vec<PathBuf> {
+        self.v2.iter().chain(&self.v1).cloned().collect()
+    }
+}
+
 impl Groups {
     /// Looks the hierarchies up in procfs. A host without any is fine as long as nothing is limited.
     pub(crate) fn find() -> Self {
@@ -445,18 +452,53 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.fd = None;
         for dir in self.v2.iter().chain(&self.v1) {
-            // The last process may not have left the group when its parent learns that it ended.
-            for wait in [0, 1, 2, 4, 8, 16] {
-                match fs::remove_dir(dir) {
-                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                        thread::sleep(Duration::from_millis(wait))
-                    }
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        tracing::debug!(%error, group = %dir.display(), "control group stays");
-                        break;
-                    }
-                    _ => break,
+            match remove_left(|| fs::remove_dir(dir)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::debug!(%error, group = %dir.display(), "control group stays");
                 }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Removes a group that is being left: the last process may still be in it when its parent learns that it ended.
+fn remove_left(remove: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    for wait in [0, 1, 2, 4, 8, 16] {
+        match remove() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                thread::sleep(Duration::from_millis(wait));
+            }
+            done => return done,
+        }
+    }
+    remove()
+}
+
+/// Ways to the control groups for a process that will not see them mounted any more.
+#[derive(Debug)]
+pub(crate) struct Hierarchies(Vec<(PathBuf, OwnedFd)>);
+
+impl Hierarchies {
+    /// Opens what is mounted.
+    pub(crate) fn open() -> Self {
+        let groups = Groups::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        let mut places: Vec<PathBuf> = groups
+            .v2
+            .into_iter()
+            .chain(groups.v1.into_values())
+            .collect();
+        places.sort();
+        places.dedup();
+        let open = |place: PathBuf| Some((place.clone(), sys::path::open_dir(&place).ok()?));
+        Self(places.into_iter().filter_map(open).collect())
+    }
+
+    /// Removes a group that nobody is in any more. Best effort.
+    pub(crate) fn remove(&self, group: &Path) {
+        for (place, dir) in &self.0 {
+            if let Ok(below) = group.strip_prefix(place) {
+                drop(remove_left(|| sys::file::rmdirat(dir, below)));
             }
         }
     }

@@ -216,6 +216,7 @@ impl Executor for Launcher {
             net,
             cgroup_namespace,
             cgroup,
+            groups: group.dirs(),
         };
         let mut cloned = connection
             .clone_process(request, &fds, Some(Arc::clone(&group)))

@@ -4,6 +4,8 @@
 //! for it and handed through the launcher: a [`Plan`] in, [`Report`]s out, and the end of the stream when the program has been started.
 //! Everything is JSON; descriptors travel beside it.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::StartError;
@@ -21,6 +23,8 @@ pub(super) enum Request {
         net: bool,
         cgroup_namespace: bool,
         cgroup: bool,
+        /// Its control groups on the host, for a launcher that survives the daemon: it removes them.
+        groups: Vec<PathBuf>,
     },
     /// Clone a process into a container. Descriptors: its socket, the pidfd of the container's first process, and the group's directory.
     Join { seq: u64, cgroup: bool },

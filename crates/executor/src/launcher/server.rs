@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
@@ -16,6 +18,7 @@ use sys::{file, path, socket};
 
 use super::init;
 use super::message::{Event, MAX_MESSAGE, Request};
+use crate::cgroup::Hierarchies;
 
 /// Where a container's root is attached before it becomes the root.
 pub(super) const ROOT_PLACE: &str = "/root";
@@ -33,8 +36,19 @@ struct Server {
     prepared: Prepared,
     daemon: OwnedFd,
     own_pids: OwnedFd,
-    children: HashMap<i32, (u64, OwnedFd)>,
+    children: HashMap<i32, Child>,
+    hierarchies: Hierarchies,
 }
+
+struct Child {
+    seq: u64,
+    pidfd: OwnedFd,
+    /// Its control groups, if it is a container.
+    groups: Vec<PathBuf>,
+}
+
+/// How long the kernel may take to end a container that was killed.
+const DEATH: Duration = Duration::from_secs(2);
 
 /// Serves the daemon at the other end of standard input until it goes away.
 pub(super) fn serve() -> io::Result<()> {
@@ -56,6 +70,7 @@ pub(super) fn serve() -> io::Result<()> {
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
+    let hierarchies = Hierarchies::open();
     leave_host_mounts(&alone)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let filter = crate::seccomp::compile(super::default_capabilities());
@@ -64,6 +79,7 @@ pub(super) fn serve() -> io::Result<()> {
         daemon,
         own_pids,
         children: HashMap::new(),
+        hierarchies,
     };
     loop {
         let mut polled = [
@@ -77,9 +93,7 @@ pub(super) fn serve() -> io::Result<()> {
             server.reap();
         }
         if request && !server.handle()? {
-            for (_, pidfd) in server.children.values() {
-                drop(process::pidfd_send_signal(pidfd, libc::SIGKILL));
-            }
+            server.end();
             return Ok(());
         }
     }
@@ -122,6 +136,26 @@ fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
 }
 
 impl Server {
+    /// Ends what runs, and removes the groups that the daemon would have removed.
+    fn end(&mut self) {
+        let children: Vec<Child> = self.children.drain().map(|(_, child)| child).collect();
+        for child in &children {
+            drop(process::pidfd_send_signal(&child.pidfd, libc::SIGKILL));
+        }
+        let until = Instant::now() + DEATH;
+        for child in children {
+            // A descriptor of a process is readable when it has ended.
+            let left = until.saturating_duration_since(Instant::now());
+            let mut ended = [PollFd::new(&child.pidfd, PollFlags::IN)];
+            let timeout = Timespec::try_from(left).ok();
+            let _gone_or_late =
+                rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, timeout.as_ref()));
+            for group in &child.groups {
+                self.hierarchies.remove(group);
+            }
+        }
+    }
+
     /// Serves one request. `false` when the daemon is gone.
     fn handle(&mut self) -> io::Result<bool> {
         let mut buffer = vec![0; MAX_MESSAGE];
@@ -131,13 +165,16 @@ impl Server {
         }
         let request: Request = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
         let mut fds = fds.into_iter();
-        let seq = match &request {
-            Request::Run { seq, .. } | Request::Join { seq, .. } => *seq,
+        let cloned = self.clone_child(&request, &mut fds);
+        let (seq, groups) = match request {
+            Request::Run { seq, groups, .. } => (seq, groups),
+            Request::Join { seq, .. } => (seq, Vec::new()),
         };
-        match self.clone_child(&request, &mut fds) {
+        match cloned {
             Ok((pid, pidfd)) => {
-                self.tell(&Event::Cloned { seq }, &[pidfd.as_fd()])?;
-                self.children.insert(pid, (seq, pidfd));
+                // A daemon that is gone is noticed by the next poll, and this child must not be forgotten then.
+                drop(self.tell(&Event::Cloned { seq }, &[pidfd.as_fd()]));
+                self.children.insert(pid, Child { seq, pidfd, groups });
             }
             Err(error) => self.tell(
                 &Event::Failed {
@@ -212,7 +249,7 @@ impl Server {
 
     fn reap(&mut self) {
         while let Ok(Some(ended)) = process::wait_any() {
-            let Some((seq, _)) = self.children.remove(&ended.pid) else {
+            let Some(Child { seq, .. }) = self.children.remove(&ended.pid) else {
                 continue;
             };
             let micros =
