@@ -110,7 +110,13 @@ impl Record {
                 return Ok(());
             }
             match self.shape() {
-                Shape::Layer { .. } => self.unlazy().await,
+                // A form that turned out to be another layer's is forgotten, and the next one is tried.
+                Shape::Layer { .. } => loop {
+                    match self.unlazy().await {
+                        Err(StoreError::DiffId { .. }) if self.can_fetch() => {}
+                        done => return done,
+                    }
+                },
                 Shape::Diff { .. } => {
                     for parent in self.parents() {
                         parent.ensure_boxed().await?;
@@ -284,6 +290,7 @@ impl Record {
         let applied = layer::apply(stream, &draft.root()?, &options)
             .map_err(|e| StoreError::layer("unpack", of, e))?;
         if applied.diff_id != row.diff_id {
+            self.disown(&row.descriptor.digest)?;
             return Err(StoreError::DiffId {
                 layer: row.descriptor.digest.clone(),
                 want: row.diff_id.clone(),
@@ -291,6 +298,17 @@ impl Record {
             });
         }
         Ok(draft)
+    }
+
+    /// Forgets a blob that was said to be a form of this layer.
+    fn disown(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.providers.lock().remove(digest);
+        self.store().db().write(|c| {
+            let mut s =
+                c.prepare_cached("DELETE FROM layer_blobs WHERE ref = ?1 AND digest = ?2")?;
+            s.execute(params![self.id().as_str(), digest.as_str()])?;
+            Ok(())
+        })
     }
 
     /// Makes unpacked files this layer's.

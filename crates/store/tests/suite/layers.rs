@@ -116,6 +116,23 @@ async fn wrong_bytes_are_refused_and_leave_nothing() {
         lazy.ensure().await,
         Err(StoreError::DiffId { .. })
     ));
+    // An image that claims a layer which it does not have spoils nothing for the image that has it.
+    let bad = lab.layer_of(&["liar=2"]);
+    let mut claiming = describe(&bad);
+    claiming.diff_id = describe(&good).diff_id;
+    let first = lab
+        .store
+        .import_layer(None, claiming, Shelf::of(&bad))
+        .unwrap();
+    assert!(matches!(
+        first.ensure().await,
+        Err(StoreError::DiffId { .. })
+    ));
+    let second = lab
+        .store
+        .import_layer(None, describe(&good), Shelf::of(&good))
+        .unwrap();
+    second.ensure().await.unwrap();
 }
 
 #[tokio::test]
