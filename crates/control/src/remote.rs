@@ -70,6 +70,15 @@ impl RemoteSession {
     }
 
     fn in_store<T>(&self, store: &str, message: T) -> Result<Request<T>, CallError> {
+        if !store.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            let key = header::CONTENT_STORE;
+            return Err(CallError::Protocol {
+                method: "metadata",
+                reason: format!(
+                    "header key {key:?} contains value with non-printable ASCII characters"
+                ),
+            });
+        }
         let mut request = Request::new(message);
         put(request.metadata_mut(), header::CONTENT_STORE, store)?;
         Ok(request)
@@ -112,8 +121,11 @@ fn put(metadata: &mut MetadataMap, key: &str, value: &str) -> Result<(), CallErr
     };
     let name = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
         .map_err(|_| bad(format!("invalid header name {key:?}")))?;
-    let value = AsciiMetadataValue::try_from(value)
-        .map_err(|_| bad(format!("invalid value of header {key}")))?;
+    let value = AsciiMetadataValue::try_from(value).map_err(|_| {
+        bad(format!(
+            "header key {key:?} contains value with non-printable ASCII characters"
+        ))
+    })?;
     metadata.append(name, value);
     Ok(())
 }

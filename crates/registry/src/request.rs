@@ -425,6 +425,17 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
         }
         next = cause.source();
     }
+    let lookup = "failed to lookup address information: ";
+    if let Some(why) = out.iter().find_map(|text| text.split_once(lookup)) {
+        let host = error.url().and_then(reqwest::Url::host_str);
+        let unknown = ["not known", "No address", "does not exist"];
+        let why = if unknown.iter().any(|u| why.1.contains(u)) {
+            "no such host"
+        } else {
+            why.1
+        };
+        return format!("dial tcp: lookup {}: {why}", host.unwrap_or_default());
+    }
     if out.is_empty() {
         "no answer".into()
     } else {

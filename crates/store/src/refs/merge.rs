@@ -110,13 +110,13 @@ impl Record {
         let mut stack = Vec::with_capacity(layers.len());
         let mut plain = true;
         for (layer, home) in layers.iter().zip(home) {
-            let own = layer
-                .body
-                .lock()
-                .snapshot
-                .clone()
-                .ok_or_else(|| layer.unfit("is not unpacked"))?;
-            plain &= home && matches!(layer.shape(), Shape::Layer { parent: None });
+            let (own, foreign) = {
+                let body = layer.body.lock();
+                (body.snapshot.clone(), body.chain_id.is_some())
+            };
+            let own = own.ok_or_else(|| layer.unfit("is not unpacked"))?;
+            // A layer from elsewhere may delete what is not there: a diff that was exported does.
+            plain &= home && !foreign && matches!(layer.shape(), Shape::Layer { parent: None });
             stack.push(if home {
                 own
             } else {
