@@ -320,6 +320,18 @@ fn check_locations(source: Option<&pb::Source>) -> Result<(), DefinitionError> {
     Ok(())
 }
 
+/// Bytes of a name that is made of other names.
+const MAX_JOINED_NAME: usize = 1 << 10;
+
+/// Cuts a name that is made of names, which would double with each merge of merges.
+fn short(mut name: String) -> String {
+    if name.len() > MAX_JOINED_NAME {
+        name.truncate(name.floor_char_boundary(MAX_JOINED_NAME));
+        name.push('…');
+    }
+    name
+}
+
 /// What to call a vertex without a custom name.
 fn op_name(op: &pb::Op, inputs: &[Input], nodes: &[Node]) -> String {
     let input_name = |at: i64| -> String {
@@ -349,10 +361,11 @@ fn op_name(op: &pb::Op, inputs: &[Input], nodes: &[Node]) -> String {
         Some(pb::op::Op::Merge(_)) => {
             let names: Vec<&str> = inputs
                 .iter()
+                .take(MAX_JOINED_NAME)
                 .filter_map(|input| nodes.get(input.node))
                 .map(|node| node.name.as_str())
                 .collect();
-            format!("merge ({})", names.join(", "))
+            short(format!("merge ({})", names.join(", ")))
         }
         Some(pb::op::Op::Diff(diff)) => {
             let lower = diff
@@ -363,7 +376,11 @@ fn op_name(op: &pb::Op, inputs: &[Input], nodes: &[Node]) -> String {
                 .upper
                 .as_ref()
                 .map_or(validate::EMPTY, |side| side.input);
-            format!("diff {} -> {}", input_name(lower), input_name(upper))
+            short(format!(
+                "diff {} -> {}",
+                input_name(lower),
+                input_name(upper)
+            ))
         }
         Some(pb::op::Op::Passthrough(passthrough)) => format!("passthrough {}", passthrough.id),
         None => "unknown".into(),

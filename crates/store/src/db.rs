@@ -84,6 +84,8 @@ pub(crate) const SCHEMA_VERSION: u32 = 1;
 const RESERVE: u64 = 4 << 20;
 /// With more than this left, it is taken; with less, it is given up to what frees space.
 const AMPLE: u64 = 16 << 20;
+/// With less than this left, half of it is given up to whoever writes next: a step that filled the disk is still being removed.
+const LOW: u64 = 1 << 20;
 
 struct Writer {
     conn: Connection,
@@ -94,28 +96,39 @@ struct Writer {
 /// A file that takes space until the index needs it.
 struct Reserve {
     path: PathBuf,
-    held: bool,
+    held: u64,
 }
 
 impl Reserve {
     fn beside(index: &Path) -> Self {
         let path = index.with_extension("reserve");
-        let held = path.metadata().is_ok_and(|meta| meta.len() == RESERVE);
+        let held = path.metadata().map_or(0, |meta| meta.len());
         Self { path, held }
     }
 
     /// Gives up the space on a disk that is short of it. It is for what frees more: a step would only fill it too.
     fn give_up(&mut self) {
-        if self.held && self.free().is_some_and(|free| free < AMPLE) {
-            self.held = std::fs::remove_file(&self.path).is_err();
+        if self.held > 0 && self.free().is_some_and(|free| free < AMPLE) {
+            drop(std::fs::remove_file(&self.path));
+            self.held = 0;
         }
     }
 
-    /// Takes the space where there is enough. Best effort: without a reserve everything else works.
-    fn take(&mut self) {
-        if !self.held && self.free().is_some_and(|free| free > AMPLE) {
+    /// Takes the space where there is enough, and gives up half where nothing is left. Best effort: without a reserve
+    /// everything else works.
+    fn adjust(&mut self) {
+        let Some(free) = self.free() else { return };
+        if self.held < RESERVE && free > AMPLE {
             let zeros = vec![0_u8; usize::try_from(RESERVE).unwrap_or(0)];
-            self.held = std::fs::write(&self.path, zeros).is_ok();
+            if std::fs::write(&self.path, zeros).is_ok() {
+                self.held = RESERVE;
+            }
+        } else if self.held > RESERVE / 2 && free < LOW {
+            let shrunk = std::fs::OpenOptions::new()
+                .write(true)
+                .open(&self.path)
+                .and_then(|file| file.set_len(RESERVE / 2));
+            self.held = if shrunk.is_ok() { RESERVE / 2 } else { 0 };
         }
     }
 
@@ -267,7 +280,7 @@ impl Db {
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         if !writer.open {
-            writer.reserve.take();
+            writer.reserve.adjust();
             writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             writer.open = true;
             self.pending.store(true, Ordering::Release);

@@ -234,6 +234,7 @@ impl Drop for MutableRef {
             return;
         }
         let store = self.record.store();
+        store.db().make_room();
         match store
             .db()
             .write(|c| super::open::delete_rows(c, self.record.id().as_str()))
