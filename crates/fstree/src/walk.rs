@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pattern::{MatchInfo, PatternMatcher};
+use pattern::MatchInfo;
 
 use crate::dir::{Dir, Entry};
 use crate::error::{Located, PathError};
@@ -19,6 +19,7 @@ use crate::root::Root;
 use crate::stat::{Kind, MODE_SOCKET, Meta, Stat};
 
 pub use follow::follow_links;
+pub use pattern::PatternMatcher;
 
 /// Which paths of a tree to list.
 #[derive(Clone, Debug, Default)]

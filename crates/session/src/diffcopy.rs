@@ -14,6 +14,7 @@
 //! work on blocking threads: no task and no await for a single file.
 
 pub mod compare;
+mod metadata;
 pub mod order;
 pub mod packet;
 mod receive;
@@ -24,5 +25,6 @@ mod write;
 
 pub use fstree::walk::Filter;
 pub use fstree::{Root, Stat};
+pub use metadata::Wanted;
 pub use receive::{MapStat, Progress, ReceiveError, ReceiveOptions, Received, receive};
 pub use send::{FilteredTree, SendError, TreeSource, send};

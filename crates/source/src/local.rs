@@ -14,15 +14,17 @@
 //! same folder at the same time get a copy each.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use fstree::hash::TreeHashes;
+use fstree::walk::PatternMatcher;
 use oci::{Digest, Platform};
 use parking_lot::Mutex;
 use serde::Serialize;
 use session::diffcopy::compare::Compare;
-use session::diffcopy::{ReceiveOptions, receive};
+use session::diffcopy::{ReceiveOptions, Wanted, receive};
 use session::{Session, SyncRequest};
 use store::{ImmutableRef, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
 
@@ -168,12 +170,22 @@ impl Identifier {
                 _ => {}
             }
         }
-        if out.metadata_only {
-            return Err(SourceError::NotBuilt {
-                feature: "local.metadatatransfer",
-            });
-        }
         Ok(out)
+    }
+
+    /// Of a folder of which files are listed only: whose contents are wanted all the same.
+    fn contents_wanted(&self) -> Result<Option<Wanted>, SourceError> {
+        if !self.metadata_only {
+            return Ok(None);
+        }
+        let patterns = self.metadata_exceptions.iter().flatten();
+        let matcher = PatternMatcher::new(patterns).map_err(|e| SourceError::Attribute {
+            name: "local.metadatatransferexclude",
+            reason: e.to_string(),
+        })?;
+        Ok(Some(Arc::new(move |path: &Path| {
+            matcher.matches_or_parent_matches(&path.to_string_lossy())
+        })))
     }
 
     fn key(&self, session: &str) -> (String, Digest) {
@@ -279,7 +291,10 @@ impl Instance {
             shared_key_hint,
             ..
         } = &self.id;
-        let shared_key = format!("{name}:{shared_key_hint}:{}", session.shared_key());
+        let mut shared_key = format!("{name}:{shared_key_hint}:{}", session.shared_key());
+        if self.id.metadata_only {
+            shared_key.push_str(":metadata");
+        }
         let (mutable, hashes) = self.open(&shared_key)?;
         // The mark is in the index before a file changes: a process that dies now leaves a folder that is not trusted.
         mutable.set_meta(META_DIRTY, b"1")?;
@@ -328,6 +343,7 @@ impl Instance {
             progress: Some(Arc::new(move |bytes| {
                 shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0)
             })),
+            metadata_only: self.id.contents_wanted()?,
             ..ReceiveOptions::default()
         };
         let stream = session

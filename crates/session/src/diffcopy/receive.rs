@@ -26,6 +26,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use crate::diffcopy::compare::Compare;
+use crate::diffcopy::metadata::{self, Listing, Wanted};
 use crate::diffcopy::order::compare_paths;
 use crate::diffcopy::packet::Packet;
 use crate::diffcopy::receiver::{Meaning, ProtocolError, Receiver};
@@ -52,6 +53,8 @@ pub struct ReceiveOptions {
     pub hashes: Option<Arc<TreeHashes>>,
     /// Told about bytes.
     pub progress: Option<Progress>,
+    /// Only list files, but for these.
+    pub metadata_only: Option<Wanted>,
 }
 
 impl fmt::Debug for ReceiveOptions {
@@ -177,6 +180,7 @@ fn coordinate(
             wanted: std::collections::HashMap::new(),
             links: Vec::new(),
             folders: Vec::new(),
+            listing: options.metadata_only.clone().map(Listing::new),
             received: Received::default(),
         }
         .run(arriving)
@@ -248,6 +252,7 @@ struct Coordinator<'scope, 'env> {
     wanted: std::collections::HashMap<u32, Box<Incoming>>,
     links: Vec<Stat>,
     folders: Vec<(PathBuf, i64)>,
+    listing: Option<Listing>,
     received: Received,
 }
 
@@ -285,7 +290,14 @@ impl Coordinator<'_, '_> {
             Meaning::File { id, stat } => {
                 self.received.listed += 1;
                 self.received.bytes += 32 + stat.path.as_os_str().len() as u64;
-                self.file(id, *stat)?;
+                match &mut self.listing {
+                    None => self.file(id, *stat)?,
+                    Some(listing) => {
+                        for (id, stat) in listing.take(id, *stat)? {
+                            self.file(id, stat)?;
+                        }
+                    }
+                }
             }
             Meaning::ListEnd => {
                 while let Some(old) = self.there.as_mut().and_then(Iterator::next) {
@@ -489,6 +501,30 @@ impl Coordinator<'_, '_> {
             dir.set_own_times(Times::both(time))
                 .map_err(|e| PathError::new("chtimes", &path, e))?;
         }
+        self.write_listing()
+    }
+
+    /// The list takes the place of the one of the time before, which went with what is not listed.
+    fn write_listing(&mut self) -> Result<(), ReceiveError> {
+        let Some(listing) = &self.listing else {
+            return Ok(());
+        };
+        let bytes = listing.contents();
+        let mut file = self.writers.root.create(metadata::FILE, 0o644)?;
+        std::io::Write::write_all(&mut file, bytes)
+            .map_err(|e| PathError::new("write", metadata::FILE, e))?;
+        if let Some(hashes) = &self.options.hashes {
+            let stat = Stat {
+                path: metadata::FILE.into(),
+                mode: 0o644,
+                size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+                ..Stat::default()
+            };
+            let mut hasher = FileHasher::new(&stat);
+            hasher.update(bytes);
+            hashes.insert(&stat, &hasher.finish());
+        }
+        self.received.changed += 1;
         Ok(())
     }
 }
