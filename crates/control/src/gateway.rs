@@ -37,7 +37,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::errors::{bridge_status, encoded, from_wire, missing, not_built, status};
 use crate::gateway::build::Build;
 pub(crate) use crate::gateway::build::ClientFrontend;
-pub(crate) use crate::gateway::meta::source_meta;
+pub(crate) use crate::gateway::meta::{http_checksum, source_meta};
 pub use crate::gateway::stdio::StdioHost;
 use crate::{convert, gateway};
 
@@ -314,9 +314,8 @@ impl LlbBridge for GatewayService {
     ) -> Result<Response<wire::ResolveSourceMetaResponse>, Status> {
         let (build, request) = self.open(request).await?;
         let source = request.source.ok_or_else(|| missing("source"))?;
-        if request.http.and_then(|h| h.checksum_request).is_some() {
-            return Err(not_built("checksums of http sources with a suffix"));
-        }
+        let http_checksum = meta::http_checksum(request.http)
+            .map_err(|n| Status::unknown(format!("unsupported checksum algorithm {n}")))?;
         let platform = request.platform.map(convert::from_platform);
         let image = request.image.unwrap_or_default();
         let opts = ResolveOpts {
@@ -333,6 +332,7 @@ impl LlbBridge for GatewayService {
                 ..Default::default()
             }),
             git_return_object: request.git.is_some_and(|g| g.return_object),
+            http_checksum,
             source_policies: request.source_policies.iter().map(encoded).collect(),
         };
         let meta = build

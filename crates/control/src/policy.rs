@@ -88,11 +88,8 @@ fn resolve(request: gateway::ResolveSourceMetaRequest) -> Result<PolicyVerdict, 
     let source = request
         .source
         .ok_or_else(|| failed("policy requested no source"))?;
-    if request.http.is_some_and(|h| h.checksum_request.is_some()) {
-        return Err(Failure::not_built(
-            "checksums of http sources with a suffix",
-        ));
-    }
+    let http_checksum = crate::gateway::http_checksum(request.http)
+        .map_err(|n| failed(format!("unsupported checksum algorithm {n}")))?;
     let platform = request.platform.map(convert::from_platform);
     let image = request.image.unwrap_or_default();
     let is = |scheme: &str| source.identifier.starts_with(scheme);
@@ -110,6 +107,7 @@ fn resolve(request: gateway::ResolveSourceMetaRequest) -> Result<PolicyVerdict, 
             ..Default::default()
         }),
         git_return_object: request.git.is_some_and(|g| g.return_object),
+        http_checksum,
         ..ResolveOpts::default()
     };
     Ok(PolicyVerdict::Resolve {

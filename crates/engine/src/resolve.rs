@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use frontend::bridge::{AttestationChain, GitMeta, HttpMeta, ImageMeta, ResolveOpts, SourceMeta};
+use frontend::bridge::{
+    AttestationChain, GitMeta, HttpChecksum, HttpMeta, ImageMeta, ResolveOpts, SourceMeta,
+};
 use llb::pb;
 use oci::Platform;
 use progress::Writer;
 use source::image::ResolveMode;
 use source::oci_layout::LayoutStore;
-use source::{Context, Facts};
+use source::{Context, Facts, SourceInstance};
 
-use crate::api::Failure;
+use crate::api::{Failure, FailureKind};
 use crate::build::Build;
 use crate::policy::{Judge, Policy};
 
@@ -63,7 +65,7 @@ pub(crate) async fn judged(
     let id = format!("{}{shown}", op.identifier);
     build
         .shown(&name, &id, |progress| {
-            resolve(build, op, opts, platform, progress)
+            Box::pin(resolve(build, op, opts, platform, progress))
         })
         .await
 }
@@ -76,6 +78,24 @@ fn chain_meta(chain: source::image::attestations::AttestationChain) -> Attestati
         signature_manifests: chain.signature_manifest.into_iter().collect(),
         blobs: chain.blobs,
     }
+}
+
+/// The digest of a download with something behind it.
+async fn with_suffix(
+    source: &dyn SourceInstance,
+    wanted: HttpChecksum,
+    ctx: &Context,
+) -> Result<(String, Bytes), Failure> {
+    let found = source.snapshot(ctx).await?;
+    let found = found.ok_or_else(|| Failure::new(FailureKind::Unknown, "the download is empty"))?;
+    found.ensure().await?;
+    let HttpChecksum { algorithm, suffix } = wanted;
+    task::blocking("checksum", move || {
+        let root = found.root()?;
+        let digest = source::http::suffixed(&root, &algorithm, &suffix)?;
+        Ok((digest, suffix))
+    })
+    .await
 }
 
 async fn resolve(
@@ -184,10 +204,15 @@ async fn resolve(
                 modified,
             } = facts
             {
+                let checksum = match opts.http_checksum {
+                    Some(wanted) => Some(with_suffix(&*source, wanted, &ctx).await?),
+                    None => None,
+                };
                 meta.http = Some(HttpMeta {
                     digest,
                     filename,
                     last_modified: modified,
+                    checksum,
                 });
             }
         }

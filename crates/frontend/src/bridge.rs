@@ -240,8 +240,19 @@ pub struct ResolveOpts {
     pub oci_layout: Option<OciLayoutResolveOpts>,
     /// For `git://`: return the commit and tag objects too.
     pub git_return_object: bool,
+    /// For `http://`: digest also the content with something behind it.
+    pub http_checksum: Option<HttpChecksum>,
     /// Encoded source policies of this request.
     pub source_policies: Vec<Bytes>,
+}
+
+/// Which digest of a download is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpChecksum {
+    /// `sha256`, `sha384` or `sha512`.
+    pub algorithm: String,
+    /// What stands behind the content.
+    pub suffix: Bytes,
 }
 
 /// How to resolve an image.
@@ -333,6 +344,8 @@ pub struct HttpMeta {
     pub filename: String,
     /// Last-Modified in seconds since the epoch.
     pub last_modified: Option<i64>,
+    /// The digest that was asked for, and what stood behind the content.
+    pub checksum: Option<(String, Bytes)>,
 }
 
 /// A warning for the user.

@@ -7,6 +7,7 @@ mod body;
 mod date;
 mod key;
 pub(crate) mod name;
+mod suffix;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use crate::http::body::{Body, FileSink};
 use crate::http::key::{HeaderField, http_key};
 use crate::http::name::file_name;
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
+
+pub use suffix::{MAX_SUFFIX, suffixed};
 
 /// Metadata keys of a record that holds a downloaded file.
 const META_URL: &str = "http.url";

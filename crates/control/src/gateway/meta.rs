@@ -1,6 +1,6 @@
 //! What is fixed about a source, on the wire.
 
-use engine::api::frontend::bridge::{AttestationChain, SourceMeta};
+use engine::api::frontend::bridge::{AttestationChain, HttpChecksum, SourceMeta};
 use proto::gateway as wire;
 
 fn attestation_chain(chain: AttestationChain) -> wire::AttestationChain {
@@ -31,6 +31,26 @@ fn attestation_chain(chain: AttestationChain) -> wire::AttestationChain {
     }
 }
 
+/// Which digest of a download a client wants.
+pub(crate) fn http_checksum(
+    request: Option<wire::ResolveSourceHttpRequest>,
+) -> Result<Option<HttpChecksum>, i32> {
+    use wire::checksum_request::ChecksumAlgo;
+    let Some(request) = request.and_then(|r| r.checksum_request) else {
+        return Ok(None);
+    };
+    let algorithm = match ChecksumAlgo::try_from(request.algo) {
+        Ok(ChecksumAlgo::Sha256) => "sha256",
+        Ok(ChecksumAlgo::Sha384) => "sha384",
+        Ok(ChecksumAlgo::Sha512) => "sha512",
+        Err(_) => return Err(request.algo),
+    };
+    Ok(Some(HttpChecksum {
+        algorithm: algorithm.into(),
+        suffix: request.suffix.into(),
+    }))
+}
+
 /// What is fixed about a source, for clients.
 pub(crate) fn source_meta(meta: SourceMeta) -> wire::ResolveSourceMetaResponse {
     wire::ResolveSourceMetaResponse {
@@ -53,7 +73,10 @@ pub(crate) fn source_meta(meta: SourceMeta) -> wire::ResolveSourceMetaResponse {
             last_modified: h
                 .last_modified
                 .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
-            checksum_response: None,
+            checksum_response: h.checksum.map(|(digest, suffix)| wire::ChecksumResponse {
+                digest,
+                suffix: suffix.into(),
+            }),
         }),
     }
 }
