@@ -273,6 +273,47 @@ async fn an_insecure_step_has_everything_and_only_with_the_entitlement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step_has_the_devices_it_was_given_and_no_more() {
+    let Some(tree) = Tree::new() else { return };
+    let host = tempfile::tempdir().unwrap();
+    std::fs::write(host.path().join("lib"), "library").unwrap();
+    let file = serde_json::json!({
+        "cdiVersion": "0.7.0",
+        "kind": "test.com/tun",
+        "devices": [{"name": "one", "containerEdits": {
+            "env": ["DEVICE=one"],
+            "deviceNodes": [
+                {"path": "/dev/a/b/tun", "type": "c", "major": 10, "minor": 200, "uid": 7},
+                {"path": "/dev/reads", "hostPath": "/dev/zero", "permissions": "r"},
+                {"path": "/dev/nothing", "type": "c", "major": 10, "minor": 229, "permissions": "none"}
+            ],
+            "mounts": [{"hostPath": host.path().join("lib"), "containerPath": "/opt/lib", "options": ["ro", "nosuid", "bind"]}],
+            "additionalGids": [4242]
+        }}]
+    });
+    std::fs::write(host.path().join("x.json"), file.to_string()).unwrap();
+    let devices = executor::cdi::Devices::new(executor::cdi::Config {
+        spec_dirs: vec![host.path().to_owned()],
+        auto_allowed: vec!["test.com/tun".into()],
+    });
+    let asked = [executor::cdi::DeviceRequest {
+        name: "test.com/tun=one".into(),
+        optional: false,
+    }];
+    let script = "echo $DEVICE; cat /opt/lib; (echo x > /opt/lib) 2>/dev/null || echo ' is read-only'; \
+        stat -c '%a %u %F' /dev/a/b/tun; : 3<>/dev/a/b/tun && echo opened; \
+        head -c 4 /dev/reads | wc -c; : 3<>/dev/nothing && echo wrong; \
+        mknod /tmp/loop c 10 237; : 3<>/tmp/loop && echo wrong; id -G";
+    let mut spec = tree.shell(&format!("({script}) 2>/dev/null"));
+    spec.devices = devices.inject(&asked, &Entitlements::default()).unwrap();
+    let (_, got) = run(&launcher(), spec).await.unwrap();
+    assert_eq!(
+        got,
+        "one\nlibrary is read-only\n600 7 character special file\nopened\n4\n0 4242\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mounts_appear_where_wanted_and_leave_no_trace() {
     let Some(tree) = Tree::new() else { return };
     let launcher = launcher();
