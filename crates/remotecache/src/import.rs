@@ -205,3 +205,6 @@ fn kind_of(desc: &Descriptor, bytes: &[u8]) -> Result<&'static str, CacheError> 
         None => Ok(media_type::DOCKER_INDEX),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -360,7 +360,8 @@ impl ResultStorage<StoreResult> for Results {
     }
 }
 
-/// Fetches layers of a cache for the builds that need them, and shows that where they are needed first.
+/// Fetches layers of a cache for the builds that need them, and shows that where they are needed first. The step stays
+/// one that was cached.
 #[derive(Debug)]
 struct CacheLayers {
     place: Arc<dyn Place>,
@@ -373,14 +374,9 @@ struct CacheLayers {
 #[async_trait]
 impl BlobProvider for CacheLayers {
     async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
-        let _busy = self.progress.work();
         let status = self.progress.status(desc.digest.as_str(), "downloading");
         let asking = Group::new(Arc::clone(&self.manager), self.sessions.ids());
         self.place.layer(desc, &asking, sink, &status).await
-    }
-
-    fn busy(&self) -> Shown {
-        Box::new(self.progress.work())
     }
 
     fn unpacking(&self, desc: &Descriptor) -> Shown {
@@ -390,5 +386,90 @@ impl BlobProvider for CacheLayers {
 
     fn repositories(&self) -> Vec<String> {
         self.place.repositories()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::chains::ChainResult;
+
+    fn digest(name: &str) -> Digest {
+        Digest::sha256(name)
+    }
+
+    fn result(layers: &[&str]) -> Vec<ChainResult> {
+        let layers = layers
+            .iter()
+            .map(|l| Arc::new(Descriptor::new("", digest(l), 1)));
+        vec![ChainResult {
+            created: UNIX_EPOCH,
+            layers: layers.collect(),
+        }]
+    }
+
+    #[test]
+    fn keys_are_found_as_the_solver_asks_and_results_bring_those_below() {
+        let mut chains = Chains::default();
+        let add = |chains: &mut Chains, map: &str, ways: &[(usize, &str)], results| {
+            let inputs: Vec<_> = ways
+                .iter()
+                .map(|(at, s)| vec![(*at, (*s).to_owned())])
+                .collect();
+            let key = root_key(&digest(map), 0);
+            chains.add(&key, &inputs, results).unwrap().unwrap()
+        };
+        let base = add(&mut chains, "base", &[], Vec::new());
+        let run = add(&mut chains, "run", &[(base, "")], result(&["a"]));
+        let selected = digest("selected");
+        add(
+            &mut chains,
+            "copy",
+            &[(run, selected.as_str())],
+            result(&["a", "b"]),
+        );
+        let keys = Keys::new(&chains);
+        let link = |map: &str, selector: Option<&Digest>| Link {
+            input: 0,
+            output: 0,
+            digest: digest(map),
+            selector: selector.cloned(),
+        };
+        let root = root_key(&digest("base"), 0).to_string();
+        assert!(keys.exists(&root).unwrap());
+        let run = keys.links(&root, &link("run", None)).unwrap();
+        assert_eq!(run.len(), 1);
+        assert_eq!(keys.links(&run[0], &link("copy", None)).unwrap(), [""; 0]);
+        let copy = keys.links(&run[0], &link("copy", Some(&selected))).unwrap();
+        let found = keys.results(&copy[0]).unwrap();
+        let mut parts = keys.parts(&found[0].id);
+        parts.sort_by_key(|p| p.1);
+        assert_eq!(parts, [(run[0].clone(), 1), (copy[0].clone(), 2)]);
+        let (from, way) = keys.backlinks(&copy[0]).unwrap().remove(0);
+        assert_eq!(
+            (from, way.digest),
+            (run[0].clone(), root_key(&digest("copy"), 0))
+        );
+    }
+
+    #[test]
+    fn a_layer_whose_uncompressed_digest_is_not_told_is_of_no_use() {
+        let layer = |kind: &str| Descriptor::new(kind, digest("a"), 1);
+        assert!(described(&layer(oci::media_type::OCI_LAYER_GZIP)).is_err());
+        let plain = described(&layer(oci::media_type::OCI_LAYER)).unwrap();
+        assert_eq!(plain.diff_id, digest("a"));
+        let mut told = layer(oci::media_type::OCI_LAYER_GZIP);
+        for (key, value) in [
+            (UNCOMPRESSED, digest("b").to_string()),
+            (CREATED_AT, "2026-01-02T03:04:05Z".to_owned()),
+            ("containerd.io/distribution.source.x", "y".to_owned()),
+        ] {
+            told.annotations.insert(key.into(), value);
+        }
+        let told = described(&told).unwrap();
+        assert_eq!(told.diff_id, digest("b"));
+        assert!(told.created.is_some() && told.descriptor.annotations.is_empty());
     }
 }

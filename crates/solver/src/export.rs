@@ -149,13 +149,19 @@ struct Walk<R> {
     options: Options,
 }
 
+/// As which input something is read, and what of it.
+type Place = (usize, Option<Digest>);
+
+/// A key whose ways are being walked, and how many of them have been.
+type Ways = (String, Vec<(String, Link)>, usize);
+
 /// An exporter that is being walked.
 struct Frame<R> {
     exporter: Arc<Exporter<R>>,
     /// For what is below.
     mode: Mode,
     /// What is below, and for keys, as which input with which selector.
-    below: Vec<(Option<(usize, Option<Digest>)>, Arc<Exporter<R>>)>,
+    below: Vec<(Option<Place>, Arc<Exporter<R>>)>,
     next: usize,
     /// For several: the records of all of them.
     records: Vec<usize>,
@@ -352,7 +358,7 @@ impl<R> Walk<R> {
         top: &str,
     ) -> Result<(), KeyStoreError> {
         let at = |key: &str| (manager.id().to_owned(), key.to_owned());
-        let mut stack: Vec<(String, Vec<(String, Link)>, usize)> = Vec::new();
+        let mut stack: Vec<Ways> = Vec::new();
         let mut todo = Some(top.to_owned());
         loop {
             if let Some(key) = todo.take()

@@ -764,6 +764,17 @@ async fn long_chains_cost_little_and_overflow_nothing() {
     let started = Instant::now();
     assert_eq!(world.run(&edge).await.1, "");
     let warm = started.elapsed();
+    let job = world.job("export");
+    let built = job.build(edge).await.unwrap();
+    let chains = export::export(
+        &built.keys,
+        export::Options {
+            mode: Mode::Max,
+            roots: true,
+            ignore_backlinks: false,
+        },
+    );
+    assert!(chains.unwrap().records.len() > 2000);
 
     assert!(
         cold < Duration::from_secs(10) && warm < Duration::from_secs(10),
