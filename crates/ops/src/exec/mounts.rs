@@ -480,7 +480,7 @@ impl Prepared {
             for entry in &mut self.mounts {
                 if let PreparedMount::Mutable(mutable) = &mut entry.what
                     && let Some(mutable) = mutable.take()
-                    && let Ok(reference) = mutable.commit()
+                    && let Ok(reference) = mutable.commit_passing()
                     && let Some(place) = after.get_mut(entry.position)
                 {
                     *place = Some(reference);

@@ -179,6 +179,26 @@ impl MutableRef {
         Ok(ImmutableRef::new(record))
     }
 
+    /// Ends the writing of what only its holders want, such as the files of a step that failed: the index does not learn of it,
+    /// and its files go with the last handle, or with the daemon.
+    pub fn commit_passing(self) -> Result<ImmutableRef, StoreError> {
+        if self.record.body.lock().stored {
+            return self.commit();
+        }
+        *self.mount.lock() = None;
+        let record = self.record.clone();
+        let snapshot = {
+            let mut body = record.body.lock();
+            body.mutable = false;
+            body.size = -1;
+            body.snapshot.clone()
+        };
+        if let Some(snapshot) = snapshot {
+            record.store().snapshots().drop_work(&snapshot);
+        }
+        Ok(ImmutableRef::new(record))
+    }
+
     /// Makes an immutable twin of a record that is kept: it shows the same files, and this record can be opened again later
     /// (see the module's documentation). Ends this handle.
     pub fn commit_shared(self) -> Result<ImmutableRef, StoreError> {

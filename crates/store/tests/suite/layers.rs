@@ -117,6 +117,7 @@ async fn wrong_bytes_are_refused_and_leave_nothing() {
         Err(StoreError::DiffId { .. })
     ));
     // An image that claims a layer which it does not have spoils nothing for the image that has it.
+    let lab = Lab::new();
     let bad = lab.layer_of(&["liar=2"]);
     let mut claiming = describe(&bad);
     claiming.diff_id = describe(&good).diff_id;

@@ -78,6 +78,28 @@ async fn an_abandoned_step_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_committed_in_passing_shows_its_files_and_goes_with_its_last_handle() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let before = lab.snapshots();
+    let mutable = lab.store.new_mutable(None, RefOptions::default()).unwrap();
+    write(&mutable, &["x=1"]);
+    let left = mutable.commit_passing().unwrap();
+    assert_eq!(tree(&left).await, "x=1");
+    // What a build makes on top of it to look at it does not keep it either.
+    let above = lab.step(Some(&left), &["y=2"]);
+    drop(left);
+    assert_eq!(tree(&above).await, "x=1 y=2");
+    drop(above);
+    let lab = lab.reopen();
+    assert_eq!(lab.snapshots(), before);
+    let records = lab.store.disk_usage(&[], std::time::Duration::ZERO);
+    assert!(records.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_kept_mutable_is_opened_by_one_at_a_time_and_survives_restarts() {
     if !can_mount() {
         return;
