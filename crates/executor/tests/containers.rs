@@ -301,15 +301,15 @@ async fn a_step_has_the_devices_it_was_given_and_no_more() {
         optional: false,
     }];
     let script = "echo $DEVICE; cat /opt/lib; (echo x > /opt/lib) 2>/dev/null || echo ' is read-only'; \
-        stat -c '%a %u %F' /dev/a/b/tun; : 3<>/dev/a/b/tun && echo opened; \
-        head -c 4 /dev/reads | wc -c; : 3<>/dev/nothing && echo wrong; \
-        mknod /tmp/loop c 10 237; : 3<>/tmp/loop && echo wrong; id -G";
+        stat -c '%a %u %F' /dev/a/b/tun; (: 3<>/dev/a/b/tun) && echo opened; \
+        head -c 4 /dev/reads | wc -c; (: 3<>/dev/nothing) && echo wrong; \
+        mknod /tmp/loop c 10 237; (: 3<>/tmp/loop) && echo wrong; id -G";
     let mut spec = tree.shell(&format!("({script}) 2>/dev/null"));
     spec.devices = devices.inject(&asked, &Entitlements::default()).unwrap();
     let (_, got) = run(&launcher(), spec).await.unwrap();
     assert_eq!(
         got,
-        "one\nlibrary is read-only\n600 7 character special file\nopened\n4\n0 4242\n"
+        "one\nlibrary is read-only\n666 7 character special file\nopened\n4\n0 4242\n"
     );
 }
 
