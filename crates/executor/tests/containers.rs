@@ -113,13 +113,20 @@ fn collect(into: &Arc<Mutex<String>>) -> Output {
 }
 
 async fn run(launcher: &Launcher, spec: ContainerSpec) -> Result<(ExitStatus, String), ExecError> {
+    run_on(launcher, spec).await
+}
+
+async fn run_on(
+    executor: &dyn Executor,
+    spec: ContainerSpec,
+) -> Result<(ExitStatus, String), ExecError> {
     let text = Arc::new(Mutex::new(String::new()));
     let io = ProcessIo {
         stdout: collect(&text),
         stderr: collect(&text),
         ..ProcessIo::default()
     };
-    let status = launcher.run(spec, io, None).await?;
+    let status = executor.run(spec, io, None).await?;
     let text = text.lock().clone();
     Ok((status, text))
 }
@@ -304,13 +311,25 @@ async fn a_step_has_the_devices_it_was_given_and_no_more() {
         stat -c '%a %u %F' /dev/a/b/tun; (: 3<>/dev/a/b/tun) && echo opened; \
         head -c 4 /dev/reads | wc -c; (: 3<>/dev/nothing) && echo wrong; \
         mknod /tmp/loop c 10 237; (: 3<>/tmp/loop) && echo wrong; id -G";
-    let mut spec = tree.shell(&format!("({script}) 2>/dev/null"));
-    spec.devices = devices.inject(&asked, &Entitlements::default()).unwrap();
-    let (_, got) = run(&launcher(), spec).await.unwrap();
-    assert_eq!(
-        got,
-        "one\nlibrary is read-only\n666 7 character special file\nopened\n4\n0 4242\n"
-    );
+    let mut executors: Vec<Arc<dyn Executor>> = vec![launcher()];
+    if Path::new("/usr/sbin/runc").exists() {
+        executors.push(Arc::new(Runtime::new(runtime::Config {
+            program: "/usr/sbin/runc".into(),
+            root: host.path().join("runc"),
+            sandbox_network: NetworkMode::Host,
+            dns: executor::dns::DnsConfig::default(),
+            cgroup_parent: String::new(),
+        })));
+    }
+    for executor in executors {
+        let mut spec = tree.shell(&format!("({script}) 2>/dev/null"));
+        spec.devices = devices.inject(&asked, &Entitlements::default()).unwrap();
+        let (_, got) = run_on(&*executor, spec).await.unwrap();
+        assert_eq!(
+            got, "one\nlibrary is read-only\n666 7 character special file\nopened\n4\n0 4242\n",
+            "{executor:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
