@@ -166,7 +166,7 @@ pub(crate) struct Inline {
 
 impl Inline {
     /// None if no image is to carry records, or the exporter makes no images.
-    pub(crate) fn new(
+    pub(crate) fn wanted(
         exports: &CacheExports,
         build: &Arc<Build>,
         results: &Arc<Results>,

@@ -205,7 +205,7 @@ async fn run(
     let results = Arc::new(cache::Results::of(&result).await?);
     let ctx = |exporter: &dyn ExporterInstance, progress| ExportContext {
         sessions: build.sessions(),
-        inline_cache: Inline::new(caches, build, &results, exporter.compression(), &progress),
+        inline_cache: Inline::wanted(caches, build, &results, exporter.compression(), &progress),
         progress,
     };
 

@@ -318,6 +318,13 @@ async fn layers_of(
         if !has_bytes(layer)? {
             return Ok(None);
         }
+        // Registries keep what they say they have. A client may have removed it, and will be gone soon.
+        if layer.repositories().is_empty()
+            && let Err(error) = layer.ensure().await
+        {
+            tracing::debug!(%error, result = result.stored.id, "a layer of a cache record is gone");
+            return Ok(None);
+        }
     }
     Ok(Some(layers))
 }

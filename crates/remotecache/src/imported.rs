@@ -268,22 +268,20 @@ impl Results {
             }
             Ok::<_, KeyStoreError>(out)
         };
-        let refs = task::blocking("import cached layers", import).await?;
-        if !self.place.stays()
-            && let Some(top) = refs.last()
-        {
-            let fetched: Result<(), StoreError> = async {
-                for layer in top.known_blobs()?.unwrap_or_default() {
-                    if layer.layer().is_lazy() {
-                        layer.ensure().await?;
-                    }
-                }
-                Ok(())
+        task::blocking("import cached layers", import).await
+    }
+
+    /// Fetches what will not be there later.
+    async fn secure(&self, top: Option<&ImmutableRef>) -> Result<(), StoreError> {
+        let Some(top) = top.filter(|_| !self.place.stays()) else {
+            return Ok(());
+        };
+        for layer in top.known_blobs()?.unwrap_or_default() {
+            if layer.layer().is_lazy() {
+                layer.ensure().await?;
             }
-            .await;
-            fetched.map_err(KeyStoreError::new)?;
         }
-        Ok(refs)
+        Ok(())
     }
 }
 
@@ -334,6 +332,7 @@ impl ResultStorage<StoreResult> for Results {
         Err(KeyStoreError::new(Immutable))
     }
 
+    /// For those who look at a result; a build that goes on with one loads it with what is below.
     async fn load(&self, result: &StoredResult, ctx: &OpCtx) -> Result<StoreResult, KeyStoreError> {
         let layers = self.keys.layers(&result.id).cloned();
         let layers = layers.ok_or_else(|| KeyStoreError::new(NotFound))?;
@@ -349,6 +348,8 @@ impl ResultStorage<StoreResult> for Results {
         let layers = self.keys.layers(&result.id).cloned();
         let layers = layers.ok_or_else(|| KeyStoreError::new(NotFound))?;
         let refs = self.refs(layers, ctx).await?;
+        let secured = self.secure(refs.last()).await;
+        secured.map_err(KeyStoreError::new)?;
         let mut out = vec![(key.to_owned(), refs.last().cloned())];
         for (name, length) in self.keys.parts(&result.id) {
             let found = length.checked_sub(1).and_then(|at| refs.get(at));
