@@ -23,9 +23,10 @@ use parking_lot::Mutex;
 
 use crate::access::Entitlements;
 pub use edits::Injection;
-pub(crate) use edits::Node;
+pub(crate) use edits::{Node, Rest};
 use scan::{Known, Stamp};
 use spec::Edits;
+pub(crate) use spec::Hook;
 
 /// The annotation by which a device claims a class of BuildKit's.
 const CLASS: &str = "org.mobyproject.buildkit.device.class";

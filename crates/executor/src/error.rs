@@ -42,6 +42,14 @@ pub enum ExecError {
         /// Its value.
         value: String,
     },
+    /// A device wants a program of the host run for the container.
+    #[error(
+        "a CDI device of this step has the hook {hook}, which needs an OCI runtime: set worker.oci.binary"
+    )]
+    Hook {
+        /// The program.
+        hook: String,
+    },
     /// A configured nameserver is not an address.
     #[error("bad nameserver address: {0:?}")]
     Nameserver(String),

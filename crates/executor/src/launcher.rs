@@ -30,7 +30,7 @@ pub(crate) use prepare::detach;
 
 use crate::Executor;
 use crate::access::{NetworkMode, SecurityMode};
-use crate::cdi::{Injection, Node};
+use crate::cdi::{Injection, Node, Rest};
 use crate::cgroup::{Group, Groups};
 use crate::dns::{self, DnsConfig};
 use crate::error::ExecError;
@@ -173,7 +173,14 @@ impl Executor for Launcher {
         io: ProcessIo,
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError> {
-        let (nodes, groups) = Injection::apply(&mut spec);
+        let Rest {
+            nodes,
+            groups,
+            hooks,
+        } = Injection::apply(&mut spec);
+        if let Some(hook) = hooks.into_iter().next() {
+            return Err(ExecError::Hook { hook: hook.path });
+        }
         let (announce, state) = watch::channel(None);
         let id = spec.id.clone();
         {

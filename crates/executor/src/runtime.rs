@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::Executor;
 use crate::access::{NetworkMode, SecurityMode};
-use crate::cdi::{Injection, Node};
+use crate::cdi::{Injection, Rest};
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError};
 use crate::io::{Control, ProcessIo, Pumps, Streams};
@@ -159,7 +159,7 @@ impl Executor for Runtime {
         io: ProcessIo,
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError> {
-        let (nodes, groups) = Injection::apply(&mut spec);
+        let devices = Injection::apply(&mut spec);
         let (announce, state) = watch::channel(None);
         let id = spec.id.clone();
         {
@@ -177,7 +177,7 @@ impl Executor for Runtime {
         };
         let process = spec.process.clone();
         let security = spec.access.security();
-        let prepared = self.prepare(spec, &nodes, groups)?;
+        let prepared = self.prepare(spec, devices)?;
         let (dir, rootfs) = (prepared.dir.clone(), prepared.dir.join("rootfs"));
         cleanup.bundle = Some(prepared);
         let (streams, mut pumps) = Streams::open(io, process.tty)?;
@@ -329,12 +329,7 @@ impl Runtime {
     }
 
     /// Attaches everything and writes the document.
-    fn prepare(
-        &self,
-        spec: ContainerSpec,
-        nodes: &[Node],
-        groups: Vec<u32>,
-    ) -> Result<Bundle, ExecError> {
+    fn prepare(&self, spec: ContainerSpec, devices: Rest) -> Result<Bundle, ExecError> {
         let failed = ExecError::system("cannot prepare a bundle");
         let network = match spec.access.network() {
             NetworkMode::Sandbox => self.config.sandbox_network,
@@ -345,7 +340,7 @@ impl Runtime {
             return Err(StartError::NoCommand.into());
         }
         let mut who = user::lookup(&spec.rootfs, &spec.process.user)?;
-        who.groups.extend(groups);
+        who.groups.extend(devices.groups);
         let home = user::home(&spec.rootfs, who.uid);
         let mut bundle =
             Bundle::new(self.config.root.join("bundles").join(spec.id.as_str())).map_err(failed)?;
@@ -406,7 +401,8 @@ impl Runtime {
             mounts,
             network,
             security: spec.access.security(),
-            nodes,
+            nodes: &devices.nodes,
+            hooks: &devices.hooks,
             owner: (who.uid, who.gid),
             cgroups_path: format!(
                 "{}/buildkit/{}",

@@ -296,6 +296,9 @@ async fn a_step_has_the_devices_it_was_given_and_no_more() {
             ],
             "mounts": [{"hostPath": host.path().join("lib"), "containerPath": "/opt/lib", "options": ["ro", "nosuid", "bind"]}],
             "additionalGids": [4242]
+        }}, {"name": "hooked", "containerEdits": {
+            "hooks": [{"hookName": "createRuntime", "path": "/bin/sh", "args": ["sh", "-c", "echo $MARK > $PLACE"],
+                "env": ["MARK=hooked", format!("PLACE={}", host.path().join("mark").display())]}]
         }}]
     });
     std::fs::write(host.path().join("x.json"), file.to_string()).unwrap();
@@ -329,6 +332,24 @@ async fn a_step_has_the_devices_it_was_given_and_no_more() {
             got, "one\nlibrary is read-only\n666 7 character special file\nopened\n4\n0 4242\n",
             "{executor:?}"
         );
+        let hooked = [executor::cdi::DeviceRequest {
+            name: "test.com/tun=hooked".into(),
+            optional: false,
+        }];
+        let mut spec = tree.spec(&["true"]);
+        spec.devices = devices.inject(&hooked, &Entitlements::default()).unwrap();
+        match run_on(&*executor, spec).await {
+            Ok((status, _)) => {
+                assert_eq!(status.code, 0);
+                let mark = std::fs::read_to_string(host.path().join("mark")).unwrap();
+                assert_eq!(mark, "hooked\n");
+            }
+            // Only an OCI runtime runs programs of the host.
+            Err(error) => assert!(
+                error.to_string().contains("has the hook /bin/sh"),
+                "{error}"
+            ),
+        }
     }
 }
 

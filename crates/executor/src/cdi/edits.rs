@@ -7,7 +7,7 @@ use sys::mount::{self, AttrChange, Attrs};
 use sys::path;
 
 use super::DeviceError;
-use super::spec::{BindMount, DeviceNode, Edits};
+use super::spec::{BindMount, DeviceNode, Edits, Hook};
 use crate::spec::{ContainerSpec, Mount, MountSource};
 use crate::stubs;
 
@@ -18,6 +18,18 @@ pub struct Injection {
     nodes: Vec<Node>,
     mounts: Vec<Mount>,
     groups: Vec<u32>,
+    hooks: Vec<Hook>,
+}
+
+/// What of an injection only an executor can do.
+#[derive(Debug, Default)]
+pub(crate) struct Rest {
+    /// Device nodes.
+    pub(crate) nodes: Vec<Node>,
+    /// Further groups of the process.
+    pub(crate) groups: Vec<u32>,
+    /// Programs to run; for OCI runtimes.
+    pub(crate) hooks: Vec<Hook>,
 }
 
 /// A device node of a container.
@@ -44,9 +56,6 @@ impl Injection {
                 what: what.to_owned(),
             })
         };
-        if let Some(hook) = edits.hooks.first() {
-            return not_built(&format!("the hook {} {}", hook.hook_name, hook.path));
-        }
         if !edits.net_devices.is_empty() {
             return not_built("network interfaces");
         }
@@ -54,6 +63,7 @@ impl Injection {
             return not_built("Intel RDT");
         }
         self.env.extend(edits.env.iter().cloned());
+        self.hooks.extend(edits.hooks.iter().cloned());
         for node in &edits.device_nodes {
             let path = stubs::clean_path(&node.path);
             let Some(name) = path.strip_prefix("/dev/") else {
@@ -81,8 +91,8 @@ impl Injection {
         self.groups.dedup();
     }
 
-    /// Changes the spec, and leaves what only an executor can do: nodes and further groups of the process.
-    pub(crate) fn apply(spec: &mut ContainerSpec) -> (Vec<Node>, Vec<u32>) {
+    /// Changes the spec, and leaves what only an executor can do.
+    pub(crate) fn apply(spec: &mut ContainerSpec) -> Rest {
         let injection = std::mem::take(&mut spec.devices);
         for entry in injection.env {
             let name = entry
@@ -98,7 +108,11 @@ impl Injection {
         // A mount of the step at the same place is the one that counts.
         let own = std::mem::replace(&mut spec.mounts, injection.mounts);
         spec.mounts.extend(own);
-        (injection.nodes, injection.groups)
+        Rest {
+            nodes: injection.nodes,
+            groups: injection.groups,
+            hooks: injection.hooks,
+        }
     }
 }
 

@@ -86,13 +86,28 @@ pub(super) struct BindMount {
     pub(super) kind: String,
 }
 
-/// A program of the host; none is run.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Hook {
-    pub(super) hook_name: String,
-    pub(super) path: String,
+/// A program of the host that an OCI runtime runs at some point of a container's life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Hook {
+    pub(crate) hook_name: String,
+    pub(crate) path: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) args: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) env: Vec<String>,
+    pub(crate) timeout: Option<i64>,
 }
+
+/// The points of a container's life, as the OCI runtime specification names them.
+const HOOKS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
 
 /// Reads a file's text; JSON is YAML too. Only the first document counts, as it does for others.
 pub(super) fn parse(text: &str) -> Result<Vec<(String, Device)>, String> {
@@ -247,9 +262,11 @@ impl Edits {
     }
 
     fn check(&self) -> Result<(), String> {
+        let hooks = self.hooks.iter().flat_map(|hook| &hook.env);
         if let Some(wrong) = self
             .env
             .iter()
+            .chain(hooks)
             .find(|entry| entry.find('=').is_none_or(|at| at == 0) || entry.contains('\0'))
         {
             return Err(format!("invalid environment variable {wrong:?}"));
@@ -273,6 +290,9 @@ impl Edits {
             }
         }
         for hook in &self.hooks {
+            if !HOOKS.contains(&hook.hook_name.as_str()) {
+                return Err(format!("invalid hook name {:?}", hook.hook_name));
+            }
             if hook.path.is_empty() {
                 return Err(format!("invalid hook {:?} with empty path", hook.hook_name));
             }

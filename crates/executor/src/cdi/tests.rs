@@ -138,7 +138,12 @@ fn an_injection_changes_the_spec_and_knows_its_nodes() {
     let mut spec = ContainerSpec::new(access, nowhere.into(), ProcessSpec::default());
     spec.process.env = vec!["FOO=own".into(), "PATH=/bin".into()];
     spec.devices = injection;
-    let (nodes, groups) = Injection::apply(&mut spec);
+    let Rest {
+        nodes,
+        groups,
+        hooks,
+    } = Injection::apply(&mut spec);
+    assert!(hooks.is_empty());
     assert_eq!(
         spec.process.env,
         ["FOO=injected", "PATH=/bin", "BOTH=1", "BAR=injected"]
@@ -215,6 +220,8 @@ fn a_file_that_is_wrong_says_why() {
             .collect::<String>()
     );
     assert!(spec::parse(&bomb).is_err());
+    let hook = with("{hooks: [{hookName: x, path: /bin/x}]}");
+    assert!(of(&hook).contains("invalid hook name"));
     let hook = with("{hooks: [{hookName: createContainer, path: /bin/x, args: [a], timeout: 3}]}");
     assert!(spec::parse(&hook).is_ok());
 }

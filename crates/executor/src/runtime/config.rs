@@ -4,7 +4,7 @@ use rustix::fs::FileType;
 use serde_json::{Value, json};
 
 use crate::access::{NetworkMode, SecurityMode};
-use crate::cdi::Node;
+use crate::cdi::{Hook, Node};
 use crate::hosts::DEFAULT_HOSTNAME;
 use crate::seccomp;
 use crate::spec::{ProcessSpec, Resources, Ulimit};
@@ -20,6 +20,7 @@ pub(super) struct Document<'a> {
     pub(super) network: NetworkMode,
     pub(super) security: SecurityMode,
     pub(super) nodes: &'a [Node],
+    pub(super) hooks: &'a [Hook],
     /// Of nodes whose file names none.
     pub(super) owner: (u32, u32),
     pub(super) cgroups_path: String,
@@ -170,8 +171,22 @@ impl Document<'_> {
                 seccomp::oci_profile(crate::launcher::default_capabilities()),
             );
         }
+        let mut hooks = serde_json::Map::new();
+        for hook in self.hooks {
+            let list = hooks
+                .entry(hook.hook_name.clone())
+                .or_insert_with(|| json!([]));
+            let mut entry = json!({"path": hook.path, "args": hook.args, "env": hook.env});
+            if let (Some(timeout), Some(entry)) = (hook.timeout, entry.as_object_mut()) {
+                entry.insert("timeout".to_owned(), json!(timeout));
+            }
+            if let Some(list) = list.as_array_mut() {
+                list.push(entry);
+            }
+        }
         json!({
             "ociVersion": "1.0.2",
+            "hooks": hooks,
             "process": self.process,
             "root": {"path": self.rootfs, "readonly": self.readonly_root},
             "hostname": if self.hostname.is_empty() { DEFAULT_HOSTNAME } else { self.hostname },
