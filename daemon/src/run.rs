@@ -81,6 +81,7 @@ pub async fn run(
     if ready.send(()).is_err() {
         tracing::debug!("nobody waits for the daemon to be ready");
     }
+    let _idle = task::spawn("give memory back", crate::idle::give_back());
     let mut serving = Box::pin(join_all(servers));
     tokio::select! {
         ended = &mut serving => {

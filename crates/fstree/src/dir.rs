@@ -156,6 +156,23 @@ impl Dir {
         Ok(file)
     }
 
+    /// Opens for reading what was seen to be a regular file just now, and is looked at again. Where others could put a
+    /// device in its place meanwhile, use [`open_file`](Self::open_file).
+    pub(crate) fn open_seen_file(&self, name: &OsStr) -> io::Result<File> {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(fs::openat(
+            &self.fd,
+            component(name)?,
+            flags,
+            Mode::empty(),
+        )?);
+        if !file_meta(&file)?.is_file() {
+            return Err(Errno::INVAL.into());
+        }
+        Ok(file)
+    }
+
     /// Creates the regular file `name`, which must not exist, with exactly these permission bits.
     pub fn create_file(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags =
@@ -170,6 +187,19 @@ impl Dir {
             fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
         }
         Ok(file)
+    }
+
+    /// Creates the regular file `name`, which must not exist, for an owner and mode that [`set_file_access`] gives it when
+    /// its contents are there. Until then it may have fewer rights, never more.
+    pub fn create_file_for(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(
+            &self.fd,
+            component(name)?,
+            flags,
+            Mode::from_raw_mode(mode & 0o777),
+        )?))
     }
 
     /// Creates the directory `name` with exactly these permission bits and opens it.
@@ -415,6 +445,33 @@ pub fn set_file_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777))?)
 }
 
+/// Sets owner, group and permission bits of an open file, without touching what is so already.
+pub fn set_file_access(file: &File, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+    let (meta, mode) = (file_meta(file)?, mode & 0o7777);
+    let is_owned = meta.uid == uid && meta.gid == gid;
+    if !is_owned {
+        set_file_owner(file, uid, gid)?;
+    }
+    // A change of owner takes bits away.
+    if !is_owned || meta.mode & 0o7777 != mode {
+        set_file_mode(file, mode)?;
+    }
+    Ok(())
+}
+
+/// Metadata of an open file.
+pub fn file_meta(file: &File) -> io::Result<Meta> {
+    meta_of(file, OsStr::new(""), AtFlags::EMPTY_PATH)
+}
+
+/// The extended attributes of an open file; a filesystem without them has none.
+pub fn file_xattrs(file: &File) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    xattrs_by(
+        |names| fs::flistxattr(file, names),
+        |key, value| fs::fgetxattr(file, key, value),
+    )
+}
+
 /// Sets an extended attribute of an open file.
 pub fn set_file_xattr(file: &File, key: &str, value: &[u8]) -> io::Result<()> {
     Ok(fs::fsetxattr(file, key, value, XattrFlags::empty())?)
@@ -481,24 +538,38 @@ fn timespec(ns: Option<i64>) -> Timespec {
 }
 
 fn xattrs_at(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    xattrs_by(
+        |names| fs::llistxattr(path, names),
+        |key, value| fs::lgetxattr(path, key, value),
+    )
+}
+
+fn xattrs_by(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&str, &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut out = BTreeMap::new();
-    let mut names = vec![0_u8; 1024];
-    let len = loop {
-        match fs::llistxattr(path, names.as_mut_slice()) {
-            Ok(len) => break len,
-            Err(Errno::RANGE) if names.len() < XATTR_LIMIT => names.resize(names.len() * 8, 0),
-            Err(Errno::OPNOTSUPP) => return Ok(out),
-            Err(e) => return Err(e.into()),
+    // Most files have few or none.
+    let mut few = [0_u8; 512];
+    let mut many = Vec::new();
+    let names = match list(&mut few) {
+        Ok(len) => few.get(..len).unwrap_or_default(),
+        Err(Errno::RANGE) => {
+            many.resize(XATTR_LIMIT, 0_u8);
+            let len = list(&mut many)?;
+            many.get(..len).unwrap_or_default()
         }
+        Err(Errno::OPNOTSUPP) => return Ok(out),
+        Err(e) => return Err(e.into()),
     };
-    for name in names.get(..len).unwrap_or_default().split(|b| *b == 0) {
+    for name in names.split(|b| *b == 0) {
         let Ok(name) = std::str::from_utf8(name) else {
             continue;
         };
         if name.is_empty() {
             continue;
         }
-        if let Ok(Some(value)) = xattr_at(path, name) {
+        if let Ok(Some(value)) = xattr_by(|value| get(name, value)) {
             out.insert(name.to_owned(), value);
         }
     }
@@ -506,9 +577,13 @@ fn xattrs_at(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
 }
 
 fn xattr_at(path: &Path, key: &str) -> io::Result<Option<Vec<u8>>> {
+    xattr_by(|value| fs::lgetxattr(path, key, value))
+}
+
+fn xattr_by(get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0_u8; 256];
     loop {
-        match fs::lgetxattr(path, key, value.as_mut_slice()) {
+        match get(&mut value) {
             Ok(len) => {
                 value.truncate(len);
                 return Ok(Some(value));

@@ -176,12 +176,14 @@ impl ImmutableRef {
     pub fn known_blobs(&self) -> Result<Option<Vec<LayerBlob>>, StoreError> {
         let lease = self.store().lease();
         let mut out = Vec::new();
-        for layer in self.record().layers() {
+        // A base was pulled and has its blobs; what was built on it most likely has none.
+        for layer in self.record().layers().into_iter().rev() {
             let Some(row) = layer.layer_rows()?.into_iter().next() else {
                 return Ok(None);
             };
             out.push(LayerBlob::new(&layer, row, &lease));
         }
+        out.reverse();
         Ok(Some(out))
     }
 

@@ -2,6 +2,10 @@
 //!
 //! A directory at the destination is merged into, a file there is replaced. A directory that the patterns do not
 //! let through is made only when something below it is. Later names of one file stay names of one file.
+//!
+//! One thread walks. Files with one name wait until their directory has been walked, and are then copied by several.
+
+mod files;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -10,13 +14,16 @@ use std::rc::Rc;
 
 use pattern::{MatchInfo, PatternMatcher};
 
+use self::files::{Attributes, File};
 use super::{ActionError, Copy, ModeChange, Unpacker, clean_path, lexical, wildcard};
-use crate::dir::{Dir, Times, set_file_mode, set_file_owner, set_file_times, set_file_xattr};
+use crate::dir::{Dir, Times};
 use crate::error::{Located, PathError};
-use crate::root::{Owner, Root};
+use crate::root::Root;
 use crate::stat::{Kind, Meta};
 
 const DIRECTORY_MODE: u32 = 0o755;
+/// How many files of a directory may wait.
+const WAITING: usize = 4096;
 
 /// Performs a [`Copy`] from one tree into another. Blocks.
 pub fn copy(
@@ -145,7 +152,7 @@ fn ends_in_dot(path: &Path) -> bool {
 struct Copier<'a> {
     dest: &'a Root,
     action: &'a Copy,
-    mode: Option<ModeChange>,
+    attributes: Attributes<'a>,
     include: Option<PatternMatcher>,
     exclude: Option<PatternMatcher>,
     // Where the first name of a file with several was copied to.
@@ -165,6 +172,8 @@ struct Level {
     exclude: MatchInfo,
     // Made because something below needed it.
     made_late: bool,
+    // Files of it that are still to be copied.
+    waiting: Vec<File>,
 }
 
 impl<'a> Copier<'a> {
@@ -177,7 +186,7 @@ impl<'a> Copier<'a> {
         Ok(Self {
             dest,
             action,
-            mode,
+            attributes: Attributes { action, mode },
             include: matcher("includepatterns", &action.include)?,
             exclude: matcher("excludepatterns", &action.exclude)?,
             links: HashMap::new(),
@@ -229,13 +238,15 @@ impl<'a> Copier<'a> {
             include: MatchInfo::default(),
             exclude: MatchInfo::default(),
             made_late: false,
+            waiting: Vec::new(),
         };
         let level = self.copy_children(level)?;
         if let Some(made) = &level.dest {
             if created {
                 self.finish_dir(&level.src, made, meta, target)?;
             } else {
-                made.set_own_times(self.times(meta)).at("utime", target)?;
+                made.set_own_times(self.attributes.times(meta))
+                    .at("utime", target)?;
             }
         }
         Ok(())
@@ -247,10 +258,23 @@ impl<'a> Copier<'a> {
         for entry in entries {
             self.copy_entry(&entry.name)?;
         }
+        self.copy_waiting()?;
         Ok(self
             .levels
             .pop()
             .expect("the level pushed above is popped by nobody else"))
+    }
+
+    // Copies the files of the innermost level that wait.
+    fn copy_waiting(&mut self) -> Result<(), ActionError> {
+        let Some(level) = self.levels.last_mut() else {
+            return Ok(());
+        };
+        let waiting = std::mem::take(&mut level.waiting);
+        match &level.dest {
+            Some(dest) => self.attributes.copy_files(&level.src, dest, &waiting),
+            None => Ok(()),
+        }
     }
 
     fn copy_entry(&mut self, name: &OsStr) -> Result<(), ActionError> {
@@ -291,6 +315,18 @@ impl<'a> Copier<'a> {
                 .expect("entries are copied inside a level");
             let into = level.dest.as_ref().expect("levels were just made");
             self.replace_if_asked(into, name, &meta, &target)?;
+            if meta.is_file() && meta.nlink <= 1 {
+                let level = self
+                    .levels
+                    .last_mut()
+                    .expect("entries are copied inside a level");
+                let name = name.to_owned();
+                level.waiting.push(File { name, meta, target });
+                if level.waiting.len() >= WAITING {
+                    self.copy_waiting()?;
+                }
+                return Ok(());
+            }
             if !meta.is_dir() {
                 let (src, into) = (Rc::clone(&level.src), Rc::clone(into));
                 return self.copy_leaf(&src, name, &meta, &into, name, &target);
@@ -313,6 +349,7 @@ impl<'a> Copier<'a> {
             include,
             exclude,
             made_late: false,
+            waiting: Vec::new(),
         };
         let below = self.copy_children(below)?;
         let Some(made) = &below.dest else {
@@ -372,15 +409,7 @@ impl<'a> Copier<'a> {
         name: &OsStr,
         target: &Path,
     ) -> Result<(), ActionError> {
-        match dir.stat_opt(name).at("lstat", target)? {
-            Some(there) if there.is_dir() => {
-                return Err(ActionError::IsADirectory(
-                    target.to_string_lossy().into_owned(),
-                ));
-            }
-            Some(_) => dir.unlink(name).at("remove", target)?,
-            None => {}
-        }
+        files::make_way(dir, name, target)?;
         match meta.kind() {
             Kind::File => return self.copy_file(src, src_name, meta, dir, name, target),
             Kind::Symlink => {
@@ -398,15 +427,18 @@ impl<'a> Copier<'a> {
                 return Err(PathError::new("open", target, rustix::io::Errno::ISDIR).into());
             }
         }
-        let owner = self.owner(meta);
+        let owner = self.attributes.owner(meta);
         dir.chown(name, owner.uid, owner.gid).at("lchown", target)?;
         if !meta.is_symlink() {
-            dir.chmod(name, self.mode(meta)).at("chmod", target)?;
+            dir.chmod(name, self.attributes.mode(meta))
+                .at("chmod", target)?;
         }
-        self.copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| {
-            dir.set_xattr(name, k, v)
-        });
-        dir.set_times(name, self.times(meta)).at("utime", target)?;
+        self.attributes
+            .copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| {
+                dir.set_xattr(name, k, v)
+            });
+        dir.set_times(name, self.attributes.times(meta))
+            .at("utime", target)?;
         Ok(())
     }
 
@@ -427,19 +459,8 @@ impl<'a> Copier<'a> {
             self.links
                 .insert((meta.dev, meta.ino), target.to_path_buf());
         }
-        let from = src.open_file(src_name).at("open", target)?;
-        let to = dir.create_file(name, 0o600).at("open", target)?;
-        if meta.size > 0 {
-            sys::reflink::copy_contents(&from, &to).at("copy_file_range", target)?;
-        }
-        let owner = self.owner(meta);
-        set_file_owner(&to, owner.uid, owner.gid).at("lchown", target)?;
-        set_file_mode(&to, self.mode(meta)).at("chmod", target)?;
-        self.copy_xattrs(&src.xattrs(src_name).unwrap_or_default(), |k, v| {
-            set_file_xattr(&to, k, v)
-        });
-        set_file_times(&to, self.times(meta)).at("utime", target)?;
-        Ok(())
+        self.attributes
+            .copy_file(src, src_name, meta, dir, name, target)
     }
 
     fn finish_dir(
@@ -449,56 +470,18 @@ impl<'a> Copier<'a> {
         meta: &Meta,
         target: &Path,
     ) -> Result<(), ActionError> {
-        let owner = self.owner(meta);
+        let owner = self.attributes.owner(meta);
         made.set_own_owner(owner.uid, owner.gid)
             .at("lchown", target)?;
-        made.set_own_mode(self.mode(meta)).at("chmod", target)?;
-        self.copy_xattrs(&src.own_xattrs().unwrap_or_default(), |k, v| {
-            made.set_own_xattr(k, v)
-        });
-        made.set_own_times(self.times(meta)).at("utime", target)?;
+        made.set_own_mode(self.attributes.mode(meta))
+            .at("chmod", target)?;
+        self.attributes
+            .copy_xattrs(&src.own_xattrs().unwrap_or_default(), |k, v| {
+                made.set_own_xattr(k, v)
+            });
+        made.set_own_times(self.attributes.times(meta))
+            .at("utime", target)?;
         Ok(())
-    }
-
-    // Attributes are copied as far as the destination takes them; BuildKit logs and goes on as well.
-    fn copy_xattrs(
-        &self,
-        all: &std::collections::BTreeMap<String, Vec<u8>>,
-        set: impl Fn(&str, &[u8]) -> std::io::Result<()>,
-    ) {
-        for (key, value) in all
-            .iter()
-            .filter(|(key, _)| !key.starts_with("trusted.overlay."))
-        {
-            if let Err(error) = set(key, value) {
-                tracing::debug!(%key, %error, "extended attribute not copied");
-            }
-        }
-    }
-
-    fn owner(&self, meta: &Meta) -> Owner {
-        self.action.owner.unwrap_or(Owner {
-            uid: meta.uid,
-            gid: meta.gid,
-        })
-    }
-
-    fn mode(&self, meta: &Meta) -> u32 {
-        match (&self.mode, self.action.mode) {
-            (Some(change), _) => change.apply(meta.mode, meta.is_dir()),
-            (None, Some(mode)) => mode & 0o7777,
-            (None, None) => meta.mode & 0o7777,
-        }
-    }
-
-    fn times(&self, meta: &Meta) -> Times {
-        match self.action.timestamp {
-            Some(time) => Times::both(time),
-            None => Times {
-                atime: Some(meta.atime),
-                mtime: Some(meta.mtime),
-            },
-        }
     }
 }
 

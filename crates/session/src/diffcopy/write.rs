@@ -78,7 +78,7 @@ impl FileWriter<'_> {
                 let path = &incoming.written.path;
                 let (dir, name) = self.folder.of(path)?;
                 let file = dir
-                    .create_file(name, 0o600)
+                    .create_file_for(name, unix_permissions(incoming.written.mode))
                     .map_err(|e| PathError::new("open", path, e))?;
                 let hasher = self.hashes.map(|_| FileHasher::new(&incoming.listed));
                 self.open.push((
@@ -119,9 +119,7 @@ impl FileWriter<'_> {
             hasher,
         } = open;
         let stat = &incoming.written;
-        fstree::dir::set_file_owner(&file, stat.uid, stat.gid)
-            .map_err(|e| PathError::new("chown", &stat.path, e))?;
-        fstree::dir::set_file_mode(&file, unix_permissions(stat.mode))
+        fstree::dir::set_file_access(&file, stat.uid, stat.gid, unix_permissions(stat.mode))
             .map_err(|e| PathError::new("chmod", &stat.path, e))?;
         for (key, value) in stat.xattrs.iter().filter(|(key, _)| may_set(key)) {
             // As the reference does: a filesystem that cannot keep an attribute is no reason to fail.

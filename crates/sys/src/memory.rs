@@ -1,0 +1,77 @@
+//! Giving memory back that this process holds and does not need now.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::mm::{self, Advice};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Unmaps the pages of program and libraries that are only read and executed; the kernel maps them again, mostly from its cache,
+/// when they are used. Returns how many bytes were looked at. madvise(2).
+pub fn release_text() -> io::Result<usize> {
+    let mut total = 0;
+    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
+        let Some((start, len)) = text_of(line) else {
+            continue;
+        };
+        // SAFETY: the range is a private mapping of a file without write permission, as the kernel has just said, and mappings of code are
+        // not removed or replaced in this program. Such pages are the file's own, so the next use finds the same bytes.
+        unsafe {
+            mm::madvise(
+                std::ptr::with_exposed_provenance_mut(start),
+                len,
+                Advice::LinuxDontNeed,
+            )
+        }?;
+        total += len;
+    }
+    Ok(total)
+}
+
+/// Start and length of a mapping of a file's code.
+fn text_of(line: &str) -> Option<(usize, usize)> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let is_text = words.next()? == "r-xp" && words.nth(3)?.starts_with('/');
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    is_text.then_some((start, end.checked_sub(start)?))
+}
+
+/// Hands what the allocator keeps free back to the kernel. malloc_trim(3); nothing where the allocator has no such call.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes a number and may be made from any thread at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The processor time that all threads of this process have used.
+#[must_use]
+pub fn processor_time() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(used.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_of_files_is_found_and_the_program_goes_on_without_its_pages() {
+        let line = |rights, name| {
+            text_of(&format!("7f00-8f00 {rights} 00001000 08:01 42   {name}")).map(|(_, len)| len)
+        };
+        assert_eq!(line("r-xp", "/usr/bin/x"), Some(0x1000));
+        assert_eq!(line("r--p", "/usr/bin/x"), None);
+        assert_eq!(line("rwxp", "/usr/bin/x"), None);
+        assert_eq!(line("r-xs", "/usr/bin/x"), None);
+        assert_eq!(line("r-xp", "[vdso]"), None);
+        assert_eq!(line("r-xp", ""), None);
+        assert!(release_text().unwrap() > 0);
+        trim_heap();
+        assert!(processor_time() > Duration::ZERO);
+    }
+}
