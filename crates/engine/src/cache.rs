@@ -206,6 +206,7 @@ impl InlineCache for Inline {
 
 impl Build {
     /// The caches to look into, each read once for the build. What cannot be read is shown, and left out.
+    // DIFFERS: they are read before the solver looks anything up, so that it never waits for a registry.
     pub(crate) async fn caches(
         self: &Arc<Self>,
         imports: &[CacheImport],

@@ -67,6 +67,7 @@ pub(crate) async fn read(
 }
 
 /// Reads the records in the configs of images.
+// DIFFERS: the images of an index are one cache, not one each: their records meet.
 async fn inline(place: &dyn Place, root: &Descriptor, bytes: Bytes) -> Result<Chains, CacheError> {
     let mut chains = Chains::default();
     let mut todo = vec![(root.clone(), bytes, 0)];

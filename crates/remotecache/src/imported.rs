@@ -376,7 +376,10 @@ struct CacheLayers {
 impl BlobProvider for CacheLayers {
     async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
         let status = self.progress.status(desc.digest.as_str(), "downloading");
-        let asking = Group::new(Arc::clone(&self.manager), self.sessions.ids());
+        // Builds that ended answer for nothing, and are not waited for.
+        let mut asking = self.sessions.ids();
+        asking.retain(|id| self.manager.get(id).is_some());
+        let asking = Group::new(Arc::clone(&self.manager), asking);
         self.place.layer(desc, &asking, sink, &status).await
     }
 

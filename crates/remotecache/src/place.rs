@@ -15,6 +15,7 @@ use store::{BlobSink, FetchError, LayerBlob};
 use crate::error::CacheError;
 
 /// Documents larger than this are not read.
+// DIFFERS: BuildKit reads 1 MiB, which caches of large builds exceed.
 pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// Which document is written.
