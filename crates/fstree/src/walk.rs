@@ -60,6 +60,7 @@ pub struct Walk {
     ready: VecDeque<Stat>,
     // First names of files with several.
     seen: HashMap<((u32, u32), u64), PathBuf>,
+    xattrs: bool,
 }
 
 #[derive(Debug)]
@@ -109,7 +110,17 @@ impl Walk {
             stack: vec![top],
             ready: VecDeque::new(),
             seen: HashMap::new(),
+            xattrs: true,
         })
+    }
+
+    /// The same walk without extended attributes, which cost as much as everything else.
+    #[must_use]
+    pub fn without_xattrs(self) -> Self {
+        Self {
+            xattrs: false,
+            ..self
+        }
     }
 
     // Looks at the next name; what is to be listed lands in `ready`.
@@ -134,7 +145,7 @@ impl Walk {
             Verdict::Skip if entry.kind == Kind::Dir => false,
             Verdict::Skip | Verdict::SkipAllBelow => return Ok(true),
         };
-        let (stat, below) = match look(level, &entry, &path, &mut self.seen) {
+        let (stat, below) = match look(level, &entry, &path, &mut self.seen, self.xattrs) {
             // Gone, or exchanged for something else, since the directory was read.
             Err(e)
                 if matches!(
@@ -266,16 +277,27 @@ fn look(
     entry: &Entry,
     path: &Path,
     seen: &mut HashMap<((u32, u32), u64), PathBuf>,
+    xattrs: bool,
 ) -> io::Result<(Stat, Below)> {
     if entry.kind == Kind::Dir {
         let dir = level.dir.open_dir(&entry.name)?;
         let meta = dir.meta()?;
-        let stat = describe(&meta, path, dir.own_xattrs()?);
+        let xattrs = if xattrs {
+            dir.own_xattrs()?
+        } else {
+            <_>::default()
+        };
+        let stat = describe(&meta, path, xattrs);
         let entries = dir.entries()?;
         return Ok((stat, Some((dir, entries))));
     }
     let meta = level.dir.stat(&entry.name)?;
-    let mut stat = describe(&meta, path, level.dir.xattrs(&entry.name)?);
+    let xattrs = if xattrs {
+        level.dir.xattrs(&entry.name)?
+    } else {
+        <_>::default()
+    };
+    let mut stat = describe(&meta, path, xattrs);
     if meta.is_symlink() {
         stat.linkname = level.dir.readlink(&entry.name)?;
     } else if meta.nlink > 1 {

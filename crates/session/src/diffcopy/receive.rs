@@ -9,6 +9,7 @@
 //! Requests never make the coordinator wait: a window of them fits into the queue, so reading goes on whatever the other side
 //! does. Links are made and times of folders are set when all contents are there.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::iter::Peekable;
 use std::num::NonZero;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread::{Scope, ScopedJoinHandle};
 
+use bytes::Bytes;
 use fstree::hash::{FileHasher, TreeHashes};
 use fstree::stat::unix_permissions;
 use fstree::walk::{Filter, Walk, WalkError};
@@ -101,6 +103,8 @@ type Batch = Vec<Result<Packet, CallError>>;
 
 const BATCH: usize = 64;
 const BATCHES: usize = 4;
+/// The largest first piece that waits for the next message; with a window of files this bounds what is held.
+const SMALL: usize = 32 << 10;
 
 /// Receives a tree into `root`. Dropping the future stops it; what was written stays, and is compared the next time.
 pub async fn receive(
@@ -158,7 +162,9 @@ fn coordinate(
     let there = if options.merge {
         None
     } else {
-        Some(Walk::new(root, &Filter::default())?.peekable())
+        // Attributes are not compared.
+        let walk = Walk::new(root, &Filter::default())?;
+        Some(walk.without_xattrs().peekable())
     };
     let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -177,7 +183,8 @@ fn coordinate(
             removed_below: None,
             folder: Folder::new(root.clone()),
             writers,
-            wanted: std::collections::HashMap::new(),
+            wanted: HashMap::new(),
+            begun: HashMap::new(),
             links: Vec::new(),
             folders: Vec::new(),
             listing: options.metadata_only.clone().map(Listing::new),
@@ -249,7 +256,9 @@ struct Coordinator<'scope, 'env> {
     removed_below: Option<PathBuf>,
     folder: Folder,
     writers: Writers<'scope, 'env>,
-    wanted: std::collections::HashMap<u32, Box<Incoming>>,
+    wanted: HashMap<u32, Box<Incoming>>,
+    // Files of which one piece has come. Most are complete with it, and go to a writer in one message.
+    begun: HashMap<u32, (Box<Incoming>, Bytes)>,
     links: Vec<Stat>,
     folders: Vec<(PathBuf, i64)>,
     listing: Option<Listing>,
@@ -306,22 +315,37 @@ impl Coordinator<'_, '_> {
             }
             Meaning::Data { id, bytes } => {
                 self.received.bytes += bytes.len() as u64;
-                self.begin(id);
-                self.writers.send(id, Order::Data { id, bytes });
+                match self.wanted.remove(&id) {
+                    Some(file) if bytes.len() <= SMALL => {
+                        self.begun.insert(id, (file, bytes));
+                    }
+                    Some(file) => {
+                        self.writers.send(id, Order::Begin { id, file });
+                        self.writers.send(id, Order::Data { id, bytes });
+                    }
+                    None => {
+                        if let Some((file, first)) = self.begun.remove(&id) {
+                            self.writers.send(id, Order::Begin { id, file });
+                            self.writers.send(id, Order::Data { id, bytes: first });
+                        }
+                        self.writers.send(id, Order::Data { id, bytes });
+                    }
+                }
             }
             Meaning::DataEnd { id } => {
-                self.begin(id);
-                self.writers.send(id, Order::End { id });
+                let whole = match self.wanted.remove(&id) {
+                    Some(file) => Some((file, Bytes::new())),
+                    None => self.begun.remove(&id),
+                };
+                let order = match whole {
+                    Some((file, bytes)) => Order::Whole { file, bytes },
+                    None => Order::End { id },
+                };
+                self.writers.send(id, order);
             }
             Meaning::Done => return Ok(true),
         }
         Ok(false)
-    }
-
-    fn begin(&mut self, id: u32) {
-        if let Some(file) = self.wanted.remove(&id) {
-            self.writers.send(id, Order::Begin { id, file });
-        }
     }
 
     fn file(&mut self, id: u32, listed: Stat) -> Result<(), ReceiveError> {

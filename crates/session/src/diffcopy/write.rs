@@ -17,9 +17,22 @@ const QUEUE: usize = 64;
 
 /// What a writer is told.
 pub(crate) enum Order {
-    Begin { id: u32, file: Box<Incoming> },
-    Data { id: u32, bytes: Bytes },
-    End { id: u32 },
+    /// A file and all its contents.
+    Whole {
+        file: Box<Incoming>,
+        bytes: Bytes,
+    },
+    Begin {
+        id: u32,
+        file: Box<Incoming>,
+    },
+    Data {
+        id: u32,
+        bytes: Bytes,
+    },
+    End {
+        id: u32,
+    },
 }
 
 /// A file that was asked for.
@@ -71,36 +84,35 @@ struct OpenFile {
     hasher: Option<FileHasher>,
 }
 
+impl OpenFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), PathError> {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        self.file
+            .write_all(bytes)
+            .map_err(|e| PathError::new("write", &self.incoming.written.path, e))
+    }
+}
+
 impl FileWriter<'_> {
     fn obey(&mut self, order: Order) -> Result<(), PathError> {
         match order {
-            Order::Begin { id, file: incoming } => {
-                let path = &incoming.written.path;
-                let (dir, name) = self.folder.of(path)?;
-                let file = dir
-                    .create_file_for(name, unix_permissions(incoming.written.mode))
-                    .map_err(|e| PathError::new("open", path, e))?;
-                let hasher = self.hashes.map(|_| FileHasher::new(&incoming.listed));
-                self.open.push((
-                    id,
-                    OpenFile {
-                        incoming,
-                        file,
-                        hasher,
-                    },
-                ));
+            Order::Whole { file, bytes } => {
+                let mut open = self.open(file)?;
+                open.write(&bytes)?;
+                self.finish(open)
+            }
+            Order::Begin { id, file } => {
+                let open = self.open(file)?;
+                self.open.push((id, open));
                 Ok(())
             }
             Order::Data { id, bytes } => {
                 let Some((_, open)) = self.open.iter_mut().find(|(i, _)| *i == id) else {
                     return Ok(());
                 };
-                if let Some(hasher) = &mut open.hasher {
-                    hasher.update(&bytes);
-                }
-                open.file
-                    .write_all(&bytes)
-                    .map_err(|e| PathError::new("write", &open.incoming.written.path, e))
+                open.write(&bytes)
             }
             Order::End { id } => {
                 let Some(at) = self.open.iter().position(|(i, _)| *i == id) else {
@@ -110,6 +122,20 @@ impl FileWriter<'_> {
                 self.finish(open)
             }
         }
+    }
+
+    fn open(&mut self, incoming: Box<Incoming>) -> Result<OpenFile, PathError> {
+        let path = &incoming.written.path;
+        let (dir, name) = self.folder.of(path)?;
+        let file = dir
+            .create_file_for(name, unix_permissions(incoming.written.mode))
+            .map_err(|e| PathError::new("open", path, e))?;
+        let hasher = self.hashes.map(|_| FileHasher::new(&incoming.listed));
+        Ok(OpenFile {
+            incoming,
+            file,
+            hasher,
+        })
     }
 
     fn finish(&mut self, open: OpenFile) -> Result<(), PathError> {

@@ -64,9 +64,7 @@ impl Attributes<'_> {
         // A file is taken in order and finished whatever the others do, so the first error in order is among those found.
         let work = || loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = files.get(at) else {
-                return None;
-            };
+            let file = files.get(at)?;
             if let Err(error) = copy(file) {
                 next.store(files.len(), Ordering::Relaxed);
                 return Some((at, error));
