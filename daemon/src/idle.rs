@@ -4,26 +4,32 @@ use std::time::Duration;
 
 /// How long after the start it gives back what only the start needed.
 const STARTED: Duration = Duration::from_millis(300);
-/// How often it looks whether it is idle.
+/// How often it looks whether it has worked.
 const LOOK: Duration = Duration::from_secs(5);
-/// Using less than this between two looks is being idle.
-const IDLE: Duration = Duration::from_millis(50);
+/// How often it looks whether it is idle again, when it has.
+const LOOK_CLOSELY: Duration = Duration::from_millis(300);
+/// Using less than this between two close looks is being idle.
+const IDLE: Duration = Duration::from_millis(5);
 /// Only after using more than this is there anything to give back again.
 const WORKED: Duration = Duration::from_millis(200);
 
 /// Runs until dropped.
 pub(crate) async fn give_back() {
     tokio::time::sleep(STARTED).await;
-    let mut given = release().await;
-    let mut seen = given;
     loop {
-        tokio::time::sleep(LOOK).await;
-        let used = sys::memory::processor_time();
-        let is_idle = used.saturating_sub(seen) < IDLE;
-        seen = used;
-        if is_idle && used.saturating_sub(given) > WORKED {
-            given = release().await;
-            seen = given;
+        let given = release().await;
+        let mut seen = given;
+        while seen.saturating_sub(given) < WORKED {
+            tokio::time::sleep(LOOK).await;
+            seen = sys::memory::processor_time();
+        }
+        loop {
+            tokio::time::sleep(LOOK_CLOSELY).await;
+            let used = sys::memory::processor_time();
+            if used.saturating_sub(seen) < IDLE {
+                break;
+            }
+            seen = used;
         }
     }
 }
