@@ -137,8 +137,23 @@ impl Build {
             }
         };
         self.places.lock().extend(loaded.places);
+        self.forget_cache_mounts(loaded.unwanted).await?;
         let caches = self.alive(async { Ok(self.caches(imports).await) }).await?;
         self.alive(self.run(loaded.edge, &caches)).await
+    }
+
+    async fn forget_cache_mounts(&self, unwanted: HashMap<String, bool>) -> Result<(), Failure> {
+        if unwanted.is_empty() {
+            return Ok(());
+        }
+        let parts = Arc::clone(&self.engine.parts);
+        let forget = move || {
+            unwanted.iter().try_for_each(|(id, on_inputs)| {
+                parts.cache_mounts.forget(&parts.store, id, *on_inputs)
+            })
+        };
+        let done = task::blocking("forget-cache-mounts", forget).await;
+        done.map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))
     }
 
     async fn run(

@@ -21,6 +21,8 @@ pub(crate) struct Loaded {
     pub(crate) edge: Edge,
     /// Where vertices stand in the user's files.
     pub(crate) places: HashMap<Digest, Vec<Place>>,
+    /// Cache mounts of steps whose cache is to be ignored, by id, and whether they are on top of a ref: they begin empty.
+    pub(crate) unwanted: HashMap<String, bool>,
 }
 
 /// Loads a definition for a build with `rights`.
@@ -38,6 +40,7 @@ pub(crate) fn load(
     let graph = Graph::load(definition).map_err(|e| failed(e.to_string()))?;
     let mut vertices: Vec<Arc<Vertex>> = Vec::with_capacity(graph.nodes.len());
     let mut places = HashMap::new();
+    let mut unwanted = HashMap::new();
     for node in &graph.nodes {
         if let Some(cap) = node
             .metadata
@@ -59,6 +62,9 @@ pub(crate) fn load(
             places.insert(node.digest.clone(), at);
         }
         let metadata = &node.metadata;
+        if metadata.ignore_cache {
+            unwanted.extend(cache_mounts(&op));
+        }
         let options = VertexOptions {
             ignore_cache: metadata.ignore_cache,
             export_cache: metadata.export_cache.as_ref().map(|e| e.value),
@@ -100,7 +106,24 @@ pub(crate) fn load(
             index: graph.root.output,
         },
         places,
+        unwanted,
     })
+}
+
+/// The cache mounts of an op: their ids, and whether they are on top of a ref.
+fn cache_mounts(op: &pb::Op) -> Vec<(String, bool)> {
+    let Some(pb::op::Op::Exec(exec)) = &op.op else {
+        return Vec::new();
+    };
+    exec.mounts
+        .iter()
+        .filter(|mount| mount.mount_type == pb::MountType::Cache as i32)
+        .filter_map(|mount| {
+            let id = &mount.cache_opt.as_ref()?.id;
+            let id = if id.is_empty() { &mount.dest } else { id };
+            Some((id.clone(), mount.input >= 0))
+        })
+        .collect()
 }
 
 fn platform(wire: Option<&pb::Platform>) -> pb::Platform {

@@ -166,6 +166,19 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Tells whether the kernel does not know the format of the program: most often it is of another architecture.
+    pub fn is_wrong_format(&self) -> bool {
+        matches!(
+            self,
+            Self::Exec {
+                errno: libc::ENOEXEC,
+                ..
+            }
+        )
+    }
+}
+
 /// An error number in the words Go uses for it.
 fn reason(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();

@@ -140,7 +140,6 @@ impl Op<Ref> for ExecOp {
         for input in inputs.iter().flatten() {
             ensure(ctx, input).await?;
         }
-        self.check_platform()?;
         let meta = self.meta()?;
         let network =
             NetworkMode::try_from(self.op.network).map_err(|e| OpFailure::Mode(Box::new(e)))?;
@@ -210,6 +209,12 @@ impl Op<Ref> for ExecOp {
                 code: status.code,
                 reason: status.to_string(),
             }),
+            // A program for another architecture, and nothing that could run it.
+            Err(executor::ExecError::Start(reason))
+                if reason.is_wrong_format() && self.check_platform().is_err() =>
+            {
+                self.check_platform().err()
+            }
             // The reference's runtime says on standard error why a program cannot be started, and exits with 1.
             Err(executor::ExecError::Start(reason)) => {
                 ctx.sink.log(

@@ -53,4 +53,20 @@ impl Store {
             Ok(out)
         })
     }
+
+    /// Returns the records whose value under `key` begins with `prefix`.
+    pub fn find_meta_below(&self, key: &str, prefix: &[u8]) -> Result<Vec<RefId>, StoreError> {
+        let length = i64::try_from(prefix.len()).unwrap_or(i64::MAX);
+        self.db().read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT ref FROM meta WHERE key = ?1 AND substr(value, 1, ?3) = ?2 AND length(value) <= 512 ORDER BY ref",
+            )?;
+            let rows = s.query_map(params![key, prefix, length], |r| r.get::<_, String>(0))?;
+            let mut out = Vec::new();
+            for id in rows {
+                out.push(RefId::parse(&id?)?);
+            }
+            Ok(out)
+        })
+    }
 }

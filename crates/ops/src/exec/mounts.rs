@@ -19,7 +19,7 @@ use executor::{Mount, MountSource};
 use llb::pb;
 use parking_lot::Mutex;
 use solver::OpCtx;
-use store::{ImmutableRef, MountFd, MutableRef, RecordType, RefOptions};
+use store::{ImmutableRef, MountFd, MutableRef, RecordType, RefOptions, Store};
 use tokio::sync::Notify;
 
 use super::key::{NO_INPUT, NO_OUTPUT};
@@ -111,6 +111,33 @@ pub struct CacheMounts {
 }
 
 impl CacheMounts {
+    /// Has the next step that asks for the cache mount begin with an empty one; `on_inputs` says that it is on top of refs.
+    /// Steps that use it now go on with what they have, and what nobody uses is deleted. Blocks.
+    pub fn forget(
+        &self,
+        store: &Arc<Store>,
+        id: &str,
+        on_inputs: bool,
+    ) -> Result<(), store::StoreError> {
+        let _one = self.opening.lock();
+        let records = if on_inputs {
+            store.find_meta_below(CACHE_DIR, format!("{id}:").as_bytes())?
+        } else {
+            store.find_meta(CACHE_DIR, id.as_bytes())?
+        };
+        for record in records {
+            store.clear_meta(&record, CACHE_DIR)?;
+            if let Ok(unused) = store.get_mutable(&record) {
+                unused.set_retain(false)?;
+            }
+        }
+        let below = format!("{id}:");
+        self.shared
+            .lock()
+            .retain(|key, _| key != id && !(on_inputs && key.starts_with(&below)));
+        Ok(())
+    }
+
     /// Opens the cache mount that `mount` asks for. `own` holds what this step has open already: a step shares with
     /// itself whatever the sharing mode.
     async fn open(
