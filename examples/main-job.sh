@@ -13,7 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 PROJECT=$ROOT/examples/python-web
 APP_PORT=${APP_PORT:-18734}
 proved=0 failed=0 skipped=0
-registry_pid= container=
+registry_pid= daemon_pid= container=
 
 PROVED() { proved=$((proved + 1)); echo "PROVED   $*"; }
 FAILED() { failed=$((failed + 1)); echo "FAILED   $*"; }
@@ -22,6 +22,7 @@ have() { command -v "$1" >/dev/null; }
 
 finish() {
   if [ -n "$container" ]; then runc kill "$container" KILL 2>/dev/null; sleep 0.3; runc delete -f "$container" 2>/dev/null; fi
+  if [ -n "$daemon_pid" ]; then kill "$daemon_pid" 2>/dev/null; fi
   if [ -n "$registry_pid" ]; then kill "$registry_pid" 2>/dev/null; fi
 }
 trap finish EXIT
@@ -192,6 +193,72 @@ if build again --target runtime --output "type=oci,dest=$WORK/again.tar" "$PROJE
   fi
 else
   FAILED "the second build"
+fi
+
+# --- the same through a daemon, and by clients of others --------------------------------------------------------------
+# Its state is what the builds above left. TLS both ways, as on a build server.
+keys() { # keys FOLDER: an authority, a server's key and a client's
+  mkdir -p "$1" && cd "$1" || return 1
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=main-job -keyout ca.key -out ca.pem || return 1
+  local who
+  for who in server client; do
+    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$who" -keyout $who.key -out $who.csr || return 1
+    printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=%sAuth\n' $who >ext
+    openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $who.pem || return 1
+  done
+}
+layers_of() { # layers_of NAME: the digests of the layers in NAME.tar
+  mkdir -p "$WORK/$1" && tar -xf "$WORK/$1.tar" -C "$WORK/$1" && jq -r '.layers[].digest' "$(manifest_of "$WORK/$1")"
+}
+TOOLS=$(find "$CACHE/tools" -maxdepth 2 -name buildctl -printf '%h\n' 2>/dev/null | sort | tail -n 1)
+TLS=$WORK/tls
+if ! have jq || ! have openssl; then
+  SKIPPED "a daemon with TLS: jq or openssl is not installed"
+elif ! (keys "$TLS") >"$WORK/logs/openssl.log" 2>&1; then
+  FAILED "making keys: see $WORK/logs/openssl.log"
+else
+  address=tcp://127.0.0.1:$((20000 + RANDOM % 20000))
+  "$(dirname "$RBUILD")/rbuildd" --config "$config" --root "$WORK/state" --addr "$address" \
+    --tlscacert "$TLS/ca.pem" --tlscert "$TLS/server.pem" --tlskey "$TLS/server.key" >"$WORK/logs/rbuildd.log" 2>&1 &
+  daemon_pid=$!
+  tls=(--tlscacert "$TLS/ca.pem" --tlscert "$TLS/client.pem" --tlskey "$TLS/client.key")
+  for _ in $(seq 100); do "$RBUILD" --addr "$address" "${tls[@]}" debug workers >/dev/null 2>&1 && break; sleep 0.1; done
+  wanted=$(layers_of again)
+  compare() { # compare NAME WORDS
+    if [ -n "$wanted" ] && [ "$(layers_of "$1")" = "$wanted" ]; then
+      PROVED "$2 gets an image of the same $(wc -l <<<"$wanted") layers"
+    else
+      FAILED "$2 does not get the same layers; see $WORK/logs/$1.log"
+    fi
+  }
+  if "$RBUILD" --addr "$address" "${tls[@]}" build --progress plain "${secret[@]}" --target runtime \
+    --output "type=oci,dest=$WORK/remote.tar" "$PROJECT" >"$WORK/logs/remote.log" 2>&1; then
+    compare remote "rbuild --addr $address over mutual TLS"
+  else
+    FAILED "rbuild through the daemon: $(tail -n 1 "$WORK/logs/remote.log")"
+  fi
+  if [ ! -x "$TOOLS/buildctl" ] || [ ! -x "$TOOLS/buildx" ]; then
+    SKIPPED "the same by buildctl and docker buildx: they need a Go toolchain to be built"
+  else
+    if "$TOOLS/buildctl" --addr "$address" "${tls[@]}" build --progress plain "${secret[@]}" --frontend dockerfile.v0 --opt target=runtime \
+      --local "context=$PROJECT" --local "dockerfile=$PROJECT" --output "type=oci,dest=$WORK/buildctl.tar" >"$WORK/logs/buildctl.log" 2>&1; then
+      compare buildctl "buildctl"
+    else
+      FAILED "buildctl: $(tail -n 1 "$WORK/logs/buildctl.log")"
+    fi
+    export BUILDX_CONFIG=$WORK/buildx
+    if {
+      "$TOOLS/buildx" create --name main-job --driver remote \
+        --driver-opt "cacert=$TLS/ca.pem,cert=$TLS/client.pem,key=$TLS/client.key" "$address" &&
+        "$TOOLS/buildx" build --builder main-job --progress plain "${secret[@]}" --target runtime --output "type=oci,dest=$WORK/buildx.tar" "$PROJECT"
+    } >"$WORK/logs/buildx.log" 2>&1; then
+      compare buildx "docker buildx with the remote driver"
+    else
+      FAILED "docker buildx: $(tail -n 1 "$WORK/logs/buildx.log")"
+    fi
+  fi
+  kill "$daemon_pid" 2>/dev/null && wait "$daemon_pid"
+  daemon_pid=
 fi
 
 # --- the compiled example ---------------------------------------------------------------------------------------------
