@@ -21,6 +21,7 @@ mod registry;
 mod reuse;
 mod rig;
 mod roundtrip;
+mod same;
 mod tar;
 mod tree;
 mod wire;
@@ -79,6 +80,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         clients::CASES,
         reuse::CASES,
         roundtrip::CASES,
+        same::CASES,
         isolation::CASES,
         leaving::CASES,
         bad_input::CASES,

@@ -90,11 +90,11 @@ fn strings<'a>(
         .collect()
 }
 
-fn blob(dir: &Path, digest: &str) -> PathBuf {
+pub(super) fn blob(dir: &Path, digest: &str) -> PathBuf {
     dir.join("blobs").join(digest.replace(':', "/"))
 }
 
-fn json(file: &Path) -> Result<Value, Trouble> {
+pub(super) fn json(file: &Path) -> Result<Value, Trouble> {
     let text = fs::read_to_string(file).map_err(at("reading", file))?;
     serde_json::from_str(&text).or_else(|error| failed(format!("{}: {error}", file.display())))
 }

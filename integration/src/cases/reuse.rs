@@ -1,10 +1,10 @@
 //! What ran before does not run again, and what is independent runs at once.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use super::daemon::{Built, Daemon};
+use super::image::Image;
 use super::origin::Origin;
 use super::progress::{Progress, Step};
 use super::rig::{Rig, Trouble, Verdict, ensure, failed, within};
@@ -97,13 +97,13 @@ fn unchanged(rig: &Rig<'_>) -> Verdict {
     ensure(bytes < 2_000, || {
         format!("{bytes} bytes were transferred: {:?}", again.progress.moved)
     })?;
-    // The archive of a cached build is the archive of the first.
-    let (one, two) = (
-        daemon.archive(&context, "one.tar")?,
-        daemon.archive(&context, "two.tar")?,
-    );
-    let same = fs::read(&one).map_err(at("reading", &one))?
-        == fs::read(&two).map_err(at("reading", &two))?;
+    // The image of a cached build is the image of the first. (Its archive names the second in which it was made.)
+    let image = |name: &str| {
+        let archive = daemon.archive(&context, &format!("{name}.tar"))?;
+        Image::open(rig, &archive, name)
+    };
+    let (one, two) = (image("one")?, image("two")?);
+    let same = one.config == two.config && one.layers == two.layers;
     ensure(same, || "two exports of the same build differ".to_owned())
 }
 
