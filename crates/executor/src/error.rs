@@ -139,7 +139,7 @@ pub enum StartError {
         path: String,
     },
     /// A mount's source is not there.
-    #[error("failed to mount {dest}: {selector}: {}", reason(*errno))]
+    #[error("open /{}: {}", selector.trim_start_matches('/'), reason(*errno))]
     Selector {
         /// The destination.
         dest: String,
@@ -167,6 +167,11 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Tells whether a mount asks for something that is not in its source.
+    pub fn is_missing_source(&self) -> bool {
+        matches!(self, Self::Selector { .. })
+    }
+
     /// Tells whether the kernel does not know the format of the program: most often it is of another architecture.
     pub fn is_wrong_format(&self) -> bool {
         matches!(

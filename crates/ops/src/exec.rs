@@ -215,6 +215,12 @@ impl Op<Ref> for ExecOp {
             {
                 self.check_platform().err()
             }
+            Err(source @ executor::ExecError::Start(_)) if is_missing_source(&source) => {
+                Some(OpFailure::Start {
+                    args: meta.args.join(" "),
+                    source: Box::new(source),
+                })
+            }
             // The reference's runtime says on standard error why a program cannot be started, and exits with 1.
             Err(executor::ExecError::Start(reason)) => {
                 ctx.sink.log(
@@ -245,6 +251,10 @@ impl Op<Ref> for ExecOp {
             }
         }
     }
+}
+
+fn is_missing_source(error: &executor::ExecError) -> bool {
+    matches!(error, executor::ExecError::Start(reason) if reason.is_missing_source())
 }
 
 fn allowed(status: &ExitStatus, valid: &[i32]) -> bool {

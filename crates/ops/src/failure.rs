@@ -112,7 +112,7 @@ pub enum OpFailure {
     MissingInput(i64),
     #[error("invalid input index {index}, {inputs} provided")]
     InvalidInput { index: i64, inputs: usize },
-    #[error("invalid user index: {0}")]
+    #[error("invalid user index {0}")]
     InvalidUserIndex(i64),
     #[error("duplicate output {0}")]
     DuplicateOutput(usize),

@@ -39,4 +39,5 @@ pub use config::{Config, HostConfig, KeyPair};
 pub use error::{ApiError, Error};
 pub use push::{BlobSource, ByteStream, BytesSource, FileSource, Pushed, SentFn, is_skipped};
 pub use referrers::Referrer;
+pub use request::causes;
 pub use resolve::{MANIFEST_TYPES, MAX_MANIFEST_SIZE};

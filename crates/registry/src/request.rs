@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -412,9 +413,21 @@ fn is_transient(error: &reqwest::Error) -> bool {
 }
 
 /// The causes below the library's own sentence, which would repeat the address with its query.
-pub(crate) fn causes(error: &reqwest::Error) -> String {
+///
+/// Where a connection or a look-up failed, in the words that clients of BuildKit know.
+pub fn causes(error: &reqwest::Error) -> String {
     if io_kinds(error).contains(&io::ErrorKind::ConnectionRefused) {
-        return "dial tcp: connect: connection refused".into();
+        // Of a name we do not know which of its addresses was asked last.
+        let url = error.url();
+        let host = url
+            .and_then(reqwest::Url::host_str)
+            .filter(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
+        let port = url.and_then(reqwest::Url::port_or_known_default);
+        let place = match (host, port) {
+            (Some(host), Some(port)) => format!(" {host}:{port}"),
+            _ => String::new(),
+        };
+        return format!("dial tcp{place}: connect: connection refused");
     }
     let mut out: Vec<String> = Vec::new();
     let mut next = error.source();

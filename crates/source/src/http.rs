@@ -322,16 +322,10 @@ impl Instance {
     }
 
     fn failed(&self, method: &'static str, error: &reqwest::Error) -> SourceError {
-        let mut reason = Vec::new();
-        let mut next = std::error::Error::source(error);
-        while let Some(cause) = next {
-            reason.push(cause.to_string());
-            next = cause.source();
-        }
         SourceError::Http {
             method,
             url: self.shown(),
-            reason: reason.join(": "),
+            reason: registry::causes(error),
         }
     }
 

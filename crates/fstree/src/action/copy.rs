@@ -99,7 +99,11 @@ fn copy_one(
     dest_path: &str,
     action: &Copy,
 ) -> Result<(), ActionError> {
-    let dir_mode = action.mode.map_or(DIRECTORY_MODE, |mode| mode & 0o777);
+    let dir_mode = match action.mode {
+        // A symbolic mode changes what is there, and says nothing of folders that are made on the way.
+        Some(mode) if action.mode_str.is_empty() => mode & 0o777,
+        _ => DIRECTORY_MODE,
+    };
     let mut made = Vec::new();
     // Of "a/b" the directory "a" is made here; of "a/b/" and "a/b/." all of it.
     let towards = match dest_path.rsplit_once('/') {

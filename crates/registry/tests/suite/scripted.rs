@@ -296,7 +296,7 @@ async fn absent_images_and_absent_hosts_are_told_apart() {
         .to_string();
     assert_eq!(
         error,
-        "failed to do request: Head \"http://127.0.0.1:1/v2/a/b/manifests/v1\": dial tcp: connect: connection refused"
+        "failed to do request: Head \"http://127.0.0.1:1/v2/a/b/manifests/v1\": dial tcp 127.0.0.1:1: connect: connection refused"
     );
 }
 
