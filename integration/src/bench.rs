@@ -271,12 +271,15 @@ fn sync() -> Result<(), Error> {
 
 /// The folder of state directories and outputs, which goes away, and that of the contexts, which stays.
 ///
-/// State directories of all rounds are kept to the end where there is room: a file system may be slow for minutes where
-/// many files were removed (ext4 without a journal does not take their inodes again so soon, and searches), and which
-/// of the two daemons that would hit is chance.
+/// The folder is a file system of its own, ext4 with a journal, new with every run: what the machine's own file system did
+/// in the minutes before would otherwise hit one daemon or the other by chance (ext4 without a journal does not take
+/// inodes again soon after many files were removed, and searches). Where none can be mounted, state directories of all
+/// rounds are kept to the end if there is room.
 struct Work {
     dir: PathBuf,
     contexts: PathBuf,
+    /// The file that the file system lies in.
+    image: Option<PathBuf>,
     keeps: bool,
 }
 
@@ -286,31 +289,66 @@ impl Work {
         let dir = bench.join(format!("work-{}", std::process::id()));
         fs::create_dir_all(&dir).map_err(at("making", &dir))?;
         let free = machine::free_space(&dir)?;
-        let keeps = free > SPACE_OF_ROUND * (rounds as u64 + 1);
-        if !keeps {
-            eprintln!(
-                "warning: {:.0} GB are free, not enough to keep all rounds to the end: removing files in between disturbs",
-                free as f64 / 1e9
-            );
-        }
+        let file = dir.with_extension("img");
+        let image = match mount_new(&file, &dir, free / 10 * 9) {
+            Ok(()) => Some(file),
+            Err(error) => {
+                eprintln!(
+                    "warning: no file system of its own, rows that write are disturbed by what was done before: {error}"
+                );
+                let _left = fs::remove_file(&file);
+                None
+            }
+        };
+        let keeps = image.is_none() && free > SPACE_OF_ROUND * (rounds as u64 + 1);
         Ok(Self {
             dir,
             contexts: bench.join("contexts"),
+            image,
             keeps,
         })
     }
 
     /// Removes all state directories.
     fn empty(&self) -> Result<(), Error> {
-        fs::remove_dir_all(&self.dir).map_err(at("removing", &self.dir))?;
-        fs::create_dir_all(&self.dir).map_err(at("making", &self.dir))?;
+        for entry in fs::read_dir(&self.dir).map_err(at("reading", &self.dir))? {
+            let path = entry.map_err(at("reading", &self.dir))?.path();
+            let gone = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            gone.map_err(at("removing", &path))?;
+        }
         sync()
     }
+}
+
+/// Makes a file system of `size` bytes in a sparse file and mounts it.
+fn mount_new(file: &Path, dir: &Path, size: u64) -> Result<(), Error> {
+    let made = fs::File::create(file).and_then(|made| made.set_len(size));
+    made.map_err(at("making", file))?;
+    let tables = "lazy_itable_init=0,lazy_journal_init=0";
+    output(
+        Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0", "-N", "600000", "-E", tables])
+            .arg(file),
+    )?;
+    output(
+        Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(file)
+            .arg(dir),
+    )?;
+    Ok(())
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         daemon::unmount_below(&self.dir);
         let _left = fs::remove_dir_all(&self.dir);
+        if let Some(image) = &self.image {
+            let _left = fs::remove_file(image);
+        }
     }
 }
