@@ -7,7 +7,7 @@ use client::{ConnectError, Failure, LayoutError, LineRange, SourceExcerpt};
 
 use crate::build::spec::SpecError;
 use crate::embedded::EmbeddedError;
-use crate::progress::text::harmless;
+use crate::progress::text::{harmless, width};
 use crate::progress::trace::Trace;
 
 /// Why the program fails.
@@ -155,9 +155,29 @@ pub(crate) fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result
             "   "
         };
         let line = usize::try_from(number - 1).ok().and_then(|i| lines.get(i));
-        writeln!(out, " {number:3} | {mark} {}", line.unwrap_or(&""))?;
+        let line = line.unwrap_or(&"");
+        writeln!(out, " {number:3} | {mark} {line}")?;
+        let here = source.ranges.iter().filter(|r| r.start == number);
+        if let Some((start, end)) = here.filter_map(|r| r.columns).next() {
+            writeln!(out, "     |     {}", carets(line, start, end))?;
+        }
     }
     writeln!(out, "--------------------")
+}
+
+/// Carets that stand below a part of a line.
+fn carets(line: &str, start: usize, end: usize) -> String {
+    let before = line.chars().take(start);
+    // What is as wide as the text before it: a tab stays one.
+    let mut out: String = before
+        .flat_map(|c| match c {
+            '\t' => vec!['\t'],
+            c => vec![' '; width(c.encode_utf8(&mut [0; 4]))],
+        })
+        .collect();
+    let part: String = line.chars().skip(start).take(end - start).collect();
+    out.push_str(&"^".repeat(width(&part).max(1)));
+    out
 }
 
 #[cfg(test)]
@@ -170,13 +190,33 @@ mod tests {
         failure.sources.push(SourceExcerpt {
             filename: "Dockerfile".into(),
             data: b"FROM a\nRUN x\nRUN false\nRUN y\nRUN z\nRUN w".to_vec(),
-            ranges: vec![LineRange { start: 3, end: 3 }],
+            ranges: vec![LineRange::lines(3, 3)],
         });
         let mut out = Vec::new();
         explain(&failure, &Trace::default(), ("", ""), true, &mut out)?;
         assert_eq!(
             String::from_utf8_lossy(&out),
             "Dockerfile:3\n--------------------\n   1 |     FROM a\n   2 |     RUN x\n   3 | >>> RUN false\n   4 |     RUN y\n   5 |     RUN z\n--------------------\n"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn the_word_that_is_wrong_is_underlined() -> io::Result<()> {
+        let part = LineRange {
+            columns: Some((6, 12)),
+            ..LineRange::lines(2, 2)
+        };
+        let source = SourceExcerpt {
+            filename: "Dockerfile".into(),
+            data: "FROM a\nCOPY\t漢--from=b".into(),
+            ranges: vec![part],
+        };
+        let mut out = Vec::new();
+        excerpt(&source, &mut out)?;
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "Dockerfile:2\n--------------------\n   1 |     FROM a\n   2 | >>> COPY\t漢--from=b\n     |         \t  ^^^^^^\n--------------------\n"
         );
         Ok(())
     }

@@ -402,7 +402,9 @@ fn endings(said: Said) -> Said {
     let mut kept = String::new();
     let mut own = false;
     for line in said.err.lines() {
-        let ours = line.starts_with("built, and kept") || line.starts_with("WARNING: No output");
+        let carets = line.starts_with("     | ");
+        let ours =
+            carets || line.starts_with("built, and kept") || line.starts_with("WARNING: No output");
         own |= line.starts_with("------")
             || line.contains(" found (use ")
             || line.starts_with("Dockerfile:");

@@ -236,10 +236,8 @@ impl Location {
         } else {
             dockerfile.to_owned()
         };
-        let ranges = self.ranges.iter().map(|r| LineRange {
-            start: r.start.line,
-            end: r.end.line,
-        });
+        let lines = |r: &Range| LineRange::lines(r.start.line, r.end.line);
+        let ranges = self.ranges.iter().map(lines);
         excerpt(
             &SourceExcerpt {
                 filename,

@@ -13,6 +13,29 @@ pub struct LineRange {
     pub start: i32,
     /// Last line.
     pub end: i32,
+    /// The part of the line that is wrong, in characters from zero, the end not included.
+    pub columns: Option<(usize, usize)>,
+}
+
+impl LineRange {
+    /// Whole lines.
+    pub fn lines(start: i32, end: i32) -> Self {
+        Self {
+            start,
+            end,
+            columns: None,
+        }
+    }
+
+    /// What is between two points, each a line and a column. Between columns zero it is whole lines.
+    fn between(start: (i32, i32), end: (i32, i32)) -> Self {
+        let column = |of: i32| usize::try_from(of).ok();
+        let part = column(start.1).zip(column(end.1));
+        Self {
+            columns: part.filter(|(from, to)| start.0 == end.0 && from < to),
+            ..Self::lines(start.0, end.0)
+        }
+    }
 }
 
 /// The place in the user's files that an error comes from.
@@ -69,6 +92,7 @@ struct Range {
 #[serde(default)]
 struct Position {
     line: i32,
+    character: i32,
 }
 
 #[derive(Deserialize, Default)]
@@ -147,17 +171,14 @@ impl From<Status> for Failure {
 fn source(json: &[u8]) -> Option<SourceExcerpt> {
     let wire: Source = serde_json::from_slice(json).ok()?;
     let info = wire.info?;
-    let line = |p: &Option<Position>| p.as_ref().map_or(0, |p| p.line);
+    let point = |p: &Option<Position>| p.as_ref().map_or((0, 0), |p| (p.line, p.character));
     Some(SourceExcerpt {
         filename: info.filename,
         data: STANDARD.decode(info.data).ok()?,
         ranges: wire
             .ranges
             .iter()
-            .map(|r| LineRange {
-                start: line(&r.start),
-                end: line(&r.end),
-            })
+            .map(|r| LineRange::between(point(&r.start), point(&r.end)))
             .collect(),
     })
 }
@@ -189,6 +210,10 @@ mod tests {
         assert_eq!(failure.vertex.as_deref(), Some("sha256:aa"));
         assert_eq!(failure.sources.len(), 1);
         assert_eq!(failure.sources[0].data, b"FROM x\n");
-        assert_eq!(failure.sources[0].ranges, [LineRange { start: 3, end: 4 }]);
+        assert_eq!(failure.sources[0].ranges, [LineRange::lines(3, 4)]);
+        assert_eq!(LineRange::between((3, 4), (3, 9)).columns, Some((4, 9)));
+        for (start, end) in [((3, 0), (3, 0)), ((3, 4), (4, 9)), ((3, -4), (3, 9))] {
+            assert_eq!(LineRange::between(start, end).columns, None);
+        }
     }
 }

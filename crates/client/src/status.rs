@@ -177,10 +177,7 @@ fn warning(w: control::VertexWarning) -> Warning {
         ranges: w
             .ranges
             .iter()
-            .map(|r| LineRange {
-                start: r.start.map_or(0, |p| p.line),
-                end: r.end.map_or(0, |p| p.line),
-            })
+            .map(|r| LineRange::lines(r.start.map_or(0, |p| p.line), r.end.map_or(0, |p| p.line)))
             .collect(),
     }
 }

@@ -21,6 +21,8 @@ mod graph;
 mod mounts;
 mod name;
 mod options;
+mod path;
+mod place;
 mod reach;
 mod resolve;
 mod run;
@@ -38,6 +40,7 @@ use oci::{Digest, ImageConfig, Platform};
 pub use error::{HostError, LowerError, LowerErrorKind};
 pub(crate) use graph::Lowering;
 pub use options::{LowerOptions, parse_bool};
+pub use path::PathError;
 pub(crate) use stage::OutlineCapture;
 pub use text::{platform_text, rfc3339};
 
@@ -200,7 +203,7 @@ pub async fn lower(
     host: &dyn MetaResolver,
     warn: Option<WarnFn>,
 ) -> Result<Lowered, LowerError> {
-    let (lowering, target) = Lowering::run(dockerfile, options, host, warn).await?;
+    let (lowering, target) = lower_stages(dockerfile, options, host, warn).await?;
     Ok(lowering.result(target))
 }
 
@@ -211,7 +214,8 @@ pub(crate) async fn lower_stages<'a>(
     host: &'a dyn MetaResolver,
     warn: Option<WarnFn>,
 ) -> Result<(Lowering<'a>, usize), LowerError> {
-    Lowering::run(dockerfile, options, host, warn).await
+    let run = Lowering::run(dockerfile, options, host, warn).await;
+    run.map_err(|error| error.pointing_into(dockerfile))
 }
 
 /// A source map of a Dockerfile.

@@ -4,6 +4,8 @@
 //! aliases resolved (`x86_64` → `amd64`, `aarch64` → `arm64`, `armhf` → `arm/v7`), and a host also runs what its
 //! architecture contains (amd64 runs 386, arm/v7 runs arm/v6, arm64 runs arm).
 
+mod windows;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -265,19 +267,24 @@ impl Platform {
         }
     }
 
-    fn is_same_as(&self, other: &Self) -> bool {
+    fn takes(&self, other: &Self) -> bool {
         let other = other.normalize();
         let own = self.normalize();
         own.os == other.os
             && own.architecture == other.architecture
             && own.variant == other.variant
-            && (own.os != "windows" || same_build(&own.os_version, &other.os_version))
+            && (own.os != "windows" || windows::runs(&own.os_version, &other.os_version))
+            && other
+                .features()
+                .all(|feature| own.os_features.contains(feature))
     }
-}
 
-/// Whether two versions of Windows are of one build: the first three numbers say so. An unknown one fits any.
-fn same_build(a: &str, b: &str) -> bool {
-    a.is_empty() || b.is_empty() || a.split('.').take(3).eq(b.split('.').take(3))
+    /// What an image needs of its system. Windows' `win32k` is everywhere.
+    fn features(&self) -> impl Iterator<Item = &String> {
+        self.os_features
+            .iter()
+            .filter(|feature| self.os != "windows" || *feature != "win32k")
+    }
 }
 
 impl fmt::Display for Platform {
@@ -293,9 +300,13 @@ pub struct PlatformMatcher {
 }
 
 impl PlatformMatcher {
-    /// Returns how well `candidate` fits, 0 best, or nothing if it does not run.
+    /// Returns how well `candidate` fits, 0 best, or nothing if it does not run. Of one architecture, what uses more of the
+    /// system's features fits better.
     pub fn rank(&self, candidate: &Platform) -> Option<usize> {
-        self.ordered.iter().position(|p| p.is_same_as(candidate))
+        let place = self.ordered.iter().position(|p| p.takes(candidate))?;
+        let all = self.ordered.get(place).map_or(0, |p| p.os_features.len());
+        let unused = all.saturating_sub(candidate.features().count());
+        Some(place * (all + 1) + unused)
     }
 
     /// Returns whether `candidate` runs on the wanted platform.
@@ -439,5 +450,26 @@ mod tests {
             Some(0)
         );
         assert!(arm64.matches(&Platform::parse("linux/arm/v6").unwrap()));
+    }
+
+    #[test]
+    fn images_that_use_features_of_the_system_are_preferred_where_it_has_them() {
+        let with = |features: &[&str]| Platform {
+            os_features: features.iter().map(|f| (*f).to_owned()).collect(),
+            ..Platform::new("linux", "amd64", "")
+        };
+        let plain = with(&[]).matcher();
+        assert!(plain.matches(&with(&[])) && !plain.matches(&with(&["a"])));
+        let two = with(&["a", "b"]).matcher();
+        assert_eq!(two.rank(&with(&["b", "a"])), Some(0));
+        assert_eq!(two.rank(&with(&["a"])), Some(1));
+        assert_eq!(two.rank(&with(&[])), Some(2));
+        assert_eq!(two.rank(&with(&["c"])), None);
+        let windows = Platform::new("windows", "amd64", "").matcher();
+        let win32k = Platform {
+            os: "windows".into(),
+            ..with(&["win32k"])
+        };
+        assert!(windows.matches(&win32k));
     }
 }

@@ -157,7 +157,7 @@ func ask(ctx context.Context, c *client.Client, tc testCase) (*answer, error) {
 	if err != nil {
 		a.Error = err.Error()
 		for _, s := range errdefs.Sources(err) {
-			a.Marked = append(a.Marked, fmt.Sprintf("%s %s", s.GetInfo().GetFilename(), ranges(s.Ranges)))
+			a.Marked = append(a.Marked, fmt.Sprintf("%s %s", s.GetInfo().GetFilename(), lines(s.Ranges)))
 		}
 	}
 	return a, nil
@@ -169,6 +169,15 @@ func warning(w *client.VertexWarning) string {
 		detail = append(detail, string(d))
 	}
 	return fmt.Sprintf("%d %s | %s | %s | %s %s", w.Level, w.Short, strings.Join(detail, " / "), w.URL, w.SourceInfo.GetFilename(), ranges(w.Range))
+}
+
+// lines tells which lines an error is about; ours adds columns, which the reference has none of.
+func lines(all []*pb.Range) string {
+	var out []string
+	for _, r := range all {
+		out = append(out, fmt.Sprintf("%d-%d", r.GetStart().GetLine(), r.GetEnd().GetLine()))
+	}
+	return strings.Join(out, ",")
 }
 
 func ranges(all []*pb.Range) string {

@@ -10,6 +10,7 @@ use oci::Digest;
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::Lowering;
 use super::name;
+use super::path::{PathError, PathRules};
 use crate::instruction::{self, Origin, SourcesAndDest};
 use crate::lint::{Linter, check};
 
@@ -122,7 +123,10 @@ impl Lowering<'_> {
         t: &Transfer<'_>,
         lint: &Linter,
     ) -> Result<(), LowerError> {
-        let dest = destination(self.stages[at].state.get_dir(), &t.files.dest);
+        let rules = self.path_rules(at);
+        let dest = rules
+            .destination(self.stages[at].state.get_dir(), &t.files.dest)
+            .map_err(LowerErrorKind::Drive)?;
         let owner = (!t.chown.is_empty()).then(|| Chown::parse(t.chown));
         if t.link && owner.as_ref().is_some_and(Chown::by_name) {
             return Err(LowerErrorKind::ChownLink(t.chown.to_owned()).into());
@@ -203,7 +207,8 @@ impl Lowering<'_> {
                         &origin.ranges,
                         lint,
                     );
-                    let (src, info) = local_source(t, path, &base);
+                    let (src, info) =
+                        local_source(rules, t, path, &base).map_err(LowerErrorKind::SourceDrive)?;
                     chain.copy(&t.source, &src, &dest, info)
                 }
             };
@@ -213,10 +218,13 @@ impl Lowering<'_> {
             message.push_str(&content.path);
             let constraints =
                 Constraints::internal("preparing inline document").platform(&platform);
+            let path = rules
+                .without_drive(&content.path, false)
+                .map_err(LowerErrorKind::Drive)?;
             let files = FileChain::new()
-                .mkfile(&content.path, 0o644, content.data.clone())
+                .mkfile(&path, 0o644, content.data.clone())
                 .on(&State::scratch(), constraints);
-            chain = chain.copy(&files, &content.path, &dest, base.clone());
+            chain = chain.copy(&files, &path, &dest, base.clone());
         }
         message.push(' ');
         message.push_str(&t.files.dest);
@@ -288,7 +296,12 @@ impl Lowering<'_> {
 }
 
 /// A path of the context or of a stage, and how to copy it.
-fn local_source(t: &Transfer<'_>, path: &str, base: &CopyInfo) -> (String, CopyInfo) {
+fn local_source(
+    rules: PathRules,
+    t: &Transfer<'_>,
+    path: &str,
+    base: &CopyInfo,
+) -> Result<(String, CopyInfo), PathError> {
     let mut src = path;
     let mut info = CopyInfo {
         follow_symlinks: true,
@@ -301,50 +314,14 @@ fn local_source(t: &Transfer<'_>, path: &str, base: &CopyInfo) -> (String, CopyI
     if t.parents {
         // `a/./b/c` keeps `b/c`; without the pivot everything is kept.
         let (root, pattern) = path.split_once("/./").unwrap_or(("/", path));
-        let pattern = absolute("/", pattern);
+        let pattern = rules.absolute("/", pattern, false)?;
         info.include = vec![pattern.strip_prefix('/').unwrap_or(&pattern).to_owned()];
         if !has_wildcards(root) && !has_wildcards(&pattern) {
-            info.required = vec![absolute("/", &gopath::join(&[root, &pattern]))];
+            info.required = vec![rules.absolute("/", &gopath::join(&[root, &pattern]), false)?];
         }
         src = root;
     }
-    (absolute("/", src), info)
-}
-
-/// An absolute path under `parent`; an absolute one stays as it was written.
-fn absolute(parent: &str, path: &str) -> String {
-    match path {
-        "" => parent.to_owned(),
-        path if gopath::is_abs(path) => path.to_owned(),
-        path => gopath::join(&[parent, path]),
-    }
-}
-
-/// The destination: absolute, with a trailing `/` or `/.` kept, since it says that it is a directory.
-fn destination(dir: &str, dest: &str) -> String {
-    if gopath::is_abs(dest) {
-        return dest.to_owned();
-    }
-    let dest = if dest.is_empty() || dest == "." {
-        "./"
-    } else {
-        dest
-    };
-    let dir = if gopath::is_abs(dir) {
-        dir.to_owned()
-    } else {
-        gopath::join(&["/", dir])
-    };
-    let mut out = gopath::join(&[&dir, dest]);
-    if dest.ends_with('/') && !out.ends_with('/') {
-        out.push('/');
-    } else if dest.ends_with("/.") {
-        if out != "/" {
-            out.push('/');
-        }
-        out.push('.');
-    }
-    out
+    Ok((rules.absolute("/", src, false)?, info))
 }
 
 fn chmod(text: &str) -> Result<Option<Chmod>, LowerError> {
@@ -471,20 +448,6 @@ fn group_id(name: &str, origin: &Origin, stage: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn destinations_keep_what_says_directory() {
-        for (dir, dest, want) in [
-            ("/", ".", "/"),
-            ("/app", ".", "/app/"),
-            ("/app", "x/", "/app/x/"),
-            ("/app", "x/.", "/app/x/."),
-            ("/app", "/y//z/", "/y//z/"),
-            ("/app", "../z", "/z"),
-        ] {
-            assert_eq!(destination(dir, dest), want, "{dir} {dest}");
-        }
-    }
 
     #[test]
     fn modes_are_octal_or_letters() {

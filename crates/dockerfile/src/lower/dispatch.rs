@@ -1,12 +1,13 @@
 //! Commands, one after the other, on the state and image of their stage.
 
 use llb::build::{Chown, Constraints, Env, FileChain};
-use llb::{gopath, pb};
+use llb::pb;
 use oci::{Healthcheck, History};
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, NON_ENV_ARGS};
 use super::name;
+use super::path::PathRules;
 use super::stage::{ArgInfo, Step};
 use super::text::{duration, plain_list, quoted_list, rfc3339, uppercase_command};
 use crate::instruction::{self, Command, CommandLine, HealthcheckConfig, Instruction, Origin};
@@ -63,7 +64,7 @@ impl Lowering<'_> {
             stage.image.config.user.clone(),
         );
         if !dir.is_empty() {
-            self.set_dir(at, &dir);
+            self.set_dir(at, &dir)?;
         }
         let stage = &mut self.stages[at];
         if !user.is_empty() {
@@ -325,22 +326,24 @@ impl Lowering<'_> {
         self.with_shell(at, &line.args)
     }
 
-    /// Sets the directory of image and state; gives it.
-    fn set_dir(&mut self, at: usize, path: &str) -> String {
+    /// The rules for paths in a stage's image.
+    pub(crate) fn path_rules(&self, at: usize) -> PathRules {
+        let platform = self.stages[at].platform.as_ref();
+        PathRules::of(&platform.unwrap_or(&self.platforms.target).os)
+    }
+
+    /// Sets the directory of image and state; gives it, with slashes.
+    fn set_dir(&mut self, at: usize, path: &str) -> Result<String, LowerError> {
+        let rules = self.path_rules(at);
         let stage = &mut self.stages[at];
-        let present = match stage.image.config.working_dir.as_str() {
-            "" => "/".to_owned(),
-            dir if gopath::is_abs(dir) => dir.to_owned(),
-            dir => gopath::join(&["/", dir]),
-        };
-        let dir = match path {
-            "" => present,
-            path if gopath::is_abs(path) => path.to_owned(),
-            path => gopath::join(&[&present, path]),
-        };
-        stage.image.config.working_dir.clone_from(&dir);
+        let dir = rules
+            .absolute(&stage.image.config.working_dir, path, false)
+            .map_err(LowerErrorKind::Workdir)?;
+        // A Windows program is started in what the config says, which takes backslashes only.
+        stage.image.config.working_dir = rules.native(&dir);
+        let dir = rules.slashes(&dir).into_owned();
         stage.state = stage.state.dir(&dir);
-        dir
+        Ok(dir)
     }
 
     fn workdir(
@@ -350,8 +353,9 @@ impl Lowering<'_> {
         path: &str,
         lint: &Linter,
     ) -> Result<(), LowerError> {
+        let rules = self.path_rules(at);
         let stage = &mut self.stages[at];
-        if !stage.workdir_set && !gopath::is_abs(path) {
+        if !stage.workdir_set && !rules.is_absolute(path) {
             lint.report(
                 Finding::WorkdirRelativePath {
                     path: path.to_owned(),
@@ -360,7 +364,7 @@ impl Lowering<'_> {
             );
         }
         stage.workdir_set = true;
-        let dir = self.set_dir(at, path);
+        let dir = self.set_dir(at, path)?;
         let mut layer = false;
         if dir != "/" {
             let env = self.stages[at].state.env().clone();

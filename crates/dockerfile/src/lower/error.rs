@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use llb::build::BuildError;
 
+use super::path::PathError;
 use crate::instruction::{InstructionError, ParseError};
 use crate::lint::LintError;
 use crate::shell::ShellError;
@@ -217,6 +218,30 @@ pub enum LowerErrorKind {
     /// A secret without a name.
     #[error("one of source, target required")]
     SecretName,
+    /// A secret of a Windows image, below a folder that is not told.
+    #[error(
+        "secret target {target:?} must be an absolute path with forward slashes on Windows, e.g. --mount=type=secret,id={id},target=C:/path/to/secret"
+    )]
+    SecretTargetRelative {
+        /// As written, with slashes.
+        target: String,
+        /// Of the secret.
+        id: String,
+    },
+    /// A secret of a Windows image that says nowhere.
+    #[error(
+        "secret target is required on Windows, e.g. --mount=type=secret,id={0},target=C:/path/to/secret"
+    )]
+    SecretTargetMissing(String),
+    /// A path of the image that is none.
+    #[error("removing drive letter: {0}")]
+    Drive(PathError),
+    /// A path to copy from that is none.
+    #[error("removing drive letter: removing drive letter: {0}")]
+    SourceDrive(PathError),
+    /// A directory that is none.
+    #[error("normalizing workdir: normalizing working directory: removing drive letter: {0}")]
+    Workdir(PathError),
     /// `--mount=type=ssh,source=`
     #[error("ssh does not support source")]
     SshSource,

@@ -6,6 +6,7 @@ use llb::gopath;
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, SCRATCH};
+use super::path::PathRules;
 use crate::instruction::{self, Mount, MountType, Origin, ShareMode};
 
 /// The mounts of a process in their order.
@@ -132,19 +133,32 @@ impl Lowering<'_> {
     }
 
     fn secret(&mut self, at: usize, origin: &Origin, mount: &Mount) -> Result<Secret, LowerError> {
+        let rules = self.path_rules(at);
+        let written = rules.slashes(&mount.target).into_owned();
         let mut id = if mount.source.is_empty() {
             mount.id.clone()
         } else {
             mount.source.clone()
         };
         if id.is_empty() {
-            if mount.target.is_empty() {
+            if written.is_empty() {
                 return Err(LowerErrorKind::SecretName.into());
             }
-            gopath::base(&mount.target).clone_into(&mut id);
+            gopath::base(&written).clone_into(&mut id);
         }
-        let mut target = (!mount.target.is_empty()).then(|| mount.target.clone());
-        if mount.env.is_none() && target.is_none() {
+        let mut target = (!written.is_empty()).then_some(written);
+        if rules == PathRules::Windows {
+            // There is no folder that all images have for secrets, and `C:name` would land in some other.
+            match &target {
+                Some(target) if rules.is_absolute(target) => {}
+                Some(target) => {
+                    let target = target.clone();
+                    return Err(LowerErrorKind::SecretTargetRelative { target, id }.into());
+                }
+                None if mount.env.is_some() => {}
+                None => return Err(LowerErrorKind::SecretTargetMissing(id).into()),
+            }
+        } else if mount.env.is_none() && target.is_none() {
             target = Some(format!("/run/secrets/{}", gopath::base(&id)));
         }
         let place = (mount.required, origin.ranges.clone());

@@ -1,6 +1,6 @@
 //! Places in the source.
 
-/// A point. Lines count from one; the column is always zero, as clients expect.
+/// A point. Lines count from one, columns from zero in characters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line.
@@ -9,7 +9,8 @@ pub struct Position {
     pub character: usize,
 }
 
-/// A stretch between two points, both included.
+/// A stretch between two points. The last line is part of it and the last column is not; between columns zero it is whole lines,
+/// which is all that BuildKit knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Range {
     /// The first point.
@@ -25,6 +26,15 @@ impl Range {
         Self {
             start: point,
             end: point,
+        }
+    }
+
+    /// Returns the range of a part of a line.
+    pub fn columns(line: usize, start: usize, end: usize) -> Self {
+        let point = |character| Position { line, character };
+        Self {
+            start: point(start),
+            end: point(end),
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "a skipped test says why")]
 
+mod columns;
 mod corpus;
 mod fuzz;
 mod host;
