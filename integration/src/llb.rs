@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Take the cases of this folder instead of the corpus; `--example fuzz` of `rbuild-dockerfile` writes some.
+    #[arg(long, value_name = "DIR")]
+    corpus: Option<PathBuf>,
     /// Write both daemons' answers into this folder.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -35,7 +38,8 @@ pub(crate) struct Options {
 
 /// Compares; returns whether all is equal.
 pub(crate) fn run(options: &Options) -> Result<bool, Error> {
-    let mut cases = corpus::load(&paths::source().join("llb/corpus"))?;
+    let own = || paths::source().join("llb/corpus");
+    let mut cases = corpus::load(&options.corpus.clone().unwrap_or_else(own))?;
     if let Some(only) = &options.only {
         cases.retain(|case| case.name.contains(only.as_str()));
     }

@@ -1,5 +1,8 @@
 //! Feeds changed Dockerfiles to everything that reads them, for as long as asked:
 //! `cargo run -p rbuild-dockerfile --example fuzz -- SECONDS SEED FILE…`. What panics or is slow is written to `fuzz-found-…`.
+//!
+//! `fuzz write COUNT SEED FILE…` prints changed Dockerfiles as cases for `rbuild-integration llb --corpus`, which asks BuildKit's
+//! frontend and ours about each.
 #![allow(clippy::print_stdout, reason = "a command for people")]
 #![allow(dead_code, reason = "the modules are the tests'")]
 
@@ -11,10 +14,11 @@ mod mutate;
 use std::time::{Duration, Instant};
 
 fn main() {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
+    let writes = args.next_if_eq("write").is_some();
     let mut number = || args.next().and_then(|text| text.parse::<u64>().ok());
     let (Some(seconds), Some(seed)) = (number(), number()) else {
-        println!("usage: fuzz SECONDS SEED FILE…");
+        println!("usage: fuzz [write] SECONDS|COUNT SEED FILE…");
         return;
     };
     let mut seeds = Vec::new();
@@ -34,12 +38,16 @@ fn main() {
             seeds.push(bytes);
         }
     }
-    println!("{} seeds", seeds.len());
     let mut numbers = mutate::Numbers::new(seed);
+    if writes {
+        write(&seeds, &mut numbers, seconds);
+        return;
+    }
+    println!("{} seeds", seeds.len());
     let begun = Instant::now();
     let (mut runs, mut found, mut slowest) = (0_u64, 0_u64, Duration::ZERO);
     while begun.elapsed() < Duration::from_secs(seconds) {
-        let text = mutate::mutated(&seeds, &mut numbers);
+        let text = mutate::mutated(&seeds, &mut numbers, mutate::MANY);
         let fed = std::panic::catch_unwind(|| mutate::feed(&text));
         runs += 1;
         slowest = slowest.max(fed.as_ref().copied().unwrap_or_default());
@@ -56,4 +64,25 @@ fn main() {
         }
     }
     println!("end: {runs} inputs, {found} found, slowest {slowest:?}");
+}
+
+/// Cases are text, and a line of one must not look like the corpus' own.
+fn write(seeds: &[Vec<u8>], numbers: &mut mutate::Numbers, count: u64) {
+    let mut written = 0;
+    while written < count {
+        let Ok(text) = String::from_utf8(mutate::mutated(seeds, numbers, 2)) else {
+            continue;
+        };
+        if text
+            .lines()
+            .any(|line| line.starts_with("=== ") || line.starts_with("--- "))
+        {
+            continue;
+        }
+        written += 1;
+        println!(
+            "=== {written}\n--- Dockerfile\n{}",
+            text.trim_end_matches('\n')
+        );
+    }
 }

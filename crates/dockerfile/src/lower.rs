@@ -42,7 +42,7 @@ pub(crate) use graph::Lowering;
 pub use options::{LowerOptions, parse_bool};
 pub use path::PathError;
 pub(crate) use stage::OutlineCapture;
-pub use text::{platform_text, rfc3339};
+pub use text::rfc3339;
 
 use crate::lint::Warning;
 /// Answers what lowering cannot know from the text.

@@ -40,7 +40,10 @@ fn is_print(c: char) -> bool {
         return true;
     }
     let invisible = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e000}'..='\u{f8ff}' | '\u{fff9}'..='\u{fffb}');
-    !c.is_control() && !c.is_whitespace() && !invisible
+    // Planes without characters, tags, private use, and the last two of each plane, which are none.
+    let nothing =
+        matches!(c, '\u{40000}'..='\u{e00ff}' | '\u{f0000}'..) || u32::from(c) & 0xfffe == 0xfffe;
+    !c.is_control() && !c.is_whitespace() && !invisible && !nothing
 }
 
 /// Reads a truth value as Go's `strconv.ParseBool`.

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use attest::{Capture, Image, Parameters, RequestProvenance, filter_args};
-use exporter::{PlatformEntry, format_all};
+use exporter::PlatformEntry;
 use frontend::bridge::{ResolveOpts, SourceMeta};
 use frontend::{FrontendResult, Ref};
 use llb::pb;
@@ -396,7 +396,7 @@ impl Scope {
             capture
                 .settle()
                 .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
-            capture.target_platform = format_all(&platform.platform);
+            capture.target_platform = platform.platform.format_all();
             out.insert(id.to_owned(), (capture, Arc::clone(found)));
         }
         Ok(out)

@@ -61,7 +61,7 @@ pub(crate) async fn judged(
         opts.log_name.clone()
     };
     let platform = wanted(&opts);
-    let shown = exporter::format_all(platform.as_ref().unwrap_or(&Platform::host()));
+    let shown = platform.clone().unwrap_or_else(Platform::host).format_all();
     let id = format!("{}{shown}", op.identifier);
     build
         .shown(&name, &id, |progress| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exporter::{ExportSource, PlatformEntry, format_all, platforms_of};
+use exporter::{ExportSource, PlatformEntry, platforms_of};
 use oci::Platform;
 
 /// Compares a result with the options of its frontend; a sentence for each thing that is odd.
@@ -33,7 +33,7 @@ fn compare(texts: &[String], got: &[PlatformEntry], is_map: bool) -> Vec<String>
         match Platform::parse(text) {
             Ok(platform) => {
                 let platform = platform.normalize();
-                if !names.insert(format_all(&platform)) {
+                if !names.insert(platform.format_all()) {
                     odd.push(format!("Duplicate platform result requested {text:?}"));
                 }
                 wanted.push(platform);
@@ -52,9 +52,9 @@ fn compare(texts: &[String], got: &[PlatformEntry], is_map: bool) -> Vec<String>
         if one.os_version.is_empty() {
             platform.os_version.clear();
         }
-        if !names.contains(&format_all(&platform)) {
+        if !names.contains(&platform.format_all()) {
             let text = texts.first().map(String::as_str).unwrap_or_default();
-            let is = format_all(&single.platform.normalize());
+            let is = single.platform.normalize().format_all();
             odd.push(format!(
                 "Requested platform {text:?} does not match result platform {is:?}"
             ));
@@ -66,12 +66,12 @@ fn compare(texts: &[String], got: &[PlatformEntry], is_map: bool) -> Vec<String>
     }
     let fits = |entry: &PlatformEntry| {
         let platform = entry.platform.normalize();
-        names.contains(&format_all(&platform))
+        names.contains(&platform.format_all())
             || wanted.iter().any(|w| w.matcher().matches(&platform))
     };
     if names.len() != got.len() || !got.iter().all(fits) {
         let list = |platforms: &mut dyn Iterator<Item = Platform>| {
-            let mut texts: Vec<String> = platforms.map(|p| format_all(&p.normalize())).collect();
+            let mut texts: Vec<String> = platforms.map(|p| p.normalize().format_all()).collect();
             texts.sort();
             texts.join(",")
         };

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use oci::Platform;
 
 use crate::error::ExportError;
-use crate::platforms::format_all;
 
 type Map = BTreeMap<String, String>;
 
@@ -49,7 +48,7 @@ impl AnnotationGroup {
             let parsed = Platform::parse(platform).map_err(|e| ExportError::Attribute {
                 reason: e.to_string(),
             })?;
-            format_all(&parsed.normalize())
+            parsed.normalize().format_all()
         };
         let entry = self.0.entry(platform).or_default();
         let map = match place {
@@ -86,7 +85,7 @@ impl AnnotationGroup {
             copy(&mut out.index, &annotations.index);
             copy(&mut out.index_descriptor, &annotations.index_descriptor);
         }
-        let own = platform.map(format_all);
+        let own = platform.map(Platform::format_all);
         for key in std::iter::once("").chain(own.as_deref()) {
             if let Some(annotations) = self.0.get(key) {
                 copy(&mut out.manifest, &annotations.manifest);

@@ -41,5 +41,5 @@ pub use manager::{
 pub use oci::Timestamp;
 pub use oci_archive::{OciExporter, Variant};
 pub use options::ImageOptions;
-pub use platforms::{PlatformEntry, format_all, platforms_of};
+pub use platforms::{PlatformEntry, platforms_of};
 pub use tarball::TarExporter;

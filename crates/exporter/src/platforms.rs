@@ -16,19 +16,6 @@ pub struct PlatformEntry {
     pub platform: Platform,
 }
 
-/// Writes a platform with its OS version: `windows(10.0.20348)/amd64`.
-#[must_use]
-pub fn format_all(platform: &Platform) -> String {
-    if platform.os_version.is_empty() {
-        return platform.format();
-    }
-    let versioned = Platform {
-        os: format!("{}({})", platform.os, platform.os_version),
-        ..platform.clone()
-    };
-    versioned.format()
-}
-
 /// The folder of a platform's files, whatever its id is: one name.
 pub(crate) fn folder_name(id: &str) -> String {
     match id {
@@ -117,7 +104,7 @@ pub fn platforms_of(
     };
     let platform = platform.normalize();
     Ok(vec![PlatformEntry {
-        id: format_all(&platform),
+        id: platform.format_all(),
         platform,
     }])
 }

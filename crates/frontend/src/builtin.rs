@@ -24,7 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dockerfile::lint::Warning as LintWarning;
-use dockerfile::lower::{self, LowerError, LowerOptions, WarnFn, platform_text};
+use dockerfile::lower::{self, LowerError, LowerOptions, WarnFn};
 use futures::future::try_join_all;
 use oci::{ImageConfig, Platform};
 use parking_lot::Mutex;
@@ -219,7 +219,7 @@ impl Build {
         let mut exported = Vec::with_capacity(results.len());
         for (platform, result) in platforms.iter().zip(results) {
             let wanted = platform.clone().unwrap_or_else(Platform::host).normalize();
-            let id = platform_text(&wanted);
+            let id = wanted.format_all();
             let platform = export_platform(wanted, &result.image.platform);
             out.scan.insert(id.clone(), result.scan);
             let suffix = if self.config.multi_platform {

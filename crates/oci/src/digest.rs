@@ -46,16 +46,20 @@ impl Digest {
             "sha256" => 64,
             "sha384" => 96,
             "sha512" => 128,
-            _ => return Err(DigestError::Algorithm),
+            _ if is_digest_shaped(algorithm, hex) => return Err(DigestError::Algorithm),
+            _ => return Err(DigestError::Format),
         };
+        if hex.is_empty() {
+            return Err(DigestError::Format);
+        }
+        if hex.len() != length {
+            return Err(DigestError::Length);
+        }
         if !hex
             .bytes()
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         {
             return Err(DigestError::Format);
-        }
-        if hex.len() != length {
-            return Err(DigestError::Length);
         }
         Ok(Self(Arc::from(text)))
     }
@@ -191,6 +195,20 @@ impl io::Write for Digester {
     }
 }
 
+/// Whether it is a digest of some algorithm (image-spec, descriptor.md, "Digests").
+fn is_digest_shaped(algorithm: &str, encoded: &str) -> bool {
+    let component = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+    };
+    let encoded_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'=' | b'_' | b'-');
+    algorithm.split(['+', '.', '_', '-']).all(component)
+        && !encoded.is_empty()
+        && encoded.bytes().all(encoded_byte)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,7 +229,9 @@ mod tests {
                 DigestError::Algorithm,
             ),
             ("sha256:e3", DigestError::Length),
-            ("sha256:../../../etc/passwd", DigestError::Format),
+            ("sha256:../../../etc/passwd", DigestError::Length),
+            ("SHA256:e3", DigestError::Format),
+            ("b+c.d:e_-=", DigestError::Algorithm),
         ] {
             assert_eq!(Digest::parse(text), Err(want), "{text}");
         }

@@ -4,6 +4,7 @@
 //! aliases resolved (`x86_64` → `amd64`, `aarch64` → `arm64`, `armhf` → `arm/v7`), and a host also runs what its
 //! architecture contains (amd64 runs 386, arm/v7 runs arm/v6, arm64 runs arm).
 
+mod text;
 mod windows;
 
 use std::fmt;
@@ -11,6 +12,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::json::null_as_default;
+
+pub use text::PlatformError;
 
 /// An operating system on an architecture.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,31 +42,6 @@ pub struct Platform {
     /// `v7`, `v8`, …
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub variant: String,
-}
-
-/// Why a text is no platform.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlatformError {
-    /// A component has characters that no platform has.
-    #[error(
-        "{text:?} is an invalid component of {whole:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
-    )]
-    Component {
-        /// The component.
-        text: String,
-        /// The whole text.
-        whole: String,
-    },
-    /// The one word given is neither an operating system nor an architecture.
-    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
-    Unknown(String),
-    /// There are more than three components.
-    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
-    Shape(String),
-    /// A wildcard stands where one platform is needed.
-    #[error("{0:?}: wildcards not yet supported: not implemented")]
-    Wildcard(String),
 }
 
 const KNOWN_OS: &[&str] = &[
@@ -136,123 +114,20 @@ impl Platform {
         Self::new("linux", architecture, "").normalize()
     }
 
-    /// Parses `os/arch/variant`, `os/arch`, `os` or `arch`, filling what is missing from the host.
-    pub fn parse(text: &str) -> Result<Self, PlatformError> {
-        if text.contains('*') {
-            return Err(PlatformError::Wildcard(text.into()));
-        }
-        let (core, os_version) = match (text.find('('), text.find(')')) {
-            (Some(open), Some(close)) if open < close => {
-                let mut core = String::new();
-                core.push_str(text.get(..open).unwrap_or_default());
-                core.push_str(text.get(close + 1..).unwrap_or_default());
-                (
-                    core,
-                    text.get(open + 1..close).unwrap_or_default().to_owned(),
-                )
-            }
-            _ => (text.to_owned(), String::new()),
-        };
-        // What is behind the third slash is one part, as in the reference's errors.
-        let parts: Vec<&str> = core.splitn(4, '/').collect();
-        for part in &parts {
-            if part.is_empty()
-                || !part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-            {
-                return Err(PlatformError::Component {
-                    text: (*part).into(),
-                    whole: text.into(),
-                });
-            }
-        }
-        let host = Self::host();
-        let mut platform = match parts.as_slice() {
-            [one] => {
-                let os = normal_os(one);
-                if KNOWN_OS.contains(&os.as_str()) {
-                    Self {
-                        os,
-                        architecture: host.architecture.clone(),
-                        variant: host.variant.clone(),
-                        ..Self::default()
-                    }
-                } else {
-                    let (architecture, variant) = normal_arch(one, "");
-                    if !KNOWN_ARCH.contains(&architecture.as_str()) {
-                        return Err(PlatformError::Unknown((*one).into()));
-                    }
-                    let variant = if architecture == "arm" && variant == "v7" {
-                        String::new()
-                    } else {
-                        variant
-                    };
-                    Self {
-                        os: "linux".into(),
-                        architecture,
-                        variant,
-                        ..Self::default()
-                    }
-                }
-            }
-            [os, arch] => {
-                let (architecture, variant) = normal_arch(arch, "");
-                let variant = if architecture == "arm" && variant == "v7" {
-                    String::new()
-                } else {
-                    variant
-                };
-                Self {
-                    os: normal_os(os),
-                    architecture,
-                    variant,
-                    ..Self::default()
-                }
-            }
-            [os, arch, variant] => {
-                let (architecture, variant) = normal_arch(arch, variant);
-                let variant = if architecture == "arm64" && variant.is_empty() {
-                    "v8".into()
-                } else {
-                    variant
-                };
-                Self {
-                    os: normal_os(os),
-                    architecture,
-                    variant,
-                    ..Self::default()
-                }
-            }
-            _ => return Err(PlatformError::Shape(text.into())),
-        };
-        platform.os_version = os_version;
-        Ok(platform)
-    }
-
     /// Returns the normal form: aliases resolved, default variants dropped or added as containerd does.
     #[must_use]
     pub fn normalize(&self) -> Self {
         let (architecture, variant) = normal_arch(&self.architecture, &self.variant);
+        let mut os_features = self.os_features.clone();
+        os_features.sort();
+        os_features.dedup();
         Self {
             os: normal_os(&self.os),
             architecture,
             variant,
+            os_features,
             ..self.clone()
         }
-    }
-
-    /// Returns `os/arch[/variant]`, without version and features.
-    pub fn format(&self) -> String {
-        if self.os.is_empty() {
-            return "unknown".into();
-        }
-        let mut text = format!("{}/{}", self.os, self.architecture);
-        if !self.variant.is_empty() {
-            text.push('/');
-            text.push_str(&self.variant);
-        }
-        text
     }
 
     /// Returns the platforms that run on this one, best first, itself included.
@@ -417,23 +292,6 @@ fn vector(platform: &Platform) -> Vec<Platform> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn platform_names_are_parsed_and_normalized() {
-        for (text, want) in [
-            ("linux/amd64", "linux/amd64"),
-            ("linux/x86_64", "linux/amd64"),
-            ("linux/arm64/v8", "linux/arm64/v8"),
-            ("linux/arm/v7", "linux/arm/v7"),
-            ("linux/arm", "linux/arm"),
-            ("aarch64", "linux/arm64"),
-            ("windows/amd64", "windows/amd64"),
-        ] {
-            assert_eq!(Platform::parse(text).unwrap().format(), want, "{text}");
-        }
-        assert!(Platform::parse("a/b/c/d").is_err());
-        assert!(Platform::parse("no such").is_err());
-    }
 
     #[test]
     fn hosts_run_what_their_architecture_contains() {

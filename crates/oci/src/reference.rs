@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::Digest;
+use crate::{Digest, DigestError};
 
 /// The domain of references that name none.
 pub const DEFAULT_DOMAIN: &str = "docker.io";
@@ -42,6 +42,9 @@ pub enum ReferenceError {
     /// The name is too long.
     #[error("repository name must not be more than {MAX_NAME} characters")]
     TooLong,
+    /// The digest is of the right form and no digest.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
 }
 
 impl Reference {
@@ -55,11 +58,12 @@ impl Reference {
             return Err(ReferenceError::BareId(text.into()));
         }
         let (domain, rest) = split_domain(text);
+        let remote = rest.split(':').next().unwrap_or_default();
+        if remote.chars().any(char::is_uppercase) {
+            return Err(ReferenceError::UpperCase(remote.into()));
+        }
         let (name_tag, digest) = match rest.split_once('@') {
-            Some((name, digest)) => (
-                name,
-                Some(Digest::parse(digest).map_err(|_| ReferenceError::Format)?),
-            ),
+            Some((name, digest)) => (name, Some(digest)),
             None => (rest.as_str(), None),
         };
         let (path, tag) = match name_tag.split_once(':') {
@@ -67,8 +71,8 @@ impl Reference {
             Some(_) => return Err(ReferenceError::Format),
             None => (name_tag, None),
         };
-        if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ReferenceError::UpperCase(path.into()));
+        if digest.is_some_and(|digest| !is_digest(digest)) {
+            return Err(ReferenceError::Format);
         }
         if !is_domain(&domain) || !path.split('/').all(is_component) {
             return Err(ReferenceError::Format);
@@ -76,6 +80,7 @@ impl Reference {
         if path.len() > MAX_NAME {
             return Err(ReferenceError::TooLong);
         }
+        let digest = digest.map(Digest::parse).transpose()?;
         Ok(Self {
             domain,
             path: path.to_owned(),
@@ -198,6 +203,20 @@ fn is_tag(tag: &str) -> bool {
             .next()
             .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// What the grammar takes for a digest; whether it is one is another question.
+fn is_digest(text: &str) -> bool {
+    let Some((algorithm, hex)) = text.split_once(':') else {
+        return false;
+    };
+    let component = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    algorithm.split(['-', '_', '+', '.']).all(component)
+        && hex.len() >= 32
+        && hex.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// One path component: alphanumeric runs joined by `.`, `_`, `__` or any number of `-`.

@@ -15,10 +15,6 @@ const ARGUED: &[(&str, &str)] = &[
         "the order in which broken rules are named; the reference's changes from run to run",
     ),
     (
-        "java-dotnet: windows container",
-        "paths with drives and backslashes; Windows containers are out",
-    ),
-    (
         "java-dotnet: windows base under linux",
         "the error has the status NotFound, which clients put in front of the words",
     ),

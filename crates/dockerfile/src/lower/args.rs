@@ -8,7 +8,6 @@ use oci::Platform;
 
 use super::error::LowerError;
 use super::stage::ArgInfo;
-use super::text::platform_text;
 use crate::instruction::Arg;
 use crate::shell::Lexer;
 
@@ -55,7 +54,7 @@ pub(crate) fn automatic(
         ("BUILDOSVERSION", build.os_version),
         ("BUILDARCH", build.architecture),
         ("BUILDVARIANT", build.variant),
-        ("TARGETPLATFORM", platform_text(wanted)),
+        ("TARGETPLATFORM", wanted.format_all()),
         ("TARGETOS", wanted.os.clone()),
         ("TARGETOSVERSION", wanted.os_version.clone()),
         ("TARGETARCH", wanted.architecture.clone()),

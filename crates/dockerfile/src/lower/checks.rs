@@ -15,7 +15,7 @@ pub(crate) fn linter(
         Some(config) => config.clone(),
         None => {
             let text = find_directive(DirectiveName::Check, data)
-                .map(|found| found.value)
+                .map(|found| found.word)
                 .unwrap_or_default();
             LintConfig::parse(&text)
                 .map_err(|error| LowerErrorKind::CheckOptions(error.to_string()))?

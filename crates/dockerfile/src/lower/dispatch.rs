@@ -12,7 +12,7 @@ use super::stage::{ArgInfo, Step};
 use super::text::{duration, plain_list, quoted_list, rfc3339, uppercase_command};
 use crate::instruction::{self, Command, CommandLine, HealthcheckConfig, Instruction, Origin};
 use crate::lint::{Finding, Linter, check};
-use crate::shell::{Lexer, ShellErrorKind};
+use crate::shell::{Lexer, ShellError};
 use crate::syntax::Range;
 
 /// The note in history entries made by this frontend; clients look for it.
@@ -224,29 +224,34 @@ impl Lowering<'_> {
         let env = self.stages[at].state.env().clone();
         let ranges = &instruction.origin.ranges;
         if !matches!(instruction.command, Command::Arg(_)) {
-            instruction.command.expand(&mut |word| {
-                let word = self.lex.process(word, &env).inspect_err(|error| {
-                    if let ShellErrorKind::Required { name, .. }
-                    | ShellErrorKind::ColonModifier { name, .. } = &error.kind
-                        && env.get(name).is_none()
-                    {
-                        self.undefined(at, &[name.clone()].into(), &env, ranges, lint);
-                    }
-                })?;
-                self.undefined(at, &word.unmatched, &env, ranges, lint);
-                Ok(word.result)
-            })?;
+            instruction
+                .command
+                .expand(&mut |word| self.expanded(at, &self.lex, word, &env, ranges, lint))?;
         }
         let raw = Lexer {
             skip_process_quotes: true,
             ..Lexer::new('\\')
         };
-        instruction.command.expand_raw(&mut |word| {
-            let word = raw.process(word, &env)?;
-            self.undefined(at, &word.unmatched, &env, ranges, lint);
-            Ok(word.result)
-        })?;
+        instruction
+            .command
+            .expand_raw(&mut |word| self.expanded(at, &raw, word, &env, ranges, lint))?;
         Ok(())
+    }
+
+    /// Expands a word and reports what is not set, also when it does not expand.
+    fn expanded(
+        &self,
+        at: usize,
+        lex: &Lexer,
+        word: &str,
+        env: &Env,
+        ranges: &[Range],
+        lint: &Linter,
+    ) -> Result<String, ShellError> {
+        let found = lex.process(word, env);
+        let seen = found.as_ref().unwrap_or_else(|error| &error.so_far);
+        self.undefined(at, &seen.unmatched, env, ranges, lint);
+        found.map(|word| word.result)
     }
 
     fn undefined(
@@ -409,9 +414,7 @@ impl Lowering<'_> {
                 (Some(value), _) => Some(value),
                 (None, Some(default)) => {
                     let env = self.stages[at].state.env().clone();
-                    let word = self.lex.process(&default, &env)?;
-                    self.undefined(at, &word.unmatched, &env, &origin.ranges, lint);
-                    Some(word.result)
+                    Some(self.expanded(at, &self.lex, &default, &env, &origin.ranges, lint)?)
                 }
                 (None, None) => {
                     let global = self.global_args.get(&pair.key).map(str::to_owned);

@@ -198,16 +198,15 @@ impl<'a> Lowering<'a> {
             let ranges = stage.origin.ranges.clone();
             let lint = self.lint.with_comments(&stage.origin.comments);
 
-            let base = self
-                .lex
-                .process(&stage.base_name, &self.global_args)
-                .map_err(|e| LowerError::from(e).at(&ranges))?;
+            let base = self.lex.process(&stage.base_name, &self.global_args);
+            let seen = base.as_ref().unwrap_or_else(|error| &error.so_far);
             check::undefined_from_args(
                 known.iter().map(String::as_str),
-                &base.unmatched,
+                &seen.unmatched,
                 &ranges,
                 &lint,
             );
+            let base = base.map_err(|e| LowerError::from(e).at(&ranges))?;
             if base.result.is_empty() {
                 return Err(
                     LowerError::from(LowerErrorKind::BlankBase(stage.base_name)).at(&ranges)
@@ -262,17 +261,15 @@ impl<'a> Lowering<'a> {
         lint: &Linter,
     ) -> Result<(Platform, BTreeSet<String>), LowerError> {
         let ranges = &stage.origin.ranges;
-        let found = self.lex.process(word, &self.global_args).map_err(|error| {
+        let found = self.lex.process(word, &self.global_args);
+        let seen = found.as_ref().unwrap_or_else(|error| &error.so_far);
+        let known = known.iter().map(String::as_str);
+        check::undefined_from_args(known, &seen.unmatched, ranges, lint);
+        check::redundant_platform(word, seen, &self.global_args, ranges, lint);
+        check::constant_platform(&stage.name, seen, ranges, lint);
+        let found = found.map_err(|error| {
             LowerError::from(LowerErrorKind::PlatformArguments(String::new(), error)).at(ranges)
         })?;
-        check::undefined_from_args(
-            known.iter().map(String::as_str),
-            &found.unmatched,
-            ranges,
-            lint,
-        );
-        check::redundant_platform(word, &found, &self.global_args, ranges, lint);
-        check::constant_platform(&stage.name, &found, ranges, lint);
         let near = || {
             let keys = self.global_args.keys();
             found

@@ -4,7 +4,6 @@ use llb::build::Env;
 use oci::Platform;
 
 use super::stage::StageState;
-use super::text::platform_text;
 use crate::shell;
 
 /// Counts the step and puts stage, number and platform in front of its text.
@@ -20,7 +19,7 @@ pub(crate) fn prefix(
     }
     let mut out = String::from("[");
     if with_platform && let Some(platform) = platform {
-        out.push_str(&platform_text(platform));
+        out.push_str(&platform.format_all());
         out.push_str(&cross(platform, env));
         out.push(' ');
     }
@@ -54,7 +53,7 @@ fn cross(base: &Platform, env: &dyn shell::Env) -> String {
     }
     let target = target.normalize();
     if target.os != base.os {
-        return format!("->{}", platform_text(&target));
+        return format!("->{}", target.format_all());
     }
     if target.architecture == base.architecture {
         return String::new();

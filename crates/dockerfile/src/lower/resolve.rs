@@ -6,7 +6,6 @@ use oci::{ImageConfig, Platform, Reference};
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, empty_image};
 use super::name;
-use super::text::platform_text;
 use super::{ContextQuery, ImageQuery, LoadedContext};
 use crate::lint::check;
 use crate::suggest;
@@ -68,7 +67,7 @@ impl Lowering<'_> {
             return Ok(Base::Context { loaded, platform });
         }
         let shown = if self.options.multi_platform {
-            format!("{} ", platform_text(&platform))
+            format!("{} ", platform.format_all())
         } else {
             String::new()
         };

@@ -1,7 +1,5 @@
 //! Go's ways of writing values, where histories and names show them.
 
-use oci::Platform;
-
 use crate::text::quote;
 
 /// `["a" "b"]`, Go's `%q` of a list.
@@ -81,24 +79,6 @@ pub fn rfc3339(seconds: i64) -> String {
     )
 }
 
-/// `os(version+features)/arch/variant`: a platform in full.
-pub fn platform_text(platform: &Platform) -> String {
-    let plain = platform.format();
-    if platform.os.is_empty() || (platform.os_version.is_empty() && platform.os_features.is_empty())
-    {
-        return plain;
-    }
-    let mut os = format!("{}({}", platform.os, platform.os_version);
-    if !platform.os_features.is_empty() {
-        let mut features = platform.os_features.clone();
-        features.sort();
-        os.push('+');
-        os.push_str(&features.join("+"));
-    }
-    os.push(')');
-    plain.replacen(&platform.os, &os, 1)
-}
-
 /// The first word in upper case.
 pub(crate) fn uppercase_command(text: &str) -> String {
     match text.split_once(' ') {
@@ -147,10 +127,5 @@ mod tests {
             r#"["a b" "c\""]"#
         );
         assert_eq!(summarize_heredoc("\n echo 1\r\necho 2\n"), "echo 1...");
-        let windows = Platform {
-            os_version: "10.0.1".into(),
-            ..Platform::new("windows", "amd64", "")
-        };
-        assert_eq!(platform_text(&windows), "windows(10.0.1)/amd64");
     }
 }

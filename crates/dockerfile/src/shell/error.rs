@@ -1,5 +1,6 @@
 //! What is wrong with a word.
 
+use super::lex::Word;
 use crate::text::quote;
 
 /// Why a word did not expand.
@@ -10,6 +11,8 @@ pub struct ShellError {
     pub word: String,
     /// What is wrong.
     pub kind: ShellErrorKind,
+    /// The variables that were asked for until then; it has no result.
+    pub so_far: Box<Word>,
 }
 
 /// What is wrong with a word.
@@ -37,14 +40,6 @@ pub enum ShellErrorKind {
     /// Something after the name that means nothing.
     #[error("unsupported modifier ({0}) in substitution")]
     Modifier(String),
-    /// The same after a colon, where the variable has been asked for already.
-    #[error("unsupported modifier ({text}) in substitution")]
-    ColonModifier {
-        /// The variable.
-        name: String,
-        /// The modifier.
-        text: String,
-    },
     /// `${name?word}` and no such variable.
     #[error("{name}: {message}")]
     Required {

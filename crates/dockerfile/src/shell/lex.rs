@@ -70,6 +70,11 @@ impl Lexer {
             Err(kind) => Err(ShellError {
                 word: word.to_owned(),
                 kind,
+                so_far: Box::new(Word {
+                    matched: run.matched,
+                    unmatched: run.unmatched,
+                    ..Word::default()
+                }),
             }),
         }
     }
@@ -419,10 +424,7 @@ impl Run<'_> {
                     glob::trim_suffix(pattern, &value, greedy)
                 }
             }
-            _ => Err(ShellErrorKind::ColonModifier {
-                name: name.to_owned(),
-                text,
-            }),
+            _ => Err(ShellErrorKind::Modifier(text)),
         }
     }
 

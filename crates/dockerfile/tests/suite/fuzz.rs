@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::mutate::{Numbers, PATIENCE, feed, mutated};
+use crate::mutate::{MANY, Numbers, PATIENCE, feed, mutated};
 
 /// What the fuzzer starts from, and what it once found.
 fn corpus() -> Vec<Vec<u8>> {
@@ -27,7 +27,7 @@ fn what_the_fuzzer_knows_neither_panics_nor_hangs() {
     }
     let mut numbers = Numbers::new(7);
     for _ in 0..2000 {
-        let text = mutated(&corpus, &mut numbers);
+        let text = mutated(&corpus, &mut numbers, MANY);
         assert!(feed(&text) < PATIENCE, "{}", String::from_utf8_lossy(&text));
     }
 }

@@ -13,6 +13,9 @@ use crate::host::{Host, lowered};
 /// How long one input may take; a slow machine under load included.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many changes find most of what breaks.
+pub(crate) const MANY: usize = 8;
+
 /// Inputs do not grow beyond this.
 const MOST: usize = 16 << 10;
 
@@ -138,10 +141,10 @@ impl Numbers {
     }
 }
 
-/// One honest input, changed in a few places.
-pub(crate) fn mutated(seeds: &[Vec<u8>], numbers: &mut Numbers) -> Vec<u8> {
+/// One honest input, changed in `most` places at most.
+pub(crate) fn mutated(seeds: &[Vec<u8>], numbers: &mut Numbers, most: usize) -> Vec<u8> {
     let mut text = seeds[numbers.below(seeds.len())].clone();
-    for _ in 0..=numbers.below(8) {
+    for _ in 0..=numbers.below(most) {
         let at = numbers.below(text.len() + 1);
         let end = (at + numbers.below(40)).min(text.len());
         match numbers.below(7) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dockerfile::lower::{ContextQuery, LoadedContext, NamedContext, platform_text};
+use dockerfile::lower::{ContextQuery, LoadedContext, NamedContext};
 use llb::build::{
     Constraints, HttpOpts, ImageOpts, LocalOpts, OciLayoutOpts, State, http, image, local,
     oci_layout, state_from_definition,
@@ -39,7 +39,7 @@ pub(crate) fn find(
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
     let wanted = platform.cloned().unwrap_or_else(Platform::host).normalize();
     let opts = &build.request.opts;
-    let with_platform = format!("{name}::{}", platform_text(&wanted));
+    let with_platform = format!("{name}::{}", wanted.format_all());
     Ok([with_platform, name.to_owned()]
         .into_iter()
         .find_map(|key| {
