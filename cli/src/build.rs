@@ -2,6 +2,7 @@
 
 mod call;
 pub(crate) mod context;
+mod outputs;
 pub(crate) mod request;
 pub mod spec;
 

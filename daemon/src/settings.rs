@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod file;
+mod gc;
 pub mod units;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use args::Args;
-use file::{File, GcPolicyFile};
+use file::File;
 pub use units::{DiskSpace, UnitError};
 
 /// Everything that the daemon was told, in one place.
@@ -340,17 +341,17 @@ impl Settings {
                 && oci.min_free_space.is_none()
                 && oci.gckeepstorage.is_none();
             let (reserved, free, max) = match &args.oci_worker_gc_keepstorage {
-                Some(text) => keep_storage(text)?,
+                Some(text) => gc::keep_storage(text)?,
                 None if unset => (DiskSpace::Unset, DiskSpace::Unset, DiskSpace::Unset),
                 None => (
-                    space(oci.reserved_space.or(oci.gckeepstorage)),
-                    space(oci.min_free_space),
-                    space(oci.max_used_space),
+                    gc::space(oci.reserved_space.or(oci.gckeepstorage)),
+                    gc::space(oci.min_free_space),
+                    gc::space(oci.max_used_space),
                 ),
             };
-            default_policies(reserved, max, free)
+            gc::default_policies(reserved, max, free)
         } else {
-            oci.gcpolicy.into_iter().map(policy_of).collect()
+            oci.gcpolicy.into_iter().map(gc::policy_of).collect()
         };
         Ok(Self {
             root: args
@@ -432,87 +433,6 @@ impl Settings {
             warnings,
         })
     }
-}
-
-fn space(value: Option<units::DiskSpaceText>) -> DiskSpace {
-    value.map_or(DiskSpace::Unset, |v| v.0)
-}
-
-fn policy_of(file: GcPolicyFile) -> GcPolicy {
-    GcPolicy {
-        all: file.all,
-        filters: file.filters,
-        keep_duration: file.keep_duration.map_or(Duration::ZERO, |d| d.0),
-        reserved: space(file.reserved_space.or(file.keep_bytes)),
-        max_used: space(file.max_used_space),
-        min_free: space(file.min_free_space),
-    }
-}
-
-/// The rules that hold when none are given, with BuildKit's figures (`cmd/buildkitd/config/gcpolicy.go`).
-fn default_policies(reserved: DiskSpace, max: DiskSpace, free: DiskSpace) -> Vec<GcPolicy> {
-    const GB: u64 = 1_000_000_000;
-    let unset = reserved == DiskSpace::Unset && max == DiskSpace::Unset && free == DiskSpace::Unset;
-    let (reserved, max, free) = if unset {
-        (
-            DiskSpace::Smaller {
-                percent: 10,
-                bytes: 10 * GB,
-            },
-            DiskSpace::Smaller {
-                percent: 80,
-                bytes: 100 * GB,
-            },
-            DiskSpace::Percent(20),
-        )
-    } else {
-        (reserved, max, free)
-    };
-    let rule = |all, keep_duration| GcPolicy {
-        all,
-        filters: vec![],
-        keep_duration,
-        reserved,
-        max_used: max,
-        min_free: free,
-    };
-    vec![
-        GcPolicy {
-            all: false,
-            filters: [
-                "type==source.local",
-                "type==exec.cachemount",
-                "type==source.git.checkout",
-            ]
-            .map(String::from)
-            .to_vec(),
-            keep_duration: Duration::from_secs(48 * 3600),
-            reserved: DiskSpace::Unset,
-            max_used: DiskSpace::Bytes(512_000_000),
-            min_free: DiskSpace::Unset,
-        },
-        rule(false, Duration::from_secs(60 * 24 * 3600)),
-        rule(false, Duration::ZERO),
-        rule(true, Duration::ZERO),
-    ]
-}
-
-/// Parses `Reserved[,Free[,Maximum]]`, in megabytes or percent.
-fn keep_storage(text: &str) -> Result<(DiskSpace, DiskSpace, DiskSpace), SettingsError> {
-    let mut parts = text.split(',').map(|part| {
-        if part.is_empty() {
-            return Ok(DiskSpace::Unset);
-        }
-        match part.parse::<u64>() {
-            Ok(megabytes) => Ok(DiskSpace::Bytes(megabytes.saturating_mul(1_000_000))),
-            Err(_) => units::parse_disk_space(part).map_err(|e| SettingsError::Flag {
-                flag: "oci-worker-gc-keepstorage",
-                message: e.to_string(),
-            }),
-        }
-    });
-    let mut next = || parts.next().unwrap_or(Ok(DiskSpace::Unset));
-    Ok((next()?, next()?, next()?))
 }
 
 fn group_id(group: &str) -> Result<u32, SettingsError> {

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::io::IsTerminal;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use client::{
-    Attachables, CacheSpec, DockerConfig, ExporterSpec, FileTarget, Layout, SecretSource,
-    SolveRequest, Target,
-};
+use client::{Attachables, CacheSpec, DockerConfig, Layout, SecretSource, SolveRequest};
 
 use crate::args::Build;
 use crate::build::call::Call;
 use crate::build::context::{self, Folders};
+use crate::build::outputs;
 use crate::build::spec::{self, SpecError};
 use crate::failure::CliError;
 
@@ -85,7 +82,7 @@ pub(crate) async fn prepare(flags: &Build, question: Option<Call>) -> Result<Pre
     let exporters = if internal {
         Vec::new()
     } else {
-        outputs(flags, &mut offer, &mut layouts)?
+        outputs::outputs(flags, &mut offer, &mut layouts)?
     };
     let cache_from = cache_sources(&flags.cache_from, &mut offer)?;
     let cache_to = cache_targets(&flags.cache_to, &mut offer, &mut layouts)?;
@@ -119,7 +116,7 @@ fn docker_config() -> Result<DockerConfig, CliError> {
     })
 }
 
-fn key_value(
+pub(super) fn key_value(
     flag: &'static str,
     text: &str,
     prefix: &str,
@@ -404,134 +401,10 @@ fn cache_targets(
     Ok(all)
 }
 
-// Asked before the build: after it is late to hear that nobody takes the image.
-fn docker_answers() -> Result<(), String> {
-    let asked = std::process::Command::new("docker")
-        .args(["version", "--format", "{{.Server.Version}}"])
-        .stdin(std::process::Stdio::null())
-        .output();
-    match asked {
-        Ok(done) if done.status.success() => Ok(()),
-        Ok(done) => {
-            let said = String::from_utf8_lossy(&done.stderr);
-            Err(format!("docker says: {}", said.trim()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err("there is no docker here".into())
-        }
-        Err(error) => Err(format!("docker: {error}")),
-    }
-}
-
-fn outputs(
-    flags: &Build,
-    offer: &mut Attachables,
-    layouts: &mut Vec<Written>,
-) -> Result<Vec<ExporterSpec>, CliError> {
-    for tag in &flags.tag {
-        oci::reference::Reference::parse(tag)
-            .map_err(|e| CliError::Usage(format!("invalid tag {tag:?}: {e}")))?;
-    }
-    let mut specs: Vec<ExporterSpec> = Vec::new();
-    for text in &flags.output {
-        specs.push(spec::output(text)?);
-    }
-    specs.retain(|s| s.kind != "cacheonly");
-    if flags.push {
-        match specs.iter_mut().find(|s| s.kind == "image") {
-            Some(image) => {
-                image.attrs.insert("push".into(), "true".into());
-            }
-            None => specs.push(ExporterSpec {
-                kind: "image".into(),
-                attrs: [("push".to_owned(), "true".to_owned())].into(),
-            }),
-        }
-    }
-    if flags.load && !specs.iter().any(|s| s.kind == "docker") {
-        specs.push(ExporterSpec {
-            kind: "docker".into(),
-            attrs: BTreeMap::new(),
-        });
-    }
-    for (index, spec) in specs.iter_mut().enumerate() {
-        let dest = spec.attrs.remove("dest");
-        let is_layout = spec.attrs.get("tar").is_some_and(|v| v == "false");
-        if is_layout && matches!(spec.kind.as_str(), "oci" | "docker") {
-            let dest = dest.filter(|d| d != "-").ok_or_else(|| {
-                CliError::Usage(format!("-o type={},tar=false wants dest=FOLDER", spec.kind))
-            })?;
-            if offer
-                .stores
-                .insert("export".into(), dest.clone().into())
-                .is_some()
-            {
-                return Err(CliError::Usage(
-                    "only one output with tar=false can be written at a time".into(),
-                ));
-            }
-            layouts.push(Written::Image(dest.into()));
-        } else if let Some(target) = target(&spec.kind, dest, &mut spec.attrs)? {
-            offer.targets.insert(index, target);
-        }
-        if matches!(spec.kind.as_str(), "image" | "oci" | "docker") {
-            if !flags.tag.is_empty() {
-                let names = flags.tag.join(",");
-                spec.attrs.entry("name".into()).or_insert(names);
-            }
-            for text in &flags.annotation {
-                key_value("annotation", text, "annotation.", &mut spec.attrs)?;
-            }
-        }
-        let pushes = spec.attrs.get("push").is_some_and(|v| v == "true");
-        if pushes && !spec.attrs.contains_key("name") {
-            return Err(CliError::Usage(
-                "tag is needed when pushing to registry: add -t NAME".into(),
-            ));
-        }
-    }
-    Ok(specs)
-}
-
-fn target(
-    kind: &str,
-    dest: Option<String>,
-    attrs: &mut BTreeMap<String, String>,
-) -> Result<Option<Target>, CliError> {
-    Ok(Some(match (kind, dest) {
-        ("local", Some(dest)) => match attrs.remove("mode").as_deref() {
-            None | Some("" | "copy") => Target::Folder(dest.into()),
-            Some("delete") => Target::Mirror(dest.into()),
-            Some(mode) => {
-                return Err(CliError::Usage(format!(
-                    "invalid mode {mode:?} of -o type=local: use copy or delete (removes what the result does not have)"
-                )));
-            }
-        },
-        ("tar" | "oci" | "docker", Some(dest)) if dest == "-" => {
-            if std::io::stdout().is_terminal() {
-                return Err(CliError::Usage(
-                    "dest file is required: refusing to write an archive to a terminal".into(),
-                ));
-            }
-            Target::Bytes(FileTarget::Stdout)
-        }
-        ("tar" | "oci" | "docker", Some(dest)) => Target::Bytes(FileTarget::File(dest.into())),
-        ("docker", None) => {
-            if let Err(why) = docker_answers() {
-                return Err(CliError::Usage(format!(
-                    "cannot load the image: {why}; write an archive with -o type=docker,dest=FILE"
-                )));
-            }
-            Target::Bytes(FileTarget::Program(vec!["docker".into(), "load".into()]))
-        }
-        _ => return Ok(None),
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use client::{FileTarget, Target};
 
     use super::*;
     use crate::args::{Cli, Command};

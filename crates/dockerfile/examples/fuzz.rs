@@ -1,5 +1,6 @@
 //! Feeds changed Dockerfiles to everything that reads them, for as long as asked:
-//! `cargo run -p rbuild-dockerfile --example fuzz -- SECONDS SEED FILE…`. What panics or is slow is written to `fuzz-found-…`.
+//! `cargo run -p rbuild-dockerfile --example fuzz -- SECONDS SEED FILE…`. What panics or hangs is written to
+//! `fuzz-found-…`, what is slow to `fuzz-slow-…`.
 //!
 //! `fuzz write COUNT SEED FILE…` prints changed Dockerfiles as cases for `rbuild-integration llb --corpus`, which asks BuildKit's
 //! frontend and ours about each.
@@ -12,6 +13,9 @@ mod host;
 mod mutate;
 
 use std::time::{Duration, Instant};
+
+/// What takes longer is worth a look.
+const SLOW: Duration = Duration::from_millis(500);
 
 fn main() {
     let mut args = std::env::args().skip(1).peekable();
@@ -50,11 +54,13 @@ fn main() {
         let text = mutate::mutated(&seeds, &mut numbers, mutate::MANY);
         let fed = std::panic::catch_unwind(|| mutate::feed(&text));
         runs += 1;
-        slowest = slowest.max(fed.as_ref().copied().unwrap_or_default());
-        if fed.is_err() || fed.is_ok_and(|took| took > mutate::PATIENCE) {
+        let took = fed.as_ref().copied().unwrap_or_default();
+        slowest = slowest.max(took);
+        if fed.is_err() || took > mutate::PATIENCE {
             found += 1;
-            std::fs::write(format!("fuzz-found-{seed}-{runs}"), &text)
-                .expect("the folder is writable");
+            keep("found", seed, runs, &text);
+        } else if took > SLOW {
+            keep("slow", seed, runs, &text);
         }
         if runs % 50_000 == 0 {
             println!(
@@ -64,6 +70,10 @@ fn main() {
         }
     }
     println!("end: {runs} inputs, {found} found, slowest {slowest:?}");
+}
+
+fn keep(what: &str, seed: u64, run: u64, text: &[u8]) {
+    std::fs::write(format!("fuzz-{what}-{seed}-{run}"), text).expect("the folder is writable");
 }
 
 /// Cases are text, and a line of one must not look like the corpus' own.

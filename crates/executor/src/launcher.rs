@@ -8,6 +8,7 @@ mod connection;
 mod filesystem;
 mod init;
 mod message;
+mod mounts;
 mod prepare;
 mod server;
 

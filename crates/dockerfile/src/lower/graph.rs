@@ -410,67 +410,6 @@ impl<'a> Lowering<'a> {
         self.add(StageState::unregistered(name, ranges, paths))
     }
 
-    fn refuse_cycles(&self) -> Result<(), LowerError> {
-        // 0 not seen, 1 on the way, 2 done.
-        type Rest<'s> = Vec<(usize, &'s Vec<Range>)>;
-        let mut seen = vec![0_u8; self.stages.len()];
-        for root in 0..self.stages.len() {
-            if seen[root] != 0 {
-                continue;
-            }
-            seen[root] = 1;
-            let mut way: Vec<(usize, Rest<'_>)> = vec![(root, self.deps(root))];
-            let mut ranges: Vec<&Vec<Range>> = Vec::new();
-            while let Some((at, rest)) = way.last_mut() {
-                let Some((dep, place)) = rest.pop() else {
-                    seen[*at] = 2;
-                    way.pop();
-                    ranges.pop();
-                    continue;
-                };
-                match seen[dep] {
-                    0 => {
-                        seen[dep] = 1;
-                        ranges.push(place);
-                        way.push((dep, self.deps(dep)));
-                    }
-                    1 => {
-                        ranges.push(place);
-                        let name = self.stages[root].stage_name.clone();
-                        let mut error = LowerError::from(LowerErrorKind::Circular(name));
-                        for place in ranges {
-                            error = error.at(place);
-                        }
-                        return Err(error);
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn deps(&self, at: usize) -> Vec<(usize, &Vec<Range>)> {
-        self.stages[at]
-            .deps
-            .iter()
-            .map(|(&dep, ranges)| (dep, ranges))
-            .collect()
-    }
-
-    /// The stages that `target` needs, itself included.
-    pub(crate) fn reachable(&self, target: usize) -> BTreeSet<usize> {
-        let mut all = BTreeSet::new();
-        let mut next = vec![target];
-        while let Some(at) = next.pop() {
-            if all.insert(at) {
-                next.extend(self.stages[at].base);
-                next.extend(self.stages[at].deps.keys());
-            }
-        }
-        all
-    }
-
     /// Remembers a context to be made when all paths are known, and gives the state that will be it.
     pub(crate) fn later(&mut self, stage: usize, make: LocalMaker) -> State {
         let late = Late::new();

@@ -90,7 +90,7 @@ impl LowerErrorKind {
         } else if let Self::Parse(ParseError { reason, .. }) | Self::Instruction(reason) = self {
             reason.wrong_word()
         } else if let Self::Shell(error) | Self::PlatformArguments(_, error) = self {
-            Wrong::first(&error.word)
+            Wrong::first(&*error.word)
         } else if let Self::BaseImage { name, .. }
         | Self::BlankBase(name)
         | Self::StageName { name, .. }
@@ -137,7 +137,7 @@ impl SyntaxErrorKind {
         } else if let Self::EscapeToken(text) | Self::NoEquals(text) = self {
             Wrong::first(text)
         } else if let Self::Shell(error) = self {
-            Wrong::first(&error.word)
+            Wrong::first(&*error.word)
         } else if matches!(self, Self::NotStringArray) {
             Wrong::first("[")
         } else if matches!(self, Self::UnterminatedHeredoc) {
@@ -182,7 +182,7 @@ impl InstructionError {
         } else if let Self::NotAllowed { key, .. } = self {
             Wrong::first(*key)
         } else if let Self::Shell(error) = self {
-            Wrong::first(&error.word)
+            Wrong::first(&*error.word)
         } else {
             None
         }

@@ -8,7 +8,7 @@ use crate::text::quote;
 #[error("failed to process {}: {kind}", quote(word))]
 pub struct ShellError {
     /// The word as written.
-    pub word: String,
+    pub word: Box<str>,
     /// What is wrong.
     pub kind: ShellErrorKind,
     /// The variables that were asked for until then; it has no result.

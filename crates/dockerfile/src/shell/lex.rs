@@ -68,7 +68,7 @@ impl Lexer {
                 unmatched: run.unmatched,
             }),
             Err(kind) => Err(ShellError {
-                word: word.to_owned(),
+                word: word.into(),
                 kind,
                 so_far: Box::new(Word {
                     matched: run.matched,

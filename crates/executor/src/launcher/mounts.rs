@@ -1,0 +1,109 @@
+//! The mounts that a process asked for, one by one.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::FileType;
+use sys::mount::{self, AttrChange, Attrs, DetachedMount};
+use sys::path;
+
+use super::filesystem::{Files, PROC, kind_of};
+use super::init::{Fds, errno};
+use super::message::{ContainerPlan, MountPlan, SourcePlan};
+use crate::error::StartError;
+use crate::stubs::{self, Kind, Stub};
+
+/// Mounts what the plan wants at its place; gives the places that had to be made.
+pub(super) fn attach_mount(
+    root: &OwnedFd,
+    plan: &ContainerPlan,
+    wanted: &MountPlan,
+    files: &mut Files,
+    fds: &mut Fds,
+) -> Result<Vec<Stub>, StartError> {
+    let dest = &wanted.dest;
+    let failed = |error: io::Error| StartError::Mount {
+        dest: dest.clone(),
+        errno: errno(&error),
+    };
+    let source = match &wanted.source {
+        SourcePlan::Mount { fd, selector } => {
+            let whole = DetachedMount::from(fds.take(*fd)?);
+            if selector.is_empty() {
+                whole
+            } else {
+                let missing = |error: io::Error| StartError::Selector {
+                    dest: dest.clone(),
+                    selector: selector.clone(),
+                    errno: errno(&error),
+                };
+                select(whole, selector).map_err(missing)?
+            }
+        }
+        SourcePlan::Tmpfs { size } => {
+            let size = size.map(|size| size.to_string());
+            let options: Vec<(&str, &str)> =
+                size.iter().map(|size| ("size", size.as_str())).collect();
+            let attrs = Attrs {
+                nosuid: true,
+                nodev: plan.nodev,
+                ..Attrs::default()
+            };
+            mount::new_mount(c"tmpfs", &options, attrs).map_err(failed)?
+        }
+        SourcePlan::File { fd, .. } => {
+            let made = files.take_secret(*fd);
+            made.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EBADF)))?
+        }
+    };
+    let set = Attrs {
+        readonly: wanted.readonly,
+        nodev: plan.nodev,
+        ..Attrs::default()
+    };
+    if set != Attrs::default() {
+        mount::mount_setattr(
+            &source,
+            AttrChange {
+                set,
+                recursive: true,
+                ..AttrChange::default()
+            },
+        )
+        .map_err(failed)?;
+    }
+    let directory = FileType::from_raw_mode(
+        rustix::fs::fstat(&source)
+            .map_err(|errno| failed(errno.into()))?
+            .st_mode,
+    ) == FileType::Directory;
+    let kind = if directory {
+        Kind::Directory
+    } else {
+        Kind::File
+    };
+    let place = stubs::find(root, dest, kind, None).map_err(failed)?;
+    if kind_of(&place.fd).map_err(failed)? == PROC {
+        return Err(StartError::InsideProc { path: dest.clone() });
+    }
+    mount::move_mount(&source, &place.fd).map_err(failed)?;
+    Ok(place.made)
+}
+
+/// What is at `selector` inside the mount, as a mount: resolved once, and what was found is what is mounted (P3).
+fn select(whole: DetachedMount, selector: &str) -> io::Result<DetachedMount> {
+    let found = path::open_path(&whole, selector)?;
+    match mount::open_tree_clone(&found, true) {
+        // Before Linux 6.15 only an attached mount can be cloned. It is attached for that moment on top of the root, where nothing is looked up.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let place = path::open_host_path("/")?;
+            mount::move_mount(&whole, &place)?;
+            let result = mount::open_tree_clone(&found, true);
+            rustix::process::fchdir(&whole)?;
+            let detached = mount::umount_detach(c".");
+            rustix::process::chdir("/")?;
+            detached.and(result)
+        }
+        result => result,
+    }
+}

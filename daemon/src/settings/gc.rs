@@ -1,0 +1,92 @@
+//! When the cache is cleared: rules as they are written, and those that hold when none are.
+
+use std::time::Duration;
+
+use super::file::GcPolicyFile;
+use super::units;
+use super::{DiskSpace, GcPolicy, SettingsError};
+
+pub(super) fn space(value: Option<units::DiskSpaceText>) -> DiskSpace {
+    value.map_or(DiskSpace::Unset, |v| v.0)
+}
+
+pub(super) fn policy_of(file: GcPolicyFile) -> GcPolicy {
+    GcPolicy {
+        all: file.all,
+        filters: file.filters,
+        keep_duration: file.keep_duration.map_or(Duration::ZERO, |d| d.0),
+        reserved: space(file.reserved_space.or(file.keep_bytes)),
+        max_used: space(file.max_used_space),
+        min_free: space(file.min_free_space),
+    }
+}
+
+/// The rules that hold when none are given, with BuildKit's figures (`cmd/buildkitd/config/gcpolicy.go`).
+pub(super) fn default_policies(
+    reserved: DiskSpace,
+    max: DiskSpace,
+    free: DiskSpace,
+) -> Vec<GcPolicy> {
+    const GB: u64 = 1_000_000_000;
+    let unset = reserved == DiskSpace::Unset && max == DiskSpace::Unset && free == DiskSpace::Unset;
+    let (reserved, max, free) = if unset {
+        (
+            DiskSpace::Smaller {
+                percent: 10,
+                bytes: 10 * GB,
+            },
+            DiskSpace::Smaller {
+                percent: 80,
+                bytes: 100 * GB,
+            },
+            DiskSpace::Percent(20),
+        )
+    } else {
+        (reserved, max, free)
+    };
+    let rule = |all, keep_duration| GcPolicy {
+        all,
+        filters: vec![],
+        keep_duration,
+        reserved,
+        max_used: max,
+        min_free: free,
+    };
+    vec![
+        GcPolicy {
+            all: false,
+            filters: [
+                "type==source.local",
+                "type==exec.cachemount",
+                "type==source.git.checkout",
+            ]
+            .map(String::from)
+            .to_vec(),
+            keep_duration: Duration::from_secs(48 * 3600),
+            reserved: DiskSpace::Unset,
+            max_used: DiskSpace::Bytes(512_000_000),
+            min_free: DiskSpace::Unset,
+        },
+        rule(false, Duration::from_secs(60 * 24 * 3600)),
+        rule(false, Duration::ZERO),
+        rule(true, Duration::ZERO),
+    ]
+}
+
+/// Parses `Reserved[,Free[,Maximum]]`, in megabytes or percent.
+pub(super) fn keep_storage(text: &str) -> Result<(DiskSpace, DiskSpace, DiskSpace), SettingsError> {
+    let mut parts = text.split(',').map(|part| {
+        if part.is_empty() {
+            return Ok(DiskSpace::Unset);
+        }
+        match part.parse::<u64>() {
+            Ok(megabytes) => Ok(DiskSpace::Bytes(megabytes.saturating_mul(1_000_000))),
+            Err(_) => units::parse_disk_space(part).map_err(|e| SettingsError::Flag {
+                flag: "oci-worker-gc-keepstorage",
+                message: e.to_string(),
+            }),
+        }
+    });
+    let mut next = || parts.next().unwrap_or(Ok(DiskSpace::Unset));
+    Ok((next()?, next()?, next()?))
+}
