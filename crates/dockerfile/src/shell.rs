@@ -23,7 +23,10 @@ pub use error::{ShellError, ShellErrorKind};
 pub use lex::{Lexer, Word};
 
 /// How long the result of one expansion may get, in bytes.
-pub const MAX_RESULT: usize = 32 * 1024 * 1024;
+pub const MAX_RESULT: usize = 16 << 20;
+
+/// How long all results of one lexer and its clones may get together, in bytes: values that double with each line fill any memory.
+pub const MAX_TOTAL: usize = 64 << 20;
 
 /// How deep `${a:-${b:-…}}` may nest.
 pub const MAX_DEPTH: usize = 200;

@@ -70,4 +70,10 @@ pub enum BuildError {
     /// A definition that is none.
     #[error("{0}")]
     Definition(String),
+    /// More than a daemon takes.
+    #[error(
+        "the steps of the build take more than {} bytes as a definition",
+        crate::definition::MAX_BYTES
+    )]
+    TooLarge,
 }

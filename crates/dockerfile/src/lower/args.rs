@@ -6,10 +6,10 @@ use llb::build::Env;
 use llb::pb;
 use oci::Platform;
 
-use super::error::LowerError;
+use super::error::{LowerError, LowerErrorKind};
 use super::stage::ArgInfo;
 use crate::instruction::Arg;
-use crate::shell::Lexer;
+use crate::shell::{Lexer, ShellError};
 
 /// The platforms of a build.
 #[derive(Debug, Clone)]
@@ -83,7 +83,11 @@ pub(crate) fn meta(
                 ranges: arg.origin.ranges.clone(),
             };
             let value = match (build_args.get(&pair.key), &pair.value) {
-                (Some(value), _) => Some(value.clone()),
+                (Some(value), _) => {
+                    lex.spend(value.len())
+                        .map_err(|kind| LowerErrorKind::Shell(ShellError::of(&pair.key, kind)))?;
+                    Some(value.clone())
+                }
                 (None, None) => None,
                 (None, Some(default)) => {
                     let word = lex

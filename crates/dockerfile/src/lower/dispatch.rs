@@ -8,6 +8,7 @@ use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, NON_ENV_ARGS};
 use super::name;
 use super::path::PathRules;
+use super::reach::ENTRY;
 use super::stage::{ArgInfo, Step};
 use super::text::{duration, plain_list, quoted_list, rfc3339, uppercase_command};
 use crate::instruction::{self, Command, CommandLine, HealthcheckConfig, Instruction, Origin};
@@ -229,8 +230,9 @@ impl Lowering<'_> {
                 .expand(&mut |word| self.expanded(at, &self.lex, word, &env, ranges, lint))?;
         }
         let raw = Lexer {
+            escape: '\\',
             skip_process_quotes: true,
-            ..Lexer::new('\\')
+            ..self.lex.clone()
         };
         instruction
             .command
@@ -271,6 +273,7 @@ impl Lowering<'_> {
     /// Adds a history entry.
     pub(crate) fn commit(&mut self, at: usize, created_by: String, layer: bool) {
         let created = self.epoch.map(rfc3339);
+        self.copied += ENTRY + created_by.len();
         self.stages[at].image.history.push(History {
             created,
             created_by,

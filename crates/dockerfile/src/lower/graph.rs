@@ -192,6 +192,8 @@ impl<'a> Lowering<'a> {
         stages: Vec<Stage>,
         outline: &super::stage::OutlineCapture,
     ) -> Result<(), LowerError> {
+        // A stage that is based on another gets a copy for that, too.
+        let outline_cost = 2 * outline.weight();
         let mut known = self.global_args.key_set();
         known.extend(outline.all_args.keys().cloned());
         for (number, stage) in stages.into_iter().enumerate() {
@@ -216,9 +218,8 @@ impl<'a> Lowering<'a> {
             let paths = self.new_paths();
             let platform_word = stage.platform.clone();
             let mut state = StageState::new(stage, base.result, paths);
-            state.outline = self
-                .charge(outline.all_args.len())
-                .map(|()| outline.clone())?;
+            self.charge(outline_cost)?;
+            state.outline = outline.clone();
             if !platform_word.is_empty() {
                 let (platform, matched) =
                     self.stage_platform(&platform_word, &state.stage, &known, &lint)?;
@@ -442,6 +443,7 @@ impl<'a> Lowering<'a> {
             for step in steps {
                 let ranges = step.instruction.origin.ranges.clone();
                 self.dispatch(at, step).map_err(|error| error.at(&ranges))?;
+                self.charge(0).map_err(|error| error.at(&ranges))?;
             }
             self.note_scans(at);
         }

@@ -7,12 +7,15 @@ use llb::build::State;
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, SCRATCH, empty_image};
+use super::stage::StageState;
 use crate::instruction::{self, Command, Instruction, InstructionError, Parsed};
 use crate::lint::Linter;
 use crate::syntax::{self, Range};
 
-/// Most arguments and history entries that stages copy of each other.
-const MAX_COPIED: usize = 4_000_000;
+/// Most bytes of arguments, variables and history entries that stages have and copy of each other.
+const MAX_COPIED: usize = 512 << 20;
+/// What an entry of them takes beside its text.
+pub(super) const ENTRY: usize = 64;
 
 impl Lowering<'_> {
     /// Resolves base images until `ONBUILD` triggers bring nothing new.
@@ -84,8 +87,7 @@ impl Lowering<'_> {
         let Some(base) = self.stages[at].base else {
             return Ok(());
         };
-        let cost = self.stages[base].build_args.len() + self.stages[base].image.history.len();
-        self.charge(cost)?;
+        self.charge(copy_cost(&self.stages[base]))?;
         let (state, platform, mut image, base_image, from_nothing, paths, workdir_set, args) = {
             let base = &self.stages[base];
             (
@@ -112,12 +114,12 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Counts what stages copy of each other: a small file must not fill the memory.
+    /// Counts what stages have and copy of each other, in bytes: a small file must not fill the memory.
     pub(super) fn charge(&mut self, count: usize) -> Result<(), LowerError> {
         self.copied += count;
         if self.copied > MAX_COPIED {
             let what = format!(
-                "stages inherit {} arguments and history entries",
+                "stages have {} bytes of arguments, variables and history",
                 self.copied
             );
             return Err(LowerErrorKind::TooLarge {
@@ -227,6 +229,17 @@ impl Lowering<'_> {
         }
         all
     }
+}
+
+/// How much a stage copies of the one it is based on, in bytes.
+fn copy_cost(base: &StageState) -> usize {
+    let history = base.image.history.iter();
+    let history = history.map(|entry| ENTRY + entry.created_by.len());
+    let env = base.image.config.env.iter();
+    let env = env.map(|pair| ENTRY + pair.len());
+    let args = base.build_args.iter();
+    let args = args.map(|arg| ENTRY + arg.key.len() + arg.value.as_ref().map_or(0, String::len));
+    history.chain(env).chain(args).sum()
 }
 
 /// The one instruction of an `ONBUILD` trigger.

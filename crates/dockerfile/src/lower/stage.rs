@@ -6,6 +6,7 @@ use llb::build::State;
 use oci::{ImageConfig, Platform};
 
 use super::NamedContext;
+use super::reach::ENTRY;
 use crate::instruction::{ArgPair, Instruction, Stage};
 use crate::lint::check::UsedOnce;
 use crate::shell;
@@ -133,6 +134,15 @@ pub(crate) struct OutlineCapture {
     pub(crate) used_args: BTreeSet<String>,
     pub(crate) secrets: BTreeMap<String, (bool, Vec<Range>)>,
     pub(crate) ssh: BTreeMap<String, (bool, Vec<Range>)>,
+}
+
+impl OutlineCapture {
+    /// How much a copy takes, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        let args = self.all_args.iter();
+        args.map(|(key, arg)| 4 * ENTRY + 2 * key.len() + 2 * arg.value.len())
+            .sum()
+    }
 }
 
 /// An argument as declared.

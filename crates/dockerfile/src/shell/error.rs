@@ -15,6 +15,17 @@ pub struct ShellError {
     pub so_far: Box<Word>,
 }
 
+impl ShellError {
+    /// An error about a word that was not expanded.
+    pub(crate) fn of(word: &str, kind: ShellErrorKind) -> Self {
+        Self {
+            word: word.into(),
+            kind,
+            so_far: Box::default(),
+        }
+    }
+}
+
 /// What is wrong with a word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -59,6 +70,12 @@ pub enum ShellErrorKind {
     /// The result is too long.
     #[error("expands to more than {} bytes", super::MAX_RESULT)]
     TooLong,
+    /// All results together are too long.
+    #[error(
+        "variables of this file expand to more than {} bytes",
+        super::MAX_TOTAL
+    )]
+    TooMuch,
     /// Substitutions are nested too deep.
     #[error("substitutions are nested more than {} deep", super::MAX_DEPTH)]
     TooDeep,

@@ -1,16 +1,17 @@
 //! The expansion of words.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
 use super::env::Env;
 use super::error::{ShellError, ShellErrorKind};
-use super::{MAX_DEPTH, MAX_RESULT, glob};
+use super::{MAX_DEPTH, MAX_RESULT, MAX_TOTAL, glob};
 
 /// How words are expanded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Lexer {
     /// The escape character.
     pub escape: char,
@@ -22,6 +23,8 @@ pub struct Lexer {
     pub skip_process_quotes: bool,
     /// Variables that are not set stay as they were written.
     pub skip_unset_env: bool,
+    /// How long the results were until now, those of its clones included.
+    pub(crate) spent: Arc<AtomicUsize>,
 }
 
 /// An expanded word.
@@ -46,7 +49,17 @@ impl Lexer {
             raw_escapes: false,
             skip_process_quotes: false,
             skip_unset_env: false,
+            spent: Arc::default(),
         }
+    }
+
+    /// Counts a result, or what is kept in the place of one.
+    pub(crate) fn spend(&self, bytes: usize) -> Result<(), ShellErrorKind> {
+        let before = self.spent.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > MAX_TOTAL {
+            return Err(ShellErrorKind::TooMuch);
+        }
+        Ok(())
     }
 
     /// Expands a word.
@@ -60,7 +73,9 @@ impl Lexer {
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
         };
-        match run.until(None, self.raw_escapes, false) {
+        let done = run.until(None, self.raw_escapes, false);
+        let done = done.and_then(|done| self.spend(done.0.len()).map(|()| done));
+        match done {
             Ok((result, words)) => Ok(Word {
                 result,
                 words,

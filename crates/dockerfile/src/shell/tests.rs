@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{EnvList, Lexer, MAX_DEPTH, ShellErrorKind, Word, glob};
+use super::{EnvList, Lexer, MAX_DEPTH, MAX_TOTAL, ShellErrorKind, Word, glob};
 
 const HOME: [&str; 4] = ["PWD=/home", "SHELL=bash", "KOREAN=한국어", "NULL="];
 
@@ -350,15 +350,30 @@ fn hostile_words_are_refused() {
     );
 }
 
+#[test]
+fn results_of_one_lexer_and_its_clones_are_bounded_together() {
+    let lexer = Lexer::new('\\');
+    let env = EnvList::from_strings([format!("A={}", "x".repeat(8 << 20))]);
+    for _ in 0..MAX_TOTAL / (8 << 20) {
+        assert!(lexer.process_word("$A", &env).is_ok());
+    }
+    let refused = lexer.clone().process_word("${A:+x}", &env);
+    assert_eq!(
+        refused.map_err(|error| error.kind),
+        Err(ShellErrorKind::TooMuch)
+    );
+    assert!(Lexer::new('\\').process_word("$A", &env).is_ok());
+}
+
 proptest! {
     #[test]
     fn any_word_gives_an_answer(word in r#"[$\{\}:?+\-#%/*'"\\<ab é]{0,24}"#, flags in 0u8..16) {
         let lexer = Lexer {
-            escape: '\\',
             raw_quotes: flags & 1 != 0,
             raw_escapes: flags & 2 != 0,
             skip_process_quotes: flags & 4 != 0,
             skip_unset_env: flags & 8 != 0,
+            ..Lexer::new('\\')
         };
         drop(lexer.process(&word, &EnvList::from_strings(["a=aXb", "b="])));
     }

@@ -66,3 +66,37 @@ fn a_target_resolves_its_ancestors_image_only() {
     done.definition().expect("it can be written");
     assert_eq!(host.images.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn a_small_file_cannot_fill_the_memory() {
+    let doubled = |stage: &str| {
+        let lines = "ENV V=${V}${V}\n".repeat(16);
+        format!("FROM {stage}\nARG A\nENV V=0123456789abcdef\n{lines}")
+    };
+    // A mebibyte in every variable, in the history of every stage, in every step.
+    let variables: String = (0..200).map(|n| format!("ENV V{n}=$V\n")).collect();
+    let stages: String = (1..400)
+        .map(|n| format!("FROM s{} AS s{n}\n", n - 1))
+        .collect();
+    let steps: String = (0..400).map(|n| format!("RUN {n}\n")).collect();
+    for (text, want) in [
+        (
+            format!("{}{variables}", doubled("alpine")),
+            "variables of this file expand to more than 67108864 bytes",
+        ),
+        (
+            format!("{}{stages}", doubled("alpine AS s0")),
+            "bytes of arguments, variables and history, at most 536870912 are accepted",
+        ),
+        (
+            format!("{}{steps}", doubled("alpine")),
+            "the steps of the build take more than 268435456 bytes as a definition",
+        ),
+    ] {
+        let host = Host::default();
+        let error = lowered(&host, text.as_bytes(), "")
+            .and_then(|done| done.definition())
+            .expect_err("it is too much");
+        assert!(error.to_string().ends_with(want), "{error}");
+    }
+}

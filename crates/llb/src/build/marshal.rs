@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::BuildError;
 use super::vertex::{Index, Inner, Kind, Marshalled, Output, SourceMap, Vertex};
-use crate::definition::merge_metadata;
+use crate::definition::{MAX_BYTES, merge_metadata};
 use crate::pb;
 
 /// What a definition assumes where its ops say nothing.
@@ -41,6 +41,7 @@ pub fn marshal(
         options,
         done: HashMap::new(),
         digests: HashSet::new(),
+        bytes: 0,
         definition: pb::Definition::default(),
         sources: Sources::default(),
     };
@@ -84,6 +85,8 @@ pub(crate) struct Marshaller<'a> {
     pub(crate) options: &'a MarshalOptions,
     done: HashMap<*const Vertex, Digest>,
     digests: HashSet<Digest>,
+    /// Of the ops until now.
+    bytes: usize,
     definition: pb::Definition,
     sources: Sources,
 }
@@ -126,6 +129,10 @@ impl Marshaller<'_> {
             );
             self.sources.add(&digest, &vertex.constraints.locations);
             if self.digests.insert(digest) {
+                self.bytes += raw.len();
+                if self.bytes > MAX_BYTES {
+                    return Err(BuildError::TooLarge);
+                }
                 self.definition.def.push(raw.to_vec());
             }
         }
