@@ -23,9 +23,10 @@ pub use error::{ShellError, ShellErrorKind};
 pub use lex::{Lexer, Word};
 
 /// How long the result of one expansion may get, in bytes.
-pub const MAX_RESULT: usize = 16 << 20;
+pub const MAX_RESULT: usize = 8 << 20;
 
-/// How long all results of one lexer and its clones may get together, in bytes: values that double with each line fill any memory.
+/// How long all results of one lexer and its clones, and the values in them, may get together, in bytes: values that double with
+/// each line fill any memory, and take any time.
 pub const MAX_TOTAL: usize = 64 << 20;
 
 /// How deep `${a:-${b:-…}}` may nest.

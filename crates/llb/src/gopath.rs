@@ -5,6 +5,9 @@ pub fn clean(path: &str) -> String {
     if path.is_empty() {
         return ".".into();
     }
+    if is_clean(path) {
+        return path.into();
+    }
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -29,6 +32,15 @@ pub fn clean(path: &str) -> String {
     } else {
         joined
     }
+}
+
+/// Whether no part is empty or made of dots, which most paths are: then nothing has to be done.
+fn is_clean(path: &str) -> bool {
+    let relative = path.strip_prefix('/').unwrap_or(path);
+    relative.is_empty()
+        || relative
+            .split('/')
+            .all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// Joins the non-empty parts and cleans the result; empty when all parts are.

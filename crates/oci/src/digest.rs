@@ -71,11 +71,18 @@ impl Digest {
 
     /// Makes a digest from the raw 32 bytes of a SHA-256 sum.
     pub fn from_sha256_bytes(sum: &[u8]) -> Self {
-        use std::fmt::Write as _;
+        let digit = |half: u8| {
+            char::from(if half < 10 {
+                b'0' + half
+            } else {
+                b'a' + half - 10
+            })
+        };
         let mut text = String::with_capacity(7 + sum.len() * 2);
         text.push_str("sha256:");
         for byte in sum {
-            write!(text, "{byte:02x}").expect("writing to a string does not fail");
+            text.push(digit(byte >> 4));
+            text.push(digit(byte & 15));
         }
         Self(Arc::from(text))
     }

@@ -8,7 +8,7 @@ use pattern::PatternMatcher;
 use regex::Regex;
 
 use super::{Finding, Linter};
-use crate::instruction::{Instruction, Pair, Stage};
+use crate::instruction::{Origin, Pair, Stage};
 use crate::shell::{Env, Word};
 use crate::suggest::{nearest, nearest_in_order};
 use crate::syntax::{EmptyContinuation, Range};
@@ -188,11 +188,11 @@ pub struct UsedOnce {
 
 impl UsedOnce {
     /// Complains about the earlier instruction, which is the one that is ignored.
-    pub fn mark(&mut self, instruction: &Instruction, linter: &Linter) {
-        if let Some(before) = self.before.replace(instruction.origin.ranges.clone()) {
+    pub fn mark(&mut self, origin: &Origin, linter: &Linter) {
+        if let Some(before) = self.before.replace(origin.ranges.clone()) {
             linter.report(
                 Finding::MultipleInstructionsDisallowed {
-                    instruction: instruction.origin.name.clone(),
+                    instruction: origin.name.clone(),
                 },
                 &before,
             );
@@ -201,13 +201,13 @@ impl UsedOnce {
 }
 
 /// Complains about each pair written as `key value`.
-pub fn legacy_pairs(instruction: &Instruction, pairs: &[Pair], linter: &Linter) {
+pub fn legacy_pairs(origin: &Origin, pairs: &[Pair], linter: &Linter) {
     for _ in pairs.iter().filter(|pair| pair.no_delim) {
         linter.report(
             Finding::LegacyKeyValueFormat {
-                instruction: instruction.origin.name.clone(),
+                instruction: origin.name.clone(),
             },
-            &instruction.origin.ranges,
+            &origin.ranges,
         );
     }
 }

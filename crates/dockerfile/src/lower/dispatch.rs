@@ -86,10 +86,6 @@ impl Lowering<'_> {
         self.stages[at].cmd_is_onbuild = on_build;
         self.expand(at, &mut instruction, &lint)?;
         let Instruction { origin, command } = instruction;
-        let again = |command: Command| Instruction {
-            origin: origin.clone(),
-            command,
-        };
         match command {
             Command::Maintainer(maintainer) => {
                 self.stages[at]
@@ -99,7 +95,7 @@ impl Lowering<'_> {
                 self.commit(at, format!("MAINTAINER {}", maintainer.maintainer), false);
             }
             Command::Env(env) => {
-                check::legacy_pairs(&again(Command::Env(env.clone())), &env.pairs, &lint);
+                check::legacy_pairs(&origin, &env.pairs, &lint);
                 let mut message = String::from("ENV");
                 for pair in &env.pairs {
                     check::secret_name("ENV", &pair.key, &origin.ranges, &lint);
@@ -116,7 +112,7 @@ impl Lowering<'_> {
             Command::Add(add) => self.add_step(at, &origin, add, &lint)?,
             Command::Copy(copy) => self.copy_step(at, &origin, copy, &sources, &lint)?,
             Command::Label(label) => {
-                check::legacy_pairs(&again(Command::Label(label.clone())), &label.pairs, &lint);
+                check::legacy_pairs(&origin, &label.pairs, &lint);
                 let mut message = String::from("LABEL");
                 for pair in label.pairs {
                     message.push(' ');
@@ -135,9 +131,7 @@ impl Lowering<'_> {
                 .on_build
                 .push(onbuild.expression),
             Command::Cmd(line) => {
-                self.stages[at]
-                    .cmd
-                    .mark(&again(Command::Cmd(line.clone())), &lint);
+                self.stages[at].cmd.mark(&origin, &lint);
                 self.stages[at].cmd_set = true;
                 let args = self.command_line(at, &origin, line, &lint);
                 let message = format!("CMD {}", quoted_list(&args));
@@ -147,9 +141,7 @@ impl Lowering<'_> {
                 self.commit(at, message, false);
             }
             Command::Entrypoint(line) => {
-                self.stages[at]
-                    .entrypoint
-                    .mark(&again(Command::Entrypoint(line.clone())), &lint);
+                self.stages[at].entrypoint.mark(&origin, &lint);
                 let args = self.command_line(at, &origin, line, &lint);
                 let message = format!("ENTRYPOINT {}", quoted_list(&args));
                 let stage = &mut self.stages[at];
@@ -160,9 +152,7 @@ impl Lowering<'_> {
                 self.commit(at, message, false);
             }
             Command::Healthcheck(check) => {
-                self.stages[at]
-                    .healthcheck
-                    .mark(&again(Command::Healthcheck(check.clone())), &lint);
+                self.stages[at].healthcheck.mark(&origin, &lint);
                 let message = healthcheck_text(&check.config);
                 self.stages[at].image.config.healthcheck = Some(Healthcheck {
                     test: check.config.test,

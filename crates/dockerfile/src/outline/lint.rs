@@ -147,7 +147,15 @@ pub async fn lint(
     };
     let error = error.map(|error| ErrorJson {
         message: error.to_string(),
-        location: location(&merge(error.locations.iter().flatten().copied().collect())),
+        // Whole lines: programs know nothing else of this answer.
+        location: location(&merge(
+            error
+                .locations
+                .iter()
+                .flatten()
+                .map(|range| range.whole_lines())
+                .collect(),
+        )),
     });
     let status = i32::from(!warnings.is_empty() || error.is_some());
     let warnings: Vec<WarningJson> = warnings

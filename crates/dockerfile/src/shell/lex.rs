@@ -324,7 +324,7 @@ impl Run<'_> {
         text
     }
 
-    fn get(&mut self, name: &str) -> Option<String> {
+    fn get(&mut self, name: &str) -> Lexed<Option<String>> {
         let env = self.env;
         let value = env.get(name);
         let set = if value.is_some() {
@@ -335,7 +335,8 @@ impl Run<'_> {
         if !set.contains(name) {
             set.insert(name.to_owned());
         }
-        value.map(str::to_owned)
+        self.lexer.spend(value.map_or(0, str::len))?;
+        Ok(value.map(str::to_owned))
     }
 
     fn dollar(&mut self) -> Lexed<String> {
@@ -345,7 +346,7 @@ impl Run<'_> {
             if name.is_empty() {
                 return Ok("$".to_owned());
             }
-            return Ok(match self.get(&name) {
+            return Ok(match self.get(&name)? {
                 Some(value) => value,
                 None if self.lexer.skip_unset_env => format!("${name}"),
                 None => String::new(),
@@ -359,7 +360,7 @@ impl Run<'_> {
         }
         let name = self.name();
         match self.rest.next() {
-            Some('}') => Ok(match self.get(&name) {
+            Some('}') => Ok(match self.get(&name)? {
                 Some(value) => value,
                 None if self.lexer.skip_unset_env => format!("${{{name}}}"),
                 None => String::new(),
@@ -386,7 +387,11 @@ impl Run<'_> {
     ) -> Lexed<String> {
         match self.until(Some(stop), raw, pattern) {
             Ok((word, _)) => Ok(word),
-            Err(error @ (ShellErrorKind::TooDeep | ShellErrorKind::TooLong)) => Err(error),
+            Err(
+                error @ (ShellErrorKind::TooDeep
+                | ShellErrorKind::TooLong
+                | ShellErrorKind::TooMuch),
+            ) => Err(error),
             Err(_) if self.rest.peek().is_none() => Err(missing),
             Err(error) => Err(error),
         }
@@ -404,7 +409,7 @@ impl Run<'_> {
             return Err(ShellErrorKind::Modifier(text));
         }
         let word = self.operand('}', glob, glob, ShellErrorKind::MissingBrace)?;
-        let value = self.get(name);
+        let value = self.get(name)?;
         if value.is_none() && self.lexer.skip_unset_env {
             return Ok(format!("${{{name}{text}{word}}}"));
         }
@@ -450,7 +455,7 @@ impl Run<'_> {
         }
         let pattern = self.operand('/', true, true, ShellErrorKind::MissingSlash)?;
         let replacement = self.operand('}', true, false, ShellErrorKind::MissingBrace)?;
-        match self.get(name) {
+        match self.get(name)? {
             None if self.lexer.skip_unset_env => Ok(format!("${{{name}/{pattern}/{replacement}}}")),
             value => {
                 let value = value.unwrap_or_default();

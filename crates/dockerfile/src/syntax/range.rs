@@ -38,6 +38,19 @@ impl Range {
         }
     }
 
+    /// Returns the lines it is in.
+    #[must_use]
+    pub fn whole_lines(self) -> Self {
+        let begin = |point: Position| Position {
+            character: 0,
+            ..point
+        };
+        Self {
+            start: begin(self.start),
+            end: begin(self.end),
+        }
+    }
+
     /// Returns one range for each line; an end before the start counts as the start.
     // DIFFERS: more than ten thousand lines are one range, so that a file of line feeds does not cost gigabytes.
     pub fn lines(start: usize, end: usize) -> Vec<Self> {
