@@ -170,8 +170,8 @@ impl Record {
             let _lease = lease;
             let _shown = provider.map(|p| p.unpacking(&row.descriptor));
             let blob = this.store().open_blob(&row.descriptor.digest)?;
-            let draft = this.unpack(&mut BufReader::with_capacity(256 << 10, blob), &row)?;
-            this.adopt(draft)
+            let unpacked = this.unpack(&mut BufReader::with_capacity(256 << 10, blob), &row);
+            this.adopt(this.check(unpacked)?)
         })
         .await
     }
@@ -210,6 +210,7 @@ impl Record {
                 Chunks {
                     chunks,
                     now: Bytes::new(),
+                    complete: false,
                 },
             );
             // Nothing is being unpacked before there is something; what goes wrong here goes wrong again below.
@@ -232,7 +233,15 @@ impl Record {
         if !deaf {
             fetched?;
         }
-        self.adopt(unpacked?)
+        self.adopt(self.check(unpacked)?)
+    }
+
+    /// Hands on what came of unpacking a blob whose bytes are those of its digest, and forgets a blob that is another layer's.
+    fn check(&self, unpacked: Result<Draft, StoreError>) -> Result<Draft, StoreError> {
+        if let Err(StoreError::DiffId { layer, .. }) = &unpacked {
+            self.disown(layer)?;
+        }
+        unpacked
     }
 
     /// Sees to it that some form of this layer is here.
@@ -290,7 +299,6 @@ impl Record {
         let applied = layer::apply(stream, &draft.root()?, &options)
             .map_err(|e| StoreError::layer("unpack", of, e))?;
         if applied.diff_id != row.diff_id {
-            self.disown(&row.descriptor.digest)?;
             return Err(StoreError::DiffId {
                 layer: row.descriptor.digest.clone(),
                 want: row.diff_id.clone(),
@@ -388,18 +396,27 @@ pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result
     Ok(total.saturating_add(blobs))
 }
 
-/// Reads what comes through a channel, to its end.
+/// What the unpacker is told of a fetch. One that fails or is given up just falls silent.
+enum Fetched {
+    Chunk(Bytes),
+    /// All bytes that were announced have come.
+    All,
+}
+
+/// Reads what comes through a channel. A stream that breaks off is an error: no layer may pass for the whole of itself.
 struct Chunks {
-    chunks: mpsc::Receiver<Bytes>,
+    chunks: mpsc::Receiver<Fetched>,
     now: Bytes,
+    complete: bool,
 }
 
 impl Read for Chunks {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        while self.now.is_empty() {
+        while self.now.is_empty() && !self.complete {
             match self.chunks.blocking_recv() {
-                Some(next) => self.now = next,
-                None => return Ok(0),
+                Some(Fetched::Chunk(next)) => self.now = next,
+                Some(Fetched::All) => self.complete = true,
+                None => return Err(std::io::Error::other("the fetch was given up")),
             }
         }
         let n = self.now.len().min(buf.len());
@@ -419,7 +436,7 @@ struct Ingest {
     taken: u64,
     limit: u64,
     /// Gets every chunk as well.
-    tee: Option<mpsc::Sender<Bytes>>,
+    tee: Option<mpsc::Sender<Fetched>>,
     /// Set when nobody listens to the tee any more.
     deaf: bool,
 }
@@ -450,7 +467,7 @@ impl BlobSink for Ingest {
             return Err(std::io::Error::other("more bytes than were announced"));
         }
         if let Some(tee) = &self.tee
-            && tee.send(chunk.clone()).await.is_err()
+            && tee.send(Fetched::Chunk(chunk.clone())).await.is_err()
         {
             self.deaf = true;
             return Err(std::io::Error::other("unpacking failed"));
@@ -489,7 +506,7 @@ async fn fetch_and_tee(
     lease: &Lease,
     descriptor: &Descriptor,
     provider: &Arc<dyn BlobProvider>,
-    tee: Option<mpsc::Sender<Bytes>>,
+    tee: Option<mpsc::Sender<Fetched>>,
     deaf: &mut bool,
 ) -> Result<BlobInfo, StoreError> {
     let digest = &descriptor.digest;
@@ -505,7 +522,7 @@ async fn fetch_and_tee(
         deaf: false,
     };
     let fetched = provider.fetch(descriptor, &mut sink).await;
-    sink.tee = None;
+    let tee = sink.tee.take();
     *deaf = sink.deaf;
     fetched.map_err(|e| StoreError::Fetch {
         digest: digest.clone(),
@@ -517,6 +534,10 @@ async fn fetch_and_tee(
             want: limit,
             got: sink.taken,
         });
+    }
+    if let Some(tee) = tee {
+        // An unpacker that does not hear it has its own reason.
+        let _heard = tee.send(Fetched::All).await;
     }
     let fail = |e| StoreError::io("write blob", store.blob_path(digest), e);
     sink.drain().await.map_err(fail)?;

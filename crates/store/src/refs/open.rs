@@ -82,13 +82,21 @@ impl Store {
                 continue;
             }
             let row = self.db().read(|c| read_row(c, &next))?;
+            // Held from here on: what was live a moment ago need not be so now.
+            let parents: Vec<(i64, Option<Arc<Record>>)> = row
+                .parents
+                .iter()
+                .map(|(at, p)| (*at, live.get(p)))
+                .collect();
             let missing: Vec<RefId> = row
                 .parents
                 .iter()
-                .filter(|(_, p)| !live.has(p))
-                .map(|(_, p)| p.clone())
+                .zip(&parents)
+                .filter(|(_, (_, found))| found.is_none())
+                .map(|((_, p), _)| p.clone())
                 .collect();
             if !missing.is_empty() {
+                hold.extend(parents.into_iter().filter_map(|(_, found)| found));
                 if todo.len() > 100_000 {
                     return Err(StoreError::Unfit {
                         id: id.clone(),
@@ -98,10 +106,9 @@ impl Store {
                 todo.extend(missing);
                 continue;
             }
-            let mut found = row
-                .parents
-                .iter()
-                .filter_map(|(at, p)| live.get(p).map(|r| (*at, r)));
+            let mut found = parents
+                .into_iter()
+                .filter_map(|(at, found)| found.map(|r| (at, r)));
             let shape = match row.kind {
                 0 => Shape::Layer {
                     parent: found.next().map(|(_, r)| r),

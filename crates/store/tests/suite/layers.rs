@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use store::{BlobProvider, CompressionKind, CompressionSpec, RefOptions, StoreError};
 
-use crate::support::{Lab, Shelf, can_mount, describe, tree, unpacked};
+use crate::support::{Lab, SecondTime, Shelf, can_mount, describe, plain, tree, unpacked};
 
 #[tokio::test]
 async fn a_pulled_chain_is_fetched_once_and_only_when_needed() {
@@ -134,6 +134,37 @@ async fn wrong_bytes_are_refused_and_leave_nothing() {
         .import_layer(None, describe(&good), Shelf::of(&good))
         .unwrap();
     second.ensure().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fetch_that_fails_or_is_given_up_spoils_nothing_for_the_next() {
+    if !can_mount() {
+        return;
+    }
+    // A tar that breaks off between two entries looks like a whole one, and so does one of no bytes at all.
+    for (breaks_after, hangs) in [(1024, true), (1024, false), (0, false)] {
+        let lab = Lab::new();
+        let one = plain(&lab.layer_of(&["x=1", "y=2"]));
+        let provider = SecondTime::of(&one, breaks_after, hangs);
+        let lazy = lab
+            .store
+            .import_layer(None, describe(&one), provider.clone())
+            .unwrap();
+        if hangs {
+            tokio::select! {
+                done = lazy.ensure() => panic!("{done:?}"),
+                () = provider.began() => {}
+            }
+        } else {
+            let failed = lazy.ensure().await;
+            assert!(
+                matches!(failed, Err(StoreError::Fetch { .. })),
+                "{failed:?}"
+            );
+        }
+        provider.ended().await;
+        assert_eq!(tree(&lazy).await, "x=1 y=2");
+    }
 }
 
 #[tokio::test]

@@ -11,8 +11,9 @@ use fstree::{Kind, Root};
 use oci::{Descriptor, Digest};
 use store::{
     BlobProvider, BlobSink, CompressionSpec, Config, FetchError, ImmutableRef, MutableRef,
-    RefOptions, Store,
+    RefOptions, Shown, Store,
 };
+use tokio::sync::Notify;
 
 /// False, with a printed reason, where overlay mounts cannot be made.
 pub(crate) fn can_mount() -> bool {
@@ -186,14 +187,80 @@ impl BlobProvider for Shelf {
     }
 }
 
+/// Serves one blob from the second time on. The first time it breaks off after some bytes: it fails, or never goes on.
+#[derive(Debug)]
+pub(crate) struct SecondTime {
+    shelf: Arc<Shelf>,
+    breaks_after: usize,
+    hangs: bool,
+    began: Arc<Notify>,
+    ended: Arc<Notify>,
+}
+
+impl SecondTime {
+    pub(crate) fn of(bytes: &[u8], breaks_after: usize, hangs: bool) -> Arc<Self> {
+        Arc::new(Self {
+            shelf: Shelf::of(bytes),
+            breaks_after,
+            hangs,
+            began: Arc::default(),
+            ended: Arc::default(),
+        })
+    }
+
+    /// Waits until an unpacking has begun.
+    pub(crate) async fn began(&self) {
+        self.began.notified().await;
+    }
+
+    /// Waits until an unpacking has ended, well or not.
+    pub(crate) async fn ended(&self) {
+        self.ended.notified().await;
+    }
+}
+
+#[async_trait]
+impl BlobProvider for SecondTime {
+    async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
+        if self.shelf.times() > 0 {
+            return self.shelf.fetch(desc, sink).await;
+        }
+        self.shelf.fetched.fetch_add(1, Ordering::SeqCst);
+        sink.write(Bytes::copy_from_slice(
+            &self.shelf.bytes[..self.breaks_after],
+        ))
+        .await?;
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Err("the line is down".into())
+    }
+
+    fn unpacking(&self, _desc: &Descriptor) -> Shown {
+        struct Tell(Arc<Notify>);
+        impl Drop for Tell {
+            fn drop(&mut self) {
+                self.0.notify_one();
+            }
+        }
+        self.began.notify_one();
+        Box::new(Tell(self.ended.clone()))
+    }
+}
+
 pub(crate) fn describe(bytes: &[u8]) -> store::LayerDesc {
-    let mut plain = Vec::new();
-    std::io::Read::read_to_end(&mut layer::compress::decompress(bytes).unwrap(), &mut plain)
-        .unwrap();
     let descriptor = Descriptor::new(
         oci::media_type::OCI_LAYER_GZIP,
         Digest::sha256(bytes),
         bytes.len() as u64,
     );
-    store::LayerDesc::new(descriptor, Digest::sha256(&plain), "pulled")
+    store::LayerDesc::new(descriptor, Digest::sha256(plain(bytes)), "pulled")
+}
+
+/// The tar of a layer.
+pub(crate) fn plain(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    std::io::Read::read_to_end(&mut layer::compress::decompress(bytes).unwrap(), &mut plain)
+        .unwrap();
+    plain
 }
