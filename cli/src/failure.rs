@@ -159,7 +159,8 @@ pub(crate) fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result
         writeln!(out, " {number:3} | {mark} {line}")?;
         let here = source.ranges.iter().filter(|r| r.start == number);
         if let Some((start, end)) = here.filter_map(|r| r.columns).next() {
-            writeln!(out, "     |     {}", carets(line, start, end))?;
+            let margin = number.to_string().len().max(3);
+            writeln!(out, " {:margin$} |     {}", "", carets(line, start, end))?;
         }
     }
     writeln!(out, "--------------------")

@@ -443,7 +443,7 @@ impl<'a> Lowering<'a> {
             for step in steps {
                 let ranges = step.instruction.origin.ranges.clone();
                 self.dispatch(at, step).map_err(|error| error.at(&ranges))?;
-                self.charge(0).map_err(|error| error.at(&ranges))?;
+                self.refuse_hoard().map_err(|error| error.at(&ranges))?;
             }
             self.note_scans(at);
         }

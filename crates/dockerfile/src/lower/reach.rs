@@ -117,6 +117,11 @@ impl Lowering<'_> {
     /// Counts what stages have and copy of each other, in bytes: a small file must not fill the memory.
     pub(super) fn charge(&mut self, count: usize) -> Result<(), LowerError> {
         self.copied += count;
+        self.refuse_hoard()
+    }
+
+    /// Fails when stages have more than they may.
+    pub(super) fn refuse_hoard(&self) -> Result<(), LowerError> {
         if self.copied > MAX_COPIED {
             let what = format!(
                 "stages have {} bytes of arguments, variables and history",
