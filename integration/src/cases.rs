@@ -22,6 +22,7 @@ mod reuse;
 mod rig;
 mod roundtrip;
 mod same;
+mod siege;
 mod tar;
 mod tree;
 mod wire;
@@ -87,6 +88,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         wrong_bytes::CASES,
         disk::CASES,
         hostile::CASES,
+        siege::CASES,
     ]
     .into_iter()
     .flatten()

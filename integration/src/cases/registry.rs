@@ -125,7 +125,8 @@ impl Shelf {
         Origin::start(move |request| self.answer(request))
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    /// Answers as a registry does.
+    pub(super) fn answer(&self, request: &Request) -> Response {
         let path = request.path.split('?').next().unwrap_or_default();
         if path == "/v2/" {
             return Response::text(200, "{}");
