@@ -21,7 +21,7 @@ mod gateway;
 mod health;
 mod history;
 mod io;
-mod packet;
+pub mod packet;
 mod policy;
 mod protojson;
 mod remote;

@@ -9,7 +9,7 @@ use proto::fsutil::packet::PacketType;
 use session::{CallError, Packet};
 
 /// The wire's form of a packet.
-pub(crate) fn to_wire(packet: Packet) -> fsutil::Packet {
+pub fn to_wire(packet: Packet) -> fsutil::Packet {
     let mut wire = fsutil::Packet::default();
     match packet {
         Packet::Stat(stat) => {
@@ -46,7 +46,7 @@ pub(crate) fn to_wire(packet: Packet) -> fsutil::Packet {
 }
 
 /// The domain's form of a packet.
-pub(crate) fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
+pub fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
     let kind = PacketType::try_from(wire.r#type).map_err(|_| CallError::Protocol {
         method: "DiffCopy",
         reason: format!("packet of unknown type {}", wire.r#type),
