@@ -5,6 +5,7 @@
 //! does not give the bytes Go would give (a `oneof` is written in another place): digests are taken of bytes as received.
 
 mod redacted;
+pub mod weigh;
 
 macro_rules! generated {
     ($($(#[$doc:meta])* $name:ident,)*) => {$(
@@ -49,6 +50,8 @@ generated! {
     policysession,
     /// Secrets (`moby.buildkit.secrets.v1`).
     secrets,
+    /// What messages take in memory, see [`weigh`].
+    shapes,
     /// Source policy (`moby.buildkit.v1.sourcepolicy`).
     sourcepolicy,
     /// ssh agents (`moby.sshforward.v1`).

@@ -47,12 +47,34 @@ pub fn trim_heap() {
     }
 }
 
+/// How many bytes this process has allocated and not freed. mallinfo2(3), glibc 2.33; zero where the allocator has no such call.
+#[must_use]
+pub fn allocated() -> usize {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: the call takes nothing and may be made from any thread at any time.
+        let info = unsafe { libc::mallinfo2() };
+        info.uordblks + info.hblkhd
+    }
+    #[cfg(not(target_env = "gnu"))]
+    0
+}
+
+/// The processor time that the calling thread has used.
+#[must_use]
+pub fn thread_time() -> Duration {
+    duration(clock_gettime(ClockId::ThreadCPUTime))
+}
+
+fn duration(time: rustix::time::Timespec) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// The processor time that all threads of this process have used.
 #[must_use]
 pub fn processor_time() -> Duration {
-    let used = clock_gettime(ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
-    Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(used.tv_nsec).unwrap_or(0))
+    duration(clock_gettime(ClockId::ProcessCPUTime))
 }
 
 #[cfg(test)]

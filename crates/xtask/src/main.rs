@@ -5,6 +5,7 @@
 mod deps;
 mod docs;
 mod proto;
+mod shapes;
 
 use std::path::Path;
 use std::process::ExitCode;

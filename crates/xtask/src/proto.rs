@@ -92,6 +92,7 @@ fn generate(root: &Path) -> Result<BTreeMap<String, String>, String> {
             .out_dir(&out)
             .btree_map(".")
             .emit_rerun_if_changed(false)
+            .codec_path("crate::weigh::Codec")
             .skip_debug(SECRET.iter().copied());
         for path in SHARED_BYTES {
             builder = builder.bytes(path);
@@ -113,6 +114,7 @@ fn generate(root: &Path) -> Result<BTreeMap<String, String>, String> {
         fresh.insert(format!("{module}.rs"), text);
     }
     fs::remove_dir_all(&scratch).map_err(|e| e.to_string())?;
+    fresh.insert("shapes.rs".into(), crate::shapes::generate(&all)?);
     Ok(fresh)
 }
 
@@ -133,7 +135,7 @@ fn externs(file: &FileDescriptorProto) -> Vec<(String, String)> {
 }
 
 /// `APICap` becomes `ApiCap` and `HostIP` becomes `HostIp`, as the generator names its types.
-fn camel(name: &str) -> String {
+pub(crate) fn camel(name: &str) -> String {
     let chars: Vec<char> = name.chars().collect();
     let mut text = String::new();
     for (i, c) in chars.iter().enumerate() {

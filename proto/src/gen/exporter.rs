@@ -141,7 +141,7 @@ pub mod exporter_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::weigh::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.exporter.v1.Exporter/FindExporters",
             );
@@ -165,7 +165,7 @@ pub mod exporter_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::weigh::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.exporter.v1.Exporter/FinalizeExport",
             );
@@ -311,7 +311,7 @@ pub mod exporter_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FindExportersSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::weigh::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -356,7 +356,7 @@ pub mod exporter_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FinalizeExportSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::weigh::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

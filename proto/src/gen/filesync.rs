@@ -112,7 +112,7 @@ pub mod file_sync_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::weigh::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.filesync.v1.FileSync/DiffCopy",
             );
@@ -136,7 +136,7 @@ pub mod file_sync_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::weigh::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.filesync.v1.FileSync/TarStream",
             );
@@ -291,7 +291,7 @@ pub mod file_sync_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DiffCopySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::weigh::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -339,7 +339,7 @@ pub mod file_sync_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TarStreamSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::weigh::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -501,7 +501,7 @@ pub mod file_send_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::weigh::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.filesync.v1.FileSend/DiffCopy",
             );
@@ -646,7 +646,7 @@ pub mod file_send_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DiffCopySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::weigh::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -119,7 +119,7 @@ pub mod ssh_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::weigh::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.sshforward.v1.SSH/CheckAgent",
             );
@@ -143,7 +143,7 @@ pub mod ssh_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::weigh::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.sshforward.v1.SSH/ForwardAgent",
             );
@@ -293,7 +293,7 @@ pub mod ssh_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CheckAgentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::weigh::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -339,7 +339,7 @@ pub mod ssh_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ForwardAgentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::weigh::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
