@@ -308,6 +308,8 @@ pub(crate) fn history_record(record: HistoryRecord) -> control::BuildHistoryReco
             .results
             .into_iter()
             .map(|(k, v)| (k, history_result(v)))
+            // The value of an empty one would not be written, and Go's clients look into each.
+            .filter(|(_, v)| *v != control::BuildResultInfo::default())
             .collect(),
         generation: record.generation,
         trace: record.trace.map(descriptor),

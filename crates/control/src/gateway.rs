@@ -422,7 +422,10 @@ impl LlbBridge for GatewayService {
         let definitions = build
             .inputs
             .iter()
-            .map(|(k, v)| (k.clone(), v.as_ref().clone()))
+            .map(|(key, definition)| wire::InputEntry {
+                key: key.clone(),
+                value: Some(llb::definition::to_wire(definition)),
+            })
             .collect();
         Ok(Response::new(wire::InputsResponse { definitions }))
     }

@@ -17,6 +17,8 @@ use crate::validate::{self, InvalidOp};
 
 /// Most ops in one definition.
 pub const MAX_OPS: usize = 1 << 20;
+/// Definitions of source files within definitions of source files.
+const MOST_NESTED: usize = 32;
 /// Most bytes of ops in one definition.
 pub const MAX_BYTES: usize = 256 << 20;
 
@@ -302,6 +304,53 @@ pub fn head(definition: &pb::Definition) -> Option<Digest> {
     let last = definition.def.last()?;
     let op = pb::Op::decode(&last[..]).ok()?;
     Digest::parse(&op.inputs.first()?.digest).ok()
+}
+
+/// Writes a definition for clients in Go.
+///
+/// The values of its maps are written even if they are empty. The generated code leaves them out, whereupon clients find the key with
+/// no value and refuse the definition (`invalid nil source locations`).
+pub fn to_wire(definition: &pb::Definition) -> Vec<u8> {
+    to_wire_in(definition, MOST_NESTED)
+}
+
+/// `nested`: how many definitions of files within definitions of files are written yet.
+fn to_wire_in(definition: &pb::Definition, nested: usize) -> Vec<u8> {
+    use prost::encoding::{bytes, message};
+    let mut out = Vec::with_capacity(definition.encoded_len() + 2 * definition.metadata.len());
+    bytes::encode_repeated(1, &definition.def, &mut out);
+    for (digest, metadata) in &definition.metadata {
+        map_entry(2, digest, metadata, &mut out);
+    }
+    if let Some(source) = &definition.source {
+        let mut places = Vec::with_capacity(source.encoded_len() + 2 * source.locations.len());
+        for (digest, locations) in &source.locations {
+            map_entry(1, digest, locations, &mut places);
+        }
+        for info in &source.infos {
+            // A definition in here is that of the file itself, written in the same way.
+            let own = info.definition.as_ref().filter(|_| nested > 0);
+            let own = own.map(|own| to_wire_in(own, nested - 1));
+            let mut written = pb::SourceInfo {
+                definition: None,
+                ..info.clone()
+            }
+            .encode_to_vec();
+            if let Some(own) = own {
+                bytes::encode(3, &own, &mut written);
+            }
+            bytes::encode(2, &written, &mut places);
+        }
+        bytes::encode(3, &places, &mut out);
+    }
+    return out;
+
+    fn map_entry(field: u32, key: &String, value: &impl Message, out: &mut Vec<u8>) {
+        let mut entry = Vec::new();
+        prost::encoding::string::encode(1, key, &mut entry);
+        message::encode(2, value, &mut entry);
+        bytes::encode(field, &entry, out);
+    }
 }
 
 fn check_locations(source: Option<&pb::Source>) -> Result<(), DefinitionError> {

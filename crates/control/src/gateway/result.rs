@@ -19,14 +19,10 @@ pub(crate) fn to_wire(
 ) -> (wire::Result, String) {
     let kept = |found: Option<Arc<dyn Ref>>| match found {
         Some(found) => {
-            let def = if with_definitions {
-                found.definition().map(|d| d.as_ref().clone())
-            } else {
-                None
-            };
+            let def = found.definition().filter(|_| with_definitions);
             wire::Ref {
                 id: build.keep(found),
-                def,
+                def: def.map(|d| llb::definition::to_wire(&d)),
             }
         }
         None => wire::Ref::default(),
@@ -44,14 +40,22 @@ pub(crate) fn to_wire(
         let refs: BTreeMap<String, wire::Ref> =
             result.refs.into_iter().map(|(k, r)| (k, kept(r))).collect();
         if with_definitions {
-            Refs::Refs(wire::RefMap { refs })
+            let entry = |(key, found)| wire::RefMapEntry {
+                key,
+                value: Some(found),
+            };
+            Refs::Refs(wire::RefMap {
+                refs: refs.into_iter().map(entry).collect(),
+            })
         } else {
             Refs::RefsDeprecated(wire::RefMapDeprecated {
                 refs: refs.into_iter().map(|(k, r)| (k, r.id)).collect(),
             })
         }
     };
-    let attestations = result.attestations.into_iter().map(|(key, list)| {
+    // Clients look into each list, and into the ref of each attestation: neither may be left out because it is empty.
+    let listed = result.attestations.into_iter().filter(|(_, l)| !l.is_empty());
+    let attestations = listed.map(|(key, list)| {
         let attestation = list.into_iter().map(|a| wire::Attestation {
             kind: a.kind,
             metadata: a
@@ -59,7 +63,7 @@ pub(crate) fn to_wire(
                 .into_iter()
                 .map(|(k, v)| (k, v.to_vec()))
                 .collect(),
-            r#ref: a.content.map(|c| kept(Some(c))),
+            r#ref: Some(kept(a.content)),
             path: a.path,
             in_toto_predicate_type: a.predicate_type,
             in_toto_subjects: a
@@ -107,8 +111,9 @@ pub(crate) fn from_wire(build: &Build, wire: wire::Result) -> Result<FrontendRes
             }
         }
         Some(Refs::Refs(map)) => {
-            for (key, found) in map.refs {
-                result.refs.insert(key, build.returned(&found.id)?);
+            for wire::RefMapEntry { key, value } in map.refs {
+                let id = value.map(|found| found.id).unwrap_or_default();
+                result.refs.insert(key, build.returned(&id)?);
             }
         }
     }
