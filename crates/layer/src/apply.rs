@@ -7,6 +7,7 @@
 
 mod entry;
 mod pipe;
+mod times;
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use fstree::{Owner, PathError, Root};
 use oci::Digest;
 
 use entry::Unpack;
+use pipe::Rest;
 
 /// How a layer's whiteouts are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,12 +99,20 @@ pub enum ApplyError {
 }
 
 /// Unpacks a layer, compressed or not, into `root`, to the end of the stream. Blocks.
+///
+/// What follows the end of the archive is part of a layer's digest. Of an archive that is no layer it is not looked at: a
+/// stream that breaks off there, or goes on with something else, is logged and taken.
 pub fn apply(
     layer: &mut (dyn Read + Send),
     root: &Root,
     options: &ApplyOptions,
 ) -> Result<Applied, ApplyError> {
-    pipe::with_plain(layer, |plain| {
+    let rest = if options.whiteouts == Whiteouts::Literal {
+        Rest::Ignored
+    } else {
+        Rest::Read
+    };
+    pipe::with_plain(layer, rest, |plain| {
         let mut unpack = Unpack::new(root, options)?;
         let mut reader = crate::tar::Reader::new(plain);
         while let Some(header) = reader.next_entry()? {

@@ -2,16 +2,23 @@
 //!
 //! What is compressed must come out the same every time and on every machine: digests of blobs depend on it. So block
 //! sizes are fixed and the number of threads decides nothing. Streams that are read may be compressed by anyone: several
-//! gzip members, skippable zstd frames, bzip2 and xz are taken.
+//! gzip members, skippable zstd frames, bzip2 and xz are taken, and what follows a gzip and is none is left out.
 
+mod gunzip;
 mod gzip;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 
+pub(crate) use gunzip::Corrupt;
+use gunzip::Gunzip;
 use gzip::ParallelGzip;
 
 const READ_BUFFER: usize = 128 << 10;
 const ZSTD_LEVEL: i32 = 3;
+// What reading may take. The header of an xz says how large its dictionary is, 4 GiB at the most; `xz -9` has 64 MiB. A zstd
+// whose window is larger says so by an error, as the program does.
+const XZ_MEMORY_KIB: u32 = 192 << 10;
+const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// How a blob is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -135,29 +142,18 @@ pub fn decompress<'a>(
     Ok(match format {
         Format::Plain => Box::new(whole),
         Format::Gzip => Box::new(Gunzip::new(whole)),
-        Format::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(whole)?),
-        Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
-        Format::Xz => Box::new(lzma_rust2::XzReader::new(whole, true)),
-    })
-}
-
-/// Several gzip members, one after the other, to the end of the stream.
-struct Gunzip<R: BufRead> {
-    inner: flate2::bufread::MultiGzDecoder<R>,
-}
-
-impl<R: BufRead> Gunzip<R> {
-    fn new(input: R) -> Self {
-        Self {
-            inner: flate2::bufread::MultiGzDecoder::new(input),
+        Format::Zstd => {
+            let mut zstd = zstd::stream::read::Decoder::with_buffer(whole)?;
+            zstd.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(zstd)
         }
-    }
-}
-
-impl<R: BufRead> Read for Gunzip<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer)
-    }
+        Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
+        Format::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(
+            whole,
+            true,
+            XZ_MEMORY_KIB,
+        )),
+    })
 }
 
 /// Compresses what is written to it into `W`.

@@ -129,17 +129,30 @@ pub fn convert(
     let mut reader = Reader::new(plain);
     let mut writer = Writer::new(stream);
     while let Some(mut header) = reader.next_entry()? {
-        if reader.pieces().is_some() {
-            return Err(TarError::Unsupported("sparse files and rewritten times").into());
-        }
+        let pieces = reader.pieces().map(<[(u64, u64)]>::to_vec);
+        let is_sparse = pieces.is_some();
         if header.mtime >= latest {
             header.mtime = latest;
         }
         writer.append(&header)?;
+        // A sparse file is written with its holes.
+        let mut at = 0;
+        for (offset, length) in pieces.into_iter().flatten() {
+            write_zeros(offset.saturating_sub(at), &mut writer)?;
+            io::copy(&mut reader.by_ref().take(length), &mut writer)?;
+            at = offset.saturating_add(length);
+        }
+        if is_sparse {
+            write_zeros(header.size.saturating_sub(at), &mut writer)?;
+        }
         io::copy(&mut reader, &mut writer)?;
     }
     io::copy(&mut reader.into_inner(), &mut io::sink())?;
     writer.finish()?.finish()
+}
+
+fn write_zeros(count: u64, out: &mut impl Write) -> io::Result<u64> {
+    io::copy(&mut io::repeat(0).take(count), out)
 }
 
 /// Writes a whole tree as a plain tar, as the `tar` exporter does; `edit` may change an entry, or drop it by returning

@@ -8,6 +8,7 @@
 )]
 
 mod applying;
+mod archives;
 mod creating;
 mod hostile;
 mod overlaying;

@@ -12,6 +12,7 @@ use fstree::dir::{set_file_mode, set_file_owner, set_file_times, set_file_xattr}
 use fstree::{Dir, Kind, Meta, Owner, PathError, Root, Times};
 use rustix::io::Errno;
 
+use super::times::DirTimes;
 use super::{ApplyError, ApplyOptions, Whiteouts};
 use crate::tar::{EntryKind, Header, Reader};
 
@@ -31,8 +32,7 @@ pub(super) struct Unpack<'a> {
     pub(super) entries: u64,
     // Directories by the name entries use for them. Forgotten when a name may have come to mean something else.
     open: HashMap<PathBuf, Rc<Dir>>,
-    // Times are set at the very end: every entry in a directory changes its time.
-    dir_times: Vec<(PathBuf, Times)>,
+    dir_times: DirTimes,
     // What this layer brought, where whiteouts remove: they are about what was there before.
     unpacked: HashSet<PathBuf>,
     buffer: Vec<u8>,
@@ -46,7 +46,7 @@ impl<'a> Unpack<'a> {
             files_size: 0,
             entries: 0,
             open: HashMap::new(),
-            dir_times: Vec::new(),
+            dir_times: DirTimes::default(),
             unpacked: HashSet::new(),
             buffer: vec![0; BUFFER],
         })
@@ -82,21 +82,7 @@ impl<'a> Unpack<'a> {
 
     /// Sets what could only be set at the end.
     pub(super) fn finish(&mut self) -> Result<(), ApplyError> {
-        for (path, times) in std::mem::take(&mut self.dir_times).into_iter().rev() {
-            match self.root.dir(&path) {
-                Ok(dir) => dir
-                    .set_own_times(times)
-                    .map_err(|e| PathError::new("utime", &path, e))?,
-                // It was replaced by something else later on.
-                Err(e)
-                    if matches!(
-                        e.source.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
+        self.dir_times.set(self.root)
     }
 
     fn place(
@@ -172,6 +158,7 @@ impl<'a> Unpack<'a> {
     fn clear(&mut self, dir: &Dir, path: &Path, name: &OsStr) -> io::Result<()> {
         dir.remove_all(name)?;
         self.open.clear();
+        self.dir_times.forget(path);
         self.unpacked.retain(|done| !done.starts_with(path));
         Ok(())
     }
@@ -207,7 +194,9 @@ impl<'a> Unpack<'a> {
             .map_err(at("lchown"))?;
         made.set_own_mode(header.mode).map_err(at("chmod"))?;
         set_xattrs(path, header, |key, value| made.set_own_xattr(key, value))?;
-        self.dir_times.push((path.to_path_buf(), times(header)));
+        if self.dir_times.note(self.root, path, times(header))? {
+            self.open.clear();
+        }
         Ok(())
     }
 
@@ -414,9 +403,17 @@ impl<'a> Unpack<'a> {
         if self.open.len() >= MOST_OPEN {
             self.open.clear();
         }
+        self.disturb(path)?;
         let dir = Rc::new(dir);
         self.open.insert(path.to_path_buf(), Rc::clone(&dir));
         Ok(dir)
+    }
+
+    fn disturb(&mut self, path: &Path) -> Result<(), ApplyError> {
+        if self.dir_times.disturb(self.root, path)? {
+            self.open.clear();
+        }
+        Ok(())
     }
 
     fn make_parent(&mut self, path: &Path) -> Result<Dir, ApplyError> {
@@ -430,6 +427,7 @@ impl<'a> Unpack<'a> {
             | Component::CurDir
             | Component::Prefix(_) => None,
         }) {
+            let above = at.clone();
             at.push(&name);
             dir = match dir
                 .stat_opt(&name)
@@ -441,6 +439,7 @@ impl<'a> Unpack<'a> {
                 Some(there)
                     if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay =>
                 {
+                    self.disturb(&above)?;
                     dir.unlink(&name)
                         .map_err(|e| PathError::new("remove", &at, e))?;
                     let made = self.imply(&dir, &at, &name, false)?;
@@ -451,7 +450,10 @@ impl<'a> Unpack<'a> {
                 Some(_) => {
                     return Err(PathError::new("mkparent", &at, Errno::NOTDIR).into());
                 }
-                None => self.imply(&dir, &at, &name, true)?,
+                None => {
+                    self.disturb(&above)?;
+                    self.imply(&dir, &at, &name, true)?
+                }
             };
         }
         Ok(dir)

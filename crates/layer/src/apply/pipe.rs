@@ -6,14 +6,24 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use oci::{Digest, Digester};
 
 use super::{Applied, ApplyError};
-use crate::compress::decompress;
+use crate::compress::{Corrupt, decompress};
 
 const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 8;
 
+/// What becomes of the stream after the end of the archive in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It is part of the whole, and must be readable.
+    Read,
+    /// It is of no interest; only a checksum of the compression that does not fit is an error.
+    Ignored,
+}
+
 /// Gives `use_it` the decompressed stream, reads on to its end, and returns what `use_it` found with the stream's digest.
 pub(super) fn with_plain(
     stream: &mut (dyn Read + Send),
+    rest: Rest,
     use_it: impl FnOnce(&mut PipeReader) -> Result<(u64, u64), ApplyError>,
 ) -> Result<Applied, ApplyError> {
     std::thread::scope(|scope| {
@@ -39,8 +49,20 @@ pub(super) fn with_plain(
             Err(panic) => std::panic::resume_unwind(panic),
         };
         let (files_size, entries) = used?;
-        drained?;
-        let (diff_id, uncompressed_size) = hashed?;
+        match (drained, rest) {
+            (Ok(()), _) => {}
+            // DIFFERS: the reference ends reading with the archive, and does not find this error.
+            (Err(error), _) if is_corrupt(&error) => return Err(error.into()),
+            (Err(error), Rest::Ignored) => {
+                tracing::warn!(%error, "an archive is followed by what cannot be read");
+            }
+            (Err(error), Rest::Read) => return Err(error.into()),
+        }
+        let (diff_id, uncompressed_size) = match hashed {
+            Err((digest, size, _)) if rest == Rest::Ignored => (digest, size),
+            Err((_, _, error)) => return Err(error),
+            Ok(done) => done,
+        };
         Ok(Applied {
             diff_id,
             uncompressed_size,
@@ -52,18 +74,22 @@ pub(super) fn with_plain(
 
 type Chunk = io::Result<Vec<u8>>;
 
+fn is_corrupt(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|e| e.is::<Corrupt>())
+}
+
 fn pump(
     stream: &mut (dyn Read + Send),
     full: &SyncSender<Chunk>,
     empty: &Receiver<Vec<u8>>,
-) -> Result<(Digest, u64), ApplyError> {
+) -> Result<(Digest, u64), (Digest, u64, ApplyError)> {
     let mut digest = Digester::new();
     let mut size = 0;
     let mut plain = match decompress(stream) {
         Ok(plain) => plain,
         Err(e) => {
             full.send(Err(io::Error::other(e.to_string()))).ok();
-            return Err(e.into());
+            return Err((digest.finish(), size, e.into()));
         }
     };
     loop {
@@ -86,9 +112,13 @@ fn pump(
             return Ok((digest.finish(), size));
         }
         if let Err(e) = result {
-            let told = io::Error::new(e.kind(), e.to_string());
+            let told = if is_corrupt(&e) {
+                Corrupt.into()
+            } else {
+                io::Error::new(e.kind(), e.to_string())
+            };
             full.send(Err(told)).ok();
-            return Err(e.into());
+            return Err((digest.finish(), size, e.into()));
         }
         if n < CHUNK {
             return Ok((digest.finish(), size));

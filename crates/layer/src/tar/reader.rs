@@ -9,6 +9,10 @@ use super::{BLOCK, EntryKind, Header, TarError};
 
 // As Go: records and long names of more than this are an attack.
 const LARGEST_SPECIAL: u64 = 1 << 20;
+// What may stand before one entry, headers and padding included. A name, a link and records of the largest size fit.
+const MAX_BEFORE_ENTRY: u64 = 4 << 20;
+// The holes of all sparse files of an archive together. They cost an archive nothing, and whoever reads the files something.
+const MAX_HOLES: u64 = 1 << 40;
 
 /// Reads entries from a stream: each header with [`next_entry`](Self::next_entry), then its contents with `read`.
 ///
@@ -19,6 +23,7 @@ pub struct Reader<R: Read> {
     left: u64,
     padding: u64,
     pieces: Option<Map>,
+    holes: u64,
     done: bool,
 }
 
@@ -30,6 +35,7 @@ impl<R: Read> Reader<R> {
             left: 0,
             padding: 0,
             pieces: None,
+            holes: 0,
             done: false,
         }
     }
@@ -47,9 +53,7 @@ impl<R: Read> Reader<R> {
 
     /// Skips what is left of the entry before and reads the next header. `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Header>, TarError> {
-        let mut records = Records::default();
-        let mut long_name = None;
-        let mut long_link = None;
+        let mut before = Before::default();
         loop {
             let Some(block) = self.next_block()? else {
                 return Ok(None);
@@ -58,29 +62,34 @@ impl<R: Read> Reader<R> {
             let kind = block.get(156).copied().unwrap_or_default();
             let size = header.size;
             match kind {
+                // Records hold for one entry, and later ones replace them: they do not add up.
                 b'x' => {
-                    let data = self.special(size)?;
-                    records.parse(&data)?;
+                    let data = self.special(size, &mut before)?;
+                    before.records = Records::default();
+                    before.records.parse(&data)?;
                 }
-                // Global records say nothing a tree can keep.
+                // Global records say nothing a tree can keep. To Go they are an entry, which ends what was said before.
                 b'g' => {
-                    self.special(size)?;
+                    self.special(size, &mut before)?;
+                    before = Before::default();
                 }
-                b'L' => long_name = Some(cut(self.special(size)?)),
-                b'K' => long_link = Some(cut(self.special(size)?)),
+                b'L' => before.name = cut(self.special(size, &mut before)?),
+                b'K' => before.link = cut(self.special(size, &mut before)?),
                 _ => {
-                    if let Some(name) = long_name {
-                        header.name = name;
+                    let stored = before.records.apply(&mut header)?.unwrap_or(size);
+                    if !before.name.is_empty() {
+                        header.name = before.name;
                     }
-                    if let Some(link) = long_link {
-                        header.link = link;
+                    if !before.link.is_empty() {
+                        header.link = before.link;
                     }
-                    let stored = records.apply(&mut header)?.unwrap_or(size);
-                    return self.start(header, kind, stored, &block, records).map(Some);
+                    let pieces = before.records.pieces;
+                    return self.start(header, kind, stored, &block, pieces).map(Some);
                 }
             }
         }
     }
+
     // Sets up the contents of an entry whose header is complete. `stored` is what the archive has of it.
     fn start(
         &mut self,
@@ -88,7 +97,7 @@ impl<R: Read> Reader<R> {
         kind: u8,
         mut stored: u64,
         block: &[u8; BLOCK],
-        mut records: Records,
+        pieces: Map,
     ) -> Result<Header, TarError> {
         let old_dir = matches!(kind, 0 | b'0' | b'7') && header.name.last() == Some(&b'/');
         if old_dir {
@@ -105,35 +114,36 @@ impl<R: Read> Reader<R> {
         if header.kind != EntryKind::File {
             return Ok(header);
         }
-        let version = (
-            header.records.remove("GNU.sparse.major"),
-            header.records.remove("GNU.sparse.minor"),
-        );
-        if let Some(name) = header.records.remove("GNU.sparse.name") {
-            header.name = name;
-        }
-        if kind == b'S' {
-            let (map, size) = sparse::from_gnu(block, &mut self.input)?;
-            header.size = size;
-            self.pieces = Some(map);
-        } else if version.0.as_deref() == Some(b"1") && version.1.as_deref() == Some(b"0") {
-            let (map, taken) = sparse::from_data(&mut header, &mut self.input)?;
-            self.left = stored
-                .checked_sub(taken)
-                .ok_or(TarError::Invalid("bad sparse map"))?;
-            self.pieces = Some(map);
-        } else if let Some(map) =
-            sparse::from_records(&mut header, std::mem::take(&mut records.pieces))?
-        {
-            self.pieces = Some(map);
+        match SparseForm::of(kind, &header, &pieces) {
+            SparseForm::None => {}
+            SparseForm::Gnu => {
+                let (map, size) = sparse::from_gnu(block, &mut self.input)?;
+                header.size = size;
+                self.pieces = Some(map);
+            }
+            SparseForm::Data => {
+                let (map, taken) = sparse::from_data(&mut header, &mut self.input)?;
+                self.left = stored
+                    .checked_sub(taken)
+                    .ok_or(TarError::Invalid("bad sparse map"))?;
+                self.pieces = Some(map);
+            }
+            SparseForm::Records => {
+                self.pieces = Some(sparse::from_records(&mut header, pieces)?);
+            }
         }
         header
             .records
             .retain(|key, _| !key.starts_with("GNU.sparse."));
-        if let Some(map) = &self.pieces
-            && map.iter().map(|(_, length)| length).sum::<u64>() != self.left
-        {
-            return Err(TarError::Invalid("sparse map does not fit the data"));
+        if let Some(map) = &self.pieces {
+            if map.iter().map(|(_, length)| length).sum::<u64>() != self.left {
+                return Err(TarError::Invalid("sparse map does not fit the data"));
+            }
+            let holes = header.size.saturating_sub(self.left);
+            self.holes = self.holes.saturating_add(holes);
+            if self.holes > MAX_HOLES {
+                return Err(TarError::Invalid("sparse files too large"));
+            }
         }
         Ok(header)
     }
@@ -165,21 +175,24 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
-        let rest = self
-            .left
-            .checked_add(self.padding)
-            .ok_or(TarError::Invalid("size out of range"))?;
+        let (left, padding) = (self.left, self.padding);
         self.left = 0;
         self.padding = 0;
-        if io::copy(&mut self.input.by_ref().take(rest), &mut io::sink())? != rest {
+        if io::copy(&mut self.input.by_ref().take(left), &mut io::sink())? != left {
             return Err(TarError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
+        // Some writers leave out the padding of the last entry, and the end of the archive with it.
+        io::copy(&mut self.input.by_ref().take(padding), &mut io::sink())?;
         Ok(())
     }
 
-    fn special(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
+    fn special(&mut self, size: u64, before: &mut Before) -> Result<Vec<u8>, TarError> {
         if size > LARGEST_SPECIAL {
             return Err(TarError::Invalid("records too long"));
+        }
+        before.bytes += BLOCK as u64 + size + pad(size);
+        if before.bytes > MAX_BEFORE_ENTRY {
+            return Err(TarError::Invalid("too many headers before an entry"));
         }
         let mut data = Vec::new();
         if self.input.by_ref().take(size).read_to_end(&mut data)? as u64 != size {
@@ -279,6 +292,44 @@ fn parse(block: &[u8; BLOCK]) -> Result<Header, TarError> {
         }
     }
     Ok(header)
+}
+
+// What was said about the entry that comes next.
+#[derive(Debug, Default)]
+struct Before {
+    records: Records,
+    name: Vec<u8>,
+    link: Vec<u8>,
+    bytes: u64,
+}
+
+// How an entry says where its data lies.
+enum SparseForm {
+    None,
+    // GNU's own header.
+    Gnu,
+    // PAX records, version 0.0 or 0.1.
+    Records,
+    // A table before the data, version 1.0.
+    Data,
+}
+
+impl SparseForm {
+    fn of(kind: u8, header: &Header, pieces: &Map) -> Self {
+        if kind == b'S' {
+            return Self::Gnu;
+        }
+        let record = |key: &str| header.records.get(key).map_or(&b""[..], Vec::as_slice);
+        match (record("GNU.sparse.major"), record("GNU.sparse.minor")) {
+            (b"1", b"0") => Self::Data,
+            (b"0", b"0" | b"1") => Self::Records,
+            (b"", b"") if !pieces.is_empty() || !record("GNU.sparse.map").is_empty() => {
+                Self::Records
+            }
+            // A version that nobody knows: an ordinary file to Go as well.
+            _ => Self::None,
+        }
+    }
 }
 
 // Records that hold for the next entry.

@@ -6,12 +6,18 @@ use super::number::{read, read_decimal};
 use super::{BLOCK, Header, TarError};
 
 const MOST_PIECES: usize = 1 << 16;
+// Blocks that continue a GNU header; they need not have a piece in them.
+const MOST_BLOCKS: usize = 2048;
 
 /// Pieces of data as offset and length, in order, without overlaps, inside the file.
 pub(super) type Map = Vec<(u64, u64)>;
 
 /// Reads the map out of a GNU header and the blocks that continue it; returns it with the size of the whole file.
 pub(super) fn from_gnu(block: &[u8; BLOCK], input: &mut impl Read) -> Result<(Map, u64), TarError> {
+    // `star` has the same type byte for another table.
+    if block.get(257..263) != Some(b"ustar ") {
+        return Err(TarError::Invalid("bad sparse map"));
+    }
     let number = |field: Option<&[u8]>| {
         field
             .and_then(read)
@@ -35,7 +41,12 @@ pub(super) fn from_gnu(block: &[u8; BLOCK], input: &mut impl Read) -> Result<(Ma
     take(block.get(386..482).unwrap_or_default())?;
     let size = number(block.get(483..495))?;
     let mut more = block.get(482).copied().unwrap_or_default() != 0;
+    let mut blocks = 0;
     while more {
+        blocks += 1;
+        if blocks > MOST_BLOCKS {
+            return Err(TarError::Invalid("sparse map too long"));
+        }
         let mut next = [0; BLOCK];
         input.read_exact(&mut next)?;
         take(next.get(..504).unwrap_or_default())?;
@@ -44,27 +55,25 @@ pub(super) fn from_gnu(block: &[u8; BLOCK], input: &mut impl Read) -> Result<(Ma
     Ok((checked(map, size)?, size))
 }
 
-/// Reads the map out of PAX records, of version 0.0 or 0.1. `None` when the records describe none.
-pub(super) fn from_records(header: &mut Header, pieces: Map) -> Result<Option<Map>, TarError> {
-    let map = if let Some(text) = header.records.remove("GNU.sparse.map") {
-        let mut numbers = text.split(|b| *b == b',').map(decimal);
-        let mut map = Vec::new();
-        while let Some(offset) = numbers.next() {
-            let length = numbers.next().ok_or(TarError::Invalid("bad sparse map"))?;
-            map.push((offset?, length?));
-            if map.len() > MOST_PIECES {
-                return Err(TarError::Invalid("sparse map too long"));
+/// Reads the map out of PAX records, of version 0.0 or 0.1.
+pub(super) fn from_records(header: &mut Header, pieces: Map) -> Result<Map, TarError> {
+    name_and_size(header)?;
+    let map = match header.records.remove("GNU.sparse.map") {
+        Some(text) if pieces.is_empty() => {
+            let mut numbers = text.split(|b| *b == b',').map(decimal);
+            let mut map = Vec::new();
+            while let Some(offset) = numbers.next() {
+                let length = numbers.next().ok_or(TarError::Invalid("bad sparse map"))?;
+                map.push((offset?, length?));
+                if map.len() > MOST_PIECES {
+                    return Err(TarError::Invalid("sparse map too long"));
+                }
             }
+            map
         }
-        map
-    } else if pieces.is_empty() {
-        return Ok(None);
-    } else {
-        pieces
+        _ => pieces,
     };
-    let size = real_size(header)?.ok_or(TarError::Invalid("bad sparse map"))?;
-    header.size = size;
-    checked(map, size).map(Some)
+    checked(map, header.size)
 }
 
 /// Reads the map that version 1.0 puts before the data; returns it with the number of bytes it took.
@@ -72,8 +81,7 @@ pub(super) fn from_data(
     header: &mut Header,
     input: &mut impl Read,
 ) -> Result<(Map, u64), TarError> {
-    let size = real_size(header)?.ok_or(TarError::Invalid("bad sparse map"))?;
-    header.size = size;
+    name_and_size(header)?;
     let mut taken = 0;
     let mut line = Vec::new();
     let mut block = [0; BLOCK];
@@ -105,15 +113,22 @@ pub(super) fn from_data(
     for _ in 0..count {
         map.push((next(&mut taken)?, next(&mut taken)?));
     }
-    Ok((checked(map, size)?, taken))
+    Ok((checked(map, header.size)?, taken))
 }
 
-fn real_size(header: &mut Header) -> Result<Option<u64>, TarError> {
-    let text = header
+// The names and sizes that readers which do not know sparse files are to see are others than the file's.
+fn name_and_size(header: &mut Header) -> Result<(), TarError> {
+    if let Some(name) = header.records.remove("GNU.sparse.name") {
+        header.name = name;
+    }
+    let size = header
         .records
-        .remove("GNU.sparse.realsize")
-        .or_else(|| header.records.remove("GNU.sparse.size"));
-    text.map(|text| decimal(&text)).transpose()
+        .remove("GNU.sparse.size")
+        .or_else(|| header.records.remove("GNU.sparse.realsize"));
+    if let Some(size) = size {
+        header.size = decimal(&size)?;
+    }
+    Ok(())
 }
 
 fn decimal(text: &[u8]) -> Result<u64, TarError> {
