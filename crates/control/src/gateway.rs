@@ -10,7 +10,7 @@
 mod build;
 mod container;
 mod meta;
-mod result;
+pub(crate) mod result;
 mod stdio;
 
 use std::collections::HashMap;
@@ -571,4 +571,10 @@ fn cap(id: &str) -> caps::ApiCap {
         enabled: true,
         ..Default::default()
     }
+}
+
+/// What calls work on, for tests.
+#[cfg(test)]
+pub(crate) fn test_build(bridge: Arc<dyn engine::api::frontend::Bridge>) -> Build {
+    Build::new(bridge, std::collections::BTreeMap::new(), None)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::session::diffcopy::{FilteredTree, ReceiveOptions, receive, send};
+use ::session::diffcopy::{FilteredTree, ReceiveOptions, SendOptions, receive, send};
 use ::session::stream::PACKETS_IN_FLIGHT;
 use ::session::{CallError, Group, PacketStream, SessionManager, SyncRequest, header, method};
 use async_trait::async_trait;
@@ -38,6 +38,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::health::HealthService;
 use crate::{packet, routes, serve};
+
+mod answers;
 
 /// What the fake engine is asked to do, by the name of the frontend.
 struct FakeEngine {
@@ -320,6 +322,7 @@ impl FileSync for Served {
             root: fstree_root(self.folder.path()),
             filter,
             map: None,
+            change_marks: false,
         });
         let (outgoing, packets) = mpsc::channel(PACKETS_IN_FLIGHT);
         let failed = |e: Status| CallError::Status {
@@ -332,9 +335,13 @@ impl FileSync for Served {
             .map(move |p| p.map_err(failed).and_then(packet::from_wire))
             .boxed();
         task::spawn("send", async move {
-            send(PacketStream { incoming, outgoing }, source, None)
-                .await
-                .unwrap()
+            send(
+                PacketStream { incoming, outgoing },
+                source,
+                SendOptions::default(),
+            )
+            .await
+            .unwrap()
         })
         .detach();
         Ok(Response::new(

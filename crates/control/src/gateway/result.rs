@@ -54,7 +54,10 @@ pub(crate) fn to_wire(
         }
     };
     // Clients look into each list, and into the ref of each attestation: neither may be left out because it is empty.
-    let listed = result.attestations.into_iter().filter(|(_, l)| !l.is_empty());
+    let listed = result
+        .attestations
+        .into_iter()
+        .filter(|(_, l)| !l.is_empty());
     let attestations = listed.map(|(key, list)| {
         let attestation = list.into_iter().map(|a| wire::Attestation {
             kind: a.kind,
