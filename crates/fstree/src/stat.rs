@@ -49,6 +49,9 @@ pub const MODE_TYPE: u32 = MODE_DIR
 /// The nine permission bits.
 pub const MODE_PERM: u32 = 0o777;
 
+/// The attribute by which a walk tells of changes: a name that no file system knows.
+pub const CHANGE_MARK: &str = "rbuild.change";
+
 const S_IFMT: u32 = 0o170_000;
 const S_IFSOCK: u32 = 0o140_000;
 const S_IFLNK: u32 = 0o120_000;
@@ -254,9 +257,29 @@ pub struct Meta {
     pub atime: i64,
     /// Modification time in nanoseconds since 1970.
     pub mtime: i64,
+    /// Time of the last change of any kind in nanoseconds since 1970; nobody can set it.
+    pub ctime: i64,
 }
 
+/// How close to now a change may be for a later one to have the same time: clocks of file systems tick that slowly.
+const TICK: i64 = 50_000_000;
+
 impl Meta {
+    /// What cannot stay the same when a file changes: its inode and the time of its last change. `now` is in nanoseconds
+    /// since 1970: a file that has just changed may change again without a trace, and gets a mark that none equals.
+    #[must_use]
+    pub fn change_mark(&self, now: i64) -> Vec<u8> {
+        let mut mark = Vec::with_capacity(32);
+        mark.extend_from_slice(&self.ctime.to_le_bytes());
+        mark.extend_from_slice(&self.ino.to_le_bytes());
+        mark.extend_from_slice(&self.dev.0.to_le_bytes());
+        mark.extend_from_slice(&self.dev.1.to_le_bytes());
+        if now.saturating_sub(self.ctime) < TICK {
+            mark.extend_from_slice(&now.to_le_bytes());
+        }
+        mark
+    }
+
     /// What sort of thing this is.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -9,16 +9,23 @@
 //!     FIN ──►
 //! ```
 //!
+//! The side that answers the call ends it, and the side that called waits for that ([`Side`]): the reference's receiver holds
+//! its half open until the response has ended.
+//!
 //! [`receiver`] and [`sender`] are the two sides as state machines without I/O; [`order`] refuses names that are out of order
 //! or lead out of the tree. [`receive`] and [`send`] drive them over a [`PacketStream`](crate::PacketStream), with all file
-//! work on blocking threads: no task and no await for a single file.
+//! work on threads of their own, since the other side can stall them: no task and no await for a single file. How many
+//! there are, what they hold and how long they may wait is the session's [`Share`](crate::Share).
 
 pub mod compare;
+mod coordinate;
+pub mod marks;
 mod metadata;
 pub mod order;
 pub mod packet;
 mod receive;
 pub mod receiver;
+mod room;
 mod send;
 pub mod sender;
 mod write;
@@ -27,4 +34,14 @@ pub use fstree::walk::Filter;
 pub use fstree::{Root, Stat};
 pub use metadata::Wanted;
 pub use receive::{MapStat, Progress, ReceiveError, ReceiveOptions, Received, receive};
-pub use send::{FilteredTree, SendError, TreeSource, send};
+pub use send::{FilteredTree, SendError, SendOptions, TreeSource, send};
+
+/// Which side of the call we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Side {
+    /// We called: we close our half first and wait for the end of the answer, which may be an error.
+    #[default]
+    Caller,
+    /// We answer: the call ends when we do, and what the caller sends after its last word does not matter.
+    Callee,
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::{CallError, SessionError};
 use crate::manager::{APPEAR_TIMEOUT, SessionManager};
 use crate::traits::Session;
+use crate::transfers::{Share, TransferLimits, Transfers};
 
 /// The sessions that may answer for a step, in order of preference. The builds that share a step contribute theirs.
 #[derive(Clone, Default)]
@@ -65,6 +66,15 @@ impl Group {
             return Err(SessionError::NoSessions);
         };
         manager.wait(id, APPEAR_TIMEOUT).await
+    }
+
+    /// What the transfers of a session may take.
+    #[must_use]
+    pub fn share(&self, id: &str) -> Arc<Share> {
+        match &self.manager {
+            Some(manager) => manager.share(id),
+            None => Transfers::new(TransferLimits::default()).share(),
+        }
     }
 
     /// The first session that is connected.

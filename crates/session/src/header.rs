@@ -22,6 +22,8 @@ pub const INCLUDE: &str = "include-patterns";
 pub const EXCLUDE: &str = "exclude-patterns";
 /// Which links to follow.
 pub const FOLLOW: &str = "followpaths";
+/// Asks for marks of changes (ours; others do not know it).
+pub const CHANGE_MARKS: &str = "x-rbuild-change-marks";
 /// Prefix of values that go with an exported file.
 pub const EXPORTER_METADATA: &str = "exporter-md-";
 /// Which exporter of the request.

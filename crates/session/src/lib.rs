@@ -21,6 +21,7 @@ pub mod manager;
 pub mod method;
 pub mod stream;
 pub mod traits;
+pub mod transfers;
 
 pub use diffcopy::packet::Packet;
 pub use error::{CallError, SessionError};
@@ -31,3 +32,4 @@ pub use traits::{
     BlobInfo, BlobWrite, ExporterRequest, Login, Secret, Session, SyncRequest, Token, TokenRequest,
     UploadTarget,
 };
+pub use transfers::{Share, TransferLimits, Transfers};

@@ -10,22 +10,39 @@ use tokio::sync::Notify;
 
 use crate::error::SessionError;
 use crate::traits::Session;
+use crate::transfers::{Share, TransferLimits, Transfers};
 
 /// How long a call waits for a session that a request names but that is not connected yet.
 pub const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The sessions that are connected now, by id.
-#[derive(Default)]
 pub struct SessionManager {
-    sessions: Mutex<HashMap<String, Arc<dyn Session>>>,
+    sessions: Mutex<HashMap<String, Connected>>,
     changed: Notify,
+    transfers: Arc<Transfers>,
+}
+
+/// A session and what its transfers may take.
+struct Connected {
+    session: Arc<dyn Session>,
+    share: Arc<Share>,
 }
 
 impl SessionManager {
     /// No sessions yet.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Self::with_limits(TransferLimits::default())
+    }
+
+    /// No sessions yet, whose transfers have these bounds.
+    #[must_use]
+    pub fn with_limits(limits: TransferLimits) -> Arc<Self> {
+        Arc::new(Self {
+            sessions: Mutex::default(),
+            changed: Notify::new(),
+            transfers: Transfers::new(limits),
+        })
     }
 
     /// Adds a session until the registration is dropped.
@@ -38,7 +55,8 @@ impl SessionManager {
         if sessions.contains_key(&id) {
             return Err(SessionError::AlreadyExists { id });
         }
-        sessions.insert(id.clone(), session);
+        let share = self.transfers.share();
+        sessions.insert(id.clone(), Connected { session, share });
         drop(sessions);
         self.changed.notify_waiters();
         Ok(Registration {
@@ -50,7 +68,16 @@ impl SessionManager {
     /// A session, if it is connected. `prefix:id` finds `id`.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<dyn Session>> {
-        self.sessions.lock().get(bare(id)).cloned()
+        let sessions = self.sessions.lock();
+        sessions.get(bare(id)).map(|c| Arc::clone(&c.session))
+    }
+
+    /// What the transfers of a session may take.
+    #[must_use]
+    pub fn share(&self, id: &str) -> Arc<Share> {
+        let known = self.sessions.lock().get(bare(id)).map(|c| c.share.clone());
+        // One that has just left gets a share for its last words.
+        known.unwrap_or_else(|| self.transfers.share())
     }
 
     /// Waits for a session to connect.

@@ -116,6 +116,9 @@ pub struct SyncRequest {
     pub exclude: Vec<String>,
     /// These and what their links lead to.
     pub follow: Vec<String>,
+    /// Asks for what tells a changed file from one that looks the same; see [`crate::diffcopy::marks`]. Clients that do
+    /// not know it leave it out.
+    pub change_marks: bool,
 }
 
 /// Name and password for a registry; an empty name means that the password is a refresh token.

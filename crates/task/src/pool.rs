@@ -61,6 +61,51 @@ impl<T> fmt::Debug for Blocking<T> {
     }
 }
 
+/// Work on a thread of its own; as a future it gives the output. Dropped, the work runs to its end unobserved.
+#[must_use = "await it, or the output is lost"]
+pub struct Thread<T> {
+    output: tokio::sync::oneshot::Receiver<std::thread::Result<T>>,
+}
+
+/// Starts work that somebody outside can hold up, such as a client that does not read, on a thread of its own: the
+/// runtime's blocking threads are few, and who holds them all stops everything. The caller bounds how many there are,
+/// with [`Permits`]. A panic is raised again in whoever awaits.
+pub fn thread<T, F>(name: &'static str, work: F) -> std::io::Result<Thread<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let span = tracing::debug_span!("thread", name);
+    let (to, output) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let work = std::panic::AssertUnwindSafe(|| span.in_scope(work));
+            // A caller that left does not want the output.
+            drop(to.send(std::panic::catch_unwind(work)));
+        })?;
+    Ok(Thread { output })
+}
+
+impl<T> Future for Thread<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match Pin::new(&mut self.output).poll(cx) {
+            Poll::Ready(Ok(Ok(value))) => Poll::Ready(value),
+            Poll::Ready(Ok(Err(panic))) => std::panic::resume_unwind(panic),
+            // The thread always sends before it ends.
+            Poll::Pending | Poll::Ready(Err(_)) => Poll::Pending,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Thread<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Thread")
+    }
+}
+
 /// A named pool: blocking work of one sort, at most so many at a time.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -142,5 +187,25 @@ impl Permits {
     /// Returns how many permits are free now.
     pub fn available(&self) -> usize {
         self.semaphore.available_permits()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_wait_for_somebody_take_no_blocking_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .expect("a runtime");
+        let (go, stay) = std::sync::mpsc::channel::<()>();
+        let held = thread("held", move || stay.recv().is_ok()).expect("a thread");
+        runtime.block_on(async {
+            assert_eq!(blocking("other work", || 7).await, 7);
+            drop(go);
+            assert!(!held.await);
+        });
     }
 }

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+use crate::watch::watched;
+
 /// A running task. As a future it gives the task's output; dropped, it aborts the task.
 ///
 /// A panic of the task is raised again in whoever awaits it.
@@ -27,7 +29,7 @@ where
 {
     let span = tracing::debug_span!("task", name);
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    let handle = tokio::spawn(future.instrument(span));
+    let handle = tokio::spawn(watched(name, future).instrument(span));
     Task {
         handle: Some(handle),
     }

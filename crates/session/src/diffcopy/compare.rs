@@ -2,12 +2,17 @@
 
 use fstree::Stat;
 
+use crate::diffcopy::marks::Change;
+
 /// What makes two files the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compare {
-    /// Kind, mode, owner, device, link, and for all but folders size and modification time.
+    /// Kind, mode, owner, device, link, and for all but folders size and modification time; and a sender that tells of
+    /// changes must not tell of one.
     #[default]
     Metadata,
+    /// The same, but contents are only believed to be the same when the sender tells that nothing changed.
+    Contents,
     /// Nothing: every file is asked for.
     Nothing,
 }
@@ -15,20 +20,62 @@ pub enum Compare {
 impl Compare {
     /// Whether the file that is there will do for the one that is listed.
     #[must_use]
-    pub fn is_same(self, there: &Stat, listed: &Stat) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Metadata => {
-                let contents = listed.is_dir()
-                    || (there.size == listed.size && there.mod_time == listed.mod_time);
-                contents
-                    && there.mode == listed.mode
-                    && there.uid == listed.uid
-                    && there.gid == listed.gid
-                    && there.devmajor == listed.devmajor
-                    && there.devminor == listed.devminor
-                    && there.linkname == listed.linkname
-            }
+    pub fn is_same(self, there: &Stat, listed: &Stat, change: Change) -> bool {
+        let contents = match self {
+            Self::Nothing => return false,
+            Self::Metadata => change != Change::Changed,
+            Self::Contents => !listed.is_file() || change == Change::Unchanged,
+        };
+        (listed.is_dir()
+            || (contents && there.size == listed.size && there.mod_time == listed.mod_time))
+            && there.mode == listed.mode
+            && there.uid == listed.uid
+            && there.gid == listed.gid
+            && there.devmajor == listed.devmajor
+            && there.devminor == listed.devminor
+            && there.linkname == listed.linkname
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_alike_is_told_by_its_mark_or_by_its_contents() {
+        let file = Stat {
+            path: "a".into(),
+            mode: 0o644,
+            size: 3,
+            mod_time: 7,
+            ..Stat::default()
+        };
+        let folder = Stat {
+            mode: fstree::stat::MODE_DIR | 0o755,
+            ..file.clone()
+        };
+        let older = Stat {
+            mod_time: 6,
+            ..file.clone()
+        };
+        use Change::{Changed, Unchanged, Unknown};
+        for (compare, listed, change, same) in [
+            (Compare::Metadata, &file, Unknown, true),
+            (Compare::Metadata, &file, Unchanged, true),
+            (Compare::Metadata, &file, Changed, false),
+            (Compare::Metadata, &older, Unchanged, false),
+            (Compare::Contents, &file, Unknown, false),
+            (Compare::Contents, &file, Unchanged, true),
+            (Compare::Contents, &file, Changed, false),
+            (Compare::Nothing, &file, Unchanged, false),
+        ] {
+            assert_eq!(
+                compare.is_same(&file, listed, change),
+                same,
+                "{compare:?} {change:?}"
+            );
         }
+        assert!(Compare::Contents.is_same(&folder, &folder, Unknown));
+        assert!(Compare::Metadata.is_same(&folder, &folder, Changed));
     }
 }

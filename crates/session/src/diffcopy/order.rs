@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -55,6 +56,12 @@ pub enum OrderError {
         /// Its length.
         length: usize,
     },
+    /// Nested deeper than a tree may be.
+    #[error("path of {names} names: nested too deep")]
+    TooDeep {
+        /// How many names it has.
+        names: usize,
+    },
     /// A name or a link with a zero byte.
     #[error("path with a zero byte: invalid argument")]
     ZeroByte,
@@ -73,8 +80,10 @@ pub fn compare_paths(left: &Path, right: &Path) -> Ordering {
 pub struct OrderCheck {
     // The open directories from the root down, each with the last name listed in it.
     open: Vec<(PathBuf, OsString)>,
-    // Names that a later name of the same file may point at.
-    files: HashSet<PathBuf>,
+    // Names that a later name of the same file may point at. Of each a number that nobody can predict: two that are
+    // equal let a link through that then cannot be made.
+    files: HashSet<u64>,
+    hasher: RandomState,
 }
 
 impl OrderCheck {
@@ -84,6 +93,7 @@ impl OrderCheck {
         Self {
             open: vec![(PathBuf::new(), OsString::new())],
             files: HashSet::new(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -122,14 +132,14 @@ impl OrderCheck {
             self.open.push((path.to_owned(), OsString::new()));
         } else if stat.is_hard_link() {
             check_name(&stat.linkname)?;
-            if !self.files.contains(&stat.linkname) {
+            if !self.files.contains(&self.hasher.hash_one(&stat.linkname)) {
                 return Err(OrderError::UnknownLink {
                     path: path.into(),
                     target: stat.linkname.clone(),
                 });
             }
         } else if !stat.is_symlink() {
-            self.files.insert(path.to_owned());
+            self.files.insert(self.hasher.hash_one(path));
         }
         Ok(())
     }
@@ -144,6 +154,10 @@ fn check_name(path: &Path) -> Result<(), OrderError> {
     }
     if bytes.contains(&0) {
         return Err(OrderError::ZeroByte);
+    }
+    let names = bytes.iter().filter(|b| **b == b'/').count() + 1;
+    if names > fstree::MAX_DEPTH {
+        return Err(OrderError::TooDeep { names });
     }
     if bytes.starts_with(b"/") {
         return Err(OrderError::Absolute { path: path.into() });
@@ -233,6 +247,12 @@ mod tests {
             );
         }
         assert!(check(&[file(&"x".repeat(MAX_PATH + 1))]).is_err());
+        let deep = |names: usize| dir("d/".repeat(names).trim_end_matches('/'));
+        let nested: Vec<Stat> = (1..=fstree::MAX_DEPTH).map(deep).collect();
+        assert_eq!(check(&nested), Ok(()));
+        let names = fstree::MAX_DEPTH + 1;
+        let deeper: Vec<Stat> = (1..=names).map(deep).collect();
+        assert_eq!(check(&deeper), Err(OrderError::TooDeep { names }));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! [`Receiver::next_request`] lets them out, a window at a time. When the list has ended and nothing is asked for any more the
 //! caller sends `FIN` ([`Receiver::finish`]) and waits for the other one.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use fstree::Stat;
@@ -16,6 +18,11 @@ use crate::diffcopy::packet::Packet;
 pub const WINDOW: usize = 512;
 /// How many files a list may have.
 pub const MAX_FILES: u32 = 16 << 20;
+/// Bytes of extended attributes, names and values, that a file may have. A kernel takes 64 KiB of names, and as much in a
+/// value.
+pub const MAX_ATTRIBUTES: usize = 1 << 20;
+/// The longest value of an extended attribute, which is the kernel's own bound.
+pub const MAX_ATTRIBUTE: usize = 64 << 10;
 
 /// Why the other side was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +58,20 @@ pub enum ProtocolError {
     /// More files than we take.
     #[error("more than {} files", MAX_FILES)]
     TooManyFiles,
+    /// Attributes that no file has.
+    #[error("{} has {size} bytes of extended attributes, more than a file may have", path.display())]
+    Attributes {
+        /// The file.
+        path: PathBuf,
+        /// Their size.
+        size: usize,
+    },
+    /// More files under way at once than anybody sends.
+    #[error("the contents of more than {limit} files come at the same time")]
+    Interleaved {
+        /// How many may.
+        limit: usize,
+    },
     /// The stream ended in the middle.
     #[error("unexpected EOF")]
     Truncated,
@@ -68,7 +89,7 @@ pub enum Meaning {
     },
     /// The list is complete.
     ListEnd,
-    /// Contents of a file.
+    /// Contents of a file, which may be empty: what comes after the listed size is left out.
     Data {
         /// Its number.
         id: u32,
@@ -91,9 +112,9 @@ pub struct Receiver {
     next: u32,
     listed: bool,
     finished: bool,
-    waiting: VecDeque<u32>,
-    // Asked for and not complete.
-    running: HashSet<u32>,
+    waiting: VecDeque<(u32, u64)>,
+    // Asked for and not complete, with what is left of the listed size.
+    running: HashMap<u32, u64>,
 }
 
 impl Default for Receiver {
@@ -112,7 +133,7 @@ impl Receiver {
             listed: false,
             finished: false,
             waiting: VecDeque::new(),
-            running: HashSet::new(),
+            running: HashMap::new(),
         }
     }
 
@@ -129,18 +150,25 @@ impl Receiver {
                 if id >= MAX_FILES {
                     return Err(ProtocolError::TooManyFiles);
                 }
+                check_attributes(&stat)?;
                 self.order.next(&stat)?;
                 self.next += 1;
                 Ok(Meaning::File { id, stat })
             }
-            Packet::Data { id, .. } if !self.running.contains(&id) => {
-                Err(ProtocolError::NotRequested { id })
-            }
-            Packet::Data { id, bytes } if bytes.is_empty() => {
-                self.running.remove(&id);
-                Ok(Meaning::DataEnd { id })
-            }
-            Packet::Data { id, bytes } => Ok(Meaning::Data { id, bytes }),
+            Packet::Data { id, mut bytes } => match self.running.get_mut(&id) {
+                None => Err(ProtocolError::NotRequested { id }),
+                Some(_) if bytes.is_empty() => {
+                    self.running.remove(&id);
+                    Ok(Meaning::DataEnd { id })
+                }
+                Some(left) => {
+                    // DIFFERS: the reference writes whatever comes. A file that grew while it was sent ends where it ended
+                    // when it was listed; one that shrank is as long as it is.
+                    bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= bytes.len() as u64;
+                    Ok(Meaning::Data { id, bytes })
+                }
+            },
             Packet::Fin if self.finished => Ok(Meaning::Done),
             Packet::Fin => Err(ProtocolError::Unexpected { packet: "FIN" }),
             Packet::Req(_) => Err(ProtocolError::Unexpected { packet: "REQ" }),
@@ -148,9 +176,9 @@ impl Receiver {
         }
     }
 
-    /// Wants the contents of a file that was listed.
-    pub fn request(&mut self, id: u32) {
-        self.waiting.push_back(id);
+    /// Wants the contents of a file that was listed with this size.
+    pub fn request(&mut self, id: u32, size: u64) {
+        self.waiting.push_back((id, size));
     }
 
     /// The next request to send, if the window has room.
@@ -158,8 +186,8 @@ impl Receiver {
         if self.running.len() >= WINDOW {
             return None;
         }
-        let id = self.waiting.pop_front()?;
-        self.running.insert(id);
+        let (id, size) = self.waiting.pop_front()?;
+        self.running.insert(id, size);
         Some(Packet::Req(id))
     }
 
@@ -174,6 +202,22 @@ impl Receiver {
         self.finished = true;
         Packet::Fin
     }
+}
+
+fn check_attributes(stat: &Stat) -> Result<(), ProtocolError> {
+    let mut size = 0_usize;
+    let mut longest = 0;
+    for (name, value) in &stat.xattrs {
+        size = size.saturating_add(name.len()).saturating_add(value.len());
+        longest = longest.max(value.len());
+    }
+    if size > MAX_ATTRIBUTES || longest > MAX_ATTRIBUTE {
+        return Err(ProtocolError::Attributes {
+            path: stat.path.clone(),
+            size,
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -203,7 +247,7 @@ mod tests {
             receiver.take(data(0, b"x")),
             Err(ProtocolError::NotRequested { id: 0 })
         );
-        receiver.request(0);
+        receiver.request(0, 1);
         assert_eq!(receiver.next_request(), Some(Packet::Req(0)));
         receiver.take(data(0, b"x")).unwrap();
         assert_eq!(receiver.take(data(0, b"")), Ok(Meaning::DataEnd { id: 0 }));
@@ -220,7 +264,7 @@ mod tests {
     #[test]
     fn a_window_of_requests_is_out_at_a_time() {
         let mut receiver = Receiver::new();
-        (0..1000).for_each(|id| receiver.request(id));
+        (0..1000).for_each(|id| receiver.request(id, 0));
         let sent = std::iter::from_fn(|| receiver.next_request()).count();
         assert_eq!(sent, WINDOW);
         receiver.take(data(3, b"")).unwrap();
@@ -229,6 +273,41 @@ mod tests {
             Some(Packet::Req(u32::try_from(WINDOW).unwrap()))
         );
         assert_eq!(receiver.next_request(), None);
+    }
+
+    #[test]
+    fn a_file_ends_at_its_listed_size() {
+        let mut receiver = Receiver::new();
+        receiver.take(stat("a")).unwrap();
+        receiver.request(0, 5);
+        assert_eq!(receiver.next_request(), Some(Packet::Req(0)));
+        for (sent, taken) in [(&b"abc"[..], &b"abc"[..]), (b"def", b"de"), (b"ghi", b"")] {
+            let bytes = Bytes::from_static(taken);
+            assert_eq!(
+                receiver.take(data(0, sent)),
+                Ok(Meaning::Data { id: 0, bytes })
+            );
+        }
+        assert_eq!(receiver.take(data(0, b"")), Ok(Meaning::DataEnd { id: 0 }));
+    }
+
+    #[test]
+    fn attributes_that_no_file_has_are_refused() {
+        let listed = |attributes: &[(usize, usize)]| {
+            let xattrs = attributes.iter().enumerate().map(|(n, (name, value))| {
+                (format!("user.{n}{}", "x".repeat(*name)), vec![0; *value])
+            });
+            Receiver::new().take(Packet::Stat(Some(Box::new(Stat {
+                path: "a".into(),
+                mode: 0o644,
+                xattrs: xattrs.collect(),
+                ..Stat::default()
+            }))))
+        };
+        assert!(listed(&[(200, MAX_ATTRIBUTE), (0, 1)]).is_ok());
+        assert!(listed(&[(1, MAX_ATTRIBUTE + 1)]).is_err());
+        assert!(listed(&[(1, MAX_ATTRIBUTE); 20]).is_err());
+        assert!(listed(&[(MAX_ATTRIBUTES, 1)]).is_err());
     }
 
     #[test]

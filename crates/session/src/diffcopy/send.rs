@@ -1,4 +1,7 @@
 //! Drives the sending side: lists a tree on one thread while others read what is asked for.
+//!
+//! The threads are the transfer's own, because a receiver that takes nothing holds them. What waits to be taken is bounded
+//! in bytes, and a daemon ends a transfer in which nothing moves for too long.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -14,15 +17,20 @@ use futures::StreamExt;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc;
 
+use crate::diffcopy::Side;
 use crate::diffcopy::packet::Packet;
 use crate::diffcopy::receive::{MapStat, Progress};
 use crate::diffcopy::receiver::ProtocolError;
+use crate::diffcopy::room::Room;
 use crate::diffcopy::sender::{Sender, Wish};
 use crate::error::CallError;
 use crate::stream::PacketStream;
+use crate::transfers::Share;
 
 /// Bytes of a file in one packet.
 const CHUNK: usize = 128 << 10;
+/// Bytes of contents that wait to be taken by the other side.
+const WAITING_BYTES: usize = 8 << 20;
 
 /// A tree that can be listed and read.
 pub trait TreeSource: Send + Sync {
@@ -44,13 +52,18 @@ pub struct FilteredTree {
     pub filter: Filter,
     /// Changes the metadata that is sent; `false` leaves a file out.
     pub map: Option<MapStat>,
+    /// Tells of changes that the rest of the metadata does not show; see [`marks`](crate::diffcopy::marks).
+    pub change_marks: bool,
 }
 
 impl TreeSource for FilteredTree {
     fn walk(
         &self,
     ) -> Result<Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + '_>, SendError> {
-        let walk = Walk::new(&self.root, &self.filter)?;
+        let mut walk = Walk::new(&self.root, &self.filter)?;
+        if self.change_marks {
+            walk = walk.with_change_marks();
+        }
         Ok(Box::new(walk.filter_map(|stat| match stat {
             Ok(mut stat) => match &self.map {
                 Some(map) => map(&mut stat).then_some(Ok(stat)),
@@ -94,51 +107,116 @@ pub enum SendError {
     /// A file could not be read.
     #[error(transparent)]
     Read(#[from] PathError),
+    /// The receiver takes nothing.
+    #[error("{name}: the client stopped taking files: nothing moved for {seconds} seconds")]
+    Stalled {
+        /// What the tree is called.
+        name: String,
+        /// For how long.
+        seconds: u64,
+    },
+    /// There is no thread for it.
+    #[error("cannot start a thread for a transfer")]
+    Thread(#[source] io::Error),
 }
 
-/// Sends a tree. Dropping the future stops it. `progress` is told how many bytes have gone so far.
+/// How to send a tree.
+#[derive(Clone)]
+pub struct SendOptions {
+    /// What the tree is called in errors.
+    pub name: String,
+    /// Which side of the call we are.
+    pub side: Side,
+    /// What the transfer may take.
+    pub share: Arc<Share>,
+    /// Is told how many bytes have gone so far.
+    pub progress: Option<Progress>,
+}
+
+impl Default for SendOptions {
+    /// Those of a client: no limit of time.
+    fn default() -> Self {
+        Self {
+            name: "the tree".to_owned(),
+            side: Side::default(),
+            share: Share::of_client(),
+            progress: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for SendOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendOptions")
+            .field("name", &self.name)
+            .field("side", &self.side)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sends a tree. Dropping the future stops it.
 pub async fn send(
     stream: PacketStream,
     source: Arc<dyn TreeSource>,
-    progress: Option<Progress>,
+    options: SendOptions,
 ) -> Result<(), SendError> {
     let PacketStream {
         mut incoming,
         outgoing,
     } = stream;
+    let SendOptions {
+        name,
+        side,
+        share,
+        progress,
+    } = options;
     let shared = Arc::new(Shared {
         sender: Mutex::new(Sender::new()),
         queue: Mutex::new(Queue::default()),
         wake: Condvar::new(),
+        room: Room::new(WAITING_BYTES),
+        moved: AtomicU64::new(0),
         sent: AtomicU64::new(0),
         progress,
     });
+    let stalled = || SendError::Stalled {
+        name: name.clone(),
+        seconds: share.idle().map_or(0, |idle| idle.as_secs()),
+    };
+    let place = share.place().await;
     let closer = CloseOnDrop(shared.clone());
     let job = {
         let (shared, outgoing) = (shared.clone(), outgoing.clone());
-        task::blocking("diffcopy send", move || {
+        task::thread("diffcopy send", move || {
+            let _place = place;
             run(&shared, source.as_ref(), &outgoing)
         })
+        .map_err(SendError::Thread)?
     };
     tokio::pin!(job);
     let mut listed = false;
     loop {
+        let before = shared.moved.load(Ordering::Relaxed);
         tokio::select! {
             done = &mut job, if !listed => {
                 listed = true;
                 if let Err(error) = done {
-                    let _closed = outgoing.send(Packet::Err(error.to_string())).await;
+                    let _closed = share.within(outgoing.send(Packet::Err(error.to_string()))).await;
                     return Err(error);
                 }
             }
-            packet = incoming.next() => {
-                let Some(packet) = packet else { return Err(ProtocolError::Truncated.into()) };
+            packet = share.within(incoming.next()) => {
+                let packet = match packet {
+                    Some(packet) => packet.ok_or(ProtocolError::Truncated)?,
+                    None if shared.moved.load(Ordering::Relaxed) != before => continue,
+                    None => return Err(stalled()),
+                };
                 let wish = shared.sender.lock().take(packet?);
                 match wish {
-                    Ok(Wish::Contents { id, path }) => shared.push(id, path),
+                    Ok(Wish::Contents { id, path, size }) => shared.push(id, path, size),
                     Ok(Wish::Finished) => break,
                     Err(error) => {
-                        let _closed = outgoing.send(Packet::Err(error.to_string())).await;
+                        let _closed = share.within(outgoing.send(Packet::Err(error.to_string()))).await;
                         return Err(error.into());
                     }
                 }
@@ -147,13 +225,21 @@ pub async fn send(
     }
     drop(closer);
     if !listed {
-        job.await?;
+        // Ends by itself: nothing is read any more, and a list that nobody takes is not waited for.
+        share.within(job).await.ok_or_else(stalled)??;
     }
-    let _closed = outgoing.send(Packet::Fin).await;
+    let _closed = share
+        .within(outgoing.send(Packet::Fin))
+        .await
+        .ok_or_else(stalled)?;
     drop(outgoing);
-    // The other side closes when it has our FIN; what it has to say at the end counts.
-    while let Some(packet) = incoming.next().await {
-        packet?;
+    // The side that answers closes when it has our FIN; what it has to say at the end counts.
+    while side == Side::Caller {
+        match share.within(incoming.next()).await {
+            Some(Some(packet)) => drop(packet?),
+            Some(None) => break,
+            None => return Err(stalled()),
+        }
     }
     Ok(())
 }
@@ -162,6 +248,9 @@ struct Shared {
     sender: Mutex<Sender>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    room: Arc<Room>,
+    // Packets that the other side has made room for.
+    moved: AtomicU64,
     sent: AtomicU64,
     progress: Option<Progress>,
 }
@@ -169,17 +258,17 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     // At most one entry for each file: a file can be asked for once.
-    files: VecDeque<(u32, PathBuf)>,
+    files: VecDeque<(u32, PathBuf, u64)>,
     closed: bool,
 }
 
 impl Shared {
-    fn push(&self, id: u32, path: PathBuf) {
-        self.queue.lock().files.push_back((id, path));
+    fn push(&self, id: u32, path: PathBuf, size: u64) {
+        self.queue.lock().files.push_back((id, path, size));
         self.wake.notify_one();
     }
 
-    fn pop(&self) -> Option<(u32, PathBuf)> {
+    fn pop(&self) -> Option<(u32, PathBuf, u64)> {
         let mut queue = self.queue.lock();
         loop {
             if let Some(file) = queue.files.pop_front() {
@@ -190,6 +279,13 @@ impl Shared {
             }
             self.wake.wait(&mut queue);
         }
+    }
+
+    /// Hands a packet over; whether anybody takes it.
+    fn put(&self, outgoing: &mpsc::Sender<Packet>, packet: Packet) -> bool {
+        let taken = outgoing.blocking_send(packet).is_ok();
+        self.moved.fetch_add(1, Ordering::Relaxed);
+        taken
     }
 
     fn close(&self) {
@@ -250,13 +346,13 @@ fn list(
         let stat = stat?;
         let size = 32 + stat.path.as_os_str().len();
         let packet = shared.sender.lock().list(stat);
-        if outgoing.blocking_send(packet).is_err() {
+        if !shared.put(outgoing, packet) {
             // The reason shows where the stream is read.
             return Ok(());
         }
         shared.count(size);
     }
-    let _closed = outgoing.blocking_send(Packet::Stat(None));
+    let _taken = shared.put(outgoing, Packet::Stat(None));
     Ok(())
 }
 
@@ -266,9 +362,11 @@ fn read_files(
     outgoing: &mpsc::Sender<Packet>,
 ) -> Result<(), SendError> {
     let mut buffer = vec![0; CHUNK];
-    while let Some((id, path)) = shared.pop() {
-        // A file that cannot be opened any more is sent empty, as the reference does.
-        if let Ok(mut file) = source.open(&path) {
+    while let Some((id, path, size)) = shared.pop() {
+        // A file that cannot be opened any more is sent empty, as the reference does. One that has grown is sent as far as
+        // it was listed: it may grow as fast as it is sent.
+        if let Ok(file) = source.open(&path) {
+            let mut file = file.take(size);
             loop {
                 let length = match file.read(&mut buffer) {
                     Ok(length) => length,
@@ -282,20 +380,15 @@ fn read_files(
                     break;
                 }
                 // One copy, so that a small file does not hold a large buffer.
-                let bytes = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+                let bytes = shared.room.copy(buffer.get(..length).unwrap_or_default());
                 shared.count(length);
-                if outgoing.blocking_send(Packet::Data { id, bytes }).is_err() {
+                if !shared.put(outgoing, Packet::Data { id, bytes }) {
                     return Ok(());
                 }
             }
         }
-        if outgoing
-            .blocking_send(Packet::Data {
-                id,
-                bytes: Bytes::new(),
-            })
-            .is_err()
-        {
+        let bytes = Bytes::new();
+        if !shared.put(outgoing, Packet::Data { id, bytes }) {
             return Ok(());
         }
     }

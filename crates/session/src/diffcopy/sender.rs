@@ -17,6 +17,8 @@ pub enum Wish {
         id: u32,
         /// Its path.
         path: PathBuf,
+        /// The size that it was listed with.
+        size: u64,
     },
     /// The other side has everything.
     Finished,
@@ -26,7 +28,7 @@ pub enum Wish {
 #[derive(Debug, Default)]
 pub struct Sender {
     next: u32,
-    files: HashMap<u32, PathBuf>,
+    files: HashMap<u32, (PathBuf, u64)>,
     // First names that were sent for files with several, by the name the walk gave as the first.
     first_names: HashMap<PathBuf, PathBuf>,
 }
@@ -54,7 +56,8 @@ impl Sender {
                 .insert(stat.path.clone(), stat.path.clone());
         }
         if stat.is_file() {
-            self.files.insert(self.next, stat.path.clone());
+            let size = u64::try_from(stat.size).unwrap_or_default();
+            self.files.insert(self.next, (stat.path.clone(), size));
         }
         self.next = self.next.saturating_add(1);
         Packet::Stat(Some(Box::new(stat)))
@@ -64,7 +67,7 @@ impl Sender {
     pub fn take(&mut self, packet: Packet) -> Result<Wish, ProtocolError> {
         match packet {
             Packet::Req(id) => match self.files.remove(&id) {
-                Some(path) => Ok(Wish::Contents { id, path }),
+                Some((path, size)) => Ok(Wish::Contents { id, path, size }),
                 None => Err(ProtocolError::NotRequested { id }),
             },
             Packet::Fin => Ok(Wish::Finished),
@@ -85,6 +88,7 @@ mod tests {
         sender.list(Stat {
             path: "a".into(),
             mode: 0o644,
+            size: 9,
             ..Stat::default()
         });
         sender.list(Stat {
@@ -96,7 +100,8 @@ mod tests {
             sender.take(Packet::Req(0)),
             Ok(Wish::Contents {
                 id: 0,
-                path: "a".into()
+                path: "a".into(),
+                size: 9
             })
         );
         assert!(sender.take(Packet::Req(0)).is_err());

@@ -3,17 +3,24 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use bytes::Bytes;
 use fstree::hash::{FileHasher, TreeHashes};
 use fstree::stat::unix_permissions;
 use fstree::{Dir, PathError, Root, Stat, Times};
 
+use crate::diffcopy::room::{Room, Taken};
+
 /// How many messages may wait for one writer.
 const QUEUE: usize = 64;
+/// How many bytes may wait for all writers of a transfer.
+const WAITING_BYTES: usize = 8 << 20;
 
 /// What a writer is told.
 pub(crate) enum Order {
@@ -43,16 +50,97 @@ pub(crate) struct Incoming {
     pub(crate) written: Stat,
 }
 
-/// The ends of one writer's queue.
-pub(crate) fn queue() -> (SyncSender<Order>, Receiver<Order>) {
-    sync_channel(QUEUE)
+impl Order {
+    fn size(&self) -> usize {
+        match self {
+            Self::Whole { bytes, .. } | Self::Data { bytes, .. } => bytes.len(),
+            Self::Begin { .. } | Self::End { .. } => 0,
+        }
+    }
+}
+
+type Writer<'scope> = (
+    SyncSender<(Order, Taken)>,
+    ScopedJoinHandle<'scope, Result<(), PathError>>,
+);
+
+/// A few writers, started when there is something to write.
+pub(crate) struct Writers<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    pub(crate) root: &'env Root,
+    hashes: Option<&'env Arc<TreeHashes>>,
+    failed: &'env AtomicBool,
+    running: Vec<Writer<'scope>>,
+    room: Arc<Room>,
+}
+
+impl<'scope, 'env> Writers<'scope, 'env> {
+    // Neighbours go to one writer, so that it stays in one directory.
+    const RUN: u32 = 16;
+
+    pub(crate) fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        root: &'env Root,
+        hashes: Option<&'env Arc<TreeHashes>>,
+        failed: &'env AtomicBool,
+    ) -> Self {
+        Self {
+            scope,
+            root,
+            hashes,
+            failed,
+            running: Vec::new(),
+            room: Room::new(WAITING_BYTES),
+        }
+    }
+
+    /// Whether one has failed; its error is what [`Writers::join`] returns.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn send(&mut self, id: u32, order: Order) {
+        if self.running.is_empty() {
+            let count = std::thread::available_parallelism()
+                .map_or(1, NonZero::get)
+                .clamp(1, 4);
+            for _ in 0..count {
+                let (sender, orders) = sync_channel(QUEUE);
+                let (root, hashes, failed) = (self.root, self.hashes, self.failed);
+                let thread = self.scope.spawn(move || {
+                    write_files(root, hashes, &orders, || {
+                        failed.store(true, Ordering::Relaxed)
+                    })
+                });
+                self.running.push((sender, thread));
+            }
+        }
+        let at = usize::try_from(id / Self::RUN).unwrap_or_default() % self.running.len().max(1);
+        if let Some((sender, _)) = self.running.get(at) {
+            let taken = self.room.take(order.size());
+            // A writer that is gone has left its error for `join`.
+            let _gone = sender.send((order, taken));
+        }
+    }
+
+    pub(crate) fn join(&mut self) -> Result<(), PathError> {
+        let mut result = Ok(());
+        for (sender, thread) in self.running.drain(..) {
+            drop(sender);
+            match thread.join() {
+                Ok(done) => result = result.and(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        result
+    }
 }
 
 /// Writes until the queue is closed. After an error the rest is thrown away, and the error is the result.
-pub(crate) fn write_files(
+fn write_files(
     root: &Root,
     hashes: Option<&Arc<TreeHashes>>,
-    orders: &Receiver<Order>,
+    orders: &Receiver<(Order, Taken)>,
     failed: impl Fn(),
 ) -> Result<(), PathError> {
     let mut writer = FileWriter {
@@ -60,7 +148,7 @@ pub(crate) fn write_files(
         hashes,
         open: Vec::new(),
     };
-    while let Ok(order) = orders.recv() {
+    while let Ok((order, _taken)) = orders.recv() {
         if let Err(error) = writer.obey(order) {
             drop(writer);
             failed();

@@ -1,0 +1,436 @@
+//! The coordinator of the receiving side: decides for every listed file, on a thread that may block.
+
+use std::collections::{HashMap, HashSet};
+use std::iter::Peekable;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use fstree::hash::FileHasher;
+use fstree::stat::unix_permissions;
+use fstree::walk::{Filter, Walk};
+use fstree::{Kind, PathError, Root, Stat, Times};
+use tokio::sync::mpsc;
+
+use crate::diffcopy::marks::{self, Change};
+use crate::diffcopy::metadata::{self, Listing};
+use crate::diffcopy::order::compare_paths;
+use crate::diffcopy::packet::Packet;
+use crate::diffcopy::receive::{Batch, ReceiveError, ReceiveOptions, Received};
+use crate::diffcopy::receiver::{Meaning, ProtocolError, Receiver};
+use crate::diffcopy::write::{Folder, Incoming, Order, Writers, may_set};
+use crate::transfers::{Held, LimitError};
+
+/// How many files that are larger than a piece may be under way at the same time: each has a descriptor. Senders have four.
+const MAX_OPEN: usize = 64;
+/// What a listed file takes in memory, and one whose contents are asked for.
+const LISTED_COST: u64 = 128;
+const WANTED_COST: u64 = 256;
+/// The largest first piece that waits for the next message; with a window of files this bounds what is held.
+const SMALL: usize = 32 << 10;
+/// Receives what comes in batches until the other side has seen our `FIN`.
+pub(super) fn coordinate(
+    arriving: mpsc::Receiver<Batch>,
+    outgoing: mpsc::Sender<Packet>,
+    root: &Root,
+    options: &ReceiveOptions,
+) -> Result<Received, ReceiveError> {
+    let there = if options.merge {
+        None
+    } else {
+        // Attributes are not compared.
+        let walk = Walk::new(root, &Filter::default())?;
+        Some(walk.without_xattrs().peekable())
+    };
+    let failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers = Writers::new(scope, root, options.hashes.as_ref(), &failed);
+        Coordinator {
+            receiver: Receiver::new(),
+            outgoing,
+            options,
+            there,
+            removed_below: None,
+            folder: Folder::new(root.clone()),
+            writers,
+            wanted: HashMap::new(),
+            begun: HashMap::new(),
+            links: Vec::new(),
+            folders: Vec::new(),
+            left_out: HashSet::new(),
+            open: HashSet::new(),
+            held: options.share.held(),
+            announced: 0,
+            listing: options.metadata_only.clone().map(Listing::new),
+            received: Received::default(),
+        }
+        .run(arriving)
+    })
+}
+
+struct Coordinator<'scope, 'env> {
+    receiver: Receiver,
+    outgoing: mpsc::Sender<Packet>,
+    options: &'env ReceiveOptions,
+    there: Option<Peekable<Walk>>,
+    // A folder that was removed with everything below.
+    removed_below: Option<PathBuf>,
+    folder: Folder,
+    writers: Writers<'scope, 'env>,
+    wanted: HashMap<u32, Box<Incoming>>,
+    // Files of which one piece has come. Most are complete with it, and go to a writer in one message.
+    begun: HashMap<u32, (Box<Incoming>, Bytes)>,
+    links: Vec<Stat>,
+    folders: Vec<(PathBuf, i64)>,
+    // Files that are not made; a later name of one is none either.
+    left_out: HashSet<PathBuf>,
+    // Files that a writer has open.
+    open: HashSet<u32>,
+    // Memory of the list, as far as it is needed.
+    held: Held,
+    // Bytes that were asked for and have not come.
+    announced: u64,
+    listing: Option<Listing>,
+    received: Received,
+}
+
+impl Coordinator<'_, '_> {
+    fn run(mut self, mut arriving: mpsc::Receiver<Batch>) -> Result<Received, ReceiveError> {
+        let mut finished = false;
+        while let Some(batch) = arriving.blocking_recv() {
+            for packet in batch {
+                if self.take(packet?)? {
+                    return Ok(self.received);
+                }
+            }
+            if let Some(progress) = &self.options.progress {
+                progress(self.received.bytes);
+            }
+            if self.writers.has_failed() {
+                self.writers.join()?;
+            }
+            while let Some(request) = self.receiver.next_request() {
+                // A closed stream shows when it is read, with its reason.
+                let _closed = self.outgoing.try_send(request);
+            }
+            if !finished && self.receiver.is_complete() {
+                self.finish()?;
+                finished = true;
+                let fin = self.receiver.finish();
+                let _closed = self.outgoing.try_send(fin);
+            }
+        }
+        Err(ProtocolError::Truncated.into())
+    }
+
+    fn limit(&self) -> impl Fn(LimitError) -> ReceiveError + use<> {
+        let name = self.options.name.clone();
+        move |source| ReceiveError::Limit {
+            name: name.clone(),
+            source,
+        }
+    }
+
+    fn take(&mut self, packet: Packet) -> Result<bool, ReceiveError> {
+        if let Packet::Data { bytes, .. } = &packet {
+            // Whatever comes counts, also what a file does not need.
+            let size = bytes.len() as u64;
+            self.received.bytes += size;
+            self.announced = self.announced.saturating_sub(size);
+            self.options.share.write(size).map_err(self.limit())?;
+        }
+        match self.receiver.take(packet)? {
+            Meaning::File { id, mut stat } => {
+                let change = marks::take(&mut stat, self.options.marks.as_deref());
+                self.received.listed += 1;
+                let length = stat.path.as_os_str().len() as u64;
+                self.received.bytes += 32 + length;
+                self.held.add(LISTED_COST + length).map_err(self.limit())?;
+                match &mut self.listing {
+                    None => self.file(id, *stat, change)?,
+                    Some(listing) => {
+                        let made = listing.take(id, *stat)?;
+                        // The list itself.
+                        self.held.add(2 * length).map_err(self.limit())?;
+                        for (id, stat) in made {
+                            self.file(id, stat, Change::Unknown)?;
+                        }
+                    }
+                }
+            }
+            Meaning::ListEnd => {
+                while let Some(old) = self.there.as_mut().and_then(Iterator::next) {
+                    self.remove(old?)?;
+                }
+            }
+            Meaning::Data { bytes, .. } if bytes.is_empty() => {}
+            Meaning::Data { id, bytes } => match self.wanted.remove(&id) {
+                Some(file) if bytes.len() <= SMALL => {
+                    self.begun.insert(id, (file, bytes));
+                }
+                Some(file) => {
+                    self.begin(id, file)?;
+                    self.writers.send(id, Order::Data { id, bytes });
+                }
+                None => {
+                    if let Some((file, first)) = self.begun.remove(&id) {
+                        self.begin(id, file)?;
+                        self.writers.send(id, Order::Data { id, bytes: first });
+                    }
+                    self.writers.send(id, Order::Data { id, bytes });
+                }
+            },
+            Meaning::DataEnd { id } => {
+                let whole = match self.wanted.remove(&id) {
+                    Some(file) => Some((file, Bytes::new())),
+                    None => self.begun.remove(&id),
+                };
+                let order = match whole {
+                    Some((file, bytes)) => {
+                        self.held.give_back(cost(&file.listed));
+                        Order::Whole { file, bytes }
+                    }
+                    None => {
+                        self.open.remove(&id);
+                        Order::End { id }
+                    }
+                };
+                self.writers.send(id, order);
+            }
+            Meaning::Done => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// Lets a writer open a file that comes in several pieces.
+    fn begin(&mut self, id: u32, file: Box<Incoming>) -> Result<(), ReceiveError> {
+        if self.open.len() >= MAX_OPEN {
+            return Err(ProtocolError::Interleaved { limit: MAX_OPEN }.into());
+        }
+        self.open.insert(id);
+        self.held.give_back(cost(&file.listed));
+        self.writers.send(id, Order::Begin { id, file });
+        Ok(())
+    }
+
+    fn file(&mut self, id: u32, listed: Stat, change: Change) -> Result<(), ReceiveError> {
+        let mut written = listed.clone();
+        let left_out = self
+            .options
+            .map
+            .as_ref()
+            .is_some_and(|map| !map(&mut written));
+        written.path.clone_from(&listed.path);
+        let old = self.catch_up(&listed)?;
+        let compare = self.options.compare;
+        let is_same = |old: &Stat| compare.is_same(old, &written, change);
+        if left_out || written.is_hard_link() && self.left_out.contains(&written.linkname) {
+            self.left_out.insert(listed.path);
+            return Ok(());
+        }
+        if old.as_ref().is_some_and(is_same) {
+            return Ok(());
+        }
+        self.received.changed += 1;
+        self.options.share.write_file().map_err(self.limit())?;
+        let merging = self.there.is_none();
+        let (dir, name) = self.folder.of(&written.path)?;
+        let path = &written.path;
+        let at = |op: &'static str| move |e: std::io::Error| PathError::new(op, path, e);
+        let mut keep_folder = false;
+        if old.is_some() || merging {
+            keep_folder = written.is_dir()
+                && match &old {
+                    Some(old) => old.is_dir(),
+                    None => dir
+                        .stat_opt(name)
+                        .map_err(at("lstat"))?
+                        .is_some_and(|m| m.is_dir()),
+                };
+            if !keep_folder {
+                dir.remove_all(name).map_err(at("remove"))?;
+                if old.as_ref().is_some_and(Stat::is_dir) {
+                    self.removed_below = Some(path.clone());
+                }
+                if let Some(hashes) = &self.options.hashes {
+                    hashes.remove(path);
+                }
+            }
+        }
+        match written.kind() {
+            Kind::Dir => {
+                let made = if keep_folder {
+                    dir.open_dir(name)
+                } else {
+                    dir.create_dir(name, 0o700)
+                }
+                .map_err(at("mkdir"))?;
+                made.set_own_owner(written.uid, written.gid)
+                    .map_err(at("chown"))?;
+                made.set_own_mode(unix_permissions(written.mode))
+                    .map_err(at("chmod"))?;
+                for (key, value) in written.xattrs.iter().filter(|(key, _)| may_set(key)) {
+                    let _kept = made.set_own_xattr(key, value);
+                }
+                if !keep_folder {
+                    self.folder.forget();
+                }
+                self.folders.push((written.path.clone(), written.mod_time));
+            }
+            Kind::File | Kind::Socket if written.is_hard_link() => {
+                self.held.add(cost(&written)).map_err(self.limit())?;
+                self.links.push(written);
+            }
+            Kind::File => {
+                self.received.requested += 1;
+                let size = u64::try_from(listed.size).unwrap_or_default();
+                self.announced = self.announced.saturating_add(size);
+                let may_write = self.options.share.may_write(self.announced);
+                may_write.map_err(self.limit())?;
+                self.held.add(cost(&listed)).map_err(self.limit())?;
+                self.wanted
+                    .insert(id, Box::new(Incoming { listed, written }));
+                self.receiver.request(id, size);
+                return Ok(());
+            }
+            Kind::Symlink => {
+                dir.symlink(&written.linkname, name)
+                    .map_err(at("symlink"))?;
+                dir.chown(name, written.uid, written.gid)
+                    .map_err(at("chown"))?;
+                dir.set_times(name, Times::both(written.mod_time))
+                    .map_err(at("chtimes"))?;
+            }
+            kind @ (Kind::Block | Kind::Char | Kind::Fifo | Kind::Socket) => {
+                let rdev = (
+                    u32::try_from(written.devmajor).unwrap_or_default(),
+                    u32::try_from(written.devminor).unwrap_or_default(),
+                );
+                dir.mknod(name, kind, unix_permissions(written.mode), rdev)
+                    .map_err(at("mknod"))?;
+                dir.chown(name, written.uid, written.gid)
+                    .map_err(at("chown"))?;
+                dir.set_times(name, Times::both(written.mod_time))
+                    .map_err(at("chtimes"))?;
+            }
+        }
+        if let Some(hashes) = &self.options.hashes {
+            hashes.insert(&listed, &FileHasher::new(&listed).finish());
+        }
+        Ok(())
+    }
+
+    // Removes what is there and comes before the listed file; returns what is there under the same name.
+    fn catch_up(&mut self, listed: &Stat) -> Result<Option<Stat>, ReceiveError> {
+        loop {
+            let Some(there) = &mut self.there else {
+                return Ok(None);
+            };
+            match there.peek() {
+                None => return Ok(None),
+                Some(Ok(old)) => match compare_paths(&old.path, &listed.path) {
+                    std::cmp::Ordering::Greater => return Ok(None),
+                    order @ (std::cmp::Ordering::Less | std::cmp::Ordering::Equal) => {
+                        let Some(old) = there.next() else {
+                            return Ok(None);
+                        };
+                        let old = old?;
+                        if order.is_eq() {
+                            let gone = self.removed_below.as_ref().is_some_and(|above| {
+                                old.path != *above && old.path.starts_with(above)
+                            });
+                            return Ok((!gone).then_some(old));
+                        }
+                        self.remove(old)?;
+                    }
+                },
+                Some(Err(_)) => {
+                    if let Some(Err(error)) = there.next() {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, old: Stat) -> Result<(), ReceiveError> {
+        if self
+            .removed_below
+            .as_ref()
+            .is_some_and(|above| old.path != *above && old.path.starts_with(above))
+        {
+            return Ok(());
+        }
+        if let Some(map) = &self.options.map {
+            let mut bare = Stat {
+                path: old.path.clone(),
+                ..Stat::default()
+            };
+            if !map(&mut bare) {
+                return Ok(());
+            }
+        }
+        self.received.changed += 1;
+        let (dir, name) = self.folder.of(&old.path)?;
+        dir.remove_all(name)
+            .map_err(|e| PathError::new("remove", &old.path, e))?;
+        if let Some(hashes) = &self.options.hashes {
+            hashes.remove(&old.path);
+        }
+        if old.is_dir() {
+            self.folder.forget();
+            self.removed_below = Some(old.path);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), ReceiveError> {
+        self.writers.join()?;
+        let mut target = Folder::new(self.writers.root.clone());
+        for link in std::mem::take(&mut self.links) {
+            let (from, from_name) = target.of(&link.linkname)?;
+            let (dir, name) = self.folder.of(&link.path)?;
+            dir.link(from, from_name, name)
+                .map_err(|e| PathError::new("link", &link.path, e))?;
+        }
+        // Deepest first, so that nothing below changes a time again.
+        for (path, time) in self.folders.drain(..).rev() {
+            let dir = self.writers.root.dir(&path)?;
+            dir.set_own_times(Times::both(time))
+                .map_err(|e| PathError::new("chtimes", &path, e))?;
+        }
+        self.write_listing()
+    }
+
+    /// The list takes the place of the one of the time before, which went with what is not listed.
+    fn write_listing(&mut self) -> Result<(), ReceiveError> {
+        let Some(listing) = &self.listing else {
+            return Ok(());
+        };
+        let bytes = listing.contents();
+        let mut file = self.writers.root.create(metadata::FILE, 0o644)?;
+        std::io::Write::write_all(&mut file, bytes)
+            .map_err(|e| PathError::new("write", metadata::FILE, e))?;
+        if let Some(hashes) = &self.options.hashes {
+            let stat = Stat {
+                path: metadata::FILE.into(),
+                mode: 0o644,
+                size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+                ..Stat::default()
+            };
+            let mut hasher = FileHasher::new(&stat);
+            hasher.update(bytes);
+            hashes.insert(&stat, &hasher.finish());
+        }
+        self.received.changed += 1;
+        Ok(())
+    }
+}
+
+/// What a file takes in memory while its contents are awaited.
+fn cost(stat: &Stat) -> u64 {
+    let attributes = stat.xattrs.iter().map(|(k, v)| k.len() + v.len() + 64);
+    let names = stat.path.as_os_str().len() + stat.linkname.as_os_str().len();
+    // Twice: as it was listed and as it is to be written.
+    WANTED_COST + 2 * (names + attributes.sum::<usize>()) as u64
+}

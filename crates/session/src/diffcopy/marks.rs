@@ -1,0 +1,146 @@
+//! What tells a file that was changed from one that only looks the same.
+//!
+//! Names, sizes, modes and times of two files can be equal while their contents are not: files of two folders that were
+//! made alike, a file that was changed in place and got its time back. The time of the last change of an inode and its
+//! number cannot be set back, so our client sends a digest of both when the daemon asks for it, under a name that no file
+//! system knows ([`CHANGE_MARK`]); here are those that a folder was received with. The attribute never gets further than
+//! this: it is in no digest and in no file.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+
+use fstree::Stat;
+use fstree::stat::CHANGE_MARK;
+use parking_lot::Mutex;
+
+/// What a mark says about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The sender does not tell.
+    Unknown,
+    /// Nothing has changed since the file was received.
+    Unchanged,
+    /// It changed, or nothing is known of it.
+    Changed,
+}
+
+/// The marks of a folder's files: of the last time, and of this time.
+#[derive(Debug, Default)]
+pub struct Marks {
+    before: HashMap<u64, u64>,
+    now: Mutex<HashMap<u64, u64>>,
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Marks {
+    /// Reads what [`Marks::encode`] wrote; anything else knows no file.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Self {
+        let number = |part: &[u8]| part.try_into().map(u64::from_le_bytes).unwrap_or_default();
+        let before = bytes
+            .chunks_exact(16)
+            .map(|pair| {
+                let (path, mark) = pair.split_at(8);
+                (number(path), number(mark))
+            })
+            .collect();
+        Self {
+            before,
+            now: Mutex::default(),
+        }
+    }
+
+    /// The marks of this time as bytes; nothing where they are those of the last time.
+    #[must_use]
+    pub fn encode(&self) -> Option<Vec<u8>> {
+        let now = self.now.lock();
+        if *now == self.before {
+            return None;
+        }
+        let mut pairs: Vec<_> = now.iter().collect();
+        pairs.sort_unstable();
+        let bytes = |(path, mark): (&u64, &u64)| [path.to_le_bytes(), mark.to_le_bytes()].concat();
+        Some(pairs.into_iter().flat_map(bytes).collect())
+    }
+
+    /// Those of this time become those of the last time.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self {
+            before: std::mem::take(&mut *self.now.lock()),
+            now: Mutex::default(),
+        }
+    }
+
+    fn change(&self, path: &Path, mark: &[u8]) -> Change {
+        use std::os::unix::ffi::OsStrExt as _;
+        let (path, mark) = (number(path.as_os_str().as_bytes()), number(mark));
+        self.now.lock().insert(path, mark);
+        if self.before.get(&path) == Some(&mark) {
+            Change::Unchanged
+        } else {
+            Change::Changed
+        }
+    }
+}
+
+/// Takes the mark out of a listed file and says what it tells.
+pub(super) fn take(stat: &mut Stat, marks: Option<&Marks>) -> Change {
+    match (stat.xattrs.remove(CHANGE_MARK), marks) {
+        (Some(mark), Some(marks)) if stat.is_file() => marks.change(&stat.path, &mark),
+        _ => Change::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, mark: Option<&[u8]>) -> Stat {
+        Stat {
+            path: path.into(),
+            mode: 0o644,
+            xattrs: mark
+                .map(|m| (CHANGE_MARK.to_owned(), m.to_vec()))
+                .into_iter()
+                .collect(),
+            ..Stat::default()
+        }
+    }
+
+    #[test]
+    fn marks_outlive_the_transfer_and_leave_no_attribute() {
+        let first = Marks::default();
+        for (path, mark) in [("a", b"1"), ("b", b"2")] {
+            let mut stat = file(path, Some(mark));
+            assert_eq!(take(&mut stat, Some(&first)), Change::Changed);
+            assert!(stat.xattrs.is_empty());
+        }
+        let kept = Marks::decode(&first.encode().unwrap());
+        let same = first.next();
+        for marks in [&kept, &same] {
+            for (path, mark, change) in [
+                ("a", Some(&b"1"[..]), Change::Unchanged),
+                ("b", Some(b"x"), Change::Changed),
+                ("c", Some(b"1"), Change::Changed),
+                ("a", None, Change::Unknown),
+            ] {
+                assert_eq!(take(&mut file(path, mark), Some(marks)), change, "{path}");
+            }
+        }
+        let again = kept.next();
+        for (path, mark) in [("a", &b"1"[..]), ("b", b"x"), ("c", b"1")] {
+            let mut stat = file(path, Some(mark));
+            assert_eq!(take(&mut stat, Some(&again)), Change::Unchanged);
+        }
+        assert_eq!(again.encode(), None, "nothing new to keep");
+        assert_eq!(take(&mut file("a", Some(b"1")), None), Change::Unknown);
+        assert!(Marks::decode(b"no such thing").before.is_empty());
+    }
+}

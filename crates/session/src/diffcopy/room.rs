@@ -1,0 +1,98 @@
+//! A bound on bytes that are under way between two threads.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+/// So many bytes may be under way. One piece always may, however large.
+#[derive(Debug)]
+pub(crate) struct Room {
+    limit: usize,
+    taken: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Bytes that give their room back when nobody holds them any more.
+struct Piece {
+    bytes: Vec<u8>,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Room that was taken, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    room: Arc<Room>,
+    size: usize,
+}
+
+impl Room {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            taken: Mutex::new(0),
+            freed: Condvar::new(),
+        })
+    }
+
+    /// Waits on this thread until there is room.
+    pub(crate) fn take(self: &Arc<Self>, size: usize) -> Taken {
+        let mut taken = self.taken.lock();
+        while *taken > 0 && taken.saturating_add(size) > self.limit {
+            self.freed.wait(&mut taken);
+        }
+        *taken += size;
+        Taken {
+            room: Arc::clone(self),
+            size,
+        }
+    }
+
+    /// The same, for a copy of bytes that keeps its room.
+    pub(crate) fn copy(self: &Arc<Self>, bytes: &[u8]) -> Bytes {
+        let taken = self.take(bytes.len());
+        Bytes::from_owner(Piece {
+            bytes: bytes.to_vec(),
+            _taken: taken,
+        })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        *self.room.taken.lock() -= self.size;
+        // All: the next one in line may want more than there is.
+        self.room.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_keep_their_room_until_nobody_holds_them() {
+        let room = Room::new(10);
+        let large = room.copy(&[0; 50]);
+        assert_eq!(*room.taken.lock(), 50);
+        let part = large.slice(..3);
+        drop(large);
+        assert_eq!(*room.taken.lock(), 50);
+        drop(part);
+        let held = (room.take(4), room.take(6));
+        assert_eq!(*room.taken.lock(), 10);
+        let (waiting, other) = (Arc::clone(&room), Arc::clone(&room));
+        let thread = std::thread::spawn(move || waiting.take(7).size);
+        drop(held.0);
+        drop(held.1);
+        assert_eq!(thread.join().unwrap(), 7);
+        drop(other.take(10));
+        assert_eq!(*room.taken.lock(), 0);
+    }
+}

@@ -1,0 +1,305 @@
+//! What the transfers of clients may take of this process: places, memory, space, and time without a word.
+//!
+//! ```text
+//!   Transfers (all sessions) ──► Share (one session) ──► Place (one transfer, with a thread of its own)
+//!                                                   └──► Held  (memory of one transfer's list)
+//! ```
+//!
+//! A client that stalls holds a thread that nobody else needs: transfers run on threads of their own, a few for each
+//! session, and end when nothing has moved for a while. What a client lists is held in memory until its contents have
+//! come, and what it sends is on disk until it is collected, so both are counted.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use task::{Permit, Permits};
+
+/// A session that holds less than this may go on while others hold all that there is.
+const MODEST: u64 = 128 << 20;
+/// What a file costs on disk beside its contents.
+const FILE_COST: u64 = 4096;
+
+/// Bounds of transfers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferLimits {
+    /// How long a transfer may stand still; for ever without a limit.
+    pub idle: Option<Duration>,
+    /// Transfers of one session at the same time; others wait for their turn.
+    pub session_transfers: usize,
+    /// Transfers of all sessions at the same time.
+    pub transfers: usize,
+    /// Bytes of memory that the lists of files of one session may take.
+    pub session_memory: u64,
+    /// Bytes of memory that the lists of files of all sessions may take.
+    pub memory: u64,
+    /// Bytes that one session may write to disk, over all its transfers.
+    pub session_written: u64,
+}
+
+impl TransferLimits {
+    /// Without limits of time and space: for a client, whose daemon watches over both.
+    #[must_use]
+    pub fn of_client() -> Self {
+        Self {
+            idle: None,
+            session_transfers: 64,
+            transfers: 64,
+            session_memory: 2 << 30,
+            memory: 2 << 30,
+            session_written: u64::MAX,
+        }
+    }
+}
+
+impl Default for TransferLimits {
+    fn default() -> Self {
+        Self {
+            idle: Some(Duration::from_secs(300)),
+            session_transfers: 8,
+            transfers: 512,
+            session_memory: 1 << 30,
+            memory: 2 << 30,
+            session_written: u64::MAX,
+        }
+    }
+}
+
+/// Why a transfer may not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// Lists of files that take too much memory.
+    #[error(
+        "the files that this session lists take more than {} MiB of memory: leave out what the build does not need, with .dockerignore",
+        limit >> 20
+    )]
+    Memory {
+        /// The bound in bytes.
+        limit: u64,
+    },
+    /// Too much on disk.
+    #[error(
+        "this session sends more than the {} MB that it may: leave out what the build does not need with .dockerignore, or raise `context.maxSize` of the daemon",
+        limit / 1_000_000
+    )]
+    Written {
+        /// The bound in bytes.
+        limit: u64,
+    },
+}
+
+/// The transfers of all sessions.
+#[derive(Debug)]
+pub struct Transfers {
+    limits: TransferLimits,
+    places: Permits,
+    held: AtomicU64,
+}
+
+impl Transfers {
+    /// None yet.
+    #[must_use]
+    pub fn new(limits: TransferLimits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            places: Permits::new(limits.transfers),
+            held: AtomicU64::new(0),
+        })
+    }
+
+    /// The share of a new session.
+    #[must_use]
+    pub fn share(self: &Arc<Self>) -> Arc<Share> {
+        Arc::new(Share {
+            all: Arc::clone(self),
+            places: Permits::new(self.limits.session_transfers),
+            held: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        })
+    }
+}
+
+/// The share of one session.
+pub struct Share {
+    all: Arc<Transfers>,
+    places: Permits,
+    held: AtomicU64,
+    written: AtomicU64,
+}
+
+/// Leave for one transfer, given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    _session: Permit,
+    _all: Permit,
+}
+
+impl Share {
+    /// The share of a client: without limits of time and space.
+    #[must_use]
+    pub fn of_client() -> Arc<Self> {
+        Transfers::new(TransferLimits::of_client()).share()
+    }
+
+    /// Waits for a place, and takes no thread meanwhile.
+    pub async fn place(&self) -> Place {
+        // The session's own first: who waits for it keeps nobody else waiting.
+        let session = self.places.acquire().await;
+        Place {
+            _session: session,
+            _all: self.all.places.acquire().await,
+        }
+    }
+
+    /// How long a transfer may stand still.
+    #[must_use]
+    pub fn idle(&self) -> Option<Duration> {
+        self.all.limits.idle
+    }
+
+    /// Waits for `work`; `None` when the time that a transfer may stand still is over.
+    pub async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.idle() {
+            Some(idle) => tokio::time::timeout(idle, work).await.ok(),
+            None => Some(work.await),
+        }
+    }
+
+    /// Counts bytes that are about to be written.
+    pub fn write(&self, bytes: u64) -> Result<(), LimitError> {
+        let limit = self.all.limits.session_written;
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > limit {
+            return Err(LimitError::Written { limit });
+        }
+        Ok(())
+    }
+
+    /// Counts a file that is about to be made.
+    pub fn write_file(&self) -> Result<(), LimitError> {
+        self.write(FILE_COST)
+    }
+
+    /// Whether so many bytes may still be written.
+    pub fn may_write(&self, bytes: u64) -> Result<(), LimitError> {
+        let limit = self.all.limits.session_written;
+        if self.written.load(Ordering::Relaxed).saturating_add(bytes) > limit {
+            return Err(LimitError::Written { limit });
+        }
+        Ok(())
+    }
+
+    /// Nothing held yet by a new transfer.
+    #[must_use]
+    pub fn held(self: &Arc<Self>) -> Held {
+        Held {
+            share: Arc::clone(self),
+            bytes: 0,
+        }
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Share")
+            .field("held", &self.held)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory that one transfer holds, given back on drop.
+#[derive(Debug)]
+pub struct Held {
+    share: Arc<Share>,
+    bytes: u64,
+}
+
+impl Held {
+    /// Holds more.
+    pub fn add(&mut self, bytes: u64) -> Result<(), LimitError> {
+        let (share, all) = (&self.share, &self.share.all);
+        self.bytes = self.bytes.saturating_add(bytes);
+        let own = share.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total = all.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if own > all.limits.session_memory {
+            return Err(LimitError::Memory {
+                limit: all.limits.session_memory,
+            });
+        }
+        if total > all.limits.memory && own > MODEST.min(all.limits.session_memory) {
+            return Err(LimitError::Memory { limit: own });
+        }
+        Ok(())
+    }
+
+    /// Holds less.
+    pub fn give_back(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.share.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.share.all.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> TransferLimits {
+        TransferLimits {
+            session_transfers: 2,
+            transfers: 3,
+            session_memory: 100,
+            memory: 150,
+            session_written: 10_000,
+            ..TransferLimits::default()
+        }
+    }
+
+    #[test]
+    fn a_session_and_all_sessions_together_hold_no_more_than_they_may() {
+        let all = Transfers::new(limits());
+        let (one, two) = (all.share(), all.share());
+        let mut held = one.held();
+        assert_eq!(held.add(100), Ok(()));
+        let mut more = one.held();
+        assert_eq!(more.add(1), Err(LimitError::Memory { limit: 100 }));
+        drop(more);
+        let mut other = two.held();
+        assert_eq!(other.add(60), Ok(()), "a modest session goes on");
+        drop(held);
+        assert_eq!(all.held.load(Ordering::Relaxed), 60);
+        drop(other);
+        assert_eq!(all.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_session_writes_no_more_than_its_quota() {
+        let share = Transfers::new(limits()).share();
+        assert_eq!(share.write(5_000), Ok(()));
+        assert_eq!(share.write_file(), Ok(()));
+        assert!(share.may_write(1_000).is_err() && share.may_write(900).is_ok());
+        assert!(share.write_file().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_waits_for_its_own_transfers_and_not_for_those_of_others() {
+        let all = Transfers::new(limits());
+        let (one, two) = (all.share(), all.share());
+        let (first, _second) = (one.place().await, one.place().await);
+        let second = Duration::from_secs(1);
+        assert!(tokio::time::timeout(second, one.place()).await.is_err());
+        let _third = two.place().await;
+        drop(first);
+        let _fourth = one.place().await;
+    }
+}
