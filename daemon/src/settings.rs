@@ -26,6 +26,8 @@ pub struct Settings {
     pub addresses: Vec<String>,
     /// Certificate, key and CA of the TCP listeners.
     pub tls: Option<TlsSettings>,
+    /// Whether loopback addresses may be open to steps that share the host's network.
+    pub allow_insecure_loopback: bool,
     /// Owner of unix sockets.
     pub socket_owner: (Option<u32>, Option<u32>),
     /// Address of the debugging listener.
@@ -92,6 +94,8 @@ pub struct WorkerSettings {
     pub network: String,
     /// An OCI runtime in the place of the launcher.
     pub binary: Option<String>,
+    /// Versions of it that are taken although they are below the fixed ones.
+    pub accepted_binary_versions: Vec<String>,
     /// Steps at a time; 0 for no limit.
     pub max_parallelism: usize,
     /// Parent of the steps' cgroups.
@@ -361,6 +365,8 @@ impl Settings {
                 .unwrap_or_else(|| defaults.root.clone()),
             addresses,
             tls,
+            allow_insecure_loopback: args.allow_insecure_loopback
+                || file.grpc.allow_insecure_loopback,
             socket_owner: (file.grpc.uid, gid),
             debug_address: args
                 .debugaddr
@@ -400,6 +406,7 @@ impl Settings {
                     .clone()
                     .or(oci.binary)
                     .filter(|b| !b.is_empty()),
+                accepted_binary_versions: oci.accepted_binary_versions,
                 max_parallelism: args
                     .oci_max_parallelism
                     .or(oci.max_parallelism)
@@ -432,6 +439,19 @@ impl Settings {
             max_registry_concurrency: file.system.max_registry_concurrency,
             warnings,
         })
+    }
+}
+
+impl Settings {
+    /// Why some steps are on the host's network and reach what listens on its loopback interface; `None` when none is.
+    pub fn steps_on_host_network(&self) -> Option<&'static str> {
+        if self.worker.network != "none" {
+            return Some("worker.oci.networkMode is auto or host");
+        }
+        self.entitlements
+            .iter()
+            .any(|name| name == "network.host")
+            .then_some("the entitlement network.host is allowed")
     }
 }
 

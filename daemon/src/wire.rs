@@ -53,6 +53,9 @@ pub enum WireError {
     /// The network mode is not built.
     #[error("network mode {0:?} is not built yet: use auto, host or none")]
     Network(String),
+    /// The OCI runtime may not run steps.
+    #[error("worker.oci.binary: {0}")]
+    Runtime(#[from] executor::runtime::UnfitRuntime),
     /// The snapshotter is not built.
     #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]
     Snapshotter(String),
@@ -209,15 +212,15 @@ fn executor(settings: &Settings) -> Result<Arc<dyn Executor>, WireError> {
         });
     let cgroup_parent = settings.worker.cgroup_parent.clone();
     if let Some(program) = &settings.worker.binary {
-        return Ok(Arc::new(executor::runtime::Runtime::new(
-            executor::runtime::Config {
-                program: program.into(),
-                root: settings.root.join("runtime"),
-                sandbox_network,
-                dns,
-                cgroup_parent,
-            },
-        )));
+        let runtime = executor::runtime::Runtime::open(executor::runtime::Config {
+            program: program.into(),
+            root: settings.root.join("runtime"),
+            sandbox_network,
+            dns,
+            cgroup_parent,
+            accepted_versions: settings.worker.accepted_binary_versions.clone(),
+        })?;
+        return Ok(Arc::new(runtime));
     }
     let launcher = Launcher::new(executor::launcher::Config {
         program: None,

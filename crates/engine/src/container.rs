@@ -196,8 +196,7 @@ impl BuildContainer {
                 None if secret.optional => Vec::new(),
                 None => return Err(unknown(format!("secret {id}: not found"))),
             };
-            let value =
-                String::from_utf8(value).map_err(|_| unknown(format!("secret {id} is no text")))?;
+            let value = ops::callers::secret_text(id, value).map_err(unknown)?;
             env.push(format!("{name}={value}"));
         }
         Ok(env)

@@ -42,6 +42,53 @@ pub enum ExecError {
         /// Its value.
         value: String,
     },
+    /// A path is longer than the kernel takes.
+    #[error(
+        "the {what} has {bytes} bytes, at most {} are possible: `{path}`",
+        crate::bounds::MAX_PATH_BYTES
+    )]
+    LongPath {
+        /// Which path.
+        what: &'static str,
+        /// How it begins.
+        path: String,
+        /// Its length.
+        bytes: usize,
+    },
+    /// A path leads through too many folders.
+    #[error(
+        "the {what} has {parts} parts, at most {} are possible: `{path}`",
+        crate::bounds::MAX_PATH_PARTS
+    )]
+    DeepPath {
+        /// Which path.
+        what: &'static str,
+        /// How it begins.
+        path: String,
+        /// Its names.
+        parts: usize,
+    },
+    /// A container is to have more mounts than we make.
+    #[error(
+        "{count} mounts are more than the {} that a container may have",
+        crate::bounds::MAX_MOUNTS
+    )]
+    ManyMounts {
+        /// How many.
+        count: usize,
+    },
+    /// An argument that no program can be given. It is not shown, for it may hold a secret.
+    #[error("argument {index} of the process has a zero byte")]
+    ZeroByteInArgument {
+        /// Its place, the program being 0.
+        index: usize,
+    },
+    /// An entry of the environment that no program can be given. The value is not shown, for it may be a secret.
+    #[error("environment variable `{name}` has a zero byte in its name or value")]
+    ZeroByteInEnvironment {
+        /// The variable.
+        name: String,
+    },
     /// A device wants a program of the host run for the container.
     #[error(
         "a CDI device of this step has the hook {hook}, which needs an OCI runtime: set worker.oci.binary"

@@ -31,13 +31,14 @@ pub(crate) use prepare::detach;
 
 use crate::Executor;
 use crate::access::{NetworkMode, SecurityMode};
+use crate::bounds;
 use crate::cdi::{Injection, Node, Rest};
 use crate::cgroup::{Group, Groups};
 use crate::dns::{self, DnsConfig};
 use crate::error::ExecError;
 use crate::io::{Control, ProcessIo, Pumps, Streams};
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
-use crate::stubs::{self, Stub};
+use crate::stubs::{self, Stubs};
 use connection::{Cloned, Connection};
 use message::{MAX_MESSAGE, Plan, Report, Request};
 use prepare::{Basics, Fds};
@@ -174,6 +175,7 @@ impl Executor for Launcher {
         io: ProcessIo,
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError> {
+        bounds::check(&spec)?;
         let Rest {
             nodes,
             groups,
@@ -442,7 +444,7 @@ impl Drop for Entry<'_> {
 /// What a process says before it is the program.
 #[derive(Default)]
 struct Start {
-    made: Vec<Stub>,
+    made: Vec<Stubs>,
     terminal: Option<OwnedFd>,
 }
 

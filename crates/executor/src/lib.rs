@@ -10,6 +10,7 @@
 //! - Dropping the future of a run or an exec kills its process and leaves no mount.
 
 mod access;
+mod bounds;
 pub mod cdi;
 mod cgroup;
 pub mod dns;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 pub use access::{Access, Denied, Entitlements, NetworkMode, SecurityMode, UnknownMode};
+pub use bounds::{MAX_MOUNTS, MAX_PATH_BYTES, MAX_PATH_PARTS, check_mount_count, check_path};
 pub use error::{ExecError, StartError};
 pub use io::{Control, Output, OutputSink, ProcessIo, Signal, WinSize};
 pub use spec::{

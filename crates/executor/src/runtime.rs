@@ -2,6 +2,7 @@
 
 mod bundle;
 mod config;
+mod version;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::Executor;
 use crate::access::{NetworkMode, SecurityMode};
+use crate::bounds;
 use crate::cdi::{Injection, Rest};
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError};
@@ -25,6 +27,7 @@ use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec, Usage};
 use crate::stubs::{self, Kind};
 use crate::user;
 use bundle::Bundle;
+pub use version::UnfitRuntime;
 
 /// Which runtime, and how containers are made.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Config {
     pub dns: DnsConfig,
     /// The control group above all containers that name none.
     pub cgroup_parent: String,
+    /// Versions, as the program tells them, that are taken although a known fault was fixed later.
+    pub accepted_versions: Vec<String>,
 }
 
 /// Runs containers through an OCI runtime.
@@ -56,12 +61,13 @@ struct Running {
 }
 
 impl Runtime {
-    /// Makes an executor; nothing is run yet.
-    pub fn new(config: Config) -> Self {
-        Self {
+    /// Makes an executor, if the program's version is fit to run what others wrote. Blocks for as long as the program needs to tell it.
+    pub fn open(config: Config) -> Result<Self, UnfitRuntime> {
+        version::check(&config.program, &config.accepted_versions)?;
+        Ok(Self {
             config,
             running: Mutex::new(HashMap::new()),
-        }
+        })
     }
 
     fn command(&self) -> Command {
@@ -159,6 +165,7 @@ impl Executor for Runtime {
         io: ProcessIo,
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError> {
+        bounds::check(&spec)?;
         let devices = Injection::apply(&mut spec);
         let (announce, state) = watch::channel(None);
         let id = spec.id.clone();
@@ -178,7 +185,7 @@ impl Executor for Runtime {
         let process = spec.process.clone();
         let security = spec.access.security();
         let prepared = self.prepare(spec, devices)?;
-        let (dir, rootfs) = (prepared.dir.clone(), prepared.dir.join("rootfs"));
+        let (dir, rootfs) = (prepared.files(), prepared.dir.join("rootfs"));
         cleanup.bundle = Some(prepared);
         let (streams, mut pumps) = Streams::open(io, process.tty)?;
         let log = dir.join("log.json");
@@ -260,6 +267,7 @@ impl Executor for Runtime {
         if spec.env.is_empty() {
             spec.env.clone_from(&own.env);
         }
+        bounds::check_process(&spec)?;
         let root = sys::path::open_host_path(&container.rootfs).map_err(|_| stopped())?;
         let who = user::lookup(&root, &spec.user)?;
         let document = config::process(
@@ -271,7 +279,8 @@ impl Executor for Runtime {
         );
         let files = container
             .rootfs
-            .with_file_name(format!("exec-{}", ContainerId::random()));
+            .with_file_name(bundle::FILES)
+            .join(format!("exec-{}", ContainerId::random()));
         std::fs::create_dir(&files).map_err(ExecError::system("cannot make a folder"))?;
         let (plan, pid, log) = (
             files.join("process.json"),
@@ -412,8 +421,12 @@ impl Runtime {
             resources: &spec.resources,
             shm_size: spec.shm_size.filter(|size| *size != 0).unwrap_or(64 << 20),
         };
-        std::fs::write(bundle.dir.join("config.json"), document.build().to_string())
-            .map_err(failed)?;
+        // Not on the disk: secrets stand in the environment.
+        std::fs::write(
+            bundle.files().join("config.json"),
+            document.build().to_string(),
+        )
+        .map_err(failed)?;
         Ok(bundle)
     }
 

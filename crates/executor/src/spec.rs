@@ -137,7 +137,8 @@ pub struct Mount {
 }
 
 /// Where a mount's content comes from. A name is never resolved twice: what is mounted is what the descriptor holds (P3).
-#[derive(Debug)]
+///
+/// `Debug` shows no contents: they are secrets.
 pub enum MountSource {
     /// A detached mount, such as the store makes.
     Mount(DetachedMount),
@@ -161,8 +162,23 @@ pub enum MountSource {
     },
 }
 
-/// One process.
-#[derive(Debug, Clone, Default)]
+impl fmt::Debug for MountSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mount(mount) => f.debug_tuple("Mount").field(mount).finish(),
+            Self::Place(place) => f.debug_tuple("Place").field(place).finish(),
+            Self::Tmpfs { size } => f.debug_struct("Tmpfs").field("size", size).finish(),
+            Self::File { contents, mode, .. } => f
+                .debug_struct("File")
+                .field("bytes", &contents.len())
+                .field("mode", mode)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// One process. `Debug` shows neither arguments nor environment: they may hold secrets.
+#[derive(Clone, Default)]
 pub struct ProcessSpec {
     /// Program and arguments.
     pub args: Vec<String>,
@@ -174,6 +190,17 @@ pub struct ProcessSpec {
     pub user: String,
     /// Give it a terminal.
     pub tty: bool,
+}
+
+impl fmt::Debug for ProcessSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessSpec")
+            .field("program", &self.args.first())
+            .field("cwd", &self.cwd)
+            .field("user", &self.user)
+            .field("tty", &self.tty)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One resource limit of a process.

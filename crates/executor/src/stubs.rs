@@ -3,6 +3,7 @@
 //! Names are walked one component at a time on descriptors; links are resolved as if the root were `/`, also when they lead to what is not
 //! there yet. What was made is known by device and inode, and only that is removed again (P2).
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use sys::file;
 use sys::path::{self, OpenFlags};
 
+use crate::bounds::{MAX_PATH_BYTES, MAX_PATH_PARTS};
+
 /// What is wanted at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -19,21 +22,42 @@ pub(crate) enum Kind {
     File,
 }
 
-/// Something made to mount on.
+/// What was made along one path, each below the one before. One text for all of them: a path of many names is not kept once for each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stub {
-    /// Names from the root to it, none of them a link.
-    pub(crate) path: Vec<String>,
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-    pub(crate) directory: bool,
+pub(crate) struct Stubs {
+    /// The innermost, from the root on; none of its names is a link.
+    path: String,
+    /// Outermost first.
+    made: Vec<Stub>,
 }
 
-/// A place, open as `O_PATH`, and what had to be made for it, outermost first.
+/// Something made to mount on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Stub {
+    /// Where its name ends in the path.
+    end: usize,
+    device: u64,
+    inode: u64,
+    directory: bool,
+}
+
+impl Stubs {
+    fn path_of(&self, stub: &Stub) -> &str {
+        self.path.get(..stub.end).unwrap_or_default()
+    }
+
+    /// About how many bytes a message with it takes.
+    pub(crate) fn message_size(&self) -> usize {
+        // Six for a character that JSON escapes, eighty for the numbers.
+        self.path.len() * 6 + self.made.len() * 80 + 64
+    }
+}
+
+/// A place, open as `O_PATH`, and what had to be made for it.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) fd: OwnedFd,
-    pub(crate) made: Vec<Stub>,
+    pub(crate) made: Vec<Stubs>,
 }
 
 /// Resolves like `filepath.Join("/", path)`: the words of a path without `.`, `..` and empty ones.
@@ -56,8 +80,12 @@ pub(crate) fn clean_path(path: &str) -> String {
 
 /// As many links as the kernel follows, and some more for links through links.
 const MAX_LINKS: usize = 255;
+/// Names looked up for one place, those in links included.
+const MAX_STEPS: usize = 4096;
 
 /// Finds the place `path` below `root`, making directories and at last a `kind` where nothing is. What is made belongs to `owner`.
+///
+/// Links of the image can make much of a short path; what they lead through is bounded as the path itself is.
 pub(crate) fn find(
     root: impl AsFd,
     path: &str,
@@ -67,9 +95,13 @@ pub(crate) fn find(
     let root = root.as_fd();
     let mut todo: Vec<String> = clean(path).into_iter().rev().map(str::to_owned).collect();
     let mut open: Vec<(String, OwnedFd)> = Vec::new();
-    let mut made = Vec::new();
-    let mut links = 0;
+    let mut made: Vec<Stubs> = Vec::new();
+    let (mut links, mut steps, mut made_count) = (0, 0, 0);
     while let Some(name) = todo.pop() {
+        steps += 1;
+        if steps > MAX_STEPS || open.len() >= MAX_PATH_PARTS {
+            return Err(Errno::NAMETOOLONG.into());
+        }
         if name == ".." {
             drop(open.pop());
             continue;
@@ -79,21 +111,33 @@ pub(crate) fn find(
         let fd = match path::open_in_root(dir, name.as_str(), flags, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let directory = !todo.is_empty() || kind == Kind::Directory;
+                let names = open.iter().map(|(name, _)| name.as_str());
+                let names: Vec<&str> = names.chain([name.as_str()]).collect();
+                let path = names.join("/");
+                made_count += 1;
+                if made_count > MAX_PATH_PARTS || path.len() > MAX_PATH_BYTES {
+                    return Err(Errno::NAMETOOLONG.into());
+                }
                 make(dir, &name, directory, owner)?;
                 let fd = path::open_no_symlinks(dir, name.as_str(), flags, 0)?;
                 let stat = rustix::fs::fstat(&fd)?;
-                let names = open
-                    .iter()
-                    .map(|(name, _)| name)
-                    .chain([&name])
-                    .cloned()
-                    .collect();
-                made.push(Stub {
-                    path: names,
+                let stub = Stub {
+                    end: path.len(),
                     device: stat.st_dev,
                     inode: stat.st_ino,
                     directory,
-                });
+                };
+                let parent = path.rsplit_once('/').map(|(parent, _)| parent);
+                match made.last_mut() {
+                    Some(last) if Some(last.path.as_str()) == parent => {
+                        last.path = path;
+                        last.made.push(stub);
+                    }
+                    _ => made.push(Stubs {
+                        path,
+                        made: vec![stub],
+                    }),
+                }
                 fd
             }
             result => result?,
@@ -170,52 +214,63 @@ fn restore_times(dir: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> io::Result<()>
 }
 
 /// The mount points that are removed again: the last of each destination, or with the parents made for it.
-pub(crate) fn which(made: Vec<Stub>, dests: &[String], recursive: bool) -> Vec<Stub> {
+pub(crate) fn which(made: Vec<Stubs>, dests: &[String], recursive: bool) -> Vec<Stubs> {
     if recursive {
         return made;
     }
-    let parents: Vec<Vec<String>> = made
-        .iter()
-        .filter_map(|stub| stub.path.split_last())
-        .map(|(_, parents)| parents.to_vec())
-        .collect();
-    let is_dest = |stub: &Stub| {
-        let path = format!("/{}", stub.path.join("/"));
-        dests.contains(&path) || path == "/etc/hosts" || path == "/etc/resolv.conf"
+    let kept = {
+        let dests: HashSet<&str> = dests
+            .iter()
+            .filter_map(|dest| dest.strip_prefix('/'))
+            .chain(["etc/hosts", "etc/resolv.conf"])
+            .collect();
+        let all = made
+            .iter()
+            .flat_map(|stubs| stubs.made.iter().map(|stub| stubs.path_of(stub)));
+        let parents: HashSet<&str> = all
+            .filter_map(|path| Some(path.rsplit_once('/')?.0))
+            .collect();
+        // A destination reached through a link is known by nothing having been made below it.
+        let is_kept = |path: &str| dests.contains(path) || !parents.contains(path);
+        made.iter()
+            .map(|stubs| Stubs {
+                path: stubs.path.clone(),
+                made: stubs
+                    .made
+                    .iter()
+                    .filter(|stub| is_kept(stubs.path_of(stub)))
+                    .cloned()
+                    .collect(),
+            })
+            .filter(|stubs| !stubs.made.is_empty())
+            .collect()
     };
-    // A destination reached through a link is known by nothing having been made below it.
-    made.iter()
-        .filter(|stub| is_dest(stub) || !parents.contains(&stub.path))
-        .cloned()
-        .collect()
+    kept
 }
 
 /// Removes what was made, where it is still what was made and nobody has put anything into it. Never fails a step.
-pub(crate) fn remove(root: impl AsFd, made: &[Stub]) {
-    for stub in made.iter().rev() {
-        if let Err(error) = remove_one(root.as_fd(), stub) {
-            tracing::debug!(path = %stub.path.join("/"), %error, "mount point stays");
+pub(crate) fn remove(root: impl AsFd, made: &[Stubs]) {
+    for stubs in made.iter().rev() {
+        for stub in stubs.made.iter().rev() {
+            let path = stubs.path_of(stub);
+            if let Err(error) = remove_one(root.as_fd(), path, stub) {
+                tracing::debug!(path, %error, "mount point stays");
+            }
         }
     }
 }
 
-fn remove_one(root: BorrowedFd<'_>, stub: &Stub) -> io::Result<()> {
-    let Some((name, parents)) = stub.path.split_last() else {
-        return Ok(());
-    };
+fn remove_one(root: BorrowedFd<'_>, path: &str, stub: &Stub) -> io::Result<()> {
     let opened;
-    let dir = if parents.is_empty() {
-        root
-    } else {
-        opened = path::open_no_symlinks(
-            root,
-            parents.join("/"),
-            OpenFlags::PATH | OpenFlags::DIRECTORY,
-            0,
-        )?;
-        opened.as_fd()
+    let (dir, name) = match path.rsplit_once('/') {
+        None => (root, path),
+        Some((parents, name)) => {
+            let flags = OpenFlags::PATH | OpenFlags::DIRECTORY;
+            opened = path::open_no_symlinks(root, parents, flags, 0)?;
+            (opened.as_fd(), name)
+        }
     };
-    let stat = rustix::fs::statat(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if stat.st_dev != stub.device || stat.st_ino != stub.inode {
         return Ok(());
     }
@@ -223,8 +278,8 @@ fn remove_one(root: BorrowedFd<'_>, stub: &Stub) -> io::Result<()> {
     let before = rustix::fs::fstat(dir)?;
     match (kind, stub.directory) {
         // A directory with something in it refuses to go.
-        (FileType::Directory, true) => file::rmdirat(dir, name.as_str())?,
-        (FileType::RegularFile, false) if stat.st_size == 0 => file::unlinkat(dir, name.as_str())?,
+        (FileType::Directory, true) => file::rmdirat(dir, name)?,
+        (FileType::RegularFile, false) if stat.st_size == 0 => file::unlinkat(dir, name)?,
         _ => return Ok(()),
     }
     restore_times(dir, &before)
@@ -262,6 +317,62 @@ mod tests {
                 .raw_os_error(),
             Some(Errno::LOOP.raw_os_error())
         );
+    }
+
+    #[test]
+    fn links_make_no_deep_tree_of_a_short_path() {
+        let (_outside, inside, root) = fixture();
+        let long = vec!["d"; 2000].join("/");
+        let around = ["x/..", "y/.."].repeat(400).join("/");
+        symlink(&long, inside.path().join("deep")).unwrap();
+        symlink(&around, inside.path().join("around")).unwrap();
+        symlink("wide/wide/wide", inside.path().join("wide")).unwrap();
+        let name = "n".repeat(250);
+        for depth in 0..15 {
+            let target = match depth {
+                14 => [name.as_str(); 3].join("/"),
+                _ => format!("{name}/l{}", depth + 1),
+            };
+            let dir = inside.path().join(vec![name.as_str(); depth].join("/"));
+            std::fs::create_dir_all(&dir).unwrap();
+            symlink(&target, dir.join(format!("l{depth}"))).unwrap();
+        }
+        for path in ["/deep", "/around/around/around/around", "/wide", "/l0/end"] {
+            let error = find(&root, path, Kind::Directory, None).unwrap_err();
+            assert!(
+                [
+                    Errno::NAMETOOLONG.raw_os_error(),
+                    Errno::LOOP.raw_os_error()
+                ]
+                .contains(&error.raw_os_error().unwrap()),
+                "{path}: {error}"
+            );
+        }
+        let mut deepest = 0;
+        let mut todo = vec![(inside.path().to_owned(), 0)];
+        while let Some((dir, depth)) = todo.pop() {
+            deepest = deepest.max(depth);
+            for entry in std::fs::read_dir(dir).unwrap().flatten() {
+                if entry.file_type().unwrap().is_dir() {
+                    todo.push((entry.path(), depth + 1));
+                }
+            }
+        }
+        assert!(deepest <= MAX_PATH_PARTS, "{deepest}");
+    }
+
+    #[test]
+    fn a_mount_point_of_the_most_parts_goes_again_and_takes_one_message() {
+        let (_outside, inside, root) = fixture();
+        let dest = "/\u{1}bcdefghijklmn".repeat(MAX_PATH_PARTS);
+        let made = find(&root, &dest, Kind::File, None).unwrap().made;
+        assert_eq!(made.len(), 1);
+        let text = serde_json::to_vec(&made).unwrap();
+        assert!(text.len() < 64 << 10, "{}", text.len());
+        assert!(text.len() <= made[0].message_size());
+        assert_eq!(which(made.clone(), &[dest], false)[0].made.len(), 1);
+        remove(&root, &which(made, &[], true));
+        assert_eq!(std::fs::read_dir(inside.path()).unwrap().count(), 0);
     }
 
     #[test]

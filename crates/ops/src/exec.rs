@@ -89,9 +89,7 @@ impl ExecOp {
                     });
                 }
             };
-            let value = String::from_utf8(bytes).map_err(|_| OpFailure::SecretNotText {
-                id: secret.id.clone(),
-            })?;
+            let value = crate::callers::secret_text(&secret.id, bytes)?;
             env.push(format!("{}={value}", secret.name));
         }
         Ok(env)
@@ -136,11 +134,13 @@ impl Op<Ref> for ExecOp {
     }
 
     async fn exec(&self, ctx: &OpCtx, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
+        // Before anything is pulled or made for it.
+        let meta = self.meta()?;
+        mounts::check(&self.op.mounts, &meta.cwd)?;
         let _permit = self.parts.permit().await;
         for input in inputs.iter().flatten() {
             ensure(ctx, input).await?;
         }
-        let meta = self.meta()?;
         let network =
             NetworkMode::try_from(self.op.network).map_err(|e| OpFailure::Mode(Box::new(e)))?;
         let security =

@@ -84,8 +84,16 @@ pub enum OpFailure {
     SecretMountId,
     #[error("secret {id}: not found")]
     SecretNotFound { id: String },
-    #[error("secret {id} is no text and cannot be an environment variable")]
+    #[error(
+        "secret `{id}` is not valid UTF-8 and cannot be an environment variable; mount it as a file"
+    )]
     SecretNotText { id: String },
+    #[error(
+        "secret `{id}` has a zero byte and cannot be an environment variable; mount it as a file"
+    )]
+    SecretZeroByte { id: String },
+    #[error(transparent)]
+    Bounds(Box<ExecError>),
     #[error("no SSH key {id:?} forwarded from the client")]
     NoSshKey { id: String },
     #[error("cannot forward the agent {id:?}")]

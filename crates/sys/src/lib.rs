@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod caps;
 pub mod file;
+pub mod landlock;
 pub mod memory;
 pub mod mount;
 pub mod path;

@@ -54,6 +54,9 @@ pub struct Args {
     /// Authority that clients' certificates must come from
     #[arg(long, value_name = "FILE")]
     pub tlscacert: Option<PathBuf>,
+    /// Listen on loopback addresses without client certificates, although build steps on the host's network can use them then
+    #[arg(long)]
+    pub allow_insecure_loopback: bool,
     /// Entitlement that clients may ask for: network.host, security.insecure or device; may be given several times
     #[arg(long, value_name = "NAME")]
     pub allow_insecure_entitlement: Vec<String>,

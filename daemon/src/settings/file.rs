@@ -30,6 +30,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("grpc.debugAddress", "address of the debugging listener"),
     ("grpc.uid", "user that owns the unix sockets"),
     ("grpc.gid", "group that owns the unix sockets"),
+    (
+        "grpc.allowInsecureLoopback",
+        "listen on loopback addresses without client certificates, although steps on the host's network can use them (ours)",
+    ),
     ("grpc.securityDescriptor", "-"),
     ("grpc.tls.cert", "certificate for TCP listeners"),
     ("grpc.tls.key", "key of the certificate"),
@@ -116,6 +120,10 @@ pub const KEYS: &[(&str, &str)] = &[
     (
         "worker.oci.binary",
         "OCI runtime to run steps with in the place of the launcher",
+    ),
+    (
+        "worker.oci.acceptedBinaryVersions",
+        "versions of the OCI runtime that are taken although they are below the fixed ones (ours)",
     ),
     ("worker.oci.proxySnapshotterPath", "-"),
     (
@@ -209,6 +217,7 @@ pub struct Grpc {
     pub debug_address: Option<String>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
+    pub allow_insecure_loopback: bool,
     pub tls: Tls,
 }
 
@@ -262,6 +271,7 @@ pub struct Oci {
     pub gcpolicy: Vec<GcPolicyFile>,
     pub network_mode: Option<String>,
     pub binary: Option<String>,
+    pub accepted_binary_versions: Vec<String>,
     pub default_cgroup_parent: Option<String>,
     #[serde(rename = "max-parallelism")]
     pub max_parallelism: Option<usize>,

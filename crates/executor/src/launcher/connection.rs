@@ -116,6 +116,10 @@ impl Connection {
             },
         );
         let bytes = serde_json::to_vec(&request(seq)).map_err(io::Error::from);
+        let bytes = bytes.and_then(|bytes| match bytes.len() {
+            0..=MAX_MESSAGE => Ok(bytes),
+            _ => Err(io::Error::from_raw_os_error(libc::E2BIG)),
+        });
         if let Err(error) = bytes.and_then(|bytes| socket::send(&self.socket, &bytes, fds)) {
             self.shared.waiting.lock().remove(&seq);
             return Err(failed(error));

@@ -13,7 +13,7 @@ use super::message::{ContainerPlan, Device, SourcePlan};
 use super::mounts::attach_mount;
 use super::server::{FILES_PLACE, ROOT_PLACE};
 use crate::error::StartError;
-use crate::stubs::{self, Kind, Stub};
+use crate::stubs::{self, Kind, Stubs};
 
 /// `f_type` of procfs.
 pub(super) const PROC: i64 = 0x9fa0;
@@ -79,7 +79,7 @@ pub(super) fn build(
     cwd: &str,
     owner: (u32, u32),
     fds: &mut Fds,
-) -> Result<Vec<Stub>, StartError> {
+) -> Result<Vec<Stubs>, StartError> {
     rustix::system::sethostname(plan.hostname.as_bytes())
         .map_err(|errno| step("sethostname")(errno.into()))?;
     let mut files = Files::new(plan, fds)?;

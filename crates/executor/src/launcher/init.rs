@@ -12,13 +12,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
 use sys::process::{self, Namespaces};
-use sys::{caps, file, path, pty, seccomp, socket};
+use sys::{caps, file, landlock, path, pty, seccomp, socket};
 
 use super::filesystem;
 use super::message::{MAX_MESSAGE, Opening, Plan, ProcessPlan, Report};
 use super::server::Prepared;
 use crate::error::StartError;
-use crate::stubs::{self, Kind};
+use crate::stubs::{self, Kind, Stubs};
 
 /// The plan's descriptors, each taken once.
 pub(super) struct Fds(Vec<Option<OwnedFd>>);
@@ -61,8 +61,33 @@ fn finish(control: &OwnedFd, result: Result<Infallible, StartError>) -> ! {
 }
 
 fn report(control: &OwnedFd, report: &Report, fds: &[std::os::fd::BorrowedFd<'_>]) {
-    if let Ok(bytes) = serde_json::to_vec(report) {
+    let too_long = || {
+        let error = step("a report of its failure")(io::Error::from_raw_os_error(libc::E2BIG));
+        serde_json::to_vec(&Report::Failed(error))
+    };
+    let bytes = match serde_json::to_vec(report) {
+        Ok(bytes) if bytes.len() > MAX_MESSAGE => too_long(),
+        bytes => bytes,
+    };
+    if let Ok(bytes) = bytes {
         drop(socket::send(control, &bytes, fds));
+    }
+}
+
+/// Tells which mount points were made, in as many messages as it takes.
+fn report_made(control: &OwnedFd, made: Vec<Stubs>) {
+    let (mut batch, mut size) = (Vec::new(), 0);
+    for stubs in made {
+        let more = stubs.message_size();
+        if size + more > MAX_MESSAGE / 2 && !batch.is_empty() {
+            report(control, &Report::Made(std::mem::take(&mut batch)), &[]);
+            size = 0;
+        }
+        size += more;
+        batch.push(stubs);
+    }
+    if !batch.is_empty() {
+        report(control, &Report::Made(batch), &[]);
     }
 }
 
@@ -96,9 +121,7 @@ fn start(
     if let Some(container) = &plan.container {
         let owner = (process.uid, process.gid);
         let made = filesystem::build(container, &process.cwd, owner, &mut fds)?;
-        if !made.is_empty() {
-            report(control, &Report::Made(made), &[]);
-        }
+        report_made(control, made);
     }
     let streams = streams(process, control, &mut fds)?;
     let _ = rustix::process::setsid();
@@ -204,6 +227,10 @@ fn enter(plan: &ProcessPlan) -> Result<(), StartError> {
 
 /// Gives up what the process may not have. The filter goes first, while installing one without no_new_privs is still allowed.
 fn confine(prepared: &Prepared, plan: &ProcessPlan) -> Result<(), StartError> {
+    // DIFFERS: BuildKit's steps on the host's network reach its abstract sockets.
+    if let (true, Some(scope)) = (plan.scoped, &prepared.scope) {
+        landlock::restrict_self(scope).map_err(step("landlock"))?;
+    }
     if plan.seccomp {
         let unsupported =
             || step("seccomp on this architecture")(io::Error::from_raw_os_error(libc::ENOSYS));

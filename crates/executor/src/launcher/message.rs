@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StartError;
-use crate::stubs::Stub;
+use crate::stubs::Stubs;
 
 /// The launcher's and a container's largest message, without descriptors.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
@@ -57,7 +57,7 @@ pub(super) struct Opening {
 }
 
 /// All of a container's first process, or all of a further one. Numbers called `fd` are places in the list of descriptors.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Plan {
     /// Absent for a process in a container that runs.
     pub(super) container: Option<ContainerPlan>,
@@ -122,7 +122,8 @@ pub(super) enum SourcePlan {
     },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// Without `Debug`, for secrets stand in its environment.
+#[derive(Serialize, Deserialize)]
 pub(super) struct ProcessPlan {
     pub(super) args: Vec<String>,
     pub(super) env: Vec<String>,
@@ -139,13 +140,15 @@ pub(super) struct ProcessPlan {
     /// Inheritable and ambient set.
     pub(super) ambient: u64,
     pub(super) seccomp: bool,
+    /// It reaches no abstract socket of the host, where the kernel can see to that.
+    pub(super) scoped: bool,
 }
 
 /// From a starting container.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
     /// Mount points were made in the root.
-    Made(Vec<Stub>),
+    Made(Vec<Stubs>),
     /// Its terminal. Descriptor: the master.
     Terminal,
     /// It will not start.

@@ -11,7 +11,7 @@ use super::filesystem::{Files, PROC, kind_of};
 use super::init::{Fds, errno};
 use super::message::{ContainerPlan, MountPlan, SourcePlan};
 use crate::error::StartError;
-use crate::stubs::{self, Kind, Stub};
+use crate::stubs::{self, Kind, Stubs};
 
 /// Mounts what the plan wants at its place; gives the places that had to be made.
 pub(super) fn attach_mount(
@@ -20,7 +20,7 @@ pub(super) fn attach_mount(
     wanted: &MountPlan,
     files: &mut Files,
     fds: &mut Fds,
-) -> Result<Vec<Stub>, StartError> {
+) -> Result<Vec<Stubs>, StartError> {
     let dest = &wanted.dest;
     let failed = |error: io::Error| StartError::Mount {
         dest: dest.clone(),

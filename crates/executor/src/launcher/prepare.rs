@@ -81,14 +81,7 @@ pub(super) fn process_plan(
     if spec.args.is_empty() {
         return Err(crate::error::StartError::NoCommand.into());
     }
-    for text in spec.args.iter().chain(&spec.env).chain([&spec.cwd]) {
-        if text.contains('\0') {
-            return Err(ExecError::Invalid {
-                what: "argument with a zero byte",
-                value: text.clone(),
-            });
-        }
-    }
+    crate::bounds::check_process(spec)?;
     let who = user::lookup(root, &spec.user)?;
     let mut env = spec.env.clone();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
@@ -118,6 +111,7 @@ pub(super) fn process_plan(
         capabilities: capabilities.0,
         ambient: if insecure { capabilities.0 } else { 0 },
         seccomp: !insecure,
+        scoped: !insecure,
     })
 }
 

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
 use sys::seccomp::Instruction;
-use sys::{file, path, socket};
+use sys::{file, landlock, path, socket};
 
 use super::init;
 use super::message::{Event, MAX_MESSAGE, Request};
@@ -30,6 +30,8 @@ pub(super) const FILES_PLACE: &str = "/files";
 pub(super) struct Prepared {
     pub(super) alone: SingleThreaded,
     pub(super) filter: Option<Vec<Instruction>>,
+    /// Keeps confined processes from the host's abstract sockets; none on kernels that know no such thing.
+    pub(super) scope: Option<OwnedFd>,
 }
 
 struct Server {
@@ -75,7 +77,11 @@ pub(super) fn serve() -> io::Result<()> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let filter = crate::seccomp::compile(super::default_capabilities());
     let mut server = Server {
-        prepared: Prepared { alone, filter },
+        prepared: Prepared {
+            alone,
+            filter,
+            scope: landlock::scope_abstract_sockets().unwrap_or_default(),
+        },
         daemon,
         own_pids,
         children: HashMap::new(),
@@ -159,7 +165,11 @@ impl Server {
     /// Serves one request. `false` when the daemon is gone.
     fn handle(&mut self) -> io::Result<bool> {
         let mut buffer = vec![0; MAX_MESSAGE];
-        let (length, fds) = socket::receive(&self.daemon, &mut buffer)?;
+        let (length, fds) = match socket::receive(&self.daemon, &mut buffer) {
+            // One message that is too long must not end all that run. The daemon sends none; it checks before.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(true),
+            received => received?,
+        };
         if length == 0 {
             return Ok(false);
         }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -12,7 +13,10 @@ use sys::{file, path};
 
 use crate::error::StartError;
 use crate::spec::{Mount, MountSource};
-use crate::stubs::{self, Kind, Stub};
+use crate::stubs::{self, Kind, Stubs};
+
+/// The folder in memory.
+pub(super) const FILES: &str = "files";
 
 /// A folder below the runtime's root directory. Dropping it unmounts and removes everything in it.
 #[derive(Debug)]
@@ -20,21 +24,29 @@ pub(super) struct Bundle {
     pub(super) dir: PathBuf,
     /// Attached mounts, in order.
     attached: Vec<PathBuf>,
-    made: Vec<Stub>,
+    made: Vec<Stubs>,
     root: Option<OwnedFd>,
 }
 
 impl Bundle {
     pub(super) fn new(dir: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(dir.parent().unwrap_or(Path::new("/")))?;
-        fs::create_dir(&dir)?;
+        let private = |path: &Path| {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(path)?;
+            // One that is there may be an older version's.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        };
+        let bundles = dir.parent().unwrap_or(Path::new("/"));
+        private(bundles.parent().unwrap_or(bundles))?;
+        private(bundles)?;
+        fs::DirBuilder::new().mode(0o700).create(&dir)?;
         let mut bundle = Self {
             dir,
             attached: Vec::new(),
             made: Vec::new(),
             root: None,
         };
-        let private = mount::new_mount(
+        let memory = mount::new_mount(
             c"tmpfs",
             &[("mode", "0700")],
             Attrs {
@@ -44,8 +56,13 @@ impl Bundle {
                 readonly: false,
             },
         )?;
-        bundle.attach(&private, "files", true)?;
+        bundle.attach(&memory, FILES, true)?;
         Ok(bundle)
+    }
+
+    /// The folder in memory for what is written for the container: root's alone, and gone with it.
+    pub(super) fn files(&self) -> PathBuf {
+        self.dir.join(FILES)
     }
 
     fn attach(
@@ -78,7 +95,7 @@ impl Bundle {
         mode: u32,
         owner: (u32, u32),
     ) -> io::Result<PathBuf> {
-        let place = self.dir.join("files").join(name);
+        let place = self.files().join(name);
         fs::write(&place, contents)?;
         let opened = fs::File::open(&place)?;
         file::chown_fd(&opened, owner.0, owner.1)?;

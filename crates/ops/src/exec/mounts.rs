@@ -13,6 +13,7 @@
 //! set-up (P6) and are resolved once, to a descriptor (P3).
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Weak};
 
 use executor::{Mount, MountSource};
@@ -28,8 +29,7 @@ use crate::{OpFailure, Parts, Ref};
 /// Key under which a cache mount's record is found again.
 const CACHE_DIR: &str = "cache-dir";
 
-/// What is mounted at one place.
-#[derive(Debug)]
+/// What is mounted at one place. `Debug` shows no secret.
 pub enum PreparedMount {
     /// An input as it is; `None` is scratch.
     Input(Option<ImmutableRef>),
@@ -52,6 +52,19 @@ pub enum PreparedMount {
     },
     /// A forwarded agent's socket, held open; the guard ends the forwarding.
     Ssh(crate::callers::SshSocket),
+}
+
+impl fmt::Debug for PreparedMount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Input(_) => "Input",
+            Self::Mutable(_) => "Mutable",
+            Self::Cache(_) => "Cache",
+            Self::Tmpfs(_) => "Tmpfs",
+            Self::Secret { .. } => "Secret",
+            Self::Ssh(_) => "Ssh",
+        })
+    }
 }
 
 /// The mounts of one step, until it is over.
@@ -228,6 +241,20 @@ impl CacheMounts {
     }
 }
 
+/// Checks the paths of an op, of which everything that is made for it would be made in vain.
+pub(crate) fn check(mounts: &[pb::Mount], cwd: &str) -> Result<(), OpFailure> {
+    let check = || {
+        executor::check_path("working directory", cwd)?;
+        executor::check_mount_count(mounts.len())?;
+        for mount in mounts {
+            executor::check_path("mount destination", &mount.dest)?;
+            executor::check_path("mount selector", &mount.selector)?;
+        }
+        Ok(())
+    };
+    check().map_err(|error| OpFailure::Bounds(Box::new(error)))
+}
+
 /// Makes what the mounts of an op need.
 pub async fn prepare(
     parts: &Parts,
@@ -237,6 +264,7 @@ pub async fn prepare(
     args: &[String],
     inputs: &[Ref],
 ) -> Result<Prepared, OpFailure> {
+    check(mounts, cwd)?;
     let mut prepared = Prepared {
         mounts: Vec::new(),
         outputs: Vec::new(),

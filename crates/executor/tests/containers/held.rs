@@ -1,0 +1,280 @@
+//! Attacks of a step, or of a client that describes one, and that they are held.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use super::*;
+
+/// The executors of this machine, to attack each.
+fn executors(root: &Path) -> Vec<Arc<dyn Executor>> {
+    let mut all: Vec<Arc<dyn Executor>> = vec![launcher()];
+    if Path::new("/usr/sbin/runc").exists() {
+        all.push(oci_runtime("/usr/sbin/runc", root.join("runc")));
+    }
+    all
+}
+
+fn depth(dir: &Path) -> usize {
+    let mut deepest = 0;
+    let mut todo = vec![(dir.to_owned(), 0)];
+    while let Some((dir, depth)) = todo.pop() {
+        deepest = deepest.max(depth);
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                todo.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    deepest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_of_thousands_of_parts_make_nothing() {
+    let Some(tree) = Tree::new() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let short = vec!["d"; 2000].join("/");
+    symlink(&short, tree.path("lower/deep")).unwrap();
+    let deep = "/a".repeat(5000);
+    let tmpfs = || MountSource::Tmpfs { size: None };
+    type Attack<'a> = (&'static str, Box<dyn Fn(&mut ContainerSpec) + 'a>);
+    let attacks: Vec<Attack<'_>> = vec![
+        ("cwd", Box::new(|spec| spec.process.cwd = deep.clone())),
+        (
+            "cwd of 300 parts",
+            Box::new(|spec| spec.process.cwd = "/a".repeat(300)),
+        ),
+        (
+            "cwd through a link",
+            Box::new(|spec| spec.process.cwd = "/deep/x".into()),
+        ),
+        (
+            "mount",
+            Box::new(|spec| spec.mounts = vec![at(&deep, tmpfs())]),
+        ),
+        (
+            "mount of 300 parts",
+            Box::new(|spec| spec.mounts = vec![at(&"/a".repeat(300), tmpfs())]),
+        ),
+        (
+            "mount through a link",
+            Box::new(|spec| spec.mounts = vec![at("/deep/x", tmpfs())]),
+        ),
+        (
+            "selector",
+            Box::new(|spec| {
+                spec.mounts = vec![Mount {
+                    selector: deep.clone(),
+                    ..at("/m", place("/"))
+                }];
+            }),
+        ),
+        (
+            "mounts",
+            Box::new(|spec| {
+                spec.mounts = (0..5000).map(|n| at(&format!("/m{n}"), tmpfs())).collect()
+            }),
+        ),
+        (
+            "cgroup parent",
+            Box::new(|spec| spec.cgroup_parent = Some("/g".repeat(600))),
+        ),
+        (
+            "cgroup parent of control characters",
+            Box::new(|spec| spec.cgroup_parent = Some(format!("/{}", "\u{1}".repeat(900)))),
+        ),
+    ];
+    for executor in executors(state.path()) {
+        for (name, attack) in &attacks {
+            let mut spec = tree.spec(&["true"]);
+            attack(&mut spec);
+            let error = executor
+                .run(spec, ProcessIo::default(), None)
+                .await
+                .expect_err(name)
+                .to_string();
+            assert!(error.len() < 9000, "{name}: {error}");
+        }
+        // Whoever ran before runs again: no launcher died of it.
+        let (status, _) = run_on(&*executor, tree.spec(&["true"])).await.unwrap();
+        assert_eq!(status.code, 0);
+    }
+    assert!(depth(&tree.path("upper")) <= executor::MAX_PATH_PARTS);
+    assert!(depth(state.path()) < 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_wrote_long_ends_its_own_step_and_no_other() {
+    let Some(tree) = Tree::new() else { return };
+    let launcher = launcher();
+    let long = "n".repeat(100_000);
+    let beside = tree.shell("sleep 0.5; echo beside");
+    let running = tokio::task::spawn({
+        let launcher = Arc::clone(&launcher);
+        async move { run(&launcher, beside).await }
+    });
+    let trees: Vec<Tree> = (0..3).map(|_| Tree::new().unwrap()).collect();
+    let slash = format!("/{long}");
+    let mut unknown = trees[2].spec(&["true"]);
+    unknown.process.user = long.clone();
+    for spec in [trees[0].spec(&[&long]), trees[1].spec(&[&slash]), unknown] {
+        run(&launcher, spec).await.unwrap_err();
+    }
+    assert_eq!(running.await.unwrap().unwrap().1, "beside\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_the_environment_is_in_no_error_and_on_no_disk() {
+    let Some(tree) = Tree::new() else { return };
+    let state = tempfile::tempdir().unwrap();
+    let secret = "hunter2-5f3a";
+    for executor in executors(state.path()) {
+        for entry in [
+            format!("TOKEN={secret}\0"),
+            format!("TOKEN\0={secret}"),
+            format!("{secret}\0"),
+        ] {
+            let mut spec = tree.spec(&["true"]);
+            spec.process.env.push(entry);
+            let shown = format!("{spec:?}");
+            let error = executor
+                .run(spec, ProcessIo::default(), None)
+                .await
+                .unwrap_err();
+            let shown = format!("{shown} {error} {error:?}");
+            assert!(!shown.contains(secret), "{shown}");
+            assert!(shown.contains("has a zero byte"), "{shown}");
+        }
+        let mut spec = tree.spec(&["nothing"]);
+        spec.process.env.push(format!("TOKEN={secret}"));
+        spec.mounts = vec![at(
+            "/secret",
+            MountSource::File {
+                contents: secret.as_bytes().to_vec(),
+                mode: 0o400,
+                uid: 0,
+                gid: 0,
+            },
+        )];
+        let shown = format!("{spec:?}");
+        let error = run_on(&*executor, spec).await.unwrap_err();
+        let shown = format!("{shown} {error} {error:?}");
+        assert!(!shown.contains(secret), "{shown}");
+
+        // While it runs, nobody but root comes to what was written for it.
+        let mut spec = tree.shell("echo started; sleep 60");
+        spec.process.env.push(format!("TOKEN={secret}"));
+        let (out, started) = oneshot::channel();
+        let out = Mutex::new(Some(out));
+        let io = ProcessIo {
+            stdout: Output::sink(move |_chunk: bytes::Bytes| {
+                let _told = out.lock().take().map(|out| out.send(()));
+            }),
+            ..ProcessIo::default()
+        };
+        let executor = Arc::clone(&executor);
+        let container =
+            tokio::task::spawn(async move { executor.run(spec, io, None).await.map(drop) });
+        started.await.unwrap();
+        let mut todo = vec![state.path().to_owned()];
+        while let Some(dir) = todo.pop() {
+            for entry in std::fs::read_dir(&dir).unwrap().flatten() {
+                let (path, kind) = (entry.path(), entry.file_type().unwrap());
+                if kind.is_dir() && !path.ends_with("rootfs") {
+                    todo.push(path);
+                } else if kind.is_file()
+                    && std::fs::read(&path)
+                        .is_ok_and(|text| String::from_utf8_lossy(&text).contains(secret))
+                {
+                    let fs = rustix::fs::statfs(&path).unwrap();
+                    assert_eq!(fs.f_type, 0x0102_1994, "not in memory: {}", path.display());
+                    let mut look = std::process::Command::new("cat");
+                    std::os::unix::process::CommandExt::uid(&mut look, 65534);
+                    let look = look.arg(&path).output().unwrap();
+                    assert!(!look.status.success(), "{}", path.display());
+                }
+            }
+        }
+        container.abort();
+        drop(container.await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_reaches_no_abstract_socket_of_the_host_and_its_own() {
+    let Some(tree) = Tree::new() else { return };
+    if sys::landlock::scope_abstract_sockets().unwrap().is_none() {
+        println!("skipped: the kernel does not keep processes from abstract sockets");
+        return;
+    }
+    let launcher = launcher();
+    let name = format!("rbuild-held-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    std::thread::spawn(move || while listener.accept().is_ok() {});
+    // This binary is the step's program: nothing in the tree speaks to abstract sockets.
+    let probe = std::env::current_exe().unwrap();
+    let host = std::fs::read_dir("/").unwrap().flatten();
+    let host: Vec<String> = host
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| ["lib", "lib64", "usr"].contains(&name.as_str()))
+        .collect();
+    let spec = |access: Access, role: &str| {
+        let mut spec = tree.spec(&["/probe", "held::probe", "--exact", "--nocapture"]);
+        spec.access = access;
+        spec.process.env.push(format!("RBUILD_PROBE={role}"));
+        spec.process.env.push(format!("RBUILD_SOCKET={name}"));
+        spec.mounts = host
+            .iter()
+            .map(|name| at(&format!("/{name}"), place(Path::new("/").join(name))))
+            .collect();
+        spec.mounts.push(at("/probe", place(&probe)));
+        spec
+    };
+    let granted = Entitlements {
+        network_host: true,
+        security_insecure: true,
+        devices: None,
+    };
+    let access = |network, security| granted.access(network, security).unwrap();
+    for (access, want) in [
+        (Access::SANDBOX, "host refused, own reached"),
+        (
+            access(NetworkMode::Host, SecurityMode::Sandbox),
+            "host refused, own reached",
+        ),
+        (
+            access(NetworkMode::None, SecurityMode::Sandbox),
+            "host refused, own reached",
+        ),
+        (
+            access(NetworkMode::Host, SecurityMode::Insecure),
+            "host reached, own reached",
+        ),
+    ] {
+        let (status, got) = run(&launcher, spec(access, "connect")).await.unwrap();
+        assert_eq!(status.code, 0, "{got}");
+        assert!(got.contains(want), "{access:?}: {got}");
+    }
+}
+
+/// What the step above runs; by itself it does nothing.
+#[test]
+fn probe() {
+    if std::env::var_os("RBUILD_PROBE").is_none() {
+        return;
+    }
+    let connect = |name: &str| {
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        match std::os::unix::net::UnixStream::connect_addr(&address) {
+            Ok(_) => "reached",
+            Err(_) => "refused",
+        }
+    };
+    let own = SocketAddr::from_abstract_name("rbuild-own").unwrap();
+    let _listener = UnixListener::bind_addr(&own).unwrap();
+    println!(
+        "host {}, own {}",
+        connect(&std::env::var("RBUILD_SOCKET").unwrap()),
+        connect("rbuild-own")
+    );
+}
