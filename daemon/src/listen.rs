@@ -42,9 +42,14 @@ pub enum ListenError {
     InUse(String),
     /// A TCP address would be open to everybody.
     #[error(
-        "refusing to listen on {0} without TLS: whoever reaches it is root here; give --tlscert, --tlskey and --tlscacert, or listen on a loopback address"
+        "refusing to listen on {0} without client certificates: whoever reaches it is root here; give --tlscert, --tlskey and --tlscacert, or listen on a unix socket"
     )]
     Open(String),
+    /// A loopback address would be open to every step of a build.
+    #[error(
+        "refusing to listen on {0} without client certificates: build steps share this host's network ({1}), so every step could use the address and be root here; give --tlscert, --tlskey and --tlscacert, listen on a unix socket, or insist with --allow-insecure-loopback"
+    )]
+    OpenToSteps(String, &'static str),
     /// A TLS file cannot be used.
     #[error("cannot use {}: {message}", path.display())]
     Tls {
@@ -87,10 +92,10 @@ pub fn open(settings: &Settings) -> Result<Vec<(String, Listener)>, ListenError>
                 unix(address, Path::new(path), settings.socket_owner)?,
             ));
         } else if let Some(host) = address.strip_prefix("tcp://") {
-            listeners.push((address.clone(), tcp(address, host, settings.tls.as_ref())?));
+            listeners.push((address.clone(), tcp(address, host, settings)?));
         } else if address.starts_with("fd://") {
             listeners.extend(
-                inherited(settings.tls.as_ref())?
+                inherited(settings)?
                     .into_iter()
                     .map(|l| (address.clone(), l)),
             );
@@ -125,16 +130,41 @@ fn unix(
     Ok(Listener::Unix(listener, Some(path.to_owned())))
 }
 
-fn tcp(address: &str, host: &str, tls: Option<&TlsSettings>) -> Result<Listener, ListenError> {
+/// Refuses a TCP listener that somebody could use who has no certificate: whoever else is on its network, and on the loopback
+/// interface of this host every step that shares it (P19).
+fn guard<'a>(
+    address: &str,
+    mut bound: impl Iterator<Item = &'a SocketAddr>,
+    settings: &Settings,
+) -> Result<(), ListenError> {
+    if settings.tls.as_ref().is_some_and(|tls| tls.ca.is_some()) {
+        return Ok(());
+    }
+    if bound.any(|a| !a.ip().is_loopback()) {
+        return Err(ListenError::Open(address.into()));
+    }
+    // DIFFERS: BuildKit warns, and only of addresses that are not loopback ones.
+    match settings.steps_on_host_network() {
+        None => Ok(()),
+        Some(_) if settings.allow_insecure_loopback => {
+            tracing::warn!(
+                address,
+                "every build step on the host's network can use this address and be root here"
+            );
+            Ok(())
+        }
+        Some(why) => Err(ListenError::OpenToSteps(address.into(), why)),
+    }
+}
+
+fn tcp(address: &str, host: &str, settings: &Settings) -> Result<Listener, ListenError> {
+    let tls = settings.tls.as_ref();
     let failed = |source| ListenError::Bind {
         address: address.into(),
         source,
     };
     let addresses: Vec<SocketAddr> = host.to_socket_addrs().map_err(failed)?.collect();
-    let guarded = tls.is_some_and(|tls| tls.ca.is_some());
-    if !guarded && addresses.iter().any(|a| !a.ip().is_loopback()) {
-        return Err(ListenError::Open(address.into()));
-    }
+    guard(address, addresses.iter(), settings)?;
     let listener = std::net::TcpListener::bind(addresses.as_slice()).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(Listener::Tcp(
@@ -147,7 +177,8 @@ fn tcp(address: &str, host: &str, tls: Option<&TlsSettings>) -> Result<Listener,
     clippy::disallowed_methods,
     reason = "systemd hands sockets over in the environment of the daemon"
 )]
-fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
+fn inherited(settings: &Settings) -> Result<Vec<Listener>, ListenError> {
+    let tls = settings.tls.as_ref();
     let failed = |source| ListenError::Bind {
         address: "fd://".into(),
         source,
@@ -170,9 +201,7 @@ fn inherited(tls: Option<&TlsSettings>) -> Result<Vec<Listener>, ListenError> {
         } else {
             let tcp = std::net::TcpListener::from(kept);
             let local = tcp.local_addr().map_err(failed)?;
-            if !local.ip().is_loopback() && tls.is_none_or(|tls| tls.ca.is_none()) {
-                return Err(ListenError::Open(local.to_string()));
-            }
+            guard(&local.to_string(), std::iter::once(&local), settings)?;
             tcp.set_nonblocking(true).map_err(failed)?;
             listeners.push(Listener::Tcp(
                 TcpListener::from_std(tcp).map_err(failed)?,
@@ -297,5 +326,61 @@ impl Drop for RemoveOnDrop {
         if let Err(error) = fs::remove_file(&self.0) {
             tracing::debug!(%error, "the socket is left behind");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::{Args, Defaults, file::File};
+
+    fn settings(args: &[&str], text: &str) -> Settings {
+        let args = Args::parse_from(std::iter::once("buildkitd").chain(args.iter().copied()));
+        let (file, warnings) = File::parse(text).unwrap();
+        Settings::resolve(&args, file, warnings, &Defaults::of("buildkitd")).unwrap()
+    }
+
+    #[test]
+    fn no_step_finds_a_daemon_to_ask_on_the_hosts_loopback_interface() {
+        let tls = ["--tlscert", "c", "--tlskey", "k"];
+        let mutual = [&tls[..], &["--tlscacert", "a"]].concat();
+        let none = ["--oci-worker-net", "none"];
+        let entitled = [&none[..], &["--allow-insecure-entitlement", "network.host"]].concat();
+        let insisting = ["--allow-insecure-loopback"];
+        let in_file = "[grpc]\n  allowInsecureLoopback = true\n";
+        let (loopback, anywhere) = ("127.0.0.1:1234", "0.0.0.0:1234");
+        for (address, args, file, want) in [
+            (loopback, &[][..], "", "steps"),
+            ("[::1]:1234", &[], "", "steps"),
+            ("127.9.9.9:1", &[], "", "steps"),
+            (loopback, &tls, "", "steps"),
+            (loopback, &mutual, "", "open"),
+            (loopback, &none, "", "open"),
+            (loopback, &entitled, "", "steps"),
+            (loopback, &insisting, "", "open"),
+            (loopback, &[], in_file, "open"),
+            (anywhere, &[], "", "everybody"),
+            (anywhere, &insisting, "", "everybody"),
+            (anywhere, &none, "", "everybody"),
+            (anywhere, &tls, "", "everybody"),
+            (anywhere, &mutual, "", "open"),
+        ] {
+            let settings = settings(args, file);
+            let bound: SocketAddr = address.parse().unwrap();
+            let got = match guard(address, [bound].iter(), &settings) {
+                Ok(()) => "open",
+                Err(ListenError::OpenToSteps(..)) => "steps",
+                Err(ListenError::Open(..)) => "everybody",
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(got, want, "{address} {args:?} {file:?}");
+        }
+        let refused = tcp("tcp://localhost:0", "localhost:0", &settings(&[], "")).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "refusing to listen on tcp://localhost:0 without client certificates: build steps share this host's network (worker.oci.networkMode is auto or host), so every step could use the address and be root here; give --tlscert, --tlskey and --tlscacert, listen on a unix socket, or insist with --allow-insecure-loopback"
+        );
     }
 }
