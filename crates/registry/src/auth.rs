@@ -23,6 +23,7 @@ use crate::auth::scope::Scopes;
 use crate::auth::token::Bearer;
 use crate::error::Error;
 use crate::host::Host;
+use crate::waiting::WaitObserver;
 
 const KEEP: Duration = Duration::from_secs(600);
 const KEEP_AT_MOST: usize = 4096;
@@ -102,7 +103,7 @@ impl AuthPool {
     pub(crate) async fn header(
         &self,
         key: &AuthKey,
-        host: &Host,
+        (host, observer): (&Host, Option<&WaitObserver>),
         credentials: &dyn Credentials,
         scopes: &[String],
     ) -> Result<Option<HeaderValue>, Error> {
@@ -112,10 +113,9 @@ impl AuthPool {
         let text = match &*method {
             Method::Basic(login) => login.basic(),
             Method::Bearer(bearer) => {
-                let token = bearer.token(host, credentials, scopes).await.map_err(|e| {
-                    Error::Authorize {
-                        source: Box::new(e),
-                    }
+                let token = bearer.token((host, observer), credentials, scopes);
+                let token = token.await.map_err(|e| Error::Authorize {
+                    source: Box::new(e),
                 })?;
                 format!("Bearer {token}")
             }
@@ -199,7 +199,7 @@ impl AuthPool {
     }
 }
 
-/// Checks that a login bound to an https host does not travel in the clear.
+/// Checks that a login bound to an https host does not travel in the clear, whoever would send it.
 fn may_send_login(host: &Host, challenge: &Challenge, realm: &reqwest::Url) -> Result<(), Error> {
     let safe = realm.scheme() == "https" || host.scheme() == "http";
     if safe {

@@ -9,9 +9,10 @@ use oci::{Descriptor, Digester, media_type};
 use crate::client::Repository;
 use crate::error::Error;
 use crate::limit::Permit;
-use crate::request::{Answer, Call, Target, causes};
+use crate::request::{Answer, Call, Target, causes, host_of};
 use crate::resolve::accept;
 use crate::retry::Backoff;
+use crate::waiting::{BodyPace, waiting};
 
 /// Bytes that must have come over a connection before its break counts as a new problem.
 const PROGRESS: u64 = 1 << 20;
@@ -28,6 +29,8 @@ pub struct BlobStream {
     backoff: Backoff,
     permit: Option<Permit>,
     done: bool,
+    /// The first host that is still worth asking: those before it were too slow.
+    first_host: usize,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,10 @@ struct Body {
     url: String,
     /// Bytes that came already and that the host sends again because it ignores ranges.
     skip: u64,
+    host: String,
+    /// Where the host stands among those of the namespace.
+    host_index: usize,
+    pace: BodyPace,
 }
 
 impl Repository {
@@ -63,6 +70,7 @@ impl Repository {
             backoff: Backoff::new(),
             permit: None,
             done: false,
+            first_host: 0,
         }
     }
 }
@@ -90,7 +98,28 @@ impl BlobStream {
                 self.since_open = 0;
             }
             let Some(body) = &mut self.body else { continue };
-            match body.response.chunk().await {
+            let Body {
+                response,
+                host,
+                pace,
+                ..
+            } = body;
+            let reading = pace.next(response.chunk());
+            let chunk = match waiting(self.repository.observer(), host, reading).await {
+                Ok(chunk) => chunk,
+                Err(stalled) => {
+                    if body.host_index + 1 < self.repository.hosts().len() {
+                        tracing::debug!(host, %stalled, "blob transfer goes on at the next host");
+                        self.first_host = body.host_index + 1;
+                        self.body = None;
+                        continue;
+                    }
+                    let (host, url) = (body.host.clone(), body.url.clone());
+                    self.pause(Error::Slow { host, url, stalled }).await?;
+                    continue;
+                }
+            };
+            match chunk {
                 Ok(Some(mut chunk)) => {
                     let drop = usize::try_from(body.skip)
                         .unwrap_or(usize::MAX)
@@ -194,7 +223,7 @@ impl BlobStream {
         let hosts = self.repository.hosts();
         let mut failed = None;
         for kind in kinds {
-            for (at, host) in hosts.iter().enumerate() {
+            for (at, host) in hosts.iter().enumerate().skip(self.first_host) {
                 let target = Target::path(format!("{kind}/{}", self.desc.digest));
                 let scopes = vec![self.repository.scope(false)];
                 let call = Call {
@@ -203,10 +232,11 @@ impl BlobStream {
                     headers: self.headers(),
                     scopes,
                     body: None,
+                    upload: None,
                     last: at + 1 == hosts.len(),
                 };
                 let error = match self.repository.send(host, call).await {
-                    Ok(answer) if answer.status().is_success() => match self.accept(answer) {
+                    Ok(answer) if answer.status().is_success() => match self.accept(answer, at) {
                         Ok(body) => return Ok(body),
                         Err(error) => error,
                     },
@@ -239,7 +269,7 @@ impl BlobStream {
         headers
     }
 
-    fn accept(&self, answer: Answer) -> Result<Body, Error> {
+    fn accept(&self, answer: Answer, host_index: usize) -> Result<Body, Error> {
         let mut skip = 0;
         if self.offset > 0 {
             let from_here = answer
@@ -256,9 +286,12 @@ impl BlobStream {
             }
         }
         Ok(Body {
+            host: host_of(answer.response.url()),
             response: answer.response,
             url: answer.url,
             skip,
+            host_index,
+            pace: BodyPace::default(),
         })
     }
 }

@@ -12,6 +12,7 @@ use crate::config::{Config, HostConfig};
 use crate::error::Error;
 use crate::host::{Host, hosts_of};
 use crate::limit::Limits;
+use crate::waiting::WaitObserver;
 
 /// Speaks to registries. Clones share connections, tokens and limits.
 #[derive(Debug, Clone)]
@@ -88,6 +89,20 @@ struct RepositoryInner {
     access: Access,
     credentials: Arc<dyn Credentials>,
     hosts: Hosts,
+    observer: Option<WaitObserver>,
+}
+
+impl RepositoryInner {
+    fn copy(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            name: self.name.clone(),
+            access: self.access,
+            credentials: Arc::clone(&self.credentials),
+            hosts: Arc::clone(&self.hosts),
+            observer: self.observer.clone(),
+        }
+    }
 }
 
 impl Client {
@@ -121,6 +136,7 @@ impl Client {
                 access,
                 credentials,
                 hosts,
+                observer: None,
             }),
         })
     }
@@ -170,23 +186,27 @@ impl Repository {
     /// The same repository, answered for by somebody else.
     #[must_use]
     pub fn with_credentials(&self, credentials: Arc<dyn Credentials>) -> Self {
-        let RepositoryInner {
-            client,
-            name,
-            access,
-            hosts,
-            ..
-        } = &*self.inner;
-        let (client, name, access, hosts) = (client.clone(), name.clone(), *access, hosts.clone());
         Self {
             inner: Arc::new(RepositoryInner {
-                client,
-                name,
-                access,
                 credentials,
-                hosts,
+                ..self.inner.copy()
             }),
         }
+    }
+
+    /// The same repository, whose waits for hosts are told to `observer`.
+    #[must_use]
+    pub fn with_observer(&self, observer: WaitObserver) -> Self {
+        Self {
+            inner: Arc::new(RepositoryInner {
+                observer: Some(observer),
+                ..self.inner.copy()
+            }),
+        }
+    }
+
+    pub(crate) fn observer(&self) -> Option<&WaitObserver> {
+        self.inner.observer.as_ref()
     }
 
     pub(crate) fn client(&self) -> &Client {

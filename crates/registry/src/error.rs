@@ -101,6 +101,28 @@ pub enum Error {
         /// Whether the same request may succeed a moment later.
         transient: bool,
     },
+    /// The host did not answer in time.
+    #[error("{host} did not answer within {}s: {method} \"{url}\"", waited.as_secs())]
+    Silent {
+        /// The host that was asked.
+        host: String,
+        /// The request's method, written as Go writes it.
+        method: String,
+        /// The address without its query.
+        url: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The host sends, or takes, too little.
+    #[error("{host} is too slow: {stalled} of {url}")]
+    Slow {
+        /// The host.
+        host: String,
+        /// The address without its query.
+        url: String,
+        /// What came in which time.
+        stalled: crate::waiting::Stalled,
+    },
     /// The stream broke and could not be resumed.
     #[error("failed to read {digest} from {url}: {reason}")]
     Read {
@@ -244,7 +266,17 @@ impl Error {
             }
             Self::Transport { transient, .. } => *transient,
             Self::Authorize { source } | Self::Token { source, .. } => source.is_transient(),
-            Self::Read { .. } => true,
+            Self::Read { .. } | Self::Silent { .. } | Self::Slow { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a host was waited for in vain: worth one more try, and no more.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "two variants say so")]
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            Self::Silent { .. } | Self::Slow { .. } => true,
+            Self::Authorize { source } | Self::Token { source, .. } => source.is_silence(),
             _ => false,
         }
     }

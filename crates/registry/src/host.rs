@@ -16,6 +16,9 @@ use std::time::Duration;
 use crate::config::{Config, HostConfig};
 use crate::error::Error;
 
+/// How long a connection may take to be made, TLS included.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// One address a namespace is served from.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -43,6 +46,17 @@ impl Host {
     /// Whether an answer that is no TLS may be followed by plain http; remembers that it was.
     pub(crate) fn fall_back(&self) -> bool {
         self.fallback && !self.http && !self.fell_back.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the configuration lets what comes from this host go over plain http.
+    pub(crate) fn may_be_plain(&self) -> bool {
+        self.http || self.fallback
+    }
+
+    /// Whether an address is on the origin that the host's authorization belongs to.
+    pub(crate) fn is_origin_of(&self, url: &reqwest::Url) -> bool {
+        reqwest::Url::parse(&format!("{}://{}/", self.scheme(), self.authority))
+            .is_ok_and(|own| own.origin() == url.origin())
     }
 
     /// Whether the host serves a namespace under another name, so that it must be told which one.
@@ -131,8 +145,7 @@ fn http_client(
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .http1_only()
-        .connect_timeout(Duration::from_secs(30))
-        .read_timeout(Duration::from_secs(60))
+        .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(Duration::from_secs(60))
         .pool_idle_timeout(Duration::from_secs(120))
         .pool_max_idle_per_host(4);
@@ -221,8 +234,40 @@ fn mirror_parts(mirror: &str) -> (String, String) {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 mod tests {
-    use super::{is_loopback, mirror_parts};
+    use super::{hosts_of, is_loopback, mirror_parts};
+    use crate::config::{Config, HostConfig};
+
+    #[test]
+    fn a_redirect_leaves_tls_only_where_the_configuration_does() {
+        let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let base = reqwest::Url::parse("https://r.example/v2/a").unwrap();
+        for (http, insecure, location, follows) in [
+            (None, None, "http://r.example/x", false),
+            (None, None, "http://cdn.example/x", false),
+            (Some(false), Some(true), "http://cdn.example/x", false),
+            (Some(true), Some(true), "http://cdn.example/x", true),
+            (None, None, "https://cdn.example/x", true),
+            (None, None, "/x", true),
+            (None, None, "file:///etc/passwd", false),
+        ] {
+            let mut config = Config::new("t");
+            let settings = HostConfig {
+                plain_http: http,
+                insecure,
+                ..HostConfig::default()
+            };
+            config.hosts.insert("r.example".into(), settings);
+            let hosts = hosts_of(&config, "r.example").unwrap();
+            let joined = crate::request::join(&hosts[0], &base, location);
+            assert_eq!(joined.is_ok(), follows, "{http:?} {insecure:?} {location}");
+        }
+    }
 
     #[test]
     fn loopback_is_recognized_with_and_without_a_port() {

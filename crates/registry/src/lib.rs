@@ -13,9 +13,12 @@
 //! Invariants:
 //! - A login is asked for the exact host that sent the challenge and is sent to that host (or the token realm that the
 //!   host named) only. Redirects are followed here, not by the HTTP library, and carry no authorization to another origin.
+//!   A challenge counts only from that host's own origin, and none that came after a redirect had left it. TLS is never
+//!   left by a redirect.
 //! - Bytes that reach the caller of `manifest` are the bytes of the digest. A blob stream ends with an error, never with
 //!   an end, when size or digest differ.
-//! - What a registry says is bounded: manifests, error bodies, token answers, redirects.
+//! - What a registry says is bounded: manifests, error bodies, token answers, redirects; and so is how long it may take to
+//!   say it (see `waiting`).
 
 mod auth;
 mod blob;
@@ -29,6 +32,7 @@ mod referrers;
 mod request;
 mod resolve;
 mod retry;
+mod waiting;
 
 pub use auth::credentials::{
     Anonymous, CredentialError, Credentials, Login, StaticLogin, Token, TokenRequest,
@@ -41,3 +45,4 @@ pub use push::{BlobSource, ByteStream, BytesSource, FileSource, Pushed, SentFn, 
 pub use referrers::Referrer;
 pub use request::causes;
 pub use resolve::{MANIFEST_TYPES, MAX_MANIFEST_SIZE};
+pub use waiting::{ANSWER_TIMEOUT, BodyPace, ShownWait, Stalled, WaitObserver, waiting};

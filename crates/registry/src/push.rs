@@ -19,6 +19,7 @@ use crate::host::Host;
 use crate::request::{Answer, Call, Target, join};
 use crate::resolve::accept;
 use crate::retry::with_retries;
+use crate::waiting::Upload;
 
 /// Bytes on their way out.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -153,12 +154,15 @@ impl Repository {
             headers.insert(CONTENT_TYPE, header(&desc.media_type)?);
             let body = || futures::future::ready(Ok(reqwest::Body::from(bytes.clone()))).boxed();
             let scopes = vec![self.scope(true)];
+            // A document is sent at once, and then the registry may look for all that it names.
+            let upload = Upload::new(0);
             let call = Call {
                 method: Method::PUT,
                 target: Target::path(&path),
                 headers,
                 scopes,
                 body: Some(&body),
+                upload: Some(&upload),
                 last: true,
             };
             let answer = self.send(host, call).await?;
@@ -191,6 +195,7 @@ impl Repository {
             headers,
             scopes,
             body: None,
+            upload: None,
             last: true,
         };
         let answer = match self.send(host, call).await {
@@ -214,6 +219,7 @@ impl Repository {
                     headers,
                     scopes,
                     body: None,
+                    upload: None,
                     last: true,
                 };
                 let get = self.send(host, call).await?;
@@ -248,6 +254,7 @@ impl Repository {
             headers: empty_body(),
             scopes,
             body: None,
+            upload: None,
             last: true,
         };
         // A private neighbour must not fail the push: then the bytes are sent.
@@ -274,6 +281,7 @@ impl Repository {
             headers: empty_body(),
             scopes: scopes.clone(),
             body: None,
+            upload: None,
             last: true,
         };
         let answer = self.send(host, call).await?;
@@ -282,7 +290,7 @@ impl Repository {
             StatusCode::CREATED => return Ok(Pushed::Existed),
             _ => return Err(answer.into_error().await),
         }
-        let mut location = upload_location(&answer)?;
+        let mut location = upload_location(host, &answer)?;
         location
             .query_pairs_mut()
             .append_pair("digest", desc.digest.as_str());
@@ -292,8 +300,11 @@ impl Repository {
             HeaderValue::from_static("application/octet-stream"),
         );
         headers.insert(CONTENT_LENGTH, HeaderValue::from(desc.len()));
+        let upload = Upload::new(desc.len());
         let body = || {
             let (source, sent, digest) = (source.clone(), sent.clone(), desc.digest.clone());
+            let upload = Arc::clone(&upload);
+            upload.restart();
             async move {
                 let stream = source
                     .open()
@@ -303,6 +314,7 @@ impl Repository {
                 let counted = stream.inspect(move |chunk| {
                     if let Ok(chunk) = chunk {
                         total = total.saturating_add(chunk.len() as u64);
+                        upload.add(chunk.len() as u64);
                         sent(total);
                     }
                 });
@@ -316,6 +328,7 @@ impl Repository {
             headers,
             scopes,
             body: Some(&body),
+            upload: Some(&upload),
             last: false,
         };
         done(self.send(host, call).await?).await
@@ -331,7 +344,7 @@ async fn done(answer: Answer) -> Result<Pushed, Error> {
     }
 }
 
-fn upload_location(answer: &Answer) -> Result<reqwest::Url, Error> {
+fn upload_location(host: &Host, answer: &Answer) -> Result<reqwest::Url, Error> {
     let bad = |reason: &str| Error::Location {
         location: answer.url.clone(),
         reason: reason.into(),
@@ -343,9 +356,9 @@ fn upload_location(answer: &Answer) -> Result<reqwest::Url, Error> {
     // Some registries answer `host/path` without a scheme.
     let bare = !text.starts_with('/') && !text.contains("://");
     if bare {
-        return join(base, &format!("{}://{text}", base.scheme()));
+        return join(host, base, &format!("{}://{text}", base.scheme()));
     }
-    join(base, text)
+    join(host, base, text)
 }
 
 fn empty_body() -> HeaderMap {

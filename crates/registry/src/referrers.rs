@@ -38,6 +38,7 @@ impl Repository {
                 headers,
                 scopes,
                 body: None,
+                upload: None,
                 last: true,
             };
             let answer = self.send(host, call).await?;
@@ -49,7 +50,14 @@ impl Repository {
                 _ => return Err(answer.into_error().await.denied("pull")),
             }
             let limit = usize::try_from(MAX_MANIFEST_SIZE).unwrap_or(usize::MAX);
-            let body = body_within(answer.response, limit, &answer.method, &answer.url).await?;
+            let body = body_within(
+                answer.response,
+                limit,
+                &answer.method,
+                &answer.url,
+                self.observer(),
+            )
+            .await?;
             let index: Index = serde_json::from_slice(&body).map_err(|e| Error::Decode {
                 what: "referrers index",
                 reason: e.to_string(),

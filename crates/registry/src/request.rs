@@ -8,13 +8,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{AuthKey, Verdict};
 use crate::client::Repository;
 use crate::error::{ApiError, Error};
-use crate::host::Host;
+use crate::host::{CONNECT_TIMEOUT, Host};
+use crate::waiting::{
+    ANSWER_TIMEOUT, BodyPace, ERROR_BODY_TIMEOUT, TRIES_BUDGET, Upload, WaitObserver, waiting,
+};
 
 const ATTEMPTS: u32 = 5;
 const REDIRECTS: u32 = 10;
@@ -32,6 +36,8 @@ pub(crate) struct Call<'a> {
     pub(crate) headers: HeaderMap,
     pub(crate) scopes: Vec<String>,
     pub(crate) body: Option<&'a BodyMaker<'a>>,
+    /// How far the body is.
+    pub(crate) upload: Option<&'a Upload>,
     /// Whether this host is the last that will be tried; quick retries are for it only.
     pub(crate) last: bool,
 }
@@ -62,6 +68,8 @@ pub(crate) struct Answer {
     pub(crate) response: reqwest::Response,
     pub(crate) url: String,
     pub(crate) method: Method,
+    /// Whether it came from the host's own origin, with no other one in between.
+    own: bool,
 }
 
 impl Answer {
@@ -96,19 +104,29 @@ impl Repository {
         let key = self.auth_key(host);
         let mut server_error = None;
         let mut attempts = 0;
+        let mut waited = Duration::ZERO;
         loop {
             attempts += 1;
             let url = self.url(host, &call.target)?;
             let shown = without_query(&url);
-            let authorize = same_origin(host, &url);
-            let (answer, authorized) = match self.once(host, &key, &call, url, authorize).await {
-                Ok(got) => got,
+            let header = if host.is_origin_of(&url) {
+                self.authorization(host, &key, &call.scopes).await?
+            } else {
+                None
+            };
+            let authorized = header.is_some();
+            let began = Instant::now();
+            let answer = self.once(host, &call, url, header).await;
+            waited += began.elapsed();
+            let answer = match answer {
+                Ok(answer) => answer,
                 Err(error) => {
                     if is_no_tls(&error, host) && host.fall_back() {
                         continue;
                     }
                     let again = call.last
                         && attempts < ATTEMPTS
+                        && waited < TRIES_BUDGET
                         && matches!(
                             error,
                             Error::Transport {
@@ -125,7 +143,8 @@ impl Repository {
             };
             let status = answer.status();
             let retry = match status {
-                StatusCode::UNAUTHORIZED if authorize => {
+                // A challenge of anybody else is no reason to show a login, nor to say where a token is to be had.
+                StatusCode::UNAUTHORIZED if answer.own => {
                     let credentials = self.credentials();
                     let headers = answer.response.headers();
                     self.client()
@@ -152,59 +171,77 @@ impl Repository {
                 }
                 _ => false,
             };
-            if !retry || attempts >= ATTEMPTS {
+            if !retry || attempts >= ATTEMPTS || waited >= TRIES_BUDGET {
                 return Ok(answer);
             }
         }
     }
 
-    /// One try, redirects included. Says whether authorization was sent.
-    async fn once(
+    async fn authorization(
         &self,
         host: &Host,
         key: &AuthKey,
+        scopes: &[String],
+    ) -> Result<Option<HeaderValue>, Error> {
+        self.client()
+            .auth()
+            .header(key, (host, self.observer()), self.credentials(), scopes)
+            .await
+    }
+
+    /// One try, redirects included. The authorization goes to the host's own origin only, and no further once that was left.
+    async fn once(
+        &self,
+        host: &Host,
         call: &Call<'_>,
         mut url: reqwest::Url,
-        authorize: bool,
-    ) -> Result<(Answer, bool), Error> {
-        let header = if authorize {
-            self.client()
-                .auth()
-                .header(key, host, self.credentials(), &call.scopes)
-                .await?
-        } else {
-            None
-        };
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, Error> {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let mut own = true;
         let mut redirects = 0;
         loop {
             let shown = without_query(&url);
+            own &= host.is_origin_of(&url);
             let mut request = host
                 .client
                 .request(call.method.clone(), url.clone())
                 .headers(call.headers.clone());
-            if let Some(header) = header.as_ref().filter(|_| same_origin(host, &url)) {
-                request = request.header(AUTHORIZATION, header.clone());
+            if let Some(authorization) = authorization.as_ref().filter(|_| own) {
+                request = request.header(AUTHORIZATION, authorization.clone());
             }
             if let Some(body) = call.body {
                 request = request.body(body().await?);
             }
-            let response = request
-                .send()
-                .await
+            let sending = async {
+                match call.upload {
+                    Some(upload) => {
+                        let sent = upload.watch(request.send()).await;
+                        sent.map_err(|stalled| Error::Slow {
+                            host: host_of(&url),
+                            url: shown.clone(),
+                            stalled,
+                        })
+                    }
+                    None => timeout_at(deadline, request.send())
+                        .await
+                        .map_err(|_| silent(&call.method, &url, ANSWER_TIMEOUT)),
+                }
+            };
+            let response = waiting(self.observer(), &host_of(&url), sending)
+                .await?
                 .map_err(|e| transport_error(&call.method, &shown, &e))?;
             let follow = call.method == Method::GET || call.method == Method::HEAD;
             if !(follow
                 && response.status().is_redirection()
                 && response.headers().contains_key(LOCATION))
             {
-                return Ok((
-                    Answer {
-                        response,
-                        url: shown,
-                        method: call.method.clone(),
-                    },
-                    header.is_some(),
-                ));
+                return Ok(Answer {
+                    response,
+                    url: shown,
+                    method: call.method.clone(),
+                    own,
+                });
             }
             redirects += 1;
             if redirects > REDIRECTS {
@@ -218,7 +255,7 @@ impl Repository {
                 .get(LOCATION)
                 .and_then(|v| v.to_str().ok())
                 .unwrap_or_default();
-            url = join(&url, location)?;
+            url = join(host, &url, location)?;
         }
     }
 
@@ -250,8 +287,13 @@ impl Repository {
     }
 }
 
-/// Resolves a location against the address it came from; only http and https are followed, and never from TLS to none.
-pub(crate) fn join(base: &reqwest::Url, location: &str) -> Result<reqwest::Url, Error> {
+/// Resolves a location against the address it came from; only http and https are followed, and never from TLS to none, unless
+/// the configuration lets the host do without TLS.
+pub(crate) fn join(
+    host: &Host,
+    base: &reqwest::Url,
+    location: &str,
+) -> Result<reqwest::Url, Error> {
     let bad = |reason: String| Error::Location {
         location: location.split('?').next().unwrap_or_default().to_owned(),
         reason,
@@ -260,13 +302,33 @@ pub(crate) fn join(base: &reqwest::Url, location: &str) -> Result<reqwest::Url, 
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad(format!("scheme {}", url.scheme())));
     }
+    // DIFFERS: the reference follows; a tag could then be answered by whoever is on the way.
+    if base.scheme() == "https" && url.scheme() == "http" && !host.may_be_plain() {
+        return Err(bad(format!(
+            "{} leaves TLS with it; set http and insecure for the registry if that is meant",
+            host_of(base)
+        )));
+    }
     Ok(url)
 }
 
-/// Whether an address is on the host that the authorization belongs to.
-fn same_origin(host: &Host, url: &reqwest::Url) -> bool {
-    reqwest::Url::parse(&format!("{}://{}/", host.scheme(), host.authority))
-        .is_ok_and(|own| own.origin() == url.origin())
+/// `host[:port]` of an address.
+pub(crate) fn host_of(url: &reqwest::Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+/// The error of a host that does not answer.
+pub(crate) fn silent(method: &Method, url: &reqwest::Url, waited: Duration) -> Error {
+    Error::Silent {
+        host: host_of(url),
+        method: go_method(method),
+        url: without_query(url),
+        waited,
+    }
 }
 
 /// The address as it may be shown: no user, no query (signatures live there).
@@ -276,40 +338,59 @@ pub(crate) fn without_query(url: &reqwest::Url) -> String {
 
 fn is_no_tls(error: &Error, host: &Host) -> bool {
     let Error::Transport {
-        reason, connect, ..
+        reason,
+        connect,
+        url,
+        ..
     } = error
     else {
         return false;
     };
+    // What a host says that was redirected to is no reason to speak plainly to this one.
+    if !reqwest::Url::parse(url).is_ok_and(|url| host.is_origin_of(&url)) {
+        return false;
+    }
     let no_tls = reason.contains("InvalidContentType")
         || reason.contains("corrupt message")
         || reason.contains("handshake");
     no_tls || (*connect && !host.has_port())
 }
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body of at most `limit` bytes, at a pace that gets somewhere.
 pub(crate) async fn body_within(
     mut response: reqwest::Response,
     limit: usize,
     method: &Method,
     url: &str,
+    observer: Option<&WaitObserver>,
 ) -> Result<Bytes, Error> {
-    let mut out = BytesMut::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|e| transport_error(method, url, &e))?
-    {
-        if out.len().saturating_add(chunk.len()) > limit {
-            return Err(Error::SizeMismatch {
-                url: url.to_owned(),
-                want: limit as u64,
-                got: limit as u64 + 1,
-            });
+    let host = host_of(response.url());
+    let reading = async {
+        let mut pace = BodyPace::default();
+        let mut out = BytesMut::new();
+        loop {
+            let next = pace
+                .next(response.chunk())
+                .await
+                .map_err(|stalled| Error::Slow {
+                    host: host.clone(),
+                    url: url.to_owned(),
+                    stalled,
+                })?;
+            let Some(chunk) = next.map_err(|e| transport_error(method, url, &e))? else {
+                return Ok(out.freeze());
+            };
+            if out.len().saturating_add(chunk.len()) > limit {
+                return Err(Error::SizeMismatch {
+                    url: url.to_owned(),
+                    want: limit as u64,
+                    got: limit as u64 + 1,
+                });
+            }
+            out.extend_from_slice(&chunk);
         }
-        out.extend_from_slice(&chunk);
-    }
-    Ok(out.freeze())
+    };
+    waiting(observer, &host, reading).await
 }
 
 #[derive(Deserialize)]
@@ -340,7 +421,8 @@ pub(crate) async fn status_error(
         .and_then(|v| v.trim().parse::<u64>().ok())
         .map(Duration::from_secs);
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    let deadline = Instant::now() + ERROR_BODY_TIMEOUT;
+    while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
         let room = MAX_ERROR_BODY.saturating_sub(body.len());
         body.extend(chunk.iter().take(room));
         if chunk.len() >= room {
@@ -370,14 +452,22 @@ pub(crate) async fn status_error(
     }
 }
 
-pub(crate) fn transport_error(method: &Method, url: &str, error: &reqwest::Error) -> Error {
+/// A method as Go's errors write it: `Get`.
+fn go_method(method: &Method) -> String {
     let lower = method.as_str().to_ascii_lowercase();
-    let mut go_method = String::with_capacity(lower.len());
+    let mut out = String::with_capacity(lower.len());
     let mut chars = lower.chars();
-    go_method.extend(chars.next().map(|c| c.to_ascii_uppercase()));
-    go_method.extend(chars);
+    out.extend(chars.next().map(|c| c.to_ascii_uppercase()));
+    out.extend(chars);
+    out
+}
+
+pub(crate) fn transport_error(method: &Method, url: &str, error: &reqwest::Error) -> Error {
+    if let Some(asked) = error.url().filter(|_| error.is_timeout()) {
+        return silent(method, asked, CONNECT_TIMEOUT);
+    }
     Error::Transport {
-        method: go_method,
+        method: go_method(method),
         url: url.to_owned(),
         reason: causes(error),
         connect: error.is_connect(),
@@ -396,9 +486,6 @@ fn io_kinds(error: &reqwest::Error) -> Vec<io::ErrorKind> {
 }
 
 fn is_transient(error: &reqwest::Error) -> bool {
-    if error.is_timeout() {
-        return true;
-    }
     let broken = io_kinds(error).into_iter().any(|kind| {
         matches!(
             kind,

@@ -32,8 +32,13 @@ impl Repository {
         digest: Option<&Digest>,
     ) -> Result<Descriptor, Error> {
         let object = digest.map_or_else(|| tag.unwrap_or("latest").to_owned(), Digest::to_string);
-        let separator = if digest.is_some() { '@' } else { ':' };
-        let shown = format!("{}{separator}{object}", self.name());
+        // The user's own words: a digest is told with the tag that stood before it.
+        let mut shown = self.name().to_string();
+        if let Some(tag) = tag.filter(|_| digest.is_some()) {
+            shown.push_str(&format!(":{tag}"));
+        }
+        shown.push(if digest.is_some() { '@' } else { ':' });
+        shown.push_str(&object);
         let mut paths = vec![format!("manifests/{object}")];
         if digest.is_some() {
             paths.push(format!("blobs/{object}"));
@@ -48,17 +53,19 @@ impl Repository {
         };
         for path in &paths {
             let mut rank = 0;
+            let mut silent = false;
             for (at, host) in self.hosts().iter().enumerate() {
                 let last = at + 1 == self.hosts().len();
                 match self.resolve_on(host, path, digest, last, &shown).await {
                     Ok(desc) => return Ok(desc),
                     Err(error) => {
                         tracing::debug!(host = %host.authority, %error, last, "not resolved here");
+                        silent |= error.is_silence();
                         rank = rank.max(note(furthest(&error), error.denied("pull")));
                     }
                 }
             }
-            if rank > 2 {
+            if rank > 2 || silent {
                 break;
             }
         }
@@ -109,7 +116,15 @@ impl Repository {
             }
             media_type = manifest_type(&get);
             let limit = usize::try_from(MAX_MANIFEST_SIZE).unwrap_or(usize::MAX);
-            let body = match body_within(get.response, limit, &get.method, &get.url).await {
+            let body = match body_within(
+                get.response,
+                limit,
+                &get.method,
+                &get.url,
+                self.observer(),
+            )
+            .await
+            {
                 Err(Error::SizeMismatch { got, .. }) => {
                     return Err(Error::ManifestTooLarge {
                         size: got,
@@ -205,6 +220,7 @@ impl Repository {
             headers,
             scopes,
             body: None,
+            upload: None,
             last,
         };
         let answer = self.send(host, call).await?;
@@ -213,7 +229,7 @@ impl Repository {
         }
         let (url, method) = (answer.url, answer.method);
         let limit = usize::try_from(desc.len()).unwrap_or(usize::MAX);
-        let body = match body_within(answer.response, limit, &method, &url).await {
+        let body = match body_within(answer.response, limit, &method, &url, self.observer()).await {
             Err(Error::SizeMismatch { url, want, got }) => {
                 return Err(Error::SizeMismatch { url, want, got });
             }
@@ -252,6 +268,7 @@ impl Repository {
                 headers,
                 scopes,
                 body: None,
+                upload: None,
                 last,
             },
         )

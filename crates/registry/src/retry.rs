@@ -1,4 +1,5 @@
-//! Trying again: 1 s, 2 s, 4 s, or what the host asks for, then giving up.
+//! Trying again: 1 s, 2 s, 4 s, or what the host asks for, then giving up. A host that was waited for in vain gets one more
+//! try only.
 
 use std::time::Duration;
 
@@ -12,16 +13,23 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
+    waited_in_vain: bool,
 }
 
 impl Backoff {
     pub(crate) fn new() -> Self {
-        Self { next: FIRST }
+        Self {
+            next: FIRST,
+            waited_in_vain: false,
+        }
     }
 
     /// The time to wait after `error`, or `None` when it is final or the tries are used up.
     pub(crate) fn after(&mut self, error: &Error) -> Option<Duration> {
         if !error.is_transient() || self.next >= LAST {
+            return None;
+        }
+        if error.is_silence() && std::mem::replace(&mut self.waited_in_vain, true) {
             return None;
         }
         let wait = self.next;
@@ -35,7 +43,7 @@ impl Backoff {
 
     /// Starts over, after progress was made.
     pub(crate) fn reset(&mut self) {
-        self.next = FIRST;
+        *self = Self::new();
     }
 }
 

@@ -9,7 +9,11 @@
 
 #[path = "suite/fake.rs"]
 mod fake;
+#[path = "suite/foreign.rs"]
+mod foreign;
 #[path = "suite/real.rs"]
 mod real;
 #[path = "suite/scripted.rs"]
 mod scripted;
+#[path = "suite/silent.rs"]
+mod silent;

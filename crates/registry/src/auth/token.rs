@@ -12,8 +12,9 @@ use crate::auth::may_send_login;
 use crate::auth::scope::Scopes;
 use crate::error::Error;
 use crate::host::Host;
-use crate::request::{body_within, status_error, transport_error};
+use crate::request::{body_within, host_of, silent, status_error, transport_error};
 use crate::retry::with_retries;
+use crate::waiting::{ANSWER_TIMEOUT, WaitObserver, waiting};
 
 const CLIENT_ID: &str = "buildkit-client";
 const DEFAULT_EXPIRY: u64 = 60;
@@ -68,7 +69,7 @@ impl Bearer {
             )));
         }
         let login = login.filter(|l| !l.secret().is_empty());
-        if login.is_some() {
+        if login.is_some() || by_client {
             may_send_login(host, challenge, &realm)?;
         }
         scopes.merge(&Scopes::parse([challenge
@@ -88,7 +89,7 @@ impl Bearer {
     /// A token good for `wanted` on top of the scopes of the challenge.
     pub(crate) async fn token(
         &self,
-        host: &Host,
+        (host, observer): (&Host, Option<&WaitObserver>),
         credentials: &dyn Credentials,
         wanted: &[String],
     ) -> Result<String, Error> {
@@ -102,7 +103,7 @@ impl Bearer {
         {
             return Ok(kept.token.clone());
         }
-        let fresh = self.fetch(host, credentials, &scopes).await?;
+        let fresh = self.fetch((host, observer), credentials, &scopes).await?;
         let kept = Kept {
             token: fresh.token.clone(),
             expires: expiry(&fresh),
@@ -116,10 +117,11 @@ impl Bearer {
 
     async fn fetch(
         &self,
-        host: &Host,
+        at: (&Host, Option<&WaitObserver>),
         credentials: &dyn Credentials,
         scopes: &[String],
     ) -> Result<Token, Error> {
+        let (host, _) = at;
         if self.by_client {
             let request = TokenRequest {
                 client_id: CLIENT_ID.into(),
@@ -137,7 +139,7 @@ impl Bearer {
                 });
         }
         let Some(login) = &self.login else {
-            return with_retries!(self.get(host, scopes, None).await).map_err(|e| Error::Token {
+            return with_retries!(self.get(at, scopes, None).await).map_err(|e| Error::Token {
                 kind: "anonymous",
                 source: Box::new(e),
             });
@@ -147,14 +149,14 @@ impl Bearer {
             source: Box::new(e),
         };
         // GET comes first because Docker Hub knows no POST; some others know no GET.
-        match with_retries!(self.get(host, scopes, Some(login)).await) {
+        match with_retries!(self.get(at, scopes, Some(login)).await) {
             Ok(token) => Ok(token),
             Err(Error::Status { status, .. })
                 if status == 404
                     || status == 401
                     || (status == 405 && !login.username.is_empty()) =>
             {
-                with_retries!(self.post(host, scopes, login).await).map_err(oauth)
+                with_retries!(self.post(at, scopes, login).await).map_err(oauth)
             }
             Err(e) => Err(oauth(e)),
         }
@@ -162,7 +164,7 @@ impl Bearer {
 
     async fn get(
         &self,
-        host: &Host,
+        (host, observer): (&Host, Option<&WaitObserver>),
         scopes: &[String],
         login: Option<&Login>,
     ) -> Result<Token, Error> {
@@ -180,10 +182,15 @@ impl Bearer {
         if let Some(login) = login {
             request = request.header(http::header::AUTHORIZATION, login.basic());
         }
-        answer(request, Method::GET, &url).await
+        answer(request, Method::GET, &url, observer).await
     }
 
-    async fn post(&self, host: &Host, scopes: &[String], login: &Login) -> Result<Token, Error> {
+    async fn post(
+        &self,
+        (host, observer): (&Host, Option<&WaitObserver>),
+        scopes: &[String],
+        login: &Login,
+    ) -> Result<Token, Error> {
         let mut form = reqwest::Url::parse("form:x").expect("a constant URL parses");
         {
             let mut fields = form.query_pairs_mut();
@@ -212,7 +219,7 @@ impl Bearer {
                 "application/x-www-form-urlencoded; charset=utf-8",
             )
             .body(form.query().unwrap_or_default().to_owned());
-        answer(request, Method::POST, &self.realm).await
+        answer(request, Method::POST, &self.realm, observer).await
     }
 }
 
@@ -220,17 +227,19 @@ async fn answer(
     request: reqwest::RequestBuilder,
     method: Method,
     url: &reqwest::Url,
+    observer: Option<&WaitObserver>,
 ) -> Result<Token, Error> {
     // The query holds scopes only, which people need to see when a token is refused.
     let shown = url.to_string();
-    let response = request
-        .send()
+    let sending = tokio::time::timeout(ANSWER_TIMEOUT, request.send());
+    let response = waiting(observer, &host_of(url), sending)
         .await
+        .map_err(|_| silent(&method, url, ANSWER_TIMEOUT))?
         .map_err(|e| transport_error(&method, &shown, &e))?;
     if !response.status().is_success() {
         return Err(status_error(method, shown, response).await);
     }
-    let body = body_within(response, MAX_ANSWER, &method, &shown).await?;
+    let body = body_within(response, MAX_ANSWER, &method, &shown, observer).await?;
     let answer: Answer = serde_json::from_slice(&body).map_err(|e| Error::TokenAnswer {
         reason: format!("unable to decode token response: {e}"),
     })?;

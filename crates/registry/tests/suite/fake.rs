@@ -30,6 +30,19 @@ pub(crate) struct Response {
     body: Vec<u8>,
     /// Bytes of the body after which the connection breaks.
     cut: Option<usize>,
+    pace: Pace,
+}
+
+/// How an answer is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    AtOnce,
+    /// Nothing at all.
+    Never,
+    /// A byte of the head each second.
+    HeadDrips,
+    /// A byte of the body each second.
+    BodyDrips,
 }
 
 impl Response {
@@ -39,6 +52,25 @@ impl Response {
             headers: Vec::new(),
             body: Vec::new(),
             cut: None,
+            pace: Pace::AtOnce,
+        }
+    }
+    pub(crate) fn silent() -> Self {
+        Self {
+            pace: Pace::Never,
+            ..Self::new(200)
+        }
+    }
+    pub(crate) fn head_drips(self) -> Self {
+        Self {
+            pace: Pace::HeadDrips,
+            ..self
+        }
+    }
+    pub(crate) fn body_drips(self) -> Self {
+        Self {
+            pace: Pace::BodyDrips,
+            ..self
         }
     }
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -163,13 +195,29 @@ async fn serve(
         out.push_str(&format!("Content-Length: {}\r\n", response.body.len()));
     }
     out.push_str("\r\n");
-    stream.write_all(out.as_bytes()).await?;
+    match response.pace {
+        Pace::Never => std::future::pending().await,
+        Pace::HeadDrips => drip(&mut stream, out.as_bytes()).await?,
+        Pace::AtOnce | Pace::BodyDrips => stream.write_all(out.as_bytes()).await?,
+    }
     if request.method != "HEAD" {
         let end = response
             .cut
             .unwrap_or(response.body.len())
             .min(response.body.len());
-        stream.write_all(&response.body[..end]).await?;
+        if response.pace == Pace::BodyDrips {
+            drip(&mut stream, &response.body[..end]).await?;
+        } else {
+            stream.write_all(&response.body[..end]).await?;
+        }
     }
     stream.shutdown().await
+}
+
+async fn drip(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    for byte in bytes {
+        stream.write_all(&[*byte]).await?;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    Ok(())
 }

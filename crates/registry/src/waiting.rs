@@ -1,0 +1,223 @@
+//! How long a host may keep us waiting.
+//!
+//! | what                                        | limit                                                             |
+//! |---------------------------------------------|-------------------------------------------------------------------|
+//! | the head of an answer, redirects included   | 30 s, looking up the name and connecting included                 |
+//! | a body                                      | 16 KiB for each 30 s in which we did nothing but wait for it      |
+//! | an upload                                   | 64 KiB taken by the host for each 60 s                            |
+//! | the answer to an upload that was sent whole | 300 s: registries copy and verify what they were sent             |
+//! | tries of one request                        | no further one once 60 s were spent waiting for answers           |
+//!
+//! Whoever has something to show hears of a wait that lasts longer than 5 s.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// How long the head of an answer may take.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much waiting for a body is judged at once.
+const BODY_WINDOW: Duration = Duration::from_secs(30);
+/// How many bytes such a wait must bring.
+const BODY_WINDOW_BYTES: u64 = 16 << 10;
+const UPLOAD_WINDOW: Duration = Duration::from_secs(60);
+const UPLOAD_WINDOW_BYTES: u64 = 64 << 10;
+const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+/// Waiting after which a request is not tried again.
+pub(crate) const TRIES_BUDGET: Duration = Duration::from_secs(60);
+/// How long a body of an answer that is an error may take; what came until then is told.
+pub(crate) const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Waiting that is not worth telling.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Held while a wait is shown.
+pub type ShownWait = Box<dyn Any + Send>;
+
+/// Told the host that has kept us waiting for some seconds; what it returns is dropped when the wait is over.
+#[derive(Clone)]
+pub struct WaitObserver(Arc<dyn Fn(&str) -> ShownWait + Send + Sync>);
+
+impl WaitObserver {
+    /// Makes an observer of a function.
+    pub fn new(show: impl Fn(&str) -> ShownWait + Send + Sync + 'static) -> Self {
+        Self(Arc::new(show))
+    }
+}
+
+impl fmt::Debug for WaitObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WaitObserver")
+    }
+}
+
+/// Waits for `work`, and tells `observer` if that takes long.
+pub async fn waiting<T>(
+    observer: Option<&WaitObserver>,
+    host: &str,
+    work: impl Future<Output = T>,
+) -> T {
+    let Some(observer) = observer else {
+        return work.await;
+    };
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = sleep(QUIET) => {}
+    }
+    let _shown = (observer.0)(host);
+    work.await
+}
+
+/// A host did not say enough for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{got} bytes in {}s", waited.as_secs())]
+pub struct Stalled {
+    /// How long we waited.
+    pub waited: Duration,
+    /// What came meanwhile.
+    pub got: u64,
+}
+
+/// The pace of one body: only time spent waiting counts, so that a slow reader of ours blames no host.
+#[derive(Debug, Default)]
+pub struct BodyPace {
+    waited: Duration,
+    got: u64,
+}
+
+impl BodyPace {
+    /// Waits for the next bytes as `read` gives them, for as long as the pace allows.
+    pub async fn next<E>(
+        &mut self,
+        read: impl Future<Output = Result<Option<Bytes>, E>>,
+    ) -> Result<Result<Option<Bytes>, E>, Stalled> {
+        let began = Instant::now();
+        let stalled = |got| Stalled {
+            waited: BODY_WINDOW,
+            got,
+        };
+        let deadline = began + BODY_WINDOW.saturating_sub(self.waited);
+        let Ok(read) = timeout_at(deadline, read).await else {
+            return Err(stalled(self.got));
+        };
+        self.waited += began.elapsed();
+        if let Ok(Some(chunk)) = &read {
+            self.got = self.got.saturating_add(chunk.len() as u64);
+        }
+        if self.got >= BODY_WINDOW_BYTES {
+            *self = Self::default();
+        } else if self.waited >= BODY_WINDOW && matches!(read, Ok(Some(_))) {
+            return Err(stalled(self.got));
+        }
+        Ok(read)
+    }
+}
+
+/// How far an upload is.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    sent: AtomicU64,
+    size: u64,
+}
+
+impl Upload {
+    pub(crate) fn new(size: u64) -> Arc<Self> {
+        Arc::new(Self {
+            sent: AtomicU64::new(0),
+            size,
+        })
+    }
+
+    /// Begins again, with the body's next try.
+    pub(crate) fn restart(&self) {
+        self.sent.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Waits for the answer for as long as the host takes bytes.
+    pub(crate) async fn watch<T>(&self, answer: impl Future<Output = T>) -> Result<T, Stalled> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let before = self.sent.load(Ordering::Relaxed);
+            let is_sent = before >= self.size;
+            let window = if is_sent {
+                UPLOAD_ANSWER_TIMEOUT
+            } else {
+                UPLOAD_WINDOW
+            };
+            tokio::select! {
+                biased;
+                done = &mut answer => return Ok(done),
+                () = sleep(window) => {}
+            }
+            let now = self.sent.load(Ordering::Relaxed);
+            let got = now.saturating_sub(before);
+            if is_sent || (got < UPLOAD_WINDOW_BYTES && now < self.size) {
+                return Err(Stalled {
+                    waited: window,
+                    got,
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pace(every: Duration, bytes: usize, chunks: usize) -> Result<(), Stalled> {
+        let mut pace = BodyPace::default();
+        for _ in 0..chunks {
+            let read = async {
+                sleep(every).await;
+                Ok::<_, ()>(Some(Bytes::from(vec![0; bytes])))
+            };
+            drop(pace.next(read).await?);
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_given_up_and_a_slow_one_is_not() {
+        for (every, bytes, chunks, held) in [
+            (Duration::from_secs(1), 1, 40, true),
+            (Duration::from_secs(29), 1, 4, true),
+            (Duration::from_secs(31), 1 << 20, 1, true),
+            (Duration::from_secs(1), 1 << 10, 1000, false),
+            (Duration::from_secs(20), 32 << 10, 100, false),
+        ] {
+            let began = Instant::now();
+            let ended = pace(every, bytes, chunks).await;
+            assert_eq!(ended.is_err(), held, "{every:?} {bytes}");
+            assert!(!held || began.elapsed() <= Duration::from_secs(60));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_may_take_long_but_not_stand_still() {
+        let upload = Upload::new(10 << 20);
+        let sending = async {
+            for _ in 0..100 {
+                sleep(Duration::from_secs(30)).await;
+                upload.add(64 << 10);
+            }
+            std::future::pending::<()>().await;
+        };
+        let began = Instant::now();
+        assert_eq!(upload.watch(sending).await.unwrap_err().got, 0);
+        assert!(began.elapsed() > Duration::from_secs(3000));
+        let sent = Upload::new(0);
+        let answer = sleep(Duration::from_secs(200));
+        assert_eq!(sent.watch(answer).await, Ok(()));
+    }
+}
