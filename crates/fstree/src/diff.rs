@@ -10,10 +10,14 @@
 //! | opaque directory that is below         | as above, then the difference of both directories name by name |
 
 use std::cmp::Ordering;
+use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::iter::Peekable;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::vec::IntoIter;
 
+use crate::descent::Descent;
 use crate::dir::{Dir, Entry};
 use crate::error::{Located, PathError};
 use crate::root::Root;
@@ -60,97 +64,219 @@ pub enum DiffError {
 
 /// The changes in `upper` over `lower` (the view of everything below; `None` for the lowest layer), parents first.
 pub fn overlay_changes(upper: &Root, lower: Option<&Root>) -> Result<Vec<Change>, DiffError> {
-    let lower = lower.map(|root| root.dir("/")).transpose()?;
-    let mut out = Vec::new();
-    walk_upper(&upper.dir("/")?, lower.as_ref(), Path::new(""), &mut out)?;
-    Ok(out)
+    Differ::run(upper, lower, Compare::Marks)
 }
 
 /// The changes between two whole trees, parents first.
 pub fn tree_changes(lower: Option<&Root>, upper: &Root) -> Result<Vec<Change>, DiffError> {
-    let lower = lower.map(|root| root.dir("/")).transpose()?;
-    let mut out = Vec::new();
-    walk_both(
-        lower.as_ref(),
-        &upper.dir("/")?,
-        Path::new(""),
-        false,
-        &mut out,
-    )?;
-    Ok(out)
+    Differ::run(upper, lower, Compare::Names { overlay: false })
 }
 
-fn walk_upper(
-    upper: &Dir,
-    lower: Option<&Dir>,
-    at: &Path,
-    out: &mut Vec<Change>,
-) -> Result<(), DiffError> {
-    for Entry { name, .. } in upper.entries().at("open", at)? {
-        let path = at.join(&name);
-        let meta = upper.stat(&name).at("lstat", &path)?;
-        let below = match lower {
-            Some(lower) => lower.stat_opt(&name).at("lstat", &path)?,
+/// How a directory is compared with the one below it.
+#[derive(Clone, Copy)]
+enum Compare {
+    /// By what is in the upper one, marks of overlayfs among it.
+    Marks,
+    /// Name by name; with `overlay`, whiteouts in the upper one are not there.
+    Names { overlay: bool },
+}
+
+/// A directory that is being compared.
+struct Level {
+    path: PathBuf,
+    compare: Compare,
+    above: Peekable<IntoIter<Entry>>,
+    /// Names of the lower directory, where names are compared.
+    below: Peekable<IntoIter<Entry>>,
+}
+
+impl Level {
+    /// The next name in byte order: in the upper directory, in the lower one, or in both.
+    fn next(&mut self) -> (Option<Entry>, Option<Entry>) {
+        let order = match (self.above.peek(), self.below.peek()) {
+            (Some(above), Some(below)) => above.name.as_bytes().cmp(below.name.as_bytes()),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let above = order.is_le().then(|| self.above.next()).flatten();
+        let below = order.is_ge().then(|| self.below.next()).flatten();
+        (above, below)
+    }
+}
+
+struct Differ {
+    upper: Descent,
+    /// Goes along with `upper` as far as there are directories below.
+    lower: Option<Descent>,
+    levels: Vec<Level>,
+    out: Vec<Change>,
+}
+
+impl Differ {
+    fn run(upper: &Root, lower: Option<&Root>, compare: Compare) -> Result<Vec<Change>, DiffError> {
+        let lower = lower.map(|root| root.dir("/")).transpose()?;
+        let mut differ = Self {
+            upper: Descent::new(upper.dir("/")?),
+            lower: lower.map(Descent::new),
+            levels: Vec::new(),
+            out: Vec::new(),
+        };
+        differ.begin(PathBuf::new(), compare)?;
+        while let Some(level) = differ.levels.last_mut() {
+            match level.next() {
+                (Some(entry), gone) => {
+                    let path = level.path.join(&entry.name);
+                    match level.compare {
+                        Compare::Marks => differ.by_marks(&entry.name, path)?,
+                        Compare::Names { overlay } => {
+                            differ.by_name(&entry.name, path, gone.is_some(), overlay)?
+                        }
+                    }
+                }
+                (None, Some(gone)) => {
+                    let path = level.path.join(gone.name);
+                    differ.tell(ChangeKind::Delete, path, None);
+                }
+                (None, None) => differ.end()?,
+            }
+        }
+        Ok(differ.out)
+    }
+
+    /// The directory below the one that is being compared.
+    fn lower(&self) -> Option<&Dir> {
+        let lower = self.lower.as_ref()?;
+        (lower.depth() == self.upper.depth()).then(|| lower.dir())
+    }
+
+    fn tell(&mut self, kind: ChangeKind, path: PathBuf, meta: Option<Meta>) {
+        self.out.push(Change { kind, path, meta });
+    }
+
+    /// Begins with the directory that was entered.
+    fn begin(&mut self, path: PathBuf, compare: Compare) -> Result<(), PathError> {
+        let above = self.upper.dir().entries().at("open", &path)?;
+        let below = match (compare, self.lower()) {
+            (Compare::Names { .. }, Some(lower)) => lower.entries().at("open", &path)?,
+            (Compare::Names { .. }, None) | (Compare::Marks, _) => Vec::new(),
+        };
+        self.levels.push(Level {
+            path,
+            compare,
+            above: above.into_iter().peekable(),
+            below: below.into_iter().peekable(),
+        });
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), PathError> {
+        let path = self.levels.pop().map(|done| done.path).unwrap_or_default();
+        if self.lower().is_some()
+            && let Some(lower) = &mut self.lower
+        {
+            lower.up().at("open", &path)?;
+        }
+        self.upper.up().at("open", &path)
+    }
+
+    /// Goes into a directory, and into the one below it if `below` is one.
+    fn enter(&mut self, name: &OsStr, path: &Path, below: Option<&Meta>) -> Result<(), PathError> {
+        let lower = self.lower().is_some() && below.is_some_and(Meta::is_dir);
+        self.upper.down(name).at("open", path)?;
+        if lower && let Some(lower) = &mut self.lower {
+            lower.down(name).at("open", path)?;
+        }
+        Ok(())
+    }
+
+    fn by_marks(&mut self, name: &OsStr, path: PathBuf) -> Result<(), DiffError> {
+        let upper = self.upper.dir();
+        let meta = upper.stat(name).at("lstat", &path)?;
+        let below = match self.lower() {
+            Some(lower) => lower.stat_opt(name).at("lstat", &path)?,
             None => None,
         };
         if meta.is_whiteout() {
             if below.is_some() {
-                out.push(Change {
-                    kind: ChangeKind::Delete,
-                    path,
-                    meta: None,
-                });
+                self.tell(ChangeKind::Delete, path, None);
             }
-            continue;
+            return Ok(());
         }
+        let kind = match (&below, self.lower()) {
+            (Some(below), Some(lower)) => {
+                let is_same = same(lower, below, upper, &meta, name).at("open", &path)?;
+                (!is_same).then_some(ChangeKind::Modify)
+            }
+            _ => Some(ChangeKind::Add),
+        };
         if !meta.is_dir() {
-            let kind = match (&below, lower) {
-                (Some(below), Some(lower))
-                    if same(lower, below, upper, &meta, &name).at("open", &path)? =>
-                {
-                    continue;
-                }
-                (Some(_), _) => ChangeKind::Modify,
-                (None, _) => ChangeKind::Add,
-            };
-            out.push(Change {
-                kind,
-                path,
-                meta: Some(meta),
-            });
-            continue;
+            if let Some(kind) = kind {
+                self.tell(kind, path, Some(meta));
+            }
+            return Ok(());
         }
-        let dir = upper.open_dir(&name).at("open", &path)?;
-        if marked(&dir, "redirect")
+        self.enter(name, &path, below.as_ref())?;
+        let is_redirected = marked(self.upper.dir(), "redirect")
             .at("getxattr", &path)?
-            .is_some_and(|value| !value.is_empty())
-        {
+            .is_some_and(|value| !value.is_empty());
+        if is_redirected {
             return Err(DiffError::Redirect { path });
         }
-        match (&below, lower) {
-            (Some(below), Some(lower))
-                if same(lower, below, upper, &meta, &name).at("open", &path)? => {}
-            (Some(_), _) => out.push(Change {
-                kind: ChangeKind::Modify,
-                path: path.clone(),
-                meta: Some(meta),
-            }),
-            (None, _) => out.push(Change {
-                kind: ChangeKind::Add,
-                path: path.clone(),
-                meta: Some(meta),
-            }),
+        if let Some(kind) = kind {
+            self.tell(kind, path.clone(), Some(meta));
         }
-        let below_dir = open_if_dir(lower, below.as_ref(), &name).at("open", &path)?;
-        let opaque = below.is_some()
-            && marked(&dir, "opaque").at("getxattr", &path)?.as_deref() == Some(b"y");
-        if opaque {
-            walk_both(below_dir.as_ref(), &dir, &path, true, out)?;
+        let is_opaque = below.is_some()
+            && marked(self.upper.dir(), "opaque")
+                .at("getxattr", &path)?
+                .as_deref()
+                == Some(b"y");
+        let compare = if is_opaque {
+            Compare::Names { overlay: true }
         } else {
-            walk_upper(&dir, below_dir.as_ref(), &path, out)?;
-        }
+            Compare::Marks
+        };
+        Ok(self.begin(path, compare)?)
     }
-    Ok(())
+
+    fn by_name(
+        &mut self,
+        name: &OsStr,
+        path: PathBuf,
+        is_below: bool,
+        overlay: bool,
+    ) -> Result<(), DiffError> {
+        let upper = self.upper.dir();
+        let meta = upper.stat(name).at("lstat", &path)?;
+        let below = match self.lower() {
+            Some(lower) if is_below => Some(lower.stat(name).at("lstat", &path)?),
+            _ => None,
+        };
+        // Seen as overlayfs shows the directory, a whiteout is not there.
+        if overlay && meta.is_whiteout() {
+            if below.is_some() {
+                self.tell(ChangeKind::Delete, path, None);
+            }
+            return Ok(());
+        }
+        let kind = match (&below, self.lower()) {
+            (Some(below), Some(lower)) => {
+                if same(lower, below, upper, &meta, name).at("open", &path)? {
+                    (!meta.is_dir() && meta.nlink > 1).then_some(ChangeKind::Unmodified)
+                } else {
+                    Some(ChangeKind::Modify)
+                }
+            }
+            _ => Some(ChangeKind::Add),
+        };
+        if let Some(kind) = kind {
+            self.tell(kind, path.clone(), Some(meta));
+        }
+        if meta.is_dir() {
+            self.enter(name, &path, below.as_ref())?;
+            self.begin(path, Compare::Names { overlay })?;
+        }
+        Ok(())
+    }
 }
 
 // Overlayfs keeps its marks in `trusted`, or in `user` when it is mounted without privilege.
@@ -158,98 +284,6 @@ fn marked(dir: &Dir, mark: &str) -> io::Result<Option<Vec<u8>>> {
     match dir.own_xattr(&format!("trusted.overlay.{mark}"))? {
         None => dir.own_xattr(&format!("user.overlay.{mark}")),
         found => Ok(found),
-    }
-}
-
-fn open_if_dir(
-    dir: Option<&Dir>,
-    meta: Option<&Meta>,
-    name: &std::ffi::OsStr,
-) -> io::Result<Option<Dir>> {
-    match (dir, meta) {
-        (Some(dir), Some(meta)) if meta.is_dir() => dir.open_dir(name).map(Some),
-        _ => Ok(None),
-    }
-}
-
-fn walk_both(
-    lower: Option<&Dir>,
-    upper: &Dir,
-    at: &Path,
-    overlay: bool,
-    out: &mut Vec<Change>,
-) -> Result<(), DiffError> {
-    let mut below = match lower {
-        Some(lower) => lower.entries().at("open", at)?,
-        None => Vec::new(),
-    }
-    .into_iter()
-    .peekable();
-    let mut above = upper.entries().at("open", at)?.into_iter().peekable();
-    loop {
-        let order = match (below.peek(), above.peek()) {
-            (None, None) => return Ok(()),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(b), Some(a)) => b.name.as_bytes().cmp(a.name.as_bytes()),
-        };
-        let gone = if order == Ordering::Greater {
-            None
-        } else {
-            below.next()
-        };
-        let Some(entry) = (if order == Ordering::Less {
-            None
-        } else {
-            above.next()
-        }) else {
-            let path = at.join(gone.map(|e| e.name).unwrap_or_default());
-            out.push(Change {
-                kind: ChangeKind::Delete,
-                path,
-                meta: None,
-            });
-            continue;
-        };
-        let path = at.join(&entry.name);
-        let meta = upper.stat(&entry.name).at("lstat", &path)?;
-        let was = match (lower, gone) {
-            (Some(lower), Some(gone)) => Some((lower, lower.stat(&gone.name).at("lstat", &path)?)),
-            _ => None,
-        };
-        // Seen as overlayfs shows the directory, a whiteout is not there.
-        if overlay && meta.is_whiteout() {
-            if was.is_some() {
-                out.push(Change {
-                    kind: ChangeKind::Delete,
-                    path,
-                    meta: None,
-                });
-            }
-            continue;
-        }
-        let kind = match &was {
-            None => Some(ChangeKind::Add),
-            Some((lower, was))
-                if same(lower, was, upper, &meta, &entry.name).at("open", &path)? =>
-            {
-                (!meta.is_dir() && meta.nlink > 1).then_some(ChangeKind::Unmodified)
-            }
-            Some(_) => Some(ChangeKind::Modify),
-        };
-        if let Some(kind) = kind {
-            out.push(Change {
-                kind,
-                path: path.clone(),
-                meta: Some(meta),
-            });
-        }
-        if meta.is_dir() {
-            let dir = upper.open_dir(&entry.name).at("open", &path)?;
-            let (lower, was) = was.unzip();
-            let lower = open_if_dir(lower, was.as_ref(), &entry.name).at("open", &path)?;
-            walk_both(lower.as_ref(), &dir, &path, overlay, out)?;
-        }
     }
 }
 

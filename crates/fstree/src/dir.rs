@@ -17,6 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::descent::Descent;
 use crate::stat::{Kind, Meta};
 
 const XATTR_LIMIT: usize = 64 << 10;
@@ -296,26 +297,28 @@ impl Dir {
                 _ => return Err(e),
             },
         }
-        // Depth first with an explicit stack of open directories and what is left to do in each.
-        let dir = self.open_dir(name)?;
-        let mut stack = vec![(dir.entries()?.into_iter(), dir, name.to_owned())];
-        while let Some((left, dir, _)) = stack.last_mut() {
-            let Some(entry) = left.next() else {
-                let Some((_, _, done)) = stack.pop() else {
+        // Depth first: what is left to do in each directory, and its name in the one above.
+        let mut descent = Descent::new(self.try_clone()?);
+        descent.down(name)?;
+        let mut left = vec![(descent.dir().entries()?.into_iter(), name.to_owned())];
+        while let Some((entries, _)) = left.last_mut() {
+            let Some(entry) = entries.next() else {
+                let Some((_, done)) = left.pop() else {
                     break;
                 };
-                let parent = stack.last().map_or(self, |(_, dir, _)| dir);
-                match fs::unlinkat(&parent.fd, component(&done)?, AtFlags::REMOVEDIR) {
+                descent.up()?;
+                let above = &descent.dir().fd;
+                match fs::unlinkat(above, component(&done)?, AtFlags::REMOVEDIR) {
                     Ok(()) | Err(Errno::NOENT) => continue,
                     Err(e) => return Err(e.into()),
                 }
             };
             if entry.kind == Kind::Dir {
-                let below = dir.open_dir(&entry.name)?;
-                stack.push((below.entries()?.into_iter(), below, entry.name));
+                descent.down(&entry.name)?;
+                left.push((descent.dir().entries()?.into_iter(), entry.name));
                 continue;
             }
-            match dir.unlink(&entry.name) {
+            match descent.dir().unlink(&entry.name) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
@@ -508,6 +511,7 @@ pub(crate) fn meta_of(fd: impl AsFd, name: &OsStr, flags: AtFlags) -> io::Result
         rdev: (x.stx_rdev_major, x.stx_rdev_minor),
         atime: nanoseconds(x.stx_atime),
         mtime: nanoseconds(x.stx_mtime),
+        ctime: nanoseconds(x.stx_ctime),
     })
 }
 

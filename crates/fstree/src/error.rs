@@ -16,11 +16,11 @@ pub struct PathError {
 }
 
 impl PathError {
-    /// Says which operation on which path met `source`.
+    /// Says which operation on which path met `source`. Of a path that is deeper than a tree may be, the beginning is told.
     pub fn new(op: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self {
             op,
-            path: path.as_ref().to_path_buf(),
+            path: crate::descent::shortened(path.as_ref()),
             source: source.into(),
         }
     }

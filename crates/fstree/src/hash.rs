@@ -22,6 +22,7 @@
 //! selected files and directory metadata, each as its path with `\0` for `/` and its digest as text.
 
 mod file;
+mod nodes;
 mod select;
 mod store;
 mod tree;

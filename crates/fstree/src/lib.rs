@@ -6,14 +6,17 @@
 //! overlay layer makes ([`diff`]).
 
 pub mod action;
+pub mod descent;
 pub mod diff;
 pub mod dir;
 pub mod error;
 pub mod hash;
+pub mod remove;
 pub mod root;
 pub mod stat;
 pub mod walk;
 
+pub use descent::{Descent, MAX_DEPTH, MAX_PATH, TooDeep};
 pub use dir::{Dir, Entry, Times};
 pub use error::{PathError, errno_text};
 pub use root::{Owner, Root};

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 use pattern::MatchInfo;
 
+use crate::descent::Descent;
 use crate::dir::{Dir, Entry};
 use crate::error::{Located, PathError};
 use crate::root::Root;
-use crate::stat::{Kind, MODE_SOCKET, Meta, Stat};
+use crate::stat::{CHANGE_MARK, Kind, MODE_SOCKET, Meta, Stat};
 
 pub use follow::follow_links;
 pub use pattern::PatternMatcher;
@@ -57,15 +58,17 @@ pub struct Walk {
     include: Option<PatternMatcher>,
     exclude: Option<PatternMatcher>,
     stack: Vec<Level>,
+    // The directories of the levels.
+    dirs: Descent,
     ready: VecDeque<Stat>,
     // First names of files with several.
     seen: HashMap<((u32, u32), u64), PathBuf>,
     xattrs: bool,
+    change_marks: bool,
 }
 
 #[derive(Debug)]
 struct Level {
-    dir: Dir,
     path: PathBuf,
     left: std::vec::IntoIter<Entry>,
     include: MatchInfo,
@@ -97,7 +100,6 @@ impl Walk {
         let dir = root.dir("/")?;
         let left = dir.entries().at("open", "/")?.into_iter();
         let top = Level {
-            dir,
             path: PathBuf::new(),
             left,
             include: MatchInfo::default(),
@@ -108,9 +110,11 @@ impl Walk {
             include: matcher("includepatterns", include)?,
             exclude: matcher("excludepatterns", exclude)?,
             stack: vec![top],
+            dirs: Descent::new(dir),
             ready: VecDeque::new(),
             seen: HashMap::new(),
             xattrs: true,
+            change_marks: false,
         })
     }
 
@@ -123,13 +127,24 @@ impl Walk {
         }
     }
 
+    /// The same walk with a mark for each regular file, under [`CHANGE_MARK`] among its attributes, that is another one
+    /// when the file has changed, whatever its other metadata say.
+    #[must_use]
+    pub fn with_change_marks(self) -> Self {
+        Self {
+            change_marks: true,
+            ..self
+        }
+    }
+
     // Looks at the next name; what is to be listed lands in `ready`.
     fn step(&mut self) -> Result<bool, PathError> {
         let Some(level) = self.stack.last_mut() else {
             return Ok(false);
         };
         let Some(entry) = level.left.next() else {
-            self.stack.pop();
+            let left = self.stack.pop().map(|level| level.path).unwrap_or_default();
+            self.dirs.up().at("open", left)?;
             return Ok(true);
         };
         let path = level.path.join(&entry.name);
@@ -145,7 +160,8 @@ impl Walk {
             Verdict::Skip if entry.kind == Kind::Dir => false,
             Verdict::Skip | Verdict::SkipAllBelow => return Ok(true),
         };
-        let (stat, below) = match look(level, &entry, &path, &mut self.seen, self.xattrs) {
+        let extra = (self.xattrs, self.change_marks);
+        let (stat, below) = match look(self.dirs.dir(), &entry, &path, &mut self.seen, extra) {
             // Gone, or exchanged for something else, since the directory was read.
             Err(e)
                 if matches!(
@@ -166,8 +182,8 @@ impl Walk {
             self.ready.extend(unlisted.take());
         }
         if let Some((dir, entries)) = below {
+            self.dirs.enter(dir).at("open", &path)?;
             self.stack.push(Level {
-                dir,
                 path,
                 left: entries.into_iter(),
                 include,
@@ -273,14 +289,14 @@ fn may_hold(matcher: &PatternMatcher, dir: &str, exceptions: bool) -> bool {
 type Below = Option<(Dir, Vec<Entry>)>;
 
 fn look(
-    level: &Level,
+    above: &Dir,
     entry: &Entry,
     path: &Path,
     seen: &mut HashMap<((u32, u32), u64), PathBuf>,
-    xattrs: bool,
+    (xattrs, change_marks): (bool, bool),
 ) -> io::Result<(Stat, Below)> {
     if entry.kind == Kind::Dir {
-        let dir = level.dir.open_dir(&entry.name)?;
+        let dir = above.open_dir(&entry.name)?;
         let meta = dir.meta()?;
         let xattrs = if xattrs {
             dir.own_xattrs()?
@@ -291,15 +307,21 @@ fn look(
         let entries = dir.entries()?;
         return Ok((stat, Some((dir, entries))));
     }
-    let meta = level.dir.stat(&entry.name)?;
+    let meta = above.stat(&entry.name)?;
     let xattrs = if xattrs {
-        level.dir.xattrs(&entry.name)?
+        above.xattrs(&entry.name)?
     } else {
         <_>::default()
     };
     let mut stat = describe(&meta, path, xattrs);
+    if change_marks && meta.kind() == Kind::File {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = now.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
+        stat.xattrs
+            .insert(CHANGE_MARK.to_owned(), meta.change_mark(now));
+    }
     if meta.is_symlink() {
-        stat.linkname = level.dir.readlink(&entry.name)?;
+        stat.linkname = above.readlink(&entry.name)?;
     } else if meta.nlink > 1 {
         match seen.get(&(meta.dev, meta.ino)) {
             Some(first) => stat.linkname.clone_from(first),

@@ -9,6 +9,7 @@
 mod support;
 
 mod copying;
+mod deep;
 mod diffing;
 mod hashing;
 mod rooted;

@@ -10,13 +10,13 @@ mod files;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use pattern::{MatchInfo, PatternMatcher};
 
 use self::files::{Attributes, File};
 use super::{ActionError, Copy, ModeChange, Unpacker, clean_path, lexical, wildcard};
-use crate::dir::{Dir, Times};
+use crate::descent::Descent;
+use crate::dir::{Dir, Entry, Times};
 use crate::error::{Located, PathError};
 use crate::root::Root;
 use crate::stat::{Kind, Meta};
@@ -164,18 +164,31 @@ struct Copier<'a> {
     levels: Vec<Level>,
 }
 
-// A directory on the way down. `dest` is open once the directory is there.
+// The directories of a copy on the way down. Of the destination there are as many as have been made.
+struct Way {
+    src: Descent,
+    dest: Descent,
+}
+
+impl Way {
+    // How many levels have their directory in the destination.
+    fn made(&self) -> usize {
+        self.dest.depth() + 1
+    }
+}
+
+// A directory that is being copied.
 struct Level {
-    src: Rc<Dir>,
     meta: Meta,
-    dest: Option<Rc<Dir>>,
+    // What is left to do in it.
+    entries: std::vec::IntoIter<Entry>,
     dest_path: PathBuf,
     // Path from the top of the copy, as patterns see it.
     shown: PathBuf,
     include: MatchInfo,
     exclude: MatchInfo,
-    // Made because something below needed it.
-    made_late: bool,
+    // Made, or taken although it was there; its metadata is the source's in the end.
+    finish: bool,
     // Files of it that are still to be copied.
     waiting: Vec<File>,
 }
@@ -233,55 +246,67 @@ impl<'a> Copier<'a> {
         created: bool,
         target: &Path,
     ) -> Result<(), ActionError> {
-        let level = Level {
-            src: Rc::new(src.dir(from)?),
+        let src = src.dir(from)?;
+        let entries = src.entries().at("open", target)?.into_iter();
+        self.levels.push(Level {
             meta: *meta,
-            dest: Some(Rc::new(made)),
+            entries,
             dest_path: target.to_path_buf(),
             shown: PathBuf::new(),
             include: MatchInfo::default(),
             exclude: MatchInfo::default(),
-            made_late: false,
+            finish: created,
             waiting: Vec::new(),
+        });
+        let mut way = Way {
+            src: Descent::new(src),
+            dest: Descent::new(made),
         };
-        let level = self.copy_children(level)?;
-        if let Some(made) = &level.dest {
-            if created {
-                self.finish_dir(&level.src, made, meta, target)?;
-            } else {
-                made.set_own_times(self.attributes.times(meta))
-                    .at("utime", target)?;
+        while let Some(level) = self.levels.last_mut() {
+            match level.entries.next() {
+                Some(entry) => self.copy_entry(&mut way, &entry.name)?,
+                None => self.end_level(&mut way)?,
             }
         }
         Ok(())
     }
 
-    fn copy_children(&mut self, level: Level) -> Result<Level, ActionError> {
-        let entries = level.src.entries().at("open", &level.dest_path)?;
-        self.levels.push(level);
-        for entry in entries {
-            self.copy_entry(&entry.name)?;
+    // Ends the innermost level.
+    fn end_level(&mut self, way: &mut Way) -> Result<(), ActionError> {
+        self.copy_waiting(way)?;
+        let depth = self.levels.len();
+        let Some(level) = self.levels.pop() else {
+            return Ok(());
+        };
+        let target = &level.dest_path;
+        if way.made() == depth {
+            let made = way.dest.dir();
+            if level.finish {
+                self.finish_dir(way.src.dir(), made, &level.meta, target)?;
+            } else if depth == 1 {
+                made.set_own_times(self.attributes.times(&level.meta))
+                    .at("utime", target)?;
+            }
+            way.dest.up().at("open", target)?;
         }
-        self.copy_waiting()?;
-        Ok(self
-            .levels
-            .pop()
-            .expect("the level pushed above is popped by nobody else"))
+        Ok(way.src.up().at("open", target)?)
     }
 
     // Copies the files of the innermost level that wait.
-    fn copy_waiting(&mut self) -> Result<(), ActionError> {
+    fn copy_waiting(&mut self, way: &Way) -> Result<(), ActionError> {
+        let made = way.made() == self.levels.len();
         let Some(level) = self.levels.last_mut() else {
             return Ok(());
         };
         let waiting = std::mem::take(&mut level.waiting);
-        match &level.dest {
-            Some(dest) => self.attributes.copy_files(&level.src, dest, &waiting),
-            None => Ok(()),
+        if !made {
+            return Ok(());
         }
+        self.attributes
+            .copy_files(way.src.dir(), way.dest.dir(), &waiting)
     }
 
-    fn copy_entry(&mut self, name: &OsStr) -> Result<(), ActionError> {
+    fn copy_entry(&mut self, way: &mut Way, name: &OsStr) -> Result<(), ActionError> {
         let level = self
             .levels
             .last()
@@ -305,19 +330,14 @@ impl<'a> Copier<'a> {
         if excluded && !exceptions {
             return Ok(());
         }
-        let meta = level.src.stat(name).at("lstat", &shown)?;
+        let meta = way.src.dir().stat(name).at("lstat", &shown)?;
         if !take && !meta.is_dir() {
             return Ok(());
         }
         let mut dest = None;
-        let mut created = false;
         if take {
-            self.make_levels()?;
-            let level = self
-                .levels
-                .last()
-                .expect("entries are copied inside a level");
-            let into = level.dest.as_ref().expect("levels were just made");
+            self.make_levels(way)?;
+            let into = way.dest.dir();
             self.replace_if_asked(into, name, &meta, &target)?;
             if meta.is_file() && meta.nlink <= 1 {
                 let level = self
@@ -327,61 +347,40 @@ impl<'a> Copier<'a> {
                 let name = name.to_owned();
                 level.waiting.push(File { name, meta, target });
                 if level.waiting.len() >= WAITING {
-                    self.copy_waiting()?;
+                    self.copy_waiting(way)?;
                 }
                 return Ok(());
             }
             if !meta.is_dir() {
-                let (src, into) = (Rc::clone(&level.src), Rc::clone(into));
-                return self.copy_leaf(&src, name, &meta, &into, name, &target);
+                return self.copy_leaf(way.src.dir(), name, &meta, into, name, &target);
             }
-            let (made, new) = make_dir(into, name, &meta, &target, true)?;
-            dest = Some(Rc::new(made));
-            created = new;
+            dest = Some(make_dir(into, name, &meta, &target, true)?.0);
         }
-        let level = self
-            .levels
-            .last()
-            .expect("entries are copied inside a level");
-        let src = Rc::new(level.src.open_dir(name).at("open", &shown)?);
-        let below = Level {
-            src,
+        way.src.down(name).at("open", &shown)?;
+        let entries = way.src.dir().entries().at("open", &shown)?.into_iter();
+        if let Some(made) = dest {
+            way.dest.enter(made).at("open", &target)?;
+        }
+        self.levels.push(Level {
             meta,
-            dest,
+            entries,
             dest_path: target,
             shown,
             include,
             exclude,
-            made_late: false,
+            finish: take,
             waiting: Vec::new(),
-        };
-        let below = self.copy_children(below)?;
-        let Some(made) = &below.dest else {
-            return Ok(());
-        };
-        if take || below.made_late {
-            self.finish_dir(&below.src, made, &meta, &below.dest_path)?;
-        }
-        debug_assert!(
-            take || !created,
-            "a directory is created here only when it was taken"
-        );
+        });
         Ok(())
     }
 
     // Makes the directories of all levels that are not there yet.
-    fn make_levels(&mut self) -> Result<(), ActionError> {
-        let mut above: Option<&Dir> = None;
-        let mut todo = self.levels.as_mut_slice();
-        while let Some((level, rest)) = todo.split_first_mut() {
-            if let (None, Some(above)) = (&level.dest, above) {
-                let name = level.dest_path.file_name().unwrap_or_default();
-                let (made, new) = make_dir(above, name, &level.meta, &level.dest_path, true)?;
-                level.made_late = new;
-                level.dest = Some(Rc::new(made));
-            }
-            above = level.dest.as_deref();
-            todo = rest;
+    fn make_levels(&mut self, way: &mut Way) -> Result<(), ActionError> {
+        for level in self.levels.iter_mut().skip(way.made()) {
+            let name = level.dest_path.file_name().unwrap_or_default();
+            let (made, new) = make_dir(way.dest.dir(), name, &level.meta, &level.dest_path, true)?;
+            level.finish = new;
+            way.dest.enter(made).at("open", &level.dest_path)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{ActionError, lexical};
+use crate::descent::Descent;
 use crate::error::Located;
 use crate::root::Root;
 use crate::stat::Kind;
@@ -21,11 +22,11 @@ pub(super) fn resolve(root: &Root, path: &str, follow: bool) -> Result<Vec<PathB
         return Ok(vec![prefix]);
     }
     let base = resolve_source(root, &prefix, follow)?;
-    let mut found = Vec::new();
-    let meta = root.lstat(&base)?;
-    if meta.is_dir() {
-        search(root, &base, Path::new(""), &rest.join("/"), &mut found)?;
-    }
+    let found = if root.lstat(&base)?.is_dir() {
+        search(root, &base, &rest.join("/"))?
+    } else {
+        Vec::new()
+    };
     Ok(found.into_iter().map(|path| base.join(path)).collect())
 }
 
@@ -38,23 +39,29 @@ pub(super) fn resolve_source(
     Ok(root.resolve(lexical(path), follow)?)
 }
 
-fn search(
-    root: &Root,
-    base: &Path,
-    below: &Path,
-    pattern: &str,
-    found: &mut Vec<PathBuf>,
-) -> Result<(), ActionError> {
-    let at = base.join(below);
-    for entry in root.dir(&at)?.entries().at("open", &at)? {
+fn search(root: &Root, base: &Path, pattern: &str) -> Result<Vec<PathBuf>, ActionError> {
+    let mut found = Vec::new();
+    let top = root.dir(base)?;
+    let mut left = vec![(PathBuf::new(), top.entries().at("open", base)?.into_iter())];
+    let mut descent = Descent::new(top);
+    while let Some((below, entries)) = left.last_mut() {
+        let Some(entry) = entries.next() else {
+            left.pop();
+            descent.up().at("open", base)?;
+            continue;
+        };
         let path = below.join(&entry.name);
         if pattern::path_match(pattern, &path.to_string_lossy()).unwrap_or(false) {
             found.push(path);
         } else if entry.kind == Kind::Dir && may_match_below(pattern, &path) {
-            search(root, base, &path, pattern, found)?;
+            descent
+                .down(&entry.name)
+                .and_then(|()| descent.dir().entries())
+                .map(|entries| left.push((path.clone(), entries.into_iter())))
+                .at("open", base.join(path))?;
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 // A directory that the pattern's first names do not match holds no match. Classes may match a slash, so then any may.

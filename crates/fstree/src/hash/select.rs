@@ -6,19 +6,28 @@
 use oci::{Digest, Digester};
 use pattern::{MatchInfo, PatternMatcher};
 
-use super::tree::{Need, Node, Place, State, children_of, clean};
+use super::nodes::{Name, Node, NodeId};
+use super::tree::{Need, Place, State, clean};
 use super::{HashError, Options};
 use crate::root::Root;
 
 struct Selected {
     // As asked for: the part before any wildcard as given, not as links resolve it.
     shown: Vec<u8>,
-    place: Place,
+    node: NodeId,
     header: bool,
     follow: bool,
 }
 
-// A directory on the way down.
+// A directory that is being visited: what is left to do in it.
+struct Visit {
+    shown: Vec<u8>,
+    left: std::vec::IntoIter<(Name, NodeId)>,
+    // Whether it is the innermost of `above`.
+    kept: bool,
+}
+
+// A directory on the way down that counts.
 struct Above {
     entry: Option<Selected>,
     include: MatchInfo,
@@ -59,7 +68,7 @@ pub(super) fn checksum(
         out: Vec::new(),
     };
     if let Some(node) = state.get(root, &place)? {
-        selection.visit(node, prefix.clone().into_bytes(), place)?;
+        selection.visit_all(state, node, prefix.clone().into_bytes())?;
     }
     let selected = selection.out;
     for required in &options.required_paths {
@@ -128,12 +137,43 @@ fn matcher(kind: &'static str, patterns: &[String]) -> Result<Option<PatternMatc
 }
 
 impl Selection<'_> {
-    fn visit(&mut self, node: &mut Node, shown: Vec<u8>, place: Place) -> Result<(), HashError> {
-        let dir = match node {
-            Node::File(_) => return self.visit_leaf(shown, place, false),
-            Node::Link(..) => return self.visit_leaf(shown, place, true),
-            Node::Dir(dir) => dir,
-        };
+    // Visits a node and what is below it, parents first and names in byte order.
+    fn visit_all(
+        &mut self,
+        state: &mut State,
+        node: NodeId,
+        shown: Vec<u8>,
+    ) -> Result<(), HashError> {
+        let mut open: Vec<Visit> = self.visit(state, node, shown)?.into_iter().collect();
+        while let Some(visit) = open.last_mut() {
+            match visit.left.next() {
+                Some((name, child)) => {
+                    let shown = [&visit.shown[..], b"/", &*name].concat();
+                    open.extend(self.visit(state, child, shown)?);
+                }
+                None => {
+                    if visit.kept {
+                        self.above.pop();
+                    }
+                    open.pop();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // Visits one node; of a directory, returns what is to be visited in it.
+    fn visit(
+        &mut self,
+        state: &mut State,
+        node: NodeId,
+        shown: Vec<u8>,
+    ) -> Result<Option<Visit>, HashError> {
+        match state.nodes.node(node) {
+            Node::File(_) => return self.visit_leaf(shown, node, false).map(|()| None),
+            Node::Link(..) => return self.visit_leaf(shown, node, true).map(|()| None),
+            Node::Dir(_) => {}
+        }
         let on_the_path = self.wildcard_reaches(&shown)?;
         let mut kept = false;
         if on_the_path && !(self.ends_in_slash && shown == self.path.as_bytes()) {
@@ -141,7 +181,7 @@ impl Selection<'_> {
             let follow = self.above.is_empty() && self.options.follow_links;
             let entry = Selected {
                 shown: shown.clone(),
-                place: place.clone(),
+                node,
                 header: true,
                 follow,
             };
@@ -155,21 +195,25 @@ impl Selection<'_> {
                 self.take_above();
             }
         }
+        let mut left = Vec::new();
         if self.worth_entering(on_the_path, kept, &shown)? {
-            for (name, child) in children_of(self.root, dir, &place)? {
-                let below = [&shown[..], b"/", &**name].concat();
-                let mut place = place.clone();
-                place.push(name.clone());
-                self.visit(child, below, place)?;
-            }
+            state.read(self.root, node)?;
+            let children = state.nodes.dir(node).and_then(|dir| dir.children.as_ref());
+            left.extend(
+                children
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, id)| (Name::clone(name), *id)),
+            );
         }
-        if kept {
-            self.above.pop();
-        }
-        Ok(())
+        Ok(Some(Visit {
+            shown,
+            left: left.into_iter(),
+            kept,
+        }))
     }
 
-    fn visit_leaf(&mut self, shown: Vec<u8>, place: Place, link: bool) -> Result<(), HashError> {
+    fn visit_leaf(&mut self, shown: Vec<u8>, node: NodeId, link: bool) -> Result<(), HashError> {
         if !self.wildcard_reaches(&shown)? || !self.matches(&shown)?.0 {
             return Ok(());
         }
@@ -177,7 +221,7 @@ impl Selection<'_> {
         self.take_above();
         self.out.push(Selected {
             shown,
-            place,
+            node,
             header: false,
             follow,
         });
@@ -289,26 +333,24 @@ fn digest(
 ) -> Result<Digest, HashError> {
     let mut needs = Vec::new();
     for s in selected.iter().filter(|s| !s.follow || s.header) {
-        let known = match state.get(root, &s.place)? {
-            Some(Node::Dir(dir)) => dir.header.is_some(),
-            Some(Node::File(digest) | Node::Link(_, digest)) => digest.is_some(),
-            None => false,
+        let known = match state.nodes.node(s.node) {
+            Node::Dir(dir) => dir.header.is_some(),
+            Node::File(digest) | Node::Link(_, digest) => digest.is_some(),
         };
         if !known {
             needs.push(Need {
-                place: s.place.clone(),
+                node: s.node,
                 header: s.header,
             });
         }
     }
-    state.learn(root, needs)?;
+    state.learn(root, &needs)?;
     let mut digests = Vec::with_capacity(selected.len());
     for s in &selected {
-        let known = match state.get(root, &s.place)? {
-            Some(Node::Link(..)) if s.follow => None,
-            Some(Node::Dir(dir)) => dir.header.clone(),
-            Some(Node::File(digest) | Node::Link(_, digest)) => digest.clone(),
-            None => None,
+        let known = match state.nodes.node(s.node) {
+            Node::Link(..) if s.follow => None,
+            Node::Dir(dir) => dir.header.clone(),
+            Node::File(digest) | Node::Link(_, digest) => digest.clone(),
         };
         digests.push(match known {
             Some(digest) => digest,

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use oci::Digest;
 
 use super::HashError;
-use super::tree::{DirNode, Node, State};
+use super::nodes::{DirNode, Node, Nodes, TOP};
+use super::tree::State;
 
 const VERSION: u8 = 1;
-const DEEPEST: usize = 8192;
 
 const FILE: u8 = 1;
 const LINK: u8 = 2;
@@ -21,8 +21,18 @@ const HAS_CONTENTS: u8 = 0x20;
 const HAS_CHILDREN: u8 = 0x40;
 
 pub(super) fn encode(state: &State) -> Vec<u8> {
+    let nodes = &state.nodes;
     let mut out = vec![VERSION];
-    write_node(&state.top, &mut out);
+    let mut todo = vec![TOP];
+    while let Some(id) = todo.pop() {
+        if id != TOP {
+            write_bytes(nodes.name(id), &mut out);
+        }
+        write_node(nodes.node(id), &mut out);
+        if let Some(children) = nodes.dir(id).and_then(|dir| dir.children.as_ref()) {
+            todo.extend(children.values().rev());
+        }
+    }
     out
 }
 
@@ -31,13 +41,30 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, HashError> {
     if input.byte()? != VERSION {
         return Err(HashError::Damaged("unknown version"));
     }
-    match input.node(0)? {
-        Node::Dir(top) if input.bytes.is_empty() => Ok(State::from_top(top)),
-        Node::Dir(_) => Err(HashError::Damaged("trailing bytes")),
-        Node::File(_) | Node::Link(..) => Err(HashError::Damaged("the root is no directory")),
+    let (Node::Dir(top), count) = input.node()? else {
+        return Err(HashError::Damaged("the root is no directory"));
+    };
+    let mut nodes = Nodes::new(top);
+    // The directories that are being read, and how many names are left in each.
+    let mut left = vec![(TOP, count)];
+    while let Some((dir, count)) = left.last_mut() {
+        if *count == 0 {
+            left.pop();
+            continue;
+        }
+        *count -= 1;
+        let dir = *dir;
+        let name = input.name()?;
+        let (node, count) = input.node()?;
+        left.push((nodes.put(dir, &name, node), count));
     }
+    if !input.bytes.is_empty() {
+        return Err(HashError::Damaged("trailing bytes"));
+    }
+    Ok(State::new(nodes))
 }
 
+/// Writes a node without its children.
 fn write_node(node: &Node, out: &mut Vec<u8>) {
     match node {
         Node::File(digest) => {
@@ -59,10 +86,6 @@ fn write_node(node: &Node, out: &mut Vec<u8>) {
             write_digest(dir.contents.as_ref(), out);
             if let Some(children) = &dir.children {
                 write_number(children.len() as u64, out);
-                for (name, child) in children {
-                    write_bytes(name, out);
-                    write_node(child, out);
-                }
             }
         }
     }
@@ -147,31 +170,26 @@ impl Input<'_> {
         Ok(Some(Digest::from_sha256_bytes(self.take(32)?)))
     }
 
-    fn node(&mut self, depth: usize) -> Result<Node, HashError> {
-        if depth > DEEPEST {
-            return Err(HashError::Damaged("too deep"));
-        }
+    /// Reads a node; the number tells how many children follow.
+    fn node(&mut self) -> Result<(Node, usize), HashError> {
         let tag = self.byte()?;
         let digest = self.digest(tag & HAS_DIGEST != 0)?;
         match tag & 0x0f {
-            FILE => Ok(Node::File(digest)),
-            LINK => Ok(Node::Link(self.name()?, digest)),
+            FILE => Ok((Node::File(digest), 0)),
+            LINK => Ok((Node::Link(self.name()?, digest), 0)),
             DIR => {
                 let contents = self.digest(tag & HAS_CONTENTS != 0)?;
-                let mut children = None;
-                if tag & HAS_CHILDREN != 0 {
-                    let mut all = BTreeMap::new();
-                    for _ in 0..self.number()? {
-                        let name = self.name()?;
-                        all.insert(name, self.node(depth + 1)?);
-                    }
-                    children = Some(all);
-                }
-                Ok(Node::Dir(DirNode {
+                let (children, count) = if tag & HAS_CHILDREN != 0 {
+                    (Some(BTreeMap::new()), self.number()?)
+                } else {
+                    (None, 0)
+                };
+                let dir = DirNode {
                     header: digest,
                     contents,
                     children,
-                }))
+                };
+                Ok((Node::Dir(dir), count))
             }
             _ => Err(HashError::Damaged("unknown kind of file")),
         }

@@ -11,6 +11,7 @@ use oci::{Digest, Digester};
 
 use super::HashError;
 use super::file::{directory_header, of_file};
+use super::nodes::{DirNode, Node, NodeId, Nodes, TOP};
 use crate::error::{Located, PathError};
 use crate::root::{MAX_LINKS, Root, components};
 use crate::stat::{Kind, Stat};
@@ -18,26 +19,10 @@ use crate::stat::{Kind, Stat};
 /// Names of a place in the tree, from the root.
 pub(super) type Place = Vec<Box<[u8]>>;
 
-/// One file or directory.
-#[derive(Clone, Debug)]
-pub(super) enum Node {
-    File(Option<Digest>),
-    Link(Box<[u8]>, Option<Digest>),
-    Dir(DirNode),
-}
-
-/// One directory. `children` is `None` until it was read.
-#[derive(Clone, Debug, Default)]
-pub(super) struct DirNode {
-    pub(super) header: Option<Digest>,
-    pub(super) contents: Option<Digest>,
-    pub(super) children: Option<BTreeMap<Box<[u8]>, Node>>,
-}
-
 /// Everything known of one tree.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) top: Node,
+    pub(super) nodes: Nodes,
     pub(super) dirty: bool,
     // Later names of hard links by the first name, while files arrive.
     links: HashMap<Place, Vec<Place>>,
@@ -45,20 +30,20 @@ pub(super) struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self::from_top(DirNode::default())
+        Self::new(Nodes::new(DirNode::default()))
     }
 }
 
 /// A digest to be made from disk: of a file, or of a directory's own metadata.
 pub(super) struct Need {
-    pub(super) place: Place,
+    pub(super) node: NodeId,
     pub(super) header: bool,
 }
 
 impl State {
-    pub(super) fn from_top(top: DirNode) -> Self {
+    pub(super) fn new(nodes: Nodes) -> Self {
         Self {
-            top: Node::Dir(top),
+            nodes,
             dirty: false,
             links: HashMap::new(),
         }
@@ -66,7 +51,7 @@ impl State {
 
     pub(super) fn fork(&self) -> Self {
         Self {
-            top: self.top.clone(),
+            nodes: self.nodes.clone(),
             dirty: true,
             links: HashMap::new(),
         }
@@ -74,57 +59,52 @@ impl State {
 
     pub(super) fn insert(&mut self, stat: &Stat, digest: &Digest) {
         self.dirty = true;
-        if let Node::Dir(top) = &mut self.top {
+        if let Some(top) = self.nodes.dir_mut(TOP) {
             // The sender never sends the root itself; its metadata counts as nothing.
             top.children.get_or_insert_default();
             top.header.get_or_insert_with(|| Digest::sha256(b""));
         }
         let place = place_of(&stat.path);
-        let Some(name) = place.last().cloned() else {
+        let Some((name, parent)) = place.split_last() else {
             return;
         };
-        let parent = place.get(..place.len() - 1).unwrap_or_default();
         let mut digest = digest.clone();
         if stat.is_hard_link() {
             let first = place_of(&stat.linkname);
-            if let Some(Node::File(Some(known))) = self.known(&first) {
+            let known = self.known(&first).map(|id| self.nodes.node(id));
+            if let Some(Node::File(Some(known))) = known {
                 digest = known.clone();
             }
             self.links.entry(first).or_default().push(place.clone());
         }
-        let Some(dir) = self.known_dir_mut(parent) else {
+        let Some(dir) = self.known_dir(parent) else {
             return;
         };
-        let children = dir.children.get_or_insert_default();
         if stat.is_dir() {
-            let slot = children
-                .entry(name)
-                .or_insert_with(|| Node::Dir(DirNode::default()));
-            if !matches!(slot, Node::Dir(_)) {
-                *slot = Node::Dir(DirNode::default());
-            }
-            if let Node::Dir(dir) = slot {
+            let there = self.nodes.child(dir, name);
+            let id = match there.filter(|id| self.nodes.dir(*id).is_some()) {
+                Some(id) => id,
+                None => self.nodes.put(dir, name, Node::Dir(DirNode::default())),
+            };
+            if let Some(dir) = self.nodes.dir_mut(id) {
                 dir.header = Some(digest);
                 dir.contents = None;
                 dir.children.get_or_insert_default();
             }
+            return;
+        }
+        let node = if stat.is_symlink() {
+            let target = stat.linkname.as_os_str().as_bytes().into();
+            Node::Link(target, Some(digest.clone()))
         } else {
-            let node = if stat.is_symlink() {
-                Node::Link(
-                    stat.linkname.as_os_str().as_bytes().into(),
-                    Some(digest.clone()),
-                )
-            } else {
-                Node::File(Some(digest.clone()))
-            };
-            children.insert(name, node);
-            for other in self.links.remove(&place).unwrap_or_default() {
-                if let Some((name, parent)) = other.split_last()
-                    && let Some(dir) = self.known_dir_mut(parent)
-                    && let Some(children) = &mut dir.children
-                {
-                    children.insert(name.clone(), Node::File(Some(digest.clone())));
-                }
+            Node::File(Some(digest.clone()))
+        };
+        self.nodes.put(dir, name, node);
+        for other in self.links.remove(&place).unwrap_or_default() {
+            if let Some((name, parent)) = other.split_last()
+                && let Some(dir) = self.known_dir(parent)
+            {
+                self.nodes.put(dir, name, Node::File(Some(digest.clone())));
             }
         }
     }
@@ -134,10 +114,9 @@ impl State {
         let place = place_of(path);
         if let Some((name, parent)) = place.split_last()
             && self.known(parent).is_some()
-            && let Some(dir) = self.known_dir_mut(parent)
-            && let Some(children) = &mut dir.children
+            && let Some(dir) = self.known_dir(parent)
         {
-            children.remove(name);
+            self.nodes.remove(dir, name);
         }
     }
 
@@ -149,51 +128,31 @@ impl State {
         follow: bool,
     ) -> Result<Digest, HashError> {
         let place = self.resolve(root, clean(path).as_bytes(), follow)?;
-        if self.get(root, &place)?.is_none() {
+        let Some(node) = self.get(root, &place)? else {
             return Err(HashError::NotFound(clean(path)));
+        };
+        if let Some(digest) = self.nodes.digest(node) {
+            return Ok(digest.clone());
         }
-        self.digest_at(root, &place)
-    }
-
-    /// The digest of an existing place, learning what is missing.
-    pub(super) fn digest_at(
-        &mut self,
-        root: &Root,
-        place: &[Box<[u8]>],
-    ) -> Result<Digest, HashError> {
-        let not_found = || HashError::NotFound(text(place));
-        let node = self.get(root, place)?.ok_or_else(not_found)?;
-        match node {
-            Node::File(Some(digest)) | Node::Link(_, Some(digest)) => return Ok(digest.clone()),
-            Node::Dir(DirNode {
-                contents: Some(digest),
-                ..
-            }) => return Ok(digest.clone()),
-            Node::Dir(dir) => scan(root, dir, place)?,
-            Node::File(None) | Node::Link(_, None) => {}
-        }
-        let mut needs = Vec::new();
-        collect(node, place, &mut needs);
-        self.learn(root, needs)?;
+        self.scan(root, node)?;
+        let needs = self.needs(node);
+        self.learn(root, &needs)?;
         self.dirty = true;
-        let node = self.get(root, place)?.ok_or_else(not_found)?;
-        finish(node).ok_or_else(not_found)
+        self.finish(node)
+            .ok_or_else(|| HashError::NotFound(text(&place)))
     }
 
     /// Makes the digests of `needs` from disk, side by side, and keeps them.
-    pub(super) fn learn(&mut self, root: &Root, needs: Vec<Need>) -> Result<(), HashError> {
+    pub(super) fn learn(&mut self, root: &Root, needs: &[Need]) -> Result<(), HashError> {
         if needs.is_empty() {
             return Ok(());
         }
         self.dirty = true;
-        let digests = hash_all(root, &needs)?;
+        let digests = hash_all(root, &self.nodes, needs)?;
         for (need, digest) in needs.iter().zip(digests) {
-            match self.get(root, &need.place)? {
-                Some(Node::Dir(dir)) if need.header => dir.header = Some(digest),
-                Some(Node::File(slot) | Node::Link(_, slot)) if !need.header => {
-                    *slot = Some(digest)
-                }
-                _ => return Err(HashError::NotFound(text(&need.place))),
+            match self.nodes.node_mut(need.node) {
+                Node::Dir(dir) => dir.header = Some(digest),
+                Node::File(slot) | Node::Link(_, slot) => *slot = Some(digest),
             }
         }
         Ok(())
@@ -216,7 +175,8 @@ impl State {
                 continue;
             }
             at.push(name);
-            let Some(Node::Link(target, _)) = self.get(root, &at)? else {
+            let Some(Node::Link(target, _)) = self.get(root, &at)?.map(|id| self.nodes.node(id))
+            else {
                 continue;
             };
             if !follow_last && todo.is_empty() {
@@ -242,60 +202,52 @@ impl State {
         &mut self,
         root: &Root,
         place: &[Box<[u8]>],
-    ) -> Result<Option<&mut Node>, HashError> {
-        let mut node = &mut self.top;
-        for (depth, name) in place.iter().enumerate() {
-            let Node::Dir(dir) = node else {
-                return Ok(None);
-            };
-            let children = children_of(root, dir, place.get(..depth).unwrap_or_default())?;
-            match children.get_mut(name) {
-                Some(next) => node = next,
+    ) -> Result<Option<NodeId>, HashError> {
+        let mut at = TOP;
+        for name in place {
+            self.read(root, at)?;
+            match self.nodes.child(at, name) {
+                Some(next) => at = next,
                 None => return Ok(None),
             }
         }
-        Ok(Some(node))
+        Ok(Some(at))
     }
 
-    fn known(&self, place: &[Box<[u8]>]) -> Option<&Node> {
-        let mut node = &self.top;
-        for name in place {
-            let Node::Dir(dir) = node else { return None };
-            node = dir.children.as_ref()?.get(name)?;
-        }
-        Some(node)
+    fn known(&self, place: &[Box<[u8]>]) -> Option<NodeId> {
+        place
+            .iter()
+            .try_fold(TOP, |at, name| self.nodes.child(at, name))
     }
 
     // Goes down to a directory that is about to change, forgetting the digests of all contents on the way.
-    fn known_dir_mut(&mut self, place: &[Box<[u8]>]) -> Option<&mut DirNode> {
-        let mut node = &mut self.top;
+    fn known_dir(&mut self, place: &[Box<[u8]>]) -> Option<NodeId> {
+        let mut at = TOP;
         for name in place {
-            let Node::Dir(dir) = node else { return None };
-            dir.contents = None;
-            let children = dir.children.get_or_insert_default();
-            node = children.entry(name.clone()).or_insert_with(|| {
-                Node::Dir(DirNode {
-                    children: Some(BTreeMap::new()),
-                    ..DirNode::default()
-                })
-            });
+            self.nodes.dir_mut(at)?.contents = None;
+            at = match self.nodes.child(at, name) {
+                Some(next) => next,
+                None => {
+                    let made = DirNode {
+                        children: Some(BTreeMap::new()),
+                        ..DirNode::default()
+                    };
+                    self.nodes.put(at, name, Node::Dir(made))
+                }
+            };
         }
-        let Node::Dir(dir) = node else { return None };
-        dir.contents = None;
-        Some(dir)
+        self.nodes.dir_mut(at)?.contents = None;
+        Some(at)
     }
-}
 
-/// The children of a directory, read when they were not.
-pub(super) fn children_of<'a>(
-    root: &Root,
-    dir: &'a mut DirNode,
-    place: &[Box<[u8]>],
-) -> Result<&'a mut BTreeMap<Box<[u8]>, Node>, HashError> {
-    if dir.children.is_none() {
-        let path = path(place);
+    /// Reads the names of a directory when they are not known. Of anything else, nothing.
+    pub(super) fn read(&mut self, root: &Root, id: NodeId) -> Result<(), HashError> {
+        if self.nodes.dir(id).is_none_or(|dir| dir.children.is_some()) {
+            return Ok(());
+        }
+        let path = self.nodes.path(id);
         let open = root.dir(&path)?;
-        let mut children = BTreeMap::new();
+        let mut read = Vec::new();
         for entry in open.entries().at("open", &path)? {
             let node = match entry.kind {
                 Kind::Dir => Node::Dir(DirNode::default()),
@@ -309,108 +261,129 @@ pub(super) fn children_of<'a>(
                     Node::File(None)
                 }
             };
-            children.insert(entry.name.as_bytes().into(), node);
+            read.push((entry.name, node));
         }
-        dir.children = Some(children);
+        if let Some(dir) = self.nodes.dir_mut(id) {
+            dir.children = Some(BTreeMap::new());
+        }
+        for (name, node) in read {
+            self.nodes.put(id, name.as_bytes(), node);
+        }
+        Ok(())
     }
-    Ok(dir.children.get_or_insert_default())
-}
 
-/// Reads a directory and everything below.
-fn scan(root: &Root, dir: &mut DirNode, place: &[Box<[u8]>]) -> Result<(), HashError> {
-    let mut todo = vec![(dir, place.to_vec())];
-    while let Some((dir, place)) = todo.pop() {
-        if dir.contents.is_some() {
-            continue;
+    /// The children of a directory that was read.
+    fn children(&self, id: NodeId) -> impl DoubleEndedIterator<Item = NodeId> {
+        let children = self.nodes.dir(id).and_then(|dir| dir.children.as_ref());
+        children.into_iter().flat_map(|all| all.values().copied())
+    }
+
+    /// Reads a directory and everything below.
+    fn scan(&mut self, root: &Root, id: NodeId) -> Result<(), HashError> {
+        let mut todo = vec![id];
+        while let Some(id) = todo.pop() {
+            if self.nodes.dir(id).is_none_or(|dir| dir.contents.is_some()) {
+                continue;
+            }
+            self.read(root, id)?;
+            todo.extend(self.children(id).filter(|id| self.nodes.dir(*id).is_some()));
         }
-        for (name, node) in children_of(root, dir, &place)? {
-            if let Node::Dir(below) = node {
-                let mut place = place.clone();
-                place.push(name.clone());
-                todo.push((below, place));
+        Ok(())
+    }
+
+    /// The digests that are missing at a node and below it, those of one directory one after another.
+    fn needs(&self, id: NodeId) -> Vec<Need> {
+        let mut needs = Vec::new();
+        let mut todo = vec![id];
+        while let Some(node) = todo.pop() {
+            if self.nodes.digest(node).is_some() {
+                continue;
+            }
+            let header = match self.nodes.dir(node) {
+                None => false,
+                Some(dir) => {
+                    todo.extend(self.children(node).rev());
+                    if dir.header.is_some() {
+                        continue;
+                    }
+                    true
+                }
+            };
+            needs.push(Need { node, header });
+        }
+        needs
+    }
+
+    /// The digest of a node below which everything is known; `None` when something is not.
+    fn finish(&mut self, id: NodeId) -> Option<Digest> {
+        let mut todo = vec![(id, false)];
+        while let Some((id, below)) = todo.pop() {
+            if self.nodes.digest(id).is_some() {
+                continue;
+            }
+            if below {
+                let digest = self.contents(id)?;
+                self.nodes.dir_mut(id)?.contents = Some(digest);
+            } else {
+                // A file without a digest is no directory, and ends it here.
+                self.nodes.dir(id)?;
+                todo.push((id, true));
+                todo.extend(self.children(id).map(|id| (id, false)));
             }
         }
+        self.nodes.digest(id).cloned()
     }
-    Ok(())
-}
 
-fn collect(node: &Node, place: &[Box<[u8]>], needs: &mut Vec<Need>) {
-    let mut todo = vec![(node, place.to_vec())];
-    while let Some((node, place)) = todo.pop() {
-        match node {
-            Node::File(None) | Node::Link(_, None) => needs.push(Need {
-                place,
-                header: false,
-            }),
-            Node::File(Some(_))
-            | Node::Link(_, Some(_))
-            | Node::Dir(DirNode {
-                contents: Some(_), ..
-            }) => {}
-            Node::Dir(dir) => {
-                for (name, child) in dir.children.iter().flatten().rev() {
-                    let mut place = place.clone();
-                    place.push(name.clone());
-                    todo.push((child, place));
-                }
-                if dir.header.is_none() {
-                    needs.push(Need {
-                        place,
-                        header: true,
-                    });
-                }
-            }
+    /// The digest of a directory's contents, from those of its children.
+    fn contents(&self, id: NodeId) -> Option<Digest> {
+        let dir = self.nodes.dir(id)?;
+        let mut out = Digester::new();
+        out.update(b"\0");
+        out.update(dir.header.as_ref()?.as_str().as_bytes());
+        for (name, child) in dir.children.as_ref()? {
+            out.update(b"\0");
+            out.update(name);
+            out.update(self.nodes.digest(*child)?.as_str().as_bytes());
+            self.stragglers(*child, name, &mut out)?;
         }
+        Some(out.finish())
     }
-}
 
-/// The digest of a node below which everything is known; `None` when something is not.
-fn finish(node: &mut Node) -> Option<Digest> {
-    let dir = match node {
-        Node::File(digest) | Node::Link(_, digest) => return digest.clone(),
-        Node::Dir(dir) => dir,
-    };
-    if let Some(digest) = &dir.contents {
-        return Some(digest.clone());
+    // BuildKit skips what is below a subdirectory by seeking to the key `name \0 \xff`, so names in it that start with
+    // the byte 0xff are not skipped and count in the parent too. Kept, because it decides digests.
+    fn stragglers(&self, id: NodeId, name: &[u8], out: &mut Digester) -> Option<()> {
+        let mut todo = Vec::new();
+        self.push_stragglers(id, name, &mut todo)?;
+        while let Some((id, name)) = todo.pop() {
+            out.update(b"\0");
+            out.update(&name);
+            out.update(self.nodes.digest(id)?.as_str().as_bytes());
+            self.push_stragglers(id, &name, &mut todo)?;
+        }
+        Some(())
     }
-    let mut out = Digester::new();
-    out.update(b"\0");
-    out.update(dir.header.as_ref()?.as_str().as_bytes());
-    for (name, child) in dir.children.as_mut()? {
-        out.update(b"\0");
-        out.update(name);
-        out.update(finish(child)?.as_str().as_bytes());
-        stragglers(child, name, &mut out)?;
-    }
-    let digest = out.finish();
-    dir.contents = Some(digest.clone());
-    Some(digest)
-}
 
-// BuildKit skips what is below a subdirectory by seeking to the key `name \0 \xff`, so names in it that start with
-// the byte 0xff are not skipped and count in the parent too. Kept, because it decides digests.
-fn stragglers(node: &mut Node, prefix: &[u8], out: &mut Digester) -> Option<()> {
-    let Node::Dir(dir) = node else {
-        return Some(());
-    };
-    let from: Box<[u8]> = Box::new([0xff]);
-    for (name, child) in dir
-        .children
-        .as_mut()?
-        .range_mut((Bound::Included(from), Bound::Unbounded))
-    {
-        let name = [prefix, b"\0", &**name].concat();
-        out.update(b"\0");
-        out.update(&name);
-        out.update(finish(child)?.as_str().as_bytes());
-        stragglers(child, &name, out)?;
+    fn push_stragglers(
+        &self,
+        id: NodeId,
+        prefix: &[u8],
+        todo: &mut Vec<(NodeId, Vec<u8>)>,
+    ) -> Option<()> {
+        let Some(dir) = self.nodes.dir(id) else {
+            return Some(());
+        };
+        let from: &[u8] = &[0xff];
+        let names = (Bound::Included(from), Bound::Unbounded);
+        for (name, child) in dir.children.as_ref()?.range::<[u8], _>(names).rev() {
+            todo.push((*child, [prefix, b"\0", &**name].concat()));
+        }
+        Some(())
     }
-    Some(())
 }
 
 const CHUNK: usize = 32;
 
-fn hash_all(root: &Root, needs: &[Need]) -> Result<Vec<Digest>, HashError> {
+fn hash_all(root: &Root, nodes: &Nodes, needs: &[Need]) -> Result<Vec<Digest>, HashError> {
     let chunks = needs.len().div_ceil(CHUNK);
     let threads = std::thread::available_parallelism()
         .map_or(1, usize::from)
@@ -428,7 +401,7 @@ fn hash_all(root: &Root, needs: &[Need]) -> Result<Vec<Digest>, HashError> {
                 break;
             }
             for (index, need) in needs.iter().enumerate().skip(first).take(CHUNK) {
-                match hash_one(root, need, &mut open, &mut buffer) {
+                match hash_one(root, nodes, need, &mut open, &mut buffer) {
                     Ok(digest) => done.push((index, digest)),
                     Err(e) => {
                         failed.store(true, Ordering::Relaxed);
@@ -459,27 +432,26 @@ fn hash_all(root: &Root, needs: &[Need]) -> Result<Vec<Digest>, HashError> {
     Ok(done.into_iter().map(|(_, digest)| digest).collect())
 }
 
-type OpenDir = Option<(Place, crate::dir::Dir)>;
+type OpenDir = Option<(NodeId, crate::dir::Dir)>;
 
 fn hash_one(
     root: &Root,
+    nodes: &Nodes,
     need: &Need,
     open: &mut OpenDir,
     buffer: &mut Vec<u8>,
 ) -> Result<Digest, HashError> {
     if need.header {
-        let at = path(&need.place);
+        let at = nodes.path(need.node);
         return Ok(directory_header(&root.dir(&at)?).at("lstat", &at)?);
     }
-    let Some((name, parent)) = need.place.split_last() else {
-        return Err(HashError::NotFound(String::new()));
-    };
+    let parent = nodes.parent(need.node);
     let dir = match open {
-        Some((place, dir)) if place == parent => dir,
-        _ => &mut open.insert((parent.to_vec(), root.dir(path(parent))?)).1,
+        Some((id, dir)) if *id == parent => dir,
+        _ => &mut open.insert((parent, root.dir(nodes.path(parent))?)).1,
     };
-    of_file(dir, OsStr::from_bytes(name), buffer)
-        .map_err(|e| PathError::new("open", path(&need.place), e).into())
+    of_file(dir, OsStr::from_bytes(nodes.name(need.node)), buffer)
+        .map_err(|e| PathError::new("open", nodes.path(need.node), e).into())
 }
 
 /// The names of a path; leading slashes, empty names and dots do not count, `..` does.
@@ -502,15 +474,10 @@ fn place_of(path: &Path) -> Place {
     place
 }
 
-/// A place as an absolute path.
-pub(super) fn path(place: &[Box<[u8]>]) -> PathBuf {
+fn text(place: &[Box<[u8]>]) -> String {
     let mut out = PathBuf::from("/");
     out.extend(place.iter().map(|name| OsStr::from_bytes(name)));
-    out
-}
-
-fn text(place: &[Box<[u8]>]) -> String {
-    path(place).to_string_lossy().into_owned()
+    out.to_string_lossy().into_owned()
 }
 
 /// Go's `path.Join("/", p)`, with nothing for the root.

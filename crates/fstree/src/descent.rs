@@ -1,0 +1,234 @@
+//! Going down a tree and up again: no recursion, few descriptors, and a bound on the depth.
+//!
+//! How deep a tree is decides whoever made it: a step, an archive, a client. So nothing in this project calls itself for each
+//! level, and nothing holds a descriptor for each. The innermost directories of a [`Descent`] are open; those further up are
+//! closed, and opened again through `..` on the way back, where device and inode say whether it is the same directory. (The
+//! numbers cannot change meanwhile: the open directory below keeps all that it lies in.)
+//!
+//! What a build keeps is bounded besides: [`check`] refuses a tree with a path of more than [`MAX_DEPTH`] names or
+//! [`MAX_PATH`] bytes.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::dir::{Dir, Entry};
+use crate::error::{Located, PathError};
+use crate::root::Root;
+use crate::stat::{Kind, Meta};
+
+/// How many names a path in a tree may have.
+pub const MAX_DEPTH: usize = 1024;
+/// How many bytes a path in a tree may have: as many as the kernel takes in one call.
+pub const MAX_PATH: usize = 4096;
+/// How many bytes a name may have.
+const MAX_NAME: usize = 255;
+/// How many directories of one descent are open, beside its top.
+const OPEN: usize = 32;
+/// How many names of a path an error shows.
+const SHOWN: usize = 8;
+
+/// A path of a tree has too many names, or is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nested too deep: a path may have {MAX_DEPTH} names and {MAX_PATH} bytes")]
+pub struct TooDeep;
+
+/// The path, or its beginning where it is deeper or longer than one of a tree may be.
+pub(crate) fn shortened(path: &Path) -> PathBuf {
+    if check_path(path).is_ok() {
+        return path.to_path_buf();
+    }
+    let mut out: PathBuf = path.components().take(SHOWN).collect();
+    out.push("…");
+    out
+}
+
+/// Refuses a path that is deeper or longer than a tree may be.
+pub fn check_path(path: &Path) -> Result<(), TooDeep> {
+    // A path has at most half as many names as bytes.
+    let len = path.as_os_str().len();
+    if len > MAX_PATH || (len > MAX_DEPTH && path.components().count() > MAX_DEPTH) {
+        return Err(TooDeep);
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+enum Level {
+    Open(Dir),
+    // Device and inode of a directory that was closed.
+    Closed((u32, u32), u64),
+}
+
+/// The directories from the top of a tree to the one that is being looked at.
+#[derive(Debug)]
+pub struct Descent {
+    levels: Vec<Level>,
+    limit: usize,
+}
+
+impl Descent {
+    /// Begins at a directory; goes as deep as a tree may be.
+    #[must_use]
+    pub fn new(top: Dir) -> Self {
+        Self {
+            levels: vec![Level::Open(top)],
+            limit: MAX_DEPTH,
+        }
+    }
+
+    /// Begins at a directory and goes as deep as it goes, for trees that were never checked. Takes 32 bytes for each level.
+    #[must_use]
+    pub fn without_limit(top: Dir) -> Self {
+        Self {
+            limit: usize::MAX,
+            ..Self::new(top)
+        }
+    }
+
+    /// The innermost directory.
+    pub fn dir(&self) -> &Dir {
+        match self.levels.last() {
+            Some(Level::Open(dir)) => dir,
+            Some(Level::Closed(..)) | None => {
+                unreachable!("the innermost level is open, and the top is never left")
+            }
+        }
+    }
+
+    /// How many levels below the top the innermost directory is.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.levels.len() - 1
+    }
+
+    /// Goes into the directory `name`; a symbolic link is refused.
+    pub fn down(&mut self, name: &OsStr) -> io::Result<()> {
+        let dir = self.dir().open_dir(name)?;
+        self.enter(dir)
+    }
+
+    /// Goes into a directory in the innermost one, which the caller has opened or made.
+    pub fn enter(&mut self, dir: Dir) -> io::Result<()> {
+        if self.depth() >= self.limit {
+            return Err(io::Error::other(TooDeep));
+        }
+        self.levels.push(Level::Open(dir));
+        if let Some(at) = self.depth().checked_sub(OPEN).filter(|at| *at > 0)
+            && let Some(level) = self.levels.get_mut(at)
+            && let Level::Open(dir) = level
+        {
+            let meta = dir.meta()?;
+            *level = Level::Closed(meta.dev, meta.ino);
+        }
+        Ok(())
+    }
+
+    /// Goes back to the directory above. At the top, nothing happens.
+    pub fn up(&mut self) -> io::Result<()> {
+        if self.levels.len() < 2 {
+            return Ok(());
+        }
+        let Some(Level::Open(left)) = self.levels.pop() else {
+            return Ok(());
+        };
+        if let Some(level) = self.levels.last_mut()
+            && let Level::Closed(dev, ino) = *level
+        {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dir = Dir::from_fd(fs::openat(&left, "..", flags, Mode::empty())?);
+            let meta = dir.meta()?;
+            if (meta.dev, meta.ino) != (dev, ino) {
+                // Somebody moved it: what is above now may be outside of the tree.
+                return Err(Errno::STALE.into());
+            }
+            *level = Level::Open(dir);
+        }
+        Ok(())
+    }
+}
+
+/// Looks at everything in a tree, parents first and the names of each directory in byte order; `look` gets the directory,
+/// the name in it and its metadata, and says whether to go into it. Vanished names are left out. Of any depth.
+pub fn each<E: From<io::Error>>(
+    top: Dir,
+    mut look: impl FnMut(&Dir, &Entry, &Meta) -> Result<bool, E>,
+) -> Result<(), E> {
+    let mut left = vec![top.entries()?.into_iter()];
+    let mut descent = Descent::without_limit(top);
+    while let Some(entries) = left.last_mut() {
+        let Some(entry) = entries.next() else {
+            left.pop();
+            descent.up()?;
+            continue;
+        };
+        let Some(meta) = descent.dir().stat_opt(&entry.name)? else {
+            continue;
+        };
+        if !look(descent.dir(), &entry, &meta)? || !meta.is_dir() {
+            continue;
+        }
+        match descent.down(&entry.name) {
+            Ok(()) => left.push(descent.dir().entries()?.into_iter()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a tree with a path that is deeper or longer than a tree may be. Reads directories only. Blocks.
+pub fn check(root: &Root) -> Result<(), PathError> {
+    let top = root.dir("/")?;
+    let mut seen = vec![Checked::read(&top, PathBuf::new(), 1)?];
+    let mut descent = Descent::new(top);
+    loop {
+        let names = seen.len();
+        let Some(level) = seen.last_mut() else {
+            return Ok(());
+        };
+        let Some(name) = level.dirs.next() else {
+            seen.pop();
+            descent.up().at("open", "..")?;
+            continue;
+        };
+        let path = level.path.join(&name);
+        // With two links, its own name and its own dot, it has no directories in it. Filesystems that do not count have one.
+        let is_leaf = descent.dir().stat(&name).at("lstat", &path)?.nlink == 2;
+        if is_leaf && names < MAX_DEPTH && path.as_os_str().len() < MAX_PATH - MAX_NAME {
+            continue;
+        }
+        descent.down(&name).at("open", &path)?;
+        seen.push(Checked::read(descent.dir(), path, names + 1)?);
+    }
+}
+
+/// A directory whose names have been checked, and those in it that are not.
+struct Checked {
+    path: PathBuf,
+    dirs: std::vec::IntoIter<OsString>,
+}
+
+impl Checked {
+    /// Reads a directory; paths in it have `names` names.
+    fn read(dir: &Dir, path: PathBuf, names: usize) -> Result<Self, PathError> {
+        let length = path.as_os_str().len() + 1;
+        let mut dirs = Vec::new();
+        for Entry { name, kind } in dir.entries().at("open", &path)? {
+            if names > MAX_DEPTH || length + name.len() > MAX_PATH {
+                let (path, source) = (path.join(name), io::Error::other(TooDeep));
+                return Err(PathError::new("commit", path, source));
+            }
+            if kind == Kind::Dir {
+                dirs.push(name);
+            }
+        }
+        Ok(Self {
+            path,
+            dirs: dirs.into_iter(),
+        })
+    }
+}
