@@ -13,7 +13,14 @@ use crate::error::{Fault, FrontendError, SourceLocation};
 /// The language we speak is that of docker/dockerfile 1.N.
 const MINOR: u32 = 28;
 
-/// Whether the image is a stable Dockerfile frontend whose language we speak.
+/// Channels that are released beside the stable one, each with its own tags (`labs`, `1-labs`, `1.3.1-labs`). What they once had
+/// before the stable language did is stable: in BuildKit v0.34.2 the lists of build tags of both releases
+/// (`frontend/dockerfile/release/{mainline,labs}/tags`) are empty, and `experimental` ended with 1.1. So no word of the language
+/// depends on the channel.
+const CHANNELS: [&str; 2] = ["labs", "experimental"];
+
+/// Whether the image is a released Dockerfile frontend whose language we speak. `docker/dockerfile-upstream` is none: who names it
+/// wants what is newer than any release.
 // DIFFERS: BuildKit pulls and runs the image; we answer ourselves, unless told not to.
 fn is_ours(image: &str) -> bool {
     let Ok(reference) = Reference::parse(image) else {
@@ -27,11 +34,12 @@ fn is_ours(image: &str) -> bool {
         (None, None) => "latest",
         (None, Some(_)) => return false,
     };
-    if tag == "latest" || tag == "stable" {
-        return true;
-    }
-    let mut parts = tag.split('.');
-    let numbers: Option<Vec<u32>> = parts.by_ref().map(|part| part.parse().ok()).collect();
+    let version = match tag.rsplit_once('-') {
+        Some((version, channel)) if CHANNELS.contains(&channel) => version,
+        None if CHANNELS.contains(&tag) || tag == "latest" || tag == "stable" => return true,
+        _ => tag,
+    };
+    let numbers: Option<Vec<u32>> = version.split('.').map(|part| part.parse().ok()).collect();
     match numbers.as_deref() {
         Some([1]) => true,
         Some([1, minor] | [1, minor, _]) => *minor <= MINOR,
@@ -101,17 +109,37 @@ mod tests {
     use super::is_ours;
 
     #[test]
-    fn stable_versions_are_answered_here() {
+    fn released_versions_are_answered_here_whatever_their_channel() {
         for (image, want) in [
             ("docker/dockerfile", true),
             ("docker/dockerfile:1", true),
             ("docker.io/docker/dockerfile:1.7", true),
             ("docker/dockerfile:1.7.1", true),
+            ("docker/dockerfile:1.28", true),
+            ("docker/dockerfile:1.29", false),
             ("docker/dockerfile:1.999", false),
             ("docker/dockerfile:2", false),
-            ("docker/dockerfile:1-labs", false),
+            ("docker/dockerfile:labs", true),
+            ("docker/dockerfile:1-labs", true),
+            ("docker.io/docker/dockerfile:1.2-labs", true),
+            ("docker/dockerfile:1.3.1-labs", true),
+            ("docker/dockerfile:1.28-labs", true),
+            ("docker/dockerfile:1.29-labs", false),
+            ("docker/dockerfile:2-labs", false),
+            ("docker/dockerfile:latest-labs", false),
+            ("docker/dockerfile:1-labs-labs", false),
+            ("docker/dockerfile:1.7-rc1", false),
+            ("docker/dockerfile:experimental", true),
+            ("docker/dockerfile:1.0-experimental", true),
+            ("docker/dockerfile:1.1.7-experimental", true),
+            ("docker/dockerfile:master", false),
+            ("docker/dockerfile:master-labs", false),
             ("docker/dockerfile-upstream:master", false),
+            ("docker/dockerfile-upstream:master-labs", false),
+            ("docker/dockerfile-upstream:1.7", false),
+            ("docker/dockerfile-upstream", false),
             ("example.com/docker/dockerfile:1", false),
+            ("example.com/docker/dockerfile:1-labs", false),
             (
                 "docker/dockerfile@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
                 false,
