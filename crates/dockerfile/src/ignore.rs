@@ -1,11 +1,15 @@
 //! Ignore files: text to patterns.
 
+use crate::syntax::to_utf8;
+
 /// Returns the patterns of a `.dockerignore`, in order and cleaned.
 ///
-/// A byte order mark, empty lines and lines that start with `#` are skipped. A leading slash means nothing, since
+/// A byte order mark (of UTF-8 or UTF-16), empty lines and lines that start with `#` are skipped. A leading slash means nothing, since
 /// patterns start at the context's root anyway. `!` stays in front.
 pub fn patterns(text: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text));
+    let text = to_utf8(text);
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let text = String::from_utf8_lossy(text);
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(pattern_of)

@@ -16,9 +16,10 @@ mod words;
 
 pub use error::{SyntaxError, SyntaxErrorKind};
 pub use heredoc::{Heredoc, chomp, parse_heredoc};
-pub use node::Node;
+pub use node::{CarriageReturn, Node};
 pub use parse::{EmptyContinuation, Tree, parse};
 pub use range::{Position, Range};
+pub use source::to_utf8;
 
 /// The longest line, in bytes, without its line end.
 pub const MAX_LINE: usize = 64 * 1024 - 1;

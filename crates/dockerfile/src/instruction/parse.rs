@@ -61,6 +61,10 @@ pub fn parse(root: &Node, linter: &Linter) -> Result<(Vec<Stage>, Vec<Arg>), Par
 /// Parses one instruction. The error's text does not name the line.
 pub fn parse_instruction(node: &Node, linter: &Linter) -> Result<Parsed, ParseError> {
     let linter = linter.with_comments(&node.comments);
+    for found in &node.carriage_returns {
+        let heredoc = found.heredoc.clone();
+        linter.report(Finding::CarriageReturn { heredoc }, &found.ranges);
+    }
     let request = Request {
         args: node.words(),
         node,

@@ -66,6 +66,8 @@ pub enum Finding {
     ExposeProtoCasing { port: String },
     /// `EXPOSE 127.0.0.1:80:80`.
     ExposeInvalidFormat { port: String },
+    /// A carriage return in a heredoc's lines, or inside of an instruction's line.
+    CarriageReturn { heredoc: Option<String> },
 }
 
 impl Finding {
@@ -96,6 +98,7 @@ impl Finding {
             Self::InvalidDefinitionDescription { .. } => &rule::INVALID_DEFINITION_DESCRIPTION,
             Self::ExposeProtoCasing { .. } => &rule::EXPOSE_PROTO_CASING,
             Self::ExposeInvalidFormat { .. } => &rule::EXPOSE_INVALID_FORMAT,
+            Self::CarriageReturn { .. } => &rule::CARRIAGE_RETURN,
         }
     }
 }
@@ -200,6 +203,16 @@ impl fmt::Display for Finding {
             Self::ExposeInvalidFormat { port } => write!(
                 f,
                 "EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
+            ),
+            Self::CarriageReturn {
+                heredoc: Some(name),
+            } => write!(
+                f,
+                "Lines of heredoc {} have carriage returns, which become part of it",
+                quote(name)
+            ),
+            Self::CarriageReturn { heredoc: None } => f.write_str(
+                "Carriage return inside of a line, which becomes part of the instruction",
             ),
         }
     }

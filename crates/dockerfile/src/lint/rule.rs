@@ -62,4 +62,5 @@ rules! {
     };
     EXPOSE_PROTO_CASING = rule("ExposeProtoCasing", "https://docs.docker.com/go/dockerfile/rule/expose-proto-casing/", "Protocol in EXPOSE instruction should be lowercase");
     EXPOSE_INVALID_FORMAT = rule("ExposeInvalidFormat", "https://docs.docker.com/go/dockerfile/rule/expose-invalid-format/", "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release");
+    CARRIAGE_RETURN = rule("CarriageReturn", "", "Carriage returns that are not the Dockerfile's own line ends become part of steps, files and values");
 }

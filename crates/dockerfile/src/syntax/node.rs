@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Heredoc, Range};
+use super::{Heredoc, Range, parse_heredoc};
 use crate::text::quote;
 
 /// A word with what follows it.
@@ -31,6 +31,17 @@ pub struct Node {
     pub end_line: usize,
     /// The comments directly above.
     pub comments: Vec<String>,
+    /// Carriage returns that became part of the instruction.
+    pub carriage_returns: Vec<CarriageReturn>,
+}
+
+/// Carriage returns that are no part of a line's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarriageReturn {
+    /// The heredoc whose lines have them; otherwise they stand inside of the instruction's own line.
+    pub heredoc: Option<String>,
+    /// Which lines.
+    pub ranges: Vec<Range>,
 }
 
 impl Node {
@@ -88,11 +99,24 @@ impl Node {
         out.trim().to_owned()
     }
 
-    pub(super) fn takes_heredocs(&self) -> bool {
-        let inner = match self.args.first().and_then(|arg| arg.children.first()) {
+    /// The instruction itself, or the one after `ONBUILD`.
+    fn inner(&self) -> &Self {
+        match self.args.first().and_then(|arg| arg.children.first()) {
             Some(child) if self.value.eq_ignore_ascii_case("onbuild") => child,
             _ => self,
-        };
+        }
+    }
+
+    /// Whether a heredoc is all that a `RUN` has, so that it is the step's script.
+    pub(super) fn is_script(&self) -> bool {
+        let inner = self.inner();
+        inner.value.eq_ignore_ascii_case("run")
+            && !inner.json
+            && matches!(inner.args.as_slice(), [word] if matches!(parse_heredoc(&word.value), Ok(Some(_))))
+    }
+
+    pub(super) fn takes_heredocs(&self) -> bool {
+        let inner = self.inner();
         !inner.json
             && ["add", "copy", "run"]
                 .iter()

@@ -4,7 +4,7 @@ use super::directive::{DirectiveName, DirectiveParser};
 use super::heredoc::heredocs_of;
 use super::source::{Lines, strip_bom};
 use super::words::parse_line;
-use super::{Heredoc, Node, Range, SyntaxError, SyntaxErrorKind};
+use super::{CarriageReturn, Heredoc, Node, Range, SyntaxError, SyntaxErrorKind};
 
 /// A parsed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
         directives: DirectiveParser::default(),
         escape: '\\',
         line: 0,
+        crlf: false,
     };
     let mut root = Node::default();
     let mut warnings = Vec::new();
@@ -85,13 +86,24 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
             ranges: Range::lines(start, end),
         };
         let mut node = parse_line(&text, parser.escape).map_err(|kind| at(kind, parser.line))?;
+        if text.trim().contains('\r') {
+            node.carriage_returns.push(CarriageReturn {
+                heredoc: None,
+                ranges: Range::lines(start, parser.line),
+            });
+        }
         if text.contains("<<") && node.takes_heredocs() {
+            let ends = match (node.is_script(), parser.crlf) {
+                (true, _) => LineEnds::Script,
+                (false, true) => LineEnds::File,
+                (false, false) => LineEnds::Content,
+            };
             for heredoc in heredocs_of(&text).map_err(|kind| at(kind, parser.line))? {
-                node.heredocs.push(
-                    parser
-                        .heredoc(heredoc)
-                        .map_err(|kind| at(kind, parser.line))?,
-                );
+                let (heredoc, kept) = parser
+                    .heredoc(heredoc, ends)
+                    .map_err(|kind| at(kind, parser.line))?;
+                node.heredocs.push(heredoc);
+                node.carriage_returns.extend(kept);
             }
         }
         node.comments = std::mem::take(&mut comments);
@@ -126,12 +138,26 @@ struct Parser<'a> {
     escape: char,
     /// How many lines were read.
     line: usize,
+    /// Whether the last of them ended in a carriage return and a line feed.
+    crlf: bool,
+}
+
+/// Whose the carriage returns at the ends of a heredoc's lines are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineEnds {
+    /// Nobody's: the heredoc is the script of a step, and shells take them for parts of words.
+    Script,
+    /// The Dockerfile's: the line that starts the heredoc ends in one too, and so does each line of the file.
+    File,
+    /// The heredoc's: the line that starts it has none.
+    Content,
 }
 
 impl Parser<'_> {
     fn next_line(&mut self) -> Option<String> {
         let line = self.lines.next()?;
         self.line += 1;
+        self.crlf = line.ends_with(b"\r\n");
         Some(String::from_utf8_lossy(line).into_owned())
     }
 
@@ -174,8 +200,14 @@ impl Parser<'_> {
         Some((text, had_empty))
     }
 
-    /// Reads the contents of a heredoc.
-    fn heredoc(&mut self, mut heredoc: Heredoc) -> Result<Heredoc, SyntaxErrorKind> {
+    /// Reads the contents of a heredoc. Beside it comes which of its lines have carriage returns left, if any.
+    // DIFFERS: BuildKit keeps every carriage return, so that a Dockerfile with Windows' line ends puts them into steps.
+    fn heredoc(
+        &mut self,
+        mut heredoc: Heredoc,
+        ends: LineEnds,
+    ) -> Result<(Heredoc, Option<CarriageReturn>), SyntaxErrorKind> {
+        let mut kept: Option<(usize, usize)> = None;
         while let Some(raw) = self.next_line() {
             let line = trim_line_end(&raw);
             if (if heredoc.chomp {
@@ -184,9 +216,24 @@ impl Parser<'_> {
                 line
             }) == heredoc.name
             {
-                return Ok(heredoc);
+                let kept = kept.map(|(first, last)| CarriageReturn {
+                    heredoc: Some(heredoc.name.clone()),
+                    ranges: Range::lines(first, last),
+                });
+                return Ok((heredoc, kept));
             }
-            heredoc.content.push_str(&raw);
+            let text = match (ends, raw.strip_suffix("\r\n")) {
+                (LineEnds::Script, Some(_)) => line,
+                (LineEnds::File, Some(text)) => text,
+                (LineEnds::Content, _) | (_, None) => raw.strip_suffix('\n').unwrap_or(&raw),
+            };
+            heredoc.content.push_str(text);
+            if raw.ends_with('\n') {
+                heredoc.content.push('\n');
+            }
+            if text.contains('\r') {
+                kept = Some((kept.map_or(self.line, |(first, _)| first), self.line));
+            }
         }
         Err(SyntaxErrorKind::UnterminatedHeredoc)
     }

@@ -1,6 +1,25 @@
 //! Physical lines.
 
+use std::borrow::Cow;
+
 use super::MAX_LINE;
+
+/// Returns a text file as UTF-8: one that a byte order mark says to be UTF-16, as Windows' PowerShell writes files, is converted. All
+/// others are given as they are.
+// DIFFERS: BuildKit takes such a Dockerfile for gibberish, and such an ignore file for patterns that match nothing.
+pub fn to_utf8(data: &[u8]) -> Cow<'_, [u8]> {
+    let (units, bytes): (fn([u8; 2]) -> u16, _) = match data {
+        [0xff, 0xfe, rest @ ..] => (u16::from_le_bytes, rest),
+        [0xfe, 0xff, rest @ ..] => (u16::from_be_bytes, rest),
+        _ => return Cow::Borrowed(data),
+    };
+    let (pairs, _) = bytes.as_chunks::<2>();
+    let chars = char::decode_utf16(pairs.iter().map(|pair| units(*pair)));
+    let text: String = chars
+        .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect();
+    Cow::Owned(text.into_bytes())
+}
 
 /// Cuts a byte order mark.
 pub(super) fn strip_bom(data: &[u8]) -> &[u8] {

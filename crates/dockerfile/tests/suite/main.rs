@@ -7,5 +7,6 @@ mod corpus;
 mod fuzz;
 mod host;
 mod large;
+mod line_ends;
 mod mutate;
 mod rules;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dockerfile::ignore;
 use dockerfile::lower::{parse_bool, source_map};
+use dockerfile::syntax::to_utf8;
 use llb::build::git::GitRef;
 use llb::build::{
     Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, LocalOpts, MarshalOptions, SourceMap,
@@ -332,7 +333,7 @@ impl Context {
         drop(self.own_ignore.set(own));
         let vertex = llb::definition::head(&definition).unwrap_or_else(|| Digest::sha256(b""));
         Ok(Entrypoint {
-            map: source_map(filename, &data, Some(definition)),
+            map: source_map(filename, &to_utf8(&data), Some(definition)),
             vertex,
         })
     }
