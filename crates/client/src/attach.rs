@@ -11,7 +11,10 @@ pub(crate) mod upload;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
+use session::diffcopy::Stat;
 use tokio::io::AsyncRead;
 
 use crate::auth::DockerConfig;
@@ -20,7 +23,7 @@ use crate::auth::DockerConfig;
 #[derive(Debug, Default)]
 pub struct Attachables {
     /// Folders by name: `context`, `dockerfile` and those of `--build-context`.
-    pub folders: BTreeMap<String, PathBuf>,
+    pub folders: BTreeMap<String, Folder>,
     /// Where results go, by the exporter's place in the request.
     pub targets: BTreeMap<usize, Target>,
     /// Owner of the files that are written into folders.
@@ -37,15 +40,91 @@ pub struct Attachables {
     pub docker_config: DockerConfig,
 }
 
+/// A folder that the daemon may read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Only these files of it, and what links in them lead to; all of it when empty. What the daemon asks for does not
+    /// matter then.
+    pub only: Vec<String>,
+}
+
+impl From<PathBuf> for Folder {
+    fn from(path: PathBuf) -> Self {
+        Self {
+            path,
+            only: Vec::new(),
+        }
+    }
+}
+
 /// Where a result goes.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// A tree into a folder, which is made if needed.
-    Folder(PathBuf),
-    /// A tree in the place of what is in a folder.
-    Mirror(PathBuf),
+    /// A tree into a folder.
+    Folder(FolderTarget),
     /// Bytes.
     Bytes(FileTarget),
+}
+
+/// A folder that a tree is written into; it is made if needed.
+#[derive(Debug, Clone, Default)]
+pub struct FolderTarget {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is there and not in the tree is removed.
+    pub mirror: bool,
+    /// Device files, set-user-id and set-group-id bits and file capabilities are written as they come.
+    pub special: bool,
+    /// What of that was left out.
+    pub left_out: LeftOut,
+}
+
+/// What was left out of a tree that came from a daemon. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut(Arc<Mutex<LeftOutFiles>>);
+
+/// How many files of a tree were left out or changed, and the first of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOutFiles {
+    /// Device files, which were not made.
+    pub devices: u64,
+    /// Files that would have run as somebody else, and have lost that.
+    pub privileged: u64,
+    /// The first file.
+    pub first: Option<PathBuf>,
+}
+
+impl LeftOut {
+    /// What was left out so far.
+    #[must_use]
+    pub fn files(&self) -> LeftOutFiles {
+        self.0.lock().clone()
+    }
+
+    /// Takes out of a file's metadata by what it would get rights on this machine; `false` when nothing is left.
+    pub(crate) fn take_from(&self, stat: &mut Stat) -> bool {
+        use session::diffcopy::stat::{MODE_DEVICE, MODE_SETGID, MODE_SETUID, MODE_SYMLINK};
+        if stat.is_dir() || stat.mode & MODE_SYMLINK != 0 {
+            return true;
+        }
+        let is_device = stat.mode & MODE_DEVICE != 0;
+        let mut privileged = stat.mode & (MODE_SETUID | MODE_SETGID) != 0;
+        stat.mode &= !(MODE_SETUID | MODE_SETGID);
+        stat.xattrs.retain(|name, _| {
+            let rights = name.starts_with("security.") || name.starts_with("trusted.");
+            privileged |= name == "security.capability";
+            !rights
+        });
+        if is_device || privileged {
+            let mut files = self.0.lock();
+            files.devices += u64::from(is_device);
+            files.privileged += u64::from(privileged && !is_device);
+            files.first.get_or_insert_with(|| stat.path.clone());
+        }
+        !is_device
+    }
 }
 
 /// Where bytes go.

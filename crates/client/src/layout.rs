@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use oci::image::Index;
@@ -27,7 +28,7 @@ pub enum LayoutError {
         /// The file.
         path: PathBuf,
         /// Where it goes wrong.
-        source: serde_json::Error,
+        source: oci::json::DecodeError,
     },
     /// There is nothing of that name.
     #[error("could not find {name:?} in the image layout at {}; it has {there}", path.display())]
@@ -113,16 +114,13 @@ impl Layout {
             index.manifests.push(entry);
         }
         self.write("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        let path = self.folder.join("index.json");
-        let bytes =
-            serde_json::to_vec(&index).map_err(|source| LayoutError::Index { path, source })?;
-        self.write("index.json", &bytes)
+        self.write("index.json", &oci::json::to_vec(&index))
     }
 
     fn index(&self) -> Result<Option<Index>, LayoutError> {
         let path = self.folder.join("index.json");
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
+            Ok(bytes) => oci::json::from_slice(&bytes)
                 .map(Some)
                 .map_err(|source| LayoutError::Index { path, source }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -133,11 +131,20 @@ impl Layout {
     // Beside the old file first: who reads sees the old or the new.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), LayoutError> {
         let path = self.folder.join(name);
-        let part = self.folder.join(format!(".{name}.{}", std::process::id()));
-        std::fs::create_dir_all(&self.folder)
-            .and_then(|()| std::fs::write(&part, bytes))
-            .and_then(|()| std::fs::rename(&part, &path))
-            .map_err(|source| LayoutError::Io { path, source })
+        let written = || -> io::Result<()> {
+            std::fs::create_dir_all(&self.folder)?;
+            let mut part = tempfile::Builder::new()
+                .prefix(&format!(".{name}."))
+                .permissions(std::fs::Permissions::from_mode(0o666))
+                .tempfile_in(&self.folder)?;
+            io::Write::write_all(&mut part, bytes)?;
+            part.persist(&path).map_err(|e| e.error)?;
+            Ok(())
+        };
+        written().map_err(|source| LayoutError::Io {
+            path: path.clone(),
+            source,
+        })
     }
 }
 

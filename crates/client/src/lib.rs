@@ -23,7 +23,10 @@ mod solve;
 mod status;
 mod tunnel;
 
-pub use attach::{Attachables, FileTarget, SecretSource, Target, Upload};
+pub use attach::{
+    Attachables, FileTarget, Folder, FolderTarget, LeftOut, LeftOutFiles, SecretSource, Target,
+    Upload,
+};
 pub use auth::DockerConfig;
 pub use connect::{Address, Client, ConnectError, TlsFiles};
 pub use failure::{Failure, LineRange, SourceExcerpt};

@@ -186,6 +186,9 @@ impl Session for RemoteSession {
         put_list(metadata, header::INCLUDE, &request.include)?;
         put_list(metadata, header::EXCLUDE, &request.exclude)?;
         put_list(metadata, header::FOLLOW, &request.follow)?;
+        if request.change_marks {
+            put(metadata, header::CHANGE_MARKS, "1")?;
+        }
         let mut client =
             FileSyncClient::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET);
         let opened = async move {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use oci::Descriptor;
 use registry::{BlobSource, BytesSource, FileSource};
-use session::diffcopy::send;
+use session::diffcopy::{SendOptions, Side, send};
 use session::error::code;
-use session::{BlobWrite, ByteSink, CallError, Session};
+use session::{BlobWrite, ByteSink, CallError, Session, Share};
 
 use crate::error::ExportError;
 use crate::manager::ExportContext;
@@ -25,6 +25,8 @@ pub(crate) async fn client(ctx: &ExportContext) -> Result<Arc<dyn Session>, Expo
 #[derive(Debug)]
 pub(crate) struct FileSink {
     sink: Option<ByteSink>,
+    /// What the client's transfers may take.
+    pub(crate) share: Arc<Share>,
 }
 
 fn is_there(error: &CallError) -> bool {
@@ -37,12 +39,15 @@ impl FileSink {
         id: usize,
         meta: &BTreeMap<String, String>,
     ) -> Result<Self, ExportError> {
-        let sink = client(ctx)
-            .await?
+        let client = client(ctx).await?;
+        let sink = client
             .send_file(id, meta)
             .await
             .map_err(ExportError::session)?;
-        Ok(Self { sink: Some(sink) })
+        Ok(Self {
+            sink: Some(sink),
+            share: ctx.sessions.share(client.id()),
+        })
     }
 
     /// Whether the client still wants bytes.
@@ -54,22 +59,31 @@ impl FileSink {
         let Some(sink) = &mut self.sink else {
             return Ok(());
         };
-        match sink.write(chunk).await {
-            Err(error) if is_there(&error) => {
+        match self.share.within(sink.write(chunk)).await {
+            Some(Err(error)) if is_there(&error) => {
                 self.sink = None;
                 Ok(())
             }
-            other => other.map_err(ExportError::session),
+            Some(other) => other.map_err(ExportError::session),
+            None => Err(stalled(&self.share)),
         }
     }
 
     pub(crate) async fn finish(self) -> Result<(), ExportError> {
         let Some(sink) = self.sink else { return Ok(()) };
-        match sink.finish().await {
-            Err(error) if is_there(&error) => Ok(()),
-            other => other.map_err(ExportError::session),
+        match self.share.within(sink.finish()).await {
+            Some(Err(error)) if is_there(&error) => Ok(()),
+            Some(other) => other.map_err(ExportError::session),
+            None => Err(stalled(&self.share)),
         }
     }
+}
+
+fn stalled(share: &Share) -> ExportError {
+    let seconds = share.idle().map_or(0, |idle| idle.as_secs());
+    ExportError::session(format!(
+        "the client stopped taking the exported file: nothing moved for {seconds} seconds"
+    ))
 }
 
 /// Sends trees into the client's folder: side by side, or as a single one where the client deletes what is not listed.
@@ -100,7 +114,13 @@ pub(crate) async fn send_trees(
                 .send_tree(id, as_one)
                 .await
                 .map_err(ExportError::session)?;
-            send(stream, Arc::new(Trees(part)), Some(progress))
+            let options = SendOptions {
+                name: "exported files".to_owned(),
+                side: Side::Caller,
+                share: ctx.sessions.share(client.id()),
+                progress: Some(progress),
+            };
+            send(stream, Arc::new(Trees(part)), options)
                 .await
                 .map_err(ExportError::session)?;
             drop(status);

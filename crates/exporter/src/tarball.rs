@@ -81,8 +81,15 @@ impl ExporterInstance for Instance {
         let _status = ctx.progress.status("sending tarball", "");
         // A few chunks of head start; the disk waits for the client, not the other way round.
         let (to, mut from) = mpsc::channel(8);
-        let writing = task::blocking("export tar", move || write(&trees, ChannelWriter::new(to)));
-        let sending = async {
+        // The client decides how long it takes, so that this holds none of the threads that others wait for.
+        let place = sink.share.place().await;
+        let writing = task::thread("export tar", move || {
+            let _place = place;
+            write(&trees, ChannelWriter::new(to))
+        })
+        .map_err(|e| ExportError::io("start a thread", e))?;
+        // Owns the queue: when the client fails, the writer has no reader any more and ends.
+        let sending = async move {
             while let Some(chunk) = from.recv().await {
                 sink.write(chunk).await?;
             }

@@ -30,8 +30,8 @@ mod send;
 pub mod sender;
 mod write;
 
-pub use fstree::walk::Filter;
-pub use fstree::{Root, Stat};
+pub use fstree::walk::{Filter, follow_links};
+pub use fstree::{Root, Stat, stat};
 pub use metadata::Wanted;
 pub use receive::{MapStat, Progress, ReceiveError, ReceiveOptions, Received, receive};
 pub use send::{FilteredTree, SendError, SendOptions, TreeSource, send};

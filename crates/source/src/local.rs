@@ -12,6 +12,10 @@
 //!
 //! What was received is kept, by folder and client, and the next time only what differs travels. Two builds that want the
 //! same folder at the same time get a copy each.
+//!
+//! What differs is seen by metadata, as in the reference, and two files can look alike that are not. Our client is asked for
+//! marks that no change leaves as they were; of others the daemon may be told to ask for all contents
+//! ([`LocalSource::comparing`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +28,8 @@ use oci::{Digest, Platform};
 use parking_lot::Mutex;
 use serde::Serialize;
 use session::diffcopy::compare::Compare;
-use session::diffcopy::{ReceiveOptions, Wanted, receive};
+use session::diffcopy::marks::Marks;
+use session::diffcopy::{ReceiveOptions, Side, Wanted, receive};
 use session::{Session, SyncRequest};
 use store::{ImmutableRef, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
 
@@ -36,11 +41,13 @@ use crate::manager::{CacheKey, Source, SourceInstance};
 const META_SHARED_KEY: &str = "local.sharedKey";
 /// Metadata key of a received folder: the digests of what is in it.
 const META_HASHES: &str = "local.hashes";
+/// Metadata key of a received folder: the client's marks of its files.
+const META_MARKS: &str = "local.marks";
 /// Metadata key of a received folder, there while it is being written: files and digests may differ.
 const META_DIRTY: &str = "local.dirty";
 
-/// Of how many folders the digests are at hand without reading them from the index.
-const HASHES_AT_HAND: usize = 16;
+/// Of how many folders the digests and marks are at hand without reading them from the index.
+const KNOWN_AT_HAND: usize = 16;
 
 /// Folders of clients.
 #[derive(Debug, Clone)]
@@ -51,50 +58,77 @@ pub struct LocalSource {
 #[derive(Debug)]
 struct Inner {
     store: Arc<Store>,
-    /// Digests of folders, the most recent last.
-    hashes: Mutex<Vec<(RefId, Arc<TreeHashes>)>>,
+    /// How files are compared unless the definition says otherwise.
+    compare: Compare,
+    /// What is known of folders, the most recent last.
+    known: Mutex<Vec<(RefId, Known)>>,
+}
+
+/// What is known of a received folder.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    hashes: Arc<TreeHashes>,
+    marks: Arc<Marks>,
 }
 
 impl LocalSource {
     /// Makes the source.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
+        Self::comparing(store, Compare::Metadata)
+    }
+
+    /// Makes the source; files are compared in this way unless the definition says otherwise.
+    #[must_use]
+    pub fn comparing(store: Arc<Store>, compare: Compare) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
-                hashes: Mutex::default(),
+                compare,
+                known: Mutex::default(),
             }),
         }
     }
 }
 
 impl Inner {
-    /// The digests of a folder, which know it in full; `None` where files and digests may differ.
-    fn take_hashes(&self, mutable: &MutableRef) -> Result<Option<Arc<TreeHashes>>, SourceError> {
+    /// What is known of a folder, whose digests know it in full; `None` where files and digests may differ.
+    fn take_known(&self, mutable: &MutableRef) -> Result<Option<Known>, SourceError> {
         if mutable.meta(META_DIRTY)?.is_some() {
             return Ok(None);
         }
         let at_hand = {
-            let mut hashes = self.hashes.lock();
-            let at = hashes.iter().position(|(id, _)| id == mutable.id());
-            at.map(|at| hashes.remove(at).1)
+            let mut known = self.known.lock();
+            let at = known.iter().position(|(id, _)| id == mutable.id());
+            at.map(|at| known.remove(at).1)
         };
         if at_hand.is_some() {
             return Ok(at_hand);
         }
-        let stored = mutable
+        let Some(hashes) = mutable
             .meta(META_HASHES)?
-            .and_then(|bytes| TreeHashes::decode(&bytes).ok());
-        Ok(stored.map(Arc::new))
+            .and_then(|bytes| TreeHashes::decode(&bytes).ok())
+        else {
+            return Ok(None);
+        };
+        let marks = mutable.meta(META_MARKS)?.unwrap_or_default();
+        Ok(Some(Known {
+            hashes: Arc::new(hashes),
+            marks: Arc::new(Marks::decode(&marks)),
+        }))
     }
 
-    fn keep_hashes(&self, id: &RefId, tree: Arc<TreeHashes>) {
-        let mut hashes = self.hashes.lock();
-        hashes.retain(|(other, _)| other != id);
-        if hashes.len() >= HASHES_AT_HAND {
-            hashes.remove(0);
+    fn keep_known(&self, id: &RefId, folder: &Known) {
+        let mut known = self.known.lock();
+        known.retain(|(other, _)| other != id);
+        if known.len() >= KNOWN_AT_HAND {
+            known.remove(0);
         }
-        hashes.push((id.clone(), tree));
+        let folder = Known {
+            hashes: Arc::clone(&folder.hashes),
+            marks: Arc::new(folder.marks.next()),
+        };
+        known.push((id.clone(), folder));
     }
 }
 
@@ -247,7 +281,7 @@ impl Instance {
     }
 
     /// The folder as it was received before, if nobody is using it; else a new one.
-    fn open(&self, shared_key: &str) -> Result<(MutableRef, Arc<TreeHashes>), SourceError> {
+    fn open(&self, shared_key: &str) -> Result<(MutableRef, Known), SourceError> {
         for id in self
             .inner
             .store
@@ -264,8 +298,8 @@ impl Instance {
                 Err(error) => return Err(error.into()),
             };
             // Without digests of all of it the tree is of no use, and is received anew.
-            match self.inner.take_hashes(&mutable)? {
-                Some(hashes) => return Ok((mutable, hashes)),
+            match self.inner.take_known(&mutable)? {
+                Some(known) => return Ok((mutable, known)),
                 None => mutable.set_retain(false)?,
             }
         }
@@ -277,7 +311,7 @@ impl Instance {
         };
         Ok((
             self.inner.store.new_mutable(None, options)?,
-            Arc::new(TreeHashes::new()),
+            Known::default(),
         ))
     }
 
@@ -295,15 +329,18 @@ impl Instance {
         if self.id.metadata_only {
             shared_key.push_str(":metadata");
         }
-        let (mutable, hashes) = self.open(&shared_key)?;
+        let (mutable, known) = self.open(&shared_key)?;
         // The mark is in the index before a file changes: a process that dies now leaves a folder that is not trusted.
         mutable.set_meta(META_DIRTY, b"1")?;
         mutable.set_retain(true)?;
-        let filled = self.fill(ctx, session, &mutable, &hashes).await;
+        let filled = self.fill(ctx, session, &mutable, &known).await;
         let stored = filled.and_then(|changed| {
             if changed {
-                mutable.set_meta(META_HASHES, &hashes.encode())?;
+                mutable.set_meta(META_HASHES, &known.hashes.encode())?;
                 mutable.set_meta(META_SHARED_KEY, shared_key.as_bytes())?;
+            }
+            if let Some(marks) = known.marks.encode() {
+                mutable.set_meta(META_MARKS, &marks)?;
             }
             Ok(self.inner.store.clear_meta(mutable.id(), META_DIRTY)?)
         });
@@ -311,9 +348,9 @@ impl Instance {
             mutable.set_retain(false)?;
             return Err(error);
         }
-        self.inner.keep_hashes(mutable.id(), hashes.clone());
+        self.inner.keep_known(mutable.id(), &known);
         let twin = mutable.commit_shared()?;
-        twin.set_hashes(hashes)?;
+        twin.set_hashes(known.hashes)?;
         Ok(twin)
     }
 
@@ -323,14 +360,20 @@ impl Instance {
         ctx: &Context,
         session: &dyn Session,
         mutable: &MutableRef,
-        hashes: &Arc<TreeHashes>,
+        known: &Known,
     ) -> Result<bool, SourceError> {
         let id = &self.id;
+        let compare = match id.compare {
+            Compare::Metadata => self.inner.compare,
+            said @ (Compare::Contents | Compare::Nothing) => said,
+        };
         let request = SyncRequest {
             name: id.name.clone(),
             include: id.include.clone().unwrap_or_default(),
             exclude: id.exclude.clone().unwrap_or_default(),
             follow: id.follow.clone().unwrap_or_default(),
+            // A list of metadata has what the client's files have and no more.
+            change_marks: !id.metadata_only,
         };
         let status = Arc::new(
             ctx.progress
@@ -338,8 +381,12 @@ impl Instance {
         );
         let shown = status.clone();
         let options = ReceiveOptions {
-            compare: id.compare,
-            hashes: Some(hashes.clone()),
+            name: format!("cannot receive `{}`", id.name),
+            side: Side::Caller,
+            share: ctx.sessions.share(session.id()),
+            compare,
+            hashes: Some(known.hashes.clone()),
+            marks: Some(known.marks.clone()),
             progress: Some(Arc::new(move |bytes| {
                 shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0)
             })),
@@ -355,7 +402,7 @@ impl Instance {
             .map_err(SourceError::session)?;
         tracing::debug!(name = %id.name, ?received, "local source received");
         drop(status);
-        Ok(received.changed > 0 || hashes.is_dirty() || mutable.meta(META_HASHES)?.is_none())
+        Ok(received.changed > 0 || known.hashes.is_dirty() || mutable.meta(META_HASHES)?.is_none())
     }
 }
 

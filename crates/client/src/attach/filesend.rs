@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,8 +15,8 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use proto::filesync::BytesMessage;
 use proto::fsutil::Packet;
-use session::diffcopy::{ReceiveOptions, Root, receive};
-use session::header;
+use session::diffcopy::{MapStat, ReceiveOptions, Root, Side, receive};
+use session::{Share, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -25,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::attach::filesync::packets;
-use crate::attach::{FileTarget, Target};
+use crate::attach::{FileTarget, FolderTarget, Target};
 use crate::packet;
 
 /// The targets.
@@ -33,6 +34,7 @@ use crate::packet;
 pub(crate) struct FileSend {
     targets: Arc<BTreeMap<usize, Target>>,
     owner: Option<(u32, u32)>,
+    share: Arc<Share>,
 }
 
 impl FileSend {
@@ -40,6 +42,7 @@ impl FileSend {
         Self {
             targets: Arc::new(targets),
             owner,
+            share: Share::of_client(),
         }
     }
 
@@ -69,34 +72,18 @@ impl tower::Service<http::Request<Body>> for FileSend {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let target = self.target(request.headers());
         let known = request.uri().path() == session::method::FILE_SEND;
-        let owner = self.owner;
+        let (owner, share) = (self.owner, Arc::clone(&self.share));
         Box::pin(async move {
             let limit = Some(proto::MAX_MESSAGE);
             Ok(match target {
                 _ if !known => Status::unimplemented("unknown method").into_http(),
                 Some(Target::Folder(folder)) => {
-                    let merge = true;
-                    tree(
-                        TakeTree {
-                            folder,
-                            owner,
-                            merge,
-                        },
-                        request,
-                    )
-                    .await
-                }
-                Some(Target::Mirror(folder)) => {
-                    let merge = false;
-                    tree(
-                        TakeTree {
-                            folder,
-                            owner,
-                            merge,
-                        },
-                        request,
-                    )
-                    .await
+                    let taker = TakeTree {
+                        folder,
+                        owner,
+                        share,
+                    };
+                    tree(taker, request).await
                 }
                 Some(Target::Bytes(target)) => {
                     Grpc::new(ProstCodec::<BytesMessage, BytesMessage>::default())
@@ -120,9 +107,22 @@ async fn tree(taker: TakeTree, request: http::Request<Body>) -> http::Response<B
 type Answer<T> = Result<Response<BoxStream<'static, Result<T, Status>>>, Status>;
 
 struct TakeTree {
-    folder: PathBuf,
+    folder: FolderTarget,
     owner: Option<(u32, u32)>,
-    merge: bool,
+    share: Arc<Share>,
+}
+
+/// What is changed of the files that come: they are ours, and no file gets rights on this machine unless the user wants that.
+// DIFFERS: the reference's client writes device files and set-user-id bits as they come.
+fn map(folder: &FolderTarget, owner: Option<(u32, u32)>) -> MapStat {
+    let left_out = (!folder.special).then(|| folder.left_out.clone());
+    Arc::new(move |stat| {
+        if let Some((uid, gid)) = owner {
+            stat.uid = uid;
+            stat.gid = gid;
+        }
+        left_out.as_ref().is_none_or(|l| l.take_from(stat))
+    })
 }
 
 impl StreamingService<Packet> for TakeTree {
@@ -131,23 +131,20 @@ impl StreamingService<Packet> for TakeTree {
     type Future = BoxFuture<'static, Answer<Packet>>;
 
     fn call(&mut self, request: Request<Streaming<Packet>>) -> Self::Future {
-        let (folder, owner, merge) = (self.folder.clone(), self.owner, self.merge);
+        let (folder, owner, share) = (self.folder.clone(), self.owner, Arc::clone(&self.share));
         Box::pin(async move {
+            let path = &folder.path;
             let failed = |e: &dyn std::fmt::Display| {
-                Status::unknown(format!("failed to write to {}: {e}", folder.display()))
+                Status::unknown(format!("failed to write to {}: {e}", path.display()))
             };
-            std::fs::create_dir_all(&folder).map_err(|e| failed(&e))?;
-            let root = Root::open(&folder).map_err(|e| failed(&e))?;
+            std::fs::create_dir_all(path).map_err(|e| failed(&e))?;
+            let root = Root::open(path).map_err(|e| failed(&e))?;
             let options = ReceiveOptions {
-                merge,
-                map: owner.map(|(uid, gid)| {
-                    let map: session::diffcopy::MapStat = Arc::new(move |stat| {
-                        stat.uid = uid;
-                        stat.gid = gid;
-                        true
-                    });
-                    map
-                }),
+                name: format!("cannot write to {}", path.display()),
+                side: Side::Callee,
+                share,
+                merge: !folder.mirror,
+                map: Some(map(&folder, owner)),
                 ..ReceiveOptions::default()
             };
             let (stream, from_us) = packets(request.into_inner());
@@ -218,28 +215,26 @@ async fn take_file(path: &Path, from: Streaming<BytesMessage>) -> Result<(), Sta
             .map_err(io_failed(&what))?;
         return copy(from, &mut file, &what).await;
     }
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(io_failed(&what))?;
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = RemoveOnDrop(path.with_file_name(name));
-    let file = tokio::fs::File::create(&part.0)
-        .await
-        .map_err(io_failed(&what))?;
+    let (file, part) = beside(path).map_err(io_failed(&what))?.into_parts();
+    let file = tokio::fs::File::from_std(file);
     let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
     copy(from, &mut file, &what).await?;
     drop(file);
-    std::fs::rename(&part.0, path).map_err(io_failed(&what))
+    part.persist(path).map_err(|e| io_failed(&what)(e.error))
 }
 
-struct RemoveOnDrop(PathBuf);
-
-impl Drop for RemoveOnDrop {
-    fn drop(&mut self) {
-        // Gone already when it was renamed.
-        let _gone = std::fs::remove_file(&self.0);
-    }
+/// A new file beside the target, of a name that nobody can know before: what lies there is neither followed nor written.
+fn beside(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let parent = parent.unwrap_or_else(|| Path::new("."));
+    std::fs::create_dir_all(parent)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    tempfile::Builder::new()
+        .prefix(&name)
+        .suffix(".part")
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(parent)
 }
 
 async fn take_program(argv: &[String], from: Streaming<BytesMessage>) -> Result<(), Status> {
@@ -275,4 +270,205 @@ async fn take_program(argv: &[String], from: Streaming<BytesMessage>) -> Result<
     } else {
         format!("{}: {said}", argv.join(" "))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{FileTypeExt as _, symlink};
+
+    use session::diffcopy::Stat;
+    use session::diffcopy::stat::{
+        MODE_CHAR_DEVICE, MODE_DEVICE, MODE_DIR, MODE_SETGID, MODE_SETUID, MODE_SYMLINK,
+    };
+    use session::{Packet as P, PacketStream};
+
+    use super::*;
+    use crate::attach::LeftOutFiles;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    fn stat(path: &str, mode: u32, link: &str) -> Stat {
+        Stat {
+            path: path.into(),
+            mode,
+            linkname: link.into(),
+            ..Stat::default()
+        }
+    }
+
+    // What a daemon sends into a folder: the list, then every file with the text "sent".
+    async fn sent_into(folder: &FolderTarget, list: Vec<Stat>) -> Result<(), String> {
+        let (mut daemon, client) = PacketStream::pair();
+        let options = ReceiveOptions {
+            side: Side::Callee,
+            merge: !folder.mirror,
+            map: Some(map(folder, None)),
+            ..ReceiveOptions::default()
+        };
+        let root = Root::open(&folder.path).map_err(|e| e.to_string())?;
+        let sending = async move {
+            for stat in list {
+                let size = if stat.is_file() { 4 } else { 0 };
+                let stat = Box::new(Stat { size, ..stat });
+                let _gone = daemon.outgoing.send(P::Stat(Some(stat))).await;
+            }
+            let _gone = daemon.outgoing.send(P::Stat(None)).await;
+            while let Some(Ok(packet)) = daemon.incoming.next().await {
+                match packet {
+                    P::Req(id) => {
+                        for bytes in ["sent", ""] {
+                            let bytes = bytes.into();
+                            let _gone = daemon.outgoing.send(P::Data { id, bytes }).await;
+                        }
+                    }
+                    P::Fin => {
+                        let _gone = daemon.outgoing.send(P::Fin).await;
+                    }
+                    _ => break,
+                }
+            }
+        };
+        let (done, ()) = tokio::join!(receive(client, root, options), sending);
+        done.map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn files_of_a_daemon_get_no_rights_on_this_machine_unless_asked_for() -> TestResult {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir()?;
+        let list = || {
+            let mut capable = stat("d-cap", 0o755, "");
+            capable
+                .xattrs
+                .insert("security.capability".into(), vec![1; 20]);
+            capable.xattrs.insert("user.kept".into(), b"x".to_vec());
+            vec![
+                stat("a-null", MODE_DEVICE | MODE_CHAR_DEVICE | 0o666, ""),
+                stat("b-again", MODE_DEVICE | MODE_CHAR_DEVICE | 0o666, "a-null"),
+                stat("c-su", MODE_SETUID | MODE_SETGID | 0o755, ""),
+                capable,
+                stat("e-group", MODE_DIR | MODE_SETGID | 0o755, ""),
+            ]
+        };
+        let folder = FolderTarget {
+            path: dir.path().to_owned(),
+            ..FolderTarget::default()
+        };
+        sent_into(&folder, list()).await?;
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).map(|m| m.mode() & 0o7777);
+        assert!(mode("a-null").is_err() && mode("b-again").is_err());
+        assert_eq!((mode("c-su")?, mode("e-group")?), (0o755, 0o2755));
+        let attributes = Root::open(dir.path())?.dir("/")?.xattrs("d-cap".as_ref())?;
+        assert!(
+            !attributes.contains_key("security.capability"),
+            "{attributes:?}"
+        );
+        let told = LeftOutFiles {
+            devices: 2,
+            privileged: 2,
+            first: Some("a-null".into()),
+        };
+        assert_eq!(folder.left_out.files(), told);
+
+        // Only root may make devices, with the user's leave.
+        let asked = FolderTarget {
+            special: true,
+            ..folder.clone()
+        };
+        let done = sent_into(&asked, list()).await;
+        if done.is_ok() {
+            let device = fs::metadata(dir.path().join("a-null"))?;
+            assert!(device.file_type().is_char_device());
+            assert_eq!(mode("c-su")?, 0o6755);
+        } else {
+            assert!(done.is_err_and(|e| e.contains("a-null")));
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_outside_the_folder_through_any_link() -> TestResult {
+        let all = tempfile::tempdir()?;
+        let (inside, outside) = (all.path().join("in"), all.path().join("out"));
+        fs::create_dir_all(inside.join("real"))?;
+        fs::create_dir(&outside)?;
+        fs::write(outside.join("file"), "kept")?;
+        // Links that are there before, to a folder and to a file.
+        symlink("../out", inside.join("dir"))?;
+        symlink("../out/file", inside.join("file"))?;
+        symlink(&outside, inside.join("real/up"))?;
+        for mirror in [false, true] {
+            let folder = FolderTarget {
+                path: inside.clone(),
+                mirror,
+                ..FolderTarget::default()
+            };
+            let attacks = [
+                vec![
+                    stat("dir", MODE_DIR | 0o755, ""),
+                    stat("dir/file", 0o644, ""),
+                ],
+                vec![stat("file", 0o644, "")],
+                vec![stat("dir/file", 0o644, "")],
+                vec![
+                    stat("planted", MODE_SYMLINK | 0o777, "../out"),
+                    stat("planted/file", 0o644, ""),
+                ],
+                vec![
+                    stat("real", MODE_DIR | 0o755, ""),
+                    stat("real/up", MODE_DIR | 0o755, ""),
+                    stat("real/up/file", 0o644, ""),
+                ],
+                vec![
+                    stat("x", MODE_SYMLINK | 0o777, "../out/file"),
+                    stat("y", 0o644, "x"),
+                ],
+                vec![stat("../out/file", 0o644, "")],
+            ];
+            for list in attacks {
+                let what = format!("{list:?}");
+                let _refused_or_inside = sent_into(&folder, list).await;
+                assert_eq!(fs::read_to_string(outside.join("file"))?, "kept", "{what}");
+                assert_eq!(fs::read_dir(&outside)?.count(), 1, "{what}");
+                fs::create_dir_all(inside.join("real"))?;
+                for (link, target) in [
+                    ("dir", "../out"),
+                    ("file", "../out/file"),
+                    ("real/up", "../../out"),
+                ] {
+                    let link = inside.join(link);
+                    if link.is_dir() && !link.is_symlink() {
+                        fs::remove_dir_all(&link)?;
+                    }
+                    let _there = fs::remove_file(&link);
+                    symlink(target, &link)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_file_beside_the_target_is_a_new_one() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let target = dir.path().join("image.tar");
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "kept")?;
+        for name in [
+            format!("image.tar.{}.part", std::process::id()),
+            "image.tar.part".into(),
+        ] {
+            symlink(&victim, dir.path().join(name))?;
+        }
+        let parts: Vec<_> = (0..2).map(|_| beside(&target)).collect::<Result<_, _>>()?;
+        for mut part in parts {
+            assert!(part.path().symlink_metadata()?.is_file());
+            std::io::Write::write_all(&mut part, b"sent")?;
+            part.persist(&target)?;
+        }
+        assert_eq!(fs::read_to_string(&victim)?, "kept");
+        assert_eq!(fs::read_to_string(&target)?, "sent");
+        Ok(())
+    }
 }

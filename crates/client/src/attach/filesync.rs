@@ -1,33 +1,54 @@
 //! `FileSync`: the daemon reads folders that were named.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, StreamExt};
 use proto::filesync::file_sync_server;
 use proto::fsutil;
-use session::PacketStream;
-use session::diffcopy::{Filter, FilteredTree, Root, send};
-use session::header;
+use session::diffcopy::{Filter, FilteredTree, Root, SendOptions, Side, follow_links, send};
 use session::stream::PACKETS_IN_FLIGHT;
+use session::{PacketStream, Share, header};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::attach::Folder;
 use crate::packet;
 
 /// The folders.
 #[derive(Debug)]
 pub(crate) struct FileSync {
-    folders: BTreeMap<String, PathBuf>,
+    folders: BTreeMap<String, Folder>,
+    share: Arc<Share>,
 }
 
 impl FileSync {
-    pub(crate) fn new(folders: BTreeMap<String, PathBuf>) -> Self {
-        Self { folders }
+    pub(crate) fn new(folders: BTreeMap<String, Folder>) -> Self {
+        Self {
+            folders,
+            share: Share::of_client(),
+        }
     }
+}
+
+/// What of a folder is sent: what the daemon asks for, or the files that were named.
+fn filter(folder: &Folder, root: &Root, metadata: &MetadataMap) -> Result<Filter, Status> {
+    if folder.only.is_empty() {
+        return Ok(Filter {
+            include: list(metadata, header::INCLUDE),
+            exclude: list(metadata, header::EXCLUDE),
+            follow: list(metadata, header::FOLLOW),
+        });
+    }
+    let failed = |e| Status::unknown(format!("cannot follow links: {e}"));
+    // A link to the folder itself is no reason to send all of it.
+    let targets = follow_links(root, &folder.only).map_err(failed)?;
+    Ok(Filter {
+        include: targets.unwrap_or_else(|| folder.only.clone()),
+        ..Filter::default()
+    })
 }
 
 /// All values of a header, with the escapes taken out.
@@ -79,12 +100,10 @@ impl file_sync_server::FileSync for FileSync {
             .folders
             .get(&name)
             .ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
-        let filter = Filter {
-            include: list(metadata, header::INCLUDE),
-            exclude: list(metadata, header::EXCLUDE),
-            follow: list(metadata, header::FOLLOW),
-        };
-        let root = Root::open(folder).map_err(|e| Status::not_found(e.to_string()))?;
+        let root = Root::open(&folder.path).map_err(|e| Status::not_found(e.to_string()))?;
+        let filter = filter(folder, &root, metadata)?;
+        // Only asked for by daemons that take the marks out again: elsewhere they would be part of the files.
+        let change_marks = metadata.contains_key(header::CHANGE_MARKS);
         let tree = FilteredTree {
             root,
             filter,
@@ -94,9 +113,16 @@ impl file_sync_server::FileSync for FileSync {
                 stat.gid = 0;
                 true
             })),
+            change_marks,
+        };
+        let options = SendOptions {
+            name,
+            side: Side::Callee,
+            share: Arc::clone(&self.share),
+            progress: None,
         };
         let (stream, from_us) = packets(request.into_inner());
-        let sending = task::spawn("send folder", send(stream, Arc::new(tree), None));
+        let sending = task::spawn("send folder", send(stream, Arc::new(tree), options));
         let end = futures::stream::once(sending).filter_map(|done| async move {
             done.err().map(|e| Err(Status::unknown(e.to_string())))
         });
@@ -115,5 +141,155 @@ impl file_sync_server::FileSync for FileSync {
         _request: Request<Streaming<fsutil::Packet>>,
     ) -> Result<Response<Self::TarStreamStream>, Status> {
         Err(Status::unimplemented("method TarStream not implemented"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fsutil::packet::PacketType;
+    use proto::filesync::file_sync_client::FileSyncClient;
+    use proto::filesync::file_sync_server::FileSyncServer;
+    use tonic::transport::{Channel, Endpoint, Server};
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    async fn serve(
+        folders: BTreeMap<String, Folder>,
+    ) -> Result<FileSyncClient<Channel>, tonic::transport::Error> {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let incoming = futures::stream::once(async { Ok::<_, std::io::Error>(ours) })
+            .chain(futures::stream::pending());
+        let server = Server::builder().add_service(FileSyncServer::new(FileSync::new(folders)));
+        task::spawn("server", server.serve_with_incoming(incoming)).detach();
+        let mut theirs = Some(theirs);
+        let channel = Endpoint::from_static("http://x")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let io = theirs.take().map(hyper_util::rt::TokioIo::new);
+                async move { io.ok_or_else(|| std::io::Error::other("once")) }
+            }))
+            .await?;
+        Ok(FileSyncClient::new(channel))
+    }
+
+    /// Lists a folder as the reference's receiver does: its half stays open until the answer has ended.
+    async fn listed(
+        client: &mut FileSyncClient<Channel>,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Vec<(String, bool)>, Status> {
+        let (to, packets) = mpsc::channel(8);
+        let mut call = Request::new(ReceiverStream::new(packets));
+        for (key, value) in headers {
+            let value = value.parse().map_err(|_| Status::internal("header"))?;
+            call.metadata_mut().append(*key, value);
+        }
+        let mut answer = client.diff_copy(call).await?.into_inner();
+        let mut names = Vec::new();
+        while let Some(packet) = answer.message().await? {
+            match packet.stat {
+                Some(stat) => names.push((
+                    String::from_utf8_lossy(&stat.path).into_owned(),
+                    !stat.xattrs.is_empty(),
+                )),
+                None if packet.r#type() == PacketType::PacketStat => {
+                    let mut fin = fsutil::Packet::default();
+                    fin.set_type(PacketType::PacketFin);
+                    let _sent = to.send(fin).await;
+                }
+                None => {}
+            }
+        }
+        drop(to);
+        Ok(names)
+    }
+
+    #[tokio::test]
+    async fn the_answer_ends_after_fin_while_the_daemon_keeps_its_half_open() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        std::fs::write(dir.path().join("f"), "x")?;
+        let folders = BTreeMap::from([("context".to_owned(), dir.path().to_owned().into())]);
+        let mut client = serve(folders).await?;
+        let ended = listed(&mut client, &[(header::DIR_NAME, "context")]);
+        let names = tokio::time::timeout(Duration::from_secs(30), ended).await??;
+        assert_eq!(names, [("f".to_owned(), false)], "nobody asked for marks");
+        let asked = [(header::DIR_NAME, "context"), (header::CHANGE_MARKS, "1")];
+        let names = listed(&mut client, &asked).await?;
+        assert_eq!(names, [("f".to_owned(), true)]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn only_what_was_named_is_sent_whatever_is_asked_for() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let home = dir.path().join("home");
+        std::fs::create_dir(&home)?;
+        std::fs::write(dir.path().join("outside"), "x")?;
+        for name in ["Dockerfile", "secret", "real"] {
+            std::fs::write(home.join(name), "x")?;
+        }
+        std::os::unix::fs::symlink("real", home.join("Dockerfile.dockerignore"))?;
+        std::os::unix::fs::symlink("..", home.join("up"))?;
+        let only = |names: &[&str]| Folder {
+            path: home.clone(),
+            only: names.iter().map(|n| (*n).to_owned()).collect(),
+        };
+        let folders = BTreeMap::from([
+            (
+                "dockerfile".to_owned(),
+                only(&["Dockerfile", "Dockerfile.dockerignore"]),
+            ),
+            ("loop".to_owned(), only(&["up"])),
+            ("all".to_owned(), home.clone().into()),
+        ]);
+        let mut client = serve(folders).await?;
+        let named = &["Dockerfile", "Dockerfile.dockerignore", "real"][..];
+        let all = &[
+            "Dockerfile",
+            "Dockerfile.dockerignore",
+            "real",
+            "secret",
+            "up",
+        ][..];
+        let attacks: [(&[(&'static str, &str)], Option<&[&str]>); 9] = [
+            (&[(header::DIR_NAME, "dockerfile")], Some(named)),
+            (
+                &[(header::DIR_NAME, "dockerfile"), (header::INCLUDE, "**")],
+                Some(named),
+            ),
+            (
+                &[(header::DIR_NAME, "dockerfile"), (header::FOLLOW, "secret")],
+                Some(named),
+            ),
+            (
+                &[(header::DIR_NAME, "loop"), (header::INCLUDE, "**")],
+                Some(&["up"]),
+            ),
+            (
+                &[(header::DIR_NAME, "all"), (header::FOLLOW, "../outside")],
+                Some(&[]),
+            ),
+            (
+                &[(header::DIR_NAME, "all"), (header::FOLLOW, "up/outside")],
+                Some(&["up"]),
+            ),
+            (
+                &[(header::DIR_NAME, "all"), (header::INCLUDE, "**")],
+                Some(all),
+            ),
+            (&[(header::DIR_NAME, "/etc")], None),
+            (&[(header::DIR_NAME, "../home")], None),
+        ];
+        for (headers, want) in attacks {
+            let got = listed(&mut client, headers).await;
+            let got = got
+                .ok()
+                .map(|names| names.into_iter().map(|n| n.0).collect::<Vec<_>>());
+            let want = want.map(|names| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+            assert_eq!(got, want, "{headers:?}");
+        }
+        Ok(())
     }
 }

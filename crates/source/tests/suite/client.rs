@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fstree::Root;
 use fstree::walk::Filter;
 use oci::Digest;
-use session::diffcopy::{FilteredTree, send};
+use session::diffcopy::{FilteredTree, SendOptions, send};
 use session::{
     BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Group, Login,
     PacketStream, Registration, Secret, Session, SessionManager, SyncRequest, Token, TokenRequest,
@@ -26,6 +26,8 @@ pub(crate) struct Client {
     pub(crate) secrets: BTreeMap<String, String>,
     /// Bytes of files and lists that were sent.
     pub(crate) sent: Arc<AtomicU64>,
+    /// Whether it is a client of ours.
+    pub(crate) tells_changes: bool,
 }
 
 impl Client {
@@ -35,6 +37,7 @@ impl Client {
             dir: dir.into(),
             secrets: BTreeMap::new(),
             sent: Arc::default(),
+            tells_changes: false,
         }
     }
 }
@@ -68,13 +71,18 @@ impl Session for Client {
             root: Root::open(&self.dir).unwrap(),
             filter,
             map: None,
+            change_marks: request.change_marks && self.tells_changes,
         };
         let sent = self.sent.clone();
         sent.store(0, Ordering::SeqCst);
         task::spawn("client", async move {
             let count: Arc<dyn Fn(u64) + Send + Sync> =
                 Arc::new(move |n| sent.store(n, Ordering::SeqCst));
-            let _sent = send(theirs, Arc::new(tree), Some(count)).await;
+            let options = SendOptions {
+                progress: Some(count),
+                ..SendOptions::default()
+            };
+            let _sent = send(theirs, Arc::new(tree), options).await;
         })
         .detach();
         Ok(ours)
