@@ -121,13 +121,19 @@ async fn scanner(
         }),
         ..ResolveOpts::default()
     };
-    let meta = crate::resolve::source(build, source, how).await?;
+    let what = frontend::resolving(&source.identifier);
+    let meta = crate::resolve::source(build, source, how)
+        .await
+        .map_err(|mut e| {
+            e.message = format!("{what}: {}", e.message);
+            e
+        })?;
     let reference = meta.op.identifier.strip_prefix("docker-image://");
     let reference = reference.unwrap_or(&options.generator).to_owned();
     let image = meta
         .image
         .ok_or_else(|| failed("the scanner is no image"))?;
-    let config = serde_json::from_slice(&image.config).map_err(failed)?;
+    let config = oci::json::from_slice(&image.config).map_err(failed)?;
     Ok((reference, config))
 }
 

@@ -144,6 +144,16 @@ pub enum FrontendError {
     },
 }
 
+/// What stands before the reason when the image `identifier` names cannot be resolved, whoever asked for it.
+#[must_use]
+pub fn resolving(identifier: &str) -> String {
+    let text = identifier
+        .strip_prefix("docker-image://")
+        .or_else(|| identifier.strip_prefix("oci-layout://"))
+        .unwrap_or(identifier);
+    format!("failed to resolve source metadata for {text}")
+}
+
 impl FrontendError {
     /// A failure of the bridge while doing something.
     pub fn bridge_failed(context: &str, source: BridgeError) -> Self {

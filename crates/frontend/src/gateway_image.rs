@@ -29,7 +29,7 @@ use crate::bridge::{
     Bridge, Frontend, FrontendRequest, FrontendResult, ImageResolveOpts, ResolveOpts, SolveRequest,
     WorkerInfo,
 };
-use crate::error::{BridgeError, Fault, FrontendError};
+use crate::error::{BridgeError, Fault, FrontendError, resolving};
 use crate::gateway::{ContainerMount, ContainerRequest, ProcessRequest};
 
 /// Bytes that one side may be ahead of the other.
@@ -109,7 +109,7 @@ impl Program {
         request: &FrontendRequest,
         workers: &[WorkerInfo],
     ) -> Result<Self, String> {
-        let config = serde_json::from_slice::<Document>(config)
+        let config = oci::json::from_slice::<Document>(config)
             .map_err(|e| format!("cannot read the config of the frontend's image: {e}"))?
             .config
             .unwrap_or_default();
@@ -233,7 +233,11 @@ impl Frontend for ImageFrontend {
             image: Some(ImageResolveOpts::default()),
             ..ResolveOpts::default()
         };
-        let found = bridge.resolve_source(source, opts).await?;
+        let what = resolving(&source.identifier);
+        let found = bridge
+            .resolve_source(source, opts)
+            .await
+            .map_err(|error| FrontendError::bridge_failed(&what, error))?;
         let image = found.image.ok_or_else(|| {
             option_error(format!("the source of frontend {} is no image", self.image))
         })?;

@@ -455,3 +455,54 @@ async fn hostile_files_end_in_an_error() {
         );
     }
 }
+
+/// No program is ever reached.
+#[derive(Debug)]
+struct NoHost;
+
+#[async_trait]
+impl frontend::gateway_image::FrontendHost for NoHost {
+    async fn serve(
+        &self,
+        _bridge: Arc<dyn Bridge>,
+        _inputs: BTreeMap<String, Arc<pb::Definition>>,
+        _stream: tokio::io::DuplexStream,
+    ) -> Option<Result<FrontendResult, BridgeError>> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_resolved_is_told_in_the_same_words_whoever_wants_it() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
+    let digest = Digest::sha256("x");
+    for (wanted, named) in [
+        ("does/not:exist", "docker.io/does/not:exist".to_owned()),
+        ("does/not", "docker.io/does/not:latest".to_owned()),
+        (
+            &format!("does/not:1.2@{digest}"),
+            format!("docker.io/does/not:1.2@{digest}"),
+        ),
+    ] {
+        let want = format!("failed to resolve source metadata for {named}: {named}: not found");
+        let mut case = golden.cases[0].clone();
+        case.opts.clear();
+        let text = format!("FROM {wanted}\n");
+        case.files.insert("Dockerfile".into(), text);
+        let got = run(&golden, &case, false).await.error;
+        assert!(got.ends_with(&want), "{got}\n{want}");
+        let fake = Arc::new(Fake {
+            images: BTreeMap::new(),
+            files: Arc::new(Files(BTreeMap::new())),
+            seen: Mutex::default(),
+            dump: false,
+        });
+        let image = frontend::gateway_image::ImageFrontend {
+            image: wanted.to_owned(),
+            allowed: Vec::new(),
+            host: Arc::new(NoHost),
+        };
+        let error = image.solve(fake, FrontendRequest::default()).await;
+        assert_eq!(error.unwrap_err().to_string(), want);
+    }
+}

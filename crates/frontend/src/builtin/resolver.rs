@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::context::Context;
 use super::{Build, named, time};
 use crate::bridge::{ImageResolveOpts, ResolveOpts};
-use crate::error::FrontendError;
+use crate::error::{FrontendError, resolving};
 
 /// A resolved source that should be an image.
 pub(crate) struct Resolved {
@@ -45,15 +45,11 @@ pub(crate) async fn resolve_image(
         identifier: identifier.to_owned(),
         attrs,
     };
-    let what = format!(
-        "failed to resolve source metadata for {}",
-        plain(identifier)
-    );
     let meta = build
         .bridge
         .resolve_source(source, opts)
         .await
-        .map_err(|error| FrontendError::bridge_failed(&what, error))?;
+        .map_err(|error| FrontendError::bridge_failed(&resolving(identifier), error))?;
     let image = meta
         .image
         .map(|image| (plain(&meta.op.identifier), image.digest, image.config));
