@@ -227,6 +227,7 @@ fn executor(settings: &Settings) -> Result<Arc<dyn Executor>, WireError> {
         sandbox_network,
         dns,
         cgroup_parent,
+        user_namespace: None,
     });
     Ok(Arc::new(launcher))
 }

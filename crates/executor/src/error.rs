@@ -89,6 +89,20 @@ pub enum ExecError {
         /// The variable.
         name: String,
     },
+    /// Steps are to have user namespaces, and this host gives none.
+    #[error("cannot make a user namespace for steps")]
+    UserNamespace {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A user or group that the user namespace of steps does not have.
+    #[error("user or group {id} is not among the {count} of the user namespace of steps")]
+    UnmappedId {
+        /// The id in the container.
+        id: u32,
+        /// How many there are, from 0 on.
+        count: u32,
+    },
     /// A device wants a program of the host run for the container.
     #[error(
         "a CDI device of this step has the hook {hook}, which needs an OCI runtime: set worker.oci.binary"

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use sys::userns::{IdMapping, IdRange};
 use sys::{process, pty, socket};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
@@ -30,7 +31,7 @@ pub use prepare::default_capabilities;
 pub(crate) use prepare::detach;
 
 use crate::Executor;
-use crate::access::{NetworkMode, SecurityMode};
+use crate::access::{Access, NetworkMode, SecurityMode};
 use crate::bounds;
 use crate::cdi::{Injection, Node, Rest};
 use crate::cgroup::{Group, Groups};
@@ -45,6 +46,9 @@ use prepare::{Basics, Fds};
 
 /// The name under which this program is executed to be the launcher.
 const NAME: &str = "rbuild-launcher";
+
+/// The group that owns terminals, in every container.
+const TTY_GROUP: u32 = 5;
 
 /// Becomes the launcher if that is what this program was executed for; else returns. The first line of `main`: it needs to be the only
 /// thread.
@@ -73,6 +77,8 @@ pub struct Config {
     pub dns: DnsConfig,
     /// The control group above all containers that name none.
     pub cgroup_parent: String,
+    /// The ids of the user namespace of confined containers; without, they share the host's.
+    pub user_namespace: Option<IdRange>,
 }
 
 impl Config {
@@ -83,6 +89,7 @@ impl Config {
             sandbox_network: NetworkMode::Host,
             dns: DnsConfig::default(),
             cgroup_parent: String::new(),
+            user_namespace: None,
         }
     }
 }
@@ -103,6 +110,7 @@ struct Running {
     group: Arc<Group>,
     security: SecurityMode,
     process: ProcessSpec,
+    ids: Option<Arc<IdMapping>>,
 }
 
 impl fmt::Debug for Launcher {
@@ -140,7 +148,8 @@ impl Launcher {
                     .clone()
                     .unwrap_or_else(|| "/proc/self/exe".into());
                 let connection = Arc::new(
-                    Connection::start(&program).map_err(ExecError::launcher("starting it"))?,
+                    Connection::start(&program, self.config.user_namespace)
+                        .map_err(ExecError::launcher("starting it"))?,
                 );
                 *held = Some(Arc::clone(&connection));
                 Ok(connection)
@@ -200,6 +209,7 @@ impl Executor for Launcher {
         let (streams, pumps) = Streams::open(io, spec.process.tty)?;
         let connection = self.connection()?;
         let (security, process) = (spec.access.security(), spec.process.clone());
+        let ids = spec.ids.clone();
         let stubs_recursive = spec.remove_mount_stubs_recursive;
         let dests: Vec<String> = spec
             .mounts
@@ -251,6 +261,7 @@ impl Executor for Launcher {
             group: Arc::clone(&group),
             security,
             process,
+            ids,
         };
         announce.send_replace(Some(Arc::new(here)));
         if let Some(started) = started {
@@ -268,6 +279,13 @@ impl Executor for Launcher {
             oom: ended.code != 0 && group.out_of_memory(),
             usage,
         })
+    }
+
+    fn id_mapping(&self, access: &Access) -> Result<Option<Arc<IdMapping>>, ExecError> {
+        if self.config.user_namespace.is_none() || access.security() == SecurityMode::Insecure {
+            return Ok(None);
+        }
+        self.connection()?.ids()
     }
 
     async fn exec(
@@ -308,6 +326,7 @@ impl Executor for Launcher {
             &spec,
             container.root.as_fd(),
             container.security,
+            container.ids.as_deref(),
             &[],
             stdio,
         )?;
@@ -374,8 +393,15 @@ impl Launcher {
             .rootfs
             .try_clone()
             .map_err(ExecError::system("cannot copy a descriptor"))?;
-        let mut process =
-            prepare::process_plan(&spec.process, root.as_fd(), security, &spec.ulimits, stdio)?;
+        let ids = spec.ids.as_deref();
+        let mut process = prepare::process_plan(
+            &spec.process,
+            root.as_fd(),
+            security,
+            ids,
+            &spec.ulimits,
+            stdio,
+        )?;
         process.groups.extend(groups);
         let rules = prepare::device_rules(nodes);
         let parent = spec
@@ -411,8 +437,10 @@ impl Launcher {
             security,
             limits_devices: group.limits_devices,
             cgroup2: self.groups.unified(),
-            devices: prepare::asked_devices(nodes, &process),
-            mounts: prepare::mounts(spec.mounts, &mut fds)?,
+            devices: prepare::asked_devices(nodes, &process, ids)?,
+            mounts: prepare::mounts(spec.mounts, ids, &mut fds)?,
+            tty_gid: prepare::host_id(ids, TTY_GROUP)?,
+            open_network: ids.is_some() && network == NetworkMode::None,
         };
         let plan = Plan {
             container: Some(basics.plan()),

@@ -24,7 +24,10 @@ mod spec;
 mod stubs;
 pub mod user;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use sys::userns::IdMapping;
 use tokio::sync::oneshot;
 
 pub use access::{Access, Denied, Entitlements, NetworkMode, SecurityMode, UnknownMode};
@@ -48,6 +51,12 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
         io: ProcessIo,
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError>;
+
+    /// The user namespace that a container with this access runs in; none if it shares the host's users. The mounts of its spec are made
+    /// for it.
+    fn id_mapping(&self, _access: &Access) -> Result<Option<Arc<IdMapping>>, ExecError> {
+        Ok(None)
+    }
 
     /// Runs a further process in the container `id` of a running [`Executor::run`], waiting for it to start if need be.
     ///

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sys::mount::DetachedMount;
+use sys::userns::IdMapping;
 
 use crate::access::Access;
 use crate::cdi::Injection;
@@ -99,6 +101,9 @@ pub struct ContainerSpec {
     pub resources: Resources,
     /// Devices that were asked for; made by [`crate::cdi::Devices::inject`].
     pub devices: Injection,
+    /// The user namespace of the process, from [`crate::Executor::id_mapping`]. The root and every [`MountSource::Mount`] show ids as it
+    /// maps them.
+    pub ids: Option<Arc<IdMapping>>,
 }
 
 impl ContainerSpec {
@@ -119,6 +124,7 @@ impl ContainerSpec {
             shm_size: None,
             resources: Resources::default(),
             devices: Injection::default(),
+            ids: None,
         }
     }
 }

@@ -22,10 +22,15 @@ use executor::{
 };
 use parking_lot::Mutex;
 use sys::mount::{self, DetachedMount};
+use sys::userns::{IdMapping, IdRange};
 use tokio::sync::{mpsc, oneshot};
 
 #[path = "containers/held.rs"]
 mod held;
+#[path = "containers/probe.rs"]
+mod probe;
+#[path = "containers/users.rs"]
+mod users;
 
 sys::before_main!(executor::launcher::dispatch);
 
@@ -78,6 +83,27 @@ impl Tree {
     fn mount(&self) -> DetachedMount {
         let [lower, upper, work] =
             ["lower", "upper", "work"].map(|name| sys::path::open_dir(self.path(name)).unwrap());
+        mount::overlay(&mount::Overlay {
+            lower: &[lower.as_fd()],
+            upper: Some((upper.as_fd(), work.as_fd())),
+            volatile: false,
+            options: &[],
+            attrs: mount::Attrs::default(),
+        })
+        .unwrap()
+    }
+
+    /// The same for a container in the user namespace of `ids`, as the store makes it.
+    fn mount_mapped(&self, ids: &IdMapping) -> DetachedMount {
+        let whole = sys::path::open_dir(self.dir.path()).unwrap();
+        let mapped = mount::open_tree_clone(&whole, false).unwrap();
+        mount::map_ids(&mapped, ids, false).unwrap();
+        let open = |name| {
+            let flags = sys::path::OpenFlags::PATH | sys::path::OpenFlags::DIRECTORY;
+            sys::path::open_no_symlinks(&mapped, name, flags, 0).unwrap()
+        };
+        let [lower, upper, work] = ["lower", "upper", "work"].map(open);
+        let _owner = sys::userns::FileOwner::assume(ids.range().base).unwrap();
         mount::overlay(&mount::Overlay {
             lower: &[lower.as_fd()],
             upper: Some((upper.as_fd(), work.as_fd())),

@@ -85,6 +85,13 @@ pub fn permitted() -> io::Result<Set> {
     Ok(Set(rx::capabilities(None)?.permitted.bits()))
 }
 
+/// Makes all that is permitted effective. capget(2), capset(2).
+pub fn raise() -> io::Result<()> {
+    let mut sets = rx::capabilities(None)?;
+    sets.effective = sets.permitted;
+    Ok(rx::set_capabilities(None, sets)?)
+}
+
 /// Drops everything else from the bounding set. prctl(2) PR_CAPBSET_DROP.
 pub fn keep_in_bounding_set(set: Set) -> io::Result<()> {
     for bit in 0..64 {

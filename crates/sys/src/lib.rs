@@ -16,6 +16,7 @@ pub mod pty;
 pub mod reflink;
 pub mod seccomp;
 pub mod socket;
+pub mod userns;
 pub mod xattr;
 
 mod raw;

@@ -60,6 +60,8 @@ pub struct Namespaces {
     pub net: bool,
     /// Root of the control groups.
     pub cgroup: bool,
+    /// Users, groups and capabilities.
+    pub user: bool,
 }
 
 impl Namespaces {
@@ -71,6 +73,7 @@ impl Namespaces {
             | pick(self.uts, libc::CLONE_NEWUTS)
             | pick(self.net, libc::CLONE_NEWNET)
             | pick(self.cgroup, libc::CLONE_NEWCGROUP)
+            | pick(self.user, libc::CLONE_NEWUSER)
     }
 }
 

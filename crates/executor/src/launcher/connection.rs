@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sys::mount::{self, AttrChange, Attrs};
+use sys::userns::{IdMapping, IdRange};
 use sys::{path, process, socket};
 use tokio::sync::oneshot;
 
@@ -35,6 +36,7 @@ pub(super) struct Connection {
     socket: OwnedFd,
     next: AtomicU64,
     shared: Arc<Shared>,
+    ids: Result<Option<Arc<IdMapping>>, i32>,
 }
 
 #[derive(Default)]
@@ -65,7 +67,9 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     /// Starts a launcher from `program`. Nothing of ours runs between fork and exec; the socket is its standard input.
-    pub(super) fn start(program: &Path) -> io::Result<Self> {
+    ///
+    /// With `ids` it makes a user namespace of that range, which is waited for.
+    pub(super) fn start(program: &Path, ids: Option<IdRange>) -> io::Result<Self> {
         let (ours, theirs) = socket::pair()?;
         let executable = read_only(program);
         let program = executable.as_ref().map_or_else(
@@ -74,10 +78,15 @@ impl Connection {
         );
         let child = Command::new(program)
             .arg0(NAME)
+            .args(ids.map(|range| format!("{}:{}", range.base, range.count)))
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
+        let ids = match ids {
+            Some(range) => namespace(&ours, range)?,
+            None => Ok(None),
+        };
         let shared = Arc::new(Shared::default());
         let (hearing, listener) = (ours.try_clone()?, Arc::clone(&shared));
         thread::Builder::new()
@@ -88,12 +97,20 @@ impl Connection {
             socket: ours,
             next: AtomicU64::new(0),
             shared,
+            ids,
         })
     }
 
     /// Whether the launcher has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// The user namespace of containers, if they are to have one.
+    pub(super) fn ids(&self) -> Result<Option<Arc<IdMapping>>, ExecError> {
+        self.ids.clone().map_err(|errno| ExecError::UserNamespace {
+            source: io::Error::from_raw_os_error(errno),
+        })
     }
 
     /// Has a process cloned. `group` lives at least as long as it.
@@ -182,6 +199,20 @@ fn read_only(program: &Path) -> io::Result<OwnedFd> {
     Ok(copy.into())
 }
 
+/// Hears what a new launcher says of its user namespace.
+fn namespace(socket: &OwnedFd, range: IdRange) -> io::Result<Result<Option<Arc<IdMapping>>, i32>> {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    let (length, fds) = socket::receive(socket, &mut buffer)?;
+    let event = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+    match (event, fds.into_iter().next()) {
+        (Event::Namespace { errno: None }, Some(fd)) => {
+            Ok(Ok(Some(Arc::new(IdMapping::new(fd, range)))))
+        }
+        (Event::Namespace { errno: Some(errno) }, _) => Ok(Err(errno)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 /// Hears the launcher until it ends; then nobody waits any more.
 fn listen(socket: &OwnedFd, shared: &Shared, mut child: Child) {
     let mut buffer = vec![0; MAX_MESSAGE];
@@ -202,6 +233,7 @@ fn listen(socket: &OwnedFd, shared: &Shared, mut child: Child) {
 
 fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
     match event {
+        Event::Namespace { .. } => {}
         Event::Cloned { seq } => {
             let waiter = shared
                 .waiting

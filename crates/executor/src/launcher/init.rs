@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
 use sys::process::{self, Namespaces};
-use sys::{caps, file, landlock, path, pty, seccomp, socket};
+use sys::{caps, file, landlock, path, pty, seccomp, socket, userns};
 
 use super::filesystem;
 use super::message::{MAX_MESSAGE, Opening, Plan, ProcessPlan, Report};
@@ -113,14 +113,18 @@ fn start(
             uts: true,
             net: true,
             cgroup: true,
+            user: false,
         };
         process::setns(&prepared.alone, target, all).map_err(step("join namespaces"))?;
         rustix::process::chdir("/").map_err(|errno| step("chdir")(errno.into()))?;
     }
     let process = &plan.process;
+    if let Some(root) = process.namespace_root {
+        // What is made from here on belongs to the container's root.
+        userns::set_file_owner(root).map_err(step("owner of new files"))?;
+    }
     if let Some(container) = &plan.container {
-        let owner = (process.uid, process.gid);
-        let made = filesystem::build(container, &process.cwd, owner, &mut fds)?;
+        let made = filesystem::build(container, &process.cwd, process.owner, &mut fds)?;
         report_made(control, made);
     }
     let streams = streams(process, control, &mut fds)?;
@@ -180,8 +184,8 @@ fn streams(
         // So that the process can open /dev/stdout also when it is not root. Not /dev/null, which is everyone's.
         let pipe = rustix::fs::fstat(stream)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
-        if pipe && plan.uid != 0 {
-            file::chown_fd(stream, plan.uid, u32::MAX)
+        if pipe && plan.owner.0 != 0 {
+            file::chown_fd(stream, plan.owner.0, u32::MAX)
                 .map_err(step("owner of standard streams"))?;
         }
     }
@@ -196,8 +200,8 @@ fn terminal(plan: &ProcessPlan, control: &OwnedFd) -> io::Result<OwnedFd> {
     }
     let master = pty::open_master(&devpts)?;
     let peer = pty::open_peer(&master)?;
-    if plan.uid != 0 {
-        rustix::fs::fchown(&peer, Some(rustix::fs::Uid::from_raw(plan.uid)), None)?;
+    if plan.owner.0 != 0 {
+        rustix::fs::fchown(&peer, Some(rustix::fs::Uid::from_raw(plan.owner.0)), None)?;
     }
     report(control, &Report::Terminal, &[master.as_fd()]);
     Ok(peer)
@@ -210,13 +214,7 @@ fn enter(plan: &ProcessPlan) -> Result<(), StartError> {
         errno: errno(&error),
     };
     let root = path::open_host_path("/").map_err(failed)?;
-    let place = stubs::find(
-        &root,
-        &plan.cwd,
-        Kind::Directory,
-        Some((plan.uid, plan.gid)),
-    )
-    .map_err(failed)?;
+    let place = stubs::find(&root, &plan.cwd, Kind::Directory, Some(plan.owner)).map_err(failed)?;
     rustix::process::fchdir(&place.fd).map_err(|errno| failed(errno.into()))?;
     let inside = rustix::process::getcwd(Vec::new()).map_err(|errno| failed(errno.into()))?;
     if !inside.to_bytes().starts_with(b"/") {
@@ -227,6 +225,20 @@ fn enter(plan: &ProcessPlan) -> Result<(), StartError> {
 
 /// Gives up what the process may not have. The filter goes first, while installing one without no_new_privs is still allowed.
 fn confine(prepared: &Prepared, plan: &ProcessPlan) -> Result<(), StartError> {
+    if plan.namespace_root.is_some() {
+        let none = || step("user namespace")(io::Error::from_raw_os_error(libc::ENOENT));
+        let own = Namespaces {
+            user: true,
+            ..Namespaces::default()
+        };
+        // All capabilities from here on are over what belongs to this namespace; the rest of the world was made outside of it.
+        process::setns(
+            &prepared.alone,
+            prepared.namespace.as_ref().ok_or_else(none)?,
+            own,
+        )
+        .map_err(step("user namespace"))?;
+    }
     // DIFFERS: BuildKit's steps on the host's network reach its abstract sockets.
     if let (true, Some(scope)) = (plan.scoped, &prepared.scope) {
         landlock::restrict_self(scope).map_err(step("landlock"))?;

@@ -33,6 +33,8 @@ pub(super) enum Request {
 /// From the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Event {
+    /// The first of all, when user namespaces are wanted. Descriptor: the one of all containers. `errno` if there is none.
+    Namespace { errno: Option<i32> },
     /// It is cloned. Descriptor: its pidfd.
     Cloned { seq: u64 },
     /// It could not be cloned.
@@ -82,6 +84,10 @@ pub(super) struct ContainerPlan {
     pub(super) cgroup2: bool,
     pub(super) devices: Vec<Device>,
     pub(super) mounts: Vec<MountPlan>,
+    /// The host's id of the group of terminals.
+    pub(super) tty_gid: u32,
+    /// Users without capabilities over the container's own network may bind low ports there, and ping.
+    pub(super) open_network: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,6 +136,10 @@ pub(super) struct ProcessPlan {
     pub(super) cwd: String,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// The host's ids for these.
+    pub(super) owner: (u32, u32),
+    /// It runs in the launcher's user namespace, whose 0 is this id of the host.
+    pub(super) namespace_root: Option<u32>,
     pub(super) groups: Vec<u32>,
     pub(super) tty: bool,
     /// Input, output and errors; not there with a terminal.

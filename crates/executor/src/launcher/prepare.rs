@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
 use sys::bpf::DeviceRule;
 use sys::mount::{self, AttrChange};
+use sys::userns::IdMapping;
 use sys::{caps, file, process, socket};
 
 use super::message::{ContainerPlan, Device, MountPlan, Opening, Plan, ProcessPlan, SourcePlan};
@@ -75,6 +76,7 @@ pub(super) fn process_plan(
     spec: &ProcessSpec,
     root: BorrowedFd<'_>,
     security: SecurityMode,
+    ids: Option<&IdMapping>,
     ulimits: &[Ulimit],
     stdio: Option<[usize; 3]>,
 ) -> Result<ProcessPlan, ExecError> {
@@ -94,6 +96,9 @@ pub(super) fn process_plan(
         }
     };
     let insecure = security == SecurityMode::Insecure;
+    for group in &who.groups {
+        host_id(ids, *group)?;
+    }
     Ok(ProcessPlan {
         args: spec.args.clone(),
         env,
@@ -104,6 +109,8 @@ pub(super) fn process_plan(
         },
         uid: who.uid,
         gid: who.gid,
+        owner: (host_id(ids, who.uid)?, host_id(ids, who.gid)?),
+        namespace_root: ids.map(|ids| ids.range().base),
         groups: who.groups,
         tty: spec.tty,
         stdio,
@@ -112,6 +119,17 @@ pub(super) fn process_plan(
         ambient: if insecure { capabilities.0 } else { 0 },
         seccomp: !insecure,
         scoped: !insecure,
+    })
+}
+
+/// The host's id for one of the container.
+pub(super) fn host_id(ids: Option<&IdMapping>, id: u32) -> Result<u32, ExecError> {
+    let Some(range) = ids.map(IdMapping::range) else {
+        return Ok(id);
+    };
+    range.host_id(id).ok_or(ExecError::UnmappedId {
+        id,
+        count: range.count,
     })
 }
 
@@ -129,7 +147,11 @@ fn rlimit(limit: &Ulimit) -> Result<(u32, u64, u64), ExecError> {
 }
 
 /// Turns each mount into a detached one or the recipe for it. The later of two with one destination takes the place of the earlier.
-pub(super) fn mounts(mounts: Vec<Mount>, fds: &mut Fds) -> Result<Vec<MountPlan>, ExecError> {
+pub(super) fn mounts(
+    mounts: Vec<Mount>,
+    ids: Option<&IdMapping>,
+    fds: &mut Fds,
+) -> Result<Vec<MountPlan>, ExecError> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut plans: Vec<MountPlan> = Vec::new();
     for mount in mounts {
@@ -147,7 +169,7 @@ pub(super) fn mounts(mounts: Vec<Mount>, fds: &mut Fds) -> Result<Vec<MountPlan>
                 selector: selector(&mount.selector),
             },
             MountSource::Place(place) => SourcePlan::Mount {
-                fd: fds.push(detach(&place).map_err(failed)?),
+                fd: fds.push(detach_mapped(&place, ids).map_err(failed)?),
                 selector: selector(&mount.selector),
             },
             MountSource::Tmpfs { size } => SourcePlan::Tmpfs { size },
@@ -166,8 +188,8 @@ pub(super) fn mounts(mounts: Vec<Mount>, fds: &mut Fds) -> Result<Vec<MountPlan>
                 SourcePlan::File {
                     fd: fds.push(keep().map_err(failed)?),
                     mode,
-                    uid,
-                    gid,
+                    uid: host_id(ids, uid)?,
+                    gid: host_id(ids, gid)?,
                 }
             }
         };
@@ -206,6 +228,18 @@ pub(crate) fn detach(place: &OwnedFd) -> io::Result<mount::DetachedMount> {
     Ok(copy)
 }
 
+/// The same for a container with a user namespace. Files of a filesystem that cannot map ids belong to nobody there.
+fn detach_mapped(place: &OwnedFd, ids: Option<&IdMapping>) -> io::Result<mount::DetachedMount> {
+    let copy = detach(place)?;
+    if let Some(ids) = ids
+        && mount::map_ids(&copy, ids, true).is_err()
+        && let Err(error) = mount::map_ids(&copy, ids, false)
+    {
+        tracing::debug!(%error, "a mount of the host keeps the host's ids");
+    }
+    Ok(copy)
+}
+
 /// Nodes of an insecure container: kernel messages, user-space devices and filesystems, virtual machines, tunnels, loops.
 pub(super) fn insecure_devices() -> Vec<Device> {
     let node = |name: String, kind: u32, major, minor| Device {
@@ -230,14 +264,20 @@ pub(super) fn insecure_devices() -> Vec<Device> {
 }
 
 /// Nodes that a step asked for; of the process where their file names no owner.
-pub(super) fn asked_devices(nodes: &[Node], process: &ProcessPlan) -> Vec<Device> {
-    let device = |node: &Node| Device {
-        name: node.name.clone(),
-        mode: node.kind.as_raw_mode() | node.permissions,
-        major: node.major,
-        minor: node.minor,
-        uid: node.owner.0.unwrap_or(process.uid),
-        gid: node.owner.1.unwrap_or(process.gid),
+pub(super) fn asked_devices(
+    nodes: &[Node],
+    process: &ProcessPlan,
+    ids: Option<&IdMapping>,
+) -> Result<Vec<Device>, ExecError> {
+    let device = |node: &Node| {
+        Ok(Device {
+            name: node.name.clone(),
+            mode: node.kind.as_raw_mode() | node.permissions,
+            major: node.major,
+            minor: node.minor,
+            uid: host_id(ids, node.owner.0.unwrap_or(process.uid))?,
+            gid: host_id(ids, node.owner.1.unwrap_or(process.gid))?,
+        })
     };
     nodes.iter().map(device).collect()
 }
@@ -268,6 +308,8 @@ pub(super) struct Basics {
     pub(super) cgroup2: bool,
     pub(super) devices: Vec<Device>,
     pub(super) mounts: Vec<MountPlan>,
+    pub(super) tty_gid: u32,
+    pub(super) open_network: bool,
 }
 
 impl Basics {
@@ -299,6 +341,8 @@ impl Basics {
                 devices
             },
             mounts: self.mounts,
+            tty_gid: self.tty_gid,
+            open_network: self.open_network,
         }
     }
 }

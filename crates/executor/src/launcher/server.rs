@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
 use sys::seccomp::Instruction;
+use sys::userns::{self, IdRange};
 use sys::{file, landlock, path, socket};
 
 use super::init;
@@ -32,6 +33,8 @@ pub(super) struct Prepared {
     pub(super) filter: Option<Vec<Instruction>>,
     /// Keeps confined processes from the host's abstract sockets; none on kernels that know no such thing.
     pub(super) scope: Option<OwnedFd>,
+    /// The user namespace of containers, if they are to have one.
+    pub(super) namespace: Option<OwnedFd>,
 }
 
 struct Server {
@@ -73,6 +76,20 @@ pub(super) fn serve() -> io::Result<()> {
         Mode::empty(),
     )?;
     let hierarchies = Hierarchies::open();
+    let namespace = match wanted_ids() {
+        Some(range) => {
+            let made = user_namespace(&alone, range);
+            let errno = made.as_ref().err().map(init::errno);
+            let fds: Vec<BorrowedFd<'_>> = made.iter().map(AsFd::as_fd).collect();
+            socket::send(
+                &daemon,
+                &serde_json::to_vec(&Event::Namespace { errno })?,
+                &fds,
+            )?;
+            made.ok()
+        }
+        None => None,
+    };
     leave_host_mounts(&alone)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let filter = crate::seccomp::compile(super::default_capabilities());
@@ -81,6 +98,7 @@ pub(super) fn serve() -> io::Result<()> {
             alone,
             filter,
             scope: landlock::scope_abstract_sockets().unwrap_or_default(),
+            namespace,
         },
         daemon,
         own_pids,
@@ -103,6 +121,39 @@ pub(super) fn serve() -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// The range of ids that the daemon wrote into our arguments: base and count.
+fn wanted_ids() -> Option<IdRange> {
+    let argument = std::env::args().nth(1)?;
+    let (base, count) = argument.split_once(':')?;
+    Some(IdRange {
+        base: base.parse().ok()?,
+        count: count.parse().ok()?,
+    })
+}
+
+/// Makes a user namespace: a child is cloned into it for as long as it takes to open it.
+fn user_namespace(alone: &SingleThreaded, range: IdRange) -> io::Result<OwnedFd> {
+    let own = Namespaces {
+        user: true,
+        ..Namespaces::default()
+    };
+    let (pid, pidfd) = match process::clone3(alone, own, None)? {
+        Cloned::Child => {
+            drop(process::die_with_parent());
+            loop {
+                rustix::event::pause();
+            }
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    let made = userns::write_maps(pid, range).and_then(|()| userns::open(pid));
+    process::pidfd_send_signal(&pidfd, libc::SIGKILL)?;
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, None))?;
+    process::wait_any()?;
+    made
 }
 
 /// Exchanges the host's mounts for an empty filesystem.
@@ -219,6 +270,8 @@ impl Server {
                     uts: true,
                     net: *net,
                     cgroup: *cgroup_namespace,
+                    // Entered by the process itself, when everything it sees has been made by root.
+                    user: false,
                 };
                 let group = if *cgroup {
                     Some(fds.next().ok_or_else(missing)?)
