@@ -46,7 +46,8 @@ Examples:
 Outputs (-o):
   DIR                             files of the result into a directory
   -                               files of the result as a tar to standard output
-  type=local,dest=DIR             the same as DIR (mode=delete removes what the result does not have)
+  type=local,dest=DIR             the same as DIR (mode=delete removes what the result does not have; device files,
+                                  set-user-id bits and capabilities are left out unless special=true)
   type=tar,dest=FILE              files of the result as a tar
   type=oci,dest=FILE              image archive (OCI layout); tar=false,dest=DIR writes the layout as files
   type=docker,dest=FILE           image archive for `docker load`

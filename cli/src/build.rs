@@ -20,6 +20,7 @@ use crate::build::call::{Answer, Call};
 use crate::build::request::Written;
 use crate::failure::{CliError, explain, told_warnings};
 use crate::interrupt::interrupted;
+use crate::progress::text::harmless;
 use crate::progress::{self, Display};
 
 /// How many changes may wait to be shown.
@@ -73,6 +74,7 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
         };
     }
     let idle = prepared.request.exporters.is_empty();
+    let folders = outputs::folders(&prepared.request.attachables);
     let solving = unless_interrupted(Box::pin(client.solve(prepared.request, sender)));
     let (outcome, display) = tokio::join!(solving, progress::show(display, news));
     let result = outcome.map_err(|stop| end(stop, display.as_ref(), mode))?;
@@ -84,6 +86,10 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
         let _closed = io::stderr().lock().write_all(&page);
     }
     finish(&flags, &id, &result)?;
+    if mode != ProgressMode::Rawjson {
+        let said: String = folders.iter().filter_map(outputs::told).collect();
+        let _closed = io::stderr().lock().write_all(said.as_bytes());
+    }
     if idle && shows(mode) {
         let (on, off) = yellow();
         let _closed = write!(io::stderr().lock(), "\n{on}{IDLE}{off}");
@@ -179,7 +185,7 @@ fn finish(flags: &Build, id: &str, result: &SolveResult) -> Result<(), CliError>
     if flags.quiet
         && let Some(id) = image_id(result)
     {
-        writeln!(io::stdout().lock(), "{id}")
+        writeln!(io::stdout().lock(), "{}", harmless(id))
             .map_err(CliError::io("cannot write to standard output"))?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use crate::args::{Connection, Debug, Prune};
 use crate::build::spec;
 use crate::connection;
 use crate::failure::CliError;
-use crate::progress::text::{bytes, seconds};
+use crate::progress::text::{bytes, harmless_lines, seconds};
 
 pub(crate) async fn dial_stdio(connection: &Connection, program: &str) -> Result<(), CliError> {
     let address = connection::address(connection, program)?;
@@ -17,10 +17,11 @@ pub(crate) async fn dial_stdio(connection: &Connection, program: &str) -> Result
     Ok(())
 }
 
+// Everything here has words of the daemon in it.
 fn print(text: &str) -> Result<(), CliError> {
     io::stdout()
         .lock()
-        .write_all(text.as_bytes())
+        .write_all(harmless_lines(text).as_bytes())
         .map_err(CliError::io("cannot write to standard output"))
 }
 

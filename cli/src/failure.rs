@@ -7,7 +7,7 @@ use client::{ConnectError, Failure, LayoutError, LineRange, SourceExcerpt};
 
 use crate::build::spec::SpecError;
 use crate::embedded::EmbeddedError;
-use crate::progress::text::{harmless, width};
+use crate::progress::text::{harmless, harmless_line, harmless_lines, width};
 use crate::progress::trace::Trace;
 
 /// Why the program fails.
@@ -69,6 +69,16 @@ impl CliError {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+}
+
+/// What is said last: words of ours and of the daemon.
+pub(crate) fn told(error: &CliError) -> String {
+    let mut text = format!("ERROR: {}\n", harmless_lines(&error.to_string()));
+    if let Some(hint) = error.hint() {
+        text += hint;
+        text.push('\n');
+    }
+    text
 }
 
 /// Shows the end of the failing steps' output, the warnings, and the lines of the Dockerfile; not `aloud`, only what tells more
@@ -146,7 +156,11 @@ pub(crate) fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result
         }
         spent += 1;
     }
-    writeln!(out, "{}:{start}\n--------------------", source.filename)?;
+    writeln!(
+        out,
+        "{}:{start}\n--------------------",
+        harmless(&source.filename)
+    )?;
     for number in from..=to {
         let within = |r: &LineRange| number >= r.start && number <= r.end.max(r.start);
         let mark = if source.ranges.iter().any(within) {
@@ -155,7 +169,9 @@ pub(crate) fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result
             "   "
         };
         let line = usize::try_from(number - 1).ok().and_then(|i| lines.get(i));
-        let line = line.unwrap_or(&"");
+        // What is not shown has no place below which a caret could stand.
+        let line = harmless_line(line.unwrap_or(&""), false);
+        let line = line.as_str();
         writeln!(out, " {number:3} | {mark} {line}")?;
         let here = source.ranges.iter().filter(|r| r.start == number);
         if let Some((start, end)) = here.filter_map(|r| r.columns).next() {

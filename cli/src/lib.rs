@@ -58,12 +58,7 @@ pub fn main() -> ExitCode {
 
 fn fail(error: &CliError) -> ExitCode {
     // Nobody to tell is no other failure.
-    let mut text = format!("ERROR: {error}\n");
-    if let Some(hint) = error.hint() {
-        text += hint;
-        text.push('\n');
-    }
-    let _closed = io::stderr().write_all(text.as_bytes());
+    let _closed = io::stderr().write_all(failure::told(error).as_bytes());
     ExitCode::FAILURE
 }
 

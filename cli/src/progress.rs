@@ -38,13 +38,14 @@ pub trait Display: Send {
 pub fn display(mode: ProgressMode, truncate: bool, title: String) -> Box<dyn Display> {
     let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
     let terminal = io::stderr().is_terminal() && !dumb;
+    let plain = |truncate| plain::Plain::new(truncate).with_colours(!io::stderr().is_terminal());
     match mode {
         ProgressMode::Quiet => Box::new(quiet::Quiet::default()),
         ProgressMode::Rawjson => Box::new(raw::Raw::default()),
-        ProgressMode::Plain => Box::new(plain::Plain::new(truncate)),
+        ProgressMode::Plain => Box::new(plain(truncate)),
         ProgressMode::Tty => Box::new(tty::Tty::new(title)),
         ProgressMode::Auto if terminal => Box::new(tty::Tty::new(title)),
-        ProgressMode::Auto => Box::new(plain::Plain::new(truncate)),
+        ProgressMode::Auto => Box::new(plain(truncate)),
     }
 }
 

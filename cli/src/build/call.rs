@@ -9,6 +9,7 @@ use client::{LineRange, SourceExcerpt};
 use serde::Deserialize;
 
 use crate::failure::{CliError, excerpt};
+use crate::progress::text::{harmless, harmless_json, harmless_lines};
 
 /// A question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +84,13 @@ impl Call {
         };
         let lint = self.name == "frontend.lint";
         if self.json {
-            let json = text("result.json")?;
-            out.write_all(json)
+            let json = harmless_json(&String::from_utf8_lossy(text("result.json")?));
+            out.write_all(json.as_bytes())
                 .and_then(|()| writeln!(out))
                 .map_err(write)?;
         } else if !lint {
-            out.write_all(text("result.txt")?).map_err(write)?;
+            let said = harmless_lines(&String::from_utf8_lossy(text("result.txt")?));
+            out.write_all(said.as_bytes()).map_err(write)?;
         }
         if lint {
             let findings: Findings = serde_json::from_slice(text("result.json")?)
@@ -193,11 +195,11 @@ impl Findings {
             (source.map(|s| s.filename.clone()), line, name)
         });
         for w in sorted {
-            write!(out, "\nWARNING: {}", w.rule_name)?;
+            write!(out, "\nWARNING: {}", harmless(&w.rule_name))?;
             if !w.url.is_empty() {
-                write!(out, " - {}", w.url)?;
+                write!(out, " - {}", harmless(&w.url))?;
             }
-            writeln!(out, "\n{}", w.detail)?;
+            writeln!(out, "\n{}", harmless_lines(&w.detail))?;
             w.location.show(&self.sources, dockerfile, out)?;
         }
         if self.error.is_some() && !self.warnings.is_empty() {
@@ -285,6 +287,33 @@ mod tests {
         let call = Call::parse("check,ignorestatus=true,format=json")?.ok_or("no call")?;
         assert_eq!(call.show(&answer("{}", "1"), "", &mut out)?, Answer::Fine);
         assert_eq!(out, b"{}\n");
+        Ok(())
+    }
+
+    #[test]
+    fn answers_do_not_act_on_a_terminal() -> TestResult {
+        let evil = "x\u{1b}[2J\u{9b}1A\u{7}";
+        let json = serde_json::json!({
+            "warnings": [{ "ruleName": evil, "url": evil, "detail": evil, "location": { "ranges": [{}] } }],
+            "sources": [{ "filename": evil, "data": STANDARD.encode(evil) }],
+        });
+        let mut said = answer(&json.to_string(), "0");
+        said.insert("result.txt".into(), evil.into());
+        for call in [
+            "check",
+            "check,format=json",
+            "outline",
+            "outline,format=json",
+        ] {
+            let mut out = Vec::new();
+            let parsed = Call::parse(call)?.ok_or("no call")?;
+            assert_eq!(parsed.show(&said, "", &mut out)?, Answer::Fine);
+            let text = String::from_utf8(out)?;
+            assert!(
+                !text.chars().any(|c| c.is_control() && c != '\n'),
+                "{call}: {text:?}"
+            );
+        }
         Ok(())
     }
 

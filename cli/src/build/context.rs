@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use client::{Attachables, Upload};
+use client::{Attachables, Folder, Upload};
 use tokio::io::AsyncReadExt;
 
 use crate::failure::CliError;
@@ -35,12 +35,46 @@ pub(crate) fn is_remote(text: &str) -> bool {
     PREFIXES.iter().any(|p| text.starts_with(p))
 }
 
-/// What a folder is called, however it was named. Transfers of folders with one name start from what came before.
-pub(crate) fn base_name(folder: &Path) -> String {
-    std::path::absolute(folder)
-        .ok()
-        .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()))
-        .unwrap_or_default()
+/// What tells a folder from every other one: its name, for people, and a digest of its path, of this machine and of the
+/// folder's number on its device. Transfers with one identity start from what came before, and compare by metadata: of two
+/// folders with one identity the files of one could pass for those of the other.
+pub(crate) fn identity(folder: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::MetadataExt as _;
+    let path = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let number = std::fs::metadata(folder).map_or((0, 0), |m| (m.dev(), m.ino()));
+    // One of a container's files may be its host's, so that both count.
+    let machine = ["/etc/machine-id", "/proc/sys/kernel/hostname"]
+        .map(|file| std::fs::read(file).unwrap_or_default());
+    let [id, host] = &machine;
+    let mut text = Vec::new();
+    for part in [
+        id.trim_ascii(),
+        host.trim_ascii(),
+        path.as_os_str().as_bytes(),
+    ] {
+        text.extend_from_slice(part);
+        text.push(0);
+    }
+    text.extend_from_slice(&number.0.to_le_bytes());
+    text.extend_from_slice(&number.1.to_le_bytes());
+    let digest = oci::Digest::sha256(text);
+    let short: String = digest.hex().chars().take(32).collect();
+    format!("{}-{short}", name.unwrap_or_default())
+}
+
+/// Whether a folder lies in another one by its name, so that the other gives all of it away.
+fn is_within(folder: &Path, other: &Path) -> bool {
+    let absolute = |p: &Path| std::path::absolute(p).ok();
+    let parent = std::path::Component::ParentDir;
+    absolute(folder)
+        .zip(absolute(other))
+        .and_then(|(folder, other)| {
+            let rest = folder.strip_prefix(other).ok()?;
+            Some(rest.components().all(|c| c != parent))
+        })
+        .unwrap_or(false)
 }
 
 // As the reference tells archives from Dockerfiles on standard input.
@@ -111,12 +145,12 @@ pub(crate) async fn resolve(
             let empty = folder()?;
             offer
                 .folders
-                .insert("context".into(), empty.path().to_owned());
+                .insert("context".into(), empty.path().to_owned().into());
             found.temporary.push(empty);
         }
     } else if Path::new(context).is_dir() {
         let path = PathBuf::from(context);
-        found.shared_key = base_name(&path);
+        found.shared_key = identity(&path);
         match file {
             Some("-") => piped = Some(stdin_dockerfile()?),
             Some(file) => dockerfile = Some(split(file)?),
@@ -127,7 +161,7 @@ pub(crate) async fn resolve(
             Some(file) => file.into(),
             None => path.join("Dockerfile").display().to_string(),
         };
-        offer.folders.insert("context".into(), path);
+        offer.folders.insert("context".into(), path.into());
     } else if is_remote(context) {
         found.attrs.insert("context".into(), context.into());
         match file {
@@ -158,6 +192,24 @@ pub(crate) async fn resolve(
     }
     if let Some((folder, file)) = dockerfile {
         name = existing(&folder, file)?;
+        let context = offer.folders.get("context").map(|f| f.path.clone());
+        let is_piped = found.temporary.iter().any(|t| t.path() == folder);
+        if context.as_ref() != Some(&folder) && !is_piped {
+            // The daemon keeps the Dockerfile's folder under the same key.
+            found.shared_key += &format!("+{}", identity(&folder));
+        }
+        let inside = is_piped || context.is_some_and(|context| is_within(&folder, &context));
+        let special = name.contains(['*', '?', '[', '\\']);
+        // Somebody who names a file does not give away what lies beside it.
+        let only = match inside || special {
+            true => Vec::new(),
+            false => vec![
+                name.clone(),
+                format!("{name}.dockerignore"),
+                ".dockerignore".into(),
+            ],
+        };
+        let folder = Folder { path: folder, only };
         offer.folders.insert("dockerfile".into(), folder);
     }
     found.attrs.insert("filename".into(), name);
@@ -198,4 +250,73 @@ fn existing(folder: &Path, name: String) -> Result<String, CliError> {
         "failed to read dockerfile: open {}: no such file or directory",
         folder.join(&name).display()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn folders_that_look_alike_have_identities_of_their_own() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let folder = |place: &str| -> Result<PathBuf, Box<dyn std::error::Error>> {
+            let folder = dir.path().join(place).join("app");
+            std::fs::create_dir_all(&folder)?;
+            Ok(folder)
+        };
+        let (one, two) = (folder("one")?, folder("two")?);
+        assert_eq!(identity(&one), identity(&one.join(".")));
+        assert_ne!(identity(&one), identity(&two));
+        assert!(identity(&one).starts_with("app-"));
+        // Another folder in the place of the first.
+        let before = identity(&one);
+        std::fs::rename(&one, dir.path().join("old"))?;
+        std::fs::create_dir(&one)?;
+        assert_ne!(identity(&one), before);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_dockerfile_elsewhere_gives_away_nothing_but_itself() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let (home, context) = (dir.path().join("home"), dir.path().join("context"));
+        std::fs::create_dir_all(context.join("docker"))?;
+        std::fs::create_dir(&home)?;
+        for file in [
+            home.join("app.Dockerfile"),
+            context.join("Dockerfile"),
+            context.join("docker/D"),
+        ] {
+            std::fs::write(file, "FROM scratch")?;
+        }
+        let (home, here) = (home.display().to_string(), context.display().to_string());
+        let named = [
+            "app.Dockerfile",
+            "app.Dockerfile.dockerignore",
+            ".dockerignore",
+        ];
+        let mut keys = Vec::new();
+        for (file, only) in [
+            (None, &[][..]),
+            (Some(format!("{here}/docker/D")), &[]),
+            (Some(format!("{home}/app.Dockerfile")), &named),
+            (Some(format!("{here}/../home/app.Dockerfile")), &named),
+        ] {
+            let mut offer = Attachables::default();
+            let found = resolve(&here, file.as_deref(), &mut offer).await?;
+            let folder = offer.folders.get("dockerfile").ok_or("no folder")?;
+            assert_eq!(folder.only, only, "{file:?}");
+            keys.push(found.shared_key);
+        }
+        keys.sort();
+        keys.dedup();
+        assert_eq!(
+            keys.len(),
+            4,
+            "each folder of a Dockerfile is kept by itself: {keys:?}"
+        );
+        Ok(())
+    }
 }

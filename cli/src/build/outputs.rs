@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
-use client::{Attachables, ExporterSpec, FileTarget, Target};
+use client::{Attachables, ExporterSpec, FileTarget, FolderTarget, Target};
 
 use super::request::{Written, key_value};
 use super::spec;
 use crate::args::Build;
 use crate::failure::CliError;
+use crate::progress::text::harmless;
 
 // Asked before the build: after it is late to hear that nobody takes the image.
 fn docker_answers() -> Result<(), String> {
@@ -106,15 +107,32 @@ fn target(
     attrs: &mut BTreeMap<String, String>,
 ) -> Result<Option<Target>, CliError> {
     Ok(Some(match (kind, dest) {
-        ("local", Some(dest)) => match attrs.remove("mode").as_deref() {
-            None | Some("" | "copy") => Target::Folder(dest.into()),
-            Some("delete") => Target::Mirror(dest.into()),
-            Some(mode) => {
-                return Err(CliError::Usage(format!(
-                    "invalid mode {mode:?} of -o type=local: use copy or delete (removes what the result does not have)"
-                )));
-            }
-        },
+        ("local", Some(dest)) => {
+            let mirror = match attrs.remove("mode").as_deref() {
+                None | Some("" | "copy") => false,
+                Some("delete") => true,
+                Some(mode) => {
+                    return Err(CliError::Usage(format!(
+                        "invalid mode {mode:?} of -o type=local: use copy or delete (removes what the result does not have)"
+                    )));
+                }
+            };
+            let special = match attrs.remove("special").as_deref() {
+                None | Some("" | "false" | "0") => false,
+                Some("true" | "1") => true,
+                Some(value) => {
+                    return Err(CliError::Usage(format!(
+                        "invalid special {value:?} of -o type=local: true writes device files, set-user-id and set-group-id bits and file capabilities of the result, false leaves them out"
+                    )));
+                }
+            };
+            Target::Folder(FolderTarget {
+                path: dest.into(),
+                mirror,
+                special,
+                ..FolderTarget::default()
+            })
+        }
         ("tar" | "oci" | "docker", Some(dest)) if dest == "-" => {
             if std::io::stdout().is_terminal() {
                 return Err(CliError::Usage(
@@ -134,4 +152,45 @@ fn target(
         }
         _ => return Ok(None),
     }))
+}
+
+/// The folders that are written.
+pub(super) fn folders(offer: &Attachables) -> Vec<FolderTarget> {
+    let folder = |target: &Target| match target {
+        Target::Folder(folder) => Some(folder.clone()),
+        Target::Bytes(_) => None,
+    };
+    offer.targets.values().filter_map(folder).collect()
+}
+
+/// Says what of a result was left out of a folder.
+pub(super) fn told(folder: &FolderTarget) -> Option<String> {
+    let left_out = folder.left_out.files();
+    let first = left_out.first?;
+    let count = |n: u64, one: &str, many: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        n => Some(format!("{n} {many}")),
+    };
+    let parts: Vec<String> = [
+        count(
+            left_out.devices,
+            "device file was left out",
+            "device files were left out",
+        ),
+        count(
+            left_out.privileged,
+            "file lost its set-user-id, set-group-id bit or capabilities",
+            "files lost their set-user-id, set-group-id bits or capabilities",
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    Some(format!(
+        "{}: {} (first: {}); -o type=local,dest=…,special=true writes them\n",
+        folder.path.display(),
+        parts.join(", "),
+        harmless(&first.display().to_string())
+    ))
 }

@@ -236,11 +236,12 @@ fn build_contexts(
                 "context" | "dockerfile" => format!("_{name}"),
                 name => name.to_owned(),
             };
-            offer.folders.insert(local.clone(), source.into());
+            let folder = PathBuf::from(source);
+            offer.folders.insert(local.clone(), folder.into());
             attrs.insert(key, format!("local:{local}"));
             attrs.insert(
                 format!("sharedkey:localdir:{name}"),
-                context::base_name(Path::new(source)),
+                context::identity(Path::new(source)),
             );
         } else {
             return Err(bad("no such folder").into());
@@ -471,10 +472,7 @@ mod tests {
             .iter()
             .map(|(k, v)| format!("{k}={v}"))
             .collect();
-        let shared = format!(
-            "sharedkey:localdir:extra={}",
-            context::base_name(dir.path())
-        );
+        let shared = format!("sharedkey:localdir:extra={}", context::identity(dir.path()));
         assert_eq!(
             attrs,
             [

@@ -57,6 +57,15 @@ impl Plain {
         }
     }
 
+    /// Leaves the colours of what steps wrote: for output that is no terminal.
+    #[must_use]
+    pub fn with_colours(self, colours: bool) -> Self {
+        Self {
+            trace: self.trace.with_colours(colours),
+            ..self
+        }
+    }
+
     fn flush(&mut self, now: SystemTime, last: bool, out: &mut dyn Write) -> io::Result<()> {
         // First the ends, that of the step with the floor before others.
         let mut ended: Vec<(bool, Option<SystemTime>, usize)> = self
@@ -144,12 +153,13 @@ impl Plain {
         if self.told.len() <= n {
             self.told.resize_with(n + 1, Told::default);
         }
+        let lines = self.trace.lines();
         let Some(step) = self.trace.steps.get_mut(n) else {
             return Ok(());
         };
         let ended = step.has_ended();
         if ended {
-            step.close_lines(true);
+            step.close_lines(lines);
         }
         let end = (step.state(), step.took(at));
         let Some(told) = self.told.get_mut(n) else {
@@ -383,6 +393,68 @@ mod tests {
         assert_eq!(
             plain.trace().failures(),
             [("[b] RUN x", vec!["0.120 hidden for now".to_owned()])]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_that_a_daemon_says_reaches_a_terminal_as_more_than_text() -> io::Result<()> {
+        let evil = "x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}1A\u{8}\u{202e}\ry";
+        let run = |mut plain: Plain| -> io::Result<String> {
+            let mut out = Vec::new();
+            let mut step = vertex("a", 0, None);
+            step.name = evil.into();
+            let mut news = steps(
+                vec![step.clone()],
+                vec![log("a", 10, "\u{1b}[31mred\u{1b}[0m\u{1b}[2J\n")],
+            );
+            news.logs.push(Log {
+                data: format!("{evil}\n{evil}").into(),
+                ..log("a", 20, "")
+            });
+            news.statuses = status("a", evil, 5, 0, None).statuses;
+            news.warnings = vec![client::Warning {
+                vertex: "a".into(),
+                level: 1,
+                short: evil.into(),
+                detail: vec![evil.into()],
+                url: evil.into(),
+                source: None,
+                ranges: Vec::new(),
+            }];
+            plain.update(&news, at(0), &mut out)?;
+            plain.tick(at(100), &mut out)?;
+            step.completed = Some(at(200));
+            step.error = format!("{evil}\nsecond line");
+            plain.update(&steps(vec![step], vec![]), at(200), &mut out)?;
+            plain.finish(at(200), &mut out)?;
+            let failure = client::Failure {
+                sources: vec![client::SourceExcerpt {
+                    filename: evil.into(),
+                    data: evil.into(),
+                    ranges: vec![client::LineRange::lines(1, 1)],
+                }],
+                ..client::Failure::local(evil)
+            };
+            crate::failure::explain(&failure, plain.trace(), ("", ""), true, &mut out)?;
+            out.extend(crate::failure::told(&crate::failure::CliError::Build(failure)).bytes());
+            Ok(String::from_utf8_lossy(&out).into_owned())
+        };
+        let text = run(Plain::new(false))?;
+        let acts = |text: &str| {
+            text.chars()
+                .any(|c| c.is_control() && c != '\n' || c == '\u{202e}')
+        };
+        assert!(!acts(&text), "{text:?}");
+        assert!(
+            text.contains(" red\n") && text.contains("second line"),
+            "{text:?}"
+        );
+        let text = run(Plain::new(false).with_colours(true))?;
+        assert!(text.contains("\u{1b}[31mred\u{1b}[0m\n"), "{text:?}");
+        assert!(
+            !acts(&text.replace("\u{1b}[31m", "").replace("\u{1b}[0m", "")),
+            "{text:?}"
         );
         Ok(())
     }

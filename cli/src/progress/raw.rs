@@ -9,6 +9,7 @@ use client::SolveStatus;
 use serde_json::{Map, Value, json};
 
 use crate::progress::Display;
+use crate::progress::text::harmless_json;
 use crate::progress::trace::Trace;
 
 /// Writes JSON.
@@ -26,7 +27,7 @@ impl Display for Raw {
         out: &mut dyn Write,
     ) -> io::Result<()> {
         self.trace.take(news, now);
-        writeln!(out, "{}", line(news))
+        writeln!(out, "{}", harmless_json(&line(news).to_string()))
     }
 
     fn tick(&mut self, _now: SystemTime, _out: &mut dyn Write) -> io::Result<()> {

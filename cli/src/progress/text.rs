@@ -72,30 +72,140 @@ pub fn cut(text: &str, room: usize) -> String {
     short + dots
 }
 
-/// Takes out what would move the cursor or change the terminal; colours stay with `colours`.
+/// Takes out of a line what would move the cursor, change the terminal or show something else than is there.
 #[must_use]
 pub fn harmless(text: &str) -> String {
+    clean(text, "", false).replace('\t', "    ")
+}
+
+/// The same for what a step wrote or a daemon says in a line: tabs stay, and colours where no terminal reads them.
+#[must_use]
+pub fn harmless_line(text: &str, colours: bool) -> String {
+    clean(text, "", colours)
+}
+
+/// The same for several lines.
+#[must_use]
+pub fn harmless_lines(text: &str) -> String {
+    clean(text, "\n", false)
+}
+
+/// JSON with everything escaped that a terminal would not show as it is; the same values.
+#[must_use]
+pub fn harmless_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if (c.is_control() && !matches!(c, '\n' | '\r' | '\t')) || is_deceptive(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Marks that reorder or hide the text around them.
+fn is_deceptive(c: char) -> bool {
+    matches!(u32::from(c), 0x61c | 0x200e | 0x200f | 0x2028..=0x202e | 0x2066..=0x2069 | 0xfff9..=0xfffb)
+}
+
+fn clean(text: &str, keep: &str, colours: bool) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            '\t' => clean.push_str("    "),
-            '\u{1b}' => {
-                // A control sequence ends with a letter; whatever else is one character.
-                if chars.peek() == Some(&'[') {
-                    let _bracket = chars.next();
+            '\u{1b}' => match chars.next() {
+                // A control sequence ends with a letter; that of a colour is `m`.
+                Some('[') => {
+                    let mut sequence = String::new();
                     for c in chars.by_ref() {
-                        if c.is_ascii_alphabetic() || c == '~' {
+                        sequence.push(c);
+                        if ('@'..='~').contains(&c) || sequence.len() > 64 {
                             break;
                         }
                     }
-                } else {
-                    let _one = chars.next();
+                    let is_colour = sequence.strip_suffix('m').is_some_and(|codes| {
+                        codes
+                            .chars()
+                            .all(|c| c.is_ascii_digit() || matches!(c, ';' | ':'))
+                    });
+                    if colours && is_colour {
+                        clean.push_str("\u{1b}[");
+                        clean.push_str(&sequence);
+                    }
                 }
-            }
-            c if c.is_control() => {}
+                // Titles, links and the like have a text of their own, up to a bell or `ESC \`.
+                Some(']' | 'P' | 'X' | '^' | '_') => {
+                    while let Some(c) = chars.next() {
+                        if c == '\u{7}'
+                            || c == '\u{9c}'
+                            || (c == '\u{1b}' && chars.next().is_some())
+                        {
+                            break;
+                        }
+                    }
+                }
+                // Whatever else is one character.
+                Some(_) | None => {}
+            },
+            '\t' => clean.push('\t'),
+            c if keep.contains(c) => clean.push(c),
+            c if c.is_control() || is_deceptive(c) => {}
             c => clean.push(c),
         }
     }
     clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a terminal would do something else than show the text.
+    pub(crate) fn acts(text: &str) -> bool {
+        text.chars()
+            .any(|c| (c.is_control() && !matches!(c, '\n' | '\t')) || is_deceptive(c))
+    }
+
+    #[test]
+    fn nothing_that_a_daemon_says_acts_on_a_terminal() {
+        let attacks = [
+            ("a\u{1b}[2Jb", "ab"),
+            ("a\u{1b}[31mred\u{1b}[0m", "ared"),
+            ("a\u{1b}]0;title\u{7}b", "ab"),
+            (
+                "a\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\b",
+                "alinkb",
+            ),
+            ("a\u{1b}P+q544e\u{1b}\\b", "ab"),
+            ("a\u{9b}2Jb", "a2Jb"),
+            ("a\u{1b}", "a"),
+            ("a\u{1b}[", "a"),
+            ("a\u{1b}cb", "ab"),
+            ("a\u{8}\u{8}b\u{7}", "ab"),
+            ("a\rb", "ab"),
+            ("a\nb", "ab"),
+            ("a\u{202e}b\u{2066}c", "abc"),
+            ("a\tb", "a    b"),
+        ];
+        for (attack, shown) in attacks {
+            assert_eq!(harmless(attack), shown, "{attack:?}");
+            for text in [
+                harmless_line(attack, false),
+                harmless_lines(attack),
+                harmless_json(attack).replace('\r', ""),
+            ] {
+                assert!(!acts(&text), "{attack:?} gives {text:?}");
+            }
+        }
+        assert_eq!(
+            harmless_line("\u{1b}[1;31mred\u{1b}[0m\u{1b}[2J\u{1b}[?25l", true),
+            "\u{1b}[1;31mred\u{1b}[0m"
+        );
+        assert_eq!(harmless_lines("a\n\tb"), "a\n\tb");
+        assert_eq!(
+            harmless_json("{\"a\": \"\u{9b}\u{202e}\"}"),
+            r#"{"a": "\u009b\u202e"}"#
+        );
+    }
 }

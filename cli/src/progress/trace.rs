@@ -3,13 +3,16 @@
 //! Steps with a progress group are one step here, under the group's name. It stays hidden while only weak members began.
 //! A step may run several times (its key, its content, its result, a late download): its time is what the runs cover.
 //! All times are the daemon's; [`Trace::daemon_time`] turns ours into them.
+//!
+//! All texts are taken out of a terminal's reach as they come in: names, errors, warnings and what steps wrote are words
+//! of the daemon and of whoever it runs.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use client::{Log, SolveStatus, Status, Vertex, Warning};
 
-use crate::progress::text::seconds;
+use crate::progress::text::{harmless_line, harmless_lines, seconds};
 
 /// How many lines of output are kept for the end.
 const TAIL: usize = 10;
@@ -94,6 +97,15 @@ pub struct News {
     pub lines: VecDeque<Line>,
 }
 
+/// What becomes of lines of output.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines {
+    /// New ones wait to be taken.
+    pub keep: bool,
+    /// Colours stay in them.
+    pub colours: bool,
+}
+
 /// A build.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -108,6 +120,7 @@ pub struct Trace {
     behind: Duration,
     warnings: Vec<Warning>,
     keep_lines: bool,
+    colours: bool,
 }
 
 impl Trace {
@@ -118,6 +131,12 @@ impl Trace {
             keep_lines,
             ..Self::default()
         }
+    }
+
+    /// Leaves colours in what steps wrote: for output that is no terminal.
+    #[must_use]
+    pub fn with_colours(self, colours: bool) -> Self {
+        Self { colours, ..self }
     }
 
     /// Our time as the daemon's.
@@ -174,16 +193,20 @@ impl Trace {
             self.vertex(v, now);
         }
         for s in &news.statuses {
+            let mut s = s.clone();
+            s.id = harmless_line(&s.id, false);
             if let Some(step) = self.step(&s.vertex) {
                 match step.statuses.iter_mut().find(|old| old.id == s.id) {
                     Some(old) => *old = s.clone(),
                     None => step.statuses.push(s.clone()),
                 }
-                step.news.statuses.insert(s.id.clone());
+                step.news.statuses.insert(s.id);
                 step.news.add(now);
             }
         }
         for w in &news.warnings {
+            let mut w = w.clone();
+            w.short = harmless_line(&w.short, false);
             let same = |old: &Warning| {
                 (&old.short, &old.detail, &old.url) == (&w.short, &w.detail, &w.url)
                     && old.ranges == w.ranges
@@ -191,16 +214,16 @@ impl Trace {
             if self.warnings.iter().any(same) {
                 continue;
             }
-            self.warnings.push(w.clone());
             if let Some(step) = self.step(&w.vertex) {
                 step.warnings.push(w.short.clone());
                 step.news.add(now);
             }
+            self.warnings.push(w);
         }
-        let keep = self.keep_lines;
+        let lines = self.lines();
         for l in &news.logs {
             if let Some(step) = self.step(&l.vertex) {
-                step.log(l, keep);
+                step.log(l, lines);
                 step.news.add(now);
             }
         }
@@ -209,7 +232,7 @@ impl Trace {
     /// There will be no more: what is still running was given up.
     pub fn end(&mut self, now: SystemTime) {
         let at = self.daemon_time(now);
-        let keep = self.keep_lines;
+        let lines = self.lines();
         for step in &mut self.steps {
             if step.state() == State::Running {
                 for end in step.runs.values_mut() {
@@ -221,7 +244,16 @@ impl Trace {
                 step.ended = Some(now);
                 step.news.add(now);
             }
-            step.close_lines(keep);
+            step.close_lines(lines);
+        }
+    }
+
+    /// What becomes of lines of output.
+    #[must_use]
+    pub fn lines(&self) -> Lines {
+        Lines {
+            keep: self.keep_lines,
+            colours: self.colours,
         }
     }
 
@@ -244,7 +276,7 @@ impl Trace {
                 None => {
                     self.by_group.insert(group.id.clone(), self.steps.len());
                     self.add(Step {
-                        name: group.name.clone(),
+                        name: harmless_line(&group.name, false),
                         hidden: true,
                         ..Step::default()
                     })
@@ -368,11 +400,11 @@ impl Step {
             for (_, end) in self.runs.range_mut(..started) {
                 end.get_or_insert(started);
             }
-            changed |= self.cached != v.cached || self.error != v.error;
+            changed |= self.cached != v.cached || self.error != harmless_lines(&v.error);
             self.cached = v.cached;
-            self.error.clone_from(&v.error);
+            self.error = harmless_lines(&v.error);
         }
-        self.name.clone_from(&v.name);
+        self.name = harmless_line(&v.name, false);
         changed && v.started.is_some()
     }
 
@@ -389,14 +421,14 @@ impl Step {
         let error = errors
             .filter(|e| !e.is_empty())
             .min_by_key(|e| e.ends_with(CANCELED));
-        let error = error.cloned().unwrap_or_default();
+        let error = error.map(|e| harmless_lines(e)).unwrap_or_default();
         changed |= self.cached != cached || self.error != error;
         self.cached = cached;
         self.error = error;
         changed
     }
 
-    fn log(&mut self, log: &Log, keep: bool) {
+    fn log(&mut self, log: &Log, how: Lines) {
         let begun = self.merged(log.timestamp).last().map(|run| run.0);
         let at = seconds(begun.unwrap_or(log.timestamp), log.timestamp);
         let partial = self.partial.entry(log.stream).or_default();
@@ -415,27 +447,27 @@ impl Step {
             lines.push(String::from_utf8_lossy(&std::mem::take(partial)).into_owned());
         }
         for line in lines {
-            self.line(at, &line, keep);
+            self.line(at, &line, how);
         }
     }
 
-    fn line(&mut self, at: f64, text: &str, keep: bool) {
+    fn line(&mut self, at: f64, text: &str, how: Lines) {
         let line = Line {
             at,
-            text: visible(text).to_owned(),
+            text: harmless_line(visible(text), how.colours),
         };
         self.tail.push_back(line.clone());
         if self.tail.len() > TAIL {
             self.tail.pop_front();
         }
-        if keep {
+        if how.keep {
             self.news.lines.push_back(line);
             self.news.any = true;
         }
     }
 
     /// Takes what was written without an end of line as a line.
-    pub fn close_lines(&mut self, keep: bool) {
+    pub fn close_lines(&mut self, how: Lines) {
         let now = self.end().unwrap_or(SystemTime::UNIX_EPOCH);
         let at = self
             .merged(now)
@@ -443,7 +475,7 @@ impl Step {
             .map_or(0.0, |(from, to)| seconds(*from, *to));
         for (_, rest) in std::mem::take(&mut self.partial) {
             if !rest.is_empty() {
-                self.line(at, &String::from_utf8_lossy(&rest), keep);
+                self.line(at, &String::from_utf8_lossy(&rest), how);
             }
         }
     }
