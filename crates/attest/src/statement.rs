@@ -1,5 +1,6 @@
 //! In-toto statements: a predicate and what it is about.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use oci::Digest;
@@ -15,8 +16,10 @@ pub const IN_TOTO_STATEMENT: &str = "https://in-toto.io/Statement/v1";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// Its name.
+    #[serde(default)]
     pub name: String,
     /// Its digests by algorithm.
+    #[serde(default)]
     pub digest: BTreeMap<String, String>,
 }
 
@@ -66,7 +69,7 @@ pub struct Statement<'a> {
     #[serde(rename = "predicateType")]
     predicate_type: &'a str,
     subject: Vec<Subject>,
-    predicate: Option<&'a RawValue>,
+    predicate: Option<Cow<'a, RawValue>>,
 }
 
 impl<'a> Statement<'a> {
@@ -80,11 +83,13 @@ impl<'a> Statement<'a> {
         let predicate = if predicate.is_empty() {
             None
         } else {
-            Some(
-                serde_json::from_slice(predicate).map_err(|e| AttestError::Statement {
-                    reason: format!("failed to marshal attestation: {e}"),
-                })?,
-            )
+            let raw = match String::from_utf8_lossy(predicate) {
+                Cow::Borrowed(text) => serde_json::from_str(text).map(Cow::Borrowed),
+                Cow::Owned(text) => RawValue::from_string(text).map(Cow::Owned),
+            };
+            Some(raw.map_err(|e| AttestError::Statement {
+                reason: format!("failed to marshal attestation: {e}"),
+            })?)
         };
         let own = [SubjectSpec {
             kind: SubjectKind::SelfResult,

@@ -309,10 +309,8 @@ fn read(found: &ImmutableRef, path: &str) -> Result<Vec<u8>, ExportError> {
 struct Written {
     #[serde(rename = "predicateType", default)]
     predicate_type: String,
-    #[serde(default, deserialize_with = "oci::json::null_as_default")]
-    subject: Vec<Subject>,
     #[serde(default)]
-    predicate: Option<Box<serde_json::value::RawValue>>,
+    subject: Vec<Subject>,
 }
 
 /// The statements in a folder, each an attestation of its own.
@@ -332,7 +330,7 @@ fn unbundle(found: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError>
         let path = Path::new(&item.path).join(&name);
         let path = path.to_string_lossy().into_owned();
         let bytes = read(found, &format!("/{path}"))?;
-        let written: Written = serde_json::from_slice(&bytes)
+        let written: Written = oci::json::from_slice(&bytes)
             .map_err(|e| wrong(format!("cannot decode in-toto statement: {e}")))?;
         if !item.predicate_type.is_empty() && written.predicate_type != item.predicate_type {
             return Err(wrong(format!(
@@ -355,7 +353,8 @@ fn unbundle(found: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError>
                 digests: digests.collect(),
             });
         }
-        let predicate = written.predicate.map(|p| p.get().as_bytes().to_vec());
+        let predicate = oci::json::raw_field(&bytes, "predicate").map_err(wrong)?;
+        let predicate = predicate.filter(|raw| *raw != b"null").map(<[u8]>::to_vec);
         out.push(Item {
             bundle: false,
             path,

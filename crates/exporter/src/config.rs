@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use oci::{Digest, History, Platform, Timestamp};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::error::ExportError;
 
@@ -54,32 +53,37 @@ pub(crate) struct Patch<'a> {
     pub(crate) inline_cache: Option<&'a [u8]>,
 }
 
-type Fields = BTreeMap<String, Box<RawValue>>;
+/// As Go's `map[string]json.RawMessage`: of a name that is there twice, the last value.
+type Fields = BTreeMap<String, Vec<u8>>;
+
+/// What of a config is looked at; as with every struct, whatever the case of the names is.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Known {
+    os: String,
+    architecture: String,
+    history: Option<Vec<History>>,
+}
 
 /// Fills in layers, history and times.
 pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportError> {
     let bad = |reason: String| ExportError::Config { reason };
-    let fields: Option<Fields> = serde_json::from_slice(config)
-        .map_err(|e| bad(format!("failed to parse image config for patch: {e}")))?;
-    let mut fields = fields.ok_or_else(|| bad("invalid null image config for export".into()))?;
-    let text = |fields: &Fields, key: &str| {
-        fields
-            .get(key)
-            .and_then(|v| serde_json::from_str::<String>(v.get()).ok())
-            .unwrap_or_default()
-    };
-    if text(&fields, "os").is_empty() {
+    let members = oci::json::raw_members(config)
+        .map_err(|e| bad(format!("failed to parse image config for patch: {e}")))?
+        .ok_or_else(|| bad("invalid null image config for export".into()))?;
+    let members = members.into_iter();
+    let mut fields: Fields = members.map(|(key, raw)| (key, raw.to_vec())).collect();
+    let known: Known = oci::json::from_slice(config)
+        .map_err(|e| bad(format!("invalid image config for export: {e}")))?;
+    if known.os.is_empty() {
         return Err(bad("invalid image config for export: missing os".into()));
     }
-    if text(&fields, "architecture").is_empty() {
+    if known.architecture.is_empty() {
         return Err(bad(
             "invalid image config for export: missing architecture".into()
         ));
     }
-    let mut history = match fields.get("history") {
-        Some(raw) => entries(raw.get())?,
-        None => None,
-    };
+    let mut history = entries(known.history)?;
     complete(&mut history, patch.layers);
     let rootfs = RootFs {
         kind: "layers",
@@ -93,7 +97,7 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
     set(&mut fields, "history", &history);
     match (fields.get("created"), &patch.epoch) {
         (Some(raw), Some(epoch)) => {
-            let written: Option<String> = serde_json::from_str(raw.get())
+            let written: Option<String> = oci::json::from_slice(raw)
                 .map_err(|e| bad(format!("failed to unmarshal creation time: {e}")))?;
             if let Some(written) = written {
                 let time = Timestamp::parse(&written)
@@ -122,11 +126,7 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
 }
 
 fn set(fields: &mut Fields, key: &str, value: &impl Serialize) {
-    let text = String::from_utf8(oci::json::to_vec(value)).expect("JSON is UTF-8");
-    fields.insert(
-        key.to_owned(),
-        RawValue::from_string(text).expect("the encoder writes valid JSON"),
-    );
+    fields.insert(key.to_owned(), oci::json::to_vec(value));
 }
 
 fn encode(fields: &Fields) -> Vec<u8> {
@@ -137,44 +137,14 @@ fn encode(fields: &Fields) -> Vec<u8> {
         }
         out.extend(oci::json::to_vec(key));
         out.push(b':');
-        compact(value.get(), &mut out);
+        oci::json::compact(value, &mut out);
     }
     out.push(b'}');
     out
 }
 
-/// Copies JSON without blanks, with the characters escaped that Go escapes.
-fn compact(json: &str, out: &mut Vec<u8>) {
-    let mut in_string = false;
-    let mut escaped = false;
-    for c in json.chars() {
-        if !in_string {
-            match c {
-                ' ' | '\t' | '\n' | '\r' => continue,
-                '"' => in_string = true,
-                _ => {}
-            }
-            out.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
-            continue;
-        }
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => in_string = false,
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                out.extend(format!("\\u{:04x}", u32::from(c)).as_bytes());
-                continue;
-            }
-            _ => {}
-        }
-        out.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
-    }
-}
-
-fn entries(json: &str) -> Result<Option<Vec<Entry>>, ExportError> {
+fn entries(read: Option<Vec<History>>) -> Result<Option<Vec<Entry>>, ExportError> {
     let bad = |reason: String| ExportError::Config { reason };
-    let read: Option<Vec<History>> = serde_json::from_str(json)
-        .map_err(|e| bad(format!("failed to unmarshal history from config: {e}")))?;
     let Some(read) = read else { return Ok(None) };
     let mut out = Vec::with_capacity(read.len());
     for entry in read {
@@ -258,22 +228,12 @@ fn complete(history: &mut Option<Vec<Entry>>, layers: &[LayerFacts]) {
 }
 
 fn clamp(history: &mut [Entry], epoch: &Timestamp, base: Option<&[u8]>) -> Result<(), ExportError> {
-    #[derive(serde::Deserialize)]
-    struct Base<'a> {
-        #[serde(borrow, default)]
-        history: Option<&'a RawValue>,
-    }
     let base = match base {
         Some(config) => {
-            let read: Base<'_> =
-                serde_json::from_slice(config).map_err(|e| ExportError::Config {
-                    reason: format!("failed to unmarshal base image config: {e}"),
-                })?;
-            read.history
-                .map(|raw| entries(raw.get()))
-                .transpose()?
-                .flatten()
-                .unwrap_or_default()
+            let read: Known = oci::json::from_slice(config).map_err(|e| ExportError::Config {
+                reason: format!("failed to unmarshal base image config: {e}"),
+            })?;
+            entries(read.history)?.unwrap_or_default()
         }
         None => Vec::new(),
     };

@@ -255,7 +255,7 @@ fn docker_manifest(image: &Image, names: &[String]) -> Result<Vec<u8>, ExportErr
     if media_type::is_index(&image.root.media_type) {
         return Ok(b"[]".to_vec());
     }
-    let manifest: oci::Manifest = serde_json::from_slice(bytes)
+    let manifest: oci::Manifest = oci::json::from_slice(bytes)
         .map_err(|e| ExportError::result(format!("failed to read own manifest: {e}")))?;
     let layers: Vec<String> = manifest.layers.iter().map(blob_name).collect();
     let mut tags = Vec::with_capacity(names.len());

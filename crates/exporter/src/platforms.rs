@@ -26,11 +26,7 @@ pub(crate) fn folder_name(id: &str) -> String {
 
 #[derive(Deserialize)]
 struct Wire {
-    #[serde(
-        rename = "Platforms",
-        default,
-        deserialize_with = "oci::json::null_as_default"
-    )]
+    #[serde(rename = "Platforms", default)]
     platforms: Vec<WireEntry>,
 }
 
@@ -52,7 +48,7 @@ pub fn platforms_of(
                 platforms: Vec::new(),
             }
         } else {
-            serde_json::from_slice::<Option<Wire>>(bytes)
+            oci::json::from_slice::<Option<Wire>>(bytes)
                 .map_err(|e| {
                     ExportError::result(format!(
                         "failed to parse platforms passed to provenance processor: {e}"
@@ -90,7 +86,7 @@ pub fn platforms_of(
     }
     let platform = match metadata.get("containerimage.config") {
         Some(config) => {
-            let named: Option<Platform> = serde_json::from_slice(config)
+            let named: Option<Platform> = oci::json::from_slice(config)
                 .map_err(|e| ExportError::result(format!("invalid image config: {e}")))?;
             let named = named.unwrap_or_default();
             if named.os.is_empty() != named.architecture.is_empty() {

@@ -60,13 +60,13 @@ fn base_layers(config: Option<&[u8]>) -> Result<Vec<Digest>, ExportError> {
     }
     #[derive(serde::Deserialize)]
     struct RootFs {
-        #[serde(default, deserialize_with = "oci::json::null_as_default")]
+        #[serde(default)]
         diff_ids: Vec<Digest>,
     }
     let Some(config) = config.filter(|c| !c.is_empty()) else {
         return Ok(Vec::new());
     };
-    let read: Config = serde_json::from_slice(config).map_err(|e| ExportError::Config {
+    let read: Config = oci::json::from_slice(config).map_err(|e| ExportError::Config {
         reason: format!("failed to unmarshal base image config: {e}"),
     })?;
     Ok(read.rootfs.map(|r| r.diff_ids).unwrap_or_default())

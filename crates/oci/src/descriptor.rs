@@ -15,16 +15,13 @@ pub struct Descriptor {
     /// The blob's name.
     pub digest: Digest,
     /// The blob's length in bytes.
+    #[serde(default)]
     pub size: i64,
     /// Other places the blob can be had from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
     /// Free key-value notes.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "crate::json::null_as_default"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The blob itself, base64, where it is small enough to be embedded.
     #[serde(default, skip_serializing_if = "Option::is_none")]

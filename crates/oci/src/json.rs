@@ -1,13 +1,88 @@
-//! JSON as Go's `encoding/json` writes it.
+//! JSON as Go's `encoding/json` writes and reads it.
 //!
 //! Digests of documents that BuildKit writes depend on Go's escaping: `<`, `>` and `&` are written as `\u003c`,
 //! `\u003e`, `\u0026`, and U+2028 and U+2029 as escapes. Maps are `BTreeMap`s, so keys are in byte order as in Go.
+//!
+//! What others wrote is read by [`from_slice`] and nothing else. It takes what Go takes (the table is in `read.rs`), within
+//! bounds, and without recursion over what the document decides.
 
+mod document;
+mod read;
+
+use std::borrow::Cow;
 use std::io;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::ser::Formatter;
+
+use document::{Document, Kind};
+use read::Value;
+
+/// Values that a document may have: a multiple of what the largest image config or index has.
+pub const MAX_VALUES: usize = 1 << 18;
+
+/// Why a document cannot be read. What is wrong with the syntax is said as Go says it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// It ends too early.
+    #[error("unexpected end of JSON input")]
+    End,
+    /// Something stands where it may not.
+    #[error("invalid character {found:?} {place}")]
+    Syntax {
+        /// The byte.
+        found: char,
+        /// Where, in Go's words.
+        place: Cow<'static, str>,
+        /// Where, as a number of bytes.
+        offset: usize,
+    },
+    /// Objects and lists are too deep inside each other.
+    #[error("exceeded max depth")]
+    Depth,
+    /// There are too many values.
+    #[error("more than {0} values")]
+    Values(usize),
+    /// It is larger than 4 GiB.
+    #[error("too large")]
+    Size,
+    /// A value has another type than it must have, or is missing.
+    #[error("{0}")]
+    Shape(String),
+    /// The value of a field cannot be read.
+    #[error("{path}: {reason}")]
+    Field {
+        /// The field, after those that it is in.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl DecodeError {
+    /// Adds the name of the field that a value is in.
+    fn inside(self, name: &str) -> Self {
+        match self {
+            Self::Shape(reason) => Self::Field {
+                path: name.to_owned(),
+                reason,
+            },
+            Self::Field { path, reason } => Self::Field {
+                path: format!("{name}.{path}"),
+                reason,
+            },
+            other => other,
+        }
+    }
+}
+
+impl serde::de::Error for DecodeError {
+    fn custom<T: std::fmt::Display>(reason: T) -> Self {
+        Self::Shape(reason.to_string())
+    }
+}
 
 /// Serializes like Go's `json.Marshal`.
 ///
@@ -38,12 +113,85 @@ pub fn to_vec_indent<T: Serialize + ?Sized>(value: &T, indent: &str) -> Vec<u8> 
     out
 }
 
-/// Parses JSON bytes.
-pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice(bytes)
+/// Decodes a document as Go's `json.Unmarshal` does.
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    from_slice_with(bytes, MAX_VALUES)
 }
 
-/// Reads `null` as the default value, as Go does for maps and slices.
+/// As [`from_slice`], with another bound for the number of values.
+pub fn from_slice_with<T: DeserializeOwned>(
+    bytes: &[u8],
+    max_values: usize,
+) -> Result<T, DecodeError> {
+    let document = Document::parse(bytes, max_values, true)?;
+    T::deserialize(Value::new(&document, 0))
+}
+
+/// Decodes the first value of a stream as Go's `json.Decoder` does: what follows it is not looked at.
+pub fn from_start<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let document = Document::parse(bytes, MAX_VALUES, false)?;
+    T::deserialize(Value::new(&document, 0))
+}
+
+/// The members of an object with the bytes of their values, as Go puts them into a `map[string]json.RawMessage`: in order,
+/// names that are there twice as well. `None` for `null`.
+pub fn raw_members(bytes: &[u8]) -> Result<Option<Vec<(String, &[u8])>>, DecodeError> {
+    let document = Document::parse(bytes, MAX_VALUES, true)?;
+    let Some(members) = document.top_members() else {
+        let kind = document.kind(0);
+        return if kind == Kind::Null {
+            Ok(None)
+        } else {
+            let reason = format!("cannot unmarshal {} where an object is wanted", kind.name());
+            Err(DecodeError::Shape(reason))
+        };
+    };
+    let members = members.map(|(name, value)| {
+        let name = document.text(name).into_owned();
+        (name, document.raw(value))
+    });
+    Ok(Some(members.collect()))
+}
+
+/// The bytes of the member that Go puts into a field of type `json.RawMessage`: the last one of that name, in any case.
+pub fn raw_field<'a>(bytes: &'a [u8], field: &str) -> Result<Option<&'a [u8]>, DecodeError> {
+    let members = raw_members(bytes)?.unwrap_or_default();
+    let mut found = members.into_iter().rev();
+    Ok(found
+        .find(|(name, _)| read::is_same_name(field, name))
+        .map(|(_, raw)| raw))
+}
+
+/// Writes the bytes of a value as Go writes a `json.RawMessage`: without blanks, with the characters escaped that it escapes,
+/// and otherwise as they are.
+pub fn compact(raw: &[u8], out: &mut Vec<u8>) {
+    let mut in_string = false;
+    let mut escaped = false;
+    let mut rest = raw;
+    while let Some((byte, tail)) = rest.split_first() {
+        let mut after = tail;
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' if !in_string => {}
+            b'<' | b'>' | b'&' if in_string => out.extend(format!("\\u{byte:04x}").as_bytes()),
+            0xe2 if in_string && matches!(tail, [0x80, 0xa8 | 0xa9, ..]) => {
+                let last = tail.get(1).map_or(0, |b| b & 0xf);
+                out.extend(format!("\\u202{last:x}").as_bytes());
+                after = tail.get(2..).unwrap_or_default();
+            }
+            _ => {
+                if *byte == b'"' && !escaped {
+                    in_string = !in_string;
+                }
+                out.push(*byte);
+            }
+        }
+        escaped = in_string && *byte == b'\\' && !escaped;
+        rest = after;
+    }
+}
+
+/// Reads `null` as the default value, as Go does for maps and slices: for types that are read by other means than
+/// [`from_slice`].
 pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -129,13 +277,4 @@ fn write_go_fragment<W: ?Sized + io::Write>(writer: &mut W, fragment: &str) -> i
 }
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn strings_are_escaped_as_go_escapes_them() {
-        let text = String::from_utf8(super::to_vec("a<b>&\u{2028}\n\u{8}\u{1}é\u{7f}")).unwrap();
-        assert_eq!(
-            text,
-            "\"a\\u003cb\\u003e\\u0026\\u2028\\n\\b\\u0001é\u{7f}\""
-        );
-    }
-}
+mod tests;

@@ -11,8 +11,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::null_as_default;
-
 pub use text::PlatformError;
 
 /// An operating system on an architecture.
@@ -32,12 +30,7 @@ pub struct Platform {
     )]
     pub os_version: String,
     /// Windows' features.
-    #[serde(
-        rename = "os.features",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_as_default"
-    )]
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
     pub os_features: Vec<String>,
     /// `v7`, `v8`, …
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -429,7 +429,7 @@ pub(crate) async fn status_error(
             break;
         }
     }
-    let errors = serde_json::from_slice::<ErrorBody>(&body)
+    let errors = oci::json::from_slice::<ErrorBody>(&body)
         .map(|b| {
             b.errors
                 .into_iter()

@@ -20,18 +20,10 @@ pub const CONFIG_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheConfig {
     /// The layers that results are made of.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "oci::json::null_as_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<CacheLayer>,
     /// The records.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "oci::json::null_as_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<CacheRecord>,
 }
 
@@ -77,29 +69,15 @@ pub struct LayerAnnotations {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheRecord {
     /// Results that are a layer with all its parents.
-    #[serde(
-        default,
-        rename = "layers",
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "oci::json::null_as_default"
-    )]
+    #[serde(default, rename = "layers", skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<CacheResult>,
     /// Results that list their layers.
-    #[serde(
-        default,
-        rename = "chains",
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "oci::json::null_as_default"
-    )]
+    #[serde(default, rename = "chains", skip_serializing_if = "Vec::is_empty")]
     pub chains: Vec<ChainedResult>,
     /// The key's digest.
     pub digest: Digest,
     /// Per input, the records it may come from.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "oci::json::null_as_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Vec<CacheInput>>,
 }
 
@@ -122,7 +100,7 @@ pub struct CacheResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainedResult {
     /// Indexes of the layers, base first.
-    #[serde(default, deserialize_with = "oci::json::null_as_default")]
+    #[serde(default)]
     pub layers: Vec<i64>,
     /// When the result was made.
     #[serde(
@@ -256,7 +234,7 @@ mod tests {
              \"digest\":\"{b}\",\"inputs\":[[{{\"selector\":\"{c}\",\"link\":0}}]]}},\
              {{\"chains\":[{{\"layers\":[1,0],\"createdAt\":\"0001-01-01T00:00:00Z\"}}],\"digest\":\"{c}\",\"inputs\":[[{{\"link\":1}}]]}}]}}"
         );
-        let mut read: CacheConfig = serde_json::from_str(&text).unwrap();
+        let mut read: CacheConfig = oci::json::from_slice(text.as_bytes()).unwrap();
         assert_eq!(read.layers[1].parent, 0);
         read.sort();
         assert_eq!(String::from_utf8(oci::json::to_vec(&read)).unwrap(), text);

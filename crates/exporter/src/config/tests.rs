@@ -86,6 +86,30 @@ fn a_config_without_a_platform_is_refused() {
     patch(&default_config(), &Patch::default()).unwrap();
 }
 
+#[test]
+fn what_a_frontend_gave_is_passed_on_as_bytes() {
+    for (config, want) in [
+        (
+            &b"{\"os\":\"linux\",\"architecture\":\"amd64\",\"author\":null,\"config\":null,\"history\":null,\"rootfs\":null}"[..],
+            &b"{\"architecture\":\"amd64\",\"author\":null,\"config\":null,\"created\":null,\"history\":null,\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":null}}"[..],
+        ),
+        (
+            b"{\"os\":\"linux\",\"architecture\":\"amd64\",\"x\":\"\xff\\ud800\",\"x\":\"\xfe\\ud801 <\",\"history\":[null]}",
+            b"{\"architecture\":\"amd64\",\"created\":null,\"history\":[{\"empty_layer\":true}],\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":null},\"x\":\"\xfe\\ud801 \\u003c\"}",
+        ),
+        (
+            b"{\"OS\":\"linux\",\"Architecture\":\"amd64\",\"History\":[{\"created_by\":\"a\\ud800\",\"empty_layer\":true}]}",
+            "{\"Architecture\":\"amd64\",\"History\":[{\"created_by\":\"a\\ud800\",\"empty_layer\":true}],\"OS\":\"linux\",\"created\":null,\"history\":[{\"created_by\":\"a\u{fffd}\",\"empty_layer\":true}],\"rootfs\":{\"type\":\"layers\",\"diff_ids\":null}}".as_bytes(),
+        ),
+    ] {
+        let got = patch(config, &Patch::default()).unwrap();
+        assert_eq!(
+            got.escape_ascii().to_string(),
+            want.escape_ascii().to_string()
+        );
+    }
+}
+
 /// Recorded from BuildKit v0.34.2: its own functions, called with these configs, numbers of layers and epochs.
 #[test]
 fn configs_are_byte_for_byte_those_of_the_reference() {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media_type};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::SourceError;
 
@@ -128,12 +129,12 @@ impl ImageDocuments {
     }
 }
 
-fn decode<'a, T: Deserialize<'a>>(
+fn decode<T: DeserializeOwned>(
     what: &'static str,
     desc: &Descriptor,
-    body: &'a [u8],
+    body: &[u8],
 ) -> Result<T, SourceError> {
-    serde_json::from_slice(body).map_err(|e| SourceError::Document {
+    oci::json::from_slice(body).map_err(|e| SourceError::Document {
         what,
         digest: desc.digest.clone(),
         reason: e.to_string(),
@@ -176,7 +177,7 @@ fn detect(desc: &Descriptor, body: &[u8]) -> Result<String, SourceError> {
 
 /// Tells what a document is from its content, for stores that keep no types.
 pub(crate) fn manifest_type(body: &[u8]) -> Result<String, String> {
-    let shape: Shape = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    let shape: Shape = oci::json::from_slice(body).map_err(|e| e.to_string())?;
     let is_manifest = shape.config.is_some() || shape.layers.is_some();
     if is_manifest && shape.manifests.is_some() {
         return Err("invalid ambiguous manifest and manifest list".to_owned());
