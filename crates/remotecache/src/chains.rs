@@ -17,6 +17,8 @@ use crate::format::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResul
 /// any honest cache needs.
 const MAX_LISTED: usize = 1 << 20;
 const MAX_STEPS: usize = 1 << 26;
+/// How many results one record keeps; an honest one has a few, of which the newest is used.
+const MAX_RESULTS: usize = 256;
 
 /// The layers of a result, base first.
 pub(crate) type Layers = Arc<[Arc<Descriptor>]>;
@@ -139,13 +141,12 @@ impl Chains {
         if let Some(item) = self.items.get_mut(at) {
             for result in results {
                 let known = |r: &ChainResult| {
-                    let digests = |layers: &Layers| {
-                        let digests = layers.iter().map(|d| d.digest.clone());
-                        digests.collect::<Vec<_>>()
-                    };
-                    r.created == result.created && digests(&r.layers) == digests(&result.layers)
+                    let mut layers = r.layers.iter().zip(result.layers.iter());
+                    r.created == result.created
+                        && r.layers.len() == result.layers.len()
+                        && layers.all(|(a, b)| Arc::ptr_eq(a, b) || a.digest == b.digest)
                 };
-                if !item.results.iter().any(known) {
+                if item.results.len() < MAX_RESULTS && !item.results.iter().any(known) {
                     item.results.push(result);
                 }
             }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest, History, Index, Manifest, RootFs, media_type};
 use progress::Writer;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::chains::Chains;
 use crate::error::CacheError;
@@ -20,6 +21,15 @@ use crate::place::Place;
 /// Indexes inside each other, and manifests of all of them, that are read for records in images.
 const MAX_DEPTH: usize = 4;
 const MAX_MANIFESTS: usize = 256;
+
+/// Bytes of all documents that are read for records in images.
+const MAX_READ: usize = 64 << 20;
+
+/// Bytes that are decoded where they are read.
+const MAX_AT_ONCE: usize = 128 << 10;
+
+/// Values in one document: some ten for each record.
+const MAX_VALUES: usize = 1 << 21;
 
 /// The digest of a layer's uncompressed bytes.
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -35,17 +45,17 @@ pub(crate) async fn read(
     progress: &Writer,
 ) -> Result<Chains, CacheError> {
     let bytes = place.document(root).await?;
-    let kind = kind_of(root, &bytes)?;
+    let kind = kind_of(root, &bytes).await?;
     drop(progress.status(format!("inferred cache manifest type: {kind}"), ""));
     let (config, layers) = if media_type::is_index(kind) {
-        let index: Index = decode("index", root, &bytes)?;
+        let index: Index = decode_later("index", root, &bytes).await?;
         let (config, layers): (Vec<_>, Vec<_>) = index
             .manifests
             .into_iter()
             .partition(|d| d.media_type == CONFIG_TYPE);
         (config.into_iter().next_back(), layers)
     } else {
-        let manifest: Manifest = decode("manifest", root, &bytes)?;
+        let manifest: Manifest = decode_later("manifest", root, &bytes).await?;
         let config = Some(manifest.config).filter(|d| d.media_type == CONFIG_TYPE);
         (config, manifest.layers)
     };
@@ -70,30 +80,46 @@ pub(crate) async fn read(
 // DIFFERS: the images of an index are one cache, not one each: their records meet.
 async fn inline(place: &dyn Place, root: &Descriptor, bytes: Bytes) -> Result<Chains, CacheError> {
     let mut chains = Chains::default();
-    let mut todo = vec![(root.clone(), bytes, 0)];
+    // Documents are read when it is their turn: one is in memory at a time.
+    let mut todo = vec![(root.clone(), Some(bytes), 0)];
     let mut seen: Vec<Digest> = vec![root.digest.clone()];
+    let mut read = 0;
+    let mut count = |desc: &Descriptor, bytes: &Bytes| {
+        read += bytes.len();
+        if read > MAX_READ {
+            let reason = format!("the image and those with it have more than {MAX_READ} bytes");
+            return Err(CacheError::document("index", desc, reason));
+        }
+        Ok(())
+    };
     while let Some((desc, bytes, depth)) = todo.pop() {
-        if media_type::is_index(kind_of(&desc, &bytes)?) {
+        let bytes = match bytes {
+            Some(bytes) => bytes,
+            None => place.document(&desc).await?,
+        };
+        count(&desc, &bytes)?;
+        if media_type::is_index(kind_of(&desc, &bytes).await?) {
             if depth >= MAX_DEPTH {
                 let reason = format!("more than {MAX_DEPTH} indexes inside each other");
                 return Err(CacheError::document("index", &desc, reason));
             }
-            let index: Index = decode("index", &desc, &bytes)?;
-            for entry in index.manifests {
+            let index: Index = decode_later("index", &desc, &bytes).await?;
+            // The last one that is put down is read first.
+            for entry in index.manifests.into_iter().rev() {
                 if !seen.contains(&entry.digest) && seen.len() < MAX_MANIFESTS {
                     seen.push(entry.digest.clone());
-                    let bytes = place.document(&entry).await?;
-                    todo.push((entry, bytes, depth + 1));
+                    todo.push((entry, None, depth + 1));
                 }
             }
             continue;
         }
-        let manifest: Manifest = decode("manifest", &desc, &bytes)?;
+        let manifest: Manifest = decode_later("manifest", &desc, &bytes).await?;
         if manifest.layers.is_empty() {
             continue;
         }
         let config = place.document(&manifest.config).await?;
-        let image: Image = decode("config", &manifest.config, &config)?;
+        count(&manifest.config, &config)?;
+        let image: Image = decode_later("config", &manifest.config, &config).await?;
         let (added, result) = task::blocking("read cache records", move || {
             let result = image.add_to(&mut chains, &manifest);
             (chains, result)
@@ -112,7 +138,7 @@ struct Image {
     rootfs: RootFs,
     #[serde(default, rename = "moby.buildkit.cache.v0")]
     cache: Option<String>,
-    #[serde(default, deserialize_with = "oci::json::null_as_default")]
+    #[serde(default)]
     history: Vec<History>,
 }
 
@@ -132,7 +158,7 @@ impl Image {
             .decode(cache)
             .map_err(|e| failed(&e))?;
         let records: Option<Vec<CacheRecord>> =
-            serde_json::from_slice(&cache).map_err(|e| failed(&e))?;
+            oci::json::from_slice_with(&cache, MAX_VALUES).map_err(|e| failed(&e))?;
         let mut config = CacheConfig {
             layers: Vec::new(),
             records: records.unwrap_or_default(),
@@ -165,16 +191,29 @@ impl Image {
     }
 }
 
-fn decode<'a, T: Deserialize<'a>>(
+fn decode<T: DeserializeOwned>(
     what: &'static str,
     desc: &Descriptor,
-    bytes: &'a [u8],
+    bytes: &[u8],
 ) -> Result<T, CacheError> {
-    serde_json::from_slice(bytes).map_err(|e| CacheError::document(what, desc, e))
+    oci::json::from_slice_with(bytes, MAX_VALUES).map_err(|e| CacheError::document(what, desc, e))
+}
+
+/// As [`decode`], off the runtime where it may take long.
+async fn decode_later<T: DeserializeOwned + Send + 'static>(
+    what: &'static str,
+    desc: &Descriptor,
+    bytes: &Bytes,
+) -> Result<T, CacheError> {
+    if bytes.len() < MAX_AT_ONCE {
+        return decode(what, desc, bytes);
+    }
+    let (desc, bytes) = (desc.clone(), bytes.clone());
+    task::blocking("read cache document", move || decode(what, &desc, &bytes)).await
 }
 
 /// What a document is, by what is in it: folders keep no types, and what is two things at once is refused.
-fn kind_of(desc: &Descriptor, bytes: &[u8]) -> Result<&'static str, CacheError> {
+async fn kind_of(desc: &Descriptor, bytes: &Bytes) -> Result<&'static str, CacheError> {
     #[derive(Deserialize)]
     struct Shape {
         #[serde(default, rename = "mediaType")]
@@ -183,7 +222,7 @@ fn kind_of(desc: &Descriptor, bytes: &[u8]) -> Result<&'static str, CacheError> 
         manifests: Option<serde::de::IgnoredAny>,
         layers: Option<serde::de::IgnoredAny>,
     }
-    let shape: Shape = decode("manifest", desc, bytes)?;
+    let shape: Shape = decode_later("manifest", desc, bytes).await?;
     let is_manifest = shape.config.is_some() || shape.layers.is_some();
     if is_manifest && shape.manifests.is_some() {
         let reason = "invalid ambiguous manifest and manifest list";

@@ -238,3 +238,32 @@ fn long_chains_overflow_nothing() {
     again.add_config(&config, &HashMap::new()).unwrap();
     assert_eq!(again.entries().len(), 20_001);
 }
+
+#[test]
+fn a_record_of_very_many_results_takes_no_time() {
+    // 90,000 results are what a document of 4 MiB can list for one record: compared each with each, they take minutes.
+    let record = CacheRecord {
+        results: (0..90_000)
+            .map(|at| CacheResult {
+                layer: 0,
+                created_at: Timestamp::from_seconds(at),
+            })
+            .collect(),
+        chains: Vec::new(),
+        digest: digest("root"),
+        inputs: Vec::new(),
+    };
+    let config = CacheConfig {
+        layers: vec![CacheLayer {
+            blob: digest("a"),
+            parent: -1,
+            annotations: None,
+        }],
+        records: vec![record.clone(), record],
+    };
+    let mut chains = Chains::default();
+    chains.add_config(&config, &known(&["a"])).unwrap();
+    let entries = chains.entries();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].results.len(), MAX_RESULTS);
+}

@@ -139,3 +139,108 @@ async fn records_in_the_images_of_an_index_are_told_apart_by_their_layers() {
     described.sort();
     assert_eq!(described, ["RUN amd", "RUN arm"]);
 }
+
+#[tokio::test]
+async fn documents_of_others_are_read_as_go_reads_them() {
+    let mut place = Documents::default();
+    let a = Digest::sha256("a");
+    let config = format!(
+        "{{\"Layers\":[{{\"blob\":\"x\",\"Blob\":\"{a}\",\"parent\":-1,\"annotations\":null}}],\
+         \"records\":null,\"RECORDS\":{},\"unknown\":[null]}}",
+        records(0).replace("\"inputs\"", "\"chains\":null,\"Inputs\"")
+    );
+    let config = text(&place.put(CONFIG_TYPE, config)).replace('}', ",\"annotations\":null}");
+    let a = layer("a").replace('}', ",\"annotations\":{\"k\":null},\"urls\":null}");
+    for root in [
+        format!("{{\"mediaType\":null,\"manifests\":null,\"config\":{config},\"layers\":[{a}]}}"),
+        format!(
+            "{{\"config\":null,\"layers\":null,\"Manifests\":[{a},{config}],\"subject\":null}}"
+        ),
+    ] {
+        let root = place.put("", root);
+        let chains = read(&place, &root, &Writer::null()).await.unwrap();
+        assert_eq!(results(&chains).len(), 1);
+    }
+    let cache = base64::engine::general_purpose::STANDARD.encode(records(0));
+    let plain = Digest::sha256("plain");
+    let config = format!(
+        "{{\"author\":null,\"rootfs\":{{\"diff_ids\":[\"{plain}\"]}},\"moby.buildkit.cache.v0\":\"{cache}\",\
+         \"history\":[null,{{\"created\":null,\"created_by\":\"\\ud800\"}}]}}"
+    );
+    let config = text(&place.put(media_type::OCI_CONFIG, config));
+    let manifest = format!("{{\"config\":{config},\"layers\":[{a}],\"annotations\":null}}");
+    let root = place.put(media_type::OCI_MANIFEST, manifest);
+    let chains = read(&place, &root, &Writer::null()).await.unwrap();
+    assert_eq!(results(&chains).len(), 1);
+}
+
+/// Answers every document with the same number of bytes, and counts them.
+#[derive(Debug)]
+struct Large {
+    index: Bytes,
+    size: usize,
+    read: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait]
+impl Place for Large {
+    async fn document(&self, desc: &Descriptor) -> Result<Bytes, CacheError> {
+        if desc.digest == Digest::sha256(&self.index) {
+            return Ok(self.index.clone());
+        }
+        self.read
+            .fetch_add(self.size, std::sync::atomic::Ordering::Relaxed);
+        let config = text(&Descriptor::of_bytes("", b""));
+        let mut out = format!("{{\"config\":{config},\"layers\":[]}}").into_bytes();
+        out.resize(self.size, b' ');
+        Ok(out.into())
+    }
+
+    async fn layer(
+        &self,
+        _desc: &Descriptor,
+        _asking: &Group,
+        _sink: &mut dyn BlobSink,
+        _status: &StatusGuard,
+    ) -> Result<(), FetchError> {
+        unreachable!("no test fetches a layer")
+    }
+
+    fn stays(&self) -> bool {
+        true
+    }
+
+    async fn put_layer(&self, _desc: &Descriptor, _blob: &LayerBlob) -> Result<(), CacheError> {
+        unreachable!("no test writes a layer")
+    }
+
+    async fn put_document(
+        &self,
+        _desc: &Descriptor,
+        _bytes: Bytes,
+        _role: Role,
+    ) -> Result<(), CacheError> {
+        unreachable!("no test writes a document")
+    }
+}
+
+#[tokio::test]
+async fn an_index_of_large_documents_is_given_up() {
+    let entries: Vec<String> = (0..300)
+        .map(|at| text(&Descriptor::new("", Digest::sha256(at.to_string()), 1)))
+        .collect();
+    let index = Bytes::from(format!("{{\"manifests\":[{}]}}", entries.join(",")));
+    let root = Descriptor::of_bytes(media_type::OCI_INDEX, &index);
+    let place = Large {
+        index,
+        size: 4 << 20,
+        read: Default::default(),
+    };
+    let error = read(&place, &root, &Writer::null()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("more than 67108864 bytes"),
+        "{error}"
+    );
+    let read = place.read.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(read <= MAX_READ + (4 << 20), "{read}");
+}
