@@ -101,7 +101,7 @@ pub struct Copy {
     pub timestamp: Option<i64>,
     /// Of a directory, only what matches one of these.
     pub include: Vec<String>,
-    /// Of a directory, nothing that matches these.
+    /// Of a directory, nothing that matches these; a file that they name, or what a wildcard finds, not at all.
     pub exclude: Vec<String>,
     /// What is in the way of a copy is replaced whatever it is.
     pub always_replace_existing_dest_paths: bool,
@@ -271,7 +271,7 @@ pub fn symlink(root: &Root, action: &Symlink) -> Result<(), ActionError> {
 /// Performs a [`Remove`].
 pub fn remove(root: &Root, action: &Remove) -> Result<(), ActionError> {
     let paths = if action.allow_wildcard {
-        wildcard::resolve(root, &clean_path(&action.path), false)?
+        wildcard::resolve(root, &clean_path(&action.path), false, None)?.paths
     } else {
         vec![PathBuf::from(&action.path)]
     };

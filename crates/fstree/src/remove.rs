@@ -32,11 +32,13 @@ fn open(dir: impl std::os::fd::AsFd, name: &OsStr) -> io::Result<fs::Dir> {
 
 /// Removes `name` in the directory `dir` and what is below it. Directories that lie deep are moved up into `dir`, where they
 /// get the names that `fresh` gives, and are left to the caller. What can be removed goes, also where something else cannot:
-/// the error is the first one. A missing name is fine. Blocks.
+/// the error is the first one. A missing name is fine. When `stop` says so, it ends early with [`io::ErrorKind::Interrupted`].
+/// Blocks.
 pub fn remove_tree(
     dir: impl std::os::fd::AsFd,
     name: &OsStr,
     fresh: &mut dyn FnMut() -> OsString,
+    stop: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let top = dir.as_fd();
     match fs::unlinkat(top, component(name)?, AtFlags::empty()) {
@@ -56,6 +58,9 @@ pub fn remove_tree(
             break;
         };
         if let Some(entry) = level.dir.read() {
+            if stop() {
+                return Err(Errno::INTR.into());
+            }
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name == "." || name == ".." {
@@ -143,7 +148,7 @@ pub fn remove_dir_all(path: &Path) -> io::Result<()> {
     let mut left = vec![name.to_owned()];
     let mut failed = None;
     while let Some(name) = left.pop() {
-        let gone = remove_tree(&dir, &name, &mut || {
+        let mut fresh = || {
             let moved = OsString::from(format!(
                 ".removed-{}-{}",
                 std::process::id(),
@@ -151,7 +156,8 @@ pub fn remove_dir_all(path: &Path) -> io::Result<()> {
             ));
             left.push(moved.clone());
             moved
-        });
+        };
+        let gone = remove_tree(&dir, &name, &mut fresh, &|| false);
         if let Err(e) = gone {
             failed.get_or_insert(e);
         }

@@ -68,14 +68,14 @@ fn a_tree_of_any_depth_is_removed_with_a_fixed_number_of_descriptors() {
     let most = on_a_small_stack(move || {
         let (mut left, mut most, mut moved) = (vec![OsString::from("victim")], 0, 0);
         while let Some(name) = left.pop() {
-            remove::remove_tree(&in_trash, &name, &mut || {
+            let mut fresh = || {
                 moved += 1;
                 most = most.max(descriptors());
                 let name = OsString::from(format!("moved-{moved}"));
                 left.push(name.clone());
                 name
-            })
-            .unwrap();
+            };
+            remove::remove_tree(&in_trash, &name, &mut fresh, &|| false).unwrap();
         }
         most
     });

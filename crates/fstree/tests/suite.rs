@@ -11,6 +11,7 @@ mod support;
 mod copying;
 mod deep;
 mod diffing;
+mod excluding;
 mod hashing;
 mod rooted;
 mod walking;

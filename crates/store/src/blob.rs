@@ -59,8 +59,7 @@ impl Store {
         digester: Option<Digester>,
     ) -> Result<BlobWriter, StoreError> {
         let path = self.root().join("ingest").join(RefId::random().as_str());
-        let file = File::options()
-            .write(true)
+        let file = crate::format::private_file()
             .create_new(true)
             .open(&path)
             .map_err(|e| StoreError::io("create", &path, e))?;
@@ -159,6 +158,27 @@ impl Store {
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root().join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Removes one blob if nothing but a record that could not be made of it names it.
+    pub(crate) fn drop_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        let _gate = self.blob_gate.write();
+        if self.held().holds(digest) {
+            return Ok(());
+        }
+        let gone = self.db().write(|c| {
+            let mut s = c.prepare_cached(
+                "DELETE FROM blobs WHERE digest = ?1 AND digest NOT IN (SELECT digest FROM pins)
+                   AND (SELECT count(*) FROM layer_blobs WHERE layer_blobs.digest = ?1) <= 1
+                   AND NOT EXISTS (SELECT 1 FROM layer_blobs JOIN refs ON refs.id = layer_blobs.ref
+                                   WHERE layer_blobs.digest = ?1 AND refs.lazy = 0)",
+            )?;
+            Ok(s.execute([digest.as_str()])?)
+        })?;
+        if gone > 0 {
+            let _gone = std::fs::remove_file(self.blob_path(digest));
+        }
+        Ok(())
     }
 
     /// Removes blobs that nothing names: no record, no pin, no lease. Returns the bytes freed.

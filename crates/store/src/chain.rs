@@ -91,20 +91,19 @@ impl LayerBlob {
         if self.is_local()? {
             return Ok(());
         }
-        let Some(provider) = self.provider() else {
-            return Err(StoreError::NoProvider {
-                digest: self.descriptor.digest.clone(),
-            });
+        let digest = &self.descriptor.digest;
+        let mut last = StoreError::NoProvider {
+            digest: digest.clone(),
         };
         let _alone = self.record.blob_work.lock().await;
-        fetch_blob(
-            self.record.store(),
-            &self.lease,
-            &self.descriptor,
-            &provider,
-        )
-        .await
-        .map(drop)
+        for provider in self.record.providers(digest) {
+            let store = self.record.store();
+            match fetch_blob(store, &self.lease, &self.descriptor, &provider).await {
+                Ok(_) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// Opens the bytes, fetching them if they are not here.

@@ -121,7 +121,12 @@ impl Reserve {
         let Some(free) = self.free() else { return };
         if self.held < RESERVE && free > AMPLE {
             let zeros = vec![0_u8; usize::try_from(RESERVE).unwrap_or(0)];
-            if std::fs::write(&self.path, zeros).is_ok() {
+            let written = crate::format::private_file()
+                .create(true)
+                .truncate(true)
+                .open(&self.path)
+                .and_then(|mut file| std::io::Write::write_all(&mut file, &zeros));
+            if written.is_ok() {
                 self.held = RESERVE;
             }
         } else if self.held > RESERVE / 2 && free < LOW {
@@ -180,6 +185,14 @@ impl Db {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut reserve = Reserve::beside(path);
         reserve.give_up();
+        // SQLite would make it for everybody to read; the files beside it get the mode of this one. What keeps it from being
+        // made keeps SQLite too, which says so better.
+        drop(
+            crate::format::private_file()
+                .create(true)
+                .truncate(false)
+                .open(path),
+        );
         let conn = connect(path, flags)?;
         let _mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0))?;
         conn.execute_batch(SCHEMA)?;

@@ -117,6 +117,14 @@ pub enum StoreError {
         /// The digest of the uncompressed bytes.
         got: Digest,
     },
+    /// A layer's blob cannot be unpacked.
+    #[error("cannot unpack layer {layer}: {source}")]
+    Unpack {
+        /// The layer's blob.
+        layer: Digest,
+        /// The reason.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// A blob's length is not what its descriptor says.
     #[error("blob {digest} has {got} bytes where {want} were announced")]
     SizeMismatch {
@@ -150,6 +158,12 @@ pub enum StoreError {
         of: String,
         /// The reason.
         source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// A tree that was written cannot be kept.
+    #[error("cannot keep the files that were written: {source}")]
+    Tree {
+        /// Which file, and why.
+        source: Arc<fstree::PathError>,
     },
     /// Hashing content failed.
     #[error("{source}")]

@@ -1,8 +1,8 @@
 //! The layout's version, and the lock that says who owns the directory.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,15 +18,19 @@ struct Format {
 
 const KIND: &str = "rbuild-state";
 
-/// Directories directly under the root.
-pub(crate) const DIRS: &[&str] = &[
-    "blobs",
-    "blobs/sha256",
-    "ingest",
-    "snapshots",
-    "trash",
-    "empty",
+/// Directories directly under the root, with their modes. The empty tree is shown to steps as it is.
+const DIRS: &[(&str, u32)] = &[
+    ("blobs", PRIVATE),
+    ("blobs/sha256", PRIVATE),
+    ("ingest", PRIVATE),
+    ("snapshots", PRIVATE),
+    ("trash", PRIVATE),
+    ("empty", 0o755),
 ];
+/// Directories of others under the root: of git, of agents' sockets, of OCI runtimes, whose bundles have steps' secrets.
+const OTHERS: &[&str] = &["git", "agents", "runtime"];
+/// Nobody but the daemon's user reads what is here.
+const PRIVATE: u32 = 0o700;
 
 fn io_error(what: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Io { what, path, source }
@@ -34,7 +38,7 @@ fn io_error(what: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> Open
 
 /// Takes the lock of the directory, checks or writes its format, and makes its subdirectories.
 pub(crate) fn claim(root: &Path) -> Result<File, OpenError> {
-    fs::create_dir_all(root).map_err(io_error("create", root.to_owned()))?;
+    let is_ours = make_root(root).map_err(io_error("create", root.to_owned()))?;
     let path = root.join("lock");
     let lock = File::options()
         .create(true)
@@ -53,15 +57,80 @@ pub(crate) fn claim(root: &Path) -> Result<File, OpenError> {
         Err(e) => return Err(io_error("lock", path)(e.into())),
     }
     check(root)?;
-    for dir in DIRS {
+    if is_ours {
+        restrict(root, PRIVATE)?;
+    } else {
+        tracing::warn!(
+            root = %root.display(),
+            "the state directory has files of others in it and stays open to them; give the daemon one of its own"
+        );
+    }
+    for (dir, mode) in DIRS {
         let path = root.join(dir);
-        match fs::create_dir(&path) {
+        match fs::DirBuilder::new().mode(*mode).create(&path) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(io_error("create", path)(e)),
         }
+        restrict(&path, *mode)?;
     }
+    for dir in OTHERS {
+        let path = root.join(dir);
+        if path.is_dir() {
+            restrict(&path, PRIVATE)?;
+        }
+    }
+    restrict_files(root)?;
     Ok(lock)
+}
+
+/// Makes the state directory where it is missing. Tells whether nobody else keeps anything in it.
+fn make_root(root: &Path) -> io::Result<bool> {
+    if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(PRIVATE).create(root) {
+        Ok(()) => return Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e),
+    }
+    if root.join("format.json").exists() {
+        return Ok(true);
+    }
+    // Where a daemon is told to keep its state in `/tmp`, that must not be closed to everybody else.
+    for entry in fs::read_dir(root)? {
+        let name = entry?.file_name();
+        if name != "lost+found" && name != "lock" && name != "workerid" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Gives a file or directory of ours exactly this mode, whatever it had and whatever the mask is.
+fn restrict(path: &Path, mode: u32) -> Result<(), OpenError> {
+    let restricted = (|| {
+        if fs::symlink_metadata(path)?.permissions().mode() & 0o7777 != mode {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    })();
+    restricted.map_err(io_error("restrict", path.to_owned()))
+}
+
+/// Closes the index and what lies beside it to others.
+fn restrict_files(root: &Path) -> Result<(), OpenError> {
+    let list = fs::read_dir(root).map_err(io_error("list", root.to_owned()))?;
+    for entry in list.flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| {
+            name.starts_with("index.") || matches!(name, "format.json" | "lock" | "workerid")
+        });
+        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            restrict(&entry.path(), 0o600)?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks the format file; writes it where the directory is new.
@@ -103,7 +172,7 @@ fn check(root: &Path) -> Result<(), OpenError> {
             };
             let write = || {
                 let new = root.join("format.json.new");
-                let mut file = File::create(&new)?;
+                let mut file = private_file().create(true).truncate(true).open(&new)?;
                 file.write_all(&serde_json::to_vec(&format)?)?;
                 file.sync_all()?;
                 fs::rename(new, &path)
@@ -112,6 +181,13 @@ fn check(root: &Path) -> Result<(), OpenError> {
         }
         Err(e) => Err(io_error("read", path)(e)),
     }
+}
+
+/// How files of the state directory are made.
+pub(crate) fn private_file() -> OpenOptions {
+    let mut options = File::options();
+    options.write(true).mode(0o600);
+    options
 }
 
 /// Names this boot of the machine.

@@ -191,6 +191,18 @@ fn check_blobs(
             report.add(true, name, "blob without a row; will be removed");
         }
     }
+    let trash = root.join("trash");
+    for name in crate::trash::given_up(&trash).map_err(|source| OpenError::Io {
+        what: "list",
+        path: trash,
+        source,
+    })? {
+        report.add(
+            false,
+            format!("trash/{name}"),
+            "could not be deleted several times and is left alone; delete it by hand",
+        );
+    }
     for name in names(root, "ingest")? {
         report.add(true, name, "half-written blob; will be removed");
     }

@@ -208,6 +208,16 @@ impl Store {
         options: &PruneOptions,
         on_freed: &mut dyn FnMut(UsageRecord),
     ) -> Result<(), StoreError> {
+        self.prune_beside(options, 0, on_freed)
+    }
+
+    /// As [`Self::prune`], where `overhead` bytes are used besides the records.
+    fn prune_beside(
+        &self,
+        options: &PruneOptions,
+        overhead: i64,
+        on_freed: &mut dyn FnMut(UsageRecord),
+    ) -> Result<(), StoreError> {
         let _one_at_a_time = self.pruning.lock();
         let filter = Filters::parse(&options.filters)?;
         self.db().make_room();
@@ -215,7 +225,7 @@ impl Store {
         let limited = options.max_used_space != 0
             || options.reserved_space != 0
             || options.min_free_space != 0;
-        let mut total = 0_i64;
+        let mut total = overhead;
         if limited {
             for line in lines.values_mut() {
                 line.usage.size = self.line_size(line);
@@ -284,16 +294,24 @@ impl Store {
         Ok(())
     }
 
-    /// Prunes by each rule in turn; calls `on_freed` for each record that went. Blocks.
+    /// Prunes by each rule in turn; calls `on_freed` for each record that went. What went is off the disk afterwards. Blocks.
+    ///
+    /// DIFFERS: BuildKit holds the sizes of records to the limits; here everything in the state directory counts.
     pub fn collect(
         &self,
         rules: &[GcPolicy],
         on_freed: &mut dyn FnMut(UsageRecord),
     ) -> Result<(), StoreError> {
-        let disk = DiskStat::of(self.root());
-        rules
-            .iter()
-            .try_for_each(|rule| self.prune(&rule.to_prune(disk), on_freed))
+        self.take_out_trash()?;
+        if self.excess(rules)? > 0 {
+            self.sweep_blobs()?;
+        }
+        for rule in rules {
+            let disk = DiskStat::of(self.root());
+            self.prune_beside(&rule.to_prune(disk), self.overhead()?, on_freed)?;
+            self.take_out_trash()?;
+        }
+        Ok(())
     }
 
     /// Deletes a record that nobody holds and nothing stands on, with its twin; false if that is no longer so.

@@ -60,13 +60,40 @@ impl Store {
         })
     }
 
-    /// Returns up to `limit` build records, newest first.
-    pub fn list_history(&self, limit: u32) -> Result<Vec<HistoryRecord>, StoreError> {
+    /// Returns up to `limit` build records, newest first: those after the one of this time and name, or from the newest on.
+    pub fn list_history(
+        &self,
+        after: Option<(SystemTime, &str)>,
+        limit: u32,
+    ) -> Result<Vec<HistoryRecord>, StoreError> {
+        let (created, id) = after.map_or((i64::MAX, ""), |(at, id)| (to_nanos(at), id));
         self.db().read(|c| {
             let mut s = c.prepare_cached(
-                "SELECT id, created, completed, pinned, record FROM history ORDER BY created DESC, id LIMIT ?1",
+                "SELECT id, created, completed, pinned, record FROM history
+                 WHERE created <= ?1 AND (created < ?1 OR id > ?2) ORDER BY created DESC, id LIMIT ?3",
             )?;
-            Ok(s.query_map([limit], decode)?.collect::<Result<_, _>>()?)
+            Ok(s.query_map(params![created, id, limit], decode)?
+                .collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Returns the names of up to `limit` build records that ended before `before` and are not among the `keep` that ended last; those
+    /// that are exempt do not count. The records themselves are not read.
+    pub fn expired_history(
+        &self,
+        keep: u32,
+        before: SystemTime,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        self.db().read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT id FROM (SELECT id, completed FROM history WHERE NOT pinned
+                 ORDER BY completed DESC LIMIT -1 OFFSET ?1) WHERE completed < ?2 LIMIT ?3",
+            )?;
+            Ok(
+                s.query_map(params![keep, to_nanos(before), limit], |r| r.get(0))?
+                    .collect::<Result<_, _>>()?,
+            )
         })
     }
 

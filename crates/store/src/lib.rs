@@ -13,6 +13,8 @@
 //!   empty/                   the empty tree, root of scratch views
 //! ```
 //!
+//! All of it is closed to other users of the host, also where it was open before: it holds what steps were given.
+//!
 //! # What is durable, and when
 //!
 //! The index is SQLite in WAL mode with `synchronous=NORMAL`. A process that dies (`kill -9`) loses nothing that was
@@ -46,13 +48,16 @@ mod history;
 mod id;
 mod keys;
 mod lease;
+mod mapped;
 mod meta;
 mod patch;
 mod policy;
 mod provider;
 mod refs;
 mod snapshot;
+mod space;
 mod store;
+mod trash;
 mod usage;
 
 pub use blob::{BlobInfo, BlobWriter};

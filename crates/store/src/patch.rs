@@ -3,11 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use fstree::diff::{Change, ChangeKind};
-use fstree::{Dir, Kind, Meta, PathError, Root, Times};
+use fstree::{Descent, Dir, Kind, Meta, PathError, Root, Times};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 
@@ -23,20 +22,25 @@ pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
             }
         }
     }
-    let mut todo = vec![(PathBuf::new(), upper.dir("/").map_err(io::Error::other)?)];
-    while let Some((at, dir)) = todo.pop() {
-        for entry in dir.entries()? {
-            let path = at.join(&entry.name);
-            if !told.contains(path.as_path()) {
+    let top = upper.dir("/").map_err(io::Error::other)?;
+    let mut left = vec![(PathBuf::new(), top.entries()?.into_iter())];
+    let mut descent = Descent::new(top);
+    while let Some((at, entries)) = left.last_mut() {
+        let Some(entry) = entries.next() else {
+            left.pop();
+            descent.up()?;
+            continue;
+        };
+        let path = at.join(&entry.name);
+        if !told.contains(path.as_path()) {
+            return Ok(true);
+        }
+        if entry.kind == Kind::Dir {
+            descent.down(&entry.name)?;
+            if descent.dir().own_xattr(OPAQUE)?.is_some_and(|v| v == b"y") {
                 return Ok(true);
             }
-            if entry.kind == Kind::Dir {
-                let below = dir.open_dir(&entry.name)?;
-                if below.own_xattr(OPAQUE)?.is_some_and(|v| v == b"y") {
-                    return Ok(true);
-                }
-                todo.push((path, below));
-            }
+            left.push((path, descent.dir().entries()?.into_iter()));
         }
     }
     Ok(false)
@@ -209,30 +213,16 @@ fn copy_node(from: &Dir, from_name: &OsStr, meta: &Meta, to: &Dir, name: &OsStr)
     to.set_times(name, times)
 }
 
-/// Bytes on disk below a directory; files with several names count once.
+/// Bytes on disk below a directory; files with several names count once. Of any depth: this also counts what was never checked.
 pub(crate) fn disk_size(root: &Root) -> io::Result<i64> {
-    let mut seen = std::collections::HashSet::new();
-    let mut total: u64 = 0;
+    let mut seen = HashSet::new();
     let top = root.dir("/").map_err(io::Error::other)?;
-    total += top.meta()?.blocks * 512;
-    let mut todo = vec![top];
-    while let Some(dir) = todo.pop() {
-        for entry in dir.entries()? {
-            let Some(meta) = dir.stat_opt(&entry.name)? else {
-                continue;
-            };
-            if meta.nlink > 1 && !meta.is_dir() && !seen.insert((meta.dev, meta.ino)) {
-                continue;
-            }
+    let mut total = top.meta()?.blocks * 512;
+    fstree::descent::each(top, |_, _, meta| {
+        if meta.is_dir() || meta.nlink <= 1 || seen.insert((meta.dev, meta.ino)) {
             total += meta.blocks * 512;
-            if meta.is_dir() && !entry.name.as_bytes().is_empty() {
-                match dir.open_dir(&entry.name) {
-                    Ok(below) => todo.push(below),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
-                }
-            }
         }
-    }
+        Ok::<_, io::Error>(true)
+    })?;
     Ok(i64::try_from(total).unwrap_or(i64::MAX))
 }

@@ -9,12 +9,17 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fstree::Root;
 use rustix::fs::{Mode, OFlags};
 use sys::mount::{AttrChange, Attrs, DetachedMount, Overlay};
+use sys::userns::{FileOwner, IdMapping};
 
 use crate::error::{OpenError, StoreError};
+use crate::mapped::{Dirs, Mapped};
+use crate::trash::Trash;
 
 /// A mount attached nowhere; it is gone when its last descriptor closes.
 pub type MountFd = DetachedMount;
@@ -40,9 +45,10 @@ const OPTIONS: &[(&str, &str)] = &[
 pub(crate) struct Snapshots {
     root: PathBuf,
     dir: OwnedFd,
-    trash: OwnedFd,
+    trash: Trash,
     empty: OwnedFd,
     volatile: AtomicBool,
+    mapped: Mapped,
 }
 
 fn open_dir_at(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
@@ -65,24 +71,36 @@ impl Snapshots {
         let out = Self {
             root: root.join("snapshots"),
             dir: open("snapshots")?,
-            trash: open("trash")?,
+            trash: {
+                let path = root.join("trash");
+                Trash::open(path.clone()).map_err(io("open", path))?
+            },
             empty: open("empty")?,
             volatile: AtomicBool::new(true),
+            mapped: Mapped::default(),
         };
         match kind {
             // DIFFERS: BuildKit falls back to a driver that copies whole trees; not built here.
-            DriverKind::Auto | DriverKind::Overlay => out.probe().map_err(OpenError::NoOverlay)?,
+            DriverKind::Auto | DriverKind::Overlay => {
+                out.probe(None).map_err(OpenError::NoOverlay)?
+            }
         }
         Ok(out)
     }
 
-    fn probe(&self) -> io::Result<()> {
+    /// Mounts something for a trial.
+    pub(crate) fn probe(&self, ids: Option<&IdMapping>) -> io::Result<()> {
         let name = format!("probe-{}", crate::id::RefId::random());
         self.create_dirs(&name)?;
-        let made = self.mount_rw_io(&name, &[self.empty.as_fd()]).map(drop);
-        let gone = rustix::fs::renameat(&self.dir, name.as_str(), &self.trash, name.as_str());
+        let made = self.dirs(ids).and_then(|dirs| {
+            let empty = dirs
+                .as_ref()
+                .map_or(self.empty.as_fd(), |dirs| dirs.empty.as_fd());
+            self.mount_rw_io(&name, &[empty], ids).map(drop)
+        });
+        let gone = self.trash.take(&self.dir, &name);
         made?;
-        Ok(gone?)
+        gone
     }
 
     /// Makes the directories of a new snapshot.
@@ -95,9 +113,27 @@ impl Snapshots {
         let mode = Mode::from_raw_mode(0o700);
         rustix::fs::mkdirat(&self.dir, id, mode)?;
         let dir = open_dir_at(&self.dir, id)?;
+        // The root of an image, whatever the daemon's mask is.
         rustix::fs::mkdirat(&dir, "fs", Mode::from_raw_mode(0o755))?;
+        let shown = Mode::from_raw_mode(0o755);
+        rustix::fs::chmodat(&dir, "fs", shown, rustix::fs::AtFlags::empty())?;
         rustix::fs::mkdirat(&dir, "work", mode)?;
         Ok(())
+    }
+
+    /// The directories to open layers in; none for those that the host sees.
+    fn dirs(&self, ids: Option<&IdMapping>) -> io::Result<Option<Arc<Dirs>>> {
+        ids.map(|ids| self.mapped.get(&self.dir, &self.empty, ids))
+            .transpose()
+    }
+
+    /// The same as [`Self::upper`], as `dirs` show it.
+    fn upper_in(&self, id: &str, dirs: Option<&Dirs>) -> Result<OwnedFd, StoreError> {
+        let Some(dirs) = dirs else {
+            return self.upper(id);
+        };
+        open_dir_at(&dirs.snapshots, &format!("{id}/fs"))
+            .map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
     }
 
     /// Opens the directory that holds a snapshot's own files, as they lie (whiteouts and all).
@@ -111,49 +147,22 @@ impl Snapshots {
         self.root.join(id).join("fs")
     }
 
-    /// Drops a snapshot: out of sight at once, off the disk by [`Self::empty_trash`].
+    /// Drops a snapshot: out of sight at once, off the disk when the trash is emptied.
     pub(crate) fn remove(&self, id: &str) -> Result<(), StoreError> {
-        match rustix::fs::renameat(&self.dir, id, &self.trash, id) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            // Something of that name is in the trash already.
-            Err(_) => rustix::fs::renameat(
-                &self.dir,
-                id,
-                &self.trash,
-                crate::id::RefId::random().as_str(),
-            )
-            .map_err(|e| StoreError::io("remove snapshot", self.root.join(id), e)),
-        }
+        self.trash
+            .take(&self.dir, id)
+            .map_err(|e| StoreError::io("remove snapshot", self.root.join(id), e))
     }
 
     /// Drops overlay's scratch directory, which a finished layer needs no more.
     pub(crate) fn drop_work(&self, id: &str) {
         // Work holds nothing of worth; what cannot be removed now goes with the snapshot.
-        let _gone = open_dir_at(&self.dir, id).and_then(|dir| {
-            let name = format!("{id}-work");
-            Ok(rustix::fs::renameat(
-                &dir,
-                "work",
-                &self.trash,
-                name.as_str(),
-            )?)
-        });
+        let _gone = open_dir_at(&self.dir, id).and_then(|dir| self.trash.take(&dir, "work"));
     }
 
-    /// Deletes what is in the trash. Slow; not for the reactor.
-    pub(crate) fn empty_trash(&self, trash: &Path) -> io::Result<()> {
-        for entry in std::fs::read_dir(trash)? {
-            let path = entry?.path();
-            let gone = if path.is_dir() && !path.is_symlink() {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
-            if let Err(e) = gone {
-                tracing::warn!(path = %path.display(), error = %e, "cannot empty trash");
-            }
-        }
-        Ok(())
+    /// Where dropped directories go.
+    pub(crate) fn trash(&self) -> &Trash {
+        &self.trash
     }
 
     /// Names of all snapshot directories.
@@ -170,17 +179,31 @@ impl Snapshots {
     /// Mounts a stack of layers read-only; `layers` are snapshot ids, base first. `plain` says that a single layer holds no
     /// whiteouts and may be shown as it lies.
     pub(crate) fn view(&self, layers: &[String], plain: bool) -> Result<MountFd, StoreError> {
+        self.view_for(layers, plain, None)
+    }
+
+    /// The same with the ids of a user namespace.
+    pub(crate) fn view_for(
+        &self,
+        layers: &[String],
+        plain: bool,
+        ids: Option<&IdMapping>,
+    ) -> Result<MountFd, StoreError> {
         let made = match layers {
-            [] => self.bind(self.empty.as_fd(), true),
-            [one] if plain => self.bind(self.upper(one)?.as_fd(), true),
+            [] => self.bind(self.empty.as_fd(), true, ids),
+            [one] if plain => self.bind(self.upper(one)?.as_fd(), true, ids),
             _ => {
+                let mapped = self
+                    .dirs(ids)
+                    .map_err(|e| StoreError::io("mount with mapped ids", &self.root, e))?;
                 let mut dirs = Vec::with_capacity(layers.len() + 1);
                 for id in layers.iter().rev() {
-                    dirs.push(self.upper(id)?);
+                    dirs.push(self.upper_in(id, mapped.as_deref())?);
                 }
                 let mut lower: Vec<BorrowedFd<'_>> = dirs.iter().map(AsFd::as_fd).collect();
                 if lower.len() == 1 {
-                    lower.push(self.empty.as_fd());
+                    let empty = mapped.as_ref().map_or(&self.empty, |dirs| &dirs.empty);
+                    lower.push(empty.as_fd());
                 }
                 sys::mount::overlay(&Overlay {
                     lower: &lower,
@@ -198,20 +221,31 @@ impl Snapshots {
     }
 
     /// Mounts a snapshot read-write on top of `layers`, base first. On nothing, the snapshot's directory itself is the tree.
-    pub(crate) fn mount_rw(&self, id: &str, layers: &[String]) -> Result<MountFd, StoreError> {
+    pub(crate) fn mount_rw(
+        &self,
+        id: &str,
+        layers: &[String],
+        ids: Option<&IdMapping>,
+    ) -> Result<MountFd, StoreError> {
         let fail = |e| StoreError::io("mount", self.root.join(id), e);
         if layers.is_empty() {
-            return self.bind(self.upper(id)?.as_fd(), false).map_err(fail);
+            return self.bind(self.upper(id)?.as_fd(), false, ids).map_err(fail);
         }
+        let mapped = self.dirs(ids).map_err(fail)?;
         let mut dirs = Vec::with_capacity(layers.len());
         for layer in layers.iter().rev() {
-            dirs.push(self.upper(layer)?);
+            dirs.push(self.upper_in(layer, mapped.as_deref())?);
         }
         let lower: Vec<BorrowedFd<'_>> = dirs.iter().map(AsFd::as_fd).collect();
-        self.mount_rw_io(id, &lower).map_err(fail)
+        self.mount_rw_io(id, &lower, ids).map_err(fail)
     }
 
-    fn mount_rw_io(&self, id: &str, lower: &[BorrowedFd<'_>]) -> io::Result<MountFd> {
+    fn mount_rw_io(
+        &self,
+        id: &str,
+        lower: &[BorrowedFd<'_>],
+        ids: Option<&IdMapping>,
+    ) -> io::Result<MountFd> {
         let dir = open_dir_at(&self.dir, id)?;
         let upper = open_dir_at(&dir, "fs")?;
         // A volatile work directory that was mounted before refuses to be mounted again; a fresh one is always fine.
@@ -220,14 +254,21 @@ impl Snapshots {
         {
             work
         } else {
-            let old = format!("{id}-{}", crate::id::RefId::random());
-            match rustix::fs::renameat(&dir, "work", &self.trash, old.as_str()) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(e) => return Err(e.into()),
-            }
+            self.trash.take(&dir, "work")?;
             rustix::fs::mkdirat(&dir, "work", Mode::from_raw_mode(0o700))?;
             open_dir_at(&dir, "work")?
         };
+        let (upper, work) = match self.dirs(ids)? {
+            None => (upper, work),
+            Some(mapped) => {
+                let dir = open_dir_at(&mapped.snapshots, id)?;
+                (open_dir_at(&dir, "fs")?, open_dir_at(&dir, "work")?)
+            }
+        };
+        // Overlay works with the rights of whoever mounts it, and root can own nothing where ids are mapped.
+        let _owner = ids
+            .map(|ids| FileOwner::assume(ids.range().base))
+            .transpose()?;
         let mut spec = Overlay {
             lower,
             upper: Some((upper.as_fd(), work.as_fd())),
@@ -246,7 +287,12 @@ impl Snapshots {
         }
     }
 
-    fn bind(&self, dir: BorrowedFd<'_>, readonly: bool) -> io::Result<MountFd> {
+    fn bind(
+        &self,
+        dir: BorrowedFd<'_>,
+        readonly: bool,
+        ids: Option<&IdMapping>,
+    ) -> io::Result<MountFd> {
         let made = sys::mount::open_tree_clone(dir, false)?;
         let set = Attrs {
             readonly,
@@ -260,6 +306,9 @@ impl Snapshots {
                 ..AttrChange::default()
             },
         )?;
+        if let Some(ids) = ids {
+            sys::mount::map_ids(&made, ids, false)?;
+        }
         Ok(made)
     }
 
@@ -267,4 +316,13 @@ impl Snapshots {
     pub(crate) fn again(mount: &MountFd) -> io::Result<MountFd> {
         sys::mount::open_tree_clone(mount, false)
     }
+}
+
+/// Refuses a snapshot whose own files are nested deeper than a tree may be. Blocks.
+pub(crate) fn check(store: &crate::store::Store, id: &str) -> Result<(), StoreError> {
+    let checked =
+        Root::from_fd(store.snapshots().upper(id)?).and_then(|root| fstree::descent::check(&root));
+    checked.map_err(|e| StoreError::Tree {
+        source: std::sync::Arc::new(e),
+    })
 }

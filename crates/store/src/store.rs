@@ -18,6 +18,7 @@ use crate::id::RefId;
 use crate::lease::{Held, Lease};
 use crate::refs::record::Record;
 use crate::snapshot::{DriverKind, Snapshots};
+use crate::space::Budget;
 
 /// What the store needs to know.
 #[derive(Debug, Clone)]
@@ -76,7 +77,9 @@ pub struct Store {
     /// One prune at a time.
     pub(crate) pruning: Mutex<()>,
     keeper: Arc<Keeper>,
-    keeper_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// The keeper's, and the one that takes out the trash.
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    pub(crate) budget: Budget,
     closed: AtomicBool,
     /// Held until the store is closed.
     lock: Mutex<Option<File>>,
@@ -132,7 +135,8 @@ impl Store {
             hashes: HashMemory::default(),
             pruning: Mutex::new(()),
             keeper: Arc::default(),
-            keeper_thread: Mutex::default(),
+            threads: Mutex::default(),
+            budget: Budget::default(),
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         });
@@ -140,20 +144,34 @@ impl Store {
             root: store.root.clone(),
             source: Box::new(e),
         })?;
-        let keeper = store.keeper.clone();
-        let weak = Arc::downgrade(&store);
+        store.snapshots.trash().tell_given_up();
         let interval = config.sync_interval;
+        store.start("store-keeper", move |keeper, store| {
+            keep(keeper, store, interval);
+        })?;
+        // Apart from the keeper: deleting takes as long as steps made it, and rows must be committed meanwhile.
+        store.start("store-trash", empty_trash)?;
+        Ok(store)
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        name: &str,
+        work: impl FnOnce(&Keeper, &Weak<Self>) + Send + 'static,
+    ) -> Result<(), OpenError> {
+        let keeper = self.keeper.clone();
+        let weak = Arc::downgrade(self);
         let thread = std::thread::Builder::new()
-            .name("store-keeper".into())
+            .name(name.into())
             .stack_size(512 * 1024)
-            .spawn(move || keep(&keeper, &weak, interval))
+            .spawn(move || work(&keeper, &weak))
             .map_err(|source| OpenError::Io {
                 what: "start a thread for",
-                path: store.root.clone(),
+                path: self.root.clone(),
                 source,
             })?;
-        *store.keeper_thread.lock() = Some(thread);
-        Ok(store)
+        self.threads.lock().push(thread);
+        Ok(())
     }
 
     /// Ends the store in order: everything is committed and on disk afterwards. Handles that are still held stay readable.
@@ -163,12 +181,11 @@ impl Store {
         }
         self.keeper.state.lock().closing = true;
         self.keeper.wake.notify_all();
-        let thread = self.keeper_thread.lock().take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // A keeper that panicked has said so already.
-            let _joined = thread.join();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            if thread.thread().id() != std::thread::current().id() {
+                // A keeper that panicked has said so already.
+                let _joined = thread.join();
+            }
         }
         self.save_all_hashes()?;
         self.sync()?;
@@ -265,7 +282,7 @@ impl Store {
             let mut state = self.keeper.state.lock();
             if state.lazy_since.is_none() {
                 state.lazy_since = Some(Instant::now());
-                self.keeper.wake.notify_one();
+                self.keeper.wake.notify_all();
             }
         }
         Ok(out)
@@ -276,7 +293,7 @@ impl Store {
         let mut state = self.keeper.state.lock();
         if state.unsynced_since.is_none() {
             state.unsynced_since = Some(Instant::now());
-            self.keeper.wake.notify_one();
+            self.keeper.wake.notify_all();
         }
     }
 
@@ -292,7 +309,7 @@ impl Store {
                 None
             };
             state.trash_since = Some(since.unwrap_or(now));
-            self.keeper.wake.notify_one();
+            self.keeper.wake.notify_all();
         }
     }
 
@@ -300,11 +317,13 @@ impl Store {
         crate::db::free_space(&self.root).is_some_and(|free| free < SHORT)
     }
 
-    fn take_out_trash(&self) -> Result<(), StoreError> {
-        let path = self.root.join("trash");
+    /// Deletes what is in the trash, unless the store is being closed. Blocks.
+    pub(crate) fn take_out_trash(&self) -> Result<(), StoreError> {
+        let keeper = self.keeper.clone();
         self.snapshots
-            .empty_trash(&path)
-            .map_err(|e| StoreError::io("empty", path, e))
+            .trash()
+            .empty(&|| keeper.state.lock().closing)
+            .map_err(|e| StoreError::io("empty", self.root.join("trash"), e))
     }
 
     /// Deletes snapshots that no row names any more.
@@ -455,10 +474,10 @@ impl Drop for Store {
     }
 }
 
-/// The keeper: commits what was left open, forces files to disk, takes out the trash.
+/// The keeper: commits what was left open, forces files to disk.
 fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
     loop {
-        let (flush, sync, trash) = {
+        let (flush, sync) = {
             let mut state = keeper.state.lock();
             loop {
                 if state.closing {
@@ -472,21 +491,16 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
                 );
                 let flush_now = flush.is_some_and(|t| t <= now);
                 let sync_now = sync.is_some_and(|t| t <= now);
-                let empty = due(state.trash_since, EMPTY_AFTER);
-                let empty_now = empty.is_some_and(|t| t <= now);
-                if flush_now || sync_now || empty_now {
+                if flush_now || sync_now {
                     if flush_now {
                         state.lazy_since = None;
                     }
                     if sync_now {
                         state.unsynced_since = None;
                     }
-                    if empty_now {
-                        state.trash_since = None;
-                    }
-                    break (flush_now, sync_now, empty_now);
+                    break (flush_now, sync_now);
                 }
-                match [flush, sync, empty].into_iter().flatten().min() {
+                match [flush, sync].into_iter().flatten().min() {
                     Some(at) => {
                         let _timeout = keeper.wake.wait_until(&mut state, at);
                     }
@@ -505,14 +519,39 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
                 .and_then(|()| store.sync())
                 .and_then(|()| store.db.checkpoint());
         }
-        if trash {
-            done = done.and(store.take_out_trash());
-        }
         if let Err(e) = done {
             tracing::warn!(error = %e, "store upkeep failed; will try again");
             if sync {
                 store.note_unsynced();
             }
+        }
+    }
+}
+
+/// Takes out the trash a little after something came into it.
+fn empty_trash(keeper: &Keeper, store: &Weak<Store>) {
+    loop {
+        {
+            let mut state = keeper.state.lock();
+            loop {
+                if state.closing {
+                    return;
+                }
+                match state.trash_since.map(|since| since + EMPTY_AFTER) {
+                    Some(due) if due <= Instant::now() => {
+                        state.trash_since = None;
+                        break;
+                    }
+                    Some(due) => {
+                        let _timeout = keeper.wake.wait_until(&mut state, due);
+                    }
+                    None => keeper.wake.wait(&mut state),
+                }
+            }
+        }
+        let Some(store) = store.upgrade() else { return };
+        if let Err(e) = store.take_out_trash() {
+            tracing::warn!(error = %e, "the trash was not taken out");
         }
     }
 }

@@ -3,6 +3,9 @@
 //! A directory at the destination is merged into, a file there is replaced. A directory that the patterns do not
 //! let through is made only when something below it is. Later names of one file stay names of one file.
 //!
+//! Exclude patterns speak of a directory's contents, by paths below it, and of sources that stand by themselves, by name or whole path:
+//! files, and what a wildcard finds. A directory that is named without a wildcard is wanted whatever they say.
+//!
 //! One thread walks. Files with one name wait until their directory has been walked, and are then copied by several.
 
 mod files;
@@ -40,20 +43,33 @@ pub fn copy(
         dest.lstat(parent)
             .map_err(|e| ActionError::from(e).during(format!("failed to stat {}", action.dest)))?;
     }
+    let exclude = matcher("excludepatterns", &action.exclude)?;
     let sources = if action.allow_wildcard {
-        let found = wildcard::resolve(src, &src_path, action.follow_symlink)?;
-        if found.is_empty() {
+        let found = wildcard::resolve(src, &src_path, action.follow_symlink, exclude.as_ref())?;
+        if found.left_out_dir
+            && action.dir_copy_contents
+            && dest.stat_opt(dest.resolve(&dest_path, true)?)?.is_none()
+        {
+            // There is a directory to copy to, as if all that is in the excluded one were excluded.
+            dest.mkdir_all(&dest_path, DIRECTORY_MODE, action.owner, action.timestamp)?;
+        }
+        if found.paths.is_empty() && !found.left_out {
             return if action.allow_empty_wildcard {
                 Ok(())
             } else {
                 Err(ActionError::NoMatch(src_path))
             };
         }
-        found
+        found.paths
     } else {
         vec![PathBuf::from(&src_path)]
     };
     for source in sources {
+        if let Some(exclude) = &exclude
+            && is_excluded_file(src, &source, action, exclude)?
+        {
+            continue;
+        }
         if let Some(unpacker) = unpacker.filter(|_| action.attempt_unpack)
             && unpack(src, &source, dest, &dest_path, action, unpacker)?
         {
@@ -62,6 +78,20 @@ pub fn copy(
         copy_one(src, &source, dest, &dest_path, action)?;
     }
     Ok(())
+}
+
+// DIFFERS: BuildKit looks at what is in directories only, and copies a file that the patterns name when it is a source itself.
+fn is_excluded_file(
+    src: &Root,
+    source: &Path,
+    action: &Copy,
+    exclude: &PatternMatcher,
+) -> Result<bool, ActionError> {
+    if !exclude.names(&wildcard::shown(lexical(source))) {
+        return Ok(false);
+    }
+    let from = wildcard::resolve_source(src, source, action.follow_symlink)?;
+    Ok(src.lstat_opt(&from)?.is_some_and(|meta| !meta.is_dir()))
 }
 
 fn unpack(

@@ -2,15 +2,36 @@
 
 use std::path::{Path, PathBuf};
 
+use pattern::PatternMatcher;
+
 use super::{ActionError, lexical};
 use crate::descent::Descent;
 use crate::error::Located;
 use crate::root::Root;
 use crate::stat::Kind;
 
-/// The paths a pattern matches, in walk order. The part before the first wildcard is taken as it is, with links in it
-/// followed; below a match nothing else is looked for. A path without wildcards stands for itself, be it there or not.
-pub(super) fn resolve(root: &Root, path: &str, follow: bool) -> Result<Vec<PathBuf>, ActionError> {
+/// What a pattern stands for.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The paths, in walk order.
+    pub(super) paths: Vec<PathBuf>,
+    /// Whether something was excluded.
+    pub(super) left_out: bool,
+    /// Whether a directory was among it.
+    pub(super) left_out_dir: bool,
+}
+
+/// The paths a pattern matches. The part before the first wildcard is taken as it is, with links in it followed; below a match
+/// nothing else is looked for. A path without wildcards stands for itself, be it there or not.
+///
+/// What `exclude` names is not found, and nothing below it. A directory in which something may be taken back is found, for its contents
+/// are looked at one by one.
+pub(super) fn resolve(
+    root: &Root,
+    path: &str,
+    follow: bool,
+    exclude: Option<&PatternMatcher>,
+) -> Result<Found, ActionError> {
     let names: Vec<&str> = path
         .split('/')
         .filter(|name| !name.is_empty() && *name != ".")
@@ -19,15 +40,22 @@ pub(super) fn resolve(root: &Root, path: &str, follow: bool) -> Result<Vec<PathB
     let (prefix, rest) = names.split_at(plain);
     let prefix = lexical(&prefix.iter().collect::<PathBuf>());
     if rest.is_empty() {
-        return Ok(vec![prefix]);
+        return Ok(Found {
+            paths: vec![prefix],
+            ..Found::default()
+        });
     }
     let base = resolve_source(root, &prefix, follow)?;
-    let found = if root.lstat(&base)?.is_dir() {
-        search(root, &base, &rest.join("/"))?
-    } else {
-        Vec::new()
-    };
-    Ok(found.into_iter().map(|path| base.join(path)).collect())
+    if !root.lstat(&base)?.is_dir() {
+        return Ok(Found::default());
+    }
+    search(root, &base, &rest.join("/"), exclude)
+}
+
+/// A path as patterns see it: from the root, without a slash in front.
+pub(super) fn shown(path: impl AsRef<Path>) -> String {
+    let text = path.as_ref().to_string_lossy();
+    text.trim_start_matches('/').to_owned()
 }
 
 /// Where a source path is: links in all but the last name are followed, and in that one when asked for.
@@ -39,8 +67,13 @@ pub(super) fn resolve_source(
     Ok(root.resolve(lexical(path), follow)?)
 }
 
-fn search(root: &Root, base: &Path, pattern: &str) -> Result<Vec<PathBuf>, ActionError> {
-    let mut found = Vec::new();
+fn search(
+    root: &Root,
+    base: &Path,
+    pattern: &str,
+    exclude: Option<&PatternMatcher>,
+) -> Result<Found, ActionError> {
+    let mut found = Found::default();
     let top = root.dir(base)?;
     let mut left = vec![(PathBuf::new(), top.entries().at("open", base)?.into_iter())];
     let mut descent = Descent::new(top);
@@ -51,9 +84,16 @@ fn search(root: &Root, base: &Path, pattern: &str) -> Result<Vec<PathBuf>, Actio
             continue;
         };
         let path = below.join(&entry.name);
-        if pattern::path_match(pattern, &path.to_string_lossy()).unwrap_or(false) {
-            found.push(path);
-        } else if entry.kind == Kind::Dir && may_match_below(pattern, &path) {
+        let is_dir = entry.kind == Kind::Dir;
+        let matched = pattern::path_match(pattern, &path.to_string_lossy()).unwrap_or(false);
+        if exclude.is_some_and(|exclude| {
+            !(is_dir && exclude.exclusions()) && exclude.names(&shown(base.join(&path)))
+        }) {
+            found.left_out |= matched;
+            found.left_out_dir |= matched && is_dir;
+        } else if matched {
+            found.paths.push(base.join(path));
+        } else if is_dir && may_match_below(pattern, &path) {
             descent
                 .down(&entry.name)
                 .and_then(|()| descent.dir().entries())

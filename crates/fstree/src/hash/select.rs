@@ -2,6 +2,10 @@
 //!
 //! The selection is taken depth first. Directories count with their own metadata, not with their contents, and a
 //! directory that is not selected itself counts as soon as something below it does.
+//!
+//! A source that exclude patterns name counts no more than it is copied: see [`crate::action::copy`].
+
+use std::borrow::Cow;
 
 use oci::{Digest, Digester};
 use pattern::{MatchInfo, PatternMatcher};
@@ -38,6 +42,8 @@ struct Selection<'a> {
     root: &'a Root,
     // The cleaned path, with no slash for the root.
     path: String,
+    // Its part before any wildcard.
+    prefix: &'a str,
     ends_in_slash: bool,
     options: &'a Options,
     include: Option<PatternMatcher>,
@@ -62,6 +68,7 @@ pub(super) fn checksum(
         include: matcher("includepatterns", &options.include)?,
         exclude: matcher("excludepatterns", &options.exclude)?,
         path: cleaned,
+        prefix: &prefix,
         options,
         matched: None,
         above: Vec::new(),
@@ -175,6 +182,9 @@ impl Selection<'_> {
             Node::Dir(_) => {}
         }
         let on_the_path = self.wildcard_reaches(&shown)?;
+        if self.leaves_out_dir(on_the_path, &shown) {
+            return Ok(None);
+        }
         let mut kept = false;
         if on_the_path && !(self.ends_in_slash && shown == self.path.as_bytes()) {
             let (take, include, exclude) = self.matches(&shown)?;
@@ -214,7 +224,17 @@ impl Selection<'_> {
     }
 
     fn visit_leaf(&mut self, shown: Vec<u8>, node: NodeId, link: bool) -> Result<(), HashError> {
-        if !self.wildcard_reaches(&shown)? || !self.matches(&shown)?.0 {
+        if !self.wildcard_reaches(&shown)? {
+            return Ok(());
+        }
+        let taken = match &self.exclude {
+            // A link may lead to a directory, which is copied whatever its name.
+            Some(exclude) if self.is_source(&shown) => {
+                (link && !self.options.wildcard) || !exclude.names(&pattern_text(&shown))
+            }
+            _ => self.matches(&shown)?.0,
+        };
+        if !taken {
             return Ok(());
         }
         let follow = link && self.above.is_empty() && self.options.follow_links;
@@ -226,6 +246,26 @@ impl Selection<'_> {
             follow,
         });
         Ok(())
+    }
+
+    // Whether the path is what is copied, and not something in it.
+    fn is_source(&self, shown: &[u8]) -> bool {
+        match &self.matched {
+            Some(matched) => matched == shown,
+            None => !self.options.wildcard && shown == self.path.as_bytes(),
+        }
+    }
+
+    // Whether exclude patterns keep a wildcard from finding a directory or going through it.
+    // DIFFERS: BuildKit counts, as it copies, what a wildcard finds whatever the patterns say.
+    fn leaves_out_dir(&self, on_the_path: bool, shown: &[u8]) -> bool {
+        let Some(exclude) = self.exclude.as_ref().filter(|e| !e.exclusions()) else {
+            return false;
+        };
+        self.options.wildcard
+            && shown.len() > self.prefix.len()
+            && (!on_the_path || self.is_source(shown))
+            && exclude.names(&pattern_text(shown))
     }
 
     fn take_above(&mut self) {
@@ -315,6 +355,11 @@ impl Selection<'_> {
         }
         Ok((true, info.0, info.1))
     }
+}
+
+// A path as exclude patterns see it.
+fn pattern_text(shown: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(shown.strip_prefix(b"/").unwrap_or(shown))
 }
 
 fn is_below(shown: &[u8], dir: &[u8]) -> bool {

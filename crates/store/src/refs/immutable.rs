@@ -122,10 +122,7 @@ impl ImmutableRef {
 
     /// Adds somebody who can fetch a lazy layer's blob.
     pub fn add_provider(&self, digest: &Digest, provider: Arc<dyn BlobProvider>) {
-        self.record
-            .providers
-            .lock()
-            .insert(digest.clone(), provider);
+        self.record.add_provider(digest, provider);
     }
 
     /// Fetches and unpacks what is lazy, and makes whatever the tree needs to be mounted. Idle if nothing is missing.
@@ -136,8 +133,13 @@ impl ImmutableRef {
 
     /// Mounts its tree read-only, attached nowhere. Call [`Self::ensure`] first.
     pub fn mount(&self) -> Result<MountFd, StoreError> {
+        self.mount_for(None)
+    }
+
+    /// The same for a container with the user namespace of `ids`.
+    pub fn mount_for(&self, ids: Option<&sys::userns::IdMapping>) -> Result<MountFd, StoreError> {
         let (stack, plain) = self.record.stack_and_plain()?;
-        self.store().snapshots().view(&stack, plain)
+        self.store().snapshots().view_for(&stack, plain, ids)
     }
 
     /// Returns its tree, read-only. Call [`Self::ensure`] first.

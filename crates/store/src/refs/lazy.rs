@@ -31,7 +31,7 @@ const FETCHES: usize = 8;
 const BATCH: usize = 1 << 20;
 
 /// A form of a layer and who can fetch it.
-type Fetchable = (LayerRow, Arc<dyn BlobProvider>);
+type Fetchable = (LayerRow, Vec<Arc<dyn BlobProvider>>);
 
 /// A blob that is a form of a layer.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ impl Record {
     }
 
     pub(crate) fn provider(&self, digest: &Digest) -> Option<Arc<dyn BlobProvider>> {
-        self.providers.lock().get(digest).cloned()
+        self.providers(digest).into_iter().next()
     }
 
     /// Tells whether some form of this layer is here or can be fetched.
@@ -110,11 +110,24 @@ impl Record {
                 return Ok(());
             }
             match self.shape() {
-                // A form that turned out to be another layer's is forgotten, and the next one is tried.
                 Shape::Layer { .. } => loop {
-                    match self.unlazy().await {
-                        Err(StoreError::DiffId { .. }) if self.can_fetch() => {}
-                        done => return done,
+                    if self.store().share_files(&self)? {
+                        return Ok(());
+                    }
+                    let Err(error) = self.unlazy().await else {
+                        return Ok(());
+                    };
+                    // A form that is not this layer is forgotten, and the next one is tried.
+                    let Some(bad) = bad_form(&error) else {
+                        return Err(error);
+                    };
+                    let has_others = self.layer_rows()?.len() > 1;
+                    if has_others {
+                        self.disown(&bad)?;
+                    }
+                    self.store().drop_blob(&bad)?;
+                    if !has_others || !self.can_fetch() {
+                        return Err(error);
                     }
                 },
                 Shape::Diff { .. } => {
@@ -157,8 +170,18 @@ impl Record {
             .iter()
             .find_map(|row| self.provider(&row.descriptor.digest));
         let _busy = first.map(|provider| provider.busy());
-        if let Some((row, provider)) = self.streamable()? {
-            return self.unpack_as_it_comes(row, &provider, lease).await;
+        if let Some((row, providers)) = self.streamable()? {
+            let mut last = None;
+            for provider in providers {
+                let lease = lease.clone();
+                match self.unpack_as_it_comes(row.clone(), &provider, lease).await {
+                    Err(error) if is_of_provider(&error) => last = Some(error),
+                    done => return done,
+                }
+            }
+            if let Some(error) = last {
+                return Err(error);
+            }
         }
         let row = self.fetch_any(&lease).await?;
         for parent in self.parents() {
@@ -170,8 +193,8 @@ impl Record {
             let _lease = lease;
             let _shown = provider.map(|p| p.unpacking(&row.descriptor));
             let blob = this.store().open_blob(&row.descriptor.digest)?;
-            let unpacked = this.unpack(&mut BufReader::with_capacity(256 << 10, blob), &row);
-            this.adopt(this.check(unpacked)?)
+            let unpacked = this.unpack(&mut BufReader::with_capacity(256 << 10, blob), &row)?;
+            this.adopt(unpacked)
         })
         .await
     }
@@ -187,11 +210,11 @@ impl Record {
         let (Some(row), true, false) = (rows.pop(), rows.is_empty(), waits) else {
             return Ok(None);
         };
-        Ok(if row.local {
-            None
-        } else {
-            self.provider(&row.descriptor.digest).map(|p| (row, p))
-        })
+        if row.local {
+            return Ok(None);
+        }
+        let providers = self.providers(&row.descriptor.digest);
+        Ok((!providers.is_empty()).then_some((row, providers)))
     }
 
     async fn unpack_as_it_comes(
@@ -233,15 +256,7 @@ impl Record {
         if !deaf {
             fetched?;
         }
-        self.adopt(self.check(unpacked)?)
-    }
-
-    /// Hands on what came of unpacking a blob whose bytes are those of its digest, and forgets a blob that is another layer's.
-    fn check(&self, unpacked: Result<Draft, StoreError>) -> Result<Draft, StoreError> {
-        if let Err(StoreError::DiffId { layer, .. }) = &unpacked {
-            self.disown(layer)?;
-        }
-        unpacked
+        self.adopt(unpacked?)
     }
 
     /// Sees to it that some form of this layer is here.
@@ -255,15 +270,17 @@ impl Record {
         }
         let mut last = None;
         for row in rows {
-            let Some(provider) = self.provider(&row.descriptor.digest) else {
+            let providers = self.providers(&row.descriptor.digest);
+            if providers.is_empty() {
                 last.get_or_insert(StoreError::NoProvider {
                     digest: row.descriptor.digest.clone(),
                 });
-                continue;
-            };
-            match fetch_blob(self.store(), lease, &row.descriptor, &provider).await {
-                Ok(_) => return Ok(row),
-                Err(e) => last = Some(e),
+            }
+            for provider in providers {
+                match fetch_blob(self.store(), lease, &row.descriptor, &provider).await {
+                    Ok(_) => return Ok(row),
+                    Err(e) => last = Some(e),
+                }
             }
         }
         Err(last.unwrap_or(StoreError::Unfit {
@@ -296,8 +313,11 @@ impl Record {
             parents,
             ..ApplyOptions::default()
         };
-        let applied = layer::apply(stream, &draft.root()?, &options)
-            .map_err(|e| StoreError::layer("unpack", of, e))?;
+        let applied =
+            layer::apply(stream, &draft.root()?, &options).map_err(|e| StoreError::Unpack {
+                layer: row.descriptor.digest.clone(),
+                source: Arc::new(e),
+            })?;
         if applied.diff_id != row.diff_id {
             return Err(StoreError::DiffId {
                 layer: row.descriptor.digest.clone(),
@@ -305,12 +325,13 @@ impl Record {
                 got: applied.diff_id,
             });
         }
+        crate::snapshot::check(store, draft.id())?;
         Ok(draft)
     }
 
     /// Forgets a blob that was said to be a form of this layer.
     fn disown(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.providers.lock().remove(digest);
+        self.drop_providers(digest);
         self.store().db().write(|c| {
             let mut s =
                 c.prepare_cached("DELETE FROM layer_blobs WHERE ref = ?1 AND digest = ?2")?;
@@ -394,6 +415,26 @@ pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result
         Ok(s.query_row([id], |r| r.get(0))?)
     })?;
     Ok(total.saturating_add(blobs))
+}
+
+/// The blob that the error says is not the layer it was said to be. (On a full disk it looks the same. Then the blob is fetched
+/// again another time, which is no harm.)
+fn bad_form(error: &StoreError) -> Option<Digest> {
+    match error {
+        StoreError::DiffId { layer, .. } | StoreError::Unpack { layer, .. } => Some(layer.clone()),
+        _ => None,
+    }
+}
+
+/// Whether another one who has the blob may give other bytes: unpacking may fail before the digest is known to be wrong.
+fn is_of_provider(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Fetch { .. }
+            | StoreError::SizeMismatch { .. }
+            | StoreError::DigestMismatch { .. }
+            | StoreError::Unpack { .. }
+    )
 }
 
 /// What the unpacker is told of a fetch. One that fails or is given up just falls silent.

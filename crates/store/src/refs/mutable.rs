@@ -7,6 +7,7 @@ use fstree::Root;
 use fstree::hash::TreeHashes;
 use parking_lot::Mutex;
 use rusqlite::params;
+use sys::userns::{IdMapping, IdRange};
 
 use crate::error::StoreError;
 use crate::id::RefId;
@@ -19,7 +20,7 @@ use crate::snapshot::{MountFd, Snapshots};
 pub struct MutableRef {
     record: Arc<Record>,
     /// The first mount; others are clones of it, because two overlays must not share an upper.
-    mount: Mutex<Option<MountFd>>,
+    mount: Mutex<Option<(Option<IdRange>, MountFd)>>,
     /// Whether the owner keeps the remembered digests in step with the files.
     hashed: AtomicBool,
 }
@@ -62,24 +63,41 @@ impl MutableRef {
 
     /// Mounts its tree read-write, attached nowhere. Every call is another mount of the same tree.
     pub fn mount(&self) -> Result<MountFd, StoreError> {
+        self.mount_for(None)
+    }
+
+    /// The same for a container with the user namespace of `ids`.
+    pub fn mount_for(&self, ids: Option<&IdMapping>) -> Result<MountFd, StoreError> {
+        let range = ids.map(IdMapping::range);
         let mut first = self.mount.lock();
-        if first.is_none() {
-            *first = Some(self.mount_fresh()?);
+        match &*first {
+            None => *first = Some((range, self.mount_fresh(ids)?)),
+            Some((other, _)) if *other != range => {
+                // What stands on nothing is a plain directory, of which there may be mounts of both kinds.
+                if self.parent().is_some() {
+                    return Err(StoreError::Unfit {
+                        id: self.id().clone(),
+                        why: "is in use by a step with another user namespace",
+                    });
+                }
+                return self.mount_fresh(ids);
+            }
+            Some(_) => {}
         }
-        let Some(mount) = first.as_ref() else {
-            return self.mount_fresh();
+        let Some((_, mount)) = first.as_ref() else {
+            return self.mount_fresh(ids);
         };
         match Snapshots::again(mount) {
             Ok(clone) => Ok(clone),
             // Kernels before 6.15 do not clone what is attached nowhere: hand out the first one, and mount anew for the next.
             Err(_) => match first.take() {
-                Some(mount) => Ok(mount),
-                None => self.mount_fresh(),
+                Some((_, mount)) => Ok(mount),
+                None => self.mount_fresh(ids),
             },
         }
     }
 
-    fn mount_fresh(&self) -> Result<MountFd, StoreError> {
+    fn mount_fresh(&self, ids: Option<&IdMapping>) -> Result<MountFd, StoreError> {
         let layers = match self.record.shape() {
             Shape::Layer {
                 parent: Some(parent),
@@ -89,7 +107,7 @@ impl MutableRef {
         self.record
             .store()
             .snapshots()
-            .mount_rw(&self.snapshot()?, &layers)
+            .mount_rw(&self.snapshot()?, &layers, ids)
     }
 
     /// Returns its tree, writable.
@@ -149,9 +167,11 @@ impl MutableRef {
         }
     }
 
-    /// Ends the writing: the record becomes immutable, its files stay where they are. One transaction.
+    /// Ends the writing: the record becomes immutable, its files stay where they are. One transaction. Reads the directories that
+    /// were written, and blocks meanwhile: a tree with a path that is too deep or too long is refused, and gone.
     pub fn commit(self) -> Result<ImmutableRef, StoreError> {
         *self.mount.lock() = None;
+        crate::snapshot::check(self.record.store(), &self.snapshot()?)?;
         self.settle_hashes();
         let record = self.record.clone();
         let store = record.store().clone();

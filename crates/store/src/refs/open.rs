@@ -248,8 +248,10 @@ impl Store {
 
     /// Makes a record of a layer that exists elsewhere, on top of `parent`. Nothing is fetched before it is needed.
     ///
-    /// The chain of diff ids identifies the layer: if it is here already, that record is returned and learns of the blob and
-    /// of the provider.
+    /// What an image says of a layer is only a claim until the layer is unpacked. So a record belongs to one blob on one parent:
+    /// the record of another image, whose blob may be anything, is never taken in its place, and neither are its size and media
+    /// type. Layers that *are* the same, by the chain of their diff ids, share their files as soon as one of them has been
+    /// unpacked and verified.
     pub fn import_layer(
         self: &Arc<Self>,
         parent: Option<&ImmutableRef>,
@@ -272,25 +274,13 @@ impl Store {
         };
         let mut descriptor = layer.descriptor;
         descriptor.annotations.extend(layer.annotations);
-        let variant = crate::chain::variant_of(&descriptor);
         let mut live = self.live().lock();
-        let known: Option<String> = self.db().read(|c| {
-            let mut s = c.prepare_cached(
-                "SELECT id FROM refs WHERE chain_id = ?1 AND mutable = 0 ORDER BY lazy LIMIT 1",
-            )?;
-            Ok(s.query_row([chain_id.as_str()], |r| r.get(0)).optional()?)
-        })?;
+        let parent = parent.map(|p| p.record().clone());
+        let known = self.imported(&chain_id, parent.as_deref(), &descriptor)?;
         let record = match known {
-            Some(id) => {
-                let record = self.load(&mut live, &RefId::parse(&id)?)?;
-                drop(live);
-                self.later(|c| {
-                    put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, variant, 1)
-                })?;
-                record
-            }
+            Some(id) => self.load(&mut live, &id)?,
             None => {
-                let body = Body {
+                let mut body = Body {
                     mutable: false,
                     retain: true,
                     snapshot: None,
@@ -299,31 +289,100 @@ impl Store {
                     description: layer.description,
                     created: layer.created.unwrap_or_else(SystemTime::now),
                     size: -1,
-                    chain_id: Some(chain_id),
+                    chain_id: Some(chain_id.clone()),
                     diff_id: Some(layer.diff_id.clone()),
                     lazy: true,
                     stored: true,
                 };
-                let shape = Shape::Layer {
-                    parent: parent.map(|p| p.record().clone()),
-                };
-                let record = Record::new(self.clone(), RefId::random(), shape, body.clone());
+                let id = RefId::random();
+                let variant = crate::chain::variant_of(&descriptor);
                 // A crash loses at most the knowledge of a layer that was not here anyway.
-                self.later(|c| {
+                let record = self.later(|c| {
+                    // Looked for and named in one transaction, so that the files do not go in between.
+                    body.snapshot = unpacked(c, &chain_id)?;
+                    body.lazy = body.snapshot.is_none();
+                    let shape = Shape::Layer { parent };
+                    let record = Record::new(self.clone(), id, shape, body.clone());
                     record.insert(c, &body)?;
-                    put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, variant, 0)
+                    put_layer_blob(c, record.id(), &descriptor, &layer.diff_id, variant, 0)?;
+                    Ok(record)
                 })?;
                 live.put(&record);
-                drop(live);
+                if !body.lazy {
+                    self.note_unsynced();
+                }
                 record
             }
         };
-        record
-            .providers
-            .lock()
-            .insert(descriptor.digest.clone(), provider);
+        drop(live);
+        record.add_provider(&descriptor.digest, provider);
         Ok(ImmutableRef::new(record))
     }
+
+    /// The record of exactly this blob on exactly this parent.
+    fn imported(
+        &self,
+        chain_id: &Digest,
+        parent: Option<&Record>,
+        descriptor: &Descriptor,
+    ) -> Result<Option<RefId>, StoreError> {
+        let parent = parent.map(|p| p.id().as_str());
+        let found: Vec<(String, String)> = self.db().read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT refs.id, layer_blobs.descriptor FROM refs JOIN layer_blobs ON layer_blobs.ref = refs.id
+                 WHERE chain_id = ?1 AND mutable = 0 AND layer_blobs.digest = ?2
+                   AND (SELECT parent FROM parents WHERE child = refs.id) IS ?3 ORDER BY lazy",
+            )?;
+            let key = params![chain_id.as_str(), descriptor.digest.as_str(), parent];
+            let rows = s.query_map(key, |r| Ok((r.get(0)?, r.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })?;
+        for (id, text) in found {
+            let known: Descriptor = serde_json::from_str(&text)
+                .map_err(|e| StoreError::layer("read the record of", id.as_str(), e))?;
+            if known.size == descriptor.size && known.media_type == descriptor.media_type {
+                return RefId::parse(&id).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives a layer the files of another record of the same chain, if one has been unpacked. Tells whether it did.
+    pub(crate) fn share_files(&self, record: &Record) -> Result<bool, StoreError> {
+        let chain_id = record.body.lock().chain_id.clone();
+        let Some(chain_id) = chain_id else {
+            return Ok(false);
+        };
+        let snapshot = self.db().write(|c| {
+            let snapshot = unpacked(c, &chain_id)?;
+            if let Some(snapshot) = &snapshot {
+                let mut s = c.prepare_cached(
+                    "UPDATE refs SET snapshot = ?2, lazy = 0, size = -1, synced = 0 WHERE id = ?1",
+                )?;
+                s.execute([record.id().as_str(), snapshot])?;
+            }
+            Ok(snapshot)
+        })?;
+        let Some(snapshot) = snapshot else {
+            return Ok(false);
+        };
+        let mut body = record.body.lock();
+        body.snapshot = Some(snapshot);
+        body.lazy = false;
+        body.size = -1;
+        drop(body);
+        self.note_unsynced();
+        Ok(true)
+    }
+}
+
+/// The snapshot of a layer of this chain that has been unpacked and verified, or was made here.
+fn unpacked(c: &Connection, chain_id: &Digest) -> Result<Option<String>, StoreError> {
+    let mut s = c.prepare_cached(
+        "SELECT snapshot FROM refs WHERE chain_id = ?1 AND mutable = 0 AND lazy = 0 AND kind = 0 AND twin IS NULL
+           AND snapshot IS NOT NULL LIMIT 1",
+    )?;
+    Ok(s.query_row([chain_id.as_str()], |r| r.get(0)).optional()?)
 }
 
 /// Records that a blob is a form of a layer. Rank 0 is the one that is used unless another is asked for.

@@ -16,6 +16,9 @@ use crate::refs::{RecordType, RefKind};
 use crate::store::Store;
 use crate::usage::to_nanos;
 
+/// How many of those who can fetch a blob are kept.
+const MAX_PROVIDERS: usize = 4;
+
 /// What a record stands on. Never changes.
 #[derive(Debug)]
 pub(crate) enum Shape {
@@ -59,7 +62,8 @@ pub(crate) struct Record {
     id: RefId,
     shape: Shape,
     pub(crate) body: Mutex<Body>,
-    pub(crate) providers: Mutex<HashMap<Digest, Arc<dyn BlobProvider>>>,
+    /// Who can fetch which blob, the last one last.
+    providers: Mutex<HashMap<Digest, Vec<Arc<dyn BlobProvider>>>>,
     /// One at a time brings the record's files into being; the others wait for the outcome.
     /// Held across awaits, hence not a parking_lot lock.
     pub(crate) work: tokio::sync::Mutex<()>,
@@ -118,6 +122,29 @@ impl Record {
             Shape::Merge { parents } => parents.iter().collect(),
             Shape::Diff { lower, upper } => lower.iter().chain(upper).collect(),
         }
+    }
+
+    /// Adds somebody who can fetch a blob. The last few are kept: one of them may be wrong, or gone.
+    pub(crate) fn add_provider(&self, digest: &Digest, provider: Arc<dyn BlobProvider>) {
+        let mut providers = self.providers.lock();
+        let known = providers.entry(digest.clone()).or_default();
+        known.retain(|p| !Arc::ptr_eq(p, &provider));
+        if known.len() >= MAX_PROVIDERS {
+            known.remove(0);
+        }
+        known.push(provider);
+    }
+
+    /// Who can fetch a blob, the one that came last first.
+    pub(crate) fn providers(&self, digest: &Digest) -> Vec<Arc<dyn BlobProvider>> {
+        let providers = self.providers.lock();
+        let known = providers.get(digest).into_iter().flatten();
+        known.rev().cloned().collect()
+    }
+
+    /// Forgets who could fetch a blob.
+    pub(crate) fn drop_providers(&self, digest: &Digest) {
+        self.providers.lock().remove(digest);
     }
 
     pub(crate) fn mark_used(&self) {

@@ -7,7 +7,9 @@
 
 mod support;
 
+mod attacks;
 mod blobs;
+mod budget;
 mod crashes;
 mod keys;
 mod layers;

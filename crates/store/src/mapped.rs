@@ -1,0 +1,73 @@
+//! The store's directories with the ids of a user namespace.
+//!
+//! What lies on disk as 0 shows as the host's id for the namespace's 0, and what is written by that id lies as 0: a step in a user
+//! namespace reads and writes the same bytes as one without. One mapped copy of the whole directory of snapshots serves all mounts:
+//! a layer costs nothing more.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sys::mount::{AttrChange, DetachedMount};
+use sys::userns::{IdMapping, IdRange};
+
+use crate::error::StoreError;
+use crate::store::Store;
+
+/// The directories that layers are opened in.
+#[derive(Debug)]
+pub(crate) struct Dirs {
+    pub(crate) snapshots: OwnedFd,
+    pub(crate) empty: OwnedFd,
+}
+
+/// The copies for the namespace that was asked for last. A daemon has one.
+#[derive(Debug, Default)]
+pub(crate) struct Mapped(Mutex<Option<(IdRange, Arc<Dirs>)>>);
+
+impl Mapped {
+    /// Returns the directories as `ids` maps them.
+    pub(crate) fn get(
+        &self,
+        snapshots: &OwnedFd,
+        empty: &OwnedFd,
+        ids: &IdMapping,
+    ) -> io::Result<Arc<Dirs>> {
+        let mut known = self.0.lock();
+        if let Some((range, dirs)) = &*known
+            && *range == ids.range()
+        {
+            return Ok(Arc::clone(dirs));
+        }
+        let dirs = Arc::new(Dirs {
+            snapshots: map(snapshots, ids)?.into(),
+            empty: map(empty, ids)?.into(),
+        });
+        *known = Some((ids.range(), Arc::clone(&dirs)));
+        Ok(dirs)
+    }
+}
+
+/// A copy of the mount that `dir` is in, attached nowhere, with mapped ids.
+pub(crate) fn map(dir: impl AsFd, ids: &IdMapping) -> io::Result<DetachedMount> {
+    let copy = sys::mount::open_tree_clone(dir, false)?;
+    sys::mount::mount_setattr(
+        &copy,
+        AttrChange {
+            private: true,
+            ..AttrChange::default()
+        },
+    )?;
+    sys::mount::map_ids(&copy, ids, false)?;
+    Ok(copy)
+}
+
+impl Store {
+    /// Finds out whether trees can be mounted with mapped ids here: Linux 6.15, and a file system that maps them.
+    pub fn check_mapping(&self, ids: &IdMapping) -> Result<(), StoreError> {
+        self.snapshots()
+            .probe(Some(ids))
+            .map_err(|e| StoreError::io("mount with mapped ids", self.root(), e))
+    }
+}
