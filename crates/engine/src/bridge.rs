@@ -45,7 +45,7 @@ impl BuildBridge {
         mut request: SolveRequest,
     ) -> BoxFuture<'_, Result<FrontendResult, Failure>> {
         Box::pin(async move {
-            let policies = Policy::decode_all(&request.source_policies)?;
+            let policies = Policy::decode_all(&request.source_policies).await?;
             let definition = request.definition.take().filter(|d| !d.def.is_empty());
             let result = match definition {
                 Some(_) if !request.frontend.is_empty() => {

@@ -120,22 +120,23 @@ impl Build {
     /// Computes what a definition wants, if its sources are allowed by the build's policies and by `more`.
     pub(crate) async fn compute(
         self: &Arc<Self>,
-        definition: &pb::Definition,
+        definition: &Arc<pb::Definition>,
         more: &[Arc<Policy>],
         imports: &[CacheImport],
     ) -> Result<Computed, Failure> {
-        let devices = self.engine.parts.devices.as_deref();
-        let loaded = match Judge::new(self, more) {
-            None => load(definition, &self.rights, devices)?,
+        let definition = match Judge::new(self, more) {
+            None => Arc::clone(definition),
             Some(judge) => {
                 let allowed = self.alive(policy::rewrite(&judge, definition)).await;
-                let allowed = allowed.map_err(|mut e| {
+                allowed.map_err(|mut e| {
                     e.message = format!("failed to load LLB: {}", e.message);
                     e
-                })?;
-                load(&allowed, &self.rights, devices)?
+                })?
             }
         };
+        let (parts, rights) = (Arc::clone(&self.engine.parts), self.rights.clone());
+        let load = move || load(&definition, &rights, parts.devices.as_deref());
+        let loaded = task::blocking("load a definition", load).await?;
         self.places.lock().extend(loaded.places);
         self.forget_cache_mounts(loaded.unwanted).await?;
         let caches = self.alive(async { Ok(self.caches(imports).await) }).await?;

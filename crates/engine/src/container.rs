@@ -211,10 +211,8 @@ impl BuildContainer {
 
     async fn spec(&self, access: Access, process: ProcessSpec) -> Result<ContainerSpec, Failure> {
         let prepared = self.prepared.lock().await.clone().ok_or_else(closed)?;
-        let (mounts, rootfs, shm_size) = prepared
-            .open(&self.build.engine.parts)
-            .await
-            .map_err(unknown)?;
+        // Without a user namespace: frontends read the files of a running container, which only one kind of mount can show.
+        let (mounts, rootfs, shm_size) = prepared.open(None).await.map_err(unknown)?;
         let mut spec = ContainerSpec::new(access, rootfs, process);
         spec.id = self.id.clone();
         spec.mounts = mounts;

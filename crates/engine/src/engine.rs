@@ -31,6 +31,9 @@ use crate::observe::Progress;
 use crate::provenance::Requests;
 use crate::records::Records;
 
+/// Definitions whose sources are judged at the same time.
+const JUDGING: usize = 4;
+
 /// What an engine is made of.
 #[derive(Debug)]
 pub struct EngineParts {
@@ -101,6 +104,8 @@ pub struct Engine {
     pub(crate) records: Records,
     pub(crate) requests: Arc<Requests>,
     pub(crate) clock: Clock,
+    /// Where sources are judged.
+    pub(crate) judging: task::Pool,
     pub(crate) last_gc: Mutex<Option<std::time::Instant>>,
     pub(crate) version: VersionInfo,
     this: std::sync::Weak<Self>,
@@ -148,6 +153,7 @@ impl Engine {
             records,
             requests: Arc::default(),
             clock,
+            judging: task::Pool::new("source policies", JUDGING),
             last_gc: Mutex::new(None),
             version,
             this: this.clone(),

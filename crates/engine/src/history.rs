@@ -3,23 +3,30 @@
 //! Records are rows of the store's index, their blobs are pinned by the name `history:<build>`. A record goes when it is older
 //! than the configuration says *and* there are more than it says, unless it is pinned.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::Stream;
 use oci::{Descriptor, Digest};
-use progress::{Event, Subscription};
+use progress::{Event, Hub, Subscription};
 use serde_json::{Value, json};
 use store::{Lease, Store};
+use task::Permits;
 
-use crate::api::{Failure, FailureKind, HistoryCodec, HistoryRecord};
+use crate::api::{
+    Failure, FailureKind, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord,
+};
+use crate::history_filter::Filter;
 
 const LOG: &str = "application/vnd.buildkit.status.v0";
 const ERROR: &str = "application/vnd.googleapis.google.rpc.status+proto";
 const TRACE: &str = "application/vnd.buildkit.otlp.json.v0";
-/// The most records that are looked at.
+/// The most records that are listed, and that are deleted at a time.
 const MOST: u32 = 10_000;
+/// Records that are read at a time.
+const PAGE: u32 = 16;
 /// The most steps in a trace.
 const MOST_STEPS: usize = 20_000;
 /// The longest log that is replayed.
@@ -52,6 +59,7 @@ pub(crate) struct Kept {
     store: Arc<Store>,
     codec: Arc<dyn HistoryCodec>,
     settings: HistorySettings,
+    replays: Permits,
 }
 
 /// What a build said, counted.
@@ -106,6 +114,7 @@ impl Kept {
             store: Arc::clone(store),
             codec,
             settings: settings.clone(),
+            replays: Permits::new(1),
         })
     }
 
@@ -187,32 +196,36 @@ impl Kept {
 
     /// Deletes what is too old and too much.
     fn expire(&self, now: SystemTime) -> Result<(), Failure> {
-        let mut records = self.store.list_history(MOST)?;
-        records.retain(|r| !r.pinned);
-        records.sort_by_key(|r| std::cmp::Reverse(r.completed));
-        for record in records.iter().skip(self.settings.max_entries) {
-            let age = record
-                .completed
-                .and_then(|at| now.duration_since(at).ok())
-                .unwrap_or_default();
-            if age > self.settings.max_age {
-                self.store.delete_history(&record.id)?;
-            }
+        let before = now.checked_sub(self.settings.max_age).unwrap_or(UNIX_EPOCH);
+        let keep = u32::try_from(self.settings.max_entries).unwrap_or(u32::MAX);
+        for id in self.store.expired_history(keep, before, MOST)? {
+            self.store.delete_history(&id)?;
         }
         Ok(())
     }
 
-    /// All records, newest first.
-    pub(crate) async fn list(&self) -> Result<Vec<HistoryRecord>, Failure> {
-        let kept = self.clone();
-        task::blocking("list build records", move || {
-            let rows = kept.store.list_history(MOST)?;
-            Ok(rows
-                .iter()
-                .filter_map(|row| kept.codec.parse(&row.record))
-                .collect())
+    /// Builds as events, newest first, read a page at a time: those that are `known` already, and those on disk that are none of
+    /// `others` and that the filter wants; only `build`, unless that is empty.
+    pub(crate) fn pages(
+        &self,
+        known: Vec<HistoryEvent>,
+        others: HashSet<String>,
+        filter: Filter,
+        build: String,
+    ) -> impl Stream<Item = Result<HistoryEvent, Failure>> + Send + use<> {
+        let pages = Pages {
+            kept: self.clone(),
+            known: known.into(),
+            others: Arc::new(others),
+            filter: Arc::new(filter),
+            build,
+            page: VecDeque::new(),
+            after: Some(None),
+            left: MOST,
+        };
+        futures::stream::try_unfold(pages, |mut pages| async move {
+            Ok(pages.next().await?.map(|event| (event, pages)))
         })
-        .await
     }
 
     /// One record.
@@ -241,17 +254,95 @@ impl Kept {
         .await
     }
 
-    /// What a build said.
-    pub(crate) async fn events(&self, record: &HistoryRecord) -> Result<Vec<Event>, Failure> {
-        let Some(log) = record.logs.clone() else {
-            return Ok(Vec::new());
+    /// What a build said, for one who asks now. One after the other: a log is read as a whole.
+    pub(crate) async fn replay(&self, record: &HistoryRecord) -> Result<Subscription, Failure> {
+        let hub = Hub::new();
+        if let Some(log) = record.logs.clone() {
+            let _alone = self.replays.acquire().await;
+            let (kept, to) = (self.clone(), Arc::clone(&hub));
+            task::blocking("read a build's log", move || {
+                let bytes = kept.store.read_blob(&log.digest, LONGEST_LOG)?;
+                for event in kept.codec.events(&bytes) {
+                    to.publish(event);
+                }
+                Ok::<_, Failure>(())
+            })
+            .await?;
+        }
+        hub.close();
+        Ok(hub.subscribe())
+    }
+}
+
+/// Records on their way to one who lists them.
+struct Pages {
+    kept: Kept,
+    known: VecDeque<HistoryEvent>,
+    others: Arc<HashSet<String>>,
+    filter: Arc<Filter>,
+    build: String,
+    page: VecDeque<HistoryRecord>,
+    /// The last record that was read from disk; none at the end.
+    after: Option<Option<(SystemTime, String)>>,
+    left: u32,
+}
+
+impl Pages {
+    async fn next(&mut self) -> Result<Option<HistoryEvent>, Failure> {
+        while self.page.is_empty() && self.after.is_some() {
+            self.read().await?;
+        }
+        let newest = self.page.front().map(|record| record.created);
+        let is_known = match (self.known.front(), newest) {
+            (Some(known), Some(newest)) => known.record.created >= newest,
+            (known, _) => known.is_some(),
         };
-        let kept = self.clone();
-        task::blocking("read a build's log", move || {
-            let bytes = kept.store.read_blob(&log.digest, LONGEST_LOG)?;
-            Ok(kept.codec.events(&bytes))
+        if is_known {
+            return Ok(self.known.pop_front());
+        }
+        let record = self.page.pop_front();
+        let kind = HistoryEventKind::Complete;
+        Ok(record.map(|record| HistoryEvent { kind, record }))
+    }
+
+    async fn read(&mut self) -> Result<(), Failure> {
+        let Some(after) = self.after.take() else {
+            return Ok(());
+        };
+        if !self.build.is_empty() {
+            let found = self.kept.get(&self.build).await?;
+            self.page = found.into_iter().filter(|r| self.wants(r)).collect();
+            return Ok(());
+        }
+        let (kept, others, filter) = (
+            self.kept.clone(),
+            Arc::clone(&self.others),
+            Arc::clone(&self.filter),
+        );
+        let size = PAGE.min(self.left);
+        let (page, last) = task::blocking("list build records", move || {
+            let after = after.as_ref().map(|(at, id)| (*at, id.as_str()));
+            let rows = kept.store.list_history(after, size)?;
+            let full = u32::try_from(rows.len()).is_ok_and(|n| n == size);
+            let last = rows.last().filter(|_| full);
+            let last = last.map(|row| (row.created, row.id.clone()));
+            let page: VecDeque<_> = rows
+                .iter()
+                .filter(|row| !others.contains(&row.id))
+                .filter_map(|row| kept.codec.parse(&row.record))
+                .filter(|record| filter.fits(record))
+                .collect();
+            Ok::<_, Failure>((page, last))
         })
-        .await
+        .await?;
+        self.page = page;
+        self.left -= size;
+        self.after = last.filter(|_| self.left > 0).map(Some);
+        Ok(())
+    }
+
+    fn wants(&self, record: &HistoryRecord) -> bool {
+        !self.others.contains(&record.build) && self.filter.fits(record)
     }
 }
 

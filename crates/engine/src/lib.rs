@@ -44,6 +44,7 @@ mod maintain;
 mod observe;
 mod policy;
 mod provenance;
+mod recorded;
 mod records;
 mod reference;
 mod request;

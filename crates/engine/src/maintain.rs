@@ -63,14 +63,15 @@ pub(crate) fn prune(
         max_used_space: request.max_used,
         min_free_space: request.min_free,
     };
-    let (to, from) = mpsc::channel(64);
+    // Bounded by the records that there are: a listener who does not listen holds neither a thread nor the store.
+    let (to, from) = mpsc::unbounded_channel();
     let work = task::blocking("prune", move || {
         // A listener that left does not stop what was asked for.
         let done = store.prune(&options, &mut |freed| {
-            let _gone = to.blocking_send(Ok(usage(freed)));
+            let _gone = to.send(Ok(usage(freed)));
         });
         if let Err(error) = done {
-            let _gone = to.blocking_send(Err(error.into()));
+            let _gone = to.send(Err(error.into()));
         }
     });
     task::spawn("prune", work).detach();

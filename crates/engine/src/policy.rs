@@ -9,22 +9,33 @@
 //! | identifier, wildcard | each `*` any text; `$1`, `${2}` in the replacement stand for what it was |
 //! | identifier, regular expression | anywhere in the text; groups in the replacement |
 //! | constraints | attributes of the source: equal, not equal, matching an expression |
+//!
+//! Policies are their client's, so what they cost is bounded: expressions are compiled once and have a size, all rules on all sources of a
+//! definition have a budget of work (see [`Work`]), and nothing of it runs on a thread of the runtime.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use llb::{pb, sourcepolicy as wire};
 use oci::Digest;
-use prost::Message as _;
-use regex::Regex;
 
 use crate::api::{Failure, FailureKind};
 
 mod apply;
+mod pattern;
+mod work;
 
 pub(crate) use apply::{Judge, rewrite};
+use pattern::{Pattern, Patterns};
+pub(crate) use work::Work;
 
 /// How often a source may be rewritten.
 const MOST_CHANGES: usize = 20;
+/// Rules and constraints in all policies of a request.
+const MOST_RULES: usize = 100_000;
+/// The longest identifier that a rule makes.
+const LONGEST: usize = 64 << 10;
+/// What replacing may write, before it is known to be too long.
+const MOST_REPLACED: usize = 1 << 20;
 
 /// A checked policy.
 #[derive(Debug)]
@@ -36,7 +47,10 @@ pub(crate) struct Policy {
 struct Rule {
     wire: wire::Rule,
     selector: wire::Selector,
-    pattern: OnceLock<Result<Regex, String>>,
+    /// That of the identifier, if it is matched by one.
+    pattern: Option<Arc<Pattern>>,
+    /// Those of the constraints, where they are matched by one.
+    constraints: Vec<Option<Arc<Pattern>>>,
 }
 
 fn failed(message: impl Into<String>) -> Failure {
@@ -44,39 +58,45 @@ fn failed(message: impl Into<String>) -> Failure {
 }
 
 impl Policy {
-    /// Decodes and checks an encoded policy.
-    pub(crate) fn decode(encoded: &[u8]) -> Result<Arc<Self>, Failure> {
-        let policy =
-            wire::Policy::decode(encoded).map_err(|e| failed(format!("invalid policy: {e}")))?;
-        let rules = policy.rules.into_iter().map(|mut wire| {
-            let selector = wire
-                .selector
-                .take()
-                .ok_or_else(|| failed("invalid nil selector in policy"))?;
-            Ok(Rule {
-                wire,
-                selector,
-                pattern: OnceLock::new(),
-            })
-        });
-        Ok(Arc::new(Self {
-            rules: rules.collect::<Result<_, Failure>>()?,
-        }))
+    /// Decodes and checks encoded policies, those of them that hold something.
+    pub(crate) async fn decode_all(encoded: &[bytes::Bytes]) -> Result<Vec<Arc<Self>>, Failure> {
+        let full: Vec<bytes::Bytes> = encoded.iter().filter(|p| !p.is_empty()).cloned().collect();
+        if full.is_empty() {
+            return Ok(Vec::new());
+        }
+        task::blocking("decode policies", move || Self::decode(&full)).await
     }
 
-    /// Decodes those of `encoded` that hold something.
-    pub(crate) fn decode_all(encoded: &[bytes::Bytes]) -> Result<Vec<Arc<Self>>, Failure> {
-        let full = encoded.iter().filter(|policy| !policy.is_empty());
-        full.map(|policy| Self::decode(policy)).collect()
+    fn decode(encoded: &[bytes::Bytes]) -> Result<Vec<Arc<Self>>, Failure> {
+        let mut patterns = Patterns::default();
+        let mut count = 0;
+        let mut policies = Vec::with_capacity(encoded.len());
+        for encoded in encoded {
+            let policy = llb::definition::decode_policy(encoded)
+                .map_err(|e| failed(format!("invalid policy: {e}")))?;
+            let mut rules = Vec::with_capacity(policy.rules.len());
+            for wire in policy.rules {
+                let rule = Rule::new(wire, &mut patterns)?;
+                count += 1 + rule.selector.constraints.len();
+                if count > MOST_RULES {
+                    return Err(failed(format!(
+                        "source policies have too many rules: at most {MOST_RULES} rules and constraints are accepted"
+                    )));
+                }
+                rules.push(rule);
+            }
+            policies.push(Arc::new(Self { rules }));
+        }
+        Ok(policies)
     }
 
     /// Applies the rules to a source; true if one rewrote it, with which the others are left out.
-    fn apply(&self, source: &mut pb::SourceOp) -> Result<bool, String> {
+    fn apply(&self, source: &mut pb::SourceOp, work: &Work) -> Result<bool, String> {
         let name = source.identifier.clone();
         let mut denied = false;
         for rule in &self.rules {
             if !rule
-                .matches(source)
+                .matches(source, work)
                 .map_err(|e| format!("error matching source policy: {e}"))?
             {
                 continue;
@@ -86,7 +106,7 @@ impl Policy {
                 Ok(wire::PolicyAction::Deny) => denied = true,
                 Ok(wire::PolicyAction::Convert) => {
                     let changed = rule
-                        .convert(source)
+                        .convert(source, work)
                         .map_err(|e| format!("error mutating source policy: {e}"))?;
                     if changed {
                         return Ok(true);
@@ -110,22 +130,40 @@ impl Policy {
 }
 
 impl Rule {
-    fn pattern(&self) -> Result<&Regex, String> {
-        let made = self.pattern.get_or_init(|| {
-            let text = &self.selector.identifier;
-            if self.selector.match_type == wire::MatchType::Regex as i32 {
-                return Regex::new(text).map_err(|e| e.to_string());
-            }
-            let escaped = regex::escape(text);
-            if escaped.contains("\\*\\*") {
-                return Err(format!(
-                    "failed to translate wildcard {text:?} to regexp: invalid wildcard: \"**\""
-                ));
-            }
-            let text = format!("^{}$", escaped.replace("\\*", "(.*)"));
-            Regex::new(&text).map_err(|e| e.to_string())
-        });
-        made.as_ref().map_err(Clone::clone)
+    fn new(mut wire: wire::Rule, patterns: &mut Patterns) -> Result<Self, Failure> {
+        let selector = wire
+            .selector
+            .take()
+            .ok_or_else(|| failed("invalid nil selector in policy"))?;
+        let pattern = match wire::MatchType::try_from(selector.match_type) {
+            Ok(wire::MatchType::Regex) => Some(patterns.regex(&selector.identifier)?),
+            Ok(wire::MatchType::Wildcard) => Some(patterns.wildcard(&selector.identifier)?),
+            Ok(wire::MatchType::Exact) | Err(_) => None,
+        };
+        let of = |constraint: &wire::AttrConstraint| {
+            let matches = constraint.condition == wire::AttrMatch::Matches as i32;
+            matches
+                .then(|| patterns.regex(&constraint.value))
+                .transpose()
+        };
+        let constraints = selector
+            .constraints
+            .iter()
+            .map(of)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            wire,
+            selector,
+            pattern,
+            constraints,
+        })
+    }
+
+    fn pattern(&self) -> Result<&Pattern, String> {
+        let kind = self.selector.match_type;
+        self.pattern
+            .as_deref()
+            .ok_or_else(|| format!("unknown match type: {kind}"))
     }
 
     fn kind(&self) -> Result<wire::MatchType, String> {
@@ -133,21 +171,22 @@ impl Rule {
         wire::MatchType::try_from(kind).map_err(|_| format!("unknown match type: {kind}"))
     }
 
-    fn matches(&self, source: &pb::SourceOp) -> Result<bool, String> {
-        for constraint in &self.selector.constraints {
+    fn matches(&self, source: &pb::SourceOp, work: &Work) -> Result<bool, String> {
+        for (constraint, pattern) in self.selector.constraints.iter().zip(&self.constraints) {
             let value = source
                 .attrs
                 .get(&constraint.key)
                 .map(String::as_str)
                 .unwrap_or_default();
             let wanted = constraint.value.as_str();
-            let fits = match wire::AttrMatch::try_from(constraint.condition) {
-                Ok(wire::AttrMatch::Equal) => value == wanted,
-                Ok(wire::AttrMatch::Notequal) => value != wanted,
-                Ok(wire::AttrMatch::Matches) => Regex::new(wanted)
-                    .map_err(|e| format!("invalid regex {wanted:?}: {e}"))?
-                    .is_match(value),
-                Err(_) => {
+            work.spend(1)?;
+            let fits = match (wire::AttrMatch::try_from(constraint.condition), pattern) {
+                (Ok(wire::AttrMatch::Equal), _) => value == wanted,
+                (Ok(wire::AttrMatch::Notequal), _) => value != wanted,
+                (Ok(wire::AttrMatch::Matches), Some(pattern)) => pattern
+                    .is_match(value, work)
+                    .map_err(|e| format!("invalid regex {wanted:?}: {e}"))?,
+                (Ok(wire::AttrMatch::Matches), None) | (Err(_), _) => {
                     return Err(format!("unknown attr condition: {}", constraint.condition));
                 }
             };
@@ -155,19 +194,20 @@ impl Rule {
                 return Ok(false);
             }
         }
+        work.spend(1)?;
         if self.selector.identifier == source.identifier {
             return Ok(true);
         }
         match self.kind()? {
             wire::MatchType::Exact => Ok(false),
             wire::MatchType::Regex | wire::MatchType::Wildcard => {
-                Ok(self.pattern()?.is_match(&source.identifier))
+                self.pattern()?.is_match(&source.identifier, work)
             }
         }
     }
 
     /// Rewrites the source as the rule says; false if it is as it should be.
-    fn convert(&self, source: &mut pb::SourceOp) -> Result<bool, String> {
+    fn convert(&self, source: &mut pb::SourceOp, work: &Work) -> Result<bool, String> {
         let updates = self
             .wire
             .updates
@@ -178,28 +218,27 @@ impl Rule {
         } else {
             &updates.identifier
         };
+        let from = &source.identifier;
         let to = match self.kind()? {
             wire::MatchType::Exact => to.clone(),
-            wire::MatchType::Regex => self
-                .pattern()?
-                .replace_all(&source.identifier, to.as_str())
-                .into_owned(),
-            wire::MatchType::Wildcard => match self.pattern()?.captures(&source.identifier) {
-                Some(found) => {
-                    let mut text = String::new();
-                    found.expand(to, &mut text);
-                    text
-                }
-                None => source.identifier.clone(),
-            },
+            wire::MatchType::Regex => self.pattern()?.replace_all(from, to, work)?,
+            wire::MatchType::Wildcard => self.pattern()?.expand(from, to, work)?,
         };
+        if to.len() > LONGEST {
+            return Err(format!(
+                "the identifier that a rule makes has {} bytes: at most {LONGEST} are accepted",
+                to.len()
+            ));
+        }
         let mut changed = false;
         if !to.is_empty() && to != source.identifier {
             source.identifier = to;
             changed = true;
         }
         for (key, value) in &updates.attrs {
+            work.spend(1)?;
             if source.attrs.get(key) != Some(value) {
+                work.keep(key.len() + value.len())?;
                 source.attrs.insert(key.clone(), value.clone());
                 changed = true;
             }
@@ -209,10 +248,14 @@ impl Rule {
 }
 
 /// Applies all policies to a source until none rewrites it any more.
-fn evaluate(policies: &[Arc<Policy>], source: &mut pb::SourceOp) -> Result<(), Failure> {
+fn evaluate(
+    policies: &[Arc<Policy>],
+    source: &mut pb::SourceOp,
+    work: &Work,
+) -> Result<(), Failure> {
     'again: for _ in 0..=MOST_CHANGES {
         for policy in policies {
-            if policy.apply(source).map_err(failed)? {
+            if policy.apply(source, work).map_err(failed)? {
                 continue 'again;
             }
         }
@@ -241,6 +284,8 @@ fn digest(encoded: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
     fn rule(action: i32, from: &str, kind: wire::MatchType, to: Option<&str>) -> wire::Rule {
@@ -260,12 +305,12 @@ mod tests {
 
     fn judged(rules: Vec<wire::Rule>, identifier: &str) -> Result<String, String> {
         let policy = wire::Policy { version: 1, rules };
-        let policy = Policy::decode(&policy.encode_to_vec()).map_err(|e| e.message)?;
+        let policies = Policy::decode(&[policy.encode_to_vec().into()]).map_err(|e| e.message)?;
         let mut source = pb::SourceOp {
             identifier: identifier.into(),
             ..Default::default()
         };
-        evaluate(&[policy], &mut source).map_err(|e| e.message)?;
+        evaluate(&policies, &mut source, &Work::default()).map_err(|e| e.message)?;
         Ok(source.identifier)
     }
 
@@ -317,6 +362,105 @@ mod tests {
             judged(vec![rule(9000, "a", Exact, None)], "a")
                 .unwrap_err()
                 .contains("unknown type")
+        );
+    }
+
+    /// A rule whose constraints each match an expression of their own.
+    fn matching(count: usize, of: impl Fn(usize) -> String) -> wire::Rule {
+        let constraint = |n| wire::AttrConstraint {
+            key: "k".into(),
+            value: of(n),
+            condition: wire::AttrMatch::Matches.into(),
+        };
+        let mut rule = rule(1, "*", wire::MatchType::Wildcard, None);
+        let selector = rule.selector.as_mut().unwrap();
+        selector.constraints = (0..count).map(constraint).collect();
+        rule
+    }
+
+    #[test]
+    fn policies_that_would_cost_too_much_are_refused() {
+        use wire::MatchType::{Exact, Regex, Wildcard};
+        let many = |n: usize| {
+            (0..n)
+                .map(|_| rule(0, &"a".repeat(32), Exact, None))
+                .collect::<Vec<_>>()
+        };
+        let update = |to: &str| Some(to.repeat(LONGEST / to.len()));
+        let attacks: Vec<(&str, Vec<wire::Rule>, &str)> = vec![
+            ("rules without end", many(MOST_RULES + 1), "too many rules"),
+            (
+                "a rule with constraints without end",
+                vec![matching(MOST_RULES, |_| "x".repeat(20))],
+                "too many rules",
+            ),
+            (
+                "an expression that becomes large",
+                vec![rule(0, "(((a{99}){99}){99}){99}", Regex, None)],
+                "too large",
+            ),
+            (
+                "many expressions that become large",
+                vec![matching(2_000, |n| format!("\\w{{20}}{n}"))],
+                "too large",
+            ),
+            (
+                "a replacement that names the whole text again and again",
+                vec![rule(2, "(?s)(.*)", Regex, update("$1").as_deref())],
+                "too long",
+            ),
+            (
+                "a replacement between all letters",
+                vec![rule(2, "", Regex, update("long").as_deref())],
+                "too long",
+            ),
+            (
+                "a wildcard that is named again and again",
+                vec![rule(2, "a*", Wildcard, update("$1").as_deref())],
+                "too long",
+            ),
+            (
+                "a text that doubles with each change",
+                vec![rule(2, "a*", Wildcard, Some("a$1$1"))],
+                "at most",
+            ),
+        ];
+        for (what, rules, said) in attacks {
+            let long = format!("a{}", "b".repeat(9_000));
+            let refused = judged(rules, &long).expect_err(what);
+            assert!(refused.contains(said), "{what}: {refused}");
+        }
+    }
+
+    #[test]
+    fn rules_times_sources_are_bounded_and_can_be_stopped() {
+        let rules = (0..500).map(|_| matching(20, |_| "^x*$".into())).collect();
+        let policy = wire::Policy { version: 1, rules };
+        let policies = Policy::decode(&[policy.encode_to_vec().into()]).unwrap();
+        let mut source = pb::SourceOp {
+            identifier: "a".into(),
+            attrs: [("k".to_owned(), "x".repeat(200))].into(),
+        };
+        let work = Work::of(1_000_000);
+        let refused = evaluate(&policies, &mut source, &work).unwrap_err();
+        assert!(
+            refused.message.contains("too much work"),
+            "{}",
+            refused.message
+        );
+        let work = Work::default();
+        drop(work.stopper());
+        let stopped = evaluate(&policies, &mut source, &work).unwrap_err();
+        assert!(stopped.message.contains("canceled"), "{}", stopped.message);
+        // Bad expressions are told when they are looked at, as they were.
+        let bad = vec![
+            rule(0, "a", wire::MatchType::Exact, None),
+            matching(1, |_| "(".into()),
+        ];
+        assert!(
+            judged(bad, "b")
+                .unwrap_err()
+                .contains("invalid regex \"(\"")
         );
     }
 }

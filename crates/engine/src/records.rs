@@ -3,7 +3,7 @@
 //! Builds that run, and the last that ended, are in memory, with what they said. All that ended are on disk (see
 //! [`crate::history`]), unless the daemon was told to keep none.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::api::{
 };
 use crate::history::Kept;
 use crate::history_filter::Filter;
+use crate::recorded;
 
 /// Finished builds that are remembered, beside those on disk.
 const KEPT: usize = 16;
@@ -65,21 +66,6 @@ pub(crate) struct Records {
     enabled: bool,
 }
 
-/// Removes what could be a credential.
-fn attrs(attrs: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let secret = |key: &str| {
-        let key = key.to_lowercase();
-        ["token", "secret", "password", "access_key", "session_token"]
-            .iter()
-            .any(|word| key.contains(word))
-    };
-    attrs
-        .iter()
-        .filter(|(key, _)| !secret(key))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
-}
-
 impl Records {
     pub(crate) fn new(clock: Clock, kept: Option<Kept>, enabled: bool) -> Self {
         Self {
@@ -94,22 +80,11 @@ impl Records {
 
     /// Registers a build that begins; its name must not be in use.
     pub(crate) fn begin(&self, request: &SolveRequest) -> Result<Arc<Hub>, Failure> {
+        recorded::check_name(&request.build)?;
         let hub = Hub::new();
         let record = HistoryRecord {
-            build: request.build.clone(),
-            frontend: request.frontend.clone(),
-            frontend_attrs: attrs(&request.frontend_opts),
-            exporters: request
-                .exporters
-                .iter()
-                .map(|e| crate::api::ExporterSpec {
-                    kind: e.kind.clone(),
-                    attrs: attrs(&e.attrs),
-                })
-                .collect(),
             created: Some(self.clock.system()),
-            generation: 1,
-            ..HistoryRecord::default()
+            ..recorded::begun(request)
         };
         let entry = Entry {
             record,
@@ -169,13 +144,11 @@ impl Records {
             record.generation += 1;
             match outcome {
                 Ok(response) => {
-                    record
-                        .exporter_response
-                        .clone_from(&response.exporter_response);
+                    record.exporter_response = recorded::answered(&response.exporter_response);
                     record.result = Some(result);
                     record.results = results;
                 }
-                Err(failure) => record.error = Some(failure.clone()),
+                Err(failure) => record.error = Some(recorded::failed(failure)),
             }
             entry.hub.close();
             (entry.record.clone(), Arc::clone(&entry.hub), entry.internal)
@@ -224,12 +197,7 @@ impl Records {
             && let Some(kept) = &self.kept
             && let Some(record) = kept.get(build).await?
         {
-            let hub = Hub::new();
-            for event in kept.events(&record).await? {
-                hub.publish(event);
-            }
-            hub.close();
-            return Ok(hub.subscribe());
+            return kept.replay(&record).await;
         }
         let found = tokio::select! {
             found = look() => found,
@@ -255,27 +223,22 @@ impl Records {
             let shown = entries.iter().filter(|e| !e.internal && !e.stored);
             shown.map(Entry::event).collect()
         };
-        if let Some(kept) = self.kept.as_ref().filter(|_| !query.active_only) {
-            let records = if query.build.is_empty() {
-                kept.list().await?
-            } else {
-                kept.get(&query.build).await?.into_iter().collect()
-            };
-            for record in records {
-                if known.iter().all(|e| e.record.build != record.build) {
-                    let kind = HistoryEventKind::Complete;
-                    known.push(HistoryEvent { kind, record });
-                }
-            }
-        }
-        known.retain(|e| wanted(e));
+        let others: HashSet<String> = known.iter().map(|e| e.record.build.clone()).collect();
+        known.retain(wanted);
         known.sort_by_key(|e| std::cmp::Reverse(e.record.created));
-        if query.limit > 0 {
-            known.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
-        }
-        let known = stream::iter(known.into_iter().map(Ok));
+        let limit = match usize::try_from(query.limit) {
+            Ok(0) | Err(_) => usize::MAX,
+            Ok(limit) => limit,
+        };
+        let known = match self.kept.as_ref().filter(|_| !query.active_only) {
+            Some(kept) => kept
+                .pages(known, others, filter, query.build.clone())
+                .take(limit)
+                .boxed(),
+            None => stream::iter(known.into_iter().map(Ok)).take(limit).boxed(),
+        };
         if query.early_exit {
-            return Ok(known.boxed());
+            return Ok(known);
         }
         let active_only = query.active_only;
         let build = query.build.clone();

@@ -23,7 +23,7 @@ pub(crate) async fn source(
     mut op: pb::SourceOp,
     opts: ResolveOpts,
 ) -> Result<SourceMeta, Failure> {
-    let policies = Policy::decode_all(&opts.source_policies)?;
+    let policies = Policy::decode_all(&opts.source_policies).await?;
     if let Some(judge) = Judge::new(build, &policies) {
         let platform = wanted(&opts).map(|p| pb::Platform {
             os: p.os,

@@ -126,7 +126,7 @@ async fn begun(
     };
     let encoded = request.source_policy.as_slice();
     let judges = (
-        Policy::decode_all(encoded)?,
+        Policy::decode_all(encoded).await?,
         request.policy_verifier.clone(),
     );
     let memory = source::Memory::new();

@@ -19,6 +19,9 @@ use llb::pb;
 use progress::Event;
 use tokio::sync::oneshot;
 
+#[path = "build/attacks.rs"]
+mod attacks;
+
 #[derive(Debug)]
 struct NoContainers;
 
@@ -44,6 +47,10 @@ impl Executor for NoContainers {
 }
 
 fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
+    engine_with(dir, Settings::default())
+}
+
+fn engine_with(dir: &tempfile::TempDir, settings: Settings) -> Arc<Engine> {
     let store = store::Store::open(store::Config::new(dir.path().join("state"))).unwrap();
     let client = registry::Client::new(registry::Config::new("test"));
     let sessions = session::SessionManager::new();
@@ -74,7 +81,7 @@ fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
             ..WorkerInfo::default()
         },
         version: VersionInfo::default(),
-        settings: Settings::default(),
+        settings,
     })
 }
 

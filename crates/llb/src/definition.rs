@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oci::Digest;
 use prost::Message;
+use proto::weigh::{Refused, Shaped as _, weigh};
 
 use crate::pb;
 use crate::validate::{self, InvalidOp};
@@ -39,12 +40,15 @@ pub enum DefinitionError {
         /// How many bytes.
         bytes: usize,
     },
-    /// An op's bytes are no op.
+    /// An op's bytes are no op, or too much of one.
     #[error("failed to parse llb proto op: {source}")]
     Parse {
         /// What is wrong with them.
-        source: prost::DecodeError,
+        source: Refused,
     },
+    /// The ops would take more memory than we give them.
+    #[error("invalid definition: its ops have too many small parts")]
+    TooHeavy,
     /// Fewer than one op and the terminal.
     #[error("invalid LLB with {count} vertexes")]
     TooFew {
@@ -154,10 +158,10 @@ impl Graph {
         let mut raws: Vec<(Digest, Bytes, Arc<pb::Op>)> = Vec::with_capacity(count);
         let mut by_digest: HashMap<Digest, usize> = HashMap::with_capacity(count);
         let mut last = 0;
+        let mut room = room_for(bytes);
         for raw in &definition.def {
             let raw = Bytes::from(raw.clone());
-            let op =
-                pb::Op::decode(raw.clone()).map_err(|source| DefinitionError::Parse { source })?;
+            let op = decode_op(&raw, &mut room)?;
             for (input, edge) in op.inputs.iter().enumerate() {
                 if edge.index < 0 {
                     return Err(DefinitionError::OutputIndex {
@@ -297,6 +301,31 @@ impl Graph {
             Some((info, location.ranges.as_slice()))
         })
     }
+}
+
+/// What the ops of a definition of so many bytes may take in memory. Ops have many fields, so small ones grow more than messages do.
+fn room_for(bytes: usize) -> usize {
+    (64 << 20) + bytes.saturating_mul(8)
+}
+
+fn decode_op(raw: &[u8], room: &mut usize) -> Result<pb::Op, DefinitionError> {
+    let weight = weigh(pb::Op::SHAPE, raw, *room).ok_or(DefinitionError::TooHeavy)?;
+    *room -= weight.min(*room);
+    pb::Op::decode(raw).map_err(|error| DefinitionError::Parse {
+        source: error.into(),
+    })
+}
+
+/// Decodes the ops of a definition and nothing more, if they do not take too much.
+pub fn ops(definition: &pb::Definition) -> Result<Vec<pb::Op>, DefinitionError> {
+    let mut room = room_for(definition.def.iter().map(Vec::len).sum());
+    let ops = definition.def.iter();
+    ops.map(|raw| decode_op(raw, &mut room)).collect()
+}
+
+/// Decodes a policy, if it does not take too much.
+pub fn decode_policy(encoded: &[u8]) -> Result<crate::sourcepolicy::Policy, Refused> {
+    proto::weigh::decode(encoded)
 }
 
 /// Digest of the vertex that a definition's terminal points at; none for an empty definition.

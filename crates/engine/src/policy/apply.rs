@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use frontend::bridge::{ResolveOpts, SourceMeta};
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::BoxFuture;
+use futures::stream::TryStreamExt as _;
 use llb::pb;
 use prost::Message as _;
 
-use super::{Policy, digest, evaluate, failed, normalized};
+use super::{Policy, Work, digest, evaluate, failed, normalized};
 use crate::api::{Detail, Failure, PolicyQuestion, PolicyVerdict, PolicyVerifier};
 use crate::build::Build;
 
 /// Questions and rewrites that one source may cost.
 const MOST_QUESTIONS: usize = 10;
+/// Sources that a client is asked about at the same time.
+const AT_ONCE: usize = 64;
 const BUNDLE: &str = "git.bundle";
 const LAYOUT_SESSION: &str = "oci.session";
 const LAYOUT_STORE: &str = "oci.store";
@@ -24,6 +27,7 @@ pub(crate) struct Judge {
     build: Arc<Build>,
     policies: Vec<Arc<Policy>>,
     verifier: Option<Arc<dyn PolicyVerifier>>,
+    work: Work,
 }
 
 impl Judge {
@@ -35,7 +39,20 @@ impl Judge {
             build: Arc::clone(build),
             policies,
             verifier,
+            work: Work::default(),
         })
+    }
+
+    /// Does a piece of the work where it holds nobody up; it ends soon after the future is dropped.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let stopper = self.work.stopper();
+        let judge = self.clone();
+        let done = self.build.engine.judging.run(move || work(&judge)).await;
+        stopper.done();
+        done
     }
 
     /// Decides on a source: it is allowed, perhaps rewritten, or an error says why not.
@@ -46,31 +63,32 @@ impl Judge {
     ) -> Result<(), Failure> {
         let mut left = MOST_QUESTIONS;
         self.one(source, platform, &mut left).await?;
-        let Some(mut bundle) = bundle(source)? else {
+        let Some(before) = bundle(source)? else {
             return Ok(());
         };
-        let before = bundle.clone();
-        self.one(&mut bundle, platform, &mut left)
+        let mut after = before.clone();
+        self.one(&mut after, platform, &mut left)
             .await
-            .map_err(|mut e| {
-                e.message = format!("error evaluating git bundle source policy: {}", e.message);
-                e
-            })?;
-        if bundle != before {
-            for key in [LAYOUT_SESSION, LAYOUT_STORE] {
-                match bundle.attrs.get(key) {
-                    Some(value) if before.attrs.get(key) != Some(value) => {
-                        source.attrs.insert(key.into(), value.clone());
-                    }
-                    Some(_) => {}
-                    None => {
-                        source.attrs.remove(key);
-                    }
-                }
-            }
-            source.attrs.insert(BUNDLE.into(), bundle.identifier);
-        }
+            .map_err(in_bundle)?;
+        take_bundle(source, &before, after);
         Ok(())
+    }
+
+    /// Decides on a source where no client has a say.
+    fn by_rules(&self, source: &mut pb::SourceOp) -> Result<(), Failure> {
+        self.apply(source)?;
+        let Some(before) = bundle(source)? else {
+            return Ok(());
+        };
+        let mut after = before.clone();
+        self.apply(&mut after).map_err(in_bundle)?;
+        take_bundle(source, &before, after);
+        Ok(())
+    }
+
+    fn apply(&self, source: &mut pb::SourceOp) -> Result<(), Failure> {
+        source.identifier = normalized(&source.identifier);
+        evaluate(&self.policies, source, &self.work)
     }
 
     fn one<'a>(
@@ -80,8 +98,10 @@ impl Judge {
         left: &'a mut usize,
     ) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            source.identifier = normalized(&source.identifier);
-            evaluate(&self.policies, source)?;
+            let mut own = std::mem::take(source);
+            *source = self
+                .apart(move |judge| judge.apply(&mut own).map(|()| own))
+                .await?;
             let Some(verifier) = &self.verifier else {
                 return Ok(());
             };
@@ -104,6 +124,7 @@ impl Judge {
                     }
                     PolicyVerdict::Convert(Some(other)) => {
                         *source = other;
+                        // As often as questions are left.
                         return self.one(source, platform, left).await;
                     }
                     PolicyVerdict::Deny { action, details } => {
@@ -190,39 +211,98 @@ fn bundle(source: &pb::SourceOp) -> Result<Option<pb::SourceOp>, Failure> {
     }))
 }
 
+fn in_bundle(mut failure: Failure) -> Failure {
+    failure.message = format!(
+        "error evaluating git bundle source policy: {}",
+        failure.message
+    );
+    failure
+}
+
+/// Puts a bundle that was judged back into its source.
+fn take_bundle(source: &mut pb::SourceOp, before: &pb::SourceOp, after: pb::SourceOp) {
+    if after == *before {
+        return;
+    }
+    for key in [LAYOUT_SESSION, LAYOUT_STORE] {
+        match after.attrs.get(key) {
+            Some(value) if before.attrs.get(key) != Some(value) => {
+                source.attrs.insert(key.into(), value.clone());
+            }
+            Some(_) => {}
+            None => {
+                source.attrs.remove(key);
+            }
+        }
+    }
+    source.attrs.insert(BUNDLE.into(), after.identifier);
+}
+
+/// An op of a definition, and whether it was changed.
+type Judged = (pb::Op, bool);
+
 /// Decides on all sources of a definition. What was rewritten is encoded anew, with all that stands on it; the rest stays
 /// as received.
 pub(crate) async fn rewrite(
     judge: &Judge,
-    definition: &pb::Definition,
-) -> Result<pb::Definition, Failure> {
-    let mut ops = Vec::with_capacity(definition.def.len());
-    for bytes in &definition.def {
-        let op = pb::Op::decode(bytes.as_ref())
-            .map_err(|e| failed(format!("failed to parse llb proto op: {e}")))?;
-        ops.push((op, false));
-    }
-    let judged = ops.iter_mut().map(|(op, changed)| async move {
-        let platform = op.platform.clone();
-        if let Some(pb::op::Op::Source(source)) = &mut op.op {
-            let before = source.clone();
-            judge.source(source, platform.as_ref()).await?;
-            *changed = *source != before;
-        }
-        Ok::<_, Failure>(())
-    });
-    try_join_all(judged).await.map_err(|mut e| {
+    definition: &Arc<pb::Definition>,
+) -> Result<Arc<pb::Definition>, Failure> {
+    let in_policy = |mut e: Failure| {
         e.message = format!("error evaluating the source policy: {}", e.message);
         e
-    })?;
-    let mut out = definition.clone();
-    if !ops.iter().any(|(_, changed)| *changed) {
-        return Ok(out);
+    };
+    let given = Arc::clone(definition);
+    let mut ops: Vec<Judged> = judge
+        .apart(move |judge| {
+            let ops = llb::definition::ops(&given).map_err(|e| failed(e.to_string()))?;
+            let mut judged = Vec::with_capacity(ops.len());
+            for mut op in ops {
+                let mut changed = false;
+                if judge.verifier.is_none()
+                    && let Some(pb::op::Op::Source(source)) = &mut op.op
+                {
+                    let before = source.clone();
+                    judge.by_rules(source).map_err(in_policy)?;
+                    changed = *source != before;
+                }
+                judged.push((op, changed));
+            }
+            Ok(judged)
+        })
+        .await?;
+    if judge.verifier.is_some() {
+        let sources = ops.iter_mut().filter_map(|(op, changed)| {
+            let pb::Op { op, platform, .. } = op;
+            match op {
+                Some(pb::op::Op::Source(source)) => Some((source, platform.as_ref(), changed)),
+                _ => None,
+            }
+        });
+        futures::stream::iter(sources.map(Ok))
+            .try_for_each_concurrent(AT_ONCE, |(source, platform, changed)| async move {
+                let before = source.clone();
+                judge.source(source, platform).await?;
+                *changed = *source != before;
+                Ok::<_, Failure>(())
+            })
+            .await
+            .map_err(in_policy)?;
     }
+    if !ops.iter().any(|(_, changed)| *changed) {
+        return Ok(Arc::clone(definition));
+    }
+    let given = Arc::clone(definition);
+    judge
+        .apart(move |_| Ok(Arc::new(encode(&given, ops))))
+        .await
+}
+
+/// The definition with ops that were changed.
+fn encode(definition: &pb::Definition, ops: Vec<Judged>) -> pb::Definition {
+    let mut out = definition.clone();
     // Clients put what is read before what reads it.
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
-    for (slot, (op, mut changed)) in out.def.iter_mut().zip(ops) {
-        let mut op = op;
+    for (slot, (mut op, mut changed)) in out.def.iter_mut().zip(ops) {
         for input in &mut op.inputs {
             if let Some(new) = renamed.get(&input.digest) {
                 input.digest.clone_from(new);
@@ -246,5 +326,5 @@ pub(crate) async fn rewrite(
         }
         renamed.insert(old, new);
     }
-    Ok(out)
+    out
 }

@@ -1,0 +1,263 @@
+//! What a record keeps of a request: bounded, and without credentials.
+//!
+//! | limit | of | |
+//! |---|---|---|
+//! | [`LONGEST_NAME`] | the name of a build | 512 bytes, longer ones are refused |
+//! | [`LONGEST_VALUE`] | one value, one message | 16 KiB, then it is cut |
+//! | [`MOST`] | all attributes of a record | 256 KiB, then they are left out |
+
+use std::collections::BTreeMap;
+
+use crate::api::{ExporterSpec, Failure, FailureKind, HistoryRecord, SolveRequest};
+
+/// The longest name of a build.
+const LONGEST_NAME: usize = 512;
+/// The longest value of an attribute.
+const LONGEST_VALUE: usize = 16 << 10;
+/// What all attributes of a record may have.
+const MOST: usize = 256 << 10;
+/// What one attribute costs beside its text.
+const EACH: usize = 64;
+/// Words in keys whose values are credentials.
+const SECRET: [&str; 8] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "access_key",
+    "account_key",
+    "credential",
+    "private_key",
+];
+/// What is shown in the place of a credential.
+const MASK: &str = "xxxxx";
+
+/// Refuses a name that no record could have.
+pub(crate) fn check_name(build: &str) -> Result<(), Failure> {
+    if build.len() > LONGEST_NAME {
+        let message = format!(
+            "the name of the build has {} bytes: at most {LONGEST_NAME} are accepted",
+            build.len()
+        );
+        return Err(Failure::new(FailureKind::InvalidArgument, message));
+    }
+    Ok(())
+}
+
+/// How a record of this request begins.
+pub(crate) fn begun(request: &SolveRequest) -> HistoryRecord {
+    let mut room = MOST;
+    HistoryRecord {
+        build: request.build.clone(),
+        frontend: cut(&request.frontend),
+        frontend_attrs: attrs(&request.frontend_opts, &mut room),
+        exporters: request
+            .exporters
+            .iter()
+            .map_while(|exporter| {
+                let kind = cut(&exporter.kind);
+                room = room.checked_sub(EACH + kind.len())?;
+                Some(ExporterSpec {
+                    kind,
+                    attrs: attrs(&exporter.attrs, &mut room),
+                })
+            })
+            .collect(),
+        generation: 1,
+        ..HistoryRecord::default()
+    }
+}
+
+/// What exporters answered, as a record keeps it.
+pub(crate) fn answered(response: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    attrs(response, &mut MOST.clone())
+}
+
+/// Why a build failed, as a record keeps it beside the details.
+pub(crate) fn failed(failure: &Failure) -> Failure {
+    let mut failure = failure.clone();
+    if failure.message.len() > LONGEST_VALUE {
+        failure.message = cut(&failure.message);
+    }
+    failure
+}
+
+fn attrs(all: &BTreeMap<String, String>, room: &mut usize) -> BTreeMap<String, String> {
+    let kept = all.iter().filter(|(key, _)| !is_secret(key));
+    let kept = kept.filter_map(|(key, value)| {
+        if key.len() > LONGEST_VALUE {
+            return None;
+        }
+        let value = without_login(&cut(value));
+        *room = room.checked_sub(EACH + key.len() + value.len())?;
+        Some((key.clone(), value))
+    });
+    kept.collect()
+}
+
+/// Whether the value of a key is a credential.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    SECRET.iter().any(|word| key.contains(word))
+}
+
+/// The text, or its beginning with a mark that it goes on.
+fn cut(text: &str) -> String {
+    if text.len() <= LONGEST_VALUE {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(LONGEST_VALUE);
+    format!("{}…", text.get(..end).unwrap_or_default())
+}
+
+/// A text whose addresses have no user and password, and whose `key=value` parts have no credential: options such as
+/// `cache-imports` are documents with more options in them.
+fn without_login(text: &str) -> String {
+    let text = addresses(text);
+    if !text.contains(['=', ':']) || !SECRET.iter().any(|word| text.to_lowercase().contains(word)) {
+        return text;
+    }
+    match serde_json::from_str::<serde_json::Value>(&text) {
+        Ok(mut document @ (serde_json::Value::Array(_) | serde_json::Value::Object(_))) => {
+            mask(&mut document);
+            document.to_string()
+        }
+        _ => text
+            .split(',')
+            .map(|part| match part.split_once('=') {
+                Some((key, _)) if is_secret(key) => format!("{key}={MASK}"),
+                _ => part.to_owned(),
+            })
+            .collect::<Vec<_>>()
+            .join(","),
+    }
+}
+
+/// Masks the credentials of a document. The reader of documents bounds how deep they are.
+fn mask(document: &mut serde_json::Value) {
+    use serde_json::Value;
+    let mut stack = vec![document];
+    while let Some(at) = stack.pop() {
+        match at {
+            Value::Array(list) => stack.extend(list.iter_mut()),
+            Value::Object(map) => {
+                for (key, value) in map.iter_mut() {
+                    if is_secret(key) && !value.is_null() {
+                        *value = Value::String(MASK.into());
+                    } else {
+                        stack.push(value);
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+/// Takes user and password out of every address in a text.
+fn addresses(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let begin = rest
+            .get(..at)
+            .unwrap_or_default()
+            .rfind(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.'))
+            .map_or(0, |i| i + 1);
+        let begin = (begin..=at)
+            .find(|i| rest.is_char_boundary(*i))
+            .unwrap_or(at);
+        let after = at + 3;
+        let end = rest
+            .get(after..)
+            .unwrap_or_default()
+            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '<' | '>'))
+            .map_or(rest.len(), |i| after + i);
+        out.push_str(rest.get(..begin).unwrap_or_default());
+        out.push_str(&attest::redact(rest.get(begin..end).unwrap_or_default()));
+        rest = rest.get(end..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_keeps_no_credential_of_a_request() {
+        let kept = |key: &str, value: &str| {
+            let all = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            attrs(&all, &mut MOST.clone())
+        };
+        let json = r#"[{"Type":"s3","Attrs":{"bucket":"b","secret_access_key":"canary","nested":[{"session_token":"canary"}]}}]"#;
+        for (key, value) in [
+            ("secret_access_key", "canary"),
+            ("ACCESS_KEY_ID", "canary"),
+            ("session_token", "canary"),
+            ("build-arg:GITHUB_TOKEN", "canary"),
+            ("account_key", "canary"),
+            ("context", "https://user:canary@host/x.git#main"),
+            (
+                "context:base",
+                "before git+https://canary@host/x and https://u:canary@h, after",
+            ),
+            ("cache-imports", json),
+            (
+                "cache-to",
+                "type=s3,bucket=b,secret_access_key=canary,region=r",
+            ),
+        ] {
+            let kept = kept(key, value);
+            assert!(!format!("{kept:?}").contains("canary"), "{key}: {kept:?}");
+        }
+        for (key, value) in [
+            ("filename", "Dockerfile.token"),
+            ("build-arg:VERSION", "1=2,3"),
+            ("context", "https://host/x.git#main"),
+            ("label:x", "ä://ö"),
+            ("platform", "linux/amd64,linux/arm64"),
+        ] {
+            assert_eq!(kept(key, value).get(key).map(String::as_str), Some(value));
+        }
+    }
+
+    #[test]
+    fn a_record_is_bounded_whatever_a_request_holds() {
+        let long = "ö".repeat(5 << 20);
+        let many = || (0..20_000).map(|n| (format!("{n}"), String::new()));
+        let exporter = |attrs| ExporterSpec {
+            kind: long.clone(),
+            attrs,
+        };
+        let requests = [
+            SolveRequest {
+                frontend: long.clone(),
+                frontend_opts: (0..100).map(|n| (n.to_string(), long.clone())).collect(),
+                ..SolveRequest::default()
+            },
+            SolveRequest {
+                frontend_opts: many().chain([(long.clone(), long.clone())]).collect(),
+                exporters: vec![exporter(many().collect()); 50],
+                ..SolveRequest::default()
+            },
+        ];
+        for request in requests {
+            let record = begun(&request);
+            let size = |attrs: &BTreeMap<String, String>| {
+                attrs.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+            };
+            let exporters: usize = record
+                .exporters
+                .iter()
+                .map(|e| e.kind.len() + size(&e.attrs))
+                .sum();
+            let total = record.frontend.len() + size(&record.frontend_attrs) + exporters;
+            assert!(total <= MOST + 2 * LONGEST_VALUE, "{total}");
+        }
+        let failure = Failure::new(FailureKind::Unknown, long.clone());
+        assert!(failed(&failure).message.len() <= LONGEST_VALUE + 4);
+        assert!(check_name(&long).is_err() && check_name("x").is_ok());
+    }
+}

@@ -1,0 +1,207 @@
+//! Requests that cost more than they should.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use engine::api::{
+    Backend, ExporterSpec, Failure, HistoryCodec, HistoryQuery, HistoryRecord, SolveRequest,
+};
+use engine::{HistorySettings, Settings};
+use futures::StreamExt;
+use llb::{pb, sourcepolicy};
+use progress::Event;
+use prost::Message as _;
+
+use super::{engine, engine_with};
+
+/// A definition of so many sources.
+fn sources(count: usize) -> Arc<pb::Definition> {
+    let mut definition = pb::Definition::default();
+    for n in 0..count {
+        let source = pb::SourceOp {
+            identifier: format!("docker-image://docker.io/library/x:{n}"),
+            attrs: [("k".to_owned(), "v".repeat(30))].into(),
+        };
+        let op = pb::Op {
+            op: Some(pb::op::Op::Source(source)),
+            ..pb::Op::default()
+        };
+        definition.def.push(op.encode_to_vec());
+    }
+    let input = pb::Input {
+        digest: oci::Digest::sha256(&definition.def[0]).to_string(),
+        index: 0,
+    };
+    let terminal = pb::Op {
+        inputs: vec![input],
+        ..pb::Op::default()
+    };
+    definition.def.push(terminal.encode_to_vec());
+    Arc::new(definition)
+}
+
+/// A policy that denies the last source after it has looked at everything.
+fn policy(constraints: usize) -> bytes::Bytes {
+    let constraint = |n| sourcepolicy::AttrConstraint {
+        key: "k".into(),
+        value: format!("^(v|{n})+$"),
+        condition: sourcepolicy::AttrMatch::Matches.into(),
+    };
+    let rule = sourcepolicy::Rule {
+        action: sourcepolicy::PolicyAction::Deny.into(),
+        selector: Some(sourcepolicy::Selector {
+            identifier: "docker-image://docker.io/library/x:199".into(),
+            match_type: sourcepolicy::MatchType::Wildcard.into(),
+            constraints: (0..constraints).map(constraint).collect(),
+        }),
+        updates: None,
+    };
+    let policy = sourcepolicy::Policy {
+        version: 1,
+        rules: vec![rule],
+    };
+    policy.encode_to_vec().into()
+}
+
+#[tokio::test]
+async fn policies_on_many_sources_hold_no_thread_of_the_runtime() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(&dir);
+    let (definition, policy) = (sources(200), policy(2000));
+    let solves = (0..4).map(|n| {
+        let request = SolveRequest {
+            build: format!("b{n}"),
+            definition: Some(Arc::clone(&definition)),
+            source_policy: Some(policy.clone()),
+            ..SolveRequest::default()
+        };
+        task::watch::watched("policies on many sources", engine.solve(request))
+    });
+    // There is one thread, so whatever a poll computes is seen here.
+    for denied in futures::future::join_all(solves).await {
+        let said = denied.unwrap_err().message;
+        assert!(said.contains("denied by policy"), "{said}");
+    }
+    let held = task::watch::held();
+    assert!(
+        held.iter().all(|h| h.name != "policies on many sources"),
+        "{held:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_large_definition_holds_no_thread_of_the_runtime() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(&dir);
+    // All that a message may hold, and no source that is known.
+    let request = SolveRequest {
+        build: "large".into(),
+        definition: Some(sources(100_000)),
+        ..SolveRequest::default()
+    };
+    let solve = task::watch::watched("a large definition", engine.solve(request));
+    assert!(solve.await.is_err());
+    let held = task::watch::held();
+    assert!(
+        held.iter().all(|h| h.name != "a large definition"),
+        "{held:?}"
+    );
+}
+
+/// Writes no more of a record than its name and length, and counts what is read.
+#[derive(Debug, Default)]
+struct Counting {
+    read: AtomicUsize,
+    longest: AtomicUsize,
+}
+
+impl HistoryCodec for Counting {
+    fn log(&self, _: Vec<Event>) -> Vec<u8> {
+        Vec::new()
+    }
+    fn events(&self, _: &[u8]) -> Vec<Event> {
+        Vec::new()
+    }
+    fn error(&self, failure: &Failure) -> Vec<u8> {
+        failure.message.clone().into_bytes()
+    }
+    fn record(&self, record: &HistoryRecord) -> Vec<u8> {
+        let length = format!("{record:?}").len();
+        self.longest.fetch_max(length, Ordering::SeqCst);
+        record.build.clone().into_bytes()
+    }
+    fn parse(&self, record: &[u8]) -> Option<HistoryRecord> {
+        self.read.fetch_add(1, Ordering::SeqCst);
+        Some(HistoryRecord {
+            build: String::from_utf8(record.to_vec()).ok()?,
+            ..HistoryRecord::default()
+        })
+    }
+}
+
+#[tokio::test]
+async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let codec = Arc::new(Counting::default());
+    let settings = Settings {
+        history: HistorySettings {
+            max_entries: 10,
+            codec: Some(codec.clone()),
+            ..HistorySettings::default()
+        },
+        ..Settings::default()
+    };
+    let engine = engine_with(&dir, settings);
+    let long = "x".repeat(10 << 20);
+    for n in 0..40 {
+        let attrs: BTreeMap<String, String> = [("k".to_owned(), long.clone())].into();
+        let request = SolveRequest {
+            build: format!("b{n:02}"),
+            frontend: if n % 2 == 0 {
+                long.clone()
+            } else {
+                "none".into()
+            },
+            frontend_opts: attrs.clone(),
+            exporters: vec![ExporterSpec {
+                kind: long.clone(),
+                attrs,
+            }],
+            ..SolveRequest::default()
+        };
+        assert!(engine.solve(request).await.is_err());
+    }
+    assert!(codec.longest.load(Ordering::SeqCst) < 512 << 10);
+    assert_eq!(codec.read.load(Ordering::SeqCst), 0);
+
+    // Who wants three of them reads a page and not all.
+    let query = HistoryQuery {
+        early_exit: true,
+        limit: 3,
+        ..HistoryQuery::default()
+    };
+    let three: Vec<_> = engine.history(query).await.unwrap().collect().await;
+    let names: Vec<_> = three.into_iter().map(|e| e.unwrap().record.build).collect();
+    assert_eq!(names, ["b39", "b38", "b37"]);
+    assert!(codec.read.load(Ordering::SeqCst) <= 16);
+    // And who wants all gets each once.
+    let query = HistoryQuery {
+        early_exit: true,
+        ..HistoryQuery::default()
+    };
+    let all: Vec<_> = engine.history(query).await.unwrap().collect().await;
+    let names: Vec<_> = all.into_iter().map(|e| e.unwrap().record.build).collect();
+    let wanted: Vec<_> = (0..40).rev().map(|n| format!("b{n:02}")).collect();
+    assert_eq!(names, wanted);
+
+    let refused = SolveRequest {
+        build: long,
+        ..SolveRequest::default()
+    };
+    let said = engine.solve(refused).await.unwrap_err().message;
+    assert!(
+        said.contains("the name of the build") && said.len() < 200,
+        "{said}"
+    );
+}
