@@ -8,6 +8,7 @@ pub mod args;
 pub mod file;
 mod gc;
 pub mod units;
+mod users;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use args::Args;
 use file::File;
 pub use units::{DiskSpace, UnitError};
+pub use users::UserNamespaces;
 
 /// Everything that the daemon was told, in one place.
 #[derive(Debug, Clone)]
@@ -94,6 +96,10 @@ pub struct WorkerSettings {
     pub network: String,
     /// An OCI runtime in the place of the launcher.
     pub binary: Option<String>,
+    /// Whether steps get a user namespace.
+    pub user_namespaces: UserNamespaces,
+    /// The host's ids that steps in a user namespace have.
+    pub user_namespace_ids: executor::IdRange,
     /// Versions of it that are taken although they are below the fixed ones.
     pub accepted_binary_versions: Vec<String>,
     /// Steps at a time; 0 for no limit.
@@ -157,6 +163,14 @@ pub enum SettingsError {
     Flag {
         /// The flag.
         flag: &'static str,
+        /// What is wrong with its value.
+        message: String,
+    },
+    /// A key's value cannot be understood.
+    #[error("{key}: {message}")]
+    Value {
+        /// The key.
+        key: &'static str,
         /// What is wrong with its value.
         message: String,
     },
@@ -406,6 +420,16 @@ impl Settings {
                     .clone()
                     .or(oci.binary)
                     .filter(|b| !b.is_empty()),
+                user_namespaces: users::mode(
+                    args.oci_worker_user_namespaces
+                        .as_deref()
+                        .or(oci.user_namespaces.as_deref())
+                        .unwrap_or("off"),
+                )?,
+                user_namespace_ids: oci
+                    .user_namespace_ids
+                    .as_deref()
+                    .map_or(Ok(users::IDS), users::range)?,
                 accepted_binary_versions: oci.accepted_binary_versions,
                 max_parallelism: args
                     .oci_max_parallelism

@@ -1,6 +1,7 @@
 //! The one composition function: which implementation stands behind which seam.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use source::oci_layout::OciLayoutSource;
 use source::{SessionCredentials, Sources};
 use store::{GcPolicy, Store};
 
-use crate::settings::{DiskSpace, Settings};
+use crate::settings::{DiskSpace, Settings, UserNamespaces};
 
 const USER_AGENT: &str = concat!("buildkit/v0.34 rbuild/", env!("CARGO_PKG_VERSION"));
 
@@ -53,6 +54,16 @@ pub enum WireError {
     /// The network mode is not built.
     #[error("network mode {0:?} is not built yet: use auto, host or none")]
     Network(String),
+    /// Steps cannot have user namespaces here.
+    #[error(
+        "steps cannot have user namespaces here: that needs Linux 6.15 and a file system below the state directory that maps ids; choose --oci-worker-user-namespaces=auto or off"
+    )]
+    UserNamespaces(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Steps of an OCI runtime have no user namespaces.
+    #[error(
+        "user namespaces are not built for steps of an OCI runtime (worker.oci.binary): choose --oci-worker-user-namespaces=auto or off, or leave the runtime out"
+    )]
+    UserNamespacesOfRuntime,
     /// The OCI runtime may not run steps.
     #[error("worker.oci.binary: {0}")]
     Runtime(#[from] executor::runtime::UnfitRuntime),
@@ -149,7 +160,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     }
     let parts = ops::Parts::new(
         Arc::clone(&store),
-        executor(settings)?,
+        executor(settings, &store)?,
         Arc::new(sources),
         Arc::clone(&sessions),
         platforms.clone(),
@@ -196,7 +207,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     })
 }
 
-fn executor(settings: &Settings) -> Result<Arc<dyn Executor>, WireError> {
+fn executor(settings: &Settings, store: &Store) -> Result<Arc<dyn Executor>, WireError> {
     let sandbox_network = match settings.worker.network.as_str() {
         "auto" | "host" | "" => executor::NetworkMode::Host,
         "none" => executor::NetworkMode::None,
@@ -211,7 +222,11 @@ fn executor(settings: &Settings) -> Result<Arc<dyn Executor>, WireError> {
             search_domains: dns.search_domains.clone(),
         });
     let cgroup_parent = settings.worker.cgroup_parent.clone();
+    let mode = settings.worker.user_namespaces;
     if let Some(program) = &settings.worker.binary {
+        if mode == UserNamespaces::On {
+            return Err(WireError::UserNamespacesOfRuntime);
+        }
         let runtime = executor::runtime::Runtime::open(executor::runtime::Config {
             program: program.into(),
             root: settings.root.join("runtime"),
@@ -222,14 +237,44 @@ fn executor(settings: &Settings) -> Result<Arc<dyn Executor>, WireError> {
         })?;
         return Ok(Arc::new(runtime));
     }
-    let launcher = Launcher::new(executor::launcher::Config {
+    let config = executor::launcher::Config {
         program: None,
         sandbox_network,
         dns,
         cgroup_parent,
         user_namespace: None,
-    });
-    Ok(Arc::new(launcher))
+    };
+    if mode != UserNamespaces::Off {
+        let launcher = Launcher::new(executor::launcher::Config {
+            user_namespace: Some(settings.worker.user_namespace_ids),
+            ..config.clone()
+        });
+        match check_user_namespaces(&launcher, store) {
+            Ok(()) => return Ok(Arc::new(launcher)),
+            Err(error) if mode == UserNamespaces::On => {
+                return Err(WireError::UserNamespaces(error));
+            }
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    cause = error.source().map(ToString::to_string),
+                    "steps share the users of this host: it can map no ids for them"
+                );
+            }
+        }
+    }
+    Ok(Arc::new(Launcher::new(config)))
+}
+
+/// Makes the namespace and mounts something for it.
+fn check_user_namespaces(
+    launcher: &Launcher,
+    store: &Store,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    if let Some(ids) = launcher.id_mapping(&executor::Access::SANDBOX)? {
+        store.check_mapping(&ids)?;
+    }
+    Ok(())
 }
 
 fn registry_config(settings: &Settings) -> registry::Config {

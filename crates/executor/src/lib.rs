@@ -27,8 +27,12 @@ pub mod user;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sys::userns::IdMapping;
 use tokio::sync::oneshot;
+
+/// For tests of other crates that run a launcher: see [`launcher::dispatch`].
+#[doc(hidden)]
+pub use sys::before_main;
+pub use sys::userns::{IdMapping, IdRange};
 
 pub use access::{Access, Denied, Entitlements, NetworkMode, SecurityMode, UnknownMode};
 pub use bounds::{MAX_MOUNTS, MAX_PATH_BYTES, MAX_PATH_PARTS, check_mount_count, check_path};

@@ -1,5 +1,8 @@
 //! Keys of ops against those that BuildKit v0.34.2 computes, recorded from its own `CacheMap`.
 
+#[path = "suite/steps.rs"]
+mod steps;
+
 use llb::pb;
 use prost::Message as _;
 use serde::Deserialize;

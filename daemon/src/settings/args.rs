@@ -93,6 +93,9 @@ pub struct Args {
     /// OCI runtime (runc, crun) to run steps with in the place of the built-in launcher
     #[arg(long, value_name = "PROGRAM")]
     pub oci_worker_binary: Option<String>,
+    /// Whether steps get a user namespace: off, auto or on
+    #[arg(long, value_name = "MODE")]
+    pub oci_worker_user_namespaces: Option<String>,
     /// Show steps the host's processes (only for daemons inside containers)
     #[arg(long)]
     pub oci_worker_no_process_sandbox: bool,

@@ -125,6 +125,14 @@ pub const KEYS: &[(&str, &str)] = &[
         "worker.oci.acceptedBinaryVersions",
         "versions of the OCI runtime that are taken although they are below the fixed ones (ours)",
     ),
+    (
+        "worker.oci.userNamespaces",
+        "whether steps get a user namespace: off, auto or on (default off; ours)",
+    ),
+    (
+        "worker.oci.userNamespaceIds",
+        "the host's ids for users and groups of steps in a user namespace, base:count (ours)",
+    ),
     ("worker.oci.proxySnapshotterPath", "-"),
     (
         "worker.oci.defaultCgroupParent",
@@ -272,6 +280,8 @@ pub struct Oci {
     pub network_mode: Option<String>,
     pub binary: Option<String>,
     pub accepted_binary_versions: Vec<String>,
+    pub user_namespaces: Option<String>,
+    pub user_namespace_ids: Option<String>,
     pub default_cgroup_parent: Option<String>,
     #[serde(rename = "max-parallelism")]
     pub max_parallelism: Option<usize>,

@@ -122,6 +122,8 @@ fn start(
     if let Some(root) = process.namespace_root {
         // What is made from here on belongs to the container's root.
         userns::set_file_owner(root).map_err(step("owner of new files"))?;
+        // A change of ids clears it.
+        process::die_with_parent().map_err(step("prctl"))?;
     }
     if let Some(container) = &plan.container {
         let made = filesystem::build(container, &process.cwd, process.owner, &mut fds)?;
@@ -238,6 +240,7 @@ fn confine(prepared: &Prepared, plan: &ProcessPlan) -> Result<(), StartError> {
             own,
         )
         .map_err(step("user namespace"))?;
+        process::die_with_parent().map_err(step("prctl"))?;
     }
     // DIFFERS: BuildKit's steps on the host's network reach its abstract sockets.
     if let (true, Some(scope)) = (plan.scoped, &prepared.scope) {

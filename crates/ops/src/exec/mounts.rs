@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use executor::{Mount, MountSource};
+use executor::{IdMapping, Mount, MountSource};
 use llb::pb;
 use parking_lot::Mutex;
 use solver::OpCtx;
@@ -102,8 +102,9 @@ pub struct CacheMount {
 }
 
 impl CacheMount {
-    fn mount(&self) -> Result<MountFd, OpFailure> {
-        Ok(self.mutable.as_ref().ok_or(OpFailure::NoRoot)?.mount()?)
+    fn mount(&self, ids: Option<&IdMapping>) -> Result<MountFd, OpFailure> {
+        let mutable = self.mutable.as_ref().ok_or(OpFailure::NoRoot)?;
+        Ok(mutable.mount_for(ids)?)
     }
 }
 
@@ -399,10 +400,11 @@ pub async fn prepare(
 }
 
 impl Prepared {
-    /// Opens all mounts: the container's, its root, and the size of `/dev/shm` where the op sets one.
+    /// Opens all mounts: the container's, its root, and the size of `/dev/shm` where the op sets one. `ids` is the container's user
+    /// namespace.
     pub async fn open(
         &self,
-        parts: &Parts,
+        ids: Option<&IdMapping>,
     ) -> Result<(Vec<Mount>, MountFd, Option<u64>), OpFailure> {
         let mut mounts: Vec<Mount> = Vec::with_capacity(self.mounts.len());
         let mut root = None;
@@ -410,19 +412,23 @@ impl Prepared {
         for (at, entry) in self.mounts.iter().enumerate() {
             let mut selector = entry.selector.clone();
             let source = match &entry.what {
-                PreparedMount::Input(Some(reference)) => MountSource::Mount(reference.mount()?),
+                PreparedMount::Input(Some(reference)) => {
+                    MountSource::Mount(reference.mount_for(ids)?)
+                }
                 PreparedMount::Input(None) => {
                     return Err(OpFailure::NoMountInput {
                         dest: entry.dest.clone(),
                     });
                 }
-                PreparedMount::Mutable(Some(mutable)) => MountSource::Mount(mutable.mount()?),
+                PreparedMount::Mutable(Some(mutable)) => {
+                    MountSource::Mount(mutable.mount_for(ids)?)
+                }
                 PreparedMount::Mutable(None) => {
                     return Err(OpFailure::NoMountInput {
                         dest: entry.dest.clone(),
                     });
                 }
-                PreparedMount::Cache(cache) => MountSource::Mount(cache.mount()?),
+                PreparedMount::Cache(cache) => MountSource::Mount(cache.mount(ids)?),
                 PreparedMount::Tmpfs(size) => {
                     if entry.dest == "/dev/shm" {
                         shm_size = *size;
@@ -466,7 +472,6 @@ impl Prepared {
         }
         // Parents first.
         mounts.sort_by(|a, b| a.dest.cmp(&b.dest));
-        let _ = parts;
         Ok((mounts, root.ok_or(OpFailure::NoRoot)?, shm_size))
     }
 

@@ -1,0 +1,99 @@
+//! User namespaces of steps.
+
+use executor::IdRange;
+
+use super::SettingsError;
+
+/// Whether steps get a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserNamespaces {
+    /// They share the host's users.
+    Off,
+    /// Where the kernel and the file system can map ids.
+    Auto,
+    /// Or the daemon does not start.
+    On,
+}
+
+/// Above what systems give to people and most containers, and wide enough for the ids in images that are made of many users.
+pub(super) const IDS: IdRange = IdRange {
+    base: 0x1000_0000,
+    count: 0x5000_0000,
+};
+/// What an image needs: the ids up to `nobody`.
+const LEAST_IDS: u32 = 65536;
+
+pub(super) fn mode(text: &str) -> Result<UserNamespaces, SettingsError> {
+    match text {
+        "off" | "false" => Ok(UserNamespaces::Off),
+        "auto" => Ok(UserNamespaces::Auto),
+        "on" | "true" => Ok(UserNamespaces::On),
+        _ => Err(SettingsError::Flag {
+            flag: "oci-worker-user-namespaces",
+            message: format!("expected off, auto or on, got {text:?}"),
+        }),
+    }
+}
+
+pub(super) fn range(text: &str) -> Result<IdRange, SettingsError> {
+    let range = text.split_once(':').and_then(|(base, count)| {
+        Some(IdRange {
+            base: base.parse().ok()?,
+            count: count.parse().ok()?,
+        })
+    });
+    let fits = |range: &IdRange| {
+        range.base > 0
+            && range.count >= LEAST_IDS
+            && range
+                .base
+                .checked_add(range.count)
+                .is_some_and(|end| end <= i32::MAX.cast_unsigned())
+    };
+    range.filter(fits).ok_or_else(|| SettingsError::Value {
+        key: "worker.oci.userNamespaceIds",
+        message: format!(
+            "expected BASE:COUNT with at least {LEAST_IDS} ids, none of them 0 or above 2147483646, got {text:?}"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::{Args, Defaults, Settings, file::File};
+
+    fn resolve(args: &[&str], text: &str) -> Settings {
+        let args = Args::parse_from(std::iter::once("buildkitd").chain(args.iter().copied()));
+        let (file, warnings) = File::parse(text).unwrap();
+        Settings::resolve(&args, file, warnings, &Defaults::of("buildkitd")).unwrap()
+    }
+
+    #[test]
+    fn a_range_of_ids_that_has_roots_or_too_few_is_refused() {
+        for (text, want) in [
+            ("268435456:1342177280", Some((268_435_456, 1_342_177_280))),
+            ("100000:65536", Some((100_000, 65536))),
+            ("100000:65535", None),
+            ("0:65536", None),
+            ("2147418112:65536", None),
+            ("4294967295:65536", None),
+            ("100000", None),
+            ("-1:65536", None),
+            ("", None),
+        ] {
+            let got = range(text).ok().map(|range| (range.base, range.count));
+            assert_eq!(got, want, "{text:?}");
+        }
+        let file =
+            "[worker.oci]\n  userNamespaces = \"auto\"\n  userNamespaceIds = \"100000:65536\"\n";
+        let worker = resolve(&[], file).worker;
+        assert_eq!(worker.user_namespaces, UserNamespaces::Auto);
+        assert_eq!(worker.user_namespace_ids.base, 100_000);
+        let worker = resolve(&["--oci-worker-user-namespaces", "on"], file).worker;
+        assert_eq!(worker.user_namespaces, UserNamespaces::On);
+        assert_eq!(resolve(&[], "").worker.user_namespaces, UserNamespaces::Off);
+    }
+}
