@@ -56,4 +56,5 @@ mod verify;
 
 pub use engine::{Engine, EngineParts, Settings};
 pub use history::HistorySettings;
+pub use policy::apply_encoded as apply_encoded_policy;
 pub use provenance::provenance_env;

@@ -57,6 +57,17 @@ fn failed(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Unknown, message)
 }
 
+/// Applies an encoded policy to one source as a build does, for programs that test it; true if a rule rewrote the source.
+pub fn apply_encoded(policy: &[u8], source: &mut pb::SourceOp) -> Result<bool, Failure> {
+    let work = Work::default();
+    for policy in Policy::decode(&[bytes::Bytes::copy_from_slice(policy)])? {
+        if policy.apply(source, &work).map_err(failed)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Policy {
     /// Decodes and checks encoded policies, those of them that hold something.
     pub(crate) async fn decode_all(encoded: &[bytes::Bytes]) -> Result<Vec<Arc<Self>>, Failure> {
