@@ -6,6 +6,7 @@
 //!                      └─► stop: listeners ► calls in flight ► store
 //! ```
 
+mod git;
 mod idle;
 pub mod listen;
 pub mod run;

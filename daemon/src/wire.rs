@@ -23,6 +23,7 @@ use source::oci_layout::OciLayoutSource;
 use source::{SessionCredentials, Sources};
 use store::{GcPolicy, Store};
 
+use crate::git::ContainedGit;
 use crate::settings::{DiskSpace, Settings, UserNamespaces};
 
 const USER_AGENT: &str = concat!("buildkit/v0.34 rbuild/", env!("CARGO_PKG_VERSION"));
@@ -115,6 +116,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     let layouts = OciLayoutSource::new(Arc::clone(&store));
     let http = HttpSource::new(Arc::clone(&store), USER_AGENT)
         .map_err(|e| WireError::Http(Box::new(e)))?;
+    let executor = executor(settings, &store)?;
     let mut sources = Sources::new();
     sources.register(Arc::new(images.clone()));
     sources.register(Arc::new(layouts.clone()));
@@ -123,7 +125,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     sources.register(Arc::new(http));
     sources.register(Arc::new(GitSource::new(
         Arc::clone(&store),
-        git_config(settings),
+        git_config(settings, &executor),
         Some(blobs),
     )));
     sources.register(Arc::new(LocalSource::new(Arc::clone(&store))));
@@ -160,7 +162,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     }
     let parts = ops::Parts::new(
         Arc::clone(&store),
-        executor(settings, &store)?,
+        executor,
         Arc::new(sources),
         Arc::clone(&sessions),
         platforms.clone(),
@@ -305,7 +307,7 @@ fn registry_config(settings: &Settings) -> registry::Config {
     config
 }
 
-fn git_config(settings: &Settings) -> GitConfig {
+fn git_config(settings: &Settings, executor: &Arc<dyn Executor>) -> GitConfig {
     const PROXY: [&str; 8] = [
         "HTTP_PROXY",
         "HTTPS_PROXY",
@@ -316,8 +318,10 @@ fn git_config(settings: &Settings) -> GitConfig {
         "no_proxy",
         "all_proxy",
     ];
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     GitConfig {
-        path: std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
+        runner: Arc::new(ContainedGit::new(Arc::clone(executor), &path)),
+        path,
         proxy_env: PROXY
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)))

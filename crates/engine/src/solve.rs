@@ -129,7 +129,11 @@ async fn begun(
         Policy::decode_all(encoded).await?,
         request.policy_verifier.clone(),
     );
-    let memory = source::Memory::new();
+    let context = request.frontend_opts.get("context");
+    let memory = source::Memory::of(
+        &request.session,
+        context.map(String::as_str).unwrap_or_default(),
+    );
     let job = engine.solver.job(JobOptions {
         id: request.build.clone(),
         session: (!request.session.is_empty()).then(|| request.session.clone()),

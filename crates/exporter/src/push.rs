@@ -69,9 +69,14 @@ pub(crate) async fn push(
         push: true,
         insecure: options.insecure,
     };
+    let progress = ctx.progress.clone();
+    let observer = registry::WaitObserver::new(move |host| {
+        Box::new(progress.status(format!("waiting for {host}"), "waiting"))
+    });
     let repository = client
         .repository(&reference, access, credentials)
-        .map_err(failed)?;
+        .map_err(failed)?
+        .with_observer(observer);
     {
         let _status = ctx.progress.status("pushing layers", "");
         let mut blobs = Vec::new();

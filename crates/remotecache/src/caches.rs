@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oci::Digest;
 use progress::Writer;
@@ -60,6 +61,8 @@ pub(crate) enum Target {
         /// As the vertex is called.
         title: &'static str,
         compression: CompressionSpec,
+        /// Whether the compression was named.
+        named: bool,
         documents: Documents,
     },
 }
@@ -86,6 +89,9 @@ impl CacheExporter {
         self.ignores_errors
     }
 }
+
+/// How long a build waits for the records of one cache; several are read side by side.
+pub(crate) const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Caches {
     /// Puts together what caches need.
@@ -161,6 +167,7 @@ impl Caches {
                 place,
                 title,
                 compression: attrs.compression().map_err(bad)?,
+                named: attrs.text("compression").is_some(),
                 documents: attrs.documents().map_err(bad)?,
             },
             mode: attrs.mode(),
@@ -182,7 +189,8 @@ impl Caches {
         }
     }
 
-    /// Reads the records of a cache. Its results are fetched when they are needed.
+    /// Reads the records of a cache, for a minute at most: a build never waits longer for what it can do without. Its
+    /// results are fetched when they are needed.
     pub async fn import(
         &self,
         kind: &str,
@@ -190,6 +198,24 @@ impl Caches {
         scene: &Scene,
     ) -> Result<Arc<CacheManager<StoreResult>>, CacheError> {
         let name = Self::name_of(kind, attrs);
+        let reading = self.read(&name, kind, attrs, scene);
+        tokio::time::timeout(IMPORT_TIMEOUT, reading)
+            .await
+            .unwrap_or_else(|_| {
+                Err(CacheError::TimedOut {
+                    name,
+                    seconds: IMPORT_TIMEOUT.as_secs(),
+                })
+            })
+    }
+
+    async fn read(
+        &self,
+        name: &str,
+        kind: &str,
+        attrs: &BTreeMap<String, String>,
+        scene: &Scene,
+    ) -> Result<Arc<CacheManager<StoreResult>>, CacheError> {
         let attrs = Attrs::new(attrs);
         let bad = |reason| CacheError::Attributes {
             kind: kind.to_owned(),
@@ -208,7 +234,8 @@ impl Caches {
                 let reference = attrs.reference().map_err(bad)?;
                 let sessions = &scene.sessions;
                 let registry =
-                    Registry::new(&self.client, &self.credentials, reference, access, sessions)?;
+                    Registry::new(&self.client, &self.credentials, reference, access, sessions)?
+                        .shown_on(&scene.progress);
                 let resolved = registry.resolve().await;
                 let root = resolved.map_err(|e| bad(e.to_string()))?;
                 (Arc::new(registry), root)
@@ -253,5 +280,46 @@ impl fmt::Debug for Caches {
         f.debug_struct("Caches")
             .field("client", &self.client)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use session::Group;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cache_in_a_registry_that_drips_holds_the_build_up_for_a_minute_at_most() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(store::Config::new(dir.path())).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap();
+        task::spawn("registry", async move {
+            // Each answer comes just before it would be too late, and asks for another request.
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = vec![0; 4096];
+                let _asked = stream.read(&mut buffer).await;
+                tokio::time::sleep(Duration::from_secs(25)).await;
+                let head = "HTTP/1.1 307 X\r\nConnection: close\r\nLocation: /v2/again\r\nContent-Length: 0\r\n\r\n";
+                let _sent = stream.write_all(head.as_bytes()).await;
+            }
+        })
+        .detach();
+        let sessions = SessionManager::new();
+        let credentials: CredentialsOf = Arc::new(|_| Arc::new(registry::Anonymous));
+        let client = Client::new(registry::Config::new("test"));
+        let caches = Caches::new(store, client, credentials, Arc::clone(&sessions));
+        let scene = Scene {
+            sessions: Group::new(sessions, []),
+            progress: progress::Writer::null(),
+        };
+        let attrs = BTreeMap::from([("ref".to_owned(), format!("{host}/a/b:c"))]);
+        let began = tokio::time::Instant::now();
+        let read = caches.import("registry", &attrs, &scene).await;
+        let text = read.unwrap_err().to_string();
+        assert!(text.contains(&host.to_string()), "{text}");
+        assert!(began.elapsed() <= IMPORT_TIMEOUT + Duration::from_secs(1));
     }
 }

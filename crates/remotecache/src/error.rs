@@ -64,6 +64,14 @@ pub enum CacheError {
         /// What is wrong.
         reason: String,
     },
+    /// Reading a cache took too long. The build goes on without it.
+    #[error("cache {name} was not read within {seconds}s and is left out")]
+    TimedOut {
+        /// What the cache is called.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A part could not be written.
     #[error("error writing {what} blob: {source}")]
     Write {

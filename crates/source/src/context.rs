@@ -22,7 +22,11 @@ pub struct Context {
 
 /// What sources found out for one build. What an address gave once, it gives for the rest of the build.
 #[derive(Default)]
-pub struct Memory(Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>);
+pub struct Memory {
+    known: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    /// The session of the build, and what its main context is; empty when nobody said.
+    build: (String, String),
+}
 
 impl Memory {
     /// Remembers nothing yet.
@@ -30,11 +34,28 @@ impl Memory {
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
+
+    /// Remembers nothing yet, for the build of `session` whose main context is `context`: an address, or a name.
+    #[must_use]
+    pub fn of(session: &str, context: &str) -> Arc<Self> {
+        Arc::new(Self {
+            known: Mutex::default(),
+            build: (session.to_owned(), context.to_owned()),
+        })
+    }
+
+    /// The main context of the build, if it is that of `session`.
+    pub(crate) fn context_of(&self, session: &str) -> Option<&str> {
+        let (of, context) = &self.build;
+        (of == session && !context.is_empty()).then_some(context)
+    }
 }
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Memory").field(&self.0.lock().len()).finish()
+        f.debug_tuple("Memory")
+            .field(&self.known.lock().len())
+            .finish()
     }
 }
 
@@ -49,14 +70,22 @@ impl Context {
         }
     }
 
+    /// Shows on the vertex that a host has kept us waiting, for as long as it does.
+    pub(crate) fn wait_observer(&self) -> registry::WaitObserver {
+        let progress = self.progress.clone();
+        registry::WaitObserver::new(move |host| {
+            Box::new(progress.status(format!("waiting for {host}"), "waiting"))
+        })
+    }
+
     pub(crate) fn recall<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
-        let found = |memory: &Arc<Memory>| memory.0.lock().get(key).cloned();
+        let found = |memory: &Arc<Memory>| memory.known.lock().get(key).cloned();
         Arc::downcast(self.memories.iter().find_map(found)?).ok()
     }
 
     pub(crate) fn remember<T: Any + Send + Sync>(&self, key: &str, value: &Arc<T>) {
         for memory in &self.memories {
-            let mut known = memory.0.lock();
+            let mut known = memory.known.lock();
             let slot = known.entry(key.to_owned());
             slot.or_insert_with(|| Arc::clone(value) as Arc<dyn Any + Send + Sync>);
         }

@@ -13,11 +13,14 @@
 //!
 //! One bare repository is kept for each remote and fetched into; checkouts are records of their own, kept by key.
 
+mod auth;
 mod bundle;
 mod checkout;
 mod cli;
 mod fetch;
+mod redirect;
 mod resolve;
+mod runner;
 pub(crate) mod url;
 mod workdir;
 
@@ -34,11 +37,12 @@ use crate::blob::BlobSource;
 use crate::context::Context;
 use crate::error::SourceError;
 use crate::git::resolve::Resolved;
-use crate::git::url::{GitUrl, is_commit, is_transport};
+use crate::git::url::{GitUrl, is_commit, is_ref_name, is_transport};
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
 pub use cli::GitConfig;
 pub(crate) use fetch::unique;
+pub use runner::{GitCall, GitOutput, GitRunner, HostGit, SHELL};
 
 /// Metadata key of a bare repository: its remote.
 const META_REMOTE: &str = "git.remote";
@@ -92,9 +96,14 @@ impl GitSource {
 }
 
 /// What an identifier and its attributes say.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Identifier {
+    /// The remote with what the address has of credentials; names what is kept for it.
     remote: String,
+    /// The remote as git gets it.
+    address: String,
+    /// `user:password` of the address.
+    user: Option<Vec<u8>>,
     host: String,
     reference: String,
     subdir: String,
@@ -112,6 +121,15 @@ struct Identifier {
     checkout_bundle: bool,
 }
 
+impl std::fmt::Debug for Identifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identifier")
+            .field("remote", &self.shown())
+            .field("reference", &self.reference)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Identifier {
     fn parse(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Self, SourceError> {
         let complete = |text: &str| {
@@ -124,6 +142,8 @@ impl Identifier {
         let url = GitUrl::parse(&complete(reference))?;
         let mut out = Self {
             remote: url.remote.clone(),
+            address: url.address.clone(),
+            user: url.login(),
             host: url.host.clone(),
             reference: url.reference.clone(),
             subdir: url.subdir.clone(),
@@ -146,7 +166,9 @@ impl Identifier {
                     {
                         return Err(attribute("git.fullurl does not match source identifier"));
                     }
-                    out.remote = full.with_path(&url.path);
+                    let moved = GitUrl::parse(&full.with_path(&url.path))?;
+                    (out.address, out.user) = (moved.address.clone(), moved.login());
+                    out.remote = moved.remote;
                     out.host = full.host;
                 }
                 "git.authheadersecret" => out.auth_header_secret = value.clone(),
@@ -174,7 +196,7 @@ impl Identifier {
             out.bundle = Some(bundle::locator(bundle, bundle_session, bundle_store)?);
         }
         out.check_bundles()?;
-        if out.reference.starts_with('-') {
+        if !out.reference.is_empty() && !is_ref_name(&out.reference) {
             let reason = format!("invalid git ref {:?}", out.reference);
             return Err(SourceError::GitAnswer { reason });
         }

@@ -5,6 +5,7 @@
 
 mod body;
 mod date;
+mod etag;
 mod key;
 pub(crate) mod name;
 mod save;
@@ -17,10 +18,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oci::{Digest, Platform};
 use parking_lot::Mutex;
+use registry::ANSWER_TIMEOUT;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue,
     IF_NONE_MATCH,
 };
+use reqwest::{Method, StatusCode};
 use store::{ImmutableRef, RefId, Store};
 
 use crate::context::Context;
@@ -38,6 +41,8 @@ const META_CHECKSUM: &str = "http.checksum";
 const META_ETAG: &str = "http.etag";
 const META_FILENAME: &str = "http.filename";
 const META_MODIFIED: &str = "http.modtime";
+
+const MAX_REDIRECTS: usize = 10;
 
 /// The host that stands for the client's own uploads (a tarball on its standard input).
 const UPLOAD_HOST: &str = "buildkit-session";
@@ -63,9 +68,8 @@ impl HttpSource {
         let build = |local: bool| {
             let builder = reqwest::Client::builder()
                 .user_agent(user_agent.clone())
-                .connect_timeout(Duration::from_secs(30))
-                .read_timeout(Duration::from_secs(120))
-                .redirect(reqwest::redirect::Policy::limited(10));
+                .connect_timeout(Duration::from_secs(20))
+                .redirect(reqwest::redirect::Policy::custom(follow));
             let builder = if local { builder.no_proxy() } else { builder };
             builder
                 .build()
@@ -80,6 +84,23 @@ impl HttpSource {
             }),
         })
     }
+}
+
+/// Follows redirects as the library does, which takes authorization along to the same host and port only, but never to the same
+/// host in the clear.
+fn follow(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
+    let in_the_clear = attempt.previous().last().is_some_and(|from| {
+        from.scheme() == "https"
+            && attempt.url().scheme() == "http"
+            && from.host_str() == attempt.url().host_str()
+    });
+    if attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.error("stopped after 10 redirects");
+    }
+    if in_the_clear {
+        return attempt.error("the server redirects to itself without TLS");
+    }
+    attempt.follow()
 }
 
 /// What an identifier and its attributes say.
@@ -290,8 +311,9 @@ impl Instance {
 
     async fn send(
         &self,
-        method: reqwest::Method,
+        method: Method,
         headers: HeaderMap,
+        ctx: &Context,
     ) -> Result<reqwest::Response, SourceError> {
         let url = reqwest::Url::parse(&self.id.url).map_err(|e| SourceError::Reference {
             reference: self.shown(),
@@ -307,16 +329,21 @@ impl Instance {
         } else {
             &self.source.inner.client
         };
-        let word = if method == reqwest::Method::HEAD {
+        let word = if method == Method::HEAD {
             "Head"
         } else {
             "Get"
         };
-        client
-            .request(method, url)
-            .headers(headers)
-            .send()
+        let host = host.to_owned();
+        let sending = client.request(method, url).headers(headers).send();
+        let sending = tokio::time::timeout(ANSWER_TIMEOUT, sending);
+        registry::waiting(Some(&ctx.wait_observer()), &host, sending)
             .await
+            .map_err(|_| SourceError::Http {
+                method: word,
+                url: self.shown(),
+                reason: format!("{host} did not answer within {}s", ANSWER_TIMEOUT.as_secs()),
+            })?
             .map_err(|e| self.failed(word, &e))
     }
 
@@ -358,50 +385,98 @@ impl Instance {
                 kept.push(entry);
             }
         }
-        let only = match kept.as_slice() {
-            [(etag, _)] => Some(etag.clone()),
-            _ => None,
-        };
-        let same = |response: &reqwest::Response| {
-            let etag = etag_of(response.headers()).or_else(|| {
-                // Some servers answer "not modified" without saying what.
-                (response.status() == reqwest::StatusCode::NOT_MODIFIED).then(|| only.clone())?
-            })?;
-            let (_, found) = kept.iter().find(|(have, _)| *have == etag)?;
-            // "Not modified" need not repeat the name; the file has the one it was kept under.
-            let filename = match disposition(response.headers()) {
-                None if self.id.filename.is_empty() => found.filename.clone(),
-                named => file_name(&self.id.url, &self.id.filename, named),
-            };
-            Some(Found {
-                filename,
-                ..found.clone()
-            })
-        };
-        let mut conditional = headers.clone();
-        if !kept.is_empty() {
-            let etags: Vec<&str> = kept.iter().map(|(e, _)| e.as_str()).collect();
+        if kept.is_empty() {
+            return self.download(headers, ctx).await;
+        }
+        let asking = |etags: &[&str]| {
+            let mut conditional = headers.clone();
             if let Ok(value) = HeaderValue::from_str(&etags.join(", ")) {
                 conditional.insert(IF_NONE_MATCH, value);
             }
-            // Servers that ignore the condition still name the ETag, and a HEAD costs no content.
-            if let Ok(response) = self.send(reqwest::Method::HEAD, conditional.clone()).await
-                && (response.status() == reqwest::StatusCode::OK
-                    || response.status() == reqwest::StatusCode::NOT_MODIFIED)
-                && let Some(found) = same(&response)
-            {
-                return Ok(found);
-            }
-        }
-        let response = self.send(reqwest::Method::GET, conditional).await?;
-        if response.status() == reqwest::StatusCode::NOT_MODIFIED {
-            let reason = "invalid not-modified ETag".to_owned();
-            let found = same(&response).ok_or(SourceError::Reference {
-                reference: self.shown(),
-                reason,
-            })?;
+            conditional
+        };
+        let etags: Vec<&str> = kept.iter().map(|(e, _)| e.as_str()).collect();
+        let conditional = asking(&etags);
+        // Servers that ignore the condition still name the ETag, and a HEAD costs no content.
+        if let Ok(response) = self.send(Method::HEAD, conditional.clone(), ctx).await
+            && let Some(found) = self.unchanged(&response, &kept)
+        {
             return Ok(found);
         }
+        let response = self.send(Method::GET, conditional, ctx).await?;
+        if let Some(found) = self.unchanged(&response, &kept) {
+            return Ok(found);
+        }
+        if response.status() != StatusCode::NOT_MODIFIED {
+            return self.accept(response, ctx).await;
+        }
+        // "Not modified", but which of them? The last one is asked for alone.
+        if let [.., (etag, found)] = kept.as_slice()
+            && kept.len() > 1
+            && etag_of(response.headers()).is_none()
+        {
+            let response = self.send(Method::GET, asking(&[etag]), ctx).await?;
+            if response.status() != StatusCode::NOT_MODIFIED {
+                return self.accept(response, ctx).await;
+            }
+            if etag_of(response.headers()).is_none() {
+                return Ok(self.renamed(found, response.headers()));
+            }
+        }
+        // Of something that is not here: whoever says that is asked for the content.
+        self.download(headers, ctx).await
+    }
+
+    /// The kept file that an answer says is still the one.
+    fn unchanged(&self, response: &reqwest::Response, kept: &[(String, Found)]) -> Option<Found> {
+        let named = etag_of(response.headers());
+        let is_it: &dyn Fn(&str) -> bool = match (response.status(), &named) {
+            (StatusCode::OK, Some(named)) => &move |have| have == named,
+            // A server that compared speaks of what it was asked about, whatever a proxy made of the name.
+            (StatusCode::NOT_MODIFIED, Some(named)) => &move |have| etag::is_same(have, named),
+            (StatusCode::NOT_MODIFIED, None) if kept.len() == 1 => &|_| true,
+            _ => return None,
+        };
+        let exact = |named: &String| kept.iter().find(|(have, _)| have == named);
+        let (_, found) = named
+            .as_ref()
+            .and_then(exact)
+            .or_else(|| kept.iter().find(|(have, _)| is_it(have)))?;
+        Some(self.renamed(found, response.headers()))
+    }
+
+    /// A kept file under the name that an answer gives it. "Not modified" need not repeat the name; the file has the one it
+    /// was kept under.
+    fn renamed(&self, found: &Found, headers: &HeaderMap) -> Found {
+        let filename = match disposition(headers) {
+            None if self.id.filename.is_empty() => found.filename.clone(),
+            named => file_name(&self.id.url, &self.id.filename, named),
+        };
+        Found {
+            filename,
+            ..found.clone()
+        }
+    }
+
+    /// Asks for the content, whatever is kept.
+    async fn download(&self, headers: HeaderMap, ctx: &Context) -> Result<Found, SourceError> {
+        let response = self.send(Method::GET, headers, ctx).await?;
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return Err(SourceError::Http {
+                method: "Get",
+                url: self.shown(),
+                reason: "the server answers \"304 Not Modified\" to a request without condition"
+                    .into(),
+            });
+        }
+        self.accept(response, ctx).await
+    }
+
+    async fn accept(
+        &self,
+        response: reqwest::Response,
+        ctx: &Context,
+    ) -> Result<Found, SourceError> {
         let status = response.status().as_u16();
         if !(200..400).contains(&status) {
             return Err(SourceError::HttpStatus { status });

@@ -119,7 +119,8 @@ impl ImageSource {
         Ok(self
             .inner
             .client
-            .repository(spec.repository(), Access::PULL, credentials)?)
+            .repository(spec.repository(), Access::PULL, credentials)?
+            .with_observer(ctx.wait_observer()))
     }
 
     /// Who brings blobs of a reference's repository.

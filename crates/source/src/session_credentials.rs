@@ -152,20 +152,32 @@ impl Credentials for SessionCredentials {
 pub(crate) async fn secret(sessions: &Group, name: &str) -> Result<Option<Bytes>, SourceError> {
     let mut failed = None;
     for id in sessions.ids() {
-        let answer = match sessions.named(id).await {
-            Ok(session) => session.secret(name).await.map_err(SessionError::from),
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(Some(found)) => return Ok(Some(found.expose().clone())),
+        match secret_of(sessions, id, name).await {
+            Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
-            Err(SessionError::Call(error)) if error.is_absent() => {}
             Err(error) => failed = Some(error),
         }
     }
     match failed {
-        Some(error) => Err(SourceError::session(error)),
+        Some(error) => Err(error),
         None => Ok(None),
+    }
+}
+
+/// A secret of one session.
+pub(crate) async fn secret_of(
+    sessions: &Group,
+    id: &str,
+    name: &str,
+) -> Result<Option<Bytes>, SourceError> {
+    let answer = match sessions.named(id).await {
+        Ok(session) => session.secret(name).await.map_err(SessionError::from),
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(found) => Ok(found.map(|found| found.expose().clone())),
+        Err(SessionError::Call(error)) if error.is_absent() => Ok(None),
+        Err(error) => Err(SourceError::session(error)),
     }
 }
 

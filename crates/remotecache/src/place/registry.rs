@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Descriptor, Reference};
-use progress::StatusGuard;
+use progress::{StatusGuard, Writer};
 use registry::{
     Access, BlobSource, ByteStream, BytesSource, Client, FileSource, Repository, SentFn,
 };
@@ -46,6 +46,16 @@ impl Registry {
             credentials: Arc::clone(credentials),
             reference,
         })
+    }
+
+    /// Shows waits for the registry on a vertex.
+    pub(crate) fn shown_on(mut self, progress: &Writer) -> Self {
+        let progress = progress.clone();
+        let observer = registry::WaitObserver::new(move |host| {
+            Box::new(progress.status(format!("waiting for {host}"), "waiting"))
+        });
+        self.repository = self.repository.with_observer(observer);
+        self
     }
 
     /// The root that the name stands for.

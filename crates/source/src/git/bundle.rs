@@ -15,6 +15,7 @@ use store::{ImmutableRef, RefOptions};
 
 use crate::context::Context;
 use crate::error::SourceError;
+use crate::git::auth::Auth;
 use crate::git::cli::Git;
 use crate::git::fetch::unique;
 use crate::git::resolve::Resolved;
@@ -28,14 +29,18 @@ const TIP: &str = "refs/heads/main";
 
 /// A folder of ours, gone on drop.
 #[derive(Debug)]
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(below: &Path) -> Result<Self, SourceError> {
+    pub(super) fn new(below: &Path) -> Result<Self, SourceError> {
         let path = below.join(unique("bundle"));
         std::fs::create_dir_all(&path)
             .map_err(|e| SourceError::io("make a folder for a git bundle", e))?;
         Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -146,7 +151,7 @@ fn tip(reference: &str) -> String {
 
 /// Makes a bare repository.
 async fn init(git: &Git, is_sha256: bool) -> Result<(), SourceError> {
-    let mut args = vec!["-c", "init.defaultBranch=master", "init", "--bare"];
+    let mut args = vec!["init", "--bare"];
     if is_sha256 {
         args.push("--object-format=sha256");
     }
@@ -185,9 +190,10 @@ impl Instance {
         let git = Git::new(
             inner.config.clone(),
             ctx.progress.clone(),
-            Vec::new(),
+            Auth::none(),
             self.id.advice,
-        );
+        )
+        .beside(&scratch.0);
         let file = path.to_string_lossy().into_owned();
         let doing = format!("failed to inspect git bundle {shown}");
         let listed = git.run(&doing, &["ls-remote", "--", &file]).await?;
@@ -198,7 +204,8 @@ impl Instance {
         let git = git.git_dir(&repository);
         init(&git, first.len() == 64).await?;
         let doing = format!("failed to import git bundle {shown} into temp");
-        git.run(&doing, &["fetch", &file, "+refs/*:refs/*"]).await?;
+        git.run(&doing, &["fetch", "--", &file, "+refs/*:refs/*"])
+            .await?;
         let want = format!("{}^{{commit}}", self.id.checksum);
         if git
             .run("cat-file", &["cat-file", "-e", &want])
@@ -234,11 +241,11 @@ impl Instance {
         let dir = scratch.0.join("repo.git");
         std::fs::create_dir(&dir)
             .map_err(|e| SourceError::io("make a folder for a git bundle", e))?;
-        let git = repository.git.git_dir(&dir);
+        let git = repository.git.git_dir(&dir).beside(&scratch.0);
         init(&git, object.len() == 64).await?;
         let from = format!("file://{}", repository.dir.display());
         let doing = format!("failed to fetch commit {commit} from shared repo for bundle creation");
-        git.run(&doing, &["fetch", &from, "--", commit]).await?;
+        git.run(&doing, &["fetch", "--", &from, commit]).await?;
         let tip = tip(&repository.reference);
         let doing = format!("failed to create target ref for bundle {commit}");
         git.run(&doing, &["update-ref", &tip, commit]).await?;

@@ -34,18 +34,14 @@ impl Instance {
         let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
         let top = attached.path().to_owned();
         let doing = format!("failed to checkout remote {shown}");
-        let name = if self.id.fetch_by_commit {
-            self.id.checksum.clone()
-        } else {
-            repository.reference.clone()
-        };
+        // What the key was made of, by its own name: no reference can stand for anything else meanwhile.
+        let name = object;
 
         let mut tree = top.clone();
         let mut git_dir = repository.dir.clone();
         if self.id.keep_git_dir && self.id.subdir.is_empty() {
             git_dir = top.join(".git");
-            self.clone_into(&repository, &top, &git_dir, &name, object.len() == 64)
-                .await?;
+            self.clone_into(&repository, &top, &git_dir, name).await?;
         } else {
             if !self.id.subdir.is_empty() {
                 tree = top.join(unique(".checkout"));
@@ -53,7 +49,7 @@ impl Instance {
                     .map_err(|e| SourceError::io("create temporary checkout dir", e))?;
             }
             let git = repository.git.work_tree(&tree);
-            git.run(&doing, &["checkout", "--no-overlay", &name, "--", "."])
+            git.run(&doing, &["checkout", "--no-overlay", name, "--", "."])
                 .await?;
         }
         if !self.id.skip_submodules {
@@ -98,48 +94,42 @@ impl Instance {
         top: &Path,
         git_dir: &Path,
         name: &str,
-        is_sha256: bool,
     ) -> Result<(), SourceError> {
         let shown = self.id.shown();
         let doing = format!("failed to checkout remote {shown}");
         let git = from.git.work_tree(top).git_dir(git_dir);
-        let mut init = vec!["-c", "init.defaultBranch=master", "init"];
-        if is_sha256 {
+        let mut init = vec!["init"];
+        if name.len() == 64 {
             init.push("--object-format=sha256");
         }
         git.run(&doing, &init).await?;
         // As a remote by protocol: local clones take short cuts that have leaked files of the host.
         let origin = format!("file://{}", from.dir.display());
-        git.run(&doing, &["remote", "add", "origin", &origin])
-            .await?;
-        let kind = from.git.run(&doing, &["cat-file", "-t", name]).await?;
-        let reference = &from.reference;
-        let pull = if kind.trim() == "tag" {
-            let target = if reference.starts_with("refs/tags/") {
-                reference.clone()
-            } else {
-                format!("refs/tags/{reference}")
-            };
-            format!("{reference}:{target}")
-        } else if self.id.fetch_by_commit && reference != name {
-            format!("{name}:{reference}")
-        } else if is_commit(reference) {
-            let temporary = format!("refs/buildkit/{}", unique("commit"));
-            from.git
-                .run(&doing, &["update-ref", &temporary, reference])
-                .await?;
-            temporary
-        } else {
-            format!("{reference}:{reference}")
-        };
-        git.run(&doing, &["fetch", "-u", "--depth=1", "--", "origin", &pull])
-            .await?;
-        git.run(&doing, &["checkout", "FETCH_HEAD"]).await?;
         git.run(
             &format!("failed to set remote origin to {shown}"),
-            &["remote", "set-url", "origin", &shown],
+            &["remote", "add", "--", "origin", &shown],
         )
         .await?;
+        let full_name = &from.full_name;
+        let mut args = vec!["fetch", "-u", "--depth=1"];
+        let pull = if is_commit(full_name) {
+            let temporary = format!("refs/buildkit/{}", unique("commit"));
+            from.git
+                .run(&doing, &["update-ref", "--", &temporary, full_name])
+                .await?;
+            temporary
+        } else if self.id.fetch_by_commit {
+            format!("{name}:{full_name}")
+        } else {
+            format!("{full_name}:{full_name}")
+        };
+        if full_name.starts_with("refs/heads/") {
+            // A tag of the branch's name would come along with the commit.
+            args.push("--no-tags");
+        }
+        args.extend(["--", &origin, &pull]);
+        git.run(&doing, &args).await?;
+        git.run(&doing, &["checkout", "FETCH_HEAD"]).await?;
         git.run(
             &format!("failed to expire reflog for remote {shown}"),
             &["reflog", "expire", "--all", "--expire=now"],

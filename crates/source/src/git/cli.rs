@@ -1,21 +1,26 @@
-//! Runs git: nothing of the host's configuration, no prompts, no local transports, one process group that dies with us.
+//! Calls git: nothing of the host's configuration, no prompts, no hooks, no local transports, and no secret among the arguments.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use progress::Writer;
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
+use tokio::sync::watch;
 
 use crate::error::SourceError;
+use crate::git::auth::Auth;
+use crate::git::redirect;
+use crate::git::runner::{GitCall, GitOutput, GitRunner};
 use crate::git::url::is_commit;
 
 /// What git may know of the host; read by the daemon.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct GitConfig {
+    /// Runs it.
+    pub runner: Arc<dyn GitRunner>,
     /// Where programs are found.
     pub path: OsString,
     /// The proxy settings to pass on.
@@ -26,33 +31,65 @@ pub struct GitConfig {
 
 const MAX_OUTPUT: usize = 16 << 20;
 
+/// How long a remote may take to list its references.
+const LIST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a transfer may say nothing at all.
+const SILENCE: Duration = Duration::from_secs(180);
+/// How long a transfer may take that is not over http, where git watches the pace itself.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Settings of every call. Without configuration of system and user, git has its own defaults beside them.
+const SETTINGS: [&str; 14] = [
+    // Clones of our own repositories name theirs by file://, and nobody else may.
+    "protocol.allow=never",
+    "protocol.file.allow=user",
+    "protocol.git.allow=always",
+    "protocol.http.allow=always",
+    "protocol.https.allow=always",
+    "protocol.ssh.allow=always",
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "init.defaultBranch=master",
+    // What goes on behind a call's back would end with it.
+    "gc.autoDetach=false",
+    "maintenance.autoDetach=false",
+    "http.followRedirects=initial",
+    // Bytes in a second, on average over so many seconds.
+    "http.lowSpeedLimit=64",
+    "http.lowSpeedTime=120",
+];
+
 /// One way of calling git.
 #[derive(Debug, Clone)]
 pub(crate) struct Git {
-    config: std::sync::Arc<GitConfig>,
+    config: Arc<GitConfig>,
     progress: Writer,
     git_dir: Option<PathBuf>,
     work_tree: Option<PathBuf>,
-    /// `-c` settings that hold credentials.
-    auth: Vec<String>,
+    /// Folders that it works in.
+    folders: Vec<PathBuf>,
+    auth: Arc<Auth>,
     advice: bool,
     ssh_socket: Option<PathBuf>,
     known_hosts: Option<PathBuf>,
 }
 
+/// How a call ended.
+struct Ended {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
 impl Git {
-    pub(crate) fn new(
-        config: std::sync::Arc<GitConfig>,
-        progress: Writer,
-        auth: Vec<String>,
-        advice: bool,
-    ) -> Self {
+    pub(crate) fn new(config: Arc<GitConfig>, progress: Writer, auth: Auth, advice: bool) -> Self {
         Self {
             config,
             progress,
             git_dir: None,
             work_tree: None,
-            auth,
+            folders: Vec::new(),
+            auth: Arc::new(auth),
             advice,
             ssh_socket: None,
             known_hosts: None,
@@ -60,17 +97,30 @@ impl Git {
     }
 
     pub(crate) fn git_dir(&self, dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
         Self {
-            git_dir: Some(dir.into()),
-            ..self.clone()
+            git_dir: Some(dir.clone()),
+            ..self.beside(dir)
         }
     }
 
     pub(crate) fn work_tree(&self, dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
         Self {
-            work_tree: Some(dir.into()),
-            ..self.clone()
+            work_tree: Some(dir.clone()),
+            ..self.beside(dir)
         }
+    }
+
+    /// With one more folder to work in.
+    pub(crate) fn beside(&self, dir: impl Into<PathBuf>) -> Self {
+        let mut out = self.clone();
+        let dir = dir.into();
+        if !out.folders.iter().any(|known| dir.starts_with(known)) {
+            out.folders.retain(|known| !known.starts_with(&dir));
+            out.folders.push(dir);
+        }
+        out
     }
 
     pub(crate) fn ssh(&self, socket: Option<PathBuf>, known_hosts: Option<PathBuf>) -> Self {
@@ -92,9 +142,14 @@ impl Git {
     /// As [`Self::run`], for output that need not be text.
     pub(crate) async fn read(&self, doing: &str, args: &[&str]) -> Result<Vec<u8>, SourceError> {
         let mut args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+        let mut redirects = 0;
         loop {
-            let (ok, status, stdout, stderr) = self.once(&args).await?;
-            if ok {
+            let Ended {
+                code,
+                stdout,
+                stderr,
+            } = self.once(doing, &args).await?;
+            if code == 0 {
                 return Ok(stdout);
             }
             // Servers that know no shallow clones, or hand out no commits by name, get the long way.
@@ -113,95 +168,150 @@ impl Git {
                 args.pop();
                 continue;
             }
+            if self.auth.is_given()
+                && redirect::is_told_by(&stderr)
+                && redirects < redirect::MAX_REDIRECTS
+            {
+                redirects += 1;
+                redirect::follow(&self.auth, doing).await?;
+                continue;
+            }
+            let stderr = self.auth.explained(stderr);
             return Err(SourceError::Git {
                 context: doing.to_owned(),
                 stderr,
-                status,
+                status: code.to_string(),
             });
         }
     }
 
-    async fn once(&self, args: &[String]) -> Result<(bool, String, Vec<u8>, String), SourceError> {
-        // A shell of one line sets the file mode mask, which a process cannot give its child otherwise.
-        let mut command = Command::new("/bin/sh");
-        command.args([
-            "-c",
-            "umask 0022; exec \"$@\"",
-            "sh",
-            "git",
-            "-c",
-            "protocol.file.allow=user",
-        ]);
+    fn call(&self, args: &[String]) -> GitCall {
+        let mut all: Vec<OsString> = Vec::new();
+        let mut set = |setting: &str| all.extend(["-c".into(), setting.into()]);
+        SETTINGS.into_iter().for_each(&mut set);
         if !self.advice {
-            command.args(["-c", "advice.detachedHead=false"]);
+            set("advice.detachedHead=false");
         }
         if let Some(dir) = &self.work_tree {
-            command.arg("--work-tree").arg(dir);
+            all.extend(["--work-tree".into(), dir.into()]);
         }
         if let Some(dir) = &self.git_dir {
-            command.arg("--git-dir").arg(dir);
+            all.extend(["--git-dir".into(), dir.into()]);
         }
-        command.args(&self.auth).args(args);
-        command.current_dir(
-            self.work_tree
-                .as_deref()
-                .or(self.git_dir.as_deref())
-                .unwrap_or_else(|| Path::new("/")),
-        );
-        command
-            .env_clear()
-            .env("PATH", &self.config.path)
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .env("LC_ALL", "C");
-        command.env("GIT_ADVICE", if self.advice { "1" } else { "0" });
-        command
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("HOME", "/dev/null")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null");
-        command.env("GIT_SSH_COMMAND", self.ssh_command());
-        command.envs(self.config.proxy_env.iter().map(|(k, v)| (k, v)));
-        if let Some(socket) = &self.ssh_socket {
-            command.env("SSH_AUTH_SOCK", socket);
+        all.extend(args.iter().map(OsString::from));
+        let network = is_remote(args);
+        let mut env: Vec<(OsString, OsString)> = vec![
+            ("PATH".into(), self.config.path.clone()),
+            ("GIT_TERMINAL_PROMPT".into(), "0".into()),
+            ("LC_ALL".into(), "C".into()),
+            (
+                "GIT_ADVICE".into(),
+                if self.advice { "1" } else { "0" }.into(),
+            ),
+            ("GIT_CONFIG_NOSYSTEM".into(), "1".into()),
+            ("HOME".into(), "/dev/null".into()),
+            ("GIT_CONFIG_GLOBAL".into(), "/dev/null".into()),
+        ];
+        let mut files = Vec::new();
+        if network {
+            env.push(("GIT_SSH_COMMAND".into(), self.ssh_command()));
+            let proxy = self.config.proxy_env.iter();
+            env.extend(proxy.map(|(k, v)| (k.into(), v.clone())));
+            if let Some(socket) = &self.ssh_socket {
+                env.push(("SSH_AUTH_SOCK".into(), socket.into()));
+                files.push(socket.clone());
+            }
+            files.extend(self.known_hosts.clone());
+            // Arguments can be read by every user of the host, the environment by nobody else.
+            let settings = self.auth.settings();
+            env.push(("GIT_CONFIG_COUNT".into(), settings.len().to_string().into()));
+            for (at, (key, value)) in settings.into_iter().enumerate() {
+                env.push((format!("GIT_CONFIG_KEY_{at}").into(), key.into()));
+                env.push((format!("GIT_CONFIG_VALUE_{at}").into(), value.into()));
+            }
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut child = command
-            .spawn()
-            .map_err(|e| SourceError::io("start git", e))?;
-        let group = Group(
-            child
-                .id()
-                .and_then(|id| i32::try_from(id).ok())
-                .and_then(Pid::from_raw),
-        );
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        let (stdout, stderr, status) = tokio::join!(
-            collect(out, &self.progress, 1),
-            collect(err, &self.progress, 2),
-            child.wait()
-        );
-        let status = status.map_err(|e| SourceError::io("wait for git", e))?;
-        group.done();
-        let io = |e| SourceError::io("read from git", e);
-        let stderr = String::from_utf8_lossy(&stderr.map_err(io)?).into_owned();
-        let code = status
-            .code()
-            .map_or_else(|| "signal".to_owned(), |c| c.to_string());
-        if code == "127" {
+        let dir = self.work_tree.as_deref().or(self.git_dir.as_deref());
+        GitCall {
+            args: all,
+            env,
+            dir: dir.unwrap_or(Path::new("/")).to_owned(),
+            folders: self.folders.clone(),
+            files,
+            network,
+        }
+    }
+
+    async fn once(&self, doing: &str, args: &[String]) -> Result<Ended, SourceError> {
+        let call = self.call(args);
+        let network = call.network;
+        let (alive, mut heard) = watch::channel(());
+        let alive = Arc::new(alive);
+        let collect = |stream: i64| {
+            let bytes = Arc::<Mutex<Vec<u8>>>::default();
+            let (kept, progress) = (Arc::clone(&bytes), self.progress.clone());
+            let alive = Arc::clone(&alive);
+            let output: GitOutput = Box::new(move |chunk: Bytes| {
+                let mut kept = kept.lock();
+                let room = MAX_OUTPUT.saturating_sub(kept.len());
+                kept.extend(chunk.iter().take(room));
+                progress.log(stream, chunk);
+                alive.send_replace(());
+            });
+            (bytes, output)
+        };
+        let (stdout, to_stdout) = collect(1);
+        let (stderr, to_stderr) = collect(2);
+        let running = self.config.runner.run(call, to_stdout, to_stderr);
+        let limits = limits(args, self.auth.is_http());
+        let silence = async {
+            let Some((silence, _)) = limits.filter(|_| network) else {
+                return std::future::pending().await;
+            };
+            while let Ok(Ok(())) = tokio::time::timeout(silence, heard.changed()).await {}
+            silence
+        };
+        let whole = async {
+            let Some((_, whole)) = limits.filter(|_| network) else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep(whole).await;
+            whole
+        };
+        let host = self.auth.host();
+        let observer = {
+            let progress = self.progress.clone();
+            registry::WaitObserver::new(move |host| {
+                Box::new(progress.status(format!("waiting for {host}"), "waiting"))
+            })
+        };
+        let ended = async {
+            tokio::select! {
+                biased;
+                ended = running => Ok(ended.map_err(|e| SourceError::io("run git", e))?),
+                waited = silence => Err(too_slow(doing, host, "said nothing for", waited)),
+                waited = whole => Err(too_slow(doing, host, "was not done within", waited)),
+            }
+        };
+        let code = registry::waiting(Some(&observer).filter(|_| network), host, ended).await?;
+        let stderr = String::from_utf8_lossy(&stderr.lock()).into_owned();
+        if code == 127 {
             return Err(SourceError::io(
                 "find git binary",
                 std::io::Error::other(stderr),
             ));
         }
-        Ok((status.success(), code, stdout.map_err(io)?, stderr))
+        let stdout = std::mem::take(&mut *stdout.lock());
+        Ok(Ended {
+            code,
+            stdout,
+            stderr,
+        })
     }
 
     fn ssh_command(&self) -> OsString {
-        let mut out = OsString::from("ssh -F /dev/null");
+        let mut out = OsString::from(
+            "ssh -F /dev/null -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=4",
+        );
         match &self.known_hosts {
             Some(file) => {
                 out.push(" -o UserKnownHostsFile=");
@@ -213,41 +323,32 @@ impl Git {
     }
 }
 
-async fn collect(
-    pipe: Option<impl AsyncRead + Unpin>,
-    progress: &Writer,
-    stream: i64,
-) -> std::io::Result<Vec<u8>> {
-    let Some(mut pipe) = pipe else {
-        return Ok(Vec::new());
-    };
-    let mut out = Vec::new();
-    let mut chunk = vec![0; 16 << 10];
-    loop {
-        let n = pipe.read(&mut chunk).await?;
-        if n == 0 {
-            return Ok(out);
-        }
-        let got = chunk.get(..n).unwrap_or_default();
-        progress.log(stream, Bytes::copy_from_slice(got));
-        let room = MAX_OUTPUT.saturating_sub(out.len());
-        out.extend(got.iter().take(room));
+fn too_slow(doing: &str, host: &str, what: &str, waited: Duration) -> SourceError {
+    SourceError::GitAnswer {
+        reason: format!("{doing}: {host} {what} {}s", waited.as_secs()),
     }
 }
 
-/// Kills git and the helpers it started when the future is dropped.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn done(mut self) {
-        self.0 = None;
+/// Whether a command may have to reach a remote: what names a place of ours by its path does not.
+fn is_remote(args: &[String]) -> bool {
+    let command = args.first().map(String::as_str);
+    let local = |a: &String| a.starts_with('/') || a.starts_with("file://");
+    match command {
+        Some("ls-remote" | "fetch") => !args.iter().any(local),
+        Some("submodule") => true,
+        _ => false,
     }
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            let _killed = kill_process_group(group, Signal::KILL);
-        }
+/// How long a command may say nothing, and how long it may take.
+fn limits(args: &[String], is_http: bool) -> Option<(Duration, Duration)> {
+    match args.first().map(String::as_str) {
+        Some("ls-remote") => Some((LIST_TIMEOUT, LIST_TIMEOUT)),
+        // git itself gives up what drips over http, see `SETTINGS`.
+        Some("fetch" | "submodule") if is_http => None,
+        Some("fetch") => Some((SILENCE, TRANSFER_TIMEOUT)),
+        // Submodules are cloned without a word.
+        Some("submodule") => Some((TRANSFER_TIMEOUT, TRANSFER_TIMEOUT)),
+        _ => None,
     }
 }

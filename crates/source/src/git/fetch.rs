@@ -4,17 +4,18 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base64::Engine as _;
+use oci::Digest;
 use store::{MutableRef, RefOptions, StoreError};
 
 use crate::context::Context;
 use crate::error::SourceError;
+use crate::git::auth::Auth;
 use crate::git::cli::Git;
 use crate::git::resolve::Resolved;
 use crate::git::url::is_commit;
 use crate::git::workdir::Attached;
 use crate::git::{Instance, META_REMOTE};
-use crate::session_credentials::{SshSocket, secret};
+use crate::session_credentials::SshSocket;
 
 /// The bare repository of a remote, ready to work in.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Repository {
     pub(crate) dir: PathBuf,
     /// The user's reference, or the default branch.
     pub(crate) reference: String,
+    /// The reference by its full name, or a commit.
+    pub(crate) full_name: String,
     _attached: Attached,
     _record: MutableRef,
     _helpers: Helpers,
@@ -87,55 +90,11 @@ impl Instance {
         let git = Git::new(
             config,
             ctx.progress.clone(),
-            self.auth(ctx).await,
+            Auth::ask(&self.id, ctx).await,
             self.id.advice,
         )
         .ssh(socket, known_hosts);
         Ok((git, helpers))
-    }
-
-    /// The settings that carry a token; none if the client has none, or is not there to ask.
-    async fn auth(&self, ctx: &Context) -> Vec<String> {
-        let (header, token) = (&self.id.auth_header_secret, &self.id.auth_token_secret);
-        let names = [
-            (header, format!("{header}.{}", self.id.host), false),
-            (token, format!("{token}.{}", self.id.host), true),
-            (header, header.clone(), false),
-            (token, token.clone(), true),
-        ];
-        for (attribute, name, is_token) in names {
-            if attribute.is_empty() {
-                continue;
-            }
-            let Ok(Some(found)) = secret(&ctx.sessions, &name).await else {
-                continue;
-            };
-            let value = if is_token {
-                let pair = [b"x-access-token:", &found[..]].concat();
-                format!(
-                    "basic {}",
-                    base64::engine::general_purpose::STANDARD.encode(pair)
-                )
-            } else {
-                String::from_utf8_lossy(&found).into_owned()
-            };
-            return vec![
-                "-c".into(),
-                format!(
-                    "http.{}.extraheader=Authorization: {value}",
-                    self.token_scope()
-                ),
-            ];
-        }
-        Vec::new()
-    }
-
-    /// Where the token is good: the remote, and for one well-known host its submodules' remotes as well.
-    fn token_scope(&self) -> &str {
-        ["https://github.com/", "https://www.github.com/"]
-            .into_iter()
-            .find(|prefix| self.id.remote.starts_with(prefix))
-            .unwrap_or(&self.id.remote)
     }
 
     /// Fetches what the key promises, and checks that it is that.
@@ -157,7 +116,7 @@ impl Instance {
             let name = if self.id.fetch_by_commit {
                 want
             } else {
-                &repository.reference
+                &repository.full_name
             };
             let doing = format!("failed to rev-parse {name} for {}", self.id.shown());
             let got = repository.git.run(&doing, &["rev-parse", name]).await?;
@@ -193,10 +152,19 @@ impl Instance {
     ) -> Result<(MutableRef, Attached), SourceError> {
         let inner = &self.source.inner;
         let shown = self.id.shown();
+        // Kept by an older version, whose index and configuration have the address with its password.
         for id in inner
             .store
             .find_meta(META_REMOTE, self.id.remote.as_bytes())?
         {
+            inner.store.clear_meta(&id, META_REMOTE)?;
+            if let Ok(record) = inner.store.get_mutable(&id) {
+                record.set_retain(false)?;
+            }
+        }
+        let name = Digest::sha256(&self.id.remote);
+        let name = name.as_str().as_bytes();
+        for id in inner.store.find_meta(META_REMOTE, name)? {
             if reset {
                 inner.store.clear_meta(&id, META_REMOTE)?;
                 continue;
@@ -223,7 +191,7 @@ impl Instance {
         )?;
         let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
         let bare = git.git_dir(attached.path());
-        let mut init = vec!["-c", "init.defaultBranch=master", "init", "--bare"];
+        let mut init = vec!["init", "--bare"];
         if is_sha256 {
             init.push("--object-format=sha256");
         }
@@ -231,7 +199,7 @@ impl Instance {
             bare.run("failed to init repo", &init).await?;
             bare.run(
                 "failed add origin repo",
-                &["remote", "add", "origin", &self.id.remote],
+                &["remote", "add", "--", "origin", &self.id.address],
             )
             .await
         };
@@ -239,7 +207,7 @@ impl Instance {
             record.set_retain(false)?;
             return Err(error);
         }
-        record.set_meta(META_REMOTE, self.id.remote.as_bytes())?;
+        record.set_meta(META_REMOTE, name)?;
         Ok((record, attached))
     }
 
@@ -260,16 +228,19 @@ impl Instance {
             Some(staged) => staged.url.clone(),
             None => "origin".to_owned(),
         };
+        let full_name = resolved.reference.clone();
         let reference = match self.id.reference.as_str() {
             _ if self.id.bundle.is_some() && !self.id.names_branch() => self.id.checksum.clone(),
-            "" if self.id.fetch_by_commit => resolved.reference.clone(),
-            "" => self.default_branch(&git).await?,
+            "" => {
+                let branch = full_name.strip_prefix("refs/heads/");
+                branch.unwrap_or(&full_name).to_owned()
+            }
             given => given.to_owned(),
         };
         let wanted = if self.id.fetch_by_commit {
             self.id.checksum.clone()
         } else {
-            reference.clone()
+            full_name.clone()
         };
         let probe = format!("{wanted}^{{commit}}");
         let here = is_commit(&wanted)
@@ -279,7 +250,7 @@ impl Instance {
                 .is_ok();
         if !here
             && let Err(error) = self
-                .fetch_into(&git, (&origin, &dir), &reference, &wanted, object)
+                .fetch_into(&git, (&origin, &dir), &full_name, &wanted, object)
                 .await
         {
             let text = error.to_string();
@@ -298,6 +269,7 @@ impl Instance {
             git,
             dir,
             reference,
+            full_name,
             _attached: attached,
             _record: record,
             _helpers: helpers,
@@ -310,7 +282,7 @@ impl Instance {
         &self,
         git: &Git,
         (origin, dir): (&str, &std::path::Path),
-        reference: &str,
+        full_name: &str,
         wanted: &str,
         object: &str,
     ) -> Result<(), SourceError> {
@@ -318,12 +290,11 @@ impl Instance {
         // A lock left by a git that was killed.
         let _gone = std::fs::remove_file(dir.join("shallow.lock"));
         let is_shallow = || dir.join("shallow").symlink_metadata().is_ok();
-        let target = if reference.starts_with("refs/tags/") {
-            reference.to_owned()
-        } else {
-            format!("tags/{reference}")
-        };
         let mut args = vec!["fetch"];
+        if !self.id.address.starts_with("http") {
+            // Who watches over the transfer must hear that it goes on.
+            args.push("--progress");
+        }
         if self.id.fetch_by_commit || !is_commit(wanted) {
             args.extend(["--depth=1", "--no-tags"]);
         } else {
@@ -332,12 +303,12 @@ impl Instance {
                 args.push("--unshallow");
             }
         }
-        args.push(origin);
-        let refspec = format!("{wanted}:{target}");
-        if is_commit(reference) {
-            args.push(reference);
+        // By its full name on both sides: a branch and a tag of one name do not meet.
+        let refspec = format!("{wanted}:{full_name}");
+        if is_commit(full_name) {
+            args.extend(["--", origin, full_name]);
         } else {
-            args.extend(["--force", "--", &refspec]);
+            args.extend(["--force", "--", origin, &refspec]);
         }
         git.run(&doing, &args).await?;
         let got = git.run(&doing, &["rev-parse", wanted]).await?;
@@ -345,29 +316,26 @@ impl Instance {
             return Ok(());
         }
         // The remote moved on since the key was made. The commit of the key is what counts.
-        let update = if target.starts_with("refs/") {
-            target
-        } else {
-            format!("refs/{target}")
-        };
         if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
             let mut args = vec!["fetch", "--tags"];
             if is_shallow() {
                 args.push("--unshallow");
             }
-            args.extend([origin, object]);
+            args.extend(["--", origin, object]);
             git.run(&doing, &args).await?;
             git.run(&doing, &["reflog", "expire", "--all", "--expire=now"])
                 .await?;
             if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
                 let reason = format!(
-                    "fetched ref {reference} does not match expected commit {object} and commit can not be found in the repository"
+                    "fetched ref {full_name} does not match expected commit {object} and commit can not be found in the repository"
                 );
                 return Err(SourceError::GitAnswer { reason });
             }
         }
-        git.run(&doing, &["update-ref", &update, object, "--no-deref"])
-            .await?;
+        if !is_commit(full_name) {
+            let update = ["update-ref", "--no-deref", "--", full_name, object];
+            git.run(&doing, &update).await?;
+        }
         Ok(())
     }
 }

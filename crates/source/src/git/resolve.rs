@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::error::SourceError;
 use crate::git::Instance;
+use crate::git::bundle::Scratch;
 use crate::git::cli::Git;
-use crate::git::url::is_commit;
+use crate::git::url::{is_commit, is_ref_name, is_short_commit};
 
 /// What a reference stands for at a remote.
 #[derive(Debug, Clone)]
@@ -76,8 +77,10 @@ impl Instance {
             });
         }
         let staged = self.staged(ctx).await?;
-        let remote = staged.map_or(id.remote.as_str(), |staged| staged.url.as_str());
-        let memory = format!("git:{remote}#{}", id.reference);
+        let remote = staged.map_or(id.address.as_str(), |staged| staged.url.as_str());
+        // Who has other credentials may be shown something else.
+        let of = staged.map_or(id.remote.as_str(), |staged| staged.url.as_str());
+        let memory = format!("git:{of}#{}", id.reference);
         if let Some(known) = ctx.recall::<Resolved>(&memory) {
             return self.checked((*known).clone());
         }
@@ -96,7 +99,14 @@ impl Instance {
         let listed = git
             .run(&doing, &["ls-remote", "--", remote, &reference, &peeled])
             .await?;
-        let resolved = self.checked(self.choose(&reference, &listed)?)?;
+        let chosen = match self.choose(&reference, &listed) {
+            Err(error) if is_short_commit(&reference) => {
+                let found = self.find_commit(&git, remote, &reference).await?;
+                found.ok_or(error)
+            }
+            chosen => chosen,
+        };
+        let resolved = self.checked(chosen?)?;
         ctx.remember(&memory, &Arc::new(resolved.clone()));
         Ok(resolved)
     }
@@ -117,7 +127,60 @@ impl Instance {
         )))
     }
 
-    /// Chooses as git checkout does: a full name, then a branch, then a tag.
+    /// Finds the commit whose name begins with `short`: nobody but git can tell, with all commits at hand.
+    ///
+    /// DIFFERS: the reference takes full names only.
+    async fn find_commit(
+        &self,
+        git: &Git,
+        remote: &str,
+        short: &str,
+    ) -> Result<Option<Resolved>, SourceError> {
+        let shown = self.id.shown();
+        let scratch = Scratch::new(&self.source.inner.config.scratch)?;
+        let dir = scratch.path().join("commits.git");
+        std::fs::create_dir(&dir)
+            .map_err(|e| SourceError::io("make a folder for a git repository", e))?;
+        let git = git.git_dir(&dir);
+        let doing = format!("failed to look for commit {short} of {shown}");
+        git.run(&doing, &["init", "--bare"]).await?;
+        git.run(&doing, &["remote", "add", "--", "origin", remote])
+            .await?;
+        // Commits without their trees, where the server can leave them out.
+        let fetch = [
+            "fetch",
+            "--filter=tree:0",
+            "--no-tags",
+            "--",
+            "origin",
+            "+refs/heads/*:refs/heads/*",
+            "+refs/tags/*:refs/tags/*",
+        ];
+        git.run(&doing, &fetch).await?;
+        let object = format!("{short}^{{commit}}");
+        let parsed = git
+            .run(&doing, &["rev-parse", "--verify", "--quiet", &object])
+            .await;
+        let commit = match parsed {
+            Ok(commit) => commit.trim().to_owned(),
+            Err(SourceError::Git { stderr, .. }) if !stderr.contains("ambiguous") => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        if !is_commit(&commit) || !commit.starts_with(short) {
+            return Ok(None);
+        }
+        Ok(Some(Resolved {
+            reference: commit.clone(),
+            object: commit,
+            commit: None,
+        }))
+    }
+
+    /// Chooses as git reads a name: a full name, then a tag, then a branch (gitrevisions(7)).
+    ///
+    /// DIFFERS: the reference takes the branch when a tag has its name.
     fn choose(&self, reference: &str, listed: &str) -> Result<Resolved, SourceError> {
         let find = |name: &str| {
             listed
@@ -136,11 +199,11 @@ impl Instance {
         let mut commit = None;
         let (object, used) = if let Some(sha) = find(&full) {
             (sha, full)
-        } else if let Some(sha) = find(&head) {
-            (sha, head)
         } else if let Some(sha) = find(&tag) {
             commit = find(&format!("{tag}^{{}}"));
             (sha, tag)
+        } else if let Some(sha) = find(&head) {
+            (sha, head)
         } else {
             return Err(answer(format!(
                 "repository does not contain ref {reference}, output: {listed:?}"
@@ -166,7 +229,7 @@ impl Instance {
         let listed = git
             .run(
                 &doing,
-                &["ls-remote", "--symref", "--", &self.id.remote, "HEAD"],
+                &["ls-remote", "--symref", "--", &self.id.address, "HEAD"],
             )
             .await?;
         let branch = listed
@@ -178,7 +241,7 @@ impl Instance {
                     "could not find default branch for repository: {shown}"
                 ))
             })?;
-        if branch.starts_with('-') {
+        if !is_ref_name(branch) {
             return Err(answer(format!("invalid git ref {branch:?}")));
         }
         Ok(branch.to_owned())

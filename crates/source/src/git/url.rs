@@ -7,6 +7,8 @@ use crate::error::SourceError;
 pub(crate) struct GitUrl {
     /// What git is given: the address without what stands behind `#` or `?`.
     pub(crate) remote: String,
+    /// The same without user and password where the protocol is http, which is how git gets it.
+    pub(crate) address: String,
     /// Host, with port where given.
     pub(crate) host: String,
     /// Path as written.
@@ -82,6 +84,10 @@ impl GitUrl {
             let (host, path) = (host.to_owned(), path.to_owned());
             return Ok(Self {
                 remote: format!("{scheme}://{rest}"),
+                address: match scheme.as_str() {
+                    "http" | "https" => format!("{scheme}://{host}{path}"),
+                    _ => format!("{scheme}://{rest}"),
+                },
                 host,
                 path,
                 user,
@@ -95,6 +101,7 @@ impl GitUrl {
         let (reference, subdir) = options(fragment);
         Ok(Self {
             remote: format!("{user}@{host}:{path}"),
+            address: format!("{user}@{host}:{path}"),
             host: host.to_owned(),
             path: path.to_owned(),
             user: Some(user.to_owned()),
@@ -124,11 +131,69 @@ impl GitUrl {
         format!("{}://{user}{}{path}", self.scheme, self.host)
     }
 
+    /// User and password of an http address as `user:password`, unescaped; none if there are none.
+    pub(crate) fn login(&self) -> Option<Vec<u8>> {
+        let user = self.user.as_ref().filter(|u| !u.is_empty())?;
+        if !matches!(self.scheme.as_str(), "http" | "https") {
+            return None;
+        }
+        let (name, password) = user.split_once(':').unwrap_or((user, ""));
+        let mut out = unescaped(name);
+        out.push(b':');
+        out.extend(unescaped(password));
+        Some(out)
+    }
+
     /// The path in the form in which two of them can be compared.
     pub(crate) fn canonical_path(&self) -> String {
         let path = clean(&self.path);
         path.strip_suffix(".git").unwrap_or(&path).to_owned()
     }
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digit = |b: u8| {
+            char::from(b)
+                .to_digit(16)
+                .and_then(|d| u8::try_from(d).ok())
+        };
+        match (first, tail) {
+            (b'%', [high, low, tail @ ..]) if digit(*high).is_some() && digit(*low).is_some() => {
+                let value = digit(*high).zip(digit(*low)).map(|(h, l)| h * 16 + l);
+                out.extend(value);
+                rest = tail;
+            }
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+/// Whether a text may name a reference: nothing that git reads as an option, a pattern or an expression.
+/// git-check-ref-format(1).
+pub(crate) fn is_ref_name(text: &str) -> bool {
+    let bad = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
+    !text.starts_with(['-', '/'])
+        && !text.ends_with(['/', '.'])
+        && !text.chars().any(bad)
+        && !["..", "@{", "//", "/."]
+            .iter()
+            .any(|part| text.contains(part))
+        && text != "@"
+}
+
+/// Whether a text may be the beginning of a commit's name.
+pub(crate) fn is_short_commit(text: &str) -> bool {
+    (4..40).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn options(fragment: &str) -> (String, String) {
@@ -178,7 +243,61 @@ pub(crate) fn is_commit(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{GitUrl, clean, is_transport, redact};
+    use super::{GitUrl, clean, is_ref_name, is_transport, redact};
+
+    #[test]
+    fn credentials_are_no_part_of_the_address_that_git_gets() {
+        for (text, address, login) in [
+            ("https://u:p%40x@h/r.git", "https://h/r.git", Some("u:p@x")),
+            ("https://token@h/r", "https://h/r", Some("token:")),
+            ("https://h/r", "https://h/r", None),
+            ("ssh://git@h/r", "ssh://git@h/r", None),
+            ("git@h:r", "git@h:r", None),
+        ] {
+            let url = GitUrl::parse(text).unwrap();
+            assert_eq!(url.address, address, "{text}");
+            assert_eq!(url.login().as_deref(), login.map(str::as_bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_git_would_read_as_an_option_or_an_expression_names_no_reference() {
+        for good in [
+            "main",
+            "v1.0",
+            "a/b",
+            "refs/pull/1/head",
+            "fix-#1",
+            "ä",
+            "HEAD",
+        ] {
+            assert!(is_ref_name(good), "{good}");
+        }
+        for bad in [
+            "-x",
+            "--upload-pack=x",
+            "a b",
+            "a..b",
+            "a^",
+            "a~1",
+            "a:b",
+            "*",
+            "a?",
+            "[a]",
+            "a\\b",
+            "a@{1}",
+            "@",
+            "a//b",
+            "/a",
+            "a/",
+            "a/.b",
+            "a.",
+            "a\nb",
+            "a\u{7f}",
+        ] {
+            assert!(!is_ref_name(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn addresses_are_taken_apart() {

@@ -49,10 +49,17 @@ impl Instance {
             .get(CONTENT_ENCODING)
             .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"gzip"));
         let mut sink = FileSink::new(file, packed);
+        let mut pace = registry::BodyPace::default();
         loop {
             let next = match &mut body {
                 Body::Answer(response) => {
-                    response.chunk().await.map_err(|e| self.failed("Get", &e))?
+                    let next = pace.next(response.chunk()).await;
+                    let next = next.map_err(|stalled| SourceError::Http {
+                        method: "Get",
+                        url: self.shown(),
+                        reason: format!("the server is too slow: {stalled}"),
+                    })?;
+                    next.map_err(|e| self.failed("Get", &e))?
                 }
                 Body::Upload(bytes) => bytes
                     .next()

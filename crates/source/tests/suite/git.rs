@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use source::Source;
-use source::git::{GitConfig, GitSource};
+use source::git::{GitConfig, GitSource, HostGit};
 
 use crate::client::{World, attrs, files, listed, write};
 
@@ -86,6 +86,7 @@ async fn a_repository_is_checked_out_by_branch_tag_commit_and_folder() {
     git(&repo, &["tag", "-a", "v1", "-m", "tag"]);
     let server = daemon(&repos);
     let config = GitConfig {
+        runner: std::sync::Arc::new(HostGit),
         path: std::env::var_os("PATH").unwrap(),
         proxy_env: Vec::new(),
         scratch: world.dir.path().join("scratch"),

@@ -122,3 +122,201 @@ async fn a_clients_upload_is_a_file_as_well() {
     let found = instance.snapshot(&ctx).await.unwrap().unwrap();
     assert_eq!(files(&found), listed(&[("context.tar", "uploaded /abc")]));
 }
+
+/// What a server answers to a request whose file is kept, and what comes of it.
+struct Change {
+    name: &'static str,
+    /// The ETag of the content.
+    first: &'static str,
+    /// What answers while the condition names it; `None` for no ETag.
+    later: Option<&'static str>,
+    /// Whether "not modified" is answered to any condition, or even to none.
+    always: Always,
+    /// Whether the file is taken to be the same, or is asked for again, or cannot be had.
+    want: Want,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Always {
+    No,
+    AnyCondition,
+    EvenWithout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Want {
+    Same,
+    Again,
+    Error,
+}
+
+#[tokio::test]
+async fn not_modified_is_believed_however_the_server_writes_the_etag() {
+    let change = |name, first, later, always, want| Change {
+        name,
+        first,
+        later,
+        always,
+        want,
+    };
+    let changes = [
+        change("plain", "\"a\"", Some("\"a\""), Always::No, Want::Same),
+        change(
+            "weak later",
+            "\"a\"",
+            Some("W/\"a\""),
+            Always::No,
+            Want::Same,
+        ),
+        change(
+            "weak first",
+            "W/\"a\"",
+            Some("\"a\""),
+            Always::No,
+            Want::Same,
+        ),
+        change("none", "\"a\"", None, Always::No, Want::Same),
+        change(
+            "gzip later",
+            "\"a\"",
+            Some("\"a-gzip\""),
+            Always::No,
+            Want::Same,
+        ),
+        change(
+            "gzip first",
+            "W/\"a-gzip\"",
+            Some("\"a\""),
+            Always::No,
+            Want::Same,
+        ),
+        change(
+            "outside",
+            "\"a\"",
+            Some("\"a\"-gzip"),
+            Always::No,
+            Want::Same,
+        ),
+        change(
+            "another",
+            "\"a\"",
+            Some("\"b\""),
+            Always::AnyCondition,
+            Want::Again,
+        ),
+        change(
+            "broken",
+            "\"a\"",
+            Some("\"b\""),
+            Always::EvenWithout,
+            Want::Error,
+        ),
+    ];
+    for Change {
+        name,
+        first,
+        later,
+        always,
+        want,
+    } in changes
+    {
+        let Some(world) = World::new() else { return };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap();
+        let gets = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&gets);
+        task::spawn("server", async move {
+            let mut began = false;
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = vec![0; 8192];
+                let n = stream.read(&mut buffer).await.unwrap();
+                let head = String::from_utf8_lossy(&buffer[..n]).to_lowercase();
+                let asked = head.contains("if-none-match");
+                let unchanged = match always {
+                    Always::No => asked && head.contains(&first[first.len() - 3..]),
+                    Always::AnyCondition => asked,
+                    Always::EvenWithout => began,
+                };
+                let mut out = if unchanged {
+                    let etag = later.map_or_else(String::new, |e| format!("ETag: {e}\r\n"));
+                    format!("HTTP/1.1 304 Not Modified\r\n{etag}")
+                } else {
+                    format!("HTTP/1.1 200 OK\r\nETag: {first}\r\nContent-Length: 4\r\n")
+                };
+                out.push_str("Connection: close\r\n\r\n");
+                if head.starts_with("get") && !unchanged {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    began = true;
+                    out.push_str("file");
+                }
+                let _sent = stream.write_all(out.as_bytes()).await;
+            }
+        })
+        .detach();
+        let source = HttpSource::new(world.store.clone(), "test").unwrap();
+        let build = || async {
+            let ctx = world.alone();
+            let list = attrs(&[]);
+            let file = source.resolve("http", &format!("{host}/f"), &list, None);
+            let file = file.unwrap();
+            file.cache_key(&ctx, 0).await?;
+            file.snapshot(&ctx).await
+        };
+        let once = build().await.unwrap().unwrap();
+        let twice = build().await;
+        let got = match &twice {
+            Err(_) => Want::Error,
+            Ok(Some(found)) if found.id() == once.id() => Want::Same,
+            Ok(_) => Want::Again,
+        };
+        assert_eq!(got, want, "{name}: {twice:?}");
+        let downloads = if want == Want::Again { 2 } else { 1 };
+        assert_eq!(gets.load(Ordering::SeqCst), downloads, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_ends_in_an_error_with_its_name() {
+    for drips in [false, true] {
+        let Some(world) = World::new() else { return };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap();
+        task::spawn("server", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                task::spawn("connection", async move {
+                    let mut buffer = vec![0; 8192];
+                    let _asked = stream.read(&mut buffer).await;
+                    if drips {
+                        let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+                        let _sent = stream.write_all(head.as_bytes()).await;
+                    }
+                    while drips && stream.write_all(b"x").await.is_ok() {
+                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    }
+                    std::future::pending::<()>().await;
+                })
+                .detach();
+            }
+        })
+        .detach();
+        let source = HttpSource::new(world.store.clone(), "test").unwrap();
+        let list = attrs(&[]);
+        let file = source.resolve("http", &format!("u:CANARY@{host}/f"), &list, None);
+        let began = tokio::time::Instant::now();
+        let error = file
+            .unwrap()
+            .cache_key(&world.alone(), 0)
+            .await
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("127.0.0.1") && !text.contains("CANARY"),
+            "{text}"
+        );
+        assert!(
+            began.elapsed().as_secs() < 65,
+            "{drips} {:?}",
+            began.elapsed()
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! Which credentials git gets, and for which host.
+//!
+//! | credentials                             | go to                                                                              |
+//! |-----------------------------------------|------------------------------------------------------------------------------------|
+//! | secret `<name>.<host>`                  | that host                                                                          |
+//! | user and password in the address        | the host of the address                                                            |
+//! | a secret that the source names itself   | the host of the address                                                            |
+//! | secret `GIT_AUTH_TOKEN`, `GIT_AUTH_HEADER` | the host of the build's own git context; `github.com` when its context is none of git |
+//!
+//! DIFFERS: the reference sends `GIT_AUTH_TOKEN` to whatever host a source names, so that a Dockerfile with an `ADD` of its own
+//! host gets it.
+
+use base64::Engine as _;
+use parking_lot::Mutex;
+
+use crate::context::Context;
+use crate::git::Identifier;
+use crate::git::url::GitUrl;
+use crate::session_credentials::{secret, secret_of};
+
+/// Names of secrets that every git source has, whoever wrote it.
+const COMMON: [&str; 2] = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"];
+/// The host that a common secret is for when nothing says another.
+const COMMON_HOST: &str = "github.com";
+
+/// Credentials for one remote.
+#[derive(Default)]
+pub(crate) struct Auth {
+    /// The remote, without credentials.
+    remote: String,
+    host: String,
+    /// The value of the `Authorization` header.
+    header: Option<String>,
+    /// Where the header is good.
+    scope: String,
+    /// Where the remote has moved on its own host.
+    moved: Mutex<Option<String>>,
+    /// The secret that is for another host.
+    withheld: Option<String>,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth")
+            .field("host", &self.host)
+            .field("given", &self.header.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Auth {
+    /// Asks the sessions of a build; none if they have nothing for the remote, or are not there to ask.
+    pub(super) async fn ask(id: &Identifier, ctx: &Context) -> Self {
+        let mut out = Self {
+            remote: id.address.clone(),
+            host: id.host.clone(),
+            scope: scope_of(&id.address),
+            ..Self::default()
+        };
+        if !out.is_http() {
+            return out;
+        }
+        let (header, token) = (&id.auth_header_secret, &id.auth_token_secret);
+        let names = [
+            (header, format!("{header}.{}", id.host), false),
+            (token, format!("{token}.{}", id.host), true),
+            (header, header.clone(), false),
+            (token, token.clone(), true),
+        ];
+        for (attribute, name, is_token) in names {
+            if attribute.is_empty() {
+                continue;
+            }
+            let found = if COMMON.contains(&name.as_str()) {
+                let mut found = None;
+                for session in ctx.sessions.ids() {
+                    let Ok(Some(secret)) = secret_of(&ctx.sessions, session, &name).await else {
+                        continue;
+                    };
+                    if is_for(ctx, session, &id.address) {
+                        found = Some(secret);
+                        break;
+                    }
+                    out.withheld = Some(name.clone());
+                }
+                found
+            } else {
+                secret(&ctx.sessions, &name).await.ok().flatten()
+            };
+            if let Some(found) = found {
+                out.header = Some(if is_token {
+                    basic(&[b"x-access-token:", &found[..]].concat())
+                } else {
+                    String::from_utf8_lossy(&found).into_owned()
+                });
+                return out;
+            }
+        }
+        if let Some(user) = &id.user {
+            out.header = Some(basic(user));
+            // Submodules that are named by relative addresses had them as well.
+            out.scope = origin_of(&id.address).unwrap_or(out.scope);
+        }
+        out
+    }
+
+    /// No credentials, and nothing to reach.
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn is_given(&self) -> bool {
+        self.header.is_some()
+    }
+
+    /// Whether the remote is spoken to over http.
+    pub(crate) fn is_http(&self) -> bool {
+        ["http://", "https://"]
+            .iter()
+            .any(|scheme| self.remote.starts_with(scheme))
+    }
+
+    /// The remote's host.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The header's value.
+    pub(super) fn header(&self) -> Option<&str> {
+        self.header.as_deref()
+    }
+
+    /// Where the remote is now.
+    pub(super) fn current(&self) -> String {
+        let moved = self.moved.lock().clone();
+        moved.unwrap_or_else(|| self.remote.clone())
+    }
+
+    /// Learns that the remote is somewhere else on its host.
+    pub(super) fn move_to(&self, address: String) {
+        *self.moved.lock() = Some(address);
+    }
+
+    /// Settings for git that are not for its arguments.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let Some(header) = &self.header else {
+            return Vec::new();
+        };
+        let mut scopes = vec![self.scope.clone()];
+        let mut out = Vec::new();
+        if let Some(moved) = &*self.moved.lock() {
+            out.push((format!("url.{moved}.insteadOf"), self.remote.clone()));
+            scopes.push(scope_of(moved));
+        }
+        for scope in scopes {
+            out.push((
+                format!("http.{scope}.extraheader"),
+                format!("Authorization: {header}"),
+            ));
+            // git would send the header wherever a redirect leads. See `redirect`.
+            out.push((format!("http.{scope}.followRedirects"), "false".to_owned()));
+        }
+        out
+    }
+
+    /// What git wrote, with what it cannot know.
+    pub(crate) fn explained(&self, mut stderr: String) -> String {
+        let Some(name) = self.withheld.as_ref().filter(|_| self.header.is_none()) else {
+            return stderr;
+        };
+        if !stderr.is_empty() && !stderr.ends_with('\n') {
+            stderr.push('\n');
+        }
+        stderr.push_str(&format!(
+            "hint: the secret `{name}` is not for {host}; give it as `{name}.{host}`",
+            host = self.host
+        ));
+        stderr
+    }
+}
+
+fn basic(pair: &[u8]) -> String {
+    format!(
+        "basic {}",
+        base64::engine::general_purpose::STANDARD.encode(pair)
+    )
+}
+
+/// Where a token is good: the remote, and for one well-known host its submodules' remotes as well.
+fn scope_of(remote: &str) -> String {
+    ["https://github.com/", "https://www.github.com/"]
+        .into_iter()
+        .find(|prefix| remote.starts_with(prefix))
+        .unwrap_or(remote)
+        .to_owned()
+}
+
+fn origin_of(address: &str) -> Option<String> {
+    let url = reqwest::Url::parse(address).ok()?;
+    Some(format!("{}/", url.origin().ascii_serialization()))
+}
+
+/// Whether a common secret of a session is for a remote.
+fn is_for(ctx: &Context, session: &str, remote: &str) -> bool {
+    let context = ctx
+        .memories
+        .iter()
+        .find_map(|memory| memory.context_of(session))
+        .and_then(|context| GitUrl::parse(context).ok())
+        .and_then(|context| origin_of(&context.address));
+    let wanted = context.unwrap_or_else(|| format!("https://{COMMON_HOST}/"));
+    origin_of(remote).is_some_and(|origin| origin == wanted)
+}

@@ -1,0 +1,46 @@
+//! ETags that mean the same.
+
+/// What proxies put behind an ETag whose content they packed for the way.
+const SUFFIXES: [&str; 7] = ["-gzip", "--gzip", ";gzip", "-br", ";br", "-zstd", "-df"];
+
+/// Whether two ETags, without the mark of weakness, name one content if a server that knows both says so.
+pub(super) fn is_same(a: &str, b: &str) -> bool {
+    bare(a) == bare(b)
+}
+
+fn bare(etag: &str) -> &str {
+    let text = etag.strip_prefix("W/").unwrap_or(etag);
+    let text = text.strip_prefix('"').unwrap_or(text);
+    let text = text.strip_suffix('"').unwrap_or(text);
+    // Some put it behind the quotes.
+    let text = SUFFIXES
+        .iter()
+        .filter_map(|suffix| text.strip_suffix(suffix))
+        .min_by_key(|rest| rest.len())
+        .unwrap_or(text);
+    text.strip_suffix('"').unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_same;
+
+    #[test]
+    fn weakness_and_a_proxys_suffix_make_no_other_etag() {
+        for (a, b, same) in [
+            ("\"x\"", "\"x\"", true),
+            ("\"x\"", "W/\"x\"", true),
+            ("\"x\"", "\"x-gzip\"", true),
+            ("\"x-gzip\"", "\"x\"", true),
+            ("\"x\"", "\"x\"-gzip", true),
+            ("\"x\"", "W/\"x--gzip\"", true),
+            ("\"x\"", "\"x;br\"", true),
+            ("\"x\"", "x", true),
+            ("\"x\"", "\"y\"", false),
+            ("\"x\"", "\"x-1\"", false),
+            ("\"x\"", "\"-gzip\"", false),
+        ] {
+            assert_eq!(is_same(a, b), same, "{a} {b}");
+        }
+    }
+}
