@@ -7,7 +7,7 @@ use std::sync::Arc;
 use frontend::bridge::CacheImport;
 use llb::pb;
 use oci::Digest;
-use ops::BuildRights;
+use ops::{BuildCacheMounts, BuildRights};
 use parking_lot::Mutex;
 use progress::{Hub, VertexProgress, Writer};
 use solver::{CacheManager, Edge, Job, OpCtx, Vertex};
@@ -36,6 +36,8 @@ pub(crate) struct Build {
     /// Who has a say in its sources.
     pub(crate) verifier: Option<Arc<dyn PolicyVerifier>>,
     job: Mutex<Option<Arc<Job<ops::Ref>>>>,
+    /// What the build sees of cache mounts.
+    cache_mounts: Mutex<Arc<BuildCacheMounts>>,
     ended: watch::Sender<bool>,
     places: Mutex<HashMap<Digest, Vec<Place>>>,
     /// The caches that its definitions were looked up in.
@@ -56,7 +58,7 @@ impl Build {
         memory: Arc<Memory>,
         rights: BuildRights,
         (policies, verifier): (Vec<Arc<Policy>>, Option<Arc<dyn PolicyVerifier>>),
-        job: Job<ops::Ref>,
+        (job, cache_mounts): (Job<ops::Ref>, Arc<BuildCacheMounts>),
     ) -> Arc<Self> {
         Arc::new(Self {
             engine,
@@ -67,6 +69,7 @@ impl Build {
             policies,
             verifier,
             job: Mutex::new(Some(Arc::new(job))),
+            cache_mounts: Mutex::new(cache_mounts),
             ended: watch::Sender::new(false),
             places: Mutex::default(),
             imports: Mutex::default(),
@@ -80,6 +83,7 @@ impl Build {
         drop(self.job.lock().take());
         // What it keeps in the store may go, whoever still holds the build.
         *self.memory.lock() = Memory::new();
+        *self.cache_mounts.lock() = Arc::default();
         let kept = std::mem::take(&mut *self.kept.lock());
         drop(kept);
     }
@@ -148,10 +152,11 @@ impl Build {
             return Ok(());
         }
         let parts = Arc::clone(&self.engine.parts);
+        let build = Arc::clone(&self.cache_mounts.lock());
         let forget = move || {
-            unwanted.iter().try_for_each(|(id, on_inputs)| {
-                parts.cache_mounts.forget(&parts.store, id, *on_inputs)
-            })
+            unwanted
+                .iter()
+                .try_for_each(|(id, on_inputs)| parts.cache_mounts.forget(&build, id, *on_inputs))
         };
         let done = task::blocking("forget-cache-mounts", forget).await;
         done.map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))

@@ -140,6 +140,7 @@ async fn begun(
         value: Arc::new(JobValue {
             hub: Arc::clone(&hub),
             memory: Arc::clone(&memory),
+            cache_mounts: Arc::clone(&cache_mounts),
         }),
     });
     match job {
@@ -151,7 +152,7 @@ async fn begun(
                 memory,
                 rights,
                 judges,
-                job,
+                (job, cache_mounts),
             );
             running.build = Some(Arc::clone(&build));
             run(&build, request, exporters, &caches).await

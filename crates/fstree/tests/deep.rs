@@ -133,8 +133,11 @@ fn trees_are_bounded_in_depth_and_in_the_length_of_a_path() {
     }
 }
 
+/// Goes through the first tree, and may write to the second; returns how many levels it saw.
+type Passage = fn(&Root, &Root) -> Result<usize, String>;
+
 /// What goes through a whole tree.
-const WALKS: &[(&str, fn(&Root, &Root) -> Result<usize, String>)] = &[
+const WALKS: &[(&str, Passage)] = &[
     ("walk", |root, _| {
         let walk = Walk::new(root, &Filter::default()).map_err(|e| e.to_string())?;
         walk.map(|stat| stat.map_err(|e| e.to_string()))

@@ -1,5 +1,6 @@
 //! The exec op: one process in one container, over mounts of its inputs.
 
+mod cache;
 mod devices;
 pub mod key;
 mod mounts;
@@ -16,7 +17,8 @@ use llb::pb;
 use solver::{CacheMap, Op, OpCtx, OpError};
 
 use crate::{BuildRights, OpFailure, Parts, Ref, ensure};
-pub use mounts::{CacheMounts, Prepared, PreparedMount, prepare};
+pub use cache::{BuildCacheMounts, CacheMounts};
+pub use mounts::{Prepared, PreparedMount, prepare};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

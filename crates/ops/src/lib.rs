@@ -37,7 +37,7 @@ use solver::{CacheMap, CacheMapDep, OpCtx, OpError, OpOpts, Preprocess};
 use store::{ImmutableRef, Store};
 use task::{Permit, Permits};
 
-pub use exec::CacheMounts;
+pub use exec::{BuildCacheMounts, CacheMounts};
 pub use failure::OpFailure;
 pub use fstree::Root;
 pub use job_value::JobValue;
@@ -84,18 +84,20 @@ impl Parts {
             Permits::new(max_parallelism)
         };
         Arc::new(Self {
+            cache_mounts: CacheMounts::new(&store),
             store,
             executor,
             sources,
             sessions,
             platforms,
             devices,
-            cache_mounts: CacheMounts::default(),
             permits,
         })
     }
 
+    /// Waits until a step may begin: for room in the state directory, and for its turn.
     pub(crate) async fn permit(&self) -> Permit {
+        self.store.make_room().await;
         self.permits.acquire().await
     }
 

@@ -14,20 +14,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use executor::{IdMapping, Mount, MountSource};
 use llb::pb;
-use parking_lot::Mutex;
 use solver::OpCtx;
-use store::{ImmutableRef, MountFd, MutableRef, RecordType, RefOptions, Store};
-use tokio::sync::Notify;
+use store::{ImmutableRef, MountFd, MutableRef, RefOptions};
 
+use super::cache::{CacheMount, Request};
 use super::key::{NO_INPUT, NO_OUTPUT};
 use crate::{OpFailure, Parts, Ref};
-
-/// Key under which a cache mount's record is found again.
-const CACHE_DIR: &str = "cache-dir";
 
 /// What is mounted at one place. `Debug` shows no secret.
 pub enum PreparedMount {
@@ -93,155 +89,6 @@ enum OutputSlot {
     Through(Ref),
 }
 
-/// A cache mount in use. Dropping the last handle makes it free for the next step.
-#[derive(Debug)]
-pub struct CacheMount {
-    /// `None` only while it is dropped.
-    mutable: Option<MutableRef>,
-    freed: Arc<Notify>,
-}
-
-impl CacheMount {
-    fn mount(&self, ids: Option<&IdMapping>) -> Result<MountFd, OpFailure> {
-        let mutable = self.mutable.as_ref().ok_or(OpFailure::NoRoot)?;
-        Ok(mutable.mount_for(ids)?)
-    }
-}
-
-impl Drop for CacheMount {
-    fn drop(&mut self) {
-        self.mutable.take();
-        self.freed.notify_waiters();
-    }
-}
-
-/// The cache mounts in use, by key.
-#[derive(Debug, Default)]
-pub struct CacheMounts {
-    shared: Mutex<HashMap<String, Weak<CacheMount>>>,
-    /// One opener at a time: finding a free record and taking it is one step. Held over index look-ups only.
-    opening: Mutex<()>,
-    freed: Arc<Notify>,
-}
-
-impl CacheMounts {
-    /// Has the next step that asks for the cache mount begin with an empty one; `on_inputs` says that it is on top of refs.
-    /// Steps that use it now go on with what they have, and what nobody uses is deleted. Blocks.
-    pub fn forget(
-        &self,
-        store: &Arc<Store>,
-        id: &str,
-        on_inputs: bool,
-    ) -> Result<(), store::StoreError> {
-        let _one = self.opening.lock();
-        let records = if on_inputs {
-            store.find_meta_below(CACHE_DIR, format!("{id}:").as_bytes())?
-        } else {
-            store.find_meta(CACHE_DIR, id.as_bytes())?
-        };
-        for record in records {
-            store.clear_meta(&record, CACHE_DIR)?;
-            if let Ok(unused) = store.get_mutable(&record) {
-                unused.set_retain(false)?;
-            }
-        }
-        let below = format!("{id}:");
-        self.shared
-            .lock()
-            .retain(|key, _| key != id && !(on_inputs && key.starts_with(&below)));
-        Ok(())
-    }
-
-    /// Opens the cache mount that `mount` asks for. `own` holds what this step has open already: a step shares with
-    /// itself whatever the sharing mode.
-    async fn open(
-        &self,
-        parts: &Parts,
-        own: &mut HashMap<String, Arc<CacheMount>>,
-        mount: &pb::Mount,
-        input: Option<&ImmutableRef>,
-        args: &[String],
-    ) -> Result<Arc<CacheMount>, OpFailure> {
-        let options = mount
-            .cache_opt
-            .as_ref()
-            .ok_or(OpFailure::MountOptions { kind: "cache" })?;
-        let sharing = pb::CacheSharingOpt::try_from(options.sharing)
-            .map_err(|_| OpFailure::UnknownSharing(options.sharing))?;
-        let mut key = options.id.clone();
-        if let Some(input) = input {
-            key = format!("{key}:{}", input.id());
-        }
-        if let Some(open) = own.get(&key) {
-            return Ok(Arc::clone(open));
-        }
-        let mut description = format!("cached mount {} from exec {}", mount.dest, args.join(" "));
-        if options.id != mount.dest {
-            description.push_str(&format!(" with id {:?}", options.id));
-        }
-        loop {
-            let freed = self.freed.notified();
-            if let Some(made) = self.try_open(parts, &key, input, &description, sharing)? {
-                own.insert(key, Arc::clone(&made));
-                return Ok(made);
-            }
-            freed.await;
-        }
-    }
-
-    /// Opens without waiting; nothing if the mount is locked by another step and must not be shared.
-    fn try_open(
-        &self,
-        parts: &Parts,
-        key: &str,
-        input: Option<&ImmutableRef>,
-        description: &str,
-        sharing: pb::CacheSharingOpt,
-    ) -> Result<Option<Arc<CacheMount>>, OpFailure> {
-        let _one = self.opening.lock();
-        if sharing == pb::CacheSharingOpt::Shared
-            && let Some(open) = self.shared.lock().get(key).and_then(Weak::upgrade)
-        {
-            return Ok(Some(open));
-        }
-        let records = parts.store.find_meta(CACHE_DIR, key.as_bytes())?;
-        let mut mutable = None;
-        for id in &records {
-            if let Ok(free) = parts.store.get_mutable(id) {
-                mutable = Some(free);
-                break;
-            }
-        }
-        let mutable = match mutable {
-            Some(mutable) => mutable,
-            None if sharing == pb::CacheSharingOpt::Locked && !records.is_empty() => {
-                return Ok(None);
-            }
-            None => {
-                let options = RefOptions {
-                    description: description.into(),
-                    record_type: RecordType::CacheMount,
-                    retain: true,
-                    created: None,
-                };
-                let mutable = parts.store.new_mutable(input, options)?;
-                mutable.set_meta(CACHE_DIR, key.as_bytes())?;
-                mutable
-            }
-        };
-        let made = Arc::new(CacheMount {
-            mutable: Some(mutable),
-            freed: Arc::clone(&self.freed),
-        });
-        if sharing == pb::CacheSharingOpt::Shared {
-            let mut shared = self.shared.lock();
-            shared.retain(|_, weak| weak.strong_count() > 0);
-            shared.insert(key.to_owned(), Arc::downgrade(&made));
-        }
-        Ok(Some(made))
-    }
-}
-
 /// Checks the paths of an op, of which everything that is made for it would be made in vain.
 pub(crate) fn check(mounts: &[pb::Mount], cwd: &str) -> Result<(), OpFailure> {
     let check = || {
@@ -274,6 +121,7 @@ pub async fn prepare(
     };
     let mut outputs: Vec<(i64, OutputSlot)> = Vec::new();
     let mut own = HashMap::new();
+    let builds = crate::job_value::cache_mounts(ctx);
     let mutable = |mount: &pb::Mount, input: Option<&ImmutableRef>| {
         let description = format!("mount {} from exec {}", mount.dest, args.join(" "));
         parts.store.new_mutable(
@@ -327,7 +175,15 @@ pub async fn prepare(
                 PreparedMount::Cache(
                     parts
                         .cache_mounts
-                        .open(parts, &mut own, mount, input, args)
+                        .open(
+                            &mut own,
+                            &Request {
+                                mount,
+                                input,
+                                args,
+                                builds: &builds,
+                            },
+                        )
                         .await?,
                 )
             }

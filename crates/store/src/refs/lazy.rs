@@ -4,7 +4,7 @@
 //! that it expects below. Work that is abandoned half-way leaves a draft that removes itself.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,6 +29,10 @@ use crate::store::Store;
 const FETCHES: usize = 8;
 /// How much is gathered before it is written and hashed off the reactor.
 const BATCH: usize = 1 << 20;
+
+/// Layers that are unpacked while they come. Each has a thread of its own: where it comes from decides how long it takes,
+/// and the threads that everybody waits for are few.
+static COMING: LazyLock<task::Permits> = LazyLock::new(|| task::Permits::new(256));
 
 /// A form of a layer and who can fetch it.
 type Fetchable = (LayerRow, Vec<Arc<dyn BlobProvider>>);
@@ -227,7 +231,9 @@ impl Record {
         let this = self.clone();
         let descriptor = row.descriptor.clone();
         let shows = Arc::clone(provider);
-        let unpacking = task::blocking("store-unpack", move || {
+        let place = COMING.acquire().await;
+        let unpacking = task::thread("store-unpack", move || {
+            let _place = place;
             let mut stream = BufReader::with_capacity(
                 256 << 10,
                 Chunks {
@@ -240,7 +246,8 @@ impl Record {
             let _first = stream.fill_buf().is_ok();
             let _shown = shows.unpacking(&row.descriptor);
             this.unpack(&mut stream, &row)
-        });
+        })
+        .map_err(|e| StoreError::io("start a thread for", "a layer", e))?;
         let mut deaf = false;
         let fetched = fetch_and_tee(
             self.store(),
@@ -420,9 +427,10 @@ pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result
 /// The blob that the error says is not the layer it was said to be. (On a full disk it looks the same. Then the blob is fetched
 /// again another time, which is no harm.)
 fn bad_form(error: &StoreError) -> Option<Digest> {
-    match error {
-        StoreError::DiffId { layer, .. } | StoreError::Unpack { layer, .. } => Some(layer.clone()),
-        _ => None,
+    if let StoreError::DiffId { layer, .. } | StoreError::Unpack { layer, .. } = error {
+        Some(layer.clone())
+    } else {
+        None
     }
 }
 

@@ -195,6 +195,26 @@ impl Store {
         Ok(MutableRef::new(record))
     }
 
+    /// Lets a kept mutable record go: at once, or with the handle of whoever has it open. One that is gone is fine.
+    pub fn retire(self: &Arc<Self>, id: &RefId) -> Result<(), StoreError> {
+        let held = self.live().lock().get(id);
+        if let Some(record) = held {
+            record.body.lock().retain = false;
+            self.db().write(|c| {
+                c.prepare_cached("UPDATE refs SET retain = 0 WHERE id = ?1 AND mutable = 1")?
+                    .execute([id.as_str()])?;
+                Ok(())
+            })?;
+            // Its handle may have been dropped just before, and kept it.
+            drop(record);
+        }
+        match self.get_mutable(id) {
+            Ok(unused) => unused.set_retain(false),
+            Err(StoreError::Locked { .. } | StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes a mutable record on top of `parent`, or of nothing.
     pub fn new_mutable(
         self: &Arc<Self>,
@@ -278,7 +298,11 @@ impl Store {
         let parent = parent.map(|p| p.record().clone());
         let known = self.imported(&chain_id, parent.as_deref(), &descriptor)?;
         let record = match known {
-            Some(id) => self.load(&mut live, &id)?,
+            Some(id) => {
+                let record = self.load(&mut live, &id)?;
+                record.came()?;
+                record
+            }
             None => {
                 let mut body = Body {
                     mutable: false,

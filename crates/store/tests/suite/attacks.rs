@@ -144,6 +144,8 @@ async fn of_two_images_that_nobody_unpacked_yet_each_has_its_own_blob() {
     }
 }
 
+type Lie = fn(&mut LayerDesc);
+
 #[tokio::test]
 async fn what_another_image_says_of_a_blob_is_not_believed() {
     if !can_mount() {
@@ -151,7 +153,7 @@ async fn what_another_image_says_of_a_blob_is_not_believed() {
     }
     let lab = Lab::new();
     let good = lab.layer_of(&["x=1"]);
-    let lies: [(&str, fn(&mut LayerDesc)); 4] = [
+    let lies: [(&str, Lie); 4] = [
         ("shorter", |d| d.descriptor.size = 10),
         ("longer", |d| d.descriptor.size += 1),
         ("of another type", |d| {

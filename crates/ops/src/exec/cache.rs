@@ -1,0 +1,462 @@
+//! Cache mounts: directories that outlive steps, found again by the id that steps name.
+//!
+//! A build whose cache is to be ignored begins with empty cache mounts. Builds that run at that time go on with what they have:
+//! their later steps find what their own earlier steps wrote. So there may be several generations of a cache mount. The newest
+//! is the one under [`CACHE_DIR`]; an older one has a name of its own under [`OLD_DIR`], is known to the builds that used it
+//! when it was replaced, and is deleted when the last of them ends.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+
+use executor::IdMapping;
+use llb::pb;
+use parking_lot::Mutex;
+use store::{ImmutableRef, MountFd, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
+use tokio::sync::Notify;
+
+use crate::OpFailure;
+
+/// Key under which a cache mount's record is found again.
+const CACHE_DIR: &str = "cache-dir";
+/// Key under which the record of a replaced generation is found, by the generation's name.
+const OLD_DIR: &str = "cache-dir.old";
+
+/// A cache mount in use. Dropping the last handle makes it free for the next step.
+#[derive(Debug)]
+pub struct CacheMount {
+    /// `None` only while it is dropped.
+    pub(super) mutable: Option<MutableRef>,
+    freed: Arc<Notify>,
+}
+
+impl CacheMount {
+    pub(super) fn mount(&self, ids: Option<&IdMapping>) -> Result<MountFd, OpFailure> {
+        let mutable = self.mutable.as_ref().ok_or(OpFailure::NoRoot)?;
+        Ok(mutable.mount_for(ids)?)
+    }
+}
+
+impl Drop for CacheMount {
+    fn drop(&mut self) {
+        self.mutable.take();
+        self.freed.notify_waiters();
+    }
+}
+
+/// A generation of a cache mount that was replaced while builds used it.
+#[derive(Debug)]
+struct OldGeneration {
+    store: Arc<Store>,
+    name: String,
+}
+
+impl Drop for OldGeneration {
+    fn drop(&mut self) {
+        if let Err(error) = retire(&self.store, OLD_DIR, &self.name) {
+            tracing::warn!(%error, "a replaced cache mount is left behind until the next start");
+        }
+    }
+}
+
+/// Deletes the records under a value, those in use when their users are done.
+fn retire(store: &Arc<Store>, key: &str, value: &str) -> Result<(), StoreError> {
+    for record in store.find_meta(key, value.as_bytes())? {
+        store.clear_meta(&record, key)?;
+        store.retire(&record)?;
+    }
+    Ok(())
+}
+
+/// What one build sees of cache mounts. The builds's job holds it, see [`crate::JobValue`].
+#[derive(Debug, Default)]
+pub struct BuildCacheMounts(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Keys of the mounts that its steps opened.
+    used: HashSet<String>,
+    /// Keys of the mounts that were replaced since, with what the build goes on with.
+    old: HashMap<String, Arc<OldGeneration>>,
+    /// Ids of the mounts that it had emptied.
+    emptied: HashSet<(String, bool)>,
+}
+
+/// How a step asks for a cache mount.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) mount: &'a pb::Mount,
+    pub(super) input: Option<&'a ImmutableRef>,
+    pub(super) args: &'a [String],
+    /// The builds that want the step.
+    pub(super) builds: &'a [Arc<BuildCacheMounts>],
+}
+
+/// The cache mounts in use.
+#[derive(Debug)]
+pub struct CacheMounts {
+    store: Arc<Store>,
+    /// Those that may be shared, by the place of their generation.
+    shared: Mutex<HashMap<Place, Weak<CacheMount>>>,
+    /// Builds that used any.
+    builds: Mutex<Vec<Weak<BuildCacheMounts>>>,
+    /// One opener at a time: finding a free record and taking it is one step. Held over index look-ups only.
+    opening: Mutex<()>,
+    freed: Arc<Notify>,
+}
+
+/// Where the records of one generation are found: a key of metadata and its value.
+type Place = (&'static str, String);
+
+impl CacheMounts {
+    /// Begins with nothing in use. What a daemon that was killed had replaced goes.
+    pub fn new(store: &Arc<Store>) -> Self {
+        let left = store.find_meta_below(OLD_DIR, b"").and_then(|left| {
+            left.iter().try_for_each(|record| {
+                store.clear_meta(record, OLD_DIR)?;
+                store.retire(record)
+            })
+        });
+        if let Err(error) = left {
+            tracing::warn!(%error, "replaced cache mounts of an earlier start are left behind");
+        }
+        Self {
+            store: Arc::clone(store),
+            shared: Mutex::default(),
+            builds: Mutex::default(),
+            opening: Mutex::default(),
+            freed: Arc::default(),
+        }
+    }
+
+    /// Has steps of `build`, and of builds that begin later, start with an empty cache mount; `on_inputs` says that it is on top
+    /// of refs. Other builds that used it go on with what they have. A build that asks again keeps what it has begun. Blocks.
+    ///
+    /// DIFFERS: BuildKit takes it away from the builds that use it.
+    pub fn forget(
+        &self,
+        build: &Arc<BuildCacheMounts>,
+        id: &str,
+        on_inputs: bool,
+    ) -> Result<(), StoreError> {
+        let _one = self.opening.lock();
+        if !build.0.lock().emptied.insert((id.to_owned(), on_inputs)) {
+            return Ok(());
+        }
+        let records = if on_inputs {
+            self.store
+                .find_meta_below(CACHE_DIR, format!("{id}:").as_bytes())?
+        } else {
+            self.store.find_meta(CACHE_DIR, id.as_bytes())?
+        };
+        let mut by_key: HashMap<String, Vec<RefId>> = HashMap::new();
+        for record in records {
+            let key = self.store.meta(&record, CACHE_DIR)?.unwrap_or_default();
+            if let Ok(key) = String::from_utf8(key) {
+                by_key.entry(key).or_default().push(record);
+            }
+        }
+        for (key, records) in by_key {
+            self.replace(build, &key, &records)?;
+        }
+        // Also what it went on with itself.
+        let below = format!("{id}:");
+        let is_it = |key: &String| key == id || on_inputs && key.starts_with(&below);
+        let gone: Vec<_> = {
+            let mut seen = build.0.lock();
+            let keys: Vec<String> = seen.old.keys().filter(|key| is_it(key)).cloned().collect();
+            keys.iter().filter_map(|key| seen.old.remove(key)).collect()
+        };
+        drop(gone);
+        Ok(())
+    }
+
+    /// Replaces the newest generation of a cache mount by nothing.
+    fn replace(
+        &self,
+        build: &Arc<BuildCacheMounts>,
+        key: &str,
+        records: &[RefId],
+    ) -> Result<(), StoreError> {
+        let newest = (CACHE_DIR, key.to_owned());
+        let users: Vec<Arc<BuildCacheMounts>> = {
+            let mut builds = self.builds.lock();
+            builds.retain(|known| known.strong_count() > 0);
+            let others = builds.iter().filter_map(Weak::upgrade);
+            others
+                .filter(|other| !Arc::ptr_eq(other, build))
+                .filter(|other| {
+                    let seen = other.0.lock();
+                    seen.used.contains(key) && !seen.old.contains_key(key)
+                })
+                .collect()
+        };
+        if users.is_empty() {
+            self.shared.lock().remove(&newest);
+            return retire(&self.store, CACHE_DIR, key);
+        }
+        let name = executor::ContainerId::random().to_string();
+        for record in records {
+            self.store.set_meta(record, OLD_DIR, name.as_bytes())?;
+            self.store.clear_meta(record, CACHE_DIR)?;
+        }
+        {
+            let mut shared = self.shared.lock();
+            if let Some(open) = shared.remove(&newest) {
+                shared.insert((OLD_DIR, name.clone()), open);
+            }
+        }
+        let old = Arc::new(OldGeneration {
+            store: Arc::clone(&self.store),
+            name,
+        });
+        for user in users {
+            user.0.lock().old.insert(key.to_owned(), Arc::clone(&old));
+        }
+        Ok(())
+    }
+
+    /// Opens the cache mount that a step asks for. `own` holds what the step has open already: a step shares with itself
+    /// whatever the sharing mode.
+    pub(super) async fn open(
+        &self,
+        own: &mut HashMap<String, Arc<CacheMount>>,
+        request: &Request<'_>,
+    ) -> Result<Arc<CacheMount>, OpFailure> {
+        let Request { mount, input, .. } = request;
+        let options = mount
+            .cache_opt
+            .as_ref()
+            .ok_or(OpFailure::MountOptions { kind: "cache" })?;
+        let sharing = pb::CacheSharingOpt::try_from(options.sharing)
+            .map_err(|_| OpFailure::UnknownSharing(options.sharing))?;
+        let mut key = options.id.clone();
+        if let Some(input) = input {
+            key = format!("{key}:{}", input.id());
+        }
+        if let Some(open) = own.get(&key) {
+            return Ok(Arc::clone(open));
+        }
+        let mut description = format!(
+            "cached mount {} from exec {}",
+            mount.dest,
+            request.args.join(" ")
+        );
+        if options.id != mount.dest {
+            description.push_str(&format!(" with id {:?}", options.id));
+        }
+        loop {
+            let freed = self.freed.notified();
+            if let Some(made) = self.try_open(&key, request, &description, sharing)? {
+                own.insert(key, Arc::clone(&made));
+                return Ok(made);
+            }
+            freed.await;
+        }
+    }
+
+    /// The place of the generation that the builds see, which they use from now on.
+    fn place(&self, builds: &[Arc<BuildCacheMounts>], key: &str) -> Place {
+        let mut place = None;
+        for build in builds {
+            let mut seen = build.0.lock();
+            seen.used.insert(key.to_owned());
+            if let Some(old) = seen.old.get(key) {
+                place.get_or_insert_with(|| (OLD_DIR, old.name.clone()));
+            }
+            drop(seen);
+            let mut known = self.builds.lock();
+            known.retain(|known| known.strong_count() > 0);
+            if !known.iter().any(|k| k.as_ptr() == Arc::as_ptr(build)) {
+                known.push(Arc::downgrade(build));
+            }
+        }
+        place.unwrap_or_else(|| (CACHE_DIR, key.to_owned()))
+    }
+
+    /// Opens without waiting; nothing if the mount is locked by another step and must not be shared.
+    fn try_open(
+        &self,
+        key: &str,
+        request: &Request<'_>,
+        description: &str,
+        sharing: pb::CacheSharingOpt,
+    ) -> Result<Option<Arc<CacheMount>>, OpFailure> {
+        let _one = self.opening.lock();
+        let place = self.place(request.builds, key);
+        if sharing == pb::CacheSharingOpt::Shared
+            && let Some(open) = self.shared.lock().get(&place).and_then(Weak::upgrade)
+        {
+            return Ok(Some(open));
+        }
+        let records = self.store.find_meta(place.0, place.1.as_bytes())?;
+        let mut mutable = None;
+        for id in &records {
+            if let Ok(free) = self.store.get_mutable(id) {
+                mutable = Some(free);
+                break;
+            }
+        }
+        let mutable = match mutable {
+            Some(mutable) => mutable,
+            None if sharing == pb::CacheSharingOpt::Locked && !records.is_empty() => {
+                return Ok(None);
+            }
+            None => {
+                let options = RefOptions {
+                    description: description.into(),
+                    record_type: RecordType::CacheMount,
+                    retain: true,
+                    created: None,
+                };
+                let mutable = self.store.new_mutable(request.input, options)?;
+                mutable.set_meta(place.0, place.1.as_bytes())?;
+                mutable
+            }
+        };
+        let made = Arc::new(CacheMount {
+            mutable: Some(mutable),
+            freed: Arc::clone(&self.freed),
+        });
+        if sharing == pb::CacheSharingOpt::Shared {
+            let mut shared = self.shared.lock();
+            shared.retain(|_, weak| weak.strong_count() > 0);
+            shared.insert(place, Arc::downgrade(&made));
+        }
+        Ok(Some(made))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Steps {
+        _dir: tempfile::TempDir,
+        store: Arc<Store>,
+        mounts: CacheMounts,
+    }
+
+    impl Steps {
+        fn new() -> Option<Self> {
+            if !rustix::process::geteuid().is_root() {
+                eprintln!("skipped: needs root for overlay mounts");
+                return None;
+            }
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(store::Config::new(dir.path())).unwrap();
+            let mounts = CacheMounts::new(&store);
+            Some(Self {
+                _dir: dir,
+                store,
+                mounts,
+            })
+        }
+
+        fn open(&self, build: &Arc<BuildCacheMounts>) -> Arc<CacheMount> {
+            let mount = pb::Mount {
+                dest: "/cache".into(),
+                cache_opt: Some(pb::CacheOpt {
+                    id: "id".into(),
+                    sharing: pb::CacheSharingOpt::Shared as i32,
+                }),
+                ..pb::Mount::default()
+            };
+            let request = Request {
+                mount: &mount,
+                input: None,
+                args: &[],
+                builds: std::slice::from_ref(build),
+            };
+            let opened = self
+                .mounts
+                .try_open("id", &request, "test", pb::CacheSharingOpt::Shared);
+            opened.unwrap().unwrap()
+        }
+
+        /// A step of a build: lists what it finds, and adds a file.
+        fn step(&self, build: &Arc<BuildCacheMounts>, adds: &str) -> String {
+            let cache = self.open(build);
+            let root = cache.mutable.as_ref().unwrap().root().unwrap();
+            let found = root.dir("/").unwrap().entries().unwrap();
+            root.create(adds, 0o644).unwrap();
+            let names: Vec<_> = found
+                .iter()
+                .map(|e| e.name.to_string_lossy().into_owned())
+                .collect();
+            names.join(" ")
+        }
+
+        fn records(&self) -> usize {
+            let usage = self.store.disk_usage(&[], std::time::Duration::ZERO);
+            usage.unwrap().len()
+        }
+    }
+
+    fn build() -> Arc<BuildCacheMounts> {
+        Arc::default()
+    }
+
+    #[test]
+    fn a_build_without_cache_takes_nothing_from_builds_that_run() {
+        let Some(steps) = Steps::new() else { return };
+        let (running, fresh) = (build(), build());
+        assert_eq!(steps.step(&running, "first"), "");
+        let held = steps.open(&running);
+        steps.mounts.forget(&fresh, "id", false).unwrap();
+        assert_eq!(steps.step(&fresh, "fresh1"), "");
+        // Asked again, by its next definition, it keeps what it has begun.
+        steps.mounts.forget(&fresh, "id", false).unwrap();
+        assert_eq!(steps.step(&fresh, "fresh2"), "fresh1");
+        assert_eq!(steps.step(&running, "second"), "first");
+        drop(held);
+        assert_eq!(steps.step(&running, "third"), "first second");
+        // Whoever begins now sees the new one.
+        let later = build();
+        assert_eq!(steps.step(&later, "later"), "fresh1 fresh2");
+        assert_eq!(steps.records(), 2);
+        drop(running);
+        assert_eq!(steps.records(), 1, "the old one went with its last user");
+        assert_eq!(steps.step(&later, "x"), "fresh1 fresh2 later");
+    }
+
+    #[test]
+    fn each_of_several_builds_without_cache_has_one_of_its_own() {
+        let Some(steps) = Steps::new() else { return };
+        let builds: Vec<_> = (0..4).map(|_| build()).collect();
+        for (n, one) in builds.iter().enumerate() {
+            steps.mounts.forget(one, "id", false).unwrap();
+            assert_eq!(steps.step(one, &format!("a{n}")), "");
+        }
+        for (n, one) in builds.iter().enumerate() {
+            assert_eq!(steps.step(one, &format!("b{n}")), format!("a{n}"));
+        }
+        drop(builds);
+        assert_eq!(steps.records(), 1);
+    }
+
+    #[test]
+    fn a_step_that_outlives_its_build_keeps_its_mount_until_it_ends() {
+        let Some(steps) = Steps::new() else { return };
+        let running = build();
+        let held = steps.open(&running);
+        steps.mounts.forget(&build(), "id", false).unwrap();
+        drop(running);
+        let root = held.mutable.as_ref().unwrap().root().unwrap();
+        root.create("still", 0o644).unwrap();
+        drop(root);
+        drop(held);
+        assert_eq!(steps.records(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_daemon_had_replaced_goes_at_the_next_start() {
+        let Some(steps) = Steps::new() else { return };
+        let running = build();
+        steps.step(&running, "x");
+        steps.mounts.forget(&build(), "id", false).unwrap();
+        assert_eq!(steps.records(), 1);
+        let again = CacheMounts::new(&steps.store);
+        assert_eq!(steps.records(), 0);
+        drop(again);
+    }
+}
