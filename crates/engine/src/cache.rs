@@ -196,7 +196,7 @@ impl InlineCache for Inline {
         let title = "preparing layers for inline cache";
         let _status = self.progress.status(title, "");
         let layers = tree.blobs(self.compression).await?;
-        let layers: Vec<Digest> = layers.into_iter().map(|l| l.descriptor.digest).collect();
+        let layers: Vec<Digest> = layers.into_iter().map(|l| l.diff_id).collect();
         let made = Gathered::inline(&found.keys, &layers, self.compression, &ctx).await;
         made.map_err(|e| ExportError::Result {
             reason: e.to_string(),

@@ -28,6 +28,8 @@ pub struct ImageOptions {
     pub name: String,
     /// How layers are compressed.
     pub compression: CompressionSpec,
+    /// Whether the compression was named: layers that were made here get it then, whatever they have.
+    pub compression_named: bool,
     /// Whether media types are OCI's; the default is yes.
     pub oci_types: Option<bool>,
     /// Whether attestation manifests are OCI artifacts; the default is as for the types.
@@ -127,6 +129,7 @@ impl ImageOptions {
                 "rewrite-timestamp" => out.rewrite_timestamp = parse_bool(key, value)?,
                 "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
                 "compression" => {
+                    out.compression_named = true;
                     out.compression.kind = CompressionKind::parse(value)
                         .map_err(|e| ExportError::attribute(e.to_string()))?;
                 }

@@ -1,6 +1,6 @@
 //! Writes the documents of an image: layers first, then config and manifest of each platform, then the index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -219,20 +219,31 @@ impl Writer<'_> {
         };
         let id = Some(platform.id.as_str());
         let compression = self.options.compression;
-        if !self.options.rewrite_timestamp {
-            return Ok(found.blobs(compression).await?);
-        }
-        let Some(epoch) = self.options.epoch.of(self.source, id)? else {
-            tracing::warn!("rewrite-timestamp is specified, but no source-date-epoch was found");
+        let base = self.source.meta("containerimage.base.config", id);
+        let base = base.filter(|config| !config.is_empty());
+        let kept: BTreeSet<Digest> = base_layers(base)?.into_iter().collect();
+        let epoch = if self.options.rewrite_timestamp {
+            self.options.epoch.of(self.source, id)?
+        } else {
+            None
+        };
+        let Some(epoch) = epoch else {
+            if self.options.rewrite_timestamp {
+                tracing::warn!(
+                    "rewrite-timestamp is specified, but no source-date-epoch was found"
+                );
+            }
+            if self.options.compression_named {
+                let kept = base.is_some().then_some(&kept);
+                return Ok(found.blobs_as_asked(compression, kept).await?);
+            }
             return Ok(found.blobs(compression).await?);
         };
-        let base = base_layers(self.source.meta("containerimage.base.config", id))?;
         let seconds = epoch.seconds();
         let _status = self.ctx.progress.status(
             format!("rewriting layers with source-date-epoch {seconds} ({epoch})"),
             "",
         );
-        let kept = base.iter().cloned().collect();
         let mut layers = found.blobs_not_after(compression, seconds, &kept).await?;
         for layer in &mut layers {
             if !kept.contains(&layer.diff_id) {

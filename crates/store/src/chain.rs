@@ -1,7 +1,7 @@
 //! The layer blobs of a record: made from snapshots, or as they were pulled.
 //!
 //! Every form of a layer that exists is kept beside the others. The first one made or pulled is the one that exports get,
-//! unless they force a compression.
+//! unless they force a compression, or ask for one and the layer was made here.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -27,6 +27,22 @@ pub use layer::{Compression as CompressionSpec, CompressionKind};
 
 /// How many layers of one chain are packed at a time; each of them compresses on all cores.
 const PACKED_AT_ONCE: usize = 3;
+
+/// Metadata of a layer whose first blob was made here.
+const ORIGIN_KEY: &str = "layer.origin";
+/// Nothing else has brought it.
+const BUILT: &[u8] = b"built";
+/// It was made here, and the same blob has come with an image or a cache as well.
+const SHARED: &[u8] = b"shared";
+
+/// Which of the forms of a layer is asked for, where none is forced.
+#[derive(Debug, Clone, Copy)]
+enum Wanted<'a> {
+    /// One that exists.
+    Any,
+    /// The given one if the layer was made here; of these the base image's are excepted, by their diff ids if they are known.
+    IfBuilt(Option<&'a BTreeSet<Digest>>),
+}
 
 /// One layer of an image. While it is held, its blob is not pruned.
 #[derive(Debug, Clone)]
@@ -134,11 +150,31 @@ impl ImmutableRef {
     /// Returns the blobs of all layers, base first, making those that do not exist, several at a time. Lazy layers are not
     /// fetched unless `force` demands another compression than they have.
     pub async fn blobs(&self, compression: CompressionSpec) -> Result<Vec<LayerBlob>, StoreError> {
+        self.blobs_wanted(compression, Wanted::Any).await
+    }
+
+    /// As [`Self::blobs`], but layers that were made here get the given compression although they exist with another one. What
+    /// came with a base image stays as it is: that is what has its diff id in `base`, or, where the base is not known, what has
+    /// been brought by an image or a cache.
+    // DIFFERS: the reference takes what exists, so that the option does nothing where a layer was exported before.
+    pub async fn blobs_as_asked(
+        &self,
+        compression: CompressionSpec,
+        base: Option<&BTreeSet<Digest>>,
+    ) -> Result<Vec<LayerBlob>, StoreError> {
+        self.blobs_wanted(compression, Wanted::IfBuilt(base)).await
+    }
+
+    async fn blobs_wanted(
+        &self,
+        compression: CompressionSpec,
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<LayerBlob>, StoreError> {
         let lease = self.store().lease();
         let jobs = self.record().layers().into_iter().map(|layer| {
             let lease = lease.clone();
             async move {
-                let row = layer.layer_blob(compression, &lease).await?;
+                let row = layer.layer_blob(compression, wanted, &lease).await?;
                 Ok::<_, StoreError>(LayerBlob::new(&layer, row, &lease))
             }
         });
@@ -206,7 +242,7 @@ impl ImmutableRef {
         };
         let lease = self.store().lease();
         task::spawn("store-early-blob", async move {
-            if let Err(e) = layer.layer_blob(compression, &lease).await {
+            if let Err(e) = layer.layer_blob(compression, Wanted::Any, &lease).await {
                 tracing::debug!(id = %layer.id(), error = %e, "blob not made early");
             }
         })
@@ -219,6 +255,7 @@ impl Record {
     async fn layer_blob(
         self: &Arc<Self>,
         spec: CompressionSpec,
+        wanted: Wanted<'_>,
         lease: &Lease,
     ) -> Result<LayerRow, StoreError> {
         let _alone = self.blob_work.lock().await;
@@ -226,13 +263,15 @@ impl Record {
         for row in &rows {
             lease.hold(&row.descriptor.digest);
         }
-        let fitting = if spec.force {
-            rows.iter().find(|row| row.variant == spec.kind.name())
+        let is_asked = self.is_asked_for(&rows, wanted)?;
+        let can_be_had =
+            |row: &&LayerRow| row.local || self.provider(&row.descriptor.digest).is_some();
+        let fitting = if spec.force || is_asked {
+            let mut rows = rows.iter().filter(|row| row.variant == spec.kind.name());
+            rows.find(can_be_had)
         } else {
             // One that is gone everywhere is of no use.
-            rows.iter()
-                .find(|row| row.local || self.provider(&row.descriptor.digest).is_some())
-                .or(rows.first())
+            rows.iter().find(can_be_had).or(rows.first())
         };
         if let Some(row) = fitting {
             return Ok(row.clone());
@@ -255,6 +294,28 @@ impl Record {
         }
         let (this, lease) = (self.clone(), lease.clone());
         task::blocking("store-pack", move || this.pack(spec, &lease)).await
+    }
+
+    /// Whether this layer must have the compression that is asked for, and can be given it from what is here.
+    fn is_asked_for(&self, rows: &[LayerRow], wanted: Wanted<'_>) -> Result<bool, StoreError> {
+        let (Some(first), Wanted::IfBuilt(base)) = (rows.first(), wanted) else {
+            return Ok(false);
+        };
+        let origin = self.store().meta(self.id(), ORIGIN_KEY)?;
+        let is_ours = match (origin.as_deref(), base) {
+            (Some(BUILT), None) => true,
+            (Some(BUILT | SHARED), Some(base)) => !base.contains(&first.diff_id),
+            _ => false,
+        };
+        Ok(is_ours && rows.iter().any(|row| row.local))
+    }
+
+    /// Notes that an image or a cache has brought this layer.
+    pub(crate) fn came(&self) -> Result<(), StoreError> {
+        match self.store().meta(self.id(), ORIGIN_KEY)?.as_deref() {
+            Some(BUILT) => self.store().set_meta(self.id(), ORIGIN_KEY, SHARED),
+            _ => Ok(()),
+        }
     }
 
     fn pack(
@@ -281,7 +342,9 @@ impl Record {
         let writer = unwrap_writer(out)?;
         writer.commit_as(info.digest.clone())?;
         let descriptor = Descriptor::new(info.media_type, info.digest, info.size);
-        self.keep_blob(descriptor, info.diff_id, spec.kind.name(), 0)
+        let row = self.keep_blob(descriptor, info.diff_id, spec.kind.name(), 0)?;
+        self.store().set_meta(self.id(), ORIGIN_KEY, BUILT)?;
+        Ok(row)
     }
 
     /// Makes another form of a blob: compressed otherwise, or with times held down.
@@ -322,7 +385,7 @@ impl Record {
         kept: &BTreeSet<Digest>,
         lease: &Lease,
     ) -> Result<LayerRow, StoreError> {
-        let from = self.layer_blob(spec, lease).await?;
+        let from = self.layer_blob(spec, Wanted::Any, lease).await?;
         if kept.contains(&from.diff_id) {
             return Ok(from);
         }

@@ -107,6 +107,54 @@ async fn an_archive_holds_the_image_and_its_names() {
 }
 
 #[tokio::test]
+async fn layers_of_the_build_follow_the_compression_and_those_of_the_base_stay() {
+    let Some(world) = World::new() else { return };
+    let base = world.layer(None, "base", &[("a.txt", "one")]);
+    let top = world.layer(Some(&base), "RUN make", &[("d/b.txt", "two")]);
+    let exporter = OciExporter::new(world.store.clone(), Variant::Oci);
+    let mut base_config = String::new();
+    for (at, (list, kinds)) in [
+        (attrs(&[]), ["tar+gzip", "tar+gzip"]),
+        (attrs(&[("compression", "zstd")]), ["tar+gzip", "tar+zstd"]),
+        (
+            attrs(&[("compression", "uncompressed")]),
+            ["tar+gzip", "tar"],
+        ),
+        (attrs(&[]), ["tar+gzip", "tar+gzip"]),
+        (
+            attrs(&[("compression", "zstd"), ("force-compression", "true")]),
+            ["tar+zstd", "tar+zstd"],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let instance = exporter.resolve(0, &list).unwrap();
+        let mut source = single(top.clone(), CONFIG);
+        if at > 0 {
+            source.metadata.insert(
+                "containerimage.base.config".into(),
+                base_config.clone().into_bytes(),
+            );
+        }
+        instance.export(&world.ctx, &source).await.unwrap();
+        let dir = unpack(&world, &format!("case{at}"));
+        let bytes = std::fs::read(dir.join("index.json")).unwrap();
+        let index: Index = serde_json::from_slice(&bytes).unwrap();
+        let manifest: Manifest = read(&dir, &index.manifests[0]);
+        let got: Vec<&str> = manifest
+            .layers
+            .iter()
+            .map(|l| l.media_type.rsplit_once('.').unwrap().1)
+            .collect();
+        assert_eq!(got, kinds, "{list:?}");
+        let config: serde_json::Value = read(&dir, &manifest.config);
+        let diff_id = &config["rootfs"]["diff_ids"][0];
+        base_config = format!("{{\"rootfs\":{{\"diff_ids\":[{diff_id}]}},\"history\":null}}");
+    }
+}
+
+#[tokio::test]
 async fn several_platforms_are_an_index_and_equal_builds_are_equal_images() {
     let Some(world) = World::new() else { return };
     let (amd, arm) = (

@@ -274,3 +274,70 @@ async fn times_are_held_down_except_in_layers_that_are_kept() {
     let after = top.blobs(CompressionSpec::default()).await.unwrap();
     assert_eq!(after[1].descriptor, plain[1].descriptor);
 }
+
+#[tokio::test]
+async fn what_was_made_here_follows_the_compression_and_what_came_stays() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let foreign = lab.layer_of(&["base=1"]);
+    let shelf = Shelf::of(&foreign);
+    let base = lab
+        .store
+        .import_layer(None, describe(&foreign), shelf.clone())
+        .unwrap();
+    base.ensure().await.unwrap();
+    let middle = lab.step(Some(&base), &["middle=2"]);
+    let top = lab.step(Some(&middle), &["top=3"]);
+    let spec = |kind| CompressionSpec {
+        kind,
+        ..CompressionSpec::default()
+    };
+    let kinds = |list: &[store::LayerBlob]| -> Vec<String> {
+        let kind = |b: &store::LayerBlob| {
+            let (_, kind) = b.descriptor.media_type.rsplit_once('.').unwrap();
+            kind.to_owned()
+        };
+        list.iter().map(kind).collect()
+    };
+    let first = top.blobs(CompressionSpec::default()).await.unwrap();
+    assert_eq!(kinds(&first), ["tar+gzip"; 3]);
+    for (kind, own) in [
+        (CompressionKind::Zstd, "tar+zstd"),
+        (CompressionKind::Uncompressed, "tar"),
+        (CompressionKind::Gzip, "tar+gzip"),
+        (CompressionKind::Zstd, "tar+zstd"),
+    ] {
+        let asked = top.blobs_as_asked(spec(kind), None).await.unwrap();
+        assert_eq!(kinds(&asked), ["tar+gzip", own, own]);
+        let diff_ids = |list: &[store::LayerBlob]| -> Vec<_> {
+            list.iter().map(|b| b.diff_id.clone()).collect()
+        };
+        assert_eq!(diff_ids(&asked), diff_ids(&first));
+    }
+    // Layers of the base image that were made here, for another build.
+    let kept = [first[0].diff_id.clone(), first[1].diff_id.clone()].into();
+    let zstd = spec(CompressionKind::Zstd);
+    let asked = top.blobs_as_asked(zstd, Some(&kept)).await.unwrap();
+    assert_eq!(kinds(&asked), ["tar+gzip", "tar+gzip", "tar+zstd"]);
+    // The same blob comes with an image, of which nobody says what its base is.
+    let desc = store::LayerDesc::new(
+        first[1].descriptor.clone(),
+        first[1].diff_id.clone(),
+        "pulled",
+    );
+    let pulled = lab
+        .store
+        .import_layer(Some(&base), desc, Shelf::of(b""))
+        .unwrap();
+    assert_eq!(pulled, middle);
+    let asked = top.blobs_as_asked(zstd, None).await.unwrap();
+    assert_eq!(kinds(&asked), ["tar+gzip", "tar+gzip", "tar+zstd"]);
+    let none = std::collections::BTreeSet::new();
+    let asked = top.blobs_as_asked(zstd, Some(&none)).await.unwrap();
+    assert_eq!(kinds(&asked), ["tar+gzip", "tar+zstd", "tar+zstd"]);
+    // What exists is what those get who ask for nothing.
+    let unasked = top.blobs(CompressionSpec::default()).await.unwrap();
+    assert_eq!(kinds(&unasked), ["tar+gzip"; 3]);
+}
