@@ -134,6 +134,7 @@ async fn begun(
         &request.session,
         context.map(String::as_str).unwrap_or_default(),
     );
+    let cache_mounts = Arc::default();
     let job = engine.solver.job(JobOptions {
         id: request.build.clone(),
         session: (!request.session.is_empty()).then(|| request.session.clone()),
