@@ -130,8 +130,6 @@ pub enum OpFailure {
     NoOutputs,
     #[error("loop from index {0}")]
     Loop(usize),
-    #[error("too many actions depend on each other")]
-    TooDeep,
     #[error("invalid nil action")]
     NoAction,
     #[error("invalid exec op with no meta")]

@@ -78,6 +78,15 @@ enum Slot {
     Open(MutableRef),
 }
 
+/// What is left to do for a result.
+#[derive(Debug, Clone, Copy)]
+enum Todo {
+    /// The result at this number is needed.
+    Need(usize),
+    /// All that the action at this number needs is there.
+    Act(usize),
+}
+
 struct Run<'a> {
     store: &'a Arc<Store>,
     op: &'a pb::FileOp,
@@ -160,7 +169,7 @@ impl<'a> Run<'a> {
         let wanted = std::mem::take(&mut self.outputs);
         let mut results = Vec::with_capacity(wanted.len());
         for index in wanted {
-            self.compute(index, 0)?;
+            self.compute(index)?;
             match self.slots.get(index) {
                 Some(Slot::Committed(reference)) => results.push(reference.clone()),
                 _ => return Err(OpFailure::MissingOutput(index)),
@@ -169,41 +178,64 @@ impl<'a> Run<'a> {
         Ok(results)
     }
 
-    /// Makes sure that the slot at `index` holds a result.
-    fn compute(&mut self, index: usize, depth: usize) -> Result<(), OpFailure> {
-        match self.slots.get(index) {
-            Some(Slot::Committed(_) | Slot::Open(_)) => return Ok(()),
-            Some(Slot::Busy) => return Err(OpFailure::Loop(index)),
-            Some(Slot::Pending) => {}
-            None => {
-                return Err(OpFailure::InvalidInput {
-                    index: i64::try_from(index).unwrap_or(i64::MAX),
-                    inputs: self.slots.len(),
-                });
+    /// Makes sure that the slot at `index` holds a result. Chains are as long as the definition allows, and the stack is not.
+    fn compute(&mut self, index: usize) -> Result<(), OpFailure> {
+        let mut todo = vec![Todo::Need(index)];
+        while let Some(next) = todo.pop() {
+            let index = match next {
+                Todo::Act(index) => {
+                    self.act(index)?;
+                    continue;
+                }
+                Todo::Need(index) => index,
+            };
+            match self.slots.get(index) {
+                Some(Slot::Committed(_) | Slot::Open(_)) => continue,
+                Some(Slot::Busy) => return Err(OpFailure::Loop(index)),
+                Some(Slot::Pending) => {}
+                None => {
+                    return Err(OpFailure::InvalidInput {
+                        index: i64::try_from(index).unwrap_or(i64::MAX),
+                        inputs: self.slots.len(),
+                    });
+                }
+            }
+            self.set(index, Slot::Busy);
+            todo.push(Todo::Act(index));
+            let action = self.action(index)?;
+            let first = todo.len();
+            let read = [action.input, action.secondary_input];
+            todo.extend(
+                read.iter()
+                    .filter_map(|i| usize::try_from(*i).ok())
+                    .map(Todo::Need),
+            );
+            for named in owners(action).into_iter().flatten() {
+                if let Some(pb::user_opt::User::ByName(named)) = &named.user {
+                    let needed = usize::try_from(named.input)
+                        .map_err(|_| OpFailure::InvalidUserIndex(named.input))?;
+                    todo.push(Todo::Need(needed));
+                }
+            }
+            // What is read first is made first.
+            if let Some(needed) = todo.get_mut(first..) {
+                needed.reverse();
             }
         }
-        // Chains are as long as the definition allows; the stack is not.
-        if depth > 2048 {
-            return Err(OpFailure::TooDeep);
-        }
-        self.set(index, Slot::Busy);
+        Ok(())
+    }
+
+    fn action(&self, index: usize) -> Result<&'a pb::FileAction, OpFailure> {
         let op = self.op;
-        let action = op
-            .actions
-            .get(index - self.inputs)
-            .ok_or(OpFailure::NoAction)?;
-        for needed in [action.input, action.secondary_input] {
-            if let Ok(needed) = usize::try_from(needed) {
-                self.compute(needed, depth + 1)?;
-            }
-        }
-        for named in owners(action).into_iter().flatten() {
-            if let Some(pb::user_opt::User::ByName(named)) = &named.user {
-                let needed = usize::try_from(named.input)
-                    .map_err(|_| OpFailure::InvalidUserIndex(named.input))?;
-                self.compute(needed, depth + 1)?;
-            }
-        }
+        let action = index
+            .checked_sub(self.inputs)
+            .and_then(|i| op.actions.get(i));
+        action.ok_or(OpFailure::NoAction)
+    }
+
+    /// Performs an action whose inputs hold results.
+    fn act(&mut self, index: usize) -> Result<(), OpFailure> {
+        let action = self.action(index)?;
         let target = self.target(action)?;
         let result = target
             .root()
@@ -397,3 +429,6 @@ impl From<ActionError> for OpFailure {
         Self::File(Box::new(source))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,20 @@ impl PatternMatcher {
         matched
     }
 
-    /// Returns the same, given what the parent's answer was, and what to hand to the path's own children.
+    /// Returns whether the list names a path that stands by itself rather than in a tree that is walked: whether a pattern matches its
+    /// last name or all of it. Directories above it are not looked at.
+    pub fn names(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let mut named = false;
+        for pattern in &self.patterns {
+            if pattern.exclusion == named && pattern.matches_any(&[name, path]) {
+                named = !pattern.exclusion;
+            }
+        }
+        named
+    }
+
+    /// Returns whether a path or a directory above it is matched, given what the parent's answer was, and what to hand to the path's own children.
     ///
     /// A default `parent` stands for "not asked", and then all parents are looked at. So does one of another list.
     pub fn matches_using_parent_results(

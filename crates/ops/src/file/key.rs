@@ -6,6 +6,7 @@
 //! | each action's JSON, base64             | yes                          | it decides the output                           |
 //! | a copy's source path                   | only its last component      | the path is the dependency's selector           |
 //! | input, secondary input, output indexes | only when they are unusual   | old versions left them out; the common chain must not miss |
+//! | that exclude patterns speak of sources | only where a source may be what they name | BuildKit copies it; a record of it is of another result |
 //! | content of what is copied              | as slow key of the input     |                                                 |
 //! | `/etc/passwd`, `/etc/group` for names  | as slow key of their input   | they decide the owner                           |
 //! | what an input that is written on holds | by its own key, no slow key  | all of it is in the output                      |
@@ -21,7 +22,7 @@ use pb::file_action::Action;
 use pb::user_opt::User;
 use serde::Serialize;
 
-use crate::content::{Selector, base_name, dedupe_selectors};
+use crate::content::{Selector, base_name, dedupe_selectors, join_root};
 use crate::{DepPlan, KeyPlan, OpFailure, gojson};
 
 const TYPE: &str = "buildkit.file.v0";
@@ -34,6 +35,8 @@ struct Key {
     actions: Vec<String>,
     #[serde(rename = "indexes", skip_serializing_if = "Vec::is_empty")]
     indexes: Vec<[i64; 3]>,
+    #[serde(rename = "excludesSources", skip_serializing_if = "std::ops::Not::not")]
+    excludes_sources: bool,
 }
 
 /// Returns the key of `op` and what each of its inputs adds.
@@ -42,6 +45,7 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
     let mut written_on: BTreeSet<i64> = BTreeSet::new();
     let mut actions = Vec::with_capacity(op.actions.len());
     let mut indexes = Vec::with_capacity(op.actions.len());
+    let mut excludes_sources = false;
     for action in &op.actions {
         if action.input != -1 {
             written_on.insert(action.input);
@@ -62,6 +66,8 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
             Action::Rm(a) => oci::json::to_vec(&gojson::Rm::from(a)),
             Action::Copy(a) => {
                 select_owner(a.owner.as_ref(), &mut selectors)?;
+                // The root is a directory, in which both exclude the same.
+                excludes_sources |= !a.exclude_patterns.is_empty() && join_root(&a.src) != "/";
                 let mut keyed = a.clone();
                 if action.secondary_input != -1
                     && usize::try_from(action.secondary_input).is_ok_and(|i| i < inputs)
@@ -92,6 +98,7 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
         kind: TYPE,
         actions,
         indexes,
+        excludes_sources,
     }));
     let mut deps = vec![DepPlan::default(); inputs];
     for (index, selected) in selectors {
@@ -162,4 +169,39 @@ fn is_usual_chain(indexes: &[[i64; 3]]) -> bool {
             position += 1;
             *input == expected_input && matches!(secondary, -1 | 1) && *output == expected_output
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(src: &str, exclude: &[&str]) -> Digest {
+        let copy = pb::FileActionCopy {
+            src: src.to_owned(),
+            exclude_patterns: exclude.iter().map(|p| (*p).to_owned()).collect(),
+            ..pb::FileActionCopy::default()
+        };
+        let action = pb::FileAction {
+            input: 0,
+            secondary_input: 1,
+            output: 0,
+            action: Some(Action::Copy(copy)),
+        };
+        let actions = vec![action];
+        plan(&pb::FileOp { actions }, 2)
+            .expect("the op is well formed")
+            .digest
+    }
+
+    #[test]
+    fn a_copy_that_may_exclude_its_source_has_a_key_that_buildkit_never_writes() {
+        // Of a source only its last name is in BuildKit's key.
+        assert_eq!(digest("/a/x", &["y"]), digest("/b/x", &["y"]));
+        assert_ne!(
+            digest("/a/..", &["y"]),
+            digest("/a/b/..", &["y"]),
+            "the second is a folder"
+        );
+        assert_eq!(digest("/a/..", &[]), digest("/a/b/..", &[]));
+    }
 }

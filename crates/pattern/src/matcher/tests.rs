@@ -188,3 +188,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_path_that_stands_by_itself_is_named_by_its_name_or_all_of_it() {
+    for (patterns, path, want) in [
+        (&["*.txt"][..], "home.txt", true),
+        (&["*.txt"], "src/home.txt", true),
+        (&["src/*.txt"], "src/home.txt", true),
+        (&["src/*.txt"], "home.txt", false),
+        (&["src"], "src/home.txt", false),
+        (&["home.txt"], "src/home.txt", true),
+        (&["**/home.txt"], "src/home.txt", true),
+        (&["*", "!src/home.txt"], "src/home.txt", false),
+        (&["!home.txt", "*"], "home.txt", true),
+        (&["*", "!home.*", "home.txt"], "home.txt", true),
+        (&[], "home.txt", false),
+    ] {
+        let matcher = PatternMatcher::new(patterns).unwrap();
+        assert_eq!(matcher.names(path), want, "{patterns:?} {path}");
+    }
+}
