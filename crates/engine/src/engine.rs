@@ -12,7 +12,6 @@ use frontend::gateway_image::FrontendHost;
 use futures::stream::BoxStream;
 use oci::Digest;
 use ops::{OpResolver, Parts, Results};
-use parking_lot::Mutex;
 use remotecache::Caches;
 use solver::{CacheManager, Solver};
 use source::image::ImageSource;
@@ -26,7 +25,7 @@ use crate::api::{
     WorkerRecord,
 };
 use crate::history::{HistorySettings, Kept};
-use crate::maintain;
+use crate::maintain::{self, Collections};
 use crate::observe::Progress;
 use crate::provenance::Requests;
 use crate::records::Records;
@@ -106,7 +105,7 @@ pub struct Engine {
     pub(crate) clock: Clock,
     /// Where sources are judged.
     pub(crate) judging: task::Pool,
-    pub(crate) last_gc: Mutex<Option<std::time::Instant>>,
+    pub(crate) collections: Arc<Collections>,
     pub(crate) version: VersionInfo,
     this: std::sync::Weak<Self>,
 }
@@ -135,6 +134,7 @@ impl Engine {
             settings,
         } = from;
         let store = &parts.store;
+        store.set_budget(settings.gc_policies.clone());
         let cache = CacheManager::new("local", store.key_store(), Results::new(Arc::clone(store)));
         let resolver = Arc::new(OpResolver::new(Arc::clone(&parts)));
         let solver = Solver::new(resolver, cache, Arc::new(Progress));
@@ -154,7 +154,7 @@ impl Engine {
             requests: Arc::default(),
             clock,
             judging: task::Pool::new("source policies", JUDGING),
-            last_gc: Mutex::new(None),
+            collections: Arc::default(),
             version,
             this: this.clone(),
         })

@@ -1,10 +1,12 @@
 //! Usage, pruning, collection.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use store::{GcPolicy, PruneOptions, Store};
+use task::Clock;
 use tokio::sync::mpsc;
 
 use crate::api::{Failure, GcRule, PruneRequest, UsageRecord};
@@ -12,8 +14,14 @@ use crate::engine::Engine;
 
 /// How long after a build garbage is collected.
 const GC_DELAY: Duration = Duration::from_secs(1);
-/// The shortest time between two collections.
-const GC_INTERVAL: Duration = Duration::from_secs(60);
+/// The shortest time between two collections for builds.
+///
+/// DIFFERS: BuildKit collects once a minute, and forgets the builds that end in between.
+const GC_INTERVAL: Duration = Duration::from_secs(5);
+/// How long after a collection that left too much there is another, without a build that ends: twice as long each time.
+const GC_AGAIN: Duration = Duration::from_secs(10);
+/// The longest such time.
+const GC_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
 pub(crate) fn usage(record: store::UsageRecord) -> UsageRecord {
     UsageRecord {
@@ -82,37 +90,200 @@ pub(crate) fn prune(
     .boxed())
 }
 
+/// When garbage is collected: a little after every build, and again while the budget is passed.
+#[derive(Debug, Default)]
+pub(crate) struct Collections(Mutex<Schedule>);
+
+#[derive(Debug, Default)]
+struct Schedule {
+    /// A collection is to come. What ends until it begins is collected by it.
+    is_waiting: bool,
+    last: Option<Instant>,
+}
+
+impl Collections {
+    /// How long the collection for a build that ends now is to wait; nothing if one waits already.
+    fn after_build(&self, now: Instant) -> Option<Duration> {
+        let mut schedule = self.0.lock();
+        if std::mem::replace(&mut schedule.is_waiting, true) {
+            return None;
+        }
+        let spaced = schedule.last.map_or(Duration::ZERO, |last| {
+            (last + GC_INTERVAL).saturating_duration_since(now)
+        });
+        Some(spaced.max(GC_DELAY))
+    }
+
+    fn begin(&self, now: Instant) {
+        *self.0.lock() = Schedule {
+            is_waiting: false,
+            last: Some(now),
+        };
+    }
+
+    /// Collects for a build that has just ended. `collect` returns the bytes by which the budget is passed afterwards, or nothing
+    /// when there is nothing left to collect for.
+    fn collect_later<F>(
+        self: &Arc<Self>,
+        clock: &Clock,
+        collect: impl Fn() -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Option<i64>> + Send,
+    {
+        let Some(mut delay) = self.after_build(clock.now()) else {
+            return;
+        };
+        let (this, clock) = (Arc::clone(self), clock.clone());
+        let work = async move {
+            let mut again = GC_AGAIN;
+            loop {
+                clock.sleep(delay).await;
+                this.begin(clock.now());
+                if collect().await.is_none_or(|excess| excess <= 0) {
+                    return;
+                }
+                // Builds that run hold it, or have not let go of it yet. Whoever ends meanwhile sees to it.
+                if this.after_build(clock.now()).is_none() {
+                    return;
+                }
+                delay = again;
+                again = (again * 2).min(GC_AGAIN_AT_MOST);
+            }
+        };
+        task::spawn("collect garbage", work).detach();
+    }
+}
+
 impl Engine {
     /// Collects garbage a little after a build, not too often.
     pub(crate) fn collect_later(self: &Arc<Self>) {
         if self.settings.gc_policies.is_empty() {
             return;
         }
-        let now = self.clock.now();
-        {
-            let mut last = self.last_gc.lock();
-            if last.is_some_and(|last| now.duration_since(last) < GC_INTERVAL) {
-                return;
-            }
-            *last = Some(now);
-        }
-        let engine = Arc::clone(self);
-        let work = async move {
-            engine.clock.sleep(GC_DELAY).await;
-            task::blocking("collect garbage", move || engine.collect()).await;
-        };
-        task::spawn("collect garbage", work).detach();
+        let engine = Arc::downgrade(self);
+        self.collections.collect_later(&self.clock, move || {
+            let engine = engine.clone();
+            task::blocking("collect garbage", move || Some(engine.upgrade()?.collect()))
+        });
     }
 
-    fn collect(&self) {
+    /// Collects now; returns the bytes by which the budget is passed afterwards.
+    fn collect(&self) -> i64 {
         let mut freed = 0_i64;
         let store = &self.parts.store;
-        match store.collect(&self.settings.gc_policies, &mut |record| {
-            freed = freed.saturating_add(record.size)
-        }) {
-            Ok(()) if freed > 0 => tracing::info!(bytes = freed, "garbage collected"),
-            Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "garbage could not be collected"),
+        let rules = &self.settings.gc_policies;
+        let collected = store.collect(rules, &mut |record| {
+            freed = freed.saturating_add(record.size);
+        });
+        if freed > 0 {
+            tracing::info!(bytes = freed, "garbage collected");
         }
+        match collected.and_then(|()| store.excess(rules)) {
+            Ok(excess) => excess,
+            Err(error) => {
+                tracing::warn!(%error, "garbage could not be collected");
+                0
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    use super::*;
+
+    /// Builds that end, and the times (in seconds) at which is collected.
+    struct Daemon {
+        clock: Clock,
+        collections: Arc<Collections>,
+        excess: Arc<Mutex<Vec<i64>>>,
+        collected: UnboundedReceiver<u64>,
+        tell: mpsc::UnboundedSender<u64>,
+    }
+
+    impl Daemon {
+        /// `excess` is what is over the budget after each collection.
+        fn new(excess: &[i64]) -> Self {
+            let (tell, collected) = mpsc::unbounded_channel();
+            let mut excess = excess.to_vec();
+            excess.reverse();
+            Self {
+                clock: Clock::paused(SystemTime::UNIX_EPOCH),
+                collections: Arc::default(),
+                excess: Arc::new(Mutex::new(excess)),
+                collected,
+                tell,
+            }
+        }
+
+        fn seconds(clock: &Clock) -> u64 {
+            let passed = clock.system().duration_since(SystemTime::UNIX_EPOCH);
+            passed.unwrap().as_secs()
+        }
+
+        fn build_ends(&self) {
+            let (clock, tell) = (self.clock.clone(), self.tell.clone());
+            let excess = Arc::clone(&self.excess);
+            self.collections.collect_later(&self.clock, move || {
+                tell.send(Self::seconds(&clock)).unwrap();
+                std::future::ready(Some(excess.lock().pop().unwrap_or(0)))
+            });
+        }
+
+        /// Lets time pass, second by second, until a collection; returns when that was.
+        async fn next(&mut self) -> u64 {
+            for _ in 0..300 {
+                // Tasks that were woken get their turn.
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                if let Ok(at) = self.collected.try_recv() {
+                    return at;
+                }
+                self.clock.advance(Duration::from_secs(1));
+            }
+            panic!("nothing is collected any more");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_build_that_ends_is_followed_by_a_collection_within_seconds() {
+        let mut daemon = Daemon::new(&[]);
+        daemon.build_ends();
+        let first = daemon.next().await;
+        assert_eq!(first, 1);
+        // This one ends right after a collection: the next one waits for its turn, and comes.
+        daemon.build_ends();
+        daemon.build_ends();
+        let second = daemon.next().await;
+        assert_eq!(second, first + 5);
+        daemon.build_ends();
+        let third = daemon.next().await;
+        assert_eq!(third, second + 5);
+        assert!(daemon.collected.try_recv().is_err(), "one for both builds");
+    }
+
+    #[tokio::test]
+    async fn what_builds_held_at_a_collection_is_collected_later_without_another_build() {
+        let mut daemon = Daemon::new(&[1_000, 500, 0]);
+        daemon.build_ends();
+        let first = daemon.next().await;
+        let second = daemon.next().await;
+        assert_eq!(second, first + 10);
+        let third = daemon.next().await;
+        assert_eq!(third, second + 20);
+        assert_eq!(*daemon.excess.lock(), [0_i64; 0]);
+        for _ in 0..100 {
+            daemon.clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+        assert!(
+            daemon.collected.try_recv().is_err(),
+            "all is within the budget"
+        );
     }
 }
