@@ -12,6 +12,8 @@
 mod client;
 #[path = "suite/git.rs"]
 mod git;
+#[path = "suite/git_hosts.rs"]
+mod git_hosts;
 #[path = "suite/http.rs"]
 mod http;
 #[path = "suite/image.rs"]

@@ -8,7 +8,7 @@ use source::git::{GitConfig, GitSource, HostGit};
 
 use crate::client::{World, attrs, files, listed, write};
 
-fn git(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
     let out = Command::new("git")
         .args([
             "-c",
@@ -31,9 +31,9 @@ fn git(dir: &Path, args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Drop for Daemon {
@@ -43,7 +43,7 @@ impl Drop for Daemon {
     }
 }
 
-fn daemon(base: &Path) -> Daemon {
+pub(crate) fn daemon(base: &Path) -> Daemon {
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
