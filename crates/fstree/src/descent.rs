@@ -21,6 +21,8 @@ use crate::root::Root;
 use crate::stat::{Kind, Meta};
 
 /// How many names a path in a tree may have.
+///
+/// DIFFERS: BuildKit has no bound of its own, and fails where a call meets a path of more than 4,096 bytes.
 pub const MAX_DEPTH: usize = 1024;
 /// How many bytes a path in a tree may have: as many as the kernel takes in one call.
 pub const MAX_PATH: usize = 4096;
