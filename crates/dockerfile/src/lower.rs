@@ -24,8 +24,10 @@ mod options;
 mod path;
 mod place;
 mod reach;
+mod repeat;
 mod resolve;
 mod run;
+mod size;
 mod stage;
 mod text;
 

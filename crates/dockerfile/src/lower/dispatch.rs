@@ -82,7 +82,11 @@ impl Lowering<'_> {
             sources,
             on_build,
         } = step;
-        let lint = self.lint.with_comments(&instruction.origin.comments);
+        let lint = if self.stages[at].unheard {
+            Linter::silent()
+        } else {
+            self.lint.with_comments(&instruction.origin.comments)
+        };
         self.stages[at].cmd_is_onbuild = on_build;
         self.expand(at, &mut instruction, &lint)?;
         let Instruction { origin, command } = instruction;

@@ -155,6 +155,21 @@ pub enum LowerErrorKind {
         /// A known variable that looks like the one in it.
         near: Option<String>,
     },
+    /// `FROM --platform` of a stage that is for another platform by itself.
+    #[error(
+        "stage {} is built for {own}, as line {line} says, and cannot go on for {wanted}: remove one of the two --platform flags",
+        quote(stage)
+    )]
+    StagePlatform {
+        /// The stage.
+        stage: String,
+        /// What it is built for.
+        own: String,
+        /// The `FROM` that says so.
+        line: usize,
+        /// What is asked for.
+        wanted: String,
+    },
     /// `FROM` of no image name.
     #[error("failed to parse stage name {}: {source}", quote(name))]
     StageName {

@@ -9,6 +9,7 @@ use oci::{ImageConfig, Platform};
 use super::args::{self, Platforms};
 use super::checks;
 use super::error::{LowerError, LowerErrorKind};
+use super::size::{count_instructions, refuse_huge};
 use super::stage::{StageState, Step};
 use super::{LocalMaker, LowerOptions, Lowered, MetaResolver, NamedContext, WarnFn, epoch};
 use crate::instruction::{self, Command, Instruction, Stage};
@@ -23,8 +24,6 @@ const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
 /// Arguments that do not become variables of steps.
 pub(crate) const NON_ENV_ARGS: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
 
-/// Most instructions and variables in one file.
-const MAX_INSTRUCTIONS: usize = 20_000;
 /// A context whose state is made when the paths used of it are known.
 struct Pending {
     late: Late,
@@ -43,6 +42,12 @@ pub(crate) struct Lowering<'a> {
     pub(crate) host: &'a dyn MetaResolver,
     pub(crate) stages: Vec<StageState>,
     by_name: HashMap<String, usize>,
+    /// Where the stages that `--from=0` and so on mean are; repetitions have no number.
+    numbered: Vec<usize>,
+    /// Repetitions of stages for other platforms.
+    pub(super) repeated: HashMap<(usize, Platform), usize>,
+    /// How many instructions and variables there are, those of repetitions included.
+    pub(super) instructions: usize,
     /// Sets of used paths; a stage shares the set of the stage it is based on.
     pub(crate) paths: Vec<BTreeSet<String>>,
     pub(crate) proxy: Option<pb::ProxyEnv>,
@@ -71,7 +76,8 @@ impl<'a> Lowering<'a> {
         if stages.is_empty() {
             return Err(LowerErrorKind::NoStages.into());
         }
-        refuse_huge(&stages, &meta_args)?;
+        let instructions = count_instructions(&stages, &meta_args);
+        refuse_huge(instructions)?;
         check::stage_names(&stages, &lint);
         check::instruction_casing(&stages, &lint);
 
@@ -122,6 +128,9 @@ impl<'a> Lowering<'a> {
             host,
             stages: Vec::new(),
             by_name: HashMap::new(),
+            numbered: Vec::new(),
+            repeated: HashMap::new(),
+            instructions: 0,
             paths: Vec::new(),
             build_context: State::new(Some(Output::late(&context))),
             ignore: None,
@@ -133,6 +142,7 @@ impl<'a> Lowering<'a> {
             all_args,
             ..Default::default()
         };
+        lowering.count(instructions)?;
         lowering.add_stages(stages, &outline)?;
         let target = lowering.find_target()?;
         lowering.find_dependencies()?;
@@ -152,7 +162,7 @@ impl<'a> Lowering<'a> {
         for at in self.reachable(target) {
             let stage = &self.stages[at];
             if at != target && stage.scan_stage {
-                scan.insert(stage.stage_name.clone(), stage.state.clone());
+                scan.insert(stage.unique_name(), stage.state.clone());
                 ignore_cache |= stage.ignore_cache;
             }
         }
@@ -169,13 +179,13 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn new_paths(&mut self) -> usize {
+    pub(super) fn new_paths(&mut self) -> usize {
         self.paths.push(BTreeSet::new());
         self.paths.len() - 1
     }
 
     /// A context that replaces `name`, unless the name is one that cannot be replaced.
-    fn named_context(
+    pub(super) fn named_context(
         &self,
         name: &str,
         platform: Option<&Platform>,
@@ -224,6 +234,10 @@ impl<'a> Lowering<'a> {
                 let (platform, matched) =
                     self.stage_platform(&platform_word, &state.stage, &known, &lint)?;
                 used.extend(matched);
+                if let Some(&base) = self.by_name.get(&state.base_name) {
+                    state.base = Some(self.for_platform(base, &platform, &ranges)?);
+                }
+                state.written_platform = Some(platform.clone());
                 state.platform = Some(platform);
             }
             if !state.stage.name.is_empty() {
@@ -299,11 +313,14 @@ impl<'a> Lowering<'a> {
 
     /// Adds a stage, based on the stage of its base name if there is one.
     fn add(&mut self, mut state: StageState) -> usize {
-        if let Some(&base) = self.by_name.get(&state.base_name) {
+        if let Some(base) = state.base.or(self.by_name.get(&state.base_name).copied()) {
             state.base = Some(base);
             state.outline = self.stages[base].outline.clone();
+            let below = &self.stages[base].written_platform;
+            state.written_platform = state.written_platform.or_else(|| below.clone());
         }
         let at = self.stages.len();
+        self.numbered.push(at);
         if !state.stage.name.is_empty() {
             self.by_name.insert(state.stage.name.to_lowercase(), at);
         }
@@ -371,7 +388,7 @@ impl<'a> Lowering<'a> {
                 sources.push(match copy.from.parse::<i64>() {
                     Ok(index) => usize::try_from(index)
                         .ok()
-                        .filter(|&index| index < self.stages.len())
+                        .and_then(|index| self.numbered.get(index).copied())
                         .ok_or(LowerErrorKind::StageIndex(index))?,
                     Err(_) => self.source(&copy.from.clone(), ranges.clone()),
                 });
@@ -431,11 +448,14 @@ impl<'a> Lowering<'a> {
                     .map_err(|error| LowerErrorKind::Ignore(error.to_string()))?,
             );
         }
+        let mut heard = BTreeSet::new();
         for at in 0..self.stages.len() {
             let skip = !reachable.contains(&at) || self.stages[at].dispatched;
             if skip && !self.options.all_stages {
                 continue;
             }
+            let lines = self.stages[at].repeats.unwrap_or(at);
+            self.stages[at].unheard = !heard.insert(lines);
             self.inherit(at)?;
             self.stages[at].dispatched = true;
             self.prepare(at)?;
@@ -518,36 +538,6 @@ impl std::fmt::Debug for Lowering<'_> {
             .field("stages", &self.stages.len())
             .finish_non_exhaustive()
     }
-}
-
-/// The work grows with the square of the number of instructions: bound it.
-fn refuse_huge(stages: &[Stage], meta_args: &[instruction::Arg]) -> Result<(), LowerError> {
-    let words = |command: &Command| {
-        if let Command::Env(env) = command {
-            env.pairs.len()
-        } else if let Command::Arg(arg) = command {
-            arg.args.len()
-        } else if let Command::Label(label) = command {
-            label.pairs.len()
-        } else {
-            1
-        }
-    };
-    let inside: usize = stages
-        .iter()
-        .flat_map(|stage| &stage.commands)
-        .map(|i| words(&i.command))
-        .sum();
-    let count = stages.len() + inside + meta_args.iter().map(|arg| arg.args.len()).sum::<usize>();
-    if count > MAX_INSTRUCTIONS {
-        let what = format!("{count} instructions and variables");
-        return Err(LowerErrorKind::TooLarge {
-            what,
-            most: MAX_INSTRUCTIONS,
-        }
-        .into());
-    }
-    Ok(())
 }
 
 fn enabled_for(stage: &str, value: &str) -> bool {

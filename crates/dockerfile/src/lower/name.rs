@@ -18,7 +18,9 @@ pub(crate) fn prefix(
         return text.to_owned();
     }
     let mut out = String::from("[");
-    if with_platform && let Some(platform) = platform {
+    if (with_platform || stage.repeats.is_some())
+        && let Some(platform) = platform
+    {
         out.push_str(&platform.format_all());
         out.push_str(&cross(platform, env));
         out.push(' ');

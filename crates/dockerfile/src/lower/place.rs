@@ -112,6 +112,8 @@ impl LowerErrorKind {
             Wrong::first(name)
         } else if let Self::StageIndex(index) = self {
             Wrong::first(index.to_string())
+        } else if matches!(self, Self::StagePlatform { .. }) {
+            Wrong::flag("platform")
         } else if matches!(self, Self::FromExpansion) {
             Wrong::flag("from")
         } else if matches!(self, Self::KeepGitDir) {

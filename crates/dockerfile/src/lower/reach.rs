@@ -61,9 +61,15 @@ impl Lowering<'_> {
             }
             stage.resolved = needed;
             if stage.base_name == SCRATCH && stage.named_context.is_none() {
-                stage.state = State::scratch();
-                stage.image = empty_image(&self.platforms.target);
-                stage.platform = Some(self.platforms.target.clone());
+                // `scratch` is for the target whatever is written; of a repetition the steps are for the other platform.
+                let target = &self.platforms.target;
+                let written = stage.repeats.and(stage.written_platform.clone());
+                stage.state = match &written {
+                    Some(platform) => State::scratch().platform(platform),
+                    None => State::scratch(),
+                };
+                stage.image = empty_image(written.as_ref().unwrap_or(target));
+                stage.platform = Some(written.unwrap_or_else(|| target.clone()));
                 stage.dispatched |= stage.unregistered;
                 continue;
             }

@@ -46,6 +46,12 @@ pub(crate) struct StageState {
     pub(crate) from_nothing: bool,
     pub(crate) named_context: Option<NamedContext>,
     pub(crate) platform: Option<Platform>,
+    /// The platform that this stage's `FROM` or that of a stage below it says; the target's when none does.
+    pub(crate) written_platform: Option<Platform>,
+    /// The stage of the file that this one repeats for another platform.
+    pub(crate) repeats: Option<usize>,
+    /// Another stage of the same lines is heard: findings are not told again.
+    pub(crate) unheard: bool,
     /// The stage it starts from, if not an image.
     pub(crate) base: Option<usize>,
     pub(crate) dispatched: bool,
@@ -88,6 +94,9 @@ impl StageState {
             from_nothing: true,
             named_context: None,
             platform: None,
+            written_platform: None,
+            repeats: None,
+            unheard: false,
             base: None,
             dispatched: false,
             resolved: false,
@@ -110,6 +119,20 @@ impl StageState {
             cmd: UsedOnce::default(),
             cmd_set: false,
             healthcheck: UsedOnce::default(),
+        }
+    }
+
+    /// The stage's name; with the platform if the file has the stage for another one too.
+    pub(crate) fn unique_name(&self) -> String {
+        match (&self.repeats, &self.written_platform) {
+            (Some(_), Some(platform)) => {
+                format!(
+                    "{}-{}",
+                    self.stage_name,
+                    platform.format_all().replace('/', "-")
+                )
+            }
+            _ => self.stage_name.clone(),
         }
     }
 

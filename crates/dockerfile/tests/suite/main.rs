@@ -9,4 +9,5 @@ mod host;
 mod large;
 mod line_ends;
 mod mutate;
+mod platforms;
 mod rules;
