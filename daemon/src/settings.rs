@@ -5,6 +5,7 @@
 //! `docs/configuration.md` is checked.
 
 pub mod args;
+mod context;
 pub mod file;
 mod gc;
 pub mod units;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use args::Args;
+pub use context::{CompareText, ContextFile, ContextSettings};
 use file::File;
 pub use units::{DiskSpace, UnitError};
 pub use users::UserNamespaces;
@@ -52,6 +54,8 @@ pub struct Settings {
     pub dns: Option<file::Dns>,
     /// How long records of builds are kept.
     pub history: HistorySettings,
+    /// How contexts of clients are received.
+    pub context: ContextSettings,
     /// Whether `# syntax=docker/dockerfile:…` is answered by the frontend that is built in.
     pub builtin_syntax: bool,
     /// Folder of what is added to provenance.
@@ -445,6 +449,7 @@ impl Settings {
             },
             registries: file.registry,
             dns: file.dns,
+            context: ContextSettings::of(&file.context),
             history: HistorySettings {
                 max_age: file
                     .history

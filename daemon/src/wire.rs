@@ -109,7 +109,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
             root: settings.root.clone(),
             source: Box::new(source),
         })?;
-    let sessions = SessionManager::new();
+    let sessions = SessionManager::with_limits(settings.context.limits(&settings.root));
     let client = registry::Client::new(registry_config(settings));
 
     let images = ImageSource::new(Arc::clone(&store), client.clone());
@@ -128,7 +128,10 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
         git_config(settings, &executor),
         Some(blobs),
     )));
-    sources.register(Arc::new(LocalSource::new(Arc::clone(&store))));
+    sources.register(Arc::new(LocalSource::comparing(
+        Arc::clone(&store),
+        settings.context.compare,
+    )));
 
     let mut exporters = Exporters::new();
     let credentials: remotecache::CredentialsOf = Arc::new(|group: &session::Group| {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::context::ContextFile;
 use super::units::{DiskSpaceText, DurationText};
 
 /// Every key with what it means; `*` stands for any name. Keys marked `-` are known to buildkitd only.
@@ -61,6 +62,18 @@ pub const KEYS: &[(&str, &str)] = &[
     (
         "history.maxEntries",
         "how many records of builds are kept (default 50)",
+    ),
+    (
+        "context.compare",
+        "how files of clients are told from those received before: metadata (default, as BuildKit) or contents (ours)",
+    ),
+    (
+        "context.maxSize",
+        "what one session may write into the state directory (default 50%, 0 is no limit; ours)",
+    ),
+    (
+        "context.idleTimeout",
+        "how long a transfer of files may stand still before it ends (default 5m, 0 is for ever; ours)",
     ),
     ("worker.oci.enabled", "whether the worker is on"),
     ("worker.oci.labels.*", "labels of the worker"),
@@ -205,6 +218,7 @@ pub struct File {
     pub registry: BTreeMap<String, Registry>,
     pub dns: Option<Dns>,
     pub history: History,
+    pub context: ContextFile,
     pub frontend: Frontends,
     pub system: System,
 }
