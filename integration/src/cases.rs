@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Every case is a sentence. The same cases run on the reference's daemon with `--reference`; a case that it fails is a
-//! wrong case, apart from those that ask for more than it gives, which are marked and skipped there.
+//! wrong case, apart from those that ask for more than it gives, which are marked and skipped there. With `--crossed` our
+//! client builds on the reference's daemon, in every case in which the reference's client builds on ours.
 
 mod bad_input;
 mod clients;
@@ -44,6 +45,9 @@ pub(crate) struct Options {
     /// Run them on the reference's daemon.
     #[arg(long)]
     reference: bool,
+    /// Run them with our client on the reference's daemon.
+    #[arg(long)]
+    crossed: bool,
     /// Print the sentences.
     #[arg(long)]
     list: bool,
@@ -119,6 +123,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     }
     let lab = Lab::open(
         options.reference,
+        options.crossed,
         options.daemon.clone(),
         options.client.clone(),
         options.keep,
@@ -148,7 +153,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
                             skipped.fetch_add(1, Ordering::SeqCst);
                             println!("skipped  {}: {why}", case.sentence);
                         }
-                        Err(Trouble::Failed(why)) => {
+                        Err(Trouble::Failed(why) | Trouble::Crossed(why)) => {
                             failed.fetch_add(1, Ordering::SeqCst);
                             println!(
                                 "FAILED   {} ({seconds:.1} s):\n{}",

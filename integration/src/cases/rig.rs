@@ -20,6 +20,8 @@ pub(super) type Verdict = Result<(), Trouble>;
 #[derive(Debug)]
 pub(super) enum Trouble {
     Failed(String),
+    /// Our client fares otherwise on the reference's daemon than the reference's client.
+    Crossed(String),
     Skipped(String),
 }
 
@@ -28,6 +30,7 @@ impl Trouble {
     pub(super) fn about(self, what: &str) -> Self {
         match self {
             Self::Failed(why) => Self::Failed(format!("{what}: {why}")),
+            Self::Crossed(why) => Self::Crossed(format!("{what}: {why}")),
             Self::Skipped(why) => Self::Skipped(why),
         }
     }
@@ -85,6 +88,8 @@ pub(super) fn within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
 #[derive(Debug)]
 pub(super) struct Lab {
     pub(super) reference: bool,
+    /// Our client builds, on the reference's daemon.
+    pub(super) crossed: bool,
     pub(super) daemon: PathBuf,
     pub(super) rbuild: PathBuf,
     tools: PathBuf,
@@ -97,6 +102,7 @@ impl Lab {
     /// Finds everything or says what is missing.
     pub(super) fn open(
         reference: bool,
+        crossed: bool,
         daemon: Option<PathBuf>,
         client: Option<PathBuf>,
         keep: bool,
@@ -109,8 +115,9 @@ impl Lab {
         };
         let ours = daemon.unwrap_or_else(|| beside("rbuildd"));
         let lab = Self {
-            reference,
-            daemon: if reference {
+            reference: reference || crossed,
+            crossed,
+            daemon: if reference || crossed {
                 tools.join("buildkitd")
             } else {
                 ours
@@ -181,7 +188,7 @@ impl<'a> Rig<'a> {
     /// Takes the folders away; a kept one is named.
     pub(super) fn end(self, verdict: &Verdict) {
         let _left = fs::remove_dir_all(&self.run);
-        if self.lab.keep && matches!(verdict, Err(Trouble::Failed(_))) {
+        if self.lab.keep && matches!(verdict, Err(Trouble::Failed(_) | Trouble::Crossed(_))) {
             eprintln!("kept: {}", self.dir.display());
             return;
         }

@@ -58,6 +58,18 @@ fn beside_the_reference(rig: &Rig<'_>) -> Verdict {
     )?;
     let first = Image::open(rig, &ours.archive(&context, "ours.tar")?, "ours")?;
     let second = Image::open(rig, &theirs.archive(&context, "theirs.tar")?, "theirs")?;
+    // What our client sends to BuildKit's daemon is the same context, so that all of it is cached.
+    let crossed = Image::open(
+        rig,
+        &theirs.rbuild_archive(&context, "crossed.tar")?,
+        "crossed",
+    )?;
+    ensure(crossed.layers == second.layers, || {
+        format!(
+            "with rbuild BuildKit's daemon makes {:#?}, with buildctl {:#?}",
+            crossed.layers, second.layers
+        )
+    })?;
 
     ensure(first.layers.len() == second.layers.len(), || {
         format!(

@@ -52,19 +52,30 @@ fn builds(rig: &Rig<'_>) -> Verdict {
     each(rig, "builds.txt", |rig, daemons, build, context| {
         let [ours, theirs] = daemons;
         let mut sides = Vec::new();
-        for (name, daemon) in [("ours", ours), ("theirs", theirs)] {
+        for (name, daemon) in [("ours", ours), ("theirs", theirs), ("crossed", theirs)] {
             let file = rig.dir.join(format!("{name}.tar"));
             let output = format!("type=oci,rewrite-timestamp=true,dest={}", file.display());
-            let ran = run(daemon, build, context, &["--output", &output])?;
+            let args = ["--output", output.as_str()];
+            let ran = match name {
+                "crossed" => run(daemon.rbuild_command(context, &args), daemon, build)?,
+                _ => run(daemon.build_command(context, &args), daemon, build)?,
+            };
             ran.success(name)?;
             let dir = rig.dir.join(name);
             let _before = fs::remove_dir_all(&dir);
             sides.push(Image::open(rig, &file, name)?);
         }
-        let [ours, theirs] = &sides[..] else {
-            return failed("two images were made");
+        let [ours, theirs, crossed] = &sides[..] else {
+            return failed("three images were made");
         };
         let (a, b) = (configs(&ours.dir)?, configs(&theirs.dir)?);
+        let c = configs(&crossed.dir)?;
+        if b != c {
+            // A difference on purpose is one of the daemons, not one of the clients.
+            return Err(Trouble::Crossed(format!(
+                "with rbuild BuildKit's daemon makes\n{c:#?}\nwith buildctl\n{b:#?}"
+            )));
+        }
         if a == b {
             return Ok(());
         }
@@ -113,11 +124,18 @@ fn builds(rig: &Rig<'_>) -> Verdict {
 
 fn refusals(rig: &Rig<'_>) -> Verdict {
     each(rig, "refused.txt", |_, [ours, theirs], build, context| {
-        let a = run(ours, build, context, &[])?;
-        let b = run(theirs, build, context, &[])?;
+        let a = run(ours.build_command(context, &[]), ours, build)?;
+        let b = run(theirs.build_command(context, &[]), theirs, build)?;
         ensure(!a.ok() && !b.ok(), || {
             format!("exit codes {:?} and {:?}", a.code, b.code)
         })?;
+        let c = run(theirs.rbuild_command(context, &[]), theirs, build)?;
+        let (said, want) = (reason(&words(&c)), reason(&words(&b)));
+        if c.ok() || !said.contains(&want) {
+            return Err(Trouble::Crossed(format!(
+                "rbuild on BuildKit's daemon says {said:?}, buildctl {want:?}"
+            )));
+        }
         let (a, b) = (words(&a), words(&b));
         ensure(a == b, || format!("{a}\nBuildKit:\n{b}"))
     })
@@ -153,6 +171,7 @@ fn each(
             )),
             Err(Trouble::Failed(_)) if build.differs.is_some() => {}
             Err(Trouble::Failed(why)) => wrong.push(format!("== {}: {why}", build.sentence)),
+            Err(Trouble::Crossed(why)) => wrong.push(format!("== {}: {why}", build.sentence)),
             Err(skipped @ Trouble::Skipped(_)) => return Err(skipped),
         }
     }
@@ -166,8 +185,7 @@ fn each(
     })
 }
 
-fn run(daemon: &Daemon<'_>, build: &Build, context: &Path, args: &[&str]) -> Result<Ran, Trouble> {
-    let mut command = daemon.build_command(context, args);
+fn run(mut command: Command, daemon: &Daemon<'_>, build: &Build) -> Result<Ran, Trouble> {
     command.args(["--opt", &format!("build-arg:{EPOCH}")]);
     for option in &build.options {
         command.arg("--opt").arg(option);
@@ -345,4 +363,12 @@ fn words(ran: &Ran) -> String {
         out.push(said.join(" "));
     }
     out.join("\n")
+}
+
+/// Why a build failed, in the daemon's words.
+fn reason(words: &str) -> String {
+    let said = words
+        .lines()
+        .find_map(|line| line.split_once("failed to solve: "));
+    said.map_or("", |(_, reason)| reason).to_owned()
 }
