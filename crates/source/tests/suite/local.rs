@@ -1,5 +1,6 @@
 use std::sync::atomic::Ordering;
 
+use session::diffcopy::compare::Compare;
 use source::Source;
 use source::local::LocalSource;
 
@@ -101,4 +102,54 @@ async fn a_folder_without_a_client_is_an_error() {
         instance.snapshot(&ctx).await.unwrap_err().to_string(),
         "no active sessions"
     );
+}
+
+#[tokio::test]
+async fn a_file_is_never_taken_for_one_that_looks_like_it() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let dirs = ["one", "two"].map(|name| world.folder(name));
+    let put = |at: usize, text: &str| {
+        let file = dirs[at].join("file");
+        write(&file, text);
+        let file = std::fs::File::open(file).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    // Who tells of changes is compared by what it tells, others by what their files have in them.
+    let ways = [(true, Compare::Metadata), (false, Compare::Contents)];
+    for (n, (tells, compare)) in ways.into_iter().enumerate() {
+        let source = LocalSource::comparing(world.store.clone(), compare);
+        let name = format!("folder{n}");
+        let mut seen = Vec::new();
+        let mut build = 0;
+        let steps = [(0, "aaa"), (1, "bbb"), (0, "aaa"), (0, "ccc")];
+        for (at, text) in steps {
+            put(at, text);
+            build += 1;
+            let session = format!("s{n}-{build}");
+            let mut client = Client::new(&session, &dirs[at]);
+            client.tells_changes = tells;
+            let ctx = world.connect(client);
+            let attrs = attrs(&[("local.session", session.as_str())]);
+            let instance = source.resolve("local", &name, &attrs, None).unwrap();
+            let got = instance.snapshot(&ctx).await.unwrap().unwrap();
+            seen.push(files(&got)[0].1.clone());
+        }
+        assert_eq!(seen, ["aaa", "bbb", "aaa", "ccc"], "{compare:?}");
+    }
+    // By the metadata alone, as the reference compares, the files are one.
+    let source = LocalSource::new(world.store.clone());
+    let mut seen = Vec::new();
+    for (at, text) in [(0, "aaa"), (1, "bbb")] {
+        put(at, text);
+        let session = format!("plain{at}");
+        let ctx = world.connect(Client::new(&session, &dirs[at]));
+        let attrs = attrs(&[("local.session", session.as_str())]);
+        let instance = source.resolve("local", "plain", &attrs, None).unwrap();
+        let got = instance.snapshot(&ctx).await.unwrap().unwrap();
+        seen.push(files(&got)[0].1.clone());
+    }
+    assert_eq!(seen, ["aaa", "aaa"]);
 }
