@@ -49,7 +49,7 @@ pub(crate) fn check_process(process: &ProcessSpec) -> Result<(), ExecError> {
     if let Some(index) = process.args.iter().position(|arg| arg.contains('\0')) {
         return Err(ExecError::ZeroByteInArgument { index });
     }
-    for entry in process.env.iter().filter(|entry| entry.contains('\0')) {
+    if let Some(entry) = process.env.iter().find(|entry| entry.contains('\0')) {
         let name = entry.split_once('=').map_or("", |(name, _)| name);
         return Err(ExecError::ZeroByteInEnvironment {
             name: shortened(name),

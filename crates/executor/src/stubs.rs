@@ -218,34 +218,31 @@ pub(crate) fn which(made: Vec<Stubs>, dests: &[String], recursive: bool) -> Vec<
     if recursive {
         return made;
     }
-    let kept = {
-        let dests: HashSet<&str> = dests
-            .iter()
-            .filter_map(|dest| dest.strip_prefix('/'))
-            .chain(["etc/hosts", "etc/resolv.conf"])
-            .collect();
-        let all = made
-            .iter()
-            .flat_map(|stubs| stubs.made.iter().map(|stub| stubs.path_of(stub)));
-        let parents: HashSet<&str> = all
-            .filter_map(|path| Some(path.rsplit_once('/')?.0))
-            .collect();
-        // A destination reached through a link is known by nothing having been made below it.
-        let is_kept = |path: &str| dests.contains(path) || !parents.contains(path);
-        made.iter()
-            .map(|stubs| Stubs {
-                path: stubs.path.clone(),
-                made: stubs
-                    .made
-                    .iter()
-                    .filter(|stub| is_kept(stubs.path_of(stub)))
-                    .cloned()
-                    .collect(),
-            })
-            .filter(|stubs| !stubs.made.is_empty())
-            .collect()
-    };
-    kept
+    let dests: HashSet<&str> = dests
+        .iter()
+        .filter_map(|dest| dest.strip_prefix('/'))
+        .chain(["etc/hosts", "etc/resolv.conf"])
+        .collect();
+    let all = made
+        .iter()
+        .flat_map(|stubs| stubs.made.iter().map(|stub| stubs.path_of(stub)));
+    let parents: HashSet<&str> = all
+        .filter_map(|path| Some(path.rsplit_once('/')?.0))
+        .collect();
+    // A destination reached through a link is known by nothing having been made below it.
+    let is_kept = |path: &str| dests.contains(path) || !parents.contains(path);
+    made.iter()
+        .map(|stubs| Stubs {
+            path: stubs.path.clone(),
+            made: stubs
+                .made
+                .iter()
+                .filter(|stub| is_kept(stubs.path_of(stub)))
+                .cloned()
+                .collect(),
+        })
+        .filter(|stubs| !stubs.made.is_empty())
+        .collect()
 }
 
 /// Removes what was made, where it is still what was made and nobody has put anything into it. Never fails a step.
