@@ -9,6 +9,7 @@
 mod git;
 mod idle;
 pub mod listen;
+mod mask;
 pub mod run;
 pub mod settings;
 pub mod wire;

@@ -116,7 +116,7 @@ fn unix(
         source,
     };
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+        make_folders(parent).map_err(failed)?;
     }
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -128,6 +128,17 @@ fn unix(
     std::os::unix::fs::chown(path, uid, gid).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     Ok(Listener::Unix(listener, Some(path.to_owned())))
+}
+
+/// Makes the folder of a socket and those missing towards it, open to whoever may use the socket. Those that exist stay as they are.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(folder)?;
+    for made in missing {
+        fs::set_permissions(made, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// Refuses a TCP listener that somebody could use who has no certificate: whoever else is on its network, and on the loopback
@@ -382,5 +393,24 @@ mod tests {
             refused.to_string(),
             "refusing to listen on tcp://localhost:0 without client certificates: build steps share this host's network (worker.oci.networkMode is auto or host), so every step could use the address and be root here; give --tlscert, --tlskey and --tlscacert, listen on a unix socket, or insist with --allow-insecure-loopback"
         );
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_for_its_owner_and_group_and_its_folder_can_be_entered() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("old");
+        fs::create_dir(&old).unwrap();
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o750)).unwrap();
+        let socket = old.join("new/newer/rbuildd.sock");
+        let private = crate::mask::PrivateFiles::begin();
+        let listener = unix("unix://test", &socket, (None, None)).unwrap();
+        drop(private);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&socket), 0o660);
+        for folder in ["old/new", "old/new/newer"] {
+            assert_eq!(mode(&dir.path().join(folder)), 0o755, "{folder}");
+        }
+        assert_eq!(mode(&old), 0o750);
+        drop(listener);
     }
 }

@@ -6,6 +6,7 @@ use futures::future::join_all;
 use tokio::sync::{oneshot, watch};
 
 use crate::listen::{self, ListenError};
+use crate::mask::PrivateFiles;
 use crate::settings::Settings;
 use crate::wire::{self, WireError};
 
@@ -51,8 +52,10 @@ pub async fn run(
     {
         tracing::debug!("the TLS provider is installed already");
     }
+    let private = PrivateFiles::begin();
     let listeners = listen::open(&settings)?;
     let composed = wire::compose(&settings)?;
+    drop(private);
     let (stopping, stopped) = watch::channel(false);
     let servers: Vec<_> = listeners
         .into_iter()

@@ -145,6 +145,11 @@ pub fn mknodat(
     )?)
 }
 
+/// Sets the mask of modes for what this process makes, and returns the old one. umask(2). Of the whole process: all threads have it.
+pub fn umask(mask: u32) -> u32 {
+    rustix::process::umask(Mode::from_raw_mode(mask & 0o777)).as_raw_mode()
+}
+
 /// Makes a directory. mkdirat(2).
 pub fn mkdirat(dir: impl AsFd, name: impl Arg, mode: u32) -> io::Result<()> {
     Ok(rx::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
