@@ -506,3 +506,58 @@ async fn an_image_that_cannot_be_resolved_is_told_in_the_same_words_whoever_want
         assert_eq!(error.unwrap_err().to_string(), want);
     }
 }
+
+#[tokio::test]
+async fn the_ignore_file_of_a_repository_counts_for_a_git_context() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
+    let named = "[internal] leave out what .dockerignore names";
+    let context = "https://github.com/o/r.git#main";
+    let own = "Dockerfile.dockerignore";
+    // The options and the ignore file there is, and whether something is left out.
+    for (opts, file, text, left_out) in [
+        (vec![("context", context)], ".dockerignore", "*.md\n", true),
+        (vec![("context", context)], own, "*.md\n", true),
+        (
+            vec![("context", context)],
+            ".dockerignore",
+            "# nothing\n",
+            false,
+        ),
+        (vec![("context", context)], "other", "*.md\n", false),
+        (
+            vec![("context", context), ("contextsubdir", "sub")],
+            "sub/.dockerignore",
+            "*.md\n",
+            true,
+        ),
+        (
+            vec![("context", context), ("contextsubdir", "sub")],
+            ".dockerignore",
+            "*.md\n",
+            false,
+        ),
+        (
+            vec![
+                ("context", context),
+                ("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR", "1"),
+            ],
+            ".dockerignore",
+            ".git\n",
+            true,
+        ),
+    ] {
+        let mut case = golden.cases[0].clone();
+        case.opts = opts
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        case.files.clear();
+        case.files
+            .insert("Dockerfile".into(), "FROM scratch\nCOPY . /\n".into());
+        case.files.insert(file.into(), text.into());
+        let got = run(&golden, &case, false).await;
+        assert_eq!(got.error, "", "{opts:?} {file}");
+        let found = got.defs.iter().flatten().any(|vertex| vertex.name == named);
+        assert_eq!(found, left_out, "{opts:?} {file}");
+    }
+}

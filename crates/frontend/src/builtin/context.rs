@@ -36,6 +36,32 @@ pub(crate) struct Context {
     dockerfile_local: String,
     ignore: OnceCell<Vec<String>>,
     own_ignore: OnceCell<Option<Bytes>>,
+    /// The repository that the build context is of.
+    repository: Option<Repository>,
+}
+
+/// A git repository as build context.
+struct Repository {
+    state: State,
+    /// Where in it the context is.
+    folder: String,
+    keeps_git_dir: bool,
+    /// Patterns of its ignore file.
+    ignore: OnceCell<Vec<String>>,
+}
+
+impl Repository {
+    fn ignore_path(&self) -> String {
+        gopath::join(&[&self.folder, DOCKERIGNORE])
+    }
+
+    async fn ignore(&self, build: &Build) -> Result<Vec<String>, FrontendError> {
+        let read = || async {
+            let (reference, _) = solve(build, &self.state, false, "").await?;
+            ignore_at(reference.as_ref(), &self.ignore_path()).await
+        };
+        self.ignore.get_or_try_init(read).await.cloned()
+    }
 }
 
 /// The Dockerfile.
@@ -197,6 +223,7 @@ impl Context {
             dockerfile_local: "dockerfile".to_owned(),
             ignore: OnceCell::new(),
             own_ignore: OnceCell::new(),
+            repository: None,
         };
         let forced = opts.get("dockerfilekey").cloned();
         if let Some(name) = &forced {
@@ -210,6 +237,12 @@ impl Context {
             git_context(url, keep_git, mtime_commit, build.config.lower.git_advice)?
         {
             context.dockerfile = Some(state.clone());
+            context.repository = Some(Repository {
+                state: state.clone(),
+                folder: get("contextsubdir").to_owned(),
+                keeps_git_dir: keep_git,
+                ignore: OnceCell::new(),
+            });
             context.state = Some(state);
         } else if is_http(url) {
             context.download(build, url).await?;
@@ -331,6 +364,12 @@ impl Context {
         };
         // The first reader decides; there is one.
         drop(self.own_ignore.set(own));
+        if let (Some(repository), Some(_)) = (&self.repository, &self.dockerfile) {
+            // The repository is at hand now: nothing more has to be asked for its ignore file.
+            let path = repository.ignore_path();
+            let patterns = ignore_at(reference.as_ref(), &path).await?;
+            drop(repository.ignore.set(patterns));
+        }
         let vertex = llb::definition::head(&definition).unwrap_or_else(|| Digest::sha256(b""));
         Ok(Entrypoint {
             map: source_map(filename, &to_utf8(&data), Some(definition)),
@@ -345,7 +384,7 @@ impl Context {
         follow_paths: Vec<String>,
     ) -> Result<State, FrontendError> {
         if let Some(state) = &self.state {
-            return Ok(state.clone());
+            return self.without_ignored(build, state).await;
         }
         let opts = LocalOpts {
             session_id: build
@@ -367,12 +406,42 @@ impl Context {
         ))
     }
 
-    /// Patterns of the ignore file; none for contexts that are not the client's directory.
+    /// A context without what the ignore file of its repository names.
+    ///
+    /// DIFFERS: the reference reads the ignore file of no repository, so that one Dockerfile copies other files from a clone than
+    /// from its address.
+    async fn without_ignored(&self, build: &Build, state: &State) -> Result<State, FrontendError> {
+        let Some(repository) = &self.repository else {
+            return Ok(state.clone());
+        };
+        let mut exclude = self
+            .ignore_file(build)
+            .await
+            .map_err(|error| error.within("failed to read dockerignore patterns"))?;
+        if exclude.is_empty() {
+            return Ok(state.clone());
+        }
+        if repository.keeps_git_dir {
+            // It was asked for by name.
+            exclude.extend(["!.git".to_owned(), "!.git/**".to_owned()]);
+        }
+        let info = CopyInfo {
+            dir_contents_only: true,
+            exclude,
+            ..CopyInfo::default()
+        };
+        let name = format!("leave out what {DOCKERIGNORE} names");
+        Ok(FileChain::new()
+            .copy(state, "/", "/", info)
+            .on(&State::scratch(), Constraints::internal(&name)))
+    }
+
+    /// Patterns of the ignore file; none for contexts that are neither the client's directory nor a repository.
     pub(crate) async fn ignore_patterns(
         &self,
         build: &Build,
     ) -> Result<Vec<String>, FrontendError> {
-        if self.state.is_some() {
+        if self.state.is_some() && self.repository.is_none() {
             return Ok(Vec::new());
         }
         self.ignore_file(build).await
@@ -383,6 +452,9 @@ impl Context {
             .get_or_try_init(|| async {
                 if let Some(Some(own)) = self.own_ignore.get() {
                     return Ok(ignore::patterns(own));
+                }
+                if let Some(repository) = &self.repository {
+                    return repository.ignore(build).await;
                 }
                 let opts = LocalOpts {
                     session_id: build
@@ -411,7 +483,15 @@ impl Context {
 pub(crate) async fn ignore_of(
     reference: Option<&Arc<dyn Ref>>,
 ) -> Result<Vec<String>, FrontendError> {
-    match read_file(reference, DOCKERIGNORE).await {
+    ignore_at(reference, DOCKERIGNORE).await
+}
+
+/// Patterns of an ignore file; a missing file is no error.
+async fn ignore_at(
+    reference: Option<&Arc<dyn Ref>>,
+    path: &str,
+) -> Result<Vec<String>, FrontendError> {
+    match read_file(reference, path).await {
         Ok(data) => Ok(ignore::patterns(&data)),
         Err(ReadError::Bridge(_)) => Ok(Vec::new()),
         Err(error) => Err(error.explain("")),
