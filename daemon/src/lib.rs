@@ -12,6 +12,7 @@ pub mod listen;
 mod mask;
 pub mod run;
 pub mod settings;
+pub mod signals;
 pub mod wire;
 
 pub use executor::launcher::dispatch as launcher_dispatch;

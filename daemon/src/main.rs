@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use daemon::{Args, Defaults, Settings};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -16,6 +15,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     log_to_stderr(&settings);
+    let stop = match daemon::signals::heard() {
+        Ok(stop) => stop,
+        Err(error) => return fail(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -25,7 +28,7 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let (ready, _) = tokio::sync::oneshot::channel();
-        daemon::run(settings, ready, stop_signal()).await
+        daemon::run(settings, ready, stop).await
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match outcome {
@@ -46,21 +49,6 @@ fn log_to_stderr(settings: &Settings) {
         logs.json().init();
     } else {
         logs.with_ansi(false).init();
-    }
-}
-
-/// Resolves at the first SIGTERM or SIGINT.
-async fn stop_signal() {
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        std::future::pending::<()>().await;
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }
 

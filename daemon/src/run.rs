@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 use crate::listen::{self, ListenError};
 use crate::mask::PrivateFiles;
 use crate::settings::Settings;
+use crate::signals::within;
 use crate::wire::{self, WireError};
 
 /// How long calls in flight may go on after the daemon was told to stop. Short: a build that runs would take minutes, and a client
@@ -100,7 +101,7 @@ pub async fn run(
             if stopping.send(true).is_err() {
                 tracing::debug!("no server is left");
             }
-            if tokio::time::timeout(DRAIN, &mut serving).await.is_err() {
+            if within(DRAIN, &mut serving).await.is_none() {
                 tracing::warn!("calls are still in flight, they are cancelled");
             }
         }

@@ -3,21 +3,24 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
+use crate::limits::Share;
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One accepted connection, whatever it came over: a unix socket, TCP, or TLS on it.
-pub struct Connection(Box<dyn Stream>);
+pub struct Connection(Box<dyn Stream>, Arc<Share>);
 
 impl Connection {
     /// Takes an accepted stream.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self(Box::new(stream))
+        Self(Box::new(stream), Share::of_connection())
     }
 }
 
@@ -28,8 +31,10 @@ impl fmt::Debug for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Arc<Share>;
+    fn connect_info(&self) -> Arc<Share> {
+        Arc::clone(&self.1)
+    }
 }
 
 impl AsyncRead for Connection {

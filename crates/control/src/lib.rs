@@ -5,6 +5,7 @@
 //!                 │         └─ session ─► tunnel ─► remote: session::Session for one client
 //!                 ├────► gateway (LLBBridge): a frontend in the client, as an engine Frontend
 //!                 ├────► content, trace, health
+//!                 ├──── limits: what a connection and a call may hold
 //!                 ├──── history, policy: records on disk, verdicts of clients
 //!                 └──── convert, errors, status, packet, protojson: wire ⇄ domain
 //! ```
@@ -21,6 +22,7 @@ mod gateway;
 mod health;
 mod history;
 mod io;
+mod limits;
 pub mod packet;
 mod policy;
 mod protojson;

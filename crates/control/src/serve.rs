@@ -18,6 +18,7 @@ use tonic::transport::server::{Connected, Server};
 use crate::content::ContentService;
 use crate::gateway::{Builds, GatewayService};
 use crate::health::HealthService;
+use crate::limits::{self, Limits};
 use crate::service::ControlService;
 use crate::trace::SpanService;
 
@@ -55,10 +56,11 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     Server::builder()
-        .http2_max_header_list_size(u32::try_from(proto::MAX_MESSAGE).unwrap_or(u32::MAX))
+        .layer(Limits)
+        .http2_max_header_list_size(limits::HEADERS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(None)
+        .max_concurrent_streams(limits::STREAMS)
         .tcp_nodelay(true)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop)

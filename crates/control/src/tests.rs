@@ -40,6 +40,7 @@ use crate::health::HealthService;
 use crate::{packet, routes, serve};
 
 mod answers;
+mod limits;
 
 /// What the fake engine is asked to do, by the name of the frontend.
 struct FakeEngine {

@@ -22,6 +22,7 @@ use crate::gateway::GatewayService;
 use crate::gateway::build::Build;
 use crate::health::HealthService;
 use crate::io::Connection;
+use crate::limits::{self, Limits};
 
 /// Speaks to frontends from images.
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,6 +80,9 @@ impl FrontendHost for StdioHost {
         let incoming = futures::stream::iter([Ok::<_, std::io::Error>(connection)])
             .chain(futures::stream::pending());
         let served = Server::builder()
+            .layer(Limits)
+            .http2_max_header_list_size(limits::HEADERS)
+            .max_concurrent_streams(limits::STREAMS)
             .add_service(bridge)
             .add_service(HealthServer::new(HealthService))
             .serve_with_incoming_shutdown(incoming, async move {

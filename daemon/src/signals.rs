@@ -1,0 +1,159 @@
+//! Signals, heard on a thread of their own whatever the others do.
+//!
+//! The first SIGTERM or SIGINT asks the daemon to stop, which it does in order. A second one ends the process at once, and so does
+//! having been asked [`PATIENCE`] ago: what was committed is not lost by that. The same thread tells who keeps a thread of the runtime
+//! from everybody else while he does.
+
+use std::future::Future;
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// How long stopping in order may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked who holds a thread of the runtime.
+const LOOK: Duration = Duration::from_secs(1);
+/// Holding one for longer is worth a line in the log while it lasts.
+const WEDGED: Duration = Duration::from_secs(2);
+
+/// Hears signals from now on; what is returned resolves at the first that asks to stop.
+pub fn heard() -> io::Result<impl Future<Output = ()> + Send> {
+    let (to, first) = oneshot::channel();
+    let (set_up, is_set_up) = std::sync::mpsc::channel();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(set_up.send(Err(error))),
+            };
+            runtime.block_on(async move {
+                let both = (|| {
+                    Ok((
+                        signal(SignalKind::terminate())?,
+                        signal(SignalKind::interrupt())?,
+                    ))
+                })();
+                let (mut term, mut int) = match both {
+                    Ok(both) => both,
+                    Err(error) => return drop(set_up.send(Err(error))),
+                };
+                drop(set_up.send(Ok(())));
+                tokio::select! {
+                    () = one(&mut term, &mut int) => {}
+                    () = tell_who_holds() => {}
+                }
+                if to.send(()).is_err() {
+                    // Nobody runs a daemon any more.
+                    return;
+                }
+                tokio::select! {
+                    () = one(&mut term, &mut int) => {
+                        tracing::warn!("asked to stop a second time");
+                    }
+                    () = tokio::time::sleep(PATIENCE) => {
+                        tracing::error!("stopping takes too long");
+                    }
+                }
+                tell(Duration::ZERO);
+                sys::process::exit_now(1);
+            });
+        })?;
+    let failed = |_| io::Error::other("the thread for signals is gone");
+    is_set_up.recv().map_err(failed)??;
+    Ok(async move {
+        // A thread that is gone hears nothing, and says nothing either.
+        if first.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+async fn one(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+/// Runs for ever.
+async fn tell_who_holds() {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        tell(WEDGED);
+    }
+}
+
+fn tell(limit: Duration) {
+    for held in task::watch::holding(limit) {
+        let ms = u64::try_from(held.took.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(task = held.name, ms, "a thread of the runtime is held");
+    }
+}
+
+/// Waits for work, but not for longer than `limit` by a clock that does not depend on the threads of the runtime; false if it did not
+/// end in time.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let until = Instant::now() + limit;
+    let clock = task::thread("deadline", move || {
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    });
+    let clock = async {
+        match clock {
+            Ok(clock) => clock.await,
+            // Without threads, the runtime's own clock has to do.
+            Err(_) => tokio::time::sleep(limit).await,
+        }
+    };
+    tokio::select! {
+        done = work => Some(done),
+        () = clock => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_signal_is_heard_and_a_deadline_is_kept_while_all_threads_of_the_runtime_are_held() {
+        let stop = heard().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let wedged = Arc::new(AtomicBool::new(true));
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let holds = Arc::clone(&wedged);
+        runtime.block_on(async {
+            let held = task::spawn("wedge", async move {
+                begun.send(()).unwrap();
+                while holds.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            has_begun.recv().unwrap();
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+                .unwrap();
+            stop.await;
+            let never = std::future::pending::<()>();
+            assert!(within(Duration::from_millis(1), never).await.is_none());
+            let names: Vec<_> = task::watch::holding(Duration::ZERO)
+                .iter()
+                .map(|held| held.name)
+                .collect();
+            assert!(names.contains(&"wedge"), "{names:?}");
+            wedged.store(false, Ordering::Relaxed);
+            held.await;
+        });
+    }
+}
