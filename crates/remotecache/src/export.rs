@@ -42,6 +42,8 @@ pub(crate) struct How {
     pub(crate) compression: CompressionSpec,
     /// Of several forms of a layer, the one that images get; else the one with the wanted compression.
     pub(crate) as_in_images: bool,
+    /// Whether layers that were made here get the compression, whatever they have.
+    pub(crate) named: bool,
 }
 
 type Made = Option<Vec<LayerBlob>>;
@@ -54,14 +56,17 @@ impl CacheExporter {
         keys: &[KeyInfo<StoreResult>],
         ctx: &OpCtx,
     ) -> Result<(), CacheError> {
-        let compression = match &self.target {
-            Target::Inline => CompressionSpec::default(),
-            Target::Place { compression, .. } => *compression,
+        let (compression, named) = match &self.target {
+            Target::Inline => (CompressionSpec::default(), false),
+            Target::Place {
+                compression, named, ..
+            } => (*compression, *named),
         };
         let how = How {
             mode: self.mode,
             compression,
             as_in_images: false,
+            named,
         };
         to.add(keys, how, ctx).await
     }
@@ -290,9 +295,13 @@ async fn layers_of(
         };
         if how.compression.force {
             found.blobs(how.compression).await?
+        } else if how.named {
+            found.blobs_as_asked(how.compression, None).await?
         } else {
             known
         }
+    } else if how.named {
+        found.blobs_as_asked(how.compression, None).await?
     } else {
         found.blobs(how.compression).await?
     };

@@ -15,7 +15,8 @@ use crate::format::{CacheRecord, ChainedResult, never};
 use crate::import::UNCOMPRESSED;
 
 impl Gathered {
-    /// Returns the records of a result that an image with its layers may carry; none if no record fits the image.
+    /// Returns the records of a result that an image with its layers, given by their diff ids, may carry; none if no record fits
+    /// the image.
     pub async fn inline(
         keys: &[KeyInfo<StoreResult>],
         layers: &[Digest],
@@ -26,6 +27,7 @@ impl Gathered {
             mode: Mode::Min,
             compression,
             as_in_images: true,
+            named: false,
         };
         let mut gathered = Self::default();
         gathered.add(keys, how, ctx).await?;
@@ -36,7 +38,7 @@ impl Gathered {
 
 fn of_image(chains: &Chains, image: &[Digest]) -> Result<Option<Vec<CacheRecord>>, CacheError> {
     let (config, blobs) = chains.config();
-    // By blob, the places in the image: a layer of the image as it is, or the same bytes compressed otherwise.
+    // By blob, the places in the image: the bytes are the same, however they are compressed.
     let mut places: HashMap<Digest, Vec<i64>> = HashMap::new();
     let mut known = HashMap::new();
     for (place, layer) in (0..).zip(image) {
