@@ -46,7 +46,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _gone = std::fs::remove_dir_all(&self.0);
+        // What git made of a stranger's bundle may be nested as deep as that one wants.
+        let _gone = fstree::remove::remove_dir_all(&self.0);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fstree::dir::Times;
-use fstree::{Kind, Root};
+use fstree::{Descent, Dir, Root};
 use store::{ImmutableRef, RecordType, RefOptions};
 
 use crate::context::Context;
@@ -84,7 +84,7 @@ impl Instance {
             finish(&root, staged.as_deref(), &subdir, time)
         })
         .await?;
-        Ok(record.commit()?)
+        Ok(task::blocking("commit a git checkout", move || record.commit()).await?)
     }
 
     /// Makes a repository of its own, with one commit and no memory of ours.
@@ -184,23 +184,29 @@ fn finish(
     }
     if let Some(seconds) = time {
         let top = root.dir("/").map_err(path("open the checkout"))?;
-        set_times(&top, Times::both(seconds.saturating_mul(1_000_000_000)), 0)
+        set_times(top, Times::both(seconds.saturating_mul(1_000_000_000)))
             .map_err(|e| SourceError::io("normalize mtimes", e))?;
     }
     Ok(())
 }
 
 /// Sets the time of everything, folders after what is in them.
-fn set_times(dir: &fstree::Dir, times: Times, depth: usize) -> std::io::Result<()> {
-    if depth > 1000 {
-        return Err(std::io::Error::other("folders nested too deep"));
-    }
-    for entry in dir.entries()? {
-        if dir.stat(&entry.name)?.kind() == Kind::Dir {
-            set_times(&dir.open_dir(&entry.name)?, times, depth + 1)?;
+fn set_times(top: Dir, times: Times) -> std::io::Result<()> {
+    let mut left = vec![top.entries()?.into_iter()];
+    let mut descent = Descent::new(top);
+    while let Some(entries) = left.last_mut() {
+        let Some(entry) = entries.next() else {
+            left.pop();
+            descent.dir().set_own_times(times)?;
+            descent.up()?;
+            continue;
+        };
+        if descent.dir().stat(&entry.name)?.is_dir() {
+            descent.down(&entry.name)?;
+            left.push(descent.dir().entries()?.into_iter());
         } else {
-            dir.set_times(&entry.name, times)?;
+            descent.dir().set_times(&entry.name, times)?;
         }
     }
-    dir.set_own_times(times)
+    Ok(())
 }
