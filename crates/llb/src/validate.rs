@@ -10,6 +10,9 @@ pub const EMPTY: i64 = -1;
 /// Marks an output nobody can use.
 pub const SKIP_OUTPUT: i64 = -1;
 
+/// Most inputs of one op.
+pub const MAX_INPUTS: usize = 4096;
+
 /// Why an op is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -31,6 +34,12 @@ pub enum InvalidOp {
     /// A source with inputs.
     #[error("invalid source op with {count} inputs")]
     SourceInputs {
+        /// How many.
+        count: usize,
+    },
+    /// More inputs than we take.
+    #[error("invalid op with {count} inputs: at most {MAX_INPUTS} are accepted")]
+    TooManyInputs {
         /// How many.
         count: usize,
     },
@@ -66,6 +75,10 @@ pub enum InvalidOp {
 /// Checks `op`.
 pub fn op(op: &pb::Op) -> Result<(), InvalidOp> {
     let outer = op.inputs.len();
+    // DIFFERS: BuildKit takes any number, and what it costs grows with the square of it.
+    if outer > MAX_INPUTS {
+        return Err(InvalidOp::TooManyInputs { count: outer });
+    }
     match &op.op {
         None => Ok(()),
         Some(pb::op::Op::Source(_)) => {

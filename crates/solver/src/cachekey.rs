@@ -144,6 +144,52 @@ impl<R> CacheKey<R> {
     }
 }
 
+/// What a chain of keys hangs together by.
+enum Link<R> {
+    Key(Arc<CacheKey<R>>),
+    Exporter(Arc<Exporter<R>>),
+}
+
+impl<R> Drop for CacheKey<R> {
+    /// Lets go of the keys of its inputs one after the other: a chain is as long as a definition, and would not fit on the stack.
+    fn drop(&mut self) {
+        fn unlink<R>(deps: Vec<Vec<DepKey<R>>>, links: &mut Vec<Link<R>>) {
+            for KeyInfo { key, exporter } in deps.into_iter().flatten().map(|dep| dep.key) {
+                links.push(Link::Exporter(exporter));
+                links.push(Link::Key(key));
+            }
+        }
+        let mut links = Vec::new();
+        unlink(std::mem::take(&mut self.deps), &mut links);
+        while let Some(link) = links.pop() {
+            match link {
+                Link::Key(key) => {
+                    if let Some(mut key) = Arc::into_inner(key) {
+                        unlink(std::mem::take(&mut key.deps), &mut links);
+                    }
+                }
+                Link::Exporter(exporter) => match Arc::into_inner(exporter) {
+                    None => {}
+                    Some(Exporter::Merged(parts)) => {
+                        links.extend(parts.into_iter().map(Link::Exporter));
+                    }
+                    Some(Exporter::Key(part)) => {
+                        let records = part.record.into_iter().chain(part.records);
+                        links.extend(records.map(|record| Link::Key(record.key)));
+                        links.push(Link::Key(part.key));
+                        let secondaries = part.secondaries.and_then(Arc::into_inner);
+                        let secondaries = secondaries.map(Mutex::into_inner).unwrap_or_default();
+                        unlink(
+                            vec![secondaries.into_iter().map(|(_, dep)| dep).collect()],
+                            &mut links,
+                        );
+                    }
+                },
+            }
+        }
+    }
+}
+
 impl<R> CacheRecord<R> {
     /// Orders by preference: the newest first, of equals one that is not this machine's own, as BuildKit does.
     pub(crate) fn order(&self, other: &Self) -> std::cmp::Ordering {
@@ -212,5 +258,32 @@ impl<R> fmt::Debug for CacheRecord<R> {
             .field("id", &self.id)
             .field("created_at", &self.created_at)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_keys_is_let_go_of_on_a_small_stack() {
+        let chain = || {
+            let digest = Digest::sha256(b"x");
+            let mut top = Arc::new(CacheKey::<()>::new(digest.clone(), 0, None, Vec::new()));
+            for _ in 0..100_000 {
+                let exporter = Exporter::Merged(vec![Exporter::bare(&top), Exporter::bare(&top)]);
+                let dep = DepKey {
+                    selector: None,
+                    key: KeyInfo {
+                        key: top,
+                        exporter: Arc::new(exporter),
+                    },
+                };
+                top = Arc::new(CacheKey::new(digest.clone(), 0, None, vec![vec![dep]]));
+            }
+            drop(top);
+        };
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        small.spawn(chain).unwrap().join().unwrap();
     }
 }

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use futures::FutureExt as _;
 use parking_lot::Mutex;
@@ -32,8 +31,13 @@ struct State<R> {
     tasks: HashMap<WorkId, Task<()>>,
     replies: HashMap<BuildId, oneshot::Sender<Result<Built<R>, SolveError>>>,
     jobs: std::collections::HashSet<String>,
+    /// Somebody works off what is left of earlier events.
+    going_on: bool,
     next: u64,
 }
+
+/// Steps of the scheduler in a row.
+const PIECE: usize = 500;
 
 impl<R: Clone + Send + Sync + 'static> Core<R> {
     pub(crate) fn new(
@@ -47,6 +51,7 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
             tasks: HashMap::new(),
             replies: HashMap::new(),
             jobs: std::collections::HashSet::new(),
+            going_on: false,
             next: 0,
         };
         Arc::new(Self {
@@ -75,25 +80,54 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
     pub(crate) fn apply(self: &Arc<Self>, event: Event<R>) {
         let now = self.clock.system();
         let mut leftovers = Vec::new();
+        let mut effects = Vec::new();
         let mut state = self.state.lock();
-        self.apply_locked(&mut state, now, event, &mut leftovers);
+        if let Event::Done(work, _) = &event {
+            leftovers.extend(state.tasks.remove(work));
+        }
+        state.scheduler.take(now, event, &mut effects);
+        let mut more = self.go_on(&mut state, effects, &mut leftovers);
+        if more && !state.going_on {
+            if tokio::runtime::Handle::try_current().is_ok() {
+                state.going_on = true;
+                let core = Arc::clone(self);
+                task::spawn("schedule", async move { core.work_off().await }).detach();
+            } else {
+                // The runtime is gone: nobody is kept waiting.
+                while more {
+                    more = self.go_on(&mut state, Vec::new(), &mut leftovers);
+                }
+            }
+        }
         drop(state);
         // What was cancelled is dropped here: a future's drop may do anything.
         drop(leftovers);
     }
 
-    fn apply_locked(
+    /// Works off the rest of large graphs, a piece at a time, so that nobody waits long for a thread or the lock.
+    async fn work_off(self: Arc<Self>) {
+        loop {
+            tokio::task::yield_now().await;
+            let mut leftovers = Vec::new();
+            let mut state = self.state.lock();
+            let more = self.go_on(&mut state, Vec::new(), &mut leftovers);
+            state.going_on = more;
+            drop(state);
+            drop(leftovers);
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Works off a piece and does what follows from it; true if there is more.
+    fn go_on(
         self: &Arc<Self>,
         state: &mut State<R>,
-        now: SystemTime,
-        event: Event<R>,
+        mut effects: Vec<Effect<R>>,
         leftovers: &mut Vec<Task<()>>,
-    ) {
-        if let Event::Done(work, _) = &event {
-            leftovers.extend(state.tasks.remove(work));
-        }
-        let mut effects = Vec::new();
-        state.scheduler.apply(now, event, &mut effects);
+    ) -> bool {
+        let more = state.scheduler.go_on(PIECE, &mut effects);
         for effect in effects {
             match effect {
                 Effect::Start(id, work) => {
@@ -114,6 +148,7 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
                 }
             }
         }
+        more
     }
 
     /// Waits for a build; leaving cancels it.

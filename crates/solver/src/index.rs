@@ -36,6 +36,7 @@ impl Index {
         edge: EdgeId,
         ignores_cache: impl Fn(EdgeId) -> bool,
     ) -> Option<EdgeId> {
+        self.prepare(key);
         let ids = self.matches(key);
         let known = ids.iter().rev().find_map(|id| {
             let other = self.items.get(id)?.edge.filter(|e| *e != edge)?;
@@ -130,6 +131,31 @@ impl Index {
             },
         );
         id
+    }
+
+    /// Gives all keys below `key` their items, from the bottom up: chains are as long as definitions, so nothing recurses when their
+    /// items are asked for.
+    fn prepare<R>(&mut self, key: &CacheKey<R>) {
+        fn below<R>(key: &CacheKey<R>) -> impl Iterator<Item = &CacheKey<R>> {
+            key.deps.iter().flatten().map(|dep| &*dep.key.key)
+        }
+        let mut stack: Vec<(&CacheKey<R>, bool)> = below(key).map(|key| (key, false)).collect();
+        while let Some((key, is_ready)) = stack.pop() {
+            if self.has_items(key) {
+                continue;
+            }
+            if is_ready {
+                self.ids(key);
+            } else {
+                stack.push((key, true));
+                stack.extend(below(key).map(|key| (key, false)));
+            }
+        }
+    }
+
+    fn has_items<R>(&self, key: &CacheKey<R>) -> bool {
+        let ids = key.index_ids.lock();
+        ids.iter().any(|id| self.items.contains_key(id))
     }
 
     /// Returns the items a key is known by, making one if there is none.

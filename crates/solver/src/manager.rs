@@ -338,7 +338,7 @@ impl<R> Managers<R> {
             for key in manager.query(deps, input, digest, output)? {
                 match keys.get(&key.id) {
                     // DIFFERS: a root key that several places know keeps all of them; BuildKit keeps one.
-                    Some(known) => known.ids.lock().extend(key.ids.into_inner()),
+                    Some(known) => known.ids.lock().extend(key.ids.lock().drain()),
                     None => {
                         keys.insert(key.id.clone(), key);
                     }

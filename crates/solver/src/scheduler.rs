@@ -212,6 +212,12 @@ pub(crate) struct Scheduler<R> {
     index: Index,
     to_learn: Queue,
     to_act: Queue,
+    /// Vertices that a job let go of.
+    to_forget: VecDeque<Digest>,
+    /// Edges that were merged into an edge.
+    merged: HashMap<EdgeId, Vec<EdgeId>>,
+    /// Vertices that are active a second time, without cache.
+    without_cache: usize,
     next: u64,
 }
 
@@ -249,12 +255,24 @@ impl<R: Clone> Scheduler<R> {
             index: Index::default(),
             to_learn: Queue::default(),
             to_act: Queue::default(),
+            to_forget: VecDeque::new(),
+            merged: HashMap::new(),
+            without_cache: 0,
             next: 0,
         }
     }
 
-    /// Takes in one event and says what to do about it.
+    /// Takes in one event and says what to do about it, all of it.
+    #[cfg(test)]
     pub(crate) fn apply(&mut self, now: SystemTime, event: Event<R>, out: &mut Vec<Effect<R>>) {
+        self.take(now, event, out);
+        let more = self.go_on(usize::MAX, out);
+        assert!(!more);
+        self.assert_invariants();
+    }
+
+    /// Takes in one event; [`Scheduler::go_on`] works off what follows from it.
+    pub(crate) fn take(&mut self, now: SystemTime, event: Event<R>, out: &mut Vec<Effect<R>>) {
         self.now = now;
         match event {
             Event::Job {
@@ -274,17 +292,24 @@ impl<R: Clone> Scheduler<R> {
             Event::Discard(job) => self.discard(job, out),
             Event::Done(work, outcome) => self.done(work, outcome, out),
         }
-        loop {
-            if let Some(edge) = self.to_learn.pop() {
+    }
+
+    /// Works off what follows from the events, up to so many steps, and says what to do about it; true if there is more.
+    ///
+    /// What is learned between two calls comes first, like all that is learned.
+    pub(crate) fn go_on(&mut self, steps: usize, out: &mut Vec<Effect<R>>) -> bool {
+        for _ in 0..steps {
+            if let Some(digest) = self.to_forget.pop_front() {
+                self.forget(&digest, out);
+            } else if let Some(edge) = self.to_learn.pop() {
                 self.learn(edge, out);
             } else if let Some(edge) = self.to_act.pop() {
                 self.act(edge, out);
             } else {
-                break;
+                return false;
             }
         }
-        #[cfg(test)]
-        self.assert_invariants();
+        true
     }
 
     fn id(&mut self) -> u64 {

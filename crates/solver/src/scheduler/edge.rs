@@ -95,6 +95,14 @@ pub(super) struct Readiness {
     pub(super) complete: bool,
 }
 
+/// What is to be found out first, for all inputs of an edge.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rounds {
+    first_slow: bool,
+    first_fast: bool,
+    all_have_matches: bool,
+}
+
 impl Phase {
     pub(super) fn work(&self) -> Option<WorkId> {
         match self {
@@ -320,26 +328,39 @@ impl<R> EdgeState<R> {
         false
     }
 
+    /// What all inputs together say, looked at once for all of them.
+    pub(super) fn rounds(&self) -> Rounds {
+        let unmatched = || {
+            let deps = self.deps.iter().enumerate();
+            deps.filter(|(_, d)| d.matches.is_empty())
+                .map(|(i, d)| (d, !d.slow_known(), self.has_slow(i)))
+        };
+        Rounds {
+            first_slow: unmatched().any(|(d, open, slow)| (open && slow) || d.level < Level::Slow),
+            first_fast: unmatched()
+                .any(|(d, open, slow)| (open && slow) || (d.level < Level::Complete && !slow)),
+            all_have_matches: self.all_have_matches(),
+        }
+    }
+
     /// Content keys are computed in two rounds: first for inputs that nothing was found for.
-    pub(super) fn later_slow(&self, input: usize, dep: &Dep<R>) -> bool {
-        let first_round = self.deps.iter().enumerate().any(|(i, d)| {
-            d.matches.is_empty() && ((!d.slow_known() && self.has_slow(i)) || d.level < Level::Slow)
-        });
-        first_round && !dep.slow_known() && self.has_slow(input) && !dep.matches.is_empty()
+    fn later_slow(&self, input: usize, dep: &Dep<R>, rounds: Rounds) -> bool {
+        rounds.first_slow && !dep.slow_known() && self.has_slow(input) && !dep.matches.is_empty()
     }
 
     /// So it is with going beyond fast keys.
-    pub(super) fn later_fast(&self, dep: &Dep<R>) -> bool {
-        let first_round = self.deps.iter().enumerate().any(|(i, d)| {
-            let slow = self.has_slow(i);
-            d.matches.is_empty()
-                && ((!d.slow_known() && slow) || (d.level < Level::Complete && !slow))
-        });
-        self.map.is_none() || (first_round && !dep.matches.is_empty())
+    fn later_fast(&self, dep: &Dep<R>, rounds: Rounds) -> bool {
+        self.map.is_none() || (rounds.first_fast && !dep.matches.is_empty())
     }
 
     /// What the edge needs of an input to get to `demand`.
-    pub(super) fn desired(&self, input: usize, dep: &Dep<R>, demand: Level) -> Level {
+    pub(super) fn desired(
+        &self,
+        input: usize,
+        dep: &Dep<R>,
+        demand: Level,
+        rounds: Rounds,
+    ) -> Level {
         if self.no_match {
             return Level::Complete;
         }
@@ -350,23 +371,25 @@ impl<R> EdgeState<R> {
             Level::Fast if demand > Level::Fast => {
                 let due = (self.readiness.fast && self.keys.is_empty())
                     || unmatched
-                    || self.all_have_matches();
-                if due && !self.later_fast(dep) {
+                    || rounds.all_have_matches;
+                if due && !self.later_fast(dep, rounds) {
                     Level::Slow
                 } else {
                     dep.level
                 }
             }
             Level::Slow if self.map.is_some() && demand == Level::Complete => {
-                let due = unmatched || self.readiness.slow || (slow && !self.later_fast(dep));
-                if due && self.records.is_empty() && (unmatched || !self.later_slow(input, dep)) {
+                let due =
+                    unmatched || self.readiness.slow || (slow && !self.later_fast(dep, rounds));
+                let later = !unmatched && self.later_slow(input, dep, rounds);
+                if due && self.records.is_empty() && !later {
                     Level::Complete
                 } else {
                     dep.level
                 }
             }
             Level::Slow if self.map.is_some() && slow && demand == Level::Slow => {
-                if unmatched || !self.later_slow(input, dep) {
+                if unmatched || !self.later_slow(input, dep, rounds) {
                     Level::Complete
                 } else {
                     dep.level

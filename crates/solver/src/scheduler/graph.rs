@@ -76,8 +76,10 @@ impl<R: Clone> Scheduler<R> {
                     state.sources.push(Arc::clone(source));
                 }
             }
+            let mut is_known = false;
             match by {
                 By::Job(job) => {
+                    is_known = state.jobs.contains(job) && state.attached.contains(job);
                     if !state.jobs.contains(job) {
                         state.jobs.push(*job);
                     }
@@ -103,7 +105,9 @@ impl<R: Clone> Scheduler<R> {
                 .map(|v| Arc::clone(&v.handle.vertex))
                 .expect("it was just loaded");
             loaded.insert(vertex.digest.clone(), Arc::clone(&last));
-            self.refresh(&digest, true, out);
+            if !is_known {
+                self.refresh(&digest, true, out);
+            }
         }
         // A vertex that was active may read others than were loaded now: ones that were merged, or that do not ignore
         // the cache. They must stay as long.
@@ -119,16 +123,20 @@ impl<R: Clone> Scheduler<R> {
     ///
     /// A vertex that ignores the cache does not join one that does not; any joins one that does.
     fn load_one(&mut self, vertex: &Arc<Vertex>, loaded: &HashMap<Digest, Arc<Vertex>>) -> Digest {
-        let without_cache = Digest::sha256(format!("{}-ignorecache", vertex.digest));
-        if self.vertices.contains_key(&without_cache) {
-            return without_cache;
+        let without_cache = || Digest::sha256(format!("{}-ignorecache", vertex.digest));
+        if self.without_cache > 0 {
+            let second = without_cache();
+            if self.vertices.contains_key(&second) {
+                return second;
+            }
         }
         let mut digest = vertex.digest.clone();
         if let Some(active) = self.vertices.get(&digest) {
             if active.handle.vertex.options.ignore_cache || !vertex.options.ignore_cache {
                 return digest;
             }
-            digest = without_cache;
+            digest = without_cache();
+            self.without_cache += 1;
         }
         let inputs: Vec<Edge> = vertex
             .inputs
@@ -290,16 +298,16 @@ impl<R: Clone> Scheduler<R> {
                 changed.push(digest.clone());
             }
         }
-        for digest in &changed {
-            self.drop_if_unwanted(digest, out);
-        }
+        self.to_forget.extend(changed);
+    }
+
+    /// Drops a vertex that a job let go of, if nobody else has it.
+    pub(super) fn forget(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
+        self.drop_if_unwanted(digest, out);
         if self.vertices.is_empty() {
             self.index.clear();
-        }
-        for digest in changed {
-            if self.vertices.contains_key(&digest) {
-                self.refresh(&digest, false, out);
-            }
+        } else if self.vertices.contains_key(digest) {
+            self.refresh(digest, false, out);
         }
     }
 
@@ -324,6 +332,9 @@ impl<R: Clone> Scheduler<R> {
             let Some(vertex) = self.vertices.remove(&digest) else {
                 continue;
             };
+            if vertex.handle.client_digest != digest {
+                self.without_cache -= 1;
+            }
             for child in vertex.children {
                 if let Some(state) = self.vertices.get_mut(&child) {
                     state.parents.remove(&digest);
@@ -344,9 +355,11 @@ impl<R: Clone> Scheduler<R> {
             vertex.edges.remove(&state.index);
         }
         // Edges merged into it stand on their own again.
-        for edge in self.edges.values_mut().filter(|e| e.owner == Some(id)) {
-            let inputs = edge.deps.len();
-            *edge = EdgeState::new(edge.vertex.clone(), edge.index, inputs);
+        for merged in self.merged.remove(&id).unwrap_or_default() {
+            if let Some(edge) = self.edges.get_mut(&merged).filter(|e| e.owner == Some(id)) {
+                let inputs = edge.deps.len();
+                *edge = EdgeState::new(edge.vertex.clone(), edge.index, inputs);
+            }
         }
         // And who came here by way of them goes back to them.
         for consumer in state.consumers.into_keys() {

@@ -57,6 +57,7 @@ impl<R: Clone> Scheduler<R> {
             return;
         };
         from.owner = Some(dest);
+        self.merged.entry(dest).or_default().push(source);
         let consumers = std::mem::take(&mut from.consumers);
         let source_vertex = from.vertex.clone();
         let mut secondaries = Vec::new();

@@ -306,8 +306,9 @@ impl<R: Clone> Scheduler<R> {
         };
         let mut wanted: Vec<Option<Level>> = Vec::with_capacity(edge.deps.len());
         let mut pending = Vec::new();
+        let rounds = edge.rounds();
         for (input, dep) in edge.deps.iter().enumerate() {
-            let desired = edge.desired(input, dep, demand);
+            let desired = edge.desired(input, dep, demand, rounds);
             wanted.push((desired > dep.level).then_some(desired));
             if dep.level == Level::Complete && edge.input_pending(input, dep) {
                 pending.push(input);
