@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::AttestError;
 use crate::request::Parameters;
-use crate::url::redact;
+use oci::address::redact;
 
 /// A secret or an agent that a step was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

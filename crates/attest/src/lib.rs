@@ -18,14 +18,13 @@ mod purl;
 mod request;
 mod statement;
 mod steps;
-mod url;
 
 pub use capture::{Capture, Image, Secret};
 pub use error::AttestError;
+pub use oci::address::redact;
 pub use options::{Attests, Mode, ProvenanceOptions, SbomOptions, SlsaVersion};
 pub use predicate::{Layers, Provenance, Run};
 pub use purl::{PurlKind, of_image};
 pub use request::{ConfigSource, Parameters, RequestProvenance, filter_args};
 pub use statement::{IN_TOTO_STATEMENT, Statement, Subject, SubjectKind, SubjectSpec};
 pub use steps::{BuildConfig, Steps, build_config};
-pub use url::redact;

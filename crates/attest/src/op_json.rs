@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use llb::pb;
+use oci::address::redact_text;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 pub(crate) fn is_zero(number: &i64) -> bool {
@@ -29,7 +30,8 @@ impl Serialize for Json {
                 map.end()
             }
             Self::List(items) => to.collect_seq(items),
-            Self::Text(text) => to.serialize_str(text),
+            // DIFFERS: the reference writes down what addresses have of credentials.
+            Self::Text(text) => to.serialize_str(&redact_text(text)),
             Self::Number(number) => to.serialize_i64(*number),
             Self::Bool(value) => to.serialize_bool(*value),
         }

@@ -12,7 +12,7 @@ use crate::options::{Mode, ProvenanceOptions, SlsaVersion};
 use crate::purl::{PurlKind, of_image};
 use crate::request::{ConfigSource, DigestSet, Local, Parameters, RequestProvenance, of_commit};
 use crate::steps::{BuildConfig, Places, Steps};
-use crate::url::redact;
+use oci::address::redact;
 
 const TYPE_V1: &str =
     "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";

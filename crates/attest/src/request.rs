@@ -6,7 +6,7 @@ use llb::build::git::GitRef;
 use serde::Serialize;
 
 use crate::capture::{Secret, Sources};
-use crate::url::redact;
+use oci::address::redact;
 
 /// Digests by algorithm.
 pub(crate) type DigestSet = BTreeMap<String, String>;
@@ -89,7 +89,7 @@ pub fn filter_args(opts: &BTreeMap<String, String>) -> BTreeMap<String, String> 
             let value = if is_context {
                 redact(value)
             } else {
-                value.clone()
+                oci::address::redact_text(value).into_owned()
             };
             (key.clone(), value)
         })

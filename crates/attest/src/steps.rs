@@ -1,10 +1,12 @@
 //! A definition written down: its steps in the order in which they depend on each other.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use base64::Engine as _;
 use llb::pb;
 use oci::Digest;
+use oci::address::redact_text;
 use prost::Message as _;
 use serde::Serialize;
 
@@ -76,7 +78,7 @@ pub fn build_config(definition: &pb::Definition) -> Result<BuildConfig, AttestEr
             infos.push(Info {
                 filename: info.filename.clone(),
                 language: info.language.clone(),
-                data: base64::engine::general_purpose::STANDARD.encode(&info.data),
+                data: base64::engine::general_purpose::STANDARD.encode(&*file(&info.data)),
                 steps: match &info.definition {
                     Some(definition) => self::steps(definition)?,
                     None => Steps::default(),
@@ -93,6 +95,16 @@ pub fn build_config(definition: &pb::Definition) -> Result<BuildConfig, AttestEr
         places = Some(Places { locations, infos });
     }
     Ok(BuildConfig { steps, places })
+}
+
+/// A build file without the credentials of addresses in it.
+///
+/// DIFFERS: the reference publishes the file as it is.
+fn file(data: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(data).map(redact_text) {
+        Ok(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
+        Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(data),
+    }
 }
 
 fn bad(reason: impl Into<String>) -> AttestError {

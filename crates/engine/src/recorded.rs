@@ -76,6 +76,7 @@ pub(crate) fn answered(response: &BTreeMap<String, String>) -> BTreeMap<String, 
 /// Why a build failed, as a record keeps it beside the details.
 pub(crate) fn failed(failure: &Failure) -> Failure {
     let mut failure = failure.clone();
+    failure.message = oci::address::redacted(failure.message);
     if failure.message.len() > LONGEST_VALUE {
         failure.message = cut(&failure.message);
     }
@@ -113,7 +114,7 @@ fn cut(text: &str) -> String {
 /// A text whose addresses have no user and password, and whose `key=value` parts have no credential: options such as
 /// `cache-imports` are documents with more options in them.
 fn without_login(text: &str) -> String {
-    let text = addresses(text);
+    let text = oci::address::redact_text(text).into_owned();
     if !text.contains(['=', ':']) || !SECRET.iter().any(|word| text.to_lowercase().contains(word)) {
         return text;
     }
@@ -152,33 +153,6 @@ fn mask(document: &mut serde_json::Value) {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
-}
-
-/// Takes user and password out of every address in a text.
-fn addresses(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let begin = rest
-            .get(..at)
-            .unwrap_or_default()
-            .rfind(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.'))
-            .map_or(0, |i| i + 1);
-        let begin = (begin..=at)
-            .find(|i| rest.is_char_boundary(*i))
-            .unwrap_or(at);
-        let after = at + 3;
-        let end = rest
-            .get(after..)
-            .unwrap_or_default()
-            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '<' | '>'))
-            .map_or(rest.len(), |i| after + i);
-        out.push_str(rest.get(..begin).unwrap_or_default());
-        out.push_str(&attest::redact(rest.get(begin..end).unwrap_or_default()));
-        rest = rest.get(end..).unwrap_or_default();
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]

@@ -561,3 +561,32 @@ async fn the_ignore_file_of_a_repository_counts_for_a_git_context() {
         assert_eq!(found, left_out, "{opts:?} {file}");
     }
 }
+
+#[tokio::test]
+async fn no_credential_of_an_address_is_in_a_name_or_in_the_image() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
+    let mut case = golden.cases[0].clone();
+    let context = "https://u:CANARY@h.example/r.git#main";
+    case.opts = [("context", context), ("context:more", context)]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
+    let text = "FROM scratch\n\
+        ARG HOST=u:CANARY@h.example\n\
+        ADD https://$HOST/file https://u:CANARY@h.example/other /\n\
+        ADD https://CANARY@h.example/r.git#v1 /r\n\
+        COPY --from=more . /more\n\
+        RUN [\"fetch\", \"https://u:CANARY@h.example/x\"]\n";
+    case.files = [("Dockerfile".to_owned(), text.to_owned())].into();
+    let got = run(&golden, &case, false).await;
+    assert_eq!(got.error, "");
+    let mut names: Vec<&str> = got.defs.iter().flatten().map(|v| v.name.as_str()).collect();
+    names.extend(got.metadata.values().map(String::as_str));
+    let said = names.join("\n");
+    // The value of an argument is no address.
+    let said = said.replace("HOST=u:CANARY@h.example", "");
+    assert!(!said.contains("CANARY"), "{said}");
+    assert!(
+        said.contains("ADD https://xxxxx:xxxxx@h.example/"),
+        "{said}"
+    );
+}

@@ -251,6 +251,7 @@ impl Graph {
                 .get("llb.customname")
                 .cloned()
                 .unwrap_or_else(|| op_name(op, &inputs, &nodes));
+            let name = oci::address::redacted(name);
             let locations = definition
                 .source
                 .as_ref()

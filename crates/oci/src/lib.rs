@@ -3,6 +3,7 @@
 //! Everything here is vocabulary: digests, descriptors, platforms, image references and the JSON documents of the
 //! OCI image specification, written the way Go's encoder writes them so that our documents have BuildKit's digests.
 
+pub mod address;
 pub mod descriptor;
 pub mod digest;
 pub mod image;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use oci::Digest;
+use oci::address::{redact_text, redacted};
 use parking_lot::Mutex;
 use task::Clock;
 
@@ -45,7 +46,13 @@ impl VertexProgress {
     }
 
     /// Makes it with its own clock and directory for log files.
-    pub fn with(vertex: Vertex, clock: Clock, spool_dir: Option<PathBuf>) -> Self {
+    ///
+    /// No name and no error shows user or password of an address.
+    pub fn with(mut vertex: Vertex, clock: Clock, spool_dir: Option<PathBuf>) -> Self {
+        vertex.name = redacted(vertex.name);
+        if let Some(group) = &mut vertex.group {
+            group.name = redacted(std::mem::take(&mut group.name));
+        }
         let digest = vertex.digest.clone();
         let mut journal = Journal::new(LOG_BUDGET, spool_dir);
         journal.push(Event::Vertex(vertex.clone()));
@@ -111,7 +118,7 @@ impl VertexProgress {
         self.change(|vertex| {
             vertex.started.get_or_insert(now);
             vertex.completed = Some(now);
-            vertex.error = error.unwrap_or_default().to_owned();
+            vertex.error = redact_text(error.unwrap_or_default()).into_owned();
         });
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use oci::address::redacted;
 use parking_lot::Mutex;
 
 use crate::event::{Event, Log, Range, SourceInfo, Status, Warning};
@@ -33,9 +34,9 @@ impl Writer {
     pub fn status(&self, id: impl Into<String>, name: impl Into<String>) -> StatusGuard {
         let now = self.now();
         let status = self.shared.as_ref().map(|shared| Status {
-            id: id.into(),
+            id: redacted(id.into()),
             vertex: shared.digest.clone(),
-            name: name.into(),
+            name: redacted(name.into()),
             current: 0,
             total: 0,
             timestamp: now,

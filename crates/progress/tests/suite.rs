@@ -167,3 +167,22 @@ async fn output_over_the_limit_is_clipped_and_its_end_is_shown_on_failure() {
         ]
     );
 }
+
+#[tokio::test]
+async fn no_credential_of_an_address_is_shown() {
+    let hub = Hub::new();
+    let url = "https://u:CANARY@h/x";
+    let step = VertexProgress::new(vertex(&format!("ADD {url} /"), &[]));
+    step.attach(&hub);
+    step.start();
+    drop(step.writer().status(format!("downloading {url}"), url));
+    step.complete(Some(&format!("Get \"{url}\": no")));
+    hub.close();
+    let said = all(&hub).await.join("\n");
+    assert!(!said.contains("CANARY"), "{said}");
+    assert!(said.contains("ADD https://xxxxx:xxxxx@h/x /"), "{said}");
+    assert!(
+        said.contains("Get \"https://xxxxx:xxxxx@h/x\": no"),
+        "{said}"
+    );
+}

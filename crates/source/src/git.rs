@@ -230,7 +230,7 @@ impl Identifier {
 
     /// The remote as it may be shown.
     fn shown(&self) -> String {
-        url::redact(&self.remote)
+        oci::address::redact(&self.remote)
     }
 }
 

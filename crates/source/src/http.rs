@@ -226,16 +226,7 @@ struct Instance {
 impl Instance {
     /// The address as it may be shown.
     fn shown(&self) -> String {
-        let Ok(mut url) = reqwest::Url::parse(&self.id.url) else {
-            return "invalid url".into();
-        };
-        if url.password().is_some() {
-            let _cleared = url.set_password(Some("xxxxx"));
-        }
-        if !url.username().is_empty() {
-            let _cleared = url.set_username("xxxxx");
-        }
-        url.to_string()
+        oci::address::redact(&self.id.url)
     }
 
     /// What downloads are kept under; it never leaves the store.

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
 use llb::pb;
 use oci::Digest;
 
@@ -150,4 +151,91 @@ fn steps_are_told_once_and_inputs_first() {
     let (_, mut definition) = captured();
     definition.def.pop();
     assert!(build_config(&definition).is_err());
+}
+
+#[test]
+fn no_credential_of_an_address_is_in_provenance() {
+    let url = "https://u:CANARY@example.com/x.git";
+    let mut capture = Capture::new();
+    let git = source(
+        "git://u:CANARY@example.com/x.git#v1",
+        &"a".repeat(40),
+        &mut capture,
+    );
+    let http = source(&format!("{url}?f"), &zero(), &mut capture);
+    let mut attributed = git.clone();
+    if let Some(pb::op::Op::Source(op)) = &mut attributed.op {
+        op.attrs.insert("git.fullurl".into(), url.into());
+    }
+    let exec = pb::Op {
+        op: Some(pb::op::Op::Exec(pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: vec!["sh".into(), "-c".into(), format!("curl {url} '{url}'")],
+                env: vec![format!("FROM={url}")],
+                proxy_env: Some(pb::ProxyEnv {
+                    http_proxy: url.into(),
+                    ..pb::ProxyEnv::default()
+                }),
+                ..pb::Meta::default()
+            }),
+            ..pb::ExecOp::default()
+        })),
+        ..pb::Op::default()
+    };
+    let mut def: Vec<Vec<u8>> = Vec::new();
+    let mut last = None;
+    for mut op in [git, http, attributed, exec] {
+        op.inputs = last.into_iter().collect();
+        let raw = op.encode_to_vec();
+        last = Some(pb::Input {
+            digest: Digest::sha256(&raw).to_string(),
+            index: 0,
+        });
+        def.push(raw);
+    }
+    let end = pb::Op {
+        inputs: last.into_iter().collect(),
+        ..pb::Op::default()
+    };
+    def.push(end.encode_to_vec());
+    let definition = pb::Definition {
+        def,
+        source: Some(pb::Source {
+            infos: vec![pb::SourceInfo {
+                filename: "Dockerfile".into(),
+                data: format!("FROM x\nADD {url} /\n").into_bytes(),
+                ..pb::SourceInfo::default()
+            }],
+            ..pb::Source::default()
+        }),
+        ..pb::Definition::default()
+    };
+    capture.request.frontend = "dockerfile.v0".into();
+    let opts = [
+        ("context", url),
+        ("context:other", url),
+        ("build-arg:URL", url),
+        ("vcs:source", url),
+    ];
+    let opts = opts.map(|(k, v)| (k.to_owned(), v.to_owned()));
+    capture.request.args = filter_args(&opts.into_iter().collect());
+    capture.settle().unwrap();
+    for version in [SlsaVersion::V02, SlsaVersion::V1] {
+        let options = ProvenanceOptions {
+            mode: Mode::Max,
+            version,
+            ..ProvenanceOptions::default()
+        };
+        let config = build_config(&definition).unwrap();
+        let made = Provenance::new(&capture, &options, Some(config), Run::default()).unwrap();
+        let text = String::from_utf8(made.to_json()).unwrap();
+        let data = base64::engine::general_purpose::STANDARD.encode("CANARY");
+        assert!(!text.contains("CANARY") && !text.contains(&data), "{text}");
+        for part in text.split('"') {
+            let decoded = base64::engine::general_purpose::STANDARD.decode(part);
+            let decoded = String::from_utf8(decoded.unwrap_or_default()).unwrap_or_default();
+            assert!(!decoded.contains("CANARY"), "{decoded}");
+        }
+        assert!(text.contains("xxxxx:xxxxx@example.com"), "{text}");
+    }
 }

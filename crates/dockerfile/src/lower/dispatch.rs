@@ -265,7 +265,10 @@ impl Lowering<'_> {
     }
 
     /// Adds a history entry.
+    ///
+    /// DIFFERS: the reference writes user and password of an address into the image.
     pub(crate) fn commit(&mut self, at: usize, created_by: String, layer: bool) {
+        let created_by = oci::address::redacted(created_by);
         let created = self.epoch.map(rfc3339);
         self.copied += ENTRY + created_by.len();
         self.stages[at].image.history.push(History {

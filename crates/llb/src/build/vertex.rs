@@ -208,12 +208,12 @@ impl Constraints {
         self.describe("llb.customname", name)
     }
 
-    /// Adds a free text under `key`.
+    /// Adds a free text under `key`, without the credentials of addresses in it.
     #[must_use]
     pub fn describe(mut self, key: &str, value: impl Into<String>) -> Self {
         self.metadata
             .description
-            .insert(key.to_owned(), value.into());
+            .insert(key.to_owned(), oci::address::redacted(value.into()));
         self
     }
 

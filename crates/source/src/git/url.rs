@@ -57,7 +57,7 @@ impl GitUrl {
     /// Parses an address that names or implies its protocol.
     pub(crate) fn parse(text: &str) -> Result<Self, SourceError> {
         let bad = |reason: &str| SourceError::Reference {
-            reference: redact(text),
+            reference: oci::address::redact(text),
             reason: reason.to_owned(),
         };
         if let Some(protocol) = protocol(text) {
@@ -219,20 +219,6 @@ pub(crate) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// The address without user and password.
-pub(crate) fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(end);
-    match authority.rsplit_once('@') {
-        Some((user, host)) if user.contains(':') => format!("{scheme}://xxxxx:xxxxx@{host}{tail}"),
-        Some((_, host)) => format!("{scheme}://xxxxx@{host}{tail}"),
-        None => text.to_owned(),
-    }
-}
-
 /// Whether a text is the full name of a commit.
 pub(crate) fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
@@ -243,7 +229,7 @@ pub(crate) fn is_commit(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{GitUrl, clean, is_ref_name, is_transport, redact};
+    use super::{GitUrl, clean, is_ref_name, is_transport};
 
     #[test]
     fn credentials_are_no_part_of_the_address_that_git_gets() {
@@ -355,7 +341,6 @@ mod tests {
                 && !is_transport("github.com/a/b")
                 && !is_transport("file:///x")
         );
-        assert_eq!(redact("https://u:p@h/x#y"), "https://xxxxx:xxxxx@h/x#y");
         assert_eq!(clean("../../a/./b//../c"), "/a/c");
         assert_eq!(
             GitUrl::parse("git@h:a/b.git").unwrap().with_path("/a/b"),
