@@ -10,7 +10,7 @@ use super::{Case, On};
 pub(super) const CASES: &[Case] = &[
     Case {
         sentence: "a disk that is full during a step fails the step and nothing else",
-        on: On::Both,
+        on: On::Ours("what it needs for itself fills the small disk"),
         run: during_a_step,
     },
     Case {
@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         sentence: "a disk that is full during a transfer or a pull fails that build and nothing else",
-        on: On::Both,
+        on: On::Ours("what it needs for itself fills the small disk"),
         run: during_a_transfer,
     },
 ];

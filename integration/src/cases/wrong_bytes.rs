@@ -45,12 +45,12 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         sentence: "garbage on the socket leaves the daemon serving",
-        on: On::Both,
+        on: On::Wire,
         run: garbage,
     },
     Case {
         sentence: "definitions with missing, circular or very many vertices are refused or built",
-        on: On::Both,
+        on: On::Wire,
         run: odd_definitions,
     },
 ];
