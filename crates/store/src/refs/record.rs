@@ -244,8 +244,32 @@ impl Record {
     }
 }
 
+impl Shape {
+    fn into_parents(self) -> impl Iterator<Item = Arc<Record>> {
+        let (first, second, rest) = match self {
+            Self::Layer { parent } => (parent, None, Vec::new()),
+            Self::Merge { parents } => (None, None, parents),
+            Self::Diff { lower, upper } => (lower, upper, Vec::new()),
+        };
+        first.into_iter().chain(second).chain(rest)
+    }
+}
+
+/// Lets go of what a record stands on, one after the other: chains may be long, and each would drop the next inside itself.
+fn drop_parents(shape: &mut Shape) {
+    let taken = std::mem::replace(shape, Shape::Layer { parent: None });
+    let mut todo: Vec<Arc<Record>> = taken.into_parents().collect();
+    while let Some(parent) = todo.pop() {
+        if let Some(mut last) = Arc::into_inner(parent) {
+            let taken = std::mem::replace(&mut last.shape, Shape::Layer { parent: None });
+            todo.extend(taken.into_parents());
+        }
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
+        drop_parents(&mut self.shape);
         let body = self.body.get_mut();
         if !body.stored {
             // A step's mutable that was never committed.

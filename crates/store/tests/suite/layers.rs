@@ -341,3 +341,29 @@ async fn what_was_made_here_follows_the_compression_and_what_came_stays() {
     let unasked = top.blobs(CompressionSpec::default()).await.unwrap();
     assert_eq!(kinds(&unasked), ["tar+gzip"; 3]);
 }
+
+#[test]
+fn a_chain_of_very_many_layers_is_let_go_on_a_small_stack() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    let store = lab.store.clone();
+    let chain = move || {
+        let shelf = Shelf::of(b"");
+        let mut top = None;
+        for at in 0..4_000 {
+            let digest = oci::Digest::sha256(format!("layer {at}"));
+            let desc = oci::Descriptor::new(oci::media_type::OCI_LAYER, digest.clone(), 1);
+            let layer = store::LayerDesc::new(desc, digest, "");
+            top = Some(
+                store
+                    .import_layer(top.as_ref(), layer, shelf.clone())
+                    .unwrap(),
+            );
+        }
+        assert_eq!(top.unwrap().chain().len(), 4_000);
+    };
+    small.spawn(chain).unwrap().join().unwrap();
+}
