@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Descriptor, Digest, Platform};
 
+/// How many layers an image may have that is built on or read as a cache: several times what a kernel stacks.
+pub const MAX_LAYERS: usize = 4096;
+
 /// An image manifest: one config and the layers, base first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

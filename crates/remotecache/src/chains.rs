@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use oci::image::MAX_LAYERS;
 use oci::{Descriptor, Digest, Timestamp, media_type};
 use solver::export;
 
@@ -452,7 +453,8 @@ impl Chains {
         self.listed += layers.len();
         self.within_bounds()?;
         let layers: Option<Vec<Arc<Descriptor>>> = layers.into_iter().collect();
-        if let Some(layers) = layers.filter(|l| !l.is_empty()) {
+        let fits = |layers: &Vec<_>| !layers.is_empty() && layers.len() <= MAX_LAYERS;
+        if let Some(layers) = layers.filter(fits) {
             out.push(ChainResult {
                 created: (*created).into(),
                 layers: layers.into(),

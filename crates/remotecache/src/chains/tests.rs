@@ -267,3 +267,34 @@ fn a_record_of_very_many_results_takes_no_time() {
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].results.len(), MAX_RESULTS);
 }
+
+#[test]
+fn results_of_more_layers_than_can_be_stacked_are_left_out() {
+    let layers = |count: usize| -> Vec<CacheLayer> {
+        let parents = -1..i64::try_from(count).unwrap() - 1;
+        parents
+            .map(|parent| CacheLayer {
+                blob: digest("a"),
+                parent,
+                annotations: None,
+            })
+            .collect()
+    };
+    for (count, want) in [(MAX_LAYERS, 1), (MAX_LAYERS + 1, 0), (40_000, 0)] {
+        let config = CacheConfig {
+            layers: layers(count),
+            records: vec![CacheRecord {
+                results: vec![CacheResult {
+                    layer: i64::try_from(count).unwrap() - 1,
+                    created_at: Timestamp::from_seconds(1),
+                }],
+                chains: Vec::new(),
+                digest: digest("root"),
+                inputs: Vec::new(),
+            }],
+        };
+        let mut chains = Chains::default();
+        chains.add_config(&config, &known(&["a"])).unwrap();
+        assert_eq!(chains.entries()[0].results.len(), want, "{count}");
+    }
+}

@@ -104,6 +104,18 @@ impl ImageDocuments {
         }
         let config: OnlyRootfs = decode("config", &self.manifest.config, &self.config_bytes)?;
         let diff_ids = config.rootfs.diff_ids;
+        if diff_ids.len() > oci::image::MAX_LAYERS {
+            let reason = format!(
+                "more than {} layers: {}",
+                oci::image::MAX_LAYERS,
+                diff_ids.len()
+            );
+            return Err(SourceError::Document {
+                what: "config",
+                digest: self.manifest.config.digest.clone(),
+                reason,
+            });
+        }
         if diff_ids.len() != self.manifest.layers.len() {
             let reason = format!(
                 "mismatched image rootfs and manifest layers {} {}",

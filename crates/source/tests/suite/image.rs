@@ -120,6 +120,80 @@ async fn the_best_manifest_of_an_index_is_chosen_and_layers_stay_lazy() {
     );
 }
 
+#[tokio::test]
+async fn an_image_of_more_layers_than_can_be_stacked_is_refused() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    let dir = world.folder("layout");
+    let many = image(&dir, "amd64", 5000);
+    let ctx = world.connect(Session::new("s1", &dir));
+    let list = attrs(&[("oci.session", "s1"), ("oci.store", "layout")]);
+    let reference = format!("not/real@{}", many.digest);
+    let instance = OciLayoutSource::new(world.store.clone())
+        .resolve("oci-layout", &reference, &list, None)
+        .unwrap();
+    let error = instance.cache_key(&ctx, 0).await.unwrap_err().to_string();
+    assert!(error.contains("more than 4096 layers: 5000"), "{error}");
+}
+
+#[tokio::test]
+async fn documents_of_an_image_are_read_as_go_reads_them() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    let dir = world.folder("layout");
+    let layer = put(&dir, media_type::OCI_LAYER, "layer".to_owned());
+    let ctx = world.connect(Session::new("s1", &dir));
+    let list = attrs(&[("oci.session", "s1"), ("oci.store", "layout")]);
+    // What is written in the place of what the image has; see the table in `oci` for what there is.
+    for (what, by) in [
+        ("\"config\":{}", "\"config\":null"),
+        (
+            "\"config\":{}",
+            "\"config\":{\"Volumes\":{\"/x\":null},\"Env\":null}",
+        ),
+        (
+            "\"config\":{}",
+            "\"author\":null,\"created\":null,\"history\":null",
+        ),
+        ("\"config\":{}", "\"author\":\"\\ud800\""),
+        ("\"os\"", "\"os\":\"plan9\",\"os\""),
+        ("\"rootfs\"", "\"RootFS\""),
+        ("\"layers\":[", "\"Layers\":["),
+        (
+            "\"manifests\":[",
+            "\"subject\":null,\"annotations\":null,\"manifests\":[",
+        ),
+        (
+            "\"subject\":0",
+            "\"subject\":null,\"annotations\":{\"a\":null}",
+        ),
+    ] {
+        let config = format!(
+            "{{\"os\":\"linux\",\"architecture\":\"amd64\",\"rootfs\":{{\"type\":null,\"diff_ids\":[\"{}\"]}},\"config\":{{}}}}",
+            layer.digest
+        );
+        let config = put(&dir, media_type::OCI_CONFIG, config.replace(what, by));
+        let manifest = format!(
+            "{{\"mediaType\":null,\"subject\":0,\"config\":{},\"layers\":[{}]}}",
+            json(&config),
+            json(&layer)
+        );
+        let manifest = manifest.replace(what, by).replace("\"subject\":0,", "");
+        let manifest = put(&dir, media_type::OCI_MANIFEST, manifest);
+        let entry = json(&manifest).replace('}', ",\"platform\":null,\"annotations\":null}");
+        let index = format!("{{\"schemaVersion\":null,\"manifests\":[{entry}]}}");
+        let index = put(&dir, media_type::OCI_INDEX, index.replace(what, by));
+        let reference = format!("not/real@{}", index.digest);
+        let instance = OciLayoutSource::new(world.store.clone())
+            .resolve("oci-layout", &reference, &list, None)
+            .unwrap();
+        let key = instance.cache_key(&ctx, 0).await;
+        assert_eq!(key.unwrap().layers.len(), 1, "{by}");
+    }
+}
+
 struct Registry {
     child: Child,
     host: String,
