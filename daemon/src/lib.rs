@@ -3,6 +3,7 @@
 //! ```text
 //! main ─► Settings ─► run ─► listen::open ─► wire::compose ─► control::serve per listener
 //!                      │                        (store, executor, sources, exporters, engine)
+//!                      │                        or tenants, each composed when its first connection comes
 //!                      └─► stop: listeners ► calls in flight ► store
 //! ```
 
@@ -13,6 +14,7 @@ mod mask;
 pub mod run;
 pub mod settings;
 pub mod signals;
+pub mod tenants;
 pub mod wire;
 
 pub use executor::launcher::dispatch as launcher_dispatch;

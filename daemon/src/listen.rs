@@ -16,7 +16,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
-use crate::settings::{Settings, TlsSettings};
+use crate::settings::{Isolation, Settings, TlsSettings};
+use crate::tenants::Peer;
 
 /// Handshakes and accepted connections that wait for the server.
 const BACKLOG: usize = 64;
@@ -50,6 +51,11 @@ pub enum ListenError {
         "refusing to listen on {0} without client certificates: build steps share this host's network ({1}), so every step could use the address and be root here; give --tlscert, --tlskey and --tlscacert, listen on a unix socket, or insist with --allow-insecure-loopback"
     )]
     OpenToSteps(String, &'static str),
+    /// Nobody would say who a client is.
+    #[error(
+        "refusing to listen on {0} without client certificates: with isolation = \"client\" they tell whose a connection is; give --tlscert, --tlskey and --tlscacert, or listen on a unix socket"
+    )]
+    OpenToTenants(String),
     /// A TLS file cannot be used.
     #[error("cannot use {}: {message}", path.display())]
     Tls {
@@ -150,6 +156,9 @@ fn guard<'a>(
 ) -> Result<(), ListenError> {
     if settings.tls.as_ref().is_some_and(|tls| tls.ca.is_some()) {
         return Ok(());
+    }
+    if settings.isolation == Isolation::Client {
+        return Err(ListenError::OpenToTenants(address.into()));
     }
     if bound.any(|a| !a.ip().is_loopback()) {
         return Err(ListenError::Open(address.into()));
@@ -261,8 +270,8 @@ fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
     Ok(Tls(TlsAcceptor::from(Arc::new(config))))
 }
 
-/// Accepts connections until the stream is dropped. A connection that fails is logged and forgotten.
-pub fn accept(listener: Listener) -> impl Stream<Item = io::Result<Connection>> {
+/// Accepts connections until the stream is dropped, each with who is at its other end. One that fails is logged and forgotten.
+pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
     let (to, from) = mpsc::channel(BACKLOG);
     let task = task::spawn("listener", async move {
         match listener {
@@ -271,7 +280,10 @@ pub fn accept(listener: Listener) -> impl Stream<Item = io::Result<Connection>> 
                 loop {
                     match listener.accept().await {
                         Ok((stream, _)) => {
-                            if to.send(Ok(Connection::new(stream))).await.is_err() {
+                            let peer = stream
+                                .peer_cred()
+                                .map_or(Peer::Unknown, |peer| Peer::User(peer.uid()));
+                            if to.send((peer, Connection::new(stream))).await.is_err() {
                                 return;
                             }
                         }
@@ -293,7 +305,11 @@ pub fn accept(listener: Listener) -> impl Stream<Item = io::Result<Connection>> 
                         tracing::debug!(%error, "TCP_NODELAY");
                     }
                     let Some(Tls(acceptor)) = tls.clone() else {
-                        if to.send(Ok(Connection::new(stream))).await.is_err() {
+                        if to
+                            .send((Peer::Unknown, Connection::new(stream)))
+                            .await
+                            .is_err()
+                        {
                             return;
                         }
                         continue;
@@ -307,7 +323,8 @@ pub fn accept(listener: Listener) -> impl Stream<Item = io::Result<Connection>> 
                     handshakes.push(task::spawn("tls handshake", async move {
                         match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                             Ok(Ok(stream)) => {
-                                if to.send(Ok(Connection::new(stream))).await.is_err() {
+                                let peer = Peer::of_tls(stream.get_ref().1);
+                                if to.send((peer, Connection::new(stream))).await.is_err() {
                                     tracing::debug!("the listener is closed");
                                 }
                             }

@@ -1,15 +1,20 @@
 //! From settings to a serving daemon, and back out in order.
 
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio::sync::{oneshot, watch};
 
+use crate::listen::Listener;
 use crate::listen::{self, ListenError};
 use crate::mask::PrivateFiles;
-use crate::settings::Settings;
+use crate::settings::{Isolation, Settings};
 use crate::signals::within;
-use crate::wire::{self, WireError};
+use crate::tenants::Tenants;
+use crate::wire::{self, Composed, WireError};
 
 /// How long calls in flight may go on after the daemon was told to stop. Short: a build that runs would take minutes, and a client
 /// that merely keeps its connection open is no reason to wait.
@@ -55,24 +60,17 @@ pub async fn run(
     }
     let private = PrivateFiles::begin();
     let listeners = listen::open(&settings)?;
-    let composed = wire::compose(&settings)?;
-    drop(private);
     let (stopping, stopped) = watch::channel(false);
+    let behind = match settings.isolation {
+        Isolation::None => Behind::One(wire::compose(&settings)?),
+        Isolation::Client => Behind::Tenants(Arc::new(Tenants::open(&settings, stopped.clone())?)),
+    };
+    drop(private);
     let servers: Vec<_> = listeners
         .into_iter()
         .map(|(address, listener)| {
-            let routes = composed.routes.clone();
-            let mut stopped = stopped.clone();
             tracing::info!(%address, "listening");
-            task::spawn("server", async move {
-                let stop = async move {
-                    // An error means that the daemon is going away altogether.
-                    if stopped.wait_for(|stop| *stop).await.is_err() {
-                        tracing::debug!("the daemon is gone");
-                    }
-                };
-                control::serve(routes, listen::accept(listener), stop).await
-            })
+            behind.serve(listener, stopped.clone())
         })
         .collect();
     tracing::info!(
@@ -107,6 +105,53 @@ pub async fn run(
         }
     }
     drop(serving);
-    composed.close().await;
+    behind.close().await;
     Ok(())
+}
+
+/// What is behind the listeners.
+enum Behind {
+    /// One state for all clients.
+    One(Composed),
+    /// One for each client.
+    Tenants(Arc<Tenants>),
+}
+
+impl Behind {
+    /// Serves what a listener accepts until `stopped` says so.
+    fn serve(
+        &self,
+        listener: Listener,
+        mut stopped: watch::Receiver<bool>,
+    ) -> task::Task<Result<(), control::ServeError>> {
+        let stop = async move {
+            // An error means that the daemon is going away altogether.
+            if stopped.wait_for(|stop| *stop).await.is_err() {
+                tracing::debug!("the daemon is gone");
+            }
+        };
+        let accepted = listen::accept(listener);
+        match self {
+            Self::One(composed) => {
+                let incoming = accepted.map(|(_, connection)| Ok::<_, io::Error>(connection));
+                let routes = composed.routes.clone();
+                task::spawn("server", control::serve(routes, incoming, stop))
+            }
+            Self::Tenants(tenants) => {
+                let tenants = Arc::clone(tenants);
+                task::spawn("server", async move {
+                    tenants.serve(accepted, stop).await;
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    /// Closes what is open in order.
+    async fn close(self) {
+        match self {
+            Self::One(composed) => composed.close().await,
+            Self::Tenants(tenants) => tenants.close().await,
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub mod args;
 mod context;
 pub mod file;
 mod gc;
+mod isolation;
 pub mod units;
 mod users;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use args::Args;
 pub use context::{CompareText, ContextFile, ContextSettings};
 use file::File;
+pub use isolation::Isolation;
 pub use units::{DiskSpace, UnitError};
 pub use users::UserNamespaces;
 
@@ -30,6 +32,8 @@ pub struct Settings {
     pub addresses: Vec<String>,
     /// Certificate, key and CA of the TCP listeners.
     pub tls: Option<TlsSettings>,
+    /// What clients share.
+    pub isolation: Isolation,
     /// Whether loopback addresses may be open to steps that share the host's network.
     pub allow_insecure_loopback: bool,
     /// Owner of unix sockets.
@@ -376,6 +380,7 @@ impl Settings {
             oci.gcpolicy.into_iter().map(gc::policy_of).collect()
         };
         Ok(Self {
+            isolation: Isolation::parse(args.isolation.as_deref().or(file.isolation.as_deref()))?,
             root: args
                 .root
                 .clone()

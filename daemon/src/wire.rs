@@ -40,6 +40,14 @@ pub enum WireError {
         /// Why.
         source: Box<store::OpenError>,
     },
+    /// The tenants' states have no place.
+    #[error("cannot make the folder of the tenants, {}", folder.display())]
+    Tenants {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A registry's settings cannot be used.
     #[error("cannot use the registry settings")]
     Registry(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -66,7 +74,7 @@ pub enum WireError {
     )]
     UserNamespacesOfRuntime,
     /// The OCI runtime may not run steps.
-    #[error("worker.oci.binary: {0}")]
+    #[error("worker.oci.binary cannot be used")]
     Runtime(#[from] executor::runtime::UnfitRuntime),
     /// The snapshotter is not built.
     #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]

@@ -54,6 +54,9 @@ pub struct Args {
     /// Authority that clients' certificates must come from
     #[arg(long, value_name = "FILE")]
     pub tlscacert: Option<PathBuf>,
+    /// What clients share: none (everything, as with BuildKit) or client (nothing: each certificate and each user of a socket has a state of its own)
+    #[arg(long, value_name = "MODE")]
+    pub isolation: Option<String>,
     /// Listen on loopback addresses without client certificates, although build steps on the host's network can use them then
     #[arg(long)]
     pub allow_insecure_loopback: bool,

@@ -17,6 +17,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("trace", "deprecated: log.level = \"trace\""),
     ("root", "state directory"),
     (
+        "isolation",
+        "what clients share: none (default: everything, as with BuildKit) or client (nothing; ours)",
+    ),
+    (
         "insecure-entitlements",
         "entitlements that clients may ask for: network.host, security.insecure, device",
     ),
@@ -206,6 +210,7 @@ pub struct File {
     pub debug: bool,
     pub trace: bool,
     pub root: Option<String>,
+    pub isolation: Option<String>,
     #[serde(rename = "insecure-entitlements")]
     pub insecure_entitlements: Vec<String>,
     #[serde(rename = "provenanceEnvDir")]

@@ -1,0 +1,27 @@
+//! What clients of one daemon share.
+
+use super::SettingsError;
+
+/// What clients of one daemon share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Everything, as with BuildKit.
+    #[default]
+    None,
+    /// Nothing: each client certificate and each user of a unix socket is a tenant.
+    Client,
+}
+
+impl Isolation {
+    /// Understands the flag or the key; nothing was said where there is no text.
+    pub(super) fn parse(text: Option<&str>) -> Result<Self, SettingsError> {
+        match text {
+            None | Some("none" | "") => Ok(Self::None),
+            Some("client") => Ok(Self::Client),
+            Some(other) => Err(SettingsError::Flag {
+                flag: "isolation",
+                message: format!("expected none or client, got {other:?}"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A tenant for each client, with `isolation = "client"`.
+//!
+//! ```text
+//!   listener ─► (peer, connection) ─► Tenants::take ─► the tenant's server ─► control::serve(routes of that tenant)
+//!                                        │ first time
+//!                                        └─► compose(<root>/tenants/<peer>): store, solver, sessions, history, limits
+//! ```
+//!
+//! Tenants share no cache keys, cache mounts, images, checkouts, records, sessions or refs. What one pulled is pulled again for
+//! another, and the limits of the settings (disk, steps at a time, records) are those of one tenant. A name or an id that a tenant
+//! learns of another means nothing to its own engine.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::Arc;
+
+use control::Connection;
+use futures::{Stream, StreamExt as _};
+use oci::Digest;
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, mpsc, watch};
+
+use crate::settings::Settings;
+use crate::wire::{self, Composed, WireError};
+
+/// How many tenants one daemon has open at a time; each holds a database and some descriptors.
+const MAX_TENANTS: usize = 256;
+/// Connections of one tenant that wait for its server.
+const BACKLOG: usize = 16;
+
+/// Who a connection comes from, as far as TLS or the kernel vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// The holder of a client certificate, by the certificate's SHA-256. A renewed certificate is another peer.
+    Certificate(Digest),
+    /// A user of this machine, at the other end of a unix socket (`SO_PEERCRED`, unix(7)).
+    User(u32),
+    /// Nobody vouches for it: TCP without client certificates.
+    Unknown,
+}
+
+impl Peer {
+    /// Who holds the certificate that a client showed.
+    pub(crate) fn of_tls(connection: &rustls::ServerConnection) -> Self {
+        let shown = connection.peer_certificates().and_then(<[_]>::first);
+        shown.map_or(Self::Unknown, |certificate| {
+            Self::Certificate(Digest::sha256(certificate))
+        })
+    }
+
+    /// The tenant's folder below `tenants`; none for a peer that nobody vouches for.
+    fn folder(&self) -> Option<String> {
+        match self {
+            Self::Certificate(digest) => Some(format!("certificate-{}", digest.hex())),
+            Self::User(uid) => Some(format!("user-{uid}")),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// Why a connection has no tenant.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TenantError {
+    /// Nobody says whose it is.
+    #[error("the connection has no client certificate and comes over no unix socket")]
+    Unknown,
+    /// There are too many.
+    #[error("{MAX_TENANTS} tenants are open already")]
+    TooMany,
+    /// Its state cannot be opened.
+    #[error("cannot open the tenant's state")]
+    Open(#[from] WireError),
+    /// Its server has ended.
+    #[error("the tenant's server has ended")]
+    Ended,
+}
+
+/// The tenants of one daemon.
+pub(crate) struct Tenants {
+    settings: Settings,
+    stop: watch::Receiver<bool>,
+    open: Mutex<HashMap<Peer, Arc<OnceCell<Tenant>>>>,
+}
+
+struct Tenant {
+    composed: Composed,
+    connections: mpsc::Sender<io::Result<Connection>>,
+    server: task::Task<()>,
+    /// Whether the server has ended, with all its calls.
+    ended: watch::Receiver<bool>,
+}
+
+impl Tenants {
+    /// None are open at first. Makes the folder of their states, for the daemon's user only.
+    pub(crate) fn open(
+        settings: &Settings,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, WireError> {
+        let folder = settings.root.join("tenants");
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder);
+        made.map_err(|source| WireError::Tenants { folder, source })?;
+        Ok(Self {
+            settings: settings.clone(),
+            stop,
+            open: Mutex::default(),
+        })
+    }
+
+    /// Hands on what is accepted until `stop` resolves or no more comes, then waits for the tenants' servers.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        accepted: impl Stream<Item = (Peer, Connection)>,
+        stop: impl Future<Output = ()>,
+    ) {
+        // A tenant whose state takes long to open keeps no other one waiting.
+        let taken = accepted.for_each_concurrent(None, |(peer, connection)| {
+            let tenants = Arc::clone(&self);
+            async move {
+                if let Err(error) = tenants.take(peer.clone(), connection).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        ?peer,
+                        "a connection is refused"
+                    );
+                }
+            }
+        });
+        tokio::select! {
+            () = taken => {}
+            () = stop => {}
+        }
+        let ended: Vec<_> = self.open.lock().values().cloned().collect();
+        for cell in ended {
+            if let Some(tenant) = cell.get() {
+                tenant.ended().await;
+            }
+        }
+    }
+
+    /// Hands a connection to the server of its tenant, which is set up when this is the tenant's first.
+    async fn take(&self, peer: Peer, connection: Connection) -> Result<(), TenantError> {
+        let folder = peer.folder().ok_or(TenantError::Unknown)?;
+        let cell = self.cell(peer)?;
+        let tenant = cell.get_or_try_init(|| self.set_up(folder)).await?;
+        let handed_over = tenant.connections.send(Ok(connection)).await;
+        handed_over.map_err(|_| TenantError::Ended)
+    }
+
+    fn cell(&self, peer: Peer) -> Result<Arc<OnceCell<Tenant>>, TenantError> {
+        let mut open = self.open.lock();
+        if let Some(cell) = open.get(&peer) {
+            return Ok(Arc::clone(cell));
+        }
+        if open.len() >= MAX_TENANTS {
+            return Err(TenantError::TooMany);
+        }
+        let cell = Arc::new(OnceCell::new());
+        open.insert(peer, Arc::clone(&cell));
+        Ok(cell)
+    }
+
+    async fn set_up(&self, folder: String) -> Result<Tenant, TenantError> {
+        let mut settings = self.settings.clone();
+        settings.root = self.settings.root.join("tenants").join(&folder);
+        let composed = task::blocking("open a tenant", move || wire::compose(&settings)).await?;
+        let (connections, incoming) = mpsc::channel(BACKLOG);
+        let routes = composed.routes.clone();
+        let mut stop = self.stop.clone();
+        tracing::info!(tenant = %folder, "a tenant's state is open");
+        let (ending, ended) = watch::channel(false);
+        let server = task::spawn("tenant server", async move {
+            let stopped = async move {
+                // An error means that the daemon is going away altogether.
+                if stop.wait_for(|stop| *stop).await.is_err() {
+                    tracing::debug!("the daemon is gone");
+                }
+            };
+            let incoming = futures::stream::unfold(incoming, |mut incoming| async move {
+                Some((incoming.recv().await?, incoming))
+            });
+            let served = control::serve(routes, incoming, stopped).await;
+            if let Err(error) = served {
+                tracing::error!(%error, tenant = %folder, "the tenant's server ended");
+            }
+            ending.send_replace(true);
+        });
+        Ok(Tenant {
+            composed,
+            connections,
+            server,
+            ended,
+        })
+    }
+
+    /// Closes every tenant's state in order. Calls that still run are cancelled.
+    pub(crate) async fn close(self: Arc<Self>) {
+        let open = std::mem::take(&mut *self.open.lock());
+        for cell in open.into_values() {
+            let Some(tenant) = Arc::into_inner(cell).and_then(OnceCell::into_inner) else {
+                continue;
+            };
+            drop(tenant.server);
+            tenant.composed.close().await;
+        }
+    }
+}
+
+impl Tenant {
+    /// Waits until its server has ended.
+    async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // An error means that the server is gone already.
+        if ended.wait_for(|ended| *ended).await.is_err() {
+            tracing::debug!("the tenant's server is gone");
+        }
+    }
+}
