@@ -202,14 +202,14 @@ impl BlobStream {
 
     async fn pause(&mut self, error: Error) -> Result<(), Error> {
         self.body = None;
-        let Some(wait) = self.backoff.after(&error) else {
+        tracing::debug!(%error, offset = self.offset, "blob transfer broke off");
+        let observer = self.repository.observer();
+        let waited = crate::retry::wait(&mut self.backoff, error, observer).await;
+        if waited.is_err() {
             self.done = true;
             self.permit = None;
-            return Err(error);
-        };
-        tracing::debug!(%error, offset = self.offset, "blob transfer is resumed");
-        tokio::time::sleep(wait).await;
-        Ok(())
+        }
+        waited
     }
 
     async fn open(&self) -> Result<Body, Error> {

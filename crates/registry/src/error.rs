@@ -281,6 +281,26 @@ impl Error {
         }
     }
 
+    /// The host that failed, where the error says which.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most variants name no address"
+    )]
+    pub(crate) fn host(&self) -> Option<String> {
+        match self {
+            Self::Silent { host, .. } | Self::Slow { host, .. } => Some(host.clone()),
+            Self::Status { url, .. }
+            | Self::Transport { url, .. }
+            | Self::Read { url, .. }
+            | Self::ContentNotFound { url } => {
+                let url = reqwest::Url::parse(url).ok()?;
+                Some(crate::request::host_of(&url))
+            }
+            Self::Authorize { source } | Self::Token { source, .. } => source.host(),
+            _ => None,
+        }
+    }
+
     /// How long the host asked to wait before the next try.
     #[expect(
         clippy::wildcard_enum_match_arm,

@@ -116,7 +116,7 @@ impl Repository {
             .limits()
             .acquire(&self.name().domain, &desc.media_type)
             .await;
-        with_retries!({
+        with_retries!(self.observer(), {
             let path = format!("blobs/{}", desc.digest);
             if self.exists(host, &path, desc, None).await? {
                 return Ok(Pushed::Existed);
@@ -146,7 +146,7 @@ impl Repository {
             .await;
         let object = tag.map_or_else(|| desc.digest.to_string(), str::to_owned);
         let path = format!("manifests/{object}");
-        with_retries!({
+        with_retries!(self.observer(), {
             if self.exists(host, &path, desc, tag).await? {
                 return Ok(Pushed::Existed);
             }

@@ -173,7 +173,7 @@ impl Repository {
         } else {
             &["blobs"]
         };
-        with_retries!({
+        with_retries!(self.observer(), {
             let mut failed = None;
             for kind in kinds {
                 for (at, host) in self.hosts().iter().enumerate() {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::waiting::{WaitObserver, waiting};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(8);
@@ -48,12 +49,18 @@ impl Backoff {
 }
 
 /// Waits as `backoff` says after `error`, or returns it when it is final.
-pub(crate) async fn wait(backoff: &mut Backoff, error: Error) -> Result<(), Error> {
+pub(crate) async fn wait(
+    backoff: &mut Backoff,
+    error: Error,
+    observer: Option<&WaitObserver>,
+) -> Result<(), Error> {
     let Some(wait) = backoff.after(&error) else {
         return Err(error);
     };
     tracing::debug!(%error, wait_s = wait.as_secs(), "registry request is tried again");
-    tokio::time::sleep(wait).await;
+    // A host may ask for up to a minute, which is told like any other wait for it.
+    let host = error.host().unwrap_or_default();
+    waiting(observer, &host, tokio::time::sleep(wait)).await;
     Ok(())
 }
 
@@ -61,14 +68,14 @@ pub(crate) async fn wait(backoff: &mut Backoff, error: Error) -> Result<(), Erro
 ///
 /// A macro, because futures of async closures that borrow are not known to be `Send` by their callers.
 macro_rules! with_retries {
-    ($attempt:expr) => {{
+    ($observer:expr, $attempt:expr) => {{
         let mut backoff = $crate::retry::Backoff::new();
         loop {
             let result: Result<_, $crate::error::Error> = async { $attempt }.await;
             match result {
                 Ok(value) => break Ok(value),
                 Err(error) => {
-                    if let Err(error) = $crate::retry::wait(&mut backoff, error).await {
+                    if let Err(error) = $crate::retry::wait(&mut backoff, error, $observer).await {
                         break Err(error);
                     }
                 }

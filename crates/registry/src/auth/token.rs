@@ -139,7 +139,7 @@ impl Bearer {
                 });
         }
         let Some(login) = &self.login else {
-            return with_retries!(self.get(at, scopes, None).await).map_err(|e| Error::Token {
+            return with_retries!(at.1, self.get(at, scopes, None).await).map_err(|e| Error::Token {
                 kind: "anonymous",
                 source: Box::new(e),
             });
@@ -149,14 +149,14 @@ impl Bearer {
             source: Box::new(e),
         };
         // GET comes first because Docker Hub knows no POST; some others know no GET.
-        match with_retries!(self.get(at, scopes, Some(login)).await) {
+        match with_retries!(at.1, self.get(at, scopes, Some(login)).await) {
             Ok(token) => Ok(token),
             Err(Error::Status { status, .. })
                 if status == 404
                     || status == 401
                     || (status == 405 && !login.username.is_empty()) =>
             {
-                with_retries!(self.post(at, scopes, login).await).map_err(oauth)
+                with_retries!(at.1, self.post(at, scopes, login).await).map_err(oauth)
             }
             Err(e) => Err(oauth(e)),
         }

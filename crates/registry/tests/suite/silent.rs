@@ -214,3 +214,13 @@ async fn a_digest_that_is_not_there_is_told_with_its_tag() {
         assert_eq!(error.to_string(), want);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_the_host_asks_for_is_shown() {
+    let fake = Fake::start(|_| Response::new(429).header("Retry-After", "3600")).await;
+    let (repository, shown) = open(&fake.host, None);
+    let began = Instant::now();
+    run(Work::Manifest, &repository).await.unwrap_err();
+    assert!(began.elapsed() <= Duration::from_secs(185));
+    assert_eq!(shown.lock().first(), Some(&fake.host));
+}

@@ -320,3 +320,57 @@ async fn a_server_that_says_nothing_ends_in_an_error_with_its_name() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_redirect_takes_no_credentials_to_another_host() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let serve = |to: Option<String>| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let host = listener.local_addr().unwrap().to_string();
+            task::spawn("server", async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let mut buffer = vec![0; 8192];
+                    let n = stream.read(&mut buffer).await.unwrap();
+                    let answer = match &to {
+                        Some(to) => format!(
+                            "HTTP/1.1 302 X\r\nLocation: http://{to}/f\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                        ),
+                        None => {
+                            seen.lock()
+                                .push(String::from_utf8_lossy(&buffer[..n]).to_lowercase());
+                            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx".into()
+                        }
+                    };
+                    let _sent = stream.write_all(answer.as_bytes()).await;
+                }
+            })
+            .detach();
+            host
+        }
+    };
+    let elsewhere = serve(None).await;
+    let host = serve(Some(elsewhere)).await;
+    let mut client = Client::new("s1", "/nowhere");
+    for name in ["HTTP_AUTH_TOKEN_127.0.0.1", "MINE"] {
+        client.secrets.insert(name.into(), "canary".into());
+    }
+    let ctx = world.connect(client);
+    let source = HttpSource::new(world.store.clone(), "test").unwrap();
+    for (user, list) in [
+        ("", vec![]),
+        ("u:canary@", vec![]),
+        ("", vec![("http.authheadersecret", "MINE")]),
+    ] {
+        let list = attrs(&list);
+        let file = source.resolve("http", &format!("{user}{host}/f"), &list, None);
+        file.unwrap().cache_key(&ctx, 0).await.unwrap();
+    }
+    let seen = seen.lock();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert!(seen.iter().all(|head| !head.contains("authorization")));
+}
