@@ -143,24 +143,22 @@ impl Store {
     /// Bytes on disk of everything in the state directory. Measures what was not measured yet. Blocks.
     pub fn used(&self) -> Result<i64, StoreError> {
         // Of a pair of twins the mutable one is counted.
-        let unknown: Vec<(String, Option<String>)> = self.db().read(|c| {
-            let mut s =
-                c.prepare_cached("SELECT id, snapshot FROM refs WHERE size < 0 AND twin IS NULL")?;
-            let rows = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        let unknown: Vec<(String, Option<String>, bool)> = self.db().read(|c| {
+            let mut s = c.prepare_cached(
+                "SELECT id, snapshot, mutable FROM refs WHERE size < 0 AND twin IS NULL",
+            )?;
+            let rows = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })?;
-        let mut writing = 0_i64;
-        for (id, snapshot) in unknown {
-            let is_live = RefId::parse(&id).is_ok_and(|id| self.live().lock().has(&id));
+        for (id, snapshot, is_mutable) in unknown {
+            // What is being written is counted when its writer is done.
+            if is_mutable && RefId::parse(&id).is_ok_and(|id| self.live().lock().has(&id)) {
+                continue;
+            }
             // It may have gone meanwhile.
             let Ok(size) = crate::refs::lazy::measure(self, &id, snapshot.as_deref()) else {
                 continue;
             };
-            // What somebody holds may be a mutable one, and is counted again next time.
-            if is_live {
-                writing = writing.saturating_add(size);
-                continue;
-            }
             self.later(|c| {
                 c.prepare_cached("UPDATE refs SET size = ?2 WHERE id = ?1 AND size < 0")?
                     .execute(rusqlite::params![id, size])?;
@@ -173,9 +171,7 @@ impl Store {
             )?;
             Ok(s.query_row([], |r| r.get(0))?)
         })?;
-        let used = records
-            .saturating_add(writing)
-            .saturating_add(self.overhead()?);
+        let used = records.saturating_add(self.overhead()?);
         let mut known = self.budget.known.lock();
         known.used = used;
         known.counted = Some(Instant::now());

@@ -125,6 +125,8 @@ impl Record {
                     let Some(bad) = bad_form(&error) else {
                         return Err(error);
                     };
+                    // Who had it is asked again only if an image names it again.
+                    self.drop_providers(&bad);
                     let has_others = self.layer_rows()?.len() > 1;
                     if has_others {
                         self.disown(&bad)?;
@@ -338,7 +340,6 @@ impl Record {
 
     /// Forgets a blob that was said to be a form of this layer.
     fn disown(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.drop_providers(digest);
         self.store().db().write(|c| {
             let mut s =
                 c.prepare_cached("DELETE FROM layer_blobs WHERE ref = ?1 AND digest = ?2")?;
