@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use executor::{
-    Access, ContainerId, ContainerSpec, Control, ExecError, ExitStatus, NetworkMode, Output,
-    ProcessIo, ProcessSpec, SecurityMode, Signal, WinSize,
+    Access, ContainerId, ContainerSpec, Control, ExecError, ExitStatus, IdRange, NetworkMode,
+    Output, ProcessIo, ProcessSpec, SecurityMode, Signal, WinSize,
 };
 use frontend::BridgeError;
 use frontend::bridge::{FileRange, FileStat};
@@ -101,11 +101,20 @@ impl BuildContainer {
         }
         let network = NetworkMode::try_from(request.network).map_err(|e| invalid(e.to_string()))?;
         // Refused here and not with the first process.
-        build
-            .rights
-            .entitlements
-            .access(network, SecurityMode::Sandbox)
-            .map_err(unknown)?;
+        let entitlements = &build.rights.entitlements;
+        let access = entitlements.access(network, SecurityMode::Sandbox);
+        let access = access.map_err(unknown)?;
+        // Its mounts are made before the mode of its first process is known, so whoever may have insecure ones shares the host's users.
+        let ids = if entitlements.security_insecure {
+            None
+        } else {
+            build
+                .engine
+                .parts
+                .executor
+                .id_mapping(&access)
+                .map_err(unknown)?
+        };
         let extra_hosts = request
             .extra_hosts
             .iter()
@@ -154,7 +163,7 @@ impl BuildContainer {
             hostname: request.hostname,
             extra_hosts,
             mounts: count,
-            prepared: tokio::sync::Mutex::new(Some(Arc::new(prepared))),
+            prepared: tokio::sync::Mutex::new(Some(Arc::new(prepared.with_ids(ids)))),
             begun: tokio::sync::Mutex::new(false),
             closed: watch::Sender::new(false),
             running: watch::Sender::new(0),
@@ -211,10 +220,10 @@ impl BuildContainer {
 
     async fn spec(&self, access: Access, process: ProcessSpec) -> Result<ContainerSpec, Failure> {
         let prepared = self.prepared.lock().await.clone().ok_or_else(closed)?;
-        // Without a user namespace: frontends read the files of a running container, which only one kind of mount can show.
-        let (mounts, rootfs, shm_size) = prepared.open(None).await.map_err(unknown)?;
+        let (mounts, rootfs, shm_size) = prepared.open().await.map_err(unknown)?;
         let mut spec = ContainerSpec::new(access, rootfs, process);
         spec.id = self.id.clone();
+        spec.ids = prepared.ids();
         spec.mounts = mounts;
         spec.shm_size = shm_size;
         spec.hostname = self.hostname.clone();
@@ -246,7 +255,7 @@ impl BuildContainer {
     async fn tree<T, F>(&self, mount: usize, work: F) -> Result<T, BridgeError>
     where
         T: Send + 'static,
-        F: FnOnce(&ops::Root) -> Result<T, ReadError> + Send + 'static,
+        F: FnOnce(&ops::Root, Option<IdRange>) -> Result<T, ReadError> + Send + 'static,
     {
         if mount >= self.mounts {
             return Err(unknown(format!(
@@ -260,7 +269,7 @@ impl BuildContainer {
             let root = prepared.tree(mount).map_err(ReadError::new)?;
             let root =
                 root.ok_or_else(|| ReadError::new(format!("mountable {mount} not found")))?;
-            work(&root)
+            work(&root, prepared.ids().map(|ids| ids.range()))
         })
         .await?)
     }
@@ -357,7 +366,7 @@ impl Container for BuildContainer {
         range: Option<FileRange>,
     ) -> Result<Bytes, BridgeError> {
         let path = path.to_owned();
-        self.tree(mount, move |root| files::read(root, &path, range))
+        self.tree(mount, move |root, _| files::read(root, &path, range))
             .await
     }
 
@@ -368,13 +377,16 @@ impl Container for BuildContainer {
         include: &str,
     ) -> Result<Vec<FileStat>, BridgeError> {
         let (path, include) = (path.to_owned(), include.to_owned());
-        self.tree(mount, move |root| files::list(root, &path, &include))
-            .await
+        self.tree(mount, move |root, ids| {
+            files::list(root, &path, &include, ids)
+        })
+        .await
     }
 
     async fn stat_file(&self, mount: usize, path: &str) -> Result<FileStat, BridgeError> {
         let path = path.to_owned();
-        self.tree(mount, move |root| files::stat(root, &path)).await
+        self.tree(mount, move |root, ids| files::stat(root, &path, ids))
+            .await
     }
 
     async fn release(&self) -> Result<(), BridgeError> {

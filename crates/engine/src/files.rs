@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use executor::IdRange;
 use frontend::bridge::{FileRange, FileStat};
 use frontend::{BridgeError, Fault};
 use ops::Root;
@@ -89,8 +90,13 @@ pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<
     Ok(Bytes::from(bytes))
 }
 
-/// Lists a folder; `include` is a pattern on names, empty for all.
-pub(crate) fn list(root: &Root, name: &str, include: &str) -> Result<Vec<FileStat>, ReadError> {
+/// Lists a folder; `include` is a pattern on names, empty for all. With `ids` owners are shown as a container sees them that has these.
+pub(crate) fn list(
+    root: &Root,
+    name: &str,
+    include: &str,
+    ids: Option<IdRange>,
+) -> Result<Vec<FileStat>, ReadError> {
     let dir = root.dir(name).map_err(ReadError::new)?;
     let failed = |e: std::io::Error| ReadError::new(format!("readdir {name}: {e}"));
     let mut entries = dir.entries().map_err(failed)?;
@@ -107,24 +113,24 @@ pub(crate) fn list(root: &Root, name: &str, include: &str) -> Result<Vec<FileSta
             wanted.push((Path::new(name).join(&entry.name), shown));
         }
     }
-    look(root, wanted, false)
+    look(root, wanted, false, ids)
 }
 
 /// Looks at one file, without following a last link.
 pub(crate) fn lstat(root: &Root, name: &str) -> Result<FileStat, ReadError> {
-    one(root, name, false)
+    one(root, name, false, None)
 }
 
 /// Looks at what a path leads to; at the link itself when that is not in the tree.
-pub(crate) fn stat(root: &Root, name: &str) -> Result<FileStat, ReadError> {
-    one(root, name, true)
+pub(crate) fn stat(root: &Root, name: &str, ids: Option<IdRange>) -> Result<FileStat, ReadError> {
+    one(root, name, true, ids)
 }
 
-fn one(root: &Root, name: &str, follow: bool) -> Result<FileStat, ReadError> {
+fn one(root: &Root, name: &str, follow: bool, ids: Option<IdRange>) -> Result<FileStat, ReadError> {
     let base = Path::new(name)
         .file_name()
         .map_or("/".into(), |n| n.to_string_lossy().into_owned());
-    let found = look(root, vec![(PathBuf::from(name), base)], follow)?;
+    let found = look(root, vec![(PathBuf::from(name), base)], follow, ids)?;
     found
         .into_iter()
         .next()
@@ -136,7 +142,12 @@ fn look(
     root: &Root,
     wanted: Vec<(PathBuf, String)>,
     follow: bool,
+    ids: Option<IdRange>,
 ) -> Result<Vec<FileStat>, ReadError> {
+    let owner = |id: u32| match ids {
+        Some(ids) => id.checked_sub(ids.base).unwrap_or(id),
+        None => id,
+    };
     let mut out = Vec::with_capacity(wanted.len());
     for (path, shown) in wanted {
         let mut meta = root.lstat(&path).map_err(ReadError::new)?;
@@ -162,8 +173,8 @@ fn look(
         out.push(FileStat {
             path: shown,
             mode: meta.go_mode(),
-            uid: meta.uid,
-            gid: meta.gid,
+            uid: owner(meta.uid),
+            gid: owner(meta.gid),
             size: if meta.is_dir() {
                 0
             } else {

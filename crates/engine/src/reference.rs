@@ -141,8 +141,10 @@ impl Ref for LazyRef {
             return Ok(Vec::new());
         }
         let (name, include) = (path.to_owned(), include.to_owned());
-        self.tree("open", path, move |root| files::list(root, &name, &include))
-            .await
+        self.tree("open", path, move |root| {
+            files::list(root, &name, &include, None)
+        })
+        .await
     }
 
     async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError> {

@@ -164,11 +164,11 @@ impl Op<Ref> for ExecOp {
         )
         .await?;
         let ids = self.parts.executor.id_mapping(&access);
-        let ids = ids.map_err(|source| OpFailure::Start {
+        let prepared = prepared.with_ids(ids.map_err(|source| OpFailure::Start {
             args: meta.args.join(" "),
             source: Box::new(source),
-        })?;
-        let (spec_mounts, rootfs, shm_size) = prepared.open(ids.as_deref()).await?;
+        })?);
+        let (spec_mounts, rootfs, shm_size) = prepared.open().await?;
         let mut spec = ContainerSpec::new(
             access,
             rootfs,
@@ -198,7 +198,7 @@ impl Op<Ref> for ExecOp {
         spec.shm_size = shm_size;
         spec.resources = self.resources.clone();
         spec.devices = devices;
-        spec.ids = ids;
+        spec.ids = prepared.ids();
         let log = |stream: i64| {
             let sink = Arc::clone(&ctx.sink);
             Output::sink(move |chunk: bytes::Bytes| sink.log(stream, &chunk))

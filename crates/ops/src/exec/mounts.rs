@@ -72,6 +72,8 @@ pub struct Prepared {
     root: usize,
     /// The container cannot write to its root.
     pub readonly_root: bool,
+    /// The container's user namespace. What it can write to has one kind of mount, for it and for those who look into it.
+    ids: Option<Arc<IdMapping>>,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,7 @@ pub async fn prepare(
         outputs: Vec::new(),
         root: usize::MAX,
         readonly_root: false,
+        ids: None,
     };
     let mut outputs: Vec<(i64, OutputSlot)> = Vec::new();
     let mut own = HashMap::new();
@@ -256,12 +259,21 @@ pub async fn prepare(
 }
 
 impl Prepared {
-    /// Opens all mounts: the container's, its root, and the size of `/dev/shm` where the op sets one. `ids` is the container's user
-    /// namespace.
-    pub async fn open(
-        &self,
-        ids: Option<&IdMapping>,
-    ) -> Result<(Vec<Mount>, MountFd, Option<u64>), OpFailure> {
+    /// Has all that is opened from here on made for a container with this user namespace.
+    #[must_use]
+    pub fn with_ids(mut self, ids: Option<Arc<IdMapping>>) -> Self {
+        self.ids = ids;
+        self
+    }
+
+    /// The container's user namespace, for its spec.
+    pub fn ids(&self) -> Option<Arc<IdMapping>> {
+        self.ids.clone()
+    }
+
+    /// Opens all mounts: the container's, its root, and the size of `/dev/shm` where the op sets one.
+    pub async fn open(&self) -> Result<(Vec<Mount>, MountFd, Option<u64>), OpFailure> {
+        let ids = self.ids.as_deref();
         let mut mounts: Vec<Mount> = Vec::with_capacity(self.mounts.len());
         let mut root = None;
         let mut shm_size = None;
@@ -331,23 +343,25 @@ impl Prepared {
         Ok((mounts, root.ok_or(OpFailure::NoRoot)?, shm_size))
     }
 
-    /// Opens the tree that is mounted by the mount at `position` of the op's list, to look into it from outside.
+    /// Opens the tree that is mounted by the mount at `position` of the op's list, to look into it from outside. Owners in it are those
+    /// of the host: see [`Self::ids`].
     pub fn tree(&self, position: usize) -> Result<Option<fstree::Root>, OpFailure> {
         let Some(entry) = self.mounts.iter().find(|e| e.position == position) else {
             return Ok(None);
         };
-        Ok(match &entry.what {
-            PreparedMount::Input(Some(reference)) => Some(reference.root()?),
-            PreparedMount::Mutable(Some(mutable)) => Some(mutable.root()?),
-            PreparedMount::Cache(cache) => {
-                Some(cache.mutable.as_ref().ok_or(OpFailure::NoRoot)?.root()?)
-            }
+        let ids = self.ids.as_deref();
+        let mount = match &entry.what {
+            PreparedMount::Input(Some(reference)) => reference.mount_for(ids)?,
+            PreparedMount::Mutable(Some(mutable)) => mutable.mount_for(ids)?,
+            PreparedMount::Cache(cache) => cache.mount(ids)?,
             PreparedMount::Input(None)
             | PreparedMount::Mutable(None)
             | PreparedMount::Tmpfs(_)
             | PreparedMount::Secret { .. }
-            | PreparedMount::Ssh(_) => None,
-        })
+            | PreparedMount::Ssh(_) => return Ok(None),
+        };
+        let root = fstree::Root::from_fd(mount.into());
+        Ok(Some(root.map_err(|e| OpFailure::Tree(Box::new(e)))?))
     }
 
     /// Commits the outputs, in the order of their indexes.

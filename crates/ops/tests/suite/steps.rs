@@ -94,9 +94,7 @@ impl Host {
             executor::Resources::default(),
             inputs.len(),
         );
-        let vertex = Vertex::new(Digest::sha256(b"step"), "step", Arc::new(()));
-        let ctx = OpCtx::detached(Arc::new(vertex), Arc::new(NullSink), Vec::new());
-        op.exec(&ctx, inputs).await.map_err(|e| e.to_string())
+        op.exec(&context(), inputs).await.map_err(|e| e.to_string())
     }
 
     /// The layer of a result as it is exported, but for times.
@@ -115,6 +113,11 @@ impl Host {
         layer::create(&result.upper().unwrap(), lower.as_ref(), &options, &mut out).unwrap();
         out
     }
+}
+
+fn context() -> OpCtx {
+    let vertex = Vertex::new(Digest::sha256(b"step"), "step", Arc::new(()));
+    OpCtx::detached(Arc::new(vertex), Arc::new(NullSink), Vec::new())
 }
 
 fn mount(dest: &str, kind: pb::MountType) -> pb::Mount {
@@ -212,6 +215,44 @@ async fn a_layer_is_the_same_bytes_with_a_user_namespace_and_without() {
         };
         let result = host.run(step(SCRIPT)).await.unwrap();
         assert!(host.tar(&result[0]) == layers[0][2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_in_a_user_namespace_writes_is_seen_from_outside_while_it_runs() {
+    let Some(host) = Host::new(true) else { return };
+    let op = step("");
+    let inputs = vec![Some(host.base.clone()), None];
+    let ctx = context();
+    let prepared = ops::exec::prepare(&host.parts, &ctx, &op.mounts, "/", &[], &inputs);
+    let ids = host.parts.executor.id_mapping(&Access::SANDBOX).unwrap();
+    let prepared = prepared.await.unwrap().with_ids(ids);
+    // Before there is a container, as a frontend may: root, seeded cache mount, input.
+    for (position, name) in [(0, "theirs"), (2, "theirs"), (3, "many")] {
+        let root = prepared.tree(position).unwrap().unwrap();
+        let owner = root.lstat(name).unwrap().uid - IDS.base;
+        assert!(
+            [1000, 1_000_620_000].contains(&owner),
+            "{position}: {owner}"
+        );
+    }
+    let (mounts, rootfs, _) = prepared.open().await.unwrap();
+    let process = executor::ProcessSpec {
+        args: ["/bin/sh", "-c", "echo x > /made; echo x > /seeded/made"]
+            .map(str::to_owned)
+            .to_vec(),
+        env: vec!["PATH=/bin".into()],
+        ..executor::ProcessSpec::default()
+    };
+    let mut spec = executor::ContainerSpec::new(Access::SANDBOX, rootfs, process);
+    spec.mounts = mounts;
+    spec.ids = prepared.ids();
+    let io = executor::ProcessIo::default();
+    let status = host.parts.executor.run(spec, io, None).await.unwrap();
+    assert_eq!(status.code, 0);
+    for position in [0, 2] {
+        let root = prepared.tree(position).unwrap().unwrap();
+        assert_eq!(root.lstat("made").unwrap().uid, IDS.base);
     }
 }
 
