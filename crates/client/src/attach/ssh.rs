@@ -36,6 +36,10 @@ impl Agents {
     }
 
     fn socket(&self, id: &str) -> Result<&PathBuf, Status> {
+        // Daemons tell a client without agents from one without this agent, in words of their own.
+        if self.sockets.is_empty() {
+            return Err(Status::unimplemented("no ssh agent was offered"));
+        }
         let id = if id.is_empty() { "default" } else { id };
         self.sockets
             .get(id)
