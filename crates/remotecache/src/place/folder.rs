@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest};
 use progress::StatusGuard;
 use registry::{BlobSource, BytesSource, FileSource};
@@ -69,6 +69,27 @@ impl Folder {
     }
 }
 
+/// Passes a layer on, but no more than its descriptor announced: a client may send without end.
+async fn pass_on(
+    mut chunks: impl Stream<Item = Result<Bytes, CallError>> + Send + Unpin,
+    desc: &Descriptor,
+    sink: &mut dyn BlobSink,
+    status: &StatusGuard,
+) -> Result<(), FetchError> {
+    let mut current = 0_u64;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk?;
+        current = current.saturating_add(chunk.len() as u64);
+        if current > desc.len() {
+            let reason = format!("content {} is larger than its descriptor says", desc.digest);
+            return Err(reason.into());
+        }
+        sink.write(chunk).await?;
+        status.set(i64::try_from(current).unwrap_or(i64::MAX), desc.size);
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Place for Folder {
     async fn document(&self, desc: &Descriptor) -> Result<Bytes, CacheError> {
@@ -104,15 +125,8 @@ impl Place for Folder {
         status: &StatusGuard,
     ) -> Result<(), FetchError> {
         let client = self.client().await?;
-        let mut chunks = client.content_read(&self.store, &desc.digest, 0, 0).await?;
-        let mut current = 0_i64;
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk?;
-            current = current.saturating_add(i64::try_from(chunk.len()).unwrap_or(i64::MAX));
-            sink.write(chunk).await?;
-            status.set(current, desc.size);
-        }
-        Ok(())
+        let chunks = client.content_read(&self.store, &desc.digest, 0, 0).await?;
+        pass_on(chunks, desc, sink, status).await
     }
 
     fn stays(&self) -> bool {
@@ -131,5 +145,45 @@ impl Place for Folder {
         _role: Role,
     ) -> Result<(), CacheError> {
         self.write(desc, &BytesSource(bytes)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use progress::Writer;
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Counted(u64);
+
+    #[async_trait]
+    impl BlobSink for Counted {
+        async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
+            self.0 += chunk.len() as u64;
+            Ok(())
+        }
+        fn written(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_without_end_is_given_up() {
+        let chunk = Bytes::from(vec![0; 1000]);
+        for (announced, want) in [(0, 0), (-1, 0), (2500, 2000), (1_000_000, 1_000_000)] {
+            let mut desc = Descriptor::new("", Digest::sha256("layer"), 0);
+            desc.size = announced;
+            let endless = futures::stream::repeat_with(|| Ok(chunk.clone()));
+            let mut sink = Counted::default();
+            let status = Writer::null().status("layer", "");
+            let error = pass_on(endless, &desc, &mut sink, &status)
+                .await
+                .unwrap_err();
+            assert!(error.to_string().contains("larger than"), "{error}");
+            assert_eq!(sink.0, want);
+        }
     }
 }
