@@ -25,6 +25,6 @@ pub use oci::address::redact;
 pub use options::{Attests, Mode, ProvenanceOptions, SbomOptions, SlsaVersion};
 pub use predicate::{Layers, Provenance, Run};
 pub use purl::{PurlKind, of_image};
-pub use request::{ConfigSource, Parameters, RequestProvenance, filter_args};
+pub use request::{ConfigSource, Parameters, RequestProvenance, filter_args, is_credential};
 pub use statement::{IN_TOTO_STATEMENT, Statement, Subject, SubjectKind, SubjectSpec};
 pub use steps::{BuildConfig, Steps, build_config};

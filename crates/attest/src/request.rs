@@ -71,7 +71,30 @@ pub struct RequestProvenance {
     pub request: Option<Parameters>,
 }
 
+/// What stands in the place of a credential.
+const MASK: &str = "xxxxx";
+/// Words in keys whose values are credentials.
+const CREDENTIALS: [&str; 8] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "access_key",
+    "account_key",
+    "credential",
+    "private_key",
+];
+
+/// Whether the value of an attribute is a credential, such as `secret_access_key` of a cache.
+#[must_use]
+pub fn is_credential(key: &str) -> bool {
+    let key = key.to_lowercase();
+    CREDENTIALS.iter().any(|word| key.contains(word))
+}
+
 /// Options that say something about the result, without credentials.
+///
+/// Build arguments and labels are told whatever their names are: they are in the image's history as well.
 #[must_use]
 pub fn filter_args(opts: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     const OF_HOST: &[&str] = &[
@@ -86,7 +109,10 @@ pub fn filter_args(opts: &BTreeMap<String, String>) -> BTreeMap<String, String> 
         .filter(|(key, _)| !OF_HOST.contains(&key.as_str()) && !key.starts_with("attest:"))
         .map(|(key, value)| {
             let is_context = key == context || key.starts_with("context:");
-            let value = if is_context {
+            let is_public = key.starts_with("build-arg:") || key.starts_with("label:");
+            let value = if !is_public && !is_context && is_credential(key) {
+                MASK.to_owned()
+            } else if is_context {
                 redact(value)
             } else {
                 oci::address::redact_text(value).into_owned()
@@ -179,5 +205,30 @@ impl Parameters {
             incomplete |= request.scrub();
         }
         incomplete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_credential_of_an_attribute_is_told() {
+        let args = |key: &str, value: &str| {
+            filter_args(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
+        };
+        for key in [
+            "secret_access_key",
+            "access_key_id",
+            "Session_Token",
+            "token",
+            "cache-imports",
+        ] {
+            let told = format!("{:?}", args(key, "canary"));
+            assert!(!told.contains("canary"), "{told}");
+        }
+        for key in ["target", "build-arg:TOKEN_TYPE", "label:secret"] {
+            assert_eq!(args(key, "x").get(key).map(String::as_str), Some("x"));
+        }
     }
 }

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use attest::is_credential;
+
 use crate::api::{ExporterSpec, Failure, FailureKind, HistoryRecord, SolveRequest};
 
 /// The longest name of a build.
@@ -18,17 +20,6 @@ const LONGEST_VALUE: usize = 16 << 10;
 const MOST: usize = 256 << 10;
 /// What one attribute costs beside its text.
 const EACH: usize = 64;
-/// Words in keys whose values are credentials.
-const SECRET: [&str; 8] = [
-    "token",
-    "secret",
-    "password",
-    "passwd",
-    "access_key",
-    "account_key",
-    "credential",
-    "private_key",
-];
 /// What is shown in the place of a credential.
 const MASK: &str = "xxxxx";
 
@@ -84,7 +75,7 @@ pub(crate) fn failed(failure: &Failure) -> Failure {
 }
 
 fn attrs(all: &BTreeMap<String, String>, room: &mut usize) -> BTreeMap<String, String> {
-    let kept = all.iter().filter(|(key, _)| !is_secret(key));
+    let kept = all.iter().filter(|(key, _)| !is_credential(key));
     let kept = kept.filter_map(|(key, value)| {
         if key.len() > LONGEST_VALUE {
             return None;
@@ -94,12 +85,6 @@ fn attrs(all: &BTreeMap<String, String>, room: &mut usize) -> BTreeMap<String, S
         Some((key.clone(), value))
     });
     kept.collect()
-}
-
-/// Whether the value of a key is a credential.
-fn is_secret(key: &str) -> bool {
-    let key = key.to_lowercase();
-    SECRET.iter().any(|word| key.contains(word))
 }
 
 /// The text, or its beginning with a mark that it goes on.
@@ -115,7 +100,7 @@ fn cut(text: &str) -> String {
 /// `cache-imports` are documents with more options in them.
 fn without_login(text: &str) -> String {
     let text = oci::address::redact_text(text).into_owned();
-    if !text.contains(['=', ':']) || !SECRET.iter().any(|word| text.to_lowercase().contains(word)) {
+    if !text.contains(['=', ':']) || !is_credential(&text) {
         return text;
     }
     match serde_json::from_str::<serde_json::Value>(&text) {
@@ -126,7 +111,7 @@ fn without_login(text: &str) -> String {
         _ => text
             .split(',')
             .map(|part| match part.split_once('=') {
-                Some((key, _)) if is_secret(key) => format!("{key}={MASK}"),
+                Some((key, _)) if is_credential(key) => format!("{key}={MASK}"),
                 _ => part.to_owned(),
             })
             .collect::<Vec<_>>()
@@ -143,7 +128,7 @@ fn mask(document: &mut serde_json::Value) {
             Value::Array(list) => stack.extend(list.iter_mut()),
             Value::Object(map) => {
                 for (key, value) in map.iter_mut() {
-                    if is_secret(key) && !value.is_null() {
+                    if is_credential(key) && !value.is_null() {
                         *value = Value::String(MASK.into());
                     } else {
                         stack.push(value);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use parking_lot::Mutex;
@@ -36,8 +37,10 @@ struct State<R> {
     next: u64,
 }
 
-/// Steps of the scheduler in a row.
-const PIECE: usize = 500;
+/// How long the scheduler is left to itself.
+const LONGEST: Duration = Duration::from_millis(10);
+/// Steps of the scheduler between two looks at the clock.
+const PIECE: usize = 16;
 
 impl<R: Clone + Send + Sync + 'static> Core<R> {
     pub(crate) fn new(
@@ -127,7 +130,11 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
         mut effects: Vec<Effect<R>>,
         leftovers: &mut Vec<Task<()>>,
     ) -> bool {
-        let more = state.scheduler.go_on(PIECE, &mut effects);
+        let begun = Instant::now();
+        let mut more = true;
+        while more && begun.elapsed() < LONGEST {
+            more = state.scheduler.go_on(PIECE, &mut effects);
+        }
         for effect in effects {
             match effect {
                 Effect::Start(id, work) => {

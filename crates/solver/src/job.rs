@@ -12,8 +12,11 @@ use crate::driver::Core;
 use crate::error::SolveError;
 use crate::manager::CacheManager;
 use crate::op::{Observer, Op, OpCtx, Resolver};
-use crate::scheduler::{By, Event, Handle, JobId};
+use crate::scheduler::{By, Event, Handle, JobId, Loaded};
 use crate::vertex::{Edge, Vertex};
+
+/// Vertices that are loaded in a row.
+const PART: usize = 200;
 
 /// The graph of everything that is being built now. Clones share it.
 pub struct Solver<R> {
@@ -109,14 +112,29 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
         sources: &[Arc<CacheManager<R>>],
     ) -> Result<Built<R>, SolveError> {
         let (by, sources) = (By::Job(self.id), sources.to_vec());
-        self.core
-            .build(|build| Event::Build {
-                build,
-                by,
-                edge,
-                sources,
-            })
-            .await
+        let loaded = Loaded::default();
+        let top = Arc::clone(&edge.vertex);
+        let all = task::blocking("order vertices", move || top.closure()).await;
+        // Many are loaded a part at a time, so that others get at the graph between.
+        if all.len() > PART {
+            for part in all.chunks(PART) {
+                self.core.apply(Event::Load {
+                    by: by.clone(),
+                    part: part.to_vec(),
+                    sources: sources.clone(),
+                    loaded: Arc::clone(&loaded),
+                });
+                tokio::task::yield_now().await;
+            }
+        }
+        let built = self.core.build(|build| Event::Build {
+            build,
+            by,
+            edge,
+            sources,
+            loaded,
+        });
+        built.await
     }
 
     /// Returns the ops that were resolved for `vertex` (of a [`Built`]) and all it depends on.
@@ -170,6 +188,7 @@ impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
                 by,
                 edge,
                 sources,
+                loaded: Loaded::default(),
             })
             .await?;
         if let (Some(handle), Some(key)) = (self.handle.upgrade(), built.keys.first()) {

@@ -23,6 +23,7 @@
 mod edge;
 mod end;
 mod graph;
+mod join;
 mod merge;
 mod step;
 
@@ -44,6 +45,7 @@ use crate::manager::{CacheManager, Managers};
 use crate::op::{CacheMap, JobValues, Observer, Op, Preprocess, SlowKey, VertexSink};
 use crate::vertex::{Edge, Vertex};
 use edge::EdgeState;
+use join::Join;
 
 pub(crate) type BuildId = u64;
 pub(crate) type JobId = u64;
@@ -57,12 +59,21 @@ pub(crate) enum Event<R> {
         session: Option<String>,
         value: Arc<dyn Any + Send + Sync>,
     },
+    /// A part of what somebody is about to want.
+    Load {
+        by: By,
+        part: Vec<Arc<Vertex>>,
+        sources: Vec<Arc<CacheManager<R>>>,
+        loaded: Loaded,
+    },
     /// Someone wants an edge.
     Build {
         build: BuildId,
         by: By,
         edge: Edge,
         sources: Vec<Arc<CacheManager<R>>>,
+        /// What was loaded for it before; all that it needs, unless it is empty.
+        loaded: Loaded,
     },
     /// And does not want it any more.
     Leave(BuildId),
@@ -71,6 +82,9 @@ pub(crate) enum Event<R> {
     /// Work ended.
     Done(WorkId, Outcome<R>),
 }
+
+/// Vertices by the digests they came with, as they are held here.
+pub(crate) type Loaded = Arc<Mutex<HashMap<Digest, Arc<Vertex>>>>;
 
 /// Who wants an edge.
 #[derive(Debug, Clone)]
@@ -212,6 +226,8 @@ pub(crate) struct Scheduler<R> {
     index: Index,
     to_learn: Queue,
     to_act: Queue,
+    /// Jobs that are to hold more vertices.
+    to_join: VecDeque<Join>,
     /// Vertices that a job let go of.
     to_forget: VecDeque<Digest>,
     /// Edges that were merged into an edge.
@@ -255,6 +271,7 @@ impl<R: Clone> Scheduler<R> {
             index: Index::default(),
             to_learn: Queue::default(),
             to_act: Queue::default(),
+            to_join: VecDeque::new(),
             to_forget: VecDeque::new(),
             merged: HashMap::new(),
             without_cache: 0,
@@ -282,12 +299,23 @@ impl<R: Clone> Scheduler<R> {
             } => {
                 self.jobs.insert(job, JobState { session, value });
             }
+            Event::Load {
+                by,
+                part,
+                sources,
+                loaded,
+            } => {
+                if self.knows(&by) {
+                    self.load_part(&part, &by, &sources, &mut loaded.lock(), out);
+                }
+            }
             Event::Build {
                 build,
                 by,
                 edge,
                 sources,
-            } => self.build(build, by, &edge, &sources, out),
+                loaded,
+            } => self.build(build, by, &edge, &sources, &mut loaded.lock(), out),
             Event::Leave(build) => self.leave(build),
             Event::Discard(job) => self.discard(job, out),
             Event::Done(work, outcome) => self.done(work, outcome, out),
@@ -299,7 +327,12 @@ impl<R: Clone> Scheduler<R> {
     /// What is learned between two calls comes first, like all that is learned.
     pub(crate) fn go_on(&mut self, steps: usize, out: &mut Vec<Effect<R>>) -> bool {
         for _ in 0..steps {
-            if let Some(digest) = self.to_forget.pop_front() {
+            if let Some(join) = self.to_join.front_mut() {
+                match join.next() {
+                    Some(digest) => self.join(&digest, out),
+                    None => drop(self.to_join.pop_front()),
+                }
+            } else if let Some(digest) = self.to_forget.pop_front() {
                 self.forget(&digest, out);
             } else if let Some(edge) = self.to_learn.pop() {
                 self.learn(edge, out);

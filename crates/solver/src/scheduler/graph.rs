@@ -23,17 +23,27 @@ impl<R: Clone> Scheduler<R> {
         by: By,
         edge: &Edge,
         sources: &[Arc<CacheManager<R>>],
+        loaded: &mut HashMap<Digest, Arc<Vertex>>,
         out: &mut Vec<Effect<R>>,
     ) {
-        let known = match &by {
-            By::Job(job) => self.jobs.contains_key(job),
-            By::Vertex(parent) => self.vertices.contains_key(parent),
-        };
-        if !known {
+        if !self.knows(&by) {
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
             return;
         }
-        let vertex = self.load(&edge.vertex, &by, sources, out);
+        if loaded.is_empty() {
+            self.load_part(&edge.vertex.closure(), &by, sources, loaded, out);
+        }
+        let Some(vertex) = loaded.get(&edge.vertex.digest).map(Arc::clone) else {
+            out.push(Effect::Reply(build, Err(SolveError::Canceled)));
+            return;
+        };
+        // A vertex that was active may read others than were loaded now: ones that were merged, or that do not ignore
+        // the cache. They must stay as long.
+        let jobs = match &by {
+            By::Job(job) => vec![*job],
+            By::Vertex(parent) => self.jobs_of(parent),
+        };
+        self.add_jobs(&vertex.digest, &jobs, out);
         let Some(id) = self.edge_of(&vertex.digest, edge.index) else {
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
             return;
@@ -56,18 +66,24 @@ impl<R: Clone> Scheduler<R> {
         self.to_learn.push(id);
     }
 
-    /// Makes the vertices below `top` active for a job or a parent, and returns `top` as it is held here.
-    fn load(
+    pub(super) fn knows(&self, by: &By) -> bool {
+        match by {
+            By::Job(job) => self.jobs.contains_key(job),
+            By::Vertex(parent) => self.vertices.contains_key(parent),
+        }
+    }
+
+    /// Makes vertices active for a job or a parent; what they read was `loaded` before them.
+    pub(super) fn load_part(
         &mut self,
-        top: &Arc<Vertex>,
+        part: &[Arc<Vertex>],
         by: &By,
         sources: &[Arc<CacheManager<R>>],
+        loaded: &mut HashMap<Digest, Arc<Vertex>>,
         out: &mut Vec<Effect<R>>,
-    ) -> Arc<Vertex> {
-        let mut loaded: HashMap<Digest, Arc<Vertex>> = HashMap::new();
-        let mut last = Arc::clone(top);
-        for vertex in top.closure() {
-            let digest = self.load_one(&vertex, &loaded);
+    ) {
+        for vertex in part {
+            let digest = self.load_one(vertex, loaded);
             let state = self.vertices.get_mut(&digest).expect("it was just loaded");
             for source in sources {
                 if source.id() != self.main.id()
@@ -99,24 +115,16 @@ impl<R: Clone> Scheduler<R> {
                     }
                 }
             }
-            last = self
+            let here = self
                 .vertices
                 .get(&digest)
                 .map(|v| Arc::clone(&v.handle.vertex))
                 .expect("it was just loaded");
-            loaded.insert(vertex.digest.clone(), Arc::clone(&last));
+            loaded.insert(vertex.digest.clone(), here);
             if !is_known {
                 self.refresh(&digest, true, out);
             }
         }
-        // A vertex that was active may read others than were loaded now: ones that were merged, or that do not ignore
-        // the cache. They must stay as long.
-        let jobs = match by {
-            By::Job(job) => vec![*job],
-            By::Vertex(parent) => self.jobs_of(parent),
-        };
-        self.add_jobs(&last.digest, &jobs, out);
-        last
     }
 
     /// Makes one vertex active and returns the digest it is active under.

@@ -119,43 +119,6 @@ impl<R: Clone> Scheduler<R> {
         self.to_learn.push(dest);
     }
 
-    /// Makes jobs hold a vertex and everything below it. The jobs hear of the vertex itself.
-    pub(super) fn add_jobs(
-        &mut self,
-        top: &Digest,
-        jobs: &[super::JobId],
-        out: &mut Vec<Effect<R>>,
-    ) {
-        let mut seen = BTreeSet::from([top.clone()]);
-        let mut work = vec![top.clone()];
-        while let Some(digest) = work.pop() {
-            let Some(vertex) = self.vertices.get_mut(&digest) else {
-                continue;
-            };
-            for job in jobs {
-                if !vertex.jobs.contains(job) {
-                    vertex.jobs.push(*job);
-                }
-            }
-            for (input, index) in vertex.inputs.clone() {
-                let merged = self
-                    .vertices
-                    .get(&input)
-                    .and_then(|v| v.edges.get(&index))
-                    .map(|e| self.resolve(*e));
-                let merged = merged
-                    .and_then(|e| self.edges.get(&e))
-                    .map(|e| e.vertex.clone());
-                for next in std::iter::once(input).chain(merged) {
-                    if seen.insert(next.clone()) {
-                        work.push(next);
-                    }
-                }
-            }
-            self.refresh(&digest, digest == *top, out);
-        }
-    }
-
     /// Whether `below` is `above` or among what it reads.
     fn depends(&self, above: &Digest, below: &Digest) -> bool {
         let mut seen = BTreeSet::from([above.clone()]);

@@ -386,11 +386,24 @@ impl World {
     }
 
     fn start(&mut self, job: JobId, build: BuildId, edge: &Edge) {
+        // Every second one is loaded in parts before.
+        let loaded = super::Loaded::default();
+        if build % 2 == 0 {
+            for part in edge.vertex.closure().chunks(2) {
+                self.apply(Event::Load {
+                    by: By::Job(job),
+                    part: part.to_vec(),
+                    sources: Vec::new(),
+                    loaded: Arc::clone(&loaded),
+                });
+            }
+        }
         self.apply(Event::Build {
             build,
             by: By::Job(job),
             edge: edge.clone(),
             sources: Vec::new(),
+            loaded,
         });
     }
 

@@ -1,0 +1,72 @@
+//! Making jobs hold a vertex and everything below it, a vertex at a time.
+
+use std::collections::BTreeSet;
+
+use oci::Digest;
+
+use super::{Effect, JobId, Scheduler};
+
+/// A walk from a vertex down.
+pub(super) struct Join {
+    jobs: Vec<JobId>,
+    top: Digest,
+    seen: BTreeSet<Digest>,
+    work: Vec<Digest>,
+}
+
+impl Join {
+    /// The vertex that is next; none at the end.
+    pub(super) fn next(&mut self) -> Option<Digest> {
+        self.work.pop()
+    }
+}
+
+impl<R: Clone> Scheduler<R> {
+    /// Makes jobs hold a vertex at once, and everything below it before anything else is done. The jobs hear of the vertex itself.
+    pub(super) fn add_jobs(&mut self, top: &Digest, jobs: &[JobId], out: &mut Vec<Effect<R>>) {
+        self.to_join.push_front(Join {
+            jobs: jobs.to_vec(),
+            top: top.clone(),
+            seen: BTreeSet::from([top.clone()]),
+            work: Vec::new(),
+        });
+        self.join(top, out);
+    }
+
+    /// Goes on with the first walk, at a vertex.
+    pub(super) fn join(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
+        let Some(mut join) = self.to_join.pop_front() else {
+            return;
+        };
+        let is_top = join.top == *digest;
+        let inputs = match self.vertices.get_mut(digest) {
+            Some(vertex) => {
+                for job in &join.jobs {
+                    // A job that has ended meanwhile holds nothing.
+                    if self.jobs.contains_key(job) && !vertex.jobs.contains(job) {
+                        vertex.jobs.push(*job);
+                    }
+                }
+                vertex.inputs.clone()
+            }
+            None => Vec::new(),
+        };
+        for (input, index) in inputs {
+            let merged = self
+                .vertices
+                .get(&input)
+                .and_then(|v| v.edges.get(&index))
+                .map(|e| self.resolve(*e));
+            let merged = merged
+                .and_then(|e| self.edges.get(&e))
+                .map(|e| e.vertex.clone());
+            for next in std::iter::once(input).chain(merged) {
+                if join.seen.insert(next.clone()) {
+                    join.work.push(next);
+                }
+            }
+        }
+        self.to_join.push_front(join);
+        self.refresh(digest, is_top, out);
+    }
+}
