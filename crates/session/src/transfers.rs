@@ -14,7 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use task::{Permit, Permits};
+
+use crate::error::CallError;
+use crate::stream::ByteStream;
 
 /// A session that holds less than this may go on while others hold all that there is.
 const MODEST: u64 = 128 << 20;
@@ -191,6 +195,34 @@ impl Share {
         Ok(())
     }
 
+    /// A stream that ends with an error when nothing comes for too long, or when it brings more than may be written.
+    #[must_use]
+    pub fn guard(self: &Arc<Self>, what: &'static str, bytes: ByteStream) -> ByteStream {
+        let failed = move |reason: String| CallError::Protocol {
+            method: what,
+            reason,
+        };
+        let guarded =
+            futures::stream::unfold(Some((Arc::clone(self), bytes)), move |state| async move {
+                let (share, mut bytes) = state?;
+                let Some(next) = share.within(bytes.next()).await else {
+                    let seconds = share.idle().map_or(0, |idle| idle.as_secs());
+                    let reason =
+                        format!("the client stopped sending: nothing came for {seconds} seconds");
+                    return Some((Err(failed(reason)), None));
+                };
+                let piece = match next? {
+                    Ok(piece) => piece,
+                    Err(error) => return Some((Err(error), None)),
+                };
+                match share.write(piece.len() as u64) {
+                    Ok(()) => Some((Ok(piece), Some((share, bytes)))),
+                    Err(error) => Some((Err(failed(error.to_string())), None)),
+                }
+            });
+        guarded.boxed()
+    }
+
     /// Nothing held yet by a new transfer.
     #[must_use]
     pub fn held(self: &Arc<Self>) -> Held {
@@ -289,6 +321,24 @@ mod tests {
         assert_eq!(share.write_file(), Ok(()));
         assert!(share.may_write(1_000).is_err() && share.may_write(900).is_ok());
         assert!(share.write_file().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_stalls_or_brings_too_much_ends_with_an_error() {
+        let share = Transfers::new(limits()).share();
+        let piece = |n: usize| Ok(bytes::Bytes::from(vec![7; n]));
+        let stalled = futures::stream::iter([piece(10)]).chain(futures::stream::pending());
+        let endless = futures::stream::repeat_with(move || piece(4_000));
+        for (bytes, pieces, words) in [
+            (stalled.boxed(), 1, "nothing came for 300 seconds"),
+            (endless.boxed(), 2, "more than the 0 MB that it may"),
+        ] {
+            let all: Vec<_> = share.guard("Pull", bytes).collect().await;
+            assert_eq!(all.len(), pieces + 1);
+            let error = all.into_iter().next_back().and_then(Result::err);
+            let error = error.map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -353,7 +353,9 @@ impl Instance {
         }
         if let Some(target) = self.upload_target() {
             let session = ctx.sessions.first().await.map_err(SourceError::session)?;
-            let body = Body::Upload(session.upload(target).await.map_err(SourceError::session)?);
+            let bytes = session.upload(target).await.map_err(SourceError::session)?;
+            let share = ctx.sessions.share(session.id());
+            let body = Body::Upload(share.guard("Pull", bytes));
             let found = self.save(body, &HeaderMap::new(), ctx).await?;
             return self.checked(found);
         }
