@@ -11,11 +11,12 @@
 //! host gets it.
 
 use base64::Engine as _;
+use llb::build::git::GitRef;
 use parking_lot::Mutex;
 
 use crate::context::Context;
 use crate::git::Identifier;
-use crate::git::url::GitUrl;
+use crate::git::url::{GitUrl, is_transport};
 use crate::session_credentials::{secret, secret_of};
 
 /// Names of secrets that every git source has, whoever wrote it.
@@ -197,7 +198,24 @@ fn scope_of(remote: &str) -> String {
 
 fn origin_of(address: &str) -> Option<String> {
     let url = reqwest::Url::parse(address).ok()?;
-    Some(format!("{}/", url.origin().ascii_serialization()))
+    let is_http = matches!(url.scheme(), "http" | "https");
+    is_http.then(|| format!("{}/", url.origin().ascii_serialization()))
+}
+
+/// Where the common secrets of a build are good: at the host of its context, if that is a repository.
+fn origin_of_context(context: &str) -> Option<String> {
+    let context = GitRef::parse(context).ok()??;
+    let remote = if is_transport(&context.remote) {
+        context.remote
+    } else {
+        format!("https://{}", context.remote)
+    };
+    let url = GitUrl::parse(&remote).ok()?;
+    origin_of(&url.address).or_else(|| {
+        // The same host over https; the port is that of another protocol.
+        let host = url.host.split(':').next()?;
+        Some(format!("https://{host}/"))
+    })
 }
 
 /// Whether a common secret of a session is for a remote.
@@ -206,8 +224,36 @@ fn is_for(ctx: &Context, session: &str, remote: &str) -> bool {
         .memories
         .iter()
         .find_map(|memory| memory.context_of(session))
-        .and_then(|context| GitUrl::parse(context).ok())
-        .and_then(|context| origin_of(&context.address));
+        .and_then(origin_of_context);
     let wanted = context.unwrap_or_else(|| format!("https://{COMMON_HOST}/"));
     origin_of(remote).is_some_and(|origin| origin == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_common_secret_is_for_the_host_of_the_builds_own_repository() {
+        for (context, want) in [
+            (
+                "https://h.example/a/b.git#main:dir",
+                Some("https://h.example/"),
+            ),
+            (
+                "https://u:p@h.example:8443/a/b.git",
+                Some("https://h.example:8443/"),
+            ),
+            ("http://h.example/a.git", Some("http://h.example/")),
+            ("git@h.example:a/b.git", Some("https://h.example/")),
+            ("ssh://git@h.example:2222/a/b", Some("https://h.example/")),
+            ("git://h.example/a", Some("https://h.example/")),
+            ("github.com/a/b", Some("https://github.com/")),
+            ("https://h.example/context.tar.gz", None),
+            ("", None),
+            (".", None),
+        ] {
+            assert_eq!(origin_of_context(context).as_deref(), want, "{context}");
+        }
+    }
 }
