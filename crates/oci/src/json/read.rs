@@ -78,10 +78,12 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// The last place that is not null.
-    fn scalar(&self) -> Option<usize> {
-        let mut places = self.places.as_slice().iter().rev().copied();
-        places.find(|at| self.document.kind(*at) != Kind::Null)
+    /// The last place that is not null; all of them must be of a kind.
+    fn scalar(&self, kind: Kind) -> Result<Option<usize>, DecodeError> {
+        let places = self.places.as_slice();
+        self.all_of(places, kind)?;
+        let mut places = places.iter().rev().copied();
+        Ok(places.find(|at| self.document.kind(*at) != Kind::Null))
     }
 
     /// The places that say something about what `null` empties: those after the last one.
@@ -101,7 +103,10 @@ impl<'d> Value<'d> {
             return Err(DecodeError::Depth);
         }
         for at in places {
-            let found = self.document.kind(*at);
+            let found = match self.document.kind(*at) {
+                Kind::False => Kind::True,
+                found => found,
+            };
             if found != kind && found != Kind::Null {
                 return Err(mismatch(found, kind.name()));
             }
@@ -110,26 +115,17 @@ impl<'d> Value<'d> {
     }
 
     fn number(&self) -> Result<Option<&'d str>, DecodeError> {
-        self.scalar()
-            .map(|at| match self.document.kind(at) {
-                Kind::Number => Ok(std::str::from_utf8(self.document.raw(at)).unwrap_or("0")),
-                other => Err(mismatch(other, Kind::Number.name())),
-            })
-            .transpose()
+        let found = self.scalar(Kind::Number)?;
+        Ok(found.map(|at| std::str::from_utf8(self.document.raw(at)).unwrap_or("0")))
     }
 
     fn text(&self) -> Result<Option<Cow<'d, str>>, DecodeError> {
-        self.scalar()
-            .map(|at| match self.document.kind(at) {
-                Kind::Text => Ok(self.document.text(at)),
-                other => Err(mismatch(other, Kind::Text.name())),
-            })
-            .transpose()
+        Ok(self.scalar(Kind::Text)?.map(|at| self.document.text(at)))
     }
 
     fn elements(&self) -> Result<Elements<'d>, DecodeError> {
+        self.all_of(self.places.as_slice(), Kind::List)?;
         let places = self.after_null();
-        self.all_of(places, Kind::List)?;
         let mut out: Vec<Places> = Vec::new();
         let mut length = 0;
         for list in places {
@@ -219,12 +215,8 @@ impl<'de> Deserializer<'de> for Value<'_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        let kind = self.scalar().map(|at| self.document.kind(at));
-        match kind {
-            Some(Kind::True) => visitor.visit_bool(true),
-            None | Some(Kind::False | Kind::Null) => visitor.visit_bool(false),
-            Some(other) => Err(mismatch(other, "bool")),
-        }
+        let found = self.scalar(Kind::True)?;
+        visitor.visit_bool(found.is_some_and(|at| self.document.kind(at) == Kind::True))
     }
 
     integers! {
@@ -305,8 +297,8 @@ impl<'de> Deserializer<'de> for Value<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.all_of(self.places.as_slice(), Kind::Object)?;
         let places = self.after_null();
-        self.all_of(places, Kind::Object)?;
         let members = places
             .iter()
             .flat_map(|object| self.document.members(*object))
