@@ -26,6 +26,10 @@ fn probe() {
     match std::env::var("RBUILD_PROBE").as_deref() {
         Ok("connect") => connect(),
         Ok("attributes") => attributes(),
+        Ok("agent") => {
+            UnixStream::connect("/agent").unwrap();
+            println!("connected");
+        }
         _ => {}
     }
 }

@@ -238,6 +238,35 @@ async fn a_step_in_a_user_namespace_is_nobody_on_the_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_the_host_is_owned_in_the_namespace_as_it_lies() {
+    let Some(tree) = Tree::new() else { return };
+    let launcher = mapping_launcher();
+    let Some(ids) = ids_of(&launcher, &tree) else {
+        return;
+    };
+    let socket = tree.path("agent");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o600)).unwrap();
+    for (owner, user, reaches) in [
+        (0, "root", true),
+        (1000, "build", true),
+        (0, "build", false),
+    ] {
+        std::os::unix::fs::chown(&socket, Some(owner), Some(owner)).unwrap();
+        let mut spec = spec_for(&tree, "", Some(&ids));
+        spec.process.user = user.into();
+        probe::make(&mut spec, "agent");
+        spec.mounts.push(at("/agent", place(&socket)));
+        let (_, said) = run(&launcher, spec).await.unwrap();
+        assert_eq!(
+            said.contains("connected"),
+            reaches,
+            "{owner} {user}: {said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_id_that_the_namespace_does_not_have_is_an_error_that_says_so() {
     let Some(tree) = Tree::new() else { return };
     let launcher = mapping_launcher();
