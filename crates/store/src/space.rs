@@ -17,6 +17,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fstree::Root;
@@ -30,18 +31,22 @@ use crate::policy::{DiskStat, GcPolicy};
 use crate::store::Store;
 use crate::usage::UsageRecord;
 
-/// How long an answer of [`Store::make_room`] holds.
+/// How long a count holds where the budget is far.
 const FRESH: Duration = Duration::from_secs(1);
 /// How long nothing is collected again for steps after a collection that did not bring the budget about: all is in use.
 const FRUITLESS: Duration = Duration::from_secs(10);
-/// From this part of the limit on (in percent), steps wait for the count; below it, it is made beside them.
-const NEAR: i64 = 90;
+/// From this part of the limit on (in percent), or with less than [`NEAR_BYTES`] left, steps wait for the count.
+const NEAR_PERCENT: i64 = 90;
+/// A step may write that much before anybody looks again.
+const NEAR_BYTES: i64 = 1_000_000_000;
 
 /// What is known of the space that is used.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     rules: Mutex<Vec<GcPolicy>>,
     known: Mutex<Known>,
+    /// Something was written since the last count began.
+    pub(crate) changed: AtomicBool,
     /// One counts or collects for steps; the others wait for the outcome. Held across awaits, hence not a parking_lot lock.
     alone: tokio::sync::Mutex<()>,
 }
@@ -54,18 +59,22 @@ struct Known {
 }
 
 impl Known {
-    /// What a step is to do about the count.
-    fn advice(&self, limit: i64, now: Instant) -> Advice {
+    /// What a step is to do about the count. `changed` says that something was written since.
+    fn advice(&self, limit: i64, changed: bool, now: Instant) -> Advice {
         let is_recent =
             |at: Option<Instant>, age| at.is_some_and(|at| now.duration_since(at) < age);
         if is_recent(self.fruitless, FRUITLESS) {
             return Advice::Go;
         }
-        let is_near = self.used >= limit / 100 * NEAR;
-        match (is_recent(self.counted, FRESH), is_near) {
-            (true, _) if self.used < limit => Advice::Go,
-            (false, false) if self.counted.is_some() => Advice::CountBeside,
-            _ => Advice::Wait,
+        let is_near =
+            self.used >= limit / 100 * NEAR_PERCENT || limit.saturating_sub(self.used) < NEAR_BYTES;
+        let is_known = self.counted.is_some() && !changed;
+        match self.counted {
+            None => Advice::Wait,
+            Some(_) if is_near && is_known && self.used <= limit => Advice::Go,
+            Some(_) if is_near => Advice::Wait,
+            Some(_) if is_known || is_recent(self.counted, FRESH) => Advice::Go,
+            Some(_) => Advice::CountBeside,
         }
     }
 }
@@ -142,6 +151,7 @@ impl Store {
 
     /// Bytes on disk of everything in the state directory. Measures what was not measured yet. Blocks.
     pub fn used(&self) -> Result<i64, StoreError> {
+        self.budget.changed.store(false, Ordering::Relaxed);
         // Of a pair of twins the mutable one is counted.
         let unknown: Vec<(String, Option<String>, bool)> = self.db().read(|c| {
             let mut s = c.prepare_cached(
@@ -193,7 +203,11 @@ impl Store {
         let Some(limit) = limit(&rules, DiskStat::of(self.root())) else {
             return;
         };
-        let advice = |store: &Self| store.budget.known.lock().advice(limit, Instant::now());
+        let advice = |store: &Self| {
+            let changed = store.budget.changed.load(Ordering::Relaxed);
+            let known = store.budget.known.lock();
+            known.advice(limit, changed, Instant::now())
+        };
         match advice(self) {
             Advice::Go => {}
             Advice::CountBeside => {
@@ -250,35 +264,59 @@ mod tests {
             counted,
             fruitless,
         };
+        const GB: i64 = NEAR_BYTES;
         let cases = [
-            ("never counted", known(0, None, None), Advice::Wait),
-            ("far, just counted", known(10, ago(0), None), Advice::Go),
+            ("never counted", known(0, None, None), true, Advice::Wait),
+            (
+                "far, just counted",
+                known(5 * GB, ago(0), None),
+                true,
+                Advice::Go,
+            ),
             (
                 "far, counted long ago",
-                known(10, ago(5), None),
+                known(5 * GB, ago(5), None),
+                true,
                 Advice::CountBeside,
             ),
-            ("near, just counted", known(950, ago(0), None), Advice::Go),
             (
-                "near, counted long ago",
-                known(950, ago(5), None),
-                Advice::Wait,
+                "far, nothing new",
+                known(5 * GB, ago(5), None),
+                false,
+                Advice::Go,
             ),
             (
-                "over, just counted",
-                known(1_200, ago(0), None),
+                "near, nothing new",
+                known(95 * GB, ago(5), None),
+                false,
+                Advice::Go,
+            ),
+            (
+                "near, something new",
+                known(95 * GB, ago(0), None),
+                true,
                 Advice::Wait,
             ),
-            ("over, all in use", known(1_200, ago(0), ago(3)), Advice::Go),
+            ("over", known(101 * GB, ago(0), None), false, Advice::Wait),
+            (
+                "over, all in use",
+                known(101 * GB, ago(0), ago(3)),
+                true,
+                Advice::Go,
+            ),
             (
                 "over, in use a while ago",
-                known(1_200, ago(0), ago(30)),
+                known(101 * GB, ago(0), ago(30)),
+                true,
                 Advice::Wait,
             ),
         ];
-        for (what, known, advice) in cases {
-            assert_eq!(known.advice(1_000, now), advice, "{what}");
+        for (what, known, changed, advice) in cases {
+            assert_eq!(known.advice(100 * GB, changed, now), advice, "{what}");
         }
+        // Of a small budget any step may be more than what is left.
+        let small = known(1_000, ago(0), None);
+        assert_eq!(small.advice(60_000_000, true, now), Advice::Wait);
     }
 
     #[test]

@@ -290,6 +290,7 @@ impl Store {
 
     /// Tells the keeper that files have been committed which are not on disk yet.
     pub(crate) fn note_unsynced(&self) {
+        self.budget.changed.store(true, Ordering::Relaxed);
         let mut state = self.keeper.state.lock();
         if state.unsynced_since.is_none() {
             state.unsynced_since = Some(Instant::now());
