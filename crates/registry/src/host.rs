@@ -248,7 +248,9 @@ mod tests {
         let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let base = reqwest::Url::parse("https://r.example/v2/a").unwrap();
         for (http, insecure, location, follows) in [
-            (None, None, "http://r.example/x", false),
+            (None, None, "http://r.example/x", true),
+            (None, None, "http://r.example:80/x", true),
+            (None, None, "http://r.example:8080/x", false),
             (None, None, "http://cdn.example/x", false),
             (Some(false), Some(true), "http://cdn.example/x", false),
             (Some(true), Some(true), "http://cdn.example/x", true),
@@ -266,6 +268,11 @@ mod tests {
             let hosts = hosts_of(&config, "r.example").unwrap();
             let joined = crate::request::join(&hosts[0], &base, location);
             assert_eq!(joined.is_ok(), follows, "{http:?} {insecure:?} {location}");
+            if let Ok(url) = joined
+                && http.is_none()
+            {
+                assert_eq!(url.scheme(), "https", "{location}");
+            }
         }
     }
 

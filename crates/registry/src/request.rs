@@ -298,7 +298,16 @@ pub(crate) fn join(
         location: location.split('?').next().unwrap_or_default().to_owned(),
         reason,
     };
-    let url = base.join(location).map_err(|e| bad(e.to_string()))?;
+    let mut url = base.join(location).map_err(|e| bad(e.to_string()))?;
+    if base.scheme() == "https"
+        && url.scheme() == "http"
+        && url.host() == base.host()
+        && url.port().is_none()
+    {
+        // A registry behind a proxy that ends TLS often does not know that it is spoken to over TLS.
+        let _port = url.set_port(base.port());
+        let _scheme = url.set_scheme("https");
+    }
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad(format!("scheme {}", url.scheme())));
     }

@@ -24,6 +24,8 @@ use crate::git::{Identifier, Instance};
 
 /// The file that holds a bundle that was asked for.
 const FILE: &str = "bundle";
+/// The file that git makes a bundle in.
+const MADE: &str = "out.bundle";
 /// The name of the tip where the user gave none.
 const TIP: &str = "refs/heads/main";
 
@@ -56,7 +58,14 @@ impl Drop for Scratch {
 pub(crate) struct Staged {
     /// Where git fetches from.
     pub(crate) url: String,
-    _scratch: Scratch,
+    scratch: Scratch,
+}
+
+impl Staged {
+    /// The folder that git must see for it.
+    pub(super) fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
 }
 
 fn wrong(reason: impl Into<String>) -> SourceError {
@@ -150,6 +159,13 @@ fn tip(reference: &str) -> String {
     format!("refs/heads/{}", name.strip_prefix("heads/").unwrap_or(name))
 }
 
+/// Opens the bundle that git made in a folder: a regular file in there, and nothing that a link leads to.
+fn made_bundle(below: &Path) -> std::io::Result<std::fs::File> {
+    let other = |e: fstree::PathError| std::io::Error::other(e.to_string());
+    let folder = fstree::Root::open(below).map_err(other)?;
+    folder.open_file(MADE).map_err(other)
+}
+
 /// Makes a bare repository.
 async fn init(git: &Git, is_sha256: bool) -> Result<(), SourceError> {
     let mut args = vec!["init", "--bare"];
@@ -220,7 +236,7 @@ impl Instance {
         }
         Ok(Staged {
             url: format!("file://{}", repository.display()),
-            _scratch: scratch,
+            scratch,
         })
     }
 
@@ -250,8 +266,8 @@ impl Instance {
         let tip = tip(&repository.reference);
         let doing = format!("failed to create target ref for bundle {commit}");
         git.run(&doing, &["update-ref", &tip, commit]).await?;
-        let made = scratch.0.join("out.bundle");
-        let path = made.to_string_lossy().into_owned();
+        let path = scratch.0.join(MADE);
+        let path = path.to_string_lossy().into_owned();
         let doing = format!("failed to create git bundle for {commit}");
         git.run(&doing, &["bundle", "create", &path, &tip]).await?;
 
@@ -262,12 +278,13 @@ impl Instance {
         };
         let record = inner.store.new_mutable(None, options)?;
         let root = record.root()?;
+        let below = scratch.0.clone();
         task::blocking("git bundle", move || {
             let copy = || -> std::io::Result<()> {
                 let mut to = root
                     .create(FILE, 0o644)
                     .map_err(|e| std::io::Error::other(e.to_string()))?;
-                std::io::copy(&mut std::fs::File::open(&made)?, &mut to)?;
+                std::io::copy(&mut made_bundle(&below)?, &mut to)?;
                 Ok(())
             };
             copy().map_err(|e| SourceError::io("write a git bundle", e))
@@ -281,6 +298,21 @@ impl Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_a_bundle_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(dir.path().join("secret"), "CANARY").unwrap();
+        for target in ["/etc/passwd", "../secret", "/proc/self/environ"] {
+            std::os::unix::fs::symlink(target, below.join(MADE)).unwrap();
+            assert!(made_bundle(&below).is_err(), "{target}");
+            std::fs::remove_file(below.join(MADE)).unwrap();
+        }
+        std::fs::write(below.join(MADE), "bundle").unwrap();
+        assert!(made_bundle(&below).is_ok());
+    }
 
     #[test]
     fn locators_and_tips_are_those_of_the_reference() {

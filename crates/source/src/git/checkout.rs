@@ -135,12 +135,10 @@ impl Instance {
             &["reflog", "expire", "--all", "--expire=now"],
         )
         .await?;
-        match std::fs::remove_file(git_dir.join("FETCH_HEAD")) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(SourceError::io("remove FETCH_HEAD", e))
-            }
-            _ => Ok(()),
-        }
+        // Inside the tree, whatever git has made of it.
+        let tree = Root::open(top).map_err(|e| SourceError::path("open the checkout", e))?;
+        tree.remove_all(".git/FETCH_HEAD")
+            .map_err(|e| SourceError::path("remove FETCH_HEAD", e))
     }
 }
 

@@ -223,7 +223,12 @@ impl Instance {
         let (record, attached) = self.open_bare(&git, object.len() == 64, reset).await?;
         let dir = attached.path().to_owned();
         let git = git.git_dir(&dir);
-        let origin = match self.staged(ctx).await? {
+        let staged = self.staged(ctx).await?;
+        let git = match staged {
+            Some(staged) => git.beside(staged.folder()),
+            None => git,
+        };
+        let origin = match staged {
             // DIFFERS: a bundle is always what is fetched from; BuildKit asks the remote when it knows the commit already.
             Some(staged) => staged.url.clone(),
             None => "origin".to_owned(),

@@ -89,6 +89,10 @@ impl Instance {
             return self.checked((*known).clone());
         }
         let (git, _helpers) = self.git(ctx).await?;
+        let git = match staged {
+            Some(staged) => git.beside(staged.folder()),
+            None => git,
+        };
         let reference = if id.reference.is_empty() {
             self.default_branch(&git).await?
         } else {
