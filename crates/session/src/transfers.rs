@@ -195,6 +195,24 @@ impl Share {
         Ok(())
     }
 
+    /// Opens a stream of the client and guards it; the client may not wait too long before it begins, either.
+    pub async fn open(
+        self: &Arc<Self>,
+        what: &'static str,
+        opening: impl Future<Output = Result<ByteStream, CallError>>,
+    ) -> Result<ByteStream, CallError> {
+        match self.within(opening).await {
+            Some(opened) => Ok(self.guard(what, opened?)),
+            None => Err(CallError::Protocol {
+                method: what,
+                reason: format!(
+                    "the client did not begin to send within {} seconds",
+                    self.idle().map_or(0, |idle| idle.as_secs())
+                ),
+            }),
+        }
+    }
+
     /// A stream that ends with an error when nothing comes for too long, or when it brings more than may be written.
     #[must_use]
     pub fn guard(self: &Arc<Self>, what: &'static str, bytes: ByteStream) -> ByteStream {

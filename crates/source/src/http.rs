@@ -353,9 +353,9 @@ impl Instance {
         }
         if let Some(target) = self.upload_target() {
             let session = ctx.sessions.first().await.map_err(SourceError::session)?;
-            let bytes = session.upload(target).await.map_err(SourceError::session)?;
             let share = ctx.sessions.share(session.id());
-            let body = Body::Upload(share.guard("Pull", bytes));
+            let opened = share.open("Pull", session.upload(target)).await;
+            let body = Body::Upload(opened.map_err(SourceError::session)?);
             let found = self.save(body, &HeaderMap::new(), ctx).await?;
             return self.checked(found);
         }

@@ -132,10 +132,10 @@ impl Layout {
 
     async fn read(&self, desc: &Descriptor) -> Result<Bytes, SourceError> {
         let session = self.session().await.map_err(SourceError::session)?;
-        let mut bytes = session
-            .content_read(&self.store, &desc.digest, 0, 0)
-            .await
-            .map_err(SourceError::session)?;
+        let reading = session.content_read(&self.store, &desc.digest, 0, 0);
+        let share = self.sessions.share(session.id());
+        let opened = share.open("Read", reading).await;
+        let mut bytes = opened.map_err(SourceError::session)?;
         let mut out = BytesMut::new();
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk.map_err(SourceError::session)?;
@@ -202,9 +202,9 @@ impl BlobProvider for LayoutLayers {
         let _busy = self.progress.work();
         let status = self.progress.status(desc.digest.as_str(), "downloading");
         let session = self.layout.session().await?;
-        let mut bytes = session
-            .content_read(&self.layout.store, &desc.digest, 0, 0)
-            .await?;
+        let reading = session.content_read(&self.layout.store, &desc.digest, 0, 0);
+        let share = self.layout.sessions.share(session.id());
+        let mut bytes = share.open("Read", reading).await?;
         let mut current = 0_i64;
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk?;

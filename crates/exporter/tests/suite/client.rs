@@ -26,6 +26,10 @@ pub(crate) struct Received {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) blobs: Vec<(Digest, u64)>,
     pub(crate) trees: usize,
+    /// Streams that were opened.
+    pub(crate) opened: usize,
+    /// The client takes nothing any more.
+    pub(crate) stalls: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,14 @@ impl Session for Client {
         self.received.lock().metadata = metadata.clone();
         let received = self.received.clone();
         let (to, mut from) = tokio::sync::mpsc::channel::<Bytes>(4);
+        received.lock().opened += 1;
+        if received.lock().stalls {
+            let held = async move {
+                let _open = from;
+                std::future::pending().await
+            };
+            return Ok(ByteSink::new(to, held.boxed()));
+        }
         let taking = task::spawn("client", async move {
             while let Some(chunk) = from.recv().await {
                 received.lock().file.extend_from_slice(&chunk);
@@ -78,6 +90,15 @@ impl Session for Client {
     ) -> Result<PacketStream, CallError> {
         let (ours, theirs) = PacketStream::pair();
         self.received.lock().trees += 1;
+        self.received.lock().opened += 1;
+        if self.received.lock().stalls {
+            let open = task::spawn("client", async move {
+                let _open = theirs;
+                std::future::pending::<()>().await;
+            });
+            open.detach();
+            return Ok(ours);
+        }
         let root = Root::open(&self.dir).unwrap();
         task::spawn("client", async move {
             let options = ReceiveOptions {

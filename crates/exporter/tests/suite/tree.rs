@@ -109,3 +109,45 @@ async fn a_tar_holds_the_files_of_the_result() {
         "d/\nd/a.txt\nd/big\n"
     );
 }
+
+#[test]
+fn a_client_that_takes_nothing_holds_no_thread_of_others_and_is_given_up() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let Some(world) = World::new() else { return };
+        world.received.lock().stalls = true;
+        let big = "x".repeat(4_000_000);
+        let found = world.layer(None, "base", &[("big", &big)]);
+        let source = single(found, "{}");
+        let instances = (0..6).map(|n| {
+            let exporter: &dyn Exporter = if n % 2 == 0 {
+                &TarExporter
+            } else {
+                &LocalExporter
+            };
+            exporter.resolve(n, &attrs(&[])).unwrap()
+        });
+        let instances: Vec<_> = instances.collect();
+        let all = instances.iter().map(|i| i.export(&world.ctx, &source));
+        let mut exports = std::pin::pin!(futures::future::join_all(all));
+        let others = async {
+            while world.received.lock().opened < 6 {
+                tokio::task::yield_now().await;
+            }
+            task::blocking("other work", || 7).await
+        };
+        tokio::select! {
+            seven = others => assert_eq!(seven, 7),
+            _ = &mut exports => panic!("other work waits for the client"),
+        }
+        for done in exports.await {
+            let error = done.unwrap_err().to_string();
+            assert!(error.contains("nothing moved for 300 seconds"), "{error}");
+        }
+    });
+}

@@ -95,8 +95,9 @@ impl Place for Folder {
     async fn document(&self, desc: &Descriptor) -> Result<Bytes, CacheError> {
         super::check_size(desc)?;
         let client = self.client().await?;
-        let read = client.content_read(&self.store, &desc.digest, 0, 0).await;
-        let mut chunks = read.map_err(CacheError::session)?;
+        let reading = client.content_read(&self.store, &desc.digest, 0, 0);
+        let opened = self.sessions.share(client.id()).open("Read", reading).await;
+        let mut chunks = opened.map_err(CacheError::session)?;
         let mut out = BytesMut::new();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(CacheError::session)?;
@@ -125,7 +126,8 @@ impl Place for Folder {
         status: &StatusGuard,
     ) -> Result<(), FetchError> {
         let client = self.client().await?;
-        let chunks = client.content_read(&self.store, &desc.digest, 0, 0).await?;
+        let reading = client.content_read(&self.store, &desc.digest, 0, 0);
+        let chunks = self.sessions.share(client.id()).open("Read", reading).await?;
         pass_on(chunks, desc, sink, status).await
     }
 
