@@ -53,6 +53,7 @@ impl BuildBridge {
                     return Err(Failure::new(FailureKind::Unknown, message));
                 }
                 Some(definition) => {
+                    self.scope.spend(&definition)?;
                     let single: Arc<dyn Ref> = LazyRef::importing(
                         Arc::clone(&self.build),
                         definition,
@@ -73,7 +74,7 @@ impl BuildBridge {
                         opts: request.frontend_opts.clone(),
                         inputs: request.frontend_inputs.clone(),
                     };
-                    let inner = Self::new(Arc::clone(&self.build), self.scope.inner(asked));
+                    let inner = Self::new(Arc::clone(&self.build), self.scope.inner(asked)?);
                     let result = inner.frontend(&mut request).await?;
                     inner.scope.made(&result);
                     self.scope.answered(Arc::clone(&inner.scope));

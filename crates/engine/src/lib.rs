@@ -52,6 +52,7 @@ mod resolve;
 mod rights;
 mod sbom;
 mod solve;
+mod spent;
 mod verify;
 
 pub use engine::{Engine, EngineParts, Settings};

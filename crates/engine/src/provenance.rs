@@ -30,6 +30,7 @@ use solver::{Job, KeyInfo, Vertex};
 use crate::api::{Failure, FailureKind};
 use crate::bridge::refs;
 use crate::reference::LazyRef;
+use crate::spent::{self, Spent, Told};
 
 /// Reads what the daemon's owner adds to provenance: objects in the `.json` files of a folder, later ones over earlier
 /// ones. A folder that is not there adds nothing.
@@ -120,7 +121,8 @@ impl Asked {
 
 struct Known {
     head: Digest,
-    request: RequestProvenance,
+    request: Arc<RequestProvenance>,
+    told: Told,
 }
 
 /// The requests of all builds that run, by what they gave.
@@ -128,30 +130,35 @@ struct Known {
 pub(crate) struct Requests(Mutex<(u64, HashMap<u64, Known>)>);
 
 impl Requests {
-    fn add(&self, head: Digest, request: RequestProvenance) -> u64 {
+    fn add(&self, head: Digest, mut request: RequestProvenance) -> u64 {
+        // Who is handed the result has a root of its own.
+        if let Some(request) = &mut request.request {
+            request.root = None;
+        }
+        let known = Known {
+            head,
+            told: Told::of(&request),
+            request: Arc::new(request),
+        };
         let mut all = self.0.lock();
         all.0 += 1;
         let id = all.0;
-        all.1.insert(id, Known { head, request });
+        all.1.insert(id, known);
         id
     }
 
     /// The request that gave a definition; none if several that differ did.
-    fn find(&self, definition: &pb::Definition) -> Option<RequestProvenance> {
+    fn find(&self, definition: &pb::Definition) -> Option<(Arc<RequestProvenance>, Told)> {
         let head = llb::definition::head(definition)?;
         let all = self.0.lock();
-        let mut found: Option<RequestProvenance> = None;
+        let mut found: Option<&Known> = None;
         for known in all.1.values().filter(|known| known.head == head) {
-            let mut request = known.request.clone();
-            if let Some(request) = &mut request.request {
-                request.root = None;
-            }
-            if found.as_ref().is_some_and(|have| *have != request) {
+            if found.is_some_and(|have| have.request != known.request) {
                 return None;
             }
-            found = Some(request);
+            found = Some(known);
         }
-        found
+        found.map(|known| (Arc::clone(&known.request), known.told))
     }
 }
 
@@ -160,6 +167,10 @@ pub(crate) struct Scope {
     asked: Option<Asked>,
     root: Option<Arc<Asked>>,
     requests: Arc<Requests>,
+    /// Of the whole build.
+    spent: Arc<Spent>,
+    /// How many frontends called each other.
+    depth: usize,
     made: Mutex<Made>,
 }
 
@@ -187,12 +198,18 @@ impl Scope {
             asked: None,
             root: Some(Arc::new(asked)),
             requests: Arc::clone(requests),
+            spent: Arc::default(),
+            depth: 0,
             made: Mutex::default(),
         })
     }
 
     /// The scope of a request that is made in this one.
-    pub(crate) fn inner(&self, asked: Asked) -> Arc<Self> {
+    pub(crate) fn inner(&self, asked: Asked) -> Result<Arc<Self>, Failure> {
+        spent::check_depth(self.depth + 1)?;
+        let inputs = asked.inputs.values().map(|d| spent::of_definition(d));
+        self.spent
+            .spend(spent::of_options(&asked.opts) + inputs.sum::<usize>())?;
         let root = self.root.clone().filter(|r| r.says_something());
         let root = root.or_else(|| {
             let own = self.asked.as_ref()?;
@@ -202,12 +219,19 @@ impl Scope {
                 inputs: own.inputs.clone(),
             }))
         });
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             asked: Some(asked),
             root,
             requests: Arc::clone(&self.requests),
+            spent: Arc::clone(&self.spent),
+            depth: self.depth + 1,
             made: Mutex::default(),
-        })
+        }))
+    }
+
+    /// Counts a definition that is to be solved.
+    pub(crate) fn spend(&self, definition: &pb::Definition) -> Result<(), Failure> {
+        self.spent.spend(spent::of_definition(definition))
     }
 
     /// Takes note of a result that was made in this scope.
@@ -297,9 +321,10 @@ impl Scope {
         inputs: &BTreeMap<String, Arc<pb::Definition>>,
     ) -> BTreeMap<String, RequestProvenance> {
         let found = |(name, definition): (&String, &Arc<pb::Definition>)| {
-            Some((name.clone(), self.requests.find(definition)?))
+            let (request, told) = self.requests.find(definition)?;
+            Some((name.clone(), request, told))
         };
-        inputs.iter().filter_map(found).collect()
+        spent::fitting(inputs.iter().filter_map(found))
     }
 
     fn told(&self, asked: &Asked, captured: &Capture) -> RequestProvenance {
