@@ -296,6 +296,146 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 
+    /// Runs git as a user does, for what the test needs.
+    fn by_hand(dir: &Path, args: &[&str]) -> String {
+        let ended = std::process::Command::new("git")
+            .args(["-c", "user.name=t", "-c", "user.email=t@t"])
+            .args([
+                "-c",
+                "init.defaultBranch=main",
+                "-c",
+                "protocol.file.allow=always",
+            ])
+            .args(args)
+            .current_dir(dir)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "git {args:?}: {errors}");
+        String::from_utf8(ended.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Serves repositories until it is dropped.
+    struct Served {
+        server: std::process::Child,
+        address: String,
+    }
+
+    impl Served {
+        fn new(repositories: &Path) -> Self {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            let program = Path::new(&by_hand(repositories, &["--exec-path"])).join("git-daemon");
+            let server = std::process::Command::new(program)
+                .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1"])
+                .arg(format!("--port={port}"))
+                .arg(format!("--base-path={}", repositories.display()))
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            let address = format!("127.0.0.1:{port}");
+            let begun = std::time::Instant::now();
+            while std::net::TcpStream::connect(&address).is_err() {
+                assert!(begun.elapsed().as_secs() < 20, "git-daemon does not listen");
+                std::thread::yield_now();
+            }
+            Self { server, address }
+        }
+    }
+
+    impl Drop for Served {
+        fn drop(&mut self) {
+            let _killed = self.server.kill();
+            let _reaped = self.server.wait();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_checkout_works_in_the_container() {
+        use source::Source as _;
+        if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/git").exists() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let repositories = dir.path().join("repositories");
+        for name in ["part", "whole"] {
+            std::fs::create_dir_all(repositories.join(name).join("folder")).unwrap();
+            std::fs::write(repositories.join(name).join("folder/file"), name).unwrap();
+            by_hand(&repositories.join(name), &["init", "-q"]);
+        }
+        let (part, whole) = (repositories.join("part"), repositories.join("whole"));
+        by_hand(&part, &["add", "-A"]);
+        by_hand(&part, &["commit", "-qm", "part"]);
+        by_hand(&whole, &["submodule", "add", "-q", "../part", "part"]);
+        by_hand(
+            &whole,
+            &[
+                "config",
+                "-f",
+                ".gitmodules",
+                "submodule.part.url",
+                "../part",
+            ],
+        );
+        by_hand(&whole, &["add", "-A"]);
+        by_hand(&whole, &["commit", "-qm", "whole"]);
+        by_hand(&whole, &["tag", "-am", "tag", "v1"]);
+        let commit = by_hand(&whole, &["rev-parse", "HEAD"]);
+        let served = Served::new(&repositories);
+
+        let path: OsString = "/usr/local/bin:/usr/bin:/bin".into();
+        let launcher = Arc::new(Launcher::new(Config::host_network()));
+        let store = store::Store::open(store::Config::new(dir.path().join("state"))).unwrap();
+        let config = source::git::GitConfig {
+            runner: Arc::new(ContainedGit::new(launcher, &path)),
+            path,
+            proxy_env: Vec::new(),
+            scratch: dir.path().join("scratch"),
+        };
+        let git = source::git::GitSource::new(store, config, None);
+        let remote = format!("git://{}/whole", served.address);
+        let files = ["folder/file", "part/folder/file"];
+        let kept = ("git.keepgitdir", "true");
+        for (fragment, attribute, want) in [
+            ("", None, &files[..]),
+            (
+                "#main",
+                Some(kept),
+                &["folder/file", "part/folder/file", ".git/config"],
+            ),
+            ("#v1", Some(kept), &[".git/refs/tags/v1"]),
+            ("#v1", Some(("git.mtime", "commit")), &files),
+            (&format!("#{commit}"), None, &files),
+            (&format!("#{}", &commit[..7]), None, &files),
+            ("#main:folder", None, &["file"]),
+            (
+                "#main",
+                Some(("git.skipsubmodules", "true")),
+                &["folder/file"],
+            ),
+            ("#main", Some(("git.checkoutbundle", "true")), &["bundle"]),
+        ] {
+            let mut attrs = vec![("git.fullurl".to_owned(), remote.clone())];
+            attrs.extend(attribute.map(|(k, v)| (k.to_owned(), v.to_owned())));
+            let reference = format!("{}/whole{fragment}", served.address);
+            let attrs = attrs.into_iter().collect();
+            let source = git.resolve("git", &reference, &attrs, None).unwrap();
+            let ctx = source::Context::new(session::Group::none(), progress::Writer::null());
+            let found = source.snapshot(&ctx).await.unwrap().unwrap();
+            for path in want {
+                let there = found.root().unwrap().lstat_opt(path).unwrap();
+                let there = there.map(|meta| (meta.uid, meta.gid));
+                assert_eq!(there, Some((0, 0)), "{fragment} {attribute:?} {path}");
+            }
+        }
+        let left = std::fs::read_dir(dir.path().join("scratch"))
+            .unwrap()
+            .count();
+        assert_eq!(left, 0);
+    }
+
     #[test]
     fn a_git_of_its_own_prefix_is_found_there() {
         let dir = tempfile::tempdir().unwrap();
