@@ -137,6 +137,13 @@ impl Launcher {
         self.connection().map(drop)
     }
 
+    /// The number of the launcher process, if one runs.
+    pub fn process_id(&self) -> Option<u32> {
+        let held = self.connection.lock();
+        let running = held.as_ref().filter(|connection| !connection.is_gone());
+        running.map(|connection| connection.pid)
+    }
+
     fn connection(&self) -> Result<Arc<Connection>, ExecError> {
         let mut held = self.connection.lock();
         match &*held {

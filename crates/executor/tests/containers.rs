@@ -715,39 +715,14 @@ async fn a_launcher_that_was_killed_is_started_again() {
     let Some(tree) = Tree::new() else { return };
     let launcher = launcher();
     text(&launcher, tree.spec(&["true"])).await;
-    let children = std::fs::read_dir("/proc/self/task")
-        .unwrap()
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let mine: Vec<i32> = children
-        .flat_map(|list| {
-            list.split_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<i32>>()
-        })
-        .collect();
-    // Other tests of this binary have launchers too; find the one that is ours by killing none but it.
-    let Some(pid) = mine.into_iter().max() else {
-        return;
-    };
+    let pid = launcher.process_id().unwrap();
     let spec = tree.spec(&["sleep", "60"]);
     let (started, is_started) = oneshot::channel();
     let kill = async {
         is_started.await.unwrap();
-        if std::env::var_os("RBUILD_KILL_LAUNCHER").is_some() {
-            rustix::process::kill_process(
-                rustix::process::Pid::from_raw(pid).unwrap(),
-                rustix::process::Signal::KILL,
-            )
-            .unwrap();
-        }
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     };
-    if std::env::var_os("RBUILD_KILL_LAUNCHER").is_none() {
-        eprintln!(
-            "skipped: kills launchers of other tests; set RBUILD_KILL_LAUNCHER and run it alone"
-        );
-        return;
-    }
     let (result, ()) = tokio::join!(
         launcher.run(spec, ProcessIo::default(), Some(started)),
         kill

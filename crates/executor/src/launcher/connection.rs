@@ -37,6 +37,7 @@ pub(super) struct Connection {
     next: AtomicU64,
     shared: Arc<Shared>,
     ids: Result<Option<Arc<IdMapping>>, i32>,
+    pub(super) pid: u32,
 }
 
 #[derive(Default)]
@@ -87,6 +88,7 @@ impl Connection {
             Some(range) => namespace(&ours, range)?,
             None => Ok(None),
         };
+        let pid = child.id();
         let shared = Arc::new(Shared::default());
         let (hearing, listener) = (ours.try_clone()?, Arc::clone(&shared));
         thread::Builder::new()
@@ -98,6 +100,7 @@ impl Connection {
             next: AtomicU64::new(0),
             shared,
             ids,
+            pid,
         })
     }
 

@@ -217,8 +217,11 @@ impl Server {
     fn handle(&mut self) -> io::Result<bool> {
         let mut buffer = vec![0; MAX_MESSAGE];
         let (length, fds) = match socket::receive(&self.daemon, &mut buffer) {
-            // One message that is too long must not end all that run. The daemon sends none; it checks before.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(true),
+            // Too many descriptors for this process, or too long, which the daemon checks before. It must not end all that run.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.refuse(&buffer)?;
+                return Ok(true);
+            }
             received => received?,
         };
         if length == 0 {
@@ -246,6 +249,16 @@ impl Server {
             )?,
         }
         Ok(true)
+    }
+
+    /// Tells the daemon that a request which arrived without all of its descriptors cannot be served.
+    fn refuse(&self, buffer: &[u8]) -> io::Result<()> {
+        let mut requests = serde_json::Deserializer::from_slice(buffer).into_iter();
+        let Some(Ok(Request::Run { seq, .. } | Request::Join { seq, .. })) = requests.next() else {
+            return Ok(());
+        };
+        let errno = libc::EMFILE;
+        self.tell(&Event::Failed { seq, errno }, &[])
     }
 
     fn clone_child(

@@ -245,3 +245,40 @@ async fn a_step_reaches_no_abstract_socket_of_the_host_and_its_own() {
         assert!(got.contains(want), "{access:?}: {got}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launcher_without_descriptors_left_refuses_a_step_and_keeps_the_others() {
+    let Some(tree) = Tree::new() else { return };
+    let launcher = launcher();
+    let (started, is_started) = oneshot::channel();
+    let host = tempfile::tempdir().unwrap();
+    let mut spec = tree.shell("while ! test -e /host/go; do sleep 0.01; done; echo went on");
+    spec.mounts = vec![at("/host", place(host.path()))];
+    let text_of_first = Arc::new(Mutex::new(String::new()));
+    let io = ProcessIo {
+        stdout: collect(&text_of_first),
+        ..ProcessIo::default()
+    };
+    let first = tokio::task::spawn({
+        let launcher = Arc::clone(&launcher);
+        async move { launcher.run(spec, io, Some(started)).await }
+    });
+    is_started.await.unwrap();
+    let pid = launcher.process_id().unwrap();
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let none_left = rustix::process::Rlimit {
+        current: Some(3),
+        maximum: own.maximum,
+    };
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    let before =
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, none_left).unwrap();
+    let second = Tree::new().unwrap();
+    let error = run(&launcher, second.spec(&["true"])).await.unwrap_err();
+    assert!(matches!(error, ExecError::Launcher { .. }), "{error}");
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, before).unwrap();
+    assert_eq!(text(&launcher, second.shell("echo again")).await, "again\n");
+    std::fs::write(host.path().join("go"), "").unwrap();
+    assert_eq!(first.await.unwrap().unwrap().code, 0);
+    assert_eq!(*text_of_first.lock(), "went on\n");
+}
