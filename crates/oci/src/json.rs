@@ -73,7 +73,7 @@ impl DecodeError {
                 path: format!("{name}.{path}"),
                 reason,
             },
-            other => other,
+            Self::End | Self::Syntax { .. } | Self::Depth | Self::Values(_) | Self::Size => self,
         }
     }
 }
@@ -133,9 +133,12 @@ pub fn from_start<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     T::deserialize(Value::new(&document, 0))
 }
 
+/// Names of members and the bytes of their values.
+pub type RawMembers<'a> = Vec<(String, &'a [u8])>;
+
 /// The members of an object with the bytes of their values, as Go puts them into a `map[string]json.RawMessage`: in order,
 /// names that are there twice as well. `None` for `null`.
-pub fn raw_members(bytes: &[u8]) -> Result<Option<Vec<(String, &[u8])>>, DecodeError> {
+pub fn raw_members(bytes: &[u8]) -> Result<Option<RawMembers<'_>>, DecodeError> {
     let document = Document::parse(bytes, MAX_VALUES, true)?;
     let Some(members) = document.top_members() else {
         let kind = document.kind(0);

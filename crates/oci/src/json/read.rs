@@ -103,11 +103,8 @@ impl<'d> Value<'d> {
             return Err(DecodeError::Depth);
         }
         for at in places {
-            let found = match self.document.kind(*at) {
-                Kind::False => Kind::True,
-                found => found,
-            };
-            if found != kind && found != Kind::Null {
+            let found = self.document.kind(*at);
+            if found != Kind::Null && found.name() != kind.name() {
                 return Err(mismatch(found, kind.name()));
             }
         }
