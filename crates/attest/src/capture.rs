@@ -75,13 +75,27 @@ pub struct Capture {
     network: bool,
 }
 
+/// Sources and secrets of one sort that are told of; a build with more is told to be incomplete.
+const MOST: usize = 1024;
+
 fn add_secret(to: &mut Vec<Secret>, id: &str, optional: bool) {
+    let is_full = to.len() >= MOST;
     match to.iter_mut().find(|known| known.id == id) {
         Some(known) => known.optional &= optional,
+        // Each is looked for among the others.
+        None if is_full => {}
         None => to.push(Secret {
             id: id.to_owned(),
             optional,
         }),
+    }
+}
+
+fn add<T>(to: &mut Vec<T>, found: T, incomplete: &mut bool) {
+    if to.len() < MOST {
+        to.push(found);
+    } else {
+        *incomplete = true;
     }
 }
 
@@ -200,33 +214,33 @@ impl Capture {
                 && same_platform(have.platform.as_ref(), image.platform.as_ref())
         };
         if !self.sources.images.iter().any(known) {
-            self.sources.images.push(image);
+            add(&mut self.sources.images, image, &mut self.incomplete);
         }
     }
 
     fn blob(&mut self, blob: Blob) {
         let known = |have: &Blob| have.reference == blob.reference && have.local == blob.local;
         if !self.sources.blobs.iter().any(known) {
-            self.sources.blobs.push(blob);
+            add(&mut self.sources.blobs, blob, &mut self.incomplete);
         }
     }
 
     fn git(&mut self, git: Git) {
         let known = |have: &Git| have.url == git.url && have.bundle == git.bundle;
         if !self.sources.git.iter().any(known) {
-            self.sources.git.push(git);
+            add(&mut self.sources.git, git, &mut self.incomplete);
         }
     }
 
     fn http(&mut self, http: Http) {
         if !self.sources.http.iter().any(|have| have.url == http.url) {
-            self.sources.http.push(http);
+            add(&mut self.sources.http, http, &mut self.incomplete);
         }
     }
 
     fn local(&mut self, name: String) {
         if !self.sources.local.contains(&name) {
-            self.sources.local.push(name);
+            add(&mut self.sources.local, name, &mut self.incomplete);
         }
     }
 

@@ -24,6 +24,8 @@ use crate::reference::LazyRef;
 
 /// The most that is read of one statement.
 const MAX: u64 = 80 << 20;
+/// The most that is read of the statements in one folder; they are in memory together.
+const MAX_BUNDLE: u64 = 160 << 20;
 const IN_TOTO: i32 = 0;
 const BUNDLE: i32 = 1;
 
@@ -58,7 +60,7 @@ struct Item {
 struct Maker {
     build: Arc<Build>,
     computed: Option<Arc<Computed>>,
-    provenance: Provenance,
+    provenance: Arc<Provenance>,
 }
 
 /// The attestations of a result.
@@ -180,7 +182,9 @@ async fn makers(
         };
         let config = match (options.mode, found.definition()) {
             (Mode::Max, Some(definition)) => {
-                Some(attest::build_config(&definition).map_err(failed)?)
+                let write = move || attest::build_config(&definition);
+                let written = task::blocking("write steps down", write).await;
+                Some(written.map_err(failed)?)
             }
             _ => None,
         };
@@ -193,7 +197,7 @@ async fn makers(
         let maker = Maker {
             build: Arc::clone(build),
             computed,
-            provenance,
+            provenance: Arc::new(provenance),
         };
         out.push((id, maker));
     }
@@ -218,8 +222,12 @@ pub(crate) async fn for_record(
     let mut out = BTreeMap::new();
     for (id, maker) in makers(build, scope, result, platforms, &options, run).await? {
         let bytes = maker.predicate().await?;
-        build.engine.parts.store.put_blob(lease, &bytes)?;
-        let mut kept = Descriptor::of_bytes("application/vnd.in-toto+json", &bytes);
+        let (store, lease) = (Arc::clone(&build.engine.parts.store), lease.clone());
+        let mut kept = task::blocking("keep provenance", move || {
+            store.put_blob(&lease, &bytes)?;
+            Ok::<_, Failure>(Descriptor::of_bytes("application/vnd.in-toto+json", &bytes))
+        })
+        .await?;
         let kind = maker.provenance.predicate_type().to_owned();
         kept.annotations
             .insert("in-toto.io/predicate-type".to_owned(), kind);
@@ -230,12 +238,20 @@ pub(crate) async fn for_record(
 
 impl Maker {
     async fn predicate(&self) -> Result<Vec<u8>, ExportError> {
-        let mut provenance = self.provenance.clone();
-        if provenance.steps().is_some() {
-            let layers = self.layers(&provenance).await.map_err(wrong)?;
-            provenance.set_layers(layers);
-        }
-        Ok(provenance.to_json())
+        let provenance = Arc::clone(&self.provenance);
+        let layers = match provenance.steps() {
+            Some(_) => Some(self.layers(&provenance).await.map_err(wrong)?),
+            None => None,
+        };
+        let write = move || match layers {
+            None => provenance.to_json(),
+            Some(layers) => {
+                let mut provenance = Provenance::clone(&provenance);
+                provenance.set_layers(layers);
+                provenance.to_json()
+            }
+        };
+        Ok(task::blocking("write provenance", write).await)
     }
 
     /// The layers that steps gave, as far as they are known.
@@ -256,8 +272,11 @@ impl Maker {
             roots: true,
             ignore_backlinks: true,
         };
-        let keys = computed.keys.get(..1).unwrap_or_default();
-        let chains = solver::export::export(keys, options).map_err(failed)?;
+        let keys = computed.keys.get(..1).unwrap_or_default().to_vec();
+        let export = move || solver::export::export(&keys, options);
+        let chains = task::blocking("export keys", export)
+            .await
+            .map_err(failed)?;
         for result in chains.records.iter().flat_map(|r| &r.results) {
             let Some(name) = result.vertex.as_ref().and_then(|v| steps.name(v)) else {
                 continue;
@@ -325,11 +344,16 @@ fn unbundle(found: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError>
         .map(|entry| entry.name)
         .collect();
     names.sort();
+    let mut left = MAX_BUNDLE;
     let mut out = Vec::new();
     for name in names {
         let path = Path::new(&item.path).join(&name);
         let path = path.to_string_lossy().into_owned();
         let bytes = read(found, &format!("/{path}"))?;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        left = left
+            .checked_sub(length)
+            .ok_or_else(|| wrong(format!("attestation bundle exceeds {MAX_BUNDLE} bytes")))?;
         let written: Written = oci::json::from_slice(&bytes)
             .map_err(|e| wrong(format!("cannot decode in-toto statement: {e}")))?;
         if !item.predicate_type.is_empty() && written.predicate_type != item.predicate_type {

@@ -79,7 +79,9 @@ impl LazyRef {
     /// What went into the result, if it is there already.
     pub(crate) async fn captured(&self) -> Option<attest::Capture> {
         let computed = self.result.lock().await.as_ref()?.as_ref().ok()?.clone();
-        self.build.captured(computed.vertex.as_ref()?)
+        let vertex = Arc::clone(computed.vertex.as_ref()?);
+        let build = Arc::clone(&self.build);
+        task::blocking("capture", move || build.captured(&vertex)).await
     }
 
     /// The result as the solver knows it.
