@@ -11,8 +11,10 @@ use proto::gateway::llb_bridge_client::LlbBridgeClient;
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// What a daemon may send on one call, and on all of a connection, before it is read. A full window of small frames must cost less
+/// than half of the connection's window, which is what the `h2` crate grants such frames before it ends the connection.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 256 << 20;
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,8 +22,10 @@ use crate::limits::{self, Limits};
 use crate::service::ControlService;
 use crate::trace::SpanService;
 
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// What may wait to be read on one call, and on all of a connection. As in the tunnel of a session, a full window of small frames
+/// must cost less than half of the connection's.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// All services of the daemon, to be served on any number of listeners.
 #[must_use]

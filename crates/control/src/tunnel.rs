@@ -22,8 +22,13 @@ use tonic::{Status, Streaming};
 
 /// How many messages may wait to go to the client.
 const QUEUE: usize = 64;
-const STREAM_WINDOW: u32 = 8 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// What a client may send on one call before it is read. The `h2` crate ends a connection on which small frames wait to be read: a
+/// frame of fewer than 256 bytes costs what is missing to 256, and half of the connection's window is the budget. A folder
+/// of a hundred thousand small files comes as such frames, faster than a slow disk takes them, so the window of a call must be
+/// full long before the budget is spent: frames of 20 bytes cost 12 times the window, 24 MiB, and the budget is 128 MiB.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// That of all calls of a session; few are open at a time, and each has its own.
+const CONNECTION_WINDOW: u32 = 256 << 20;
 
 /// What the handler answers with.
 pub(crate) type Outgoing = mpsc::Receiver<Result<BytesMessage, Status>>;
