@@ -6,10 +6,12 @@ import (
 	"io"
 	"time"
 
-	"github.com/moby/buildkit/client"
+	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/filesync"
+	"github.com/moby/buildkit/session/grpchijack"
 	"github.com/tonistiigi/fsutil/types"
 	"google.golang.org/grpc"
 )
@@ -20,8 +22,24 @@ type packets = grpc.BidiStreamingServer[types.Packet, types.Packet]
 func upload(send func(packets) error) func(context.Context, target) error {
 	return func(ctx context.Context, t target) error {
 		state := llb.Local("context", llb.SharedKeyHint(fmt.Sprint("hostile", t.number, time.Now().UnixNano())))
-		copied := llb.Scratch().File(llb.Copy(state, "/", "/"))
-		return solve(ctx, t, copied, client.SolveOpt{Session: []session.Attachable{&folder{send: send}}})
+		def, err := llb.Scratch().File(llb.Copy(state, "/", "/")).Marshal(ctx, llb.LinuxAmd64)
+		if err != nil {
+			return err
+		}
+		s, err := session.NewSession(ctx, "")
+		if err != nil {
+			return err
+		}
+		s.Allow(&folder{send: send})
+		// The library's own Solve would not send a definition whose folders it does not serve.
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer s.Close()
+		go s.Run(ctx, grpchijack.Dialer(t.c.ControlClient()))
+		_, err = t.c.ControlClient().Solve(ctx, &controlapi.SolveRequest{
+			Ref: identity.NewID(), Definition: def.ToPB(), Session: s.ID(),
+		})
+		return err
 	}
 }
 
