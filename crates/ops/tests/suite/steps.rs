@@ -1,5 +1,7 @@
 //! Exec ops in real containers over a real store. Needs root and /bin/busybox; skips otherwise.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test may panic")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +31,7 @@ impl Host {
     /// A store with a busybox tree of two layers; steps with a user namespace or without. Nothing where that cannot be had.
     fn new(user_namespace: bool) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
-            println!("skipped: needs root and /bin/busybox");
+            eprintln!("skipped: needs root and /bin/busybox");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -41,7 +43,7 @@ impl Host {
         if user_namespace {
             let ids = launcher.id_mapping(&Access::SANDBOX).ok().flatten();
             let Some(ids) = ids.filter(|ids| store.check_mapping(ids).is_ok()) else {
-                println!("skipped: this machine maps no ids");
+                eprintln!("skipped: this machine maps no ids");
                 return None;
             };
             drop(ids);
