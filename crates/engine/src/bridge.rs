@@ -115,7 +115,7 @@ impl BuildBridge {
                     inputs: std::mem::take(&mut request.frontend_inputs),
                     session_id: self.build.session.clone(),
                 };
-                match self.client(&dockerfile, inner.clone()).await {
+                match self.dockerfile(dockerfile, inner.clone()).await {
                     Err(FrontendError::GatewayFrontend { image, at }) => {
                         inner.opts.insert("cmdline".into(), image.clone());
                         inner.opts.insert("source".into(), image.clone());
@@ -140,6 +140,21 @@ impl BuildBridge {
             }
         };
         done.map_err(|error| of_frontend(&error, Some((name, &source))))
+    }
+
+    /// Runs the built-in frontend, where the time that a long Dockerfile takes is nobody else's.
+    async fn dockerfile(
+        &self,
+        frontend: Dockerfile,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
+        let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.build), Arc::clone(&self.scope));
+        let run = async move { frontend.solve(bridge, request).await };
+        let run = async { Ok(task::apart("dockerfile", run).await) };
+        self.build
+            .alive(run)
+            .await
+            .map_err(|ended| FrontendError::from(BridgeError::from(ended)))?
     }
 
     /// Runs a frontend from an image, wanted at a place in the user's files.

@@ -5,9 +5,11 @@
 //!   [`thread`] is for work that somebody outside can hold up.
 //! * [`Flight`] is one run for many waiters, cancelled when the last of them leaves.
 //! * [`uncancellable`] finishes what it began even when its caller leaves; shutdown waits for it.
+//! * [`apart`] runs a future whose polls take long where they hold nobody up.
 //! * [`watch`] tells who keeps a thread of the runtime for himself.
 //! * [`Clock`] is real or paused time; [`Permits`] bounds how many may do something; [`Drain`] is ordered shutdown.
 
+mod apart;
 mod clock;
 mod drain;
 mod flight;
@@ -15,6 +17,7 @@ mod pool;
 mod spawn;
 pub mod watch;
 
+pub use apart::apart;
 pub use clock::Clock;
 pub use drain::{Drain, PhaseReport};
 pub use flight::Flight;
