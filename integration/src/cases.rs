@@ -25,6 +25,7 @@ mod roundtrip;
 mod same;
 mod siege;
 mod tar;
+mod tenants;
 mod tree;
 mod wire;
 mod wrong_bytes;
@@ -95,6 +96,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         disk::CASES,
         hostile::CASES,
         siege::CASES,
+        tenants::CASES,
     ]
     .into_iter()
     .flatten()

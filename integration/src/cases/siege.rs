@@ -4,6 +4,7 @@
 //! honest builds alone ─► figures ─► 500 hostile builds (tools/hostile) ║ honest builds ─► figures again
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -179,7 +180,12 @@ fn prune(daemon: &Daemon<'_>) -> Verdict {
     let histories = daemon.buildctl(&["prune-histories"])?;
     ensure(histories.ok(), || histories.tail())?;
     let ran = daemon.buildctl(&["prune", "--all"])?;
-    ensure(ran.ok(), || ran.tail())
+    ensure(ran.ok(), || ran.tail())?;
+    let trash = daemon.root.join("trash");
+    let empty = || fs::read_dir(&trash).is_ok_and(|mut entries| entries.next().is_none());
+    ensure(within(RECOVERY, empty), || {
+        format!("{} does not become empty", trash.display())
+    })
 }
 
 /// What a daemon uses.
@@ -281,13 +287,17 @@ fn descendants(of: u32) -> usize {
 fn disk(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut folders = vec![dir.to_path_buf()];
+    let mut linked = BTreeSet::new();
     let mut bytes = 0;
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            bytes += metadata.blocks() * 512;
+            // Programs of busybox are links to one file.
+            if metadata.nlink() < 2 || metadata.is_dir() || linked.insert(metadata.ino()) {
+                bytes += metadata.blocks() * 512;
+            }
             if metadata.is_dir() {
                 folders.push(entry.path());
             }
