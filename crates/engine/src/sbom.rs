@@ -199,11 +199,12 @@ impl Scan<'_> {
     }
 }
 
-/// Adds to each file of an SPDX document which layer brought it. A document that cannot be read stays as it is.
+/// Values in an SPDX document that is changed: some fifteen for a file. It is in memory as a whole for that.
+const MAX_VALUES: usize = 1 << 21;
+
+/// Adds to each file of an SPDX document which layer brought it. A document that cannot be read, or has very many values, stays
+/// as it is.
 pub(crate) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version: &str) -> Vec<u8> {
-    let Ok(mut read) = serde_json::from_slice::<serde_json::Value>(&document) else {
-        return document;
-    };
     let mut uppers = Vec::with_capacity(layers.len());
     for layer in layers.iter().rev() {
         if layer.layer().ensure().await.is_err() {
@@ -213,6 +214,10 @@ pub(crate) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version:
     }
     let creator = format!("Tool: buildkit-{version}");
     let done = task::blocking("sbom layers", move || {
+        let read = oci::json::from_slice_with::<serde_json::Value>(&document, MAX_VALUES);
+        let Ok(mut read) = read else {
+            return document;
+        };
         let find = |name: &str| {
             let path = std::path::Path::new("/").join(name.trim_start_matches(['.', '/']));
             let has = |(layer, _): &&(store::ImmutableRef, String)| {
@@ -254,4 +259,21 @@ pub(crate) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version:
         oci::json::to_vec(&read)
     });
     done.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_sbom_with_very_many_values_stays_as_it_is() {
+        let many = format!("[{}0]", "0,".repeat(MAX_VALUES)).into_bytes();
+        assert!(supplement(many.clone(), &[], "1").await == many);
+        let text = br#"{"files":null,"creationInfo":{"creators":["\ud800"]}}"#.to_vec();
+        let changed = supplement(text, &[], "1").await;
+        assert_eq!(
+            String::from_utf8(changed).unwrap(),
+            "{\"creationInfo\":{\"creators\":[\"\u{fffd}\",\"Tool: buildkit-1\"]},\"files\":null}"
+        );
+    }
 }
