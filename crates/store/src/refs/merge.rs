@@ -25,6 +25,9 @@ pub(crate) const PATCH_KEY: &str = "store.patch";
 /// Layers that one merge may stack. Overlayfs shows 500; this only keeps merges of merges from doubling without end.
 const MAX_MERGED: usize = 2_000;
 
+/// Diffs that may stand on each other. The files of each are made while those above wait for them.
+const MAX_NESTED: usize = 64;
+
 /// A snapshot that is dropped again unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -256,6 +259,12 @@ impl Store {
             stored: true,
         };
         let record = Record::new(self.clone(), RefId::random(), shape, body.clone());
+        if record.nesting() > MAX_NESTED {
+            return Err(StoreError::Unfit {
+                id: record.id().clone(),
+                why: "a diff of more than 64 diffs one inside the other is not supported: compute it in fewer steps",
+            });
+        }
         for parent in record.parents() {
             self.settle(parent)?;
         }

@@ -34,6 +34,17 @@ pub(crate) enum Shape {
     },
 }
 
+impl Shape {
+    fn parents(&self) -> impl Iterator<Item = &Arc<Record>> {
+        let (some, many, more) = match self {
+            Self::Layer { parent } => (parent, &[][..], &None),
+            Self::Merge { parents } => (&None, &parents[..], &None),
+            Self::Diff { lower, upper } => (lower, &[][..], upper),
+        };
+        some.iter().chain(many).chain(more)
+    }
+}
+
 /// The columns of a record.
 #[derive(Debug, Clone)]
 pub(crate) struct Body {
@@ -61,6 +72,8 @@ pub(crate) struct Record {
     store: Arc<Store>,
     id: RefId,
     shape: Shape,
+    /// How many diffs of diffs it stands on whose files were not made when it was.
+    nesting: usize,
     pub(crate) body: Mutex<Body>,
     /// Who can fetch which blob, the last one last.
     providers: Mutex<HashMap<Digest, Vec<Arc<dyn BlobProvider>>>>,
@@ -83,10 +96,16 @@ impl std::fmt::Debug for Record {
 
 impl Record {
     pub(crate) fn new(store: Arc<Store>, id: RefId, shape: Shape, body: Body) -> Arc<Self> {
+        let below = shape.parents().map(|p| match p.body.lock().snapshot {
+            Some(_) => 0,
+            None => p.nesting,
+        });
+        let nesting = below.max().unwrap_or(0) + usize::from(matches!(shape, Shape::Diff { .. }));
         Arc::new(Self {
             store,
             id,
             shape,
+            nesting,
             body: Mutex::new(body),
             providers: Mutex::default(),
             work: tokio::sync::Mutex::default(),
@@ -115,13 +134,14 @@ impl Record {
         }
     }
 
+    /// How many diffs of diffs it stands on, itself among them, that wait for each other to be made.
+    pub(crate) fn nesting(&self) -> usize {
+        self.nesting
+    }
+
     /// What it stands on, in order.
     pub(crate) fn parents(&self) -> Vec<&Arc<Self>> {
-        match &self.shape {
-            Shape::Layer { parent } => parent.iter().collect(),
-            Shape::Merge { parents } => parents.iter().collect(),
-            Shape::Diff { lower, upper } => lower.iter().chain(upper).collect(),
-        }
+        self.shape.parents().collect()
     }
 
     /// Adds somebody who can fetch a blob. The last few are kept: one of them may be wrong, or gone.

@@ -302,6 +302,59 @@ async fn a_layer_that_is_nested_too_deep_is_refused_when_it_is_unpacked() {
     assert_eq!(lab.snapshots(), 0);
 }
 
+#[tokio::test]
+async fn diffs_of_diffs_are_made_one_inside_the_other_up_to_a_bound() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let beside = lab.step(None, &["x=1"]);
+    let mut top = lab.step(None, &["y=2"]);
+    let refused = loop {
+        let options = RefOptions::default();
+        match lab.store.diff(Some(&beside), Some(&top), options) {
+            Ok(diff) => top = diff.unwrap(),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        refused
+            .to_string()
+            .contains("64 diffs one inside the other"),
+        "{refused}"
+    );
+    assert_eq!(tree(&top).await, "y=2");
+    // What has been made can be built on.
+    let above = lab
+        .store
+        .diff(Some(&beside), Some(&top), RefOptions::default());
+    assert_eq!(tree(&above.unwrap().unwrap()).await, "y=2");
+}
+
+#[test]
+fn what_was_given_up_in_the_trash_is_told_and_keeps_no_daemon_from_starting() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let bad = lab.dir.path().join("trash/abc~5");
+    std::fs::create_dir_all(bad.join("sub")).unwrap();
+    std::fs::write(bad.join("sub/file"), vec![0; 1_000_000]).unwrap();
+    let lab = lab.reopen();
+    assert!(lab.store.used().unwrap() > 1_000_000);
+    let Lab { dir, store } = lab;
+    store.close().unwrap();
+    drop(store);
+    let found = store::fsck(dir.path(), false).unwrap();
+    let told: Vec<_> = found
+        .findings
+        .iter()
+        .map(|f| (f.subject.as_str(), f.heals))
+        .collect();
+    assert_eq!(told, [("trash/abc~5", false)]);
+    assert!(bad.exists());
+}
+
 /// Permission bits of everything directly under a directory, but for those below `skip`.
 fn modes(dir: &Path) -> Vec<(PathBuf, u32)> {
     let mut out = Vec::new();
