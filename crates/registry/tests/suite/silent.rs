@@ -93,8 +93,11 @@ fn open(host: &str, mirror: Option<&str>) -> (Repository, Arc<Mutex<Vec<String>>
     (repository.with_observer(observer), shown)
 }
 
+/// An answer made worse.
+type Attack = fn(Response) -> Response;
+
 /// What is wrong with an answer, by name.
-fn attacks() -> [(&'static str, fn(Response) -> Response); 3] {
+fn attacks() -> [(&'static str, Attack); 3] {
     [
         ("silent", |_| Response::silent()),
         ("head drips", Response::head_drips),

@@ -68,7 +68,7 @@ async fn serve(folder: PathBuf, to: Option<String>) -> (String, Seen) {
             };
             let auth = head
                 .lines()
-                .find_map(|l| l.to_lowercase().starts_with("authorization:").then_some(l));
+                .find(|line| line.to_lowercase().starts_with("authorization:"));
             log.lock()
                 .push((path.to_owned(), auth.map(str::to_owned)));
             let bare = path.split('?').next().unwrap().trim_start_matches('/');
