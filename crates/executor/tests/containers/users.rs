@@ -133,7 +133,7 @@ async fn a_step_in_a_user_namespace_sees_the_same_and_writes_the_same_bytes() {
         assert!(probe.contains("attributes set"), "{probe}");
         let mut spec = spec_for(
             &tree,
-            "id; pwd; echo mine > own; stat -c %u:%g own /home2",
+            "id; pwd; echo mine > own; echo out > /dev/stdout; echo 1 > /proc/self/oom_score_adj; stat -c %u:%g own /home2",
             ids,
         );
         spec.process.user = "build:wheel".into();
@@ -263,6 +263,24 @@ async fn a_socket_of_the_host_is_owned_in_the_namespace_as_it_lies() {
             reaches,
             "{owner} {user}: {said}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_belongs_to_the_user_in_the_namespace() {
+    let Some(tree) = Tree::new() else { return };
+    let launcher = mapping_launcher();
+    let Some(ids) = ids_of(&launcher, &tree) else {
+        return;
+    };
+    for (user, uid) in [("root", 0), ("build", 1000)] {
+        let script = "tty; test -c /dev/console && echo console; stat -c %u /dev/pts/0; echo typed > /dev/tty; id -u";
+        let mut spec = spec_for(&tree, script, Some(&ids));
+        spec.process.user = user.into();
+        spec.process.tty = true;
+        let (status, said) = run(&launcher, spec).await.unwrap();
+        let want = format!("/dev/pts/0\nconsole\n{uid}\ntyped\n{uid}\n");
+        assert_eq!((status.code, said.replace('\r', "")), (0, want));
     }
 }
 
