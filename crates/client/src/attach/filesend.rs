@@ -325,7 +325,7 @@ mod tests {
                     P::Fin => {
                         let _gone = daemon.outgoing.send(P::Fin).await;
                     }
-                    _ => break,
+                    P::Stat(_) | P::Data { .. } | P::Err(_) => break,
                 }
             }
         };

@@ -253,7 +253,8 @@ mod tests {
             "secret",
             "up",
         ][..];
-        let attacks: [(&[(&'static str, &str)], Option<&[&str]>); 9] = [
+        type Headers<'a> = &'a [(&'static str, &'a str)];
+        let attacks: [(Headers<'_>, Option<&[&str]>); 9] = [
             (&[(header::DIR_NAME, "dockerfile")], Some(named)),
             (
                 &[(header::DIR_NAME, "dockerfile"), (header::INCLUDE, "**")],

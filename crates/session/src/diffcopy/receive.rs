@@ -228,14 +228,16 @@ pub async fn receive(
     };
     let received = done?;
     // The side that answers closes after its FIN; what it has to say at the end counts.
-    while side == Side::Caller {
+    if side == Side::Callee {
+        return Ok(received);
+    }
+    loop {
         match share.within(incoming.next()).await {
             Some(Some(packet)) => drop(packet?),
-            Some(None) => break,
+            Some(None) => return Ok(received),
             None => return Err(stalled(name, &share, packets, bytes)),
         }
     }
-    Ok(received)
 }
 
 fn stalled(name: String, share: &Share, listed: u64, bytes: u64) -> ReceiveError {

@@ -234,14 +234,16 @@ pub async fn send(
         .ok_or_else(stalled)?;
     drop(outgoing);
     // The side that answers closes when it has our FIN; what it has to say at the end counts.
-    while side == Side::Caller {
+    if side == Side::Callee {
+        return Ok(());
+    }
+    loop {
         match share.within(incoming.next()).await {
             Some(Some(packet)) => drop(packet?),
-            Some(None) => break,
+            Some(None) => return Ok(()),
             None => return Err(stalled()),
         }
     }
-    Ok(())
 }
 
 struct Shared {

@@ -161,7 +161,7 @@ async fn a_file_that_grew_ends_where_it_was_listed_and_one_that_shrank_is_as_lon
                     let _sent = client.outgoing.send(Packet::Fin).await;
                     break;
                 }
-                _ => break,
+                Packet::Stat(_) | Packet::Data { .. } | Packet::Err(_) => break,
             };
             for (id, bytes) in answer {
                 let bytes = Bytes::from_static(bytes);
