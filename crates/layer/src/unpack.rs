@@ -10,7 +10,7 @@ use fstree::{Owner, Root};
 
 use crate::apply::{ApplyError, ApplyOptions, Whiteouts, apply};
 use crate::compress::decompress;
-use crate::tar::Reader;
+use crate::tar::{Reader, TarError};
 
 /// How to unpack an archive.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,12 +37,25 @@ pub fn unpack_archive(
     Ok(())
 }
 
-/// Tells whether a stream is an archive, compressed or not, by reading its first entry.
-pub fn is_archive(stream: impl Read + Send) -> bool {
+/// Tells whether a stream is an archive, compressed or not, by reading its first entry. An error where it may be one, but
+/// decompressing it takes more memory than there is for it.
+pub fn is_archive(stream: impl Read + Send) -> io::Result<bool> {
     let Ok(plain) = decompress(stream) else {
-        return false;
+        return Ok(false);
     };
-    matches!(Reader::new(plain).next_entry(), Ok(Some(_)))
+    match Reader::new(plain).next_entry() {
+        Ok(found) => Ok(found.is_some()),
+        Err(TarError::Io(error)) if takes_too_much(&error) => {
+            let reason = "the archive takes too much memory to decompress; compress it with a smaller window or dictionary";
+            Err(io::Error::new(io::ErrorKind::OutOfMemory, reason))
+        }
+        Err(_) => Ok(false),
+    }
+}
+
+fn takes_too_much(error: &io::Error) -> bool {
+    // What zstd says of a window that is larger than allowed.
+    error.kind() == io::ErrorKind::OutOfMemory || error.to_string().contains("too much memory")
 }
 
 /// The [`Unpacker`] for file actions.
@@ -53,7 +66,7 @@ impl Unpacker for ArchiveUnpacker {
     fn is_archive(&self, mut file: &File) -> io::Result<bool> {
         let found = is_archive(file);
         file.seek(SeekFrom::Start(0))?;
-        Ok(found)
+        found
     }
 
     fn unpack(

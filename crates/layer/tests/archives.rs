@@ -195,7 +195,7 @@ fn archives_are_taken_as_people_make_them() {
             None => assert!(applied.is_err(), "{what}"),
         }
         let to = empty();
-        assert!(layer::is_archive(&bytes[..]), "{what}");
+        assert!(layer::is_archive(&bytes[..]).unwrap(), "{what}");
         let unpacked = layer::unpack_archive(
             &mut &bytes[..],
             &to.root,
@@ -508,8 +508,18 @@ fn a_stream_cannot_demand_more_memory_than_readers_of_the_format_give() {
         packed[16] = size;
         let sum = crc32fast::hash(&packed[12..20]).to_le_bytes();
         packed[20..24].copy_from_slice(&sum);
-        assert_eq!(layer::is_archive(&packed[..]), taken, "{size}");
+        let found = layer::is_archive(&packed[..]);
+        assert_eq!(found.is_ok_and(|found| found), taken, "{size}");
     }
+    // A zstd frame whose window is 256 MiB, where `zstd` by itself takes 128 MiB.
+    let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    zstd.window_log(28).unwrap();
+    zstd.write_all(&[file("a", "a"), vec![0; 1024]].concat())
+        .unwrap();
+    let packed = zstd.finish().unwrap();
+    let error = layer::is_archive(&packed[..]).unwrap_err();
+    assert!(error.to_string().contains("too much memory"), "{error}");
+    assert!(!layer::is_archive(&b"no archive at all"[..]).unwrap());
 }
 
 #[test]
