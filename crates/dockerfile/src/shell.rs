@@ -29,8 +29,8 @@ pub const MAX_RESULT: usize = 8 << 20;
 /// each line fill any memory, and take any time.
 pub const MAX_TOTAL: usize = 64 << 20;
 
-/// How deep `${a:-${b:-…}}` may nest.
-pub const MAX_DEPTH: usize = 200;
+/// How deep `${a:-${b:-…}}` may nest. Each level is one of the stack, some kilobytes of it in a build without optimisation.
+pub const MAX_DEPTH: usize = 32;
 
 #[cfg(test)]
 mod tests;

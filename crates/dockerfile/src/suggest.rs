@@ -2,6 +2,8 @@
 
 /// How many edits away an option may be.
 const REACH: usize = 2;
+/// Longer words have no near ones, in characters.
+const LONGEST: usize = 256;
 
 /// Finds the option at most two edits away, the nearest first.
 ///
@@ -37,9 +39,15 @@ fn search<'a>(
             text.to_lowercase()
         }
     };
-    let wanted: Vec<char> = fold(value).chars().collect();
+    let wanted: Vec<char> = fold(value).chars().take(LONGEST + 1).collect();
+    if wanted.len() > LONGEST {
+        return None;
+    }
     let mut best: Option<((usize, bool), String)> = None;
     for option in options {
+        if option.len() > 4 * LONGEST {
+            continue;
+        }
         let option = fold(option);
         let chars: Vec<char> = option.chars().collect();
         if chars == wanted {

@@ -72,6 +72,15 @@ impl Kind {
         })
     }
 
+    /// How many steps a character of a path may take.
+    pub(crate) fn steps(&self) -> usize {
+        if let Self::Program(program) = self {
+            program.steps.len()
+        } else {
+            0
+        }
+    }
+
     pub(crate) fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(text) => path == text,

@@ -14,4 +14,4 @@ mod matcher;
 
 pub use clean::clean;
 pub use glob::{BadPattern, path_match};
-pub use matcher::{MatchInfo, Pattern, PatternError, PatternMatcher};
+pub use matcher::{MAX_PATTERNS, MAX_STEPS, MatchInfo, Pattern, PatternError, PatternMatcher};

@@ -4,6 +4,12 @@ use crate::clean;
 use crate::compile::Kind;
 use crate::glob::{BadPattern, check};
 
+/// Most patterns in a list.
+pub const MAX_PATTERNS: usize = 100_000;
+
+/// Most characters in all patterns of a list that are not compared as text: a path takes a step for each of them and of its own.
+pub const MAX_STEPS: usize = 128 << 10;
+
 /// Why a list of patterns was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -11,6 +17,15 @@ pub enum PatternError {
     /// `!` and nothing.
     #[error("illegal exclusion pattern: \"!\"")]
     LoneExclusion,
+    /// More than we take: each path is held against all.
+    // DIFFERS: BuildKit has no such limits.
+    #[error("too many patterns: {what}, at most {most} are accepted")]
+    TooMany {
+        /// What there is too much of.
+        what: String,
+        /// How much is accepted.
+        most: usize,
+    },
     /// A pattern is malformed.
     #[error("syntax error in pattern")]
     Syntax {
@@ -110,6 +125,21 @@ impl PatternMatcher {
             .into_iter()
             .filter_map(|text| Pattern::parse(text.as_ref()).transpose())
             .collect::<Result<_, _>>()?;
+        let limit = |count: usize, what: &str, most| {
+            let what = format!("{count} {what}");
+            if count > most {
+                Err(PatternError::TooMany { what, most })
+            } else {
+                Ok(())
+            }
+        };
+        limit(patterns.len(), "in a list", MAX_PATTERNS)?;
+        let steps = patterns.iter().map(|pattern| pattern.kind.steps());
+        limit(
+            steps.sum(),
+            "characters in those that have wildcards",
+            MAX_STEPS,
+        )?;
         let exclusions = patterns.iter().any(Pattern::is_exclusion);
         Ok(Self {
             patterns,
@@ -120,6 +150,14 @@ impl PatternMatcher {
     /// Returns the patterns.
     pub fn patterns(&self) -> &[Pattern] {
         &self.patterns
+    }
+
+    /// Returns about how many steps it takes to hold a character of a path against all patterns.
+    pub fn weight(&self) -> usize {
+        self.patterns
+            .iter()
+            .map(|pattern| 1 + pattern.kind.steps())
+            .sum()
     }
 
     /// Returns whether any pattern takes back what others matched.

@@ -1,5 +1,6 @@
 //! The tree to stages.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -240,17 +241,21 @@ impl Request<'_> {
             dest: dest.clone(),
             ..SourcesAndDest::default()
         };
+        let bodies: HashMap<&str, &str> = self
+            .node
+            .heredocs
+            .iter()
+            .map(|body| (body.name.as_str(), body.content.as_str()))
+            .collect();
         for source in sources {
             let Some(heredoc) = heredoc(source) else {
                 files.paths.push(source.clone());
                 continue;
             };
-            let body = self
-                .node
-                .heredocs
-                .iter()
-                .rfind(|body| body.name == heredoc.name)
-                .map_or("", |body| &body.content);
+            let body = bodies
+                .get(heredoc.name.as_str())
+                .copied()
+                .unwrap_or_default();
             let data = if heredoc.chomp {
                 chomp(body)
             } else {

@@ -7,7 +7,7 @@ use oci::platform::Platform;
 use pattern::PatternMatcher;
 use regex::Regex;
 
-use super::{Finding, Linter};
+use super::{Finding, Linter, rule};
 use crate::instruction::{Origin, Pair, Stage};
 use crate::shell::{Env, Word};
 use crate::suggest::{nearest, nearest_in_order};
@@ -84,7 +84,10 @@ pub fn undefined_vars(
     linter: &Linter,
 ) {
     for name in unmatched.iter().filter(|name| !known(name)) {
-        let near = nearest_in_order(name, env.keys());
+        let near = linter
+            .suggests(&rule::UNDEFINED_VAR)
+            .then(|| nearest_in_order(name, env.keys()))
+            .flatten();
         linter.report(
             Finding::UndefinedVar {
                 name: name.clone(),
@@ -96,18 +99,17 @@ pub fn undefined_vars(
 }
 
 /// Complains about arguments in a `FROM` that no `ARG` in front of the first stage declares.
-pub fn undefined_from_args<'a>(
-    declared: impl IntoIterator<Item = &'a str>,
+pub fn undefined_from_args(
+    declared: &BTreeSet<String>,
     unmatched: &BTreeSet<String>,
     ranges: &[Range],
     linter: &Linter,
 ) {
-    let declared: BTreeSet<&str> = declared.into_iter().collect();
-    for arg in unmatched
-        .iter()
-        .filter(|arg| !declared.contains(arg.as_str()))
-    {
-        let near = nearest(arg, declared.iter().copied(), true);
+    for arg in unmatched.iter().filter(|arg| !declared.contains(*arg)) {
+        let near = linter
+            .suggests(&rule::UNDEFINED_ARG_IN_FROM)
+            .then(|| nearest(arg, declared.iter().map(String::as_str), true))
+            .flatten();
         linter.report(
             Finding::UndefinedArgInFrom {
                 arg: arg.clone(),

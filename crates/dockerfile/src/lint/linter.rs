@@ -36,6 +36,13 @@ impl Warning {
 
 type Sink = dyn Fn(Warning) + Send + Sync;
 
+/// Most findings that are passed on; more are not worth reading. They count for `error=true` all the same.
+const MAX_FINDINGS: usize = 10_000;
+/// Most findings that come with a suggestion.
+const MAX_SUGGESTIONS: usize = 100;
+/// Most ranges of all findings together; later ones tell their first line only.
+const MAX_RANGES: usize = 500_000;
+
 /// Decides which findings count and hands them to a sink.
 ///
 /// Clones share the sink and the list of broken rules, and have their own configuration.
@@ -48,6 +55,8 @@ pub struct Linter {
 struct Shared {
     sink: Box<Sink>,
     broken: Mutex<BTreeSet<&'static str>>,
+    /// How many findings were passed on, and how many ranges.
+    told: Mutex<(usize, usize)>,
 }
 
 impl fmt::Debug for Linter {
@@ -65,6 +74,7 @@ impl Linter {
         let shared = Shared {
             sink: Box::new(sink),
             broken: Mutex::new(BTreeSet::new()),
+            told: Mutex::default(),
         };
         Self {
             config: Arc::new(config),
@@ -100,11 +110,31 @@ impl Linter {
             return;
         };
         shared.broken.lock().insert(rule.name);
+        let ranges = {
+            let (findings, told) = &mut *shared.told.lock();
+            *findings += 1;
+            *told += ranges.len();
+            match (*findings > MAX_FINDINGS, *told > MAX_RANGES) {
+                (true, _) => return,
+                (false, true) => ranges.get(..1).unwrap_or_default().to_vec(),
+                (false, false) => ranges.to_vec(),
+            }
+        };
         (shared.sink)(Warning {
             rule,
             message: finding.to_string(),
-            ranges: ranges.to_vec(),
+            ranges,
         });
+    }
+
+    /// Returns whether it is worth looking for what a finding of a rule may suggest, which takes long where there is much to choose from.
+    pub fn suggests(&self, rule: &Rule) -> bool {
+        let told = |shared: &Arc<Shared>| shared.told.lock().0;
+        self.runs(rule)
+            && self
+                .shared
+                .as_ref()
+                .is_some_and(|s| told(s) < MAX_SUGGESTIONS)
     }
 
     /// Returns a linter for the instruction below these comments, which may hold a `check=…`.

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use oci::platform::Platform;
@@ -224,7 +225,8 @@ fn checks_of_lowering_speak_in_known_words() {
         &ranges,
         &linter,
     );
-    check::undefined_from_args(["VERSION"], &word("a:$VERSIO").unmatched, &ranges, &linter);
+    let declared = BTreeSet::from(["VERSION".to_owned()]);
+    check::undefined_from_args(&declared, &word("a:$VERSIO").unmatched, &ranges, &linter);
     check::redundant_platform(
         "$TARGETPLATFORM",
         &word("$TARGETPLATFORM"),

@@ -14,6 +14,9 @@ use super::path::{PathError, PathRules};
 use crate::instruction::{self, Origin, SourcesAndDest};
 use crate::lint::{Linter, check};
 
+/// How many steps may go into finding sources that the ignore file excludes, which is only told.
+const MAX_IGNORE_STEPS: usize = 1 << 30;
+
 /// What `COPY` and `ADD` have in common, and what only one of them may have.
 struct Transfer<'a> {
     add: bool,
@@ -200,6 +203,9 @@ impl Lowering<'_> {
                     } else {
                         None
                     };
+                    let steps = ignore.map_or(0, |i| i.weight().saturating_mul(1 + path.len()));
+                    self.ignore_steps = self.ignore_steps.saturating_add(steps);
+                    let ignore = ignore.filter(|_| self.ignore_steps <= MAX_IGNORE_STEPS);
                     check::ignored_source(
                         if t.add { "Add" } else { "Copy" },
                         path,

@@ -107,7 +107,7 @@ impl Lowering<'_> {
                     message.push_str(&pair.joined());
                     let stage = &mut self.stages[at];
                     stage.state = stage.state.add_env(&pair.key, &pair.value);
-                    set_env(&mut stage.image.config.env, &pair.key, &pair.value);
+                    stage.set_env(&pair.key, &pair.value);
                 }
                 self.commit(at, message, false);
             }
@@ -446,18 +446,6 @@ impl Lowering<'_> {
         }
         self.commit(at, format!("ARG {}", texts.join(" ")), false);
         Ok(())
-    }
-}
-
-/// Sets a variable in a list of `NAME=value`, in its old place if it has one.
-fn set_env(env: &mut Vec<String>, key: &str, value: &str) {
-    let entry = format!("{key}={value}");
-    match env
-        .iter_mut()
-        .find(|old| old.split_once('=').map_or(old.as_str(), |(old, _)| old) == key)
-    {
-        Some(old) => *old = entry,
-        None => env.push(entry),
     }
 }
 

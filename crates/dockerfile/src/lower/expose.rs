@@ -2,6 +2,7 @@
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::Lowering;
+use super::reach::ENTRY;
 use super::text::plain_list;
 use crate::instruction::Origin;
 use crate::lint::{Finding, Linter};
@@ -20,7 +21,9 @@ impl Lowering<'_> {
         let mut ports = Vec::new();
         for word in words {
             for port in self.lex.process_words(word, &env)? {
-                ports.extend(parse(&port, &origin.ranges, lint).map_err(LowerErrorKind::Port)?);
+                let more = parse(&port, &origin.ranges, lint).map_err(LowerErrorKind::Port)?;
+                self.charge(more.len() * ENTRY)?;
+                ports.extend(more);
             }
         }
         let message = format!("EXPOSE {}", plain_list(&ports));

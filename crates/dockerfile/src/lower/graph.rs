@@ -1,6 +1,7 @@
 //! The graph of stages: which there are, what they need of each other, which are needed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use llb::build::{Env, Late, Output, State};
 use llb::pb;
@@ -53,6 +54,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) proxy: Option<pb::ProxyEnv>,
     pub(crate) build_context: State,
     pub(crate) ignore: Option<pattern::PatternMatcher>,
+    /// Steps taken with it until now.
+    pub(super) ignore_steps: usize,
     context: Late,
     pending: Vec<Pending>,
     pub(super) copied: usize,
@@ -134,6 +137,7 @@ impl<'a> Lowering<'a> {
             paths: Vec::new(),
             build_context: State::new(Some(Output::late(&context))),
             ignore: None,
+            ignore_steps: 0,
             context,
             pending: Vec::new(),
             copied: 0,
@@ -212,12 +216,7 @@ impl<'a> Lowering<'a> {
 
             let base = self.lex.process(&stage.base_name, &self.global_args);
             let seen = base.as_ref().unwrap_or_else(|error| &error.so_far);
-            check::undefined_from_args(
-                known.iter().map(String::as_str),
-                &seen.unmatched,
-                &ranges,
-                &lint,
-            );
+            check::undefined_from_args(&known, &seen.unmatched, &ranges, &lint);
             let base = base.map_err(|e| LowerError::from(e).at(&ranges))?;
             if base.result.is_empty() {
                 return Err(
@@ -278,7 +277,6 @@ impl<'a> Lowering<'a> {
         let ranges = &stage.origin.ranges;
         let found = self.lex.process(word, &self.global_args);
         let seen = found.as_ref().unwrap_or_else(|error| &error.so_far);
-        let known = known.iter().map(String::as_str);
         check::undefined_from_args(known, &seen.unmatched, ranges, lint);
         check::redundant_platform(word, seen, &self.global_args, ranges, lint);
         check::constant_platform(&stage.name, seen, ranges, lint);
@@ -409,8 +407,9 @@ impl<'a> Lowering<'a> {
                 sources.push(self.source(&from, Vec::new()));
             }
         }
+        let places: Arc<[Range]> = ranges.into();
         for &source in &sources {
-            self.stages[at].deps.insert(source, ranges.clone());
+            self.stages[at].deps.insert(source, Arc::clone(&places));
         }
         Ok(Step {
             instruction,

@@ -70,22 +70,21 @@ fn cross(base: &Platform, env: &dyn shell::Env) -> String {
 
 /// The platform that `TARGET…` arguments declared in the stage speak of.
 fn target_of(env: &dyn shell::Env) -> Option<Platform> {
+    let whole = env.get("TARGETPLATFORM").map(Platform::parse);
+    if let Some(Ok(platform)) = whole {
+        return Some(platform);
+    }
     let mut platform = Platform::default();
     let mut any = false;
-    for key in env.keys() {
-        let value = env.get(key).unwrap_or_default();
-        let field = match key {
-            "TARGETPLATFORM" => match Platform::parse(value) {
-                Ok(platform) => return Some(platform),
-                Err(_) => continue,
-            },
-            "TARGETOS" => &mut platform.os,
-            "TARGETARCH" => &mut platform.architecture,
-            "TARGETVARIANT" => &mut platform.variant,
-            _ => continue,
-        };
-        value.clone_into(field);
-        any = true;
+    for (key, field) in [
+        ("TARGETOS", &mut platform.os),
+        ("TARGETARCH", &mut platform.architecture),
+        ("TARGETVARIANT", &mut platform.variant),
+    ] {
+        if let Some(value) = env.get(key) {
+            value.clone_into(field);
+            any = true;
+        }
     }
     any.then_some(platform)
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use futures::future::try_join_all;
 use llb::build::State;
+use oci::ImageConfig;
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, SCRATCH, empty_image};
+use super::size::command_weight;
 use super::stage::StageState;
 use crate::instruction::{self, Command, Instruction, InstructionError, Parsed};
 use crate::lint::Linter;
@@ -14,8 +16,10 @@ use crate::syntax::{self, Range};
 
 /// Most bytes of arguments, variables and history entries that stages have and copy of each other.
 const MAX_COPIED: usize = 512 << 20;
+/// Most base images that are resolved at a time.
+const BASES: usize = 256;
 /// What an entry of them takes beside its text.
-pub(super) const ENTRY: usize = 64;
+pub(super) const ENTRY: usize = 128;
 
 impl Lowering<'_> {
     /// Resolves base images until `ONBUILD` triggers bring nothing new.
@@ -75,15 +79,16 @@ impl Lowering<'_> {
             }
             wanted.push((at, needed));
         }
-        let this = &*self;
-        let bases = try_join_all(
-            wanted
-                .iter()
-                .map(|&(at, needed)| this.resolve_base(at, needed)),
-        )
-        .await?;
-        for ((at, _), base) in wanted.into_iter().zip(bases) {
-            self.apply_base(at, base)?;
+        for wanted in wanted.chunks(BASES) {
+            let this = &*self;
+            let bases = wanted.iter();
+            let bases = bases.map(|&(at, needed)| this.resolve_base(at, needed));
+            let bases = try_join_all(bases).await?;
+            for (&(at, _), base) in wanted.iter().zip(bases) {
+                self.apply_base(at, base)?;
+                let stage = &self.stages[at];
+                self.charge(3 * config_cost(&stage.image))?;
+            }
         }
         Ok(())
     }
@@ -112,6 +117,7 @@ impl Lowering<'_> {
         stage.state = state;
         stage.platform = platform;
         stage.image = image;
+        stage.env_places = None;
         stage.base_image = base_image;
         stage.from_nothing = from_nothing;
         stage.paths = paths;
@@ -161,10 +167,13 @@ impl Lowering<'_> {
                 .max()
                 .unwrap_or_default(),
         );
+        self.count(triggers.len()).map_err(relocate)?;
         let mut steps = Vec::with_capacity(triggers.len());
         let mut more = false;
         for trigger in triggers {
             let mut instruction = trigger_instruction(trigger).map_err(relocate)?;
+            self.count(command_weight(&instruction.command) - 1)
+                .map_err(relocate)?;
             instruction.origin.ranges = Range::lines(start, end);
             if let Command::Arg(arg) = &mut instruction.command {
                 arg.origin.ranges.clone_from(&instruction.origin.ranges);
@@ -182,7 +191,7 @@ impl Lowering<'_> {
 
     pub(super) fn refuse_cycles(&self) -> Result<(), LowerError> {
         // 0 not seen, 1 on the way, 2 done.
-        type Rest<'s> = Vec<(usize, &'s Vec<Range>)>;
+        type Rest<'s> = Vec<(usize, &'s [Range])>;
         let mut seen = vec![0_u8; self.stages.len()];
         for root in 0..self.stages.len() {
             if seen[root] != 0 {
@@ -190,7 +199,7 @@ impl Lowering<'_> {
             }
             seen[root] = 1;
             let mut way: Vec<(usize, Rest<'_>)> = vec![(root, self.deps(root))];
-            let mut ranges: Vec<&Vec<Range>> = Vec::new();
+            let mut ranges: Vec<&[Range]> = Vec::new();
             while let Some((at, rest)) = way.last_mut() {
                 let Some((dep, place)) = rest.pop() else {
                     seen[*at] = 2;
@@ -220,11 +229,11 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn deps(&self, at: usize) -> Vec<(usize, &Vec<Range>)> {
+    fn deps(&self, at: usize) -> Vec<(usize, &[Range])> {
         self.stages[at]
             .deps
             .iter()
-            .map(|(&dep, ranges)| (dep, ranges))
+            .map(|(&dep, ranges)| (dep, &**ranges))
             .collect()
     }
 
@@ -244,13 +253,29 @@ impl Lowering<'_> {
 
 /// How much a stage copies of the one it is based on, in bytes.
 fn copy_cost(base: &StageState) -> usize {
-    let history = base.image.history.iter();
-    let history = history.map(|entry| ENTRY + entry.created_by.len());
-    let env = base.image.config.env.iter();
-    let env = env.map(|pair| ENTRY + pair.len());
     let args = base.build_args.iter();
     let args = args.map(|arg| ENTRY + arg.key.len() + arg.value.as_ref().map_or(0, String::len));
-    history.chain(env).chain(args).sum()
+    config_cost(&base.image) + args.sum::<usize>()
+}
+
+/// How much a config takes, in bytes.
+fn config_cost(image: &ImageConfig) -> usize {
+    let config = &image.config;
+    let history = image.history.iter();
+    let history = history.map(|entry| ENTRY + entry.created_by.len() + entry.comment.len());
+    let lists = [
+        &config.env,
+        &config.cmd,
+        &config.entrypoint,
+        &config.shell,
+        &config.on_build,
+    ];
+    let lists = lists.into_iter().flatten().map(|text| ENTRY + text.len());
+    let labels = config.labels.iter();
+    let labels = labels.map(|(key, value)| ENTRY + key.len() + value.len());
+    let sets = config.exposed_ports.keys().chain(config.volumes.keys());
+    let sets = sets.map(|text| ENTRY + text.len());
+    history.chain(lists).chain(labels).chain(sets).sum()
 }
 
 /// The one instruction of an `ONBUILD` trigger.

@@ -1,5 +1,7 @@
 //! `RUN`.
 
+use std::collections::HashMap;
+
 use llb::build::exec::{Mount as Bind, MountContent, Run};
 use llb::build::{Constraints, Env, FileChain, State};
 use llb::pb;
@@ -7,6 +9,7 @@ use llb::pb;
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::Lowering;
 use super::name;
+use super::reach::ENTRY;
 use super::text::{plain_list, summarize_heredoc};
 use crate::instruction::{self, ArgPair, MountType, NetworkMode, Origin, SecurityMode};
 use crate::shell::{self, Lexer};
@@ -78,7 +81,9 @@ impl Lowering<'_> {
         }
         let stage = &mut self.stages[at];
         stage.state = process.root_of(&base);
-        let message = history(&args, &stage.build_args, &env);
+        let args_of_stage = stage.build_args.len();
+        self.charge(args_of_stage * ENTRY)?;
+        let message = history(&args, &self.stages[at].build_args, &env);
         self.commit(at, format!("RUN {message} # buildkit"), true);
         Ok(())
     }
@@ -156,11 +161,13 @@ impl Lowering<'_> {
 /// The command in a history entry: arguments in force, then the command line.
 fn history(args: &[String], build_args: &[ArgPair], env: &Env) -> String {
     let mut values: Vec<(&str, &str)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for arg in build_args {
         let value = env
             .get(&arg.key)
             .unwrap_or_else(|| arg.value.as_deref().unwrap_or_default());
-        match values.iter_mut().find(|(key, _)| *key == arg.key) {
+        let place = *places.entry(&arg.key).or_insert(values.len());
+        match values.get_mut(place) {
             Some(old) => old.1 = value,
             None => values.push((&arg.key, value)),
         }

@@ -1,11 +1,10 @@
-//! How much a file may have: the work grows with the square of the number of instructions.
+//! How much a file may have: the work grows with the square of the number of instructions. What one instruction has many of counts as
+//! so many.
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::Lowering;
-use crate::instruction::{self, Command, Stage};
-
-/// Most instructions and variables in one file.
-const MAX_INSTRUCTIONS: usize = 20_000;
+use crate::instruction::{self, Command, SourcesAndDest, Stage};
+use crate::syntax::MAX_INSTRUCTIONS;
 
 impl Lowering<'_> {
     /// Counts instructions and variables.
@@ -37,13 +36,27 @@ pub(super) fn count_instructions(stages: &[Stage], meta_args: &[instruction::Arg
 
 /// How many instructions and variables a command counts as.
 pub(super) fn command_weight(command: &Command) -> usize {
-    if let Command::Env(env) = command {
+    let files = |files: &SourcesAndDest, exclude: &[String]| {
+        files.paths.len() + files.contents.len() + exclude.len()
+    };
+    let weight = if let Command::Env(env) = command {
         env.pairs.len()
     } else if let Command::Arg(arg) = command {
         arg.args.len()
     } else if let Command::Label(label) = command {
         label.pairs.len()
+    } else if let Command::Copy(copy) = command {
+        files(&copy.files, &copy.exclude)
+    } else if let Command::Add(add) = command {
+        files(&add.files, &add.exclude)
+    } else if let Command::Run(run) = command {
+        1 + run.mounts.len() + run.devices.len() + run.line.files.len()
+    } else if let Command::Expose(expose) = command {
+        expose.ports.len()
+    } else if let Command::Volume(volume) = command {
+        volume.volumes.len()
     } else {
         1
-    }
+    };
+    weight.max(1)
 }

@@ -1,6 +1,7 @@
 //! What is known about a stage while it is lowered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use llb::build::State;
 use oci::{ImageConfig, Platform};
@@ -58,8 +59,10 @@ pub(crate) struct StageState {
     pub(crate) resolved: bool,
     pub(crate) onbuild_init: bool,
     /// Stages it takes files from, and where it says so.
-    pub(crate) deps: BTreeMap<usize, Vec<Range>>,
+    pub(crate) deps: BTreeMap<usize, Arc<[Range]>>,
     pub(crate) build_args: Vec<ArgPair>,
+    /// Where the variables are in the image's list; none until one is set.
+    pub(crate) env_places: Option<HashMap<String, usize>>,
     pub(crate) steps: Vec<Step>,
     /// Paths it uses of the build context.
     pub(crate) ctx_paths: BTreeSet<String>,
@@ -103,6 +106,7 @@ impl StageState {
             onbuild_init: false,
             deps: BTreeMap::new(),
             build_args: Vec::new(),
+            env_places: None,
             steps: Vec::new(),
             ctx_paths: BTreeSet::new(),
             paths,
@@ -119,6 +123,23 @@ impl StageState {
             cmd: UsedOnce::default(),
             cmd_set: false,
             healthcheck: UsedOnce::default(),
+        }
+    }
+
+    /// Sets a variable in the image's list, in its old place if it has one.
+    pub(crate) fn set_env(&mut self, key: &str, value: &str) {
+        let env = &mut self.image.config.env;
+        let places = self.env_places.get_or_insert_with(|| {
+            let key = |pair: &String| pair.split('=').next().unwrap_or_default().to_owned();
+            let places = env.iter().enumerate();
+            // Of equal names the first is the place.
+            places.rev().map(|(at, pair)| (key(pair), at)).collect()
+        });
+        let entry = format!("{key}={value}");
+        let place = *places.entry(key.to_owned()).or_insert(env.len());
+        match env.get_mut(place) {
+            Some(old) => *old = entry,
+            None => env.push(entry),
         }
     }
 

@@ -39,6 +39,12 @@ pub(super) fn translate(pattern: &str, greedy: bool, anchored: bool) -> Result<S
     Ok(out)
 }
 
+/// What a match costs, in bytes of a plain result: a pattern is compiled, and a long one is matched a character at a time.
+pub(super) fn cost(pattern: &str, value: &str) -> usize {
+    let compiled = pattern.len().saturating_mul(64);
+    compiled.saturating_add(value.len().saturating_mul(pattern.len() / 16))
+}
+
 fn compile(pattern: &str, greedy: bool, anchored: bool) -> Result<Regex, ShellErrorKind> {
     let fail = |reason: String| ShellErrorKind::Pattern {
         pattern: pattern.to_owned(),

@@ -438,6 +438,7 @@ impl Run<'_> {
                 let (pattern, greedy) = word
                     .strip_prefix(shown)
                     .map_or((word.as_str(), false), |pattern| (pattern, true));
+                self.lexer.spend(glob::cost(pattern, &value))?;
                 if shown == '#' {
                     glob::trim_prefix(pattern, &value, greedy)
                 } else {
@@ -468,6 +469,7 @@ impl Run<'_> {
                 {
                     return Err(ShellErrorKind::TooLong);
                 }
+                self.lexer.spend(glob::cost(&pattern, &value))?;
                 glob::replace(&pattern, &value, &replacement, all)
             }
         }

@@ -161,15 +161,19 @@ fn find(name: DirectiveName, data: &[u8], any_format: bool) -> Option<Found> {
     if let Some(found) = in_comments("//") {
         return Some(found);
     }
-    let serde_json::Value::Object(members) = serde_json::from_slice(data).ok()? else {
-        return None;
-    };
-    let value = members.get(name.as_str())?.as_str()?;
+    let Members { syntax: value } = serde_json::from_slice(data).ok()?;
+    let value = value.filter(|_| name == DirectiveName::Syntax)?;
     Some(Found {
-        word: value.to_owned(),
-        value: value.to_owned(),
+        word: value.clone(),
+        value,
         ranges: vec![Range::line(line)],
     })
+}
+
+/// A file of JSON, of which nothing else is kept.
+#[derive(serde::Deserialize)]
+struct Members {
+    syntax: Option<String>,
 }
 
 fn found(directive: &Directive) -> Found {

@@ -30,6 +30,15 @@ pub enum SyntaxErrorKind {
     /// A line that is too long.
     #[error("dockerfile line greater than max allowed size of {}", super::MAX_LINE)]
     LineTooLong,
+    /// More than we take.
+    // DIFFERS: BuildKit has no such limits; a file of this size takes all memory there is.
+    #[error("dockerfile is too large: more than {most} {what}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much is accepted.
+        most: usize,
+    },
     /// A heredoc without its end.
     #[error("unterminated heredoc")]
     UnterminatedHeredoc,

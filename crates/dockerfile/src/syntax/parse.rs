@@ -4,7 +4,10 @@ use super::directive::{DirectiveName, DirectiveParser};
 use super::heredoc::heredocs_of;
 use super::source::{Lines, strip_bom};
 use super::words::parse_line;
-use super::{CarriageReturn, Heredoc, Node, Range, SyntaxError, SyntaxErrorKind};
+use super::{
+    CarriageReturn, Heredoc, MAX_COMMENTS, MAX_INSTRUCTION, MAX_INSTRUCTIONS, MAX_WORDS, Node,
+    Range, SyntaxError, SyntaxErrorKind,
+};
 
 /// A parsed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
     let mut root = Node::default();
     let mut warnings = Vec::new();
     let mut comments: Vec<String> = Vec::new();
+    let mut words = 0;
     while let Some(raw) = parser.next_line() {
         if is_comment(&raw) {
             // The first byte goes, whether it is the `#` or white space in front of it.
@@ -55,7 +59,8 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
             chars.next();
             match chars.as_str().trim() {
                 "" => comments.clear(),
-                comment => comments.push(comment.to_owned()),
+                comment if comments.len() < MAX_COMMENTS => comments.push(comment.to_owned()),
+                _ => {}
             }
         }
         let at = parser.line - 1;
@@ -75,17 +80,22 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
         let Some((text, had_empty)) = parser.logical_line(trim_line_end(&raw).trim_start()) else {
             continue;
         };
+        let limit = |count, what, most| {
+            let error = at_lines(SyntaxErrorKind::TooLarge { what, most }, start, parser.line);
+            if count > most { Err(error) } else { Ok(()) }
+        };
+        limit(text.len(), "bytes in an instruction", MAX_INSTRUCTION)?;
+        limit(root.children.len() + 1, "instructions", MAX_INSTRUCTIONS)?;
         if had_empty {
             warnings.push(EmptyContinuation {
                 text: text.clone(),
                 range: Range::line(parser.line),
             });
         }
-        let at = |kind, end| SyntaxError {
-            kind,
-            ranges: Range::lines(start, end),
-        };
+        let at = |kind, end| at_lines(kind, start, end);
         let mut node = parse_line(&text, parser.escape).map_err(|kind| at(kind, parser.line))?;
+        words += node.args.len() + node.flags.len();
+        limit(words, "words", MAX_WORDS)?;
         if text.trim().contains('\r') {
             node.carriage_returns.push(CarriageReturn {
                 heredoc: None,
@@ -194,7 +204,10 @@ impl Parser<'_> {
                 continue;
             }
             let (part, more) = continuation(line, self.escape);
-            text.push_str(part);
+            // One that is too long is refused by the caller, and needs no more of it.
+            if text.len() <= MAX_INSTRUCTION {
+                text.push_str(part);
+            }
             continues = more;
         }
         Some((text, had_empty))
@@ -236,6 +249,13 @@ impl Parser<'_> {
             }
         }
         Err(SyntaxErrorKind::UnterminatedHeredoc)
+    }
+}
+
+fn at_lines(kind: SyntaxErrorKind, start: usize, end: usize) -> SyntaxError {
+    SyntaxError {
+        kind,
+        ranges: Range::lines(start, end),
     }
 }
 

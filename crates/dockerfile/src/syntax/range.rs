@@ -52,10 +52,11 @@ impl Range {
     }
 
     /// Returns one range for each line; an end before the start counts as the start.
-    // DIFFERS: more than ten thousand lines are one range, so that a file of line feeds does not cost gigabytes.
+    // DIFFERS: more than ten thousand lines are one range, and so are lines far down, so that a file of line feeds does not cost
+    // gigabytes.
     pub fn lines(start: usize, end: usize) -> Vec<Self> {
         let end = end.max(start);
-        if end - start > 10_000 {
+        if end - start > 10_000 || (end > 200_000 && end > start) {
             return vec![Self {
                 start: Position {
                     line: start,

@@ -1,7 +1,7 @@
 //! The grammar of each instruction's line: flags, words, pairs, JSON.
 
 use super::line::Line;
-use super::{Node, SyntaxErrorKind};
+use super::{MAX_WORDS, Node, SyntaxErrorKind};
 use crate::text::{split_all_blank, split_blank};
 
 type Parsed<T> = Result<T, SyntaxErrorKind>;
@@ -28,14 +28,19 @@ fn arguments(name: &str, rest: &str, escape: char) -> Parsed<Args> {
     match name.to_lowercase().as_str() {
         "add" | "copy" | "volume" => Ok(match json(rest)? {
             Some(args) => (args, true),
-            None => (blank_separated(rest), false),
+            None => (blank_separated(rest)?, false),
         }),
         "cmd" | "entrypoint" | "run" | "shell" => json_or_text(rest),
         "healthcheck" => healthcheck(rest),
         "env" => plain(pairs(rest, "ENV", escape)?),
         "label" => plain(pairs(rest, "LABEL", escape)?),
-        "arg" => plain(words(rest, escape).into_iter().map(Node::word).collect()),
-        "expose" | "from" => plain(blank_separated(rest)),
+        "arg" => plain(
+            few(words(rest, escape))?
+                .into_iter()
+                .map(Node::word)
+                .collect(),
+        ),
+        "expose" | "from" => plain(blank_separated(rest)?),
         "maintainer" | "stopsignal" | "user" | "workdir" => plain(text(rest)),
         "onbuild" if rest.is_empty() => plain(Vec::new()),
         "onbuild" => plain(vec![Node {
@@ -70,12 +75,23 @@ fn text(rest: &str) -> Vec<Node> {
     }
 }
 
-fn blank_separated(rest: &str) -> Vec<Node> {
+fn blank_separated(rest: &str) -> Parsed<Vec<Node>> {
     if rest.is_empty() {
-        Vec::new()
-    } else {
-        split_all_blank(rest).into_iter().map(Node::word).collect()
+        return Ok(Vec::new());
     }
+    let words = few(split_all_blank(rest))?;
+    Ok(words.into_iter().map(Node::word).collect())
+}
+
+/// Refuses what is too much before a node is made of each.
+fn few<T>(words: Vec<T>) -> Parsed<Vec<T>> {
+    if words.len() > MAX_WORDS {
+        return Err(SyntaxErrorKind::TooLarge {
+            what: "words",
+            most: MAX_WORDS,
+        });
+    }
+    Ok(words)
 }
 
 /// A JSON array of strings; nothing for whatever is not a JSON array.
@@ -87,7 +103,7 @@ fn json(rest: &str) -> Parsed<Option<Vec<Node>>> {
     let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(rest) else {
         return Ok(None);
     };
-    values
+    few(values)?
         .into_iter()
         .map(|value| {
             if let serde_json::Value::String(text) = value {
@@ -119,7 +135,7 @@ fn healthcheck(rest: &str) -> Parsed<Args> {
 
 /// `key=value…`, or the old `key value`. Each pair is three words: key, value, and `=` or nothing.
 fn pairs(rest: &str, name: &'static str, escape: char) -> Parsed<Vec<Node>> {
-    let words = words(rest, escape);
+    let words = few(words(rest, escape))?;
     let Some(first) = words.first() else {
         return Ok(Vec::new());
     };

@@ -6,6 +6,7 @@ mod columns;
 mod corpus;
 mod fuzz;
 mod host;
+mod hostile;
 mod large;
 mod line_ends;
 mod mutate;

@@ -1,8 +1,8 @@
 //! Environment lists: an immutable chain, the order in which a key was last set being its place.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// An environment. Cloning is cheap; adding makes a new one.
 #[derive(Clone, Default)]
@@ -13,34 +13,49 @@ struct Link {
     /// `None` deletes the key.
     value: Option<Arc<str>>,
     parent: Env,
+    /// How many links there are, this one included.
+    length: usize,
+    /// What the keys have here; made when first asked for, and only at each [`STEP`]th link.
+    index: OnceLock<Box<HashMap<Arc<str>, Option<Arc<str>>>>>,
 }
+
+/// How far a look-up goes from link to link before it asks an index.
+const STEP: usize = 256;
 
 impl Env {
     /// Sets `key`, which moves it to the end.
     #[must_use]
     pub fn set(&self, key: &str, value: &str) -> Self {
-        Self(Some(Arc::new(Link {
-            key: key.into(),
-            value: Some(value.into()),
-            parent: self.clone(),
-        })))
+        self.with(key, Some(value.into()))
     }
 
     /// Removes `key`.
     #[must_use]
     pub fn unset(&self, key: &str) -> Self {
+        self.with(key, None)
+    }
+
+    fn with(&self, key: &str, value: Option<Arc<str>>) -> Self {
         Self(Some(Arc::new(Link {
             key: key.into(),
-            value: None,
+            value,
             parent: self.clone(),
+            length: 1 + self.0.as_ref().map_or(0, |link| link.length),
+            index: OnceLock::new(),
         })))
     }
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.links()
-            .find(|link| &*link.key == key)
-            .and_then(|link| link.value.as_deref())
+        for link in self.links() {
+            if &*link.key == key {
+                return link.value.as_deref();
+            }
+            if link.length.is_multiple_of(STEP) {
+                return link.indexed().get(key)?.as_deref();
+            }
+        }
+        None
     }
 
     /// All pairs, each at the place where it was last set.
@@ -78,6 +93,19 @@ impl Env {
 
     fn links(&self) -> impl Iterator<Item = &Link> {
         std::iter::successors(self.0.as_deref(), |link| link.parent.0.as_deref())
+    }
+}
+
+impl Link {
+    fn indexed(&self) -> &HashMap<Arc<str>, Option<Arc<str>>> {
+        self.index.get_or_init(|| {
+            let mut index = HashMap::new();
+            for link in std::iter::successors(Some(self), |link| link.parent.0.as_deref()) {
+                let value = || link.value.clone();
+                index.entry(Arc::clone(&link.key)).or_insert_with(value);
+            }
+            Box::new(index)
+        })
     }
 }
 

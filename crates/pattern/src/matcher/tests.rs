@@ -208,3 +208,41 @@ fn a_path_that_stands_by_itself_is_named_by_its_name_or_all_of_it() {
         assert_eq!(matcher.names(path), want, "{patterns:?} {path}");
     }
 }
+
+#[test]
+fn a_list_is_bounded_before_a_path_is_held_against_it() {
+    let stars = "*a".repeat(1 << 11);
+    for (patterns, want) in [
+        (vec!["a".to_owned(); super::MAX_PATTERNS], ""),
+        (
+            vec!["a".to_owned(); super::MAX_PATTERNS + 1],
+            "too many patterns: 100001 in a list, at most 100000 are accepted",
+        ),
+        (vec![stars.clone(); 32], ""),
+        (
+            vec![stars; 33],
+            "too many patterns: 135168 characters in those that have wildcards, at most 131072 are accepted",
+        ),
+        (
+            vec!["*a".repeat(1 << 20)],
+            "too many patterns: 2097152 characters",
+        ),
+        (vec!["a".repeat(1 << 20)], ""),
+    ] {
+        let error = PatternMatcher::new(&patterns).err();
+        let text = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(
+            text.starts_with(want) && text.is_empty() == want.is_empty(),
+            "{text}"
+        );
+    }
+    // The most that a path can take is done in a moment.
+    let matcher = PatternMatcher::new(vec!["*a".repeat(1 << 11); 32]).expect("it is not too much");
+    let begun = std::time::Instant::now();
+    assert!(!matcher.matches_or_parent_matches(&"a".repeat(500)));
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
+}
