@@ -1,11 +1,12 @@
 //! What ops write with.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use oci::address::redacted;
+use oci::address::{redact_text, redacted};
 use parking_lot::Mutex;
 
 use crate::event::{Event, Log, Range, SourceInfo, Status, Warning};
@@ -13,6 +14,14 @@ use crate::vertex::Shared;
 
 /// The shortest time between two updates of a status, its first and last apart.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A text without the credentials of addresses in it; what is no text stays as it is.
+fn redacted_bytes(bytes: Bytes) -> Bytes {
+    match std::str::from_utf8(&bytes).map(redact_text) {
+        Ok(Cow::Owned(text)) => text.into(),
+        Ok(Cow::Borrowed(_)) | Err(_) => bytes,
+    }
+}
 
 /// Writes for a vertex, or to nobody. Cheap to clone.
 #[derive(Clone)]
@@ -91,12 +100,16 @@ impl Writer {
         if let Some(shared) = &self.shared {
             let (source_info, ranges) =
                 source.map_or((None, Vec::new()), |(info, ranges)| (Some(info), ranges));
+            let source_info = source_info.map(|info: SourceInfo| SourceInfo {
+                data: redacted_bytes(info.data),
+                ..info
+            });
             let vertex = shared.digest.clone();
             self.publish(Event::Warning(Warning {
                 vertex,
                 level,
-                short: short.into(),
-                detail,
+                short: redacted_bytes(short.into()),
+                detail: detail.into_iter().map(redacted_bytes).collect(),
                 url: url.into(),
                 source_info,
                 ranges,

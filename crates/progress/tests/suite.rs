@@ -172,14 +172,30 @@ async fn output_over_the_limit_is_clipped_and_its_end_is_shown_on_failure() {
 async fn no_credential_of_an_address_is_shown() {
     let hub = Hub::new();
     let url = "https://u:CANARY@h/x";
-    let step = VertexProgress::new(vertex(&format!("ADD {url} /"), &[]));
+    let step = VertexProgress::new(Vertex::new(
+        Digest::key("step"),
+        format!("ADD {url} /"),
+        Vec::new(),
+    ));
     step.attach(&hub);
     step.start();
     drop(step.writer().status(format!("downloading {url}"), url));
+    let info = progress::SourceInfo {
+        filename: "Dockerfile".into(),
+        data: format!("FROM a\nADD {url} /\n").into(),
+        language: "Dockerfile".into(),
+    };
+    let source = Some((info, Vec::new()));
+    let line = format!("odd: ADD {url}");
+    step.writer()
+        .warn(1, line.clone(), vec![line.into()], "", source);
     step.complete(Some(&format!("Get \"{url}\": no")));
     hub.close();
+    let mut subscription = hub.subscribe();
+    while let Some(event) = subscription.next().await {
+        assert!(!format!("{event:?}").contains("CANARY"), "{event:?}");
+    }
     let said = all(&hub).await.join("\n");
-    assert!(!said.contains("CANARY"), "{said}");
     assert!(said.contains("ADD https://xxxxx:xxxxx@h/x /"), "{said}");
     assert!(
         said.contains("Get \"https://xxxxx:xxxxx@h/x\": no"),

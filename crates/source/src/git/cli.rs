@@ -54,8 +54,8 @@ const SETTINGS: [&str; 14] = [
     "gc.autoDetach=false",
     "maintenance.autoDetach=false",
     "http.followRedirects=initial",
-    // Bytes in a second, on average over so many seconds.
-    "http.lowSpeedLimit=64",
+    // Bytes in a second, on average over so many seconds; what a server says of its progress is more.
+    "http.lowSpeedLimit=16",
     "http.lowSpeedTime=120",
 ];
 
@@ -250,11 +250,12 @@ impl Git {
             let bytes = Arc::<Mutex<Vec<u8>>>::default();
             let (kept, progress) = (Arc::clone(&bytes), self.progress.clone());
             let alive = Arc::clone(&alive);
+            let mut lines = Lines::default();
             let output: GitOutput = Box::new(move |chunk: Bytes| {
                 let mut kept = kept.lock();
                 let room = MAX_OUTPUT.saturating_sub(kept.len());
                 kept.extend(chunk.iter().take(room));
-                progress.log(stream, chunk);
+                progress.log(stream, lines.shown(&chunk));
                 alive.send_replace(());
             });
             (bytes, output)
@@ -293,7 +294,10 @@ impl Git {
             }
         };
         let code = registry::waiting(Some(&observer).filter(|_| network), host, ended).await?;
-        let stderr = String::from_utf8_lossy(&stderr.lock()).into_owned();
+        let mut lines = Lines::default();
+        let mut shown = lines.shown(&stderr.lock());
+        shown.append(&mut lines.begun);
+        let stderr = String::from_utf8_lossy(&shown).into_owned();
         if code == 127 {
             return Err(SourceError::io(
                 "find git binary",
@@ -318,6 +322,33 @@ impl Git {
                 out.push(file);
             }
             None => out.push(" -o StrictHostKeyChecking=no"),
+        }
+        out
+    }
+}
+
+/// Output without the counts that take each other's place in one line of a terminal.
+#[derive(Default)]
+struct Lines {
+    /// A line whose end has not come.
+    begun: Vec<u8>,
+}
+
+/// A line that goes on for longer is shown in parts.
+const MAX_LINE: usize = 8 << 10;
+
+impl Lines {
+    /// What can be shown after some more bytes.
+    fn shown(&mut self, chunk: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for byte in chunk {
+            if self.begun.last() == Some(&b'\r') && *byte != b'\n' {
+                self.begun.clear();
+            }
+            self.begun.push(*byte);
+            if *byte == b'\n' || self.begun.len() >= MAX_LINE {
+                out.append(&mut self.begun);
+            }
         }
         out
     }
@@ -350,5 +381,26 @@ fn limits(args: &[String], is_http: bool) -> Option<(Duration, Duration)> {
         // Submodules are cloned without a word.
         Some("submodule") => Some((TRANSFER_TIMEOUT, TRANSFER_TIMEOUT)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_not_shown_one_by_one() {
+        let text = b"remote: Counting: 1%\rremote: Counting: 99%\rremote: done.\nplain\r\n\nrest";
+        for size in [1, 2, 7, 100] {
+            let mut lines = Lines::default();
+            let mut out = Vec::new();
+            for chunk in text.chunks(size) {
+                out.extend(lines.shown(chunk));
+            }
+            assert_eq!(out, b"remote: done.\nplain\r\n\n", "{size}");
+            assert_eq!(lines.begun, b"rest");
+        }
+        let mut lines = Lines::default();
+        assert_eq!(lines.shown(&[b'x'; MAX_LINE + 1]).len(), MAX_LINE);
     }
 }

@@ -295,11 +295,8 @@ impl Instance {
         // A lock left by a git that was killed.
         let _gone = std::fs::remove_file(dir.join("shallow.lock"));
         let is_shallow = || dir.join("shallow").symlink_metadata().is_ok();
-        let mut args = vec!["fetch"];
-        if !self.id.address.starts_with("http") {
-            // Who watches over the transfer must hear that it goes on.
-            args.push("--progress");
-        }
+        // Whoever watches over the transfer must hear that it goes on.
+        let mut args = vec!["fetch", "--progress"];
         if self.id.fetch_by_commit || !is_commit(wanted) {
             args.extend(["--depth=1", "--no-tags"]);
         } else {
