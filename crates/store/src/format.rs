@@ -25,10 +25,11 @@ const DIRS: &[(&str, u32)] = &[
     ("ingest", PRIVATE),
     ("snapshots", PRIVATE),
     ("trash", PRIVATE),
+    ("git", PRIVATE),
     ("empty", 0o755),
 ];
-/// Directories of others under the root: of git, of agents' sockets, of OCI runtimes, whose bundles have steps' secrets.
-const OTHERS: &[&str] = &["git", "agents", "runtime"];
+/// Directories of others under the root: of agents' sockets, of OCI runtimes, whose bundles have steps' secrets.
+const OTHERS: &[&str] = &["agents", "runtime"];
 /// Nobody but the daemon's user reads what is here.
 const PRIVATE: u32 = 0o700;
 

@@ -11,6 +11,7 @@
 //!   snapshots/<id>/work      overlay's scratch space while the layer is mutable
 //!   trash/                   directories on their way out; emptied in the background
 //!   empty/                   the empty tree, root of scratch views
+//!   git/                     where git sees repositories while it works, and unpacks bundles
 //! ```
 //!
 //! All of it is closed to other users of the host, also where it was open before: it holds what steps were given.

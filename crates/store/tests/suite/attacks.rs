@@ -397,7 +397,7 @@ fn nobody_else_reads_the_state_directory_also_one_that_was_open() {
         store.close().unwrap();
         drop(store);
         // As an earlier version left it.
-        for folder in ["git", "agents", "runtime"] {
+        for folder in ["agents", "runtime"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
         std::fs::write(root.join("workerid"), "w").unwrap();
