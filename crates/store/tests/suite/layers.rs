@@ -167,6 +167,47 @@ async fn a_fetch_that_fails_or_is_given_up_spoils_nothing_for_the_next() {
     }
 }
 
+#[test]
+fn pulls_that_stall_hold_no_thread_that_others_wait_for() {
+    if !can_mount() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let lab = Lab::new();
+    runtime.block_on(async {
+        let stalled: Vec<_> = ["x=1", "y=2", "z=3"]
+            .iter()
+            .map(|file| {
+                let one = plain(&lab.layer_of(&[file]));
+                let provider = SecondTime::of(&one, 1024, true);
+                let layer = lab
+                    .store
+                    .import_layer(None, describe(&one), provider.clone());
+                (layer.unwrap(), provider)
+            })
+            .collect();
+        let pulls = futures::future::join_all(stalled.iter().map(|(lazy, _)| lazy.ensure()));
+        let others = async {
+            for (_, provider) in &stalled {
+                provider.began().await;
+            }
+            task::blocking("other work", || 7).await
+        };
+        let patience = std::time::Duration::from_secs(30);
+        tokio::select! {
+            done = pulls => panic!("{done:?}"),
+            seven = tokio::time::timeout(patience, others) => assert_eq!(seven, Ok(7)),
+        }
+        for (_, provider) in &stalled {
+            provider.ended().await;
+        }
+    });
+}
+
 #[tokio::test]
 async fn blobs_of_a_chain_unpack_to_its_tree_and_are_made_once() {
     if !can_mount() {
