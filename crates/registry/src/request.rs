@@ -17,7 +17,8 @@ use crate::client::Repository;
 use crate::error::{ApiError, Error};
 use crate::host::{CONNECT_TIMEOUT, Host};
 use crate::waiting::{
-    ANSWER_TIMEOUT, BodyPace, ERROR_BODY_TIMEOUT, TRIES_BUDGET, Upload, WaitObserver, waiting,
+    ANSWER_TIMEOUT, BodyPace, DOCUMENT_TIMEOUT, ERROR_BODY_TIMEOUT, TRIES_BUDGET, Upload,
+    WaitObserver, waiting,
 };
 
 const ATTEMPTS: u32 = 5;
@@ -399,7 +400,15 @@ pub(crate) async fn body_within(
             out.extend_from_slice(&chunk);
         }
     };
-    waiting(observer, &host, reading).await
+    let reading = tokio::time::timeout(DOCUMENT_TIMEOUT, reading);
+    waiting(observer, &host, reading).await.unwrap_or_else(|_| {
+        Err(Error::Silent {
+            host: host.clone(),
+            method: go_method(method),
+            url: url.to_owned(),
+            waited: DOCUMENT_TIMEOUT,
+        })
+    })
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@
 //! |---------------------------------------------|-------------------------------------------------------------------|
 //! | the head of an answer, redirects included   | 30 s, looking up the name and connecting included                 |
 //! | a body                                      | 16 KiB for each 30 s in which we did nothing but wait for it      |
+//! | a document                                  | 60 s for all of it                                                |
 //! | an upload                                   | 64 KiB taken by the host for each 60 s                            |
 //! | the answer to an upload that was sent whole | 300 s: registries copy and verify what they were sent             |
 //! | tries of one request                        | no further one once 60 s were spent waiting for answers           |
@@ -25,6 +26,8 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const BODY_WINDOW: Duration = Duration::from_secs(30);
 /// How many bytes such a wait must bring.
 const BODY_WINDOW_BYTES: u64 = 16 << 10;
+/// How long a document may take: manifests, configs, lists, tokens.
+pub(crate) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const UPLOAD_WINDOW: Duration = Duration::from_secs(60);
 const UPLOAD_WINDOW_BYTES: u64 = 64 << 10;
 const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);

@@ -43,6 +43,8 @@ enum Pace {
     HeadDrips,
     /// A byte of the body each second.
     BodyDrips,
+    /// A kilobyte of the body each second.
+    BodyIsSlow,
 }
 
 impl Response {
@@ -64,6 +66,12 @@ impl Response {
     pub(crate) fn head_drips(self) -> Self {
         Self {
             pace: Pace::HeadDrips,
+            ..self
+        }
+    }
+    pub(crate) fn body_is_slow(self) -> Self {
+        Self {
+            pace: Pace::BodyIsSlow,
             ..self
         }
     }
@@ -197,26 +205,30 @@ async fn serve(
     out.push_str("\r\n");
     match response.pace {
         Pace::Never => std::future::pending().await,
-        Pace::HeadDrips => drip(&mut stream, out.as_bytes()).await?,
-        Pace::AtOnce | Pace::BodyDrips => stream.write_all(out.as_bytes()).await?,
+        Pace::HeadDrips => drip(&mut stream, out.as_bytes(), 1).await?,
+        Pace::AtOnce | Pace::BodyDrips | Pace::BodyIsSlow => {
+            stream.write_all(out.as_bytes()).await?
+        }
     }
     if request.method != "HEAD" {
         let end = response
             .cut
             .unwrap_or(response.body.len())
             .min(response.body.len());
-        if response.pace == Pace::BodyDrips {
-            drip(&mut stream, &response.body[..end]).await?;
-        } else {
-            stream.write_all(&response.body[..end]).await?;
+        match response.pace {
+            Pace::BodyDrips => drip(&mut stream, &response.body[..end], 1).await?,
+            Pace::BodyIsSlow => drip(&mut stream, &response.body[..end], 1000).await?,
+            Pace::AtOnce | Pace::Never | Pace::HeadDrips => {
+                stream.write_all(&response.body[..end]).await?;
+            }
         }
     }
     stream.shutdown().await
 }
 
-async fn drip(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
-    for byte in bytes {
-        stream.write_all(&[*byte]).await?;
+async fn drip(stream: &mut TcpStream, bytes: &[u8], size: usize) -> std::io::Result<()> {
+    for part in bytes.chunks(size) {
+        stream.write_all(part).await?;
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     Ok(())

@@ -137,6 +137,17 @@ async fn a_host_that_says_nothing_ends_in_an_error_with_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_document_may_not_take_minutes_and_a_layer_may() {
+    let fake = Fake::start(|request| honest(request).body_is_slow()).await;
+    let (repository, _) = open(&fake.host, None);
+    let began = Instant::now();
+    let error = run(Work::Manifest, &repository).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(125), "{error}");
+    assert!(error.to_string().contains(&fake.host), "{error}");
+    run(Work::Blob, &repository).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mirror_that_says_nothing_is_passed_over() {
     for (name, attack) in attacks() {
         for work in [Work::Resolve, Work::Manifest, Work::Blob] {
