@@ -108,7 +108,8 @@ fn target(
 ) -> Result<Option<Target>, CliError> {
     Ok(Some(match (kind, dest) {
         ("local", Some(dest)) => {
-            let mirror = match attrs.remove("mode").as_deref() {
+            // The daemon is told as well: it sends several platforms as one tree then, or each would remove the others.
+            let mirror = match attrs.get("mode").map(String::as_str) {
                 None | Some("" | "copy") => false,
                 Some("delete") => true,
                 Some(mode) => {

@@ -508,6 +508,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_folder_is_a_copy_without_special_files_unless_it_is_said() -> TestResult {
+        for (spec, mirror, special, attrs) in [
+            ("type=local,dest=x", false, false, &[][..]),
+            ("x", false, false, &[]),
+            (
+                "type=local,mode=delete,dest=x",
+                true,
+                false,
+                &[("mode", "delete")],
+            ),
+            ("type=local,special=true,dest=x", false, true, &[]),
+        ] {
+            let argv = ["-o", spec, "https://example.com/x.git"];
+            let Prepared { request, .. } = prepared(&argv).await?;
+            let Some(Target::Folder(folder)) = request.attachables.targets.get(&0) else {
+                return Err(format!("{spec} is no folder").into());
+            };
+            assert_eq!((folder.mirror, folder.special), (mirror, special), "{spec}");
+            let attrs = attrs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+            assert_eq!(request.exporters[0].attrs, attrs.collect(), "{spec}");
+        }
+        let argv = [
+            "-o",
+            "type=local,special=maybe,dest=x",
+            "https://example.com/x.git",
+        ];
+        assert!(prepared(&argv).await.is_err());
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_built_is_said_before_anything_is_sent() {
         for argv in [
             &["/no/such/folder"][..],

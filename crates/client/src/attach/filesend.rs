@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use proto::filesync::BytesMessage;
 use proto::fsutil::Packet;
+use session::diffcopy::compare::Compare;
 use session::diffcopy::{MapStat, ReceiveOptions, Root, Side, receive};
 use session::{Share, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -144,6 +145,8 @@ impl StreamingService<Packet> for TakeTree {
                 side: Side::Callee,
                 share,
                 merge: !folder.mirror,
+                // A file that only looks like the one in the folder is not that one.
+                compare: Compare::Nothing,
                 map: Some(map(&folder, owner)),
                 ..ReceiveOptions::default()
             };
@@ -303,6 +306,7 @@ mod tests {
         let options = ReceiveOptions {
             side: Side::Callee,
             merge: !folder.mirror,
+            compare: Compare::Nothing,
             map: Some(map(folder, None)),
             ..ReceiveOptions::default()
         };
@@ -383,6 +387,36 @@ mod tests {
             assert_eq!(mode("c-su")?, 0o6755);
         } else {
             assert!(done.is_err_and(|e| e.contains("a-null")));
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_file_that_looks_like_the_one_that_is_there_takes_its_place() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        fs::create_dir(dir.path().join("d"))?;
+        for mirror in [false, true] {
+            for (name, text) in [("file", "old!"), ("gone", "old!"), ("d/kept", "kept")] {
+                fs::write(dir.path().join(name), text)?;
+                let file = fs::File::open(dir.path().join(name))?;
+                file.set_modified(std::time::UNIX_EPOCH)?;
+            }
+            let folder = FolderTarget {
+                path: dir.path().to_owned(),
+                mirror,
+                ..FolderTarget::default()
+            };
+            use std::os::unix::fs::MetadataExt as _;
+            let there = fs::metadata(dir.path().join("file"))?;
+            let like = Stat {
+                uid: there.uid(),
+                gid: there.gid(),
+                ..stat("file", there.mode() & 0o777, "")
+            };
+            sent_into(&folder, vec![stat("d", MODE_DIR | 0o755, ""), like]).await?;
+            assert_eq!(fs::read_to_string(dir.path().join("file"))?, "sent");
+            assert_eq!(dir.path().join("gone").exists(), !mirror);
+            assert_eq!(dir.path().join("d/kept").exists(), !mirror);
         }
         Ok(())
     }
