@@ -41,7 +41,7 @@ const MAX_FINDINGS: usize = 10_000;
 /// Most findings that come with a suggestion.
 const MAX_SUGGESTIONS: usize = 100;
 /// Most ranges of all findings together; later ones tell their first line only.
-const MAX_RANGES: usize = 500_000;
+const MAX_RANGES: usize = 100_000;
 
 /// Decides which findings count and hands them to a sink.
 ///

@@ -13,6 +13,10 @@ use crate::lint::Warning;
 use crate::lower::{LowerOptions, MetaResolver, lower};
 use crate::syntax::Range;
 
+/// The longest text of findings, in bytes.
+// DIFFERS: BuildKit shows the lines of each finding however long they are.
+const MAX_TEXT: usize = 4 << 20;
+
 /// Findings in both forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LintReport {
@@ -193,22 +197,26 @@ pub async fn lint(
 fn print(warnings: &[Warning], filename: &str, data: &[u8]) -> String {
     let mut sorted: Vec<&Warning> = warnings.iter().collect();
     sorted.sort_by_key(|warning| warning.ranges.first().map_or(0, |range| range.start.line));
+    let text = String::from_utf8_lossy(data);
+    let lines: Vec<&str> = text.split('\n').collect();
     let mut out = String::new();
-    for warning in sorted {
+    for (told, warning) in sorted.iter().enumerate() {
+        if out.len() > MAX_TEXT {
+            let _ = writeln!(out, "\n{} more findings", sorted.len() - told);
+            break;
+        }
         let _ = write!(out, "\nWARNING: {}", warning.rule.name);
         if !warning.rule.url.is_empty() {
             let _ = write!(out, " - {}", warning.rule.url);
         }
         let _ = writeln!(out, "\n{}", warning.message);
-        print_source(&mut out, filename, data, &warning.ranges);
+        print_source(&mut out, filename, &lines, &warning.ranges);
     }
     out
 }
 
 /// The lines of a finding with some around them.
-fn print_source(out: &mut String, filename: &str, data: &[u8], ranges: &[Range]) {
-    let text = String::from_utf8_lossy(data);
-    let lines: Vec<&str> = text.split('\n').collect();
+fn print_source(out: &mut String, filename: &str, lines: &[&str], ranges: &[Range]) {
     let Some(first) = ranges.iter().map(|range| range.start.line).min() else {
         return;
     };
@@ -236,9 +244,14 @@ fn print_source(out: &mut String, filename: &str, data: &[u8], ranges: &[Range])
     }
     let _ = write!(out, "{filename}:{first}\n--------------------\n");
     for number in start..=end {
-        let inside = ranges.iter().any(|range| {
-            (range.start.line..=range.end.line.max(range.start.line)).contains(&number)
-        });
+        if out.len() > MAX_TEXT {
+            break;
+        }
+        // Of an instruction with very many lines each is one of its own.
+        let inside = (ranges.len() > 1_000 && (first..=last).contains(&number))
+            || ranges.iter().take(1_000).any(|range| {
+                (range.start.line..=range.end.line.max(range.start.line)).contains(&number)
+            });
         let mark = if inside { ">>>" } else { "   " };
         let line = lines.get(number - 1).copied().unwrap_or_default();
         let _ = writeln!(out, " {number:3} | {mark} {line}");

@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use dockerfile::lower::LowerOptions;
+use dockerfile::outline;
+
 use crate::host::{Host, lowered};
 
 /// A quarter of what a thread of the runtime has.
@@ -407,4 +410,69 @@ fn no_file_takes_much_time_stack_or_memory() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(slow.is_empty(), "{slow:?}");
+}
+
+#[test]
+fn no_report_of_a_file_takes_much_time_or_memory() {
+    let wanted = [
+        "variables that are not set",
+        "not declared",
+        "long names",
+        "steps on",
+        "loop",
+    ];
+    let files = attacks().into_iter();
+    for (name, text, _) in files.filter(|(name, ..)| wanted.iter().any(|part| name.contains(part)))
+    {
+        let text = format!("FROM a AS a\n{text}\n");
+        let run = move || {
+            let host = Host::default();
+            let options = LowerOptions::default;
+            let text = text.as_bytes();
+            let listed = outline::targets(text).map_or(0, |report| report.json.len());
+            let outlined = outline::outline(text, options(), &host);
+            let outlined = futures::executor::block_on(outlined).map_or(0, |r| r.json.len());
+            let report = futures::executor::block_on(outline::lint(text, options(), &host)).report;
+            (
+                text.len(),
+                listed.max(outlined).max(report.json.len()),
+                report.text.len(),
+            )
+        };
+        let begun = Instant::now();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK)
+            .spawn(run);
+        let thread = thread.expect("a thread starts");
+        let (given, json, text) = thread.join().expect("it does not panic");
+        assert!(
+            json < 32 << 20 && text < 5 << 20,
+            "{name}: {given}, {json}, {text}"
+        );
+        assert!(
+            begun.elapsed() < 2 * PATIENCE,
+            "{name}: {:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[test]
+fn a_long_definition_is_read_and_written_again() {
+    let text = format!("FROM a\n{}", lines(19_900, |n| format!("RUN {n}")));
+    let run = move || {
+        let lowered = lowered(&Host::default(), text.as_bytes(), "").expect("nothing is wrong");
+        let definition = lowered.definition().expect("it can be written");
+        drop(lowered);
+        let state = llb::build::state_from_definition(&definition).expect("it is one");
+        let options = llb::build::MarshalOptions::default();
+        let again = llb::build::marshal(state.output(), &options).expect("it can be written");
+        assert_eq!(again.def.len(), definition.def.len());
+    };
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(run);
+    thread
+        .expect("a thread starts")
+        .join()
+        .expect("it does not panic");
 }
