@@ -7,20 +7,22 @@
 //! | limit | of | |
 //! |---|---|---|
 //! | [`crate::MAX_MESSAGE`] | a message on the wire | 16 MiB |
-//! | [`budget`] | a message in memory | 64 KiB and ten times its length, at most 96 MiB |
+//! | [`budget`] | a message in memory | 1 MiB and sixteen times its length, at most 96 MiB |
 //! | [`DEPTH`] | messages in messages | 100, as the decoder has it |
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use bytes::Buf;
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder};
 
-/// A message without lists takes this much, whatever it is.
-const FREE: usize = 64 << 10;
-/// What lists may make of one byte.
-const GROWTH: usize = 10;
+/// A message may take this much, however short it is.
+const FREE: usize = 1 << 20;
+/// What lists may make of one byte. Honest messages make three to seven of it.
+const GROWTH: usize = 16;
 /// No message takes more than this.
 const MOST: usize = 96 << 20;
 /// What the allocator adds to a short text.
@@ -214,6 +216,29 @@ fn skip<'a>(bytes: &mut &'a [u8], length: usize) -> Option<Wire<'a>> {
     Some(Wire::Number)
 }
 
+/// Counts what messages take.
+pub trait Meter: Send + Sync {
+    /// Takes so many bytes for a message that is about to be decoded, or refuses it.
+    fn take(&self, bytes: usize) -> Result<(), Status>;
+}
+
+thread_local! {
+    static METER: RefCell<Option<Arc<dyn Meter>>> = const { RefCell::new(None) };
+}
+
+/// Does work whose messages count on `meter`.
+pub fn metered<T>(meter: Arc<dyn Meter>, work: impl FnOnce() -> T) -> T {
+    /// Puts the earlier one back, whatever happens.
+    struct Back(Option<Arc<dyn Meter>>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            METER.set(self.0.take());
+        }
+    }
+    let _back = Back(METER.replace(Some(meter)));
+    work()
+}
+
 /// The codec of all services: prost's, with messages weighed before they are decoded.
 #[derive(Debug, Clone)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
@@ -255,11 +280,12 @@ impl<U: Message + Default + Shaped> Decoder for WeighingDecoder<U> {
         // The message lies in one piece, so this is no copy; the decoder shares its bytes where the fields do.
         let bytes = buf.copy_to_bytes(buf.remaining());
         let budget = budget(bytes.len());
-        if weigh(U::SHAPE, &bytes, budget).is_none() {
+        let Some(weight) = weigh(U::SHAPE, &bytes, budget) else {
             let wire = bytes.len();
             let refused = Refused::TooLarge { wire, budget };
             return Err(Status::resource_exhausted(refused.to_string()));
-        }
+        };
+        METER.with_borrow(|meter| meter.as_ref().map_or(Ok(()), |meter| meter.take(weight)))?;
         // Words and code of the generated clients and servers.
         U::decode(bytes)
             .map(Some)

@@ -1,10 +1,12 @@
 //! What messages may take.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use parking_lot::Mutex;
 use proto::weigh::{Field, Holds, Shape, budget, weigh};
 
 /// Bytes of one kind of part in a message.
-const FILL: usize = 96 << 10;
+const FILL: usize = 48 << 10;
 /// How deep parts are put into parts.
 const DEEP: usize = 3;
 
