@@ -254,6 +254,31 @@ fn a_new_x_header_replaces_the_old_one() {
     }
 }
 
+#[test]
+fn odd_entries_are_read_as_go_reads_them() {
+    // A file whose name ends in a slash, with contents and without; a record whose name is no UTF-8.
+    let mut odd = special(b'x', b"8 k\xff=vv\n11 path=a/\n");
+    odd.extend(file("f", "contents"));
+    odd.extend(records(&[("path", "b/")]));
+    odd.extend(file("f", ""));
+    odd.extend(records(&[("uid", "-2")]));
+    odd.extend(file("last", "x"));
+    let mut reader = Reader::new(&odd[..]);
+    let mut seen = Vec::new();
+    while let Some(header) = reader.next_entry().unwrap() {
+        assert!(matches!(header.uid, 0 | 4_294_967_294));
+        let mut data = String::new();
+        reader.read_to_string(&mut data).unwrap();
+        seen.push((String::from_utf8(header.name).unwrap(), header.kind, data));
+    }
+    let want = [
+        ("a/", EntryKind::File, "contents"),
+        ("b/", EntryKind::Dir, ""),
+        ("last", EntryKind::File, "x"),
+    ];
+    assert_eq!(seen, want.map(|(n, k, d)| (n.to_owned(), k, d.to_owned())));
+}
+
 /// Repeats a part without end, and counts the bytes that were read.
 struct Endless {
     part: Vec<u8>,

@@ -99,7 +99,10 @@ impl<R: Read> Reader<R> {
         block: &[u8; BLOCK],
         pieces: Map,
     ) -> Result<Header, TarError> {
-        let old_dir = matches!(kind, 0 | b'0' | b'7') && header.name.last() == Some(&b'/');
+        // What has contents is a file even so.
+        let is_empty = kind == 0 || header.size == 0;
+        let old_dir =
+            matches!(kind, 0 | b'0' | b'7') && is_empty && header.name.last() == Some(&b'/');
         if old_dir {
             header.kind = EntryKind::Dir;
         }
@@ -233,6 +236,11 @@ fn cut(mut name: Vec<u8>) -> Vec<u8> {
     name
 }
 
+// Owners below zero are those of systems whose `nobody` is -2.
+fn owner(id: i64) -> u64 {
+    u64::try_from(id).unwrap_or(u64::from(u32::MAX - 1))
+}
+
 fn parse(block: &[u8; BLOCK]) -> Result<Header, TarError> {
     let field = |range: std::ops::Range<usize>| block.get(range).unwrap_or_default();
     let number = |range| read(field(range)).ok_or(TarError::Invalid("bad number"));
@@ -267,8 +275,8 @@ fn parse(block: &[u8; BLOCK]) -> Result<Header, TarError> {
         name: string(0..100),
         kind: EntryKind::from_byte(block.get(156).copied().unwrap_or_default()),
         mode: (number(100..108)? & 0o7777) as u32,
-        uid: positive(108..116)?,
-        gid: positive(116..124)?,
+        uid: owner(number(108..116)?),
+        gid: owner(number(116..124)?),
         size: positive(124..136)?,
         mtime: number(136..148)?,
         link: string(157..257),
@@ -365,8 +373,9 @@ impl Records {
 
     fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), TarError> {
         let bad = TarError::Invalid("bad record");
+        // There are writers whose names of attributes are not UTF-8: nothing here knows such a record.
         let Ok(key) = std::str::from_utf8(key) else {
-            return Err(bad);
+            return Ok(());
         };
         let text = matches!(key, "path" | "linkpath" | "uname" | "gname");
         if key.is_empty() || key.contains('\0') || (text && value.contains(&0)) {
@@ -406,8 +415,8 @@ impl Records {
                 "linkpath" => header.link = value,
                 "uname" => header.uname = value,
                 "gname" => header.gname = value,
-                "uid" => header.uid = number()?,
-                "gid" => header.gid = number()?,
+                "uid" => header.uid = owner(read_decimal(&value).ok_or_else(bad)?),
+                "gid" => header.gid = owner(read_decimal(&value).ok_or_else(bad)?),
                 "size" => {
                     stored = Some(number()?);
                     header.size = number()?;
