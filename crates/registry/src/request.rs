@@ -347,6 +347,13 @@ pub(crate) fn without_query(url: &reqwest::Url) -> String {
 }
 
 fn is_no_tls(error: &Error, host: &Host) -> bool {
+    if let Error::Silent {
+        waited, host: at, ..
+    } = error
+    {
+        // A firewall that drops what goes to the port of TLS.
+        return *waited == CONNECT_TIMEOUT && *at == host.authority && !host.has_port();
+    }
     let Error::Transport {
         reason,
         connect,
