@@ -18,6 +18,8 @@ const GC_DELAY: Duration = Duration::from_secs(1);
 ///
 /// DIFFERS: BuildKit collects once a minute, and forgets the builds that end in between.
 const GC_INTERVAL: Duration = Duration::from_secs(5);
+/// How often records that nobody used for long are looked for.
+const GC_FULL_INTERVAL: Duration = Duration::from_secs(60);
 /// How long after a collection that left too much there is another, without a build that ends: twice as long each time.
 const GC_AGAIN: Duration = Duration::from_secs(10);
 /// The longest such time.
@@ -99,6 +101,8 @@ struct Schedule {
     /// A collection is to come. What ends until it begins is collected by it.
     is_waiting: bool,
     last: Option<Instant>,
+    /// When all records were gone through.
+    last_full: Option<Instant>,
 }
 
 impl Collections {
@@ -115,10 +119,21 @@ impl Collections {
     }
 
     fn begin(&self, now: Instant) {
-        *self.0.lock() = Schedule {
-            is_waiting: false,
-            last: Some(now),
-        };
+        let mut schedule = self.0.lock();
+        schedule.is_waiting = false;
+        schedule.last = Some(now);
+    }
+
+    /// Whether all records are to be gone through although the budget is kept. Says so once a minute.
+    fn is_full_one_due(&self, now: Instant) -> bool {
+        let mut schedule = self.0.lock();
+        let is_due = schedule
+            .last_full
+            .is_none_or(|last| now.duration_since(last) >= GC_FULL_INTERVAL);
+        if is_due {
+            schedule.last_full = Some(now);
+        }
+        is_due
     }
 
     /// Collects for a build that has just ended. `collect` returns the bytes by which the budget is passed afterwards, or nothing
@@ -167,11 +182,17 @@ impl Engine {
         });
     }
 
-    /// Collects now; returns the bytes by which the budget is passed afterwards.
+    /// Collects now; returns the bytes by which the budget is passed afterwards. Where all is within the budget, records are gone
+    /// through once a minute only.
     fn collect(&self) -> i64 {
         let mut freed = 0_i64;
         let store = &self.parts.store;
         let rules = &self.settings.gc_policies;
+        if !self.collections.is_full_one_due(self.clock.now())
+            && matches!(store.keeps_to(rules), Ok(true))
+        {
+            return 0;
+        }
         let collected = store.collect(rules, &mut |record| {
             freed = freed.saturating_add(record.size);
         });

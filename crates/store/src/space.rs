@@ -196,6 +196,17 @@ impl Store {
         }
     }
 
+    /// Tells whether all that `rules` say about space holds, where that can be told without going through all records. What rules
+    /// say about things that were used long ago is not looked at. Blocks.
+    pub fn keeps_to(&self, rules: &[GcPolicy]) -> Result<bool, StoreError> {
+        let disk = DiskStat::of(self.root());
+        let holds = rules.iter().map(|rule| rule.to_prune(disk)).all(|o| {
+            let is_measured = o.filters.is_empty() && o.max_used_space > 0;
+            o.min_free_space <= disk.free && (is_measured || !o.keep_duration.is_zero())
+        });
+        Ok(holds && self.excess(rules)? == 0)
+    }
+
     /// Sees to it that a step does not begin on a full budget: collects if the directory is over it. Never fails; what cannot
     /// be counted or collected is for the collection after the build to tell.
     pub async fn make_room(self: &Arc<Self>) {

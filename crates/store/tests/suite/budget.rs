@@ -81,7 +81,9 @@ fn after_a_collection_the_whole_directory_is_within_the_budget() {
     }
     let rules = at_most(fixed + 12 * MB);
     assert!(lab.store.excess(&rules).unwrap() > 15 * MB);
+    assert!(!lab.store.keeps_to(&rules).unwrap());
     lab.store.collect(&rules, &mut |_| {}).unwrap();
+    assert!(lab.store.keeps_to(&rules).unwrap());
     assert_eq!(lab.store.excess(&rules).unwrap(), 0);
     assert!(
         on_disk(&lab) < fixed + 14 * MB,
@@ -90,6 +92,45 @@ fn after_a_collection_the_whole_directory_is_within_the_budget() {
     );
     // What fits is kept.
     assert_eq!(lab.store.disk_usage(&[], Duration::ZERO).unwrap().len(), 2);
+}
+
+#[test]
+fn rules_that_are_not_about_everything_are_never_taken_to_be_kept() {
+    if !can_mount() {
+        return;
+    }
+    let lab = Lab::new();
+    let rule = |change: fn(&mut GcPolicy)| {
+        let mut rules = at_most(1_000 * MB);
+        change(&mut rules[0]);
+        rules
+    };
+    let cases: [(&str, Vec<GcPolicy>, bool); 5] = [
+        ("all of it", rule(|_| {}), true),
+        (
+            "some records",
+            rule(|r| r.filters = vec!["type==regular".into()]),
+            false,
+        ),
+        (
+            "no limit: nothing is kept",
+            rule(|r| r.max_used = DiskSpace::default()),
+            false,
+        ),
+        (
+            "space for others",
+            rule(|r| r.min_free = DiskSpace::bytes(i64::MAX)),
+            false,
+        ),
+        (
+            "old records",
+            rule(|r| r.keep_duration = Duration::from_secs(9)),
+            true,
+        ),
+    ];
+    for (what, rules, kept) in cases {
+        assert_eq!(lab.store.keeps_to(&rules).unwrap(), kept, "{what}");
+    }
 }
 
 #[tokio::test]
