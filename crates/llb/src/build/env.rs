@@ -16,8 +16,11 @@ struct Link {
     /// How many links there are, this one included.
     length: usize,
     /// What the keys have here; made when first asked for, and only at each [`STEP`]th link.
-    index: OnceLock<Box<HashMap<Arc<str>, Option<Arc<str>>>>>,
+    index: OnceLock<Box<Index>>,
 }
+
+/// What each key has; `None` where it was deleted.
+type Index = HashMap<Arc<str>, Option<Arc<str>>>;
 
 /// How far a look-up goes from link to link before it asks an index.
 const STEP: usize = 256;
@@ -97,9 +100,9 @@ impl Env {
 }
 
 impl Link {
-    fn indexed(&self) -> &HashMap<Arc<str>, Option<Arc<str>>> {
+    fn indexed(&self) -> &Index {
         self.index.get_or_init(|| {
-            let mut index = HashMap::new();
+            let mut index = Index::new();
             for link in std::iter::successors(Some(self), |link| link.parent.0.as_deref()) {
                 let value = || link.value.clone();
                 index.entry(Arc::clone(&link.key)).or_insert_with(value);
