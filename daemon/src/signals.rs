@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+// DIFFERS: BuildKit's daemon takes a second signal like the first.
 /// How long stopping in order may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked who holds a thread of the runtime.

@@ -39,6 +39,7 @@ use crate::gateway::build::Build;
 pub(crate) use crate::gateway::build::ClientFrontend;
 pub(crate) use crate::gateway::meta::{http_checksum, source_meta};
 pub use crate::gateway::stdio::StdioHost;
+use crate::limits::Share;
 use crate::{convert, gateway};
 
 /// How long a call waits for its build.
@@ -46,10 +47,23 @@ const APPEAR: Duration = Duration::from_secs(3);
 /// The longest part of a file in one answer.
 const MAX_FILE: usize = proto::MAX_MESSAGE - (64 << 10);
 
+/// The connection that a build was asked for on. Names of builds are no secret, so calls for one are answered there only.
+///
+/// DIFFERS: BuildKit answers whoever names the build.
+pub(crate) type Owner = Option<Arc<Share>>;
+
+fn same(a: &Owner, b: &Owner) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 /// The builds whose frontend runs in a client, by name.
 #[derive(Default)]
 pub(crate) struct Builds {
-    running: Mutex<HashMap<String, Arc<Build>>>,
+    running: Mutex<HashMap<String, (Arc<Build>, Owner)>>,
     changed: Notify,
 }
 
@@ -59,16 +73,16 @@ impl Builds {
     }
 
     /// The frontend that stands for the client in a build.
-    pub(crate) fn frontend(self: &Arc<Self>, build: &str) -> ClientFrontend {
-        ClientFrontend::new(self.clone(), build.to_owned())
+    pub(crate) fn frontend(self: &Arc<Self>, build: &str, owner: Owner) -> ClientFrontend {
+        ClientFrontend::new(self.clone(), build.to_owned(), owner)
     }
 
-    fn insert(&self, name: String, build: Arc<Build>) -> bool {
+    fn insert(&self, name: String, build: Arc<Build>, owner: Owner) -> bool {
         let mut running = self.running.lock();
         if running.contains_key(&name) {
             return false;
         }
-        running.insert(name, build);
+        running.insert(name, (build, owner));
         drop(running);
         self.changed.notify_waiters();
         true
@@ -79,7 +93,7 @@ impl Builds {
         drop(gone);
     }
 
-    async fn find(&self, metadata: &MetadataMap) -> Result<Arc<Build>, Status> {
+    async fn find(&self, metadata: &MetadataMap, caller: Owner) -> Result<Arc<Build>, Status> {
         let name = metadata
             .get(header::BUILD_ID)
             .and_then(|v| v.to_str().ok())
@@ -92,8 +106,10 @@ impl Builds {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if let Some(build) = self.running.lock().get(name).cloned() {
-                    return build;
+                if let Some((build, owner)) = self.running.lock().get(name)
+                    && same(owner, &caller)
+                {
+                    return Arc::clone(build);
                 }
                 changed.await;
             }
@@ -134,7 +150,10 @@ impl GatewayService {
     async fn open<T>(&self, request: Request<T>) -> Result<(Arc<Build>, T), Status> {
         let build = match &self.only {
             Some(build) => Arc::clone(build),
-            None => self.builds.find(request.metadata()).await?,
+            None => {
+                let caller = request.extensions().get::<Arc<Share>>().cloned();
+                self.builds.find(request.metadata(), caller).await?
+            }
         };
         Ok((build, request.into_inner()))
     }

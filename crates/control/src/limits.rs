@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use proto::weigh::{Meter, metered};
 use tonic::Status;
 use tonic::body::Body;
@@ -167,6 +167,7 @@ impl Drop for Held {
     }
 }
 
+// DIFFERS: BuildKit limits messages and headers to 16 MiB each, and nothing else.
 /// Puts the limits on all calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits;

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::errors::status;
 use crate::gateway::Builds;
+use crate::limits::Share;
 use crate::policy::SessionVerifier;
 use crate::session::{self, SessionStream};
 use crate::{convert, status as progress_status};
@@ -93,9 +94,12 @@ impl Control for ControlService {
         &self,
         request: Request<SolveRequest>,
     ) -> Result<Response<SolveResponse>, Status> {
+        let owner = request.extensions().get::<Arc<Share>>().cloned();
         let mut request = convert::solve_request(request.into_inner()).map_err(|e| status(&e))?;
         if request.definition.is_none() && request.frontend.is_empty() {
-            request.client_frontend = Some(Arc::new(self.builds.frontend(&request.build)));
+            request.client_frontend = Some(Arc::new(
+                self.builds.frontend(&request.build, owner.clone()),
+            ));
         }
         if !request.source_policy_session.is_empty() {
             let id = request.source_policy_session.clone();
@@ -103,7 +107,7 @@ impl Control for ControlService {
             request.policy_verifier = Some(Arc::new(verifier));
         }
         if request.session_exporters {
-            request.result_host = Some(Arc::new(self.builds.frontend(&request.build)));
+            request.result_host = Some(Arc::new(self.builds.frontend(&request.build, owner)));
         }
         let answer = self.backend.solve(request).await.map_err(|e| status(&e))?;
         Ok(Response::new(SolveResponse {

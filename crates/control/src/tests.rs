@@ -259,7 +259,12 @@ fn fstree_root(path: &Path) -> ::session::diffcopy::Root {
 
 /// The daemon on an in-memory connection.
 async fn daemon() -> (Channel, Arc<SessionManager>, Arc<progress::Hub>) {
-    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let ([channel, _], sessions, hub) = daemon_of_two().await;
+    (channel, sessions, hub)
+}
+
+/// Two clients of one daemon, each with a connection of its own.
+async fn daemon_of_two() -> ([Channel; 2], Arc<SessionManager>, Arc<progress::Hub>) {
     let sessions = SessionManager::new();
     let hub = progress::Hub::new();
     let backend = Arc::new(FakeEngine {
@@ -267,10 +272,16 @@ async fn daemon() -> (Channel, Arc<SessionManager>, Arc<progress::Hub>) {
         hub: hub.clone(),
     });
     let all = routes(backend, sessions.clone());
-    let incoming = futures::stream::once(async { Ok::<_, std::io::Error>(ours) })
-        .chain(futures::stream::pending());
+    let (a, of_a) = tokio::io::duplex(1 << 20);
+    let (b, of_b) = tokio::io::duplex(1 << 20);
+    let incoming = [a, b].map(|io| Ok::<_, std::io::Error>(crate::Connection::new(io)));
+    let incoming = futures::stream::iter(incoming).chain(futures::stream::pending());
     task::spawn("daemon", serve(all, incoming, std::future::pending())).detach();
-    let mut theirs = Some(theirs);
+    ([client(of_a).await, client(of_b).await], sessions, hub)
+}
+
+async fn client(io: DuplexStream) -> Channel {
+    let mut theirs = Some(io);
     let connector = tower::service_fn(move |_| {
         let io = theirs.take();
         async move {
@@ -278,12 +289,11 @@ async fn daemon() -> (Channel, Arc<SessionManager>, Arc<progress::Hub>) {
                 .ok_or_else(|| std::io::Error::other("once"))
         }
     });
-    let channel = Endpoint::from_static("http://x")
+    Endpoint::from_static("http://x")
         .http2_max_header_list_size(16 << 20)
         .connect_with_connector(connector)
         .await
-        .unwrap();
-    (channel, sessions, hub)
+        .unwrap()
 }
 
 /// What the client of the tests serves.

@@ -6,6 +6,8 @@
 //! | [`LONGEST_VALUE`] | one value, one message | 16 KiB, then it is cut |
 //! | [`MOST`] | all attributes of a record | 256 KiB, then they are left out |
 
+// DIFFERS: BuildKit keeps attributes as they came.
+
 use std::collections::BTreeMap;
 
 use attest::is_credential;

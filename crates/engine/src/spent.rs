@@ -19,6 +19,7 @@ use llb::pb;
 
 use crate::api::{Failure, FailureKind};
 
+// DIFFERS: BuildKit has no such limits.
 const SOLVES: usize = 100_000;
 const BYTES: usize = 512 << 20;
 pub(crate) const DEPTH: usize = 16;

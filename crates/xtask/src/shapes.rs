@@ -66,10 +66,13 @@ pub(crate) fn generate(set: &FileDescriptorSet) -> Result<String, String> {
         let mut fields = String::new();
         for field in sorted(message.descriptor) {
             let many = field.label() == Label::Repeated;
-            let holds = match field.r#type() {
-                Type::Message => format!("Holds::Message(&{})", constant(field.type_name())),
-                Type::String | Type::Bytes => "Holds::Bytes".to_owned(),
-                _ => "Holds::Number".to_owned(),
+            let kind = field.r#type();
+            let holds = if kind == Type::Message {
+                format!("Holds::Message(&{})", constant(field.type_name()))
+            } else if is_text(kind) {
+                "Holds::Bytes".to_owned()
+            } else {
+                "Holds::Number".to_owned()
             };
             writeln!(
                 fields,
@@ -108,6 +111,10 @@ fn sorted(descriptor: &DescriptorProto) -> Vec<&FieldDescriptorProto> {
     fields
 }
 
+fn is_text(kind: Type) -> bool {
+    matches!(kind, Type::String | Type::Bytes)
+}
+
 /// What one entry of a map takes: its key and its value.
 fn entry_size(
     entry: &DescriptorProto,
@@ -115,15 +122,16 @@ fn entry_size(
 ) -> Result<String, String> {
     let mut parts = Vec::new();
     for field in sorted(entry) {
-        parts.push(match field.r#type() {
-            Type::Message => {
-                let rust = messages
-                    .get(field.type_name())
-                    .and_then(|message| message.rust.clone());
-                rust.ok_or_else(|| format!("{} is unknown", field.type_name()))?
-            }
-            Type::String | Type::Bytes => "::std::string::String".to_owned(),
-            _ => "u64".to_owned(),
+        let kind = field.r#type();
+        parts.push(if kind == Type::Message {
+            let rust = messages
+                .get(field.type_name())
+                .and_then(|message| message.rust.clone());
+            rust.ok_or_else(|| format!("{} is unknown", field.type_name()))?
+        } else if is_text(kind) {
+            "::std::string::String".to_owned()
+        } else {
+            "u64".to_owned()
         });
     }
     Ok(format!("::core::mem::size_of::<({})>()", parts.join(", ")))

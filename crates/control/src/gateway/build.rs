@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::errors::bridge_error;
-use crate::gateway::Builds;
+use crate::gateway::{Builds, Owner};
 
 pub(crate) type Outcome = Result<FrontendResult, Failure>;
 
@@ -24,11 +24,16 @@ pub(crate) type Outcome = Result<FrontendResult, Failure>;
 pub(crate) struct ClientFrontend {
     builds: Arc<Builds>,
     name: String,
+    owner: Owner,
 }
 
 impl ClientFrontend {
-    pub(crate) fn new(builds: Arc<Builds>, name: String) -> Self {
-        Self { builds, name }
+    pub(crate) fn new(builds: Arc<Builds>, name: String, owner: Owner) -> Self {
+        Self {
+            builds,
+            name,
+            owner,
+        }
     }
 }
 
@@ -41,7 +46,8 @@ impl Frontend for ClientFrontend {
     ) -> Result<FrontendResult, FrontendError> {
         let (done, outcome) = oneshot::channel();
         let build = Arc::new(Build::new(bridge, request.inputs, Some(done)));
-        if !self.builds.insert(self.name.clone(), build.clone()) {
+        let (name, owner) = (self.name.clone(), self.owner.clone());
+        if !self.builds.insert(name, build.clone(), owner) {
             return Err(
                 BridgeError::message(format!("build {} is running already", self.name)).into(),
             );
@@ -74,7 +80,7 @@ impl ResultHost for ClientFrontend {
         let names = refs.into_iter().map(|found| build.keep(found)).collect();
         let hosted = self
             .builds
-            .insert(self.name.clone(), build)
+            .insert(self.name.clone(), build, self.owner.clone())
             .then(|| Hosted {
                 builds: self.builds.clone(),
                 name: self.name.clone(),

@@ -10,7 +10,7 @@ use proto::gateway::llb_bridge_client::LlbBridgeClient;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Code, Request};
 
-use super::{daemon, solve};
+use super::{daemon, daemon_of_two, of_build, solve};
 
 fn texts(count: usize, length: usize) -> BTreeMap<String, String> {
     (0..count)
@@ -114,4 +114,24 @@ async fn headers_that_are_packed_small_and_become_much_are_refused() {
     client.info(info(0)).await.unwrap();
     // What is far too much costs the connection.
     assert!(client.info(info(300)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_for_a_build_are_answered_on_the_connection_that_asked_for_it() {
+    let ([client, stranger], _sessions, _) = daemon_of_two().await;
+    let mut control = ControlClient::new(client.clone());
+    let build = control::SolveRequest {
+        r#ref: "listed".into(),
+        ..Default::default()
+    };
+    let solve = task::spawn("solve", async move { control.solve(build).await });
+    let ping = || of_build(gateway::PingRequest {}, "listed");
+    let mut own = LlbBridgeClient::new(client);
+    own.ping(ping()).await.unwrap();
+    let refused = LlbBridgeClient::new(stranger).ping(ping()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert_eq!(refused.message(), "no such job listed");
+    own.ping(ping()).await.unwrap();
+    assert!(!solve.is_finished());
 }

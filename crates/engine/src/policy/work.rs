@@ -8,6 +8,7 @@ const MOST: u64 = 1 << 30;
 /// Bytes that rules may add to sources.
 const MOST_KEPT: u64 = 64 << 20;
 
+// DIFFERS: BuildKit has no such limit.
 /// Counts what the rules on the sources of one definition cost, and stops them when nobody waits any more. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Work(Arc<Counts>);

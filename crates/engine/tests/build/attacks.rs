@@ -190,11 +190,11 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
     };
     let engine = engine_with(&dir, settings);
     let long = "x".repeat(10 << 20);
-    for n in 0..40 {
+    for n in 0..40_u32 {
         let attrs: BTreeMap<String, String> = [("k".to_owned(), long.clone())].into();
         let request = SolveRequest {
             build: format!("b{n:02}"),
-            frontend: if n % 2 == 0 {
+            frontend: if n.is_multiple_of(2) {
                 long.clone()
             } else {
                 "none".into()

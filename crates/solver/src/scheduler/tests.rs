@@ -388,7 +388,7 @@ impl World {
     fn start(&mut self, job: JobId, build: BuildId, edge: &Edge) {
         // Every second one is loaded in parts before.
         let loaded = super::Loaded::default();
-        if build % 2 == 0 {
+        if build.is_multiple_of(2) {
             for part in edge.vertex.closure().chunks(2) {
                 self.apply(Event::Load {
                     by: By::Job(job),
