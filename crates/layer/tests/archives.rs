@@ -68,6 +68,8 @@ fn file(name: &str, contents: &str) -> Vec<u8> {
     out
 }
 
+type Case = (&'static str, Vec<u8>, Option<Vec<u8>>, bool);
+
 #[test]
 fn archives_are_taken_as_people_make_them() {
     if !is_root() {
@@ -91,7 +93,7 @@ fn archives_are_taken_as_people_make_them() {
     let zstd = compressed(CompressionKind::Zstd, &whole);
     // What it is, its bytes, the uncompressed bytes that a layer's digest is of where it is taken as one, and whether `ADD`
     // takes it. What the reference does, with `pigz` where there is a gzip.
-    let table: Vec<(&str, Vec<u8>, Option<Vec<u8>>, bool)> = vec![
+    let table: Vec<Case> = vec![
         ("whole", whole.clone(), Some(whole.clone()), true),
         ("no end", body.clone(), Some(body.clone()), true),
         (
