@@ -111,18 +111,15 @@ fn kept(text: &str) -> String {
     let (stages, _) = instruction::parse(&tree.root, &linter).expect("the file is well formed");
     let mut out = Vec::new();
     for command in &stages[0].commands {
-        match &command.command {
-            Command::Run(run) => {
-                out.extend(run.line.files.iter().map(|file| file.data.clone()));
-                if run.line.files.is_empty() {
-                    out.extend(run.line.args.iter().cloned());
-                }
+        if let Command::Run(run) = &command.command {
+            out.extend(run.line.files.iter().map(|file| file.data.clone()));
+            if run.line.files.is_empty() {
+                out.extend(run.line.args.iter().cloned());
             }
-            Command::Copy(copy) => {
-                out.extend(copy.files.contents.iter().map(|file| file.data.clone()));
-            }
-            Command::Onbuild(onbuild) => out.push(onbuild.expression.clone()),
-            other => out.push(format!("{other:?}")),
+        } else if let Command::Copy(copy) = &command.command {
+            out.extend(copy.files.contents.iter().map(|file| file.data.clone()));
+        } else if let Command::Onbuild(onbuild) = &command.command {
+            out.push(onbuild.expression.clone());
         }
     }
     for warning in found.lock().iter() {
