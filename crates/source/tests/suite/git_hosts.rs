@@ -135,6 +135,9 @@ fn of_build(ctx: &Context, session: &str, context: &str) -> Context {
     }
 }
 
+/// The secret's name, the build's session and context, further attributes, and whether the host gets the secret.
+type TokenCase<'a> = (String, &'a str, &'a str, &'a [(&'a str, &'a str)], bool);
+
 #[tokio::test]
 async fn a_token_goes_to_its_own_host_only() {
     let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -147,8 +150,7 @@ async fn a_token_goes_to_its_own_host_only() {
     let at_host = |name: &str| format!("{name}.{host}");
     let here = format!("http://{host}/ctx.git");
     let named = [("git.authtokensecret", "MINE")];
-    // The secret's name, the build's session and context, further attributes, and whether the host gets the secret.
-    let cases: Vec<(String, &str, &str, &[(&str, &str)], bool)> = vec![
+    let cases: Vec<TokenCase<'_>> = vec![
         ("GIT_AUTH_TOKEN".into(), "s", "", &[], false),
         ("GIT_AUTH_TOKEN".into(), "s", ".", &[], false),
         ("GIT_AUTH_TOKEN".into(), "s", &here, &[], true),
