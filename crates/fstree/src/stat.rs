@@ -328,6 +328,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_mark_is_that_of_the_inode_and_its_last_change_and_none_right_after_it() {
+        let meta = |ino, ctime| Meta {
+            dev: (8, 1),
+            ino,
+            mode: 0o100_644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            size: 3,
+            blocks: 8,
+            rdev: (0, 0),
+            atime: 0,
+            mtime: 7,
+            ctime,
+        };
+        let late = 10 * TICK;
+        let mark = meta(5, TICK).change_mark(late);
+        assert_eq!(mark, meta(5, TICK).change_mark(late + 1));
+        assert_ne!(mark, meta(6, TICK).change_mark(late), "another file");
+        assert_ne!(mark, meta(5, TICK + 1).change_mark(late), "a later change");
+        let soon = meta(5, TICK).change_mark(TICK + 1);
+        assert_ne!(soon, meta(5, TICK).change_mark(TICK + 2));
+        assert_ne!(soon, mark);
+    }
+
+    #[test]
     fn modes_go_to_go_and_back() {
         for kernel in [
             0o100_644, 0o104_755, 0o042_775, 0o041_777, 0o120_777, 0o060_600, 0o020_666, 0o010_644,
