@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
@@ -18,6 +19,10 @@ use rusqlite::{Connection, OpenFlags};
 use crate::error::StoreError;
 
 const READERS_KEPT: usize = 4;
+/// How long the log beside the index may become, in bytes, before it is moved into the index and cut.
+const LOG_LIMIT: u64 = 8 << 20;
+/// How long cutting the log may wait for readers, while writers wait for it.
+const CUT_PATIENCE: Duration = Duration::from_millis(100);
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS info(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -274,7 +279,16 @@ impl Db {
         out
     }
 
-    /// Moves the log into the database file. Called from the keeper, on a connection that blocks no writer.
+    /// Whether the log is longer than it should be. SQLite writes it from its beginning again once all of it is in the database file, but
+    /// leaves it as long as it ever was: a burst of writes would stay on the disk for good.
+    pub(crate) fn log_is_long(&self) -> bool {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::metadata(log).is_ok_and(|log| log.len() > LOG_LIMIT)
+    }
+
+    /// Moves the log into the database file, and cuts it when it is long. Called from the keeper, on a connection that blocks no writer
+    /// but for the moment of the cut.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
         self.flush()?;
         let conn = connect(
@@ -282,6 +296,11 @@ impl Db {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| r.get(0))?;
+        if self.log_is_long() {
+            conn.busy_timeout(CUT_PATIENCE)?;
+            // Readers that stay too long leave it for the next time.
+            let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
+        }
         Ok(())
     }
 
@@ -364,5 +383,23 @@ mod tests {
         db.write(put("b")).unwrap();
         assert!(!db.is_pending());
         assert_eq!(count(), 2);
+    }
+
+    #[test]
+    fn a_burst_of_writes_does_not_stay_on_the_disk_as_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("index.db")).unwrap();
+        let text = "x".repeat(200_000);
+        for number in 0..100 {
+            let put = |c: &Connection| {
+                c.execute("INSERT INTO info VALUES(?1, ?2)", (number, &text))?;
+                c.execute("DELETE FROM info", [])?;
+                Ok(())
+            };
+            db.write(put).unwrap();
+        }
+        assert!(db.log_is_long());
+        db.checkpoint().unwrap();
+        assert!(!db.log_is_long());
     }
 }

@@ -290,6 +290,7 @@ impl Store {
         }
         if freed_any || options.all {
             self.sweep_blobs()?;
+            self.note_written();
         }
         Ok(())
     }

@@ -279,13 +279,18 @@ impl Store {
     ) -> Result<T, StoreError> {
         let out = self.db.write_later(f)?;
         if self.db.is_pending() {
-            let mut state = self.keeper.state.lock();
-            if state.lazy_since.is_none() {
-                state.lazy_since = Some(Instant::now());
-                self.keeper.wake.notify_all();
-            }
+            self.note_written();
         }
         Ok(out)
+    }
+
+    /// Tells the keeper that there is something to commit, or a long log of what was.
+    pub(crate) fn note_written(&self) {
+        let mut state = self.keeper.state.lock();
+        if state.lazy_since.is_none() {
+            state.lazy_since = Some(Instant::now());
+            self.keeper.wake.notify_all();
+        }
     }
 
     /// Tells the keeper that files have been committed which are not on disk yet.
@@ -513,6 +518,9 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
         let mut done = Ok(());
         if flush {
             done = store.db.flush();
+            if done.is_ok() && store.db.log_is_long() {
+                done = store.db.checkpoint();
+            }
         }
         if sync {
             done = done
