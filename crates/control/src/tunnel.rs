@@ -22,6 +22,8 @@ use tonic::{Status, Streaming};
 
 /// How many messages may wait to go to the client.
 const QUEUE: usize = 64;
+/// Headers of one answer: errors of clients come with details.
+const HEADERS: u32 = 1 << 20;
 /// What a client may send on one call before it is read. The `h2` crate ends a connection on which small frames wait to be read: a
 /// frame of fewer than 256 bytes costs what is missing to 256, and half of the connection's window is the budget. A folder
 /// of a hundred thousand small files comes as such frames, faster than a slow disk takes them, so the window of a call must be
@@ -79,7 +81,7 @@ pub(crate) fn open(
 pub(crate) async fn connect(tunnel: Tunnel) -> Result<Channel, tonic::transport::Error> {
     let once = Arc::new(Mutex::new(Some(tunnel)));
     Endpoint::from_static("http://localhost")
-        .http2_max_header_list_size(u32::try_from(proto::MAX_MESSAGE).unwrap_or(u32::MAX))
+        .http2_max_header_list_size(HEADERS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .connect_with_connector(tower::service_fn(move |_| {
