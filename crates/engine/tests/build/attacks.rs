@@ -145,6 +145,33 @@ async fn a_large_definition_holds_no_thread_of_the_runtime() {
     held_by_nobody(&["a large definition", "solve", "schedule"]);
 }
 
+#[tokio::test]
+async fn a_definition_as_deep_as_a_message_ends_nothing_and_holds_no_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(&dir);
+    // Each stands on the one before, and the first is a source that is not known.
+    let mut definition = (*sources(1)).clone();
+    definition.def.pop();
+    for n in 0..30_000 {
+        definition.def.push(merge(&definition.def[n..=n]));
+    }
+    let terminal = pb::Op {
+        inputs: vec![input(&definition.def[30_000])],
+        ..pb::Op::default()
+    };
+    definition.def.push(terminal.encode_to_vec());
+    for build in ["deep", "deep again"] {
+        let request = SolveRequest {
+            build: build.into(),
+            definition: Some(Arc::new(definition.clone())),
+            ..SolveRequest::default()
+        };
+        let solve = task::watch::watched("a deep definition", engine.solve(request));
+        assert!(solve.await.is_err());
+    }
+    held_by_nobody(&["a deep definition", "solve", "schedule"]);
+}
+
 /// Writes no more of a record than its name and length, and counts what is read.
 #[derive(Debug, Default)]
 struct Counting {
