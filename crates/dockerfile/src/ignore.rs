@@ -13,6 +13,8 @@ pub fn patterns(text: &[u8]) -> Vec<String> {
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(pattern_of)
+        // One more than a matcher takes, so that it is refused rather than cut.
+        .take(pattern::MAX_PATTERNS + 1)
         .collect()
 }
 

@@ -270,7 +270,7 @@ impl Lowering<'_> {
     pub(crate) fn commit(&mut self, at: usize, created_by: String, layer: bool) {
         let created_by = oci::address::redacted(created_by);
         let created = self.epoch.map(rfc3339);
-        self.copied += ENTRY + created_by.len();
+        self.note_copied(ENTRY + created_by.len());
         self.stages[at].image.history.push(History {
             created,
             created_by,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use llb::build::{ResolveMode, SourceMap};
 use llb::pb;
@@ -51,6 +52,8 @@ pub struct LowerOptions {
     pub multi_platform: bool,
     /// The file for error messages.
     pub source_map: Option<Arc<SourceMap>>,
+    /// Bytes that the lowerings with these options and their clones have copied: those of one build's platforms.
+    pub copied_by_all: Arc<AtomicUsize>,
     /// Lower all stages, for linting.
     pub all_stages: bool,
 }

@@ -1,6 +1,7 @@
 //! Which stages are needed, and what they start with: base images, what stages inherit, and `ONBUILD` triggers.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use futures::future::try_join_all;
 use llb::build::State;
@@ -16,6 +17,8 @@ use crate::syntax::{self, Range};
 
 /// Most bytes of arguments, variables and history entries that stages have and copy of each other.
 const MAX_COPIED: usize = 512 << 20;
+/// The same of all platforms of a build, which are lowered at a time.
+const MAX_COPIED_BY_ALL: usize = 2 << 30;
 /// Most base images that are resolved at a time.
 const BASES: usize = 256;
 /// What an entry of them takes beside its text.
@@ -128,22 +131,29 @@ impl Lowering<'_> {
 
     /// Counts what stages have and copy of each other, in bytes: a small file must not fill the memory.
     pub(super) fn charge(&mut self, count: usize) -> Result<(), LowerError> {
-        self.copied += count;
+        self.note_copied(count);
         self.refuse_hoard()
+    }
+
+    /// Counts without failing at once.
+    pub(super) fn note_copied(&mut self, count: usize) {
+        self.copied += count;
+        self.options
+            .copied_by_all
+            .fetch_add(count, Ordering::Relaxed);
     }
 
     /// Fails when stages have more than they may.
     pub(super) fn refuse_hoard(&self) -> Result<(), LowerError> {
-        if self.copied > MAX_COPIED {
-            let what = format!(
-                "stages have {} bytes of arguments, variables and history",
-                self.copied
-            );
-            return Err(LowerErrorKind::TooLarge {
-                what,
-                most: MAX_COPIED,
+        let all = self.options.copied_by_all.load(Ordering::Relaxed);
+        for (copied, most, whose) in [
+            (self.copied, MAX_COPIED, "stages have"),
+            (all, MAX_COPIED_BY_ALL, "stages of all platforms have"),
+        ] {
+            if copied > most {
+                let what = format!("{whose} {copied} bytes of arguments, variables and history");
+                return Err(LowerErrorKind::TooLarge { what, most }.into());
             }
-            .into());
         }
         Ok(())
     }

@@ -476,3 +476,49 @@ fn a_long_definition_is_read_and_written_again() {
         .join()
         .expect("it does not panic");
 }
+
+#[test]
+fn platforms_of_one_build_have_one_budget() {
+    let options = LowerOptions::default();
+    let text = format!(
+        "FROM a\nARG A={}\n{}",
+        "a".repeat(10_000),
+        "RUN x\n".repeat(10_000)
+    );
+    let mut done = 0;
+    let error = loop {
+        let host = Host::default();
+        let lowered = dockerfile::lower::lower(text.as_bytes(), options.clone(), &host, None);
+        match futures::executor::block_on(lowered) {
+            Ok(_) => done += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(done < 100, "there is no end");
+    };
+    assert!(
+        done > 5 && error.contains("stages of all platforms have"),
+        "{done}: {error}"
+    );
+}
+
+#[test]
+fn an_ignore_file_of_any_size_is_refused_by_the_matcher_and_not_cut() {
+    for (text, want) in [
+        ("a\n".repeat(2 << 20), "too many patterns: 100001 in a list"),
+        ("*a\n".repeat(1 << 20), "too many patterns"),
+        (
+            "*a".repeat(2 << 20),
+            "too many patterns: 4194304 characters",
+        ),
+        ("!a\n".repeat(100_000), ""),
+    ] {
+        let patterns = dockerfile::ignore::patterns(text.as_bytes());
+        assert!(patterns.len() <= pattern::MAX_PATTERNS + 1);
+        let error = pattern::PatternMatcher::new(&patterns).err();
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(
+            error.starts_with(want) && error.is_empty() == want.is_empty(),
+            "{error}"
+        );
+    }
+}

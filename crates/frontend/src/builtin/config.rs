@@ -1,6 +1,7 @@
 //! Options of a build, parsed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dockerfile::lint::LintConfig;
 use dockerfile::lower::{LowerOptions, parse_bool};
@@ -28,6 +29,10 @@ pub(crate) struct Config {
     /// Sessions of local directories, where they are not the request's own.
     pub(crate) local_sessions: BTreeMap<String, String>,
 }
+
+/// Most platforms of one build; each is lowered on its own.
+// DIFFERS: BuildKit has no such limit.
+const MAX_PLATFORMS: usize = 64;
 
 fn wrong(message: impl Into<String>) -> FrontendError {
     FrontendError::Option {
@@ -128,6 +133,7 @@ impl Config {
             build_platforms: vec![builder.unwrap_or_else(Platform::host)],
             multi_platform,
             source_map: None,
+            copied_by_all: Arc::default(),
             all_stages: false,
         };
         Ok(Self {
@@ -164,6 +170,12 @@ impl Config {
 fn platforms(text: &str) -> Result<Vec<Platform>, FrontendError> {
     if text.is_empty() {
         return Ok(Vec::new());
+    }
+    let count = text.split(',').count();
+    if count > MAX_PLATFORMS {
+        return Err(wrong(format!(
+            "{count} target platforms are more than the {MAX_PLATFORMS} that one build may have"
+        )));
     }
     text.split(',')
         .map(|one| match Platform::parse(one) {
@@ -391,6 +403,17 @@ fn check_attestations(opts: &BTreeMap<String, String>) -> Result<(), FrontendErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn platforms_are_bounded() {
+        let list = |count: usize| vec!["linux/amd64"; count].join(",");
+        assert_eq!(platforms(&list(64)).map(|found| found.len()).ok(), Some(64));
+        assert_eq!(
+            platforms(&list(65)).unwrap_err().to_string(),
+            "65 target platforms are more than the 64 that one build may have"
+        );
+        assert!(platforms(&list(1 << 20)).is_err());
+    }
 
     #[test]
     fn limits_are_checked_as_docker_does() {
