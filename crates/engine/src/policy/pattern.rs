@@ -9,7 +9,9 @@ use super::{LONGEST, MOST_REPLACED, Work, failed};
 use crate::api::Failure;
 
 /// The sizes that an expression may have when it is compiled: it counts as the first that it fits into.
-const SIZES: [usize; 4] = [16 << 10, 64 << 10, 256 << 10, 1 << 20];
+const SIZES: [usize; 5] = [8 << 10, 32 << 10, 128 << 10, 512 << 10, 1 << 20];
+/// How many machines of that size one is: it is searched forwards, and backwards for where a match begins.
+const MACHINES: usize = 2;
 /// What all expressions of a request may take together.
 const MOST: usize = 64 << 20;
 /// The longest expression.
@@ -78,7 +80,7 @@ impl Patterns {
             if matches!(made, Err(regex::Error::CompiledTooBig(_))) {
                 continue;
             }
-            self.size += size;
+            self.size += size * MACHINES;
             if self.size > MOST {
                 return Err(too_large(text));
             }
