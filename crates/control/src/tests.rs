@@ -41,6 +41,7 @@ use crate::{packet, routes, serve};
 
 mod answers;
 mod limits;
+mod small_frames;
 
 /// What the fake engine is asked to do, by the name of the frontend.
 struct FakeEngine {
@@ -97,6 +98,10 @@ impl Backend for FakeEngine {
                     "hello".into(),
                     std::fs::read_to_string(dir.path().join("d/hello")).unwrap_or_default(),
                 );
+            }
+            "late-sync" => {
+                let listed = small_frames::read_late(&session).await;
+                response.insert("listed".into(), listed.map_err(|e| said(&e))?.to_string());
             }
             "send" => {
                 let metadata = [("containerimage.digest".to_owned(), "sha256:x".to_owned())].into();
@@ -321,6 +326,9 @@ impl FileSync for Served {
                 .unwrap_or_default()
                 .to_owned()
         };
+        if text(header::DIR_NAME) == small_frames::FOLDER {
+            return Ok(Response::new(small_frames::list()));
+        }
         let encoded = header::is_true(&text(&format!("{}-encoded", header::DIR_NAME)));
         if header::decode(&text(header::DIR_NAME), encoded) != "context/ü" {
             return Err(Status::not_found("no access allowed to dir"));
