@@ -126,8 +126,8 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Whether its memory never was above this many bytes.
-    pub(super) fn memory_below(&self, limit: u64) -> Verdict {
+    /// The most memory that it had, in bytes.
+    pub(super) fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let peak = status
             .lines()
@@ -135,8 +135,14 @@ impl<'a> Daemon<'a> {
             .and_then(|rest| rest.split_whitespace().next())
             .and_then(|number| number.parse::<u64>().ok())
             .unwrap_or(u64::MAX / 1024);
-        ensure(peak * 1024 < limit, || {
-            format!("the daemon had {} MB of memory", peak / 1024)
+        peak * 1024
+    }
+
+    /// Whether its memory never was above this many bytes.
+    pub(super) fn memory_below(&self, limit: u64) -> Verdict {
+        let peak = self.peak_memory();
+        ensure(peak < limit, || {
+            format!("the daemon had {} MB of memory", peak >> 20)
         })
     }
 
