@@ -139,9 +139,11 @@ impl Bearer {
                 });
         }
         let Some(login) = &self.login else {
-            return with_retries!(at.1, self.get(at, scopes, None).await).map_err(|e| Error::Token {
-                kind: "anonymous",
-                source: Box::new(e),
+            return with_retries!(at.1, self.get(at, scopes, None).await).map_err(|e| {
+                Error::Token {
+                    kind: "anonymous",
+                    source: Box::new(e),
+                }
             });
         };
         let oauth = |e| Error::Token {

@@ -127,7 +127,11 @@ impl Place for Folder {
     ) -> Result<(), FetchError> {
         let client = self.client().await?;
         let reading = client.content_read(&self.store, &desc.digest, 0, 0);
-        let chunks = self.sessions.share(client.id()).open("Read", reading).await?;
+        let chunks = self
+            .sessions
+            .share(client.id())
+            .open("Read", reading)
+            .await?;
         pass_on(chunks, desc, sink, status).await
     }
 
