@@ -53,10 +53,16 @@ fn keys(source: &str) -> Vec<String> {
         .split_once("pub const KEYS")
         .map_or("", |(_, rest)| rest);
     let rows = rows.split("\n];").next().unwrap_or("");
-    rows.lines()
-        .filter_map(|line| line.trim().strip_prefix("(\"")?.split_once('"'))
-        .map(|(key, _)| key.to_owned())
-        .collect()
+    // The formatter puts a row that is too long onto several lines, its bracket on the first.
+    let mut is_open = false;
+    let mut keys = Vec::new();
+    for line in rows.lines().map(str::trim) {
+        let row = line.strip_prefix('(').or(is_open.then_some(line));
+        is_open = line == "(";
+        let key = row.and_then(|row| row.strip_prefix('"')?.split_once('"'));
+        keys.extend(key.map(|(key, _)| key.to_owned()));
+    }
+    keys
 }
 
 #[cfg(test)]
@@ -70,8 +76,10 @@ mod tests {
             ["--log-level"]
         );
         assert_eq!(
-            keys("pub const KEYS: &[(&str, &str)] = &[\n    (\"grpc.tls.ca\", \"x\"),\n];\n"),
-            ["grpc.tls.ca"]
+            keys(
+                "pub const KEYS: &[(&str, &str)] = &[\n    (\"grpc.tls.ca\", \"x\"),\n    (\n        \"isolation\",\n        \"y\",\n    ),\n];\n"
+            ),
+            ["grpc.tls.ca", "isolation"]
         );
     }
 }
