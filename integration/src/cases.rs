@@ -34,6 +34,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use parking_lot::RwLock;
+
 use crate::process::{Error, is_root};
 use rig::{Lab, Rig, Trouble, Verdict};
 
@@ -95,8 +97,8 @@ fn all() -> impl Iterator<Item = &'static Case> {
         wrong_bytes::CASES,
         disk::CASES,
         hostile::CASES,
-        siege::CASES,
         tenants::CASES,
+        siege::CASES,
     ]
     .into_iter()
     .flatten()
@@ -186,6 +188,11 @@ fn one(lab: &Lab, number: usize, case: &Case) -> Verdict {
     if lab.crossed && case.on == On::Wire {
         return Err(Trouble::Skipped("no client takes part".to_owned()));
     }
+    // What is timed has the machine for itself.
+    static MACHINE: RwLock<()> = RwLock::new(());
+    let is_timed = siege::CASES.iter().any(|timed| std::ptr::eq(timed, case));
+    let _alone = is_timed.then(|| MACHINE.write());
+    let _beside = (!is_timed).then(|| MACHINE.read());
     let rig = Rig::new(lab, number)?;
     // A case that stumbles over its own assumption is one failed case, not the end of all.
     let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (case.run)(&rig)))
