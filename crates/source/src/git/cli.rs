@@ -72,6 +72,8 @@ pub(crate) struct Git {
     advice: bool,
     ssh_socket: Option<PathBuf>,
     known_hosts: Option<PathBuf>,
+    /// Where git writes the packets that it exchanges with a remote.
+    packets: Option<PathBuf>,
 }
 
 /// How a call ended.
@@ -93,6 +95,7 @@ impl Git {
             advice,
             ssh_socket: None,
             known_hosts: None,
+            packets: None,
         }
     }
 
@@ -121,6 +124,14 @@ impl Git {
             out.folders.push(dir);
         }
         out
+    }
+
+    /// With a file, in a folder that it works in, for the packets of git's own protocol (`GIT_TRACE_PACKET`, git(1)).
+    pub(crate) fn packets(&self, file: impl Into<PathBuf>) -> Self {
+        Self {
+            packets: Some(file.into()),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn ssh(&self, socket: Option<PathBuf>, known_hosts: Option<PathBuf>) -> Self {
@@ -212,6 +223,9 @@ impl Git {
             ("HOME".into(), "/dev/null".into()),
             ("GIT_CONFIG_GLOBAL".into(), "/dev/null".into()),
         ];
+        if let Some(file) = &self.packets {
+            env.push(("GIT_TRACE_PACKET".into(), file.into()));
+        }
         let mut files = Vec::new();
         if network {
             env.push(("GIT_SSH_COMMAND".into(), self.ssh_command()));

@@ -150,6 +150,15 @@ impl Instance {
         git.run(&doing, &["init", "--bare"]).await?;
         git.run(&doing, &["remote", "add", "--", "origin", remote])
             .await?;
+        // A folder of files behind a plain web server cannot leave anything out: git would ask itself for what is missing, for ever.
+        // Such a server exchanges no packets.
+        let packets = dir.join("packets");
+        git.packets(&packets)
+            .run(&doing, &["ls-remote", "--", "origin", "HEAD"])
+            .await?;
+        if !packets.exists() {
+            return Ok(None);
+        }
         // Commits without their trees, where the server can leave them out.
         let fetch = [
             "fetch",

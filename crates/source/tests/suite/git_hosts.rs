@@ -414,3 +414,22 @@ async fn a_branch_and_a_tag_of_one_name_are_told_apart_and_short_commits_are_fou
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_short_commit_is_not_looked_for_on_a_server_of_plain_files() {
+    let Some(world) = World::new() else { return };
+    let repo = world.folder("repos/r");
+    let [first, _] = twins(&repo);
+    git(&repo, &["update-server-info"]);
+    let (host, _seen) = serve(world.dir.path().join("repos"), None).await;
+    let source = source(&world, Arc::new(HostGit));
+    let short = &first[..8];
+    let file = resolve(&source, &format!("http://{host}/r/.git#{short}"), &[]);
+    let error = file.cache_key(&world.alone(), 0).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("repository does not contain ref {short}")),
+        "{error}"
+    );
+}
