@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use attest::is_credential;
 
-use crate::api::{ExporterSpec, Failure, FailureKind, HistoryRecord, SolveRequest};
+use crate::api::{Detail, ExporterSpec, Failure, FailureKind, HistoryRecord, SolveRequest};
 
 /// The longest name of a build.
 const LONGEST_NAME: usize = 512;
@@ -73,7 +73,48 @@ pub(crate) fn failed(failure: &Failure) -> Failure {
     if failure.message.len() > LONGEST_VALUE {
         failure.message = cut(&failure.message);
     }
+    failure.details = failure.details.into_iter().filter_map(told).collect();
     failure
+}
+
+/// A fact on a failure, as a record keeps it: without the op, whose environment and addresses may hold credentials, and without logins
+/// in what is text. What cannot be read is left out where it may be a command line.
+fn told(detail: Detail) -> Option<Detail> {
+    Some(match detail {
+        Detail::Solve {
+            inputs,
+            mounts,
+            op: _,
+            description,
+            file_action,
+            content_input,
+        } => Detail::Solve {
+            inputs,
+            mounts,
+            op: None,
+            description: description
+                .into_iter()
+                .map(|(key, value)| (key, oci::address::redacted(value)))
+                .collect(),
+            file_action,
+            content_input,
+        },
+        Detail::Source { mut info, ranges } => {
+            if let Ok(text) = String::from_utf8(info.data.to_vec()) {
+                info.data = oci::address::redacted(text).into_bytes().into();
+            }
+            Detail::Source { info, ranges }
+        }
+        Detail::Raw { type_url, value } => match String::from_utf8(value.to_vec()) {
+            Ok(text) => Detail::Raw {
+                type_url,
+                value: oci::address::redacted(text).into_bytes().into(),
+            },
+            Err(_) if type_url.contains("stack.Stack") => return None,
+            Err(_) => Detail::Raw { type_url, value },
+        },
+        other => other,
+    })
 }
 
 fn attrs(all: &BTreeMap<String, String>, room: &mut usize) -> BTreeMap<String, String> {
@@ -181,6 +222,58 @@ mod tests {
             ("platform", "linux/amd64,linux/arm64"),
         ] {
             assert_eq!(kept(key, value).get(key).map(String::as_str), Some(value));
+        }
+    }
+
+    #[test]
+    fn a_record_keeps_no_credential_of_a_failure() {
+        let source = llb::pb::SourceOp {
+            identifier: "http://u:canary@host/x".into(),
+            ..Default::default()
+        };
+        let op = llb::pb::Op {
+            op: Some(llb::pb::op::Op::Source(source)),
+            ..Default::default()
+        };
+        let address = "cannot get http://u:canary@host/x, sorry";
+        let details = vec![
+            Detail::Solve {
+                inputs: Vec::new(),
+                mounts: Vec::new(),
+                op: Some(Box::new(op)),
+                description: [("llb.customname".to_owned(), address.to_owned())].into(),
+                file_action: None,
+                content_input: None,
+            },
+            Detail::Source {
+                info: llb::pb::SourceInfo {
+                    data: b"ADD http://u:canary@host/x /\n".to_vec().into(),
+                    ..Default::default()
+                },
+                ranges: Vec::new(),
+            },
+            Detail::Raw {
+                type_url: "github.com/moby/buildkit/stack.Stack+json".into(),
+                value: br#"{"cmdline":["--opt","context=http://u:canary@host/x.git"]}"#
+                    .to_vec()
+                    .into(),
+            },
+            Detail::Raw {
+                type_url: "github.com/moby/buildkit/stack.Stack".into(),
+                value: b"\xffhttp://u:canary@host/x.git".to_vec().into(),
+            },
+        ];
+        let failure = Failure {
+            details,
+            ..Failure::new(FailureKind::Unknown, address)
+        };
+        for detail in failed(&failure).details {
+            let text = match &detail {
+                Detail::Source { info, .. } => String::from_utf8_lossy(&info.data).into_owned(),
+                Detail::Raw { value, .. } => String::from_utf8_lossy(value).into_owned(),
+                other => format!("{other:?}"),
+            };
+            assert!(!text.contains("canary"), "{text}");
         }
     }
 

@@ -328,12 +328,12 @@ impl Dir {
 
     /// Sets owner and group of `name` itself.
     pub fn chown(&self, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
-        let (uid, gid) = (fs::Uid::from_raw(uid), fs::Gid::from_raw(gid));
+        let (uid, gid) = (owner(uid), group(gid));
         Ok(fs::chownat(
             &self.fd,
             component(name)?,
-            Some(uid),
-            Some(gid),
+            uid,
+            gid,
             AtFlags::SYMLINK_NOFOLLOW,
         )?)
     }
@@ -411,11 +411,7 @@ impl Dir {
 
     /// Sets owner and group of the directory itself.
     pub fn set_own_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
-        Ok(fs::fchown(
-            &self.fd,
-            Some(fs::Uid::from_raw(uid)),
-            Some(fs::Gid::from_raw(gid)),
-        )?)
+        Ok(fs::fchown(&self.fd, owner(uid), group(gid))?)
     }
 
     /// Sets the times of the directory itself.
@@ -436,11 +432,16 @@ pub fn set_file_times(file: &File, times: Times) -> io::Result<()> {
 
 /// Sets owner and group of an open file.
 pub fn set_file_owner(file: &File, uid: u32, gid: u32) -> io::Result<()> {
-    Ok(fs::fchown(
-        file,
-        Some(fs::Uid::from_raw(uid)),
-        Some(fs::Gid::from_raw(gid)),
-    )?)
+    Ok(fs::fchown(file, owner(uid), group(gid))?)
+}
+
+/// The number that stands for "as it is" in chown(2), and for nobody's id: others may write it anywhere.
+fn owner(uid: u32) -> Option<fs::Uid> {
+    (uid != u32::MAX).then(|| fs::Uid::from_raw(uid))
+}
+
+fn group(gid: u32) -> Option<fs::Gid> {
+    (gid != u32::MAX).then(|| fs::Gid::from_raw(gid))
 }
 
 /// Sets the permission bits of an open file.

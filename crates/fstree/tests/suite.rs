@@ -13,5 +13,6 @@ mod deep;
 mod diffing;
 mod excluding;
 mod hashing;
+mod owners;
 mod rooted;
 mod walking;

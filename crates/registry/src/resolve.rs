@@ -80,7 +80,16 @@ impl Repository {
         last: bool,
         shown: &str,
     ) -> Result<Descriptor, Error> {
-        let head = self.ask(host, Method::HEAD, path, last).await?;
+        // Who asks for patience by name gets it; other refusals are the next host's turn at once.
+        let head = with_retries!(self.observer(), {
+            let head = self.ask(host, Method::HEAD, path, last).await?;
+            let asks_for_patience = head.status() == StatusCode::TOO_MANY_REQUESTS
+                && head.header("retry-after").is_some();
+            if asks_for_patience {
+                return Err(head.into_error().await);
+            }
+            Ok(head)
+        })?;
         let status = head.status();
         if status == StatusCode::NOT_FOUND {
             return Err(Error::NotFound {

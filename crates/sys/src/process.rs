@@ -356,6 +356,10 @@ pub fn set_undumpable() -> io::Result<()> {
 
 /// Becomes another user. setgroups(2), setresgid(2) and setresuid(2) of the calling thread, which must be the only one.
 pub fn become_user(_: &SingleThreaded, uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // What means "as it is" is no user: the step would run as root.
+    if uid == u32::MAX || gid == u32::MAX || groups.contains(&u32::MAX) {
+        return Err(rustix::io::Errno::INVAL.into());
+    }
     let groups: Vec<rx::Gid> = groups.iter().map(|gid| rx::Gid::from_raw(*gid)).collect();
     let (uid, gid) = (rx::Uid::from_raw(uid), rx::Gid::from_raw(gid));
     rustix::thread::set_thread_groups(&groups)?;

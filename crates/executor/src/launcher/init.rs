@@ -202,7 +202,7 @@ fn terminal(plan: &ProcessPlan, control: &OwnedFd) -> io::Result<OwnedFd> {
     }
     let master = pty::open_master(&devpts)?;
     let peer = pty::open_peer(&master)?;
-    if plan.owner.0 != 0 {
+    if plan.owner.0 != 0 && plan.owner.0 != u32::MAX {
         rustix::fs::fchown(&peer, Some(rustix::fs::Uid::from_raw(plan.owner.0)), None)?;
     }
     report(control, &Report::Terminal, &[master.as_fd()]);

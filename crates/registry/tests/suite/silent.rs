@@ -238,3 +238,26 @@ async fn a_wait_that_the_host_asks_for_is_shown() {
     assert!(began.elapsed() <= Duration::from_secs(185));
     assert_eq!(shown.lock().first(), Some(&fake.host));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_resolved_after_the_patience_that_its_host_asks_for() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let digest = Digest::sha256(b"{}");
+    let named = digest.to_string();
+    let fake = Fake::start(move |_| {
+        if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            return Response::new(429).header("Retry-After", "30");
+        }
+        Response::new(200)
+            .header("Docker-Content-Digest", &named)
+            .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+            .body("{}")
+    })
+    .await;
+    let (repository, shown) = open(&fake.host, None);
+    let began = Instant::now();
+    let found = repository.resolve(Some("latest"), None).await.unwrap();
+    assert_eq!(found.digest, digest);
+    assert!(began.elapsed() >= Duration::from_secs(30));
+    assert_eq!(shown.lock().first(), Some(&fake.host));
+}
