@@ -9,7 +9,7 @@ use crate::client::Repository;
 use crate::error::Error;
 use crate::host::Host;
 use crate::request::{Answer, Call, Target, body_within};
-use crate::retry::with_retries;
+use crate::retry::{self, Backoff, with_retries};
 
 /// The largest document accepted from a registry.
 pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
@@ -81,15 +81,16 @@ impl Repository {
         shown: &str,
     ) -> Result<Descriptor, Error> {
         // Who asks for patience by name gets it; other refusals are the next host's turn at once.
-        let head = with_retries!(self.observer(), {
+        let mut backoff = Backoff::new();
+        let head = loop {
             let head = self.ask(host, Method::HEAD, path, last).await?;
             let asks_for_patience = head.status() == StatusCode::TOO_MANY_REQUESTS
                 && head.header("retry-after").is_some();
-            if asks_for_patience {
-                return Err(head.into_error().await);
+            if !asks_for_patience {
+                break head;
             }
-            Ok(head)
-        })?;
+            retry::wait(&mut backoff, head.into_error().await, self.observer()).await?;
+        };
         let status = head.status();
         if status == StatusCode::NOT_FOUND {
             return Err(Error::NotFound {
