@@ -32,18 +32,18 @@ var attacks = []attack{
 	{"an archive whose extended headers add up", either, time.Minute, archive("pax")},
 	{"a working folder of 5,000 parts", refused, time.Minute, longCwd},
 	{"a policy of many expressions", refused, 20 * time.Second, manyExpressions},
-	{"an upload that stalls", refused, 2 * time.Second, upload(stalls)},
+	{"an upload that stalls", refused, 500 * time.Millisecond, upload(stalls)},
 	{"an upload of a gigabyte of attributes", refused, time.Minute, upload(wideAttributes)},
 	{"an upload that sends more than it listed", either, time.Minute, upload(sendsMore)},
 	{"an upload with names that lead out", refused, time.Minute, upload(leadsOut)},
-	{"an upload that lists without end", refused, 5 * time.Second, upload(listsWithoutEnd)},
+	{"an upload that lists without end", refused, 1500 * time.Millisecond, upload(listsWithoutEnd)},
 	{"a request of 10 MB", refused, time.Minute, largeRequest},
 	{"compressed headers", either, time.Minute, compressedHeaders},
 	{"long strings in a question", either, time.Minute, longStrings},
 	{"an image with a layer of garbage", refused, time.Minute, image("image:garbage")},
-	{"an image whose registry stalls", refused, 2 * time.Second, image("stall/image:latest")},
+	{"an image whose registry stalls", refused, 500 * time.Millisecond, image("stall/image:latest")},
 	{"an image that ends too early", refused, time.Minute, image("image:short")},
-	{"a client that leaves its step", refused, 700 * time.Millisecond, leaves},
+	{"a client that leaves its step", refused, 400 * time.Millisecond, leaves},
 	{"a step that writes and fails", refused, time.Minute, writesAndFails},
 	{"a step that shouts", either, 3 * time.Second, shouts},
 	{"a secret with a zero byte", refused, time.Minute, secretWithZero},
@@ -194,7 +194,7 @@ func foreignBuild(ctx context.Context, t target) error {
 	}
 	defer conn.Close()
 	gateway := gatewaypb.NewLLBBridgeClient(conn)
-	for range 50 {
+	for range 10 {
 		call := metadata.AppendToOutgoingContext(ctx, "buildkit-controlapi-buildid", identity.NewID())
 		// Calls of builds that do not exist wait a while for them; nobody stays for that.
 		call, cancel := context.WithTimeout(call, 20*time.Millisecond)
