@@ -101,7 +101,7 @@ fn told(detail: Detail) -> Option<Detail> {
         },
         Detail::Source { mut info, ranges } => {
             if let Ok(text) = String::from_utf8(info.data.to_vec()) {
-                info.data = oci::address::redacted(text).into_bytes().into();
+                info.data = oci::address::redacted(text).into_bytes();
             }
             Detail::Source { info, ranges }
         }
@@ -113,7 +113,12 @@ fn told(detail: Detail) -> Option<Detail> {
             Err(_) if type_url.contains("stack.Stack") => return None,
             Err(_) => Detail::Raw { type_url, value },
         },
-        other => other,
+        Detail::Vertex { .. }
+        | Detail::Exit { .. }
+        | Detail::Frontend { .. }
+        | Detail::FrontendCap { .. }
+        | Detail::Subrequest { .. }
+        | Detail::CompatibilityFeature { .. } => detail,
     })
 }
 
@@ -247,7 +252,7 @@ mod tests {
             },
             Detail::Source {
                 info: llb::pb::SourceInfo {
-                    data: b"ADD http://u:canary@host/x /\n".to_vec().into(),
+                    data: b"ADD http://u:canary@host/x /\n".to_vec(),
                     ..Default::default()
                 },
                 ranges: Vec::new(),
@@ -271,7 +276,13 @@ mod tests {
             let text = match &detail {
                 Detail::Source { info, .. } => String::from_utf8_lossy(&info.data).into_owned(),
                 Detail::Raw { value, .. } => String::from_utf8_lossy(value).into_owned(),
-                other => format!("{other:?}"),
+                Detail::Vertex { .. }
+                | Detail::Solve { .. }
+                | Detail::Exit { .. }
+                | Detail::Frontend { .. }
+                | Detail::FrontendCap { .. }
+                | Detail::Subrequest { .. }
+                | Detail::CompatibilityFeature { .. } => format!("{detail:?}"),
             };
             assert!(!text.contains("canary"), "{text}");
         }
