@@ -42,7 +42,7 @@ var attacks = []attack{
 	{"long strings in a question", either, time.Minute, longStrings},
 	{"an image with a layer of garbage", refused, time.Minute, image("image:garbage")},
 	{"an image whose registry stalls", refused, 500 * time.Millisecond, image("stall/image:latest")},
-	{"an image that ends too early", refused, time.Second, image("image:short")},
+	{"an image that ends too early", refused, time.Minute, image("image:short")},
 	{"a client that leaves its step", refused, 400 * time.Millisecond, leaves},
 	{"a step that writes and fails", refused, time.Minute, writesAndFails},
 	{"a step that shouts", either, 3 * time.Second, shouts},
