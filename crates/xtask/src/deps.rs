@@ -31,6 +31,9 @@ struct Table {
     /// Files longer than the rest, with the reason.
     #[serde(default)]
     long_files: BTreeMap<String, String>,
+    /// Floors of tests, which `test_lines` reads.
+    #[serde(default, rename = "tests")]
+    _tests: toml::Table,
 }
 
 #[derive(Debug, Deserialize)]
@@ -204,11 +207,25 @@ fn metadata(root: &Path) -> Result<Metadata, String> {
     serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))
 }
 
+/// The name and the folder of every member of the workspace at `root`.
+pub(crate) fn members(root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
+    let folder = |package: &Package| {
+        let folder = package.manifest_path.parent();
+        folder.unwrap_or(&package.manifest_path).to_owned()
+    };
+    let packages = metadata(root)?.packages;
+    Ok(packages
+        .iter()
+        .map(|package| (short(&package.name).to_owned(), folder(package)))
+        .collect())
+}
+
 fn short(package: &str) -> &str {
     package.strip_prefix("rbuild-").unwrap_or(package)
 }
 
-fn rust_files(dir: &Path) -> Result<Vec<PathBuf>, String> {
+/// Every file of Rust below `dir`, in order.
+pub(crate) fn rust_files(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(dir) = todo.pop() {

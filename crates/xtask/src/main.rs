@@ -6,6 +6,7 @@ mod deps;
 mod docs;
 mod proto;
 mod shapes;
+mod test_lines;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
         ["proto", "--check"] => proto::run(&root, true),
         ["deps"] => deps::run(&root),
         ["docs"] => docs::run(&root),
-        _ => Err("usage: xtask proto [--check] | deps | docs".to_owned()),
+        ["tests"] => test_lines::run(&root),
+        _ => Err("usage: xtask proto [--check] | deps | docs | tests".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
