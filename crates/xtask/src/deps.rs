@@ -1,6 +1,10 @@
 //! The rules of `layers.toml`: who may depend on whom, and what may stand where.
 //!
-//! Edges come from `cargo metadata --no-deps`, so what is checked is what cargo would build. The rest is read as text.
+//! Edges come from `cargo metadata`, so what is checked is what cargo would build. The rest is read as text.
+
+mod modules;
+mod reach;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,6 +29,12 @@ struct Table {
     /// Libraries that only the named members may use.
     #[serde(default)]
     external: BTreeMap<String, BTreeSet<String>>,
+    /// Libraries and members that only the named members may reach, through whatever they depend on.
+    #[serde(default)]
+    reached_by: BTreeMap<String, BTreeSet<String>>,
+    /// Circles between the modules of a member that are not untied yet. They may only shrink.
+    #[serde(default)]
+    circles: BTreeMap<String, BTreeSet<BTreeSet<String>>>,
     /// Members that may hold `unsafe`.
     #[serde(default)]
     unsafe_in: BTreeSet<String>,
@@ -62,16 +72,22 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     let text = fs::read_to_string(root.join("layers.toml"))
         .map_err(|e| format!("cannot read layers.toml: {e}"))?;
     let table: Table = toml::from_str(&text).map_err(|e| format!("layers.toml: {e}"))?;
-    let packages = metadata(&root)?.packages;
+    let packages: Metadata = metadata(&root, &["--no-deps"])?;
+    let packages = packages.packages;
     let mut faults = Vec::new();
     acyclic(&table, &mut faults);
     edges(&table, &packages, &mut faults);
+    let (graph, members) = reach::graph(&metadata(&root, &[])?);
+    reach::faults(&table.reached_by, &graph, &members, &mut faults);
     for package in &packages {
         let member = short(&package.name);
         let src = package.manifest_path.parent().unwrap_or(&root).join("src");
-        for file in rust_files(&src)? {
-            source(&table, &root, member, &file, &mut faults)?;
+        let files = rust_files(&src)?;
+        for file in &files {
+            source(&table, &root, member, file, &mut faults)?;
         }
+        let circles = modules::circles(&modules::edges(&module_files(&src, &files)?));
+        circle_faults(member, &circles, table.circles.get(member), &mut faults);
     }
     for file in table
         .long_files
@@ -138,6 +154,81 @@ fn acyclic(table: &Table, faults: &mut Vec<String>) {
     }
 }
 
+/// The files of the library of a member, or of its program if it has no library.
+fn module_files(src: &Path, files: &[PathBuf]) -> Result<Vec<modules::File>, String> {
+    let root = ["lib.rs", "main.rs"].map(|name| src.join(name));
+    let root = root.iter().find(|file| files.contains(file));
+    let mut read = Vec::new();
+    for file in files {
+        let below = file.strip_prefix(src).unwrap_or(file).with_extension("");
+        let parts = below.iter().map(|part| part.to_string_lossy().into_owned());
+        let path: Vec<String> = parts.collect();
+        let is_program = below == Path::new("main") || below.starts_with("bin");
+        if Some(file) != root && is_program {
+            continue;
+        }
+        let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let path = if Some(file) == root { Vec::new() } else { path };
+        read.push(modules::File { path, text });
+    }
+    Ok(read)
+}
+
+/// Prints which modules of a member name which, circles first.
+pub(crate) fn show(root: &Path, member: &str) -> Result<(), String> {
+    let root = root
+        .canonicalize()
+        .map_err(|e| format!("{}: {e}", root.display()))?;
+    let packages: Metadata = metadata(&root, &["--no-deps"])?;
+    let package = packages.packages.iter().find(|p| short(&p.name) == member);
+    let manifest = &package
+        .ok_or_else(|| format!("{member} is no member"))?
+        .manifest_path;
+    let src = manifest.parent().unwrap_or(&root).join("src");
+    let edges = modules::edges(&module_files(&src, &rust_files(&src)?)?);
+    for circle in modules::circles(&edges) {
+        println!("circle of {circle:?}");
+        for (from, targets) in edges.iter().filter(|(from, _)| circle.contains(*from)) {
+            let inside: Vec<&String> = targets.intersection(&circle).collect();
+            println!("  {from} → {inside:?}");
+        }
+    }
+    println!("all modules");
+    for (from, targets) in &edges {
+        println!("  {from} → {targets:?}");
+    }
+    Ok(())
+}
+
+/// Circles that the table does not have, and rows of the table that are no circles any more.
+fn circle_faults(
+    member: &str,
+    circles: &[BTreeSet<String>],
+    listed: Option<&BTreeSet<BTreeSet<String>>>,
+    faults: &mut Vec<String>,
+) {
+    let none = BTreeSet::new();
+    let listed = listed.unwrap_or(&none);
+    for circle in circles {
+        match listed.iter().find(|row| circle.is_subset(row)) {
+            Some(row) if row == circle => {}
+            Some(_) => faults.push(format!(
+                "the circle between modules of {member} has shrunk: [circles] has to say {circle:?}"
+            )),
+            None => faults.push(format!(
+                "modules of {member} depend on each other in a circle: {circle:?} (`xtask deps {member}` shows who names whom)"
+            )),
+        }
+    }
+    for row in listed {
+        if !circles.iter().any(|circle| circle.is_subset(row)) {
+            faults.push(format!(
+                "modules of {member} are no circle any more: remove {row:?} from [circles]"
+            ));
+        }
+    }
+}
+
 fn source(
     table: &Table,
     root: &Path,
@@ -191,10 +282,11 @@ fn has_unsafe(line: &str) -> bool {
     false
 }
 
-fn metadata(root: &Path) -> Result<Metadata, String> {
+fn metadata<T: serde::de::DeserializeOwned>(root: &Path, options: &[&str]) -> Result<T, String> {
     let cargo = option_env!("CARGO").unwrap_or("cargo");
     let output = Command::new(cargo)
-        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .args(["metadata", "--format-version", "1"])
+        .args(options)
         .current_dir(root)
         .output()
         .map_err(|e| format!("cannot run cargo: {e}"))?;
@@ -277,5 +369,29 @@ mod tests {
         let mut faults = Vec::new();
         acyclic(&table, &mut faults);
         assert_eq!(faults.len(), 1);
+    }
+
+    #[test]
+    fn circles_of_modules_may_only_shrink() {
+        let set =
+            |modules: &str| -> BTreeSet<String> { modules.split(' ').map(str::to_owned).collect() };
+        for (circles, listed, expected) in [
+            (vec![], vec![], ""),
+            (vec!["a b"], vec![], "depend on each other"),
+            (vec!["a b"], vec!["a b"], ""),
+            (vec!["a b c"], vec!["a b"], "depend on each other"),
+            (vec!["a b"], vec!["a b c"], "has shrunk"),
+            (vec![], vec!["a b"], "no circle any more"),
+        ] {
+            let circles_found: Vec<_> = circles.iter().map(|c| set(c)).collect();
+            let rows: BTreeSet<_> = listed.iter().map(|c| set(c)).collect();
+            let mut faults = Vec::new();
+            circle_faults("x", &circles_found, Some(&rows), &mut faults);
+            let is_as_expected = match faults.first() {
+                None => expected.is_empty(),
+                Some(fault) => !expected.is_empty() && fault.contains(expected),
+            };
+            assert!(is_as_expected, "{circles:?} {listed:?}: {faults:?}");
+        }
     }
 }

@@ -19,9 +19,10 @@ fn main() -> ExitCode {
         ["proto"] => proto::run(&root, false),
         ["proto", "--check"] => proto::run(&root, true),
         ["deps"] => deps::run(&root),
+        ["deps", member] => deps::show(&root, member),
         ["docs"] => docs::run(&root),
         ["tests"] => test_lines::run(&root),
-        _ => Err("usage: xtask proto [--check] | deps | docs | tests".to_owned()),
+        _ => Err("usage: xtask proto [--check] | deps [MEMBER] | docs | tests".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
