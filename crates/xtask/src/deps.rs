@@ -179,12 +179,10 @@ pub(crate) fn show(root: &Path, member: &str) -> Result<(), String> {
     let root = root
         .canonicalize()
         .map_err(|e| format!("{}: {e}", root.display()))?;
-    let packages: Metadata = metadata(&root, &["--no-deps"])?;
-    let package = packages.packages.iter().find(|p| short(&p.name) == member);
-    let manifest = &package
-        .ok_or_else(|| format!("{member} is no member"))?
-        .manifest_path;
-    let src = manifest.parent().unwrap_or(&root).join("src");
+    let members = members(&root)?;
+    let folder = members.iter().find(|(name, _)| name == member);
+    let (_, folder) = folder.ok_or_else(|| format!("{member} is no member"))?;
+    let src = folder.join("src");
     let edges = modules::edges(&module_files(&src, &rust_files(&src)?)?);
     for circle in modules::circles(&edges) {
         println!("circle of {circle:?}");
@@ -305,7 +303,8 @@ pub(crate) fn members(root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
         let folder = package.manifest_path.parent();
         folder.unwrap_or(&package.manifest_path).to_owned()
     };
-    let packages = metadata(root)?.packages;
+    let packages: Metadata = metadata(root, &["--no-deps"])?;
+    let packages = packages.packages;
     Ok(packages
         .iter()
         .map(|package| (short(&package.name).to_owned(), folder(package)))
