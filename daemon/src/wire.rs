@@ -25,6 +25,7 @@ use store::{GcPolicy, Store};
 
 use crate::git::ContainedGit;
 use crate::settings::{DiskSpace, Settings, UserNamespaces};
+use crate::signals::within;
 
 const USER_AGENT: &str = concat!("buildkit/v0.34 rbuild/", env!("CARGO_PKG_VERSION"));
 
@@ -81,10 +82,14 @@ pub enum WireError {
     Snapshotter(String),
 }
 
+/// How long the records of cancelled builds may take when the daemon stops.
+const RECORDS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The daemon, put together.
 pub struct Composed {
     /// All gRPC services.
     pub routes: control::Routes,
+    engine: Arc<engine::Engine>,
     store: Arc<Store>,
 }
 
@@ -95,9 +100,13 @@ impl std::fmt::Debug for Composed {
 }
 
 impl Composed {
-    /// Closes the state directory in order. The last thing that is done.
+    /// Ends what still builds, waits until the records of cancelled builds are written, and closes the state directory in order. The
+    /// last thing that is done.
     pub async fn close(self) {
-        let store = self.store;
+        let Self { engine, store, .. } = self;
+        if within(RECORDS_TIMEOUT, engine.close()).await.is_none() {
+            tracing::warn!("records of cancelled builds are not all written");
+        }
         if let Err(error) = task::blocking("close the store", move || store.close()).await {
             tracing::error!(%error, "the state directory was not closed in order; it is checked at the next start");
         }
@@ -215,7 +224,8 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
         },
     });
     Ok(Composed {
-        routes: control::routes(engine, sessions),
+        routes: control::routes(Arc::clone(&engine) as _, sessions),
+        engine,
         store,
     })
 }

@@ -5,19 +5,27 @@
 //! [`SolveRequest::client_frontend`]: to the engine it is a [`Frontend`] like any other.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use frontend;
-use frontend::bridge::{ResolveOpts, SourceMeta, WorkerInfo};
-use frontend::{Bridge, Frontend};
-use futures::future::BoxFuture;
+use frontend::bridge::WorkerInfo;
 use futures::stream::BoxStream;
 use llb::pb;
 use oci::Digest;
+
+mod history;
+mod solve;
+
+pub use history::{
+    BlobLine, BlobStream, HistoryBlob, HistoryChange, HistoryCodec, HistoryEvent, HistoryEventKind,
+    HistoryQuery, HistoryRecord, HistoryResult, ReadBlob,
+};
+pub use solve::{
+    CacheSpec, ExporterSpec, PolicyQuestion, PolicyVerdict, PolicyVerifier, ResultHost,
+    SolveRequest, SolveResponse,
+};
 
 /// The engine as the control surface sees it. Dropping the future of a call cancels the call.
 #[async_trait]
@@ -64,154 +72,6 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Takes spans that a client pushes; each is an encoded `ResourceSpans`.
     async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure>;
-}
-
-/// One build.
-#[derive(Clone, Default)]
-pub struct SolveRequest {
-    /// The client's name for the build.
-    pub build: String,
-    /// The session that asked.
-    pub session: String,
-    /// What to solve, if there is no frontend.
-    pub definition: Option<Arc<pb::Definition>>,
-    /// Which frontend, such as `dockerfile.v0`; empty for none.
-    pub frontend: String,
-    /// The frontend that runs in the client. Set when there is neither `definition` nor `frontend`.
-    pub client_frontend: Option<Arc<dyn Frontend>>,
-    /// Options of the frontend.
-    pub frontend_opts: BTreeMap<String, String>,
-    /// Definitions handed over to the frontend.
-    pub frontend_inputs: BTreeMap<String, Arc<pb::Definition>>,
-    /// What to do with the result, in order; the position is the exporter's number for the session.
-    pub exporters: Vec<ExporterSpec>,
-    /// Whether to ask the session for further exporters when the result is there.
-    pub session_exporters: bool,
-    /// Remote caches to write.
-    pub cache_exports: Vec<CacheSpec>,
-    /// Remote caches to read.
-    pub cache_imports: Vec<CacheSpec>,
-    /// Entitlements that the client grants, such as `network.host`.
-    pub entitlements: Vec<String>,
-    /// An encoded `moby.buildkit.v1.sourcepolicy.Policy`.
-    pub source_policy: Option<Bytes>,
-    /// The session that is asked for a verdict on each source; empty for none.
-    pub source_policy_session: String,
-    /// Asks that session. Set when there is one.
-    pub policy_verifier: Option<Arc<dyn PolicyVerifier>>,
-    /// Lets the client look into the result while its session chooses exporters.
-    pub result_host: Option<Arc<dyn ResultHost>>,
-    /// Whether the build is one of the client's own, not to be recorded.
-    pub internal: bool,
-    /// Which behaviour is wanted; zero is the current one.
-    pub compatibility_version: i64,
-    /// Whether steps reach the network through a proxy of the client only.
-    pub proxy_network: bool,
-}
-
-impl fmt::Debug for SolveRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Options may hold credentials: only names are shown.
-        f.debug_struct("SolveRequest")
-            .field("build", &self.build)
-            .field("session", &self.session)
-            .field("frontend", &self.frontend)
-            .field("frontend_opts", &self.frontend_opts.keys())
-            .field("exporters", &self.exporters)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Asks a client for a verdict on sources.
-#[async_trait]
-pub trait PolicyVerifier: Send + Sync {
-    /// Asks about one source.
-    async fn check(&self, question: PolicyQuestion) -> Result<PolicyVerdict, Failure>;
-}
-
-/// A source to be judged, and what is known of it.
-#[derive(Debug, Clone)]
-pub struct PolicyQuestion {
-    /// The platform that it is wanted for.
-    pub platform: Option<pb::Platform>,
-    /// The source.
-    pub source: SourceMeta,
-}
-
-/// What a client says of a source.
-#[derive(Debug, Clone)]
-pub enum PolicyVerdict {
-    /// It may be used.
-    Allow,
-    /// Another is to be used instead.
-    Convert(Option<pb::SourceOp>),
-    /// It may not be used.
-    Deny {
-        /// The word for the verdict.
-        action: String,
-        /// The reasons, as a fact on the failure.
-        details: Option<Detail>,
-    },
-    /// More must be known first.
-    Resolve {
-        /// The source to resolve; the same one.
-        source: pb::SourceOp,
-        /// How.
-        opts: Box<ResolveOpts>,
-    },
-}
-
-/// Gives names to the refs of a result, under which the client may read their files.
-pub trait ResultHost: Send + Sync {
-    /// Returns the names in order, and what keeps them valid.
-    fn host(
-        &self,
-        bridge: Arc<dyn Bridge>,
-        refs: Vec<Arc<dyn frontend::Ref>>,
-    ) -> (Vec<String>, Box<dyn std::any::Any + Send>);
-}
-
-/// An exporter and its attributes.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct ExporterSpec {
-    /// `image`, `oci`, `docker`, `local`, `tar`, ….
-    pub kind: String,
-    /// Its attributes.
-    pub attrs: BTreeMap<String, String>,
-}
-
-impl fmt::Debug for ExporterSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExporterSpec")
-            .field("kind", &self.kind)
-            .field("attrs", &self.attrs.keys())
-            .finish()
-    }
-}
-
-/// A remote cache and its attributes, which may hold credentials.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct CacheSpec {
-    /// `registry`, `inline`, `local`, `gha`, `s3`, `azblob`, ….
-    pub kind: String,
-    /// Its attributes.
-    pub attrs: BTreeMap<String, String>,
-}
-
-impl fmt::Debug for CacheSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheSpec")
-            .field("kind", &self.kind)
-            .field("attrs", &self.attrs.keys())
-            .finish()
-    }
-}
-
-/// What a build gave.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SolveResponse {
-    /// What the exporters say, such as `containerimage.digest`.
-    pub exporter_response: BTreeMap<String, String>,
 }
 
 /// What kind of failure, for a client's program.
@@ -447,149 +307,4 @@ pub struct PruneRequest {
     pub max_used: i64,
     /// Bytes that should be free on the disk.
     pub min_free: i64,
-}
-
-/// Which builds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HistoryQuery {
-    /// Running ones only.
-    pub active_only: bool,
-    /// This one only; empty for all.
-    pub build: String,
-    /// End after what is known now.
-    pub early_exit: bool,
-    /// Filters on fields.
-    pub filters: Vec<String>,
-    /// At most so many; zero is no limit.
-    pub limit: u32,
-}
-
-/// What happened to a build record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HistoryEventKind {
-    /// The build began.
-    Started,
-    /// The build ended, or its record changed.
-    Complete,
-    /// The record is gone.
-    Deleted,
-}
-
-/// Something that happened to a build record.
-#[derive(Debug, Clone)]
-pub struct HistoryEvent {
-    /// What happened.
-    pub kind: HistoryEventKind,
-    /// The record.
-    pub record: HistoryRecord,
-}
-
-/// A finished or running build.
-#[derive(Debug, Clone, Default)]
-pub struct HistoryRecord {
-    /// The client's name for the build.
-    pub build: String,
-    /// The frontend.
-    pub frontend: String,
-    /// Its options, credentials taken out.
-    pub frontend_attrs: BTreeMap<String, String>,
-    /// The exporters, credentials taken out.
-    pub exporters: Vec<ExporterSpec>,
-    /// Why it failed.
-    pub error: Option<Failure>,
-    /// When it began.
-    pub created: Option<SystemTime>,
-    /// When it ended.
-    pub completed: Option<SystemTime>,
-    /// What it said, as a blob.
-    pub logs: Option<oci::Descriptor>,
-    /// Its spans, as a blob.
-    pub trace: Option<oci::Descriptor>,
-    /// The error in full, as a blob.
-    pub external_error: Option<oci::Descriptor>,
-    /// What the exporters said.
-    pub exporter_response: BTreeMap<String, String>,
-    /// The single result.
-    pub result: Option<HistoryResult>,
-    /// The results by platform.
-    pub results: BTreeMap<String, HistoryResult>,
-    /// Counts changes of the record.
-    pub generation: i32,
-    /// Whether it is kept.
-    pub pinned: bool,
-    /// Steps that were cached.
-    pub cached_steps: i32,
-    /// Steps that there are.
-    pub total_steps: i32,
-    /// Steps that are done.
-    pub completed_steps: i32,
-    /// Warnings.
-    pub warnings: i32,
-}
-
-/// A result of a build, as blobs.
-#[derive(Debug, Clone, Default)]
-pub struct HistoryResult {
-    /// Attestations.
-    pub attestations: Vec<oci::Descriptor>,
-    /// What each exporter made, by its number.
-    pub results: BTreeMap<i64, oci::Descriptor>,
-}
-
-/// Turns what is kept of builds into the bytes that clients read, and back.
-pub trait HistoryCodec: Send + Sync + fmt::Debug {
-    /// Events as a part of a log.
-    fn log(&self, events: Vec<progress::Event>) -> Vec<u8>;
-    /// The events of a log.
-    fn events(&self, log: &[u8]) -> Vec<progress::Event>;
-    /// A failure with all its facts.
-    fn error(&self, failure: &Failure) -> Vec<u8>;
-    /// A record.
-    fn record(&self, record: &HistoryRecord) -> Vec<u8>;
-    /// A record that was kept; nothing if it cannot be read.
-    fn parse(&self, record: &[u8]) -> Option<HistoryRecord>;
-}
-
-/// A change of a build record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HistoryChange {
-    /// Keep it, or do not.
-    Pin(bool),
-    /// Delete it.
-    Delete,
-    /// Write out what is still in memory (the trace).
-    Finalize,
-}
-
-/// A blob that is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlobLine {
-    /// Its name.
-    pub digest: Digest,
-    /// Its size.
-    pub size: u64,
-    /// When it came.
-    pub created: SystemTime,
-}
-
-/// Reads a blob from an offset on.
-pub type ReadBlob = Box<dyn FnOnce(u64) -> BoxFuture<'static, Result<BlobStream, Failure>> + Send>;
-
-/// The bytes of a blob, in pieces.
-pub type BlobStream = BoxStream<'static, Result<Bytes, Failure>>;
-
-/// A blob of a build record.
-pub struct HistoryBlob {
-    /// Its size.
-    pub size: u64,
-    /// Reads it from an offset on.
-    pub read: ReadBlob,
-}
-
-impl fmt::Debug for HistoryBlob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HistoryBlob")
-            .field("size", &self.size)
-            .finish_non_exhaustive()
-    }
 }

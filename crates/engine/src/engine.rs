@@ -24,11 +24,10 @@ use crate::api::{
     HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
     WorkerRecord,
 };
-use crate::history::{HistorySettings, Kept};
+use crate::history::{History, HistorySettings};
 use crate::maintain::{self, Collections};
 use crate::observe::Progress;
 use crate::provenance::Requests;
-use crate::records::Records;
 
 /// Definitions whose sources are judged at the same time.
 const JUDGING: usize = 4;
@@ -100,7 +99,7 @@ pub struct Engine {
     pub(crate) worker: WorkerInfo,
     pub(crate) settings: Settings,
     pub(crate) solver: Solver<ops::Ref>,
-    pub(crate) records: Records,
+    pub(crate) history: Arc<History>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) clock: Clock,
     /// Where sources are judged.
@@ -139,8 +138,7 @@ impl Engine {
         let resolver = Arc::new(OpResolver::new(Arc::clone(&parts)));
         let solver = Solver::new(resolver, cache, Arc::new(Progress));
         let clock = Clock::real();
-        let kept = Kept::new(store, &settings.history);
-        let records = Records::new(clock.clone(), kept, settings.history.max_entries > 0);
+        let history = History::new(clock.clone(), store, &settings.history);
         Arc::new_cyclic(|this| Self {
             parts,
             exporters,
@@ -150,7 +148,7 @@ impl Engine {
             worker,
             settings,
             solver,
-            records,
+            history,
             requests: Arc::default(),
             clock,
             judging: task::Pool::new("source policies", JUDGING),
@@ -158,6 +156,12 @@ impl Engine {
             version,
             this: this.clone(),
         })
+    }
+
+    /// Ends the builds that run, refuses further ones, and returns when the records of all are written down. The store must be
+    /// open until then.
+    pub async fn close(&self) {
+        self.history.close().await;
     }
 
     fn shared(&self) -> Result<Arc<Self>, Failure> {
@@ -174,7 +178,7 @@ impl Backend for Engine {
     }
 
     async fn status(&self, build: &str) -> Result<progress::Subscription, Failure> {
-        self.records.status(build).await
+        self.history.status(build).await
     }
 
     async fn workers(&self, filters: &[String]) -> Result<Vec<WorkerRecord>, Failure> {
@@ -240,11 +244,11 @@ impl Backend for Engine {
         &self,
         query: HistoryQuery,
     ) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure> {
-        self.records.listen(&query).await
+        self.history.listen(&query).await
     }
 
     async fn update_history(&self, build: &str, change: HistoryChange) -> Result<(), Failure> {
-        self.records.update(build, change).await
+        self.history.update(build, change).await
     }
 
     async fn history_blob(&self, digest: &Digest) -> Result<HistoryBlob, Failure> {

@@ -16,10 +16,9 @@
 //! | `container`, `files` | programs that frontends run, files that they read |
 //! | `policy` | which sources a build may use |
 //! | `verify` | whether a result is what was asked for |
-//! | `history` | what is kept of finished builds |
+//! | `history` | which builds there are and were: their records |
 //! | `cache` | remote caches: read before results are computed, written when they are there |
 //! | `solve` | a request from its registration to its response |
-//! | `records`, `history_filter` | which builds there are and were |
 //! | `provenance` | who asked for which result, and what went into it |
 //! | `attestations`, `sbom` | what is stated about results |
 //! | `blobs` | what clients may read of what is kept |
@@ -38,14 +37,11 @@ mod engine;
 mod failure;
 mod files;
 mod history;
-mod history_filter;
 mod load;
 mod maintain;
 mod observe;
 mod policy;
 mod provenance;
-mod recorded;
-mod records;
 mod reference;
 mod request;
 mod resolve;

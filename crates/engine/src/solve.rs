@@ -15,41 +15,33 @@ use store::{ImmutableRef, Lease};
 
 use crate::api::{Failure, FailureKind, HistoryResult, ResultHost, SolveRequest, SolveResponse};
 use crate::bridge::{BuildBridge, evaluate, refs};
-use crate::build::Build;
+use crate::build::{Build, canceled};
 use crate::cache::{self, CacheExports, Inline};
 use crate::engine::Engine;
 use crate::failure::of_frontend;
+use crate::history::BuildResults;
 use crate::policy::Policy;
 use crate::provenance::{Asked, Scope};
 use crate::reference::LazyRef;
 use crate::{attestations, request as asked, rights, sbom, verify};
 
-/// Ends what the engine knows of a running build, also when the future of its solve is dropped.
+/// Ends a running build, also when the future of its solve is dropped.
 struct Running {
     engine: Arc<Engine>,
-    name: String,
     build: Option<Arc<Build>>,
-    /// Its end was not recorded yet.
-    open: bool,
+}
+
+impl Running {
+    fn end(&mut self) {
+        if let Some(build) = self.build.take() {
+            build.end();
+        }
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(build) = self.build.take() {
-            build.end();
-        }
-        if std::mem::take(&mut self.open) {
-            // The client left: what it did is written down all the same.
-            let (engine, name) = (Arc::clone(&self.engine), std::mem::take(&mut self.name));
-            let canceled = Failure::new(FailureKind::Canceled, "context canceled");
-            let work = async move {
-                engine
-                    .records
-                    .finish(&name, Err(&canceled), <_>::default())
-                    .await;
-            };
-            task::spawn("record a build", work).detach();
-        }
+        self.end();
         self.engine.collect_later();
     }
 }
@@ -60,9 +52,8 @@ struct Done {
     results: BTreeMap<i64, Descriptor>,
     /// What is known of the single result, or of each by platform.
     provenance: (Option<Descriptor>, BTreeMap<String, Descriptor>),
-    _lease: Lease,
     /// Their leases hold what was exported until the record does.
-    _exported: Vec<Exported>,
+    held: (Lease, Vec<Exported>),
 }
 
 /// Runs one build to its end.
@@ -70,45 +61,54 @@ pub(crate) async fn solve(
     engine: Arc<Engine>,
     request: SolveRequest,
 ) -> Result<SolveResponse, Failure> {
-    // Whoever watches the build learns of its end, so it begins before anything is refused.
-    let hub = engine.records.begin(&request)?;
+    // Whoever watches the build learns of its end, so its record is opened before anything is refused.
+    let record = engine.history.begin(&request)?;
     let mut running = Running {
         engine: Arc::clone(&engine),
-        name: request.build.clone(),
         build: None,
-        open: true,
     };
-    let done = begun(&engine, request, hub, &mut running).await;
-    if let Some(build) = running.build.take() {
-        build.end();
+    let hub = Arc::clone(record.hub());
+    let done = tokio::select! {
+        biased;
+        () = record.closing() => Err(canceled()),
+        done = prepare(&engine, request, hub, &mut running) => done,
+    };
+    running.end();
+    match done {
+        Ok(done) => {
+            let results = results_of(&done);
+            record.finish(Ok(results), done.held).await;
+            Ok(done.response)
+        }
+        Err(failure) => {
+            record.finish(Err(failure.clone()), ()).await;
+            Err(failure)
+        }
     }
-    let (outcome, results) = match &done {
-        Ok(done) => (Ok(&done.response), recorded(done)),
-        Err(failure) => (Err(failure), <_>::default()),
-    };
-    engine.records.finish(&running.name, outcome, results).await;
-    running.open = false;
-    done.map(|done| done.response)
 }
 
 /// What the record keeps of the results.
-fn recorded(done: &Done) -> (HistoryResult, BTreeMap<String, HistoryResult>) {
+fn results_of(done: &Done) -> BuildResults {
     let (single, by_platform) = &done.provenance;
     let single = HistoryResult {
         results: done.results.clone(),
         attestations: single.iter().cloned().collect(),
     };
-    let one = |(id, kept): (&String, &Descriptor)| {
+    let one = |(id, provenance): (&String, &Descriptor)| {
         let result = HistoryResult {
-            attestations: vec![kept.clone()],
+            attestations: vec![provenance.clone()],
             ..HistoryResult::default()
         };
         (id.clone(), result)
     };
-    (single, by_platform.iter().map(one).collect())
+    BuildResults {
+        response: done.response.exporter_response.clone(),
+        single,
+        by_platform: by_platform.iter().map(one).collect(),
+    }
 }
 
-async fn begun(
+async fn prepare(
     engine: &Arc<Engine>,
     request: SolveRequest,
     hub: Arc<Hub>,
@@ -305,8 +305,7 @@ async fn run(
         },
         results,
         provenance,
-        _lease: lease,
-        _exported: exported,
+        held: (lease, exported),
     })
 }
 

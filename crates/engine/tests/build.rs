@@ -21,6 +21,8 @@ use tokio::sync::oneshot;
 
 #[path = "build/attacks.rs"]
 mod attacks;
+#[path = "build/closing.rs"]
+mod closing;
 
 #[derive(Debug)]
 struct NoContainers;

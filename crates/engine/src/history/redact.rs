@@ -1,10 +1,10 @@
-//! What a record keeps of a request: bounded, and without credentials.
+//! What a record keeps of a request and of its failure: bounded, and without credentials.
 //!
 //! | limit | of | |
 //! |---|---|---|
-//! | [`LONGEST_NAME`] | the name of a build | 512 bytes, longer ones are refused |
-//! | [`LONGEST_VALUE`] | one value, one message | 16 KiB, then it is cut |
-//! | [`MOST`] | all attributes of a record | 256 KiB, then they are left out |
+//! | [`MAX_NAME_BYTES`] | the name of a build | 512 bytes, longer ones are refused |
+//! | [`MAX_VALUE_BYTES`] | one value, one message | 16 KiB, then it is cut |
+//! | [`MAX_ATTRS_BYTES`] | all attributes of a record | 256 KiB, then they are left out |
 
 // DIFFERS: BuildKit keeps attributes as they came.
 
@@ -15,21 +15,21 @@ use attest::is_credential;
 use crate::api::{Detail, ExporterSpec, Failure, FailureKind, HistoryRecord, SolveRequest};
 
 /// The longest name of a build.
-const LONGEST_NAME: usize = 512;
+const MAX_NAME_BYTES: usize = 512;
 /// The longest value of an attribute.
-const LONGEST_VALUE: usize = 16 << 10;
+const MAX_VALUE_BYTES: usize = 16 << 10;
 /// What all attributes of a record may have.
-const MOST: usize = 256 << 10;
+const MAX_ATTRS_BYTES: usize = 256 << 10;
 /// What one attribute costs beside its text.
-const EACH: usize = 64;
+const ATTR_OVERHEAD_BYTES: usize = 64;
 /// What is shown in the place of a credential.
 const MASK: &str = "xxxxx";
 
 /// Refuses a name that no record could have.
-pub(crate) fn check_name(build: &str) -> Result<(), Failure> {
-    if build.len() > LONGEST_NAME {
+pub(super) fn check_name(build: &str) -> Result<(), Failure> {
+    if build.len() > MAX_NAME_BYTES {
         let message = format!(
-            "the name of the build has {} bytes: at most {LONGEST_NAME} are accepted",
+            "the name of the build has {} bytes: at most {MAX_NAME_BYTES} are accepted",
             build.len()
         );
         return Err(Failure::new(FailureKind::InvalidArgument, message));
@@ -38,21 +38,21 @@ pub(crate) fn check_name(build: &str) -> Result<(), Failure> {
 }
 
 /// How a record of this request begins.
-pub(crate) fn begun(request: &SolveRequest) -> HistoryRecord {
-    let mut room = MOST;
+pub(super) fn prepare(request: &SolveRequest) -> HistoryRecord {
+    let mut room = MAX_ATTRS_BYTES;
     HistoryRecord {
         build: request.build.clone(),
         frontend: cut(&request.frontend),
-        frontend_attrs: attrs(&request.frontend_opts, &mut room),
+        frontend_attrs: redact_credentials(&request.frontend_opts, &mut room),
         exporters: request
             .exporters
             .iter()
             .map_while(|exporter| {
                 let kind = cut(&exporter.kind);
-                room = room.checked_sub(EACH + kind.len())?;
+                room = room.checked_sub(ATTR_OVERHEAD_BYTES + kind.len())?;
                 Some(ExporterSpec {
                     kind,
-                    attrs: attrs(&exporter.attrs, &mut room),
+                    attrs: redact_credentials(&exporter.attrs, &mut room),
                 })
             })
             .collect(),
@@ -62,24 +62,28 @@ pub(crate) fn begun(request: &SolveRequest) -> HistoryRecord {
 }
 
 /// What exporters answered, as a record keeps it.
-pub(crate) fn answered(response: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    attrs(response, &mut MOST.clone())
+pub(super) fn redact_response(response: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    redact_credentials(response, &mut MAX_ATTRS_BYTES.clone())
 }
 
 /// Why a build failed, as a record keeps it beside the details.
-pub(crate) fn failed(failure: &Failure) -> Failure {
+pub(super) fn redact_failure(failure: &Failure) -> Failure {
     let mut failure = failure.clone();
     failure.message = oci::address::redacted(failure.message);
-    if failure.message.len() > LONGEST_VALUE {
+    if failure.message.len() > MAX_VALUE_BYTES {
         failure.message = cut(&failure.message);
     }
-    failure.details = failure.details.into_iter().filter_map(told).collect();
+    failure.details = failure
+        .details
+        .into_iter()
+        .filter_map(redact_detail)
+        .collect();
     failure
 }
 
 /// A fact on a failure, as a record keeps it: without the op, whose environment and addresses may hold credentials, and without logins
 /// in what is text. What cannot be read is left out where it may be a command line.
-fn told(detail: Detail) -> Option<Detail> {
+fn redact_detail(detail: Detail) -> Option<Detail> {
     Some(match detail {
         Detail::Solve {
             inputs,
@@ -122,25 +126,29 @@ fn told(detail: Detail) -> Option<Detail> {
     })
 }
 
-fn attrs(all: &BTreeMap<String, String>, room: &mut usize) -> BTreeMap<String, String> {
-    let kept = all.iter().filter(|(key, _)| !is_credential(key));
-    let kept = kept.filter_map(|(key, value)| {
-        if key.len() > LONGEST_VALUE {
-            return None;
-        }
-        let value = without_login(&cut(value));
-        *room = room.checked_sub(EACH + key.len() + value.len())?;
-        Some((key.clone(), value))
-    });
-    kept.collect()
+fn redact_credentials(
+    all: &BTreeMap<String, String>,
+    room: &mut usize,
+) -> BTreeMap<String, String> {
+    let attrs = all.iter().filter(|(key, _)| !is_credential(key));
+    attrs
+        .filter_map(|(key, value)| {
+            if key.len() > MAX_VALUE_BYTES {
+                return None;
+            }
+            let value = without_login(&cut(value));
+            *room = room.checked_sub(ATTR_OVERHEAD_BYTES + key.len() + value.len())?;
+            Some((key.clone(), value))
+        })
+        .collect()
 }
 
 /// The text, or its beginning with a mark that it goes on.
 fn cut(text: &str) -> String {
-    if text.len() <= LONGEST_VALUE {
+    if text.len() <= MAX_VALUE_BYTES {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(LONGEST_VALUE);
+    let end = text.floor_char_boundary(MAX_VALUE_BYTES);
     format!("{}…", text.get(..end).unwrap_or_default())
 }
 
@@ -196,7 +204,7 @@ mod tests {
     fn a_record_keeps_no_credential_of_a_request() {
         let kept = |key: &str, value: &str| {
             let all = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-            attrs(&all, &mut MOST.clone())
+            redact_credentials(&all, &mut MAX_ATTRS_BYTES.clone())
         };
         let json = r#"[{"Type":"s3","Attrs":{"bucket":"b","secret_access_key":"canary","nested":[{"session_token":"canary"}]}}]"#;
         for (key, value) in [
@@ -272,7 +280,7 @@ mod tests {
             details,
             ..Failure::new(FailureKind::Unknown, address)
         };
-        for detail in failed(&failure).details {
+        for detail in redact_failure(&failure).details {
             let text = match &detail {
                 Detail::Source { info, .. } => String::from_utf8_lossy(&info.data).into_owned(),
                 Detail::Raw { value, .. } => String::from_utf8_lossy(value).into_owned(),
@@ -309,7 +317,7 @@ mod tests {
             },
         ];
         for request in requests {
-            let record = begun(&request);
+            let record = prepare(&request);
             let size = |attrs: &BTreeMap<String, String>| {
                 attrs.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
             };
@@ -319,10 +327,10 @@ mod tests {
                 .map(|e| e.kind.len() + size(&e.attrs))
                 .sum();
             let total = record.frontend.len() + size(&record.frontend_attrs) + exporters;
-            assert!(total <= MOST + 2 * LONGEST_VALUE, "{total}");
+            assert!(total <= MAX_ATTRS_BYTES + 2 * MAX_VALUE_BYTES, "{total}");
         }
         let failure = Failure::new(FailureKind::Unknown, long.clone());
-        assert!(failed(&failure).message.len() <= LONGEST_VALUE + 4);
+        assert!(redact_failure(&failure).message.len() <= MAX_VALUE_BYTES + 4);
         assert!(check_name(&long).is_err() && check_name("x").is_ok());
     }
 }

@@ -7,7 +7,7 @@ use store::Filters;
 use crate::api::{Failure, FailureKind, HistoryRecord};
 
 /// One of the alternatives must fit; none fits all.
-pub(crate) struct Filter(Vec<Alternative>);
+pub(super) struct RecordFilter(Vec<Alternative>);
 
 /// All of it must fit.
 struct Alternative {
@@ -106,9 +106,9 @@ impl Time {
     }
 }
 
-impl Filter {
+impl RecordFilter {
     /// Reads filters; durations count back from `now`.
-    pub(crate) fn parse(texts: &[String], now: SystemTime) -> Result<Self, Failure> {
+    pub(super) fn parse(texts: &[String], now: SystemTime) -> Result<Self, Failure> {
         let mut alternatives = Vec::with_capacity(texts.len());
         for text in texts {
             let (mut times, mut words) = (Vec::new(), Vec::new());
@@ -128,7 +128,7 @@ impl Filter {
     }
 
     /// Whether a record is wanted.
-    pub(crate) fn fits(&self, record: &HistoryRecord) -> bool {
+    pub(super) fn fits(&self, record: &HistoryRecord) -> bool {
         self.0.is_empty()
             || self.0.iter().any(|alternative| {
                 alternative.times.iter().all(|time| time.fits(record))
@@ -180,12 +180,12 @@ mod tests {
         };
         let fits = |texts: &[&str]| {
             let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
-            Filter::parse(&texts, now).unwrap().fits(&record)
+            RecordFilter::parse(&texts, now).unwrap().fits(&record)
         };
         assert!(fits(&[]) && fits(&["status=completed"]) && fits(&["ref==b", "status==error"]));
         assert!(!fits(&["status=error"]));
         assert!(fits(&["startedAt>15m,duration>=1m"]) && !fits(&["startedAt>5m"]));
         assert!(!fits(&["status=completed,duration>1m0.5s"]));
-        assert!(Filter::parse(&["duration>x".into()], now).is_err());
+        assert!(RecordFilter::parse(&["duration>x".into()], now).is_err());
     }
 }

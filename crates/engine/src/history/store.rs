@@ -1,0 +1,312 @@
+//! What is kept of finished builds: a record, what the build said, why it failed, when its steps ran.
+//!
+//! Records are rows of the store's index, their blobs are pinned by the name `history:<build>`. A record goes when it is older
+//! than the configuration says *and* there are more than it says, unless it is pinned.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::Stream;
+use oci::{Descriptor, Digest};
+use progress::{Hub, Subscription};
+use store::{Lease, Store};
+use task::Permits;
+
+use super::filter::RecordFilter;
+use super::trace::Summary;
+use crate::api::{
+    Failure, FailureKind, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord,
+};
+
+const LOG: &str = "application/vnd.buildkit.status.v0";
+const ERROR: &str = "application/vnd.googleapis.google.rpc.status+proto";
+const TRACE: &str = "application/vnd.buildkit.otlp.json.v0";
+/// The most records that are listed, and that are deleted at a time.
+const MAX_RECORDS: u32 = 10_000;
+/// Records that are read at a time.
+const PAGE_RECORDS: u32 = 16;
+/// The longest log that is replayed, in bytes.
+const MAX_LOG_BYTES: u64 = 64 << 20;
+
+/// How many records are kept, and how long.
+#[derive(Debug, Clone)]
+pub struct HistorySettings {
+    /// So many are kept in any case; zero records nothing.
+    pub max_entries: usize,
+    /// So long they are kept in any case.
+    pub max_age: Duration,
+    /// How records are written; without it they stay in memory.
+    pub codec: Option<Arc<dyn HistoryCodec>>,
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        Self {
+            max_entries: 50,
+            max_age: Duration::from_secs(48 * 3600),
+            codec: None,
+        }
+    }
+}
+
+/// The records on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordStore {
+    store: Arc<Store>,
+    codec: Arc<dyn HistoryCodec>,
+    settings: HistorySettings,
+    replays: Permits,
+}
+
+fn unknown(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Unknown, error.to_string())
+}
+
+impl RecordStore {
+    /// None if records are not to be kept on disk.
+    pub(crate) fn new(store: &Arc<Store>, settings: &HistorySettings) -> Option<Self> {
+        let codec = settings
+            .codec
+            .clone()
+            .filter(|_| settings.max_entries > 0)?;
+        Some(Self {
+            store: Arc::clone(store),
+            codec,
+            settings: settings.clone(),
+            replays: Permits::new(1),
+        })
+    }
+
+    fn owner(build: &str) -> String {
+        format!("history:{build}")
+    }
+
+    fn blob(&self, lease: &Lease, kind: &str, bytes: &[u8]) -> Result<Descriptor, Failure> {
+        let blob = self.store.put_blob(lease, bytes)?;
+        Ok(descriptor(kind, blob.digest, blob.size))
+    }
+
+    /// Writes down a build that ended: `said` is all it said, up to its end.
+    pub(crate) async fn finish(
+        &self,
+        mut record: HistoryRecord,
+        mut said: Subscription,
+    ) -> Result<HistoryRecord, Failure> {
+        let lease = self.store.lease();
+        let mut writer = self.store.blob_writer(&lease)?;
+        let mut summary = Summary::default();
+        while let Some(events) = said.next_batch().await {
+            for event in &events {
+                summary.take(event);
+            }
+            let codec = Arc::clone(&self.codec);
+            writer = task::blocking("write a build's log", move || {
+                writer.write_all(&codec.log(events)).map_err(unknown)?;
+                Ok::<_, Failure>(writer)
+            })
+            .await?;
+        }
+        let this = self.clone();
+        task::blocking("write a build record", move || {
+            let log = writer.commit(None)?;
+            record.logs = Some(descriptor(LOG, log.digest, log.size));
+            record.total_steps = summary.total();
+            record.cached_steps = summary.cached();
+            record.completed_steps = summary.completed();
+            record.warnings = summary.warnings;
+            if let Some(error) = &mut record.error {
+                let encoded = this.codec.error(error);
+                record.external_error = Some(this.blob(&lease, ERROR, &encoded)?);
+                error.details.clear();
+            }
+            let trace = summary.trace(&record);
+            record.trace = Some(this.blob(&lease, TRACE, &trace)?);
+            let owner = Self::owner(&record.build);
+            let blobs = [&record.logs, &record.external_error, &record.trace];
+            for blob in blobs.into_iter().flatten() {
+                this.store.pin_blob(&owner, &blob.digest)?;
+            }
+            for result in record.result.iter().chain(record.results.values()) {
+                for blob in result.results.values().chain(&result.attestations) {
+                    // What was pushed may not be kept here.
+                    if this.store.blob_info(&blob.digest)?.is_some() {
+                        this.store.pin_blob(&owner, &blob.digest)?;
+                    }
+                }
+            }
+            this.put(&record)?;
+            this.expire(record.completed.unwrap_or(UNIX_EPOCH))?;
+            drop(lease);
+            Ok(record)
+        })
+        .await
+    }
+
+    fn put(&self, record: &HistoryRecord) -> Result<(), Failure> {
+        self.store.put_history(&store::HistoryRecord {
+            id: record.build.clone(),
+            created: record.created.unwrap_or(UNIX_EPOCH),
+            completed: record.completed,
+            pinned: record.pinned,
+            record: self.codec.record(record),
+        })?;
+        Ok(())
+    }
+
+    /// Deletes what is too old and too much.
+    fn expire(&self, now: SystemTime) -> Result<(), Failure> {
+        let before = now.checked_sub(self.settings.max_age).unwrap_or(UNIX_EPOCH);
+        let keep = u32::try_from(self.settings.max_entries).unwrap_or(u32::MAX);
+        for id in self.store.expired_history(keep, before, MAX_RECORDS)? {
+            self.store.delete_history(&id)?;
+        }
+        Ok(())
+    }
+
+    /// Builds as events, newest first, read a page at a time: the `known` ones of memory, and those on disk that are none of
+    /// `others` and that the filter wants; only `build`, unless that is empty.
+    pub(crate) fn pages(
+        &self,
+        known: Vec<HistoryEvent>,
+        others: HashSet<String>,
+        filter: RecordFilter,
+        build: String,
+    ) -> impl Stream<Item = Result<HistoryEvent, Failure>> + Send + use<> {
+        let pages = Pages {
+            records: self.clone(),
+            known: known.into(),
+            others: Arc::new(others),
+            filter: Arc::new(filter),
+            build,
+            page: VecDeque::new(),
+            after: Some(None),
+            left: MAX_RECORDS,
+        };
+        futures::stream::try_unfold(pages, |mut pages| async move {
+            Ok(pages.next().await?.map(|event| (event, pages)))
+        })
+    }
+
+    /// One record.
+    pub(crate) async fn get(&self, build: &str) -> Result<Option<HistoryRecord>, Failure> {
+        let (this, build) = (self.clone(), build.to_owned());
+        task::blocking("read a build record", move || {
+            let row = this.store.history(&build)?;
+            Ok(row.and_then(|row| this.codec.parse(&row.record)))
+        })
+        .await
+    }
+
+    /// Writes a changed record.
+    pub(crate) async fn change(&self, record: HistoryRecord) -> Result<(), Failure> {
+        let this = self.clone();
+        task::blocking("write a build record", move || this.put(&record)).await
+    }
+
+    /// Deletes a record; its blobs go with the next collection.
+    pub(crate) async fn delete(&self, build: &str) -> Result<(), Failure> {
+        let (this, build) = (self.clone(), build.to_owned());
+        task::blocking("delete a build record", move || {
+            this.store.delete_history(&build)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What a build said, for one who asks now. One after the other: a log is read as a whole.
+    pub(crate) async fn replay(&self, record: &HistoryRecord) -> Result<Subscription, Failure> {
+        let hub = Hub::new();
+        if let Some(log) = record.logs.clone() {
+            let _alone = self.replays.acquire().await;
+            let (this, to) = (self.clone(), Arc::clone(&hub));
+            task::blocking("read a build's log", move || {
+                let bytes = this.store.read_blob(&log.digest, MAX_LOG_BYTES)?;
+                for event in this.codec.events(&bytes) {
+                    to.publish(event);
+                }
+                Ok::<_, Failure>(())
+            })
+            .await?;
+        }
+        hub.close();
+        Ok(hub.subscribe())
+    }
+}
+
+/// Records on their way to one who lists them.
+struct Pages {
+    records: RecordStore,
+    known: VecDeque<HistoryEvent>,
+    others: Arc<HashSet<String>>,
+    filter: Arc<RecordFilter>,
+    build: String,
+    page: VecDeque<HistoryRecord>,
+    /// The last record that was read from disk; none at the end.
+    after: Option<Option<(SystemTime, String)>>,
+    left: u32,
+}
+
+impl Pages {
+    async fn next(&mut self) -> Result<Option<HistoryEvent>, Failure> {
+        while self.page.is_empty() && self.after.is_some() {
+            self.read().await?;
+        }
+        let newest = self.page.front().map(|record| record.created);
+        let is_known = match (self.known.front(), newest) {
+            (Some(known), Some(newest)) => known.record.created >= newest,
+            (known, _) => known.is_some(),
+        };
+        if is_known {
+            return Ok(self.known.pop_front());
+        }
+        let record = self.page.pop_front();
+        let kind = HistoryEventKind::Complete;
+        Ok(record.map(|record| HistoryEvent { kind, record }))
+    }
+
+    async fn read(&mut self) -> Result<(), Failure> {
+        let Some(after) = self.after.take() else {
+            return Ok(());
+        };
+        if !self.build.is_empty() {
+            let record = self.records.get(&self.build).await?;
+            self.page = record.into_iter().filter(|r| self.wants(r)).collect();
+            return Ok(());
+        }
+        let (records, others, filter) = (
+            self.records.clone(),
+            Arc::clone(&self.others),
+            Arc::clone(&self.filter),
+        );
+        let size = PAGE_RECORDS.min(self.left);
+        let (page, last) = task::blocking("list build records", move || {
+            let after = after.as_ref().map(|(at, id)| (*at, id.as_str()));
+            let rows = records.store.list_history(after, size)?;
+            let full = u32::try_from(rows.len()).is_ok_and(|n| n == size);
+            let last = rows.last().filter(|_| full);
+            let last = last.map(|row| (row.created, row.id.clone()));
+            let page: VecDeque<_> = rows
+                .iter()
+                .filter(|row| !others.contains(&row.id))
+                .filter_map(|row| records.codec.parse(&row.record))
+                .filter(|record| filter.fits(record))
+                .collect();
+            Ok::<_, Failure>((page, last))
+        })
+        .await?;
+        self.page = page;
+        self.left -= size;
+        self.after = last.filter(|_| self.left > 0).map(Some);
+        Ok(())
+    }
+
+    fn wants(&self, record: &HistoryRecord) -> bool {
+        !self.others.contains(&record.build) && self.filter.fits(record)
+    }
+}
+
+fn descriptor(kind: &str, digest: Digest, size: u64) -> Descriptor {
+    Descriptor::new(kind, digest, size)
+}

@@ -1,0 +1,94 @@
+//! What stopping the daemon waits for.
+
+use std::sync::Arc;
+
+use engine::api::{Backend, Failure, FailureKind, HistoryCodec, HistoryRecord, SolveRequest};
+use engine::{Engine, HistorySettings, Settings};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{Never, engine_with};
+
+/// Writes names of builds only, and the first record not before it may.
+#[derive(Debug)]
+struct Slow(Mutex<Option<oneshot::Receiver<()>>>);
+
+impl HistoryCodec for Slow {
+    fn log(&self, _: Vec<progress::Event>) -> Vec<u8> {
+        Vec::new()
+    }
+    fn events(&self, _: &[u8]) -> Vec<progress::Event> {
+        Vec::new()
+    }
+    fn error(&self, failure: &Failure) -> Vec<u8> {
+        failure.message.clone().into_bytes()
+    }
+    fn record(&self, record: &HistoryRecord) -> Vec<u8> {
+        let wait = self.0.lock().take();
+        if let Some(wait) = wait {
+            wait.blocking_recv().unwrap();
+        }
+        record.build.clone().into_bytes()
+    }
+    fn parse(&self, record: &[u8]) -> Option<HistoryRecord> {
+        Some(HistoryRecord {
+            build: String::from_utf8(record.to_vec()).ok()?,
+            ..HistoryRecord::default()
+        })
+    }
+}
+
+/// An engine whose first record waits, and what lets it go on.
+fn slow(dir: &tempfile::TempDir) -> (Arc<Engine>, oneshot::Sender<()>) {
+    let (go, wait) = oneshot::channel();
+    let settings = Settings {
+        history: HistorySettings {
+            codec: Some(Arc::new(Slow(Mutex::new(Some(wait))))),
+            ..HistorySettings::default()
+        },
+        ..Settings::default()
+    };
+    (engine_with(dir, settings), go)
+}
+
+fn forever(build: &str) -> SolveRequest {
+    SolveRequest {
+        build: build.into(),
+        client_frontend: Some(Arc::new(Never)),
+        ..SolveRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn stopping_waits_for_the_record_of_a_build_whose_client_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, go) = slow(&dir);
+    let mut running = engine.solve(forever("left"));
+    assert!(futures::poll!(&mut running).is_pending());
+    drop(running);
+    let mut closed = Box::pin(engine.close());
+    // The record waits for `go`, so however often this is polled it is not done.
+    for _ in 0..100 {
+        assert!(futures::poll!(&mut closed).is_pending());
+        tokio::task::yield_now().await;
+    }
+    go.send(()).unwrap();
+    closed.await;
+    drop(engine);
+    let store = store::Store::open(store::Config::new(dir.path().join("state"))).unwrap();
+    let record = store.history("left").unwrap().unwrap();
+    assert!(record.completed.is_some());
+}
+
+#[tokio::test]
+async fn stopping_ends_builds_that_run_and_refuses_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, go) = slow(&dir);
+    go.send(()).unwrap();
+    let mut running = engine.solve(forever("runs"));
+    assert!(futures::poll!(&mut running).is_pending());
+    let (ended, ()) = tokio::join!(running, engine.close());
+    assert_eq!(ended.unwrap_err().kind, FailureKind::Canceled);
+    let refused = engine.solve(forever("late")).await.unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Unavailable);
+}
