@@ -87,8 +87,7 @@ fn subjects(given: &[(i32, String, Vec<String>)]) -> Result<Vec<SubjectSpec>, Fa
 }
 
 async fn item(given: &Attestation) -> Result<Item, Failure> {
-    let lazy = given.content.as_ref();
-    let lazy = lazy.and_then(|found| found.as_any().downcast_ref::<LazyRef>());
+    let lazy = given.content.as_ref().and_then(LazyRef::of);
     let bundle = match given.kind {
         IN_TOTO => false,
         BUNDLE => true,
@@ -175,8 +174,7 @@ async fn makers(
     let engine = &build.engine;
     let mut out = Vec::new();
     for (id, (capture, found)) in scope.captures(result, platforms).await? {
-        let lazy = found.as_any().downcast_ref::<LazyRef>();
-        let computed = match lazy {
+        let computed = match LazyRef::of(&found) {
             Some(lazy) => lazy.computed().await?,
             None => None,
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use frontend::bridge::CacheImport;
 use llb::pb;
 use oci::Digest;
-use ops::{BuildCacheMounts, BuildRights};
+use ops::{BuildCacheMounts, BuildDomain, BuildRights};
 use parking_lot::Mutex;
 use progress::{Hub, VertexProgress, Writer};
 use solver::{CacheManager, Edge, Job, OpCtx, Vertex};
@@ -35,7 +35,7 @@ pub(crate) struct Build {
     pub(crate) policies: Vec<Arc<Policy>>,
     /// Who has a say in its sources.
     pub(crate) verifier: Option<Arc<dyn PolicyVerifier>>,
-    job: Mutex<Option<Arc<Job<ops::Ref>>>>,
+    job: Mutex<Option<Arc<Job<BuildDomain>>>>,
     /// What the build sees of cache mounts.
     cache_mounts: Mutex<Arc<BuildCacheMounts>>,
     ended: watch::Sender<bool>,
@@ -58,7 +58,7 @@ impl Build {
         memory: Arc<Memory>,
         rights: BuildRights,
         (policies, verifier): (Vec<Arc<Policy>>, Option<Arc<dyn PolicyVerifier>>),
-        (job, cache_mounts): (Job<ops::Ref>, Arc<BuildCacheMounts>),
+        (job, cache_mounts): (Job<BuildDomain>, Arc<BuildCacheMounts>),
     ) -> Arc<Self> {
         Arc::new(Self {
             engine,
@@ -164,8 +164,8 @@ impl Build {
 
     async fn run(
         &self,
-        edge: Edge,
-        caches: &[Arc<CacheManager<ops::Ref>>],
+        edge: Edge<BuildDomain>,
+        caches: &[Arc<CacheManager<BuildDomain>>],
     ) -> Result<Computed, Failure> {
         let job = self.job.lock().clone().ok_or_else(canceled)?;
         match job.build_from(edge, caches).await {
@@ -183,13 +183,13 @@ impl Build {
     }
 
     /// What went into a vertex that was computed; none when the build is over.
-    pub(crate) fn captured(&self, vertex: &Vertex) -> Option<attest::Capture> {
+    pub(crate) fn captured(&self, vertex: &Vertex<BuildDomain>) -> Option<attest::Capture> {
         let job = self.job.lock().clone()?;
         Some(capture(&job, vertex))
     }
 
     /// The context in which results of a vertex are loaded.
-    pub(crate) fn op_ctx(&self, vertex: &Vertex) -> Option<OpCtx> {
+    pub(crate) fn op_ctx(&self, vertex: &Vertex<BuildDomain>) -> Option<OpCtx<BuildDomain>> {
         let job = self.job.lock().clone()?;
         job.ctx(vertex)
     }

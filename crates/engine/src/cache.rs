@@ -9,7 +9,7 @@ use frontend::FrontendResult;
 use frontend::bridge::CacheImport;
 use futures::future::{BoxFuture, join_all, try_join_all};
 use oci::Digest;
-use ops::Ref;
+use ops::BuildDomain;
 use progress::Writer;
 use remotecache::{CacheError, CacheExporter, Caches, Gathered, Scene};
 use session::Group;
@@ -24,7 +24,7 @@ use crate::provenance::Computed;
 use crate::reference::LazyRef;
 
 /// A cache that was read, once; none if it could not be.
-pub(crate) type Import = Arc<OnceCell<Option<Arc<CacheManager<Ref>>>>>;
+pub(crate) type Import = Arc<OnceCell<Option<Arc<CacheManager<BuildDomain>>>>>;
 
 /// The caches that a build writes.
 #[derive(Debug, Default)]
@@ -103,8 +103,8 @@ impl Results {
 }
 
 async fn computed(found: &Arc<dyn frontend::Ref>) -> Result<Option<Arc<Computed>>, Failure> {
-    let lazy = found.as_any().downcast_ref::<LazyRef>();
-    lazy.ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))?
+    LazyRef::of(found)
+        .ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))?
         .computed()
         .await
 }
@@ -210,7 +210,7 @@ impl Build {
     pub(crate) async fn caches(
         self: &Arc<Self>,
         imports: &[CacheImport],
-    ) -> Vec<Arc<CacheManager<Ref>>> {
+    ) -> Vec<Arc<CacheManager<BuildDomain>>> {
         let mut reading: Vec<BoxFuture<'_, _>> = Vec::with_capacity(imports.len());
         for import in imports {
             reading.push(Box::pin(async move {
@@ -223,7 +223,11 @@ impl Build {
         join_all(reading).await.into_iter().flatten().collect()
     }
 
-    async fn import(&self, name: &str, import: &CacheImport) -> Option<Arc<CacheManager<Ref>>> {
+    async fn import(
+        &self,
+        name: &str,
+        import: &CacheImport,
+    ) -> Option<Arc<CacheManager<BuildDomain>>> {
         let title = format!("importing cache manifest from {name}");
         let read = self.shown(&title, "", |progress| async move {
             let scene = Scene {

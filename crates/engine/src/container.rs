@@ -17,7 +17,8 @@ use frontend::gateway::{Container, ContainerRequest, Process, ProcessControl, Pr
 use llb::pb;
 use oci::Digest;
 use ops::exec::{Prepared, prepare};
-use solver::{NullSink, OpCtx, Vertex};
+use ops::{BuildDomain, ProgressSink};
+use solver::{OpCtx, Vertex};
 use store::ImmutableRef;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -81,11 +82,11 @@ fn unknown(error: impl fmt::Display) -> Failure {
 }
 
 /// The context of calls to the clients of a build that belong to no vertex.
-fn context(build: &Build) -> OpCtx {
-    let vertex = Vertex::new(Digest::sha256(b"container"), "container", Arc::new(()));
+fn context(build: &Build) -> OpCtx<BuildDomain> {
+    let vertex = Vertex::new(Digest::sha256(b"container"), "container", Arc::default());
     OpCtx::detached(
         Arc::new(vertex),
-        Arc::new(NullSink),
+        Arc::new(ProgressSink::null()),
         vec![build.session.clone()],
     )
 }
@@ -133,8 +134,8 @@ impl BuildContainer {
             mount.output = 0;
             mount.input = EMPTY;
             if let Some(source) = wanted.source {
-                let source = source.as_any().downcast_ref::<LazyRef>();
-                let found = source.ok_or_else(|| unknown("a ref of another engine"))?;
+                let found = LazyRef::of(&source);
+                let found = found.ok_or_else(|| unknown("a ref of another engine"))?;
                 let tree = found.result().await?;
                 if let Some(tree) = &tree {
                     build

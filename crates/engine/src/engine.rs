@@ -11,7 +11,7 @@ use frontend::bridge::WorkerInfo;
 use frontend::gateway_image::FrontendHost;
 use futures::stream::BoxStream;
 use oci::Digest;
-use ops::{OpResolver, Parts, Results};
+use ops::{BuildDomain, OpResolver, Parts, Results};
 use remotecache::Caches;
 use solver::{CacheManager, Solver};
 use source::image::ImageSource;
@@ -98,7 +98,7 @@ pub struct Engine {
     pub(crate) layouts: OciLayoutSource,
     pub(crate) worker: WorkerInfo,
     pub(crate) settings: Settings,
-    pub(crate) solver: Solver<ops::Ref>,
+    pub(crate) solver: Solver<BuildDomain>,
     pub(crate) history: Arc<History>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) clock: Clock,

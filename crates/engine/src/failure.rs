@@ -9,7 +9,7 @@ use exporter::ExportError;
 use frontend::{BridgeError, Fault, FrontendError};
 use llb::pb;
 use oci::Digest;
-use ops::{OpFailure, OpSys};
+use ops::{BuildDomain, OpFailure};
 use remotecache::CacheError;
 use solver::{Phase, SolveError};
 use source::SourceError;
@@ -23,7 +23,7 @@ pub(crate) type Place = (pb::SourceInfo, Vec<pb::Range>);
 /// What the solver says, with the places of the vertex in the user's files. `keep` gives names to what a failed step had
 /// and left.
 pub(crate) fn of_solve(
-    error: &SolveError,
+    error: &SolveError<BuildDomain>,
     places: impl FnOnce(&Digest) -> Vec<Place>,
     keep: impl Fn(&ops::Ref) -> String,
 ) -> Failure {
@@ -60,9 +60,7 @@ pub(crate) fn of_solve(
     else {
         return failure;
     };
-    let op = sys
-        .downcast_ref::<OpSys>()
-        .map(|sys| Box::new((*sys.op).clone()));
+    let op = Some(Box::new((*sys.op).clone()));
     let content_input = match phase {
         Phase::SlowKey(input) => i64::try_from(*input).ok(),
         Phase::Resolve | Phase::CacheMap | Phase::Exec => None,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use executor::cdi::{DeviceRequest, Devices};
 use llb::{Graph, pb};
 use oci::{Digest, Platform};
-use ops::{BuildRights, OpSys};
+use ops::{BuildDomain, BuildRights, OpSys};
 use solver::{Edge, ProgressGroup, Vertex, VertexOptions};
 
 use crate::api::{Failure, FailureKind};
@@ -18,7 +18,7 @@ use crate::failure::Place;
 /// A loaded definition.
 pub(crate) struct Loaded {
     /// What is wanted.
-    pub(crate) edge: Edge,
+    pub(crate) edge: Edge<BuildDomain>,
     /// Where vertices stand in the user's files.
     pub(crate) places: HashMap<Digest, Vec<Place>>,
     /// Cache mounts of steps whose cache is to be ignored, by id, and whether they are on top of a ref: they begin empty.
@@ -38,7 +38,7 @@ pub(crate) fn load(
         )
     };
     let graph = Graph::load(definition).map_err(|e| failed(e.to_string()))?;
-    let mut vertices: Vec<Arc<Vertex>> = Vec::with_capacity(graph.nodes.len());
+    let mut vertices: Vec<Arc<Vertex<BuildDomain>>> = Vec::with_capacity(graph.nodes.len());
     let mut places = HashMap::new();
     let mut unwanted = HashMap::new();
     for node in &graph.nodes {

@@ -22,8 +22,7 @@ use frontend::bridge::{ResolveOpts, SourceMeta};
 use frontend::{FrontendResult, Ref};
 use llb::pb;
 use oci::Digest;
-use ops::OpSys;
-use ops::source_op::SourceOp;
+use ops::{BuildDomain, BuildOp};
 use parking_lot::Mutex;
 use solver::{Job, KeyInfo, Vertex};
 
@@ -65,20 +64,19 @@ pub fn provenance_env(dir: &Path) -> io::Result<BTreeMap<String, serde_json::Val
 pub(crate) struct Computed {
     pub(crate) result: ops::Ref,
     /// None for what was not computed.
-    pub(crate) vertex: Option<Arc<Vertex>>,
-    pub(crate) keys: Vec<KeyInfo<ops::Ref>>,
+    pub(crate) vertex: Option<Arc<Vertex<BuildDomain>>>,
+    pub(crate) keys: Vec<KeyInfo<BuildDomain>>,
 }
 
 /// What went into a vertex of a job.
-pub(crate) fn capture(job: &Job<ops::Ref>, vertex: &Vertex) -> Capture {
+pub(crate) fn capture(job: &Job<BuildDomain>, vertex: &Vertex<BuildDomain>) -> Capture {
     let mut out = Capture::new();
     for (vertex, op) in job.ops(vertex) {
-        let Some(sys) = vertex.sys.downcast_ref::<OpSys>() else {
-            continue;
+        let pin = match &*op {
+            BuildOp::Source(source) => source.pin(),
+            BuildOp::Exec(_) | BuildOp::File(_) | BuildOp::Combine(_) => String::new(),
         };
-        let source = op.as_any().and_then(|op| op.downcast_ref::<SourceOp>());
-        let pin = source.map(SourceOp::pin).unwrap_or_default();
-        out.op(&sys.op, &pin);
+        out.op(&vertex.sys.op, &pin);
     }
     out
 }
@@ -182,10 +180,6 @@ struct Made {
     records: Vec<u64>,
 }
 
-fn lazy(found: &Arc<dyn Ref>) -> Option<&LazyRef> {
-    found.as_any().downcast_ref::<LazyRef>()
-}
-
 /// Tells refs apart.
 fn address(found: &Arc<dyn Ref>) -> usize {
     Arc::as_ptr(found).cast::<()>() as usize
@@ -273,7 +267,7 @@ impl Scope {
             let Some(scope) = self.find(found) else {
                 continue;
             };
-            let captured = match lazy(found) {
+            let captured = match LazyRef::of(found) {
                 Some(lazy) => lazy.captured().await.unwrap_or_default(),
                 None => Capture::new(),
             };
@@ -357,7 +351,7 @@ impl Scope {
 
     /// What went into a ref that was computed, with this scope's request.
     async fn of_ref(&self, found: &Arc<dyn Ref>) -> Option<Capture> {
-        let mut out = lazy(found)?.captured().await?;
+        let mut out = LazyRef::of(found)?.captured().await?;
         let Some(asked) = &self.asked else {
             return Some(out);
         };

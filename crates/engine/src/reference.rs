@@ -32,6 +32,11 @@ pub(crate) struct LazyRef {
 }
 
 impl LazyRef {
+    /// Returns the engine's own type of a ref that a frontend held; none for a ref of another engine.
+    pub(crate) fn of(reference: &Arc<dyn Ref>) -> Option<&Self> {
+        reference.as_any().downcast_ref()
+    }
+
     pub(crate) fn new(
         build: Arc<Build>,
         definition: Arc<pb::Definition>,

@@ -382,8 +382,8 @@ async fn frontend(
 }
 
 async fn computed(found: &Arc<dyn frontend::Ref>) -> Result<Option<ImmutableRef>, Failure> {
-    let lazy = found.as_any().downcast_ref::<LazyRef>();
-    lazy.ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))?
+    LazyRef::of(found)
+        .ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))?
         .result()
         .await
 }

@@ -13,13 +13,17 @@ use solver::OpCtx;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::{OpFailure, Parts};
+use crate::{BuildDomain, OpFailure, Parts};
 
 /// Connections of one mount to the client's agent at a time.
 const MAX_AGENT_CONNECTIONS: usize = 64;
 
 /// Asks the clients for a secret; nothing if none has it.
-pub async fn secret(parts: &Parts, ctx: &OpCtx, id: &str) -> Result<Option<Vec<u8>>, OpFailure> {
+pub async fn secret(
+    parts: &Parts,
+    ctx: &OpCtx<BuildDomain>,
+    id: &str,
+) -> Result<Option<Vec<u8>>, OpFailure> {
     let id = id.to_owned();
     let asked = parts
         .group(ctx)
@@ -78,7 +82,7 @@ impl Drop for SshSocket {
 /// Makes a socket for the agent that a mount asks for; nothing if there is none and the mount can do without.
 pub async fn ssh(
     parts: &Parts,
-    ctx: &OpCtx,
+    ctx: &OpCtx<BuildDomain>,
     options: &pb::SshOpt,
 ) -> Result<Option<SshSocket>, OpFailure> {
     let id = options.id.clone();

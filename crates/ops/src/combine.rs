@@ -18,7 +18,7 @@ use solver::{CacheMap, Op, OpCtx, OpError};
 use store::RefOptions;
 
 use crate::exec::key::NO_INPUT;
-use crate::{DepPlan, KeyPlan, OpFailure, Parts, Ref, gojson};
+use crate::{BuildDomain, DepPlan, KeyPlan, OpFailure, Parts, Ref, gojson};
 
 /// Which of the ops it is.
 #[derive(Debug, Clone)]
@@ -113,16 +113,16 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
 }
 
 #[async_trait]
-impl Op<Ref> for CombineOp {
+impl Op<BuildDomain> for CombineOp {
     async fn cache_map(
         &self,
-        _ctx: &OpCtx,
+        _ctx: &OpCtx<BuildDomain>,
         _index: usize,
-    ) -> Result<(CacheMap<Ref>, bool), OpError> {
+    ) -> Result<(CacheMap<BuildDomain>, bool), OpError> {
         Ok((plan(&self.kind, self.inputs).into_cache_map(false), true))
     }
 
-    async fn exec(&self, _ctx: &OpCtx, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
+    async fn exec(&self, _ctx: &OpCtx<BuildDomain>, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
         let options = RefOptions {
             description: self.name.clone(),
             ..RefOptions::default()

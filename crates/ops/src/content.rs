@@ -14,7 +14,7 @@ use futures::future::try_join_all;
 use oci::Digest;
 use solver::{OpCtx, OpError, SlowKey};
 
-use crate::{OpFailure, Ref};
+use crate::{BuildDomain, OpFailure, Ref};
 
 /// What of an input an op reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,8 +59,8 @@ impl ContentKey {
 }
 
 #[async_trait]
-impl SlowKey<Ref> for ContentKey {
-    async fn digest(&self, _ctx: &OpCtx, input: &Ref) -> Result<Digest, OpError> {
+impl SlowKey<BuildDomain> for ContentKey {
+    async fn digest(&self, _ctx: &OpCtx<BuildDomain>, input: &Ref) -> Result<Digest, OpError> {
         let digests = try_join_all(self.selectors.iter().map(|selector| async move {
             let path = join_root(&selector.path);
             let options = fstree::hash::Options {

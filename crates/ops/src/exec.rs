@@ -14,9 +14,9 @@ use executor::{
     SecurityMode, Ulimit,
 };
 use llb::pb;
-use solver::{CacheMap, Op, OpCtx, OpError};
+use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 
-use crate::{BuildRights, OpFailure, Parts, Ref, ensure};
+use crate::{BuildDomain, BuildRights, OpFailure, Parts, Ref, ensure};
 pub use cache::{BuildCacheMounts, CacheMounts};
 pub use mounts::{Prepared, PreparedMount, prepare};
 
@@ -57,7 +57,7 @@ impl ExecOp {
         self.op.meta.as_ref().ok_or(OpFailure::NoMeta)
     }
 
-    async fn environment(&self, ctx: &OpCtx) -> Result<Vec<String>, OpFailure> {
+    async fn environment(&self, ctx: &OpCtx<BuildDomain>) -> Result<Vec<String>, OpFailure> {
         let meta = self.meta()?;
         let mut env = meta.env.clone();
         if let Some(proxy) = &meta.proxy_env {
@@ -123,19 +123,19 @@ impl ExecOp {
 }
 
 #[async_trait]
-impl Op<Ref> for ExecOp {
+impl Op<BuildDomain> for ExecOp {
     async fn cache_map(
         &self,
-        _ctx: &OpCtx,
+        _ctx: &OpCtx<BuildDomain>,
         _index: usize,
-    ) -> Result<(CacheMap<Ref>, bool), OpError> {
+    ) -> Result<(CacheMap<BuildDomain>, bool), OpError> {
         Ok((
             key::plan(&self.op, self.platform.as_ref(), self.inputs)?.into_cache_map(true),
             true,
         ))
     }
 
-    async fn exec(&self, ctx: &OpCtx, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
+    async fn exec(&self, ctx: &OpCtx<BuildDomain>, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
         // Before anything is pulled or made for it.
         let meta = self.meta()?;
         mounts::check(&self.op.mounts, &meta.cwd)?;

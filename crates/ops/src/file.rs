@@ -16,7 +16,7 @@ use pb::file_action::Action;
 use solver::{CacheMap, Op, OpCtx, OpError};
 use store::{MutableRef, RefOptions, Store};
 
-use crate::{OpFailure, Parts, Ref};
+use crate::{BuildDomain, OpFailure, Parts, Ref};
 
 /// Performs the actions of one `FileOp`.
 #[derive(Debug)]
@@ -40,16 +40,16 @@ impl FileOp {
 }
 
 #[async_trait]
-impl Op<Ref> for FileOp {
+impl Op<BuildDomain> for FileOp {
     async fn cache_map(
         &self,
-        _ctx: &OpCtx,
+        _ctx: &OpCtx<BuildDomain>,
         _index: usize,
-    ) -> Result<(CacheMap<Ref>, bool), OpError> {
+    ) -> Result<(CacheMap<BuildDomain>, bool), OpError> {
         Ok((key::plan(&self.op, self.inputs)?.into_cache_map(true), true))
     }
 
-    async fn exec(&self, ctx: &OpCtx, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
+    async fn exec(&self, ctx: &OpCtx<BuildDomain>, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
         let _permit = self.parts.permit().await;
         for input in inputs.iter().flatten() {
             crate::ensure(ctx, input).await?;

@@ -8,6 +8,8 @@ use source::Memory;
 
 use crate::exec::BuildCacheMounts;
 
+use crate::BuildDomain;
+
 /// The value of a job in the solver.
 #[derive(Debug)]
 pub struct JobValue {
@@ -19,23 +21,16 @@ pub struct JobValue {
     pub cache_mounts: Arc<BuildCacheMounts>,
 }
 
-impl JobValue {
-    fn all(ctx: &OpCtx) -> impl Iterator<Item = Arc<Self>> {
-        let values = ctx.job_values().into_iter();
-        values.filter_map(|value| value.downcast().ok())
-    }
-}
-
 /// The memories of the builds that want a vertex.
-pub(crate) fn memories(ctx: &OpCtx) -> Vec<Arc<Memory>> {
-    JobValue::all(ctx)
-        .map(|value| Arc::clone(&value.memory))
-        .collect()
+pub(crate) fn memories(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<Memory>> {
+    let jobs = ctx.job_values();
+    jobs.iter().map(|job| Arc::clone(&job.memory)).collect()
 }
 
 /// What the builds that want a vertex see of cache mounts.
-pub(crate) fn cache_mounts(ctx: &OpCtx) -> Vec<Arc<BuildCacheMounts>> {
-    JobValue::all(ctx)
-        .map(|value| Arc::clone(&value.cache_mounts))
+pub(crate) fn cache_mounts(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<BuildCacheMounts>> {
+    let jobs = ctx.job_values();
+    jobs.iter()
+        .map(|job| Arc::clone(&job.cache_mounts))
         .collect()
 }

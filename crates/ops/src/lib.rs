@@ -16,6 +16,7 @@
 pub mod callers;
 pub mod combine;
 pub mod content;
+mod domain;
 pub mod exec;
 mod failure;
 pub mod file;
@@ -32,16 +33,18 @@ use async_trait::async_trait;
 use executor::cdi::Devices;
 use executor::{Entitlements, Executor};
 use oci::{Digest, Platform};
+use progress::WriterSource as _;
 use session::{Group, SessionManager};
-use solver::{CacheMap, CacheMapDep, OpCtx, OpError, OpOpts, Preprocess};
+use solver::{CacheMap, CacheMapDep, OpCtx, OpError, Preprocess};
 use store::{ImmutableRef, Store};
 use task::{Permit, Permits};
 
+pub use domain::{BuildDomain, LayerHint, ProgressSink};
 pub use exec::{BuildCacheMounts, CacheMounts};
 pub use failure::OpFailure;
 pub use fstree::Root;
 pub use job_value::JobValue;
-pub use resolver::{OpResolver, OpSys};
+pub use resolver::{BuildOp, OpResolver, OpSys};
 pub use results::Results;
 
 /// A result: a ref, or nothing at all for scratch.
@@ -102,7 +105,7 @@ impl Parts {
     }
 
     /// Returns the sessions that may answer for the vertex of `ctx`.
-    pub fn group(&self, ctx: &OpCtx) -> Group {
+    pub fn group(&self, ctx: &OpCtx<BuildDomain>) -> Group {
         Group::new(Arc::clone(&self.sessions), ctx.sessions.ids())
     }
 }
@@ -134,7 +137,7 @@ pub struct DepPlan {
 
 impl KeyPlan {
     /// Makes the solver's cache map. With `unlazy` the inputs are made real before the op runs.
-    pub fn into_cache_map(self, unlazy: bool) -> CacheMap<Ref> {
+    pub fn into_cache_map(self, unlazy: bool) -> CacheMap<BuildDomain> {
         let deps = self
             .deps
             .into_iter()
@@ -149,7 +152,7 @@ impl KeyPlan {
         CacheMap {
             digest: self.digest,
             deps,
-            opts: OpOpts::default(),
+            hints: Vec::new(),
         }
     }
 }
@@ -159,8 +162,8 @@ impl KeyPlan {
 struct Unlazy;
 
 #[async_trait]
-impl Preprocess<Ref> for Unlazy {
-    async fn run(&self, ctx: &OpCtx, input: &Ref) -> Result<(), OpError> {
+impl Preprocess<BuildDomain> for Unlazy {
+    async fn run(&self, ctx: &OpCtx<BuildDomain>, input: &Ref) -> Result<(), OpError> {
         if let Some(input) = input {
             ensure(ctx, input).await?;
         }
@@ -169,20 +172,14 @@ impl Preprocess<Ref> for Unlazy {
 }
 
 /// Pulls and unpacks `input` if it is lazy.
-pub(crate) async fn ensure(_ctx: &OpCtx, input: &ImmutableRef) -> Result<(), OpFailure> {
+pub(crate) async fn ensure(
+    _ctx: &OpCtx<BuildDomain>,
+    input: &ImmutableRef,
+) -> Result<(), OpFailure> {
     Ok(input.ensure().await?)
 }
 
-/// Returns where the vertex of `ctx` tells how it goes: the writer that the engine put behind the sink.
-pub fn writer(ctx: &OpCtx) -> progress::Writer {
-    let known = ctx.sink.any();
-    if let Some(writer) = known.downcast_ref::<progress::Writer>() {
-        return writer.clone();
-    }
-    if let Some(vertex) = known.downcast_ref::<Arc<progress::VertexProgress>>() {
-        return vertex.writer();
-    }
-    known
-        .downcast_ref::<progress::VertexProgress>()
-        .map_or_else(progress::Writer::null, progress::VertexProgress::writer)
+/// Returns where the vertex of `ctx` reports its progress.
+pub fn writer(ctx: &OpCtx<BuildDomain>) -> progress::Writer {
+    ctx.sink.writer()
 }

@@ -5,16 +5,17 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use solver::{KeyStoreError, OpCtx, ResultStorage, StoredResult};
-use store::{BlobProvider, RefId, Store};
+use store::{RefId, Store};
 
 use crate::Ref;
-use crate::source_op::provider_name;
+
+use crate::BuildDomain;
 
 /// Keeps results under the names of their refs. Loading one gives its lazy layers the providers that the source ops
 /// below it left in their cache maps.
 pub struct Results {
     store: Arc<Store>,
-    inner: Arc<dyn ResultStorage<Ref>>,
+    inner: Arc<dyn ResultStorage<BuildDomain>>,
 }
 
 impl std::fmt::Debug for Results {
@@ -32,7 +33,7 @@ impl Results {
 }
 
 #[async_trait]
-impl ResultStorage<Ref> for Results {
+impl ResultStorage<BuildDomain> for Results {
     fn exists(&self, id: &str) -> bool {
         self.inner.exists(id)
     }
@@ -45,7 +46,11 @@ impl ResultStorage<Ref> for Results {
         self.inner.save(result, created_at)
     }
 
-    async fn load(&self, result: &StoredResult, ctx: &OpCtx) -> Result<Ref, KeyStoreError> {
+    async fn load(
+        &self,
+        result: &StoredResult,
+        ctx: &OpCtx<BuildDomain>,
+    ) -> Result<Ref, KeyStoreError> {
         // The handle keeps the record alive, and with it the providers, until the load below has looked.
         let held = RefId::parse(&result.id)
             .ok()
@@ -57,8 +62,8 @@ impl ResultStorage<Ref> for Results {
                 .unwrap_or_default();
             for layer in known {
                 let digest = layer.descriptor.digest;
-                if let Some(provider) = ctx.opt::<Arc<dyn BlobProvider>>(&provider_name(&digest)) {
-                    reference.add_provider(&digest, Arc::clone(&provider));
+                if let Some(hint) = ctx.hint(|hint| hint.layer == digest) {
+                    reference.add_provider(&digest, hint.provider);
                 }
             }
         }

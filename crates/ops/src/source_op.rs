@@ -14,16 +14,11 @@ use async_trait::async_trait;
 use llb::pb;
 use oci::{Digest, Platform};
 use parking_lot::Mutex;
-use solver::{CacheMap, Op, OpCtx, OpError, OpOpts};
+use solver::{CacheMap, Op, OpCtx, OpError};
 
-use crate::{OpFailure, Parts, Ref};
+use crate::{BuildDomain, LayerHint, OpFailure, Parts, Ref};
 
 const TYPE: &str = "buildkit.source.v0";
-
-/// Name under which a cache map leaves who can fetch the layer with `digest`.
-pub(crate) fn provider_name(digest: &Digest) -> String {
-    format!("layer:{digest}")
-}
 
 /// Brings one source.
 #[derive(Debug)]
@@ -66,7 +61,7 @@ impl SourceOp {
         Ok(made)
     }
 
-    fn context(&self, ctx: &OpCtx) -> Context {
+    fn context(&self, ctx: &OpCtx<BuildDomain>) -> Context {
         Context {
             sessions: self.parts.group(ctx),
             progress: crate::writer(ctx),
@@ -76,8 +71,12 @@ impl SourceOp {
 }
 
 #[async_trait]
-impl Op<Ref> for SourceOp {
-    async fn cache_map(&self, ctx: &OpCtx, index: usize) -> Result<(CacheMap<Ref>, bool), OpError> {
+impl Op<BuildDomain> for SourceOp {
+    async fn cache_map(
+        &self,
+        ctx: &OpCtx<BuildDomain>,
+        index: usize,
+    ) -> Result<(CacheMap<BuildDomain>, bool), OpError> {
         let key = self
             .instance()?
             .cache_key(&self.context(ctx), index)
@@ -93,32 +92,24 @@ impl Op<Ref> for SourceOp {
         if key.key.starts_with("session:") {
             digest = Digest::key(&format!("random:{}", digest.hex()));
         }
-        let opts = key
-            .layers
-            .into_iter()
-            .fold(OpOpts::default(), |opts, (digest, provider)| {
-                opts.with(provider_name(&digest), provider)
-            });
+        let hints = key.layers.into_iter();
+        let hints = hints.map(|(layer, provider)| LayerHint { layer, provider });
         Ok((
             CacheMap {
                 digest,
                 deps: Vec::new(),
-                opts,
+                hints: hints.collect(),
             },
             key.done,
         ))
     }
 
-    async fn exec(&self, ctx: &OpCtx, _inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
+    async fn exec(&self, ctx: &OpCtx<BuildDomain>, _inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
         let snapshot = self
             .instance()?
             .snapshot(&self.context(ctx))
             .await
             .map_err(|e| OpFailure::Source(Box::new(e)))?;
         Ok(vec![snapshot])
-    }
-
-    fn as_any(&self) -> Option<&dyn std::any::Any> {
-        Some(self)
     }
 }

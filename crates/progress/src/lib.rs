@@ -23,4 +23,4 @@ pub use event::{Event, Log, Position, ProgressGroup, Range, SourceInfo, Status, 
 pub use hub::{Hub, Subscription};
 pub use limit::{LogLimit, LogStreams};
 pub use vertex::VertexProgress;
-pub use writer::{StatusGuard, WorkGuard, Writer};
+pub use writer::{StatusGuard, WorkGuard, Writer, WriterSource};

@@ -29,6 +29,12 @@ pub struct Writer {
     shared: Option<Arc<Shared>>,
 }
 
+/// Something that has a writer: the sink of a vertex.
+pub trait WriterSource {
+    /// Returns what writes for the vertex.
+    fn writer(&self) -> Writer;
+}
+
 impl Writer {
     pub(crate) fn new(shared: Option<Arc<Shared>>) -> Self {
         Self { shared }

@@ -11,8 +11,9 @@ use registry::{Access, Client, Credentials};
 use session::{Group, SessionManager};
 use solver::CacheManager;
 use solver::export::Mode;
-use store::{CompressionSpec, Store, StoreResult};
+use store::{CompressionSpec, Store};
 
+use crate::CacheDomain;
 use crate::attrs::{Attrs, Documents};
 use crate::error::CacheError;
 use crate::import;
@@ -191,12 +192,12 @@ impl Caches {
 
     /// Reads the records of a cache, for a minute at most: a build never waits longer for what it can do without. Its
     /// results are fetched when they are needed.
-    pub async fn import(
+    pub async fn import<D: CacheDomain>(
         &self,
         kind: &str,
         attrs: &BTreeMap<String, String>,
         scene: &Scene,
-    ) -> Result<Arc<CacheManager<StoreResult>>, CacheError> {
+    ) -> Result<Arc<CacheManager<D>>, CacheError> {
         let name = Self::name_of(kind, attrs);
         let reading = self.read(&name, kind, attrs, scene);
         tokio::time::timeout(IMPORT_TIMEOUT, reading)
@@ -209,13 +210,13 @@ impl Caches {
             })
     }
 
-    async fn read(
+    async fn read<D: CacheDomain>(
         &self,
         name: &str,
         kind: &str,
         attrs: &BTreeMap<String, String>,
         scene: &Scene,
-    ) -> Result<Arc<CacheManager<StoreResult>>, CacheError> {
+    ) -> Result<Arc<CacheManager<D>>, CacheError> {
         let attrs = Attrs::new(attrs);
         let bad = |reason| CacheError::Attributes {
             kind: kind.to_owned(),
@@ -288,6 +289,22 @@ mod tests {
     use super::*;
     use session::Group;
 
+    /// A sink that shows nothing.
+    struct Unseen;
+
+    impl progress::WriterSource for Unseen {
+        fn writer(&self) -> Writer {
+            Writer::null()
+        }
+    }
+
+    impl solver::VertexSink<()> for Unseen {
+        fn attach(&self, (): &()) {}
+        fn started(&self, _cached: bool) {}
+        fn completed(&self, _error: Option<&str>, _cached: bool) {}
+        fn log(&self, _stream: i64, _data: &[u8]) {}
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_cache_in_a_registry_that_drips_holds_the_build_up_for_a_minute_at_most() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -317,7 +334,9 @@ mod tests {
         };
         let attrs = BTreeMap::from([("ref".to_owned(), format!("{host}/a/b:c"))]);
         let began = tokio::time::Instant::now();
-        let read = caches.import("registry", &attrs, &scene).await;
+        let read = caches
+            .import::<solver::ResultsOnly<store::StoreResult, Unseen>>("registry", &attrs, &scene)
+            .await;
         let text = read.unwrap_err().to_string();
         assert!(text.contains(&host.to_string()), "{text}");
         assert!(began.elapsed() <= IMPORT_TIMEOUT + Duration::from_secs(1));

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use oci::image::MAX_LAYERS;
 use oci::{Descriptor, Digest, Timestamp, media_type};
-use solver::export;
+use solver::{Domain, export};
 
 use crate::error::CacheError;
 use crate::format::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
@@ -311,9 +311,9 @@ impl Chains {
     }
 
     /// Adds what the solver exported, with the results that could be had, by the index of their record.
-    pub(crate) fn add_exported<R>(
+    pub(crate) fn add_exported<D: Domain>(
         &mut self,
-        exported: &export::Chains<R>,
+        exported: &export::Chains<D>,
         mut results: HashMap<usize, Vec<ChainResult>>,
     ) -> Result<(), CacheError> {
         let mut items: Vec<Option<usize>> = Vec::with_capacity(exported.records.len());

@@ -10,8 +10,9 @@ use oci::{Descriptor, Digest, Index, Manifest, Timestamp, media_type};
 use progress::Writer;
 use solver::export::{self, Mode, RecordResult};
 use solver::{KeyInfo, OpCtx};
-use store::{CompressionSpec, LayerBlob, StoreError, StoreResult};
+use store::{CompressionSpec, LayerBlob, StoreError};
 
+use crate::CacheDomain;
 use crate::attrs::Documents;
 use crate::caches::{CacheExporter, Target};
 use crate::chains::{ChainResult, Chains};
@@ -50,11 +51,11 @@ type Made = Option<Vec<LayerBlob>>;
 
 impl CacheExporter {
     /// Gathers the records of a result that is known by these keys. `ctx` is the context of its vertex.
-    pub async fn gather(
+    pub async fn gather<D: CacheDomain>(
         &self,
         to: &mut Gathered,
-        keys: &[KeyInfo<StoreResult>],
-        ctx: &OpCtx,
+        keys: &[KeyInfo<D>],
+        ctx: &OpCtx<D>,
     ) -> Result<(), CacheError> {
         let (compression, named) = match &self.target {
             Target::Inline => (CompressionSpec::default(), false),
@@ -171,11 +172,11 @@ fn root(
 
 impl Gathered {
     /// Adds the records of a result.
-    pub(crate) async fn add(
+    pub(crate) async fn add<D: CacheDomain>(
         &mut self,
-        keys: &[KeyInfo<StoreResult>],
+        keys: &[KeyInfo<D>],
         how: How,
-        ctx: &OpCtx,
+        ctx: &OpCtx<D>,
     ) -> Result<(), CacheError> {
         // All keys of a result export the same.
         let Some(first) = keys.first().cloned() else {
@@ -188,7 +189,7 @@ impl Gathered {
         };
         let walk = move || export::export(&[first], options);
         let exported = task::blocking("walk cache records", walk).await?;
-        let mut wanted: BTreeMap<(String, String, bool), (&RecordResult<StoreResult>, bool)> =
+        let mut wanted: BTreeMap<(String, String, bool), (&RecordResult<D>, bool)> =
             BTreeMap::new();
         for (at, record) in exported.records.iter().enumerate() {
             for result in &record.results {
@@ -265,7 +266,7 @@ impl Gathered {
     }
 }
 
-fn name_of(result: &RecordResult<StoreResult>) -> (String, String, bool) {
+fn name_of<D: CacheDomain>(result: &RecordResult<D>) -> (String, String, bool) {
     (
         result.manager.id().to_owned(),
         result.stored.id.clone(),
@@ -274,10 +275,10 @@ fn name_of(result: &RecordResult<StoreResult>) -> (String, String, bool) {
 }
 
 /// The layers of a result, made if they have to be; none if it is gone, empty, or not to be made.
-async fn layers_of(
-    result: &RecordResult<StoreResult>,
+async fn layers_of<D: CacheDomain>(
+    result: &RecordResult<D>,
     how: How,
-    ctx: &OpCtx,
+    ctx: &OpCtx<D>,
 ) -> Result<Made, CacheError> {
     let found = match result.manager.results().load(&result.stored, ctx).await {
         Ok(found) => found,

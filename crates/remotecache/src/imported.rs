@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use oci::{Descriptor, Digest, Timestamp};
-use progress::{VertexProgress, Writer};
+use progress::{Writer, WriterSource as _};
 use session::{Group, SessionManager};
 use solver::{
     CacheManager, KeyStore, KeyStoreError, Link, OpCtx, ResultStorage, SessionGroup, StoredResult,
@@ -21,6 +21,7 @@ use store::{
     StoreResult,
 };
 
+use crate::CacheDomain;
 use crate::chains::{Chains, Layers};
 use crate::import::{CREATED_AT, DESCRIPTION, UNCOMPRESSED};
 use crate::place::Place;
@@ -48,12 +49,12 @@ struct Keys {
 }
 
 /// Makes a manager of chains whose layers lie at a place.
-pub(crate) fn manager(
+pub(crate) fn manager<D: CacheDomain>(
     id: String,
     chains: &Chains,
     place: Arc<dyn Place>,
     (store, sessions): (Arc<Store>, Arc<SessionManager>),
-) -> Arc<CacheManager<StoreResult>> {
+) -> Arc<CacheManager<D>> {
     let keys = Arc::new(Keys::new(chains));
     let results = Results {
         keys: Arc::clone(&keys),
@@ -251,12 +252,16 @@ struct NotFound;
 
 impl Results {
     /// The refs of all layers of a result, each with those below it.
-    async fn refs(&self, layers: Layers, ctx: &OpCtx) -> Result<Vec<ImmutableRef>, KeyStoreError> {
+    async fn refs<D: CacheDomain>(
+        &self,
+        layers: Layers,
+        ctx: &OpCtx<D>,
+    ) -> Result<Vec<ImmutableRef>, KeyStoreError> {
         let provider: Arc<dyn BlobProvider> = Arc::new(CacheLayers {
             place: Arc::clone(&self.place),
             manager: Arc::clone(&self.sessions),
             sessions: ctx.sessions.clone(),
-            progress: writer(ctx),
+            progress: ctx.sink.writer(),
         });
         let store = Arc::clone(&self.store);
         let import = move || {
@@ -283,11 +288,6 @@ impl Results {
         }
         Ok(())
     }
-}
-
-fn writer(ctx: &OpCtx) -> Writer {
-    let known = ctx.sink.any().downcast_ref::<VertexProgress>();
-    known.map_or_else(Writer::null, VertexProgress::writer)
 }
 
 /// A layer as the store imports it.
@@ -319,7 +319,7 @@ fn described(layer: &Descriptor) -> Result<LayerDesc, KeyStoreError> {
 }
 
 #[async_trait]
-impl ResultStorage<StoreResult> for Results {
+impl<D: CacheDomain> ResultStorage<D> for Results {
     fn exists(&self, id: &str) -> bool {
         self.keys.by_result.contains_key(id)
     }
@@ -333,7 +333,11 @@ impl ResultStorage<StoreResult> for Results {
     }
 
     /// For those who look at a result; a build that goes on with one loads it with what is below.
-    async fn load(&self, result: &StoredResult, ctx: &OpCtx) -> Result<StoreResult, KeyStoreError> {
+    async fn load(
+        &self,
+        result: &StoredResult,
+        ctx: &OpCtx<D>,
+    ) -> Result<StoreResult, KeyStoreError> {
         let layers = self.keys.layers(&result.id).cloned();
         let layers = layers.ok_or_else(|| KeyStoreError::new(NotFound))?;
         Ok(self.refs(layers, ctx).await?.pop())
@@ -343,7 +347,7 @@ impl ResultStorage<StoreResult> for Results {
         &self,
         key: &str,
         result: &StoredResult,
-        ctx: &OpCtx,
+        ctx: &OpCtx<D>,
     ) -> Result<Vec<(String, StoreResult)>, KeyStoreError> {
         let layers = self.keys.layers(&result.id).cloned();
         let layers = layers.ok_or_else(|| KeyStoreError::new(NotFound))?;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use oci::Digest;
 use solver::export::Mode;
 use solver::{KeyInfo, OpCtx};
-use store::{CompressionSpec, StoreResult};
+use store::CompressionSpec;
 
+use crate::CacheDomain;
 use crate::chains::Chains;
 use crate::error::CacheError;
 use crate::export::{Gathered, How};
@@ -17,11 +18,11 @@ use crate::import::UNCOMPRESSED;
 impl Gathered {
     /// Returns the records of a result that an image with its layers, given by their diff ids, may carry; none if no record fits
     /// the image.
-    pub async fn inline(
-        keys: &[KeyInfo<StoreResult>],
+    pub async fn inline<D: CacheDomain>(
+        keys: &[KeyInfo<D>],
         layers: &[Digest],
         compression: CompressionSpec,
-        ctx: &OpCtx,
+        ctx: &OpCtx<D>,
     ) -> Result<Option<Vec<u8>>, CacheError> {
         let how = How {
             mode: Mode::Min,

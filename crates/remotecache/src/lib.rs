@@ -37,3 +37,14 @@ mod place;
 pub use caches::{CacheExporter, Caches, CredentialsOf, Scene};
 pub use error::CacheError;
 pub use export::Gathered;
+
+/// The domains whose results this crate keeps: refs of the store, with sinks that show progress.
+pub trait CacheDomain:
+    solver::Domain<Result = store::StoreResult, Sink: progress::WriterSource>
+{
+}
+
+impl<D> CacheDomain for D where
+    D: solver::Domain<Result = store::StoreResult, Sink: progress::WriterSource>
+{
+}

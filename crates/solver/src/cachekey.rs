@@ -21,6 +21,7 @@ use std::time::SystemTime;
 use oci::Digest;
 use parking_lot::Mutex;
 
+use crate::domain::Domain;
 use crate::export::Exporter;
 use crate::manager::CacheManager;
 
@@ -33,56 +34,56 @@ pub fn root_key(digest: &Digest, output: i64) -> Digest {
 }
 
 /// What stores call a key, by the manager's id.
-pub(crate) type StoreIds<R> = HashMap<String, (Arc<CacheManager<R>>, String)>;
+pub(crate) type StoreIds<D> = HashMap<String, (Arc<CacheManager<D>>, String)>;
 
 /// A key: a digest, and for each input the keys the input is known by.
-pub struct CacheKey<R> {
+pub struct CacheKey<D: Domain> {
     pub(crate) id: String,
     pub(crate) digest: Digest,
     pub(crate) output: i64,
     /// The vertex that the key was made for, if any.
     pub(crate) vertex: Option<Digest>,
-    pub(crate) deps: Vec<Vec<DepKey<R>>>,
+    pub(crate) deps: Vec<Vec<DepKey<D>>>,
     /// Ids in stores, by the manager's id.
-    pub(crate) ids: Mutex<StoreIds<R>>,
+    pub(crate) ids: Mutex<StoreIds<D>>,
     /// Ids in the index of active edges.
     pub(crate) index_ids: Mutex<Vec<u64>>,
 }
 
 /// A key of an input, with what of the input is read.
-pub struct DepKey<R> {
+pub struct DepKey<D: Domain> {
     /// What of the input is read.
     pub selector: Option<Digest>,
     /// The key.
-    pub key: KeyInfo<R>,
+    pub key: KeyInfo<D>,
 }
 
 /// A key and what can be exported for it.
-pub struct KeyInfo<R> {
+pub struct KeyInfo<D: Domain> {
     /// The key.
-    pub key: Arc<CacheKey<R>>,
+    pub key: Arc<CacheKey<D>>,
     /// What can be exported.
-    pub(crate) exporter: Arc<Exporter<R>>,
+    pub(crate) exporter: Arc<Exporter<D>>,
 }
 
 /// A result that hangs on a key.
-pub struct CacheRecord<R> {
+pub struct CacheRecord<D: Domain> {
     /// What the result storage calls it.
     pub id: String,
     /// When it was made.
     pub created_at: SystemTime,
     /// Whether it is this machine's own.
     pub(crate) local: bool,
-    pub(crate) manager: Arc<CacheManager<R>>,
-    pub(crate) key: Arc<CacheKey<R>>,
+    pub(crate) manager: Arc<CacheManager<D>>,
+    pub(crate) key: Arc<CacheKey<D>>,
 }
 
-impl<R> CacheKey<R> {
+impl<D: Domain> CacheKey<D> {
     pub(crate) fn new(
         digest: Digest,
         output: i64,
         vertex: Option<Digest>,
-        deps: Vec<Vec<DepKey<R>>>,
+        deps: Vec<Vec<DepKey<D>>>,
     ) -> Self {
         let id = root_key(&digest, output).as_str().to_owned();
         Self {
@@ -98,7 +99,7 @@ impl<R> CacheKey<R> {
 
     /// Makes a key that a store knows under `id`.
     pub(crate) fn stored(
-        manager: &Arc<CacheManager<R>>,
+        manager: &Arc<CacheManager<D>>,
         id: String,
         digest: Digest,
         output: i64,
@@ -116,7 +117,7 @@ impl<R> CacheKey<R> {
     }
 
     /// The same key with other inputs and vertex.
-    pub(crate) fn with(&self, vertex: Digest, deps: Vec<Vec<DepKey<R>>>) -> Self {
+    pub(crate) fn with(&self, vertex: Digest, deps: Vec<Vec<DepKey<D>>>) -> Self {
         Self {
             id: self.id.clone(),
             digest: self.digest.clone(),
@@ -145,15 +146,15 @@ impl<R> CacheKey<R> {
 }
 
 /// What a chain of keys hangs together by.
-enum Link<R> {
-    Key(Arc<CacheKey<R>>),
-    Exporter(Arc<Exporter<R>>),
+enum Link<D: Domain> {
+    Key(Arc<CacheKey<D>>),
+    Exporter(Arc<Exporter<D>>),
 }
 
-impl<R> Drop for CacheKey<R> {
+impl<D: Domain> Drop for CacheKey<D> {
     /// Lets go of the keys of its inputs one after the other: a chain is as long as a definition, and would not fit on the stack.
     fn drop(&mut self) {
-        fn unlink<R>(deps: Vec<Vec<DepKey<R>>>, links: &mut Vec<Link<R>>) {
+        fn unlink<D: Domain>(deps: Vec<Vec<DepKey<D>>>, links: &mut Vec<Link<D>>) {
             for KeyInfo { key, exporter } in deps.into_iter().flatten().map(|dep| dep.key) {
                 links.push(Link::Exporter(exporter));
                 links.push(Link::Key(key));
@@ -190,7 +191,7 @@ impl<R> Drop for CacheKey<R> {
     }
 }
 
-impl<R> CacheRecord<R> {
+impl<D: Domain> CacheRecord<D> {
     /// Orders by preference: the newest first, of equals one that is not this machine's own, as BuildKit does.
     pub(crate) fn order(&self, other: &Self) -> std::cmp::Ordering {
         other
@@ -201,7 +202,7 @@ impl<R> CacheRecord<R> {
     }
 }
 
-impl<R> Clone for DepKey<R> {
+impl<D: Domain> Clone for DepKey<D> {
     fn clone(&self) -> Self {
         Self {
             selector: self.selector.clone(),
@@ -210,7 +211,7 @@ impl<R> Clone for DepKey<R> {
     }
 }
 
-impl<R> Clone for KeyInfo<R> {
+impl<D: Domain> Clone for KeyInfo<D> {
     fn clone(&self) -> Self {
         Self {
             key: Arc::clone(&self.key),
@@ -219,7 +220,7 @@ impl<R> Clone for KeyInfo<R> {
     }
 }
 
-impl<R> Clone for CacheRecord<R> {
+impl<D: Domain> Clone for CacheRecord<D> {
     fn clone(&self) -> Self {
         Self {
             id: self.id.clone(),
@@ -231,13 +232,13 @@ impl<R> Clone for CacheRecord<R> {
     }
 }
 
-impl<R> fmt::Debug for CacheKey<R> {
+impl<D: Domain> fmt::Debug for CacheKey<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{} {}", self.digest, self.output, self.id)
     }
 }
 
-impl<R> fmt::Debug for DepKey<R> {
+impl<D: Domain> fmt::Debug for DepKey<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DepKey")
             .field("selector", &self.selector)
@@ -246,13 +247,13 @@ impl<R> fmt::Debug for DepKey<R> {
     }
 }
 
-impl<R> fmt::Debug for KeyInfo<R> {
+impl<D: Domain> fmt::Debug for KeyInfo<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.key.fmt(f)
     }
 }
 
-impl<R> fmt::Debug for CacheRecord<R> {
+impl<D: Domain> fmt::Debug for CacheRecord<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheRecord")
             .field("id", &self.id)
@@ -264,12 +265,18 @@ impl<R> fmt::Debug for CacheRecord<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ResultsOnly;
 
     #[test]
     fn a_chain_of_keys_is_let_go_of_on_a_small_stack() {
         let chain = || {
             let digest = Digest::sha256(b"x");
-            let mut top = Arc::new(CacheKey::<()>::new(digest.clone(), 0, None, Vec::new()));
+            let mut top = Arc::new(CacheKey::<ResultsOnly<()>>::new(
+                digest.clone(),
+                0,
+                None,
+                Vec::new(),
+            ));
             for _ in 0..100_000 {
                 let exporter = Exporter::Merged(vec![Exporter::bare(&top), Exporter::bare(&top)]);
                 let dep = DepKey {

@@ -15,22 +15,23 @@ use task::{Clock, Task};
 use tokio::sync::oneshot;
 
 use crate::cachekey::CacheRecord;
+use crate::domain::Domain;
 use crate::error::{KeyStoreError, OpError, Phase, SolveError};
 use crate::job::{Built, SubBuilder};
 use crate::manager::CacheManager;
-use crate::op::{FindOpts, Observer, Op, OpCtx, Resolver, SessionGroup};
+use crate::op::{FindHint, Observer, Op as _, OpCtx, Resolver, SessionGroup, VertexSink as _};
 use crate::scheduler::{BuildId, Effect, Event, Handle, Outcome, Scheduler, Work, WorkId};
 
-pub(crate) struct Core<R> {
-    state: Mutex<State<R>>,
-    resolver: Arc<dyn Resolver<R>>,
+pub(crate) struct Core<D: Domain> {
+    state: Mutex<State<D>>,
+    resolver: Arc<dyn Resolver<D>>,
     clock: Clock,
 }
 
-struct State<R> {
-    scheduler: Scheduler<R>,
+struct State<D: Domain> {
+    scheduler: Scheduler<D>,
     tasks: HashMap<WorkId, Task<()>>,
-    replies: HashMap<BuildId, oneshot::Sender<Result<Built<R>, SolveError>>>,
+    replies: HashMap<BuildId, oneshot::Sender<Result<Built<D>, SolveError<D>>>>,
     jobs: std::collections::HashSet<String>,
     /// Somebody works off what is left of earlier events.
     going_on: bool,
@@ -42,11 +43,11 @@ const LONGEST: Duration = Duration::from_millis(10);
 /// Steps of the scheduler between two looks at the clock.
 const PIECE: usize = 16;
 
-impl<R: Clone + Send + Sync + 'static> Core<R> {
+impl<D: Domain> Core<D> {
     pub(crate) fn new(
-        resolver: Arc<dyn Resolver<R>>,
-        cache: Arc<CacheManager<R>>,
-        observer: Arc<dyn Observer>,
+        resolver: Arc<dyn Resolver<D>>,
+        cache: Arc<CacheManager<D>>,
+        observer: Arc<dyn Observer<D>>,
         clock: Clock,
     ) -> Arc<Self> {
         let state = State {
@@ -80,7 +81,7 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
         self.state.lock().jobs.remove(name);
     }
 
-    pub(crate) fn apply(self: &Arc<Self>, event: Event<R>) {
+    pub(crate) fn apply(self: &Arc<Self>, event: Event<D>) {
         let now = self.clock.system();
         let mut leftovers = Vec::new();
         let mut effects = Vec::new();
@@ -126,8 +127,8 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
     /// Works off a piece and does what follows from it; true if there is more.
     fn go_on(
         self: &Arc<Self>,
-        state: &mut State<R>,
-        mut effects: Vec<Effect<R>>,
+        state: &mut State<D>,
+        mut effects: Vec<Effect<D>>,
         leftovers: &mut Vec<Task<()>>,
     ) -> bool {
         let begun = Instant::now();
@@ -161,8 +162,8 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
     /// Waits for a build; leaving cancels it.
     pub(crate) async fn build(
         self: &Arc<Self>,
-        make: impl FnOnce(BuildId) -> Event<R>,
-    ) -> Result<Built<R>, SolveError> {
+        make: impl FnOnce(BuildId) -> Event<D>,
+    ) -> Result<Built<D>, SolveError<D>> {
         let id = self.id();
         let (to, from) = oneshot::channel();
         self.state.lock().replies.insert(id, to);
@@ -176,26 +177,26 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
         result
     }
 
-    pub(crate) fn with_scheduler<T>(&self, look: impl FnOnce(&Scheduler<R>) -> T) -> T {
+    pub(crate) fn with_scheduler<T>(&self, look: impl FnOnce(&Scheduler<D>) -> T) -> T {
         look(&self.state.lock().scheduler)
     }
 
-    pub(crate) fn ctx(self: &Arc<Self>, handle: &Handle<R>) -> OpCtx {
+    pub(crate) fn ctx(self: &Arc<Self>, handle: &Handle<D>) -> OpCtx<D> {
         let (core, digest) = (Arc::downgrade(self), handle.vertex.digest.clone());
-        let opts: FindOpts = Arc::new(move |name| {
+        let hints: FindHint<D> = Arc::new(move |is_wanted| {
             core.upgrade()?
-                .with_scheduler(|s| s.find_opt(&digest, name))
+                .with_scheduler(|s| s.find_hint(&digest, is_wanted))
         });
         OpCtx {
             vertex: Arc::clone(&handle.vertex),
             sink: Arc::clone(&handle.sink),
             sessions: SessionGroup::live(handle.sessions.subscribe()),
             values: Arc::clone(&handle.values),
-            opts: Some(opts),
+            hints: Some(hints),
         }
     }
 
-    fn op(self: &Arc<Self>, handle: &Arc<Handle<R>>) -> Result<Arc<dyn Op<R>>, SolveError> {
+    fn op(self: &Arc<Self>, handle: &Arc<Handle<D>>) -> Result<Arc<D::Op>, SolveError<D>> {
         let made = handle.op.get_or_init(|| {
             let builder = SubBuilder::new(
                 Arc::clone(self),
@@ -209,7 +210,7 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
         })
     }
 
-    async fn work(self: &Arc<Self>, work: Work<R>) -> Outcome<R> {
+    async fn work(self: &Arc<Self>, work: Work<D>) -> Outcome<D> {
         match work {
             Work::CacheMap { of, index } => Outcome::CacheMap(self.cache_map(&of, index).await),
             Work::Slow {
@@ -281,9 +282,9 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
 
     async fn cache_map(
         self: &Arc<Self>,
-        of: &Arc<Handle<R>>,
+        of: &Arc<Handle<D>>,
         index: usize,
-    ) -> Result<(Arc<crate::op::CacheMap<R>>, bool), SolveError> {
+    ) -> Result<(Arc<crate::op::CacheMap<D>>, bool), SolveError<D>> {
         let op = self.op(of)?;
         // An op without inputs works for its key (it asks a registry, a client, …), and is shown to do so.
         let shown = of.vertex.inputs.is_empty();
@@ -315,10 +316,10 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
 
     async fn load(
         self: &Arc<Self>,
-        of: &Arc<Handle<R>>,
-        record: &CacheRecord<R>,
-        main: &Arc<CacheManager<R>>,
-    ) -> Result<R, KeyStoreError> {
+        of: &Arc<Handle<D>>,
+        record: &CacheRecord<D>,
+        main: &Arc<CacheManager<D>>,
+    ) -> Result<D::Result, KeyStoreError> {
         let ctx = self.ctx(of);
         let loaded = AssertUnwindSafe(record.manager.load(record, &ctx))
             .catch_unwind()
@@ -339,11 +340,11 @@ impl<R: Clone + Send + Sync + 'static> Core<R> {
 }
 
 /// Runs an op's future, and makes errors and panics the vertex's.
-async fn guard<R, T>(
-    of: &Handle<R>,
+async fn guard<D: Domain, T>(
+    of: &Handle<D>,
     phase: Phase,
     run: impl Future<Output = Result<T, OpError>>,
-) -> Result<T, SolveError> {
+) -> Result<T, SolveError<D>> {
     match AssertUnwindSafe(run).catch_unwind().await {
         Ok(done) => {
             done.map_err(|error| SolveError::op(&of.vertex, &of.client_digest, phase, error))
@@ -362,7 +363,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// What is shown at the vertex: the op's own words.
-fn told(error: &SolveError) -> String {
+fn told<D: Domain>(error: &SolveError<D>) -> String {
     if let SolveError::Op { error, .. } = error {
         error.to_string()
     } else {
@@ -371,32 +372,32 @@ fn told(error: &SolveError) -> String {
 }
 
 /// Shows a vertex as canceled when its work is dropped.
-struct EndOnDrop<'a, R>(&'a Handle<R>);
+struct EndOnDrop<'a, D: Domain>(&'a Handle<D>);
 
-impl<R> EndOnDrop<'_, R> {
+impl<D: Domain> EndOnDrop<'_, D> {
     fn ended(self) {
         std::mem::forget(self);
     }
 }
 
-impl<R> Drop for EndOnDrop<'_, R> {
+impl<D: Domain> Drop for EndOnDrop<'_, D> {
     fn drop(&mut self) {
         self.0.sink.completed(Some("context canceled"), false);
     }
 }
 
-struct Leave<'a, R: Clone + Send + Sync + 'static> {
-    core: &'a Arc<Core<R>>,
+struct Leave<'a, D: Domain> {
+    core: &'a Arc<Core<D>>,
     id: Option<BuildId>,
 }
 
-impl<R: Clone + Send + Sync + 'static> Leave<'_, R> {
+impl<D: Domain> Leave<'_, D> {
     fn ended(mut self) {
         self.id = None;
     }
 }
 
-impl<R: Clone + Send + Sync + 'static> Drop for Leave<'_, R> {
+impl<D: Domain> Drop for Leave<'_, D> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             self.core.state.lock().replies.remove(&id);
@@ -405,7 +406,7 @@ impl<R: Clone + Send + Sync + 'static> Drop for Leave<'_, R> {
     }
 }
 
-impl<R> fmt::Debug for Core<R> {
+impl<D: Domain> fmt::Debug for Core<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Core")
     }

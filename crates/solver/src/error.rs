@@ -1,12 +1,12 @@
 //! What goes wrong, and where.
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use oci::Digest;
 
+use crate::domain::Domain;
 use crate::vertex::Vertex;
 
 /// An op's own error, shared by everyone who waits for the op. Made from any error with `?`.
@@ -81,9 +81,9 @@ pub enum Phase {
 }
 
 /// Why a build gave no result.
-#[derive(Clone, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
-pub enum SolveError {
+pub enum SolveError<D: Domain> {
     /// An op failed.
     #[error("{}{error}", phase.prefix())]
     Op {
@@ -94,7 +94,7 @@ pub enum SolveError {
         /// Its description.
         description: std::collections::BTreeMap<String, String>,
         /// Its op.
-        sys: Arc<dyn Any + Send + Sync>,
+        sys: Arc<D::System>,
         /// What it was asked for.
         phase: Phase,
         /// What it said.
@@ -147,9 +147,9 @@ pub enum SolveError {
     Canceled,
 }
 
-impl SolveError {
+impl<D: Domain> SolveError<D> {
     pub(crate) fn op(
-        vertex: &Vertex,
+        vertex: &Vertex<D>,
         client_digest: &Digest,
         phase: Phase,
         error: OpError,
@@ -179,6 +179,49 @@ impl SolveError {
     }
 }
 
+impl<D: Domain> Clone for SolveError<D> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Op {
+                vertex,
+                name,
+                description,
+                sys,
+                phase,
+                error,
+            } => Self::Op {
+                vertex: vertex.clone(),
+                name: name.clone(),
+                description: description.clone(),
+                sys: Arc::clone(sys),
+                phase: *phase,
+                error: error.clone(),
+            },
+            Self::MissingOutput { vertex, index, got } => Self::MissingOutput {
+                vertex: vertex.clone(),
+                index: *index,
+                got: *got,
+            },
+            Self::CacheMapDeps { vertex, want, got } => Self::CacheMapDeps {
+                vertex: vertex.clone(),
+                want: *want,
+                got: *got,
+            },
+            Self::Keys(error) => Self::Keys(error.clone()),
+            Self::Panic { name, message } => Self::Panic {
+                name: name.clone(),
+                message: message.clone(),
+            },
+            Self::Inconsistent { vertex, index } => Self::Inconsistent {
+                vertex: vertex.clone(),
+                index: *index,
+            },
+            Self::JobExists(id) => Self::JobExists(id.clone()),
+            Self::Canceled => Self::Canceled,
+        }
+    }
+}
+
 impl Phase {
     fn prefix(self) -> &'static str {
         match self {
@@ -189,7 +232,7 @@ impl Phase {
     }
 }
 
-impl fmt::Debug for SolveError {
+impl<D: Domain> fmt::Debug for SolveError<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.vertex() {
             Some(vertex) => write!(f, "{self} (vertex {vertex})"),

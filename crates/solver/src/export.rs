@@ -8,35 +8,36 @@ use oci::Digest;
 use parking_lot::Mutex;
 
 use crate::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
+use crate::domain::Domain;
 use crate::error::KeyStoreError;
 use crate::keystore::{Link, StoredResult};
 use crate::manager::CacheManager;
 
 /// What can be exported for a key.
-pub(crate) enum Exporter<R> {
+pub(crate) enum Exporter<D: Domain> {
     /// The key, its chain, and one or several results of it.
-    Key(KeyExporter<R>),
+    Key(KeyExporter<D>),
     /// Several at once: the keys of one result.
-    Merged(Vec<Arc<Exporter<R>>>),
+    Merged(Vec<Arc<Exporter<D>>>),
 }
 
-pub(crate) struct KeyExporter<R> {
-    pub(crate) key: Arc<CacheKey<R>>,
+pub(crate) struct KeyExporter<D: Domain> {
+    pub(crate) key: Arc<CacheKey<D>>,
     /// The result that was made or loaded.
-    pub(crate) record: Option<CacheRecord<R>>,
+    pub(crate) record: Option<CacheRecord<D>>,
     /// Results that were found.
-    pub(crate) records: Vec<CacheRecord<R>>,
+    pub(crate) records: Vec<CacheRecord<D>>,
     /// What the client said about exporting this vertex.
     pub(crate) allowed: Option<bool>,
     /// Keys of inputs of edges that were merged into the one that made this.
-    pub(crate) secondaries: Option<Secondaries<R>>,
+    pub(crate) secondaries: Option<Secondaries<D>>,
 }
 
-pub(crate) type Secondaries<R> = Arc<Mutex<Vec<(usize, DepKey<R>)>>>;
+pub(crate) type Secondaries<D> = Arc<Mutex<Vec<(usize, DepKey<D>)>>>;
 
-impl<R> Exporter<R> {
+impl<D: Domain> Exporter<D> {
     /// Exports the key alone, without results.
-    pub(crate) fn bare(key: &Arc<CacheKey<R>>) -> Arc<Self> {
+    pub(crate) fn bare(key: &Arc<CacheKey<D>>) -> Arc<Self> {
         Arc::new(Self::Key(KeyExporter {
             key: Arc::clone(key),
             record: None,
@@ -71,22 +72,22 @@ pub struct Options {
 
 /// Cache records and the links between them.
 #[derive(Debug)]
-pub struct Chains<R> {
+pub struct Chains<D: Domain> {
     /// The records; links point to earlier ones.
-    pub records: Vec<Record<R>>,
+    pub records: Vec<Record<D>>,
     /// The records of the keys asked for.
     pub tops: Vec<usize>,
 }
 
 /// One record: a digest, ways that lead to it, and results.
 #[derive(Debug)]
-pub struct Record<R> {
+pub struct Record<D: Domain> {
     /// `root_key` of the cache map's digest and the output.
     pub digest: Digest,
     /// Per input, the records it may come from.
     pub inputs: Vec<Vec<RecordLink>>,
     /// What can be loaded for it.
-    pub results: Vec<RecordResult<R>>,
+    pub results: Vec<RecordResult<D>>,
 }
 
 /// One way from an input.
@@ -99,9 +100,9 @@ pub struct RecordLink {
 }
 
 /// A result of a record.
-pub struct RecordResult<R> {
+pub struct RecordResult<D: Domain> {
     /// Where it can be loaded: `manager.results().load(…)`.
-    pub manager: Arc<CacheManager<R>>,
+    pub manager: Arc<CacheManager<D>>,
     /// Its name there.
     pub stored: StoredResult,
     /// The vertex it was made for.
@@ -112,7 +113,7 @@ pub struct RecordResult<R> {
     pub only_with_blobs: bool,
 }
 
-impl<R> fmt::Debug for RecordResult<R> {
+impl<D: Domain> fmt::Debug for RecordResult<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecordResult")
             .field("stored", &self.stored)
@@ -122,7 +123,10 @@ impl<R> fmt::Debug for RecordResult<R> {
 }
 
 /// Returns the chains of `keys`.
-pub fn export<R>(keys: &[KeyInfo<R>], options: Options) -> Result<Chains<R>, KeyStoreError> {
+pub fn export<D: Domain>(
+    keys: &[KeyInfo<D>],
+    options: Options,
+) -> Result<Chains<D>, KeyStoreError> {
     let mut walk = Walk {
         chains: Chains {
             records: Vec::new(),
@@ -140,8 +144,8 @@ pub fn export<R>(keys: &[KeyInfo<R>], options: Options) -> Result<Chains<R>, Key
 }
 
 /// Chains are as long as definitions are: whatever is being walked is on a stack of our own.
-struct Walk<R> {
-    chains: Chains<R>,
+struct Walk<D: Domain> {
+    chains: Chains<D>,
     /// By address of the exporter, which the keys keep alive; an entry without records may be one that is being walked.
     done: HashMap<usize, Vec<usize>>,
     /// By manager and key.
@@ -156,31 +160,31 @@ type Place = (usize, Option<Digest>);
 type Ways = (String, Vec<(String, Link)>, usize);
 
 /// An exporter that is being walked.
-struct Frame<R> {
-    exporter: Arc<Exporter<R>>,
+struct Frame<D: Domain> {
+    exporter: Arc<Exporter<D>>,
     /// For what is below.
     mode: Mode,
     /// What is below, and for keys, as which input with which selector.
-    below: Vec<(Option<Place>, Arc<Exporter<R>>)>,
+    below: Vec<(Option<Place>, Arc<Exporter<D>>)>,
     next: usize,
     /// For several: the records of all of them.
     records: Vec<usize>,
     /// For a key: per input, the records it may come from.
     inputs: Vec<Vec<RecordLink>>,
-    chosen: Option<Chosen<R>>,
+    chosen: Option<Chosen<D>>,
     only_with_blobs: bool,
 }
 
 /// The record that stands for a key.
-struct Chosen<R> {
-    record: CacheRecord<R>,
+struct Chosen<D: Domain> {
+    record: CacheRecord<D>,
     /// What its store calls the key.
     key: String,
     /// None if only its other names are told, not the result.
     stored: Option<StoredResult>,
 }
 
-impl<R> Frame<R> {
+impl<D: Domain> Frame<D> {
     /// Takes the records of what was below.
     fn take(&mut self, records: Vec<usize>) {
         let Some((place, _)) = self.next.checked_sub(1).and_then(|at| self.below.get(at)) else {
@@ -199,15 +203,15 @@ impl<R> Frame<R> {
         }
     }
 
-    fn below(&mut self) -> Option<Arc<Exporter<R>>> {
+    fn below(&mut self) -> Option<Arc<Exporter<D>>> {
         let (_, next) = self.below.get(self.next)?;
         self.next += 1;
         Some(Arc::clone(next))
     }
 }
 
-impl<R> Walk<R> {
-    fn run(&mut self, top: &Arc<Exporter<R>>, mode: Mode) -> Result<Vec<usize>, KeyStoreError> {
+impl<D: Domain> Walk<D> {
+    fn run(&mut self, top: &Arc<Exporter<D>>, mode: Mode) -> Result<Vec<usize>, KeyStoreError> {
         let mut stack = Vec::new();
         let mut ended = self.enter(top, mode, &mut stack)?;
         while let Some(frame) = stack.last_mut() {
@@ -227,9 +231,9 @@ impl<R> Walk<R> {
     /// Begins an exporter, or returns what it gave.
     fn enter(
         &mut self,
-        exporter: &Arc<Exporter<R>>,
+        exporter: &Arc<Exporter<D>>,
         mode: Mode,
-        stack: &mut Vec<Frame<R>>,
+        stack: &mut Vec<Frame<D>>,
     ) -> Result<Option<Vec<usize>>, KeyStoreError> {
         let mut frame = Frame {
             exporter: Arc::clone(exporter),
@@ -278,7 +282,7 @@ impl<R> Walk<R> {
     }
 
     /// The record of a key to export: the one that was made or loaded, else the best one found that is still there.
-    fn choose(&self, exporter: &KeyExporter<R>) -> Result<Option<Chosen<R>>, KeyStoreError> {
+    fn choose(&self, exporter: &KeyExporter<D>) -> Result<Option<Chosen<D>>, KeyStoreError> {
         let with_result = (self.options.roots || !exporter.key.deps.is_empty())
             && exporter.allowed.unwrap_or(true);
         if !with_result {
@@ -307,7 +311,7 @@ impl<R> Walk<R> {
     }
 
     /// Ends an exporter, of which everything below is known.
-    fn leave(&mut self, frame: Frame<R>) -> Result<Vec<usize>, KeyStoreError> {
+    fn leave(&mut self, frame: Frame<D>) -> Result<Vec<usize>, KeyStoreError> {
         let Exporter::Key(exporter) = &*frame.exporter else {
             return Ok(frame.records);
         };
@@ -354,7 +358,7 @@ impl<R> Walk<R> {
     /// Adds what else is known to lead to the key `top` of a store.
     fn backlinks(
         &mut self,
-        manager: &Arc<CacheManager<R>>,
+        manager: &Arc<CacheManager<D>>,
         top: &str,
     ) -> Result<(), KeyStoreError> {
         let at = |key: &str| (manager.id().to_owned(), key.to_owned());
@@ -386,7 +390,7 @@ impl<R> Walk<R> {
     /// The records of a key, of which everything that leads to it was added.
     fn ways(
         &mut self,
-        manager: &Arc<CacheManager<R>>,
+        manager: &Arc<CacheManager<D>>,
         key: &str,
         ways: Vec<(String, Link)>,
     ) -> Vec<usize> {
@@ -422,7 +426,7 @@ impl<R> Walk<R> {
         &mut self,
         digest: Digest,
         inputs: Vec<Vec<RecordLink>>,
-        result: Option<RecordResult<R>>,
+        result: Option<RecordResult<D>>,
     ) -> usize {
         self.chains.records.push(Record {
             digest,

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::cachekey::{CacheKey, root_key};
+use crate::domain::Domain;
 use crate::keystore::Link;
 
 pub(crate) type EdgeId = u64;
@@ -30,9 +31,9 @@ struct Item {
 
 impl Index {
     /// Registers `edge` under `key`, or returns the edge that is registered and may take it over.
-    pub(crate) fn load_or_store<R>(
+    pub(crate) fn load_or_store<D: Domain>(
         &mut self,
-        key: &CacheKey<R>,
+        key: &CacheKey<D>,
         edge: EdgeId,
         ignores_cache: impl Fn(EdgeId) -> bool,
     ) -> Option<EdgeId> {
@@ -116,7 +117,7 @@ impl Index {
         }
     }
 
-    fn root<R>(&mut self, key: &CacheKey<R>) -> u64 {
+    fn root<D: Domain>(&mut self, key: &CacheKey<D>) -> u64 {
         let name = root_key(&key.digest, key.output).as_str().to_owned();
         if let Some(id) = self.roots.get(&name) {
             return *id;
@@ -135,11 +136,11 @@ impl Index {
 
     /// Gives all keys below `key` their items, from the bottom up: chains are as long as definitions, so nothing recurses when their
     /// items are asked for.
-    fn prepare<R>(&mut self, key: &CacheKey<R>) {
-        fn below<R>(key: &CacheKey<R>) -> impl Iterator<Item = &CacheKey<R>> {
+    fn prepare<D: Domain>(&mut self, key: &CacheKey<D>) {
+        fn below<D: Domain>(key: &CacheKey<D>) -> impl Iterator<Item = &CacheKey<D>> {
             key.deps.iter().flatten().map(|dep| &*dep.key.key)
         }
-        let mut stack: Vec<(&CacheKey<R>, bool)> = below(key).map(|key| (key, false)).collect();
+        let mut stack: Vec<(&CacheKey<D>, bool)> = below(key).map(|key| (key, false)).collect();
         while let Some((key, is_ready)) = stack.pop() {
             if self.has_items(key) {
                 continue;
@@ -153,13 +154,13 @@ impl Index {
         }
     }
 
-    fn has_items<R>(&self, key: &CacheKey<R>) -> bool {
+    fn has_items<D: Domain>(&self, key: &CacheKey<D>) -> bool {
         let ids = key.index_ids.lock();
         ids.iter().any(|id| self.items.contains_key(id))
     }
 
     /// Returns the items a key is known by, making one if there is none.
-    fn ids<R>(&mut self, key: &CacheKey<R>) -> Vec<u64> {
+    fn ids<D: Domain>(&mut self, key: &CacheKey<D>) -> Vec<u64> {
         let known: Vec<u64> = key
             .index_ids
             .lock()
@@ -182,7 +183,7 @@ impl Index {
     }
 
     /// Makes the keys of the inputs of `key` lead to item `id`.
-    fn link<R>(&mut self, id: u64, key: &CacheKey<R>) {
+    fn link<D: Domain>(&mut self, id: u64, key: &CacheKey<D>) {
         self.items.entry(id).or_default();
         for (input, deps) in key.deps.iter().enumerate() {
             for dep in deps {
@@ -205,7 +206,7 @@ impl Index {
     }
 
     /// Returns the items that every input leads to by one of its keys.
-    fn matches<R>(&mut self, key: &CacheKey<R>) -> Vec<u64> {
+    fn matches<D: Domain>(&mut self, key: &CacheKey<D>) -> Vec<u64> {
         if key.deps.is_empty() {
             return vec![self.root(key)];
         }
@@ -233,7 +234,7 @@ impl Index {
     }
 }
 
-fn label<R>(key: &CacheKey<R>, input: usize, selector: Option<&oci::Digest>) -> Link {
+fn label<D: Domain>(key: &CacheKey<D>, input: usize, selector: Option<&oci::Digest>) -> Link {
     let output = usize::try_from(key.output).unwrap_or_default();
     Link {
         input,

@@ -1,6 +1,5 @@
 //! A client's interest in edges.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -8,10 +7,11 @@ use oci::Digest;
 use task::Clock;
 
 use crate::cachekey::KeyInfo;
+use crate::domain::Domain;
 use crate::driver::Core;
 use crate::error::SolveError;
 use crate::manager::CacheManager;
-use crate::op::{Observer, Op, OpCtx, Resolver};
+use crate::op::{Observer, OpCtx, Resolver};
 use crate::scheduler::{By, Event, Handle, JobId, Loaded};
 use crate::vertex::{Edge, Vertex};
 
@@ -19,60 +19,59 @@ use crate::vertex::{Edge, Vertex};
 const PART: usize = 200;
 
 /// The graph of everything that is being built now. Clones share it.
-pub struct Solver<R> {
-    core: Arc<Core<R>>,
+pub struct Solver<D: Domain> {
+    core: Arc<Core<D>>,
 }
 
 /// What a job is made with.
-#[derive(Clone)]
-pub struct JobOptions {
+pub struct JobOptions<D: Domain> {
     /// Identity; must not be in use.
     pub id: String,
     /// The session that may answer for this job's vertices.
     pub session: Option<String>,
     /// What ops and sinks of the job's vertices are given.
-    pub value: Arc<dyn Any + Send + Sync>,
+    pub value: Arc<D::Job>,
 }
 
 /// One solve request. Vertices it loaded stay, with results, until the last job that loaded them is dropped.
-pub struct Job<R: Clone + Send + Sync + 'static> {
-    core: Arc<Core<R>>,
+pub struct Job<D: Domain> {
+    core: Arc<Core<D>>,
     id: JobId,
     name: String,
 }
 
 /// Lets an op build something as a part of its vertex.
-pub struct SubBuilder<R> {
-    core: Weak<Core<R>>,
-    handle: Weak<Handle<R>>,
+pub struct SubBuilder<D: Domain> {
+    core: Weak<Core<D>>,
+    handle: Weak<Handle<D>>,
     vertex: Digest,
 }
 
 /// The outcome of a build.
-pub struct Built<R> {
+pub struct Built<D: Domain> {
     /// The result.
-    pub result: R,
+    pub result: D::Result,
     /// The keys it is known by; what a cache exporter starts from.
-    pub keys: Vec<KeyInfo<R>>,
+    pub keys: Vec<KeyInfo<D>>,
     /// The vertex as the solver holds it.
-    pub vertex: Arc<Vertex>,
+    pub vertex: Arc<Vertex<D>>,
 }
 
-impl<R: Clone + Send + Sync + 'static> Solver<R> {
+impl<D: Domain> Solver<D> {
     /// Makes a solver over this machine's keys and results.
     pub fn new(
-        resolver: Arc<dyn Resolver<R>>,
-        cache: Arc<CacheManager<R>>,
-        observer: Arc<dyn Observer>,
+        resolver: Arc<dyn Resolver<D>>,
+        cache: Arc<CacheManager<D>>,
+        observer: Arc<dyn Observer<D>>,
     ) -> Self {
         Self::with_clock(resolver, cache, observer, Clock::real())
     }
 
     /// Makes a solver whose results are dated by `clock`.
     pub fn with_clock(
-        resolver: Arc<dyn Resolver<R>>,
-        cache: Arc<CacheManager<R>>,
-        observer: Arc<dyn Observer>,
+        resolver: Arc<dyn Resolver<D>>,
+        cache: Arc<CacheManager<D>>,
+        observer: Arc<dyn Observer<D>>,
         clock: Clock,
     ) -> Self {
         Self {
@@ -81,7 +80,7 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
     }
 
     /// Starts a job.
-    pub fn job(&self, options: JobOptions) -> Result<Job<R>, SolveError> {
+    pub fn job(&self, options: JobOptions<D>) -> Result<Job<D>, SolveError<D>> {
         if !self.core.reserve(&options.id) {
             return Err(SolveError::JobExists(options.id));
         }
@@ -99,20 +98,20 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
     }
 }
 
-impl<R: Clone + Send + Sync + 'static> Job<R> {
+impl<D: Domain> Job<D> {
     /// Builds an edge. Dropping the future cancels what nobody else wants.
-    pub async fn build(&self, edge: Edge) -> Result<Built<R>, SolveError> {
+    pub async fn build(&self, edge: Edge<D>) -> Result<Built<D>, SolveError<D>> {
         self.build_from(edge, &[]).await
     }
 
     /// Builds an edge, looking for results in `sources` too.
     pub async fn build_from(
         &self,
-        edge: Edge,
-        sources: &[Arc<CacheManager<R>>],
-    ) -> Result<Built<R>, SolveError> {
+        edge: Edge<D>,
+        sources: &[Arc<CacheManager<D>>],
+    ) -> Result<Built<D>, SolveError<D>> {
         let (by, sources) = (By::Job(self.id), sources.to_vec());
-        let loaded = Loaded::default();
+        let loaded = Loaded::<D>::default();
         let top = Arc::clone(&edge.vertex);
         let all = task::blocking("order vertices", move || top.closure()).await;
         // Many are loaded a part at a time, so that others get at the graph between.
@@ -138,7 +137,7 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
     }
 
     /// Returns the ops that were resolved for `vertex` (of a [`Built`]) and all it depends on.
-    pub fn ops(&self, vertex: &Vertex) -> Vec<(Arc<Vertex>, Arc<dyn Op<R>>)> {
+    pub fn ops(&self, vertex: &Vertex<D>) -> Vec<(Arc<Vertex<D>>, Arc<D::Op>)> {
         let handles = self.core.with_scheduler(|s| s.handles(&vertex.digest));
         handles
             .iter()
@@ -147,21 +146,21 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
     }
 
     /// Returns the context of a vertex the job has loaded, for work on its result outside ops (exports).
-    pub fn ctx(&self, vertex: &Vertex) -> Option<OpCtx> {
+    pub fn ctx(&self, vertex: &Vertex<D>) -> Option<OpCtx<D>> {
         let handle = self.core.with_scheduler(|s| s.handle(&vertex.digest))?;
         Some(self.core.ctx(&handle))
     }
 }
 
-impl<R: Clone + Send + Sync + 'static> Drop for Job<R> {
+impl<D: Domain> Drop for Job<D> {
     fn drop(&mut self) {
         self.core.apply(Event::Discard(self.id));
         self.core.unreserve(&self.name);
     }
 }
 
-impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
-    pub(crate) fn new(core: Arc<Core<R>>, handle: Weak<Handle<R>>, vertex: Digest) -> Self {
+impl<D: Domain> SubBuilder<D> {
+    pub(crate) fn new(core: Arc<Core<D>>, handle: Weak<Handle<D>>, vertex: Digest) -> Self {
         Self {
             core: Arc::downgrade(&core),
             handle,
@@ -170,16 +169,16 @@ impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
     }
 
     /// Builds an edge as a part of the vertex.
-    pub async fn build(&self, edge: Edge) -> Result<Built<R>, SolveError> {
+    pub async fn build(&self, edge: Edge<D>) -> Result<Built<D>, SolveError<D>> {
         self.build_from(edge, &[]).await
     }
 
     /// Builds an edge, looking for results in `sources` too.
     pub async fn build_from(
         &self,
-        edge: Edge,
-        sources: &[Arc<CacheManager<R>>],
-    ) -> Result<Built<R>, SolveError> {
+        edge: Edge<D>,
+        sources: &[Arc<CacheManager<D>>],
+    ) -> Result<Built<D>, SolveError<D>> {
         let core = self.core.upgrade().ok_or(SolveError::Canceled)?;
         let (by, sources) = (By::Vertex(self.vertex.clone()), sources.to_vec());
         let built = core
@@ -188,7 +187,7 @@ impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
                 by,
                 edge,
                 sources,
-                loaded: Loaded::default(),
+                loaded: Loaded::<D>::default(),
             })
             .await?;
         if let (Some(handle), Some(key)) = (self.handle.upgrade(), built.keys.first()) {
@@ -198,7 +197,7 @@ impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
     }
 
     /// Returns the values of the jobs that want the vertex.
-    pub fn job_values(&self) -> Vec<Arc<dyn Any + Send + Sync>> {
+    pub fn job_values(&self) -> Vec<Arc<D::Job>> {
         self.handle
             .upgrade()
             .map(|h| h.values.read().clone())
@@ -206,7 +205,7 @@ impl<R: Clone + Send + Sync + 'static> SubBuilder<R> {
     }
 }
 
-impl<R> Clone for Solver<R> {
+impl<D: Domain> Clone for Solver<D> {
     fn clone(&self) -> Self {
         Self {
             core: Arc::clone(&self.core),
@@ -214,7 +213,7 @@ impl<R> Clone for Solver<R> {
     }
 }
 
-impl<R> Clone for SubBuilder<R> {
+impl<D: Domain> Clone for SubBuilder<D> {
     fn clone(&self) -> Self {
         Self {
             core: self.core.clone(),
@@ -224,25 +223,25 @@ impl<R> Clone for SubBuilder<R> {
     }
 }
 
-impl<R> fmt::Debug for Solver<R> {
+impl<D: Domain> fmt::Debug for Solver<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Solver")
     }
 }
 
-impl<R: Clone + Send + Sync + 'static> fmt::Debug for Job<R> {
+impl<D: Domain> fmt::Debug for Job<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Job").field(&self.name).finish()
     }
 }
 
-impl<R> fmt::Debug for SubBuilder<R> {
+impl<D: Domain> fmt::Debug for SubBuilder<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SubBuilder")
     }
 }
 
-impl<R> fmt::Debug for Built<R> {
+impl<D: Domain> fmt::Debug for Built<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Built")
             .field("keys", &self.keys)
@@ -251,7 +250,7 @@ impl<R> fmt::Debug for Built<R> {
     }
 }
 
-impl fmt::Debug for JobOptions {
+impl<D: Domain> fmt::Debug for JobOptions<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobOptions")
             .field("id", &self.id)

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use oci::Digest;
 
+use crate::domain::Domain;
 use crate::error::KeyStoreError;
 use crate::op::OpCtx;
 
@@ -79,7 +80,7 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
 
 /// Turns results into names and names into results.
 #[async_trait]
-pub trait ResultStorage<R>: Send + Sync {
+pub trait ResultStorage<D: Domain>: Send + Sync {
     /// Whether a result can still be loaded. Asked while the scheduler decides: must be quick.
     fn exists(&self, id: &str) -> bool;
     /// Whether there is anything in a result that a cache could keep; the empty tree has no layers.
@@ -87,17 +88,22 @@ pub trait ResultStorage<R>: Send + Sync {
         true
     }
     /// Gives a result a name under which it survives.
-    fn save(&self, result: &R, created_at: SystemTime) -> Result<StoredResult, KeyStoreError>;
+    fn save(
+        &self,
+        result: &D::Result,
+        created_at: SystemTime,
+    ) -> Result<StoredResult, KeyStoreError>;
     /// Returns the result with the name. `ctx` has the options of cache maps of the vertex and all below it.
-    async fn load(&self, result: &StoredResult, ctx: &OpCtx) -> Result<R, KeyStoreError>;
+    async fn load(&self, result: &StoredResult, ctx: &OpCtx<D>)
+    -> Result<D::Result, KeyStoreError>;
     /// Returns the result and those of keys that it implies (a remote cache's parent layers), by key id; the result of
     /// `key` itself must be among them. Only storages whose results are not here yet have more than one.
     async fn load_with_parents(
         &self,
         key: &str,
         result: &StoredResult,
-        ctx: &OpCtx,
-    ) -> Result<Vec<(String, R)>, KeyStoreError> {
+        ctx: &OpCtx<D>,
+    ) -> Result<Vec<(String, D::Result)>, KeyStoreError> {
         let own = self.load(result, ctx).await?;
         Ok(vec![(key.to_owned(), own)])
     }

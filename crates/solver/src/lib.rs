@@ -9,6 +9,7 @@
 //! * [`export`] turns the keys of a result into chains of records for a cache exporter.
 
 pub mod cachekey;
+mod domain;
 mod driver;
 mod error;
 pub mod export;
@@ -22,13 +23,14 @@ mod scheduler;
 mod vertex;
 
 pub use cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
+pub use domain::{Domain, NoOp, ResultsOnly};
 pub use error::{KeyStoreError, OpError, Phase, SolveError};
 pub use job::{Built, Job, JobOptions, Solver, SubBuilder};
 pub use keystore::{KeyStore, Link, ResultStorage, StoredResult};
 pub use manager::CacheManager;
 pub use memory::{MemoryKeyStore, MemoryResults};
 pub use op::{
-    CacheMap, CacheMapDep, NullObserver, NullSink, Observer, Op, OpCtx, OpOpts, Preprocess,
-    Resolver, SessionGroup, SlowKey, VertexSink,
+    CacheMap, CacheMapDep, NullSink, Observer, Op, OpCtx, Preprocess, Resolver, SessionGroup,
+    SlowKey, VertexSink,
 };
 pub use vertex::{Edge, ProgressGroup, Vertex, VertexOptions};

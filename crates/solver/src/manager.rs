@@ -11,25 +11,26 @@ use oci::Digest;
 use parking_lot::Mutex;
 
 use crate::cachekey::{CacheKey, CacheRecord, DepKey, root_key};
+use crate::domain::Domain;
 use crate::error::KeyStoreError;
 use crate::keystore::{KeyStore, Link, ResultStorage, StoredResult};
 use crate::op::OpCtx;
 
 /// A key store and the results its keys lead to: this machine's, or a remote cache's.
-pub struct CacheManager<R> {
+pub struct CacheManager<D: Domain> {
     id: String,
     store: Arc<dyn KeyStore>,
-    results: Arc<dyn ResultStorage<R>>,
+    results: Arc<dyn ResultStorage<D>>,
     /// Finding the id of a key and adding links to it is one step.
     writing: Mutex<()>,
 }
 
-impl<R> CacheManager<R> {
+impl<D: Domain> CacheManager<D> {
     /// Joins the parts. Managers of the same place must have the same `id`. Results that are gone are released.
     pub fn new(
         id: impl Into<String>,
         store: Arc<dyn KeyStore>,
-        results: Arc<dyn ResultStorage<R>>,
+        results: Arc<dyn ResultStorage<D>>,
     ) -> Arc<Self> {
         let manager = Self {
             id: id.into(),
@@ -54,7 +55,7 @@ impl<R> CacheManager<R> {
     }
 
     /// Returns the result storage.
-    pub fn results(&self) -> &Arc<dyn ResultStorage<R>> {
+    pub fn results(&self) -> &Arc<dyn ResultStorage<D>> {
         &self.results
     }
 
@@ -74,11 +75,11 @@ impl<R> CacheManager<R> {
     /// Returns the keys that any of `deps` leads to, and makes all of `deps` lead to all of them.
     pub(crate) fn query(
         self: &Arc<Self>,
-        deps: &[DepKey<R>],
+        deps: &[DepKey<D>],
         input: usize,
         digest: &Digest,
         output: usize,
-    ) -> Result<Vec<CacheKey<R>>, KeyStoreError> {
+    ) -> Result<Vec<CacheKey<D>>, KeyStoreError> {
         let signed = signed(output);
         if deps.is_empty() {
             let id = root_key(digest, signed).as_str().to_owned();
@@ -117,9 +118,9 @@ impl<R> CacheManager<R> {
     pub(crate) fn records(
         self: &Arc<Self>,
         id: &str,
-        key: &Arc<CacheKey<R>>,
+        key: &Arc<CacheKey<D>>,
         local: bool,
-    ) -> Result<Vec<CacheRecord<R>>, KeyStoreError> {
+    ) -> Result<Vec<CacheRecord<D>>, KeyStoreError> {
         let mut out = Vec::new();
         for result in self.store.results(id)? {
             if self.results.exists(&result.id) {
@@ -140,11 +141,11 @@ impl<R> CacheManager<R> {
     /// Loads a record, and what its storage gives with it, each with the key of the record's chain it belongs to.
     pub(crate) async fn load(
         self: &Arc<Self>,
-        record: &CacheRecord<R>,
-        ctx: &OpCtx,
-    ) -> Result<Vec<(Arc<CacheKey<R>>, StoredResult, R)>, KeyStoreError>
+        record: &CacheRecord<D>,
+        ctx: &OpCtx<D>,
+    ) -> Result<Vec<(Arc<CacheKey<D>>, StoredResult, D::Result)>, KeyStoreError>
     where
-        R: Clone,
+        D::Result: Clone,
     {
         let id = self.id_of(&record.key)?;
         let stored = self
@@ -152,7 +153,7 @@ impl<R> CacheManager<R> {
             .load(&id, &record.id)?
             .ok_or_else(|| KeyStoreError::new(RecordGone))?;
         let loaded = self.results.load_with_parents(&id, &stored, ctx).await?;
-        let mut by_key: HashMap<String, R> = loaded.into_iter().collect();
+        let mut by_key: HashMap<String, D::Result> = loaded.into_iter().collect();
         let mut out = Vec::new();
         let mut seen = BTreeSet::new();
         let mut work = vec![Arc::clone(&record.key)];
@@ -185,10 +186,10 @@ impl<R> CacheManager<R> {
     /// Keeps a result under a key.
     pub(crate) fn save(
         self: &Arc<Self>,
-        key: &Arc<CacheKey<R>>,
-        result: &R,
+        key: &Arc<CacheKey<D>>,
+        result: &D::Result,
         created_at: SystemTime,
-    ) -> Result<CacheRecord<R>, KeyStoreError> {
+    ) -> Result<CacheRecord<D>, KeyStoreError> {
         let stored = self.results.save(result, created_at)?;
         let _one_at_a_time = self.writing.lock();
         let id = self.id_of(key)?;
@@ -207,7 +208,7 @@ impl<R> CacheManager<R> {
     /// Collects the links that lead to `key` and are not there, and in front of them those that lead to their origin.
     fn missing_links(
         self: &Arc<Self>,
-        key: &Arc<CacheKey<R>>,
+        key: &Arc<CacheKey<D>>,
         id: &str,
         out: &mut Vec<(String, Link, String)>,
     ) -> Result<(), KeyStoreError> {
@@ -237,7 +238,7 @@ impl<R> CacheManager<R> {
     }
 
     /// Returns what this store calls a key; a key it does not know gets a name that it will be saved under.
-    pub(crate) fn id_of(self: &Arc<Self>, key: &Arc<CacheKey<R>>) -> Result<String, KeyStoreError> {
+    pub(crate) fn id_of(self: &Arc<Self>, key: &Arc<CacheKey<D>>) -> Result<String, KeyStoreError> {
         // Chains are as long as Dockerfiles are; without recursion, inputs first.
         let mut work = vec![Arc::clone(key)];
         while let Some(top) = work.last().cloned() {
@@ -276,7 +277,7 @@ impl<R> CacheManager<R> {
             .expect("the loop ends when the id is there"))
     }
 
-    fn id_from_deps(&self, key: &CacheKey<R>) -> Result<String, KeyStoreError> {
+    fn id_from_deps(&self, key: &CacheKey<D>) -> Result<String, KeyStoreError> {
         let mut matches: BTreeSet<String> = BTreeSet::new();
         for (input, deps) in key.deps.iter().enumerate() {
             if input > 0 && matches.is_empty() {
@@ -316,24 +317,24 @@ impl<R> CacheManager<R> {
 struct RecordGone;
 
 /// The managers of one vertex: this machine's, and the remote ones its jobs brought.
-pub(crate) struct Managers<R> {
-    pub(crate) main: Arc<CacheManager<R>>,
-    pub(crate) others: Vec<Arc<CacheManager<R>>>,
+pub(crate) struct Managers<D: Domain> {
+    pub(crate) main: Arc<CacheManager<D>>,
+    pub(crate) others: Vec<Arc<CacheManager<D>>>,
 }
 
-impl<R> Managers<R> {
-    fn all(&self) -> impl Iterator<Item = &Arc<CacheManager<R>>> {
+impl<D: Domain> Managers<D> {
+    fn all(&self) -> impl Iterator<Item = &Arc<CacheManager<D>>> {
         std::iter::once(&self.main).chain(&self.others)
     }
 
     pub(crate) fn query(
         &self,
-        deps: &[DepKey<R>],
+        deps: &[DepKey<D>],
         input: usize,
         digest: &Digest,
         output: usize,
-    ) -> Result<Vec<Arc<CacheKey<R>>>, KeyStoreError> {
-        let mut keys: BTreeMap<String, CacheKey<R>> = BTreeMap::new();
+    ) -> Result<Vec<Arc<CacheKey<D>>>, KeyStoreError> {
+        let mut keys: BTreeMap<String, CacheKey<D>> = BTreeMap::new();
         for manager in self.all() {
             for key in manager.query(deps, input, digest, output)? {
                 match keys.get(&key.id) {
@@ -350,10 +351,10 @@ impl<R> Managers<R> {
 
     pub(crate) fn records(
         &self,
-        key: &Arc<CacheKey<R>>,
-    ) -> Result<Vec<CacheRecord<R>>, KeyStoreError> {
+        key: &Arc<CacheKey<D>>,
+    ) -> Result<Vec<CacheRecord<D>>, KeyStoreError> {
         let places: Vec<_> = key.ids.lock().values().cloned().collect();
-        let mut records: BTreeMap<String, CacheRecord<R>> = BTreeMap::new();
+        let mut records: BTreeMap<String, CacheRecord<D>> = BTreeMap::new();
         for (manager, id) in places {
             let local = manager.id == self.main.id;
             for record in manager.records(&id, key, local)? {
@@ -388,7 +389,7 @@ pub(crate) fn random_id() -> String {
         .to_owned()
 }
 
-impl<R> fmt::Debug for CacheManager<R> {
+impl<D: Domain> fmt::Debug for CacheManager<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheManager")
             .field("id", &self.id)

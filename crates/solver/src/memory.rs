@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::cachekey::root_key;
+use crate::domain::Domain;
 use crate::error::KeyStoreError;
 use crate::keystore::{KeyStore, Link, ResultStorage, StoredResult};
 use crate::op::OpCtx;
@@ -227,18 +228,26 @@ impl<R> MemoryResults<R> {
 }
 
 #[async_trait]
-impl<R: Clone + Send + Sync + 'static> ResultStorage<R> for MemoryResults<R> {
+impl<D: Domain> ResultStorage<D> for MemoryResults<D::Result> {
     fn exists(&self, id: &str) -> bool {
         self.inner.lock().contains_key(id)
     }
 
-    fn save(&self, result: &R, created_at: SystemTime) -> Result<StoredResult, KeyStoreError> {
+    fn save(
+        &self,
+        result: &D::Result,
+        created_at: SystemTime,
+    ) -> Result<StoredResult, KeyStoreError> {
         let id = (self.name)(result);
         self.inner.lock().insert(id.clone(), result.clone());
         Ok(StoredResult { id, created_at })
     }
 
-    async fn load(&self, result: &StoredResult, _ctx: &OpCtx) -> Result<R, KeyStoreError> {
+    async fn load(
+        &self,
+        result: &StoredResult,
+        _ctx: &OpCtx<D>,
+    ) -> Result<D::Result, KeyStoreError> {
         self.inner
             .lock()
             .get(&result.id)

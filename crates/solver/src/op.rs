@@ -1,7 +1,5 @@
 //! What a vertex does, as the solver sees it.
 
-use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,79 +8,78 @@ use oci::Digest;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::domain::Domain;
 use crate::error::OpError;
 use crate::job::SubBuilder;
 use crate::vertex::Vertex;
 
 /// How a vertex is cached and computed.
 #[async_trait]
-pub trait Op<R>: Send + Sync {
+pub trait Op<D: Domain>: Send + Sync + 'static {
     /// Returns cache map number `index` and whether it is the last. Only ops without inputs may have several.
-    async fn cache_map(&self, ctx: &OpCtx, index: usize) -> Result<(CacheMap<R>, bool), OpError>;
+    async fn cache_map(&self, ctx: &OpCtx<D>, index: usize)
+    -> Result<(CacheMap<D>, bool), OpError>;
     /// Computes all outputs.
-    async fn exec(&self, ctx: &OpCtx, inputs: Vec<R>) -> Result<Vec<R>, OpError>;
-    /// Returns itself for those who know its type (provenance).
-    fn as_any(&self) -> Option<&dyn Any> {
-        None
-    }
+    async fn exec(&self, ctx: &OpCtx<D>, inputs: Vec<D::Result>)
+    -> Result<Vec<D::Result>, OpError>;
 }
 
 /// Finds the op of a vertex.
-pub trait Resolver<R>: Send + Sync {
+pub trait Resolver<D: Domain>: Send + Sync {
     /// Returns the op. `builder` lets an op that solves something itself do so as a part of this vertex.
     fn resolve(
         &self,
-        vertex: &Arc<Vertex>,
-        builder: SubBuilder<R>,
-    ) -> Result<Arc<dyn Op<R>>, OpError>;
+        vertex: &Arc<Vertex<D>>,
+        builder: SubBuilder<D>,
+    ) -> Result<Arc<D::Op>, OpError>;
 }
 
 /// How the results of an op are found again.
-pub struct CacheMap<R> {
+pub struct CacheMap<D: Domain> {
     /// Digest of all that decides the output except the inputs.
     pub digest: Digest,
     /// One entry per input.
-    pub deps: Vec<CacheMapDep<R>>,
+    pub deps: Vec<CacheMapDep<D>>,
     /// What loads of results may need; has no part in keys.
-    pub opts: OpOpts,
+    pub hints: Vec<D::Hint>,
 }
 
 /// How one input takes part in the key.
-pub struct CacheMapDep<R> {
+pub struct CacheMapDep<D: Domain> {
     /// Restricts a match by the input's own key to ops that read the same part of it.
     pub selector: Option<Digest>,
     /// Computes a key from the input's content.
-    pub slow: Option<Arc<dyn SlowKey<R>>>,
+    pub slow: Option<Arc<dyn SlowKey<D>>>,
     /// Runs on the input before the op uses it (makes a lazy ref real).
-    pub preprocess: Option<Arc<dyn Preprocess<R>>>,
+    pub preprocess: Option<Arc<dyn Preprocess<D>>>,
 }
 
 /// Computes a key from the content of an input.
 #[async_trait]
-pub trait SlowKey<R>: Send + Sync {
+pub trait SlowKey<D: Domain>: Send + Sync {
     /// Returns the digest.
-    async fn digest(&self, ctx: &OpCtx, input: &R) -> Result<Digest, OpError>;
+    async fn digest(&self, ctx: &OpCtx<D>, input: &D::Result) -> Result<Digest, OpError>;
 }
 
 /// Prepares an input.
 #[async_trait]
-pub trait Preprocess<R>: Send + Sync {
+pub trait Preprocess<D: Domain>: Send + Sync {
     /// Does it; `ctx` is that of the vertex that made the input.
-    async fn run(&self, ctx: &OpCtx, input: &R) -> Result<(), OpError>;
+    async fn run(&self, ctx: &OpCtx<D>, input: &D::Result) -> Result<(), OpError>;
 }
 
-impl<R> CacheMap<R> {
+impl<D: Domain> CacheMap<D> {
     /// Makes a cache map of an op with `deps` inputs that takes part by key only.
     pub fn new(digest: Digest, deps: usize) -> Self {
         Self {
             digest,
             deps: (0..deps).map(|_| CacheMapDep::default()).collect(),
-            opts: OpOpts::default(),
+            hints: Vec::new(),
         }
     }
 }
 
-impl<R> Default for CacheMapDep<R> {
+impl<D: Domain> Default for CacheMapDep<D> {
     fn default() -> Self {
         Self {
             selector: None,
@@ -92,7 +89,7 @@ impl<R> Default for CacheMapDep<R> {
     }
 }
 
-impl<R> fmt::Debug for CacheMap<R> {
+impl<D: Domain> fmt::Debug for CacheMap<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheMap")
             .field("digest", &self.digest)
@@ -101,7 +98,7 @@ impl<R> fmt::Debug for CacheMap<R> {
     }
 }
 
-impl<R> fmt::Debug for CacheMapDep<R> {
+impl<D: Domain> fmt::Debug for CacheMapDep<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheMapDep")
             .field("selector", &self.selector)
@@ -111,81 +108,40 @@ impl<R> fmt::Debug for CacheMapDep<R> {
     }
 }
 
-/// Named values that an op leaves for loads of its results, e.g. who can provide a lazy blob.
-#[derive(Clone, Default)]
-pub struct OpOpts(HashMap<String, Arc<dyn Any + Send + Sync>>);
-
-impl OpOpts {
-    /// Adds a value.
-    #[must_use]
-    pub fn with<T: Any + Send + Sync>(mut self, name: impl Into<String>, value: T) -> Self {
-        self.0.insert(name.into(), Arc::new(value));
-        self
-    }
-
-    /// Returns a value by name and type.
-    pub fn get<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
-        Arc::downcast(Arc::clone(self.0.get(name)?)).ok()
-    }
-
-    pub(crate) fn any(&self, name: &str) -> Option<Arc<dyn Any + Send + Sync>> {
-        self.0.get(name).cloned()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for OpOpts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-/// Where what happens to a vertex is told.
-pub trait VertexSink: Send + Sync {
-    /// A job with this value became interested; it should learn everything said so far.
-    fn attach(&self, job: &Arc<dyn Any + Send + Sync>);
+/// Where the progress of one vertex is reported, for jobs of type `J`.
+pub trait VertexSink<J>: Send + Sync + 'static {
+    /// A job became interested; it is told everything that was reported so far.
+    fn attach(&self, job: &J);
     /// Work on the vertex begins; `cached` when a known result is being loaded.
     fn started(&self, cached: bool);
     /// The work ended.
     fn completed(&self, error: Option<&str>, cached: bool);
     /// The op wrote something (1 is standard output, 2 standard error).
     fn log(&self, stream: i64, data: &[u8]);
-    /// Returns what the ops crates know to be behind the sink.
-    fn any(&self) -> &(dyn Any + Send + Sync);
 }
 
 /// Makes sinks.
-pub trait Observer: Send + Sync {
-    /// Returns the sink for a vertex that is being loaded; its digest is the one to show.
-    fn vertex(&self, vertex: &Arc<Vertex>) -> Arc<dyn VertexSink>;
+pub trait Observer<D: Domain>: Send + Sync {
+    /// Returns the sink for a vertex that is being loaded; its digest is the one to show. Called while the scheduler decides:
+    /// must not wait.
+    fn vertex(&self, vertex: &Arc<Vertex<D>>) -> Arc<D::Sink>;
 }
 
-/// Observes nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NullObserver;
-
-/// Tells nobody.
+/// The sink of a domain whose vertices nobody watches.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NullSink;
 
-impl Observer for NullObserver {
-    fn vertex(&self, _vertex: &Arc<Vertex>) -> Arc<dyn VertexSink> {
-        Arc::new(NullSink)
+impl<D: Domain<Sink = NullSink>> Observer<D> for NullSink {
+    fn vertex(&self, _vertex: &Arc<Vertex<D>>) -> Arc<NullSink> {
+        Arc::new(Self)
     }
 }
 
-impl VertexSink for NullSink {
-    fn attach(&self, _job: &Arc<dyn Any + Send + Sync>) {}
+impl<J> VertexSink<J> for NullSink {
+    fn attach(&self, _job: &J) {}
     fn started(&self, _cached: bool) {}
     fn completed(&self, _error: Option<&str>, _cached: bool) {}
     fn log(&self, _stream: i64, _data: &[u8]) {}
-    fn any(&self) -> &(dyn Any + Send + Sync) {
-        self
-    }
 }
 
 /// Who may answer for a running vertex: the sessions of all jobs interested in it, now and as more join.
@@ -198,10 +154,10 @@ pub struct SessionGroup {
 impl SessionGroup {
     /// Makes a group that does not change.
     pub fn fixed(ids: Vec<String>) -> Self {
-        let (to, from) = watch::channel(ids);
+        let (sender, receiver) = watch::channel(ids);
         Self {
-            ids: from,
-            _fixed: Some(Arc::new(to)),
+            ids: receiver,
+            _fixed: Some(Arc::new(sender)),
         }
     }
 
@@ -223,46 +179,63 @@ impl SessionGroup {
     }
 }
 
-pub(crate) type FindOpts = Arc<dyn Fn(&str) -> Option<Arc<dyn Any + Send + Sync>> + Send + Sync>;
-pub(crate) type JobValues = Arc<RwLock<Vec<Arc<dyn Any + Send + Sync>>>>;
+/// Finds the first hint that a predicate accepts, the nearest vertex first.
+pub(crate) type FindHint<D> = Arc<
+    dyn Fn(&mut dyn FnMut(&<D as Domain>::Hint) -> bool) -> Option<<D as Domain>::Hint>
+        + Send
+        + Sync,
+>;
+pub(crate) type JobValues<D> = Arc<RwLock<Vec<Arc<<D as Domain>::Job>>>>;
 
 /// What an op may use while it works.
-#[derive(Clone)]
-pub struct OpCtx {
+pub struct OpCtx<D: Domain> {
     /// The vertex.
-    pub vertex: Arc<Vertex>,
-    /// Where to tell how it goes.
-    pub sink: Arc<dyn VertexSink>,
+    pub vertex: Arc<Vertex<D>>,
+    /// Where its progress is reported.
+    pub sink: Arc<D::Sink>,
     /// Who may answer.
     pub sessions: SessionGroup,
-    pub(crate) values: JobValues,
-    pub(crate) opts: Option<FindOpts>,
+    pub(crate) values: JobValues<D>,
+    pub(crate) hints: Option<FindHint<D>>,
 }
 
-impl OpCtx {
+impl<D: Domain> OpCtx<D> {
     /// Makes a context outside a solver, for tests and one-off calls.
-    pub fn detached(vertex: Arc<Vertex>, sink: Arc<dyn VertexSink>, sessions: Vec<String>) -> Self {
+    pub fn detached(vertex: Arc<Vertex<D>>, sink: Arc<D::Sink>, sessions: Vec<String>) -> Self {
         Self {
             vertex,
             sink,
             sessions: SessionGroup::fixed(sessions),
-            values: JobValues::default(),
-            opts: None,
+            values: JobValues::<D>::default(),
+            hints: None,
         }
     }
 
     /// Returns the values that the interested jobs were made with, in order of joining.
-    pub fn job_values(&self) -> Vec<Arc<dyn Any + Send + Sync>> {
+    pub fn job_values(&self) -> Vec<Arc<D::Job>> {
         self.values.read().clone()
     }
 
-    /// Finds an option that a cache map of this vertex, or the nearest below it, left.
-    pub fn opt<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
-        Arc::downcast(self.opts.as_ref()?(name)?).ok()
+    /// Finds a hint that a cache map of this vertex, or the nearest below it, left. `is_wanted` is called while the scheduler
+    /// is locked: it must only compare.
+    pub fn hint(&self, mut is_wanted: impl FnMut(&D::Hint) -> bool) -> Option<D::Hint> {
+        self.hints.as_ref()?(&mut is_wanted)
     }
 }
 
-impl fmt::Debug for OpCtx {
+impl<D: Domain> Clone for OpCtx<D> {
+    fn clone(&self) -> Self {
+        Self {
+            vertex: Arc::clone(&self.vertex),
+            sink: Arc::clone(&self.sink),
+            sessions: self.sessions.clone(),
+            values: Arc::clone(&self.values),
+            hints: self.hints.clone(),
+        }
+    }
+}
+
+impl<D: Domain> fmt::Debug for OpCtx<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpCtx")
             .field("vertex", &self.vertex.digest)

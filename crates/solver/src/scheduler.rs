@@ -27,7 +27,6 @@ mod join;
 mod merge;
 mod step;
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -38,11 +37,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::cachekey::{CacheKey, CacheRecord, KeyInfo};
+use crate::domain::Domain;
 use crate::error::{KeyStoreError, OpError, SolveError};
 use crate::index::{EdgeId, Index};
 use crate::job::Built;
 use crate::manager::{CacheManager, Managers};
-use crate::op::{CacheMap, JobValues, Observer, Op, Preprocess, SlowKey, VertexSink};
+use crate::op::{CacheMap, JobValues, Observer, Preprocess, SlowKey};
 use crate::vertex::{Edge, Vertex};
 use edge::EdgeState;
 use join::Join;
@@ -52,39 +52,39 @@ pub(crate) type JobId = u64;
 pub(crate) type WorkId = u64;
 
 /// What happened.
-pub(crate) enum Event<R> {
+pub(crate) enum Event<D: Domain> {
     /// A job began.
     Job {
         job: JobId,
         session: Option<String>,
-        value: Arc<dyn Any + Send + Sync>,
+        value: Arc<D::Job>,
     },
     /// A part of what somebody is about to want.
     Load {
         by: By,
-        part: Vec<Arc<Vertex>>,
-        sources: Vec<Arc<CacheManager<R>>>,
-        loaded: Loaded,
+        part: Vec<Arc<Vertex<D>>>,
+        sources: Vec<Arc<CacheManager<D>>>,
+        loaded: Loaded<D>,
     },
     /// Someone wants an edge.
     Build {
         build: BuildId,
         by: By,
-        edge: Edge,
-        sources: Vec<Arc<CacheManager<R>>>,
+        edge: Edge<D>,
+        sources: Vec<Arc<CacheManager<D>>>,
         /// What was loaded for it before; all that it needs, unless it is empty.
-        loaded: Loaded,
+        loaded: Loaded<D>,
     },
     /// And does not want it any more.
     Leave(BuildId),
     /// A job ended.
     Discard(JobId),
     /// Work ended.
-    Done(WorkId, Outcome<R>),
+    Done(WorkId, Outcome<D>),
 }
 
 /// Vertices by the digests they came with, as they are held here.
-pub(crate) type Loaded = Arc<Mutex<HashMap<Digest, Arc<Vertex>>>>;
+pub(crate) type Loaded<D> = Arc<Mutex<HashMap<Digest, Arc<Vertex<D>>>>>;
 
 /// Who wants an edge.
 #[derive(Debug, Clone)]
@@ -95,64 +95,64 @@ pub(crate) enum By {
 }
 
 /// How work ended.
-pub(crate) enum Outcome<R> {
-    CacheMap(Result<(Arc<CacheMap<R>>, bool), SolveError>),
-    Slow(Result<Option<Digest>, SolveError>),
-    Exec(Result<Vec<R>, SolveError>),
-    Load(Result<R, KeyStoreError>),
-    Save(Result<Vec<CacheRecord<R>>, KeyStoreError>),
+pub(crate) enum Outcome<D: Domain> {
+    CacheMap(Result<(Arc<CacheMap<D>>, bool), SolveError<D>>),
+    Slow(Result<Option<Digest>, SolveError<D>>),
+    Exec(Result<Vec<D::Result>, SolveError<D>>),
+    Load(Result<D::Result, KeyStoreError>),
+    Save(Result<Vec<CacheRecord<D>>, KeyStoreError>),
 }
 
 /// What to do.
-pub(crate) enum Effect<R> {
-    Start(WorkId, Work<R>),
+pub(crate) enum Effect<D: Domain> {
+    Start(WorkId, Work<D>),
     Cancel(WorkId),
-    Attach(Arc<Handle<R>>, Arc<dyn Any + Send + Sync>),
-    Reply(BuildId, Result<Built<R>, SolveError>),
+    Attach(Arc<Handle<D>>, Arc<D::Job>),
+    Reply(BuildId, Result<Built<D>, SolveError<D>>),
 }
 
 /// Work to begin.
-pub(crate) enum Work<R> {
+pub(crate) enum Work<D: Domain> {
     CacheMap {
-        of: Arc<Handle<R>>,
+        of: Arc<Handle<D>>,
         index: usize,
     },
     Slow {
-        of: Arc<Handle<R>>,
+        of: Arc<Handle<D>>,
         input: usize,
-        slow: Option<Arc<dyn SlowKey<R>>>,
-        preprocess: Option<Arc<dyn Preprocess<R>>>,
-        result: R,
-        made_by: Arc<Handle<R>>,
+        slow: Option<Arc<dyn SlowKey<D>>>,
+        preprocess: Option<Arc<dyn Preprocess<D>>>,
+        result: D::Result,
+        made_by: Arc<Handle<D>>,
     },
     Exec {
-        of: Arc<Handle<R>>,
-        inputs: Vec<R>,
+        of: Arc<Handle<D>>,
+        inputs: Vec<D::Result>,
     },
     Load {
-        of: Arc<Handle<R>>,
-        record: CacheRecord<R>,
-        main: Arc<CacheManager<R>>,
+        of: Arc<Handle<D>>,
+        record: CacheRecord<D>,
+        main: Arc<CacheManager<D>>,
     },
     Save {
-        main: Arc<CacheManager<R>>,
-        keys: Vec<Arc<CacheKey<R>>>,
-        result: R,
+        main: Arc<CacheManager<D>>,
+        keys: Vec<Arc<CacheKey<D>>>,
+        result: D::Result,
         created_at: SystemTime,
     },
 }
 
 /// What stays with a vertex while any job has it loaded.
-pub(crate) struct Handle<R> {
-    pub(crate) vertex: Arc<Vertex>,
+pub(crate) struct Handle<D: Domain> {
+    pub(crate) vertex: Arc<Vertex<D>>,
     /// The digest the client knows; the vertex's own differs for a second, cache-ignoring load.
     pub(crate) client_digest: Digest,
-    pub(crate) sink: Arc<dyn VertexSink>,
+    pub(crate) sink: Arc<D::Sink>,
     pub(crate) sessions: watch::Sender<Vec<String>>,
-    pub(crate) values: JobValues,
-    pub(crate) op: OnceLock<Result<Arc<dyn Op<R>>, OpError>>,
+    pub(crate) values: JobValues<D>,
+    pub(crate) op: OnceLock<Result<Arc<D::Op>, OpError>>,
     /// Keys of what the op built itself.
-    pub(crate) sub_keys: Mutex<Vec<KeyInfo<R>>>,
+    pub(crate) sub_keys: Mutex<Vec<KeyInfo<D>>>,
 }
 
 /// How far an edge is.
@@ -182,13 +182,13 @@ struct Running {
     waiters: BTreeSet<EdgeId>,
 }
 
-struct JobState {
+struct JobState<D: Domain> {
     session: Option<String>,
-    value: Arc<dyn Any + Send + Sync>,
+    value: Arc<D::Job>,
 }
 
-struct VertexState<R> {
-    handle: Arc<Handle<R>>,
+struct VertexState<D: Domain> {
+    handle: Arc<Handle<D>>,
     inputs: Vec<(Digest, usize)>,
     /// In order of joining.
     jobs: Vec<JobId>,
@@ -196,32 +196,32 @@ struct VertexState<R> {
     children: BTreeSet<Digest>,
     attached: BTreeSet<JobId>,
     edges: BTreeMap<usize, EdgeId>,
-    sources: Vec<Arc<CacheManager<R>>>,
-    maps: Vec<Arc<CacheMap<R>>>,
+    sources: Vec<Arc<CacheManager<D>>>,
+    maps: Vec<Arc<CacheMap<D>>>,
     maps_done: bool,
-    maps_error: Option<SolveError>,
-    slow: BTreeMap<usize, Result<Option<Digest>, SolveError>>,
-    exec: Option<Result<Vec<R>, SolveError>>,
+    maps_error: Option<SolveError<D>>,
+    slow: BTreeMap<usize, Result<Option<Digest>, SolveError<D>>>,
+    exec: Option<Result<Vec<D::Result>, SolveError<D>>>,
     running: BTreeMap<Task, Running>,
 }
 
-struct BuildState {
+struct BuildState<D: Domain> {
     by: By,
     edge: EdgeId,
     /// What was asked for; `edge` may be what it was merged into.
-    vertex: Arc<Vertex>,
+    vertex: Arc<Vertex<D>>,
     index: usize,
 }
 
 /// Everything that is being built.
-pub(crate) struct Scheduler<R> {
-    main: Arc<CacheManager<R>>,
-    observer: Arc<dyn Observer>,
+pub(crate) struct Scheduler<D: Domain> {
+    main: Arc<CacheManager<D>>,
+    observer: Arc<dyn Observer<D>>,
     now: SystemTime,
-    jobs: BTreeMap<JobId, JobState>,
-    builds: BTreeMap<BuildId, BuildState>,
-    vertices: HashMap<Digest, VertexState<R>>,
-    edges: HashMap<EdgeId, EdgeState<R>>,
+    jobs: BTreeMap<JobId, JobState<D>>,
+    builds: BTreeMap<BuildId, BuildState<D>>,
+    vertices: HashMap<Digest, VertexState<D>>,
+    edges: HashMap<EdgeId, EdgeState<D>>,
     works: HashMap<WorkId, Target>,
     index: Index,
     to_learn: Queue,
@@ -257,8 +257,8 @@ impl Queue {
     }
 }
 
-impl<R: Clone> Scheduler<R> {
-    pub(crate) fn new(main: Arc<CacheManager<R>>, observer: Arc<dyn Observer>) -> Self {
+impl<D: Domain> Scheduler<D> {
+    pub(crate) fn new(main: Arc<CacheManager<D>>, observer: Arc<dyn Observer<D>>) -> Self {
         Self {
             main,
             observer,
@@ -281,7 +281,7 @@ impl<R: Clone> Scheduler<R> {
 
     /// Takes in one event and says what to do about it, all of it.
     #[cfg(test)]
-    pub(crate) fn apply(&mut self, now: SystemTime, event: Event<R>, out: &mut Vec<Effect<R>>) {
+    pub(crate) fn apply(&mut self, now: SystemTime, event: Event<D>, out: &mut Vec<Effect<D>>) {
         self.take(now, event, out);
         let more = self.go_on(usize::MAX, out);
         assert!(!more);
@@ -289,7 +289,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Takes in one event; [`Scheduler::go_on`] works off what follows from it.
-    pub(crate) fn take(&mut self, now: SystemTime, event: Event<R>, out: &mut Vec<Effect<R>>) {
+    pub(crate) fn take(&mut self, now: SystemTime, event: Event<D>, out: &mut Vec<Effect<D>>) {
         self.now = now;
         match event {
             Event::Job {
@@ -325,7 +325,7 @@ impl<R: Clone> Scheduler<R> {
     /// Works off what follows from the events, up to so many steps, and says what to do about it; true if there is more.
     ///
     /// What is learned between two calls comes first, like all that is learned.
-    pub(crate) fn go_on(&mut self, steps: usize, out: &mut Vec<Effect<R>>) -> bool {
+    pub(crate) fn go_on(&mut self, steps: usize, out: &mut Vec<Effect<D>>) -> bool {
         for _ in 0..steps {
             if let Some(join) = self.to_join.front_mut() {
                 match join.next() {
@@ -359,7 +359,7 @@ impl<R: Clone> Scheduler<R> {
         }
     }
 
-    fn done(&mut self, work: WorkId, outcome: Outcome<R>, out: &mut Vec<Effect<R>>) {
+    fn done(&mut self, work: WorkId, outcome: Outcome<D>, out: &mut Vec<Effect<D>>) {
         match self.works.remove(&work) {
             // It was cancelled while its end was on the way.
             None => {}
@@ -403,8 +403,8 @@ impl<R: Clone> Scheduler<R> {
         edge: EdgeId,
         digest: &Digest,
         task: Task,
-        make: impl FnOnce(&VertexState<R>) -> Work<R>,
-        out: &mut Vec<Effect<R>>,
+        make: impl FnOnce(&VertexState<D>) -> Work<D>,
+        out: &mut Vec<Effect<D>>,
     ) {
         let work = self.id();
         let Some(vertex) = self.vertices.get_mut(digest) else {
@@ -427,7 +427,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Stops waiting for all work; cancels what nobody waits for.
-    fn stop_waiting(&mut self, edge: EdgeId, out: &mut Vec<Effect<R>>) {
+    fn stop_waiting(&mut self, edge: EdgeId, out: &mut Vec<Effect<D>>) {
         let Some(state) = self.edges.get_mut(&edge) else {
             return;
         };
@@ -451,27 +451,28 @@ impl<R: Clone> Scheduler<R> {
         });
     }
 
-    fn managers(&self, vertex: &VertexState<R>) -> Managers<R> {
+    fn managers(&self, vertex: &VertexState<D>) -> Managers<D> {
         Managers {
             main: Arc::clone(&self.main),
             others: vertex.sources.clone(),
         }
     }
 
-    /// Finds an option of a vertex's cache maps, or of the nearest vertex below it that has one.
-    pub(crate) fn find_opt(
+    /// Finds a hint of a vertex's cache maps, or of the nearest vertex below it that left one.
+    pub(crate) fn find_hint(
         &self,
         digest: &Digest,
-        name: &str,
-    ) -> Option<Arc<dyn Any + Send + Sync>> {
+        is_wanted: &mut dyn FnMut(&D::Hint) -> bool,
+    ) -> Option<D::Hint> {
         let mut seen = BTreeSet::from([digest.clone()]);
         let mut work = VecDeque::from([digest.clone()]);
         while let Some(digest) = work.pop_front() {
             let Some(vertex) = self.vertices.get(&digest) else {
                 continue;
             };
-            if let Some(found) = vertex.maps.iter().find_map(|map| map.opts.any(name)) {
-                return Some(found);
+            let mut hints = vertex.maps.iter().flat_map(|map| &map.hints);
+            if let Some(hint) = hints.find(|hint| is_wanted(hint)) {
+                return Some(hint.clone());
             }
             for (input, index) in &vertex.inputs {
                 // An input that was merged into another edge has its options there.
@@ -494,7 +495,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Returns the handles of a vertex and everything below it.
-    pub(crate) fn handles(&self, digest: &Digest) -> Vec<Arc<Handle<R>>> {
+    pub(crate) fn handles(&self, digest: &Digest) -> Vec<Arc<Handle<D>>> {
         let mut seen = BTreeSet::from([digest.clone()]);
         let mut work = vec![digest.clone()];
         let mut out = Vec::new();
@@ -514,7 +515,7 @@ impl<R: Clone> Scheduler<R> {
         out
     }
 
-    pub(crate) fn handle(&self, digest: &Digest) -> Option<Arc<Handle<R>>> {
+    pub(crate) fn handle(&self, digest: &Digest) -> Option<Arc<Handle<D>>> {
         self.vertices.get(digest).map(|v| Arc::clone(&v.handle))
     }
 
@@ -641,7 +642,7 @@ pub(crate) enum Consumer {
     Build(BuildId),
 }
 
-impl<R> fmt::Debug for Handle<R> {
+impl<D: Domain> fmt::Debug for Handle<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Handle").field(&self.vertex.digest).finish()
     }

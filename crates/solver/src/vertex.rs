@@ -1,32 +1,31 @@
 //! What a build graph is made of.
 
-use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use oci::Digest;
 
+use crate::domain::Domain;
+
 /// A node of a build graph: one op and its inputs.
-#[derive(Clone)]
-pub struct Vertex {
+pub struct Vertex<D: Domain> {
     /// Digest of the op's bytes as received, which name its inputs' digests: the whole definition up to here.
     pub digest: Digest,
     /// Shown to people.
     pub name: String,
     /// What it reads, in the op's order.
-    pub inputs: Vec<Edge>,
+    pub inputs: Vec<Edge<D>>,
     /// What does not change the definition.
     pub options: VertexOptions,
     /// The op's data, which the resolver of ops understands.
-    pub sys: Arc<dyn Any + Send + Sync>,
+    pub sys: Arc<D::System>,
 }
 
 /// One output of a vertex.
-#[derive(Clone)]
-pub struct Edge {
+pub struct Edge<D: Domain> {
     /// The vertex.
-    pub vertex: Arc<Vertex>,
+    pub vertex: Arc<Vertex<D>>,
     /// Which of its outputs.
     pub index: usize,
 }
@@ -55,7 +54,7 @@ pub struct ProgressGroup {
     pub weak: bool,
 }
 
-impl Drop for Vertex {
+impl<D: Domain> Drop for Vertex<D> {
     /// Lets go of its inputs one after the other: a chain of many thousands would not fit on the stack.
     fn drop(&mut self) {
         let mut inputs = std::mem::take(&mut self.inputs);
@@ -67,9 +66,9 @@ impl Drop for Vertex {
     }
 }
 
-impl Vertex {
+impl<D: Domain> Vertex<D> {
     /// Makes a vertex without inputs and options.
-    pub fn new(digest: Digest, name: impl Into<String>, sys: Arc<dyn Any + Send + Sync>) -> Self {
+    pub fn new(digest: Digest, name: impl Into<String>, sys: Arc<D::System>) -> Self {
         Self {
             digest,
             name: name.into(),
@@ -101,7 +100,28 @@ impl Vertex {
     }
 }
 
-impl fmt::Debug for Vertex {
+impl<D: Domain> Clone for Vertex<D> {
+    fn clone(&self) -> Self {
+        Self {
+            digest: self.digest.clone(),
+            name: self.name.clone(),
+            inputs: self.inputs.clone(),
+            options: self.options.clone(),
+            sys: Arc::clone(&self.sys),
+        }
+    }
+}
+
+impl<D: Domain> Clone for Edge<D> {
+    fn clone(&self) -> Self {
+        Self {
+            vertex: Arc::clone(&self.vertex),
+            index: self.index,
+        }
+    }
+}
+
+impl<D: Domain> fmt::Debug for Vertex<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vertex")
             .field("digest", &self.digest)
@@ -111,7 +131,7 @@ impl fmt::Debug for Vertex {
     }
 }
 
-impl fmt::Debug for Edge {
+impl<D: Domain> fmt::Debug for Edge<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.vertex.digest, self.index)
     }

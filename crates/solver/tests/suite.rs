@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
-use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,13 +12,27 @@ use oci::Digest;
 use parking_lot::Mutex;
 use solver::export::{self, Mode};
 use solver::{
-    CacheManager, CacheMap, CacheMapDep, Edge, Job, JobOptions, KeyStore, MemoryKeyStore,
-    MemoryResults, Observer, Op, OpCtx, OpError, OpOpts, Phase, Resolver, SlowKey, SolveError,
-    Solver, SubBuilder, Vertex, VertexSink,
+    CacheManager, CacheMap, CacheMapDep, Domain, Job, JobOptions, KeyStore, MemoryKeyStore,
+    MemoryResults, Observer, Op, OpError, Phase, Resolver, SlowKey, Solver, SubBuilder, VertexSink,
 };
 use tokio::sync::Semaphore;
 
 type Val = Arc<(usize, String)>;
+type Edge = solver::Edge<Test>;
+type Vertex = solver::Vertex<Test>;
+type OpCtx = solver::OpCtx<Test>;
+type SolveError = solver::SolveError<Test>;
+
+struct Test;
+
+impl Domain for Test {
+    type Result = Val;
+    type System = Fake;
+    type Op = FakeOp;
+    type Job = &'static str;
+    type Sink = Sink;
+    type Hint = String;
+}
 
 /// What a vertex of a test does.
 #[derive(Default, Clone)]
@@ -35,7 +48,7 @@ struct Fake {
     panics: bool,
     gate: Option<Arc<Semaphore>>,
     builds: Option<Edge>,
-    needs_opt: bool,
+    needs_hint: bool,
 }
 
 #[derive(Default)]
@@ -55,13 +68,13 @@ struct FakeOp {
     inputs: usize,
     log: Arc<Log>,
     ids: Arc<AtomicUsize>,
-    builder: SubBuilder<Val>,
+    builder: SubBuilder<Test>,
 }
 
 struct Content;
 
 #[async_trait]
-impl SlowKey<Val> for Content {
+impl SlowKey<Test> for Content {
     async fn digest(&self, _ctx: &OpCtx, input: &Val) -> Result<Digest, OpError> {
         if input.1 == "unreadable" {
             return Err(std::io::Error::other("\"/x\": not found").into());
@@ -71,12 +84,12 @@ impl SlowKey<Val> for Content {
 }
 
 #[async_trait]
-impl Op<Val> for FakeOp {
+impl Op<Test> for FakeOp {
     async fn cache_map(
         &self,
         _ctx: &OpCtx,
         _index: usize,
-    ) -> Result<(CacheMap<Val>, bool), OpError> {
+    ) -> Result<(CacheMap<Test>, bool), OpError> {
         let key = if self.fake.key.is_empty() {
             self.fake.name
         } else {
@@ -92,15 +105,14 @@ impl Op<Val> for FakeOp {
             slow: self
                 .fake
                 .slow
-                .then(|| Arc::new(Content) as Arc<dyn SlowKey<Val>>),
+                .then(|| Arc::new(Content) as Arc<dyn SlowKey<Test>>),
             preprocess: None,
         };
-        let opts = OpOpts::default().with(format!("opt {}", self.fake.name), self.fake.name);
         Ok((
             CacheMap {
                 digest,
                 deps: (0..self.inputs).map(|_| dep()).collect(),
-                opts,
+                hints: vec![format!("hint of {}", self.fake.name)],
             },
             true,
         ))
@@ -125,9 +137,9 @@ impl Op<Val> for FakeOp {
         if let Some(edge) = &self.fake.builds {
             self.builder.build(edge.clone()).await?;
         }
-        if self.fake.needs_opt {
+        if self.fake.needs_hint {
             self.log
-                .push(format!("opt {}", ctx.opt::<&str>("opt base").unwrap()));
+                .push(ctx.hint(|hint| hint == "hint of base").unwrap());
         }
         assert!(!self.fake.panics, "the op panicked");
         if let Some(fails) = &self.fake.fails
@@ -161,13 +173,13 @@ struct Ops {
     ids: Arc<AtomicUsize>,
 }
 
-impl Resolver<Val> for Ops {
+impl Resolver<Test> for Ops {
     fn resolve(
         &self,
         vertex: &Arc<Vertex>,
-        builder: SubBuilder<Val>,
-    ) -> Result<Arc<dyn Op<Val>>, OpError> {
-        let fake = Arc::clone(&vertex.sys).downcast().unwrap();
+        builder: SubBuilder<Test>,
+    ) -> Result<Arc<FakeOp>, OpError> {
+        let fake = Arc::clone(&vertex.sys);
         let op = FakeOp {
             fake,
             inputs: vertex.inputs.len(),
@@ -183,19 +195,15 @@ struct Shown(Arc<Log>);
 
 struct Sink(Arc<Log>, String);
 
-impl Observer for Shown {
-    fn vertex(&self, vertex: &Arc<Vertex>) -> Arc<dyn VertexSink> {
+impl Observer<Test> for Shown {
+    fn vertex(&self, vertex: &Arc<Vertex>) -> Arc<Sink> {
         Arc::new(Sink(Arc::clone(&self.0), vertex.name.clone()))
     }
 }
 
-impl VertexSink for Sink {
-    fn attach(&self, job: &Arc<dyn Any + Send + Sync>) {
-        self.0.push(format!(
-            "{} to {}",
-            self.1,
-            job.downcast_ref::<&str>().unwrap()
-        ));
+impl VertexSink<&'static str> for Sink {
+    fn attach(&self, job: &&'static str) {
+        self.0.push(format!("{} to {job}", self.1));
     }
     fn started(&self, cached: bool) {
         self.0.push(format!(
@@ -213,13 +221,10 @@ impl VertexSink for Sink {
         ));
     }
     fn log(&self, _stream: i64, _data: &[u8]) {}
-    fn any(&self) -> &(dyn Any + Send + Sync) {
-        self
-    }
 }
 
 struct World {
-    solver: Solver<Val>,
+    solver: Solver<Test>,
     keys: Arc<MemoryKeyStore>,
     results: Arc<MemoryResults<Val>>,
     log: Arc<Log>,
@@ -256,7 +261,7 @@ fn open(
 }
 
 impl World {
-    fn job(&self, id: &'static str) -> Job<Val> {
+    fn job(&self, id: &'static str) -> Job<Test> {
         self.solver
             .job(JobOptions {
                 id: id.into(),
@@ -665,19 +670,19 @@ async fn an_op_builds_as_a_part_of_its_vertex() {
 }
 
 #[tokio::test]
-async fn options_of_cache_maps_are_found_from_above() {
+async fn hints_of_cache_maps_are_found_from_above() {
     let world = world();
     let top = vertex(
         Fake {
             name: "top",
-            needs_opt: true,
+            needs_hint: true,
             ..Fake::default()
         },
         &[&op("mid", &[&op("base", &[])])],
     );
     assert_eq!(
         world.run(&top).await.1,
-        "exec base | exec mid | exec top | opt base"
+        "exec base | exec mid | exec top | hint of base"
     );
 }
 

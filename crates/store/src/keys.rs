@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use oci::Digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use solver::{KeyStore, KeyStoreError, Link, OpCtx, ResultStorage, StoredResult, root_key};
+use solver::{Domain, KeyStore, KeyStoreError, Link, OpCtx, ResultStorage, StoredResult, root_key};
 
 use crate::error::StoreError;
 use crate::id::RefId;
@@ -37,7 +37,9 @@ impl Store {
     }
 
     /// Returns where the solver keeps its results.
-    pub fn result_storage(self: &Arc<Self>) -> Arc<dyn ResultStorage<StoreResult>> {
+    pub fn result_storage<D: Domain<Result = StoreResult>>(
+        self: &Arc<Self>,
+    ) -> Arc<dyn ResultStorage<D>> {
         Arc::new(Keys {
             store: self.clone(),
         })
@@ -265,7 +267,7 @@ impl KeyStore for Keys {
 }
 
 #[async_trait]
-impl ResultStorage<StoreResult> for Keys {
+impl<D: Domain<Result = StoreResult>> ResultStorage<D> for Keys {
     fn exists(&self, id: &str) -> bool {
         id.is_empty() || RefId::parse(id).is_ok_and(|id| self.store.exists(&id).unwrap_or(false))
     }
@@ -290,7 +292,7 @@ impl ResultStorage<StoreResult> for Keys {
     async fn load(
         &self,
         result: &StoredResult,
-        _ctx: &OpCtx,
+        _ctx: &OpCtx<D>,
     ) -> Result<StoreResult, KeyStoreError> {
         if result.id.is_empty() {
             return Ok(None);

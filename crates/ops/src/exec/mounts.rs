@@ -23,7 +23,7 @@ use store::{ImmutableRef, MountFd, MutableRef, RefOptions};
 
 use super::cache::{CacheMount, Request};
 use super::key::{NO_INPUT, NO_OUTPUT};
-use crate::{OpFailure, Parts, Ref};
+use crate::{BuildDomain, OpFailure, Parts, Ref};
 
 /// What is mounted at one place. `Debug` shows no secret.
 pub enum PreparedMount {
@@ -108,7 +108,7 @@ pub(crate) fn check(mounts: &[pb::Mount], cwd: &str) -> Result<(), OpFailure> {
 /// Makes what the mounts of an op need.
 pub async fn prepare(
     parts: &Parts,
-    ctx: &OpCtx,
+    ctx: &OpCtx<BuildDomain>,
     mounts: &[pb::Mount],
     cwd: &str,
     args: &[String],

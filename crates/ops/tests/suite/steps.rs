@@ -10,8 +10,9 @@ use executor::{Access, Executor, IdRange};
 use llb::pb;
 use oci::Digest;
 use ops::exec::ExecOp;
+use ops::{BuildDomain, OpSys, ProgressSink};
 use ops::{BuildRights, Parts};
-use solver::{NullSink, Op, OpCtx, Vertex};
+use solver::{Op as _, OpCtx, Vertex};
 use store::{ImmutableRef, RefOptions, Store};
 
 executor::before_main!(executor::launcher::dispatch);
@@ -117,9 +118,9 @@ impl Host {
     }
 }
 
-fn context() -> OpCtx {
-    let vertex = Vertex::new(Digest::sha256(b"step"), "step", Arc::new(()));
-    OpCtx::detached(Arc::new(vertex), Arc::new(NullSink), Vec::new())
+fn context() -> OpCtx<BuildDomain> {
+    let vertex = Vertex::new(Digest::sha256(b"step"), "step", Arc::new(OpSys::default()));
+    OpCtx::detached(Arc::new(vertex), Arc::new(ProgressSink::null()), Vec::new())
 }
 
 fn mount(dest: &str, kind: pb::MountType) -> pb::Mount {

@@ -9,29 +9,30 @@ use parking_lot::Mutex;
 
 use super::{Consumer, Level, WorkId};
 use crate::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo};
+use crate::domain::Domain;
 use crate::error::SolveError;
 use crate::export::Secondaries;
 use crate::index::EdgeId;
 use crate::op::CacheMap;
 
 /// One output of an active vertex.
-pub(super) struct EdgeState<R> {
+pub(super) struct EdgeState<D: Domain> {
     pub(super) vertex: Digest,
     pub(super) index: usize,
     /// The edge that goes on for this one.
     pub(super) owner: Option<EdgeId>,
     pub(super) consumers: BTreeMap<Consumer, Level>,
     pub(super) level: Level,
-    pub(super) map: Option<Arc<CacheMap<R>>>,
+    pub(super) map: Option<Arc<CacheMap<D>>>,
     /// Digests of all cache maps so far; more than one only without inputs.
     pub(super) map_digests: Vec<Digest>,
     pub(super) maps_done: bool,
-    pub(super) deps: Vec<Dep<R>>,
+    pub(super) deps: Vec<Dep<D>>,
     /// Keys the output is known by. Grows.
-    pub(super) keys: Vec<KeyInfo<R>>,
+    pub(super) keys: Vec<KeyInfo<D>>,
     /// Ids of keys that all inputs lead to.
     pub(super) matched: BTreeSet<String>,
-    pub(super) records: BTreeMap<String, CacheRecord<R>>,
+    pub(super) records: BTreeMap<String, CacheRecord<D>>,
     /// Records whose load failed.
     pub(super) tried: BTreeSet<String>,
     /// An input has been found that no known key follows from: nothing can match any more.
@@ -39,39 +40,39 @@ pub(super) struct EdgeState<R> {
     pub(super) readiness: Readiness,
     pub(super) keys_changed: bool,
     pub(super) phase: Phase,
-    pub(super) outcome: Option<Result<Arc<Finished<R>>, SolveError>>,
-    pub(super) secondaries: Secondaries<R>,
+    pub(super) outcome: Option<Result<Arc<Finished<D>>, SolveError<D>>>,
+    pub(super) secondaries: Secondaries<D>,
 }
 
 /// An input of an edge.
-pub(super) struct Dep<R> {
+pub(super) struct Dep<D: Domain> {
     /// The edge that gives it, once it was asked for something.
     pub(super) edge: Option<EdgeId>,
     pub(super) wanted: Option<Level>,
     /// How many keys of which edge have been looked at.
     pub(super) seen: (EdgeId, usize),
     pub(super) level: Level,
-    pub(super) keys: Vec<KeyInfo<R>>,
+    pub(super) keys: Vec<KeyInfo<D>>,
     /// Known keys of this edge's output that this input leads to.
-    pub(super) matches: BTreeMap<String, Arc<CacheKey<R>>>,
-    pub(super) slow: SlowState<R>,
-    pub(super) result: Option<Arc<Finished<R>>>,
+    pub(super) matches: BTreeMap<String, Arc<CacheKey<D>>>,
+    pub(super) slow: SlowState<D>,
+    pub(super) result: Option<Arc<Finished<D>>>,
 }
 
 /// The content key of an input.
-pub(super) enum SlowState<R> {
+pub(super) enum SlowState<D: Domain> {
     Unknown,
     Known {
-        key: Option<KeyInfo<R>>,
+        key: Option<KeyInfo<D>>,
         /// Whether it led to a key that was not found before.
         found: bool,
     },
 }
 
 /// A result and the keys it is known by.
-pub(super) struct Finished<R> {
-    pub(super) result: R,
-    pub(super) keys: Vec<KeyInfo<R>>,
+pub(super) struct Finished<D: Domain> {
+    pub(super) result: D::Result,
+    pub(super) keys: Vec<KeyInfo<D>>,
 }
 
 /// What an edge is at.
@@ -122,8 +123,8 @@ impl Phase {
     }
 }
 
-impl<R> Dep<R> {
-    pub(super) fn slow_key(&self) -> Option<&KeyInfo<R>> {
+impl<D: Domain> Dep<D> {
+    pub(super) fn slow_key(&self) -> Option<&KeyInfo<D>> {
         match &self.slow {
             SlowState::Known { key, .. } => key.as_ref(),
             SlowState::Unknown => None,
@@ -136,7 +137,10 @@ impl<R> Dep<R> {
 }
 
 /// Keys with what of the input is read.
-pub(super) fn with_selector<R>(keys: &[KeyInfo<R>], selector: Option<&Digest>) -> Vec<DepKey<R>> {
+pub(super) fn with_selector<D: Domain>(
+    keys: &[KeyInfo<D>],
+    selector: Option<&Digest>,
+) -> Vec<DepKey<D>> {
     keys.iter()
         .map(|key| DepKey {
             selector: selector.cloned(),
@@ -145,7 +149,7 @@ pub(super) fn with_selector<R>(keys: &[KeyInfo<R>], selector: Option<&Digest>) -
         .collect()
 }
 
-impl<R> EdgeState<R> {
+impl<D: Domain> EdgeState<D> {
     pub(super) fn new(vertex: Digest, index: usize, inputs: usize) -> Self {
         let dep = || Dep {
             edge: None,
@@ -199,13 +203,13 @@ impl<R> EdgeState<R> {
     }
 
     /// Whether the content key of an input is still to be computed, now that it could be or will soon.
-    pub(super) fn slow_pending(&self, input: usize, dep: &Dep<R>) -> bool {
+    pub(super) fn slow_pending(&self, input: usize, dep: &Dep<D>) -> bool {
         self.has_slow(input)
             && dep.level >= Level::Slow
             && (dep.level == Level::Slow || !dep.slow_known())
     }
 
-    pub(super) fn input_pending(&self, input: usize, dep: &Dep<R>) -> bool {
+    pub(super) fn input_pending(&self, input: usize, dep: &Dep<D>) -> bool {
         (self.has_slow(input) || self.has_preprocess(input))
             && dep.level >= Level::Slow
             && (dep.level == Level::Slow || !dep.slow_known())
@@ -228,7 +232,7 @@ impl<R> EdgeState<R> {
     }
 
     /// The keys of each input as links to a key of the output are made of.
-    pub(super) fn dep_keys(&self) -> Vec<Vec<DepKey<R>>> {
+    pub(super) fn dep_keys(&self) -> Vec<Vec<DepKey<D>>> {
         let Some(map) = &self.map else {
             return Vec::new();
         };
@@ -344,12 +348,12 @@ impl<R> EdgeState<R> {
     }
 
     /// Content keys are computed in two rounds: first for inputs that nothing was found for.
-    fn later_slow(&self, input: usize, dep: &Dep<R>, rounds: Rounds) -> bool {
+    fn later_slow(&self, input: usize, dep: &Dep<D>, rounds: Rounds) -> bool {
         rounds.first_slow && !dep.slow_known() && self.has_slow(input) && !dep.matches.is_empty()
     }
 
     /// So it is with going beyond fast keys.
-    fn later_fast(&self, dep: &Dep<R>, rounds: Rounds) -> bool {
+    fn later_fast(&self, dep: &Dep<D>, rounds: Rounds) -> bool {
         self.map.is_none() || (rounds.first_fast && !dep.matches.is_empty())
     }
 
@@ -357,7 +361,7 @@ impl<R> EdgeState<R> {
     pub(super) fn desired(
         &self,
         input: usize,
-        dep: &Dep<R>,
+        dep: &Dep<D>,
         demand: Level,
         rounds: Rounds,
     ) -> Level {
@@ -400,7 +404,7 @@ impl<R> EdgeState<R> {
     }
 }
 
-impl<R> fmt::Debug for EdgeState<R> {
+impl<D: Domain> fmt::Debug for EdgeState<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcome = self.outcome.as_ref().map(Result::is_ok);
         write!(

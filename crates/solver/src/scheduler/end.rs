@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::edge::{Finished, Phase};
 use super::{Effect, Level, Outcome, Scheduler, Target, Task, Work};
 use crate::cachekey::{CacheKey, CacheRecord, KeyInfo};
+use crate::domain::Domain;
 use crate::error::SolveError;
 use crate::export::{Exporter, KeyExporter, Secondaries};
 use crate::index::EdgeId;
 
-impl<R: Clone> Scheduler<R> {
+impl<D: Domain> Scheduler<D> {
     /// Runs the vertex, or takes what it gave when it ran, and keeps that.
-    pub(super) fn after_exec(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
+    pub(super) fn after_exec(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         self.demand_nothing(id);
         let Some(edge) = self.edges.get(&id) else {
             return;
@@ -27,7 +28,7 @@ impl<R: Clone> Scheduler<R> {
                 return self.fail(id, error, out);
             }
             None => {
-                let inputs: Vec<R> = edge
+                let inputs: Vec<D::Result> = edge
                     .deps
                     .iter()
                     .filter_map(|d| d.result.as_ref())
@@ -56,7 +57,7 @@ impl<R: Clone> Scheduler<R> {
         };
         let output = i64::try_from(index).unwrap_or(i64::MAX);
         let vertex_digest = Some(digest);
-        let keys: Vec<Arc<CacheKey<R>>> = if edge.deps.is_empty() {
+        let keys: Vec<Arc<CacheKey<D>>> = if edge.deps.is_empty() {
             edge.map_digests
                 .iter()
                 .map(|d| {
@@ -91,7 +92,7 @@ impl<R: Clone> Scheduler<R> {
         out.push(Effect::Start(work, effect));
     }
 
-    pub(super) fn fail(&mut self, id: EdgeId, error: SolveError, out: &mut Vec<Effect<R>>) {
+    pub(super) fn fail(&mut self, id: EdgeId, error: SolveError<D>, out: &mut Vec<Effect<D>>) {
         if let Some(edge) = self.edges.get_mut(&id) {
             edge.phase = Phase::Looking;
             edge.outcome = Some(Err(error));
@@ -100,7 +101,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// A load or a save of an edge ended.
-    pub(super) fn edge_done(&mut self, id: EdgeId, outcome: Outcome<R>, out: &mut Vec<Effect<R>>) {
+    pub(super) fn edge_done(&mut self, id: EdgeId, outcome: Outcome<D>, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
@@ -163,12 +164,12 @@ impl<R: Clone> Scheduler<R> {
 }
 
 /// The keys of a result that was just kept: each exports all of them, and what the op built itself.
-fn committed<R>(
-    records: &[CacheRecord<R>],
-    subs: &[KeyInfo<R>],
-    secondaries: &Secondaries<R>,
-) -> Vec<KeyInfo<R>> {
-    let mut parts: Vec<Arc<Exporter<R>>> = Vec::new();
+fn committed<D: Domain>(
+    records: &[CacheRecord<D>],
+    subs: &[KeyInfo<D>],
+    secondaries: &Secondaries<D>,
+) -> Vec<KeyInfo<D>> {
+    let mut parts: Vec<Arc<Exporter<D>>> = Vec::new();
     for record in records {
         parts.push(Arc::new(Exporter::Key(KeyExporter {
             key: Arc::clone(&record.key),

@@ -11,20 +11,21 @@ use super::edge::EdgeState;
 use super::{
     BuildId, BuildState, By, Consumer, Effect, Handle, JobId, Level, Scheduler, VertexState,
 };
+use crate::domain::Domain;
 use crate::error::SolveError;
 use crate::index::EdgeId;
 use crate::manager::CacheManager;
 use crate::vertex::{Edge, Vertex};
 
-impl<R: Clone> Scheduler<R> {
+impl<D: Domain> Scheduler<D> {
     pub(super) fn build(
         &mut self,
         build: BuildId,
         by: By,
-        edge: &Edge,
-        sources: &[Arc<CacheManager<R>>],
-        loaded: &mut HashMap<Digest, Arc<Vertex>>,
-        out: &mut Vec<Effect<R>>,
+        edge: &Edge<D>,
+        sources: &[Arc<CacheManager<D>>],
+        loaded: &mut HashMap<Digest, Arc<Vertex<D>>>,
+        out: &mut Vec<Effect<D>>,
     ) {
         if !self.knows(&by) {
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
@@ -76,11 +77,11 @@ impl<R: Clone> Scheduler<R> {
     /// Makes vertices active for a job or a parent; what they read was `loaded` before them.
     pub(super) fn load_part(
         &mut self,
-        part: &[Arc<Vertex>],
+        part: &[Arc<Vertex<D>>],
         by: &By,
-        sources: &[Arc<CacheManager<R>>],
-        loaded: &mut HashMap<Digest, Arc<Vertex>>,
-        out: &mut Vec<Effect<R>>,
+        sources: &[Arc<CacheManager<D>>],
+        loaded: &mut HashMap<Digest, Arc<Vertex<D>>>,
+        out: &mut Vec<Effect<D>>,
     ) {
         for vertex in part {
             let digest = self.load_one(vertex, loaded);
@@ -130,7 +131,11 @@ impl<R: Clone> Scheduler<R> {
     /// Makes one vertex active and returns the digest it is active under.
     ///
     /// A vertex that ignores the cache does not join one that does not; any joins one that does.
-    fn load_one(&mut self, vertex: &Arc<Vertex>, loaded: &HashMap<Digest, Arc<Vertex>>) -> Digest {
+    fn load_one(
+        &mut self,
+        vertex: &Arc<Vertex<D>>,
+        loaded: &HashMap<Digest, Arc<Vertex<D>>>,
+    ) -> Digest {
         let without_cache = || Digest::sha256(format!("{}-ignorecache", vertex.digest));
         if self.without_cache > 0 {
             let second = without_cache();
@@ -146,7 +151,7 @@ impl<R: Clone> Scheduler<R> {
             digest = without_cache();
             self.without_cache += 1;
         }
-        let inputs: Vec<Edge> = vertex
+        let inputs: Vec<Edge<D>> = vertex
             .inputs
             .iter()
             .map(|e| Edge {
@@ -218,7 +223,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Makes sessions, values and, if `attach`, listeners those of the jobs there are now; of children too.
-    pub(super) fn refresh(&mut self, digest: &Digest, attach: bool, out: &mut Vec<Effect<R>>) {
+    pub(super) fn refresh(&mut self, digest: &Digest, attach: bool, out: &mut Vec<Effect<D>>) {
         let mut seen = BTreeSet::from([digest.clone()]);
         let mut work = vec![digest.clone()];
         while let Some(digest) = work.pop() {
@@ -285,7 +290,7 @@ impl<R: Clone> Scheduler<R> {
         id
     }
 
-    pub(super) fn discard(&mut self, job: JobId, out: &mut Vec<Effect<R>>) {
+    pub(super) fn discard(&mut self, job: JobId, out: &mut Vec<Effect<D>>) {
         self.jobs.remove(&job);
         let mine: Vec<BuildId> = self
             .builds
@@ -310,7 +315,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Drops a vertex that a job let go of, if nobody else has it.
-    pub(super) fn forget(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
+    pub(super) fn forget(&mut self, digest: &Digest, out: &mut Vec<Effect<D>>) {
         self.drop_if_unwanted(digest, out);
         if self.vertices.is_empty() {
             self.index.clear();
@@ -319,7 +324,7 @@ impl<R: Clone> Scheduler<R> {
         }
     }
 
-    fn drop_if_unwanted(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
+    fn drop_if_unwanted(&mut self, digest: &Digest, out: &mut Vec<Effect<D>>) {
         let mut work = vec![digest.clone()];
         while let Some(digest) = work.pop() {
             if !self
@@ -352,7 +357,7 @@ impl<R: Clone> Scheduler<R> {
         }
     }
 
-    fn drop_edge(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
+    fn drop_edge(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         self.stop_waiting(id, out);
         self.demand_nothing(id);
         self.index.release(id);
@@ -388,7 +393,7 @@ impl<R: Clone> Scheduler<R> {
         }
     }
 
-    fn send_back(&mut self, build: BuildId, gone: &Digest, out: &mut Vec<Effect<R>>) {
+    fn send_back(&mut self, build: BuildId, gone: &Digest, out: &mut Vec<Effect<D>>) {
         let Some(state) = self.builds.get(&build) else {
             return;
         };

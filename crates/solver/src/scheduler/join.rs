@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use oci::Digest;
 
 use super::{Effect, JobId, Scheduler};
+use crate::domain::Domain;
 
 /// A walk from a vertex down.
 pub(super) struct Join {
@@ -21,9 +22,9 @@ impl Join {
     }
 }
 
-impl<R: Clone> Scheduler<R> {
+impl<D: Domain> Scheduler<D> {
     /// Makes jobs hold a vertex at once, and everything below it before anything else is done. The jobs hear of the vertex itself.
-    pub(super) fn add_jobs(&mut self, top: &Digest, jobs: &[JobId], out: &mut Vec<Effect<R>>) {
+    pub(super) fn add_jobs(&mut self, top: &Digest, jobs: &[JobId], out: &mut Vec<Effect<D>>) {
         self.to_join.push_front(Join {
             jobs: jobs.to_vec(),
             top: top.clone(),
@@ -34,7 +35,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Goes on with the first walk, at a vertex.
-    pub(super) fn join(&mut self, digest: &Digest, out: &mut Vec<Effect<R>>) {
+    pub(super) fn join(&mut self, digest: &Digest, out: &mut Vec<Effect<D>>) {
         let Some(mut join) = self.to_join.pop_front() else {
             return;
         };

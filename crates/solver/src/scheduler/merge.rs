@@ -1,17 +1,17 @@
 //! Merging edges whose keys are equal: one of them goes on, for both.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use oci::Digest;
 
 use super::{Effect, Scheduler};
 use crate::cachekey::{CacheKey, DepKey};
+use crate::domain::Domain;
 use crate::index::EdgeId;
 
-impl<R: Clone> Scheduler<R> {
+impl<D: Domain> Scheduler<D> {
     /// Registers the edge's key as it is now; if another edge has it, merges the two. True if `id` was merged away.
-    pub(super) fn merge_if_known(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) -> bool {
+    pub(super) fn merge_if_known(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) -> bool {
         let Some(key) = self.edges.get(&id).and_then(index_key) else {
             return false;
         };
@@ -48,7 +48,7 @@ impl<R: Clone> Scheduler<R> {
         source == id
     }
 
-    fn merge(&mut self, dest: EdgeId, source: EdgeId, out: &mut Vec<Effect<R>>) {
+    fn merge(&mut self, dest: EdgeId, source: EdgeId, out: &mut Vec<Effect<D>>) {
         tracing::debug!(dest, source, "edges have equal keys and become one");
         self.stop_waiting(source, out);
         self.demand_nothing(source);
@@ -166,7 +166,7 @@ impl<R: Clone> Scheduler<R> {
     }
 }
 
-fn vertex_of<R: Clone>(scheduler: &Scheduler<R>, digest: &Digest, index: usize) -> Option<Digest> {
+fn vertex_of<D: Domain>(scheduler: &Scheduler<D>, digest: &Digest, index: usize) -> Option<Digest> {
     let edge = scheduler.vertices.get(digest)?.edges.get(&index)?;
     Some(
         scheduler
@@ -178,7 +178,7 @@ fn vertex_of<R: Clone>(scheduler: &Scheduler<R>, digest: &Digest, index: usize) 
 }
 
 /// Returns the key an edge has now: with all keys its inputs are known by. None while an input has none.
-fn index_key<R>(edge: &super::EdgeState<R>) -> Option<CacheKey<R>> {
+fn index_key<D: Domain>(edge: &super::EdgeState<D>) -> Option<CacheKey<D>> {
     let map = edge.map.as_ref()?;
     let mut deps = Vec::with_capacity(edge.deps.len());
     for (dep, how) in edge.deps.iter().zip(&map.deps) {
@@ -186,7 +186,7 @@ fn index_key<R>(edge: &super::EdgeState<R>) -> Option<CacheKey<R>> {
             return None;
         }
         let results = dep.result.iter().flat_map(|r| &r.keys);
-        let mut keys: Vec<DepKey<R>> = dep
+        let mut keys: Vec<DepKey<D>> = dep
             .keys
             .iter()
             .chain(results)
@@ -211,8 +211,3 @@ fn index_key<R>(edge: &super::EdgeState<R>) -> Option<CacheKey<R>> {
         deps,
     ))
 }
-
-const _: fn() = || {
-    fn is_shared<T: Send + Sync>() {}
-    is_shared::<Arc<CacheKey<()>>>();
-};

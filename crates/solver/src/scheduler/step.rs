@@ -7,15 +7,16 @@ use oci::Digest;
 use super::edge::{Dep, EdgeState, Phase, SlowState, with_selector};
 use super::{BuildId, Consumer, Effect, Level, Scheduler, Target, Task, VertexState, Work};
 use crate::cachekey::{CacheKey, DepKey, KeyInfo};
+use crate::domain::Domain;
 use crate::error::{KeyStoreError, SolveError};
 use crate::export::{Exporter, KeyExporter};
 use crate::index::EdgeId;
 use crate::job::Built;
 use crate::manager::Managers;
 
-impl<R: Clone> Scheduler<R> {
+impl<D: Domain> Scheduler<D> {
     /// Takes in what vertex and inputs have come to know, and tells consumers if that changes anything for them.
-    pub(super) fn learn(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
+    pub(super) fn learn(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
@@ -44,7 +45,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Tells builds of an end, and makes edges learn.
-    pub(super) fn announce(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
+    pub(super) fn announce(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
@@ -72,7 +73,7 @@ impl<R: Clone> Scheduler<R> {
         self.to_act.push(id);
     }
 
-    fn learn_all(&mut self, id: EdgeId) -> Result<(), SolveError> {
+    fn learn_all(&mut self, id: EdgeId) -> Result<(), SolveError<D>> {
         // The edge is taken out so that it and the rest can be seen at once.
         let Some(mut edge) = self.edges.remove(&id) else {
             return Ok(());
@@ -82,7 +83,7 @@ impl<R: Clone> Scheduler<R> {
         learned
     }
 
-    fn learn_into(&self, edge: &mut EdgeState<R>) -> Result<(), SolveError> {
+    fn learn_into(&self, edge: &mut EdgeState<D>) -> Result<(), SolveError<D>> {
         let Some(vertex) = self.vertices.get(&edge.vertex) else {
             return Err(SolveError::Canceled);
         };
@@ -203,7 +204,7 @@ impl<R: Clone> Scheduler<R> {
                 edge.keys_changed = true;
             }
         }
-        let candidates: Vec<Arc<CacheKey<R>>> = match edge.deps.split_first() {
+        let candidates: Vec<Arc<CacheKey<D>>> = match edge.deps.split_first() {
             None => Vec::new(),
             Some((first, rest)) => first
                 .matches
@@ -228,7 +229,7 @@ impl<R: Clone> Scheduler<R> {
         Ok(())
     }
 
-    fn input_error(&self, edge: &EdgeState<R>) -> Option<SolveError> {
+    fn input_error(&self, edge: &EdgeState<D>) -> Option<SolveError<D>> {
         edge.deps
             .iter()
             .filter_map(|d| self.edges.get(&self.resolve(d.edge?))?.outcome.as_ref())
@@ -236,7 +237,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Begins what is needed next for what is demanded; ends what is not needed.
-    pub(super) fn act(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
+    pub(super) fn act(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
@@ -300,7 +301,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Demands of each input what is needed next.
-    fn ask_inputs(&mut self, id: EdgeId, demand: Level, out: &mut Vec<Effect<R>>) {
+    fn ask_inputs(&mut self, id: EdgeId, demand: Level, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
@@ -336,7 +337,7 @@ impl<R: Clone> Scheduler<R> {
     }
 
     /// Changes what is demanded of an input.
-    fn want(&mut self, id: EdgeId, input: usize, wanted: Option<Level>, out: &mut Vec<Effect<R>>) {
+    fn want(&mut self, id: EdgeId, input: usize, wanted: Option<Level>, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
@@ -413,7 +414,7 @@ impl<R: Clone> Scheduler<R> {
         }
     }
 
-    fn need_slow(&mut self, id: EdgeId, input: usize, out: &mut Vec<Effect<R>>) {
+    fn need_slow(&mut self, id: EdgeId, input: usize, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
@@ -440,7 +441,7 @@ impl<R: Clone> Scheduler<R> {
             .and_then(|e| self.edges.get(&self.resolve(e)))
             .and_then(|e| self.vertices.get(&e.vertex))
             .map(|v| Arc::clone(&v.handle));
-        let make = |v: &VertexState<R>| Work::Slow {
+        let make = |v: &VertexState<D>| Work::Slow {
             of: Arc::clone(&v.handle),
             input,
             slow: how.slow.clone(),
@@ -451,7 +452,7 @@ impl<R: Clone> Scheduler<R> {
         self.need(id, &digest, Task::Slow(input), make, out);
     }
 
-    fn start_load(&mut self, id: EdgeId, out: &mut Vec<Effect<R>>) {
+    fn start_load(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         self.stop_waiting(id, out);
         self.demand_nothing(id);
         let work = self.id();
@@ -482,10 +483,10 @@ impl<R: Clone> Scheduler<R> {
 }
 
 /// Looks for keys of the output that `keys` of an input lead to. True if there are new ones.
-fn probe<R>(
-    dep: &mut Dep<R>,
-    managers: &Managers<R>,
-    keys: &[DepKey<R>],
+fn probe<D: Domain>(
+    dep: &mut Dep<D>,
+    managers: &Managers<D>,
+    keys: &[DepKey<D>],
     input: usize,
     digest: &Digest,
     index: usize,
@@ -501,10 +502,10 @@ fn probe<R>(
 }
 
 /// Adds a key the output is known by, and the results it leads to.
-fn add_key<R>(
-    edge: &mut EdgeState<R>,
-    managers: &Managers<R>,
-    key: &Arc<CacheKey<R>>,
+fn add_key<D: Domain>(
+    edge: &mut EdgeState<D>,
+    managers: &Managers<D>,
+    key: &Arc<CacheKey<D>>,
     allowed: Option<bool>,
 ) -> Result<(), KeyStoreError> {
     let records = managers.records(key)?;

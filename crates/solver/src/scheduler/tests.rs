@@ -12,9 +12,10 @@ use futures::executor::block_on;
 use oci::Digest;
 
 use super::*;
+use crate::domain::NoOp;
 use crate::error::{OpError, Phase};
 use crate::memory::{MemoryKeyStore, MemoryResults};
-use crate::op::{CacheMapDep, NullObserver, NullSink, OpCtx, OpOpts};
+use crate::op::{CacheMapDep, NullSink, OpCtx};
 
 /// Seeds that found something once.
 const REGRESSIONS: &[u64] = &[45, 288];
@@ -37,11 +38,22 @@ struct Kind {
     fails: bool,
 }
 
+struct Model;
+
+impl Domain for Model {
+    type Result = Val;
+    type System = Kind;
+    type Op = NoOp;
+    type Job = JobId;
+    type Sink = NullSink;
+    type Hint = ();
+}
+
 struct NoKey;
 
 #[async_trait]
-impl SlowKey<Val> for NoKey {
-    async fn digest(&self, _ctx: &OpCtx, _input: &Val) -> Result<Digest, OpError> {
+impl SlowKey<Model> for NoKey {
+    async fn digest(&self, _ctx: &OpCtx<Model>, _input: &Val) -> Result<Digest, OpError> {
         unreachable!("the harness computes content keys")
     }
 }
@@ -69,8 +81,8 @@ fn mix(parts: &[u64]) -> u64 {
     }) >> 8
 }
 
-fn kind_of(vertex: &Vertex) -> Arc<Kind> {
-    Arc::clone(&vertex.sys).downcast().unwrap()
+fn kind_of(vertex: &Vertex<Model>) -> Arc<Kind> {
+    Arc::clone(&vertex.sys)
 }
 
 fn slow_digest(content: u64) -> u64 {
@@ -78,7 +90,10 @@ fn slow_digest(content: u64) -> u64 {
 }
 
 /// The naive evaluator: what an edge's content is, and whether computing it fails.
-fn content(edge: &Edge, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) -> Result<u64, ()> {
+fn content(
+    edge: &Edge<Model>,
+    memo: &mut HashMap<(Digest, usize), Result<u64, ()>>,
+) -> Result<u64, ()> {
     let at = (edge.vertex.digest.clone(), edge.index);
     if let Some(known) = memo.get(&at) {
         return *known;
@@ -119,7 +134,7 @@ fn output(kind: &Kind, index: usize, inputs: &[u64]) -> u64 {
 }
 
 /// What identifies an edge's output to a perfect cache: by content where the op reads content, by definition elsewhere.
-fn meaning(edge: &Edge, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) -> String {
+fn meaning(edge: &Edge<Model>, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) -> String {
     let kind = kind_of(&edge.vertex);
     let inputs: Vec<String> = edge
         .vertex
@@ -139,15 +154,15 @@ fn meaning(edge: &Edge, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) ->
 
 struct World {
     rng: Rng,
-    scheduler: Scheduler<Val>,
-    manager: Arc<CacheManager<Val>>,
+    scheduler: Scheduler<Model>,
+    manager: Arc<CacheManager<Model>>,
     results: Arc<MemoryResults<Val>>,
     store: Arc<MemoryKeyStore>,
-    pending: Vec<(WorkId, Work<Val>)>,
+    pending: Vec<(WorkId, Work<Model>)>,
     cancelled: BTreeSet<WorkId>,
     cancelled_runs: usize,
-    replies: BTreeMap<BuildId, Result<Val, SolveError>>,
-    ran: Vec<(Edge, bool)>,
+    replies: BTreeMap<BuildId, Result<Val, SolveError<Model>>>,
+    ran: Vec<(Edge<Model>, bool)>,
     clock: SystemTime,
     uid: u64,
     load_fails: usize,
@@ -163,7 +178,7 @@ impl World {
             CacheManager::new("local", Arc::clone(&store) as _, Arc::clone(&results) as _);
         Self {
             rng: Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
-            scheduler: Scheduler::new(Arc::clone(&manager), Arc::new(NullObserver)),
+            scheduler: Scheduler::new(Arc::clone(&manager), Arc::new(NullSink)),
             manager,
             results,
             store,
@@ -180,7 +195,7 @@ impl World {
         }
     }
 
-    fn apply(&mut self, event: Event<Val>) {
+    fn apply(&mut self, event: Event<Model>) {
         self.clock += Duration::from_secs(1);
         let mut out = Vec::new();
         self.scheduler.apply(self.clock, event, &mut out);
@@ -223,7 +238,7 @@ impl World {
         true
     }
 
-    fn perform(&mut self, work: Work<Val>) -> Outcome<Val> {
+    fn perform(&mut self, work: Work<Model>) -> Outcome<Model> {
         match work {
             Work::CacheMap { of, index } => {
                 let kind = kind_of(&of.vertex);
@@ -233,7 +248,7 @@ impl World {
                     .map(|(i, (selector, slow))| CacheMapDep {
                         selector: selector
                             .then(|| Digest::sha256(format!("selector {} {i}", kind.name))),
-                        slow: slow.then(|| Arc::new(NoKey) as Arc<dyn SlowKey<Val>>),
+                        slow: slow.then(|| Arc::new(NoKey) as Arc<dyn SlowKey<Model>>),
                         preprocess: None,
                     })
                     .collect();
@@ -241,7 +256,7 @@ impl World {
                     Arc::new(CacheMap {
                         digest,
                         deps,
-                        opts: OpOpts::default(),
+                        hints: Vec::new(),
                     }),
                     index + 1 == kind.maps,
                 )))
@@ -335,15 +350,15 @@ impl World {
             .collect()
     }
 
-    fn graph(&mut self, kinds: &[Kind], salts: usize, ignoring: usize) -> Vec<Edge> {
+    fn graph(&mut self, kinds: &[Kind], salts: usize, ignoring: usize) -> Vec<Edge<Model>> {
         let size = 3 + self.rng.below(12);
-        let mut vertices: Vec<Arc<Vertex>> = Vec::new();
+        let mut vertices: Vec<Arc<Vertex<Model>>> = Vec::new();
         while vertices.len() < size {
             let kind = &kinds[self.rng.below(kinds.len())];
             if !kind.deps.is_empty() && vertices.is_empty() {
                 continue;
             }
-            let inputs: Vec<Edge> = (0..kind.deps.len())
+            let inputs: Vec<Edge<Model>> = (0..kind.deps.len())
                 .map(|_| {
                     let recent = vertices.len().min(4);
                     let vertex = if self.rng.chance(70) {
@@ -385,9 +400,9 @@ impl World {
             .collect()
     }
 
-    fn start(&mut self, job: JobId, build: BuildId, edge: &Edge) {
+    fn start(&mut self, job: JobId, build: BuildId, edge: &Edge<Model>) {
         // Every second one is loaded in parts before.
-        let loaded = super::Loaded::default();
+        let loaded = super::Loaded::<Model>::default();
         if build.is_multiple_of(2) {
             for part in edge.vertex.closure().chunks(2) {
                 self.apply(Event::Load {
@@ -413,11 +428,11 @@ impl World {
             Arc::clone(&self.store) as _,
             Arc::clone(&self.results) as _,
         );
-        self.scheduler = Scheduler::new(Arc::clone(&self.manager), Arc::new(NullObserver));
+        self.scheduler = Scheduler::new(Arc::clone(&self.manager), Arc::new(NullSink));
     }
 }
 
-fn job(id: JobId) -> Event<Val> {
+fn job(id: JobId) -> Event<Model> {
     Event::Job {
         job: id,
         session: Some(format!("session {id}")),
@@ -477,7 +492,7 @@ fn sequential(seed: u64) {
                 again == 0 || world.ran.is_empty(),
                 "seed {seed} round {round}: a second build runs nothing"
             );
-            let vertices: HashMap<Digest, Arc<Vertex>> = edge
+            let vertices: HashMap<Digest, Arc<Vertex<Model>>> = edge
                 .vertex
                 .closure()
                 .into_iter()
@@ -514,8 +529,8 @@ fn concurrent(seed: u64) {
     let mut world = World::new(seed);
     let kinds = world.kinds(true);
     world.load_fails = if seed.is_multiple_of(2) { 20 } else { 0 };
-    let graphs: Vec<Vec<Edge>> = (0..3).map(|_| world.graph(&kinds, 2, 10)).collect();
-    let mut open: Vec<(JobId, BuildId, Edge)> = Vec::new();
+    let graphs: Vec<Vec<Edge<Model>>> = (0..3).map(|_| world.graph(&kinds, 2, 10)).collect();
+    let mut open: Vec<(JobId, BuildId, Edge<Model>)> = Vec::new();
     let mut jobs: Vec<JobId> = Vec::new();
     let mut id = 1000;
     for _ in 0..120 {
@@ -577,7 +592,7 @@ fn concurrent(seed: u64) {
     );
 }
 
-fn settle(seed: u64, world: &mut World, open: &mut Vec<(JobId, BuildId, Edge)>) {
+fn settle(seed: u64, world: &mut World, open: &mut Vec<(JobId, BuildId, Edge<Model>)>) {
     open.retain(|(_, build, edge)| {
         let Some(reply) = world.replies.remove(build) else {
             return true;
@@ -616,10 +631,10 @@ fn joined_stages(seed: u64) {
         maps: 1,
         fails: false,
     };
-    let vertex = |kind: Kind, inputs: &[&Arc<Vertex>]| {
+    let vertex = |kind: Kind, inputs: &[&Arc<Vertex<Model>>]| {
         let digest = Digest::sha256(format!("joined {}", kind.name));
         let mut vertex = Vertex::new(digest, format!("k{}", kind.name), Arc::new(kind));
-        let edge = |v: &&Arc<Vertex>| Edge {
+        let edge = |v: &&Arc<Vertex<Model>>| Edge {
             vertex: Arc::clone(v),
             index: 0,
         };

@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use oci::Digest;
-use solver::{Link, StoredResult, root_key};
+use solver::{Link, ResultsOnly, StoredResult, root_key};
 use store::PruneOptions;
 
 use crate::support::{Lab, can_mount};
@@ -23,7 +23,9 @@ async fn keys_lead_to_results_survive_restarts_and_go_with_their_records() {
     let lab = Lab::new();
     let record = lab.step(None, &["x=1"]);
     let keys = lab.store.key_store();
-    let results = lab.store.result_storage();
+    let results = lab
+        .store
+        .result_storage::<ResultsOnly<store::StoreResult>>();
     let saved = results
         .save(&Some(record.clone()), SystemTime::UNIX_EPOCH)
         .unwrap();
@@ -62,7 +64,11 @@ async fn keys_lead_to_results_survive_restarts_and_go_with_their_records() {
     drop((record, keys, results));
     let lab = lab.reopen();
     check(&lab, true);
-    assert!(lab.store.result_storage().exists(&saved.id));
+    assert!(
+        lab.store
+            .result_storage::<ResultsOnly<store::StoreResult>>()
+            .exists(&saved.id)
+    );
     lab.store
         .prune(
             &PruneOptions {
@@ -73,9 +79,15 @@ async fn keys_lead_to_results_survive_restarts_and_go_with_their_records() {
         )
         .unwrap();
     check(&lab, false);
-    assert!(!lab.store.result_storage().exists(&saved.id));
     assert!(
-        lab.store.result_storage().exists(""),
+        !lab.store
+            .result_storage::<ResultsOnly<store::StoreResult>>()
+            .exists(&saved.id)
+    );
+    assert!(
+        lab.store
+            .result_storage::<ResultsOnly<store::StoreResult>>()
+            .exists(""),
         "the empty tree is always there"
     );
 }
