@@ -13,6 +13,20 @@ const IDLE: Duration = Duration::from_millis(5);
 /// Only after using more than this is there anything to give back again.
 const WORKED: Duration = Duration::from_millis(200);
 
+/// The most heaps that threads share: with more, each keeps little that is used and much that is free.
+const HEAPS: usize = 16;
+/// Buffers of this many bytes are given back when they are freed.
+const LARGE: usize = 1 << 20;
+
+/// Bounds what the allocator keeps; before threads are started.
+pub(crate) fn bound_heaps() {
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    sys::memory::bound_heaps(processors.clamp(2, HEAPS), LARGE);
+}
+
+/// A daemon that is never idle hands freed memory back after this many close looks.
+const BUSY_LOOKS: u32 = 33;
+
 /// Runs until dropped.
 pub(crate) async fn give_back() {
     tokio::time::sleep(STARTED).await;
@@ -23,11 +37,14 @@ pub(crate) async fn give_back() {
             tokio::time::sleep(LOOK).await;
             seen = sys::memory::processor_time();
         }
-        loop {
+        for look in 1_u32.. {
             tokio::time::sleep(LOOK_CLOSELY).await;
             let used = sys::memory::processor_time();
             if used.saturating_sub(seen) < IDLE {
                 break;
+            }
+            if look % BUSY_LOOKS == 0 {
+                task::blocking("hand freed memory back", sys::memory::trim_heap).await;
             }
             seen = used;
         }

@@ -45,6 +45,10 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), DaemonError> {
     let begun = Instant::now();
+    crate::idle::bound_heaps();
+    if let Err(error) = sys::process::raise_open_files() {
+        tracing::warn!(%error, "the limit of open descriptors stays as it is");
+    }
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }

@@ -21,6 +21,14 @@ use crate::error::StoreError;
 const READERS_KEPT: usize = 4;
 /// How long the log beside the index may become, in bytes, before it is moved into the index and cut.
 const LOG_LIMIT: u64 = 8 << 20;
+/// How long it may stay when a checkpoint has nothing else to do, in bytes.
+const LOG_KEPT: u64 = 1 << 20;
+/// Pages of 4,096 bytes that the index may have free: it grows into them again.
+const PAGES_KEPT: i64 = 256;
+/// What SQLite calls giving free pages back when asked.
+const INCREMENTAL: i64 = 2;
+/// Pages that are given back at a time, while writers wait.
+const PAGES_AT_ONCE: i64 = 256;
 /// How long cutting the log may wait for readers, while writers wait for it.
 const CUT_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -182,6 +190,17 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+fn mostly_free(conn: &Connection) -> Result<bool, StoreError> {
+    let mode: i64 = conn.query_row("PRAGMA auto_vacuum", [], |r| r.get(0))?;
+    if mode != INCREMENTAL {
+        // An index of an older daemon.
+        return Ok(false);
+    }
+    let free: i64 = conn.query_row("PRAGMA freelist_count", [], |r| r.get(0))?;
+    let pages: i64 = conn.query_row("PRAGMA page_count", [], |r| r.get(0))?;
+    Ok(free > PAGES_KEPT && free > pages / 2)
+}
+
 impl Db {
     /// Opens or creates the index.
     pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
@@ -199,6 +218,8 @@ impl Db {
                 .open(path),
         );
         let conn = connect(path, flags)?;
+        // Counts only for an index that is made now; one of an older daemon keeps its free pages.
+        conn.execute_batch("PRAGMA auto_vacuum=INCREMENTAL")?;
         let _mode: String = conn.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0))?;
         conn.execute_batch(SCHEMA)?;
         Ok(Self {
@@ -282,26 +303,53 @@ impl Db {
     /// Whether the log is longer than it should be. SQLite writes it from its beginning again once all of it is in the database file, but
     /// leaves it as long as it ever was: a burst of writes would stay on the disk for good.
     pub(crate) fn log_is_long(&self) -> bool {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        std::fs::metadata(log).is_ok_and(|log| log.len() > LOG_LIMIT)
+        self.log_len() > LOG_LIMIT
     }
 
-    /// Moves the log into the database file, and cuts it when it is long. Called from the keeper, on a connection that blocks no writer
-    /// but for the moment of the cut.
+    fn log_len(&self) -> u64 {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::metadata(log).map_or(0, |log| log.len())
+    }
+
+    /// Gives free pages back to the disk when they are many, moves the log into the database file, and cuts it. Called from the keeper, on a
+    /// connection that blocks no writer but for the moments of giving back and of the cut.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
         self.flush()?;
+        self.give_back_pages()?;
         let conn = connect(
             &self.path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| r.get(0))?;
-        if self.log_is_long() {
+        if self.log_len() > LOG_KEPT {
             conn.busy_timeout(CUT_PATIENCE)?;
             // Readers that stay too long leave it for the next time.
             let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
         }
         Ok(())
+    }
+
+    /// Whether more of the index is free than in use. Then what was deleted was much, and is not likely to come back at once.
+    pub(crate) fn is_mostly_free(&self) -> Result<bool, StoreError> {
+        self.read(mostly_free)
+    }
+
+    /// Shrinks an index of which most is free, in steps between which others write.
+    fn give_back_pages(&self) -> Result<(), StoreError> {
+        loop {
+            let mut writer = self.writer.lock();
+            self.commit(&mut writer)?;
+            if !mostly_free(&writer.conn)? {
+                return Ok(());
+            }
+            // Each row that is asked for is a page that is given back.
+            let mut giving = writer
+                .conn
+                .prepare(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
+            let mut pages = giving.query([])?;
+            while pages.next()?.is_some() {}
+        }
     }
 
     /// Gives up the reserve if the disk is full: for what is about to free space.
@@ -401,5 +449,34 @@ mod tests {
         assert!(db.log_is_long());
         db.checkpoint().unwrap();
         assert!(!db.log_is_long());
+    }
+
+    #[test]
+    fn an_index_of_which_most_was_deleted_gives_the_disk_its_pages_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.db");
+        let db = Db::open(&path).unwrap();
+        let text = "x".repeat(20_000);
+        db.write(|c| {
+            for number in 0..1_000 {
+                c.execute("INSERT INTO info VALUES(?1, ?2)", (number, &text))?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        db.checkpoint().unwrap();
+        let full = path.metadata().unwrap().len();
+        assert!(full > 20_000_000);
+        db.write(|c| Ok(c.execute("DELETE FROM info WHERE key % 10 != 0", [])?))
+            .unwrap();
+        assert!(db.is_mostly_free().unwrap());
+        db.checkpoint().unwrap();
+        let left = path.metadata().unwrap().len();
+        assert!(left < full / 4, "{left} of {full} bytes are left");
+        assert!(!db.is_mostly_free().unwrap());
+        let kept: i64 = db
+            .read(|c| Ok(c.query_row("SELECT sum(length(value)) FROM info", [], |r| r.get(0))?))
+            .unwrap();
+        assert_eq!(kept, 100 * 20_000);
     }
 }

@@ -518,7 +518,9 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
         let mut done = Ok(());
         if flush {
             done = store.db.flush();
-            if done.is_ok() && store.db.log_is_long() {
+            if done.is_ok()
+                && (store.db.log_is_long() || store.db.is_mostly_free().unwrap_or(false))
+            {
                 done = store.db.checkpoint();
             }
         }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::process as rx;
+use rustix::process::{self as rx, Pid, Resource, Rlimit};
 
 use crate::raw;
 
@@ -340,6 +340,46 @@ pub fn set_rlimit(number: u32, soft: u64, hard: u64) -> io::Result<()> {
     // SAFETY: the new limit lives through the call and has the layout of the 64-bit call; the old one is not asked for.
     let ret = unsafe { libc::syscall(libc::SYS_prlimit64, 0, number, &raw const limit, no_old) };
     raw::check(ret).map(drop)
+}
+
+/// How many descriptors a process might have open before this one raised its limit: soft and hard.
+static OPEN_FILES: std::sync::OnceLock<(u64, u64)> = std::sync::OnceLock::new();
+
+/// Raises how many descriptors this process may have open as far as it may: the soft limit of 1,024 is for programs that use `select`
+/// (Go's runtime does the same for every program). What it starts inherits that, unless [`restore_open_files`] undoes it. setrlimit(2).
+pub fn raise_open_files() -> io::Result<()> {
+    let limit = rx::getrlimit(Resource::Nofile);
+    let (Some(soft), Some(hard)) = (limit.current, limit.maximum) else {
+        return Ok(());
+    };
+    if soft < hard && OPEN_FILES.set((soft, hard)).is_ok() {
+        let raised = Rlimit {
+            current: Some(hard),
+            maximum: Some(hard),
+        };
+        rx::setrlimit(Resource::Nofile, raised)?;
+    }
+    Ok(())
+}
+
+/// The limit of open descriptors, soft and hard, that this process was started with, if it has raised it.
+#[must_use]
+pub fn original_open_files() -> Option<(u64, u64)> {
+    OPEN_FILES.get().copied()
+}
+
+/// Gives a process that this one started the limit of open descriptors that this one was started with: programs of steps walk through
+/// all descriptors that they might have. prlimit(2).
+pub fn restore_open_files(process: u32) -> io::Result<()> {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    if let (Some((soft, hard)), Some(pid)) = (original_open_files(), pid) {
+        let original = Rlimit {
+            current: Some(soft),
+            maximum: Some(hard),
+        };
+        rx::prlimit(Some(pid), Resource::Nofile, original)?;
+    }
+    Ok(())
 }
 
 /// Has the kernel kill this process when the one that made it ends. prctl(2) PR_SET_PDEATHSIG.

@@ -199,12 +199,11 @@ struct Usage {
     disk: u64,
 }
 
-/// What allocators, pools and a database's own files may keep. Up to 1 GB is in use during the attacks; 60 to 125 MB more than before were
-/// seen to stay, more while honest builds go on, and why is not known: this bound is to be lowered.
-const KEPT_MEMORY: u64 = 256 << 20;
+/// What heaps, threads and connections to the index may keep of what is in use during the attacks.
+const KEPT_MEMORY: u64 = 16 << 20;
 const KEPT_DESCRIPTORS: usize = 8;
-/// The index's log may be 8 MB long, and the index has as much room in it that is free.
-const KEPT_DISK: u64 = 16 << 20;
+/// The index and its log may have about a megabyte each that is free.
+const KEPT_DISK: u64 = 4 << 20;
 
 impl Usage {
     fn of(daemon: &Daemon<'_>) -> Result<Self, Trouble> {

@@ -84,6 +84,8 @@ impl Connection {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
+        // It has no step yet: what its steps inherit is what this process was started with.
+        sys::process::restore_open_files(child.id())?;
         let ids = match ids {
             Some(range) => namespace(&ours, range)?,
             None => Ok(None),

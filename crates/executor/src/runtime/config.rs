@@ -41,13 +41,20 @@ pub(super) fn process(
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={home}"));
     }
-    let limits: Vec<Value> = ulimits
+    let mut limits: Vec<Value> = ulimits
         .iter()
         .map(|limit| {
             let kind = format!("RLIMIT_{}", limit.name.to_uppercase());
             json!({"type": kind, "soft": limit.soft.cast_unsigned(), "hard": limit.hard.cast_unsigned()})
         })
         .collect();
+    if let Some((soft, hard)) = sys::process::original_open_files()
+        && !ulimits
+            .iter()
+            .any(|limit| limit.name.eq_ignore_ascii_case("nofile"))
+    {
+        limits.push(json!({"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}));
+    }
     let mut capabilities = json!({"bounding": set, "permitted": set, "effective": set});
     if let (SecurityMode::Insecure, Some(sets)) = (security, capabilities.as_object_mut()) {
         sets.insert("inheritable".to_owned(), json!(set));
