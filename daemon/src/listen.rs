@@ -1,5 +1,6 @@
 //! Listeners: unix sockets, TCP with TLS, and sockets handed over by the service manager.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -10,8 +11,10 @@ use std::time::Duration;
 
 use control::Connection;
 use futures::Stream;
+use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +25,9 @@ use crate::tenants::Peer;
 /// Handshakes and accepted connections that wait for the server.
 const BACKLOG: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections that one peer may have open on a listener: a runner uses two or three. More than that are closed at once, so that one peer
+/// does not take the descriptors of all.
+const CONNECTIONS: usize = 2_000;
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -270,9 +276,52 @@ fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
     Ok(Tls(TlsAcceptor::from(Arc::new(config))))
 }
 
+/// How many connections each peer has open.
+#[derive(Debug, Clone, Default)]
+struct Open(Arc<Mutex<HashMap<Peer, usize>>>);
+
+/// One of the connections that a peer may have; given back when dropped.
+struct Place(Open, Peer);
+
+impl Open {
+    fn place(&self, peer: &Peer) -> Option<Place> {
+        let mut open = self.0.lock();
+        let count = open.entry(peer.clone()).or_default();
+        if *count >= CONNECTIONS {
+            tracing::warn!(?peer, "too many connections, one is refused");
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), peer.clone()))
+    }
+
+    /// A connection of `peer`, unless it has as many as it may have.
+    fn admit(
+        &self,
+        peer: Peer,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Option<(Peer, Connection)> {
+        let place = self.place(&peer)?;
+        Some((peer, Connection::new(stream).keeping(place)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.0.0.lock();
+        if let Some(count) = open.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.1);
+            }
+        }
+    }
+}
+
 /// Accepts connections until the stream is dropped, each with who is at its other end. One that fails is logged and forgotten.
 pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
     let (to, from) = mpsc::channel(BACKLOG);
+    let open = Open::default();
     let task = task::spawn("listener", async move {
         match listener {
             Listener::Unix(listener, path) => {
@@ -283,7 +332,10 @@ pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
                             let peer = stream
                                 .peer_cred()
                                 .map_or(Peer::Unknown, |peer| Peer::User(peer.uid()));
-                            if to.send((peer, Connection::new(stream))).await.is_err() {
+                            let Some(connection) = open.admit(peer, stream) else {
+                                continue;
+                            };
+                            if to.send(connection).await.is_err() {
                                 return;
                             }
                         }
@@ -305,11 +357,10 @@ pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
                         tracing::debug!(%error, "TCP_NODELAY");
                     }
                     let Some(Tls(acceptor)) = tls.clone() else {
-                        if to
-                            .send((Peer::Unknown, Connection::new(stream)))
-                            .await
-                            .is_err()
-                        {
+                        let Some(connection) = open.admit(Peer::Unknown, stream) else {
+                            continue;
+                        };
+                        if to.send(connection).await.is_err() {
                             return;
                         }
                         continue;
@@ -319,12 +370,15 @@ pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
                         tracing::warn!("too many TLS handshakes at once, a connection is refused");
                         continue;
                     }
-                    let to = to.clone();
+                    let (to, open) = (to.clone(), open.clone());
                     handshakes.push(task::spawn("tls handshake", async move {
                         match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                             Ok(Ok(stream)) => {
                                 let peer = Peer::of_tls(stream.get_ref().1);
-                                if to.send((peer, Connection::new(stream))).await.is_err() {
+                                let Some(connection) = open.admit(peer, stream) else {
+                                    return;
+                                };
+                                if to.send(connection).await.is_err() {
                                     tracing::debug!("the listener is closed");
                                 }
                             }
@@ -410,6 +464,22 @@ mod tests {
             refused.to_string(),
             "refusing to listen on tcp://localhost:0 without client certificates: build steps share this host's network (worker.oci.networkMode is auto or host), so every step could use the address and be root here; give --tlscert, --tlskey and --tlscacert, listen on a unix socket, or insist with --allow-insecure-loopback"
         );
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_no_more_connections_than_it_may_and_another_is_not_affected() {
+        let open = Open::default();
+        let stream = || tokio::io::duplex(1).0;
+        let mut greedy: Vec<_> = std::iter::from_fn(|| open.admit(Peer::User(1), stream()))
+            .take(CONNECTIONS + 1)
+            .collect();
+        assert_eq!(greedy.len(), CONNECTIONS);
+        let other = open.admit(Peer::User(2), stream());
+        assert!(other.is_some());
+        greedy.pop();
+        assert!(open.admit(Peer::User(1), stream()).is_some());
+        drop((greedy, other));
+        assert!(open.0.lock().is_empty());
     }
 
     #[tokio::test]

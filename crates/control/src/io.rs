@@ -15,12 +15,19 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One accepted connection, whatever it came over: a unix socket, TCP, or TLS on it.
-pub struct Connection(Box<dyn Stream>, Arc<Share>);
+pub struct Connection(Box<dyn Stream>, Arc<Share>, Option<Box<dyn Send>>);
 
 impl Connection {
     /// Takes an accepted stream.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self(Box::new(stream), Share::of_connection())
+        Self(Box::new(stream), Share::of_connection(), None)
+    }
+
+    /// Keeps `what` for as long as the connection is open.
+    #[must_use]
+    pub fn keeping(mut self, what: impl Send + 'static) -> Self {
+        self.2 = Some(Box::new(what));
+        self
     }
 }
 
