@@ -1,4 +1,4 @@
-//! Generated messages and services of the BuildKit wire, and nothing else.
+//! Generated messages of the BuildKit wire, and nothing else. The services that carry them are in the crate `services`.
 //!
 //! One module for each file of `protos/`. The code under `src/gen` is written by `cargo run -p rbuild-xtask -- proto` and is
 //! committed; `proto --check` compares. Maps are ordered, so that encoding is deterministic. Encoding an op with these types

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use proto::auth::auth_server::Auth;
 use proto::auth::{
     CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse,
     GetTokenAuthorityRequest, GetTokenAuthorityResponse, VerifyTokenAuthorityRequest,
     VerifyTokenAuthorityResponse,
 };
 use serde::Deserialize;
+use services::auth::auth_server::Auth;
 use tokio::io::AsyncWriteExt;
 use tonic::{Request, Response, Status};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use hyper_util::rt::TokioIo;
-use proto::control::control_client::ControlClient;
-use proto::gateway::llb_bridge_client::LlbBridgeClient;
+use services::control::control_client::ControlClient;
+use services::gateway::llb_bridge_client::LlbBridgeClient;
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use proto::content::content_server::ContentServer;
-use proto::filesync::file_sync_server::FileSyncServer;
-use proto::health::health_server::HealthServer;
-use proto::secrets::secrets_server::SecretsServer;
-use proto::ssh::ssh_server::SshServer;
-use proto::upload::upload_server::UploadServer;
-use proto::{MAX_MESSAGE, auth::auth_server::AuthServer};
+use proto::MAX_MESSAGE;
+use services::auth::auth_server::AuthServer;
+use services::content::content_server::ContentServer;
+use services::filesync::file_sync_server::FileSyncServer;
+use services::health::health_server::HealthServer;
+use services::secrets::secrets_server::SecretsServer;
+use services::ssh::ssh_server::SshServer;
+use services::upload::upload_server::UploadServer;
 use session::{header, method};
 use task::Task;
 use tokio::sync::{mpsc, oneshot};

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use engine::api::{Backend, BlobLine, HistoryBlob};
 use futures::stream::{BoxStream, StreamExt};
 use oci::Digest;
-use proto::content::content_server::Content;
 use proto::content::{
     AbortRequest, DeleteContentRequest, Info, InfoRequest, InfoResponse, ListContentRequest,
     ListContentResponse, ListStatusesRequest, ListStatusesResponse, ReadContentRequest,
     ReadContentResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse,
     WriteContentRequest, WriteContentResponse,
 };
+use services::content::content_server::Content;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::errors::{not_built, status};

@@ -2,8 +2,8 @@
 
 use futures::stream::{BoxStream, StreamExt};
 use proto::health::health_check_response::ServingStatus;
-use proto::health::health_server::Health;
 use proto::health::{HealthCheckRequest, HealthCheckResponse};
+use services::health::health_server::Health;
 use tonic::{Request, Response, Status};
 
 /// Says `SERVING` for the daemon as a whole.

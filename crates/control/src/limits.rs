@@ -23,7 +23,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use proto::weigh::{Meter, metered};
+use services::codec::{Meter, metered};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use oci::Digest;
 use prost::Message as _;
-use proto::auth::auth_client::AuthClient;
-use proto::content::content_client::ContentClient;
-use proto::filesync::file_send_client::FileSendClient;
-use proto::filesync::file_sync_client::FileSyncClient;
-use proto::secrets::secrets_client::SecretsClient;
-use proto::ssh::ssh_client::SshClient;
-use proto::upload::upload_client::UploadClient;
 use proto::{auth, content, exporter, filesync, policysession, secrets, ssh, upload};
+use services::auth::auth_client::AuthClient;
+use services::content::content_client::ContentClient;
+use services::filesync::file_send_client::FileSendClient;
+use services::filesync::file_sync_client::FileSyncClient;
+use services::secrets::secrets_client::SecretsClient;
+use services::ssh::ssh_client::SshClient;
+use services::upload::upload_client::UploadClient;
 use session::error::code;
 use session::stream::PACKETS_IN_FLIGHT;
 use session::{
@@ -555,7 +555,8 @@ impl Session for RemoteSession {
         if !self.supports(method::FIND_EXPORTERS) {
             return Ok(Vec::new());
         }
-        let mut client = exporter::exporter_client::ExporterClient::new(self.channel.clone());
+        let mut client =
+            services::exporter::exporter_client::ExporterClient::new(self.channel.clone());
         let metadata = metadata.into_iter().map(|(k, v)| (k, v.to_vec())).collect();
         let answer = client
             .find_exporters(exporter::FindExportersRequest { metadata, refs })
@@ -576,7 +577,8 @@ impl Session for RemoteSession {
         if !self.supports(method::FINALIZE_EXPORT) {
             return Ok(());
         }
-        let mut client = exporter::exporter_client::ExporterClient::new(self.channel.clone());
+        let mut client =
+            services::exporter::exporter_client::ExporterClient::new(self.channel.clone());
         client
             .finalize_export(exporter::FinalizeExportRequest {
                 exporter_response: response,
@@ -594,8 +596,9 @@ impl Session for RemoteSession {
                 reason: e.to_string(),
             }
         })?;
-        let mut client =
-            policysession::policy_verifier_client::PolicyVerifierClient::new(self.channel.clone());
+        let mut client = services::policysession::policy_verifier_client::PolicyVerifierClient::new(
+            self.channel.clone(),
+        );
         let answer = client
             .check_policy(request)
             .await

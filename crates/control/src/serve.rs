@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use engine::api::Backend;
 use futures::Stream;
-use proto::content::content_server::ContentServer;
-use proto::control::control_server::ControlServer;
-use proto::gateway::llb_bridge_server::LlbBridgeServer;
-use proto::health::health_server::HealthServer;
-use proto::trace::trace_service_server::TraceServiceServer;
+use services::content::content_server::ContentServer;
+use services::control::control_server::ControlServer;
+use services::gateway::llb_bridge_server::LlbBridgeServer;
+use services::health::health_server::HealthServer;
+use services::trace::trace_service_server::TraceServiceServer;
 use session::SessionManager;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::Routes;

@@ -6,13 +6,13 @@ use std::time::UNIX_EPOCH;
 use ::session::SessionManager;
 use engine::api::Backend;
 use futures::stream::{BoxStream, StreamExt};
-use proto::control::control_server::Control;
 use proto::control::{
     BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse,
     InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest,
     SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest,
     UpdateBuildHistoryResponse, UsageRecord,
 };
+use services::control::control_server::Control;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 

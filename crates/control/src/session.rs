@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::Stream;
 use proto::control::BytesMessage;
 use proto::health::HealthCheckRequest;
-use proto::health::health_client::HealthClient;
+use services::health::health_client::HealthClient;
 use session::{SessionManager, header};
 use task::Task;
 use tonic::metadata::MetadataMap;

@@ -23,13 +23,13 @@ use hyper_util::rt::TokioIo;
 use llb::pb;
 use oci::Digest;
 use prost::Message as _;
-use proto::control::control_client::ControlClient;
-use proto::filesync::file_send_server::{FileSend, FileSendServer};
-use proto::filesync::file_sync_server::{FileSync, FileSyncServer};
-use proto::gateway::llb_bridge_client::LlbBridgeClient;
-use proto::health::health_server::HealthServer;
-use proto::secrets::secrets_server::{Secrets, SecretsServer};
 use proto::{control, filesync, fsutil, gateway, rpc, secrets};
+use services::control::control_client::ControlClient;
+use services::filesync::file_send_server::{FileSend, FileSendServer};
+use services::filesync::file_sync_server::{FileSync, FileSyncServer};
+use services::gateway::llb_bridge_client::LlbBridgeClient;
+use services::health::health_server::HealthServer;
+use services::secrets::secrets_server::{Secrets, SecretsServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -779,8 +779,8 @@ async fn status_replays_and_ends_and_logs_are_cut_into_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blobs_of_records_are_read_in_ranges_and_never_written() {
-    use proto::content::content_client::ContentClient;
     use proto::content::{DeleteContentRequest, ReadContentRequest};
+    use services::content::content_client::ContentClient;
     let (channel, _sessions, _) = daemon().await;
     let mut client = ContentClient::new(channel);
     let digest = Digest::sha256(b"x").to_string();

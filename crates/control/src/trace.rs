@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use engine::api::Backend;
-use proto::trace::trace_service_server::TraceService;
 use proto::trace::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use services::trace::trace_service_server::TraceService;
 use tonic::{Request, Response, Status};
 
 use crate::errors::status;

@@ -7,8 +7,6 @@ use std::fmt::Write as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
-use crate::proto::camel;
-
 /// One message of the wire.
 struct Message<'a> {
     /// Its type in Rust; none for an entry of a map, whose type is that of its key and value.
@@ -103,6 +101,22 @@ pub(crate) fn generate(set: &FileDescriptorSet) -> Result<String, String> {
     )
     .map_err(failed)?;
     Ok(out)
+}
+
+/// `APICap` becomes `ApiCap` and `HostIP` becomes `HostIp`, as the generator names its types.
+pub(crate) fn camel(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let mut text = String::new();
+    for (i, c) in chars.iter().enumerate() {
+        let after_upper = i > 0 && chars.get(i - 1).is_some_and(|p| p.is_uppercase());
+        let before_lower = chars.get(i + 1).is_some_and(|n| n.is_lowercase());
+        if c.is_uppercase() && after_upper && !before_lower {
+            text.extend(c.to_lowercase());
+        } else {
+            text.push(*c);
+        }
+    }
+    text
 }
 
 fn sorted(descriptor: &DescriptorProto) -> Vec<&FieldDescriptorProto> {

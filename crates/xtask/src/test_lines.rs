@@ -3,7 +3,7 @@
 //! | line                                                              | counts as |
 //! |-------------------------------------------------------------------|-----------|
 //! | blank, or nothing but a comment                                   | nothing   |
-//! | generated (`proto/src/gen/`)                                      | nothing   |
+//! | generated (`src/gen/` of a member)                                | nothing   |
 //! | in a `tests/` folder, in a file `tests.rs`                        | test      |
 //! | in an item or in the file of a module behind `#[cfg(test)]`       | test      |
 //! | any other                                                         | code      |

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use futures::stream::{BoxStream, StreamExt};
 use oci::{Digest, Digester};
-use proto::content::content_server::Content;
 use proto::content::{
     AbortRequest, DeleteContentRequest, Info, InfoRequest, InfoResponse, ListContentRequest,
     ListContentResponse, ListStatusesRequest, ListStatusesResponse, ReadContentRequest,
     ReadContentResponse, StatusRequest, StatusResponse, UpdateRequest, UpdateResponse, WriteAction,
     WriteContentRequest, WriteContentResponse,
 };
+use services::content::content_server::Content;
 use session::header;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};

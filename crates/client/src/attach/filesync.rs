@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, StreamExt};
-use proto::filesync::file_sync_server;
 use proto::fsutil;
+use services::filesync::file_sync_server;
 use session::diffcopy::{Filter, FilteredTree, Root, SendOptions, Side, follow_links, send};
 use session::stream::PACKETS_IN_FLIGHT;
 use session::{PacketStream, Share, header};
@@ -149,8 +149,8 @@ mod tests {
     use std::time::Duration;
 
     use fsutil::packet::PacketType;
-    use proto::filesync::file_sync_client::FileSyncClient;
-    use proto::filesync::file_sync_server::FileSyncServer;
+    use services::filesync::file_sync_client::FileSyncClient;
+    use services::filesync::file_sync_server::FileSyncServer;
     use tonic::transport::{Channel, Endpoint, Server};
 
     use super::*;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use proto::secrets::secrets_server::Secrets;
 use proto::secrets::{GetSecretRequest, GetSecretResponse};
+use services::secrets::secrets_server::Secrets;
 use tonic::{Request, Response, Status};
 
 use crate::attach::SecretSource;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
-use proto::ssh::ssh_server::Ssh;
 use proto::ssh::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
+use services::ssh::ssh_server::Ssh;
 use session::header;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;

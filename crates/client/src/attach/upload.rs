@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::stream::{BoxStream, StreamExt};
 use parking_lot::Mutex;
 use proto::upload::BytesMessage;
-use proto::upload::upload_server;
+use services::upload::upload_server;
 use session::header;
 use tokio_util::io::ReaderStream;
 use tonic::{Request, Response, Status, Streaming};

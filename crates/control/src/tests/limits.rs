@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proto::control;
-use proto::control::control_client::ControlClient;
 use proto::gateway;
-use proto::gateway::llb_bridge_client::LlbBridgeClient;
+use services::control::control_client::ControlClient;
+use services::gateway::llb_bridge_client::LlbBridgeClient;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Code, Request};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ::session::{CallError, Packet, Session, SyncRequest};
 use futures::StreamExt;
-use proto::control::control_client::ControlClient;
 use proto::fsutil;
+use services::control::control_client::ControlClient;
 use tokio::sync::Notify;
 
 use super::{Packets, connect, daemon, solve};
