@@ -26,23 +26,10 @@ pub(crate) enum EmbeddedError {
     Args { source: clap::Error },
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("cannot start a daemon in this process: {}", chain(source))]
+    #[error("cannot start a daemon in this process: {source}")]
     Start { source: DaemonError },
     #[error("the daemon in this process ended before it was ready")]
     Ended,
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        if !text.contains(&more) {
-            text += &format!(": {more}");
-        }
-        cause = source.source();
-    }
-    text
 }
 
 impl Embedded {

@@ -26,7 +26,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error("failed to build: failed to solve: {0}")]
-    Build(Failure),
+    Build(#[source] Failure),
     #[error(transparent)]
     Call(#[from] Failure),
     #[error("{0}")]

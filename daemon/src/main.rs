@@ -52,13 +52,7 @@ fn log_to_stderr(settings: &Settings) {
     }
 }
 
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprint!("rbuildd: {error}");
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        eprint!(": {source}");
-        cause = source.source();
-    }
-    eprintln!();
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("rbuildd: {}", oci::error::chain(error));
     ExitCode::FAILURE
 }

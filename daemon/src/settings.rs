@@ -151,7 +151,7 @@ pub struct HistorySettings {
 #[non_exhaustive]
 pub enum SettingsError {
     /// The file is there but cannot be read.
-    #[error("cannot read the configuration {}", path.display())]
+    #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -69,7 +69,7 @@ pub(crate) enum TenantError {
     #[error("{MAX_TENANTS} tenants are open already")]
     TooMany,
     /// Its state cannot be opened.
-    #[error("cannot open the tenant's state")]
+    #[error("cannot open the tenant's state: {0}")]
     Open(#[from] WireError),
     /// Its server has ended.
     #[error("the tenant's server has ended")]

@@ -12,6 +12,7 @@ use executor::launcher::Launcher;
 use exporter::{Exporters, ImageExporter, LocalExporter, OciExporter, TarExporter, Variant};
 use frontend::bridge::WorkerInfo;
 use oci::Platform;
+use oci::error::chain;
 use session::SessionManager;
 use source::blob::BlobSource;
 use source::git::GitConfig;
@@ -34,7 +35,7 @@ const USER_AGENT: &str = concat!("buildkit/v0.34 rbuild/", env!("CARGO_PKG_VERSI
 #[non_exhaustive]
 pub enum WireError {
     /// The state directory cannot be opened.
-    #[error("cannot open the state directory {}", root.display())]
+    #[error("cannot open the state directory {}: {source}", root.display())]
     Store {
         /// The directory.
         root: PathBuf,
@@ -42,7 +43,7 @@ pub enum WireError {
         source: Box<store::OpenError>,
     },
     /// The tenants' states have no place.
-    #[error("cannot make the folder of the tenants, {}", folder.display())]
+    #[error("cannot make the folder of the tenants, {}: {source}", folder.display())]
     Tenants {
         /// The folder.
         folder: PathBuf,
@@ -50,10 +51,10 @@ pub enum WireError {
         source: std::io::Error,
     },
     /// A registry's settings cannot be used.
-    #[error("cannot use the registry settings")]
+    #[error("cannot use the registry settings: {}", chain(.0.as_ref()))]
     Registry(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The http client cannot be made.
-    #[error("cannot set up downloads")]
+    #[error("cannot set up downloads: {0}")]
     Http(#[source] Box<source::SourceError>),
     /// What is added to provenance cannot be read.
     #[error("cannot read what is added to provenance: {0}")]
@@ -66,7 +67,8 @@ pub enum WireError {
     Network(String),
     /// Steps cannot have user namespaces here.
     #[error(
-        "steps cannot have user namespaces here: that needs Linux 6.15 and a file system below the state directory that maps ids; choose --oci-worker-user-namespaces=auto or off"
+        "steps cannot have user namespaces here: that needs Linux 6.15 and a file system below the state directory that maps ids; choose --oci-worker-user-namespaces=auto or off: {}",
+        chain(.0.as_ref())
     )]
     UserNamespaces(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Steps of an OCI runtime have no user namespaces.
@@ -75,7 +77,7 @@ pub enum WireError {
     )]
     UserNamespacesOfRuntime,
     /// The OCI runtime may not run steps.
-    #[error("worker.oci.binary cannot be used")]
+    #[error("worker.oci.binary cannot be used: {0}")]
     Runtime(#[from] executor::runtime::UnfitRuntime),
     /// The snapshotter is not built.
     #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]

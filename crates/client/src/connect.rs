@@ -69,7 +69,7 @@ pub enum ConnectError {
         missing: &'static str,
     },
     /// Nobody answers.
-    #[error("cannot connect to {address}: {}", root(source))]
+    #[error("cannot connect to {address}: {}", oci::error::innermost(source))]
     Transport {
         /// Whom.
         address: Address,
@@ -84,15 +84,6 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
-}
-
-// The transport's own words say only that it failed; what it failed with is the last of its causes.
-fn root(error: &tonic::transport::Error) -> String {
-    let mut last: &dyn std::error::Error = error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
 }
 
 impl FromStr for Address {

@@ -72,7 +72,7 @@ where
 
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serve: {source}")]
+#[error("cannot serve: {}", oci::error::chain(source))]
 pub struct ServeError {
     source: tonic::transport::Error,
 }

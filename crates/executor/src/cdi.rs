@@ -104,7 +104,10 @@ pub enum DeviceError {
         reason: String,
     },
     /// A place of the host cannot be mounted.
-    #[error("cannot mount {path:?} for CDI device {device}")]
+    #[error(
+        "cannot mount {path:?} for CDI device {device}: {}",
+        oci::error::errno_text(source)
+    )]
     Mount {
         /// The device.
         device: String,

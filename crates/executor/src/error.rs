@@ -2,6 +2,8 @@
 
 use std::io;
 
+use oci::error::errno_text;
+
 use serde::{Deserialize, Serialize};
 
 use crate::user::LookupError;
@@ -90,7 +92,7 @@ pub enum ExecError {
         name: String,
     },
     /// Steps are to have user namespaces, and this host gives none.
-    #[error("cannot make a user namespace for steps")]
+    #[error("cannot make a user namespace for steps: {}", errno_text(source))]
     UserNamespace {
         /// What the kernel said.
         source: io::Error,
@@ -123,7 +125,7 @@ pub enum ExecError {
         controller: &'static str,
     },
     /// The control group could not be made or written.
-    #[error("cannot set up control group file `{file}`")]
+    #[error("cannot set up control group file `{file}`: {}", errno_text(source))]
     Cgroup {
         /// The file or directory.
         file: String,
@@ -131,7 +133,7 @@ pub enum ExecError {
         source: io::Error,
     },
     /// The launcher process ended, or cannot be started. The next run starts another.
-    #[error("container launcher failed: {during}")]
+    #[error("container launcher failed: {during}: {}", errno_text(source))]
     Launcher {
         /// What was being done.
         during: &'static str,
@@ -147,7 +149,7 @@ pub enum ExecError {
         message: String,
     },
     /// A system call of the daemon failed.
-    #[error("{during}")]
+    #[error("{during}: {}", errno_text(source))]
     System {
         /// What was being done.
         during: &'static str,
@@ -247,12 +249,7 @@ impl StartError {
 
 /// An error number in the words Go uses for it.
 fn reason(errno: i32) -> String {
-    let text = io::Error::from_raw_os_error(errno).to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(characters).collect()
-    })
+    errno_text(&io::Error::from_raw_os_error(errno))
 }
 
 impl ExecError {

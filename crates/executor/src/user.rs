@@ -43,7 +43,7 @@ pub enum LookupError {
         path: &'static str,
     },
     /// The file could not be read.
-    #[error("unable to find user {user}")]
+    #[error("unable to find user {user}: {}", oci::error::errno_text(source))]
     Read {
         /// The user looked for.
         user: String,

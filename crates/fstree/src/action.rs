@@ -148,7 +148,7 @@ pub enum ActionError {
         source: pattern::PatternError,
     },
     /// An archive cannot be unpacked.
-    #[error("failed to unpack {path}: {source}")]
+    #[error("failed to unpack {path}: {}", oci::error::chain(source.as_ref()))]
     Unpack {
         /// The archive.
         path: String,

@@ -66,7 +66,7 @@ pub enum BuildError {
     Unset,
     /// An image reference that is none.
     #[error("{0}")]
-    Reference(oci::ReferenceError),
+    Reference(#[source] oci::ReferenceError),
     /// A definition that is none.
     #[error("{0}")]
     Definition(String),

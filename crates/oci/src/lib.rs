@@ -6,6 +6,7 @@
 pub mod address;
 pub mod descriptor;
 pub mod digest;
+pub mod error;
 pub mod image;
 pub mod json;
 pub mod media_type;
@@ -15,6 +16,7 @@ pub mod time;
 
 pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError, Digester};
+pub use error::ErrorKind;
 pub use image::{ContainerConfig, Healthcheck, History, ImageConfig, Index, Manifest, RootFs};
 pub use platform::{Platform, PlatformError, PlatformMatcher};
 pub use reference::{Reference, ReferenceError};

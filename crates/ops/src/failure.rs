@@ -25,7 +25,7 @@ pub enum OpFailure {
     },
     #[error(transparent)]
     Source(Box<::source::SourceError>),
-    #[error("failed to calculate checksum of ref {reference}: {source}")]
+    #[error("failed to calculate checksum of ref {reference}: {}", oci::error::chain(source.as_ref()))]
     Checksum {
         reference: String,
         input: Ref,
@@ -96,7 +96,7 @@ pub enum OpFailure {
     Bounds(Box<ExecError>),
     #[error("no SSH key {id:?} forwarded from the client")]
     NoSshKey { id: String },
-    #[error("cannot forward the agent {id:?}")]
+    #[error("cannot forward the agent {id:?}: {}", oci::error::errno_text(source))]
     SshSocket { id: String, source: std::io::Error },
     #[error("invalid {kind} mount options")]
     MountOptions { kind: &'static str },

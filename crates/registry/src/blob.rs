@@ -107,15 +107,15 @@ impl BlobStream {
             let reading = pace.next(response.chunk());
             let chunk = match waiting(self.repository.observer(), host, reading).await {
                 Ok(chunk) => chunk,
-                Err(stalled) => {
+                Err(source) => {
                     if body.host_index + 1 < self.repository.hosts().len() {
-                        tracing::debug!(host, %stalled, "blob transfer goes on at the next host");
+                        tracing::debug!(host, error = %source, "blob transfer goes on at the next host");
                         self.first_host = body.host_index + 1;
                         self.body = None;
                         continue;
                     }
                     let (host, url) = (body.host.clone(), body.url.clone());
-                    self.pause(Error::Slow { host, url, stalled }).await?;
+                    self.pause(Error::Slow { host, url, source }).await?;
                     continue;
                 }
             };

@@ -114,14 +114,14 @@ pub enum Error {
         waited: Duration,
     },
     /// The host sends, or takes, too little.
-    #[error("{host} is too slow: {stalled} of {url}")]
+    #[error("{host} is too slow: {source} of {url}")]
     Slow {
         /// The host.
         host: String,
         /// The address without its query.
         url: String,
         /// What came in which time.
-        stalled: crate::waiting::Stalled,
+        source: crate::waiting::Stalled,
     },
     /// The stream broke and could not be resumed.
     #[error("failed to read {digest} from {url}: {reason}")]

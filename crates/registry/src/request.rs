@@ -218,10 +218,10 @@ impl Repository {
                 match call.upload {
                     Some(upload) => {
                         let sent = upload.watch(request.send()).await;
-                        sent.map_err(|stalled| Error::Slow {
+                        sent.map_err(|source| Error::Slow {
                             host: host_of(&url),
                             url: shown.clone(),
-                            stalled,
+                            source,
                         })
                     }
                     None => timeout_at(deadline, request.send())
@@ -389,10 +389,10 @@ pub(crate) async fn body_within(
             let next = pace
                 .next(response.chunk())
                 .await
-                .map_err(|stalled| Error::Slow {
+                .map_err(|source| Error::Slow {
                     host: host.clone(),
                     url: url.to_owned(),
-                    stalled,
+                    source,
                 })?;
             let Some(chunk) = next.map_err(|e| transport_error(method, url, &e))? else {
                 return Ok(out.freeze());

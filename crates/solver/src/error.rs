@@ -37,6 +37,15 @@ impl OpError {
     }
 }
 
+// `Error` itself cannot be implemented beside the conversion from all errors; what derefs to one can be a cause.
+impl std::ops::Deref for OpError {
+    type Target = dyn Error + Send + Sync + 'static;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
 impl<E: Error + Send + Sync + 'static> From<E> for OpError {
     fn from(error: E) -> Self {
         Self(Arc::new(error))
@@ -57,8 +66,8 @@ impl fmt::Debug for OpError {
 
 /// The key store could not do its work.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct KeyStoreError(Arc<dyn Error + Send + Sync + 'static>);
+#[error("{}", oci::error::chain(.0.as_ref()))]
+pub struct KeyStoreError(#[source] Arc<dyn Error + Send + Sync + 'static>);
 
 impl KeyStoreError {
     /// Wraps the storage's error.
@@ -85,7 +94,7 @@ pub enum Phase {
 #[non_exhaustive]
 pub enum SolveError<D: Domain> {
     /// An op failed.
-    #[error("{}{error}", phase.prefix())]
+    #[error("{}{}", phase.prefix(), oci::error::chain(error.inner()))]
     Op {
         /// The vertex as the client knows it.
         vertex: Digest,
@@ -98,6 +107,7 @@ pub enum SolveError<D: Domain> {
         /// What it was asked for.
         phase: Phase,
         /// What it said.
+        #[source]
         error: OpError,
     },
     /// An op gave fewer results than an edge's index.

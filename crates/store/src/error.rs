@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use oci::Digest;
+use oci::error::chain;
 
 use crate::id::RefId;
 
@@ -38,7 +39,7 @@ pub enum OpenError {
         root: PathBuf,
     },
     /// A file operation failed.
-    #[error("cannot {what} {}", path.display())]
+    #[error("cannot {what} {}: {source}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
@@ -48,7 +49,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The index failed.
-    #[error("cannot open the index")]
+    #[error("cannot open the index: {0}")]
     Index(#[source] Arc<rusqlite::Error>),
     /// What an earlier owner left behind could not be put in order.
     #[error("cannot recover {}: {source}", root.display())]
@@ -59,7 +60,7 @@ pub enum OpenError {
         source: Box<StoreError>,
     },
     /// Overlay mounts were demanded and are not to be had.
-    #[error("overlay mounts are not available here")]
+    #[error("overlay mounts are not available here: {0}")]
     NoOverlay(#[source] io::Error),
 }
 
@@ -118,7 +119,7 @@ pub enum StoreError {
         got: Digest,
     },
     /// A layer's blob cannot be unpacked.
-    #[error("cannot unpack layer {layer}: {source}")]
+    #[error("cannot unpack layer {layer}: {}", chain(source.as_ref()))]
     Unpack {
         /// The layer's blob.
         layer: Digest,
@@ -142,7 +143,7 @@ pub enum StoreError {
         digest: Digest,
     },
     /// Fetching a lazy layer failed.
-    #[error("cannot fetch {digest}: {source}")]
+    #[error("cannot fetch {digest}: {}", chain(source.as_ref()))]
     Fetch {
         /// The layer's blob.
         digest: Digest,
@@ -150,7 +151,7 @@ pub enum StoreError {
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Making or unpacking a layer failed.
-    #[error("cannot {what} layer {of}: {source}")]
+    #[error("cannot {what} layer {of}: {}", chain(source.as_ref()))]
     Layer {
         /// What was tried.
         what: &'static str,
@@ -166,7 +167,7 @@ pub enum StoreError {
         source: Arc<fstree::PathError>,
     },
     /// Hashing content failed.
-    #[error("{source}")]
+    #[error("{}", chain(source.as_ref()))]
     Hash {
         /// The reason.
         source: Arc<dyn std::error::Error + Send + Sync>,

@@ -4,6 +4,7 @@
 
 mod deps;
 mod docs;
+mod errors;
 mod proto;
 mod shapes;
 mod test_lines;
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
         ["deps", member] => deps::show(&root, member),
         ["docs"] => docs::run(&root),
         ["tests"] => test_lines::run(&root),
-        _ => Err("usage: xtask proto [--check] | deps [MEMBER] | docs | tests".to_owned()),
+        ["errors"] => errors::run(&root),
+        _ => Err("usage: xtask proto [--check] | deps [MEMBER] | docs | tests | errors".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ pub struct ParseError {
     /// The line of the instruction, when the text is to name it.
     pub line: Option<usize>,
     /// What is wrong.
+    #[source]
     pub reason: InstructionError,
     /// The lines of the instruction.
     pub ranges: Vec<Range>,

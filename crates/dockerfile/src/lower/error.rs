@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use llb::build::BuildError;
+use oci::error::chain;
 
 use super::path::PathError;
 use crate::instruction::{InstructionError, ParseError};
@@ -20,6 +21,7 @@ pub type HostError = Arc<dyn Error + Send + Sync>;
 #[error("{kind}")]
 pub struct LowerError {
     /// What is wrong.
+    #[source]
     pub kind: Box<LowerErrorKind>,
     /// Where: each entry the lines of one instruction.
     pub locations: Vec<Vec<Range>>,
@@ -113,10 +115,10 @@ pub enum LowerErrorKind {
     #[error(transparent)]
     Build(#[from] BuildError),
     /// The resolver failed.
-    #[error("{0}")]
-    Host(HostError),
+    #[error("{}", chain(.0.as_ref()))]
+    Host(#[source] HostError),
     /// A base image did not resolve.
-    #[error("{name}: {source}{}", hint(near.as_ref()))]
+    #[error("{name}: {}{}", chain(source.as_ref()), hint(near.as_ref()))]
     BaseImage {
         /// As written.
         name: String,
@@ -144,7 +146,7 @@ pub enum LowerErrorKind {
     },
     /// `FROM --platform` that does not expand.
     #[error("failed to process arguments for platform {0}: {1}")]
-    PlatformArguments(String, ShellError),
+    PlatformArguments(String, #[source] ShellError),
     /// `FROM --platform` of no platform.
     #[error("failed to parse platform {expression}: {source}{}", hint(near.as_ref()))]
     Platform {
@@ -250,13 +252,13 @@ pub enum LowerErrorKind {
     SecretTargetMissing(String),
     /// A path of the image that is none.
     #[error("removing drive letter: {0}")]
-    Drive(PathError),
+    Drive(#[source] PathError),
     /// A path to copy from that is none.
     #[error("removing drive letter: removing drive letter: {0}")]
-    SourceDrive(PathError),
+    SourceDrive(#[source] PathError),
     /// A directory that is none.
     #[error("normalizing workdir: normalizing working directory: removing drive letter: {0}")]
-    Workdir(PathError),
+    Workdir(#[source] PathError),
     /// `--mount=type=ssh,source=`
     #[error("ssh does not support source")]
     SshSource,
@@ -285,7 +287,7 @@ pub enum LowerErrorKind {
     ChecksumLocal,
     /// A digest that is none.
     #[error("{0}")]
-    Checksum(oci::DigestError),
+    Checksum(#[source] oci::DigestError),
     /// `--checksum` and the URL disagree.
     #[error("checksum mismatch {} != {}", quote(.0), quote(.1))]
     ChecksumMismatch(String, String),

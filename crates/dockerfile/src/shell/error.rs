@@ -10,6 +10,7 @@ pub struct ShellError {
     /// The word as written.
     pub word: Box<str>,
     /// What is wrong.
+    #[source]
     pub kind: ShellErrorKind,
     /// The variables that were asked for until then; it has no result.
     pub so_far: Box<Word>,

@@ -9,6 +9,7 @@ use crate::text::quote;
 #[error("{kind}")]
 pub struct SyntaxError {
     /// What is wrong.
+    #[source]
     pub kind: SyntaxErrorKind,
     /// Where.
     pub ranges: Vec<Range>,

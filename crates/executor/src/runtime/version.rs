@@ -27,7 +27,7 @@ const MAX_OUTPUT: usize = 16 << 10;
 #[non_exhaustive]
 pub enum UnfitRuntime {
     /// The program does not run.
-    #[error("cannot run `{} --version`", program.display())]
+    #[error("cannot run `{} --version`: {source}", program.display())]
     Run {
         /// The program.
         program: PathBuf,

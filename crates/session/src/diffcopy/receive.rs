@@ -141,7 +141,7 @@ pub enum ReceiveError {
         bytes: u64,
     },
     /// There is no thread for it.
-    #[error("cannot start a thread for a transfer")]
+    #[error("cannot start a thread for a transfer: {0}")]
     Thread(#[source] std::io::Error),
 }
 

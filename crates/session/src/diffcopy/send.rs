@@ -116,7 +116,7 @@ pub enum SendError {
         seconds: u64,
     },
     /// There is no thread for it.
-    #[error("cannot start a thread for a transfer")]
+    #[error("cannot start a thread for a transfer: {0}")]
     Thread(#[source] io::Error),
 }
 

@@ -1,0 +1,552 @@
+//! The rule for errors, which docs/ARCHITECTURE.md states: `Display` says what its level knows and then its cause, and
+//! `source` returns that cause.
+//!
+//! The attributes of `thiserror` are read from the text of all members. What is refused:
+//!
+//! - a cause (a field `source`, or one with `#[source]` or `#[from]`) that the message does not print;
+//! - an error in a field that is no cause, so that nobody can walk to it;
+//! - an error of any type (`dyn Error`, or one of a library that keeps causes out of its words) that is printed without `oci::error::chain` or `innermost`;
+//! - a hand-written `impl Error` that the list below does not give a reason for.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::deps::rust_files;
+
+/// `impl Error` without `thiserror`, by type, with the reason.
+const HAND_WRITTEN: &[(&str, &str)] = &[
+    (
+        "BridgeError",
+        "its cause is of any type and shared, and has to be found behind the sharing",
+    ),
+    (
+        "DecodeError",
+        "serde's trait for making an error, which is not std's",
+    ),
+];
+
+/// Fields that the rule leaves alone, with the reason.
+const EXCEPTED: &[(&str, &str)] = &[
+    (
+        "Error::Status.errors",
+        "a registry's answer: data that its message lists",
+    ),
+    (
+        "Level.cause",
+        "a test's error that is as terse as those of libraries",
+    ),
+];
+
+/// Libraries whose errors say only their own level.
+const TERSE: &[&str] = &["reqwest", "tonic", "hyper", "dyn"];
+
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    Word(String),
+    Text(String),
+    Mark(char),
+}
+
+/// Checks all members below `root`.
+pub(crate) fn run(root: &Path) -> Result<(), String> {
+    let mut files = Vec::new();
+    for top in ["crates", "daemon", "cli", "integration", "proto", "fuzz"] {
+        files.extend(rust_files(&root.join(top))?);
+    }
+    let mut sources = Vec::new();
+    for file in files {
+        if file.components().any(|part| part.as_os_str() == "gen") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let name = file.strip_prefix(root).unwrap_or(&file);
+        sources.push((name.display().to_string(), tokens(&text)));
+    }
+    let (types, faults) = check(&sources);
+    if faults.is_empty() {
+        println!("{types} error types keep the rule for causes");
+        return Ok(());
+    }
+    Err(format!(
+        "an error does not keep its cause (see \"Errors\" in docs/ARCHITECTURE.md):\n  {}",
+        faults.join("\n  ")
+    ))
+}
+
+/// How many error types there are, and what is wrong with them.
+fn check(sources: &[(String, Vec<Token>)]) -> (usize, Vec<String>) {
+    let mut items = Vec::new();
+    let mut faults = Vec::new();
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    names.insert("Error".to_owned());
+    for (file, tokens) in sources {
+        for item in derived(tokens) {
+            names.insert(item.name.clone());
+            items.push((file, item));
+        }
+        for name in hand_written(tokens) {
+            if !HAND_WRITTEN.iter().any(|(listed, _)| *listed == name) {
+                faults.push(format!(
+                    "{file}: `impl Error for {name}` is written by hand: derive it, or list it with a reason in xtask"
+                ));
+            }
+            names.insert(name);
+        }
+    }
+    for (file, item) in &items {
+        for variant in &item.variants {
+            let place = format!("{file}: {}", variant.path(&item.name));
+            variant.check(&place, &names, &mut faults);
+        }
+    }
+    (items.len(), faults)
+}
+
+struct Item {
+    name: String,
+    variants: Vec<Variant>,
+}
+
+/// A variant of an enum, or a struct.
+struct Variant {
+    /// Empty for a struct.
+    name: String,
+    /// What stands in `#[error(…)]`.
+    message: Vec<Token>,
+    fields: Vec<Field>,
+}
+
+struct Field {
+    /// The name, or the position.
+    name: String,
+    /// Whether `thiserror` takes it for the cause.
+    is_cause: bool,
+    kind: Vec<Token>,
+}
+
+impl Variant {
+    fn path(&self, item: &str) -> String {
+        if self.name.is_empty() {
+            item.to_owned()
+        } else {
+            format!("{item}::{}", self.name)
+        }
+    }
+
+    fn check(&self, place: &str, errors: &BTreeSet<String>, faults: &mut Vec<String>) {
+        let is_transparent = self.message.first() == Some(&Token::Word("transparent".to_owned()));
+        for field in &self.fields {
+            let words = || {
+                field.kind.iter().filter_map(|token| match token {
+                    Token::Word(word) => Some(word.as_str()),
+                    Token::Text(_) | Token::Mark(_) => None,
+                })
+            };
+            let is_error = words().any(|word| errors.contains(word) || word.ends_with("Error"));
+            let path = format!(
+                "{}.{}",
+                place.rsplit(' ').next().unwrap_or(place),
+                field.name
+            );
+            if is_transparent || EXCEPTED.iter().any(|(known, _)| *known == path) {
+                continue;
+            }
+            if is_error && !field.is_cause {
+                faults.push(format!(
+                    "{place}: the error in `{}` is no cause: name it `source`, or mark it with #[source] or #[from]",
+                    field.name
+                ));
+            }
+            if field.is_cause && !self.prints(&field.name) {
+                faults.push(format!("{place}: the message does not print its cause"));
+            }
+            let is_terse = words().any(|word| TERSE.contains(&word));
+            let is_chained = self
+                .message
+                .iter()
+                .any(|token| matches!(token, Token::Word(word) if word == "chain" || word == "innermost"));
+            if field.is_cause && is_terse && !is_chained {
+                faults.push(format!(
+                    "{place}: the cause may keep its own causes out of its words: print it with `oci::error::chain`"
+                ));
+            }
+        }
+    }
+
+    fn prints(&self, field: &str) -> bool {
+        let is_position = field.chars().all(|c| c.is_ascii_digit());
+        for (at, token) in self.message.iter().enumerate() {
+            match token {
+                Token::Text(text) => {
+                    let in_braces = |close| text.contains(&format!("{{{field}{close}"));
+                    if in_braces('}') || in_braces(':') {
+                        return true;
+                    }
+                }
+                Token::Word(word) if word == field => {
+                    let after_dot = at > 0 && self.message[at - 1] == Token::Mark('.');
+                    if after_dot || !is_position {
+                        return true;
+                    }
+                }
+                Token::Word(_) | Token::Mark(_) => {}
+            }
+        }
+        false
+    }
+}
+
+/// The types that derive `Error`.
+fn derived(tokens: &[Token]) -> Vec<Item> {
+    let mut items = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        let Some((inside, after)) = attribute(tokens, at) else {
+            at += 1;
+            continue;
+        };
+        at = after;
+        let derives = inside.first() == Some(&Token::Word("derive".to_owned()))
+            && inside.contains(&Token::Word("Error".to_owned()));
+        if derives && let Some((item, end)) = item(tokens, at) {
+            items.push(item);
+            at = end;
+        }
+    }
+    items
+}
+
+fn item(tokens: &[Token], mut at: usize) -> Option<(Item, usize)> {
+    let mut message = Vec::new();
+    while let Some((inside, after)) = attribute(tokens, at) {
+        if let Some(words) = message_of(inside) {
+            message = words.to_vec();
+        }
+        at = after;
+    }
+    at = after_visibility(tokens, at);
+    let is_enum = match tokens.get(at)? {
+        Token::Word(word) if word == "enum" => true,
+        Token::Word(word) if word == "struct" => false,
+        Token::Word(_) | Token::Text(_) | Token::Mark(_) => return None,
+    };
+    let Some(Token::Word(name)) = tokens.get(at + 1) else {
+        return None;
+    };
+    at += 2;
+    while !matches!(tokens.get(at)?, Token::Mark('{' | '(' | ';')) {
+        at += 1;
+    }
+    let (body, end) = group(tokens, at).unwrap_or((&[], at));
+    let variants = if is_enum {
+        variants(body)
+    } else {
+        vec![Variant {
+            name: String::new(),
+            message,
+            fields: fields(body),
+        }]
+    };
+    let name = name.clone();
+    Some((Item { name, variants }, end))
+}
+
+fn variants(body: &[Token]) -> Vec<Variant> {
+    let mut all = Vec::new();
+    let mut at = 0;
+    let mut message = Vec::new();
+    while at < body.len() {
+        if let Some((inside, after)) = attribute(body, at) {
+            if let Some(words) = message_of(inside) {
+                message = words.to_vec();
+            }
+            at = after;
+            continue;
+        }
+        let Token::Word(name) = &body[at] else {
+            at += 1;
+            continue;
+        };
+        let (inside, after) = group(body, at + 1).unwrap_or((&[], at + 1));
+        all.push(Variant {
+            name: name.clone(),
+            message: std::mem::take(&mut message),
+            fields: fields(inside),
+        });
+        at = after;
+    }
+    all
+}
+
+fn fields(body: &[Token]) -> Vec<Field> {
+    let mut all = Vec::new();
+    let mut at = 0;
+    while at < body.len() {
+        let mut is_cause = false;
+        while let Some((inside, after)) = attribute(body, at) {
+            is_cause |= matches!(inside, [Token::Word(word)] if word == "from" || word == "source");
+            at = after;
+        }
+        at = after_visibility(body, at);
+        let end = end_of_field(body, at);
+        let part = &body[at..end];
+        at = end + 1;
+        let (name, kind) = match part {
+            [] => continue,
+            [Token::Word(name), Token::Mark(':'), kind @ ..]
+                if kind.first() != Some(&Token::Mark(':')) =>
+            {
+                (name.clone(), kind)
+            }
+            kind => (all.len().to_string(), kind),
+        };
+        all.push(Field {
+            is_cause: is_cause || name == "source",
+            name,
+            kind: kind.to_vec(),
+        });
+    }
+    all
+}
+
+/// Where the comma after a field stands; one between angle brackets is not it.
+fn end_of_field(body: &[Token], mut at: usize) -> usize {
+    let mut depth = 0_usize;
+    while at < body.len() {
+        match body[at] {
+            Token::Mark('<' | '(' | '[') => depth += 1,
+            Token::Mark('>' | ')' | ']') => depth = depth.saturating_sub(1),
+            Token::Mark(',') if depth == 0 => return at,
+            Token::Mark(_) | Token::Word(_) | Token::Text(_) => {}
+        }
+        at += 1;
+    }
+    at
+}
+
+fn message_of(attribute: &[Token]) -> Option<&[Token]> {
+    match attribute {
+        [
+            Token::Word(word),
+            Token::Mark('('),
+            inside @ ..,
+            Token::Mark(')'),
+        ] if word == "error" => Some(inside),
+        _ => None,
+    }
+}
+
+fn after_visibility(tokens: &[Token], at: usize) -> usize {
+    if tokens.get(at) != Some(&Token::Word("pub".to_owned())) {
+        return at;
+    }
+    match group(tokens, at + 1) {
+        Some((inside, after)) if matches!(inside, [Token::Word(word), ..] if word == "crate" || word == "super" || word == "in") => {
+            after
+        }
+        _ => at + 1,
+    }
+}
+
+/// The inside of the attribute at `at`, and what follows it.
+fn attribute(tokens: &[Token], at: usize) -> Option<(&[Token], usize)> {
+    if tokens.get(at) != Some(&Token::Mark('#')) || tokens.get(at + 1) != Some(&Token::Mark('[')) {
+        return None;
+    }
+    group(tokens, at + 1)
+}
+
+/// The inside of the brackets that open at `at`, and what follows them.
+fn group(tokens: &[Token], at: usize) -> Option<(&[Token], usize)> {
+    if !matches!(tokens.get(at)?, Token::Mark('(' | '[' | '{')) {
+        return None;
+    }
+    let mut depth = 0_usize;
+    for (offset, token) in tokens[at..].iter().enumerate() {
+        match token {
+            Token::Mark('(' | '[' | '{') => depth += 1,
+            Token::Mark(')' | ']' | '}') => depth -= 1,
+            Token::Mark(_) | Token::Word(_) | Token::Text(_) => {}
+        }
+        if depth == 0 {
+            return Some((&tokens[at + 1..at + offset], at + offset + 1));
+        }
+    }
+    None
+}
+
+/// The types of `impl … Error for Type`.
+fn hand_written(tokens: &[Token]) -> Vec<String> {
+    tokens
+        .windows(3)
+        .enumerate()
+        .filter_map(|(at, window)| match window {
+            [Token::Word(error), Token::Word(word), Token::Word(name)]
+                if error == "Error" && word == "for" =>
+            {
+                let before = &tokens[at.saturating_sub(12)..at];
+                let is_impl = before
+                    .iter()
+                    .rev()
+                    .take_while(|t| !matches!(t, Token::Mark('{' | '}' | ';')))
+                    .any(|t| *t == Token::Word("impl".to_owned()));
+                is_impl.then(|| name.clone())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Words, texts and marks of a source file, without comments.
+fn tokens(source: &str) -> Vec<Token> {
+    let chars: Vec<char> = source.chars().collect();
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < chars.len() {
+        let c = chars[at];
+        let next = chars.get(at + 1).copied();
+        if c == '/' && next == Some('/') {
+            while at < chars.len() && chars[at] != '\n' {
+                at += 1;
+            }
+        } else if c == '/' && next == Some('*') {
+            while at < chars.len() && !(chars[at] == '*' && chars.get(at + 1) == Some(&'/')) {
+                at += 1;
+            }
+            at += 2;
+        } else if let Some((text, after)) = raw_text(&chars, at) {
+            out.push(Token::Text(text));
+            at = after;
+        } else if c == '"' {
+            let start = at + 1;
+            at = start;
+            while at < chars.len() && chars[at] != '"' {
+                at += if chars[at] == '\\' { 2 } else { 1 };
+            }
+            out.push(Token::Text(
+                chars[start..at.min(chars.len())].iter().collect(),
+            ));
+            at += 1;
+        } else if c == '\'' {
+            at = after_quote(&chars, at);
+        } else if c.is_alphanumeric() || c == '_' {
+            let start = at;
+            while at < chars.len() && (chars[at].is_alphanumeric() || chars[at] == '_') {
+                at += 1;
+            }
+            out.push(Token::Word(chars[start..at].iter().collect()));
+        } else {
+            if !c.is_whitespace() {
+                out.push(Token::Mark(c));
+            }
+            at += 1;
+        }
+    }
+    out
+}
+
+/// What follows a character or a lifetime.
+fn after_quote(chars: &[char], at: usize) -> usize {
+    match (chars.get(at + 1), chars.get(at + 2)) {
+        (Some('\\'), _) => {
+            let mut end = at + 3;
+            while end < chars.len() && chars[end] != '\'' {
+                end += 1;
+            }
+            end + 1
+        }
+        (Some(_), Some('\'')) => at + 3,
+        _ => at + 1,
+    }
+}
+
+fn raw_text(chars: &[char], at: usize) -> Option<(String, usize)> {
+    if chars[at] != 'r' || (at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_')) {
+        return None;
+    }
+    let hashes = chars[at + 1..].iter().take_while(|c| **c == '#').count();
+    let start = at + 1 + hashes;
+    if chars.get(start) != Some(&'"') {
+        return None;
+    }
+    let mut end = start + 1;
+    while end < chars.len() {
+        let closes = chars[end] == '"'
+            && chars[end + 1..]
+                .iter()
+                .take(hashes)
+                .filter(|c| **c == '#')
+                .count()
+                == hashes;
+        if closes {
+            return Some((chars[start + 1..end].iter().collect(), end + 1 + hashes));
+        }
+        end += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(source: &str) -> Vec<String> {
+        check(&[("a.rs".to_owned(), tokens(source))]).1
+    }
+
+    #[test]
+    fn errors_that_keep_their_causes_pass() {
+        let source = r##"
+            /// Doc with "a quote.
+            #[derive(Debug, thiserror::Error)]
+            #[non_exhaustive]
+            pub enum Good {
+                #[error("cannot read {}: {source}", path.display())]
+                Read { path: PathBuf, source: io::Error },
+                #[error(transparent)]
+                Other(#[from] OtherError),
+                #[error("index: {0}")]
+                Index(#[source] Arc<rusqlite::Error>),
+                #[error(r#"no "{name}": {}"#, chain(.source.as_ref()))]
+                Any { name: String, source: Box<dyn Error + Send + Sync> },
+                #[error("{}", words(.0))]
+                Words(#[source] io::Error),
+                #[error("alone")]
+                Alone,
+            }
+            #[derive(Debug, Error)]
+            #[error("{op}: {}", errno_text(source))]
+            pub struct PathError { pub(crate) op: &'static str, source: io::Error }
+        "##;
+        assert_eq!(faults(source), Vec::<String>::new());
+    }
+
+    #[test]
+    fn errors_that_lose_a_cause_are_refused() {
+        for (source, fault) in [
+            (
+                r#"#[derive(Error)] enum E { #[error("cannot read")] Read { source: io::Error } }"#,
+                "a.rs: E::Read: the message does not print its cause",
+            ),
+            (
+                r#"#[derive(Error)] enum E { #[error("cannot read")] Read(#[from] io::Error) }"#,
+                "a.rs: E::Read: the message does not print its cause",
+            ),
+            (
+                r#"#[derive(Error)] enum E { #[error("{0}: {1}")] Read(String, io::Error) }"#,
+                "a.rs: E::Read: the error in `1` is no cause: name it `source`, or mark it with #[source] or #[from]",
+            ),
+            (
+                r#"#[derive(Error)] #[error("{source}")] struct S { source: Box<dyn Error> }"#,
+                "a.rs: S: the cause may keep its own causes out of its words: print it with `oci::error::chain`",
+            ),
+            (
+                "impl std::error::Error for Mine {}",
+                "a.rs: `impl Error for Mine` is written by hand: derive it, or list it with a reason in xtask",
+            ),
+        ] {
+            assert_eq!(faults(source), [fault]);
+        }
+    }
+}
