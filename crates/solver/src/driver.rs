@@ -1,29 +1,45 @@
 //! The one place that does asynchronously what the scheduler decides synchronously.
 //!
-//! The scheduler sits behind a lock that is held while an event is applied and its effects are begun, so listeners hear
-//! things in the order they were decided. Work is one task each; cancelling drops it. A work's end is the next event.
+//! The scheduler sits behind a lock that is held while an event is applied and its effects are begun, so that they are begun in the
+//! order they were decided. Nothing waits while it is held: work is tasks, look-ups of keys have threads of their own (`lookups`),
+//! and what may take as long as a disk (telling a job what a vertex told before, dropping results) is done after the lock is
+//! released. Cancelling work drops its task. A work's end is the next event.
+//!
+//! A job gets no reply before it was told everything that was decided before: replies to it wait while something is being told.
 
-use std::collections::HashMap;
+mod lookups;
+mod work;
+
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt as _;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use task::{Clock, Task};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
-use crate::cachekey::CacheRecord;
 use crate::domain::Domain;
-use crate::error::{KeyStoreError, OpError, Phase, SolveError};
-use crate::job::{Built, SubBuilder};
+use crate::error::SolveError;
+use crate::job::Built;
 use crate::manager::CacheManager;
-use crate::op::{FindHint, Observer, Op as _, OpCtx, Resolver, SessionGroup, VertexSink as _};
-use crate::scheduler::{BuildId, Effect, Event, Handle, Outcome, Scheduler, Work, WorkId};
+use crate::op::{FindHint, Observer, OpCtx, Resolver, SessionGroup, VertexSink as _};
+use crate::scheduler::{
+    BuildId, By, Effect, Event, Handle, JobId, Outcome, Scheduler, Work, WorkId,
+};
+use lookups::Lookups;
 
 pub(crate) struct Core<D: Domain> {
     state: Mutex<State<D>>,
+    /// What destructors report. A sender never waits; there is one event for each job and each build that is left.
+    farewells: mpsc::Sender<Event<D>>,
+    /// A task is going to work off what is left to do.
+    is_awake: AtomicBool,
+    /// Names of jobs in use. Held for one operation of the set.
+    names: Mutex<HashSet<String>>,
+    next: AtomicU64,
     resolver: Arc<dyn Resolver<D>>,
     clock: Clock,
 }
@@ -31,17 +47,68 @@ pub(crate) struct Core<D: Domain> {
 struct State<D: Domain> {
     scheduler: Scheduler<D>,
     tasks: HashMap<WorkId, Task<()>>,
-    replies: HashMap<BuildId, oneshot::Sender<Result<Built<D>, SolveError<D>>>>,
-    jobs: std::collections::HashSet<String>,
-    /// Somebody works off what is left of earlier events.
-    going_on: bool,
-    next: u64,
+    lookups: Lookups<D>,
+    replies: HashMap<BuildId, Waiting<D>>,
+    /// Jobs that are being told something, outside of the lock.
+    telling: HashMap<JobId, Telling<D>>,
+    farewells: mpsc::Receiver<Event<D>>,
 }
 
-/// How long the scheduler is left to itself.
-const LONGEST: Duration = Duration::from_millis(10);
+type BuildResult<D> = Result<Built<D>, SolveError<D>>;
+
+/// A build that waits for its reply.
+struct Waiting<D: Domain> {
+    /// The job that asked; none for what an op asked, whose vertex belongs to jobs that get replies of their own.
+    job: Option<JobId>,
+    reply: oneshot::Sender<BuildResult<D>>,
+}
+
+/// What goes on with a job outside of the lock.
+struct Telling<D: Domain> {
+    /// How many vertices have yet to tell it what they told before.
+    vertices: usize,
+    /// Replies that wait for them.
+    replies: Vec<Reply<D>>,
+}
+
+struct Reply<D: Domain> {
+    to: oneshot::Sender<BuildResult<D>>,
+    result: BuildResult<D>,
+}
+
+impl<D: Domain> Reply<D> {
+    fn send(self) {
+        // A build that left is not there to be told.
+        drop(self.to.send(self.result));
+    }
+}
+
+/// What is done after the lock is released.
+struct Afterwards<D: Domain> {
+    attaches: Vec<(Arc<Handle<D>>, JobId, Arc<D::Job>)>,
+    replies: Vec<Reply<D>>,
+    /// Cancelled tasks, results, …: a destructor may do anything.
+    dropped: Vec<Box<dyn Send>>,
+    wants_lookup_worker: bool,
+    has_more: bool,
+}
+
+impl<D: Domain> Afterwards<D> {
+    fn new() -> Self {
+        Self {
+            attaches: Vec::new(),
+            replies: Vec::new(),
+            dropped: Vec::new(),
+            wants_lookup_worker: false,
+            has_more: false,
+        }
+    }
+}
+
+/// How long the state is held at a time, by one piece of work of the scheduler.
+const MAX_HOLD: Duration = Duration::from_millis(10);
 /// Steps of the scheduler between two looks at the clock.
-const PIECE: usize = 16;
+const STEPS_PER_CHECK: usize = 16;
 
 impl<D: Domain> Core<D> {
     pub(crate) fn new(
@@ -50,16 +117,21 @@ impl<D: Domain> Core<D> {
         observer: Arc<dyn Observer<D>>,
         clock: Clock,
     ) -> Arc<Self> {
+        let (sender, receiver) = mpsc::channel();
         let state = State {
             scheduler: Scheduler::new(cache, observer),
             tasks: HashMap::new(),
+            lookups: Lookups::new(),
             replies: HashMap::new(),
-            jobs: std::collections::HashSet::new(),
-            going_on: false,
-            next: 0,
+            telling: HashMap::new(),
+            farewells: receiver,
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            farewells: sender,
+            is_awake: AtomicBool::new(false),
+            names: Mutex::default(),
+            next: AtomicU64::new(0),
             resolver,
             clock,
         })
@@ -67,77 +139,104 @@ impl<D: Domain> Core<D> {
 
     /// Returns a number that was not returned before.
     pub(crate) fn id(&self) -> u64 {
-        let mut state = self.state.lock();
-        state.next += 1;
-        state.next
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Reserves a job's name; false if it is taken.
     pub(crate) fn reserve(&self, name: &str) -> bool {
-        self.state.lock().jobs.insert(name.to_owned())
+        self.names.lock().insert(name.to_owned())
     }
 
     pub(crate) fn unreserve(&self, name: &str) {
-        self.state.lock().jobs.remove(name);
+        self.names.lock().remove(name);
     }
 
+    /// Applies an event, and does what follows from it or leaves it to a task.
     pub(crate) fn apply(self: &Arc<Self>, event: Event<D>) {
-        let now = self.clock.system();
-        let mut leftovers = Vec::new();
-        let mut effects = Vec::new();
         let mut state = self.state.lock();
-        if let Event::Done(work, _) = &event {
-            leftovers.extend(state.tasks.remove(work));
-        }
-        state.scheduler.take(now, event, &mut effects);
-        let mut more = self.go_on(&mut state, effects, &mut leftovers);
-        if more && !state.going_on {
-            if tokio::runtime::Handle::try_current().is_ok() {
-                state.going_on = true;
-                let core = Arc::clone(self);
-                task::spawn("schedule", async move { core.work_off().await }).detach();
-            } else {
-                // The runtime is gone: nobody is kept waiting.
-                while more {
-                    more = self.go_on(&mut state, Vec::new(), &mut leftovers);
-                }
+        let mut afterwards = Afterwards::new();
+        self.take(&mut state, Some(event), &mut afterwards);
+        self.finish(state, afterwards);
+    }
+
+    /// Applies an event for a destructor, which must not wait: whoever has the lock takes the event in later.
+    pub(crate) fn apply_or_leave(self: &Arc<Self>, event: Event<D>) {
+        // The receiver lives as long as the sender.
+        drop(self.farewells.send(event));
+        match self.state.try_lock() {
+            Some(mut state) => {
+                let mut afterwards = Afterwards::new();
+                self.take(&mut state, None, &mut afterwards);
+                self.finish(state, afterwards);
             }
+            None => self.wake(),
         }
-        drop(state);
-        // What was cancelled is dropped here: a future's drop may do anything.
-        drop(leftovers);
+    }
+
+    /// Has a task work off what is left, unless one is about to. Without a runtime the next event does.
+    fn wake(self: &Arc<Self>) {
+        if Runtime::try_current().is_ok() && !self.is_awake.swap(true, Ordering::AcqRel) {
+            let core = Arc::clone(self);
+            task::spawn("schedule", async move { core.work_off().await }).detach();
+        }
     }
 
     /// Works off the rest of large graphs, a piece at a time, so that nobody waits long for a thread or the lock.
     async fn work_off(self: Arc<Self>) {
-        loop {
-            tokio::task::yield_now().await;
-            let mut leftovers = Vec::new();
-            let mut state = self.state.lock();
-            let more = self.go_on(&mut state, Vec::new(), &mut leftovers);
-            state.going_on = more;
-            drop(state);
-            drop(leftovers);
-            if !more {
-                return;
-            }
-        }
+        tokio::task::yield_now().await;
+        // Whoever wakes from here on is not seen below.
+        self.is_awake.swap(false, Ordering::AcqRel);
+        let mut afterwards = Afterwards::new();
+        let mut state = self.state.lock();
+        self.take(&mut state, None, &mut afterwards);
+        self.finish(state, afterwards);
     }
 
-    /// Works off a piece and does what follows from it; true if there is more.
+    /// Takes in what destructors reported and an event, works off a piece, and begins what follows.
+    fn take(
+        self: &Arc<Self>,
+        state: &mut State<D>,
+        event: Option<Event<D>>,
+        afterwards: &mut Afterwards<D>,
+    ) {
+        let now = self.clock.system();
+        let mut effects = Vec::new();
+        while let Ok(event) = state.farewells.try_recv() {
+            if let Event::Leave(build) = &event {
+                state.replies.remove(build);
+            }
+            state.scheduler.take(now, event, &mut effects);
+        }
+        if let Some(event) = event {
+            if let Event::Done(work, outcome) = &event {
+                if let Outcome::Lookup(_) = outcome {
+                    state.lookups.answered();
+                }
+                if let Some(task) = state.tasks.remove(work) {
+                    afterwards.dropped.push(Box::new(task));
+                }
+            }
+            state.scheduler.take(now, event, &mut effects);
+        }
+        self.go_on(state, effects, afterwards);
+    }
+
+    /// Works off a piece and begins what follows from it.
     fn go_on(
         self: &Arc<Self>,
         state: &mut State<D>,
         mut effects: Vec<Effect<D>>,
-        leftovers: &mut Vec<Task<()>>,
-    ) -> bool {
-        let begun = Instant::now();
-        let mut more = true;
-        while more && begun.elapsed() < LONGEST {
-            more = state.scheduler.go_on(PIECE, &mut effects);
+        afterwards: &mut Afterwards<D>,
+    ) {
+        let start = Instant::now();
+        let mut has_more = true;
+        while has_more && start.elapsed() < MAX_HOLD {
+            has_more = state.scheduler.go_on(STEPS_PER_CHECK, &mut effects);
         }
+        afterwards.has_more = has_more;
         for effect in effects {
             match effect {
+                Effect::Start(id, Work::Lookup(lookup)) => state.lookups.push(id, lookup),
                 Effect::Start(id, work) => {
                     let core = Arc::clone(self);
                     let run = task::spawn("solve", async move {
@@ -146,17 +245,111 @@ impl<D: Domain> Core<D> {
                     });
                     state.tasks.insert(id, run);
                 }
-                Effect::Cancel(id) => leftovers.extend(state.tasks.remove(&id)),
-                Effect::Attach(handle, job) => handle.sink.attach(&job),
-                Effect::Reply(build, result) => {
-                    if let Some(to) = state.replies.remove(&build) {
-                        // A build that left is not there to be told.
-                        drop(to.send(result));
+                Effect::Cancel(id) => {
+                    if let Some(task) = state.tasks.remove(&id) {
+                        afterwards.dropped.push(Box::new(task));
+                    } else if let Some(lookup) = state.lookups.cancel(id) {
+                        afterwards.dropped.push(lookup);
                     }
+                }
+                Effect::Attach(handle, job, value) => {
+                    let telling = state.telling.entry(job).or_insert_with(|| Telling {
+                        vertices: 0,
+                        replies: Vec::new(),
+                    });
+                    telling.vertices += 1;
+                    afterwards.attaches.push((handle, job, value));
+                }
+                Effect::Reply(build, result) => {
+                    let Some(Waiting { job, reply: to }) = state.replies.remove(&build) else {
+                        afterwards.dropped.push(Box::new(result));
+                        continue;
+                    };
+                    let reply = Reply { to, result };
+                    match job.and_then(|job| state.telling.get_mut(&job)) {
+                        Some(telling) => telling.replies.push(reply),
+                        None => afterwards.replies.push(reply),
+                    }
+                }
+                Effect::Release(value) => afterwards.dropped.push(value),
+            }
+        }
+        afterwards.wants_lookup_worker |= state.lookups.wants_worker();
+    }
+
+    /// Releases the lock and does what must not be done under it.
+    fn finish(self: &Arc<Self>, state: MutexGuard<'_, State<D>>, mut afterwards: Afterwards<D>) {
+        drop(state);
+        if afterwards.wants_lookup_worker {
+            self.start_lookup_worker();
+        }
+        for (handle, _, value) in &afterwards.attaches {
+            handle.sink.attach(value);
+        }
+        if !afterwards.attaches.is_empty() {
+            let mut state = self.state.lock();
+            for (_, job, _) in &afterwards.attaches {
+                let Some(telling) = state.telling.get_mut(job) else {
+                    continue;
+                };
+                telling.vertices -= 1;
+                if telling.vertices == 0
+                    && let Some(telling) = state.telling.remove(job)
+                {
+                    afterwards.replies.extend(telling.replies);
                 }
             }
         }
-        more
+        for reply in afterwards.replies {
+            reply.send();
+        }
+        drop(afterwards.dropped);
+        if afterwards.has_more {
+            if Runtime::try_current().is_ok() {
+                self.wake();
+            } else {
+                // The runtime is gone: nobody is kept waiting.
+                self.apply_rest();
+            }
+        }
+    }
+
+    /// Works off everything at once.
+    fn apply_rest(self: &Arc<Self>) {
+        let mut has_more = true;
+        while has_more {
+            let mut afterwards = Afterwards::new();
+            let mut state = self.state.lock();
+            self.take(&mut state, None, &mut afterwards);
+            has_more = std::mem::take(&mut afterwards.has_more);
+            self.finish(state, afterwards);
+        }
+    }
+
+    fn start_lookup_worker(self: &Arc<Self>) {
+        if Runtime::try_current().is_err() {
+            // The runtime is gone, and with it everybody who waits.
+            return;
+        }
+        let core = Arc::clone(self);
+        let worker = task::blocking("look keys up", move || core.look_keys_up());
+        task::spawn("look keys up", worker).detach();
+    }
+
+    /// Carries out look-ups until there are none.
+    fn look_keys_up(self: Arc<Self>) {
+        loop {
+            let (next, wants_worker) = {
+                let mut state = self.state.lock();
+                (state.lookups.take(), state.lookups.wants_worker())
+            };
+            if wants_worker {
+                self.start_lookup_worker();
+            }
+            let Some((work, lookup)) = next else { return };
+            let answer = lookups::run(*lookup);
+            self.apply(Event::Done(work, Outcome::Lookup(answer)));
+        }
     }
 
     /// Waits for a build; leaving cancels it.
@@ -165,14 +358,22 @@ impl<D: Domain> Core<D> {
         make: impl FnOnce(BuildId) -> Event<D>,
     ) -> Result<Built<D>, SolveError<D>> {
         let id = self.id();
-        let (to, from) = oneshot::channel();
-        self.state.lock().replies.insert(id, to);
+        let event = make(id);
+        let job = match &event {
+            Event::Build {
+                by: By::Job(job), ..
+            } => Some(*job),
+            _ => None,
+        };
+        let (reply, receiver) = oneshot::channel();
+        let waiting = Waiting { job, reply };
+        self.state.lock().replies.insert(id, waiting);
         let leave = Leave {
             core: self,
             id: Some(id),
         };
-        self.apply(make(id));
-        let result = from.await.unwrap_or(Err(SolveError::Canceled));
+        self.apply(event);
+        let result = receiver.await.unwrap_or(Err(SolveError::Canceled));
         leave.ended();
         result
     }
@@ -195,195 +396,6 @@ impl<D: Domain> Core<D> {
             hints: Some(hints),
         }
     }
-
-    fn op(self: &Arc<Self>, handle: &Arc<Handle<D>>) -> Result<Arc<D::Op>, SolveError<D>> {
-        let made = handle.op.get_or_init(|| {
-            let builder = SubBuilder::new(
-                Arc::clone(self),
-                Arc::downgrade(handle),
-                handle.vertex.digest.clone(),
-            );
-            self.resolver.resolve(&handle.vertex, builder)
-        });
-        made.clone().map_err(|error| {
-            SolveError::op(&handle.vertex, &handle.client_digest, Phase::Resolve, error)
-        })
-    }
-
-    async fn work(self: &Arc<Self>, work: Work<D>) -> Outcome<D> {
-        match work {
-            Work::CacheMap { of, index } => Outcome::CacheMap(self.cache_map(&of, index).await),
-            Work::Slow {
-                of,
-                input,
-                slow,
-                preprocess,
-                result,
-                made_by,
-            } => {
-                let run = async {
-                    if let Some(preprocess) = preprocess {
-                        preprocess.run(&self.ctx(&made_by), &result).await?;
-                    }
-                    match slow {
-                        Some(slow) => slow.digest(&self.ctx(&of), &result).await.map(Some),
-                        None => Ok(None),
-                    }
-                };
-                let outcome = guard(&of, Phase::SlowKey(input), run).await;
-                if let Err(error) = &outcome {
-                    of.sink.started(false);
-                    of.sink.completed(Some(&told(error)), false);
-                }
-                Outcome::Slow(outcome)
-            }
-            Work::Exec { of, inputs } => {
-                let outcome = match self.op(&of) {
-                    Err(error) => Err(error),
-                    Ok(op) => {
-                        of.sink.started(false);
-                        let end = EndOnDrop(&of);
-                        let ctx = self.ctx(&of);
-                        let outcome = guard(&of, Phase::Exec, op.exec(&ctx, inputs)).await;
-                        end.ended();
-                        of.sink
-                            .completed(outcome.as_ref().err().map(told).as_deref(), false);
-                        outcome
-                    }
-                };
-                Outcome::Exec(outcome)
-            }
-            Work::Load { of, record, main } => {
-                of.sink.started(true);
-                let end = EndOnDrop(&of);
-                let loaded = self.load(&of, &record, &main).await;
-                end.ended();
-                of.sink.completed(
-                    loaded.as_ref().err().map(ToString::to_string).as_deref(),
-                    true,
-                );
-                Outcome::Load(loaded)
-            }
-            Work::Save {
-                main,
-                keys,
-                result,
-                created_at,
-            } => {
-                let save = move || {
-                    keys.iter()
-                        .map(|key| main.save(key, &result, created_at))
-                        .collect::<Result<Vec<_>, _>>()
-                };
-                Outcome::Save(task::blocking("save cache records", save).await)
-            }
-        }
-    }
-
-    async fn cache_map(
-        self: &Arc<Self>,
-        of: &Arc<Handle<D>>,
-        index: usize,
-    ) -> Result<(Arc<crate::op::CacheMap<D>>, bool), SolveError<D>> {
-        let op = self.op(of)?;
-        // An op without inputs works for its key (it asks a registry, a client, …), and is shown to do so.
-        let shown = of.vertex.inputs.is_empty();
-        if shown {
-            of.sink.started(false);
-        }
-        let end = shown.then(|| EndOnDrop(of));
-        let ctx = self.ctx(of);
-        let mut outcome = guard(of, Phase::CacheMap, op.cache_map(&ctx, index)).await;
-        if let Some(end) = end {
-            end.ended();
-        }
-        if let Ok((map, _)) = &outcome
-            && map.deps.len() != of.vertex.inputs.len()
-        {
-            let (want, got) = (of.vertex.inputs.len(), map.deps.len());
-            outcome = Err(SolveError::CacheMapDeps {
-                vertex: of.client_digest.clone(),
-                want,
-                got,
-            });
-        }
-        if shown {
-            of.sink
-                .completed(outcome.as_ref().err().map(told).as_deref(), false);
-        }
-        outcome.map(|(map, done)| (Arc::new(map), done))
-    }
-
-    async fn load(
-        self: &Arc<Self>,
-        of: &Arc<Handle<D>>,
-        record: &CacheRecord<D>,
-        main: &Arc<CacheManager<D>>,
-    ) -> Result<D::Result, KeyStoreError> {
-        let ctx = self.ctx(of);
-        let loaded = AssertUnwindSafe(record.manager.load(record, &ctx))
-            .catch_unwind()
-            .await;
-        let loaded = loaded.map_err(|panic| KeyStoreError::new(panic_text(&*panic)))??;
-        let first = loaded.first().map(|(_, _, result)| result.clone());
-        if record.manager.id() != main.id() {
-            let main = Arc::clone(main);
-            task::blocking("save cache records", move || {
-                loaded.iter().try_for_each(|(key, stored, result)| {
-                    main.save(key, result, stored.created_at).map(drop)
-                })
-            })
-            .await?;
-        }
-        first.ok_or_else(|| KeyStoreError::new("failed to load deleted cache"))
-    }
-}
-
-/// Runs an op's future, and makes errors and panics the vertex's.
-async fn guard<D: Domain, T>(
-    of: &Handle<D>,
-    phase: Phase,
-    run: impl Future<Output = Result<T, OpError>>,
-) -> Result<T, SolveError<D>> {
-    match AssertUnwindSafe(run).catch_unwind().await {
-        Ok(done) => {
-            done.map_err(|error| SolveError::op(&of.vertex, &of.client_digest, phase, error))
-        }
-        Err(panic) => Err(SolveError::Panic {
-            name: of.vertex.name.clone(),
-            message: panic_text(&*panic),
-        }),
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default()
-}
-
-/// What is shown at the vertex: the op's own words.
-fn told<D: Domain>(error: &SolveError<D>) -> String {
-    if let SolveError::Op { error, .. } = error {
-        error.to_string()
-    } else {
-        error.to_string()
-    }
-}
-
-/// Shows a vertex as canceled when its work is dropped.
-struct EndOnDrop<'a, D: Domain>(&'a Handle<D>);
-
-impl<D: Domain> EndOnDrop<'_, D> {
-    fn ended(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl<D: Domain> Drop for EndOnDrop<'_, D> {
-    fn drop(&mut self) {
-        self.0.sink.completed(Some("context canceled"), false);
-    }
 }
 
 struct Leave<'a, D: Domain> {
@@ -400,8 +412,7 @@ impl<D: Domain> Leave<'_, D> {
 impl<D: Domain> Drop for Leave<'_, D> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.core.state.lock().replies.remove(&id);
-            self.core.apply(Event::Leave(id));
+            self.core.apply_or_leave(Event::Leave(id));
         }
     }
 }

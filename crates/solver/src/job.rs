@@ -154,7 +154,7 @@ impl<D: Domain> Job<D> {
 
 impl<D: Domain> Drop for Job<D> {
     fn drop(&mut self) {
-        self.core.apply(Event::Discard(self.id));
+        self.core.apply_or_leave(Event::Discard(self.id));
         self.core.unreserve(&self.name);
     }
 }

@@ -81,7 +81,7 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
 /// Turns results into names and names into results.
 #[async_trait]
 pub trait ResultStorage<D: Domain>: Send + Sync {
-    /// Whether a result can still be loaded. Asked while the scheduler decides: must be quick.
+    /// Whether a result can still be loaded. Asked for every key that is found: should be quick.
     fn exists(&self, id: &str) -> bool;
     /// Whether there is anything in a result that a cache could keep; the empty tree has no layers.
     fn has_layers(&self, _id: &str) -> bool {

@@ -16,6 +16,7 @@ pub mod export;
 mod index;
 mod job;
 mod keystore;
+mod lookup;
 mod manager;
 mod memory;
 mod op;

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use oci::Digest;
-use parking_lot::Mutex;
+use task::Permits;
 
 use crate::cachekey::{CacheKey, CacheRecord, DepKey, root_key};
 use crate::domain::Domain;
@@ -21,8 +21,8 @@ pub struct CacheManager<D: Domain> {
     id: String,
     store: Arc<dyn KeyStore>,
     results: Arc<dyn ResultStorage<D>>,
-    /// Finding the id of a key and adding links to it is one step.
-    writing: Mutex<()>,
+    /// Finding the id of a key and adding links to it is one step: whoever saves has the permit.
+    saving: Permits,
 }
 
 impl<D: Domain> CacheManager<D> {
@@ -36,7 +36,7 @@ impl<D: Domain> CacheManager<D> {
             id: id.into(),
             store,
             results,
-            writing: Mutex::new(()),
+            saving: Permits::new(1),
         };
         if let Err(error) = manager.release_unreferenced() {
             tracing::warn!(%error, manager = manager.id, "cannot release cache records of results that are gone");
@@ -143,20 +143,39 @@ impl<D: Domain> CacheManager<D> {
         self: &Arc<Self>,
         record: &CacheRecord<D>,
         ctx: &OpCtx<D>,
-    ) -> Result<Vec<(Arc<CacheKey<D>>, StoredResult, D::Result)>, KeyStoreError>
-    where
-        D::Result: Clone,
-    {
-        let id = self.id_of(&record.key)?;
-        let stored = self
-            .store
-            .load(&id, &record.id)?
-            .ok_or_else(|| KeyStoreError::new(RecordGone))?;
-        let loaded = self.results.load_with_parents(&id, &stored, ctx).await?;
+    ) -> Result<Vec<(Arc<CacheKey<D>>, StoredResult, D::Result)>, KeyStoreError> {
+        let (manager, key) = (Arc::clone(self), Arc::clone(&record.key));
+        let name = record.id.clone();
+        let find = move || {
+            let id = manager.id_of(&key)?;
+            let stored = manager.store.load(&id, &name)?;
+            let stored = stored.ok_or_else(|| KeyStoreError::new(RecordGone))?;
+            Ok::<_, KeyStoreError>((id, stored))
+        };
+        let (id, stored) = task::blocking("find a cache record", find).await?;
+        let mut loaded = self.results.load_with_parents(&id, &stored, ctx).await?;
+        if loaded.len() == 1
+            && let Some((_, result)) = loaded.pop_if(|(key_id, _)| *key_id == id)
+        {
+            return Ok(vec![(Arc::clone(&record.key), stored, result)]);
+        }
+        let (manager, key) = (Arc::clone(self), Arc::clone(&record.key));
+        let assign = move || manager.assign(key, &id, &stored, loaded);
+        task::blocking("find keys of loaded results", assign).await
+    }
+
+    /// Finds the key of each loaded result in the chain of `top`, which the store calls `id`.
+    fn assign(
+        self: &Arc<Self>,
+        top: Arc<CacheKey<D>>,
+        id: &str,
+        stored: &StoredResult,
+        loaded: Vec<(String, D::Result)>,
+    ) -> Result<Vec<(Arc<CacheKey<D>>, StoredResult, D::Result)>, KeyStoreError> {
         let mut by_key: HashMap<String, D::Result> = loaded.into_iter().collect();
         let mut out = Vec::new();
         let mut seen = BTreeSet::new();
-        let mut work = vec![Arc::clone(&record.key)];
+        let mut work = vec![top];
         while let Some(key) = work.pop() {
             let key_id = self.id_of(&key)?;
             if !seen.insert(key_id.clone()) {
@@ -183,7 +202,25 @@ impl<D: Domain> CacheManager<D> {
         }
     }
 
-    /// Keeps a result under a key.
+    /// Keeps results under keys, one after the other.
+    pub(crate) async fn save_all(
+        self: &Arc<Self>,
+        entries: Vec<(Arc<CacheKey<D>>, D::Result, SystemTime)>,
+    ) -> Result<Vec<CacheRecord<D>>, KeyStoreError> {
+        let permit = self.saving.acquire().await;
+        let manager = Arc::clone(self);
+        let save = move || {
+            // Given back by the thread that saves: whoever waits for it may be cancelled earlier.
+            let _permit = permit;
+            entries
+                .iter()
+                .map(|(key, result, created_at)| manager.save(key, result, *created_at))
+                .collect()
+        };
+        task::blocking("save cache records", save).await
+    }
+
+    /// Keeps a result under a key. One at a time.
     pub(crate) fn save(
         self: &Arc<Self>,
         key: &Arc<CacheKey<D>>,
@@ -191,7 +228,6 @@ impl<D: Domain> CacheManager<D> {
         created_at: SystemTime,
     ) -> Result<CacheRecord<D>, KeyStoreError> {
         let stored = self.results.save(result, created_at)?;
-        let _one_at_a_time = self.writing.lock();
         let id = self.id_of(key)?;
         let mut links = Vec::new();
         self.missing_links(key, &id, &mut links)?;

@@ -1,10 +1,10 @@
 //! The scheduler: a value that is told what happened and says what to do.
 //!
-//! Nothing here waits or reads a clock; keys are looked up in the key stores where a decision needs them.
+//! Nothing here waits, reads a clock or asks a key store: look-ups of keys are work like all other.
 //!
 //! Edges form a graph by *demand*: a build demands that its edge be complete; an edge demands of its inputs what it
 //! needs next. Work belongs to vertices (cache maps, content keys, execution: shared by the vertex's outputs) or to one
-//! edge (loading, saving). Work that no demanded edge waits for is cancelled.
+//! edge (looking up, loading, saving). Work that no demanded edge waits for is cancelled; a look-up is left to its end.
 //!
 //! Each event is worked off in two queues. First edges *learn*, from inputs upwards, until nobody learns anything new;
 //! only then one edge *acts* (demands more of its inputs, or begins work). So a match that is found anywhere is seen by
@@ -41,6 +41,7 @@ use crate::domain::Domain;
 use crate::error::{KeyStoreError, OpError, SolveError};
 use crate::index::{EdgeId, Index};
 use crate::job::Built;
+use crate::lookup::{Answer, Lookup};
 use crate::manager::{CacheManager, Managers};
 use crate::op::{CacheMap, JobValues, Observer, Preprocess, SlowKey};
 use crate::vertex::{Edge, Vertex};
@@ -99,6 +100,7 @@ pub(crate) enum Outcome<D: Domain> {
     CacheMap(Result<(Arc<CacheMap<D>>, bool), SolveError<D>>),
     Slow(Result<Option<Digest>, SolveError<D>>),
     Exec(Result<Vec<D::Result>, SolveError<D>>),
+    Lookup(Result<Box<Answer<D>>, KeyStoreError>),
     Load(Result<D::Result, KeyStoreError>),
     Save(Result<Vec<CacheRecord<D>>, KeyStoreError>),
 }
@@ -107,8 +109,11 @@ pub(crate) enum Outcome<D: Domain> {
 pub(crate) enum Effect<D: Domain> {
     Start(WorkId, Work<D>),
     Cancel(WorkId),
-    Attach(Arc<Handle<D>>, Arc<D::Job>),
+    /// Has a vertex tell a job what it told before, before any further build of the job gets its reply.
+    Attach(Arc<Handle<D>>, JobId, Arc<D::Job>),
     Reply(BuildId, Result<Built<D>, SolveError<D>>),
+    /// Drops what may be the last to hold a result: that may take as long as a disk does.
+    Release(Box<dyn Send>),
 }
 
 /// Work to begin.
@@ -129,6 +134,7 @@ pub(crate) enum Work<D: Domain> {
         of: Arc<Handle<D>>,
         inputs: Vec<D::Result>,
     },
+    Lookup(Box<Lookup<D>>),
     Load {
         of: Arc<Handle<D>>,
         record: CacheRecord<D>,
@@ -362,9 +368,10 @@ impl<D: Domain> Scheduler<D> {
     fn done(&mut self, work: WorkId, outcome: Outcome<D>, out: &mut Vec<Effect<D>>) {
         match self.works.remove(&work) {
             // It was cancelled while its end was on the way.
-            None => {}
+            None => out.push(Effect::Release(Box::new(outcome))),
             Some(Target::Vertex(digest, task)) => {
                 let Some(vertex) = self.vertices.get_mut(&digest) else {
+                    out.push(Effect::Release(Box::new(outcome)));
                     return;
                 };
                 let waiters = vertex
@@ -392,7 +399,6 @@ impl<D: Domain> Scheduler<D> {
             }
             Some(Target::Edge(edge)) => {
                 self.edge_done(edge, outcome, out);
-                self.to_learn.push(edge);
             }
         }
     }
@@ -449,6 +455,14 @@ impl<D: Domain> Scheduler<D> {
             }
             true
         });
+    }
+
+    /// Stops looking keys up for an edge that has no use for them any more.
+    fn stop_lookup(&mut self, edge: EdgeId, out: &mut Vec<Effect<D>>) {
+        if let Some(lookup) = self.edges.get_mut(&edge).and_then(|e| e.lookup.take()) {
+            self.works.remove(&lookup.work);
+            out.push(Effect::Cancel(lookup.work));
+        }
     }
 
     fn managers(&self, vertex: &VertexState<D>) -> Managers<D> {
@@ -549,7 +563,12 @@ impl<D: Domain> Scheduler<D> {
                     "nobody wants the inputs"
                 );
             }
-            if let Some(work) = edge.phase.work() {
+            assert!(
+                edge.lookup.is_none() || (edge.outcome.is_none() && edge.owner.is_none()),
+                "an edge that ended looks nothing up"
+            );
+            let lookup = edge.lookup.as_ref().map(|lookup| lookup.work);
+            for work in edge.phase.work().into_iter().chain(lookup) {
                 assert!(matches!(self.works.get(&work), Some(Target::Edge(e)) if e == id));
             }
         }
@@ -623,6 +642,7 @@ impl<D: Domain> Scheduler<D> {
         };
         seen.insert(edge)
             && (state.phase.work().is_some()
+                || state.lookup.is_some()
                 || self
                     .vertices
                     .get(&state.vertex)

@@ -8,11 +8,12 @@ use oci::Digest;
 use parking_lot::Mutex;
 
 use super::{Consumer, Level, WorkId};
-use crate::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo};
+use crate::cachekey::{CacheRecord, DepKey, KeyInfo};
 use crate::domain::Domain;
 use crate::error::SolveError;
-use crate::export::Secondaries;
+use crate::export::{Exporter, KeyExporter, Secondaries};
 use crate::index::EdgeId;
+use crate::lookup::{Answer, Matches};
 use crate::op::CacheMap;
 
 /// One output of an active vertex.
@@ -40,6 +41,8 @@ pub(super) struct EdgeState<D: Domain> {
     pub(super) readiness: Readiness,
     pub(super) keys_changed: bool,
     pub(super) phase: Phase,
+    /// What the key stores are being asked.
+    pub(super) lookup: Option<LookingUp>,
     pub(super) outcome: Option<Result<Arc<Finished<D>>, SolveError<D>>>,
     pub(super) secondaries: Secondaries<D>,
 }
@@ -54,7 +57,7 @@ pub(super) struct Dep<D: Domain> {
     pub(super) level: Level,
     pub(super) keys: Vec<KeyInfo<D>>,
     /// Known keys of this edge's output that this input leads to.
-    pub(super) matches: BTreeMap<String, Arc<CacheKey<D>>>,
+    pub(super) matches: Matches<D>,
     pub(super) slow: SlowState<D>,
     pub(super) result: Option<Arc<Finished<D>>>,
 }
@@ -74,6 +77,17 @@ pub(super) struct Finished<D: Domain> {
     pub(super) result: D::Result,
     pub(super) keys: Vec<KeyInfo<D>>,
 }
+
+/// A look-up of an edge that is under way.
+#[derive(Debug)]
+pub(super) struct LookingUp {
+    pub(super) work: WorkId,
+    /// Whether vertex or inputs have come to know more meanwhile.
+    pub(super) has_news: bool,
+}
+
+/// What consumers see of an edge: how far it is, how many keys it has, and whether it ended.
+pub(super) type Progress = (Level, usize, bool);
 
 /// What an edge is at.
 #[derive(Debug)]
@@ -157,7 +171,7 @@ impl<D: Domain> EdgeState<D> {
             seen: (0, 0),
             level: Level::Initial,
             keys: Vec::new(),
-            matches: BTreeMap::new(),
+            matches: Matches::new(),
             slow: SlowState::Unknown,
             result: None,
         };
@@ -179,8 +193,47 @@ impl<D: Domain> EdgeState<D> {
             readiness: Readiness::default(),
             keys_changed: false,
             phase: Phase::Looking,
+            lookup: None,
             outcome: None,
             secondaries: Arc::new(Mutex::new(Vec::new())),
+        }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        (self.level, self.keys.len(), self.outcome.is_some())
+    }
+
+    /// Takes in what the key stores answered.
+    pub(super) fn take_answer(&mut self, answer: Answer<D>, allowed: Option<bool>) {
+        for (input, (dep, new)) in self.deps.iter_mut().zip(answer.matches).enumerate() {
+            dep.matches.extend(new);
+            if answer.found_by_content.contains(&input)
+                && let SlowState::Known { found, .. } = &mut dep.slow
+            {
+                *found = true;
+            }
+        }
+        self.matched.extend(answer.matched);
+        for (key, records) in answer.keys {
+            for record in &records {
+                if !self.tried.contains(&record.id) {
+                    self.records.insert(record.id.clone(), record.clone());
+                }
+            }
+            let exporter = Exporter::Key(KeyExporter {
+                key: Arc::clone(&key),
+                record: None,
+                records,
+                allowed,
+                secondaries: None,
+            });
+            self.keys.push(KeyInfo {
+                key,
+                exporter: Arc::new(exporter),
+            });
+        }
+        if self.deps.is_empty() {
+            self.level = self.level.max(Level::Slow);
         }
     }
 
@@ -419,7 +472,8 @@ impl<D: Domain> fmt::Debug for EdgeState<D> {
         )?;
         write!(
             f,
-            "no_match={} {:?} records={:?} tried={:?} ok={outcome:?}",
+            "lookup={:?} no_match={} {:?} records={:?} tried={:?} ok={outcome:?}",
+            self.lookup,
             self.no_match,
             self.readiness,
             self.records.keys(),

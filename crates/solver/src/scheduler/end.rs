@@ -100,11 +100,17 @@ impl<D: Domain> Scheduler<D> {
         self.announce(id, out);
     }
 
-    /// A load or a save of an edge ended.
+    /// A look-up, a load or a save of an edge ended.
     pub(super) fn edge_done(&mut self, id: EdgeId, outcome: Outcome<D>, out: &mut Vec<Effect<D>>) {
+        if let Outcome::Lookup(answer) = outcome {
+            return self.looked_up(id, answer, out);
+        }
+        // What ended may be the last to hold a result.
         let Some(edge) = self.edges.get_mut(&id) else {
+            out.push(Effect::Release(Box::new(outcome)));
             return;
         };
+        self.to_learn.push(id);
         let phase = std::mem::replace(&mut edge.phase, Phase::Looking);
         match (phase, outcome) {
             (Phase::Loading { record, .. }, Outcome::Load(loaded)) => {

@@ -251,10 +251,8 @@ impl<D: Domain> Scheduler<D> {
             if attach {
                 for (job, state) in states {
                     if vertex.attached.insert(job) {
-                        out.push(Effect::Attach(
-                            Arc::clone(&vertex.handle),
-                            Arc::clone(&state.value),
-                        ));
+                        let (handle, value) = (&vertex.handle, &state.value);
+                        out.push(Effect::Attach(Arc::clone(handle), job, Arc::clone(value)));
                     }
                 }
             }
@@ -342,26 +340,28 @@ impl<D: Domain> Scheduler<D> {
             for edge in edges {
                 self.drop_edge(edge, out);
             }
-            let Some(vertex) = self.vertices.remove(&digest) else {
+            let Some(mut vertex) = self.vertices.remove(&digest) else {
                 continue;
             };
             if vertex.handle.client_digest != digest {
                 self.without_cache -= 1;
             }
-            for child in vertex.children {
+            for child in std::mem::take(&mut vertex.children) {
                 if let Some(state) = self.vertices.get_mut(&child) {
                     state.parents.remove(&digest);
                     work.push(child);
                 }
             }
+            out.push(Effect::Release(Box::new(vertex)));
         }
     }
 
     fn drop_edge(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
+        self.stop_lookup(id, out);
         self.stop_waiting(id, out);
         self.demand_nothing(id);
         self.index.release(id);
-        let Some(state) = self.edges.remove(&id) else {
+        let Some(mut state) = self.edges.remove(&id) else {
             return;
         };
         if let Some(vertex) = self.vertices.get_mut(&state.vertex) {
@@ -370,12 +370,12 @@ impl<D: Domain> Scheduler<D> {
         // Edges merged into it stand on their own again.
         for merged in self.merged.remove(&id).unwrap_or_default() {
             if let Some(edge) = self.edges.get_mut(&merged).filter(|e| e.owner == Some(id)) {
-                let inputs = edge.deps.len();
-                *edge = EdgeState::new(edge.vertex.clone(), edge.index, inputs);
+                let new = EdgeState::new(edge.vertex.clone(), edge.index, edge.deps.len());
+                out.push(Effect::Release(Box::new(std::mem::replace(edge, new))));
             }
         }
         // And who came here by way of them goes back to them.
-        for consumer in state.consumers.into_keys() {
+        for consumer in std::mem::take(&mut state.consumers).into_keys() {
             match consumer {
                 Consumer::Build(build) => self.send_back(build, &state.vertex, out),
                 Consumer::Edge(parent, input) => {
@@ -391,6 +391,7 @@ impl<D: Domain> Scheduler<D> {
                 }
             }
         }
+        out.push(Effect::Release(Box::new(state)));
     }
 
     fn send_back(&mut self, build: BuildId, gone: &Digest, out: &mut Vec<Effect<D>>) {

@@ -50,6 +50,7 @@ impl<D: Domain> Scheduler<D> {
 
     fn merge(&mut self, dest: EdgeId, source: EdgeId, out: &mut Vec<Effect<D>>) {
         tracing::debug!(dest, source, "edges have equal keys and become one");
+        self.stop_lookup(source, out);
         self.stop_waiting(source, out);
         self.demand_nothing(source);
         self.index.release(source);

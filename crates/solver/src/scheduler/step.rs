@@ -2,40 +2,101 @@
 
 use std::sync::Arc;
 
-use oci::Digest;
-
-use super::edge::{Dep, EdgeState, Phase, SlowState, with_selector};
+use super::edge::{EdgeState, LookingUp, Phase, Progress, SlowState, with_selector};
 use super::{BuildId, Consumer, Effect, Level, Scheduler, Target, Task, VertexState, Work};
 use crate::cachekey::{CacheKey, DepKey, KeyInfo};
 use crate::domain::Domain;
 use crate::error::{KeyStoreError, SolveError};
-use crate::export::{Exporter, KeyExporter};
+use crate::export::Exporter;
 use crate::index::EdgeId;
 use crate::job::Built;
-use crate::manager::Managers;
+use crate::lookup::{Answer, Lookup, Probe};
 
 impl<D: Domain> Scheduler<D> {
-    /// Takes in what vertex and inputs have come to know, and tells consumers if that changes anything for them.
+    /// Takes in what vertex and inputs have come to know. What has to be looked up for that is begun; the edge goes on when
+    /// the answer is there.
     pub(super) fn learn(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
-        let Some(edge) = self.edges.get(&id) else {
+        let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
         if edge.owner.is_some() {
             return;
         }
-        let before = (edge.level, edge.keys.len(), edge.outcome.is_some());
-        if !before.2
-            && let Err(error) = self.learn_all(id)
-            && let Some(edge) = self.edges.get_mut(&id)
-        {
-            edge.outcome = Some(Err(error));
+        if let Some(lookup) = &mut edge.lookup {
+            lookup.has_news = true;
+            // Demands may have changed.
+            self.to_act.push(id);
+            return;
         }
+        if edge.outcome.is_some() {
+            self.to_act.push(id);
+            return;
+        }
+        let before = edge.progress();
+        match self.gather(id) {
+            Ok(None) => {}
+            Ok(Some(lookup)) => {
+                let work = self.id();
+                if let Some(edge) = self.edges.get_mut(&id) {
+                    edge.lookup = Some(LookingUp {
+                        work,
+                        has_news: false,
+                    });
+                }
+                self.works.insert(work, Target::Edge(id));
+                out.push(Effect::Start(work, Work::Lookup(Box::new(lookup))));
+                return;
+            }
+            Err(error) => {
+                if let Some(edge) = self.edges.get_mut(&id) {
+                    edge.outcome = Some(Err(error));
+                }
+            }
+        }
+        self.learned(id, before, out);
+    }
+
+    /// Takes in what a look-up found.
+    pub(super) fn looked_up(
+        &mut self,
+        id: EdgeId,
+        answer: Result<Box<Answer<D>>, KeyStoreError>,
+        out: &mut Vec<Effect<D>>,
+    ) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
-        let after = (edge.level, edge.keys.len(), edge.outcome.is_some());
+        let has_news = edge.lookup.take().is_some_and(|lookup| lookup.has_news);
+        if edge.outcome.is_some() {
+            return;
+        }
+        let before = edge.progress();
+        match answer {
+            Ok(answer) => {
+                let vertex = self.vertices.get(&edge.vertex);
+                let options = vertex.map(|v| &v.handle.vertex.options);
+                edge.take_answer(*answer, options.and_then(|o| o.export_cache));
+            }
+            Err(error) => edge.outcome = Some(Err(error.into())),
+        }
+        // An op without inputs may have further cache maps.
+        if has_news || (edge.deps.is_empty() && edge.outcome.is_none()) {
+            self.to_learn.push(id);
+        }
+        self.learned(id, before, out);
+    }
+
+    /// Tells consumers if what an edge learned since `before` changes anything for them.
+    fn learned(&mut self, id: EdgeId, before: Progress, out: &mut Vec<Effect<D>>) {
+        let Some(edge) = self.edges.get_mut(&id) else {
+            return;
+        };
+        if edge.outcome.is_none() {
+            edge.measure();
+        }
+        let after = edge.progress();
         let changed = std::mem::take(&mut edge.keys_changed);
-        if changed && !after.2 && self.merge_if_known(id, out) {
+        if changed && edge.outcome.is_none() && self.merge_if_known(id, out) {
             return;
         }
         if before != after {
@@ -73,24 +134,25 @@ impl<D: Domain> Scheduler<D> {
         self.to_act.push(id);
     }
 
-    fn learn_all(&mut self, id: EdgeId) -> Result<(), SolveError<D>> {
+    fn gather(&mut self, id: EdgeId) -> Result<Option<Lookup<D>>, SolveError<D>> {
         // The edge is taken out so that it and the rest can be seen at once.
         let Some(mut edge) = self.edges.remove(&id) else {
-            return Ok(());
+            return Ok(None);
         };
-        let learned = self.learn_into(&mut edge);
+        let lookup = self.gather_into(&mut edge);
         self.edges.insert(id, edge);
-        learned
+        lookup
     }
 
-    fn learn_into(&self, edge: &mut EdgeState<D>) -> Result<(), SolveError<D>> {
+    /// Takes in what is known without asking key stores, and returns what is to be looked up.
+    fn gather_into(&self, edge: &mut EdgeState<D>) -> Result<Option<Lookup<D>>, SolveError<D>> {
         let Some(vertex) = self.vertices.get(&edge.vertex) else {
             return Err(SolveError::Canceled);
         };
-        let managers = self.managers(vertex);
         let ignore = vertex.handle.vertex.options.ignore_cache;
-        let vertex_digest = vertex.handle.vertex.digest.clone();
-        while edge.wants_more_maps()
+        let mut probes: Vec<Probe<D>> = Vec::new();
+        while probes.is_empty()
+            && edge.wants_more_maps()
             && let Some(map) = vertex.maps.get(edge.map_digests.len())
         {
             edge.map = Some(Arc::clone(map));
@@ -98,30 +160,23 @@ impl<D: Domain> Scheduler<D> {
             edge.maps_done = vertex.maps_done && edge.map_digests.len() == vertex.maps.len();
             edge.keys_changed |= edge.all_have_keys();
             if edge.deps.is_empty() {
-                if !ignore {
-                    for key in managers.query(&[], 0, &map.digest, edge.index)? {
-                        let key = Arc::new(key.with(vertex_digest.clone(), Vec::new()));
-                        add_key(
-                            edge,
-                            &managers,
-                            &key,
-                            vertex.handle.vertex.options.export_cache,
-                        )?;
-                    }
+                if ignore {
+                    edge.level = edge.level.max(Level::Slow);
+                } else {
+                    probes.push(Probe::Root);
                 }
-                edge.level = edge.level.max(Level::Slow);
             }
         }
-        if edge.wants_more_maps()
+        if probes.is_empty()
+            && edge.wants_more_maps()
             && let Some(error) = &vertex.maps_error
         {
             return Err(error.clone());
         }
         let Some(map) = edge.map.clone() else {
             // Errors of inputs count even before the edge knows how it is cached.
-            return self.input_error(edge).map_or(Ok(()), Err);
+            return self.input_error(edge).map_or(Ok(None), Err);
         };
-        let index = edge.index;
         for (input, dep) in edge.deps.iter_mut().enumerate() {
             let how = map.deps.get(input);
             let selector = how.and_then(|h| h.selector.as_ref());
@@ -139,14 +194,11 @@ impl<D: Domain> Scheduler<D> {
                     dep.seen.1 = from.keys.len();
                     dep.keys.extend(new.iter().cloned());
                     if !ignore {
-                        probe(
-                            dep,
-                            &managers,
-                            &with_selector(new, selector),
+                        probes.push(Probe::Keys {
                             input,
-                            &map.digest,
-                            index,
-                        )?;
+                            keys: with_selector(new, selector),
+                            is_content: false,
+                        });
                     }
                     edge.keys_changed = true;
                 }
@@ -169,64 +221,47 @@ impl<D: Domain> Scheduler<D> {
                 && let Some(slow) = vertex.slow.get(&input)
             {
                 let digest = slow.clone()?;
-                dep.slow = SlowState::Known {
-                    key: None,
-                    found: false,
-                };
-                if let Some(digest) = digest {
+                let key = digest.map(|digest| {
                     let key = Arc::new(CacheKey::new(digest, -1, None, Vec::new()));
-                    let key = KeyInfo {
+                    KeyInfo {
                         exporter: Exporter::bare(&key),
                         key,
-                    };
-                    let slow_key = DepKey {
+                    }
+                });
+                if let Some(key) = &key {
+                    let content = DepKey {
                         selector: None,
                         key: key.clone(),
                     };
-                    let found = !ignore
-                        && probe(
-                            dep,
-                            &managers,
-                            std::slice::from_ref(&slow_key),
-                            input,
-                            &map.digest,
-                            index,
-                        )?;
                     // What is known by definition and by content leads to the same from now on.
                     let mut both = with_selector(&result.keys, selector);
-                    both.push(slow_key);
-                    managers.query(&both, input, &map.digest, index)?;
-                    dep.slow = SlowState::Known {
-                        key: Some(key),
-                        found,
-                    };
+                    both.push(content.clone());
+                    if !ignore {
+                        probes.push(Probe::Keys {
+                            input,
+                            keys: vec![content],
+                            is_content: true,
+                        });
+                    }
+                    probes.push(Probe::Join { input, keys: both });
                 }
+                dep.slow = SlowState::Known { key, found: false };
                 edge.keys_changed = true;
             }
         }
-        let candidates: Vec<Arc<CacheKey<D>>> = match edge.deps.split_first() {
-            None => Vec::new(),
-            Some((first, rest)) => first
-                .matches
-                .iter()
-                .filter(|(id, _)| {
-                    !edge.matched.contains(*id) && rest.iter().all(|d| d.matches.contains_key(*id))
-                })
-                .map(|(_, key)| Arc::clone(key))
-                .collect(),
-        };
-        for key in candidates {
-            edge.matched.insert(key.id.clone());
-            let key = Arc::new(key.with(vertex_digest.clone(), edge.dep_keys()));
-            add_key(
-                edge,
-                &managers,
-                &key,
-                vertex.handle.vertex.options.export_cache,
-            )?;
+        if probes.is_empty() {
+            return Ok(None);
         }
-        edge.measure();
-        Ok(())
+        Ok(Some(Lookup {
+            managers: self.managers(vertex),
+            vertex: vertex.handle.vertex.digest.clone(),
+            digest: map.digest.clone(),
+            output: edge.index,
+            probes,
+            matches: edge.deps.iter().map(|dep| dep.matches.clone()).collect(),
+            matched: edge.matched.clone(),
+            dep_keys: edge.dep_keys(),
+        }))
     }
 
     fn input_error(&self, edge: &EdgeState<D>) -> Option<SolveError<D>> {
@@ -246,6 +281,10 @@ impl<D: Domain> Scheduler<D> {
         }
         let demand = edge.consumers.values().max().copied();
         let (Some(demand), None) = (demand, &edge.outcome) else {
+            // A look-up goes on for whoever wants the edge next.
+            if edge.outcome.is_some() {
+                self.stop_lookup(id, out);
+            }
             self.stop_waiting(id, out);
             self.demand_nothing(id);
             return;
@@ -261,6 +300,8 @@ impl<D: Domain> Scheduler<D> {
         match edge.phase {
             Phase::Loading { .. } | Phase::Saving { .. } => return,
             Phase::Executing => return self.after_exec(id, out),
+            // What is being looked up may decide what is needed.
+            Phase::Looking if edge.lookup.is_some() => return,
             Phase::Looking => {}
         }
         let digest = edge.vertex.clone();
@@ -480,50 +521,4 @@ impl<D: Domain> Scheduler<D> {
             },
         ));
     }
-}
-
-/// Looks for keys of the output that `keys` of an input lead to. True if there are new ones.
-fn probe<D: Domain>(
-    dep: &mut Dep<D>,
-    managers: &Managers<D>,
-    keys: &[DepKey<D>],
-    input: usize,
-    digest: &Digest,
-    index: usize,
-) -> Result<bool, KeyStoreError> {
-    let mut found = false;
-    for key in managers.query(keys, input, digest, index)? {
-        if !dep.matches.contains_key(&key.id) {
-            dep.matches.insert(key.id.clone(), key);
-            found = true;
-        }
-    }
-    Ok(found)
-}
-
-/// Adds a key the output is known by, and the results it leads to.
-fn add_key<D: Domain>(
-    edge: &mut EdgeState<D>,
-    managers: &Managers<D>,
-    key: &Arc<CacheKey<D>>,
-    allowed: Option<bool>,
-) -> Result<(), KeyStoreError> {
-    let records = managers.records(key)?;
-    for record in &records {
-        if !edge.tried.contains(&record.id) {
-            edge.records.insert(record.id.clone(), record.clone());
-        }
-    }
-    let exporter = Exporter::Key(KeyExporter {
-        key: Arc::clone(key),
-        record: None,
-        records,
-        allowed,
-        secondaries: None,
-    });
-    edge.keys.push(KeyInfo {
-        key: Arc::clone(key),
-        exporter: Arc::new(exporter),
-    });
-    Ok(())
 }

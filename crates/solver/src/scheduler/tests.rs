@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures::executor::block_on;
 use oci::Digest;
 
 use super::*;
@@ -152,13 +151,21 @@ fn meaning(edge: &Edge<Model>, memo: &mut HashMap<(Digest, usize), Result<u64, (
     format!("{}#{}({})", kind.name, edge.index, inputs.join(","))
 }
 
+/// Work that has not ended for the scheduler.
+enum Pending {
+    Begun(Work<Model>),
+    /// The key store was asked long before the answer comes.
+    Answered(Outcome<Model>),
+}
+
 struct World {
     rng: Rng,
     scheduler: Scheduler<Model>,
     manager: Arc<CacheManager<Model>>,
     results: Arc<MemoryResults<Val>>,
     store: Arc<MemoryKeyStore>,
-    pending: Vec<(WorkId, Work<Model>)>,
+    runtime: tokio::runtime::Runtime,
+    pending: Vec<(WorkId, Pending)>,
     cancelled: BTreeSet<WorkId>,
     cancelled_runs: usize,
     replies: BTreeMap<BuildId, Result<Val, SolveError<Model>>>,
@@ -182,6 +189,9 @@ impl World {
             manager,
             results,
             store,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap(),
             pending: Vec::new(),
             cancelled: BTreeSet::new(),
             cancelled_runs: 0,
@@ -201,13 +211,19 @@ impl World {
         self.scheduler.apply(self.clock, event, &mut out);
         for effect in out {
             match effect {
-                Effect::Start(id, work) => self.pending.push((id, work)),
+                Effect::Start(id, work @ Work::Lookup(_)) if self.rng.chance(50) => {
+                    let answer = self.perform(work);
+                    self.pending.push((id, Pending::Answered(answer)));
+                }
+                Effect::Start(id, work) => self.pending.push((id, Pending::Begun(work))),
                 Effect::Cancel(id) => {
                     let before = self.pending.len();
                     self.cancelled_runs += self
                         .pending
                         .iter()
-                        .filter(|(p, work)| *p == id && matches!(work, Work::Exec { .. }))
+                        .filter(|(p, work)| {
+                            *p == id && matches!(work, Pending::Begun(Work::Exec { .. }))
+                        })
                         .count();
                     self.pending.retain(|(p, _)| *p != id);
                     assert_eq!(
@@ -217,7 +233,7 @@ impl World {
                     );
                     self.cancelled.insert(id);
                 }
-                Effect::Attach(..) => {}
+                Effect::Attach(..) | Effect::Release(_) => {}
                 Effect::Reply(build, result) => {
                     let old = self.replies.insert(build, result.map(|b| b.result));
                     assert!(old.is_none(), "a build is told once");
@@ -233,7 +249,10 @@ impl World {
         }
         let at = self.rng.below(self.pending.len());
         let (id, work) = self.pending.swap_remove(at);
-        let outcome = self.perform(work);
+        let outcome = match work {
+            Pending::Begun(work) => self.perform(work),
+            Pending::Answered(outcome) => outcome,
+        };
         self.apply(Event::Done(id, outcome));
         true
     }
@@ -294,13 +313,16 @@ impl World {
                     })
                     .collect()))
             }
+            Work::Lookup(lookup) => Outcome::Lookup(lookup.run().map(Box::new)),
             Work::Load { of, record, .. } => {
                 if self.rng.chance(self.load_fails) {
                     return Outcome::Load(Err(KeyStoreError::new("gone")));
                 }
                 let ctx = OpCtx::detached(Arc::clone(&of.vertex), Arc::new(NullSink), Vec::new());
                 Outcome::Load(
-                    block_on(record.manager.load(&record, &ctx)).map(|mut all| all.remove(0).2),
+                    self.runtime
+                        .block_on(record.manager.load(&record, &ctx))
+                        .map(|mut all| all.remove(0).2),
                 )
             }
             Work::Save {

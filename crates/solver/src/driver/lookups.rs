@@ -1,0 +1,74 @@
+//! Look-ups of keys, on threads that may wait for a disk.
+//!
+//! A worker takes one look-up after the other, and with the answer it gets what the scheduler wants to know next: a chain of
+//! cached steps is looked up on one thread, as fast as the key store is. A look-up never waits for another one: when all workers
+//! are asking and one more look-up is there, one more worker begins. Their number is bounded by that of the runtime's blocking
+//! threads.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::work::panic_text;
+use crate::domain::Domain;
+use crate::error::KeyStoreError;
+use crate::lookup::{Answer, Lookup};
+use crate::scheduler::WorkId;
+
+/// Look-ups that wait for a worker, and how many workers there are.
+pub(super) struct Lookups<D: Domain> {
+    queue: VecDeque<(WorkId, Box<Lookup<D>>)>,
+    /// Workers that were begun and have not ended.
+    workers: usize,
+    /// Those of them that are asking a key store.
+    asking: usize,
+}
+
+impl<D: Domain> Lookups<D> {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            workers: 0,
+            asking: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, work: WorkId, lookup: Box<Lookup<D>>) {
+        self.queue.push_back((work, lookup));
+    }
+
+    /// Forgets a look-up that no worker has taken; gives it back to be dropped elsewhere.
+    pub(super) fn cancel(&mut self, work: WorkId) -> Option<Box<Lookup<D>>> {
+        let at = self.queue.iter().position(|(id, _)| *id == work)?;
+        self.queue.remove(at).map(|(_, lookup)| lookup)
+    }
+
+    /// Whether a worker is to be begun: a look-up waits and every worker is asking. Counts it.
+    pub(super) fn wants_worker(&mut self) -> bool {
+        let wants = !self.queue.is_empty() && self.workers == self.asking;
+        self.workers += usize::from(wants);
+        wants
+    }
+
+    /// Takes the next look-up for a worker; a worker that gets none ends.
+    pub(super) fn take(&mut self) -> Option<(WorkId, Box<Lookup<D>>)> {
+        let next = self.queue.pop_front();
+        match next {
+            Some(_) => self.asking += 1,
+            None => self.workers -= 1,
+        }
+        next
+    }
+
+    /// A worker has its answer.
+    pub(super) fn answered(&mut self) {
+        self.asking -= 1;
+    }
+}
+
+/// Carries out a look-up; a panic of the key store is an error of the look-up.
+pub(super) fn run<D: Domain>(lookup: Lookup<D>) -> Result<Box<Answer<D>>, KeyStoreError> {
+    match catch_unwind(AssertUnwindSafe(|| lookup.run())) {
+        Ok(answer) => answer.map(Box::new),
+        Err(panic) => Err(KeyStoreError::new(panic_text(&*panic))),
+    }
+}

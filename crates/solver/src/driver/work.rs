@@ -1,0 +1,207 @@
+//! Carrying out one piece of work, and what is told of it at its vertex.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+
+use super::{Core, lookups};
+use crate::cachekey::CacheRecord;
+use crate::domain::Domain;
+use crate::error::{KeyStoreError, OpError, Phase, SolveError};
+use crate::job::SubBuilder;
+use crate::manager::CacheManager;
+use crate::op::{Op as _, VertexSink as _};
+use crate::scheduler::{Handle, Outcome, Work};
+
+impl<D: Domain> Core<D> {
+    fn op(self: &Arc<Self>, handle: &Arc<Handle<D>>) -> Result<Arc<D::Op>, SolveError<D>> {
+        let op = handle.op.get_or_init(|| {
+            let builder = SubBuilder::new(
+                Arc::clone(self),
+                Arc::downgrade(handle),
+                handle.vertex.digest.clone(),
+            );
+            self.resolver.resolve(&handle.vertex, builder)
+        });
+        op.clone().map_err(|error| {
+            SolveError::op(&handle.vertex, &handle.client_digest, Phase::Resolve, error)
+        })
+    }
+
+    pub(super) async fn work(self: &Arc<Self>, work: Work<D>) -> Outcome<D> {
+        match work {
+            Work::CacheMap { of, index } => Outcome::CacheMap(self.cache_map(&of, index).await),
+            Work::Slow {
+                of,
+                input,
+                slow,
+                preprocess,
+                result,
+                made_by,
+            } => {
+                let run = async {
+                    if let Some(preprocess) = preprocess {
+                        preprocess.run(&self.ctx(&made_by), &result).await?;
+                    }
+                    match slow {
+                        Some(slow) => slow.digest(&self.ctx(&of), &result).await.map(Some),
+                        None => Ok(None),
+                    }
+                };
+                let outcome = guard(&of, Phase::SlowKey(input), run).await;
+                if let Err(error) = &outcome {
+                    of.sink.started(false);
+                    of.sink.completed(Some(&told(error)), false);
+                }
+                Outcome::Slow(outcome)
+            }
+            Work::Exec { of, inputs } => {
+                let outcome = match self.op(&of) {
+                    Err(error) => Err(error),
+                    Ok(op) => {
+                        of.sink.started(false);
+                        let end = EndOnDrop(&of);
+                        let ctx = self.ctx(&of);
+                        let outcome = guard(&of, Phase::Exec, op.exec(&ctx, inputs)).await;
+                        end.ended();
+                        of.sink
+                            .completed(outcome.as_ref().err().map(told).as_deref(), false);
+                        outcome
+                    }
+                };
+                Outcome::Exec(outcome)
+            }
+            Work::Lookup(lookup) => {
+                let run = move || lookups::run(*lookup);
+                Outcome::Lookup(task::blocking("look keys up", run).await)
+            }
+            Work::Load { of, record, main } => {
+                of.sink.started(true);
+                let end = EndOnDrop(&of);
+                let loaded = self.load(&of, &record, &main).await;
+                end.ended();
+                of.sink.completed(
+                    loaded.as_ref().err().map(ToString::to_string).as_deref(),
+                    true,
+                );
+                Outcome::Load(loaded)
+            }
+            Work::Save {
+                main,
+                keys,
+                result,
+                created_at,
+            } => {
+                let entries = keys
+                    .into_iter()
+                    .map(|key| (key, result.clone(), created_at))
+                    .collect();
+                Outcome::Save(main.save_all(entries).await)
+            }
+        }
+    }
+
+    async fn cache_map(
+        self: &Arc<Self>,
+        of: &Arc<Handle<D>>,
+        index: usize,
+    ) -> Result<(Arc<crate::op::CacheMap<D>>, bool), SolveError<D>> {
+        let op = self.op(of)?;
+        // An op without inputs works for its key (it asks a registry, a client, …), and is shown to do so.
+        let shown = of.vertex.inputs.is_empty();
+        if shown {
+            of.sink.started(false);
+        }
+        let end = shown.then(|| EndOnDrop(of));
+        let ctx = self.ctx(of);
+        let mut outcome = guard(of, Phase::CacheMap, op.cache_map(&ctx, index)).await;
+        if let Some(end) = end {
+            end.ended();
+        }
+        if let Ok((map, _)) = &outcome
+            && map.deps.len() != of.vertex.inputs.len()
+        {
+            let (want, got) = (of.vertex.inputs.len(), map.deps.len());
+            outcome = Err(SolveError::CacheMapDeps {
+                vertex: of.client_digest.clone(),
+                want,
+                got,
+            });
+        }
+        if shown {
+            of.sink
+                .completed(outcome.as_ref().err().map(told).as_deref(), false);
+        }
+        outcome.map(|(map, done)| (Arc::new(map), done))
+    }
+
+    async fn load(
+        self: &Arc<Self>,
+        of: &Arc<Handle<D>>,
+        record: &CacheRecord<D>,
+        main: &Arc<CacheManager<D>>,
+    ) -> Result<D::Result, KeyStoreError> {
+        let ctx = self.ctx(of);
+        let loaded = AssertUnwindSafe(record.manager.load(record, &ctx))
+            .catch_unwind()
+            .await;
+        let loaded = loaded.map_err(|panic| KeyStoreError::new(panic_text(&*panic)))??;
+        let first = loaded.first().map(|(_, _, result)| result.clone());
+        if record.manager.id() != main.id() {
+            let entries = loaded
+                .into_iter()
+                .map(|(key, stored, result)| (key, result, stored.created_at))
+                .collect();
+            main.save_all(entries).await?;
+        }
+        first.ok_or_else(|| KeyStoreError::new("failed to load deleted cache"))
+    }
+}
+
+/// Runs an op's future, and makes errors and panics the vertex's.
+async fn guard<D: Domain, T>(
+    of: &Handle<D>,
+    phase: Phase,
+    run: impl Future<Output = Result<T, OpError>>,
+) -> Result<T, SolveError<D>> {
+    match AssertUnwindSafe(run).catch_unwind().await {
+        Ok(done) => {
+            done.map_err(|error| SolveError::op(&of.vertex, &of.client_digest, phase, error))
+        }
+        Err(panic) => Err(SolveError::Panic {
+            name: of.vertex.name.clone(),
+            message: panic_text(&*panic),
+        }),
+    }
+}
+
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
+}
+
+/// What is shown at the vertex: the op's own words.
+fn told<D: Domain>(error: &SolveError<D>) -> String {
+    if let SolveError::Op { error, .. } = error {
+        error.to_string()
+    } else {
+        error.to_string()
+    }
+}
+
+/// Shows a vertex as canceled when its work is dropped.
+struct EndOnDrop<'a, D: Domain>(&'a Handle<D>);
+
+impl<D: Domain> EndOnDrop<'_, D> {
+    fn ended(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<D: Domain> Drop for EndOnDrop<'_, D> {
+    fn drop(&mut self) {
+        self.0.sink.completed(Some("context canceled"), false);
+    }
+}

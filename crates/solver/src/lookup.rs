@@ -1,0 +1,153 @@
+//! What an edge asks of the key stores, as one piece of work.
+//!
+//! Key stores read disks. So the scheduler never asks them: it gathers what an edge wants to know, in the order in which the
+//! inputs are probed, and somebody who may wait carries it out ([`Lookup::run`]). An edge has one look-up under way at a time and
+//! learns nothing else meanwhile, so what was gathered still holds when the answer comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use oci::Digest;
+
+use crate::cachekey::{CacheKey, CacheRecord, DepKey};
+use crate::domain::Domain;
+use crate::error::KeyStoreError;
+use crate::manager::Managers;
+
+/// Keys of an output, by id.
+pub(crate) type Matches<D> = BTreeMap<String, Arc<CacheKey<D>>>;
+
+/// Questions of one edge to the key stores.
+pub(crate) struct Lookup<D: Domain> {
+    pub(crate) managers: Managers<D>,
+    /// The vertex of the edge.
+    pub(crate) vertex: Digest,
+    /// Digest of its cache map.
+    pub(crate) digest: Digest,
+    /// The output that the edge is.
+    pub(crate) output: usize,
+    /// Asked one after the other.
+    pub(crate) probes: Vec<Probe<D>>,
+    /// For each input, the keys of the output that it is known to lead to.
+    pub(crate) matches: Vec<Matches<D>>,
+    /// Ids of the keys that all inputs lead to and whose results are known already.
+    pub(crate) matched: BTreeSet<String>,
+    /// For each input, the keys that it is known by.
+    pub(crate) dep_keys: Vec<Vec<DepKey<D>>>,
+}
+
+/// One question.
+pub(crate) enum Probe<D: Domain> {
+    /// Whether the key of an output without inputs is known.
+    Root,
+    /// Which keys of the output the keys of an input lead to.
+    Keys {
+        input: usize,
+        keys: Vec<DepKey<D>>,
+        /// Whether the key is of the content of the input.
+        is_content: bool,
+    },
+    /// Makes all these keys of an input lead to the same keys.
+    Join { input: usize, keys: Vec<DepKey<D>> },
+}
+
+/// What the key stores answered.
+pub(crate) struct Answer<D: Domain> {
+    /// For each input, keys of the output that were not known to follow from it.
+    pub(crate) matches: Vec<Matches<D>>,
+    /// Inputs whose content led to one of them.
+    pub(crate) found_by_content: BTreeSet<usize>,
+    /// Ids of the keys that all inputs lead to.
+    pub(crate) matched: Vec<String>,
+    /// New keys of the output, each with the results that can be loaded for it.
+    pub(crate) keys: Vec<(Arc<CacheKey<D>>, Vec<CacheRecord<D>>)>,
+}
+
+impl<D: Domain> Lookup<D> {
+    /// Asks the key stores. Waits for disks.
+    pub(crate) fn run(mut self) -> Result<Answer<D>, KeyStoreError> {
+        let mut answer = Answer {
+            matches: self.matches.iter().map(|_| Matches::new()).collect(),
+            found_by_content: BTreeSet::new(),
+            matched: Vec::new(),
+            keys: Vec::new(),
+        };
+        for probe in std::mem::take(&mut self.probes) {
+            match probe {
+                Probe::Root => {
+                    for key in self.query(&[], 0)? {
+                        self.add_key(&key, &mut answer)?;
+                    }
+                }
+                Probe::Keys {
+                    input,
+                    keys,
+                    is_content,
+                } => {
+                    let is_found = self.probe(input, &keys, &mut answer)?;
+                    if is_content && is_found {
+                        answer.found_by_content.insert(input);
+                    }
+                }
+                Probe::Join { input, keys } => drop(self.query(&keys, input)?),
+            }
+        }
+        for key in self.candidates() {
+            answer.matched.push(key.id.clone());
+            self.add_key(&key, &mut answer)?;
+        }
+        Ok(answer)
+    }
+
+    fn query(
+        &self,
+        keys: &[DepKey<D>],
+        input: usize,
+    ) -> Result<Vec<Arc<CacheKey<D>>>, KeyStoreError> {
+        self.managers.query(keys, input, &self.digest, self.output)
+    }
+
+    /// Looks for keys of the output that `keys` of an input lead to. True if there are new ones.
+    fn probe(
+        &mut self,
+        input: usize,
+        keys: &[DepKey<D>],
+        answer: &mut Answer<D>,
+    ) -> Result<bool, KeyStoreError> {
+        let mut is_found = false;
+        let targets = self.query(keys, input)?;
+        let (Some(known), Some(new)) = (self.matches.get_mut(input), answer.matches.get_mut(input))
+        else {
+            return Ok(false);
+        };
+        for key in targets {
+            if !known.contains_key(&key.id) {
+                known.insert(key.id.clone(), Arc::clone(&key));
+                new.insert(key.id.clone(), key);
+                is_found = true;
+            }
+        }
+        Ok(is_found)
+    }
+
+    /// Returns the keys that all inputs lead to and whose results were not asked for before.
+    fn candidates(&self) -> Vec<Arc<CacheKey<D>>> {
+        let Some((first, rest)) = self.matches.split_first() else {
+            return Vec::new();
+        };
+        first
+            .iter()
+            .filter(|(id, _)| !self.matched.contains(*id))
+            .filter(|(id, _)| rest.iter().all(|matches| matches.contains_key(*id)))
+            .map(|(_, key)| Arc::clone(key))
+            .collect()
+    }
+
+    /// Adds a key of the output, and the results it leads to.
+    fn add_key(&self, key: &CacheKey<D>, answer: &mut Answer<D>) -> Result<(), KeyStoreError> {
+        let key = Arc::new(key.with(self.vertex.clone(), self.dep_keys.clone()));
+        let records = self.managers.records(&key)?;
+        answer.keys.push((key, records));
+        Ok(())
+    }
+}
