@@ -219,8 +219,13 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
                 max_age: settings.history.max_age,
                 codec: Some(Arc::new(control::Codec)),
             },
-            dockerfile: settings.dockerfile_enabled,
-            answers_syntax: settings.builtin_syntax,
+            dockerfile: if settings.dockerfile_enabled {
+                engine::DockerfileFrontend::On {
+                    answers_syntax: settings.builtin_syntax,
+                }
+            } else {
+                engine::DockerfileFrontend::Off
+            },
             provenance_env: engine::provenance_env(&settings.provenance_env)
                 .map_err(WireError::Provenance)?,
         },

@@ -5,38 +5,79 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
 use frontend::gateway::{Container, ContainerRequest};
-use frontend::gateway_image::ImageFrontend;
+use frontend::gateway_image::{FrontendHost, ImageFrontend};
 use frontend::{
     Bridge, BridgeError, Dockerfile, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref,
     SolveRequest, SourceLocation,
 };
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::BoxFuture;
 use llb::pb;
 use oci::Digest;
+use ops::Parts;
 use progress::{Event, Position, Range, SourceInfo};
 
 use crate::api::{Failure, FailureKind};
-use crate::build::Build;
+use crate::attestation::{CallScope, FrontendCall};
 use crate::container::BuildContainer;
-use crate::failure::{of_bridge, of_frontend};
-use crate::policy::Policy;
-use crate::provenance::{Asked, Scope};
-use crate::reference::LazyRef;
+use crate::evaluate::Evaluator;
+use crate::failure::of_frontend;
+use crate::policy::{Policy, SourcePolicies};
+use crate::reference::{LazyRef, evaluate};
+use crate::scope::BuildScope;
+
+/// The Dockerfile frontend that is built in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DockerfileFrontend {
+    /// Builds of Dockerfiles are refused, unless their frontend comes from an image.
+    Off,
+    /// Dockerfiles are built.
+    On {
+        /// Whether it answers `# syntax=docker/dockerfile:…` itself; else the named image is run.
+        answers_syntax: bool,
+    },
+}
 
 /// The builtin frontend's name.
 const DOCKERFILE: &str = "dockerfile.v0";
 /// The name of frontends that come as images.
 const GATEWAY: &str = "gateway.v0";
 
-/// The bridge of one build.
+/// Which frontends a daemon runs, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Frontends {
+    /// The Dockerfile frontend that is built in.
+    pub(crate) dockerfile: DockerfileFrontend,
+    /// Speaks to frontends from images; none if there are none.
+    pub(crate) host: Option<Arc<dyn FrontendHost>>,
+    /// Repositories that frontends may come from; none for all.
+    pub(crate) repositories: Vec<String>,
+}
+
+/// What the bridges of one build work with.
+pub(crate) struct BridgeParts {
+    /// The build.
+    pub(crate) scope: Arc<BuildScope>,
+    /// Computes definitions.
+    pub(crate) evaluator: Arc<Evaluator>,
+    /// Resolves sources as the build's policies allow.
+    pub(crate) policies: Arc<SourcePolicies>,
+    /// What containers are made with.
+    pub(crate) parts: Arc<Parts>,
+    /// Which frontends there are.
+    pub(crate) frontends: Frontends,
+    /// The worker, as frontends are told of it.
+    pub(crate) worker: WorkerInfo,
+}
+
+/// The bridge of one request of a build.
 pub(crate) struct BuildBridge {
-    build: Arc<Build>,
-    scope: Arc<Scope>,
+    parts: Arc<BridgeParts>,
+    calls: Arc<CallScope>,
 }
 
 impl BuildBridge {
-    pub(crate) fn new(build: Arc<Build>, scope: Arc<Scope>) -> Arc<Self> {
-        Arc::new(Self { build, scope })
+    pub(crate) fn new(parts: Arc<BridgeParts>, calls: Arc<CallScope>) -> Arc<Self> {
+        Arc::new(Self { parts, calls })
     }
 
     /// Solves a definition or runs a frontend. Boxed, because frontends may solve with frontends.
@@ -53,9 +94,9 @@ impl BuildBridge {
                     return Err(Failure::new(FailureKind::Unknown, message));
                 }
                 Some(definition) => {
-                    self.scope.spend(&definition)?;
+                    self.calls.spend(&definition)?;
                     let single: Arc<dyn Ref> = LazyRef::importing(
-                        Arc::clone(&self.build),
+                        Arc::clone(&self.parts.evaluator),
                         definition,
                         policies,
                         request.cache_imports.clone(),
@@ -64,27 +105,27 @@ impl BuildBridge {
                         single: Some(single),
                         ..FrontendResult::default()
                     };
-                    self.scope.made(&result);
+                    self.calls.add_results(&result);
                     result
                 }
                 None if request.frontend.is_empty() => FrontendResult::default(),
                 None => {
-                    let asked = Asked {
+                    let call = FrontendCall {
                         frontend: request.frontend.clone(),
                         opts: request.frontend_opts.clone(),
                         inputs: request.frontend_inputs.clone(),
                     };
-                    let inner = Self::new(Arc::clone(&self.build), self.scope.inner(asked)?);
+                    let inner = Self::new(Arc::clone(&self.parts), self.calls.inner(call)?);
                     let result = inner.frontend(&mut request).await?;
-                    inner.scope.made(&result);
-                    self.scope.answered(Arc::clone(&inner.scope));
+                    inner.calls.add_results(&result);
+                    self.calls.answered(Arc::clone(&inner.calls));
                     result
                 }
             };
             if request.evaluate {
                 evaluate(&result).await?;
             }
-            self.scope.register(&result).await;
+            self.calls.register(&result).await;
             Ok(result)
         })
     }
@@ -104,16 +145,13 @@ impl BuildBridge {
             let message = "invalid nil input definition to definition op";
             return Err(Failure::new(FailureKind::Unknown, message));
         }
-        let settings = &self.build.engine.settings;
-        let done = match name {
-            DOCKERFILE if settings.dockerfile => {
-                let dockerfile = Dockerfile {
-                    answers_syntax: settings.answers_syntax,
-                };
+        let done = match (name, self.parts.frontends.dockerfile) {
+            (DOCKERFILE, DockerfileFrontend::On { answers_syntax }) => {
+                let dockerfile = Dockerfile { answers_syntax };
                 let mut inner = FrontendRequest {
                     opts: std::mem::take(&mut request.frontend_opts),
                     inputs: std::mem::take(&mut request.frontend_inputs),
-                    session_id: self.build.session.clone(),
+                    session_id: self.parts.scope.session().to_owned(),
                 };
                 match self.dockerfile(dockerfile, inner.clone()).await {
                     Err(FrontendError::GatewayFrontend { image, at }) => {
@@ -124,11 +162,11 @@ impl BuildBridge {
                     done => done,
                 }
             }
-            GATEWAY => {
+            (GATEWAY, _) => {
                 let inner = FrontendRequest {
                     opts: std::mem::take(&mut request.frontend_opts),
                     inputs: std::mem::take(&mut request.frontend_inputs),
-                    session_id: self.build.session.clone(),
+                    session_id: self.parts.scope.session().to_owned(),
                 };
                 self.image(source.clone(), Vec::new(), inner).await
             }
@@ -148,10 +186,11 @@ impl BuildBridge {
         frontend: Dockerfile,
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
-        let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.build), Arc::clone(&self.scope));
+        let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.parts), Arc::clone(&self.calls));
         let run = async move { frontend.solve(bridge, request).await };
         let run = async { Ok(task::apart("dockerfile", run).await) };
-        self.build
+        self.parts
+            .scope
             .alive(run)
             .await
             .map_err(|ended| FrontendError::from(BridgeError::from(ended)))?
@@ -164,13 +203,13 @@ impl BuildBridge {
         at: Vec<SourceLocation>,
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
-        let settings = &self.build.engine.settings;
-        let Some(host) = settings.frontend_host.clone() else {
+        let frontends = &self.parts.frontends;
+        let Some(host) = frontends.host.clone() else {
             return Err(FrontendError::GatewayFrontend { image, at });
         };
         let frontend = ImageFrontend {
             image,
-            allowed: settings.frontend_repositories.clone(),
+            allowed: frontends.repositories.clone(),
             host,
         };
         self.client(&frontend, request).await
@@ -182,32 +221,20 @@ impl BuildBridge {
         frontend: &dyn Frontend,
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
-        let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.build), Arc::clone(&self.scope));
+        let bridge: Arc<dyn Bridge> = Self::new(Arc::clone(&self.parts), Arc::clone(&self.calls));
         let run = async { Ok(frontend.solve(bridge, request).await) };
-        self.build
+        self.parts
+            .scope
             .alive(run)
             .await
             .map_err(|ended| FrontendError::from(BridgeError::from(ended)))?
     }
 }
 
-/// All refs of a result.
-pub(crate) fn refs(result: &FrontendResult) -> impl Iterator<Item = &Arc<dyn Ref>> {
-    result.single.iter().chain(result.refs.values().flatten())
-}
-
-/// Computes all refs of a result.
-pub(crate) async fn evaluate(result: &FrontendResult) -> Result<(), Failure> {
-    let all =
-        refs(result).map(|found| async move { found.evaluate().await.map_err(|e| of_bridge(&e)) });
-    try_join_all(all).await?;
-    Ok(())
-}
-
 #[async_trait]
 impl Bridge for BuildBridge {
     fn workers(&self) -> Vec<WorkerInfo> {
-        vec![self.build.engine.worker.clone()]
+        vec![self.parts.worker.clone()]
     }
 
     async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError> {
@@ -219,8 +246,8 @@ impl Bridge for BuildBridge {
         source: pb::SourceOp,
         opts: ResolveOpts,
     ) -> Result<SourceMeta, BridgeError> {
-        let meta = crate::resolve::source(&self.build, source, opts.clone()).await?;
-        self.scope.resolved(&opts, &meta);
+        let meta = self.parts.policies.resolve(source, opts.clone()).await?;
+        self.calls.resolved(&opts, &meta);
         Ok(meta)
     }
 
@@ -228,12 +255,18 @@ impl Bridge for BuildBridge {
         &self,
         request: ContainerRequest,
     ) -> Result<Arc<dyn Container>, BridgeError> {
-        Ok(BuildContainer::new(Arc::clone(&self.build), request).await?)
+        Ok(BuildContainer::new(
+            Arc::clone(&self.parts.scope),
+            Arc::clone(&self.parts.parts),
+            request,
+        )
+        .await?)
     }
 
     fn kept(&self, id: &str) -> Option<Arc<dyn Ref>> {
-        let found = self.build.kept(id)?;
-        Some(LazyRef::known(Arc::clone(&self.build), found))
+        let tree = self.parts.scope.failed_ref(id)?;
+        let evaluator = Arc::clone(&self.parts.evaluator);
+        Some(LazyRef::computed_already(evaluator, tree))
     }
 
     async fn warn(&self, vertex: &Digest, warning: Warning) -> Result<(), BridgeError> {
@@ -249,7 +282,7 @@ impl Bridge for BuildBridge {
                 },
             )
         };
-        self.build.hub.publish(Event::Warning(progress::Warning {
+        self.parts.scope.publish(Event::Warning(progress::Warning {
             vertex: vertex.clone(),
             level: if warning.level == 0 { 1 } else { warning.level },
             short: warning.short,

@@ -17,15 +17,15 @@ use frontend::gateway::{Container, ContainerRequest, Process, ProcessControl, Pr
 use llb::pb;
 use oci::Digest;
 use ops::exec::{Prepared, prepare};
-use ops::{BuildDomain, ProgressSink};
+use ops::{BuildDomain, Parts, ProgressSink};
 use solver::{OpCtx, Vertex};
 use store::ImmutableRef;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{Detail, Failure, FailureKind};
-use crate::build::{Build, canceled};
 use crate::files::{self, ReadError};
 use crate::reference::LazyRef;
+use crate::scope::{BuildScope, canceled};
 
 const UNIX_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const WINDOWS_PATH: &str =
@@ -35,7 +35,8 @@ const EMPTY: i64 = -1;
 
 /// A container of a frontend.
 pub(crate) struct BuildContainer {
-    build: Arc<Build>,
+    scope: Arc<BuildScope>,
+    parts: Arc<Parts>,
     id: ContainerId,
     network: NetworkMode,
     windows: bool,
@@ -82,19 +83,20 @@ fn unknown(error: impl fmt::Display) -> Failure {
 }
 
 /// The context of calls to the clients of a build that belong to no vertex.
-fn context(build: &Build) -> OpCtx<BuildDomain> {
+fn context(scope: &BuildScope) -> OpCtx<BuildDomain> {
     let vertex = Vertex::new(Digest::sha256(b"container"), "container", Arc::default());
     OpCtx::detached(
         Arc::new(vertex),
         Arc::new(ProgressSink::null()),
-        vec![build.session.clone()],
+        vec![scope.session().to_owned()],
     )
 }
 
 impl BuildContainer {
     /// Makes the container: its mounts are ready when this returns.
     pub(crate) async fn new(
-        build: Arc<Build>,
+        scope: Arc<BuildScope>,
+        parts: Arc<Parts>,
         request: ContainerRequest,
     ) -> Result<Arc<Self>, Failure> {
         if !request.mounts.iter().any(|m| m.mount.dest == "/") {
@@ -102,19 +104,14 @@ impl BuildContainer {
         }
         let network = NetworkMode::try_from(request.network).map_err(|e| invalid(e.to_string()))?;
         // Refused here and not with the first process.
-        let entitlements = &build.rights.entitlements;
+        let entitlements = &scope.rights().entitlements;
         let access = entitlements.access(network, SecurityMode::Sandbox);
         let access = access.map_err(unknown)?;
         // Its mounts are made before the mode of its first process is known, so whoever may have insecure ones shares the host's users.
         let ids = if entitlements.security_insecure {
             None
         } else {
-            build
-                .engine
-                .parts
-                .executor
-                .id_mapping(&access)
-                .map_err(unknown)?
+            parts.executor.id_mapping(&access).map_err(unknown)?
         };
         let extra_hosts = request
             .extra_hosts
@@ -134,11 +131,10 @@ impl BuildContainer {
             mount.output = 0;
             mount.input = EMPTY;
             if let Some(source) = wanted.source {
-                let found = LazyRef::of(&source);
-                let found = found.ok_or_else(|| unknown("a ref of another engine"))?;
-                let tree = found.result().await?;
+                let source = LazyRef::of(&source).map_err(unknown)?;
+                let tree = source.result().await?;
                 if let Some(tree) = &tree {
-                    build
+                    scope
                         .alive(async { tree.ensure().await.map_err(Failure::from) })
                         .await?;
                     mount.input = i64::try_from(refs.len()).unwrap_or(EMPTY);
@@ -148,9 +144,8 @@ impl BuildContainer {
             mounts.push(mount);
         }
         let count = mounts.len();
-        let ctx = context(&build);
-        let parts = Arc::clone(&build.engine.parts);
-        let prepared = build
+        let ctx = context(&scope);
+        let prepared = scope
             .alive(async {
                 prepare(&parts, &ctx, &mounts, "/", &[], &refs)
                     .await
@@ -168,7 +163,8 @@ impl BuildContainer {
             begun: tokio::sync::Mutex::new(false),
             closed: watch::Sender::new(false),
             running: watch::Sender::new(0),
-            build,
+            scope,
+            parts,
         }))
     }
 
@@ -190,7 +186,7 @@ impl BuildContainer {
         if tty && !has(&env, "TERM=") {
             env.push("TERM=xterm".into());
         }
-        let ctx = context(&self.build);
+        let ctx = context(&self.scope);
         for secret in secrets {
             let (id, name) = (&secret.id, &secret.name);
             if id.is_empty() {
@@ -198,7 +194,7 @@ impl BuildContainer {
                     "secret ID missing for {name:?} environment variable"
                 )));
             }
-            let found = ops::callers::secret(&self.build.engine.parts, &ctx, id)
+            let found = ops::callers::secret(&self.parts, &ctx, id)
                 .await
                 .map_err(unknown)?;
             let value = match found {
@@ -215,7 +211,7 @@ impl BuildContainer {
     fn access(&self, security: i32) -> Result<Access, Failure> {
         let security = SecurityMode::try_from(security)
             .map_err(|e| invalid(format!("invalid security mode {}", e.value)))?;
-        let entitlements = &self.build.rights.entitlements;
+        let entitlements = &self.scope.rights().entitlements;
         entitlements.access(self.network, security).map_err(unknown)
     }
 
@@ -239,7 +235,7 @@ impl BuildContainer {
     ) -> task::Task<Result<(), Failure>> {
         let counted = Counted::new(&self.running);
         let mut gone = self.closed.subscribe();
-        let build = Arc::clone(&self.build);
+        let scope = Arc::clone(&self.scope);
         task::spawn("gateway process", async move {
             let _counted = counted;
             let run = async {
@@ -249,7 +245,7 @@ impl BuildContainer {
                     ended = work => outcome(ended),
                 }
             };
-            build.alive(run).await
+            scope.alive(run).await
         })
     }
 
@@ -335,7 +331,7 @@ impl Container for BuildContainer {
             stderr: output(request.stderr),
             control: Some(control(request.control)),
         };
-        let executor = Arc::clone(&self.build.engine.parts.executor);
+        let executor = Arc::clone(&self.parts.executor);
         // Held until the first process runs, so that others find the container.
         let mut begun = self.begun.lock().await;
         if *self.closed.borrow() {

@@ -11,7 +11,7 @@ use frontend::bridge::WorkerInfo;
 use frontend::gateway_image::FrontendHost;
 use futures::stream::BoxStream;
 use oci::Digest;
-use ops::{BuildDomain, OpResolver, Parts, Results};
+use ops::{OpResolver, Parts, Results};
 use remotecache::Caches;
 use solver::{CacheManager, Solver};
 use source::image::ImageSource;
@@ -20,17 +20,17 @@ use store::GcPolicy;
 use task::Clock;
 
 use crate::api::{
-    Backend, BlobLine, DeviceInfo, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
-    HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
-    WorkerRecord,
+    Backend, BlobLine, DeviceInfo, Failure, HistoryBlob, HistoryChange, HistoryEvent, HistoryQuery,
+    PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo, WorkerRecord,
 };
+use crate::bridge::{DockerfileFrontend, Frontends};
 use crate::history::{History, HistorySettings};
-use crate::maintain::{self, Collections};
+use crate::maintain::{self, Collector};
 use crate::observe::Progress;
-use crate::provenance::Requests;
+use crate::services::Services;
 
-/// Definitions whose sources are judged at the same time.
-const JUDGING: usize = 4;
+/// Definitions whose sources are evaluated against policies at the same time.
+const MAX_POLICY_EVALUATIONS: usize = 4;
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -66,10 +66,8 @@ pub struct Settings {
     pub frontend_repositories: Vec<String>,
     /// What is kept of finished builds.
     pub history: HistorySettings,
-    /// Whether the Dockerfile frontend is enabled.
-    pub dockerfile: bool,
-    /// Whether it answers `# syntax=docker/dockerfile:…` itself.
-    pub answers_syntax: bool,
+    /// The Dockerfile frontend that is built in.
+    pub dockerfile: DockerfileFrontend,
     /// What the daemon's owner adds to provenance.
     pub provenance_env: std::collections::BTreeMap<String, serde_json::Value>,
 }
@@ -82,8 +80,9 @@ impl Default for Settings {
             frontend_host: None,
             frontend_repositories: Vec::new(),
             history: HistorySettings::default(),
-            dockerfile: true,
-            answers_syntax: true,
+            dockerfile: DockerfileFrontend::On {
+                answers_syntax: true,
+            },
             provenance_env: std::collections::BTreeMap::new(),
         }
     }
@@ -91,29 +90,14 @@ impl Default for Settings {
 
 /// Runs builds. There is one in a daemon.
 pub struct Engine {
-    pub(crate) parts: Arc<Parts>,
-    pub(crate) exporters: Exporters,
-    pub(crate) caches: Caches,
-    pub(crate) images: ImageSource,
-    pub(crate) layouts: OciLayoutSource,
-    pub(crate) worker: WorkerInfo,
-    pub(crate) settings: Settings,
-    pub(crate) solver: Solver<BuildDomain>,
-    pub(crate) history: Arc<History>,
-    pub(crate) requests: Arc<Requests>,
-    pub(crate) clock: Clock,
-    /// Where sources are judged.
-    pub(crate) judging: task::Pool,
-    pub(crate) collections: Arc<Collections>,
-    pub(crate) version: VersionInfo,
-    this: std::sync::Weak<Self>,
+    services: Arc<Services>,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("worker", &self.worker)
-            .field("settings", &self.settings)
+            .field("worker", &self.services.worker)
+            .field("frontends", &self.services.frontends)
             .finish_non_exhaustive()
     }
 }
@@ -139,52 +123,55 @@ impl Engine {
         let solver = Solver::new(resolver, cache, Arc::new(Progress));
         let clock = Clock::real();
         let history = History::new(clock.clone(), store, &settings.history);
-        Arc::new_cyclic(|this| Self {
+        let collector = Collector::new(store, settings.gc_policies, clock.clone());
+        let services = Services {
             parts,
             exporters,
             caches,
             images,
             layouts,
             worker,
-            settings,
+            version,
+            entitlements: settings.entitlements,
+            frontends: Frontends {
+                dockerfile: settings.dockerfile,
+                host: settings.frontend_host,
+                repositories: settings.frontend_repositories,
+            },
+            provenance_env: settings.provenance_env,
             solver,
             history,
-            requests: Arc::default(),
+            calls: Arc::default(),
             clock,
-            judging: task::Pool::new("source policies", JUDGING),
-            collections: Arc::default(),
-            version,
-            this: this.clone(),
+            policy_pool: task::Pool::new("source policies", MAX_POLICY_EVALUATIONS),
+            collector,
+        };
+        Arc::new(Self {
+            services: Arc::new(services),
         })
     }
 
     /// Ends the builds that run, refuses further ones, and returns when the records of all are written down. The store must be
     /// open until then.
     pub async fn close(&self) {
-        self.history.close().await;
-    }
-
-    fn shared(&self) -> Result<Arc<Self>, Failure> {
-        self.this
-            .upgrade()
-            .ok_or_else(|| Failure::new(FailureKind::Unavailable, "the daemon is stopping"))
+        self.services.history.close().await;
     }
 }
 
 #[async_trait]
 impl Backend for Engine {
     async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
-        crate::solve::solve(self.shared()?, request).await
+        crate::solve::solve(&self.services, request).await
     }
 
     async fn status(&self, build: &str) -> Result<progress::Subscription, Failure> {
-        self.history.status(build).await
+        self.services.history.status(build).await
     }
 
     async fn workers(&self, filters: &[String]) -> Result<Vec<WorkerRecord>, Failure> {
         let filters = store::Filters::parse(filters)
             .map_err(|e| Failure::from(store::StoreError::from(e)))?;
-        let worker = &self.worker;
+        let worker = &self.services.worker;
         let fits = filters.matches(|path| match path.first().map(String::as_str) {
             Some("id") => Some(worker.id.clone()),
             Some("labels") => worker
@@ -196,7 +183,7 @@ impl Backend for Engine {
         if !fits {
             return Ok(Vec::new());
         }
-        let parts = Arc::clone(&self.parts);
+        let parts = Arc::clone(&self.services.parts);
         let list = move || parts.devices.as_ref().map(|devices| devices.list());
         let devices = task::blocking("devices", list).await.unwrap_or_default();
         let devices = devices.into_iter().map(|device| DeviceInfo {
@@ -205,21 +192,15 @@ impl Backend for Engine {
             annotations: device.annotations,
             ..DeviceInfo::default()
         });
-        let gc_policy = self
-            .settings
-            .gc_policies
-            .iter()
-            .map(|p| maintain::rule(p, &self.parts.store))
-            .collect();
         Ok(vec![WorkerRecord {
             info: worker.clone(),
-            gc_policy,
+            gc_policy: self.services.collector.rules(),
             devices: devices.collect(),
         }])
     }
 
     fn version(&self) -> VersionInfo {
-        self.version.clone()
+        self.services.version.clone()
     }
 
     async fn disk_usage(
@@ -227,36 +208,36 @@ impl Backend for Engine {
         filters: &[String],
         age_limit: Duration,
     ) -> Result<Vec<UsageRecord>, Failure> {
-        let (store, filters) = (Arc::clone(&self.parts.store), filters.to_vec());
-        let found =
+        let (store, filters) = (Arc::clone(&self.services.parts.store), filters.to_vec());
+        let records =
             task::blocking("disk usage", move || store.disk_usage(&filters, age_limit)).await?;
-        Ok(found.into_iter().map(maintain::usage).collect())
+        Ok(records.into_iter().map(maintain::usage).collect())
     }
 
     async fn prune(
         &self,
         request: PruneRequest,
     ) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure> {
-        maintain::prune(&self.parts.store, request)
+        maintain::prune(&self.services.parts.store, request)
     }
 
     async fn history(
         &self,
         query: HistoryQuery,
     ) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure> {
-        self.history.listen(&query).await
+        self.services.history.listen(&query).await
     }
 
     async fn update_history(&self, build: &str, change: HistoryChange) -> Result<(), Failure> {
-        self.history.update(build, change).await
+        self.services.history.update(build, change).await
     }
 
     async fn history_blob(&self, digest: &Digest) -> Result<HistoryBlob, Failure> {
-        crate::blobs::open(&self.parts.store, digest).await
+        crate::blobs::open(&self.services.parts.store, digest).await
     }
 
     async fn list_blobs(&self, after: &str, limit: u32) -> Result<Vec<BlobLine>, Failure> {
-        crate::blobs::list(&self.parts.store, after, limit).await
+        crate::blobs::list(&self.services.parts.store, after, limit).await
     }
 
     async fn export_spans(&self, _spans: Vec<Bytes>) -> Result<(), Failure> {

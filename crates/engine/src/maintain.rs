@@ -10,7 +10,6 @@ use task::Clock;
 use tokio::sync::mpsc;
 
 use crate::api::{Failure, GcRule, PruneRequest, UsageRecord};
-use crate::engine::Engine;
 
 /// How long after a build garbage is collected.
 const GC_DELAY: Duration = Duration::from_secs(1);
@@ -45,7 +44,7 @@ pub(crate) fn usage(record: store::UsageRecord) -> UsageRecord {
     }
 }
 
-pub(crate) fn rule(policy: &GcPolicy, store: &Store) -> GcRule {
+fn rule(policy: &GcPolicy, store: &Store) -> GcRule {
     let options = policy.to_prune(store::DiskStat::of(store.root()));
     GcRule {
         all: options.all,
@@ -94,7 +93,7 @@ pub(crate) fn prune(
 
 /// When garbage is collected: a little after every build, and again while the budget is passed.
 #[derive(Debug, Default)]
-pub(crate) struct Collections(Mutex<Schedule>);
+struct Collections(Mutex<Schedule>);
 
 #[derive(Debug, Default)]
 struct Schedule {
@@ -169,16 +168,41 @@ impl Collections {
     }
 }
 
-impl Engine {
+/// Collects garbage after builds.
+pub(crate) struct Collector {
+    store: Arc<Store>,
+    rules: Vec<GcPolicy>,
+    clock: Clock,
+    collections: Arc<Collections>,
+}
+
+impl Collector {
+    /// Without rules nothing is collected.
+    pub(crate) fn new(store: &Arc<Store>, rules: Vec<GcPolicy>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            store: Arc::clone(store),
+            rules,
+            clock,
+            collections: Arc::default(),
+        })
+    }
+
+    /// The rules, as clients are told of them.
+    pub(crate) fn rules(&self) -> Vec<GcRule> {
+        self.rules.iter().map(|p| rule(p, &self.store)).collect()
+    }
+
     /// Collects garbage a little after a build, not too often.
     pub(crate) fn collect_later(self: &Arc<Self>) {
-        if self.settings.gc_policies.is_empty() {
+        if self.rules.is_empty() {
             return;
         }
-        let engine = Arc::downgrade(self);
+        let collector = Arc::downgrade(self);
         self.collections.collect_later(&self.clock, move || {
-            let engine = engine.clone();
-            task::blocking("collect garbage", move || Some(engine.upgrade()?.collect()))
+            let collector = collector.clone();
+            task::blocking("collect garbage", move || {
+                Some(collector.upgrade()?.collect())
+            })
         });
     }
 
@@ -186,20 +210,18 @@ impl Engine {
     /// through once a minute only.
     fn collect(&self) -> i64 {
         let mut freed = 0_i64;
-        let store = &self.parts.store;
-        let rules = &self.settings.gc_policies;
         if !self.collections.is_full_one_due(self.clock.now())
-            && matches!(store.keeps_to(rules), Ok(true))
+            && matches!(self.store.keeps_to(&self.rules), Ok(true))
         {
             return 0;
         }
-        let collected = store.collect(rules, &mut |record| {
+        let collected = self.store.collect(&self.rules, &mut |record| {
             freed = freed.saturating_add(record.size);
         });
         if freed > 0 {
             tracing::info!(bytes = freed, "garbage collected");
         }
-        match collected.and_then(|()| store.excess(rules)) {
+        match collected.and_then(|()| self.store.excess(&self.rules)) {
             Ok(excess) => excess,
             Err(error) => {
                 tracing::warn!(%error, "garbage could not be collected");

@@ -20,12 +20,14 @@ use oci::Digest;
 
 use crate::api::{Failure, FailureKind};
 
-mod apply;
+mod evaluator;
 mod pattern;
+mod rewrite;
 mod work;
 
-pub(crate) use apply::{Judge, rewrite};
+pub(crate) use evaluator::{PolicyEvaluator, SourcePolicies};
 use pattern::{Pattern, Patterns};
+pub(crate) use rewrite::rewrite;
 pub(crate) use work::Work;
 
 /// How often a source may be rewritten.

@@ -7,21 +7,22 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use frontend::bridge::{CacheImport, FileRange, FileStat};
-use frontend::{BridgeError, Ref};
+use frontend::{BridgeError, FrontendResult, Ref};
+use futures::future::try_join_all;
 use llb::pb;
 use oci::Digest;
 use store::ImmutableRef;
 use tokio::sync::Mutex;
 
-use crate::api::Failure;
-use crate::build::Build;
+use crate::api::{Failure, FailureKind};
+use crate::evaluate::{Computed, Evaluator};
+use crate::failure::of_bridge;
 use crate::files::{self, ReadError};
 use crate::policy::Policy;
-use crate::provenance::Computed;
 
 /// A definition and what it gave.
 pub(crate) struct LazyRef {
-    build: Arc<Build>,
+    evaluator: Arc<Evaluator>,
     /// None for what a failed step left.
     definition: Option<Arc<pb::Definition>>,
     policies: Vec<Arc<Policy>>,
@@ -32,28 +33,29 @@ pub(crate) struct LazyRef {
 }
 
 impl LazyRef {
-    /// Returns the engine's own type of a ref that a frontend held; none for a ref of another engine.
-    pub(crate) fn of(reference: &Arc<dyn Ref>) -> Option<&Self> {
-        reference.as_any().downcast_ref()
+    /// A ref of a frontend as one of this engine; there are no others, unless a client's frontend makes them up.
+    pub(crate) fn of(reference: &Arc<dyn Ref>) -> Result<&Self, Failure> {
+        let lazy = reference.as_any().downcast_ref::<Self>();
+        lazy.ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))
     }
 
     pub(crate) fn new(
-        build: Arc<Build>,
+        evaluator: Arc<Evaluator>,
         definition: Arc<pb::Definition>,
         policies: Vec<Arc<Policy>>,
     ) -> Arc<Self> {
-        Self::importing(build, definition, policies, Vec::new())
+        Self::importing(evaluator, definition, policies, Vec::new())
     }
 
     /// A definition whose result may be in these caches.
     pub(crate) fn importing(
-        build: Arc<Build>,
+        evaluator: Arc<Evaluator>,
         definition: Arc<pb::Definition>,
         policies: Vec<Arc<Policy>>,
         imports: Vec<CacheImport>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            build,
+            evaluator,
             definition: Some(definition),
             policies,
             imports,
@@ -62,14 +64,14 @@ impl LazyRef {
     }
 
     /// A result that is there already and that no definition describes.
-    pub(crate) fn known(build: Arc<Build>, found: ImmutableRef) -> Arc<Self> {
+    pub(crate) fn computed_already(evaluator: Arc<Evaluator>, tree: ImmutableRef) -> Arc<Self> {
         Arc::new(Self {
-            build,
+            evaluator,
             definition: None,
             policies: Vec::new(),
             imports: Vec::new(),
             result: Mutex::new(Some(Ok(Arc::new(Computed {
-                result: Some(found),
+                result: Some(tree),
                 vertex: None,
                 keys: Vec::new(),
             })))),
@@ -85,25 +87,24 @@ impl LazyRef {
     pub(crate) async fn captured(&self) -> Option<attest::Capture> {
         let computed = self.result.lock().await.as_ref()?.as_ref().ok()?.clone();
         let vertex = Arc::clone(computed.vertex.as_ref()?);
-        let build = Arc::clone(&self.build);
-        task::blocking("capture", move || build.captured(&vertex)).await
+        self.evaluator.captured(vertex).await
     }
 
     /// The result as the solver knows it.
     pub(crate) async fn computed(&self) -> Result<Option<Arc<Computed>>, Failure> {
-        let mut known = self.result.lock().await;
-        if let Some(known) = &*known {
-            return known.clone().map(Some);
+        let mut slot = self.result.lock().await;
+        if let Some(computed) = &*slot {
+            return computed.clone().map(Some);
         }
         let Some(definition) = &self.definition else {
             return Ok(None);
         };
         let result = self
-            .build
+            .evaluator
             .compute(definition, &self.policies, &self.imports)
             .await
             .map(Arc::new);
-        *known = Some(result.clone());
+        *slot = Some(result.clone());
         result.map(Some)
     }
 
@@ -112,17 +113,31 @@ impl LazyRef {
         T: Send + 'static,
         F: FnOnce(&ops::Root) -> Result<T, ReadError> + Send + 'static,
     {
-        let Some(found) = self.result().await? else {
+        let Some(tree) = self.result().await? else {
             return Err(ReadError::missing(op, path).into());
         };
-        self.build
-            .alive(async { found.ensure().await.map_err(Failure::from) })
+        self.evaluator
+            .scope()
+            .alive(async { tree.ensure().await.map_err(Failure::from) })
             .await?;
         Ok(task::blocking("read a file of a ref", move || {
-            work(&found.root().map_err(ReadError::new)?)
+            work(&tree.root().map_err(ReadError::new)?)
         })
         .await?)
     }
+}
+
+/// All refs of a result.
+pub(crate) fn refs(result: &FrontendResult) -> impl Iterator<Item = &Arc<dyn Ref>> {
+    result.single.iter().chain(result.refs.values().flatten())
+}
+
+/// Computes all refs of a result, side by side.
+pub(crate) async fn evaluate(result: &FrontendResult) -> Result<(), Failure> {
+    let all = refs(result)
+        .map(|reference| async move { reference.evaluate().await.map_err(|e| of_bridge(&e)) });
+    try_join_all(all).await?;
+    Ok(())
 }
 
 #[async_trait]

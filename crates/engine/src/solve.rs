@@ -1,84 +1,76 @@
-//! A request from its registration to its response.
+//! One solve, start to finish: the stages in their order.
+//!
+//! ```text
+//!   solve ─► open the record
+//!     1 admit      refuse what is not built, known or granted                      admit.rs
+//!       begin      a job in the solver, the scope of the build, its evaluator      scope.rs, evaluate.rs
+//!     2 frontend   a definition, a frontend of ours or one of the client           bridge.rs ─► frontend
+//!     3 evaluate   every ref of the result is computed                             reference.rs ─► evaluate.rs
+//!     4 attest     SBOMs are scanned, statements collected                         attestation.rs
+//!     5 export     exporters of the request and of the session                     export.rs
+//!     6 cache      remote caches are written, while exporters finish               cache_export.rs
+//!     7 record     what the build gave is kept                                     history.rs
+//! ```
+//!
+//! A stage gets what it needs, never the daemon. Calls go down this list of files; the one way back up is the frontend's: it solves
+//! through its bridge.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use exporter::{ExportContext, ExportSource, Exported, ExporterInstance};
+use attest::{Attests, Run};
+use exporter::{ExportSource, Exported};
 use frontend::bridge::CacheImport;
 use frontend::{FrontendRequest, FrontendResult};
-use futures::future::try_join_all;
-use oci::Descriptor;
-use ops::{BuildRights, JobValue};
+use oci::{Descriptor, Platform};
+use ops::{BuildDomain, BuildRights, JobValue};
 use progress::{Hub, Writer};
-use solver::{JobOptions, SolveError};
-use store::{ImmutableRef, Lease};
+use session::Group;
+use solver::{JobOptions, SolveError, Solver};
+use source::Memory;
+use store::{Lease, Store};
+use task::Clock;
 
+use crate::admit::Admission;
 use crate::api::{Failure, FailureKind, HistoryResult, ResultHost, SolveRequest, SolveResponse};
-use crate::bridge::{BuildBridge, evaluate, refs};
-use crate::build::{Build, canceled};
-use crate::cache::{self, CacheExports, Inline};
-use crate::engine::Engine;
+use crate::attestation::{self, CallScope, FrontendCall, Scanner, Subject};
+use crate::bridge::{BridgeParts, BuildBridge};
+use crate::cache_export::{self, Results};
+use crate::cache_import::CacheImports;
+use crate::evaluate::Evaluator;
+use crate::export::{self, Exports, Finalizers, SessionExporters};
 use crate::failure::of_frontend;
 use crate::history::BuildResults;
-use crate::policy::Policy;
-use crate::provenance::{Asked, Scope};
-use crate::reference::LazyRef;
-use crate::{attestations, request as asked, rights, sbom, verify};
+use crate::maintain::Collector;
+use crate::policy::{Policy, SourcePolicies};
+use crate::reference;
+use crate::resolve::SourceResolver;
+use crate::scope::{BuildScope, ScopeParts, canceled};
+use crate::services::Services;
+use crate::verify;
 
-/// Ends a running build, also when the future of its solve is dropped.
-struct Running {
-    engine: Arc<Engine>,
-    build: Option<Arc<Build>>,
-}
-
-impl Running {
-    fn end(&mut self) {
-        if let Some(build) = self.build.take() {
-            build.end();
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-        self.engine.collect_later();
-    }
-}
-
-/// What a build gave, with what its record keeps.
-struct Done {
-    response: SolveResponse,
-    results: BTreeMap<i64, Descriptor>,
-    /// What is known of the single result, or of each by platform.
-    provenance: (Option<Descriptor>, BTreeMap<String, Descriptor>),
-    /// Their leases hold what was exported until the record does.
-    held: (Lease, Vec<Exported>),
-}
-
-/// Runs one build to its end.
+/// Runs one build to its end. Dropped, it cancels the build, whose record says so.
 pub(crate) async fn solve(
-    engine: Arc<Engine>,
+    services: &Services,
     request: SolveRequest,
 ) -> Result<SolveResponse, Failure> {
     // Whoever watches the build learns of its end, so its record is opened before anything is refused.
-    let record = engine.history.begin(&request)?;
+    let record = services.history.begin(&request)?;
     let mut running = Running {
-        engine: Arc::clone(&engine),
+        collector: Arc::clone(&services.collector),
         build: None,
     };
     let hub = Arc::clone(record.hub());
-    let done = tokio::select! {
+    let outcome = tokio::select! {
         biased;
         () = record.closing() => Err(canceled()),
-        done = prepare(&engine, request, hub, &mut running) => done,
+        outcome = run(services, request, hub, &mut running) => outcome,
     };
     running.end();
-    match done {
-        Ok(done) => {
-            let results = results_of(&done);
-            record.finish(Ok(results), done.held).await;
-            Ok(done.response)
+    match outcome {
+        Ok(built) => {
+            record.finish(Ok(built.results), built.held).await;
+            Ok(built.response)
         }
         Err(failure) => {
             record.finish(Err(failure.clone()), ()).await;
@@ -87,361 +79,462 @@ pub(crate) async fn solve(
     }
 }
 
-/// What the record keeps of the results.
-fn results_of(done: &Done) -> BuildResults {
-    let (single, by_platform) = &done.provenance;
-    let single = HistoryResult {
-        results: done.results.clone(),
-        attestations: single.iter().cloned().collect(),
-    };
-    let one = |(id, provenance): (&String, &Descriptor)| {
-        let result = HistoryResult {
-            attestations: vec![provenance.clone()],
-            ..HistoryResult::default()
-        };
-        (id.clone(), result)
-    };
-    BuildResults {
-        response: done.response.exporter_response.clone(),
-        single,
-        by_platform: by_platform.iter().map(one).collect(),
+/// Ends a running build, also when the future of its solve is dropped.
+struct Running {
+    collector: Arc<Collector>,
+    build: Option<(Arc<BuildScope>, Arc<CallScope>)>,
+}
+
+impl Running {
+    fn end(&mut self) {
+        if let Some((scope, calls)) = self.build.take() {
+            scope.end();
+            // Who asked for what is of no interest any more.
+            calls.release();
+        }
     }
 }
 
-async fn prepare(
-    engine: &Arc<Engine>,
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+        self.collector.collect_later();
+    }
+}
+
+/// What a build gave.
+struct Built {
+    response: SolveResponse,
+    /// What its record keeps.
+    results: BuildResults,
+    /// Their leases hold what was exported until the record does.
+    held: (Lease, Vec<Exported>),
+}
+
+/// The stages, one after the other. Here the daemon's parts are handed out, each to the stage that needs it.
+async fn run(
+    services: &Services,
     request: SolveRequest,
     hub: Arc<Hub>,
     running: &mut Running,
-) -> Result<Done, Failure> {
-    asked::check(&request)?;
-    let exporters = asked::exporters(&request)
-        .iter()
-        .enumerate()
-        .map(|(id, spec)| engine.exporters.resolve(&spec.kind, id, &spec.attrs))
-        .collect::<Result<Vec<_>, _>>()?;
-    let caches = CacheExports::resolve(engine, &request.cache_exports, &request.session)?;
-    let rights = BuildRights {
-        entitlements: rights::grant(&request.entitlements, &engine.settings.entitlements)?,
-    };
-    let encoded = request.source_policy.as_slice();
-    let judges = (
-        Policy::decode_all(encoded).await?,
-        request.policy_verifier.clone(),
+) -> Result<Built, Failure> {
+    let sessions = Group::new(
+        Arc::clone(&services.parts.sessions),
+        [request.session.clone()],
     );
-    let context = request.frontend_opts.get("context");
-    let memory = source::Memory::of(
-        &request.session,
-        context.map(String::as_str).unwrap_or_default(),
-    );
-    let cache_mounts = Arc::default();
-    let job = engine.solver.job(JobOptions {
-        id: request.build.clone(),
-        session: (!request.session.is_empty()).then(|| request.session.clone()),
-        value: Arc::new(JobValue {
-            hub: Arc::clone(&hub),
-            memory: Arc::clone(&memory),
-            cache_mounts: Arc::clone(&cache_mounts),
-        }),
-    });
-    match job {
-        Ok(job) => {
-            let build = Build::new(
-                Arc::clone(engine),
-                request.session.clone(),
-                hub,
-                memory,
-                rights,
-                judges,
-                (job, cache_mounts),
-            );
-            running.build = Some(Arc::clone(&build));
-            run(&build, request, exporters, &caches).await
-        }
-        Err(error @ SolveError::JobExists(_)) => {
-            Err(Failure::new(FailureKind::Unknown, error.to_string()))
-        }
-        Err(error) => Err(Failure::new(FailureKind::Internal, error.to_string())),
-    }
-}
-
-async fn run(
-    build: &Arc<Build>,
-    request: SolveRequest,
-    mut exporters: Vec<Arc<dyn ExporterInstance>>,
-    caches: &CacheExports,
-) -> Result<Done, Failure> {
-    let (session_exporters, internal) = (request.session_exporters, request.internal);
-    let host = request.result_host.clone();
-    let opts = request.frontend_opts.clone();
-    let attests = attest::Attests::parse(&opts)
-        .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
-    let mut how = attest::Run {
-        invocation: invocation(build, &request.build),
-        started: now(build),
-        compatibility_version: request.compatibility_version,
-        ..attest::Run::default()
+    let admission = Admission {
+        exporters: &services.exporters,
+        caches: &services.caches,
+        entitlements: &services.entitlements,
     };
-    let asked = Asked::by_client(&request.frontend, &opts, &request.frontend_inputs);
-    let scope = Scope::root(asked, &build.engine.requests);
-    let _released = Released(Arc::clone(&scope));
-    let mut result = frontend(build, &scope, request).await?;
-    evaluate(&result).await?;
-    how.finished = now(build);
-    let mut source = export_source(&result).await?;
-    if attests != attest::Attests::default() || !result.attestations.is_empty() {
-        let platforms = source.platforms()?;
-        if let Some(options) = &attests.sbom {
-            sbom::scan(build, &mut result, &platforms, options, &opts).await?;
-        }
-        let made = attestations::collect(build, &scope, &result, &platforms, &attests, how.clone());
-        source.attester = made.await?.map(|a| Arc::new(a) as _);
-    }
-    let odd = verify::platforms(&opts, &source);
-    if !odd.is_empty() {
-        let tell = |progress: Writer| async move {
-            for line in odd {
-                progress.warn(1, line, Vec::new(), "", None);
-            }
-            Ok(())
-        };
-        let id = format!("{}-verify", build.session);
-        build.shown("Verifying build result", &id, tell).await?;
-    }
-    let results = Arc::new(cache::Results::of(&result).await?);
-    let ctx = |exporter: &dyn ExporterInstance, progress| ExportContext {
-        sessions: build.sessions(),
-        inline_cache: Inline::wanted(caches, build, &results, exporter.compression(), &progress),
-        progress,
+    let admitted = admission.admit(&request, &sessions).await?;
+
+    let client = Client {
+        sessions,
+        rights: admitted.rights.clone(),
+        worker_id: services.worker.id.clone(),
     };
-
-    if session_exporters {
-        let (host, first) = (host.as_deref(), exporters.len());
-        exporters.extend(from_session(build, &scope, &result, host, first).await?);
-    }
-    let vertex = |exporter: &dyn ExporterInstance, at: usize| {
-        (exporter.name(), format!("{}-export-{at}", build.session))
-    };
-    let exports = exporters.iter().enumerate().map(|(at, exporter)| {
-        let (name, id) = vertex(&**exporter, at);
-        let source = &source;
-        async move {
-            build
-                .shown(&name, &id, |progress| async move {
-                    Ok(exporter.export(&ctx(&**exporter, progress), source).await?)
-                })
-                .await
-        }
-    });
-    let mut exported: Vec<Exported> = try_join_all(exports).await?;
-
-    let mut response = BTreeMap::new();
-    let mut last = Vec::new();
-    for (at, done) in exported.iter_mut().enumerate() {
-        response.append(&mut done.response);
-        if let Some(finalize) = done.finalize.take() {
-            last.push((at, finalize));
-        }
-    }
-    let last = last.into_iter().filter_map(|(at, finalize)| {
-        let exporter = exporters.get(at)?;
-        let (name, id) = vertex(&**exporter, at);
-        let ctx = &ctx;
-        Some(async move {
-            build
-                .shown(&name, &id, |progress| async move {
-                    Ok(finalize.run(&ctx(&**exporter, progress)).await?)
-                })
-                .await
-        })
-    });
-    // What the exporters made is there for the caches to use.
-    let written = cache::write(build, caches, &results);
-    let (_, written) = futures::future::try_join(try_join_all(last), written).await?;
-    let results = exported
-        .iter()
-        .enumerate()
-        .filter_map(|(at, done)| Some((i64::try_from(at).ok()?, done.descriptor.clone()?)))
-        .collect();
-
-    for (key, value) in &result.metadata {
-        if key.starts_with("frontend.") {
-            response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
-        }
-    }
-    let written = written.into_iter().filter(|(k, _)| k.starts_with("cache."));
-    response.extend(written);
-    if session_exporters {
-        let told = response.clone();
-        build
-            .sessions()
-            .any(|session| {
-                let told = told.clone();
-                async move { session.finalize_export(told).await }
-            })
-            .await
-            .or_else(|e| absent(&e).ok_or(e))
-            .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
-    }
-    let lease = build.engine.parts.store.lease();
-    let mut provenance = (None, BTreeMap::new());
-    if !internal {
-        let made = match source.platforms() {
-            Ok(platforms) => {
-                attestations::for_record(build, &scope, &result, &platforms, &attests, &how, &lease)
-                    .await
-            }
-            Err(error) => Err(error.into()),
-        };
-        match made {
-            Ok(kept) if result.refs.is_empty() => provenance.0 = kept.into_values().next(),
-            Ok(kept) => provenance.1 = kept,
-            Err(error) => tracing::warn!(%error, "the build's record has no provenance"),
-        }
-    }
-    Ok(Done {
-        response: SolveResponse {
-            exporter_response: response,
-        },
-        results,
-        provenance,
-        held: (lease, exported),
-    })
-}
-
-/// Nothing, if the client does not offer what it was asked for.
-fn absent<T: Default>(error: &session::SessionError) -> Option<T> {
-    let session::SessionError::Call(error) = error else {
-        return None;
-    };
-    let unavailable = error.code() == session::error::code::UNAVAILABLE;
-    (error.is_absent() || unavailable).then(T::default)
-}
-
-/// Forgets who asked for what when the build ends, however it ends.
-struct Released(Arc<Scope>);
-
-impl Drop for Released {
-    fn drop(&mut self) {
-        self.0.release();
-    }
-}
-
-fn now(build: &Build) -> String {
-    exporter::Timestamp::from(build.engine.clock.system()).to_string()
-}
-
-/// A name for this run of a build; builds of one name follow each other.
-fn invocation(build: &Build, name: &str) -> String {
-    let id = oci::Digest::sha256(format!("{name} {}", now(build)));
-    id.hex().chars().take(25).collect()
-}
-
-async fn frontend(
-    build: &Arc<Build>,
-    scope: &Arc<Scope>,
-    mut request: SolveRequest,
-) -> Result<FrontendResult, Failure> {
-    let asked = Asked::by_client(
+    let scope = begin(&services.solver, &request, hub, client)?;
+    let call = FrontendCall::by_client(
         &request.frontend,
         &request.frontend_opts,
         &request.frontend_inputs,
     );
-    (request.frontend, request.frontend_opts) = (asked.frontend, asked.opts);
-    let bridge = BuildBridge::new(Arc::clone(build), Arc::clone(scope));
-    let nothing = request.definition.is_none() && request.frontend.is_empty();
+    let calls = CallScope::root(call, &services.calls);
+    running.build = Some((Arc::clone(&scope), Arc::clone(&calls)));
+    let policies = policies(services, &scope, &admitted.policies, &request);
+    let parts = Arc::new(bridge_parts(services, scope.clone(), policies));
+    let bridge = BuildBridge::new(Arc::clone(&parts), Arc::clone(&calls));
+
+    let options = Options::of(&request);
+    let mut run = Run {
+        invocation: invocation(&request.build, &services.clock),
+        started: timestamp(&services.clock),
+        compatibility_version: request.compatibility_version,
+        dockerfile_version: services.version.dockerfile.clone(),
+        environment: services.provenance_env.clone(),
+        ..Run::default()
+    };
+    let mut result = frontend(&bridge, request).await?;
+
+    let mut source = evaluate(&result).await?;
+    run.finished = timestamp(&services.clock);
+
+    let attesting = Attesting {
+        scope: &scope,
+        calls: &calls,
+        attests: &admitted.attests,
+        run: &run,
+    };
+    let platform = services.worker.platforms.first().cloned();
+    let scanner = Scanner {
+        evaluator: &parts.evaluator,
+        policies: &parts.policies,
+        platform: &platform.unwrap_or_else(Platform::host),
+        frontend_opts: &options.frontend_opts,
+    };
+    let version = &services.version.version;
+    attest(&attesting, &scanner, version, (&mut result, &mut source)).await?;
+    verify(&scope, &options.frontend_opts, &source).await?;
+
+    let mut exporters = admitted.exporters;
+    if options.session_exporters {
+        let asked = SessionExporters {
+            sessions: &scope.sessions(),
+            host: options
+                .result_host
+                .as_deref()
+                .map(|host| (host, bridge as _)),
+            first: exporters.len(),
+        };
+        exporters.extend(asked.resolve(&services.exporters, &result).await?);
+    }
+    let exports = Exports {
+        scope: &scope,
+        exporters: &exporters,
+        source: &source,
+        cache_exports: &admitted.cache_exports,
+        results: &Arc::new(Results::of(&result).await?),
+    };
+    let (mut exported, finalizers) = export(&exports).await?;
+    let told_by_caches = cache(&exports, finalizers).await?;
+
+    let response = respond(&mut exported, &result, told_by_caches);
+    if options.session_exporters {
+        export::tell_session(&scope.sessions(), &response.exporter_response).await?;
+    }
+    let lease = services.parts.store.lease();
+    let provenance = if options.internal {
+        BTreeMap::new()
+    } else {
+        provenance(
+            &attesting,
+            &result,
+            &source,
+            (&services.parts.store, &lease),
+        )
+        .await
+    };
+    Ok(Built {
+        results: record(&response, &exported, provenance, &result),
+        response,
+        held: (lease, exported),
+    })
+}
+
+/// What later stages read of a request that the frontend has taken.
+struct Options {
+    frontend_opts: BTreeMap<String, String>,
+    session_exporters: bool,
+    result_host: Option<Arc<dyn ResultHost>>,
+    internal: bool,
+}
+
+impl Options {
+    fn of(request: &SolveRequest) -> Self {
+        Self {
+            frontend_opts: request.frontend_opts.clone(),
+            session_exporters: request.session_exporters,
+            result_host: request.result_host.clone(),
+            internal: request.internal,
+        }
+    }
+}
+
+/// Who asked, and what they may do.
+struct Client {
+    sessions: Group,
+    rights: BuildRights,
+    /// The worker that does it.
+    worker_id: String,
+}
+
+/// Opens a job for the build, and the scope in which all of it works.
+fn begin(
+    solver: &Solver<BuildDomain>,
+    request: &SolveRequest,
+    hub: Arc<Hub>,
+    client: Client,
+) -> Result<Arc<BuildScope>, Failure> {
+    let context = request.frontend_opts.get("context");
+    let context = context.map(String::as_str).unwrap_or_default();
+    let resolved_sources = Memory::of(&request.session, context);
+    let cache_mounts = Arc::default();
+    let job = solver.job(JobOptions {
+        id: request.build.clone(),
+        session: (!request.session.is_empty()).then(|| request.session.clone()),
+        value: Arc::new(JobValue {
+            hub: Arc::clone(&hub),
+            memory: Arc::clone(&resolved_sources),
+            cache_mounts: Arc::clone(&cache_mounts),
+        }),
+    });
+    let job = job.map_err(|error| {
+        let kind = if matches!(error, SolveError::JobExists(_)) {
+            FailureKind::Unknown
+        } else {
+            FailureKind::Internal
+        };
+        Failure::new(kind, error.to_string())
+    })?;
+    Ok(BuildScope::new(ScopeParts {
+        session: request.session.clone(),
+        sessions: client.sessions,
+        worker_id: client.worker_id,
+        hub,
+        rights: client.rights,
+        resolved_sources,
+        cache_mounts,
+        job,
+    }))
+}
+
+/// The policies of the request, with what they need to resolve sources.
+fn policies(
+    services: &Services,
+    scope: &Arc<BuildScope>,
+    policies: &[Arc<Policy>],
+    request: &SolveRequest,
+) -> Arc<SourcePolicies> {
+    let resolver = SourceResolver::new(
+        Arc::clone(scope),
+        services.images.clone(),
+        services.layouts.clone(),
+        Arc::clone(&services.parts.sources),
+    );
+    SourcePolicies::new(
+        policies.to_vec(),
+        request.policy_verifier.clone(),
+        resolver,
+        services.policy_pool.clone(),
+    )
+}
+
+/// What the bridges of the build work with.
+fn bridge_parts(
+    services: &Services,
+    scope: Arc<BuildScope>,
+    policies: Arc<SourcePolicies>,
+) -> BridgeParts {
+    let parts = Arc::clone(&services.parts);
+    let imports = CacheImports::new(Arc::clone(&scope), services.caches.clone());
+    let evaluator = Evaluator::new(
+        Arc::clone(&scope),
+        Arc::clone(&parts),
+        Arc::clone(&policies),
+        imports,
+    );
+    BridgeParts {
+        scope,
+        evaluator,
+        policies,
+        parts,
+        frontends: services.frontends.clone(),
+        worker: services.worker.clone(),
+    }
+}
+
+/// Runs what the client asks for: a definition, a frontend of ours, or one of its own.
+async fn frontend(
+    bridge: &Arc<BuildBridge>,
+    request: SolveRequest,
+) -> Result<FrontendResult, Failure> {
+    let call = FrontendCall::by_client(
+        &request.frontend,
+        &request.frontend_opts,
+        &request.frontend_inputs,
+    );
+    let nothing = request.definition.is_none() && call.frontend.is_empty();
     if let Some(client) = request.client_frontend.filter(|_| nothing) {
         let inner = FrontendRequest {
-            opts: request.frontend_opts,
-            inputs: request.frontend_inputs,
+            opts: call.opts,
+            inputs: call.inputs,
             session_id: request.session,
         };
-        return bridge
-            .client(&*client, inner)
-            .await
-            .map_err(|error| of_frontend(&error, None));
+        let result = bridge.client(&*client, inner).await;
+        return result.map_err(|error| of_frontend(&error, None));
     }
-    let cache_imports = request
-        .cache_imports
-        .into_iter()
-        .map(|c| CacheImport {
-            kind: c.kind,
-            attrs: c.attrs,
-        })
-        .collect();
+    let cache_imports = request.cache_imports.into_iter().map(|spec| CacheImport {
+        kind: spec.kind,
+        attrs: spec.attrs,
+    });
     bridge
         .run(frontend::SolveRequest {
             definition: request.definition,
-            frontend: request.frontend,
-            frontend_opts: request.frontend_opts,
-            frontend_inputs: request.frontend_inputs,
-            cache_imports,
+            frontend: call.frontend,
+            frontend_opts: call.opts,
+            frontend_inputs: call.inputs,
+            cache_imports: cache_imports.collect(),
             ..frontend::SolveRequest::default()
         })
         .await
 }
 
-async fn computed(found: &Arc<dyn frontend::Ref>) -> Result<Option<ImmutableRef>, Failure> {
-    LazyRef::of(found)
-        .ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))?
-        .result()
-        .await
+/// Computes what is not computed yet, and returns the trees.
+async fn evaluate(result: &FrontendResult) -> Result<ExportSource, Failure> {
+    reference::evaluate(result).await?;
+    export::source(result).await
 }
 
-async fn export_source(result: &FrontendResult) -> Result<ExportSource, Failure> {
-    let mut source = ExportSource::default();
-    if let Some(single) = &result.single {
-        source.single = computed(single).await?;
-    }
-    for (id, found) in &result.refs {
-        let tree = match found {
-            Some(found) => computed(found).await?,
-            None => None,
-        };
-        source.refs.insert(id.clone(), tree);
-    }
-    source.metadata = result
-        .metadata
-        .iter()
-        .map(|(key, value)| (key.clone(), value.to_vec()))
-        .collect();
-    Ok(source)
+/// What attesting needs of a build.
+struct Attesting<'a> {
+    scope: &'a Arc<BuildScope>,
+    calls: &'a Arc<CallScope>,
+    attests: &'a Attests,
+    run: &'a Run,
 }
 
-/// Exporters that the client adds when the result is there.
-async fn from_session(
-    build: &Arc<Build>,
-    scope: &Arc<Scope>,
-    result: &FrontendResult,
-    host: Option<&dyn ResultHost>,
-    first: usize,
-) -> Result<Vec<Arc<dyn ExporterInstance>>, Failure> {
-    let all = refs(result).cloned().collect();
-    // The names are good as long as the client is asked.
-    let (names, _hosted) = match host {
-        Some(host) => host.host(BuildBridge::new(Arc::clone(build), Arc::clone(scope)), all),
-        None => (Vec::new(), Box::new(()) as _),
+/// Scans for SBOMs, and collects the statements that exporters ask for.
+async fn attest(
+    attesting: &Attesting<'_>,
+    scanner: &Scanner<'_>,
+    version: &str,
+    (result, source): (&mut FrontendResult, &mut ExportSource),
+) -> Result<(), Failure> {
+    let attests = attesting.attests;
+    if *attests == Attests::default() && result.attestations.is_empty() {
+        return Ok(());
+    }
+    let platforms = source.platforms()?;
+    if let Some(options) = &attests.sbom {
+        attestation::scan(scanner, result, &platforms, options).await?;
+    }
+    let subject = Subject {
+        scope: attesting.scope,
+        calls: attesting.calls,
+        result,
+        platforms: &platforms,
+        run: attesting.run,
     };
-    let sessions = build.sessions();
-    let asked = sessions.any(|session| {
-        let (metadata, names) = (result.metadata.clone(), names.clone());
-        async move { session.find_exporters(metadata, names).await }
-    });
-    let asked = match asked.await {
-        Ok(asked) => asked,
-        Err(error) => {
-            return absent(&error)
-                .ok_or_else(|| Failure::new(FailureKind::Unknown, error.to_string()));
+    let attestations = attestation::collect(&subject, attests, version).await?;
+    source.attester = attestations.map(|a| Arc::new(a) as _);
+    Ok(())
+}
+
+/// Warns of a result for other platforms than those asked for.
+async fn verify(
+    scope: &BuildScope,
+    frontend_opts: &BTreeMap<String, String>,
+    source: &ExportSource,
+) -> Result<(), Failure> {
+    let warnings = verify::platforms(frontend_opts, source);
+    if warnings.is_empty() {
+        return Ok(());
+    }
+    let warn = |progress: Writer| async move {
+        for line in warnings {
+            progress.warn(1, line, Vec::new(), "", None);
         }
+        Ok(())
     };
-    let mut out = Vec::with_capacity(asked.len());
-    for (at, spec) in asked.iter().enumerate() {
-        out.push(
-            build
-                .engine
-                .exporters
-                .resolve(&spec.kind, first + at, &spec.attrs)?,
-        );
+    let id = format!("{}-verify", scope.session());
+    scope.shown("Verifying build result", &id, warn).await
+}
+
+/// Exports, and returns what exporters left to do at the end.
+async fn export(exports: &Exports<'_>) -> Result<(Vec<Exported>, Finalizers), Failure> {
+    let mut exported = exports.run().await?;
+    let mut finalizers = Finalizers::new();
+    for (at, done) in exported.iter_mut().enumerate() {
+        finalizers.extend(done.finalize.take().map(|finalize| (at, finalize)));
     }
-    Ok(out)
+    Ok((exported, finalizers))
+}
+
+/// Writes the caches, which may use what the exporters made, while the exporters do what they left; returns what the caches tell.
+async fn cache(
+    exports: &Exports<'_>,
+    finalizers: Finalizers,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let written = cache_export::write(exports.scope, exports.cache_exports, exports.results);
+    let (_, told) = futures::future::try_join(exports.finalize(finalizers), written).await?;
+    Ok(told)
+}
+
+/// What the client is told.
+fn respond(
+    exported: &mut [Exported],
+    result: &FrontendResult,
+    told_by_caches: BTreeMap<String, String>,
+) -> SolveResponse {
+    let mut response = BTreeMap::new();
+    for done in exported {
+        response.append(&mut done.response);
+    }
+    for (key, value) in &result.metadata {
+        if key.starts_with("frontend.") {
+            response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
+        }
+    }
+    let caches = told_by_caches.into_iter();
+    response.extend(caches.filter(|(key, _)| key.starts_with("cache.")));
+    SolveResponse {
+        exporter_response: response,
+    }
+}
+
+/// Provenance for the build's record, by platform id, in blobs that the lease holds. The build is good without it.
+async fn provenance(
+    attesting: &Attesting<'_>,
+    result: &FrontendResult,
+    source: &ExportSource,
+    (store, lease): (&Arc<Store>, &Lease),
+) -> BTreeMap<String, Descriptor> {
+    let written = async {
+        let subject = Subject {
+            scope: attesting.scope,
+            calls: attesting.calls,
+            result,
+            platforms: &source.platforms()?,
+            run: attesting.run,
+        };
+        attestation::for_record(&subject, attesting.attests, store, lease).await
+    };
+    written.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the build's record has no provenance");
+        BTreeMap::new()
+    })
+}
+
+/// What the record keeps.
+fn record(
+    response: &SolveResponse,
+    exported: &[Exported],
+    provenance: BTreeMap<String, Descriptor>,
+    result: &FrontendResult,
+) -> BuildResults {
+    let descriptor =
+        |(at, done): (usize, &Exported)| Some((i64::try_from(at).ok()?, done.descriptor.clone()?));
+    let mut single = HistoryResult {
+        results: exported.iter().enumerate().filter_map(descriptor).collect(),
+        ..HistoryResult::default()
+    };
+    let mut by_platform = BTreeMap::new();
+    if result.refs.is_empty() {
+        single.attestations.extend(provenance.into_values().next());
+    } else {
+        let attested = |(id, blob)| {
+            let result = HistoryResult {
+                attestations: vec![blob],
+                ..HistoryResult::default()
+            };
+            (id, result)
+        };
+        by_platform.extend(provenance.into_iter().map(attested));
+    }
+    BuildResults {
+        response: response.exporter_response.clone(),
+        single,
+        by_platform,
+    }
+}
+
+fn timestamp(clock: &Clock) -> String {
+    exporter::Timestamp::from(clock.system()).to_string()
+}
+
+/// A name for this run of a build; builds of one name follow each other.
+fn invocation(build: &str, clock: &Clock) -> String {
+    let id = oci::Digest::sha256(format!("{build} {}", timestamp(clock)));
+    id.hex().chars().take(25).collect()
 }

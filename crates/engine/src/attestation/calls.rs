@@ -1,19 +1,17 @@
 //! Who asked for which result, and what went into it.
 //!
 //! ```text
-//!   the client's request ── Scope (root)
+//!   the client's request ── CallScope (root)
 //!                             ├─ results of definitions
-//!                             └─ Scope (a frontend's request)
+//!                             └─ CallScope (a frontend's request)
 //!                                  ├─ results, the frontend's own last
-//!                                  └─ Scope …
+//!                                  └─ CallScope …
 //! ```
 //!
 //! A scope's requests are known to the whole daemon while its build runs, by the digest of what they gave: another
 //! request that is handed the result as an input tells where it came from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use attest::{Capture, Image, Parameters, RequestProvenance, filter_args};
@@ -22,74 +20,21 @@ use frontend::bridge::{ResolveOpts, SourceMeta};
 use frontend::{FrontendResult, Ref};
 use llb::pb;
 use oci::Digest;
-use ops::{BuildDomain, BuildOp};
 use parking_lot::Mutex;
-use solver::{Job, KeyInfo, Vertex};
 
+use super::limits::{self, Budget, Nested};
 use crate::api::{Failure, FailureKind};
-use crate::bridge::refs;
-use crate::reference::LazyRef;
-use crate::spent::{self, Spent, Told};
-
-/// Reads what the daemon's owner adds to provenance: objects in the `.json` files of a folder, later ones over earlier
-/// ones. A folder that is not there adds nothing.
-pub fn provenance_env(dir: &Path) -> io::Result<BTreeMap<String, serde_json::Value>> {
-    let mut out = BTreeMap::new();
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(out),
-        Err(error) => return Err(error),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "json") && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    for file in files {
-        let bytes = std::fs::read(&file)?;
-        let read: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(&bytes).map_err(|e| {
-                let name = file.display();
-                io::Error::other(format!("failed to parse {name}: {e}"))
-            })?;
-        out.extend(read);
-    }
-    Ok(out)
-}
-
-/// A result and how the solver knows it.
-pub(crate) struct Computed {
-    pub(crate) result: ops::Ref,
-    /// None for what was not computed.
-    pub(crate) vertex: Option<Arc<Vertex<BuildDomain>>>,
-    pub(crate) keys: Vec<KeyInfo<BuildDomain>>,
-}
-
-/// What went into a vertex of a job.
-pub(crate) fn capture(job: &Job<BuildDomain>, vertex: &Vertex<BuildDomain>) -> Capture {
-    let mut out = Capture::new();
-    for (vertex, op) in job.ops(vertex) {
-        let pin = match &*op {
-            BuildOp::Source(source) => source.pin(),
-            BuildOp::Exec(_) | BuildOp::File(_) | BuildOp::Combine(_) => String::new(),
-        };
-        out.op(&vertex.sys.op, &pin);
-    }
-    out
-}
+use crate::reference::{LazyRef, refs};
 
 /// A request.
 #[derive(Default)]
-pub(crate) struct Asked {
+pub(crate) struct FrontendCall {
     pub(crate) frontend: String,
     pub(crate) opts: BTreeMap<String, String>,
     pub(crate) inputs: BTreeMap<String, Arc<pb::Definition>>,
 }
 
-impl Asked {
+impl FrontendCall {
     /// A client's request; the builtin frontend by its other name is the same.
     pub(crate) fn by_client(
         frontend: &str,
@@ -117,125 +62,125 @@ impl Asked {
     }
 }
 
-struct Known {
+struct Registered {
     head: Digest,
     request: Arc<RequestProvenance>,
-    told: Told,
+    nested: Nested,
 }
 
 /// The requests of all builds that run, by what they gave.
 #[derive(Default)]
-pub(crate) struct Requests(Mutex<(u64, HashMap<u64, Known>)>);
+pub(crate) struct Calls(Mutex<(u64, HashMap<u64, Registered>)>);
 
-impl Requests {
+impl Calls {
     fn add(&self, head: Digest, mut request: RequestProvenance) -> u64 {
         // Who is handed the result has a root of its own.
         if let Some(request) = &mut request.request {
             request.root = None;
         }
-        let known = Known {
+        let registered = Registered {
             head,
-            told: Told::of(&request),
+            nested: Nested::of(&request),
             request: Arc::new(request),
         };
         let mut all = self.0.lock();
         all.0 += 1;
         let id = all.0;
-        all.1.insert(id, known);
+        all.1.insert(id, registered);
         id
     }
 
     /// The request that gave a definition; none if several that differ did.
-    fn find(&self, definition: &pb::Definition) -> Option<(Arc<RequestProvenance>, Told)> {
+    fn find(&self, definition: &pb::Definition) -> Option<(Arc<RequestProvenance>, Nested)> {
         let head = llb::definition::head(definition)?;
         let all = self.0.lock();
-        let mut found: Option<&Known> = None;
-        for known in all.1.values().filter(|known| known.head == head) {
-            if found.is_some_and(|have| have.request != known.request) {
+        let mut only: Option<&Registered> = None;
+        for registered in all.1.values().filter(|registered| registered.head == head) {
+            if only.is_some_and(|have| have.request != registered.request) {
                 return None;
             }
-            found = Some(known);
+            only = Some(registered);
         }
-        found.map(|known| (Arc::clone(&known.request), known.told))
+        only.map(|registered| (Arc::clone(&registered.request), registered.nested))
     }
 }
 
-/// What was asked, and what it gave.
-pub(crate) struct Scope {
-    asked: Option<Asked>,
-    root: Option<Arc<Asked>>,
-    requests: Arc<Requests>,
+/// A request, and what it gave.
+pub(crate) struct CallScope {
+    call: Option<FrontendCall>,
+    root: Option<Arc<FrontendCall>>,
+    calls: Arc<Calls>,
     /// Of the whole build.
-    spent: Arc<Spent>,
+    budget: Arc<Budget>,
     /// How many frontends called each other.
     depth: usize,
-    made: Mutex<Made>,
+    answers: Mutex<Answers>,
 }
 
 #[derive(Default)]
-struct Made {
+struct Answers {
     images: Vec<Image>,
     results: Vec<Arc<dyn Ref>>,
-    below: Vec<Arc<Scope>>,
+    below: Vec<Arc<CallScope>>,
     records: Vec<u64>,
 }
 
 /// Tells refs apart.
-fn address(found: &Arc<dyn Ref>) -> usize {
-    Arc::as_ptr(found).cast::<()>() as usize
+fn address(reference: &Arc<dyn Ref>) -> usize {
+    Arc::as_ptr(reference).cast::<()>() as usize
 }
 
-impl Scope {
+impl CallScope {
     /// The scope of a build.
-    pub(crate) fn root(asked: Asked, requests: &Arc<Requests>) -> Arc<Self> {
+    pub(crate) fn root(call: FrontendCall, calls: &Arc<Calls>) -> Arc<Self> {
         Arc::new(Self {
-            asked: None,
-            root: Some(Arc::new(asked)),
-            requests: Arc::clone(requests),
-            spent: Arc::default(),
+            call: None,
+            root: Some(Arc::new(call)),
+            calls: Arc::clone(calls),
+            budget: Arc::default(),
             depth: 0,
-            made: Mutex::default(),
+            answers: Mutex::default(),
         })
     }
 
     /// The scope of a request that is made in this one.
-    pub(crate) fn inner(&self, asked: Asked) -> Result<Arc<Self>, Failure> {
-        spent::check_depth(self.depth + 1)?;
-        let inputs = asked.inputs.values().map(|d| spent::of_definition(d));
-        self.spent
-            .spend(spent::of_options(&asked.opts) + inputs.sum::<usize>())?;
+    pub(crate) fn inner(&self, call: FrontendCall) -> Result<Arc<Self>, Failure> {
+        limits::check_depth(self.depth + 1)?;
+        let inputs = call.inputs.values().map(|d| limits::of_definition(d));
+        self.budget
+            .spend(limits::of_options(&call.opts) + inputs.sum::<usize>())?;
         let root = self.root.clone().filter(|r| r.says_something());
         let root = root.or_else(|| {
-            let own = self.asked.as_ref()?;
-            Some(Arc::new(Asked {
+            let own = self.call.as_ref()?;
+            Some(Arc::new(FrontendCall {
                 frontend: own.frontend.clone(),
                 opts: own.opts.clone(),
                 inputs: own.inputs.clone(),
             }))
         });
         Ok(Arc::new(Self {
-            asked: Some(asked),
+            call: Some(call),
             root,
-            requests: Arc::clone(&self.requests),
-            spent: Arc::clone(&self.spent),
+            calls: Arc::clone(&self.calls),
+            budget: Arc::clone(&self.budget),
             depth: self.depth + 1,
-            made: Mutex::default(),
+            answers: Mutex::default(),
         }))
     }
 
     /// Counts a definition that is to be solved.
     pub(crate) fn spend(&self, definition: &pb::Definition) -> Result<(), Failure> {
-        self.spent.spend(spent::of_definition(definition))
+        self.budget.spend(limits::of_definition(definition))
     }
 
     /// Takes note of a result that was made in this scope.
-    pub(crate) fn made(&self, result: &FrontendResult) {
-        self.made.lock().results.extend(refs(result).cloned());
+    pub(crate) fn add_results(&self, result: &FrontendResult) {
+        self.answers.lock().results.extend(refs(result).cloned());
     }
 
     /// Takes note of a request that was answered in this scope.
     pub(crate) fn answered(&self, inner: Arc<Self>) {
-        self.made.lock().below.push(inner);
+        self.answers.lock().below.push(inner);
     }
 
     /// Takes note of a source that was resolved.
@@ -246,7 +191,7 @@ impl Scope {
         let layout = identifier.strip_prefix("oci-layout://");
         let of_image = opts.image.as_ref().and_then(|o| o.platform.clone());
         let of_layout = || opts.oci_layout.as_ref().and_then(|o| o.platform.clone());
-        self.made.lock().images.push(Image {
+        self.answers.lock().images.push(Image {
             reference: reference.or(layout).unwrap_or(identifier).to_owned(),
             platform: of_image.or_else(of_layout),
             digest: image.digest.clone(),
@@ -256,56 +201,59 @@ impl Scope {
 
     /// Lets other requests know where the refs of a result came from.
     pub(crate) async fn register(self: &Arc<Self>, result: &FrontendResult) {
-        for found in refs(result) {
-            let Some(head) = found
+        for reference in refs(result) {
+            let Some(head) = reference
                 .definition()
                 .as_deref()
                 .and_then(llb::definition::head)
             else {
                 continue;
             };
-            let Some(scope) = self.find(found) else {
+            let Some(scope) = self.find(reference) else {
                 continue;
             };
-            let captured = match LazyRef::of(found) {
-                Some(lazy) => lazy.captured().await.unwrap_or_default(),
-                None => Capture::new(),
+            let captured = match LazyRef::of(reference) {
+                Ok(lazy) => lazy.captured().await.unwrap_or_default(),
+                Err(_) => Capture::new(),
             };
             if let Some(request) = scope.request(&captured) {
-                let id = self.requests.add(head, request);
-                self.made.lock().records.push(id);
+                let id = self.calls.add(head, request);
+                self.answers.lock().records.push(id);
             }
         }
     }
 
     /// Forgets who asked for what; the build is over.
     pub(crate) fn release(&self) {
-        let made = std::mem::take(&mut *self.made.lock());
-        let mut all = self.requests.0.lock();
-        for id in &made.records {
+        let answers = std::mem::take(&mut *self.answers.lock());
+        let mut all = self.calls.0.lock();
+        for id in &answers.records {
             all.1.remove(id);
         }
         drop(all);
-        for inner in &made.below {
+        for inner in &answers.below {
             inner.release();
         }
     }
 
     /// The scope whose result a ref is.
-    fn find(self: &Arc<Self>, found: &Arc<dyn Ref>) -> Option<Arc<Self>> {
-        let made = self.made.lock();
-        if let Some(scope) = made.below.iter().find_map(|below| below.find(found)) {
+    fn find(self: &Arc<Self>, reference: &Arc<dyn Ref>) -> Option<Arc<Self>> {
+        let answers = self.answers.lock();
+        if let Some(scope) = answers.below.iter().find_map(|below| below.find(reference)) {
             return Some(scope);
         }
-        let own = made.results.iter().any(|r| address(r) == address(found));
+        let own = answers
+            .results
+            .iter()
+            .any(|r| address(r) == address(reference));
         own.then(|| Arc::clone(self))
     }
 
     fn all(&self, refs: &mut Vec<Arc<dyn Ref>>, images: &mut Vec<Image>) {
-        let made = self.made.lock();
-        refs.extend(made.results.iter().cloned());
-        images.extend(made.images.iter().cloned());
-        for below in &made.below {
+        let answers = self.answers.lock();
+        refs.extend(answers.results.iter().cloned());
+        images.extend(answers.images.iter().cloned());
+        for below in &answers.below {
             below.all(refs, images);
         }
     }
@@ -314,18 +262,18 @@ impl Scope {
         &self,
         inputs: &BTreeMap<String, Arc<pb::Definition>>,
     ) -> BTreeMap<String, RequestProvenance> {
-        let found = |(name, definition): (&String, &Arc<pb::Definition>)| {
-            let (request, told) = self.requests.find(definition)?;
-            Some((name.clone(), request, told))
+        let nested = |(name, definition): (&String, &Arc<pb::Definition>)| {
+            let (request, size) = self.calls.find(definition)?;
+            Some((name.clone(), request, size))
         };
-        spent::fitting(inputs.iter().filter_map(found))
+        limits::fitting(inputs.iter().filter_map(nested))
     }
 
-    fn told(&self, asked: &Asked, captured: &Capture) -> RequestProvenance {
-        let args = filter_args(&asked.opts);
-        let mut out = RequestProvenance::new(&asked.frontend, args, captured.sources());
+    fn describe(&self, call: &FrontendCall, captured: &Capture) -> RequestProvenance {
+        let args = filter_args(&call.opts);
+        let mut out = RequestProvenance::new(&call.frontend, args, captured.sources());
         if let Some(request) = &mut out.request {
-            request.inputs = self.inputs(&asked.inputs);
+            request.inputs = self.inputs(&call.inputs);
         }
         out
     }
@@ -333,7 +281,7 @@ impl Scope {
     /// The client's request, if it says something.
     fn root_request(&self, captured: &Capture) -> Option<RequestProvenance> {
         let root = self.root.as_ref().filter(|r| r.says_something())?;
-        let out = self.told(root, captured);
+        let out = self.describe(root, captured);
         let empty =
             |r: &Parameters| r.frontend.is_empty() && r.args.is_empty() && r.inputs.is_empty();
         (!out.request.as_ref().is_some_and(empty)).then_some(out)
@@ -341,7 +289,7 @@ impl Scope {
 
     /// This scope's request.
     fn request(&self, captured: &Capture) -> Option<RequestProvenance> {
-        let mut out = self.told(self.asked.as_ref()?, captured);
+        let mut out = self.describe(self.call.as_ref()?, captured);
         let root = self.root_request(captured).filter(|root| *root != out);
         if let Some(request) = &mut out.request {
             request.root = root.map(Box::new);
@@ -350,15 +298,15 @@ impl Scope {
     }
 
     /// What went into a ref that was computed, with this scope's request.
-    async fn of_ref(&self, found: &Arc<dyn Ref>) -> Option<Capture> {
-        let mut out = LazyRef::of(found)?.captured().await?;
-        let Some(asked) = &self.asked else {
+    async fn of_ref(&self, reference: &Arc<dyn Ref>) -> Option<Capture> {
+        let mut out = LazyRef::of(reference).ok()?.captured().await?;
+        let Some(call) = &self.call else {
             return Some(out);
         };
-        out.request.frontend = asked.frontend.clone();
-        out.request.args = filter_args(&asked.opts);
-        out.request.inputs = self.inputs(&asked.inputs);
-        let own = self.told(asked, &out);
+        out.request.frontend = call.frontend.clone();
+        out.request.args = filter_args(&call.opts);
+        out.request.inputs = self.inputs(&call.inputs);
+        let own = self.describe(call, &out);
         let root = self.root_request(&out).filter(|root| *root != own);
         out.request.root = root.map(Box::new);
         Some(out)
@@ -383,16 +331,16 @@ impl Scope {
         let mut out = BTreeMap::new();
         for platform in platforms {
             let id = platform.id.as_str();
-            let (found, is_map) = match result.refs.get(id) {
-                Some(found) => (found.as_ref(), true),
+            let (reference, is_map) = match result.refs.get(id) {
+                Some(reference) => (reference.as_ref(), true),
                 None if result.refs.len() == 1 => {
                     (result.refs.values().next().and_then(Option::as_ref), true)
                 }
                 None => (result.single.as_ref(), false),
             };
-            let Some(found) = found else { continue };
-            let scope = self.find(found).unwrap_or_else(|| Arc::clone(self));
-            let Some(mut capture) = scope.of_ref(found).await else {
+            let Some(reference) = reference else { continue };
+            let scope = self.find(reference).unwrap_or_else(|| Arc::clone(self));
+            let Some(mut capture) = scope.of_ref(reference).await else {
                 continue;
             };
             let (mut others, mut images) = (Vec::new(), Vec::new());
@@ -416,7 +364,7 @@ impl Scope {
                 .settle()
                 .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
             capture.target_platform = platform.platform.format_all();
-            out.insert(id.to_owned(), (capture, Arc::clone(found)));
+            out.insert(id.to_owned(), (capture, Arc::clone(reference)));
         }
         Ok(out)
     }

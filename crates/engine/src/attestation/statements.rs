@@ -1,4 +1,4 @@
-//! The attestations of a result: what its frontend states, and what the daemon adds.
+//! The statements about a result: those of its frontend, and those that the daemon adds.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -6,26 +6,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use attest::{
-    Attests, Layers, Mode, Provenance, ProvenanceOptions, PurlKind, Run, Statement, Subject,
-    SubjectKind, SubjectSpec,
-};
-use exporter::{About, Attester, ExportError, PlatformEntry};
-use frontend::FrontendResult;
+use attest::{Attests, PurlKind, Statement, SubjectKind, SubjectSpec};
+use exporter::{About, Attester, ExportError};
 use frontend::bridge::Attestation;
-use oci::{Descriptor, Digest};
+use oci::Digest;
 use serde::Deserialize;
-use store::{ImmutableRef, Lease};
+use store::ImmutableRef;
 
+use super::provenance::{self, ProvenanceBuilder, Subject};
+use super::sbom;
 use crate::api::{Failure, FailureKind};
-use crate::build::Build;
-use crate::provenance::{Computed, Scope};
 use crate::reference::LazyRef;
 
-/// The most that is read of one statement.
-const MAX: u64 = 80 << 20;
-/// The most that is read of the statements in one folder; they are in memory together.
-const MAX_BUNDLE: u64 = 160 << 20;
+/// The most that is read of one statement, in bytes.
+const MAX_STATEMENT_BYTES: u64 = 80 << 20;
+/// The most that is read of the statements in one folder, in bytes; they are in memory together.
+const MAX_BUNDLE_BYTES: u64 = 160 << 20;
 const IN_TOTO: i32 = 0;
 const BUNDLE: i32 = 1;
 
@@ -41,7 +37,7 @@ enum Content {
     /// Computed by the build; nothing is an empty tree.
     Files(Option<ImmutableRef>),
     Bytes(Vec<u8>),
-    Provenance(Arc<Maker>),
+    Provenance(Arc<ProvenanceBuilder>),
 }
 
 /// One attestation, or a folder of them.
@@ -54,13 +50,6 @@ struct Item {
     /// The name of the SBOM among others of its folder.
     core: Option<String>,
     content: Arc<Content>,
-}
-
-/// Provenance that is finished when it is asked for: only then all layers are known.
-struct Maker {
-    build: Arc<Build>,
-    computed: Option<Arc<Computed>>,
-    provenance: Arc<Provenance>,
 }
 
 /// The attestations of a result.
@@ -87,13 +76,13 @@ fn subjects(given: &[(i32, String, Vec<String>)]) -> Result<Vec<SubjectSpec>, Fa
 }
 
 async fn item(given: &Attestation) -> Result<Item, Failure> {
-    let lazy = given.content.as_ref().and_then(LazyRef::of);
     let bundle = match given.kind {
         IN_TOTO => false,
         BUNDLE => true,
         other => return Err(failed(format!("unknown attestation kind {other}"))),
     };
-    let Some(lazy) = lazy else {
+    let content = given.content.as_ref().map(LazyRef::of);
+    let Some(Ok(content)) = content else {
         return Err(failed(if bundle {
             "no ref provided for attestation bundle"
         } else {
@@ -114,7 +103,7 @@ async fn item(given: &Attestation) -> Result<Item, Failure> {
         subjects: subjects(&given.subjects)?,
         inline_only: meta("inline-only").is_some_and(|v| v == "true"),
         core: meta("sbom-core").map(std::borrow::Cow::into_owned),
-        content: Arc::new(Content::Files(lazy.result().await?)),
+        content: Arc::new(Content::Files(content.result().await?)),
     })
 }
 
@@ -122,24 +111,21 @@ fn is_provenance(predicate_type: &str) -> bool {
     predicate_type.starts_with("https://slsa.dev/provenance/")
 }
 
-/// Collects what is to be attested; none if there is nothing.
+/// Collects what is to be attested; none if there is nothing. `version` is the daemon's, for the tools of an SBOM.
 pub(crate) async fn collect(
-    build: &Arc<Build>,
-    scope: &Arc<Scope>,
-    result: &FrontendResult,
-    platforms: &[PlatformEntry],
+    subject: &Subject<'_>,
     attests: &Attests,
-    run: Run,
+    version: &str,
 ) -> Result<Option<Attestations>, Failure> {
     let mut by_platform: BTreeMap<String, Vec<Item>> = BTreeMap::new();
-    for (id, list) in &result.attestations {
+    for (id, list) in &subject.result.attestations {
         for given in list {
             let items = by_platform.entry(id.clone()).or_default();
             items.push(item(given).await?);
         }
     }
     if let Some(options) = &attests.provenance {
-        for (id, maker) in makers(build, scope, result, platforms, options, &run).await? {
+        for (id, builder) in provenance::builders(subject, options).await? {
             let file = if options.filename.is_empty() {
                 "provenance.json"
             } else {
@@ -148,175 +134,37 @@ pub(crate) async fn collect(
             by_platform.entry(id).or_default().push(Item {
                 bundle: false,
                 path: file.to_owned(),
-                predicate_type: maker.provenance.predicate_type().to_owned(),
+                predicate_type: builder.predicate_type().to_owned(),
                 subjects: Vec::new(),
                 inline_only: options.inline_only,
                 core: None,
-                content: Arc::new(Content::Provenance(Arc::new(maker))),
+                content: Arc::new(Content::Provenance(Arc::new(builder))),
             });
         }
     }
     Ok((!by_platform.is_empty()).then(|| Attestations {
         by_platform,
-        version: build.engine.version.version.clone(),
+        version: version.to_owned(),
     }))
 }
 
-/// Provenance of each result, by platform id.
-async fn makers(
-    build: &Arc<Build>,
-    scope: &Arc<Scope>,
-    result: &FrontendResult,
-    platforms: &[PlatformEntry],
-    options: &ProvenanceOptions,
-    run: &Run,
-) -> Result<Vec<(String, Maker)>, Failure> {
-    let engine = &build.engine;
-    let mut out = Vec::new();
-    for (id, (capture, found)) in scope.captures(result, platforms).await? {
-        let computed = match LazyRef::of(&found) {
-            Some(lazy) => lazy.computed().await?,
-            None => None,
-        };
-        let config = match (options.mode, found.definition()) {
-            (Mode::Max, Some(definition)) => {
-                let write = move || attest::build_config(&definition);
-                let written = task::blocking("write steps down", write).await;
-                Some(written.map_err(failed)?)
-            }
-            _ => None,
-        };
-        let run = Run {
-            dockerfile_version: engine.version.dockerfile.clone(),
-            environment: engine.settings.provenance_env.clone(),
-            ..run.clone()
-        };
-        let provenance = Provenance::new(&capture, options, config, run).map_err(failed)?;
-        let maker = Maker {
-            build: Arc::clone(build),
-            computed,
-            provenance: Arc::new(provenance),
-        };
-        out.push((id, maker));
-    }
-    Ok(out)
-}
-
-/// What the build's record keeps of each result, by platform id: all that is known, whatever was asked for.
-pub(crate) async fn for_record(
-    build: &Arc<Build>,
-    scope: &Arc<Scope>,
-    result: &FrontendResult,
-    platforms: &[PlatformEntry],
-    attests: &Attests,
-    run: &Run,
-    lease: &Lease,
-) -> Result<BTreeMap<String, Descriptor>, Failure> {
-    let asked = attests.provenance.as_ref();
-    let options = ProvenanceOptions {
-        builder_id: asked.map(|p| p.builder_id.clone()).unwrap_or_default(),
-        ..ProvenanceOptions::default()
-    };
-    let mut out = BTreeMap::new();
-    for (id, maker) in makers(build, scope, result, platforms, &options, run).await? {
-        let bytes = maker.predicate().await?;
-        let (store, lease) = (Arc::clone(&build.engine.parts.store), lease.clone());
-        let mut kept = task::blocking("keep provenance", move || {
-            store.put_blob(&lease, &bytes)?;
-            Ok::<_, Failure>(Descriptor::of_bytes("application/vnd.in-toto+json", &bytes))
-        })
-        .await?;
-        let kind = maker.provenance.predicate_type().to_owned();
-        kept.annotations
-            .insert("in-toto.io/predicate-type".to_owned(), kind);
-        out.insert(id, kept);
-    }
-    Ok(out)
-}
-
-impl Maker {
-    async fn predicate(&self) -> Result<Vec<u8>, ExportError> {
-        let provenance = Arc::clone(&self.provenance);
-        let layers = match provenance.steps() {
-            Some(_) => Some(self.layers(&provenance).await.map_err(wrong)?),
-            None => None,
-        };
-        let write = move || match layers {
-            None => provenance.to_json(),
-            Some(layers) => {
-                let mut provenance = Provenance::clone(&provenance);
-                provenance.set_layers(layers);
-                provenance.to_json()
-            }
-        };
-        Ok(task::blocking("write provenance", write).await)
-    }
-
-    /// The layers that steps gave, as far as they are known.
-    async fn layers(&self, provenance: &Provenance) -> Result<Layers, Failure> {
-        let mut out = Layers::new();
-        let (Some(computed), Some(steps)) = (&self.computed, provenance.steps()) else {
-            return Ok(out);
-        };
-        let Some(ctx) = computed
-            .vertex
-            .as_ref()
-            .and_then(|vertex| self.build.op_ctx(vertex))
-        else {
-            return Ok(out);
-        };
-        let options = solver::export::Options {
-            mode: solver::export::Mode::RemoteOnly,
-            roots: true,
-            ignore_backlinks: true,
-        };
-        let keys = computed.keys.get(..1).unwrap_or_default().to_vec();
-        let export = move || solver::export::export(&keys, options);
-        let chains = task::blocking("export keys", export)
-            .await
-            .map_err(failed)?;
-        for result in chains.records.iter().flat_map(|r| &r.results) {
-            let Some(name) = result.vertex.as_ref().and_then(|v| steps.name(v)) else {
-                continue;
-            };
-            let loaded = result.manager.results().load(&result.stored, &ctx).await;
-            let Ok(Some(found)) = loaded else { continue };
-            let Some(blobs) = found.known_blobs()? else {
-                continue;
-            };
-            let chain: Vec<_> = blobs
-                .into_iter()
-                .map(|blob| exporter::public_layer(&blob.descriptor))
-                .collect();
-            let chains = out.entry(format!("{name}:{}", result.output)).or_default();
-            let same = |have: &Vec<oci::Descriptor>| {
-                have.iter()
-                    .map(|d| &d.digest)
-                    .eq(chain.iter().map(|d| &d.digest))
-            };
-            if !chain.is_empty() && !chains.iter().any(same) {
-                chains.push(chain);
-            }
-        }
-        out.retain(|_, chains| !chains.is_empty());
-        Ok(out)
-    }
-}
-
 /// Reads a regular file of a ref, bounded.
-fn read(found: &ImmutableRef, path: &str) -> Result<Vec<u8>, ExportError> {
+fn read(tree: &ImmutableRef, path: &str) -> Result<Vec<u8>, ExportError> {
     let at =
         |e: &dyn std::fmt::Display| wrong(format!("cannot read in-toto attestation: {path}: {e}"));
-    let root = found.root().map_err(|e| at(&e))?;
+    let root = tree.root().map_err(|e| at(&e))?;
     let meta = root.stat(path).map_err(|e| at(&e))?;
     if !meta.is_file() {
         return Err(at(&"not a regular file"));
     }
-    let mut file = root.open_file(path).map_err(|e| at(&e))?.take(MAX + 1);
+    let mut file = root
+        .open_file(path)
+        .map_err(|e| at(&e))?
+        .take(MAX_STATEMENT_BYTES + 1);
     let mut out = Vec::new();
     file.read_to_end(&mut out).map_err(|e| at(&e))?;
-    if out.len() as u64 > MAX {
-        return Err(wrong(format!("{path} exceeds {MAX} bytes")));
+    if out.len() as u64 > MAX_STATEMENT_BYTES {
+        return Err(wrong(format!("{path} exceeds {MAX_STATEMENT_BYTES} bytes")));
     }
     Ok(out)
 }
@@ -327,12 +175,12 @@ struct Written {
     #[serde(rename = "predicateType", default)]
     predicate_type: String,
     #[serde(default)]
-    subject: Vec<Subject>,
+    subject: Vec<attest::Subject>,
 }
 
 /// The statements in a folder, each an attestation of its own.
-fn unbundle(found: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError> {
-    let root = found.root().map_err(wrong)?;
+fn unbundle(tree: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError> {
+    let root = tree.root().map_err(wrong)?;
     let top = Path::new("/").join(&item.path);
     let dir = root.dir(&top).map_err(wrong)?;
     let mut names: Vec<_> = dir
@@ -342,16 +190,18 @@ fn unbundle(found: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError>
         .map(|entry| entry.name)
         .collect();
     names.sort();
-    let mut left = MAX_BUNDLE;
+    let mut left = MAX_BUNDLE_BYTES;
     let mut out = Vec::new();
     for name in names {
         let path = Path::new(&item.path).join(&name);
         let path = path.to_string_lossy().into_owned();
-        let bytes = read(found, &format!("/{path}"))?;
+        let bytes = read(tree, &format!("/{path}"))?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        left = left
-            .checked_sub(length)
-            .ok_or_else(|| wrong(format!("attestation bundle exceeds {MAX_BUNDLE} bytes")))?;
+        left = left.checked_sub(length).ok_or_else(|| {
+            wrong(format!(
+                "attestation bundle exceeds {MAX_BUNDLE_BYTES} bytes"
+            ))
+        })?;
         let written: Written = oci::json::from_slice(&bytes)
             .map_err(|e| wrong(format!("cannot decode in-toto statement: {e}")))?;
         if !item.predicate_type.is_empty() && written.predicate_type != item.predicate_type {
@@ -401,15 +251,15 @@ impl Item {
     async fn bytes(&self) -> Result<Vec<u8>, ExportError> {
         match &*self.content {
             Content::Bytes(bytes) => Ok(bytes.clone()),
-            Content::Provenance(maker) => maker.predicate().await,
+            Content::Provenance(builder) => builder.predicate().await,
             Content::Files(None) => Err(wrong(format!(
                 "cannot read in-toto attestation: {}: no such file or directory",
                 self.path
             ))),
-            Content::Files(Some(found)) => {
-                found.ensure().await?;
-                let (found, path) = (found.clone(), self.path.clone());
-                task::blocking("attestation", move || read(&found, &path)).await
+            Content::Files(Some(tree)) => {
+                tree.ensure().await?;
+                let (tree, path) = (tree.clone(), self.path.clone());
+                task::blocking("attestation", move || read(&tree, &path)).await
             }
         }
     }
@@ -428,8 +278,11 @@ impl Attester for Attestations {
         platform_id: &str,
         about: About<'_>,
     ) -> Result<Vec<exporter::Statement>, ExportError> {
-        let exported: Vec<Subject> = match about {
-            About::Files(files) => files.iter().map(|(n, d)| Subject::new(n, d)).collect(),
+        let exported: Vec<attest::Subject> = match about {
+            About::Files(files) => files
+                .iter()
+                .map(|(n, d)| attest::Subject::new(n, d))
+                .collect(),
             About::Image {
                 platform,
                 manifest,
@@ -439,7 +292,7 @@ impl Attester for Attestations {
                 let named = |name: &String| {
                     let name =
                         attest::of_image(PurlKind::Docker, name, Some(&platform.platform), &[]);
-                    Ok(Subject::new(name.map_err(wrong)?, &manifest.digest))
+                    Ok(attest::Subject::new(name.map_err(wrong)?, &manifest.digest))
                 };
                 names
                     .iter()
@@ -455,13 +308,13 @@ impl Attester for Attestations {
                 flat.push(item.shared());
                 continue;
             }
-            let Content::Files(found) = &*item.content else {
+            let Content::Files(tree) = &*item.content else {
                 continue;
             };
-            let Some(found) = found else { continue };
-            found.ensure().await?;
-            let (found, item) = (found.clone(), item.shared());
-            let parts = task::blocking("attestations", move || unbundle(&found, &item));
+            let Some(tree) = tree else { continue };
+            tree.ensure().await?;
+            let (tree, item) = (tree.clone(), item.shared());
+            let parts = task::blocking("attestations", move || unbundle(&tree, &item));
             flat.extend(parts.await?);
         }
         flat.sort_by_key(|item| !item.is_core());
@@ -469,10 +322,10 @@ impl Attester for Attestations {
         for item in flat {
             let mut predicate = item.bytes().await?;
             if let About::Image { layers, .. } = about
-                && item.predicate_type == crate::sbom::PREDICATE
+                && item.predicate_type == sbom::PREDICATE
                 && item.is_core()
             {
-                predicate = crate::sbom::supplement(predicate, layers, &self.version).await;
+                predicate = sbom::supplement(predicate, layers, &self.version).await;
             }
             let statement =
                 Statement::new(&item.predicate_type, &predicate, &item.subjects, &exported)

@@ -13,11 +13,12 @@ use oci::{ImageConfig, Platform};
 use store::LayerBlob;
 
 use crate::api::{Failure, FailureKind};
-use crate::build::Build;
+use crate::evaluate::Evaluator;
+use crate::policy::SourcePolicies;
 use crate::reference::LazyRef;
 
 /// The type of SPDX documents.
-pub(crate) const PREDICATE: &str = "https://spdx.dev/Document";
+pub(super) const PREDICATE: &str = "https://spdx.dev/Document";
 
 /// The name of the SBOM that others add to.
 const CORE: &str = "sbom";
@@ -28,21 +29,31 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Unknown, error.to_string())
 }
 
+/// What scanning needs of a build.
+pub(crate) struct Scanner<'a> {
+    /// Computes the scans.
+    pub(crate) evaluator: &'a Arc<Evaluator>,
+    /// Resolves the scanner's image, if policies allow it.
+    pub(crate) policies: &'a SourcePolicies,
+    /// The platform that scanners run on.
+    pub(crate) platform: &'a Platform,
+    /// The options of the frontend.
+    pub(crate) frontend_opts: &'a BTreeMap<String, String>,
+}
+
 /// Adds an SBOM to each result that is not empty, unless the frontend made one.
 pub(crate) async fn scan(
-    build: &Arc<Build>,
+    scanner: &Scanner<'_>,
     result: &mut FrontendResult,
     platforms: &[PlatformEntry],
     options: &SbomOptions,
-    opts: &BTreeMap<String, String>,
 ) -> Result<(), Failure> {
     let has = |a: &Attestation| a.predicate_type == PREDICATE;
     if result.attestations.values().flatten().any(has) {
         return Ok(());
     }
-    let host = build.engine.worker.platforms.first();
-    let platform = host.cloned().unwrap_or_else(Platform::host);
-    let (reference, config) = scanner(build, options, &platform, opts).await?;
+    let platform = scanner.platform;
+    let (reference, config) = scanner.image(options).await?;
     let args: Vec<String> = [config.config.entrypoint.clone(), config.config.cmd.clone()]
         .into_iter()
         .flatten()
@@ -53,16 +64,16 @@ pub(crate) async fn scan(
     let image = llb::build::image(
         &reference,
         &ImageOpts::default(),
-        Constraints::new().platform(&platform),
+        Constraints::new().platform(platform),
     )
     .map_err(failed)?;
     for entry in platforms {
-        let found = match result.refs.get(&entry.id) {
-            Some(found) => found.as_ref(),
+        let target = match result.refs.get(&entry.id) {
+            Some(target) => target.as_ref(),
             None if result.refs.len() == 1 => result.refs.values().next().and_then(Option::as_ref),
             None => result.single.as_ref(),
         };
-        let Some(definition) = found.and_then(|found| found.definition()) else {
+        let Some(definition) = target.and_then(|target| target.definition()) else {
             continue;
         };
         let target = llb::build::state_from_definition(&definition).map_err(failed)?;
@@ -73,24 +84,27 @@ pub(crate) async fn scan(
             Ok((String::as_str(name), state))
         };
         let extras = extras.map(state).collect::<Result<Vec<_>, Failure>>()?;
-        let made = Scan {
+        let scan = Scan {
             image: &image,
             reference: &reference,
             config: &config,
             args: &args,
             options,
-            no_cache: opts.get("no-cache").is_some_and(String::is_empty)
+            no_cache: scanner
+                .frontend_opts
+                .get("no-cache")
+                .is_some_and(String::is_empty)
                 || further.is_some_and(|targets| targets.ignore_cache),
-            platform: &platform,
+            platform,
         }
         .of(&entry.id, &target, &extras)?;
-        let found = LazyRef::new(Arc::clone(build), Arc::new(made), Vec::new());
-        found.result().await?;
+        let scanned = LazyRef::new(Arc::clone(scanner.evaluator), Arc::new(scan), Vec::new());
+        scanned.result().await?;
         let text = |text: &'static str| bytes::Bytes::from_static(text.as_bytes());
         let list = result.attestations.entry(entry.id.clone()).or_default();
         list.push(Attestation {
             kind: 1,
-            content: Some(found as Arc<dyn Ref>),
+            content: Some(scanned as Arc<dyn Ref>),
             predicate_type: PREDICATE.into(),
             metadata: BTreeMap::from([
                 ("reason".to_owned(), text("sbom")),
@@ -102,39 +116,36 @@ pub(crate) async fn scan(
     Ok(())
 }
 
-/// The scanner, fixed, and its config.
-async fn scanner(
-    build: &Arc<Build>,
-    options: &SbomOptions,
-    platform: &Platform,
-    opts: &BTreeMap<String, String>,
-) -> Result<(String, ImageConfig), Failure> {
-    let source = pb::SourceOp {
-        identifier: format!("docker-image://{}", options.generator),
-        ..pb::SourceOp::default()
-    };
-    let how = ResolveOpts {
-        image: Some(ImageResolveOpts {
-            platform: Some(platform.clone()),
-            resolve_mode: opts.get("image-resolve-mode").cloned().unwrap_or_default(),
-            ..ImageResolveOpts::default()
-        }),
-        ..ResolveOpts::default()
-    };
-    let what = frontend::resolving(&source.identifier);
-    let meta = crate::resolve::source(build, source, how)
-        .await
-        .map_err(|mut e| {
+impl Scanner<'_> {
+    /// The scanner's image, fixed, and its config.
+    async fn image(&self, options: &SbomOptions) -> Result<(String, ImageConfig), Failure> {
+        let source = pb::SourceOp {
+            identifier: format!("docker-image://{}", options.generator),
+            ..pb::SourceOp::default()
+        };
+        let mode = self.frontend_opts.get("image-resolve-mode").cloned();
+        let resolve_opts = ResolveOpts {
+            image: Some(ImageResolveOpts {
+                platform: Some(self.platform.clone()),
+                resolve_mode: mode.unwrap_or_default(),
+                ..ImageResolveOpts::default()
+            }),
+            ..ResolveOpts::default()
+        };
+        let what = frontend::resolving(&source.identifier);
+        let resolved = self.policies.resolve(source, resolve_opts).await;
+        let meta = resolved.map_err(|mut e| {
             e.message = format!("{what}: {}", e.message);
             e
         })?;
-    let reference = meta.op.identifier.strip_prefix("docker-image://");
-    let reference = reference.unwrap_or(&options.generator).to_owned();
-    let image = meta
-        .image
-        .ok_or_else(|| failed("the scanner is no image"))?;
-    let config = oci::json::from_slice(&image.config).map_err(failed)?;
-    Ok((reference, config))
+        let reference = meta.op.identifier.strip_prefix("docker-image://");
+        let reference = reference.unwrap_or(&options.generator).to_owned();
+        let image = meta
+            .image
+            .ok_or_else(|| failed("the scanner is no image"))?;
+        let config = oci::json::from_slice(&image.config).map_err(failed)?;
+        Ok((reference, config))
+    }
 }
 
 struct Scan<'a> {
@@ -204,7 +215,7 @@ const MAX_VALUES: usize = 1 << 21;
 
 /// Adds to each file of an SPDX document which layer brought it. A document that cannot be read, or has very many values, stays
 /// as it is.
-pub(crate) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version: &str) -> Vec<u8> {
+pub(super) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version: &str) -> Vec<u8> {
     let mut uppers = Vec::with_capacity(layers.len());
     for layer in layers.iter().rev() {
         if layer.layer().ensure().await.is_err() {

@@ -1,56 +1,111 @@
-//! Policies on whole definitions, and the client's verdict on single sources.
+//! The verdict on single sources: by rules, and by a client that is asked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use frontend::bridge::{ResolveOpts, SourceMeta};
 use futures::future::BoxFuture;
-use futures::stream::TryStreamExt as _;
 use llb::pb;
-use prost::Message as _;
 
-use super::{Policy, Work, digest, evaluate, failed, normalized};
+use super::{Policy, Work, evaluate, failed, normalized};
 use crate::api::{Detail, Failure, PolicyQuestion, PolicyVerdict, PolicyVerifier};
-use crate::build::Build;
+use crate::resolve::{SourceResolver, wanted_platform};
 
 /// Questions and rewrites that one source may cost.
-const MOST_QUESTIONS: usize = 10;
-/// Sources that a client is asked about at the same time.
-const AT_ONCE: usize = 64;
+const MAX_QUESTIONS: usize = 10;
 const BUNDLE: &str = "git.bundle";
 const LAYOUT_SESSION: &str = "oci.session";
 const LAYOUT_STORE: &str = "oci.store";
 
-/// Who decides on the sources of a build.
-#[derive(Clone)]
-pub(crate) struct Judge {
-    build: Arc<Build>,
+/// The policies of one build, and how its sources are resolved under them.
+pub(crate) struct SourcePolicies {
     policies: Vec<Arc<Policy>>,
     verifier: Option<Arc<dyn PolicyVerifier>>,
-    work: Work,
+    resolver: Arc<SourceResolver>,
+    /// Where rules are matched.
+    pool: task::Pool,
 }
 
-impl Judge {
-    /// The build's own policies with those of a request; none if nobody has a say.
-    pub(crate) fn new(build: &Arc<Build>, more: &[Arc<Policy>]) -> Option<Self> {
-        let policies: Vec<_> = build.policies.iter().chain(more).cloned().collect();
-        let verifier = build.verifier.clone();
-        (verifier.is_some() || !policies.is_empty()).then(|| Self {
-            build: Arc::clone(build),
+impl SourcePolicies {
+    /// Policies of a build's request, and the client that is asked for a verdict, if one is.
+    pub(crate) fn new(
+        policies: Vec<Arc<Policy>>,
+        verifier: Option<Arc<dyn PolicyVerifier>>,
+        resolver: SourceResolver,
+        pool: task::Pool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             policies,
             verifier,
+            resolver: Arc::new(resolver),
+            pool,
+        })
+    }
+
+    /// The build's own policies with those of a request; none if nobody has a say.
+    pub(crate) fn evaluator(&self, more: &[Arc<Policy>]) -> Option<PolicyEvaluator> {
+        let policies: Vec<_> = self.policies.iter().chain(more).cloned().collect();
+        let verifier = self.verifier.clone();
+        (verifier.is_some() || !policies.is_empty()).then(|| PolicyEvaluator {
+            policies,
+            verifier,
+            resolver: Arc::clone(&self.resolver),
+            pool: self.pool.clone(),
             work: Work::default(),
         })
     }
 
+    /// Resolves a source if it is allowed, shown as a vertex.
+    pub(crate) async fn resolve(
+        &self,
+        mut op: pb::SourceOp,
+        opts: ResolveOpts,
+    ) -> Result<SourceMeta, Failure> {
+        let policies = Policy::decode_all(&opts.source_policies).await?;
+        if let Some(evaluator) = self.evaluator(&policies) {
+            let platform = wanted_platform(&opts).map(|p| pb::Platform {
+                os: p.os,
+                architecture: p.architecture,
+                variant: p.variant,
+                os_version: p.os_version,
+                os_features: p.os_features,
+            });
+            let scope = self.resolver.scope();
+            let allowed = scope.alive(evaluator.source(&mut op, platform.as_ref()));
+            allowed.await.map_err(|mut e| {
+                e.message = format!("could not resolve image due to policy: {}", e.message);
+                e
+            })?;
+        }
+        self.resolver.resolve(op, opts).await
+    }
+}
+
+/// Decides on the sources of one definition, or on one source.
+#[derive(Clone)]
+pub(crate) struct PolicyEvaluator {
+    policies: Vec<Arc<Policy>>,
+    verifier: Option<Arc<dyn PolicyVerifier>>,
+    /// For clients that must know more of a source before their verdict.
+    resolver: Arc<SourceResolver>,
+    pool: task::Pool,
+    work: Work,
+}
+
+impl PolicyEvaluator {
+    /// Whether a client is asked about each source.
+    pub(super) fn asks_client(&self) -> bool {
+        self.verifier.is_some()
+    }
+
     /// Does a piece of the work where it holds nobody up; it ends soon after the future is dropped.
-    async fn apart<T: Send + 'static>(
+    pub(super) async fn apart<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let stopper = self.work.stopper();
-        let judge = self.clone();
-        let done = self.build.engine.judging.run(move || work(&judge)).await;
+        let evaluator = self.clone();
+        let done = self.pool.run(move || work(&evaluator)).await;
         stopper.done();
         done
     }
@@ -61,7 +116,7 @@ impl Judge {
         source: &mut pb::SourceOp,
         platform: Option<&pb::Platform>,
     ) -> Result<(), Failure> {
-        let mut left = MOST_QUESTIONS;
+        let mut left = MAX_QUESTIONS;
         self.one(source, platform, &mut left).await?;
         let Some(before) = bundle(source)? else {
             return Ok(());
@@ -75,7 +130,7 @@ impl Judge {
     }
 
     /// Decides on a source where no client has a say.
-    fn by_rules(&self, source: &mut pb::SourceOp) -> Result<(), Failure> {
+    pub(super) fn by_rules(&self, source: &mut pb::SourceOp) -> Result<(), Failure> {
         self.apply(source)?;
         let Some(before) = bundle(source)? else {
             return Ok(());
@@ -100,7 +155,7 @@ impl Judge {
         Box::pin(async move {
             let mut own = std::mem::take(source);
             *source = self
-                .apart(move |judge| judge.apply(&mut own).map(|()| own))
+                .apart(move |evaluator| evaluator.apply(&mut own).map(|()| own))
                 .await?;
             let Some(verifier) = &self.verifier else {
                 return Ok(());
@@ -162,15 +217,13 @@ impl Judge {
         if asked.attrs != source.attrs {
             return Err(failed("policy requested different source attrs"));
         }
-        crate::resolve::judged(&self.build, asked, opts)
-            .await
-            .map_err(|mut e| {
-                e.message = format!(
-                    "error resolving source metadata from policy request: {}",
-                    e.message
-                );
-                e
-            })
+        self.resolver.resolve(asked, opts).await.map_err(|mut e| {
+            e.message = format!(
+                "error resolving source metadata from policy request: {}",
+                e.message
+            );
+            e
+        })
     }
 }
 
@@ -236,95 +289,4 @@ fn take_bundle(source: &mut pb::SourceOp, before: &pb::SourceOp, after: pb::Sour
         }
     }
     source.attrs.insert(BUNDLE.into(), after.identifier);
-}
-
-/// An op of a definition, and whether it was changed.
-type Judged = (pb::Op, bool);
-
-/// Decides on all sources of a definition. What was rewritten is encoded anew, with all that stands on it; the rest stays
-/// as received.
-pub(crate) async fn rewrite(
-    judge: &Judge,
-    definition: &Arc<pb::Definition>,
-) -> Result<Arc<pb::Definition>, Failure> {
-    let in_policy = |mut e: Failure| {
-        e.message = format!("error evaluating the source policy: {}", e.message);
-        e
-    };
-    let given = Arc::clone(definition);
-    let mut ops: Vec<Judged> = judge
-        .apart(move |judge| {
-            let ops = llb::definition::ops(&given).map_err(|e| failed(e.to_string()))?;
-            let mut judged = Vec::with_capacity(ops.len());
-            for mut op in ops {
-                let mut changed = false;
-                if judge.verifier.is_none()
-                    && let Some(pb::op::Op::Source(source)) = &mut op.op
-                {
-                    let before = source.clone();
-                    judge.by_rules(source).map_err(in_policy)?;
-                    changed = *source != before;
-                }
-                judged.push((op, changed));
-            }
-            Ok(judged)
-        })
-        .await?;
-    if judge.verifier.is_some() {
-        let sources = ops.iter_mut().filter_map(|(op, changed)| {
-            let pb::Op { op, platform, .. } = op;
-            match op {
-                Some(pb::op::Op::Source(source)) => Some((source, platform.as_ref(), changed)),
-                _ => None,
-            }
-        });
-        futures::stream::iter(sources.map(Ok))
-            .try_for_each_concurrent(AT_ONCE, |(source, platform, changed)| async move {
-                let before = source.clone();
-                judge.source(source, platform).await?;
-                *changed = *source != before;
-                Ok::<_, Failure>(())
-            })
-            .await
-            .map_err(in_policy)?;
-    }
-    if !ops.iter().any(|(_, changed)| *changed) {
-        return Ok(Arc::clone(definition));
-    }
-    let given = Arc::clone(definition);
-    judge
-        .apart(move |_| Ok(Arc::new(encode(&given, ops))))
-        .await
-}
-
-/// The definition with ops that were changed.
-fn encode(definition: &pb::Definition, ops: Vec<Judged>) -> pb::Definition {
-    let mut out = definition.clone();
-    // Clients put what is read before what reads it.
-    let mut renamed: BTreeMap<String, String> = BTreeMap::new();
-    for (slot, (mut op, mut changed)) in out.def.iter_mut().zip(ops) {
-        for input in &mut op.inputs {
-            if let Some(new) = renamed.get(&input.digest) {
-                input.digest.clone_from(new);
-                changed = true;
-            }
-        }
-        if !changed {
-            continue;
-        }
-        let old = digest(slot.as_ref());
-        let encoded = op.encode_to_vec();
-        let new = digest(&encoded);
-        *slot = encoded;
-        if let Some(metadata) = out.metadata.remove(&old) {
-            out.metadata.insert(new.clone(), metadata);
-        }
-        if let Some(source) = &mut out.source
-            && let Some(places) = source.locations.remove(&old)
-        {
-            source.locations.insert(new.clone(), places);
-        }
-        renamed.insert(old, new);
-    }
-    out
 }

@@ -1,0 +1,81 @@
+//! What a request asks for, checked and resolved before anything runs.
+
+use std::sync::Arc;
+
+use attest::Attests;
+use exporter::{ExporterInstance, Exporters};
+use ops::BuildRights;
+use remotecache::Caches;
+use session::Group;
+
+use crate::api::{ExporterSpec, Failure, FailureKind, SolveRequest};
+use crate::cache_export::CacheExports;
+use crate::policy::Policy;
+use crate::rights;
+
+/// What a daemon admits.
+pub(crate) struct Admission<'a> {
+    /// The outputs that are known.
+    pub(crate) exporters: &'a Exporters,
+    /// The remote caches that are known.
+    pub(crate) caches: &'a Caches,
+    /// Entitlements that clients may ask for.
+    pub(crate) entitlements: &'a [String],
+}
+
+/// A request that was admitted, in the types of the parts that do it.
+pub(crate) struct Admitted {
+    pub(crate) exporters: Vec<Arc<dyn ExporterInstance>>,
+    pub(crate) cache_exports: CacheExports,
+    pub(crate) rights: BuildRights,
+    pub(crate) policies: Vec<Arc<Policy>>,
+    pub(crate) attests: Attests,
+}
+
+impl Admission<'_> {
+    /// Refuses what is not built, not known or not granted. `sessions` are those that may answer for the build.
+    pub(crate) async fn admit(
+        &self,
+        request: &SolveRequest,
+        sessions: &Group,
+    ) -> Result<Admitted, Failure> {
+        if request.proxy_network {
+            return Err(Failure::not_built("the proxy network"));
+        }
+        let exporters = exporters(request)
+            .iter()
+            .enumerate()
+            .map(|(id, spec)| self.exporters.resolve(&spec.kind, id, &spec.attrs))
+            .collect::<Result<Vec<_>, _>>()?;
+        let cache_exports = CacheExports::resolve(self.caches, &request.cache_exports, sessions)?;
+        let rights = BuildRights {
+            entitlements: rights::grant(&request.entitlements, self.entitlements)?,
+        };
+        let policies = Policy::decode_all(request.source_policy.as_slice()).await?;
+        let attests = Attests::parse(&request.frontend_opts)
+            .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
+        Ok(Admitted {
+            exporters,
+            cache_exports,
+            rights,
+            policies,
+            attests,
+        })
+    }
+}
+
+/// The exporters, with the time of the build where they name none.
+fn exporters(request: &SolveRequest) -> Vec<ExporterSpec> {
+    let mut specs = request.exporters.clone();
+    // Other values, such as `context`, are for the frontend, which tells exporters the time.
+    let is_time = |value: &&String| value.is_empty() || value.parse::<i64>().is_ok();
+    let epoch = request.frontend_opts.get("build-arg:SOURCE_DATE_EPOCH");
+    if let Some(epoch) = epoch.filter(is_time) {
+        for spec in &mut specs {
+            spec.attrs
+                .entry("source-date-epoch".into())
+                .or_insert_with(|| epoch.clone());
+        }
+    }
+    specs
+}

@@ -1,0 +1,25 @@
+//! What is stated about results: who asked for them, what went into them, which packages they hold.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`calls`] | which request gave which result, for the whole build |
+//! | [`limits`] | what the requests of a build may cost |
+//! | [`provenance`] | provenance of results, finished when all layers are known |
+//! | [`sbom`] | runs a scanner over results |
+//! | [`statements`] | statements of frontends and of the daemon, as exporters ask for them |
+//! | [`environment`] | what the daemon's owner adds to provenance |
+//!
+//! Who imports whom: `statements` → `provenance` → `calls` → `limits`, and `statements` → `sbom`.
+
+mod calls;
+mod environment;
+mod limits;
+mod provenance;
+mod sbom;
+mod statements;
+
+pub(crate) use calls::{CallScope, Calls, FrontendCall};
+pub use environment::provenance_env;
+pub(crate) use provenance::{Subject, for_record};
+pub(crate) use sbom::{Scanner, scan};
+pub(crate) use statements::collect;

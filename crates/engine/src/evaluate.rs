@@ -1,0 +1,140 @@
+//! A definition to its result: allowed by policy, loaded, looked up in caches, built by the solver.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use attest::Capture;
+use frontend::bridge::CacheImport;
+use llb::pb;
+use oci::Digest;
+use ops::{BuildDomain, BuildOp, Parts};
+use parking_lot::Mutex;
+use solver::{CacheManager, Edge, Job, KeyInfo, Vertex};
+
+use crate::api::{Failure, FailureKind};
+use crate::cache_import::CacheImports;
+use crate::failure::{Place, of_solve};
+use crate::load::load;
+use crate::policy::{self, Policy, SourcePolicies};
+use crate::scope::BuildScope;
+
+/// A result and how the solver knows it.
+pub(crate) struct Computed {
+    pub(crate) result: ops::Ref,
+    /// None for what was not computed.
+    pub(crate) vertex: Option<Arc<Vertex<BuildDomain>>>,
+    pub(crate) keys: Vec<KeyInfo<BuildDomain>>,
+}
+
+/// Computes the definitions of one build.
+pub(crate) struct Evaluator {
+    scope: Arc<BuildScope>,
+    parts: Arc<Parts>,
+    policies: Arc<SourcePolicies>,
+    imports: CacheImports,
+    /// Where vertices stand in the user's files.
+    places: Mutex<HashMap<Digest, Vec<Place>>>,
+}
+
+impl Evaluator {
+    pub(crate) fn new(
+        scope: Arc<BuildScope>,
+        parts: Arc<Parts>,
+        policies: Arc<SourcePolicies>,
+        imports: CacheImports,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            scope,
+            parts,
+            policies,
+            imports,
+            places: Mutex::default(),
+        })
+    }
+
+    /// The build that it computes for.
+    pub(crate) fn scope(&self) -> &Arc<BuildScope> {
+        &self.scope
+    }
+
+    /// Computes what a definition wants, if its sources are allowed by the build's policies and by `more`.
+    pub(crate) async fn compute(
+        &self,
+        definition: &Arc<pb::Definition>,
+        more: &[Arc<Policy>],
+        imports: &[CacheImport],
+    ) -> Result<Computed, Failure> {
+        let definition = match self.policies.evaluator(more) {
+            None => Arc::clone(definition),
+            Some(evaluator) => {
+                let allowed = self.scope.alive(policy::rewrite(&evaluator, definition));
+                allowed.await.map_err(|mut e| {
+                    e.message = format!("failed to load LLB: {}", e.message);
+                    e
+                })?
+            }
+        };
+        let (parts, rights) = (Arc::clone(&self.parts), self.scope.rights().clone());
+        let load = move || load(&definition, &rights, parts.devices.as_deref());
+        let loaded = task::blocking("load a definition", load).await?;
+        self.places.lock().extend(loaded.places);
+        self.forget_cache_mounts(loaded.unwanted).await?;
+        let open = async { Ok(self.imports.open(imports).await) };
+        let caches = self.scope.alive(open).await?;
+        self.scope.alive(self.build(loaded.edge, &caches)).await
+    }
+
+    async fn forget_cache_mounts(&self, unwanted: HashMap<String, bool>) -> Result<(), Failure> {
+        if unwanted.is_empty() {
+            return Ok(());
+        }
+        let parts = Arc::clone(&self.parts);
+        let of_build = self.scope.cache_mounts();
+        let forget = move || {
+            unwanted.iter().try_for_each(|(id, on_inputs)| {
+                parts.cache_mounts.forget(&of_build, id, *on_inputs)
+            })
+        };
+        let done = task::blocking("forget-cache-mounts", forget).await;
+        done.map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))
+    }
+
+    async fn build(
+        &self,
+        edge: Edge<BuildDomain>,
+        caches: &[Arc<CacheManager<BuildDomain>>],
+    ) -> Result<Computed, Failure> {
+        let job = self.scope.job()?;
+        match job.build_from(edge, caches).await {
+            Ok(built) => Ok(Computed {
+                result: built.result,
+                vertex: Some(built.vertex),
+                keys: built.keys,
+            }),
+            Err(error) => Err(of_solve(
+                &error,
+                |vertex| self.places.lock().get(vertex).cloned().unwrap_or_default(),
+                |tree| self.scope.keep_failed(tree),
+            )),
+        }
+    }
+
+    /// What went into a vertex that was computed; none when the build is over.
+    pub(crate) async fn captured(&self, vertex: Arc<Vertex<BuildDomain>>) -> Option<Capture> {
+        let job = self.scope.job().ok()?;
+        Some(task::blocking("capture", move || capture(&job, &vertex)).await)
+    }
+}
+
+/// What went into a vertex of a job.
+fn capture(job: &Job<BuildDomain>, vertex: &Vertex<BuildDomain>) -> Capture {
+    let mut out = Capture::new();
+    for (vertex, op) in job.ops(vertex) {
+        let pin = match &*op {
+            BuildOp::Source(source) => source.pin(),
+            BuildOp::Exec(_) | BuildOp::File(_) | BuildOp::Combine(_) => String::new(),
+        };
+        out.op(&vertex.sys.op, &pin);
+    }
+    out
+}

@@ -1,0 +1,189 @@
+//! What everything that works for one build may use of it: its job, its progress, its clients, its rights.
+//!
+//! A scope knows nothing of the daemon. Whoever needs more (an executor, a store, caches) is made with it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use oci::Digest;
+use ops::{BuildCacheMounts, BuildDomain, BuildRights};
+use parking_lot::Mutex;
+use progress::{Event, Hub, VertexProgress, Writer};
+use solver::{Job, OpCtx, Vertex};
+use source::Memory;
+use store::ImmutableRef;
+use tokio::sync::watch;
+
+use crate::api::{Failure, FailureKind};
+
+/// What a scope is made of.
+pub(crate) struct ScopeParts {
+    /// The id of the session that asked; empty for none.
+    pub(crate) session: String,
+    /// The sessions that may answer for the build.
+    pub(crate) sessions: session::Group,
+    /// The id of the worker, for the names of what failed steps left.
+    pub(crate) worker_id: String,
+    /// Where progress goes.
+    pub(crate) hub: Arc<Hub>,
+    /// What the client was granted.
+    pub(crate) rights: BuildRights,
+    /// What the build's sources found out.
+    pub(crate) resolved_sources: Arc<Memory>,
+    /// What the build sees of cache mounts.
+    pub(crate) cache_mounts: Arc<BuildCacheMounts>,
+    /// Its place in the solver.
+    pub(crate) job: Job<BuildDomain>,
+}
+
+/// One running build, shared by all that works for it. It ends with [`BuildScope::end`], whoever still holds it.
+pub(crate) struct BuildScope {
+    session: String,
+    sessions: session::Group,
+    worker_id: String,
+    hub: Arc<Hub>,
+    rights: BuildRights,
+    resolved_sources: Mutex<Arc<Memory>>,
+    cache_mounts: Mutex<Arc<BuildCacheMounts>>,
+    job: Mutex<Option<Arc<Job<BuildDomain>>>>,
+    ended: watch::Sender<bool>,
+    /// Inputs and mounts of failed steps, until the build ends, by the names that errors carry.
+    failed_refs: Mutex<HashMap<String, ImmutableRef>>,
+}
+
+/// The failure of what a build that has ended, or was left, asks for.
+pub(crate) fn canceled() -> Failure {
+    Failure::new(FailureKind::Canceled, "context canceled")
+}
+
+impl BuildScope {
+    pub(crate) fn new(parts: ScopeParts) -> Arc<Self> {
+        let ScopeParts {
+            session,
+            sessions,
+            worker_id,
+            hub,
+            rights,
+            resolved_sources,
+            cache_mounts,
+            job,
+        } = parts;
+        Arc::new(Self {
+            session,
+            sessions,
+            worker_id,
+            hub,
+            rights,
+            resolved_sources: Mutex::new(resolved_sources),
+            cache_mounts: Mutex::new(cache_mounts),
+            job: Mutex::new(Some(Arc::new(job))),
+            ended: watch::Sender::new(false),
+            failed_refs: Mutex::default(),
+        })
+    }
+
+    /// Ends the build: what still runs for it is dropped, whoever still holds it.
+    pub(crate) fn end(&self) {
+        self.ended.send_replace(true);
+        drop(self.job.lock().take());
+        // What it keeps in the store may go, whoever still holds the scope.
+        *self.resolved_sources.lock() = Memory::new();
+        *self.cache_mounts.lock() = Arc::default();
+        let failed_refs = std::mem::take(&mut *self.failed_refs.lock());
+        drop(failed_refs);
+    }
+
+    /// Runs `work` unless the build ends before.
+    pub(crate) async fn alive<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut ended = self.ended.subscribe();
+        tokio::select! {
+            biased;
+            _ = ended.wait_for(|ended| *ended) => Err(canceled()),
+            done = work => done,
+        }
+    }
+
+    /// Runs `work` as a vertex of its own that is in no definition.
+    pub(crate) async fn shown<T, F>(
+        &self,
+        name: &str,
+        id: &str,
+        work: impl FnOnce(Writer) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let id = if id.is_empty() { name } else { id };
+        let vertex = progress::Vertex::new(Digest::sha256(id.as_bytes()), name, Vec::new());
+        let vertex = VertexProgress::new(vertex);
+        vertex.start();
+        vertex.attach(&self.hub);
+        let done = self.alive(work(vertex.writer())).await;
+        vertex.complete(done.as_ref().err().map(|e| e.message.as_str()));
+        done
+    }
+
+    /// Tells the build's readers something.
+    pub(crate) fn publish(&self, event: Event) {
+        self.hub.publish(event);
+    }
+
+    /// The build's place in the solver; an error when the build is over.
+    pub(crate) fn job(&self) -> Result<Arc<Job<BuildDomain>>, Failure> {
+        self.job.lock().clone().ok_or_else(canceled)
+    }
+
+    /// The context in which results of a vertex are loaded; none when the build is over.
+    pub(crate) fn op_ctx(&self, vertex: &Vertex<BuildDomain>) -> Option<OpCtx<BuildDomain>> {
+        self.job().ok()?.ctx(vertex)
+    }
+
+    /// The id of the session that asked; empty for none.
+    pub(crate) fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// The sessions that may answer for the build.
+    pub(crate) fn sessions(&self) -> session::Group {
+        self.sessions.clone()
+    }
+
+    /// What the client was granted.
+    pub(crate) fn rights(&self) -> &BuildRights {
+        &self.rights
+    }
+
+    /// What the build's sources found out.
+    pub(crate) fn resolved_sources(&self) -> Arc<Memory> {
+        Arc::clone(&self.resolved_sources.lock())
+    }
+
+    /// What the build sees of cache mounts.
+    pub(crate) fn cache_mounts(&self) -> Arc<BuildCacheMounts> {
+        Arc::clone(&self.cache_mounts.lock())
+    }
+
+    /// Keeps a ref of a failed step until the build ends, and returns its name; empty for nothing.
+    pub(crate) fn keep_failed(&self, tree: &ops::Ref) -> String {
+        let Some(tree) = tree else {
+            return String::new();
+        };
+        let name = format!("{}::{}", self.worker_id, tree.id());
+        if !*self.ended.borrow() {
+            self.failed_refs
+                .lock()
+                .entry(name.clone())
+                .or_insert_with(|| tree.clone());
+        }
+        name
+    }
+
+    /// The ref of a name that [`BuildScope::keep_failed`] gave.
+    pub(crate) fn failed_ref(&self, name: &str) -> Option<ImmutableRef> {
+        self.failed_refs.lock().get(name).cloned()
+    }
+}

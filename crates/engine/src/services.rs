@@ -1,0 +1,43 @@
+//! What a daemon has for all its builds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use exporter::Exporters;
+use frontend::bridge::WorkerInfo;
+use ops::{BuildDomain, Parts};
+use remotecache::Caches;
+use solver::Solver;
+use source::image::ImageSource;
+use source::oci_layout::OciLayoutSource;
+use task::Clock;
+
+use crate::api::VersionInfo;
+use crate::attestation::Calls;
+use crate::bridge::Frontends;
+use crate::history::History;
+use crate::maintain::Collector;
+
+/// What a daemon has for all its builds. A stage of a solve is given the parts that it needs, never all of this.
+pub(crate) struct Services {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) exporters: Exporters,
+    pub(crate) caches: Caches,
+    pub(crate) images: ImageSource,
+    pub(crate) layouts: OciLayoutSource,
+    pub(crate) worker: WorkerInfo,
+    pub(crate) version: VersionInfo,
+    /// Entitlements that clients may ask for.
+    pub(crate) entitlements: Vec<String>,
+    pub(crate) frontends: Frontends,
+    /// What the daemon's owner adds to provenance.
+    pub(crate) provenance_env: BTreeMap<String, serde_json::Value>,
+    pub(crate) solver: Solver<BuildDomain>,
+    pub(crate) history: Arc<History>,
+    /// The requests of frontends in all builds that run.
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) clock: Clock,
+    /// Where source policies are evaluated.
+    pub(crate) policy_pool: task::Pool,
+    pub(crate) collector: Arc<Collector>,
+}
