@@ -13,12 +13,12 @@ mod work;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use task::{Clock, Task};
-use tokio::runtime::Handle as Runtime;
+use tokio::runtime::{EnterGuard, Handle as Runtime};
 use tokio::sync::oneshot;
 
 use crate::domain::Domain;
@@ -40,6 +40,8 @@ pub(crate) struct Core<D: Domain> {
     /// Names of jobs in use. Held for one operation of the set.
     names: Mutex<HashSet<String>>,
     next: AtomicU64,
+    /// Where builds run: destructors may be called on threads that belong to no runtime, and begin work for others.
+    runtime: OnceLock<Runtime>,
     resolver: Arc<dyn Resolver<D>>,
     clock: Clock,
 }
@@ -132,6 +134,7 @@ impl<D: Domain> Core<D> {
             is_awake: AtomicBool::new(false),
             names: Mutex::default(),
             next: AtomicU64::new(0),
+            runtime: OnceLock::new(),
             resolver,
             clock,
         })
@@ -151,8 +154,18 @@ impl<D: Domain> Core<D> {
         self.names.lock().remove(name);
     }
 
+    /// Makes the runtime of builds the current one if there is none.
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        let is_inside = Runtime::try_current().is_ok();
+        self.runtime
+            .get()
+            .filter(|_| !is_inside)
+            .map(Runtime::enter)
+    }
+
     /// Applies an event, and does what follows from it or leaves it to a task.
     pub(crate) fn apply(self: &Arc<Self>, event: Event<D>) {
+        let _runtime = self.enter();
         let mut state = self.state.lock();
         let mut afterwards = Afterwards::new();
         self.take(&mut state, Some(event), &mut afterwards);
@@ -161,6 +174,7 @@ impl<D: Domain> Core<D> {
 
     /// Applies an event for a destructor, which must not wait: whoever has the lock takes the event in later.
     pub(crate) fn apply_or_leave(self: &Arc<Self>, event: Event<D>) {
+        let _runtime = self.enter();
         // The receiver lives as long as the sender.
         drop(self.farewells.send(event));
         match self.state.try_lock() {
@@ -173,7 +187,7 @@ impl<D: Domain> Core<D> {
         }
     }
 
-    /// Has a task work off what is left, unless one is about to. Without a runtime the next event does.
+    /// Has a task work off what is left, unless one is about to. Before the first build there is nothing to work off.
     fn wake(self: &Arc<Self>) {
         if Runtime::try_current().is_ok() && !self.is_awake.swap(true, Ordering::AcqRel) {
             let core = Arc::clone(self);
@@ -357,6 +371,7 @@ impl<D: Domain> Core<D> {
         self: &Arc<Self>,
         make: impl FnOnce(BuildId) -> Event<D>,
     ) -> Result<Built<D>, SolveError<D>> {
+        self.runtime.get_or_init(Runtime::current);
         let id = self.id();
         let event = make(id);
         let job = match &event {
@@ -422,3 +437,6 @@ impl<D: Domain> fmt::Debug for Core<D> {
         f.write_str("Core")
     }
 }
+
+#[cfg(test)]
+mod tests;

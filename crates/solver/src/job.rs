@@ -79,6 +79,11 @@ impl<D: Domain> Solver<D> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core<D>> {
+        &self.core
+    }
+
     /// Starts a job.
     pub fn job(&self, options: JobOptions<D>) -> Result<Job<D>, SolveError<D>> {
         if !self.core.reserve(&options.id) {

@@ -533,6 +533,12 @@ impl<D: Domain> Scheduler<D> {
         self.vertices.get(digest).map(|v| Arc::clone(&v.handle))
     }
 
+    /// Whether no vertex is active.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.vertices.is_empty()
+    }
+
     #[cfg(test)]
     fn assert_invariants(&self) {
         for (id, edge) in &self.edges {

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "suite/waiting.rs"]
+mod waiting;
+
 use async_trait::async_trait;
 use oci::Digest;
 use parking_lot::Mutex;
@@ -57,6 +60,9 @@ struct Log(Mutex<Vec<String>>);
 impl Log {
     fn push(&self, line: String) {
         self.0.lock().push(line);
+    }
+    fn has(&self, line: &str) -> bool {
+        self.0.lock().iter().any(|l| l == line)
     }
     fn take(&self) -> String {
         std::mem::take(&mut *self.0.lock()).join(" | ")
@@ -191,31 +197,58 @@ impl Resolver<Test> for Ops {
     }
 }
 
-struct Shown(Arc<Log>);
+struct Shown {
+    log: Arc<Log>,
+    /// A vertex by name, and who waits there.
+    held_up: Option<(&'static str, Arc<Mutex<Option<HeldUp>>>)>,
+}
 
-struct Sink(Arc<Log>, String);
+/// What is told to a job goes on when a test says so.
+struct HeldUp {
+    job: &'static str,
+    go: std::sync::mpsc::Receiver<()>,
+}
+
+struct Sink {
+    log: Arc<Log>,
+    name: String,
+    held_up: Option<Arc<Mutex<Option<HeldUp>>>>,
+}
 
 impl Observer<Test> for Shown {
     fn vertex(&self, vertex: &Arc<Vertex>) -> Arc<Sink> {
-        Arc::new(Sink(Arc::clone(&self.0), vertex.name.clone()))
+        let held_up = self.held_up.as_ref();
+        Arc::new(Sink {
+            log: Arc::clone(&self.log),
+            name: vertex.name.clone(),
+            held_up: held_up
+                .filter(|(name, _)| *name == vertex.name)
+                .map(|(_, held_up)| Arc::clone(held_up)),
+        })
     }
 }
 
 impl VertexSink<&'static str> for Sink {
     fn attach(&self, job: &&'static str) {
-        self.0.push(format!("{} to {job}", self.1));
+        let held_up = self.held_up.as_ref();
+        if let Some(held_up) = held_up.and_then(|h| h.lock().take_if(|held| held.job == *job)) {
+            self.log
+                .push(format!("{job} is being told of {}", self.name));
+            held_up.go.recv().unwrap();
+        }
+        self.log.push(format!("{} to {job}", self.name));
     }
     fn started(&self, cached: bool) {
-        self.0.push(format!(
+        self.log.push(format!(
             "{} started{}",
-            self.1,
+            self.name,
             if cached { " cached" } else { "" }
         ));
     }
     fn completed(&self, error: Option<&str>, cached: bool) {
-        self.0.push(format!(
+        self.log.push(format!(
             "{} completed{}{}",
-            self.1,
+            self.name,
             if cached { " cached" } else { "" },
             error.map(|e| format!(": {e}")).unwrap_or_default()
         ));
@@ -243,21 +276,45 @@ fn open(
     results: Arc<MemoryResults<Val>>,
     ids: Arc<AtomicUsize>,
 ) -> World {
+    open_with(Arc::clone(&keys) as _, keys, results, ids)
+}
+
+/// A world that asks `store`, which keeps its keys in `keys`.
+fn open_with(
+    store: Arc<dyn KeyStore>,
+    keys: Arc<MemoryKeyStore>,
+    results: Arc<MemoryResults<Val>>,
+    ids: Arc<AtomicUsize>,
+) -> World {
     let (log, shown) = (Arc::new(Log::default()), Arc::new(Log::default()));
-    let cache = CacheManager::new("local", Arc::clone(&keys) as _, Arc::clone(&results) as _);
+    let cache = CacheManager::new("local", store, Arc::clone(&results) as _);
     let ops = Arc::new(Ops {
         log: Arc::clone(&log),
         ids: Arc::clone(&ids),
     });
-    let solver = Solver::new(ops, cache, Arc::new(Shown(Arc::clone(&shown))));
+    let observer = Shown {
+        log: Arc::clone(&shown),
+        held_up: None,
+    };
     World {
-        solver,
+        solver: Solver::new(ops, cache, Arc::new(observer)),
         keys,
         results,
         log,
         shown,
         ids,
     }
+}
+
+/// A solver of the same world that is watched in another way.
+fn solver_of(world: &World, observer: Shown) -> Solver<Test> {
+    let (keys, results) = (Arc::clone(&world.keys), Arc::clone(&world.results));
+    let ops = Arc::new(Ops {
+        log: Arc::clone(&world.log),
+        ids: Arc::clone(&world.ids),
+    });
+    let cache = CacheManager::new("local", keys as _, results as _);
+    Solver::new(ops, cache, Arc::new(observer))
 }
 
 impl World {

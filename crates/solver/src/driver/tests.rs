@@ -1,0 +1,103 @@
+//! The driver by itself: who holds the lock, and who is not kept waiting.
+
+use std::sync::mpsc::channel;
+
+use super::*;
+use crate::domain::{NoOp, ResultsOnly};
+use crate::error::OpError;
+use crate::job::{JobOptions, Solver, SubBuilder};
+use crate::memory::{MemoryKeyStore, MemoryResults};
+use crate::op::NullSink;
+use crate::vertex::{Edge, Vertex};
+
+type Plain = ResultsOnly<u64>;
+
+/// Resolves nothing: every vertex fails.
+struct NoOps;
+
+impl Resolver<Plain> for NoOps {
+    fn resolve(
+        &self,
+        _vertex: &Arc<Vertex<Plain>>,
+        _builder: SubBuilder<Plain>,
+    ) -> Result<Arc<NoOp>, OpError> {
+        Err(std::io::Error::other("no op").into())
+    }
+}
+
+fn core() -> (Solver<Plain>, Arc<Core<Plain>>) {
+    let results = Arc::new(MemoryResults::new(u64::to_string));
+    let cache = CacheManager::new("local", Arc::new(MemoryKeyStore::new()), results);
+    let solver = Solver::new(Arc::new(NoOps), cache, Arc::new(NullSink));
+    let core = Arc::clone(solver.core());
+    (solver, core)
+}
+
+fn edge() -> Edge<Plain> {
+    let vertex = Vertex::new(oci::Digest::sha256(b"x"), "x", Arc::new(()));
+    Edge {
+        vertex: Arc::new(vertex),
+        index: 0,
+    }
+}
+
+fn options(id: &str) -> JobOptions<Plain> {
+    JobOptions {
+        id: id.into(),
+        session: None,
+        value: Arc::new(()),
+    }
+}
+
+fn is_idle(core: &Core<Plain>) -> bool {
+    let state = core.state.lock();
+    state.scheduler.is_idle() && state.replies.is_empty() && state.telling.is_empty()
+}
+
+#[tokio::test]
+async fn a_job_that_is_dropped_while_the_scheduler_is_busy_waits_for_nothing_and_is_gone_later() {
+    let (solver, core) = core();
+    let job = solver.job(options("a")).unwrap();
+    let error = job.build(edge()).await.unwrap_err();
+    assert_eq!(error.to_string(), "no op");
+    let state = core.state.lock();
+    // With the lock held in this very thread, waiting for it would be for ever.
+    drop(job);
+    drop(state);
+    assert!(!is_idle(&core), "nobody has taken it in yet");
+    while !is_idle(&core) {
+        tokio::task::yield_now().await;
+    }
+    // The name was free at once.
+    solver.job(options("a")).unwrap();
+}
+
+#[tokio::test]
+async fn what_a_destructor_reported_comes_before_the_next_event() {
+    let (solver, core) = core();
+    let job = solver.job(options("a")).unwrap();
+    job.build(edge()).await.unwrap_err();
+    let state = core.state.lock();
+    drop(job);
+    drop(state);
+    let again = solver.job(options("b")).unwrap();
+    assert!(core.with_scheduler(Scheduler::is_idle), "the first is gone");
+    drop(again);
+}
+
+#[test]
+fn a_job_may_be_dropped_on_a_thread_without_a_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let (solver, core) = core();
+    let job = solver.job(options("a")).unwrap();
+    runtime.block_on(job.build(edge())).unwrap_err();
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        drop(job);
+        sender.send(()).unwrap();
+    });
+    receiver.recv().unwrap();
+    assert!(is_idle(&core));
+}
