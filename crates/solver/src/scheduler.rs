@@ -437,7 +437,7 @@ impl<D: Domain> Scheduler<D> {
         let Some(state) = self.edges.get_mut(&edge) else {
             return;
         };
-        if let Some(work) = state.phase.take_work() {
+        if let Some(work) = state.state.give_up() {
             self.works.remove(&work);
             out.push(Effect::Cancel(work));
         }
@@ -562,19 +562,19 @@ impl<D: Domain> Scheduler<D> {
                     }
                 }
             }
-            if edge.consumers.is_empty() || edge.outcome.is_some() {
-                assert!(edge.phase.work().is_none(), "nobody wants the work");
+            if edge.consumers.is_empty() || edge.outcome().is_some() {
+                assert!(edge.state.work().is_none(), "nobody wants the work");
                 assert!(
                     edge.deps.iter().all(|d| d.wanted.is_none()),
                     "nobody wants the inputs"
                 );
             }
             assert!(
-                edge.lookup.is_none() || (edge.outcome.is_none() && edge.owner.is_none()),
+                edge.lookup.is_none() || (edge.outcome().is_none() && edge.owner().is_none()),
                 "an edge that ended looks nothing up"
             );
             let lookup = edge.lookup.as_ref().map(|lookup| lookup.work);
-            for work in edge.phase.work().into_iter().chain(lookup) {
+            for work in edge.state.work().into_iter().chain(lookup) {
                 assert!(matches!(self.works.get(&work), Some(Target::Edge(e)) if e == id));
             }
         }
@@ -597,7 +597,7 @@ impl<D: Domain> Scheduler<D> {
                 .get(&build.edge)
                 .expect("a build waits for an edge that exists");
             assert!(
-                edge.owner.is_none() && edge.outcome.is_none(),
+                edge.owner().is_none() && edge.outcome().is_none(),
                 "an ended edge has replied"
             );
             let mut seen = BTreeSet::new();
@@ -647,7 +647,7 @@ impl<D: Domain> Scheduler<D> {
             return false;
         };
         seen.insert(edge)
-            && (state.phase.work().is_some()
+            && (state.state.work().is_some()
                 || state.lookup.is_some()
                 || self
                     .vertices

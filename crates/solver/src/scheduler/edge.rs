@@ -20,14 +20,11 @@ use crate::op::CacheMap;
 pub(super) struct EdgeState<D: Domain> {
     pub(super) vertex: Digest,
     pub(super) index: usize,
-    /// The edge that goes on for this one.
-    pub(super) owner: Option<EdgeId>,
     pub(super) consumers: BTreeMap<Consumer, Level>,
     pub(super) level: Level,
-    pub(super) map: Option<Arc<CacheMap<D>>>,
+    pub(super) maps: Maps<D>,
     /// Digests of all cache maps so far; more than one only without inputs.
     pub(super) map_digests: Vec<Digest>,
-    pub(super) maps_done: bool,
     pub(super) deps: Vec<Dep<D>>,
     /// Keys the output is known by. Grows.
     pub(super) keys: Vec<KeyInfo<D>>,
@@ -36,14 +33,12 @@ pub(super) struct EdgeState<D: Domain> {
     pub(super) records: BTreeMap<String, CacheRecord<D>>,
     /// Records whose load failed.
     pub(super) tried: BTreeSet<String>,
-    /// An input has been found that no known key follows from: nothing can match any more.
-    pub(super) no_match: bool,
-    pub(super) readiness: Readiness,
-    pub(super) keys_changed: bool,
-    pub(super) phase: Phase,
-    /// What the key stores are being asked.
+    pub(super) search: Search,
+    /// What all inputs together are ready for, once all cache maps are known.
+    pub(super) ready: Level,
+    pub(super) state: State<D>,
+    /// What the key stores are being asked. Keys are looked up in every state but the last two.
     pub(super) lookup: Option<LookingUp>,
-    pub(super) outcome: Option<Result<Arc<Finished<D>>, SolveError<D>>>,
     pub(super) secondaries: Secondaries<D>,
 }
 
@@ -82,32 +77,60 @@ pub(super) struct Finished<D: Domain> {
 #[derive(Debug)]
 pub(super) struct LookingUp {
     pub(super) work: WorkId,
+    /// What the edge came to know before it.
+    pub(super) news: News,
     /// Whether vertex or inputs have come to know more meanwhile.
-    pub(super) has_news: bool,
+    pub(super) has_more: bool,
+}
+
+/// What an edge came to know of its inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing that would change the key of its output.
+    None,
+    /// Keys or results: another edge may have an equal key.
+    Keys,
+}
+
+/// The cache maps of an edge. Only edges without inputs have several.
+pub(super) enum Maps<D: Domain> {
+    /// None is known.
+    None,
+    /// The last one known; there are more.
+    Some(Arc<CacheMap<D>>),
+    /// The last one there is.
+    All(Arc<CacheMap<D>>),
+}
+
+/// Whether a known key may lead to the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search {
+    /// One may.
+    Open,
+    /// An input has been found that no known key follows from: nothing can match any more.
+    Missed,
 }
 
 /// What consumers see of an edge: how far it is, how many keys it has, and whether it ended.
 pub(super) type Progress = (Level, usize, bool);
 
+/// How an edge ended.
+pub(super) type EdgeOutcome<D> = Result<Arc<Finished<D>>, SolveError<D>>;
+
 /// What an edge is at.
-#[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum State<D: Domain> {
     /// Finding out whether it is cached, and what its inputs are.
-    Looking,
+    Searching,
     /// Loading a known result.
     Loading { work: WorkId, record: String },
     /// Waiting for its vertex to run.
     Executing,
     /// Keeping its result.
     Saving { work: WorkId },
-}
-
-/// What all inputs together are ready for.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Readiness {
-    pub(super) fast: bool,
-    pub(super) slow: bool,
-    pub(super) complete: bool,
+    /// Another edge goes on for this one.
+    Merged { into: EdgeId },
+    /// There is a result, or an error.
+    Ended(EdgeOutcome<D>),
 }
 
 /// What is to be found out first, for all inputs of an edge.
@@ -118,22 +141,52 @@ pub(super) struct Rounds {
     all_have_matches: bool,
 }
 
-impl Phase {
+impl<D: Domain> State<D> {
+    /// Work of the edge alone that it waits for.
     pub(super) fn work(&self) -> Option<WorkId> {
         match self {
             Self::Loading { work, .. } | Self::Saving { work } => Some(*work),
-            Self::Looking | Self::Executing => None,
+            Self::Searching | Self::Executing | Self::Merged { .. } | Self::Ended(_) => None,
         }
     }
 
-    pub(super) fn take_work(&mut self) -> Option<WorkId> {
+    /// Goes back to searching from whatever was begun; returns the work that it waited for.
+    pub(super) fn give_up(&mut self) -> Option<WorkId> {
         let work = self.work();
-        *self = Self::Looking;
+        match self {
+            Self::Searching | Self::Loading { .. } | Self::Executing | Self::Saving { .. } => {
+                *self = Self::Searching;
+            }
+            Self::Merged { .. } | Self::Ended(_) => {}
+        }
         work
     }
+}
 
-    pub(super) fn is_busy(&self) -> bool {
-        !matches!(self, Self::Looking)
+impl<D: Domain> fmt::Debug for State<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Searching => f.write_str("Searching"),
+            Self::Loading { work, record } => write!(f, "Loading({work}, {record})"),
+            Self::Executing => f.write_str("Executing"),
+            Self::Saving { work } => write!(f, "Saving({work})"),
+            Self::Merged { into } => write!(f, "Merged({into})"),
+            Self::Ended(outcome) => write!(f, "Ended(ok={})", outcome.is_ok()),
+        }
+    }
+}
+
+impl<D: Domain> Maps<D> {
+    /// Returns the last one that is known.
+    pub(super) fn last(&self) -> Option<&Arc<CacheMap<D>>> {
+        match self {
+            Self::None => None,
+            Self::Some(map) | Self::All(map) => Some(map),
+        }
+    }
+
+    pub(super) fn is_all(&self) -> bool {
+        matches!(self, Self::All(_))
     }
 }
 
@@ -178,29 +231,54 @@ impl<D: Domain> EdgeState<D> {
         Self {
             vertex,
             index,
-            owner: None,
             consumers: BTreeMap::new(),
             level: Level::Initial,
-            map: None,
+            maps: Maps::None,
             map_digests: Vec::new(),
-            maps_done: false,
             deps: (0..inputs).map(|_| dep()).collect(),
             keys: Vec::new(),
             matched: BTreeSet::new(),
             records: BTreeMap::new(),
             tried: BTreeSet::new(),
-            no_match: false,
-            readiness: Readiness::default(),
-            keys_changed: false,
-            phase: Phase::Looking,
+            search: Search::Open,
+            ready: Level::Initial,
+            state: State::Searching,
             lookup: None,
-            outcome: None,
             secondaries: Arc::new(Mutex::new(Vec::new())),
         }
     }
 
     pub(super) fn progress(&self) -> Progress {
-        (self.level, self.keys.len(), self.outcome.is_some())
+        (self.level, self.keys.len(), self.outcome().is_some())
+    }
+
+    /// Returns how it ended, if it did.
+    pub(super) fn outcome(&self) -> Option<&EdgeOutcome<D>> {
+        match &self.state {
+            State::Ended(outcome) => Some(outcome),
+            State::Searching
+            | State::Loading { .. }
+            | State::Executing
+            | State::Saving { .. }
+            | State::Merged { .. } => None,
+        }
+    }
+
+    /// Returns the edge that goes on for this one, if there is one.
+    pub(super) fn owner(&self) -> Option<EdgeId> {
+        match self.state {
+            State::Merged { into } => Some(into),
+            State::Searching
+            | State::Loading { .. }
+            | State::Executing
+            | State::Saving { .. }
+            | State::Ended(_) => None,
+        }
+    }
+
+    /// Returns the cache map that counts.
+    pub(super) fn map(&self) -> Option<&Arc<CacheMap<D>>> {
+        self.maps.last()
     }
 
     /// Takes in what the key stores answered.
@@ -238,21 +316,23 @@ impl<D: Domain> EdgeState<D> {
     }
 
     pub(super) fn has_slow(&self, input: usize) -> bool {
-        self.map
-            .as_ref()
+        self.map()
             .and_then(|m| m.deps.get(input))
             .is_some_and(|d| d.slow.is_some())
     }
 
     pub(super) fn has_preprocess(&self, input: usize) -> bool {
-        self.map
-            .as_ref()
+        self.map()
             .and_then(|m| m.deps.get(input))
             .is_some_and(|d| d.preprocess.is_some())
     }
 
     pub(super) fn wants_more_maps(&self) -> bool {
-        !self.maps_done && (self.map.is_none() || self.records.is_empty())
+        match self.maps {
+            Maps::None => true,
+            Maps::Some(_) => self.records.is_empty(),
+            Maps::All(_) => false,
+        }
     }
 
     /// Whether the content key of an input is still to be computed, now that it could be or will soon.
@@ -269,7 +349,7 @@ impl<D: Domain> EdgeState<D> {
     }
 
     pub(super) fn all_have_matches(&self) -> bool {
-        self.map.is_some()
+        self.map().is_some()
             && self
                 .deps
                 .iter()
@@ -277,7 +357,7 @@ impl<D: Domain> EdgeState<D> {
     }
 
     pub(super) fn all_have_keys(&self) -> bool {
-        self.map.is_some()
+        self.map().is_some()
             && self
                 .deps
                 .iter()
@@ -286,7 +366,7 @@ impl<D: Domain> EdgeState<D> {
 
     /// The keys of each input as links to a key of the output are made of.
     pub(super) fn dep_keys(&self) -> Vec<Vec<DepKey<D>>> {
-        let Some(map) = &self.map else {
+        let Some(map) = self.map() else {
             return Vec::new();
         };
         self.deps
@@ -308,15 +388,11 @@ impl<D: Domain> EdgeState<D> {
 
     /// Works out how far the edge is from how far its inputs are.
     pub(super) fn measure(&mut self) {
-        if self.map.is_none() {
+        if self.map().is_none() {
             return;
         }
         let (mut low, mut high) = (Level::Initial, Level::Slow);
-        let mut all = Readiness {
-            fast: true,
-            slow: true,
-            complete: true,
-        };
+        let mut ready = Level::Complete;
         let mut all_known = true;
         for (input, dep) in self.deps.iter().enumerate() {
             let (slow_pending, input_pending) = (
@@ -327,22 +403,26 @@ impl<D: Domain> EdgeState<D> {
                 low = dep.level.min(Level::Slow);
             }
             high = high.min(if slow_pending { Level::Fast } else { dep.level });
-            all.complete &= !input_pending && dep.level == Level::Complete;
-            all.fast &= dep.level >= Level::Fast;
-            all.slow &= !slow_pending && dep.level >= Level::Slow;
+            ready = ready.min(match dep.level {
+                Level::Complete if input_pending && slow_pending => Level::Fast,
+                Level::Complete if input_pending => Level::Slow,
+                Level::Slow if slow_pending => Level::Fast,
+                level => level,
+            });
             all_known &= dep.level >= Level::Slow || !dep.matches.is_empty();
         }
         if self.level < Level::Complete {
             self.level = self.level.max(low).max(high);
-            if !self.maps_done && self.keys.is_empty() {
+            if !self.maps.is_all() && self.keys.is_empty() {
                 self.level = Level::Initial;
             }
         }
-        all.fast &= self.maps_done;
-        all.slow &= self.maps_done;
-        all.complete &= self.maps_done;
-        self.readiness = all;
-        if self.maps_done
+        self.ready = if self.maps.is_all() {
+            ready
+        } else {
+            Level::Initial
+        };
+        if self.maps.is_all()
             && all_known
             && !self.records.is_empty()
             && self.level == Level::Fast
@@ -357,7 +437,9 @@ impl<D: Domain> EdgeState<D> {
                     !self.has_slow(input) && dep.level >= Level::Slow
                 }
             };
-            self.no_match |= missed && dep.matches.is_empty();
+            if missed && dep.matches.is_empty() {
+                self.search = Search::Missed;
+            }
         }
     }
 
@@ -407,7 +489,7 @@ impl<D: Domain> EdgeState<D> {
 
     /// So it is with going beyond fast keys.
     fn later_fast(&self, dep: &Dep<D>, rounds: Rounds) -> bool {
-        self.map.is_none() || (rounds.first_fast && !dep.matches.is_empty())
+        self.map().is_none() || (rounds.first_fast && !dep.matches.is_empty())
     }
 
     /// What the edge needs of an input to get to `demand`.
@@ -418,7 +500,7 @@ impl<D: Domain> EdgeState<D> {
         demand: Level,
         rounds: Rounds,
     ) -> Level {
-        if self.no_match {
+        if self.search == Search::Missed {
             return Level::Complete;
         }
         let slow = self.has_slow(input);
@@ -426,7 +508,7 @@ impl<D: Domain> EdgeState<D> {
         match dep.level {
             Level::Initial if demand > Level::Initial => Level::Fast,
             Level::Fast if demand > Level::Fast => {
-                let due = (self.readiness.fast && self.keys.is_empty())
+                let due = (self.ready >= Level::Fast && self.keys.is_empty())
                     || unmatched
                     || rounds.all_have_matches;
                 if due && !self.later_fast(dep, rounds) {
@@ -435,9 +517,10 @@ impl<D: Domain> EdgeState<D> {
                     dep.level
                 }
             }
-            Level::Slow if self.map.is_some() && demand == Level::Complete => {
-                let due =
-                    unmatched || self.readiness.slow || (slow && !self.later_fast(dep, rounds));
+            Level::Slow if self.map().is_some() && demand == Level::Complete => {
+                let due = unmatched
+                    || self.ready >= Level::Slow
+                    || (slow && !self.later_fast(dep, rounds));
                 let later = !unmatched && self.later_slow(input, dep, rounds);
                 if due && self.records.is_empty() && !later {
                     Level::Complete
@@ -445,7 +528,7 @@ impl<D: Domain> EdgeState<D> {
                     dep.level
                 }
             }
-            Level::Slow if self.map.is_some() && slow && demand == Level::Slow => {
+            Level::Slow if self.map().is_some() && slow && demand == Level::Slow => {
                 if unmatched || !self.later_slow(input, dep, rounds) {
                     Level::Complete
                 } else {
@@ -459,23 +542,21 @@ impl<D: Domain> EdgeState<D> {
 
 impl<D: Domain> fmt::Debug for EdgeState<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let outcome = self.outcome.as_ref().map(Result::is_ok);
         write!(
             f,
-            "{:?} {:?} owner={:?} for={:?} map={} done={} ",
+            "{:?} {:?} for={:?} maps={} all={} lookup={:?} ",
             self.level,
-            self.phase,
-            self.owner,
+            self.state,
             self.consumers,
-            self.map.is_some(),
-            self.maps_done
+            self.map_digests.len(),
+            self.maps.is_all(),
+            self.lookup,
         )?;
         write!(
             f,
-            "lookup={:?} no_match={} {:?} records={:?} tried={:?} ok={outcome:?}",
-            self.lookup,
-            self.no_match,
-            self.readiness,
+            "{:?} ready={:?} records={:?} tried={:?}",
+            self.search,
+            self.ready,
             self.records.keys(),
             self.tried
         )?;

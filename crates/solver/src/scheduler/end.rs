@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::edge::{Finished, Phase};
+use super::edge::{EdgeOutcome, Finished, State};
 use super::{Effect, Level, Outcome, Scheduler, Target, Task, Work};
 use crate::cachekey::{CacheKey, CacheRecord, KeyInfo};
 use crate::domain::Domain;
@@ -70,7 +70,7 @@ impl<D: Domain> Scheduler<D> {
                 })
                 .collect()
         } else {
-            let Some(map) = &edge.map else { return };
+            let Some(map) = edge.map() else { return };
             vec![Arc::new(CacheKey::new(
                 map.digest.clone(),
                 output,
@@ -86,17 +86,23 @@ impl<D: Domain> Scheduler<D> {
             created_at: self.now,
         };
         if let Some(edge) = self.edges.get_mut(&id) {
-            edge.phase = Phase::Saving { work };
+            edge.state = State::Saving { work };
         }
         self.works.insert(work, Target::Edge(id));
         out.push(Effect::Start(work, effect));
     }
 
-    pub(super) fn fail(&mut self, id: EdgeId, error: SolveError<D>, out: &mut Vec<Effect<D>>) {
+    /// Ends an edge: nothing is looked up or waited for any more.
+    pub(super) fn end(&mut self, id: EdgeId, outcome: EdgeOutcome<D>, out: &mut Vec<Effect<D>>) {
+        self.stop_lookup(id, out);
+        self.stop_waiting(id, out);
         if let Some(edge) = self.edges.get_mut(&id) {
-            edge.phase = Phase::Looking;
-            edge.outcome = Some(Err(error));
+            edge.state = State::Ended(outcome);
         }
+    }
+
+    pub(super) fn fail(&mut self, id: EdgeId, error: SolveError<D>, out: &mut Vec<Effect<D>>) {
+        self.end(id, Err(error), out);
         self.announce(id, out);
     }
 
@@ -111,9 +117,9 @@ impl<D: Domain> Scheduler<D> {
             return;
         };
         self.to_learn.push(id);
-        let phase = std::mem::replace(&mut edge.phase, Phase::Looking);
-        match (phase, outcome) {
-            (Phase::Loading { record, .. }, Outcome::Load(loaded)) => {
+        let state = std::mem::replace(&mut edge.state, State::Searching);
+        match (state, outcome) {
+            (State::Loading { record, .. }, Outcome::Load(loaded)) => {
                 let Some(record) = edge.records.remove(&record) else {
                     return;
                 };
@@ -131,10 +137,8 @@ impl<D: Domain> Scheduler<D> {
                             exporter: Arc::new(exporter),
                         };
                         edge.level = Level::Complete;
-                        edge.outcome = Some(Ok(Arc::new(Finished {
-                            result,
-                            keys: vec![key],
-                        })));
+                        let keys = vec![key];
+                        self.end(id, Ok(Arc::new(Finished { result, keys })), out);
                     }
                     Err(error) => {
                         tracing::debug!(vertex = %edge.vertex, %error, "a known result cannot be loaded");
@@ -142,7 +146,7 @@ impl<D: Domain> Scheduler<D> {
                     }
                 }
             }
-            (Phase::Saving { .. }, Outcome::Save(saved)) => match saved {
+            (State::Saving { .. }, Outcome::Save(saved)) => match saved {
                 Ok(records) => {
                     let Some(vertex) = self.vertices.get(&edge.vertex) else {
                         return;
@@ -159,9 +163,9 @@ impl<D: Domain> Scheduler<D> {
                         edge.keys.extend(keys.iter().cloned());
                     }
                     edge.level = Level::Complete;
-                    edge.outcome = Some(Ok(Arc::new(Finished { result, keys })));
+                    self.end(id, Ok(Arc::new(Finished { result, keys })), out);
                 }
-                Err(error) => edge.outcome = Some(Err(SolveError::Keys(error))),
+                Err(error) => self.end(id, Err(SolveError::Keys(error)), out),
             },
             _ => unreachable!("work ends as what it began as"),
         }

@@ -282,7 +282,7 @@ impl<D: Domain> Scheduler<D> {
 
     /// Follows merges.
     pub(super) fn resolve(&self, mut id: EdgeId) -> EdgeId {
-        while let Some(owner) = self.edges.get(&id).and_then(|e| e.owner) {
+        while let Some(owner) = self.edges.get(&id).and_then(EdgeState::owner) {
             id = owner;
         }
         id
@@ -369,7 +369,11 @@ impl<D: Domain> Scheduler<D> {
         }
         // Edges merged into it stand on their own again.
         for merged in self.merged.remove(&id).unwrap_or_default() {
-            if let Some(edge) = self.edges.get_mut(&merged).filter(|e| e.owner == Some(id)) {
+            if let Some(edge) = self
+                .edges
+                .get_mut(&merged)
+                .filter(|e| e.owner() == Some(id))
+            {
                 let new = EdgeState::new(edge.vertex.clone(), edge.index, edge.deps.len());
                 out.push(Effect::Release(Box::new(std::mem::replace(edge, new))));
             }

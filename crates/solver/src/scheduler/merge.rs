@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use oci::Digest;
 
+use super::edge::State;
 use super::{Effect, Scheduler};
 use crate::cachekey::{CacheKey, DepKey};
 use crate::domain::Domain;
@@ -28,7 +29,7 @@ impl<D: Domain> Scheduler<D> {
         let (Some(edge), Some(known)) = (self.edges.get(&id), self.edges.get(&other)) else {
             return false;
         };
-        if known.owner.is_some()
+        if known.owner().is_some()
             || self.depends(&edge.vertex, &known.vertex)
             || self.depends(&known.vertex, &edge.vertex)
         {
@@ -40,7 +41,7 @@ impl<D: Domain> Scheduler<D> {
         let source_busy = self
             .edges
             .get(&source)
-            .is_some_and(|e| e.outcome.is_some() || e.phase.is_busy());
+            .is_some_and(|e| !matches!(e.state, State::Searching));
         if source_busy || (ignores(source) && !ignores(dest)) {
             return false;
         }
@@ -57,15 +58,14 @@ impl<D: Domain> Scheduler<D> {
         let Some(from) = self.edges.get_mut(&source) else {
             return;
         };
-        from.owner = Some(dest);
+        from.state = State::Merged { into: dest };
         self.merged.entry(dest).or_default().push(source);
         let consumers = std::mem::take(&mut from.consumers);
         let source_vertex = from.vertex.clone();
         let mut secondaries = Vec::new();
         for (input, dep) in from.deps.iter().enumerate() {
             let selector = from
-                .map
-                .as_ref()
+                .map()
                 .and_then(|m| m.deps.get(input))
                 .and_then(|d| d.selector.clone());
             let results = dep.result.iter().flat_map(|r| &r.keys);
@@ -152,7 +152,7 @@ impl<D: Domain> Scheduler<D> {
             for above in edges
                 .into_iter()
                 .flatten()
-                .filter_map(|e| self.edges.get(e)?.owner)
+                .filter_map(|e| self.edges.get(e)?.owner())
                 .filter_map(|o| self.edges.get(&o))
             {
                 if above.vertex == *owner {
@@ -180,7 +180,7 @@ fn vertex_of<D: Domain>(scheduler: &Scheduler<D>, digest: &Digest, index: usize)
 
 /// Returns the key an edge has now: with all keys its inputs are known by. None while an input has none.
 fn index_key<D: Domain>(edge: &super::EdgeState<D>) -> Option<CacheKey<D>> {
-    let map = edge.map.as_ref()?;
+    let map = edge.map()?;
     let mut deps = Vec::with_capacity(edge.deps.len());
     for (dep, how) in edge.deps.iter().zip(&map.deps) {
         if dep.keys.is_empty() && dep.result.is_none() {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::edge::{EdgeState, LookingUp, Phase, Progress, SlowState, with_selector};
+use super::edge::{
+    EdgeState, LookingUp, Maps, News, Progress, Search, SlowState, State, with_selector,
+};
 use super::{BuildId, Consumer, Effect, Level, Scheduler, Target, Task, VertexState, Work};
 use crate::cachekey::{CacheKey, DepKey, KeyInfo};
 use crate::domain::Domain;
@@ -19,41 +21,39 @@ impl<D: Domain> Scheduler<D> {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
-        if edge.owner.is_some() {
+        if edge.owner().is_some() {
             return;
         }
         if let Some(lookup) = &mut edge.lookup {
-            lookup.has_news = true;
+            lookup.has_more = true;
             // Demands may have changed.
             self.to_act.push(id);
             return;
         }
-        if edge.outcome.is_some() {
+        if edge.outcome().is_some() {
             self.to_act.push(id);
             return;
         }
         let before = edge.progress();
-        match self.gather(id) {
+        let mut news = News::None;
+        match self.gather(id, &mut news) {
             Ok(None) => {}
             Ok(Some(lookup)) => {
                 let work = self.id();
                 if let Some(edge) = self.edges.get_mut(&id) {
                     edge.lookup = Some(LookingUp {
                         work,
-                        has_news: false,
+                        news,
+                        has_more: false,
                     });
                 }
                 self.works.insert(work, Target::Edge(id));
                 out.push(Effect::Start(work, Work::Lookup(Box::new(lookup))));
                 return;
             }
-            Err(error) => {
-                if let Some(edge) = self.edges.get_mut(&id) {
-                    edge.outcome = Some(Err(error));
-                }
-            }
+            Err(error) => self.end(id, Err(error), out),
         }
-        self.learned(id, before, out);
+        self.learned(id, before, news, out);
     }
 
     /// Takes in what a look-up found.
@@ -66,37 +66,36 @@ impl<D: Domain> Scheduler<D> {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
-        let has_news = edge.lookup.take().is_some_and(|lookup| lookup.has_news);
-        if edge.outcome.is_some() {
+        let Some(lookup) = edge.lookup.take() else {
             return;
-        }
-        let before = edge.progress();
+        };
+        let (before, is_root) = (edge.progress(), edge.deps.is_empty());
         match answer {
             Ok(answer) => {
                 let vertex = self.vertices.get(&edge.vertex);
                 let options = vertex.map(|v| &v.handle.vertex.options);
                 edge.take_answer(*answer, options.and_then(|o| o.export_cache));
             }
-            Err(error) => edge.outcome = Some(Err(error.into())),
+            Err(error) => self.end(id, Err(error.into()), out),
         }
         // An op without inputs may have further cache maps.
-        if has_news || (edge.deps.is_empty() && edge.outcome.is_none()) {
+        if lookup.has_more || is_root {
             self.to_learn.push(id);
         }
-        self.learned(id, before, out);
+        self.learned(id, before, lookup.news, out);
     }
 
     /// Tells consumers if what an edge learned since `before` changes anything for them.
-    fn learned(&mut self, id: EdgeId, before: Progress, out: &mut Vec<Effect<D>>) {
+    fn learned(&mut self, id: EdgeId, before: Progress, news: News, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
-        if edge.outcome.is_none() {
+        let has_ended = edge.outcome().is_some();
+        if !has_ended {
             edge.measure();
         }
         let after = edge.progress();
-        let changed = std::mem::take(&mut edge.keys_changed);
-        if changed && edge.outcome.is_none() && self.merge_if_known(id, out) {
+        if news == News::Keys && !has_ended && self.merge_if_known(id, out) {
             return;
         }
         if before != after {
@@ -117,7 +116,7 @@ impl<D: Domain> Scheduler<D> {
                 Consumer::Build(build) => builds.push(*build),
             }
         }
-        let Some(outcome) = edge.outcome.clone() else {
+        let Some(outcome) = edge.outcome().cloned() else {
             return;
         };
         for build in builds {
@@ -134,18 +133,22 @@ impl<D: Domain> Scheduler<D> {
         self.to_act.push(id);
     }
 
-    fn gather(&mut self, id: EdgeId) -> Result<Option<Lookup<D>>, SolveError<D>> {
+    fn gather(&mut self, id: EdgeId, news: &mut News) -> Result<Option<Lookup<D>>, SolveError<D>> {
         // The edge is taken out so that it and the rest can be seen at once.
         let Some(mut edge) = self.edges.remove(&id) else {
             return Ok(None);
         };
-        let lookup = self.gather_into(&mut edge);
+        let lookup = self.gather_into(&mut edge, news);
         self.edges.insert(id, edge);
         lookup
     }
 
     /// Takes in what is known without asking key stores, and returns what is to be looked up.
-    fn gather_into(&self, edge: &mut EdgeState<D>) -> Result<Option<Lookup<D>>, SolveError<D>> {
+    fn gather_into(
+        &self,
+        edge: &mut EdgeState<D>,
+        news: &mut News,
+    ) -> Result<Option<Lookup<D>>, SolveError<D>> {
         let Some(vertex) = self.vertices.get(&edge.vertex) else {
             return Err(SolveError::Canceled);
         };
@@ -155,10 +158,12 @@ impl<D: Domain> Scheduler<D> {
             && edge.wants_more_maps()
             && let Some(map) = vertex.maps.get(edge.map_digests.len())
         {
-            edge.map = Some(Arc::clone(map));
             edge.map_digests.push(map.digest.clone());
-            edge.maps_done = vertex.maps_done && edge.map_digests.len() == vertex.maps.len();
-            edge.keys_changed |= edge.all_have_keys();
+            let is_last = vertex.maps_done && edge.map_digests.len() == vertex.maps.len();
+            edge.maps = if is_last { Maps::All } else { Maps::Some }(Arc::clone(map));
+            if edge.all_have_keys() {
+                *news = News::Keys;
+            }
             if edge.deps.is_empty() {
                 if ignore {
                     edge.level = edge.level.max(Level::Slow);
@@ -173,7 +178,7 @@ impl<D: Domain> Scheduler<D> {
         {
             return Err(error.clone());
         }
-        let Some(map) = edge.map.clone() else {
+        let Some(map) = edge.map().cloned() else {
             // Errors of inputs count even before the edge knows how it is cached.
             return self.input_error(edge).map_or(Ok(None), Err);
         };
@@ -183,7 +188,7 @@ impl<D: Domain> Scheduler<D> {
             if let Some(from_id) = dep.edge.map(|e| self.resolve(e))
                 && let Some(from) = self.edges.get(&from_id)
             {
-                if let Some(Err(error)) = &from.outcome {
+                if let Some(Err(error)) = from.outcome() {
                     return Err(error.clone());
                 }
                 if dep.seen.0 != from_id {
@@ -200,18 +205,18 @@ impl<D: Domain> Scheduler<D> {
                             is_content: false,
                         });
                     }
-                    edge.keys_changed = true;
+                    *news = News::Keys;
                 }
                 // Whoever takes over an input may be less far than it was.
                 if dep.result.is_none() {
                     dep.level = from.level;
                 }
                 if dep.result.is_none()
-                    && let Some(Ok(finished)) = &from.outcome
+                    && let Some(Ok(finished)) = from.outcome()
                 {
                     dep.result = Some(Arc::clone(finished));
                     dep.level = Level::Complete;
-                    edge.keys_changed = true;
+                    *news = News::Keys;
                 }
             }
             let wants_slow = how.is_some_and(|h| h.slow.is_some() || h.preprocess.is_some());
@@ -246,7 +251,7 @@ impl<D: Domain> Scheduler<D> {
                     probes.push(Probe::Join { input, keys: both });
                 }
                 dep.slow = SlowState::Known { key, found: false };
-                edge.keys_changed = true;
+                *news = News::Keys;
             }
         }
         if probes.is_empty() {
@@ -267,7 +272,7 @@ impl<D: Domain> Scheduler<D> {
     fn input_error(&self, edge: &EdgeState<D>) -> Option<SolveError<D>> {
         edge.deps
             .iter()
-            .filter_map(|d| self.edges.get(&self.resolve(d.edge?))?.outcome.as_ref())
+            .filter_map(|d| self.edges.get(&self.resolve(d.edge?))?.outcome())
             .find_map(|o| o.as_ref().err().cloned())
     }
 
@@ -276,15 +281,12 @@ impl<D: Domain> Scheduler<D> {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
-        if edge.owner.is_some() {
+        if edge.owner().is_some() {
             return;
         }
         let demand = edge.consumers.values().max().copied();
-        let (Some(demand), None) = (demand, &edge.outcome) else {
+        let (Some(demand), None) = (demand, edge.outcome()) else {
             // A look-up goes on for whoever wants the edge next.
-            if edge.outcome.is_some() {
-                self.stop_lookup(id, out);
-            }
             self.stop_waiting(id, out);
             self.demand_nothing(id);
             return;
@@ -292,17 +294,18 @@ impl<D: Domain> Scheduler<D> {
         if edge.level >= demand {
             // After a certain miss its inputs will be needed as soon as it is itself: what was begun goes on until then,
             // or until nobody is interested any more.
-            if !edge.no_match {
+            if edge.search == Search::Open {
                 self.demand_nothing(id);
             }
             return;
         }
-        match edge.phase {
-            Phase::Loading { .. } | Phase::Saving { .. } => return,
-            Phase::Executing => return self.after_exec(id, out),
+        match edge.state {
+            State::Loading { .. } | State::Saving { .. } => return,
+            State::Executing => return self.after_exec(id, out),
             // What is being looked up may decide what is needed.
-            Phase::Looking if edge.lookup.is_some() => return,
-            Phase::Looking => {}
+            State::Searching if edge.lookup.is_some() => return,
+            State::Searching => {}
+            State::Merged { .. } | State::Ended(_) => return,
         }
         let digest = edge.vertex.clone();
         if edge.wants_more_maps() {
@@ -332,9 +335,9 @@ impl<D: Domain> Scheduler<D> {
         if demand == Level::Complete && !edge.records.is_empty() {
             return self.start_load(id, out);
         }
-        if demand == Level::Complete && edge.readiness.complete {
+        if demand == Level::Complete && edge.ready == Level::Complete {
             if let Some(edge) = self.edges.get_mut(&id) {
-                edge.phase = Phase::Executing;
+                edge.state = State::Executing;
             }
             return self.after_exec(id, out);
         }
@@ -405,9 +408,7 @@ impl<D: Domain> Scheduler<D> {
             if target.is_none() {
                 let (vertex, index) =
                     source.map_or((String::new(), 0), |(d, i)| (d.as_str().to_owned(), i));
-                if let Some(edge) = self.edges.get_mut(&id) {
-                    edge.outcome = Some(Err(SolveError::Inconsistent { vertex, index }));
-                }
+                self.end(id, Err(SolveError::Inconsistent { vertex, index }), out);
                 self.announce(id, out);
                 return;
             }
@@ -424,7 +425,7 @@ impl<D: Domain> Scheduler<D> {
             };
             // It may be there already, or know something that is news here.
             if wanted.is_some_and(|w| state.level >= w)
-                || state.outcome.is_some()
+                || state.outcome().is_some()
                 || !state.keys.is_empty()
             {
                 self.to_learn.push(id);
@@ -459,7 +460,7 @@ impl<D: Domain> Scheduler<D> {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
-        let (digest, map) = (edge.vertex.clone(), edge.map.clone());
+        let (digest, map) = (edge.vertex.clone(), edge.map().cloned());
         let Some(dep) = edge.deps.get(input) else {
             return;
         };
@@ -507,7 +508,7 @@ impl<D: Domain> Scheduler<D> {
         let Some(vertex) = self.vertices.get(&edge.vertex) else {
             return;
         };
-        edge.phase = Phase::Loading {
+        edge.state = State::Loading {
             work,
             record: record.id.clone(),
         };
