@@ -42,14 +42,14 @@ struct Said {
 impl Bench {
     fn new() -> Result<Option<Self>, Box<dyn Error>> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: not root");
+            testkit::skip::skip("not root");
             return Ok(None);
         }
         let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"]
             .iter()
             .find(|p| Path::new(p).is_file())
         else {
-            eprintln!("skipped: no busybox (Debian: busybox-static)");
+            testkit::skip::skip("no busybox (Debian: busybox-static)");
             return Ok(None);
         };
         let bench = Self {

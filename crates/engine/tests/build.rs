@@ -104,7 +104,7 @@ fn is_root() -> bool {
     let root =
         std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
     if !root {
-        eprintln!("skipped: snapshots need root");
+        testkit::skip::skip("snapshots need root");
     }
     root
 }

@@ -25,6 +25,8 @@ use sys::mount::{self, DetachedMount};
 use sys::userns::{IdMapping, IdRange};
 use tokio::sync::{mpsc, oneshot};
 
+#[path = "containers/conformance.rs"]
+mod conformance;
 #[path = "containers/held.rs"]
 mod held;
 #[path = "containers/probe.rs"]
@@ -42,7 +44,7 @@ struct Tree {
 impl Tree {
     fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
-            eprintln!("skipped: needs root and /bin/busybox");
+            testkit::skip::skip("needs root and /bin/busybox");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -705,7 +707,7 @@ async fn limits_hold_and_running_out_of_memory_is_told() {
             (status.oom, status.to_string().as_str()),
             (true, "cannot allocate memory")
         ),
-        Err(ExecError::NoController { .. }) => eprintln!("skipped: no memory controller"),
+        Err(ExecError::NoController { .. }) => testkit::skip::skip("no memory controller"),
         Err(error) => panic!("{error}"),
     }
 }
@@ -759,7 +761,7 @@ async fn an_oci_runtime_gives_the_same_world() {
         .map(Path::new)
         .find(|path| path.exists())
     else {
-        eprintln!("skipped: no runc");
+        testkit::skip::skip("no runc");
         return;
     };
     let dir = tempfile::tempdir().unwrap();

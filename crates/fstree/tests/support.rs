@@ -19,7 +19,7 @@ pub(crate) struct Tree {
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: needs to be root");
+        testkit::skip::skip("needs to be root");
     }
     root
 }

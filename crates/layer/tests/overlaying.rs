@@ -43,7 +43,7 @@ fn what_a_step_leaves_in_an_overlay_is_what_others_see_after_pulling_its_layer()
     let mount = overlay(&spec);
     let mount = match mount {
         Err(e) if e.raw_os_error() == Some(22) => {
-            eprintln!("skipped: no overlay on the filesystem of the temporary directory");
+            testkit::skip::skip("no overlay on the filesystem of the temporary directory");
             return;
         }
         other => other.unwrap(),

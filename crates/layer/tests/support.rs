@@ -19,7 +19,7 @@ const TIME: i64 = 1_600_000_000_700_000_000;
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: needs to be root");
+        testkit::skip::skip("needs to be root");
     }
     root
 }

@@ -217,7 +217,7 @@ mod tests {
     async fn a_forwarded_agent_is_closed_to_other_users_of_the_host_whatever_the_mode() {
         use std::os::unix::process::CommandExt as _;
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root");
+            testkit::skip::skip("needs root");
             return;
         }
         let state = tempfile::tempdir().unwrap();

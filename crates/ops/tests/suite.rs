@@ -1,5 +1,11 @@
 //! Keys of ops against those that BuildKit v0.34.2 computes, recorded from its own `CacheMap`.
 
+#[path = "suite/cache_mounts.rs"]
+mod cache_mounts;
+#[path = "suite/exec.rs"]
+mod exec;
+#[path = "suite/lab.rs"]
+mod lab;
 #[path = "suite/steps.rs"]
 mod steps;
 

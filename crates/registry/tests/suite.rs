@@ -11,6 +11,8 @@
 mod fake;
 #[path = "suite/foreign.rs"]
 mod foreign;
+#[path = "suite/misbehaving.rs"]
+mod misbehaving;
 #[path = "suite/real.rs"]
 mod real;
 #[path = "suite/scripted.rs"]

@@ -207,7 +207,7 @@ mod tests {
         let held = std::fs::File::open(dir.path().join("x/a/held")).unwrap();
         let flags = ioctl_getflags(&held).unwrap_or(IFlags::empty());
         if ioctl_setflags(&held, flags | IFlags::IMMUTABLE).is_err() {
-            eprintln!("skipped: files cannot be made immutable here");
+            testkit::skip::skip("files cannot be made immutable here");
             return;
         }
         let trash = Trash::open(dir.path().to_owned()).unwrap();

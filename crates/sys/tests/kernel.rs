@@ -13,7 +13,7 @@ use sys::{path, process, reflink, socket, xattr};
 fn root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("skipped: needs root");
+        testkit::skip::skip("needs root");
     }
     root
 }

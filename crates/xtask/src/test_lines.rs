@@ -271,7 +271,7 @@ mod tests {
 }
 fn after() {}
 ";
-        assert_eq!(count_text(text), Lines { code: 5, test: 10 });
+        assert_eq!(count_text(text), Lines { code: 5, test: 11 });
     }
 
     #[test]

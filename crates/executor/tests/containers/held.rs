@@ -203,7 +203,7 @@ async fn a_secret_in_the_environment_is_in_no_error_and_on_no_disk() {
 async fn a_step_reaches_no_abstract_socket_of_the_host_and_its_own() {
     let Some(tree) = Tree::new() else { return };
     if sys::landlock::scope_abstract_sockets().unwrap().is_none() {
-        println!("skipped: the kernel does not keep processes from abstract sockets");
+        testkit::skip::skip("the kernel does not keep processes from abstract sockets");
         return;
     }
     let launcher = launcher();

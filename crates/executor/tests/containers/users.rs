@@ -19,14 +19,14 @@ fn ids_of(launcher: &Launcher, tree: &Tree) -> Option<Arc<IdMapping>> {
     let ids = match launcher.id_mapping(&Access::SANDBOX) {
         Ok(ids) => ids?,
         Err(error) => {
-            println!("skipped: {error}");
+            testkit::skip::skip(&format!("{error}"));
             return None;
         }
     };
     let whole = sys::path::open_dir(tree.dir.path()).unwrap();
     let mapped = mount::open_tree_clone(&whole, false).unwrap();
     if let Err(error) = mount::map_ids(&mapped, &ids, false) {
-        println!("skipped: the filesystem maps no ids: {error}");
+        testkit::skip::skip(&format!("the filesystem maps no ids: {error}"));
         return None;
     }
     Some(ids)

@@ -339,7 +339,7 @@ mod tests {
     impl Steps {
         fn new() -> Option<Self> {
             if !rustix::process::geteuid().is_root() {
-                eprintln!("skipped: needs root for overlay mounts");
+                testkit::skip::skip("needs root for overlay mounts");
                 return None;
             }
             let dir = tempfile::tempdir().unwrap();

@@ -49,9 +49,7 @@ fn perform(actions: Vec<pb::FileAction>) -> Result<usize, String> {
 
 #[test]
 fn actions_that_wait_for_each_other_need_no_stack_and_loops_are_told() {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    testkit::requires!(root);
     // The input is number 0, so that the action at `n` has the number `n + 1`.
     let chain = |last: usize| (0..last).map(|n| mkdir(n, &format!("/d{}", n % 50), -1));
     let backwards = (0..LONG).map(|n| mkdir(n + 2, "/d", -1));

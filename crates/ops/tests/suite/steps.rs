@@ -32,7 +32,7 @@ impl Host {
     /// A store with a busybox tree of two layers; steps with a user namespace or without. Nothing where that cannot be had.
     fn new(user_namespace: bool) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
-            eprintln!("skipped: needs root and /bin/busybox");
+            testkit::skip::skip("needs root and /bin/busybox");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -44,7 +44,7 @@ impl Host {
         if user_namespace {
             let ids = launcher.id_mapping(&Access::SANDBOX).ok().flatten();
             let Some(ids) = ids.filter(|ids| store.check_mapping(ids).is_ok()) else {
-                eprintln!("skipped: this machine maps no ids");
+                testkit::skip::skip("this machine maps no ids");
                 return None;
             };
             drop(ids);

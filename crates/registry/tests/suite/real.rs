@@ -45,7 +45,7 @@ fn start() -> Option<Registry> {
         .stderr(Stdio::null())
         .spawn();
     let Ok(child) = child else {
-        eprintln!("skipped: docker-registry is not installed (apt-get install docker-registry)");
+        testkit::skip::skip("docker-registry is not installed (apt-get install docker-registry)");
         return None;
     };
     let registry = Registry {

@@ -194,7 +194,7 @@ impl World {
     /// `None` where the test cannot run.
     pub(crate) fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root for mounts");
+            testkit::skip::skip("needs root for mounts");
             return None;
         }
         let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();

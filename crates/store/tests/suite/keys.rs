@@ -146,3 +146,16 @@ async fn keys_cost_little() {
     eprintln!("saving and finding a key: {each:?}");
     assert!(each < std::time::Duration::from_millis(2), "{each:?}");
 }
+
+#[test]
+fn the_index_does_what_every_key_store_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let number = std::cell::Cell::new(0);
+    testkit::conformance::key_store::all(|| {
+        number.set(number.get() + 1);
+        let folder = dir.path().join(number.get().to_string());
+        store::Store::open(store::Config::new(folder))
+            .unwrap()
+            .key_store()
+    });
+}

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 pub(crate) fn can_mount() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: needs root for overlay mounts");
+        testkit::skip::skip("needs root for overlay mounts");
     }
     root
 }

@@ -1,0 +1,4 @@
+//! What every implementation of a trait must do. Each function is one case, and fails by panicking.
+
+pub mod executor;
+pub mod key_store;

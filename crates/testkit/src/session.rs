@@ -1,0 +1,287 @@
+//! A client in this process: what it serves is data, and what it was asked is kept.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fstree::Root;
+use fstree::walk::Filter;
+use oci::Digest;
+use parking_lot::Mutex;
+use session::diffcopy::{FilteredTree, SendOptions, send};
+use session::error::code;
+use session::{
+    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Login,
+    PacketStream, Registration, Secret, Session, SessionManager, SyncRequest, Token, TokenRequest,
+    UploadTarget,
+};
+use tokio::sync::{mpsc, watch};
+
+/// A session without a connection. Build it with the methods that take `self`, then [`MemorySession::connect`] it.
+#[derive(Debug)]
+pub struct MemorySession {
+    id: String,
+    secrets: Option<BTreeMap<String, Bytes>>,
+    agents: Option<Vec<String>>,
+    folders: BTreeMap<String, PathBuf>,
+    logins: BTreeMap<String, Login>,
+    silent: bool,
+    calls: Mutex<Vec<String>>,
+    called: watch::Sender<usize>,
+}
+
+impl MemorySession {
+    /// A client that serves nothing: each call is one that it does not support.
+    pub fn new(id: &str) -> Self {
+        Self {
+            id: id.into(),
+            secrets: None,
+            agents: None,
+            folders: BTreeMap::new(),
+            logins: BTreeMap::new(),
+            silent: false,
+            calls: Mutex::default(),
+            called: watch::Sender::new(0),
+        }
+    }
+
+    /// It has these secrets, and says of others that it has none.
+    #[must_use]
+    pub fn secrets<const N: usize>(mut self, secrets: [(&str, &[u8]); N]) -> Self {
+        let secret = |(id, bytes): (&str, &[u8])| (id.to_owned(), Bytes::copy_from_slice(bytes));
+        self.secrets = Some(secrets.map(secret).into());
+        self
+    }
+
+    /// It has these ssh agents, whose answer to anything is the same bytes.
+    #[must_use]
+    pub fn agents<const N: usize>(mut self, ids: [&str; N]) -> Self {
+        self.agents = Some(ids.map(str::to_owned).into());
+        self
+    }
+
+    /// It serves a folder under `name`.
+    #[must_use]
+    pub fn folder(mut self, name: &str, path: impl Into<PathBuf>) -> Self {
+        self.folders.insert(name.into(), path.into());
+        self
+    }
+
+    /// It has a login for a registry.
+    #[must_use]
+    pub fn login(mut self, host: &str, username: &str, secret: &str) -> Self {
+        let login = Login {
+            username: username.into(),
+            secret: secret.into(),
+        };
+        self.logins.insert(host.into(), login);
+        self
+    }
+
+    /// It answers nothing at all, and stays connected.
+    #[must_use]
+    pub fn silent(mut self) -> Self {
+        self.silent = true;
+        self
+    }
+
+    /// Connects it until the registration is dropped.
+    pub fn connect(self, manager: &Arc<SessionManager>) -> (Arc<Self>, Registration) {
+        let session = Arc::new(self);
+        let registration = manager.register(Arc::clone(&session) as _).unwrap();
+        (session, registration)
+    }
+
+    /// What was asked so far, as `secret token`.
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().clone()
+    }
+
+    /// Waits until it was asked `count` times in all.
+    pub async fn wait_for_calls(&self, count: usize) {
+        let mut called = self.called.subscribe();
+        called.wait_for(|calls| *calls >= count).await.unwrap();
+    }
+
+    async fn asked(&self, call: String) {
+        self.calls.lock().push(call);
+        self.called.send_modify(|calls| *calls += 1);
+        if self.silent {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn unsupported<T>(method: &'static str) -> Result<T, CallError> {
+    Err(CallError::Unsupported { method })
+}
+
+fn echo() -> Duplex {
+    let (outgoing, mut from_us) = mpsc::channel::<Bytes>(16);
+    let incoming =
+        futures::stream::poll_fn(move |cx| from_us.poll_recv(cx).map(|chunk| chunk.map(Ok)));
+    Duplex {
+        incoming: Box::pin(incoming),
+        outgoing,
+    }
+}
+
+#[async_trait]
+impl Session for MemorySession {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn shared_key(&self) -> &str {
+        &self.id
+    }
+
+    fn supports(&self, _method: &str) -> bool {
+        true
+    }
+
+    async fn closed(&self) {
+        std::future::pending::<()>().await;
+    }
+
+    async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError> {
+        self.asked(format!("folder {}", request.name)).await;
+        let Some(folder) = self.folders.get(&request.name) else {
+            return Err(CallError::NoLocalSources);
+        };
+        let (ours, theirs) = PacketStream::pair();
+        let tree = FilteredTree {
+            root: Root::open(folder).unwrap(),
+            filter: Filter {
+                include: request.include,
+                exclude: request.exclude,
+                follow: request.follow,
+            },
+            map: None,
+            change_marks: request.change_marks,
+        };
+        task::spawn("client in memory", async move {
+            // The receiver may have had enough.
+            drop(send(theirs, Arc::new(tree), SendOptions::default()).await);
+        })
+        .detach();
+        Ok(ours)
+    }
+
+    async fn send_file(
+        &self,
+        exporter: usize,
+        _metadata: &BTreeMap<String, String>,
+    ) -> Result<ByteSink, CallError> {
+        self.asked(format!("file {exporter}")).await;
+        unsupported("send_file")
+    }
+
+    async fn send_tree(
+        &self,
+        exporter: usize,
+        _multi_platform: bool,
+    ) -> Result<PacketStream, CallError> {
+        self.asked(format!("tree {exporter}")).await;
+        unsupported("send_tree")
+    }
+
+    async fn credentials(&self, host: &str) -> Result<Option<Login>, CallError> {
+        self.asked(format!("login {host}")).await;
+        Ok(self.logins.get(host).cloned())
+    }
+
+    async fn fetch_token(&self, request: TokenRequest) -> Result<Token, CallError> {
+        self.asked(format!("token {}", request.host)).await;
+        unsupported("fetch_token")
+    }
+
+    async fn token_authority(&self, _host: &str, _salt: &[u8]) -> Result<Option<Bytes>, CallError> {
+        Ok(None)
+    }
+
+    async fn verify_token_authority(
+        &self,
+        _host: &str,
+        _payload: &[u8],
+        _salt: &[u8],
+    ) -> Result<Option<Bytes>, CallError> {
+        Ok(None)
+    }
+
+    async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError> {
+        self.asked(format!("secret {id}")).await;
+        match &self.secrets {
+            None => unsupported("secret"),
+            Some(secrets) => Ok(secrets.get(id).cloned().map(Secret::new)),
+        }
+    }
+
+    async fn check_ssh(&self, id: &str) -> Result<(), CallError> {
+        self.asked(format!("agent {id}")).await;
+        match &self.agents {
+            None => unsupported("check_ssh"),
+            Some(agents) if agents.iter().any(|agent| agent == id) => Ok(()),
+            Some(_) => Err(CallError::Status {
+                code: code::UNKNOWN,
+                message: format!("unset ssh forward key {id}"),
+                details: Bytes::new(),
+            }),
+        }
+    }
+
+    async fn forward_ssh(&self, id: &str) -> Result<Duplex, CallError> {
+        self.asked(format!("connection {id}")).await;
+        Ok(echo())
+    }
+
+    async fn upload(&self, target: UploadTarget) -> Result<ByteStream, CallError> {
+        self.asked(format!("upload {}", target.path)).await;
+        unsupported("upload")
+    }
+
+    async fn content_info(&self, store: &str, digest: &Digest) -> Result<BlobInfo, CallError> {
+        self.asked(format!("blob {store} {digest}")).await;
+        unsupported("content_info")
+    }
+
+    async fn content_read(
+        &self,
+        store: &str,
+        digest: &Digest,
+        _offset: u64,
+        _size: u64,
+    ) -> Result<ByteStream, CallError> {
+        self.asked(format!("read {store} {digest}")).await;
+        unsupported("content_read")
+    }
+
+    async fn content_write(
+        &self,
+        store: &str,
+        blob: BlobWrite,
+        _bytes: ByteStream,
+    ) -> Result<(), CallError> {
+        self.asked(format!("write {store} {}", blob.digest)).await;
+        unsupported("content_write")
+    }
+
+    async fn find_exporters(
+        &self,
+        _metadata: BTreeMap<String, Bytes>,
+        _refs: Vec<String>,
+    ) -> Result<Vec<ExporterRequest>, CallError> {
+        Ok(Vec::new())
+    }
+
+    async fn finalize_export(&self, _response: BTreeMap<String, String>) -> Result<(), CallError> {
+        Ok(())
+    }
+
+    async fn check_policy(&self, _request: Bytes) -> Result<Bytes, CallError> {
+        self.asked("policy".into()).await;
+        unsupported("check_policy")
+    }
+}
