@@ -110,7 +110,7 @@ pub(crate) fn git_address(input: &[u8]) {
 }
 
 pub(crate) fn documents(input: &[u8]) {
-    use oci::json::from_slice;
+    use gostd::json::from_slice;
     let _refused = from_slice::<oci::Index>(input);
     let _refused = from_slice::<oci::Manifest>(input);
     let _refused = from_slice::<oci::ImageConfig>(input);

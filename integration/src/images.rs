@@ -181,7 +181,7 @@ impl Maker {
         let config = self.mirror.put(
             repository,
             oci::media_type::OCI_CONFIG,
-            &oci::json::to_vec(&config),
+            &gostd::json::to_vec(&config),
         )?;
         Ok(manifest(oci::media_type::OCI_MANIFEST, &config, layers))
     }
@@ -192,7 +192,7 @@ impl Maker {
         let config = self.mirror.put(
             repository,
             oci::media_type::DOCKER_CONFIG,
-            &oci::json::to_vec(&config),
+            &gostd::json::to_vec(&config),
         )?;
         Ok(manifest(oci::media_type::DOCKER_MANIFEST, &config, layers))
     }
@@ -214,7 +214,7 @@ fn image_config(layers: &[Layer], config: &Value) -> Value {
 }
 
 fn manifest(media_type: &str, config: &Descriptor, layers: &[Layer]) -> Vec<u8> {
-    oci::json::to_vec(&json!({
+    gostd::json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": media_type,
         "config": config,

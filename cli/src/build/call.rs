@@ -38,10 +38,9 @@ impl Call {
         for field in text.split(',').filter(|f| !f.is_empty()) {
             match field.split_once('=') {
                 Some(("format", format)) => json = format == "json",
-                Some(("ignorestatus", value)) => match value {
-                    "1" | "t" | "true" => ignore_status = true,
-                    "0" | "f" | "false" => ignore_status = false,
-                    _ => return bad(format!("invalid ignorestatus print value: {value}")),
+                Some(("ignorestatus", value)) => match gostd::strconv::parse_bool(value) {
+                    Ok(value) => ignore_status = value,
+                    Err(_) => return bad(format!("invalid ignorestatus print value: {value}")),
                 },
                 Some(_) => return bad(format!("invalid print field: {field}")),
                 None if method.is_some() => return bad(format!("invalid print value: {text}")),

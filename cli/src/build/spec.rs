@@ -1,6 +1,7 @@
 //! Values of flags: `key=value,key=value`, sizes, times, limits.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use client::{CacheSpec, ExporterSpec};
 
@@ -136,37 +137,24 @@ pub fn bytes(flag: &'static str, text: &str) -> Result<u64, SpecError> {
         .ok_or_else(|| SpecError::new(flag, text, "not a number of bytes"))
 }
 
-/// A time as Go writes it, and days: `90s`, `1h30m`, `7d`.
-pub fn duration(flag: &'static str, text: &str) -> Result<std::time::Duration, SpecError> {
+/// A time as Go writes it, and days before it: `90s`, `1h30m`, `7d`, `7d12h`.
+pub fn duration(flag: &'static str, text: &str) -> Result<Duration, SpecError> {
     let bad = || SpecError::new(flag, text, "not a time like 12h or 7d");
-    let mut total = 0f64;
-    let mut rest = text.trim();
-    if rest.is_empty() {
+    let parse = |text: &str| gostd::time::parse_std_duration(text).ok_or_else(bad);
+    let text = text.trim();
+    let Some((days, rest)) = text.split_once('d') else {
+        return parse(text);
+    };
+    if !days.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Err(bad());
     }
-    while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(end);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let number: f64 = number.parse().map_err(|_| bad())?;
-        total += number
-            * match unit {
-                "" if number == 0.0 => 0.0,
-                "ms" => 0.001,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                "d" => 86400.0,
-                _ => return Err(bad()),
-            };
-        rest = tail;
-    }
-    std::time::Duration::try_from_secs_f64(total).map_err(|_| bad())
+    let days = parse(&format!("{days}h"))?.checked_mul(24);
+    let rest = if rest.is_empty() {
+        Duration::ZERO
+    } else {
+        parse(rest)?
+    };
+    days.and_then(|days| days.checked_add(rest)).ok_or_else(bad)
 }
 
 /// `name=soft[:hard]` as the frontend wants it.

@@ -47,34 +47,7 @@ impl Display for Raw {
 /// RFC 3339 with what nanoseconds there are, in UTC.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let (days, of_day) = (since.as_secs() / 86400, since.as_secs() % 86400);
-    // Days since the first of March of the year zero, in cycles of 400 years.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let mut fraction = String::new();
-    if since.subsec_nanos() > 0 {
-        fraction = format!(".{:09}", since.subsec_nanos());
-        fraction.truncate(fraction.trim_end_matches('0').len());
-    }
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}{fraction}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
+    gostd::Timestamp::from(time).to_string()
 }
 
 fn base64(bytes: &[u8]) -> String {

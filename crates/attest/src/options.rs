@@ -1,5 +1,7 @@
 //! Which attestations a request asks for.
 
+use gostd::csv::CsvError;
+
 use std::collections::BTreeMap;
 
 use crate::error::AttestError;
@@ -74,14 +76,6 @@ pub struct Attests {
     pub sbom: Option<SbomOptions>,
 }
 
-fn go_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 impl Attests {
     /// Reads the options of a request.
     pub fn parse(opts: &BTreeMap<String, String>) -> Result<Self, AttestError> {
@@ -96,9 +90,8 @@ impl Attests {
             }
         }
         for (kind, value) in found {
-            let fields = fields(value).ok_or_else(|| {
-                AttestError::option(format!("failed to parse {kind}: invalid csv"))
-            })?;
+            let fields = pairs(value)
+                .map_err(|_| AttestError::option(format!("failed to parse {kind}: invalid csv")))?;
             match kind.as_str() {
                 "provenance" => out.provenance = Some(provenance(fields)?),
                 "sbom" => out.sbom = Some(sbom(fields)?),
@@ -110,45 +103,22 @@ impl Attests {
 }
 
 /// `a=b,"c=d,e"`.
-fn fields(text: &str) -> Option<BTreeMap<String, String>> {
-    let mut out = BTreeMap::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let field;
-        if let Some(quoted) = rest.strip_prefix('"') {
-            let mut value = String::new();
-            let mut chars = quoted.char_indices().peekable();
-            let end = loop {
-                match chars.next()? {
-                    (_, '"') if chars.peek().is_some_and(|(_, c)| *c == '"') => {
-                        value.push('"');
-                        chars.next();
-                    }
-                    (at, '"') => break at + 1,
-                    (_, c) => value.push(c),
-                }
-            };
-            rest = quoted.get(end..)?;
-            if !rest.is_empty() {
-                rest = rest.strip_prefix(',')?;
-            }
-            field = value;
-        } else {
-            let (head, tail) = rest.split_once(',').unwrap_or((rest, ""));
-            (field, rest) = (head.to_owned(), tail);
-        }
-        let (key, value) = field.split_once('=').unwrap_or((&field, ""));
-        out.insert(key.to_owned(), value.to_owned());
+fn pairs(text: &str) -> Result<BTreeMap<String, String>, CsvError> {
+    if text.is_empty() {
+        return Ok(BTreeMap::new());
     }
-    Some(out)
+    let pair = |field: String| {
+        let (key, value) = field.split_once('=').unwrap_or((&field, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    Ok(gostd::csv::fields(text)?.into_iter().map(pair).collect())
 }
 
 fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, AttestError> {
     let mut out = ProvenanceOptions::default();
     let flag = |key: &str, value: &str| {
-        go_bool(value).ok_or_else(|| {
-            AttestError::option(format!("failed to parse {key} flag {value:?}: strconv.ParseBool: parsing {value:?}: invalid syntax"))
-        })
+        gostd::strconv::parse_bool(value)
+            .map_err(|e| AttestError::option(format!("failed to parse {key} flag {value:?}: {e}")))
     };
     for (key, value) in fields {
         match key.as_str() {
@@ -177,7 +147,7 @@ fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, Att
                     }
                 }
             }
-            "inline-only" => out.inline_only = go_bool(&value).unwrap_or(false),
+            "inline-only" => out.inline_only = gostd::strconv::is_true(&value),
             "reproducible" => out.reproducible = flag(&key, &value)?,
             "complete-materials" => out.complete_materials = flag(&key, &value)?,
             "builder-id" => out.builder_id = value,

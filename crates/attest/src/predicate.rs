@@ -330,7 +330,7 @@ impl Provenance {
             internal.insert("targetPlatform".into(), meta.target.clone().into());
         }
         definition.internal = internal;
-        oci::json::to_vec_indent(
+        gostd::json::to_vec_indent(
             &Predicate {
                 definition,
                 details: Details {
@@ -412,7 +412,7 @@ impl Provenance {
         if !meta.dockerfile.is_empty() {
             environment.insert("dockerfileVersion".into(), meta.dockerfile.clone().into());
         }
-        oci::json::to_vec_indent(
+        gostd::json::to_vec_indent(
             &Predicate {
                 builder: Builder {
                     id: self.builder.clone(),

@@ -176,7 +176,7 @@ pub(crate) fn of_commit(commit: &str) -> DigestSet {
 fn git_address(text: &str, with_subdir: bool) -> Option<String> {
     let git = GitRef::parse(text).ok()??;
     let mut out = git.remote;
-    let subdir = llb::gopath::clean(&format!("/{}", git.subdir));
+    let subdir = gostd::path::clean(&format!("/{}", git.subdir));
     let subdir = subdir.trim_start_matches('/');
     let subdir = if with_subdir { subdir } else { "" };
     if !git.reference.is_empty() || !subdir.is_empty() {

@@ -132,18 +132,18 @@ impl<'a> Statement<'a> {
     /// Its bytes, as images hold them.
     #[must_use]
     pub fn compact(&self) -> Vec<u8> {
-        self.reread(oci::json::to_vec)
+        self.reread(gostd::json::to_vec)
     }
 
     /// Its bytes, as people read them.
     #[must_use]
     pub fn pretty(&self) -> Vec<u8> {
-        self.reread(|value| oci::json::to_vec_indent(value, "  "))
+        self.reread(|value| gostd::json::to_vec_indent(value, "  "))
     }
 
     /// A raw value keeps its blanks; they go with the way it is written.
     fn reread(&self, write: impl Fn(&Ordered) -> Vec<u8>) -> Vec<u8> {
-        let raw = oci::json::to_vec(self);
+        let raw = gostd::json::to_vec(self);
         serde_json::from_slice::<Ordered>(&raw).map_or(raw, |value| write(&value))
     }
 }

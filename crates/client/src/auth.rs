@@ -60,7 +60,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: oci::json::DecodeError,
+        source: gostd::json::DecodeError,
     },
 }
 
@@ -76,7 +76,7 @@ impl DockerConfig {
     /// Reads a `config.json`; a file that is not there says nothing.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         match std::fs::read(path) {
-            Ok(json) => oci::json::from_start(&json).map_err(|source| ConfigError::Parse {
+            Ok(json) => gostd::json::from_start(&json).map_err(|source| ConfigError::Parse {
                 path: path.to_owned(),
                 source,
             }),
@@ -158,7 +158,7 @@ async fn ask_helper(name: &str, key: &str) -> Result<CredentialsResponse, Status
         }
         return Err(Status::unknown(format!("{program}: {}", text.trim())));
     }
-    let answer: HelperAnswer = oci::json::from_start(&output.stdout)
+    let answer: HelperAnswer = gostd::json::from_start(&output.stdout)
         .map_err(|e| Status::unknown(format!("{program}: {e}")))?;
     Ok(if answer.username == "<token>" {
         CredentialsResponse {
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn logins_are_found_under_hosts_and_urls() {
         let json = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YTpi"},"https://r.example/v2/":{"username":"u","password":"p"},"t.example":{"identitytoken":"tok"}}}"#;
-        let config: DockerConfig = oci::json::from_start(json.as_bytes()).unwrap();
+        let config: DockerConfig = gostd::json::from_start(json.as_bytes()).unwrap();
         let login = |key: &str| config.stored(key).map(|c| (c.username, c.secret));
         assert_eq!(login(HUB_KEY), Some(("a".into(), "b".into())));
         assert_eq!(login("r.example"), Some(("u".into(), "p".into())));
@@ -242,7 +242,7 @@ mod tests {
     fn what_docker_reads_as_its_configuration_is_read() {
         let json = r#"{"auths":{"a.example":null,"b.example":{"auth":null,"username":"x","UserName":"u","password":"p"}},
             "credHelpers":null,"credsStore":null,"HttpHeaders":{"x":1}} {"auths":"#;
-        let config: DockerConfig = oci::json::from_start(json.as_bytes()).unwrap();
+        let config: DockerConfig = gostd::json::from_start(json.as_bytes()).unwrap();
         let login = |key: &str| config.stored(key).map(|c| (c.username, c.secret));
         assert_eq!(login("a.example"), Some((String::new(), String::new())));
         assert_eq!(login("b.example"), Some(("u".into(), "p".into())));

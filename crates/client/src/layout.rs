@@ -28,7 +28,7 @@ pub enum LayoutError {
         /// The file.
         path: PathBuf,
         /// Where it goes wrong.
-        source: oci::json::DecodeError,
+        source: gostd::json::DecodeError,
     },
     /// There is nothing of that name.
     #[error("could not find {name:?} in the image layout at {}; it has {there}", path.display())]
@@ -114,13 +114,13 @@ impl Layout {
             index.manifests.push(entry);
         }
         self.write("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        self.write("index.json", &oci::json::to_vec(&index))
+        self.write("index.json", &gostd::json::to_vec(&index))
     }
 
     fn index(&self) -> Result<Option<Index>, LayoutError> {
         let path = self.folder.join("index.json");
         match std::fs::read(&path) {
-            Ok(bytes) => oci::json::from_slice(&bytes)
+            Ok(bytes) => gostd::json::from_slice(&bytes)
                 .map(Some)
                 .map_err(|source| LayoutError::Index { path, source }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -1,7 +1,6 @@
 //! `moby.buildkit.v1.Control`: the daemon's front door.
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use ::session::SessionManager;
 use engine::api::Backend;
@@ -203,36 +202,11 @@ impl Control for ControlService {
 
 // Clients correct for a clock that differs from theirs.
 fn with_time<T>(mut response: Response<T>) -> Response<T> {
-    let now = task::Clock::real()
-        .system()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    if let Ok(value) = AsciiMetadataValue::try_from(rfc3339(now.as_secs(), now.subsec_nanos())) {
+    let now = gostd::Timestamp::from(task::Clock::real().system());
+    if let Ok(value) = AsciiMetadataValue::try_from(now.to_string()) {
         response
             .metadata_mut()
             .insert("buildkit-current-timestamp", value);
     }
     response
-}
-
-fn rfc3339(seconds: u64, nanos: u32) -> String {
-    let time = prost_types::Timestamp {
-        seconds: i64::try_from(seconds).unwrap_or_default(),
-        nanos: i32::try_from(nanos).unwrap_or_default(),
-    };
-    time.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_clock_is_told_as_go_reads_it() {
-        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00Z");
-        assert_eq!(
-            rfc3339(1_700_000_001, 500_000_000),
-            "2023-11-14T22:13:21.500Z"
-        );
-    }
 }

@@ -76,7 +76,7 @@ impl Hello {
                 "session id is missing or too long",
             ));
         }
-        let encoded = header::is_true(text(header::SESSION_SHARED_KEY_ENCODED));
+        let encoded = gostd::strconv::is_true(text(header::SESSION_SHARED_KEY_ENCODED));
         let shared_key = header::decode(text(header::SESSION_SHARED_KEY), encoded);
         let listed = metadata.get_all(header::SESSION_METHOD);
         let methods = listed

@@ -329,7 +329,7 @@ impl FileSync for Served {
         if text(header::DIR_NAME) == small_frames::FOLDER {
             return Ok(Response::new(small_frames::list()));
         }
-        let encoded = header::is_true(&text(&format!("{}-encoded", header::DIR_NAME)));
+        let encoded = gostd::strconv::is_true(&text(&format!("{}-encoded", header::DIR_NAME)));
         if header::decode(&text(header::DIR_NAME), encoded) != "context/ü" {
             return Err(Status::not_found("no access allowed to dir"));
         }

@@ -30,7 +30,7 @@ fn pattern_of(line: &str) -> Option<String> {
     if rest.is_empty() {
         return Some(mark.to_owned());
     }
-    let cleaned = pattern::clean(rest);
+    let cleaned = gostd::path::clean(rest);
     let relative = cleaned
         .strip_prefix('/')
         .filter(|rest| !rest.is_empty())

@@ -4,7 +4,6 @@
 //! later, once, with [`Command::expand`], when the variables of its place in the stage are known.
 
 mod command;
-mod csv;
 mod device;
 mod error;
 mod flag;

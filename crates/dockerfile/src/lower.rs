@@ -41,10 +41,9 @@ use oci::{Digest, ImageConfig, Platform};
 
 pub use error::{HostError, LowerError, LowerErrorKind};
 pub(crate) use graph::Lowering;
-pub use options::{LowerOptions, parse_bool};
+pub use options::LowerOptions;
 pub use path::PathError;
 pub(crate) use stage::OutlineCapture;
-pub use text::rfc3339;
 
 use crate::lint::Warning;
 /// Answers what lowering cannot know from the text.

@@ -164,7 +164,7 @@ pub async fn outline(
         sources: vec![base64(dockerfile)],
     };
     Ok(Report {
-        json: oci::json::to_vec_indent(&outline, "  "),
+        json: gostd::json::to_vec_indent(&outline, "  "),
         text: outline_text(&outline),
         version: VERSION,
     })
@@ -341,7 +341,7 @@ pub fn targets(dockerfile: &[u8]) -> Result<Report, LowerError> {
         sources: vec![base64(dockerfile)],
     };
     Ok(Report {
-        json: oci::json::to_vec_indent(&list, "  "),
+        json: gostd::json::to_vec_indent(&list, "  "),
         text,
         version: VERSION,
     })
@@ -420,7 +420,7 @@ pub fn describe() -> Report {
     }
     let text = table.print().into_bytes();
     Report {
-        json: oci::json::to_vec_indent(&all, "  "),
+        json: gostd::json::to_vec_indent(&all, "  "),
         text,
         version: VERSION,
     }

@@ -50,8 +50,8 @@ impl CacheExports {
 }
 
 fn may_fail(spec: &CacheSpec) -> bool {
-    let told = spec.attrs.get("ignore-error").map(String::as_str);
-    matches!(told, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+    let ignore_error = spec.attrs.get("ignore-error");
+    ignore_error.is_some_and(|value| gostd::strconv::is_true(value))
 }
 
 /// The results of a build, as the solver knows them.

@@ -2,7 +2,6 @@
 
 use crate::error::ExecError;
 use crate::spec::{ContainerSpec, MountSource, ProcessSpec};
-use crate::stubs;
 
 /// Bytes of a path: what the kernel takes in one call, without the zero at its end.
 pub const MAX_PATH_BYTES: usize = 4095;
@@ -25,7 +24,7 @@ pub fn check_path(what: &'static str, path: &str) -> Result<(), ExecError> {
             bytes: path.len(),
         });
     }
-    let parts = stubs::clean(path).len();
+    let parts = gostd::path::names_below_root(path).len();
     if parts > MAX_PATH_PARTS {
         return Err(ExecError::DeepPath {
             what,

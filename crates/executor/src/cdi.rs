@@ -180,9 +180,10 @@ impl Devices {
     }
 
     fn needs_no_grant(&self, name: &str, device: &Device) -> bool {
-        let annotated = device.annotations.get(AUTO_ALLOW).is_some_and(|value| {
-            matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")
-        });
+        let annotated = device
+            .annotations
+            .get(AUTO_ALLOW)
+            .is_some_and(|value| gostd::strconv::is_true(value));
         annotated || self.auto_allowed.contains(name) || self.auto_allowed.contains(kind(name))
     }
 

@@ -392,7 +392,7 @@ fn relative(parent: &str, id: &ContainerId) -> Result<PathBuf, ExecError> {
             value: parent.to_owned(),
         });
     }
-    let mut path: PathBuf = crate::stubs::clean(parent).into_iter().collect();
+    let mut path: PathBuf = gostd::path::names_below_root(parent).into_iter().collect();
     path.push("buildkit");
     path.push(id.as_str());
     Ok(path)

@@ -221,7 +221,7 @@ impl Executor for Launcher {
         let dests: Vec<String> = spec
             .mounts
             .iter()
-            .map(|mount| stubs::clean_path(&mount.dest))
+            .map(|mount| gostd::path::join_root(&mount.dest))
             .collect();
         let ready = self.prepare(spec, (&nodes, groups), streams)?;
         let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;

@@ -385,7 +385,7 @@ impl Runtime {
         let dests: Vec<String> = spec
             .mounts
             .iter()
-            .map(|mount| stubs::clean_path(&mount.dest))
+            .map(|mount| gostd::path::join_root(&mount.dest))
             .collect();
         for (index, mount) in spec.mounts.into_iter().enumerate() {
             mounts.push(bundle.mount(index, mount)?);
@@ -415,7 +415,7 @@ impl Runtime {
             owner: (who.uid, who.gid),
             cgroups_path: format!(
                 "{}/buildkit/{}",
-                stubs::clean_path(parent).trim_end_matches('/'),
+                gostd::path::join_root(parent).trim_end_matches('/'),
                 spec.id
             ),
             resources: &spec.resources,

@@ -60,24 +60,6 @@ pub(crate) struct Place {
     pub(crate) made: Vec<Stubs>,
 }
 
-/// Resolves like `filepath.Join("/", path)`: the words of a path without `.`, `..` and empty ones.
-pub(crate) fn clean(path: &str) -> Vec<&str> {
-    let mut words = Vec::new();
-    for word in path.split('/') {
-        match word {
-            "" | "." => {}
-            ".." => drop(words.pop()),
-            word => words.push(word),
-        }
-    }
-    words
-}
-
-/// The cleaned path as text.
-pub(crate) fn clean_path(path: &str) -> String {
-    format!("/{}", clean(path).join("/"))
-}
-
 /// As many links as the kernel follows, and some more for links through links.
 const MAX_LINKS: usize = 255;
 /// Names looked up for one place, those in links included.
@@ -93,7 +75,8 @@ pub(crate) fn find(
     owner: Option<(u32, u32)>,
 ) -> io::Result<Place> {
     let root = root.as_fd();
-    let mut todo: Vec<String> = clean(path).into_iter().rev().map(str::to_owned).collect();
+    let names = gostd::path::names_below_root(path);
+    let mut todo: Vec<String> = names.into_iter().rev().map(str::to_owned).collect();
     let mut open: Vec<(String, OwnedFd)> = Vec::new();
     let mut made: Vec<Stubs> = Vec::new();
     let (mut links, mut steps, mut made_count) = (0, 0, 0);

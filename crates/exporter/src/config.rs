@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use oci::{Digest, History, Platform, Timestamp};
+use gostd::Timestamp;
+use oci::{Digest, History, Platform};
 use serde::Serialize;
 
 use crate::error::ExportError;
@@ -68,12 +69,12 @@ struct Known {
 /// Fills in layers, history and times.
 pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportError> {
     let bad = |reason: String| ExportError::Config { reason };
-    let members = oci::json::raw_members(config)
+    let members = gostd::json::raw_members(config)
         .map_err(|e| bad(format!("failed to parse image config for patch: {e}")))?
         .ok_or_else(|| bad("invalid null image config for export".into()))?;
     let members = members.into_iter();
     let mut fields: Fields = members.map(|(key, raw)| (key, raw.to_vec())).collect();
-    let known: Known = oci::json::from_slice(config)
+    let known: Known = gostd::json::from_slice(config)
         .map_err(|e| bad(format!("invalid image config for export: {e}")))?;
     if known.os.is_empty() {
         return Err(bad("invalid image config for export: missing os".into()));
@@ -97,7 +98,7 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
     set(&mut fields, "history", &history);
     match (fields.get("created"), &patch.epoch) {
         (Some(raw), Some(epoch)) => {
-            let written: Option<String> = oci::json::from_slice(raw)
+            let written: Option<String> = gostd::json::from_slice(raw)
                 .map_err(|e| bad(format!("failed to unmarshal creation time: {e}")))?;
             if let Some(written) = written {
                 let time = Timestamp::parse(&written)
@@ -126,7 +127,7 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
 }
 
 fn set(fields: &mut Fields, key: &str, value: &impl Serialize) {
-    fields.insert(key.to_owned(), oci::json::to_vec(value));
+    fields.insert(key.to_owned(), gostd::json::to_vec(value));
 }
 
 fn encode(fields: &Fields) -> Vec<u8> {
@@ -135,9 +136,9 @@ fn encode(fields: &Fields) -> Vec<u8> {
         if at > 0 {
             out.push(b',');
         }
-        out.extend(oci::json::to_vec(key));
+        out.extend(gostd::json::to_vec(key));
         out.push(b':');
-        oci::json::compact(value, &mut out);
+        gostd::json::compact(value, &mut out);
     }
     out.push(b'}');
     out
@@ -230,7 +231,7 @@ fn complete(history: &mut Option<Vec<Entry>>, layers: &[LayerFacts]) {
 fn clamp(history: &mut [Entry], epoch: &Timestamp, base: Option<&[u8]>) -> Result<(), ExportError> {
     let base = match base {
         Some(config) => {
-            let read: Known = oci::json::from_slice(config).map_err(|e| ExportError::Config {
+            let read: Known = gostd::json::from_slice(config).map_err(|e| ExportError::Config {
                 reason: format!("failed to unmarshal base image config: {e}"),
             })?;
             entries(read.history)?.unwrap_or_default()
@@ -264,7 +265,7 @@ pub(crate) fn default_config() -> Vec<u8> {
         working_dir: "/".into(),
         ..oci::ContainerConfig::default()
     };
-    oci::json::to_vec(&Config {
+    gostd::json::to_vec(&Config {
         platform: Platform::host(),
         config,
         rootfs: RootFs {

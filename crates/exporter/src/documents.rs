@@ -117,7 +117,7 @@ pub(crate) fn config_type(oci: bool) -> &'static str {
 
 /// Writes a document as the reference writes those that people may read.
 pub(crate) fn pretty(document: &impl Serialize) -> Vec<u8> {
-    oci::json::to_vec_indent(document, "  ")
+    gostd::json::to_vec_indent(document, "  ")
 }
 
 /// A layer as others may see it.

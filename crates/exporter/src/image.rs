@@ -140,7 +140,7 @@ pub(crate) fn response(image: &Image, root: &Descriptor) -> BTreeMap<String, Str
             config.to_string(),
         );
     }
-    let json = oci::json::to_vec(root);
+    let json = gostd::json::to_vec(root);
     out.insert(
         "containerimage.descriptor".to_owned(),
         base64::engine::general_purpose::STANDARD.encode(json),

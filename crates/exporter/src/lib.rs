@@ -32,13 +32,13 @@ mod writer;
 pub use annotations::{AnnotationGroup, Annotations};
 pub use documents::public_layer;
 pub use error::ExportError;
+pub use gostd::Timestamp;
 pub use image::{CredentialsOf, ImageExporter};
 pub use local::LocalExporter;
 pub use manager::{
     About, Attester, ExportContext, ExportSource, Exported, Exporter, ExporterInstance, Exporters,
     Finalize, InlineCache, Statement,
 };
-pub use oci::Timestamp;
 pub use oci_archive::{OciExporter, Variant};
 pub use options::ImageOptions;
 pub use platforms::{PlatformEntry, platforms_of};

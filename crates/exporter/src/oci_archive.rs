@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
-use oci::{Descriptor, Reference, Timestamp, media_type};
+use gostd::Timestamp;
+use oci::{Descriptor, Reference, media_type};
 use serde::Serialize;
 use store::{CompressionSpec, Store};
 
@@ -231,7 +232,11 @@ impl Instance {
             media_type: media_type::OCI_INDEX,
             manifests: &manifests,
         };
-        out.push(Entry::file("index.json", 0o644, oci::json::to_vec(&index)));
+        out.push(Entry::file(
+            "index.json",
+            0o644,
+            gostd::json::to_vec(&index),
+        ));
         if self.exporter.variant == Variant::Docker {
             out.push(Entry::file(
                 "manifest.json",
@@ -255,7 +260,7 @@ fn docker_manifest(image: &Image, names: &[String]) -> Result<Vec<u8>, ExportErr
     if media_type::is_index(&image.root.media_type) {
         return Ok(b"[]".to_vec());
     }
-    let manifest: oci::Manifest = oci::json::from_slice(bytes)
+    let manifest: oci::Manifest = gostd::json::from_slice(bytes)
         .map_err(|e| ExportError::result(format!("failed to read own manifest: {e}")))?;
     let layers: Vec<String> = manifest.layers.iter().map(blob_name).collect();
     let mut tags = Vec::with_capacity(names.len());
@@ -269,7 +274,7 @@ fn docker_manifest(image: &Image, names: &[String]) -> Result<Vec<u8>, ExportErr
         repo_tags: (!tags.is_empty()).then_some(tags),
         layers: (!layers.is_empty()).then_some(layers),
     };
-    Ok(oci::json::to_vec(&[entry]))
+    Ok(gostd::json::to_vec(&[entry]))
 }
 
 /// The names in full, with a tag each.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::Timestamp;
+use gostd::{Timestamp, strconv};
 use store::{CompressionKind, CompressionSpec};
 
 use crate::annotations::AnnotationGroup;
@@ -48,13 +48,8 @@ pub struct ImageOptions {
 
 /// Reads a boolean as Go does.
 pub(crate) fn parse_bool(key: &str, value: &str) -> Result<bool, ExportError> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(ExportError::attribute(format!(
-            "non-bool value specified for {key}: strconv.ParseBool: parsing {value:?}: invalid syntax"
-        ))),
-    }
+    strconv::parse_bool(value)
+        .map_err(|e| ExportError::attribute(format!("non-bool value specified for {key}: {e}")))
 }
 
 /// As [`parse_bool`], but an empty value means yes.

@@ -48,7 +48,7 @@ pub fn platforms_of(
                 platforms: Vec::new(),
             }
         } else {
-            oci::json::from_slice::<Option<Wire>>(bytes)
+            gostd::json::from_slice::<Option<Wire>>(bytes)
                 .map_err(|e| {
                     ExportError::result(format!(
                         "failed to parse platforms passed to provenance processor: {e}"
@@ -86,7 +86,7 @@ pub fn platforms_of(
     }
     let platform = match metadata.get("containerimage.config") {
         Some(config) => {
-            let named: Option<Platform> = oci::json::from_slice(config)
+            let named: Option<Platform> = gostd::json::from_slice(config)
                 .map_err(|e| ExportError::result(format!("invalid image config: {e}")))?;
             let named = named.unwrap_or_default();
             if named.os.is_empty() != named.architecture.is_empty() {

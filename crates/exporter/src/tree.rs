@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use fstree::walk::{Filter, Walk};
 use fstree::{Root, Stat};
-use oci::{Digest, Digester, Timestamp};
+use gostd::Timestamp;
+use oci::{Digest, Digester};
 use session::diffcopy::order::compare_paths;
 use session::diffcopy::{SendError, TreeSource};
 use store::ImmutableRef;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oci::{Descriptor, Digest, Platform, Timestamp, media_type};
+use gostd::Timestamp;
+use oci::{Descriptor, Digest, Platform, media_type};
 use store::{ImmutableRef, LayerBlob, Lease, Store};
 
 use crate::config::{LayerFacts, Patch, default_config, patch};
@@ -66,7 +67,7 @@ fn base_layers(config: Option<&[u8]>) -> Result<Vec<Digest>, ExportError> {
     let Some(config) = config.filter(|c| !c.is_empty()) else {
         return Ok(Vec::new());
     };
-    let read: Config = oci::json::from_slice(config).map_err(|e| ExportError::Config {
+    let read: Config = gostd::json::from_slice(config).map_err(|e| ExportError::Config {
         reason: format!("failed to unmarshal base image config: {e}"),
     })?;
     Ok(read.rootfs.map(|r| r.diff_ids).unwrap_or_default())
@@ -466,7 +467,7 @@ fn attestation_config(diff_ids: &[Digest]) -> Vec<u8> {
             diff_ids,
         },
     };
-    oci::json::to_vec(&config)
+    gostd::json::to_vec(&config)
 }
 
 /// The media type of a layer that may be distributed.

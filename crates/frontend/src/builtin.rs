@@ -12,7 +12,6 @@
 mod archive;
 mod config;
 mod context;
-mod csv;
 mod named;
 mod resolver;
 mod subrequest;
@@ -250,7 +249,7 @@ impl Build {
             }
             exported.push(ExportedPlatform { id, platform });
         }
-        let platforms = oci::json::to_vec(&ExportedPlatforms {
+        let platforms = gostd::json::to_vec(&ExportedPlatforms {
             platforms: exported,
         });
         out.metadata
@@ -261,7 +260,7 @@ impl Build {
 
 /// A config as Go writes it: the list of layers of an image from nothing is `null` there, not empty.
 fn config_json(image: &ImageConfig, from_nothing: bool) -> Vec<u8> {
-    let json = oci::json::to_vec(image);
+    let json = gostd::json::to_vec(image);
     if !from_nothing || !image.rootfs.diff_ids.is_empty() {
         return json;
     }

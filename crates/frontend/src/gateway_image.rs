@@ -109,7 +109,7 @@ impl Program {
         request: &FrontendRequest,
         workers: &[WorkerInfo],
     ) -> Result<Self, String> {
-        let config = oci::json::from_slice::<Document>(config)
+        let config = gostd::json::from_slice::<Document>(config)
             .map_err(|e| format!("cannot read the config of the frontend's image: {e}"))?
             .config
             .unwrap_or_default();
@@ -128,8 +128,7 @@ impl Program {
             .collect();
         env.push(format!("BUILDKIT_WORKERS={}", serde_json::json!(workers)));
         env.push("BUILDKIT_EXPORTEDPRODUCT=".into());
-        let yes =
-            |text: &String| matches!(text.as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE");
+        let yes = |text: &String| gostd::strconv::is_true(text);
         Ok(Self {
             meta: pb::Meta {
                 args: config

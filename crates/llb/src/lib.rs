@@ -7,7 +7,6 @@
 //! | [`source_id`] | source identifiers and their attributes, typed |
 //! | [`caps`] | what this daemon's LLB and gateway understand |
 //! | [`build`] | states → definition, byte for byte as BuildKit's client marshals |
-//! | [`gopath`] | slash paths as Go's `path` treats them |
 //!
 //! The wire's messages are in [`pb`]: an op is data, and its typed view is the message itself. Rules on sources are in
 //! [`sourcepolicy`].
@@ -15,7 +14,6 @@
 pub mod build;
 pub mod caps;
 pub mod definition;
-pub mod gopath;
 pub mod source_id;
 pub mod validate;
 

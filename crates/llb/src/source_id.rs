@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 
 use crate::build::git::{GitUrl, GitUrlError};
 use crate::build::vertex::platform_from_pb;
-use crate::{gopath, pb};
+use crate::pb;
+use gostd::path;
 
 /// Why a source cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -329,11 +330,7 @@ fn git(rest: &str, attrs: &Attrs<'_>) -> Result<GitSource, SourceIdError> {
     let mut remote = id.remote.clone();
     if let Some(full) = attrs.get("git.fullurl") {
         let full = GitUrl::parse(&with_scheme(full))?;
-        let repository = |path: &str| {
-            gopath::join(&["/", path])
-                .trim_end_matches(".git")
-                .to_owned()
-        };
+        let repository = |path: &str| path::join(&["/", path]).trim_end_matches(".git").to_owned();
         if !full.host.eq_ignore_ascii_case(&id.host)
             || repository(&full.path) != repository(&id.path)
         {
@@ -414,14 +411,11 @@ fn local(name: &str, attrs: &Attrs<'_>) -> Result<LocalSource, SourceIdError> {
         shared_key_hint: attrs.text("local.sharedkeyhint"),
         differ_none: attrs.get("local.differ") == Some("none"),
         metadata_only: match attrs.get("local.metadatatransfer") {
-            None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
-            Some(value) => {
-                return Err(SourceIdError::Attr {
-                    name: "value for local.metadatatransfer",
-                    value: value.to_owned(),
-                });
-            }
+            None => false,
+            Some(value) => gostd::strconv::parse_bool(value).map_err(|_| SourceIdError::Attr {
+                name: "value for local.metadatatransfer",
+                value: value.to_owned(),
+            })?,
         },
         metadata_exceptions: attrs.list("local.metadatatransferexclude")?,
     })
@@ -478,7 +472,7 @@ fn split_reference(text: &str) -> Result<(String, String), SourceIdError> {
     if object.is_empty() {
         return Err(SourceIdError::ObjectRequired);
     }
-    Ok((gopath::join(&[host, path]), object.to_owned()))
+    Ok((path::join(&[host, path]), object.to_owned()))
 }
 
 fn join_reference(locator: &str, object: &str) -> String {
@@ -545,7 +539,7 @@ impl Attrs<'_> {
         let Some(value) = self.get(key) else {
             return Ok(Vec::new());
         };
-        oci::json::from_slice::<Option<Vec<T>>>(value.as_bytes())
+        gostd::json::from_slice::<Option<Vec<T>>>(value.as_bytes())
             .map(Option::unwrap_or_default)
             .map_err(|_| SourceIdError::Attr {
                 name: key,

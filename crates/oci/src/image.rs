@@ -286,26 +286,4 @@ pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn config_fields_are_written_in_go_order() {
-        let config = ImageConfig {
-            platform: Platform::new("linux", "amd64", ""),
-            rootfs: RootFs {
-                kind: "layers".into(),
-                diff_ids: vec![],
-            },
-            config: ContainerConfig {
-                cmd: vec!["sh".into()],
-                ..ContainerConfig::default()
-            },
-            ..ImageConfig::default()
-        };
-        assert_eq!(
-            String::from_utf8(crate::json::to_vec(&config)).unwrap(),
-            r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Cmd":["sh"]}}"#
-        );
-    }
-}
+mod tests;

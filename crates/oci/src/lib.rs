@@ -8,11 +8,9 @@ pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod image;
-pub mod json;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
-pub mod time;
 
 pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError, Digester};
@@ -20,4 +18,3 @@ pub use error::ErrorKind;
 pub use image::{ContainerConfig, Healthcheck, History, ImageConfig, Index, Manifest, RootFs};
 pub use platform::{Platform, PlatformError, PlatformMatcher};
 pub use reference::{Reference, ReferenceError};
-pub use time::Timestamp;

@@ -63,7 +63,7 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
                 #[serde(rename = "Merge")]
                 merge: gojson::MergeOp<'a>,
             }
-            oci::json::to_vec(&Key {
+            gostd::json::to_vec(&Key {
                 kind: "buildkit.merge.v0",
                 merge: gojson::MergeOp::from(op),
             })
@@ -76,7 +76,7 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
                 #[serde(rename = "Diff")]
                 diff: gojson::DiffOp<'a>,
             }
-            oci::json::to_vec(&Key {
+            gostd::json::to_vec(&Key {
                 kind: "buildkit.diff.v0",
                 diff: gojson::DiffOp::from(op),
             })
@@ -100,7 +100,7 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
                 id: &op.id,
                 outputs: &op.outputs,
             };
-            oci::json::to_vec(&Key {
+            gostd::json::to_vec(&Key {
                 kind: "buildkit.passthrough.v0",
                 passthrough,
             })

@@ -62,7 +62,7 @@ impl ContentKey {
 impl SlowKey<BuildDomain> for ContentKey {
     async fn digest(&self, _ctx: &OpCtx<BuildDomain>, input: &Ref) -> Result<Digest, OpError> {
         let digests = try_join_all(self.selectors.iter().map(|selector| async move {
-            let path = join_root(&selector.path);
+            let path = gostd::path::join_root(&selector.path);
             let options = fstree::hash::Options {
                 follow_links: selector.follow_links,
                 wildcard: selector.wildcard,
@@ -96,33 +96,6 @@ impl SlowKey<BuildDomain> for ContentKey {
             .join("\0");
         Ok(Digest::sha256(joined))
     }
-}
-
-/// Joins a client's path to the root and cleans it, as Go's `path.Join("/", p)`.
-pub(crate) fn join_root(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
-/// Returns the last component, as Go's `path.Base`.
-pub(crate) fn base_name(path: &str) -> String {
-    let trimmed = path.trim_end_matches('/');
-    if path.is_empty() {
-        return ".".into();
-    }
-    if trimmed.is_empty() {
-        return "/".into();
-    }
-    trimmed.rsplit('/').next().unwrap_or(trimmed).to_owned()
 }
 
 /// Drops paths that lie below others, and duplicates; the rest is sorted. One path or none stays as it is.
@@ -182,20 +155,5 @@ mod tests {
             paths(&["/a", "/b", "/bc"])
         );
         assert_eq!(dedupe_paths(paths(&["/x", "/"])), paths(&["/"]));
-    }
-
-    #[test]
-    fn paths_are_joined_and_named_as_go_does() {
-        assert_eq!(join_root("../a//b/./c/.."), "/a/b");
-        assert_eq!(join_root(""), "/");
-        for (path, base) in [
-            ("/a/b", "b"),
-            ("a/", "a"),
-            ("/", "/"),
-            ("", "."),
-            ("*.go", "*.go"),
-        ] {
-            assert_eq!(base_name(path), base);
-        }
     }
 }

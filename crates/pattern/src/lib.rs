@@ -7,11 +7,9 @@
 //! Patterns come from strangers: one that is malformed is an error when the list is made, matching cannot fail, and its
 //! cost is bounded by length of pattern times length of path.
 
-mod clean;
 mod compile;
 mod glob;
 mod matcher;
 
-pub use clean::clean;
 pub use glob::{BadPattern, path_match};
 pub use matcher::{MAX_PATTERNS, MAX_STEPS, MatchInfo, Pattern, PatternError, PatternMatcher};

@@ -1,8 +1,8 @@
 //! Lists of patterns.
 
-use crate::clean;
 use crate::compile::Kind;
 use crate::glob::{BadPattern, check};
+use gostd::path::clean;
 
 /// Most patterns in a list.
 pub const MAX_PATTERNS: usize = 100_000;

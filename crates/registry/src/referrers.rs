@@ -58,7 +58,7 @@ impl Repository {
                 self.observer(),
             )
             .await?;
-            let index: Index = oci::json::from_slice(&body).map_err(|e| Error::Decode {
+            let index: Index = gostd::json::from_slice(&body).map_err(|e| Error::Decode {
                 what: "referrers index",
                 reason: e.to_string(),
             })?;

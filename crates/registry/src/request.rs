@@ -454,7 +454,7 @@ pub(crate) async fn status_error(
             break;
         }
     }
-    let errors = oci::json::from_slice::<ErrorBody>(&body)
+    let errors = gostd::json::from_slice::<ErrorBody>(&body)
         .map(|b| {
             b.errors
                 .into_iter()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gostd::strconv;
 use oci::Reference;
 use solver::export::Mode;
 use store::{CompressionKind, CompressionSpec};
@@ -31,7 +32,7 @@ impl<'a> Attrs<'a> {
         let Some(value) = self.map.get(name) else {
             return Ok(None);
         };
-        boolean(value)
+        strconv::parse_bool(value)
             .map(Some)
             .map_err(|e| format!("failed to parse {name}: {e}"))
     }
@@ -50,7 +51,7 @@ impl<'a> Attrs<'a> {
         }
         if let Some(force) = self.map.get("force-compression") {
             spec.force = force.is_empty()
-                || boolean(force).map_err(|e| {
+                || strconv::parse_bool(force).map_err(|e| {
                     format!("non-bool value {force} specified for force-compression: {e}")
                 })?;
         }
@@ -82,7 +83,7 @@ impl<'a> Attrs<'a> {
     /// Whether a failed export is no failed build.
     pub(crate) fn ignores_errors(self) -> bool {
         self.text("ignore-error")
-            .is_some_and(|v| boolean(v).unwrap_or(false))
+            .is_some_and(|v| strconv::is_true(v))
     }
 }
 
@@ -93,17 +94,6 @@ pub(crate) struct Documents {
     pub(crate) oci: bool,
     /// The root is an image manifest, not an index.
     pub(crate) manifest: bool,
-}
-
-/// Reads a boolean as Go does.
-fn boolean(value: &str) -> Result<bool, Reason> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!(
-            "strconv.ParseBool: parsing {value:?}: invalid syntax"
-        )),
-    }
 }
 
 #[cfg(test)]

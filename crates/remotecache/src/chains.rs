@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use gostd::Timestamp;
 use oci::image::MAX_LAYERS;
-use oci::{Descriptor, Digest, Timestamp, media_type};
+use oci::{Descriptor, Digest, media_type};
 use solver::{Domain, export};
 
 use crate::error::CacheError;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use oci::{Descriptor, Digest, Index, Manifest, Timestamp, media_type};
+use gostd::Timestamp;
+use oci::{Descriptor, Digest, Index, Manifest, media_type};
 use progress::Writer;
 use solver::export::{self, Mode, RecordResult};
 use solver::{KeyInfo, OpCtx};
@@ -103,7 +104,7 @@ impl CacheExporter {
             layers.push(Descriptor::clone(found));
         }
         gathered.write_layers(&**place, &layers, progress).await?;
-        let bytes = oci::json::to_vec(&config);
+        let bytes = gostd::json::to_vec(&config);
         let config = Descriptor::of_bytes(CONFIG_TYPE, &bytes);
         {
             let _status = progress.status(format!("writing config {}", config.digest), "");
@@ -123,7 +124,7 @@ impl CacheExporter {
             .put_document(&root, bytes, Role::Root)
             .await
             .map_err(CacheError::write("manifest"))?;
-        let answer = String::from_utf8_lossy(&oci::json::to_vec(&root)).into_owned();
+        let answer = String::from_utf8_lossy(&gostd::json::to_vec(&root)).into_owned();
         Ok([(ANSWER.to_owned(), answer)].into())
     }
 }
@@ -149,7 +150,7 @@ fn root(
             subject: None,
             annotations: BTreeMap::new(),
         };
-        (media_type::OCI_MANIFEST, oci::json::to_vec(&manifest))
+        (media_type::OCI_MANIFEST, gostd::json::to_vec(&manifest))
     } else {
         let kind = if documents.oci {
             media_type::OCI_INDEX
@@ -165,7 +166,7 @@ fn root(
             subject: None,
             annotations: BTreeMap::new(),
         };
-        (kind, oci::json::to_vec(&index))
+        (kind, gostd::json::to_vec(&index))
     };
     (Descriptor::of_bytes(kind, &bytes), bytes.into())
 }

@@ -10,7 +10,8 @@
 //!
 //! Order of fields and what is left out when empty are those of BuildKit's encoder: a parent of 0 is not written.
 
-use oci::{Digest, Timestamp};
+use gostd::Timestamp;
+use oci::Digest;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The media type of the config blob.
@@ -234,10 +235,10 @@ mod tests {
              \"digest\":\"{b}\",\"inputs\":[[{{\"selector\":\"{c}\",\"link\":0}}]]}},\
              {{\"chains\":[{{\"layers\":[1,0],\"createdAt\":\"0001-01-01T00:00:00Z\"}}],\"digest\":\"{c}\",\"inputs\":[[{{\"link\":1}}]]}}]}}"
         );
-        let mut read: CacheConfig = oci::json::from_slice(text.as_bytes()).unwrap();
+        let mut read: CacheConfig = gostd::json::from_slice(text.as_bytes()).unwrap();
         assert_eq!(read.layers[1].parent, 0);
         read.sort();
-        assert_eq!(String::from_utf8(oci::json::to_vec(&read)).unwrap(), text);
+        assert_eq!(String::from_utf8(gostd::json::to_vec(&read)).unwrap(), text);
     }
 
     #[test]

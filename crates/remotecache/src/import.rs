@@ -158,7 +158,7 @@ impl Image {
             .decode(cache)
             .map_err(|e| failed(&e))?;
         let records: Option<Vec<CacheRecord>> =
-            oci::json::from_slice_with(&cache, MAX_VALUES).map_err(|e| failed(&e))?;
+            gostd::json::from_slice_with(&cache, MAX_VALUES).map_err(|e| failed(&e))?;
         let mut config = CacheConfig {
             layers: Vec::new(),
             records: records.unwrap_or_default(),
@@ -196,7 +196,7 @@ fn decode<T: DeserializeOwned>(
     desc: &Descriptor,
     bytes: &[u8],
 ) -> Result<T, CacheError> {
-    oci::json::from_slice_with(bytes, MAX_VALUES).map_err(|e| CacheError::document(what, desc, e))
+    gostd::json::from_slice_with(bytes, MAX_VALUES).map_err(|e| CacheError::document(what, desc, e))
 }
 
 /// As [`decode`], off the runtime where it may take long.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use oci::{Descriptor, Digest, Timestamp};
+use gostd::Timestamp;
+use oci::{Descriptor, Digest};
 use progress::{Writer, WriterSource as _};
 use session::{Group, SessionManager};
 use solver::{

@@ -33,7 +33,7 @@ impl Gathered {
         let mut gathered = Self::default();
         gathered.add(keys, how, ctx).await?;
         let records = of_image(&gathered.chains, layers)?;
-        Ok(records.map(|records| oci::json::to_vec(&records)))
+        Ok(records.map(|records| gostd::json::to_vec(&records)))
     }
 }
 

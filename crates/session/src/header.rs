@@ -2,6 +2,8 @@
 //!
 //! Values with other than printable ASCII are escaped as in a query string, and `<name>-encoded: 1` says so.
 
+use gostd::url::{query_escape, query_unescape};
+
 /// The session's id.
 pub const SESSION_ID: &str = "x-docker-expose-session-uuid";
 /// The session's name (old clients).
@@ -51,7 +53,7 @@ pub fn encode_list(values: &[String]) -> (Vec<String>, bool) {
     {
         return (values.to_vec(), false);
     }
-    (values.iter().map(|v| escape(v)).collect(), true)
+    (values.iter().map(|v| query_escape(v)).collect(), true)
 }
 
 /// Escapes one value if it needs it.
@@ -60,7 +62,7 @@ pub fn encode(value: &str) -> (String, bool) {
     if value.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
         (value.to_owned(), false)
     } else {
-        (escape(value), true)
+        (query_escape(value), true)
     }
 }
 
@@ -68,60 +70,13 @@ pub fn encode(value: &str) -> (String, bool) {
 #[must_use]
 pub fn decode(value: &str, encoded: bool) -> String {
     if encoded {
-        unescape(value).unwrap_or_else(|| value.to_owned())
+        query_unescape(value)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or_else(|| value.to_owned())
     } else {
         value.to_owned()
     }
-}
-
-/// Whether a `-encoded` header says yes, in Go's words for it.
-#[must_use]
-pub fn is_true(value: &str) -> bool {
-    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
-}
-
-/// Query escaping: letters, digits and `-_.~` stay, a blank is `+`.
-#[must_use]
-pub fn escape(value: &str) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                text.push(char::from(byte))
-            }
-            b' ' => text.push('+'),
-            _ => {
-                text.push('%');
-                text.extend(
-                    [byte >> 4, byte & 15]
-                        .iter()
-                        .filter_map(|n| HEX.get(usize::from(*n)))
-                        .map(|b| char::from(*b)),
-                );
-            }
-        }
-    }
-    text
-}
-
-/// The reverse of [`escape`]; `None` for a broken escape or what is not UTF-8.
-#[must_use]
-pub fn unescape(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let high = char::from(rest.next()?).to_digit(16)?;
-                let low = char::from(rest.next()?).to_digit(16)?;
-                bytes.push(u8::try_from(high * 16 + low).ok()?);
-            }
-            _ => bytes.push(byte),
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -136,6 +91,6 @@ mod tests {
             assert_eq!(decode(&text, encoded), value);
         }
         assert_eq!(encode("ä b"), ("%C3%A4+b".to_owned(), true));
-        assert_eq!(unescape("%zz"), None);
+        assert_eq!(decode("%zz", true), "%zz");
     }
 }

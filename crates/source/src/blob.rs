@@ -159,7 +159,7 @@ struct KeyInputs<'a> {
 }
 
 fn key(id: &BlobId) -> Digest {
-    Digest::sha256(oci::json::to_vec(&KeyInputs {
+    Digest::sha256(gostd::json::to_vec(&KeyInputs {
         version: "v1",
         digest: &id.digest,
         filename: &id.file.filename,

@@ -195,8 +195,7 @@ impl Identifier {
                     };
                 }
                 "local.metadatatransfer" => {
-                    out.metadata_only =
-                        matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True");
+                    out.metadata_only = gostd::strconv::is_true(value);
                 }
                 "local.metadatatransferexclude" => {
                     out.metadata_exceptions = list("local.metadatatransferexclude", value)?
@@ -231,7 +230,7 @@ impl Identifier {
             metadata_only: self.metadata_only,
             metadata_exceptions: self.metadata_exceptions.as_deref().unwrap_or_default(),
         };
-        let digest = Digest::sha256(oci::json::to_vec(&inputs));
+        let digest = Digest::sha256(gostd::json::to_vec(&inputs));
         (format!("session:{}:{digest}", self.name), digest)
     }
 }

@@ -5,6 +5,7 @@
 mod modules;
 mod reach;
 mod tokens;
+mod unused;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -61,6 +62,7 @@ struct Package {
 #[derive(Debug, Deserialize)]
 struct Dependency {
     name: String,
+    rename: Option<String>,
     kind: Option<String>,
 }
 
@@ -78,6 +80,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     acyclic(&table, &mut faults);
     edges(&table, &packages, &mut faults);
     let (graph, members) = reach::graph(&metadata(&root, &[])?);
+    unused::faults(&packages, &mut faults)?;
     reach::faults(&table.reached_by, &graph, &members, &mut faults);
     for package in &packages {
         let member = short(&package.name);

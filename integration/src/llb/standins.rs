@@ -330,7 +330,7 @@ pub(super) fn make(folder: &Path) -> Result<(), Error> {
                 "mediaType": "application/vnd.oci.image.index.v1+json",
                 "manifests": manifests,
             });
-            name(&mirror, repository, tags, &oci::json::to_vec(&index))?;
+            name(&mirror, repository, tags, &gostd::json::to_vec(&index))?;
         }
     }
     Ok(())
@@ -392,9 +392,9 @@ fn manifest(
     let config = mirror.put(
         repository,
         oci::media_type::OCI_CONFIG,
-        &oci::json::to_vec(&whole),
+        &gostd::json::to_vec(&whole),
     )?;
-    Ok(oci::json::to_vec(&json!({
+    Ok(gostd::json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": oci::media_type::OCI_MANIFEST,
         "config": config,

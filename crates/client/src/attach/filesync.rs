@@ -56,7 +56,7 @@ fn list(metadata: &MetadataMap, key: &str) -> Vec<String> {
     let encoded = metadata
         .get(format!("{key}-encoded"))
         .and_then(|v| v.to_str().ok())
-        .is_some_and(header::is_true);
+        .is_some_and(gostd::strconv::is_true);
     metadata
         .get_all(key)
         .iter()

@@ -1,9 +1,9 @@
 //! `RUN --device`.
 
 use super::InstructionError;
-use super::csv::fields;
 use crate::suggest::nearest;
-use crate::text::parse_bool;
+use gostd::csv::fields;
+use gostd::strconv::parse_bool;
 
 /// One `--device`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Device {
                 ("required", None) => device.required = true,
                 ("required", Some(value)) => {
                     device.required =
-                        parse_bool(value).ok_or_else(|| InstructionError::InvalidValue {
+                        parse_bool(value).map_err(|_| InstructionError::InvalidValue {
                             key: key.clone(),
                             value: value.to_owned(),
                         })?

@@ -2,7 +2,7 @@
 
 use crate::shell::ShellError;
 use crate::syntax::Range;
-use crate::text::quote;
+use gostd::strconv::quote;
 
 /// Why a Dockerfile did not parse into stages. The text is what clients know from BuildKit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -118,8 +118,8 @@ pub enum InstructionError {
     #[error("Interval {} cannot be less than 1ms", quote(.0))]
     IntervalTooShort(&'static str),
     /// A time that is none.
-    #[error("{0}")]
-    Duration(String),
+    #[error(transparent)]
+    Duration(#[from] gostd::time::ParseDurationError),
     /// A count that is no number.
     #[error("strconv.ParseInt: parsing {}: {reason}", quote(value))]
     NotANumber {
@@ -149,7 +149,7 @@ pub enum InstructionError {
         /// `mounts` or `devices`.
         what: &'static str,
         /// What is wrong.
-        reason: String,
+        reason: gostd::csv::CsvError,
     },
     /// A key without a value.
     #[error("invalid field '{0}' must be a key=value pair")]

@@ -1,10 +1,10 @@
 //! `RUN --mount`.
 
-use super::csv::fields;
 use super::number::{size, uint32};
 use super::{Expander, InstructionError};
 use crate::suggest::nearest;
-use crate::text::parse_bool;
+use gostd::csv::fields;
+use gostd::strconv::parse_bool;
 
 /// What kind of thing is mounted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -218,13 +218,13 @@ impl Mount {
             "source" | "src" => self.source = value,
             "target" | "dst" | "destination" => self.target = value,
             "readonly" | "ro" => {
-                *read_only = Some(parse_bool(&value).ok_or_else(|| invalid(&value))?)
+                *read_only = Some(parse_bool(&value).map_err(|_| invalid(&value))?)
             }
             "readwrite" | "rw" => {
-                *read_only = Some(!parse_bool(&value).ok_or_else(|| invalid(&value))?)
+                *read_only = Some(!parse_bool(&value).map_err(|_| invalid(&value))?)
             }
             "required" if self.may_be_required() => {
-                self.required = parse_bool(&value).ok_or_else(|| invalid(&value))?
+                self.required = parse_bool(&value).map_err(|_| invalid(&value))?
             }
             "required" => self.set_required(key, true)?,
             "size" if self.kind == MountType::Tmpfs => {

@@ -11,7 +11,7 @@ use super::command::{
     SecurityMode, Shell, SourceContent, SourcesAndDest, StopSignal, User, Volume, Workdir,
 };
 use super::flag::{Flags, Kind};
-use super::number::{duration, int32};
+use super::number::int32;
 use super::{Device, InstructionError, Mount, NAMES, ParseError, Stage};
 use crate::lint::{Finding, Linter};
 use crate::suggest::nearest;
@@ -578,7 +578,7 @@ fn interval(flags: &Flags, name: &'static str) -> Checked<i64> {
     if text.is_empty() {
         return Ok(0);
     }
-    let time = duration(&text)?;
+    let time = gostd::time::parse_duration(&text)?;
     if time != 0 && time < 1_000_000 {
         return Err(InstructionError::IntervalTooShort(name));
     }

@@ -1,4 +1,4 @@
-use super::number::{duration, size};
+use super::number::size;
 use super::{
     Command, Device, Instruction, Mount, MountType, NetworkMode, SecurityMode, ShareMode, Stage,
     find_stage, parse,
@@ -535,6 +535,6 @@ fn sizes_and_times_are_read_as_go_reads_them() {
         (".s", None),
         ("9999999h", None),
     ] {
-        assert_eq!(duration(text).ok(), want, "{text}");
+        assert_eq!(gostd::time::parse_duration(text).ok(), want, "{text}");
     }
 }

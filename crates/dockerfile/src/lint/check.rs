@@ -275,7 +275,7 @@ pub fn ignored_source(
     let Some(ignore) = ignore.filter(|ignore| !ignore.exclusions()) else {
         return;
     };
-    let source = pattern::clean(source);
+    let source = gostd::path::clean(source);
     // The context's root counts as excluded only when everything in it is.
     if matches!(source.as_str(), "." | "/")
         && !ignore

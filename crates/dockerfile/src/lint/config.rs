@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::text::{parse_bool, quote};
+use gostd::strconv::{ParseBoolError, parse_bool, quote};
 
 /// Which rules run, and what a finding does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,16 +27,12 @@ pub enum LintConfigError {
     #[error("invalid check option {}", quote(.0))]
     Invalid(String),
     /// Not a truth value.
-    #[error(
-        "failed to parse check option {}: strconv.ParseBool: parsing {}: invalid syntax",
-        quote(option),
-        quote(value)
-    )]
+    #[error("failed to parse check option {}: {reason}", quote(option))]
     NotBoolean {
         /// The option.
         option: String,
-        /// Its value.
-        value: String,
+        /// What is wrong with its value.
+        reason: ParseBoolError,
     },
 }
 
@@ -65,10 +61,11 @@ impl LintConfig {
                 ("experimental", "all") => config.experimental_all = true,
                 ("experimental", _) => config.experimental = names(),
                 ("error", _) => {
-                    config.error = parse_bool(value).ok_or_else(|| LintConfigError::NotBoolean {
-                        option: option.to_owned(),
-                        value: value.to_owned(),
-                    })?
+                    config.error =
+                        parse_bool(value).map_err(|reason| LintConfigError::NotBoolean {
+                            option: option.to_owned(),
+                            reason,
+                        })?
                 }
                 _ => return Err(LintConfigError::Invalid(key.to_owned())),
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::rule::{self, Rule};
-use crate::text::quote;
+use gostd::strconv::quote;
 
 /// One thing to complain about. Its text is the warning's message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! `COPY` and `ADD`.
 
+use gostd::path;
 use llb::build::git::GitRef;
 use llb::build::{
     Chmod, Chown, Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, State, git, http, merge,
 };
-use llb::gopath;
 use oci::Digest;
 
 use super::error::{LowerError, LowerErrorKind};
@@ -65,7 +65,7 @@ impl Lowering<'_> {
             .filter(|path| !path.starts_with("http://") && !path.starts_with("https://"));
         self.stages[at]
             .ctx_paths
-            .extend(local.map(|path| gopath::join(&["/", path])));
+            .extend(local.map(|path| path::join(&["/", path])));
         Ok(())
     }
 
@@ -104,11 +104,7 @@ impl Lowering<'_> {
             unpack: None,
         };
         self.transfer(at, origin, &transfer, lint)?;
-        let paths = copy
-            .files
-            .paths
-            .iter()
-            .map(|path| gopath::join(&["/", path]));
+        let paths = copy.files.paths.iter().map(|path| path::join(&["/", path]));
         match sources.first() {
             Some(&source) => {
                 let used = self.stages[source].paths;
@@ -323,7 +319,7 @@ fn local_source(
         let pattern = rules.absolute("/", pattern, false)?;
         info.include = vec![pattern.strip_prefix('/').unwrap_or(&pattern).to_owned()];
         if !has_wildcards(root) && !has_wildcards(&pattern) {
-            info.required = vec![rules.absolute("/", &gopath::join(&[root, &pattern]), false)?];
+            info.required = vec![rules.absolute("/", &path::join(&[root, &pattern]), false)?];
         }
         src = root;
     }
@@ -395,35 +391,15 @@ pub(crate) fn url_filename(url: &str) -> String {
     let Some((_, path)) = rest.split_once('/') else {
         return UNNAMED.into();
     };
-    match gopath::base(&format!("/{path}")) {
+    match path::base(&format!("/{path}")) {
         "." | "/" => UNNAMED.into(),
         name => unescape(name),
     }
 }
 
 fn unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&b) = bytes.get(at) {
-        let digits = bytes
-            .get(at + 1..at + 3)
-            .and_then(|hex| std::str::from_utf8(hex).ok());
-        match digits
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            .filter(|_| b == b'%')
-        {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(b);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+    let bytes = gostd::url::unescape_lossy(text).into_owned();
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
 fn has_wildcards(path: &str) -> bool {

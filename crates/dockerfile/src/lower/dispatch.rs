@@ -10,7 +10,11 @@ use super::name;
 use super::path::PathRules;
 use super::reach::ENTRY;
 use super::stage::{ArgInfo, Step};
-use super::text::{duration, plain_list, quoted_list, rfc3339, uppercase_command};
+use gostd::Timestamp;
+use gostd::strconv::quote_list;
+use gostd::time::format_duration;
+
+use super::text::{plain_list, uppercase_command};
 use crate::instruction::{self, Command, CommandLine, HealthcheckConfig, Instruction, Origin};
 use crate::lint::{Finding, Linter, check};
 use crate::shell::{Lexer, ShellError};
@@ -138,7 +142,7 @@ impl Lowering<'_> {
                 self.stages[at].cmd.mark(&origin, &lint);
                 self.stages[at].cmd_set = true;
                 let args = self.command_line(at, &origin, line, &lint);
-                let message = format!("CMD {}", quoted_list(&args));
+                let message = format!("CMD {}", quote_list(&args));
                 let config = &mut self.stages[at].image.config;
                 config.cmd = args;
                 config.args_escaped = true;
@@ -147,7 +151,7 @@ impl Lowering<'_> {
             Command::Entrypoint(line) => {
                 self.stages[at].entrypoint.mark(&origin, &lint);
                 let args = self.command_line(at, &origin, line, &lint);
-                let message = format!("ENTRYPOINT {}", quoted_list(&args));
+                let message = format!("ENTRYPOINT {}", quote_list(&args));
                 let stage = &mut self.stages[at];
                 stage.image.config.entrypoint = args;
                 if !stage.cmd_set {
@@ -269,7 +273,9 @@ impl Lowering<'_> {
     /// DIFFERS: the reference writes user and password of an address into the image.
     pub(crate) fn commit(&mut self, at: usize, created_by: String, layer: bool) {
         let created_by = oci::address::redacted(created_by);
-        let created = self.epoch.map(rfc3339);
+        let created = self
+            .epoch
+            .map(|seconds| Timestamp::from_seconds(seconds).to_string());
         self.note_copied(ENTRY + created_by.len());
         self.stages[at].image.history.push(History {
             created,
@@ -453,10 +459,10 @@ fn healthcheck_text(check: &HealthcheckConfig) -> String {
     format!(
         "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
         plain_list(&check.test),
-        duration(check.interval),
-        duration(check.timeout),
-        duration(check.start_period),
-        duration(check.start_interval),
+        format_duration(check.interval),
+        format_duration(check.timeout),
+        format_duration(check.start_period),
+        format_duration(check.start_interval),
         check.retries
     )
 }

@@ -11,7 +11,7 @@ use crate::instruction::{InstructionError, ParseError};
 use crate::lint::LintError;
 use crate::shell::ShellError;
 use crate::syntax::{Range, SyntaxError};
-use crate::text::quote;
+use gostd::strconv::quote;
 
 /// An error of whoever resolves images and contexts for us.
 pub type HostError = Arc<dyn Error + Send + Sync>;

@@ -7,7 +7,7 @@ use super::text::plain_list;
 use crate::instruction::Origin;
 use crate::lint::{Finding, Linter};
 use crate::syntax::Range;
-use crate::text::quote;
+use gostd::strconv::quote;
 
 impl Lowering<'_> {
     pub(crate) fn expose(

@@ -540,7 +540,7 @@ impl std::fmt::Debug for Lowering<'_> {
 }
 
 fn enabled_for(stage: &str, value: &str) -> bool {
-    crate::text::parse_bool(value).unwrap_or_else(|| value.split(',').any(|name| name == stage))
+    gostd::strconv::parse_bool(value).unwrap_or_else(|_| value.split(',').any(|name| name == stage))
 }
 
 /// Relative, sorted paths; none when everything is used.
@@ -550,7 +550,7 @@ fn follow_paths(used: &BTreeSet<String>) -> Vec<String> {
     }
     let mut paths: Vec<String> = used
         .iter()
-        .map(|path| llb::gopath::join(&[".", path]))
+        .map(|path| gostd::path::join(&[".", path]))
         .collect();
     paths.sort();
     paths

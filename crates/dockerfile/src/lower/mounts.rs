@@ -1,8 +1,8 @@
 //! `RUN --mount`.
 
+use gostd::path;
 use llb::build::exec::{Mount as Bind, MountContent, Run, Secret, Sharing, Ssh};
 use llb::build::{Chown, Constraints, FileChain, State};
-use llb::gopath;
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, SCRATCH};
@@ -61,7 +61,7 @@ impl Lowering<'_> {
                         self.stages[source].state.clone()
                     };
                     out.binds.push(self.bind(at, mount, state)?);
-                    let path = gopath::join(&["/", &mount.source]);
+                    let path = path::join(&["/", &mount.source]);
                     if from.is_empty() {
                         self.stages[at].ctx_paths.insert(path);
                     } else {
@@ -76,13 +76,13 @@ impl Lowering<'_> {
 
     fn bind(&self, at: usize, mount: &Mount, mut state: State) -> Result<Bind, LowerError> {
         let mut target = mount.target.clone();
-        if !gopath::is_abs(&gopath::clean(&target)) {
-            target = gopath::join(&["/", self.stages[at].state.get_dir(), &target]);
+        if !path::is_abs(&path::clean(&target)) {
+            target = path::join(&["/", self.stages[at].state.get_dir(), &target]);
         }
         if target == "/" {
             return Err(LowerErrorKind::MountTarget(target).into());
         }
-        let mut selector = gopath::join(&["/", &mount.source]);
+        let mut selector = path::join(&["/", &mount.source]);
         if selector == "/" {
             selector.clear();
             if mount.uid.is_some() || mount.gid.is_some() || mount.mode.is_some() {
@@ -108,7 +108,7 @@ impl Lowering<'_> {
             },
             MountType::Cache => {
                 let id = if mount.id.is_empty() {
-                    gopath::clean(&mount.target)
+                    path::clean(&mount.target)
                 } else {
                     mount.id.clone()
                 };
@@ -144,7 +144,7 @@ impl Lowering<'_> {
             if written.is_empty() {
                 return Err(LowerErrorKind::SecretName.into());
             }
-            gopath::base(&written).clone_into(&mut id);
+            path::base(&written).clone_into(&mut id);
         }
         let mut target = (!written.is_empty()).then_some(written);
         if rules == PathRules::Windows {
@@ -159,7 +159,7 @@ impl Lowering<'_> {
                 None => return Err(LowerErrorKind::SecretTargetMissing(id).into()),
             }
         } else if mount.env.is_none() && target.is_none() {
-            target = Some(format!("/run/secrets/{}", gopath::base(&id)));
+            target = Some(format!("/run/secrets/{}", path::base(&id)));
         }
         let place = (mount.required, origin.ranges.clone());
         self.stages[at]

@@ -57,8 +57,3 @@ pub struct LowerOptions {
     /// Lower all stages, for linting.
     pub all_stages: bool,
 }
-
-/// A truth value as Go's `strconv.ParseBool` reads it.
-pub fn parse_bool(text: &str) -> Option<bool> {
-    crate::text::parse_bool(text)
-}

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use llb::gopath;
+use gostd::path;
 
 /// Why a path is none of an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +71,7 @@ impl PathRules {
             Some((drive, rest)) if drive.eq_ignore_ascii_case("c") => rest,
             Some(_) => return Err(PathError::OtherDrive),
         };
-        let mut clean = gopath::clean(rest);
+        let mut clean = path::clean(rest);
         if keep_slash && rest.ends_with('/') && clean.len() > 1 {
             clean.push('/');
         }
@@ -80,7 +80,7 @@ impl PathRules {
 
     pub(crate) fn is_absolute(self, path: &str) -> bool {
         self.without_drive(path, false)
-            .is_ok_and(|path| gopath::is_abs(&path))
+            .is_ok_and(|path| path::is_abs(&path))
     }
 
     /// An absolute path under `parent`; an absolute one stays as it was written but for its drive. `keep_slash` keeps `/` and
@@ -93,15 +93,15 @@ impl PathRules {
     ) -> Result<String, PathError> {
         let mut dir =
             self.without_drive(if parent.is_empty() { "/" } else { parent }, keep_slash)?;
-        if !gopath::is_abs(&dir) {
-            dir = gopath::join(&["/", &dir]);
+        if !path::is_abs(&dir) {
+            dir = path::join(&["/", &dir]);
         }
         if path.is_empty() {
             return Ok(dir);
         }
         let mut out = self.without_drive(path, keep_slash)?;
-        if !gopath::is_abs(&out) {
-            out = gopath::join(&[&dir, &out]);
+        if !path::is_abs(&out) {
+            out = path::join(&[&dir, &out]);
         }
         let written = self.slashes(path);
         if keep_slash && written.ends_with('/') && !out.ends_with('/') {
@@ -117,7 +117,7 @@ impl PathRules {
         let path = self.without_drive(path, true)?;
         match path.as_str() {
             "" | "." => self.absolute(dir, "./", true),
-            path if gopath::is_abs(path) => self.absolute("/", path, true),
+            path if path::is_abs(path) => self.absolute("/", path, true),
             path => self.absolute(dir, path, true),
         }
     }

@@ -103,7 +103,7 @@ impl Lowering<'_> {
                 }
             })?;
         }
-        let config: ImageConfig = oci::json::from_slice(&resolved.config)
+        let config: ImageConfig = gostd::json::from_slice(&resolved.config)
             .map_err(|error| LowerErrorKind::ImageConfig(error.to_string()))?;
         let mut platform = platform;
         if stage.platform.is_none() && self.platforms.implicit {

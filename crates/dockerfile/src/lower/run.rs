@@ -154,7 +154,7 @@ impl Lowering<'_> {
         let mut script = Bind::new(PIPES, &files);
         script.selector = "/".into();
         script.readonly = true;
-        Ok((vec![llb::gopath::join(&[PIPES, &first.name])], Some(script)))
+        Ok((vec![gostd::path::join(&[PIPES, &first.name])], Some(script)))
     }
 }
 

@@ -183,7 +183,7 @@ pub async fn lint(
         sources: vec![source],
         error,
     };
-    let json = oci::json::to_vec_indent(&results, "  ");
+    let json = gostd::json::to_vec_indent(&results, "  ");
     LintReport {
         report: Report {
             json,

@@ -1,7 +1,7 @@
 //! What is wrong with a word.
 
 use super::lex::Word;
-use crate::text::quote;
+use gostd::strconv::quote;
 
 /// Why a word did not expand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

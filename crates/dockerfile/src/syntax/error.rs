@@ -2,7 +2,7 @@
 
 use super::Range;
 use crate::shell::ShellError;
-use crate::text::quote;
+use gostd::strconv::quote;
 
 /// Why a file did not parse, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Heredoc, Range, parse_heredoc};
-use crate::text::quote;
+use gostd::strconv::quote;
 
 /// A word with what follows it.
 ///

@@ -143,7 +143,7 @@ impl Scanner<'_> {
         let image = meta
             .image
             .ok_or_else(|| failed("the scanner is no image"))?;
-        let config = oci::json::from_slice(&image.config).map_err(failed)?;
+        let config = gostd::json::from_slice(&image.config).map_err(failed)?;
         Ok((reference, config))
     }
 }
@@ -225,7 +225,7 @@ pub(super) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version:
     }
     let creator = format!("Tool: buildkit-{version}");
     let done = task::blocking("sbom layers", move || {
-        let read = oci::json::from_slice_with::<serde_json::Value>(&document, MAX_VALUES);
+        let read = gostd::json::from_slice_with::<serde_json::Value>(&document, MAX_VALUES);
         let Ok(mut read) = read else {
             return document;
         };
@@ -267,7 +267,7 @@ pub(super) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version:
                 }
             }
         }
-        oci::json::to_vec(&read)
+        gostd::json::to_vec(&read)
     });
     done.await
 }

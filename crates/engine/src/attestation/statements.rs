@@ -202,7 +202,7 @@ fn unbundle(tree: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError> 
                 "attestation bundle exceeds {MAX_BUNDLE_BYTES} bytes"
             ))
         })?;
-        let written: Written = oci::json::from_slice(&bytes)
+        let written: Written = gostd::json::from_slice(&bytes)
             .map_err(|e| wrong(format!("cannot decode in-toto statement: {e}")))?;
         if !item.predicate_type.is_empty() && written.predicate_type != item.predicate_type {
             return Err(wrong(format!(
@@ -225,7 +225,7 @@ fn unbundle(tree: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError> 
                 digests: digests.collect(),
             });
         }
-        let predicate = oci::json::raw_field(&bytes, "predicate").map_err(wrong)?;
+        let predicate = gostd::json::raw_field(&bytes, "predicate").map_err(wrong)?;
         let predicate = predicate.filter(|raw| *raw != b"null").map(<[u8]>::to_vec);
         out.push(Item {
             bundle: false,

@@ -1,7 +1,9 @@
 //! Filters on build records, as clients write them: `status=error`, `startedAt>1h`, several joined by commas.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use gostd::Timestamp;
+use gostd::time::parse_duration;
 use store::Filters;
 
 use crate::api::{Failure, FailureKind, HistoryRecord};
@@ -24,47 +26,40 @@ enum Field {
 struct Time {
     field: Field,
     op: &'static str,
-    /// Seconds since 1970, or of a duration.
-    value: f64,
+    /// Seconds since 1970, or the nanoseconds of a duration.
+    value: i64,
 }
 
 fn invalid(message: String) -> Failure {
     Failure::new(FailureKind::InvalidArgument, message)
 }
 
-fn seconds(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
+fn seconds(time: SystemTime) -> i64 {
+    Timestamp::from(time).seconds()
 }
 
-/// A duration as Go writes it: `1h30m`, `1.5s`, `200ms`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at_checked(digits)?;
-        let letters = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at_checked(letters)?;
-        let unit = match unit {
-            "h" => 3_600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * unit;
-        rest = tail;
-    }
-    (!text.is_empty())
-        .then(|| Duration::try_from_secs_f64(total).ok())
-        .flatten()
+fn nanos_between(started: SystemTime, completed: SystemTime) -> i64 {
+    let nanos = completed
+        .duration_since(started)
+        .unwrap_or_default()
+        .as_nanos();
+    i64::try_from(nanos).unwrap_or(i64::MAX)
 }
+
+/// Seconds since 1970 of the time that a duration before `now` names, or RFC 3339.
+fn point_in_time(text: &str, now: SystemTime) -> Option<i64> {
+    match parse_duration(text) {
+        Ok(nanos) => {
+            let now = Timestamp::from(now);
+            let total =
+                i128::from(now.seconds()) * NANOS + i128::from(now.nanos()) - i128::from(nanos);
+            i64::try_from(total.div_euclid(NANOS)).ok()
+        }
+        Err(_) => Some(Timestamp::parse(text)?.seconds()),
+    }
+}
+
+const NANOS: i128 = 1_000_000_000;
 
 impl Time {
     fn parse(text: &str, now: SystemTime) -> Result<Option<Self>, Failure> {
@@ -80,22 +75,22 @@ impl Time {
             "duration" => (Field::Duration, "duration"),
             _ => return Ok(None),
         };
-        let length = duration(value).ok_or_else(|| invalid(format!("invalid {what} {value}")))?;
-        let value = match field {
-            Field::Duration => length.as_secs_f64(),
-            Field::Started | Field::Completed => (seconds(now) - length.as_secs_f64()).floor(),
+        let limit = match field {
+            Field::Duration => parse_duration(value).ok(),
+            Field::Started | Field::Completed => point_in_time(value, now),
         };
+        let value = limit.ok_or_else(|| invalid(format!("invalid {what} {value}")))?;
         Ok(Some(Self { field, op, value }))
     }
 
     fn fits(&self, record: &HistoryRecord) -> bool {
-        let started = record.created.map_or(0.0, seconds);
-        let completed = record.completed.map_or(0.0, seconds);
         let is = match self.field {
-            Field::Started => started.floor(),
-            Field::Completed => completed.floor(),
-            Field::Duration if record.completed.is_some() => completed - started,
-            Field::Duration => 0.0,
+            Field::Started => record.created.map_or(0, seconds),
+            Field::Completed => record.completed.map_or(0, seconds),
+            Field::Duration => record
+                .created
+                .zip(record.completed)
+                .map_or(0, |(started, completed)| nanos_between(started, completed)),
         };
         match self.op {
             ">=" => is >= self.value,
@@ -167,6 +162,8 @@ fn value(record: &HistoryRecord, path: &[String]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -186,6 +183,9 @@ mod tests {
         assert!(!fits(&["status=error"]));
         assert!(fits(&["startedAt>15m,duration>=1m"]) && !fits(&["startedAt>5m"]));
         assert!(!fits(&["status=completed,duration>1m0.5s"]));
+        assert!(fits(&["startedAt>=1970-01-12T13:36:40Z"]));
+        assert!(!fits(&["startedAt>1970-01-12T13:36:40Z"]));
         assert!(RecordFilter::parse(&["duration>x".into()], now).is_err());
+        assert!(RecordFilter::parse(&["startedAt>yesterday".into()], now).is_err());
     }
 }

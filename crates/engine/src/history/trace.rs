@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use gostd::Timestamp;
 use oci::Digest;
 use progress::Event;
 use serde_json::{Value, json};
@@ -81,7 +82,10 @@ fn trace(record: &HistoryRecord, summary: &Summary) -> Vec<u8> {
         "TraceID": "0".repeat(32), "SpanID": "0".repeat(16), "TraceFlags": "00", "TraceState": "", "Remote": false,
     });
     let span = |name: &str, own: &str, parent: Value, step: &Step, attributes: Value| {
-        let time = |at: Option<SystemTime>| rfc3339(at.or(record.created).unwrap_or(UNIX_EPOCH));
+        let time = |at: Option<SystemTime>| {
+            let at = at.or(record.created).unwrap_or(UNIX_EPOCH);
+            format!("{:.9}", Timestamp::from(at))
+        };
         let code = if step.error.is_empty() {
             "Unset"
         } else {
@@ -127,41 +131,4 @@ fn trace(record: &HistoryRecord, summary: &Summary) -> Vec<u8> {
         line(&span(&step.name, own, context(root), step, vertex));
     }
     out
-}
-
-/// A time in the form of RFC 3339. The calendar repeats every 400 years.
-fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (seconds, nanos) = (since.as_secs(), since.subsec_nanos());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // From the first of March of the year zero, so that the leap day is a year's last.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}.{nanos:09}Z",
-        second / 3_600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_rfc_3339() {
-        let at = |seconds| rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000000000Z");
-        assert_eq!(at(1_700_000_001), "2023-11-14T22:13:21.000000000Z");
-    }
 }

@@ -9,7 +9,6 @@ use sys::path;
 use super::DeviceError;
 use super::spec::{BindMount, DeviceNode, Edits, Hook};
 use crate::spec::{ContainerSpec, Mount, MountSource};
-use crate::stubs;
 
 /// What the devices of a step change in its container. Only [`super::Devices::inject`] makes one that is not empty.
 #[derive(Debug, Default)]
@@ -65,7 +64,7 @@ impl Injection {
         self.env.extend(edits.env.iter().cloned());
         self.hooks.extend(edits.hooks.iter().cloned());
         for node in &edits.device_nodes {
-            let path = stubs::clean_path(&node.path);
+            let path = gostd::path::join_root(&node.path);
             let Some(name) = path.strip_prefix("/dev/") else {
                 return not_built(&format!("the node {}, which is not below /dev", node.path));
             };
@@ -230,7 +229,7 @@ fn bind(device: &str, wanted: &BindMount) -> Result<Mount, DeviceError> {
         other => return Err(unknown(format!("a mount of type {other:?}"))),
     };
     Ok(Mount {
-        dest: stubs::clean_path(&wanted.container_path),
+        dest: gostd::path::join_root(&wanted.container_path),
         source,
         selector: String::new(),
         readonly,

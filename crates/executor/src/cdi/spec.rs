@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use oci::json::null_as_default as or_default;
+use gostd::json::null_as_default as or_default;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 

@@ -16,7 +16,6 @@ use crate::access::SecurityMode;
 use crate::cdi::Node;
 use crate::error::ExecError;
 use crate::spec::{Mount, MountSource, ProcessSpec, Ulimit};
-use crate::stubs;
 use crate::user;
 
 /// The capabilities of a confined process, Docker's.
@@ -155,7 +154,7 @@ pub(super) fn mounts(
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut plans: Vec<MountPlan> = Vec::new();
     for mount in mounts {
-        let dest = stubs::clean_path(&mount.dest);
+        let dest = gostd::path::join_root(&mount.dest);
         if dest == "/" {
             return Err(ExecError::Invalid {
                 what: "mount destination",
@@ -211,7 +210,7 @@ pub(super) fn mounts(
 
 /// Without leading slash and with nothing when everything is meant.
 fn selector(text: &str) -> String {
-    stubs::clean(text).join("/")
+    gostd::path::names_below_root(text).join("/")
 }
 
 /// A place of the host as a detached mount that hears nothing of the host any more.

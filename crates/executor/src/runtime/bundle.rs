@@ -105,7 +105,7 @@ impl Bundle {
 
     /// Attaches a mount's source to a name, and makes its mount point, so that the runtime need not; returns its entry in the document.
     pub(super) fn mount(&mut self, index: usize, wanted: Mount) -> Result<Value, StartError> {
-        let dest = stubs::clean_path(&wanted.dest);
+        let dest = gostd::path::join_root(&wanted.dest);
         let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
         let failed = |error: io::Error| StartError::Mount {
             dest: dest.clone(),
@@ -172,7 +172,7 @@ impl Bundle {
         let name = self
             .attach(source, &format!("mount{index}"), is_dir(&whole))
             .map_err(failed)?;
-        let words = stubs::clean(selector);
+        let words = gostd::path::names_below_root(selector);
         if words.is_empty() {
             return Ok((name, is_dir(&whole)));
         }

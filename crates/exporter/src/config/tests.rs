@@ -1,4 +1,5 @@
-use oci::{Digest, Timestamp};
+use gostd::Timestamp;
+use oci::Digest;
 
 use super::{LayerFacts, Patch, default_config, patch};
 

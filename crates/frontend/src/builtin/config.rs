@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dockerfile::lint::LintConfig;
-use dockerfile::lower::{LowerOptions, parse_bool};
+use dockerfile::lower::LowerOptions;
+use gostd::csv;
+use gostd::strconv::{is_true, parse_bool};
 use llb::build::ResolveMode;
 use llb::pb;
 use oci::Platform;
 
-use super::csv;
 use crate::bridge::{CacheImport, FrontendRequest, WorkerInfo};
 use crate::error::FrontendError;
 
@@ -57,7 +58,7 @@ impl Config {
                 "support for \"override-copy-image\" was removed in BuildKit 0.11",
             ));
         }
-        if parse_bool(get("build-arg:BUILDKIT_DISABLE_FILEOP")) == Some(true) {
+        if is_true(get("build-arg:BUILDKIT_DISABLE_FILEOP")) {
             return Err(wrong(
                 "support for \"BUILDKIT_DISABLE_FILEOP\" build-arg was removed in BuildKit 0.11",
             ));
@@ -75,17 +76,17 @@ impl Config {
         let multi_platform = match multi.into_iter().find(|text| !text.is_empty()) {
             None => many,
             Some(text) => match parse_bool(text) {
-                None => {
+                Err(_) => {
                     return Err(wrong(format!(
                         "invalid boolean value for multi-platform: {text}"
                     )));
                 }
-                Some(false) if many => {
+                Ok(false) if many => {
                     return Err(wrong(
                         "conflicting config: returning multiple target platforms is not allowed",
                     ));
                 }
-                Some(on) => on,
+                Ok(on) => on,
             },
         };
         check_attestations(opts)?;
@@ -114,15 +115,16 @@ impl Config {
             network: network(get("force-network-mode"))?,
             git_advice: match advice {
                 "" => false,
-                text => parse_bool(text).ok_or_else(|| {
+                text => parse_bool(text).map_err(|error| {
                     wrong(format!(
-                        "failed to parse build-arg:BUILDKIT_GIT_ADVICE: strconv.ParseBool: parsing {text:?}: invalid syntax"
+                        "failed to parse build-arg:BUILDKIT_GIT_ADVICE: {error}"
                     ))
                 })?,
             },
             shm_size: match get("shm-size") {
                 "" => 0,
-                text => number(text).map_err(|error| wrong(format!("failed to parse shm size: {error}")))?,
+                text => number(text)
+                    .map_err(|error| wrong(format!("failed to parse shm size: {error}")))?,
             },
             target: get("target").to_owned(),
             ulimits: ulimits(get("ulimit"))?,
@@ -209,7 +211,7 @@ fn list(text: &str, what: &str) -> Result<Vec<String>, FrontendError> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    csv::fields(text).ok_or_else(|| wrong(format!("{what}: invalid csv value {text:?}")))
+    csv::fields(text).map_err(|_| wrong(format!("{what}: invalid csv value {text:?}")))
 }
 
 fn extra_hosts(text: &str) -> Result<Vec<(String, std::net::IpAddr)>, FrontendError> {
@@ -365,11 +367,12 @@ struct ImportJson {
 fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendError> {
     let mut imports = Vec::new();
     if !json.is_empty() {
-        let parsed: Vec<ImportJson> = oci::json::from_slice(json.as_bytes()).map_err(|error| {
-            wrong(format!(
-                "failed to unmarshal cache-imports ({json:?}): {error}"
-            ))
-        })?;
+        let parsed: Vec<ImportJson> =
+            gostd::json::from_slice(json.as_bytes()).map_err(|error| {
+                wrong(format!(
+                    "failed to unmarshal cache-imports ({json:?}): {error}"
+                ))
+            })?;
         let parsed = parsed.into_iter().map(|i| CacheImport {
             kind: i.kind,
             attrs: i.attrs.unwrap_or_default(),

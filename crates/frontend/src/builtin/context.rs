@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dockerfile::ignore;
-use dockerfile::lower::{parse_bool, source_map};
+use dockerfile::lower::source_map;
 use dockerfile::syntax::to_utf8;
+use gostd::path;
+use gostd::strconv::is_true;
 use llb::build::git::GitRef;
 use llb::build::{
     Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, LocalOpts, MarshalOptions, SourceMap,
     State, git, http, local, state_from_definition,
 };
-use llb::{gopath, pb};
+use llb::pb;
 use oci::Digest;
 use tokio::sync::OnceCell;
 
@@ -52,7 +54,7 @@ struct Repository {
 
 impl Repository {
     fn ignore_path(&self) -> String {
-        gopath::join(&[&self.folder, DOCKERIGNORE])
+        path::join(&[&self.folder, DOCKERIGNORE])
     }
 
     async fn ignore(&self, build: &Build) -> Result<Vec<String>, FrontendError> {
@@ -231,7 +233,7 @@ impl Context {
         }
         let key = opts.get("contextkey").map_or("context", String::as_str);
         let url = get(key);
-        let keep_git = parse_bool(get("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR")) == Some(true);
+        let keep_git = is_true(get("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR"));
         let mtime_commit = !get("build-arg:SOURCE_DATE_EPOCH").is_empty();
         if let Some(state) =
             git_context(url, keep_git, mtime_commit, build.config.lower.git_advice)?
@@ -312,7 +314,7 @@ impl Context {
                 ..CopyInfo::default()
             };
             let tree = FileChain::new()
-                .copy(&state, &gopath::join(&["/", NAME]), "/", info)
+                .copy(&state, &path::join(&["/", NAME]), "/", info)
                 .on(&State::scratch(), Constraints::new());
             self.state = Some(tree);
         } else {
@@ -326,8 +328,8 @@ impl Context {
     /// Reads the Dockerfile, and the ignore file beside it if there is one.
     pub(crate) async fn read_entrypoint(&self, build: &Build) -> Result<Entrypoint, FrontendError> {
         let filename = &self.filename;
-        let lower = (gopath::base(filename) == DOCKERFILE)
-            .then(|| gopath::join(&[&gopath::dir(filename), &DOCKERFILE.to_lowercase()]));
+        let lower = (path::base(filename) == DOCKERFILE)
+            .then(|| path::join(&[&path::dir(filename), &DOCKERFILE.to_lowercase()]));
         let own_ignore = format!("{filename}{DOCKERIGNORE}");
         let state = match &self.dockerfile {
             Some(state) => state.clone(),

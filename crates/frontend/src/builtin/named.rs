@@ -122,7 +122,7 @@ enum Loaded {
 }
 
 fn config_of(data: &[u8], what: &str) -> Result<ImageConfig, FrontendError> {
-    oci::json::from_slice(data).map_err(|error| wrong(format!("{what}{error}")))
+    gostd::json::from_slice(data).map_err(|error| wrong(format!("{what}{error}")))
 }
 
 async fn load_image(
@@ -299,7 +299,7 @@ fn load_input(
         return Ok(LoadedContext::State { state, image: None });
     };
     let values: BTreeMap<String, String> =
-        oci::json::from_slice(metadata.as_bytes()).map_err(|error| {
+        gostd::json::from_slice(metadata.as_bytes()).map_err(|error| {
             wrong(format!(
                 "failed to parse input metadata {metadata}: {error}"
             ))

@@ -482,15 +482,8 @@ fn text(place: &[Box<[u8]>]) -> String {
 
 /// Go's `path.Join("/", p)`, with nothing for the root.
 pub(super) fn clean(path: &str) -> String {
-    let mut out: Vec<&str> = Vec::new();
-    for name in path.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => {
-                out.pop();
-            }
-            name => out.push(name),
-        }
+    match gostd::path::join_root(path) {
+        root if root == "/" => String::new(),
+        path => path,
     }
-    out.iter().fold(String::new(), |all, name| all + "/" + name)
 }

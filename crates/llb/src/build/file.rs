@@ -5,8 +5,9 @@ use super::encode;
 use super::marshal::Marshaller;
 use super::state::State;
 use super::vertex::{Constraints, Kind, Marshalled, Output, Vertex};
+use crate::pb;
 use crate::validate::{EMPTY, SKIP_OUTPUT};
-use crate::{gopath, pb};
+use gostd::path;
 
 /// A user or group, by name or number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -409,8 +410,8 @@ impl FileOp {
                 info,
                 ..
             } => {
-                let cleaned = gopath::clean(src);
-                let from = if gopath::is_abs(&cleaned) {
+                let cleaned = path::clean(src);
+                let from = if path::is_abs(&cleaned) {
                     "/"
                 } else {
                     source_dir
@@ -423,7 +424,7 @@ impl FileOp {
                     Some(Chmod::Symbolic(text)) => (0, text.clone()),
                 };
                 Wire::Copy(pb::FileActionCopy {
-                    src: gopath::join(&[from, &cleaned]),
+                    src: path::join(&[from, &cleaned]),
                     dest: normalize(&self.dir, dest, true),
                     owner: chown(&info.owner),
                     mode,
@@ -447,9 +448,9 @@ impl FileOp {
 
 /// An absolute path under `parent`. With `keep_slash` a trailing `/` or `/.` survives.
 fn normalize(parent: &str, path: &str, keep_slash: bool) -> String {
-    let mut out = gopath::clean(path);
-    if !gopath::is_abs(&out) {
-        out = gopath::join(&["/", parent, &out]);
+    let mut out = path::clean(path);
+    if !path::is_abs(&out) {
+        out = path::join(&["/", parent, &out]);
     }
     if keep_slash {
         if path.ends_with('/') && !out.ends_with('/') {

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use super::source::source;
 use super::state::State;
 use super::vertex::Constraints;
-use crate::gopath;
+use gostd::path;
+use gostd::url::{path_unescape, query_unescape};
 
 /// A text that names a git repository, split.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,9 +86,14 @@ impl GitUrl {
             {
                 return Err(malformed("invalid port after host"));
             }
-            let path = unescape(path, false).ok_or_else(|| malformed("invalid URL escape"))?;
-            let fragment =
-                unescape(fragment, false).ok_or_else(|| malformed("invalid URL escape"))?;
+            let path = path_unescape(path)
+                .ok()
+                .and_then(utf8)
+                .ok_or_else(|| malformed("invalid URL escape"))?;
+            let fragment = path_unescape(fragment)
+                .ok()
+                .and_then(utf8)
+                .ok_or_else(|| malformed("invalid URL escape"))?;
             let (reference, subdir) = split_fragment(&fragment);
             return Ok(Self {
                 remote: format!("{scheme}://{rest}"),
@@ -158,7 +164,7 @@ fn cut(text: &str, at: char) -> (&str, &str) {
 
 fn split_fragment(fragment: &str) -> (String, String) {
     let (reference, subdir) = cut(fragment, ':');
-    let subdir = gopath::join(&["/", subdir]);
+    let subdir = path::join(&["/", subdir]);
     (
         reference.to_owned(),
         subdir.trim_start_matches('/').to_owned(),
@@ -171,27 +177,14 @@ fn parse_query(query: &str) -> Vec<(String, String)> {
         .filter(|pair| !pair.is_empty() && !pair.contains(';'))
         .filter_map(|pair| {
             let (key, value) = cut(pair, '=');
-            Some((unescape(key, true)?, unescape(value, true)?))
+            let [key, value] = [key, value].map(|text| query_unescape(text).ok().and_then(utf8));
+            Some((key?, value?))
         })
         .collect()
 }
 
-/// Percent-decoding; `plus` reads `+` as a space.
-fn unescape(text: &str, plus: bool) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        match b {
-            b'%' => {
-                let high = char::from(bytes.next()?).to_digit(16)?;
-                let low = char::from(bytes.next()?).to_digit(16)?;
-                out.push(u8::try_from(high * 16 + low).ok()?);
-            }
-            b'+' if plus => out.push(b' '),
-            other => out.push(other),
-        }
-    }
-    String::from_utf8(out).ok()
+fn utf8(bytes: Vec<u8>) -> Option<String> {
+    String::from_utf8(bytes).ok()
 }
 
 /// What a Dockerfile or a build context says about a git repository.
@@ -263,9 +256,9 @@ impl GitRef {
                 return Err(format!("query {key:?} has multiple values"));
             };
             let flag = || match *value {
-                "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-                other => Err(format!("invalid {key} value: {other:?}")),
+                "" => Ok(true),
+                other => gostd::strconv::parse_bool(other)
+                    .map_err(|_| format!("invalid {key} value: {other:?}")),
             };
             if value.is_empty() && !["submodules", "keep-git-dir", "fetch-by-commit"].contains(&key)
             {
@@ -376,7 +369,7 @@ pub fn git(remote: &str, opts: &GitOpts, mut constraints: Constraints) -> State 
     let id = match &parsed {
         Ok(parsed) => {
             url.clone_from(&parsed.remote);
-            let mut id = format!("{}{}", parsed.host, gopath::join(&["/", &parsed.path]));
+            let mut id = format!("{}{}", parsed.host, path::join(&["/", &parsed.path]));
             if !opts.reference.is_empty() || !opts.subdir.is_empty() {
                 id.push('#');
                 id.push_str(&opts.reference);

@@ -198,7 +198,7 @@ fn put_list(attrs: &mut BTreeMap<String, String>, key: &str, values: &[String]) 
     if values.is_empty() {
         return false;
     }
-    let json = oci::json::to_vec(values);
+    let json = gostd::json::to_vec(values);
     attrs.insert(key.to_owned(), String::from_utf8_lossy(&json).into_owned());
     true
 }

@@ -7,7 +7,8 @@ use oci::{ImageConfig, Platform};
 
 use super::env::Env;
 use super::vertex::Output;
-use crate::{gopath, pb};
+use crate::pb;
+use gostd::path;
 
 /// An output and the settings that processes on it inherit. Immutable; changes give a new state.
 #[derive(Debug, Clone)]
@@ -92,11 +93,11 @@ impl State {
     #[must_use]
     pub fn dir(&self, dir: &str) -> Self {
         self.change(|meta| {
-            meta.dir = if gopath::is_abs(dir) {
+            meta.dir = if path::is_abs(dir) {
                 dir.into()
             } else {
                 let present = if meta.dir.is_empty() { "/" } else { &meta.dir };
-                gopath::join(&[present, dir]).into()
+                path::join(&[present, dir]).into()
             };
         })
     }

@@ -21,7 +21,9 @@ use llb::pb;
 use oci::{Digest, Platform};
 use serde::Serialize;
 
-use crate::content::{Selector, dedupe_paths, join_root};
+use gostd::path::join_root;
+
+use crate::content::{Selector, dedupe_paths};
 use crate::{DepPlan, KeyPlan, OpFailure, gojson};
 
 const TYPE: &str = "buildkit.exec.v0";
@@ -89,7 +91,7 @@ pub fn plan(
             )
         }
     };
-    let json = oci::json::to_vec(&Key {
+    let json = gostd::json::to_vec(&Key {
         kind: TYPE,
         exec: gojson::ExecOp::from(&keyed),
         os,

@@ -239,7 +239,7 @@ pub async fn prepare(
         let dest = if mount.dest.starts_with('/') {
             mount.dest.clone()
         } else {
-            crate::content::join_root(&format!("{cwd}/{}", mount.dest))
+            gostd::path::join_root(&format!("{cwd}/{}", mount.dest))
         };
         prepared.mounts.push(Entry {
             position,

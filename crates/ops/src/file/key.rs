@@ -22,7 +22,9 @@ use pb::file_action::Action;
 use pb::user_opt::User;
 use serde::Serialize;
 
-use crate::content::{Selector, base_name, dedupe_selectors, join_root};
+use gostd::path::{self, join_root};
+
+use crate::content::{Selector, dedupe_selectors};
 use crate::{DepPlan, KeyPlan, OpFailure, gojson};
 
 const TYPE: &str = "buildkit.file.v0";
@@ -53,17 +55,17 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
         let json = match action.action.as_ref().ok_or(OpFailure::NoAction)? {
             Action::Mkdir(a) => {
                 select_owner(a.owner.as_ref(), &mut selectors)?;
-                oci::json::to_vec(&gojson::MkDir::from(a))
+                gostd::json::to_vec(&gojson::MkDir::from(a))
             }
             Action::Mkfile(a) => {
                 select_owner(a.owner.as_ref(), &mut selectors)?;
-                oci::json::to_vec(&gojson::MkFile::from(a))
+                gostd::json::to_vec(&gojson::MkFile::from(a))
             }
             Action::Symlink(a) => {
                 select_owner(a.owner.as_ref(), &mut selectors)?;
-                oci::json::to_vec(&gojson::Symlink::from(a))
+                gostd::json::to_vec(&gojson::Symlink::from(a))
             }
-            Action::Rm(a) => oci::json::to_vec(&gojson::Rm::from(a)),
+            Action::Rm(a) => gostd::json::to_vec(&gojson::Rm::from(a)),
             Action::Copy(a) => {
                 select_owner(a.owner.as_ref(), &mut selectors)?;
                 // The root is a directory, in which both exclude the same.
@@ -83,9 +85,9 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
                             exclude: a.exclude_patterns.clone(),
                             required: a.required_paths.clone(),
                         });
-                    keyed.src = base_name(&a.src);
+                    keyed.src = path::base(&a.src).to_owned();
                 }
-                oci::json::to_vec(&gojson::Copy::from(&keyed))
+                gostd::json::to_vec(&gojson::Copy::from(&keyed))
             }
         };
         actions.push(gojson::base64(&json));
@@ -94,7 +96,7 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
     if is_usual_chain(&indexes) {
         indexes.clear();
     }
-    let digest = Digest::sha256(oci::json::to_vec(&Key {
+    let digest = Digest::sha256(gostd::json::to_vec(&Key {
         kind: TYPE,
         actions,
         indexes,

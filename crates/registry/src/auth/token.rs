@@ -242,7 +242,7 @@ async fn answer(
         return Err(status_error(method, shown, response).await);
     }
     let body = body_within(response, MAX_ANSWER, &method, &shown, observer).await?;
-    let answer: Answer = oci::json::from_start(&body).map_err(|e| Error::TokenAnswer {
+    let answer: Answer = gostd::json::from_start(&body).map_err(|e| Error::TokenAnswer {
         reason: format!("unable to decode token response: {e}"),
     })?;
     let token = if answer.access_token.is_empty() {

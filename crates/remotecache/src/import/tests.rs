@@ -71,7 +71,7 @@ fn layer(name: &str) -> String {
 }
 
 fn text(desc: &Descriptor) -> String {
-    String::from_utf8(oci::json::to_vec(desc)).unwrap()
+    String::from_utf8(gostd::json::to_vec(desc)).unwrap()
 }
 
 fn results(chains: &Chains) -> Vec<Vec<Descriptor>> {

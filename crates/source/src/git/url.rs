@@ -1,5 +1,8 @@
 //! Addresses of git repositories: URLs of four protocols, and `user@host:path`, with `#ref:subdir` behind.
 
+use gostd::path::join_root;
+use gostd::url::unescape_lossy;
+
 use crate::error::SourceError;
 
 /// A parsed address. Credentials stay inside `remote` and out of everything that is shown.
@@ -114,7 +117,7 @@ impl GitUrl {
 
     /// The address of `path` (in canonical form) on the same host by the same means.
     pub(crate) fn with_path(&self, path: &str) -> String {
-        let path = clean(path);
+        let path = join_root(path);
         let user = self
             .user
             .as_ref()
@@ -138,41 +141,17 @@ impl GitUrl {
             return None;
         }
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
-        let mut out = unescaped(name);
+        let mut out = unescape_lossy(name).into_owned();
         out.push(b':');
-        out.extend(unescaped(password));
+        out.extend_from_slice(&unescape_lossy(password));
         Some(out)
     }
 
     /// The path in the form in which two of them can be compared.
     pub(crate) fn canonical_path(&self) -> String {
-        let path = clean(&self.path);
+        let path = join_root(&self.path);
         path.strip_suffix(".git").unwrap_or(&path).to_owned()
     }
-}
-
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let digit = |b: u8| {
-            char::from(b)
-                .to_digit(16)
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        match (first, tail) {
-            (b'%', [high, low, tail @ ..]) if digit(*high).is_some() && digit(*low).is_some() => {
-                let value = digit(*high).zip(digit(*low)).map(|(h, l)| h * 16 + l);
-                out.extend(value);
-                rest = tail;
-            }
-            _ => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
 }
 
 /// Whether a text may name a reference: nothing that git reads as an option, a pattern or an expression.
@@ -200,23 +179,8 @@ fn options(fragment: &str) -> (String, String) {
     let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
     (
         reference.to_owned(),
-        clean(subdir).trim_start_matches('/').to_owned(),
+        join_root(subdir).trim_start_matches('/').to_owned(),
     )
-}
-
-/// An absolute path without empty, `.` and `..` parts.
-pub(crate) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// Whether a text is the full name of a commit.
@@ -229,7 +193,7 @@ pub(crate) fn is_commit(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{GitUrl, clean, is_ref_name, is_transport};
+    use super::{GitUrl, is_ref_name, is_transport};
 
     #[test]
     fn credentials_are_no_part_of_the_address_that_git_gets() {
@@ -341,7 +305,6 @@ mod tests {
                 && !is_transport("github.com/a/b")
                 && !is_transport("file:///x")
         );
-        assert_eq!(clean("../../a/./b//../c"), "/a/c");
         assert_eq!(
             GitUrl::parse("git@h:a/b.git").unwrap().with_path("/a/b"),
             "git@h:a/b"

@@ -57,9 +57,11 @@ pub(crate) fn http_key(
         uid: id.uid,
         gid: id.gid,
         checksum,
-        last_mod_time: modified.map(crate::http::date::format).unwrap_or_default(),
+        last_mod_time: modified
+            .and_then(crate::http::date::format)
+            .unwrap_or_default(),
         auth_header_secret: &id.auth_header_secret,
         header: &id.header,
     };
-    Digest::sha256(oci::json::to_vec(&inputs))
+    Digest::sha256(gostd::json::to_vec(&inputs))
 }

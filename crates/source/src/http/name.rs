@@ -1,5 +1,7 @@
 //! The name a downloaded file gets, which is never a path (P11).
 
+use gostd::url::unescape_lossy;
+
 /// Chooses the name: the attribute, else the server's word, else the end of the address, else `download`.
 pub(crate) fn file_name(url: &str, attribute: &str, disposition: Option<&str>) -> String {
     if !attribute.is_empty() {
@@ -79,23 +81,7 @@ fn value(text: &str) -> Option<(String, &str)> {
 }
 
 fn percent_decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        let mut ahead = bytes.clone();
-        let digit = |b: Option<u8>| {
-            b.and_then(|b| char::from(b).to_digit(16))
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        match (b, digit(ahead.next()), digit(ahead.next())) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(high * 16 + low);
-                bytes = ahead;
-            }
-            _ => out.push(b),
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+    String::from_utf8(unescape_lossy(text).into_owned()).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]

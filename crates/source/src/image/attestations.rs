@@ -134,7 +134,7 @@ fn decode<T: serde::de::DeserializeOwned>(
     desc: &Descriptor,
     bytes: &[u8],
 ) -> Result<T, SourceError> {
-    oci::json::from_slice(bytes).map_err(|error| SourceError::Document {
+    gostd::json::from_slice(bytes).map_err(|error| SourceError::Document {
         what,
         digest: desc.digest.clone(),
         reason: error.to_string(),

@@ -42,5 +42,5 @@ pub(crate) fn image_key(root: &Digest, platform: &Platform, limit: Option<usize>
         os_features: &platform.os_features,
         limit,
     };
-    Digest::sha256(oci::json::to_vec(&inputs))
+    Digest::sha256(gostd::json::to_vec(&inputs))
 }

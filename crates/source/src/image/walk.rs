@@ -146,7 +146,7 @@ fn decode<T: DeserializeOwned>(
     desc: &Descriptor,
     body: &[u8],
 ) -> Result<T, SourceError> {
-    oci::json::from_slice(body).map_err(|e| SourceError::Document {
+    gostd::json::from_slice(body).map_err(|e| SourceError::Document {
         what,
         digest: desc.digest.clone(),
         reason: e.to_string(),
@@ -189,7 +189,7 @@ fn detect(desc: &Descriptor, body: &[u8]) -> Result<String, SourceError> {
 
 /// Tells what a document is from its content, for stores that keep no types.
 pub(crate) fn manifest_type(body: &[u8]) -> Result<String, String> {
-    let shape: Shape = oci::json::from_slice(body).map_err(|e| e.to_string())?;
+    let shape: Shape = gostd::json::from_slice(body).map_err(|e| e.to_string())?;
     let is_manifest = shape.config.is_some() || shape.layers.is_some();
     if is_manifest && shape.manifests.is_some() {
         return Err("invalid ambiguous manifest and manifest list".to_owned());

@@ -19,7 +19,7 @@ fn put(dir: &std::path::Path, media_type: &str, text: String) -> Descriptor {
 }
 
 fn json(desc: &Descriptor) -> String {
-    String::from_utf8(oci::json::to_vec(desc)).unwrap()
+    String::from_utf8(gostd::json::to_vec(desc)).unwrap()
 }
 
 fn image(dir: &std::path::Path, arch: &str, layers: usize) -> Descriptor {

@@ -1,6 +1,9 @@
 //! Slash paths as Go's `path` package treats them: pure text, no file system.
 
-/// The shortest equivalent of `path`; `.` for the empty path.
+/// Returns the shortest path that means the same, judged by the text alone; `.` for the empty path.
+///
+/// Repeated slashes, `.` and inner `..` go, as does a slash at the end. `..` at the root goes as well.
+#[must_use]
 pub fn clean(path: &str) -> String {
     if path.is_empty() {
         return ".".into();
@@ -43,7 +46,8 @@ fn is_clean(path: &str) -> bool {
             .all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// Joins the non-empty parts and cleans the result; empty when all parts are.
+/// Joins the non-empty parts with slashes and cleans the result; empty when all parts are.
+#[must_use]
 pub fn join(parts: &[&str]) -> String {
     let present: Vec<&str> = parts.iter().copied().filter(|p| !p.is_empty()).collect();
     if present.is_empty() {
@@ -53,12 +57,34 @@ pub fn join(parts: &[&str]) -> String {
     }
 }
 
+/// The path below the root that `path` names, whether or not it begins with a slash: Go's `path.Join("/", path)`.
+#[must_use]
+pub fn join_root(path: &str) -> String {
+    join(&["/", path])
+}
+
+/// The names that [`join_root`] leaves, from the root down; none for the root itself.
+#[must_use]
+pub fn names_below_root(path: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    names
+}
+
 /// Whether the path starts at the root.
+#[must_use]
 pub fn is_abs(path: &str) -> bool {
     path.starts_with('/')
 }
 
 /// The last element; `.` for the empty path and `/` for slashes only.
+#[must_use]
 pub fn base(path: &str) -> &str {
     if path.is_empty() {
         return ".";
@@ -71,37 +97,10 @@ pub fn base(path: &str) -> &str {
 }
 
 /// All but the last element, cleaned.
+#[must_use]
 pub fn dir(path: &str) -> String {
     match path.rfind('/') {
         Some(at) => clean(path.get(..=at).unwrap_or_default()),
         None => ".".into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_cleaned_as_go_cleans_them() {
-        for (path, want) in [
-            ("", "."),
-            ("/", "/"),
-            ("a//b/./c", "a/b/c"),
-            ("../a", "../a"),
-            ("a/../..", ".."),
-            ("/../a/", "/a"),
-            ("./", "."),
-            ("/a/b/../../..", "/"),
-        ] {
-            assert_eq!(clean(path), want, "{path}");
-        }
-        assert_eq!(join(&["", ""]), "");
-        assert_eq!(join(&["/", "a", "../b/"]), "/b");
-        assert_eq!(base("/a/b/"), "b");
-        assert_eq!(base("///"), "/");
-        assert_eq!(dir("a/b"), "a");
-        assert_eq!(dir("a"), ".");
-        assert_eq!(dir("/a"), "/");
     }
 }

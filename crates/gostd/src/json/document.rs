@@ -220,6 +220,12 @@ impl Parser<'_> {
         self.bytes.get(self.at).copied().ok_or(DecodeError::End)
     }
 
+    /// As [`Self::peek`] inside a word, a number or an escape: a document that ends there is for Go one in which a blank is
+    /// in the way.
+    fn peek_inside(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(b' ')
+    }
+
     fn blanks(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
             self.at += 1;
@@ -275,7 +281,7 @@ impl Parser<'_> {
     fn literal(&mut self, kind: Kind, text: &'static [u8]) -> Result<(), DecodeError> {
         let start = self.at;
         for byte in text {
-            if self.peek()? != *byte {
+            if self.peek_inside() != *byte {
                 let (text, byte) = (String::from_utf8_lossy(text), char::from(*byte));
                 return Err(self.unexpected(format!("in literal {text} (expecting {byte:?})")));
             }
@@ -292,12 +298,12 @@ impl Parser<'_> {
                 b'"' => break,
                 b'\\' => {
                     self.at += 1;
-                    match self.peek()? {
+                    match self.peek_inside() {
                         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                         b'u' => {
                             for _ in 0..4 {
                                 self.at += 1;
-                                if !self.peek()?.is_ascii_hexdigit() {
+                                if !self.peek_inside().is_ascii_hexdigit() {
                                     return Err(
                                         self.unexpected("in \\u hexadecimal character escape")
                                     );
@@ -321,7 +327,7 @@ impl Parser<'_> {
         if self.peek()? == b'-' {
             self.at += 1;
         }
-        if self.peek()? == b'0' {
+        if self.peek_inside() == b'0' {
             self.at += 1;
         } else {
             self.digits("in numeric literal")?;
@@ -341,7 +347,7 @@ impl Parser<'_> {
     }
 
     fn digits(&mut self, place: &'static str) -> Result<(), DecodeError> {
-        if !self.peek()?.is_ascii_digit() {
+        if !self.peek_inside().is_ascii_digit() {
             return Err(self.unexpected(place));
         }
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -351,13 +357,10 @@ impl Parser<'_> {
     }
 
     fn unexpected(&self, place: impl Into<Cow<'static, str>>) -> DecodeError {
-        match self.bytes.get(self.at) {
-            None => DecodeError::End,
-            Some(byte) => DecodeError::Syntax {
-                found: char::from(*byte),
-                place: place.into(),
-                offset: self.at,
-            },
+        DecodeError::Syntax {
+            found: char::from(self.peek_inside()),
+            place: place.into(),
+            offset: self.at,
         }
     }
 }
