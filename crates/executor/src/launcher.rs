@@ -11,6 +11,7 @@ mod message;
 mod mounts;
 mod prepare;
 mod server;
+mod supervise;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -447,7 +448,6 @@ impl Launcher {
             devices: prepare::asked_devices(nodes, &process, ids)?,
             mounts: prepare::mounts(spec.mounts, ids, &mut fds)?,
             tty_gid: prepare::host_id(ids, TTY_GROUP)?,
-            open_network: ids.is_some() && network == NetworkMode::None,
         };
         let plan = Plan {
             container: Some(basics.plan()),

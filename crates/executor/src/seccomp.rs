@@ -22,6 +22,44 @@ enum Action {
     IfSocketFamily,
     IfPersonality,
     IfNoNamespace,
+    /// A node that is no device is made; a device's is asked for. The argument is the one with the mode.
+    AskForDevice(u32),
+    /// As [`Self::IfSocketFamily`], but packet sockets and raw ones of the internet are asked for.
+    AskForRawSocket,
+    /// Asked for, unless the address is too short for one of the internet.
+    AskForAddress,
+}
+
+/// A call that a process in a user namespace has answered by the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Supervised {
+    /// mknod(path, mode, device)
+    Mknod,
+    /// mknodat(folder, path, mode, device)
+    Mknodat,
+    /// socket(family, type, protocol)
+    Socket,
+    /// bind(socket, address, length)
+    Bind,
+}
+
+const SUPERVISED: [(&str, Supervised, Action); 4] = [
+    ("mknod", Supervised::Mknod, Action::AskForDevice(1)),
+    ("mknodat", Supervised::Mknodat, Action::AskForDevice(2)),
+    ("socket", Supervised::Socket, Action::AskForRawSocket),
+    ("bind", Supervised::Bind, Action::AskForAddress),
+];
+
+/// The call that a notification is about.
+pub(crate) fn supervised(architecture: u32, number: u32) -> Option<Supervised> {
+    let (_, column) = ARCHITECTURES
+        .iter()
+        .find(|(known, _)| *known == architecture)?;
+    SUPERVISED.iter().find_map(|(name, call, _)| {
+        let (_, numbers) = NUMBERS.iter().find(|(known, _)| known == name)?;
+        let known = u32::try_from(*numbers.get(*column)?).ok()?;
+        (known == number).then_some(*call)
+    })
 }
 
 /// The architectures that the filter of this one covers: the number in `seccomp_data` and the column of the table.
@@ -42,8 +80,10 @@ const JUMP_GREATER_EQUAL: u16 = 0x35;
 const JUMP_GREATER: u16 = 0x25;
 const JUMP_SET: u16 = 0x45;
 const RETURN: u16 = 0x06;
+const AND: u16 = 0x54;
 
 const RET_ALLOW: u32 = 0x7fff_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const EPERM: u32 = 1;
@@ -53,15 +93,44 @@ const OFFSET_NUMBER: u32 = 0;
 const OFFSET_ARCHITECTURE: u32 = 4;
 const OFFSET_FIRST_ARGUMENT: u32 = 16;
 
+/// The low half of an argument.
+const fn argument(index: u32) -> u32 {
+    OFFSET_FIRST_ARGUMENT + 8 * index
+}
+
+/// The bits of a mode that tell a file's type, and those of devices.
+const TYPE_BITS: u32 = 0xf000;
+const CHARACTER_DEVICE: u32 = 0x2000;
+const BLOCK_DEVICE: u32 = 0x6000;
+/// Families and the type of sockets that need CAP_NET_RAW.
+const FAMILY_INET: u32 = 2;
+const FAMILY_INET6: u32 = 10;
+const FAMILY_PACKET: u32 = 17;
+const SOCKET_RAW: u32 = 3;
+/// The bits of a socket's type that are no flags.
+const SOCKET_TYPE_BITS: u32 = 0xf;
+/// The shortest address of the internet, struct sockaddr_in.
+const SHORTEST_ADDRESS: u32 = 16;
+
 /// Compiles the filter for a process with these capabilities; `None` on an architecture without a table, which must then not run
 /// confined steps.
 pub fn compile(capabilities: caps::Set) -> Option<Vec<Instruction>> {
+    assemble(capabilities, false)
+}
+
+/// The same for a process in a user namespace: what takes a capability over what belongs to the host is asked for. Nothing is allowed
+/// that the other filter refuses.
+pub(crate) fn compile_supervised(capabilities: caps::Set) -> Option<Vec<Instruction>> {
+    assemble(capabilities, true)
+}
+
+fn assemble(capabilities: caps::Set, supervise: bool) -> Option<Vec<Instruction>> {
     if ARCHITECTURES.is_empty() {
         return None;
     }
     let mut code = vec![op(LOAD, OFFSET_ARCHITECTURE)];
     for (architecture, column) in ARCHITECTURES {
-        let section = section(*architecture, *column, capabilities);
+        let section = section(*architecture, actions(*column, capabilities, supervise));
         // Over the section unless it is this architecture's.
         code.push(jump(JUMP_EQUAL, *architecture, 1, 0));
         code.push(op(JUMP, u32::try_from(section.len()).ok()?));
@@ -124,19 +193,19 @@ fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
     Instruction { code, jt, jf, k }
 }
 
-fn section(architecture: u32, column: usize, capabilities: caps::Set) -> Vec<Instruction> {
+fn section(architecture: u32, actions: BTreeMap<u32, Action>) -> Vec<Instruction> {
     let mut code = vec![op(LOAD, OFFSET_NUMBER)];
     if architecture == X86_64 {
         // DIFFERS: x32 programs get ENOSYS, as from a kernel without x32, where Docker's profile lets them run on kernels with it.
         code.push(jump(JUMP_GREATER_EQUAL, 0x4000_0000, 0, 1));
         code.push(op(RETURN, RET_ERRNO | ENOSYS));
     }
-    code.extend(search(&ranges(&actions(column, capabilities))));
+    code.extend(search(&ranges(&actions)));
     code
 }
 
 /// What happens to each number that is named at all.
-fn actions(column: usize, capabilities: caps::Set) -> BTreeMap<u32, Action> {
+fn actions(column: usize, capabilities: caps::Set, supervise: bool) -> BTreeMap<u32, Action> {
     let mut by_name: BTreeMap<&str, Action> = profile::ALLOWED
         .iter()
         .map(|name| (*name, Action::Allow))
@@ -153,6 +222,9 @@ fn actions(column: usize, capabilities: caps::Set) -> BTreeMap<u32, Action> {
                 by_name.entry(name).or_insert(Action::Refuse);
             }
         }
+    }
+    if supervise {
+        by_name.extend(SUPERVISED.map(|(name, _, action)| (name, action)));
     }
     let number = |numbers: &[i32; 4]| {
         numbers
@@ -228,8 +300,9 @@ fn search(ranges: &[(u32, Action)]) -> Vec<Instruction> {
 fn act(action: Action) -> Vec<Instruction> {
     let allow = op(RETURN, RET_ALLOW);
     let refuse = op(RETURN, RET_ERRNO | EPERM);
-    let load_low = op(LOAD, OFFSET_FIRST_ARGUMENT);
-    let load_high = op(LOAD, OFFSET_FIRST_ARGUMENT + 4);
+    let ask = op(RETURN, RET_USER_NOTIF);
+    let load_low = op(LOAD, argument(0));
+    let load_high = op(LOAD, argument(0) + 4);
     let among = |values: &[u32]| -> Vec<Instruction> {
         let count = values.len();
         let to_allow = |index: usize| u8::try_from(count - index).unwrap_or(u8::MAX);
@@ -256,8 +329,36 @@ fn act(action: Action) -> Vec<Instruction> {
             code.extend(among(&profile::PERSONALITIES));
             code
         }
-        Action::IfSocketFamily => {
+        // The kernel takes 16 bits of a mode, so what is above cannot hide a device.
+        Action::AskForDevice(mode) => vec![
+            op(LOAD, argument(mode)),
+            op(AND, TYPE_BITS),
+            jump(JUMP_EQUAL, CHARACTER_DEVICE, 1, 0),
+            jump(JUMP_EQUAL, BLOCK_DEVICE, 0, 1),
+            ask,
+            allow,
+        ],
+        Action::AskForAddress => vec![
+            op(LOAD, argument(2)),
+            jump(JUMP_GREATER_EQUAL, SHORTEST_ADDRESS, 0, 1),
+            ask,
+            allow,
+        ],
+        Action::AskForRawSocket | Action::IfSocketFamily => {
             let mut code = vec![load_high, jump(JUMP_EQUAL, 0, 1, 0), refuse, load_low];
+            if action == Action::AskForRawSocket {
+                code.extend([
+                    jump(JUMP_EQUAL, FAMILY_PACKET, 0, 1),
+                    ask,
+                    jump(JUMP_EQUAL, FAMILY_INET, 1, 0),
+                    jump(JUMP_EQUAL, FAMILY_INET6, 0, 5),
+                    op(LOAD, argument(1)),
+                    op(AND, SOCKET_TYPE_BITS),
+                    jump(JUMP_EQUAL, SOCKET_RAW, 0, 1),
+                    ask,
+                    allow,
+                ]);
+            }
             code.extend([jump(JUMP_GREATER, profile::LAST_COMMON_FAMILY, 1, 0), allow]);
             code.extend(among(&profile::FURTHER_FAMILIES));
             code
@@ -271,6 +372,10 @@ mod tests {
 
     /// Runs a filter as the kernel would.
     fn run(code: &[Instruction], architecture: u32, number: u32, argument: u64) -> u32 {
+        run_with(code, architecture, number, &[argument])
+    }
+
+    fn run_with(code: &[Instruction], architecture: u32, number: u32, args: &[u64]) -> u32 {
         let (mut at, mut acc) = (0usize, 0u32);
         loop {
             let i = code[at];
@@ -280,9 +385,17 @@ mod tests {
                     acc = match i.k {
                         OFFSET_NUMBER => number,
                         OFFSET_ARCHITECTURE => architecture,
-                        OFFSET_FIRST_ARGUMENT => u32::try_from(argument & 0xffff_ffff).unwrap(),
-                        20 => u32::try_from(argument >> 32).unwrap(),
-                        other => panic!("loads {other}"),
+                        other => {
+                            let index = (other - OFFSET_FIRST_ARGUMENT) / 8;
+                            let value = args[usize::try_from(index).unwrap()];
+                            let high = other % 8 == 4;
+                            u32::try_from(if high {
+                                value >> 32
+                            } else {
+                                value & 0xffff_ffff
+                            })
+                            .unwrap()
+                        }
                     };
                     continue;
                 }
@@ -295,6 +408,10 @@ mod tests {
                 JUMP_GREATER_EQUAL => acc >= i.k,
                 JUMP_GREATER => acc > i.k,
                 JUMP_SET => acc & i.k != 0,
+                AND => {
+                    acc &= i.k;
+                    continue;
+                }
                 other => panic!("operation {other}"),
             };
             at += usize::from(if test { i.jt } else { i.jf });
@@ -373,6 +490,94 @@ mod tests {
             OK,
             "clone with SYS_ADMIN"
         );
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_supervised_process_asks_for_devices_raw_sockets_and_addresses_and_may_nothing_more() {
+        const ASK: u32 = RET_USER_NOTIF;
+        let code = compile_supervised(crate::launcher::default_capabilities()).unwrap();
+        let cases: &[(u32, u32, &[u64], u32, &str)] = &[
+            (
+                X86_64,
+                133,
+                &[0, 0o020_666],
+                ASK,
+                "mknod of a character device",
+            ),
+            (X86_64, 133, &[0, 0o060_600], ASK, "mknod of a block device"),
+            (X86_64, 133, &[0, 0o010_666], OK, "mknod of a fifo"),
+            (X86_64, 133, &[0, 0o100_666], OK, "mknod of a file"),
+            (
+                X86_64,
+                133,
+                &[0, 0xffff_0000 | 0o020_666],
+                ASK,
+                "mknod with bits that the kernel drops",
+            ),
+            (X86_64, 259, &[0, 0, 0o020_666], ASK, "mknodat of a device"),
+            (
+                X86_64,
+                259,
+                &[0, 0o020_666, 0o140_666],
+                OK,
+                "mknodat of a socket",
+            ),
+            (X86_64, 41, &[2, 3, 1], ASK, "a raw socket"),
+            (
+                X86_64,
+                41,
+                &[10, 3 | 0o2_004_000, 58],
+                ASK,
+                "a raw socket with flags",
+            ),
+            (X86_64, 41, &[2, 1, 0], OK, "TCP"),
+            (X86_64, 41, &[10, 2, 0], OK, "UDP"),
+            (X86_64, 41, &[17, 2, 0], ASK, "a packet socket"),
+            (X86_64, 41, &[1, 3, 0], OK, "raw of another family"),
+            (X86_64, 41, &[38, 3, 0], NO, "AF_ALG"),
+            (
+                X86_64,
+                41,
+                &[1 << 32 | 2, 3, 0],
+                NO,
+                "a family with high bits",
+            ),
+            (X86_64, 49, &[3, 0, 16], ASK, "bind to an internet address"),
+            (X86_64, 49, &[3, 0, 12], OK, "bind to a netlink address"),
+            (
+                X86_64,
+                49,
+                &[3, 0, u64::MAX],
+                ASK,
+                "bind to a senseless length",
+            ),
+            (I386, 14, &[0, 0o020_666], ASK, "i386 mknod"),
+            (I386, 297, &[0, 0, 0o060_666], ASK, "i386 mknodat"),
+            (I386, 359, &[2, 3, 1], ASK, "i386 socket"),
+            (I386, 361, &[3, 0, 16], ASK, "i386 bind"),
+            (X86_64, 0x4000_0085, &[0, 0o020_666], NEW, "x32 mknod"),
+        ];
+        for (architecture, number, args, want, what) in cases {
+            assert_eq!(
+                run_with(&code, *architecture, *number, args),
+                *want,
+                "{what}"
+            );
+        }
+        let plain = compile(crate::launcher::default_capabilities()).unwrap();
+        for number in 0..600 {
+            for (architecture, args) in [(X86_64, [2; 6]), (I386, [2; 6]), (X86_64, [38; 6])] {
+                let [asks, plain] =
+                    [&code, &plain].map(|c| run_with(c, architecture, number, &args));
+                assert!(asks == plain || (asks, plain) == (ASK, OK), "call {number}");
+                let call = supervised(architecture, number);
+                assert!(
+                    asks != ASK || call.is_some(),
+                    "call {number} has no supervisor"
+                );
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
     reason = "a test"
 )]
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ mod conformance;
 mod held;
 #[path = "containers/probe.rs"]
 mod probe;
+#[path = "containers/supervised.rs"]
+mod supervised;
 #[path = "containers/users.rs"]
 mod users;
 
@@ -43,11 +45,15 @@ struct Tree {
 
 impl Tree {
     fn new() -> Option<Self> {
+        Self::new_in(std::env::temp_dir())
+    }
+
+    fn new_in(place: impl AsRef<Path>) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
             testkit::skip::skip("needs root and /bin/busybox");
             return None;
         }
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(place).unwrap();
         for name in ["lower/bin", "lower/etc", "lower/tmp", "upper", "work"] {
             std::fs::create_dir_all(dir.path().join(name)).unwrap();
         }
@@ -83,29 +89,33 @@ impl Tree {
     }
 
     fn mount(&self) -> DetachedMount {
-        let [lower, upper, work] =
-            ["lower", "upper", "work"].map(|name| sys::path::open_dir(self.path(name)).unwrap());
-        mount::overlay(&mount::Overlay {
-            lower: &[lower.as_fd()],
-            upper: Some((upper.as_fd(), work.as_fd())),
-            volatile: false,
-            options: &[],
-            attrs: mount::Attrs::default(),
-        })
-        .unwrap()
+        let lower = sys::path::open_dir(self.path("lower")).unwrap();
+        self.mount_over(&lower, None)
     }
 
     /// The same for a container in the user namespace of `ids`, as the store makes it.
     fn mount_mapped(&self, ids: &IdMapping) -> DetachedMount {
-        let whole = sys::path::open_dir(self.dir.path()).unwrap();
-        let mapped = mount::open_tree_clone(&whole, false).unwrap();
-        mount::map_ids(&mapped, ids, false).unwrap();
-        let open = |name| {
-            let flags = sys::path::OpenFlags::PATH | sys::path::OpenFlags::DIRECTORY;
-            sys::path::open_no_symlinks(&mapped, name, flags, 0).unwrap()
+        let lower = sys::path::open_dir(self.path("lower")).unwrap();
+        self.mount_over(&lower, Some(ids))
+    }
+
+    /// This tree's upper directory over any lower one.
+    fn mount_over(&self, lower: impl AsFd, ids: Option<&IdMapping>) -> DetachedMount {
+        let open = |dir: BorrowedFd<'_>| match ids {
+            Some(ids) => {
+                let mapped = mount::open_tree_clone(dir, false).unwrap();
+                mount::map_ids(&mapped, ids, false).unwrap();
+                OwnedFd::from(mapped)
+            }
+            None => dir.try_clone_to_owned().unwrap(),
         };
-        let [lower, upper, work] = ["lower", "upper", "work"].map(open);
-        let _owner = sys::userns::FileOwner::assume(ids.range().base).unwrap();
+        let own = open(sys::path::open_dir(self.dir.path()).unwrap().as_fd());
+        let [upper, work] = ["upper", "work"].map(|name| {
+            let flags = sys::path::OpenFlags::PATH | sys::path::OpenFlags::DIRECTORY;
+            sys::path::open_no_symlinks(&own, name, flags, 0).unwrap()
+        });
+        let lower = open(lower.as_fd());
+        let _owner = ids.map(|ids| sys::userns::FileOwner::assume(ids.range().base).unwrap());
         mount::overlay(&mount::Overlay {
             lower: &[lower.as_fd()],
             upper: Some((upper.as_fd(), work.as_fd())),

@@ -26,6 +26,14 @@ struct Program {
 
 /// Puts a filter on this thread for good. seccomp(2), Linux 3.17. Needs CAP_SYS_ADMIN or no_new_privs.
 pub fn install(filter: &[Instruction]) -> io::Result<()> {
+    install_with(filter, 0).map(drop)
+}
+
+/// The same with more flags; returns what the call returns.
+pub(crate) fn install_with(
+    filter: &[Instruction],
+    flags: libc::c_ulong,
+) -> io::Result<libc::c_long> {
     let program = Program {
         len: u16::try_from(filter.len()).map_err(io::Error::other)?,
         filter: filter.as_ptr(),
@@ -35,12 +43,11 @@ pub fn install(filter: &[Instruction]) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             SECCOMP_SET_MODE_FILTER,
-            SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW | flags,
             &raw const program,
         )
     };
-    raw::check(ret).map(drop)
+    raw::check(ret)
 }
 
 const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
-const SECCOMP_FILTER_FLAG_SPEC_ALLOW: libc::c_uint = 4;

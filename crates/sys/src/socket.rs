@@ -1,14 +1,16 @@
-//! Messages with descriptors over unix sockets that keep message borders.
+//! Messages with descriptors over unix sockets that keep message borders, and sockets as others ask for them.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     self as rx, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer,
 };
 use rustix::net::{SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+
+use crate::raw;
 
 /// The most descriptors one message carries, the kernel's `SCM_MAX_FD`.
 pub const MAX_FDS: usize = 253;
@@ -72,4 +74,29 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<O
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
     Ok((message.bytes, fds))
+}
+
+/// Makes a socket of any family, type and protocol; `kind` may carry SOCK_NONBLOCK, and the descriptor is closed at exec. socket(2).
+pub fn open(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes numbers only.
+    raw::owned(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) }.into())
+}
+
+/// Binds a socket to an address of any family, in the kernel's layout. bind(2).
+pub fn bind(socket: impl AsFd, address: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(address.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `length` bytes, which are there, and copies them before it looks at them as an address.
+    let ret = unsafe {
+        libc::bind(
+            socket.as_fd().as_raw_fd(),
+            address.as_ptr().cast::<libc::sockaddr>(),
+            length,
+        )
+    };
+    raw::check(ret.into()).map(drop)
+}
+
+/// The family that a socket was made with. getsockopt(2) SO_DOMAIN; `ENOTSOCK` for what is no socket.
+pub fn family(socket: impl AsFd) -> io::Result<i32> {
+    Ok(rx::sockopt::socket_domain(socket)?.as_raw().into())
 }

@@ -69,20 +69,27 @@ pub fn open(pid: i32) -> io::Result<OwnedFd> {
 ///
 /// On a mount whose ids are mapped only ids of the range can own a new file, and root is none of them.
 pub fn set_file_owner(id: u32) -> io::Result<()> {
-    // The calls return the old id whatever happens; asking for one that cannot be tells the one in force.
-    // SAFETY: both calls take a number only and change credentials of this thread.
-    unsafe { libc::setfsgid(id) };
-    // SAFETY: as above.
-    unsafe { libc::setfsuid(id) };
-    // SAFETY: as above; -1 is no id and changes nothing.
-    let (gid, uid) = (unsafe { libc::setfsgid(u32::MAX) }, unsafe {
-        libc::setfsuid(u32::MAX)
-    });
-    if (uid.cast_unsigned(), gid.cast_unsigned()) != (id, id) {
-        return Err(io::Error::from_raw_os_error(libc::EPERM));
-    }
+    set_file_ids(id, id)?;
     // Leaving root has dropped what overrides permissions of files.
     caps::raise()
+}
+
+/// Has this thread reach and make files as another user and group. What overrides permissions of files is dropped from the effective
+/// capabilities on the way from root, and raised on the way back. setfsuid(2), setfsgid(2).
+pub fn set_file_ids(uid: u32, gid: u32) -> io::Result<()> {
+    // The calls return the old id whatever happens; asking for one that cannot be tells the one in force.
+    // SAFETY: both calls take a number only and change credentials of this thread.
+    unsafe { libc::setfsgid(gid) };
+    // SAFETY: as above.
+    unsafe { libc::setfsuid(uid) };
+    // SAFETY: as above; -1 is no id and changes nothing.
+    let (own_gid, own_uid) = (unsafe { libc::setfsgid(u32::MAX) }, unsafe {
+        libc::setfsuid(u32::MAX)
+    });
+    if (own_uid.cast_unsigned(), own_gid.cast_unsigned()) != (uid, gid) {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    Ok(())
 }
 
 /// This thread makes files as another user until this is dropped. Stays on its thread.

@@ -97,9 +97,6 @@ pub(super) fn build(
         mount::new_mount(c"proc", &[], QUIET),
         "proc",
     )?;
-    if plan.open_network {
-        open_network(&root).map_err(step("network settings"))?;
-    }
     devices(&root, plan, &files.nodes)?;
     let sys = mount::new_mount(
         c"sysfs",
@@ -158,22 +155,6 @@ pub(super) fn build(
         make_readonly(&root, false).map_err(step("read-only root"))?;
     }
     Ok(made)
-}
-
-/// Lets everybody bind low ports and ping in the container's own network, where a user namespace has no capabilities to.
-fn open_network(root: &OwnedFd) -> io::Result<()> {
-    for (name, value) in [
-        ("ip_unprivileged_port_start", "0"),
-        ("ping_group_range", "0 2147483647"),
-    ] {
-        let place = format!("proc/sys/net/ipv4/{name}");
-        match path::open_no_symlinks(root, place, OFlags::WRONLY, 0) {
-            Ok(fd) => drop(rustix::io::write(&fd, value.as_bytes())?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// The container's own small files and, where nodes do not work elsewhere, its devices. They are made on a filesystem of their own while

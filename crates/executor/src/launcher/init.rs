@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
 use sys::process::{self, Namespaces};
-use sys::{caps, file, landlock, path, pty, seccomp, socket, userns};
+use sys::{caps, file, landlock, notify, path, pty, seccomp, socket, userns};
 
 use super::filesystem;
 use super::message::{MAX_MESSAGE, Opening, Plan, ProcessPlan, Report};
@@ -44,14 +44,14 @@ pub(super) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// Becomes a new container.
-pub(super) fn run(prepared: &Prepared, control: OwnedFd) -> ! {
-    finish(&control, start(prepared, &control, None))
+/// Becomes a new container; `seq` is the launcher's number for it.
+pub(super) fn run(prepared: &Prepared, control: OwnedFd, seq: u64) -> ! {
+    finish(&control, start(prepared, &control, seq, None))
 }
 
 /// Becomes a further process of the container whose first process `target` is.
-pub(super) fn join(prepared: &Prepared, control: OwnedFd, target: &OwnedFd) -> ! {
-    finish(&control, start(prepared, &control, Some(target)))
+pub(super) fn join(prepared: &Prepared, control: OwnedFd, seq: u64, target: &OwnedFd) -> ! {
+    finish(&control, start(prepared, &control, seq, Some(target)))
 }
 
 fn finish(control: &OwnedFd, result: Result<Infallible, StartError>) -> ! {
@@ -94,16 +94,19 @@ fn report_made(control: &OwnedFd, made: Vec<Stubs>) {
 fn start(
     prepared: &Prepared,
     control: &OwnedFd,
+    seq: u64,
     target: Option<&OwnedFd>,
 ) -> Result<Infallible, StartError> {
     process::die_with_parent().map_err(step("prctl"))?;
     process::set_undumpable().map_err(step("prctl"))?;
     process::reset_signals();
     let (plan, mut fds) = receive(control).map_err(step("receive plan"))?;
+    let mut groups = Vec::new();
     for index in &plan.cgroup_procs {
         let procs = fds.take(*index)?;
         rustix::io::write(&procs, b"0")
             .map_err(|errno| step("join control group")(errno.into()))?;
+        groups.push(procs);
     }
     if let Some(target) = target {
         let all = Namespaces {
@@ -143,7 +146,7 @@ fn start(
     }
     enter(process)?;
     process::set_stdio(streams.each_ref().map(AsFd::as_fd)).map_err(step("standard streams"))?;
-    confine(prepared, process)?;
+    confine(prepared, process, seq, &groups)?;
     // Everything but the standard streams goes at exec, whatever was inherited from wherever (P5).
     process::close_on_exec_from(3).map_err(step("close_range"))?;
     execute(process)
@@ -226,7 +229,12 @@ fn enter(plan: &ProcessPlan) -> Result<(), StartError> {
 }
 
 /// Gives up what the process may not have. The filter goes first, while installing one without no_new_privs is still allowed.
-fn confine(prepared: &Prepared, plan: &ProcessPlan) -> Result<(), StartError> {
+fn confine(
+    prepared: &Prepared,
+    plan: &ProcessPlan,
+    seq: u64,
+    groups: &[OwnedFd],
+) -> Result<(), StartError> {
     if plan.namespace_root.is_some() {
         let none = || step("user namespace")(io::Error::from_raw_os_error(libc::ENOENT));
         let own = Namespaces {
@@ -236,7 +244,7 @@ fn confine(prepared: &Prepared, plan: &ProcessPlan) -> Result<(), StartError> {
         // All capabilities from here on are over what belongs to this namespace; the rest of the world was made outside of it.
         process::setns(
             &prepared.alone,
-            prepared.namespace.as_ref().ok_or_else(none)?,
+            &prepared.users.as_ref().ok_or_else(none)?.namespace,
             own,
         )
         .map_err(step("user namespace"))?;
@@ -249,8 +257,18 @@ fn confine(prepared: &Prepared, plan: &ProcessPlan) -> Result<(), StartError> {
     if plan.seccomp {
         let unsupported =
             || step("seccomp on this architecture")(io::Error::from_raw_os_error(libc::ENOSYS));
-        seccomp::install(prepared.filter.as_deref().ok_or_else(unsupported)?)
-            .map_err(step("seccomp"))?;
+        match &prepared.users {
+            Some(users) if plan.namespace_root.is_some() => {
+                let listener = notify::install(&users.filter).map_err(step("seccomp"))?;
+                let fds: Vec<_> = std::iter::once(listener.as_fd())
+                    .chain(groups.iter().map(AsFd::as_fd))
+                    .collect();
+                socket::send(&users.listeners, &seq.to_ne_bytes(), &fds)
+                    .map_err(step("supervisor"))?;
+            }
+            _ => seccomp::install(prepared.filter.as_deref().ok_or_else(unsupported)?)
+                .map_err(step("seccomp"))?,
+        }
     }
     let (set, ambient) = (caps::Set(plan.capabilities), caps::Set(plan.ambient));
     caps::keep_in_bounding_set(set).map_err(step("bounding set"))?;

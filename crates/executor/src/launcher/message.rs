@@ -86,8 +86,6 @@ pub(super) struct ContainerPlan {
     pub(super) mounts: Vec<MountPlan>,
     /// The host's id of the group of terminals.
     pub(super) tty_gid: u32,
-    /// Users without capabilities over the container's own network may bind low ports there, and ping.
-    pub(super) open_network: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

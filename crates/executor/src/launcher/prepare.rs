@@ -308,7 +308,6 @@ pub(super) struct Basics {
     pub(super) devices: Vec<Device>,
     pub(super) mounts: Vec<MountPlan>,
     pub(super) tty_gid: u32,
-    pub(super) open_network: bool,
 }
 
 impl Basics {
@@ -341,7 +340,6 @@ impl Basics {
             },
             mounts: self.mounts,
             tty_gid: self.tty_gid,
-            open_network: self.open_network,
         }
     }
 }

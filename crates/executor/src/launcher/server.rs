@@ -1,7 +1,8 @@
 //! The launcher process: one thread that clones containers and tells when they end.
 //!
 //! It lives in a mount namespace of its own with nothing in it, so that a container copies no mounts and finds none. It ends, and every
-//! container with it, when the daemon does.
+//! container with it, when the daemon does. Of containers in a user namespace it keeps the listener, until a call arrives that somebody
+//! has to answer: then it clones their supervisor.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,13 +13,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
+use sys::notify::{self, Listener};
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
 use sys::seccomp::Instruction;
 use sys::userns::{self, IdRange};
 use sys::{file, landlock, path, socket};
 
-use super::init;
+use super::init::{self, QUIET};
 use super::message::{Event, MAX_MESSAGE, Request};
+use super::supervise::{self, Supervision};
 use crate::cgroup::Hierarchies;
 
 /// Where a container's root is attached before it becomes the root.
@@ -33,8 +36,23 @@ pub(super) struct Prepared {
     pub(super) filter: Option<Vec<Instruction>>,
     /// Keeps confined processes from the host's abstract sockets; none on kernels that know no such thing.
     pub(super) scope: Option<OwnedFd>,
-    /// The user namespace of containers, if they are to have one.
-    pub(super) namespace: Option<OwnedFd>,
+    /// For containers in a user namespace, if they are to have one.
+    pub(super) users: Option<Users>,
+}
+
+/// What containers in a user namespace have beside the others.
+#[derive(Debug)]
+pub(super) struct Users {
+    /// Their namespace, one for all.
+    pub(super) namespace: OwnedFd,
+    ids: IdRange,
+    /// Their filter, which asks.
+    pub(super) filter: Vec<Instruction>,
+    /// Where a new process sends its listener and its v1 control groups, with its number.
+    pub(super) listeners: OwnedFd,
+    /// The other end.
+    arriving: OwnedFd,
+    procfs: OwnedFd,
 }
 
 struct Server {
@@ -42,14 +60,43 @@ struct Server {
     daemon: OwnedFd,
     own_pids: OwnedFd,
     children: HashMap<i32, Child>,
+    /// Listeners at which nothing has arrived yet.
+    quiet: Vec<Quiet>,
+    supervisors: HashMap<i32, Supervisor>,
     hierarchies: Hierarchies,
 }
 
 struct Child {
     seq: u64,
     pidfd: OwnedFd,
+    /// It is the first process of a container; nothing of that is left when it has ended.
+    first: bool,
     /// Its control groups, if it is a container.
     groups: Vec<PathBuf>,
+    /// The v2 control group of a container, for its supervisor.
+    group: Option<OwnedFd>,
+}
+
+/// A listener without a supervisor.
+struct Quiet {
+    seq: u64,
+    listener: Listener,
+    groups: Vec<OwnedFd>,
+}
+
+struct Supervisor {
+    seq: u64,
+    pidfd: OwnedFd,
+    /// The container that has ended, which is told when this has: so nothing of ours is in its mounts and groups.
+    ended: Option<(Child, Event)>,
+}
+
+/// What is to be done after a round.
+enum Next {
+    Round,
+    End,
+    /// This process is the clone that does this.
+    Supervise(Quiet),
 }
 
 /// How long the kernel may take to end a container that was killed.
@@ -76,11 +123,11 @@ pub(super) fn serve() -> io::Result<()> {
         Mode::empty(),
     )?;
     let hierarchies = Hierarchies::open();
-    let namespace = match wanted_ids() {
+    let users = match wanted_ids() {
         Some(range) => {
-            let made = user_namespace(&alone, range);
+            let made = users(&alone, range);
             let errno = made.as_ref().err().map(init::errno);
-            let fds: Vec<BorrowedFd<'_>> = made.iter().map(AsFd::as_fd).collect();
+            let fds: Vec<BorrowedFd<'_>> = made.iter().map(|it| it.namespace.as_fd()).collect();
             socket::send(
                 &daemon,
                 &serde_json::to_vec(&Event::Namespace { errno })?,
@@ -98,29 +145,28 @@ pub(super) fn serve() -> io::Result<()> {
             alone,
             filter,
             scope: landlock::scope_abstract_sockets().unwrap_or_default(),
-            namespace,
+            users,
         },
         daemon,
         own_pids,
         children: HashMap::new(),
+        quiet: Vec::new(),
+        supervisors: HashMap::new(),
         hierarchies,
     };
-    loop {
-        let mut polled = [
-            PollFd::new(&server.daemon, PollFlags::IN),
-            PollFd::new(&ended, PollFlags::IN),
-        ];
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
-        let [request, child] = polled.map(|fd| !fd.revents().is_empty());
-        if child {
-            let _ = rustix::io::read(&ended, &mut [0; 1024]);
-            server.reap();
+    let quiet = loop {
+        match server.round(&ended)? {
+            Next::Round => {}
+            Next::End => {
+                server.end();
+                return Ok(());
+            }
+            Next::Supervise(quiet) => break quiet,
         }
-        if request && !server.handle()? {
-            server.end();
-            return Ok(());
-        }
-    }
+    };
+    drop(ended);
+    let (alone, supervision) = server.into_supervision(quiet)?;
+    supervise::run(&alone, supervision)
 }
 
 /// The range of ids that the daemon wrote into our arguments: base and count.
@@ -131,6 +177,45 @@ fn wanted_ids() -> Option<IdRange> {
         base: base.parse().ok()?,
         count: count.parse().ok()?,
     })
+}
+
+/// Makes what containers in a user namespace need, and finds out whether the kernel has it all.
+fn users(alone: &SingleThreaded, ids: IdRange) -> io::Result<Users> {
+    supervise::check()?;
+    let filter = crate::seccomp::compile_supervised(super::default_capabilities())
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSYS))?;
+    let (arriving, listeners) = socket::pair()?;
+    let users = Users {
+        namespace: user_namespace(alone, ids)?,
+        ids,
+        filter,
+        listeners,
+        arriving,
+        procfs: mount::new_mount(c"proc", &[], QUIET)?.into(),
+    };
+    try_listener(alone, &users.filter)?;
+    Ok(users)
+}
+
+/// Has a child install the filter: the kernel may not know it, and a daemon whose own calls somebody supervises cannot give steps
+/// another supervisor.
+fn try_listener(alone: &SingleThreaded, filter: &[Instruction]) -> io::Result<()> {
+    let pidfd = match process::clone3(alone, Namespaces::default(), None)? {
+        Cloned::Child => process::exit_now(match notify::install(filter) {
+            Ok(_listener) => 0,
+            Err(error) => init::errno(&error),
+        }),
+        Cloned::Parent { pidfd, .. } => pidfd,
+    };
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, None))?;
+    match process::wait_any()?.map(|ended| ended.code) {
+        Some(0) => Ok(()),
+        code => Err(io::Error::from_raw_os_error(
+            code.and_then(|code| i32::try_from(code).ok())
+                .unwrap_or(libc::EIO),
+        )),
+    }
 }
 
 /// Makes a user namespace: a child is cloned into it for as long as it takes to open it.
@@ -193,21 +278,141 @@ fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
 }
 
 impl Server {
+    /// In the clone: keeps nothing of the daemon and of other containers.
+    fn into_supervision(self, quiet: Quiet) -> io::Result<(SingleThreaded, Supervision)> {
+        let users = self.prepared.users.ok_or(io::ErrorKind::InvalidInput)?;
+        let supervision = Supervision {
+            listener: quiet.listener,
+            procfs: users.procfs,
+            namespace: users.namespace,
+            ids: users.ids,
+            groups: quiet.groups,
+        };
+        // Standard input is the daemon's socket.
+        let errors = io::stderr().as_fd().try_clone_to_owned()?;
+        let procfs = supervision.procfs.as_fd();
+        process::set_stdio([procfs, procfs, errors.as_fd()])?;
+        Ok((self.prepared.alone, supervision))
+    }
+
+    /// Waits for what happens next, and sees to it.
+    fn round(&mut self, ended: &OwnedFd) -> io::Result<Next> {
+        let mut polled = vec![
+            PollFd::new(&self.daemon, PollFlags::IN),
+            PollFd::new(ended, PollFlags::IN),
+        ];
+        let users = self.prepared.users.as_ref();
+        polled.extend(users.map(|users| PollFd::new(&users.arriving, PollFlags::IN)));
+        let before = polled.len();
+        let listeners = self.quiet.iter();
+        polled.extend(listeners.map(|quiet| PollFd::new(&quiet.listener, PollFlags::IN)));
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
+        let happened: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+        drop(polled);
+        let (own, listeners) = happened.split_at_checked(before).unwrap_or_default();
+        let ready = |index: usize| own.get(index).is_some_and(|events| !events.is_empty());
+        if ready(1) {
+            let _ = rustix::io::read(ended, &mut [0; 1024]);
+        }
+        // From behind, so that those before stay where they are.
+        for (index, events) in listeners.iter().enumerate().rev() {
+            if events.is_empty() {
+                continue;
+            }
+            let quiet = self.quiet.swap_remove(index);
+            if events.contains(PollFlags::IN)
+                && let Some(quiet) = self.supervise(quiet)
+            {
+                return Ok(Next::Supervise(quiet));
+            }
+        }
+        if ready(2) {
+            self.take_listener()?;
+        }
+        if ready(1) {
+            self.reap();
+        }
+        if ready(0) && !self.handle()? {
+            return Ok(Next::End);
+        }
+        Ok(Next::Round)
+    }
+
+    /// Takes the listener of a process that is being started.
+    fn take_listener(&mut self) -> io::Result<()> {
+        let Some(users) = &self.prepared.users else {
+            return Ok(());
+        };
+        let mut seq = [0; 8];
+        let (_, fds) = socket::receive(&users.arriving, &mut seq)?;
+        let seq = u64::from_ne_bytes(seq);
+        let mut fds = fds.into_iter();
+        let Some(listener) = fds.next().map(Listener::from) else {
+            return Ok(());
+        };
+        // A further process may have children that stay when it ends: theirs is in no control group that has to go with it.
+        let container = self.children.values().find(|child| child.seq == seq);
+        let groups = match container {
+            Some(child) if child.first => fds.collect(),
+            _ => Vec::new(),
+        };
+        self.quiet.push(Quiet {
+            seq,
+            listener,
+            groups,
+        });
+        Ok(())
+    }
+
+    /// Clones the supervisor of a listener; gives the listener in the clone. If that cannot be had the calls fail with ENOSYS.
+    fn supervise(&mut self, quiet: Quiet) -> Option<Quiet> {
+        let seq = quiet.seq;
+        let container = self.children.values().find(|child| child.seq == seq);
+        let group = container.and_then(|child| child.group.as_ref().map(AsFd::as_fd));
+        let alone = &self.prepared.alone;
+        let none = Namespaces::default();
+        // A container that may have no more processes shall still be answered.
+        let cloned = process::clone3(alone, none, group);
+        match cloned.or_else(|_| process::clone3(alone, none, None)) {
+            Ok(Cloned::Child) => Some(quiet),
+            Ok(Cloned::Parent { pid, pidfd }) => {
+                self.supervisors.insert(
+                    pid,
+                    Supervisor {
+                        seq,
+                        pidfd,
+                        ended: None,
+                    },
+                );
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     /// Ends what runs, and removes the groups that the daemon would have removed.
     fn end(&mut self) {
-        let children: Vec<Child> = self.children.drain().map(|(_, child)| child).collect();
-        for child in &children {
-            drop(process::pidfd_send_signal(&child.pidfd, libc::SIGKILL));
+        let supervisors = self.supervisors.drain().map(|(_, supervisor)| supervisor);
+        let mut ending = Vec::new();
+        for Supervisor { pidfd, ended, .. } in supervisors {
+            ending.push((pidfd, Vec::new()));
+            // Behind it, for its group goes when both have ended.
+            ending.extend(ended.map(|(child, _)| (child.pidfd, child.groups)));
+        }
+        let children = self.children.drain().map(|(_, child)| child);
+        ending.extend(children.map(|child| (child.pidfd, child.groups)));
+        for (pidfd, _) in &ending {
+            drop(process::pidfd_send_signal(pidfd, libc::SIGKILL));
         }
         let until = Instant::now() + DEATH;
-        for child in children {
+        for (pidfd, groups) in ending {
             // A descriptor of a process is readable when it has ended.
             let left = until.saturating_duration_since(Instant::now());
-            let mut ended = [PollFd::new(&child.pidfd, PollFlags::IN)];
+            let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
             let timeout = Timespec::try_from(left).ok();
             let _gone_or_late =
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, timeout.as_ref()));
-            for group in &child.groups {
+            for group in &groups {
                 self.hierarchies.remove(group);
             }
         }
@@ -230,15 +435,25 @@ impl Server {
         let request: Request = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
         let mut fds = fds.into_iter();
         let cloned = self.clone_child(&request, &mut fds);
-        let (seq, groups) = match request {
-            Request::Run { seq, groups, .. } => (seq, groups),
-            Request::Join { seq, .. } => (seq, Vec::new()),
+        let (seq, first, groups) = match request {
+            Request::Run { seq, groups, .. } => (seq, true, groups),
+            Request::Join { seq, .. } => (seq, false, Vec::new()),
         };
         match cloned {
-            Ok((pid, pidfd)) => {
+            Ok((pid, pidfd, group)) => {
                 // A daemon that is gone is noticed by the next poll, and this child must not be forgotten then.
                 drop(self.tell(&Event::Cloned { seq }, &[pidfd.as_fd()]));
-                self.children.insert(pid, Child { seq, pidfd, groups });
+                let group = group.filter(|_| first && self.prepared.users.is_some());
+                self.children.insert(
+                    pid,
+                    Child {
+                        seq,
+                        pidfd,
+                        first,
+                        groups,
+                        group,
+                    },
+                );
             }
             Err(error) => self.tell(
                 &Event::Failed {
@@ -265,12 +480,13 @@ impl Server {
         &self,
         request: &Request,
         fds: &mut dyn Iterator<Item = OwnedFd>,
-    ) -> io::Result<(i32, OwnedFd)> {
+    ) -> io::Result<(i32, OwnedFd, Option<OwnedFd>)> {
         let missing = || io::Error::from_raw_os_error(libc::EBADF);
         let control = fds.next().ok_or_else(missing)?;
         let alone = &self.prepared.alone;
-        let cloned = match request {
+        let (cloned, seq, group) = match request {
             Request::Run {
+                seq,
                 net,
                 cgroup_namespace,
                 cgroup,
@@ -291,9 +507,10 @@ impl Server {
                 } else {
                     None
                 };
-                process::clone3(alone, namespaces, group.as_ref().map(AsFd::as_fd))?
+                let cloned = process::clone3(alone, namespaces, group.as_ref().map(AsFd::as_fd))?;
+                (cloned, *seq, group)
             }
-            Request::Join { cgroup, .. } => {
+            Request::Join { seq, cgroup } => {
                 let target = fds.next().ok_or_else(missing)?;
                 let group = if *cgroup {
                     Some(fds.next().ok_or_else(missing)?)
@@ -311,38 +528,49 @@ impl Server {
                     group.as_ref().map(AsFd::as_fd),
                 );
                 if matches!(cloned, Ok(Cloned::Child)) {
-                    init::join(&self.prepared, control, &target);
+                    init::join(&self.prepared, control, *seq, &target);
                 }
                 process::setns(alone, &self.own_pids, pids)?;
-                cloned?
+                (cloned?, *seq, group)
             }
         };
         match cloned {
-            Cloned::Child => init::run(&self.prepared, control),
-            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+            Cloned::Child => init::run(&self.prepared, control, seq),
+            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd, group)),
         }
     }
 
     fn reap(&mut self) {
         while let Ok(Some(ended)) = process::wait_any() {
-            let Some(Child { seq, .. }) = self.children.remove(&ended.pid) else {
+            if let Some(supervisor) = self.supervisors.remove(&ended.pid) {
+                if let Some((_child, event)) = supervisor.ended {
+                    drop(self.tell(&event, &[]));
+                }
+                continue;
+            }
+            let Some(child) = self.children.remove(&ended.pid) else {
                 continue;
             };
             let micros =
                 |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-            // A daemon that is gone is noticed by the next poll.
-            drop(self.tell(
-                &Event::Ended {
-                    seq,
-                    code: ended.code,
-                    user_micros: micros(ended.user),
-                    system_micros: micros(ended.system),
-                    max_rss: ended.max_rss,
-                    in_blocks: ended.in_blocks,
-                    out_blocks: ended.out_blocks,
-                },
-                &[],
-            ));
+            let event = Event::Ended {
+                seq: child.seq,
+                code: ended.code,
+                user_micros: micros(ended.user),
+                system_micros: micros(ended.system),
+                max_rss: ended.max_rss,
+                in_blocks: ended.in_blocks,
+                out_blocks: ended.out_blocks,
+            };
+            let mut supervisors = self.supervisors.values_mut();
+            match supervisors.find(|supervisor| child.first && supervisor.seq == child.seq) {
+                Some(supervisor) => {
+                    drop(process::pidfd_send_signal(&supervisor.pidfd, libc::SIGKILL));
+                    supervisor.ended = Some((child, event));
+                }
+                // A daemon that is gone is noticed by the next poll.
+                None => drop(self.tell(&event, &[])),
+            }
         }
     }
 

@@ -26,6 +26,8 @@ fn probe() {
     match std::env::var("RBUILD_PROBE").as_deref() {
         Ok("connect") => connect(),
         Ok("attributes") => attributes(),
+        Ok("network") => supervised::network(),
+        Ok("flood") => supervised::flood(),
         Ok("agent") => {
             UnixStream::connect("/agent").unwrap();
             println!("connected");
