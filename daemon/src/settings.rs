@@ -433,7 +433,7 @@ impl Settings {
                     args.oci_worker_user_namespaces
                         .as_deref()
                         .or(oci.user_namespaces.as_deref())
-                        .unwrap_or("off"),
+                        .unwrap_or("auto"),
                 )?,
                 user_namespace_ids: oci
                     .user_namespace_ids

@@ -144,7 +144,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ),
     (
         "worker.oci.userNamespaces",
-        "whether steps get a user namespace: off, auto or on (default off; ours)",
+        "whether steps get a user namespace: off, auto or on (default auto; ours)",
     ),
     (
         "worker.oci.userNamespaceIds",

@@ -94,6 +94,11 @@ mod tests {
         assert_eq!(worker.user_namespace_ids.base, 100_000);
         let worker = resolve(&["--oci-worker-user-namespaces", "on"], file).worker;
         assert_eq!(worker.user_namespaces, UserNamespaces::On);
-        assert_eq!(resolve(&[], "").worker.user_namespaces, UserNamespaces::Off);
+        assert_eq!(
+            resolve(&[], "").worker.user_namespaces,
+            UserNamespaces::Auto
+        );
+        let worker = resolve(&[], "[worker.oci]\n  userNamespaces = \"off\"\n").worker;
+        assert_eq!(worker.user_namespaces, UserNamespaces::Off);
     }
 }
