@@ -107,25 +107,14 @@ pub(crate) fn from_wire(status: rpc::Status) -> Failure {
         })
         .collect();
     Failure {
-        kind: kind(status.code),
-        message: status.message,
         details,
+        ..Failure::new(kind(status.code), status.message)
     }
 }
 
 /// The status for a failure of the bridge: the engine's own failure where it is one.
 pub(crate) fn bridge_status(error: &BridgeError) -> Status {
-    if let Some(failure) = error.inner().downcast_ref::<Failure>() {
-        return status(failure);
-    }
-    let code = match error.fault() {
-        Fault::NotFound => Code::NotFound,
-        Fault::InvalidArgument => Code::InvalidArgument,
-        Fault::Canceled => Code::Cancelled,
-        Fault::Unimplemented => Code::Unimplemented,
-        Fault::Other => Code::Unknown,
-    };
-    Status::new(code, error.to_string())
+    status(&of_bridge(error))
 }
 
 /// The engine's failure behind an error of the bridge, or one that says the same.
@@ -140,7 +129,7 @@ pub(crate) fn of_bridge(error: &BridgeError) -> Failure {
         Fault::Unimplemented => FailureKind::Unimplemented,
         Fault::Other => FailureKind::Unknown,
     };
-    Failure::new(kind, error.to_string())
+    Failure::new(kind, oci::error::chain(error))
 }
 
 /// A failure as an error of the bridge.

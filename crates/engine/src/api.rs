@@ -102,12 +102,77 @@ pub enum FailureKind {
     Unavailable,
 }
 
+impl FailureKind {
+    /// What a call answers whose error is of this kind.
+    #[must_use]
+    pub fn of_call(kind: oci::ErrorKind) -> Self {
+        use oci::ErrorKind;
+        match kind {
+            ErrorKind::Failed | ErrorKind::Hostile | ErrorKind::System => Self::Unknown,
+            ErrorKind::Invalid => Self::InvalidArgument,
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Exists => Self::AlreadyExists,
+            ErrorKind::Denied => Self::PermissionDenied,
+            ErrorKind::Exhausted => Self::ResourceExhausted,
+            ErrorKind::Unavailable => Self::Unavailable,
+            ErrorKind::TimedOut => Self::DeadlineExceeded,
+            ErrorKind::Cancelled => Self::Canceled,
+            ErrorKind::Unsupported => Self::Unimplemented,
+            ErrorKind::Bug => Self::Internal,
+        }
+    }
+
+    /// What a build answers that fails with an error of this kind.
+    ///
+    /// The reference answers most of them as unknown (`grpcerrors.Code`: only errors that carry a code, and those of a system
+    /// that is used up, have another), and its clients print every other code before the sentence.
+    #[must_use]
+    pub fn of_build(kind: oci::ErrorKind) -> Self {
+        use oci::ErrorKind;
+        match kind {
+            ErrorKind::Failed
+            | ErrorKind::Invalid
+            | ErrorKind::NotFound
+            | ErrorKind::Exists
+            | ErrorKind::Denied
+            | ErrorKind::Hostile
+            | ErrorKind::Unavailable
+            | ErrorKind::TimedOut
+            | ErrorKind::System => Self::Unknown,
+            ErrorKind::Exhausted => Self::ResourceExhausted,
+            ErrorKind::Cancelled => Self::Canceled,
+            ErrorKind::Unsupported => Self::Unimplemented,
+            ErrorKind::Bug => Self::Internal,
+        }
+    }
+
+    /// The kind of an error of which only this is known.
+    fn cause(self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Unknown => ErrorKind::Failed,
+            Self::Canceled => ErrorKind::Cancelled,
+            Self::InvalidArgument => ErrorKind::Invalid,
+            Self::DeadlineExceeded => ErrorKind::TimedOut,
+            Self::NotFound => ErrorKind::NotFound,
+            Self::AlreadyExists => ErrorKind::Exists,
+            Self::PermissionDenied => ErrorKind::Denied,
+            Self::ResourceExhausted => ErrorKind::Exhausted,
+            Self::Unimplemented => ErrorKind::Unsupported,
+            Self::Internal => ErrorKind::Bug,
+            Self::Unavailable => ErrorKind::Unavailable,
+        }
+    }
+}
+
 /// Why a call failed: a sentence, and facts that clients print or act on.
 #[derive(Debug, Clone, Default, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What kind of failure.
+    /// What kind of failure, for the client's program.
     pub kind: FailureKind,
+    /// What kind of error it was here: it decides who is to look, and what the log says.
+    pub cause: oci::ErrorKind,
     /// The sentence, as the client shows it.
     pub message: String,
     /// The facts, from the outermost to the innermost.
@@ -120,8 +185,27 @@ impl Failure {
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self {
             kind,
+            cause: kind.cause(),
             message: message.into(),
             details: Vec::new(),
+        }
+    }
+
+    /// The failure of a call, from the kind of its error.
+    #[must_use]
+    pub fn of_call(cause: oci::ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            cause,
+            ..Self::new(FailureKind::of_call(cause), message)
+        }
+    }
+
+    /// The failure of a build, from the kind of its error.
+    #[must_use]
+    pub fn of_build(cause: oci::ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            cause,
+            ..Self::new(FailureKind::of_build(cause), message)
         }
     }
 

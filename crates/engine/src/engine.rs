@@ -24,6 +24,7 @@ use crate::api::{
     PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo, WorkerRecord,
 };
 use crate::bridge::{DockerfileFrontend, Frontends};
+use crate::build_log::BuildLog;
 use crate::history::{History, HistorySettings};
 use crate::maintain::{self, Collector};
 use crate::observe::Progress;
@@ -161,7 +162,9 @@ impl Engine {
 #[async_trait]
 impl Backend for Engine {
     async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
-        crate::solve::solve(&self.services, request).await
+        let log = BuildLog::begin(&self.services.clock, &request);
+        log.watch(crate::solve::solve(&self.services, request))
+            .await
     }
 
     async fn status(&self, build: &str) -> Result<progress::Subscription, Failure> {

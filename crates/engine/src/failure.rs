@@ -8,7 +8,8 @@
 use exporter::ExportError;
 use frontend::{BridgeError, Fault, FrontendError};
 use llb::pb;
-use oci::Digest;
+use oci::error::chain;
+use oci::{Digest, ErrorKind};
 use ops::{BuildDomain, OpFailure};
 use remotecache::CacheError;
 use solver::{Phase, SolveError};
@@ -27,19 +28,7 @@ pub(crate) fn of_solve(
     places: impl FnOnce(&Digest) -> Vec<Place>,
     keep: impl Fn(&ops::Ref) -> String,
 ) -> Failure {
-    let kind = match error {
-        SolveError::Canceled => FailureKind::Canceled,
-        SolveError::Panic { .. } | SolveError::Inconsistent { .. } => FailureKind::Internal,
-        SolveError::Op { error, .. } => {
-            match (error.find::<OpFailure>(), error.find::<SourceError>()) {
-                (Some(op), _) if is_not_built(op) => FailureKind::Unimplemented,
-                (_, Some(SourceError::NotBuilt { .. })) => FailureKind::Unimplemented,
-                _ => FailureKind::Unknown,
-            }
-        }
-        _ => FailureKind::Unknown,
-    };
-    let mut failure = Failure::new(kind, error.to_string());
+    let mut failure = Failure::of_build(kind_of_solve(error), chain(error));
     let Some(vertex) = error.vertex() else {
         return failure;
     };
@@ -109,11 +98,27 @@ pub(crate) fn of_solve(
     failure
 }
 
-fn is_not_built(failure: &OpFailure) -> bool {
-    match failure {
-        OpFailure::NotBuilt { .. } => true,
-        OpFailure::Exec { source, .. } | OpFailure::Action { source, .. } => is_not_built(source),
-        _ => false,
+/// What kind of error the solver's is.
+fn kind_of_solve(error: &SolveError<BuildDomain>) -> ErrorKind {
+    match error {
+        SolveError::Canceled => ErrorKind::Cancelled,
+        SolveError::Panic { .. } | SolveError::Inconsistent { .. } => ErrorKind::Bug,
+        SolveError::Op { error, .. } => {
+            if let Some(failure) = error.find::<OpFailure>() {
+                failure.kind()
+            } else if let Some(error) = error.find::<SourceError>() {
+                error.kind()
+            } else {
+                ErrorKind::of_causes(error.inner())
+            }
+        }
+        SolveError::Keys(error) => match ErrorKind::of_causes(error) {
+            ErrorKind::Exhausted => ErrorKind::Exhausted,
+            _ => ErrorKind::Failed,
+        },
+        SolveError::JobExists(_) => ErrorKind::Exists,
+        SolveError::MissingOutput { .. } | SolveError::CacheMapDeps { .. } => ErrorKind::Invalid,
+        _ => ErrorKind::Failed,
     }
 }
 
@@ -122,7 +127,7 @@ pub(crate) fn of_frontend(error: &FrontendError, named: Option<(&str, &str)>) ->
     let mut failure = error
         .bridge()
         .map_or_else(|| Failure::new(FailureKind::Unknown, ""), of_bridge);
-    failure.message = error.to_string();
+    failure.message = chain(error);
     let mut outer = Vec::new();
     if let Some((name, source)) = named {
         outer.push(Detail::Frontend {
@@ -175,6 +180,8 @@ impl From<Failure> for BridgeError {
             FailureKind::InvalidArgument => Fault::InvalidArgument,
             FailureKind::Canceled => Fault::Canceled,
             FailureKind::Unimplemented => Fault::Unimplemented,
+            // A client is told less than a frontend, which has to know that a file or its owner is not there.
+            _ if failure.cause == ErrorKind::NotFound => Fault::NotFound,
             _ => Fault::Other,
         };
         Self::new(fault, failure)
@@ -183,24 +190,13 @@ impl From<Failure> for BridgeError {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let kind = match &error {
-            StoreError::NotFound { .. } | StoreError::NoBlob { .. } => FailureKind::NotFound,
-            StoreError::NotBuilt { .. } => FailureKind::Unimplemented,
-            StoreError::Filter(_) => FailureKind::InvalidArgument,
-            StoreError::Closed => FailureKind::Unavailable,
-            _ => FailureKind::Unknown,
-        };
-        Self::new(kind, error.to_string())
+        Self::of_call(error.kind(), chain(&error))
     }
 }
 
 impl From<ExportError> for Failure {
     fn from(error: ExportError) -> Self {
-        let kind = match &error {
-            ExportError::NotBuilt { .. } => FailureKind::Unimplemented,
-            _ => FailureKind::Unknown,
-        };
-        Self::new(kind, error.to_string())
+        Self::of_build(error.kind(), chain(&error))
     }
 }
 
@@ -208,18 +204,13 @@ impl From<CacheError> for Failure {
     fn from(error: CacheError) -> Self {
         match error {
             CacheError::NotBuilt { feature } => Self::not_built(&feature),
-            error => Self::new(FailureKind::Unknown, error.to_string()),
+            error => Self::of_build(error.kind(), chain(&error)),
         }
     }
 }
 
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
-        let kind = match &error {
-            SourceError::NotBuilt { .. } => FailureKind::Unimplemented,
-            SourceError::Platform { .. } => FailureKind::NotFound,
-            _ => FailureKind::Unknown,
-        };
-        Self::new(kind, error.to_string())
+        Self::of_build(error.kind(), chain(&error))
     }
 }

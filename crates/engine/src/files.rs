@@ -9,7 +9,7 @@ use bytes::Bytes;
 use executor::IdRange;
 use frontend::bridge::{FileRange, FileStat};
 use frontend::{BridgeError, Fault};
-use ops::Root;
+use ops::{PathError, Root};
 
 use crate::api::{Failure, FailureKind};
 
@@ -26,10 +26,16 @@ pub(crate) struct ReadError {
 
 impl ReadError {
     pub(crate) fn new(error: impl fmt::Display) -> Self {
-        let message = error.to_string();
         Self {
-            missing: message.ends_with("no such file or directory"),
-            message,
+            missing: false,
+            message: error.to_string(),
+        }
+    }
+
+    fn at_path(error: PathError) -> Self {
+        Self {
+            missing: error.is_not_found(),
+            message: error.to_string(),
         }
     }
 
@@ -56,7 +62,7 @@ impl From<ReadError> for BridgeError {
 pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<Bytes, ReadError> {
     // It is looked at first, because opening a device or a pipe has consequences; the reader hears of opening alone.
     let meta = root.stat(name).map_err(|error| {
-        let error = ReadError::new(error);
+        let error = ReadError::at_path(error);
         if error.missing {
             ReadError::missing("open", name)
         } else {
@@ -66,7 +72,7 @@ pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<
     if !meta.is_file() && !meta.is_dir() {
         return Err(ReadError::new(format!("open {name}: not a regular file")));
     }
-    let mut file = root.open_file(name).map_err(ReadError::new)?;
+    let mut file = root.open_file(name).map_err(ReadError::at_path)?;
     let range = range.unwrap_or(FileRange {
         offset: 0,
         length: 0,
@@ -97,7 +103,7 @@ pub(crate) fn list(
     include: &str,
     ids: Option<IdRange>,
 ) -> Result<Vec<FileStat>, ReadError> {
-    let dir = root.dir(name).map_err(ReadError::new)?;
+    let dir = root.dir(name).map_err(ReadError::at_path)?;
     let failed = |e: std::io::Error| ReadError::new(format!("readdir {name}: {e}"));
     let mut entries = dir.entries().map_err(failed)?;
     if entries.len() > MAX_ENTRIES {
@@ -150,7 +156,7 @@ fn look(
     };
     let mut out = Vec::with_capacity(wanted.len());
     for (path, shown) in wanted {
-        let mut meta = root.lstat(&path).map_err(ReadError::new)?;
+        let mut meta = root.lstat(&path).map_err(ReadError::at_path)?;
         if follow
             && meta.is_symlink()
             && let Ok(target) = root.stat(&path)
@@ -159,13 +165,13 @@ fn look(
         }
         let linkname = if meta.is_symlink() {
             root.readlink(&path)
-                .map_err(ReadError::new)?
+                .map_err(ReadError::at_path)?
                 .to_string_lossy()
                 .into_owned()
         } else {
             String::new()
         };
-        let xattrs = match root.parent(&path).map_err(ReadError::new)? {
+        let xattrs = match root.parent(&path).map_err(ReadError::at_path)? {
             Some((dir, name)) => dir.xattrs(&name).unwrap_or_default(),
             None => BTreeMap::default(),
         };

@@ -36,6 +36,7 @@ pub mod api;
 mod attestation;
 mod blobs;
 mod bridge;
+mod build_log;
 mod cache_export;
 mod cache_import;
 mod container;

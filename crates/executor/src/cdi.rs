@@ -343,5 +343,20 @@ fn find(known: &Known, asked: &[DeviceRequest]) -> Result<Vec<String>, DeviceErr
     Ok(out)
 }
 
+impl DeviceError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::NotRegistered { .. } => ErrorKind::NotFound,
+            Self::NotAllowed { .. } => ErrorKind::Denied,
+            Self::NotBuilt { .. } => ErrorKind::Unsupported,
+            Self::Stat { .. } => ErrorKind::System,
+            Self::Mount { source, .. } => ErrorKind::of_host(source),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

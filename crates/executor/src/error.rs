@@ -261,3 +261,32 @@ impl ExecError {
         move |source| Self::Launcher { during, source }
     }
 }
+
+impl ExecError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            // The file that cannot be run or mounted is one of the image.
+            Self::Start(_) | Self::User(_) => ErrorKind::Failed,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Stopped { .. } => ErrorKind::Unavailable,
+            Self::Exists { .. } => ErrorKind::Exists,
+            Self::Invalid { .. }
+            | Self::LongPath { .. }
+            | Self::DeepPath { .. }
+            | Self::ManyMounts { .. }
+            | Self::ZeroByteInArgument { .. }
+            | Self::ZeroByteInEnvironment { .. }
+            | Self::UnmappedId { .. }
+            | Self::Nameserver(_) => ErrorKind::Invalid,
+            Self::Hook { .. } | Self::NoController { .. } => ErrorKind::Unsupported,
+            Self::UserNamespace { source }
+            | Self::Cgroup { source, .. }
+            | Self::Launcher { source, .. }
+            | Self::System { source, .. } => ErrorKind::of_host(source),
+            Self::Runtime { .. } => ErrorKind::Failed,
+        }
+    }
+}

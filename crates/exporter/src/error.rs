@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use oci::ErrorKind;
+
 use store::StoreError;
 
 /// Why an export failed.
@@ -48,10 +50,10 @@ pub enum ExportError {
         source: Arc<registry::Error>,
     },
     /// The client has to answer and does not.
-    #[error("{reason}")]
+    #[error("{}", oci::error::chain(source.as_ref()))]
     Session {
         /// Why.
-        reason: String,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The store failed.
     #[error(transparent)]
@@ -106,9 +108,27 @@ impl ExportError {
         }
     }
 
-    pub(crate) fn session(reason: impl ToString) -> Self {
+    pub(crate) fn session(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Session {
-            reason: reason.to_string(),
+            source: Arc::from(error.into()),
+        }
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Kind { .. }
+            | Self::Attribute { .. }
+            | Self::Result { .. }
+            | Self::NoRef { .. }
+            | Self::Config { .. }
+            | Self::Attestation { .. } => ErrorKind::Invalid,
+            Self::Push { source, .. } => source.kind(),
+            Self::Session { source } => session::error::kind_of(source.as_ref()),
+            Self::Store(error) => error.kind(),
+            Self::Io { source, .. } => ErrorKind::of_host(source),
+            Self::NotBuilt { .. } => ErrorKind::Unsupported,
         }
     }
 }

@@ -59,6 +59,9 @@ struct Vertex {
     lines: String,
 }
 
+/// The text of a file that is there and cannot be read.
+const UNREADABLE: &str = "\u{1}unreadable";
+
 #[derive(Debug)]
 struct Files(BTreeMap<String, String>);
 
@@ -90,11 +93,12 @@ impl Ref for FakeRef {
                 format!("open /{path}: no such file or directory"),
             )
         };
-        self.files
-            .0
-            .get(path)
-            .map(|text| Bytes::from(text.clone()))
-            .ok_or_else(missing)
+        let text = self.files.0.get(path).ok_or_else(missing)?;
+        if text == UNREADABLE {
+            let words = format!("read /{path}: input/output error");
+            return Err(BridgeError::new(Fault::Other, words));
+        }
+        Ok(Bytes::from(text.clone()))
     }
     async fn read_dir(&self, _path: &str, _include: &str) -> Result<Vec<FileStat>, BridgeError> {
         Ok(Vec::new())
@@ -559,6 +563,43 @@ async fn the_ignore_file_of_a_repository_counts_for_a_git_context() {
         assert_eq!(got.error, "", "{opts:?} {file}");
         let found = got.defs.iter().flatten().any(|vertex| vertex.name == named);
         assert_eq!(found, left_out, "{opts:?} {file}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_missing_ignore_file_means_that_there_is_none() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
+    let context = "https://github.com/o/r.git#main";
+    let within = "failed to read dockerignore patterns: ";
+    for (opts, file, error) in [
+        (vec![], "other", String::new()),
+        (
+            vec![],
+            ".dockerignore",
+            "read /.dockerignore: input/output error".to_owned(),
+        ),
+        (
+            vec![],
+            "Dockerfile.dockerignore",
+            format!("{within}read /Dockerfile.dockerignore: input/output error"),
+        ),
+        (
+            vec![("context", context)],
+            ".dockerignore",
+            "read /.dockerignore: input/output error".to_owned(),
+        ),
+    ] {
+        let mut case = golden.cases[0].clone();
+        case.opts = opts
+            .iter()
+            .map(|(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        case.files.clear();
+        case.files
+            .insert("Dockerfile".into(), "FROM scratch\nCOPY . /\n".into());
+        case.files.insert(file.into(), UNREADABLE.into());
+        let got = run(&golden, &case, false).await;
+        assert_eq!(got.error, error, "{opts:?} {file}");
     }
 }
 

@@ -321,3 +321,27 @@ fn clean_path(path: &str) -> String {
     }
     out
 }
+
+impl ActionError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        let mut error = self;
+        // The levels are as many as the action has parts: there is no recursion over them.
+        while let Self::During { source, .. } = error {
+            error = source;
+        }
+        match error {
+            Self::Path(error) => error.kind(),
+            Self::NoMatch(_) => ErrorKind::NotFound,
+            Self::EmptyPath
+            | Self::NotADirectory(_)
+            | Self::IsADirectory(_)
+            | Self::Mode(_)
+            | Self::Pattern { .. } => ErrorKind::Invalid,
+            Self::Unpack { source, .. } => ErrorKind::of_causes(source.as_ref()),
+            Self::During { .. } => ErrorKind::Failed,
+        }
+    }
+}

@@ -44,3 +44,11 @@ impl<T, E: Into<io::Error>> Located<T> for Result<T, E> {
         self.map_err(|e| PathError::new(op, path, e))
     }
 }
+
+impl PathError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        oci::ErrorKind::of_io(&self.source)
+    }
+}

@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 
 /// What kind of thing went wrong, for those who decide by it: which status a client gets, whether the log calls it the
 /// user's or ours, whether trying again can help.
@@ -45,7 +46,6 @@ impl ErrorKind {
     /// The kind of an error of the operating system.
     #[must_use]
     pub fn of_io(error: &io::Error) -> Self {
-        // The pattern of the errnos that the reference calls exhausted, and those of descriptors and quota beside.
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "io::ErrorKind grows, and most of it says that the host failed"
@@ -66,13 +66,58 @@ impl ErrorKind {
             | io::ErrorKind::NetworkDown
             | io::ErrorKind::NotConnected
             | io::ErrorKind::BrokenPipe => Self::Unavailable,
-            io::ErrorKind::Unsupported => Self::Unsupported,
+            io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidFilename
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::UnexpectedEof => Self::Invalid,
             _ => match error.raw_os_error() {
                 // EMFILE and ENFILE have no word in the standard library.
                 Some(23 | 24) => Self::Exhausted,
+                // ELOOP: links that lead to each other.
+                Some(40) => Self::Invalid,
                 _ => Self::System,
             },
         }
+    }
+
+    /// The kind of an error of the operating system about what is ours: files of the state directory, control groups, mounts.
+    /// That such a thing is missing or refused is nobody's fault but the host's.
+    #[must_use]
+    pub fn of_host(error: &io::Error) -> Self {
+        match Self::of_io(error) {
+            Self::Exhausted => Self::Exhausted,
+            Self::Failed
+            | Self::Invalid
+            | Self::NotFound
+            | Self::Exists
+            | Self::Denied
+            | Self::Hostile
+            | Self::Unavailable
+            | Self::TimedOut
+            | Self::Cancelled
+            | Self::Unsupported
+            | Self::System
+            | Self::Bug => Self::System,
+        }
+    }
+
+    /// The kind that the innermost error of the operating system among the causes gives; `Failed` where there is none.
+    #[must_use]
+    pub fn of_causes(error: &(dyn Error + 'static)) -> Self {
+        let mut kind = Self::Failed;
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                kind = Self::of_io(io);
+            } else if let Some(io) = error.downcast_ref::<Arc<io::Error>>() {
+                kind = Self::of_io(io);
+            }
+            next = error.source();
+        }
+        kind
     }
 
     /// Whether an operator has to look: the host or this program failed, not what the user gave.
@@ -247,6 +292,8 @@ mod tests {
             (13, ErrorKind::Denied),
             (30, ErrorKind::Denied),
             (111, ErrorKind::Unavailable),
+            (20, ErrorKind::Invalid),
+            (40, ErrorKind::Invalid),
             (5, ErrorKind::System),
         ] {
             let error = io::Error::from_raw_os_error(errno);

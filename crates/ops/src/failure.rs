@@ -139,3 +139,58 @@ pub enum OpFailure {
     #[error("vertex {0} does not come from a definition")]
     Foreign(String),
 }
+
+impl OpFailure {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        let mut failure = self;
+        while let Self::Exec { source, .. } | Self::Action { source, .. } = failure {
+            failure = source;
+        }
+        match failure {
+            Self::Store { source } => source.kind(),
+            Self::Source(error) => error.kind(),
+            Self::Checksum { source, .. } => ErrorKind::of_causes(source.as_ref()),
+            Self::Process { .. } => ErrorKind::Failed,
+            Self::Start { source, .. } => source.kind(),
+            Self::File(error) => error.kind(),
+            Self::Tree(error) => error.kind(),
+            Self::Session(error) => error.kind(),
+            Self::Denied(_) => ErrorKind::Denied,
+            Self::Devices(error) => error.kind(),
+            Self::Bounds(error) => error.kind(),
+            Self::NotBuilt { .. } => ErrorKind::Unsupported,
+            Self::Emulation { .. } => ErrorKind::Failed,
+            Self::SecretNotFound { .. } | Self::NoSshKey { .. } => ErrorKind::NotFound,
+            Self::SshSocket { source, .. } => ErrorKind::of_host(source),
+            Self::Mode(_)
+            | Self::ExtraHost { .. }
+            | Self::SecretIdMissing { .. }
+            | Self::SecretMountId
+            | Self::SecretNotText { .. }
+            | Self::SecretZeroByte { .. }
+            | Self::MountOptions { .. }
+            | Self::UnknownMountType(_)
+            | Self::UnknownSharing(_)
+            | Self::UnknownContentCache(_)
+            | Self::ContentCacheUnsafe { .. }
+            | Self::RootMount { .. }
+            | Self::NoMountInput { .. }
+            | Self::NoRoot
+            | Self::MissingInput(_)
+            | Self::InvalidInput { .. }
+            | Self::InvalidUserIndex(_)
+            | Self::DuplicateOutput(_)
+            | Self::MissingOutput(_)
+            | Self::NoOutputs
+            | Self::Loop(_)
+            | Self::NoAction
+            | Self::NoMeta
+            | Self::NoOp => ErrorKind::Invalid,
+            Self::Foreign(_) => ErrorKind::Bug,
+            Self::Exec { .. } | Self::Action { .. } => ErrorKind::Failed,
+        }
+    }
+}

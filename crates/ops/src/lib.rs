@@ -42,7 +42,7 @@ use task::{Permit, Permits};
 pub use domain::{BuildDomain, LayerHint, ProgressSink};
 pub use exec::{BuildCacheMounts, CacheMounts};
 pub use failure::OpFailure;
-pub use fstree::Root;
+pub use fstree::{PathError, Root};
 pub use job_value::JobValue;
 pub use resolver::{BuildOp, OpResolver, OpSys};
 pub use results::Results;

@@ -323,3 +323,43 @@ impl Error {
         }
     }
 }
+
+impl Error {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        let mut error = self;
+        while let Self::Authorize { source } | Self::Token { source, .. } = error {
+            error = source;
+        }
+        match error {
+            Self::NotFound { .. }
+            | Self::ContentNotFound { .. }
+            | Self::ManifestTooLarge { .. }
+            | Self::NoHosts { .. } => ErrorKind::NotFound,
+            Self::AccessDenied { .. }
+            | Self::InvalidAuthorization { .. }
+            | Self::Credentials { .. } => ErrorKind::Denied,
+            Self::Status { status, .. } => match status {
+                401 | 403 => ErrorKind::Denied,
+                404 => ErrorKind::NotFound,
+                408 => ErrorKind::TimedOut,
+                429 | 500..=599 => ErrorKind::Unavailable,
+                _ => ErrorKind::Failed,
+            },
+            Self::Transport { .. } | Self::Read { .. } => ErrorKind::Unavailable,
+            Self::Silent { .. } | Self::Slow { .. } => ErrorKind::TimedOut,
+            Self::TokenAnswer { .. }
+            | Self::DigestMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::BadDigest { .. }
+            | Self::Location { .. }
+            | Self::Decode { .. } => ErrorKind::Hostile,
+            Self::NoScheme => ErrorKind::Denied,
+            Self::Schema1 | Self::BadName { .. } | Self::Tls { .. } => ErrorKind::Invalid,
+            Self::Source { source, .. } => ErrorKind::of_host(source),
+            Self::Authorize { .. } | Self::Token { .. } => ErrorKind::Failed,
+        }
+    }
+}

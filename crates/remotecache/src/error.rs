@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oci::ErrorKind;
 use oci::{Descriptor, Digest};
 use solver::KeyStoreError;
 use store::StoreError;
@@ -84,8 +85,8 @@ pub enum CacheError {
     #[error(transparent)]
     Registry(#[from] Arc<registry::Error>),
     /// The client has to answer and does not.
-    #[error("{0}")]
-    Session(String),
+    #[error("{}", oci::error::chain(.0.as_ref()))]
+    Session(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,7 +127,31 @@ impl CacheError {
         }
     }
 
-    pub(crate) fn session(error: impl std::fmt::Display) -> Self {
-        Self::Session(error.to_string())
+    pub(crate) fn session(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Session(Arc::from(error.into()))
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        let mut error = self;
+        while let Self::Write { source, .. } = error {
+            error = source;
+        }
+        match error {
+            Self::UnknownExporter { .. }
+            | Self::UnknownImporter { .. }
+            | Self::Attributes { .. } => ErrorKind::Invalid,
+            Self::NotBuilt { .. } => ErrorKind::Unsupported,
+            Self::TooLarge { .. } | Self::Document { .. } | Self::Records { .. } => {
+                ErrorKind::Hostile
+            }
+            Self::TimedOut { .. } => ErrorKind::TimedOut,
+            Self::Registry(error) => error.kind(),
+            Self::Session(error) => session::error::kind_of(error.as_ref()),
+            Self::Store(error) => error.kind(),
+            Self::Keys(error) => ErrorKind::of_causes(error),
+            Self::Write { .. } => ErrorKind::Failed,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Why a client could not be asked, or did not answer.
 
 use bytes::Bytes;
+use oci::ErrorKind;
 
 /// gRPC's numbers, as far as callers tell them apart.
 pub mod code {
@@ -108,4 +109,55 @@ pub enum SessionError {
     /// All sessions of the group were asked; this is what the last one said.
     #[error(transparent)]
     Call(#[from] CallError),
+}
+
+impl CallError {
+    /// What kind of error it is. A client that lacks a service does not have what was asked for.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unsupported { .. } | Self::NoLocalSources => ErrorKind::NotFound,
+            Self::Status { code, .. } => match code {
+                1 => ErrorKind::Cancelled,
+                3 => ErrorKind::Invalid,
+                4 => ErrorKind::TimedOut,
+                5 | 12 => ErrorKind::NotFound,
+                6 => ErrorKind::Exists,
+                7 | 16 => ErrorKind::Denied,
+                14 => ErrorKind::Unavailable,
+                // A client whose disk is full is none of our disks.
+                _ => ErrorKind::Failed,
+            },
+            Self::Ended { .. } => ErrorKind::Unavailable,
+            Self::Protocol { .. } => ErrorKind::Hostile,
+        }
+    }
+}
+
+impl SessionError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSessions | Self::NotActive { .. } => ErrorKind::Unavailable,
+            Self::AlreadyExists { .. } => ErrorKind::Exists,
+            Self::Call(error) => error.kind(),
+        }
+    }
+}
+
+/// The kind of an error of a session or a transfer, whichever of this crate's types it has.
+#[must_use]
+pub fn kind_of(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
+    if let Some(error) = error.downcast_ref::<SessionError>() {
+        error.kind()
+    } else if let Some(error) = error.downcast_ref::<CallError>() {
+        error.kind()
+    } else if let Some(error) = error.downcast_ref::<crate::diffcopy::ReceiveError>() {
+        error.kind()
+    } else if let Some(error) = error.downcast_ref::<crate::diffcopy::SendError>() {
+        error.kind()
+    } else {
+        ErrorKind::of_causes(error)
+    }
 }

@@ -96,7 +96,37 @@ impl<D: Domain> Lookup<D> {
             answer.matched.push(key.id.clone());
             self.add_key(&key, &mut answer)?;
         }
+        match self.miss(&answer) {
+            None => tracing::debug!(vertex = %self.vertex, output = self.output, "cache key found"),
+            Some(reason) => tracing::debug!(
+                vertex = %self.vertex,
+                output = self.output,
+                cache_map = %self.digest,
+                reason,
+                "cache key missed"
+            ),
+        }
         Ok(answer)
+    }
+
+    /// Why the answer leads to no result; none if it leads to one.
+    fn miss(&self, answer: &Answer<D>) -> Option<String> {
+        if answer.keys.iter().any(|(_, records)| !records.is_empty()) {
+            return None;
+        }
+        if !answer.keys.is_empty() {
+            return Some("the key is known, but no result of it can be loaded".to_owned());
+        }
+        if self.matches.is_empty() {
+            return Some("no output with this cache map is known".to_owned());
+        }
+        let unknown = self.matches.iter().position(BTreeMap::is_empty);
+        Some(unknown.map_or_else(
+            || "the inputs lead to different keys, or to keys that were tried before".to_owned(),
+            |input| {
+                format!("no key follows from input {input}, neither fast nor of its content so far")
+            },
+        ))
     }
 
     fn query(

@@ -159,6 +159,8 @@ pub(crate) struct Handle<D: Domain> {
     pub(crate) op: OnceLock<Result<Arc<D::Op>, OpError>>,
     /// Keys of what the op built itself.
     pub(crate) sub_keys: Mutex<Vec<KeyInfo<D>>>,
+    /// Below the span of the build that brought the vertex first: what its work logs carries both.
+    pub(crate) span: tracing::Span,
 }
 
 /// How far an edge is.

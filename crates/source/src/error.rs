@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use oci::ErrorKind;
 use oci::{Digest, DigestError};
 use store::StoreError;
 
@@ -128,10 +129,10 @@ pub enum SourceError {
         reason: String,
     },
     /// The client has to answer and cannot.
-    #[error("{reason}")]
+    #[error("{}", oci::error::chain(source.as_ref()))]
     Session {
         /// Why.
-        reason: String,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The store failed.
     #[error(transparent)]
@@ -164,13 +165,43 @@ impl SourceError {
     pub(crate) fn path(what: impl Into<String>, source: fstree::PathError) -> Self {
         Self::Io {
             what: what.into(),
-            source: Arc::new(io::Error::other(source.to_string())),
+            source: Arc::new(io::Error::new(source.source.kind(), source)),
         }
     }
 
-    pub(crate) fn session(reason: impl ToString) -> Self {
+    pub(crate) fn session(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Session {
-            reason: reason.to_string(),
+            source: Arc::from(error.into()),
+        }
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Identifier { .. }
+            | Self::Scheme { .. }
+            | Self::Reference { .. }
+            | Self::Attribute { .. }
+            | Self::Digest { .. }
+            | Self::LayerLimit { .. } => ErrorKind::Invalid,
+            Self::Registry(error) => error.kind(),
+            Self::Platform { .. } => ErrorKind::NotFound,
+            Self::ImageChecksum { .. } | Self::Document { .. } | Self::HttpDigest { .. } => {
+                ErrorKind::Hostile
+            }
+            Self::HttpStatus { status } => match status {
+                401 | 403 => ErrorKind::Denied,
+                404 | 410 => ErrorKind::NotFound,
+                429 | 500..=599 => ErrorKind::Unavailable,
+                _ => ErrorKind::Failed,
+            },
+            Self::Http { .. } => ErrorKind::Unavailable,
+            Self::Git { .. } | Self::GitAnswer { .. } => ErrorKind::Failed,
+            Self::Session { source } => session::error::kind_of(source.as_ref()),
+            Self::Store(error) => error.kind(),
+            Self::Io { source, .. } => ErrorKind::of_host(source),
+            Self::NotBuilt { .. } => ErrorKind::Unsupported,
         }
     }
 }

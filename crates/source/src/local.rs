@@ -413,9 +413,9 @@ impl SourceInstance for Instance {
             named => named.to_owned(),
         };
         if session.is_empty() {
-            return Err(SourceError::Session {
-                reason: "could not access local files without session".into(),
-            });
+            return Err(SourceError::session(
+                "could not access local files without session",
+            ));
         }
         let (key, digest) = self.id.key(&session);
         Ok(CacheKey::new(key, digest.to_string()))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use oci::Digest;
+use oci::ErrorKind;
 use oci::error::chain;
 
 use crate::id::RefId;
@@ -234,5 +235,32 @@ impl From<rusqlite::Error> for StoreError {
 impl From<rusqlite::Error> for OpenError {
     fn from(e: rusqlite::Error) -> Self {
         Self::Index(Arc::new(e))
+    }
+}
+
+impl StoreError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } | Self::NoBlob { .. } => ErrorKind::NotFound,
+            Self::Closed => ErrorKind::Unavailable,
+            Self::BadId { .. } | Self::Filter(_) => ErrorKind::Invalid,
+            Self::Locked { .. } | Self::Unfit { .. } | Self::NoProvider { .. } => ErrorKind::Failed,
+            Self::DigestMismatch { .. } | Self::DiffId { .. } | Self::SizeMismatch { .. } => {
+                ErrorKind::Hostile
+            }
+            Self::Unpack { source, .. }
+            | Self::Fetch { source, .. }
+            | Self::Layer { source, .. }
+            | Self::Hash { source } => match ErrorKind::of_causes(source.as_ref()) {
+                ErrorKind::Exhausted => ErrorKind::Exhausted,
+                _ => ErrorKind::Failed,
+            },
+            Self::Tree { source } => ErrorKind::of_host(&source.source),
+            Self::Io { source, .. } => ErrorKind::of_host(source),
+            Self::Index(_) => ErrorKind::System,
+            Self::NotBuilt { .. } => ErrorKind::Unsupported,
+        }
     }
 }

@@ -22,7 +22,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let span = tracing::debug_span!("blocking", name);
+    let span = crate::spawn::span_of(tracing::debug_span!("blocking", name));
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that starts blocking work"

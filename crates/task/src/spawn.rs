@@ -21,13 +21,23 @@ pub struct Task<T> {
     handle: Option<JoinHandle<T>>,
 }
 
+/// The span of work that begins here: when nobody wants to see the work's own, that of whoever begins it goes on, so that a line
+/// of the log names its build at every level.
+pub(crate) fn span_of(own: tracing::Span) -> tracing::Span {
+    if own.is_disabled() {
+        tracing::Span::current()
+    } else {
+        own
+    }
+}
+
 /// Starts `future` as a task named `name` in the current runtime.
 pub fn spawn<F>(name: &'static str, future: F) -> Task<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let span = tracing::debug_span!("task", name);
+    let span = crate::spawn::span_of(tracing::debug_span!("task", name));
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     let handle = tokio::spawn(watched(name, future).instrument(span));
     Task {

@@ -100,7 +100,11 @@ impl file_sync_server::FileSync for FileSync {
             .folders
             .get(&name)
             .ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
-        let root = Root::open(&folder.path).map_err(|e| Status::not_found(e.to_string()))?;
+        let root = Root::open(&folder.path).map_err(|e| match e.is_not_found() {
+            true => Status::not_found(e.to_string()),
+            // Not found means that there is nothing: whoever hears it goes on without an ignore file.
+            false => Status::unknown(e.to_string()),
+        })?;
         let filter = filter(folder, &root, metadata)?;
         // Only asked for by daemons that take the marks out again: elsewhere they would be part of the files.
         let change_marks = metadata.contains_key(header::CHANGE_MARKS);

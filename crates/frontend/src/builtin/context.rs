@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use super::Build;
 use super::archive::is_archive;
 use crate::bridge::{FileRange, Ref, SolveRequest};
-use crate::error::{BridgeError, FrontendError};
+use crate::error::{BridgeError, Fault, FrontendError};
 
 const DOCKERFILE: &str = "Dockerfile";
 const DOCKERIGNORE: &str = ".dockerignore";
@@ -120,15 +120,16 @@ pub(crate) async fn solve(
     Ok((result.single_ref()?.cloned(), definition))
 }
 
-/// Reads a whole file; `TooLarge` apart, since only that may not be taken for a missing file.
+/// Reads a whole file.
 pub(crate) async fn read_file(
     reference: Option<&Arc<dyn Ref>>,
     path: &str,
 ) -> Result<Bytes, ReadError> {
     let Some(reference) = reference else {
-        return Err(ReadError::Bridge(BridgeError::message(format!(
-            "open /{path}: no such file or directory"
-        ))));
+        return Err(ReadError::Bridge(BridgeError::new(
+            Fault::NotFound,
+            format!("open /{path}: no such file or directory"),
+        )));
     };
     if let Ok(stat) = reference.stat_file(path).await
         && u64::try_from(stat.size).is_ok_and(|size| size > MAX_FILE)
@@ -157,6 +158,14 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
+    /// Whether there is no such file, or nobody who would have it.
+    fn is_not_found(&self) -> bool {
+        match self {
+            Self::TooLarge(_) => false,
+            Self::Bridge(error) => error.fault() == Fault::NotFound,
+        }
+    }
+
     pub(crate) fn explain(self, context: &str) -> FrontendError {
         match self {
             Self::TooLarge(path) => {
@@ -361,8 +370,8 @@ impl Context {
         let data = read.map_err(|error| error.explain("failed to read dockerfile"))?;
         let own = match read_file(reference.as_ref(), &own_ignore).await {
             Ok(data) => Some(data),
-            Err(ReadError::Bridge(_)) => None,
-            Err(error) => return Err(error.explain("")),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.explain("failed to read dockerignore patterns")),
         };
         // The first reader decides; there is one.
         drop(self.own_ignore.set(own));
@@ -489,13 +498,15 @@ pub(crate) async fn ignore_of(
 }
 
 /// Patterns of an ignore file; a missing file is no error.
+///
+/// DIFFERS: the reference takes every error for a missing file, and sends the whole context then, secrets included.
 async fn ignore_at(
     reference: Option<&Arc<dyn Ref>>,
     path: &str,
 ) -> Result<Vec<String>, FrontendError> {
     match read_file(reference, path).await {
         Ok(data) => Ok(ignore::patterns(&data)),
-        Err(ReadError::Bridge(_)) => Ok(Vec::new()),
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
         Err(error) => Err(error.explain("")),
     }
 }

@@ -36,8 +36,8 @@ impl Folder {
 
     async fn client(&self) -> Result<Arc<dyn Session>, CacheError> {
         if self.sessions.is_empty() {
-            return Err(CacheError::Session(
-                "local cache exporter/importer requires session".into(),
+            return Err(CacheError::session(
+                "local cache exporter/importer requires session",
             ));
         }
         self.sessions.first().await.map_err(CacheError::session)

@@ -248,3 +248,20 @@ fn stalled(name: String, share: &Share, listed: u64, bytes: u64) -> ReceiveError
         bytes,
     }
 }
+
+impl ReceiveError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Call(error) => error.kind(),
+            Self::Protocol(error) => error.kind(),
+            Self::Write(error) => error.kind(),
+            Self::Walk(error) => ErrorKind::of_causes(error),
+            Self::Limit { .. } => ErrorKind::Denied,
+            Self::Stalled { .. } => ErrorKind::TimedOut,
+            Self::Thread(error) => ErrorKind::of_io(error),
+        }
+    }
+}

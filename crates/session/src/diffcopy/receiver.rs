@@ -220,6 +220,24 @@ fn check_attributes(stat: &Stat) -> Result<(), ProtocolError> {
     Ok(())
 }
 
+impl ProtocolError {
+    /// What kind of error it is: the other side says that it failed, or it does not keep the protocol.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Sender { .. } | Self::Receiver { .. } => ErrorKind::Failed,
+            Self::Truncated => ErrorKind::Unavailable,
+            Self::Order(_)
+            | Self::NotRequested { .. }
+            | Self::Unexpected { .. }
+            | Self::TooManyFiles
+            | Self::Attributes { .. }
+            | Self::Interleaved { .. } => ErrorKind::Hostile,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -396,3 +396,19 @@ fn read_files(
     }
     Ok(())
 }
+
+impl SendError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Call(error) => error.kind(),
+            Self::Protocol(error) => error.kind(),
+            Self::Walk(error) => ErrorKind::of_causes(error),
+            Self::Read(error) => error.kind(),
+            Self::Stalled { .. } => ErrorKind::TimedOut,
+            Self::Thread(error) => ErrorKind::of_io(error),
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use tracing::Instrument as _;
 
 use super::{Core, lookups};
 use crate::cachekey::CacheRecord;
@@ -30,6 +31,17 @@ impl<D: Domain> Core<D> {
     }
 
     pub(super) async fn work(self: &Arc<Self>, work: Work<D>) -> Outcome<D> {
+        let span = match &work {
+            Work::CacheMap { of, .. }
+            | Work::Slow { of, .. }
+            | Work::Exec { of, .. }
+            | Work::Load { of, .. } => of.span.clone(),
+            Work::Lookup(_) | Work::Save { .. } => tracing::Span::none(),
+        };
+        self.carry_out(work).instrument(span).await
+    }
+
+    async fn carry_out(self: &Arc<Self>, work: Work<D>) -> Outcome<D> {
         match work {
             Work::CacheMap { of, index } => Outcome::CacheMap(self.cache_map(&of, index).await),
             Work::Slow {

@@ -170,6 +170,7 @@ impl<D: Domain> Scheduler<D> {
             values: Arc::default(),
             op: OnceLock::new(),
             sub_keys: Mutex::default(),
+            span: tracing::info_span!("vertex", digest = %vertex.digest, name = vertex.name),
             vertex: vertex_here,
         };
         let state = VertexState {
