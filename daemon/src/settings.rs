@@ -511,6 +511,9 @@ fn group_id(group: &str) -> Result<u32, SettingsError> {
 }
 
 #[cfg(test)]
+mod cases;
+
+#[cfg(test)]
 mod tests {
     use clap::Parser as _;
 

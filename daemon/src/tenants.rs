@@ -10,17 +10,19 @@
 //! another, and the limits of the settings (disk, steps at a time, records) are those of one tenant. A name or an id that a tenant
 //! learns of another means nothing to its own engine.
 
-use std::collections::HashMap;
+mod cells;
+
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::Connection;
 use futures::{Stream, StreamExt as _};
 use oci::Digest;
-use parking_lot::Mutex;
-use tokio::sync::{OnceCell, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use self::cells::{Cells, NoCell};
 use crate::settings::Settings;
 use crate::wire::{self, Composed, WireError};
 
@@ -28,6 +30,8 @@ use crate::wire::{self, Composed, WireError};
 const MAX_TENANTS: usize = 256;
 /// Connections of one tenant that wait for its server.
 const BACKLOG: usize = 16;
+/// How long closing waits for connections that are just being handed to their tenants.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who a connection comes from, as far as TLS or the kernel vouches for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,7 +84,7 @@ pub(crate) enum TenantError {
 pub(crate) struct Tenants {
     settings: Settings,
     stop: watch::Receiver<bool>,
-    open: Mutex<HashMap<Peer, Arc<OnceCell<Tenant>>>>,
+    open: Cells<Peer, Tenant>,
 }
 
 struct Tenant {
@@ -106,7 +110,7 @@ impl Tenants {
         Ok(Self {
             settings: settings.clone(),
             stop,
-            open: Mutex::default(),
+            open: Cells::new(),
         })
     }
 
@@ -133,8 +137,7 @@ impl Tenants {
             () = taken => {}
             () = stop => {}
         }
-        let ended: Vec<_> = self.open.lock().values().cloned().collect();
-        for cell in ended {
+        for cell in self.open.all() {
             if let Some(tenant) = cell.get() {
                 tenant.ended().await;
             }
@@ -144,23 +147,16 @@ impl Tenants {
     /// Hands a connection to the server of its tenant, which is set up when this is the tenant's first.
     async fn take(&self, peer: Peer, connection: Connection) -> Result<(), TenantError> {
         let folder = peer.folder().ok_or(TenantError::Unknown)?;
-        let cell = self.cell(peer)?;
+        let cell = self
+            .open
+            .get(peer, MAX_TENANTS)
+            .map_err(|none| match none {
+                NoCell::Full => TenantError::TooMany,
+                NoCell::Closed => TenantError::Ended,
+            })?;
         let tenant = cell.get_or_try_init(|| self.set_up(folder)).await?;
         let handed_over = tenant.connections.send(Ok(connection)).await;
         handed_over.map_err(|_| TenantError::Ended)
-    }
-
-    fn cell(&self, peer: Peer) -> Result<Arc<OnceCell<Tenant>>, TenantError> {
-        let mut open = self.open.lock();
-        if let Some(cell) = open.get(&peer) {
-            return Ok(Arc::clone(cell));
-        }
-        if open.len() >= MAX_TENANTS {
-            return Err(TenantError::TooMany);
-        }
-        let cell = Arc::new(OnceCell::new());
-        open.insert(peer, Arc::clone(&cell));
-        Ok(cell)
     }
 
     async fn set_up(&self, folder: String) -> Result<Tenant, TenantError> {
@@ -196,15 +192,19 @@ impl Tenants {
         })
     }
 
-    /// Closes every tenant's state in order. Calls that still run are cancelled.
+    /// Closes every tenant's state in order, also of those whose connection is just being handed over. Calls that still run are
+    /// cancelled.
     pub(crate) async fn close(self: Arc<Self>) {
-        let open = std::mem::take(&mut *self.open.lock());
-        for cell in open.into_values() {
-            let Some(tenant) = Arc::into_inner(cell).and_then(OnceCell::into_inner) else {
-                continue;
-            };
+        let (tenants, still_in_use) = self.open.close(HAND_OVER_TIMEOUT).await;
+        for tenant in tenants {
             drop(tenant.server);
             tenant.composed.close().await;
+        }
+        for peer in still_in_use {
+            tracing::error!(
+                ?peer,
+                "a tenant's state is still being opened or handed a connection, it is not closed in order"
+            );
         }
     }
 }

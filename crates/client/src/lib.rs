@@ -12,6 +12,8 @@
 
 pub mod attach;
 pub mod auth;
+#[cfg(test)]
+mod cases;
 mod connect;
 mod failure;
 mod id;

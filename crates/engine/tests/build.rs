@@ -23,6 +23,8 @@ use tokio::sync::oneshot;
 mod attacks;
 #[path = "build/closing.rs"]
 mod closing;
+#[path = "build/exports.rs"]
+mod exports;
 
 #[derive(Debug)]
 struct NoContainers;
@@ -53,6 +55,14 @@ fn engine(dir: &tempfile::TempDir) -> Arc<Engine> {
 }
 
 fn engine_with(dir: &tempfile::TempDir, settings: Settings) -> Arc<Engine> {
+    engine_of(dir, settings, exporter::Exporters::new())
+}
+
+fn engine_of(
+    dir: &tempfile::TempDir,
+    settings: Settings,
+    exporters: exporter::Exporters,
+) -> Arc<Engine> {
     let store = store::Store::open(store::Config::new(dir.path().join("state"))).unwrap();
     let client = registry::Client::new(registry::Config::new("test"));
     let sessions = session::SessionManager::new();
@@ -74,7 +84,7 @@ fn engine_with(dir: &tempfile::TempDir, settings: Settings) -> Arc<Engine> {
     );
     Engine::new(EngineParts {
         parts,
-        exporters: exporter::Exporters::new(),
+        exporters,
         caches,
         images: source::image::ImageSource::new(Arc::clone(&store), client),
         layouts: source::oci_layout::OciLayoutSource::new(store),

@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "suite/ops.rs"]
+mod ops;
+#[path = "suite/sources.rs"]
+mod sources;
+
 use llb::build::exec::{Mount, MountContent, Run, Sharing};
 use llb::build::{
     Constraints, CopyInfo, FileChain, LocalOpts, MarshalOptions, State, diff, local, marshal, merge,

@@ -456,7 +456,8 @@ fn collect(prefix: &str, value: &toml::Value, out: &mut Vec<String>) {
 
 fn matches(key: &str, path: &str) -> bool {
     if let Some(stem) = key.strip_suffix(".*") {
-        return path.starts_with(stem);
+        let rest = path.strip_prefix(stem);
+        return rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     }
     key == path
 }
