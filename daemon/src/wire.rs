@@ -187,9 +187,11 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
         executor,
         Arc::new(sources),
         Arc::clone(&sessions),
-        platforms.clone(),
-        settings.cdi.clone().map(executor::cdi::Devices::new),
-        settings.worker.max_parallelism,
+        ops::StepLimits {
+            platforms: platforms.clone(),
+            devices: settings.cdi.clone().map(executor::cdi::Devices::new),
+            max_parallelism: settings.worker.max_parallelism,
+        },
     );
     let engine = engine::Engine::new(engine::EngineParts {
         parts,

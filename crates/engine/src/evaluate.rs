@@ -7,7 +7,7 @@ use attest::Capture;
 use frontend::bridge::CacheImport;
 use llb::pb;
 use oci::Digest;
-use ops::{BuildDomain, BuildOp, Parts};
+use ops::{BuildDomain, Parts};
 use parking_lot::Mutex;
 use solver::{CacheManager, Edge, Job, KeyInfo, Vertex};
 
@@ -130,11 +130,7 @@ impl Evaluator {
 fn capture(job: &Job<BuildDomain>, vertex: &Vertex<BuildDomain>) -> Capture {
     let mut out = Capture::new();
     for (vertex, op) in job.ops(vertex) {
-        let pin = match &*op {
-            BuildOp::Source(source) => source.pin(),
-            BuildOp::Exec(_) | BuildOp::File(_) | BuildOp::Combine(_) => String::new(),
-        };
-        out.op(&vertex.sys.op, &pin);
+        out.op(&vertex.sys.op, &op.pin());
     }
     out
 }

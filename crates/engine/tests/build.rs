@@ -78,9 +78,11 @@ fn engine_of(
         Arc::new(NoContainers),
         Arc::new(source::Sources::new()),
         sessions,
-        vec![oci::Platform::host()],
-        None,
-        0,
+        ops::StepLimits {
+            platforms: vec![oci::Platform::host()],
+            devices: None,
+            max_parallelism: 0,
+        },
     );
     Engine::new(EngineParts {
         parts,

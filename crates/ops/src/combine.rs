@@ -18,7 +18,7 @@ use solver::{CacheMap, Op, OpCtx, OpError};
 use store::RefOptions;
 
 use crate::exec::key::NO_INPUT;
-use crate::{BuildDomain, DepPlan, KeyPlan, OpFailure, Parts, Ref, gojson};
+use crate::{BuildDomain, BuildOp, DepPlan, KeyPlan, OpFailure, Parts, Ref, gojson};
 
 /// Which of the ops it is.
 #[derive(Debug, Clone)]
@@ -111,6 +111,8 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
         deps: vec![DepPlan::default(); inputs],
     }
 }
+
+impl BuildOp for CombineOp {}
 
 #[async_trait]
 impl Op<BuildDomain> for CombineOp {

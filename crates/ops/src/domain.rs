@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use executor::Entitlements;
+use llb::pb;
 use oci::Digest;
-use progress::{VertexProgress, Writer, WriterSource};
-use solver::Domain;
-use store::BlobProvider;
+use progress::{Hub, VertexProgress, Writer, WriterSource};
+use solver::{Domain, Op, OpCtx};
+use source::Memory;
+use store::{BlobProvider, ImmutableRef};
 
-use crate::resolver::{BuildOp, OpSys};
-use crate::{JobValue, Ref};
+use crate::cache_mounts::BuildCacheMounts;
+
+/// A result: a ref, or nothing at all for scratch.
+pub type Ref = Option<ImmutableRef>;
 
 /// The domain that builds are solved in: vertices are LLB ops, results are refs of the store.
 #[derive(Debug)]
@@ -18,10 +23,61 @@ pub enum BuildDomain {}
 impl Domain for BuildDomain {
     type Result = Ref;
     type System = OpSys;
-    type Op = BuildOp;
+    type Op = dyn BuildOp;
     type Job = JobValue;
     type Sink = ProgressSink;
     type Hint = LayerHint;
+}
+
+/// What a vertex does.
+pub trait BuildOp: Op<BuildDomain> {
+    /// Returns what a source was pinned to, once its key is known; empty for every other op and before that.
+    fn pin(&self) -> String {
+        String::new()
+    }
+}
+
+/// What the engine puts into a vertex for its op.
+#[derive(Debug, Clone, Default)]
+pub struct OpSys {
+    /// The op, its platform in normal form.
+    pub op: Arc<pb::Op>,
+    /// What the definition says about it.
+    pub metadata: pb::OpMetadata,
+    /// What its build was granted.
+    pub rights: BuildRights,
+}
+
+/// What the build that a vertex belongs to was granted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildRights {
+    /// Asked for by the client and allowed by the daemon.
+    pub entitlements: Entitlements,
+}
+
+/// The value of a job in the solver: what the engine makes a job with, and ops find again.
+#[derive(Debug)]
+pub struct JobValue {
+    /// Where the build's progress goes.
+    pub hub: Arc<Hub>,
+    /// What the build's sources found out.
+    pub memory: Arc<Memory>,
+    /// What the build sees of cache mounts.
+    pub cache_mounts: Arc<BuildCacheMounts>,
+}
+
+/// The memories of the builds that want a vertex.
+pub(crate) fn memories(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<Memory>> {
+    let jobs = ctx.job_values();
+    jobs.iter().map(|job| Arc::clone(&job.memory)).collect()
+}
+
+/// What the builds that want a vertex see of cache mounts.
+pub(crate) fn cache_mounts(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<BuildCacheMounts>> {
+    let jobs = ctx.job_values();
+    jobs.iter()
+        .map(|job| Arc::clone(&job.cache_mounts))
+        .collect()
 }
 
 /// Who can fetch a lazy layer: left in the cache maps of sources, found when a result that has the layer is loaded.
@@ -79,5 +135,57 @@ impl solver::VertexSink<JobValue> for ProgressSink {
 
     fn log(&self, stream: i64, data: &[u8]) {
         self.writer().log(stream, Bytes::copy_from_slice(data));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use progress::Event;
+    use solver::VertexSink as _;
+
+    use super::*;
+
+    fn job(hub: &Arc<Hub>) -> JobValue {
+        JobValue {
+            hub: Arc::clone(hub),
+            memory: Memory::of("", ""),
+            cache_mounts: Arc::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_sink_is_told_reaches_every_job_that_it_was_attached_to_also_what_was_said_before()
+     {
+        let progress = progress::Vertex::new(Digest::sha256(b"v"), "v", Vec::new());
+        let sink = ProgressSink::new(VertexProgress::new(progress));
+        let (early, late) = (Hub::new(), Hub::new());
+        sink.attach(&job(&early));
+        sink.started(false);
+        sink.log(1, b"out");
+        sink.completed(Some("exit code: 1"), false);
+        sink.attach(&job(&late));
+        for hub in [early, late] {
+            hub.close();
+            let mut events = hub.subscribe();
+            let (mut logs, mut errors) = (Vec::new(), Vec::new());
+            while let Some(event) = events.next().await {
+                match event {
+                    Event::Log(log) => logs.extend_from_slice(&log.msg),
+                    Event::Vertex(vertex) => errors.push(vertex.error),
+                    Event::Status(_) | Event::Warning(_) => {}
+                }
+            }
+            assert_eq!(logs, b"out");
+            assert_eq!(errors.last().map(String::as_str), Some("exit code: 1"));
+        }
+    }
+
+    #[test]
+    fn a_sink_without_a_vertex_takes_everything_and_shows_nothing() {
+        let sink = ProgressSink::null();
+        sink.attach(&job(&Hub::new()));
+        sink.started(true);
+        sink.log(2, b"x");
+        sink.completed(None, true);
     }
 }

@@ -1,6 +1,5 @@
 //! The exec op: one process in one container, over mounts of its inputs.
 
-mod cache;
 mod devices;
 pub mod key;
 mod mounts;
@@ -16,8 +15,7 @@ use executor::{
 use llb::pb;
 use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 
-use crate::{BuildDomain, BuildRights, OpFailure, Parts, Ref, ensure};
-pub use cache::{BuildCacheMounts, CacheMounts};
+use crate::{BuildDomain, BuildOp, BuildRights, OpFailure, Parts, Ref};
 pub use mounts::{Prepared, PreparedMount, prepare};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -122,6 +120,8 @@ impl ExecOp {
     }
 }
 
+impl BuildOp for ExecOp {}
+
 #[async_trait]
 impl Op<BuildDomain> for ExecOp {
     async fn cache_map(
@@ -141,7 +141,7 @@ impl Op<BuildDomain> for ExecOp {
         mounts::check(&self.op.mounts, &meta.cwd)?;
         let _permit = self.parts.permit().await;
         for input in inputs.iter().flatten() {
-            ensure(ctx, input).await?;
+            input.ensure().await.map_err(OpFailure::from)?;
         }
         let network =
             NetworkMode::try_from(self.op.network).map_err(|e| OpFailure::Mode(Box::new(e)))?;

@@ -6,9 +6,7 @@ use executor::ExecError;
 use fstree::PathError;
 use fstree::action::ActionError;
 use session::SessionError;
-use store::StoreError;
-
-use crate::Ref;
+use store::{StoreError, StoreResult as Ref};
 
 /// Why an op did not give its results. Sentences are BuildKit's where its clients and suites know them.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use pb::file_action::Action;
 use solver::{CacheMap, Op, OpCtx, OpError};
 use store::{MutableRef, RefOptions, Store};
 
-use crate::{BuildDomain, OpFailure, Parts, Ref};
+use crate::{BuildDomain, BuildOp, OpFailure, Parts, Ref};
 
 /// Performs the actions of one `FileOp`.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ impl FileOp {
     }
 }
 
+impl BuildOp for FileOp {}
+
 #[async_trait]
 impl Op<BuildDomain> for FileOp {
     async fn cache_map(
@@ -49,10 +51,10 @@ impl Op<BuildDomain> for FileOp {
         Ok((key::plan(&self.op, self.inputs)?.into_cache_map(true), true))
     }
 
-    async fn exec(&self, ctx: &OpCtx<BuildDomain>, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
+    async fn exec(&self, _ctx: &OpCtx<BuildDomain>, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
         let _permit = self.parts.permit().await;
         for input in inputs.iter().flatten() {
-            crate::ensure(ctx, input).await?;
+            input.ensure().await.map_err(OpFailure::from)?;
         }
         let store = Arc::clone(&self.parts.store);
         let op = Arc::clone(&self.op);

@@ -14,9 +14,10 @@ use async_trait::async_trait;
 use llb::pb;
 use oci::{Digest, Platform};
 use parking_lot::Mutex;
+use progress::WriterSource as _;
 use solver::{CacheMap, Op, OpCtx, OpError};
 
-use crate::{BuildDomain, LayerHint, OpFailure, Parts, Ref};
+use crate::{BuildDomain, BuildOp, LayerHint, OpFailure, Parts, Ref};
 
 const TYPE: &str = "buildkit.source.v0";
 
@@ -42,11 +43,6 @@ impl SourceOp {
         }
     }
 
-    /// Returns what the source was pinned to, once its key is known.
-    pub fn pin(&self) -> String {
-        self.pin.lock().clone()
-    }
-
     fn instance(&self) -> Result<Arc<dyn SourceInstance>, OpFailure> {
         let mut slot = self.instance.lock();
         if let Some(instance) = &*slot {
@@ -64,9 +60,15 @@ impl SourceOp {
     fn context(&self, ctx: &OpCtx<BuildDomain>) -> Context {
         Context {
             sessions: self.parts.group(ctx),
-            progress: crate::writer(ctx),
-            memories: crate::job_value::memories(ctx),
+            progress: ctx.sink.writer(),
+            memories: crate::domain::memories(ctx),
         }
+    }
+}
+
+impl BuildOp for SourceOp {
+    fn pin(&self) -> String {
+        self.pin.lock().clone()
     }
 }
 

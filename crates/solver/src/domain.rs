@@ -16,8 +16,8 @@ pub trait Domain: Sized + Send + Sync + 'static {
     type Result: Clone + Send + Sync + 'static;
     /// The data of a vertex that its op is made from.
     type System: Send + Sync + 'static;
-    /// What vertices do.
-    type Op: Op<Self>;
+    /// What vertices do; may be a `dyn` trait.
+    type Op: Op<Self> + ?Sized;
     /// What a job brings for the ops and sinks of its vertices.
     type Job: Send + Sync + 'static;
     /// Where the progress of a vertex is reported.

@@ -8,6 +8,7 @@
 //! A job gets no reply before it was told everything that was decided before: replies to it wait while something is being told.
 
 mod lookups;
+mod sub;
 mod work;
 
 use std::collections::{HashMap, HashSet};
@@ -21,13 +22,13 @@ use task::{Clock, Task};
 use tokio::runtime::{EnterGuard, Handle as Runtime};
 use tokio::sync::oneshot;
 
+use crate::built::Built;
 use crate::domain::Domain;
 use crate::error::SolveError;
-use crate::job::Built;
 use crate::manager::CacheManager;
 use crate::op::{FindHint, Observer, OpCtx, Resolver, SessionGroup, VertexSink as _};
 use crate::scheduler::{
-    BuildId, By, Effect, Event, Handle, JobId, Outcome, Scheduler, Work, WorkId,
+    BuildId, BuildRequest, By, Effect, Event, Handle, JobId, Outcome, Scheduler, Work, WorkId,
 };
 use lookups::Lookups;
 
@@ -369,16 +370,14 @@ impl<D: Domain> Core<D> {
     /// Waits for a build; leaving cancels it.
     pub(crate) async fn build(
         self: &Arc<Self>,
-        make: impl FnOnce(BuildId) -> Event<D>,
+        make: impl FnOnce(BuildId) -> BuildRequest<D>,
     ) -> Result<Built<D>, SolveError<D>> {
         self.runtime.get_or_init(Runtime::current);
         let id = self.id();
-        let event = make(id);
-        let job = match &event {
-            Event::Build {
-                by: By::Job(job), ..
-            } => Some(*job),
-            _ => None,
+        let request = make(id);
+        let job = match &request.by {
+            By::Job(job) => Some(*job),
+            By::Vertex(_) => None,
         };
         let (reply, receiver) = oneshot::channel();
         let waiting = Waiting { job, reply };
@@ -387,7 +386,7 @@ impl<D: Domain> Core<D> {
             core: self,
             id: Some(id),
         };
-        self.apply(event);
+        self.apply(Event::Build(request));
         let result = receiver.await.unwrap_or(Err(SolveError::Canceled));
         leave.ended();
         result

@@ -1,18 +1,17 @@
 //! A client's interest in edges.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use oci::Digest;
 use task::Clock;
 
-use crate::cachekey::KeyInfo;
+use crate::built::Built;
 use crate::domain::Domain;
 use crate::driver::Core;
 use crate::error::SolveError;
 use crate::manager::CacheManager;
 use crate::op::{Observer, OpCtx, Resolver};
-use crate::scheduler::{By, Event, Handle, JobId, Loaded};
+use crate::scheduler::{BuildRequest, By, Event, JobId, Loaded};
 use crate::vertex::{Edge, Vertex};
 
 /// Vertices that are loaded in a row.
@@ -38,23 +37,6 @@ pub struct Job<D: Domain> {
     core: Arc<Core<D>>,
     id: JobId,
     name: String,
-}
-
-/// Lets an op build something as a part of its vertex.
-pub struct SubBuilder<D: Domain> {
-    core: Weak<Core<D>>,
-    handle: Weak<Handle<D>>,
-    vertex: Digest,
-}
-
-/// The outcome of a build.
-pub struct Built<D: Domain> {
-    /// The result.
-    pub result: D::Result,
-    /// The keys it is known by; what a cache exporter starts from.
-    pub keys: Vec<KeyInfo<D>>,
-    /// The vertex as the solver holds it.
-    pub vertex: Arc<Vertex<D>>,
 }
 
 impl<D: Domain> Solver<D> {
@@ -131,7 +113,7 @@ impl<D: Domain> Job<D> {
                 tokio::task::yield_now().await;
             }
         }
-        let built = self.core.build(|build| Event::Build {
+        let built = self.core.build(|build| BuildRequest {
             build,
             by,
             edge,
@@ -164,66 +146,10 @@ impl<D: Domain> Drop for Job<D> {
     }
 }
 
-impl<D: Domain> SubBuilder<D> {
-    pub(crate) fn new(core: Arc<Core<D>>, handle: Weak<Handle<D>>, vertex: Digest) -> Self {
-        Self {
-            core: Arc::downgrade(&core),
-            handle,
-            vertex,
-        }
-    }
-
-    /// Builds an edge as a part of the vertex.
-    pub async fn build(&self, edge: Edge<D>) -> Result<Built<D>, SolveError<D>> {
-        self.build_from(edge, &[]).await
-    }
-
-    /// Builds an edge, looking for results in `sources` too.
-    pub async fn build_from(
-        &self,
-        edge: Edge<D>,
-        sources: &[Arc<CacheManager<D>>],
-    ) -> Result<Built<D>, SolveError<D>> {
-        let core = self.core.upgrade().ok_or(SolveError::Canceled)?;
-        let (by, sources) = (By::Vertex(self.vertex.clone()), sources.to_vec());
-        let built = core
-            .build(|build| Event::Build {
-                build,
-                by,
-                edge,
-                sources,
-                loaded: Loaded::<D>::default(),
-            })
-            .await?;
-        if let (Some(handle), Some(key)) = (self.handle.upgrade(), built.keys.first()) {
-            handle.sub_keys.lock().push(key.clone());
-        }
-        Ok(built)
-    }
-
-    /// Returns the values of the jobs that want the vertex.
-    pub fn job_values(&self) -> Vec<Arc<D::Job>> {
-        self.handle
-            .upgrade()
-            .map(|h| h.values.read().clone())
-            .unwrap_or_default()
-    }
-}
-
 impl<D: Domain> Clone for Solver<D> {
     fn clone(&self) -> Self {
         Self {
             core: Arc::clone(&self.core),
-        }
-    }
-}
-
-impl<D: Domain> Clone for SubBuilder<D> {
-    fn clone(&self) -> Self {
-        Self {
-            core: self.core.clone(),
-            handle: self.handle.clone(),
-            vertex: self.vertex.clone(),
         }
     }
 }
@@ -237,21 +163,6 @@ impl<D: Domain> fmt::Debug for Solver<D> {
 impl<D: Domain> fmt::Debug for Job<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Job").field(&self.name).finish()
-    }
-}
-
-impl<D: Domain> fmt::Debug for SubBuilder<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SubBuilder")
-    }
-}
-
-impl<D: Domain> fmt::Debug for Built<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Built")
-            .field("keys", &self.keys)
-            .field("vertex", &self.vertex.digest)
-            .finish_non_exhaustive()
     }
 }
 

@@ -8,6 +8,7 @@
 //! * the *key algebra* (`cachekey`, `manager`) is BuildKit's, byte for byte, over a [`KeyStore`];
 //! * [`export`] turns the keys of a result into chains of records for a cache exporter.
 
+mod built;
 pub mod cachekey;
 mod domain;
 mod driver;
@@ -23,15 +24,16 @@ mod op;
 mod scheduler;
 mod vertex;
 
+pub use built::Built;
 pub use cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
 pub use domain::{Domain, NoOp, ResultsOnly};
 pub use error::{KeyStoreError, OpError, Phase, SolveError};
-pub use job::{Built, Job, JobOptions, Solver, SubBuilder};
+pub use job::{Job, JobOptions, Solver};
 pub use keystore::{KeyStore, Link, ResultStorage, StoredResult};
 pub use manager::CacheManager;
 pub use memory::{MemoryKeyStore, MemoryResults};
 pub use op::{
     CacheMap, CacheMapDep, NullSink, Observer, Op, OpCtx, Preprocess, Resolver, SessionGroup,
-    SlowKey, VertexSink,
+    SlowKey, SubBuilder, VertexSink,
 };
 pub use vertex::{Edge, ProgressGroup, Vertex, VertexOptions};

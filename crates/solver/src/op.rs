@@ -9,9 +9,8 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::domain::Domain;
-use crate::error::OpError;
-use crate::job::SubBuilder;
-use crate::vertex::Vertex;
+use crate::error::{OpError, SolveError};
+use crate::vertex::{Edge, Vertex};
 
 /// How a vertex is cached and computed.
 #[async_trait]
@@ -30,8 +29,16 @@ pub trait Resolver<D: Domain>: Send + Sync {
     fn resolve(
         &self,
         vertex: &Arc<Vertex<D>>,
-        builder: SubBuilder<D>,
+        builder: Arc<dyn SubBuilder<D>>,
     ) -> Result<Arc<D::Op>, OpError>;
+}
+
+/// Lets an op build something as a part of its vertex.
+#[async_trait]
+pub trait SubBuilder<D: Domain>: Send + Sync {
+    /// Builds an edge for the jobs that want the vertex, and returns its result. The keys of the result are exported with those of
+    /// the vertex. Dropping the future cancels what nobody else wants.
+    async fn build(&self, edge: Edge<D>) -> Result<D::Result, SolveError<D>>;
 }
 
 /// How the results of an op are found again.

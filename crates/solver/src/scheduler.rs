@@ -36,11 +36,11 @@ use oci::Digest;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::built::Built;
 use crate::cachekey::{CacheKey, CacheRecord, KeyInfo};
 use crate::domain::Domain;
 use crate::error::{KeyStoreError, OpError, SolveError};
 use crate::index::{EdgeId, Index};
-use crate::job::Built;
 use crate::lookup::{Answer, Lookup};
 use crate::manager::{CacheManager, Managers};
 use crate::op::{CacheMap, JobValues, Observer, Preprocess, SlowKey};
@@ -68,20 +68,24 @@ pub(crate) enum Event<D: Domain> {
         loaded: Loaded<D>,
     },
     /// Someone wants an edge.
-    Build {
-        build: BuildId,
-        by: By,
-        edge: Edge<D>,
-        sources: Vec<Arc<CacheManager<D>>>,
-        /// What was loaded for it before; all that it needs, unless it is empty.
-        loaded: Loaded<D>,
-    },
+    Build(BuildRequest<D>),
     /// And does not want it any more.
     Leave(BuildId),
     /// A job ended.
     Discard(JobId),
     /// Work ended.
     Done(WorkId, Outcome<D>),
+}
+
+/// What someone wants.
+pub(crate) struct BuildRequest<D: Domain> {
+    pub(crate) build: BuildId,
+    pub(crate) by: By,
+    pub(crate) edge: Edge<D>,
+    /// Where results are looked for beside this machine.
+    pub(crate) sources: Vec<Arc<CacheManager<D>>>,
+    /// What was loaded for it before; all that it needs, unless it is empty.
+    pub(crate) loaded: Loaded<D>,
 }
 
 /// Vertices by the digests they came with, as they are held here.
@@ -317,13 +321,7 @@ impl<D: Domain> Scheduler<D> {
                     self.load_part(&part, &by, &sources, &mut loaded.lock(), out);
                 }
             }
-            Event::Build {
-                build,
-                by,
-                edge,
-                sources,
-                loaded,
-            } => self.build(build, by, &edge, &sources, &mut loaded.lock(), out),
+            Event::Build(request) => self.build(request, out),
             Event::Leave(build) => self.leave(build),
             Event::Discard(job) => self.discard(job, out),
             Event::Done(work, outcome) => self.done(work, outcome, out),

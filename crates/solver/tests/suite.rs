@@ -77,7 +77,7 @@ struct FakeOp {
     inputs: usize,
     log: Arc<Log>,
     ids: Arc<AtomicUsize>,
-    builder: SubBuilder<Test>,
+    builder: Arc<dyn SubBuilder<Test>>,
 }
 
 struct Content;
@@ -186,7 +186,7 @@ impl Resolver<Test> for Ops {
     fn resolve(
         &self,
         vertex: &Arc<Vertex>,
-        builder: SubBuilder<Test>,
+        builder: Arc<dyn SubBuilder<Test>>,
     ) -> Result<Arc<FakeOp>, OpError> {
         let fake = Arc::clone(&vertex.sys);
         let op = FakeOp {

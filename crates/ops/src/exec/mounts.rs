@@ -21,8 +21,8 @@ use llb::pb;
 use solver::OpCtx;
 use store::{ImmutableRef, MountFd, MutableRef, RefOptions};
 
-use super::cache::{CacheMount, Request};
 use super::key::{NO_INPUT, NO_OUTPUT};
+use crate::cache_mounts::{CacheMount, Request};
 use crate::{BuildDomain, OpFailure, Parts, Ref};
 
 /// What is mounted at one place. `Debug` shows no secret.
@@ -124,7 +124,7 @@ pub async fn prepare(
     };
     let mut outputs: Vec<(i64, OutputSlot)> = Vec::new();
     let mut own = HashMap::new();
-    let builds = crate::job_value::cache_mounts(ctx);
+    let builds = crate::domain::cache_mounts(ctx);
     let mutable = |mount: &pb::Mount, input: Option<&ImmutableRef>| {
         let description = format!("mount {} from exec {}", mount.dest, args.join(" "));
         parts.store.new_mutable(

@@ -10,8 +10,7 @@ use executor::{Access, Executor, IdRange};
 use llb::pb;
 use oci::Digest;
 use ops::exec::ExecOp;
-use ops::{BuildDomain, OpSys, ProgressSink};
-use ops::{BuildRights, Parts};
+use ops::{BuildDomain, BuildRights, OpSys, Parts, ProgressSink, StepLimits};
 use solver::{Op as _, OpCtx, Vertex};
 use store::{ImmutableRef, RefOptions, Store};
 
@@ -75,9 +74,11 @@ impl Host {
             Arc::new(launcher),
             Arc::new(source::Sources::new()),
             session::SessionManager::new(),
-            vec![oci::Platform::host()],
-            None,
-            0,
+            StepLimits {
+                platforms: vec![oci::Platform::host()],
+                devices: None,
+                max_parallelism: 0,
+            },
         );
         Some(Self {
             _dir: dir,
@@ -207,9 +208,11 @@ async fn a_layer_is_the_same_bytes_with_a_user_namespace_and_without() {
             Arc::new(launcher),
             Arc::new(source::Sources::new()),
             session::SessionManager::new(),
-            vec![oci::Platform::host()],
-            None,
-            0,
+            StepLimits {
+                platforms: vec![oci::Platform::host()],
+                devices: None,
+                max_parallelism: 0,
+            },
         );
         let host = Host {
             _dir: tempfile::tempdir().unwrap(),

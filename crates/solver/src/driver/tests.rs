@@ -5,9 +5,9 @@ use std::sync::mpsc::channel;
 use super::*;
 use crate::domain::{NoOp, ResultsOnly};
 use crate::error::OpError;
-use crate::job::{JobOptions, Solver, SubBuilder};
+use crate::job::{JobOptions, Solver};
 use crate::memory::{MemoryKeyStore, MemoryResults};
-use crate::op::NullSink;
+use crate::op::{NullSink, SubBuilder};
 use crate::vertex::{Edge, Vertex};
 
 type Plain = ResultsOnly<u64>;
@@ -19,7 +19,7 @@ impl Resolver<Plain> for NoOps {
     fn resolve(
         &self,
         _vertex: &Arc<Vertex<Plain>>,
-        _builder: SubBuilder<Plain>,
+        _builder: Arc<dyn SubBuilder<Plain>>,
     ) -> Result<Arc<NoOp>, OpError> {
         Err(std::io::Error::other("no op").into())
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use tracing::Instrument as _;
 
+use super::sub::VertexBuilder;
 use super::{Core, lookups};
 use crate::cachekey::CacheRecord;
 use crate::domain::Domain;
 use crate::error::{KeyStoreError, OpError, Phase, SolveError};
-use crate::job::SubBuilder;
 use crate::manager::CacheManager;
 use crate::op::{Op as _, VertexSink as _};
 use crate::scheduler::{Handle, Outcome, Work};
@@ -18,12 +18,11 @@ use crate::scheduler::{Handle, Outcome, Work};
 impl<D: Domain> Core<D> {
     fn op(self: &Arc<Self>, handle: &Arc<Handle<D>>) -> Result<Arc<D::Op>, SolveError<D>> {
         let op = handle.op.get_or_init(|| {
-            let builder = SubBuilder::new(
-                Arc::clone(self),
-                Arc::downgrade(handle),
-                handle.vertex.digest.clone(),
-            );
-            self.resolver.resolve(&handle.vertex, builder)
+            let builder = VertexBuilder {
+                core: Arc::downgrade(self),
+                handle: Arc::downgrade(handle),
+            };
+            self.resolver.resolve(&handle.vertex, Arc::new(builder))
         });
         op.clone().map_err(|error| {
             SolveError::op(&handle.vertex, &handle.client_digest, Phase::Resolve, error)

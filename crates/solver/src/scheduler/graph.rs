@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use super::edge::EdgeState;
 use super::{
-    BuildId, BuildState, By, Consumer, Effect, Handle, JobId, Level, Scheduler, VertexState,
+    BuildId, BuildRequest, BuildState, By, Consumer, Effect, Handle, JobId, Level, Scheduler,
+    VertexState,
 };
 use crate::domain::Domain;
 use crate::error::SolveError;
@@ -18,21 +19,23 @@ use crate::manager::CacheManager;
 use crate::vertex::{Edge, Vertex};
 
 impl<D: Domain> Scheduler<D> {
-    pub(super) fn build(
-        &mut self,
-        build: BuildId,
-        by: By,
-        edge: &Edge<D>,
-        sources: &[Arc<CacheManager<D>>],
-        loaded: &mut HashMap<Digest, Arc<Vertex<D>>>,
-        out: &mut Vec<Effect<D>>,
-    ) {
+    pub(super) fn build(&mut self, request: BuildRequest<D>, out: &mut Vec<Effect<D>>) {
+        let BuildRequest {
+            build, by, edge, ..
+        } = request;
+        let mut loaded = request.loaded.lock();
         if !self.knows(&by) {
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
             return;
         }
         if loaded.is_empty() {
-            self.load_part(&edge.vertex.closure(), &by, sources, loaded, out);
+            self.load_part(
+                &edge.vertex.closure(),
+                &by,
+                &request.sources,
+                &mut loaded,
+                out,
+            );
         }
         let Some(vertex) = loaded.get(&edge.vertex.digest).map(Arc::clone) else {
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));

@@ -6,12 +6,12 @@ use super::edge::{
     EdgeState, LookingUp, Maps, News, Progress, Search, SlowState, State, with_selector,
 };
 use super::{BuildId, Consumer, Effect, Level, Scheduler, Target, Task, VertexState, Work};
+use crate::built::Built;
 use crate::cachekey::{CacheKey, DepKey, KeyInfo};
 use crate::domain::Domain;
 use crate::error::{KeyStoreError, SolveError};
 use crate::export::Exporter;
 use crate::index::EdgeId;
-use crate::job::Built;
 use crate::lookup::{Answer, Lookup, Probe};
 
 impl<D: Domain> Scheduler<D> {

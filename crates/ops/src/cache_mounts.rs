@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use store::{ImmutableRef, MountFd, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
 use tokio::sync::Notify;
 
-use crate::OpFailure;
+use crate::failure::OpFailure;
 
 /// Key under which a cache mount's record is found again.
 const CACHE_DIR: &str = "cache-dir";
@@ -25,12 +25,12 @@ const OLD_DIR: &str = "cache-dir.old";
 #[derive(Debug)]
 pub struct CacheMount {
     /// `None` only while it is dropped.
-    pub(super) mutable: Option<MutableRef>,
+    pub(crate) mutable: Option<MutableRef>,
     freed: Arc<Notify>,
 }
 
 impl CacheMount {
-    pub(super) fn mount(&self, ids: Option<&IdMapping>) -> Result<MountFd, OpFailure> {
+    pub(crate) fn mount(&self, ids: Option<&IdMapping>) -> Result<MountFd, OpFailure> {
         let mutable = self.mutable.as_ref().ok_or(OpFailure::NoRoot)?;
         Ok(mutable.mount_for(ids)?)
     }
@@ -83,12 +83,12 @@ struct Seen {
 
 /// How a step asks for a cache mount.
 #[derive(Debug)]
-pub(super) struct Request<'a> {
-    pub(super) mount: &'a pb::Mount,
-    pub(super) input: Option<&'a ImmutableRef>,
-    pub(super) args: &'a [String],
+pub(crate) struct Request<'a> {
+    pub(crate) mount: &'a pb::Mount,
+    pub(crate) input: Option<&'a ImmutableRef>,
+    pub(crate) args: &'a [String],
     /// The builds that want the step.
-    pub(super) builds: &'a [Arc<BuildCacheMounts>],
+    pub(crate) builds: &'a [Arc<BuildCacheMounts>],
 }
 
 /// The cache mounts in use.
@@ -217,7 +217,7 @@ impl CacheMounts {
 
     /// Opens the cache mount that a step asks for. `own` holds what the step has open already: a step shares with itself
     /// whatever the sharing mode.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         &self,
         own: &mut HashMap<String, Arc<CacheMount>>,
         request: &Request<'_>,

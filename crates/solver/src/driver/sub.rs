@@ -1,0 +1,41 @@
+//! Builds that are a part of a vertex.
+
+use std::sync::Weak;
+
+use async_trait::async_trait;
+
+use super::Core;
+use crate::domain::Domain;
+use crate::error::SolveError;
+use crate::op::SubBuilder;
+use crate::scheduler::{BuildRequest, By, Handle, Loaded};
+use crate::vertex::Edge;
+
+/// Builds as a part of a vertex for as long as a job has it loaded.
+pub(super) struct VertexBuilder<D: Domain> {
+    pub(super) core: Weak<Core<D>>,
+    pub(super) handle: Weak<Handle<D>>,
+}
+
+#[async_trait]
+impl<D: Domain> SubBuilder<D> for VertexBuilder<D> {
+    async fn build(&self, edge: Edge<D>) -> Result<D::Result, SolveError<D>> {
+        let core = self.core.upgrade().ok_or(SolveError::Canceled)?;
+        let vertex = self.handle.upgrade().ok_or(SolveError::Canceled)?;
+        let by = By::Vertex(vertex.vertex.digest.clone());
+        drop(vertex);
+        let built = core
+            .build(|build| BuildRequest {
+                build,
+                by,
+                edge,
+                sources: Vec::new(),
+                loaded: Loaded::<D>::default(),
+            })
+            .await?;
+        if let (Some(handle), Some(key)) = (self.handle.upgrade(), built.keys.first()) {
+            handle.sub_keys.lock().push(key.clone());
+        }
+        Ok(built.result)
+    }
+}
