@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cachekey::KeyInfo;
 use crate::domain::Domain;
-use crate::vertex::Vertex;
+use crate::domain::vertex::Vertex;
+use crate::keys::cachekey::KeyInfo;
 
 /// The outcome of a build.
 pub struct Built<D: Domain> {

@@ -1,4 +1,8 @@
-//! What the solver leaves to those who use it.
+//! What the solver leaves to those who use it: the types of a domain, and what vertices and ops are.
+
+pub(crate) mod error;
+pub(crate) mod op;
+pub(crate) mod vertex;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,8 +10,8 @@ use std::marker::PhantomData;
 
 use async_trait::async_trait;
 
-use crate::error::OpError;
-use crate::op::{CacheMap, NullSink, Op, OpCtx, VertexSink};
+use crate::domain::error::OpError;
+use crate::domain::op::{CacheMap, NullSink, Op, OpCtx, VertexSink};
 
 /// The types of one use of the solver. The solver hands their values on and looks into none of them; every vertex, op, result
 /// and job of a [`Solver`](crate::Solver) is of one domain, so nothing has to be cast back.

@@ -24,9 +24,9 @@ use tokio::sync::oneshot;
 
 use crate::built::Built;
 use crate::domain::Domain;
-use crate::error::SolveError;
-use crate::manager::CacheManager;
-use crate::op::{FindHint, Observer, OpCtx, Resolver, SessionGroup, VertexSink as _};
+use crate::domain::error::SolveError;
+use crate::domain::op::{FindHint, Observer, OpCtx, Resolver, SessionGroup, VertexSink as _};
+use crate::keys::manager::CacheManager;
 use crate::scheduler::{
     BuildId, BuildRequest, By, Effect, Event, Handle, JobId, Outcome, Scheduler, Work, WorkId,
 };

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::cachekey::{CacheKey, root_key};
 use crate::domain::Domain;
-use crate::keystore::Link;
+use crate::keys::cachekey::{CacheKey, root_key};
+use crate::keys::keystore::Link;
 
 pub(crate) type EdgeId = u64;
 

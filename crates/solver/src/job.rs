@@ -7,12 +7,12 @@ use task::Clock;
 
 use crate::built::Built;
 use crate::domain::Domain;
+use crate::domain::error::SolveError;
+use crate::domain::op::{Observer, OpCtx, Resolver};
+use crate::domain::vertex::{Edge, Vertex};
 use crate::driver::Core;
-use crate::error::SolveError;
-use crate::manager::CacheManager;
-use crate::op::{Observer, OpCtx, Resolver};
+use crate::keys::manager::CacheManager;
 use crate::scheduler::{BuildRequest, By, Event, JobId, Loaded};
-use crate::vertex::{Edge, Vertex};
 
 /// Vertices that are loaded in a row.
 const PART: usize = 200;

@@ -37,14 +37,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::built::Built;
-use crate::cachekey::{CacheKey, CacheRecord, KeyInfo};
 use crate::domain::Domain;
-use crate::error::{KeyStoreError, OpError, SolveError};
+use crate::domain::error::{KeyStoreError, OpError, SolveError};
+use crate::domain::op::{CacheMap, JobValues, Observer, Preprocess, SlowKey};
+use crate::domain::vertex::{Edge, Vertex};
 use crate::index::{EdgeId, Index};
-use crate::lookup::{Answer, Lookup};
-use crate::manager::{CacheManager, Managers};
-use crate::op::{CacheMap, JobValues, Observer, Preprocess, SlowKey};
-use crate::vertex::{Edge, Vertex};
+use crate::keys::cachekey::{CacheKey, CacheRecord, KeyInfo};
+use crate::keys::lookup::{Answer, Lookup};
+use crate::keys::manager::{CacheManager, Managers};
 use edge::EdgeState;
 use join::Join;
 

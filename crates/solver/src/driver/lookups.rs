@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::work::panic_text;
 use crate::domain::Domain;
-use crate::error::KeyStoreError;
-use crate::lookup::{Answer, Lookup};
+use crate::domain::error::KeyStoreError;
+use crate::keys::lookup::{Answer, Lookup};
 use crate::scheduler::WorkId;
 
 /// Look-ups that wait for a worker, and how many workers there are.

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 
 use super::Core;
 use crate::domain::Domain;
-use crate::error::SolveError;
-use crate::op::SubBuilder;
+use crate::domain::error::SolveError;
+use crate::domain::op::SubBuilder;
+use crate::domain::vertex::Edge;
 use crate::scheduler::{BuildRequest, By, Handle, Loaded};
-use crate::vertex::Edge;
 
 /// Builds as a part of a vertex for as long as a job has it loaded.
 pub(super) struct VertexBuilder<D: Domain> {

@@ -3,12 +3,12 @@
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::domain::error::OpError;
+use crate::domain::op::{NullSink, SubBuilder};
+use crate::domain::vertex::{Edge, Vertex};
 use crate::domain::{NoOp, ResultsOnly};
-use crate::error::OpError;
 use crate::job::{JobOptions, Solver};
-use crate::memory::{MemoryKeyStore, MemoryResults};
-use crate::op::{NullSink, SubBuilder};
-use crate::vertex::{Edge, Vertex};
+use crate::keys::memory::{MemoryKeyStore, MemoryResults};
 
 type Plain = ResultsOnly<u64>;
 

@@ -8,11 +8,11 @@ use tracing::Instrument as _;
 
 use super::sub::VertexBuilder;
 use super::{Core, lookups};
-use crate::cachekey::CacheRecord;
 use crate::domain::Domain;
-use crate::error::{KeyStoreError, OpError, Phase, SolveError};
-use crate::manager::CacheManager;
-use crate::op::{Op as _, VertexSink as _};
+use crate::domain::error::{KeyStoreError, OpError, Phase, SolveError};
+use crate::domain::op::{Op as _, VertexSink as _};
+use crate::keys::cachekey::CacheRecord;
+use crate::keys::manager::CacheManager;
 use crate::scheduler::{Handle, Outcome, Work};
 
 impl<D: Domain> Core<D> {
@@ -117,7 +117,7 @@ impl<D: Domain> Core<D> {
         self: &Arc<Self>,
         of: &Arc<Handle<D>>,
         index: usize,
-    ) -> Result<(Arc<crate::op::CacheMap<D>>, bool), SolveError<D>> {
+    ) -> Result<(Arc<crate::domain::op::CacheMap<D>>, bool), SolveError<D>> {
         let op = self.op(of)?;
         // An op without inputs works for its key (it asks a registry, a client, …), and is shown to do so.
         let shown = of.vertex.inputs.is_empty();

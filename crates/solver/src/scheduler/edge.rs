@@ -8,13 +8,13 @@ use oci::Digest;
 use parking_lot::Mutex;
 
 use super::{Consumer, Level, WorkId};
-use crate::cachekey::{CacheRecord, DepKey, KeyInfo};
 use crate::domain::Domain;
-use crate::error::SolveError;
-use crate::export::{Exporter, KeyExporter, Secondaries};
+use crate::domain::error::SolveError;
+use crate::domain::op::CacheMap;
 use crate::index::EdgeId;
-use crate::lookup::{Answer, Matches};
-use crate::op::CacheMap;
+use crate::keys::cachekey::{CacheRecord, DepKey, KeyInfo};
+use crate::keys::export::{Exporter, KeyExporter, Secondaries};
+use crate::keys::lookup::{Answer, Matches};
 
 /// One output of an active vertex.
 pub(super) struct EdgeState<D: Domain> {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::edge::{EdgeOutcome, Finished, State};
 use super::{Effect, Level, Outcome, Scheduler, Target, Task, Work};
-use crate::cachekey::{CacheKey, CacheRecord, KeyInfo};
 use crate::domain::Domain;
-use crate::error::SolveError;
-use crate::export::{Exporter, KeyExporter, Secondaries};
+use crate::domain::error::SolveError;
 use crate::index::EdgeId;
+use crate::keys::cachekey::{CacheKey, CacheRecord, KeyInfo};
+use crate::keys::export::{Exporter, KeyExporter, Secondaries};
 
 impl<D: Domain> Scheduler<D> {
     /// Runs the vertex, or takes what it gave when it ran, and keeps that.

@@ -13,10 +13,10 @@ use super::{
     VertexState,
 };
 use crate::domain::Domain;
-use crate::error::SolveError;
+use crate::domain::error::SolveError;
+use crate::domain::vertex::{Edge, Vertex};
 use crate::index::EdgeId;
-use crate::manager::CacheManager;
-use crate::vertex::{Edge, Vertex};
+use crate::keys::manager::CacheManager;
 
 impl<D: Domain> Scheduler<D> {
     pub(super) fn build(&mut self, request: BuildRequest<D>, out: &mut Vec<Effect<D>>) {

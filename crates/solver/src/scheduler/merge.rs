@@ -6,9 +6,9 @@ use oci::Digest;
 
 use super::edge::State;
 use super::{Effect, Scheduler};
-use crate::cachekey::{CacheKey, DepKey};
 use crate::domain::Domain;
 use crate::index::EdgeId;
+use crate::keys::cachekey::{CacheKey, DepKey};
 
 impl<D: Domain> Scheduler<D> {
     /// Registers the edge's key as it is now; if another edge has it, merges the two. True if `id` was merged away.

@@ -7,12 +7,12 @@ use super::edge::{
 };
 use super::{BuildId, Consumer, Effect, Level, Scheduler, Target, Task, VertexState, Work};
 use crate::built::Built;
-use crate::cachekey::{CacheKey, DepKey, KeyInfo};
 use crate::domain::Domain;
-use crate::error::{KeyStoreError, SolveError};
-use crate::export::Exporter;
+use crate::domain::error::{KeyStoreError, SolveError};
 use crate::index::EdgeId;
-use crate::lookup::{Answer, Lookup, Probe};
+use crate::keys::cachekey::{CacheKey, DepKey, KeyInfo};
+use crate::keys::export::Exporter;
+use crate::keys::lookup::{Answer, Lookup, Probe};
 
 impl<D: Domain> Scheduler<D> {
     /// Takes in what vertex and inputs have come to know. What has to be looked up for that is begun; the edge goes on when

@@ -14,10 +14,10 @@ use oci::Digest;
 
 use super::*;
 use crate::domain::NoOp;
+use crate::domain::error::{OpError, Phase};
+use crate::domain::op::{CacheMapDep, NullSink, OpCtx};
+use crate::keys::memory::{MemoryKeyStore, MemoryResults};
 use model::*;
-use crate::error::{OpError, Phase};
-use crate::memory::{MemoryKeyStore, MemoryResults};
-use crate::op::{CacheMapDep, NullSink, OpCtx};
 
 /// Seeds that found something once.
 const REGRESSIONS: &[u64] = &[45, 288];

@@ -116,7 +116,10 @@ pub(super) fn output(kind: &Kind, index: usize, inputs: &[u64]) -> u64 {
 }
 
 /// What identifies an edge's output to a perfect cache: by content where the op reads content, by definition elsewhere.
-pub(super) fn meaning(edge: &Edge<Model>, memo: &mut HashMap<(Digest, usize), Result<u64, ()>>) -> String {
+pub(super) fn meaning(
+    edge: &Edge<Model>,
+    memo: &mut HashMap<(Digest, usize), Result<u64, ()>>,
+) -> String {
     let kind = kind_of(&edge.vertex);
     let inputs: Vec<String> = edge
         .vertex

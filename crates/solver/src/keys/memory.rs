@@ -7,11 +7,11 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::cachekey::root_key;
 use crate::domain::Domain;
-use crate::error::KeyStoreError;
-use crate::keystore::{KeyStore, Link, ResultStorage, StoredResult};
-use crate::op::OpCtx;
+use crate::domain::error::KeyStoreError;
+use crate::domain::op::OpCtx;
+use crate::keys::cachekey::root_key;
+use crate::keys::keystore::{KeyStore, Link, ResultStorage, StoredResult};
 
 /// A key store in memory.
 #[derive(Debug, Default)]

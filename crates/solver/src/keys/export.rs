@@ -7,11 +7,11 @@ use std::sync::Arc;
 use oci::Digest;
 use parking_lot::Mutex;
 
-use crate::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
 use crate::domain::Domain;
-use crate::error::KeyStoreError;
-use crate::keystore::{Link, StoredResult};
-use crate::manager::CacheManager;
+use crate::domain::error::KeyStoreError;
+use crate::keys::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
+use crate::keys::keystore::{Link, StoredResult};
+use crate::keys::manager::CacheManager;
 
 /// What can be exported for a key.
 pub(crate) enum Exporter<D: Domain> {

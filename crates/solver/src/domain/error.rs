@@ -7,7 +7,7 @@ use std::sync::Arc;
 use oci::Digest;
 
 use crate::domain::Domain;
-use crate::vertex::Vertex;
+use crate::domain::vertex::Vertex;
 
 /// An op's own error, shared by everyone who waits for the op. Made from any error with `?`.
 #[derive(Clone)]

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use oci::Digest;
 
-use crate::cachekey::{CacheKey, CacheRecord, DepKey};
 use crate::domain::Domain;
-use crate::error::KeyStoreError;
-use crate::manager::Managers;
+use crate::domain::error::KeyStoreError;
+use crate::keys::cachekey::{CacheKey, CacheRecord, DepKey};
+use crate::keys::manager::Managers;
 
 /// Keys of an output, by id.
 pub(crate) type Matches<D> = BTreeMap<String, Arc<CacheKey<D>>>;

@@ -10,11 +10,11 @@ use std::time::SystemTime;
 use oci::Digest;
 use task::Permits;
 
-use crate::cachekey::{CacheKey, CacheRecord, DepKey, root_key};
 use crate::domain::Domain;
-use crate::error::KeyStoreError;
-use crate::keystore::{KeyStore, Link, ResultStorage, StoredResult};
-use crate::op::OpCtx;
+use crate::domain::error::KeyStoreError;
+use crate::domain::op::OpCtx;
+use crate::keys::cachekey::{CacheKey, CacheRecord, DepKey, root_key};
+use crate::keys::keystore::{KeyStore, Link, ResultStorage, StoredResult};
 
 /// A key store and the results its keys lead to: this machine's, or a remote cache's.
 pub struct CacheManager<D: Domain> {

@@ -22,8 +22,8 @@ use oci::Digest;
 use parking_lot::Mutex;
 
 use crate::domain::Domain;
-use crate::export::Exporter;
-use crate::manager::CacheManager;
+use crate::keys::export::Exporter;
+use crate::keys::manager::CacheManager;
 
 /// Returns the id of a root key: what a key is called that has no inputs. Content keys have output −1.
 pub fn root_key(digest: &Digest, output: i64) -> Digest {

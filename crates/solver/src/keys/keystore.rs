@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use oci::Digest;
 
 use crate::domain::Domain;
-use crate::error::KeyStoreError;
-use crate::op::OpCtx;
+use crate::domain::error::KeyStoreError;
+use crate::domain::op::OpCtx;
 
 /// The label on the way from the key of an input to the key of an output.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -9,8 +9,8 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::domain::Domain;
-use crate::error::{OpError, SolveError};
-use crate::vertex::{Edge, Vertex};
+use crate::domain::error::{OpError, SolveError};
+use crate::domain::vertex::{Edge, Vertex};
 
 /// How a vertex is cached and computed.
 #[async_trait]
