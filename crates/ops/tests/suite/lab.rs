@@ -50,9 +50,11 @@ impl Lab {
             Arc::clone(&executor) as _,
             Arc::new(source::Sources::new()),
             Arc::clone(&sessions),
-            vec![oci::Platform::host()],
-            None,
-            parallelism,
+            ops::StepLimits {
+                platforms: vec![oci::Platform::host()],
+                devices: None,
+                max_parallelism: parallelism,
+            },
         );
         Self {
             parts,
