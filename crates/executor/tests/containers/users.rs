@@ -330,9 +330,11 @@ async fn a_user_namespace_costs_a_step_little() {
     for times in &mut times {
         times.sort();
     }
-    println!(
-        "plain p50 {:?}, user namespace p50 {:?}",
-        times[0][50], times[1][50]
-    );
+    for (what, times) in ["plain", "user namespace"].into_iter().zip(&times) {
+        println!(
+            "{what}: least {:?}, p10 {:?}, p50 {:?}",
+            times[0], times[10], times[50]
+        );
+    }
     assert!(times[1][50] < times[0][50] * 2 + Duration::from_millis(2));
 }

@@ -175,7 +175,8 @@ fn step(script: &str) -> pb::ExecOp {
 }
 
 const SCRIPT: &str = "set -e; b=/bin/busybox; $b rmdir /gone; echo more >> /theirs; echo more >> /many; $b chown 7:8 /theirs; \
-    echo a > /tmp/a; $b chmod 4755 /tmp/a; $b mkfifo /tmp/p; echo result > /out/file; $b chown 1000:1000 /out/file; \
+    echo a > /tmp/a; $b chmod 4755 /tmp/a; $b mkfifo /tmp/p; \
+    $b mknod -m 640 /tmp/c c 1 3; $b chown 3:4 /tmp/c; $b mknod /out/b b 259 70000; echo result > /out/file; $b chown 1000:1000 /out/file; \
     $b test \"$($b stat -c %u:%g /base/many)\" = 1000620000:1000620000; $b test \"$($b stat -c %u /seeded/theirs)\" = 1000; \
     echo x > /scratch/x; echo x >> /cache/x; $b chown 5 /cache/x; echo x >> /seeded/theirs; \
     if $b test -e /cache/count; then $b stat -c %u /cache/x > /seen; fi; echo > /cache/count";
