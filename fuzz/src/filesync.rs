@@ -38,7 +38,7 @@ pub(crate) fn runtime() -> &'static Runtime {
 pub(crate) fn receive(input: &[u8]) {
     let packets: Vec<Packet> = packets(input)
         .into_iter()
-        .filter_map(|packet| control::packet::from_wire(packet).ok())
+        .filter_map(|packet| session::wire::from_wire(packet).ok())
         .collect();
     let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
     let root = Root::open(folder.path()).expect("the folder was just made");

@@ -17,7 +17,7 @@ use crate::auth::DockerConfig;
 use crate::connect::{Address, Client, ConnectError, TlsFiles};
 use crate::failure::{Failure, LineRange};
 use crate::layout::{Layout, LayoutName};
-use crate::packet::{from_wire, to_wire};
+use session::wire::{from_wire, to_wire};
 
 #[test]
 fn addresses_are_sockets_or_ports_and_print_as_they_are_written() {

@@ -19,7 +19,6 @@ mod failure;
 mod id;
 mod layout;
 mod manage;
-mod packet;
 mod session;
 mod solve;
 mod status;

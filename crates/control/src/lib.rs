@@ -7,7 +7,7 @@
 //!                 ├────► content, trace, health
 //!                 ├──── limits: what a connection and a call may hold
 //!                 ├──── history, policy: records on disk, verdicts of clients
-//!                 └──── convert, errors, status, packet, protojson: wire ⇄ domain
+//!                 └──── convert, errors, status, protojson: wire ⇄ domain
 //! ```
 //!
 //! # Invariants
@@ -23,7 +23,6 @@ mod health;
 mod history;
 mod io;
 mod limits;
-pub mod packet;
 mod policy;
 mod protojson;
 mod remote;

@@ -1,5 +1,6 @@
 //! A client at the other end of a tunnel, as a [`Session`].
 
+use ::session::wire;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
@@ -27,8 +28,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
-
-use crate::packet;
 
 /// How many pieces of a byte stream may wait.
 const PIECES: usize = 16;
@@ -180,7 +179,7 @@ impl Session for RemoteSession {
             return Err(CallError::NoLocalSources);
         }
         let (outgoing, packets) = mpsc::channel(PACKETS_IN_FLIGHT);
-        let mut call = Request::new(ReceiverStream::new(packets).map(packet::to_wire));
+        let mut call = Request::new(ReceiverStream::new(packets).map(wire::to_wire));
         let metadata = call.metadata_mut();
         put_list(metadata, header::DIR_NAME, &[request.name])?;
         put_list(metadata, header::INCLUDE, &request.include)?;
@@ -199,7 +198,7 @@ impl Session for RemoteSession {
         };
         let incoming = futures::stream::once(opened)
             .try_flatten()
-            .map(|p| p.map_err(failed).and_then(packet::from_wire))
+            .map(|p| p.map_err(failed).and_then(wire::from_wire))
             .boxed();
         Ok(PacketStream { incoming, outgoing })
     }
@@ -243,7 +242,7 @@ impl Session for RemoteSession {
         self.need(method::FILE_SEND)?;
         let (outgoing, packets) = mpsc::channel(PACKETS_IN_FLIGHT);
         // The method is declared with byte messages, but speaks file-sync packets when the client exports into a folder.
-        let mut call = Request::new(ReceiverStream::new(packets).map(packet::to_wire));
+        let mut call = Request::new(ReceiverStream::new(packets).map(wire::to_wire));
         put(
             call.metadata_mut(),
             header::EXPORTER_ID,
@@ -269,7 +268,7 @@ impl Session for RemoteSession {
         };
         let incoming = futures::stream::once(opened)
             .try_flatten()
-            .map(|p| p.map_err(failed).and_then(packet::from_wire))
+            .map(|p| p.map_err(failed).and_then(wire::from_wire))
             .boxed();
         Ok(PacketStream { incoming, outgoing })
     }

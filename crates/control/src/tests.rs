@@ -1,5 +1,6 @@
 //! The services over a real connection, with a client that serves its session in the tunnel.
 
+use ::session::wire;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::health::HealthService;
-use crate::{packet, routes, serve};
+use crate::{routes, serve};
 
 mod answers;
 mod limits;
@@ -351,7 +352,7 @@ impl FileSync for Served {
         };
         let incoming = request
             .into_inner()
-            .map(move |p| p.map_err(failed).and_then(packet::from_wire))
+            .map(move |p| p.map_err(failed).and_then(wire::from_wire))
             .boxed();
         task::spawn("send", async move {
             send(
@@ -365,7 +366,7 @@ impl FileSync for Served {
         .detach();
         Ok(Response::new(
             ReceiverStream::new(packets)
-                .map(|p| Ok(packet::to_wire(p)))
+                .map(|p| Ok(wire::to_wire(p)))
                 .boxed(),
         ))
     }

@@ -22,6 +22,7 @@ pub mod method;
 pub mod stream;
 pub mod traits;
 pub mod transfers;
+pub mod wire;
 
 pub use diffcopy::packet::Packet;
 pub use error::{CallError, SessionError};

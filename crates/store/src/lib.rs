@@ -72,7 +72,7 @@ pub use history::HistoryRecord;
 pub use id::RefId;
 pub use keys::StoreResult;
 pub use lease::Lease;
-pub use policy::{DiskSpace, DiskStat, GcConfig, GcPolicy};
+pub use policy::{DiskSpace, DiskStat, GcPolicy};
 pub use provider::{BlobProvider, BlobSink, FetchError, Shown};
 pub use refs::{ImmutableRef, LayerDesc, MutableRef, RecordType, RefKind, RefOptions};
 pub use snapshot::{DriverKind, MountFd};

@@ -1,4 +1,4 @@
-//! How much the store may keep: the numbers that collection runs with when the configuration names none.
+//! How much the store may keep: rules of collection and the amounts of disk in them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,11 +6,6 @@ use std::time::Duration;
 use crate::gc::PruneOptions;
 
 const GB: i64 = 1_000_000_000;
-const RESERVE_PERCENT: i64 = 10;
-const RESERVE_BYTES: i64 = 10 * GB;
-const FREE_PERCENT: i64 = 20;
-const MAX_PERCENT: i64 = 80;
-const MAX_BYTES: i64 = 100 * GB;
 /// Used when the size of the disk is not known.
 const UNKNOWN_DISK: i64 = 2 * GB;
 
@@ -89,43 +84,6 @@ impl DiskSpace {
     }
 }
 
-/// The amounts that the default policies are made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GcConfig {
-    /// Old name of the reserve, used if nothing else is set.
-    pub keep_storage: DiskSpace,
-    /// Always kept.
-    pub reserved: DiskSpace,
-    /// Never exceeded.
-    pub max_used: DiskSpace,
-    /// Left to others.
-    pub min_free: DiskSpace,
-}
-
-impl GcConfig {
-    fn is_unset(&self) -> bool {
-        self.reserved.is_unset() && self.max_used.is_unset() && self.min_free.is_unset()
-    }
-
-    /// Chooses amounts by the size of the disk.
-    pub fn detect(disk: DiskStat) -> Self {
-        let cap = |percent, bytes| {
-            let part = DiskSpace::percent(percent);
-            if part.as_bytes(disk) > bytes {
-                DiskSpace::bytes(bytes)
-            } else {
-                part
-            }
-        };
-        Self {
-            keep_storage: DiskSpace::default(),
-            reserved: cap(RESERVE_PERCENT, RESERVE_BYTES),
-            max_used: cap(MAX_PERCENT, MAX_BYTES),
-            min_free: DiskSpace::percent(FREE_PERCENT),
-        }
-    }
-}
-
 /// One rule of collection. Rules run in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GcPolicy {
@@ -144,44 +102,6 @@ pub struct GcPolicy {
 }
 
 impl GcPolicy {
-    /// The four rules that apply when none are configured.
-    pub fn defaults(config: GcConfig, disk: DiskStat) -> Vec<Self> {
-        let mut config = config;
-        if config.is_unset() {
-            config.reserved = config.keep_storage;
-        }
-        if config.is_unset() {
-            config = GcConfig::detect(disk);
-        }
-        let capped = Self {
-            reserved: config.reserved,
-            max_used: config.max_used,
-            min_free: config.min_free,
-            ..Self::default()
-        };
-        let hour = 60 * 60;
-        vec![
-            // What is easiest to make again goes first.
-            Self {
-                filters: ["source.local", "exec.cachemount", "source.git.checkout"]
-                    .map(|t| format!("type=={t}"))
-                    .into(),
-                keep_duration: Duration::from_secs(48 * hour),
-                max_used: DiskSpace::bytes(512_000_000),
-                ..Self::default()
-            },
-            Self {
-                keep_duration: Duration::from_secs(60 * 24 * hour),
-                ..capped.clone()
-            },
-            capped.clone(),
-            Self {
-                all: true,
-                ..capped
-            },
-        ]
-    }
-
     /// Returns what to prune by this rule on a disk of that size.
     pub fn to_prune(&self, disk: DiskStat) -> PruneOptions {
         PruneOptions {
@@ -209,25 +129,9 @@ mod tests {
             total: 50_000_000_000,
             ..DiskStat::default()
         };
-        let of = |d| {
-            let c = GcConfig::detect(d);
-            (
-                c.reserved.as_bytes(d),
-                c.max_used.as_bytes(d),
-                c.min_free.as_bytes(d),
-            )
-        };
-        assert_eq!(of(disk), (10 * GB, 100 * GB, 187 * GB));
-        assert_eq!(of(small), (5 * GB, 38 * GB, 10 * GB));
-        let rules = GcPolicy::defaults(
-            GcConfig {
-                keep_storage: DiskSpace::bytes(7),
-                ..GcConfig::default()
-            },
-            disk,
-        );
-        assert_eq!(rules.len(), 4);
-        assert_eq!((rules[2].reserved.bytes, rules[2].max_used.bytes), (7, 0));
-        assert!(rules[3].all);
+        let of = |space: DiskSpace| [disk, small, DiskStat::default()].map(|d| space.as_bytes(d));
+        assert_eq!(of(DiskSpace::percent(20)), [187 * GB, 10 * GB, 2 * GB]);
+        assert_eq!(of(DiskSpace::bytes(7)), [7; 3]);
+        assert_eq!(of(DiskSpace::default()), [0; 3]);
     }
 }

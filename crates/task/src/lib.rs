@@ -7,11 +7,10 @@
 //! * [`uncancellable`] finishes what it began even when its caller leaves; shutdown waits for it.
 //! * [`apart`] runs a future whose polls take long where they hold nobody up.
 //! * [`watch`] tells who keeps a thread of the runtime for himself.
-//! * [`Clock`] is real or paused time; [`Permits`] bounds how many may do something; [`Drain`] is ordered shutdown.
+//! * [`Clock`] is real or paused time; [`Permits`] bounds how many may do something.
 
 mod apart;
 mod clock;
-mod drain;
 mod flight;
 mod pool;
 mod spawn;
@@ -19,7 +18,6 @@ pub mod watch;
 
 pub use apart::apart;
 pub use clock::Clock;
-pub use drain::{Drain, PhaseReport};
 pub use flight::Flight;
 pub use pool::{Blocking, Permit, Permits, Pool, Thread, blocking, thread};
 pub use spawn::{Task, settle, spawn, uncancellable};

@@ -90,3 +90,35 @@ pub(super) fn keep_storage(text: &str) -> Result<(DiskSpace, DiskSpace, DiskSpac
     let mut next = || parts.next().unwrap_or(Ok(DiskSpace::Unset));
     Ok((next()?, next()?, next()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_nobody_gave_follow_the_disk() {
+        const GB: u64 = 1_000_000_000;
+        let unset = DiskSpace::Unset;
+        let rules = default_policies(unset, unset, unset);
+        assert_eq!(rules.len(), 4);
+        // Caches that are easy to make again go first and have a cap of their own.
+        assert_eq!(rules[0].max_used, DiskSpace::Bytes(512_000_000));
+        assert_eq!(rules[0].keep_duration, Duration::from_secs(48 * 3600));
+        assert_eq!(
+            rules.iter().map(|rule| rule.all).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
+        for (total, want) in [
+            (1_000 * GB, [10 * GB, 100 * GB, 187 * GB]),
+            (50 * GB, [5 * GB, 38 * GB, 10 * GB]),
+        ] {
+            for rule in &rules[1..] {
+                let amounts = [rule.reserved, rule.max_used, rule.min_free];
+                assert_eq!(amounts.map(|space| space.bytes(total)), want);
+            }
+        }
+        let given = default_policies(DiskSpace::Bytes(7), unset, unset);
+        assert_eq!(given[2].reserved, DiskSpace::Bytes(7));
+        assert_eq!((given[2].max_used, given[2].min_free), (unset, unset));
+    }
+}

@@ -3,6 +3,7 @@
 //! The method is declared with byte messages, but speaks file-sync packets when the target is a folder; so the codec is chosen
 //! by the exporter's number before the first message is read.
 
+use session::wire;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt as _;
@@ -28,7 +29,6 @@ use tonic_prost::ProstCodec;
 
 use crate::attach::filesync::packets;
 use crate::attach::{FileTarget, FolderTarget, Target};
-use crate::packet;
 
 /// The targets.
 #[derive(Debug, Clone)]
@@ -155,7 +155,7 @@ impl StreamingService<Packet> for TakeTree {
             let end = futures::stream::once(taking).filter_map(|done| async move {
                 done.err().map(|e| Err(Status::unknown(e.to_string())))
             });
-            let answers = ReceiverStream::new(from_us).map(|p| Ok(packet::to_wire(p)));
+            let answers = ReceiverStream::new(from_us).map(|p| Ok(wire::to_wire(p)));
             Ok(Response::new(answers.chain(end).boxed()))
         })
     }

@@ -1,5 +1,6 @@
 //! `FileSync`: the daemon reads folders that were named.
 
+use session::wire;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +16,6 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attach::Folder;
-use crate::packet;
 
 /// The folders.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) fn packets(
                 message: status.message().to_owned(),
                 details: bytes::Bytes::new(),
             })
-            .and_then(packet::from_wire)
+            .and_then(wire::from_wire)
         })
         .boxed();
     (PacketStream { incoming, outgoing }, from_us)
@@ -132,7 +132,7 @@ impl file_sync_server::FileSync for FileSync {
         });
         Ok(Response::new(
             ReceiverStream::new(from_us)
-                .map(|p| Ok(packet::to_wire(p)))
+                .map(|p| Ok(wire::to_wire(p)))
                 .chain(end)
                 .boxed(),
         ))

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use proto::fsutil;
 use proto::fsutil::packet::PacketType;
-use session::{CallError, Packet};
+
+use crate::{CallError, Packet};
 
 /// The wire's form of a packet.
-pub(crate) fn to_wire(packet: Packet) -> fsutil::Packet {
+pub fn to_wire(packet: Packet) -> fsutil::Packet {
     let mut wire = fsutil::Packet::default();
     match packet {
         Packet::Stat(stat) => {
@@ -46,14 +47,14 @@ pub(crate) fn to_wire(packet: Packet) -> fsutil::Packet {
 }
 
 /// The domain's form of a packet.
-pub(crate) fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
+pub fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
     let kind = PacketType::try_from(wire.r#type).map_err(|_| CallError::Protocol {
         method: "DiffCopy",
         reason: format!("packet of unknown type {}", wire.r#type),
     })?;
     Ok(match kind {
         PacketType::PacketStat => Packet::Stat(wire.stat.map(|s| {
-            Box::new(session::diffcopy::Stat {
+            Box::new(crate::diffcopy::Stat {
                 path: path(s.path),
                 mode: s.mode,
                 uid: s.uid,
@@ -78,4 +79,43 @@ pub(crate) fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
 
 fn path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::diffcopy::Stat;
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn packets_survive_the_wire() {
+        let stat = Stat {
+            path: path(b"d/\xff".to_vec()),
+            mode: 0o644,
+            size: 3,
+            linkname: "x".into(),
+            ..Stat::default()
+        };
+        for packet in [
+            Packet::Stat(Some(Box::new(stat))),
+            Packet::Stat(None),
+            Packet::Req(7),
+            Packet::Data {
+                id: 7,
+                bytes: Bytes::from_static(b"abc"),
+            },
+            Packet::Fin,
+            Packet::Err("no".into()),
+        ] {
+            assert_eq!(from_wire(to_wire(packet.clone())).ok(), Some(packet));
+        }
+        assert!(
+            from_wire(fsutil::Packet {
+                r#type: 99,
+                ..Default::default()
+            })
+            .is_err()
+        );
+    }
 }
