@@ -86,9 +86,16 @@ impl<D: Domain> Reply<D> {
     }
 }
 
+/// A vertex, and the job that it tells what it told before.
+struct Attach<D: Domain> {
+    handle: Arc<Handle<D>>,
+    job: JobId,
+    value: Arc<D::Job>,
+}
+
 /// What is done after the lock is released.
 struct Afterwards<D: Domain> {
-    attaches: Vec<(Arc<Handle<D>>, JobId, Arc<D::Job>)>,
+    attaches: Vec<Attach<D>>,
     replies: Vec<Reply<D>>,
     /// Cancelled tasks, results, …: a destructor may do anything.
     dropped: Vec<Box<dyn Send>>,
@@ -273,7 +280,7 @@ impl<D: Domain> Core<D> {
                         replies: Vec::new(),
                     });
                     telling.vertices += 1;
-                    afterwards.attaches.push((handle, job, value));
+                    afterwards.attaches.push(Attach { handle, job, value });
                 }
                 Effect::Reply(build, result) => {
                     let Some(Waiting { job, reply: to }) = state.replies.remove(&build) else {
@@ -298,12 +305,12 @@ impl<D: Domain> Core<D> {
         if afterwards.wants_lookup_worker {
             self.start_lookup_worker();
         }
-        for (handle, _, value) in &afterwards.attaches {
-            handle.sink.attach(value);
+        for attach in &afterwards.attaches {
+            attach.handle.sink.attach(&attach.value);
         }
         if !afterwards.attaches.is_empty() {
             let mut state = self.state.lock();
-            for (_, job, _) in &afterwards.attaches {
+            for Attach { job, .. } in &afterwards.attaches {
                 let Some(telling) = state.telling.get_mut(job) else {
                     continue;
                 };

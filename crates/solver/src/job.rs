@@ -22,6 +22,9 @@ pub struct Solver<D: Domain> {
     core: Arc<Core<D>>,
 }
 
+/// A vertex and its op.
+pub type ResolvedOp<D> = (Arc<Vertex<D>>, Arc<<D as Domain>::Op>);
+
 /// What a job is made with.
 pub struct JobOptions<D: Domain> {
     /// Identity; must not be in use.
@@ -124,7 +127,7 @@ impl<D: Domain> Job<D> {
     }
 
     /// Returns the ops that were resolved for `vertex` (of a [`Built`]) and all it depends on.
-    pub fn ops(&self, vertex: &Vertex<D>) -> Vec<(Arc<Vertex<D>>, Arc<D::Op>)> {
+    pub fn ops(&self, vertex: &Vertex<D>) -> Vec<ResolvedOp<D>> {
         let handles = self.core.with_scheduler(|s| s.handles(&vertex.digest));
         handles
             .iter()

@@ -30,7 +30,7 @@ pub use domain::op::{
 };
 pub use domain::vertex::{Edge, ProgressGroup, Vertex, VertexOptions};
 pub use domain::{Domain, NoOp, ResultsOnly};
-pub use job::{Job, JobOptions, Solver};
+pub use job::{Job, JobOptions, ResolvedOp, Solver};
 pub use keys::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
 pub use keys::keystore::{KeyStore, Link, ResultStorage, StoredResult};
 pub use keys::manager::CacheManager;

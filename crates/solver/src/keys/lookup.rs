@@ -51,6 +51,9 @@ pub(crate) enum Probe<D: Domain> {
     Join { input: usize, keys: Vec<DepKey<D>> },
 }
 
+/// A key and the results that can be loaded for it.
+pub(crate) type FoundKey<D> = (Arc<CacheKey<D>>, Vec<CacheRecord<D>>);
+
 /// What the key stores answered.
 pub(crate) struct Answer<D: Domain> {
     /// For each input, keys of the output that were not known to follow from it.
@@ -60,7 +63,7 @@ pub(crate) struct Answer<D: Domain> {
     /// Ids of the keys that all inputs lead to.
     pub(crate) matched: Vec<String>,
     /// New keys of the output, each with the results that can be loaded for it.
-    pub(crate) keys: Vec<(Arc<CacheKey<D>>, Vec<CacheRecord<D>>)>,
+    pub(crate) keys: Vec<FoundKey<D>>,
 }
 
 impl<D: Domain> Lookup<D> {

@@ -16,6 +16,9 @@ use crate::domain::op::OpCtx;
 use crate::keys::cachekey::{CacheKey, CacheRecord, DepKey, root_key};
 use crate::keys::keystore::{KeyStore, Link, ResultStorage, StoredResult};
 
+/// A result that was loaded: its key, what the key store knows of it, and itself.
+pub(crate) type LoadedResult<D> = (Arc<CacheKey<D>>, StoredResult, <D as Domain>::Result);
+
 /// A key store and the results its keys lead to: this machine's, or a remote cache's.
 pub struct CacheManager<D: Domain> {
     id: String,
@@ -143,7 +146,7 @@ impl<D: Domain> CacheManager<D> {
         self: &Arc<Self>,
         record: &CacheRecord<D>,
         ctx: &OpCtx<D>,
-    ) -> Result<Vec<(Arc<CacheKey<D>>, StoredResult, D::Result)>, KeyStoreError> {
+    ) -> Result<Vec<LoadedResult<D>>, KeyStoreError> {
         let (manager, key) = (Arc::clone(self), Arc::clone(&record.key));
         let name = record.id.clone();
         let find = move || {
@@ -171,7 +174,7 @@ impl<D: Domain> CacheManager<D> {
         id: &str,
         stored: &StoredResult,
         loaded: Vec<(String, D::Result)>,
-    ) -> Result<Vec<(Arc<CacheKey<D>>, StoredResult, D::Result)>, KeyStoreError> {
+    ) -> Result<Vec<LoadedResult<D>>, KeyStoreError> {
         let mut by_key: HashMap<String, D::Result> = loaded.into_iter().collect();
         let mut out = Vec::new();
         let mut seen = BTreeSet::new();

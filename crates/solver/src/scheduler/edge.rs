@@ -407,7 +407,7 @@ impl<D: Domain> EdgeState<D> {
                 Level::Complete if input_pending && slow_pending => Level::Fast,
                 Level::Complete if input_pending => Level::Slow,
                 Level::Slow if slow_pending => Level::Fast,
-                level => level,
+                level @ (Level::Initial | Level::Fast | Level::Slow | Level::Complete) => level,
             });
             all_known &= dep.level >= Level::Slow || !dep.matches.is_empty();
         }
