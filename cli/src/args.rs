@@ -124,7 +124,7 @@ pub enum Command {
 }
 
 /// About what.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Debug {
     /// List the workers
     Workers {
@@ -134,6 +134,15 @@ pub enum Debug {
     },
     /// Show the version
     Info,
+    /// Check the state directory of a daemon that does not run
+    Fsck {
+        /// The state directory
+        #[arg(long, value_name = "DIR")]
+        root: std::path::PathBuf,
+        /// Read every blob and compare its digest
+        #[arg(long)]
+        deep: bool,
+    },
 }
 
 /// Flags of `prune`.

@@ -1,6 +1,7 @@
 //! Everything but building.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use client::{Client, PruneFilter, UsageRecord};
@@ -149,8 +150,34 @@ pub(crate) async fn prune(client: &Client, flags: Prune) -> Result<(), CliError>
     print(&format!("Total:\t{}\n", bytes(total)))
 }
 
+/// Checks a state directory; fails if something is wrong that starting the daemon does not put right.
+pub(crate) async fn fsck(root: PathBuf, deep: bool) -> Result<(), CliError> {
+    let place = root.display().to_string();
+    let report =
+        task::blocking("check a state directory", move || daemon::fsck(&root, deep)).await?;
+    let mut text = String::new();
+    for finding in &report.findings {
+        let mended = if finding.heals {
+            " (mended when the daemon starts)"
+        } else {
+            ""
+        };
+        text += &format!("{}: {}{mended}\n", finding.subject, finding.problem);
+    }
+    text += &format!(
+        "{} records and {} blobs checked\n",
+        report.records, report.blobs
+    );
+    print(&text)?;
+    if report.is_damaged() {
+        return Err(CliError::Damaged { root: place });
+    }
+    Ok(())
+}
+
 pub(crate) async fn debug(client: &Client, what: Debug) -> Result<(), CliError> {
     match what {
+        Debug::Fsck { root, deep } => fsck(root, deep).await,
         Debug::Info => {
             let version = client.info().await?;
             print(&format!(

@@ -33,6 +33,13 @@ pub(crate) enum CliError {
     Usage(String),
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
+    #[error(transparent)]
+    Check(#[from] daemon::OpenError),
+    /// What is wrong has been shown.
+    #[error(
+        "state directory {root} is damaged: move it away, and the daemon starts with an empty one"
+    )]
+    Damaged { root: String },
     #[error("canceled")]
     Interrupted { code: u8 },
     /// What was found has been shown.

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Debug};
 use crate::connection::Connected;
 use crate::failure::CliError;
 use crate::interrupt::interrupted;
@@ -69,6 +69,13 @@ async fn run(cli: Cli, program: &str) -> Result<(), CliError> {
     } = cli;
     if let Command::DialStdio = command {
         return commands::dial_stdio(&connection, program).await;
+    }
+    if let Command::Debug {
+        what: Debug::Fsck { root, deep },
+    } = &command
+    {
+        // No daemon is asked, and none may have the directory.
+        return commands::fsck(root.clone(), *deep).await;
     }
     let allow = match &command {
         Command::Build(build) => build.entitlements(),

@@ -20,3 +20,4 @@ pub mod wire;
 pub use executor::launcher::dispatch as launcher_dispatch;
 pub use run::{DaemonError, run};
 pub use settings::{Args, Defaults, Settings, SettingsError};
+pub use store::{FsckReport, OpenError, fsck};
