@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use control::Routes;
 use engine::api::{
     Backend, BlobLine, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
-    HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
+    HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
     WorkerRecord,
 };
 use frontend::bridge::{FileRange, FileStat, ResolveOpts, SourceMeta, Warning, WorkerInfo};
@@ -131,7 +131,7 @@ fn nothing<T>() -> Result<T, Failure> {
 #[async_trait]
 impl Backend for Idle {
     async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
-        let Some(frontend) = request.client_frontend else {
+        let SolveInput::ClientFrontend(frontend) = request.input else {
             return nothing();
         };
         let request = FrontendRequest {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use engine::api::frontend::Frontend;
 use engine::api::frontend::bridge::FileStat;
 use engine::api::{
     CacheSpec, ExporterSpec, Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind,
-    HistoryQuery, HistoryRecord, HistoryResult, PruneRequest, SolveRequest, UsageRecord,
-    VersionInfo, WorkerRecord,
+    HistoryQuery, HistoryRecord, HistoryResult, PolicyVerifier, PruneRequest, Recording,
+    ResultHost, SolveInput, SolveRequest, UsageRecord, VersionInfo, WorkerRecord,
 };
 use oci::Platform;
 use prost_types::Timestamp;
@@ -16,8 +17,41 @@ use proto::{control, pb, types};
 
 use crate::errors;
 
+/// What runs in the client for a request, made if the request wants it.
+pub(crate) trait ClientSide {
+    /// The frontend that the client runs for the build of this name.
+    fn frontend(&self, build: &str) -> Arc<dyn Frontend>;
+
+    /// Shows results of the build of this name to the client.
+    fn result_host(&self, build: &str) -> Arc<dyn ResultHost>;
+
+    /// Asks a session for verdicts on sources.
+    fn policy_verifier(&self, session: &str) -> Arc<dyn PolicyVerifier>;
+}
+
+/// What is to be solved: exactly one thing.
+fn solve_input(
+    definition: Option<pb::Definition>,
+    frontend: String,
+    client_frontend: impl FnOnce() -> Arc<dyn Frontend>,
+) -> Result<SolveInput, Failure> {
+    let is_definition = definition.as_ref().is_some_and(|d| !d.def.is_empty());
+    if is_definition && !frontend.is_empty() {
+        let message = "cannot solve with both Definition and Frontend specified";
+        return Err(Failure::new(FailureKind::Unknown, message));
+    }
+    Ok(match definition {
+        _ if !frontend.is_empty() => SolveInput::Frontend(frontend),
+        Some(definition) => SolveInput::Definition(Arc::new(definition)),
+        None => SolveInput::ClientFrontend(client_frontend()),
+    })
+}
+
 /// A solve request, with the forms of old clients brought up to date.
-pub(crate) fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest, Failure> {
+pub(crate) fn solve_request(
+    wire: control::SolveRequest,
+    client: &dyn ClientSide,
+) -> Result<SolveRequest, Failure> {
     let cache = wire.cache.unwrap_or_default();
     let mut cache_exports: Vec<CacheSpec> = Vec::new();
     let mut inline = false;
@@ -88,12 +122,22 @@ pub(crate) fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest,
                 .or_insert_with(|| epoch.clone());
         }
     }
+    let input = solve_input(wire.definition, wire.frontend, || {
+        client.frontend(&wire.r#ref)
+    })?;
+    let hosts_result = wire.enable_session_exporter;
+    let asks_session = !wire.source_policy_session.is_empty();
     Ok(SolveRequest {
+        input,
+        session_exporters: hosts_result.then(|| client.result_host(&wire.r#ref)),
+        policy_verifier: asks_session.then(|| client.policy_verifier(&wire.source_policy_session)),
+        recording: if wire.internal {
+            Recording::Internal
+        } else {
+            Recording::Recorded
+        },
         build: wire.r#ref,
         session: wire.session,
-        definition: wire.definition.map(Arc::new),
-        frontend: wire.frontend,
-        client_frontend: None,
         frontend_opts: wire.frontend_attrs,
         frontend_inputs: wire
             .frontend_inputs
@@ -101,15 +145,10 @@ pub(crate) fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest,
             .map(|(k, v)| (k, Arc::new(v)))
             .collect(),
         exporters,
-        session_exporters: wire.enable_session_exporter,
         cache_exports,
         cache_imports,
         entitlements: wire.entitlements,
         source_policy: wire.source_policy.as_ref().map(errors::encoded),
-        source_policy_session: wire.source_policy_session,
-        policy_verifier: None,
-        result_host: None,
-        internal: wire.internal,
         compatibility_version: wire.compatibility_version,
         proxy_network: wire.proxy_network,
     })
@@ -347,6 +386,58 @@ fn descriptor(descriptor: oci::Descriptor) -> control::Descriptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client that runs nothing.
+    struct Nothing;
+
+    impl ClientSide for Nothing {
+        fn frontend(&self, _: &str) -> Arc<dyn Frontend> {
+            unreachable!("no request of these tests has a frontend in its client")
+        }
+        fn result_host(&self, _: &str) -> Arc<dyn ResultHost> {
+            unreachable!("no request of these tests shows its result")
+        }
+        fn policy_verifier(&self, _: &str) -> Arc<dyn PolicyVerifier> {
+            unreachable!("no request of these tests asks for verdicts")
+        }
+    }
+
+    fn solve_request(wire: control::SolveRequest) -> Result<SolveRequest, Failure> {
+        // Something is solved, so that no frontend of the client is.
+        let frontend = if wire.frontend.is_empty() && wire.definition.is_none() {
+            "dockerfile.v0".to_owned()
+        } else {
+            wire.frontend
+        };
+        super::solve_request(control::SolveRequest { frontend, ..wire }, &Nothing)
+    }
+
+    #[test]
+    fn a_request_with_a_definition_and_a_frontend_is_refused() {
+        let wire = |ops: Vec<Vec<u8>>, frontend: &str| control::SolveRequest {
+            definition: Some(pb::Definition {
+                def: ops,
+                ..Default::default()
+            }),
+            frontend: frontend.into(),
+            ..Default::default()
+        };
+        let refused = solve_request(wire(vec![vec![]], "dockerfile.v0")).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "cannot solve with both Definition and Frontend specified"
+        );
+        let input = |wire| solve_request(wire).unwrap().input;
+        assert_eq!(
+            input(wire(vec![], "dockerfile.v0")).frontend_name(),
+            "dockerfile.v0"
+        );
+        assert!(matches!(
+            input(wire(vec![vec![]], "")),
+            SolveInput::Definition(_)
+        ));
+        assert!(matches!(input(wire(vec![], "")), SolveInput::Definition(_)));
+    }
 
     fn spec(kind: &str, reference: &str) -> control::CacheOptionsEntry {
         control::CacheOptionsEntry {

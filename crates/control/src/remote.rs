@@ -1,4 +1,4 @@
-//! A client at the other end of a tunnel, as a [`Session`].
+//! A client at the other end of a tunnel, as a [`session::Session`].
 
 use ::session::wire;
 use std::collections::{BTreeMap, HashSet};
@@ -20,8 +20,10 @@ use services::upload::upload_client::UploadClient;
 use session::error::code;
 use session::stream::PACKETS_IN_FLIGHT;
 use session::{
-    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Login,
-    PacketStream, Secret, Session, SyncRequest, Token, TokenRequest, UploadTarget, header, method,
+    Auth, BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, ClientExports, Connection,
+    ContentStore, Duplex, ExporterRequest, FileSend, FileSync, Login, PacketStream, Secret,
+    Secrets, SourcePolicy, Ssh, SyncRequest, Token, TokenRequest, Upload, UploadTarget, header,
+    method,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -156,7 +158,7 @@ fn digest_of(text: &str, method: &'static str) -> Result<Digest, CallError> {
 }
 
 #[async_trait]
-impl Session for RemoteSession {
+impl Connection for RemoteSession {
     fn id(&self) -> &str {
         &self.id
     }
@@ -173,7 +175,10 @@ impl Session for RemoteSession {
         let mut alive = self.alive.clone();
         while alive.changed().await.is_ok() {}
     }
+}
 
+#[async_trait]
+impl FileSync for RemoteSession {
     async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError> {
         if !self.supports(method::FILE_SYNC) {
             return Err(CallError::NoLocalSources);
@@ -202,7 +207,10 @@ impl Session for RemoteSession {
             .boxed();
         Ok(PacketStream { incoming, outgoing })
     }
+}
 
+#[async_trait]
+impl FileSend for RemoteSession {
     async fn send_file(
         &self,
         exporter: usize,
@@ -272,7 +280,10 @@ impl Session for RemoteSession {
             .boxed();
         Ok(PacketStream { incoming, outgoing })
     }
+}
 
+#[async_trait]
+impl Auth for RemoteSession {
     async fn credentials(&self, host: &str) -> Result<Option<Login>, CallError> {
         let mut client = AuthClient::new(self.channel.clone());
         match client
@@ -352,7 +363,10 @@ impl Session for RemoteSession {
             Err(error) => Err(error),
         }
     }
+}
 
+#[async_trait]
+impl Secrets for RemoteSession {
     async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError> {
         let mut client = SecretsClient::new(self.channel.clone());
         let wire = secrets::GetSecretRequest {
@@ -364,7 +378,10 @@ impl Session for RemoteSession {
             Err(error) => absent(error),
         }
     }
+}
 
+#[async_trait]
+impl Ssh for RemoteSession {
     async fn check_ssh(&self, id: &str) -> Result<(), CallError> {
         self.need(method::SSH_CHECK)?;
         let mut client = SshClient::new(self.channel.clone());
@@ -397,7 +414,10 @@ impl Session for RemoteSession {
             .boxed();
         Ok(Duplex { incoming, outgoing })
     }
+}
 
+#[async_trait]
+impl Upload for RemoteSession {
     async fn upload(&self, target: UploadTarget) -> Result<ByteStream, CallError> {
         let mut call = Request::new(tokio_stream::pending::<upload::BytesMessage>());
         put(call.metadata_mut(), header::UPLOAD_PATH, &target.path)?;
@@ -410,7 +430,10 @@ impl Session for RemoteSession {
             .map(|m| m.map(|m| m.data).map_err(failed))
             .boxed())
     }
+}
 
+#[async_trait]
+impl ContentStore for RemoteSession {
     async fn content_info(&self, store: &str, digest: &Digest) -> Result<BlobInfo, CallError> {
         let request = self.in_store(
             store,
@@ -545,7 +568,10 @@ impl Session for RemoteSession {
             Err(error) => there(error),
         }
     }
+}
 
+#[async_trait]
+impl ClientExports for RemoteSession {
     async fn find_exporters(
         &self,
         metadata: BTreeMap<String, Bytes>,
@@ -586,7 +612,10 @@ impl Session for RemoteSession {
             .map_err(failed)?;
         Ok(())
     }
+}
 
+#[async_trait]
+impl SourcePolicy for RemoteSession {
     async fn check_policy(&self, request: Bytes) -> Result<Bytes, CallError> {
         self.need(method::CHECK_POLICY)?;
         let request = policysession::CheckPolicyRequest::decode(request).map_err(|e| {

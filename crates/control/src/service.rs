@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ::session::SessionManager;
-use engine::api::Backend;
+use engine::api::frontend::Frontend;
+use engine::api::{Backend, PolicyVerifier, ResultHost};
 use futures::stream::{BoxStream, StreamExt};
 use proto::control::{
     BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse,
@@ -15,6 +16,7 @@ use services::control::control_server::Control;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::convert::ClientSide;
 use crate::errors::status;
 use crate::gateway::Builds;
 use crate::limits::Share;
@@ -50,6 +52,31 @@ impl ControlService {
             sessions,
             builds,
         }
+    }
+}
+
+/// The client that called, as what it may have to do for its request.
+struct Caller<'a> {
+    builds: &'a Arc<Builds>,
+    sessions: &'a Arc<SessionManager>,
+    /// The connection that the build is counted for.
+    owner: Option<Arc<Share>>,
+}
+
+impl ClientSide for Caller<'_> {
+    fn frontend(&self, build: &str) -> Arc<dyn Frontend> {
+        Arc::new(self.builds.frontend(build, self.owner.clone()))
+    }
+
+    fn result_host(&self, build: &str) -> Arc<dyn ResultHost> {
+        Arc::new(self.builds.frontend(build, self.owner.clone()))
+    }
+
+    fn policy_verifier(&self, session: &str) -> Arc<dyn PolicyVerifier> {
+        Arc::new(SessionVerifier::new(
+            Arc::clone(self.sessions),
+            session.to_owned(),
+        ))
     }
 }
 
@@ -94,20 +121,13 @@ impl Control for ControlService {
         request: Request<SolveRequest>,
     ) -> Result<Response<SolveResponse>, Status> {
         let owner = request.extensions().get::<Arc<Share>>().cloned();
-        let mut request = convert::solve_request(request.into_inner()).map_err(|e| status(&e))?;
-        if request.definition.is_none() && request.frontend.is_empty() {
-            request.client_frontend = Some(Arc::new(
-                self.builds.frontend(&request.build, owner.clone()),
-            ));
-        }
-        if !request.source_policy_session.is_empty() {
-            let id = request.source_policy_session.clone();
-            let verifier = SessionVerifier::new(self.sessions.clone(), id);
-            request.policy_verifier = Some(Arc::new(verifier));
-        }
-        if request.session_exporters {
-            request.result_host = Some(Arc::new(self.builds.frontend(&request.build, owner)));
-        }
+        let client = Caller {
+            builds: &self.builds,
+            sessions: &self.sessions,
+            owner,
+        };
+        let request = convert::solve_request(request.into_inner(), &client);
+        let request = request.map_err(|e| status(&e))?;
         let answer = self.backend.solve(request).await.map_err(|e| status(&e))?;
         Ok(Response::new(SolveResponse {
             exporter_response: answer.exporter_response,

@@ -15,7 +15,7 @@ use engine::api::frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo
 use engine::api::frontend::{Bridge, BridgeError, FrontendRequest, FrontendResult};
 use engine::api::{
     Backend, BlobLine, Detail, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
-    HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
+    HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
     WorkerRecord,
 };
 use futures::StreamExt;
@@ -55,7 +55,7 @@ impl Backend for FakeEngine {
     async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
         let group = Group::new(self.sessions.clone(), [request.session.clone()]);
         let said = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Unknown, e.to_string());
-        if let Some(frontend) = request.client_frontend {
+        if let SolveInput::ClientFrontend(frontend) = request.input {
             let request = FrontendRequest {
                 opts: request.frontend_opts,
                 ..Default::default()
@@ -81,7 +81,7 @@ impl Backend for FakeEngine {
         }
         let session = group.first().await.map_err(|e| said(&e))?;
         let mut response = BTreeMap::new();
-        match request.frontend.as_str() {
+        match request.input.frontend_name() {
             "sync" => {
                 let dir = tempfile::tempdir().map_err(|e| said(&e))?;
                 let root = fstree_root(dir.path());

@@ -2,7 +2,7 @@
 //!
 //! `control` holds an `Arc<dyn Backend>` and turns wire messages into these types and back; the engine implements the trait.
 //! Nothing here knows gRPC. A frontend that runs in the client (`buildctl build` without `--frontend`, buildx) comes as
-//! [`SolveRequest::client_frontend`]: to the engine it is a [`Frontend`] like any other.
+//! [`SolveInput::ClientFrontend`]: to the engine it is a [`Frontend`] like any other.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -23,8 +23,8 @@ pub use history::{
     HistoryQuery, HistoryRecord, HistoryResult, ReadBlob,
 };
 pub use solve::{
-    CacheSpec, ExporterSpec, PolicyQuestion, PolicyVerdict, PolicyVerifier, ResultHost,
-    SolveRequest, SolveResponse,
+    CacheSpec, ExporterSpec, PolicyQuestion, PolicyVerdict, PolicyVerifier, Recording, ResultHost,
+    SolveInput, SolveRequest, SolveResponse,
 };
 
 /// The engine as the control surface sees it. Dropping the future of a call cancels the call.

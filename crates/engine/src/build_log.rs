@@ -23,7 +23,7 @@ impl BuildLog {
         let span = tracing::info_span!("job", build = %request.build, session = %request.session);
         span.in_scope(|| {
             tracing::info!(
-                frontend = request.frontend,
+                frontend = request.input.frontend_name(),
                 exporters = request.exporters.len(),
                 "build started"
             );
@@ -140,7 +140,7 @@ mod tests {
         SolveRequest {
             build: "b1".into(),
             session: "s1".into(),
-            frontend: "dockerfile.v0".into(),
+            input: crate::api::SolveInput::Frontend("dockerfile.v0".into()),
             ..SolveRequest::default()
         }
     }

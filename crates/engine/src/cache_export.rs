@@ -9,7 +9,7 @@ use frontend::FrontendResult;
 use futures::future::{BoxFuture, try_join_all};
 use oci::Digest;
 use progress::Writer;
-use remotecache::{CacheError, CacheExporter, Caches, Gathered};
+use remotecache::{CacheError, CacheExporter, CacheRecords, Caches};
 use session::Group;
 use store::CompressionSpec;
 
@@ -126,17 +126,17 @@ async fn write_one(
     results: &Results,
     progress: &Writer,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let mut gathered = Gathered::default();
+    let mut records = CacheRecords::default();
     {
         let _status = progress.status("preparing build cache for export", "");
         for computed in results.all() {
             if let Some(ctx) = computed.vertex.as_deref().and_then(|v| scope.op_ctx(v)) {
-                exporter.gather(&mut gathered, &computed.keys, &ctx).await?;
+                exporter.gather(&mut records, &computed.keys, &ctx).await?;
             }
         }
     }
     let _status = progress.status("sending cache export", "");
-    Ok(exporter.finish(&gathered, progress).await?)
+    Ok(exporter.finish(&records, progress).await?)
 }
 
 /// Makes the records that images carry, for one exporter.
@@ -183,7 +183,7 @@ impl InlineCache for Inline {
         let _status = self.progress.status(title, "");
         let layers = tree.blobs(self.compression).await?;
         let layers: Vec<Digest> = layers.into_iter().map(|l| l.diff_id).collect();
-        let made = Gathered::inline(&computed.keys, &layers, self.compression, &ctx).await;
+        let made = CacheRecords::inline(&computed.keys, &layers, self.compression, &ctx).await;
         made.map_err(|e| ExportError::Result {
             reason: e.to_string(),
         })

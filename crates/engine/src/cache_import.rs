@@ -7,7 +7,7 @@ use frontend::bridge::CacheImport;
 use futures::future::{BoxFuture, join_all};
 use ops::BuildDomain;
 use parking_lot::Mutex;
-use remotecache::{Caches, Scene};
+use remotecache::{CacheContext, Caches};
 use solver::CacheManager;
 use tokio::sync::OnceCell;
 
@@ -58,12 +58,12 @@ impl CacheImports {
     ) -> Option<Arc<CacheManager<BuildDomain>>> {
         let title = format!("importing cache manifest from {name}");
         let read = self.scope.shown(&title, "", |progress| async move {
-            let scene = Scene {
+            let context = CacheContext {
                 sessions: self.scope.sessions(),
                 progress,
             };
             let caches = &self.caches;
-            Ok(caches.import(&import.kind, &import.attrs, &scene).await?)
+            Ok(caches.import(&import.kind, &import.attrs, &context).await?)
         });
         read.await
             .inspect_err(|error| tracing::debug!(%error, name, "a cache was not read"))

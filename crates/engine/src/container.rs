@@ -45,7 +45,7 @@ pub(crate) struct BuildContainer {
     mounts: usize,
     /// Gone once the container was released.
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
-    begun: tokio::sync::Mutex<bool>,
+    has_process: tokio::sync::Mutex<bool>,
     closed: watch::Sender<bool>,
     running: watch::Sender<usize>,
 }
@@ -160,7 +160,7 @@ impl BuildContainer {
             extra_hosts,
             mounts: count,
             prepared: tokio::sync::Mutex::new(Some(Arc::new(prepared.with_ids(ids)))),
-            begun: tokio::sync::Mutex::new(false),
+            has_process: tokio::sync::Mutex::new(false),
             closed: watch::Sender::new(false),
             running: watch::Sender::new(0),
             scope,
@@ -333,11 +333,11 @@ impl Container for BuildContainer {
         };
         let executor = Arc::clone(&self.parts.executor);
         // Held until the first process runs, so that others find the container.
-        let mut begun = self.begun.lock().await;
+        let mut has_process = self.has_process.lock().await;
         if *self.closed.borrow() {
             return Err(closed().into());
         }
-        let task = if *begun {
+        let task = if *has_process {
             let id = self.id.clone();
             self.run(async move { executor.exec(&id, process, io).await })
         } else {
@@ -345,12 +345,12 @@ impl Container for BuildContainer {
             spec.remove_mount_stubs_recursive = request.meta.remove_mount_stubs_recursive;
             let (told, started) = oneshot::channel();
             let task = self.run(async move { executor.run(spec, io, Some(told)).await });
-            *begun = true;
+            *has_process = true;
             // An error means that it ended before; its outcome says why.
             let _ended = started.await;
             task
         };
-        drop(begun);
+        drop(has_process);
         Ok(Process {
             ended: Box::pin(async move { Ok(task.await?) }),
         })

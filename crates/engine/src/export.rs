@@ -102,8 +102,10 @@ impl Exports<'_> {
 pub(crate) struct SessionExporters<'a> {
     /// The sessions that may answer for the build.
     pub(crate) sessions: &'a session::Group,
-    /// Lets the client look into the result, through the bridge, while it is asked.
-    pub(crate) host: Option<(&'a dyn ResultHost, Arc<dyn Bridge>)>,
+    /// Lets the client look into the result while it is asked.
+    pub(crate) host: &'a dyn ResultHost,
+    /// Through which it looks.
+    pub(crate) bridge: Arc<dyn Bridge>,
     /// The number of the first of them.
     pub(crate) first: usize,
 }
@@ -117,10 +119,7 @@ impl SessionExporters<'_> {
     ) -> Result<Vec<Arc<dyn ExporterInstance>>, Failure> {
         let all = refs(result).cloned().collect();
         // The names are good as long as the client is asked.
-        let (names, _hosted) = match self.host {
-            Some((host, bridge)) => host.host(bridge, all),
-            None => (Vec::new(), Box::new(()) as _),
-        };
+        let (names, _hosted) = self.host.host(self.bridge, all);
         let asked = self.sessions.any(|session| {
             let (metadata, names) = (result.metadata.clone(), names.clone());
             async move { session.find_exporters(metadata, names).await }

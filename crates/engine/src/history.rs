@@ -25,7 +25,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::api::{
     Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery,
-    HistoryRecord, HistoryResult, SolveRequest,
+    HistoryRecord, HistoryResult, Recording, SolveRequest,
 };
 
 mod filter;
@@ -218,7 +218,7 @@ impl History {
         let build = Build {
             record,
             hub: Arc::clone(&hub),
-            is_internal: request.internal || !self.is_enabled,
+            is_internal: request.recording == Recording::Internal || !self.is_enabled,
             is_stored: false,
         };
         let event = (!build.is_internal).then(|| build.event());

@@ -82,7 +82,7 @@ impl SourceResolver {
         let ctx = Context {
             sessions: self.scope.sessions(),
             progress,
-            memories: vec![self.scope.resolved_sources()],
+            resolved_sources: vec![self.scope.resolved_sources()],
         };
         let (scheme, reference) = op.identifier.split_once("://").unwrap_or_default();
         let (scheme, reference) = (scheme.to_owned(), reference.to_owned());

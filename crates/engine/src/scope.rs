@@ -11,7 +11,7 @@ use ops::{BuildCacheMounts, BuildDomain, BuildRights};
 use parking_lot::Mutex;
 use progress::{Event, Hub, VertexProgress, Writer};
 use solver::{Job, OpCtx, Vertex};
-use source::Memory;
+use source::ResolvedSources;
 use store::ImmutableRef;
 use tokio::sync::watch;
 
@@ -30,7 +30,7 @@ pub(crate) struct ScopeParts {
     /// What the client was granted.
     pub(crate) rights: BuildRights,
     /// What the build's sources found out.
-    pub(crate) resolved_sources: Arc<Memory>,
+    pub(crate) resolved_sources: Arc<ResolvedSources>,
     /// What the build sees of cache mounts.
     pub(crate) cache_mounts: Arc<BuildCacheMounts>,
     /// Its place in the solver.
@@ -44,7 +44,7 @@ pub(crate) struct BuildScope {
     worker_id: String,
     hub: Arc<Hub>,
     rights: BuildRights,
-    resolved_sources: Mutex<Arc<Memory>>,
+    resolved_sources: Mutex<Arc<ResolvedSources>>,
     cache_mounts: Mutex<Arc<BuildCacheMounts>>,
     job: Mutex<Option<Arc<Job<BuildDomain>>>>,
     ended: watch::Sender<bool>,
@@ -88,7 +88,7 @@ impl BuildScope {
         self.ended.send_replace(true);
         drop(self.job.lock().take());
         // What it keeps in the store may go, whoever still holds the scope.
-        *self.resolved_sources.lock() = Memory::new();
+        *self.resolved_sources.lock() = ResolvedSources::new();
         *self.cache_mounts.lock() = Arc::default();
         let failed_refs = std::mem::take(&mut *self.failed_refs.lock());
         drop(failed_refs);
@@ -158,7 +158,7 @@ impl BuildScope {
     }
 
     /// What the build's sources found out.
-    pub(crate) fn resolved_sources(&self) -> Arc<Memory> {
+    pub(crate) fn resolved_sources(&self) -> Arc<ResolvedSources> {
         Arc::clone(&self.resolved_sources.lock())
     }
 

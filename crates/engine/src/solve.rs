@@ -27,12 +27,15 @@ use ops::{BuildDomain, BuildRights, JobValue};
 use progress::{Hub, Writer};
 use session::Group;
 use solver::{JobOptions, SolveError, Solver};
-use source::Memory;
+use source::ResolvedSources;
 use store::{Lease, Store};
 use task::Clock;
 
 use crate::admit::Admission;
-use crate::api::{Failure, FailureKind, HistoryResult, ResultHost, SolveRequest, SolveResponse};
+use crate::api::{
+    Failure, FailureKind, HistoryResult, Recording, ResultHost, SolveInput, SolveRequest,
+    SolveResponse,
+};
 use crate::attestation::{self, CallScope, FrontendCall, Scanner, Subject};
 use crate::bridge::{BridgeParts, BuildBridge};
 use crate::cache_export::{self, Results};
@@ -136,7 +139,7 @@ async fn run(
     };
     let scope = begin(&services.solver, &request, hub, client)?;
     let call = FrontendCall::by_client(
-        &request.frontend,
+        request.input.frontend_name(),
         &request.frontend_opts,
         &request.frontend_inputs,
     );
@@ -178,13 +181,11 @@ async fn run(
     verify(&scope, &options.frontend_opts, &source).await?;
 
     let mut exporters = admitted.exporters;
-    if options.session_exporters {
+    if let Some(host) = &options.session_exporters {
         let asked = SessionExporters {
             sessions: &scope.sessions(),
-            host: options
-                .result_host
-                .as_deref()
-                .map(|host| (host, bridge as _)),
+            host: &**host,
+            bridge,
             first: exporters.len(),
         };
         exporters.extend(asked.resolve(&services.exporters, &result).await?);
@@ -200,11 +201,11 @@ async fn run(
     let told_by_caches = cache(&exports, finalizers).await?;
 
     let response = respond(&mut exported, &result, told_by_caches);
-    if options.session_exporters {
+    if options.session_exporters.is_some() {
         export::tell_session(&scope.sessions(), &response.exporter_response).await?;
     }
     let lease = services.parts.store.lease();
-    let provenance = if options.internal {
+    let provenance = if options.recording == Recording::Internal {
         BTreeMap::new()
     } else {
         provenance(
@@ -225,18 +226,16 @@ async fn run(
 /// What later stages read of a request that the frontend has taken.
 struct Options {
     frontend_opts: BTreeMap<String, String>,
-    session_exporters: bool,
-    result_host: Option<Arc<dyn ResultHost>>,
-    internal: bool,
+    session_exporters: Option<Arc<dyn ResultHost>>,
+    recording: Recording,
 }
 
 impl Options {
     fn of(request: &SolveRequest) -> Self {
         Self {
             frontend_opts: request.frontend_opts.clone(),
-            session_exporters: request.session_exporters,
-            result_host: request.result_host.clone(),
-            internal: request.internal,
+            session_exporters: request.session_exporters.clone(),
+            recording: request.recording,
         }
     }
 }
@@ -258,14 +257,14 @@ fn begin(
 ) -> Result<Arc<BuildScope>, Failure> {
     let context = request.frontend_opts.get("context");
     let context = context.map(String::as_str).unwrap_or_default();
-    let resolved_sources = Memory::of(&request.session, context);
+    let resolved_sources = ResolvedSources::of(&request.session, context);
     let cache_mounts = Arc::default();
     let job = solver.job(JobOptions {
         id: request.build.clone(),
         session: (!request.session.is_empty()).then(|| request.session.clone()),
         value: Arc::new(JobValue {
             hub: Arc::clone(&hub),
-            memory: Arc::clone(&resolved_sources),
+            resolved_sources: Arc::clone(&resolved_sources),
             cache_mounts: Arc::clone(&cache_mounts),
         }),
     });
@@ -340,27 +339,30 @@ async fn frontend(
     request: SolveRequest,
 ) -> Result<FrontendResult, Failure> {
     let call = FrontendCall::by_client(
-        &request.frontend,
+        request.input.frontend_name(),
         &request.frontend_opts,
         &request.frontend_inputs,
     );
-    let nothing = request.definition.is_none() && call.frontend.is_empty();
-    if let Some(client) = request.client_frontend.filter(|_| nothing) {
-        let inner = FrontendRequest {
-            opts: call.opts,
-            inputs: call.inputs,
-            session_id: request.session,
-        };
-        let result = bridge.client(&*client, inner).await;
-        return result.map_err(|error| of_frontend(&error, None));
-    }
+    let definition = match request.input {
+        SolveInput::ClientFrontend(client) => {
+            let inner = FrontendRequest {
+                opts: call.opts,
+                inputs: call.inputs,
+                session_id: request.session,
+            };
+            let result = bridge.client(&*client, inner).await;
+            return result.map_err(|error| of_frontend(&error, None));
+        }
+        SolveInput::Definition(definition) => Some(definition),
+        SolveInput::Frontend(_) => None,
+    };
     let cache_imports = request.cache_imports.into_iter().map(|spec| CacheImport {
         kind: spec.kind,
         attrs: spec.attrs,
     });
     bridge
         .run(frontend::SolveRequest {
-            definition: request.definition,
+            definition,
             frontend: call.frontend,
             frontend_opts: call.opts,
             frontend_inputs: call.inputs,

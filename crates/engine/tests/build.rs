@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use engine::api::{Backend, Detail, Failure, FailureKind, HistoryQuery, SolveRequest, VersionInfo};
+use engine::api::{
+    Backend, Detail, Failure, FailureKind, HistoryQuery, SolveInput, SolveRequest, VersionInfo,
+};
 use engine::{Engine, EngineParts, Settings};
 use executor::{
     ContainerId, ContainerSpec, ExecError, Executor, ExitStatus, ProcessIo, ProcessSpec,
@@ -107,7 +109,7 @@ fn definition(chain: FileChain) -> Arc<pb::Definition> {
 fn request(build: &str, definition: Arc<pb::Definition>) -> SolveRequest {
     SolveRequest {
         build: build.into(),
-        definition: Some(definition),
+        input: SolveInput::Definition(definition),
         ..SolveRequest::default()
     }
 }
@@ -168,7 +170,7 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
     );
     let request = SolveRequest {
         build: "one".into(),
-        client_frontend: Some(Arc::new(Reader(Arc::clone(&made)))),
+        input: SolveInput::ClientFrontend(Arc::new(Reader(Arc::clone(&made)))),
         ..SolveRequest::default()
     };
     let mut status = Box::pin(engine.status("one"));
@@ -261,7 +263,7 @@ async fn a_name_in_use_is_refused_until_its_build_is_dropped() {
     let engine = engine(&dir);
     let request = || SolveRequest {
         build: "one".into(),
-        client_frontend: Some(Arc::new(Never)),
+        input: SolveInput::ClientFrontend(Arc::new(Never)),
         ..SolveRequest::default()
     };
     let mut running = engine.solve(request());

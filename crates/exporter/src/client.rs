@@ -9,7 +9,7 @@ use oci::Descriptor;
 use registry::{BlobSource, BytesSource, FileSource};
 use session::diffcopy::{SendOptions, Side, send};
 use session::error::code;
-use session::{BlobWrite, ByteSink, CallError, Session, Share};
+use session::{BlobWrite, ByteSink, CallError, ContentStore, FileSend, Session, Share};
 
 use crate::error::ExportError;
 use crate::manager::ExportContext;
@@ -39,7 +39,7 @@ impl FileSink {
         id: usize,
         meta: &BTreeMap<String, String>,
     ) -> Result<Self, ExportError> {
-        let client = client(ctx).await?;
+        let client: Arc<dyn FileSend> = client(ctx).await?;
         let sink = client
             .send_file(id, meta)
             .await
@@ -144,7 +144,7 @@ pub(crate) async fn copy_image(ctx: &ExportContext, image: &Image) -> Result<(),
         let (client, layer) = (client.clone(), layer.clone());
         blobs.push(Box::pin(async move {
             let file = layer.open().await?;
-            write(&client, &layer.descriptor, &FileSource(Arc::new(file))).await
+            write(&*client, &layer.descriptor, &FileSource(Arc::new(file))).await
         })
             as futures::future::BoxFuture<'_, Result<(), ExportError>>);
     }
@@ -153,13 +153,13 @@ pub(crate) async fn copy_image(ctx: &ExportContext, image: &Image) -> Result<(),
         done?;
     }
     for (desc, bytes) in &image.documents {
-        write(&client, desc, &BytesSource(bytes.clone())).await?;
+        write(&*client, desc, &BytesSource(bytes.clone())).await?;
     }
     Ok(())
 }
 
 async fn write(
-    client: &Arc<dyn Session>,
+    client: &dyn ContentStore,
     desc: &Descriptor,
     source: &dyn BlobSource,
 ) -> Result<(), ExportError> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use futures::StreamExt as _;
 use llb::pb;
-use session::{CallError, SessionError};
+use session::{CallError, SessionError, Ssh};
 use solver::OpCtx;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -90,6 +90,7 @@ pub async fn ssh(
     let found = group
         .any(|session| {
             let id = id.clone();
+            let session: std::sync::Arc<dyn Ssh> = session;
             async move { session.check_ssh(&id).await.map(|()| session) }
         })
         .await;

@@ -8,7 +8,7 @@ use llb::pb;
 use oci::Digest;
 use progress::{Hub, VertexProgress, Writer, WriterSource};
 use solver::{Domain, Op, OpCtx};
-use source::Memory;
+use source::ResolvedSources;
 use store::{BlobProvider, ImmutableRef};
 
 use crate::cache_mounts::BuildCacheMounts;
@@ -61,15 +61,17 @@ pub struct JobValue {
     /// Where the build's progress goes.
     pub hub: Arc<Hub>,
     /// What the build's sources found out.
-    pub memory: Arc<Memory>,
+    pub resolved_sources: Arc<ResolvedSources>,
     /// What the build sees of cache mounts.
     pub cache_mounts: Arc<BuildCacheMounts>,
 }
 
-/// The memories of the builds that want a vertex.
-pub(crate) fn memories(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<Memory>> {
+/// What the sources of the builds resolved to, for the builds that want a vertex.
+pub(crate) fn resolved_sources(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<ResolvedSources>> {
     let jobs = ctx.job_values();
-    jobs.iter().map(|job| Arc::clone(&job.memory)).collect()
+    jobs.iter()
+        .map(|job| Arc::clone(&job.resolved_sources))
+        .collect()
 }
 
 /// What the builds that want a vertex see of cache mounts.
@@ -148,7 +150,7 @@ mod tests {
     fn job(hub: &Arc<Hub>) -> JobValue {
         JobValue {
             hub: Arc::clone(hub),
-            memory: Memory::of("", ""),
+            resolved_sources: ResolvedSources::of("", ""),
             cache_mounts: Arc::default(),
         }
     }

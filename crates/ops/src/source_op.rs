@@ -61,7 +61,7 @@ impl SourceOp {
         Context {
             sessions: self.parts.group(ctx),
             progress: ctx.sink.writer(),
-            memories: crate::domain::memories(ctx),
+            resolved_sources: crate::domain::resolved_sources(ctx),
         }
     }
 }

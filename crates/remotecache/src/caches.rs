@@ -38,7 +38,7 @@ pub struct Caches {
 
 /// What a cache is read or written for.
 #[derive(Debug, Clone)]
-pub struct Scene {
+pub struct CacheContext {
     /// The clients of the build.
     pub sessions: Group,
     /// Progress of the vertex that shows it.
@@ -196,10 +196,10 @@ impl Caches {
         &self,
         kind: &str,
         attrs: &BTreeMap<String, String>,
-        scene: &Scene,
+        context: &CacheContext,
     ) -> Result<Arc<CacheManager<D>>, CacheError> {
         let name = Self::name_of(kind, attrs);
-        let reading = self.read(&name, kind, attrs, scene);
+        let reading = self.read(&name, kind, attrs, context);
         tokio::time::timeout(IMPORT_TIMEOUT, reading)
             .await
             .unwrap_or_else(|_| {
@@ -215,7 +215,7 @@ impl Caches {
         name: &str,
         kind: &str,
         attrs: &BTreeMap<String, String>,
-        scene: &Scene,
+        context: &CacheContext,
     ) -> Result<Arc<CacheManager<D>>, CacheError> {
         let attrs = Attrs::new(attrs);
         let bad = |reason| CacheError::Attributes {
@@ -233,10 +233,10 @@ impl Caches {
                         .unwrap_or(false),
                 };
                 let reference = attrs.reference().map_err(bad)?;
-                let sessions = &scene.sessions;
+                let sessions = &context.sessions;
                 let registry =
                     Registry::new(&self.client, &self.credentials, reference, access, sessions)?
-                        .shown_on(&scene.progress);
+                        .shown_on(&context.progress);
                 let resolved = registry.resolve().await;
                 let root = resolved.map_err(|e| bad(e.to_string()))?;
                 (Arc::new(registry), root)
@@ -249,7 +249,7 @@ impl Caches {
                 let src = attrs
                     .text("src")
                     .ok_or_else(|| bad("local cache importer requires src".to_owned()))?;
-                let folder = Folder::new(scene.sessions.clone(), src);
+                let folder = Folder::new(context.sessions.clone(), src);
                 let described = folder.describe(&digest).await;
                 let root = described.map_err(|e| bad(e.to_string()))?;
                 (Arc::new(folder), root)
@@ -267,7 +267,7 @@ impl Caches {
         };
         // Caches that have changed since another build read them are other caches.
         let id = format!("{name}@{}", root.digest);
-        let chains = import::read(&*place, &root, &scene.progress).await?;
+        let chains = import::read(&*place, &root, &context.progress).await?;
         let parts = (Arc::clone(&self.store), Arc::clone(&self.sessions));
         Ok(task::blocking("index cache records", move || {
             crate::imported::manager(id, &chains, place, parts)
@@ -328,14 +328,14 @@ mod tests {
         let credentials: CredentialsOf = Arc::new(|_| Arc::new(registry::Anonymous));
         let client = Client::new(registry::Config::new("test"));
         let caches = Caches::new(store, client, credentials, Arc::clone(&sessions));
-        let scene = Scene {
+        let context = CacheContext {
             sessions: Group::new(sessions, []),
             progress: progress::Writer::null(),
         };
         let attrs = BTreeMap::from([("ref".to_owned(), format!("{host}/a/b:c"))]);
         let began = tokio::time::Instant::now();
         let read = caches
-            .import::<solver::ResultsOnly<store::StoreResult, Unseen>>("registry", &attrs, &scene)
+            .import::<solver::ResultsOnly<store::StoreResult, Unseen>>("registry", &attrs, &context)
             .await;
         let text = read.unwrap_err().to_string();
         assert!(text.contains(&host.to_string()), "{text}");

@@ -32,14 +32,14 @@ const ANSWER: &str = "cache.manifest";
 
 /// The records that will be written. Holds the layers.
 #[derive(Debug, Default)]
-pub struct Gathered {
+pub struct CacheRecords {
     pub(crate) chains: Chains,
     blobs: HashMap<Digest, LayerBlob>,
 }
 
 /// Which results, in which form.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct How {
+pub(crate) struct ExportOptions {
     pub(crate) mode: Mode,
     pub(crate) compression: CompressionSpec,
     /// Of several forms of a layer, the one that images get; else the one with the wanted compression.
@@ -54,7 +54,7 @@ impl CacheExporter {
     /// Gathers the records of a result that is known by these keys. `ctx` is the context of its vertex.
     pub async fn gather<D: CacheDomain>(
         &self,
-        to: &mut Gathered,
+        to: &mut CacheRecords,
         keys: &[KeyInfo<D>],
         ctx: &OpCtx<D>,
     ) -> Result<(), CacheError> {
@@ -64,19 +64,19 @@ impl CacheExporter {
                 compression, named, ..
             } => (*compression, *named),
         };
-        let how = How {
+        let options = ExportOptions {
             mode: self.mode,
             compression,
             as_in_images: false,
             named,
         };
-        to.add(keys, how, ctx).await
+        to.add(keys, options, ctx).await
     }
 
     /// Writes what was gathered, and returns what the client is told.
     pub async fn finish(
         &self,
-        gathered: &Gathered,
+        gathered: &CacheRecords,
         progress: &Writer,
     ) -> Result<BTreeMap<String, String>, CacheError> {
         let Target::Place {
@@ -171,24 +171,24 @@ fn root(
     (Descriptor::of_bytes(kind, &bytes), bytes.into())
 }
 
-impl Gathered {
+impl CacheRecords {
     /// Adds the records of a result.
     pub(crate) async fn add<D: CacheDomain>(
         &mut self,
         keys: &[KeyInfo<D>],
-        how: How,
+        options: ExportOptions,
         ctx: &OpCtx<D>,
     ) -> Result<(), CacheError> {
         // All keys of a result export the same.
         let Some(first) = keys.first().cloned() else {
             return Ok(());
         };
-        let options = export::Options {
-            mode: how.mode,
+        let walk_options = export::Options {
+            mode: options.mode,
             roots: false,
             ignore_backlinks: false,
         };
-        let walk = move || export::export(&[first], options);
+        let walk = move || export::export(&[first], walk_options);
         let exported = task::blocking("walk cache records", walk).await?;
         let mut wanted: BTreeMap<(String, String, bool), (&RecordResult<D>, bool)> =
             BTreeMap::new();
@@ -203,7 +203,7 @@ impl Gathered {
             Vec::with_capacity(wanted.len());
         for (name, (result, top)) in wanted {
             making.push(Box::pin(async move {
-                let made = match layers_of(result, how, ctx).await {
+                let made = match layers_of(result, options, ctx).await {
                     Err(error) if !top => {
                         let result = &result.stored.id;
                         tracing::warn!(%error, result, "a result is left out of the cache");
@@ -278,7 +278,7 @@ fn name_of<D: CacheDomain>(result: &RecordResult<D>) -> (String, String, bool) {
 /// The layers of a result, made if they have to be; none if it is gone, empty, or not to be made.
 async fn layers_of<D: CacheDomain>(
     result: &RecordResult<D>,
-    how: How,
+    options: ExportOptions,
     ctx: &OpCtx<D>,
 ) -> Result<Made, CacheError> {
     let found = match result.manager.results().load(&result.stored, ctx).await {
@@ -295,23 +295,23 @@ async fn layers_of<D: CacheDomain>(
         let Some(known) = found.known_blobs()? else {
             return Ok(None);
         };
-        if how.compression.force {
-            found.blobs(how.compression).await?
-        } else if how.named {
-            found.blobs_as_asked(how.compression, None).await?
+        if options.compression.force {
+            found.blobs(options.compression).await?
+        } else if options.named {
+            found.blobs_as_asked(options.compression, None).await?
         } else {
             known
         }
-    } else if how.named {
-        found.blobs_as_asked(how.compression, None).await?
+    } else if options.named {
+        found.blobs_as_asked(options.compression, None).await?
     } else {
-        found.blobs(how.compression).await?
+        found.blobs(options.compression).await?
     };
-    if !how.as_in_images && !how.compression.force {
+    if !options.as_in_images && !options.compression.force {
         let fits = |layer: &LayerBlob| {
-            layer.descriptor.media_type == how.compression.kind.media_type()
+            layer.descriptor.media_type == options.compression.kind.media_type()
                 || media_type::layer_to_oci(&layer.descriptor.media_type)
-                    == how.compression.kind.media_type()
+                    == options.compression.kind.media_type()
         };
         let better = layers.last().is_some_and(|top| !fits(top));
         let variant = if better {

@@ -11,11 +11,11 @@ use store::CompressionSpec;
 use crate::CacheDomain;
 use crate::chains::Chains;
 use crate::error::CacheError;
-use crate::export::{Gathered, How};
+use crate::export::{CacheRecords, ExportOptions};
 use crate::format::{CacheRecord, ChainedResult, never};
 use crate::import::UNCOMPRESSED;
 
-impl Gathered {
+impl CacheRecords {
     /// Returns the records of a result that an image with its layers, given by their diff ids, may carry; none if no record fits
     /// the image.
     pub async fn inline<D: CacheDomain>(
@@ -24,14 +24,14 @@ impl Gathered {
         compression: CompressionSpec,
         ctx: &OpCtx<D>,
     ) -> Result<Option<Vec<u8>>, CacheError> {
-        let how = How {
+        let options = ExportOptions {
             mode: Mode::Min,
             compression,
             as_in_images: true,
             named: false,
         };
         let mut gathered = Self::default();
-        gathered.add(keys, how, ctx).await?;
+        gathered.add(keys, options, ctx).await?;
         let records = of_image(&gathered.chains, layers)?;
         Ok(records.map(|records| gostd::json::to_vec(&records)))
     }

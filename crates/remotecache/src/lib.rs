@@ -34,9 +34,9 @@ mod imported;
 mod inline;
 mod place;
 
-pub use caches::{CacheExporter, Caches, CredentialsOf, Scene};
+pub use caches::{CacheContext, CacheExporter, Caches, CredentialsOf};
 pub use error::CacheError;
-pub use export::Gathered;
+pub use export::CacheRecords;
 
 /// The domains whose results this crate keeps: refs of the store, with sinks that show progress.
 pub trait CacheDomain:

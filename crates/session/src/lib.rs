@@ -30,7 +30,8 @@ pub use group::Group;
 pub use manager::{Registration, SessionManager};
 pub use stream::{ByteSink, ByteStream, Duplex, PacketStream};
 pub use traits::{
-    BlobInfo, BlobWrite, ExporterRequest, Login, Secret, Session, SyncRequest, Token, TokenRequest,
-    UploadTarget,
+    Auth, BlobInfo, BlobWrite, ClientExports, Connection, ContentStore, ExporterRequest, FileSend,
+    FileSync, Login, Secret, Secrets, Session, SourcePolicy, Ssh, SyncRequest, Token, TokenRequest,
+    Upload, UploadTarget,
 };
 pub use transfers::{Share, TransferLimits, Transfers};

@@ -1,4 +1,4 @@
-//! One connected client.
+//! One connected client: a trait for each service that clients offer, and all of them together.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +10,9 @@ use oci::Digest;
 use crate::error::CallError;
 use crate::stream::{ByteSink, ByteStream, Duplex, PacketStream};
 
-/// One connected client. Dropping the future of a call cancels the call.
+/// Who is connected, and what it offers. Every service of a session has it.
 #[async_trait]
-pub trait Session: Send + Sync + fmt::Debug {
+pub trait Connection: Send + Sync + fmt::Debug {
     /// The id under which the client connected.
     fn id(&self) -> &str;
 
@@ -24,10 +24,18 @@ pub trait Session: Send + Sync + fmt::Debug {
 
     /// Resolves when the client is gone.
     async fn closed(&self);
+}
 
+/// Folders of the client.
+#[async_trait]
+pub trait FileSync: Connection {
     /// Opens a folder of the client.
     async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError>;
+}
 
+/// Files and folders that the client takes.
+#[async_trait]
+pub trait FileSend: Connection {
     /// Opens a file to export into. `exporter` numbers the exporters of the request.
     async fn send_file(
         &self,
@@ -41,7 +49,11 @@ pub trait Session: Send + Sync + fmt::Debug {
         exporter: usize,
         multi_platform: bool,
     ) -> Result<PacketStream, CallError>;
+}
 
+/// Logins and tokens of the client for registries.
+#[async_trait]
+pub trait Auth: Connection {
     /// Name and password for a registry; `None` when the client has none to give.
     async fn credentials(&self, host: &str) -> Result<Option<Login>, CallError>;
 
@@ -58,19 +70,35 @@ pub trait Session: Send + Sync + fmt::Debug {
         payload: &[u8],
         salt: &[u8],
     ) -> Result<Option<Bytes>, CallError>;
+}
 
+/// Secrets of the client.
+#[async_trait]
+pub trait Secrets: Connection {
     /// A secret; `None` when the client has none of that id.
     async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError>;
+}
 
+/// SSH agents of the client.
+#[async_trait]
+pub trait Ssh: Connection {
     /// Fails when the client has no ssh agent of that id; an empty id is `default`.
     async fn check_ssh(&self, id: &str) -> Result<(), CallError>;
 
     /// Connects to an ssh agent of the client.
     async fn forward_ssh(&self, id: &str) -> Result<Duplex, CallError>;
+}
 
+/// Streams that the client prepared.
+#[async_trait]
+pub trait Upload: Connection {
     /// Takes a stream that the client prepared.
     async fn upload(&self, target: UploadTarget) -> Result<ByteStream, CallError>;
+}
 
+/// Blobs in stores of the client.
+#[async_trait]
+pub trait ContentStore: Connection {
     /// Size and labels of a blob in one of the client's stores.
     async fn content_info(&self, store: &str, digest: &Digest) -> Result<BlobInfo, CallError>;
 
@@ -90,7 +118,11 @@ pub trait Session: Send + Sync + fmt::Debug {
         blob: BlobWrite,
         bytes: ByteStream,
     ) -> Result<(), CallError>;
+}
 
+/// Exporters that the client adds to its build.
+#[async_trait]
+pub trait ClientExports: Connection {
     /// Exporters that the client wants to add, given the metadata of the result and its ref names.
     async fn find_exporters(
         &self,
@@ -100,9 +132,33 @@ pub trait Session: Send + Sync + fmt::Debug {
 
     /// Tells the client what its exporters gave.
     async fn finalize_export(&self, response: BTreeMap<String, String>) -> Result<(), CallError>;
+}
 
+/// The client's say in the sources of a build.
+#[async_trait]
+pub trait SourcePolicy: Connection {
     /// Asks for a verdict on a source: an encoded `CheckPolicyRequest`, answered by an encoded `CheckPolicyResponse`.
     async fn check_policy(&self, request: Bytes) -> Result<Bytes, CallError>;
+}
+
+/// One connected client with all its services. Whoever needs one of them takes that one: an `Arc<dyn Session>` is an
+/// `Arc<dyn Secrets>` too. Dropping the future of a call cancels the call.
+pub trait Session:
+    FileSync + FileSend + Auth + Secrets + Ssh + Upload + ContentStore + ClientExports + SourcePolicy
+{
+}
+
+impl<T> Session for T where
+    T: FileSync
+        + FileSend
+        + Auth
+        + Secrets
+        + Ssh
+        + Upload
+        + ContentStore
+        + ClientExports
+        + SourcePolicy
+{
 }
 
 /// Which files of which folder.

@@ -16,19 +16,19 @@ pub struct Context {
     pub sessions: Group,
     /// Progress of the vertex.
     pub progress: Writer,
-    /// What the builds have found out already.
-    pub memories: Vec<Arc<Memory>>,
+    /// What the builds have resolved already.
+    pub resolved_sources: Vec<Arc<ResolvedSources>>,
 }
 
-/// What sources found out for one build. What an address gave once, it gives for the rest of the build.
+/// What the sources of one build resolved to. What an address gave once, it gives for the rest of the build.
 #[derive(Default)]
-pub struct Memory {
+pub struct ResolvedSources {
     known: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
     /// The session of the build, and what its main context is; empty when nobody said.
     build: (String, String),
 }
 
-impl Memory {
+impl ResolvedSources {
     /// Remembers nothing yet.
     #[must_use]
     pub fn new() -> Arc<Self> {
@@ -51,9 +51,9 @@ impl Memory {
     }
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for ResolvedSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Memory")
+        f.debug_tuple("ResolvedSources")
             .field(&self.known.lock().len())
             .finish()
     }
@@ -66,7 +66,7 @@ impl Context {
         Self {
             sessions,
             progress,
-            memories: Vec::new(),
+            resolved_sources: Vec::new(),
         }
     }
 
@@ -79,13 +79,13 @@ impl Context {
     }
 
     pub(crate) fn recall<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
-        let found = |memory: &Arc<Memory>| memory.known.lock().get(key).cloned();
-        Arc::downcast(self.memories.iter().find_map(found)?).ok()
+        let found = |sources: &Arc<ResolvedSources>| sources.known.lock().get(key).cloned();
+        Arc::downcast(self.resolved_sources.iter().find_map(found)?).ok()
     }
 
     pub(crate) fn remember<T: Any + Send + Sync>(&self, key: &str, value: &Arc<T>) {
-        for memory in &self.memories {
-            let mut known = memory.known.lock();
+        for sources in &self.resolved_sources {
+            let mut known = sources.known.lock();
             let slot = known.entry(key.to_owned());
             slot.or_insert_with(|| Arc::clone(value) as Arc<dyn Any + Send + Sync>);
         }

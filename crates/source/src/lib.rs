@@ -19,7 +19,7 @@ mod manager;
 pub mod oci_layout;
 mod session_credentials;
 
-pub use context::{Context, Memory};
+pub use context::{Context, ResolvedSources};
 pub use error::SourceError;
 pub use manager::{CacheKey, Facts, Source, SourceInstance, Sources};
 pub use session_credentials::SessionCredentials;

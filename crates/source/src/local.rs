@@ -30,7 +30,7 @@ use serde::Serialize;
 use session::diffcopy::compare::Compare;
 use session::diffcopy::marks::Marks;
 use session::diffcopy::{ReceiveOptions, Side, Wanted, receive};
-use session::{Session, SyncRequest};
+use session::{FileSync, SyncRequest};
 use store::{ImmutableRef, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
 
 use crate::context::Context;
@@ -270,13 +270,13 @@ struct Instance {
 
 impl Instance {
     /// The session that is named, else whichever of the build's is there.
-    async fn session(&self, ctx: &Context) -> Result<Arc<dyn Session>, SourceError> {
+    async fn session(&self, ctx: &Context) -> Result<Arc<dyn FileSync>, SourceError> {
         if !self.id.session.is_empty()
             && let Ok(session) = ctx.sessions.named(&self.id.session).await
         {
             return Ok(session);
         }
-        ctx.sessions.first().await.map_err(SourceError::session)
+        Ok(ctx.sessions.first().await.map_err(SourceError::session)?)
     }
 
     /// The folder as it was received before, if nobody is using it; else a new one.
@@ -317,7 +317,7 @@ impl Instance {
     async fn receive(
         &self,
         ctx: &Context,
-        session: &dyn Session,
+        session: &dyn FileSync,
     ) -> Result<ImmutableRef, SourceError> {
         let Identifier {
             name,
@@ -357,7 +357,7 @@ impl Instance {
     async fn fill(
         &self,
         ctx: &Context,
-        session: &dyn Session,
+        session: &dyn FileSync,
         mutable: &MutableRef,
         known: &Known,
     ) -> Result<bool, SourceError> {

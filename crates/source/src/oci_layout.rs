@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use oci::{Descriptor, Digest, Platform};
 use progress::Writer;
-use session::{Group, Session, SessionError};
+use session::{ContentStore, Group, SessionError};
 use store::{BlobProvider, BlobSink, FetchError, ImmutableRef, RecordType, Shown, Store};
 
 use crate::context::Context;
@@ -122,12 +122,12 @@ impl Layout {
         }
     }
 
-    async fn session(&self) -> Result<Arc<dyn Session>, SessionError> {
-        if self.session.is_empty() {
-            self.sessions.first().await
+    async fn session(&self) -> Result<Arc<dyn ContentStore>, SessionError> {
+        Ok(if self.session.is_empty() {
+            self.sessions.first().await?
         } else {
-            self.sessions.named(&self.session).await
-        }
+            self.sessions.named(&self.session).await?
+        })
     }
 
     async fn read(&self, desc: &Descriptor) -> Result<Bytes, SourceError> {

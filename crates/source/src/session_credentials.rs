@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use registry::{CredentialError, Credentials, Login, Token, TokenRequest};
-use session::{Group, Session, SessionError};
+use session::{Group, SessionError, Ssh};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -253,7 +253,7 @@ impl Drop for SshSocket {
     }
 }
 
-async fn forward(stream: UnixStream, session: Arc<dyn Session>, id: String) {
+async fn forward(stream: UnixStream, session: Arc<dyn Ssh>, id: String) {
     let mut agent = match session.forward_ssh(&id).await {
         Ok(agent) => agent,
         Err(error) => {

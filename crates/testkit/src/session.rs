@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use session::diffcopy::{FilteredTree, SendOptions, send};
 use session::error::code;
 use session::{
-    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Login,
-    PacketStream, Registration, Secret, Session, SessionManager, SyncRequest, Token, TokenRequest,
+    Auth, BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, ClientExports, Connection,
+    ContentStore, Duplex, ExporterRequest, FileSend, FileSync, Login, PacketStream, Registration,
+    Secret, Secrets, SessionManager, SourcePolicy, Ssh, SyncRequest, Token, TokenRequest, Upload,
     UploadTarget,
 };
 use tokio::sync::{mpsc, watch};
@@ -129,7 +130,7 @@ fn echo() -> Duplex {
 }
 
 #[async_trait]
-impl Session for MemorySession {
+impl Connection for MemorySession {
     fn id(&self) -> &str {
         &self.id
     }
@@ -145,7 +146,10 @@ impl Session for MemorySession {
     async fn closed(&self) {
         std::future::pending::<()>().await;
     }
+}
 
+#[async_trait]
+impl FileSync for MemorySession {
     async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError> {
         self.asked(format!("folder {}", request.name)).await;
         let Some(folder) = self.folders.get(&request.name) else {
@@ -169,7 +173,10 @@ impl Session for MemorySession {
         .detach();
         Ok(ours)
     }
+}
 
+#[async_trait]
+impl FileSend for MemorySession {
     async fn send_file(
         &self,
         exporter: usize,
@@ -187,7 +194,10 @@ impl Session for MemorySession {
         self.asked(format!("tree {exporter}")).await;
         unsupported("send_tree")
     }
+}
 
+#[async_trait]
+impl Auth for MemorySession {
     async fn credentials(&self, host: &str) -> Result<Option<Login>, CallError> {
         self.asked(format!("login {host}")).await;
         Ok(self.logins.get(host).cloned())
@@ -210,7 +220,10 @@ impl Session for MemorySession {
     ) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
+}
 
+#[async_trait]
+impl Secrets for MemorySession {
     async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError> {
         self.asked(format!("secret {id}")).await;
         match &self.secrets {
@@ -218,7 +231,10 @@ impl Session for MemorySession {
             Some(secrets) => Ok(secrets.get(id).cloned().map(Secret::new)),
         }
     }
+}
 
+#[async_trait]
+impl Ssh for MemorySession {
     async fn check_ssh(&self, id: &str) -> Result<(), CallError> {
         self.asked(format!("agent {id}")).await;
         match &self.agents {
@@ -236,12 +252,18 @@ impl Session for MemorySession {
         self.asked(format!("connection {id}")).await;
         Ok(echo())
     }
+}
 
+#[async_trait]
+impl Upload for MemorySession {
     async fn upload(&self, target: UploadTarget) -> Result<ByteStream, CallError> {
         self.asked(format!("upload {}", target.path)).await;
         unsupported("upload")
     }
+}
 
+#[async_trait]
+impl ContentStore for MemorySession {
     async fn content_info(&self, store: &str, digest: &Digest) -> Result<BlobInfo, CallError> {
         self.asked(format!("blob {store} {digest}")).await;
         unsupported("content_info")
@@ -267,7 +289,10 @@ impl Session for MemorySession {
         self.asked(format!("write {store} {}", blob.digest)).await;
         unsupported("content_write")
     }
+}
 
+#[async_trait]
+impl ClientExports for MemorySession {
     async fn find_exporters(
         &self,
         _metadata: BTreeMap<String, Bytes>,
@@ -279,7 +304,10 @@ impl Session for MemorySession {
     async fn finalize_export(&self, _response: BTreeMap<String, String>) -> Result<(), CallError> {
         Ok(())
     }
+}
 
+#[async_trait]
+impl SourcePolicy for MemorySession {
     async fn check_policy(&self, _request: Bytes) -> Result<Bytes, CallError> {
         self.asked("policy".into()).await;
         unsupported("check_policy")

@@ -19,20 +19,17 @@ pub struct SolveRequest {
     pub build: String,
     /// The session that asked.
     pub session: String,
-    /// What to solve, if there is no frontend.
-    pub definition: Option<Arc<pb::Definition>>,
-    /// Which frontend, such as `dockerfile.v0`; empty for none.
-    pub frontend: String,
-    /// The frontend that runs in the client. Set when there is neither `definition` nor `frontend`.
-    pub client_frontend: Option<Arc<dyn Frontend>>,
+    /// What to solve.
+    pub input: SolveInput,
     /// Options of the frontend.
     pub frontend_opts: BTreeMap<String, String>,
     /// Definitions handed over to the frontend.
     pub frontend_inputs: BTreeMap<String, Arc<pb::Definition>>,
     /// What to do with the result, in order; the position is the exporter's number for the session.
     pub exporters: Vec<ExporterSpec>,
-    /// Whether to ask the session for further exporters when the result is there.
-    pub session_exporters: bool,
+    /// Set if the session is to be asked for further exporters when the result is there: lets the client look into the result
+    /// while it chooses.
+    pub session_exporters: Option<Arc<dyn ResultHost>>,
     /// Remote caches to write.
     pub cache_exports: Vec<CacheSpec>,
     /// Remote caches to read.
@@ -41,14 +38,10 @@ pub struct SolveRequest {
     pub entitlements: Vec<String>,
     /// An encoded `moby.buildkit.v1.sourcepolicy.Policy`.
     pub source_policy: Option<Bytes>,
-    /// The session that is asked for a verdict on each source; empty for none.
-    pub source_policy_session: String,
-    /// Asks that session. Set when there is one.
+    /// A client that is asked for a verdict on each source, if one is.
     pub policy_verifier: Option<Arc<dyn PolicyVerifier>>,
-    /// Lets the client look into the result while its session chooses exporters.
-    pub result_host: Option<Arc<dyn ResultHost>>,
-    /// Whether the build is one of the client's own, not to be recorded.
-    pub internal: bool,
+    /// Whether others are told of the build.
+    pub recording: Recording,
     /// Which behaviour is wanted; zero is the current one.
     pub compatibility_version: i64,
     /// Whether steps reach the network through a proxy of the client only.
@@ -61,11 +54,62 @@ impl fmt::Debug for SolveRequest {
         f.debug_struct("SolveRequest")
             .field("build", &self.build)
             .field("session", &self.session)
-            .field("frontend", &self.frontend)
+            .field("input", &self.input)
             .field("frontend_opts", &self.frontend_opts.keys())
             .field("exporters", &self.exporters)
             .finish_non_exhaustive()
     }
+}
+
+/// What is solved: exactly one of these.
+#[derive(Clone)]
+pub enum SolveInput {
+    /// A definition; an empty one gives an empty result.
+    Definition(Arc<pb::Definition>),
+    /// A frontend of the daemon by name, such as `dockerfile.v0`.
+    Frontend(String),
+    /// A frontend that runs in the client.
+    ClientFrontend(Arc<dyn Frontend>),
+}
+
+impl SolveInput {
+    /// The name of the daemon's frontend; empty for anything else.
+    #[must_use]
+    pub fn frontend_name(&self) -> &str {
+        match self {
+            Self::Frontend(name) => name,
+            Self::Definition(_) | Self::ClientFrontend(_) => "",
+        }
+    }
+}
+
+impl Default for SolveInput {
+    fn default() -> Self {
+        Self::Definition(Arc::default())
+    }
+}
+
+impl fmt::Debug for SolveInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Definition(definition) => {
+                let ops = definition.def.len();
+                f.debug_struct("Definition").field("ops", &ops).finish()
+            }
+            Self::Frontend(name) => f.debug_tuple("Frontend").field(name).finish(),
+            Self::ClientFrontend(_) => f.write_str("ClientFrontend"),
+        }
+    }
+}
+
+/// Whether others are told of a build.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Recording {
+    /// It has a record, and listeners hear of it.
+    #[default]
+    Recorded,
+    /// It is one of the client's own, such as a look at options: no listener hears of it.
+    Internal,
 }
 
 /// Asks a client for a verdict on sources.

@@ -42,7 +42,7 @@ pub(super) fn prepare(request: &SolveRequest) -> HistoryRecord {
     let mut room = MAX_ATTRS_BYTES;
     HistoryRecord {
         build: request.build.clone(),
-        frontend: cut(&request.frontend),
+        frontend: cut(request.input.frontend_name()),
         frontend_attrs: redact_credentials(&request.frontend_opts, &mut room),
         exporters: request
             .exporters
@@ -199,6 +199,7 @@ fn mask(document: &mut serde_json::Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::SolveInput;
 
     #[test]
     fn a_record_keeps_no_credential_of_a_request() {
@@ -306,7 +307,7 @@ mod tests {
         };
         let requests = [
             SolveRequest {
-                frontend: long.clone(),
+                input: SolveInput::Frontend(long.clone()),
                 frontend_opts: (0..100).map(|n| (n.to_string(), long.clone())).collect(),
                 ..SolveRequest::default()
             },

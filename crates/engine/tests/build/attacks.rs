@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::api::{
-    Backend, ExporterSpec, Failure, HistoryCodec, HistoryQuery, HistoryRecord, SolveRequest,
+    Backend, ExporterSpec, Failure, HistoryCodec, HistoryQuery, HistoryRecord, SolveInput,
+    SolveRequest,
 };
 use engine::{HistorySettings, Settings};
 use futures::StreamExt;
@@ -83,7 +84,7 @@ async fn policies_on_many_sources_hold_no_thread_of_the_runtime() {
     let solves = (0..4).map(|n| {
         let request = SolveRequest {
             build: format!("b{n}"),
-            definition: Some(Arc::clone(&definition)),
+            input: SolveInput::Definition(Arc::clone(&definition)),
             source_policy: Some(policy.clone()),
             ..SolveRequest::default()
         };
@@ -137,7 +138,7 @@ async fn a_large_definition_holds_no_thread_of_the_runtime() {
     definition.def.push(terminal.encode_to_vec());
     let request = SolveRequest {
         build: "large".into(),
-        definition: Some(Arc::new(definition)),
+        input: SolveInput::Definition(Arc::new(definition)),
         ..SolveRequest::default()
     };
     let solve = task::watch::watched("a large definition", engine.solve(request));
@@ -163,7 +164,7 @@ async fn a_definition_as_deep_as_a_message_ends_nothing_and_holds_no_thread() {
     for build in ["deep", "deep again"] {
         let request = SolveRequest {
             build: build.into(),
-            definition: Some(Arc::new(definition.clone())),
+            input: SolveInput::Definition(Arc::new(definition.clone())),
             ..SolveRequest::default()
         };
         let solve = task::watch::watched("a deep definition", engine.solve(request));
@@ -221,11 +222,11 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
         let attrs: BTreeMap<String, String> = [("k".to_owned(), long.clone())].into();
         let request = SolveRequest {
             build: format!("b{n:02}"),
-            frontend: if n.is_multiple_of(2) {
+            input: SolveInput::Frontend(if n.is_multiple_of(2) {
                 long.clone()
             } else {
                 "none".into()
-            },
+            }),
             frontend_opts: attrs.clone(),
             exporters: vec![ExporterSpec {
                 kind: long.clone(),

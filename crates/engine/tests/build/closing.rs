@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use engine::api::{Backend, Failure, FailureKind, HistoryCodec, HistoryRecord, SolveRequest};
+use engine::api::{
+    Backend, Failure, FailureKind, HistoryCodec, HistoryRecord, SolveInput, SolveRequest,
+};
 use engine::{Engine, HistorySettings, Settings};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -54,7 +56,7 @@ fn slow(dir: &tempfile::TempDir) -> (Arc<Engine>, oneshot::Sender<()>) {
 fn forever(build: &str) -> SolveRequest {
     SolveRequest {
         build: build.into(),
-        client_frontend: Some(Arc::new(Never)),
+        input: SolveInput::ClientFrontend(Arc::new(Never)),
         ..SolveRequest::default()
     }
 }

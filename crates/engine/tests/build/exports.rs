@@ -162,7 +162,9 @@ impl Lab {
         });
         let request = SolveRequest {
             build: "one".into(),
-            definition: Some(definition(FileChain::new().mkfile("/a", 0o644, "x"))),
+            input: engine::api::SolveInput::Definition(definition(
+                FileChain::new().mkfile("/a", 0o644, "x"),
+            )),
             exporters: exporters.collect(),
             ..SolveRequest::default()
         };

@@ -14,9 +14,10 @@ use oci::Digest;
 use parking_lot::Mutex;
 use session::diffcopy::{ReceiveOptions, receive};
 use session::{
-    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Group, Login,
-    PacketStream, Registration, Secret, Session, SessionManager, SyncRequest, Token, TokenRequest,
-    UploadTarget,
+    Auth, BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, ClientExports, Connection,
+    ContentStore, Duplex, ExporterRequest, FileSend, FileSync, Group, Login, PacketStream,
+    Registration, Secret, Secrets, SessionManager, SourcePolicy, Ssh, SyncRequest, Token,
+    TokenRequest, Upload, UploadTarget,
 };
 use store::{Config, ImmutableRef, RefOptions, Store};
 
@@ -43,22 +44,33 @@ fn unsupported<T>() -> Result<T, CallError> {
 }
 
 #[async_trait]
-impl Session for Client {
+impl Connection for Client {
     fn id(&self) -> &str {
         "client"
     }
+
     fn shared_key(&self) -> &str {
         ""
     }
+
     fn supports(&self, _method: &str) -> bool {
         true
     }
+
     async fn closed(&self) {
         std::future::pending::<()>().await;
     }
+}
+
+#[async_trait]
+impl FileSync for Client {
     async fn diff_copy(&self, _request: SyncRequest) -> Result<PacketStream, CallError> {
         unsupported()
     }
+}
+
+#[async_trait]
+impl FileSend for Client {
     async fn send_file(
         &self,
         _exporter: usize,
@@ -83,6 +95,7 @@ impl Session for Client {
         });
         Ok(ByteSink::new(to, taking.boxed()))
     }
+
     async fn send_tree(
         &self,
         _exporter: usize,
@@ -110,15 +123,22 @@ impl Session for Client {
         .detach();
         Ok(ours)
     }
+}
+
+#[async_trait]
+impl Auth for Client {
     async fn credentials(&self, _host: &str) -> Result<Option<Login>, CallError> {
         Ok(None)
     }
+
     async fn fetch_token(&self, _request: TokenRequest) -> Result<Token, CallError> {
         unsupported()
     }
+
     async fn token_authority(&self, _host: &str, _salt: &[u8]) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
+
     async fn verify_token_authority(
         &self,
         _host: &str,
@@ -127,21 +147,39 @@ impl Session for Client {
     ) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
+}
+
+#[async_trait]
+impl Secrets for Client {
     async fn secret(&self, _id: &str) -> Result<Option<Secret>, CallError> {
         Ok(None)
     }
+}
+
+#[async_trait]
+impl Ssh for Client {
     async fn check_ssh(&self, _id: &str) -> Result<(), CallError> {
         unsupported()
     }
+
     async fn forward_ssh(&self, _id: &str) -> Result<Duplex, CallError> {
         unsupported()
     }
+}
+
+#[async_trait]
+impl Upload for Client {
     async fn upload(&self, _target: UploadTarget) -> Result<ByteStream, CallError> {
         unsupported()
     }
+}
+
+#[async_trait]
+impl ContentStore for Client {
     async fn content_info(&self, _store: &str, _digest: &Digest) -> Result<BlobInfo, CallError> {
         unsupported()
     }
+
     async fn content_read(
         &self,
         _store: &str,
@@ -151,6 +189,7 @@ impl Session for Client {
     ) -> Result<ByteStream, CallError> {
         unsupported()
     }
+
     async fn content_write(
         &self,
         store: &str,
@@ -169,6 +208,10 @@ impl Session for Client {
         self.received.lock().blobs.push((blob.digest, blob.size));
         Ok(())
     }
+}
+
+#[async_trait]
+impl ClientExports for Client {
     async fn find_exporters(
         &self,
         _metadata: BTreeMap<String, Bytes>,
@@ -176,9 +219,14 @@ impl Session for Client {
     ) -> Result<Vec<ExporterRequest>, CallError> {
         Ok(Vec::new())
     }
+
     async fn finalize_export(&self, _response: BTreeMap<String, String>) -> Result<(), CallError> {
         Ok(())
     }
+}
+
+#[async_trait]
+impl SourcePolicy for Client {
     async fn check_policy(&self, _request: Bytes) -> Result<Bytes, CallError> {
         unsupported()
     }

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest};
 use progress::StatusGuard;
 use registry::{BlobSource, BytesSource, FileSource};
-use session::{BlobWrite, CallError, Group, Session};
+use session::{BlobWrite, CallError, ContentStore, Group};
 use store::{BlobSink, FetchError, LayerBlob};
 
 use super::{MAX_DOCUMENT, Place, Role};
@@ -34,13 +34,13 @@ impl Folder {
         }
     }
 
-    async fn client(&self) -> Result<Arc<dyn Session>, CacheError> {
+    async fn client(&self) -> Result<Arc<dyn ContentStore>, CacheError> {
         if self.sessions.is_empty() {
             return Err(CacheError::session(
                 "local cache exporter/importer requires session",
             ));
         }
-        self.sessions.first().await.map_err(CacheError::session)
+        Ok(self.sessions.first().await.map_err(CacheError::session)?)
     }
 
     /// Describes a blob of which only the digest is known.

@@ -17,7 +17,7 @@ use crate::diffcopy::metadata::{self, Listing};
 use crate::diffcopy::order::compare_paths;
 use crate::diffcopy::packet::Packet;
 use crate::diffcopy::receive::{Batch, ReceiveError, ReceiveOptions, Received};
-use crate::diffcopy::receiver::{Meaning, ProtocolError, Receiver};
+use crate::diffcopy::receiver::{ProtocolError, ReceiveEvent, Receiver};
 use crate::diffcopy::write::{Folder, Incoming, Order, Writers, may_set};
 use crate::transfers::{Held, LimitError};
 
@@ -140,7 +140,7 @@ impl Coordinator<'_, '_> {
             self.options.share.write(size).map_err(self.limit())?;
         }
         match self.receiver.take(packet)? {
-            Meaning::File { id, mut stat } => {
+            ReceiveEvent::File { id, mut stat } => {
                 let change = marks::take(&mut stat, self.options.marks.as_deref());
                 self.received.listed += 1;
                 let length = stat.path.as_os_str().len() as u64;
@@ -158,13 +158,13 @@ impl Coordinator<'_, '_> {
                     }
                 }
             }
-            Meaning::ListEnd => {
+            ReceiveEvent::ListEnd => {
                 while let Some(old) = self.there.as_mut().and_then(Iterator::next) {
                     self.remove(old?)?;
                 }
             }
-            Meaning::Data { bytes, .. } if bytes.is_empty() => {}
-            Meaning::Data { id, bytes } => match self.wanted.remove(&id) {
+            ReceiveEvent::Data { bytes, .. } if bytes.is_empty() => {}
+            ReceiveEvent::Data { id, bytes } => match self.wanted.remove(&id) {
                 Some(file) if bytes.len() <= SMALL => {
                     self.begun.insert(id, (file, bytes));
                 }
@@ -180,7 +180,7 @@ impl Coordinator<'_, '_> {
                     self.writers.send(id, Order::Data { id, bytes });
                 }
             },
-            Meaning::DataEnd { id } => {
+            ReceiveEvent::DataEnd { id } => {
                 let whole = match self.wanted.remove(&id) {
                     Some(file) => Some((file, Bytes::new())),
                     None => self.begun.remove(&id),
@@ -197,7 +197,7 @@ impl Coordinator<'_, '_> {
                 };
                 self.writers.send(id, order);
             }
-            Meaning::Done => return Ok(true),
+            ReceiveEvent::Done => return Ok(true),
         }
         Ok(false)
     }

@@ -79,7 +79,7 @@ pub enum ProtocolError {
 
 /// What a packet means to the receiver.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum ReceiveEvent {
     /// The next file of the list.
     File {
         /// Its number.
@@ -138,12 +138,12 @@ impl Receiver {
     }
 
     /// Takes a packet from the other side.
-    pub fn take(&mut self, packet: Packet) -> Result<Meaning, ProtocolError> {
+    pub fn take(&mut self, packet: Packet) -> Result<ReceiveEvent, ProtocolError> {
         match packet {
             Packet::Stat(_) if self.listed => Err(ProtocolError::Unexpected { packet: "STAT" }),
             Packet::Stat(None) => {
                 self.listed = true;
-                Ok(Meaning::ListEnd)
+                Ok(ReceiveEvent::ListEnd)
             }
             Packet::Stat(Some(stat)) => {
                 let id = self.next;
@@ -153,23 +153,23 @@ impl Receiver {
                 check_attributes(&stat)?;
                 self.order.next(&stat)?;
                 self.next += 1;
-                Ok(Meaning::File { id, stat })
+                Ok(ReceiveEvent::File { id, stat })
             }
             Packet::Data { id, mut bytes } => match self.running.get_mut(&id) {
                 None => Err(ProtocolError::NotRequested { id }),
                 Some(_) if bytes.is_empty() => {
                     self.running.remove(&id);
-                    Ok(Meaning::DataEnd { id })
+                    Ok(ReceiveEvent::DataEnd { id })
                 }
                 Some(left) => {
                     // DIFFERS: the reference writes whatever comes. A file that grew while it was sent ends where it ended
                     // when it was listed; one that shrank is as long as it is.
                     bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= bytes.len() as u64;
-                    Ok(Meaning::Data { id, bytes })
+                    Ok(ReceiveEvent::Data { id, bytes })
                 }
             },
-            Packet::Fin if self.finished => Ok(Meaning::Done),
+            Packet::Fin if self.finished => Ok(ReceiveEvent::Done),
             Packet::Fin => Err(ProtocolError::Unexpected { packet: "FIN" }),
             Packet::Req(_) => Err(ProtocolError::Unexpected { packet: "REQ" }),
             Packet::Err(text) => Err(ProtocolError::Sender { text }),
@@ -268,7 +268,10 @@ mod tests {
         receiver.request(0, 1);
         assert_eq!(receiver.next_request(), Some(Packet::Req(0)));
         receiver.take(data(0, b"x")).unwrap();
-        assert_eq!(receiver.take(data(0, b"")), Ok(Meaning::DataEnd { id: 0 }));
+        assert_eq!(
+            receiver.take(data(0, b"")),
+            Ok(ReceiveEvent::DataEnd { id: 0 })
+        );
         assert_eq!(
             receiver.take(data(0, b"x")),
             Err(ProtocolError::NotRequested { id: 0 })
@@ -303,10 +306,13 @@ mod tests {
             let bytes = Bytes::from_static(taken);
             assert_eq!(
                 receiver.take(data(0, sent)),
-                Ok(Meaning::Data { id: 0, bytes })
+                Ok(ReceiveEvent::Data { id: 0, bytes })
             );
         }
-        assert_eq!(receiver.take(data(0, b"")), Ok(Meaning::DataEnd { id: 0 }));
+        assert_eq!(
+            receiver.take(data(0, b"")),
+            Ok(ReceiveEvent::DataEnd { id: 0 })
+        );
     }
 
     #[test]
@@ -338,6 +344,6 @@ mod tests {
         assert!(receiver.is_complete());
         assert!(receiver.take(stat("b")).is_err());
         assert_eq!(receiver.finish(), Packet::Fin);
-        assert_eq!(receiver.take(Packet::Fin), Ok(Meaning::Done));
+        assert_eq!(receiver.take(Packet::Fin), Ok(ReceiveEvent::Done));
     }
 }

@@ -22,7 +22,7 @@ use crate::diffcopy::packet::Packet;
 use crate::diffcopy::receive::{MapStat, Progress};
 use crate::diffcopy::receiver::ProtocolError;
 use crate::diffcopy::room::Room;
-use crate::diffcopy::sender::{Sender, Wish};
+use crate::diffcopy::sender::{SendRequest, Sender};
 use crate::error::CallError;
 use crate::stream::PacketStream;
 use crate::transfers::Share;
@@ -213,8 +213,8 @@ pub async fn send(
                 };
                 let wish = shared.sender.lock().take(packet?);
                 match wish {
-                    Ok(Wish::Contents { id, path, size }) => shared.push(id, path, size),
-                    Ok(Wish::Finished) => break,
+                    Ok(SendRequest::Contents { id, path, size }) => shared.push(id, path, size),
+                    Ok(SendRequest::Finished) => break,
                     Err(error) => {
                         let _closed = share.within(outgoing.send(Packet::Err(error.to_string()))).await;
                         return Err(error.into());

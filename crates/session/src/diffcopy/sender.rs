@@ -10,7 +10,7 @@ use crate::diffcopy::receiver::ProtocolError;
 
 /// What a packet means to the sender.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum SendRequest {
     /// The contents of a file are wanted.
     Contents {
         /// Its number.
@@ -64,13 +64,13 @@ impl Sender {
     }
 
     /// Takes a packet from the other side. A file can be asked for once.
-    pub fn take(&mut self, packet: Packet) -> Result<Wish, ProtocolError> {
+    pub fn take(&mut self, packet: Packet) -> Result<SendRequest, ProtocolError> {
         match packet {
             Packet::Req(id) => match self.files.remove(&id) {
-                Some((path, size)) => Ok(Wish::Contents { id, path, size }),
+                Some((path, size)) => Ok(SendRequest::Contents { id, path, size }),
                 None => Err(ProtocolError::NotRequested { id }),
             },
-            Packet::Fin => Ok(Wish::Finished),
+            Packet::Fin => Ok(SendRequest::Finished),
             Packet::Err(text) => Err(ProtocolError::Receiver { text }),
             Packet::Stat(_) => Err(ProtocolError::Unexpected { packet: "STAT" }),
             Packet::Data { .. } => Err(ProtocolError::Unexpected { packet: "DATA" }),
@@ -98,7 +98,7 @@ mod tests {
         });
         assert_eq!(
             sender.take(Packet::Req(0)),
-            Ok(Wish::Contents {
+            Ok(SendRequest::Contents {
                 id: 0,
                 path: "a".into(),
                 size: 9

@@ -221,9 +221,9 @@ fn origin_of_context(context: &str) -> Option<String> {
 /// Whether a common secret of a session is for a remote.
 fn is_for(ctx: &Context, session: &str, remote: &str) -> bool {
     let context = ctx
-        .memories
+        .resolved_sources
         .iter()
-        .find_map(|memory| memory.context_of(session))
+        .find_map(|sources| sources.context_of(session))
         .and_then(origin_of_context);
     let wanted = context.unwrap_or_else(|| format!("https://{COMMON_HOST}/"));
     origin_of(remote).is_some_and(|origin| origin == wanted)

@@ -12,9 +12,10 @@ use fstree::walk::Filter;
 use oci::Digest;
 use session::diffcopy::{FilteredTree, SendOptions, send};
 use session::{
-    BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, Duplex, ExporterRequest, Group, Login,
-    PacketStream, Registration, Secret, Session, SessionManager, SyncRequest, Token, TokenRequest,
-    UploadTarget,
+    Auth, BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, ClientExports, Connection,
+    ContentStore, Duplex, ExporterRequest, FileSend, FileSync, Group, Login, PacketStream,
+    Registration, Secret, Secrets, SessionManager, SourcePolicy, Ssh, SyncRequest, Token,
+    TokenRequest, Upload, UploadTarget,
 };
 use source::Context;
 use store::{Config, ImmutableRef, Store};
@@ -47,19 +48,26 @@ fn unsupported<T>() -> Result<T, CallError> {
 }
 
 #[async_trait]
-impl Session for Client {
+impl Connection for Client {
     fn id(&self) -> &str {
         &self.id
     }
+
     fn shared_key(&self) -> &str {
         "shared"
     }
+
     fn supports(&self, _method: &str) -> bool {
         true
     }
+
     async fn closed(&self) {
         std::future::pending::<()>().await;
     }
+}
+
+#[async_trait]
+impl FileSync for Client {
     async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError> {
         let (ours, theirs) = PacketStream::pair();
         let filter = Filter {
@@ -87,6 +95,10 @@ impl Session for Client {
         .detach();
         Ok(ours)
     }
+}
+
+#[async_trait]
+impl FileSend for Client {
     async fn send_file(
         &self,
         _exporter: usize,
@@ -94,6 +106,7 @@ impl Session for Client {
     ) -> Result<ByteSink, CallError> {
         unsupported()
     }
+
     async fn send_tree(
         &self,
         _exporter: usize,
@@ -101,15 +114,22 @@ impl Session for Client {
     ) -> Result<PacketStream, CallError> {
         unsupported()
     }
+}
+
+#[async_trait]
+impl Auth for Client {
     async fn credentials(&self, _host: &str) -> Result<Option<Login>, CallError> {
         Ok(None)
     }
+
     async fn fetch_token(&self, _request: TokenRequest) -> Result<Token, CallError> {
         unsupported()
     }
+
     async fn token_authority(&self, _host: &str, _salt: &[u8]) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
+
     async fn verify_token_authority(
         &self,
         _host: &str,
@@ -118,23 +138,40 @@ impl Session for Client {
     ) -> Result<Option<Bytes>, CallError> {
         Ok(None)
     }
+}
+
+#[async_trait]
+impl Secrets for Client {
     async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError> {
         Ok(self
             .secrets
             .get(id)
             .map(|s| Secret::new(Bytes::from(s.clone()))))
     }
+}
+
+#[async_trait]
+impl Ssh for Client {
     async fn check_ssh(&self, _id: &str) -> Result<(), CallError> {
         unsupported()
     }
+
     async fn forward_ssh(&self, _id: &str) -> Result<Duplex, CallError> {
         unsupported()
     }
+}
+
+#[async_trait]
+impl Upload for Client {
     async fn upload(&self, target: UploadTarget) -> Result<ByteStream, CallError> {
         assert_eq!(target.host, "buildkit-session");
         let bytes = Bytes::from(format!("uploaded {}", target.path));
         Ok(Box::pin(futures::stream::iter([Ok(bytes)])))
     }
+}
+
+#[async_trait]
+impl ContentStore for Client {
     async fn content_info(&self, _store: &str, digest: &Digest) -> Result<BlobInfo, CallError> {
         Ok(BlobInfo {
             digest: digest.clone(),
@@ -142,6 +179,7 @@ impl Session for Client {
             labels: BTreeMap::new(),
         })
     }
+
     async fn content_read(
         &self,
         store: &str,
@@ -159,6 +197,7 @@ impl Session for Client {
         let bytes = std::fs::read(file).map_err(|_| not_found)?;
         Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(bytes))])))
     }
+
     async fn content_write(
         &self,
         _store: &str,
@@ -167,6 +206,10 @@ impl Session for Client {
     ) -> Result<(), CallError> {
         unsupported()
     }
+}
+
+#[async_trait]
+impl ClientExports for Client {
     async fn find_exporters(
         &self,
         _metadata: BTreeMap<String, Bytes>,
@@ -174,9 +217,14 @@ impl Session for Client {
     ) -> Result<Vec<ExporterRequest>, CallError> {
         Ok(Vec::new())
     }
+
     async fn finalize_export(&self, _response: BTreeMap<String, String>) -> Result<(), CallError> {
         Ok(())
     }
+}
+
+#[async_trait]
+impl SourcePolicy for Client {
     async fn check_policy(&self, _request: Bytes) -> Result<Bytes, CallError> {
         unsupported()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use source::git::{GitCall, GitConfig, GitOutput, GitRunner, GitSource, HostGit};
-use source::{Context, Memory, Source, SourceInstance};
+use source::{Context, ResolvedSources, Source, SourceInstance};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -130,7 +130,7 @@ fn resolve(source: &GitSource, remote: &str, more: &[(&str, &str)]) -> Arc<dyn S
 
 fn of_build(ctx: &Context, session: &str, context: &str) -> Context {
     Context {
-        memories: vec![Memory::of(session, context)],
+        resolved_sources: vec![ResolvedSources::of(session, context)],
         ..ctx.clone()
     }
 }
