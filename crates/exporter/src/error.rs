@@ -125,7 +125,7 @@ impl ExportError {
             | Self::Config { .. }
             | Self::Attestation { .. } => ErrorKind::Invalid,
             Self::Push { source, .. } => source.kind(),
-            Self::Session { source } => session::error::kind_of(source.as_ref()),
+            Self::Session { source } => session::kind_of(source.as_ref()),
             Self::Store(error) => error.kind(),
             Self::Io { source, .. } => ErrorKind::of_host(source),
             Self::NotBuilt { .. } => ErrorKind::Unsupported,

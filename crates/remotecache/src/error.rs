@@ -148,7 +148,7 @@ impl CacheError {
             }
             Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::Registry(error) => error.kind(),
-            Self::Session(error) => session::error::kind_of(error.as_ref()),
+            Self::Session(error) => session::kind_of(error.as_ref()),
             Self::Store(error) => error.kind(),
             Self::Keys(error) => ErrorKind::of_causes(error),
             Self::Write { .. } => ErrorKind::Failed,

@@ -22,7 +22,6 @@ mod coordinate;
 pub mod marks;
 mod metadata;
 pub mod order;
-pub mod packet;
 mod receive;
 pub mod receiver;
 mod room;

@@ -145,19 +145,3 @@ impl SessionError {
         }
     }
 }
-
-/// The kind of an error of a session or a transfer, whichever of this crate's types it has.
-#[must_use]
-pub fn kind_of(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
-    if let Some(error) = error.downcast_ref::<SessionError>() {
-        error.kind()
-    } else if let Some(error) = error.downcast_ref::<CallError>() {
-        error.kind()
-    } else if let Some(error) = error.downcast_ref::<crate::diffcopy::ReceiveError>() {
-        error.kind()
-    } else if let Some(error) = error.downcast_ref::<crate::diffcopy::SendError>() {
-        error.kind()
-    } else {
-        ErrorKind::of_causes(error)
-    }
-}

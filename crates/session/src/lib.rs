@@ -17,17 +17,20 @@ pub mod diffcopy;
 pub mod error;
 pub mod group;
 pub mod header;
+mod kind;
 pub mod manager;
 pub mod method;
+pub mod packet;
 pub mod stream;
 pub mod traits;
 pub mod transfers;
 pub mod wire;
 
-pub use diffcopy::packet::Packet;
 pub use error::{CallError, SessionError};
 pub use group::Group;
+pub use kind::kind_of;
 pub use manager::{Registration, SessionManager};
+pub use packet::Packet;
 pub use stream::{ByteSink, ByteStream, Duplex, PacketStream};
 pub use traits::{
     Auth, BlobInfo, BlobWrite, ClientExports, Connection, ContentStore, ExporterRequest, FileSend,

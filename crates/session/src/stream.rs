@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use tokio::sync::mpsc;
 
-use crate::diffcopy::packet::Packet;
 use crate::error::CallError;
+use crate::packet::Packet;
 
 /// How many packets may wait to be sent.
 pub const PACKETS_IN_FLIGHT: usize = 1024;

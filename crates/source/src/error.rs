@@ -198,7 +198,7 @@ impl SourceError {
             },
             Self::Http { .. } => ErrorKind::Unavailable,
             Self::Git { .. } | Self::GitAnswer { .. } => ErrorKind::Failed,
-            Self::Session { source } => session::error::kind_of(source.as_ref()),
+            Self::Session { source } => session::kind_of(source.as_ref()),
             Self::Store(error) => error.kind(),
             Self::Io { source, .. } => ErrorKind::of_host(source),
             Self::NotBuilt { .. } => ErrorKind::Unsupported,

@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use crate::diffcopy::marks::{self, Change};
 use crate::diffcopy::metadata::{self, Listing};
 use crate::diffcopy::order::compare_paths;
-use crate::diffcopy::packet::Packet;
 use crate::diffcopy::receive::{Batch, ReceiveError, ReceiveOptions, Received};
 use crate::diffcopy::receiver::{ProtocolError, ReceiveEvent, Receiver};
 use crate::diffcopy::write::{Folder, Incoming, Order, Writers, may_set};
+use crate::packet::Packet;
 use crate::transfers::{Held, LimitError};
 
 /// How many files that are larger than a piece may be under way at the same time: each has a descriptor. Senders have four.

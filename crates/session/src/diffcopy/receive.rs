@@ -25,9 +25,9 @@ use crate::diffcopy::compare::Compare;
 use crate::diffcopy::coordinate::coordinate;
 use crate::diffcopy::marks::Marks;
 use crate::diffcopy::metadata::Wanted;
-use crate::diffcopy::packet::Packet;
 use crate::diffcopy::receiver::ProtocolError;
 use crate::error::CallError;
+use crate::packet::Packet;
 use crate::stream::PacketStream;
 use crate::transfers::{LimitError, Share};
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use fstree::Stat;
 
 use crate::diffcopy::order::{OrderCheck, OrderError};
-use crate::diffcopy::packet::Packet;
+use crate::packet::Packet;
 
 /// How many files may be asked for and not finished.
 pub const WINDOW: usize = 512;

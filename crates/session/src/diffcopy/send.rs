@@ -18,12 +18,12 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc;
 
 use crate::diffcopy::Side;
-use crate::diffcopy::packet::Packet;
 use crate::diffcopy::receive::{MapStat, Progress};
 use crate::diffcopy::receiver::ProtocolError;
 use crate::diffcopy::room::Room;
 use crate::diffcopy::sender::{SendRequest, Sender};
 use crate::error::CallError;
+use crate::packet::Packet;
 use crate::stream::PacketStream;
 use crate::transfers::Share;
 

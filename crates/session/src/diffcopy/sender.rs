@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use fstree::Stat;
 
-use crate::diffcopy::packet::Packet;
 use crate::diffcopy::receiver::ProtocolError;
+use crate::packet::Packet;
 
 /// What a packet means to the sender.
 #[derive(Debug, PartialEq, Eq)]
