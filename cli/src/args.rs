@@ -57,9 +57,19 @@ Outputs (-o):
 Exit code: 0 when all went well, 1 when the build failed (whatever the step's own code was), what the frontend
 says for --check and --call (1 for findings), 2 for a wrong command line, 130 when interrupted.";
 
-/// Builds container images.
+/// Headings of the groups of flags.
+const BUILD: &str = "Build options";
+const OUTPUT: &str = "Output options";
+const CACHE: &str = "Cache options";
+const SECURITY: &str = "Security options";
+const CONNECTION: &str = "Connection options";
+
+/// Builds container images from Dockerfiles, with a daemon or without one
+///
+/// rbuild takes a Dockerfile and a folder and makes an image, files or an archive of them. It speaks the API of BuildKit:
+/// `rbuildd` and `buildkitd` are daemons for it, and without either it builds inside its own process.
 #[derive(Debug, Parser)]
-#[command(name = "rbuild", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "rbuild", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// How to reach a daemon.
     #[command(flatten)]
@@ -73,22 +83,22 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Connection {
     /// Address of a daemon: unix:///path or tcp://host:port
-    #[arg(long, global = true, env = "RBUILD_HOST", value_name = "ADDRESS")]
+    #[arg(help_heading = CONNECTION, long, global = true, env = "RBUILD_HOST", value_name = "ADDRESS")]
     pub addr: Option<String>,
     /// Authority that the daemon's certificate comes from
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(help_heading = CONNECTION, long, global = true, value_name = "FILE")]
     pub tlscacert: Option<PathBuf>,
     /// Certificate of this client
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(help_heading = CONNECTION, long, global = true, value_name = "FILE")]
     pub tlscert: Option<PathBuf>,
     /// Key of that certificate
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(help_heading = CONNECTION, long, global = true, value_name = "FILE")]
     pub tlskey: Option<PathBuf>,
     /// Folder with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key)
-    #[arg(long, global = true, value_name = "DIR", conflicts_with_all = ["tlscacert", "tlscert", "tlskey"])]
+    #[arg(help_heading = CONNECTION, long, global = true, value_name = "DIR", conflicts_with_all = ["tlscacert", "tlscert", "tlskey"])]
     pub tlsdir: Option<PathBuf>,
     /// Name in the daemon's certificate, if it is not the host's
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(help_heading = CONNECTION, long, global = true, value_name = "NAME")]
     pub tlsservername: Option<String>,
     /// Log what this program does
     #[arg(long, global = true)]
@@ -200,47 +210,46 @@ pub struct Build {
     #[arg(default_value = ".", value_name = "PATH|URL|-")]
     pub context: String,
     /// Dockerfile (default PATH/Dockerfile; - for standard input)
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(help_heading = BUILD, short, long, value_name = "FILE")]
     pub file: Option<String>,
     /// Stage to build
-    #[arg(long, value_name = "STAGE")]
+    #[arg(help_heading = BUILD, long, value_name = "STAGE")]
     pub target: Option<String>,
     /// Name of the image, name[:tag]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(help_heading = OUTPUT, short, long, value_name = "NAME")]
     pub tag: Vec<String>,
     /// Value of an ARG; without =value it is taken from the environment
-    #[arg(long, value_name = "KEY[=VALUE]")]
+    #[arg(help_heading = BUILD, long, value_name = "KEY[=VALUE]")]
     pub build_arg: Vec<String>,
     /// More contexts: a folder, URL, docker-image://, oci-layout:// or target
-    #[arg(long, value_name = "NAME=SOURCE")]
+    #[arg(help_heading = BUILD, long, value_name = "NAME=SOURCE")]
     pub build_context: Vec<String>,
-    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
-    #[arg(long, value_name = "SPEC")]
-    pub secret: Vec<String>,
-    /// Agent for RUN --mount=type=ssh: default|ID[=SOCKET]
-    #[arg(long, value_name = "SPEC")]
-    pub ssh: Vec<String>,
     /// Platforms to build for
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    #[arg(help_heading = BUILD, long, value_name = "OS/ARCH", value_delimiter = ',')]
     pub platform: Vec<String>,
     /// Run every step again
-    #[arg(long)]
+    #[arg(help_heading = CACHE, long)]
     pub no_cache: bool,
     /// Run the steps of these stages again
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    #[arg(help_heading = CACHE, long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
     /// Where cached steps may come from: a reference or type=…
-    #[arg(long, value_name = "SPEC")]
+    #[arg(help_heading = CACHE, long, value_name = "SPEC")]
     pub cache_from: Vec<String>,
     /// Where cached steps go: a reference or type=…
-    #[arg(long, value_name = "SPEC")]
+    #[arg(help_heading = CACHE, long, value_name = "SPEC")]
     pub cache_to: Vec<String>,
+    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
+    #[arg(help_heading = SECURITY, long, value_name = "SPEC")]
+    pub secret: Vec<String>,
+    /// Agent for RUN --mount=type=ssh: default|ID[=SOCKET]
+    #[arg(help_heading = SECURITY, long, value_name = "SPEC")]
+    pub ssh: Vec<String>,
     /// What to do with the result
-    #[arg(short, long, value_name = "SPEC")]
+    #[arg(help_heading = OUTPUT, short, long, value_name = "SPEC")]
     pub output: Vec<String>,
     /// How progress is shown
-    #[arg(
-        long,
+    #[arg(help_heading = OUTPUT, long,
         value_enum,
         default_value_t,
         env = "BUILDKIT_PROGRESS",
@@ -248,61 +257,61 @@ pub struct Build {
     )]
     pub progress: ProgressMode,
     /// Only print the image's id
-    #[arg(short, long)]
+    #[arg(help_heading = OUTPUT, short, long)]
     pub quiet: bool,
     /// Write what the build says about its result to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
     /// Write the image's id to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = OUTPUT, long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
     /// Send the image to its registry
-    #[arg(long)]
+    #[arg(help_heading = OUTPUT, long)]
     pub push: bool,
     /// Give the image to docker
-    #[arg(long)]
+    #[arg(help_heading = OUTPUT, long)]
     pub load: bool,
     /// Label of the image
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(help_heading = BUILD, long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
     /// Annotation of the image
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(help_heading = BUILD, long, value_name = "KEY=VALUE")]
     pub annotation: Vec<String>,
     /// Network of RUN steps: default, none or host
-    #[arg(long, value_name = "MODE")]
+    #[arg(help_heading = BUILD, long, value_name = "MODE")]
     pub network: Option<String>,
     /// What steps may do: network.host, security.insecure
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(help_heading = SECURITY, long, value_name = "NAME", value_delimiter = ',')]
     pub allow: Vec<String>,
     /// More lines of /etc/hosts
-    #[arg(long, value_name = "HOST:IP")]
+    #[arg(help_heading = BUILD, long, value_name = "HOST:IP")]
     pub add_host: Vec<String>,
     /// Size of /dev/shm
-    #[arg(long, value_name = "BYTES")]
+    #[arg(help_heading = BUILD, long, value_name = "BYTES")]
     pub shm_size: Option<String>,
     /// Limits of RUN steps: name=soft[:hard]
-    #[arg(long, value_name = "SPEC")]
+    #[arg(help_heading = BUILD, long, value_name = "SPEC")]
     pub ulimit: Vec<String>,
     /// Parent cgroup of RUN steps
-    #[arg(long, value_name = "PATH")]
+    #[arg(help_heading = BUILD, long, value_name = "PATH")]
     pub cgroup_parent: Option<String>,
     /// Always ask registries for newer base images
-    #[arg(long)]
+    #[arg(help_heading = BUILD, long)]
     pub pull: bool,
     /// Provenance attestation: true, false or mode=min|max
-    #[arg(long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(help_heading = OUTPUT, long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub provenance: Option<String>,
     /// SBOM attestation: true, false or generator=IMAGE
-    #[arg(long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(help_heading = OUTPUT, long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub sbom: Option<String>,
     /// What to ask of the Dockerfile in the place of a build: build, check, outline or targets
-    #[arg(long, value_name = "METHOD")]
+    #[arg(help_heading = BUILD, long, value_name = "METHOD")]
     pub call: Option<String>,
     /// Check the Dockerfile (--call=check)
-    #[arg(long, conflicts_with = "call")]
+    #[arg(help_heading = BUILD, long, conflicts_with = "call")]
     pub check: bool,
     /// Option of the frontend
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(help_heading = BUILD, long, value_name = "KEY=VALUE")]
     pub opt: Vec<String>,
     /// Accepted for docker's sake
     #[arg(long, hide = true)]
@@ -313,4 +322,59 @@ pub struct Build {
     /// Accepted for docker's sake
     #[arg(long, hide = true)]
     pub force_rm: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The help of `rbuild`, or of one of its commands.
+    fn help(command: Option<&str>) -> String {
+        let mut program = Cli::command();
+        program.build();
+        let program = match command {
+            Some(name) => program.find_subcommand_mut(name).expect("a command"),
+            None => &mut program,
+        };
+        program.render_long_help().to_string()
+    }
+
+    #[test]
+    fn the_help_opens_with_what_the_program_is_for() {
+        let help = help(None);
+        assert!(help.starts_with("Builds container images"), "{help}");
+    }
+
+    #[test]
+    fn every_flag_of_build_is_in_a_group_and_the_connection_comes_last() {
+        let help = help(Some("build"));
+        let places: Vec<usize> = [BUILD, OUTPUT, CACHE, SECURITY, CONNECTION]
+            .iter()
+            .map(|heading| help.find(&format!("\n{heading}:")).expect("a heading"))
+            .collect();
+        assert!(places.is_sorted(), "{help}");
+        let connection = &help[places[4]..];
+        for flag in [
+            "--addr",
+            "--tlscacert",
+            "--tlscert",
+            "--tlskey",
+            "--tlsdir",
+            "--tlsservername",
+        ] {
+            let place = help.find(&format!("{flag} <")).expect("a flag");
+            assert!(place > places[4], "{flag} is not in {connection}");
+        }
+        let mut program = Cli::command();
+        program.build();
+        let build = program.find_subcommand("build").expect("a command");
+        let ungrouped: Vec<&str> = build
+            .get_arguments()
+            .filter(|arg| arg.get_help_heading().is_none() && !arg.is_hide_set())
+            .filter_map(|arg| arg.get_long())
+            .collect();
+        assert_eq!(ungrouped, ["debug", "help"]);
+    }
 }

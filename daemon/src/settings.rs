@@ -1,14 +1,15 @@
 //! Settings of the daemon: flags over environment over file over defaults, resolved once.
 //!
 //! Started as `buildkitd` the program takes that name's default paths; the flags, the environment and the keys of the
-//! file are the same under both names. What a key means stands beside it in [`file::KEYS`], from which the page
-//! `docs/configuration.md` is checked.
+//! file are the same under both names. A key and what it means are declared together in [`mod@file`], a flag in
+//! [`Args`]; the tables of `docs/configuration.md` are written from both.
 
 pub mod args;
 mod context;
 pub mod file;
 mod gc;
 mod isolation;
+mod section;
 pub mod units;
 mod users;
 
@@ -20,6 +21,7 @@ pub use args::Args;
 pub use context::{CompareText, ContextFile, ContextSettings};
 use file::File;
 pub use isolation::Isolation;
+pub use section::Key;
 pub use units::{DiskSpace, UnitError};
 pub use users::UserNamespaces;
 
@@ -352,13 +354,7 @@ impl Settings {
         if cdi.is_some() {
             entitlements.push("device".into());
         }
-        if file
-            .worker
-            .containerd
-            .get("enabled")
-            .and_then(toml::Value::as_bool)
-            == Some(true)
-        {
+        if file.worker.containerd.enabled == Some(true) {
             warnings.push("worker.containerd is not supported: rbuildd runs steps by itself or through an OCI runtime (worker.oci.binary)".into());
         }
         let gc_policies = if oci.gcpolicy.is_empty() {
@@ -551,6 +547,45 @@ mod tests {
             ),
             (false, 3, "debug")
         );
+    }
+
+    #[test]
+    fn keys_of_the_file_are_those_that_are_documented() {
+        let keys = file::keys();
+        for path in [
+            "debug",
+            "grpc.tls.ca",
+            "worker.oci.labels.*",
+            "worker.oci.gcpolicy.keepDuration",
+            "registry.*.keypair.cert",
+            "dns.searchDomains",
+            "frontend.gateway.v0.allowedRepositories",
+        ] {
+            assert!(keys.iter().any(|key| key.path == path), "{path}: {keys:?}");
+        }
+        let undocumented: Vec<_> = keys.iter().filter(|k| k.meaning.is_empty()).collect();
+        assert!(undocumented.is_empty(), "{undocumented:?}");
+        let doubled: Vec<_> = file::UNSUPPORTED
+            .iter()
+            .filter(|path| keys.iter().any(|key| key.path == **path))
+            .collect();
+        assert!(doubled.is_empty(), "{doubled:?}");
+    }
+
+    #[test]
+    fn keys_that_only_buildkitd_has_are_warned_about() {
+        let settings = resolve(
+            &[],
+            "proxyNetwork = true\n[worker.containerd]\n  enabled = true\n  address = \"x\"\n",
+        );
+        for words in [
+            "key proxyNetwork is known to buildkitd",
+            "key worker.containerd.address is known to buildkitd",
+            "worker.containerd is not supported: rbuildd runs steps by itself",
+        ] {
+            let is_said = settings.warnings.iter().any(|w| w.contains(words));
+            assert!(is_said, "{words}: {:?}", settings.warnings);
+        }
     }
 
     #[test]

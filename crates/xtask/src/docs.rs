@@ -1,68 +1,95 @@
-//! Whether `docs/configuration.md` names every flag and every key of the daemon.
+//! The reference tables of the pages: flags, environment and keys, as the programs declare them.
 //!
-//! Both are read from the sources as text: the chores do not link the daemon.
+//! A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. What stands there is written by `docs` and compared by
+//! `docs --check`. The tables come from an example of the client, which is linked with both programs' declarations: the chores are not.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-const PAGE: &str = "docs/configuration.md";
-const FLAGS: &str = "daemon/src/settings/args.rs";
-const KEYS: &str = "daemon/src/settings/file.rs";
+/// Pages with tables.
+const PAGES: &[&str] = &["docs/configuration.md", "docs/using.md"];
+const START: &str = "<!-- table: ";
+const END: &str = "<!-- end of table -->";
 
-/// Fails with the list of what the page does not name.
-pub(crate) fn run(root: &Path) -> Result<(), String> {
-    let read = |name: &str| {
-        fs::read_to_string(root.join(name)).map_err(|e| format!("cannot read {name}: {e}"))
-    };
-    let page = read(PAGE)?;
-    let flags = flags(&read(FLAGS)?);
-    let keys = keys(&read(KEYS)?);
-    if flags.is_empty() || keys.is_empty() {
+/// Writes the tables into the pages, or compares them.
+pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
+    let tables = tables(&reference(root)?);
+    let mut shown = Vec::new();
+    let mut stale = Vec::new();
+    for page in PAGES {
+        let path = root.join(page);
+        let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {page}: {e}"))?;
+        let fresh = filled(&text, &tables, &mut shown).map_err(|e| format!("{page}: {e}"))?;
+        if fresh == text {
+            continue;
+        }
+        stale.push(*page);
+        if !check {
+            fs::write(&path, fresh).map_err(|e| format!("cannot write {page}: {e}"))?;
+        }
+    }
+    if let Some(missing) = tables.keys().find(|name| !shown.contains(*name)) {
+        return Err(format!("no page has the table {missing:?}"));
+    }
+    if check && !stale.is_empty() {
         return Err(format!(
-            "no flags in {FLAGS} or no keys in {KEYS}: has their form changed?"
+            "tables of {stale:?} are not those of the code: run `cargo run -p rbuild-xtask -- docs` and commit the result"
         ));
     }
-    let missing: Vec<&String> = flags
-        .iter()
-        .chain(&keys)
-        .filter(|name| !page.contains(&format!("`{name}`")))
-        .collect();
-    if missing.is_empty() {
-        println!("{PAGE} names {} flags and {} keys", flags.len(), keys.len());
-        return Ok(());
-    }
-    Err(format!("{PAGE} does not name {missing:?}"))
+    println!("{} tables in {PAGES:?}", shown.len());
+    Ok(())
 }
 
-/// `pub log_level: …` in the struct of arguments is the flag `--log-level`.
-fn flags(source: &str) -> Vec<String> {
-    let fields = source
-        .split_once("pub struct Args {")
-        .map_or("", |(_, rest)| rest);
-    let fields = fields.split("\n}").next().unwrap_or("");
-    fields
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'))
-        .map(|(name, _)| format!("--{}", name.replace('_', "-")))
-        .collect()
+/// What the example prints.
+fn reference(root: &Path) -> Result<String, String> {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let output = Command::new(cargo)
+        .args(["run", "-q", "-p", "rbuild-cli", "--example", "reference"])
+        .current_dir(root)
+        .output()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("the example reference: {}", text.trim()));
+    }
+    String::from_utf8(output.stdout).map_err(|e| e.to_string())
 }
 
-/// The first of the two strings of each row.
-fn keys(source: &str) -> Vec<String> {
-    let rows = source
-        .split_once("pub const KEYS")
-        .map_or("", |(_, rest)| rest);
-    let rows = rows.split("\n];").next().unwrap_or("");
-    // The formatter puts a row that is too long onto several lines, its bracket on the first.
-    let mut is_open = false;
-    let mut keys = Vec::new();
-    for line in rows.lines().map(str::trim) {
-        let row = line.strip_prefix('(').or(is_open.then_some(line));
-        is_open = line == "(";
-        let key = row.and_then(|row| row.strip_prefix('"')?.split_once('"'));
-        keys.extend(key.map(|(key, _)| key.to_owned()));
+/// The tables by their names.
+fn tables(text: &str) -> BTreeMap<String, String> {
+    let mut tables = BTreeMap::new();
+    for part in text.split("table: ").skip(1) {
+        if let Some((name, table)) = part.split_once('\n') {
+            tables.insert(name.to_owned(), table.to_owned());
+        }
     }
-    keys
+    tables
+}
+
+/// A page with its tables in place.
+fn filled(
+    page: &str,
+    tables: &BTreeMap<String, String>,
+    shown: &mut Vec<String>,
+) -> Result<String, String> {
+    let mut fresh = String::new();
+    let mut rest = page;
+    while let Some((before, from)) = rest.split_once(START) {
+        let (name, from) = from.split_once(" -->\n").ok_or("a table has no name")?;
+        let (_, after) = from
+            .split_once(END)
+            .ok_or_else(|| format!("the table {name:?} has no end"))?;
+        let table = tables
+            .get(name)
+            .ok_or_else(|| format!("nothing declares the table {name:?}"))?;
+        fresh.push_str(&format!("{before}{START}{name} -->\n{table}{END}"));
+        shown.push(name.to_owned());
+        rest = after;
+    }
+    fresh.push_str(rest);
+    Ok(fresh)
 }
 
 #[cfg(test)]
@@ -70,16 +97,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_in_sources() {
+    fn tables_are_put_between_their_marks_and_what_is_around_stays() {
+        let tables = tables("table: a\n| x |\ntable: b\n| y |\n");
+        let page = "1\n<!-- table: b -->\nold\n<!-- end of table -->\n2\n<!-- table: a -->\n<!-- end of table -->\n3\n";
+        let mut shown = Vec::new();
         assert_eq!(
-            flags("pub struct Args {\n    /// x\n    pub log_level: Option<String>,\n}\n"),
-            ["--log-level"]
+            filled(page, &tables, &mut shown).expect("a page"),
+            "1\n<!-- table: b -->\n| y |\n<!-- end of table -->\n2\n<!-- table: a -->\n| x |\n<!-- end of table -->\n3\n"
         );
-        assert_eq!(
-            keys(
-                "pub const KEYS: &[(&str, &str)] = &[\n    (\"grpc.tls.ca\", \"x\"),\n    (\n        \"isolation\",\n        \"y\",\n    ),\n];\n"
-            ),
-            ["grpc.tls.ca", "isolation"]
-        );
+        assert_eq!(shown, ["b", "a"]);
+    }
+
+    #[test]
+    fn a_table_that_is_unknown_or_open_is_an_error() {
+        let tables = tables("table: a\n| x |\n");
+        for page in [
+            "<!-- table: b -->\n<!-- end of table -->",
+            "<!-- table: a -->\n| x |",
+        ] {
+            assert!(filled(page, &tables, &mut Vec::new()).is_err(), "{page}");
+        }
     }
 }

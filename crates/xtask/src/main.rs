@@ -21,10 +21,14 @@ fn main() -> ExitCode {
         ["proto", "--check"] => proto::run(&root, true),
         ["deps"] => deps::run(&root),
         ["deps", member] => deps::show(&root, member),
-        ["docs"] => docs::run(&root),
+        ["docs"] => docs::run(&root, false),
+        ["docs", "--check"] => docs::run(&root, true),
         ["tests"] => test_lines::run(&root),
         ["errors"] => errors::run(&root),
-        _ => Err("usage: xtask proto [--check] | deps [MEMBER] | docs | tests | errors".to_owned()),
+        _ => Err(
+            "usage: xtask proto [--check] | deps [MEMBER] | docs [--check] | tests | errors"
+                .to_owned(),
+        ),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,15 +7,16 @@ use serde::Deserialize;
 use session::TransferLimits;
 use session::diffcopy::compare::Compare;
 
+use super::section::section;
 use super::units::{DiskSpace, DiskSpaceText, DurationText};
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct ContextFile {
-    pub compare: Option<CompareText>,
-    pub max_size: Option<DiskSpaceText>,
-    pub idle_timeout: Option<DurationText>,
+section! {
+    /// How contexts of clients are received.
+    ContextFile {
+        "compare" compare: Option<CompareText> = "how files of clients are told from those received before: `metadata` (default, as BuildKit) or `contents`; see below (ours)",
+        "maxSize" max_size: Option<DiskSpaceText> = "what one session may write into the state directory by sending files (default `50%` of its file system, 0 is no limit; ours)",
+        "idleTimeout" idle_timeout: Option<DurationText> = "how long a transfer of files to or from a client may stand still before it ends (default `5m`, 0 is for ever; ours)",
+    }
 }
 
 /// `metadata` or `contents`.

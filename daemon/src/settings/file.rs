@@ -6,388 +6,225 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::context::ContextFile;
+use super::section::{Documented as _, Key, section};
 use super::units::{DiskSpaceText, DurationText};
 
-/// Every key with what it means; `*` stands for any name. Keys marked `-` are known to buildkitd only.
-pub const KEYS: &[(&str, &str)] = &[
-    ("debug", "deprecated: log.level = \"debug\""),
-    ("trace", "deprecated: log.level = \"trace\""),
-    ("root", "state directory"),
-    (
-        "isolation",
-        "what clients share: none (default: everything, as with BuildKit) or client (nothing; ours)",
-    ),
-    (
-        "insecure-entitlements",
-        "entitlements that clients may ask for: network.host, security.insecure, device",
-    ),
-    ("proxyNetwork", "-"),
-    (
-        "provenanceEnvDir",
-        "folder of .json files whose fields are added to provenance",
-    ),
-    ("log.format", "text or json"),
-    ("log.level", "trace, debug, info, warn or error"),
-    ("grpc.address", "listening addresses"),
-    ("grpc.debugAddress", "address of the debugging listener"),
-    ("grpc.uid", "user that owns the unix sockets"),
-    ("grpc.gid", "group that owns the unix sockets"),
-    (
-        "grpc.allowInsecureLoopback",
-        "listen on loopback addresses without client certificates, although steps on the host's network can use them (ours)",
-    ),
-    ("grpc.securityDescriptor", "-"),
-    ("grpc.tls.cert", "certificate for TCP listeners"),
-    ("grpc.tls.key", "key of the certificate"),
-    (
-        "grpc.tls.ca",
-        "authority that clients' certificates must come from",
-    ),
-    (
-        "otel.socketPath",
-        "socket on which traces of build steps are collected",
-    ),
-    ("cdi.disabled", "no step gets a device"),
-    (
-        "cdi.specDirs",
-        "folders of CDI files, which describe devices; the last says most",
-    ),
-    (
-        "cdi.autoAllowed",
-        "devices, or kinds of them, that every build may have",
-    ),
-    (
-        "history.maxAge",
-        "how long records of builds are kept (default 48h)",
-    ),
-    (
-        "history.maxEntries",
-        "how many records of builds are kept (default 50)",
-    ),
-    (
-        "context.compare",
-        "how files of clients are told from those received before: metadata (default, as BuildKit) or contents (ours)",
-    ),
-    (
-        "context.maxSize",
-        "what one session may write into the state directory (default 50%, 0 is no limit; ours)",
-    ),
-    (
-        "context.idleTimeout",
-        "how long a transfer of files may stand still before it ends (default 5m, 0 is for ever; ours)",
-    ),
-    ("worker.oci.enabled", "whether the worker is on"),
-    ("worker.oci.labels.*", "labels of the worker"),
-    (
-        "worker.oci.platforms",
-        "platforms that the worker builds for",
-    ),
-    ("worker.oci.snapshotter", "auto, overlayfs or native"),
-    ("worker.oci.rootless", "-"),
-    (
-        "worker.oci.noProcessSandbox",
-        "show steps the host's processes",
-    ),
-    ("worker.oci.gc", "whether garbage is collected by itself"),
-    (
-        "worker.oci.gckeepstorage",
-        "deprecated: worker.oci.reservedSpace",
-    ),
-    (
-        "worker.oci.reservedSpace",
-        "space that garbage collection leaves alone",
-    ),
-    ("worker.oci.maxUsedSpace", "space that is not exceeded"),
-    (
-        "worker.oci.minFreeSpace",
-        "space that stays free on the file system",
-    ),
-    (
-        "worker.oci.gcpolicy.all",
-        "whether internal and frontend records count",
-    ),
-    (
-        "worker.oci.gcpolicy.filters",
-        "which records the rule is for",
-    ),
-    (
-        "worker.oci.gcpolicy.keepDuration",
-        "what was used within this time stays",
-    ),
-    ("worker.oci.gcpolicy.keepBytes", "deprecated: reservedSpace"),
-    (
-        "worker.oci.gcpolicy.reservedSpace",
-        "space that stays in any case",
-    ),
-    (
-        "worker.oci.gcpolicy.maxUsedSpace",
-        "space that is not exceeded",
-    ),
-    ("worker.oci.gcpolicy.minFreeSpace", "space that stays free"),
-    ("worker.oci.networkMode", "auto, host or none"),
-    ("worker.oci.cniConfigPath", "-"),
-    ("worker.oci.cniBinaryPath", "-"),
-    ("worker.oci.cniPoolSize", "-"),
-    ("worker.oci.bridgeName", "-"),
-    ("worker.oci.bridgeSubnet", "-"),
-    ("worker.oci.userRemapUnsupported", "-"),
-    (
-        "worker.oci.binary",
-        "OCI runtime to run steps with in the place of the launcher",
-    ),
-    (
-        "worker.oci.acceptedBinaryVersions",
-        "versions of the OCI runtime that are taken although they are below the fixed ones (ours)",
-    ),
-    (
-        "worker.oci.userNamespaces",
-        "whether steps get a user namespace: off, auto or on (default auto; ours)",
-    ),
-    (
-        "worker.oci.userNamespaceIds",
-        "the host's ids for users and groups of steps in a user namespace, base:count (ours)",
-    ),
-    ("worker.oci.proxySnapshotterPath", "-"),
-    (
-        "worker.oci.defaultCgroupParent",
-        "parent of the steps' cgroups",
-    ),
-    ("worker.oci.stargzSnapshotter.*", "-"),
-    ("worker.oci.apparmor-profile", "-"),
-    ("worker.oci.selinux", "-"),
-    (
-        "worker.oci.max-parallelism",
-        "steps that may run at the same time",
-    ),
-    ("worker.containerd.*", "-"),
-    ("registry.*.mirrors", "hosts asked before this one"),
-    ("registry.*.http", "speak plain http"),
-    ("registry.*.insecure", "do not verify the certificate"),
-    ("registry.*.ca", "authorities to trust beside the host's"),
-    ("registry.*.keypair.key", "key of the client certificate"),
-    ("registry.*.keypair.cert", "client certificate"),
-    (
-        "registry.*.tlsconfigdir",
-        "folders with ca and client certificate files",
-    ),
-    ("dns.nameservers", "name servers of build steps"),
-    ("dns.options", "options of the resolver in build steps"),
-    ("dns.searchDomains", "search domains of build steps"),
-    (
-        "frontend.dockerfile.v0.enabled",
-        "whether Dockerfiles are built",
-    ),
-    (
-        "frontend.dockerfile.v0.builtinSyntax",
-        "answer `# syntax=docker/dockerfile:…` with the frontend that is built in (default true; ours)",
-    ),
-    (
-        "frontend.gateway.v0.enabled",
-        "whether frontends from images are allowed",
-    ),
-    (
-        "frontend.gateway.v0.allowedRepositories",
-        "repositories that frontends from images may come from (default all)",
-    ),
-    ("system.platformsCacheMaxAge", "-"),
-    (
-        "system.maxRegistryConcurrency",
-        "connections to one registry at a time",
-    ),
-    ("system.sessionAuthTimeout", "-"),
-    ("cache.gha.*", "-"),
-    ("compaction.*", "-"),
+/// Keys that buildkitd has and this daemon has not: they are read, warned about and ignored.
+pub const UNSUPPORTED: &[&str] = &[
+    "proxyNetwork",
+    "grpc.securityDescriptor",
+    "worker.oci.rootless",
+    "worker.oci.cniConfigPath",
+    "worker.oci.cniBinaryPath",
+    "worker.oci.cniPoolSize",
+    "worker.oci.bridgeName",
+    "worker.oci.bridgeSubnet",
+    "worker.oci.userRemapUnsupported",
+    "worker.oci.proxySnapshotterPath",
+    "worker.oci.stargzSnapshotter.*",
+    "worker.oci.apparmor-profile",
+    "worker.oci.selinux",
+    "worker.containerd.*",
+    "system.platformsCacheMaxAge",
+    "system.sessionAuthTimeout",
+    "cache.gha.*",
+    "compaction.*",
 ];
 
-/// The file as it stands.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct File {
-    pub debug: bool,
-    pub trace: bool,
-    pub root: Option<String>,
-    pub isolation: Option<String>,
-    #[serde(rename = "insecure-entitlements")]
-    pub insecure_entitlements: Vec<String>,
-    #[serde(rename = "provenanceEnvDir")]
-    pub provenance_env_dir: Option<String>,
-    pub log: Log,
-    pub grpc: Grpc,
-    pub otel: Otel,
-    pub cdi: Cdi,
-    pub worker: Worker,
-    pub registry: BTreeMap<String, Registry>,
-    pub dns: Option<Dns>,
-    pub history: History,
-    pub context: ContextFile,
-    pub frontend: Frontends,
-    pub system: System,
+/// Every key that has a meaning here, in the order of the sections.
+pub fn keys() -> Vec<Key> {
+    let mut keys = Vec::new();
+    File::document("", "", &mut keys);
+    keys
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Log {
-    pub format: Option<String>,
-    pub level: Option<String>,
+section! {
+    /// The file as it stands.
+    File {
+        "debug" debug: bool = "deprecated: log.level = \"debug\"",
+        "trace" trace: bool = "deprecated: log.level = \"trace\"",
+        "root" root: Option<String> = "state directory",
+        "isolation" isolation: Option<String> = "what clients share: `none` (default: everything, as with BuildKit) or `client` (nothing; ours; see [security.md](security.md))",
+        "insecure-entitlements" insecure_entitlements: Vec<String> = "entitlements that clients may ask for: `network.host`, `security.insecure`, `device`",
+        "provenanceEnvDir" provenance_env_dir: Option<String> = "folder of .json files whose fields are added to provenance (default `provenance.d` beside the configuration file)",
+        "log" log: Log = "",
+        "grpc" grpc: Grpc = "",
+        "otel" otel: Otel = "",
+        "cdi" cdi: Cdi = "",
+        "history" history: History = "",
+        "context" context: ContextFile = "",
+        "worker" worker: Worker = "",
+        "registry" registry: BTreeMap<String, Registry> = "",
+        "dns" dns: Option<Dns> = "",
+        "frontend" frontend: Frontends = "",
+        "system" system: System = "",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Grpc {
-    pub address: Vec<String>,
-    pub debug_address: Option<String>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-    pub allow_insecure_loopback: bool,
-    pub tls: Tls,
+section! {
+    /// The log.
+    Log {
+        "format" format: Option<String> = "`text` (default) or `json`",
+        "level" level: Option<String> = "`trace`, `debug`, `info` (default), `warn` or `error`",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Tls {
-    pub cert: Option<String>,
-    pub key: Option<String>,
-    pub ca: Option<String>,
+section! {
+    /// Where clients connect.
+    Grpc {
+        "address" address: Vec<String> = "listening addresses: `unix:///path`, `tcp://host:port`, `fd://`",
+        "debugAddress" debug_address: Option<String> = "address of the debugging listener (read, without effect so far)",
+        "uid" uid: Option<u32> = "user that owns the unix sockets",
+        "gid" gid: Option<u32> = "group that owns the unix sockets",
+        "allowInsecureLoopback" allow_insecure_loopback: bool = "listen on loopback TCP addresses without client certificates (default false; ours; see below)",
+        "tls" tls: Tls = "",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Otel {
-    pub socket_path: Option<String>,
+section! {
+    /// TLS of TCP listeners.
+    Tls {
+        "cert" cert: Option<String> = "certificate for TCP listeners",
+        "key" key: Option<String> = "key of the certificate",
+        "ca" ca: Option<String> = "authority that clients' certificates must come from",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Cdi {
-    pub disabled: Option<bool>,
-    pub spec_dirs: Vec<String>,
-    pub auto_allowed: Vec<String>,
+section! {
+    /// Traces.
+    Otel {
+        "socketPath" socket_path: Option<String> = "socket on which traces of build steps are collected (read, without effect so far)",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Worker {
-    pub oci: Oci,
-    pub containerd: toml::Table,
+section! {
+    /// Devices of steps.
+    Cdi {
+        "disabled" disabled: Option<bool> = "no step gets a device (default false)",
+        "specDirs" spec_dirs: Vec<String> = "folders of CDI files, which describe devices; a later one overrides an earlier one",
+        "autoAllowed" auto_allowed: Vec<String> = "devices, or kinds of them, that every build may have",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Oci {
-    pub enabled: Option<bool>,
-    pub labels: BTreeMap<String, String>,
-    pub platforms: Vec<String>,
-    pub snapshotter: Option<String>,
-    pub no_process_sandbox: bool,
-    pub gc: Option<bool>,
-    pub gckeepstorage: Option<DiskSpaceText>,
-    pub reserved_space: Option<DiskSpaceText>,
-    pub max_used_space: Option<DiskSpaceText>,
-    pub min_free_space: Option<DiskSpaceText>,
-    pub gcpolicy: Vec<GcPolicyFile>,
-    pub network_mode: Option<String>,
-    pub binary: Option<String>,
-    pub accepted_binary_versions: Vec<String>,
-    pub user_namespaces: Option<String>,
-    pub user_namespace_ids: Option<String>,
-    pub default_cgroup_parent: Option<String>,
-    #[serde(rename = "max-parallelism")]
-    pub max_parallelism: Option<usize>,
+section! {
+    /// Tables of workers.
+    Worker {
+        "oci" oci: Oci = "",
+        "containerd" containerd: Containerd = "",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct GcPolicyFile {
-    pub all: bool,
-    pub filters: Vec<String>,
-    pub keep_duration: Option<DurationText>,
-    pub keep_bytes: Option<DiskSpaceText>,
-    pub reserved_space: Option<DiskSpaceText>,
-    pub max_used_space: Option<DiskSpaceText>,
-    pub min_free_space: Option<DiskSpaceText>,
+section! {
+    /// The worker that there is not.
+    Containerd {
+        "enabled" enabled: Option<bool> = "whether a containerd worker is wanted; there is none, which the log says",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Registry {
-    pub mirrors: Vec<String>,
-    pub http: Option<bool>,
-    pub insecure: Option<bool>,
-    pub ca: Vec<String>,
-    pub keypair: Vec<KeyPair>,
-    pub tlsconfigdir: Vec<String>,
+section! {
+    /// The worker.
+    Oci {
+        "enabled" enabled: Option<bool> = "whether the worker is on (default true)",
+        "labels" labels: BTreeMap<String, String> = "labels of the worker",
+        "platforms" platforms: Vec<String> = "platforms that the worker builds for, beside the host's",
+        "snapshotter" snapshotter: Option<String> = "`auto` (default) or `overlayfs`; `native` is not built",
+        "noProcessSandbox" no_process_sandbox: bool = "show steps the host's processes (read, without effect so far)",
+        "gc" gc: Option<bool> = "whether garbage is collected by itself (default true)",
+        "gckeepstorage" gckeepstorage: Option<DiskSpaceText> = "deprecated: worker.oci.reservedSpace",
+        "reservedSpace" reserved_space: Option<DiskSpaceText> = "space that garbage collection leaves alone",
+        "maxUsedSpace" max_used_space: Option<DiskSpaceText> = "space that is not exceeded",
+        "minFreeSpace" min_free_space: Option<DiskSpaceText> = "space that stays free on the file system",
+        "gcpolicy" gcpolicy: Vec<GcPolicyFile> = "",
+        "networkMode" network_mode: Option<String> = "network of steps: `auto` (default), `host` or `none`",
+        "binary" binary: Option<String> = "OCI runtime (`runc`, `crun`) to run steps with in the place of the built-in launcher",
+        "acceptedBinaryVersions" accepted_binary_versions: Vec<String> = "versions of the OCI runtime that are taken although they are below the fixed ones (ours; see below)",
+        "userNamespaces" user_namespaces: Option<String> = "whether steps get a user namespace: `off`, `auto` (default; where it works), `on` (or the daemon does not start); ours; see below",
+        "userNamespaceIds" user_namespace_ids: Option<String> = "the host's ids for users and groups of steps in a user namespace, `base:count` (default `268435456:1342177280`; ours)",
+        "defaultCgroupParent" default_cgroup_parent: Option<String> = "parent of the steps' cgroups",
+        "max-parallelism" max_parallelism: Option<usize> = "steps that may run at the same time (default 0: no limit)",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct KeyPair {
-    pub key: String,
-    pub cert: String,
+section! {
+    /// One rule of garbage collection.
+    GcPolicyFile {
+        "all" all: bool = "whether internal and frontend records count (default false)",
+        "filters" filters: Vec<String> = "which records the rule is for (default all)",
+        "keepDuration" keep_duration: Option<DurationText> = "what was used within this time stays",
+        "keepBytes" keep_bytes: Option<DiskSpaceText> = "deprecated: reservedSpace",
+        "reservedSpace" reserved_space: Option<DiskSpaceText> = "space that stays in any case",
+        "maxUsedSpace" max_used_space: Option<DiskSpaceText> = "space that is not exceeded",
+        "minFreeSpace" min_free_space: Option<DiskSpaceText> = "space that stays free",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Dns {
-    pub nameservers: Vec<String>,
-    pub options: Vec<String>,
-    pub search_domains: Vec<String>,
+section! {
+    /// How one registry is spoken to.
+    Registry {
+        "mirrors" mirrors: Vec<String> = "hosts asked before this one",
+        "http" http: Option<bool> = "speak plain http",
+        "insecure" insecure: Option<bool> = "do not verify the certificate",
+        "ca" ca: Vec<String> = "authorities to trust beside the host's",
+        "keypair" keypair: Vec<KeyPair> = "",
+        "tlsconfigdir" tlsconfigdir: Vec<String> = "folders with ca and client certificate files",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct History {
-    pub max_age: Option<DurationText>,
-    pub max_entries: Option<usize>,
+section! {
+    /// A client certificate for a registry.
+    KeyPair {
+        "key" key: String = "key of the client certificate",
+        "cert" cert: String = "client certificate",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct Frontends {
-    #[serde(rename = "dockerfile.v0")]
-    pub dockerfile: DockerfileFrontend,
-    #[serde(rename = "gateway.v0")]
-    pub gateway: GatewayFrontend,
+section! {
+    /// Names in build steps.
+    Dns {
+        "nameservers" nameservers: Vec<String> = "name servers of build steps",
+        "options" options: Vec<String> = "options of the resolver in build steps",
+        "searchDomains" search_domains: Vec<String> = "search domains of build steps",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct DockerfileFrontend {
-    pub enabled: Option<bool>,
-    pub builtin_syntax: Option<bool>,
+section! {
+    /// Records of builds.
+    History {
+        "maxAge" max_age: Option<DurationText> = "how long records of builds are kept (default 48h)",
+        "maxEntries" max_entries: Option<usize> = "how many records of builds are kept (default 50)",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct GatewayFrontend {
-    pub enabled: Option<bool>,
-    #[serde(rename = "allowedRepositories")]
-    pub allowed_repositories: Vec<String>,
+section! {
+    /// Frontends.
+    Frontends {
+        "dockerfile.v0" dockerfile: DockerfileFrontend = "",
+        "gateway.v0" gateway: GatewayFrontend = "",
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[expect(missing_docs, reason = "KEYS says what each key means")]
-pub struct System {
-    pub max_registry_concurrency: Option<usize>,
+section! {
+    /// The frontend for Dockerfiles.
+    DockerfileFrontend {
+        "enabled" enabled: Option<bool> = "whether Dockerfiles are built by the frontend that is built in (default true)",
+        "builtinSyntax" builtin_syntax: Option<bool> = "answer `# syntax=docker/dockerfile:…` with the frontend that is built in (default true; ours)",
+    }
+}
+
+section! {
+    /// Frontends from images.
+    GatewayFrontend {
+        "enabled" enabled: Option<bool> = "whether frontends from images are run (default true)",
+        "allowedRepositories" allowed_repositories: Vec<String> = "repositories that frontends from images may come from (default all)",
+    }
+}
+
+section! {
+    /// Limits of the daemon.
+    System {
+        "maxRegistryConcurrency" max_registry_concurrency: Option<usize> = "connections to one registry at a time",
+    }
 }
 
 impl File {
@@ -396,23 +233,23 @@ impl File {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
         let mut paths = Vec::new();
         collect("", &toml::Value::Table(table), &mut paths);
+        let known = keys();
         let mut warnings = Vec::new();
         for path in paths {
-            match KEYS.iter().find(|(key, _)| matches(key, &path)) {
-                Some((_, "-")) => warnings.push(format!(
+            if UNSUPPORTED.iter().any(|key| matches(key, &path)) {
+                warnings.push(format!(
                     "configuration key {path} is known to buildkitd but not supported here, ignored"
-                )),
-                Some(_) => {}
-                None => {
-                    let near = KEYS
-                        .iter()
-                        .map(|(key, _)| *key)
-                        .min_by_key(|key| distance(key, &path));
-                    warnings.push(format!(
-                        "unknown configuration key {path}, did you mean {}?",
-                        near.unwrap_or("one of docs/configuration.md")
-                    ));
-                }
+                ));
+            } else if !known.iter().any(|key| matches(&key.path, &path)) {
+                let near = known
+                    .iter()
+                    .map(|key| key.path.as_str())
+                    .chain(UNSUPPORTED.iter().copied())
+                    .min_by_key(|key| distance(key, &path));
+                warnings.push(format!(
+                    "unknown configuration key {path}, did you mean {}?",
+                    near.unwrap_or("one of docs/configuration.md")
+                ));
             }
         }
         toml::from_str(text)
