@@ -63,6 +63,19 @@ impl Module {
     }
 }
 
+/// Returns the version of the module that a program on github.com belongs to: the programs are of several modules.
+pub(crate) fn version_of(package: &str) -> Result<String, Error> {
+    let module: Vec<&str> = package.splitn(4, '/').take(3).collect();
+    let text = output(&mut go(&[
+        "list",
+        "-m",
+        "-f",
+        "{{.Version}}",
+        &module.join("/"),
+    ])?)?;
+    Ok(text.trim().to_owned())
+}
+
 /// Prepares a `go` command in the folder of the pinned tools.
 pub(crate) fn go(args: &[&str]) -> Result<Command, Error> {
     let Ok(program) = need("go") else {

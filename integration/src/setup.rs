@@ -44,7 +44,7 @@ pub(crate) fn run() -> Result<(), Error> {
         if target.is_file() {
             continue;
         }
-        println!("building {name} {}", module.version);
+        println!("building {name} {}", paths::version_of(package)?);
         // Static, so that the frontend's program also runs in an image of its own.
         run_command(
             paths::go(&["build", "-trimpath", "-o"])?
@@ -88,7 +88,10 @@ fn packages() -> Result<(), Error> {
             remedy,
         });
     }
-    println!("installing {}", missing.join(" "));
+    println!(
+        "these packages of Debian are not here and will be installed: {}",
+        missing.join(" ")
+    );
     let install = |update: bool| {
         if update {
             run_command(Command::new("apt-get").args(["update", "-q"]))?;
