@@ -10,6 +10,7 @@
 mod git;
 mod idle;
 pub mod listen;
+pub mod logs;
 mod mask;
 pub mod run;
 pub mod settings;

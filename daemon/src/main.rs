@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use daemon::{Args, Defaults, Settings};
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     daemon::launcher_dispatch();
@@ -14,8 +13,19 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };
-    log_to_stderr(&settings);
-    let stop = match daemon::signals::heard() {
+    let directives = std::env::var("RUST_LOG").ok();
+    daemon::logs::begin(&settings, directives.as_deref());
+    let reread = move || match Settings::load(&args, &Defaults::of(&program)) {
+        Ok(settings) => daemon::logs::change(&settings, directives.as_deref()),
+        Err(error) => {
+            let error = oci::error::chain(&error);
+            tracing::warn!(
+                error,
+                "the configuration cannot be read again: the log level stays"
+            );
+        }
+    };
+    let stop = match daemon::signals::heard(reread) {
         Ok(stop) => stop,
         Err(error) => return fail(&error),
     };
@@ -34,21 +44,6 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
-    }
-}
-
-fn log_to_stderr(settings: &Settings) {
-    let level = &settings.log_level;
-    let filter = EnvFilter::new(format!(
-        "{level},h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn,reqwest=warn,hyper_util=warn"
-    ));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if settings.log_json {
-        logs.json().init();
-    } else {
-        logs.with_ansi(false).init();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Signals, heard on a thread of their own whatever the others do.
 //!
-//! The first SIGTERM or SIGINT asks the daemon to stop, which it does in order. A second one ends the process at once, and so does
+//! SIGHUP has the configuration read again, of which the level of the log takes effect. The first SIGTERM or SIGINT asks the daemon to stop, which it does in order. A second one ends the process at once, and so does
 //! having been asked [`PATIENCE`] ago: what was committed is not lost by that. The same thread tells who keeps a thread of the runtime
 //! from everybody else while he does.
 
@@ -19,8 +19,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Holding one for longer is worth a line in the log while it lasts.
 const WEDGED: Duration = Duration::from_secs(2);
 
-/// Hears signals from now on; what is returned resolves at the first that asks to stop.
-pub fn heard() -> io::Result<impl Future<Output = ()> + Send> {
+/// Hears signals from now on; what is returned resolves at the first that asks to stop. `reread` is called at every SIGHUP until then.
+pub fn heard(reread: impl Fn() + Send + 'static) -> io::Result<impl Future<Output = ()> + Send> {
     let (to, first) = oneshot::channel();
     let (set_up, is_set_up) = std::sync::mpsc::channel();
     std::thread::Builder::new()
@@ -38,9 +38,10 @@ pub fn heard() -> io::Result<impl Future<Output = ()> + Send> {
                     Ok((
                         signal(SignalKind::terminate())?,
                         signal(SignalKind::interrupt())?,
+                        signal(SignalKind::hangup())?,
                     ))
                 })();
-                let (mut term, mut int) = match both {
+                let (mut term, mut int, mut hangup) = match both {
                     Ok(both) => both,
                     Err(error) => return drop(set_up.send(Err(error))),
                 };
@@ -48,6 +49,7 @@ pub fn heard() -> io::Result<impl Future<Output = ()> + Send> {
                 tokio::select! {
                     () = one(&mut term, &mut int) => {}
                     () = tell_who_holds() => {}
+                    () = at_every(&mut hangup, &reread) => {}
                 }
                 if to.send(()).is_err() {
                     // Nobody runs a daemon any more.
@@ -80,6 +82,15 @@ async fn one(term: &mut Signal, int: &mut Signal) {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
+}
+
+// DIFFERS: BuildKit's daemon ends at SIGHUP.
+/// Runs for ever.
+async fn at_every(hangup: &mut Signal, reread: &impl Fn()) {
+    while hangup.recv().await.is_some() {
+        reread();
+    }
+    std::future::pending().await
 }
 
 /// Runs for ever.
@@ -126,7 +137,13 @@ mod tests {
 
     #[test]
     fn a_signal_is_heard_and_a_deadline_is_kept_while_all_threads_of_the_runtime_are_held() {
-        let stop = heard().unwrap();
+        let (again, is_read_again) = std::sync::mpsc::channel();
+        let stop = heard(move || again.send(()).unwrap()).unwrap();
+        let send = |signal| {
+            rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+        };
+        send(rustix::process::Signal::HUP);
+        is_read_again.recv().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -143,8 +160,7 @@ mod tests {
                 }
             });
             has_begun.recv().unwrap();
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
-                .unwrap();
+            send(rustix::process::Signal::TERM);
             stop.await;
             let never = std::future::pending::<()>();
             assert!(within(Duration::from_millis(1), never).await.is_none());
