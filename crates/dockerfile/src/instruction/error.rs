@@ -149,6 +149,7 @@ pub enum InstructionError {
         /// `mounts` or `devices`.
         what: &'static str,
         /// What is wrong.
+        #[source]
         reason: gostd::csv::CsvError,
     },
     /// A key without a value.

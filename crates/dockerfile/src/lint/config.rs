@@ -32,6 +32,7 @@ pub enum LintConfigError {
         /// The option.
         option: String,
         /// What is wrong with its value.
+        #[source]
         reason: ParseBoolError,
     },
 }
