@@ -83,7 +83,7 @@ impl<'a> Attrs<'a> {
     /// Whether a failed export is no failed build.
     pub(crate) fn ignores_errors(self) -> bool {
         self.text("ignore-error")
-            .is_some_and(|v| strconv::is_true(v))
+            .is_some_and(strconv::is_true)
     }
 }
 

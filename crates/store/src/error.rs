@@ -253,10 +253,13 @@ impl StoreError {
             Self::Unpack { source, .. }
             | Self::Fetch { source, .. }
             | Self::Layer { source, .. }
-            | Self::Hash { source } => match ErrorKind::of_causes(source.as_ref()) {
-                ErrorKind::Exhausted => ErrorKind::Exhausted,
-                _ => ErrorKind::Failed,
-            },
+            | Self::Hash { source } => {
+                if ErrorKind::of_causes(source.as_ref()) == ErrorKind::Exhausted {
+                    ErrorKind::Exhausted
+                } else {
+                    ErrorKind::Failed
+                }
+            }
             Self::Tree { source } => ErrorKind::of_host(&source.source),
             Self::Io { source, .. } => ErrorKind::of_host(source),
             Self::Index(_) => ErrorKind::System,
