@@ -13,6 +13,10 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the environment is read where the process begins"
+    )]
     let directives = std::env::var("RUST_LOG").ok();
     daemon::logs::begin(&settings, directives.as_deref());
     let reread = move || match Settings::load(&args, &Defaults::of(&program)) {

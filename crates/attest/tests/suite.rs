@@ -368,7 +368,7 @@ fn more_sources_than_are_told_make_it_incomplete() {
 
 fn definition(ops: &[pb::Op]) -> pb::Definition {
     pb::Definition {
-        def: ops.iter().map(|op| op.encode_to_vec().into()).collect(),
+        def: ops.iter().map(|op| op.encode_to_vec()).collect(),
         ..pb::Definition::default()
     }
 }
@@ -423,10 +423,10 @@ fn steps_are_numbered_with_inputs_first() {
 #[test]
 fn definitions_that_are_none_are_refused_and_deep_ones_need_no_stack() {
     let base = source("local://x");
-    let not_a_head = definition(&[base.clone()]);
+    let not_a_head = definition(std::slice::from_ref(&base));
     let missing = definition(&[head(&base)]);
     let garbage = pb::Definition {
-        def: vec![vec![0xff].into()],
+        def: vec![vec![0xff]],
         ..pb::Definition::default()
     };
     for (definition, want) in [

@@ -25,7 +25,7 @@ fn answer(func: &str, input: &Value) -> Result<Value, String> {
         .as_array()
         .map(|items| items.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
-    let number = || text.parse::<i64>().unwrap();
+    let number = || text.parse::<i64>().expect("a number");
     // Bytes of Go are base64 in JSON.
     let bytes =
         |result: Result<Vec<u8>, url::EscapeError>| {
@@ -60,9 +60,15 @@ fn answer(func: &str, input: &Value) -> Result<Value, String> {
         "url.QueryUnescape" => bytes(url::query_unescape(text)),
         "url.PathUnescape" => bytes(url::path_unescape(text)),
         "csvvalue.Fields" => shown(csv::fields(text)),
-        "json.Marshal" => Ok(String::from_utf8(json::to_vec(text)).unwrap().into()),
+        "json.Marshal" => Ok(String::from_utf8(json::to_vec(text))
+            .expect("a text")
+            .into()),
         "json.Unmarshal" => json::from_slice::<Value>(text.as_bytes())
-            .map(|value| String::from_utf8(json::to_vec(&value)).unwrap().into())
+            .map(|value| {
+                String::from_utf8(json::to_vec(&value))
+                    .expect("a text")
+                    .into()
+            })
             .map_err(|error| error.to_string()),
         _ => panic!("nothing answers for {func}"),
     }

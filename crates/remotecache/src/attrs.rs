@@ -82,8 +82,7 @@ impl<'a> Attrs<'a> {
 
     /// Whether a failed export is no failed build.
     pub(crate) fn ignores_errors(self) -> bool {
-        self.text("ignore-error")
-            .is_some_and(strconv::is_true)
+        self.text("ignore-error").is_some_and(strconv::is_true)
     }
 }
 

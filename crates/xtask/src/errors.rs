@@ -342,7 +342,9 @@ fn after_visibility(tokens: &[Token], at: usize) -> usize {
         return at;
     }
     match group(tokens, at + 1) {
-        Some((inside, after)) if matches!(inside, [Token::Word(word), ..] if word == "crate" || word == "super" || word == "in") => {
+        Some(([Token::Word(word), ..], after))
+            if matches!(word.as_str(), "crate" | "super" | "in") =>
+        {
             after
         }
         _ => at + 1,

@@ -27,6 +27,7 @@ macro_rules! section {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, serde::Deserialize)]
         #[serde(default)]
+        #[allow(clippy::empty_docs, reason = "a section means what its keys mean")]
         pub struct $name {
             $( #[doc = $meaning] #[serde(rename = $key)] pub $field: $type, )*
         }

@@ -9,6 +9,10 @@ use llb::source_id::{
 };
 use oci::{Digest, Platform};
 
+/// Attributes of a source op, and what becomes of them.
+type Attributes<'a> = &'a [(&'a str, &'a str)];
+type Outcome = Result<SourceId, String>;
+
 fn parse(identifier: &str, attrs: &[(&str, &str)]) -> Result<SourceId, String> {
     let attrs: BTreeMap<String, String> = attrs
         .iter()
@@ -47,7 +51,7 @@ fn images_are_read_with_all_that_is_asked_of_them() {
     };
     let sum = digest();
     let checksum = [("image.checksum", sum.as_str())];
-    let cases: Vec<(&[(&str, &str)], Result<SourceId, String>)> = vec![
+    let cases: Vec<(Attributes<'_>, Outcome)> = vec![
         (&[], of(|_| {})),
         (&[("image.resolvemode", "")], of(|_| {})),
         (
@@ -142,7 +146,10 @@ fn references_are_split_and_nothing_is_filled_in() {
                     image.reference(),
                     image.digest(),
                 ),
-                other => panic!("{other:?}"),
+                other @ (SourceId::Blob(_)
+                | SourceId::Git(_)
+                | SourceId::Local(_)
+                | SourceId::Http(_)) => panic!("{other:?}"),
             };
             assert_eq!(
                 found,
@@ -252,7 +259,7 @@ fn repositories_are_read_with_all_that_is_asked_of_them() {
         change(&mut git);
         Ok(SourceId::Git(git))
     };
-    let cases: Vec<(&str, &[(&str, &str)], Result<SourceId, String>)> = vec![
+    let cases: Vec<(&str, Attributes<'_>, Outcome)> = vec![
         ("", &[], of(|_| {})),
         ("#main", &[], of(|g| g.reference = "main".into())),
         (
@@ -402,7 +409,7 @@ fn folders_are_read_with_all_that_is_asked_of_them() {
         change(&mut local);
         Ok(SourceId::Local(local))
     };
-    let cases: Vec<(&[(&str, &str)], Result<SourceId, String>)> = vec![
+    let cases: Vec<(Attributes<'_>, Outcome)> = vec![
         (&[], of(|_| {})),
         (&[("local.session", "s")], of(|l| l.session_id = "s".into())),
         (
@@ -469,7 +476,7 @@ fn files_from_the_web_are_read_with_all_that_is_asked_of_them() {
     let sum = digest();
     let checksum = [("http.checksum", sum.as_str())];
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let cases: Vec<(&[(&str, &str)], Result<SourceId, String>)> = vec![
+    let cases: Vec<(Attributes<'_>, Outcome)> = vec![
         (&[], of(|_| {})),
         (&checksum, of(|h| h.checksum = Some(digest()))),
         (

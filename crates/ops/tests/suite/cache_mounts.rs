@@ -36,7 +36,8 @@ async fn waits(lab: &Lab, running: &mut Running<'_>) {
 fn adds(step: Step, name: &'static str, sees: &'static [&'static str]) -> Step {
     step.does(move |mounts| {
         assert_eq!(mounts.names("/cache"), sees, "what {name} finds");
-        std::fs::write(mounts.host_path("/cache").join(name), "").unwrap();
+        std::fs::write(mounts.host_path("/cache").join(name), "")
+            .expect("the mount can be written");
     })
 }
 

@@ -260,7 +260,8 @@ async fn each_kind_of_mount_becomes_what_the_container_has() {
         selector: "/part".into(),
         ..tree("/in", true)
     };
-    let cases: Vec<(&str, Vec<pb::Mount>, Vec<RunMount>, Option<u64>)> = vec![
+    type Case<'a> = (&'a str, Vec<pb::Mount>, Vec<RunMount>, Option<u64>);
+    let cases: Vec<Case<'_>> = vec![
         ("only the root", vec![], vec![], None),
         (
             "an input",
@@ -607,7 +608,8 @@ async fn which_ends_are_good_is_the_ops_to_say() {
     };
     let lost = || ExecError::Stopped { id: "x".into() };
     let failed = "process \"/do it\" did not complete successfully: ";
-    let cases: Vec<(&str, Step, &[i32], Result<(), String>)> = vec![
+    type Case<'a> = (&'a str, Step, &'a [i32], Result<(), String>);
+    let cases: Vec<Case<'_>> = vec![
         ("success", Step::exits(0), &[], Ok(())),
         (
             "failure",

@@ -23,7 +23,8 @@ pub(super) fn faults(packages: &[Package], faults: &mut Vec<String>) -> Result<(
             let name = dependency.rename.as_ref().unwrap_or(&dependency.name);
             let name = short(name).replace('-', "_");
             let in_tests = dependency.kind.as_deref() == Some("dev");
-            if !is_named(&code, &name) && !(in_tests && is_named(&tests, &name)) {
+            let is_used = is_named(&code, &name) || in_tests && is_named(&tests, &name);
+            if !is_used {
                 faults.push(format!(
                     "{} depends on {} and does not use it",
                     short(&package.name),
