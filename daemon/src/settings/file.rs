@@ -140,7 +140,7 @@ section! {
         "binary" binary: Option<String> = "OCI runtime (`runc`, `crun`) to run steps with in the place of the built-in launcher",
         "acceptedBinaryVersions" accepted_binary_versions: Vec<String> = "versions of the OCI runtime that are taken although they are below the fixed ones (ours; see below)",
         "userNamespaces" user_namespaces: Option<String> = "whether steps get a user namespace: `off`, `auto` (default; where it works), `on` (or the daemon does not start); ours; see below",
-        "userNamespaceIds" user_namespace_ids: Option<String> = "the host's ids for users and groups of steps in a user namespace, `base:count` (default `268435456:1342177280`; ours)",
+        "userNamespaceIds" user_namespace_ids: Option<String> = "the host's ids for users and groups of steps in a user namespace, `base:count` (default `268435456:4026531839`; ours)",
         "defaultCgroupParent" default_cgroup_parent: Option<String> = "parent of the steps' cgroups",
         "max-parallelism" max_parallelism: Option<usize> = "steps that may run at the same time (default 0: no limit)",
     }

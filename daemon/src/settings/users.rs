@@ -15,10 +15,10 @@ pub enum UserNamespaces {
     On,
 }
 
-/// Above what systems give to people and most containers, and wide enough for the ids in images that are made of many users.
+/// Above what systems give to people and most containers, up to the last id that there is: what steps lose are ids that nobody has.
 pub(super) const IDS: IdRange = IdRange {
     base: 0x1000_0000,
-    count: 0x5000_0000,
+    count: u32::MAX - 0x1000_0000,
 };
 /// What an image needs: the ids up to `nobody`.
 const LEAST_IDS: u32 = 65536;
@@ -43,17 +43,13 @@ pub(super) fn range(text: &str) -> Result<IdRange, SettingsError> {
         })
     });
     let fits = |range: &IdRange| {
-        range.base > 0
-            && range.count >= LEAST_IDS
-            && range
-                .base
-                .checked_add(range.count)
-                .is_some_and(|end| end <= i32::MAX.cast_unsigned())
+        // The last number is no id: it stands for "as it is" in chown(2).
+        range.base > 0 && range.count >= LEAST_IDS && range.base.checked_add(range.count).is_some()
     };
     range.filter(fits).ok_or_else(|| SettingsError::Value {
         key: "worker.oci.userNamespaceIds",
         message: format!(
-            "expected BASE:COUNT with at least {LEAST_IDS} ids, none of them 0 or above 2147483646, got {text:?}"
+            "expected BASE:COUNT with at least {LEAST_IDS} ids, none of them 0 or above 4294967294, got {text:?}"
         ),
     })
 }
@@ -74,11 +70,12 @@ mod tests {
     #[test]
     fn a_range_of_ids_that_has_roots_or_too_few_is_refused() {
         for (text, want) in [
-            ("268435456:1342177280", Some((268_435_456, 1_342_177_280))),
+            ("268435456:4026531839", Some((IDS.base, IDS.count))),
+            ("268435456:4026531840", None),
             ("100000:65536", Some((100_000, 65536))),
             ("100000:65535", None),
             ("0:65536", None),
-            ("2147418112:65536", None),
+            ("4294901760:65536", None),
             ("4294967295:65536", None),
             ("100000", None),
             ("-1:65536", None),

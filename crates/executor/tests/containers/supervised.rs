@@ -142,7 +142,7 @@ const PROGRAMS: [(&str, &str); 14] = [
     ),
     (
         "archives keep owners, modes, links and devices",
-        "mkdir -p /a/d; cd /a; echo x > d/f; chown 100000:200000 d/f; chmod 6755 d/f; echo y > d/far; chown 1342177279:1342177279 d/far; mknod d/dev b 8 0; \
+        "mkdir -p /a/d; cd /a; echo x > d/f; chown 100000:200000 d/f; chmod 6755 d/f; echo y > d/far; chown 4026531838:4026531838 d/far; mknod d/dev b 8 0; \
          mkfifo d/p; ln d/f d/hard; ln -s f d/soft; chown -h 3:4 d/soft; tar cpf /a.tar d; mkdir /e; cd /e; tar xpf /a.tar --same-owner; echo $?; \
          stat -c '%n %u:%g %a %h %F %t:%T' d/*; tar tvf /a.tar | cut -c1-30; rm /a.tar",
     ),
@@ -168,7 +168,7 @@ const PROGRAMS: [(&str, &str); 14] = [
     ),
     (
         "owners out of the usual",
-        "touch /f; for o in 65534 65535 65536 100000 999999999 1342177279; do chown $o:$o /f; echo $?; stat -c %u:%g /f; done; \
+        "touch /f; for o in 65534 65535 65536 100000 999999999 4026531838; do chown $o:$o /f; echo $?; stat -c %u:%g /f; done; \
          install -o 12345 -g 54321 -m 2710 /f /g; stat -c '%u:%g %a' /g; chgrp 4242 /g; find / -xdev -maxdepth 1 -gid 4242; \
          setpriv --reuid=70000 --regid=70001 --clear-groups id",
     ),

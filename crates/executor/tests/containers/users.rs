@@ -4,7 +4,7 @@ use super::*;
 
 pub(super) const IDS: IdRange = IdRange {
     base: 0x1000_0000,
-    count: 0x5000_0000,
+    count: u32::MAX - 0x1000_0000,
 };
 
 pub(super) fn mapping_launcher() -> Arc<Launcher> {
@@ -287,7 +287,13 @@ async fn a_terminal_belongs_to_the_user_in_the_namespace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_that_the_namespace_does_not_have_is_an_error_that_says_so() {
     let Some(tree) = Tree::new() else { return };
-    let launcher = mapping_launcher();
+    let launcher = Launcher::new(Config {
+        user_namespace: Some(IdRange {
+            base: IDS.base,
+            count: 100_000,
+        }),
+        ..Config::host_network()
+    });
     let Some(ids) = ids_of(&launcher, &tree) else {
         return;
     };
@@ -295,7 +301,7 @@ async fn an_id_that_the_namespace_does_not_have_is_an_error_that_says_so() {
     spec.process.user = "2000000000".into();
     assert_eq!(
         run(&launcher, spec).await.unwrap_err().to_string(),
-        "user or group 2000000000 is not among the 1342177280 of the user namespace of steps"
+        "user or group 2000000000 is not among the 100000 of the user namespace of steps"
     );
     let everything = Entitlements {
         security_insecure: true,

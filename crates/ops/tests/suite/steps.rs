@@ -24,7 +24,7 @@ struct Host {
 
 const IDS: IdRange = IdRange {
     base: 0x1000_0000,
-    count: 0x5000_0000,
+    count: u32::MAX - 0x1000_0000,
 };
 
 impl Host {
