@@ -18,7 +18,7 @@ const HEAPS: usize = 16;
 /// Buffers of this many bytes are given back when they are freed.
 const LARGE: usize = 1 << 20;
 
-/// Bounds what the allocator keeps; before threads are started.
+/// Bounds what the allocator keeps. As early as can be: heaps that threads have by then stay theirs.
 pub(crate) fn bound_heaps() {
     let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     sys::memory::bound_heaps(processors.clamp(2, HEAPS), LARGE);
