@@ -140,7 +140,7 @@ impl Store {
 
     /// Keeps a blob until `owner` (a name of the caller's choosing, such as `history:<id>`) lets go of it.
     pub fn pin_blob(&self, owner: &str, digest: &Digest) -> Result<(), StoreError> {
-        self.db().write(|c| {
+        self.write(|c| {
             c.prepare_cached("INSERT OR IGNORE INTO pins(owner, digest) VALUES(?1, ?2)")?
                 .execute(params![owner, digest.as_str()])?;
             Ok(())
@@ -149,7 +149,7 @@ impl Store {
 
     /// Lets go of all blobs that `owner` pinned.
     pub fn unpin_blobs(&self, owner: &str) -> Result<(), StoreError> {
-        self.db().write(|c| {
+        self.write(|c| {
             c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?
                 .execute([owner])?;
             Ok(())
@@ -166,7 +166,7 @@ impl Store {
         if self.held().holds(digest) {
             return Ok(());
         }
-        let gone = self.db().write(|c| {
+        let gone = self.write(|c| {
             let mut s = c.prepare_cached(
                 "DELETE FROM blobs WHERE digest = ?1 AND digest NOT IN (SELECT digest FROM pins)
                    AND (SELECT count(*) FROM layer_blobs WHERE layer_blobs.digest = ?1) <= 1
@@ -184,7 +184,7 @@ impl Store {
     /// Removes blobs that nothing names: no record, no pin, no lease. Returns the bytes freed.
     pub(crate) fn sweep_blobs(&self) -> Result<u64, StoreError> {
         let _gate = self.blob_gate.write();
-        let gone: Vec<(String, i64)> = self.db().write(|c| {
+        let gone: Vec<(String, i64)> = self.write(|c| {
             let mut s = c.prepare_cached(
                 "SELECT digest, size FROM blobs WHERE digest NOT IN (SELECT digest FROM layer_blobs)
                  AND digest NOT IN (SELECT digest FROM pins)",
@@ -248,7 +248,7 @@ impl BlobWriter {
         self.done = true;
         let created = SystemTime::now();
         let size = i64::try_from(self.size).unwrap_or(i64::MAX);
-        self.store.db().write(|c| {
+        self.store.write(|c| {
             c.prepare_cached(
                 "INSERT OR IGNORE INTO blobs(digest, size, created, synced) VALUES(?1, ?2, ?3, 0)",
             )?

@@ -418,7 +418,7 @@ impl Record {
         variant: &str,
         rank: i64,
     ) -> Result<LayerRow, StoreError> {
-        self.store().db().write(|c| {
+        self.store().write(|c| {
             put_layer_blob(c, self.id(), &descriptor, &diff_id, variant, rank)?;
             c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?
                 .execute([self.id().as_str()])?;

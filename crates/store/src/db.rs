@@ -306,6 +306,11 @@ impl Db {
         self.log_len() > LOG_LIMIT
     }
 
+    /// Whether the log is longer than a checkpoint leaves it.
+    pub(crate) fn log_is_untidy(&self) -> bool {
+        self.log_len() > LOG_KEPT
+    }
+
     fn log_len(&self) -> u64 {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
@@ -322,7 +327,7 @@ impl Db {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| r.get(0))?;
-        if self.log_len() > LOG_KEPT {
+        if self.log_is_untidy() {
             conn.busy_timeout(CUT_PATIENCE)?;
             // Readers that stay too long leave it for the next time.
             let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;

@@ -329,7 +329,7 @@ impl Store {
         if twins.iter().any(|t| live.has(t)) {
             return Ok(false);
         }
-        let gone = self.db().write(|c| {
+        let gone = self.write(|c| {
             for one in std::iter::once(id).chain(&twins) {
                 if c.prepare_cached("SELECT 1 FROM parents WHERE parent = ?1")?
                     .exists([one.as_str()])?

@@ -38,7 +38,7 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<HistoryRecord> {
 impl Store {
     /// Writes a build record, in place of an earlier one of the same name.
     pub fn put_history(&self, record: &HistoryRecord) -> Result<(), StoreError> {
-        self.db().write(|c| {
+        self.write(|c| {
             let mut s = c.prepare_cached(
                 "INSERT INTO history(id, created, completed, pinned, record) VALUES(?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT DO UPDATE SET created = excluded.created, completed = excluded.completed,
@@ -99,7 +99,7 @@ impl Store {
 
     /// Sets whether a build record is exempt from expiry; false if there is none.
     pub fn pin_history(&self, id: &str, pinned: bool) -> Result<bool, StoreError> {
-        self.db().write(|c| {
+        self.write(|c| {
             Ok(
                 c.prepare_cached("UPDATE history SET pinned = ?2 WHERE id = ?1")?
                     .execute(params![id, pinned])?
@@ -133,7 +133,7 @@ impl Store {
 
     /// Deletes a build record and the pins its name owns; false if there is none.
     pub fn delete_history(&self, id: &str) -> Result<bool, StoreError> {
-        self.db().write(|c| {
+        self.write(|c| {
             c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?
                 .execute([format!("history:{id}")])?;
             Ok(c.prepare_cached("DELETE FROM history WHERE id = ?1")?

@@ -44,6 +44,8 @@ impl Config {
 
 /// How long lazily written rows stay uncommitted.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
+/// How long nothing is written before the log of the index is cut: while a daemon is at work, the log may grow to its limit.
+const TIDY_AFTER: Duration = Duration::from_secs(2);
 /// How long trash gathers; deleting competes with steps for the same directories.
 const EMPTY_AFTER: Duration = Duration::from_millis(500);
 /// With fewer bytes left on the disk, the trash is taken out at once.
@@ -54,6 +56,8 @@ struct KeeperState {
     closing: bool,
     lazy_since: Option<Instant>,
     unsynced_since: Option<Instant>,
+    /// When the log of the index was last left longer than an idle daemon keeps it.
+    untidy_since: Option<Instant>,
     trash_since: Option<Instant>,
 }
 
@@ -272,6 +276,16 @@ impl Store {
         &self.held
     }
 
+    /// Writes rows and commits them, with everything written before.
+    pub(crate) fn write<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let out = self.db.write(f)?;
+        self.note_written();
+        Ok(out)
+    }
+
     /// Writes rows whose loss in a crash does no harm.
     pub(crate) fn later<T>(
         &self,
@@ -354,7 +368,7 @@ impl Store {
             .map_err(|e| StoreError::io("list", self.root.join("snapshots"), e))?
             .into_iter()
             .collect();
-        let named = self.db.write(|c| {
+        let named = self.write(|c| {
             let info = |key: &str| -> Result<Option<String>, StoreError> {
                 Ok(c.query_row("SELECT value FROM info WHERE key = ?1", [key], |r| r.get(0)).optional()?)
             };
@@ -483,7 +497,7 @@ impl Drop for Store {
 /// The keeper: commits what was left open, forces files to disk.
 fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
     loop {
-        let (flush, sync) = {
+        let (flush, sync, tidy) = {
             let mut state = keeper.state.lock();
             loop {
                 if state.closing {
@@ -491,22 +505,25 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
                 }
                 let now = Instant::now();
                 let due = |since: Option<Instant>, after| since.map(|t| t + after);
-                let (flush, sync) = (
+                let (flush, sync, tidy) = (
                     due(state.lazy_since, FLUSH_AFTER),
                     due(state.unsynced_since, interval),
+                    due(state.untidy_since, interval.min(TIDY_AFTER)),
                 );
                 let flush_now = flush.is_some_and(|t| t <= now);
                 let sync_now = sync.is_some_and(|t| t <= now);
-                if flush_now || sync_now {
+                let tidy_now = tidy.is_some_and(|t| t <= now);
+                if flush_now || sync_now || tidy_now {
                     if flush_now {
                         state.lazy_since = None;
                     }
                     if sync_now {
                         state.unsynced_since = None;
                     }
-                    break (flush_now, sync_now);
+                    state.untidy_since = None;
+                    break (flush_now, sync_now, tidy_now);
                 }
-                match [flush, sync].into_iter().flatten().min() {
+                match [flush, sync, tidy].into_iter().flatten().min() {
                     Some(at) => {
                         let _timeout = keeper.wake.wait_until(&mut state, at);
                     }
@@ -529,12 +546,17 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
                 .and_then(|()| store.save_all_hashes())
                 .and_then(|()| store.sync())
                 .and_then(|()| store.db.checkpoint());
+        } else if tidy && done.is_ok() {
+            done = store.db.checkpoint();
         }
         if let Err(e) = done {
             tracing::warn!(error = %e, "store upkeep failed; will try again");
             if sync {
                 store.note_unsynced();
             }
+        } else if store.db.log_is_untidy() {
+            // A reader kept this checkpoint from cutting the log, or there was none: a daemon that is idle gets to it.
+            keeper.state.lock().untidy_since = Some(Instant::now());
         }
     }
 }

@@ -340,7 +340,7 @@ impl Record {
 
     /// Forgets a blob that was said to be a form of this layer.
     fn disown(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.store().db().write(|c| {
+        self.store().write(|c| {
             let mut s =
                 c.prepare_cached("DELETE FROM layer_blobs WHERE ref = ?1 AND digest = ?2")?;
             s.execute(params![self.id().as_str(), digest.as_str()])?;
@@ -352,7 +352,7 @@ impl Record {
     fn adopt(&self, draft: Draft) -> Result<(), StoreError> {
         let store = self.store();
         let snapshot = draft.keep();
-        let done = store.db().write(|c| {
+        let done = store.write(|c| {
             let mut s = c.prepare_cached(
                 "UPDATE refs SET snapshot = ?2, lazy = 0, size = -1, synced = 0 WHERE id = ?1",
             )?;

@@ -191,7 +191,7 @@ impl Record {
         } else {
             String::new()
         };
-        store.db().write(|c| {
+        store.write(|c| {
             let mut s = c.prepare_cached(
                 "INSERT OR REPLACE INTO meta(ref, key, value) VALUES(?1, ?2, ?3)",
             )?;
@@ -221,7 +221,7 @@ impl Record {
         write_changes(&upper, &changes, &draft.root()?, false)
             .map_err(|e| StoreError::layer("diff", self.id().as_str(), e))?;
         let snapshot = draft.keep();
-        let done = store.db().write(|c| {
+        let done = store.write(|c| {
             let mut s = c.prepare_cached(
                 "UPDATE refs SET snapshot = ?2, synced = 0, size = -1 WHERE id = ?1",
             )?;

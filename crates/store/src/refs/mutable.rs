@@ -135,7 +135,7 @@ impl MutableRef {
             body.retain = retain;
             body.clone()
         };
-        record.store().db().write(|c| {
+        record.store().write(|c| {
             if body.stored {
                 c.prepare_cached("UPDATE refs SET retain = ?2 WHERE id = ?1")?
                     .execute(params![record.id().as_str(), retain])?;
@@ -178,7 +178,7 @@ impl MutableRef {
         let mut body = record.body.lock().clone();
         body.mutable = false;
         body.size = -1;
-        store.db().write(|c| {
+        store.write(|c| {
             if body.stored {
                 c.prepare_cached(
                     "UPDATE refs SET mutable = 0, size = -1, synced = 0 WHERE id = ?1",
@@ -246,7 +246,7 @@ impl MutableRef {
             Shape::Layer { parent },
             body.clone(),
         );
-        let inserted = store.db().write(|c| twin.insert(c, &body));
+        let inserted = store.write(|c| twin.insert(c, &body));
         if inserted.is_err() {
             // The snapshot is the mutable's.
             twin.body.lock().snapshot = None;

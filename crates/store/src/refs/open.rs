@@ -176,7 +176,7 @@ impl Store {
             if live.has(&twin) {
                 return Err(StoreError::Locked { id: id.clone() });
             }
-            self.db().write(|c| {
+            self.write(|c| {
                 delete_rows(c, twin.as_str())?;
                 c.prepare_cached("UPDATE refs SET size = -1 WHERE id = ?1")?
                     .execute([id.as_str()])?;
@@ -200,7 +200,7 @@ impl Store {
         let held = self.live().lock().get(id);
         if let Some(record) = held {
             record.body.lock().retain = false;
-            self.db().write(|c| {
+            self.write(|c| {
                 c.prepare_cached("UPDATE refs SET retain = 0 WHERE id = ?1 AND mutable = 1")?
                     .execute([id.as_str()])?;
                 Ok(())
@@ -245,7 +245,7 @@ impl Store {
         let record = Record::new(self.clone(), id, Shape::Layer { parent }, body);
         if options.retain {
             let body = record.body.lock().clone();
-            self.db().write(|c| record.insert(c, &body))?;
+            self.write(|c| record.insert(c, &body))?;
             record.body.lock().stored = true;
         }
         self.live().lock().put(&record);
@@ -256,7 +256,7 @@ impl Store {
     pub(crate) fn settle(&self, record: &Arc<Record>) -> Result<(), StoreError> {
         let twin = record.body.lock().twin.clone();
         let Some(twin) = twin else { return Ok(()) };
-        self.db().write(|c| {
+        self.write(|c| {
             delete_rows(c, twin.as_str())?;
             c.prepare_cached("UPDATE refs SET twin = NULL WHERE id = ?1")?
                 .execute([record.id().as_str()])?;
@@ -377,7 +377,7 @@ impl Store {
         let Some(chain_id) = chain_id else {
             return Ok(false);
         };
-        let snapshot = self.db().write(|c| {
+        let snapshot = self.write(|c| {
             let snapshot = unpacked(c, &chain_id)?;
             if let Some(snapshot) = &snapshot {
                 let mut s = c.prepare_cached(

@@ -1,4 +1,6 @@
-use store::{RecordType, RefOptions, StoreError};
+use std::time::{Duration, Instant, SystemTime};
+
+use store::{Config, HistoryRecord, RecordType, RefOptions, Store, StoreError};
 
 use crate::support::{Lab, can_mount, list, tree, write};
 
@@ -315,4 +317,35 @@ async fn an_open_directory_is_refused_to_others_and_strangers_are_left_alone() {
     std::fs::create_dir(other.path().join("snapshots")).unwrap();
     let stranger = store::Store::open(store::Config::new(other.path()));
     assert!(matches!(stranger, Err(store::OpenError::Foreign { .. })));
+}
+
+#[test]
+fn an_index_that_nobody_writes_to_any_more_has_a_short_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Config {
+        sync_interval: Duration::from_millis(100),
+        ..Config::new(dir.path())
+    })
+    .unwrap();
+    for number in 0..40 {
+        let record = HistoryRecord {
+            id: number.to_string(),
+            created: SystemTime::UNIX_EPOCH,
+            completed: None,
+            pinned: false,
+            record: vec![b'x'; 100_000],
+        };
+        store.put_history(&record).unwrap();
+    }
+    let log = dir.path().join("index.db-wal");
+    let len = || log.metadata().map_or(0, |log| log.len());
+    let begun = Instant::now();
+    while len() > 1 << 20 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "the log still has {} bytes",
+            len()
+        );
+        std::thread::yield_now();
+    }
 }
