@@ -1,7 +1,6 @@
 //! Entitlements: what the client grants, as far as the daemon allows it.
 
-use executor::Entitlements;
-use executor::cdi::DeviceRights;
+use executor::{DeviceRights, Entitlements};
 
 use crate::api::{Failure, FailureKind};
 

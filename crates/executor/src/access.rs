@@ -1,9 +1,8 @@
 //! What a container may reach, and the one place where that is granted (P1, P12).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-
-use crate::cdi::DeviceRights;
 
 /// Which network a step gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +67,15 @@ impl TryFrom<i32> for SecurityMode {
             }),
         }
     }
+}
+
+/// The devices a build was granted, as an entitlement says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceRights {
+    /// All of them.
+    pub all: bool,
+    /// Devices, kinds or classes; each with the name that takes its place, or nothing.
+    pub names: BTreeMap<String, String>,
 }
 
 /// What a build was granted: asked for by its client and allowed by the daemon's configuration.

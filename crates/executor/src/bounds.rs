@@ -1,7 +1,8 @@
 //! What a spec may say at most. Its words come from clients, and everything here is made for each of them: folders, mounts, messages.
 
 use crate::error::ExecError;
-use crate::spec::{ContainerSpec, MountSource, ProcessSpec};
+use crate::mount::MountSource;
+use crate::spec::{ContainerSpec, ProcessSpec};
 
 /// Bytes of a path: what the kernel takes in one call, without the zero at its end.
 pub const MAX_PATH_BYTES: usize = 4095;

@@ -21,12 +21,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::access::Entitlements;
-pub use edits::Injection;
-pub(crate) use edits::{Node, Rest};
+use crate::access::{DeviceRights, Entitlements};
+use crate::injection::Injection;
 use scan::{Known, Stamp};
 use spec::Edits;
-pub(crate) use spec::Hook;
 
 /// The annotation by which a device claims a class of BuildKit's.
 const CLASS: &str = "org.mobyproject.buildkit.device.class";
@@ -40,15 +38,6 @@ pub struct Config {
     pub spec_dirs: Vec<PathBuf>,
     /// Devices, or all devices of a kind, that every build may have.
     pub auto_allowed: Vec<String>,
-}
-
-/// The devices a build was granted, as an entitlement says it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeviceRights {
-    /// All of them.
-    pub all: bool,
-    /// Devices, kinds or classes; each with the name that takes its place, or nothing.
-    pub names: BTreeMap<String, String>,
 }
 
 /// A device that a step asks for.

@@ -34,10 +34,10 @@ pub(crate) use prepare::detach;
 use crate::Executor;
 use crate::access::{Access, NetworkMode, SecurityMode};
 use crate::bounds;
-use crate::cdi::{Injection, Node, Rest};
 use crate::cgroup::{Group, Groups};
 use crate::dns::{self, DnsConfig};
 use crate::error::ExecError;
+use crate::injection::{DeviceEdits, Node};
 use crate::io::{Control, ProcessIo, Pumps, Streams};
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
 use crate::stubs::{self, Stubs};
@@ -193,11 +193,11 @@ impl Executor for Launcher {
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError> {
         bounds::check(&spec)?;
-        let Rest {
+        let DeviceEdits {
             nodes,
             groups,
             hooks,
-        } = Injection::apply(&mut spec);
+        } = spec.apply_devices();
         if let Some(hook) = hooks.into_iter().next() {
             return Err(ExecError::Hook { hook: hook.path });
         }

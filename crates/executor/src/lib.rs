@@ -16,8 +16,10 @@ mod cgroup;
 pub mod dns;
 mod error;
 pub mod hosts;
+mod injection;
 mod io;
 pub mod launcher;
+mod mount;
 pub mod runtime;
 pub mod seccomp;
 mod spec;
@@ -34,13 +36,15 @@ use tokio::sync::oneshot;
 pub use sys::before_main;
 pub use sys::userns::{IdMapping, IdRange};
 
-pub use access::{Access, Denied, Entitlements, NetworkMode, SecurityMode, UnknownMode};
+pub use access::{
+    Access, Denied, DeviceRights, Entitlements, NetworkMode, SecurityMode, UnknownMode,
+};
 pub use bounds::{MAX_MOUNTS, MAX_PATH_BYTES, MAX_PATH_PARTS, check_mount_count, check_path};
 pub use error::{ExecError, StartError};
+pub use injection::Injection;
 pub use io::{Control, Output, OutputSink, ProcessIo, Signal, WinSize};
-pub use spec::{
-    ContainerId, ContainerSpec, InvalidId, Mount, MountSource, ProcessSpec, Resources, Ulimit,
-};
+pub use mount::{Mount, MountSource};
+pub use spec::{ContainerId, ContainerSpec, InvalidId, ProcessSpec, Resources, Ulimit};
 pub use spec::{ExitStatus, Usage};
 
 /// Runs processes in containers.

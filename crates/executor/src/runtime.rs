@@ -19,9 +19,9 @@ use tokio::sync::{oneshot, watch};
 use crate::Executor;
 use crate::access::{NetworkMode, SecurityMode};
 use crate::bounds;
-use crate::cdi::{Injection, Rest};
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError};
+use crate::injection::DeviceEdits;
 use crate::io::{Control, ProcessIo, Pumps, Streams};
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec, Usage};
 use crate::stubs::{self, Kind};
@@ -166,7 +166,7 @@ impl Executor for Runtime {
         started: Option<oneshot::Sender<()>>,
     ) -> Result<ExitStatus, ExecError> {
         bounds::check(&spec)?;
-        let devices = Injection::apply(&mut spec);
+        let devices = spec.apply_devices();
         let (announce, state) = watch::channel(None);
         let id = spec.id.clone();
         {
@@ -338,7 +338,7 @@ impl Runtime {
     }
 
     /// Attaches everything and writes the document.
-    fn prepare(&self, spec: ContainerSpec, devices: Rest) -> Result<Bundle, ExecError> {
+    fn prepare(&self, spec: ContainerSpec, devices: DeviceEdits) -> Result<Bundle, ExecError> {
         let failed = ExecError::system("cannot prepare a bundle");
         let network = match spec.access.network() {
             NetworkMode::Sandbox => self.config.sandbox_network,

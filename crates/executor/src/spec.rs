@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,8 @@ use sys::mount::DetachedMount;
 use sys::userns::IdMapping;
 
 use crate::access::Access;
-use crate::cdi::Injection;
+use crate::injection::{DeviceEdits, Injection};
+use crate::mount::Mount;
 
 /// A container's name: ASCII letters and digits, made by us or checked. It is a key in memory and never names a client's choice of path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,7 +101,7 @@ pub struct ContainerSpec {
     pub resources: Resources,
     /// Devices that were asked for; made by [`crate::cdi::Devices::inject`].
     pub devices: Injection,
-    /// The user namespace of the process, from [`crate::Executor::id_mapping`]. The root and every [`MountSource::Mount`] show ids as it
+    /// The user namespace of the process, from [`crate::Executor::id_mapping`]. The root and every [`crate::MountSource::Mount`] show ids as it
     /// maps them.
     pub ids: Option<Arc<IdMapping>>,
 }
@@ -127,58 +127,28 @@ impl ContainerSpec {
             ids: None,
         }
     }
-}
 
-/// Something mounted into a container.
-#[derive(Debug)]
-pub struct Mount {
-    /// Absolute path in the container; links in it are resolved inside the root. A missing place is made, and removed again afterwards.
-    pub dest: String,
-    /// What is mounted.
-    pub source: MountSource,
-    /// Of a [`MountSource::Mount`], what below its root is mounted; empty for all. Resolved once, inside that mount.
-    pub selector: String,
-    /// The container cannot write to it.
-    pub readonly: bool,
-}
-
-/// Where a mount's content comes from. A name is never resolved twice: what is mounted is what the descriptor holds (P3).
-///
-/// `Debug` shows no contents: they are secrets.
-pub enum MountSource {
-    /// A detached mount, such as the store makes.
-    Mount(DetachedMount),
-    /// A directory, file or socket of the host, held open (`O_PATH` will do).
-    Place(OwnedFd),
-    /// A new empty tmpfs.
-    Tmpfs {
-        /// Its limit in bytes.
-        size: Option<u64>,
-    },
-    /// A file that exists nowhere but in the container, for secrets: on a tmpfs of its own, without suid, devices and execution.
-    File {
-        /// The bytes.
-        contents: Vec<u8>,
-        /// Permissions.
-        mode: u32,
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
-    },
-}
-
-impl fmt::Debug for MountSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mount(mount) => f.debug_tuple("Mount").field(mount).finish(),
-            Self::Place(place) => f.debug_tuple("Place").field(place).finish(),
-            Self::Tmpfs { size } => f.debug_struct("Tmpfs").field("size", size).finish(),
-            Self::File { contents, mode, .. } => f
-                .debug_struct("File")
-                .field("bytes", &contents.len())
-                .field("mode", mode)
-                .finish_non_exhaustive(),
+    /// Changes the spec as its devices ask, and returns what only an executor can do for them.
+    pub(crate) fn apply_devices(&mut self) -> DeviceEdits {
+        let injection = std::mem::take(&mut self.devices);
+        for entry in injection.env {
+            let name = entry
+                .split_once('=')
+                .map_or(entry.as_str(), |(name, _)| name);
+            let is_same =
+                |own: &&mut String| own.split_once('=').is_some_and(|(own, _)| own == name);
+            match self.process.env.iter_mut().find(is_same) {
+                Some(own) => *own = entry,
+                None => self.process.env.push(entry),
+            }
+        }
+        // A mount of the step at the same place is the one that counts.
+        let own_mounts = std::mem::replace(&mut self.mounts, injection.mounts);
+        self.mounts.extend(own_mounts);
+        DeviceEdits {
+            nodes: injection.nodes,
+            groups: injection.groups,
+            hooks: injection.hooks,
         }
     }
 }

@@ -6,7 +6,6 @@
 //! authority or presents the same login; here each principal fetches its own.
 
 pub(crate) mod challenge;
-pub(crate) mod credentials;
 pub(crate) mod scope;
 pub(crate) mod token;
 
@@ -18,9 +17,9 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use crate::auth::challenge::{Challenge, Scheme};
-use crate::auth::credentials::{Credentials, Login};
 use crate::auth::scope::Scopes;
 use crate::auth::token::Bearer;
+use crate::credentials::{Credentials, Login};
 use crate::error::Error;
 use crate::host::Host;
 use crate::waiting::WaitObserver;

@@ -6,12 +6,14 @@ use http::header::{ACCEPT, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oci::{Descriptor, Digester, media_type};
 
+use crate::address::host_of;
 use crate::client::Repository;
 use crate::error::Error;
 use crate::limit::Permit;
-use crate::request::{Answer, Call, Target, causes, host_of};
+use crate::request::{Answer, Call, Target};
 use crate::resolve::accept;
 use crate::retry::Backoff;
+use crate::transport::causes;
 use crate::waiting::{BodyPace, waiting};
 
 /// Bytes that must have come over a connection before its break counts as a new problem.

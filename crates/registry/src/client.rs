@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::auth::credentials::Credentials;
 use crate::auth::{AuthKey, AuthPool};
 use crate::config::{Config, HostConfig};
+use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::host::{Host, hosts_of};
 use crate::limit::Limits;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oci::Digest;
 
-use crate::auth::credentials::CredentialError;
+use crate::credentials::CredentialError;
 
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -294,7 +294,7 @@ impl Error {
             | Self::Read { url, .. }
             | Self::ContentNotFound { url } => {
                 let url = reqwest::Url::parse(url).ok()?;
-                Some(crate::request::host_of(&url))
+                Some(crate::address::host_of(&url))
             }
             Self::Authorize { source } | Self::Token { source, .. } => source.host(),
             _ => None,

@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use crate::config::{Config, HostConfig};
 use crate::error::Error;
-
-/// How long a connection may take to be made, TLS included.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::transport::causes;
+use crate::waiting::CONNECT_TIMEOUT;
 
 /// One address a namespace is served from.
 #[derive(Debug)]
@@ -201,7 +200,7 @@ fn http_client(
         })?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(|e| tls(crate::request::causes(&e)))
+    builder.build().map_err(|e| tls(causes(&e)))
 }
 
 /// Whether a host is this machine itself, which may speak plain http unless told otherwise.
@@ -234,47 +233,8 @@ fn mirror_parts(mirror: &str) -> (String, String) {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests fail by panicking"
-)]
 mod tests {
-    use super::{hosts_of, is_loopback, mirror_parts};
-    use crate::config::{Config, HostConfig};
-
-    #[test]
-    fn a_redirect_leaves_tls_only_where_the_configuration_does() {
-        let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let base = reqwest::Url::parse("https://r.example/v2/a").unwrap();
-        for (http, insecure, location, follows) in [
-            (None, None, "http://r.example/x", true),
-            (None, None, "http://r.example:80/x", true),
-            (None, None, "http://r.example:8080/x", false),
-            (None, None, "http://cdn.example/x", false),
-            (Some(false), Some(true), "http://cdn.example/x", false),
-            (Some(true), Some(true), "http://cdn.example/x", true),
-            (None, None, "https://cdn.example/x", true),
-            (None, None, "/x", true),
-            (None, None, "file:///etc/passwd", false),
-        ] {
-            let mut config = Config::new("t");
-            let settings = HostConfig {
-                plain_http: http,
-                insecure,
-                ..HostConfig::default()
-            };
-            config.hosts.insert("r.example".into(), settings);
-            let hosts = hosts_of(&config, "r.example").unwrap();
-            let joined = crate::request::join(&hosts[0], &base, location);
-            assert_eq!(joined.is_ok(), follows, "{http:?} {insecure:?} {location}");
-            if let Ok(url) = joined
-                && http.is_none()
-            {
-                assert_eq!(url.scheme(), "https", "{location}");
-            }
-        }
-    }
+    use super::{is_loopback, mirror_parts};
 
     #[test]
     fn loopback_is_recognized_with_and_without_a_port() {

@@ -20,10 +20,12 @@
 //! - What a registry says is bounded: manifests, error bodies, token answers, redirects; and so is how long it may take to
 //!   say it (see `waiting`).
 
+mod address;
 mod auth;
 mod blob;
 mod client;
 mod config;
+mod credentials;
 mod error;
 mod host;
 mod limit;
@@ -32,17 +34,18 @@ mod referrers;
 mod request;
 mod resolve;
 mod retry;
+mod transport;
 mod waiting;
 
-pub use auth::credentials::{
-    Anonymous, CredentialError, Credentials, Login, StaticLogin, Token, TokenRequest,
-};
 pub use blob::BlobStream;
 pub use client::{Access, Client, Repository, RepositoryName};
 pub use config::{Config, HostConfig, KeyPair};
+pub use credentials::{
+    Anonymous, CredentialError, Credentials, Login, StaticLogin, Token, TokenRequest,
+};
 pub use error::{ApiError, Error};
 pub use push::{BlobSource, ByteStream, BytesSource, FileSource, Pushed, SentFn, is_skipped};
 pub use referrers::Referrer;
-pub use request::causes;
 pub use resolve::{MANIFEST_TYPES, MAX_MANIFEST_SIZE};
+pub use transport::causes;
 pub use waiting::{ANSWER_TIMEOUT, BodyPace, ShownWait, Stalled, WaitObserver, waiting};

@@ -340,7 +340,7 @@ async fn done(answer: Answer) -> Result<Pushed, Error> {
         StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED | StatusCode::NO_CONTENT => {
             Ok(Pushed::Sent)
         }
-        _ => Err(crate::request::status_error(answer.method, answer.url, answer.response).await),
+        _ => Err(crate::transport::status_error(answer.method, answer.url, answer.response).await),
     }
 }
 

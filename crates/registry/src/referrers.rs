@@ -6,8 +6,9 @@ use oci::{Descriptor, Digest, Index, media_type};
 
 use crate::client::Repository;
 use crate::error::Error;
-use crate::request::{Call, Target, body_within};
+use crate::request::{Call, Target};
 use crate::resolve::MAX_MANIFEST_SIZE;
+use crate::transport::body_within;
 
 /// One manifest whose subject is the one asked about.
 pub type Referrer = Descriptor;

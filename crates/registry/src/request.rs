@@ -1,29 +1,22 @@
 //! One request to one host: authorization, redirects, quick retries.
 
-use std::error::Error as StdError;
-use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
+use crate::address::{host_of, without_query};
 use crate::auth::{AuthKey, Verdict};
 use crate::client::Repository;
-use crate::error::{ApiError, Error};
-use crate::host::{CONNECT_TIMEOUT, Host};
-use crate::waiting::{
-    ANSWER_TIMEOUT, BodyPace, DOCUMENT_TIMEOUT, ERROR_BODY_TIMEOUT, TRIES_BUDGET, Upload,
-    WaitObserver, waiting,
-};
+use crate::error::Error;
+use crate::host::Host;
+use crate::transport::{silent, status_error, transport_error};
+use crate::waiting::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, TRIES_BUDGET, Upload, waiting};
 
 const ATTEMPTS: u32 = 5;
 const REDIRECTS: u32 = 10;
-const MAX_ERROR_BODY: usize = 64_000;
 const QUICK: Duration = Duration::from_millis(50);
 
 /// Makes the body once for each try.
@@ -322,30 +315,6 @@ pub(crate) fn join(
     Ok(url)
 }
 
-/// `host[:port]` of an address.
-pub(crate) fn host_of(url: &reqwest::Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
-}
-
-/// The error of a host that does not answer.
-pub(crate) fn silent(method: &Method, url: &reqwest::Url, waited: Duration) -> Error {
-    Error::Silent {
-        host: host_of(url),
-        method: go_method(method),
-        url: without_query(url),
-        waited,
-    }
-}
-
-/// The address as it may be shown: no user, no query (signatures live there).
-pub(crate) fn without_query(url: &reqwest::Url) -> String {
-    format!("{}{}", url.origin().ascii_serialization(), url.path())
-}
-
 fn is_no_tls(error: &Error, host: &Host) -> bool {
     if let Error::Silent {
         waited, host: at, ..
@@ -373,197 +342,42 @@ fn is_no_tls(error: &Error, host: &Host) -> bool {
     no_tls || (*connect && !host.has_port())
 }
 
-/// Reads a body of at most `limit` bytes, at a pace that gets somewhere.
-pub(crate) async fn body_within(
-    mut response: reqwest::Response,
-    limit: usize,
-    method: &Method,
-    url: &str,
-    observer: Option<&WaitObserver>,
-) -> Result<Bytes, Error> {
-    let host = host_of(response.url());
-    let reading = async {
-        let mut pace = BodyPace::default();
-        let mut out = BytesMut::new();
-        loop {
-            let next = pace
-                .next(response.chunk())
-                .await
-                .map_err(|source| Error::Slow {
-                    host: host.clone(),
-                    url: url.to_owned(),
-                    source,
-                })?;
-            let Some(chunk) = next.map_err(|e| transport_error(method, url, &e))? else {
-                return Ok(out.freeze());
+#[cfg(test)]
+mod tests {
+    use super::join;
+    use crate::config::{Config, HostConfig};
+    use crate::host::hosts_of;
+
+    #[test]
+    fn a_redirect_leaves_tls_only_where_the_configuration_does() {
+        let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let base = reqwest::Url::parse("https://r.example/v2/a").unwrap();
+        for (http, insecure, location, follows) in [
+            (None, None, "http://r.example/x", true),
+            (None, None, "http://r.example:80/x", true),
+            (None, None, "http://r.example:8080/x", false),
+            (None, None, "http://cdn.example/x", false),
+            (Some(false), Some(true), "http://cdn.example/x", false),
+            (Some(true), Some(true), "http://cdn.example/x", true),
+            (None, None, "https://cdn.example/x", true),
+            (None, None, "/x", true),
+            (None, None, "file:///etc/passwd", false),
+        ] {
+            let mut config = Config::new("t");
+            let settings = HostConfig {
+                plain_http: http,
+                insecure,
+                ..HostConfig::default()
             };
-            if out.len().saturating_add(chunk.len()) > limit {
-                return Err(Error::SizeMismatch {
-                    url: url.to_owned(),
-                    want: limit as u64,
-                    got: limit as u64 + 1,
-                });
+            config.hosts.insert("r.example".into(), settings);
+            let hosts = hosts_of(&config, "r.example").unwrap();
+            let joined = join(&hosts[0], &base, location);
+            assert_eq!(joined.is_ok(), follows, "{http:?} {insecure:?} {location}");
+            if let Ok(url) = joined
+                && http.is_none()
+            {
+                assert_eq!(url.scheme(), "https", "{location}");
             }
-            out.extend_from_slice(&chunk);
         }
-    };
-    let reading = tokio::time::timeout(DOCUMENT_TIMEOUT, reading);
-    waiting(observer, &host, reading).await.unwrap_or_else(|_| {
-        Err(Error::Silent {
-            host: host.clone(),
-            method: go_method(method),
-            url: url.to_owned(),
-            waited: DOCUMENT_TIMEOUT,
-        })
-    })
-}
-
-#[derive(Deserialize)]
-struct ErrorBody {
-    #[serde(default)]
-    errors: Vec<ErrorEntry>,
-}
-
-#[derive(Deserialize)]
-struct ErrorEntry {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
-/// Makes the error of an answer whose status does not fit.
-pub(crate) async fn status_error(
-    method: Method,
-    url: String,
-    mut response: reqwest::Response,
-) -> Error {
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.trim().parse::<u64>().ok())
-        .map(Duration::from_secs);
-    let mut body = Vec::new();
-    let deadline = Instant::now() + ERROR_BODY_TIMEOUT;
-    while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
-        let room = MAX_ERROR_BODY.saturating_sub(body.len());
-        body.extend(chunk.iter().take(room));
-        if chunk.len() >= room {
-            break;
-        }
-    }
-    let errors = gostd::json::from_slice::<ErrorBody>(&body)
-        .map(|b| {
-            b.errors
-                .into_iter()
-                .take(16)
-                .map(|e| ApiError {
-                    code: e.code,
-                    message: e.message,
-                })
-                .collect()
-        })
-        .unwrap_or_default();
-    let reason = status.canonical_reason().unwrap_or_default();
-    Error::Status {
-        method,
-        url,
-        status: status.as_u16(),
-        reason,
-        errors,
-        retry_after,
-    }
-}
-
-/// A method as Go's errors write it: `Get`.
-fn go_method(method: &Method) -> String {
-    let lower = method.as_str().to_ascii_lowercase();
-    let mut out = String::with_capacity(lower.len());
-    let mut chars = lower.chars();
-    out.extend(chars.next().map(|c| c.to_ascii_uppercase()));
-    out.extend(chars);
-    out
-}
-
-pub(crate) fn transport_error(method: &Method, url: &str, error: &reqwest::Error) -> Error {
-    if let Some(asked) = error.url().filter(|_| error.is_timeout()) {
-        return silent(method, asked, CONNECT_TIMEOUT);
-    }
-    Error::Transport {
-        method: go_method(method),
-        url: url.to_owned(),
-        reason: causes(error),
-        connect: error.is_connect(),
-        transient: is_transient(error),
-    }
-}
-
-fn io_kinds(error: &reqwest::Error) -> Vec<io::ErrorKind> {
-    let mut out = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        out.extend(cause.downcast_ref::<io::Error>().map(io::Error::kind));
-        next = cause.source();
-    }
-    out
-}
-
-fn is_transient(error: &reqwest::Error) -> bool {
-    let broken = io_kinds(error).into_iter().any(|kind| {
-        matches!(
-            kind,
-            io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::TimedOut
-        )
-    });
-    broken || causes(error).contains("connection closed before message completed")
-}
-
-/// The causes below the library's own sentence, which would repeat the address with its query.
-///
-/// Where a connection or a look-up failed, in the words that clients of BuildKit know.
-pub fn causes(error: &reqwest::Error) -> String {
-    if io_kinds(error).contains(&io::ErrorKind::ConnectionRefused) {
-        // Of a name we do not know which of its addresses was asked last.
-        let url = error.url();
-        let host = url
-            .and_then(reqwest::Url::host_str)
-            .filter(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
-        let port = url.and_then(reqwest::Url::port_or_known_default);
-        let place = match (host, port) {
-            (Some(host), Some(port)) => format!(" {host}:{port}"),
-            _ => String::new(),
-        };
-        return format!("dial tcp{place}: connect: connection refused");
-    }
-    let mut out: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !out.last().is_some_and(|last| last.ends_with(&text)) {
-            out.push(text);
-        }
-        next = cause.source();
-    }
-    let lookup = "failed to lookup address information: ";
-    if let Some(why) = out.iter().find_map(|text| text.split_once(lookup)) {
-        let host = error.url().and_then(reqwest::Url::host_str);
-        let unknown = ["not known", "No address", "does not exist"];
-        let why = if unknown.iter().any(|u| why.1.contains(u)) {
-            "no such host"
-        } else {
-            why.1
-        };
-        return format!("dial tcp: lookup {}: {why}", host.unwrap_or_default());
-    }
-    if out.is_empty() {
-        "no answer".into()
-    } else {
-        out.join(": ")
     }
 }

@@ -8,8 +8,9 @@ use oci::{Descriptor, Digest, media_type};
 use crate::client::Repository;
 use crate::error::Error;
 use crate::host::Host;
-use crate::request::{Answer, Call, Target, body_within};
+use crate::request::{Answer, Call, Target};
 use crate::retry::{self, Backoff, with_retries};
+use crate::transport::body_within;
 
 /// The largest document accepted from a registry.
 pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;

@@ -20,6 +20,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
+/// How long a connection may take to be made, TLS included.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the head of an answer may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much waiting for a body is judged at once.

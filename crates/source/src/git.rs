@@ -41,7 +41,6 @@ use crate::git::url::{GitUrl, is_commit, is_ref_name, is_transport};
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
 pub use cli::GitConfig;
-pub(crate) use fetch::unique;
 pub use runner::{GitCall, GitOutput, GitRunner, HostGit, SHELL};
 
 /// Metadata key of a bare repository: its remote.

@@ -17,6 +17,7 @@ pub mod image;
 pub mod local;
 mod manager;
 pub mod oci_layout;
+mod scratch;
 mod session_credentials;
 
 pub use context::{Context, ResolvedSources};

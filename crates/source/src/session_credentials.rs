@@ -216,7 +216,7 @@ impl SshSocket {
         };
         std::fs::create_dir_all(scratch)
             .map_err(|e| SourceError::io("make the git scratch folder", e))?;
-        let path = scratch.join(crate::git::unique("ssh"));
+        let path = scratch.join(crate::scratch::unique("ssh"));
         let listener =
             UnixListener::bind(&path).map_err(|e| SourceError::io("listen for ssh", e))?;
         let mode = rustix::fs::Mode::from_raw_mode(0o700);

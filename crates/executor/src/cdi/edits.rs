@@ -7,44 +7,9 @@ use sys::mount::{self, AttrChange, Attrs};
 use sys::path;
 
 use super::DeviceError;
-use super::spec::{BindMount, DeviceNode, Edits, Hook};
-use crate::spec::{ContainerSpec, Mount, MountSource};
-
-/// What the devices of a step change in its container. Only [`super::Devices::inject`] makes one that is not empty.
-#[derive(Debug, Default)]
-pub struct Injection {
-    env: Vec<String>,
-    nodes: Vec<Node>,
-    mounts: Vec<Mount>,
-    groups: Vec<u32>,
-    hooks: Vec<Hook>,
-}
-
-/// What of an injection only an executor can do.
-#[derive(Debug, Default)]
-pub(crate) struct Rest {
-    /// Device nodes.
-    pub(crate) nodes: Vec<Node>,
-    /// Further groups of the process.
-    pub(crate) groups: Vec<u32>,
-    /// Programs to run; for OCI runtimes.
-    pub(crate) hooks: Vec<Hook>,
-}
-
-/// A device node of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
-    /// Below /dev.
-    pub(crate) name: String,
-    pub(crate) kind: FileType,
-    pub(crate) permissions: u32,
-    pub(crate) major: u32,
-    pub(crate) minor: u32,
-    /// The process's where not given.
-    pub(crate) owner: (Option<u32>, Option<u32>),
-    /// What the control group allows: of `r`, `w` and `m`.
-    pub(crate) access: String,
-}
+use super::spec::{BindMount, DeviceNode, Edits};
+use crate::injection::{Injection, Node};
+use crate::mount::{Mount, MountSource};
 
 impl Injection {
     /// Adds what a file says; `device` is named in errors.
@@ -88,30 +53,6 @@ impl Injection {
             .sort_by_key(|mount| mount.dest.matches('/').count());
         self.groups.sort_unstable();
         self.groups.dedup();
-    }
-
-    /// Changes the spec, and leaves what only an executor can do.
-    pub(crate) fn apply(spec: &mut ContainerSpec) -> Rest {
-        let injection = std::mem::take(&mut spec.devices);
-        for entry in injection.env {
-            let name = entry
-                .split_once('=')
-                .map_or(entry.as_str(), |(name, _)| name);
-            let same =
-                |have: &&mut String| have.split_once('=').is_some_and(|(own, _)| own == name);
-            match spec.process.env.iter_mut().find(same) {
-                Some(have) => *have = entry,
-                None => spec.process.env.push(entry),
-            }
-        }
-        // A mount of the step at the same place is the one that counts.
-        let own = std::mem::replace(&mut spec.mounts, injection.mounts);
-        spec.mounts.extend(own);
-        Rest {
-            nodes: injection.nodes,
-            groups: injection.groups,
-            hooks: injection.hooks,
-        }
     }
 }
 

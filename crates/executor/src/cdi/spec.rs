@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Device;
+use crate::injection::Hook;
 
 /// Versions, oldest first.
 const VERSIONS: [&str; 10] = [
@@ -84,19 +85,6 @@ pub(super) struct BindMount {
     pub(super) options: Vec<String>,
     #[serde(rename = "type")]
     pub(super) kind: String,
-}
-
-/// A program of the host that an OCI runtime runs at some point of a container's life.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(crate) struct Hook {
-    pub(crate) hook_name: String,
-    pub(crate) path: String,
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) args: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) env: Vec<String>,
-    pub(crate) timeout: Option<i64>,
 }
 
 /// The points of a container's life, as the OCI runtime specification names them.

@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::access::{NetworkMode, SecurityMode};
+use crate::injection::DeviceEdits;
 use crate::spec::{ContainerSpec, ProcessSpec};
 
 const FILE: &str = r#"
@@ -138,11 +139,11 @@ fn an_injection_changes_the_spec_and_knows_its_nodes() {
     let mut spec = ContainerSpec::new(access, nowhere.into(), ProcessSpec::default());
     spec.process.env = vec!["FOO=own".into(), "PATH=/bin".into()];
     spec.devices = injection;
-    let Rest {
+    let DeviceEdits {
         nodes,
         groups,
         hooks,
-    } = Injection::apply(&mut spec);
+    } = spec.apply_devices();
     assert!(hooks.is_empty());
     assert_eq!(
         spec.process.env,

@@ -13,9 +13,10 @@ use sys::{caps, file, process, socket};
 
 use super::message::{ContainerPlan, Device, MountPlan, Opening, Plan, ProcessPlan, SourcePlan};
 use crate::access::SecurityMode;
-use crate::cdi::Node;
 use crate::error::ExecError;
-use crate::spec::{Mount, MountSource, ProcessSpec, Ulimit};
+use crate::injection::Node;
+use crate::mount::{Mount, MountSource};
+use crate::spec::{ProcessSpec, Ulimit};
 use crate::user;
 
 /// The capabilities of a confined process, Docker's.

@@ -12,7 +12,7 @@ use sys::mount::{self, Attrs, DetachedMount};
 use sys::{file, path};
 
 use crate::error::StartError;
-use crate::spec::{Mount, MountSource};
+use crate::mount::{Mount, MountSource};
 use crate::stubs::{self, Kind, Stubs};
 
 /// The folder in memory.

@@ -4,8 +4,8 @@ use rustix::fs::FileType;
 use serde_json::{Value, json};
 
 use crate::access::{NetworkMode, SecurityMode};
-use crate::cdi::{Hook, Node};
 use crate::hosts::DEFAULT_HOSTNAME;
+use crate::injection::{Hook, Node};
 use crate::seccomp;
 use crate::spec::{ProcessSpec, Resources, Ulimit};
 use crate::user::Identity;

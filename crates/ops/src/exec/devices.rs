@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use executor::cdi::{DeviceRequest, Injection};
+use executor::Injection;
+use executor::cdi::DeviceRequest;
 use llb::pb;
 
 use crate::{BuildRights, OpFailure, Parts};

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant, SystemTime};
 use http::Method;
 use serde::Deserialize;
 
+use crate::address::host_of;
 use crate::auth::challenge::Challenge;
-use crate::auth::credentials::{Credentials, Login, Token, TokenRequest};
 use crate::auth::may_send_login;
 use crate::auth::scope::Scopes;
+use crate::credentials::{Credentials, Login, Token, TokenRequest};
 use crate::error::Error;
 use crate::host::Host;
-use crate::request::{body_within, host_of, silent, status_error, transport_error};
 use crate::retry::with_retries;
+use crate::transport::{body_within, silent, status_error, transport_error};
 use crate::waiting::{ANSWER_TIMEOUT, WaitObserver, waiting};
 
 const CLIENT_ID: &str = "buildkit-client";

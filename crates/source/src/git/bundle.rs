@@ -17,10 +17,10 @@ use crate::context::Context;
 use crate::error::SourceError;
 use crate::git::auth::Auth;
 use crate::git::cli::Git;
-use crate::git::fetch::unique;
 use crate::git::resolve::Resolved;
 use crate::git::url::is_commit;
 use crate::git::{Identifier, Instance};
+use crate::scratch::unique;
 
 /// The file that holds a bundle that was asked for.
 const FILE: &str = "bundle";

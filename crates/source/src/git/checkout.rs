@@ -9,10 +9,11 @@ use store::{ImmutableRef, RecordType, RefOptions};
 use crate::context::Context;
 use crate::error::SourceError;
 use crate::git::Instance;
-use crate::git::fetch::{Repository, unique};
+use crate::git::fetch::Repository;
 use crate::git::resolve::Resolved;
 use crate::git::url::is_commit;
 use crate::git::workdir::Attached;
+use crate::scratch::unique;
 
 impl Instance {
     pub(crate) async fn fetch_and_check_out(

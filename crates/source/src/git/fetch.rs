@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci::Digest;
 use store::{MutableRef, RefOptions, StoreError};
@@ -15,6 +14,7 @@ use crate::git::resolve::Resolved;
 use crate::git::url::is_commit;
 use crate::git::workdir::Attached;
 use crate::git::{Instance, META_REMOTE};
+use crate::scratch::unique;
 use crate::session_credentials::SshSocket;
 
 /// The bare repository of a remote, ready to work in.
@@ -46,16 +46,6 @@ impl Drop for TemporaryFile {
     fn drop(&mut self) {
         let _gone = std::fs::remove_file(&self.0);
     }
-}
-
-/// A name that no other part of this process uses.
-pub(crate) fn unique(prefix: &str) -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!(
-        "{prefix}-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
 }
 
 /// What became of an attempt to fetch.

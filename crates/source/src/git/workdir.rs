@@ -19,7 +19,7 @@ impl Attached {
     pub(crate) fn new(mount: impl AsFd, scratch: &Path) -> Result<Self, SourceError> {
         std::fs::create_dir_all(scratch)
             .map_err(|e| SourceError::io("make the git scratch folder", e))?;
-        let path = scratch.join(super::fetch::unique("mount"));
+        let path = scratch.join(crate::scratch::unique("mount"));
         std::fs::create_dir(&path).map_err(|e| SourceError::io("make a git scratch folder", e))?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         if let Err(e) = move_mount(mount.as_fd(), "", CWD, &path, flags) {
