@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gostd::{Timestamp, strconv};
-use store::{CompressionKind, CompressionSpec};
+use store::{CompressionAttributes, CompressionKind, CompressionSpec};
 
 use crate::annotations::AnnotationGroup;
 use crate::error::ExportError;
@@ -112,7 +112,13 @@ impl ImageOptions {
     pub fn load(
         attrs: &BTreeMap<String, String>,
     ) -> Result<(Self, BTreeMap<String, String>), ExportError> {
-        let mut out = Self::default();
+        let compression = CompressionAttributes::read(attrs);
+        let compression = compression.map_err(|e| ExportError::attribute(e.to_string()))?;
+        let mut out = Self {
+            compression: compression.compression,
+            compression_named: compression.is_named,
+            ..Self::default()
+        };
         let mut rest = BTreeMap::new();
         for (key, value) in attrs {
             match key.as_str() {
@@ -123,26 +129,7 @@ impl ImageOptions {
                 "prefer-nondist-layers" => out.prefer_nondist_layers = parse_bool(key, value)?,
                 "rewrite-timestamp" => out.rewrite_timestamp = parse_bool(key, value)?,
                 "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
-                "compression" => {
-                    out.compression_named = true;
-                    out.compression.kind = CompressionKind::parse(value)
-                        .map_err(|e| ExportError::attribute(e.to_string()))?;
-                }
-                "force-compression" => {
-                    out.compression.force = parse_flag(key, value).map_err(|_| {
-                        ExportError::attribute(format!(
-                            "non-bool value {value} specified for {key}"
-                        ))
-                    })?;
-                }
-                "compression-level" => {
-                    let level = value.parse().map_err(|_| {
-                        ExportError::attribute(format!(
-                            "non-integer value {value} specified for compression-level"
-                        ))
-                    })?;
-                    out.compression.level = Some(level);
-                }
+                key if CompressionAttributes::is_one(key) => {}
                 // Written by builders of old; means nothing any more.
                 "buildinfo" | "buildinfo-attrs" => {}
                 _ => {

@@ -4,11 +4,13 @@
 //! sizes are fixed and the number of threads decides nothing. Streams that are read may be compressed by anyone: several
 //! gzip members, skippable zstd frames, bzip2 and xz are taken, and what follows a gzip and is none is left out.
 
+mod attributes;
 mod gunzip;
 mod gzip;
 
 use std::io::{self, BufReader, Read, Write};
 
+pub use attributes::{AttributeError, CompressionAttributes};
 pub(crate) use gunzip::Corrupt;
 use gunzip::Gunzip;
 use gzip::ParallelGzip;
@@ -52,23 +54,21 @@ pub enum CompressError {
     /// There is no such compressor here.
     #[error("compression {0} is not supported")]
     Unsupported(&'static str),
-    /// The name of a compression is unknown.
-    #[error("unsupported compression type {0}")]
-    Unknown(String),
     /// The stream failed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
 impl CompressionKind {
-    /// Reads the name used in exporter attributes.
-    pub fn parse(name: &str) -> Result<Self, CompressError> {
+    /// Returns the compression with this name; none if there is no such.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
-            "uncompressed" => Ok(Self::Uncompressed),
-            "gzip" => Ok(Self::Gzip),
-            "zstd" => Ok(Self::Zstd),
-            "estargz" => Ok(Self::Estargz),
-            _ => Err(CompressError::Unknown(name.to_owned())),
+            "uncompressed" => Some(Self::Uncompressed),
+            "gzip" => Some(Self::Gzip),
+            "zstd" => Some(Self::Zstd),
+            "estargz" => Some(Self::Estargz),
+            _ => None,
         }
     }
 

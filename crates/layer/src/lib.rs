@@ -11,7 +11,7 @@ pub mod tar;
 pub mod unpack;
 
 pub use apply::{Applied, ApplyError, ApplyOptions, Whiteouts, apply};
-pub use compress::{Compression, CompressionKind};
+pub use compress::{AttributeError, Compression, CompressionAttributes, CompressionKind};
 pub use create::{
     CreateError, CreateOptions, LayerInfo, convert, create, create_from_changes, write_tree,
     write_tree_to,

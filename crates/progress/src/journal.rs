@@ -252,6 +252,11 @@ impl Batch {
         self.events.is_empty() && self.piece.is_none()
     }
 
+    /// Whether a read of up to `max` events has come to the end, with nothing to be read from the file.
+    pub(crate) fn is_rest(&self, max: usize) -> bool {
+        self.piece.is_none() && self.events.len() < max
+    }
+
     /// Returns all events, reading the file for those that are there.
     pub(crate) fn into_events(self) -> Vec<Event> {
         let mut events = self.events;

@@ -15,6 +15,7 @@ mod event;
 mod hub;
 mod journal;
 mod limit;
+mod shared;
 mod stream;
 mod vertex;
 mod writer;

@@ -10,7 +10,7 @@ use oci::address::{redact_text, redacted};
 use parking_lot::Mutex;
 
 use crate::event::{Event, Log, Range, SourceInfo, Status, Warning};
-use crate::vertex::Shared;
+use crate::shared::Shared;
 
 /// The shortest time between two updates of a status, its first and last apart.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);

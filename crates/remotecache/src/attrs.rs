@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gostd::strconv;
 use oci::Reference;
 use solver::export::Mode;
-use store::{CompressionKind, CompressionSpec};
+use store::CompressionAttributes;
 
 /// The attributes of one cache, for messages together with what it is.
 #[derive(Clone, Copy)]
@@ -44,24 +44,8 @@ impl<'a> Attrs<'a> {
         Ok(parsed.with_default_tag())
     }
 
-    pub(crate) fn compression(self) -> Result<CompressionSpec, Reason> {
-        let mut spec = CompressionSpec::default();
-        if let Some(kind) = self.map.get("compression") {
-            spec.kind = CompressionKind::parse(kind).map_err(|e| e.to_string())?;
-        }
-        if let Some(force) = self.map.get("force-compression") {
-            spec.force = force.is_empty()
-                || strconv::parse_bool(force).map_err(|e| {
-                    format!("non-bool value {force} specified for force-compression: {e}")
-                })?;
-        }
-        if let Some(level) = self.map.get("compression-level") {
-            let number = level.parse().map_err(|_| {
-                format!("non-integer value {level} specified for compression-level: strconv.ParseInt: parsing {level:?}: invalid syntax")
-            })?;
-            spec.level = Some(number);
-        }
-        Ok(spec)
+    pub(crate) fn compression(self) -> Result<CompressionAttributes, Reason> {
+        CompressionAttributes::read(self.map).map_err(|e| e.to_string())
     }
 
     /// How the documents are written.
@@ -71,7 +55,7 @@ impl<'a> Attrs<'a> {
         Ok(Documents { oci, manifest })
     }
 
-    /// Which results are exported. What is no mode means the default.
+    /// Which results are exported. An unknown mode falls back to `min`, as BuildKit does.
     pub(crate) fn mode(self) -> Mode {
         if self.text("mode") == Some("max") {
             Mode::Max

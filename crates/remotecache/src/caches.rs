@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use oci::Digest;
 use progress::Writer;
-use registry::{Access, Client, Credentials};
+use registry::{Access, Client};
 use session::{Group, SessionManager};
 use solver::CacheManager;
 use solver::export::Mode;
-use store::{CompressionSpec, Store};
+use store::{CompressionAttributes, Store};
 
 use crate::CacheDomain;
 use crate::attrs::{Attrs, Documents};
@@ -19,10 +19,7 @@ use crate::error::CacheError;
 use crate::import;
 use crate::place::Place;
 use crate::place::folder::Folder;
-use crate::place::registry::Registry;
-
-/// Makes the credentials that a registry is asked with from the sessions of a build.
-pub type CredentialsOf = Arc<dyn Fn(&Group) -> Arc<dyn Credentials> + Send + Sync>;
+use crate::place::registry::{CredentialsOf, Registry};
 
 /// Kinds that clients know and that are not built.
 const NOT_BUILT: &[&str] = &["gha", "s3", "azblob"];
@@ -61,9 +58,7 @@ pub(crate) enum Target {
         place: Arc<dyn Place>,
         /// As the vertex is called.
         title: &'static str,
-        compression: CompressionSpec,
-        /// Whether the compression was named.
-        named: bool,
+        compression: CompressionAttributes,
         documents: Documents,
     },
 }
@@ -168,7 +163,6 @@ impl Caches {
                 place,
                 title,
                 compression: attrs.compression().map_err(bad)?,
-                named: attrs.text("compression").is_some(),
                 documents: attrs.documents().map_err(bad)?,
             },
             mode: attrs.mode(),

@@ -11,7 +11,7 @@ use oci::{Descriptor, Digest, Index, Manifest, media_type};
 use progress::Writer;
 use solver::export::{self, Mode, RecordResult};
 use solver::{KeyInfo, OpCtx};
-use store::{CompressionSpec, LayerBlob, StoreError};
+use store::{CompressionAttributes, LayerBlob, StoreError};
 
 use crate::CacheDomain;
 use crate::attrs::Documents;
@@ -41,11 +41,17 @@ pub struct CacheRecords {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExportOptions {
     pub(crate) mode: Mode,
-    pub(crate) compression: CompressionSpec,
-    /// Of several forms of a layer, the one that images get; else the one with the wanted compression.
-    pub(crate) as_in_images: bool,
-    /// Whether layers that were made here get the compression, whatever they have.
-    pub(crate) named: bool,
+    pub(crate) compression: CompressionAttributes,
+    pub(crate) form: LayerForm,
+}
+
+/// Which of several forms of a layer is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LayerForm {
+    /// The one that images get.
+    OfImages,
+    /// The one with the compression that was asked for, if there is one.
+    AsCompressed,
 }
 
 type Made = Option<Vec<LayerBlob>>;
@@ -58,17 +64,14 @@ impl CacheExporter {
         keys: &[KeyInfo<D>],
         ctx: &OpCtx<D>,
     ) -> Result<(), CacheError> {
-        let (compression, named) = match &self.target {
-            Target::Inline => (CompressionSpec::default(), false),
-            Target::Place {
-                compression, named, ..
-            } => (*compression, *named),
+        let compression = match &self.target {
+            Target::Inline => CompressionAttributes::default(),
+            Target::Place { compression, .. } => *compression,
         };
         let options = ExportOptions {
             mode: self.mode,
             compression,
-            as_in_images: false,
-            named,
+            form: LayerForm::AsCompressed,
         };
         to.add(keys, options, ctx).await
     }
@@ -291,27 +294,31 @@ async fn layers_of<D: CacheDomain>(
     let Some(found) = found else {
         return Ok(None);
     };
+    let CompressionAttributes {
+        compression,
+        is_named,
+    } = options.compression;
     let mut layers = if result.only_with_blobs {
         let Some(known) = found.known_blobs()? else {
             return Ok(None);
         };
-        if options.compression.force {
-            found.blobs(options.compression).await?
-        } else if options.named {
-            found.blobs_as_asked(options.compression, None).await?
+        if compression.force {
+            found.blobs(compression).await?
+        } else if is_named {
+            found.blobs_as_asked(compression, None).await?
         } else {
             known
         }
-    } else if options.named {
-        found.blobs_as_asked(options.compression, None).await?
+    } else if is_named {
+        found.blobs_as_asked(compression, None).await?
     } else {
-        found.blobs(options.compression).await?
+        found.blobs(compression).await?
     };
-    if !options.as_in_images && !options.compression.force {
+    if options.form == LayerForm::AsCompressed && !compression.force {
         let fits = |layer: &LayerBlob| {
-            layer.descriptor.media_type == options.compression.kind.media_type()
+            layer.descriptor.media_type == compression.kind.media_type()
                 || media_type::layer_to_oci(&layer.descriptor.media_type)
-                    == options.compression.kind.media_type()
+                    == compression.kind.media_type()
         };
         let better = layers.last().is_some_and(|top| !fits(top));
         let variant = if better {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use oci::Digest;
 use solver::export::Mode;
 use solver::{KeyInfo, OpCtx};
-use store::CompressionSpec;
+use store::{CompressionAttributes, CompressionSpec};
 
 use crate::CacheDomain;
 use crate::chains::Chains;
 use crate::error::CacheError;
-use crate::export::{CacheRecords, ExportOptions};
+use crate::export::{CacheRecords, ExportOptions, LayerForm};
 use crate::format::{CacheRecord, ChainedResult, never};
 use crate::import::UNCOMPRESSED;
 
@@ -26,9 +26,11 @@ impl CacheRecords {
     ) -> Result<Option<Vec<u8>>, CacheError> {
         let options = ExportOptions {
             mode: Mode::Min,
-            compression,
-            as_in_images: true,
-            named: false,
+            compression: CompressionAttributes {
+                compression,
+                is_named: false,
+            },
+            form: LayerForm::OfImages,
         };
         let mut gathered = Self::default();
         gathered.add(keys, options, ctx).await?;

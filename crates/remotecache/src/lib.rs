@@ -34,9 +34,10 @@ mod imported;
 mod inline;
 mod place;
 
-pub use caches::{CacheContext, CacheExporter, Caches, CredentialsOf};
+pub use caches::{CacheContext, CacheExporter, Caches};
 pub use error::CacheError;
 pub use export::CacheRecords;
+pub use place::registry::CredentialsOf;
 
 /// The domains whose results this crate keeps: refs of the store, with sinks that show progress.
 pub trait CacheDomain:

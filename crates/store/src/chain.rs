@@ -23,7 +23,7 @@ use crate::refs::lazy::{LayerRow, fetch_blob};
 use crate::refs::record::{Record, Shape};
 use crate::refs::{ImmutableRef, put_layer_blob};
 
-pub use layer::{Compression as CompressionSpec, CompressionKind};
+pub use layer::{Compression as CompressionSpec, CompressionAttributes, CompressionKind};
 
 /// How many layers of one chain are packed at a time; each of them compresses on all cores.
 const PACKED_AT_ONCE: usize = 3;

@@ -62,7 +62,7 @@ mod trash;
 mod usage;
 
 pub use blob::{BlobInfo, BlobWriter};
-pub use chain::{CompressionKind, CompressionSpec, LayerBlob};
+pub use chain::{CompressionAttributes, CompressionKind, CompressionSpec, LayerBlob};
 pub use error::{OpenError, StoreError};
 pub use filter::{FilterError, Filters};
 pub use fsck::{Finding, FsckReport, fsck};

@@ -4,7 +4,7 @@
 //! * [`blocking`] runs blocking work on the runtime's blocking threads; [`Pool`] does so with a bound of its own;
 //!   [`thread`] is for work that somebody outside can hold up.
 //! * [`Flight`] is one run for many waiters, cancelled when the last of them leaves.
-//! * [`uncancellable`] finishes what it began even when its caller leaves; shutdown waits for it.
+//! * [`uncancellable`] finishes what it began even when its caller leaves.
 //! * [`apart`] runs a future whose polls take long where they hold nobody up.
 //! * [`watch`] tells who keeps a thread of the runtime for himself.
 //! * [`Clock`] is real or paused time; [`Permits`] bounds how many may do something.
@@ -20,4 +20,4 @@ pub use apart::apart;
 pub use clock::Clock;
 pub use flight::Flight;
 pub use pool::{Blocking, Permit, Permits, Pool, Thread, blocking, thread};
-pub use spawn::{Task, settle, spawn, uncancellable};
+pub use spawn::{Task, spawn, uncancellable};

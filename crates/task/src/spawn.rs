@@ -3,11 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
@@ -105,39 +102,14 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
-struct Vital {
-    running: AtomicUsize,
-    idle: Notify,
-}
-
-static VITAL: LazyLock<Vital> = LazyLock::new(|| Vital {
-    running: AtomicUsize::new(0),
-    idle: Notify::new(),
-});
-
-struct VitalGuard;
-
-impl Drop for VitalGuard {
-    fn drop(&mut self) {
-        if VITAL.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            VITAL.idle.notify_waiters();
-        }
-    }
-}
-
 /// Runs `future` to its end even when the caller is dropped meanwhile: for commits that must not be left half done.
-///
-/// [`settle`] waits for all of these.
 pub async fn uncancellable<F>(name: &'static str, future: F) -> F::Output
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    VITAL.running.fetch_add(1, Ordering::AcqRel);
-    let guard = VitalGuard;
     let (to, from) = tokio::sync::oneshot::channel();
     let task = spawn(name, async move {
-        let _guard = guard;
         let output = std::panic::AssertUnwindSafe(future);
         let output = futures::FutureExt::catch_unwind(output).await;
         // A caller that left does not want the output.
@@ -152,23 +124,11 @@ where
     }
 }
 
-/// Waits until no [`uncancellable`] work is running.
-pub async fn settle() {
-    loop {
-        let notified = VITAL.idle.notified();
-        tokio::pin!(notified);
-        notified.as_mut().enable();
-        if VITAL.running.load(Ordering::Acquire) == 0 {
-            return;
-        }
-        notified.await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     struct Flag(Arc<AtomicUsize>);
@@ -215,7 +175,9 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(ended.load(Ordering::SeqCst), 0);
         go.send(()).unwrap();
-        settle().await;
+        while ended.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(ended.load(Ordering::SeqCst), 1);
     }
 }

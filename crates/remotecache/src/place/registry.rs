@@ -7,14 +7,17 @@ use bytes::Bytes;
 use oci::{Descriptor, Reference};
 use progress::{StatusGuard, Writer};
 use registry::{
-    Access, BlobSource, ByteStream, BytesSource, Client, FileSource, Repository, SentFn,
+    Access, BlobSource, ByteStream, BytesSource, Client, Credentials, FileSource, Repository,
+    SentFn,
 };
 use session::Group;
 use store::{BlobSink, FetchError, LayerBlob};
 
 use super::{Place, Role, check_size};
-use crate::caches::CredentialsOf;
 use crate::error::CacheError;
+
+/// Makes the credentials that a registry is asked with from the sessions of a build.
+pub type CredentialsOf = Arc<dyn Fn(&Group) -> Arc<dyn Credentials> + Send + Sync>;
 
 /// A repository and the name of the cache in it.
 pub(crate) struct Registry {
