@@ -4,7 +4,6 @@ mod call;
 pub(crate) mod context;
 mod outputs;
 pub(crate) mod request;
-pub mod spec;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -159,7 +158,7 @@ fn enter(layouts: &[Written], result: &SolveResult) -> Result<(), CliError> {
         };
         let Some(json) = json else { continue };
         let descriptor = serde_json::from_slice(json)
-            .map_err(|e| CliError::Usage(format!("the daemon's answer is no descriptor: {e}")))?;
+            .map_err(|source| CliError::answer("the daemon's answer is no descriptor", source))?;
         Layout::new(folder).put(&descriptor, &names)?;
     }
     Ok(())
@@ -178,7 +177,7 @@ fn finish(flags: &Build, id: &str, result: &SolveResult) -> Result<(), CliError>
     }
     if let Some(path) = &flags.metadata_file {
         let mut text = serde_json::to_string_pretty(&metadata(id, result))
-            .map_err(|e| CliError::Usage(e.to_string()))?;
+            .map_err(|source| CliError::answer("cannot write the metadata as JSON", source))?;
         text.push('\n');
         write(path, &text)?;
     }

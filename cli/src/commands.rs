@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use client::{Client, PruneFilter, UsageRecord};
 
 use crate::args::{Connection, Debug, Prune};
-use crate::build::spec;
 use crate::connection;
 use crate::failure::CliError;
 use crate::progress::text::{bytes, harmless_lines, seconds};
+use crate::spec;
 
 pub(crate) async fn dial_stdio(connection: &Connection, program: &str) -> Result<(), CliError> {
     let address = connection::address(connection, program)?;

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use client::auth::ConfigError;
-use client::{ConnectError, Failure, LayoutError, LineRange, SourceExcerpt};
+use client::{ConnectError, Failure, LayoutError, LineRange, Obstacle, Origin, SourceExcerpt};
 
-use crate::build::spec::SpecError;
 use crate::embedded::EmbeddedError;
 use crate::progress::text::{harmless, harmless_line, harmless_lines, width};
 use crate::progress::trace::Trace;
+use crate::spec::SpecError;
 
 /// Why the program fails.
 #[derive(Debug, thiserror::Error)]
@@ -23,53 +23,90 @@ pub(crate) enum CliError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error("invalid tag {tag:?}: {source}")]
+    Tag {
+        tag: String,
+        source: oci::reference::ReferenceError,
+    },
+    #[error("invalid value {value:?} of --build-context: {source}")]
+    ContextDigest {
+        value: String,
+        source: oci::DigestError,
+    },
+    #[error("invalid value {value:?} of --build-context: {source}")]
+    ContextLayout { value: String, source: LayoutError },
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error("failed to build: failed to solve: {0}")]
     Build(#[source] Failure),
     #[error(transparent)]
     Call(#[from] Failure),
+    /// A daemon's or frontend's words are not what they have to be.
+    #[error("{what}: {source}")]
+    Answer {
+        what: &'static str,
+        source: serde_json::Error,
+    },
     #[error("{0}")]
     Usage(String),
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
     #[error(transparent)]
     Check(#[from] daemon::OpenError),
-    /// What is wrong has been shown.
+    /// The findings have been shown.
     #[error(
         "state directory {root} is damaged: move it away, and the daemon starts with an empty one"
     )]
     Damaged { root: String },
     #[error("canceled")]
     Interrupted { code: u8 },
-    /// What was found has been shown.
+    /// The findings have been shown.
     #[error("the Dockerfile has findings")]
     Findings { code: u8 },
 }
 
+/// For a daemon that is not there.
+const NOBODY: &str = "is a daemon running there? `rbuildd --addr ADDRESS` starts one; without --addr, RBUILD_HOST and BUILDKIT_HOST \
+                      `rbuild build` needs none";
+/// For a connection that breaks under the first call.
+const WANTS_TLS: &str = "does the daemon want TLS? --tlscacert, --tlscert and --tlskey, or --tlsdir, name what it takes";
+/// For an answer that is not TLS.
+const SPEAKS_NO_TLS: &str = "does the daemon speak TLS there? without --tlscacert and --tlsdir it is called without";
+
 impl CliError {
-    /// What the user may do next.
+    /// What the user may do next. Follows from the types of the causes, not from their words.
     pub(crate) fn hint(&self) -> Option<&'static str> {
-        let text = self.to_string();
-        let nobody = matches!(
-            self,
-            Self::Connect(ConnectError::Transport { .. } | ConnectError::Socket { .. })
-        );
-        let broken = ["transport error", "h2 protocol error"]
-            .iter()
-            .any(|w| text.contains(w));
-        if nobody && !text.contains("certificate") {
-            Some(
-                "is a daemon running there? `rbuildd --addr ADDRESS` starts one; without --addr, RBUILD_HOST and BUILDKIT_HOST \
-                 `rbuild build` needs none",
-            )
-        } else if matches!(self, Self::Call(_) | Self::Build(_)) && broken {
-            Some(
-                "does the daemon want TLS? --tlscacert, --tlscert and --tlskey, or --tlsdir, name what it takes",
-            )
-        } else {
-            None
+        match self {
+            Self::Connect(error) => match error.obstacle() {
+                Some(Obstacle::Nobody) => Some(NOBODY),
+                Some(Obstacle::Tls) => Some(SPEAKS_NO_TLS),
+                Some(Obstacle::Certificate) | None => None,
+            },
+            Self::Call(failure) | Self::Build(failure) => match failure.origin {
+                Origin::Connection => Some(WANTS_TLS),
+                Origin::Daemon | Origin::Client => None,
+            },
+            Self::Runtime { .. }
+            | Self::Embedded(_)
+            | Self::Config(_)
+            | Self::Spec(_)
+            | Self::Tag { .. }
+            | Self::ContextDigest { .. }
+            | Self::ContextLayout { .. }
+            | Self::Layout(_)
+            | Self::Answer { .. }
+            | Self::Usage(_)
+            | Self::Io { .. }
+            | Self::Check(_)
+            | Self::Damaged { .. }
+            | Self::Interrupted { .. }
+            | Self::Findings { .. } => None,
         }
+    }
+
+    /// For JSON of a daemon that cannot be read.
+    pub(crate) fn answer(what: &'static str, source: serde_json::Error) -> Self {
+        Self::Answer { what, source }
     }
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

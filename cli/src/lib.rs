@@ -11,6 +11,7 @@ mod embedded;
 mod failure;
 mod interrupt;
 pub mod progress;
+pub mod spec;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -93,7 +93,7 @@ impl Call {
         }
         if lint {
             let findings: Findings = serde_json::from_slice(text("result.json")?)
-                .map_err(|e| CliError::Usage(format!("the frontend's answer is no JSON: {e}")))?;
+                .map_err(|source| CliError::answer("the frontend's answer is no JSON", source))?;
             if !self.json {
                 findings
                     .show(dockerfile, out)

@@ -6,10 +6,10 @@ use std::io::IsTerminal;
 use client::{Attachables, ExporterSpec, FileTarget, FolderTarget, Target};
 
 use super::request::{Written, key_value};
-use super::spec;
 use crate::args::Build;
 use crate::failure::CliError;
 use crate::progress::text::harmless;
+use crate::spec;
 
 // Asked before the build: after it is late to hear that nobody takes the image.
 fn docker_answers() -> Result<(), String> {
@@ -37,8 +37,10 @@ pub(super) fn outputs(
     layouts: &mut Vec<Written>,
 ) -> Result<Vec<ExporterSpec>, CliError> {
     for tag in &flags.tag {
-        oci::reference::Reference::parse(tag)
-            .map_err(|e| CliError::Usage(format!("invalid tag {tag:?}: {e}")))?;
+        oci::reference::Reference::parse(tag).map_err(|source| CliError::Tag {
+            tag: tag.clone(),
+            source,
+        })?;
     }
     let mut specs: Vec<ExporterSpec> = Vec::new();
     for text in &flags.output {

@@ -11,8 +11,8 @@ use crate::args::Build;
 use crate::build::call::Call;
 use crate::build::context::{self, Folders};
 use crate::build::outputs;
-use crate::build::spec::{self, SpecError};
 use crate::failure::CliError;
+use crate::spec::{self, SpecError};
 
 const NETWORK_HOST: &str = "network.host";
 
@@ -323,7 +323,7 @@ fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
 
 // Offers an image layout, and names an image in it by its digest: `FOLDER[:TAG][@DIGEST]`.
 fn layout(place: &str, offer: &mut Attachables) -> Result<String, CliError> {
-    let bad = |reason: String| SpecError::new("build-context", place, reason);
+    let whole = place;
     let (place, digest) = match place.split_once('@') {
         Some((place, digest)) => (place, Some(digest)),
         None => (place, None),
@@ -336,10 +336,16 @@ fn layout(place: &str, offer: &mut Attachables) -> Result<String, CliError> {
     let digest = match digest {
         Some(digest) => digest
             .parse::<oci::Digest>()
-            .map_err(|e| bad(e.to_string()))?,
+            .map_err(|source| CliError::ContextDigest {
+                value: whole.to_owned(),
+                source,
+            })?,
         None => Layout::new(Path::new(folder))
             .find(tag)
-            .map_err(|e| bad(e.to_string()))?,
+            .map_err(|source| CliError::ContextLayout {
+                value: whole.to_owned(),
+                source,
+            })?,
     };
     let id = client::new_id().map_err(CliError::io("no random bytes"))?;
     offer.stores.insert(format!("oci:{id}"), folder.into());

@@ -64,6 +64,17 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        match self {
+            Self::Read { source, .. } => oci::ErrorKind::of_io(source),
+            Self::Parse { .. } => oci::ErrorKind::Invalid,
+        }
+    }
+}
+
 impl fmt::Debug for DockerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DockerConfig")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use oci::Descriptor;
+use oci::{Descriptor, ErrorKind};
 use prost::Message as _;
 use proto::secrets::GetSecretRequest;
 use services::secrets::secrets_server::Secrets as _;
@@ -15,7 +15,7 @@ use crate::attach::SecretSource;
 use crate::attach::secrets::SecretShelf;
 use crate::auth::DockerConfig;
 use crate::connect::{Address, Client, ConnectError, TlsFiles};
-use crate::failure::{Failure, LineRange};
+use crate::failure::{Failure, LineRange, Origin};
 use crate::layout::{Layout, LayoutName};
 use session::wire::{from_wire, to_wire};
 
@@ -279,10 +279,10 @@ fn details_that_mean_nothing_are_left_out_of_a_failure() {
         Failure::of(&Status::with_details(Code::Cancelled, "m", bytes))
     };
     let plain = of(vec![]);
-    assert!(plain.canceled && plain.sources.is_empty() && plain.vertex.is_none());
+    assert!(plain.origin == Origin::Daemon && plain.sources.is_empty() && plain.vertex.is_none());
     assert_eq!(
-        (plain.code.as_str(), plain.to_string().as_str()),
-        ("Cancelled", "m")
+        (plain.kind, plain.to_string().as_str()),
+        (ErrorKind::Cancelled, "m")
     );
     let whole = of(vec![
         any("x/gatewayapi.ExitMessage+json", br#"{"Code":7}"#),
@@ -305,7 +305,7 @@ fn details_that_mean_nothing_are_left_out_of_a_failure() {
         "m",
         b"\xff"[..].to_vec().into(),
     ));
-    assert!(broken.sources.is_empty() && !broken.canceled);
+    assert!(broken.sources.is_empty() && broken.kind == ErrorKind::Failed);
 }
 
 #[test]

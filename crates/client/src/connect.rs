@@ -1,11 +1,13 @@
 //! Connections to a daemon.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use std::{fmt, io};
 
 use hyper_util::rt::TokioIo;
+use oci::ErrorKind;
 use services::control::control_client::ControlClient;
 use services::gateway::llb_bridge_client::LlbBridgeClient;
 use tokio::net::{TcpStream, UnixStream};
@@ -84,6 +86,78 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// What stands in the way of a connection that there could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Nobody answers at the address.
+    Nobody,
+    /// Somebody answers whose certificate is not trusted, or who does not trust ours.
+    Certificate,
+    /// Somebody answers who does not speak our TLS.
+    Tls,
+}
+
+impl ConnectError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Address { .. } | Self::Scheme { .. } | Self::TlsIncomplete { .. } => {
+                ErrorKind::Invalid
+            }
+            Self::TlsFile { source, .. } => ErrorKind::of_io(source),
+            Self::Transport { source, .. } => match (tls_error(source), ErrorKind::of_causes(source)) {
+                (Some(_), _) => ErrorKind::Denied,
+                (None, ErrorKind::Failed) => ErrorKind::Unavailable,
+                (None, kind) => kind,
+            },
+            Self::Socket { source, .. } => ErrorKind::of_io(source),
+        }
+    }
+
+    /// What stands in the way; none where nobody was called.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        let tls = match self {
+            Self::Address { .. }
+            | Self::Scheme { .. }
+            | Self::TlsFile { .. }
+            | Self::TlsIncomplete { .. } => return None,
+            Self::Transport { source, .. } => tls_error(source),
+            Self::Socket { source, .. } => tls_error(source),
+        };
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "rustls adds errors, and all others are of its protocol"
+        )]
+        Some(match tls {
+            None => Obstacle::Nobody,
+            Some(
+                rustls::Error::InvalidCertificate(_)
+                | rustls::Error::NoCertificatesPresented
+                | rustls::Error::AlertReceived(_),
+            ) => Obstacle::Certificate,
+            Some(_) => Obstacle::Tls,
+        })
+    }
+}
+
+/// The error of TLS among the causes. An `io::Error` that carries one hides it from `source`, which skips to that one's own cause.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match carried {
+            Some(carried) => Some(carried),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 impl FromStr for Address {

@@ -1,7 +1,11 @@
 //! Why a call failed, with the details that show the cause.
 
+use std::error::Error;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use oci::ErrorKind;
 use prost::Message as _;
 use serde::Deserialize;
 use tonic::{Code, Status};
@@ -49,22 +53,35 @@ pub struct SourceExcerpt {
     pub ranges: Vec<LineRange>,
 }
 
+/// Who says that a call failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The daemon answered with an error.
+    Daemon,
+    /// The connection broke, or what answers does not speak gRPC.
+    Connection,
+    /// This side, before or beside the call.
+    Client,
+}
+
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
+#[error("{}", sentence(message, source.as_deref().map(|source| oci::error::innermost(source))))]
 pub struct Failure {
-    /// gRPC's word for the kind of failure.
-    pub code: String,
-    /// The daemon's sentence.
+    /// From the gRPC code of an answer; [`ErrorKind::Unavailable`] for a connection that broke.
+    pub kind: ErrorKind,
+    /// Who says so.
+    pub origin: Origin,
+    /// The daemon's sentence, or ours.
     pub message: String,
+    /// What failed on this side, the connection included. The daemon's own causes are in its sentence.
+    pub source: Option<Arc<dyn Error + Send + Sync>>,
     /// Where the cause is, innermost last.
     pub sources: Vec<SourceExcerpt>,
     /// The step that failed.
     pub vertex: Option<String>,
     /// Exit code of the step's process.
     pub exit_code: Option<u32>,
-    /// The call was given up.
-    pub canceled: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -112,20 +129,43 @@ impl Failure {
     /// A failure on our side of the connection.
     pub fn local(message: impl Into<String>) -> Self {
         Self {
-            code: "Local".into(),
+            kind: ErrorKind::Failed,
+            origin: Origin::Client,
             message: message.into(),
+            source: None,
             sources: Vec::new(),
             vertex: None,
             exit_code: None,
-            canceled: false,
+        }
+    }
+
+    /// A failure on our side of the connection, with its cause.
+    pub(crate) fn because(
+        message: impl Into<String>,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            kind: ErrorKind::of_causes(&source),
+            source: Some(Arc::new(source)),
+            ..Self::local(message)
         }
     }
 
     pub(crate) fn of(status: &Status) -> Self {
-        let mut failure = Self {
-            code: format!("{:?}", status.code()),
-            canceled: status.code() == Code::Cancelled,
-            ..Self::local(told(status))
+        let mut failure = if status.source().is_some() {
+            // A status off the wire has no cause: what made this one is the transport.
+            Self {
+                kind: ErrorKind::Unavailable,
+                origin: Origin::Connection,
+                source: Some(Arc::new(status.clone())),
+                ..Self::local(status.message())
+            }
+        } else {
+            Self {
+                kind: kind_of(status.code()),
+                origin: Origin::Daemon,
+                ..Self::local(status.message())
+            }
         };
         let Ok(wire) = proto::rpc::Status::decode(status.details()) else {
             return failure;
@@ -150,15 +190,26 @@ impl Failure {
 }
 
 // A connection that broke says so and no more: what it broke with is the last of its causes.
-fn told(status: &Status) -> String {
-    let message = status.message().to_owned();
-    let mut last = std::error::Error::source(status);
-    while let Some(next) = last.and_then(std::error::Error::source) {
-        last = Some(next);
-    }
-    match last.map(ToString::to_string) {
+fn sentence(message: &str, cause: Option<String>) -> String {
+    match cause {
         Some(cause) if !message.contains(&cause) => format!("{message}: {cause}"),
-        _ => message,
+        Some(_) | None => message.to_owned(),
+    }
+}
+
+fn kind_of(code: Code) -> ErrorKind {
+    match code {
+        Code::Ok | Code::Unknown | Code::FailedPrecondition | Code::Aborted => ErrorKind::Failed,
+        Code::Cancelled => ErrorKind::Cancelled,
+        Code::InvalidArgument | Code::OutOfRange => ErrorKind::Invalid,
+        Code::DeadlineExceeded => ErrorKind::TimedOut,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::Exists,
+        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Denied,
+        Code::ResourceExhausted => ErrorKind::Exhausted,
+        Code::Unimplemented => ErrorKind::Unsupported,
+        Code::Internal | Code::DataLoss => ErrorKind::Bug,
+        Code::Unavailable => ErrorKind::Unavailable,
     }
 }
 

@@ -42,6 +42,18 @@ pub enum LayoutError {
     },
 }
 
+impl LayoutError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        match self {
+            Self::Io { source, .. } => oci::ErrorKind::of_io(source),
+            Self::Index { .. } => oci::ErrorKind::Invalid,
+            Self::Missing { .. } => oci::ErrorKind::NotFound,
+        }
+    }
+}
+
 /// What an image is called in a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayoutName {

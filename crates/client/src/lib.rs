@@ -29,8 +29,8 @@ pub use attach::{
     Upload,
 };
 pub use auth::DockerConfig;
-pub use connect::{Address, Client, ConnectError, TlsFiles};
-pub use failure::{Failure, LineRange, SourceExcerpt};
+pub use connect::{Address, Client, ConnectError, Obstacle, TlsFiles};
+pub use failure::{Failure, LineRange, Origin, SourceExcerpt};
 pub use id::new_id;
 pub use layout::{Layout, LayoutError, LayoutName};
 pub use manage::{DaemonVersion, PruneFilter, UsageRecord, WorkerRecord};

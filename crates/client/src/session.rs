@@ -72,7 +72,7 @@ pub(crate) async fn serve(
             .add_routes(routes)
             .serve_with_incoming(connections)
             .await
-            .map_err(|e| Failure::local(format!("the session broke: {e}")))
+            .map_err(|error| Failure::because("the session broke", error))
     }))
 }
 
@@ -128,7 +128,7 @@ fn routes(attachables: Attachables) -> Routes {
 
 fn put(metadata: &mut MetadataMap, key: &'static str, value: &str) -> Result<(), Failure> {
     let value = AsciiMetadataValue::try_from(value)
-        .map_err(|_| Failure::local(format!("invalid value of header {key}")))?;
+        .map_err(|error| Failure::because(format!("invalid value of header {key}"), error))?;
     metadata.append(AsciiMetadataKey::from_static(key), value);
     Ok(())
 }

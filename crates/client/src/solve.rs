@@ -137,7 +137,7 @@ impl Client {
         question: gateway::SolveRequest,
     ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
         let build = AsciiMetadataValue::try_from(id)
-            .map_err(|_| Failure::local("invalid name of a build"))?;
+            .map_err(|error| Failure::because("invalid name of a build", error))?;
         let mut bridge = self.gateway();
         let mut call = tonic::Request::new(question);
         call.metadata_mut().insert(header::BUILD_ID, build.clone());
@@ -160,7 +160,7 @@ impl Client {
         request: SolveRequest,
     ) -> Result<(control::SolveRequest, Serving), Failure> {
         let session =
-            crate::id::new_id().map_err(|e| Failure::local(format!("no random bytes: {e}")))?;
+            crate::id::new_id().map_err(|error| Failure::because("no random bytes", error))?;
         let shared_key = &request.shared_key;
         let serving = serve(self, &session, shared_key, request.attachables).await?;
         let first = request.exporters.first().cloned().unwrap_or_default();

@@ -16,6 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use proto::filesync::BytesMessage;
 use proto::fsutil::Packet;
+use services::codec::Codec;
 use session::diffcopy::compare::Compare;
 use session::diffcopy::{MapStat, ReceiveOptions, Root, Side, receive};
 use session::{Share, header};
@@ -25,7 +26,6 @@ use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
-use tonic_prost::ProstCodec;
 
 use crate::attach::filesync::packets;
 use crate::attach::{FileTarget, FolderTarget, Target};
@@ -87,7 +87,7 @@ impl tower::Service<http::Request<Body>> for FileSend {
                     tree(taker, request).await
                 }
                 Some(Target::Bytes(target)) => {
-                    Grpc::new(ProstCodec::<BytesMessage, BytesMessage>::default())
+                    Grpc::new(Codec::<BytesMessage, BytesMessage>::default())
                         .apply_max_message_size_config(limit, None)
                         .streaming(TakeBytes { target }, request)
                         .await
@@ -99,7 +99,7 @@ impl tower::Service<http::Request<Body>> for FileSend {
 }
 
 async fn tree(taker: TakeTree, request: http::Request<Body>) -> http::Response<Body> {
-    Grpc::new(ProstCodec::<Packet, Packet>::default())
+    Grpc::new(Codec::<Packet, Packet>::default())
         .apply_max_message_size_config(Some(proto::MAX_MESSAGE), None)
         .streaming(taker, request)
         .await
