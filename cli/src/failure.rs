@@ -71,7 +71,8 @@ const NOBODY: &str = "is a daemon running there? `rbuildd --addr ADDRESS` starts
 /// For a connection that breaks under the first call.
 const WANTS_TLS: &str = "does the daemon want TLS? --tlscacert, --tlscert and --tlskey, or --tlsdir, name what it takes";
 /// For an answer that is not TLS.
-const SPEAKS_NO_TLS: &str = "does the daemon speak TLS there? without --tlscacert and --tlsdir it is called without";
+const SPEAKS_NO_TLS: &str =
+    "does the daemon speak TLS there? without --tlscacert and --tlsdir it is called without";
 
 impl CliError {
     /// What the user may do next. Follows from the types of the causes, not from their words.

@@ -333,20 +333,23 @@ fn layout(place: &str, offer: &mut Attachables) -> Result<String, CliError> {
         Some((folder, tag)) if !tag.contains('/') && !Path::new(place).is_dir() => (folder, tag),
         _ => (place, "latest"),
     };
-    let digest = match digest {
-        Some(digest) => digest
-            .parse::<oci::Digest>()
-            .map_err(|source| CliError::ContextDigest {
-                value: whole.to_owned(),
-                source,
+    let digest =
+        match digest {
+            Some(digest) => {
+                digest
+                    .parse::<oci::Digest>()
+                    .map_err(|source| CliError::ContextDigest {
+                        value: whole.to_owned(),
+                        source,
+                    })?
+            }
+            None => Layout::new(Path::new(folder)).find(tag).map_err(|source| {
+                CliError::ContextLayout {
+                    value: whole.to_owned(),
+                    source,
+                }
             })?,
-        None => Layout::new(Path::new(folder))
-            .find(tag)
-            .map_err(|source| CliError::ContextLayout {
-                value: whole.to_owned(),
-                source,
-            })?,
-    };
+        };
     let id = client::new_id().map_err(CliError::io("no random bytes"))?;
     offer.stores.insert(format!("oci:{id}"), folder.into());
     Ok(format!("oci-layout://{id}@{digest}"))

@@ -108,11 +108,13 @@ impl ConnectError {
                 ErrorKind::Invalid
             }
             Self::TlsFile { source, .. } => ErrorKind::of_io(source),
-            Self::Transport { source, .. } => match (tls_error(source), ErrorKind::of_causes(source)) {
-                (Some(_), _) => ErrorKind::Denied,
-                (None, ErrorKind::Failed) => ErrorKind::Unavailable,
-                (None, kind) => kind,
-            },
+            Self::Transport { source, .. } => {
+                match (tls_error(source), ErrorKind::of_causes(source)) {
+                    (Some(_), _) => ErrorKind::Denied,
+                    (None, ErrorKind::Failed) => ErrorKind::Unavailable,
+                    (None, kind) => kind,
+                }
+            }
             Self::Socket { source, .. } => ErrorKind::of_io(source),
         }
     }
@@ -151,7 +153,9 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return Some(tls);
         }
-        let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let carried = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
         next = match carried {
             Some(carried) => Some(carried),
             None => error.source(),
