@@ -10,54 +10,20 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::depth::{MAX_DEPTH, MAX_PATH, TooDeep};
 use crate::dir::{Dir, Entry};
 use crate::error::{Located, PathError};
-use crate::root::Root;
 use crate::stat::{Kind, Meta};
 
-/// How many names a path in a tree may have.
-///
-/// DIFFERS: BuildKit has no bound of its own, and fails where a call meets a path of more than 4,096 bytes.
-pub const MAX_DEPTH: usize = 1024;
-/// How many bytes a path in a tree may have: as many as the kernel takes in one call.
-pub const MAX_PATH: usize = 4096;
 /// How many bytes a name may have.
 const MAX_NAME: usize = 255;
 /// How many directories of one descent are open, beside its top.
 const OPEN: usize = 32;
-/// How many names of a path an error shows.
-const SHOWN: usize = 8;
-
-/// A path of a tree has too many names, or is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nested too deep: a path may have {MAX_DEPTH} names and {MAX_PATH} bytes")]
-pub struct TooDeep;
-
-/// The path, or its beginning where it is deeper or longer than one of a tree may be.
-pub(crate) fn shortened(path: &Path) -> PathBuf {
-    if check_path(path).is_ok() {
-        return path.to_path_buf();
-    }
-    let mut out: PathBuf = path.components().take(SHOWN).collect();
-    out.push("…");
-    out
-}
-
-/// Refuses a path that is deeper or longer than a tree may be.
-pub fn check_path(path: &Path) -> Result<(), TooDeep> {
-    // A path has at most half as many names as bytes.
-    let len = path.as_os_str().len();
-    if len > MAX_PATH || (len > MAX_DEPTH && path.components().count() > MAX_DEPTH) {
-        return Err(TooDeep);
-    }
-    Ok(())
-}
-
 #[derive(Debug)]
 enum Level {
     Open(Dir),
@@ -182,9 +148,8 @@ pub fn each<E: From<io::Error>>(
     Ok(())
 }
 
-/// Refuses a tree with a path that is deeper or longer than a tree may be. Reads directories only. Blocks.
-pub fn check(root: &Root) -> Result<(), PathError> {
-    let top = root.dir("/")?;
+/// Refuses a tree below `top` with a path that is deeper or longer than a tree may be. Reads directories only. Blocks.
+pub fn check(top: Dir) -> Result<(), PathError> {
     let mut seen = vec![Checked::read(&top, PathBuf::new(), 1)?];
     let mut descent = Descent::new(top);
     loop {

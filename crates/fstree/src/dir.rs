@@ -17,7 +17,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::descent::Descent;
 use crate::stat::{Kind, Meta};
 
 const XATTR_LIMIT: usize = 64 << 10;
@@ -285,45 +284,6 @@ impl Dir {
     /// Removes `name`, which is no directory.
     pub fn unlink(&self, name: &OsStr) -> io::Result<()> {
         Ok(fs::unlinkat(&self.fd, component(name)?, AtFlags::empty())?)
-    }
-
-    /// Removes `name` and, when it is a directory, everything below; a missing name is fine.
-    pub fn remove_all(&self, name: &OsStr) -> io::Result<()> {
-        match self.unlink(name) {
-            Ok(()) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => match Errno::from_io_error(&e) {
-                Some(Errno::ISDIR | Errno::PERM) => {}
-                _ => return Err(e),
-            },
-        }
-        // Depth first: what is left to do in each directory, and its name in the one above.
-        let mut descent = Descent::new(self.try_clone()?);
-        descent.down(name)?;
-        let mut left = vec![(descent.dir().entries()?.into_iter(), name.to_owned())];
-        while let Some((entries, _)) = left.last_mut() {
-            let Some(entry) = entries.next() else {
-                let Some((_, done)) = left.pop() else {
-                    break;
-                };
-                descent.up()?;
-                let above = &descent.dir().fd;
-                match fs::unlinkat(above, component(&done)?, AtFlags::REMOVEDIR) {
-                    Ok(()) | Err(Errno::NOENT) => continue,
-                    Err(e) => return Err(e.into()),
-                }
-            };
-            if entry.kind == Kind::Dir {
-                descent.down(&entry.name)?;
-                left.push((descent.dir().entries()?.into_iter(), entry.name));
-                continue;
-            }
-            match descent.dir().unlink(&entry.name) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     /// Sets owner and group of `name` itself.

@@ -22,7 +22,7 @@ impl PathError {
     pub fn new(op: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self {
             op,
-            path: crate::descent::shortened(path.as_ref()),
+            path: crate::depth::shortened(path.as_ref()),
             source: source.into(),
         }
     }

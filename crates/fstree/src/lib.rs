@@ -6,6 +6,7 @@
 //! overlay layer makes ([`diff`]).
 
 pub mod action;
+pub mod depth;
 pub mod descent;
 pub mod diff;
 pub mod dir;
@@ -16,7 +17,8 @@ pub mod root;
 pub mod stat;
 pub mod walk;
 
-pub use descent::{Descent, MAX_DEPTH, MAX_PATH, TooDeep};
+pub use depth::{MAX_DEPTH, MAX_PATH, TooDeep};
+pub use descent::Descent;
 pub use dir::{Dir, Entry, Times};
 pub use error::{PathError, errno_text};
 pub use root::{Owner, Root};

@@ -12,12 +12,55 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::dir::component;
+use crate::descent::Descent;
+use crate::dir::{Dir, component};
+use crate::stat::Kind;
 
 /// How deep directories are emptied where they lie. Each level holds one descriptor.
 const IN_PLACE: usize = 32;
 /// How often a directory that is not empty after it was emptied is read again.
 const AGAIN: u32 = 16;
+
+impl Dir {
+    /// Removes `name` and, when it is a directory, everything below; a missing name is fine.
+    pub fn remove_all(&self, name: &OsStr) -> io::Result<()> {
+        match self.unlink(name) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => match Errno::from_io_error(&e) {
+                Some(Errno::ISDIR | Errno::PERM) => {}
+                _ => return Err(e),
+            },
+        }
+        // Depth first: what is left to do in each directory, and its name in the one above.
+        let mut descent = Descent::new(self.try_clone()?);
+        descent.down(name)?;
+        let mut left = vec![(descent.dir().entries()?.into_iter(), name.to_owned())];
+        while let Some((entries, _)) = left.last_mut() {
+            let Some(entry) = entries.next() else {
+                let Some((_, done)) = left.pop() else {
+                    break;
+                };
+                descent.up()?;
+                let above = descent.dir();
+                match fs::unlinkat(above, component(&done)?, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => continue,
+                    Err(e) => return Err(e.into()),
+                }
+            };
+            if entry.kind == Kind::Dir {
+                descent.down(&entry.name)?;
+                left.push((descent.dir().entries()?.into_iter(), entry.name));
+                continue;
+            }
+            match descent.dir().unlink(&entry.name) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
 
 struct Level {
     dir: fs::Dir,

@@ -7,7 +7,7 @@ use fstree::action::{Copy, copy};
 use fstree::diff::{overlay_changes, tree_changes};
 use fstree::hash::{Options, TreeHashes};
 use fstree::walk::{Filter, Walk};
-use fstree::{Descent, Dir, MAX_DEPTH, MAX_PATH, Root, descent, remove};
+use fstree::{Descent, Dir, MAX_DEPTH, MAX_PATH, Root, depth, descent, remove};
 
 use crate::support::{Tree, add, os, show, tree};
 
@@ -117,7 +117,9 @@ fn trees_are_bounded_in_depth_and_in_the_length_of_a_path() {
         let file = Some(*file).filter(|f| !f.is_empty());
         nest(tree.root.dir("/").unwrap(), names.clone(), file);
         let root = tree.root.clone();
-        let checked = on_a_small_stack(move || descent::check(&root).map_err(|e| e.to_string()));
+        let checked = on_a_small_stack(move || {
+            descent::check(root.dir("/").unwrap()).map_err(|e| e.to_string())
+        });
         assert_eq!(checked.is_ok(), *fits, "{what}: {checked:?}");
         if let Err(text) = checked {
             assert!(text.len() < 3_000, "{what}: {text}");
@@ -127,7 +129,7 @@ fn trees_are_bounded_in_depth_and_in_the_length_of_a_path() {
             );
         }
         let path: PathBuf = names.chain(file.map(str::to_owned)).collect();
-        assert_eq!(descent::check_path(&path).is_ok(), *fits, "{what}");
+        assert_eq!(depth::check_path(&path).is_ok(), *fits, "{what}");
         assert!(path.as_os_str().len() <= MAX_PATH || !fits);
         remove::remove_dir_all(&tree.dir.path().join(name)).unwrap();
     }

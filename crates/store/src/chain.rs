@@ -20,20 +20,13 @@ use crate::error::StoreError;
 use crate::lease::Lease;
 use crate::provider::BlobProvider;
 use crate::refs::lazy::{LayerRow, fetch_blob};
-use crate::refs::record::{Record, Shape};
-use crate::refs::{ImmutableRef, put_layer_blob};
+use crate::refs::{BUILT, ImmutableRef, ORIGIN_KEY, SHARED, put_layer_blob};
+use crate::store::record::{Record, Shape};
 
 pub use layer::{Compression as CompressionSpec, CompressionAttributes, CompressionKind};
 
 /// How many layers of one chain are packed at a time; each of them compresses on all cores.
 const PACKED_AT_ONCE: usize = 3;
-
-/// Metadata of a layer whose first blob was made here.
-const ORIGIN_KEY: &str = "layer.origin";
-/// Nothing else has brought it.
-const BUILT: &[u8] = b"built";
-/// It was made here, and the same blob has come with an image or a cache as well.
-const SHARED: &[u8] = b"shared";
 
 /// Which of the forms of a layer is asked for, where none is forced.
 #[derive(Debug, Clone, Copy)]
@@ -126,23 +119,6 @@ impl LayerBlob {
     pub async fn open(&self) -> Result<File, StoreError> {
         self.ensure().await?;
         self.record.store().open_blob(&self.descriptor.digest)
-    }
-}
-
-/// The name under which the forms of a layer are told apart.
-pub(crate) fn variant_of(descriptor: &Descriptor) -> &'static str {
-    let media_type = descriptor.media_type.as_str();
-    if descriptor
-        .annotations
-        .contains_key("containerd.io/snapshot/stargz/toc.digest")
-    {
-        "estargz"
-    } else if media_type.ends_with("gzip") {
-        "gzip"
-    } else if media_type.ends_with("zstd") {
-        "zstd"
-    } else {
-        "uncompressed"
     }
 }
 
@@ -308,14 +284,6 @@ impl Record {
             _ => false,
         };
         Ok(is_ours && rows.iter().any(|row| row.local))
-    }
-
-    /// Notes that an image or a cache has brought this layer.
-    pub(crate) fn came(&self) -> Result<(), StoreError> {
-        match self.store().meta(self.id(), ORIGIN_KEY)?.as_deref() {
-            Some(BUILT) => self.store().set_meta(self.id(), ORIGIN_KEY, SHARED),
-            _ => Ok(()),
-        }
     }
 
     fn pack(

@@ -91,9 +91,6 @@ CREATE TABLE IF NOT EXISTS history(
 CREATE INDEX IF NOT EXISTS history_created ON history(created);
 ";
 
-/// The version of the tables above, kept in `format.json`.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
-
 /// The space that is held for the index.
 const RESERVE: u64 = 4 << 20;
 /// With more than this left, it is taken; with less, it is given up to what frees space.

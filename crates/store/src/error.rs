@@ -8,7 +8,7 @@ use oci::Digest;
 use oci::ErrorKind;
 use oci::error::chain;
 
-use crate::id::RefId;
+use crate::id::{InvalidRefId, RefId};
 
 /// Why the state directory could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -88,11 +88,8 @@ pub enum StoreError {
         id: RefId,
     },
     /// Text that cannot name a record.
-    #[error("{text:?} is not a record name")]
-    BadId {
-        /// The text.
-        text: String,
-    },
+    #[error(transparent)]
+    InvalidRefId(#[from] InvalidRefId),
     /// The record is of the wrong sort for the request.
     #[error("{id}: {why}")]
     Unfit {
@@ -245,7 +242,7 @@ impl StoreError {
         match self {
             Self::NotFound { .. } | Self::NoBlob { .. } => ErrorKind::NotFound,
             Self::Closed => ErrorKind::Unavailable,
-            Self::BadId { .. } | Self::Filter(_) => ErrorKind::Invalid,
+            Self::InvalidRefId(_) | Self::Filter(_) => ErrorKind::Invalid,
             Self::Locked { .. } | Self::Unfit { .. } | Self::NoProvider { .. } => ErrorKind::Failed,
             Self::DigestMismatch { .. } | Self::DiffId { .. } | Self::SizeMismatch { .. } => {
                 ErrorKind::Hostile

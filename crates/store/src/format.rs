@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::db::SCHEMA_VERSION;
 use crate::error::OpenError;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,6 +14,9 @@ struct Format {
     kind: String,
     version: u32,
 }
+
+/// The version of the layout and of the index's tables, kept in `format.json`.
+const SCHEMA_VERSION: u32 = 1;
 
 const KIND: &str = "rbuild-state";
 

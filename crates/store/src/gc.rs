@@ -13,28 +13,12 @@ use rusqlite::Connection;
 use crate::error::StoreError;
 use crate::filter::Filters;
 use crate::id::RefId;
-use crate::policy::{DiskStat, GcPolicy};
-use crate::refs::record::Record;
-use crate::refs::{RecordType, delete_rows};
+use crate::kind::RecordType;
+use crate::policy::{DiskStat, GcPolicy, PruneOptions};
+use crate::refs::delete_rows;
 use crate::store::Store;
+use crate::store::record::Record;
 use crate::usage::{UsageRecord, from_nanos};
-
-/// What to prune. Zero amounts and durations mean that they do not limit anything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PruneOptions {
-    /// Which records it is about; see [`crate::Filters`].
-    pub filters: Vec<String>,
-    /// Internal and frontend records as well.
-    pub all: bool,
-    /// Records used within this time stay.
-    pub keep_duration: Duration,
-    /// Bytes that are kept in any case.
-    pub reserved_space: i64,
-    /// Bytes to shrink to.
-    pub max_used_space: i64,
-    /// Bytes that should be free on the disk.
-    pub min_free_space: i64,
-}
 
 #[derive(Debug, Clone)]
 struct Line {
@@ -159,7 +143,7 @@ impl Store {
             return line.usage.size;
         }
         let id = line.usage.id.as_str();
-        match crate::refs::lazy::measure(self, id, line.snapshot.as_deref()) {
+        match crate::refs::measure(self, id, line.snapshot.as_deref()) {
             Ok(size) => {
                 let kept = self.later(|c| {
                     c.prepare_cached("UPDATE refs SET size = ?2 WHERE id = ?1 AND size < 0")?
@@ -324,7 +308,7 @@ impl Store {
         let twins = self.db().read(|c| {
             let mut s = c.prepare_cached("SELECT id FROM refs WHERE twin = ?1 UNION SELECT twin FROM refs WHERE id = ?1 AND twin IS NOT NULL")?;
             let ids = s.query_map([id.as_str()], |r| r.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-            ids.iter().map(|t| RefId::parse(t)).collect::<Result<Vec<_>, _>>()
+            Ok(ids.iter().map(|t| RefId::parse(t)).collect::<Result<Vec<_>, _>>()?)
         })?;
         if twins.iter().any(|t| live.has(t)) {
             return Ok(false);

@@ -6,62 +6,11 @@
 use std::sync::Arc;
 
 use fstree::hash::TreeHashes;
-use oci::Digest;
-use parking_lot::Mutex;
 use rusqlite::{OptionalExtension, params};
 
 use crate::error::StoreError;
-use crate::refs::ImmutableRef;
-use crate::refs::record::Record;
 use crate::store::Store;
-
-/// What of a tree a digest covers.
-pub use fstree::hash::Options as HashOptions;
-
-/// How many trees are remembered in memory.
-const TREES: usize = 12;
-
-/// Digests of recently asked trees, the most recent last.
-#[derive(Debug, Default)]
-pub(crate) struct HashMemory(Mutex<Vec<(String, Arc<TreeHashes>)>>);
-
-impl HashMemory {
-    fn get(&self, key: &str) -> Option<Arc<TreeHashes>> {
-        let mut trees = self.0.lock();
-        let at = trees.iter().position(|(k, _)| k == key)?;
-        let found = trees.remove(at);
-        let tree = found.1.clone();
-        trees.push(found);
-        Some(tree)
-    }
-
-    /// Remembers a tree unless it is known already; returns the one that is known now and the one that had to go.
-    fn put(
-        &self,
-        key: &str,
-        tree: Arc<TreeHashes>,
-    ) -> (Arc<TreeHashes>, Option<(String, Arc<TreeHashes>)>) {
-        let mut trees = self.0.lock();
-        if let Some((_, known)) = trees.iter().find(|(k, _)| k == key) {
-            return (known.clone(), None);
-        }
-        let gone = if trees.len() >= TREES {
-            Some(trees.remove(0))
-        } else {
-            None
-        };
-        trees.push((key.to_owned(), tree.clone()));
-        (tree, gone)
-    }
-
-    pub(crate) fn forget(&self, key: &str) {
-        self.0.lock().retain(|(k, _)| k != key);
-    }
-
-    fn all(&self) -> Vec<(String, Arc<TreeHashes>)> {
-        self.0.lock().clone()
-    }
-}
+use crate::store::record::Record;
 
 impl Store {
     fn tree_hashes(&self, key: &str) -> Result<Arc<TreeHashes>, StoreError> {
@@ -145,39 +94,5 @@ impl Record {
     /// Its files have changed behind the back of what is remembered.
     pub(crate) fn forget_hashes(&self) {
         self.store().forget_hashes(&self.hash_key());
-    }
-}
-
-impl ImmutableRef {
-    /// Returns the content digest of `path`, remembering what was learned on the way. Unpacks lazy layers.
-    pub async fn content_hash(
-        &self,
-        path: &str,
-        options: HashOptions,
-    ) -> Result<Digest, StoreError> {
-        self.ensure().await?;
-        let this = self.clone();
-        let path = path.to_owned();
-        task::blocking("content-hash", move || {
-            let tree = this.record().hashes()?;
-            let digest =
-                tree.checksum(&this.root()?, &path, &options)
-                    .map_err(|e| StoreError::Hash {
-                        source: Arc::new(e),
-                    })?;
-            this.store().note_unsynced();
-            Ok(digest)
-        })
-        .await
-    }
-
-    /// Gives the record digests that were made while its files arrived.
-    pub fn set_hashes(&self, tree: Arc<TreeHashes>) -> Result<(), StoreError> {
-        self.record().adopt_hashes(tree)
-    }
-
-    /// Returns the digests known of its tree.
-    pub fn hashes(&self) -> Result<Arc<TreeHashes>, StoreError> {
-        self.record().hashes()
     }
 }

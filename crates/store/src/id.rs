@@ -3,10 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::StoreError;
-
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 const LENGTH: usize = 25;
+
+/// Text that cannot name a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a record name")]
+pub struct InvalidRefId {
+    /// The text, of a long one the beginning.
+    pub text: String,
+}
 
 /// Names one record of the store.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,7 +40,7 @@ impl RefId {
     }
 
     /// Parses a name: lower case letters and digits, 1 to 64 of them.
-    pub fn parse(text: &str) -> Result<Self, StoreError> {
+    pub fn parse(text: &str) -> Result<Self, InvalidRefId> {
         let good = !text.is_empty()
             && text.len() <= 64
             && text
@@ -43,7 +49,7 @@ impl RefId {
         if good {
             Ok(Self(text.into()))
         } else {
-            Err(StoreError::BadId {
+            Err(InvalidRefId {
                 text: text.chars().take(80).collect(),
             })
         }
@@ -68,8 +74,8 @@ impl fmt::Debug for RefId {
 }
 
 impl std::str::FromStr for RefId {
-    type Err = StoreError;
-    fn from_str(text: &str) -> Result<Self, StoreError> {
+    type Err = InvalidRefId;
+    fn from_str(text: &str) -> Result<Self, InvalidRefId> {
         Self::parse(text)
     }
 }

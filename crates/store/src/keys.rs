@@ -4,20 +4,19 @@
 //! is the name of a record, so that deleting the record takes the keys that led only to it along, in one transaction.
 //! The empty tree's name is the empty word.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use oci::Digest;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use solver::{Domain, KeyStore, KeyStoreError, Link, OpCtx, ResultStorage, StoredResult, root_key};
 
 use crate::error::StoreError;
 use crate::id::RefId;
+use crate::key_rows::{index, put_link, put_result, release, stored, strings};
 use crate::refs::ImmutableRef;
 use crate::store::Store;
-use crate::usage::{from_nanos, to_nanos};
 
 /// The result of an op: a record, or the empty tree.
 pub type StoreResult = Option<ImmutableRef>;
@@ -55,75 +54,6 @@ impl Store {
             )
         })
     }
-}
-
-/// Forgets a result that is gone, and the keys that led only to it.
-pub(crate) fn release(c: &Connection, result: &str) -> Result<(), StoreError> {
-    let keys = strings(c, "SELECT key FROM key_results WHERE result = ?1", result)?;
-    if keys.is_empty() {
-        return Ok(());
-    }
-    c.prepare_cached("DELETE FROM key_results WHERE result = ?1")?
-        .execute([result])?;
-    let mut todo: BTreeSet<String> = keys.into_iter().collect();
-    while let Some(key) = todo.pop_first() {
-        let useful = c
-            .prepare_cached(
-                "SELECT 1 WHERE EXISTS(SELECT 1 FROM key_results WHERE key = ?1) OR EXISTS(SELECT 1 FROM key_links WHERE key = ?1)",
-            )?
-            .exists([&key])?;
-        if !useful {
-            todo.extend(strings(
-                c,
-                "SELECT DISTINCT key FROM key_links WHERE target = ?1",
-                &key,
-            )?);
-            c.prepare_cached("DELETE FROM key_links WHERE target = ?1")?
-                .execute([&key])?;
-        }
-    }
-    Ok(())
-}
-
-fn strings(c: &Connection, sql: &str, arg: &str) -> Result<Vec<String>, StoreError> {
-    Ok(c.prepare_cached(sql)?
-        .query_map([arg], |r| r.get(0))?
-        .collect::<Result<_, _>>()?)
-}
-
-fn index(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn stored(row: &Row<'_>) -> rusqlite::Result<StoredResult> {
-    Ok(StoredResult {
-        id: row.get(0)?,
-        created_at: from_nanos(row.get(1)?),
-    })
-}
-
-fn put_result(c: &Connection, key: &str, result: &StoredResult) -> Result<(), StoreError> {
-    c.prepare_cached(
-        "INSERT OR REPLACE INTO key_results(key, result, created) VALUES(?1, ?2, ?3)",
-    )?
-    .execute(params![key, result.id, to_nanos(result.created_at)])?;
-    Ok(())
-}
-
-fn put_link(c: &Connection, key: &str, link: &Link, target: &str) -> Result<(), StoreError> {
-    let mut s = c.prepare_cached(
-        "INSERT OR IGNORE INTO key_links(key, input, output, digest, selector, target) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
-    )?;
-    let selector = link.selector.as_ref().map_or("", Digest::as_str);
-    s.execute(params![
-        key,
-        index(link.input),
-        index(link.output),
-        link.digest.as_str(),
-        selector,
-        target
-    ])?;
-    Ok(())
 }
 
 impl Keys {
@@ -297,16 +227,15 @@ impl<D: Domain<Result = StoreResult>> ResultStorage<D> for Keys {
         if result.id.is_empty() {
             return Ok(None);
         }
-        let found = RefId::parse(&result.id)
-            .and_then(|id| self.store.get(&id))
-            .map_err(KeyStoreError::new)?;
-        if !found.is_reachable() {
+        let id = RefId::parse(&result.id).map_err(KeyStoreError::new)?;
+        let record = self.store.get(&id).map_err(KeyStoreError::new)?;
+        if !record.is_reachable() {
             let lost = StoreError::Unfit {
-                id: found.id().clone(),
+                id: record.id().clone(),
                 why: "is lazy and nobody can fetch it",
             };
             return Err(KeyStoreError::new(lost));
         }
-        Ok(Some(found))
+        Ok(Some(record))
     }
 }

@@ -37,6 +37,7 @@
 //! Lock order: `live` (table of live records), then the database writer. Records are never dropped under `live`.
 
 mod blob;
+mod budget;
 mod chain;
 mod db;
 mod error;
@@ -47,18 +48,24 @@ mod gc;
 mod hash;
 mod history;
 mod id;
+mod key_rows;
 mod keys;
+mod kind;
 mod lease;
+mod lifecycle;
 mod mapped;
 mod meta;
 mod patch;
 mod policy;
 mod provider;
+mod recover;
 mod refs;
+mod room;
 mod snapshot;
 mod space;
 mod store;
 mod trash;
+mod tree_hashes;
 mod usage;
 
 pub use blob::{BlobInfo, BlobWriter};
@@ -66,15 +73,15 @@ pub use chain::{CompressionAttributes, CompressionKind, CompressionSpec, LayerBl
 pub use error::{OpenError, StoreError};
 pub use filter::{FilterError, Filters};
 pub use fsck::{Finding, FsckReport, fsck};
-pub use gc::PruneOptions;
-pub use hash::HashOptions;
 pub use history::HistoryRecord;
-pub use id::RefId;
+pub use id::{InvalidRefId, RefId};
 pub use keys::StoreResult;
+pub use kind::{RecordType, RefKind};
 pub use lease::Lease;
-pub use policy::{DiskSpace, DiskStat, GcPolicy};
+pub use lifecycle::Config;
+pub use policy::{DiskSpace, DiskStat, GcPolicy, PruneOptions};
 pub use provider::{BlobProvider, BlobSink, FetchError, Shown};
-pub use refs::{ImmutableRef, LayerDesc, MutableRef, RecordType, RefKind, RefOptions};
+pub use refs::{HashOptions, ImmutableRef, LayerDesc, MutableRef, RefOptions};
 pub use snapshot::{DriverKind, MountFd};
-pub use store::{Config, Store};
+pub use store::Store;
 pub use usage::UsageRecord;

@@ -12,9 +12,6 @@ use parking_lot::Mutex;
 use sys::mount::{AttrChange, DetachedMount};
 use sys::userns::{IdMapping, IdRange};
 
-use crate::error::StoreError;
-use crate::store::Store;
-
 /// The directories that layers are opened in.
 #[derive(Debug)]
 pub(crate) struct Dirs {
@@ -61,13 +58,4 @@ pub(crate) fn map(dir: impl AsFd, ids: &IdMapping) -> io::Result<DetachedMount> 
     )?;
     sys::mount::map_ids(&copy, ids, false)?;
     Ok(copy)
-}
-
-impl Store {
-    /// Finds out whether trees can be mounted with mapped ids here: Linux 6.15, and a file system that maps them.
-    pub fn check_mapping(&self, ids: &IdMapping) -> Result<(), StoreError> {
-        self.snapshots()
-            .probe(Some(ids))
-            .map_err(|e| StoreError::io("mount with mapped ids", self.root(), e))
-    }
 }

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::gc::PruneOptions;
-
 const GB: i64 = 1_000_000_000;
 /// Used when the size of the disk is not known.
 const UNKNOWN_DISK: i64 = 2 * GB;
@@ -113,6 +111,23 @@ impl GcPolicy {
             min_free_space: self.min_free.as_bytes(disk),
         }
     }
+}
+
+/// What to prune. Zero amounts and durations mean that they do not limit anything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PruneOptions {
+    /// Which records it is about; see [`crate::Filters`].
+    pub filters: Vec<String>,
+    /// Internal and frontend records as well.
+    pub all: bool,
+    /// Records used within this time stay.
+    pub keep_duration: Duration,
+    /// Bytes that are kept in any case.
+    pub reserved_space: i64,
+    /// Bytes to shrink to.
+    pub max_used_space: i64,
+    /// Bytes that should be free on the disk.
+    pub min_free_space: i64,
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fstree::Root;
 use rustix::fs::{Mode, OFlags};
 use sys::mount::{AttrChange, Attrs, DetachedMount, Overlay};
 use sys::userns::{FileOwner, IdMapping};
@@ -316,13 +315,4 @@ impl Snapshots {
     pub(crate) fn again(mount: &MountFd) -> io::Result<MountFd> {
         sys::mount::open_tree_clone(mount, false)
     }
-}
-
-/// Refuses a snapshot whose own files are nested deeper than a tree may be. Blocks.
-pub(crate) fn check(store: &crate::store::Store, id: &str) -> Result<(), StoreError> {
-    let checked =
-        Root::from_fd(store.snapshots().upper(id)?).and_then(|root| fstree::descent::check(&root));
-    checked.map_err(|e| StoreError::Tree {
-        source: std::sync::Arc::new(e),
-    })
 }

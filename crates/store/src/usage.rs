@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::id::RefId;
-use crate::refs::RecordType;
+use crate::kind::RecordType;
 
 /// One line of `du`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fstree::Root;
+use fstree::hash::TreeHashes;
 use oci::Digest;
 
 use crate::error::StoreError;
 use crate::id::RefId;
+use crate::kind::{RecordType, RefKind};
 use crate::provider::BlobProvider;
-use crate::refs::record::Record;
-use crate::refs::{RecordType, RefKind};
 use crate::snapshot::MountFd;
 use crate::store::Store;
+use crate::store::record::Record;
+
+/// What of a tree a digest covers.
+pub use fstree::hash::Options as HashOptions;
 
 /// A hold on an immutable record and all it stands on. Cloning is cheap; the last clone to go lets go of the record.
 #[derive(Debug, Clone)]
@@ -173,5 +177,37 @@ impl ImmutableRef {
     /// Keeps a value under `key`; see [`Store::find_meta`].
     pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
         self.store().set_meta(self.id(), key, value)
+    }
+
+    /// Returns the content digest of `path`, remembering what was learned on the way. Unpacks lazy layers.
+    pub async fn content_hash(
+        &self,
+        path: &str,
+        options: HashOptions,
+    ) -> Result<Digest, StoreError> {
+        self.ensure().await?;
+        let this = self.clone();
+        let path = path.to_owned();
+        task::blocking("content-hash", move || {
+            let tree = this.record().hashes()?;
+            let digest =
+                tree.checksum(&this.root()?, &path, &options)
+                    .map_err(|e| StoreError::Hash {
+                        source: Arc::new(e),
+                    })?;
+            this.store().note_unsynced();
+            Ok(digest)
+        })
+        .await
+    }
+
+    /// Gives the record digests that were made while its files arrived.
+    pub fn set_hashes(&self, tree: Arc<TreeHashes>) -> Result<(), StoreError> {
+        self.record().adopt_hashes(tree)
+    }
+
+    /// Returns the digests known of its tree.
+    pub fn hashes(&self) -> Result<Arc<TreeHashes>, StoreError> {
+        self.record().hashes()
     }
 }

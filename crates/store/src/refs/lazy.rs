@@ -22,8 +22,8 @@ use crate::lease::Lease;
 use crate::patch::disk_size;
 use crate::provider::{BlobProvider, BlobSink};
 use crate::refs::merge::Draft;
-use crate::refs::record::{Record, Shape};
 use crate::store::Store;
+use crate::store::record::{Record, Shape};
 
 /// How many layers of one chain are fetched at a time.
 const FETCHES: usize = 8;
@@ -334,7 +334,7 @@ impl Record {
                 got: applied.diff_id,
             });
         }
-        crate::snapshot::check(store, draft.id())?;
+        store.check_depth(draft.id())?;
         Ok(draft)
     }
 

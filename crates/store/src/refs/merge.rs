@@ -15,9 +15,9 @@ use rusqlite::params;
 use crate::error::StoreError;
 use crate::id::RefId;
 use crate::patch::{says_more, write_changes};
-use crate::refs::record::{Body, Record, Shape};
 use crate::refs::{ImmutableRef, RefOptions};
 use crate::store::Store;
+use crate::store::record::{Body, Record, Shape};
 
 /// Metadata key under which a layer names its patch; empty if it needs none.
 pub(crate) const PATCH_KEY: &str = "store.patch";

@@ -12,8 +12,8 @@ use sys::userns::{IdMapping, IdRange};
 use crate::error::StoreError;
 use crate::id::RefId;
 use crate::refs::ImmutableRef;
-use crate::refs::record::{Body, Record, Shape};
 use crate::snapshot::{MountFd, Snapshots};
+use crate::store::record::{Body, Record, Shape};
 
 /// The only handle of a record that can be written. Dropped without a commit, it leaves nothing behind unless it is kept.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ impl MutableRef {
     /// were written, and blocks meanwhile: a tree with a path that is too deep or too long is refused, and gone.
     pub fn commit(self) -> Result<ImmutableRef, StoreError> {
         *self.mount.lock() = None;
-        crate::snapshot::check(self.record.store(), &self.snapshot()?)?;
+        self.record.store().check_depth(&self.snapshot()?)?;
         self.settle_hashes();
         let record = self.record.clone();
         let store = record.store().clone();

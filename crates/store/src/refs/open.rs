@@ -8,11 +8,20 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::StoreError;
 use crate::id::RefId;
+use crate::key_rows;
+use crate::kind::RecordType;
 use crate::provider::BlobProvider;
-use crate::refs::record::{Body, Record, Shape};
-use crate::refs::{ImmutableRef, LayerDesc, MutableRef, RecordType, RefOptions};
+use crate::refs::{ImmutableRef, LayerDesc, MutableRef, RefOptions};
+use crate::store::record::{Body, Record, Shape};
 use crate::store::{Live, Store};
 use crate::usage::from_nanos;
+
+/// Metadata of a layer whose first blob was made here.
+pub(crate) const ORIGIN_KEY: &str = "layer.origin";
+/// Nothing else has brought it.
+pub(crate) const BUILT: &[u8] = b"built";
+/// It was made here, and the same blob has come with an image or a cache as well.
+pub(crate) const SHARED: &[u8] = b"shared";
 
 struct Row {
     kind: i64,
@@ -319,7 +328,7 @@ impl Store {
                     stored: true,
                 };
                 let id = RefId::random();
-                let variant = crate::chain::variant_of(&descriptor);
+                let variant = variant_of(&descriptor);
                 // A crash loses at most the knowledge of a layer that was not here anyway.
                 let record = self.later(|c| {
                     // Looked for and named in one transaction, so that the files do not go in between.
@@ -365,7 +374,7 @@ impl Store {
             let known: Descriptor = serde_json::from_str(&text)
                 .map_err(|e| StoreError::layer("read the record of", id.as_str(), e))?;
             if known.size == descriptor.size && known.media_type == descriptor.media_type {
-                return RefId::parse(&id).map(Some);
+                return Ok(Some(RefId::parse(&id)?));
             }
         }
         Ok(None)
@@ -397,6 +406,33 @@ impl Store {
         drop(body);
         self.note_unsynced();
         Ok(true)
+    }
+}
+
+/// The name under which the forms of a layer are told apart.
+fn variant_of(descriptor: &Descriptor) -> &'static str {
+    let media_type = descriptor.media_type.as_str();
+    if descriptor
+        .annotations
+        .contains_key("containerd.io/snapshot/stargz/toc.digest")
+    {
+        "estargz"
+    } else if media_type.ends_with("gzip") {
+        "gzip"
+    } else if media_type.ends_with("zstd") {
+        "zstd"
+    } else {
+        "uncompressed"
+    }
+}
+
+impl Record {
+    /// Notes that an image or a cache has brought this layer.
+    fn came(&self) -> Result<(), StoreError> {
+        match self.store().meta(self.id(), ORIGIN_KEY)?.as_deref() {
+            Some(BUILT) => self.store().set_meta(self.id(), ORIGIN_KEY, SHARED),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -464,6 +500,6 @@ pub(crate) fn delete_rows(c: &Connection, id: &str) -> Result<Vec<String>, Store
         c.prepare_cached("DELETE FROM content_hashes WHERE key = ?1")?
             .execute([key])?;
     }
-    crate::keys::release(c, id)?;
+    key_rows::release(c, id)?;
     Ok(gone)
 }

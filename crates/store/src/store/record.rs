@@ -11,8 +11,8 @@ use rusqlite::{Connection, params};
 
 use crate::error::StoreError;
 use crate::id::RefId;
+use crate::kind::{RecordType, RefKind};
 use crate::provider::BlobProvider;
-use crate::refs::{RecordType, RefKind};
 use crate::store::Store;
 use crate::usage::to_nanos;
 

@@ -1,0 +1,71 @@
+//! Room for steps: a step that begins on a full budget waits for a collection.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::budget::{Advice, limit};
+use crate::error::StoreError;
+use crate::policy::{DiskStat, GcPolicy};
+use crate::store::Store;
+use crate::usage::UsageRecord;
+
+impl Store {
+    /// Sets the rules that hold the directory to its budget, for [`Self::make_room`].
+    pub fn set_budget(&self, rules: Vec<GcPolicy>) {
+        *self.budget.rules.lock() = rules;
+    }
+
+    /// Sees to it that a step does not begin on a full budget: collects if the directory is over it. Never fails; what cannot
+    /// be counted or collected is for the collection after the build to tell.
+    pub async fn make_room(self: &Arc<Self>) {
+        let rules = self.budget.rules.lock().clone();
+        let Some(limit) = limit(&rules, DiskStat::of(self.root())) else {
+            return;
+        };
+        let advice = |store: &Self| {
+            let changed = store.budget.changed.load(Ordering::Relaxed);
+            let known = store.budget.known.lock();
+            known.advice(limit, changed, Instant::now())
+        };
+        match advice(self) {
+            Advice::Go => {}
+            Advice::CountBeside => {
+                // Others go on with what is known until then.
+                self.budget.known.lock().counted = Some(Instant::now());
+                let store = Arc::clone(self);
+                let counting = task::blocking("count used space", move || store.used().map(drop));
+                task::spawn("count used space", async move {
+                    if let Err(error) = counting.await {
+                        tracing::debug!(%error, "used space was not counted");
+                    }
+                })
+                .detach();
+            }
+            Advice::Wait => {
+                let _alone = self.budget.alone.lock().await;
+                if advice(self) == Advice::Go {
+                    return;
+                }
+                let store = Arc::clone(self);
+                let made = task::blocking("make room", move || store.make_room_now(&rules));
+                if let Err(error) = made.await {
+                    tracing::warn!(%error, "no room could be made");
+                }
+            }
+        }
+    }
+
+    fn make_room_now(&self, rules: &[GcPolicy]) -> Result<(), StoreError> {
+        if self.excess(rules)? == 0 {
+            return Ok(());
+        }
+        let mut freed = 0_i64;
+        let mut count = |record: UsageRecord| freed = freed.saturating_add(record.size);
+        self.collect(rules, &mut count)?;
+        let excess = self.excess(rules)?;
+        self.budget.known.lock().fruitless = (excess > 0).then(Instant::now);
+        tracing::info!(bytes = freed, excess, "room made for a step");
+        Ok(())
+    }
+}

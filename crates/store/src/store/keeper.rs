@@ -1,0 +1,26 @@
+//! What the keeper and the one that takes out the trash are told.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// How long trash gathers; deleting competes with steps for the same directories.
+pub(crate) const EMPTY_AFTER: Duration = Duration::from_millis(500);
+
+/// What is to be done, and since when. `None`: nothing of the kind.
+#[derive(Debug, Default)]
+pub(crate) struct KeeperState {
+    pub(crate) closing: bool,
+    pub(crate) lazy_since: Option<Instant>,
+    pub(crate) unsynced_since: Option<Instant>,
+    /// When the log of the index was last left longer than an idle daemon keeps it.
+    pub(crate) untidy_since: Option<Instant>,
+    pub(crate) trash_since: Option<Instant>,
+}
+
+/// The notes, and how their readers are woken.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    pub(crate) state: Mutex<KeeperState>,
+    pub(crate) wake: Condvar,
+}

@@ -1,0 +1,51 @@
+//! Content digests of trees, remembered in memory.
+
+use std::sync::Arc;
+
+use fstree::hash::TreeHashes;
+use parking_lot::Mutex;
+
+/// How many trees are remembered in memory.
+const TREES: usize = 12;
+
+/// Digests of recently asked trees, the most recent last.
+#[derive(Debug, Default)]
+pub(crate) struct HashMemory(Mutex<Vec<(String, Arc<TreeHashes>)>>);
+
+impl HashMemory {
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<TreeHashes>> {
+        let mut trees = self.0.lock();
+        let at = trees.iter().position(|(k, _)| k == key)?;
+        let found = trees.remove(at);
+        let tree = found.1.clone();
+        trees.push(found);
+        Some(tree)
+    }
+
+    /// Remembers a tree unless it is known already; returns the one that is known now and the one that had to go.
+    pub(crate) fn put(
+        &self,
+        key: &str,
+        tree: Arc<TreeHashes>,
+    ) -> (Arc<TreeHashes>, Option<(String, Arc<TreeHashes>)>) {
+        let mut trees = self.0.lock();
+        if let Some((_, known)) = trees.iter().find(|(k, _)| k == key) {
+            return (known.clone(), None);
+        }
+        let gone = if trees.len() >= TREES {
+            Some(trees.remove(0))
+        } else {
+            None
+        };
+        trees.push((key.to_owned(), tree.clone()));
+        (tree, gone)
+    }
+
+    pub(crate) fn forget(&self, key: &str) {
+        self.0.lock().retain(|(k, _)| k != key);
+    }
+
+    pub(crate) fn all(&self) -> Vec<(String, Arc<TreeHashes>)> {
+        self.0.lock().clone()
+    }
+}
