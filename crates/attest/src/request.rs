@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use llb::build::git::GitRef;
+use llb::git_url::GitRef;
 use serde::Serialize;
 
 use crate::capture::{Secret, Sources};

@@ -1,5 +1,6 @@
 //! Dockerfile text to LLB, with no I/O.
 
+pub mod check;
 pub mod ignore;
 pub mod instruction;
 pub mod lint;

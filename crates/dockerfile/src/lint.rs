@@ -9,26 +9,25 @@
 //! | `FromAsCasing`                   | `instruction::parse`             |
 //! | `MaintainerDeprecated`           | `instruction::parse`             |
 //! | `InvalidDefinitionDescription`   | `instruction::parse`             |
-//! | `NoEmptyContinuation`            | [`check::empty_continuations`]   |
-//! | `ConsistentInstructionCasing`    | [`check::instruction_casing`]    |
-//! | `DuplicateStageName`             | [`check::stage_names`]           |
-//! | `ReservedStageName`              | [`check::stage_names`]           |
+//! | `NoEmptyContinuation`            | [`crate::check::empty_continuations`]   |
+//! | `ConsistentInstructionCasing`    | [`crate::check::instruction_casing`]    |
+//! | `DuplicateStageName`             | [`crate::check::stage_names`]           |
+//! | `ReservedStageName`              | [`crate::check::stage_names`]           |
 //! | `JSONArgsRecommended`            | lowering                         |
-//! | `UndefinedArgInFrom`             | [`check::undefined_from_args`]   |
-//! | `UndefinedVar`                   | [`check::undefined_vars`]        |
+//! | `UndefinedArgInFrom`             | [`crate::check::undefined_from_args`]   |
+//! | `UndefinedVar`                   | [`crate::check::undefined_vars`]        |
 //! | `WorkdirRelativePath`            | lowering                         |
-//! | `MultipleInstructionsDisallowed` | [`check::UsedOnce`]              |
-//! | `LegacyKeyValueFormat`           | [`check::legacy_pairs`]          |
-//! | `InvalidBaseImagePlatform`       | [`check::base_image_platform`]   |
-//! | `RedundantTargetPlatform`        | [`check::redundant_platform`]    |
-//! | `SecretsUsedInArgOrEnv`          | [`check::secret_name`]           |
-//! | `InvalidDefaultArgInFrom`        | [`check::default_base_names`]    |
-//! | `FromPlatformFlagConstDisallowed`| [`check::constant_platform`]     |
-//! | `CopyIgnoredFile`                | [`check::ignored_source`]        |
+//! | `MultipleInstructionsDisallowed` | [`crate::check::UsedOnce`]              |
+//! | `LegacyKeyValueFormat`           | [`crate::check::legacy_pairs`]          |
+//! | `InvalidBaseImagePlatform`       | [`crate::check::base_image_platform`]   |
+//! | `RedundantTargetPlatform`        | [`crate::check::redundant_platform`]    |
+//! | `SecretsUsedInArgOrEnv`          | [`crate::check::secret_name`]           |
+//! | `InvalidDefaultArgInFrom`        | [`crate::check::default_base_names`]    |
+//! | `FromPlatformFlagConstDisallowed`| [`crate::check::constant_platform`]     |
+//! | `CopyIgnoredFile`                | [`crate::check::ignored_source`]        |
 //! | `ExposeProtoCasing`              | lowering                         |
 //! | `ExposeInvalidFormat`            | lowering                         |
 
-pub mod check;
 mod config;
 mod finding;
 mod linter;
@@ -38,6 +37,3 @@ pub use config::{LintConfig, LintConfigError};
 pub use finding::Finding;
 pub use linter::{LintError, Linter, Warning};
 pub use rule::Rule;
-
-#[cfg(test)]
-mod tests;

@@ -40,6 +40,7 @@ use llb::pb;
 use oci::{Digest, ImageConfig, Platform};
 
 pub use error::{HostError, LowerError, LowerErrorKind};
+pub use expose::PortError;
 pub(crate) use graph::Lowering;
 pub use options::LowerOptions;
 pub use path::PathError;

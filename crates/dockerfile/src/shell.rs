@@ -19,7 +19,7 @@ mod glob;
 mod lex;
 
 pub use env::{Env, EnvList};
-pub use error::{ShellError, ShellErrorKind};
+pub use error::{GlobError, ShellError, ShellErrorKind};
 pub use lex::{Lexer, Word};
 
 /// How long the result of one expansion may get, in bytes.

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::strconv::quote;
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
 
@@ -159,7 +160,7 @@ impl<'de> serde::Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
-            serde::de::Error::custom(format_args!("parsing time {text:?}: not RFC 3339"))
+            serde::de::Error::custom(format_args!("parsing time {}: not RFC 3339", quote(&text)))
         })
     }
 }

@@ -29,7 +29,7 @@ pub use encoded::state_from_definition;
 pub use env::Env;
 pub use exec::{Mount, MountContent, Run, Secret, Sharing, Ssh};
 pub use file::{Chmod, Chown, CopyInfo, FileChain, UserOpt};
-pub use git::{GitOpts, GitUrl, git};
+pub use git::{GitOpts, git};
 pub use marshal::{MarshalOptions, marshal};
 pub use merge::{diff, merge};
 pub use source::{
@@ -39,8 +39,14 @@ pub use source::{
 pub use state::State;
 pub use vertex::{Constraints, Late, Output, SourceMap};
 
+use std::sync::Arc;
+
+use oci::ErrorKind;
+
+use crate::definition::DefinitionError;
+
 /// Why a graph cannot be marshalled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A process without arguments.
@@ -69,11 +75,29 @@ pub enum BuildError {
     Reference(#[source] oci::ReferenceError),
     /// A definition that is none.
     #[error("{0}")]
-    Definition(String),
+    Definition(#[source] Arc<DefinitionError>),
     /// More than a daemon takes.
     #[error(
         "the steps of the build take more than {} bytes as a definition",
         crate::definition::MAX_BYTES
     )]
     TooLarge,
+}
+
+impl BuildError {
+    /// What kind of error it is: `Bug` where whoever built the graph had to know better.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoArgs
+            | Self::NoDir
+            | Self::NoAction
+            | Self::TmpfsSource
+            | Self::NoOutput { .. }
+            | Self::Reference(_) => ErrorKind::Invalid,
+            Self::Unset => ErrorKind::Bug,
+            Self::Definition(error) => error.kind(),
+            Self::TooLarge => ErrorKind::Hostile,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oci::Digest;
+use oci::{Digest, ErrorKind};
 use prost::Message;
 use proto::weigh::{Refused, Shaped as _, weigh};
 
@@ -94,6 +94,25 @@ pub enum DefinitionError {
         /// Which rule.
         source: InvalidOp,
     },
+}
+
+impl DefinitionError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Empty
+            | Self::TooFew { .. }
+            | Self::NoRoot
+            | Self::MissingInput { .. }
+            | Self::OutputIndex { .. }
+            | Self::SourceIndex { .. } => ErrorKind::Invalid,
+            Self::TooLarge { .. } | Self::TooHeavy | Self::Cycle { .. } | Self::Parse { .. } => {
+                ErrorKind::Hostile
+            }
+            Self::Op { source, .. } => source.kind(),
+        }
+    }
 }
 
 /// An input edge: a node and which of its outputs.

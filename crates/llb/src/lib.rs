@@ -5,6 +5,7 @@
 //! | [`definition`] | bytes from a client → a checked graph; digests of the bytes as received |
 //! | [`validate`] | structural rules of single ops |
 //! | [`source_id`] | source identifiers and their attributes, typed |
+//! | [`git_url`] | addresses of git repositories |
 //! | [`caps`] | what this daemon's LLB and gateway understand |
 //! | [`build`] | states → definition, byte for byte as BuildKit's client marshals |
 //!
@@ -14,6 +15,7 @@
 pub mod build;
 pub mod caps;
 pub mod definition;
+pub mod git_url;
 pub mod source_id;
 pub mod validate;
 

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use oci::{Digest, Platform};
+use oci::{Digest, ErrorKind, Platform};
 use serde::de::DeserializeOwned;
 
-use crate::build::git::{GitUrl, GitUrlError};
 use crate::build::vertex::platform_from_pb;
+use crate::git_url::{GitUrl, GitUrlError};
 use crate::pb;
 use gostd::path;
+use gostd::strconv::quote;
 
 /// Why a source cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum SourceIdError {
     #[error("unknown scheme {0}: not found")]
     UnknownScheme(String),
     /// A reference that is none.
-    #[error("invalid reference {0:?}")]
+    #[error("invalid reference {}", quote(.0))]
     Reference(String),
     /// A reference without tag or digest.
     #[error("object required")]
@@ -44,11 +45,29 @@ pub enum SourceIdError {
     #[error("git.fullurl does not match source identifier")]
     GitUrlMismatch,
     /// A ref git would take for an option.
-    #[error("invalid git ref {0:?}")]
+    #[error("invalid git ref {}", quote(.0))]
     GitRef(String),
     /// Attributes that exclude each other.
     #[error("{0}")]
     Conflict(&'static str),
+}
+
+impl SourceIdError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Malformed(_)
+            | Self::UnknownScheme(_)
+            | Self::Reference(_)
+            | Self::ObjectRequired
+            | Self::Attr { .. }
+            | Self::GitUrlMismatch
+            | Self::GitRef(_)
+            | Self::Conflict(_) => ErrorKind::Invalid,
+            Self::GitUrl(error) => error.kind(),
+        }
+    }
 }
 
 /// A source, understood.
@@ -319,21 +338,11 @@ impl SourceId {
 }
 
 fn git(rest: &str, attrs: &Attrs<'_>) -> Result<GitSource, SourceIdError> {
-    let with_scheme = |text: &str| {
-        if GitUrl::is_transport(text) {
-            text.to_owned()
-        } else {
-            format!("https://{text}")
-        }
-    };
-    let id = GitUrl::parse(&with_scheme(rest))?;
+    let id = GitUrl::parse(&GitUrl::with_transport(rest))?;
     let mut remote = id.remote.clone();
     if let Some(full) = attrs.get("git.fullurl") {
-        let full = GitUrl::parse(&with_scheme(full))?;
-        let repository = |path: &str| path::join(&["/", path]).trim_end_matches(".git").to_owned();
-        if !full.host.eq_ignore_ascii_case(&id.host)
-            || repository(&full.path) != repository(&id.path)
-        {
+        let full = GitUrl::parse(&GitUrl::with_transport(full))?;
+        if !full.same_repository(&id) {
             return Err(SourceIdError::GitUrlMismatch);
         }
         remote = full.remote;

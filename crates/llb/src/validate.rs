@@ -3,6 +3,8 @@
 //! Ops come from clients. What passes here has its parts present and its indices inside its inputs, so that the code
 //! that runs it need not check again.
 
+use oci::ErrorKind;
+
 use crate::pb;
 
 /// Marks an input with no content.
@@ -70,6 +72,23 @@ pub enum InvalidOp {
         /// Its value.
         index: i64,
     },
+}
+
+impl InvalidOp {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. }
+            | Self::Nil { .. }
+            | Self::SourceInputs { .. }
+            | Self::InputCount { .. }
+            | Self::DiffSides
+            | Self::PassthroughOutput { .. }
+            | Self::Index { .. } => ErrorKind::Invalid,
+            Self::TooManyInputs { .. } => ErrorKind::Hostile,
+        }
+    }
 }
 
 /// Checks `op`.

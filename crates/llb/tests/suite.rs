@@ -369,6 +369,6 @@ proptest! {
             let source = pb::SourceOp { identifier: format!("{scheme}{text}"), attrs: [(key.clone(), value.clone())].into() };
             drop(SourceId::parse(&source, None));
         }
-        drop(llb::build::git::GitRef::parse(&text));
+        drop(llb::git_url::GitRef::parse(&text));
     }
 }

@@ -37,7 +37,7 @@ use crate::blob::BlobSource;
 use crate::context::Context;
 use crate::error::SourceError;
 use crate::git::resolve::Resolved;
-use crate::git::url::{GitUrl, is_commit, is_ref_name, is_transport};
+use crate::git::url::{is_commit, is_ref_name};
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
 pub use cli::GitConfig;
@@ -131,17 +131,10 @@ impl std::fmt::Debug for Identifier {
 
 impl Identifier {
     fn parse(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Self, SourceError> {
-        let complete = |text: &str| {
-            if is_transport(text) {
-                text.to_owned()
-            } else {
-                format!("https://{text}")
-            }
-        };
-        let url = GitUrl::parse(&complete(reference))?;
+        let url = url::parse(reference)?;
         let mut out = Self {
             remote: url.remote.clone(),
-            address: url.address.clone(),
+            address: url.address(),
             user: url.login(),
             host: url.host.clone(),
             reference: url.reference.clone(),
@@ -158,15 +151,14 @@ impl Identifier {
                         name: "git.fullurl",
                         reason: reason.to_owned(),
                     };
-                    let full = GitUrl::parse(&complete(value))
-                        .map_err(|_| attribute("failed to parse git.fullurl"))?;
-                    if !full.host.eq_ignore_ascii_case(&url.host)
-                        || full.canonical_path() != url.canonical_path()
-                    {
+                    // BuildKit's words, without a cause.
+                    let full =
+                        url::parse(value).map_err(|_| attribute("failed to parse git.fullurl"))?;
+                    if !full.same_repository(&url) {
                         return Err(attribute("git.fullurl does not match source identifier"));
                     }
-                    let moved = GitUrl::parse(&full.with_path(&url.path))?;
-                    (out.address, out.user) = (moved.address.clone(), moved.login());
+                    let moved = url::parse(&full.with_path_of(&url))?;
+                    (out.address, out.user) = (moved.address(), moved.login());
                     out.remote = moved.remote;
                     out.host = full.host;
                 }

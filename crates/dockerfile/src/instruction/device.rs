@@ -30,6 +30,7 @@ impl Device {
                 ("required", None) => device.required = true,
                 ("required", Some(value)) => {
                     device.required =
+                        // BuildKit's words: what the cause says is left out.
                         parse_bool(value).map_err(|_| InstructionError::InvalidValue {
                             key: key.clone(),
                             value: value.to_owned(),

@@ -3,9 +3,10 @@
 use crate::shell::ShellError;
 use crate::syntax::Range;
 use gostd::strconv::quote;
+use oci::ErrorKind;
 
 /// Why a Dockerfile did not parse into stages. The text is what clients know from BuildKit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{}{reason}", prefix(*line))]
 pub struct ParseError {
     /// The line of the instruction, when the text is to name it.
@@ -28,7 +29,7 @@ fn hint(near: Option<&String>) -> String {
 }
 
 /// What is wrong with an instruction.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstructionError {
     /// No such instruction.
@@ -237,4 +238,60 @@ pub enum InstructionError {
     /// A word did not expand.
     #[error(transparent)]
     Shell(#[from] ShellError),
+}
+
+impl InstructionError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Shell(error) => error.kind.kind(),
+            Self::UnknownInstruction { .. }
+            | Self::UnknownFlag { .. }
+            | Self::NotAFlag(_)
+            | Self::DuplicateFlag(_)
+            | Self::FlagWithoutValue(_)
+            | Self::FlagNotBoolean { .. }
+            | Self::NoStage
+            | Self::NotACommand
+            | Self::AtLeastOneArgument(_)
+            | Self::ExactlyOneArgument(_)
+            | Self::NoDestination(_)
+            | Self::HeredocDestination(_)
+            | Self::BlankName(_)
+            | Self::TooManyArguments(_)
+            | Self::NotJson(_)
+            | Self::InvalidStageName(_)
+            | Self::FromArguments
+            | Self::ChainedOnbuild
+            | Self::OnbuildTrigger(_)
+            | Self::HealthcheckNone
+            | Self::HealthcheckWithoutCommand
+            | Self::HealthcheckType(_)
+            | Self::IntervalTooShort(_)
+            | Self::Duration(_)
+            | Self::NotANumber { .. }
+            | Self::NegativeRetries(_)
+            | Self::EmptyVolume
+            | Self::NetworkMode(_)
+            | Self::SecurityMode(_)
+            | Self::StopSignalOnWindows
+            | Self::Csv { .. }
+            | Self::NotAPair(_)
+            | Self::KeyForType { .. }
+            | Self::UnknownKey { .. }
+            | Self::VariableInKey(_)
+            | Self::MountType { .. }
+            | Self::Sharing { .. }
+            | Self::InvalidValue { .. }
+            | Self::InvalidNumber { .. }
+            | Self::NotAllowed { .. }
+            | Self::SecretFrom
+            | Self::SecretSharing
+            | Self::SecretWithoutName
+            | Self::SecretNamedTwice
+            | Self::SharingForType(_)
+            | Self::DeviceNamedTwice(_) => ErrorKind::Invalid,
+        }
+    }
 }

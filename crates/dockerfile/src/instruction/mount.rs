@@ -202,6 +202,7 @@ impl Mount {
         field: &str,
         read_only: &mut Option<bool>,
     ) -> Result<(), InstructionError> {
+        // BuildKit's words: what the cause says is left out.
         let invalid = |value: &str| InstructionError::InvalidValue {
             key: key.to_owned(),
             value: value.to_owned(),

@@ -17,8 +17,7 @@ pub(crate) fn linter(
             let text = find_directive(DirectiveName::Check, data)
                 .map(|found| found.word)
                 .unwrap_or_default();
-            LintConfig::parse(&text)
-                .map_err(|error| LowerErrorKind::CheckOptions(error.to_string()))?
+            LintConfig::parse(&text).map_err(LowerErrorKind::CheckOptions)?
         }
     };
     Ok(match warn {

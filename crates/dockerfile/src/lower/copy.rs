@@ -1,18 +1,19 @@
 //! `COPY` and `ADD`.
 
 use gostd::path;
-use llb::build::git::GitRef;
 use llb::build::{
     Chmod, Chown, Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, State, git, http, merge,
 };
+use llb::git_url::GitRef;
 use oci::Digest;
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::Lowering;
 use super::name;
 use super::path::{PathError, PathRules};
+use crate::check;
 use crate::instruction::{self, Origin, SourcesAndDest};
-use crate::lint::{Linter, check};
+use crate::lint::Linter;
 
 /// How many steps may go into finding sources that the ignore file excludes, which is only told.
 const MAX_IGNORE_STEPS: usize = 1 << 30;

@@ -15,8 +15,9 @@ use gostd::strconv::quote_list;
 use gostd::time::format_duration;
 
 use super::text::{plain_list, uppercase_command};
+use crate::check;
 use crate::instruction::{self, Command, CommandLine, HealthcheckConfig, Instruction, Origin};
-use crate::lint::{Finding, Linter, check};
+use crate::lint::{Finding, Linter};
 use crate::shell::{Lexer, ShellError};
 use crate::syntax::Range;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use llb::build::git::GitRef;
 use llb::build::{Constraints, Env, GitOpts, HttpOpts, State, git, http};
+use llb::git_url::GitRef;
 use oci::Digest;
 
 use super::copy::{is_http_source, url_filename};

@@ -4,11 +4,14 @@ use std::error::Error;
 use std::sync::Arc;
 
 use llb::build::BuildError;
+use llb::git_url::GitRefError;
+use oci::ErrorKind;
 use oci::error::chain;
 
+use super::expose::PortError;
 use super::path::PathError;
 use crate::instruction::{InstructionError, ParseError};
-use crate::lint::LintError;
+use crate::lint::{LintConfigError, LintError};
 use crate::shell::ShellError;
 use crate::syntax::{Range, SyntaxError};
 use gostd::strconv::quote;
@@ -33,6 +36,12 @@ impl LowerError {
     pub(crate) fn at(mut self, ranges: &[Range]) -> Self {
         self.locations.push(ranges.to_vec());
         self
+    }
+
+    /// What kind of error it is. Of an error of the resolver ([`Self::host`]) only what its causes tell is known here.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind.kind()
     }
 
     /// The error of the resolver, when that is the cause.
@@ -129,7 +138,7 @@ pub enum LowerErrorKind {
     },
     /// `check=` options that are none.
     #[error("failed to parse check options: {0}")]
-    CheckOptions(String),
+    CheckOptions(#[source] LintConfigError),
     /// Rules were violated and `check=error=true` is set.
     #[error(transparent)]
     Lint(#[from] LintError),
@@ -182,7 +191,7 @@ pub enum LowerErrorKind {
     },
     /// An image config that is none.
     #[error("failed to parse image config: {0}")]
-    ImageConfig(String),
+    ImageConfig(#[source] gostd::json::DecodeError),
     /// No such target.
     #[error("target stage {} could not be found{}", quote(name), hint(near.as_ref()))]
     Target {
@@ -237,7 +246,8 @@ pub enum LowerErrorKind {
     SecretName,
     /// A secret of a Windows image, below a folder that is not told.
     #[error(
-        "secret target {target:?} must be an absolute path with forward slashes on Windows, e.g. --mount=type=secret,id={id},target=C:/path/to/secret"
+        "secret target {} must be an absolute path with forward slashes on Windows, e.g. --mount=type=secret,id={id},target=C:/path/to/secret",
+        quote(target)
     )]
     SecretTargetRelative {
         /// As written, with slashes.
@@ -298,14 +308,14 @@ pub enum LowerErrorKind {
     #[error("source can't be a URL for COPY")]
     CopyUrl,
     /// A git URL whose query is wrong.
-    #[error("{0}")]
-    GitRef(String),
+    #[error(transparent)]
+    GitRef(#[from] GitRefError),
     /// `--keep-git-dir` and the URL disagree.
     #[error("inconsistent keep-git-dir configuration")]
     KeepGitDir,
     /// `EXPOSE` of no port.
-    #[error("{0}")]
-    Port(String),
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// `STOPSIGNAL` of no signal.
     #[error("invalid signal: {0}")]
     Signal(String),
@@ -320,7 +330,69 @@ pub enum LowerErrorKind {
     EpochStage(String),
     /// An ignore file that does not parse.
     #[error("{0}")]
-    Ignore(String),
+    Ignore(#[source] pattern::PatternError),
+}
+
+impl LowerErrorKind {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Syntax(error) => error.kind.kind(),
+            Self::Parse(error) => error.reason.kind(),
+            Self::Instruction(error) => error.kind(),
+            Self::Shell(error) => error.kind.kind(),
+            Self::Build(error) => error.kind(),
+            Self::GitRef(error) => error.kind(),
+            Self::Port(error) => error.kind(),
+            Self::Host(error) | Self::BaseImage { source: error, .. } => {
+                ErrorKind::of_causes(error.as_ref())
+            }
+            Self::Target { .. } | Self::StageIndex(_) => ErrorKind::NotFound,
+            Self::TooLarge { .. } => ErrorKind::Hostile,
+            Self::Empty
+            | Self::NoStages
+            | Self::CheckOptions(_)
+            | Self::Lint(_)
+            | Self::BlankBase(_)
+            | Self::EmptyPlatform { .. }
+            | Self::PlatformArguments(..)
+            | Self::Platform { .. }
+            | Self::StagePlatform { .. }
+            | Self::StageName { .. }
+            | Self::ImageConfig(_)
+            | Self::FromExpansion
+            | Self::Circular(_)
+            | Self::OnbuildTrigger
+            | Self::CopyOrder { .. }
+            | Self::MountOrder { .. }
+            | Self::MountTarget(_)
+            | Self::SecretName
+            | Self::SecretTargetRelative { .. }
+            | Self::SecretTargetMissing(_)
+            | Self::Drive(_)
+            | Self::SourceDrive(_)
+            | Self::Workdir(_)
+            | Self::SshSource
+            | Self::RunHeredoc(_)
+            | Self::Chmod(_)
+            | Self::ChmodSyntax(_)
+            | Self::ChownLink(_)
+            | Self::ChecksumCopy
+            | Self::ChecksumMany
+            | Self::ChecksumLocal
+            | Self::Checksum(_)
+            | Self::ChecksumMismatch(..)
+            | Self::CopyGit
+            | Self::CopyUrl
+            | Self::KeepGitDir
+            | Self::Signal(_)
+            | Self::EmptyVolume
+            | Self::Epoch(_)
+            | Self::EpochStage(_)
+            | Self::Ignore(_) => ErrorKind::Invalid,
+        }
+    }
 }
 
 impl From<HostError> for LowerErrorKind {

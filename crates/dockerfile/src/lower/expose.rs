@@ -8,6 +8,56 @@ use crate::instruction::Origin;
 use crate::lint::{Finding, Linter};
 use crate::syntax::Range;
 use gostd::strconv::quote;
+use oci::ErrorKind;
+
+/// Why a word of `EXPOSE` names no port. The texts are what clients know from BuildKit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PortError {
+    /// Nothing where the container's port belongs.
+    #[error("invalid port: {}: no port specified", quote(.0))]
+    NoPort(String),
+    /// A protocol that is none of `tcp`, `udp` and `sctp`.
+    #[error("invalid port: {}: invalid proto: {protocol}", quote(word))]
+    Protocol {
+        /// The whole word.
+        word: String,
+        /// What stands behind the slash.
+        protocol: String,
+    },
+    /// An address of the host that is none.
+    #[error("invalid IP address: {0}")]
+    Address(String),
+    /// A port of the container that is neither a number nor a range.
+    #[error("invalid containerPort: {0}")]
+    Container(String),
+    /// The same of the host.
+    #[error("invalid hostPort: {0}")]
+    Host(String),
+    /// Ranges of different lengths.
+    #[error("invalid ranges specified for container and host Ports: {container} and {host}")]
+    Ranges {
+        /// Of the container.
+        container: String,
+        /// Of the host.
+        host: String,
+    },
+}
+
+impl PortError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoPort(_)
+            | Self::Protocol { .. }
+            | Self::Address(_)
+            | Self::Container(_)
+            | Self::Host(_)
+            | Self::Ranges { .. } => ErrorKind::Invalid,
+        }
+    }
+}
 
 impl Lowering<'_> {
     pub(crate) fn expose(
@@ -35,17 +85,21 @@ impl Lowering<'_> {
 }
 
 /// One word as `port/proto` for each port of its range.
-fn parse(raw: &str, ranges: &[Range], lint: &Linter) -> Result<Vec<String>, String> {
+fn parse(raw: &str, ranges: &[Range], lint: &Linter) -> Result<Vec<String>, PortError> {
     let (ip, host, container) = split(raw);
     let (port, proto) = container.split_once('/').unwrap_or((container, ""));
-    let invalid = |why: &str| format!("invalid port: {}: {why}", quote(raw));
     if port.is_empty() {
-        return Err(invalid("no port specified"));
+        return Err(PortError::NoPort(raw.to_owned()));
     }
     let lower = match proto.to_lowercase() {
         empty if empty.is_empty() => "tcp".to_owned(),
         known if ["tcp", "udp", "sctp"].contains(&known.as_str()) => known,
-        _ => return Err(invalid(&format!("invalid proto: {proto}"))),
+        _ => {
+            return Err(PortError::Protocol {
+                word: raw.to_owned(),
+                protocol: proto.to_owned(),
+            });
+        }
     };
     if proto != proto.to_lowercase() {
         lint.report(
@@ -68,15 +122,16 @@ fn parse(raw: &str, ranges: &[Range], lint: &Linter) -> Result<Vec<String>, Stri
         .and_then(|ip| ip.strip_suffix(']'))
         .unwrap_or(&ip);
     if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
-        return Err(format!("invalid IP address: {address}"));
+        return Err(PortError::Address(address.to_owned()));
     }
-    let (start, end) = range(port).ok_or_else(|| format!("invalid containerPort: {port}"))?;
+    let (start, end) = range(port).ok_or_else(|| PortError::Container(port.to_owned()))?;
     if !host.is_empty() {
-        let (first, last) = range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?;
+        let (first, last) = range(host).ok_or_else(|| PortError::Host(host.to_owned()))?;
         if last - first != end - start && end != start {
-            return Err(format!(
-                "invalid ranges specified for container and host Ports: {port} and {host}"
-            ));
+            return Err(PortError::Ranges {
+                container: port.to_owned(),
+                host: host.to_owned(),
+            });
         }
     }
     Ok((start..=end)
@@ -128,7 +183,8 @@ mod tests {
             ("99999", "invalid containerPort: 99999"),
             ("nope:80:80", "invalid IP address: nope"),
         ] {
-            assert_eq!(parse(raw, &[], &lint).unwrap_err(), want, "{raw}");
+            let error = parse(raw, &[], &lint).unwrap_err();
+            assert_eq!(error.to_string(), want, "{raw}");
         }
     }
 }

@@ -13,8 +13,9 @@ use super::error::{LowerError, LowerErrorKind};
 use super::size::{count_instructions, refuse_huge};
 use super::stage::{StageState, Step};
 use super::{LocalMaker, LowerOptions, Lowered, MetaResolver, NamedContext, WarnFn, epoch};
+use crate::check;
 use crate::instruction::{self, Command, Instruction, Stage};
-use crate::lint::{Linter, check};
+use crate::lint::Linter;
 use crate::shell::Lexer;
 use crate::suggest;
 use crate::syntax::{self, Range};
@@ -442,10 +443,8 @@ impl<'a> Lowering<'a> {
     ) -> Result<(), LowerError> {
         let patterns = self.host.ignore_patterns().await?;
         if !patterns.is_empty() {
-            self.ignore = Some(
-                pattern::PatternMatcher::new(&patterns)
-                    .map_err(|error| LowerErrorKind::Ignore(error.to_string()))?,
-            );
+            self.ignore =
+                Some(pattern::PatternMatcher::new(&patterns).map_err(LowerErrorKind::Ignore)?);
         }
         let mut heard = BTreeSet::new();
         for at in 0..self.stages.len() {

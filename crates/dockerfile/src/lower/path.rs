@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 
 use gostd::path;
+use gostd::strconv::quote;
 
 /// Why a path is none of an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {
     /// A drive alone, which means its current directory.
-    #[error("No relative path specified in {0:?}")]
+    #[error("No relative path specified in {}", quote(.0))]
     DriveAlone(String),
     /// `\\host\share`.
     #[error("UNC paths are not supported")]

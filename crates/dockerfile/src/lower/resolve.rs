@@ -7,7 +7,7 @@ use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, empty_image};
 use super::name;
 use super::{ContextQuery, ImageQuery, LoadedContext};
-use crate::lint::check;
+use crate::check;
 use crate::suggest;
 
 /// What a base name resolved to.
@@ -103,8 +103,8 @@ impl Lowering<'_> {
                 }
             })?;
         }
-        let config: ImageConfig = gostd::json::from_slice(&resolved.config)
-            .map_err(|error| LowerErrorKind::ImageConfig(error.to_string()))?;
+        let config: ImageConfig =
+            gostd::json::from_slice(&resolved.config).map_err(LowerErrorKind::ImageConfig)?;
         let mut platform = platform;
         if stage.platform.is_none() && self.platforms.implicit {
             platform = detect_platform(&config, platform, &self.platforms.build);

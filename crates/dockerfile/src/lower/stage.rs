@@ -8,8 +8,8 @@ use oci::{ImageConfig, Platform};
 
 use super::NamedContext;
 use super::reach::ENTRY;
+use crate::check::UsedOnce;
 use crate::instruction::{ArgPair, Instruction, Stage};
-use crate::lint::check::UsedOnce;
 use crate::shell;
 use crate::syntax::Range;
 

@@ -2,9 +2,10 @@
 
 use super::lex::Word;
 use gostd::strconv::quote;
+use oci::ErrorKind;
 
 /// Why a word did not expand.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("failed to process {}: {kind}", quote(word))]
 pub struct ShellError {
     /// The word as written.
@@ -27,8 +28,39 @@ impl ShellError {
     }
 }
 
+impl ShellErrorKind {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::SingleQuote
+            | Self::DoubleQuote
+            | Self::Unterminated(_)
+            | Self::MissingBrace
+            | Self::MissingSlash
+            | Self::BadSubstitution
+            | Self::Modifier(_)
+            | Self::Required { .. }
+            | Self::Pattern { .. } => ErrorKind::Invalid,
+            Self::TooLong | Self::TooMuch | Self::TooDeep => ErrorKind::Hostile,
+        }
+    }
+}
+
+/// Why a glob cannot be matched.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GlobError {
+    /// A backslash in front of a character that it means nothing for.
+    #[error("invalid escape '\\{0}'")]
+    Escape(char),
+    /// It is too large as a regular expression.
+    #[error("{0}")]
+    Regex(#[source] regex::Error),
+}
+
 /// What is wrong with a word.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShellErrorKind {
     /// `'` without its partner.
@@ -66,7 +98,8 @@ pub enum ShellErrorKind {
         /// The glob.
         pattern: String,
         /// What is wrong.
-        reason: String,
+        #[source]
+        reason: GlobError,
     },
     /// The result is too long.
     #[error("expands to more than {} bytes", super::MAX_RESULT)]

@@ -2,10 +2,10 @@
 
 use regex::Regex;
 
-use super::error::ShellErrorKind;
+use super::error::{GlobError, ShellErrorKind};
 
 /// Translates a glob to a regular expression.
-pub(super) fn translate(pattern: &str, greedy: bool, anchored: bool) -> Result<String, String> {
+pub(super) fn translate(pattern: &str, greedy: bool, anchored: bool) -> Result<String, GlobError> {
     let mut out = String::with_capacity(pattern.len() + 4);
     if anchored {
         out.push('^');
@@ -23,9 +23,8 @@ pub(super) fn translate(pattern: &str, greedy: bool, anchored: bool) -> Result<S
                     out.push(escaped);
                 }
                 other => {
-                    return Err(format!(
-                        "invalid escape '\\{}'",
-                        other.unwrap_or(char::REPLACEMENT_CHARACTER)
+                    return Err(GlobError::Escape(
+                        other.unwrap_or(char::REPLACEMENT_CHARACTER),
                     ));
                 }
             },
@@ -46,12 +45,12 @@ pub(super) fn cost(pattern: &str, value: &str) -> usize {
 }
 
 fn compile(pattern: &str, greedy: bool, anchored: bool) -> Result<Regex, ShellErrorKind> {
-    let fail = |reason: String| ShellErrorKind::Pattern {
+    let fail = |reason| ShellErrorKind::Pattern {
         pattern: pattern.to_owned(),
         reason,
     };
     Regex::new(&translate(pattern, greedy, anchored).map_err(fail)?)
-        .map_err(|error| fail(error.to_string()))
+        .map_err(|error| fail(GlobError::Regex(error)))
 }
 
 /// Cuts the prefix that matches.

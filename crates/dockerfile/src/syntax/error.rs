@@ -3,9 +3,10 @@
 use super::Range;
 use crate::shell::ShellError;
 use gostd::strconv::quote;
+use oci::ErrorKind;
 
 /// Why a file did not parse, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{kind}")]
 pub struct SyntaxError {
     /// What is wrong.
@@ -16,7 +17,7 @@ pub struct SyntaxError {
 }
 
 /// What is wrong with a file as text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyntaxErrorKind {
     /// A directive stands twice.
@@ -58,4 +59,24 @@ pub enum SyntaxErrorKind {
     /// A heredoc's name lexes in two ways.
     #[error("internal lexing of heredoc produced inconsistent results: {0}")]
     HeredocName(String),
+}
+
+impl SyntaxErrorKind {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::DuplicateDirective(_)
+            | Self::EscapeToken(_)
+            | Self::NoInstructions
+            | Self::LineTooLong
+            | Self::UnterminatedHeredoc
+            | Self::NotStringArray
+            | Self::TwoArguments(_)
+            | Self::NoEquals(_)
+            | Self::HeredocName(_) => ErrorKind::Invalid,
+            Self::TooLarge { .. } => ErrorKind::Hostile,
+            Self::Shell(error) => error.kind.kind(),
+        }
+    }
 }

@@ -8,11 +8,11 @@ use dockerfile::lower::source_map;
 use dockerfile::syntax::to_utf8;
 use gostd::path;
 use gostd::strconv::is_true;
-use llb::build::git::GitRef;
 use llb::build::{
     Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, LocalOpts, MarshalOptions, SourceMap,
     State, git, http, local, state_from_definition,
 };
+use llb::git_url::GitRef;
 use llb::pb;
 use oci::Digest;
 use tokio::sync::OnceCell;
@@ -193,8 +193,8 @@ pub(crate) fn git_context(
     mtime_commit: bool,
     advice: bool,
 ) -> Result<Option<State>, FrontendError> {
-    let found = GitRef::parse(text).map_err(|message| FrontendError::Definition {
-        message,
+    let found = GitRef::parse(text).map_err(|error| FrontendError::Definition {
+        message: error.to_string(),
         at: Vec::new(),
     })?;
     Ok(found.map(|git_ref| {

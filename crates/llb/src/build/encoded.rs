@@ -33,8 +33,7 @@ pub fn state_from_definition(definition: &pb::Definition) -> Result<State, Build
     if definition.def.is_empty() {
         return Ok(State::scratch());
     }
-    let graph =
-        Graph::load(definition).map_err(|error| BuildError::Definition(error.to_string()))?;
+    let graph = Graph::load(definition).map_err(|error| BuildError::Definition(Arc::new(error)))?;
     let maps: Vec<Arc<SourceMap>> = graph
         .sources
         .iter()

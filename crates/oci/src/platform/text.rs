@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use gostd::strconv::quote;
+
 use super::{KNOWN_ARCH, KNOWN_OS, Platform, normal_arch, normal_os};
 
 /// Why a text is no platform. The words are containerd's.
@@ -10,7 +12,9 @@ use super::{KNOWN_ARCH, KNOWN_OS, Platform, normal_arch, normal_os};
 pub enum PlatformError {
     /// The operating system has characters that none has.
     #[error(
-        r#"{text:?} is an invalid OS component of {whole:?}: OSAndVersion specifier component must match "^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$": invalid argument"#
+        r#"{} is an invalid OS component of {}: OSAndVersion specifier component must match "^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$": invalid argument"#,
+        quote(text),
+        quote(whole)
     )]
     Os {
         /// The component.
@@ -20,7 +24,9 @@ pub enum PlatformError {
     },
     /// Another component has characters that no platform has.
     #[error(
-        "{text:?} is an invalid component of {whole:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
+        "{} is an invalid component of {}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument",
+        quote(text),
+        quote(whole)
     )]
     Component {
         /// The component.
@@ -29,7 +35,12 @@ pub enum PlatformError {
         whole: String,
     },
     /// A percent sign in the version is not followed by two hexadecimal digits.
-    #[error("{whole:?} has an invalid OS version {text:?}: invalid URL escape {escape:?}")]
+    #[error(
+        "{} has an invalid OS version {}: invalid URL escape {}",
+        quote(whole),
+        quote(text),
+        quote(escape)
+    )]
     Version {
         /// The version.
         text: String,
@@ -40,7 +51,10 @@ pub enum PlatformError {
     },
     /// The same in a feature.
     #[error(
-        "{whole:?} has invalid OS features: invalid os feature {text:?}: invalid URL escape {escape:?}"
+        "{} has invalid OS features: invalid os feature {}: invalid URL escape {}",
+        quote(whole),
+        quote(text),
+        quote(escape)
     )]
     Feature {
         /// The feature.
@@ -51,13 +65,13 @@ pub enum PlatformError {
         escape: String,
     },
     /// The one word given is neither an operating system nor an architecture.
-    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
+    #[error("{}: unknown operating system or architecture: invalid argument", quote(.0))]
     Unknown(String),
     /// There are more than three components.
-    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
+    #[error("{}: cannot parse platform specifier: invalid argument", quote(.0))]
     Shape(String),
     /// A wildcard stands where one platform is needed.
-    #[error("{0:?}: wildcards not yet supported: invalid argument")]
+    #[error("{}: wildcards not yet supported: invalid argument", quote(.0))]
     Wildcard(String),
 }
 

@@ -11,12 +11,12 @@
 //! host gets it.
 
 use base64::Engine as _;
-use llb::build::git::GitRef;
+use llb::git_url::GitRef;
 use parking_lot::Mutex;
 
 use crate::context::Context;
 use crate::git::Identifier;
-use crate::git::url::{GitUrl, is_transport};
+use crate::git::url;
 use crate::session_credentials::{secret, secret_of};
 
 /// Names of secrets that every git source has, whoever wrote it.
@@ -205,13 +205,8 @@ fn origin_of(address: &str) -> Option<String> {
 /// Where the common secrets of a build are good: at the host of its context, if that is a repository.
 fn origin_of_context(context: &str) -> Option<String> {
     let context = GitRef::parse(context).ok()??;
-    let remote = if is_transport(&context.remote) {
-        context.remote
-    } else {
-        format!("https://{}", context.remote)
-    };
-    let url = GitUrl::parse(&remote).ok()?;
-    origin_of(&url.address).or_else(|| {
+    let url = url::parse(&context.remote).ok()?;
+    origin_of(&url.address()).or_else(|| {
         // The same host over https; the port is that of another protocol.
         let host = url.host.split(':').next()?;
         Some(format!("https://{host}/"))

@@ -7,8 +7,8 @@ use oci::platform::Platform;
 use pattern::PatternMatcher;
 use regex::Regex;
 
-use super::{Finding, Linter, rule};
 use crate::instruction::{Origin, Pair, Stage};
+use crate::lint::{Finding, Linter, rule};
 use crate::shell::{Env, Word};
 use crate::suggest::{nearest, nearest_in_order};
 use crate::syntax::{EmptyContinuation, Range};
@@ -295,3 +295,6 @@ pub fn ignored_source(
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

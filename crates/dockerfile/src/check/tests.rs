@@ -5,10 +5,10 @@ use oci::platform::Platform;
 use parking_lot::Mutex;
 use pattern::PatternMatcher;
 
-use super::{Finding, LintConfig, Linter, Warning, check, rule};
-use crate::instruction;
+use crate::lint::{Finding, LintConfig, Linter, Warning, rule};
 use crate::shell::{EnvList, Lexer};
 use crate::syntax::{self, Range};
+use crate::{check, instruction};
 
 /// A linter and what it said.
 fn listening(config: &str) -> (Linter, Arc<Mutex<Vec<Warning>>>) {
