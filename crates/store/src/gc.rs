@@ -345,8 +345,8 @@ fn bytes_to_keep(total: i64, free: i64, o: &PruneOptions) -> i64 {
         let less = total.saturating_sub(excess);
         keep = if keep == 0 { less } else { keep.min(less) };
     } else if o.min_free_space != 0 && keep == 0 {
-        // Enough is free already.
-        keep = total;
+        // Enough is free already: nothing has to go.
+        keep = i64::MAX;
     }
     keep.max(o.reserved_space)
 }
@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(keep(0, 0, 0, 100, 5), 0);
         assert_eq!(keep(50, 0, 0, 100, 5), 50);
         assert_eq!(keep(50, 70, 0, 100, 5), 70);
-        assert_eq!(keep(0, 0, 20, 100, 30), 100);
+        assert_eq!(keep(0, 0, 20, 100, 30), i64::MAX);
         assert_eq!(keep(0, 0, 20, 100, 5), 85);
         assert_eq!(keep(50, 0, 80, 100, 5), 25);
         assert_eq!(keep(0, 10, 200, 100, 5), 10);
