@@ -1,4 +1,7 @@
 //! Offline check of a state directory: what the index says against what lies on the disk.
+//!
+//! Nothing is repaired here. When something is found that a start after a kill repairs, the next start is told to look: see
+//! `recover`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -7,6 +10,7 @@ use std::path::Path;
 use oci::{Digest, Digester};
 use rusqlite::Connection;
 
+use crate::damage;
 use crate::db::Db;
 use crate::error::OpenError;
 
@@ -63,6 +67,9 @@ pub fn fsck(root: &Path, deep: bool) -> Result<FsckReport, OpenError> {
     }
     check_records(&c, root, &mut report)?;
     check_blobs(&c, root, deep, &mut report)?;
+    if report.findings.iter().any(|finding| finding.heals) {
+        c.execute("UPDATE info SET value = '0' WHERE key = 'clean'", [])?;
+    }
     Ok(report)
 }
 
@@ -109,44 +116,19 @@ fn check_records(c: &Connection, root: &Path, report: &mut FsckReport) -> Result
         }
         dirs.remove(&snapshot);
     }
-    for patch in strings(
-        c,
-        "SELECT CAST(value AS TEXT) FROM meta WHERE key = 'store.patch'",
-    )? {
-        dirs.remove(&patch);
+    for (id, patch) in damage::patches(c)? {
+        if !dirs.remove(&patch) {
+            report.add(true, id, "its patch is missing; will be made again");
+        }
     }
     for dir in dirs {
         report.add(true, dir, "snapshot without a record; will be removed");
     }
-    for id in strings(
-        c,
-        "SELECT child FROM parents WHERE parent NOT IN (SELECT id FROM refs)",
-    )? {
-        report.add(true, id, "stands on a record that is gone; will be dropped");
+    for (id, problem) in damage::broken_records(c)? {
+        report.add(true, id, format!("{problem}; will be dropped"));
     }
-    for id in strings(
-        c,
-        "SELECT id FROM refs WHERE kind = 0 AND mutable = 0 AND lazy = 0 AND snapshot IS NULL",
-    )? {
-        report.add(false, id, "unpacked layer without a snapshot");
-    }
-    for id in strings(
-        c,
-        "SELECT id FROM refs WHERE lazy = 1 AND id NOT IN (SELECT ref FROM layer_blobs)",
-    )? {
-        report.add(false, id, "lazy layer without a blob");
-    }
-    // Whoever stands on itself is never reached from those who stand on nothing.
-    let looped = strings(
-        c,
-        "WITH RECURSIVE good(id) AS (
-           SELECT id FROM refs WHERE id NOT IN (SELECT child FROM parents)
-           UNION SELECT child FROM parents JOIN good ON parents.parent = good.id)
-         SELECT id FROM refs WHERE id NOT IN (SELECT id FROM good)
-           AND id NOT IN (SELECT child FROM parents WHERE parent NOT IN (SELECT id FROM refs))",
-    )?;
-    for id in looped {
-        report.add(false, id, "stands on itself");
+    for (name, problem) in damage::nameless(c)? {
+        report.add(true, name, format!("{problem}; will be dropped"));
     }
     Ok(())
 }
@@ -164,7 +146,6 @@ fn check_blobs(
     report.blobs = rows.len();
     for (text, size) in &rows {
         let Ok(digest) = Digest::parse(text) else {
-            report.add(false, text, "not a digest");
             continue;
         };
         let path = root.join("blobs/sha256").join(digest.hex());
@@ -174,9 +155,12 @@ fn check_blobs(
         };
         if i64::try_from(meta.len()) != Ok(*size) {
             report.add(
-                false,
+                true,
                 text,
-                format!("has {} bytes, {size} are recorded", meta.len()),
+                format!(
+                    "has {} bytes, {size} are recorded; will be deleted",
+                    meta.len()
+                ),
             );
         } else if deep {
             match File::open(&path).and_then(Digester::of_reader) {

@@ -17,7 +17,12 @@ pub(crate) fn release(c: &Connection, result: &str) -> Result<(), StoreError> {
     }
     c.prepare_cached("DELETE FROM key_results WHERE result = ?1")?
         .execute([result])?;
-    let mut todo: BTreeSet<String> = keys.into_iter().collect();
+    forget_useless(c, keys.into_iter().collect())
+}
+
+/// Forgets the links to those of the keys that lead to no result any more, and so on up.
+pub(crate) fn forget_useless(c: &Connection, keys: BTreeSet<String>) -> Result<(), StoreError> {
+    let mut todo = keys;
     while let Some(key) = todo.pop_first() {
         let useful = c
             .prepare_cached(

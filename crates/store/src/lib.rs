@@ -39,6 +39,7 @@
 mod blob;
 mod budget;
 mod chain;
+mod damage;
 mod db;
 mod error;
 mod filter;

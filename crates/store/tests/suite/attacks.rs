@@ -9,7 +9,9 @@ use store::{
     BlobProvider, CompressionSpec, Config, ImmutableRef, LayerDesc, RefOptions, Store, StoreError,
 };
 
-use crate::support::{Lab, Shelf, can_mount, describe, plain, tree};
+use testkit::requires;
+
+use crate::support::{Lab, Shelf, describe, plain, tree};
 
 /// A blob that says it is the layer that another one is.
 fn claiming(bad: &[u8], diff_id: &Digest) -> LayerDesc {
@@ -60,9 +62,7 @@ fn blobs(lab: &Lab) -> usize {
 
 #[tokio::test]
 async fn a_broken_image_leaves_nothing_and_spoils_no_image_that_has_the_same_layer() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     for at in 0..7 {
         let lab = Lab::new();
         let good = lab.layer_of(&["x=1"]);
@@ -109,9 +109,7 @@ async fn a_broken_image_leaves_nothing_and_spoils_no_image_that_has_the_same_lay
 
 #[tokio::test]
 async fn of_two_images_that_nobody_unpacked_yet_each_has_its_own_blob() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let good = lab.layer_of(&["x=1"]);
     let top = lab.layer_of(&["y=2"]);
@@ -154,9 +152,7 @@ type Lie = fn(&mut LayerDesc);
 
 #[tokio::test]
 async fn what_another_image_says_of_a_blob_is_not_believed() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let good = lab.layer_of(&["x=1"]);
     let lies: [(&str, Lie); 4] = [
@@ -188,9 +184,7 @@ async fn what_another_image_says_of_a_blob_is_not_believed() {
 
 #[tokio::test]
 async fn bytes_that_one_source_cannot_give_come_from_the_other() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let good = lab.layer_of(&["x=1"]);
     for (what, bad) in bad_forms(&lab, &good) {
@@ -220,9 +214,7 @@ fn nest(root: &fstree::Root, depth: usize) {
 
 #[tokio::test]
 async fn a_tree_that_is_nested_too_deep_is_refused_at_the_commit_and_goes() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let new = |retain| {
         let options = RefOptions {
@@ -263,9 +255,7 @@ async fn a_tree_that_is_nested_too_deep_is_refused_at_the_commit_and_goes() {
 
 #[tokio::test]
 async fn a_layer_that_is_nested_too_deep_is_refused_when_it_is_unpacked() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     // Each entry adds a hundred levels through a link to the last one.
     let hundred = "d/".repeat(100);
@@ -310,9 +300,7 @@ async fn a_layer_that_is_nested_too_deep_is_refused_when_it_is_unpacked() {
 
 #[tokio::test]
 async fn diffs_of_diffs_are_made_one_inside_the_other_up_to_a_bound() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let beside = lab.step(None, &["x=1"]);
     let mut top = lab.step(None, &["y=2"]);
@@ -339,9 +327,7 @@ async fn diffs_of_diffs_are_made_one_inside_the_other_up_to_a_bound() {
 
 #[test]
 fn what_was_given_up_in_the_trash_is_told_and_keeps_no_daemon_from_starting() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let bad = lab.dir.path().join("trash/abc~5");
     std::fs::create_dir_all(bad.join("sub")).unwrap();
@@ -376,9 +362,7 @@ fn modes(dir: &Path) -> Vec<(PathBuf, u32)> {
 
 #[test]
 fn nobody_else_reads_the_state_directory_also_one_that_was_open() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("missing/state");
     for round in ["made", "tightened"] {
@@ -417,9 +401,7 @@ fn nobody_else_reads_the_state_directory_also_one_that_was_open() {
 
 #[test]
 fn a_directory_that_others_use_is_not_closed_to_them() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let shared = tempfile::tempdir().unwrap();
     std::fs::write(shared.path().join("of others"), "x").unwrap();
     std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();

@@ -3,7 +3,9 @@ use std::io::{Read, Write};
 use oci::Digest;
 use store::{PruneOptions, StoreError};
 
-use crate::support::{Lab, can_mount};
+use testkit::requires;
+
+use crate::support::Lab;
 
 fn prune_all(lab: &Lab) {
     lab.store
@@ -19,9 +21,7 @@ fn prune_all(lab: &Lab) {
 
 #[test]
 fn blobs_are_named_by_what_they_are_and_kept_once() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let lease = lab.store.lease();
     for _ in 0..2 {
@@ -59,9 +59,7 @@ fn blobs_are_named_by_what_they_are_and_kept_once() {
 
 #[test]
 fn a_lease_or_a_pin_keeps_a_blob_and_nothing_else_does() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let lease = lab.store.lease();
     let leased = lab.store.put_blob(&lease, b"leased").unwrap().digest;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use store::{DiskSpace, GcPolicy, RefOptions};
 
-use crate::support::{Lab, can_mount};
+use testkit::requires;
+
+use crate::support::Lab;
 
 const MB: i64 = 1_000_000;
 
@@ -41,9 +43,7 @@ fn on_disk(lab: &Lab) -> i64 {
 
 #[test]
 fn what_is_counted_is_what_the_directory_takes() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let empty = lab.store.used().unwrap();
     let record = step(&lab, 5);
@@ -71,9 +71,7 @@ fn what_is_counted_is_what_the_directory_takes() {
 
 #[test]
 fn after_a_collection_the_whole_directory_is_within_the_budget() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let fixed = lab.store.used().unwrap();
     for _ in 0..6 {
@@ -96,9 +94,7 @@ fn after_a_collection_the_whole_directory_is_within_the_budget() {
 
 #[test]
 fn rules_that_are_not_about_everything_are_never_taken_to_be_kept() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let rule = |change: fn(&mut GcPolicy)| {
         let mut rules = at_most(1_000 * MB);
@@ -135,9 +131,7 @@ fn rules_that_are_not_about_everything_are_never_taken_to_be_kept() {
 
 #[tokio::test]
 async fn a_step_on_a_full_budget_waits_until_there_is_room() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let fixed = lab.store.used().unwrap();
     let rules = at_most(fixed + 12 * MB);

@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use store::{Config, RefOptions, Store, fsck};
 
-use crate::support::{Lab, can_mount, tree, write};
+use testkit::requires;
+
+use crate::support::{Lab, tree, write};
 
 /// Every commit that returned is there after a kill; everything else is gone without a trace.
 #[tokio::test]
 async fn a_kill_loses_only_the_step_that_ran() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let a = lab.step(None, &["x=1"]);
     let b = lab.step(Some(&a), &["y=2"]);
@@ -42,9 +42,7 @@ async fn a_kill_loses_only_the_step_that_ran() {
 /// After the machine went down, records whose files were not forced to disk are not trusted.
 #[tokio::test]
 async fn a_power_cut_drops_what_was_not_synced_and_what_stands_on_it() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let safe = lab.step(None, &["x=1"]);
     lab.store.sync().unwrap();
@@ -64,9 +62,7 @@ async fn a_power_cut_drops_what_was_not_synced_and_what_stands_on_it() {
 
 #[tokio::test]
 async fn the_check_finds_what_is_broken_and_opening_heals_it() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let a = lab.step(None, &["x=1"]);
     let b = lab.step(Some(&a), &["y=2"]);
@@ -105,9 +101,7 @@ async fn the_check_finds_what_is_broken_and_opening_heals_it() {
 /// Not a benchmark, but a factor of ten here is a mistake.
 #[tokio::test]
 async fn a_step_costs_little_beside_what_it_runs() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let mut last = lab.step(None, &["x=1"]);
     let began = std::time::Instant::now();

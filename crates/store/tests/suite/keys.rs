@@ -4,7 +4,9 @@ use oci::Digest;
 use solver::{Link, ResultsOnly, StoredResult, root_key};
 use store::PruneOptions;
 
-use crate::support::{Lab, can_mount};
+use testkit::requires;
+
+use crate::support::Lab;
 
 fn link(text: &str, selector: Option<&str>) -> Link {
     Link {
@@ -17,9 +19,7 @@ fn link(text: &str, selector: Option<&str>) -> Link {
 
 #[tokio::test]
 async fn keys_lead_to_results_survive_restarts_and_go_with_their_records() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let record = lab.step(None, &["x=1"]);
     let keys = lab.store.key_store();
@@ -94,9 +94,7 @@ async fn keys_lead_to_results_survive_restarts_and_go_with_their_records() {
 
 #[tokio::test]
 async fn a_key_with_another_result_or_way_stays() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let keys = lab.store.key_store();
     let result = |id: &str| StoredResult {
@@ -122,9 +120,7 @@ async fn a_key_with_another_result_or_way_stays() {
 /// Fifty steps' worth of keys; not a benchmark, but a factor of ten here is a mistake.
 #[tokio::test]
 async fn keys_cost_little() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let keys = lab.store.key_store();
     let began = std::time::Instant::now();

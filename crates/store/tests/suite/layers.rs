@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use store::{BlobProvider, CompressionKind, CompressionSpec, RefOptions, StoreError};
 
-use crate::support::{Lab, SecondTime, Shelf, can_mount, describe, plain, tree, unpacked};
+use testkit::requires;
+
+use crate::support::{Lab, SecondTime, Shelf, describe, plain, tree, unpacked};
 
 #[tokio::test]
 async fn a_pulled_chain_is_fetched_once_and_only_when_needed() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let (one, two) = (lab.layer_of(&["d/", "d/x=1"]), lab.layer_of(&["y=2"]));
     let (first, second) = (Shelf::of(&one), Shelf::of(&two));
@@ -49,9 +49,7 @@ async fn a_pulled_chain_is_fetched_once_and_only_when_needed() {
 
 #[tokio::test]
 async fn a_lazy_layer_is_unreachable_after_a_restart_until_somebody_can_fetch_it() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let one = lab.layer_of(&["x=1"]);
     let id = lab
@@ -77,9 +75,7 @@ async fn a_lazy_layer_is_unreachable_after_a_restart_until_somebody_can_fetch_it
 
 #[tokio::test]
 async fn wrong_bytes_are_refused_and_leave_nothing() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let good = lab.layer_of(&["x=1"]);
     let mut bad = good.clone();
@@ -138,9 +134,7 @@ async fn wrong_bytes_are_refused_and_leave_nothing() {
 
 #[tokio::test]
 async fn a_fetch_that_fails_or_is_given_up_spoils_nothing_for_the_next() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     // A tar that breaks off between two entries looks like a whole one, and so does one of no bytes at all.
     for (breaks_after, hangs) in [(1024, true), (1024, false), (0, false)] {
         let lab = Lab::new();
@@ -169,9 +163,7 @@ async fn a_fetch_that_fails_or_is_given_up_spoils_nothing_for_the_next() {
 
 #[test]
 fn pulls_that_stall_hold_no_thread_that_others_wait_for() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
@@ -210,9 +202,7 @@ fn pulls_that_stall_hold_no_thread_that_others_wait_for() {
 
 #[tokio::test]
 async fn blobs_of_a_chain_unpack_to_its_tree_and_are_made_once() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let a = lab.step(None, &["x=1", "d/", "d/y=2"]);
     let b = lab.step(Some(&a), &["-d", "d/", "d/z=3"]);
@@ -262,9 +252,7 @@ async fn blobs_of_a_chain_unpack_to_its_tree_and_are_made_once() {
 
 #[tokio::test]
 async fn a_layer_built_here_is_found_when_the_same_is_pulled() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let built = lab.step(None, &["x=1"]);
     let blob = built
@@ -279,9 +267,7 @@ async fn a_layer_built_here_is_found_when_the_same_is_pulled() {
 
 #[tokio::test]
 async fn an_early_blob_is_there_when_asked_for() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let built = lab.step(None, &["x=1"]);
     built.start_blob_early(CompressionSpec::default());
@@ -293,9 +279,7 @@ async fn an_early_blob_is_there_when_asked_for() {
 
 #[tokio::test]
 async fn times_are_held_down_except_in_layers_that_are_kept() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let base = lab.step(None, &["x=1"]);
     let top = lab.step(Some(&base), &["y=2"]);
@@ -318,9 +302,7 @@ async fn times_are_held_down_except_in_layers_that_are_kept() {
 
 #[tokio::test]
 async fn what_was_made_here_follows_the_compression_and_what_came_stays() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let foreign = lab.layer_of(&["base=1"]);
     let shelf = Shelf::of(&foreign);
@@ -385,9 +367,7 @@ async fn what_was_made_here_follows_the_compression_and_what_came_stays() {
 
 #[test]
 fn a_chain_of_very_many_layers_is_let_go_on_a_small_stack() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let small = std::thread::Builder::new().stack_size(256 << 10);
     let store = lab.store.clone();

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use store::{CompressionSpec, PruneOptions, RecordType, RefOptions};
 
-use crate::support::{Lab, can_mount, tree};
+use testkit::requires;
+
+use crate::support::{Lab, tree};
 
 fn prune(lab: &Lab, options: &PruneOptions) -> Vec<String> {
     let mut out = Vec::new();
@@ -14,9 +16,7 @@ fn prune(lab: &Lab, options: &PruneOptions) -> Vec<String> {
 
 #[tokio::test]
 async fn what_is_held_and_what_it_stands_on_is_never_pruned() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let a = lab.step(None, &["a=1"]);
     let b = lab.step(Some(&a), &["b=2"]);
@@ -44,9 +44,7 @@ async fn what_is_held_and_what_it_stands_on_is_never_pruned() {
 
 #[tokio::test]
 async fn filters_and_internal_records_are_respected() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     for (name, record_type) in [
         ("i", RecordType::Internal),
@@ -90,9 +88,7 @@ async fn filters_and_internal_records_are_respected() {
 
 #[tokio::test]
 async fn pruning_to_a_size_takes_the_least_used_first_and_stops() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let big = "x".repeat(100_000);
     let mut ids = Vec::new();
@@ -124,9 +120,7 @@ async fn pruning_to_a_size_takes_the_least_used_first_and_stops() {
 
 #[tokio::test]
 async fn twins_are_listed_once_and_go_together() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let mutable = lab
         .store

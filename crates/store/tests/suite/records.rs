@@ -2,13 +2,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use store::{Config, HistoryRecord, RecordType, RefOptions, Store, StoreError};
 
-use crate::support::{Lab, can_mount, list, tree, write};
+use testkit::requires;
+
+use crate::support::{Lab, list, tree, write};
 
 #[tokio::test]
 async fn a_chain_of_steps_shows_what_each_step_left() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let a = lab.step(None, &["x=1", "d/", "d/y=2"]);
     let b = lab.step(Some(&a), &["x=3", "-d/y", "d/z=4"]);
@@ -27,9 +27,7 @@ async fn a_chain_of_steps_shows_what_each_step_left() {
 
 #[tokio::test]
 async fn the_empty_tree_can_be_mounted_by_merging_nothing() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     assert!(
         lab.store
@@ -47,9 +45,7 @@ async fn the_empty_tree_can_be_mounted_by_merging_nothing() {
 
 #[tokio::test]
 async fn a_mutable_can_be_mounted_twice_and_both_see_the_same() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let base = lab.step(None, &["x=1"]);
     let mutable = lab
@@ -63,9 +59,7 @@ async fn a_mutable_can_be_mounted_twice_and_both_see_the_same() {
 
 #[tokio::test]
 async fn an_abandoned_step_leaves_nothing() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let before = lab.snapshots();
     let mutable = lab.store.new_mutable(None, RefOptions::default()).unwrap();
@@ -81,9 +75,7 @@ async fn an_abandoned_step_leaves_nothing() {
 
 #[tokio::test]
 async fn what_is_committed_in_passing_shows_its_files_and_goes_with_its_last_handle() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let before = lab.snapshots();
     let mutable = lab.store.new_mutable(None, RefOptions::default()).unwrap();
@@ -103,9 +95,7 @@ async fn what_is_committed_in_passing_shows_its_files_and_goes_with_its_last_han
 
 #[tokio::test]
 async fn a_kept_mutable_is_opened_by_one_at_a_time_and_survives_restarts() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let options = RefOptions {
         record_type: RecordType::CacheMount,
@@ -140,9 +130,7 @@ async fn a_kept_mutable_is_opened_by_one_at_a_time_and_survives_restarts() {
 
 #[tokio::test]
 async fn a_twin_locks_its_mutable_while_held_and_goes_when_that_is_opened() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let mutable = lab
         .store
@@ -176,9 +164,7 @@ async fn a_twin_locks_its_mutable_while_held_and_goes_when_that_is_opened() {
 
 #[tokio::test]
 async fn two_handles_hold_one_record() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let a = lab.step(None, &["x=1"]);
     let b = lab.store.get(a.id()).unwrap();
@@ -203,9 +189,7 @@ async fn two_handles_hold_one_record() {
 
 #[tokio::test]
 async fn a_merge_deletes_what_its_layers_deleted_and_nothing_else() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let a = lab.step(None, &["d/", "d/keep=a", "d/gone=a", "f=a"]);
     let b0 = lab.step(None, &["d/", "d/gone=b", "f=b"]);
@@ -231,9 +215,7 @@ async fn a_merge_deletes_what_its_layers_deleted_and_nothing_else() {
 
 #[tokio::test]
 async fn a_diff_is_the_layers_in_between_or_one_that_is_computed() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let a = lab.step(None, &["x=1", "d/", "d/y=1"]);
     let b = lab.step(Some(&a), &["x=2"]);
@@ -274,9 +256,7 @@ async fn a_diff_is_the_layers_in_between_or_one_that_is_computed() {
 
 #[tokio::test]
 async fn content_digests_are_remembered_and_follow_the_files() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let hash = |r: store::ImmutableRef| async move {
         r.content_hash("/", store::HashOptions::default())
@@ -307,9 +287,7 @@ async fn content_digests_are_remembered_and_follow_the_files() {
 
 #[tokio::test]
 async fn an_open_directory_is_refused_to_others_and_strangers_are_left_alone() {
-    if !can_mount() {
-        return;
-    }
+    requires!(overlay);
     let lab = Lab::new();
     let again = store::Store::open(store::Config::new(lab.dir.path()));
     assert!(matches!(again, Err(store::OpenError::InUse { .. })));

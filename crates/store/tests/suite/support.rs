@@ -15,15 +15,6 @@ use store::{
 };
 use tokio::sync::Notify;
 
-/// False, with a printed reason, where overlay mounts cannot be made.
-pub(crate) fn can_mount() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        testkit::skip::skip("needs root for overlay mounts");
-    }
-    root
-}
-
 pub(crate) struct Lab {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) store: Arc<Store>,
