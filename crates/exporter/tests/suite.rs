@@ -10,6 +10,8 @@
 
 #[path = "suite/client.rs"]
 mod client;
+#[path = "suite/conformance.rs"]
+mod conformance;
 #[path = "suite/image.rs"]
 mod image;
 #[path = "suite/tree.rs"]

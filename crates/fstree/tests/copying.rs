@@ -1,7 +1,9 @@
 use fstree::action::{self, Copy, Mkdir, Mkfile, Remove, Symlink};
 use fstree::{Kind, Owner};
 
-use crate::support::{Tree, is_root, show, tree};
+use testkit::requires;
+
+use crate::support::{Tree, show, tree};
 
 const SOURCE: &str = "dir dir 755 1 2\nfile dir/a.txt 4755 3 4 A\nfile dir/b.md 644 0 0 B\ndir dir/sub 700 0 0\n\
                       file dir/sub/c.txt 644 0 0 C\nhard dir/sub/again dir/a.txt\nlink dir/link sub/c.txt\nlink abs /dir\n\
@@ -28,9 +30,7 @@ fn copied(source: &Tree, dest: &str, copy: &Copy) -> Result<Tree, String> {
 
 #[test]
 fn a_copy_lands_where_docker_puts_it() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let source = tree("dir d 755 0 0\nfile d/f 644 0 0 f\nfile g 644 0 0 g\nlink l /d\n");
     let contents = |c: Copy| Copy {
         dir_copy_contents: true,
@@ -87,9 +87,7 @@ fn a_copy_lands_where_docker_puts_it() {
 
 #[test]
 fn what_cannot_be_copied_is_an_error_that_says_so() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let source = tree("dir d 755 0 0\nfile d/f 644 0 0 f\nfile g 644 0 0 g\n");
     let create = |c: Copy, create_dest_path| Copy {
         create_dest_path,
@@ -142,9 +140,7 @@ fn what_cannot_be_copied_is_an_error_that_says_so() {
 
 #[test]
 fn metadata_links_and_special_files_are_kept_unless_asked_otherwise() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let source = tree(SOURCE);
     let to = copied(&source, "", &request("*", "/")).unwrap();
     let stat = |path: &str| to.root.lstat(path).unwrap();
@@ -202,9 +198,7 @@ fn metadata_links_and_special_files_are_kept_unless_asked_otherwise() {
 
 #[test]
 fn patterns_choose_and_directories_come_only_with_something_in_them() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let source = tree(SOURCE);
     let list = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     for (include, exclude, want) in [
@@ -237,9 +231,7 @@ fn patterns_choose_and_directories_come_only_with_something_in_them() {
 
 #[test]
 fn small_actions_stay_in_the_root_and_replace_rather_than_write_through() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let t =
         tree("file target 644 0 0 t\nlink l target\nchar dev 644 0 0 1 3\nlink etc /outer/etc\n");
     let mkfile = |path: &str| Mkfile {

@@ -1,6 +1,8 @@
 use fstree::diff::{ChangeKind, overlay_changes, tree_changes};
 
-use crate::support::{is_root, tree};
+use testkit::requires;
+
+use crate::support::tree;
 
 fn show(changes: Vec<fstree::diff::Change>) -> String {
     let mark = |kind| match kind {
@@ -23,9 +25,7 @@ const LOWER: &str = "dir d 755 0 0\nfile d/keep 644 0 0 1\nfile d/old 644 0 0 1\
 
 #[test]
 fn an_upper_directory_says_what_changed() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let lower = tree(LOWER);
     let upper = tree(
         "dir d 755 0 0\nwhiteout d/old\nwhiteout d/never\nfile d/new 644 0 0 n\nwhiteout gone\n\
@@ -52,9 +52,7 @@ fn an_upper_directory_says_what_changed() {
 
 #[test]
 fn two_trees_differ_name_by_name() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let a = tree(
         "dir d 755 0 0\ndir d/sub 755 0 0\nfile d/sub/x 644 0 0\nfile f 644 0 0 1\nfile l1 644 0 0 x\ntime l1 7000000000\n",
     );

@@ -3,7 +3,9 @@
 use fstree::action::{self, Copy};
 use fstree::hash::{Options, TreeHashes};
 
-use crate::support::{is_root, show, tree};
+use testkit::requires;
+
+use crate::support::{show, tree};
 
 const FILES: &[&str] = &[
     "dir1/a.txt",
@@ -111,9 +113,7 @@ const CASES: &[(&str, &str, &str)] = &[
 
 #[test]
 fn what_is_excluded_is_copied_by_no_source() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     for (sources, exclude, want) in CASES {
         let (got, _) = copied(&listing(None), sources, exclude);
         let mut files: Vec<&str> = got
@@ -130,9 +130,7 @@ fn what_is_excluded_is_copied_by_no_source() {
 
 #[test]
 fn a_copy_counts_all_that_it_takes_and_nothing_that_is_excluded() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     for (sources, exclude, _) in CASES {
         let (before, digests) = copied(&listing(None), sources, exclude);
         for file in FILES {

@@ -4,7 +4,9 @@ use fstree::hash::{FileHasher, Options, TreeHashes, empty_tree_checksum};
 use fstree::walk::{Filter, Walk};
 use oci::Digest;
 
-use crate::support::{add, is_root, tree};
+use testkit::requires;
+
+use crate::support::{add, tree};
 
 const VECTORS: &str = include_str!("data/contenthash.txt");
 
@@ -24,9 +26,7 @@ fn options(flags: &str, include: &str, exclude: &str) -> Options {
 
 #[test]
 fn digests_are_those_of_buildkit_asked_alone_together_and_after_storing() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let (listing, queries) = VECTORS.split_once("[queries]\n").unwrap();
     let tree = tree(listing.split_once("[tree]\n").unwrap().1);
     let shared = TreeHashes::new();

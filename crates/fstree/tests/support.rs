@@ -16,14 +16,6 @@ pub(crate) struct Tree {
     pub(crate) dir: tempfile::TempDir,
 }
 
-pub(crate) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        testkit::skip::skip("needs to be root");
-    }
-    root
-}
-
 pub(crate) fn tree(listing: &str) -> Tree {
     let dir = tempfile::tempdir().unwrap();
     let root = Root::open(dir.path()).unwrap();

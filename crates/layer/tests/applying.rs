@@ -3,7 +3,9 @@ use std::io::Write;
 use layer::tar::{EntryKind, Header, Writer};
 use layer::{Applied, ApplyError, ApplyOptions, CreateOptions, Whiteouts};
 
-use crate::support::{Tree, empty, is_root, paths, show, tree};
+use testkit::requires;
+
+use crate::support::{Tree, empty, paths, show, tree};
 
 fn apply(tar: &[u8], to: &Tree, options: &ApplyOptions) -> Result<Applied, ApplyError> {
     layer::apply(&mut &*tar, &to.root, options)
@@ -47,9 +49,7 @@ use EntryKind::{Dir, File, HardLink, Symlink};
 
 #[test]
 fn a_snapshot_survives_the_way_to_a_layer_and_back() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let vectors = include_str!("data/layers.txt");
     let listing = |name: &str| {
         let start = vectors.split_once(&format!("[{name}]\n")).unwrap().1;
@@ -109,9 +109,7 @@ fn a_snapshot_survives_the_way_to_a_layer_and_back() {
 
 #[test]
 fn whiteouts_become_what_overlayfs_understands_in_any_order() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     for (entries, want) in [
         (&[("d/", Dir, ""), ("d/.wh.f", File, "")][..], "d/ -d/f"),
         (
@@ -162,9 +160,7 @@ fn whiteouts_become_what_overlayfs_understands_in_any_order() {
 
 #[test]
 fn what_is_in_the_way_is_replaced_and_directories_are_merged() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     for (entries, want) in [
         (
             &[("a", File, "1"), ("a/", Dir, ""), ("a/b", File, "2")][..],
@@ -217,9 +213,7 @@ fn what_is_in_the_way_is_replaced_and_directories_are_merged() {
 
 #[test]
 fn layers_below_lend_their_directories_and_the_targets_of_hard_links() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let below =
         tree("dir d 1777 3 4\nxattr d user.x y\nfile d/f 4750 5 6 below\ndir d/e 700 1 1\n");
     let options = ApplyOptions {
@@ -249,9 +243,7 @@ fn layers_below_lend_their_directories_and_the_targets_of_hard_links() {
 
 #[test]
 fn archives_for_add_are_unpacked_where_they_are_sent_and_for_whom() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     use fstree::action::{self, Copy};
     let source = empty();
     let archive = tar(&[
@@ -299,9 +291,7 @@ fn archives_for_add_are_unpacked_where_they_are_sent_and_for_whom() {
 
 #[test]
 fn sparse_files_of_all_notations_keep_their_holes() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let packed = include_bytes!("data/sparse.tar.gz");
     let to = empty();
     apply(packed, &to, &overlay()).unwrap();

@@ -6,7 +6,9 @@ use layer::tar::{EntryKind, Header, Reader, Writer};
 use layer::{ApplyOptions, Compression, CompressionKind, UnpackOptions};
 use oci::Digest;
 
-use crate::support::{empty, is_root, paths, show};
+use testkit::requires;
+
+use crate::support::{empty, paths, show};
 
 fn compressed(kind: CompressionKind, plain: &[u8]) -> Vec<u8> {
     let compression = Compression {
@@ -72,9 +74,7 @@ type Case = (&'static str, Vec<u8>, Option<Vec<u8>>, bool);
 
 #[test]
 fn archives_are_taken_as_people_make_them() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let body = [file("a", "contents of a"), file("b", "b")].concat();
     let end = [0; 1024];
     let whole = [&body[..], &end].concat();
@@ -397,9 +397,7 @@ fn headers_before_an_entry_are_bounded() {
 
 #[test]
 fn a_sparse_file_keeps_its_content() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     // Made by GNU tar; digests as Go's `archive/tar` reads them.
     let want = [
         (
@@ -551,9 +549,7 @@ fn a_stream_cannot_demand_more_memory_than_readers_of_the_format_give() {
 
 #[test]
 fn directories_get_their_times_however_many_there_are() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     // More than are kept at a time: their own entries first, then what is in them, and the first of them told twice.
     let mut writer = Writer::new(Vec::new());
     let long = vec!["d".repeat(250); 12].join("/");

@@ -4,7 +4,9 @@ use fstree::walk::Filter;
 use layer::tar::{EntryKind, Header, Reader, Writer};
 use layer::{Compression, CompressionKind, CreateOptions, LayerInfo};
 
-use crate::support::{empty, is_root, tree};
+use testkit::requires;
+
+use crate::support::{empty, tree};
 
 const VECTORS: &str = include_str!("data/layers.txt");
 
@@ -56,9 +58,7 @@ fn check(name: &str, tar: &[u8], info: &LayerInfo) {
 
 #[test]
 fn layers_have_the_diff_ids_that_buildkit_gives_them() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let upper = tree(section("upper"));
     let lower = tree(section("lower"));
     let mut tar = Vec::new();
@@ -81,9 +81,7 @@ fn layers_have_the_diff_ids_that_buildkit_gives_them() {
 
 #[test]
 fn compression_changes_the_blob_and_not_the_diff_id() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let upper = tree(section("upper"));
     let pack = |kind| {
         let mut blob = Vec::new();
@@ -124,9 +122,7 @@ fn compression_changes_the_blob_and_not_the_diff_id() {
 
 #[test]
 fn times_are_held_down_while_packing_and_while_converting() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let upper = tree(section("upper"));
     let latest = CreateOptions {
         latest_time: Some(1_550_000_000),

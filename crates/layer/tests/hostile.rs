@@ -5,7 +5,9 @@ use layer::tar::{EntryKind, Header, Reader, Writer};
 use layer::{ApplyError, ApplyOptions};
 use proptest::prelude::*;
 
-use crate::support::{empty, is_root, paths};
+use testkit::requires;
+
+use crate::support::{empty, paths};
 
 fn tar(entries: &[(&str, EntryKind, &str)]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
@@ -32,9 +34,7 @@ fn tar(entries: &[(&str, EntryKind, &str)]) -> Vec<u8> {
 #[test]
 fn no_entry_reaches_outside() {
     use EntryKind::{Dir, File, HardLink, Symlink};
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("victim"), "whole").unwrap();
     let out = outside.path().to_str().unwrap();
@@ -107,9 +107,7 @@ fn no_entry_reaches_outside() {
 #[test]
 fn entries_that_mean_nothing_good_are_refused() {
     use EntryKind::{Dir, File, HardLink, Other};
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     for (entries, want) in [
         (
             &[(".wh..", File, "")][..],

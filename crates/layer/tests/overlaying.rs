@@ -6,7 +6,9 @@ use fstree::hash::{Options, TreeHashes};
 use layer::{ApplyOptions, CreateOptions};
 use sys::mount::{Attrs, Overlay, overlay};
 
-use crate::support::{Tree, empty, is_root, show, tree};
+use testkit::requires;
+
+use crate::support::{Tree, empty, show, tree};
 
 fn mounted(upper: &Tree, lower: &Tree) -> Root {
     let spec = Overlay {
@@ -28,9 +30,7 @@ const LOWER: &str = "dir d 750 1 2\nfile d/keep 644 0 0 keep\nfile d/old 644 0 0
 
 #[test]
 fn what_a_step_leaves_in_an_overlay_is_what_others_see_after_pulling_its_layer() {
-    if !is_root() {
-        return;
-    }
+    requires!(root);
     let lower = tree(LOWER);
     let (upper, work) = (empty(), empty());
     let spec = Overlay {

@@ -16,14 +16,6 @@ pub(crate) struct Tree {
 
 const TIME: i64 = 1_600_000_000_700_000_000;
 
-pub(crate) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        testkit::skip::skip("needs to be root");
-    }
-    root
-}
-
 pub(crate) fn empty() -> Tree {
     tree("")
 }
