@@ -8,14 +8,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use executor::{
-    Access, ContainerId, ContainerSpec, Control, ExecError, ExitStatus, IdRange, NetworkMode,
-    Output, ProcessIo, ProcessSpec, SecurityMode, Signal, WinSize,
+    Access, ContainerId, ContainerSpec, Control, Environment, ExecError, ExitStatus, IdRange,
+    NetworkMode, Output, ProcessIo, ProcessSpec, SecurityMode, Signal, WinSize,
 };
 use frontend::BridgeError;
 use frontend::bridge::{FileRange, FileStat};
 use frontend::gateway::{Container, ContainerRequest, Process, ProcessControl, ProcessRequest};
 use llb::pb;
 use oci::Digest;
+use ops::environment::set_secrets;
 use ops::exec::{Prepared, prepare};
 use ops::{BuildDomain, Parts, ProgressSink};
 use solver::{OpCtx, Vertex};
@@ -27,9 +28,6 @@ use crate::files::{self, ReadError};
 use crate::reference::LazyRef;
 use crate::scope::{BuildScope, canceled};
 
-const UNIX_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const WINDOWS_PATH: &str =
-    "PATH=c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
 /// No input, in the numbers of mounts.
 const EMPTY: i64 = -1;
 
@@ -170,42 +168,20 @@ impl BuildContainer {
 
     async fn environment(
         &self,
-        mut env: Vec<String>,
+        variables: Vec<String>,
         tty: bool,
         secrets: &[pb::SecretEnv],
     ) -> Result<Vec<String>, Failure> {
-        let has = |env: &[String], name: &str| env.iter().any(|e| e.starts_with(name));
-        if !has(&env, "PATH=") {
-            let path = if self.windows {
-                WINDOWS_PATH
-            } else {
-                UNIX_PATH
-            };
-            env.push(path.into());
-        }
-        if tty && !has(&env, "TERM=") {
-            env.push("TERM=xterm".into());
+        let mut environment = Environment::new(variables);
+        environment.set_default_path(if self.windows { "windows" } else { "linux" });
+        if tty {
+            environment.set_default("TERM", "xterm");
         }
         let ctx = context(&self.scope);
-        for secret in secrets {
-            let (id, name) = (&secret.id, &secret.name);
-            if id.is_empty() {
-                return Err(unknown(format!(
-                    "secret ID missing for {name:?} environment variable"
-                )));
-            }
-            let found = ops::callers::secret(&self.parts, &ctx, id)
-                .await
-                .map_err(unknown)?;
-            let value = match found {
-                Some(value) => value,
-                None if secret.optional => Vec::new(),
-                None => return Err(unknown(format!("secret {id}: not found"))),
-            };
-            let value = ops::callers::secret_text(id, value).map_err(unknown)?;
-            env.push(format!("{name}={value}"));
-        }
-        Ok(env)
+        set_secrets(&mut environment, secrets, &self.parts, &ctx)
+            .await
+            .map_err(unknown)?;
+        Ok(environment.into_variables())
     }
 
     fn access(&self, security: i32) -> Result<Access, Failure> {

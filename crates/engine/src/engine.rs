@@ -119,7 +119,7 @@ impl Engine {
         } = from;
         let store = &parts.store;
         store.set_budget(settings.gc_policies.clone());
-        let cache = CacheManager::new("local", store.key_store(), Results::new(Arc::clone(store)));
+        let cache = CacheManager::open("local", store.key_store(), Results::new(Arc::clone(store)));
         let resolver = Arc::new(OpResolver::new(Arc::clone(&parts)));
         let solver = Solver::new(resolver, cache, Arc::new(Progress));
         let clock = Clock::real();

@@ -14,6 +14,7 @@ mod bounds;
 pub mod cdi;
 mod cgroup;
 pub mod dns;
+mod environment;
 mod error;
 pub mod hosts;
 mod injection;
@@ -40,6 +41,7 @@ pub use access::{
     Access, Denied, DeviceRights, Entitlements, NetworkMode, SecurityMode, UnknownMode,
 };
 pub use bounds::{MAX_MOUNTS, MAX_PATH_BYTES, MAX_PATH_PARTS, check_mount_count, check_path};
+pub use environment::Environment;
 pub use error::{ExecError, StartError};
 pub use injection::Injection;
 pub use io::{Control, Output, OutputSink, ProcessIo, Signal, WinSize};

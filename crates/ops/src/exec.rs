@@ -9,16 +9,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::{
-    ContainerSpec, ExitStatus, NetworkMode, Output, ProcessIo, ProcessSpec, Resources,
+    ContainerSpec, Environment, ExitStatus, NetworkMode, Output, ProcessIo, ProcessSpec, Resources,
     SecurityMode, Ulimit,
 };
 use llb::pb;
 use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 
+use crate::environment::{set_proxies, set_secrets};
 use crate::{BuildDomain, BuildOp, BuildRights, OpFailure, Parts, Ref};
 pub use mounts::{Prepared, PreparedMount, prepare};
-
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs the process of one `ExecOp`.
 #[derive(Debug)]
@@ -57,42 +56,13 @@ impl ExecOp {
 
     async fn environment(&self, ctx: &OpCtx<BuildDomain>) -> Result<Vec<String>, OpFailure> {
         let meta = self.meta()?;
-        let mut env = meta.env.clone();
+        let mut environment = Environment::new(meta.env.clone());
         if let Some(proxy) = &meta.proxy_env {
-            for (names, value) in [
-                (["HTTP_PROXY", "http_proxy"], &proxy.http_proxy),
-                (["HTTPS_PROXY", "https_proxy"], &proxy.https_proxy),
-                (["FTP_PROXY", "ftp_proxy"], &proxy.ftp_proxy),
-                (["NO_PROXY", "no_proxy"], &proxy.no_proxy),
-                (["ALL_PROXY", "all_proxy"], &proxy.all_proxy),
-            ] {
-                if !value.is_empty() {
-                    env.extend(names.map(|name| format!("{name}={value}")));
-                }
-            }
+            set_proxies(&mut environment, proxy);
         }
-        if !env.iter().any(|e| e.starts_with("PATH=")) {
-            env.push(DEFAULT_PATH.into());
-        }
-        for secret in &self.op.secretenv {
-            if secret.id.is_empty() {
-                return Err(OpFailure::SecretIdMissing {
-                    name: secret.name.clone(),
-                });
-            }
-            let bytes = match crate::callers::secret(&self.parts, ctx, &secret.id).await? {
-                Some(bytes) => bytes,
-                None if secret.optional => Vec::new(),
-                None => {
-                    return Err(OpFailure::SecretNotFound {
-                        id: secret.id.clone(),
-                    });
-                }
-            };
-            let value = crate::callers::secret_text(&secret.id, bytes)?;
-            env.push(format!("{}={value}", secret.name));
-        }
-        Ok(env)
+        environment.set_default_path("linux");
+        set_secrets(&mut environment, &self.op.secretenv, &self.parts, ctx).await?;
+        Ok(environment.into_variables())
     }
 
     fn check_platform(&self) -> Result<(), OpFailure> {

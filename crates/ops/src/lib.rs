@@ -18,6 +18,7 @@ pub mod callers;
 pub mod combine;
 pub mod content;
 mod domain;
+pub mod environment;
 pub mod exec;
 mod failure;
 pub mod file;

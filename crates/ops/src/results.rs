@@ -5,11 +5,9 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use solver::{KeyStoreError, OpCtx, ResultStorage, StoredResult};
-use store::{RefId, Store};
+use store::{ImmutableRef, RefId, Store};
 
-use crate::Ref;
-
-use crate::BuildDomain;
+use crate::{BuildDomain, Ref};
 
 /// Keeps results under the names of their refs. Loading one gives its lazy layers the providers that the source ops
 /// below it left in their cache maps.
@@ -51,20 +49,23 @@ impl ResultStorage<BuildDomain> for Results {
         result: &StoredResult,
         ctx: &OpCtx<BuildDomain>,
     ) -> Result<Ref, KeyStoreError> {
+        let (store, name) = (Arc::clone(&self.store), result.id.clone());
+        let look = move || {
+            let reference = RefId::parse(&name).ok().and_then(|id| store.get(&id).ok());
+            let Some(reference) = reference.filter(ImmutableRef::is_lazy) else {
+                return Ok(None);
+            };
+            let layers = reference.known_blobs().map_err(KeyStoreError::new)?;
+            Ok::<_, KeyStoreError>(Some((reference, layers.unwrap_or_default())))
+        };
         // The handle keeps the record alive, and with it the providers, until the load below has looked.
-        let held = RefId::parse(&result.id)
-            .ok()
-            .and_then(|id| self.store.get(&id).ok());
-        if let Some(reference) = held.as_ref().filter(|r| r.is_lazy()) {
-            let known = reference
-                .known_blobs()
-                .map_err(KeyStoreError::new)?
-                .unwrap_or_default();
-            for layer in known {
-                let digest = layer.descriptor.digest;
-                if let Some(hint) = ctx.hint(|hint| hint.layer == digest) {
-                    reference.add_provider(&digest, hint.provider);
-                }
+        let lazy = task::blocking("find the layers of a result", look).await?;
+        for layer in lazy.iter().flat_map(|(_, layers)| layers) {
+            let digest = &layer.descriptor.digest;
+            if let (Some((reference, _)), Some(hint)) =
+                (&lazy, ctx.hint(|hint| hint.layer == *digest))
+            {
+                reference.add_provider(digest, hint.provider);
             }
         }
         self.inner.load(result, ctx).await

@@ -5,10 +5,13 @@
 //! and what may take as long as a disk (telling a job what a vertex told before, dropping results) is done after the lock is
 //! released. Cancelling work drops its task. A work's end is the next event.
 //!
-//! A job gets no reply before it was told everything that was decided before: replies to it wait while something is being told.
+//! A vertex that is new has nothing to tell; one that other jobs had before may have logs of megabytes, partly on the disk, and
+//! tells a job that joins on a thread that may wait (`telling`). A job gets no reply before it was told everything that was decided
+//! before: replies to it wait meanwhile.
 
 mod lookups;
 mod sub;
+mod telling;
 mod work;
 
 use std::collections::{HashMap, HashSet};
@@ -26,11 +29,14 @@ use crate::built::Built;
 use crate::domain::Domain;
 use crate::domain::error::SolveError;
 use crate::domain::op::{FindHint, Observer, OpCtx, Resolver, SessionGroup, VertexSink as _};
+use crate::domain::vertex::Edge;
 use crate::keys::manager::CacheManager;
 use crate::scheduler::{
-    BuildId, BuildRequest, By, Effect, Event, Handle, JobId, Outcome, Scheduler, Work, WorkId,
+    Attach, BuildId, BuildRequest, By, Effect, Event, Handle, JobId, Loaded, Outcome, Scheduler,
+    Work, WorkId,
 };
 use lookups::Lookups;
+use telling::{Next, Telling};
 
 pub(crate) struct Core<D: Domain> {
     state: Mutex<State<D>>,
@@ -66,14 +72,6 @@ struct Waiting<D: Domain> {
     reply: oneshot::Sender<BuildResult<D>>,
 }
 
-/// What goes on with a job outside of the lock.
-struct Telling<D: Domain> {
-    /// How many vertices have yet to tell it what they told before.
-    vertices: usize,
-    /// Replies that wait for them.
-    replies: Vec<Reply<D>>,
-}
-
 struct Reply<D: Domain> {
     to: oneshot::Sender<BuildResult<D>>,
     result: BuildResult<D>,
@@ -86,16 +84,12 @@ impl<D: Domain> Reply<D> {
     }
 }
 
-/// A vertex, and the job that it tells what it told before.
-struct Attach<D: Domain> {
-    handle: Arc<Handle<D>>,
-    job: JobId,
-    value: Arc<D::Job>,
-}
-
 /// What is done after the lock is released.
 struct Afterwards<D: Domain> {
+    /// Vertices with nothing to tell yet.
     attaches: Vec<Attach<D>>,
+    /// Jobs that need somebody who has vertices tell them what they told before.
+    tellers: Vec<JobId>,
     replies: Vec<Reply<D>>,
     /// Cancelled tasks, results, …: a destructor may do anything.
     dropped: Vec<Box<dyn Send>>,
@@ -107,6 +101,7 @@ impl<D: Domain> Afterwards<D> {
     fn new() -> Self {
         Self {
             attaches: Vec::new(),
+            tellers: Vec::new(),
             replies: Vec::new(),
             dropped: Vec::new(),
             wants_lookup_worker: false,
@@ -117,6 +112,8 @@ impl<D: Domain> Afterwards<D> {
 
 /// How long the state is held at a time, by one piece of work of the scheduler.
 const MAX_HOLD: Duration = Duration::from_millis(10);
+/// Vertices that are loaded in a row.
+const MAX_LOADED_AT_ONCE: usize = 200;
 /// Steps of the scheduler between two looks at the clock.
 const STEPS_PER_CHECK: usize = 16;
 
@@ -274,13 +271,13 @@ impl<D: Domain> Core<D> {
                         afterwards.dropped.push(lookup);
                     }
                 }
-                Effect::Attach(handle, job, value) => {
-                    let telling = state.telling.entry(job).or_insert_with(|| Telling {
-                        vertices: 0,
-                        replies: Vec::new(),
-                    });
-                    telling.vertices += 1;
-                    afterwards.attaches.push(Attach { handle, job, value });
+                Effect::Attach(attach) => {
+                    let telling = state.telling.entry(attach.job).or_insert_with(Telling::new);
+                    match telling.add(attach) {
+                        Next::AtOnce(attach) => afterwards.attaches.push(attach),
+                        Next::Begin(job) => afterwards.tellers.push(job),
+                        Next::Wait => {}
+                    }
                 }
                 Effect::Reply(build, result) => {
                     let Some(Waiting { job, reply: to }) = state.replies.remove(&build) else {
@@ -300,27 +297,20 @@ impl<D: Domain> Core<D> {
     }
 
     /// Releases the lock and does what must not be done under it.
-    fn finish(self: &Arc<Self>, state: MutexGuard<'_, State<D>>, mut afterwards: Afterwards<D>) {
+    fn finish(self: &Arc<Self>, state: MutexGuard<'_, State<D>>, afterwards: Afterwards<D>) {
         drop(state);
         if afterwards.wants_lookup_worker {
             self.start_lookup_worker();
         }
-        for attach in &afterwards.attaches {
-            attach.handle.sink.attach(&attach.value);
+        for Attach {
+            handle, value, job, ..
+        } in afterwards.attaches
+        {
+            handle.sink.attach(&value);
+            self.told(job);
         }
-        if !afterwards.attaches.is_empty() {
-            let mut state = self.state.lock();
-            for Attach { job, .. } in &afterwards.attaches {
-                let Some(telling) = state.telling.get_mut(job) else {
-                    continue;
-                };
-                telling.vertices -= 1;
-                if telling.vertices == 0
-                    && let Some(telling) = state.telling.remove(job)
-                {
-                    afterwards.replies.extend(telling.replies);
-                }
-            }
+        for job in afterwards.tellers {
+            self.start_teller(job);
         }
         for reply in afterwards.replies {
             reply.send();
@@ -372,6 +362,31 @@ impl<D: Domain> Core<D> {
             let answer = lookups::run(*lookup);
             self.apply(Event::Done(work, Outcome::Lookup(answer)));
         }
+    }
+
+    /// Has the scheduler hold everything that an edge needs, a part at a time, so that others get at the graph between.
+    pub(crate) async fn load_graph(
+        self: &Arc<Self>,
+        by: &By,
+        edge: &Edge<D>,
+        sources: &[Arc<CacheManager<D>>],
+    ) -> Loaded<D> {
+        let loaded = Loaded::<D>::default();
+        let top = Arc::clone(&edge.vertex);
+        let all = task::blocking("order vertices", move || top.closure()).await;
+        // A small one is loaded with its build.
+        if all.len() > MAX_LOADED_AT_ONCE {
+            for part in all.chunks(MAX_LOADED_AT_ONCE) {
+                self.apply(Event::Load {
+                    by: by.clone(),
+                    part: part.to_vec(),
+                    sources: sources.to_vec(),
+                    loaded: Arc::clone(&loaded),
+                });
+                tokio::task::yield_now().await;
+            }
+        }
+        loaded
     }
 
     /// Waits for a build; leaving cancels it.

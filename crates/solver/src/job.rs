@@ -12,10 +12,7 @@ use crate::domain::op::{Observer, OpCtx, Resolver};
 use crate::domain::vertex::{Edge, Vertex};
 use crate::driver::Core;
 use crate::keys::manager::CacheManager;
-use crate::scheduler::{BuildRequest, By, Event, JobId, Loaded};
-
-/// Vertices that are loaded in a row.
-const PART: usize = 200;
+use crate::scheduler::{BuildRequest, By, Event, JobId};
 
 /// The graph of everything that is being built now. Clones share it.
 pub struct Solver<D: Domain> {
@@ -101,21 +98,7 @@ impl<D: Domain> Job<D> {
         sources: &[Arc<CacheManager<D>>],
     ) -> Result<Built<D>, SolveError<D>> {
         let (by, sources) = (By::Job(self.id), sources.to_vec());
-        let loaded = Loaded::<D>::default();
-        let top = Arc::clone(&edge.vertex);
-        let all = task::blocking("order vertices", move || top.closure()).await;
-        // Many are loaded a part at a time, so that others get at the graph between.
-        if all.len() > PART {
-            for part in all.chunks(PART) {
-                self.core.apply(Event::Load {
-                    by: by.clone(),
-                    part: part.to_vec(),
-                    sources: sources.clone(),
-                    loaded: Arc::clone(&loaded),
-                });
-                tokio::task::yield_now().await;
-            }
-        }
+        let loaded = self.core.load_graph(&by, &edge, &sources).await;
         let built = self.core.build(|build| BuildRequest {
             build,
             by,

@@ -23,6 +23,8 @@
 mod edge;
 mod end;
 mod graph;
+#[cfg(test)]
+mod invariants;
 mod join;
 mod merge;
 mod step;
@@ -114,10 +116,19 @@ pub(crate) enum Effect<D: Domain> {
     Start(WorkId, Work<D>),
     Cancel(WorkId),
     /// Has a vertex tell a job what it told before, before any further build of the job gets its reply.
-    Attach(Arc<Handle<D>>, JobId, Arc<D::Job>),
+    Attach(Attach<D>),
     Reply(BuildId, Result<Built<D>, SolveError<D>>),
     /// Drops what may be the last to hold a result: that may take as long as a disk does.
     Release(Box<dyn Send>),
+}
+
+/// A vertex, and a job that is to hear of it.
+pub(crate) struct Attach<D: Domain> {
+    pub(crate) handle: Arc<Handle<D>>,
+    pub(crate) job: JobId,
+    pub(crate) value: Arc<D::Job>,
+    /// Whether another job heard of the vertex before: then it may have much to tell.
+    pub(crate) has_history: bool,
 }
 
 /// Work to begin.
@@ -207,6 +218,8 @@ struct VertexState<D: Domain> {
     parents: BTreeSet<Digest>,
     children: BTreeSet<Digest>,
     attached: BTreeSet<JobId>,
+    /// A job was attached, now or before.
+    is_watched: bool,
     edges: BTreeMap<usize, EdgeId>,
     sources: Vec<Arc<CacheManager<D>>>,
     maps: Vec<Arc<CacheMap<D>>>,
@@ -531,132 +544,6 @@ impl<D: Domain> Scheduler<D> {
 
     pub(crate) fn handle(&self, digest: &Digest) -> Option<Arc<Handle<D>>> {
         self.vertices.get(digest).map(|v| Arc::clone(&v.handle))
-    }
-
-    /// Whether no vertex is active.
-    #[cfg(test)]
-    pub(crate) fn is_idle(&self) -> bool {
-        self.vertices.is_empty()
-    }
-
-    #[cfg(test)]
-    fn assert_invariants(&self) {
-        for (id, edge) in &self.edges {
-            for consumer in edge.consumers.keys() {
-                match consumer {
-                    Consumer::Build(build) => assert_eq!(
-                        self.builds.get(build).map(|b| b.edge),
-                        Some(*id),
-                        "a build waits where it thinks"
-                    ),
-                    Consumer::Edge(parent, input) => {
-                        let parent = self
-                            .edges
-                            .get(parent)
-                            .expect("a demand comes from an edge that exists");
-                        let dep = parent
-                            .deps
-                            .get(*input)
-                            .expect("a demand comes from an input");
-                        assert_eq!(dep.edge, Some(*id), "an edge demands where it thinks");
-                    }
-                }
-            }
-            if edge.consumers.is_empty() || edge.outcome().is_some() {
-                assert!(edge.state.work().is_none(), "nobody wants the work");
-                assert!(
-                    edge.deps.iter().all(|d| d.wanted.is_none()),
-                    "nobody wants the inputs"
-                );
-            }
-            assert!(
-                edge.lookup.is_none() || (edge.outcome().is_none() && edge.owner().is_none()),
-                "an edge that ended looks nothing up"
-            );
-            let lookup = edge.lookup.as_ref().map(|lookup| lookup.work);
-            for work in edge.state.work().into_iter().chain(lookup) {
-                assert!(matches!(self.works.get(&work), Some(Target::Edge(e)) if e == id));
-            }
-        }
-        for vertex in self.vertices.values() {
-            for running in vertex.running.values() {
-                assert!(
-                    !running.waiters.is_empty(),
-                    "work without waiters was cancelled"
-                );
-                assert!(self.works.contains_key(&running.work));
-            }
-            assert!(
-                !vertex.jobs.is_empty() || !vertex.parents.is_empty(),
-                "someone has every vertex loaded"
-            );
-        }
-        for build in self.builds.values() {
-            let edge = self
-                .edges
-                .get(&build.edge)
-                .expect("a build waits for an edge that exists");
-            assert!(
-                edge.owner().is_none() && edge.outcome().is_none(),
-                "an ended edge has replied"
-            );
-            let mut seen = BTreeSet::new();
-            assert!(
-                self.is_moving(build.edge, &mut seen),
-                "a build waits for something that is under way: {}",
-                self.dump(&seen)
-            );
-        }
-        if self.vertices.is_empty() {
-            assert!(
-                self.edges.is_empty() && self.works.is_empty(),
-                "nothing is left behind: {}",
-                self.dump(&self.edges.keys().copied().collect())
-            );
-            assert!(
-                self.index.is_empty(),
-                "nothing is left behind: {:?}",
-                self.index
-            );
-        }
-    }
-
-    #[cfg(test)]
-    fn dump(&self, edges: &BTreeSet<EdgeId>) -> String {
-        let mut out = String::new();
-        for id in edges {
-            let Some(edge) = self.edges.get(id) else {
-                continue;
-            };
-            let name = self
-                .vertices
-                .get(&edge.vertex)
-                .map(|v| v.handle.vertex.name.clone());
-            out += &format!(
-                "\n{id}: {name:?} {:.12}#{} {edge:?}",
-                edge.vertex.hex(),
-                edge.index
-            );
-        }
-        out
-    }
-
-    #[cfg(test)]
-    fn is_moving(&self, edge: EdgeId, seen: &mut BTreeSet<EdgeId>) -> bool {
-        let Some(state) = self.edges.get(&edge) else {
-            return false;
-        };
-        seen.insert(edge)
-            && (state.state.work().is_some()
-                || state.lookup.is_some()
-                || self
-                    .vertices
-                    .get(&state.vertex)
-                    .is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&edge)))
-                || state.deps.iter().any(|d| {
-                    d.wanted.is_some_and(|w| w > d.level)
-                        && d.edge.is_some_and(|e| self.is_moving(e, seen))
-                }))
     }
 }
 

@@ -227,15 +227,19 @@ impl<D: Domain<Result = StoreResult>> ResultStorage<D> for Keys {
         if result.id.is_empty() {
             return Ok(None);
         }
-        let id = RefId::parse(&result.id).map_err(KeyStoreError::new)?;
-        let record = self.store.get(&id).map_err(KeyStoreError::new)?;
-        if !record.is_reachable() {
-            let lost = StoreError::Unfit {
-                id: record.id().clone(),
-                why: "is lazy and nobody can fetch it",
-            };
-            return Err(KeyStoreError::new(lost));
-        }
-        Ok(Some(record))
+        let (store, name) = (Arc::clone(&self.store), result.id.clone());
+        let load = move || {
+            let reference = store.get(&RefId::parse(&name)?)?;
+            if !reference.is_reachable() {
+                return Err(StoreError::Unfit {
+                    id: reference.id().clone(),
+                    why: "is lazy and nobody can fetch it",
+                });
+            }
+            Ok(Some(reference))
+        };
+        task::blocking("load a result", load)
+            .await
+            .map_err(KeyStoreError::new)
     }
 }

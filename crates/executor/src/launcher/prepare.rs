@@ -13,6 +13,7 @@ use sys::{caps, file, process, socket};
 
 use super::message::{ContainerPlan, Device, MountPlan, Opening, Plan, ProcessPlan, SourcePlan};
 use crate::access::SecurityMode;
+use crate::environment::Environment;
 use crate::error::ExecError;
 use crate::injection::Node;
 use crate::mount::{Mount, MountSource};
@@ -85,9 +86,9 @@ pub(super) fn process_plan(
     }
     crate::bounds::check_process(spec)?;
     let who = user::lookup(root, &spec.user)?;
-    let mut env = spec.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", user::home(root, who.uid)));
+    let mut environment = Environment::new(spec.env.clone());
+    if !environment.has("HOME") {
+        environment.set("HOME", &user::home(root, who.uid));
     }
     let capabilities = match security {
         SecurityMode::Sandbox => default_capabilities(),
@@ -101,7 +102,7 @@ pub(super) fn process_plan(
     }
     Ok(ProcessPlan {
         args: spec.args.clone(),
-        env,
+        env: environment.into_variables(),
         cwd: if spec.cwd.is_empty() {
             "/".to_owned()
         } else {

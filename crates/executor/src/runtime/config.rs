@@ -4,6 +4,7 @@ use rustix::fs::FileType;
 use serde_json::{Value, json};
 
 use crate::access::{NetworkMode, SecurityMode};
+use crate::environment::Environment;
 use crate::hosts::DEFAULT_HOSTNAME;
 use crate::injection::{Hook, Node};
 use crate::seccomp;
@@ -37,10 +38,8 @@ pub(super) fn process(
     ulimits: &[Ulimit],
 ) -> Value {
     let set = capabilities(security).names();
-    let mut env = spec.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={home}"));
-    }
+    let mut environment = Environment::new(spec.env.clone());
+    environment.set_default("HOME", home);
     let mut limits: Vec<Value> = ulimits
         .iter()
         .map(|limit| {
@@ -64,7 +63,7 @@ pub(super) fn process(
         "terminal": spec.tty,
         "user": {"uid": who.uid, "gid": who.gid, "additionalGids": who.groups},
         "args": spec.args,
-        "env": env,
+        "env": environment.into_variables(),
         "cwd": if spec.cwd.is_empty() { "/" } else { &spec.cwd },
         "capabilities": capabilities,
         "rlimits": limits,

@@ -9,7 +9,7 @@ use crate::domain::Domain;
 use crate::domain::error::SolveError;
 use crate::domain::op::SubBuilder;
 use crate::domain::vertex::Edge;
-use crate::scheduler::{BuildRequest, By, Handle, Loaded};
+use crate::scheduler::{BuildRequest, By, Handle};
 
 /// Builds as a part of a vertex for as long as a job has it loaded.
 pub(super) struct VertexBuilder<D: Domain> {
@@ -24,13 +24,14 @@ impl<D: Domain> SubBuilder<D> for VertexBuilder<D> {
         let vertex = self.handle.upgrade().ok_or(SolveError::Canceled)?;
         let by = By::Vertex(vertex.vertex.digest.clone());
         drop(vertex);
+        let loaded = core.load_graph(&by, &edge, &[]).await;
         let built = core
             .build(|build| BuildRequest {
                 build,
                 by,
                 edge,
                 sources: Vec::new(),
-                loaded: Loaded::<D>::default(),
+                loaded,
             })
             .await?;
         if let (Some(handle), Some(key)) = (self.handle.upgrade(), built.keys.first()) {

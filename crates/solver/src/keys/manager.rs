@@ -29,22 +29,41 @@ pub struct CacheManager<D: Domain> {
 }
 
 impl<D: Domain> CacheManager<D> {
-    /// Joins the parts. Managers of the same place must have the same `id`. Results that are gone are released.
+    /// Joins the parts; asks neither of them anything. Managers of the same place must have the same `id`.
     pub fn new(
         id: impl Into<String>,
         store: Arc<dyn KeyStore>,
         results: Arc<dyn ResultStorage<D>>,
     ) -> Arc<Self> {
-        let manager = Self {
+        Arc::new(Self {
             id: id.into(),
             store,
             results,
             saving: Permits::new(1),
+        })
+    }
+
+    /// As [`Self::new`], for a place whose results may have gone since it was used last: they are released in the background, which
+    /// looks at every key. Nothing has to wait for that: a look-up releases what it meets. Without a runtime it is done at once.
+    pub fn open(
+        id: impl Into<String>,
+        store: Arc<dyn KeyStore>,
+        results: Arc<dyn ResultStorage<D>>,
+    ) -> Arc<Self> {
+        let manager = Self::new(id, store, results);
+        let opened = Arc::clone(&manager);
+        let release = move || {
+            if let Err(error) = opened.release_unreferenced() {
+                tracing::warn!(%error, manager = opened.id, "cannot release cache records of results that are gone");
+            }
         };
-        if let Err(error) = manager.release_unreferenced() {
-            tracing::warn!(%error, manager = manager.id, "cannot release cache records of results that are gone");
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let release = task::blocking("release cache records", release);
+            task::spawn("release cache records", release).detach();
+        } else {
+            release();
         }
-        Arc::new(manager)
+        manager
     }
 
     /// Returns the id.
@@ -62,7 +81,7 @@ impl<D: Domain> CacheManager<D> {
         &self.results
     }
 
-    /// Releases all results that cannot be loaded any more, and with them the keys that led to nothing else.
+    /// Releases all results that cannot be loaded any more, and with them the keys that led to nothing else. Waits for disks.
     pub fn release_unreferenced(&self) -> Result<(), KeyStoreError> {
         let mut seen = BTreeSet::new();
         for key in self.store.keys()? {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::edge::EdgeState;
 use super::{
-    BuildId, BuildRequest, BuildState, By, Consumer, Effect, Handle, JobId, Level, Scheduler,
-    VertexState,
+    Attach, BuildId, BuildRequest, BuildState, By, Consumer, Effect, Handle, JobId, Level,
+    Scheduler, VertexState,
 };
 use crate::domain::Domain;
 use crate::domain::error::SolveError;
@@ -188,6 +188,7 @@ impl<D: Domain> Scheduler<D> {
             parents: BTreeSet::new(),
             children: BTreeSet::new(),
             attached: BTreeSet::new(),
+            is_watched: false,
             edges: BTreeMap::new(),
             sources: Vec::new(),
             maps: Vec::new(),
@@ -253,10 +254,16 @@ impl<D: Domain> Scheduler<D> {
                 differs
             });
             if attach {
+                let has_history = vertex.is_watched;
                 for (job, state) in states {
                     if vertex.attached.insert(job) {
-                        let (handle, value) = (&vertex.handle, &state.value);
-                        out.push(Effect::Attach(Arc::clone(handle), job, Arc::clone(value)));
+                        vertex.is_watched = true;
+                        out.push(Effect::Attach(Attach {
+                            handle: Arc::clone(&vertex.handle),
+                            job,
+                            value: Arc::clone(&state.value),
+                            has_history,
+                        }));
                     }
                 }
             }

@@ -104,7 +104,7 @@ impl World {
                     );
                     self.cancelled.insert(id);
                 }
-                Effect::Attach(..) | Effect::Release(_) => {}
+                Effect::Attach(_) | Effect::Release(_) => {}
                 Effect::Reply(build, result) => {
                     let old = self.replies.insert(build, result.map(|b| b.result));
                     assert!(old.is_none(), "a build is told once");

@@ -1,13 +1,16 @@
 //! Who waits for a key store or for a job that is told much: nobody else.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use solver::{KeyStoreError, Link, StoredResult};
+use parking_lot::Mutex;
+use solver::{KeyStore, KeyStoreError, Link, MemoryKeyStore, StoredResult};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::*;
+use crate::world::*;
 
 /// A key store that takes a second of the paused clock for each question of a look-up.
 #[derive(Debug)]
@@ -228,4 +231,39 @@ async fn a_job_that_is_told_much_holds_up_no_other_and_gets_its_replies_after_th
     let shown = world.shown.take();
     let (told, replied) = (shown.find("told to late"), shown.find("late has its reply"));
     assert!(told.is_some() && told < replied, "{shown}");
+}
+
+#[tokio::test]
+async fn a_late_job_is_told_what_happened_on_a_thread_that_may_wait() {
+    let (held_up, go) = held_up("late");
+    let mut world = world();
+    let shown = Shown {
+        log: Arc::clone(&world.shown),
+        held_up: Some(("told", held_up)),
+    };
+    world.solver = solver_of(&world, shown);
+    let told = op("told", &[]);
+    let early = world.job("early");
+    early.build(told.clone()).await.unwrap();
+    let (late, shown) = (world.job("late"), Arc::clone(&world.shown));
+    let build = {
+        let (told, shown) = (told.clone(), Arc::clone(&shown));
+        task::spawn("the late build", async move {
+            let built = late.build(told).await.unwrap();
+            shown.push("late has its reply".into());
+            drop(late);
+            built.result.1.clone()
+        })
+    };
+    // This runtime has one thread: it is not the one that waits.
+    until(|| world.shown.has("late is being told of told")).await;
+    let other = world.job("other");
+    let built = other.build(op("other", &[&told])).await.unwrap();
+    assert_eq!(built.result.1, "other(told())");
+    assert!(!shown.has("late has its reply"));
+    go.send(()).unwrap();
+    assert_eq!(build.await, "told()");
+    let shown = shown.take();
+    let (heard, replied) = (shown.find("told to late"), shown.find("late has its reply"));
+    assert!(heard.is_some() && heard < replied, "{shown}");
 }

@@ -1,0 +1,129 @@
+//! Jobs that want the same, and ops that build something themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::world::*;
+
+#[tokio::test]
+async fn two_jobs_share_a_run_and_the_last_one_leaving_drops_it() {
+    let world = world();
+    let gate = Arc::new(Semaphore::new(0));
+    let slow = vertex(
+        Fake {
+            name: "slow",
+            gate: Some(Arc::clone(&gate)),
+            ..Fake::default()
+        },
+        &[],
+    );
+    let (a, b) = (world.job("a"), world.job("b"));
+    {
+        let (mut first, mut second) = (
+            Box::pin(a.build(slow.clone())),
+            Box::pin(b.build(slow.clone())),
+        );
+        for _ in 0..3 {
+            assert!(
+                tokio::time::timeout(Duration::from_millis(5), async {
+                    tokio::select! { biased; _ = &mut first => (), _ = &mut second => () }
+                })
+                .await
+                .is_err()
+            );
+        }
+        drop(first);
+        gate.add_permits(1);
+        assert_eq!(second.await.unwrap().result.1, "slow()");
+        assert_eq!(world.log.take(), "exec slow | sessions s-a,s-b");
+    }
+    drop((a, b));
+
+    let other = vertex(
+        Fake {
+            name: "other",
+            gate: Some(Arc::clone(&gate)),
+            ..Fake::default()
+        },
+        &[],
+    );
+    let job = world.job("a");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), job.build(other.clone()))
+            .await
+            .is_err()
+    );
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(world.log.take(), "exec other | drop other");
+    gate.add_permits(1);
+    assert_eq!(job.build(other).await.unwrap().result.1, "other()");
+}
+
+#[tokio::test]
+async fn equal_keys_of_different_vertices_are_one_run() {
+    let world = world();
+    let gate = Arc::new(Semaphore::new(1));
+    let context = |name| {
+        vertex(
+            Fake {
+                name,
+                key: "same context",
+                content: "files",
+                gate: Some(Arc::clone(&gate)),
+                ..Fake::default()
+            },
+            &[],
+        )
+    };
+    let (a, b) = (
+        op("app", &[&context("session one")]),
+        op("app", &[&context("session two")]),
+    );
+    let (one, two) = (world.job("a"), world.job("b"));
+    let (x, y) = tokio::join!(one.build(a), two.build(b));
+    assert_eq!(
+        (x.unwrap().result.0, y.unwrap().result.1.as_str()),
+        (1, "app(files)")
+    );
+    let ran = world.log.take();
+    assert_eq!(ran.matches("exec").count(), 2, "{ran}");
+}
+
+#[tokio::test]
+async fn an_op_builds_as_a_part_of_its_vertex() {
+    let world = world();
+    let inner = op("inner", &[&op("base", &[])]);
+    let outer = vertex(
+        Fake {
+            name: "outer",
+            builds: Some(inner),
+            ..Fake::default()
+        },
+        &[],
+    );
+    let (built, ran) = world.run(&outer).await;
+    assert_eq!(
+        (built.unwrap().as_str(), ran.as_str()),
+        ("outer()", "exec outer | exec base | exec inner")
+    );
+    assert!(world.shown.take().contains("inner to one"));
+}
+
+#[tokio::test]
+async fn hints_of_cache_maps_are_found_from_above() {
+    let world = world();
+    let top = vertex(
+        Fake {
+            name: "top",
+            needs_hint: true,
+            ..Fake::default()
+        },
+        &[&op("mid", &[&op("base", &[])])],
+    );
+    assert_eq!(
+        world.run(&top).await.1,
+        "exec base | exec mid | exec top | hint of base"
+    );
+}
