@@ -184,8 +184,6 @@ impl InlineCache for Inline {
         let layers = tree.blobs(self.compression).await?;
         let layers: Vec<Digest> = layers.into_iter().map(|l| l.diff_id).collect();
         let made = CacheRecords::inline(&computed.keys, &layers, self.compression, &ctx).await;
-        made.map_err(|e| ExportError::Result {
-            reason: e.to_string(),
-        })
+        made.map_err(ExportError::supplied)
     }
 }

@@ -45,10 +45,7 @@ impl AnnotationGroup {
         let platform = if platform.is_empty() {
             String::new()
         } else {
-            let parsed = Platform::parse(platform).map_err(|e| ExportError::Attribute {
-                reason: e.to_string(),
-            })?;
-            parsed.normalize().format_all()
+            Platform::parse(platform)?.normalize().format_all()
         };
         let entry = self.0.entry(platform).or_default();
         let map = match place {

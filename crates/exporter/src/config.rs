@@ -70,12 +70,12 @@ struct Known {
 pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportError> {
     let bad = |reason: String| ExportError::Config { reason };
     let members = gostd::json::raw_members(config)
-        .map_err(|e| bad(format!("failed to parse image config for patch: {e}")))?
+        .map_err(|e| ExportError::malformed("failed to parse image config for patch", e))?
         .ok_or_else(|| bad("invalid null image config for export".into()))?;
     let members = members.into_iter();
     let mut fields: Fields = members.map(|(key, raw)| (key, raw.to_vec())).collect();
     let known: Known = gostd::json::from_slice(config)
-        .map_err(|e| bad(format!("invalid image config for export: {e}")))?;
+        .map_err(|e| ExportError::malformed("invalid image config for export", e))?;
     if known.os.is_empty() {
         return Err(bad("invalid image config for export: missing os".into()));
     }
@@ -99,7 +99,7 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
     match (fields.get("created"), &patch.epoch) {
         (Some(raw), Some(epoch)) => {
             let written: Option<String> = gostd::json::from_slice(raw)
-                .map_err(|e| bad(format!("failed to unmarshal creation time: {e}")))?;
+                .map_err(|e| ExportError::malformed("failed to unmarshal creation time", e))?;
             if let Some(written) = written {
                 let time = Timestamp::parse(&written)
                     .ok_or_else(|| bad(format!("failed to unmarshal creation time {written:?}")))?;
@@ -231,9 +231,8 @@ fn complete(history: &mut Option<Vec<Entry>>, layers: &[LayerFacts]) {
 fn clamp(history: &mut [Entry], epoch: &Timestamp, base: Option<&[u8]>) -> Result<(), ExportError> {
     let base = match base {
         Some(config) => {
-            let read: Known = gostd::json::from_slice(config).map_err(|e| ExportError::Config {
-                reason: format!("failed to unmarshal base image config: {e}"),
-            })?;
+            let read: Known = gostd::json::from_slice(config)
+                .map_err(|e| ExportError::malformed("failed to unmarshal base image config", e))?;
             entries(read.history)?.unwrap_or_default()
         }
         None => Vec::new(),

@@ -35,6 +35,26 @@ pub enum ExportError {
         /// The platform id.
         id: String,
     },
+    /// Attributes about compression have values that they cannot have.
+    #[error(transparent)]
+    Compression(#[from] store::AttributeError),
+    /// A platform in an attribute is none.
+    #[error(transparent)]
+    Platform(#[from] oci::PlatformError),
+    /// A value that was given, or a document of the frontend, cannot be read.
+    #[error("{what}: {}", oci::error::chain(source.as_ref()))]
+    Malformed {
+        /// The beginning of the sentence: what is wrong with what.
+        what: String,
+        /// Why.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// What the build was to supply for the export (statements, cache records) could not be made.
+    #[error("{}", oci::error::chain(source.as_ref()))]
+    Supplied {
+        /// Why.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The image config cannot be completed.
     #[error("{reason}")]
     Config {
@@ -89,6 +109,24 @@ impl ExportError {
         }
     }
 
+    /// Statements or cache records that could not be made.
+    #[must_use]
+    pub fn supplied(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Supplied {
+            source: Arc::new(source),
+        }
+    }
+
+    pub(crate) fn malformed(
+        what: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Malformed {
+            what: what.into(),
+            source: Arc::new(source),
+        }
+    }
+
     pub(crate) fn attribute(reason: impl Into<String>) -> Self {
         Self::Attribute {
             reason: reason.into(),
@@ -122,12 +160,24 @@ impl ExportError {
             | Self::Attribute { .. }
             | Self::Result { .. }
             | Self::NoRef { .. }
+            | Self::Compression(_)
+            | Self::Platform(_)
             | Self::Config { .. }
             | Self::Attestation { .. } => ErrorKind::Invalid,
+            Self::Malformed { source, .. } | Self::Supplied { source } => {
+                if ErrorKind::of_causes(source.as_ref()) == ErrorKind::Exhausted {
+                    ErrorKind::Exhausted
+                } else {
+                    ErrorKind::Invalid
+                }
+            }
             Self::Push { source, .. } => source.kind(),
             Self::Session { source } => session::kind_of(source.as_ref()),
             Self::Store(error) => error.kind(),
-            Self::Io { source, .. } => ErrorKind::of_host(source),
+            Self::Io { source, .. } => match ErrorKind::of_causes(source.as_ref()) {
+                ErrorKind::Exhausted => ErrorKind::Exhausted,
+                _ => ErrorKind::of_host(source),
+            },
             Self::NotBuilt { .. } => ErrorKind::Unsupported,
         }
     }

@@ -261,12 +261,12 @@ fn docker_manifest(image: &Image, names: &[String]) -> Result<Vec<u8>, ExportErr
         return Ok(b"[]".to_vec());
     }
     let manifest: oci::Manifest = gostd::json::from_slice(bytes)
-        .map_err(|e| ExportError::result(format!("failed to read own manifest: {e}")))?;
+        .map_err(|e| ExportError::malformed("failed to read own manifest", e))?;
     let layers: Vec<String> = manifest.layers.iter().map(blob_name).collect();
     let mut tags = Vec::with_capacity(names.len());
     for name in names {
         let reference = Reference::parse(name)
-            .map_err(|e| ExportError::attribute(format!("failed to parse {name}: {e}")))?;
+            .map_err(|e| ExportError::malformed(format!("failed to parse {name}"), e))?;
         tags.push(reference.familiar());
     }
     let entry = DockerManifest {
@@ -286,7 +286,7 @@ fn normalized(names: &str) -> Result<Vec<String>, ExportError> {
         .split(',')
         .map(|name| {
             let parsed = Reference::parse(name)
-                .map_err(|e| ExportError::attribute(format!("failed to parse {name}: {e}")))?;
+                .map_err(|e| ExportError::malformed(format!("failed to parse {name}"), e))?;
             Ok(parsed.with_default_tag().to_string())
         })
         .collect()

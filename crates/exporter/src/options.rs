@@ -49,7 +49,7 @@ pub struct ImageOptions {
 /// Reads a boolean as Go does.
 pub(crate) fn parse_bool(key: &str, value: &str) -> Result<bool, ExportError> {
     strconv::parse_bool(value)
-        .map_err(|e| ExportError::attribute(format!("non-bool value specified for {key}: {e}")))
+        .map_err(|e| ExportError::malformed(format!("non-bool value specified for {key}"), e))
 }
 
 /// As [`parse_bool`], but an empty value means yes.
@@ -98,9 +98,8 @@ impl Epoch {
                 };
                 let text = String::from_utf8_lossy(bytes);
                 parse_epoch("", &text).map_err(|e| {
-                    ExportError::result(format!(
-                        "invalid SOURCE_DATE_EPOCH from frontend: {text:?}: {e}"
-                    ))
+                    let what = format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}");
+                    ExportError::malformed(what, e)
                 })
             }
         }
@@ -112,8 +111,7 @@ impl ImageOptions {
     pub fn load(
         attrs: &BTreeMap<String, String>,
     ) -> Result<(Self, BTreeMap<String, String>), ExportError> {
-        let compression = CompressionAttributes::read(attrs);
-        let compression = compression.map_err(|e| ExportError::attribute(e.to_string()))?;
+        let compression = CompressionAttributes::read(attrs)?;
         let mut out = Self {
             compression: compression.compression,
             compression_named: compression.is_named,

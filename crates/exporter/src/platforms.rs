@@ -50,9 +50,8 @@ pub fn platforms_of(
         } else {
             gostd::json::from_slice::<Option<Wire>>(bytes)
                 .map_err(|e| {
-                    ExportError::result(format!(
-                        "failed to parse platforms passed to provenance processor: {e}"
-                    ))
+                    let what = "failed to parse platforms passed to provenance processor";
+                    ExportError::malformed(what, e)
                 })?
                 .unwrap_or(Wire {
                     platforms: Vec::new(),
@@ -87,7 +86,7 @@ pub fn platforms_of(
     let platform = match metadata.get("containerimage.config") {
         Some(config) => {
             let named: Option<Platform> = gostd::json::from_slice(config)
-                .map_err(|e| ExportError::result(format!("invalid image config: {e}")))?;
+                .map_err(|e| ExportError::malformed("invalid image config", e))?;
             let named = named.unwrap_or_default();
             if named.os.is_empty() != named.architecture.is_empty() {
                 return Err(ExportError::result(

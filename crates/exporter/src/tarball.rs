@@ -103,9 +103,11 @@ impl ExporterInstance for Instance {
     }
 }
 
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ExportError {
+    ExportError::io("write tar", io::Error::other(error))
+}
+
 fn write(trees: &[Tree], out: ChannelWriter) -> Result<(), ExportError> {
-    let failed =
-        |e: &dyn std::fmt::Display| ExportError::io("write tar", io::Error::other(e.to_string()));
     let mut order: Vec<&Tree> = trees.iter().collect();
     order.sort_by(|a, b| a.folder.cmp(&b.folder));
     let mut tar = layer::tar::Writer::new(out);
@@ -118,7 +120,7 @@ fn write(trees: &[Tree], out: ChannelWriter) -> Result<(), ExportError> {
             let mut header = plain(&prefix, &stat);
             header.kind = layer::tar::EntryKind::Dir;
             header.mode = 0o755;
-            tar.append(&header).map_err(|e| failed(&e))?;
+            tar.append(&header).map_err(failed)?;
         }
         if let Some(root) = &tree.root {
             let epoch = tree.nanos();
@@ -128,18 +130,18 @@ fn write(trees: &[Tree], out: ChannelWriter) -> Result<(), ExportError> {
                 !hidden(stat)
             };
             layer::write_tree_to(root, &Filter::default(), &mut tar, &prefix, &mut edit)
-                .map_err(|e| failed(&e))?;
+                .map_err(failed)?;
         }
         for extra in &tree.extra {
             let name = format!("{prefix}{}", extra.stat.path.display());
             let mut header = plain(&name, &extra.stat);
             header.size = extra.bytes.len() as u64;
-            tar.append(&header).map_err(|e| failed(&e))?;
-            tar.write_all(&extra.bytes).map_err(|e| failed(&e))?;
+            tar.append(&header).map_err(failed)?;
+            tar.write_all(&extra.bytes).map_err(failed)?;
         }
     }
-    let mut out = tar.finish().map_err(|e| failed(&e))?;
-    out.flush().map_err(|e| failed(&e))
+    let mut out = tar.finish().map_err(failed)?;
+    out.flush().map_err(failed)
 }
 
 fn plain(name: &str, stat: &fstree::Stat) -> layer::tar::Header {

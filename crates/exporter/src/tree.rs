@@ -154,26 +154,28 @@ pub(crate) async fn open(
 
 fn subtree(root: &Root, source: &str) -> Result<Root, ExportError> {
     root.subroot(source)
-        .map_err(|e| ExportError::result(format!("src={source}: {e}")))
+        .map_err(|e| ExportError::malformed(format!("src={source}"), e))
 }
 
 type Stats<'a> = Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + 'a>;
 
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ExportError {
+    ExportError::io("hash result", io::Error::other(error))
+}
+
 /// The digests of all files, by path.
 fn digests(root: &Root) -> Result<Vec<(String, Digest)>, ExportError> {
-    let failed =
-        |e: &dyn std::fmt::Display| ExportError::io("hash result", io::Error::other(e.to_string()));
     let mut out = Vec::new();
-    for stat in Walk::new(root, &Filter::default()).map_err(|e| failed(&e))? {
-        let stat = stat.map_err(|e| failed(&e))?;
+    for stat in Walk::new(root, &Filter::default()).map_err(failed)? {
+        let stat = stat.map_err(failed)?;
         if !stat.is_file() {
             continue;
         }
-        let mut file = root.open_file(&stat.path).map_err(|e| failed(&e))?;
+        let mut file = root.open_file(&stat.path).map_err(failed)?;
         let mut digester = Digester::new();
         let mut buffer = vec![0; 128 << 10];
         loop {
-            let n = file.read(&mut buffer).map_err(|e| failed(&e))?;
+            let n = file.read(&mut buffer).map_err(failed)?;
             let Some(read) = buffer.get(..n).filter(|b| !b.is_empty()) else {
                 break;
             };

@@ -67,9 +67,8 @@ fn base_layers(config: Option<&[u8]>) -> Result<Vec<Digest>, ExportError> {
     let Some(config) = config.filter(|c| !c.is_empty()) else {
         return Ok(Vec::new());
     };
-    let read: Config = gostd::json::from_slice(config).map_err(|e| ExportError::Config {
-        reason: format!("failed to unmarshal base image config: {e}"),
-    })?;
+    let read: Config = gostd::json::from_slice(config)
+        .map_err(|e| ExportError::malformed("failed to unmarshal base image config", e))?;
     Ok(read.rootfs.map(|r| r.diff_ids).unwrap_or_default())
 }
 

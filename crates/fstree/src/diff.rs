@@ -62,6 +62,18 @@ pub enum DiffError {
     Path(#[from] PathError),
 }
 
+impl DiffError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Redirect { .. } => ErrorKind::Unsupported,
+            Self::Path(error) => error.kind(),
+        }
+    }
+}
+
 /// The changes in `upper` over `lower` (the view of everything below; `None` for the lowest layer), parents first.
 pub fn overlay_changes(upper: &Root, lower: Option<&Root>) -> Result<Vec<Change>, DiffError> {
     Differ::run(upper, lower, Compare::Marks)

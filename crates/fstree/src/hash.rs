@@ -82,6 +82,20 @@ pub enum HashError {
     Damaged(&'static str),
 }
 
+impl HashError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::TooManyLinks | Self::Pattern { .. } => ErrorKind::Invalid,
+            Self::Path(error) => error.kind(),
+            Self::Damaged(_) => ErrorKind::System,
+        }
+    }
+}
+
 /// The digests of one tree, filled as they are asked for or as files arrive. Shared by reference between threads.
 #[derive(Debug, Default)]
 pub struct TreeHashes {

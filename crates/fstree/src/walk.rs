@@ -52,6 +52,18 @@ pub enum WalkError {
     Path(#[from] PathError),
 }
 
+impl WalkError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Pattern { .. } => ErrorKind::Invalid,
+            Self::Path(error) => error.kind(),
+        }
+    }
+}
+
 /// A walk in progress: an iterator of the listed files' metadata, paths relative to the root.
 #[derive(Debug)]
 pub struct Walk {

@@ -98,6 +98,22 @@ pub enum ApplyError {
     },
 }
 
+impl ApplyError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Tar(error) => error.kind(),
+            Self::Compress(error) => error.kind(),
+            Self::Read(error) => ErrorKind::of_io(error),
+            Self::Path(error) => error.kind(),
+            Self::Entry { .. } => ErrorKind::Hostile,
+            Self::TooLarge { .. } => ErrorKind::Exhausted,
+        }
+    }
+}
+
 /// Unpacks a layer, compressed or not, into `root`, to the end of the stream. Blocks.
 ///
 /// What follows the end of the archive is part of a layer's digest. Of an archive that is no layer it is not looked at: a

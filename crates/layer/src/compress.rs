@@ -59,6 +59,18 @@ pub enum CompressError {
     Io(#[from] io::Error),
 }
 
+impl CompressError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Io(error) => ErrorKind::of_io(error),
+        }
+    }
+}
+
 impl CompressionKind {
     /// Returns the compression with this name; none if there is no such.
     #[must_use]

@@ -84,6 +84,23 @@ pub enum CreateError {
     Walk(#[from] fstree::walk::WalkError),
 }
 
+impl CreateError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Diff(error) => error.kind(),
+            Self::Path(error) => error.kind(),
+            Self::Changed { .. } => ErrorKind::Failed,
+            Self::Tar(error) => error.kind(),
+            Self::Compress(error) => error.kind(),
+            Self::Write(error) => ErrorKind::of_host(error),
+            Self::Walk(error) => error.kind(),
+        }
+    }
+}
+
 /// Packs what `upper` changes over `lower` (the view of everything below; `None` for the lowest layer) into `out`.
 /// One streaming pass; blocks.
 pub fn create(

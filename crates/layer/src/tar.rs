@@ -42,6 +42,20 @@ pub enum TarError {
     Io(#[from] io::Error),
 }
 
+impl TarError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Invalid(_) => ErrorKind::Hostile,
+            Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Header(_) => ErrorKind::Invalid,
+            Self::Io(error) => ErrorKind::of_io(error),
+        }
+    }
+}
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EntryKind {

@@ -23,7 +23,9 @@ use crate::refs::lazy::{LayerRow, fetch_blob};
 use crate::refs::{BUILT, ImmutableRef, ORIGIN_KEY, SHARED, put_layer_blob};
 use crate::store::record::{Record, Shape};
 
-pub use layer::{Compression as CompressionSpec, CompressionAttributes, CompressionKind};
+pub use layer::{
+    AttributeError, Compression as CompressionSpec, CompressionAttributes, CompressionKind,
+};
 
 /// How many layers of one chain are packed at a time; each of them compresses on all cores.
 const PACKED_AT_ONCE: usize = 3;

@@ -39,6 +39,14 @@ pub enum OpenError {
         /// The directory.
         root: PathBuf,
     },
+    /// The format file cannot be read.
+    #[error("{} is not the format file of a state directory: {source}", path.display())]
+    FormatFile {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
     /// A file operation failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
@@ -195,6 +203,21 @@ pub enum StoreError {
     /// The store is being closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl OpenError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InUse { .. } => ErrorKind::Unavailable,
+            Self::Format { .. } | Self::NoOverlay(_) => ErrorKind::Unsupported,
+            Self::Foreign { .. } | Self::FormatFile { .. } => ErrorKind::Invalid,
+            Self::Io { source, .. } => ErrorKind::of_host(source),
+            Self::Index(_) => ErrorKind::System,
+            Self::Recover { source, .. } => source.kind(),
+        }
+    }
 }
 
 impl StoreError {

@@ -3,14 +3,35 @@
 
 use regex::Regex;
 
-/// Why a filter is not understood.
+/// A filter that is not understood.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("invalid filter {filter:?}: {why}")]
+#[error("invalid filter {filter:?}: {source}")]
 pub struct FilterError {
     /// The filter.
     pub filter: String,
     /// What is wrong with it.
-    pub why: String,
+    pub source: FilterProblem,
+}
+
+/// What is wrong with a filter.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilterProblem {
+    /// A quoted value does not end.
+    #[error("unclosed quote")]
+    UnclosedQuote,
+    /// There is no name of a field where one has to be.
+    #[error("expected a field")]
+    NoField,
+    /// Nothing follows the operator.
+    #[error("expected a value")]
+    NoValue,
+    /// Something other than a comma follows a term.
+    #[error("expected a comma between terms")]
+    NoComma,
+    /// A pattern cannot be compiled.
+    #[error("{0}")]
+    Pattern(#[source] regex::Error),
 }
 
 #[derive(Debug, Clone)]
@@ -48,12 +69,12 @@ impl Filters {
         }
         self.0.iter().any(|terms| {
             terms.iter().all(|term| {
-                let found = lookup(&term.field);
+                let value = lookup(&term.field);
                 match &term.test {
-                    Test::Present => found.is_some(),
-                    Test::Equal(want) => found.as_ref() == Some(want),
-                    Test::NotEqual(want) => found.unwrap_or_default() != *want,
-                    Test::Matches(re) => found.is_some_and(|text| re.is_match(&text)),
+                    Test::Present => value.is_some(),
+                    Test::Equal(want) => value.as_ref() == Some(want),
+                    Test::NotEqual(want) => value.unwrap_or_default() != *want,
+                    Test::Matches(re) => value.is_some_and(|text| re.is_match(&text)),
                 }
             })
         })
@@ -66,10 +87,10 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn fail<T>(&self, why: impl Into<String>) -> Result<T, FilterError> {
+    fn fail<T>(&self, source: FilterProblem) -> Result<T, FilterError> {
         Err(FilterError {
             filter: self.text.to_owned(),
-            why: why.into(),
+            source,
         })
     }
 
@@ -115,7 +136,7 @@ impl<'a> Scan<'a> {
                 out.push(c);
             }
         }
-        self.fail("unclosed quote")
+        self.fail(FilterProblem::UnclosedQuote)
     }
 
     fn word(&mut self) -> Result<String, FilterError> {
@@ -124,7 +145,7 @@ impl<'a> Scan<'a> {
         }
         let word = self.take_while(|c| c.is_alphanumeric() || c == '_' || c == '-');
         if word.is_empty() {
-            self.fail("expected a field")
+            self.fail(FilterProblem::NoField)
         } else {
             Ok(word.to_owned())
         }
@@ -137,7 +158,7 @@ impl<'a> Scan<'a> {
             _ => {
                 let value = self.take_while(|c| c != ',' && c != '"' && !c.is_whitespace());
                 if value.is_empty() {
-                    self.fail("expected a value")
+                    self.fail(FilterProblem::NoValue)
                 } else {
                     Ok(value.to_owned())
                 }
@@ -168,7 +189,7 @@ fn parse_one(text: &str) -> Result<Vec<Term>, FilterError> {
                 .build()
             {
                 Ok(re) => Test::Matches(re),
-                Err(e) => return scan.fail(e.to_string()),
+                Err(e) => return scan.fail(FilterProblem::Pattern(e)),
             }
         } else {
             Test::Present
@@ -178,7 +199,7 @@ fn parse_one(text: &str) -> Result<Vec<Term>, FilterError> {
             return Ok(terms);
         }
         if !scan.eat(",") {
-            return scan.fail("expected a comma between terms");
+            return scan.fail(FilterProblem::NoComma);
         }
     }
 }

@@ -142,8 +142,9 @@ fn check(root: &Path) -> Result<(), OpenError> {
     match fs::read(&path) {
         Ok(bytes) => {
             let format: Format =
-                serde_json::from_slice(&bytes).map_err(|_| OpenError::Foreign {
-                    root: root.to_owned(),
+                serde_json::from_slice(&bytes).map_err(|source| OpenError::FormatFile {
+                    path: path.clone(),
+                    source,
                 })?;
             if format.kind != KIND {
                 return Err(OpenError::Foreign {

@@ -70,9 +70,11 @@ mod tree_hashes;
 mod usage;
 
 pub use blob::{BlobInfo, BlobWriter};
-pub use chain::{CompressionAttributes, CompressionKind, CompressionSpec, LayerBlob};
+pub use chain::{
+    AttributeError, CompressionAttributes, CompressionKind, CompressionSpec, LayerBlob,
+};
 pub use error::{OpenError, StoreError};
-pub use filter::{FilterError, Filters};
+pub use filter::{FilterError, FilterProblem, Filters};
 pub use fsck::{Finding, FsckReport, fsck};
 pub use history::HistoryRecord;
 pub use id::{InvalidRefId, RefId};

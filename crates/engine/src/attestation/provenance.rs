@@ -115,7 +115,7 @@ impl ProvenanceBuilder {
             Some(_) => Some(
                 self.layers(&provenance)
                     .await
-                    .map_err(|e| ExportError::attestation(e.to_string()))?,
+                    .map_err(ExportError::supplied)?,
             ),
             None => None,
         };

@@ -44,7 +44,7 @@ pub(super) fn with_plain(
             Err(_) => Ok(()),
         };
         drop(plain);
-        let hashed = match hashing.join() {
+        let (diff_id, uncompressed_size) = match hashing.join() {
             Ok(hashed) => hashed,
             Err(panic) => std::panic::resume_unwind(panic),
         };
@@ -58,11 +58,6 @@ pub(super) fn with_plain(
             }
             (Err(error), Rest::Read) => return Err(error.into()),
         }
-        let (diff_id, uncompressed_size) = match hashed {
-            Err((digest, size, _)) if rest == Rest::Ignored => (digest, size),
-            Err((_, _, error)) => return Err(error),
-            Ok(done) => done,
-        };
         Ok(Applied {
             diff_id,
             uncompressed_size,
@@ -78,18 +73,20 @@ fn is_corrupt(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|e| e.is::<Corrupt>())
 }
 
+/// Decompresses and hashes to the end of the stream, or to an error in it, which the reader of the chunks gets. Returns the digest and the
+/// size of what came so far.
 fn pump(
     stream: &mut (dyn Read + Send),
     full: &SyncSender<Chunk>,
     empty: &Receiver<Vec<u8>>,
-) -> Result<(Digest, u64), (Digest, u64, ApplyError)> {
+) -> (Digest, u64) {
     let mut digest = Digester::new();
     let mut size = 0;
     let mut plain = match decompress(stream) {
         Ok(plain) => plain,
         Err(e) => {
-            full.send(Err(io::Error::other(e.to_string()))).ok();
-            return Err((digest.finish(), size, e.into()));
+            full.send(Err(io::Error::other(e))).ok();
+            return (digest.finish(), size);
         }
     };
     loop {
@@ -109,19 +106,14 @@ fn pump(
         size += n as u64;
         // The other side gave up when it no longer listens; it knows why.
         if full.send(Ok(chunk)).is_err() {
-            return Ok((digest.finish(), size));
+            return (digest.finish(), size);
         }
         if let Err(e) = result {
-            let told = if is_corrupt(&e) {
-                Corrupt.into()
-            } else {
-                io::Error::new(e.kind(), e.to_string())
-            };
-            full.send(Err(told)).ok();
-            return Err((digest.finish(), size, e.into()));
+            full.send(Err(e)).ok();
+            return (digest.finish(), size);
         }
         if n < CHUNK {
-            return Ok((digest.finish(), size));
+            return (digest.finish(), size);
         }
     }
 }
