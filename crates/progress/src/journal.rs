@@ -428,4 +428,101 @@ mod tests {
             vec![status(99_999)]
         );
     }
+
+    #[test]
+    fn a_log_comes_back_from_the_file_as_it_went() {
+        let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
+        for (vertex, stream, msg, timestamp) in [
+            ("sha256:00", 1, &b"line\n"[..], at(0)),
+            ("v", 2, b"", at(1)),
+            ("", -1, b"\0\xff", at(999_999_999)),
+            ("v", i64::MAX, b"x", at(1_700_000_000_123_456_789)),
+        ] {
+            let log = Log {
+                vertex: Digest::key(vertex),
+                stream,
+                msg: Bytes::copy_from_slice(msg),
+                timestamp,
+            };
+            let mut bytes = Bytes::from([encode(&log).unwrap(), encode(&log).unwrap()].concat());
+            for _ in 0..2 {
+                assert_eq!(decode(&mut bytes), Some(log.clone()));
+            }
+            assert!(bytes.is_empty());
+        }
+        // Before 1970 there is nothing to tell.
+        let early = Log {
+            vertex: Digest::key("v"),
+            stream: 1,
+            msg: Bytes::new(),
+            timestamp: UNIX_EPOCH - Duration::from_secs(1),
+        };
+        let mut bytes = Bytes::from(encode(&early).unwrap());
+        assert_eq!(decode(&mut bytes).unwrap().timestamp, UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_file_that_is_damaged_is_an_error_wherever_it_ends() {
+        let Event::Log(log) = log(7) else {
+            unreachable!("it is one")
+        };
+        let frame = encode(&log).unwrap();
+        for end in 0..frame.len() {
+            assert_eq!(
+                decode(&mut Bytes::copy_from_slice(&frame[..end])),
+                None,
+                "{end}"
+            );
+        }
+        // A frame that says it is shorter than what it holds, and a digest longer than its frame.
+        for (at, value) in [(0, 3_u8), (24, 0xff)] {
+            let mut bad = frame.clone();
+            bad[at] = value;
+            assert_eq!(decode(&mut Bytes::from(bad)), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_reader_inside_a_run_goes_on_where_it_was() {
+        let mut journal = Journal::new(0, None);
+        let mut cursor = Cursor::default();
+        let mut seen = Vec::new();
+        for n in 0..10 {
+            journal.push(log(n));
+            if n % 3 == 0 {
+                seen.extend(drain(&journal, &mut cursor, 1));
+            }
+        }
+        seen.extend(drain(&journal, &mut cursor, 1));
+        assert_eq!(seen, (0..10).map(log).collect::<Vec<_>>());
+        assert_eq!(journal.entries.len(), 1, "they are one run");
+    }
+
+    #[test]
+    fn a_run_is_bounded_in_events_and_in_bytes() {
+        let mut journal = Journal::new(0, None);
+        for n in 0..3_000 {
+            journal.push(log(n));
+        }
+        for entry in &journal.entries {
+            let Kind::Run { count, .. } = entry.kind else {
+                panic!("all of it is in the file")
+            };
+            assert!(count <= RUN_EVENTS);
+        }
+        assert_eq!(journal.entries.len(), 3);
+        let mut journal = Journal::new(0, None);
+        for _ in 0..4 {
+            let Event::Log(mut large) = log(0) else {
+                unreachable!("it is one")
+            };
+            large.msg = Bytes::from(vec![b'x'; 70_000]);
+            journal.push(Event::Log(large));
+        }
+        assert_eq!(
+            journal.entries.len(),
+            4,
+            "a run that is large takes no more"
+        );
+    }
 }

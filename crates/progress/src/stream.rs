@@ -158,4 +158,82 @@ mod tests {
         );
         assert_eq!(names(&stream.finish(SystemTime::UNIX_EPOCH)), ["a error"]);
     }
+
+    fn started(name: &str, inputs: &[&str]) -> Vertex {
+        Vertex {
+            started: Some(SystemTime::UNIX_EPOCH),
+            ..vertex(name, inputs)
+        }
+    }
+
+    fn ended(name: &str, inputs: &[&str]) -> Vertex {
+        Vertex {
+            completed: Some(SystemTime::UNIX_EPOCH),
+            ..started(name, inputs)
+        }
+    }
+
+    #[test]
+    fn of_inputs_that_several_vertices_share_each_is_shown_as_cached_once() {
+        let mut stream = VertexStream::default();
+        for v in [
+            vertex("base", &[]),
+            vertex("left", &["base"]),
+            vertex("right", &["base"]),
+            vertex("top", &["left", "right", "left"]),
+        ] {
+            stream.push(v);
+        }
+        let shown = names(&stream.push(started("top", &["left", "right", "left"])));
+        let place = |name: &str| {
+            let mut places = shown.iter().enumerate().filter(|(_, shown)| *shown == name);
+            let (at, _) = places.next().unwrap();
+            assert!(places.next().is_none(), "{name} in {shown:?}");
+            at
+        };
+        let (base, top) = (place("base cached"), place("top"));
+        for middle in [place("left cached"), place("right cached")] {
+            assert!(middle < top && base < top, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn an_input_that_has_ended_or_that_nobody_knows_is_left_alone() {
+        let mut stream = VertexStream::default();
+        stream.push(ended("done", &[]));
+        let shown = stream.push(started("run", &["done", "of another build"]));
+        assert_eq!(names(&shown), ["run"]);
+    }
+
+    #[test]
+    fn what_a_cached_vertex_reads_is_not_shown_as_canceled() {
+        let mut stream = VertexStream::default();
+        stream.push(started("pull", &[]));
+        stream.push(started("own", &[]));
+        stream.push(Vertex {
+            error: "exit code: 1".into(),
+            ..started("failed", &[])
+        });
+        stream.push(Vertex {
+            cached: true,
+            ..ended("run", &["mid", "pull"])
+        });
+        let mut left = names(&stream.finish(SystemTime::UNIX_EPOCH));
+        left.sort();
+        assert_eq!(left, ["failed error", "own error", "pull"]);
+        assert!(stream.finish(SystemTime::UNIX_EPOCH).is_empty());
+    }
+
+    #[test]
+    fn a_long_chain_of_cached_vertices_overflows_nothing() {
+        let mut stream = VertexStream::default();
+        stream.push(vertex("0", &[]));
+        for n in 1..50_000 {
+            let below = (n - 1).to_string();
+            stream.push(vertex(&n.to_string(), &[&below]));
+        }
+        let shown = stream.push(started("50000", &["49999"]));
+        assert_eq!(shown.len(), 50_001);
+        assert_eq!(shown.first().unwrap().name, "0");
+    }
 }

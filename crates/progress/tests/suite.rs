@@ -1,5 +1,12 @@
 //! Progress as its users see it.
 
+#[path = "suite/joining.rs"]
+mod joining;
+#[path = "suite/limits.rs"]
+mod limits;
+#[path = "suite/statuses.rs"]
+mod statuses;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
