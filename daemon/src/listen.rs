@@ -1,6 +1,7 @@
 //! Listeners: unix sockets, TCP with TLS, and sockets handed over by the service manager.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 use control::Connection;
 use futures::Stream;
+use oci::ErrorKind;
+use oci::error::chain;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -63,16 +66,29 @@ pub enum ListenError {
     )]
     OpenToTenants(String),
     /// A TLS file cannot be used.
-    #[error("cannot use {}: {message}", path.display())]
+    #[error("cannot use {}: {}", path.display(), chain(source.as_ref()))]
     Tls {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        message: String,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The service manager handed over no socket.
     #[error("fd:// was given, but no socket was handed over (LISTEN_FDS)")]
     NoFds,
+}
+
+impl ListenError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Address(_) | Self::NoFds | Self::Tls { .. } => ErrorKind::Invalid,
+            Self::Bind { source, .. } => ErrorKind::of_io(source),
+            Self::InUse(_) => ErrorKind::Exists,
+            Self::Open(_) | Self::OpenToSteps(..) | Self::OpenToTenants(_) => ErrorKind::Denied,
+        }
+    }
 }
 
 /// One open listener.
@@ -242,36 +258,39 @@ fn inherited(settings: &Settings) -> Result<Vec<Listener>, ListenError> {
 }
 
 fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
-    let wrong = |path: &Path, message: String| ListenError::Tls {
-        path: path.to_owned(),
-        message,
-    };
+    fn wrong<E>(path: &Path) -> impl FnOnce(E) -> ListenError
+    where
+        E: Error + Send + Sync + 'static,
+    {
+        move |source| ListenError::Tls {
+            path: path.to_owned(),
+            source: Box::new(source),
+        }
+    }
     let certificates = |path: &Path| {
         CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|e| wrong(path, e.to_string()))
+            .map_err(wrong(path))
     };
-    let chain = certificates(&tls.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| wrong(&tls.key, e.to_string()))?;
+    let certificate = certificates(&tls.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(wrong(&tls.key))?;
     let builder = rustls::ServerConfig::builder();
     let builder = match &tls.ca {
         Some(ca) => {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in certificates(ca)? {
-                roots
-                    .add(certificate)
-                    .map_err(|e| wrong(ca, e.to_string()))?;
+                roots.add(certificate).map_err(wrong(ca))?;
             }
             let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots))
                 .build()
-                .map_err(|e| wrong(ca, e.to_string()))?;
+                .map_err(wrong(ca))?;
             builder.with_client_cert_verifier(verifier)
         }
         None => builder.with_no_client_auth(),
     };
     let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|e| wrong(&tls.cert, e.to_string()))?;
+        .with_single_cert(certificate, key)
+        .map_err(wrong(&tls.cert))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Tls(TlsAcceptor::from(Arc::new(config))))
 }
@@ -410,6 +429,9 @@ impl Drop for RemoveOnDrop {
         }
     }
 }
+
+#[cfg(test)]
+mod cases;
 
 #[cfg(test)]
 mod tests {

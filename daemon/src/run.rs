@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::future::join_all;
+use oci::ErrorKind;
 use tokio::sync::{oneshot, watch};
 
 use crate::listen::Listener;
@@ -36,6 +37,22 @@ pub enum DaemonError {
     /// The worker is off, and there is no other.
     #[error("the worker is switched off (--oci-worker=false), and rbuildd has no other")]
     NoWorker,
+}
+
+impl DaemonError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Listen(error) => error.kind(),
+            Self::Wire(error) => error.kind(),
+            Self::Serve(error) => match ErrorKind::of_causes(error) {
+                ErrorKind::Failed => ErrorKind::System,
+                kind => kind,
+            },
+            Self::NoWorker => ErrorKind::Unsupported,
+        }
+    }
 }
 
 /// Serves until `stop` resolves. `ready` is told when all sockets are open and answered.

@@ -161,12 +161,20 @@ pub enum SettingsError {
         source: std::io::Error,
     },
     /// The file is no TOML, or a value has the wrong type.
-    #[error("configuration {}: {message}", path.display())]
+    #[error("configuration {}: {source}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
         /// Place and reason.
-        message: String,
+        source: toml::de::Error,
+    },
+    /// A flag's amount cannot be understood.
+    #[error("--{flag}: {source}")]
+    Amount {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with its value.
+        source: UnitError,
     },
     /// A flag's value cannot be understood.
     #[error("--{flag}: {message}")]
@@ -190,6 +198,22 @@ pub enum SettingsError {
     /// The log format is none.
     #[error("unsupported log type {0:?}: use text or json")]
     LogFormat(String),
+}
+
+impl SettingsError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        match self {
+            Self::Read { source, .. } => oci::ErrorKind::of_io(source),
+            Self::Parse { .. }
+            | Self::Amount { .. }
+            | Self::Flag { .. }
+            | Self::Value { .. }
+            | Self::LogLevel(_)
+            | Self::LogFormat(_) => oci::ErrorKind::Invalid,
+        }
+    }
 }
 
 /// The paths and addresses that a program name stands for.
@@ -239,14 +263,11 @@ impl Settings {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.config.is_none() => {
                 String::new()
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(SettingsError::Read { path, source: e });
-            }
             Err(source) => return Err(SettingsError::Read { path, source }),
         };
-        let (file, warnings) = File::parse(&text).map_err(|message| SettingsError::Parse {
+        let (file, warnings) = File::parse(&text).map_err(|source| SettingsError::Parse {
             path: path.clone(),
-            message,
+            source,
         })?;
         Self::resolve(args, file, warnings, defaults)
     }
@@ -508,6 +529,8 @@ fn group_id(group: &str) -> Result<u32, SettingsError> {
 
 #[cfg(test)]
 mod cases;
+#[cfg(test)]
+mod effects;
 
 #[cfg(test)]
 mod tests {
@@ -579,8 +602,8 @@ mod tests {
             "proxyNetwork = true\n[worker.containerd]\n  enabled = true\n  address = \"x\"\n",
         );
         for words in [
-            "key proxyNetwork is known to buildkitd",
-            "key worker.containerd.address is known to buildkitd",
+            "key proxyNetwork (line 1) is known to buildkitd",
+            "key worker.containerd.address (line 4) is known to buildkitd",
             "worker.containerd is not supported: rbuildd runs steps by itself",
         ] {
             let is_said = settings.warnings.iter().any(|w| w.contains(words));
@@ -594,7 +617,7 @@ mod tests {
         assert_eq!(
             settings.warnings,
             [
-                "unknown configuration key worker.oci.max-paralelism, did you mean worker.oci.max-parallelism?"
+                "unknown configuration key worker.oci.max-paralelism (line 2), did you mean worker.oci.max-parallelism?"
             ]
         );
     }

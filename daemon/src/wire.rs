@@ -11,8 +11,8 @@ use executor::dns::DnsConfig;
 use executor::launcher::Launcher;
 use exporter::{Exporters, ImageExporter, LocalExporter, OciExporter, TarExporter, Variant};
 use frontend::bridge::WorkerInfo;
-use oci::Platform;
 use oci::error::chain;
+use oci::{ErrorKind, Platform};
 use session::SessionManager;
 use source::blob::BlobSource;
 use source::git::GitConfig;
@@ -82,6 +82,28 @@ pub enum WireError {
     /// The snapshotter is not built.
     #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]
     Snapshotter(String),
+}
+
+impl WireError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { source, .. } => ErrorKind::of_causes(source.as_ref()),
+            Self::Tenants { source, .. } => ErrorKind::of_host(source),
+            Self::Provenance(source) => ErrorKind::of_io(source),
+            Self::Registry(source) => match ErrorKind::of_causes(source.as_ref()) {
+                ErrorKind::Failed => ErrorKind::Invalid,
+                kind => kind,
+            },
+            Self::Http(source) => source.kind(),
+            Self::Platform(_) | Self::Runtime(_) => ErrorKind::Invalid,
+            Self::Network(_)
+            | Self::Snapshotter(_)
+            | Self::UserNamespaces(_)
+            | Self::UserNamespacesOfRuntime => ErrorKind::Unsupported,
+        }
+    }
 }
 
 /// How long the records of cancelled builds may take when the daemon stops.

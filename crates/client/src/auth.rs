@@ -147,10 +147,10 @@ struct HelperAnswer {
     secret: String,
 }
 
-async fn ask_helper(name: &str, key: &str) -> Result<CredentialsResponse, Status> {
-    let program = format!("docker-credential-{name}");
+/// Asks a helper for the login of a host; one that has none answers with an empty login.
+pub(crate) async fn ask_program(program: &str, key: &str) -> Result<CredentialsResponse, Status> {
     let failed = |e: io::Error| Status::unknown(format!("{program}: {e}"));
-    let mut child = tokio::process::Command::new(&program)
+    let mut child = tokio::process::Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -159,7 +159,11 @@ async fn ask_helper(name: &str, key: &str) -> Result<CredentialsResponse, Status
         .spawn()
         .map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(key.as_bytes()).await.map_err(failed)?;
+        match stdin.write_all(key.as_bytes()).await {
+            // What a helper says counts, also when it reads no host.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.map_err(failed)?,
+        }
     }
     let output = child.wait_with_output().await.map_err(failed)?;
     if !output.status.success() {
@@ -205,7 +209,7 @@ impl Auth for Logins {
         let host = request.into_inner().host;
         let key = if host == HUB { HUB_KEY } else { host.as_str() };
         let answer = match self.config.helper(key) {
-            Some(helper) => ask_helper(helper, key).await?,
+            Some(helper) => ask_program(&format!("docker-credential-{helper}"), key).await?,
             None => self.config.stored(key).unwrap_or_default(),
         };
         Ok(Response::new(answer))

@@ -1,5 +1,12 @@
 //! The parts of the client that need no daemon, as cases.
 
+mod attach;
+mod connect;
+mod daemon;
+mod logins;
+mod manage;
+mod solve;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -70,6 +70,20 @@ pub enum ConnectError {
         /// The flag.
         missing: &'static str,
     },
+    /// The files for TLS cannot be used.
+    #[error("cannot use the files for TLS: {}", oci::error::innermost(source))]
+    Tls {
+        /// What is wrong with them.
+        source: tonic::transport::Error,
+    },
+    /// A host and port that make no URL.
+    #[error("invalid address {address}: {}", oci::error::innermost(source))]
+    Host {
+        /// As given.
+        address: Address,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
     /// Nobody answers.
     #[error("cannot connect to {address}: {}", oci::error::innermost(source))]
     Transport {
@@ -104,9 +118,11 @@ impl ConnectError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Address { .. } | Self::Scheme { .. } | Self::TlsIncomplete { .. } => {
-                ErrorKind::Invalid
-            }
+            Self::Address { .. }
+            | Self::Scheme { .. }
+            | Self::Host { .. }
+            | Self::Tls { .. }
+            | Self::TlsIncomplete { .. } => ErrorKind::Invalid,
             Self::TlsFile { source, .. } => ErrorKind::of_io(source),
             Self::Transport { source, .. } => {
                 match (tls_error(source), ErrorKind::of_causes(source)) {
@@ -125,6 +141,8 @@ impl ConnectError {
         let tls = match self {
             Self::Address { .. }
             | Self::Scheme { .. }
+            | Self::Host { .. }
+            | Self::Tls { .. }
             | Self::TlsFile { .. }
             | Self::TlsIncomplete { .. } => return None,
             Self::Transport { source, .. } => tls_error(source),
@@ -219,15 +237,25 @@ impl Client {
             Address::Tcp(host) => {
                 let config = tls_config(tls)?;
                 let scheme = if config.is_some() { "https" } else { "http" };
-                let mut endpoint =
-                    tune(Endpoint::from_shared(format!("{scheme}://{host}")).map_err(failed)?);
+                let endpoint = Endpoint::from_shared(format!("{scheme}://{host}"));
+                let mut endpoint = tune(endpoint.map_err(|source| ConnectError::Host {
+                    address: address.clone(),
+                    source,
+                })?);
                 if let Some(config) = config {
-                    endpoint = endpoint.tls_config(config).map_err(failed)?;
+                    endpoint = endpoint
+                        .tls_config(config)
+                        .map_err(|source| ConnectError::Tls { source })?;
                 }
                 endpoint.connect().await.map_err(failed)?
             }
         };
         Ok(Self { channel })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn over(channel: Channel) -> Self {
+        Self { channel }
     }
 
     pub(crate) fn control(&self) -> ControlClient<Channel> {

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use toml::de::{DeTable, DeValue};
+
 use super::context::ContextFile;
 use super::section::{Documented as _, Key, section};
 use super::units::{DiskSpaceText, DurationText};
@@ -229,65 +231,72 @@ section! {
 
 impl File {
     /// Parses the text; returns it with remarks on keys that mean nothing here.
-    pub fn parse(text: &str) -> Result<(Self, Vec<String>), String> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+    pub fn parse(text: &str) -> Result<(Self, Vec<String>), toml::de::Error> {
+        let table = DeTable::parse(text)?;
         let mut paths = Vec::new();
-        collect("", &toml::Value::Table(table), &mut paths);
+        collect("", table.get_ref(), &mut paths);
         let known = keys();
         let mut warnings = Vec::new();
-        for path in paths {
+        for (path, at) in paths {
+            let before = text.get(..at).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            if known.iter().any(|key| matches(&key.path, &path)) {
+                continue;
+            }
             if UNSUPPORTED.iter().any(|key| matches(key, &path)) {
                 warnings.push(format!(
-                    "configuration key {path} is known to buildkitd but not supported here, ignored"
+                    "configuration key {path} (line {line}) is known to buildkitd but not supported here, ignored"
                 ));
-            } else if !known.iter().any(|key| matches(&key.path, &path)) {
+            } else {
                 let near = known
                     .iter()
                     .map(|key| key.path.as_str())
                     .chain(UNSUPPORTED.iter().copied())
                     .min_by_key(|key| distance(key, &path));
                 warnings.push(format!(
-                    "unknown configuration key {path}, did you mean {}?",
+                    "unknown configuration key {path} (line {line}), did you mean {}?",
                     near.unwrap_or("one of docs/configuration.md")
                 ));
             }
         }
-        toml::from_str(text)
-            .map(|file| (file, warnings))
-            .map_err(|e| e.to_string())
+        toml::from_str(text).map(|file| (file, warnings))
     }
 }
 
-fn collect(prefix: &str, value: &toml::Value, out: &mut Vec<String>) {
-    let join = |key: &str| {
-        if prefix.is_empty() {
-            key.to_owned()
+/// The paths of all values below a table, each with where its key begins in the text.
+fn collect(prefix: &str, table: &DeTable<'_>, out: &mut Vec<(String, usize)>) {
+    for (key, value) in table {
+        let name = if prefix == "registry" || prefix == "worker.oci.labels" {
+            "*"
         } else {
-            format!("{prefix}.{key}")
-        }
-    };
-    match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                let key = if prefix == "registry" || prefix == "worker.oci.labels" {
-                    "*"
+            key.get_ref().as_ref()
+        };
+        let path = if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}.{name}")
+        };
+        match value.get_ref() {
+            DeValue::Table(table) => collect(&path, table, out),
+            DeValue::Array(items) => {
+                let tables: Vec<_> = items
+                    .iter()
+                    .filter_map(|item| item.get_ref().as_table())
+                    .collect();
+                if tables.is_empty() {
+                    out.push((path, key.span().start));
                 } else {
-                    key
-                };
-                collect(&join(key), value, out);
+                    for table in tables {
+                        collect(&path, table, out);
+                    }
+                }
             }
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => out.push((path, key.span().start)),
         }
-        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
-            for item in items {
-                collect(prefix, item, out);
-            }
-        }
-        toml::Value::String(_)
-        | toml::Value::Integer(_)
-        | toml::Value::Float(_)
-        | toml::Value::Boolean(_)
-        | toml::Value::Datetime(_)
-        | toml::Value::Array(_) => out.push(prefix.to_owned()),
     }
 }
 

@@ -81,9 +81,10 @@ pub(super) fn keep_storage(text: &str) -> Result<(DiskSpace, DiskSpace, DiskSpac
         }
         match part.parse::<u64>() {
             Ok(megabytes) => Ok(DiskSpace::Bytes(megabytes.saturating_mul(1_000_000))),
-            Err(_) => units::parse_disk_space(part).map_err(|e| SettingsError::Flag {
+            // A number without a unit is of megabytes; all others say theirs.
+            Err(_) => units::parse_disk_space(part).map_err(|source| SettingsError::Amount {
                 flag: "oci-worker-gc-keepstorage",
-                message: e.to_string(),
+                source,
             }),
         }
     });
