@@ -2,6 +2,8 @@
 
 mod call;
 pub(crate) mod context;
+#[cfg(test)]
+mod flags;
 mod outputs;
 pub(crate) mod request;
 

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use client::{Client, PruneFilter, UsageRecord};
+use client::{Client, PruneFilter, UsageRecord, WorkerRecord};
 
-use crate::args::{Connection, Debug, Prune};
+use crate::args::{Connection, Prune};
 use crate::connection;
 use crate::failure::CliError;
 use crate::progress::text::{bytes, harmless_lines, seconds};
@@ -26,11 +26,11 @@ fn print(text: &str) -> Result<(), CliError> {
         .map_err(CliError::io("cannot write to standard output"))
 }
 
-fn ago(time: Option<SystemTime>) -> String {
+fn ago(time: Option<SystemTime>, now: SystemTime) -> String {
     let Some(time) = time else {
         return String::new();
     };
-    let s = seconds(time, SystemTime::now());
+    let s = seconds(time, now);
     let (count, unit) = match s {
         s if s < 60.0 => (s, "second"),
         s if s < 3600.0 => (s / 60.0, "minute"),
@@ -42,7 +42,7 @@ fn ago(time: Option<SystemTime>) -> String {
     format!("{count} {unit}{plural} ago")
 }
 
-fn verbose(r: &UsageRecord) -> String {
+fn verbose(r: &UsageRecord, now: SystemTime) -> String {
     let mut text = format!("ID:\t\t{}\n", r.id);
     if !r.parents.is_empty() {
         text += &format!("Parents:\t{}\n", r.parents.join(", "));
@@ -61,18 +61,18 @@ fn verbose(r: &UsageRecord) -> String {
     }
     text += &format!("Usage count:\t{}\n", r.usage_count);
     if r.last_used.is_some() {
-        text += &format!("Last used:\t{}\n", ago(r.last_used));
+        text += &format!("Last used:\t{}\n", ago(r.last_used, now));
     }
     text + &format!("Type:\t\t{}\n\n", r.kind)
 }
 
-fn row(r: &UsageRecord) -> String {
+fn row(r: &UsageRecord, now: SystemTime) -> String {
     let id = format!("{}{}", r.id, if r.mutable { "*" } else { "" });
     let size = format!("{}{}", bytes(r.size), if r.shared { "*" } else { "" });
     format!(
         "{id:<75}\t{:<11}\t{size:<11}\t{}\n",
         !r.in_use,
-        ago(r.last_used)
+        ago(r.last_used, now)
     )
 }
 
@@ -89,14 +89,15 @@ pub(crate) async fn du(
     detailed: bool,
 ) -> Result<(), CliError> {
     let records = client.disk_usage(filter).await?;
+    print(&usage_table(&records, detailed, SystemTime::now()))
+}
+
+fn usage_table(records: &[UsageRecord], detailed: bool, now: SystemTime) -> String {
     let mut text = if detailed { String::new() } else { head() };
-    text.extend(
-        records
-            .iter()
-            .map(|r| if detailed { verbose(r) } else { row(r) }),
-    );
-    let sum = |wanted: fn(&UsageRecord) -> bool| {
-        let sizes = records.iter().filter(|r| wanted(r)).map(|r| r.size);
+    let line = if detailed { verbose } else { row };
+    text.extend(records.iter().map(|record| line(record, now)));
+    let sum = |counts: fn(&UsageRecord) -> bool| {
+        let sizes = records.iter().filter(|r| counts(r)).map(|r| r.size);
         sizes.fold(0i64, i64::saturating_add)
     };
     let shared = sum(|r| r.shared);
@@ -107,12 +108,11 @@ pub(crate) async fn du(
             bytes(sum(|r| !r.shared))
         );
     }
-    text += &format!(
+    text + &format!(
         "Reclaimable:\t{}\nTotal:\t\t{}\n",
         bytes(sum(|r| !r.in_use)),
         bytes(sum(|_| true))
-    );
-    print(&text)
+    )
 }
 
 pub(crate) async fn prune(client: &Client, flags: Prune) -> Result<(), CliError> {
@@ -136,10 +136,11 @@ pub(crate) async fn prune(client: &Client, flags: Prune) -> Result<(), CliError>
         .prune(filter, |record| {
             total = total.saturating_add(record.size);
             let first = !std::mem::replace(&mut any, true);
+            let now = SystemTime::now();
             let text = match (flags.verbose, first) {
-                (true, _) => verbose(&record),
-                (false, true) => head() + &row(&record),
-                (false, false) => row(&record),
+                (true, _) => verbose(&record, now),
+                (false, true) => head() + &row(&record, now),
+                (false, false) => row(&record, now),
             };
             if closed.is_ok() {
                 closed = print(&text);
@@ -175,52 +176,55 @@ pub(crate) async fn fsck(root: PathBuf, deep: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(crate) async fn debug(client: &Client, what: Debug) -> Result<(), CliError> {
-    match what {
-        Debug::Fsck { root, deep } => fsck(root, deep).await,
-        Debug::Info => {
-            let version = client.info().await?;
-            print(&format!(
-                "BuildKit:\t{} {} {}\n",
-                version.package, version.version, version.revision
-            ))
-        }
-        Debug::Workers { verbose } => {
-            let workers = client.workers(Vec::new()).await?;
-            let mut text = String::new();
-            if !verbose {
-                text += "ID\t\t\t\tPLATFORMS\n";
-            }
-            for worker in workers {
-                if !verbose {
-                    text += &format!("{}\t{}\n", worker.id, worker.platforms.join(","));
-                    continue;
-                }
-                text += &format!(
-                    "ID:\t\t{}\nPlatforms:\t{}\nBuildKit:\t{} {} {}\nLabels:\n",
-                    worker.id,
-                    worker.platforms.join(","),
-                    worker.version.package,
-                    worker.version.version,
-                    worker.version.revision
-                );
-                for (key, value) in &worker.labels {
-                    text += &format!("\t{key}:\t{value}\n");
-                }
-                for (index, rule) in worker.gc.iter().enumerate() {
-                    text += &format!(
-                        "GC Policy rule#{index}:\n\tAll:\t{}\n\tFilters:\t{}\n\tKeep duration:\t{:?}\n\tReserved space:\t{}\n\tMax used space:\t{}\n\tMin free space:\t{}\n",
-                        rule.all,
-                        rule.filters.join(" "),
-                        rule.keep_duration,
-                        bytes(rule.reserved_space),
-                        bytes(rule.max_used_space),
-                        bytes(rule.min_free_space)
-                    );
-                }
-                text.push('\n');
-            }
-            print(&text)
-        }
-    }
+pub(crate) async fn info(client: &Client) -> Result<(), CliError> {
+    let version = client.info().await?;
+    print(&format!(
+        "BuildKit:\t{} {} {}\n",
+        version.package, version.version, version.revision
+    ))
 }
+
+pub(crate) async fn workers(client: &Client, detailed: bool) -> Result<(), CliError> {
+    let workers = client.workers(Vec::new()).await?;
+    print(&worker_table(&workers, detailed))
+}
+
+fn worker_table(workers: &[WorkerRecord], detailed: bool) -> String {
+    let mut text = String::new();
+    if !detailed {
+        text += "ID\t\t\t\tPLATFORMS\n";
+    }
+    for worker in workers {
+        if !detailed {
+            text += &format!("{}\t{}\n", worker.id, worker.platforms.join(","));
+            continue;
+        }
+        text += &format!(
+            "ID:\t\t{}\nPlatforms:\t{}\nBuildKit:\t{} {} {}\nLabels:\n",
+            worker.id,
+            worker.platforms.join(","),
+            worker.version.package,
+            worker.version.version,
+            worker.version.revision
+        );
+        for (key, value) in &worker.labels {
+            text += &format!("\t{key}:\t{value}\n");
+        }
+        for (index, rule) in worker.gc.iter().enumerate() {
+            text += &format!(
+                "GC Policy rule#{index}:\n\tAll:\t{}\n\tFilters:\t{}\n\tKeep duration:\t{:?}\n\tReserved space:\t{}\n\tMax used space:\t{}\n\tMin free space:\t{}\n",
+                rule.all,
+                rule.filters.join(" "),
+                rule.keep_duration,
+                bytes(rule.reserved_space),
+                bytes(rule.max_used_space),
+                bytes(rule.min_free_space)
+            );
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

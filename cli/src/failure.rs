@@ -244,7 +244,112 @@ fn carets(line: &str, start: usize, end: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use client::{Address, Client, TlsFiles};
+
     use super::*;
+
+    async fn connecting(address: &str) -> CliError {
+        let address: Address = match address.parse() {
+            Ok(address) => address,
+            Err(error) => return CliError::Connect(error),
+        };
+        let connected = Client::connect(&address, &TlsFiles::default()).await;
+        CliError::Connect(connected.map(|_| ()).expect_err("nobody is there"))
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_not_there_is_hinted_at_and_a_wrong_address_is_not() {
+        for (address, hint) in [
+            ("unix:///no/such/rbuildd.sock", Some(NOBODY)),
+            ("tcp://127.0.0.1:1", Some(NOBODY)),
+            // The words of an address say nothing about what failed.
+            ("unix:///certificate.sock", Some(NOBODY)),
+            ("tcp://not a host:1", None),
+            ("http://x", None),
+            ("", None),
+        ] {
+            assert_eq!(connecting(address).await.hint(), hint, "{address:?}");
+        }
+    }
+
+    #[test]
+    fn a_hint_about_tls_follows_from_a_connection_that_broke_and_not_from_words() {
+        let grepped = "pull x: transport error: h2 protocol error: certificate";
+        let of = |origin| Failure {
+            origin,
+            ..Failure::local(grepped)
+        };
+        for (origin, hint) in [
+            (Origin::Connection, Some(WANTS_TLS)),
+            (Origin::Daemon, None),
+            (Origin::Client, None),
+        ] {
+            assert_eq!(CliError::Build(of(origin)).hint(), hint, "{origin:?}");
+            assert_eq!(CliError::Call(of(origin)).hint(), hint, "{origin:?}");
+        }
+        let others = [
+            CliError::Usage(grepped.into()),
+            CliError::Interrupted { code: 130 },
+            CliError::io("transport error")(io::Error::other(grepped)),
+            CliError::answer(
+                "transport error",
+                serde_json::from_str::<u8>("{").expect_err("no number"),
+            ),
+        ];
+        for error in others {
+            assert_eq!(error.hint(), None, "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_words_are_the_error_and_then_the_hint_in_lines_of_their_own() {
+        let error = connecting("unix:///no/such/rbuildd.sock").await;
+        let text = told(&error);
+        let (sentence, hint) = text.split_once('\n').expect("two lines");
+        assert!(sentence.starts_with("ERROR: cannot connect to unix:///no/such/rbuildd.sock: "));
+        assert_eq!(hint, format!("{NOBODY}\n"));
+        let evil = CliError::Usage("x\u{1b}[2Jy\nz".into());
+        assert_eq!(told(&evil), "ERROR: xy\nz\n");
+    }
+
+    #[test]
+    fn an_error_keeps_its_cause_for_whoever_asks() {
+        let io = || io::Error::from_raw_os_error(28);
+        let errors: [CliError; 3] = [
+            CliError::Runtime { source: io() },
+            CliError::io("cannot write x")(io()),
+            CliError::answer("no JSON", serde_json::from_str::<u8>("{").expect_err("no")),
+        ];
+        for error in errors {
+            let cause = std::error::Error::source(&error).expect("a cause");
+            assert!(error.to_string().contains(&cause.to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_outside_of_its_file_is_not_shown() -> io::Result<()> {
+        let lines = |ranges: Vec<LineRange>| SourceExcerpt {
+            filename: "f".into(),
+            data: b"one\ntwo".to_vec(),
+            ranges,
+        };
+        for ranges in [
+            vec![],
+            vec![LineRange::lines(0, 0)],
+            vec![LineRange::lines(-3, 1)],
+            vec![LineRange::lines(3, 4)],
+            vec![LineRange::lines(i32::MAX, i32::MAX)],
+        ] {
+            let mut out = Vec::new();
+            excerpt(&lines(ranges.clone()), &mut out)?;
+            assert_eq!(out, b"", "{ranges:?}");
+        }
+        let mut out = Vec::new();
+        excerpt(&lines(vec![LineRange::lines(2, i32::MAX)]), &mut out)?;
+        let text = String::from_utf8_lossy(&out).into_owned();
+        assert!(text.contains("   1 |     one\n   2 | >>> two\n"), "{text}");
+        Ok(())
+    }
 
     #[test]
     fn a_failure_shows_its_lines() -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The command rbuild: buildctl-compatible commands and progress display.
+//! The program `rbuild`: builds images and asks daemons, as BuildKit's `buildctl` does.
 //!
 //! `args` is the command line, `connection` finds or starts a daemon (`embedded`), `build` and `commands` do the work,
 //! `progress` shows it, and `failure` says what went wrong.
@@ -17,8 +17,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use client::Client;
 
-use crate::args::{Cli, Command, Debug};
+use crate::args::{Cli, Command, Connection, Debug};
 use crate::connection::Connected;
 use crate::failure::CliError;
 use crate::interrupt::interrupted;
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(error: &CliError) -> ExitCode {
-    // Nobody to tell is no other failure.
+    // Standard error may be closed; the exit code says the same.
     let _closed = io::stderr().write_all(failure::told(error).as_bytes());
     ExitCode::FAILURE
 }
@@ -68,48 +69,79 @@ async fn run(cli: Cli, program: &str) -> Result<(), CliError> {
         connection,
         command,
     } = cli;
-    if let Command::DialStdio = command {
-        return commands::dial_stdio(&connection, program).await;
-    }
-    if let Command::Debug {
-        what: Debug::Fsck { root, deep },
-    } = &command
-    {
+    let place = Place {
+        connection: &connection,
+        program,
+    };
+    match command {
+        Command::DialStdio => commands::dial_stdio(&connection, program).await,
         // No daemon is asked, and none may have the directory.
-        return commands::fsck(root.clone(), *deep).await;
-    }
-    let allow = match &command {
-        Command::Build(build) => build.entitlements(),
-        Command::Du { .. } | Command::Prune(_) | Command::Debug { .. } | Command::DialStdio => {
-            Vec::new()
+        Command::Debug {
+            what: Debug::Fsck { root, deep },
+        } => commands::fsck(root, deep).await,
+        Command::Build(build) => {
+            let allow = build.entitlements();
+            // A build ends its display before it ends.
+            let work = async |client: &Client| Box::pin(build::run(client, build)).await;
+            with_daemon(place, &allow, work).await
         }
-    };
-    let connected = Connected::open(&connection, program, &allow).await?;
-    let client = connected.client();
-    let outcome = match command {
-        // A build ends its display before it ends.
-        Command::Build(build) => Box::pin(build::run(client, build)).await,
-        other @ (Command::Du { .. }
-        | Command::Prune(_)
-        | Command::Debug { .. }
-        | Command::DialStdio) => tokio::select! {
-            outcome = small(client, other) => outcome,
-            code = interrupted() => Err(CliError::Interrupted { code }),
-        },
-    };
+        Command::Du { filter, verbose } => {
+            ask(place, async |client| {
+                commands::du(client, filter, verbose).await
+            })
+            .await
+        }
+        Command::Prune(flags) => {
+            ask(place, async |client| commands::prune(client, flags).await).await
+        }
+        Command::Debug { what: Debug::Info } => {
+            ask(place, async |client| commands::info(client).await).await
+        }
+        Command::Debug {
+            what: Debug::Workers { verbose },
+        } => {
+            ask(place, async |client| {
+                commands::workers(client, verbose).await
+            })
+            .await
+        }
+    }
+}
+
+/// Where a daemon is looked for.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    connection: &'a Connection,
+    /// The name that this program was started under.
+    program: &'a str,
+}
+
+/// Does work with a daemon, which is stopped afterwards if it was started for it.
+async fn with_daemon(
+    place: Place<'_>,
+    allow: &[String],
+    work: impl AsyncFnOnce(&Client) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let connected = Connected::open(place.connection, place.program, allow).await?;
+    let outcome = work(connected.client()).await;
     tokio::select! {
         () = connected.close() => {}
-        // Somebody has no patience.
+        // Whoever interrupts a second time does not wait for the daemon.
         _ = interrupted() => {}
     }
     outcome
 }
 
-async fn small(client: &client::Client, command: Command) -> Result<(), CliError> {
-    match command {
-        Command::Du { filter, verbose } => commands::du(client, filter, verbose).await,
-        Command::Prune(flags) => commands::prune(client, flags).await,
-        Command::Debug { what } => commands::debug(client, what).await,
-        Command::Build(_) | Command::DialStdio => Ok(()),
-    }
+/// Asks a daemon something, unless the user interrupts.
+async fn ask(
+    place: Place<'_>,
+    work: impl AsyncFnOnce(&Client) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    with_daemon(place, &[], async |client| {
+        tokio::select! {
+            outcome = work(client) => outcome,
+            code = interrupted() => Err(CliError::Interrupted { code }),
+        }
+    })
+    .await
 }

@@ -1,4 +1,4 @@
-//! The command rbuild: buildctl-compatible commands and progress display.
+//! The program `rbuild`.
 
 use std::process::ExitCode;
 

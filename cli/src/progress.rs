@@ -1,5 +1,7 @@
 //! Shows what a build does.
 
+#[cfg(test)]
+mod cases;
 pub mod plain;
 pub mod quiet;
 pub mod raw;
