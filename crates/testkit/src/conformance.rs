@@ -2,3 +2,4 @@
 
 pub mod executor;
 pub mod key_store;
+pub mod snapshots;
