@@ -144,10 +144,16 @@ impl GitUrl {
             if !PROTOCOLS.contains(&scheme.as_str()) {
                 return Err(GitUrlError::InvalidProtocol(scheme));
             }
-            if text.bytes().any(|b| b < 0x20 || b == 0x7f) {
+            let (rest, fragment) = cut(rest, '#');
+            if rest.bytes().any(|b| b < 0x20 || b == 0x7f) {
                 return Err(malformed("net/url: invalid control character in URL"));
             }
-            let (rest, fragment) = cut(rest, '#');
+            // Go keeps a question mark with nothing behind it.
+            let with_mark = rest.strip_suffix('?').filter(|rest| !rest.contains('?'));
+            let remote = match with_mark.map_or_else(|| cut(rest, '?').0, |_| rest) {
+                "" => format!("{scheme}:"),
+                rest => format!("{scheme}://{rest}"),
+            };
             let (rest, query) = cut(rest, '?');
             let (authority, path) = match rest.find('/') {
                 Some(at) => rest.split_at(at),
@@ -177,7 +183,7 @@ impl GitUrl {
                 .ok_or_else(|| malformed("invalid URL escape"))?;
             let (reference, subdir) = split_fragment(&fragment);
             return Ok(Self {
-                remote: format!("{scheme}://{rest}"),
+                remote,
                 scheme,
                 user,
                 host: host.to_owned(),

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "suite/git.rs"]
+mod git;
 #[path = "suite/ops.rs"]
 mod ops;
 #[path = "suite/sources.rs"]

@@ -87,12 +87,51 @@ pub(super) fn replace(
 ) -> Result<String, ShellErrorKind> {
     let regex = compile(pattern, true, false)?;
     Ok(if all {
-        regex.replace_all(value, replacement).into_owned()
+        let filled = |found: &regex::Captures<'_>| {
+            fill(replacement, found.get(0).map_or("", |all| all.as_str()))
+        };
+        regex.replace_all(value, filled).into_owned()
     } else {
         regex
             .replacen(value, 1, regex::NoExpand(replacement))
             .into_owned()
     })
+}
+
+/// Fills in what Go's `Regexp.Expand` fills in: `$0` and `${0}` are the match, other names are groups that no glob has, `$$` is a
+/// dollar sign, and what is no name stays.
+fn fill(template: &str, found: &str) -> String {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut out = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        if let Some(tail) = after.strip_prefix('$') {
+            out.push('$');
+            rest = tail;
+            continue;
+        }
+        let inner = after.strip_prefix('{');
+        let text = inner.unwrap_or(after);
+        let (name, tail) = text.split_at(text.find(|c| !is_name(c)).unwrap_or(text.len()));
+        let tail = match inner {
+            Some(_) => tail.strip_prefix('}'),
+            None => Some(tail),
+        };
+        match tail {
+            Some(tail) if !name.is_empty() => {
+                if name == "0" {
+                    out.push_str(found);
+                }
+                rest = tail;
+            }
+            _ => {
+                out.push('$');
+                rest = after;
+            }
+        }
+    }
+    out + rest
 }
 
 fn reverse(text: &str) -> String {

@@ -147,8 +147,13 @@ impl<'d> Value<'d> {
 }
 
 fn mismatch(found: Kind, wanted: &str) -> DecodeError {
+    let article = if wanted.starts_with(['a', 'o']) {
+        "an"
+    } else {
+        "a"
+    };
     DecodeError::Shape(format!(
-        "cannot unmarshal {} where a {wanted} is wanted",
+        "cannot unmarshal {} where {article} {wanted} is wanted",
         found.name()
     ))
 }
