@@ -4,7 +4,7 @@ mod call;
 pub(crate) mod context;
 #[cfg(test)]
 mod flags;
-mod outputs;
+pub(crate) mod outputs;
 pub(crate) mod request;
 
 use std::io::{self, IsTerminal, Write};
@@ -135,7 +135,7 @@ fn end(stop: Stop, display: &dyn Display, mode: ProgressMode) -> CliError {
 }
 
 // Enters what was written into layouts into their indexes.
-fn enter(layouts: &[Written], result: &SolveResult) -> Result<(), CliError> {
+pub(crate) fn enter(layouts: &[Written], result: &SolveResult) -> Result<(), CliError> {
     let response = &result.response;
     let image = response
         .get("containerimage.descriptor")
@@ -192,7 +192,7 @@ fn finish(flags: &Build, id: &str, result: &SolveResult) -> Result<(), CliError>
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), CliError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), CliError> {
     std::fs::write(path, text).map_err(CliError::io(format!("cannot write {}", path.display())))
 }
 

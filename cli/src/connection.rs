@@ -2,8 +2,9 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use client::{Address, Client, TlsFiles};
+use client::{Address, Client, ConnectError, TlsFiles};
 use daemon::Defaults;
 
 use crate::args::Connection;
@@ -59,6 +60,53 @@ fn tls(connection: &Connection) -> TlsFiles {
         files.key = of(["key.pem", "tls.key"]);
     }
     files
+}
+
+/// How long a daemon may take to answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    /// Tries once; without a limit it waits as long as the connection does.
+    Once(Option<Duration>),
+    /// Tries until somebody listens, or the time is over.
+    UntilThere(Option<Duration>),
+}
+
+/// How long it waits before it tries again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Connects to the daemon that was named, or that has the default socket of the program's name. None is started.
+pub(crate) async fn named_or_default(
+    connection: &Connection,
+    program: &str,
+    patience: Patience,
+) -> Result<Client, CliError> {
+    let files = tls(connection);
+    let address = address(connection, program)?;
+    let (limit, is_patient) = match patience {
+        Patience::Once(limit) => (limit, false),
+        Patience::UntilThere(limit) => (limit, true),
+    };
+    let connecting = async {
+        loop {
+            match Client::connect(&address, &files).await {
+                Err(ConnectError::Transport { .. }) if is_patient => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    };
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, connecting)
+            .await
+            .unwrap_or_else(|_| {
+                Err(CliError::Usage(format!(
+                    "no daemon answers at {address} within {} s",
+                    limit.as_secs()
+                )))
+            }),
+        None => connecting.await,
+    }
 }
 
 impl Connected {

@@ -37,8 +37,12 @@ pub(crate) enum CliError {
     ContextLayout { value: String, source: LayoutError },
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Definition(#[from] client::DefinitionError),
     #[error("failed to build: failed to solve: {0}")]
     Build(#[source] Failure),
+    #[error("failed to solve: {0}")]
+    Solve(#[source] Failure),
     #[error(transparent)]
     Call(#[from] Failure),
     /// A daemon's or frontend's words are not what they have to be.
@@ -83,10 +87,12 @@ impl CliError {
                 Some(Obstacle::Tls) => Some(SPEAKS_NO_TLS),
                 Some(Obstacle::Certificate) | None => None,
             },
-            Self::Call(failure) | Self::Build(failure) => match failure.origin {
-                Origin::Connection => Some(WANTS_TLS),
-                Origin::Daemon | Origin::Client => None,
-            },
+            Self::Call(failure) | Self::Build(failure) | Self::Solve(failure) => {
+                match failure.origin {
+                    Origin::Connection => Some(WANTS_TLS),
+                    Origin::Daemon | Origin::Client => None,
+                }
+            }
             Self::Runtime { .. }
             | Self::Embedded(_)
             | Self::Config(_)
@@ -95,6 +101,7 @@ impl CliError {
             | Self::ContextDigest { .. }
             | Self::ContextLayout { .. }
             | Self::Layout(_)
+            | Self::Definition(_)
             | Self::Answer { .. }
             | Self::Usage(_)
             | Self::Io { .. }
@@ -114,6 +121,11 @@ impl CliError {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+}
+
+/// What the user may do next, on a line of its own.
+pub(crate) fn hint_line(error: &CliError) -> Option<String> {
+    error.hint().map(|hint| format!("{hint}\n"))
 }
 
 /// What is said last: words of ours and of the daemon.

@@ -5,11 +5,13 @@
 
 pub mod args;
 pub mod build;
+mod buildctl;
 mod commands;
 mod connection;
 mod embedded;
 mod failure;
 mod interrupt;
+pub mod programs;
 pub mod progress;
 pub mod spec;
 

@@ -1,8 +1,8 @@
-//! The program `rbuild`.
+//! The program rbuild, under all of its names.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     daemon::launcher_dispatch();
-    cli::main()
+    cli::programs::main()
 }

@@ -382,6 +382,16 @@ fn git_config(settings: &Settings, executor: &Arc<dyn Executor>) -> GitConfig {
     }
 }
 
+/// What `--version` says after the program's name: package, version, revision. Drivers of buildx take the version to be the third field.
+#[must_use]
+pub fn version_line() -> String {
+    let version = version();
+    format!(
+        "{} {} {}",
+        version.package, version.version, version.revision
+    )
+}
+
 /// What clients are told this daemon is. Clients compare the version with those of BuildKit, whose features we answer for.
 fn version() -> VersionInfo {
     VersionInfo {

@@ -9,6 +9,7 @@
 //! client builds on the reference's daemon, in every case in which the reference's client builds on ours.
 
 mod bad_input;
+mod buildctl;
 mod clients;
 mod daemon;
 mod disk;
@@ -88,6 +89,7 @@ struct Case {
 fn all() -> impl Iterator<Item = &'static Case> {
     [
         clients::CASES,
+        buildctl::CASES,
         reuse::CASES,
         roundtrip::CASES,
         same::CASES,

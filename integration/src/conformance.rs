@@ -44,6 +44,9 @@ pub(crate) struct Options {
     /// Our daemon; otherwise the one beside this program.
     #[arg(long, value_name = "FILE")]
     daemon: Option<PathBuf>,
+    /// Our one program, rbuild, under both of the names that the suites call: buildkitd and buildctl.
+    #[arg(long, conflicts_with_all = ["reference", "daemon"])]
+    one_program: bool,
     /// Tests at a time.
     #[arg(long, default_value_t = 4)]
     parallel: usize,
@@ -74,9 +77,14 @@ fn daemon(options: &Options, module: &Module) -> Result<PathBuf, Error> {
     } else if let Some(file) = &options.daemon {
         std::path::absolute(file).map_err(at("resolving", file))?
     } else {
+        let name = if options.one_program {
+            "rbuild"
+        } else {
+            "rbuildd"
+        };
         std::env::current_exe()
             .unwrap_or_default()
-            .with_file_name("rbuildd")
+            .with_file_name(name)
     };
     if file.is_file() {
         return Ok(file);
@@ -84,7 +92,7 @@ fn daemon(options: &Options, module: &Module) -> Result<PathBuf, Error> {
     let remedy = if options.reference {
         "run `rbuild-integration setup`"
     } else {
-        "run `cargo build -p rbuild-daemon`, or name one with --daemon"
+        "run `cargo build -p rbuild-daemon -p rbuild-cli`, or name one with --daemon"
     };
     Err(Error::Missing {
         what: file.display().to_string(),
@@ -130,6 +138,7 @@ fn one(
         suite,
         module,
         daemon,
+        client: options.one_program.then_some(daemon),
         pattern: pattern(options.run.as_deref(), chosen.as_ref()),
         parallel: options.parallel,
         timeout: options.timeout,

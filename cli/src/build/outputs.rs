@@ -30,6 +30,16 @@ fn docker_answers() -> Result<(), String> {
     }
 }
 
+/// Offers a folder that the image is written into as a layout.
+pub(crate) fn offer_layout(dest: &str, offer: &mut Attachables) -> Result<(), CliError> {
+    if offer.stores.insert("export".into(), dest.into()).is_some() {
+        return Err(CliError::Usage(
+            "only one output with tar=false can be written at a time".into(),
+        ));
+    }
+    Ok(())
+}
+
 /// Turns `-o`, `--push` and `--load` into exporters; where their files go is put into `offer` and `layouts`.
 pub(super) fn outputs(
     flags: &Build,
@@ -71,15 +81,7 @@ pub(super) fn outputs(
             let dest = dest.filter(|d| d != "-").ok_or_else(|| {
                 CliError::Usage(format!("-o type={},tar=false wants dest=FOLDER", spec.kind))
             })?;
-            if offer
-                .stores
-                .insert("export".into(), dest.clone().into())
-                .is_some()
-            {
-                return Err(CliError::Usage(
-                    "only one output with tar=false can be written at a time".into(),
-                ));
-            }
+            offer_layout(&dest, offer)?;
             layouts.push(Written::Image(dest.into()));
         } else if let Some(target) = target(&spec.kind, dest, &mut spec.attrs)? {
             offer.targets.insert(index, target);

@@ -48,7 +48,7 @@ impl Build {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     env::var_os(name).and_then(|v| v.into_string().ok())
 }
 
@@ -84,8 +84,15 @@ pub(crate) async fn prepare(flags: &Build, question: Option<Call>) -> Result<Pre
     } else {
         outputs::outputs(flags, &mut offer, &mut layouts)?
     };
-    let cache_from = cache_sources(&flags.cache_from, &mut offer)?;
-    let cache_to = cache_targets(&flags.cache_to, &mut offer, &mut layouts)?;
+    let caches = |flag, specs: &[String]| -> Result<Vec<CacheSpec>, SpecError> {
+        specs.iter().map(|text| spec::cache(flag, text)).collect()
+    };
+    let cache_from = offer_cache_sources(caches("cache-from", &flags.cache_from)?, &mut offer)?;
+    let cache_to = offer_cache_targets(
+        caches("cache-to", &flags.cache_to)?,
+        &mut offer,
+        &mut layouts,
+    )?;
     let request = SolveRequest {
         id: client::new_id().map_err(CliError::io("no random bytes"))?,
         frontend: "dockerfile.v0".into(),
@@ -97,6 +104,7 @@ pub(crate) async fn prepare(flags: &Build, question: Option<Call>) -> Result<Pre
         shared_key: context.shared_key,
         internal,
         attachables: offer,
+        ..SolveRequest::default()
     };
     Ok(Prepared {
         request,
@@ -106,7 +114,7 @@ pub(crate) async fn prepare(flags: &Build, question: Option<Call>) -> Result<Pre
     })
 }
 
-fn docker_config() -> Result<DockerConfig, CliError> {
+pub(crate) fn docker_config() -> Result<DockerConfig, CliError> {
     let folder = variable("DOCKER_CONFIG")
         .map(PathBuf::from)
         .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".docker")));
@@ -250,7 +258,7 @@ fn build_contexts(
     Ok(())
 }
 
-fn secrets(specs: &[String]) -> Result<BTreeMap<String, SecretSource>, CliError> {
+pub(crate) fn secrets(specs: &[String]) -> Result<BTreeMap<String, SecretSource>, CliError> {
     let mut all = BTreeMap::new();
     for text in specs {
         let bad = |reason: &str| SpecError::new("secret", text, reason);
@@ -290,7 +298,7 @@ fn secrets(specs: &[String]) -> Result<BTreeMap<String, SecretSource>, CliError>
     Ok(all)
 }
 
-fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
+pub(crate) fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
     let mut all = BTreeMap::new();
     for text in specs {
         let bad = |reason: &str| SpecError::new("ssh", text, reason);
@@ -355,17 +363,19 @@ fn layout(place: &str, offer: &mut Attachables) -> Result<String, CliError> {
     Ok(format!("oci-layout://{id}@{digest}"))
 }
 
-fn cache_sources(specs: &[String], offer: &mut Attachables) -> Result<Vec<CacheSpec>, CliError> {
+/// Offers the folders of caches that are read, and names what is in them by its digest. Leaves out those that have none yet.
+pub(crate) fn offer_cache_sources(
+    caches: Vec<CacheSpec>,
+    offer: &mut Attachables,
+) -> Result<Vec<CacheSpec>, CliError> {
     let mut all = Vec::new();
-    for text in specs {
-        let mut cache = spec::cache("cache-from", text)?;
-        let bad = |reason: &str| SpecError::new("cache-from", text, reason);
+    for mut cache in caches {
         if cache.kind == "local" {
             let folder = cache
                 .attrs
                 .get("src")
                 .cloned()
-                .ok_or_else(|| bad("local cache importer requires src"))?;
+                .ok_or_else(|| CliError::Usage("local cache importer requires src".into()))?;
             if !cache.attrs.contains_key("digest") {
                 let tag = cache.attrs.get("tag").map_or("latest", String::as_str);
                 match Layout::new(Path::new(&folder)).find(tag) {
@@ -388,27 +398,25 @@ fn cache_sources(specs: &[String], offer: &mut Attachables) -> Result<Vec<CacheS
     Ok(all)
 }
 
-fn cache_targets(
-    specs: &[String],
+/// Offers the folders of caches that are written.
+pub(crate) fn offer_cache_targets(
+    caches: Vec<CacheSpec>,
     offer: &mut Attachables,
     layouts: &mut Vec<Written>,
 ) -> Result<Vec<CacheSpec>, CliError> {
-    let mut all = Vec::new();
-    for text in specs {
-        let cache = spec::cache("cache-to", text)?;
-        if cache.kind == "local" {
-            let folder = cache.attrs.get("dest").cloned().ok_or_else(|| {
-                SpecError::new("cache-to", text, "local cache exporter requires dest")
-            })?;
-            let tag = cache.attrs.get("tag").map_or("latest", String::as_str);
-            layouts.push(Written::Cache(PathBuf::from(&folder), tag.to_owned()));
-            offer
-                .stores
-                .insert(format!("local:{folder}"), folder.into());
-        }
-        all.push(cache);
+    for cache in caches.iter().filter(|cache| cache.kind == "local") {
+        let folder = cache
+            .attrs
+            .get("dest")
+            .cloned()
+            .ok_or_else(|| CliError::Usage("local cache exporter requires dest".into()))?;
+        let tag = cache.attrs.get("tag").map_or("latest", String::as_str);
+        layouts.push(Written::Cache(PathBuf::from(&folder), tag.to_owned()));
+        offer
+            .stores
+            .insert(format!("local:{folder}"), folder.into());
     }
-    Ok(all)
+    Ok(caches)
 }
 
 #[cfg(test)]

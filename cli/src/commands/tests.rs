@@ -131,6 +131,7 @@ fn workers_are_a_table_and_in_full_with_labels_and_rules() {
             package: "rbuild".into(),
             version: "v1".into(),
             revision: "r".into(),
+            dockerfile: String::new(),
         },
         gc: vec![PruneFilter {
             filters: vec!["type==regular".into(), "id~=x".into()],
@@ -138,6 +139,7 @@ fn workers_are_a_table_and_in_full_with_labels_and_rules() {
             max_used_space: 5_000_000_000,
             ..PruneFilter::default()
         }],
+        devices: Vec::new(),
     };
     let workers = [worker];
     assert_eq!(

@@ -148,10 +148,7 @@ impl ConnectError {
             Self::Transport { source, .. } => tls_error(source),
             Self::Socket { source, .. } => tls_error(source),
         };
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "rustls adds errors, and all others are of its protocol"
-        )]
+        // rustls adds errors; all others are of its protocol.
         Some(match tls {
             None => Obstacle::Nobody,
             Some(
@@ -256,6 +253,10 @@ impl Client {
     #[cfg(test)]
     pub(crate) fn over(channel: Channel) -> Self {
         Self { channel }
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     pub(crate) fn control(&self) -> ControlClient<Channel> {

@@ -15,7 +15,9 @@ pub mod auth;
 #[cfg(test)]
 mod cases;
 mod connect;
+mod definition;
 mod failure;
+pub mod history;
 mod id;
 mod layout;
 mod manage;
@@ -30,9 +32,10 @@ pub use attach::{
 };
 pub use auth::DockerConfig;
 pub use connect::{Address, Client, ConnectError, Obstacle, TlsFiles};
+pub use definition::{Definition, DefinitionError, SourcePolicy};
 pub use failure::{Failure, LineRange, Origin, SourceExcerpt};
 pub use id::new_id;
 pub use layout::{Layout, LayoutError, LayoutName};
-pub use manage::{DaemonVersion, PruneFilter, UsageRecord, WorkerRecord};
+pub use manage::{DaemonVersion, DeviceRecord, PruneFilter, UsageRecord, WorkerRecord};
 pub use solve::{CacheSpec, ExporterSpec, SolveRequest, SolveResult};
 pub use status::{Group, Log, SolveStatus, Status, Vertex, Warning};

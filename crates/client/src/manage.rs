@@ -67,6 +67,8 @@ pub struct WorkerRecord {
     pub version: DaemonVersion,
     /// What it tidies up by itself: all, filters, keep duration, reserved, maximal, free.
     pub gc: Vec<PruneFilter>,
+    /// Its devices.
+    pub devices: Vec<DeviceRecord>,
 }
 
 /// What a daemon says it is.
@@ -78,6 +80,21 @@ pub struct DaemonVersion {
     pub version: String,
     /// Its revision.
     pub revision: String,
+    /// The version of the Dockerfile language; empty where the daemon does not say.
+    pub dockerfile: String,
+}
+
+/// A device of a worker that steps may ask for.
+#[derive(Debug, Clone)]
+pub struct DeviceRecord {
+    /// Its qualified name, `vendor/class=name`.
+    pub name: String,
+    /// Steps get it without an entitlement.
+    pub auto_allow: bool,
+    /// It is set up when a step asks for it.
+    pub on_demand: bool,
+    /// What is said about it.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Client {
@@ -132,6 +149,7 @@ fn version(wire: Option<proto::types::BuildkitVersion>) -> DaemonVersion {
         package: wire.package,
         version: wire.version,
         revision: wire.revision,
+        dockerfile: wire.dockerfile_version,
     }
 }
 
@@ -161,6 +179,16 @@ fn worker(wire: proto::types::WorkerRecord) -> WorkerRecord {
                 min_free_space: p.min_free_space,
             })
             .collect(),
+        devices: wire.cdi_devices.into_iter().map(device).collect(),
+    }
+}
+
+fn device(wire: proto::types::CdiDevice) -> DeviceRecord {
+    DeviceRecord {
+        name: wire.name,
+        auto_allow: wire.auto_allow,
+        on_demand: wire.on_demand,
+        annotations: wire.annotations,
     }
 }
 

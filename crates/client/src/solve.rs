@@ -11,6 +11,7 @@ use tonic::metadata::AsciiMetadataValue;
 
 use crate::attach::Attachables;
 use crate::connect::Client;
+use crate::definition::{Definition, SourcePolicy};
 use crate::failure::Failure;
 use crate::session::serve;
 use crate::status::{SolveStatus, from_wire};
@@ -43,8 +44,14 @@ pub struct CacheSpec {
 pub struct SolveRequest {
     /// Name of the build.
     pub id: String,
-    /// `dockerfile.v0` or `gateway.v0`.
+    /// `dockerfile.v0` or `gateway.v0`; empty where a definition is built.
     pub frontend: String,
+    /// What to build when no frontend is asked.
+    pub definition: Option<Definition>,
+    /// Which sources may be used.
+    pub source_policy: Option<SourcePolicy>,
+    /// Steps reach the network through the daemon's proxy only.
+    pub proxy_network: bool,
     /// The frontend's options.
     pub attrs: BTreeMap<String, String>,
     /// What to do with the result.
@@ -183,6 +190,9 @@ impl Client {
             }),
             entitlements: request.entitlements,
             internal: request.internal,
+            definition: request.definition.map(|definition| definition.0),
+            source_policy: request.source_policy.map(|policy| policy.0),
+            proxy_network: request.proxy_network,
             ..Default::default()
         };
         Ok((wire, serving))

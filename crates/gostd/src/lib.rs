@@ -19,6 +19,7 @@ pub mod csv;
 pub mod json;
 pub mod path;
 pub mod strconv;
+pub mod tabwriter;
 pub mod time;
 pub mod timestamp;
 pub mod url;

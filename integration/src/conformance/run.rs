@@ -25,6 +25,8 @@ pub(super) struct Run<'a> {
     pub(super) suite: &'a Suite,
     pub(super) module: &'a Module,
     pub(super) daemon: &'a Path,
+    /// What is called buildctl; the real one unless it is ours.
+    pub(super) client: Option<&'a Path>,
     pub(super) pattern: String,
     pub(super) parallel: usize,
     pub(super) timeout: u64,
@@ -212,7 +214,11 @@ impl Run<'_> {
         let tools = self.module.tools();
         let mut links = vec![
             ("buildkitd", self.daemon.to_owned()),
-            ("buildctl", tools.join("buildctl")),
+            (
+                "buildctl",
+                self.client
+                    .map_or_else(|| tools.join("buildctl"), Path::to_owned),
+            ),
             ("buildx", tools.join("buildx")),
             ("registry", need("docker-registry")?),
         ];

@@ -77,7 +77,9 @@ async fn a_request_reaches_the_daemon_field_by_field() {
         entitlements: vec!["network.host".into()],
         shared_key: "ordner-ü".into(),
         internal: true,
+        proxy_network: true,
         attachables: Attachables::default(),
+        ..SolveRequest::default()
     };
     let (outcome, _) = built(request, async |daemon| {
         let build = daemon.build().await;
@@ -101,7 +103,7 @@ async fn a_request_reaches_the_daemon_field_by_field() {
         let exports: Vec<_> = caches.exports.iter().map(|e| e.r#type.as_str()).collect();
         assert_eq!(exports, ["inline", "local"]);
         assert_eq!(wire.entitlements, ["network.host"]);
-        assert!(wire.internal && wire.definition.is_none());
+        assert!(wire.internal && wire.proxy_network && wire.definition.is_none());
         let text = |key: &str| build.headers.get(key).unwrap().to_str().unwrap();
         assert_eq!(text(header::SESSION_ID), wire.session);
         assert_eq!(wire.session.len(), 25);

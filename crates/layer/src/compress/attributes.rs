@@ -52,9 +52,14 @@ pub enum AttributeError {
 }
 
 fn reason_in_go(error: &ParseIntError) -> &'static str {
-    match error.kind() {
-        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-        _ => "invalid syntax",
+    let overflows = matches!(
+        error.kind(),
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow
+    );
+    if overflows {
+        "value out of range"
+    } else {
+        "invalid syntax"
     }
 }
 
