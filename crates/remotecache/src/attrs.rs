@@ -80,48 +80,4 @@ pub(crate) struct Documents {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn attrs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        let owned = pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        owned.collect()
-    }
-
-    #[test]
-    fn docker_types_have_no_image_manifest_unless_it_is_asked_for() {
-        for (pairs, oci, manifest) in [
-            (&[][..], true, true),
-            (&[("oci-mediatypes", "false")], false, false),
-            (&[("image-manifest", "false")], true, false),
-            (
-                &[("oci-mediatypes", "false"), ("image-manifest", "true")],
-                false,
-                true,
-            ),
-        ] {
-            let map = attrs(pairs);
-            let got = Attrs::new(&map).documents().unwrap();
-            assert_eq!(got, Documents { oci, manifest }, "{pairs:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_mode_is_the_default_and_what_is_no_reference_is_refused() {
-        let of = |pairs: &[(&str, &str)]| {
-            let map = attrs(pairs);
-            let read = Attrs::new(&map);
-            (read.mode(), read.reference().map(|r| r.to_string()))
-        };
-        assert_eq!(
-            of(&[("mode", "most"), ("ref", "a/b")]),
-            (Mode::Min, Ok("docker.io/a/b:latest".into()))
-        );
-        assert_eq!(
-            of(&[("mode", "max")]),
-            (Mode::Max, Err("missing ref".into()))
-        );
-    }
-}
+mod tests;

@@ -47,7 +47,7 @@ pub struct CacheContext {
 pub struct CacheExporter {
     pub(crate) target: Target,
     pub(crate) mode: Mode,
-    ignores_errors: bool,
+    pub(crate) ignores_errors: bool,
 }
 
 #[derive(Debug)]
@@ -279,60 +279,4 @@ impl fmt::Debug for Caches {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use session::Group;
-
-    /// A sink that shows nothing.
-    struct Unseen;
-
-    impl progress::WriterSource for Unseen {
-        fn writer(&self) -> Writer {
-            Writer::null()
-        }
-    }
-
-    impl solver::VertexSink<()> for Unseen {
-        fn attach(&self, (): &()) {}
-        fn started(&self, _cached: bool) {}
-        fn completed(&self, _error: Option<&str>, _cached: bool) {}
-        fn log(&self, _stream: i64, _data: &[u8]) {}
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_cache_in_a_registry_that_drips_holds_the_build_up_for_a_minute_at_most() {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(store::Config::new(dir.path())).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = listener.local_addr().unwrap();
-        task::spawn("registry", async move {
-            // Each answer comes just before it would be too late, and asks for another request.
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut buffer = vec![0; 4096];
-                let _asked = stream.read(&mut buffer).await;
-                tokio::time::sleep(Duration::from_secs(25)).await;
-                let head = "HTTP/1.1 307 X\r\nConnection: close\r\nLocation: /v2/again\r\nContent-Length: 0\r\n\r\n";
-                let _sent = stream.write_all(head.as_bytes()).await;
-            }
-        })
-        .detach();
-        let sessions = SessionManager::new();
-        let credentials: CredentialsOf = Arc::new(|_| Arc::new(registry::Anonymous));
-        let client = Client::new(registry::Config::new("test"));
-        let caches = Caches::new(store, client, credentials, Arc::clone(&sessions));
-        let context = CacheContext {
-            sessions: Group::new(sessions, []),
-            progress: progress::Writer::null(),
-        };
-        let attrs = BTreeMap::from([("ref".to_owned(), format!("{host}/a/b:c"))]);
-        let began = tokio::time::Instant::now();
-        let read = caches
-            .import::<solver::ResultsOnly<store::StoreResult, Unseen>>("registry", &attrs, &context)
-            .await;
-        let text = read.unwrap_err().to_string();
-        assert!(text.contains(&host.to_string()), "{text}");
-        assert!(began.elapsed() <= IMPORT_TIMEOUT + Duration::from_secs(1));
-    }
-}
+mod tests;

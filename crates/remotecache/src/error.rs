@@ -155,3 +155,49 @@ impl CacheError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_says_what_kind_it_is_and_who_writes_a_part_adds_only_that() {
+        let desc = Descriptor::new("", Digest::sha256("x"), 1);
+        let kind = || "tape".to_owned();
+        for (error, kind) in [
+            (
+                CacheError::UnknownExporter { kind: kind() },
+                ErrorKind::Invalid,
+            ),
+            (
+                CacheError::UnknownImporter { kind: kind() },
+                ErrorKind::Invalid,
+            ),
+            (
+                CacheError::NotBuilt { feature: kind() },
+                ErrorKind::Unsupported,
+            ),
+            (
+                CacheError::document("config", &desc, "no"),
+                ErrorKind::Hostile,
+            ),
+            (CacheError::records("no"), ErrorKind::Hostile),
+            (
+                CacheError::TimedOut {
+                    name: "a".into(),
+                    seconds: 60,
+                },
+                ErrorKind::TimedOut,
+            ),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
+            let sentence = error.to_string();
+            let written = CacheError::write("layer")(CacheError::write("config")(error));
+            assert_eq!(written.kind(), kind);
+            assert_eq!(
+                written.to_string(),
+                format!("error writing layer blob: error writing config blob: {sentence}")
+            );
+        }
+    }
+}

@@ -376,3 +376,6 @@ fn distributable(media_type: &str) -> &str {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ mod caches;
 mod chains;
 mod error;
 mod export;
+#[cfg(test)]
+mod fixture;
 pub mod format;
 mod import;
 mod imported;

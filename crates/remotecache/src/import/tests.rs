@@ -4,55 +4,8 @@ use session::Group;
 use store::{BlobSink, FetchError, LayerBlob};
 
 use super::*;
+use crate::fixture::MemoryPlace;
 use crate::place::Role;
-
-/// Documents by digest, and nothing else.
-#[derive(Debug, Default)]
-struct Documents(HashMap<Digest, Bytes>);
-
-impl Documents {
-    fn put(&mut self, kind: &str, text: impl Into<Bytes>) -> Descriptor {
-        let bytes = text.into();
-        let desc = Descriptor::of_bytes(kind, &bytes);
-        self.0.insert(desc.digest.clone(), bytes);
-        desc
-    }
-}
-
-#[async_trait]
-impl Place for Documents {
-    async fn document(&self, desc: &Descriptor) -> Result<Bytes, CacheError> {
-        let found = self.0.get(&desc.digest).cloned();
-        found.ok_or_else(|| CacheError::document("document", desc, "not found"))
-    }
-
-    async fn layer(
-        &self,
-        _desc: &Descriptor,
-        _asking: &Group,
-        _sink: &mut dyn BlobSink,
-        _status: &StatusGuard,
-    ) -> Result<(), FetchError> {
-        unreachable!("no test fetches a layer")
-    }
-
-    fn stays(&self) -> bool {
-        true
-    }
-
-    async fn put_layer(&self, _desc: &Descriptor, _blob: &LayerBlob) -> Result<(), CacheError> {
-        unreachable!("no test writes a layer")
-    }
-
-    async fn put_document(
-        &self,
-        _desc: &Descriptor,
-        _bytes: Bytes,
-        _role: Role,
-    ) -> Result<(), CacheError> {
-        unreachable!("no test writes a document")
-    }
-}
 
 fn records(layer: i64) -> String {
     let (base, run) = (Digest::sha256("base"), Digest::sha256("run"));
@@ -84,7 +37,7 @@ fn results(chains: &Chains) -> Vec<Vec<Descriptor>> {
 
 #[tokio::test]
 async fn a_cache_is_read_whether_its_root_is_a_manifest_or_an_index() {
-    let mut place = Documents::default();
+    let place = MemoryPlace::default();
     let (a, b) = (Digest::sha256("a"), Digest::sha256("b"));
     let config = format!(
         "{{\"layers\":[{{\"blob\":\"{a}\",\"parent\":-1}},{{\"blob\":\"{b}\"}}],\"records\":{}}}",
@@ -108,7 +61,7 @@ async fn a_cache_is_read_whether_its_root_is_a_manifest_or_an_index() {
 
 #[tokio::test]
 async fn records_in_the_images_of_an_index_are_told_apart_by_their_layers() {
-    let mut place = Documents::default();
+    let place = MemoryPlace::default();
     let mut manifests = Vec::new();
     for name in ["amd", "arm"] {
         let cache = base64::engine::general_purpose::STANDARD.encode(records(0));
@@ -142,7 +95,7 @@ async fn records_in_the_images_of_an_index_are_told_apart_by_their_layers() {
 
 #[tokio::test]
 async fn documents_of_others_are_read_as_go_reads_them() {
-    let mut place = Documents::default();
+    let place = MemoryPlace::default();
     let a = Digest::sha256("a");
     let config = format!(
         "{{\"Layers\":[{{\"blob\":\"x\",\"Blob\":\"{a}\",\"parent\":-1,\"annotations\":null}}],\
@@ -243,4 +196,233 @@ async fn an_index_of_large_documents_is_given_up() {
     );
     let read = place.read.load(std::sync::atomic::Ordering::Relaxed);
     assert!(read <= MAX_READ + (4 << 20), "{read}");
+}
+
+#[tokio::test]
+async fn what_a_document_is_follows_from_what_is_in_it() {
+    let ambiguous = "invalid ambiguous manifest and manifest list";
+    let other = "mediaType in manifest does not match manifest contents";
+    let said = |kind: &str, rest: &str| format!("{{\"mediaType\":\"{kind}\"{rest}}}");
+    let desc = |text: &str| Descriptor::of_bytes("", text.as_bytes());
+    for (text, kind) in [
+        (
+            "{\"config\":{},\"layers\":[]}".to_owned(),
+            Ok(media_type::DOCKER_MANIFEST),
+        ),
+        (
+            "{\"layers\":[]}".to_owned(),
+            Ok(media_type::DOCKER_MANIFEST),
+        ),
+        (
+            "{\"manifests\":[]}".to_owned(),
+            Ok(media_type::DOCKER_INDEX),
+        ),
+        ("{}".to_owned(), Ok(media_type::DOCKER_INDEX)),
+        (
+            said(media_type::OCI_MANIFEST, ",\"config\":{}"),
+            Ok(media_type::OCI_MANIFEST),
+        ),
+        (said(media_type::OCI_INDEX, ""), Ok(media_type::OCI_INDEX)),
+        (
+            said("text/plain", ",\"layers\":[1]"),
+            Ok(media_type::DOCKER_MANIFEST),
+        ),
+        (said(media_type::OCI_INDEX, ",\"layers\":[]"), Err(other)),
+        (
+            said(media_type::DOCKER_MANIFEST, ",\"manifests\":[]"),
+            Err(other),
+        ),
+        (
+            "{\"config\":{},\"manifests\":[]}".to_owned(),
+            Err(ambiguous),
+        ),
+        (
+            "{\"layers\":[],\"manifests\":[]}".to_owned(),
+            Err(ambiguous),
+        ),
+        (String::new(), Err("")),
+        ("[]".to_owned(), Err("")),
+        ("{\"mediaType\":7}".to_owned(), Err("")),
+        ("{\"layers\":[]".to_owned(), Err("")),
+    ] {
+        let found = kind_of(&desc(&text), &Bytes::from(text.clone())).await;
+        match kind {
+            Ok(kind) => assert_eq!(found.unwrap(), kind, "{text}"),
+            Err(reason) => {
+                let error = found.unwrap_err();
+                assert!(error.to_string().ends_with(reason), "{text}: {error}");
+                assert_eq!(error.kind(), oci::ErrorKind::Hostile);
+            }
+        }
+    }
+}
+
+/// An image with one layer whose config has `cache` as its records.
+fn image(place: &MemoryPlace, name: &str, cache: &str, diff_ids: usize) -> Descriptor {
+    let plain = format!("\"{}\"", Digest::sha256(format!("{name} plain")));
+    let diff_ids = vec![plain; diff_ids].join(",");
+    let config = format!("{{\"rootfs\":{{\"diff_ids\":[{diff_ids}]}}{cache}}}");
+    let config = text(&place.put(media_type::OCI_CONFIG, config));
+    let manifest = format!("{{\"config\":{config},\"layers\":[{}]}}", layer(name));
+    place.put(media_type::OCI_MANIFEST, manifest)
+}
+
+fn cache_of(records: &str) -> String {
+    let records = base64::engine::general_purpose::STANDARD.encode(records);
+    format!(",\"moby.buildkit.cache.v0\":\"{records}\"")
+}
+
+#[tokio::test]
+async fn an_image_without_records_is_an_empty_cache_and_damaged_records_are_an_error() {
+    let good = cache_of(&records(0));
+    for (cache, diff_ids, found) in [
+        (good.as_str(), 1, Ok(1)),
+        // Layers and config that do not match say nothing about each other.
+        (good.as_str(), 0, Ok(0)),
+        (good.as_str(), 2, Ok(0)),
+        ("", 1, Ok(0)),
+        (",\"moby.buildkit.cache.v0\":null", 1, Ok(0)),
+        (&cache_of("null"), 1, Ok(0)),
+        (&cache_of("[]"), 1, Ok(0)),
+        (
+            ",\"moby.buildkit.cache.v0\":\"%%%\"",
+            1,
+            Err("cannot read cache records of image"),
+        ),
+        (
+            &cache_of("[{]"),
+            1,
+            Err("cannot read cache records of image"),
+        ),
+        (
+            &cache_of("{\"records\":[]}"),
+            1,
+            Err("cannot read cache records of image"),
+        ),
+        (&cache_of(&records(1)), 1, Err("invalid layer index 1")),
+        (&cache_of(&records(-2)), 1, Err("invalid layer index -2")),
+        (
+            &cache_of(&records(0).replace("\"link\":0", "\"link\":5")),
+            1,
+            Err("invalid record ID: 5"),
+        ),
+        (
+            &cache_of("[{\"digest\":\"x\"}]"),
+            1,
+            Err("cannot read cache records of image"),
+        ),
+    ] {
+        let place = MemoryPlace::default();
+        let root = image(&place, "a", cache, diff_ids);
+        let read = read(&place, &root, &Writer::null()).await;
+        match found {
+            Ok(count) => assert_eq!(results(&read.unwrap()).len(), count, "{cache}"),
+            Err(start) => {
+                let error = read.unwrap_err();
+                assert!(error.to_string().starts_with(start), "{cache}: {error}");
+                assert_eq!(error.kind(), oci::ErrorKind::Hostile);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn indexes_are_followed_so_deep_and_no_deeper() {
+    let place = MemoryPlace::default();
+    let mut root = image(&place, "a", &cache_of(&records(0)), 1);
+    for depth in 1..=MAX_DEPTH + 1 {
+        root = place.put(
+            media_type::OCI_INDEX,
+            format!("{{\"manifests\":[{}]}}", text(&root)),
+        );
+        let read = read(&place, &root, &Writer::null()).await;
+        if depth <= MAX_DEPTH {
+            assert_eq!(results(&read.unwrap()).len(), 1);
+        } else {
+            let error = read.unwrap_err().to_string();
+            assert!(
+                error.ends_with("more than 4 indexes inside each other"),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_an_index_lists_twice_is_read_once() {
+    let place = MemoryPlace::default();
+    let image = text(&image(&place, "a", &cache_of(&records(0)), 1));
+    let root = place.put("", format!("{{\"manifests\":[{image},{image},{image}]}}"));
+    let chains = read(&place, &root, &Writer::null()).await.unwrap();
+    assert_eq!(results(&chains).len(), 1);
+    let empty = place.put("", "{\"manifests\":[]}");
+    let chains = read(&place, &empty, &Writer::null()).await.unwrap();
+    assert!(chains.entries().is_empty());
+}
+
+#[tokio::test]
+async fn a_document_that_is_listed_and_not_there_is_an_error_that_names_it() {
+    let place = MemoryPlace::default();
+    let gone = Descriptor::of_bytes(CONFIG_TYPE, b"gone");
+    let missing = |text: String| {
+        let place = &place;
+        async move {
+            let root = place.put("", text);
+            read(place, &root, &Writer::null())
+                .await
+                .unwrap_err()
+                .to_string()
+        }
+    };
+    let not_found = format!("cannot read document {}: not found", gone.digest);
+    let config = text(&gone);
+    assert_eq!(
+        missing(format!("{{\"config\":{config},\"layers\":[]}}")).await,
+        not_found
+    );
+    assert_eq!(
+        missing(format!("{{\"manifests\":[{config}]}}")).await,
+        not_found
+    );
+    let manifest = config.replace(CONFIG_TYPE, media_type::OCI_MANIFEST);
+    assert_eq!(
+        missing(format!("{{\"manifests\":[{manifest}]}}")).await,
+        not_found
+    );
+    let root = Descriptor::of_bytes("", b"no root");
+    assert!(read(&place, &root, &Writer::null()).await.is_err());
+}
+
+#[tokio::test]
+async fn of_several_configs_in_an_index_the_last_one_counts() {
+    let place = MemoryPlace::default();
+    let config = |layer: i64| {
+        let blob = Digest::sha256("a");
+        let records = records(layer);
+        let text_of =
+            format!("{{\"layers\":[{{\"blob\":\"{blob}\",\"parent\":-1}}],\"records\":{records}}}");
+        text(&place.put(CONFIG_TYPE, text_of))
+    };
+    let (bad, good) = (config(9), config(0));
+    let a = layer("a");
+    let root = place.put("", format!("{{\"manifests\":[{bad},{a},{good}]}}"));
+    let chains = read(&place, &root, &Writer::null()).await.unwrap();
+    assert_eq!(results(&chains).len(), 1);
+    let root = place.put("", format!("{{\"manifests\":[{good},{a},{bad}]}}"));
+    let error = read(&place, &root, &Writer::null()).await.unwrap_err();
+    assert_eq!(error.to_string(), "invalid layer index 9");
+}
+
+#[tokio::test]
+async fn documents_that_nest_without_end_or_hold_too_many_values_are_refused() {
+    let place = MemoryPlace::default();
+    let deep = format!("{{\"config\":{}", "[".repeat(200_000));
+    let root = place.put("", deep);
+    assert!(read(&place, &root, &Writer::null()).await.is_err());
+    let many = format!(
+        "{{\"layers\":[],\"unknown\":[{}0]}}",
+        "0,".repeat(MAX_VALUES)
+    );
+    let root = place.put("", many);
+    assert!(read(&place, &root, &Writer::null()).await.is_err());
 }
