@@ -2,13 +2,20 @@
 //!
 //! A tree of any depth is removed with a fixed number of descriptors and next to no memory: a directory that lies deep is
 //! moved up, beside the tree, and removed from there. What has been removed stays removed when it is begun again.
+//!
+//! One thread walks. Where there is much, files are unlinked by several: a filesystem may wait for its journal in each call, and then
+//! waits for all of them together.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -20,6 +27,12 @@ use crate::stat::Kind;
 const IN_PLACE: usize = 32;
 /// How often a directory that is not empty after it was emptied is read again.
 const AGAIN: u32 = 16;
+/// How many threads unlink files beside the one that walks.
+const HELPERS: usize = 4;
+/// How many files there are at least where helpers are started.
+const FEW: usize = 16;
+/// How many files may wait before the walk waits for them.
+const MAX_WAITING: usize = 1024;
 
 impl Dir {
     /// Removes `name` and, when it is a directory, everything below; a missing name is fine.
@@ -64,13 +77,133 @@ impl Dir {
 
 struct Level {
     dir: fs::Dir,
+    /// A second descriptor of the directory, for files of it that wait; made for the first one.
+    shared: Option<Arc<OwnedFd>>,
     name: OsString,
     again: u32,
+}
+
+impl Level {
+    fn open(dir: impl std::os::fd::AsFd, name: &OsStr) -> io::Result<Self> {
+        Ok(Self {
+            dir: open(dir, name)?,
+            shared: None,
+            name: name.to_owned(),
+            again: 0,
+        })
+    }
+
+    fn shared(&mut self) -> io::Result<Arc<OwnedFd>> {
+        if let Some(shared) = &self.shared {
+            return Ok(Arc::clone(shared));
+        }
+        let shared = Arc::new(self.dir.fd()?.try_clone_to_owned()?);
+        self.shared = Some(Arc::clone(&shared));
+        Ok(shared)
+    }
+}
+
+/// A file to be unlinked.
+struct Job {
+    dir: Arc<OwnedFd>,
+    name: OsString,
+}
+
+impl Job {
+    fn unlink(self) -> io::Result<()> {
+        match fs::unlinkat(&self.dir, &self.name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct CrewState {
+    jobs: Vec<Job>,
+    running: usize,
+    failed: Option<io::Error>,
+    ended: bool,
+}
+
+/// The files that wait to be unlinked, and those who do it.
+#[derive(Default)]
+struct Crew {
+    state: Mutex<CrewState>,
+    /// Notified of a job, of the last one done, and of the end.
+    changed: Condvar,
+}
+
+impl Crew {
+    /// What a helper does until the end.
+    fn help(&self) {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(job) = state.jobs.pop() {
+                self.perform(job, &mut state);
+            } else if state.ended {
+                return;
+            } else {
+                self.changed.wait(&mut state);
+            }
+        }
+    }
+
+    fn perform(&self, job: Job, state: &mut MutexGuard<'_, CrewState>) {
+        state.running += 1;
+        let done = MutexGuard::unlocked(state, || job.unlink());
+        state.running -= 1;
+        if let Err(error) = done {
+            state.failed.get_or_insert(error);
+        }
+        if state.running == 0 && state.jobs.is_empty() {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Adds a job; returns how many wait.
+    fn add(&self, job: Job) -> usize {
+        let mut state = self.state.lock();
+        state.jobs.push(job);
+        self.changed.notify_one();
+        state.jobs.len()
+    }
+
+    /// Does what is left together with the helpers. Tells whether something failed since the last time.
+    fn settle(&self) -> Option<io::Error> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(job) = state.jobs.pop() {
+                self.perform(job, &mut state);
+            } else if state.running > 0 {
+                self.changed.wait(&mut state);
+            } else {
+                return state.failed.take();
+            }
+        }
+    }
+
+    /// Lets the helpers end after what they are at.
+    fn end(&self) {
+        let mut state = self.state.lock();
+        state.jobs.clear();
+        state.ended = true;
+        self.changed.notify_all();
+    }
 }
 
 fn open(dir: impl std::os::fd::AsFd, name: &OsStr) -> io::Result<fs::Dir> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(fs::Dir::new(fs::openat(dir, name, flags, Mode::empty())?)?)
+}
+
+/// Ends the helpers however the walk ends.
+struct End<'a>(&'a Crew);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// Removes `name` in the directory `dir` and what is below it. Directories that lie deep are moved up into `dir`, where they
@@ -89,12 +222,30 @@ pub fn remove_tree(
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(e) => return Err(e.into()),
     }
+    let crew = Crew::default();
+    thread::scope(|scope| {
+        let mut start = || {
+            for _ in 0..HELPERS {
+                // Where no thread is to be had, the one that there is does it all.
+                let _started = thread::Builder::new().spawn_scoped(scope, || crew.help());
+            }
+        };
+        let _end = End(&crew);
+        walk(top, name, fresh, stop, &crew, &mut start)
+    })
+}
+
+fn walk(
+    top: BorrowedFd<'_>,
+    name: &OsStr,
+    fresh: &mut dyn FnMut() -> OsString,
+    stop: &dyn Fn() -> bool,
+    crew: &Crew,
+    start_helpers: &mut dyn FnMut(),
+) -> io::Result<()> {
     let mut failed: Option<io::Error> = None;
-    let mut levels = vec![Level {
-        dir: open(top, name)?,
-        name: name.to_owned(),
-        again: 0,
-    }];
+    let mut levels = vec![Level::open(top, name)?];
+    let mut files = 0_usize;
     loop {
         let is_deep = levels.len() >= IN_PLACE;
         let Some(level) = levels.last_mut() else {
@@ -109,11 +260,23 @@ pub fn remove_tree(
             if name == "." || name == ".." {
                 continue;
             }
+            if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+                let (dir, name) = (level.shared()?, name.to_owned());
+                let waiting = crew.add(Job { dir, name });
+                files = files.saturating_add(1);
+                if files == FEW {
+                    start_helpers();
+                }
+                if waiting > MAX_WAITING {
+                    failed = failed.or(crew.settle());
+                }
+                continue;
+            }
             let here = level.dir.fd()?;
-            if entry.file_type() != FileType::Directory {
+            if entry.file_type() == FileType::Unknown {
                 match fs::unlinkat(here, name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => continue,
-                    Err(Errno::ISDIR | Errno::PERM) if entry.file_type() == FileType::Unknown => {}
+                    Err(Errno::ISDIR | Errno::PERM) => {}
                     Err(e) => {
                         failed.get_or_insert(e.into());
                         continue;
@@ -133,13 +296,7 @@ pub fn remove_tree(
                     .map(|()| None)
                     .map_err(Into::into)
             } else {
-                open(here, name).map(|dir| {
-                    Some(Level {
-                        dir,
-                        name: name.to_owned(),
-                        again: 0,
-                    })
-                })
+                Level::open(here, name).map(Some)
             };
             match next {
                 Ok(next) => levels.extend(next),
@@ -149,6 +306,7 @@ pub fn remove_tree(
             }
             continue;
         }
+        failed = failed.or(crew.settle());
         let Some(done) = levels.pop() else { break };
         let gone = match levels.last() {
             Some(above) => fs::unlinkat(above.dir.fd()?, &done.name, AtFlags::REMOVEDIR),
@@ -162,8 +320,8 @@ pub fn remove_tree(
                 dir.rewind();
                 levels.push(Level {
                     dir,
-                    name: done.name,
                     again: done.again + 1,
+                    ..done
                 });
             }
             Err(e) => {
