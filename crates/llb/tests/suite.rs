@@ -4,10 +4,14 @@
 
 #[path = "suite/git.rs"]
 mod git;
+#[path = "suite/kinds.rs"]
+mod kinds;
 #[path = "suite/ops.rs"]
 mod ops;
 #[path = "suite/sources.rs"]
 mod sources;
+#[path = "suite/states.rs"]
+mod states;
 
 use llb::build::exec::{Mount, MountContent, Run, Sharing};
 use llb::build::{

@@ -46,6 +46,7 @@ func main() {
 		"dockerfile/tests/data/words.json":       words(),
 		"dockerfile/tests/data/files.json":       files(),
 		"llb/tests/data/git.json":                gitAddresses(),
+		"llb/tests/data/states.json":             states(),
 		"oci/tests/data/platforms.json":          platformTexts(),
 		"oci/tests/data/references.json":         references(),
 		"pattern/tests/data/patternmatcher.json": patterns(),

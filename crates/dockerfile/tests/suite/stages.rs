@@ -336,10 +336,10 @@ FROM alpine
 RUN one
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
+0: docker-image://docker.io/library/busybox:9 for linux/amd64
+   # context alpine
 1: exec ["/bin/sh", "-c", "one"] in / env=PATH=/bin for linux/amd64 <- 0
-   # [2/2] RUN one
+   # [1/2] RUN one
 "#,
         ),
         (
@@ -363,12 +363,12 @@ COPY --from=base /x /y
 FROM scratch
 COPY --from=files a b /c/
 ",
-            r"
-0: docker-image://docker.io/library/files:latest for linux/amd64
-   # FROM docker.io/library/files:latest
+            r#"
+0: local://files local.followpaths=["a","b"] local.unique=
+   # context files
 1: copy /a to /c/ follow contents wildcard [-1,0]; copy /b to /c/ follow contents wildcard [1,0] <- 0
    # [stage-0 1/1] COPY --from=files a b /c/
-",
+"#,
         ),
         (
             "context:files=local",
@@ -379,8 +379,8 @@ RUN --mount=from=files,source=sub,target=/f one
             r#"
 0: docker-image://docker.io/library/alpine:latest for linux/amd64
    # [stage-0 1/2] FROM docker.io/library/alpine:latest
-1: docker-image://docker.io/library/files:latest for linux/amd64
-   # FROM docker.io/library/files:latest
+1: local://files local.followpaths=["sub"] local.unique=
+   # context files
 2: exec ["/bin/sh", "-c", "one"] in / env=PATH=/bin mount=bind:/f:input1/sub:ro for linux/amd64 <- 0 1
    # [stage-0 2/2] RUN --mount=from=files,source=sub,target=/f one
 "#,
@@ -654,8 +654,8 @@ RUN own
    # [1/2] FROM docker.io/library/onbuild:latest
 1: exec ["/bin/sh", "-c", "trigger"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/5] ONBUILD RUN trigger
-2: docker-image://docker.io/library/tools:latest for linux/amd64
-   # FROM docker.io/library/tools:latest
+2: docker-image://docker.io/library/busybox:latest for linux/amd64
+   # context tools
 3: copy /x to /y follow contents wildcard [0,1] <- 1 2
    # [3/5] ONBUILD COPY --from=tools /x /y
 4: exec ["/bin/sh", "-c", "own"] in / env=PATH=/bin,ON=build for linux/amd64 <- 3

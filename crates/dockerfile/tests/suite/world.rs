@@ -12,7 +12,7 @@ use dockerfile::lower::{
 };
 use llb::build::{Constraints, ImageOpts, LocalOpts, State, image, local};
 use llb::pb;
-use oci::{ImageConfig, Platform};
+use oci::{ImageConfig, Platform, Reference};
 use parking_lot::Mutex;
 
 use crate::dump;
@@ -86,6 +86,10 @@ impl MetaResolver for World {
         name: &str,
         platform: Option<&Platform>,
     ) -> Result<Option<NamedContext>, HostError> {
+        // Images are asked for by their full names.
+        let short = name.parse().map(|image: Reference| image.familiar());
+        let name = short.as_deref().unwrap_or(name);
+        let name = name.strip_suffix(":latest").unwrap_or(name);
         Ok(self.contexts.get(name).map(|input| NamedContext {
             input: input.clone(),
             name: name.to_owned(),
