@@ -243,3 +243,6 @@ fn label<D: Domain>(key: &CacheKey<D>, input: usize, selector: Option<&oci::Dige
         selector: selector.cloned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

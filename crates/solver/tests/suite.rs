@@ -6,6 +6,10 @@
 mod caching;
 #[path = "suite/errors.rs"]
 mod errors;
+#[path = "suite/exports.rs"]
+mod exports;
+#[path = "suite/failures.rs"]
+mod failures;
 #[path = "suite/key_store.rs"]
 mod key_store;
 #[path = "suite/sharing.rs"]

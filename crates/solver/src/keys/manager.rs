@@ -454,3 +454,6 @@ impl<D: Domain> fmt::Debug for CacheManager<D> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,12 +40,14 @@ impl<D: Domain> Scheduler<D> {
             return;
         };
         let is_top = join.top == *digest;
+        let mut has_new_jobs = false;
         let inputs = match self.vertices.get_mut(digest) {
             Some(vertex) => {
                 for job in &join.jobs {
                     // A job that has ended meanwhile holds nothing.
                     if self.jobs.contains_key(job) && !vertex.jobs.contains(job) {
                         vertex.jobs.push(*job);
+                        has_new_jobs = true;
                     }
                 }
                 vertex.inputs.clone()
@@ -68,6 +70,9 @@ impl<D: Domain> Scheduler<D> {
             }
         }
         self.to_join.push_front(join);
-        self.refresh(digest, is_top, out);
+        // Mostly the vertices were loaded for these jobs just now.
+        if is_top || has_new_jobs {
+            self.refresh(digest, is_top, out);
+        }
     }
 }

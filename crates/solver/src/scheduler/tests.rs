@@ -3,6 +3,8 @@
 //! An op kind decides the digest of the cache map, how inputs take part in the key, and, with the inputs' contents, the
 //! outputs' contents. A vertex is a kind, inputs, and a salt that only its own digest knows.
 
+mod hot;
+mod leaving;
 mod model;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -46,6 +48,8 @@ struct World {
     load_fails: usize,
     saved: BTreeSet<String>,
     saves: Vec<(Digest, usize)>,
+    /// Vertices that jobs were attached to, and those jobs. A vertex that is kept is not mistaken for a later one.
+    attached: Vec<(Arc<Handle<Model>>, BTreeSet<JobId>)>,
 }
 
 impl World {
@@ -73,6 +77,20 @@ impl World {
             load_fails: 0,
             saved: BTreeSet::new(),
             saves: Vec::new(),
+            attached: Vec::new(),
+        }
+    }
+
+    /// A job hears of a vertex once, and only those that come later are told of a past.
+    fn attach(&mut self, attach: Attach<Model>) {
+        let same = |known: &&mut (Arc<Handle<Model>>, _)| Arc::ptr_eq(&known.0, &attach.handle);
+        match self.attached.iter_mut().find(same) {
+            Some((_, jobs)) => assert!(jobs.insert(attach.job), "a job is told once"),
+            None => {
+                assert!(!attach.has_history, "nothing has happened at a new vertex");
+                let jobs = BTreeSet::from([attach.job]);
+                self.attached.push((attach.handle, jobs));
+            }
         }
     }
 
@@ -104,7 +122,8 @@ impl World {
                     );
                     self.cancelled.insert(id);
                 }
-                Effect::Attach(_) | Effect::Release(_) => {}
+                Effect::Attach(attach) => self.attach(attach),
+                Effect::Release(_) => {}
                 Effect::Reply(build, result) => {
                     let old = self.replies.insert(build, result.map(|b| b.result));
                     assert!(old.is_none(), "a build is told once");

@@ -33,7 +33,7 @@ impl Domain for Test {
 #[derive(Default, Clone)]
 pub(crate) struct Fake {
     pub(crate) name: &'static str,
-    /// Digest of the cache map; the name if empty.
+    /// Digest of the cache map; the name if empty. There is none of `fails`, and `one input` has an input too many.
     pub(crate) key: &'static str,
     /// Output; name and inputs if empty.
     pub(crate) content: &'static str,
@@ -93,6 +93,9 @@ impl Op<Test> for FakeOp {
         } else {
             self.fake.key
         };
+        if key == "fails" {
+            return Err(std::io::Error::other("no key").into());
+        }
         let digest = if key.starts_with("random:") {
             Digest::key(key)
         } else {
@@ -109,7 +112,9 @@ impl Op<Test> for FakeOp {
         Ok((
             CacheMap {
                 digest,
-                deps: (0..self.inputs).map(|_| dep()).collect(),
+                deps: (0..self.inputs + usize::from(key == "one input"))
+                    .map(|_| dep())
+                    .collect(),
                 hints: vec![format!("hint of {}", self.fake.name)],
             },
             true,
@@ -167,8 +172,8 @@ impl Op<Test> for FakeOp {
 }
 
 pub(crate) struct Ops {
-    log: Arc<Log>,
-    ids: Arc<AtomicUsize>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) ids: Arc<AtomicUsize>,
 }
 
 impl Resolver<Test> for Ops {
@@ -178,6 +183,9 @@ impl Resolver<Test> for Ops {
         builder: Arc<dyn SubBuilder<Test>>,
     ) -> Result<Arc<FakeOp>, OpError> {
         let fake = Arc::clone(&vertex.sys);
+        if fake.name == "unresolvable" {
+            return Err(std::io::Error::other("no such op").into());
+        }
         let op = FakeOp {
             fake,
             inputs: vertex.inputs.len(),
