@@ -36,7 +36,7 @@ use crate::access::{Access, NetworkMode, SecurityMode};
 use crate::bounds;
 use crate::cgroup::{Group, Groups};
 use crate::dns::{self, DnsConfig};
-use crate::error::ExecError;
+use crate::error::{ExecError, StartError};
 use crate::injection::{DeviceEdits, Node};
 use crate::io::{Control, ProcessIo, Pumps, Streams};
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
@@ -259,6 +259,11 @@ impl Executor for Launcher {
         };
         drop(ours);
         let made = stubs::which(start.made, &dests, stubs_recursive);
+        if let Some(error) = start.failed {
+            drop(cloned.wait().await);
+            stubs::remove(&root, &made);
+            return Err(error.into());
+        }
         let copy = |fd: &OwnedFd| {
             fd.try_clone()
                 .map_err(ExecError::system("cannot copy a descriptor"))
@@ -312,7 +317,7 @@ impl Executor for Launcher {
         let container = state
             .wait_for(Option::is_some)
             .await
-            .map_err(|_| stopped())?
+            .map_err(|_closed| stopped())?
             .clone()
             .ok_or_else(stopped)?;
         let (streams, pumps) = Streams::open(io, process.tty)?;
@@ -376,6 +381,10 @@ impl Executor for Launcher {
                 return Err(error);
             }
         };
+        if let Some(error) = start.failed {
+            drop(cloned.wait().await);
+            return Err(error.into());
+        }
         let ended = drive(&mut cloned, pumps, start.terminal, false).await?;
         Ok(ExitStatus {
             code: ended.code,
@@ -481,6 +490,8 @@ impl Drop for Entry<'_> {
 struct Start {
     made: Vec<Stubs>,
     terminal: Option<OwnedFd>,
+    /// Why it will not be the program.
+    failed: Option<StartError>,
 }
 
 /// Hears a starting process until its socket closes, which is when it has become the program, or has been killed.
@@ -501,21 +512,24 @@ async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
                 ready.try_io(|socket| sys::socket::receive(socket.get_ref(), &mut buffer));
             let (length, fds) = match received {
                 Err(_not_yet) => continue,
-                Ok(Ok((0, _))) => return Ok(Ok(start)),
+                Ok(Ok((0, _))) => return Ok(start),
                 // The other end closed with something of ours unread: it was killed before it took its plan.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Ok(Ok(start));
+                    return Ok(start);
                 }
                 Ok(result) => result?,
             };
             match serde_json::from_slice(buffer.get(..length).unwrap_or_default())? {
                 Report::Made(made) => start.made.extend(made),
                 Report::Terminal => start.terminal = fds.into_iter().next(),
-                Report::Failed(error) => return Ok::<_, io::Error>(Err(error)),
+                Report::Failed(error) => {
+                    start.failed = Some(error);
+                    return Ok::<_, io::Error>(start);
+                }
             }
         }
     };
-    Ok(listen.await.map_err(failed)??)
+    listen.await.map_err(failed)
 }
 
 /// Moves bytes and obeys until the process has ended and its output is read.

@@ -73,13 +73,14 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
 ];
 
-/// Builds the tree, makes it the root, and returns the mount points made in it that are to go again.
+/// Builds the tree and makes it the root. The mount points made in it that are to go again are added to `made`, also where it fails.
 pub(super) fn build(
     plan: &ContainerPlan,
     cwd: &str,
     owner: (u32, u32),
     fds: &mut Fds,
-) -> Result<Vec<Stubs>, StartError> {
+    made: &mut Vec<Stubs>,
+) -> Result<(), StartError> {
     rustix::system::sethostname(plan.hostname.as_bytes())
         .map_err(|errno| step("sethostname")(errno.into()))?;
     let mut files = Files::new(plan, fds)?;
@@ -132,7 +133,6 @@ pub(super) fn build(
         confine(&root).map_err(step("masked paths"))?;
     }
 
-    let mut made = Vec::new();
     for (dest, fd) in [
         ("/etc/resolv.conf", &files.resolv_conf),
         ("/etc/hosts", &files.hosts),
@@ -145,16 +145,16 @@ pub(super) fn build(
             errno: errno(&error),
         };
         let place = stubs::find(&root, dest, Kind::File, None).map_err(failed)?;
-        mount::move_mount(fd, &place.fd).map_err(failed)?;
         made.extend(place.made);
+        mount::move_mount(fd, &place.fd).map_err(failed)?;
     }
     for mount in &plan.mounts {
-        made.extend(attach_mount(&root, plan, mount, &mut files, fds)?);
+        attach_mount(&root, plan, mount, (&mut files, fds), made)?;
     }
     if plan.readonly_root {
         make_readonly(&root, false).map_err(step("read-only root"))?;
     }
-    Ok(made)
+    Ok(())
 }
 
 /// The container's own small files and, where nodes do not work elsewhere, its devices. They are made on a filesystem of their own while

@@ -129,8 +129,11 @@ fn start(
         process::die_with_parent().map_err(step("prctl"))?;
     }
     if let Some(container) = &plan.container {
-        let made = filesystem::build(container, &process.cwd, process.owner, &mut fds)?;
+        let mut made = Vec::new();
+        let built = filesystem::build(container, &process.cwd, process.owner, &mut fds, &mut made);
+        // What a failed start has made is taken away as well.
         report_made(control, made);
+        built?;
     }
     let streams = streams(process, control, &mut fds)?;
     let _ = rustix::process::setsid();

@@ -13,14 +13,14 @@ use super::message::{ContainerPlan, MountPlan, SourcePlan};
 use crate::error::StartError;
 use crate::stubs::{self, Kind, Stubs};
 
-/// Mounts what the plan wants at its place; gives the places that had to be made.
+/// Mounts what the plan wants at its place; the places that had to be made are added to `made`, also where it fails.
 pub(super) fn attach_mount(
     root: &OwnedFd,
     plan: &ContainerPlan,
     wanted: &MountPlan,
-    files: &mut Files,
-    fds: &mut Fds,
-) -> Result<Vec<Stubs>, StartError> {
+    (files, fds): (&mut Files, &mut Fds),
+    made: &mut Vec<Stubs>,
+) -> Result<(), StartError> {
     let dest = &wanted.dest;
     let failed = |error: io::Error| StartError::Mount {
         dest: dest.clone(),
@@ -52,8 +52,8 @@ pub(super) fn attach_mount(
             mount::new_mount(c"tmpfs", &options, attrs).map_err(failed)?
         }
         SourcePlan::File { fd, .. } => {
-            let made = files.take_secret(*fd);
-            made.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EBADF)))?
+            let secret = files.take_secret(*fd);
+            secret.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EBADF)))?
         }
     };
     let set = Attrs {
@@ -83,11 +83,11 @@ pub(super) fn attach_mount(
         Kind::File
     };
     let place = stubs::find(root, dest, kind, None).map_err(failed)?;
+    made.extend(place.made);
     if kind_of(&place.fd).map_err(failed)? == PROC {
         return Err(StartError::InsideProc { path: dest.clone() });
     }
-    mount::move_mount(&source, &place.fd).map_err(failed)?;
-    Ok(place.made)
+    mount::move_mount(&source, &place.fd).map_err(failed)
 }
 
 /// What is at `selector` inside the mount, as a mount: resolved once, and what was found is what is mounted (P3).
