@@ -195,4 +195,56 @@ mod tests {
             Ok(Access::SANDBOX)
         );
     }
+
+    #[test]
+    fn each_pair_of_modes_needs_exactly_its_entitlements() {
+        use {NetworkMode as N, SecurityMode as S};
+        for network in [N::Sandbox, N::Host, N::None] {
+            for security in [S::Sandbox, S::Insecure] {
+                for (network_host, security_insecure) in
+                    [(false, false), (true, false), (false, true), (true, true)]
+                {
+                    let granted = Entitlements {
+                        network_host,
+                        security_insecure,
+                        devices: None,
+                    };
+                    let allowed = (network != N::Host || network_host)
+                        && (security != S::Insecure || security_insecure);
+                    let access = granted.access(network, security);
+                    assert_eq!(
+                        access.is_ok(),
+                        allowed,
+                        "{network} {security:?} {granted:?}"
+                    );
+                    if let Ok(access) = access {
+                        assert_eq!((access.network(), access.security()), (network, security));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn modes_have_words_and_numbers() {
+        for (number, word, mode) in [
+            (0, "sandbox", NetworkMode::Sandbox),
+            (1, "host", NetworkMode::Host),
+            (2, "none", NetworkMode::None),
+        ] {
+            assert_eq!(NetworkMode::try_from(number), Ok(mode));
+            assert_eq!(word.parse(), Ok(mode));
+            assert_eq!(mode.to_string(), word);
+        }
+        assert_eq!("default".parse(), Ok(NetworkMode::Sandbox));
+        assert_eq!("".parse(), Ok(NetworkMode::Sandbox));
+        assert_eq!(
+            "bridge".parse::<NetworkMode>().unwrap_err().to_string(),
+            "unknown network mode -1"
+        );
+        assert_eq!(
+            SecurityMode::try_from(7).unwrap_err().to_string(),
+            "unknown security mode 7"
+        );
+    }
 }

@@ -85,12 +85,12 @@ pub enum DeviceError {
         what: String,
     },
     /// A node of the host is not there.
-    #[error("failed to stat CDI host device {path:?}: {reason}")]
+    #[error("failed to stat CDI host device {path:?}: {source}")]
     Stat {
         /// Where it should be.
         path: String,
-        /// What is wrong.
-        reason: String,
+        /// What the kernel said, or what is wrong with what is there.
+        source: std::io::Error,
     },
     /// A place of the host cannot be mounted.
     #[error(

@@ -505,32 +505,4 @@ impl Hierarchies {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hierarchies_are_found_on_unified_hybrid_and_bare_hosts() {
-        let unified =
-            "35 23 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
-        assert!(Groups::parse(unified).unified());
-        let hybrid = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
-        let groups = Groups::parse(hybrid);
-        assert!(!groups.unified() && groups.v2.is_some());
-        assert_eq!(
-            groups.v1.get("cpuacct").unwrap(),
-            Path::new("/sys/fs/cgroup/cpu")
-        );
-        assert!(Groups::parse("").v2.is_none());
-    }
-
-    #[test]
-    fn a_groups_parent_cannot_lead_out_of_the_hierarchy() {
-        let id = ContainerId::new("abc").unwrap();
-        assert_eq!(
-            relative("../../x/./y/..", &id).unwrap(),
-            Path::new("x/buildkit/abc")
-        );
-        assert_eq!(relative("", &id).unwrap(), Path::new("buildkit/abc"));
-        assert_eq!(counter("low 0\noom 1\noom_kill 3\n", "oom_kill"), Some(3));
-    }
-}
+mod tests;

@@ -95,6 +95,7 @@ fn apply(
             .nameservers
             .iter()
             .map(|text| {
+                // The dropped error says only that it is no address.
                 text.parse()
                     .map_err(|_| ExecError::Nameserver(text.clone()))
             })
@@ -179,5 +180,56 @@ mod tests {
             ..DnsConfig::default()
         };
         assert!(apply(parse(host), &bad, NetworkMode::Host).is_err());
+    }
+
+    #[test]
+    fn each_setting_replaces_what_the_host_says() {
+        let host = "nameserver 10.0.0.1\nsearch host.example\noptions ndots:5\n";
+        let list = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
+        for (nameservers, search, options, text) in [
+            (&[][..], &[][..], &[][..], host),
+            (
+                &["1.1.1.1", "fd00::1"],
+                &[],
+                &[],
+                "nameserver 1.1.1.1\nnameserver fd00::1\nsearch host.example\noptions ndots:5\n",
+            ),
+            (
+                &[],
+                &["a", "b"],
+                &[],
+                "nameserver 10.0.0.1\nsearch a b\noptions ndots:5\n",
+            ),
+            (&[], &["."], &[], "nameserver 10.0.0.1\noptions ndots:5\n"),
+            (
+                &[],
+                &[],
+                &["rotate", "timeout:1"],
+                "nameserver 10.0.0.1\nsearch host.example\noptions rotate timeout:1\n",
+            ),
+        ] {
+            let config = DnsConfig {
+                nameservers: list(nameservers),
+                search_domains: list(search),
+                options: list(options),
+            };
+            let conf = apply(parse(host), &config, NetworkMode::None).unwrap();
+            assert_eq!(render(&conf), text);
+        }
+        let bad = DnsConfig {
+            nameservers: list(&["10.0.0.1", "host.example"]),
+            ..DnsConfig::default()
+        };
+        let error = apply(parse(host), &bad, NetworkMode::None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "bad nameserver address: \"host.example\""
+        );
+        assert_eq!(error.kind(), oci::ErrorKind::Invalid);
     }
 }

@@ -148,6 +148,14 @@ pub enum ExecError {
         /// Its last words.
         message: String,
     },
+    /// The OCI runtime cannot be started or waited for.
+    #[error("{program} failed: {source}")]
+    RuntimeProcess {
+        /// The runtime's name.
+        program: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A system call of the daemon failed.
     #[error("{during}: {}", errno_text(source))]
     System {
@@ -285,8 +293,152 @@ impl ExecError {
             Self::UserNamespace { source }
             | Self::Cgroup { source, .. }
             | Self::Launcher { source, .. }
+            | Self::RuntimeProcess { source, .. }
             | Self::System { source, .. } => ErrorKind::of_host(source),
             Self::Runtime { .. } => ErrorKind::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci::ErrorKind;
+
+    #[test]
+    fn failures_to_start_say_what_the_reference_says() {
+        let path = || "/bin/x".to_owned();
+        for (error, sentence) in [
+            (StartError::NoCommand, "no command specified"),
+            (
+                StartError::NotInPath { name: "x".into() },
+                "exec: \"x\": executable file not found in $PATH",
+            ),
+            (
+                StartError::Lookup {
+                    path: path(),
+                    errno: libc::ENOENT,
+                },
+                "exec: \"/bin/x\": stat /bin/x: no such file or directory",
+            ),
+            (
+                StartError::Lookup {
+                    path: path(),
+                    errno: libc::EACCES,
+                },
+                "exec: \"/bin/x\": permission denied",
+            ),
+            (
+                StartError::Exec {
+                    path: path(),
+                    errno: libc::ENOEXEC,
+                },
+                "exec /bin/x: exec format error",
+            ),
+            (
+                StartError::WorkingDir {
+                    path: "/w".into(),
+                    errno: libc::ENOTDIR,
+                },
+                "working dir /w points to invalid target: not a directory",
+            ),
+            (
+                StartError::InsideProc {
+                    path: "/proc/x".into(),
+                },
+                "\"/proc/x\" cannot be mounted because it is inside /proc",
+            ),
+            (
+                StartError::Selector {
+                    dest: "/m".into(),
+                    selector: "//a".into(),
+                    errno: libc::ENOENT,
+                },
+                "open /a: no such file or directory",
+            ),
+            (
+                StartError::Mount {
+                    dest: "/m".into(),
+                    errno: libc::ENOSPC,
+                },
+                "failed to mount /m: no space left on device",
+            ),
+            (
+                StartError::Step {
+                    step: "pivot".into(),
+                    errno: libc::EMFILE,
+                },
+                "failed to start container: pivot: too many open files",
+            ),
+        ] {
+            let is_missing = matches!(error, StartError::Selector { .. });
+            assert_eq!(error.to_string(), sentence);
+            assert_eq!(error.is_missing_source(), is_missing, "{sentence}");
+            assert_eq!(
+                error.is_wrong_format(),
+                sentence.contains("format"),
+                "{sentence}"
+            );
+            // It travels from the container to the daemon.
+            let text = serde_json::to_string(&error).unwrap();
+            assert_eq!(serde_json::from_str::<StartError>(&text).unwrap(), error);
+            assert_eq!(ExecError::from(error).kind(), ErrorKind::Failed);
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_says_decides_the_kind_and_stands_in_the_sentence() {
+        let io = io::Error::from_raw_os_error;
+        type Make = fn(io::Error) -> ExecError;
+        let makers: [(Make, &str); 5] = [
+            (
+                |source| ExecError::UserNamespace { source },
+                "cannot make a user namespace for steps: ",
+            ),
+            (
+                |source| ExecError::Cgroup {
+                    file: "memory.max".into(),
+                    source,
+                },
+                "cannot set up control group file `memory.max`: ",
+            ),
+            (
+                |source| ExecError::launcher("starting it")(source),
+                "container launcher failed: starting it: ",
+            ),
+            (
+                |source| ExecError::system("copying a descriptor")(source),
+                "copying a descriptor: ",
+            ),
+            (
+                |source| ExecError::RuntimeProcess {
+                    program: "runc".into(),
+                    source,
+                },
+                "runc failed: ",
+            ),
+        ];
+        for (make, begin) in makers {
+            for (errno, kind, words) in [
+                (libc::ENOSPC, ErrorKind::Exhausted, "o space left on device"),
+                (libc::EMFILE, ErrorKind::Exhausted, "oo many open files"),
+                (libc::EPERM, ErrorKind::System, "peration not permitted"),
+                (libc::ENOENT, ErrorKind::System, "o such file or directory"),
+            ] {
+                let error = make(io(errno));
+                let sentence = error.to_string();
+                assert!(
+                    sentence.starts_with(begin) && sentence.contains(words),
+                    "{sentence}"
+                );
+                assert_eq!(error.kind(), kind, "{sentence}");
+                assert!(std::error::Error::source(&error).is_some(), "{sentence}");
+                assert_eq!(
+                    oci::error::chain(&error),
+                    sentence,
+                    "no cause is said twice"
+                );
+            }
         }
     }
 }

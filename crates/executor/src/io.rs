@@ -326,3 +326,170 @@ impl AsyncWrite for &Terminal {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use std::io::{Read as _, Write as _};
+    use std::os::fd::OwnedFd;
+
+    fn file(fd: OwnedFd) -> std::fs::File {
+        std::fs::File::from(fd)
+    }
+
+    fn collected() -> (Output, Arc<Mutex<Vec<u8>>>) {
+        let bytes = Arc::<Mutex<Vec<u8>>>::default();
+        let into = Arc::clone(&bytes);
+        (
+            Output::sink(move |chunk: Bytes| into.lock().extend_from_slice(&chunk)),
+            bytes,
+        )
+    }
+
+    fn opened(io: ProcessIo) -> ([std::fs::File; 3], Pumps) {
+        let (streams, pumps) = Streams::open(io, false).unwrap();
+        (streams.0.unwrap().map(file), pumps)
+    }
+
+    #[tokio::test]
+    async fn streams_that_nobody_wants_are_the_null_device() {
+        let ([mut input, mut output, mut errors], pumps) = opened(ProcessIo::default());
+        assert_eq!(input.read(&mut [0; 4]).unwrap(), 0);
+        output.write_all(b"lost").unwrap();
+        errors.write_all(b"lost").unwrap();
+        pumps.until(None, true, async {}).await;
+    }
+
+    #[tokio::test]
+    async fn everything_that_was_written_is_read_when_nobody_else_holds_the_pipes() {
+        let (stdout, out) = collected();
+        let (stderr, err) = collected();
+        let (streams, pumps) = opened(ProcessIo {
+            stdout,
+            stderr,
+            ..ProcessIo::default()
+        });
+        let ended = task::blocking("process", move || {
+            let [_, mut output, mut errors] = streams;
+            output.write_all(&vec![b'o'; 300_000]).unwrap();
+            errors.write_all(b"err").unwrap();
+            7
+        });
+        assert_eq!(pumps.until(None, true, ended).await, 7);
+        assert!(out.lock().len() == 300_000 && *err.lock() == b"err");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pipe_that_somebody_else_holds_is_not_waited_for_long() {
+        let (stdout, out) = collected();
+        let ([_, mut output, _], pumps) = opened(ProcessIo {
+            stdout,
+            ..ProcessIo::default()
+        });
+        output.write_all(b"said").unwrap();
+        let began = tokio::time::Instant::now();
+        pumps
+            .until(None, false, tokio::time::sleep(Duration::from_secs(5)))
+            .await;
+        assert_eq!(began.elapsed(), Duration::from_secs(5) + LINGER);
+        assert_eq!(*out.lock(), b"said");
+        drop(output);
+    }
+
+    #[tokio::test]
+    async fn input_arrives_whole_and_ends() {
+        let bytes: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
+        let ([mut input, _, _], pumps) = opened(ProcessIo {
+            stdin: Some(Box::new(std::io::Cursor::new(bytes.clone()))),
+            ..ProcessIo::default()
+        });
+        let reading = task::blocking("process", move || {
+            let mut all = Vec::new();
+            input.read_to_end(&mut all).unwrap();
+            all
+        });
+        assert!(pumps.until(None, true, reading).await == bytes);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_reads_no_input_ends_all_the_same() {
+        let ([input, _, _], pumps) = opened(ProcessIo {
+            stdin: Some(Box::new(tokio::io::repeat(b'x'))),
+            ..ProcessIo::default()
+        });
+        drop(input);
+        pumps.until(None, true, async {}).await;
+    }
+
+    /// Takes some bytes and then fails.
+    struct Broken(usize);
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            if self.0 == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()));
+            }
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            Poll::Ready(Ok(taken))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_does_not_stop_the_process() {
+        let (streams, pumps) = opened(ProcessIo {
+            stdout: Output::Stream(Box::new(Broken(10))),
+            ..ProcessIo::default()
+        });
+        let ended = task::blocking("process", move || {
+            let [_, mut output, _] = streams;
+            output.write_all(&vec![b'o'; 1 << 20])
+        });
+        assert!(
+            pumps.until(None, true, ended).await.is_ok(),
+            "what follows is thrown away"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_terminal_carries_both_ways_and_its_end_is_no_error() {
+        let Ok(devpts) = sys::path::open_dir("/dev/pts") else {
+            testkit::skip::skip("no /dev/pts");
+            return;
+        };
+        let Ok(master) = sys::pty::open_master(&devpts) else {
+            testkit::skip::skip("no devpts that makes terminals");
+            return;
+        };
+        let peer = sys::pty::open_peer(&master).unwrap();
+        let (stdout, out) = collected();
+        let io = ProcessIo {
+            stdin: Some(Box::new(&b"line\n"[..])),
+            stdout,
+            ..ProcessIo::default()
+        };
+        let (streams, pumps) = Streams::open(io, true).unwrap();
+        assert!(streams.0.is_none(), "the process makes its terminal itself");
+        let ended = task::blocking("process", move || {
+            let mut terminal = file(peer);
+            let mut line = [0; 16];
+            let length = terminal.read(&mut line).unwrap();
+            terminal.write_all(b"answer").unwrap();
+            line[..length].to_vec()
+        });
+        assert_eq!(pumps.until(Some(master), true, ended).await, b"line\n");
+        let shown = String::from_utf8(out.lock().clone()).unwrap();
+        assert!(shown.ends_with("answer"), "{shown:?}");
+    }
+}

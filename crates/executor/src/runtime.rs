@@ -87,6 +87,13 @@ impl Runtime {
         }
     }
 
+    fn process_failed(&self, source: io::Error) -> ExecError {
+        ExecError::RuntimeProcess {
+            program: self.config.program.display().to_string(),
+            source,
+        }
+    }
+
     /// Starts the runtime with the streams of the process; with a terminal, one of the host's whose master is returned.
     fn spawn(
         &self,
@@ -116,7 +123,7 @@ impl Runtime {
                 .stderr(Stdio::null());
             Ok((child, master))
         };
-        spawn().map_err(|error| self.failed(error.to_string()))
+        spawn().map_err(|source| self.process_failed(source))
     }
 }
 
@@ -253,7 +260,7 @@ impl Executor for Runtime {
         let container = state
             .wait_for(Option::is_some)
             .await
-            .map_err(|_| stopped())?
+            .map_err(|_closed| stopped())?
             .clone()
             .ok_or_else(stopped)?;
         self.wait_running(id, &state).await?;
@@ -268,7 +275,14 @@ impl Executor for Runtime {
             spec.env.clone_from(&own.env);
         }
         bounds::check_process(&spec)?;
-        let root = sys::path::open_host_path(&container.rootfs).map_err(|_| stopped())?;
+        let root = sys::path::open_host_path(&container.rootfs).map_err(|error| {
+            // Its folder goes when it ends.
+            if error.kind() == io::ErrorKind::NotFound {
+                stopped()
+            } else {
+                ExecError::system("cannot open the root of a container")(error)
+            }
+        })?;
         let who = user::lookup(&root, &spec.user)?;
         let document = config::process(
             &spec,
@@ -477,7 +491,7 @@ impl Runtime {
                 never = obey => match never {},
             }
         });
-        exit.await.map_err(|error| self.failed(error.to_string()))
+        exit.await.map_err(|source| self.process_failed(source))
     }
 
     /// A further process can join only after the runtime says that the container runs.
@@ -494,7 +508,7 @@ impl Runtime {
                 .stderr(Stdio::null())
                 .output()
                 .await;
-            let output = output.map_err(|error| self.failed(error.to_string()))?;
+            let output = output.map_err(|source| self.process_failed(source))?;
             let state_of = serde_json::from_slice::<serde_json::Value>(&output.stdout).ok();
             if state_of
                 .as_ref()

@@ -135,7 +135,9 @@ pub(crate) fn find(
             return Err(Errno::LOOP.into());
         }
         let target = rustix::fs::readlinkat(&fd, c"", Vec::new())?;
-        let target = target.to_str().map_err(|_| io::Error::from(Errno::ILSEQ))?;
+        let target = target
+            .to_str()
+            .map_err(|_not_text| io::Error::from(Errno::ILSEQ))?;
         if target.starts_with('/') {
             open.clear();
         }
@@ -396,5 +398,87 @@ mod tests {
         std::fs::write(inside.path().join("etc/hosts"), "").unwrap();
         remove(&root, &again);
         assert!(inside.path().join("etc/hosts").exists());
+    }
+
+    #[test]
+    fn a_place_that_is_there_is_found_and_nothing_is_made() {
+        let (_outside, inside, root) = fixture();
+        std::fs::create_dir_all(inside.path().join("a/b")).unwrap();
+        std::fs::write(inside.path().join("a/file"), "").unwrap();
+        symlink("/a/./b/../b", inside.path().join("link")).unwrap();
+        for path in [
+            "/",
+            "",
+            "/a",
+            "a/b/",
+            "/link",
+            "//a//file",
+            "/../../a",
+            "/a/b/../file",
+        ] {
+            let place = find(&root, path, Kind::Directory, None).unwrap();
+            assert!(place.made.is_empty(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_place_is_an_error_and_says_which() {
+        use std::os::unix::ffi::OsStrExt;
+        let (_outside, inside, root) = fixture();
+        std::fs::write(inside.path().join("file"), "").unwrap();
+        symlink(
+            std::ffi::OsStr::from_bytes(b"\xff\xfe"),
+            inside.path().join("bytes"),
+        )
+        .unwrap();
+        for (path, errno) in [
+            ("/file/below".to_owned(), Errno::NOTDIR),
+            (format!("/{}", "n".repeat(300)), Errno::NAMETOOLONG),
+            ("/bytes".to_owned(), Errno::ILSEQ),
+        ] {
+            let error = find(&root, &path, Kind::Directory, None).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()), "{path}");
+        }
+    }
+
+    #[test]
+    fn of_what_was_made_the_mount_points_go_or_all_of_it() {
+        let (_outside, inside, root) = fixture();
+        let made = |path: &str| find(&root, path, Kind::Directory, None).unwrap().made;
+        let all: Vec<Stubs> = ["/a/b/c", "/a/d", "/e"]
+            .into_iter()
+            .flat_map(made)
+            .collect();
+        let dests = ["/a/b/c", "/a/d", "/e"].map(str::to_owned);
+        let count = |stubs: &[Stubs]| stubs.iter().map(|stubs| stubs.made.len()).sum::<usize>();
+        assert_eq!(
+            (count(&all), count(&which(all.clone(), &dests, true))),
+            (5, 5)
+        );
+        let last = which(all.clone(), &dests, false);
+        assert_eq!(count(&last), 3);
+        remove(&root, &last);
+        assert!(inside.path().join("a/b").is_dir(), "parents stay");
+        assert!(!inside.path().join("a/b/c").exists() && !inside.path().join("e").exists());
+        remove(&root, &which(all, &dests, true));
+        assert_eq!(std::fs::read_dir(inside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_made_belongs_to_the_owner_and_what_was_there_does_not() {
+        use std::os::unix::fs::MetadataExt;
+        testkit::requires!(root);
+        let (_outside, inside, root) = fixture();
+        std::fs::create_dir(inside.path().join("there")).unwrap();
+        find(&root, "/there/made/file", Kind::File, Some((7, 8))).unwrap();
+        let owner = |name: &str| {
+            let meta = std::fs::metadata(inside.path().join(name)).unwrap();
+            (meta.uid(), meta.gid())
+        };
+        assert_eq!(owner("there"), (0, 0));
+        assert_eq!(
+            (owner("there/made"), owner("there/made/file")),
+            ((7, 8), (7, 8))
+        );
     }
 }

@@ -185,7 +185,7 @@ fn find(
         None => field(line, 0) == user.as_bytes(),
     };
     let entry = lines(passwd).find(matches);
-    let narrow = |number: i64| u32::try_from(number).map_err(|_| LookupError::Range);
+    let narrow = |number: i64| u32::try_from(number).map_err(|_out_of_range| LookupError::Range);
     let (the_uid, mut the_gid, name) = match (&entry, uid) {
         (Some(line), _) => (
             narrow(file_id(field(line, 2)))?,
@@ -314,5 +314,78 @@ mod tests {
                 groups: vec![8]
             }
         );
+    }
+
+    #[test]
+    fn account_files_are_read_as_far_as_they_make_sense() {
+        for (passwd, group, user, wanted) in [
+            // The first line of a name counts.
+            ("a:x:1:1::/:\na:x:2:2::/:\n", "", "a", Some((1, 1))),
+            // Lines with too few fields have zeros.
+            ("a\n", "", "a", Some((0, 0))),
+            ("a:x\n", "", "a", Some((0, 0))),
+            ("a:x:nonsense:7::/:\n", "", "a", Some((0, 7))),
+            ("  a:x:3:4::/:  \n", "", "a", Some((3, 4))),
+            ("\n\n\na:x:3:4::/:", "", "a", Some((3, 4))),
+            ("a:x:-5:1::/:\n", "", "a", None),
+            // No files at all: numbers do.
+            ("", "", "5", Some((5, 0))),
+            ("", "", "a", None),
+            ("", "", "5:g", None),
+            ("", "g:x:9:\n", "5:g", Some((5, 9))),
+            ("", "g:x:9:\n", "5:9", Some((5, 9))),
+            ("", "g:x:99999999999:\n", "5:g", None),
+            // A number that is the id of a line brings that line's group.
+            ("a:x:5:6::/:\n", "", "5", Some((5, 6))),
+            ("+:x:5:6::/:\n", "", "+5", Some((5, 6))),
+        ] {
+            let identity = find(user, Some(passwd.as_bytes()), Some(group.as_bytes()));
+            let ids = identity.ok().map(|identity| (identity.uid, identity.gid));
+            assert_eq!(ids, wanted, "{passwd:?} {group:?} {user}");
+        }
+        assert_eq!(
+            find("a", None, None).unwrap_err().to_string(),
+            "unable to find user a: no matching entries in passwd file"
+        );
+    }
+
+    #[test]
+    fn a_home_is_that_of_the_first_line_of_the_user_or_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = path::open_dir(dir.path()).unwrap();
+        assert_eq!(home(&root, 0), "/", "without a file");
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let text = b"root:x:0:0::/root:\na:x:1:1:::\nb:x:2:2::/h\0me:\nc:x:3:3::/one:\nc:x:3:3::/two:\nshort:x:4\n";
+        std::fs::write(dir.path().join("etc/passwd"), text).unwrap();
+        for (uid, folder) in [
+            (0, "/root"),
+            (1, "/"),
+            (2, "/"),
+            (3, "/one"),
+            (4, "/"),
+            (5, "/"),
+        ] {
+            assert_eq!(home(&root, uid), folder, "{uid}");
+        }
+    }
+
+    #[test]
+    fn pairs_of_numbers_need_no_file() {
+        for (user, wanted) in [
+            ("0:0", Some((0, 0))),
+            ("root:root", Some((0, 0))),
+            ("1:root", Some((1, 0))),
+            ("4294967295:1", Some((u32::MAX, 1))),
+            ("+1:1", None),
+            ("1:+1", None),
+            ("1", None),
+            (":", None),
+            ("1:", None),
+            ("1:2:3", None),
+            ("4294967296:1", None),
+        ] {
+            let ids = numeric(user).map(|identity| (identity.uid, identity.gid));
+            assert_eq!(ids, wanted, "{user}");
+        }
     }
 }

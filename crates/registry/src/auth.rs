@@ -24,8 +24,10 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::waiting::WaitObserver;
 
-const KEEP: Duration = Duration::from_secs(600);
-const KEEP_AT_MOST: usize = 4096;
+/// How long an authorization is kept after its last use.
+const KEEP_UNUSED: Duration = Duration::from_secs(600);
+/// How many authorizations are kept at all.
+const MAX_ENTRIES: usize = 4096;
 
 /// For whom and what an authorization is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -81,8 +83,8 @@ impl AuthPool {
 
     fn set(&self, key: AuthKey, method: Method) {
         let mut entries = self.entries.lock();
-        entries.retain(|_, entry| entry.used.elapsed() < KEEP);
-        if entries.len() >= KEEP_AT_MOST {
+        entries.retain(|_, entry| entry.used.elapsed() < KEEP_UNUSED);
+        if entries.len() >= MAX_ENTRIES {
             entries.clear();
         }
         entries.insert(
@@ -119,8 +121,9 @@ impl AuthPool {
                 format!("Bearer {token}")
             }
         };
+        // What is wrong with a secret is not said.
         let mut value = HeaderValue::from_str(&text).map_err(|_| Error::TokenAnswer {
-            reason: "token or login cannot be a header value".into(),
+            source: "token or login cannot be a header value".into(),
         })?;
         value.set_sensitive(true);
         Ok(Some(value))
@@ -142,14 +145,14 @@ impl AuthPool {
         for challenge in challenge::parse(headers) {
             match challenge.scheme {
                 Scheme::Bearer => {
-                    let mut known = self.get(key);
+                    let mut method = self.get(key);
                     let mut older = Scopes::default();
                     if let (true, Some(error)) = (authorized, challenge.param("error")) {
                         self.remove(key);
-                        if let Some(Method::Bearer(bearer)) = known.as_deref() {
+                        if let Some(Method::Bearer(bearer)) = method.as_deref() {
                             older = bearer.scopes.clone();
                         }
-                        known = None;
+                        method = None;
                         // The scopes were asked for already: a new token would be refused again.
                         if error == "insufficient_scope"
                             && older
@@ -160,7 +163,7 @@ impl AuthPool {
                             });
                         }
                     }
-                    if known.is_some() {
+                    if method.is_some() {
                         return Ok(Verdict::Retry);
                     }
                     let by_client = credentials
@@ -205,11 +208,12 @@ fn may_send_login(host: &Host, challenge: &Challenge, realm: &reqwest::Url) -> R
         return Ok(());
     }
     Err(Error::TokenAnswer {
-        reason: format!(
+        source: format!(
             "refusing to send the login for {} to the unencrypted realm {} named by its {} challenge",
             host.authority,
             realm.host_str().unwrap_or_default(),
             challenge.scheme.word()
-        ),
+        )
+        .into(),
     })
 }

@@ -8,12 +8,12 @@ use oci::{Descriptor, Digester, media_type};
 
 use crate::address::host_of;
 use crate::client::Repository;
+use crate::connection::ConnectionError;
 use crate::error::Error;
 use crate::limit::Permit;
 use crate::request::{Answer, Call, Target};
 use crate::resolve::accept;
 use crate::retry::Backoff;
-use crate::transport::causes;
 use crate::waiting::{BodyPace, waiting};
 
 /// Bytes that must have come over a connection before its break counts as a new problem.
@@ -131,15 +131,15 @@ impl BlobStream {
                     if chunk.is_empty() {
                         continue;
                     }
-                    let got = self.offset.saturating_add(chunk.len() as u64);
-                    if got > self.desc.len() && self.desc.size >= 0 {
+                    let received = self.offset.saturating_add(chunk.len() as u64);
+                    if received > self.desc.len() && self.desc.size >= 0 {
                         return Err(Error::SizeMismatch {
                             url: body.url.clone(),
                             want: self.desc.len(),
-                            got,
+                            got: received,
                         });
                     }
-                    self.offset = got;
+                    self.offset = received;
                     self.since_open = self.since_open.saturating_add(chunk.len() as u64);
                     if self.since_open >= PROGRESS {
                         self.backoff.reset();
@@ -153,11 +153,11 @@ impl BlobStream {
                     return self.finish();
                 }
                 Ok(None) => {
-                    let error = self.broken("unexpected EOF".into());
+                    let error = self.broken(ConnectionError::Eof);
                     self.pause(error).await?;
                 }
                 Err(e) => {
-                    let error = self.broken(causes(&e));
+                    let error = self.broken(e.into());
                     self.pause(error).await?;
                 }
             }
@@ -189,7 +189,7 @@ impl BlobStream {
         Ok(None)
     }
 
-    fn broken(&self, reason: String) -> Error {
+    fn broken(&self, source: ConnectionError) -> Error {
         let url = self
             .body
             .as_ref()
@@ -198,7 +198,7 @@ impl BlobStream {
         Error::Read {
             digest: self.desc.digest.clone(),
             url,
-            reason,
+            source,
         }
     }
 
@@ -280,7 +280,8 @@ impl BlobStream {
             if answer.status() == StatusCode::PARTIAL_CONTENT && !from_here {
                 return Err(Error::Decode {
                     what: "content range",
-                    reason: format!("unhandled content range in response from {}", answer.url),
+                    source: format!("unhandled content range in response from {}", answer.url)
+                        .into(),
                 });
             }
             if !from_here {

@@ -151,10 +151,10 @@ impl Client {
 
     fn hosts(&self, domain: &str, insecure: bool) -> Result<Hosts, Error> {
         let key = (domain.to_owned(), insecure);
-        if let Some(known) = self.inner.hosts.lock().get(&key) {
-            return Ok(known.clone());
+        if let Some(hosts) = self.inner.hosts.lock().get(&key) {
+            return Ok(hosts.clone());
         }
-        let made: Hosts = if insecure {
+        let new_hosts: Hosts = if insecure {
             let mut config = Config::new(self.inner.config.user_agent.clone());
             config.hosts.insert(
                 domain.to_owned(),
@@ -172,7 +172,7 @@ impl Client {
         if hosts.len() >= 1024 {
             hosts.clear();
         }
-        Ok(hosts.entry(key).or_insert(made).clone())
+        Ok(hosts.entry(key).or_insert(new_hosts).clone())
     }
 }
 

@@ -6,7 +6,28 @@ use std::time::Duration;
 
 use oci::Digest;
 
+use crate::connection::ConnectionError;
 use crate::credentials::CredentialError;
+
+/// A cause of any type: an error of another library, or a sentence.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What was being done, and the error that ended it.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {}", oci::error::chain(source.as_ref()))]
+pub(crate) struct Wrapped {
+    doing: String,
+    source: Cause,
+}
+
+impl Wrapped {
+    pub(crate) fn cause(doing: impl Into<String>, source: impl Into<Cause>) -> Cause {
+        Box::new(Self {
+            doing: doing.into(),
+            source: source.into(),
+        })
+    }
+}
 
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +76,10 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The token answer could not be used.
-    #[error("{reason}")]
+    #[error("{}", oci::error::chain(source.as_ref()))]
     TokenAnswer {
         /// What was wrong with it.
-        reason: String,
+        source: Cause,
     },
     /// The client that holds the credentials did not answer.
     #[error("failed to get credentials for {host}: {source}")]
@@ -88,18 +109,14 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The request did not get an answer.
-    #[error("failed to do request: {method} \"{url}\": {reason}")]
+    #[error("failed to do request: {method} \"{url}\": {source}")]
     Transport {
         /// The request's method, written as Go writes it.
         method: String,
         /// The address without its query.
         url: String,
-        /// The chain of causes.
-        reason: String,
-        /// Whether the connection could not be made at all.
-        connect: bool,
-        /// Whether the same request may succeed a moment later.
-        transient: bool,
+        /// Why.
+        source: ConnectionError,
     },
     /// The host did not answer in time.
     #[error("{host} did not answer within {}s: {method} \"{url}\"", waited.as_secs())]
@@ -124,14 +141,14 @@ pub enum Error {
         source: crate::waiting::Stalled,
     },
     /// The stream broke and could not be resumed.
-    #[error("failed to read {digest} from {url}: {reason}")]
+    #[error("failed to read {digest} from {url}: {source}")]
     Read {
         /// The blob.
         digest: Digest,
         /// The address without its query.
         url: String,
-        /// The chain of causes.
-        reason: String,
+        /// Why.
+        source: ConnectionError,
     },
     /// The bytes are not those of the digest.
     #[error("content of {url} has digest {got}, expected {want}: failed precondition")]
@@ -179,12 +196,12 @@ pub enum Error {
         doing: &'static str,
     },
     /// A redirect or upload location cannot be followed.
-    #[error("unable to parse location {location}: {reason}")]
+    #[error("unable to parse location {location}: {}", oci::error::chain(source.as_ref()))]
     Location {
         /// What the host answered, without query.
         location: String,
         /// What is wrong with it.
-        reason: String,
+        source: Cause,
     },
     /// The name is not one of a repository.
     #[error("invalid reference format: {name}")]
@@ -193,12 +210,12 @@ pub enum Error {
         name: String,
     },
     /// A certificate, key or folder of the configuration cannot be used.
-    #[error("failed to load TLS configuration of {host}: {reason}")]
+    #[error("failed to load TLS configuration of {host}: {}", oci::error::chain(source.as_ref()))]
     Tls {
         /// The configured host.
         host: String,
         /// Which file and why.
-        reason: String,
+        source: Cause,
     },
     /// The bytes to push could not be read.
     #[error("failed to read {digest} for the upload: {source}")]
@@ -209,12 +226,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A document of the registry cannot be read.
-    #[error("failed to decode {what}: {reason}")]
+    #[error("failed to decode {what}: {}", oci::error::chain(source.as_ref()))]
     Decode {
         /// Which document.
         what: &'static str,
         /// Why.
-        reason: String,
+        source: Cause,
     },
 }
 
@@ -264,7 +281,7 @@ impl Error {
             Self::Status { status, .. } => {
                 *status == 429 || *status == 408 || (500..600).contains(status)
             }
-            Self::Transport { transient, .. } => *transient,
+            Self::Transport { source, .. } => source.is_transient(),
             Self::Authorize { source } | Self::Token { source, .. } => source.is_transient(),
             Self::Read { .. } | Self::Silent { .. } | Self::Slow { .. } => true,
             _ => false,

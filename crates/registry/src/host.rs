@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::{Config, HostConfig};
-use crate::error::Error;
-use crate::transport::causes;
+use crate::connection::ConnectionError;
+use crate::error::{Cause, Error, Wrapped};
 use crate::waiting::CONNECT_TIMEOUT;
 
 /// One address a namespace is served from.
@@ -134,9 +134,9 @@ fn http_client(
     authority: &str,
     insecure: bool,
 ) -> Result<reqwest::Client, Error> {
-    let tls = |reason: String| Error::Tls {
+    let tls = |source: Cause| Error::Tls {
         host: authority.to_owned(),
-        reason,
+        source,
     };
     // HTTP/1.1: one connection for each transfer is faster for blobs than one window shared by all.
     let mut builder = reqwest::Client::builder()
@@ -176,12 +176,17 @@ fn http_client(
         }
     }
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|e| tls(format!("failed to read {}: {e}", path.display())))
+        std::fs::read(path).map_err(|e| {
+            tls(Wrapped::cause(
+                format!("failed to read {}", path.display()),
+                e,
+            ))
+        })
     };
     let mut authorities = Vec::new();
     for file in &ca {
         let bundle = reqwest::Certificate::from_pem_bundle(&read(file)?)
-            .map_err(|e| tls(format!("{}: {e}", file.display())))?;
+            .map_err(|e| tls(Wrapped::cause(file.display().to_string(), e)))?;
         authorities.extend(bundle);
     }
     if !authorities.is_empty() && !insecure {
@@ -193,14 +198,14 @@ fn http_client(
         pem.push(b'\n');
         pem.extend(read(cert)?);
         let identity = reqwest::Identity::from_pem(&pem).map_err(|e| {
-            tls(format!(
-                "failed to load keypair for {}: {e}",
-                cert.display()
-            ))
+            let doing = format!("failed to load keypair for {}", cert.display());
+            tls(Wrapped::cause(doing, e))
         })?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(|e| tls(causes(&e)))
+    builder
+        .build()
+        .map_err(|e| tls(Box::new(ConnectionError::from(e))))
 }
 
 /// Whether a host is this machine itself, which may speak plain http unless told otherwise.
@@ -234,7 +239,8 @@ fn mirror_parts(mirror: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_loopback, mirror_parts};
+    use super::{hosts_of, is_loopback, mirror_parts, split_port};
+    use crate::config::{Config, HostConfig};
 
     #[test]
     fn loopback_is_recognized_with_and_without_a_port() {
@@ -270,5 +276,89 @@ mod tests {
             ("mirror".into(), "a/b".into())
         );
         assert_eq!(mirror_parts("mirror/a"), ("mirror".into(), "a".into()));
+    }
+
+    #[test]
+    fn a_namespace_is_served_by_its_mirrors_and_then_by_its_own_host() {
+        let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut config = Config::new("t");
+        let hub = HostConfig {
+            mirrors: vec!["mirror:5000/hub".into(), "localhost:1".into()],
+            ..HostConfig::default()
+        };
+        config.hosts.insert("docker.io".into(), hub);
+        let plain = HostConfig {
+            plain_http: Some(true),
+            ..HostConfig::default()
+        };
+        config.hosts.insert("mirror:5000".into(), plain);
+        let shown = |namespace: &str| {
+            let hosts = hosts_of(&config, namespace).unwrap();
+            let show = |host: &std::sync::Arc<super::Host>| {
+                format!(
+                    "{}://{}{} push={} ns={}",
+                    host.scheme(),
+                    host.authority,
+                    host.path,
+                    host.push,
+                    host.is_proxy_of(namespace)
+                )
+            };
+            hosts.iter().map(show).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown("docker.io"),
+            [
+                "http://mirror:5000/v2/hub push=false ns=true",
+                "http://localhost:1/v2 push=false ns=true",
+                "https://registry-1.docker.io/v2 push=true ns=false",
+            ]
+        );
+        assert_eq!(
+            shown("r.example:5000"),
+            ["https://r.example:5000/v2 push=true ns=false"]
+        );
+        assert_eq!(
+            shown("[::1]:5000"),
+            ["http://[::1]:5000/v2 push=true ns=false"]
+        );
+    }
+
+    #[test]
+    fn a_host_falls_back_from_tls_once_and_only_where_it_may() {
+        let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        for (plain_http, insecure, falls) in [
+            (None, None, false),
+            (None, Some(true), false),
+            (Some(true), None, false),
+            (Some(true), Some(true), true),
+        ] {
+            let mut config = Config::new("t");
+            let settings = HostConfig {
+                plain_http,
+                insecure,
+                ..HostConfig::default()
+            };
+            config.hosts.insert("r.example".into(), settings);
+            let hosts = hosts_of(&config, "r.example").unwrap();
+            let host = hosts.first().unwrap();
+            let before = host.scheme();
+            assert_eq!(host.fall_back(), falls, "{plain_http:?} {insecure:?}");
+            assert!(!host.fall_back(), "the second time is no news");
+            assert_eq!(before != host.scheme(), falls);
+        }
+    }
+
+    #[test]
+    fn ports_are_told_from_addresses() {
+        for (authority, host, port) in [
+            ("r.example", "r.example", None),
+            ("r.example:5000", "r.example", Some("5000")),
+            ("[::1]", "[::1]", None),
+            ("[::1]:5000", "[::1", Some("5000")),
+            ("::1", "::1", None),
+        ] {
+            assert_eq!(split_port(authority), (host, port), "{authority}");
+        }
     }
 }

@@ -25,6 +25,7 @@ mod auth;
 mod blob;
 mod client;
 mod config;
+mod connection;
 mod credentials;
 mod error;
 mod host;
@@ -40,12 +41,12 @@ mod waiting;
 pub use blob::BlobStream;
 pub use client::{Access, Client, Repository, RepositoryName};
 pub use config::{Config, HostConfig, KeyPair};
+pub use connection::ConnectionError;
 pub use credentials::{
     Anonymous, CredentialError, Credentials, Login, StaticLogin, Token, TokenRequest,
 };
-pub use error::{ApiError, Error};
+pub use error::{ApiError, Cause, Error};
 pub use push::{BlobSource, ByteStream, BytesSource, FileSource, Pushed, SentFn, is_skipped};
 pub use referrers::Referrer;
 pub use resolve::{MANIFEST_TYPES, MAX_MANIFEST_SIZE};
-pub use transport::causes;
 pub use waiting::{ANSWER_TIMEOUT, BodyPace, ShownWait, Stalled, WaitObserver, waiting};

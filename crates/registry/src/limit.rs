@@ -66,3 +66,41 @@ impl Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+    const DOCUMENT: &str = "application/vnd.oci.image.manifest.v1+json";
+
+    /// A permit, if there is one without waiting.
+    fn now(limits: &Limits, namespace: &str, media_type: &str) -> Option<Permit> {
+        limits.acquire(namespace, media_type).now_or_never()
+    }
+
+    #[test]
+    fn layers_wait_for_each_other_and_a_document_has_a_place_of_its_own() {
+        let limits = Limits::new(2);
+        let layers = [now(&limits, "a", LAYER), now(&limits, "a", LAYER)];
+        assert!(layers.iter().all(Option::is_some));
+        assert!(now(&limits, "a", LAYER).is_none());
+        let document = now(&limits, "a", DOCUMENT);
+        assert!(document.is_some());
+        assert!(now(&limits, "a", DOCUMENT).is_none());
+        assert!(
+            now(&limits, "b", LAYER).is_some(),
+            "another registry has its own places"
+        );
+        drop(layers);
+        assert!(now(&limits, "a", LAYER).is_some());
+    }
+
+    #[test]
+    fn a_limit_of_none_still_lets_one_through() {
+        let limits = Limits::new(0);
+        let first = now(&limits, "a", LAYER);
+        assert!(first.is_some() && now(&limits, "a", LAYER).is_none());
+    }
+}

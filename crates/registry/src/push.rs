@@ -68,19 +68,19 @@ impl BlobSource for FileSource {
             async move {
                 let chunk = task::blocking("read blob", move || {
                     let mut buffer = vec![0; CHUNK];
-                    let mut have = 0;
-                    while have < buffer.len() {
-                        let Some(room) = buffer.get_mut(have..) else {
+                    let mut filled = 0;
+                    while filled < buffer.len() {
+                        let Some(room) = buffer.get_mut(filled..) else {
                             break;
                         };
-                        match file.read_at(room, at.saturating_add(have as u64)) {
+                        match file.read_at(room, at.saturating_add(filled as u64)) {
                             Ok(0) => break,
-                            Ok(n) => have += n,
+                            Ok(n) => filled += n,
                             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                             Err(e) => return Err(e),
                         }
                     }
-                    buffer.truncate(have);
+                    buffer.truncate(filled);
                     Ok(Bytes::from(buffer))
                 })
                 .await?;
@@ -347,7 +347,7 @@ async fn done(answer: Answer) -> Result<Pushed, Error> {
 fn upload_location(host: &Host, answer: &Answer) -> Result<reqwest::Url, Error> {
     let bad = |reason: &str| Error::Location {
         location: answer.url.clone(),
-        reason: reason.into(),
+        source: reason.into(),
     };
     let text = answer
         .header("location")
@@ -368,9 +368,10 @@ fn empty_body() -> HeaderMap {
 }
 
 fn header(text: &str) -> Result<HeaderValue, Error> {
+    // The dropped error says only that it is not a header value.
     HeaderValue::from_str(text).map_err(|_| Error::Decode {
         what: "media type",
-        reason: "not a header value".into(),
+        source: "not a header value".into(),
     })
 }
 

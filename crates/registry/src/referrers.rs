@@ -61,7 +61,7 @@ impl Repository {
             .await?;
             let index: Index = gostd::json::from_slice(&body).map_err(|e| Error::Decode {
                 what: "referrers index",
-                reason: e.to_string(),
+                source: e.into(),
             })?;
             let wanted = |d: &Descriptor| artifact_type.is_none_or(|want| d.artifact_type == want);
             return Ok(index.manifests.into_iter().filter(wanted).collect());

@@ -10,14 +10,17 @@ use tokio::time::{Instant, timeout_at};
 use crate::address::{host_of, without_query};
 use crate::auth::{AuthKey, Verdict};
 use crate::client::Repository;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::host::Host;
 use crate::transport::{silent, status_error, transport_error};
 use crate::waiting::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, TRIES_BUDGET, Upload, waiting};
 
-const ATTEMPTS: u32 = 5;
-const REDIRECTS: u32 = 10;
-const QUICK: Duration = Duration::from_millis(50);
+/// How often one request is sent to one host.
+const MAX_ATTEMPTS: u32 = 5;
+/// How many redirects of one request are followed.
+const MAX_REDIRECTS: u32 = 10;
+/// The pause before a request whose connection broke is sent again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes the body once for each try.
 pub(crate) type BodyMaker<'a> =
@@ -119,19 +122,13 @@ impl Repository {
                         continue;
                     }
                     let again = call.last
-                        && attempts < ATTEMPTS
+                        && attempts < MAX_ATTEMPTS
                         && waited < TRIES_BUDGET
-                        && matches!(
-                            error,
-                            Error::Transport {
-                                transient: true,
-                                ..
-                            }
-                        );
+                        && matches!(&error, Error::Transport { source, .. } if source.is_transient());
                     if !again {
                         return Err(error);
                     }
-                    tokio::time::sleep(QUICK).await;
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
                     continue;
                 }
             };
@@ -165,7 +162,7 @@ impl Repository {
                 }
                 _ => false,
             };
-            if !retry || attempts >= ATTEMPTS || waited >= TRIES_BUDGET {
+            if !retry || attempts >= MAX_ATTEMPTS || waited >= TRIES_BUDGET {
                 return Ok(answer);
             }
         }
@@ -219,12 +216,12 @@ impl Repository {
                     }
                     None => timeout_at(deadline, request.send())
                         .await
-                        .map_err(|_| silent(&call.method, &url, ANSWER_TIMEOUT)),
+                        .map_err(|_elapsed| silent(&call.method, &url, ANSWER_TIMEOUT)),
                 }
             };
             let response = waiting(self.observer(), &host_of(&url), sending)
                 .await?
-                .map_err(|e| transport_error(&call.method, &shown, &e))?;
+                .map_err(|e| transport_error(&call.method, &shown, e))?;
             let follow = call.method == Method::GET || call.method == Method::HEAD;
             if !(follow
                 && response.status().is_redirection()
@@ -238,10 +235,10 @@ impl Repository {
                 });
             }
             redirects += 1;
-            if redirects > REDIRECTS {
+            if redirects > MAX_REDIRECTS {
                 return Err(Error::Location {
                     location: shown,
-                    reason: "stopped after 10 redirects".into(),
+                    source: "stopped after 10 redirects".into(),
                 });
             }
             let location = response
@@ -266,6 +263,7 @@ impl Repository {
             self.name().path
         );
         let mut url =
+            // The sentence is the reference's, which does not say what is wrong with the name.
             reqwest::Url::parse(&text).map_err(|_| Error::BadName { name: text.clone() })?;
         let namespace = &self.name().domain;
         if !query.is_empty() || host.is_proxy_of(namespace) {
@@ -288,11 +286,11 @@ pub(crate) fn join(
     base: &reqwest::Url,
     location: &str,
 ) -> Result<reqwest::Url, Error> {
-    let bad = |reason: String| Error::Location {
+    let bad = |source: Cause| Error::Location {
         location: location.split('?').next().unwrap_or_default().to_owned(),
-        reason,
+        source,
     };
-    let mut url = base.join(location).map_err(|e| bad(e.to_string()))?;
+    let mut url = base.join(location).map_err(|e| bad(e.into()))?;
     if base.scheme() == "https"
         && url.scheme() == "http"
         && url.host() == base.host()
@@ -303,14 +301,15 @@ pub(crate) fn join(
         let _scheme = url.set_scheme("https");
     }
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad(format!("scheme {}", url.scheme())));
+        return Err(bad(format!("scheme {}", url.scheme()).into()));
     }
     // DIFFERS: the reference follows; a tag could then be answered by whoever is on the way.
     if base.scheme() == "https" && url.scheme() == "http" && !host.may_be_plain() {
         return Err(bad(format!(
             "{} leaves TLS with it; set http and insecure for the registry if that is meant",
             host_of(base)
-        )));
+        )
+        .into()));
     }
     Ok(url)
 }
@@ -323,23 +322,14 @@ fn is_no_tls(error: &Error, host: &Host) -> bool {
         // A firewall that drops what goes to the port of TLS.
         return *waited == CONNECT_TIMEOUT && *at == host.authority && !host.has_port();
     }
-    let Error::Transport {
-        reason,
-        connect,
-        url,
-        ..
-    } = error
-    else {
+    let Error::Transport { source, url, .. } = error else {
         return false;
     };
     // What a host says that was redirected to is no reason to speak plainly to this one.
     if !reqwest::Url::parse(url).is_ok_and(|url| host.is_origin_of(&url)) {
         return false;
     }
-    let no_tls = reason.contains("InvalidContentType")
-        || reason.contains("corrupt message")
-        || reason.contains("handshake");
-    no_tls || (*connect && !host.has_port())
+    source.is_not_tls() || (source.is_connect() && !host.has_port())
 }
 
 #[cfg(test)]

@@ -112,15 +112,16 @@ impl Repository {
         }
         let mut media_type = manifest_type(&head);
         let mut size = head.length();
-        let mut found = digest.cloned();
-        if found.is_none()
+        let mut root_digest = digest.cloned();
+        if root_digest.is_none()
             && let (Some(text), Some(_)) = (head.header("docker-content-digest"), size)
         {
-            found = Some(Digest::parse(text).map_err(|_| Error::BadDigest {
+            // The sentence is the reference's, which does not say what is wrong with it.
+            root_digest = Some(Digest::parse(text).map_err(|_| Error::BadDigest {
                 text: text.chars().take(200).collect(),
             })?);
         }
-        if found.is_none() || size.is_none() {
+        if root_digest.is_none() || size.is_none() {
             let get = self.ask(host, Method::GET, path, true).await?;
             if !get.status().is_success() {
                 return Err(get.into_error().await);
@@ -145,9 +146,9 @@ impl Repository {
                 other => other?,
             };
             size = Some(body.len() as u64);
-            found = found.or_else(|| Some(Digest::sha256(&body)));
+            root_digest = root_digest.or_else(|| Some(Digest::sha256(&body)));
         }
-        let (Some(digest), Some(size)) = (found, size) else {
+        let (Some(digest), Some(size)) = (root_digest, size) else {
             return Err(Error::NotFound {
                 name: shown.to_owned(),
             });

@@ -6,9 +6,12 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::waiting::{WaitObserver, waiting};
 
-const FIRST: Duration = Duration::from_secs(1);
-const LAST: Duration = Duration::from_secs(8);
-const LONGEST_ASKED: Duration = Duration::from_secs(60);
+/// The pause before the second try; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A pause that would be this long is not made: the tries are used up.
+const END_OF_TRIES: Duration = Duration::from_secs(8);
+/// The longest pause that a host may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The waits of one operation.
 #[derive(Debug)]
@@ -20,14 +23,14 @@ pub(crate) struct Backoff {
 impl Backoff {
     pub(crate) fn new() -> Self {
         Self {
-            next: FIRST,
+            next: FIRST_PAUSE,
             waited_in_vain: false,
         }
     }
 
     /// The time to wait after `error`, or `None` when it is final or the tries are used up.
     pub(crate) fn after(&mut self, error: &Error) -> Option<Duration> {
-        if !error.is_transient() || self.next >= LAST {
+        if !error.is_transient() || self.next >= END_OF_TRIES {
             return None;
         }
         if error.is_silence() && std::mem::replace(&mut self.waited_in_vain, true) {
@@ -38,7 +41,7 @@ impl Backoff {
         Some(
             error
                 .retry_after()
-                .map_or(wait, |asked| asked.clamp(wait, LONGEST_ASKED)),
+                .map_or(wait, |asked| asked.clamp(wait, MAX_RETRY_AFTER)),
         )
     }
 
@@ -84,3 +87,74 @@ macro_rules! with_retries {
     }};
 }
 pub(crate) use with_retries;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: u16, retry_after: Option<u64>) -> Error {
+        Error::Status {
+            method: http::Method::GET,
+            url: "http://r.example:5000/v2/".into(),
+            status,
+            reason: "",
+            errors: Vec::new(),
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    fn silent() -> Error {
+        Error::Silent {
+            host: "r.example".into(),
+            method: "Get".into(),
+            url: "http://r.example/v2/".into(),
+            waited: Duration::from_secs(30),
+        }
+    }
+
+    /// The seconds that are waited after each of the errors, until one is final.
+    fn waits(errors: Vec<Error>) -> Vec<u64> {
+        let mut backoff = Backoff::new();
+        let wait = |error: Error| backoff.after(&error).map(|wait| wait.as_secs());
+        errors.into_iter().map_while(wait).collect()
+    }
+
+    #[test]
+    fn pauses_double_until_the_tries_are_used_up() {
+        let many = |error: fn() -> Error| (0..9).map(|_| error()).collect();
+        assert_eq!(waits(many(|| status(503, None))), [1, 2, 4]);
+        assert_eq!(waits(many(|| status(429, Some(3)))), [3, 3, 4]);
+        assert_eq!(waits(many(|| status(429, Some(999)))), [60, 60, 60]);
+        assert!(waits(many(|| status(403, None))).is_empty());
+        assert_eq!(
+            waits(many(silent)),
+            [1],
+            "a host that says nothing gets one more try"
+        );
+        let mixed = vec![silent(), status(500, None), silent(), status(500, None)];
+        assert_eq!(waits(mixed), [1, 2]);
+    }
+
+    #[test]
+    fn what_a_token_server_asks_for_counts_like_what_the_registry_asks_for() {
+        let wrapped = Error::Authorize {
+            source: Box::new(Error::Token {
+                kind: "anonymous",
+                source: Box::new(status(429, Some(9))),
+            }),
+        };
+        assert_eq!(wrapped.host().as_deref(), Some("r.example:5000"));
+        assert_eq!(waits(vec![wrapped]), [9]);
+    }
+
+    #[test]
+    fn progress_gives_all_tries_back() {
+        let mut backoff = Backoff::new();
+        for _ in 0..3 {
+            assert!(backoff.after(&status(500, None)).is_some());
+        }
+        assert!(backoff.after(&status(500, None)).is_none());
+        backoff.reset();
+        assert_eq!(backoff.after(&status(500, None)), Some(FIRST_PAUSE));
+    }
+}

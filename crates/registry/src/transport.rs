@@ -1,8 +1,5 @@
 //! What HTTP answers and failures become: bodies within bounds, errors in the words that clients of BuildKit know.
 
-use std::error::Error as StdError;
-use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,8 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::address::{host_of, without_query};
 use crate::error::{ApiError, Error};
-use crate::waiting::CONNECT_TIMEOUT;
-use crate::waiting::{BodyPace, DOCUMENT_TIMEOUT, ERROR_BODY_TIMEOUT, WaitObserver, waiting};
+use crate::waiting::{
+    BodyPace, CONNECT_TIMEOUT, DOCUMENT_TIMEOUT, ERROR_BODY_TIMEOUT, WaitObserver, waiting,
+};
 
 const MAX_ERROR_BODY: usize = 64_000;
 
@@ -49,7 +47,7 @@ pub(crate) async fn body_within(
                     url: url.to_owned(),
                     source,
                 })?;
-            let Some(chunk) = next.map_err(|e| transport_error(method, url, &e))? else {
+            let Some(chunk) = next.map_err(|e| transport_error(method, url, e))? else {
                 return Ok(out.freeze());
             };
             if out.len().saturating_add(chunk.len()) > limit {
@@ -142,83 +140,13 @@ fn go_method(method: &Method) -> String {
     out
 }
 
-pub(crate) fn transport_error(method: &Method, url: &str, error: &reqwest::Error) -> Error {
+pub(crate) fn transport_error(method: &Method, url: &str, error: reqwest::Error) -> Error {
     if let Some(asked) = error.url().filter(|_| error.is_timeout()) {
         return silent(method, asked, CONNECT_TIMEOUT);
     }
     Error::Transport {
         method: go_method(method),
         url: url.to_owned(),
-        reason: causes(error),
-        connect: error.is_connect(),
-        transient: is_transient(error),
-    }
-}
-
-fn io_kinds(error: &reqwest::Error) -> Vec<io::ErrorKind> {
-    let mut out = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        out.extend(cause.downcast_ref::<io::Error>().map(io::Error::kind));
-        next = cause.source();
-    }
-    out
-}
-
-fn is_transient(error: &reqwest::Error) -> bool {
-    let broken = io_kinds(error).into_iter().any(|kind| {
-        matches!(
-            kind,
-            io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::TimedOut
-        )
-    });
-    broken || causes(error).contains("connection closed before message completed")
-}
-
-/// The causes below the library's own sentence, which would repeat the address with its query.
-///
-/// Where a connection or a look-up failed, in the words that clients of BuildKit know.
-pub fn causes(error: &reqwest::Error) -> String {
-    if io_kinds(error).contains(&io::ErrorKind::ConnectionRefused) {
-        // Of a name we do not know which of its addresses was asked last.
-        let url = error.url();
-        let host = url
-            .and_then(reqwest::Url::host_str)
-            .filter(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
-        let port = url.and_then(reqwest::Url::port_or_known_default);
-        let place = match (host, port) {
-            (Some(host), Some(port)) => format!(" {host}:{port}"),
-            _ => String::new(),
-        };
-        return format!("dial tcp{place}: connect: connection refused");
-    }
-    let mut out: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !out.last().is_some_and(|last| last.ends_with(&text)) {
-            out.push(text);
-        }
-        next = cause.source();
-    }
-    let lookup = "failed to lookup address information: ";
-    if let Some(why) = out.iter().find_map(|text| text.split_once(lookup)) {
-        let host = error.url().and_then(reqwest::Url::host_str);
-        let unknown = ["not known", "No address", "does not exist"];
-        let why = if unknown.iter().any(|u| why.1.contains(u)) {
-            "no such host"
-        } else {
-            why.1
-        };
-        return format!("dial tcp: lookup {}: {why}", host.unwrap_or_default());
-    }
-    if out.is_empty() {
-        "no answer".into()
-    } else {
-        out.join(": ")
+        source: error.into(),
     }
 }

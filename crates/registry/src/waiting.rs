@@ -37,8 +37,8 @@ const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 pub(crate) const TRIES_BUDGET: Duration = Duration::from_secs(60);
 /// How long a body of an answer that is an error may take; what came until then is told.
 pub(crate) const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Waiting that is not worth telling.
-const QUIET: Duration = Duration::from_secs(5);
+/// A wait that is shorter is not shown.
+const SHOWN_AFTER: Duration = Duration::from_secs(5);
 
 /// Held while a wait is shown.
 pub type ShownWait = Box<dyn Any + Send>;
@@ -73,7 +73,7 @@ pub async fn waiting<T>(
     tokio::select! {
         biased;
         done = &mut work => return done,
-        () = sleep(QUIET) => {}
+        () = sleep(SHOWN_AFTER) => {}
     }
     let _shown = (observer.0)(host);
     work.await

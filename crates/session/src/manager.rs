@@ -99,7 +99,7 @@ impl SessionManager {
         };
         tokio::time::timeout(timeout, appeared)
             .await
-            .map_err(|_| SessionError::NotActive {
+            .map_err(|_elapsed| SessionError::NotActive {
                 id: bare(id).to_owned(),
             })
     }

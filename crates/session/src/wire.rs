@@ -48,10 +48,11 @@ pub fn to_wire(packet: Packet) -> fsutil::Packet {
 
 /// The domain's form of a packet.
 pub fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
-    let kind = PacketType::try_from(wire.r#type).map_err(|_| CallError::Protocol {
-        method: "DiffCopy",
-        reason: format!("packet of unknown type {}", wire.r#type),
-    })?;
+    let kind =
+        PacketType::try_from(wire.r#type).map_err(|_unknown_number| CallError::Protocol {
+            method: "DiffCopy",
+            reason: format!("packet of unknown type {}", wire.r#type),
+        })?;
     Ok(match kind {
         PacketType::PacketStat => Packet::Stat(wire.stat.map(|s| {
             Box::new(crate::diffcopy::Stat {

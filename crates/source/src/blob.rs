@@ -27,7 +27,7 @@ use serde::Serialize;
 use store::{BlobProvider, BlobSink, ImmutableRef, RefOptions, Store};
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::http::name::safe;
 use crate::image::ImageSource;
 use crate::image::spec::Spec;
@@ -66,17 +66,17 @@ impl Source for BlobSource {
             identifier: identifier.clone(),
             attrs: attrs.clone(),
         };
-        let wrong = |reason: String| SourceError::Reference {
+        let wrong = |source| SourceError::Reference {
             reference: identifier.clone(),
-            reason,
+            source,
         };
         let id = match SourceId::parse(&op, None) {
             Ok(SourceId::Blob(id)) => id,
             Ok(_) => return Err(SourceError::Identifier { identifier }),
-            Err(error) => return Err(wrong(error.to_string())),
+            Err(error) => return Err(wrong(cause(error))),
         };
         if id.oci_layout && id.store_id.is_empty() {
-            return Err(wrong("oci-layout blob source requires store id".into()));
+            return Err(wrong(cause("oci-layout blob source requires store id")));
         }
         Ok(Arc::new(Instance {
             source: self.clone(),
@@ -112,9 +112,9 @@ impl BlobSource {
     ) -> Result<File, SourceError> {
         let want = &id.digest;
         let spec = Spec::parse(&format!("{}@{want}", id.locator))?;
-        let failed = |reason: String| SourceError::Reference {
+        let failed = |source| SourceError::Reference {
             reference: spec.to_string(),
-            reason,
+            source,
         };
         let mut desc = Descriptor::new("", want.clone(), 0);
         // Nobody has said how large it is.
@@ -127,14 +127,14 @@ impl BlobSource {
         self.provider(id, &spec, ctx)?
             .fetch(&desc, &mut sink)
             .await
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| failed(cause(error)))?;
         let got = sink.digester.finish();
         if got != *want {
-            return Err(failed(format!(
+            return Err(failed(cause(format!(
                 "blob digest mismatch: expected {want}, got {got}"
-            )));
+            ))));
         }
-        sink.file.ok_or_else(|| failed("the file is gone".into()))
+        sink.file.ok_or_else(|| failed(cause("the file is gone")))
     }
 }
 

@@ -7,6 +7,14 @@ use oci::ErrorKind;
 use oci::{Digest, DigestError};
 use store::StoreError;
 
+/// A cause of any type: an error of another library, or a sentence.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Makes a cause of an error, or of the sentence where there is no error.
+pub(crate) fn cause(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Cause {
+    Arc::from(error.into())
+}
+
 /// Why a source failed. Cheap to clone: one failure may reach many waiters.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -24,20 +32,20 @@ pub enum SourceError {
         scheme: String,
     },
     /// The identifier's reference is malformed.
-    #[error("{reference}: {reason}")]
+    #[error("{reference}: {}", oci::error::chain(source.as_ref()))]
     Reference {
         /// What was given, without credentials.
         reference: String,
         /// What is wrong with it.
-        reason: String,
+        source: Cause,
     },
     /// An attribute has a value that it cannot have.
-    #[error("{reason}")]
+    #[error("{}", oci::error::chain(source.as_ref()))]
     Attribute {
         /// The attribute.
         name: &'static str,
         /// What is wrong with it.
-        reason: String,
+        source: Cause,
     },
     /// A digest is malformed.
     #[error("invalid {what} {text}: {source}")]
@@ -77,14 +85,14 @@ pub enum SourceError {
         layers: usize,
     },
     /// A document of an image cannot be read.
-    #[error("{what} {digest}: {reason}")]
+    #[error("{what} {digest}: {}", oci::error::chain(source.as_ref()))]
     Document {
         /// Which sort of document.
         what: &'static str,
         /// Its digest.
         digest: Digest,
         /// What is wrong with it.
-        reason: String,
+        source: Cause,
     },
     /// A downloaded file is not the one demanded.
     #[error("digest mismatch for {url}: {got} (expected: {want})")]
@@ -103,14 +111,14 @@ pub enum SourceError {
         status: u16,
     },
     /// A server could not be asked.
-    #[error("{method} \"{url}\": {reason}")]
+    #[error("{method} \"{url}\": {}", oci::error::chain(source.as_ref()))]
     Http {
         /// The method, as Go writes it.
         method: &'static str,
         /// The address, without credentials.
         url: String,
         /// Why.
-        reason: String,
+        source: Cause,
     },
     /// git failed.
     #[error("{context}: git stderr:\n{stderr}: exit status {status}")]
@@ -123,16 +131,30 @@ pub enum SourceError {
         status: String,
     },
     /// git's answer does not fit.
-    #[error("{reason}")]
+    #[error("{}", oci::error::chain(source.as_ref()))]
     GitAnswer {
         /// Why.
-        reason: String,
+        source: Cause,
     },
     /// The client has to answer and cannot.
     #[error("{}", oci::error::chain(source.as_ref()))]
     Session {
         /// Why.
-        source: Arc<dyn std::error::Error + Send + Sync>,
+        source: Cause,
+    },
+    /// A secret that an address needs cannot be had.
+    #[error("failed to retrieve HTTP auth secret {name}: {source}")]
+    Secret {
+        /// The secret's id.
+        name: String,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// No session has the secret.
+    #[error("secret {name}: not found")]
+    NoSecret {
+        /// The secret's id.
+        name: String,
     },
     /// The store failed.
     #[error(transparent)]
@@ -171,7 +193,7 @@ impl SourceError {
 
     pub(crate) fn session(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Session {
-            source: Arc::from(error.into()),
+            source: cause(error),
         }
     }
 
@@ -199,6 +221,8 @@ impl SourceError {
             Self::Http { .. } => ErrorKind::Unavailable,
             Self::Git { .. } | Self::GitAnswer { .. } => ErrorKind::Failed,
             Self::Session { source } => session::kind_of(source.as_ref()),
+            Self::Secret { source, .. } => source.kind(),
+            Self::NoSecret { .. } => ErrorKind::NotFound,
             Self::Store(error) => error.kind(),
             Self::Io { source, .. } => ErrorKind::of_host(source),
             Self::NotBuilt { .. } => ErrorKind::Unsupported,

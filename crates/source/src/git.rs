@@ -35,7 +35,7 @@ use store::{ImmutableRef, Store};
 
 use crate::blob::BlobSource;
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::git::resolve::Resolved;
 use crate::git::url::{is_commit, is_ref_name};
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
@@ -149,7 +149,7 @@ impl Identifier {
                 "git.fullurl" => {
                     let attribute = |reason: &str| SourceError::Attribute {
                         name: "git.fullurl",
-                        reason: reason.to_owned(),
+                        source: cause(reason),
                     };
                     // BuildKit's words, without a cause.
                     let full =
@@ -188,8 +188,8 @@ impl Identifier {
         }
         out.check_bundles()?;
         if !out.reference.is_empty() && !is_ref_name(&out.reference) {
-            let reason = format!("invalid git ref {:?}", out.reference);
-            return Err(SourceError::GitAnswer { reason });
+            let source = cause(format!("invalid git ref {:?}", out.reference));
+            return Err(SourceError::GitAnswer { source });
         }
         Ok(out)
     }
@@ -322,17 +322,17 @@ impl SourceInstance for Instance {
         let inner = &self.source.inner;
         let _alone = inner.locks.lock(&name).await;
         for id in inner.store.find_meta(META_SNAPSHOT, name.as_bytes())? {
-            if let Ok(found) = inner.store.get(&id) {
-                return Ok(Some(found));
+            if let Ok(checkout) = inner.store.get(&id) {
+                return Ok(Some(checkout));
             }
         }
-        let made = if self.id.checkout_bundle {
+        let checkout = if self.id.checkout_bundle {
             self.check_out_bundle(ctx, resolved, &object).await?
         } else {
             self.fetch_and_check_out(ctx, resolved, &object).await?
         };
-        made.set_meta(META_SNAPSHOT, name.as_bytes())?;
-        Ok(Some(made))
+        checkout.set_meta(META_SNAPSHOT, name.as_bytes())?;
+        Ok(Some(checkout))
     }
 }
 
@@ -380,6 +380,90 @@ mod tests {
                 Identifier::parse(reference, &attrs(&list)).is_err(),
                 "{reference}"
             );
+        }
+    }
+
+    #[test]
+    fn attributes_that_make_no_sense_together_say_which() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let digest = oci::Digest::sha256("x");
+        let bundle = format!("docker-image+blob://h.example/a@{digest}");
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let cases: [Case<'_>; 9] = [
+            (
+                "h.example/a",
+                &[("git.bundle", &bundle)],
+                "git.bundle requires git.checksum to be set",
+            ),
+            (
+                "h.example/a",
+                &[("git.bundle", &bundle), ("git.checksum", "abcd")],
+                "git.bundle without a branch or tag requires a full commit SHA checksum, got \"abcd\"",
+            ),
+            (
+                &format!("h.example/a#{commit}"),
+                &[("git.bundle", &bundle), ("git.checksum", "ffff")],
+                &format!("expected checksum to match ffff, got {commit}"),
+            ),
+            (
+                "h.example/a",
+                &[
+                    ("git.bundle", "https://h.example/x"),
+                    ("git.checksum", commit),
+                ],
+                "git.bundle locator scheme \"https\" is not supported",
+            ),
+            (
+                "h.example/a",
+                &[("git.checkoutbundle", "true"), ("git.keepgitdir", "true")],
+                "git.checkoutbundle is incompatible with git.keepgitdir",
+            ),
+            (
+                "h.example/a#main:sub",
+                &[("git.checkoutbundle", "true")],
+                "git.checkoutbundle is incompatible with git.subdir",
+            ),
+            (
+                "h.example/a",
+                &[("git.sig.pubkey", "x")],
+                "git signature verification is not supported",
+            ),
+            (
+                "h.example/a",
+                &[("git.fullurl", "https://")],
+                "failed to parse git.fullurl",
+            ),
+            (
+                "h.example/a",
+                &[("git.fullurl", "https://h.example/b")],
+                "git.fullurl does not match source identifier",
+            ),
+        ];
+        for (reference, list, words) in cases {
+            let attrs = list
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect();
+            let error = Identifier::parse(reference, &attrs).unwrap_err();
+            assert!(error.to_string().starts_with(words), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_login_is_in_a_key_or_in_what_is_shown() {
+        let attrs = BTreeMap::from([(
+            "git.fullurl".to_owned(),
+            "https://me:hunter2@h.example/a.git".to_owned(),
+        )]);
+        let id = Identifier::parse("h.example/a.git#main", &attrs).unwrap();
+        assert_eq!(id.address, "https://h.example/a.git");
+        assert_eq!(id.user.as_deref(), Some(&b"me:hunter2"[..]));
+        for text in [
+            id.shown(),
+            format!("{id:?}"),
+            id.key("abc", "refs/heads/main"),
+        ] {
+            assert!(!text.contains("hunter2"), "{text}");
         }
     }
 }

@@ -27,7 +27,7 @@ use reqwest::{Method, StatusCode};
 use store::{ImmutableRef, RefId, Store};
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::http::body::Body;
 use crate::http::key::{HeaderField, http_key};
 use crate::http::name::file_name;
@@ -118,7 +118,7 @@ pub(crate) struct Identifier {
 
 /// A downloaded file.
 #[derive(Debug, Clone)]
-struct Found {
+struct Download {
     digest: Digest,
     filename: String,
     modified: Option<i64>,
@@ -195,7 +195,9 @@ impl Source for HttpSource {
 fn go_int(name: &'static str, text: &str) -> Result<i64, SourceError> {
     let bad = || SourceError::Attribute {
         name,
-        reason: format!("strconv.ParseInt: parsing {text:?}: invalid syntax"),
+        source: cause(format!(
+            "strconv.ParseInt: parsing {text:?}: invalid syntax"
+        )),
     };
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -212,7 +214,7 @@ fn go_int(name: &'static str, text: &str) -> Result<i64, SourceError> {
     if digits.is_empty() || digits.starts_with(['+', '-']) {
         return Err(bad());
     }
-    let value = i64::from_str_radix(digits, radix).map_err(|_| bad())?;
+    let value = i64::from_str_radix(digits, radix).map_err(|_not_a_number| bad())?;
     Ok(if negative { -value } else { value })
 }
 
@@ -220,7 +222,7 @@ fn go_int(name: &'static str, text: &str) -> Result<i64, SourceError> {
 struct Instance {
     source: HttpSource,
     id: Identifier,
-    found: Mutex<Option<Found>>,
+    found: Mutex<Option<Download>>,
 }
 
 impl Instance {
@@ -253,11 +255,11 @@ impl Instance {
         out.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let bad = |what: &str| SourceError::session(format!("{what} is not a valid header value"));
         for field in &self.id.header {
-            let name =
-                HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad("header name"))?;
+            let name = HeaderName::from_bytes(field.name.as_bytes())
+                .map_err(|_not_a_name| bad("header name"))?;
             out.insert(
                 name,
-                HeaderValue::from_str(&field.value).map_err(|_| bad("header"))?,
+                HeaderValue::from_str(&field.value).map_err(|_not_a_value| bad("header"))?,
             );
         }
         let host = reqwest::Url::parse(&self.id.url)
@@ -277,9 +279,10 @@ impl Instance {
             let secret = match crate::session_credentials::secret(&ctx.sessions, &name).await {
                 Ok(found) => found,
                 Err(error) if !named.is_empty() => {
-                    return Err(SourceError::session(format!(
-                        "failed to retrieve HTTP auth secret {named}: {error}"
-                    )));
+                    return Err(SourceError::Secret {
+                        name: named.clone(),
+                        source: Box::new(error),
+                    });
                 }
                 Err(_) => None,
             };
@@ -287,13 +290,16 @@ impl Instance {
                 if named.is_empty() {
                     continue;
                 }
-                return Err(SourceError::session(format!(
-                    "failed to retrieve HTTP auth secret {named}: secret {named}: not found"
-                )));
+                return Err(SourceError::Secret {
+                    name: named.clone(),
+                    source: Box::new(SourceError::NoSecret {
+                        name: named.clone(),
+                    }),
+                });
             };
             let prefix: &[u8] = if is_token { b"Bearer " } else { b"" };
             let mut value = HeaderValue::from_bytes(&[prefix, &secret[..]].concat())
-                .map_err(|_| bad("secret"))?;
+                .map_err(|_not_a_value| bad("secret"))?;
             value.set_sensitive(true);
             out.insert(AUTHORIZATION, value);
         }
@@ -308,7 +314,7 @@ impl Instance {
     ) -> Result<reqwest::Response, SourceError> {
         let url = reqwest::Url::parse(&self.id.url).map_err(|e| SourceError::Reference {
             reference: self.shown(),
-            reason: e.to_string(),
+            source: cause(e),
         })?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let local = host == "localhost"
@@ -330,24 +336,27 @@ impl Instance {
         let sending = tokio::time::timeout(ANSWER_TIMEOUT, sending);
         registry::waiting(Some(&ctx.wait_observer()), &host, sending)
             .await
-            .map_err(|_| SourceError::Http {
+            .map_err(|_elapsed| SourceError::Http {
                 method: word,
                 url: self.shown(),
-                reason: format!("{host} did not answer within {}s", ANSWER_TIMEOUT.as_secs()),
+                source: cause(format!(
+                    "{host} did not answer within {}s",
+                    ANSWER_TIMEOUT.as_secs()
+                )),
             })?
-            .map_err(|e| self.failed(word, &e))
+            .map_err(|e| self.failed(word, e))
     }
 
-    fn failed(&self, method: &'static str, error: &reqwest::Error) -> SourceError {
+    fn failed(&self, method: &'static str, error: reqwest::Error) -> SourceError {
         SourceError::Http {
             method,
             url: self.shown(),
-            reason: registry::causes(error),
+            source: cause(registry::ConnectionError::from(error)),
         }
     }
 
     /// Finds the file: as it was kept if the server says it is the same, else by downloading it.
-    async fn find(&self, ctx: &Context) -> Result<Found, SourceError> {
+    async fn find(&self, ctx: &Context) -> Result<Download, SourceError> {
         if let Some(found) = self.found.lock().clone() {
             return Ok(found);
         }
@@ -360,7 +369,7 @@ impl Instance {
             return self.checked(found);
         }
         let memory = format!("http:{}", self.url_key());
-        if let Some(found) = ctx.recall::<Found>(&memory) {
+        if let Some(found) = ctx.recall::<Download>(&memory) {
             return self.checked((*found).clone());
         }
         let found = self.checked(self.look(ctx).await?)?;
@@ -369,10 +378,10 @@ impl Instance {
     }
 
     /// Asks the server.
-    async fn look(&self, ctx: &Context) -> Result<Found, SourceError> {
+    async fn look(&self, ctx: &Context) -> Result<Download, SourceError> {
         let headers = self.headers(ctx).await?;
         let store = &self.source.inner.store;
-        let mut kept: Vec<(String, Found)> = Vec::new();
+        let mut kept: Vec<(String, Download)> = Vec::new();
         for id in store.find_meta(META_URL, self.url_key().as_str().as_bytes())? {
             if let Some(entry) = self.kept(&id)? {
                 kept.push(entry);
@@ -421,7 +430,11 @@ impl Instance {
     }
 
     /// The kept file that an answer says is still the one.
-    fn unchanged(&self, response: &reqwest::Response, kept: &[(String, Found)]) -> Option<Found> {
+    fn unchanged(
+        &self,
+        response: &reqwest::Response,
+        kept: &[(String, Download)],
+    ) -> Option<Download> {
         let named = etag_of(response.headers());
         let is_it: &dyn Fn(&str) -> bool = match (response.status(), &named) {
             (StatusCode::OK, Some(named)) => &move |have| have == named,
@@ -440,26 +453,27 @@ impl Instance {
 
     /// A kept file under the name that an answer gives it. "Not modified" need not repeat the name; the file has the one it
     /// was kept under.
-    fn renamed(&self, found: &Found, headers: &HeaderMap) -> Found {
+    fn renamed(&self, found: &Download, headers: &HeaderMap) -> Download {
         let filename = match disposition(headers) {
             None if self.id.filename.is_empty() => found.filename.clone(),
             named => file_name(&self.id.url, &self.id.filename, named),
         };
-        Found {
+        Download {
             filename,
             ..found.clone()
         }
     }
 
     /// Asks for the content, whatever is kept.
-    async fn download(&self, headers: HeaderMap, ctx: &Context) -> Result<Found, SourceError> {
+    async fn download(&self, headers: HeaderMap, ctx: &Context) -> Result<Download, SourceError> {
         let response = self.send(Method::GET, headers, ctx).await?;
         if response.status() == StatusCode::NOT_MODIFIED {
             return Err(SourceError::Http {
                 method: "Get",
                 url: self.shown(),
-                reason: "the server answers \"304 Not Modified\" to a request without condition"
-                    .into(),
+                source: cause(
+                    "the server answers \"304 Not Modified\" to a request without condition",
+                ),
             });
         }
         self.accept(response, ctx).await
@@ -469,7 +483,7 @@ impl Instance {
         &self,
         response: reqwest::Response,
         ctx: &Context,
-    ) -> Result<Found, SourceError> {
+    ) -> Result<Download, SourceError> {
         let status = response.status().as_u16();
         if !(200..400).contains(&status) {
             return Err(SourceError::HttpStatus { status });
@@ -488,7 +502,7 @@ impl Instance {
         })
     }
 
-    fn kept(&self, id: &RefId) -> Result<Option<(String, Found)>, SourceError> {
+    fn kept(&self, id: &RefId) -> Result<Option<(String, Download)>, SourceError> {
         let store = &self.source.inner.store;
         let text = |key: &str| -> Result<Option<String>, SourceError> {
             Ok(store
@@ -506,7 +520,7 @@ impl Instance {
             .unwrap_or_else(|| file_name(&self.id.url, &self.id.filename, None));
         Ok(Some((
             etag,
-            Found {
+            Download {
                 digest,
                 filename,
                 modified,
@@ -516,7 +530,7 @@ impl Instance {
         )))
     }
 
-    fn checked(&self, found: Found) -> Result<Found, SourceError> {
+    fn checked(&self, found: Download) -> Result<Download, SourceError> {
         match &self.id.checksum {
             Some(want) if *want != found.digest => Err(SourceError::HttpDigest {
                 url: self.shown(),

@@ -21,7 +21,7 @@ use registry::{Access, Client, Repository};
 use store::{ImmutableRef, LayerDesc, RecordType, Store};
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::image::documents::Documents;
 use crate::image::provider::RegistryLayers;
 use crate::image::spec::Spec;
@@ -50,7 +50,7 @@ impl ResolveMode {
             "local" => Ok(Self::PreferLocal),
             other => Err(SourceError::Attribute {
                 name: "image.resolvemode",
-                reason: format!("invalid resolvemode: {other}"),
+                source: cause(format!("invalid resolvemode: {other}")),
             }),
         }
     }
@@ -326,7 +326,7 @@ fn record_type(text: &str) -> Result<RecordType, SourceError> {
         "frontend" => Ok(RecordType::Frontend),
         other => Err(SourceError::Attribute {
             name: "image.recordtype",
-            reason: format!("invalid record type {other}"),
+            source: cause(format!("invalid record type {other}")),
         }),
     }
 }
@@ -336,7 +336,7 @@ pub(crate) fn layer_limit(text: &str) -> Result<usize, SourceError> {
         Ok(limit) if limit > 0 => Ok(limit),
         _ => Err(SourceError::Attribute {
             name: "layerlimit",
-            reason: format!("invalid layer limit {text}"),
+            source: cause(format!("invalid layer limit {text}")),
         }),
     }
 }

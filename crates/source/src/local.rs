@@ -34,7 +34,7 @@ use session::{FileSync, SyncRequest};
 use store::{ImmutableRef, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::manager::{CacheKey, Source, SourceInstance};
 
 /// Metadata key of a received folder: whose it is.
@@ -214,7 +214,7 @@ impl Identifier {
         let patterns = self.metadata_exceptions.iter().flatten();
         let matcher = PatternMatcher::new(patterns).map_err(|e| SourceError::Attribute {
             name: "local.metadatatransferexclude",
-            reason: e.to_string(),
+            source: cause(e),
         })?;
         Ok(Some(Arc::new(move |path: &Path| {
             matcher.matches_or_parent_matches(&path.to_string_lossy())
@@ -235,11 +235,19 @@ impl Identifier {
     }
 }
 
+/// An attribute that should be a JSON list.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {source}")]
+struct AttributeJson {
+    name: &'static str,
+    source: serde_json::Error,
+}
+
 /// Reads a JSON list; `null` is none.
 fn list(name: &'static str, value: &str) -> Result<Option<Vec<String>>, SourceError> {
     serde_json::from_str(value).map_err(|e| SourceError::Attribute {
         name,
-        reason: format!("{name}: {e}"),
+        source: cause(AttributeJson { name, source: e }),
     })
 }
 

@@ -15,10 +15,12 @@ use session::{ContentStore, Group, SessionError};
 use store::{BlobProvider, BlobSink, FetchError, ImmutableRef, RecordType, Shown, Store};
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::image::key::image_key;
 use crate::image::spec::Spec;
-use crate::image::walk::{Fetch, ImageDocuments, ImageLayer, manifest_type, select};
+use crate::image::walk::{
+    Fetch, ImageDocuments, ImageLayer, UnknownDocument, manifest_type, select,
+};
 use crate::image::{ResolvedConfig, import, layer_limit, limited};
 use crate::manager::{CacheKey, Source, SourceInstance};
 
@@ -140,21 +142,21 @@ impl Layout {
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk.map_err(SourceError::session)?;
             if (out.len() as u64).saturating_add(chunk.len() as u64) > MAX_DOCUMENT {
-                let reason = format!("larger than {MAX_DOCUMENT} bytes");
+                let source = cause(format!("larger than {MAX_DOCUMENT} bytes"));
                 return Err(SourceError::Document {
                     what: "document",
                     digest: desc.digest.clone(),
-                    reason,
+                    source,
                 });
             }
             out.extend_from_slice(&chunk);
         }
         if Digest::sha256(&out) != desc.digest {
-            let reason = "the client sent other bytes than those of the digest".to_owned();
+            let source = cause("the client sent other bytes than those of the digest");
             return Err(SourceError::Document {
                 what: "document",
                 digest: desc.digest.clone(),
-                reason,
+                source,
             });
         }
         Ok(out.freeze())
@@ -162,24 +164,32 @@ impl Layout {
 
     async fn pull(&self, spec: &Spec, platform: &Platform) -> Result<ImageDocuments, SourceError> {
         let Some(digest) = &spec.digest else {
-            let reason = format!("reference {:?} must have digest", spec.to_string());
+            let source = cause(format!("reference {:?} must have digest", spec.to_string()));
             return Err(SourceError::Reference {
                 reference: spec.to_string(),
-                reason,
+                source,
             });
         };
         // The client's store keeps no media types: the document says what it is.
         let body = self.read(&Descriptor::new("", digest.clone(), 0)).await?;
         let kind = manifest_type(&body).map_err(|e| SourceError::Reference {
             reference: spec.to_string(),
-            reason: format!(
-                "reference {:?} contains neither an index nor a manifest: {e}",
-                spec.to_string()
-            ),
+            source: cause(NoDocument {
+                reference: spec.to_string(),
+                source: e,
+            }),
         })?;
         let root = Descriptor::new(kind, digest.clone(), body.len() as u64);
         select(self, root, platform).await
     }
+}
+
+/// A document of the client's store that is of no known kind.
+#[derive(Debug, thiserror::Error)]
+#[error("reference {reference:?} contains neither an index nor a manifest: {source}")]
+struct NoDocument {
+    reference: String,
+    source: UnknownDocument,
 }
 
 #[async_trait]

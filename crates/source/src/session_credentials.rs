@@ -38,10 +38,10 @@ impl SessionCredentials {
 fn salt() -> Arc<[u8]> {
     static SALT: std::sync::LazyLock<Arc<[u8]>> = std::sync::LazyLock::new(|| {
         let mut bytes = [0_u8; 32];
-        let mut have = 0;
-        while let Some(room) = bytes.get_mut(have..).filter(|r| !r.is_empty()) {
+        let mut filled = 0;
+        while let Some(room) = bytes.get_mut(filled..).filter(|r| !r.is_empty()) {
             // getrandom fails only where the kernel has no source, and then nothing here is safe.
-            have += rustix::rand::getrandom(room, rustix::rand::GetRandomFlags::empty())
+            filled += rustix::rand::getrandom(room, rustix::rand::GetRandomFlags::empty())
                 .expect("the kernel has a random source");
         }
         Arc::from(bytes)
@@ -85,10 +85,10 @@ impl Credentials for SessionCredentials {
                 }
             }
         });
-        let found = within("resolving credentials from session", ask)
+        let login = within("resolving credentials from session", ask)
             .await?
             .flatten();
-        Ok(found
+        Ok(login
             .filter(|l| !l.secret.is_empty())
             .map(|l| Login::new(l.username, l.secret)))
     }
@@ -195,7 +195,7 @@ impl SshSocket {
         id: &str,
         scratch: &Path,
     ) -> Result<Self, SourceError> {
-        let mut found = None;
+        let mut owner = None;
         let mut failed =
             SourceError::session(format!("no SSH key {id:?} forwarded from the client"));
         for name in sessions.ids() {
@@ -204,14 +204,14 @@ impl SshSocket {
             };
             match session.check_ssh(id).await {
                 Ok(()) => {
-                    found = Some(session);
+                    owner = Some(session);
                     break;
                 }
                 Err(error) if error.code() == session::error::code::UNIMPLEMENTED => {}
                 Err(error) => failed = SourceError::session(error),
             }
         }
-        let Some(session) = found else {
+        let Some(session) = owner else {
             return Err(failed);
         };
         std::fs::create_dir_all(scratch)

@@ -176,3 +176,116 @@ struct AttachAttr {
     flags: u32,
     replace: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel gives a program: access and type, major, minor.
+    type Context = [u32; 3];
+
+    /// Runs a program the way that the kernel does, as far as these programs need it.
+    fn run(code: &[Instruction], context: Context) -> u32 {
+        let mut registers = [0_u32; 11];
+        let mut at = 0;
+        loop {
+            let instruction = code[at];
+            let target = usize::from(instruction.registers & 0xf);
+            let source = usize::from(instruction.registers >> 4);
+            let immediate = instruction.immediate.cast_unsigned();
+            at += 1;
+            match instruction.code {
+                LOAD_WORD => {
+                    assert_eq!(source, 1, "the context is in register 1");
+                    registers[target] = context[usize::try_from(instruction.offset / 4).unwrap()];
+                }
+                AND => registers[target] &= immediate,
+                SHIFT_RIGHT => registers[target] >>= immediate,
+                JUMP_NOT_EQUAL => {
+                    if registers[target] != immediate {
+                        at += usize::try_from(instruction.offset).unwrap();
+                    }
+                }
+                MOVE => registers[target] = immediate,
+                MOVE_REGISTER => registers[target] = registers[source],
+                EXIT => return registers[0],
+                other => panic!("unknown instruction {other:#x}"),
+            }
+        }
+    }
+
+    const MAKE: u32 = 1;
+    const READ: u32 = 2;
+    const WRITE: u32 = 4;
+    const BLOCK: u32 = 1;
+    const CHARACTER: u32 = 2;
+
+    #[test]
+    fn a_device_is_opened_only_as_a_rule_says_and_any_node_may_be_made() {
+        let rules = [
+            DeviceRule::character(1, Some(3)),
+            DeviceRule::character(136, None),
+            DeviceRule {
+                block: true,
+                major: 7,
+                minor: Some(0),
+                read: true,
+                write: false,
+            },
+            DeviceRule {
+                block: false,
+                major: 10,
+                minor: Some(200),
+                read: false,
+                write: true,
+            },
+        ];
+        let code = device_code(&rules);
+        let allows =
+            |access, kind, major, minor| run(&code, [access << 16 | kind, major, minor]) == 1;
+        for (access, kind, major, minor, allowed) in [
+            (READ | WRITE, CHARACTER, 1, 3, true),
+            (READ, CHARACTER, 1, 3, true),
+            (READ | WRITE | MAKE, CHARACTER, 1, 3, true),
+            (READ, CHARACTER, 1, 5, false),
+            (READ, BLOCK, 1, 3, false),
+            (READ | WRITE, CHARACTER, 136, 0, true),
+            (READ | WRITE, CHARACTER, 136, 12345, true),
+            (READ | WRITE, CHARACTER, 137, 0, false),
+            (READ, BLOCK, 7, 0, true),
+            (WRITE, BLOCK, 7, 0, false),
+            (READ | WRITE, BLOCK, 7, 0, false),
+            (WRITE, CHARACTER, 10, 200, true),
+            (READ, CHARACTER, 10, 200, false),
+            // Making a node opens nothing.
+            (MAKE, BLOCK, 8, 0, true),
+            (MAKE, CHARACTER, 1, 1, true),
+            (MAKE | READ, BLOCK, 8, 0, false),
+        ] {
+            assert_eq!(
+                allows(access, kind, major, minor),
+                allowed,
+                "{access} {kind} {major}:{minor}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_rules_nothing_is_opened() {
+        let code = device_code(&[]);
+        for access in [READ, WRITE, READ | WRITE] {
+            assert_eq!(run(&code, [access << 16 | CHARACTER, 1, 3]), 0);
+        }
+        assert_eq!(run(&code, [MAKE << 16 | CHARACTER, 1, 3]), 1);
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_does_not_hide_a_later_one() {
+        let read_only = DeviceRule {
+            write: false,
+            ..DeviceRule::character(1, Some(3))
+        };
+        let code = device_code(&[read_only, DeviceRule::character(1, None)]);
+        assert_eq!(run(&code, [WRITE << 16 | CHARACTER, 1, 3]), 1);
+    }
+}

@@ -90,7 +90,7 @@ pub fn overlay(spec: &Overlay<'_>) -> io::Result<DetachedMount> {
     match overlay_layers(spec) {
         // A kernel before 6.5 does not know `lowerdir+`. A bad layer fails again below, with its own error.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            overlay_string(spec).map_err(|_| error)
+            overlay_string(spec).map_err(|_second| error)
         }
         result => result,
     }

@@ -21,6 +21,10 @@ const HAND_WRITTEN: &[(&str, &str)] = &[
         "its cause is of any type and shared, and has to be found behind the sharing",
     ),
     (
+        "ConnectionError",
+        "its sentence leaves out that of the library, which repeats an address with its query",
+    ),
+    (
         "DecodeError",
         "serde's trait for making an error, which is not std's",
     ),

@@ -63,10 +63,11 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
     } else {
         &node.host_path
     };
-    let failed = |reason: String| DeviceError::Stat {
+    let failed = |source: io::Error| DeviceError::Stat {
         path: host.clone(),
-        reason,
+        source,
     };
+    let unfit = |what: String| failed(io::Error::other(what));
     let mut kind = match node.kind.as_str() {
         "b" => Some(FileType::BlockDevice),
         "c" | "u" => Some(FileType::CharacterDevice),
@@ -86,14 +87,11 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
             if is_node {
                 mode = mode.or(Some(stat.st_mode & 0o7777));
             } else if !described {
-                return Err(failed("not a device node".into()));
+                return Err(unfit("not a device node".into()));
             }
             if !described {
                 if kind.is_some_and(|kind| kind != found) {
-                    return Err(failed(format!(
-                        "host type mismatch: {:?} wanted",
-                        node.kind
-                    )));
+                    return Err(unfit(format!("host type mismatch: {:?} wanted", node.kind)));
                 }
                 kind = Some(found);
                 if major == 0 && found != FileType::Fifo {
@@ -102,11 +100,12 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
                 }
             }
         }
-        Err(errno) if !described => return Err(failed(io::Error::from(errno).to_string())),
+        Err(errno) if !described => return Err(failed(errno.into())),
         Err(_) => {}
     }
     let number = |value: i64| {
-        u32::try_from(value).map_err(|_| failed(format!("invalid device number {value}")))
+        u32::try_from(value)
+            .map_err(|_out_of_range| unfit(format!("invalid device number {value}")))
     };
     Ok(Node {
         name: name.to_owned(),

@@ -171,7 +171,7 @@ impl Cloned {
         };
         let result = ended.await;
         self.ended = None;
-        result.map_err(|_| {
+        result.map_err(|_closed| {
             ExecError::launcher("waiting for a process")(io::ErrorKind::BrokenPipe.into())
         })
     }

@@ -282,3 +282,252 @@ fn resources(limits: &Resources, confined: bool, nodes: &[Node]) -> Value {
     put("pids", "limit", json!(limits.pids), limits.pids != 0);
     Value::Object(resources)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(
+        security: SecurityMode,
+        network: NetworkMode,
+        mounts: Vec<Value>,
+        nodes: &[Node],
+    ) -> Value {
+        let who = Identity {
+            uid: 7,
+            gid: 8,
+            groups: vec![8, 9],
+        };
+        let limits = Resources::default();
+        Document {
+            rootfs: "/bundle/rootfs",
+            readonly_root: true,
+            hostname: "",
+            process: process(&ProcessSpec::default(), &who, "/home/x", security, &[]),
+            mounts,
+            network,
+            security,
+            nodes,
+            hooks: &[],
+            owner: (7, 8),
+            cgroups_path: "/buildkit/x".into(),
+            resources: &limits,
+            shm_size: 65536,
+        }
+        .build()
+    }
+
+    #[test]
+    fn a_process_has_its_user_a_home_and_a_folder() {
+        let who = Identity {
+            uid: 1000,
+            gid: 100,
+            groups: vec![100, 10],
+        };
+        for (env, cwd, shown_env, shown_cwd) in [
+            (&["A=1"][..], "", json!(["A=1", "HOME=/home/x"]), "/"),
+            (&["HOME=/own"], "/w", json!(["HOME=/own"]), "/w"),
+            (&["HOMER=1"], "/w", json!(["HOMER=1", "HOME=/home/x"]), "/w"),
+        ] {
+            let spec = ProcessSpec {
+                args: vec!["x".into()],
+                env: env.iter().map(|entry| (*entry).to_owned()).collect(),
+                cwd: cwd.into(),
+                user: "build".into(),
+                tty: true,
+            };
+            let value = process(&spec, &who, "/home/x", SecurityMode::Sandbox, &[]);
+            assert_eq!(value["env"], shown_env);
+            assert_eq!(value["cwd"], shown_cwd);
+            assert_eq!(value["terminal"], true);
+            assert_eq!(
+                value["user"],
+                json!({"uid": 1000, "gid": 100, "additionalGids": [100, 10]})
+            );
+            assert_eq!(value["noNewPrivileges"], false);
+        }
+    }
+
+    #[test]
+    fn capabilities_are_inherited_only_by_an_insecure_step() {
+        let who = Identity::default();
+        let of = |security| {
+            process(&ProcessSpec::default(), &who, "/", security, &[])["capabilities"].clone()
+        };
+        let sandbox = of(SecurityMode::Sandbox);
+        let names = |set: &Value| set.as_array().map_or(0, Vec::len);
+        assert_eq!(names(&sandbox["bounding"]), 14, "Docker's default set");
+        assert_eq!(sandbox["bounding"], sandbox["effective"]);
+        assert!(sandbox.get("ambient").is_none() && sandbox.get("inheritable").is_none());
+        let insecure = of(SecurityMode::Insecure);
+        assert_eq!(insecure["ambient"], insecure["permitted"]);
+    }
+
+    #[test]
+    fn limits_have_the_specifications_names_and_no_limit_is_the_largest_number() {
+        let limit = |name: &str, soft, hard| Ulimit {
+            name: name.into(),
+            soft,
+            hard,
+        };
+        let limits = [limit("nofile", 1, 2), limit("core", 0, -1)];
+        let value = process(
+            &ProcessSpec::default(),
+            &Identity::default(),
+            "/",
+            SecurityMode::Sandbox,
+            &limits,
+        );
+        assert_eq!(
+            value["rlimits"],
+            json!([
+                {"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2},
+                {"type": "RLIMIT_CORE", "soft": 0, "hard": u64::MAX},
+            ])
+        );
+    }
+
+    #[test]
+    fn only_a_confined_step_is_masked_filtered_and_kept_from_devices() {
+        let confined = document(SecurityMode::Sandbox, NetworkMode::Host, Vec::new(), &[]);
+        let insecure = document(SecurityMode::Insecure, NetworkMode::Host, Vec::new(), &[]);
+        let count =
+            |document: &Value, list: &str| document["linux"][list].as_array().map_or(0, Vec::len);
+        assert!(count(&confined, "maskedPaths") > 0 && count(&confined, "readonlyPaths") > 0);
+        assert_eq!(
+            (
+                count(&insecure, "maskedPaths"),
+                count(&insecure, "readonlyPaths")
+            ),
+            (0, 0)
+        );
+        assert!(confined["linux"].get("seccomp").is_some());
+        assert!(insecure["linux"].get("seccomp").is_none());
+        assert_eq!(
+            confined["linux"]["resources"]["devices"],
+            json!([{"allow": false, "access": "rwm"}])
+        );
+        assert_eq!(
+            insecure["linux"]["resources"]["devices"],
+            json!([{"allow": true, "access": "rwm"}])
+        );
+        let sys = |document: &Value| {
+            let mounts = document["mounts"].as_array().unwrap().clone();
+            let sys = mounts
+                .into_iter()
+                .find(|mount| mount["destination"] == "/sys")
+                .unwrap();
+            sys["options"].to_string()
+        };
+        assert!(sys(&confined).contains("\"ro\"") && sys(&insecure).contains("\"rw\""));
+    }
+
+    #[test]
+    fn a_step_has_a_network_of_its_own_only_without_one() {
+        for (network, own) in [
+            (NetworkMode::None, true),
+            (NetworkMode::Host, false),
+            (NetworkMode::Sandbox, false),
+        ] {
+            let document = document(SecurityMode::Sandbox, network, Vec::new(), &[]);
+            let namespaces = document["linux"]["namespaces"].to_string();
+            assert_eq!(namespaces.contains("network"), own, "{network}");
+            for kind in ["pid", "ipc", "uts", "mount"] {
+                assert!(namespaces.contains(kind), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mount_takes_the_place_of_the_one_that_every_step_has() {
+        let own =
+            json!({"destination": "/dev/shm", "type": "bind", "source": "/x", "options": ["ro"]});
+        let further =
+            json!({"destination": "/data", "type": "bind", "source": "/y", "options": []});
+        let document = document(
+            SecurityMode::Sandbox,
+            NetworkMode::Host,
+            vec![own.clone(), further.clone()],
+            &[],
+        );
+        let mounts = document["mounts"].as_array().unwrap();
+        let of = |dest: &str| {
+            mounts
+                .iter()
+                .filter(|mount| mount["destination"] == dest)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("/dev/shm"), [&own]);
+        assert_eq!(mounts.last(), Some(&further));
+    }
+
+    #[test]
+    fn a_device_belongs_to_the_step_unless_its_file_says_otherwise() {
+        let node = |name: &str, kind, access: &str, owner| Node {
+            name: name.into(),
+            kind,
+            permissions: 0o640,
+            major: 10,
+            minor: 200,
+            owner,
+            access: access.into(),
+        };
+        let nodes = [
+            node("net/tun", FileType::CharacterDevice, "rw", (None, None)),
+            node("disk", FileType::BlockDevice, "r", (Some(1), Some(2))),
+            node("pipe", FileType::Fifo, "rwm", (None, None)),
+            node("none", FileType::CharacterDevice, "", (None, None)),
+        ];
+        let document = document(SecurityMode::Sandbox, NetworkMode::Host, Vec::new(), &nodes);
+        let device = |name: &str, kind: &str, uid, gid| json!({"path": format!("/dev/{name}"), "type": kind, "major": 10, "minor": 200, "fileMode": 0o640, "uid": uid, "gid": gid});
+        assert_eq!(
+            document["linux"]["devices"],
+            json!([
+                device("net/tun", "c", 7, 8),
+                device("disk", "b", 1, 2),
+                device("pipe", "p", 7, 8),
+                device("none", "c", 7, 8),
+            ])
+        );
+        let rule = |kind: &str, access: &str| json!({"allow": true, "type": kind, "major": 10, "minor": 200, "access": access});
+        assert_eq!(
+            document["linux"]["resources"]["devices"],
+            json!([{"allow": false, "access": "rwm"}, rule("c", "rw"), rule("b", "r")])
+        );
+    }
+
+    #[test]
+    fn only_limits_that_are_asked_for_are_written() {
+        type Set = fn(&mut Resources);
+        let cases: [(Set, &str, Value); 8] = [
+            (|l| l.memory = 5, "memory", json!({"limit": 5})),
+            (
+                |l| (l.memory, l.memory_swap) = (5, -1),
+                "memory",
+                json!({"limit": 5, "swap": -1}),
+            ),
+            (|l| l.cpu_shares = 2, "cpu", json!({"shares": 2})),
+            (
+                |l| (l.cpu_quota, l.cpu_period) = (-1, 9),
+                "cpu",
+                json!({"quota": -1, "period": 9}),
+            ),
+            (
+                |l| l.cpuset_cpus = "0-1".into(),
+                "cpu",
+                json!({"cpus": "0-1"}),
+            ),
+            (|l| l.cpuset_mems = "0".into(), "cpu", json!({"mems": "0"})),
+            (|l| l.pids = 3, "pids", json!({"limit": 3})),
+            (|_| {}, "pids", Value::Null),
+        ];
+        for (set, group, written) in cases {
+            let mut limits = Resources::default();
+            set(&mut limits);
+            let value = resources(&limits, true, &[]);
+            assert_eq!(value.get(group).cloned().unwrap_or_default(), written);
+            let groups = value.as_object().unwrap().len();
+            assert_eq!(groups, 1 + usize::from(!limits.is_empty()), "{limits:?}");
+        }
+    }
+}

@@ -149,4 +149,65 @@ mod tests {
         );
         assert_eq!(got[1].param("realm"), Some("a\"b"));
     }
+
+    #[test]
+    fn a_challenge_is_read_as_far_as_it_is_one() {
+        type Params = &'static [(&'static str, &'static str)];
+        let cases: [(&'static str, Option<Params>); 14] = [
+            ("Bearer realm=\"r\"", Some(&[("realm", "r")])),
+            ("bearer  realm = \"r\"", Some(&[])),
+            (
+                "BEARER REALM=r,Service=s",
+                Some(&[("realm", "r"), ("service", "s")]),
+            ),
+            (
+                "Bearer realm=\"a\" , service=\"b\"",
+                Some(&[("realm", "a"), ("service", "b")]),
+            ),
+            ("Bearer realm=\"a\" service=\"b\"", Some(&[("realm", "a")])),
+            ("Bearer realm=\"a\",realm=\"b\"", Some(&[("realm", "b")])),
+            ("Bearer realm=\"\"", Some(&[])),
+            (
+                "Bearer realm=\"a\\\\b\\\"c\"",
+                Some(&[("realm", "a\\b\"c")]),
+            ),
+            ("Bearer realm=\"a,b=c\"", Some(&[("realm", "a,b=c")])),
+            ("Bearer ,realm=\"a\"", Some(&[])),
+            ("Bearer", Some(&[])),
+            ("   Bearer realm=x", Some(&[("realm", "x")])),
+            ("Digest realm=\"r\"", None),
+            ("", None),
+        ];
+        for (text, params) in cases {
+            let mut headers = HeaderMap::new();
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(text));
+            let challenges = parse(&headers);
+            assert_eq!(challenges.len(), usize::from(params.is_some()), "{text}");
+            for (challenge, params) in challenges.iter().zip(params) {
+                for name in ["realm", "service", "scope", "error"] {
+                    let value = params
+                        .iter()
+                        .find(|(own, _)| *own == name)
+                        .map(|(_, value)| *value);
+                    assert_eq!(challenge.param(name), value, "{text}: {name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_very_many_challenges_the_first_are_read() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..1000 {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=x"));
+        }
+        headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=x"));
+        let challenges = parse(&headers);
+        assert_eq!(challenges.len(), 16);
+        assert!(
+            challenges
+                .iter()
+                .all(|challenge| challenge.scheme.word() == "basic")
+        );
+    }
 }

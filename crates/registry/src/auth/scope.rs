@@ -101,4 +101,37 @@ mod tests {
         assert!(scopes.contains(&Scopes::parse(["repository:b:push"])));
         assert!(!scopes.contains(&Scopes::parse(["repository:a:push"])));
     }
+
+    #[test]
+    fn a_scope_is_a_type_a_name_and_actions() {
+        for (text, normalized) in [
+            ("", &[][..]),
+            ("   ", &[]),
+            ("repository:a/b:pull", &["repository:a/b:pull"]),
+            (
+                "repository:a/b:push,pull,push",
+                &["repository:a/b:pull,push"],
+            ),
+            ("repository:a/b:", &["repository:a/b:"]),
+            ("repository:a/b", &["repository:a/b:"]),
+            (
+                "repository:a/b:pull  repository:a/b:push",
+                &["repository:a/b:pull,push"],
+            ),
+            ("word", &["word:"]),
+            ("repository(plugin):a:pull", &["repository(plugin):a:pull"]),
+        ] {
+            assert_eq!(Scopes::parse([text]).normalized(), normalized, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_contained_in_everything() {
+        let nothing = Scopes::parse([""]);
+        let some = Scopes::parse(["repository:a:pull,push"]);
+        assert!(some.contains(&nothing) && nothing.contains(&nothing));
+        assert!(!nothing.contains(&some));
+        assert!(some.contains(&Scopes::parse(["repository:a:"])));
+        assert!(!some.contains(&Scopes::parse(["repository:a:*"])));
+    }
 }

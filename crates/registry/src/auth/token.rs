@@ -11,7 +11,7 @@ use crate::auth::challenge::Challenge;
 use crate::auth::may_send_login;
 use crate::auth::scope::Scopes;
 use crate::credentials::{Credentials, Login, Token, TokenRequest};
-use crate::error::Error;
+use crate::error::{Cause, Error, Wrapped};
 use crate::host::Host;
 use crate::retry::with_retries;
 use crate::transport::{body_within, silent, status_error, transport_error};
@@ -30,11 +30,11 @@ pub(crate) struct Bearer {
     login: Option<Login>,
     by_client: bool,
     /// Held while a token is fetched, so that requests that need the same one wait for it instead of asking as well.
-    tokens: tokio::sync::Mutex<HashMap<String, Kept>>,
+    tokens: tokio::sync::Mutex<HashMap<String, CachedToken>>,
 }
 
 #[derive(Clone)]
-struct Kept {
+struct CachedToken {
     token: String,
     expires: Option<Instant>,
 }
@@ -57,17 +57,18 @@ impl Bearer {
         login: Option<Login>,
         by_client: bool,
     ) -> Result<Self, Error> {
-        let bad = |reason: String| Error::TokenAnswer { reason };
+        let bad = |source: Cause| Error::TokenAnswer { source };
         let realm = challenge
             .param("realm")
             .ok_or_else(|| bad("no realm specified for token auth challenge".into()))?;
         let realm = reqwest::Url::parse(realm)
-            .map_err(|e| bad(format!("invalid token auth challenge realm: {e}")))?;
+            .map_err(|e| bad(Wrapped::cause("invalid token auth challenge realm", e)))?;
         if !matches!(realm.scheme(), "http" | "https") {
             return Err(bad(format!(
                 "invalid token auth challenge realm: scheme {}",
                 realm.scheme()
-            )));
+            )
+            .into()));
         }
         let login = login.filter(|l| !l.secret().is_empty());
         if login.is_some() || by_client {
@@ -87,32 +88,32 @@ impl Bearer {
         })
     }
 
-    /// A token good for `wanted` on top of the scopes of the challenge.
+    /// Returns a token for the `further` scopes on top of those of the challenge, from the cache or fetched.
     pub(crate) async fn token(
         &self,
         (host, observer): (&Host, Option<&WaitObserver>),
         credentials: &dyn Credentials,
-        wanted: &[String],
+        further: &[String],
     ) -> Result<String, Error> {
         let mut scopes = self.scopes.clone();
-        scopes.merge(&Scopes::parse(wanted.iter().map(String::as_str)));
+        scopes.merge(&Scopes::parse(further.iter().map(String::as_str)));
         let scopes = scopes.normalized();
         let key = scopes.join(" ");
         let mut tokens = self.tokens.lock().await;
-        if let Some(kept) = tokens.get(&key)
-            && kept.expires.is_none_or(|at| at > Instant::now())
+        if let Some(cached) = tokens.get(&key)
+            && cached.expires.is_none_or(|at| at > Instant::now())
         {
-            return Ok(kept.token.clone());
+            return Ok(cached.token.clone());
         }
         let fresh = self.fetch((host, observer), credentials, &scopes).await?;
-        let kept = Kept {
+        let cached = CachedToken {
             token: fresh.token.clone(),
             expires: expiry(&fresh),
         };
         if tokens.len() >= MAX_TOKENS {
             tokens.clear();
         }
-        tokens.insert(key, kept);
+        tokens.insert(key, cached);
         Ok(fresh.token)
     }
 
@@ -237,14 +238,14 @@ async fn answer(
     let sending = tokio::time::timeout(ANSWER_TIMEOUT, request.send());
     let response = waiting(observer, &host_of(url), sending)
         .await
-        .map_err(|_| silent(&method, url, ANSWER_TIMEOUT))?
-        .map_err(|e| transport_error(&method, &shown, &e))?;
+        .map_err(|_elapsed| silent(&method, url, ANSWER_TIMEOUT))?
+        .map_err(|e| transport_error(&method, &shown, e))?;
     if !response.status().is_success() {
         return Err(status_error(method, shown, response).await);
     }
     let body = body_within(response, MAX_ANSWER, &method, &shown, observer).await?;
     let answer: Answer = gostd::json::from_start(&body).map_err(|e| Error::TokenAnswer {
-        reason: format!("unable to decode token response: {e}"),
+        source: Wrapped::cause("unable to decode token response", e),
     })?;
     let token = if answer.access_token.is_empty() {
         answer.token
@@ -253,7 +254,7 @@ async fn answer(
     };
     if token.is_empty() {
         return Err(Error::TokenAnswer {
-            reason: "authorization server did not include a token in the response".into(),
+            source: "authorization server did not include a token in the response".into(),
         });
     }
     Ok(Token {

@@ -54,7 +54,8 @@ impl Listing {
             return Ok(Vec::new());
         }
         let message = encode(&stat);
-        let length = u32::try_from(message.len()).map_err(|_| ProtocolError::TooManyFiles)?;
+        let length =
+            u32::try_from(message.len()).map_err(|_out_of_range| ProtocolError::TooManyFiles)?;
         if self.list.len().saturating_add(message.len()) > MAX {
             return Err(ProtocolError::TooManyFiles);
         }

@@ -281,4 +281,48 @@ mod tests {
             ["a", "a/b", "a/b/c", "a-b", "a.c", "b"].map(PathBuf::from)
         );
     }
+
+    #[test]
+    fn a_refusal_names_what_was_wrong() {
+        for (stats, words) in [
+            (vec![file("a//b")], "unclean path a//b: invalid argument"),
+            (vec![file("/a")], "absolute path /a: invalid argument"),
+            (vec![file("../a")], "escape check ../a: invalid argument"),
+            (
+                vec![file("b"), file("a")],
+                "changes out of order: \"a\" \"b\"",
+            ),
+            (
+                vec![dir("d"), file("d/b"), file("d/a")],
+                "changes out of order: \"d/a\" \"d/b\"",
+            ),
+            (
+                vec![link("l", "gone")],
+                "invalid link l to unknown path: \"gone\"",
+            ),
+            (
+                vec![file("a\0b")],
+                "path with a zero byte: invalid argument",
+            ),
+            (
+                vec![link("l", "a\0b")],
+                "path with a zero byte: invalid argument",
+            ),
+            (
+                vec![file(&"x".repeat(5000))],
+                "path of 5000 bytes: file name too long",
+            ),
+            (
+                vec![link("l", &"x".repeat(5000))],
+                "path of 5000 bytes: file name too long",
+            ),
+        ] {
+            let error = check(&stats).unwrap_err();
+            assert_eq!(error.to_string(), words);
+            assert_eq!(
+                crate::diffcopy::receiver::ProtocolError::from(error).kind(),
+                oci::ErrorKind::Hostile
+            );
+        }
+    }
 }

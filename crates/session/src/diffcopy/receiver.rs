@@ -346,4 +346,54 @@ mod tests {
         assert_eq!(receiver.finish(), Packet::Fin);
         assert_eq!(receiver.take(Packet::Fin), Ok(ReceiveEvent::Done));
     }
+
+    #[test]
+    fn packets_of_the_other_side_are_refused_by_name_and_its_failure_is_quoted() {
+        for (packet, words, kind) in [
+            (
+                Packet::Req(3),
+                "unexpected REQ packet",
+                oci::ErrorKind::Hostile,
+            ),
+            (
+                Packet::Fin,
+                "unexpected FIN packet",
+                oci::ErrorKind::Hostile,
+            ),
+            (
+                data(3, b"x"),
+                "invalid file request 3",
+                oci::ErrorKind::Hostile,
+            ),
+            (
+                Packet::Err("disk full".into()),
+                "error from sender: disk full",
+                oci::ErrorKind::Failed,
+            ),
+        ] {
+            let error = Receiver::new().take(packet).unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.kind()), (words, kind));
+        }
+        let truncated = ProtocolError::Truncated;
+        assert_eq!(truncated.kind(), oci::ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn files_are_numbered_in_the_order_of_the_list() {
+        let mut receiver = Receiver::new();
+        for (id, path) in ["a", "b", "c"].into_iter().enumerate() {
+            let event = receiver.take(stat(path)).unwrap();
+            let ReceiveEvent::File { id: own, stat } = event else {
+                panic!("{event:?}")
+            };
+            assert_eq!((own as usize, stat.path.to_str()), (id, Some(path)));
+        }
+        assert_eq!(receiver.take(Packet::Stat(None)), Ok(ReceiveEvent::ListEnd));
+        receiver.request(2, 0);
+        assert!(!receiver.is_complete(), "something is waited for");
+        assert_eq!(receiver.next_request(), Some(Packet::Req(2)));
+        assert!(!receiver.is_complete(), "something is under way");
+        receiver.take(data(2, b"")).unwrap();
+        assert!(receiver.is_complete());
+    }
 }

@@ -131,4 +131,26 @@ mod tests {
         assert_eq!(names(sender.list(link("b"))), PathBuf::new());
         assert_eq!(names(sender.list(link("c"))), PathBuf::from("b"));
     }
+
+    #[test]
+    fn packets_that_a_receiver_does_not_send_are_refused_and_its_failure_is_quoted() {
+        use oci::ErrorKind::{Failed, Hostile};
+        let data = Packet::Data {
+            id: 0,
+            bytes: bytes::Bytes::new(),
+        };
+        for (packet, words, kind) in [
+            (Packet::Stat(None), "unexpected STAT packet", Hostile),
+            (data, "unexpected DATA packet", Hostile),
+            (
+                Packet::Err("no space".into()),
+                "error from receiver: no space",
+                Failed,
+            ),
+        ] {
+            let error = Sender::new().take(packet).unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.kind()), (words, kind));
+        }
+        assert_eq!(Sender::new().take(Packet::Fin), Ok(SendRequest::Finished));
+    }
 }

@@ -72,27 +72,27 @@ impl Auth {
             if attribute.is_empty() {
                 continue;
             }
-            let found = if COMMON.contains(&name.as_str()) {
-                let mut found = None;
+            let secret_value = if COMMON.contains(&name.as_str()) {
+                let mut secret_value = None;
                 for session in ctx.sessions.ids() {
                     let Ok(Some(secret)) = secret_of(&ctx.sessions, session, &name).await else {
                         continue;
                     };
                     if is_for(ctx, session, &id.address) {
-                        found = Some(secret);
+                        secret_value = Some(secret);
                         break;
                     }
                     out.withheld = Some(name.clone());
                 }
-                found
+                secret_value
             } else {
                 secret(&ctx.sessions, &name).await.ok().flatten()
             };
-            if let Some(found) = found {
+            if let Some(secret_value) = secret_value {
                 out.header = Some(if is_token {
-                    basic(&[b"x-access-token:", &found[..]].concat())
+                    basic(&[b"x-access-token:", &secret_value[..]].concat())
                 } else {
-                    String::from_utf8_lossy(&found).into_owned()
+                    String::from_utf8_lossy(&secret_value).into_owned()
                 });
                 return out;
             }
@@ -220,8 +220,8 @@ fn is_for(ctx: &Context, session: &str, remote: &str) -> bool {
         .iter()
         .find_map(|sources| sources.context_of(session))
         .and_then(origin_of_context);
-    let wanted = context.unwrap_or_else(|| format!("https://{COMMON_HOST}/"));
-    origin_of(remote).is_some_and(|origin| origin == wanted)
+    let secret_origin = context.unwrap_or_else(|| format!("https://{COMMON_HOST}/"));
+    origin_of(remote).is_some_and(|origin| origin == secret_origin)
 }
 
 #[cfg(test)]

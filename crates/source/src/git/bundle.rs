@@ -14,7 +14,7 @@ use llb::source_id::{BlobSource as BlobId, SourceId};
 use store::{ImmutableRef, RefOptions};
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::git::auth::Auth;
 use crate::git::cli::Git;
 use crate::git::resolve::Resolved;
@@ -70,7 +70,7 @@ impl Staged {
 
 fn wrong(reason: impl Into<String>) -> SourceError {
     SourceError::GitAnswer {
-        reason: reason.into(),
+        source: cause(reason.into()),
     }
 }
 

@@ -7,7 +7,7 @@ use fstree::{Descent, Dir, Root};
 use store::{ImmutableRef, RecordType, RefOptions};
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::git::Instance;
 use crate::git::fetch::Repository;
 use crate::git::resolve::Resolved;
@@ -72,9 +72,12 @@ impl Instance {
                     &["log", "-1", "--format=%ct", &format!("{name}^{{commit}}")],
                 )
                 .await?;
-            let seconds: i64 = text.trim().parse().map_err(|_| SourceError::GitAnswer {
-                reason: format!("failed to parse commit timestamp {text:?}"),
-            })?;
+            let seconds: i64 = text
+                .trim()
+                .parse() // "Not a number" is all that the dropped error says.
+                .map_err(|_| SourceError::GitAnswer {
+                    source: cause(format!("failed to parse commit timestamp {text:?}")),
+                })?;
             time = Some(seconds);
         }
         drop(attached);
@@ -163,10 +166,10 @@ fn finish(
                 .lstat(&folder)
                 .map_err(path(&format!("lstat {part:?}")))?;
             if !meta.is_dir() {
-                let reason = format!(
+                let source = cause(format!(
                     "invalid subdir {subdir}: git subpath {subdir:?} contains non-directory {part:?}"
-                );
-                return Err(SourceError::GitAnswer { reason });
+                ));
+                return Err(SourceError::GitAnswer { source });
             }
         }
         let from = root.dir(&folder).map_err(path("open subdir"))?;

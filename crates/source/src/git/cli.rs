@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use progress::Writer;
 use tokio::sync::watch;
 
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::git::auth::Auth;
 use crate::git::redirect;
 use crate::git::runner::{GitCall, GitOutput, GitRunner};
@@ -145,8 +145,9 @@ impl Git {
     /// Runs a command and returns what it wrote; `doing` names it in the error.
     pub(crate) async fn run(&self, doing: &str, args: &[&str]) -> Result<String, SourceError> {
         let output = self.read(doing, args).await?;
+        // The bytes are in the error of the library, and nobody wants to read them.
         String::from_utf8(output).map_err(|_| SourceError::GitAnswer {
-            reason: format!("{doing}: output is not text"),
+            source: cause(format!("{doing}: output is not text")),
         })
     }
 
@@ -370,7 +371,7 @@ impl Lines {
 
 fn too_slow(doing: &str, host: &str, what: &str, waited: Duration) -> SourceError {
     SourceError::GitAnswer {
-        reason: format!("{doing}: {host} {what} {}s", waited.as_secs()),
+        source: cause(format!("{doing}: {host} {what} {}s", waited.as_secs())),
     }
 }
 
@@ -416,5 +417,114 @@ mod tests {
         }
         let mut lines = Lines::default();
         assert_eq!(lines.shown(&[b'x'; MAX_LINE + 1]).len(), MAX_LINE);
+    }
+
+    #[test]
+    fn what_may_reach_a_remote_has_limits_and_what_stays_here_has_none() {
+        let args = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
+        for (words, remote) in [
+            (&["ls-remote", "--", "https://h/r"][..], true),
+            (&["ls-remote", "--", "/tmp/bundle"], false),
+            (&["fetch", "--", "origin", "main"], true),
+            (&["fetch", "--", "file:///tmp/r", "main"], false),
+            (&["submodule", "update"], true),
+            (&["checkout", "main"], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_remote(&args(words)), remote, "{words:?}");
+        }
+        for (command, is_http, wanted) in [
+            ("ls-remote", true, Some((120, 120))),
+            ("ls-remote", false, Some((120, 120))),
+            ("fetch", true, None),
+            ("fetch", false, Some((180, 3600))),
+            ("submodule", true, None),
+            ("submodule", false, Some((3600, 3600))),
+            ("checkout", false, None),
+        ] {
+            let limits = limits(&args(&[command]), is_http);
+            let seconds = limits.map(|(silence, whole)| (silence.as_secs(), whole.as_secs()));
+            assert_eq!(seconds, wanted, "{command} {is_http}");
+        }
+    }
+
+    /// Never runs anything.
+    #[derive(Debug)]
+    struct NoGit;
+
+    #[async_trait::async_trait]
+    impl GitRunner for NoGit {
+        async fn run(&self, _: GitCall, _: GitOutput, _: GitOutput) -> std::io::Result<i32> {
+            Err(std::io::Error::from_raw_os_error(24))
+        }
+    }
+
+    fn git() -> Git {
+        let config = GitConfig {
+            runner: Arc::new(NoGit),
+            path: "/bin".into(),
+            proxy_env: vec![("HTTPS_PROXY".into(), "http://proxy".into())],
+            scratch: "/scratch".into(),
+        };
+        Git::new(Arc::new(config), Writer::null(), Auth::none(), false)
+    }
+
+    #[test]
+    fn a_call_sees_the_folders_it_works_in_and_the_network_only_if_it_needs_that() {
+        let git = git()
+            .git_dir("/a/b")
+            .work_tree("/w")
+            .ssh(Some("/agent".into()), Some("/known".into()));
+        let args = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let fetch = git.call(&args(&["fetch", "--", "origin"]));
+        let names = |call: &GitCall| {
+            let mut names: Vec<String> = call
+                .env
+                .iter()
+                .map(|(name, _)| name.to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        assert!(fetch.network);
+        assert_eq!(fetch.dir, Path::new("/w"));
+        assert_eq!(fetch.folders, [Path::new("/a/b"), Path::new("/w")]);
+        assert_eq!(fetch.files, [Path::new("/agent"), Path::new("/known")]);
+        for name in ["HTTPS_PROXY", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND"] {
+            assert!(names(&fetch).iter().any(|own| own == name), "{name}");
+        }
+        let checkout = git.call(&args(&["checkout", "main"]));
+        assert!(!checkout.network && checkout.files.is_empty());
+        for name in [
+            "HTTPS_PROXY",
+            "SSH_AUTH_SOCK",
+            "GIT_SSH_COMMAND",
+            "GIT_CONFIG_COUNT",
+        ] {
+            assert!(!names(&checkout).iter().any(|own| own == name), "{name}");
+        }
+        // A folder inside of another one is seen with it.
+        let nested = git.beside("/a").beside("/a/c").call(&args(&["checkout"]));
+        assert_eq!(nested.folders, [Path::new("/w"), Path::new("/a")]);
+    }
+
+    #[tokio::test]
+    async fn a_git_that_cannot_be_run_is_an_error_of_the_host() {
+        let error = git().run("reading", &["cat-file"]).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to run git: Too many open files (os error 24)"
+        );
+        assert_eq!(error.kind(), oci::ErrorKind::Exhausted);
     }
 }

@@ -7,7 +7,7 @@ use oci::Digest;
 use store::{MutableRef, RefOptions, StoreError};
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::git::auth::Auth;
 use crate::git::cli::Git;
 use crate::git::resolve::Resolved;
@@ -109,9 +109,9 @@ impl Instance {
                 &repository.full_name
             };
             let doing = format!("failed to rev-parse {name} for {}", self.id.shown());
-            let got = repository.git.run(&doing, &["rev-parse", name]).await?;
-            let got = got.trim();
-            if !got.starts_with(want) {
+            let object = repository.git.run(&doing, &["rev-parse", name]).await?;
+            let object = object.trim();
+            if !object.starts_with(want) {
                 let peeled = repository
                     .git
                     .run(&doing, &["rev-parse", &format!("{name}^{{}}")])
@@ -119,13 +119,13 @@ impl Instance {
                     .unwrap_or_default();
                 let peeled = peeled.trim();
                 if !peeled.starts_with(want) || peeled.is_empty() {
-                    let got = if peeled.is_empty() || peeled == got {
-                        got.to_owned()
+                    let got = if peeled.is_empty() || peeled == object {
+                        object.to_owned()
                     } else {
-                        format!("{got} or {peeled}")
+                        format!("{object} or {peeled}")
                     };
                     return Err(SourceError::GitAnswer {
-                        reason: format!("expected checksum to match {want}, got {got}"),
+                        source: cause(format!("expected checksum to match {want}, got {got}")),
                     });
                 }
             }
@@ -185,7 +185,7 @@ impl Instance {
         if is_sha256 {
             init.push("--object-format=sha256");
         }
-        let made = async {
+        let initialised = async {
             bare.run("failed to init repo", &init).await?;
             bare.run(
                 "failed add origin repo",
@@ -193,7 +193,7 @@ impl Instance {
             )
             .await
         };
-        if let Err(error) = made.await {
+        if let Err(error) = initialised.await {
             record.set_retain(false)?;
             return Err(error);
         }
@@ -238,17 +238,21 @@ impl Instance {
             full_name.clone()
         };
         let probe = format!("{wanted}^{{commit}}");
-        let here = is_commit(&wanted)
+        let is_here = is_commit(&wanted)
             && git
                 .run("cat-file", &["cat-file", "-e", "--", &probe])
                 .await
                 .is_ok();
-        if !here
+        if !is_here
             && let Err(error) = self
                 .fetch_into(&git, (&origin, &dir), &full_name, &wanted, object)
                 .await
         {
-            let text = error.to_string();
+            let text = if let SourceError::Git { stderr, .. } = &error {
+                stderr.as_str()
+            } else {
+                ""
+            };
             let clobbers =
                 text.contains("rejected") && text.contains("(would clobber existing tag)");
             let blocked = text.contains("some local refs could not be updated;")
@@ -318,10 +322,10 @@ impl Instance {
             git.run(&doing, &["reflog", "expire", "--all", "--expire=now"])
                 .await?;
             if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
-                let reason = format!(
+                let source = cause(format!(
                     "fetched ref {full_name} does not match expected commit {object} and commit can not be found in the repository"
-                );
-                return Err(SourceError::GitAnswer { reason });
+                ));
+                return Err(SourceError::GitAnswer { source });
             }
         }
         if !is_commit(full_name) {

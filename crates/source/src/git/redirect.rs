@@ -7,12 +7,28 @@
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION};
 
-use crate::error::SourceError;
+use crate::error::{Cause, SourceError, cause};
 use crate::git::auth::Auth;
 
 pub(super) const MAX_REDIRECTS: usize = 5;
 
 const SERVICE: &str = "/info/refs";
+
+/// What was being done when a redirect could not be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {}", oci::error::chain(source.as_ref()))]
+struct RedirectError {
+    doing: String,
+    source: Cause,
+}
+
+/// A host that did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{host}: {source}")]
+struct HostError {
+    host: String,
+    source: registry::ConnectionError,
+}
 
 /// Whether git says that it was redirected and did not follow.
 pub(super) fn is_told_by(stderr: &str) -> bool {
@@ -23,15 +39,18 @@ pub(super) fn is_told_by(stderr: &str) -> bool {
 
 /// Asks where the remote has gone, and has `auth` know it if that is on the same host.
 pub(super) async fn follow(auth: &Auth, doing: &str) -> Result<(), SourceError> {
-    let failed = |reason: String| SourceError::GitAnswer {
-        reason: format!("{doing}: {reason}"),
+    let failed = |source: Cause| SourceError::GitAnswer {
+        source: cause(RedirectError {
+            doing: doing.to_owned(),
+            source,
+        }),
     };
     let current = auth.current();
     let address = format!(
         "{}{SERVICE}?service=git-upload-pack",
         current.trim_end_matches('/')
     );
-    let asked = Url::parse(&address).map_err(|e| failed(e.to_string()))?;
+    let asked = Url::parse(&address).map_err(|e| failed(cause(e)))?;
     let is_here = asked.host_str().is_some_and(|host| {
         let bare = host.trim_matches(['[', ']']);
         host == "localhost"
@@ -46,25 +65,30 @@ pub(super) async fn follow(auth: &Auth, doing: &str) -> Result<(), SourceError> 
     if is_here {
         client = client.no_proxy();
     }
-    let client = client.build().map_err(|e| failed(registry::causes(&e)))?;
+    let client = client
+        .build()
+        .map_err(|e| failed(cause(registry::ConnectionError::from(e))))?;
     let mut request = client.get(asked.clone());
     if let Some(header) = auth.header() {
         let mut header = HeaderValue::from_str(header.trim())
-            .map_err(|_| failed("the secret is not a valid header value".into()))?;
+            // What is wrong with a secret is not said.
+            .map_err(|_| failed(cause("the secret is not a valid header value")))?;
         header.set_sensitive(true);
         request = request.header(AUTHORIZATION, header);
     }
-    let response = request
-        .send()
-        .await
-        .map_err(|e| failed(format!("{}: {}", auth.host(), registry::causes(&e))))?;
+    let response = request.send().await.map_err(|e| {
+        failed(cause(HostError {
+            host: auth.host().to_owned(),
+            source: registry::ConnectionError::from(e),
+        }))
+    })?;
     let location = response
         .headers()
         .get(LOCATION)
         .and_then(|v| v.to_str().ok())
         .filter(|_| response.status().is_redirection())
-        .ok_or_else(|| failed(format!("{} redirects to nowhere", auth.host())))?;
-    let moved = moved(&asked, location).map_err(failed)?;
+        .ok_or_else(|| failed(cause(format!("{} redirects to nowhere", auth.host()))))?;
+    let moved = moved(&asked, location).map_err(|error| failed(cause(error)))?;
     auth.move_to(moved);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 use crate::git::Instance;
 use crate::git::bundle::Scratch;
 use crate::git::cli::Git;
@@ -21,7 +21,9 @@ pub(crate) struct Resolved {
 }
 
 fn answer(reason: String) -> SourceError {
-    SourceError::GitAnswer { reason }
+    SourceError::GitAnswer {
+        source: cause(reason),
+    }
 }
 
 impl Instance {
@@ -81,12 +83,12 @@ impl Instance {
         // Who has other credentials may be shown something else.
         let of = staged.map_or(id.remote.as_str(), |staged| staged.url.as_str());
         let memory = format!("git:{of}#{}", id.reference);
-        if let Some(known) = ctx.recall::<Resolved>(&memory) {
-            return self.checked((*known).clone());
+        if let Some(resolved) = ctx.recall::<Resolved>(&memory) {
+            return self.checked((*resolved).clone());
         }
         let _alone = self.source.inner.locks.lock(&id.remote).await;
-        if let Some(known) = ctx.recall::<Resolved>(&memory) {
-            return self.checked((*known).clone());
+        if let Some(resolved) = ctx.recall::<Resolved>(&memory) {
+            return self.checked((*resolved).clone());
         }
         let (git, _helpers) = self.git(ctx).await?;
         let git = match staged {
@@ -105,8 +107,8 @@ impl Instance {
             .await?;
         let chosen = match self.choose(&reference, &listed) {
             Err(error) if is_short_commit(&reference) => {
-                let found = self.find_commit(&git, remote, &reference).await?;
-                found.ok_or(error)
+                let commit = self.find_commit(&git, remote, &reference).await?;
+                commit.ok_or(error)
             }
             chosen => chosen,
         };

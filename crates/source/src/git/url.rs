@@ -2,19 +2,19 @@
 
 use llb::git_url::GitUrl;
 
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 
 /// Parses an address, which may leave out `https://`, and refuses what git or ssh would take for an option.
 pub(crate) fn parse(text: &str) -> Result<GitUrl, SourceError> {
     let text = GitUrl::with_transport(text);
-    let bad = |reason: String| SourceError::Reference {
+    let bad = |source| SourceError::Reference {
         reference: oci::address::redact(&text),
-        reason,
+        source,
     };
-    let url = GitUrl::parse(&text).map_err(|error| bad(error.to_string()))?;
+    let url = GitUrl::parse(&text).map_err(|error| bad(cause(error)))?;
     let clean = |text: &str| !text.chars().any(|c| c.is_control() || c == ' ');
     if url.host.is_empty() || url.host.starts_with('-') || !clean(&url.remote) {
-        return Err(bad("invalid url".to_owned()));
+        return Err(bad(cause("invalid url")));
     }
     Ok(url)
 }
@@ -159,5 +159,58 @@ mod tests {
         // What names none of the four protocols is a host behind https.
         let address = parse("file:///etc").unwrap().address();
         assert_eq!(address, "https://file:///etc");
+    }
+
+    #[test]
+    fn commits_are_told_from_names_and_from_beginnings_of_commits() {
+        use super::{is_commit, is_short_commit};
+        let full = "0123456789abcdef0123456789abcdef01234567";
+        for (text, commit, short) in [
+            (full, true, false),
+            (&full[..39], false, true),
+            (&full[..4], false, true),
+            (&full[..3], false, false),
+            (&full.to_uppercase()[..], false, false),
+            (&format!("{full}{}", &full[..24]), true, false),
+            (&format!("{full}0"), false, false),
+            ("master", false, false),
+            ("dead", false, true),
+            ("", false, false),
+        ] {
+            assert_eq!(
+                (is_commit(text), is_short_commit(text)),
+                (commit, short),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_shows_no_login_of_an_address() {
+        for text in ["https://me:secret@/r", "https://me:secret@-h/r"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_a_repository_stays_inside_it() {
+        for (fragment, reference, subdir) in [
+            ("", "", ""),
+            ("main", "main", ""),
+            ("main:", "main", ""),
+            (":sub", "", "sub"),
+            ("main:/sub/", "main", "sub"),
+            ("main:../../etc", "main", "etc"),
+            ("main:a/./b/../c", "main", "a/c"),
+            ("a:b:c", "a", "b:c"),
+        ] {
+            let url = parse(&format!("https://h/r#{fragment}")).unwrap();
+            assert_eq!(
+                (url.reference.as_str(), url.subdir.as_str()),
+                (reference, subdir),
+                "{fragment}"
+            );
+        }
     }
 }

@@ -8,11 +8,16 @@ use store::RefOptions;
 use super::body::{Body, FileSink};
 use super::name::file_name;
 use super::{
-    Found, Instance, META_CHECKSUM, META_ETAG, META_FILENAME, META_MODIFIED, META_URL, date,
+    Download, Instance, META_CHECKSUM, META_ETAG, META_FILENAME, META_MODIFIED, META_URL, date,
     disposition, etag_of,
 };
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
+
+/// The server sent less than an honest one does.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is too slow: {0}")]
+struct TooSlow(#[source] registry::Stalled);
 
 impl Instance {
     /// Writes a body into a record of its own.
@@ -21,7 +26,7 @@ impl Instance {
         mut body: Body,
         headers: &HeaderMap,
         ctx: &Context,
-    ) -> Result<Found, SourceError> {
+    ) -> Result<Download, SourceError> {
         let store = &self.source.inner.store;
         let options = RefOptions {
             description: format!("http url {}", self.shown()),
@@ -57,9 +62,9 @@ impl Instance {
                     let next = next.map_err(|stalled| SourceError::Http {
                         method: "Get",
                         url: self.shown(),
-                        reason: format!("the server is too slow: {stalled}"),
+                        source: cause(TooSlow(stalled)),
                     })?;
-                    next.map_err(|e| self.failed("Get", &e))?
+                    next.map_err(|e| self.failed("Get", e))?
                 }
                 Body::Upload(bytes) => bytes
                     .next()
@@ -112,7 +117,7 @@ impl Instance {
         if modified.is_some() {
             held.set_meta(META_MODIFIED, modified_text.as_bytes())?;
         }
-        Ok(Found {
+        Ok(Download {
             digest,
             filename,
             modified,

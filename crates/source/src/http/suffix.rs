@@ -5,7 +5,7 @@ use std::io::Read;
 use fstree::Root;
 use sha2::{Sha256, Sha384, Sha512};
 
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 
 /// The most bytes that may stand behind a file.
 pub const MAX_SUFFIX: usize = 4 << 10;
@@ -14,7 +14,7 @@ pub const MAX_SUFFIX: usize = 4 << 10;
 pub fn suffixed(tree: &Root, algorithm: &str, suffix: &[u8]) -> Result<String, SourceError> {
     let attribute = |reason: String| SourceError::Attribute {
         name: "checksum request",
-        reason,
+        source: cause(reason),
     };
     if suffix.len() > MAX_SUFFIX {
         return Err(attribute(format!(

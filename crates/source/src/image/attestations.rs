@@ -18,7 +18,7 @@ use super::ImageSource;
 use super::spec::Spec;
 use super::walk::Fetch;
 use crate::context::Context;
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
@@ -73,7 +73,10 @@ impl ImageSource {
         let image = image_of(&index, &platform).ok_or_else(|| SourceError::Document {
             what: "index",
             digest: root.digest.clone(),
-            reason: format!("no manifest for platform {}: not found", platform.format()),
+            source: cause(format!(
+                "no manifest for platform {}: not found",
+                platform.format()
+            )),
         })?;
         let about = |entry: &&Descriptor| {
             let note = |key: &str| entry.annotations.get(key).map(String::as_str);
@@ -137,7 +140,7 @@ fn decode<T: serde::de::DeserializeOwned>(
     gostd::json::from_slice(bytes).map_err(|error| SourceError::Document {
         what,
         digest: desc.digest.clone(),
-        reason: error.to_string(),
+        source: cause(error),
     })
 }
 
@@ -190,7 +193,7 @@ fn too_large(desc: &Descriptor) -> SourceError {
     SourceError::Document {
         what: "attestation",
         digest: desc.digest.clone(),
-        reason: format!("{} bytes are too many", desc.len()),
+        source: cause(format!("{} bytes are too many", desc.len())),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use oci::Digest;
 use registry::RepositoryName;
 
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 
 /// A parsed reference. Unlike a reference that people write, it is not completed: the first component is the host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ impl Spec {
     pub fn parse(text: &str) -> Result<Self, SourceError> {
         let bad = |reason: &str| SourceError::Reference {
             reference: text.to_owned(),
-            reason: reason.to_owned(),
+            source: cause(reason),
         };
         let (host, rest) = text.split_once('/').ok_or_else(|| bad("object required"))?;
         if host.is_empty() || host.contains(['@', '?', '#', '\\', ' ']) {

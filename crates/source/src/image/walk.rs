@@ -5,7 +5,7 @@ use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media_type
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::SourceError;
+use crate::error::{SourceError, cause};
 
 /// The image for one platform, without its layers' bytes.
 #[derive(Debug, Clone)]
@@ -86,11 +86,11 @@ pub(crate) async fn select(
             documents,
         });
     }
-    let reason = format!("more than {MAX_DEPTH} indexes inside each other");
+    let source = cause(format!("more than {MAX_DEPTH} indexes inside each other"));
     Err(SourceError::Document {
         what: "index",
         digest: root.digest,
-        reason,
+        source,
     })
 }
 
@@ -105,27 +105,27 @@ impl ImageDocuments {
         let config: OnlyRootfs = decode("config", &self.manifest.config, &self.config_bytes)?;
         let diff_ids = config.rootfs.diff_ids;
         if diff_ids.len() > oci::image::MAX_LAYERS {
-            let reason = format!(
+            let source = cause(format!(
                 "more than {} layers: {}",
                 oci::image::MAX_LAYERS,
                 diff_ids.len()
-            );
+            ));
             return Err(SourceError::Document {
                 what: "config",
                 digest: self.manifest.config.digest.clone(),
-                reason,
+                source,
             });
         }
         if diff_ids.len() != self.manifest.layers.len() {
-            let reason = format!(
+            let source = cause(format!(
                 "mismatched image rootfs and manifest layers {} {}",
                 diff_ids.len(),
                 self.manifest.layers.len()
-            );
+            ));
             return Err(SourceError::Document {
                 what: "config",
                 digest: self.manifest.config.digest.clone(),
-                reason,
+                source,
             });
         }
         Ok(self
@@ -149,7 +149,7 @@ fn decode<T: DeserializeOwned>(
     gostd::json::from_slice(body).map_err(|e| SourceError::Document {
         what,
         digest: desc.digest.clone(),
-        reason: e.to_string(),
+        source: cause(e),
     })
 }
 
@@ -171,28 +171,39 @@ fn detect(desc: &Descriptor, body: &[u8]) -> Result<String, SourceError> {
         let shape: Shape = decode("manifest", desc, body)?;
         let is_manifest = shape.config.is_some() || shape.layers.is_some();
         if is_manifest && shape.manifests.is_some() {
-            let reason = "invalid ambiguous manifest and manifest list".to_owned();
+            let source = cause(UnknownDocument::Ambiguous);
             return Err(SourceError::Document {
                 what: "manifest",
                 digest: desc.digest.clone(),
-                reason,
+                source,
             });
         }
         return Ok(desc.media_type.clone());
     }
-    manifest_type(body).map_err(|reason| SourceError::Document {
+    manifest_type(body).map_err(|error| SourceError::Document {
         what: "manifest",
         digest: desc.digest.clone(),
-        reason,
+        source: cause(error),
     })
 }
 
+/// Why a document is neither an index nor a manifest.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnknownDocument {
+    #[error(transparent)]
+    Json(#[from] gostd::json::DecodeError),
+    #[error("invalid ambiguous manifest and manifest list")]
+    Ambiguous,
+    #[error("mediaType in manifest does not match manifest contents")]
+    OtherType,
+}
+
 /// Tells what a document is from its content, for stores that keep no types.
-pub(crate) fn manifest_type(body: &[u8]) -> Result<String, String> {
-    let shape: Shape = gostd::json::from_slice(body).map_err(|e| e.to_string())?;
+pub(crate) fn manifest_type(body: &[u8]) -> Result<String, UnknownDocument> {
+    let shape: Shape = gostd::json::from_slice(body)?;
     let is_manifest = shape.config.is_some() || shape.layers.is_some();
     if is_manifest && shape.manifests.is_some() {
-        return Err("invalid ambiguous manifest and manifest list".to_owned());
+        return Err(UnknownDocument::Ambiguous);
     }
     let by_shape = if is_manifest {
         media_type::DOCKER_MANIFEST
@@ -204,7 +215,7 @@ pub(crate) fn manifest_type(body: &[u8]) -> Result<String, String> {
             if media_type::is_manifest(&t) == is_manifest {
                 Ok(t)
             } else {
-                Err("mediaType in manifest does not match manifest contents".to_owned())
+                Err(UnknownDocument::OtherType)
             }
         }
         _ => Ok(by_shape.to_owned()),

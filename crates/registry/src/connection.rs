@@ -1,0 +1,167 @@
+//! Why a connection gave no answer, or not all of one.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+/// Why a connection gave no answer, or not all of one.
+///
+/// `Display` leaves the library's own sentence out, which would repeat the address with its query.
+#[derive(Debug)]
+pub enum ConnectionError {
+    /// The body ended before all bytes had come.
+    Eof,
+    /// What the HTTP library says.
+    Http(reqwest::Error),
+}
+
+impl From<reqwest::Error> for ConnectionError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(error)
+    }
+}
+
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Eof => f.write_str("unexpected EOF"),
+            Self::Http(error) => match words(error) {
+                Words::Dial(text) | Words::Causes(text) => f.write_str(&text),
+            },
+        }
+    }
+}
+
+impl StdError for ConnectionError {
+    /// The first cause that the sentence shows. There is none where it has the words of Go instead, which say the same.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Eof => None,
+            Self::Http(error) => match words(error) {
+                Words::Dial(_) => None,
+                Words::Causes(_) => error.source(),
+            },
+        }
+    }
+}
+
+impl ConnectionError {
+    /// Whether the connection could not be made at all, TLS included.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        match self {
+            Self::Eof => false,
+            Self::Http(error) => error.is_connect(),
+        }
+    }
+
+    /// Whether the same request may succeed a moment later: the connection broke while it was used.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let Self::Http(error) = self else {
+            return true;
+        };
+        let broken = io_causes(error).any(|cause| {
+            matches!(
+                cause.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::TimedOut
+            )
+        });
+        // The library beneath has a question for this, but its type is not one that reqwest shows.
+        broken
+            || self
+                .to_string()
+                .contains("connection closed before message completed")
+    }
+
+    /// Whether what was spoken to over TLS does not speak TLS.
+    pub(crate) fn is_not_tls(&self) -> bool {
+        let Self::Http(error) = self else {
+            return false;
+        };
+        io_causes(error).any(|cause| {
+            // Each layer of the connection wraps the error of the one below in one of its own.
+            let layers = std::iter::successors(Some(cause), |cause| {
+                cause.get_ref()?.downcast_ref::<io::Error>()
+            });
+            layers.into_iter().any(|layer| {
+                let tls = layer
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                let is_foreign = matches!(
+                    tls,
+                    Some(
+                        rustls::Error::InvalidMessage(_)
+                            | rustls::Error::InappropriateHandshakeMessage { .. }
+                    )
+                );
+                let ended_handshake =
+                    error.is_connect() && layer.kind() == io::ErrorKind::UnexpectedEof;
+                is_foreign || ended_handshake
+            })
+        })
+    }
+}
+
+/// The sentence, and whether it consists of what the causes say.
+enum Words {
+    /// In Go's words.
+    Dial(String),
+    Causes(String),
+}
+
+/// The errors of the system among the causes.
+fn io_causes(error: &reqwest::Error) -> impl Iterator<Item = &io::Error> {
+    std::iter::successors(error.source(), |cause| (*cause).source())
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+}
+
+/// The causes below the library's own sentence, which would repeat the address with its query.
+///
+/// Where a connection or a look-up failed, in the words that clients of BuildKit know.
+fn words(error: &reqwest::Error) -> Words {
+    if io_causes(error).any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused) {
+        // Of a name we do not know which of its addresses was asked last.
+        let url = error.url();
+        let host = url
+            .and_then(reqwest::Url::host_str)
+            .filter(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
+        let port = url.and_then(reqwest::Url::port_or_known_default);
+        let place = match (host, port) {
+            (Some(host), Some(port)) => format!(" {host}:{port}"),
+            _ => String::new(),
+        };
+        return Words::Dial(format!("dial tcp{place}: connect: connection refused"));
+    }
+    let mut out: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !out.last().is_some_and(|last| last.ends_with(&text)) {
+            out.push(text);
+        }
+        next = cause.source();
+    }
+    let lookup = "failed to lookup address information: ";
+    if let Some(why) = out.iter().find_map(|text| text.split_once(lookup)) {
+        let host = error.url().and_then(reqwest::Url::host_str);
+        let unknown = ["not known", "No address", "does not exist"];
+        let why = if unknown.iter().any(|u| why.1.contains(u)) {
+            "no such host"
+        } else {
+            why.1
+        };
+        let host = host.unwrap_or_default();
+        return Words::Dial(format!("dial tcp: lookup {host}: {why}"));
+    }
+    Words::Causes(if out.is_empty() {
+        "no answer".into()
+    } else {
+        out.join(": ")
+    })
+}
