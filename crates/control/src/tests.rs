@@ -41,6 +41,7 @@ use crate::health::HealthService;
 use crate::{routes, serve};
 
 mod answers;
+mod conformance;
 mod limits;
 mod small_frames;
 
@@ -441,12 +442,29 @@ async fn connect(
         folder: Arc::new(folder),
         written,
     };
+    let methods = [method::FILE_SYNC, method::FILE_SEND, method::SECRET];
+    let server = Server::builder()
+        .add_service(FileSyncServer::new(served.clone()))
+        .add_service(FileSendServer::new(served.clone()))
+        .add_service(SecretsServer::new(served))
+        .add_service(HealthServer::new(HealthService));
+    let task = open_session(channel, id, &methods, server).await;
+    (task, results)
+}
+
+/// Connects a session that lists these methods and has `server` behind it; dropping the handle ends it.
+async fn open_session(
+    channel: &Channel,
+    id: &str,
+    methods: &[&str],
+    server: tonic::transport::server::Router,
+) -> task::Task<()> {
     let (outgoing, messages) = mpsc::channel::<control::BytesMessage>(16);
     let mut request = Request::new(ReceiverStream::new(messages));
     let metadata = request.metadata_mut();
     metadata.insert(header::SESSION_ID, id.parse().unwrap());
     metadata.insert(header::SESSION_SHARED_KEY, "key".parse().unwrap());
-    for method in [method::FILE_SYNC, method::FILE_SEND, method::SECRET] {
+    for method in methods {
         metadata.append(header::SESSION_METHOD, method.parse().unwrap());
     }
     let mut incoming = ControlClient::new(channel.clone())
@@ -455,7 +473,7 @@ async fn connect(
         .unwrap()
         .into_inner();
     let (inner, outer): (DuplexStream, DuplexStream) = tokio::io::duplex(1 << 20);
-    let task = task::spawn("client session", async move {
+    task::spawn("client session", async move {
         let (mut read, mut write) = tokio::io::split(outer);
         let up = async {
             let mut buffer = vec![0; 64 << 10];
@@ -473,22 +491,16 @@ async fn connect(
                 }
             }
         };
-        let server = Server::builder()
-            .add_service(FileSyncServer::new(served.clone()))
-            .add_service(FileSendServer::new(served.clone()))
-            .add_service(SecretsServer::new(served))
-            .add_service(HealthServer::new(HealthService))
-            .serve_with_incoming(
-                futures::stream::once(async { Ok::<_, std::io::Error>(inner) })
-                    .chain(futures::stream::pending()),
-            );
+        let server = server.serve_with_incoming(
+            futures::stream::once(async { Ok::<_, std::io::Error>(inner) })
+                .chain(futures::stream::pending()),
+        );
         tokio::select! {
             () = up => {}
             () = down => {}
             _ = server => {}
         }
-    });
-    (task, results)
+    })
 }
 
 fn of_build<T>(message: T, build: &str) -> Request<T> {

@@ -4,6 +4,8 @@
 
 #[path = "suite/limits.rs"]
 mod limits;
+#[path = "suite/sessions.rs"]
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -2,4 +2,5 @@
 
 pub mod executor;
 pub mod key_store;
+pub mod session;
 pub mod snapshots;

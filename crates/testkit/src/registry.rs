@@ -184,6 +184,13 @@ async fn serve(
             return Ok(());
         }
         buffer.extend_from_slice(&chunk[..n]);
+        // A client that speaks TLS is told what any server without it says.
+        if !buffer[0].is_ascii_alphabetic() {
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await?;
+            return stream.shutdown().await;
+        }
     };
     let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
     let mut lines = head.split("\r\n");
