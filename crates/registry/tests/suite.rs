@@ -9,8 +9,12 @@
 
 #[path = "suite/fake.rs"]
 mod fake;
+#[path = "suite/faults.rs"]
+mod faults;
 #[path = "suite/foreign.rs"]
 mod foreign;
+#[path = "suite/mirrors.rs"]
+mod mirrors;
 #[path = "suite/misbehaving.rs"]
 mod misbehaving;
 #[path = "suite/real.rs"]
@@ -19,3 +23,7 @@ mod real;
 mod scripted;
 #[path = "suite/silent.rs"]
 mod silent;
+#[path = "suite/tokens.rs"]
+mod tokens;
+#[path = "suite/uploads.rs"]
+mod uploads;

@@ -10,6 +10,12 @@
 
 #[path = "suite/client.rs"]
 mod client;
+#[path = "suite/conformance.rs"]
+mod conformance;
+#[path = "suite/credentials.rs"]
+mod credentials;
+#[path = "suite/downloads.rs"]
+mod downloads;
 #[path = "suite/git.rs"]
 mod git;
 #[path = "suite/git_hosts.rs"]

@@ -1,6 +1,11 @@
 //! The calls against the kernel that runs here. What needs root skips without it.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    unsafe_code,
+    reason = "tests fail by panicking; one of them is called before main"
+)]
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -10,19 +15,25 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use sys::mount::{self, AttrChange, Attrs, Overlay};
 use sys::{path, process, reflink, socket, xattr};
 
-fn root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        testkit::skip::skip("needs root");
-    }
-    root
+#[path = "kernel/child.rs"]
+mod child;
+#[path = "kernel/files.rs"]
+mod files;
+#[path = "kernel/filters.rs"]
+mod filters;
+#[path = "kernel/mounts.rs"]
+mod mounts;
+#[path = "kernel/processes.rs"]
+mod processes;
+
+/// All that this binary plays in processes of one thread.
+fn scenes() -> Vec<child::Scene> {
+    [mounts::SCENES, processes::SCENES, filters::SCENES].concat()
 }
 
 #[test]
 fn an_overlay_of_two_hundred_layers_is_a_detached_mount() {
-    if !root() {
-        return;
-    }
+    testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let layers: Vec<OwnedFd> = (0..200)
         .map(|index| {
@@ -105,9 +116,7 @@ fn names_stay_inside_the_root_they_start_in() {
 
 #[test]
 fn attributes_of_links_and_of_places_are_their_own() {
-    if !root() {
-        return;
-    }
+    testkit::requires!(root);
     // Where there is room for trusted attributes; tmpfs has none of user's.
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::write(dir.path().join("file"), "").unwrap();

@@ -44,10 +44,10 @@ pub(crate) fn source(world: &World, runner: Arc<dyn GitRunner>) -> GitSource {
 }
 
 /// One request: its path, and the authorization it had.
-type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// Serves a folder; what begins with `/from/` is sent to `to` instead.
-async fn serve(folder: PathBuf, to: Option<String>) -> (String, Seen) {
+pub(crate) async fn serve(folder: PathBuf, to: Option<String>) -> (String, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let seen = Seen::default();
@@ -98,7 +98,7 @@ async fn serve(folder: PathBuf, to: Option<String>) -> (String, Seen) {
 }
 
 /// A repository as plain files, which a server needs to know nothing about.
-fn plain_repository(world: &World) -> PathBuf {
+pub(crate) fn plain_repository(world: &World) -> PathBuf {
     let work = world.folder("work");
     git(&work, &["init", "-q"]);
     write(work.join("a.txt"), "one");
