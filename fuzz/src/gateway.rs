@@ -143,7 +143,7 @@ impl Backend for Idle {
             Ok(_result) => Ok(SolveResponse {
                 exporter_response: BTreeMap::new(),
             }),
-            Err(error) => Err(Failure::new(FailureKind::Unknown, error.to_string())),
+            Err(error) => Err(Failure::new(FailureKind::Unknown, error)),
         }
     }
 

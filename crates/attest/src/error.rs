@@ -42,6 +42,19 @@ pub enum AttestError {
 }
 
 impl AttestError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        match self {
+            Self::Kind { .. }
+            | Self::Option { .. }
+            | Self::Reference { .. }
+            | Self::Definition { .. }
+            | Self::Incomplete(_)
+            | Self::Statement { .. } => oci::ErrorKind::Invalid,
+        }
+    }
+
     pub(crate) fn option(reason: impl Into<String>) -> Self {
         Self::Option {
             reason: reason.into(),

@@ -12,6 +12,9 @@ use llb::pb;
 use oci::{Digest, Platform};
 use prost::Message as _;
 
+#[path = "suite/documents.rs"]
+mod documents;
+
 fn map<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
 }

@@ -424,7 +424,7 @@ mod tests {
         };
         let refused = solve_request(wire(vec![vec![]], "dockerfile.v0")).unwrap_err();
         assert_eq!(
-            refused.message,
+            refused.message(),
             "cannot solve with both Definition and Frontend specified"
         );
         let input = |wire| solve_request(wire).unwrap().input;

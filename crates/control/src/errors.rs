@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use engine::api::frontend::{BridgeError, Fault};
+use engine::api::frontend::BridgeError;
 use engine::api::{Detail, Failure, FailureKind};
 use llb::pb;
 use prost::Message as _;
@@ -56,11 +56,11 @@ fn kind(code: i32) -> FailureKind {
 pub(crate) fn status(failure: &Failure) -> Status {
     let code = code(failure.kind);
     if failure.details.is_empty() {
-        return Status::new(code, failure.message.clone());
+        return Status::new(code, failure.message());
     }
     Status::with_details(
         code,
-        failure.message.clone(),
+        failure.message(),
         wire(failure).encode_to_vec().into(),
     )
 }
@@ -69,7 +69,7 @@ pub(crate) fn status(failure: &Failure) -> Status {
 pub(crate) fn wire(failure: &Failure) -> rpc::Status {
     rpc::Status {
         code: i32::from(code(failure.kind)),
-        message: failure.message.clone(),
+        message: failure.message(),
         details: failure.details.iter().map(any).collect(),
     }
 }
@@ -106,48 +106,14 @@ pub(crate) fn from_wire(status: rpc::Status) -> Failure {
             value: a.value.into(),
         })
         .collect();
-    Failure {
-        details,
-        ..Failure::new(kind(status.code), status.message)
-    }
+    let mut failure = Failure::new(kind(status.code), status.message);
+    failure.details = details;
+    failure
 }
 
 /// The status for a failure of the bridge: the engine's own failure where it is one.
 pub(crate) fn bridge_status(error: &BridgeError) -> Status {
-    status(&of_bridge(error))
-}
-
-/// The engine's failure behind an error of the bridge, or one that says the same.
-pub(crate) fn of_bridge(error: &BridgeError) -> Failure {
-    if let Some(failure) = error.inner().downcast_ref::<Failure>() {
-        return failure.clone();
-    }
-    let kind = match error.fault() {
-        Fault::NotFound => FailureKind::NotFound,
-        Fault::InvalidArgument => FailureKind::InvalidArgument,
-        Fault::Canceled => FailureKind::Canceled,
-        Fault::Unimplemented => FailureKind::Unimplemented,
-        Fault::Other => FailureKind::Unknown,
-    };
-    Failure::new(kind, oci::error::chain(error))
-}
-
-/// A failure as an error of the bridge.
-pub(crate) fn bridge_error(failure: Failure) -> BridgeError {
-    let fault = match failure.kind {
-        FailureKind::NotFound => Fault::NotFound,
-        FailureKind::InvalidArgument => Fault::InvalidArgument,
-        FailureKind::Canceled => Fault::Canceled,
-        FailureKind::Unimplemented => Fault::Unimplemented,
-        FailureKind::Unknown
-        | FailureKind::DeadlineExceeded
-        | FailureKind::AlreadyExists
-        | FailureKind::PermissionDenied
-        | FailureKind::ResourceExhausted
-        | FailureKind::Internal
-        | FailureKind::Unavailable => Fault::Other,
-    };
-    BridgeError::new(fault, failure)
+    status(&Failure::of_bridge(error))
 }
 
 fn any(detail: &Detail) -> prost_types::Any {
@@ -310,6 +276,6 @@ mod tests {
         let source: Value = serde_json::from_str(&text(1)).unwrap();
         assert_eq!(source["info"]["data"], "RlJPTSB4Cg==");
         assert_eq!(source["ranges"][0]["end"]["line"], 4);
-        assert_eq!(from_wire(wire).message, failure.message);
+        assert_eq!(from_wire(wire).message(), failure.message());
     }
 }

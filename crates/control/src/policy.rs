@@ -31,8 +31,8 @@ impl SessionVerifier {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Unknown, error.to_string())
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::new(FailureKind::Unknown, error)
 }
 
 #[async_trait]

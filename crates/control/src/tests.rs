@@ -237,7 +237,7 @@ impl Bridge for FakeBridge {
     ) -> Result<FrontendResult, BridgeError> {
         if request.frontend == "missing" {
             return Err(BridgeError::new(
-                engine::api::frontend::Fault::NotFound,
+                oci::ErrorKind::NotFound,
                 Failure::new(FailureKind::NotFound, "no such frontend"),
             ));
         }

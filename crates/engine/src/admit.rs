@@ -8,7 +8,7 @@ use ops::BuildRights;
 use remotecache::Caches;
 use session::Group;
 
-use crate::api::{ExporterSpec, Failure, FailureKind, SolveRequest};
+use crate::api::{ExporterSpec, Failure, SolveRequest};
 use crate::cache_export::CacheExports;
 use crate::policy::Policy;
 use crate::rights;
@@ -52,8 +52,7 @@ impl Admission<'_> {
             entitlements: rights::grant(&request.entitlements, self.entitlements)?,
         };
         let policies = Policy::decode_all(request.source_policy.as_slice()).await?;
-        let attests = Attests::parse(&request.frontend_opts)
-            .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
+        let attests = Attests::parse(&request.frontend_opts)?;
         Ok(Admitted {
             exporters,
             cache_exports,

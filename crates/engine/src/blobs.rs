@@ -43,7 +43,7 @@ pub(crate) async fn open(store: &Arc<Store>, digest: &Digest) -> Result<HistoryB
 }
 
 fn unreadable(error: std::io::Error) -> Failure {
-    Failure::new(FailureKind::Unknown, format!("cannot read a blob: {error}"))
+    Failure::new(FailureKind::Unknown, error).during("cannot read a blob")
 }
 
 fn pieces(file: std::fs::File) -> BlobStream {

@@ -177,7 +177,7 @@ impl BuildBridge {
                 ));
             }
         };
-        done.map_err(|error| of_frontend(&error, Some((name, &source))))
+        done.map_err(|error| of_frontend(error, Some((name, &source))))
     }
 
     /// Runs the built-in frontend, where the time that a long Dockerfile takes is nobody else's.

@@ -56,7 +56,7 @@ impl BuildLog {
             tracing::info!(duration_ms, outcome = "succeeded", "build ended");
             return;
         };
-        let (kind, error) = (failure.cause.word(), &failure.message);
+        let (kind, error) = (failure.cause.word(), failure.message());
         match failure.cause {
             ErrorKind::Cancelled => {
                 tracing::info!(duration_ms, outcome = "cancelled", "build ended");

@@ -183,7 +183,7 @@ impl InlineCache for Inline {
         let _status = self.progress.status(title, "");
         let layers = tree.blobs(self.compression).await?;
         let layers: Vec<Digest> = layers.into_iter().map(|l| l.diff_id).collect();
-        let made = CacheRecords::inline(&computed.keys, &layers, self.compression, &ctx).await;
-        made.map_err(ExportError::supplied)
+        let records = CacheRecords::inline(&computed.keys, &layers, self.compression, &ctx).await;
+        records.map_err(ExportError::supplied)
     }
 }

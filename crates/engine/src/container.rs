@@ -1,5 +1,6 @@
 //! Containers of frontends: mounts over refs of the build, and processes that end with it.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
@@ -72,12 +73,12 @@ impl Drop for Counted {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::InvalidArgument, message)
+fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
+    Failure::new(FailureKind::InvalidArgument, error)
 }
 
-fn unknown(error: impl fmt::Display) -> Failure {
-    Failure::new(FailureKind::Unknown, error.to_string())
+fn unknown(error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
+    Failure::new(FailureKind::Unknown, error)
 }
 
 /// The context of calls to the clients of a build that belong to no vertex.
@@ -100,7 +101,7 @@ impl BuildContainer {
         if !request.mounts.iter().any(|m| m.mount.dest == "/") {
             return Err(invalid("root mount is required"));
         }
-        let network = NetworkMode::try_from(request.network).map_err(|e| invalid(e.to_string()))?;
+        let network = NetworkMode::try_from(request.network).map_err(invalid)?;
         // Refused here and not with the first process.
         let entitlements = &scope.rights().entitlements;
         let access = entitlements.access(network, SecurityMode::Sandbox);
@@ -109,7 +110,7 @@ impl BuildContainer {
         let ids = if entitlements.security_insecure {
             None
         } else {
-            parts.executor.id_mapping(&access).map_err(unknown)?
+            parts.executor.id_mapping(&access)?
         };
         let extra_hosts = request
             .extra_hosts
@@ -129,7 +130,7 @@ impl BuildContainer {
             mount.output = 0;
             mount.input = EMPTY;
             if let Some(source) = wanted.source {
-                let source = LazyRef::of(&source).map_err(unknown)?;
+                let source = LazyRef::of(&source)?;
                 let tree = source.result().await?;
                 if let Some(tree) = &tree {
                     scope
@@ -144,11 +145,7 @@ impl BuildContainer {
         let count = mounts.len();
         let ctx = context(&scope);
         let prepared = scope
-            .alive(async {
-                prepare(&parts, &ctx, &mounts, "/", &[], &refs)
-                    .await
-                    .map_err(unknown)
-            })
+            .alive(async { Ok(prepare(&parts, &ctx, &mounts, "/", &[], &refs).await?) })
             .await?;
         Ok(Arc::new(Self {
             id: ContainerId::random(),
@@ -178,9 +175,7 @@ impl BuildContainer {
             environment.set_default("TERM", "xterm");
         }
         let ctx = context(&self.scope);
-        set_secrets(&mut environment, secrets, &self.parts, &ctx)
-            .await
-            .map_err(unknown)?;
+        set_secrets(&mut environment, secrets, &self.parts, &ctx).await?;
         Ok(environment.into_variables())
     }
 
@@ -193,7 +188,7 @@ impl BuildContainer {
 
     async fn spec(&self, access: Access, process: ProcessSpec) -> Result<ContainerSpec, Failure> {
         let prepared = self.prepared.lock().await.clone().ok_or_else(closed)?;
-        let (mounts, rootfs, shm_size) = prepared.open().await.map_err(unknown)?;
+        let (mounts, rootfs, shm_size) = prepared.open().await?;
         let mut spec = ContainerSpec::new(access, rootfs, process);
         spec.id = self.id.clone();
         spec.ids = prepared.ids();
@@ -239,9 +234,9 @@ impl BuildContainer {
         }
         let prepared = self.prepared.lock().await.clone().ok_or_else(closed)?;
         Ok(task::blocking("read a file of a container", move || {
-            let root = prepared.tree(mount).map_err(ReadError::new)?;
+            let root = prepared.tree(mount)?;
             let root =
-                root.ok_or_else(|| ReadError::new(format!("mountable {mount} not found")))?;
+                root.ok_or_else(|| ReadError::Refused(format!("mountable {mount} not found")))?;
             work(&root, prepared.ids().map(|ids| ids.range()))
         })
         .await?)
@@ -255,12 +250,11 @@ fn closed() -> Failure {
 fn outcome(ended: Result<ExitStatus, ExecError>) -> Result<(), Failure> {
     match ended {
         Ok(status) if status.code == 0 => Ok(()),
-        Ok(status) => Err(unknown(&status).with(Detail::Exit { code: status.code })),
-        Err(ExecError::Start(reason)) => Err(unknown(format!(
-            "unable to start container process: {reason}"
-        ))
-        .with(Detail::Exit { code: 1 })),
-        Err(error) => Err(unknown(error)),
+        Ok(status) => Err(unknown(status.to_string()).with(Detail::Exit { code: status.code })),
+        Err(ExecError::Start(reason)) => Err(unknown(reason)
+            .during("unable to start container process")
+            .with(Detail::Exit { code: 1 })),
+        Err(error) => Err(error.into()),
     }
 }
 

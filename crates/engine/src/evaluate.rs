@@ -11,7 +11,7 @@ use ops::{BuildDomain, Parts};
 use parking_lot::Mutex;
 use solver::{CacheManager, Edge, Job, KeyInfo, Vertex};
 
-use crate::api::{Failure, FailureKind};
+use crate::api::Failure;
 use crate::cache_import::CacheImports;
 use crate::failure::{Place, of_solve};
 use crate::load::load;
@@ -68,10 +68,7 @@ impl Evaluator {
             None => Arc::clone(definition),
             Some(evaluator) => {
                 let allowed = self.scope.alive(policy::rewrite(&evaluator, definition));
-                allowed.await.map_err(|mut e| {
-                    e.message = format!("failed to load LLB: {}", e.message);
-                    e
-                })?
+                allowed.await.map_err(|e| e.during("failed to load LLB"))?
             }
         };
         let (parts, rights) = (Arc::clone(&self.parts), self.scope.rights().clone());
@@ -95,8 +92,7 @@ impl Evaluator {
                 parts.cache_mounts.forget(&of_build, id, *on_inputs)
             })
         };
-        let done = task::blocking("forget-cache-mounts", forget).await;
-        done.map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))
+        Ok(task::blocking("forget-cache-mounts", forget).await?)
     }
 
     async fn build(
@@ -112,7 +108,7 @@ impl Evaluator {
                 keys: built.keys,
             }),
             Err(error) => Err(of_solve(
-                &error,
+                error,
                 |vertex| self.places.lock().get(vertex).cloned().unwrap_or_default(),
                 |tree| self.scope.keep_failed(tree),
             )),

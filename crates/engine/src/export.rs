@@ -7,7 +7,7 @@ use exporter::{ExportContext, ExportSource, Exported, ExporterInstance, Exporter
 use frontend::{Bridge, FrontendResult};
 use futures::future::try_join_all;
 
-use crate::api::{Failure, FailureKind, ResultHost};
+use crate::api::{Failure, ResultHost};
 use crate::cache_export::{CacheExports, Inline, Results};
 use crate::reference::{LazyRef, refs};
 use crate::scope::BuildScope;
@@ -126,10 +126,7 @@ impl SessionExporters<'_> {
         });
         let specs = match asked.await {
             Ok(specs) => specs,
-            Err(error) => {
-                return absent(&error)
-                    .ok_or_else(|| Failure::new(FailureKind::Unknown, error.to_string()));
-            }
+            Err(error) => return absent(&error).ok_or_else(|| Failure::from(error)),
         };
         let mut out = Vec::with_capacity(specs.len());
         for (at, spec) in specs.iter().enumerate() {
@@ -148,9 +145,7 @@ pub(crate) async fn tell_session(
         let response = response.clone();
         async move { session.finalize_export(response).await }
     });
-    told.await
-        .or_else(|e| absent(&e).ok_or(e))
-        .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))
+    Ok(told.await.or_else(|e| absent(&e).ok_or(e))?)
 }
 
 /// Nothing, if the client does not offer what it was asked for.

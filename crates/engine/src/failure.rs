@@ -1,22 +1,24 @@
-//! From the errors of the parts to [`Failure`]: one sentence, and facts from the outermost to the innermost.
+//! From the errors of the parts to [`Failure`]: the error with its causes, its kind, and facts from the outermost to the innermost.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "most errors are of no kind that clients know, new ones too"
 )]
 
+use attest::AttestError;
+use executor::ExecError;
 use exporter::ExportError;
-use frontend::{BridgeError, Fault, FrontendError};
+use frontend::FrontendError;
 use llb::pb;
-use oci::error::chain;
 use oci::{Digest, ErrorKind};
 use ops::{BuildDomain, OpFailure};
 use remotecache::CacheError;
+use session::SessionError;
 use solver::{Phase, SolveError};
 use source::SourceError;
 use store::StoreError;
 
-use crate::api::{Detail, Failure, FailureKind};
+use crate::api::{Detail, Failure};
 
 /// A part of a source file.
 pub(crate) type Place = (pb::SourceInfo, Vec<pb::Range>);
@@ -24,19 +26,34 @@ pub(crate) type Place = (pb::SourceInfo, Vec<pb::Range>);
 /// What the solver says, with the places of the vertex in the user's files. `keep` gives names to what a failed step had
 /// and left.
 pub(crate) fn of_solve(
-    error: &SolveError<BuildDomain>,
+    error: SolveError<BuildDomain>,
     places: impl FnOnce(&Digest) -> Vec<Place>,
     keep: impl Fn(&ops::Ref) -> String,
 ) -> Failure {
-    let mut failure = Failure::of_build(kind_of_solve(error), chain(error));
+    let (kind, details) = (
+        kind_of_solve(&error),
+        details_of_solve(&error, places, keep),
+    );
+    let mut failure = Failure::of_build(kind, error);
+    failure.details = details;
+    failure
+}
+
+/// The vertex that failed, where it stands in the user's files, what it worked on and how its process ended.
+fn details_of_solve(
+    error: &SolveError<BuildDomain>,
+    places: impl FnOnce(&Digest) -> Vec<Place>,
+    keep: impl Fn(&ops::Ref) -> String,
+) -> Vec<Detail> {
+    let mut details = Vec::new();
     let Some(vertex) = error.vertex() else {
-        return failure;
+        return details;
     };
     // What was given last is the innermost.
     for (info, ranges) in places(vertex).into_iter().rev() {
-        failure.details.push(Detail::Source { info, ranges });
+        details.push(Detail::Source { info, ranges });
     }
-    failure.details.push(Detail::Vertex {
+    details.push(Detail::Vertex {
         digest: vertex.clone(),
     });
     let SolveError::Op {
@@ -47,7 +64,7 @@ pub(crate) fn of_solve(
         ..
     } = error
     else {
-        return failure;
+        return details;
     };
     let op = Some(Box::new((*sys.op).clone()));
     let content_input = match phase {
@@ -77,14 +94,14 @@ pub(crate) fn of_solve(
                 file_action = i64::try_from(*index).ok();
                 Some(&**source)
             }
-            OpFailure::Process { code: found, .. } => {
-                code = Some(*found);
+            OpFailure::Process { code: exit, .. } => {
+                code = Some(*exit);
                 None
             }
             _ => None,
         };
     }
-    failure.details.push(Detail::Solve {
+    details.push(Detail::Solve {
         inputs,
         mounts,
         op,
@@ -92,10 +109,8 @@ pub(crate) fn of_solve(
         file_action,
         content_input,
     });
-    failure
-        .details
-        .extend(code.map(|code| Detail::Exit { code }));
-    failure
+    details.extend(code.map(|code| Detail::Exit { code }));
+    details
 }
 
 /// What kind of error the solver's is.
@@ -122,81 +137,63 @@ fn kind_of_solve(error: &SolveError<BuildDomain>) -> ErrorKind {
     }
 }
 
-/// What a frontend says. `named` is its name and source, if it is one that clients know by name.
-pub(crate) fn of_frontend(error: &FrontendError, named: Option<(&str, &str)>) -> Failure {
-    let mut failure = error
-        .bridge()
-        .map_or_else(|| Failure::new(FailureKind::Unknown, ""), of_bridge);
-    failure.message = chain(error);
-    let mut outer = Vec::new();
+/// What a frontend says: kind and facts are those of the bridge's failure, where that is the cause. `named` is its name and source,
+/// if it is one that clients know by name.
+pub(crate) fn of_frontend(error: FrontendError, named: Option<(&str, &str)>) -> Failure {
+    let mut details = Vec::new();
     if let Some((name, source)) = named {
-        outer.push(Detail::Frontend {
+        details.push(Detail::Frontend {
             name: name.to_owned(),
             source: source.to_owned(),
         });
     }
     for at in error.locations() {
-        outer.push(Detail::Source {
+        details.push(Detail::Source {
             info: at.info.clone(),
             ranges: at.ranges.clone(),
         });
     }
-    match error {
+    match &error {
         FrontendError::UnsupportedSubrequest { name } => {
-            failure.kind = FailureKind::Unimplemented;
-            outer.push(Detail::Subrequest { name: name.clone() });
+            details.push(Detail::Subrequest { name: name.clone() });
         }
         FrontendError::UnsupportedCapability { name } => {
-            failure.kind = FailureKind::Unimplemented;
-            outer.push(Detail::FrontendCap { name: name.clone() });
+            details.push(Detail::FrontendCap { name: name.clone() });
         }
-        FrontendError::GatewayFrontend { .. } => failure.kind = FailureKind::Unimplemented,
         _ => {}
     }
-    outer.append(&mut failure.details);
-    failure.details = outer;
+    let mut failure = match error.bridge().map(Failure::of_bridge) {
+        Some(failure) => failure.with_error(error),
+        None => Failure::of_build(error.kind(), error),
+    };
+    details.append(&mut failure.details);
+    failure.details = details;
     failure
 }
 
-/// What the bridge says: the engine's own failure where it is one.
-pub(crate) fn of_bridge(error: &BridgeError) -> Failure {
-    if let Some(failure) = error.inner().downcast_ref::<Failure>() {
-        return failure.clone();
-    }
-    let kind = match error.fault() {
-        Fault::NotFound => FailureKind::NotFound,
-        Fault::InvalidArgument => FailureKind::InvalidArgument,
-        Fault::Canceled => FailureKind::Canceled,
-        Fault::Unimplemented => FailureKind::Unimplemented,
-        Fault::Other => FailureKind::Unknown,
+/// The failure of a build for an error that says itself what kind it is.
+macro_rules! failures_of_builds {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::of_build(error.kind(), error)
+            }
+        })*
     };
-    Failure::new(kind, error.to_string())
 }
 
-impl From<Failure> for BridgeError {
-    fn from(failure: Failure) -> Self {
-        let fault = match failure.kind {
-            FailureKind::NotFound => Fault::NotFound,
-            FailureKind::InvalidArgument => Fault::InvalidArgument,
-            FailureKind::Canceled => Fault::Canceled,
-            FailureKind::Unimplemented => Fault::Unimplemented,
-            // A client is told less than a frontend, which has to know that a file or its owner is not there.
-            _ if failure.cause == ErrorKind::NotFound => Fault::NotFound,
-            _ => Fault::Other,
-        };
-        Self::new(fault, failure)
-    }
-}
+failures_of_builds!(
+    AttestError,
+    ExecError,
+    ExportError,
+    OpFailure,
+    SessionError,
+    SourceError,
+);
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::of_call(error.kind(), chain(&error))
-    }
-}
-
-impl From<ExportError> for Failure {
-    fn from(error: ExportError) -> Self {
-        Self::of_build(error.kind(), chain(&error))
+        Self::of_call(error.kind(), error)
     }
 }
 
@@ -204,13 +201,7 @@ impl From<CacheError> for Failure {
     fn from(error: CacheError) -> Self {
         match error {
             CacheError::NotBuilt { feature } => Self::not_built(&feature),
-            error => Self::of_build(error.kind(), chain(&error)),
+            error => Self::of_build(error.kind(), error),
         }
-    }
-}
-
-impl From<SourceError> for Failure {
-    fn from(error: SourceError) -> Self {
-        Self::of_build(error.kind(), chain(&error))
     }
 }

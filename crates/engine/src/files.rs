@@ -1,15 +1,16 @@
 //! Reading files of a tree for a frontend.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use executor::IdRange;
+use frontend::BridgeError;
 use frontend::bridge::{FileRange, FileStat};
-use frontend::{BridgeError, Fault};
-use ops::{PathError, Root};
+use oci::ErrorKind;
+use ops::{OpFailure, PathError, Root};
+use store::StoreError;
 
 use crate::api::{Failure, FailureKind};
 
@@ -18,43 +19,61 @@ const MAX_FILE: u64 = 16 << 20;
 /// The most entries of a folder that are listed.
 const MAX_ENTRIES: usize = 1 << 20;
 
-/// A file that could not be read.
-pub(crate) struct ReadError {
-    missing: bool,
-    message: String,
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// There is no such file, in the words of whoever asked for it.
+    #[error("{op} {path}: no such file or directory")]
+    Missing { op: &'static str, path: String },
+    /// A path of the tree.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Bytes or entries of it.
+    #[error("{op} {path}: {source}")]
+    Read {
+        op: &'static str,
+        path: String,
+        source: std::io::Error,
+    },
+    /// It is no file, or too large to be read in one piece.
+    #[error("{0}")]
+    Refused(String),
+    /// The tree cannot be opened.
+    #[error(transparent)]
+    Tree(#[from] StoreError),
+    /// The mount of a container cannot be opened.
+    #[error(transparent)]
+    Mount(#[from] OpFailure),
 }
 
 impl ReadError {
-    pub(crate) fn new(error: impl fmt::Display) -> Self {
-        Self {
-            missing: false,
-            message: error.to_string(),
+    pub(crate) fn missing(op: &'static str, path: &str) -> Self {
+        Self::Missing {
+            op,
+            path: path.to_owned(),
         }
     }
 
-    fn at_path(error: PathError) -> Self {
-        Self {
-            missing: error.is_not_found(),
-            message: error.to_string(),
-        }
-    }
-
-    pub(crate) fn missing(op: &str, path: &str) -> Self {
-        Self {
-            missing: true,
-            message: format!("{op} {path}: no such file or directory"),
+    /// What kind of error it is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. } => ErrorKind::NotFound,
+            Self::Path(error) => error.kind(),
+            Self::Read { source, .. } => ErrorKind::of_io(source),
+            Self::Refused(_) => ErrorKind::Invalid,
+            Self::Tree(error) => error.kind(),
+            Self::Mount(error) => error.kind(),
         }
     }
 }
 
 impl From<ReadError> for BridgeError {
     fn from(error: ReadError) -> Self {
-        let fault = if error.missing {
-            Fault::NotFound
-        } else {
-            Fault::Other
-        };
-        Self::new(fault, Failure::new(FailureKind::Unknown, error.message))
+        // Clients know no kind of these errors.
+        let cause = error.kind();
+        let mut failure = Failure::new(FailureKind::Unknown, error);
+        failure.cause = cause;
+        failure.into()
     }
 }
 
@@ -62,17 +81,18 @@ impl From<ReadError> for BridgeError {
 pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<Bytes, ReadError> {
     // It is looked at first, because opening a device or a pipe has consequences; the reader hears of opening alone.
     let meta = root.stat(name).map_err(|error| {
-        let error = ReadError::at_path(error);
-        if error.missing {
+        if error.is_not_found() {
             ReadError::missing("open", name)
         } else {
-            error
+            error.into()
         }
     })?;
     if !meta.is_file() && !meta.is_dir() {
-        return Err(ReadError::new(format!("open {name}: not a regular file")));
+        return Err(ReadError::Refused(format!(
+            "open {name}: not a regular file"
+        )));
     }
-    let mut file = root.open_file(name).map_err(ReadError::at_path)?;
+    let mut file = root.open_file(name)?;
     let range = range.unwrap_or(FileRange {
         offset: 0,
         length: 0,
@@ -84,12 +104,16 @@ pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<
     } else {
         range.length.min(MAX_FILE + 1)
     };
-    let failed = |e: std::io::Error| ReadError::new(format!("read {name}: {e}"));
+    let failed = |source| ReadError::Read {
+        op: "read",
+        path: name.to_owned(),
+        source,
+    };
     file.seek(SeekFrom::Start(range.offset)).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(wanted).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE && (all || range.length > MAX_FILE + 1) {
-        return Err(ReadError::new(format!(
+        return Err(ReadError::Refused(format!(
             "{name} exceeds maximum allowed size of {MAX_FILE} bytes"
         )));
     }
@@ -103,11 +127,15 @@ pub(crate) fn list(
     include: &str,
     ids: Option<IdRange>,
 ) -> Result<Vec<FileStat>, ReadError> {
-    let dir = root.dir(name).map_err(ReadError::at_path)?;
-    let failed = |e: std::io::Error| ReadError::new(format!("readdir {name}: {e}"));
+    let dir = root.dir(name)?;
+    let failed = |source| ReadError::Read {
+        op: "readdir",
+        path: name.to_owned(),
+        source,
+    };
     let mut entries = dir.entries().map_err(failed)?;
     if entries.len() > MAX_ENTRIES {
-        return Err(ReadError::new(format!(
+        return Err(ReadError::Refused(format!(
             "{name} has more than {MAX_ENTRIES} entries"
         )));
     }
@@ -156,7 +184,7 @@ fn look(
     };
     let mut out = Vec::with_capacity(wanted.len());
     for (path, shown) in wanted {
-        let mut meta = root.lstat(&path).map_err(ReadError::at_path)?;
+        let mut meta = root.lstat(&path)?;
         if follow
             && meta.is_symlink()
             && let Ok(target) = root.stat(&path)
@@ -164,14 +192,11 @@ fn look(
             meta = target;
         }
         let linkname = if meta.is_symlink() {
-            root.readlink(&path)
-                .map_err(ReadError::at_path)?
-                .to_string_lossy()
-                .into_owned()
+            root.readlink(&path)?.to_string_lossy().into_owned()
         } else {
             String::new()
         };
-        let xattrs = match root.parent(&path).map_err(ReadError::at_path)? {
+        let xattrs = match root.parent(&path)? {
             Some((dir, name)) => dir.xattrs(&name).unwrap_or_default(),
             None => BTreeMap::default(),
         };

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use executor::cdi::{DeviceRequest, Devices};
+use executor::cdi::{DeviceError, DeviceRequest, Devices};
+use llb::definition::DefinitionError;
 use llb::{Graph, pb};
-use oci::{Digest, Platform};
+use oci::{Digest, ErrorKind, Platform};
 use ops::{BuildDomain, BuildRights, OpSys};
 use solver::{Edge, ProgressGroup, Vertex, VertexOptions};
 
-use crate::api::{Failure, FailureKind};
+use crate::api::Failure;
 use crate::failure::Place;
 
 /// A loaded definition.
@@ -25,19 +26,53 @@ pub(crate) struct Loaded {
     pub(crate) unwanted: HashMap<String, bool>,
 }
 
+/// Why a definition is not loaded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("failed to load LLB: {0}")]
+    Definition(#[from] DefinitionError),
+    #[error("failed to load LLB: unknown API capability {0}")]
+    UnknownCapability(String),
+    #[error("failed to load LLB: invalid security mode {0}")]
+    SecurityMode(i32),
+    /// The build was not granted the entitlement.
+    #[error("failed to load LLB: {0} is not allowed")]
+    NotGranted(&'static str),
+    #[error(
+        "failed to load LLB: CDI device {device:?} is required by step {step:?}, but CDI device support is disabled"
+    )]
+    DevicesDisabled { device: String, step: String },
+    #[error("failed to load LLB: {0}")]
+    Devices(#[from] DeviceError),
+}
+
+impl LoadError {
+    /// What kind of error it is.
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Definition(_) | Self::UnknownCapability(_) | Self::SecurityMode(_) => {
+                ErrorKind::Invalid
+            }
+            Self::NotGranted(_) => ErrorKind::Denied,
+            Self::DevicesDisabled { .. } => ErrorKind::NotFound,
+            Self::Devices(error) => error.kind(),
+        }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::of_build(error.kind(), error)
+    }
+}
+
 /// Loads a definition for a build with `rights`.
 pub(crate) fn load(
     definition: &pb::Definition,
     rights: &BuildRights,
     devices: Option<&Devices>,
-) -> Result<Loaded, Failure> {
-    let failed = |message: String| {
-        Failure::new(
-            FailureKind::Unknown,
-            format!("failed to load LLB: {message}"),
-        )
-    };
-    let graph = Graph::load(definition).map_err(|e| failed(e.to_string()))?;
+) -> Result<Loaded, LoadError> {
+    let graph = Graph::load(definition)?;
     let mut vertices: Vec<Arc<Vertex<BuildDomain>>> = Vec::with_capacity(graph.nodes.len());
     let mut places = HashMap::new();
     let mut unwanted = HashMap::new();
@@ -48,12 +83,12 @@ pub(crate) fn load(
             .keys()
             .find(|cap| !llb::caps::LLB.contains(&cap.as_str()))
         {
-            return Err(failed(format!("unknown API capability {cap}")));
+            return Err(LoadError::UnknownCapability(cap.clone()));
         }
         let mut op = (*node.op).clone();
         op.platform = Some(platform(op.platform.as_ref()));
-        check(&op, rights).map_err(failed)?;
-        self::devices(&mut op, rights, devices, &node.name).map_err(failed)?;
+        check(&op, rights)?;
+        self::devices(&mut op, rights, devices, &node.name)?;
         let at: Vec<Place> = graph
             .locations_of(node)
             .map(|(info, ranges)| (info.clone(), ranges.to_vec()))
@@ -144,19 +179,19 @@ fn platform(wire: Option<&pb::Platform>) -> pb::Platform {
     }
 }
 
-fn check(op: &pb::Op, rights: &BuildRights) -> Result<(), String> {
+fn check(op: &pb::Op, rights: &BuildRights) -> Result<(), LoadError> {
     let Some(pb::op::Op::Exec(exec)) = &op.op else {
         return Ok(());
     };
     if pb::SecurityMode::try_from(exec.security).is_err() {
-        return Err(format!("invalid security mode {}", exec.security));
+        return Err(LoadError::SecurityMode(exec.security));
     }
     if exec.network == pb::NetMode::Host as i32 && !rights.entitlements.network_host {
-        return Err("network.host is not allowed".into());
+        return Err(LoadError::NotGranted("network.host"));
     }
     if exec.security == pb::SecurityMode::Insecure as i32 && !rights.entitlements.security_insecure
     {
-        return Err("security.insecure is not allowed".into());
+        return Err(LoadError::NotGranted("security.insecure"));
     }
     Ok(())
 }
@@ -167,7 +202,7 @@ fn devices(
     rights: &BuildRights,
     known: Option<&Devices>,
     name: &str,
-) -> Result<(), String> {
+) -> Result<(), LoadError> {
     let Some(pb::op::Op::Exec(exec)) = &mut op.op else {
         return Ok(());
     };
@@ -176,10 +211,10 @@ fn devices(
     }
     let Some(known) = known else {
         if let Some(device) = exec.cdi_devices.iter().find(|d| !d.optional) {
-            let device = &device.name;
-            return Err(format!(
-                "CDI device {device:?} is required by step {name:?}, but CDI device support is disabled"
-            ));
+            return Err(LoadError::DevicesDisabled {
+                device: device.name.clone(),
+                step: name.to_owned(),
+            });
         }
         exec.cdi_devices.clear();
         return Ok(());
@@ -193,8 +228,7 @@ fn devices(
         })
         .collect();
     let allowed = known.allowed(&asked, &rights.entitlements);
-    exec.cdi_devices = allowed
-        .map_err(|error| error.to_string())?
+    exec.cdi_devices = allowed?
         .into_iter()
         .map(|device| pb::CdiDevice {
             name: device.name,

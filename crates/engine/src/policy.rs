@@ -55,8 +55,8 @@ struct Rule {
     constraints: Vec<Option<Arc<Pattern>>>,
 }
 
-fn failed(message: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::Unknown, message)
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::new(FailureKind::Unknown, error)
 }
 
 /// Applies an encoded policy to one source as a build does, for programs that test it; true if a rule rewrote the source.
@@ -86,7 +86,7 @@ impl Policy {
         let mut policies = Vec::with_capacity(encoded.len());
         for encoded in encoded {
             let policy = llb::definition::decode_policy(encoded)
-                .map_err(|e| failed(format!("invalid policy: {e}")))?;
+                .map_err(|e| failed(e).during("invalid policy"))?;
             let mut rules = Vec::with_capacity(policy.rules.len());
             for wire in policy.rules {
                 let rule = Rule::new(wire, &mut patterns)?;
@@ -318,12 +318,12 @@ mod tests {
 
     fn judged(rules: Vec<wire::Rule>, identifier: &str) -> Result<String, String> {
         let policy = wire::Policy { version: 1, rules };
-        let policies = Policy::decode(&[policy.encode_to_vec().into()]).map_err(|e| e.message)?;
+        let policies = Policy::decode(&[policy.encode_to_vec().into()]).map_err(|e| e.message())?;
         let mut source = pb::SourceOp {
             identifier: identifier.into(),
             ..Default::default()
         };
-        evaluate(&policies, &mut source, &Work::default()).map_err(|e| e.message)?;
+        evaluate(&policies, &mut source, &Work::default()).map_err(|e| e.message())?;
         Ok(source.identifier)
     }
 
@@ -456,15 +456,11 @@ mod tests {
         };
         let work = Work::of(1_000_000);
         let refused = evaluate(&policies, &mut source, &work).unwrap_err();
-        assert!(
-            refused.message.contains("too much work"),
-            "{}",
-            refused.message
-        );
+        assert!(refused.message().contains("too much work"), "{refused}");
         let work = Work::default();
         drop(work.stopper());
         let stopped = evaluate(&policies, &mut source, &work).unwrap_err();
-        assert!(stopped.message.contains("canceled"), "{}", stopped.message);
+        assert!(stopped.message().contains("canceled"), "{stopped}");
         // Bad expressions are told when they are looked at, as they were.
         let bad = vec![
             rule(0, "a", wire::MatchType::Exact, None),

@@ -16,7 +16,6 @@ use tokio::sync::Mutex;
 
 use crate::api::{Failure, FailureKind};
 use crate::evaluate::{Computed, Evaluator};
-use crate::failure::of_bridge;
 use crate::files::{self, ReadError};
 use crate::policy::Policy;
 
@@ -120,10 +119,7 @@ impl LazyRef {
             .scope()
             .alive(async { tree.ensure().await.map_err(Failure::from) })
             .await?;
-        Ok(task::blocking("read a file of a ref", move || {
-            work(&tree.root().map_err(ReadError::new)?)
-        })
-        .await?)
+        Ok(task::blocking("read a file of a ref", move || work(&tree.root()?)).await?)
     }
 }
 
@@ -134,8 +130,12 @@ pub(crate) fn refs(result: &FrontendResult) -> impl Iterator<Item = &Arc<dyn Ref
 
 /// Computes all refs of a result, side by side.
 pub(crate) async fn evaluate(result: &FrontendResult) -> Result<(), Failure> {
-    let all = refs(result)
-        .map(|reference| async move { reference.evaluate().await.map_err(|e| of_bridge(&e)) });
+    let all = refs(result).map(|reference| async move {
+        reference
+            .evaluate()
+            .await
+            .map_err(|e| Failure::of_bridge(&e))
+    });
     try_join_all(all).await?;
     Ok(())
 }

@@ -75,7 +75,7 @@ mod tests {
         let granted = grant(&list(&["network.host"]), &list(&["network.host"])).unwrap();
         assert!(granted.network_host && !granted.security_insecure);
         let text = |asked: &[&str], allowed: &[&str]| {
-            grant(&list(asked), &list(allowed)).unwrap_err().message
+            grant(&list(asked), &list(allowed)).unwrap_err().message()
         };
         assert_eq!(
             text(&["security.insecure"], &["network.host"]),

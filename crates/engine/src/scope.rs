@@ -123,7 +123,7 @@ impl BuildScope {
         vertex.start();
         vertex.attach(&self.hub);
         let done = self.alive(work(vertex.writer())).await;
-        vertex.complete(done.as_ref().err().map(|e| e.message.as_str()));
+        vertex.complete(done.as_ref().err().map(Failure::message).as_deref());
         done
     }
 

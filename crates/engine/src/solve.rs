@@ -274,7 +274,7 @@ fn begin(
         } else {
             FailureKind::Internal
         };
-        Failure::new(kind, error.to_string())
+        Failure::new(kind, error)
     })?;
     Ok(BuildScope::new(ScopeParts {
         session: request.session.clone(),
@@ -351,7 +351,7 @@ async fn frontend(
                 session_id: request.session,
             };
             let result = bridge.client(&*client, inner).await;
-            return result.map_err(|error| of_frontend(&error, None));
+            return result.map_err(|error| of_frontend(error, None));
         }
         SolveInput::Definition(definition) => Some(definition),
         SolveInput::Frontend(_) => None,

@@ -149,7 +149,7 @@ impl Frontend for Reader {
         assert_eq!(names, ["a", "b"]);
         let missing = found.read_file("none", None).await.unwrap_err();
         assert_eq!(missing.to_string(), "open none: no such file or directory");
-        assert_eq!(missing.fault(), frontend::Fault::NotFound);
+        assert_eq!(missing.kind(), oci::ErrorKind::NotFound);
         result.metadata.insert("frontend.text".into(), text);
         result.metadata.insert("other".into(), "not told".into());
         Ok(result)
@@ -224,7 +224,7 @@ async fn a_failed_step_names_its_vertex_and_action() {
     let head = llb::definition::head(&made).unwrap();
     let failure: Failure = engine.solve(request("one", made)).await.unwrap_err();
     assert!(
-        failure.message.contains("no such file or directory"),
+        failure.message().contains("no such file or directory"),
         "{failure}"
     );
     assert_eq!(
@@ -269,7 +269,7 @@ async fn a_name_in_use_is_refused_until_its_build_is_dropped() {
     let mut running = engine.solve(request());
     assert!(futures::poll!(&mut running).is_pending());
     let again = engine.solve(request()).await.unwrap_err();
-    assert_eq!(again.message, "job ID one exists");
+    assert_eq!(again.message(), "job ID one exists");
     drop(running);
     let mut status = engine.status("one").await.unwrap();
     assert!(status.next().await.is_none());
@@ -291,7 +291,7 @@ async fn the_host_network_needs_its_entitlement() {
     let failure = engine.solve(asked).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unknown);
     assert_eq!(
-        failure.message,
+        failure.message(),
         "granting entitlement network.host is not allowed by build daemon configuration"
     );
 }

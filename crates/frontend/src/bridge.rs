@@ -18,9 +18,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use llb::pb;
-use oci::{Digest, Platform};
+use oci::{Digest, ErrorKind, Platform};
 
-use crate::error::{BridgeError, Fault, FrontendError};
+use crate::error::{BridgeError, FrontendError};
 use crate::gateway::{Container, ContainerRequest};
 
 /// A program from build options to results: the built-in Dockerfile frontend, or later one from an image.
@@ -71,7 +71,7 @@ pub trait Bridge: Send + Sync {
     ) -> Result<Arc<dyn Container>, BridgeError> {
         drop(request);
         Err(BridgeError::new(
-            Fault::Unimplemented,
+            ErrorKind::Unsupported,
             "containers of frontends are not supported here",
         ))
     }

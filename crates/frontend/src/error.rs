@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dockerfile::lower::LowerError;
 use llb::build::SourceMap;
 use llb::pb;
+use oci::ErrorKind;
 
 use crate::builtin::wire_ranges;
 
@@ -19,45 +20,31 @@ pub struct SourceLocation {
     pub ranges: Vec<pb::Range>,
 }
 
-/// What kind of failure the bridge met, as far as frontends care.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// A file, image or ref that is not there.
-    NotFound,
-    /// The request is wrong.
-    InvalidArgument,
-    /// The solve was cancelled.
-    Canceled,
-    /// The daemon does not do this.
-    Unimplemented,
-    /// Anything else.
-    Other,
-}
-
 /// A failure of the bridge. The engine's own error is kept inside and can be had back with [`BridgeError::inner`].
 #[derive(Clone)]
 pub struct BridgeError {
-    fault: Fault,
+    kind: ErrorKind,
     inner: Arc<dyn Error + Send + Sync>,
 }
 
 impl BridgeError {
     /// Wraps the engine's error.
-    pub fn new(fault: Fault, inner: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub fn new(kind: ErrorKind, inner: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
-            fault,
+            kind,
             inner: Arc::from(inner.into()),
         }
     }
 
     /// An error that is only a sentence.
     pub fn message(text: impl Into<String>) -> Self {
-        Self::new(Fault::Other, text.into())
+        Self::new(ErrorKind::Failed, text.into())
     }
 
-    /// What kind of failure it is.
-    pub fn fault(&self) -> Fault {
-        self.fault
+    /// What kind of failure it is. Frontends look for files that are not there and for what the daemon does not do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
     }
 
     /// The engine's error.
@@ -68,7 +55,7 @@ impl BridgeError {
 
 impl fmt::Debug for BridgeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BridgeError({:?}, {:?})", self.fault, self.inner)
+        write!(f, "BridgeError({:?}, {:?})", self.kind, self.inner)
     }
 }
 
@@ -201,6 +188,19 @@ impl FrontendError {
             | Self::UnsupportedSubrequest { .. }
             | Self::UnsupportedCapability { .. }
             | Self::GatewayFrontend { .. } => self,
+        }
+    }
+
+    /// What kind of error it is: that of the bridge's failure, where one is the cause.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Bridge { source, .. } => source.kind(),
+            Self::Lower { .. } => self.bridge().map_or(ErrorKind::Invalid, BridgeError::kind),
+            Self::Definition { .. } | Self::Option { .. } => ErrorKind::Invalid,
+            Self::UnsupportedSubrequest { .. }
+            | Self::UnsupportedCapability { .. }
+            | Self::GatewayFrontend { .. } => ErrorKind::Unsupported,
         }
     }
 

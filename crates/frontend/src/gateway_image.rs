@@ -19,7 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use llb::pb;
 use oci::reference::Reference;
-use oci::{Digest, Platform};
+use oci::{Digest, ErrorKind, Platform};
 use prost::Message as _;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, DuplexStream};
@@ -29,7 +29,7 @@ use crate::bridge::{
     Bridge, Frontend, FrontendRequest, FrontendResult, ImageResolveOpts, ResolveOpts, SolveRequest,
     WorkerInfo,
 };
-use crate::error::{BridgeError, Fault, FrontendError, resolving};
+use crate::error::{BridgeError, FrontendError, resolving};
 use crate::gateway::{ContainerMount, ContainerRequest, ProcessRequest};
 
 /// Bytes that one side may be ahead of the other.
@@ -316,7 +316,7 @@ impl Frontend for ImageFrontend {
             }
             (Some(Ok(result)), Ok(())) => Ok(result),
             (None, Ok(())) => Err(BridgeError::new(
-                Fault::Other,
+                ErrorKind::Failed,
                 "frontend grpc server closed unexpectedly",
             )
             .into()),

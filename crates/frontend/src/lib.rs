@@ -11,4 +11,4 @@ pub mod gateway_image;
 
 pub use bridge::{Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest};
 pub use builtin::Dockerfile;
-pub use error::{BridgeError, Fault, FrontendError, SourceLocation, resolving};
+pub use error::{BridgeError, FrontendError, SourceLocation, resolving};

@@ -16,9 +16,9 @@ use frontend::bridge::{
     Bridge, FileRange, FileStat, Frontend, FrontendRequest, FrontendResult, GitMeta, ImageMeta,
     Ref, ResolveOpts, SolveRequest, SourceMeta, Warning, WorkerInfo,
 };
-use frontend::error::{BridgeError, Fault};
+use frontend::error::BridgeError;
 use llb::pb;
-use oci::{Digest, Platform};
+use oci::{Digest, ErrorKind, Platform};
 use parking_lot::Mutex;
 use prost::Message as _;
 use serde::Deserialize;
@@ -89,14 +89,14 @@ impl Ref for FakeRef {
     async fn read_file(&self, path: &str, _range: Option<FileRange>) -> Result<Bytes, BridgeError> {
         let missing = || {
             BridgeError::new(
-                Fault::NotFound,
+                ErrorKind::NotFound,
                 format!("open /{path}: no such file or directory"),
             )
         };
         let text = self.files.0.get(path).ok_or_else(missing)?;
         if text == UNREADABLE {
             let words = format!("read /{path}: input/output error");
-            return Err(BridgeError::new(Fault::Other, words));
+            return Err(BridgeError::new(ErrorKind::Failed, words));
         }
         Ok(Bytes::from(text.clone()))
     }
@@ -191,7 +191,7 @@ impl Bridge for Fake {
     async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError> {
         if !request.frontend.is_empty() {
             return Err(BridgeError::new(
-                Fault::Unimplemented,
+                ErrorKind::Unsupported,
                 "unsupported frontend",
             ));
         }
@@ -245,7 +245,7 @@ impl Bridge for Fake {
             .images
             .get(&format!("{id}|{platform}"))
             .or_else(|| self.images.get(id));
-        let missing = || BridgeError::new(Fault::NotFound, format!("{id}: not found"));
+        let missing = || BridgeError::new(ErrorKind::NotFound, format!("{id}: not found"));
         let config = Bytes::from(config.ok_or_else(missing)?.clone());
         meta.image = Some(ImageMeta {
             digest: Digest::sha256(id),

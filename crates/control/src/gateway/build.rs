@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use crate::errors::bridge_error;
 use crate::gateway::{Builds, Owner};
 
 pub(crate) type Outcome = Result<FrontendResult, Failure>;
@@ -60,8 +59,9 @@ impl Frontend for ClientFrontend {
         build.discard().await;
         match outcome {
             Ok(Ok(result)) => Ok(result),
-            Ok(Err(failure)) => Err(bridge_error(failure).into()),
-            Err(_) => Err(bridge_error(Failure::new(
+            Ok(Err(failure)) => Err(BridgeError::from(failure).into()),
+            // The sender says nothing but that it is gone.
+            Err(oneshot::error::RecvError { .. }) => Err(BridgeError::from(Failure::new(
                 FailureKind::Internal,
                 "the build lost its frontend",
             ))

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
-use crate::errors::{bridge_status, of_bridge, wire as wire_failure};
+use crate::errors::{bridge_status, wire as wire_failure};
 use crate::gateway::build::Build;
 
 /// What the wire says for an exit that has no code.
@@ -293,7 +293,7 @@ async fn follow(
             error: None,
         },
         Err(error) => {
-            let failure = of_bridge(&error);
+            let failure = Failure::of_bridge(&error);
             wire::ExitMessage {
                 code: exit_code(&failure),
                 error: Some(wire_failure(&failure)),

@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::oneshot;
 use tonic::transport::Server;
 
-use crate::errors::bridge_error;
 use crate::gateway::GatewayService;
 use crate::gateway::build::Build;
 use crate::health::HealthService;
@@ -95,6 +94,6 @@ impl FrontendHost for StdioHost {
         }
         build.discard().await;
         let outcome = outcome.try_recv().ok()?;
-        Some(outcome.map_err(bridge_error))
+        Some(outcome.map_err(BridgeError::from))
     }
 }

@@ -23,7 +23,7 @@ use oci::Digest;
 use parking_lot::Mutex;
 
 use super::limits::{self, Budget, Nested};
-use crate::api::{Failure, FailureKind};
+use crate::api::Failure;
 use crate::reference::{LazyRef, refs};
 
 /// A request.
@@ -360,9 +360,7 @@ impl CallScope {
                 images = of_platform(images, &platform.platform, platforms);
             }
             images.into_iter().for_each(|image| capture.image(image));
-            capture
-                .settle()
-                .map_err(|e| Failure::new(FailureKind::Unknown, e.to_string()))?;
+            capture.settle()?;
             capture.target_platform = platform.platform.format_all();
             out.insert(id.to_owned(), (capture, Arc::clone(reference)));
         }

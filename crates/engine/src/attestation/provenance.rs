@@ -15,10 +15,6 @@ use crate::evaluate::Computed;
 use crate::reference::LazyRef;
 use crate::scope::BuildScope;
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Unknown, error.to_string())
-}
-
 /// What is attested.
 pub(crate) struct Subject<'a> {
     /// The build that gave it.
@@ -56,12 +52,12 @@ pub(super) async fn builders(
             (Mode::Max, Some(definition)) => {
                 let write = move || attest::build_config(&definition);
                 let written = task::blocking("write steps down", write).await;
-                Some(written.map_err(failed)?)
+                Some(written?)
             }
             _ => None,
         };
         let run = subject.run.clone();
-        let provenance = Provenance::new(&capture, options, config, run).map_err(failed)?;
+        let provenance = Provenance::new(&capture, options, config, run)?;
         let builder = ProvenanceBuilder {
             scope: Arc::clone(subject.scope),
             computed,
@@ -152,7 +148,7 @@ impl ProvenanceBuilder {
         let export = move || solver::export::export(&keys, options);
         let chains = task::blocking("export keys", export)
             .await
-            .map_err(failed)?;
+            .map_err(|e| Failure::new(FailureKind::Unknown, e))?;
         for result in chains.records.iter().flat_map(|r| &r.results) {
             let Some(name) = result.vertex.as_ref().and_then(|v| steps.name(v)) else {
                 continue;

@@ -25,8 +25,8 @@ const CORE: &str = "sbom";
 const SOURCES: &str = "/run/src";
 const OUT: &str = "/run/out/";
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Unknown, error.to_string())
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::new(FailureKind::Unknown, error)
 }
 
 /// What scanning needs of a build.
@@ -134,10 +134,7 @@ impl Scanner<'_> {
         };
         let what = frontend::resolving(&source.identifier);
         let resolved = self.policies.resolve(source, resolve_opts).await;
-        let meta = resolved.map_err(|mut e| {
-            e.message = format!("{what}: {}", e.message);
-            e
-        })?;
+        let meta = resolved.map_err(|e| e.during(what))?;
         let reference = meta.op.identifier.strip_prefix("docker-image://");
         let reference = reference.unwrap_or(&options.generator).to_owned();
         let image = meta

@@ -1,6 +1,7 @@
 //! The statements about a result: those of its frontend, and those that the daemon adds.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,12 +26,14 @@ const MAX_BUNDLE_BYTES: u64 = 160 << 20;
 const IN_TOTO: i32 = 0;
 const BUNDLE: i32 = 1;
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Unknown, error.to_string())
+fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
+    Failure::new(FailureKind::Unknown, error)
 }
 
-fn wrong(reason: impl std::fmt::Display) -> ExportError {
-    ExportError::attestation(reason.to_string())
+fn wrong(reason: impl Into<Box<dyn Error + Send + Sync>>) -> ExportError {
+    ExportError::Supplied {
+        source: Arc::from(reason.into()),
+    }
 }
 
 enum Content {

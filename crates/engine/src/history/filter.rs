@@ -30,8 +30,8 @@ struct Time {
     value: i64,
 }
 
-fn invalid(message: String) -> Failure {
-    Failure::new(FailureKind::InvalidArgument, message)
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::new(FailureKind::InvalidArgument, error)
 }
 
 fn seconds(time: SystemTime) -> i64 {
@@ -116,7 +116,9 @@ impl RecordFilter {
             let words = (!words.is_empty())
                 .then(|| Filters::parse(&[words.join(",")]))
                 .transpose()
-                .map_err(|e| invalid(format!("failed to parse history filters {text}: {e}")))?;
+                .map_err(|e| {
+                    invalid(e).during(format!("failed to parse history filters {text}"))
+                })?;
             alternatives.push(Alternative { times, words });
         }
         Ok(Self(alternatives))
@@ -142,7 +144,7 @@ fn value(record: &HistoryRecord, path: &[String]) -> Option<String> {
             let status = match (&record.completed, &record.error) {
                 (None, _) => "running",
                 (Some(_), None) => "completed",
-                (Some(_), Some(e)) if e.message.contains("context canceled") => "canceled",
+                (Some(_), Some(e)) if e.kind == FailureKind::Canceled => "canceled",
                 (Some(_), Some(_)) => "error",
             };
             Some(status.into())

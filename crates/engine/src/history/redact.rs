@@ -68,16 +68,12 @@ pub(super) fn redact_response(response: &BTreeMap<String, String>) -> BTreeMap<S
 
 /// Why a build failed, as a record keeps it beside the details.
 pub(super) fn redact_failure(failure: &Failure) -> Failure {
-    let mut failure = failure.clone();
-    failure.message = oci::address::redacted(failure.message);
-    if failure.message.len() > MAX_VALUE_BYTES {
-        failure.message = cut(&failure.message);
-    }
-    failure.details = failure
-        .details
-        .into_iter()
-        .filter_map(redact_detail)
-        .collect();
+    let sentence = cut(&oci::address::redacted(failure.message()));
+    let details = failure.details.iter().cloned().filter_map(redact_detail);
+    let details = details.collect();
+    // The error itself goes: it may hold trees of the failed step, and what is behind its words is not redacted.
+    let mut failure = failure.clone().with_error(sentence);
+    failure.details = details;
     failure
 }
 
@@ -277,10 +273,8 @@ mod tests {
                 value: b"\xffhttp://u:canary@host/x.git".to_vec().into(),
             },
         ];
-        let failure = Failure {
-            details,
-            ..Failure::new(FailureKind::Unknown, address)
-        };
+        let mut failure = Failure::new(FailureKind::Unknown, address);
+        failure.details = details;
         for detail in redact_failure(&failure).details {
             let text = match &detail {
                 Detail::Source { info, .. } => String::from_utf8_lossy(&info.data).into_owned(),
@@ -331,7 +325,7 @@ mod tests {
             assert!(total <= MAX_ATTRS_BYTES + 2 * MAX_VALUE_BYTES, "{total}");
         }
         let failure = Failure::new(FailureKind::Unknown, long.clone());
-        assert!(redact_failure(&failure).message.len() <= MAX_VALUE_BYTES + 4);
+        assert!(redact_failure(&failure).message().len() <= MAX_VALUE_BYTES + 4);
         assert!(check_name(&long).is_err() && check_name("x").is_ok());
     }
 }

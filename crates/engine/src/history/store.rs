@@ -9,16 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::Stream;
-use oci::{Descriptor, Digest};
+use oci::{Descriptor, Digest, ErrorKind};
 use progress::{Hub, Subscription};
 use store::{Lease, Store};
 use task::Permits;
 
 use super::filter::RecordFilter;
 use super::trace::Summary;
-use crate::api::{
-    Failure, FailureKind, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord,
-};
+use crate::api::{Failure, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord};
 
 const LOG: &str = "application/vnd.buildkit.status.v0";
 const ERROR: &str = "application/vnd.googleapis.google.rpc.status+proto";
@@ -60,8 +58,8 @@ pub(crate) struct RecordStore {
     replays: Permits,
 }
 
-fn unknown(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Unknown, error.to_string())
+fn unwritten(error: std::io::Error) -> Failure {
+    Failure::of_build(ErrorKind::of_host(&error), error)
 }
 
 impl RecordStore {
@@ -103,7 +101,7 @@ impl RecordStore {
             }
             let codec = Arc::clone(&self.codec);
             writer = task::blocking("write a build's log", move || {
-                writer.write_all(&codec.log(events)).map_err(unknown)?;
+                writer.write_all(&codec.log(events)).map_err(unwritten)?;
                 Ok::<_, Failure>(writer)
             })
             .await?;

@@ -72,10 +72,8 @@ impl SourcePolicies {
             });
             let scope = self.resolver.scope();
             let allowed = scope.alive(evaluator.source(&mut op, platform.as_ref()));
-            allowed.await.map_err(|mut e| {
-                e.message = format!("could not resolve image due to policy: {}", e.message);
-                e
-            })?;
+            let what = "could not resolve image due to policy";
+            allowed.await.map_err(|e| e.during(what))?;
         }
         self.resolver.resolve(op, opts).await
     }
@@ -217,13 +215,9 @@ impl PolicyEvaluator {
         if asked.attrs != source.attrs {
             return Err(failed("policy requested different source attrs"));
         }
-        self.resolver.resolve(asked, opts).await.map_err(|mut e| {
-            e.message = format!(
-                "error resolving source metadata from policy request: {}",
-                e.message
-            );
-            e
-        })
+        let what = "error resolving source metadata from policy request";
+        let resolved = self.resolver.resolve(asked, opts).await;
+        resolved.map_err(|e| e.during(what))
     }
 }
 
@@ -264,12 +258,8 @@ fn bundle(source: &pb::SourceOp) -> Result<Option<pb::SourceOp>, Failure> {
     }))
 }
 
-fn in_bundle(mut failure: Failure) -> Failure {
-    failure.message = format!(
-        "error evaluating git bundle source policy: {}",
-        failure.message
-    );
-    failure
+fn in_bundle(failure: Failure) -> Failure {
+    failure.during("error evaluating git bundle source policy")
 }
 
 /// Puts a bundle that was judged back into its source.

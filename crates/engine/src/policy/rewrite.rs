@@ -22,14 +22,11 @@ pub(crate) async fn rewrite(
     evaluator: &PolicyEvaluator,
     definition: &Arc<pb::Definition>,
 ) -> Result<Arc<pb::Definition>, Failure> {
-    let in_policy = |mut e: Failure| {
-        e.message = format!("error evaluating the source policy: {}", e.message);
-        e
-    };
+    let in_policy = |e: Failure| e.during("error evaluating the source policy");
     let given = Arc::clone(definition);
     let mut ops: Vec<Evaluated> = evaluator
         .apart(move |evaluator| {
-            let ops = llb::definition::ops(&given).map_err(|e| failed(e.to_string()))?;
+            let ops = llb::definition::ops(&given).map_err(failed)?;
             let mut evaluated = Vec::with_capacity(ops.len());
             for mut op in ops {
                 let mut changed = false;

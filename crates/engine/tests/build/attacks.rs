@@ -92,7 +92,7 @@ async fn policies_on_many_sources_hold_no_thread_of_the_runtime() {
     });
     // There is one thread, so whatever a poll computes is seen here.
     for denied in futures::future::join_all(solves).await {
-        let said = denied.unwrap_err().message;
+        let said = denied.unwrap_err().message();
         assert!(said.contains("denied by policy"), "{said}");
     }
     held_by_nobody(&["policies on many sources"]);
@@ -188,7 +188,7 @@ impl HistoryCodec for Counting {
         Vec::new()
     }
     fn error(&self, failure: &Failure) -> Vec<u8> {
-        failure.message.clone().into_bytes()
+        failure.message().into_bytes()
     }
     fn record(&self, record: &HistoryRecord) -> Vec<u8> {
         let length = format!("{record:?}").len();
@@ -263,7 +263,7 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
         build: long,
         ..SolveRequest::default()
     };
-    let said = engine.solve(refused).await.unwrap_err().message;
+    let said = engine.solve(refused).await.unwrap_err().message();
     assert!(
         said.contains("the name of the build") && said.len() < 200,
         "{said}"

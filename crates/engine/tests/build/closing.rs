@@ -23,7 +23,7 @@ impl HistoryCodec for Slow {
         Vec::new()
     }
     fn error(&self, failure: &Failure) -> Vec<u8> {
-        failure.message.clone().into_bytes()
+        failure.message().into_bytes()
     }
     fn record(&self, record: &HistoryRecord) -> Vec<u8> {
         let wait = self.0.lock().take();

@@ -171,7 +171,7 @@ impl Lab {
         let response = self.engine.solve(request).await;
         response
             .map(|response| response.exporter_response)
-            .map_err(|failure| failure.message)
+            .map_err(|failure| failure.message())
     }
 
     async fn record(&self) -> HistoryRecord {
@@ -239,7 +239,7 @@ async fn nothing_is_pushed_when_one_exporter_fails() {
         "{log:?}"
     );
     let record = lab.record().await;
-    assert!(record.error.unwrap().message.contains("export 1 failed"));
+    assert!(record.error.unwrap().message().contains("export 1 failed"));
     assert_eq!(record.exporter_response, BTreeMap::new());
 }
 
@@ -253,7 +253,13 @@ async fn a_push_that_fails_fails_the_build_and_its_record_has_no_answer() {
         .unwrap_err();
     assert!(error.contains("finalize 0 failed"), "{error}");
     let record = lab.record().await;
-    assert!(record.error.unwrap().message.contains("finalize 0 failed"));
+    assert!(
+        record
+            .error
+            .unwrap()
+            .message()
+            .contains("finalize 0 failed")
+    );
     assert_eq!(record.exporter_response, BTreeMap::new());
 }
 
@@ -265,7 +271,7 @@ async fn an_exporter_that_is_refused_is_refused_before_anything_runs() {
     assert_eq!(error, "refused 1");
     assert_eq!(lab.log(), ["resolve 0"]);
     let record = lab.record().await;
-    assert_eq!(record.error.unwrap().message, "refused 1");
+    assert_eq!(record.error.unwrap().message(), "refused 1");
 }
 
 #[tokio::test]

@@ -14,13 +14,13 @@ use llb::build::{
 };
 use llb::git_url::GitRef;
 use llb::pb;
-use oci::Digest;
+use oci::{Digest, ErrorKind};
 use tokio::sync::OnceCell;
 
 use super::Build;
 use super::archive::is_archive;
 use crate::bridge::{FileRange, Ref, SolveRequest};
-use crate::error::{BridgeError, Fault, FrontendError};
+use crate::error::{BridgeError, FrontendError};
 
 const DOCKERFILE: &str = "Dockerfile";
 const DOCKERIGNORE: &str = ".dockerignore";
@@ -127,7 +127,7 @@ pub(crate) async fn read_file(
 ) -> Result<Bytes, ReadError> {
     let Some(reference) = reference else {
         return Err(ReadError::Bridge(BridgeError::new(
-            Fault::NotFound,
+            ErrorKind::NotFound,
             format!("open /{path}: no such file or directory"),
         )));
     };
@@ -162,7 +162,7 @@ impl ReadError {
     fn is_not_found(&self) -> bool {
         match self {
             Self::TooLarge(_) => false,
-            Self::Bridge(error) => error.fault() == Fault::NotFound,
+            Self::Bridge(error) => error.kind() == ErrorKind::NotFound,
         }
     }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use dockerfile::syntax::directive::detect_syntax;
-use oci::Reference;
+use oci::{ErrorKind, Reference};
 
 use super::Build;
 use super::context::{Entrypoint, wire_ranges};
 use crate::bridge::{FrontendResult, SolveRequest};
-use crate::error::{Fault, FrontendError, SourceLocation};
+use crate::error::{FrontendError, SourceLocation};
 
 /// The language we speak is that of docker/dockerfile 1.N.
 const MINOR: u32 = 28;
@@ -92,7 +92,7 @@ impl Build {
         };
         match self.bridge.solve(request).await {
             Ok(result) => Ok(Some(result)),
-            Err(error) if error.fault() == Fault::Unimplemented => {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
                 Err(FrontendError::GatewayFrontend { image, at })
             }
             Err(source) => Err(FrontendError::Bridge {
