@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use control::Routes;
 use engine::api::{
-    Backend, BlobLine, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
+    Backend, BlobLine, BuildRef, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
     HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
     WorkerRecord,
 };
@@ -137,7 +137,7 @@ impl Backend for Idle {
         let request = FrontendRequest {
             opts: request.frontend_opts,
             inputs: request.frontend_inputs,
-            session_id: request.session,
+            session_id: request.session.into(),
         };
         match frontend.solve(Arc::new(Idle), request).await {
             Ok(_result) => Ok(SolveResponse {
@@ -147,7 +147,7 @@ impl Backend for Idle {
         }
     }
 
-    async fn status(&self, _build: &str) -> Result<progress::Subscription, Failure> {
+    async fn status(&self, _build: &BuildRef) -> Result<progress::Subscription, Failure> {
         nothing()
     }
 
@@ -181,7 +181,11 @@ impl Backend for Idle {
         Ok(futures::stream::empty().boxed())
     }
 
-    async fn update_history(&self, _build: &str, _change: HistoryChange) -> Result<(), Failure> {
+    async fn update_history(
+        &self,
+        _build: &BuildRef,
+        _change: HistoryChange,
+    ) -> Result<(), Failure> {
         nothing()
     }
 
@@ -206,7 +210,10 @@ impl Bridge for Idle {
 
     async fn solve(&self, request: frontend::SolveRequest) -> Result<FrontendResult, BridgeError> {
         Ok(FrontendResult {
-            single: Some(Arc::new(Nothing(request.definition))),
+            single: Some(Arc::new(Nothing(match request.input {
+                frontend::SolveInput::Definition(definition) => Some(definition),
+                frontend::SolveInput::Frontend(_) => None,
+            }))),
             ..FrontendResult::default()
         })
     }

@@ -16,15 +16,17 @@ mod options;
 mod predicate;
 mod purl;
 mod request;
+mod sources;
 mod statement;
 mod steps;
 
-pub use capture::{Capture, Image, Secret};
+pub use capture::Capture;
 pub use error::AttestError;
 pub use oci::address::redact;
 pub use options::{Attests, Mode, ProvenanceOptions, SbomOptions, SlsaVersion};
 pub use predicate::{Layers, Provenance, Run};
 pub use purl::{PurlKind, of_image};
 pub use request::{ConfigSource, Parameters, RequestProvenance, filter_args, is_credential};
+pub use sources::{Image, Secret};
 pub use statement::{IN_TOTO_STATEMENT, Statement, Subject, SubjectKind, SubjectSpec};
 pub use steps::{BuildConfig, Steps, build_config};

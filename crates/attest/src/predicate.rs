@@ -6,11 +6,12 @@ use oci::{Descriptor, Digest, Platform};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::capture::{Capture, Sources};
+use crate::capture::Capture;
 use crate::error::AttestError;
 use crate::options::{Mode, ProvenanceOptions, SlsaVersion};
 use crate::purl::{PurlKind, of_image};
 use crate::request::{ConfigSource, DigestSet, Local, Parameters, RequestProvenance, of_commit};
+use crate::sources::Sources;
 use crate::steps::{BuildConfig, Places, Steps};
 use oci::address::redact;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use llb::git_url::GitRef;
 use serde::Serialize;
 
-use crate::capture::{Secret, Sources};
+use crate::sources::{Secret, Sources};
 use oci::address::redact;
 
 /// Digests by algorithm.

@@ -10,9 +10,7 @@
 //! A [`Ref`] belongs to the engine. A frontend holds it, reads files through it and puts it into its result; `as_any`
 //! gives the engine its own type back.
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,6 +20,7 @@ use oci::{Digest, ErrorKind, Platform};
 
 use crate::error::{BridgeError, FrontendError};
 use crate::gateway::{Container, ContainerRequest};
+pub use crate::reference::{FileRange, FileStat, Ref};
 
 /// A program from build options to results: the built-in Dockerfile frontend, or later one from an image.
 #[async_trait]
@@ -83,79 +82,54 @@ pub trait Bridge: Send + Sync {
     }
 }
 
-/// A result that may not have been computed yet.
-#[async_trait]
-pub trait Ref: Send + Sync + fmt::Debug {
-    /// The definition this ref stands for, none for an empty (scratch) result.
-    fn definition(&self) -> Option<Arc<pb::Definition>>;
-
-    /// Computes the result.
-    async fn evaluate(&self) -> Result<(), BridgeError>;
-
-    /// Reads (a part of) a file; computes the result first.
-    async fn read_file(&self, path: &str, range: Option<FileRange>) -> Result<Bytes, BridgeError>;
-
-    /// Lists a directory; `include` is a pattern on names, empty for all.
-    async fn read_dir(&self, path: &str, include: &str) -> Result<Vec<FileStat>, BridgeError>;
-
-    /// Looks at one file without following a last symlink.
-    async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError>;
-
-    /// For the engine to get its own type back.
-    fn as_any(&self) -> &dyn Any;
-}
-
-/// A part of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileRange {
-    /// First byte.
-    pub offset: u64,
-    /// Most bytes to read; zero reads to the end.
-    pub length: u64,
-}
-
-/// Portable metadata of one file, as fsutil has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileStat {
-    /// Name relative to what was asked.
-    pub path: String,
-    /// Go `os.FileMode` bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Length in bytes.
-    pub size: i64,
-    /// Modification time in nanoseconds since the epoch.
-    pub mod_time: i64,
-    /// Target of a symlink.
-    pub linkname: String,
-    /// Device major number.
-    pub devmajor: i64,
-    /// Device minor number.
-    pub devminor: i64,
-    /// Extended attributes.
-    pub xattrs: BTreeMap<String, Vec<u8>>,
-}
-
 /// A nested solve.
 #[derive(Debug, Clone, Default)]
 pub struct SolveRequest {
-    /// The definition to solve; `None` with an empty `frontend` gives an empty result.
-    pub definition: Option<Arc<pb::Definition>>,
-    /// Name of a frontend to run instead, such as `dockerfile.v0`.
-    pub frontend: String,
-    /// Options of that frontend.
-    pub frontend_opts: BTreeMap<String, String>,
-    /// Inputs of that frontend.
-    pub frontend_inputs: BTreeMap<String, Arc<pb::Definition>>,
+    /// What to solve.
+    pub input: SolveInput,
     /// Remote caches to import for this solve.
     pub cache_imports: Vec<CacheImport>,
     /// Compute all refs of the result before answering.
     pub evaluate: bool,
     /// Encoded `moby.buildkit.v1.sourcepolicy.Policy` messages.
     pub source_policies: Vec<Bytes>,
+}
+
+impl SolveRequest {
+    /// Solves a definition, lazily and with nothing else.
+    #[must_use]
+    pub fn of_definition(definition: impl Into<Arc<pb::Definition>>) -> Self {
+        Self {
+            input: SolveInput::Definition(definition.into()),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a nested solve solves.
+#[derive(Debug, Clone)]
+pub enum SolveInput {
+    /// A definition; an empty one gives an empty result.
+    Definition(Arc<pb::Definition>),
+    /// A frontend of the daemon.
+    Frontend(FrontendCall),
+}
+
+impl Default for SolveInput {
+    fn default() -> Self {
+        Self::Definition(Arc::default())
+    }
+}
+
+/// A frontend and what it is given.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FrontendCall {
+    /// Its name, such as `dockerfile.v0`; empty in a record of a request that names none.
+    pub frontend: String,
+    /// Its options.
+    pub opts: BTreeMap<String, String>,
+    /// Definitions that it takes instead of sources, by name.
+    pub inputs: BTreeMap<String, Arc<pb::Definition>>,
 }
 
 /// A remote cache to import.

@@ -32,8 +32,8 @@ use crate::bridge::{
     Bridge, Frontend, FrontendRequest, FrontendResult, Ref, ScanTargets, SolveRequest, Warning,
 };
 use crate::error::FrontendError;
+use crate::places::wire_ranges;
 use config::Config;
-pub(crate) use context::wire_ranges;
 use context::{Context, Entrypoint};
 use resolver::Resolver;
 
@@ -175,9 +175,8 @@ impl Build {
         let result = self
             .bridge
             .solve(SolveRequest {
-                definition: Some(Arc::new(definition)),
                 cache_imports: self.config.cache_imports.clone(),
-                ..SolveRequest::default()
+                ..SolveRequest::of_definition(definition)
             })
             .await?;
         Ok(PlatformResult {

@@ -6,19 +6,9 @@ use std::sync::Arc;
 
 use dockerfile::lower::LowerError;
 use llb::build::SourceMap;
-use llb::pb;
 use oci::ErrorKind;
 
-use crate::builtin::wire_ranges;
-
-/// A place in a source file, for clients to print the failing lines.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SourceLocation {
-    /// The file.
-    pub info: pb::SourceInfo,
-    /// Where in it.
-    pub ranges: Vec<pb::Range>,
-}
+use crate::places::{SourceLocation, wire_ranges};
 
 /// A failure of the bridge. The engine's own error is kept inside and can be had back with [`BridgeError::inner`].
 #[derive(Clone)]

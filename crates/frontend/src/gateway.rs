@@ -13,8 +13,8 @@ use llb::pb;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use crate::bridge::{FileRange, FileStat, Ref};
 use crate::error::BridgeError;
+use crate::reference::{FileRange, FileStat, Ref};
 
 /// A container that is wanted.
 #[derive(Debug, Clone, Default)]

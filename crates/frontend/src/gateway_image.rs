@@ -261,10 +261,7 @@ impl Frontend for ImageFrontend {
             });
         }
         let rootfs = bridge
-            .solve(SolveRequest {
-                definition: Some(Arc::new(definition(&pinned))),
-                ..SolveRequest::default()
-            })
+            .solve(SolveRequest::of_definition(definition(&pinned)))
             .await?;
         let container = bridge
             .new_container(ContainerRequest {

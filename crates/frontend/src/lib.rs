@@ -8,7 +8,12 @@ pub mod builtin;
 pub mod error;
 pub mod gateway;
 pub mod gateway_image;
+mod places;
+mod reference;
 
-pub use bridge::{Bridge, Frontend, FrontendRequest, FrontendResult, Ref, SolveRequest};
+pub use bridge::{
+    Bridge, Frontend, FrontendCall, FrontendRequest, FrontendResult, Ref, SolveInput, SolveRequest,
+};
 pub use builtin::Dockerfile;
-pub use error::{BridgeError, FrontendError, SourceLocation, resolving};
+pub use error::{BridgeError, FrontendError, resolving};
+pub use places::SourceLocation;

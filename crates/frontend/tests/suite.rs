@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use frontend::bridge::{
     Bridge, FileRange, FileStat, Frontend, FrontendRequest, FrontendResult, GitMeta, ImageMeta,
-    Ref, ResolveOpts, SolveRequest, SourceMeta, Warning, WorkerInfo,
+    Ref, ResolveOpts, SolveInput, SolveRequest, SourceMeta, Warning, WorkerInfo,
 };
 use frontend::error::BridgeError;
 use llb::pb;
@@ -22,6 +22,11 @@ use oci::{Digest, ErrorKind, Platform};
 use parking_lot::Mutex;
 use prost::Message as _;
 use serde::Deserialize;
+
+#[path = "suite/contexts.rs"]
+mod contexts;
+#[path = "suite/gateway_image.rs"]
+mod gateway_image;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -189,13 +194,12 @@ impl Bridge for Fake {
     }
 
     async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError> {
-        if !request.frontend.is_empty() {
+        let SolveInput::Definition(definition) = request.input else {
             return Err(BridgeError::new(
                 ErrorKind::Unsupported,
                 "unsupported frontend",
             ));
-        }
-        let definition = request.definition.unwrap();
+        };
         if self.dump {
             for raw in &definition.def {
                 eprintln!(

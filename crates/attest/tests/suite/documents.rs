@@ -122,8 +122,7 @@ fn materials() -> Value {
 
 fn steps() -> Value {
     let base = source("docker-image://docker.io/library/alpine:3");
-    let [base_digest, head_digest] =
-        [&base, &head(&base)].map(|op| input(op, 0).digest);
+    let [base_digest, head_digest] = [&base, &head(&base)].map(|op| input(op, 0).digest);
     json!({
         "llbDefinition": [
             { "id": "step0", "op": { "Op": { "source": { "identifier": "docker-image://docker.io/library/alpine:3" } } } },
@@ -254,14 +253,24 @@ fn a_build_is_hermetic_if_no_step_had_a_network_and_all_sources_are_known() {
         ("nothing", vec![], true, true),
         ("without a network", vec![none.clone()], true, true),
         ("with a network", vec![none.clone(), networked], false, true),
-        ("a folder of the client", vec![none, source("local://context")], false, false),
+        (
+            "a folder of the client",
+            vec![none, source("local://context")],
+            false,
+            false,
+        ),
         ("a nested build", vec![nested], false, false),
     ];
     for (what, ops, hermetic, complete) in cases {
         let mut capture = Capture::new();
         ops.iter().for_each(|op| capture.op(op, ""));
-        let provenance =
-            Provenance::new(&capture, &ProvenanceOptions::default(), None, Run::default()).unwrap();
+        let provenance = Provenance::new(
+            &capture,
+            &ProvenanceOptions::default(),
+            None,
+            Run::default(),
+        )
+        .unwrap();
         let json: Value = serde_json::from_slice(&provenance.to_json()).unwrap();
         let metadata = &json["runDetails"]["metadata"];
         assert_eq!(metadata["buildkit_hermetic"] == true, hermetic, "{what}");
@@ -301,8 +310,13 @@ fn an_error_of_incomplete_materials_names_each_folder_of_the_client() {
 fn material(op: &pb::Op, pin: &str) -> Value {
     let mut capture = Capture::new();
     capture.op(op, pin);
-    let provenance =
-        Provenance::new(&capture, &ProvenanceOptions::default(), None, Run::default()).unwrap();
+    let provenance = Provenance::new(
+        &capture,
+        &ProvenanceOptions::default(),
+        None,
+        Run::default(),
+    )
+    .unwrap();
     let json: Value = serde_json::from_slice(&provenance.to_json()).unwrap();
     json["buildDefinition"]["resolvedDependencies"].clone()
 }
@@ -315,9 +329,9 @@ fn every_kind_of_source_is_a_material_by_its_own_rules() {
     let hex = pin.hex();
     let cases: Vec<(pb::Op, &str, Value)> = vec![
         (
-            source("docker-image://r.example/a"),
+            source("docker-image://r.example/a:1"),
             pin.as_str(),
-            json!([{ "uri": "pkg:docker/r.example/a@latest", "digest": { "sha256": hex } }]),
+            json!([{ "uri": "pkg:docker/r.example/a@1", "digest": { "sha256": hex } }]),
         ),
         (
             source(&format!("oci-layout://r.example/a@{pin}")),
@@ -359,7 +373,7 @@ fn every_kind_of_source_is_a_material_by_its_own_rules() {
             json!([{ "uri": "https://xxxxx:xxxxx@example.com/f", "digest": { "sha256": hex } }]),
         ),
         // What has not been read has no part in the result.
-        (source("docker-image://r.example/a"), "", Value::Null),
+        (source("docker-image://r.example/a:1"), "", Value::Null),
         (source("https://example.com/f"), "no digest", Value::Null),
         (source("git://example.com/x.git"), "", Value::Null),
         (source("unknown://x"), pin.as_str(), Value::Null),
@@ -387,7 +401,10 @@ fn credentials_of_repositories_are_told_as_optional_secrets() {
     };
     assert_eq!(
         told(&capture.request.secrets),
-        [("GIT_TOKEN".to_owned(), true), ("GIT_HEADER".to_owned(), true)]
+        [
+            ("GIT_TOKEN".to_owned(), true),
+            ("GIT_HEADER".to_owned(), true)
+        ]
     );
     assert_eq!(told(&capture.request.ssh), [("agent".to_owned(), true)]);
 }
@@ -395,11 +412,9 @@ fn credentials_of_repositories_are_told_as_optional_secrets() {
 #[test]
 fn mode_min_tells_no_arguments_of_the_requests_that_made_the_inputs_either() {
     let inner = |args: BTreeMap<String, String>| {
-        let mut request = Parameters {
-            frontend: "dockerfile.v0".into(),
-            args,
-            ..Parameters::default()
-        };
+        let mut request = Parameters::default();
+        request.frontend = "dockerfile.v0".into();
+        request.args = args;
         request.secrets = recorded().request.secrets;
         RequestProvenance {
             request: Some(request),
@@ -427,7 +442,10 @@ fn mode_min_tells_no_arguments_of_the_requests_that_made_the_inputs_either() {
     ] {
         let json = written(inputs, root);
         let text = json.to_string();
-        assert!(!text.contains("canary") && !text.contains("token"), "{text}");
+        assert!(
+            !text.contains("canary") && !text.contains("token"),
+            "{text}"
+        );
         assert!(text.contains("\"target\":\"x\""), "{text}");
         let told = &json["runDetails"]["metadata"]["buildkit_completeness"]["request"];
         assert_eq!(*told, complete, "{text}");
@@ -509,7 +527,10 @@ fn steps_are_written_with_the_fields_of_their_messages_and_none_that_is_empty() 
                 data: b"hi".to_vec(),
                 ..pb::FileActionMkFile::default()
             })),
-            action("mkfile", json!({ "path": "/f", "mode": 420, "data": "aGk=" })),
+            action(
+                "mkfile",
+                json!({ "path": "/f", "mode": 420, "data": "aGk=" }),
+            ),
         ),
         (
             file(Action::Mkdir(pb::FileActionMkDir {
@@ -551,7 +572,11 @@ fn steps_are_written_with_the_fields_of_their_messages_and_none_that_is_empty() 
         (
             with_attrs(
                 "local://context",
-                [("local.session", "s1"), ("local.unique", "u"), ("local.sharedkeyhint", "context")],
+                [
+                    ("local.session", "s1"),
+                    ("local.unique", "u"),
+                    ("local.sharedkeyhint", "context"),
+                ],
             ),
             json!({ "Op": { "source": {
                 "identifier": "local://context", "attrs": { "local.sharedkeyhint": "context" } } } }),
@@ -624,7 +649,12 @@ fn a_statement_is_about_what_is_exported_and_what_the_frontend_names() {
         (vec![], vec![("image", &own), ("other", &own)]),
         (
             vec![spec(SubjectKind::SelfResult, "alias", &[&raw])],
-            vec![("image", &own), ("alias", &own), ("other", &own), ("alias", &own)],
+            vec![
+                ("image", &own),
+                ("alias", &own),
+                ("other", &own),
+                ("alias", &own),
+            ],
         ),
         (vec![spec(SubjectKind::Raw, "", &[&raw])], vec![("_", &raw)]),
         (
@@ -649,7 +679,10 @@ fn a_statement_is_about_what_is_exported_and_what_the_frontend_names() {
 #[test]
 fn a_predicate_keeps_its_order_and_its_numbers_and_one_that_is_no_json_is_refused() {
     for (predicate, want) in [
-        (&br#"{"z":1,"a":{"y":[1.5,-2,18446744073709551615],"b":null}}"#[..], r#"{"z":1,"a":{"y":[1.5,-2,18446744073709551615],"b":null}}"#),
+        (
+            &br#"{"z":1,"a":{"y":[1.5,-2,18446744073709551615],"b":null}}"#[..],
+            r#"{"z":1,"a":{"y":[1.5,-2,18446744073709551615],"b":null}}"#,
+        ),
         (b"  [ true , \"x\" ] ", r#"[true,"x"]"#),
         (b"\"\xff\"", "\"\u{fffd}\""),
         (b"", "null"),
@@ -665,7 +698,9 @@ fn a_predicate_keeps_its_order_and_its_numbers_and_one_that_is_no_json_is_refuse
     for predicate in [&b"{"[..], b"{} {}", b"nul", b"[1,]"] {
         let error = Statement::new("type", predicate, &[], &[]).unwrap_err();
         assert!(
-            error.to_string().starts_with("failed to marshal attestation: "),
+            error
+                .to_string()
+                .starts_with("failed to marshal attestation: "),
             "{error}"
         );
     }

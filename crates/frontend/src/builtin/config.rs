@@ -404,42 +404,4 @@ fn check_attestations(opts: &BTreeMap<String, String>) -> Result<(), FrontendErr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn platforms_are_bounded() {
-        let list = |count: usize| vec!["linux/amd64"; count].join(",");
-        assert_eq!(platforms(&list(64)).map(|found| found.len()).ok(), Some(64));
-        assert_eq!(
-            platforms(&list(65)).unwrap_err().to_string(),
-            "65 target platforms are more than the 64 that one build may have"
-        );
-        assert!(platforms(&list(1 << 20)).is_err());
-    }
-
-    #[test]
-    fn limits_are_checked_as_docker_does() {
-        assert_eq!(
-            ulimit("nofile=1024:2048").unwrap(),
-            pb::Ulimit {
-                name: "nofile".into(),
-                soft: 1024,
-                hard: 2048
-            }
-        );
-        assert_eq!(ulimit("nofile=5").unwrap().hard, 5);
-        for (text, want) in [
-            ("nofile", "invalid ulimit argument: nofile"),
-            ("x=1", "invalid ulimit type: x"),
-            (
-                "cpu=2:1",
-                "ulimit soft limit must be less than or equal to hard limit: 2 > 1",
-            ),
-        ] {
-            assert_eq!(ulimit(text).unwrap_err(), want);
-        }
-        assert_eq!(bad_cpuset("0-3, 5"), None);
-        assert_eq!(bad_cpuset("3-1").unwrap(), "invalid cpuset range \"3-1\"");
-    }
-}
+mod tests;

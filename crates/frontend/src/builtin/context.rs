@@ -74,21 +74,6 @@ pub(crate) struct Entrypoint {
     pub(crate) vertex: Digest,
 }
 
-/// Places of a Dockerfile as the wire has them.
-pub(crate) fn wire_ranges(ranges: &[dockerfile::syntax::Range]) -> Vec<pb::Range> {
-    let position = |position: dockerfile::syntax::Position| pb::Position {
-        line: i32::try_from(position.line).unwrap_or(i32::MAX),
-        character: i32::try_from(position.character).unwrap_or(i32::MAX),
-    };
-    ranges
-        .iter()
-        .map(|range| pb::Range {
-            start: Some(position(range.start)),
-            end: Some(position(range.end)),
-        })
-        .collect()
-}
-
 /// Writes a state's definition.
 pub(crate) fn marshal(state: &State) -> Result<pb::Definition, FrontendError> {
     llb::build::marshal(state.output(), &MarshalOptions::default()).map_err(|error| {
@@ -108,9 +93,8 @@ pub(crate) async fn solve(
 ) -> Result<(Option<Arc<dyn Ref>>, Arc<pb::Definition>), FrontendError> {
     let definition = Arc::new(marshal(state)?);
     let request = SolveRequest {
-        definition: Some(Arc::clone(&definition)),
         evaluate,
-        ..SolveRequest::default()
+        ..SolveRequest::of_definition(Arc::clone(&definition))
     };
     let result = build
         .bridge
@@ -186,26 +170,18 @@ impl ReadError {
     }
 }
 
-/// The state of a git URL, if `text` is one.
+/// The state of a git URL, if `text` is one; `adjust` changes what the URL says of how it is fetched.
 pub(crate) fn git_context(
     text: &str,
-    keep_git: bool,
-    mtime_commit: bool,
-    advice: bool,
+    adjust: impl FnOnce(&mut GitOpts),
 ) -> Result<Option<State>, FrontendError> {
-    let found = GitRef::parse(text).map_err(|error| FrontendError::Definition {
+    let git_ref = GitRef::parse(text).map_err(|error| FrontendError::Definition {
         message: error.to_string(),
         at: Vec::new(),
     })?;
-    Ok(found.map(|git_ref| {
-        let mut opts = GitOpts {
-            advice,
-            ..GitOpts::from(&git_ref)
-        };
-        opts.keep_git_dir |= keep_git;
-        if mtime_commit && opts.mtime.is_empty() {
-            opts.mtime = "commit".into();
-        }
+    Ok(git_ref.map(|git_ref| {
+        let mut opts = GitOpts::from(&git_ref);
+        adjust(&mut opts);
         git(
             &git_ref.remote,
             &opts,
@@ -244,9 +220,14 @@ impl Context {
         let url = get(key);
         let keep_git = is_true(get("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR"));
         let mtime_commit = !get("build-arg:SOURCE_DATE_EPOCH").is_empty();
-        if let Some(state) =
-            git_context(url, keep_git, mtime_commit, build.config.lower.git_advice)?
-        {
+        let repository = git_context(url, |opts| {
+            opts.advice = build.config.lower.git_advice;
+            opts.keep_git_dir |= keep_git;
+            if mtime_commit && opts.mtime.is_empty() {
+                opts.mtime = "commit".into();
+            }
+        })?;
+        if let Some(state) = repository {
             context.dockerfile = Some(state.clone());
             context.repository = Some(Repository {
                 state: state.clone(),

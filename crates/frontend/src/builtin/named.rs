@@ -83,11 +83,11 @@ pub(crate) async fn load(
                 Loaded::Redirect(to) => input = to,
             },
             "git" => {
-                let state = git_context(&input, false, false, advice)?;
+                let state = git_context(&input, |opts| opts.advice = advice)?;
                 return plain(state.ok_or_else(|| wrong(format!("invalid git context {input}")))?);
             }
             "http" | "https" => {
-                if let Some(state) = git_context(&input, false, false, advice)? {
+                if let Some(state) = git_context(&input, |opts| opts.advice = advice)? {
                     return plain(state);
                 }
                 let opts = HttpOpts {

@@ -6,9 +6,10 @@ use dockerfile::syntax::directive::detect_syntax;
 use oci::{ErrorKind, Reference};
 
 use super::Build;
-use super::context::{Entrypoint, wire_ranges};
-use crate::bridge::{FrontendResult, SolveRequest};
-use crate::error::{FrontendError, SourceLocation};
+use super::context::Entrypoint;
+use crate::bridge::{FrontendCall, FrontendResult, SolveInput, SolveRequest};
+use crate::error::FrontendError;
+use crate::places::{SourceLocation, wire_ranges};
 
 /// The language we speak is that of docker/dockerfile 1.N.
 const MINOR: u32 = 28;
@@ -85,9 +86,11 @@ impl Build {
         frontend_opts.insert("cmdline".into(), cmdline);
         frontend_opts.insert("source".into(), image.clone());
         let request = SolveRequest {
-            frontend: "gateway.v0".into(),
-            frontend_opts,
-            frontend_inputs: self.request.inputs.clone(),
+            input: SolveInput::Frontend(FrontendCall {
+                frontend: "gateway.v0".into(),
+                opts: frontend_opts,
+                inputs: self.request.inputs.clone(),
+            }),
             ..SolveRequest::default()
         };
         match self.bridge.solve(request).await {

@@ -1,0 +1,57 @@
+//! The sources of a result by kind, and the secrets that its steps were given.
+
+use oci::{Digest, Platform};
+use serde::Serialize;
+
+/// A secret or an agent that a step was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Secret {
+    /// Its name.
+    pub id: String,
+    /// Whether all steps could do without.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The reference, as the source names it.
+    pub reference: String,
+    /// The platform that was asked for.
+    pub platform: Option<Platform>,
+    /// What the reference was.
+    pub digest: Digest,
+    /// Whether it came from a layout of the client.
+    pub local: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Blob {
+    pub(crate) reference: String,
+    pub(crate) digest: Digest,
+    pub(crate) local: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Git {
+    pub(crate) url: String,
+    pub(crate) commit: String,
+    pub(crate) bundle: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Http {
+    pub(crate) url: String,
+    pub(crate) digest: Digest,
+}
+
+/// Sources by kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    pub(crate) images: Vec<Image>,
+    pub(crate) blobs: Vec<Blob>,
+    pub(crate) git: Vec<Git>,
+    pub(crate) http: Vec<Http>,
+    pub(crate) local: Vec<String>,
+}

@@ -1,0 +1,406 @@
+//! Frontends from images: how the program is run, what it may ask for, and how its end is told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use frontend::bridge::{
+    Bridge, FileRange, FileStat, Frontend, FrontendRequest, FrontendResult, ImageMeta, Ref,
+    ResolveOpts, SolveInput, SolveRequest, SourceMeta, Warning, WorkerInfo,
+};
+use frontend::error::BridgeError;
+use frontend::gateway::{Container, ContainerRequest, Process, ProcessRequest};
+use frontend::gateway_image::{FrontendHost, ImageFrontend};
+use llb::pb;
+use oci::{Digest, ErrorKind, Platform};
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{FakeRef, Files};
+
+const CONFIG: &str = r#"{"config":{"Entrypoint":["/bin/f","--x"],"WorkingDir":"/w",
+    "Labels":{"moby.buildkit.frontend.caps":"moby.buildkit.frontend.inputs,cap.one+forward"}}}"#;
+
+/// What happens to a frontend, and what it did.
+#[derive(Clone)]
+struct Script {
+    config: &'static str,
+    /// What the source is after policies; the image itself where nothing is said.
+    resolves_to: Option<String>,
+    is_image: bool,
+    /// What the program writes to its standard error.
+    complains: String,
+    /// The exit of the program.
+    ended: Result<(), &'static str>,
+    /// What it returned through the gateway, if anything.
+    returned: Option<Result<(), &'static str>>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            config: CONFIG,
+            resolves_to: None,
+            is_image: true,
+            complains: String::new(),
+            ended: Ok(()),
+            returned: Some(Ok(())),
+            log: Arc::default(),
+        }
+    }
+}
+
+impl Script {
+    fn note(&self, line: String) {
+        self.log.lock().push(line);
+    }
+}
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Script")
+    }
+}
+
+#[async_trait]
+impl Bridge for Script {
+    fn workers(&self) -> Vec<WorkerInfo> {
+        vec![WorkerInfo {
+            id: "w1".into(),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            platforms: vec![Platform::new("linux", "arm", "v7")],
+        }]
+    }
+
+    async fn solve(&self, request: SolveRequest) -> Result<FrontendResult, BridgeError> {
+        let SolveInput::Definition(definition) = request.input else {
+            unreachable!("an image is a definition");
+        };
+        for op in definition
+            .def
+            .iter()
+            .map(|raw| pb::Op::decode(&raw[..]).unwrap())
+        {
+            if let Some(pb::op::Op::Source(source)) = op.op {
+                self.note(format!("solve {} {:?}", source.identifier, source.attrs));
+            }
+        }
+        let files = Arc::new(Files(BTreeMap::new()));
+        Ok(FrontendResult {
+            single: Some(Arc::new(FakeRef { files, definition }) as Arc<dyn Ref>),
+            ..FrontendResult::default()
+        })
+    }
+
+    async fn resolve_source(
+        &self,
+        source: pb::SourceOp,
+        opts: ResolveOpts,
+    ) -> Result<SourceMeta, BridgeError> {
+        self.note(format!("resolve {} ({})", source.identifier, opts.log_name));
+        let identifier = self.resolves_to.clone().unwrap_or(source.identifier);
+        Ok(SourceMeta {
+            op: pb::SourceOp {
+                identifier,
+                ..pb::SourceOp::default()
+            },
+            image: self.is_image.then(|| ImageMeta {
+                digest: Digest::sha256(b"image"),
+                config: Bytes::from_static(self.config.as_bytes()),
+                attestations: None,
+            }),
+            ..SourceMeta::default()
+        })
+    }
+
+    async fn warn(&self, _: &Digest, _: Warning) -> Result<(), BridgeError> {
+        unreachable!("nobody warns")
+    }
+
+    async fn new_container(
+        &self,
+        request: ContainerRequest,
+    ) -> Result<Arc<dyn Container>, BridgeError> {
+        let mounts = request.mounts.iter();
+        let mounts: Vec<_> = mounts
+            .map(|m| format!("{}={}", m.mount.dest, m.source.is_some()))
+            .collect();
+        self.note(format!("container {mounts:?} network={}", request.network));
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Container for Script {
+    async fn start(&self, process: ProcessRequest) -> Result<Process, BridgeError> {
+        let (args, cwd) = (process.meta.args.join(" "), process.meta.cwd);
+        self.note(format!("start {args} in {cwd}"));
+        for variable in process.meta.env {
+            self.note(format!("env {variable}"));
+        }
+        let mut stderr = process.stderr.unwrap();
+        let (complains, ended) = (self.complains.clone(), self.ended);
+        Ok(Process {
+            ended: Box::pin(async move {
+                stderr.write_all(complains.as_bytes()).await.unwrap();
+                drop(stderr);
+                ended.map_err(BridgeError::message)
+            }),
+        })
+    }
+    async fn read_file(
+        &self,
+        _: usize,
+        _: &str,
+        _: Option<FileRange>,
+    ) -> Result<Bytes, BridgeError> {
+        unreachable!("nobody reads")
+    }
+    async fn read_dir(&self, _: usize, _: &str, _: &str) -> Result<Vec<FileStat>, BridgeError> {
+        unreachable!("nobody reads")
+    }
+    async fn stat_file(&self, _: usize, _: &str) -> Result<FileStat, BridgeError> {
+        unreachable!("nobody reads")
+    }
+    async fn release(&self) -> Result<(), BridgeError> {
+        self.note("release".into());
+        Err(BridgeError::message("there were processes to end"))
+    }
+}
+
+#[async_trait]
+impl FrontendHost for Script {
+    async fn serve(
+        &self,
+        _: Arc<dyn Bridge>,
+        inputs: BTreeMap<String, Arc<pb::Definition>>,
+        _: tokio::io::DuplexStream,
+    ) -> Option<Result<FrontendResult, BridgeError>> {
+        self.note(format!("serve {:?}", inputs.keys()));
+        let result = || FrontendResult {
+            metadata: [("by".to_owned(), Bytes::from_static(b"program"))].into(),
+            ..FrontendResult::default()
+        };
+        Some(
+            self.returned?
+                .map(|()| result())
+                .map_err(BridgeError::message),
+        )
+    }
+}
+
+/// Runs the frontend of this image; the keys of the result's metadata, or the error.
+async fn run(
+    script: &Script,
+    image: &str,
+    allowed: &[&str],
+    request: FrontendRequest,
+) -> Result<Vec<String>, frontend::FrontendError> {
+    let frontend = ImageFrontend {
+        image: image.into(),
+        allowed: allowed.iter().map(|a| (*a).to_owned()).collect(),
+        host: Arc::new(script.clone()),
+    };
+    let result = frontend.solve(Arc::new(script.clone()), request).await?;
+    Ok(result.metadata.into_keys().collect())
+}
+
+fn opts<const N: usize>(opts: [(&str, &str); N]) -> FrontendRequest {
+    FrontendRequest {
+        opts: opts.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        session_id: "s1".into(),
+        ..FrontendRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn the_program_gets_options_session_and_workers_and_its_image_is_fixed() {
+    let script = Script::default();
+    let mut request = opts([("target", "x"), ("build-arg:A", "1=2")]);
+    request.inputs.insert("base".into(), Arc::default());
+    let keys = run(&script, "x/f:1", &[], request).await.unwrap();
+    assert_eq!(keys, ["by"]);
+    let digest = Digest::sha256(b"image");
+    let want = [
+        "resolve docker-image://docker.io/x/f:1 (resolve image config for docker-image://docker.io/x/f:1)".to_owned(),
+        format!("solve docker-image://docker.io/x/f:1@{digest} {{\"image.recordtype\": \"frontend\"}}"),
+        "container [\"/=true\"] network=0".to_owned(),
+        "start /bin/f --x in /w".to_owned(),
+        "env BUILDKIT_FRONTEND_OPT_0=build-arg:A=1=2".to_owned(),
+        "env BUILDKIT_FRONTEND_OPT_1=target=x".to_owned(),
+        "env BUILDKIT_SESSION_ID=s1".to_owned(),
+        "env BUILDKIT_WORKERS=[{\"id\":\"w1\",\"labels\":{\"a\":\"b\"},\"platforms\":[{\"architecture\":\"arm\",\"os\":\"linux\",\"variant\":\"v7\"}]}]".to_owned(),
+        "env BUILDKIT_EXPORTEDPRODUCT=".to_owned(),
+        "serve [\"base\"]".to_owned(),
+        // That there was something left to end is no error.
+        "release".to_owned(),
+    ];
+    assert_eq!(*script.log.lock(), want);
+}
+
+#[tokio::test]
+async fn an_image_that_a_policy_fixed_stays_fixed_as_it_is() {
+    let other = Digest::sha256(b"other");
+    let script = Script {
+        resolves_to: Some(format!("docker-image://mirror.example/f@{other}")),
+        ..Script::default()
+    };
+    run(&script, "x/f", &[], opts([])).await.unwrap();
+    let log = script.log.lock().join("\n");
+    assert!(
+        log.contains(&format!("solve docker-image://mirror.example/f@{other} ")),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_refused_before_a_container_is_made() {
+    let with = |config, is_image| Script {
+        config,
+        is_image,
+        ..Script::default()
+    };
+    let inputs = || FrontendRequest {
+        inputs: [("base".to_owned(), Arc::default())].into(),
+        ..opts([])
+    };
+    let cases: Vec<(&str, Script, &[&str], FrontendRequest, &str, ErrorKind)> = vec![
+        (
+            "",
+            Script::default(),
+            &[],
+            opts([]),
+            "no source specified for gateway",
+            ErrorKind::Invalid,
+        ),
+        (
+            "A b",
+            Script::default(),
+            &[],
+            opts([]),
+            "invalid frontend image \"A b\": ",
+            ErrorKind::Invalid,
+        ),
+        (
+            "x/f",
+            Script::default(),
+            &[],
+            opts([("gateway-devel", "")]),
+            "development gateway is no longer supported",
+            ErrorKind::Invalid,
+        ),
+        (
+            "x/f:1",
+            Script::default(),
+            &["x/other", "docker.io/x/f2", "not a name"],
+            opts([]),
+            "'x/f:1' is not an allowed gateway source",
+            ErrorKind::Invalid,
+        ),
+        (
+            "x/f",
+            with(CONFIG, false),
+            &[],
+            opts([]),
+            "the source of frontend x/f is no image",
+            ErrorKind::Invalid,
+        ),
+        (
+            "x/f",
+            with("[", true),
+            &[],
+            opts([]),
+            "cannot read the config of the frontend's image: ",
+            ErrorKind::Invalid,
+        ),
+        (
+            "x/f",
+            Script::default(),
+            &[],
+            opts([("frontend.caps", "cap.one,cap.two")]),
+            "unsupported frontend capability cap.two",
+            ErrorKind::Unsupported,
+        ),
+        (
+            "x/f",
+            with("{}", true),
+            &[],
+            inputs(),
+            "unsupported frontend capability moby.buildkit.frontend.inputs",
+            ErrorKind::Unsupported,
+        ),
+    ];
+    for (image, script, allowed, request, want, kind) in cases {
+        let error = run(&script, image, allowed, request).await.unwrap_err();
+        assert!(error.to_string().starts_with(want), "{error}");
+        assert_eq!(error.kind(), kind, "{error}");
+        let log = script.log.lock().join("\n");
+        assert!(!log.contains("container"), "{want}: {log}");
+    }
+    // And what is allowed is run, whatever its tag.
+    for allowed in ["x/f", "docker.io/x/f", "docker.io/x/f:other"] {
+        run(&Script::default(), "x/f:1", &["a/b", allowed], opts([]))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn how_the_program_ended_counts_after_what_it_returned() {
+    let exit = Err("exit code: 3");
+    for (returned, ended, complains, want) in [
+        (Some(Ok(())), Ok(()), "only noise", Ok(())),
+        (
+            None,
+            Ok(()),
+            "",
+            Err("frontend grpc server closed unexpectedly"),
+        ),
+        (None, exit, "", Err("frontend x/f failed: exit code: 3")),
+        (
+            None,
+            exit,
+            "  no such option\n",
+            Err("frontend x/f failed: no such option: exit code: 3"),
+        ),
+        // A program that fails has no result, and an error that it returned is better than its exit.
+        (
+            Some(Ok(())),
+            exit,
+            "late",
+            Err("frontend x/f failed: late: exit code: 3"),
+        ),
+        (Some(Err("bad target")), exit, "noise", Err("bad target")),
+        (Some(Err("bad target")), Ok(()), "", Err("bad target")),
+    ] {
+        let script = Script {
+            returned,
+            ended,
+            complains: complains.into(),
+            ..Script::default()
+        };
+        let outcome = run(&script, "x/f", &[], opts([])).await;
+        let outcome = outcome.map(drop).map_err(|error| error.to_string());
+        assert_eq!(outcome, want.map_err(str::to_owned));
+        assert_eq!(script.log.lock().last().unwrap(), "release");
+    }
+}
+
+#[tokio::test]
+async fn of_a_program_that_complains_at_length_the_end_is_told() {
+    let script = Script {
+        complains: format!("{}the end", "x".repeat(100_000)),
+        ended: Err("exit code: 1"),
+        returned: None,
+        ..Script::default()
+    };
+    let error = run(&script, "x/f", &[], opts([]))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.ends_with("xthe end: exit code: 1"), "{error}");
+    assert!(error.len() < 5_000, "{}", error.len());
+}
