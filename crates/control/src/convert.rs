@@ -8,8 +8,9 @@ use engine::api::frontend::Frontend;
 use engine::api::frontend::bridge::FileStat;
 use engine::api::{
     CacheSpec, ExporterSpec, Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind,
-    HistoryQuery, HistoryRecord, HistoryResult, PolicyVerifier, PruneRequest, Recording,
-    ResultHost, SolveInput, SolveRequest, UsageRecord, VersionInfo, WorkerRecord,
+    HistoryQuery, HistoryRecord, HistoryResult, PolicyVerifier, PruneRequest, RecordAccess,
+    RecordUsage, Recording, ResultHost, SolveInput, SolveRequest, UsageRecord, VersionInfo,
+    WorkerRecord,
 };
 use oci::Platform;
 use prost_types::Timestamp;
@@ -136,8 +137,8 @@ pub(crate) fn solve_request(
         } else {
             Recording::Recorded
         },
-        build: wire.r#ref,
-        session: wire.session,
+        build: wire.r#ref.into(),
+        session: wire.session.into(),
         frontend_opts: wire.frontend_attrs,
         frontend_inputs: wire
             .frontend_inputs
@@ -197,9 +198,9 @@ pub(crate) fn prune_request(wire: control::PruneRequest) -> PruneRequest {
 pub(crate) fn usage_record(record: UsageRecord) -> control::UsageRecord {
     #[expect(deprecated, reason = "the old field is named to leave it empty")]
     control::UsageRecord {
-        id: record.id,
-        mutable: record.mutable,
-        in_use: record.in_use,
+        id: record.id.into(),
+        mutable: record.access == RecordAccess::Mutable,
+        in_use: record.usage == RecordUsage::InUse,
         size: record.size,
         parent: String::new(),
         created_at: Some(timestamp(record.created)),
@@ -208,7 +209,7 @@ pub(crate) fn usage_record(record: UsageRecord) -> control::UsageRecord {
         description: record.description,
         record_type: record.record_type,
         shared: record.shared,
-        parents: record.parents,
+        parents: record.parents.into_iter().map(String::from).collect(),
     }
 }
 
@@ -290,7 +291,7 @@ pub(crate) fn file_stat(stat: FileStat) -> proto::fsutil::Stat {
 pub(crate) fn history_query(wire: control::BuildHistoryRequest) -> HistoryQuery {
     HistoryQuery {
         active_only: wire.active_only,
-        build: wire.r#ref,
+        build: wire.r#ref.into(),
         early_exit: wire.early_exit,
         filters: wire.filter,
         limit: u32::try_from(wire.limit).unwrap_or_default(),
@@ -326,7 +327,7 @@ pub(crate) fn history_record(record: HistoryRecord) -> control::BuildHistoryReco
         .result
         .or_else(|| succeeded.then(HistoryResult::default));
     control::BuildHistoryRecord {
-        r#ref: record.build,
+        r#ref: record.build.into(),
         frontend: record.frontend,
         frontend_attrs: record.frontend_attrs,
         exporters: record

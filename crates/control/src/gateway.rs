@@ -21,7 +21,7 @@ use engine::api::frontend::bridge::{
     CacheImport, FileRange, ImageResolveOpts, OciLayoutResolveOpts, ResolveOpts, Warning,
 };
 use engine::api::frontend::gateway::Container;
-use engine::api::frontend::{Ref, SolveRequest};
+use engine::api::frontend::{FrontendCall, Ref, SolveInput, SolveRequest};
 use engine::api::{Failure, FailureKind};
 use futures::stream::{BoxStream, StreamExt};
 use oci::Digest;
@@ -216,17 +216,27 @@ impl LlbBridge for GatewayService {
         if request.r#final {
             return Err(not_built("gateway solve with Final (clients before v0.4)"));
         }
+        let is_definition = request
+            .definition
+            .as_ref()
+            .is_some_and(|d| !d.def.is_empty());
+        let input = if request.frontend.is_empty() {
+            SolveInput::Definition(request.definition.map(Arc::new).unwrap_or_default())
+        } else if is_definition {
+            let message = "cannot solve with both Definition and Frontend specified";
+            return Err(Status::unknown(message));
+        } else {
+            let inputs = request.frontend_inputs.into_iter();
+            SolveInput::Frontend(FrontendCall {
+                frontend: request.frontend,
+                opts: request.frontend_opt,
+                inputs: inputs.map(|(k, v)| (k, Arc::new(v))).collect(),
+            })
+        };
         let result = build
             .bridge
             .solve(SolveRequest {
-                definition: request.definition.map(Arc::new),
-                frontend: request.frontend,
-                frontend_opts: request.frontend_opt,
-                frontend_inputs: request
-                    .frontend_inputs
-                    .into_iter()
-                    .map(|(k, v)| (k, Arc::new(v)))
-                    .collect(),
+                input,
                 cache_imports: request
                     .cache_imports
                     .into_iter()

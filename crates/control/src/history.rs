@@ -55,7 +55,7 @@ impl HistoryCodec for Codec {
     fn parse(&self, record: &[u8]) -> Option<HistoryRecord> {
         let wire = control::BuildHistoryRecord::decode(record).ok()?;
         Some(HistoryRecord {
-            build: wire.r#ref,
+            build: wire.r#ref.into(),
             frontend: wire.frontend,
             frontend_attrs: wire.frontend_attrs,
             exporters: wire

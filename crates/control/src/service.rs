@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ::session::SessionManager;
 use engine::api::frontend::Frontend;
-use engine::api::{Backend, PolicyVerifier, ResultHost};
+use engine::api::{Backend, BuildRef, PolicyVerifier, ResultHost};
 use futures::stream::{BoxStream, StreamExt};
 use proto::control::{
     BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse,
@@ -142,7 +142,7 @@ impl Control for ControlService {
     ) -> Result<Response<Self::StatusStream>, Status> {
         // The headers leave at once, so that the client knows our clock before the first event.
         let backend = self.backend.clone();
-        let build = request.into_inner().r#ref;
+        let build = BuildRef::from(request.into_inner().r#ref);
         let opened = async move {
             match backend.status(&build).await {
                 Ok(subscription) => progress_status::responses(subscription),
@@ -213,7 +213,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         let change = convert::history_change(&request);
         self.backend
-            .update_history(&request.r#ref, change)
+            .update_history(&request.r#ref.into(), change)
             .await
             .map_err(|e| status(&e))?;
         Ok(Response::new(UpdateBuildHistoryResponse {}))

@@ -12,11 +12,11 @@ use ::session::{CallError, Group, PacketStream, SessionManager, SyncRequest, hea
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::api::frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
-use engine::api::frontend::{Bridge, BridgeError, FrontendRequest, FrontendResult};
+use engine::api::frontend::{self, Bridge, BridgeError, FrontendRequest, FrontendResult};
 use engine::api::{
-    Backend, BlobLine, Detail, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
-    HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
-    WorkerRecord,
+    Backend, BlobLine, BuildRef, Detail, Failure, FailureKind, HistoryBlob, HistoryChange,
+    HistoryEvent, HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, UsageRecord,
+    VersionInfo, WorkerRecord,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -54,7 +54,7 @@ struct FakeEngine {
 #[async_trait]
 impl Backend for FakeEngine {
     async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
-        let group = Group::new(self.sessions.clone(), [request.session.clone()]);
+        let group = Group::new(self.sessions.clone(), [request.session.to_string()]);
         let said = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Unknown, e.to_string());
         if let SolveInput::ClientFrontend(frontend) = request.input {
             let request = FrontendRequest {
@@ -155,7 +155,7 @@ impl Backend for FakeEngine {
         })
     }
 
-    async fn status(&self, _build: &str) -> Result<progress::Subscription, Failure> {
+    async fn status(&self, _build: &BuildRef) -> Result<progress::Subscription, Failure> {
         Ok(self.hub.subscribe())
     }
 
@@ -192,7 +192,11 @@ impl Backend for FakeEngine {
         Ok(futures::stream::empty().boxed())
     }
 
-    async fn update_history(&self, _build: &str, _change: HistoryChange) -> Result<(), Failure> {
+    async fn update_history(
+        &self,
+        _build: &BuildRef,
+        _change: HistoryChange,
+    ) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -231,11 +235,9 @@ impl Bridge for FakeBridge {
         }]
     }
 
-    async fn solve(
-        &self,
-        request: engine::api::frontend::SolveRequest,
-    ) -> Result<FrontendResult, BridgeError> {
-        if request.frontend == "missing" {
+    async fn solve(&self, request: frontend::SolveRequest) -> Result<FrontendResult, BridgeError> {
+        if matches!(&request.input, frontend::SolveInput::Frontend(call) if call.frontend == "missing")
+        {
             return Err(BridgeError::new(
                 oci::ErrorKind::NotFound,
                 Failure::new(FailureKind::NotFound, "no such frontend"),

@@ -16,6 +16,7 @@ use oci::Digest;
 
 mod failure;
 mod history;
+mod ids;
 mod solve;
 
 pub use failure::{Detail, Failure, FailureKind};
@@ -23,6 +24,7 @@ pub use history::{
     BlobLine, BlobStream, HistoryBlob, HistoryChange, HistoryCodec, HistoryEvent, HistoryEventKind,
     HistoryQuery, HistoryRecord, HistoryResult, ReadBlob,
 };
+pub use ids::{BuildRef, RecordId, SessionId};
 pub use solve::{
     CacheSpec, ExporterSpec, PolicyQuestion, PolicyVerdict, PolicyVerifier, Recording, ResultHost,
     SolveInput, SolveRequest, SolveResponse,
@@ -35,7 +37,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure>;
 
     /// What a build says: everything so far, then live, until it ends. Waits a little for a build that has not begun.
-    async fn status(&self, build: &str) -> Result<progress::Subscription, Failure>;
+    async fn status(&self, build: &BuildRef) -> Result<progress::Subscription, Failure>;
 
     /// The workers that match the filters; all without filters.
     async fn workers(&self, filters: &[String]) -> Result<Vec<WorkerRecord>, Failure>;
@@ -63,7 +65,7 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure>;
 
     /// Changes a build record.
-    async fn update_history(&self, build: &str, change: HistoryChange) -> Result<(), Failure>;
+    async fn update_history(&self, build: &BuildRef, change: HistoryChange) -> Result<(), Failure>;
 
     /// A blob that a build record names: its size and a way to read it from an offset.
     async fn history_blob(&self, digest: &Digest) -> Result<HistoryBlob, Failure>;
@@ -129,19 +131,37 @@ pub struct DeviceInfo {
     pub on_demand: bool,
 }
 
+/// Whether a record can still be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordAccess {
+    /// It is what it is.
+    Immutable,
+    /// A step or a client writes to it.
+    Mutable,
+}
+
+/// Whether a record may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordUsage {
+    /// Nothing holds it.
+    Unused,
+    /// A build holds it.
+    InUse,
+}
+
 /// One kept piece of state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRecord {
     /// Its id.
-    pub id: String,
+    pub id: RecordId,
     /// Whether it can still be written.
-    pub mutable: bool,
-    /// Whether a build holds it.
-    pub in_use: bool,
+    pub access: RecordAccess,
+    /// Whether it may be deleted now.
+    pub usage: RecordUsage,
     /// Bytes on disk.
     pub size: i64,
     /// What it stands on.
-    pub parents: Vec<String>,
+    pub parents: Vec<RecordId>,
     /// When it was made.
     pub created: SystemTime,
     /// When it was last used.

@@ -18,7 +18,7 @@ mod provenance;
 mod sbom;
 mod statements;
 
-pub(crate) use calls::{CallScope, Calls, FrontendCall};
+pub(crate) use calls::{CallScope, Calls, call_by_client};
 pub use environment::provenance_env;
 pub(crate) use provenance::{Subject, for_record};
 pub(crate) use sbom::{Scanner, scan};

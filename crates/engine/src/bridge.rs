@@ -7,8 +7,8 @@ use frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
 use frontend::gateway::{Container, ContainerRequest};
 use frontend::gateway_image::{FrontendHost, ImageFrontend};
 use frontend::{
-    Bridge, BridgeError, Dockerfile, Frontend, FrontendError, FrontendRequest, FrontendResult, Ref,
-    SolveRequest, SourceLocation,
+    Bridge, BridgeError, Dockerfile, Frontend, FrontendCall, FrontendError, FrontendRequest,
+    FrontendResult, Ref, SolveInput, SolveRequest, SourceLocation,
 };
 use futures::future::BoxFuture;
 use llb::pb;
@@ -17,7 +17,7 @@ use ops::Parts;
 use progress::{Event, Position, Range, SourceInfo};
 
 use crate::api::{Failure, FailureKind};
-use crate::attestation::{CallScope, FrontendCall};
+use crate::attestation::CallScope;
 use crate::container::BuildContainer;
 use crate::evaluate::Evaluator;
 use crate::failure::of_frontend;
@@ -83,23 +83,21 @@ impl BuildBridge {
     /// Solves a definition or runs a frontend. Boxed, because frontends may solve with frontends.
     pub(crate) fn run(
         &self,
-        mut request: SolveRequest,
+        request: SolveRequest,
     ) -> BoxFuture<'_, Result<FrontendResult, Failure>> {
         Box::pin(async move {
             let policies = Policy::decode_all(&request.source_policies).await?;
-            let definition = request.definition.take().filter(|d| !d.def.is_empty());
-            let result = match definition {
-                Some(_) if !request.frontend.is_empty() => {
-                    let message = "cannot solve with both Definition and Frontend specified";
-                    return Err(Failure::new(FailureKind::Unknown, message));
+            let result = match request.input {
+                SolveInput::Definition(definition) if definition.def.is_empty() => {
+                    FrontendResult::default()
                 }
-                Some(definition) => {
+                SolveInput::Definition(definition) => {
                     self.calls.spend(&definition)?;
                     let single: Arc<dyn Ref> = LazyRef::importing(
                         Arc::clone(&self.parts.evaluator),
                         definition,
                         policies,
-                        request.cache_imports.clone(),
+                        request.cache_imports,
                     );
                     let result = FrontendResult {
                         single: Some(single),
@@ -108,15 +106,9 @@ impl BuildBridge {
                     self.calls.add_results(&result);
                     result
                 }
-                None if request.frontend.is_empty() => FrontendResult::default(),
-                None => {
-                    let call = FrontendCall {
-                        frontend: request.frontend.clone(),
-                        opts: request.frontend_opts.clone(),
-                        inputs: request.frontend_inputs.clone(),
-                    };
-                    let inner = Self::new(Arc::clone(&self.parts), self.calls.inner(call)?);
-                    let result = inner.frontend(&mut request).await?;
+                SolveInput::Frontend(call) => {
+                    let inner = Self::new(Arc::clone(&self.parts), self.calls.inner(call.clone())?);
+                    let result = inner.frontend(call).await?;
                     inner.calls.add_results(&result);
                     self.calls.answered(Arc::clone(&inner.calls));
                     result
@@ -130,46 +122,35 @@ impl BuildBridge {
         })
     }
 
-    async fn frontend(&self, request: &mut SolveRequest) -> Result<FrontendResult, Failure> {
-        let source = request
-            .frontend_opts
-            .get("source")
-            .cloned()
-            .unwrap_or_default();
-        let mut name = request.frontend.as_str();
+    async fn frontend(&self, mut call: FrontendCall) -> Result<FrontendResult, Failure> {
+        let source = call.opts.get("source").cloned().unwrap_or_default();
+        let mut name = call.frontend.as_str();
         if name == GATEWAY && source == DOCKERFILE {
-            request.frontend_opts.remove("source");
+            call.opts.remove("source");
             name = DOCKERFILE;
         }
-        if request.frontend_inputs.values().any(|d| d.def.is_empty()) {
+        if call.inputs.values().any(|d| d.def.is_empty()) {
             let message = "invalid nil input definition to definition op";
             return Err(Failure::new(FailureKind::Unknown, message));
         }
+        let mut request = FrontendRequest {
+            opts: call.opts,
+            inputs: call.inputs,
+            session_id: self.parts.scope.session().to_string(),
+        };
         let done = match (name, self.parts.frontends.dockerfile) {
             (DOCKERFILE, DockerfileFrontend::On { answers_syntax }) => {
                 let dockerfile = Dockerfile { answers_syntax };
-                let mut inner = FrontendRequest {
-                    opts: std::mem::take(&mut request.frontend_opts),
-                    inputs: std::mem::take(&mut request.frontend_inputs),
-                    session_id: self.parts.scope.session().to_owned(),
-                };
-                match self.dockerfile(dockerfile, inner.clone()).await {
+                match self.dockerfile(dockerfile, request.clone()).await {
                     Err(FrontendError::GatewayFrontend { image, at }) => {
-                        inner.opts.insert("cmdline".into(), image.clone());
-                        inner.opts.insert("source".into(), image.clone());
-                        self.image(image, at, inner).await
+                        request.opts.insert("cmdline".into(), image.clone());
+                        request.opts.insert("source".into(), image.clone());
+                        self.image(image, at, request).await
                     }
                     done => done,
                 }
             }
-            (GATEWAY, _) => {
-                let inner = FrontendRequest {
-                    opts: std::mem::take(&mut request.frontend_opts),
-                    inputs: std::mem::take(&mut request.frontend_inputs),
-                    session_id: self.parts.scope.session().to_owned(),
-                };
-                self.image(source.clone(), Vec::new(), inner).await
-            }
+            (GATEWAY, _) => self.image(source.clone(), Vec::new(), request).await,
             _ => {
                 return Err(Failure::new(
                     FailureKind::Unknown,

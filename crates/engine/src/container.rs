@@ -87,7 +87,7 @@ fn context(scope: &BuildScope) -> OpCtx<BuildDomain> {
     OpCtx::detached(
         Arc::new(vertex),
         Arc::new(ProgressSink::null()),
-        vec![scope.session().to_owned()],
+        vec![scope.session().to_string()],
     )
 }
 

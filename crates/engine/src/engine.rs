@@ -20,8 +20,9 @@ use store::GcPolicy;
 use task::Clock;
 
 use crate::api::{
-    Backend, BlobLine, DeviceInfo, Failure, HistoryBlob, HistoryChange, HistoryEvent, HistoryQuery,
-    PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo, WorkerRecord,
+    Backend, BlobLine, BuildRef, DeviceInfo, Failure, HistoryBlob, HistoryChange, HistoryEvent,
+    HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
+    WorkerRecord,
 };
 use crate::bridge::{DockerfileFrontend, Frontends};
 use crate::build_log::BuildLog;
@@ -167,7 +168,7 @@ impl Backend for Engine {
             .await
     }
 
-    async fn status(&self, build: &str) -> Result<progress::Subscription, Failure> {
+    async fn status(&self, build: &BuildRef) -> Result<progress::Subscription, Failure> {
         self.services.history.status(build).await
     }
 
@@ -231,7 +232,7 @@ impl Backend for Engine {
         self.services.history.listen(&query).await
     }
 
-    async fn update_history(&self, build: &str, change: HistoryChange) -> Result<(), Failure> {
+    async fn update_history(&self, build: &BuildRef, change: HistoryChange) -> Result<(), Failure> {
         self.services.history.update(build, change).await
     }
 

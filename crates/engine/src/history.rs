@@ -24,7 +24,7 @@ use task::Clock;
 use tokio::sync::{broadcast, watch};
 
 use crate::api::{
-    Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery,
+    BuildRef, Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery,
     HistoryRecord, HistoryResult, Recording, SolveRequest,
 };
 
@@ -100,7 +100,7 @@ pub(crate) struct History {
 /// The record of a build that runs. Dropped, it says that the build was cancelled.
 pub(crate) struct OpenRecord {
     history: Arc<History>,
-    build: String,
+    build: BuildRef,
     hub: Arc<Hub>,
     counted: Option<Counted>,
 }
@@ -259,12 +259,12 @@ impl History {
     }
 
     /// Records how a build ended.
-    async fn finish(&self, name: &str, outcome: Result<BuildResults, Failure>) {
+    async fn finish(&self, name: &BuildRef, outcome: Result<BuildResults, Failure>) {
         let (mut record, hub, is_internal) = {
             let mut builds = self.builds.lock();
             let running = builds
                 .iter_mut()
-                .find(|b| b.is_running() && b.record.build == name);
+                .find(|b| b.is_running() && b.record.build == *name);
             let Some(build) = running else {
                 return;
             };
@@ -294,13 +294,13 @@ impl History {
             match store.finish(record.clone(), hub.subscribe()).await {
                 Ok(written) => (record, is_stored) = (written, true),
                 Err(error) => {
-                    tracing::warn!(%error, build = name, "the build's record is not on disk");
+                    tracing::warn!(%error, build = %name, "the build's record is not on disk");
                 }
             }
         }
         {
             let mut builds = self.builds.lock();
-            let build = builds.iter_mut().find(|b| b.record.build == name);
+            let build = builds.iter_mut().find(|b| b.record.build == *name);
             if let Some(build) = build.filter(|b| Arc::ptr_eq(&b.hub, &hub)) {
                 build.record = record.clone();
                 build.is_stored = is_stored;
@@ -313,7 +313,7 @@ impl History {
     }
 
     /// What a build says; waits a little for a build that has not begun.
-    pub(crate) async fn status(&self, build: &str) -> Result<Subscription, Failure> {
+    pub(crate) async fn status(&self, build: &BuildRef) -> Result<Subscription, Failure> {
         let mut changed = self.changed.subscribe();
         let mut look = async || loop {
             changed.borrow_and_update();
@@ -321,14 +321,14 @@ impl History {
                 .builds
                 .lock()
                 .iter()
-                .find(|e| e.record.build == build)
+                .find(|e| e.record.build == *build)
                 .map(|e| Arc::clone(&e.hub));
             if let Some(hub) = hub {
                 return Some(hub.subscribe());
             }
             changed.changed().await.ok()?;
         };
-        if self.builds.lock().iter().all(|e| e.record.build != build)
+        if self.builds.lock().iter().all(|e| e.record.build != *build)
             && let Some(store) = &self.store
             && let Some(record) = store.get(build).await?
         {
@@ -358,7 +358,7 @@ impl History {
             let shown = builds.iter().filter(|e| !e.is_internal && !e.is_stored);
             shown.map(Build::event).collect()
         };
-        let others: HashSet<String> = known.iter().map(|e| e.record.build.clone()).collect();
+        let others: HashSet<BuildRef> = known.iter().map(|e| e.record.build.clone()).collect();
         known.retain(wanted);
         known.sort_by_key(|e| std::cmp::Reverse(e.record.created));
         let limit = match usize::try_from(query.limit) {
@@ -395,7 +395,11 @@ impl History {
     }
 
     /// Changes a record.
-    pub(crate) async fn update(&self, name: &str, change: HistoryChange) -> Result<(), Failure> {
+    pub(crate) async fn update(
+        &self,
+        name: &BuildRef,
+        change: HistoryChange,
+    ) -> Result<(), Failure> {
         if change == HistoryChange::Finalize {
             // All is written when a build ends.
             return Ok(());
@@ -408,7 +412,7 @@ impl History {
             let builds = self.builds.lock();
             let mut finished = builds.iter().filter(|e| !e.is_running() && !e.is_internal);
             finished
-                .find(|e| e.record.build == name)
+                .find(|e| e.record.build == *name)
                 .map(|e| e.record.clone())
         };
         let missing = || {
@@ -439,8 +443,8 @@ impl History {
         {
             let mut builds = self.builds.lock();
             if change == HistoryChange::Delete {
-                builds.retain(|e| e.is_running() || e.record.build != name);
-            } else if let Some(build) = builds.iter_mut().find(|e| e.record.build == name) {
+                builds.retain(|e| e.is_running() || e.record.build != *name);
+            } else if let Some(build) = builds.iter_mut().find(|e| e.record.build == *name) {
                 build.record = record.clone();
             }
         }
@@ -448,3 +452,6 @@ impl History {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use store::{GcPolicy, PruneOptions, Store};
 use task::Clock;
 use tokio::sync::mpsc;
 
-use crate::api::{Failure, GcRule, PruneRequest, UsageRecord};
+use crate::api::{Failure, GcRule, PruneRequest, RecordAccess, RecordUsage, UsageRecord};
 
 /// How long after a build garbage is collected.
 const GC_DELAY: Duration = Duration::from_secs(1);
@@ -26,15 +26,19 @@ const GC_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
 pub(crate) fn usage(record: store::UsageRecord) -> UsageRecord {
     UsageRecord {
-        id: record.id.as_str().to_owned(),
-        mutable: record.mutable,
-        in_use: record.in_use,
+        id: record.id.as_str().into(),
+        access: if record.mutable {
+            RecordAccess::Mutable
+        } else {
+            RecordAccess::Immutable
+        },
+        usage: if record.in_use {
+            RecordUsage::InUse
+        } else {
+            RecordUsage::Unused
+        },
         size: record.size,
-        parents: record
-            .parents
-            .iter()
-            .map(|p| p.as_str().to_owned())
-            .collect(),
+        parents: record.parents.iter().map(|p| p.as_str().into()).collect(),
         created: record.created,
         last_used: record.last_used,
         usage_count: record.usage_count,

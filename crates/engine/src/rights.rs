@@ -1,6 +1,7 @@
 //! Entitlements: what the client grants, as far as the daemon allows it.
 
 use executor::{DeviceRights, Entitlements};
+use oci::ErrorKind;
 
 use crate::api::{Failure, FailureKind};
 
@@ -33,7 +34,7 @@ pub(crate) fn grant(asked: &[String], allowed: &[String]) -> Result<Entitlements
             _ => {
                 let value = text.split_once('=').map_or("", |(_, value)| value);
                 let rights = granted.devices.get_or_insert_default();
-                device(value, rights).map_err(|e| Failure::new(FailureKind::Unknown, e))?;
+                device(value, rights)?;
             }
         }
     }
@@ -41,19 +42,21 @@ pub(crate) fn grant(asked: &[String], allowed: &[String]) -> Result<Entitlements
 }
 
 /// Adds what one entitlement grants: all devices, or `name[,alias=other]`. Under an alias steps ask for the other name.
-fn device(value: &str, rights: &mut DeviceRights) -> Result<(), String> {
+fn device(value: &str, rights: &mut DeviceRights) -> Result<(), Failure> {
     if value.is_empty() {
         rights.all = true;
         return Ok(());
     }
-    let mut fields = value.split(',');
+    let invalid = |message| Failure::of_build(ErrorKind::Invalid, message);
+    let fields = gostd::csv::fields(value).map_err(|e| Failure::of_build(ErrorKind::Invalid, e))?;
+    let mut fields = fields.iter().map(String::as_str);
     let name = fields.next().unwrap_or_default();
     let mut alias = "";
     for field in fields {
         match field.split_once('=') {
             Some(("alias", value)) => alias = value,
-            Some((key, _)) => return Err(format!("unknown device config key {key:?}")),
-            None => return Err(format!("invalid device config {field:?}")),
+            Some((key, _)) => return Err(invalid(format!("unknown device config key {key:?}"))),
+            None => return Err(invalid(format!("invalid device config {field:?}"))),
         }
     }
     let (key, other) = if alias.is_empty() {
@@ -96,5 +99,74 @@ mod tests {
                 .into_iter()
                 .eq([pair("a.com/b=c", ""), pair("f", "a.com/d=e")])
         );
+    }
+
+    #[test]
+    fn every_form_of_an_entitlement_is_granted_or_refused_by_its_own_words() {
+        let grant = |asked: &str, allowed: &[&str]| {
+            let allowed: Vec<String> = allowed.iter().map(|a| (*a).to_owned()).collect();
+            super::grant(&[asked.to_owned()], &allowed)
+                .map(|granted| {
+                    let devices = granted
+                        .devices
+                        .map(|devices| (devices.all, devices.names.len()));
+                    (granted.network_host, granted.security_insecure, devices)
+                })
+                .map_err(|failure| failure.message())
+        };
+        let refused = |name: &str| {
+            Err(format!(
+                "granting entitlement {name} is not allowed by build daemon configuration"
+            ))
+        };
+        let all = &["network.host", "security.insecure", "device"][..];
+        for (asked, allowed, want) in [
+            ("network.host", all, Ok((true, false, None))),
+            ("security.insecure", all, Ok((false, true, None))),
+            ("device", all, Ok((false, false, Some((true, 0))))),
+            ("device=", all, Ok((false, false, Some((true, 0))))),
+            (
+                "device=a.com/b=c",
+                all,
+                Ok((false, false, Some((false, 1)))),
+            ),
+            // A daemon that allows some devices lets clients ask, and says which when the step runs.
+            (
+                "device=x",
+                &["device=a.com/b"][..],
+                Ok((false, false, Some((false, 1)))),
+            ),
+            // The value is a line of CSV.
+            (
+                "device=\"a,b\",alias=c",
+                all,
+                Ok((false, false, Some((false, 1)))),
+            ),
+            (
+                "device=a,alias",
+                all,
+                Err("invalid device config \"alias\"".to_owned()),
+            ),
+            ("network.host", &[][..], refused("network.host")),
+            (
+                "network.host",
+                &["security.insecure"][..],
+                refused("network.host"),
+            ),
+            ("device=a", &["network.host"][..], refused("device")),
+            (
+                "network.host=x",
+                all,
+                Err("unknown entitlement network.host=x".to_owned()),
+            ),
+            ("", all, Err("unknown entitlement ".to_owned())),
+            (
+                "network",
+                all,
+                Err("unknown entitlement network".to_owned()),
+            ),
+        ] {
+            assert_eq!(grant(asked, allowed), want, "{asked} {allowed:?}");
+        }
     }
 }

@@ -15,12 +15,12 @@ use source::ResolvedSources;
 use store::ImmutableRef;
 use tokio::sync::watch;
 
-use crate::api::{Failure, FailureKind};
+use crate::api::{Failure, FailureKind, SessionId};
 
 /// What a scope is made of.
 pub(crate) struct ScopeParts {
     /// The id of the session that asked; empty for none.
-    pub(crate) session: String,
+    pub(crate) session: SessionId,
     /// The sessions that may answer for the build.
     pub(crate) sessions: session::Group,
     /// The id of the worker, for the names of what failed steps left.
@@ -39,7 +39,7 @@ pub(crate) struct ScopeParts {
 
 /// One running build, shared by all that works for it. It ends with [`BuildScope::end`], whoever still holds it.
 pub(crate) struct BuildScope {
-    session: String,
+    session: SessionId,
     sessions: session::Group,
     worker_id: String,
     hub: Arc<Hub>,
@@ -143,7 +143,7 @@ impl BuildScope {
     }
 
     /// The id of the session that asked; empty for none.
-    pub(crate) fn session(&self) -> &str {
+    pub(crate) fn session(&self) -> &SessionId {
         &self.session
     }
 

@@ -33,10 +33,10 @@ use task::Clock;
 
 use crate::admit::Admission;
 use crate::api::{
-    Failure, FailureKind, HistoryResult, Recording, ResultHost, SolveInput, SolveRequest,
+    BuildRef, Failure, FailureKind, HistoryResult, Recording, ResultHost, SolveInput, SolveRequest,
     SolveResponse,
 };
-use crate::attestation::{self, CallScope, FrontendCall, Scanner, Subject};
+use crate::attestation::{self, CallScope, Scanner, Subject, call_by_client};
 use crate::bridge::{BridgeParts, BuildBridge};
 use crate::cache_export::{self, Results};
 use crate::cache_import::CacheImports;
@@ -123,7 +123,7 @@ async fn run(
 ) -> Result<Built, Failure> {
     let sessions = Group::new(
         Arc::clone(&services.parts.sessions),
-        [request.session.clone()],
+        [request.session.to_string()],
     );
     let admission = Admission {
         exporters: &services.exporters,
@@ -138,12 +138,7 @@ async fn run(
         worker_id: services.worker.id.clone(),
     };
     let scope = begin(&services.solver, &request, hub, client)?;
-    let call = FrontendCall::by_client(
-        request.input.frontend_name(),
-        &request.frontend_opts,
-        &request.frontend_inputs,
-    );
-    let calls = CallScope::root(call, &services.calls);
+    let calls = CallScope::root(call_by_client(&request), &services.calls);
     running.build = Some((Arc::clone(&scope), Arc::clone(&calls)));
     let policies = policies(services, &scope, &admitted.policies, &request);
     let parts = Arc::new(bridge_parts(services, scope.clone(), policies));
@@ -257,11 +252,11 @@ fn begin(
 ) -> Result<Arc<BuildScope>, Failure> {
     let context = request.frontend_opts.get("context");
     let context = context.map(String::as_str).unwrap_or_default();
-    let resolved_sources = ResolvedSources::of(&request.session, context);
+    let resolved_sources = ResolvedSources::of(request.session.as_str(), context);
     let cache_mounts = Arc::default();
     let job = solver.job(JobOptions {
-        id: request.build.clone(),
-        session: (!request.session.is_empty()).then(|| request.session.clone()),
+        id: request.build.to_string(),
+        session: (!request.session.is_empty()).then(|| request.session.to_string()),
         value: Arc::new(JobValue {
             hub: Arc::clone(&hub),
             resolved_sources: Arc::clone(&resolved_sources),
@@ -338,23 +333,19 @@ async fn frontend(
     bridge: &Arc<BuildBridge>,
     request: SolveRequest,
 ) -> Result<FrontendResult, Failure> {
-    let call = FrontendCall::by_client(
-        request.input.frontend_name(),
-        &request.frontend_opts,
-        &request.frontend_inputs,
-    );
-    let definition = match request.input {
+    let call = call_by_client(&request);
+    let input = match request.input {
         SolveInput::ClientFrontend(client) => {
             let inner = FrontendRequest {
                 opts: call.opts,
                 inputs: call.inputs,
-                session_id: request.session,
+                session_id: request.session.into(),
             };
             let result = bridge.client(&*client, inner).await;
             return result.map_err(|error| of_frontend(error, None));
         }
-        SolveInput::Definition(definition) => Some(definition),
-        SolveInput::Frontend(_) => None,
+        SolveInput::Definition(definition) => frontend::SolveInput::Definition(definition),
+        SolveInput::Frontend(_) => frontend::SolveInput::Frontend(call),
     };
     let cache_imports = request.cache_imports.into_iter().map(|spec| CacheImport {
         kind: spec.kind,
@@ -362,10 +353,7 @@ async fn frontend(
     });
     bridge
         .run(frontend::SolveRequest {
-            definition,
-            frontend: call.frontend,
-            frontend_opts: call.opts,
-            frontend_inputs: call.inputs,
+            input,
             cache_imports: cache_imports.collect(),
             ..frontend::SolveRequest::default()
         })
@@ -536,7 +524,7 @@ fn timestamp(clock: &Clock) -> String {
 }
 
 /// A name for this run of a build; builds of one name follow each other.
-fn invocation(build: &str, clock: &Clock) -> String {
+fn invocation(build: &BuildRef, clock: &Clock) -> String {
     let id = oci::Digest::sha256(format!("{build} {}", timestamp(clock)));
     id.hex().chars().take(25).collect()
 }

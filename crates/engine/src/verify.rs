@@ -110,4 +110,98 @@ mod tests {
                 .ends_with("do not match result platforms linux/amd64,linux/arm64")
         );
     }
+    /// The warnings of a result that has these platforms, for options.
+    fn warnings(opts: &[(&str, &str)], ids: &[&str], is_map: bool) -> Vec<String> {
+        let opts = opts
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let mut result = ExportSource::default();
+        let entry = |id: &&str| {
+            let platform = Platform::parse(id).unwrap();
+            serde_json::json!({ "ID": id, "Platform": {
+                "os": platform.os, "architecture": platform.architecture,
+                "variant": platform.variant, "os.version": platform.os_version,
+            } })
+        };
+        let document =
+            serde_json::json!({ "Platforms": ids.iter().map(entry).collect::<Vec<_>>() });
+        if !ids.is_empty() {
+            let document = document.to_string().into_bytes();
+            result.metadata.insert("refs.platforms".into(), document);
+        }
+        if is_map {
+            result.refs = ids.iter().map(|id| ((*id).to_owned(), None)).collect();
+        }
+        platforms(&opts, &result)
+    }
+
+    #[test]
+    fn a_result_is_compared_with_the_platforms_of_the_request() {
+        let (amd, arm, v7) = ("linux/amd64", "linux/arm64", "linux/arm/v7");
+        let risc = "linux/riscv64";
+        let none: [&str; 0] = [];
+        for (opts, ids, is_map, want) in [
+            (vec![("platform", amd)], vec![amd], false, none.to_vec()),
+            (vec![("platform", "linux/x86_64")], vec![amd], false, vec![]),
+            (vec![("platform", "linux/arm")], vec![v7], false, vec![]),
+            (
+                vec![("platform", "linux/amd64,linux/arm64")],
+                vec![arm, amd],
+                true,
+                vec![],
+            ),
+            (
+                vec![("platform", arm)],
+                vec![amd],
+                false,
+                vec![
+                    "Requested platform \"linux/arm64\" does not match result platform \"linux/amd64\"",
+                ],
+            ),
+            (
+                vec![("platform", "linux/amd64,linux/arm64")],
+                vec![amd],
+                false,
+                vec!["Multiple platforms requested but result is not multi-platform"],
+            ),
+            (
+                vec![("platform", "linux/amd64,linux/arm64")],
+                vec![amd, risc],
+                true,
+                vec![
+                    "Requested platforms linux/amd64,linux/arm64 do not match result platforms linux/amd64,linux/riscv64",
+                ],
+            ),
+            (
+                vec![("platform", "linux/amd64,linux/x86_64")],
+                vec![amd],
+                true,
+                vec!["Duplicate platform result requested \"linux/x86_64\""],
+            ),
+            // Nothing is said of answers to questions, and of results that say nothing of platforms.
+            (
+                vec![("platform", arm), ("requestid", "frontend.outline")],
+                vec![amd],
+                false,
+                vec![],
+            ),
+            (
+                vec![("platform", arm), ("requestid", "")],
+                vec![amd],
+                false,
+                vec![
+                    "Requested platform \"linux/arm64\" does not match result platform \"linux/amd64\"",
+                ],
+            ),
+            (vec![("platform", arm)], vec![], true, vec![]),
+        ] {
+            assert_eq!(warnings(&opts, &ids, is_map), want, "{opts:?} {ids:?}");
+        }
+        let odd = warnings(&[("platform", "a/b/c/d")], &[amd], false);
+        assert!(
+            odd[0].starts_with("Invalid platform result requested \"a/b/c/d\": "),
+            "{odd:?}"
+        );
+    }
 }

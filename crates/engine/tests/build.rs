@@ -23,10 +23,22 @@ use tokio::sync::oneshot;
 
 #[path = "build/attacks.rs"]
 mod attacks;
+#[path = "build/attestations.rs"]
+mod attestations;
+#[path = "build/caches.rs"]
+mod caches;
+#[path = "build/cancel.rs"]
+mod cancel;
 #[path = "build/closing.rs"]
 mod closing;
 #[path = "build/exports.rs"]
 mod exports;
+#[path = "build/frontends.rs"]
+mod frontends;
+#[path = "build/policies.rs"]
+mod policies;
+#[path = "build/usage.rs"]
+mod usage;
 
 #[derive(Debug)]
 struct NoContainers;
@@ -65,9 +77,42 @@ fn engine_of(
     settings: Settings,
     exporters: exporter::Exporters,
 ) -> Arc<Engine> {
+    let setup = Setup {
+        settings,
+        exporters,
+        ..Setup::default()
+    };
+    engine_from(dir, setup)
+}
+
+/// What the engine of a test is made of, where it matters.
+struct Setup {
+    settings: Settings,
+    exporters: exporter::Exporters,
+    executor: Arc<dyn Executor>,
+    sessions: Arc<session::SessionManager>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            exporters: exporter::Exporters::new(),
+            executor: Arc::new(NoContainers),
+            sessions: session::SessionManager::new(),
+        }
+    }
+}
+
+fn engine_from(dir: &tempfile::TempDir, setup: Setup) -> Arc<Engine> {
+    let Setup {
+        settings,
+        exporters,
+        executor,
+        sessions,
+    } = setup;
     let store = store::Store::open(store::Config::new(dir.path().join("state"))).unwrap();
     let client = registry::Client::new(registry::Config::new("test"));
-    let sessions = session::SessionManager::new();
     let nobody: remotecache::CredentialsOf = Arc::new(|_| Arc::new(registry::Anonymous));
     let caches = remotecache::Caches::new(
         Arc::clone(&store),
@@ -77,7 +122,7 @@ fn engine_of(
     );
     let parts = ops::Parts::new(
         Arc::clone(&store),
-        Arc::new(NoContainers),
+        executor,
         Arc::new(source::Sources::new()),
         sessions,
         ops::StepLimits {
@@ -106,21 +151,20 @@ fn definition(chain: FileChain) -> Arc<pb::Definition> {
     Arc::new(marshal(state.output(), &MarshalOptions::default()).unwrap())
 }
 
+/// A tree of two steps, of which the second has something to be cached by.
+fn two_layers() -> Arc<pb::Definition> {
+    let file = |path| FileChain::new().mkfile(path, 0o644, "x");
+    let base = file("/a").on(&State::scratch(), Constraints::default());
+    let state = file("/b").on(&base, Constraints::default());
+    Arc::new(marshal(state.output(), &MarshalOptions::default()).unwrap())
+}
+
 fn request(build: &str, definition: Arc<pb::Definition>) -> SolveRequest {
     SolveRequest {
         build: build.into(),
         input: SolveInput::Definition(definition),
         ..SolveRequest::default()
     }
-}
-
-fn is_root() -> bool {
-    let root =
-        std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    if !root {
-        testkit::skip::skip("snapshots need root");
-    }
-    root
 }
 
 struct Reader(Arc<pb::Definition>);
@@ -132,10 +176,7 @@ impl Frontend for Reader {
         bridge: Arc<dyn Bridge>,
         _: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
-        let request = frontend::SolveRequest {
-            definition: Some(Arc::clone(&self.0)),
-            ..frontend::SolveRequest::default()
-        };
+        let request = frontend::SolveRequest::of_definition(Arc::clone(&self.0));
         let mut result = bridge.solve(request).await?;
         let found = result.single_ref()?.cloned().unwrap();
         let text = found.read_file("a", None).await?;
@@ -158,9 +199,7 @@ impl Frontend for Reader {
 
 #[tokio::test]
 async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
-    if !is_root() {
-        return;
-    }
+    testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
     let made = definition(
@@ -173,7 +212,8 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
         input: SolveInput::ClientFrontend(Arc::new(Reader(Arc::clone(&made)))),
         ..SolveRequest::default()
     };
-    let mut status = Box::pin(engine.status("one"));
+    let name = "one".into();
+    let mut status = Box::pin(engine.status(&name));
     let (status, answer) = tokio::join!(&mut status, engine.solve(request));
     let response = answer.unwrap().exporter_response;
     assert_eq!(
@@ -195,7 +235,7 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
 
     // The same once more is cached, and its progress can be had when it is over.
     engine.solve(self::request("two", made)).await.unwrap();
-    let mut status = engine.status("two").await.unwrap();
+    let mut status = engine.status(&"two".into()).await.unwrap();
     let mut cached = false;
     while let Some(event) = status.next().await {
         cached |= matches!(event, Event::Vertex(v) if v.cached && v.completed.is_some());
@@ -211,9 +251,7 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
 
 #[tokio::test]
 async fn a_failed_step_names_its_vertex_and_action() {
-    if !is_root() {
-        return;
-    }
+    testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
     let made = definition(
@@ -271,7 +309,7 @@ async fn a_name_in_use_is_refused_until_its_build_is_dropped() {
     let again = engine.solve(request()).await.unwrap_err();
     assert_eq!(again.message(), "job ID one exists");
     drop(running);
-    let mut status = engine.status("one").await.unwrap();
+    let mut status = engine.status(&"one".into()).await.unwrap();
     assert!(status.next().await.is_none());
     let empty = SolveRequest {
         build: "one".into(),

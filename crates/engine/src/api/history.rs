@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use oci::Digest;
 
-use super::{ExporterSpec, Failure};
+use super::{BuildRef, ExporterSpec, Failure};
 
 /// Which builds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct HistoryQuery {
     /// Running ones only.
     pub active_only: bool,
     /// This one only; empty for all.
-    pub build: String,
+    pub build: BuildRef,
     /// End after what is known now.
     pub early_exit: bool,
     /// Filters on fields.
@@ -50,7 +50,7 @@ pub struct HistoryEvent {
 #[derive(Debug, Clone, Default)]
 pub struct HistoryRecord {
     /// The client's name for the build.
-    pub build: String,
+    pub build: BuildRef,
     /// The frontend.
     pub frontend: String,
     /// Its options, credentials taken out.

@@ -10,15 +10,15 @@ use frontend::bridge::{ResolveOpts, SourceMeta};
 use frontend::{Bridge, Frontend};
 use llb::pb;
 
-use super::{Detail, Failure};
+use super::{BuildRef, Detail, Failure, SessionId};
 
 /// One build.
 #[derive(Clone, Default)]
 pub struct SolveRequest {
     /// The client's name for the build.
-    pub build: String,
+    pub build: BuildRef,
     /// The session that asked.
-    pub session: String,
+    pub session: SessionId,
     /// What to solve.
     pub input: SolveInput,
     /// Options of the frontend.

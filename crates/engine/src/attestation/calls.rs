@@ -17,49 +17,35 @@ use std::sync::Arc;
 use attest::{Capture, Image, Parameters, RequestProvenance, filter_args};
 use exporter::PlatformEntry;
 use frontend::bridge::{ResolveOpts, SourceMeta};
-use frontend::{FrontendResult, Ref};
+use frontend::{FrontendCall, FrontendResult, Ref};
 use llb::pb;
 use oci::Digest;
 use parking_lot::Mutex;
 
 use super::limits::{self, Budget, Nested};
-use crate::api::Failure;
+use crate::api::{Failure, SolveRequest};
 use crate::reference::{LazyRef, refs};
 
-/// A request.
-#[derive(Default)]
-pub(crate) struct FrontendCall {
-    pub(crate) frontend: String,
-    pub(crate) opts: BTreeMap<String, String>,
-    pub(crate) inputs: BTreeMap<String, Arc<pb::Definition>>,
+/// A client's request; the builtin frontend by its other name is the same.
+pub(crate) fn call_by_client(request: &SolveRequest) -> FrontendCall {
+    let (frontend, opts) = (request.input.frontend_name(), &request.frontend_opts);
+    let mut call = FrontendCall {
+        frontend: frontend.to_owned(),
+        opts: opts.clone(),
+        inputs: request.frontend_inputs.clone(),
+    };
+    let named =
+        |key: &String| key == "context:dockerfile.v0" || key.starts_with("context:dockerfile.v0::");
+    let builtin = opts.get("source").is_some_and(|s| s == "dockerfile.v0");
+    if frontend == "gateway.v0" && builtin && !opts.keys().any(named) {
+        call.opts.remove("source");
+        call.frontend = "dockerfile.v0".into();
+    }
+    call
 }
 
-impl FrontendCall {
-    /// A client's request; the builtin frontend by its other name is the same.
-    pub(crate) fn by_client(
-        frontend: &str,
-        opts: &BTreeMap<String, String>,
-        inputs: &BTreeMap<String, Arc<pb::Definition>>,
-    ) -> Self {
-        let mut out = Self {
-            frontend: frontend.to_owned(),
-            opts: opts.clone(),
-            inputs: inputs.clone(),
-        };
-        let named = |key: &String| {
-            key == "context:dockerfile.v0" || key.starts_with("context:dockerfile.v0::")
-        };
-        let builtin = opts.get("source").is_some_and(|s| s == "dockerfile.v0");
-        if frontend == "gateway.v0" && builtin && !opts.keys().any(named) {
-            out.opts.remove("source");
-            out.frontend = "dockerfile.v0".into();
-        }
-        out
-    }
-
-    fn says_something(&self) -> bool {
-        !self.frontend.is_empty() || !self.opts.is_empty() || !self.inputs.is_empty()
-    }
+fn says_something(call: &FrontendCall) -> bool {
+    *call != FrontendCall::default()
 }
 
 struct Registered {
@@ -149,14 +135,10 @@ impl CallScope {
         let inputs = call.inputs.values().map(|d| limits::of_definition(d));
         self.budget
             .spend(limits::of_options(&call.opts) + inputs.sum::<usize>())?;
-        let root = self.root.clone().filter(|r| r.says_something());
+        let root = self.root.clone().filter(|r| says_something(r));
         let root = root.or_else(|| {
             let own = self.call.as_ref()?;
-            Some(Arc::new(FrontendCall {
-                frontend: own.frontend.clone(),
-                opts: own.opts.clone(),
-                inputs: own.inputs.clone(),
-            }))
+            Some(Arc::new(own.clone()))
         });
         Ok(Arc::new(Self {
             call: Some(call),
@@ -280,7 +262,7 @@ impl CallScope {
 
     /// The client's request, if it says something.
     fn root_request(&self, captured: &Capture) -> Option<RequestProvenance> {
-        let root = self.root.as_ref().filter(|r| r.says_something())?;
+        let root = self.root.as_ref().filter(|r| says_something(r))?;
         let out = self.describe(root, captured);
         let empty =
             |r: &Parameters| r.frontend.is_empty() && r.args.is_empty() && r.inputs.is_empty();

@@ -1,4 +1,4 @@
-//! Filters on build records, as clients write them: `status=error`, `startedAt>1h`, several joined by commas.
+//! Filters on build records, as clients write them: `status=error`, `startedAt>1h`, several in a line of CSV.
 
 use std::time::SystemTime;
 
@@ -107,10 +107,11 @@ impl RecordFilter {
         let mut alternatives = Vec::with_capacity(texts.len());
         for text in texts {
             let (mut times, mut words) = (Vec::new(), Vec::new());
-            for field in text.split(',') {
+            let fields = gostd::csv::fields(text).map_err(invalid)?;
+            for field in &fields {
                 match Time::parse(field, now)? {
                     Some(time) => times.push(time),
-                    None => words.push(field),
+                    None => words.push(field.as_str()),
                 }
             }
             let words = (!words.is_empty())
@@ -139,8 +140,9 @@ impl RecordFilter {
 
 fn value(record: &HistoryRecord, path: &[String]) -> Option<String> {
     match path.first().map(String::as_str)? {
-        "ref" => Some(record.build.clone()),
+        "ref" => Some(record.build.to_string()),
         "status" => {
+            // DIFFERS: BuildKit takes every error whose sentence has "context canceled" in it for a cancelled build.
             let status = match (&record.completed, &record.error) {
                 (None, _) => "running",
                 (Some(_), None) => "completed",
@@ -189,5 +191,86 @@ mod tests {
         assert!(!fits(&["startedAt>1970-01-12T13:36:40Z"]));
         assert!(RecordFilter::parse(&["duration>x".into()], now).is_err());
         assert!(RecordFilter::parse(&["startedAt>yesterday".into()], now).is_err());
+    }
+
+    #[test]
+    fn a_filter_is_a_line_of_csv() {
+        let record = |build: &str| HistoryRecord {
+            build: build.into(),
+            completed: Some(SystemTime::UNIX_EPOCH),
+            ..HistoryRecord::default()
+        };
+        let parse = |text: &str| RecordFilter::parse(&[text.to_owned()], SystemTime::UNIX_EPOCH);
+        for (text, build, want) in [
+            ("ref==a,status==completed", "a", true),
+            ("ref==b,status==completed", "a", false),
+            ("\"ref==a\",\"status==completed\"", "a", true),
+            ("\"ref~=^(a|b)$\"", "b", true),
+            // A quoted field has quotes of the filter language inside.
+            ("\"ref==\"\"a,b\"\"\"", "a,b", true),
+            ("\"ref==\"\"a,b\"\"\"", "a", false),
+        ] {
+            let filter = parse(text).unwrap();
+            assert_eq!(filter.fits(&record(build)), want, "{text} {build}");
+        }
+        for text in ["", "\"ref==a", "ref==\"a\"", "\"ref==a\"x", "ref==a,"] {
+            let Err(error) = parse(text) else {
+                panic!("{text} is taken");
+            };
+            assert_eq!(error.kind, FailureKind::InvalidArgument, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_build_that_has_not_ended_has_no_times_and_runs() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let running = HistoryRecord {
+            created: Some(now),
+            ..HistoryRecord::default()
+        };
+        for (text, want) in [
+            ("status=running", true),
+            ("status!=running", false),
+            ("completedAt>1s", false),
+            ("completedAt<1s", true),
+            ("duration<=0s", true),
+            ("duration>0s", false),
+            ("startedAt<=0s", true),
+            ("startedAt>=1m", true),
+            ("unknown", false),
+            ("unknown!=x", true),
+        ] {
+            let filter = RecordFilter::parse(&[text.to_owned()], now).unwrap();
+            assert_eq!(filter.fits(&running), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_repository_is_what_the_client_says_or_a_context_that_is_one() {
+        let of = |attrs: &[(&str, &str)]| {
+            let record = HistoryRecord {
+                frontend_attrs: attrs
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                    .collect(),
+                ..HistoryRecord::default()
+            };
+            value(&record, &["repository".to_owned()])
+        };
+        for (attrs, want) in [
+            (&[][..], None),
+            (
+                &[("vcs:source", "x"), ("context", "https://h/y")][..],
+                Some("x"),
+            ),
+            (
+                &[("context", "https://h/y.git")][..],
+                Some("https://h/y.git"),
+            ),
+            (&[("context", "git@h:y")][..], Some("git@h:y")),
+            (&[("context", "/home/me/y")][..], None),
+        ] {
+            assert_eq!(of(attrs).as_deref(), want, "{attrs:?}");
+        }
     }
 }

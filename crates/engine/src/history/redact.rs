@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 
 use attest::is_credential;
 
-use crate::api::{Detail, ExporterSpec, Failure, FailureKind, HistoryRecord, SolveRequest};
+use crate::api::{
+    BuildRef, Detail, ExporterSpec, Failure, FailureKind, HistoryRecord, SolveRequest,
+};
 
 /// The longest name of a build.
 const MAX_NAME_BYTES: usize = 512;
@@ -26,11 +28,11 @@ const ATTR_OVERHEAD_BYTES: usize = 64;
 const MASK: &str = "xxxxx";
 
 /// Refuses a name that no record could have.
-pub(super) fn check_name(build: &str) -> Result<(), Failure> {
-    if build.len() > MAX_NAME_BYTES {
+pub(super) fn check_name(build: &BuildRef) -> Result<(), Failure> {
+    let length = build.as_str().len();
+    if length > MAX_NAME_BYTES {
         let message = format!(
-            "the name of the build has {} bytes: at most {MAX_NAME_BYTES} are accepted",
-            build.len()
+            "the name of the build has {length} bytes: at most {MAX_NAME_BYTES} are accepted"
         );
         return Err(Failure::new(FailureKind::InvalidArgument, message));
     }
@@ -326,6 +328,6 @@ mod tests {
         }
         let failure = Failure::new(FailureKind::Unknown, long.clone());
         assert!(redact_failure(&failure).message().len() <= MAX_VALUE_BYTES + 4);
-        assert!(check_name(&long).is_err() && check_name("x").is_ok());
+        assert!(check_name(&long.into()).is_err() && check_name(&"x".into()).is_ok());
     }
 }

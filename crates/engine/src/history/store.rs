@@ -16,7 +16,7 @@ use task::Permits;
 
 use super::filter::RecordFilter;
 use super::trace::Summary;
-use crate::api::{Failure, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord};
+use crate::api::{BuildRef, Failure, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord};
 
 const LOG: &str = "application/vnd.buildkit.status.v0";
 const ERROR: &str = "application/vnd.googleapis.google.rpc.status+proto";
@@ -77,7 +77,7 @@ impl RecordStore {
         })
     }
 
-    fn owner(build: &str) -> String {
+    fn owner(build: &BuildRef) -> String {
         format!("history:{build}")
     }
 
@@ -144,7 +144,7 @@ impl RecordStore {
 
     fn put(&self, record: &HistoryRecord) -> Result<(), Failure> {
         self.store.put_history(&store::HistoryRecord {
-            id: record.build.clone(),
+            id: record.build.to_string(),
             created: record.created.unwrap_or(UNIX_EPOCH),
             completed: record.completed,
             pinned: record.pinned,
@@ -168,9 +168,9 @@ impl RecordStore {
     pub(crate) fn pages(
         &self,
         known: Vec<HistoryEvent>,
-        others: HashSet<String>,
+        others: HashSet<BuildRef>,
         filter: RecordFilter,
-        build: String,
+        build: BuildRef,
     ) -> impl Stream<Item = Result<HistoryEvent, Failure>> + Send + use<> {
         let pages = Pages {
             records: self.clone(),
@@ -188,10 +188,10 @@ impl RecordStore {
     }
 
     /// One record.
-    pub(crate) async fn get(&self, build: &str) -> Result<Option<HistoryRecord>, Failure> {
-        let (this, build) = (self.clone(), build.to_owned());
+    pub(crate) async fn get(&self, build: &BuildRef) -> Result<Option<HistoryRecord>, Failure> {
+        let (this, build) = (self.clone(), build.clone());
         task::blocking("read a build record", move || {
-            let row = this.store.history(&build)?;
+            let row = this.store.history(build.as_str())?;
             Ok(row.and_then(|row| this.codec.parse(&row.record)))
         })
         .await
@@ -204,10 +204,10 @@ impl RecordStore {
     }
 
     /// Deletes a record; its blobs go with the next collection.
-    pub(crate) async fn delete(&self, build: &str) -> Result<(), Failure> {
-        let (this, build) = (self.clone(), build.to_owned());
+    pub(crate) async fn delete(&self, build: &BuildRef) -> Result<(), Failure> {
+        let (this, build) = (self.clone(), build.clone());
         task::blocking("delete a build record", move || {
-            this.store.delete_history(&build)?;
+            this.store.delete_history(build.as_str())?;
             Ok(())
         })
         .await
@@ -237,9 +237,9 @@ impl RecordStore {
 struct Pages {
     records: RecordStore,
     known: VecDeque<HistoryEvent>,
-    others: Arc<HashSet<String>>,
+    others: Arc<HashSet<BuildRef>>,
     filter: Arc<RecordFilter>,
-    build: String,
+    build: BuildRef,
     page: VecDeque<HistoryRecord>,
     /// The last record that was read from disk; none at the end.
     after: Option<Option<(SystemTime, String)>>,
@@ -287,7 +287,7 @@ impl Pages {
             let last = last.map(|row| (row.created, row.id.clone()));
             let page: VecDeque<_> = rows
                 .iter()
-                .filter(|row| !others.contains(&row.id))
+                .filter(|row| !others.contains(row.id.as_str()))
                 .filter_map(|row| records.codec.parse(&row.record))
                 .filter(|record| filter.fits(record))
                 .collect();

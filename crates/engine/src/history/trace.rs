@@ -74,7 +74,7 @@ impl Summary {
 
 /// The steps of a build as spans, one JSON document a line, in the form of the reference's traces.
 fn trace(record: &HistoryRecord, summary: &Summary) -> Vec<u8> {
-    let id = Digest::sha256(record.build.as_bytes());
+    let id = Digest::sha256(record.build.as_str());
     let trace = id.hex().get(..32).unwrap_or_default();
     let root = id.hex().get(32..48).unwrap_or_default();
     let context = |span: &str| json!({ "TraceID": trace, "SpanID": span, "TraceFlags": "01", "TraceState": "", "Remote": false });
@@ -131,4 +131,108 @@ fn trace(record: &HistoryRecord, summary: &Summary) -> Vec<u8> {
         line(&span(&step.name, own, context(root), step, vertex));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use progress::Vertex;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Option<SystemTime> {
+        Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    fn vertex(name: &str, change: impl FnOnce(&mut Vertex)) -> Event {
+        let mut vertex = Vertex::new(Digest::sha256(name), name, Vec::new());
+        change(&mut vertex);
+        Event::Vertex(vertex)
+    }
+
+    fn lines(summary: &Summary) -> Vec<Value> {
+        let record = HistoryRecord {
+            build: "b".into(),
+            created: at(100),
+            completed: at(160),
+            ..HistoryRecord::default()
+        };
+        let text = String::from_utf8(summary.trace(&record)).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect()
+    }
+
+    #[test]
+    fn a_step_is_counted_once_however_often_it_is_told_of() {
+        let mut summary = Summary::default();
+        for event in [
+            vertex("a", |v| v.started = at(1)),
+            vertex("a", |v| (v.started, v.completed) = (None, at(2))),
+            // Of two that say the same, one was cached for another build.
+            vertex("b", |v| v.cached = true),
+            vertex("b", |v| v.cached = false),
+            vertex("c", |_| {}),
+        ] {
+            summary.take(&event);
+        }
+        assert_eq!(
+            (
+                summary.total(),
+                summary.cached(),
+                summary.completed(),
+                summary.warnings
+            ),
+            (3, 1, 1, 0)
+        );
+    }
+
+    #[test]
+    fn the_trace_has_the_build_and_its_steps_in_the_order_of_their_start() {
+        let mut summary = Summary::default();
+        for event in [
+            vertex("late", |v| {
+                (v.started, v.completed) = (at(150), at(151));
+                v.error = "exit code: 1".into();
+            }),
+            vertex("early", |v| (v.started, v.completed) = (at(101), at(120))),
+            vertex("running", |v| v.started = at(130)),
+            vertex("never", |_| {}),
+        ] {
+            summary.take(&event);
+        }
+        let spans = lines(&summary);
+        let names: Vec<_> = spans.iter().map(|s| s["Name"].as_str().unwrap()).collect();
+        assert_eq!(
+            names,
+            ["moby.buildkit.v1.Control/Solve", "early", "running", "late"]
+        );
+        let (root, steps) = spans.split_first().unwrap();
+        assert_eq!(root["StartTime"], "1970-01-01T00:01:40.000000000Z");
+        assert_eq!(root["EndTime"], "1970-01-01T00:02:40.000000000Z");
+        for step in steps {
+            assert_eq!(step["Parent"]["SpanID"], root["SpanContext"]["SpanID"]);
+            assert_eq!(
+                step["SpanContext"]["TraceID"],
+                root["SpanContext"]["TraceID"]
+            );
+        }
+        // What did not end ends where it began.
+        assert_eq!(spans[2]["EndTime"], spans[2]["StartTime"]);
+        let status = |at: usize| spans[at]["Status"]["Code"].as_str().unwrap();
+        assert_eq!([status(1), status(3)], ["Unset", "Error"]);
+        assert_eq!(spans[3]["Status"]["Description"], "exit code: 1");
+        let vertex = &spans[1]["Attributes"][0]["Value"]["Value"];
+        assert_eq!(*vertex, Digest::sha256("early").as_str());
+    }
+
+    #[test]
+    fn a_trace_of_very_many_steps_is_cut() {
+        let mut summary = Summary::default();
+        for n in 0..MAX_STEPS + 10 {
+            summary.take(&vertex(&n.to_string(), |v| v.started = at(1)));
+        }
+        assert_eq!(lines(&summary).len(), MAX_STEPS + 1);
+        assert_eq!(usize::try_from(summary.total()).unwrap(), MAX_STEPS + 10);
+    }
 }

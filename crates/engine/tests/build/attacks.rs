@@ -83,7 +83,7 @@ async fn policies_on_many_sources_hold_no_thread_of_the_runtime() {
     let (definition, policy) = (sources(200), policy(2000));
     let solves = (0..4).map(|n| {
         let request = SolveRequest {
-            build: format!("b{n}"),
+            build: format!("b{n}").into(),
             input: SolveInput::Definition(Arc::clone(&definition)),
             source_policy: Some(policy.clone()),
             ..SolveRequest::default()
@@ -193,12 +193,12 @@ impl HistoryCodec for Counting {
     fn record(&self, record: &HistoryRecord) -> Vec<u8> {
         let length = format!("{record:?}").len();
         self.longest.fetch_max(length, Ordering::SeqCst);
-        record.build.clone().into_bytes()
+        record.build.to_string().into_bytes()
     }
     fn parse(&self, record: &[u8]) -> Option<HistoryRecord> {
         self.read.fetch_add(1, Ordering::SeqCst);
         Some(HistoryRecord {
-            build: String::from_utf8(record.to_vec()).ok()?,
+            build: String::from_utf8(record.to_vec()).ok()?.into(),
             ..HistoryRecord::default()
         })
     }
@@ -221,7 +221,7 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
     for n in 0..40_u32 {
         let attrs: BTreeMap<String, String> = [("k".to_owned(), long.clone())].into();
         let request = SolveRequest {
-            build: format!("b{n:02}"),
+            build: format!("b{n:02}").into(),
             input: SolveInput::Frontend(if n.is_multiple_of(2) {
                 long.clone()
             } else {
@@ -246,7 +246,10 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
         ..HistoryQuery::default()
     };
     let three: Vec<_> = engine.history(query).await.unwrap().collect().await;
-    let names: Vec<_> = three.into_iter().map(|e| e.unwrap().record.build).collect();
+    let names: Vec<_> = three
+        .into_iter()
+        .map(|e| e.unwrap().record.build.to_string())
+        .collect();
     assert_eq!(names, ["b39", "b38", "b37"]);
     assert!(codec.read.load(Ordering::SeqCst) <= 16);
     // And who wants all gets each once.
@@ -255,12 +258,15 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
         ..HistoryQuery::default()
     };
     let all: Vec<_> = engine.history(query).await.unwrap().collect().await;
-    let names: Vec<_> = all.into_iter().map(|e| e.unwrap().record.build).collect();
+    let names: Vec<_> = all
+        .into_iter()
+        .map(|e| e.unwrap().record.build.to_string())
+        .collect();
     let wanted: Vec<_> = (0..40).rev().map(|n| format!("b{n:02}")).collect();
     assert_eq!(names, wanted);
 
     let refused = SolveRequest {
-        build: long,
+        build: long.into(),
         ..SolveRequest::default()
     };
     let said = engine.solve(refused).await.unwrap_err().message();

@@ -30,11 +30,11 @@ impl HistoryCodec for Slow {
         if let Some(wait) = wait {
             wait.blocking_recv().unwrap();
         }
-        record.build.clone().into_bytes()
+        record.build.to_string().into_bytes()
     }
     fn parse(&self, record: &[u8]) -> Option<HistoryRecord> {
         Some(HistoryRecord {
-            build: String::from_utf8(record.to_vec()).ok()?,
+            build: String::from_utf8(record.to_vec()).ok()?.into(),
             ..HistoryRecord::default()
         })
     }

@@ -285,7 +285,7 @@ async fn a_failed_build_leaves_its_name_and_its_steps_for_the_next() {
         record.error.is_none(),
         "of one name, the last build is recorded"
     );
-    let mut events = lab.engine.status("one").await.unwrap();
+    let mut events = lab.engine.status(&"one".into()).await.unwrap();
     let mut cached = false;
     while let Some(event) = events.next().await {
         cached |= matches!(event, progress::Event::Vertex(v) if v.cached);
