@@ -100,8 +100,8 @@ pub(crate) fn git_address(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
-    let _refused = llb::build::GitUrl::parse(text);
-    let _refused = llb::build::git::GitRef::parse(text);
+    let _refused = llb::git_url::GitUrl::parse(text);
+    let _refused = llb::git_url::GitRef::parse(text);
     let source = pb::SourceOp {
         identifier: format!("git://{text}"),
         attrs: [("git.fullurl".to_owned(), text.to_owned())].into(),
