@@ -8,6 +8,7 @@
 
 mod support;
 
+mod actions;
 mod copying;
 mod deep;
 mod diffing;
@@ -18,3 +19,4 @@ mod owners;
 mod pairs;
 mod rooted;
 mod walking;
+mod walks;

@@ -11,5 +11,6 @@ mod applying;
 mod archives;
 mod creating;
 mod hostile;
+mod kinds;
 mod overlaying;
 mod support;
