@@ -60,7 +60,7 @@ type Fields = BTreeMap<String, Vec<u8>>;
 /// What of a config is looked at; as with every struct, whatever the case of the names is.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
-struct Known {
+struct ConfigFacts {
     os: String,
     architecture: String,
     history: Option<Vec<History>>,
@@ -74,17 +74,17 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
         .ok_or_else(|| bad("invalid null image config for export".into()))?;
     let members = members.into_iter();
     let mut fields: Fields = members.map(|(key, raw)| (key, raw.to_vec())).collect();
-    let known: Known = gostd::json::from_slice(config)
+    let facts: ConfigFacts = gostd::json::from_slice(config)
         .map_err(|e| ExportError::malformed("invalid image config for export", e))?;
-    if known.os.is_empty() {
+    if facts.os.is_empty() {
         return Err(bad("invalid image config for export: missing os".into()));
     }
-    if known.architecture.is_empty() {
+    if facts.architecture.is_empty() {
         return Err(bad(
             "invalid image config for export: missing architecture".into()
         ));
     }
-    let mut history = entries(known.history)?;
+    let mut history = entries(facts.history)?;
     complete(&mut history, patch.layers);
     let rootfs = RootFs {
         kind: "layers",
@@ -231,18 +231,18 @@ fn complete(history: &mut Option<Vec<Entry>>, layers: &[LayerFacts]) {
 fn clamp(history: &mut [Entry], epoch: &Timestamp, base: Option<&[u8]>) -> Result<(), ExportError> {
     let base = match base {
         Some(config) => {
-            let read: Known = gostd::json::from_slice(config)
+            let read: ConfigFacts = gostd::json::from_slice(config)
                 .map_err(|e| ExportError::malformed("failed to unmarshal base image config", e))?;
             entries(read.history)?.unwrap_or_default()
         }
         None => Vec::new(),
     };
-    let kept = history
+    let unchanged = history
         .iter()
         .zip(&base)
         .take_while(|(own, base)| own == base)
         .count();
-    for entry in history.iter_mut().skip(kept) {
+    for entry in history.iter_mut().skip(unchanged) {
         if entry.created.is_none_or(|created| created.is_after(epoch)) {
             entry.created = Some(*epoch);
         }

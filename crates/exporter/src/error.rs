@@ -174,10 +174,13 @@ impl ExportError {
             Self::Push { source, .. } => source.kind(),
             Self::Session { source } => session::kind_of(source.as_ref()),
             Self::Store(error) => error.kind(),
-            Self::Io { source, .. } => match ErrorKind::of_causes(source.as_ref()) {
-                ErrorKind::Exhausted => ErrorKind::Exhausted,
-                _ => ErrorKind::of_host(source),
-            },
+            Self::Io { source, .. } => {
+                if ErrorKind::of_causes(source.as_ref()) == ErrorKind::Exhausted {
+                    ErrorKind::Exhausted
+                } else {
+                    ErrorKind::of_host(source)
+                }
+            }
             Self::NotBuilt { .. } => ErrorKind::Unsupported,
         }
     }

@@ -249,11 +249,11 @@ impl Instance {
 }
 
 fn docker_manifest(image: &Image, names: &[String]) -> Result<Vec<u8>, ExportError> {
-    let found = image
+    let document = image
         .documents
         .iter()
         .find(|(d, _)| d.digest == image.root.digest);
-    let Some((_, bytes)) = found else {
+    let Some((_, bytes)) = document else {
         return Err(ExportError::result("the image has no manifest"));
     };
     // An image with attestations is an index, which `docker load` reads from index.json.

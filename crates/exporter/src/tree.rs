@@ -115,11 +115,11 @@ pub(crate) async fn open(
     let split = options.platform_split.unwrap_or(source.is_map());
     let mut out = Vec::with_capacity(platforms.len());
     for platform in platforms {
-        let found = source.find(&platform.id)?.cloned();
-        let root = match &found {
-            Some(found) => {
-                found.ensure().await?;
-                let root = found.root()?;
+        let reference = source.find(&platform.id)?.cloned();
+        let root = match &reference {
+            Some(reference) => {
+                reference.ensure().await?;
+                let root = reference.root()?;
                 Some(if options.source.is_empty() {
                     root
                 } else {
@@ -142,7 +142,7 @@ pub(crate) async fn open(
             folder,
             epoch,
             extra: Vec::new(),
-            _held: found,
+            _held: reference,
         };
         let named = source.is_map() && !split;
         tree.attest(source, &options.attestation_prefix, named)
@@ -330,13 +330,13 @@ impl Iterator for Merge<'_> {
             }
         }
         let best = best?;
-        let mut found = None;
+        let mut first = None;
         for part in &mut self.parts {
             if let Some(next) = part.next_if(|stat| stat.as_ref().is_ok_and(|s| s.path == best)) {
-                found.get_or_insert(next);
+                first.get_or_insert(next);
             }
         }
-        found
+        first
     }
 }
 

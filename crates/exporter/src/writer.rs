@@ -150,8 +150,8 @@ impl Writer<'_> {
                 "index annotations not supported for single platform export",
             ));
         }
-        let found = self.source.find(&platform.id)?;
-        let layers = self.layers(&[(platform, found)]).await?;
+        let reference = self.source.find(&platform.id)?;
+        let layers = self.layers(&[(platform, reference)]).await?;
         let layers = layers.into_iter().next().unwrap_or_default();
         let (mut desc, config) = self.manifest(platform, layers, annotations).await?;
         desc.platform = Some(platform.platform.clone());

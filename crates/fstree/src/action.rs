@@ -197,16 +197,19 @@ pub fn mkdir(root: &Root, action: &Mkdir) -> Result<(), ActionError> {
     else {
         return Ok(());
     };
-    let made = match dir.create_dir(&name, mode) {
+    let new_dir = match dir.create_dir(&name, mode) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
         other => other.at("mkdir", &path)?,
     };
     if let Some(owner) = action.owner {
-        made.set_own_owner(owner.uid, owner.gid)
+        new_dir
+            .set_own_owner(owner.uid, owner.gid)
             .at("lchown", &path)?;
     }
     if let Some(time) = action.timestamp {
-        made.set_own_times(Times::both(time)).at("utime", &path)?;
+        new_dir
+            .set_own_times(Times::both(time))
+            .at("utime", &path)?;
     }
     Ok(())
 }

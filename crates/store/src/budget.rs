@@ -20,7 +20,7 @@ const NEAR_BYTES: i64 = 1_000_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     pub(crate) rules: Mutex<Vec<GcPolicy>>,
-    pub(crate) known: Mutex<Known>,
+    pub(crate) count: Mutex<SpaceCount>,
     /// Something was written since the last count began.
     pub(crate) changed: AtomicBool,
     /// One counts or collects for steps; the others wait for the outcome. Held across awaits, hence not a parking_lot lock.
@@ -28,13 +28,13 @@ pub(crate) struct Budget {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct SpaceCount {
     pub(crate) used: i64,
     pub(crate) counted: Option<Instant>,
     pub(crate) fruitless: Option<Instant>,
 }
 
-impl Known {
+impl SpaceCount {
     /// What a step is to do about the count. `changed` says that something was written since.
     pub(crate) fn advice(&self, limit: i64, changed: bool, now: Instant) -> Advice {
         let is_recent =
@@ -82,7 +82,7 @@ mod tests {
     fn a_step_waits_for_the_count_only_where_the_budget_is_near() {
         let now = Instant::now();
         let ago = |seconds| now.checked_sub(Duration::from_secs(seconds));
-        let known = |used, counted, fruitless| Known {
+        let known = |used, counted, fruitless| SpaceCount {
             used,
             counted,
             fruitless,

@@ -145,12 +145,12 @@ impl Store {
         let id = line.usage.id.as_str();
         match crate::refs::measure(self, id, line.snapshot.as_deref()) {
             Ok(size) => {
-                let kept = self.later(|c| {
+                let stored = self.later(|c| {
                     c.prepare_cached("UPDATE refs SET size = ?2 WHERE id = ?1 AND size < 0")?
                         .execute(rusqlite::params![id, size])?;
                     Ok(())
                 });
-                if let Err(e) = kept {
+                if let Err(e) = stored {
                     tracing::debug!(id, error = %e, "size not kept");
                 }
                 size

@@ -31,8 +31,8 @@ impl Mapped {
         empty: &OwnedFd,
         ids: &IdMapping,
     ) -> io::Result<Arc<Dirs>> {
-        let mut known = self.0.lock();
-        if let Some((range, dirs)) = &*known
+        let mut cached = self.0.lock();
+        if let Some((range, dirs)) = &*cached
             && *range == ids.range()
         {
             return Ok(Arc::clone(dirs));
@@ -41,7 +41,7 @@ impl Mapped {
             snapshots: map(snapshots, ids)?.into(),
             empty: map(empty, ids)?.into(),
         });
-        *known = Some((ids.range(), Arc::clone(&dirs)));
+        *cached = Some((ids.range(), Arc::clone(&dirs)));
         Ok(dirs)
     }
 }

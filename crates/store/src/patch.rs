@@ -137,11 +137,11 @@ impl Writer<'_> {
     }
 
     fn make_dir(&mut self, dir: &Dir, name: &OsStr, path: &Path) -> Result<Dir, PathError> {
-        let made = match at("stat", path, dir.stat_opt(name))? {
+        let new_dir = match at("stat", path, dir.stat_opt(name))? {
             Some(_) => at("open", path, dir.open_dir(name))?,
             None => at("create", path, dir.create_dir(name, 0o755))?,
         };
-        let meta = at("copy", path, dress_dir(&self.from.dir(path)?, &made))?;
+        let meta = at("copy", path, dress_dir(&self.from.dir(path)?, &new_dir))?;
         self.dirs.push((
             path.to_owned(),
             Times {
@@ -149,7 +149,7 @@ impl Writer<'_> {
                 mtime: Some(meta.mtime),
             },
         ));
-        Ok(made)
+        Ok(new_dir)
     }
 
     fn write(&mut self, change: &Change) -> Result<(), PathError> {

@@ -25,14 +25,14 @@ impl Store {
         };
         let advice = |store: &Self| {
             let changed = store.budget.changed.load(Ordering::Relaxed);
-            let known = store.budget.known.lock();
-            known.advice(limit, changed, Instant::now())
+            let count = store.budget.count.lock();
+            count.advice(limit, changed, Instant::now())
         };
         match advice(self) {
             Advice::Go => {}
             Advice::CountBeside => {
                 // Others go on with what is known until then.
-                self.budget.known.lock().counted = Some(Instant::now());
+                self.budget.count.lock().counted = Some(Instant::now());
                 let store = Arc::clone(self);
                 let counting = task::blocking("count used space", move || store.used().map(drop));
                 task::spawn("count used space", async move {
@@ -48,8 +48,8 @@ impl Store {
                     return;
                 }
                 let store = Arc::clone(self);
-                let made = task::blocking("make room", move || store.make_room_now(&rules));
-                if let Err(error) = made.await {
+                let collecting = task::blocking("make room", move || store.make_room_now(&rules));
+                if let Err(error) = collecting.await {
                     tracing::warn!(%error, "no room could be made");
                 }
             }
@@ -64,7 +64,7 @@ impl Store {
         let mut count = |record: UsageRecord| freed = freed.saturating_add(record.size);
         self.collect(rules, &mut count)?;
         let excess = self.excess(rules)?;
-        self.budget.known.lock().fruitless = (excess > 0).then(Instant::now);
+        self.budget.count.lock().fruitless = (excess > 0).then(Instant::now);
         tracing::info!(bytes = freed, excess, "room made for a step");
         Ok(())
     }

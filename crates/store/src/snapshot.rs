@@ -91,14 +91,14 @@ impl Snapshots {
     pub(crate) fn probe(&self, ids: Option<&IdMapping>) -> io::Result<()> {
         let name = format!("probe-{}", crate::id::RefId::random());
         self.create_dirs(&name)?;
-        let made = self.dirs(ids).and_then(|dirs| {
+        let mounted = self.dirs(ids).and_then(|dirs| {
             let empty = dirs
                 .as_ref()
                 .map_or(self.empty.as_fd(), |dirs| dirs.empty.as_fd());
             self.mount_rw_io(&name, &[empty], ids).map(drop)
         });
         let gone = self.trash.take(&self.dir, &name);
-        made?;
+        mounted?;
         gone
     }
 
@@ -188,7 +188,7 @@ impl Snapshots {
         plain: bool,
         ids: Option<&IdMapping>,
     ) -> Result<MountFd, StoreError> {
-        let made = match layers {
+        let mount = match layers {
             [] => self.bind(self.empty.as_fd(), true, ids),
             [one] if plain => self.bind(self.upper(one)?.as_fd(), true, ids),
             _ => {
@@ -216,7 +216,7 @@ impl Snapshots {
                 })
             }
         };
-        made.map_err(|e| StoreError::io("mount", &self.root, e))
+        mount.map_err(|e| StoreError::io("mount", &self.root, e))
     }
 
     /// Mounts a snapshot read-write on top of `layers`, base first. On nothing, the snapshot's directory itself is the tree.
@@ -278,9 +278,9 @@ impl Snapshots {
         match sys::mount::overlay(&spec) {
             Err(_) if spec.volatile => {
                 spec.volatile = false;
-                let made = sys::mount::overlay(&spec)?;
+                let mount = sys::mount::overlay(&spec)?;
                 self.volatile.store(false, Ordering::Relaxed);
-                Ok(made)
+                Ok(mount)
             }
             made => made,
         }
@@ -292,13 +292,13 @@ impl Snapshots {
         readonly: bool,
         ids: Option<&IdMapping>,
     ) -> io::Result<MountFd> {
-        let made = sys::mount::open_tree_clone(dir, false)?;
+        let mount = sys::mount::open_tree_clone(dir, false)?;
         let set = Attrs {
             readonly,
             ..Attrs::default()
         };
         sys::mount::mount_setattr(
-            &made,
+            &mount,
             AttrChange {
                 set,
                 private: true,
@@ -306,9 +306,9 @@ impl Snapshots {
             },
         )?;
         if let Some(ids) = ids {
-            sys::mount::map_ids(&made, ids, false)?;
+            sys::mount::map_ids(&mount, ids, false)?;
         }
-        Ok(made)
+        Ok(mount)
     }
 
     /// Makes another mount of the same tree.

@@ -109,9 +109,9 @@ impl Store {
             Ok(s.query_row([], |r| r.get(0))?)
         })?;
         let used = records.saturating_add(self.overhead()?);
-        let mut known = self.budget.known.lock();
-        known.used = used;
-        known.counted = Some(Instant::now());
+        let mut count = self.budget.count.lock();
+        count.used = used;
+        count.counted = Some(Instant::now());
         Ok(used)
     }
 

@@ -16,9 +16,9 @@ impl HashMemory {
     pub(crate) fn get(&self, key: &str) -> Option<Arc<TreeHashes>> {
         let mut trees = self.0.lock();
         let at = trees.iter().position(|(k, _)| k == key)?;
-        let found = trees.remove(at);
-        let tree = found.1.clone();
-        trees.push(found);
+        let recent = trees.remove(at);
+        let tree = recent.1.clone();
+        trees.push(recent);
         Some(tree)
     }
 

@@ -45,22 +45,22 @@ pub fn copy(
     }
     let exclude = matcher("excludepatterns", &action.exclude)?;
     let sources = if action.allow_wildcard {
-        let found = wildcard::resolve(src, &src_path, action.follow_symlink, exclude.as_ref())?;
-        if found.left_out_dir
+        let matches = wildcard::resolve(src, &src_path, action.follow_symlink, exclude.as_ref())?;
+        if matches.left_out_dir
             && action.dir_copy_contents
             && dest.stat_opt(dest.resolve(&dest_path, true)?)?.is_none()
         {
             // There is a directory to copy to, as if all that is in the excluded one were excluded.
             dest.mkdir_all(&dest_path, DIRECTORY_MODE, action.owner, action.timestamp)?;
         }
-        if found.paths.is_empty() && !found.left_out {
+        if matches.paths.is_empty() && !matches.left_out {
             return if action.allow_empty_wildcard {
                 Ok(())
             } else {
                 Err(ActionError::NoMatch(src_path))
             };
         }
-        found.paths
+        matches.paths
     } else {
         vec![PathBuf::from(&src_path)]
     };
@@ -134,13 +134,13 @@ fn copy_one(
         Some(mode) if action.mode_str.is_empty() => mode & 0o777,
         _ => DIRECTORY_MODE,
     };
-    let mut made = Vec::new();
+    let mut new_dirs = Vec::new();
     // Of "a/b" the directory "a" is made here; of "a/b/" and "a/b/." all of it.
     let towards = match dest_path.rsplit_once('/') {
         Some((dir, name)) if !name.is_empty() && name != "." => dir,
         _ => dest_path,
     };
-    made.extend(dest.mkdir_all(towards, dir_mode, action.owner, action.timestamp)?);
+    new_dirs.extend(dest.mkdir_all(towards, dir_mode, action.owner, action.timestamp)?);
     let mut copier = Copier::new(dest, action)?;
 
     let target = dest.resolve(lexical(Path::new(dest_path)), true)?;
@@ -167,10 +167,10 @@ fn copy_one(
     } else {
         target.parent().unwrap_or_else(|| Path::new("/"))
     };
-    made.extend(dest.mkdir_all(parent, dir_mode, action.owner, action.timestamp)?);
+    new_dirs.extend(dest.mkdir_all(parent, dir_mode, action.owner, action.timestamp)?);
     copier.copy_top(src, &from, &meta, &target)?;
     if let Some(time) = action.timestamp {
-        for path in made.iter().rev() {
+        for path in new_dirs.iter().rev() {
             dest.dir(path)?
                 .set_own_times(Times::both(time))
                 .at("utime", path)?;

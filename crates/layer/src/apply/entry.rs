@@ -171,29 +171,31 @@ impl<'a> Unpack<'a> {
         header: &Header,
     ) -> Result<(), ApplyError> {
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
-        let made = match dir.create_dir(name, header.mode) {
+        let new_dir = match dir.create_dir(name, header.mode) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let there = dir.stat(name).map_err(at("lstat"))?;
                 if there.is_dir() {
                     dir.open_dir(name).map_err(at("open"))?
                 } else {
                     self.clear(dir, path, name).map_err(at("remove"))?;
-                    let made = dir.create_dir(name, header.mode).map_err(at("mkdir"))?;
+                    let new_dir = dir.create_dir(name, header.mode).map_err(at("mkdir"))?;
                     // What the layer removed and made again must not show what is below.
                     if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay {
-                        made.set_own_xattr(OPAQUE_MARK, b"y")
+                        new_dir
+                            .set_own_xattr(OPAQUE_MARK, b"y")
                             .map_err(at("setxattr"))?;
                     }
-                    made
+                    new_dir
                 }
             }
             other => other.map_err(at("mkdir"))?,
         };
         let owner = self.owner(header);
-        made.set_own_owner(owner.uid, owner.gid)
+        new_dir
+            .set_own_owner(owner.uid, owner.gid)
             .map_err(at("lchown"))?;
-        made.set_own_mode(header.mode).map_err(at("chmod"))?;
-        set_xattrs(path, header, |key, value| made.set_own_xattr(key, value))?;
+        new_dir.set_own_mode(header.mode).map_err(at("chmod"))?;
+        set_xattrs(path, header, |key, value| new_dir.set_own_xattr(key, value))?;
         if self.dir_times.note(self.root, path, times(header))? {
             self.open.clear();
         }
@@ -442,10 +444,11 @@ impl<'a> Unpack<'a> {
                     self.disturb(&above)?;
                     dir.unlink(&name)
                         .map_err(|e| PathError::new("remove", &at, e))?;
-                    let made = self.imply(&dir, &at, &name, false)?;
-                    made.set_own_xattr(OPAQUE_MARK, b"y")
+                    let new_dir = self.imply(&dir, &at, &name, false)?;
+                    new_dir
+                        .set_own_xattr(OPAQUE_MARK, b"y")
                         .map_err(|e| PathError::new("setxattr", &at, e))?;
-                    made
+                    new_dir
                 }
                 Some(_) => {
                     return Err(PathError::new("mkparent", &at, Errno::NOTDIR).into());
@@ -467,20 +470,20 @@ impl<'a> Unpack<'a> {
         look_below: bool,
     ) -> Result<Dir, ApplyError> {
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
-        let made = dir.create_dir(name, IMPLIED_MODE).map_err(at("mkdir"))?;
+        let new_dir = dir.create_dir(name, IMPLIED_MODE).map_err(at("mkdir"))?;
         if !look_below {
-            return Ok(made);
+            return Ok(new_dir);
         }
         for parent in &self.options.parents {
             let Some(meta) = parent.stat_opt(path)? else {
                 continue;
             };
             if meta.is_dir() {
-                adopt(&made, &parent.dir(path)?, &meta).map_err(at("chmod"))?;
+                adopt(&new_dir, &parent.dir(path)?, &meta).map_err(at("chmod"))?;
             }
             break;
         }
-        Ok(made)
+        Ok(new_dir)
     }
 }
 

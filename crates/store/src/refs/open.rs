@@ -35,7 +35,7 @@ fn read_row(c: &Connection, id: &RefId) -> Result<Row, StoreError> {
          FROM refs WHERE id = ?1",
     )?;
     let digest = |text: Option<String>| text.and_then(|t| Digest::parse(&t).ok());
-    let found = s
+    let row = s
         .query_row([id.as_str()], |r| {
             let body = Body {
                 mutable: r.get(1)?,
@@ -56,7 +56,7 @@ fn read_row(c: &Connection, id: &RefId) -> Result<Row, StoreError> {
             Ok((r.get(0)?, body))
         })
         .optional()?;
-    let Some((kind, body)) = found else {
+    let Some((kind, body)) = row else {
         return Err(StoreError::NotFound { id: id.to_string() });
     };
     let mut s = c.prepare_cached(
@@ -115,19 +115,19 @@ impl Store {
                 todo.extend(missing);
                 continue;
             }
-            let mut found = parents
+            let mut present = parents
                 .into_iter()
-                .filter_map(|(at, found)| found.map(|r| (at, r)));
+                .filter_map(|(at, present)| present.map(|r| (at, r)));
             let shape = match row.kind {
                 0 => Shape::Layer {
-                    parent: found.next().map(|(_, r)| r),
+                    parent: present.next().map(|(_, r)| r),
                 },
                 1 => Shape::Merge {
-                    parents: found.map(|(_, r)| r).collect(),
+                    parents: present.map(|(_, r)| r).collect(),
                 },
                 _ => {
                     let (mut lower, mut upper) = (None, None);
-                    for (at, record) in found {
+                    for (at, record) in present {
                         if at == 0 {
                             lower = Some(record)
                         } else {
@@ -305,8 +305,8 @@ impl Store {
         descriptor.annotations.extend(layer.annotations);
         let mut live = self.live().lock();
         let parent = parent.map(|p| p.record().clone());
-        let known = self.imported(&chain_id, parent.as_deref(), &descriptor)?;
-        let record = match known {
+        let existing = self.imported(&chain_id, parent.as_deref(), &descriptor)?;
+        let record = match existing {
             Some(id) => {
                 let record = self.load(&mut live, &id)?;
                 record.came()?;
@@ -360,7 +360,7 @@ impl Store {
         descriptor: &Descriptor,
     ) -> Result<Option<RefId>, StoreError> {
         let parent = parent.map(|p| p.id().as_str());
-        let found: Vec<(String, String)> = self.db().read(|c| {
+        let candidates: Vec<(String, String)> = self.db().read(|c| {
             let mut s = c.prepare_cached(
                 "SELECT refs.id, layer_blobs.descriptor FROM refs JOIN layer_blobs ON layer_blobs.ref = refs.id
                  WHERE chain_id = ?1 AND mutable = 0 AND layer_blobs.digest = ?2
@@ -370,10 +370,10 @@ impl Store {
             let rows = s.query_map(key, |r| Ok((r.get(0)?, r.get(1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })?;
-        for (id, text) in found {
-            let known: Descriptor = serde_json::from_str(&text)
+        for (id, text) in candidates {
+            let existing: Descriptor = serde_json::from_str(&text)
                 .map_err(|e| StoreError::layer("read the record of", id.as_str(), e))?;
-            if known.size == descriptor.size && known.media_type == descriptor.media_type {
+            if existing.size == descriptor.size && existing.media_type == descriptor.media_type {
                 return Ok(Some(RefId::parse(&id)?));
             }
         }

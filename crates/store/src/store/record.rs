@@ -147,19 +147,19 @@ impl Record {
     /// Adds somebody who can fetch a blob. The last few are kept: one of them may be wrong, or gone.
     pub(crate) fn add_provider(&self, digest: &Digest, provider: Arc<dyn BlobProvider>) {
         let mut providers = self.providers.lock();
-        let known = providers.entry(digest.clone()).or_default();
-        known.retain(|p| !Arc::ptr_eq(p, &provider));
-        if known.len() >= MAX_PROVIDERS {
-            known.remove(0);
+        let of_blob = providers.entry(digest.clone()).or_default();
+        of_blob.retain(|p| !Arc::ptr_eq(p, &provider));
+        if of_blob.len() >= MAX_PROVIDERS {
+            of_blob.remove(0);
         }
-        known.push(provider);
+        of_blob.push(provider);
     }
 
     /// Who can fetch a blob, the one that came last first.
     pub(crate) fn providers(&self, digest: &Digest) -> Vec<Arc<dyn BlobProvider>> {
         let providers = self.providers.lock();
-        let known = providers.get(digest).into_iter().flatten();
-        known.rev().cloned().collect()
+        let of_blob = providers.get(digest).into_iter().flatten();
+        of_blob.rev().cloned().collect()
     }
 
     /// Forgets who could fetch a blob.

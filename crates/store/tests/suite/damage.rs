@@ -354,7 +354,8 @@ async fn rows_that_mean_nothing_are_dropped_and_keep_no_daemon_from_starting() {
 async fn a_layer_made_here_whose_blob_is_lost_or_torn_is_packed_again() {
     requires!(overlay);
     let sample = sample().await;
-    let cases: &[(&str, fn(&Hurt<'_>))] = &[
+    type Damage = fn(&Hurt<'_>);
+    let cases: &[(&str, Damage)] = &[
         ("missing", |h| std::fs::remove_file(h.layer()).unwrap()),
         ("empty", |h| std::fs::write(h.layer(), "").unwrap()),
         ("cut", |h| {

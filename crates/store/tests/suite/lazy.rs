@@ -393,7 +393,9 @@ async fn merges_and_diffs_of_little_are_what_they_are_made_of() {
     let options = RefOptions::default;
     assert_eq!(lab.store.merge(&[], options()).unwrap(), None);
     assert_eq!(
-        lab.store.merge(&[a.clone()], options()).unwrap(),
+        lab.store
+            .merge(std::slice::from_ref(&a), options())
+            .unwrap(),
         Some(a.clone())
     );
     assert_eq!(lab.store.diff(None, None, options()).unwrap(), None);

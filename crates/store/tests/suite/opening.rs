@@ -16,7 +16,8 @@ fn refused(root: &Path) -> OpenError {
 #[test]
 fn directories_that_are_not_ours_are_refused_and_stay_as_they_are() {
     requires!(overlay);
-    let cases: [(&str, fn(&Path), &str, ErrorKind); 6] = [
+    type Prepare = fn(&Path);
+    let cases: [(&str, Prepare, &str, ErrorKind); 6] = [
         (
             "a folder of snapshots without a format",
             |root| std::fs::create_dir(root.join("snapshots")).unwrap(),
