@@ -13,6 +13,7 @@ mod callcases;
 mod cases;
 mod causes;
 mod conformance;
+mod drivers;
 mod images;
 mod llb;
 mod mirror;
@@ -49,6 +50,14 @@ enum Command {
     Calls(callcases::Options),
     /// Drive a daemon with real clients: acceptance, case by case.
     Cases(cases::Options),
+    /// Make our image and let `docker buildx` work with it through a real dockerd.
+    Drivers(drivers::Options),
+    /// The OCI runtime of that dockerd: runc without capabilities that the machine does not have.
+    #[command(hide = true, disable_help_flag = true)]
+    OciRuntime {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Compare what both daemons' Dockerfile frontends make of the corpus.
     Llb(llb::Options),
     /// Serve the stand-in images to builds made by hand, until interrupted.
@@ -64,6 +73,8 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options).map(|()| true),
         Command::Calls(options) => callcases::run(&options),
         Command::Cases(options) => cases::run(&options),
+        Command::Drivers(options) => drivers::run(&options),
+        Command::OciRuntime { arguments } => drivers::oci_runtime(&arguments),
         Command::Llb(options) => llb::run(&options),
         Command::ServeMirror(options) => serve::run(&options).map(|()| true),
     };
