@@ -65,10 +65,7 @@ pub(crate) async fn push(
         Some(tag) => format!("{}:{tag}@{}", reference.name(), image.root.digest),
         None => reference.name(),
     };
-    let access = Access {
-        push: true,
-        insecure: options.insecure,
-    };
+    let access = Access::PUSH.insecure(options.insecure);
     let progress = ctx.progress.clone();
     let observer = registry::WaitObserver::new(move |host| {
         Box::new(progress.status(format!("waiting for {host}"), "waiting"))

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
+use crate::access::Access;
 use crate::auth::challenge::{Challenge, Scheme};
 use crate::auth::scope::Scopes;
 use crate::auth::token::Bearer;
@@ -33,8 +34,7 @@ const MAX_ENTRIES: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct AuthKey {
     pub(crate) repository: String,
-    pub(crate) push: bool,
-    pub(crate) insecure: bool,
+    pub(crate) access: Access,
     pub(crate) principal: String,
     pub(crate) host: String,
 }

@@ -6,6 +6,7 @@ use http::header::{ACCEPT, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oci::{Descriptor, Digester, media_type};
 
+use crate::access::Purpose;
 use crate::address::host_of;
 use crate::client::Repository;
 use crate::connection::ConnectionError;
@@ -227,7 +228,7 @@ impl BlobStream {
         for kind in kinds {
             for (at, host) in hosts.iter().enumerate().skip(self.first_host) {
                 let target = Target::path(format!("{kind}/{}", self.desc.digest));
-                let scopes = vec![self.repository.scope(false)];
+                let scopes = vec![self.repository.scope(Purpose::Pull)];
                 let call = Call {
                     method: Method::GET,
                     target,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::access::{Access, Purpose, Trust};
 use crate::auth::{AuthKey, AuthPool};
 use crate::config::{Config, HostConfig};
 use crate::credentials::Credentials;
@@ -25,32 +26,10 @@ struct ClientInner {
     config: Config,
     auth: AuthPool,
     limits: Limits,
-    hosts: Mutex<HashMap<(String, bool), Hosts>>,
+    hosts: Mutex<HashMap<(String, Trust), Hosts>>,
 }
 
 type Hosts = Arc<[Arc<Host>]>;
-
-/// What a repository is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Access {
-    /// Whether it will be written.
-    pub push: bool,
-    /// Whether certificates go unchecked and plain http will do, whatever the configuration says.
-    pub insecure: bool,
-}
-
-impl Access {
-    /// Reading, with the configured security.
-    pub const PULL: Self = Self {
-        push: false,
-        insecure: false,
-    };
-    /// Reading and writing, with the configured security.
-    pub const PUSH: Self = Self {
-        push: true,
-        insecure: false,
-    };
-}
 
 /// A repository's registry and path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -128,7 +107,7 @@ impl Client {
         credentials: Arc<dyn Credentials>,
     ) -> Result<Repository, Error> {
         let name = name.into();
-        let hosts = self.hosts(&name.domain, access.insecure)?;
+        let hosts = self.hosts(&name.domain, access.trust())?;
         Ok(Repository {
             inner: Arc::new(RepositoryInner {
                 client: self.clone(),
@@ -149,12 +128,12 @@ impl Client {
         &self.inner.limits
     }
 
-    fn hosts(&self, domain: &str, insecure: bool) -> Result<Hosts, Error> {
-        let key = (domain.to_owned(), insecure);
+    fn hosts(&self, domain: &str, trust: Trust) -> Result<Hosts, Error> {
+        let key = (domain.to_owned(), trust);
         if let Some(hosts) = self.inner.hosts.lock().get(&key) {
             return Ok(hosts.clone());
         }
-        let new_hosts: Hosts = if insecure {
+        let new_hosts: Hosts = if trust == Trust::Anybody {
             let mut config = Config::new(self.inner.config.user_agent.clone());
             config.hosts.insert(
                 domain.to_owned(),
@@ -224,15 +203,17 @@ impl Repository {
     pub(crate) fn auth_key(&self, host: &Host) -> AuthKey {
         AuthKey {
             repository: self.name().to_string(),
-            push: self.inner.access.push,
-            insecure: self.inner.access.insecure,
+            access: self.inner.access,
             principal: self.credentials().principal(),
             host: host.authority.clone(),
         }
     }
 
-    pub(crate) fn scope(&self, push: bool) -> String {
-        let actions = if push { "pull,push" } else { "pull" };
+    pub(crate) fn scope(&self, purpose: Purpose) -> String {
+        let actions = match purpose {
+            Purpose::Pull => "pull",
+            Purpose::Push => "pull,push",
+        };
         format!("repository:{}:{actions}", self.name().path)
     }
 }

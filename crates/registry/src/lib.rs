@@ -20,6 +20,7 @@
 //! - What a registry says is bounded: manifests, error bodies, token answers, redirects; and so is how long it may take to
 //!   say it (see `waiting`).
 
+mod access;
 mod address;
 mod auth;
 mod blob;
@@ -38,8 +39,9 @@ mod retry;
 mod transport;
 mod waiting;
 
+pub use access::Access;
 pub use blob::BlobStream;
-pub use client::{Access, Client, Repository, RepositoryName};
+pub use client::{Client, Repository, RepositoryName};
 pub use config::{Config, HostConfig, KeyPair};
 pub use connection::ConnectionError;
 pub use credentials::{

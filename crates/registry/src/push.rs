@@ -13,6 +13,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oci::{Descriptor, media_type};
 
+use crate::access::Purpose;
 use crate::client::Repository;
 use crate::error::Error;
 use crate::host::Host;
@@ -153,7 +154,7 @@ impl Repository {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, header(&desc.media_type)?);
             let body = || futures::future::ready(Ok(reqwest::Body::from(bytes.clone()))).boxed();
-            let scopes = vec![self.scope(true)];
+            let scopes = vec![self.scope(Purpose::Push)];
             // A document is sent at once, and then the registry may look for all that it names.
             let upload = Upload::new(0);
             let call = Call {
@@ -188,7 +189,7 @@ impl Repository {
     ) -> Result<bool, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept(&desc.media_type));
-        let scopes = vec![self.scope(true)];
+        let scopes = vec![self.scope(Purpose::Push)];
         let call = Call {
             method: Method::HEAD,
             target: Target::path(path),
@@ -212,7 +213,7 @@ impl Repository {
             StatusCode::FORBIDDEN => {
                 let mut headers = HeaderMap::new();
                 headers.insert(ACCEPT, accept(&desc.media_type));
-                let scopes = vec![self.scope(true)];
+                let scopes = vec![self.scope(Purpose::Push)];
                 let call = Call {
                     method: Method::GET,
                     target: Target::path(path),
@@ -247,7 +248,7 @@ impl Repository {
                 ("from", from.to_owned()),
             ],
         };
-        let scopes = vec![self.scope(true), format!("repository:{from}:pull")];
+        let scopes = vec![self.scope(Purpose::Push), format!("repository:{from}:pull")];
         let call = Call {
             method: Method::POST,
             target,
@@ -274,7 +275,7 @@ impl Repository {
         source: Arc<dyn BlobSource>,
         sent: SentFn,
     ) -> Result<Pushed, Error> {
-        let scopes = vec![self.scope(true)];
+        let scopes = vec![self.scope(Purpose::Push)];
         let call = Call {
             method: Method::POST,
             target: Target::path("blobs/uploads/"),

@@ -4,6 +4,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oci::{Descriptor, Digest, Index, media_type};
 
+use crate::access::Purpose;
 use crate::client::Repository;
 use crate::error::Error;
 use crate::request::{Call, Target};
@@ -32,7 +33,7 @@ impl Repository {
         for path in paths {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX));
-            let scopes = vec![self.scope(false)];
+            let scopes = vec![self.scope(Purpose::Pull)];
             let call = Call {
                 method: Method::GET,
                 target: Target::path(path),

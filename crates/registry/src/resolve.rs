@@ -5,6 +5,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oci::{Descriptor, Digest, media_type};
 
+use crate::access::Purpose;
 use crate::client::Repository;
 use crate::error::Error;
 use crate::host::Host;
@@ -225,7 +226,7 @@ impl Repository {
     ) -> Result<Bytes, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept(&desc.media_type));
-        let scopes = vec![self.scope(false)];
+        let scopes = vec![self.scope(Purpose::Pull)];
         let call = Call {
             method: Method::GET,
             target: Target::path(path),
@@ -271,7 +272,7 @@ impl Repository {
             ACCEPT,
             HeaderValue::from_str(&accept).expect("media types are header values"),
         );
-        let scopes = vec![self.scope(false)];
+        let scopes = vec![self.scope(Purpose::Pull)];
         self.send(
             host,
             Call {

@@ -128,13 +128,8 @@ impl Caches {
                 });
             }
             "registry" => {
-                let access = Access {
-                    push: true,
-                    insecure: attrs
-                        .flag("registry.insecure")
-                        .map_err(bad)?
-                        .unwrap_or(false),
-                };
+                let insecure = attrs.flag("registry.insecure").map_err(bad)?;
+                let access = Access::PUSH.insecure(insecure.unwrap_or(false));
                 let reference = attrs.reference().map_err(bad)?;
                 let registry =
                     Registry::new(&self.client, &self.credentials, reference, access, sessions)?;
@@ -219,13 +214,8 @@ impl Caches {
         };
         let (place, root): (Arc<dyn Place>, _) = match kind {
             "registry" => {
-                let access = Access {
-                    push: false,
-                    insecure: attrs
-                        .flag("registry.insecure")
-                        .map_err(bad)?
-                        .unwrap_or(false),
-                };
+                let insecure = attrs.flag("registry.insecure").map_err(bad)?;
+                let access = Access::PULL.insecure(insecure.unwrap_or(false));
                 let reference = attrs.reference().map_err(bad)?;
                 let sessions = &context.sessions;
                 let registry =

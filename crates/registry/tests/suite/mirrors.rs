@@ -171,10 +171,7 @@ async fn insecure_access_overrides_the_configuration_for_this_repository_only() 
             domain: fake.host.clone(),
             path: "a/b".into(),
         };
-        let access = Access {
-            push: false,
-            insecure,
-        };
+        let access = Access::PULL.insecure(insecure);
         let repository = client
             .repository(name, access, Arc::new(Anonymous))
             .unwrap();

@@ -10,6 +10,9 @@ use sys::process::{SingleThreaded, exit_now};
 /// The variable that names the scene.
 const SCENE: &str = "SYS_TEST_SCENE";
 
+/// How a scene ends that this kernel is too old for.
+const UNSUPPORTED: i32 = 77;
+
 /// What a process of one thread does, by name.
 pub(crate) type Scene = (&'static str, fn(&SingleThreaded));
 
@@ -34,12 +37,21 @@ fn play() {
     exit_now(i32::from(ended.is_err()) * 101);
 }
 
+/// Ends the scene: this kernel is too old for it.
+pub(crate) fn unsupported() -> ! {
+    exit_now(UNSUPPORTED)
+}
+
 /// Plays a scene in a process of its own and fails with what that wrote if it failed.
 pub(crate) fn in_child(name: &str) {
     let output = Command::new("/proc/self/exe")
         .env(SCENE, name)
         .output()
         .unwrap();
+    if output.status.code() == Some(UNSUPPORTED) {
+        testkit::skip::skip(&format!("this kernel is too old for: {name}"));
+        return;
+    }
     assert!(
         output.status.success(),
         "{name}: {}\n{}",

@@ -10,7 +10,7 @@ use sys::process::{self, Cloned, Namespaces, SingleThreaded, exit_now};
 use sys::seccomp::{self, Instruction};
 use sys::{landlock, socket};
 
-use crate::child::{Scene, in_child};
+use crate::child::{Scene, in_child, unsupported};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("a filter", filter),
@@ -206,7 +206,7 @@ fn one_listener(_: &SingleThreaded) {
 fn abstract_sockets(alone: &SingleThreaded) {
     let Some(rules) = landlock::scope_abstract_sockets().unwrap() else {
         // Before Linux 6.12 there are no scopes.
-        return;
+        unsupported();
     };
     let address = |name: &str| {
         SocketAddr::from_abstract_name(format!("rbuild-sys-{}-{name}", std::process::id())).unwrap()

@@ -12,7 +12,7 @@ use sys::path;
 use sys::process::{self, Namespaces, SingleThreaded};
 use sys::userns::{self, IdRange};
 
-use crate::child::{Scene, in_child};
+use crate::child::{Scene, in_child, unsupported};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("mounts are seen where they are attached", attached),
@@ -275,7 +275,7 @@ fn mapped(alone: &SingleThreaded) {
     if let Err(error) = mount::map_ids(&copy, &namespace, false) {
         // Before Linux 6.3 a tmpfs has no mapped mounts.
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-        return;
+        unsupported();
     }
     let owner = |name: &str| {
         let stat = rustix::fs::statat(&copy, name, rustix::fs::AtFlags::empty()).unwrap();
