@@ -1,5 +1,12 @@
 //! Every answer that Go gave (`vectors.json`, written by `integration/tools/gostd`) is given here as well.
 
+#[path = "suite/hostile.rs"]
+mod hostile;
+#[path = "suite/tables.rs"]
+mod tables;
+#[path = "suite/typed.rs"]
+mod typed;
+
 use std::collections::BTreeSet;
 
 use gostd::{Timestamp, csv, json, path, strconv, time, url};

@@ -98,11 +98,15 @@ fn exec(exec: &pb::ExecOp) -> String {
     }
     match exec.network() {
         pb::NetMode::Unset => {}
-        network => field("network", network.as_str_name().to_lowercase()),
+        network @ (pb::NetMode::Host | pb::NetMode::None) => {
+            field("network", network.as_str_name().to_lowercase())
+        }
     }
     match exec.security() {
         pb::SecurityMode::Sandbox => {}
-        security => field("security", security.as_str_name().to_lowercase()),
+        security @ pb::SecurityMode::Insecure => {
+            field("security", security.as_str_name().to_lowercase())
+        }
     }
     for secret in &exec.secretenv {
         field(
