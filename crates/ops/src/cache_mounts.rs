@@ -264,10 +264,10 @@ impl CacheMounts {
                 place.get_or_insert_with(|| (OLD_DIR, old.name.clone()));
             }
             drop(seen);
-            let mut known = self.builds.lock();
-            known.retain(|known| known.strong_count() > 0);
-            if !known.iter().any(|k| k.as_ptr() == Arc::as_ptr(build)) {
-                known.push(Arc::downgrade(build));
+            let mut builds = self.builds.lock();
+            builds.retain(|build| build.strong_count() > 0);
+            if !builds.iter().any(|k| k.as_ptr() == Arc::as_ptr(build)) {
+                builds.push(Arc::downgrade(build));
             }
         }
         place.unwrap_or_else(|| (CACHE_DIR, key.to_owned()))
@@ -313,16 +313,16 @@ impl CacheMounts {
                 mutable
             }
         };
-        let made = Arc::new(CacheMount {
+        let mount = Arc::new(CacheMount {
             mutable: Some(mutable),
             freed: Arc::clone(&self.freed),
         });
         if sharing == pb::CacheSharingOpt::Shared {
             let mut shared = self.shared.lock();
             shared.retain(|_, weak| weak.strong_count() > 0);
-            shared.insert(place, Arc::downgrade(&made));
+            shared.insert(place, Arc::downgrade(&mount));
         }
-        Ok(Some(made))
+        Ok(Some(mount))
     }
 }
 

@@ -25,14 +25,14 @@ pub async fn secret(
     id: &str,
 ) -> Result<Option<Vec<u8>>, OpFailure> {
     let id = id.to_owned();
-    let asked = parts
+    let answer = parts
         .group(ctx)
         .any(|session| {
             let id = id.clone();
             async move { session.secret(&id).await }
         })
         .await;
-    match asked {
+    match answer {
         Ok(found) => Ok(found.map(|secret| secret.expose().to_vec())),
         Err(SessionError::Call(CallError::Unsupported { .. })) => Ok(None),
         Err(error) => Err(OpFailure::Session(Box::new(error))),
@@ -87,14 +87,14 @@ pub async fn ssh(
 ) -> Result<Option<SshSocket>, OpFailure> {
     let id = options.id.clone();
     let group = parts.group(ctx);
-    let found = group
+    let session_with_agent = group
         .any(|session| {
             let id = id.clone();
             let session: std::sync::Arc<dyn Ssh> = session;
             async move { session.check_ssh(&id).await.map(|()| session) }
         })
         .await;
-    let session = match found {
+    let session = match session_with_agent {
         Ok(session) => session,
         Err(_) if options.optional => return Ok(None),
         Err(SessionError::Call(CallError::Unsupported { .. })) => {

@@ -66,26 +66,26 @@ impl ExecOp {
     }
 
     fn check_platform(&self) -> Result<(), OpFailure> {
-        let Some(wanted) = &self.platform else {
+        let Some(platform) = &self.platform else {
             return Ok(());
         };
-        let wanted = oci::Platform {
-            architecture: wanted.architecture.clone(),
-            os: wanted.os.clone(),
-            variant: wanted.variant.clone(),
+        let platform = oci::Platform {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            variant: platform.variant.clone(),
             ..oci::Platform::default()
         };
-        if wanted.os.is_empty()
+        if platform.os.is_empty()
             || self
                 .parts
                 .platforms
                 .iter()
-                .any(|p| p.matcher().matches(&wanted))
+                .any(|p| p.matcher().matches(&platform))
         {
             return Ok(());
         }
         Err(OpFailure::Emulation {
-            platform: wanted.format(),
+            platform: platform.format(),
         })
     }
 }

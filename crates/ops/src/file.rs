@@ -168,9 +168,9 @@ impl<'a> Run<'a> {
     }
 
     fn outputs(mut self) -> Result<Vec<Ref>, OpFailure> {
-        let wanted = std::mem::take(&mut self.outputs);
-        let mut results = Vec::with_capacity(wanted.len());
-        for index in wanted {
+        let outputs = std::mem::take(&mut self.outputs);
+        let mut results = Vec::with_capacity(outputs.len());
+        for index in outputs {
             self.compute(index)?;
             match self.slots.get(index) {
                 Some(Slot::Committed(reference)) => results.push(reference.clone()),

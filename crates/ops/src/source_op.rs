@@ -48,13 +48,13 @@ impl SourceOp {
         if let Some(instance) = &*slot {
             return Ok(Arc::clone(instance));
         }
-        let made = self
+        let instance = self
             .parts
             .sources
             .resolve(&self.op.identifier, &self.op.attrs, self.platform.as_ref())
             .map_err(|e| OpFailure::Source(Box::new(e)))?;
-        *slot = Some(Arc::clone(&made));
-        Ok(made)
+        *slot = Some(Arc::clone(&instance));
+        Ok(instance)
     }
 
     fn context(&self, ctx: &OpCtx<BuildDomain>) -> Context {

@@ -4,6 +4,10 @@
 mod cache_mounts;
 #[path = "suite/exec.rs"]
 mod exec;
+#[path = "suite/exec_clients.rs"]
+mod exec_clients;
+#[path = "suite/exec_mounts.rs"]
+mod exec_mounts;
 #[path = "suite/lab.rs"]
 mod lab;
 #[path = "suite/steps.rs"]

@@ -54,7 +54,7 @@ enum Spool {
         file: Arc<File>,
         end: u64,
     },
-    /// There is no place for a file; the budget does not hold, the step's clipping does.
+    /// No file can be made: logs stay in memory beyond the budget, bounded only by the clipping of the step's output.
     Impossible,
 }
 
@@ -136,10 +136,10 @@ impl Journal {
     /// Writes a log to the file; false if that cannot be.
     fn spill(&mut self, number: u64, log: &Log) -> bool {
         if let Spool::Unopened(dir) = &self.spool {
-            let made = dir
+            let file = dir
                 .as_ref()
                 .map_or_else(tempfile::tempfile, tempfile::tempfile_in);
-            self.spool = match made {
+            self.spool = match file {
                 Ok(file) => Spool::Open {
                     file: Arc::new(file),
                     end: 0,

@@ -15,7 +15,7 @@ use crate::shared::Shared;
 /// The shortest time between two updates of a status, its first and last apart.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A text without the credentials of addresses in it; what is no text stays as it is.
+/// A text without the credentials of addresses in it; bytes that are not UTF-8 stay as they are.
 fn redacted_bytes(bytes: Bytes) -> Bytes {
     match std::str::from_utf8(&bytes).map(redact_text) {
         Ok(Cow::Owned(text)) => text.into(),

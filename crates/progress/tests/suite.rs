@@ -1,5 +1,7 @@
 //! Progress as its users see it.
 
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
 #[path = "suite/joining.rs"]
 mod joining;
 #[path = "suite/limits.rs"]

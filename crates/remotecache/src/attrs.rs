@@ -7,20 +7,20 @@ use oci::Reference;
 use solver::export::Mode;
 use store::CompressionAttributes;
 
-/// The attributes of one cache, for messages together with what it is.
+use crate::error::AttributeError;
+
+/// The attributes of one cache, as the client sent them.
 #[derive(Clone, Copy)]
 pub(crate) struct Attrs<'a> {
     map: &'a BTreeMap<String, String>,
 }
-
-type Reason = String;
 
 impl<'a> Attrs<'a> {
     pub(crate) fn new(map: &'a BTreeMap<String, String>) -> Self {
         Self { map }
     }
 
-    /// An attribute's value; empty is as good as absent.
+    /// Returns the value of an attribute; none if it is missing or empty.
     pub(crate) fn text(self, name: &str) -> Option<&'a str> {
         self.map
             .get(name)
@@ -28,28 +28,30 @@ impl<'a> Attrs<'a> {
             .filter(|v| !v.is_empty())
     }
 
-    pub(crate) fn flag(self, name: &str) -> Result<Option<bool>, Reason> {
+    pub(crate) fn flag(self, name: &str) -> Result<Option<bool>, AttributeError> {
         let Some(value) = self.map.get(name) else {
             return Ok(None);
         };
         strconv::parse_bool(value)
             .map(Some)
-            .map_err(|e| format!("failed to parse {name}: {e}"))
+            .map_err(|source| AttributeError::Flag {
+                name: name.to_owned(),
+                source,
+            })
     }
 
     /// The name of a repository and a tag.
-    pub(crate) fn reference(self) -> Result<Reference, Reason> {
-        let text = self.text("ref").ok_or("missing ref")?;
-        let parsed = Reference::parse(text).map_err(|e| e.to_string())?;
-        Ok(parsed.with_default_tag())
+    pub(crate) fn reference(self) -> Result<Reference, AttributeError> {
+        let text = self.text("ref").ok_or(AttributeError::NoReference)?;
+        Ok(Reference::parse(text)?.with_default_tag())
     }
 
-    pub(crate) fn compression(self) -> Result<CompressionAttributes, Reason> {
-        CompressionAttributes::read(self.map).map_err(|e| e.to_string())
+    pub(crate) fn compression(self) -> Result<CompressionAttributes, AttributeError> {
+        Ok(CompressionAttributes::read(self.map)?)
     }
 
     /// How the documents are written.
-    pub(crate) fn documents(self) -> Result<Documents, Reason> {
+    pub(crate) fn documents(self) -> Result<Documents, AttributeError> {
         let oci = self.flag("oci-mediatypes")?.unwrap_or(true);
         let manifest = self.flag("image-manifest")?.unwrap_or(oci);
         Ok(Documents { oci, manifest })
@@ -64,7 +66,7 @@ impl<'a> Attrs<'a> {
         }
     }
 
-    /// Whether a failed export is no failed build.
+    /// Whether a build succeeds although its export to the cache failed.
     pub(crate) fn ignores_errors(self) -> bool {
         self.text("ignore-error").is_some_and(strconv::is_true)
     }

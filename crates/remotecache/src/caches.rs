@@ -15,7 +15,7 @@ use store::{CompressionAttributes, Store};
 
 use crate::CacheDomain;
 use crate::attrs::{Attrs, Documents};
-use crate::error::CacheError;
+use crate::error::{AttributeError, CacheError};
 use crate::import;
 use crate::place::Place;
 use crate::place::folder::Folder;
@@ -114,10 +114,10 @@ impl Caches {
         sessions: &Group,
     ) -> Result<CacheExporter, CacheError> {
         let attrs = Attrs::new(attrs);
-        let bad = |reason| CacheError::Attributes {
+        let bad = |source| CacheError::Attributes {
             kind: kind.to_owned(),
             role: "exporter",
-            reason,
+            source,
         };
         let (place, title): (Arc<dyn Place>, _) = match kind {
             "inline" => {
@@ -138,7 +138,7 @@ impl Caches {
             "local" => {
                 let dest = attrs
                     .text("dest")
-                    .ok_or_else(|| bad("local cache exporter requires dest".to_owned()))?;
+                    .ok_or_else(|| bad(AttributeError::NoDest))?;
                 let folder = Folder::new(sessions.clone(), dest);
                 (Arc::new(folder), "exporting cache to client directory")
             }
@@ -207,10 +207,10 @@ impl Caches {
         context: &CacheContext,
     ) -> Result<Arc<CacheManager<D>>, CacheError> {
         let attrs = Attrs::new(attrs);
-        let bad = |reason| CacheError::Attributes {
+        let bad = |source| CacheError::Attributes {
             kind: kind.to_owned(),
             role: "importer",
-            reason,
+            source,
         };
         let (place, root): (Arc<dyn Place>, _) = match kind {
             "registry" => {
@@ -222,20 +222,20 @@ impl Caches {
                     Registry::new(&self.client, &self.credentials, reference, access, sessions)?
                         .shown_on(&context.progress);
                 let resolved = registry.resolve().await;
-                let root = resolved.map_err(|e| bad(e.to_string()))?;
+                let root = resolved.map_err(|e| bad(AttributeError::Root(Box::new(e))))?;
                 (Arc::new(registry), root)
             }
             "local" => {
-                let digest = attrs.text("digest").ok_or_else(|| {
-                    bad("local cache importer requires explicit digest".to_owned())
-                })?;
-                let digest = Digest::parse(digest).map_err(|e| bad(e.to_string()))?;
+                let digest = attrs
+                    .text("digest")
+                    .ok_or_else(|| bad(AttributeError::NoDigest))?;
+                let digest = Digest::parse(digest).map_err(|e| bad(e.into()))?;
                 let src = attrs
                     .text("src")
-                    .ok_or_else(|| bad("local cache importer requires src".to_owned()))?;
+                    .ok_or_else(|| bad(AttributeError::NoSource))?;
                 let folder = Folder::new(context.sessions.clone(), src);
                 let described = folder.describe(&digest).await;
-                let root = described.map_err(|e| bad(e.to_string()))?;
+                let root = described.map_err(|e| bad(AttributeError::Root(Box::new(e))))?;
                 (Arc::new(folder), root)
             }
             known if NOT_BUILT.contains(&known) => {

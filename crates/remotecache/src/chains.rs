@@ -170,8 +170,8 @@ impl Chains {
                     digest: digest.clone(),
                     selector: selector.clone(),
                 };
-                let found = self.items.get(*from).and_then(|i| i.children.get(&key));
-                here.extend(found.into_iter().flatten().copied());
+                let children = self.items.get(*from).and_then(|i| i.children.get(&key));
+                here.extend(children.into_iter().flatten().copied());
             }
             self.steps += here.len() + 1;
             all = Some(match all {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use oci::ErrorKind;
-use oci::{Descriptor, Digest};
+use gostd::strconv::ParseBoolError;
+use oci::reference::ReferenceError;
+use oci::{Descriptor, Digest, DigestError, ErrorKind};
 use solver::KeyStoreError;
 use store::StoreError;
 
@@ -11,13 +12,13 @@ use store::StoreError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
-    /// There is no such place to write to.
+    /// No kind of cache with this name can be written.
     #[error("unknown cache exporter: {kind:?}")]
     UnknownExporter {
         /// What was asked for.
         kind: String,
     },
-    /// There is no such place to read from.
+    /// No kind of cache with this name can be read.
     #[error("unknown cache importer: {kind}")]
     UnknownImporter {
         /// What was asked for.
@@ -29,15 +30,15 @@ pub enum CacheError {
         /// What was asked for.
         feature: String,
     },
-    /// The attributes of a cache make no sense.
-    #[error("failed to configure {kind} cache {role}: {reason}")]
+    /// A cache cannot be found by its attributes.
+    #[error("failed to configure {kind} cache {role}: {source}")]
     Attributes {
         /// The kind of cache.
         kind: String,
         /// `exporter` or `importer`.
         role: &'static str,
         /// What is wrong.
-        reason: String,
+        source: AttributeError,
     },
     /// A document is too large to be believed.
     #[error("blob {digest} is too large ({size} > {limit})")]
@@ -50,14 +51,14 @@ pub enum CacheError {
         limit: u64,
     },
     /// A document cannot be read.
-    #[error("cannot read {what} {digest}: {reason}")]
+    #[error("cannot read {what} {digest}: {}", oci::error::chain(source.as_ref()))]
     Document {
         /// What it should be.
         what: &'static str,
         /// The document.
         digest: Digest,
         /// What is wrong with it.
-        reason: String,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The records of a cache contradict themselves.
     #[error("{reason}")]
@@ -95,6 +96,62 @@ pub enum CacheError {
     Keys(#[from] KeyStoreError),
 }
 
+/// What is wrong with the attributes of a cache. The sentences are BuildKit's.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttributeError {
+    /// The value of a flag is not one of Go's words for a boolean.
+    #[error("failed to parse {name}: {source}")]
+    Flag {
+        /// The attribute.
+        name: String,
+        /// Why the value is not a boolean.
+        source: ParseBoolError,
+    },
+    /// The name of a repository is missing.
+    #[error("missing ref")]
+    NoReference,
+    /// `ref` is not the name of a repository.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The attributes about compression are invalid.
+    #[error(transparent)]
+    Compression(#[from] store::AttributeError),
+    /// A folder to write to is missing.
+    #[error("local cache exporter requires dest")]
+    NoDest,
+    /// A folder to read from is missing.
+    #[error("local cache importer requires src")]
+    NoSource,
+    /// It is not said which of the caches in a folder is meant.
+    #[error("local cache importer requires explicit digest")]
+    NoDigest,
+    /// `digest` is not a digest.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+    /// The cache is not where the attributes say.
+    #[error(transparent)]
+    Root(Box<CacheError>),
+}
+
+impl AttributeError {
+    /// What kind of error it is: the client's, unless the place did not answer.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Flag { .. }
+            | Self::NoReference
+            | Self::Reference(_)
+            | Self::Compression(_)
+            | Self::NoDest
+            | Self::NoSource
+            | Self::NoDigest
+            | Self::Digest(_) => ErrorKind::Invalid,
+            Self::Root(error) => error.kind(),
+        }
+    }
+}
+
 impl From<registry::Error> for CacheError {
     fn from(error: registry::Error) -> Self {
         Self::Registry(Arc::new(error))
@@ -105,12 +162,12 @@ impl CacheError {
     pub(crate) fn document(
         what: &'static str,
         desc: &Descriptor,
-        reason: impl std::fmt::Display,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::Document {
             what,
             digest: desc.digest.clone(),
-            reason: reason.to_string(),
+            source: Arc::from(source.into()),
         }
     }
 
@@ -139,9 +196,8 @@ impl CacheError {
             error = source;
         }
         match error {
-            Self::UnknownExporter { .. }
-            | Self::UnknownImporter { .. }
-            | Self::Attributes { .. } => ErrorKind::Invalid,
+            Self::UnknownExporter { .. } | Self::UnknownImporter { .. } => ErrorKind::Invalid,
+            Self::Attributes { source, .. } => source.kind(),
             Self::NotBuilt { .. } => ErrorKind::Unsupported,
             Self::TooLarge { .. } | Self::Document { .. } | Self::Records { .. } => {
                 ErrorKind::Hostile

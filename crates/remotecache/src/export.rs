@@ -101,10 +101,10 @@ impl CacheExporter {
         }
         let mut layers = Vec::with_capacity(config.layers.len());
         for layer in &config.layers {
-            let found = blobs.get(&layer.blob);
-            let found =
-                found.ok_or_else(|| CacheError::records(format!("missing blob {}", layer.blob)))?;
-            layers.push(Descriptor::clone(found));
+            let descriptor = blobs.get(&layer.blob);
+            let descriptor = descriptor
+                .ok_or_else(|| CacheError::records(format!("missing blob {}", layer.blob)))?;
+            layers.push(Descriptor::clone(descriptor));
         }
         gathered.write_layers(&**place, &layers, progress).await?;
         let bytes = gostd::json::to_vec(&config);
@@ -193,42 +193,42 @@ impl CacheRecords {
         };
         let walk = move || export::export(&[first], walk_options);
         let exported = task::blocking("walk cache records", walk).await?;
-        let mut wanted: BTreeMap<(String, String, bool), (&RecordResult<D>, bool)> =
+        let mut exports: BTreeMap<(String, String, bool), (&RecordResult<D>, bool)> =
             BTreeMap::new();
         for (at, record) in exported.records.iter().enumerate() {
             for result in &record.results {
                 let top = exported.tops.contains(&at);
-                let entry = wanted.entry(name_of(result)).or_insert((result, top));
+                let entry = exports.entry(name_of(result)).or_insert((result, top));
                 entry.1 |= top;
             }
         }
         let mut making: Vec<BoxFuture<'_, Result<_, CacheError>>> =
-            Vec::with_capacity(wanted.len());
-        for (name, (result, top)) in wanted {
+            Vec::with_capacity(exports.len());
+        for (name, (result, top)) in exports {
             making.push(Box::pin(async move {
-                let made = match layers_of(result, options, ctx).await {
+                let layers = match layers_of(result, options, ctx).await {
                     Err(error) if !top => {
                         let result = &result.stored.id;
                         tracing::warn!(%error, result, "a result is left out of the cache");
                         None
                     }
-                    made => made?,
+                    layers => layers?,
                 };
-                Ok((name, made))
+                Ok((name, layers))
             }));
         }
-        let made: HashMap<_, Made> = stream::iter(making)
+        let layers: HashMap<_, Made> = stream::iter(making)
             .buffer_unordered(MADE_AT_ONCE)
             .try_collect()
             .await?;
         let mut results: HashMap<usize, Vec<ChainResult>> = HashMap::new();
         for (at, record) in exported.records.iter().enumerate() {
             for result in &record.results {
-                let made = made.get(&name_of(result)).and_then(Option::as_ref);
-                let Some(made) = made.filter(|l| !l.is_empty()) else {
+                let layers = layers.get(&name_of(result)).and_then(Option::as_ref);
+                let Some(layers) = layers.filter(|l| !l.is_empty()) else {
                     continue;
                 };
-                let layers = made.iter().map(|layer| {
+                let layers = layers.iter().map(|layer| {
                     let digest = layer.descriptor.digest.clone();
                     self.blobs.entry(digest).or_insert_with(|| layer.clone());
                     Arc::new(describe(layer))
@@ -284,14 +284,14 @@ async fn layers_of<D: CacheDomain>(
     options: ExportOptions,
     ctx: &OpCtx<D>,
 ) -> Result<Made, CacheError> {
-    let found = match result.manager.results().load(&result.stored, ctx).await {
-        Ok(found) => found,
+    let reference = match result.manager.results().load(&result.stored, ctx).await {
+        Ok(reference) => reference,
         Err(error) => {
             tracing::debug!(%error, result = result.stored.id, "a result of a cache record is gone");
             return Ok(None);
         }
     };
-    let Some(found) = found else {
+    let Some(reference) = reference else {
         return Ok(None);
     };
     let CompressionAttributes {
@@ -299,20 +299,20 @@ async fn layers_of<D: CacheDomain>(
         is_named,
     } = options.compression;
     let mut layers = if result.only_with_blobs {
-        let Some(known) = found.known_blobs()? else {
+        let Some(known) = reference.known_blobs()? else {
             return Ok(None);
         };
         if compression.force {
-            found.blobs(compression).await?
+            reference.blobs(compression).await?
         } else if is_named {
-            found.blobs_as_asked(compression, None).await?
+            reference.blobs_as_asked(compression, None).await?
         } else {
             known
         }
     } else if is_named {
-        found.blobs_as_asked(compression, None).await?
+        reference.blobs_as_asked(compression, None).await?
     } else {
-        found.blobs(compression).await?
+        reference.blobs(compression).await?
     };
     if options.form == LayerForm::AsCompressed && !compression.force {
         let fits = |layer: &LayerBlob| {
@@ -322,7 +322,7 @@ async fn layers_of<D: CacheDomain>(
         };
         let better = layers.last().is_some_and(|top| !fits(top));
         let variant = if better {
-            found.blob_variants()?.into_iter().find(fits)
+            reference.blob_variants()?.into_iter().find(fits)
         } else {
             None
         };

@@ -151,19 +151,18 @@ impl Image {
             tracing::warn!(config = %manifest.config.digest, "image whose layers and config do not match");
             return Ok(());
         }
-        let failed = |e: &dyn std::fmt::Display| {
-            CacheError::document("cache records of image", &manifest.config, e)
-        };
+        const WHAT: &str = "cache records of image";
+        let desc = &manifest.config;
         let cache = base64::engine::general_purpose::STANDARD
             .decode(cache)
-            .map_err(|e| failed(&e))?;
-        let records: Option<Vec<CacheRecord>> =
-            gostd::json::from_slice_with(&cache, MAX_VALUES).map_err(|e| failed(&e))?;
+            .map_err(|e| CacheError::document(WHAT, desc, e))?;
+        let records: Option<Vec<CacheRecord>> = gostd::json::from_slice_with(&cache, MAX_VALUES)
+            .map_err(|e| CacheError::document(WHAT, desc, e))?;
         let mut config = CacheConfig {
             layers: Vec::new(),
             records: records.unwrap_or_default(),
         };
-        let mut known = HashMap::new();
+        let mut described = HashMap::new();
         let mut steps = self.history.into_iter().filter(|h| !h.empty_layer);
         let layers = manifest.layers.iter().zip(self.rootfs.diff_ids);
         for (parent, (layer, diff_id)) in (-1..).zip(layers) {
@@ -185,9 +184,9 @@ impl Image {
                 parent,
                 annotations: None,
             });
-            known.insert(layer.digest.clone(), Arc::new(layer));
+            described.insert(layer.digest.clone(), Arc::new(layer));
         }
-        chains.add_config(&config, &known)
+        chains.add_config(&config, &described)
     }
 }
 

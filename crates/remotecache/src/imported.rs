@@ -128,14 +128,14 @@ impl Keys {
             root_key(&link.digest, output),
             selector.unwrap_or_default(),
         );
-        let found = self.keys.get(key).and_then(|k| k.links.get(&place));
-        found.map(Vec::as_slice).unwrap_or_default()
+        let targets = self.keys.get(key).and_then(|k| k.links.get(&place));
+        targets.map(Vec::as_slice).unwrap_or_default()
     }
 
     fn layers(&self, result: &str) -> Option<&Layers> {
         let key = self.keys.get(self.by_result.get(result)?.first()?)?;
-        let found = key.results.iter().find(|(r, _)| r.id == result);
-        found.map(|(_, layers)| layers)
+        let entry = key.results.iter().find(|(r, _)| r.id == result);
+        entry.map(|(_, layers)| layers)
     }
 
     /// For each key with a result, or that one with a result follows from: how many of the result's layers its own is.
@@ -222,8 +222,8 @@ impl KeyStore for Keys {
     }
 
     fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
-        let known = self.keys.get(key);
-        Ok(known.map(|k| k.backlinks.clone()).unwrap_or_default())
+        let entry = self.keys.get(key);
+        Ok(entry.map(|k| k.backlinks.clone()).unwrap_or_default())
     }
 }
 
@@ -269,8 +269,8 @@ impl Results {
             let mut out: Vec<ImmutableRef> = Vec::with_capacity(layers.len());
             for layer in layers.iter() {
                 let desc = described(layer)?;
-                let made = store.import_layer(out.last(), desc, Arc::clone(&provider));
-                out.push(made.map_err(KeyStoreError::new)?);
+                let imported = store.import_layer(out.last(), desc, Arc::clone(&provider));
+                out.push(imported.map_err(KeyStoreError::new)?);
             }
             Ok::<_, KeyStoreError>(out)
         };
@@ -357,9 +357,9 @@ impl<D: CacheDomain> ResultStorage<D> for Results {
         secured.map_err(KeyStoreError::new)?;
         let mut out = vec![(key.to_owned(), refs.last().cloned())];
         for (name, length) in self.keys.parts(&result.id) {
-            let found = length.checked_sub(1).and_then(|at| refs.get(at));
-            if name != key && found.is_some() {
-                out.push((name, found.cloned()));
+            let parent = length.checked_sub(1).and_then(|at| refs.get(at));
+            if name != key && parent.is_some() {
+                out.push((name, parent.cloned()));
             }
         }
         Ok(out)

@@ -43,18 +43,18 @@ fn of_image(chains: &Chains, image: &[Digest]) -> Result<Option<Vec<CacheRecord>
     let (config, blobs) = chains.config();
     // By blob, the places in the image: the bytes are the same, however they are compressed.
     let mut places: HashMap<Digest, Vec<i64>> = HashMap::new();
-    let mut known = HashMap::new();
+    let mut described = HashMap::new();
     for (place, layer) in (0..).zip(image) {
         for (digest, desc) in &blobs {
             let uncompressed = desc.annotations.get(UNCOMPRESSED);
             if digest == layer || uncompressed.is_some_and(|u| u == layer.as_str()) {
                 places.entry(digest.clone()).or_default().push(place);
-                known.insert(digest.clone(), Arc::clone(desc));
+                described.insert(digest.clone(), Arc::clone(desc));
             }
         }
     }
     let mut fitting = Chains::default();
-    fitting.add_config(&config, &known)?;
+    fitting.add_config(&config, &described)?;
     let (mut config, _) = fitting.config();
     if config.layers.is_empty() {
         tracing::warn!("no record of the build is about layers of the image: it carries none");

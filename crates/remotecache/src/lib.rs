@@ -37,7 +37,7 @@ mod inline;
 mod place;
 
 pub use caches::{CacheContext, CacheExporter, Caches};
-pub use error::CacheError;
+pub use error::{AttributeError, CacheError};
 pub use export::CacheRecords;
 pub use place::registry::CredentialsOf;
 

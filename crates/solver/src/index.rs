@@ -39,11 +39,11 @@ impl Index {
     ) -> Option<EdgeId> {
         self.prepare(key);
         let ids = self.matches(key);
-        let known = ids.iter().rev().find_map(|id| {
+        let registered = ids.iter().rev().find_map(|id| {
             let other = self.items.get(id)?.edge.filter(|e| *e != edge)?;
             Some((*id, other))
         });
-        if let Some((id, other)) = known
+        if let Some((id, other)) = registered
             && (ignores_cache(other) || !ignores_cache(edge))
         {
             self.link(id, key);
@@ -161,15 +161,15 @@ impl Index {
 
     /// Returns the items a key is known by, making one if there is none.
     fn ids<D: Domain>(&mut self, key: &CacheKey<D>) -> Vec<u64> {
-        let known: Vec<u64> = key
+        let live_ids: Vec<u64> = key
             .index_ids
             .lock()
             .iter()
             .copied()
             .filter(|id| self.items.contains_key(id))
             .collect();
-        if !known.is_empty() {
-            return known;
+        if !live_ids.is_empty() {
+            return live_ids;
         }
         let mut ids = self.matches(key);
         if ids.is_empty() {

@@ -212,20 +212,6 @@ impl ImmutableRef {
             .map(|row| LayerBlob::new(&layer, row, &lease))
             .collect())
     }
-
-    /// Begins to make the blob of the topmost layer in the background, so that it is there when an export asks for it.
-    pub fn start_blob_early(&self, compression: CompressionSpec) {
-        let Some(layer) = self.record().layers().pop() else {
-            return;
-        };
-        let lease = self.store().lease();
-        task::spawn("store-early-blob", async move {
-            if let Err(e) = layer.layer_blob(compression, Wanted::Any, &lease).await {
-                tracing::debug!(id = %layer.id(), error = %e, "blob not made early");
-            }
-        })
-        .detach();
-    }
 }
 
 impl Record {

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 /// A poll that takes more processor time than this belongs on another thread, see [`crate::blocking`].
 pub const LONGEST: Duration = Duration::from_millis(50);
-/// So many of the longest polls are remembered.
+/// How many polls that took too long are remembered, the last ones.
 const REMEMBERED: usize = 64;
 
 /// A poll that took too long.

@@ -17,7 +17,7 @@ pub(super) async fn inject(
     if op.cdi_devices.is_empty() {
         return Ok(Injection::default());
     }
-    let asked: Vec<DeviceRequest> = op
+    let requests: Vec<DeviceRequest> = op
         .cdi_devices
         .iter()
         .map(|device| DeviceRequest {
@@ -26,7 +26,7 @@ pub(super) async fn inject(
         })
         .collect();
     let Some(devices) = parts.devices.clone() else {
-        return match asked.into_iter().find(|device| !device.optional) {
+        return match requests.into_iter().find(|device| !device.optional) {
             Some(device) => Err(OpFailure::NotBuilt {
                 feature: "CDI devices, which are turned off,",
                 detail: device.name,
@@ -35,5 +35,5 @@ pub(super) async fn inject(
         };
     };
     let (devices, rights) = (Arc::clone(&devices), rights.entitlements.clone());
-    Ok(task::blocking("devices", move || devices.inject(&asked, &rights)).await?)
+    Ok(task::blocking("devices", move || devices.inject(&requests, &rights)).await?)
 }

@@ -81,7 +81,10 @@ fn keys_that_were_read_do_not_change_and_equal_caches_have_equal_names() {
     let stored = &results[0];
     assert_eq!(keys.load(run, &stored.id).unwrap().as_ref(), Some(stored));
     assert_eq!(keys.load(run, "other").unwrap(), None);
-    assert_eq!(keys.keys_of_result(&stored.id).unwrap(), [run.clone()]);
+    assert_eq!(
+        &keys.keys_of_result(&stored.id).unwrap(),
+        std::slice::from_ref(run)
+    );
     assert!(keys.keys_of_result("other").unwrap().is_empty());
     let link = Link {
         input: 0,

@@ -402,13 +402,13 @@ impl<D: Domain> Walk<D> {
         }
         let mut by_digest: BTreeMap<Digest, Vec<Vec<RecordLink>>> = BTreeMap::new();
         for (from, link) in ways {
-            let known = self.backlinks.get(&(manager.id().to_owned(), from));
+            let records = self.backlinks.get(&(manager.id().to_owned(), from));
             let inputs = by_digest.entry(link.digest).or_default();
             if inputs.len() <= link.input {
                 inputs.resize_with(link.input + 1, Vec::new);
             }
             if let Some(links) = inputs.get_mut(link.input) {
-                for record in known.into_iter().flatten() {
+                for record in records.into_iter().flatten() {
                     let (record, selector) = (*record, link.selector.clone());
                     push(links, RecordLink { record, selector });
                 }

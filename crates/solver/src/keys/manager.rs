@@ -105,13 +105,13 @@ impl<D: Domain> CacheManager<D> {
         let signed = signed(output);
         if deps.is_empty() {
             let id = root_key(digest, signed).as_str().to_owned();
-            let known = self.store.exists(&id)?;
-            return Ok(known
+            let exists = self.store.exists(&id)?;
+            return Ok(exists
                 .then(|| CacheKey::stored(self, id, digest.clone(), signed))
                 .into_iter()
                 .collect());
         }
-        let mut found: Vec<(String, Link, BTreeSet<String>)> = Vec::with_capacity(deps.len());
+        let mut ways: Vec<(String, Link, BTreeSet<String>)> = Vec::with_capacity(deps.len());
         let mut all = BTreeSet::new();
         for dep in deps {
             let id = self.id_of(&dep.key.key)?;
@@ -123,9 +123,9 @@ impl<D: Domain> CacheManager<D> {
             };
             let targets: BTreeSet<String> = self.store.links(&id, &link)?.into_iter().collect();
             all.extend(targets.iter().cloned());
-            found.push((id, link, targets));
+            ways.push((id, link, targets));
         }
-        for (id, link, targets) in &found {
+        for (id, link, targets) in &ways {
             for missing in all.difference(targets) {
                 self.store.add_link(id, link, missing)?;
             }

@@ -487,7 +487,7 @@ impl<D: Domain> EdgeState<D> {
         rounds.first_slow && !dep.slow_known() && self.has_slow(input) && !dep.matches.is_empty()
     }
 
-    /// So it is with going beyond fast keys.
+    /// An input that something was found for goes beyond its fast keys only after those that nothing was found for.
     fn later_fast(&self, dep: &Dep<D>, rounds: Rounds) -> bool {
         self.map().is_none() || (rounds.first_fast && !dep.matches.is_empty())
     }

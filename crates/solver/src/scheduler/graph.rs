@@ -323,7 +323,7 @@ impl<D: Domain> Scheduler<D> {
         self.to_forget.extend(changed);
     }
 
-    /// Drops a vertex that a job let go of, if nobody else has it.
+    /// Drops a vertex that a job released, unless another job or a parent vertex still has it loaded.
     pub(super) fn forget(&mut self, digest: &Digest, out: &mut Vec<Effect<D>>) {
         self.drop_if_unwanted(digest, out);
         if self.vertices.is_empty() {

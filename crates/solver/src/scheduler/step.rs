@@ -365,7 +365,7 @@ impl<D: Domain> Scheduler<D> {
             .is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&id)));
         if !working && pending.is_empty() && wanted.iter().all(Option::is_none) {
             // A miss was not proved, nor a hit found, and nothing more can be learned without the inputs' results.
-            tracing::debug!(vertex = %edge.vertex, "inputs are computed for want of anything better to know");
+            tracing::debug!(vertex = %edge.vertex, "inputs are computed: without their results neither a hit nor a miss can be proved");
             wanted = edge
                 .deps
                 .iter()

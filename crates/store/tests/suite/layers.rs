@@ -265,14 +265,10 @@ async fn a_layer_built_here_is_found_when_the_same_is_pulled() {
     assert_eq!(pulled, built);
 }
 
-#[tokio::test]
-async fn an_early_blob_is_there_when_asked_for() {
+#[test]
+fn a_merge_of_nothing_is_nothing() {
     requires!(overlay);
     let lab = Lab::new();
-    let built = lab.step(None, &["x=1"]);
-    built.start_blob_early(CompressionSpec::default());
-    let blobs = built.blobs(CompressionSpec::default()).await.unwrap();
-    assert_eq!(blobs.len(), 1);
     let none = lab.store.merge(&[], RefOptions::default()).unwrap();
     assert!(none.is_none());
 }
