@@ -12,7 +12,11 @@
 mod client;
 #[path = "suite/conformance.rs"]
 mod conformance;
+#[path = "suite/exporting.rs"]
+mod exporting;
 #[path = "suite/image.rs"]
 mod image;
+#[path = "suite/leftovers.rs"]
+mod leftovers;
 #[path = "suite/tree.rs"]
 mod tree;

@@ -1,4 +1,4 @@
-//! Tests of packing and unpacking on disk. Those that need to be root say so and pass when they are not.
+//! Tests of packing and unpacking on disk. Those that need root are reported as skipped without it.
 
 #![expect(
     clippy::unwrap_used,
