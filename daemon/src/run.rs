@@ -46,10 +46,9 @@ impl DaemonError {
         match self {
             Self::Listen(error) => error.kind(),
             Self::Wire(error) => error.kind(),
-            Self::Serve(error) => match ErrorKind::of_causes(error) {
-                ErrorKind::Failed => ErrorKind::System,
-                kind => kind,
-            },
+            Self::Serve(error) => Some(ErrorKind::of_causes(error))
+                .filter(|kind| *kind != ErrorKind::Failed)
+                .unwrap_or(ErrorKind::System),
             Self::NoWorker => ErrorKind::Unsupported,
         }
     }

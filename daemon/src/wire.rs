@@ -92,10 +92,9 @@ impl WireError {
             Self::Store { source, .. } => ErrorKind::of_causes(source.as_ref()),
             Self::Tenants { source, .. } => ErrorKind::of_host(source),
             Self::Provenance(source) => ErrorKind::of_io(source),
-            Self::Registry(source) => match ErrorKind::of_causes(source.as_ref()) {
-                ErrorKind::Failed => ErrorKind::Invalid,
-                kind => kind,
-            },
+            Self::Registry(source) => Some(ErrorKind::of_causes(source.as_ref()))
+                .filter(|kind| *kind != ErrorKind::Failed)
+                .unwrap_or(ErrorKind::Invalid),
             Self::Http(source) => source.kind(),
             Self::Platform(_) | Self::Runtime(_) => ErrorKind::Invalid,
             Self::Network(_)
