@@ -394,6 +394,8 @@ fn order_for_eviction(list: &mut Vec<&UsageRecord>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
