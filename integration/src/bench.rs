@@ -16,7 +16,6 @@ mod machine;
 mod plot;
 mod report;
 mod rows;
-mod served;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -226,7 +225,7 @@ impl Round<'_> {
                 match row.measure {
                     Measure::After => figures.add(row.name, *side, memory.now),
                     Measure::Peak => figures.add(row.name, *side, memory.peak),
-                    Measure::Start | Measure::Idle | Measure::Build(_) => continue,
+                    Measure::Start | Measure::Size | Measure::Idle | Measure::Build(_) => continue,
                 }
             }
             if matches!(row.measure, Measure::After | Measure::Peak) {
@@ -243,6 +242,7 @@ impl Round<'_> {
     fn figure(&self, row: &Row, daemon: &Daemon) -> Result<Option<f64>, Error> {
         Ok(match &row.measure {
             Measure::Start => Some(daemon.served_after.as_secs_f64()),
+            Measure::Size => Some(daemon.size()?),
             Measure::Idle => {
                 std::thread::sleep(SETTLE);
                 Some(daemon.memory()?.now)

@@ -28,7 +28,6 @@ mod siege;
 mod tar;
 mod tenants;
 mod tree;
-mod wire;
 mod wrong_bytes;
 
 use std::path::PathBuf;

@@ -23,6 +23,7 @@ mod process;
 mod serve;
 mod setup;
 mod suite;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,8 @@ mod reach;
 mod tokens;
 mod unused;
 
+pub(crate) use tokens::{Token, tokens};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

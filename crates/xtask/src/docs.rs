@@ -15,7 +15,12 @@ const END: &str = "<!-- end of table -->";
 
 /// Writes the tables into the pages, or compares them.
 pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
-    let tables = tables(&reference(root)?);
+    fill(root, &reference(root)?, check)
+}
+
+/// Puts the tables of `reference` into the pages, or compares them.
+pub(crate) fn fill(root: &Path, reference: &str, check: bool) -> Result<(), String> {
+    let tables = tables(reference);
     let mut shown = Vec::new();
     let mut stale = Vec::new();
     for page in PAGES {

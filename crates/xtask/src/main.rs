@@ -2,6 +2,9 @@
 
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
+#[cfg(test)]
+mod cases;
+mod dead;
 mod deps;
 mod docs;
 mod errors;
@@ -25,8 +28,9 @@ fn main() -> ExitCode {
         ["docs", "--check"] => docs::run(&root, true),
         ["tests"] => test_lines::run(&root),
         ["errors"] => errors::run(&root),
+        ["dead"] => dead::run(&root),
         _ => Err(
-            "usage: xtask proto [--check] | deps [MEMBER] | docs [--check] | tests | errors"
+            "usage: xtask proto [--check] | deps [MEMBER] | docs [--check] | tests | errors | dead"
                 .to_owned(),
         ),
     };

@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::figures::Side;
-use super::served;
 use crate::paths;
 use crate::process::{Error, at};
+use crate::wire;
 
 /// How long a daemon may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,7 +94,7 @@ impl Daemon {
             dir,
             run,
         };
-        while let Err(error) = served::call(&socket) {
+        while let Err(error) = wire::list_workers(&socket) {
             let ended = daemon.child.try_wait().ok().flatten();
             if ended.is_some() || begun.elapsed() > PATIENCE {
                 return Err(Error::Failed {
@@ -107,6 +107,14 @@ impl Daemon {
         }
         daemon.served_after = begun.elapsed();
         Ok(daemon)
+    }
+
+    /// Bytes of the program's file.
+    pub(super) fn size(&self) -> Result<f64, Error> {
+        let file = PathBuf::from(format!("/proc/{}/exe", self.child.id()));
+        let metadata = fs::metadata(&file).map_err(at("reading", &file))?;
+        let kilobytes = u32::try_from(metadata.len() / 1024).unwrap_or(u32::MAX);
+        Ok(f64::from(kilobytes) * 1024.0)
     }
 
     /// Reads the resident memory of the daemon and of all processes that it keeps.

@@ -38,7 +38,7 @@ impl Row {
     pub(super) fn unit(&self) -> Unit {
         match self.measure {
             Measure::Start | Measure::Build(_) => Unit::Seconds,
-            Measure::Idle | Measure::After | Measure::Peak => Unit::Bytes,
+            Measure::Size | Measure::Idle | Measure::After | Measure::Peak => Unit::Bytes,
         }
     }
 }
@@ -48,6 +48,8 @@ impl Row {
 pub(super) enum Measure {
     /// From exec to the first answer on the socket.
     Start,
+    /// The daemon's program as a file.
+    Size,
     /// Memory before the first build.
     Idle,
     /// Memory when all rows of a life are done; of the lives the most.
@@ -115,6 +117,14 @@ const fn build(
 
 /// All rows, in the order in which a round measures them.
 pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "size",
+        title: "the daemon's program, a file without debug information",
+        measure: Measure::Size,
+        goal: Goal::NotMore,
+        follows: None,
+        life: Life::Third,
+    },
     Row {
         name: "start",
         title: "from exec to a served socket",

@@ -66,7 +66,7 @@ impl<'a> Daemon<'a> {
 
     fn serve(&mut self) -> Verdict {
         let begun = Instant::now();
-        while let Err(error) = super::wire::list_workers(&self.socket) {
+        while let Err(error) = crate::wire::list_workers(&self.socket) {
             let ended = self.child.try_wait().ok().flatten();
             if ended.is_some() || begun.elapsed() > Duration::from_secs(30) {
                 return failed(format!(

@@ -8,9 +8,9 @@ use super::daemon::{Daemon, Setting};
 use super::registry::{Layer, Shelf, digest};
 use super::rig::{PATIENCE, Rig, Running, Trouble, Verdict, ensure, refused_by};
 use super::tar::{self, Member};
-use super::wire::{self, Answer};
 use super::{Case, On};
 use crate::process::at;
+use crate::wire::{self, Answer};
 
 pub(super) const CASES: &[Case] = &[
     Case {

@@ -1,4 +1,5 @@
-//! A daemon's socket by hand: HTTP/2 frames and protobuf fields, right ones and wrong ones.
+//! A daemon's socket by hand: HTTP/2 frames and protobuf fields, right ones and wrong ones. A client library would add its own time to
+//! what is measured, and sends no wrong ones.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,7 +16,7 @@ const END_HEADERS: u8 = 4;
 
 /// How a daemon took what was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// With a message.
     Message,
     /// With a status and no message.
@@ -27,7 +28,7 @@ pub(super) enum Answer {
 }
 
 /// Whether the daemon serves: one `ListWorkers`.
-pub(super) fn list_workers(socket: &Path) -> io::Result<()> {
+pub(crate) fn list_workers(socket: &Path) -> io::Result<()> {
     match call(socket, "/moby.buildkit.v1.Control/ListWorkers", &[])? {
         Answer::Message => Ok(()),
         answer @ (Answer::Status | Answer::Refused | Answer::Silence) => {
@@ -41,7 +42,7 @@ fn call(socket: &Path, method: &str, message: &[u8]) -> io::Result<Answer> {
 }
 
 /// Calls `method` with one message of these bytes, whatever they are, and waits so many milliseconds for the answer.
-pub(super) fn call_for(
+pub(crate) fn call_for(
     socket: &Path,
     method: &str,
     message: &[u8],
@@ -58,7 +59,7 @@ pub(super) fn call_for(
 }
 
 /// Sends bytes and waits so many milliseconds for the answer to stream 1.
-pub(super) fn send_for(socket: &Path, bytes: &[u8], patience: u64) -> io::Result<Answer> {
+pub(crate) fn send_for(socket: &Path, bytes: &[u8], patience: u64) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_millis(patience)))?;
     stream.set_write_timeout(Some(Duration::from_secs(10)))?;
@@ -94,7 +95,7 @@ pub(super) fn send_for(socket: &Path, bytes: &[u8], patience: u64) -> io::Result
 }
 
 /// The bytes of a connection that calls `method` with this body.
-pub(super) fn request(method: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(method: &str, body: &[u8]) -> Vec<u8> {
     let mut headers = Vec::new();
     for (name, value) in [
         (":method", "POST"),
@@ -135,14 +136,14 @@ fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, body: &[u8]) {
 }
 
 /// Appends a field of bytes.
-pub(super) fn field(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
+pub(crate) fn field(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     varint(out, number << 3 | 2);
     varint(out, bytes.len() as u64);
     out.extend(bytes);
 }
 
 /// Appends a field that is a number.
-pub(super) fn number(out: &mut Vec<u8>, field: u64, value: u64) {
+pub(crate) fn number(out: &mut Vec<u8>, field: u64, value: u64) {
     varint(out, field << 3);
     varint(out, value);
 }
