@@ -128,7 +128,7 @@ fn end(stop: Stop, display: &dyn Display, mode: ProgressMode) -> CliError {
     if mode != ProgressMode::Rawjson {
         let mut page = Vec::new();
         let _in_memory = explain(&failure, display.trace(), yellow(), shows(mode), &mut page);
-        // Nobody to tell is no other failure.
+        // Standard error may be closed; the exit code says the same.
         let _closed = io::stderr().lock().write_all(&page);
     }
     CliError::Build(failure)

@@ -200,18 +200,18 @@ pub(crate) fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result
     }
     let (mut from, mut to) = (start, end.min(last));
     // A single line gets more company than several; at the edge of the file the other side gets it.
-    let wanted = if from == to { 4 } else { 2 };
-    let mut spent = 0;
-    while spent < wanted {
+    let context_lines = if from == to { 4 } else { 2 };
+    let mut added_lines = 0;
+    while added_lines < context_lines {
         if from > 1 {
             from -= 1;
-            spent += 1;
+            added_lines += 1;
         }
         if to < last {
             to += 1;
-            spent += 1;
+            added_lines += 1;
         }
-        spent += 1;
+        added_lines += 1;
     }
     writeln!(
         out,
@@ -226,7 +226,7 @@ pub(crate) fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result
             "   "
         };
         let line = usize::try_from(number - 1).ok().and_then(|i| lines.get(i));
-        // What is not shown has no place below which a caret could stand.
+        // Carets stand below the line as it is shown.
         let line = harmless_line(line.unwrap_or(&""), false);
         let line = line.as_str();
         writeln!(out, " {number:3} | {mark} {line}")?;

@@ -58,7 +58,7 @@ pub async fn show(
 ) -> Box<dyn Display> {
     let mut tick = tokio::time::interval(Duration::from_millis(150));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // Nobody to show it to is no reason to fail a build.
+    // A build does not fail because standard error is closed.
     loop {
         let mut page = Vec::new();
         let _in_memory = tokio::select! {

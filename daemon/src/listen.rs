@@ -60,7 +60,7 @@ pub enum ListenError {
         "refusing to listen on {0} without client certificates: build steps share this host's network ({1}), so every step could use the address and be root here; give --tlscert, --tlskey and --tlscacert, listen on a unix socket, or insist with --allow-insecure-loopback"
     )]
     OpenToSteps(String, &'static str),
-    /// Nobody would say who a client is.
+    /// No certificate would say who a client is.
     #[error(
         "refusing to listen on {0} without client certificates: with isolation = \"client\" they tell whose a connection is; give --tlscert, --tlskey and --tlscacert, or listen on a unix socket"
     )]
@@ -232,7 +232,7 @@ fn inherited(settings: &Settings) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
     for number in 3..3_i32.saturating_add(count.clamp(0, 64)) {
         let fd = sys::process::adopt_fd(number).map_err(failed)?;
-        let kept = fd.try_clone().map_err(failed)?;
+        let fd_for_tcp = fd.try_clone().map_err(failed)?;
         let unix = std::os::unix::net::UnixListener::from(fd);
         if unix.local_addr().is_ok() {
             unix.set_nonblocking(true).map_err(failed)?;
@@ -241,7 +241,7 @@ fn inherited(settings: &Settings) -> Result<Vec<Listener>, ListenError> {
                 None,
             ));
         } else {
-            let tcp = std::net::TcpListener::from(kept);
+            let tcp = std::net::TcpListener::from(fd_for_tcp);
             let local = tcp.local_addr().map_err(failed)?;
             guard(&local.to_string(), std::iter::once(&local), settings)?;
             tcp.set_nonblocking(true).map_err(failed)?;

@@ -52,7 +52,7 @@ pub fn heard(reread: impl Fn() + Send + 'static) -> io::Result<impl Future<Outpu
                     () = at_every(&mut hangup, &reread) => {}
                 }
                 if to.send(()).is_err() {
-                    // Nobody runs a daemon any more.
+                    // The daemon has ended already.
                     return;
                 }
                 tokio::select! {

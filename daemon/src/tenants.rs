@@ -66,7 +66,7 @@ impl Peer {
 /// Why a connection has no tenant.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TenantError {
-    /// Nobody says whose it is.
+    /// Neither a certificate nor a unix socket says whose it is.
     #[error("the connection has no client certificate and comes over no unix socket")]
     Unknown,
     /// There are too many.
@@ -102,11 +102,11 @@ impl Tenants {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, WireError> {
         let folder = settings.root.join("tenants");
-        let made = std::fs::DirBuilder::new()
+        let created = std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&folder);
-        made.map_err(|source| WireError::Tenants { folder, source })?;
+        created.map_err(|source| WireError::Tenants { folder, source })?;
         Ok(Self {
             settings: settings.clone(),
             stop,

@@ -102,7 +102,7 @@ pub(crate) async fn resolve(
     file: Option<&str>,
     offer: &mut Attachables,
 ) -> Result<Context, CliError> {
-    let mut found = Context::default();
+    let mut resolved = Context::default();
     let mut piped: Option<Vec<u8>> = None;
     // Folder and name of the Dockerfile, when it is here.
     let mut dockerfile: Option<(PathBuf, String)> = None;
@@ -122,7 +122,7 @@ pub(crate) async fn resolve(
             .map_err(CliError::io("failed to read context from STDIN"))?;
         if is_archive(&head) {
             let id = client::new_id().map_err(CliError::io("no random bytes"))?;
-            found
+            resolved
                 .attrs
                 .insert("context".into(), format!("http://buildkit-session/{id}"));
             let stream = AsyncReadExt::chain(io::Cursor::new(head), stdin);
@@ -141,34 +141,34 @@ pub(crate) async fn resolve(
                 .await
                 .map_err(CliError::io("failed to read Dockerfile from STDIN"))?;
             piped = Some(head);
-            found.dockerfile = "stdin".into();
+            resolved.dockerfile = "stdin".into();
             let empty = folder()?;
             offer
                 .folders
                 .insert("context".into(), empty.path().to_owned().into());
-            found.temporary.push(empty);
+            resolved.temporary.push(empty);
         }
     } else if Path::new(context).is_dir() {
         let path = PathBuf::from(context);
-        found.shared_key = identity(&path);
+        resolved.shared_key = identity(&path);
         match file {
             Some("-") => piped = Some(stdin_dockerfile()?),
             Some(file) => dockerfile = Some(split(file)?),
             None => dockerfile = Some((path.clone(), name.clone())),
         }
-        found.dockerfile = match file {
+        resolved.dockerfile = match file {
             Some("-") => "stdin".into(),
             Some(file) => file.into(),
             None => path.join("Dockerfile").display().to_string(),
         };
         offer.folders.insert("context".into(), path.into());
     } else if is_remote(context) {
-        found.attrs.insert("context".into(), context.into());
+        resolved.attrs.insert("context".into(), context.into());
         match file {
             Some("-") => piped = Some(stdin_dockerfile()?),
             Some(file) if Path::new(file).is_absolute() => {
                 dockerfile = Some(split(file)?);
-                found
+                resolved
                     .attrs
                     .insert("dockerfilekey".into(), "dockerfile".into());
             }
@@ -181,26 +181,26 @@ pub(crate) async fn resolve(
         )));
     }
     if let Some(text) = piped {
-        let made = folder()?;
-        std::fs::write(made.path().join("Dockerfile"), text)
+        let folder_of_text = folder()?;
+        std::fs::write(folder_of_text.path().join("Dockerfile"), text)
             .map_err(CliError::io("cannot write the Dockerfile"))?;
-        dockerfile = Some((made.path().to_owned(), "Dockerfile".into()));
-        found
+        dockerfile = Some((folder_of_text.path().to_owned(), "Dockerfile".into()));
+        resolved
             .attrs
             .insert("dockerfilekey".into(), "dockerfile".into());
-        found.temporary.push(made);
+        resolved.temporary.push(folder_of_text);
     }
     if let Some((folder, file)) = dockerfile {
         name = existing(&folder, file)?;
         let context = offer.folders.get("context").map(|f| f.path.clone());
-        let is_piped = found.temporary.iter().any(|t| t.path() == folder);
+        let is_piped = resolved.temporary.iter().any(|t| t.path() == folder);
         if context.as_ref() != Some(&folder) && !is_piped {
             // The daemon keeps the Dockerfile's folder under the same key.
-            found.shared_key += &format!("+{}", identity(&folder));
+            resolved.shared_key += &format!("+{}", identity(&folder));
         }
         let inside = is_piped || context.is_some_and(|context| is_within(&folder, &context));
         let special = name.contains(['*', '?', '[', '\\']);
-        // Somebody who names a file does not give away what lies beside it.
+        // A file that is named gives away nothing of its folder.
         let only = match inside || special {
             true => Vec::new(),
             false => vec![
@@ -212,8 +212,8 @@ pub(crate) async fn resolve(
         let folder = Folder { path: folder, only };
         offer.folders.insert("dockerfile".into(), folder);
     }
-    found.attrs.insert("filename".into(), name);
-    Ok(found)
+    resolved.attrs.insert("filename".into(), name);
+    Ok(resolved)
 }
 
 fn stdin_dockerfile() -> Result<Vec<u8>, CliError> {

@@ -107,8 +107,8 @@ impl DockerConfig {
     fn stored(&self, key: &str) -> Option<CredentialsResponse> {
         let host = bare(key);
         let entry = self.auths.get(key).or_else(|| {
-            let found = self.auths.iter().find(|(k, _)| bare(k) == host);
-            found.map(|(_, entry)| entry)
+            let same_host = self.auths.iter().find(|(k, _)| bare(k) == host);
+            same_host.map(|(_, entry)| entry)
         })?;
         if !entry.identitytoken.is_empty() {
             return Some(CredentialsResponse {

@@ -30,11 +30,11 @@ pub enum Address {
 /// Files for TLS; with an authority the connection is encrypted.
 #[derive(Debug, Clone, Default)]
 pub struct TlsFiles {
-    /// Who signs daemons.
+    /// Authority that the daemon's certificate comes from; PEM.
     pub ca: Option<PathBuf>,
-    /// Our certificate.
+    /// Certificate of this client, with those between it and its authority; PEM.
     pub cert: Option<PathBuf>,
-    /// Its key.
+    /// Key of the certificate; PEM.
     pub key: Option<PathBuf>,
     /// The name in the daemon's certificate, if it is not the host's.
     pub server_name: Option<String>,
@@ -44,13 +44,13 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The address is none.
+    /// The text has no form of an address.
     #[error("invalid address {text:?}: expected unix:///path or tcp://host:port")]
     Address {
         /// As given.
         text: String,
     },
-    /// The kind of address is not built.
+    /// Addresses of this scheme are not supported.
     #[error("addresses of kind `{scheme}` are not supported; use unix:// or tcp://")]
     Scheme {
         /// Before the colon.
@@ -64,7 +64,7 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
-    /// Half of what TLS needs.
+    /// A file that TLS needs beside those given.
     #[error("{missing} is required for TLS")]
     TlsIncomplete {
         /// The flag.
@@ -84,7 +84,7 @@ pub enum ConnectError {
         /// What is wrong with it.
         source: tonic::transport::Error,
     },
-    /// Nobody answers.
+    /// No connection came about within 20 seconds.
     #[error("cannot connect to {address}: {}", oci::error::innermost(source))]
     Transport {
         /// Whom.
@@ -92,7 +92,7 @@ pub enum ConnectError {
         /// Why.
         source: tonic::transport::Error,
     },
-    /// Nobody answers at the raw socket.
+    /// The socket cannot be connected, or broke while it was relayed.
     #[error("cannot connect to {address}: {source}")]
     Socket {
         /// Whom.
@@ -281,7 +281,7 @@ impl Client {
             address: address.clone(),
             source,
         };
-        let done = match address {
+        let relayed = match address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(failed)?;
                 let (read, write) = stream.into_split();
@@ -293,7 +293,7 @@ impl Client {
                 pump(read, write, input, output).await
             }
         };
-        done.map_err(failed)
+        relayed.map_err(failed)
     }
 }
 

@@ -322,7 +322,7 @@ fn short(package: &str) -> &str {
 
 /// Every file of Rust below `dir`, in order.
 pub(crate) fn rust_files(dir: &Path) -> Result<Vec<PathBuf>, String> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(dir) = todo.pop() {
         let entries = fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -331,12 +331,12 @@ pub(crate) fn rust_files(dir: &Path) -> Result<Vec<PathBuf>, String> {
             if path.is_dir() {
                 todo.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(path);
+                files.push(path);
             }
         }
     }
-    found.sort();
-    Ok(found)
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -221,22 +221,22 @@ impl Content for Stores {
         request: Request<ReadContentRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let store = self.store(request.metadata())?;
-        let wanted = request.get_ref();
-        let digest = parse(&wanted.digest)?;
+        let range = request.get_ref();
+        let digest = parse(&range.digest)?;
         let fail = || failed(format!("content {digest}"));
         let mut file = File::open(path(store, &digest)).await.map_err(fail())?;
         let size = file.metadata().await.map_err(fail())?.len();
-        let start = u64::try_from(wanted.offset)
+        let start = u64::try_from(range.offset)
             .ok()
             .filter(|o| *o <= size)
             .ok_or_else(|| {
-                Status::out_of_range(format!("offset {} of {size} bytes", wanted.offset))
+                Status::out_of_range(format!("offset {} of {size} bytes", range.offset))
             })?;
         let _at = file
             .seek(io::SeekFrom::Start(start))
             .await
             .map_err(fail())?;
-        let length = match u64::try_from(wanted.size) {
+        let length = match u64::try_from(range.size) {
             Ok(n) if n > 0 => n.min(size - start),
             _ => size - start,
         };

@@ -72,12 +72,12 @@ impl tower::Service<http::Request<Body>> for FileSend {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let target = self.target(request.headers());
-        let known = request.uri().path() == session::method::FILE_SEND;
+        let is_known_method = request.uri().path() == session::method::FILE_SEND;
         let (owner, share) = (self.owner, Arc::clone(&self.share));
         Box::pin(async move {
             let limit = Some(proto::MAX_MESSAGE);
             Ok(match target {
-                _ if !known => Status::unimplemented("unknown method").into_http(),
+                _ if !is_known_method => Status::unimplemented("unknown method").into_http(),
                 Some(Target::Folder(folder)) => {
                     let taker = TakeTree {
                         folder,
@@ -266,12 +266,12 @@ async fn take_program(argv: &[String], from: Streaming<BytesMessage>) -> Result<
         return fed;
     }
     // What it says matters more than that it stopped reading.
-    let said = String::from_utf8_lossy(&ended.stderr);
-    let said = said.trim();
-    Err(Status::unknown(if said.is_empty() {
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    let stderr = stderr.trim();
+    Err(Status::unknown(if stderr.is_empty() {
         format!("{}: {}", argv.join(" "), ended.status)
     } else {
-        format!("{}: {said}", argv.join(" "))
+        format!("{}: {stderr}", argv.join(" "))
     }))
 }
 

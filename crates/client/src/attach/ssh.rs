@@ -72,14 +72,14 @@ impl Ssh for Agents {
         let agent = UnixStream::connect(socket).await.map_err(|e| {
             Status::unknown(format!("failed to connect to {}: {e}", socket.display()))
         })?;
-        let asked = StreamReader::new(
+        let requests = StreamReader::new(
             request
                 .into_inner()
                 .map(|m| m.map(|m| m.data).map_err(io::Error::other))
                 .boxed(),
         );
         let (answers, from_us) = mpsc::channel(QUEUE);
-        let serving = task::spawn("ssh agent", serve(asked, agent, answers));
+        let serving = task::spawn("ssh agent", serve(requests, agent, answers));
         let end = futures::stream::once(serving).filter_map(|done| async move {
             done.err()
                 .filter(|e| e.kind() != io::ErrorKind::UnexpectedEof)
@@ -109,12 +109,12 @@ async fn frame(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
 }
 
 async fn serve(
-    mut asked: impl AsyncRead + Unpin,
+    mut requests: impl AsyncRead + Unpin,
     mut agent: UnixStream,
     answers: mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
     loop {
-        let request = frame(&mut asked).await?;
+        let request = frame(&mut requests).await?;
         let answer = match request.get(4) {
             Some(&(LIST_IDENTITIES | SIGN)) => {
                 agent.write_all(&request).await?;
