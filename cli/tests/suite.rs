@@ -311,3 +311,81 @@ fn what_is_kept_is_listed_and_removed() -> TestResult {
     assert!(left.contains("Total:\t\t0B"), "{left}");
     Ok(())
 }
+
+#[test]
+fn a_daemon_inside_the_program_goes_with_the_command_and_leaves_nothing_but_its_state() -> TestResult
+{
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    fs::create_dir(bench.at("tmp"))?;
+    let run = |args: &str, root: &str| {
+        Command::new(env!("CARGO_BIN_EXE_rbuild"))
+            .args(args.split_whitespace())
+            .current_dir(bench.folder.path())
+            .env("RBUILD_ROOT", bench.at(root))
+            .env("TMPDIR", bench.at("tmp"))
+            .env_remove("RBUILD_HOST")
+            .env_remove("BUILDKIT_HOST")
+            .env_remove("BUILDKITD_CONFIG")
+            .stdin(Stdio::null())
+            .output()
+    };
+    for (args, code) in [
+        ("debug info", 0),
+        ("du", 0),
+        ("build --progress quiet --target tiny ctx", 0),
+        ("build --progress quiet --target broken ctx", 1),
+        ("du", 0),
+    ] {
+        let done = run(args, "state")?;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(code), "{args}: {said}");
+        let left: Vec<_> = fs::read_dir(bench.at("tmp"))?.collect();
+        assert!(left.is_empty(), "{args} leaves {left:?}");
+    }
+    // A state directory that cannot be one is said with its place; nobody is told to start a daemon.
+    fs::write(bench.at("file"), "")?;
+    let done = run("du", "file")?;
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(
+        said.starts_with("ERROR: cannot start a daemon in this process: "),
+        "{said}"
+    );
+    assert!(
+        said.contains("/file") && !said.contains("is a daemon running"),
+        "{said}"
+    );
+    assert!(fs::read_dir(bench.at("tmp"))?.next().is_none());
+    Ok(())
+}
+
+#[test]
+fn the_log_says_why_a_step_runs_and_which_job_and_session_a_line_is_of() -> TestResult {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    let build = "--debug build --progress quiet --target tiny ctx";
+    let first = bench.rbuild(build, b"")?;
+    assert_eq!(first.code, Some(0), "{}", first.err);
+    let has = |said: &Said, words: &[&str]| {
+        let line = |line: &&str| words.iter().all(|word| line.contains(word));
+        said.err.lines().any(|l| line(&l))
+    };
+    assert!(
+        has(&first, &["cache key missed", "vertex"]),
+        "{}",
+        first.err
+    );
+    for words in [
+        &["session{id=", "session started"][..],
+        &["session{id=", "session finished"],
+    ] {
+        assert!(has(&first, words), "{words:?}: {}", first.err);
+    }
+    assert!(has(&first, &["job{build="]), "{}", first.err);
+    let again = bench.rbuild(build, b"")?;
+    assert!(has(&again, &["cache key found", "vertex"]), "{}", again.err);
+    Ok(())
+}

@@ -15,6 +15,7 @@ use task::Task;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use crate::remote::RemoteSession;
 use crate::tunnel::{self, Outgoing};
@@ -123,8 +124,9 @@ pub(crate) fn start(
         )));
     }
     let (tunnel, cut, mut alive, outgoing, farewell) = tunnel::open(incoming);
-    let task = task::spawn("session", async move {
-        let id = hello.id.clone();
+    // Every line about the session says which one it is.
+    let span = tracing::info_span!("session", id = %hello.id);
+    let serving = async move {
         let channel = match tunnel::connect(tunnel).await {
             Ok(channel) => channel,
             Err(error) => {
@@ -150,18 +152,19 @@ pub(crate) fn start(
                 return;
             }
         };
-        tracing::debug!(session = %id, "session started");
+        tracing::debug!("session started");
         tokio::select! {
             () = watch_health(channel, hello.health) => {
-                tracing::warn!(session = %id, "session healthcheck failed fatally");
+                tracing::warn!("session healthcheck failed fatally");
                 // Who waits for an answer must not wait forever.
                 let _gone = cut.send(());
             }
             () = async { while alive.changed().await.is_ok() {} } => {}
         }
         drop(registration);
-        tracing::debug!(session = %id, "session finished");
-    });
+        tracing::debug!("session finished");
+    };
+    let task = task::spawn("session", serving.instrument(span));
     Ok(Response::new(SessionStream {
         outgoing,
         _task: task,
