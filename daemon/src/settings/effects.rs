@@ -446,3 +446,49 @@ fn a_value_of_the_wrong_type_is_named_with_its_line() {
     let missing = Settings::load(&args, &Defaults::of("rbuildd")).unwrap_err();
     assert_eq!(missing.kind(), oci::ErrorKind::NotFound);
 }
+
+/// The default that the meaning of a key states: `(default 50)`, or the word before `(default)`.
+fn stated_default(meaning: &str) -> Option<&str> {
+    let (before, after) = meaning.split_once("(default")?;
+    let Some(after) = after.strip_prefix(' ') else {
+        return before.trim_end().trim_end_matches('`').rsplit('`').next();
+    };
+    match after.strip_prefix('`') {
+        Some(quoted) => quoted.split('`').next(),
+        None => after.split([')', ';', ',', ':', ' ']).next(),
+    }
+}
+
+#[test]
+fn a_default_that_the_documentation_states_is_the_one_that_holds() {
+    let default = format!("{:?}", settings(&[], ""));
+    let mut checked = Vec::new();
+    for key in keys() {
+        let Some(stated) = stated_default(key.meaning) else {
+            continue;
+        };
+        // No text of one value: a folder beside the file, every record, every repository, a field of a rule that has no default.
+        if matches!(stated, "provenance.d" | "all") || key.path.contains("gcpolicy") {
+            continue;
+        }
+        let is_bare = stated.parse::<u64>().is_ok() || matches!(stated, "true" | "false");
+        let value = if is_bare {
+            stated.to_owned()
+        } else {
+            format!("'{stated}'")
+        };
+        let path = key
+            .path
+            .replace("dockerfile.v0", "'dockerfile.v0'")
+            .replace("gateway.v0", "'gateway.v0'");
+        let said = settings(&[], &format!("{path} = {value}"));
+        assert_eq!(
+            format!("{said:?}"),
+            default,
+            "{} is said to default to {stated}",
+            key.path
+        );
+        checked.push(key.path);
+    }
+    assert!(checked.len() >= 17, "{checked:?}");
+}
