@@ -18,21 +18,38 @@ use tokio::sync::mpsc;
 use crate::args::ProgressMode;
 use crate::progress::trace::Trace;
 
-/// Something that shows progress.
+/// Something that shows progress. What it knows is a [`Trace`]; most displays only say how that looks.
 pub trait Display: Send {
-    /// Takes news.
+    /// What the news so far amount to.
+    fn trace(&self) -> &Trace;
+
+    /// The same, to take news into.
+    fn trace_mut(&mut self) -> &mut Trace;
+
+    /// Writes how the build stands at `now`, or stood when it ended.
+    fn show(&mut self, now: SystemTime, has_ended: bool, out: &mut dyn Write) -> io::Result<()>;
+
+    /// Takes news. They are shown at the next tick: a step often ends, begins and ends again within a moment.
     fn update(
         &mut self,
         news: &SolveStatus,
         now: SystemTime,
-        out: &mut dyn Write,
-    ) -> io::Result<()>;
-    /// Time has passed.
-    fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()>;
-    /// There will be no more.
-    fn finish(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()>;
-    /// What was seen.
-    fn trace(&self) -> &Trace;
+        _out: &mut dyn Write,
+    ) -> io::Result<()> {
+        self.trace_mut().take(news, now);
+        Ok(())
+    }
+
+    /// Is called several times a second.
+    fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
+        self.show(now, false, out)
+    }
+
+    /// Is called once, when there will be no more news.
+    fn finish(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
+        self.trace_mut().end(now);
+        self.show(now, true, out)
+    }
 }
 
 /// The display for a mode.

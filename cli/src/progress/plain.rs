@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use client::SolveStatus;
-
 use crate::progress::Display;
 use crate::progress::text::{bytes, cut, seconds};
 use crate::progress::trace::{State, Step, Trace};
@@ -283,34 +281,22 @@ fn is_settled(step: &Step, now: SystemTime) -> bool {
 }
 
 impl Display for Plain {
-    fn update(
-        &mut self,
-        news: &SolveStatus,
-        now: SystemTime,
-        _out: &mut dyn Write,
-    ) -> io::Result<()> {
-        // Shown at the next tick: a step often ends, begins and ends again within a moment.
-        self.trace.take(news, now);
-        Ok(())
-    }
-
-    fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        self.flush(now, false, out)
-    }
-
-    fn finish(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        self.trace.end(now);
-        self.flush(now, true, out)
-    }
-
     fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    fn show(&mut self, now: SystemTime, has_ended: bool, out: &mut dyn Write) -> io::Result<()> {
+        self.flush(now, has_ended, out)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use client::{Log, Status, Vertex};
+    use client::{Log, SolveStatus, Status, Vertex};
 
     use super::*;
 

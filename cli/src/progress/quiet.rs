@@ -3,8 +3,6 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use client::SolveStatus;
-
 use crate::progress::Display;
 use crate::progress::trace::Trace;
 
@@ -15,26 +13,15 @@ pub struct Quiet {
 }
 
 impl Display for Quiet {
-    fn update(
-        &mut self,
-        news: &SolveStatus,
-        now: SystemTime,
-        _out: &mut dyn Write,
-    ) -> io::Result<()> {
-        self.trace.take(news, now);
-        Ok(())
-    }
-
-    fn tick(&mut self, _now: SystemTime, _out: &mut dyn Write) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, now: SystemTime, _out: &mut dyn Write) -> io::Result<()> {
-        self.trace.end(now);
-        Ok(())
-    }
-
     fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    fn show(&mut self, _: SystemTime, _: bool, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
     }
 }

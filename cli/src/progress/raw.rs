@@ -20,6 +20,18 @@ pub struct Raw {
 }
 
 impl Display for Raw {
+    fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    fn show(&mut self, _: SystemTime, _: bool, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+
     fn update(
         &mut self,
         news: &SolveStatus,
@@ -28,19 +40,6 @@ impl Display for Raw {
     ) -> io::Result<()> {
         self.trace.take(news, now);
         writeln!(out, "{}", harmless_json(&line(news).to_string()))
-    }
-
-    fn tick(&mut self, _now: SystemTime, _out: &mut dyn Write) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, now: SystemTime, _out: &mut dyn Write) -> io::Result<()> {
-        self.trace.end(now);
-        Ok(())
-    }
-
-    fn trace(&self) -> &Trace {
-        &self.trace
     }
 }
 

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use client::{SolveStatus, Status};
+use client::Status;
 
 use crate::progress::Display;
 use crate::progress::text::{bytes, cut, harmless, seconds, width};
@@ -301,27 +301,16 @@ fn row(left: &str, size: &str, right: &str, columns: usize, colour: &'static str
 }
 
 impl Display for Tty {
-    fn update(
-        &mut self,
-        news: &SolveStatus,
-        now: SystemTime,
-        _out: &mut dyn Write,
-    ) -> io::Result<()> {
-        self.trace.take(news, now);
-        Ok(())
-    }
-
-    fn tick(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        self.draw(now, false, out)
-    }
-
-    fn finish(&mut self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
-        self.trace.end(now);
-        self.draw(now, true, out)
-    }
-
     fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    fn show(&mut self, now: SystemTime, has_ended: bool, out: &mut dyn Write) -> io::Result<()> {
+        self.draw(now, has_ended, out)
     }
 }
 
@@ -329,7 +318,7 @@ impl Display for Tty {
 mod tests {
     use std::time::Duration;
 
-    use client::{Log, Vertex};
+    use client::{Log, SolveStatus, Vertex};
 
     use super::*;
 
