@@ -89,7 +89,7 @@ pub(crate) async fn du(
     detailed: bool,
 ) -> Result<(), CliError> {
     let records = client.disk_usage(filter).await?;
-    print(&usage_table(&records, detailed, SystemTime::now()))
+    print(&usage_table(&records, detailed, task::clock::wall()))
 }
 
 fn usage_table(records: &[UsageRecord], detailed: bool, now: SystemTime) -> String {
@@ -136,7 +136,7 @@ pub(crate) async fn prune(client: &Client, flags: Prune) -> Result<(), CliError>
         .prune(filter, |record| {
             total = total.saturating_add(record.size);
             let first = !std::mem::replace(&mut any, true);
-            let now = SystemTime::now();
+            let now = task::clock::wall();
             let text = match (flags.verbose, first) {
                 (true, _) => verbose(&record, now),
                 (false, true) => head() + &row(&record, now),

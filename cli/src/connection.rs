@@ -90,7 +90,7 @@ pub(crate) async fn named_or_default(
         loop {
             match Client::connect(&address, &files).await {
                 Err(ConnectError::Transport { .. }) if is_patient => {
-                    tokio::time::sleep(AGAIN).await;
+                    task::clock::sleep(AGAIN).await;
                 }
                 outcome => return Ok(outcome?),
             }

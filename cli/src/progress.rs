@@ -81,20 +81,20 @@ pub async fn show(
         let _in_memory = tokio::select! {
             next = news.recv() => match next {
                 Some(next) => {
-                    let mut done = display.update(&next, SystemTime::now(), &mut page);
+                    let mut done = display.update(&next, task::clock::wall(), &mut page);
                     while let (Ok(()), Ok(next)) = (&done, news.try_recv()) {
-                        done = display.update(&next, SystemTime::now(), &mut page);
+                        done = display.update(&next, task::clock::wall(), &mut page);
                     }
                     done
                 }
                 None => break,
             },
-            _ = tick.tick() => display.tick(SystemTime::now(), &mut page),
+            _ = tick.tick() => display.tick(task::clock::wall(), &mut page),
         };
         let _closed = io::stderr().lock().write_all(&page);
     }
     let mut page = Vec::new();
-    let _in_memory = display.finish(SystemTime::now(), &mut page);
+    let _in_memory = display.finish(task::clock::wall(), &mut page);
     let _closed = io::stderr().lock().write_all(&page);
     display
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 type TestResult = Result<(), Box<dyn Error>>;
 
@@ -73,7 +73,7 @@ impl Bench {
     }
 
     fn rbuild(&self, args: &str, input: &[u8]) -> Result<Said, Box<dyn Error>> {
-        let begun = Instant::now();
+        let begun = task::clock::monotonic();
         let mut child = Command::new(env!("CARGO_BIN_EXE_rbuild"))
             .args(args.split_whitespace())
             .current_dir(self.folder.path())

@@ -29,16 +29,16 @@ const BUSY_LOOKS: u32 = 33;
 
 /// Runs until dropped.
 pub(crate) async fn give_back() {
-    tokio::time::sleep(STARTED).await;
+    task::clock::sleep(STARTED).await;
     loop {
         let given = release().await;
         let mut seen = given;
         while seen.saturating_sub(given) < WORKED {
-            tokio::time::sleep(LOOK).await;
+            task::clock::sleep(LOOK).await;
             seen = sys::memory::processor_time();
         }
         for look in 1_u32.. {
-            tokio::time::sleep(LOOK_CLOSELY).await;
+            task::clock::sleep(LOOK_CLOSELY).await;
             let used = sys::memory::processor_time();
             if used.saturating_sub(seen) < IDLE {
                 break;

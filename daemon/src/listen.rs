@@ -417,7 +417,7 @@ pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
 /// Out of descriptors, for one, does not get better by asking again at once.
 async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    task::clock::sleep(Duration::from_millis(50)).await;
 }
 
 struct RemoveOnDrop(PathBuf);

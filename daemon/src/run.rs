@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -60,7 +60,7 @@ pub async fn run(
     ready: oneshot::Sender<()>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), DaemonError> {
-    let begun = Instant::now();
+    let begun = task::clock::monotonic();
     crate::idle::bound_heaps();
     if let Err(error) = sys::process::raise_open_files() {
         tracing::warn!(%error, "the limit of open descriptors stays as it is");

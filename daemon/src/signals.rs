@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -59,7 +59,7 @@ pub fn heard(reread: impl Fn() + Send + 'static) -> io::Result<impl Future<Outpu
                     () = one(&mut term, &mut int) => {
                         tracing::warn!("asked to stop a second time");
                     }
-                    () = tokio::time::sleep(PATIENCE) => {
+                    () = task::clock::sleep(PATIENCE) => {
                         tracing::error!("stopping takes too long");
                     }
                 }
@@ -96,7 +96,7 @@ async fn at_every(hangup: &mut Signal, reread: &impl Fn()) {
 /// Runs for ever.
 async fn tell_who_holds() {
     loop {
-        tokio::time::sleep(LOOK).await;
+        task::clock::sleep(LOOK).await;
         tell(WEDGED);
     }
 }
@@ -111,15 +111,15 @@ fn tell(limit: Duration) {
 /// Waits for work, but not for longer than `limit` by a clock that does not depend on the threads of the runtime; false if it did not
 /// end in time.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let until = Instant::now() + limit;
+    let until = task::clock::monotonic() + limit;
     let clock = task::thread("deadline", move || {
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        task::clock::sleep_thread(until.saturating_duration_since(task::clock::monotonic()));
     });
     let clock = async {
         match clock {
             Ok(clock) => clock.await,
             // Without threads, the runtime's own clock has to do.
-            Err(_) => tokio::time::sleep(limit).await,
+            Err(_) => task::clock::sleep(limit).await,
         }
     };
     tokio::select! {

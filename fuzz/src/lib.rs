@@ -14,7 +14,7 @@ mod gateway;
 mod policy;
 
 use std::alloc::System;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cap::Cap;
 
@@ -98,7 +98,7 @@ impl Target {
         let held = HEAP.allocated();
         HEAP.set_limit(held + MEMORY)
             .expect("the limit is above what is allocated");
-        let (begun, used) = (Instant::now(), sys::memory::processor_time());
+        let (begun, used) = (task::clock::monotonic(), sys::memory::processor_time());
         (self.run)(input);
         let worked = sys::memory::processor_time().saturating_sub(used);
         let took = begun.elapsed().min(worked);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
-use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -33,7 +32,7 @@ fn usage(text: impl Into<String>) -> CliError {
 }
 
 pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
-    let started = Instant::now();
+    let started = task::clock::monotonic();
     let trace = flags.trace.as_deref().map(append).transpose()?;
     let mut metrics = flags
         .debug_json_cache_metrics

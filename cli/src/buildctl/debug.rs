@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
-use std::time::SystemTime;
 
 use client::history::{BuildResultInfo, HistoryDescriptor, HistoryEvent, HistoryRequest, Time};
 use client::{Client, DaemonVersion, WorkerRecord};
@@ -139,11 +138,11 @@ async fn logs(
     let showing = async {
         while let Some(status) = statuses.recv().await {
             let mut page = Vec::new();
-            let _in_memory = display.update(&status, SystemTime::now(), &mut page);
+            let _in_memory = display.update(&status, task::clock::wall(), &mut page);
             io::stdout().write_all(&page)?;
         }
         let mut page = Vec::new();
-        let _in_memory = display.finish(SystemTime::now(), &mut page);
+        let _in_memory = display.finish(task::clock::wall(), &mut page);
         io::stdout().write_all(&page)
     };
     let (outcome, written) = tokio::join!(client.logs(build, sender), showing);

@@ -82,7 +82,6 @@ impl CacheMetrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
 
     use client::Vertex;
 
@@ -94,7 +93,7 @@ mod tests {
             digest: digest.into(),
             name: name.into(),
             cached,
-            completed: completed.then(SystemTime::now),
+            completed: completed.then(task::clock::wall),
             ..Vertex::default()
         };
         let mut metrics = CacheMetrics::default();

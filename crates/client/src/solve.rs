@@ -229,7 +229,7 @@ impl Client {
                     Err(error) if i32::from(error.code()) == code::UNIMPLEMENTED => return,
                     Err(_) => {}
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                task::clock::sleep(std::time::Duration::from_millis(200)).await;
             }
         })
     }

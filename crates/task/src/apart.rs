@@ -58,7 +58,7 @@ mod tests {
                 told.send(()).unwrap();
                 let number: u32 = from.await.unwrap();
                 threads.push(std::thread::current().id());
-                tokio::time::sleep(Duration::from_secs(5)).await;
+                crate::clock::sleep(Duration::from_secs(5)).await;
                 threads.push(std::thread::current().id());
                 (number, threads)
             })

@@ -7,6 +7,32 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+/// The machine's wall time. What decides by it takes a [`Clock`], which tests can hold; this is for what is only recorded or shown.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+#[must_use]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The machine's monotonic time, for measuring. On a runtime prefer `tokio::time::Instant`, which tests can pause.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+#[must_use]
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// Waits on the runtime's clock, which tests can pause.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn sleep(duration: Duration) -> tokio::time::Sleep {
+    tokio::time::sleep(duration)
+}
+
+/// Holds a thread that is not the runtime's.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn sleep_thread(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// Where the time comes from: the machine, or a test that moves it by hand. Clones share it.
 #[derive(Clone)]
 pub struct Clock {
@@ -28,7 +54,7 @@ impl Clock {
     /// Returns a clock that stands at `start` until [`Clock::advance`] moves it.
     pub fn paused(start: SystemTime) -> Self {
         let paused = Paused {
-            origin: Instant::now(),
+            origin: monotonic(),
             now: Mutex::new((Duration::ZERO, start)),
             moved: Notify::new(),
         };
@@ -40,7 +66,7 @@ impl Clock {
     /// Returns the monotonic time.
     pub fn now(&self) -> Instant {
         match &self.paused {
-            None => Instant::now(),
+            None => monotonic(),
             Some(paused) => paused.origin + paused.now.lock().0,
         }
     }
@@ -48,7 +74,7 @@ impl Clock {
     /// Returns the wall time.
     pub fn system(&self) -> SystemTime {
         match &self.paused {
-            None => SystemTime::now(),
+            None => wall(),
             Some(paused) => paused.now.lock().1,
         }
     }
@@ -67,7 +93,7 @@ impl Clock {
     /// Waits until `duration` has passed on this clock.
     pub async fn sleep(&self, duration: Duration) {
         let Some(paused) = &self.paused else {
-            return tokio::time::sleep(duration).await;
+            return sleep(duration).await;
         };
         let until = paused.now.lock().0 + duration;
         loop {

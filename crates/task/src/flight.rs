@@ -136,7 +136,7 @@ mod tests {
                         let gone = Gone(gone);
                         async move {
                             let _gone = gone;
-                            tokio::time::sleep(Duration::from_secs(5)).await;
+                            crate::clock::sleep(Duration::from_secs(5)).await;
                             7
                         }
                     })
@@ -144,9 +144,9 @@ mod tests {
             })
         };
         let (a, b) = (run(&flight), run(&flight));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        crate::clock::sleep(Duration::from_secs(1)).await;
         drop(a);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        crate::clock::sleep(Duration::from_secs(1)).await;
         let c = run(&flight);
         assert_eq!((b.await, c.await), (7, 7));
         assert_eq!(
@@ -156,10 +156,10 @@ mod tests {
         assert_eq!(flight.running.lock().len(), 0);
 
         let (a, b) = (run(&flight), run(&flight));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        crate::clock::sleep(Duration::from_secs(1)).await;
         assert_eq!(started.load(Ordering::SeqCst), 2);
         drop((a, b));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        crate::clock::sleep(Duration::from_millis(1)).await;
         assert_eq!(gone.load(Ordering::SeqCst), 2);
         assert_eq!(run(&flight).await, 7);
         assert_eq!(flight.running.lock().len(), 0);

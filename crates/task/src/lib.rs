@@ -10,7 +10,7 @@
 //! * [`Clock`] is real or paused time; [`Permits`] bounds how many may do something.
 
 mod apart;
-mod clock;
+pub mod clock;
 mod flight;
 mod pool;
 mod spawn;

@@ -148,12 +148,12 @@ mod tests {
         });
         tokio::task::yield_now().await;
         drop(task);
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        crate::clock::sleep(Duration::from_millis(1)).await;
         assert_eq!(dropped.load(Ordering::SeqCst), 1);
 
         let flag = Flag(Arc::clone(&dropped));
         spawn("short", async move { drop(flag) }).detach();
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        crate::clock::sleep(Duration::from_millis(1)).await;
         assert_eq!(dropped.load(Ordering::SeqCst), 2);
     }
 

@@ -50,7 +50,7 @@ pub async fn watched<F: Future>(name: &'static str, future: F) -> F::Output {
 /// Does a piece of work on the runtime, measured.
 pub fn measured<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     let reported = REPORTED.get();
-    let begun = Instant::now();
+    let begun = crate::clock::monotonic();
     let used = sys::memory::thread_time();
     // The outermost name stays: it is the task's.
     let _busy = Busy::begin(name, begun);
@@ -147,7 +147,7 @@ mod tests {
         .await;
         crate::spawn("waits", async {
             // On the wall clock, not on the processor's.
-            std::thread::sleep(LONGEST * 2);
+            crate::clock::sleep_thread(LONGEST * 2);
         })
         .await;
         crate::spawn("computes elsewhere", async {
