@@ -404,7 +404,10 @@ fn messages_services_and_shapes_are_generated_compared_and_cleared_away() {
 #[test]
 fn a_proto_file_that_is_wrong_or_has_no_shape_is_refused() {
     for (text, words) in [
-        ("syntax = \"proto3\";\nmessage {", "one.proto"),
+        (
+            "syntax = \"proto3\";\nmessage {",
+            "expected an identifier, but found '{'",
+        ),
         (
             "syntax = \"proto3\";\nimport \"none.proto\";\n",
             "none.proto",
