@@ -15,7 +15,7 @@ pub mod programs;
 pub mod progress;
 pub mod spec;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -37,6 +37,7 @@ pub fn main() -> ExitCode {
         );
         tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(io::stderr().is_terminal())
             .with_writer(io::stderr)
             .init();
     }

@@ -378,12 +378,16 @@ fn the_log_says_why_a_step_runs_and_which_job_and_session_a_line_is_of() -> Test
         "{}",
         first.err
     );
-    for words in [
-        &["session{id=", "session started"][..],
-        &["session{id=", "session finished"],
-    ] {
-        assert!(has(&first, words), "{words:?}: {}", first.err);
-    }
+    assert!(
+        has(&first, &["session{id=", "session started"]),
+        "{}",
+        first.err
+    );
+    assert!(
+        !first.err.contains('\u{1b}'),
+        "a file gets no colours: {}",
+        first.err
+    );
     assert!(has(&first, &["job{build="]), "{}", first.err);
     let again = bench.rbuild(build, b"")?;
     assert!(has(&again, &["cache key found", "vertex"]), "{}", again.err);
