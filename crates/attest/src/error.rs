@@ -1,11 +1,13 @@
 //! Why nothing can be stated.
 
+use gostd::strconv::quote;
+
 /// Why an attestation could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttestError {
     /// There is no such attestation.
-    #[error("unknown attestation type {kind:?}")]
+    #[error("unknown attestation type {}", quote(kind))]
     Kind {
         /// What was asked for.
         kind: String,
@@ -17,7 +19,7 @@ pub enum AttestError {
         reason: String,
     },
     /// A source cannot be named.
-    #[error("failed to parse ref {reference:?}: {source}")]
+    #[error("failed to parse ref {}: {source}", quote(reference))]
     Reference {
         /// What stands there.
         reference: String,

@@ -1,6 +1,7 @@
 //! Which attestations a request asks for.
 
 use gostd::csv::CsvError;
+use gostd::strconv::quote;
 
 use std::collections::BTreeMap;
 
@@ -117,8 +118,9 @@ fn pairs(text: &str) -> Result<BTreeMap<String, String>, CsvError> {
 fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, AttestError> {
     let mut out = ProvenanceOptions::default();
     let flag = |key: &str, value: &str| {
-        gostd::strconv::parse_bool(value)
-            .map_err(|e| AttestError::option(format!("failed to parse {key} flag {value:?}: {e}")))
+        gostd::strconv::parse_bool(value).map_err(|e| {
+            AttestError::option(format!("failed to parse {key} flag {}: {e}", quote(value)))
+        })
     };
     for (key, value) in fields {
         match key.as_str() {
@@ -143,7 +145,10 @@ fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, Att
                     "min" => Mode::Min,
                     "max" | "full" => Mode::Max,
                     other => {
-                        return Err(AttestError::option(format!("invalid mode {other:?}")));
+                        return Err(AttestError::option(format!(
+                            "invalid mode {}",
+                            quote(other)
+                        )));
                     }
                 }
             }

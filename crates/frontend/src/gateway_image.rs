@@ -12,6 +12,7 @@
 //! | `BUILDKIT_WORKERS` | JSON: id, labels, platforms of each worker |
 //! | `BUILDKIT_EXPORTEDPRODUCT` | who asks; empty |
 
+use gostd::strconv::quote;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -221,7 +222,12 @@ impl Frontend for ImageFrontend {
         }
         let name = Reference::parse(&self.image)
             .map(Reference::with_default_tag)
-            .map_err(|e| option_error(format!("invalid frontend image {:?}: {e}", self.image)))?;
+            .map_err(|e| {
+                option_error(format!(
+                    "invalid frontend image {}: {e}",
+                    quote(&self.image)
+                ))
+            })?;
         self.check_allowed(&name)?;
         let source = pb::SourceOp {
             identifier: format!("docker-image://{name}"),

@@ -17,6 +17,7 @@ mod platforms;
 mod rules;
 mod runs;
 mod stages;
+mod subrequests;
 mod variables;
 mod words;
 mod world;

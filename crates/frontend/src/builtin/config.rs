@@ -1,5 +1,6 @@
 //! Options of a build, parsed.
 
+use gostd::strconv::quote;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -211,7 +212,7 @@ fn list(text: &str, what: &str) -> Result<Vec<String>, FrontendError> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    csv::fields(text).map_err(|_| wrong(format!("{what}: invalid csv value {text:?}")))
+    csv::fields(text).map_err(|_| wrong(format!("{what}: invalid csv value {}", quote(text))))
 }
 
 fn extra_hosts(text: &str) -> Result<Vec<(String, std::net::IpAddr)>, FrontendError> {
@@ -290,7 +291,7 @@ fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
 
 fn number(text: &str) -> Result<i64, String> {
     text.parse()
-        .map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        .map_err(|_| format!("strconv.ParseInt: parsing {}: invalid syntax", quote(text)))
 }
 
 fn resources<'a>(
@@ -348,10 +349,11 @@ fn bad_cpuset(text: &str) -> Option<String> {
             };
             match (first, last) {
                 (Ok(first), Ok(last)) if first <= last && last <= MOST => None,
-                (Ok(first), Ok(last)) if first <= last => {
-                    Some(format!("cpuset {kind} {part:?} exceeds maximum {MOST}"))
-                }
-                _ => Some(format!("invalid cpuset {kind} {part:?}")),
+                (Ok(first), Ok(last)) if first <= last => Some(format!(
+                    "cpuset {kind} {} exceeds maximum {MOST}",
+                    quote(part)
+                )),
+                _ => Some(format!("invalid cpuset {kind} {}", quote(part))),
             }
         })
 }
@@ -370,7 +372,8 @@ fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendErr
         let parsed: Vec<ImportJson> =
             gostd::json::from_slice(json.as_bytes()).map_err(|error| {
                 wrong(format!(
-                    "failed to unmarshal cache-imports ({json:?}): {error}"
+                    "failed to unmarshal cache-imports ({}): {error}",
+                    quote(json)
                 ))
             })?;
         let parsed = parsed.into_iter().map(|i| CacheImport {
@@ -397,7 +400,7 @@ fn check_attestations(opts: &BTreeMap<String, String>) -> Result<(), FrontendErr
             .or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
         match name.map(str::to_lowercase).as_deref() {
             None | Some("provenance" | "sbom") => {}
-            Some(other) => return Err(wrong(format!("unknown attestation type {other:?}"))),
+            Some(other) => return Err(wrong(format!("unknown attestation type {}", quote(other)))),
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Contexts that replace a stage or an image: `--build-context name=…`.
 
+use gostd::strconv::quote;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -184,12 +185,16 @@ async fn load_layout(
     rest: &str,
 ) -> Result<LoadedContext, FrontendError> {
     let spec = rest.strip_prefix("//").unwrap_or(rest);
-    let (store, digest) = spec
-        .split_once('@')
-        .ok_or_else(|| wrong(format!("oci-layout reference {spec:?} has no digest")))?;
+    let (store, digest) = spec.split_once('@').ok_or_else(|| {
+        wrong(format!(
+            "oci-layout reference {} has no digest",
+            quote(spec)
+        ))
+    })?;
     let digest = Digest::parse(digest).map_err(|error| {
         wrong(format!(
-            "could not parse oci-layout reference {spec:?}: {error}"
+            "could not parse oci-layout reference {}: {error}",
+            quote(spec)
         ))
     })?;
     // A tag belongs to the name only if it stands behind the last slash.
@@ -201,8 +206,8 @@ async fn load_layout(
     };
     let mut dummy = Reference::parse(&context.name).map_err(|error| {
         wrong(format!(
-            "could not parse oci-layout reference {:?}: {error}",
-            context.name
+            "could not parse oci-layout reference {}: {error}",
+            quote(&context.name)
         ))
     })?;
     dummy.digest = Some(digest);
