@@ -10,6 +10,7 @@ pub mod file;
 pub mod landlock;
 pub mod memory;
 pub mod mount;
+pub mod netns;
 pub mod notify;
 pub mod path;
 pub mod process;

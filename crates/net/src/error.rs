@@ -1,0 +1,104 @@
+//! Why there is no network.
+
+use std::io;
+
+use oci::error::errno_text;
+
+use crate::subnet::Subnet;
+
+/// Why steps have no bridge, or one of them no network.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// The subnet is not one that steps can have.
+    #[error(
+        "subnet `{text}` cannot be used: write a private IPv4 network of 8 to 29 bits, such as 10.10.0.0/16"
+    )]
+    Subnet {
+        /// What was configured.
+        text: String,
+    },
+    /// The host has a route to something inside of the configured subnet.
+    #[error("subnet {subnet} is used already: this host has a route to {route}")]
+    SubnetUsed {
+        /// What was configured.
+        subnet: Subnet,
+        /// The route's destination.
+        route: Subnet,
+    },
+    /// The host has routes into all subnets that we know.
+    #[error("no free subnet was found: set worker.oci.bridgeSubnet")]
+    NoSubnet,
+    /// Not a name of a network interface.
+    #[error(
+        "bridge name `{name}` cannot be used: it needs 1 to 15 letters, digits, `-`, `_` or `.`"
+    )]
+    Name {
+        /// What was configured.
+        name: String,
+    },
+    /// The interface is there, and it is not ours.
+    #[error(
+        "network interface `{name}` exists already and was not made by this daemon: set another worker.oci.bridgeName, or remove it"
+    )]
+    NameTaken {
+        /// Its name.
+        name: String,
+    },
+    /// As many steps run as the subnet has addresses.
+    #[error("all addresses of {subnet} are used by steps: set a larger worker.oci.bridgeSubnet")]
+    Full {
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// The daemon is stopping.
+    #[error("the bridge network is closed")]
+    Closed,
+    /// Another daemon holds the lock for long.
+    #[error("another daemon of this host has been setting up its network for {seconds} seconds")]
+    Locked {
+        /// How long we have waited.
+        seconds: u64,
+    },
+    /// A step would have no name resolution.
+    #[error(
+        "the DNS forwarder at {address} does not answer a step ({}): does a firewall of this host drop what `{bridge}` sends it?",
+        errno_text(source)
+    )]
+    Unanswered {
+        /// Where it listens.
+        address: std::net::Ipv4Addr,
+        /// The bridge.
+        bridge: String,
+        /// What came instead of an answer.
+        source: io::Error,
+    },
+    /// The kernel refused.
+    #[error("cannot {during}: {}", errno_text(source))]
+    System {
+        /// What was being done.
+        during: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl NetError {
+    pub(crate) fn system(during: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { during, source }
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        use oci::ErrorKind;
+        match self {
+            Self::Subnet { .. } | Self::Name { .. } => ErrorKind::Invalid,
+            Self::SubnetUsed { .. } | Self::NameTaken { .. } => ErrorKind::Exists,
+            Self::NoSubnet | Self::Full { .. } => ErrorKind::Exhausted,
+            Self::Closed | Self::Locked { .. } => ErrorKind::Unavailable,
+            Self::Unanswered { .. } => ErrorKind::System,
+            Self::System { source, .. } => ErrorKind::of_host(source),
+        }
+    }
+}

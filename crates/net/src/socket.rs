@@ -1,0 +1,184 @@
+//! A netlink socket and the three ways to use it: a request, a question and a dump; for nftables a batch.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::message::{self, DONE, Message, Received, flags};
+
+/// The kernel answers before it returns from the request; that it takes longer happens when it is out of memory.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The kernel's own dumps fill at most 32 KiB at a time.
+const BUFFER: usize = 64 << 10;
+
+/// How often a dump is taken again when what it lists changes meanwhile.
+const DUMPS: usize = 4;
+
+/// A socket of one network namespace: that of the thread which opened it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens one for links, addresses and routes.
+    pub(crate) fn route() -> io::Result<Self> {
+        Self::open(None)
+    }
+
+    /// Opens one for nftables.
+    pub(crate) fn netfilter() -> io::Result<Self> {
+        Self::open(Some(netlink::NETFILTER))
+    }
+
+    fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        let fd = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?;
+        set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
+        Ok(Self {
+            fd,
+            sequence: 0,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Asks for a change, and waits until it is made or refused.
+    pub(crate) fn request(&mut self, message: Message) -> io::Result<()> {
+        self.batch(vec![(message, true)])
+    }
+
+    /// Sends several messages in one datagram; `true` beside those that the kernel acknowledges. The first refusal is the error.
+    pub(crate) fn batch(&mut self, messages: Vec<(Message, bool)>) -> io::Result<()> {
+        let first = self.sequence.wrapping_add(1);
+        let mut last = first;
+        let mut datagram = Vec::new();
+        for (message, acknowledged) in messages {
+            self.sequence = self.sequence.wrapping_add(1);
+            let flag = if acknowledged { flags::ACK } else { 0 };
+            datagram.extend(message.finish(self.sequence, flag));
+            if acknowledged {
+                last = self.sequence;
+            }
+        }
+        self.send(&datagram)?;
+        let end = self.sequence;
+        let own = |sequence: u32| sequence.wrapping_sub(first) <= end.wrapping_sub(first);
+        loop {
+            let length = self.receive()?;
+            let received = self.buffer.get(..length).unwrap_or_default();
+            for answer in message::messages(received) {
+                match answer.errno() {
+                    Some(0) if answer.sequence == last => return Ok(()),
+                    Some(errno) if errno != 0 && own(answer.sequence) => {
+                        return Err(io::Error::from_raw_os_error(errno));
+                    }
+                    // An acknowledgement of an earlier part, or the rest of a batch that failed before.
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Asks a question with one answer, and reads that.
+    pub(crate) fn question<T>(
+        &mut self,
+        message: Message,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> io::Result<T> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        self.send(&message.finish(sequence, 0))?;
+        loop {
+            let length = self.receive()?;
+            let received = self.buffer.get(..length).unwrap_or_default();
+            let mut answers = message::messages(received);
+            let Some(answer) = answers.find(|answer| answer.sequence == sequence) else {
+                continue;
+            };
+            return match answer.errno() {
+                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                None => Ok(read(answer.body)),
+            };
+        }
+    }
+
+    /// Asks for all of a kind, and keeps what `read` makes of each. Again from the start if they change meanwhile.
+    pub(crate) fn dump<T>(
+        &mut self,
+        message: &Message,
+        mut read: impl FnMut(&Received<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        let mut list = Vec::new();
+        for _attempt in 0..DUMPS {
+            list.clear();
+            if self.dump_once(message.clone(), &mut |received| list.extend(read(received)))? {
+                break;
+            }
+        }
+        // What changes all the time is taken as it was.
+        Ok(list)
+    }
+
+    /// `false` if what was listed changed.
+    fn dump_once(
+        &mut self,
+        message: Message,
+        read: &mut dyn FnMut(&Received<'_>),
+    ) -> io::Result<bool> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        self.send(&message.finish(sequence, flags::DUMP))?;
+        let mut whole = true;
+        loop {
+            let length = self.receive()?;
+            let received = self.buffer.get(..length).unwrap_or_default();
+            for answer in message::messages(received) {
+                if answer.sequence != sequence {
+                    continue;
+                }
+                whole &= answer.flags & flags::INTERRUPTED == 0;
+                match answer.errno() {
+                    Some(0) => return Ok(whole),
+                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
+                    None if answer.kind == DONE => return Ok(whole),
+                    None => read(&answer),
+                }
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let kernel = SocketAddrNetlink::new(0, 0);
+        let sent = rustix::io::retry_on_intr(|| {
+            rustix::net::sendto(&self.fd, bytes, SendFlags::empty(), &kernel)
+        })?;
+        if sent == bytes.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
+    }
+
+    /// Receives one datagram into the buffer.
+    fn receive(&mut self) -> io::Result<usize> {
+        let (_, length) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.fd, self.buffer.as_mut_slice(), RecvFlags::TRUNC)
+        })?;
+        if length > self.buffer.len() {
+            // With this flag the kernel tells how long it was.
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(length)
+    }
+}
