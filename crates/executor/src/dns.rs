@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::access::NetworkMode;
 use crate::error::ExecError;
+use crate::network::ContainerNetwork;
 
 /// What the configuration says instead of the host's file; an empty list leaves the host's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,16 +42,28 @@ struct ResolvConf {
     other: Vec<String>,
 }
 
-/// The file's contents, from the host's file and the configuration. `mode` is the resolved mode: a container on the host's network may use
-/// loopback servers.
-pub fn contents(config: &DnsConfig, mode: NetworkMode) -> Result<String, ExecError> {
+/// The file's contents, from the host's file and the configuration: a container on the host's network may use loopback servers, and one
+/// behind a bridge asks the forwarder there, which asks those.
+pub(crate) fn contents(
+    config: &DnsConfig,
+    network: &ContainerNetwork,
+) -> Result<String, ExecError> {
+    let mode = if network.is_host() {
+        NetworkMode::Host
+    } else {
+        NetworkMode::None
+    };
     let main = load(HOST_FILE);
     let host = if mode != NetworkMode::Host && main.nameservers == [RESOLVED_STUB] {
         load(RESOLVED_FILE)
     } else {
         main
     };
-    Ok(render(&apply(host, config, mode)?))
+    let mut conf = apply(host, config, mode)?;
+    if let Some(forwarder) = network.nameserver() {
+        conf.nameservers = vec![forwarder.into()];
+    }
+    Ok(render(&conf))
 }
 
 fn load(path: impl AsRef<Path>) -> ResolvConf {

@@ -18,6 +18,9 @@ pub enum ExecError {
     /// The user or group is not known in the root filesystem.
     #[error(transparent)]
     User(#[from] LookupError),
+    /// The step's network could not be had.
+    #[error("cannot give a step its network: {0}")]
+    Network(#[from] net::NetError),
     /// No such container runs.
     #[error("container {id} not found")]
     NotFound {
@@ -278,6 +281,7 @@ impl ExecError {
         match self {
             // The file that cannot be run or mounted is one of the image.
             Self::Start(_) | Self::User(_) => ErrorKind::Failed,
+            Self::Network(error) => error.kind(),
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Stopped { .. } => ErrorKind::Unavailable,
             Self::Exists { .. } => ErrorKind::Exists,

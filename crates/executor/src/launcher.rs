@@ -32,17 +32,18 @@ pub use prepare::default_capabilities;
 pub(crate) use prepare::detach;
 
 use crate::Executor;
-use crate::access::{Access, NetworkMode, SecurityMode};
+use crate::access::{Access, SecurityMode};
 use crate::bounds;
 use crate::cgroup::{Group, Groups};
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError};
 use crate::injection::{DeviceEdits, Node};
 use crate::io::{Control, ProcessIo, Pumps, Streams};
+use crate::network::{ContainerNetwork, SandboxNetwork};
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
 use crate::stubs::{self, Stubs};
 use connection::{Cloned, Connection};
-use message::{MAX_MESSAGE, Plan, Report, Request};
+use message::{MAX_MESSAGE, NetworkPlan, Plan, Report, Request};
 use prepare::{Basics, Fds};
 
 /// The name under which this program is executed to be the launcher.
@@ -72,8 +73,8 @@ pub fn dispatch() {
 pub struct Config {
     /// The program that calls [`dispatch`]; this one when not given.
     pub program: Option<PathBuf>,
-    /// What [`NetworkMode::Sandbox`] means here: [`NetworkMode::Host`] or [`NetworkMode::None`].
-    pub sandbox_network: NetworkMode,
+    /// What a step gets that asks for no network.
+    pub sandbox_network: SandboxNetwork,
     /// Name resolution.
     pub dns: DnsConfig,
     /// The control group above all containers that name none.
@@ -87,7 +88,7 @@ impl Config {
     pub fn host_network() -> Self {
         Self {
             program: None,
-            sandbox_network: NetworkMode::Host,
+            sandbox_network: SandboxNetwork::Host,
             dns: DnsConfig::default(),
             cgroup_parent: String::new(),
             user_namespace: None,
@@ -164,15 +165,6 @@ impl Launcher {
             }
         }
     }
-
-    /// The mode a container really gets.
-    fn network(&self, mode: NetworkMode) -> NetworkMode {
-        match mode {
-            NetworkMode::Sandbox => self.config.sandbox_network,
-            NetworkMode::Host => NetworkMode::Host,
-            NetworkMode::None => NetworkMode::None,
-        }
-    }
 }
 
 /// Everything of a container that is ready to be cloned.
@@ -181,7 +173,6 @@ struct Ready {
     fds: Fds,
     group: Arc<Group>,
     root: OwnedFd,
-    net: bool,
 }
 
 #[async_trait]
@@ -216,6 +207,11 @@ impl Executor for Launcher {
         };
         let (streams, pumps) = Streams::open(io, spec.process.tty)?;
         let connection = self.connection()?;
+        let network = self
+            .config
+            .sandbox_network
+            .of(spec.access.network())
+            .await?;
         let (security, process) = (spec.access.security(), spec.process.clone());
         let ids = spec.ids.clone();
         let stubs_recursive = spec.remove_mount_stubs_recursive;
@@ -224,24 +220,29 @@ impl Executor for Launcher {
             .iter()
             .map(|mount| gostd::path::join_root(&mount.dest))
             .collect();
-        let ready = self.prepare(spec, (&nodes, groups), streams)?;
+        let ready = self.prepare(spec, (&nodes, groups), streams, &network)?;
         let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
         let Ready {
             plan,
             fds: plan_fds,
             group,
             root,
-            net,
         } = ready;
         prepare::send(&ours, &plan, &plan_fds)?;
         // Ours of the process's streams must go, or their end would never come.
         drop((plan, plan_fds));
         let mut fds = vec![theirs.as_fd()];
         fds.extend(group.fd.as_ref().map(AsFd::as_fd));
+        fds.extend(network.namespace());
+        let network_plan = match &network {
+            ContainerNetwork::Host => NetworkPlan::Host,
+            ContainerNetwork::Isolated => NetworkPlan::New,
+            ContainerNetwork::Bridge(_) => NetworkPlan::Given,
+        };
         let (cgroup, cgroup_namespace) = (group.fd.is_some(), self.groups.unified());
         let request = |seq| Request::Run {
             seq,
-            net,
+            network: network_plan,
             cgroup_namespace,
             cgroup,
             groups: group.dirs(),
@@ -400,8 +401,9 @@ impl Launcher {
         spec: ContainerSpec,
         (nodes, groups): (&[Node], Vec<u32>),
         streams: Streams,
+        network: &ContainerNetwork,
     ) -> Result<Ready, ExecError> {
-        let (security, network) = (spec.access.security(), self.network(spec.access.network()));
+        let security = spec.access.security();
         let mut fds = Fds::default();
         let stdio = streams
             .0
@@ -468,7 +470,6 @@ impl Launcher {
             fds,
             group: Arc::new(group),
             root,
-            net: network == NetworkMode::None,
         })
     }
 }

@@ -21,6 +21,7 @@ mod injection;
 mod io;
 pub mod launcher;
 mod mount;
+mod network;
 pub mod runtime;
 pub mod seccomp;
 mod spec;
@@ -46,6 +47,7 @@ pub use error::{ExecError, StartError};
 pub use injection::Injection;
 pub use io::{Control, Output, OutputSink, ProcessIo, Signal, WinSize};
 pub use mount::{Mount, MountSource};
+pub use network::SandboxNetwork;
 pub use spec::{ContainerId, ContainerSpec, InvalidId, ProcessSpec, Resources, Ulimit};
 pub use spec::{ExitStatus, Usage};
 

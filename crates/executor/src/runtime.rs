@@ -17,12 +17,13 @@ use tokio::process::{Child, Command};
 use tokio::sync::{oneshot, watch};
 
 use crate::Executor;
-use crate::access::{NetworkMode, SecurityMode};
+use crate::access::SecurityMode;
 use crate::bounds;
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError};
 use crate::injection::DeviceEdits;
 use crate::io::{Control, ProcessIo, Pumps, Streams};
+use crate::network::{ContainerNetwork, SandboxNetwork};
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec, Usage};
 use crate::stubs::{self, Kind};
 use crate::user;
@@ -36,8 +37,8 @@ pub struct Config {
     pub program: PathBuf,
     /// Where it keeps its state and we keep bundles: a directory of ours.
     pub root: PathBuf,
-    /// What [`NetworkMode::Sandbox`] means here: [`NetworkMode::Host`] or [`NetworkMode::None`].
-    pub sandbox_network: NetworkMode,
+    /// What a step gets that asks for no network.
+    pub sandbox_network: SandboxNetwork,
     /// Name resolution.
     pub dns: DnsConfig,
     /// The control group above all containers that name none.
@@ -191,7 +192,12 @@ impl Executor for Runtime {
         };
         let process = spec.process.clone();
         let security = spec.access.security();
-        let prepared = self.prepare(spec, devices)?;
+        let network = self
+            .config
+            .sandbox_network
+            .of(spec.access.network())
+            .await?;
+        let prepared = self.prepare(spec, devices, &network)?;
         let (dir, rootfs) = (prepared.files(), prepared.dir.join("rootfs"));
         cleanup.bundle = Some(prepared);
         let (streams, mut pumps) = Streams::open(io, process.tty)?;
@@ -352,13 +358,13 @@ impl Runtime {
     }
 
     /// Attaches everything and writes the document.
-    fn prepare(&self, spec: ContainerSpec, devices: DeviceEdits) -> Result<Bundle, ExecError> {
+    fn prepare(
+        &self,
+        spec: ContainerSpec,
+        devices: DeviceEdits,
+        network: &ContainerNetwork,
+    ) -> Result<Bundle, ExecError> {
         let failed = ExecError::system("cannot prepare a bundle");
-        let network = match spec.access.network() {
-            NetworkMode::Sandbox => self.config.sandbox_network,
-            NetworkMode::Host => NetworkMode::Host,
-            NetworkMode::None => NetworkMode::None,
-        };
         if spec.process.args.is_empty() {
             return Err(StartError::NoCommand.into());
         }

@@ -17,14 +17,16 @@ use executor::launcher::{Config, Launcher};
 use executor::runtime::{self, Runtime};
 use executor::{
     Access, ContainerSpec, Control, Entitlements, ExecError, Executor, ExitStatus, Mount,
-    MountSource, NetworkMode, Output, ProcessIo, ProcessSpec, SecurityMode, Signal, StartError,
-    Ulimit, WinSize,
+    MountSource, NetworkMode, Output, ProcessIo, ProcessSpec, SandboxNetwork, SecurityMode, Signal,
+    StartError, Ulimit, WinSize,
 };
 use parking_lot::Mutex;
 use sys::mount::{self, DetachedMount};
 use sys::userns::{IdMapping, IdRange};
 use tokio::sync::{mpsc, oneshot};
 
+#[path = "containers/bridge.rs"]
+mod bridge;
 #[path = "containers/cases.rs"]
 mod cases;
 #[path = "containers/confinement.rs"]
@@ -162,6 +164,14 @@ fn launcher() -> Arc<Launcher> {
 
 /// An OCI runtime of this machine, whatever faults its version has: nothing hostile runs here.
 fn oci_runtime(program: impl AsRef<Path>, root: std::path::PathBuf) -> Arc<Runtime> {
+    oci_runtime_on(program, root, SandboxNetwork::Host)
+}
+
+fn oci_runtime_on(
+    program: impl AsRef<Path>,
+    root: std::path::PathBuf,
+    sandbox_network: SandboxNetwork,
+) -> Arc<Runtime> {
     let said = std::process::Command::new(program.as_ref())
         .arg("--version")
         .output()
@@ -171,7 +181,7 @@ fn oci_runtime(program: impl AsRef<Path>, root: std::path::PathBuf) -> Arc<Runti
     let config = runtime::Config {
         program: program.as_ref().to_owned(),
         root,
-        sandbox_network: NetworkMode::Host,
+        sandbox_network,
         dns: executor::dns::DnsConfig::default(),
         cgroup_parent: String::new(),
         accepted_versions: vec![version.to_owned()],

@@ -17,10 +17,10 @@ pub(super) const MAX_MESSAGE: usize = 64 << 10;
 /// To the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Clone a container. Descriptors: its socket, and the control group's directory if `cgroup`.
+    /// Clone a container. Descriptors: its socket, the control group's directory if `cgroup`, and the network's namespace if it is given.
     Run {
         seq: u64,
-        net: bool,
+        network: NetworkPlan,
         cgroup_namespace: bool,
         cgroup: bool,
         /// Its control groups on the host, for a launcher that survives the daemon: it removes them.
@@ -28,6 +28,17 @@ pub(super) enum Request {
     },
     /// Clone a process into a container. Descriptors: its socket, the pidfd of the container's first process, and the group's directory.
     Join { seq: u64, cgroup: bool },
+}
+
+/// The network of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum NetworkPlan {
+    /// The launcher's own, which is the host's.
+    Host,
+    /// A new one.
+    New,
+    /// One that has been made for it.
+    Given,
 }
 
 /// From the launcher.

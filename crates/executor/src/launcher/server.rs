@@ -17,10 +17,10 @@ use sys::notify::{self, Listener};
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
 use sys::seccomp::Instruction;
 use sys::userns::{self, IdRange};
-use sys::{file, landlock, path, socket};
+use sys::{file, landlock, netns, path, socket};
 
 use super::init::{self, QUIET};
-use super::message::{Event, MAX_MESSAGE, Request};
+use super::message::{Event, MAX_MESSAGE, NetworkPlan, Request};
 use super::supervise::{self, Supervision};
 use crate::cgroup::Hierarchies;
 
@@ -59,6 +59,7 @@ struct Server {
     prepared: Prepared,
     daemon: OwnedFd,
     own_pids: OwnedFd,
+    own_network: OwnedFd,
     children: HashMap<i32, Child>,
     /// Listeners at which nothing has arrived yet.
     quiet: Vec<Quiet>,
@@ -122,6 +123,7 @@ pub(super) fn serve() -> io::Result<()> {
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
+    let own_network = netns::current()?;
     let hierarchies = Hierarchies::open();
     let users = match wanted_ids() {
         Some(range) => {
@@ -149,6 +151,7 @@ pub(super) fn serve() -> io::Result<()> {
         },
         daemon,
         own_pids,
+        own_network,
         children: HashMap::new(),
         quiet: Vec::new(),
         supervisors: HashMap::new(),
@@ -487,7 +490,7 @@ impl Server {
         let (cloned, seq, group) = match request {
             Request::Run {
                 seq,
-                net,
+                network,
                 cgroup_namespace,
                 cgroup,
                 ..
@@ -497,7 +500,7 @@ impl Server {
                     mount: true,
                     ipc: true,
                     uts: true,
-                    net: *net,
+                    net: *network == NetworkPlan::New,
                     cgroup: *cgroup_namespace,
                     // Entered by the process itself, when everything it sees has been made by root.
                     user: false,
@@ -507,8 +510,21 @@ impl Server {
                 } else {
                     None
                 };
-                let cloned = process::clone3(alone, namespaces, group.as_ref().map(AsFd::as_fd))?;
-                (cloned, *seq, group)
+                let clone = || process::clone3(alone, namespaces, group.as_ref().map(AsFd::as_fd));
+                if *network != NetworkPlan::Given {
+                    (clone()?, *seq, group)
+                } else {
+                    // A clone begins in the network of who cloned it.
+                    let given = fds.next().ok_or_else(missing)?;
+                    netns::enter(&given)?;
+                    let cloned = clone();
+                    if matches!(cloned, Ok(Cloned::Child)) {
+                        drop(given);
+                        init::run(&self.prepared, control, *seq);
+                    }
+                    netns::enter(&self.own_network)?;
+                    (cloned?, *seq, group)
+                }
             }
             Request::Join { seq, cgroup } => {
                 let target = fds.next().ok_or_else(missing)?;

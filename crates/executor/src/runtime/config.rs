@@ -1,12 +1,15 @@
 //! The OCI runtime specification's document for a container.
 
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
 use rustix::fs::FileType;
 use serde_json::{Value, json};
 
-use crate::access::{NetworkMode, SecurityMode};
+use crate::access::SecurityMode;
 use crate::environment::Environment;
 use crate::hosts::DEFAULT_HOSTNAME;
 use crate::injection::{Hook, Node};
+use crate::network::ContainerNetwork;
 use crate::seccomp;
 use crate::spec::{ProcessSpec, Resources, Ulimit};
 use crate::user::Identity;
@@ -18,7 +21,7 @@ pub(super) struct Document<'a> {
     pub(super) hostname: &'a str,
     pub(super) process: Value,
     pub(super) mounts: Vec<Value>,
-    pub(super) network: NetworkMode,
+    pub(super) network: &'a ContainerNetwork,
     pub(super) security: SecurityMode,
     pub(super) nodes: &'a [Node],
     pub(super) hooks: &'a [Hook],
@@ -126,14 +129,11 @@ impl Document<'_> {
                 None => mounts.push(further),
             }
         }
-        let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
-        if self.network == NetworkMode::None {
-            namespaces.push("network");
-        }
-        let namespaces: Vec<Value> = namespaces
+        let mut namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount"]
             .into_iter()
             .map(|kind| json!({"type": kind}))
             .collect();
+        namespaces.extend(network_namespace(self.network));
         let masked: &[&str] = if confined {
             &[
                 "/proc/acpi",
@@ -199,6 +199,19 @@ impl Document<'_> {
             "mounts": mounts,
             "linux": linux,
         })
+    }
+}
+
+/// The runtime opens the namespace by our descriptor of it, which stays open as long as the container runs.
+fn network_namespace(network: &ContainerNetwork) -> Option<Value> {
+    match network {
+        ContainerNetwork::Host => None,
+        ContainerNetwork::Isolated => Some(json!({"type": "network"})),
+        ContainerNetwork::Bridge(given) => {
+            let fd = given.as_fd().as_raw_fd();
+            let path = format!("/proc/{}/fd/{fd}", std::process::id());
+            Some(json!({"type": "network", "path": path}))
+        }
     }
 }
 
