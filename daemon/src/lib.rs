@@ -12,6 +12,7 @@ mod idle;
 pub mod listen;
 pub mod logs;
 mod mask;
+mod network;
 pub mod program;
 pub mod run;
 pub mod settings;

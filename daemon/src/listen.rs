@@ -451,6 +451,7 @@ mod tests {
         let tls = ["--tlscert", "c", "--tlskey", "k"];
         let mutual = [&tls[..], &["--tlscacert", "a"]].concat();
         let none = ["--oci-worker-net", "none"];
+        let bridge = ["--oci-worker-net", "bridge"];
         let entitled = [&none[..], &["--allow-insecure-entitlement", "network.host"]].concat();
         let insisting = ["--allow-insecure-loopback"];
         let in_file = "[grpc]\n  allowInsecureLoopback = true\n";
@@ -462,6 +463,7 @@ mod tests {
             (loopback, &tls, "", "steps"),
             (loopback, &mutual, "", "open"),
             (loopback, &none, "", "open"),
+            (loopback, &bridge, "", "open"),
             (loopback, &entitled, "", "steps"),
             (loopback, &insisting, "", "open"),
             (loopback, &[], in_file, "open"),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use executor::SandboxNetwork;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use oci::ErrorKind;
@@ -12,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::listen::Listener;
 use crate::listen::{self, ListenError};
 use crate::mask::PrivateFiles;
+use crate::network;
 use crate::settings::{Isolation, Settings};
 use crate::signals::within;
 use crate::tenants::Tenants;
@@ -81,9 +83,13 @@ pub async fn run(
     let private = PrivateFiles::begin();
     let listeners = listen::open(&settings)?;
     let (stopping, stopped) = watch::channel(false);
-    let behind = match settings.isolation {
-        Isolation::None => Behind::One(wire::compose(&settings)?),
-        Isolation::Client => Behind::Tenants(Arc::new(Tenants::open(&settings, stopped.clone())?)),
+    let network = network::open(&settings).await?;
+    let behind = match Behind::open(&settings, &network, stopped.clone()) {
+        Ok(behind) => behind,
+        Err(error) => {
+            network::close(network).await;
+            return Err(error.into());
+        }
     };
     drop(private);
     let servers: Vec<_> = listeners
@@ -126,6 +132,7 @@ pub async fn run(
     }
     drop(serving);
     behind.close().await;
+    network::close(network).await;
     Ok(())
 }
 
@@ -138,6 +145,21 @@ enum Behind {
 }
 
 impl Behind {
+    fn open(
+        settings: &Settings,
+        network: &SandboxNetwork,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<Self, WireError> {
+        let network = network.clone();
+        match settings.isolation {
+            Isolation::None => wire::compose(settings, network).map(Self::One),
+            Isolation::Client => {
+                let tenants = Tenants::open(settings, network, stopped)?;
+                Ok(Self::Tenants(Arc::new(tenants)))
+            }
+        }
+    }
+
     /// Serves what a listener accepts until `stopped` says so.
     fn serve(
         &self,

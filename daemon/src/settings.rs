@@ -104,6 +104,8 @@ pub struct WorkerSettings {
     pub gc_policies: Vec<GcPolicy>,
     /// `auto`, `host`, `none`, `bridge`, `cni`.
     pub network: String,
+    /// What the mode `bridge` is made of.
+    pub bridge: BridgeSettings,
     /// An OCI runtime in the place of the launcher.
     pub binary: Option<String>,
     /// Whether steps get a user namespace.
@@ -120,6 +122,19 @@ pub struct WorkerSettings {
     pub no_process_sandbox: bool,
     /// Whether the worker is on at all.
     pub enabled: bool,
+}
+
+/// The bridge network of steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeSettings {
+    /// Its name; without, one that is free.
+    pub name: Option<String>,
+    /// The addresses of steps; without, some that are free.
+    pub subnet: Option<String>,
+    /// How many networks are always prepared.
+    pub pool_size: usize,
+    /// Whether steps reach metadata services.
+    pub reveal_metadata: bool,
 }
 
 /// One rule of garbage collection.
@@ -441,6 +456,12 @@ impl Settings {
                     .clone()
                     .or(oci.network_mode)
                     .unwrap_or_else(|| "auto".into()),
+                bridge: BridgeSettings {
+                    name: oci.bridge_name.filter(|name| !name.is_empty()),
+                    subnet: oci.bridge_subnet.filter(|subnet| !subnet.is_empty()),
+                    pool_size: oci.cni_pool_size.unwrap_or(PREPARED_NETWORKS),
+                    reveal_metadata: oci.bridge_metadata,
+                },
                 binary: args
                     .oci_worker_binary
                     .clone()
@@ -496,7 +517,7 @@ impl Settings {
 impl Settings {
     /// Why some steps are on the host's network and reach what listens on its loopback interface; `None` when none is.
     pub fn steps_on_host_network(&self) -> Option<&'static str> {
-        if self.worker.network != "none" {
+        if !matches!(self.worker.network.as_str(), "none" | "bridge") {
             return Some("worker.oci.networkMode is auto or host");
         }
         self.entitlements
@@ -505,6 +526,9 @@ impl Settings {
             .then_some("the entitlement network.host is allowed")
     }
 }
+
+/// Networks that are prepared unless the configuration says otherwise: a step seldom waits, and a daemon that idles holds little.
+const PREPARED_NETWORKS: usize = 2;
 
 fn group_id(group: &str) -> Result<u32, SettingsError> {
     if let Ok(gid) = group.parse() {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::Connection;
+use executor::SandboxNetwork;
 use futures::{Stream, StreamExt as _};
 use oci::Digest;
 use tokio::sync::{mpsc, watch};
@@ -83,6 +84,7 @@ pub(crate) enum TenantError {
 /// The tenants of one daemon.
 pub(crate) struct Tenants {
     settings: Settings,
+    network: SandboxNetwork,
     stop: watch::Receiver<bool>,
     open: Cells<Peer, Tenant>,
 }
@@ -96,9 +98,11 @@ struct Tenant {
 }
 
 impl Tenants {
-    /// None are open at first. Makes the folder of their states, for the daemon's user only.
+    /// None are open at first. Makes the folder of their states, for the daemon's user only. They share the network of steps, in which
+    /// no step reaches another.
     pub(crate) fn open(
         settings: &Settings,
+        network: SandboxNetwork,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, WireError> {
         let folder = settings.root.join("tenants");
@@ -108,6 +112,7 @@ impl Tenants {
             .create(&folder);
         created.map_err(|source| WireError::Tenants { folder, source })?;
         Ok(Self {
+            network,
             settings: settings.clone(),
             stop,
             open: Cells::new(),
@@ -162,7 +167,9 @@ impl Tenants {
     async fn set_up(&self, folder: String) -> Result<Tenant, TenantError> {
         let mut settings = self.settings.clone();
         settings.root = self.settings.root.join("tenants").join(&folder);
-        let composed = task::blocking("open a tenant", move || wire::compose(&settings)).await?;
+        let network = self.network.clone();
+        let compose = move || wire::compose(&settings, network);
+        let composed = task::blocking("open a tenant", compose).await?;
         let (connections, incoming) = mpsc::channel(BACKLOG);
         let routes = composed.routes.clone();
         let mut stop = self.stop.clone();

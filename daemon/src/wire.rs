@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::api::VersionInfo;
-use executor::Executor;
 use executor::dns::DnsConfig;
 use executor::launcher::Launcher;
+use executor::{Executor, SandboxNetwork};
 use exporter::{Exporters, ImageExporter, LocalExporter, OciExporter, TarExporter, Variant};
 use frontend::bridge::WorkerInfo;
 use oci::error::chain;
@@ -63,8 +63,11 @@ pub enum WireError {
     #[error("worker platform: {0}")]
     Platform(#[from] oci::PlatformError),
     /// The network mode is not built.
-    #[error("network mode {0:?} is not built yet: use auto, host or none")]
+    #[error("network mode {0:?} is not built yet: use auto, bridge, host or none")]
     Network(String),
+    /// The bridge network cannot be made.
+    #[error("steps cannot have a bridge network (worker.oci.networkMode): {0}")]
+    Bridge(#[from] net::NetError),
     /// Steps cannot have user namespaces here.
     #[error(
         "steps cannot have user namespaces here: that needs Linux 6.15 and a file system below the state directory that maps ids; choose --oci-worker-user-namespaces=auto or off: {}",
@@ -136,8 +139,8 @@ impl Composed {
     }
 }
 
-/// Puts the daemon together.
-pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
+/// Puts the daemon together. Its steps get `network` when they ask for none.
+pub fn compose(settings: &Settings, network: SandboxNetwork) -> Result<Composed, WireError> {
     if !matches!(
         settings.worker.snapshotter.as_str(),
         "auto" | "overlayfs" | ""
@@ -156,7 +159,7 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     let layouts = OciLayoutSource::new(Arc::clone(&store));
     let http = HttpSource::new(Arc::clone(&store), USER_AGENT)
         .map_err(|e| WireError::Http(Box::new(e)))?;
-    let executor = executor(settings, &store)?;
+    let executor = executor(settings, &store, network)?;
     let mut sources = Sources::new();
     sources.register(Arc::new(images.clone()));
     sources.register(Arc::new(layouts.clone()));
@@ -260,12 +263,11 @@ pub fn compose(settings: &Settings) -> Result<Composed, WireError> {
     })
 }
 
-fn executor(settings: &Settings, store: &Store) -> Result<Arc<dyn Executor>, WireError> {
-    let sandbox_network = match settings.worker.network.as_str() {
-        "auto" | "host" | "" => executor::NetworkMode::Host,
-        "none" => executor::NetworkMode::None,
-        other => return Err(WireError::Network(other.into())),
-    };
+fn executor(
+    settings: &Settings,
+    store: &Store,
+    sandbox_network: SandboxNetwork,
+) -> Result<Arc<dyn Executor>, WireError> {
     let dns = settings
         .dns
         .as_ref()
@@ -418,10 +420,9 @@ fn worker_id(settings: &Settings) -> String {
 
 fn labels(settings: &Settings) -> BTreeMap<String, String> {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let network = if settings.worker.network == "none" {
-        "none"
-    } else {
-        "host"
+    let network = match settings.worker.network.as_str() {
+        own @ ("none" | "bridge") => own,
+        _ => "host",
     };
     let mut labels: BTreeMap<String, String> = [
         ("executor", "oci"),

@@ -181,6 +181,9 @@ fn what_nothing_is_said_about_has_its_default() {
         (s.worker.snapshotter.as_str(), s.worker.network.as_str()),
         ("auto", "auto")
     );
+    let bridge = &s.worker.bridge;
+    assert!(bridge.name.is_none() && bridge.subnet.is_none() && !bridge.reveal_metadata);
+    assert_eq!(bridge.pool_size, 2);
     assert_eq!(s.entitlements, ["device"]);
     assert!(!s.allow_insecure_loopback && !s.worker.no_process_sandbox);
     assert!(s.warnings.is_empty());
@@ -293,6 +296,15 @@ fn each_flag_lies_over_its_key() {
             &["--oci-worker-net=none"],
             |s| s.worker.network.clone(),
             ["host", "none"],
+        ),
+        (
+            "[worker.oci]\nnetworkMode = \"bridge\"\nbridgeName = \"b0\"\nbridgeSubnet = \"10.9.0.0/16\"\nbridgeMetadata = true\ncniPoolSize = 7",
+            &["--oci-worker-net=bridge"],
+            |s| format!("{} {:?}", s.worker.network, s.worker.bridge),
+            [
+                "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true }",
+                "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true }",
+            ],
         ),
         (
             "[worker.oci]\nbinary = \"runc\"",

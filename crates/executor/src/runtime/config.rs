@@ -302,7 +302,7 @@ mod tests {
 
     fn document(
         security: SecurityMode,
-        network: NetworkMode,
+        network: &ContainerNetwork,
         mounts: Vec<Value>,
         nodes: &[Node],
     ) -> Value {
@@ -402,8 +402,8 @@ mod tests {
 
     #[test]
     fn only_a_confined_step_is_masked_filtered_and_kept_from_devices() {
-        let confined = document(SecurityMode::Sandbox, NetworkMode::Host, Vec::new(), &[]);
-        let insecure = document(SecurityMode::Insecure, NetworkMode::Host, Vec::new(), &[]);
+        let confined = document(SecurityMode::Sandbox, &ContainerNetwork::Host, Vec::new(), &[]);
+        let insecure = document(SecurityMode::Insecure, &ContainerNetwork::Host, Vec::new(), &[]);
         let count =
             |document: &Value, list: &str| document["linux"][list].as_array().map_or(0, Vec::len);
         assert!(count(&confined, "maskedPaths") > 0 && count(&confined, "readonlyPaths") > 0);
@@ -438,13 +438,12 @@ mod tests {
     #[test]
     fn a_step_has_a_network_of_its_own_only_without_one() {
         for (network, own) in [
-            (NetworkMode::None, true),
-            (NetworkMode::Host, false),
-            (NetworkMode::Sandbox, false),
+            (ContainerNetwork::Isolated, true),
+            (ContainerNetwork::Host, false),
         ] {
-            let document = document(SecurityMode::Sandbox, network, Vec::new(), &[]);
+            let document = document(SecurityMode::Sandbox, &network, Vec::new(), &[]);
             let namespaces = document["linux"]["namespaces"].to_string();
-            assert_eq!(namespaces.contains("network"), own, "{network}");
+            assert_eq!(namespaces.contains("network"), own, "{network:?}");
             for kind in ["pid", "ipc", "uts", "mount"] {
                 assert!(namespaces.contains(kind), "{kind}");
             }
@@ -459,7 +458,7 @@ mod tests {
             json!({"destination": "/data", "type": "bind", "source": "/y", "options": []});
         let document = document(
             SecurityMode::Sandbox,
-            NetworkMode::Host,
+            &ContainerNetwork::Host,
             vec![own.clone(), further.clone()],
             &[],
         );
@@ -491,7 +490,7 @@ mod tests {
             node("pipe", FileType::Fifo, "rwm", (None, None)),
             node("none", FileType::CharacterDevice, "", (None, None)),
         ];
-        let document = document(SecurityMode::Sandbox, NetworkMode::Host, Vec::new(), &nodes);
+        let document = document(SecurityMode::Sandbox, &ContainerNetwork::Host, Vec::new(), &nodes);
         let device = |name: &str, kind: &str, uid, gid| json!({"path": format!("/dev/{name}"), "type": kind, "major": 10, "minor": 200, "fileMode": 0o640, "uid": uid, "gid": gid});
         assert_eq!(
             document["linux"]["devices"],
