@@ -17,6 +17,7 @@ mod hostile;
 mod image;
 mod isolation;
 mod leaving;
+mod network;
 mod origin;
 mod progress;
 mod registry;
@@ -94,6 +95,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         same::CASES,
         isolation::CASES,
         leaving::CASES,
+        network::CASES,
         bad_input::CASES,
         wrong_bytes::CASES,
         disk::CASES,
