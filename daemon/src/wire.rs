@@ -99,6 +99,7 @@ impl WireError {
                 .filter(|kind| *kind != ErrorKind::Failed)
                 .unwrap_or(ErrorKind::Invalid),
             Self::Http(source) => source.kind(),
+            Self::Bridge(error) => error.kind(),
             Self::Platform(_) | Self::Runtime(_) => ErrorKind::Invalid,
             Self::Network(_)
             | Self::Snapshotter(_)

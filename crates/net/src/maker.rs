@@ -391,7 +391,11 @@ fn deliver(shared: &Arc<Shared>, made: Result<Namespace, NetError>, pause: &mut 
             }
         }
         Err(error) => {
-            tracing::warn!(%error, "no network can be prepared for further steps");
+            if let NetError::Full { .. } = error {
+                tracing::debug!(%error, "no network is prepared for further steps");
+            } else {
+                tracing::warn!(%error, "no network can be prepared for further steps");
+            }
             *pause = Some(now + PAUSE);
         }
     }
