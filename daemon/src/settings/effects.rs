@@ -99,6 +99,16 @@ const SET: &[(&str, &str)] = &[
         "worker.oci.gcpolicy = [{ minFreeSpace = 7 }]",
     ),
     ("worker.oci.networkMode", "worker.oci.networkMode = 'none'"),
+    ("worker.oci.bridgeName", "worker.oci.bridgeName = 'b0'"),
+    (
+        "worker.oci.bridgeSubnet",
+        "worker.oci.bridgeSubnet = '10.9.0.0/16'",
+    ),
+    (
+        "worker.oci.bridgeMetadata",
+        "worker.oci.bridgeMetadata = true",
+    ),
+    ("worker.oci.cniPoolSize", "worker.oci.cniPoolSize = 7"),
     ("worker.oci.binary", "worker.oci.binary = 'runc'"),
     (
         "worker.oci.acceptedBinaryVersions",
