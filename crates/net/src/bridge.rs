@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::addresses::{self, Addresses};
 use crate::dns;
 use crate::error::NetError;
 use crate::forwarder::{self, Listening, Upstreams};
@@ -19,7 +20,7 @@ use crate::maker::{self, Host, Shared, StepNetwork};
 use crate::nft::{self, Rules};
 use crate::owner::{self, Owner, SetupLock};
 use crate::socket::Socket;
-use crate::subnet::{self, Addresses, Subnet, hardware};
+use crate::subnet::{Subnet, hardware};
 
 /// The bridge's name when the configuration gives none: BuildKit's.
 pub const DEFAULT_NAME: &str = "buildkit0";
@@ -75,7 +76,7 @@ impl Bridge {
         let routes = route.routes().map_err(failed("list the host's routes"))?;
         let name = choose_name(config.name, &links)?;
         let destinations: Vec<Subnet> = routes.iter().map(|route| route.to).collect();
-        let subnet = subnet::choose(config.subnet, &destinations)?;
+        let subnet = addresses::choose(config.subnet, &destinations)?;
         let owner = Owner::new().map_err(failed("open a socket that shows this daemon lives"))?;
         forward_packets()?;
         warn_of_firewalls(&mut netfilter, &name);

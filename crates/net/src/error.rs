@@ -4,20 +4,15 @@ use std::io;
 
 use oci::error::errno_text;
 
-use crate::subnet::Subnet;
+use crate::subnet::{InvalidSubnet, Subnet};
 
 /// Why steps have no bridge, or one of them no network.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetError {
     /// The subnet is not one that steps can have.
-    #[error(
-        "subnet `{text}` cannot be used: write a private IPv4 network of 8 to 29 bits, such as 10.10.0.0/16"
-    )]
-    Subnet {
-        /// What was configured.
-        text: String,
-    },
+    #[error(transparent)]
+    Subnet(#[from] InvalidSubnet),
     /// The host has a route to something inside of the configured subnet.
     #[error("subnet {subnet} is used already: this host has a route to {route}")]
     SubnetUsed {
@@ -93,7 +88,7 @@ impl NetError {
     pub fn kind(&self) -> oci::ErrorKind {
         use oci::ErrorKind;
         match self {
-            Self::Subnet { .. } | Self::Name { .. } => ErrorKind::Invalid,
+            Self::Subnet(_) | Self::Name { .. } => ErrorKind::Invalid,
             Self::SubnetUsed { .. } | Self::NameTaken { .. } => ErrorKind::Exists,
             Self::NoSubnet | Self::Full { .. } => ErrorKind::Exhausted,
             Self::Closed | Self::Locked { .. } => ErrorKind::Unavailable,

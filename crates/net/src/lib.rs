@@ -14,7 +14,7 @@
 //! |---|---|
 //! | words of netlink | `message`, `socket` |
 //! | what is asked of the kernel | `link` (rtnetlink), `nft` (nfnetlink) |
-//! | decisions without the kernel | `subnet`, `pool`, `dns` |
+//! | decisions without the kernel | `subnet`, `addresses`, `pool`, `dns` |
 //! | whose is it | `owner` |
 //! | at work | `maker` (the thread that makes namespaces), `forwarder`, `bridge` |
 //!
@@ -26,6 +26,7 @@
 //! - Only what carries the mark of a daemon that is gone is removed; nobody else's link or table is touched.
 //! - There is no IPv6 inside: no address is made, and whatever is sent is dropped.
 
+mod addresses;
 mod bridge;
 mod dns;
 mod error;
@@ -46,4 +47,4 @@ pub use bridge::{Bridge, Config, DEFAULT_NAME};
 pub use error::NetError;
 pub use forwarder::Upstreams;
 pub use maker::StepNetwork;
-pub use subnet::Subnet;
+pub use subnet::{InvalidSubnet, Subnet};

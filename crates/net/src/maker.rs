@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use crate::addresses::Addresses;
 use crate::error::NetError;
 use crate::link::{INSIDE, Index, LOOPBACK, Veth};
 use crate::nft;
 use crate::owner::Owner;
 use crate::pool::Pool;
 use crate::socket::Socket;
-use crate::subnet::{Addresses, Subnet, hardware};
+use crate::subnet::{Subnet, hardware};
 
 /// How long the kernel may take to find out that a link is connected; usually less than a millisecond.
 const LINK_TIMEOUT: Duration = Duration::from_secs(3);
