@@ -402,8 +402,18 @@ mod tests {
 
     #[test]
     fn only_a_confined_step_is_masked_filtered_and_kept_from_devices() {
-        let confined = document(SecurityMode::Sandbox, &ContainerNetwork::Host, Vec::new(), &[]);
-        let insecure = document(SecurityMode::Insecure, &ContainerNetwork::Host, Vec::new(), &[]);
+        let confined = document(
+            SecurityMode::Sandbox,
+            &ContainerNetwork::Host,
+            Vec::new(),
+            &[],
+        );
+        let insecure = document(
+            SecurityMode::Insecure,
+            &ContainerNetwork::Host,
+            Vec::new(),
+            &[],
+        );
         let count =
             |document: &Value, list: &str| document["linux"][list].as_array().map_or(0, Vec::len);
         assert!(count(&confined, "maskedPaths") > 0 && count(&confined, "readonlyPaths") > 0);
@@ -490,7 +500,12 @@ mod tests {
             node("pipe", FileType::Fifo, "rwm", (None, None)),
             node("none", FileType::CharacterDevice, "", (None, None)),
         ];
-        let document = document(SecurityMode::Sandbox, &ContainerNetwork::Host, Vec::new(), &nodes);
+        let document = document(
+            SecurityMode::Sandbox,
+            &ContainerNetwork::Host,
+            Vec::new(),
+            &nodes,
+        );
         let device = |name: &str, kind: &str, uid, gid| json!({"path": format!("/dev/{name}"), "type": kind, "major": 10, "minor": 200, "fileMode": 0o640, "uid": uid, "gid": gid});
         assert_eq!(
             document["linux"]["devices"],
