@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use super::daemon::{Daemon, Setting};
@@ -55,7 +56,7 @@ fn listen() -> Result<u16, Trouble> {
 }
 
 fn behind_a_bridge(rig: &Rig<'_>) -> Verdict {
-    let before = fs::read_to_string(SWITCH).map_err(at("reading", SWITCH))?;
+    let before = fs::read_to_string(SWITCH).map_err(at("reading", Path::new(SWITCH)))?;
     let _restored = Forwarding(before);
     let port = listen()?;
     let others = bridges();
@@ -73,7 +74,7 @@ fn behind_a_bridge(rig: &Rig<'_>) -> Verdict {
         format!("the daemon has the bridges {:?}", of_daemon())
     })?;
     let host: String = fs::read_to_string("/proc/net/fib_trie")
-        .map_err(at("reading", "/proc/net/fib_trie"))?
+        .map_err(at("reading", Path::new("/proc/net/fib_trie")))?
         .lines()
         .filter_map(|line| line.trim().strip_prefix("|-- "))
         .filter(|address| !address.ends_with(".0") && !address.ends_with(".255"))
