@@ -3,31 +3,21 @@
 //! The first byte of an input chooses the method, the rest is its message. One build of a client's own frontend is always
 //! there, so that calls of the gateway meet one.
 
-use std::any::Any;
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use control::Routes;
-use engine::api::{
-    Backend, BlobLine, BuildRef, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
-    HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
-    WorkerRecord,
-};
-use frontend::bridge::{FileRange, FileStat, ResolveOpts, SourceMeta, Warning, WorkerInfo};
-use frontend::{Bridge, BridgeError, FrontendRequest, FrontendResult, Ref};
-use futures::StreamExt;
-use futures::stream::BoxStream;
 use http_body_util::{BodyExt, Full};
-use llb::pb;
-use oci::Digest;
 use prost::Message as _;
 use session::SessionManager;
 use tower::ServiceExt;
 
 use crate::filesync::runtime;
+
+/// The engine of control's own tests.
+#[path = "../../crates/control/src/tests/double.rs"]
+mod double;
 
 const BUILD: &str = "build-of-the-fuzzer";
 
@@ -118,156 +108,8 @@ async fn call(routes: Routes, method: &str, message: Vec<u8>) {
 fn routes() -> Routes {
     static SESSIONS: OnceLock<Arc<SessionManager>> = OnceLock::new();
     let sessions = SESSIONS.get_or_init(SessionManager::new);
-    control::routes(Arc::new(Idle), Arc::clone(sessions))
-}
-
-/// An engine that runs a client's frontend and nothing else.
-struct Idle;
-
-fn nothing<T>() -> Result<T, Failure> {
-    Err(Failure::new(FailureKind::NotFound, "there is nothing here"))
-}
-
-#[async_trait]
-impl Backend for Idle {
-    async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
-        let SolveInput::ClientFrontend(frontend) = request.input else {
-            return nothing();
-        };
-        let request = FrontendRequest {
-            opts: request.frontend_opts,
-            inputs: request.frontend_inputs,
-            session_id: request.session.into(),
-        };
-        match frontend.solve(Arc::new(Idle), request).await {
-            Ok(_result) => Ok(SolveResponse {
-                exporter_response: BTreeMap::new(),
-            }),
-            Err(error) => Err(Failure::new(FailureKind::Unknown, error)),
-        }
-    }
-
-    async fn status(&self, _build: &BuildRef) -> Result<progress::Subscription, Failure> {
-        nothing()
-    }
-
-    async fn workers(&self, _filters: &[String]) -> Result<Vec<WorkerRecord>, Failure> {
-        Ok(vec![WorkerRecord::default()])
-    }
-
-    fn version(&self) -> VersionInfo {
-        VersionInfo::default()
-    }
-
-    async fn disk_usage(
-        &self,
-        _filters: &[String],
-        _age: Duration,
-    ) -> Result<Vec<UsageRecord>, Failure> {
-        nothing()
-    }
-
-    async fn prune(
-        &self,
-        _request: PruneRequest,
-    ) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure> {
-        Ok(futures::stream::empty().boxed())
-    }
-
-    async fn history(
-        &self,
-        _query: HistoryQuery,
-    ) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure> {
-        Ok(futures::stream::empty().boxed())
-    }
-
-    async fn update_history(
-        &self,
-        _build: &BuildRef,
-        _change: HistoryChange,
-    ) -> Result<(), Failure> {
-        nothing()
-    }
-
-    async fn history_blob(&self, _digest: &Digest) -> Result<HistoryBlob, Failure> {
-        nothing()
-    }
-
-    async fn list_blobs(&self, _after: &str, _limit: u32) -> Result<Vec<BlobLine>, Failure> {
-        Ok(Vec::new())
-    }
-
-    async fn export_spans(&self, _spans: Vec<Bytes>) -> Result<(), Failure> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Bridge for Idle {
-    fn workers(&self) -> Vec<WorkerInfo> {
-        vec![WorkerInfo::default()]
-    }
-
-    async fn solve(&self, request: frontend::SolveRequest) -> Result<FrontendResult, BridgeError> {
-        Ok(FrontendResult {
-            single: Some(Arc::new(Nothing(match request.input {
-                frontend::SolveInput::Definition(definition) => Some(definition),
-                frontend::SolveInput::Frontend(_) => None,
-            }))),
-            ..FrontendResult::default()
-        })
-    }
-
-    async fn resolve_source(
-        &self,
-        source: pb::SourceOp,
-        _opts: ResolveOpts,
-    ) -> Result<SourceMeta, BridgeError> {
-        match llb::source_id::SourceId::parse(&source, None) {
-            Ok(_) => Err(BridgeError::message("there is nothing here")),
-            Err(error) => Err(BridgeError::message(error.to_string())),
-        }
-    }
-
-    async fn warn(&self, _vertex: &Digest, _warning: Warning) -> Result<(), BridgeError> {
-        Ok(())
-    }
-}
-
-/// A result without files.
-#[derive(Debug)]
-struct Nothing(Option<Arc<pb::Definition>>);
-
-#[async_trait]
-impl Ref for Nothing {
-    fn definition(&self) -> Option<Arc<pb::Definition>> {
-        self.0.clone()
-    }
-
-    async fn evaluate(&self) -> Result<(), BridgeError> {
-        Ok(())
-    }
-
-    async fn read_file(
-        &self,
-        _path: &str,
-        _range: Option<FileRange>,
-    ) -> Result<Bytes, BridgeError> {
-        Ok(Bytes::new())
-    }
-
-    async fn read_dir(&self, _path: &str, _include: &str) -> Result<Vec<FileStat>, BridgeError> {
-        Ok(Vec::new())
-    }
-
-    async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError> {
-        Ok(FileStat {
-            path: path.to_owned(),
-            ..FileStat::default()
-        })
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
+    control::routes(
+        Arc::new(double::EngineDouble::default()),
+        Arc::clone(sessions),
+    )
 }

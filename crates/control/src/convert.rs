@@ -288,14 +288,20 @@ pub(crate) fn file_stat(stat: FileStat) -> proto::fsutil::Stat {
 }
 
 /// Which builds.
-pub(crate) fn history_query(wire: control::BuildHistoryRequest) -> HistoryQuery {
-    HistoryQuery {
+pub(crate) fn history_query(wire: control::BuildHistoryRequest) -> Result<HistoryQuery, Failure> {
+    let limit = u32::try_from(wire.limit).map_err(|_negative| {
+        Failure::new(
+            FailureKind::Unknown,
+            format!("invalid limit {}", wire.limit),
+        )
+    })?;
+    Ok(HistoryQuery {
         active_only: wire.active_only,
         build: wire.r#ref.into(),
         early_exit: wire.early_exit,
         filters: wire.filter,
-        limit: u32::try_from(wire.limit).unwrap_or_default(),
-    }
+        limit,
+    })
 }
 
 /// A change of a build record.

@@ -194,11 +194,8 @@ impl Control for ControlService {
         &self,
         request: Request<BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        let events = self
-            .backend
-            .history(convert::history_query(request.into_inner()))
-            .await
-            .map_err(|e| status(&e))?;
+        let query = convert::history_query(request.into_inner()).map_err(|e| status(&e))?;
+        let events = self.backend.history(query).await.map_err(|e| status(&e))?;
         Ok(with_time(Response::new(
             events
                 .map(|e| e.map(convert::history_event).map_err(|e| status(&e)))

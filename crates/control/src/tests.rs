@@ -9,15 +9,9 @@ use std::time::Duration;
 use ::session::diffcopy::{FilteredTree, ReceiveOptions, SendOptions, receive, send};
 use ::session::stream::PACKETS_IN_FLIGHT;
 use ::session::{CallError, Group, PacketStream, SessionManager, SyncRequest, header, method};
-use async_trait::async_trait;
 use bytes::Bytes;
-use engine::api::frontend::bridge::{ResolveOpts, SourceMeta, Warning, WorkerInfo};
-use engine::api::frontend::{self, Bridge, BridgeError, FrontendRequest, FrontendResult};
-use engine::api::{
-    Backend, BlobLine, BuildRef, Detail, Failure, FailureKind, HistoryBlob, HistoryChange,
-    HistoryEvent, HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, UsageRecord,
-    VersionInfo, WorkerRecord,
-};
+use double::{BridgeDouble, EngineDouble, run_client_frontend};
+use engine::api::{Detail, Failure, FailureKind, SolveInput, SolveRequest, SolveResponse};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use hyper_util::rt::TokioIo;
@@ -41,225 +35,96 @@ use crate::health::HealthService;
 use crate::{routes, serve};
 
 mod answers;
+mod calls;
 mod conformance;
+mod double;
 mod limits;
 mod small_frames;
 
-/// What the fake engine is asked to do, by the name of the frontend.
-struct FakeEngine {
+/// What a build does, by the name of its frontend.
+async fn scripted(
     sessions: Arc<SessionManager>,
     hub: Arc<progress::Hub>,
-}
-
-#[async_trait]
-impl Backend for FakeEngine {
-    async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
-        let group = Group::new(self.sessions.clone(), [request.session.to_string()]);
-        let said = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Unknown, e.to_string());
-        if let SolveInput::ClientFrontend(frontend) = request.input {
-            let request = FrontendRequest {
-                opts: request.frontend_opts,
+    request: SolveRequest,
+) -> Result<SolveResponse, Failure> {
+    if matches!(request.input, SolveInput::ClientFrontend(_)) {
+        return run_client_frontend(request, BridgeDouble::default()).await;
+    }
+    let group = Group::new(sessions, [request.session.to_string()]);
+    let said = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Unknown, e.to_string());
+    let session = group.first().await.map_err(|e| said(&e))?;
+    let mut response = BTreeMap::new();
+    match request.input.frontend_name() {
+        "sync" => {
+            let dir = tempfile::tempdir().map_err(|e| said(&e))?;
+            let root = fstree_root(dir.path());
+            let wanted = SyncRequest {
+                name: "context/ü".into(),
+                exclude: vec!["*.log".into()],
                 ..Default::default()
             };
-            let result = frontend
-                .solve(Arc::new(FakeBridge), request)
+            let stream = session.diff_copy(wanted).await.map_err(|e| said(&e))?;
+            let done = receive(stream, root, ReceiveOptions::default())
                 .await
-                .map_err(|e| match e.bridge().map(BridgeError::inner) {
-                    Some(inner) => inner
-                        .downcast_ref::<Failure>()
-                        .cloned()
-                        .unwrap_or_else(|| said(&e)),
-                    None => said(&e),
-                })?;
-            let text = |v: &Bytes| String::from_utf8_lossy(v).into_owned();
-            return Ok(SolveResponse {
-                exporter_response: result
-                    .metadata
-                    .iter()
-                    .map(|(k, v)| (k.clone(), text(v)))
-                    .collect(),
-            });
+                .map_err(|e| said(&e))?;
+            response.insert("listed".into(), done.listed.to_string());
+            response.insert(
+                "hello".into(),
+                std::fs::read_to_string(dir.path().join("d/hello")).unwrap_or_default(),
+            );
         }
-        let session = group.first().await.map_err(|e| said(&e))?;
-        let mut response = BTreeMap::new();
-        match request.input.frontend_name() {
-            "sync" => {
-                let dir = tempfile::tempdir().map_err(|e| said(&e))?;
-                let root = fstree_root(dir.path());
-                let wanted = SyncRequest {
-                    name: "context/ü".into(),
-                    exclude: vec!["*.log".into()],
-                    ..Default::default()
-                };
-                let stream = session.diff_copy(wanted).await.map_err(|e| said(&e))?;
-                let done = receive(stream, root, ReceiveOptions::default())
+        "late-sync" => {
+            let listed = small_frames::read_late(&session).await;
+            response.insert("listed".into(), listed.map_err(|e| said(&e))?.to_string());
+        }
+        "send" => {
+            let metadata = [("containerimage.digest".to_owned(), "sha256:x".to_owned())].into();
+            let mut sink = session
+                .send_file(3, &metadata)
+                .await
+                .map_err(|e| said(&e))?;
+            for _ in 0..20 {
+                sink.write(Bytes::from(vec![7; 300_000]))
                     .await
                     .map_err(|e| said(&e))?;
-                response.insert("listed".into(), done.listed.to_string());
+            }
+            sink.finish().await.map_err(|e| said(&e))?;
+        }
+        "secret" => {
+            for id in ["known", "unknown"] {
+                let secret = session.secret(id).await.map_err(|e| said(&e))?;
                 response.insert(
-                    "hello".into(),
-                    std::fs::read_to_string(dir.path().join("d/hello")).unwrap_or_default(),
+                    id.into(),
+                    secret
+                        .map(|s| String::from_utf8_lossy(s.expose()).into_owned())
+                        .unwrap_or_default(),
                 );
             }
-            "late-sync" => {
-                let listed = small_frames::read_late(&session).await;
-                response.insert("listed".into(), listed.map_err(|e| said(&e))?.to_string());
-            }
-            "send" => {
-                let metadata = [("containerimage.digest".to_owned(), "sha256:x".to_owned())].into();
-                let mut sink = session
-                    .send_file(3, &metadata)
-                    .await
-                    .map_err(|e| said(&e))?;
-                for _ in 0..20 {
-                    sink.write(Bytes::from(vec![7; 300_000]))
-                        .await
-                        .map_err(|e| said(&e))?;
-                }
-                sink.finish().await.map_err(|e| said(&e))?;
-            }
-            "secret" => {
-                for id in ["known", "unknown"] {
-                    let secret = session.secret(id).await.map_err(|e| said(&e))?;
-                    response.insert(
-                        id.into(),
-                        secret
-                            .map(|s| String::from_utf8_lossy(s.expose()).into_owned())
-                            .unwrap_or_default(),
-                    );
-                }
-            }
-            "fail" => {
-                return Err(Failure::new(
-                    FailureKind::Unknown,
-                    "process \"/bin/sh -c exit 7\" did not complete successfully: exit code: 7",
-                )
-                .with(Detail::Source {
-                    info: pb::SourceInfo {
-                        data: vec![b'#'; 60_000],
-                        ..Default::default()
-                    },
-                    ranges: vec![],
-                }));
-            }
-            "hang" => {
-                let begun = progress::Vertex::new(Digest::sha256(b"hang"), "hang", Vec::new());
-                self.hub.publish(progress::Event::Vertex(begun));
-                session.closed().await;
-                return Err(Failure::new(FailureKind::Canceled, "the client left"));
-            }
-            other => return Err(Failure::not_built(other)),
         }
-        Ok(SolveResponse {
-            exporter_response: response,
-        })
-    }
-
-    async fn status(&self, _build: &BuildRef) -> Result<progress::Subscription, Failure> {
-        Ok(self.hub.subscribe())
-    }
-
-    async fn workers(&self, _filters: &[String]) -> Result<Vec<WorkerRecord>, Failure> {
-        Ok(vec![WorkerRecord::default()])
-    }
-
-    fn version(&self) -> VersionInfo {
-        VersionInfo {
-            version: "v0".into(),
-            ..Default::default()
+        "fail" => {
+            return Err(Failure::new(
+                FailureKind::Unknown,
+                "process \"/bin/sh -c exit 7\" did not complete successfully: exit code: 7",
+            )
+            .with(Detail::Source {
+                info: pb::SourceInfo {
+                    data: vec![b'#'; 60_000],
+                    ..Default::default()
+                },
+                ranges: vec![],
+            }));
         }
-    }
-
-    async fn disk_usage(
-        &self,
-        _filters: &[String],
-        _age: Duration,
-    ) -> Result<Vec<UsageRecord>, Failure> {
-        Err(Failure::not_built("disk usage"))
-    }
-
-    async fn prune(
-        &self,
-        _request: PruneRequest,
-    ) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure> {
-        Ok(futures::stream::empty().boxed())
-    }
-
-    async fn history(
-        &self,
-        _query: HistoryQuery,
-    ) -> Result<BoxStream<'static, Result<HistoryEvent, Failure>>, Failure> {
-        Ok(futures::stream::empty().boxed())
-    }
-
-    async fn update_history(
-        &self,
-        _build: &BuildRef,
-        _change: HistoryChange,
-    ) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    async fn list_blobs(&self, _: &str, _: u32) -> Result<Vec<BlobLine>, Failure> {
-        Ok(Vec::new())
-    }
-
-    async fn history_blob(&self, _digest: &Digest) -> Result<HistoryBlob, Failure> {
-        let read = |offset: u64| -> futures::future::BoxFuture<'static, _> {
-            Box::pin(async move {
-                Ok(
-                    futures::stream::iter((offset..10).map(|n| Ok(Bytes::from(n.to_string()))))
-                        .boxed(),
-                )
-            })
-        };
-        Ok(HistoryBlob {
-            size: 10,
-            read: Box::new(read),
-        })
-    }
-
-    async fn export_spans(&self, _spans: Vec<Bytes>) -> Result<(), Failure> {
-        Ok(())
-    }
-}
-
-struct FakeBridge;
-
-#[async_trait]
-impl Bridge for FakeBridge {
-    fn workers(&self) -> Vec<WorkerInfo> {
-        vec![WorkerInfo {
-            id: "w".into(),
-            ..Default::default()
-        }]
-    }
-
-    async fn solve(&self, request: frontend::SolveRequest) -> Result<FrontendResult, BridgeError> {
-        if matches!(&request.input, frontend::SolveInput::Frontend(call) if call.frontend == "missing")
-        {
-            return Err(BridgeError::new(
-                oci::ErrorKind::NotFound,
-                Failure::new(FailureKind::NotFound, "no such frontend"),
-            ));
+        "hang" => {
+            let begun = progress::Vertex::new(Digest::sha256(b"hang"), "hang", Vec::new());
+            hub.publish(progress::Event::Vertex(begun));
+            session.closed().await;
+            return Err(Failure::new(FailureKind::Canceled, "the client left"));
         }
-        Ok(FrontendResult {
-            metadata: [("k".to_owned(), Bytes::from_static(b"v"))].into(),
-            ..Default::default()
-        })
+        other => return Err(Failure::not_built(other)),
     }
-
-    async fn resolve_source(
-        &self,
-        _source: pb::SourceOp,
-        _opts: ResolveOpts,
-    ) -> Result<SourceMeta, BridgeError> {
-        Err(BridgeError::message("not here"))
-    }
-
-    async fn warn(&self, _vertex: &Digest, _warning: Warning) -> Result<(), BridgeError> {
-        Ok(())
-    }
+    Ok(SolveResponse {
+        exporter_response: response,
+    })
 }
 
 fn fstree_root(path: &Path) -> ::session::diffcopy::Root {
@@ -276,9 +141,11 @@ async fn daemon() -> (Channel, Arc<SessionManager>, Arc<progress::Hub>) {
 async fn daemon_of_two() -> ([Channel; 2], Arc<SessionManager>, Arc<progress::Hub>) {
     let sessions = SessionManager::new();
     let hub = progress::Hub::new();
-    let backend = Arc::new(FakeEngine {
-        sessions: sessions.clone(),
+    let (to_build, said) = (sessions.clone(), hub.clone());
+    let backend = Arc::new(EngineDouble {
+        solve: Box::new(move |request| Box::pin(scripted(to_build.clone(), said.clone(), request))),
         hub: hub.clone(),
+        ..EngineDouble::default()
     });
     let all = routes(backend, sessions.clone());
     let (a, of_a) = tokio::io::duplex(1 << 20);

@@ -1,48 +1,20 @@
 //! Answers as clients in Go decode them: an entry of a map without a value is a nil pointer there.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use engine::api::frontend::bridge::{Attestation, FileRange, FileStat};
-use engine::api::frontend::{BridgeError, FrontendResult, Ref};
+use engine::api::frontend::bridge::Attestation;
+use engine::api::frontend::{FrontendResult, Ref};
 use engine::api::{HistoryEvent, HistoryEventKind, HistoryRecord, HistoryResult};
 use llb::pb;
 use prost::Message;
 use proto::weigh::{Holds, Shape, Shaped};
 use proto::{control, gateway};
 
-use super::FakeBridge;
+use super::double::{BridgeDouble, RefDouble};
 use crate::convert;
 use crate::gateway::result::{from_wire, to_wire};
 use crate::gateway::test_build;
-
-#[derive(Debug)]
-struct FakeRef(Arc<pb::Definition>);
-
-#[async_trait]
-impl Ref for FakeRef {
-    fn definition(&self) -> Option<Arc<pb::Definition>> {
-        Some(Arc::clone(&self.0))
-    }
-    async fn evaluate(&self) -> Result<(), BridgeError> {
-        Ok(())
-    }
-    async fn read_file(&self, _: &str, _: Option<FileRange>) -> Result<Bytes, BridgeError> {
-        Err(BridgeError::message("not here"))
-    }
-    async fn read_dir(&self, _: &str, _: &str) -> Result<Vec<FileStat>, BridgeError> {
-        Err(BridgeError::message("not here"))
-    }
-    async fn stat_file(&self, _: &str) -> Result<FileStat, BridgeError> {
-        Err(BridgeError::message("not here"))
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
 
 /// Walks encoded bytes along their shape and names the maps with entries that lack a value.
 fn lacking(shape: &'static Shape, bytes: &[u8]) -> Vec<String> {
@@ -116,7 +88,12 @@ fn no_answer_has_an_entry_of_a_map_without_its_value() {
     let left_out = lacking(pb::Definition::SHAPE, &definition.encode_to_vec());
     assert_eq!(left_out.len(), 4, "{left_out:?}");
 
-    let full = || Some(Arc::new(FakeRef(Arc::new(definition.clone()))) as Arc<dyn Ref>);
+    let full = || {
+        Some(Arc::new(RefDouble {
+            definition: Arc::new(definition.clone()),
+            files: BTreeMap::new(),
+        }) as Arc<dyn Ref>)
+    };
     let attestation = |content| Attestation {
         kind: 1,
         content,
@@ -147,7 +124,7 @@ fn no_answer_has_an_entry_of_a_map_without_its_value() {
             ..Default::default()
         },
     ];
-    let build = test_build(Arc::new(FakeBridge));
+    let build = test_build(Arc::new(BridgeDouble::default()));
     for result in results {
         let refs: Vec<String> = result.refs.keys().cloned().collect();
         let (wire, _) = to_wire(&build, result, true);

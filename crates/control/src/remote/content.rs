@@ -1,0 +1,200 @@
+//! Blobs: the content stores of a client, and what it uploads.
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
+use oci::Digest;
+use proto::{content, upload};
+use services::content::content_client::ContentClient;
+use services::upload::upload_client::UploadClient;
+use session::error::code;
+use session::{
+    BlobInfo, BlobWrite, ByteStream, CallError, ContentStore, Upload, UploadTarget, header, method,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Request;
+use tonic::transport::Channel;
+
+use super::{MAX_PACKET, PIECES, RemoteSession, failed, put};
+
+fn digest_of(text: &str, method: &'static str) -> Result<Digest, CallError> {
+    text.parse().map_err(|e| CallError::Protocol {
+        method,
+        reason: format!("{e}"),
+    })
+}
+
+impl RemoteSession {
+    fn in_store<T>(&self, store: &str, message: T) -> Result<Request<T>, CallError> {
+        if !store.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            let key = header::CONTENT_STORE;
+            return Err(CallError::Protocol {
+                method: "metadata",
+                reason: format!(
+                    "header key {key:?} contains value with non-printable ASCII characters"
+                ),
+            });
+        }
+        let mut request = Request::new(message);
+        put(request.metadata_mut(), header::CONTENT_STORE, store)?;
+        Ok(request)
+    }
+
+    fn content(&self) -> ContentClient<Channel> {
+        ContentClient::new(self.channel.clone()).max_decoding_message_size(proto::MAX_MESSAGE)
+    }
+}
+
+#[async_trait]
+impl Upload for RemoteSession {
+    async fn upload(&self, target: UploadTarget) -> Result<ByteStream, CallError> {
+        let mut call = Request::new(tokio_stream::pending::<upload::BytesMessage>());
+        put(call.metadata_mut(), header::UPLOAD_PATH, &target.path)?;
+        put(call.metadata_mut(), header::UPLOAD_HOST, &target.host)?;
+        let mut client =
+            UploadClient::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET);
+        let opened = async move { client.pull(call).await.map(tonic::Response::into_inner) };
+        Ok(futures::stream::once(opened)
+            .try_flatten()
+            .map(|m| m.map(|m| m.data).map_err(failed))
+            .boxed())
+    }
+}
+
+#[async_trait]
+impl ContentStore for RemoteSession {
+    async fn content_info(&self, store: &str, digest: &Digest) -> Result<BlobInfo, CallError> {
+        let request = self.in_store(
+            store,
+            content::InfoRequest {
+                digest: digest.to_string(),
+            },
+        )?;
+        let answer = self
+            .content()
+            .info(request)
+            .await
+            .map_err(failed)?
+            .into_inner();
+        let bad = |reason: &str| CallError::Protocol {
+            method: method::CONTENT_INFO,
+            reason: reason.to_owned(),
+        };
+        let info = answer.info.ok_or_else(|| bad("no info"))?;
+        let size = u64::try_from(info.size).map_err(|_| bad("negative size"))?;
+        Ok(BlobInfo {
+            digest: digest_of(&info.digest, method::CONTENT_INFO)?,
+            size,
+            labels: info.labels,
+        })
+    }
+
+    async fn content_read(
+        &self,
+        store: &str,
+        digest: &Digest,
+        offset: u64,
+        size: u64,
+    ) -> Result<ByteStream, CallError> {
+        let number = |n: u64| {
+            i64::try_from(n).map_err(|_| CallError::Protocol {
+                method: method::CONTENT_READ,
+                reason: format!("offset {n}"),
+            })
+        };
+        let message = content::ReadContentRequest {
+            digest: digest.to_string(),
+            offset: number(offset)?,
+            size: number(size)?,
+        };
+        let request = self.in_store(store, message)?;
+        let answer = self
+            .content()
+            .read(request)
+            .await
+            .map_err(failed)?
+            .into_inner();
+        Ok(answer.map(|m| m.map(|m| m.data).map_err(failed)).boxed())
+    }
+
+    async fn content_write(
+        &self,
+        store: &str,
+        blob: BlobWrite,
+        mut bytes: ByteStream,
+    ) -> Result<(), CallError> {
+        use content::WriteAction::{Commit, Stat, Write};
+        let bad = |reason: &str| CallError::Protocol {
+            method: method::CONTENT_WRITE,
+            reason: reason.to_owned(),
+        };
+        let total = i64::try_from(blob.size).map_err(|_| bad("size"))?;
+        let name = format!("rbuild-{}", blob.digest);
+        let message = |action: content::WriteAction| content::WriteContentRequest {
+            action: action.into(),
+            r#ref: name.clone(),
+            total,
+            expected: blob.digest.to_string(),
+            ..Default::default()
+        };
+        let (outgoing, messages) = mpsc::channel(PIECES);
+        let request = self.in_store(store, ReceiverStream::new(messages))?;
+        let gone = |_| CallError::Ended {
+            id: self.id.clone(),
+        };
+        outgoing.send(message(Stat)).await.map_err(gone)?;
+        let there = |error: CallError| {
+            if error.code() == code::ALREADY_EXISTS {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        };
+        let mut answers = match self.content().write(request).await.map_err(failed) {
+            Ok(answers) => answers.into_inner(),
+            Err(error) => return there(error),
+        };
+        let state = match answers.message().await.map_err(failed) {
+            Ok(state) => state.ok_or_else(|| bad("no state"))?,
+            Err(error) => return there(error),
+        };
+        // An earlier attempt that broke off left bytes of the same digest: go on where it stopped.
+        let mut skip = u64::try_from(state.offset).map_err(|_| bad("offset"))?;
+        let mut offset = state.offset;
+        while let Some(piece) = bytes.next().await {
+            let mut piece = piece?;
+            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+            skip -= known as u64;
+            drop(piece.split_to(known));
+            while !piece.is_empty() {
+                let data = piece.split_to(piece.len().min(1 << 20));
+                let length = i64::try_from(data.len()).map_err(|_| bad("size"))?;
+                outgoing
+                    .send(content::WriteContentRequest {
+                        offset,
+                        data: data.to_vec(),
+                        ..message(Write)
+                    })
+                    .await
+                    .map_err(gone)?;
+                offset += length;
+                if let Err(error) = answers.message().await.map_err(failed) {
+                    return there(error);
+                }
+            }
+        }
+        outgoing
+            .send(content::WriteContentRequest {
+                offset,
+                labels: blob.labels.clone(),
+                ..message(Commit)
+            })
+            .await
+            .map_err(gone)?;
+        match answers.message().await.map_err(failed) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(bad("no answer to the commit")),
+            Err(error) => there(error),
+        }
+    }
+}
