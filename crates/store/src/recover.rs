@@ -48,10 +48,12 @@ impl LastEnd {
             let mut s = c.prepare("SELECT value FROM info WHERE key = ?1")?;
             Ok(s.query_row([key], |r| r.get(0)).optional()?)
         };
-        if info("clean")?.as_deref() == Some("1") {
+        let (clean, last_boot) = (info("clean")?, info("boot")?);
+        // An index without either has just been made: nobody has left anything.
+        if clean.as_deref() == Some("1") || (clean.is_none() && last_boot.is_none()) {
             return Ok(Self::ClosedInOrder);
         }
-        let is_same_boot = !boot.is_empty() && info("boot")?.as_deref() == Some(boot);
+        let is_same_boot = !boot.is_empty() && last_boot.as_deref() == Some(boot);
         Ok(if is_same_boot {
             Self::Killed
         } else {
