@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use store::{CompressionSpec, Config, PruneOptions, RecordType, RefId, RefOptions, Store, fsck};
 use testkit::requires;
 
-use crate::support::{Lab, Shelf, describe, list, tree};
+use crate::support::{Lab, Shelf, copy_state, describe, list, tree};
 
 /// What is in the sample: `top` stands on `base`, `other` was exported, `lazy` was never fetched, `mount` is a kept mutable.
 struct Sample {
@@ -117,13 +117,7 @@ async fn sample() -> Sample {
 /// A copy of the sample as a kill leaves it, hurt, and opened again.
 fn restart(sample: &Sample, hurt: &dyn Fn(&Hurt<'_>)) -> Lab {
     let dir = tempfile::tempdir().unwrap();
-    let from = sample.dir.path().join(".");
-    let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(from)
-        .arg(dir.path())
-        .status();
-    assert!(copied.unwrap().success());
+    copy_state(sample.dir.path(), dir.path());
     let index = Connection::open(dir.path().join("index.db")).unwrap();
     index
         .execute("UPDATE info SET value = '0' WHERE key = 'clean'", [])

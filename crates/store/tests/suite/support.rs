@@ -15,6 +15,18 @@ use store::{
 };
 use tokio::sync::Notify;
 
+/// Copies a state directory. No program is started for it: between fork and exec it would hold the locks of other tests' stores.
+pub(crate) fn copy_state(from: &Path, to: &Path) {
+    let action = fstree::action::Copy {
+        src: "/".into(),
+        dest: "/".into(),
+        dir_copy_contents: true,
+        ..fstree::action::Copy::default()
+    };
+    let (from, to) = (Root::open(from).unwrap(), Root::open(to).unwrap());
+    fstree::action::copy(&from, &to, &action, None).unwrap();
+}
+
 pub(crate) struct Lab {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) store: Arc<Store>,
@@ -40,12 +52,7 @@ impl Lab {
     /// A copy of the state directory as it is now: what a process leaves that is killed at this moment.
     pub(crate) fn killed(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let status = std::process::Command::new("cp")
-            .arg("-a")
-            .arg(self.dir.path().join("."))
-            .arg(dir.path())
-            .status();
-        assert!(status.unwrap().success());
+        copy_state(self.dir.path(), dir.path());
         let store = Store::open(Config::new(dir.path())).unwrap();
         Self { dir, store }
     }
