@@ -15,8 +15,6 @@ use tower::ServiceExt;
 
 use crate::filesync::runtime;
 
-/// The engine of control's own tests.
-#[path = "../../crates/control/src/tests/double.rs"]
 mod double;
 
 const BUILD: &str = "build-of-the-fuzzer";

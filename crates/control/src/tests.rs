@@ -37,6 +37,8 @@ use crate::{routes, serve};
 mod answers;
 mod calls;
 mod conformance;
+/// The engine that the fuzzer of gateway calls has too.
+#[path = "../../../fuzz/src/gateway/double.rs"]
 mod double;
 mod limits;
 mod small_frames;

@@ -1,6 +1,6 @@
 //! The engine as control sees it, for tests: it does what the test says, and keeps what it was asked.
 //!
-//! The fuzzer of gateway calls includes this file by its path, so that there is one such engine.
+//! The tests of `control` include this file by its path, so that there is one such engine.
 
 use std::any::Any;
 use std::collections::BTreeMap;
