@@ -1,5 +1,7 @@
-//! The reference's own corpus, when it lies in the Go module cache, and ours.
+//! Recorded answers of the reference, its own corpus when it lies in the Go module cache, and files of ours with what they come to.
 
+mod additions;
+mod bases;
 mod columns;
 mod copies;
 mod corpus;
@@ -16,6 +18,7 @@ mod mutate;
 mod platforms;
 mod rules;
 mod runs;
+mod settings;
 mod stages;
 mod subrequests;
 mod variables;
