@@ -39,8 +39,8 @@ fn search<'a>(
             text.to_lowercase()
         }
     };
-    let wanted: Vec<char> = fold(value).chars().take(LONGEST + 1).collect();
-    if wanted.len() > LONGEST {
+    let value_chars: Vec<char> = fold(value).chars().take(LONGEST + 1).collect();
+    if value_chars.len() > LONGEST {
         return None;
     }
     let mut best: Option<((usize, bool), String)> = None;
@@ -50,14 +50,14 @@ fn search<'a>(
         }
         let option = fold(option);
         let chars: Vec<char> = option.chars().collect();
-        if chars == wanted {
+        if chars == value_chars {
             return None;
         }
-        if chars.is_empty() || chars.len().abs_diff(wanted.len()) > REACH {
+        if chars.is_empty() || chars.len().abs_diff(value_chars.len()) > REACH {
             continue;
         }
-        let strange = initials && chars.first() != wanted.first();
-        let rank = (distance(&wanted, &chars), strange);
+        let strange = initials && chars.first() != value_chars.first();
+        let rank = (distance(&value_chars, &chars), strange);
         if rank.0 <= REACH && best.as_ref().is_none_or(|(least, _)| rank < *least) {
             best = Some((rank, option));
         }

@@ -210,7 +210,7 @@ impl Graph {
             return Err(DefinitionError::TooFew { count: raws.len() });
         }
         let terminal = Arc::clone(&raws[last].2);
-        let wanted = terminal.inputs.first().ok_or(DefinitionError::NoRoot)?;
+        let root_input = terminal.inputs.first().ok_or(DefinitionError::NoRoot)?;
         let find = |digest: &str| {
             by_digest
                 .get(digest)
@@ -219,7 +219,7 @@ impl Graph {
                     digest: digest.to_owned(),
                 })
         };
-        let root = find(&wanted.digest)?;
+        let root = find(&root_input.digest)?;
         if root == last {
             return Err(DefinitionError::Cycle {
                 digest: raws[last].0.clone(),
@@ -290,7 +290,7 @@ impl Graph {
         }
         let root = Input {
             node: place[root].expect("the root was visited"),
-            output: usize::try_from(wanted.index).unwrap_or(usize::MAX),
+            output: usize::try_from(root_input.index).unwrap_or(usize::MAX),
         };
         let sources = definition
             .source

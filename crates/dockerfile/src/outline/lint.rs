@@ -133,8 +133,8 @@ pub async fn lint(
         .source_map
         .as_ref()
         .and_then(|map| map.definition.as_deref().map(DefinitionJson::of));
-    let found: Arc<Mutex<Vec<Warning>>> = Arc::default();
-    let sink = Arc::clone(&found);
+    let findings: Arc<Mutex<Vec<Warning>>> = Arc::default();
+    let sink = Arc::clone(&findings);
     let error = lower(
         dockerfile,
         options,
@@ -143,7 +143,7 @@ pub async fn lint(
     )
     .await
     .err();
-    let warnings = std::mem::take(&mut *found.lock());
+    let warnings = std::mem::take(&mut *findings.lock());
     let text = print(&warnings, &filename, dockerfile);
     let location = |ranges: &[Range]| Location {
         source_index: 0,

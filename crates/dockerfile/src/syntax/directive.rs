@@ -104,19 +104,19 @@ impl DirectiveParser {
 
     /// Reads the directives of a whole file, up to the first that is wrong.
     pub fn parse_all(mut self, data: &[u8]) -> Vec<Directive> {
-        let mut found = Vec::new();
+        let mut directives = Vec::new();
         for line in Lines::new(data) {
             let line = String::from_utf8_lossy(line);
             let line = line.strip_suffix('\n').unwrap_or(&line);
             match self.parse_line(line.strip_suffix('\r').unwrap_or(line)) {
-                Ok(directive) => found.extend(directive),
+                Ok(directive) => directives.extend(directive),
                 Err(_) => break,
             }
             if self.done {
                 break;
             }
         }
-        found
+        directives
     }
 }
 
