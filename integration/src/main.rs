@@ -4,6 +4,10 @@
 //! runs a suite and compares, `bench` measures both daemons in turn, `serve-mirror` offers the images to builds made by
 //! hand. Each leaves alone what it finds done. Nothing here is part of the product.
 #![allow(
+    clippy::disallowed_methods,
+    reason = "it drives processes and measures them in real time, as its environment says"
+)]
+#![allow(
     clippy::print_stdout,
     reason = "a command for people: standard output is its output"
 )]

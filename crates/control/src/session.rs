@@ -178,7 +178,7 @@ async fn watch_health(channel: Channel, health: Health) {
     let mut failures = 0;
     let mut last = Duration::ZERO;
     loop {
-        tokio::time::sleep(health.interval).await;
+        task::clock::sleep(health.interval).await;
         let started = tokio::time::Instant::now();
         let timeout = health.timeout.max(last.mul_f64(1.5));
         let answer =

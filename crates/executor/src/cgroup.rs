@@ -7,7 +7,6 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use sys::bpf::{self, DeviceProgram, DeviceRule};
@@ -467,7 +466,7 @@ fn remove_left(remove: impl Fn() -> io::Result<()>) -> io::Result<()> {
     for wait in [0, 1, 2, 4, 8, 16] {
         match remove() {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                thread::sleep(Duration::from_millis(wait));
+                task::clock::sleep_thread(Duration::from_millis(wait));
             }
             done => return done,
         }

@@ -390,7 +390,7 @@ mod tests {
         output.write_all(b"said").unwrap();
         let began = tokio::time::Instant::now();
         pumps
-            .until(None, false, tokio::time::sleep(Duration::from_secs(5)))
+            .until(None, false, task::clock::sleep(Duration::from_secs(5)))
             .await;
         assert_eq!(began.elapsed(), Duration::from_secs(5) + LINGER);
         assert_eq!(*out.lock(), b"said");

@@ -527,7 +527,7 @@ impl Runtime {
             if state.borrow().is_none() || state.has_changed().is_err() {
                 return Err(ExecError::Stopped { id: id.to_string() });
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            task::clock::sleep(std::time::Duration::from_millis(20)).await;
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
@@ -136,7 +135,7 @@ impl ExporterInstance for Instance {
             Epoch::At(time) => time,
             Epoch::Off | Epoch::Unset => match options.epoch.of(&source, None)? {
                 Some(time) => time,
-                None => Timestamp::from_seconds(Timestamp::from(SystemTime::now()).seconds()),
+                None => Timestamp::from_seconds(Timestamp::from(task::clock::wall()).seconds()),
             },
         };
         root.annotations

@@ -232,7 +232,7 @@ impl Tree {
                     "duplicate attestation path name {name}"
                 )));
             }
-            let now = Timestamp::from(std::time::SystemTime::now()).seconds();
+            let now = Timestamp::from(task::clock::wall()).seconds();
             let stat = Stat {
                 path,
                 mode: 0o600,

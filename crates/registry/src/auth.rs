@@ -77,7 +77,7 @@ impl AuthPool {
     fn get(&self, key: &AuthKey) -> Option<Arc<Method>> {
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(key)?;
-        entry.used = Instant::now();
+        entry.used = task::clock::monotonic();
         Some(entry.method.clone())
     }
 
@@ -91,7 +91,7 @@ impl AuthPool {
             key,
             Entry {
                 method: Arc::new(method),
-                used: Instant::now(),
+                used: task::clock::monotonic(),
             },
         );
     }

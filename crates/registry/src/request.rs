@@ -128,7 +128,7 @@ impl Repository {
                     if !again {
                         return Err(error);
                     }
-                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                    task::clock::sleep(RECONNECT_PAUSE).await;
                     continue;
                 }
             };

@@ -63,7 +63,7 @@ pub(crate) async fn wait(
     tracing::debug!(%error, wait_s = wait.as_secs(), "registry request is tried again");
     // A host may ask for up to a minute, which is told like any other wait for it.
     let host = error.host().unwrap_or_default();
-    waiting(observer, &host, tokio::time::sleep(wait)).await;
+    waiting(observer, &host, task::clock::sleep(wait)).await;
     Ok(())
 }
 

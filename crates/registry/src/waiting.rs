@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout_at};
+use task::clock::sleep;
+use tokio::time::{Instant, timeout_at};
 
 /// How long a connection may take to be made, TLS included.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);

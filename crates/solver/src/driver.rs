@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use task::{Clock, Task};
@@ -247,7 +247,7 @@ impl<D: Domain> Core<D> {
         mut effects: Vec<Effect<D>>,
         afterwards: &mut Afterwards<D>,
     ) {
-        let start = Instant::now();
+        let start = task::clock::monotonic();
         let mut has_more = true;
         while has_more && start.elapsed() < MAX_HOLD {
             has_more = state.scheduler.go_on(STEPS_PER_CHECK, &mut effects);

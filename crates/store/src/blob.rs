@@ -246,7 +246,7 @@ impl BlobWriter {
         let to = self.store.blob_path(&digest);
         std::fs::rename(&self.path, &to).map_err(|e| StoreError::io("name blob", &to, e))?;
         self.done = true;
-        let created = SystemTime::now();
+        let created = task::clock::wall();
         let size = i64::try_from(self.size).unwrap_or(i64::MAX);
         self.store.write(|c| {
             c.prepare_cached(

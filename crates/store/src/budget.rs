@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_step_waits_for_the_count_only_where_the_budget_is_near() {
-        let now = Instant::now();
+        let now = task::clock::monotonic();
         let ago = |seconds| now.checked_sub(Duration::from_secs(seconds));
         let known = |used, counted, fruitless| SpaceCount {
             used,

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -170,7 +170,7 @@ impl Store {
         age_limit: Duration,
     ) -> Result<Vec<UsageRecord>, StoreError> {
         let filter = Filters::parse(filters)?;
-        let cut = SystemTime::now().checked_sub(age_limit);
+        let cut = task::clock::wall().checked_sub(age_limit);
         let mut out = Vec::new();
         for line in self.lines()?.into_values() {
             if !filter.matches(|field| line.usage.field(field)) {
@@ -222,7 +222,7 @@ impl Store {
             DiskStat::of(self.root()).free
         };
         let keep = bytes_to_keep(total, free, options);
-        let cut = SystemTime::now().checked_sub(options.keep_duration);
+        let cut = task::clock::wall().checked_sub(options.keep_duration);
         let mut freed_any = false;
         loop {
             if keep != 0 && total < keep {
@@ -394,6 +394,8 @@ fn order_for_eviction(list: &mut Vec<&UsageRecord>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]

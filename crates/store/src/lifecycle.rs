@@ -141,7 +141,7 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
                 if state.closing {
                     return;
                 }
-                let now = Instant::now();
+                let now = task::clock::monotonic();
                 let due = |since: Option<Instant>, after| since.map(|t| t + after);
                 let (flush, sync, tidy) = (
                     due(state.lazy_since, FLUSH_AFTER),
@@ -194,7 +194,7 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
             }
         } else if store.db().log_is_untidy() {
             // A reader kept this checkpoint from cutting the log, or there was none: a daemon that is idle gets to it.
-            keeper.state.lock().untidy_since = Some(Instant::now());
+            keeper.state.lock().untidy_since = Some(task::clock::monotonic());
         }
     }
 }
@@ -209,7 +209,7 @@ fn empty_trash(keeper: &Keeper, store: &Weak<Store>) {
                     return;
                 }
                 match state.trash_since.map(|since| since + EMPTY_AFTER) {
-                    Some(due) if due <= Instant::now() => {
+                    Some(due) if due <= task::clock::monotonic() => {
                         state.trash_since = None;
                         break;
                     }

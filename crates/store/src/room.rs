@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crate::budget::{Advice, limit};
 use crate::error::StoreError;
@@ -26,13 +25,13 @@ impl Store {
         let advice = |store: &Self| {
             let changed = store.budget.changed.load(Ordering::Relaxed);
             let count = store.budget.count.lock();
-            count.advice(limit, changed, Instant::now())
+            count.advice(limit, changed, task::clock::monotonic())
         };
         match advice(self) {
             Advice::Go => {}
             Advice::CountBeside => {
                 // Others go on with what is known until then.
-                self.budget.count.lock().counted = Some(Instant::now());
+                self.budget.count.lock().counted = Some(task::clock::monotonic());
                 let store = Arc::clone(self);
                 let counting = task::blocking("count used space", move || store.used().map(drop));
                 task::spawn("count used space", async move {
@@ -64,7 +63,7 @@ impl Store {
         let mut count = |record: UsageRecord| freed = freed.saturating_add(record.size);
         self.collect(rules, &mut count)?;
         let excess = self.excess(rules)?;
-        self.budget.count.lock().fruitless = (excess > 0).then(Instant::now);
+        self.budget.count.lock().fruitless = (excess > 0).then(task::clock::monotonic);
         tracing::info!(bytes = freed, excess, "room made for a step");
         Ok(())
     }

@@ -17,7 +17,6 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use fstree::Root;
 
@@ -111,7 +110,7 @@ impl Store {
         let used = records.saturating_add(self.overhead()?);
         let mut count = self.budget.count.lock();
         count.used = used;
-        count.counted = Some(Instant::now());
+        count.counted = Some(task::clock::monotonic());
         Ok(used)
     }
 

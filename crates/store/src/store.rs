@@ -11,7 +11,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use fstree::Root;
 use parking_lot::{Mutex, RwLock};
@@ -167,7 +166,7 @@ impl Store {
     pub(crate) fn note_written(&self) {
         let mut state = self.keeper.state.lock();
         if state.lazy_since.is_none() {
-            state.lazy_since = Some(Instant::now());
+            state.lazy_since = Some(task::clock::monotonic());
             self.keeper.wake.notify_all();
         }
     }
@@ -177,7 +176,7 @@ impl Store {
         self.budget.changed.store(true, Ordering::Relaxed);
         let mut state = self.keeper.state.lock();
         if state.unsynced_since.is_none() {
-            state.unsynced_since = Some(Instant::now());
+            state.unsynced_since = Some(task::clock::monotonic());
             self.keeper.wake.notify_all();
         }
     }
@@ -187,7 +186,7 @@ impl Store {
         let mut state = self.keeper.state.lock();
         if state.trash_since.is_none() {
             // The wait keeps deleting out of the way of the build that made the trash. A disk that is short of space is worse.
-            let now = Instant::now();
+            let now = task::clock::monotonic();
             let since = if self.is_short() {
                 now.checked_sub(EMPTY_AFTER)
             } else {

@@ -262,7 +262,7 @@ async fn serve(
 async fn drip(stream: &mut TcpStream, bytes: &[u8], size: usize) -> std::io::Result<()> {
     for part in bytes.chunks(size) {
         stream.write_all(part).await?;
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        task::clock::sleep(std::time::Duration::from_secs(1)).await;
     }
     Ok(())
 }

@@ -378,6 +378,10 @@ fn no_file_takes_much_time_stack_or_memory() {
     let (mut slow, mut wrong) = (Vec::new(), Vec::new());
     for (name, text, want) in attacks() {
         let text = format!("FROM a AS a\n{text}\n");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "measures how long an input takes"
+        )]
         let begun = Instant::now();
         let run = move || {
             let lowered = lowered(&Host::default(), text.as_bytes(), "");
@@ -439,6 +443,10 @@ fn no_report_of_a_file_takes_much_time_or_memory() {
                 report.text.len(),
             )
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "measures how long an input takes"
+        )]
         let begun = Instant::now();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())

@@ -177,6 +177,10 @@ pub(crate) fn mutated(seeds: &[Vec<u8>], numbers: &mut Numbers, most: usize) -> 
 
 /// Gives `text` to everything that reads what a stranger wrote; returns how long that took.
 pub(crate) fn feed(text: &[u8]) -> Duration {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measures how long an input takes"
+    )]
     let begun = Instant::now();
     let _refused = syntax::parse(text);
     let patterns = ignore::patterns(text);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
@@ -407,10 +407,10 @@ impl Server {
         for (pidfd, _) in &ending {
             drop(process::pidfd_send_signal(pidfd, libc::SIGKILL));
         }
-        let until = Instant::now() + DEATH;
+        let until = task::clock::monotonic() + DEATH;
         for (pidfd, groups) in ending {
             // A descriptor of a process is readable when it has ended.
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(task::clock::monotonic());
             let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
             let timeout = Timespec::try_from(left).ok();
             let _gone_or_late =

@@ -30,14 +30,14 @@ async fn dropping_a_run_kills_everything_in_it() {
         let future = launcher.run(spec, ProcessIo::default(), Some(started));
         drop(tokio::time::timeout(Duration::from_millis(wait), future).await);
         drop(is_started);
-        let start = Instant::now();
+        let start = task::clock::monotonic();
         while mounts_and_processes(&tree, "31.4159") != before {
             assert!(
                 start.elapsed() < Duration::from_secs(2),
                 "{:?} {before:?}",
                 mounts_and_processes(&tree, "31.4159")
             );
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            task::clock::sleep(Duration::from_millis(2)).await;
         }
     }
     text(&launcher, tree.spec(&["true"])).await;
@@ -86,7 +86,7 @@ async fn further_processes_join_and_end_with_their_container() {
     );
     let longer = launcher.exec(&id, process(&["sleep", "60"]), ProcessIo::default());
     let killer = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        task::clock::sleep(Duration::from_millis(50)).await;
         control.send(Control::Signal(Signal(9))).await.unwrap();
     };
     let (status, ()) = tokio::join!(longer, killer);
@@ -145,7 +145,7 @@ async fn a_container_takes_a_few_milliseconds() {
     let mut times = Vec::new();
     for _ in 0..100 {
         let spec = tree.spec(&["/bin/true"]);
-        let start = Instant::now();
+        let start = task::clock::monotonic();
         let status = launcher
             .run(spec, ProcessIo::default(), None)
             .await
@@ -164,7 +164,7 @@ async fn many_containers_run_side_by_side() {
     let launcher = launcher();
     let trees: Vec<Tree> = (0..16).map(|_| Tree::new().unwrap()).collect();
     drop(tree);
-    let start = Instant::now();
+    let start = task::clock::monotonic();
     let runs = trees
         .iter()
         .map(|tree| run(&launcher, tree.shell("sleep 0.3; echo ok")));

@@ -83,19 +83,19 @@ async fn an_oci_runtime_gives_the_same_world() {
             .exec(&id, process(&["sh", "-c", "exit 5"]), ProcessIo::default())
             .await
         {
-            Err(ExecError::NotFound { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(ExecError::NotFound { .. }) => task::clock::sleep(Duration::from_millis(5)).await,
             result => break result.unwrap(),
         }
     };
     assert_eq!(status.code, 5);
     container.abort();
-    let start = Instant::now();
+    let start = task::clock::monotonic();
     while mounts_and_processes(&tree, "27.1828") != before {
         assert!(
             start.elapsed() < Duration::from_secs(5),
             "{:?} {before:?}",
             mounts_and_processes(&tree, "27.1828")
         );
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        task::clock::sleep(Duration::from_millis(10)).await;
     }
 }

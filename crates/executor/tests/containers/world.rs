@@ -106,7 +106,7 @@ async fn a_terminal_is_one_and_can_be_resized() {
     let type_in = async {
         use tokio::io::AsyncWriteExt;
         let mut client = client;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        task::clock::sleep(Duration::from_millis(100)).await;
         client.write_all(b"word\n").await.unwrap();
         client
     };

@@ -1,7 +1,7 @@
 //! Bearer tokens: from the client, or from the realm with or without a login.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde::Deserialize;
@@ -101,7 +101,9 @@ impl Bearer {
         let key = scopes.join(" ");
         let mut tokens = self.tokens.lock().await;
         if let Some(cached) = tokens.get(&key)
-            && cached.expires.is_none_or(|at| at > Instant::now())
+            && cached
+                .expires
+                .is_none_or(|at| at > task::clock::monotonic())
         {
             return Ok(cached.token.clone());
         }
@@ -275,9 +277,9 @@ fn expiry(token: &Token) -> Option<Instant> {
     let usable = Duration::from_secs(life.min(86_400 * 365)).mul_f64(0.9);
     let age = token
         .issued_at
-        .and_then(|at| SystemTime::now().duration_since(at).ok())
+        .and_then(|at| task::clock::wall().duration_since(at).ok())
         .unwrap_or_default();
     usable
         .checked_sub(age)
-        .and_then(|left| Instant::now().checked_add(left))
+        .and_then(|left| task::clock::monotonic().checked_add(left))
 }

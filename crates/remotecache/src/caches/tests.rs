@@ -14,7 +14,7 @@ async fn a_cache_in_a_registry_that_drips_holds_the_build_up_for_a_minute_at_mos
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut buffer = vec![0; 4096];
             let _asked = stream.read(&mut buffer).await;
-            tokio::time::sleep(Duration::from_secs(25)).await;
+            task::clock::sleep(Duration::from_secs(25)).await;
             let head = "HTTP/1.1 307 X\r\nConnection: close\r\nLocation: /v2/again\r\nContent-Length: 0\r\n\r\n";
             let _sent = stream.write_all(head.as_bytes()).await;
         }

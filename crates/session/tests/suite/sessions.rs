@@ -50,7 +50,7 @@ async fn a_session_that_is_late_is_waited_for_and_one_that_never_comes_is_named(
     let manager = SessionManager::new();
     let began = Instant::now();
     let late = async {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        task::clock::sleep(Duration::from_secs(3)).await;
         MemorySession::new("late").connect(&manager)
     };
     let (found, _registered) = tokio::join!(manager.wait("local:late", APPEAR_TIMEOUT), late);

@@ -55,7 +55,7 @@ async fn two_jobs_share_a_run_and_the_last_one_leaving_drops_it() {
             .await
             .is_err()
     );
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    task::clock::sleep(Duration::from_millis(5)).await;
     assert_eq!(world.log.take(), "exec other | drop other");
     gate.add_permits(1);
     assert_eq!(job.build(other).await.unwrap().result.1, "other()");

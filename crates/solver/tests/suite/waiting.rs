@@ -31,7 +31,7 @@ impl SlowKeys {
         }
         self.asking.fetch_add(1, Ordering::SeqCst);
         self.runtime
-            .block_on(tokio::time::sleep(Duration::from_secs(1)));
+            .block_on(task::clock::sleep(Duration::from_secs(1)));
         self.asking.fetch_sub(1, Ordering::SeqCst);
         self.answered.fetch_add(1, Ordering::SeqCst);
     }

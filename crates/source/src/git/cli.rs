@@ -290,7 +290,7 @@ impl Git {
             let Some((_, whole)) = limits.filter(|_| network) else {
                 return std::future::pending().await;
             };
-            tokio::time::sleep(whole).await;
+            task::clock::sleep(whole).await;
             whole
         };
         let host = self.auth.host();

@@ -1,7 +1,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use source::Source;
 use source::git::{GitConfig, GitSource, HostGit};
@@ -63,9 +63,12 @@ pub(crate) fn daemon(base: &Path) -> Daemon {
         .spawn()
         .unwrap();
     let address = format!("127.0.0.1:{port}");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = task::clock::monotonic() + Duration::from_secs(20);
     while TcpStream::connect(&address).is_err() {
-        assert!(Instant::now() < deadline, "git daemon does not listen");
+        assert!(
+            task::clock::monotonic() < deadline,
+            "git daemon does not listen"
+        );
         std::thread::yield_now();
     }
     Daemon { child, address }

@@ -291,7 +291,7 @@ async fn a_server_that_says_nothing_ends_in_an_error_with_its_name() {
                         let _sent = stream.write_all(head.as_bytes()).await;
                     }
                     while drips && stream.write_all(b"x").await.is_ok() {
-                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                        task::clock::sleep(std::time::Duration::from_secs(1)).await;
                     }
                     std::future::pending::<()>().await;
                 })

@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use fstree::Root;
 use rusqlite::params;
@@ -251,7 +250,7 @@ impl Store {
             twin: None,
             record_type: options.record_type,
             description: options.description,
-            created: options.created.unwrap_or_else(SystemTime::now),
+            created: options.created.unwrap_or_else(task::clock::wall),
             size: -1,
             chain_id: None,
             diff_id: None,

@@ -1,7 +1,6 @@
 //! Getting at records: by name, as new ones, from elsewhere.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use oci::{Descriptor, Digest};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -243,7 +242,7 @@ impl Store {
             twin: None,
             record_type: options.record_type,
             description: options.description,
-            created: options.created.unwrap_or_else(SystemTime::now),
+            created: options.created.unwrap_or_else(task::clock::wall),
             size: -1,
             chain_id: None,
             diff_id: None,
@@ -320,7 +319,7 @@ impl Store {
                     twin: None,
                     record_type: layer.record_type,
                     description: layer.description,
-                    created: layer.created.unwrap_or_else(SystemTime::now),
+                    created: layer.created.unwrap_or_else(task::clock::wall),
                     size: -1,
                     chain_id: Some(chain_id.clone()),
                     diff_id: Some(layer.diff_id.clone()),

@@ -300,7 +300,7 @@ impl Drop for Record {
         }
         if *self.used.get_mut() {
             let id = self.id.as_str();
-            let now = to_nanos(SystemTime::now());
+            let now = to_nanos(task::clock::wall());
             let done = self.store.later(|c| {
                 c.prepare_cached("UPDATE refs SET used = ?2, uses = uses + 1 WHERE id = ?1")?
                     .execute(params![id, now])?;

@@ -104,7 +104,7 @@ async fn a_step_costs_little_beside_what_it_runs() {
     requires!(overlay);
     let lab = Lab::new();
     let mut last = lab.step(None, &["x=1"]);
-    let began = std::time::Instant::now();
+    let began = task::clock::monotonic();
     for _ in 0..50 {
         let mutable = lab
             .store

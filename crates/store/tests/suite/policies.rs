@@ -49,7 +49,7 @@ fn stock() -> Lab {
     store.close().unwrap();
     drop(store);
     let index = Connection::open(dir.path().join("index.db")).unwrap();
-    let now = SystemTime::now()
+    let now = task::clock::wall()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap();
     let now = i64::try_from(now.as_nanos()).unwrap();

@@ -24,6 +24,10 @@ pub(crate) const SCENES: &[Scene] = &[
 ];
 
 /// Waits for the one child that there is.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a child of the kernel is waited for in real time"
+)]
 fn wait() -> Ended {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
