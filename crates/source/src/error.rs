@@ -136,6 +136,26 @@ pub enum SourceError {
         /// Why.
         source: Cause,
     },
+    /// An object of git is none, or is another one.
+    #[error("{doing}: {source}")]
+    GitObject {
+        /// What was being done.
+        doing: String,
+        /// What is wrong with it.
+        source: signature::git::ObjectError,
+    },
+    /// None of the keys signed the object of git.
+    #[error(transparent)]
+    Signature(Arc<signature::SignatureError>),
+    /// A signed tag is demanded, and there is no tag.
+    #[error("signed tag required but no signed tag found")]
+    NoSignedTag,
+    /// None of the keys signed the downloaded file.
+    #[error("failed to verify pgp signature: {source}")]
+    HttpSignature {
+        /// Why.
+        source: Arc<signature::openpgp::OpenPgpError>,
+    },
     /// The client has to answer and cannot.
     #[error("{}", oci::error::chain(source.as_ref()))]
     Session {
@@ -220,6 +240,10 @@ impl SourceError {
             },
             Self::Http { .. } => ErrorKind::Unavailable,
             Self::Git { .. } | Self::GitAnswer { .. } => ErrorKind::Failed,
+            Self::GitObject { source, .. } => source.kind(),
+            Self::Signature(error) => error.kind(),
+            Self::NoSignedTag => ErrorKind::Denied,
+            Self::HttpSignature { source } => source.kind(),
             Self::Session { source } => session::kind_of(source.as_ref()),
             Self::Secret { source, .. } => source.kind(),
             Self::NoSecret { .. } => ErrorKind::NotFound,
@@ -227,6 +251,12 @@ impl SourceError {
             Self::Io { source, .. } => ErrorKind::of_host(source),
             Self::NotBuilt { .. } => ErrorKind::Unsupported,
         }
+    }
+}
+
+impl From<signature::SignatureError> for SourceError {
+    fn from(error: signature::SignatureError) -> Self {
+        Self::Signature(Arc::new(error))
     }
 }
 

@@ -18,6 +18,7 @@ mod bundle;
 mod checkout;
 mod cli;
 mod fetch;
+mod objects;
 mod redirect;
 mod resolve;
 mod runner;
@@ -36,6 +37,7 @@ use store::{ImmutableRef, Store};
 use crate::blob::BlobSource;
 use crate::context::Context;
 use crate::error::{SourceError, cause};
+use crate::git::objects::{Objects, Verify};
 use crate::git::resolve::Resolved;
 use crate::git::url::{is_commit, is_ref_name};
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
@@ -118,6 +120,7 @@ struct Identifier {
     fetch_by_commit: bool,
     bundle: Option<BlobId>,
     checkout_bundle: bool,
+    verify: Option<Verify>,
 }
 
 impl std::fmt::Debug for Identifier {
@@ -175,12 +178,11 @@ impl Identifier {
                 "git.checkoutbundle" => out.checkout_bundle = yes,
                 "oci.session" => bundle_session = value,
                 "oci.store" => bundle_store = value,
-                _ if name.starts_with("git.sig.") => {
-                    return Err(SourceError::NotBuilt {
-                        feature: "git signature verification",
-                    });
+                _ => {
+                    if let Some(name) = name.strip_prefix("git.sig.") {
+                        Verify::set(&mut out.verify, name, value);
+                    }
                 }
-                _ => {}
             }
         }
         if !bundle.is_empty() {
@@ -243,6 +245,7 @@ impl Source for GitSource {
             id,
             resolved: tokio::sync::OnceCell::new(),
             staged: tokio::sync::OnceCell::new(),
+            objects: tokio::sync::OnceCell::new(),
         }))
     }
 }
@@ -255,6 +258,8 @@ struct Instance {
     resolved: tokio::sync::OnceCell<Resolved>,
     /// The bundle, unpacked.
     staged: tokio::sync::OnceCell<bundle::Staged>,
+    /// What the reference names, for those who look at it or want it signed.
+    objects: tokio::sync::OnceCell<Arc<Objects>>,
 }
 
 impl Instance {
@@ -286,30 +291,29 @@ impl Instance {
 #[async_trait]
 impl SourceInstance for Instance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
-        let (key, pin) = self.key_of(self.resolved(ctx).await?);
+        let resolved = self.resolved(ctx).await?;
+        self.check_signature(ctx, resolved).await?;
+        let (key, pin) = self.key_of(resolved);
         Ok(CacheKey::new(key, pin))
     }
 
     async fn facts(&self, ctx: &Context, objects: bool) -> Result<Facts, SourceError> {
         let resolved = self.resolved(ctx).await?;
+        self.check_signature(ctx, resolved).await?;
+        let mut commit = resolved.commit.clone().unwrap_or_default();
         let (mut commit_object, mut tag_object) = (Vec::new(), Vec::new());
         if objects {
-            let repository = self.fetch(ctx, resolved, &resolved.object).await?;
-            let doing = format!("failed to read objects of {}", self.id.shown());
-            let read = |kind: &'static str, object: String| {
-                let (git, doing) = (repository.git.clone(), doing.clone());
-                async move { git.read(&doing, &["cat-file", kind, &object]).await }
-            };
-            let commit = resolved.commit.as_ref();
-            commit_object = read("commit", commit.unwrap_or(&resolved.object).clone()).await?;
-            if commit.is_some() {
-                tag_object = read("tag", resolved.object.clone()).await?;
+            let objects = self.objects(ctx, resolved).await?;
+            commit_object.clone_from(&objects.commit.content);
+            if let Some(tag) = &objects.tag {
+                tag_object.clone_from(&tag.content);
+                commit.clone_from(&objects.commit.id);
             }
         }
         Ok(Facts::Git {
             object: resolved.object.clone(),
             reference: resolved.reference.clone(),
-            commit: resolved.commit.clone().unwrap_or_default(),
+            commit,
             commit_object,
             tag_object,
         })

@@ -9,6 +9,7 @@ mod etag;
 mod key;
 pub(crate) mod name;
 mod save;
+mod signature;
 mod suffix;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::error::{SourceError, cause};
 use crate::http::body::Body;
 use crate::http::key::{HeaderField, http_key};
 use crate::http::name::file_name;
+use crate::http::signature::Verify;
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
 pub use suffix::{MAX_SUFFIX, suffixed};
@@ -114,6 +116,7 @@ pub(crate) struct Identifier {
     gid: i64,
     auth_header_secret: String,
     header: Vec<HeaderField>,
+    verify: Option<Verify>,
 }
 
 /// A downloaded file.
@@ -143,6 +146,7 @@ impl Source for HttpSource {
             url: format!("{scheme}://{reference}"),
             ..Identifier::default()
         };
+        let mut verify = Verify::default();
         for (name, value) in attrs {
             match name.as_str() {
                 "http.checksum" => {
@@ -159,11 +163,8 @@ impl Source for HttpSource {
                 "http.uid" => id.uid = go_int("http.uid", value)?,
                 "http.gid" => id.gid = go_int("http.gid", value)?,
                 "http.authheadersecret" => id.auth_header_secret = value.clone(),
-                "http.sig.pubkey" | "http.sig.signature" => {
-                    return Err(SourceError::NotBuilt {
-                        feature: "http signature verification",
-                    });
-                }
+                "http.sig.pubkey" => verify.public_keys.clone_from(value),
+                "http.sig.signature" => verify.signature.clone_from(value),
                 other => {
                     // Others are dropped in silence, as with the reference.
                     let name = match other
@@ -183,6 +184,7 @@ impl Source for HttpSource {
             }
         }
         id.header.sort_by(|a, b| a.name.cmp(&b.name));
+        id.verify = verify.complete()?;
         Ok(Arc::new(Instance {
             source: self.clone(),
             id,
@@ -530,6 +532,17 @@ impl Instance {
         )))
     }
 
+    /// Checks the signature that is demanded, for which the file has to be here. It is no part of the key.
+    async fn check_signature(&self, ctx: &Context) -> Result<(), SourceError> {
+        let Some(verify) = self.id.verify.clone() else {
+            return Ok(());
+        };
+        let download = self.find(ctx).await?;
+        let file = self.source.inner.store.get(&download.id)?;
+        *self.found.lock() = Some(download);
+        task::blocking("signature", move || verify.check(&file.root()?)).await
+    }
+
     fn checked(&self, found: Download) -> Result<Download, SourceError> {
         match &self.id.checksum {
             Some(want) if *want != found.digest => Err(SourceError::HttpDigest {
@@ -555,6 +568,7 @@ fn disposition(headers: &HeaderMap) -> Option<&str> {
 #[async_trait]
 impl SourceInstance for Instance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
+        self.check_signature(ctx).await?;
         if let Some(checksum) = &self.id.checksum {
             let filename = file_name(&self.id.url, &self.id.filename, None);
             return Ok(CacheKey::new(
@@ -570,6 +584,7 @@ impl SourceInstance for Instance {
     }
 
     async fn facts(&self, ctx: &Context, _objects: bool) -> Result<Facts, SourceError> {
+        self.check_signature(ctx).await?;
         if let Some(checksum) = &self.id.checksum {
             return Ok(Facts::Http {
                 digest: checksum.clone(),

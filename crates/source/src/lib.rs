@@ -19,6 +19,7 @@ mod manager;
 pub mod oci_layout;
 mod scratch;
 mod session_credentials;
+mod signed;
 
 pub use context::{Context, ResolvedSources};
 pub use error::SourceError;

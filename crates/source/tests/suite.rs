@@ -26,3 +26,5 @@ mod http;
 mod image;
 #[path = "suite/local.rs"]
 mod local;
+#[path = "suite/signatures.rs"]
+mod signatures;

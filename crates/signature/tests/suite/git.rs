@@ -103,13 +103,18 @@ fn an_object_with_another_id_is_none() {
     let commit = file("git/sha1-gpg");
     let mut forged = commit.clone();
     *forged.last_mut().unwrap() ^= 1;
-    let id = "4837df5c93a216a648a6e05140c845d53ef81f74";
+    let ids = text("git/ids");
+    let id = ids
+        .lines()
+        .find_map(|line| line.strip_prefix("sha1-gpg commit "))
+        .unwrap();
+    GitObject::parse(ObjectKind::Commit, &commit, id).unwrap();
     for (kind, content, id, message) in [
         (
             ObjectKind::Commit,
             &forged,
             id,
-            "checksum mismatch: expected 48",
+            &format!("checksum mismatch: expected {id}, got "),
         ),
         (
             ObjectKind::Commit,

@@ -1,5 +1,6 @@
 //! The digest of a downloaded file with some bytes behind it, for signatures that are made over both.
 
+use std::fs::File;
 use std::io::Read;
 
 use fstree::Root;
@@ -21,20 +22,7 @@ pub fn suffixed(tree: &Root, algorithm: &str, suffix: &[u8]) -> Result<String, S
             "http checksum request suffix exceeds max size {MAX_SUFFIX}"
         )));
     }
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        move |e| SourceError::path(what, e)
-    };
-    let top = tree.dir("/").map_err(failed("open http source root"))?;
-    let entries = top
-        .entries()
-        .map_err(|e| SourceError::io("read http source root", e))?;
-    let [entry] = entries.as_slice() else {
-        return Err(attribute("the http source is not one file".into()));
-    };
-    let mut file = tree
-        .open_file(&entry.name)
-        .map_err(failed("open http source payload"))?;
+    let mut file = payload(tree)?;
     let hex = match algorithm {
         "sha256" => digest::<Sha256>(&mut file, suffix),
         "sha384" => digest::<Sha384>(&mut file, suffix),
@@ -45,6 +33,26 @@ pub fn suffixed(tree: &Root, algorithm: &str, suffix: &[u8]) -> Result<String, S
     };
     let hex = hex.map_err(|e| SourceError::io("hash http source payload", e))?;
     Ok(format!("{algorithm}:{hex}"))
+}
+
+/// Opens the one file in `tree`.
+pub(crate) fn payload(tree: &Root) -> Result<File, SourceError> {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |e| SourceError::path(what, e)
+    };
+    let top = tree.dir("/").map_err(failed("open http source root"))?;
+    let entries = top
+        .entries()
+        .map_err(|e| SourceError::io("read http source root", e))?;
+    let [entry] = entries.as_slice() else {
+        return Err(SourceError::Attribute {
+            name: "http source",
+            source: cause("the http source is not one file"),
+        });
+    };
+    tree.open_file(&entry.name)
+        .map_err(failed("open http source payload"))
 }
 
 fn digest<D: sha2::Digest>(file: &mut impl Read, suffix: &[u8]) -> std::io::Result<String> {

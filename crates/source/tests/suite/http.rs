@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::client::{Client, World, attrs, files, listed};
 
 /// A server of one file with an ETag, that writes down what it was asked.
-async fn serve(
+pub(crate) async fn serve(
     body: Arc<Mutex<String>>,
     gets: Arc<AtomicUsize>,
     heads: Arc<Mutex<Vec<String>>>,
