@@ -12,6 +12,7 @@ mod filesync;
 mod formats;
 mod gateway;
 mod policy;
+mod signature;
 
 use std::alloc::System;
 use std::time::Duration;
@@ -80,6 +81,11 @@ pub const TARGETS: &[Target] = &[
         name: "filesync",
         reads: "packets of a client that uploads a folder",
         run: filesync::receive,
+    },
+    Target {
+        name: "signature",
+        reads: "OpenPGP and SSH signatures with their keys, signed commits and tags",
+        run: signature::check,
     },
 ];
 
