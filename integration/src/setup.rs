@@ -19,6 +19,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("git", "git"),
     ("curl", "curl"),
     ("ssh", "openssh-client"),
+    // Keys of the suites' signed sources.
+    ("gpg", "gnupg"),
 ];
 
 /// Programs of the pinned modules, by import path.

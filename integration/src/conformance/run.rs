@@ -17,6 +17,9 @@ use crate::suite::Suite;
 /// Marks every process of a run, so that its end finds those that the suite left behind.
 const MARK: &str = "RBUILD_CONFORMANCE_RUN";
 
+/// Where the suites look for keys and signatures; without it they skip what needs them.
+const SIGNED_SOURCES: &str = "BUILDKIT_TEST_SIGN_FIXTURES";
+
 /// Seconds that a test process may say nothing, after the time that a test's daemon has.
 const QUIET: u64 = 20;
 
@@ -101,6 +104,7 @@ impl Run<'_> {
         let scratch = std::env::temp_dir().join(format!("rbc{}", std::process::id()));
         let scratch = Scratch::new(scratch)?;
         let path = self.programs(&scratch.dir)?;
+        let signed = self.signed_sources(&scratch)?;
         let log = finished.log.clone();
         let mut log_file = File::options()
             .append(true)
@@ -131,6 +135,7 @@ impl Run<'_> {
             .env("TMPDIR", &tmp)
             .env("FRONTEND_BUILTIN_ONLY", "1")
             .env("BUILDKIT_REGISTRY_MIRROR_DIR", paths::mirror())
+            .envs(signed.map(|dir| (SIGNED_SOURCES, dir)))
             .env(MARK, &scratch.mark)
             .stdin(Stdio::null())
             .stdout(writer.try_clone().map_err(start)?)
@@ -205,6 +210,37 @@ impl Run<'_> {
         finished.cut = !matches!(status.code(), Some(0 | 1));
         finished.seconds += started.elapsed().as_secs();
         Ok(())
+    }
+
+    /// Makes the keys and signatures of the tests of signed sources, with BuildKit's own scripts. Only one suite has such tests.
+    fn signed_sources(&self, scratch: &Scratch) -> Result<Option<PathBuf>, Error> {
+        if self.suite.name != "client" {
+            return Ok(None);
+        }
+        let dir = scratch.dir.join("signed");
+        need("gpg")?;
+        fs::create_dir_all(&dir).map_err(at("making", &dir))?;
+        for name in ["gen_gpg_test_env.sh", "gen_ssh_test_env.sh"] {
+            for user in ["user1", "user2"] {
+                let script = self.module.dir.join("hack/fixtures").join(name);
+                // The agent that gpg leaves behind ends with the run.
+                let output = Command::new("sh")
+                    .arg(&script)
+                    .arg(user)
+                    .env(SIGNED_SOURCES, &dir)
+                    .env(MARK, &scratch.mark)
+                    .stdin(Stdio::null())
+                    .output()
+                    .map_err(at("running", &script))?;
+                if !output.status.success() {
+                    return Err(Error::Output {
+                        what: name,
+                        problem: String::from_utf8_lossy(&output.stderr).into_owned(),
+                    });
+                }
+            }
+        }
+        Ok(Some(dir))
     }
 
     /// Makes the folder of programs under the names that the suite calls, and returns a `PATH` with it first.

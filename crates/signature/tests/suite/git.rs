@@ -114,7 +114,7 @@ fn an_object_with_another_id_is_none() {
             ObjectKind::Commit,
             &forged,
             id,
-            &format!("checksum mismatch: expected {id}, got "),
+            &*format!("checksum mismatch: expected {id}, got "),
         ),
         (
             ObjectKind::Commit,

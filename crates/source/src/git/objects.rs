@@ -130,7 +130,9 @@ impl Instance {
                     let reason = format!(
                         "the remote says that tag {id} points at {said}, and it points at {commit}"
                     );
-                    return Err(SourceError::GitAnswer { source: cause(reason) });
+                    return Err(SourceError::GitAnswer {
+                        source: cause(reason),
+                    });
                 }
                 Objects {
                     tag: Some(read("tag", id).await?),
@@ -139,7 +141,9 @@ impl Instance {
             }
             other => {
                 let reason = format!("expected commit or tag object, got {other}");
-                return Err(SourceError::GitAnswer { source: cause(reason) });
+                return Err(SourceError::GitAnswer {
+                    source: cause(reason),
+                });
             }
         };
         Ok(Arc::new(objects))
