@@ -397,7 +397,7 @@ async fn the_dockerfile_is_found_where_the_request_says() {
             },
             vec![
                 "https://h.example/Dockerfile ",
-                "docker-image://docker.io/library/alpine:latest ",
+                "docker-image://docker.io/library/alpine:latest@",
             ],
         ),
     ];
