@@ -106,7 +106,7 @@ impl Upstreams {
             Source::File { path, own } => (path, *own),
         };
         let mut cached = self.cached.lock();
-        let now = Instant::now();
+        let now = task::clock::monotonic();
         if let Some((since, list)) = &*cached
             && now.saturating_duration_since(*since) < REFRESH
         {
@@ -324,7 +324,7 @@ async fn connections(listener: &TcpListener, upstreams: &Arc<Upstreams>, subnet:
                 Err(error) => {
                     tracing::debug!(%error, "a DNS connection could not be accepted");
                     // Too many descriptors are open: others have to close some.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    task::clock::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             },

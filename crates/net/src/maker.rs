@@ -97,7 +97,7 @@ impl Shared {
     pub(crate) fn new(floor: usize, gateway: Ipv4Addr) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                pool: Pool::new(floor, Instant::now()),
+                pool: Pool::new(floor, task::clock::monotonic()),
                 waiting: VecDeque::new(),
                 released: Vec::new(),
                 closing: false,
@@ -114,7 +114,7 @@ impl Shared {
             if state.closing {
                 return Err(NetError::Closed);
             }
-            let ready = state.pool.take(Instant::now());
+            let ready = state.pool.take(task::clock::monotonic());
             let arriving = match ready {
                 Some(namespace) => Ok(namespace),
                 None => {
@@ -299,14 +299,14 @@ fn wait_until(
     mut operates: impl FnMut(&mut Socket) -> io::Result<bool>,
     host: &mut Socket,
 ) -> io::Result<()> {
-    let begun = Instant::now();
+    let begun = task::clock::monotonic();
     let mut pause = Duration::from_micros(100);
     while !operates(host)? {
         if begun.elapsed() > LINK_TIMEOUT {
             tracing::debug!("a link of a step does not operate yet");
             break;
         }
-        std::thread::sleep(pause);
+        task::clock::sleep_thread(pause);
         pause = (pause * 2).min(Duration::from_millis(10));
     }
     Ok(())
@@ -347,7 +347,7 @@ fn next(shared: &Shared, pause: &mut Option<Instant>) -> Work {
         if let Some(namespace) = state.released.pop() {
             return Work::Remove(namespace);
         }
-        let now = Instant::now();
+        let now = task::clock::monotonic();
         if let Some(namespace) = state.pool.expire(now) {
             return Work::Remove(namespace);
         }
@@ -369,7 +369,7 @@ fn next(shared: &Shared, pause: &mut Option<Instant>) -> Work {
 /// Gives a namespace to the first step that waits, or to the pool; an error to the first step, or to the log.
 fn deliver(shared: &Arc<Shared>, made: Result<Namespace, NetError>, pause: &mut Option<Instant>) {
     let mut state = shared.state.lock();
-    let now = Instant::now();
+    let now = task::clock::monotonic();
     let mut result = made.map(|namespace| shared.network(namespace));
     let is_network = result.is_ok();
     while let Some(step) = state.waiting.pop_front() {

@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::thread;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
@@ -157,7 +156,7 @@ impl SetupLock {
                     });
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) if waited < timeout => {
-                    thread::sleep(LOCK_STEP);
+                    task::clock::sleep_thread(LOCK_STEP);
                     waited += LOCK_STEP;
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {

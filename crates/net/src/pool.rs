@@ -115,7 +115,7 @@ mod tests {
 
     impl Made {
         fn new(floor: usize) -> Self {
-            let now = Instant::now();
+            let now = task::clock::monotonic();
             Self {
                 pool: Pool::new(floor, now),
                 next: 0,

@@ -4,7 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::time::Instant;
 
 use super::*;
 use crate::lab::{alone, within};
@@ -145,7 +144,7 @@ fn remains() -> (Vec<String>, Vec<String>) {
 
 /// Waits for what another thread of ours does.
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let begun = task::clock::monotonic();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
         std::thread::yield_now();
