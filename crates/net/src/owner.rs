@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn one_sets_up_at_a_time() {
         let lock = SetupLock::take().unwrap();
-        let other = thread::spawn(|| SetupLock::take_within(LOCK_STEP * 2)).join();
+        let other = std::thread::spawn(|| SetupLock::take_within(LOCK_STEP * 2)).join();
         assert!(matches!(
             other.unwrap(),
             Err(NetError::Locked { seconds: 0 })
