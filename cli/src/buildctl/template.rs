@@ -119,11 +119,14 @@ fn fields(path: &str) -> Option<Vec<String>> {
 fn simple(part: &Part, dot: &Value, out: &mut String) -> Result<(), CliError> {
     match part {
         Part::Text(text) => out.push_str(text),
-        Part::Value(path) => match find(dot, path)? {
-            Value::String(text) => out.push_str(text),
-            Value::Null => out.push_str("<nil>"),
-            other => out.push_str(&other.to_string()),
-        },
+        Part::Value(path) => {
+            let value = find(dot, path)?;
+            match value.as_str() {
+                Some(text) => out.push_str(text),
+                None if value.is_null() => out.push_str("<nil>"),
+                None => out.push_str(&value.to_string()),
+            }
+        }
         Part::Json(path) => out.push_str(&find(dot, path)?.to_string()),
         Part::Range(_) | Part::End => {}
     }
@@ -146,7 +149,7 @@ fn find<'a>(dot: &'a Value, path: &[String]) -> Result<&'a Value, CliError> {
         value = match (member, value) {
             (Some((_, member)), _) => member,
             // Go leaves out empty members of a message.
-            (None, Value::Object(_)) => &Value::Null,
+            (None, Value::Object(_) | Value::Null) => &Value::Null,
             (None, _) => {
                 return Err(CliError::Usage(format!(
                     "--format: can't evaluate field {name}"

@@ -118,12 +118,16 @@ mod tests {
 
     #[test]
     fn a_configured_subnet_is_taken_or_refused_with_the_route() {
-        let configured = Some(subnet("10.20.0.0/16"));
+        let configured = subnet("10.20.0.0/16");
         assert_eq!(
-            choose(configured, &[route("10.10.0.0/16")]).unwrap(),
-            configured.unwrap()
+            choose(Some(configured), &[route("10.10.0.0/16")]).unwrap(),
+            configured
         );
-        let error = choose(configured, &[route("0.0.0.0/0"), route("10.20.5.0/24")]).unwrap_err();
+        let error = choose(
+            Some(configured),
+            &[route("0.0.0.0/0"), route("10.20.5.0/24")],
+        )
+        .unwrap_err();
         assert_eq!(
             error.to_string(),
             "subnet 10.20.0.0/16 is used already: this host has a route to 10.20.5.0/24"

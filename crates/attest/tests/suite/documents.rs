@@ -645,7 +645,8 @@ fn a_statement_is_about_what_is_exported_and_what_the_frontend_names() {
         name: name.into(),
         digests: digests.iter().map(|d| (*d).clone()).collect(),
     };
-    let cases: [(Vec<SubjectSpec>, Vec<(&str, &Digest)>); 4] = [
+    type Subjects<'a> = Vec<(&'a str, &'a Digest)>;
+    let cases: [(Vec<SubjectSpec>, Subjects<'_>); 4] = [
         (vec![], vec![("image", &own), ("other", &own)]),
         (
             vec![spec(SubjectKind::SelfResult, "alias", &[&raw])],

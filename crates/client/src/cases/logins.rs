@@ -92,7 +92,8 @@ fn helper(dir: &Path, script: &str) -> String {
 #[tokio::test]
 async fn helpers_answer_with_a_login_a_token_nothing_or_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&str, Result<(&str, &str), &str>); 8] = [
+    type Answer<'a> = Result<(&'a str, &'a str), &'a str>;
+    let cases: [(&str, Answer<'_>); 8] = [
         (
             r#"read -r host; test "$1" = get; echo "{\"Username\":\"u\",\"Secret\":\"of $host\"}""#,
             Ok(("u", "of r.example")),

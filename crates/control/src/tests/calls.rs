@@ -83,7 +83,7 @@ async fn what_clients_ask_is_asked_of_the_engine_in_its_own_words() {
         client.update_build_history(update).await.unwrap();
     }
     let spans = trace::ExportTraceServiceRequest {
-        resource_spans: vec![vec![1].into(), vec![2].into()],
+        resource_spans: vec![vec![1], vec![2]],
     };
     TraceServiceClient::new(channel)
         .export(spans)

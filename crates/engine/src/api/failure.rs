@@ -209,9 +209,10 @@ impl Failure {
 impl From<Failure> for BridgeError {
     /// A client is told less than a frontend, which has to know that a file or its owner is not there.
     fn from(failure: Failure) -> Self {
-        let kind = match failure.kind {
-            FailureKind::Unknown => failure.cause,
-            kind => kind.cause(),
+        let kind = if failure.kind == FailureKind::Unknown {
+            failure.cause
+        } else {
+            failure.kind.cause()
         };
         Self::new(kind, failure)
     }

@@ -441,7 +441,8 @@ async fn a_dockerfile_that_is_not_there_or_too_large_is_told_by_name() {
 #[tokio::test]
 async fn another_frontend_gets_the_request_with_the_line_that_names_it() {
     let file = |first: &str| vec![("Dockerfile", format!("{first}\nFROM scratch\n"))];
-    let cases: [(Vec<(&str, String)>, &str, Option<(&str, &str)>); 6] = [
+    type Case<'a> = (Vec<(&'a str, String)>, &'a str, Option<(&'a str, &'a str)>);
+    let cases: [Case<'_>; 6] = [
         (vec![], "# syntax=docker/dockerfile:1.7", None),
         (
             vec![],

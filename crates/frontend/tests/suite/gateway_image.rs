@@ -267,7 +267,15 @@ async fn what_cannot_be_run_is_refused_before_a_container_is_made() {
         inputs: [("base".to_owned(), Arc::default())].into(),
         ..opts([])
     };
-    let cases: Vec<(&str, Script, &[&str], FrontendRequest, &str, ErrorKind)> = vec![
+    type Case<'a> = (
+        &'a str,
+        Script,
+        &'a [&'a str],
+        FrontendRequest,
+        &'a str,
+        ErrorKind,
+    );
+    let cases: Vec<Case<'_>> = vec![
         (
             "",
             Script::default(),

@@ -56,9 +56,10 @@ async fn resolver(what: Says) -> SocketAddr {
             let Ok(query) = read_message(&mut stream).await else {
                 continue;
             };
-            let said = match what {
-                Says::TooLong => Says::Address,
-                other => other,
+            let said = if matches!(what, Says::TooLong) {
+                Says::Address
+            } else {
+                what
             };
             let answer = says(said, &query).pop().unwrap();
             write_message(&mut stream, &answer).await.unwrap();

@@ -64,9 +64,10 @@ impl Verify {
 
 fn parse(kind: ObjectKind, object: &Object) -> Result<GitObject, SourceError> {
     GitObject::parse(kind, &object.content, &object.id).map_err(|source| {
-        let doing = match &source {
-            ObjectError::Id { .. } => format!("{kind} object checksum verification failed"),
-            _ => format!("failed to parse git {kind} object"),
+        let doing = if matches!(source, ObjectError::Id { .. }) {
+            format!("{kind} object checksum verification failed")
+        } else {
+            format!("failed to parse git {kind} object")
         };
         SourceError::GitObject { doing, source }
     })

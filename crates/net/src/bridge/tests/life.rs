@@ -366,28 +366,3 @@ fn the_way_out_with_the_smallest_metric_decides_about_sizes() {
         assert_eq!(uplink_mtu(&links, &ways), expected, "{ways:?}");
     }
 }
-
-#[test]
-fn debug_me() {
-    alone(|| {
-        let world = World::new();
-        let bridge = world.bridge();
-        let step = world.step(&bridge);
-        drop(call_from(&step, OUTSIDE, 1));
-        let sh = |text: &'static str| {
-            let out = Command::new("sh").args(["-c", text]).output().unwrap();
-            println!(
-                "{}{}",
-                String::from_utf8_lossy(&out.stdout),
-                String::from_utf8_lossy(&out.stderr)
-            );
-        };
-        sh(
-            "ip -s -d link; bridge fdb; bridge -d link; ip neigh; ip route; cat /proc/net/stat/nf_conntrack; nstat -az | grep -v ' 0 '",
-        );
-        println!("inside");
-        inside(&step, move || {
-            sh("ip -s -d link; ip neigh; ip route; ip addr; nstat -az | grep -v ' 0 '")
-        });
-    });
-}
