@@ -124,7 +124,7 @@ impl fmt::Debug for Launcher {
 }
 
 impl Launcher {
-    /// Makes an executor. Nothing is started yet; see [`Launcher::warm_up`].
+    /// Makes an executor. The launcher process is started for the first step.
     pub fn new(config: Config) -> Self {
         Self {
             config,
@@ -132,11 +132,6 @@ impl Launcher {
             connection: Mutex::new(None),
             running: Mutex::new(HashMap::new()),
         }
-    }
-
-    /// Starts the launcher process now. Doing so early keeps it small and says soon what is wrong.
-    pub fn warm_up(&self) -> Result<(), ExecError> {
-        self.connection().map(drop)
     }
 
     /// The number of the launcher process, if one runs.

@@ -7,7 +7,6 @@
 mod follow;
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -347,16 +346,6 @@ fn look(
         }
     }
     Ok((stat, None))
-}
-
-/// Metadata of the file `name` in `dir` as fsutil describes it, under the path `path`. Hard links are not looked for.
-pub fn stat_entry(dir: &Dir, name: &OsStr, path: &Path) -> io::Result<Stat> {
-    let meta = dir.stat(name)?;
-    let mut stat = describe(&meta, path, dir.xattrs(name)?);
-    if meta.is_symlink() {
-        stat.linkname = dir.readlink(name)?;
-    }
-    Ok(stat)
 }
 
 fn describe(

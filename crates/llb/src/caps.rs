@@ -138,11 +138,6 @@ pub fn supports_llb(id: &str) -> bool {
     LLB.binary_search(&id).is_ok()
 }
 
-/// Whether gateway capability `id` is understood.
-pub fn supports_gateway(id: &str) -> bool {
-    GATEWAY.binary_search(&id).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     #[test]

@@ -1,7 +1,6 @@
 //! Blobs as verified streams that survive broken connections.
 
 use bytes::Bytes;
-use futures::Stream;
 use http::header::{ACCEPT, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oci::{Descriptor, Digester, media_type};
@@ -164,13 +163,6 @@ impl BlobStream {
             }
         }
         Ok(None)
-    }
-
-    /// The same as a `futures` stream.
-    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-        futures::stream::try_unfold(self, |mut blob| async move {
-            Ok(blob.next().await?.map(|chunk| (chunk, blob)))
-        })
     }
 
     fn finish(&mut self) -> Result<Option<Bytes>, Error> {

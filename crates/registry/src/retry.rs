@@ -1,5 +1,5 @@
 //! Trying again: 1 s, 2 s, 4 s, or what the host asks for, then giving up. A host that was waited for in vain gets one more
-//! try only.
+//! try only. Before that, `Repository::send` of `request.rs` has repeated the request at once, up to five times.
 
 use std::time::Duration;
 

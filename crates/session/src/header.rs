@@ -6,8 +6,6 @@ use gostd::url::{query_escape, query_unescape};
 
 /// The session's id.
 pub const SESSION_ID: &str = "x-docker-expose-session-uuid";
-/// The session's name (old clients).
-pub const SESSION_NAME: &str = "x-docker-expose-session-name";
 /// The session's shared key.
 pub const SESSION_SHARED_KEY: &str = "x-docker-expose-session-sharedkey";
 /// Whether the shared key is escaped.

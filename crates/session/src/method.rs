@@ -6,12 +6,6 @@ pub const FILE_SYNC: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 pub const FILE_SEND: &str = "/moby.filesync.v1.FileSend/DiffCopy";
 /// Names and passwords of registries.
 pub const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
-/// Tokens of registries, fetched by the client.
-pub const FETCH_TOKEN: &str = "/moby.filesync.v1.Auth/FetchToken";
-/// The key under which tokens may be shared between sessions.
-pub const TOKEN_AUTHORITY: &str = "/moby.filesync.v1.Auth/GetTokenAuthority";
-/// Proof that a client holds that key.
-pub const VERIFY_TOKEN_AUTHORITY: &str = "/moby.filesync.v1.Auth/VerifyTokenAuthority";
 /// Secrets by id.
 pub const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 /// Whether an ssh agent is there.

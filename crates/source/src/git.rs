@@ -393,7 +393,7 @@ mod tests {
         let digest = oci::Digest::sha256("x");
         let bundle = format!("docker-image+blob://h.example/a@{digest}");
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 9] = [
+        let cases: [Case<'_>; 8] = [
             (
                 "h.example/a",
                 &[("git.bundle", &bundle)],
@@ -426,11 +426,6 @@ mod tests {
                 "h.example/a#main:sub",
                 &[("git.checkoutbundle", "true")],
                 "git.checkoutbundle is incompatible with git.subdir",
-            ),
-            (
-                "h.example/a",
-                &[("git.sig.pubkey", "x")],
-                "git signature verification is not supported",
             ),
             (
                 "h.example/a",

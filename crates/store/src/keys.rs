@@ -43,17 +43,6 @@ impl Store {
             store: self.clone(),
         })
     }
-
-    /// Counts the cache keys that are known.
-    pub fn key_count(&self) -> Result<i64, StoreError> {
-        self.db().read(|c| {
-            Ok(
-                c.query_row("SELECT count(DISTINCT key) FROM key_results", [], |r| {
-                    r.get(0)
-                })?,
-            )
-        })
-    }
 }
 
 impl Keys {

@@ -60,11 +60,6 @@ impl DiskSpace {
         }
     }
 
-    /// Tells whether nothing was given.
-    pub fn is_unset(self) -> bool {
-        self == Self::default()
-    }
-
     /// Returns the amount in bytes. Percentages are rounded up to whole gigabytes the way clients have always seen them:
     /// counted in units of 2^30 and paid out in units of 10^9.
     pub fn as_bytes(self, disk: DiskStat) -> i64 {

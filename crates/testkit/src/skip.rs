@@ -66,11 +66,6 @@ pub fn git() -> Result<(), String> {
     program("/usr/bin/git", "git")
 }
 
-/// The reference registry of Debian.
-pub fn docker_registry() -> Result<(), String> {
-    program("/usr/bin/docker-registry", "docker-registry")
-}
-
 fn program(path: &str, package: &str) -> Result<(), String> {
     one_of(&[path], package)
 }

@@ -20,6 +20,9 @@ const MARK: &str = "RBUILD_CONFORMANCE_RUN";
 /// Where the suites look for keys and signatures; without it they skip what needs them.
 const SIGNED_SOURCES: &str = "BUILDKIT_TEST_SIGN_FIXTURES";
 
+/// How long keys and signatures are used again: their subkeys expire after a year.
+const FIXTURES_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Seconds that a test process may say nothing, after the time that a test's daemon has.
 const QUIET: u64 = 20;
 
@@ -212,13 +215,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Makes the keys and signatures of the tests of signed sources, with BuildKit's own scripts. Only one suite has such tests.
+    /// Makes the keys and signatures of the tests of signed sources, with BuildKit's own scripts, unless they were made within
+    /// [`FIXTURES_KEEP`]. Only one suite has such tests.
     fn signed_sources(&self, scratch: &Scratch) -> Result<Option<PathBuf>, Error> {
         if self.suite.name != "client" {
             return Ok(None);
         }
-        let dir = scratch.dir.join("signed");
+        let dir = self.module.tools().join("signed");
+        let made = dir.join("made");
+        let since = |file: fs::Metadata| file.modified().ok()?.elapsed().ok();
+        let age = fs::metadata(&made).ok().and_then(since);
+        if age.is_some_and(|age| age < FIXTURES_KEEP) {
+            return Ok(Some(dir));
+        }
         need("gpg")?;
+        if dir.exists() {
+            fs::remove_dir_all(&dir).map_err(at("removing", &dir))?;
+        }
         fs::create_dir_all(&dir).map_err(at("making", &dir))?;
         for name in ["gen_gpg_test_env.sh", "gen_ssh_test_env.sh"] {
             for user in ["user1", "user2"] {
@@ -240,6 +253,7 @@ impl Run<'_> {
                 }
             }
         }
+        fs::write(&made, "").map_err(at("writing", &made))?;
         Ok(Some(dir))
     }
 

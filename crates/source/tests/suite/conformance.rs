@@ -564,7 +564,7 @@ async fn identifiers_that_make_no_sense_are_refused_before_anybody_is_asked() {
             "http",
             "h.example/a",
             &[("http.sig.pubkey", "x")],
-            "http signature verification is not supported",
+            "http signature verification requires both pubkey and signature",
         ),
         (
             &local,
