@@ -262,6 +262,8 @@ struct Docker {
     process: Child,
     host: String,
     config: PathBuf,
+    /// Where it mounts the network of its host.
+    network: PathBuf,
     docker: PathBuf,
     buildx: PathBuf,
 }
@@ -307,6 +309,7 @@ impl Docker {
             process,
             host,
             config: scratch.join("config"),
+            network: scratch.join("exec/netns/default"),
             docker: need("docker")?,
             buildx,
         };
@@ -369,6 +372,8 @@ impl Drop for Docker {
         let _gone = self.run("buildx", &["rm", BUILDER]);
         let _told = run_command(Command::new("kill").arg(self.process.id().to_string()));
         let _ended = self.process.wait();
+        // dockerd leaves the network of the host mounted, so that its folder cannot be removed.
+        let _unmounted = run_command(Command::new("umount").arg(&self.network));
     }
 }
 
