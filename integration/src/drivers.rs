@@ -410,51 +410,6 @@ pub(crate) fn oci_runtime(arguments: &[String]) -> Result<bool, Error> {
     })
 }
 
-/// Names of capabilities by their bits (`include/uapi/linux/capability.h`).
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// Takes out of the sets of a document what this machine's bounding set does not have.
 fn hold(file: &Path, sets: &str) -> Result<(), Error> {
     let status = Path::new("/proc/self/status");
@@ -466,7 +421,7 @@ fn hold(file: &Path, sets: &str) -> Result<(), Error> {
         .unwrap_or(u64::MAX);
     let is_here = |name: &serde_json::Value| {
         let name = name.as_str().unwrap_or_default().trim_start_matches("CAP_");
-        let bit = CAPABILITIES.iter().position(|known| *known == name);
+        let bit = sys::caps::NAMES.iter().position(|known| *known == name);
         bit.is_none_or(|bit| bounding >> bit & 1 == 1)
     };
     let bytes = fs::read(file).map_err(at("reading", file))?;

@@ -1,8 +1,9 @@
 //! `rbuild-integration`: the reference's own test suites, run against our daemon.
 //!
 //! `setup` gets the tools, `images` makes stand-ins for the images that the suites take from a registry, `conformance`
-//! runs a suite and compares, `bench` measures both daemons in turn, `serve-mirror` offers the images to builds made by
-//! hand. Each leaves alone what it finds done. Nothing here is part of the product.
+//! runs a suite and compares, `cases` and `calls` drive daemons with real clients, `drivers` makes our image and lets a real
+//! dockerd start it, `bench` measures both daemons in turn, `serve-mirror` offers the images to builds made by hand. Each
+//! leaves alone what it finds done. Nothing here is part of the product.
 #![allow(
     clippy::disallowed_methods,
     reason = "it drives processes and measures them in real time, as its environment says"

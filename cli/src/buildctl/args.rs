@@ -32,6 +32,7 @@ pub(super) struct Connection {
     /// buildkitd address (default: $BUILDKIT_HOST, else unix:///run/buildkit/buildkitd.sock)
     #[arg(long, global = true, value_name = "ADDRESS")]
     addr: Option<String>,
+    // Taken for the sake of scripts: this program writes no log.
     /// log formatter: json or text
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     log_format: String,

@@ -124,7 +124,7 @@ impl fmt::Debug for Launcher {
 }
 
 impl Launcher {
-    /// Makes an executor. The launcher process is started for the first step.
+    /// Makes an executor. The launcher process is started when it is first asked: for a step, or for the ids that it can map.
     pub fn new(config: Config) -> Self {
         Self {
             config,
