@@ -293,15 +293,15 @@ impl Bench {
                 let call = format!("--call={method}{format}");
                 let mut flags = vec![call.as_str()];
                 flags.extend(case.flags);
-                let want = asked(self.buildx("theirs", "quiet", &flags)?);
-                let ours = asked(self.buildx("ours", "quiet", &flags)?);
+                let want = answer(self.buildx("theirs", "quiet", &flags)?);
+                let ours = answer(self.buildx("ours", "quiet", &flags)?);
                 compare(format!("{call} by buildx on both daemons"), &want, &ours);
-                let rbuild = asked(self.rbuild("quiet", &flags)?);
+                let rbuild = answer(self.rbuild("quiet", &flags)?);
                 compare(format!("{call} by rbuild"), &want, &rbuild);
             }
             let options = frontend_options(method, case.flags);
-            let want = asked(self.buildctl(&self.theirs, "plain", &options)?);
-            let ours = asked(self.buildctl(&self.ours, "plain", &options)?);
+            let want = answer(self.buildctl(&self.theirs, "plain", &options)?);
+            let ours = answer(self.buildctl(&self.ours, "plain", &options)?);
             compare(
                 format!("{method} by buildctl"),
                 &said_alone(want),
@@ -352,8 +352,13 @@ fn frontend_options(method: &str, flags: &[&str]) -> Vec<String> {
     all
 }
 
-// An answer without what names the session: definitions of the Dockerfile's source.
-fn asked(mut said: Said) -> Said {
+// An answer without what names the session, which are definitions of the Dockerfile's source, and without what depends on
+// the order in which two goroutines of buildx end: when a build fails, `client/solve.go` of BuildKit reports either the
+// error of the solve or that of the function which asked for it, whichever comes first.
+fn answer(mut said: Said) -> Said {
+    said.err = said
+        .err
+        .replace("failed to run Build function: ", "failed to solve: ");
     if let Ok(mut json) = serde_json::from_str::<Value>(&said.out) {
         if let Some(sources) = json.get_mut("sources").and_then(Value::as_array_mut) {
             for source in sources.iter_mut().filter_map(Value::as_object_mut) {
@@ -538,11 +543,11 @@ mod tests {
             out: out.into(),
             err: err.into(),
         };
-        let one = asked(said(
+        let one = answer(said(
             r#"{"sources":[{"data":"x","definition":{"def":["1"]}}]}"#,
             "",
         ));
-        let two = asked(said(
+        let two = answer(said(
             r#"{"sources":[{"data":"x","definition":{"def":["2"]}}]}"#,
             "",
         ));
