@@ -552,6 +552,9 @@ mod tests {
             "",
         ));
         assert_eq!(one, two);
+        let one = answer(said("", "ERROR: failed to run Build function: no stage"));
+        let two = answer(said("", "ERROR: failed to solve: no stage"));
+        assert_eq!(one, two);
         let one = endings(said(
             "",
             "#1 [a]\n------\n > a:\n0.120 hi\n------\n\n 1 warning found (use docker --debug to expand):\n - x\n",
