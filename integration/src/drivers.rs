@@ -1,16 +1,22 @@
-//! `docker buildx` with the driver docker-container: a real dockerd starts our image, and buildx works with it unchanged.
+//! `docker buildx` with the driver docker-container: a real dockerd starts our image, and buildx works with it unchanged. The driver
+//! kubernetes is in `drivers/kubernetes.rs`.
 //!
 //! ```text
 //! packaging/image/make ─► docker load ─► buildx create, build --load, bake, history, du, prune, restart, stop, rm
 //! ```
 
+mod docker;
+pub(crate) mod kubernetes;
+pub(crate) mod runtime;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use crate::paths::{self, Module};
-use crate::process::{Error, at, find, is_root, need, output, run as run_command};
+use crate::process::{Error, at, is_root, need, output};
+use docker::Docker;
 
 /// What the drivers are tried with.
 #[derive(Debug, clap::Args)]
@@ -21,18 +27,37 @@ pub(crate) struct Options {
     /// Keep the image's archive there.
     #[arg(long, value_name = "FILE")]
     archive: Option<PathBuf>,
+    /// Take the archive that is there, if it is newer than the program.
+    #[arg(long, requires = "archive")]
+    reuse: bool,
 }
 
 /// The most bytes of the image, compressed.
 const IMAGE_BYTES: u64 = 60 << 20;
-/// How long dockerd may take to answer.
-const DOCKERD_STARTS: Duration = Duration::from_secs(60);
 const IMAGE: &str = "rbuild:latest";
 const BUILDER: &str = "rbuild-drivers";
 const CONTAINER: &str = "buildx_buildkit_rbuild-drivers0";
 
 /// Runs the whole life of a builder; `false` when something of it is not as it should be.
 pub(crate) fn run(options: &Options) -> Result<bool, Error> {
+    with_docker("drivers", |docker, scratch| {
+        let outcome = life_of_a_builder(docker, options, scratch);
+        if outcome.is_err() {
+            let log = docker.run("docker", &["logs", "--tail", "40", CONTAINER]);
+            println!(
+                "the builder's log: {}",
+                log.unwrap_or_else(|error| error.to_string())
+            );
+        }
+        outcome
+    })
+}
+
+/// Calls `body` with a dockerd and a folder, both of which go afterwards.
+fn with_docker(
+    name: &str,
+    body: impl FnOnce(&Docker, &Path) -> Result<(), Trouble>,
+) -> Result<bool, Error> {
     if !is_root() {
         return Err(Error::Missing {
             what: "root".to_owned(),
@@ -41,26 +66,10 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     }
     let dockerd = need("dockerd")?;
     let module = Module::find()?;
-    let scratch = paths::cache().join(format!("drivers-{}", std::process::id()));
+    let scratch = paths::cache().join(format!("{name}-{}", std::process::id()));
     fs::create_dir_all(&scratch).map_err(at("making", &scratch))?;
     let docker = Docker::start(&dockerd, &scratch, module.tools().join("buildx"))?;
-    let program = options.program.clone().unwrap_or_else(|| {
-        std::env::current_exe()
-            .unwrap_or_default()
-            .with_file_name("rbuild")
-    });
-    let archive = options
-        .archive
-        .clone()
-        .unwrap_or_else(|| scratch.join("image.tar"));
-    let outcome = life_of_a_builder(&docker, &program, &archive, &scratch);
-    if outcome.is_err() {
-        let log = docker.run("docker", &["logs", "--tail", "40", CONTAINER]);
-        println!(
-            "the builder's log: {}",
-            log.unwrap_or_else(|error| error.to_string())
-        );
-    }
+    let outcome = body(&docker, &scratch);
     drop(docker);
     let _left_behind = fs::remove_dir_all(&scratch);
     match outcome {
@@ -71,6 +80,31 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         }
         Err(Trouble::Error(error)) => Err(error),
     }
+}
+
+/// Has our image made, or takes the archive of an earlier run if it is newer than the program; returns the archive.
+fn image(options: &Options, scratch: &Path) -> Result<PathBuf, Trouble> {
+    let program = options.program.clone().unwrap_or_else(|| {
+        std::env::current_exe()
+            .unwrap_or_default()
+            .with_file_name("rbuild")
+    });
+    let archive = options
+        .archive
+        .clone()
+        .unwrap_or_else(|| scratch.join("image.tar"));
+    let changed = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified());
+    let is_fresh = options.reuse
+        && matches!((changed(&archive), changed(&program)), (Ok(made), Ok(built)) if made > built);
+    if !is_fresh {
+        output(
+            Command::new(paths::source().join("../packaging/image/make"))
+                .arg(&program)
+                .arg(&archive)
+                .env("RBUILD_ROOT", scratch.join("state")),
+        )?;
+    }
+    Ok(archive)
 }
 
 enum Trouble {
@@ -99,21 +133,10 @@ fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), Trouble> {
     }
 }
 
-fn life_of_a_builder(
-    docker: &Docker,
-    program: &Path,
-    archive: &Path,
-    scratch: &Path,
-) -> Result<(), Trouble> {
+fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Result<(), Trouble> {
     let begun = Instant::now();
     let done = |what: &str| println!("ok       {what} ({:.1} s)", begun.elapsed().as_secs_f64());
-    let make = paths::source().join("../packaging/image/make");
-    output(
-        Command::new(&make)
-            .arg(program)
-            .arg(archive)
-            .env("RBUILD_ROOT", scratch.join("state")),
-    )?;
+    let archive = &image(options, scratch)?;
     let size = fs::metadata(archive).map_err(at("reading", archive))?.len();
     ensure(size <= IMAGE_BYTES, || {
         format!("the image has {} MB", size >> 20)
@@ -146,10 +169,10 @@ fn life_of_a_builder(
     done("buildx boots the image with the driver docker-container");
 
     let project = project(scratch)?;
-    docker.build(&project, &["--load", "-t", "app:one", "."])?;
+    docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
     let said = docker.run("docker", &["run", "--rm", "--network", "host", "app:one"])?;
     ensure(said == "built\n", || format!("the image says {said:?}"))?;
-    let again = docker.build(&project, &["--load", "-t", "app:one", "."])?;
+    let again = docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
     ensure(again.contains("CACHED"), || again.clone())?;
     done("an image is built, loaded and run, and is cached the second time");
 
@@ -176,12 +199,12 @@ fn life_of_a_builder(
     done("bake builds two targets, and the history has all builds");
 
     docker.run("docker", &["restart", CONTAINER])?;
-    let after = docker.build(&project, &["-t", "app:one", "--load", "."])?;
+    let after = docker.build(BUILDER, &project, &["-t", "app:one", "--load", "."])?;
     ensure(after.contains("CACHED"), || {
         format!("nothing is cached after a restart: {after}")
     })?;
     docker.run("buildx", &["stop", BUILDER])?;
-    let after = docker.build(&project, &["-t", "app:one", "--load", "."])?;
+    let after = docker.build(BUILDER, &project, &["-t", "app:one", "--load", "."])?;
     ensure(after.contains("CACHED"), || {
         format!("nothing is cached after a stop: {after}")
     })?;
@@ -255,188 +278,4 @@ fn project(scratch: &Path) -> Result<PathBuf, Error> {
         fs::write(&file, text).map_err(at("writing", &file))?;
     }
     Ok(dir)
-}
-
-/// A dockerd of our own, without networks, and its clients.
-struct Docker {
-    process: Child,
-    host: String,
-    config: PathBuf,
-    /// Where it mounts the network of its host.
-    network: PathBuf,
-    docker: PathBuf,
-    buildx: PathBuf,
-}
-
-impl Docker {
-    fn start(dockerd: &Path, scratch: &Path, buildx: PathBuf) -> Result<Self, Error> {
-        // Machines that lack a capability cannot start what asks for all of them.
-        let runtime = scratch.join("runtime");
-        let ours = std::env::current_exe().map_err(at("finding", Path::new("this program")))?;
-        fs::write(
-            &runtime,
-            format!("#!/bin/sh\nexec {} oci-runtime \"$@\"\n", ours.display()),
-        )
-        .map_err(at("writing", &runtime))?;
-        run_command(Command::new("chmod").arg("755").arg(&runtime))?;
-        let host = format!("unix://{}", scratch.join("docker.sock").display());
-        let log = scratch.join("dockerd.log");
-        let to_log = fs::File::create(&log).map_err(at("creating", &log))?;
-        let process = Command::new(dockerd)
-            .arg(format!("--add-runtime=held={}", runtime.display()))
-            .args([
-                "--default-runtime=held",
-                "--iptables=false",
-                "--bridge=none",
-                "--host",
-                &host,
-            ])
-            .arg(format!("--data-root={}", scratch.join("docker").display()))
-            .arg(format!("--exec-root={}", scratch.join("exec").display()))
-            .arg(format!(
-                "--pidfile={}",
-                scratch.join("docker.pid").display()
-            ))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(to_log)
-            .spawn()
-            .map_err(|source| Error::Start {
-                program: "dockerd".to_owned(),
-                source,
-            })?;
-        let docker = Self {
-            process,
-            host,
-            config: scratch.join("config"),
-            network: scratch.join("exec/netns/default"),
-            docker: need("docker")?,
-            buildx,
-        };
-        let begun = Instant::now();
-        while let Err(error) = docker.run("docker", &["version"]) {
-            if begun.elapsed() > DOCKERD_STARTS {
-                println!("{}", fs::read_to_string(&log).unwrap_or_default());
-                return Err(error);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(docker)
-    }
-
-    /// Runs `docker` or `buildx` and returns what it wrote to standard output.
-    fn run(&self, program: &str, arguments: &[&str]) -> Result<String, Error> {
-        output(&mut self.command(program, arguments))
-    }
-
-    /// Builds in a folder, and returns the progress.
-    fn build(&self, project: &Path, arguments: &[&str]) -> Result<String, Error> {
-        let mut command = self.command(
-            "buildx",
-            &["build", "--builder", BUILDER, "--progress", "plain"],
-        );
-        command.args(arguments).current_dir(project);
-        let ran = command.output().map_err(|source| Error::Start {
-            program: "buildx".to_owned(),
-            source,
-        })?;
-        let progress = String::from_utf8_lossy(&ran.stderr).into_owned();
-        if ran.status.success() {
-            return Ok(progress);
-        }
-        Err(Error::Failed {
-            program: "buildx build".to_owned(),
-            status: ran.status.to_string(),
-            output: progress,
-        })
-    }
-
-    fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(if program == "docker" {
-            &self.docker
-        } else {
-            &self.buildx
-        });
-        command
-            .args(arguments)
-            .env("DOCKER_HOST", &self.host)
-            .env("DOCKER_CONFIG", &self.config)
-            .env("BUILDX_CONFIG", self.config.join("buildx"))
-            .stdin(Stdio::null());
-        command
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        let _gone = self.run("buildx", &["rm", BUILDER]);
-        let _told = run_command(Command::new("kill").arg(self.process.id().to_string()));
-        let _ended = self.process.wait();
-        // dockerd leaves the network of the host mounted, so that its folder cannot be removed.
-        let _unmounted = run_command(Command::new("umount").arg(&self.network));
-    }
-}
-
-/// An OCI runtime for machines whose bounding set lacks a capability: runc, with what the machine does not have taken out of the bundle
-/// or of the request to start a process.
-pub(crate) fn oci_runtime(arguments: &[String]) -> Result<bool, Error> {
-    use std::os::unix::process::CommandExt as _;
-    let value_of = |flags: [&str; 2]| {
-        arguments.iter().enumerate().find_map(|(index, argument)| {
-            flags
-                .iter()
-                .find_map(|flag| match argument.strip_prefix(flag) {
-                    Some("") => arguments.get(index + 1).cloned(),
-                    Some(rest) => rest.strip_prefix('=').map(str::to_owned),
-                    None => None,
-                })
-        })
-    };
-    let is = |command: &str| arguments.iter().any(|argument| argument == command);
-    if let Some(bundle) = value_of(["--bundle", "-b"]).filter(|_| is("create")) {
-        hold(
-            &Path::new(&bundle).join("config.json"),
-            "/process/capabilities",
-        )?;
-    }
-    if let Some(process) = value_of(["--process", "-p"]).filter(|_| is("exec")) {
-        hold(Path::new(&process), "/capabilities")?;
-    }
-    let runc = find("runc").unwrap_or_else(|| "runc".into());
-    let source = Command::new(runc).args(arguments).exec();
-    Err(Error::Start {
-        program: "runc".to_owned(),
-        source,
-    })
-}
-
-/// Takes out of the sets of a document what this machine's bounding set does not have.
-fn hold(file: &Path, sets: &str) -> Result<(), Error> {
-    let status = Path::new("/proc/self/status");
-    let text = fs::read_to_string(status).map_err(at("reading", status))?;
-    let bounding = text
-        .lines()
-        .find_map(|line| line.strip_prefix("CapBnd:"))
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or(u64::MAX);
-    let is_here = |name: &serde_json::Value| {
-        let name = name.as_str().unwrap_or_default().trim_start_matches("CAP_");
-        let bit = sys::caps::NAMES.iter().position(|known| *known == name);
-        bit.is_none_or(|bit| bounding >> bit & 1 == 1)
-    };
-    let bytes = fs::read(file).map_err(at("reading", file))?;
-    let mut document: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| Error::Output {
-            what: "a bundle",
-            problem: error.to_string(),
-        })?;
-    let sets = document
-        .pointer_mut(sets)
-        .and_then(serde_json::Value::as_object_mut);
-    for set in sets.into_iter().flat_map(|sets| sets.values_mut()) {
-        if let Some(names) = set.as_array_mut() {
-            names.retain(is_here);
-        }
-    }
-    fs::write(file, document.to_string()).map_err(at("writing", file))
 }

@@ -1,8 +1,8 @@
 //! `rbuild-integration`: the reference's own test suites, run against our daemon.
 //!
 //! `setup` gets the tools, `images` makes stand-ins for the images that the suites take from a registry, `conformance`
-//! runs a suite and compares, `cases` and `calls` drive daemons with real clients, `drivers` makes our image and lets a real
-//! dockerd start it, `bench` measures both daemons in turn, `serve-mirror` offers the images to builds made by hand. Each
+//! runs a suite and compares, `cases` and `calls` drive daemons with real clients, `drivers` and `kubernetes` make our image and
+//! let a real dockerd or a small cluster start it, `bench` measures both daemons in turn, `serve-mirror` offers the images to builds made by hand. Each
 //! leaves alone what it finds done. Nothing here is part of the product.
 #![allow(
     clippy::disallowed_methods,
@@ -58,6 +58,8 @@ enum Command {
     Cases(cases::Options),
     /// Make our image and let `docker buildx` work with it through a real dockerd.
     Drivers(drivers::Options),
+    /// Let `docker buildx` work with our image through a small cluster of Kubernetes' API.
+    Kubernetes(drivers::Options),
     /// The OCI runtime of that dockerd: runc without capabilities that the machine does not have.
     #[command(hide = true, disable_help_flag = true)]
     OciRuntime {
@@ -80,7 +82,8 @@ fn main() -> ExitCode {
         Command::Calls(options) => callcases::run(&options),
         Command::Cases(options) => cases::run(&options),
         Command::Drivers(options) => drivers::run(&options),
-        Command::OciRuntime { arguments } => drivers::oci_runtime(&arguments),
+        Command::Kubernetes(options) => drivers::kubernetes::run(&options),
+        Command::OciRuntime { arguments } => drivers::runtime::oci_runtime(&arguments),
         Command::Llb(options) => llb::run(&options),
         Command::ServeMirror(options) => serve::run(&options).map(|()| true),
     };

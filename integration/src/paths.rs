@@ -63,21 +63,22 @@ impl Module {
     }
 }
 
-/// Returns the version of the module that a program on github.com belongs to: the programs are of several modules.
-pub(crate) fn version_of(package: &str) -> Result<String, Error> {
-    let module: Vec<&str> = package.splitn(4, '/').take(3).collect();
-    let text = output(&mut go(&[
-        "list",
-        "-m",
-        "-f",
-        "{{.Version}}",
-        &module.join("/"),
-    ])?)?;
+/// Returns the version of the module that has a package, as the module in a folder of this crate pins it.
+pub(crate) fn version_of(package: &str, folder: &str) -> Result<String, Error> {
+    let text = output(&mut go_in(
+        folder,
+        &["list", "-f", "{{.Module.Version}}", package],
+    )?)?;
     Ok(text.trim().to_owned())
 }
 
 /// Prepares a `go` command in the folder of the pinned tools.
 pub(crate) fn go(args: &[&str]) -> Result<Command, Error> {
+    go_in("tools", args)
+}
+
+/// Prepares a `go` command in a folder of this crate.
+pub(crate) fn go_in(folder: &str, args: &[&str]) -> Result<Command, Error> {
     let Ok(program) = need("go") else {
         return Err(Error::Missing {
             what: "go".to_owned(),
@@ -85,6 +86,6 @@ pub(crate) fn go(args: &[&str]) -> Result<Command, Error> {
         });
     };
     let mut command = Command::new(program);
-    command.args(args).current_dir(source().join("tools"));
+    command.args(args).current_dir(source().join(folder));
     Ok(command)
 }

@@ -23,15 +23,28 @@ const PACKAGES: &[(&str, &str)] = &[
     ("gpg", "gnupg"),
 ];
 
-/// Programs of the pinned modules, by import path.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("buildctl", "github.com/moby/buildkit/cmd/buildctl"),
-    ("buildkitd", "github.com/moby/buildkit/cmd/buildkitd"),
+/// Programs by import path, and the folder whose module pins their versions: what agrees on no version of a library has a module of its
+/// own.
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("buildctl", "github.com/moby/buildkit/cmd/buildctl", "tools"),
+    ("buildkitd", "github.com/moby/buildkit/cmd/buildkitd", "tools"),
     (
         "dockerfile-frontend",
         "github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend",
+        "tools",
     ),
-    ("buildx", "github.com/docker/buildx/cmd/buildx"),
+    ("buildx", "github.com/docker/buildx/cmd/buildx", "tools"),
+    (
+        "docker-compose",
+        "github.com/docker/compose/v5/cmd",
+        "tools/compose",
+    ),
+    ("helm", "helm.sh/helm/v3/cmd/helm", "tools/charts"),
+    (
+        "kubeconform",
+        "github.com/yannh/kubeconform/cmd/kubeconform",
+        "tools/charts",
+    ),
 ];
 
 /// Gets what is missing.
@@ -41,15 +54,15 @@ pub(crate) fn run() -> Result<(), Error> {
     let tools = module.tools();
     std::fs::create_dir_all(&tools).map_err(at("making", &tools))?;
 
-    for (name, package) in PROGRAMS {
+    for (name, package, module) in PROGRAMS {
         let target = tools.join(name);
         if target.is_file() {
             continue;
         }
-        println!("building {name} {}", paths::version_of(package)?);
+        println!("building {name} {}", paths::version_of(package, module)?);
         // Static, so that the frontend's program also runs in an image of its own.
         run_command(
-            paths::go(&["build", "-trimpath", "-o"])?
+            paths::go_in(module, &["build", "-trimpath", "-o"])?
                 .arg(&target)
                 .arg(package)
                 .env("CGO_ENABLED", "0"),
