@@ -26,6 +26,31 @@ pub enum SecurityMode {
     Insecure,
 }
 
+/// Paths that a confined container does not see: a file shows /dev/null, a directory nothing.
+pub(crate) const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// Paths that a confined container cannot write to.
+pub(crate) const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
 /// A number from the wire that names no mode. It is an error, never a default (P12).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} mode {value}")]
@@ -131,12 +156,28 @@ impl Access {
     }
 }
 
+impl UnknownMode {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        oci::ErrorKind::Invalid
+    }
+}
+
 /// A mode whose entitlement the build does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{entitlement} is not allowed")]
 pub struct Denied {
     /// The entitlement's name.
     pub entitlement: &'static str,
+}
+
+impl Denied {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        oci::ErrorKind::Denied
+    }
 }
 
 impl fmt::Display for NetworkMode {

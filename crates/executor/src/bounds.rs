@@ -14,7 +14,7 @@ pub const MAX_MOUNTS: usize = 1024;
 /// Bytes of the name of a control group's parent, which stands in messages to the launcher once for each hierarchy.
 const MAX_CGROUP_PARENT_BYTES: usize = 1024;
 /// How many bytes of a value that is too long an error shows.
-const SHOWN: usize = 64;
+const MAX_SHOWN_BYTES: usize = 64;
 
 /// Checks a path in a container, called `what` in the error: the working directory, where something is mounted, what of it is.
 pub fn check_path(what: &'static str, path: &str) -> Result<(), ExecError> {
@@ -95,10 +95,10 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<(), ExecError> {
 }
 
 fn shortened(text: &str) -> String {
-    if text.len() <= SHOWN {
+    if text.len() <= MAX_SHOWN_BYTES {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(SHOWN);
+    let end = text.floor_char_boundary(MAX_SHOWN_BYTES);
     format!("{}…", text.get(..end).unwrap_or_default())
 }
 
@@ -129,15 +129,17 @@ mod tests {
                 Some("the working directory has 4096 bytes, at most 4095 are possible"),
             ),
         ] {
-            let got = check_path("working directory", &path).err();
-            let got = got.map(|error| error.to_string());
+            let error = check_path("working directory", &path).err();
+            let error = error.map(|error| error.to_string());
             assert_eq!(
-                got.as_deref().map(|text| text.split(": ").next().unwrap()),
+                error
+                    .as_deref()
+                    .map(|text| text.split(": ").next().unwrap()),
                 want,
                 "{} bytes",
                 path.len()
             );
-            assert!(got.is_none_or(|text| text.len() < 200));
+            assert!(error.is_none_or(|text| text.len() < 200));
         }
     }
 

@@ -23,13 +23,13 @@ use parking_lot::Mutex;
 
 use crate::access::{DeviceRights, Entitlements};
 use crate::injection::Injection;
-use scan::{Known, Stamp};
+use scan::{DeviceTable, Stamp};
 use spec::Edits;
 
 /// The annotation by which a device claims a class of BuildKit's.
-const CLASS: &str = "org.mobyproject.buildkit.device.class";
+const CLASS_ANNOTATION: &str = "org.mobyproject.buildkit.device.class";
 /// The annotation by which a device needs no entitlement.
-const AUTO_ALLOW: &str = "org.mobyproject.buildkit.device.autoallow";
+const AUTO_ALLOW_ANNOTATION: &str = "org.mobyproject.buildkit.device.autoallow";
 
 /// Where devices are described and which need no entitlement.
 #[derive(Debug, Clone, Default)]
@@ -119,7 +119,7 @@ fn refusal(names: &[String]) -> String {
 
 /// One device of a spec file.
 #[derive(Debug)]
-struct Device {
+struct DescribedDevice {
     annotations: BTreeMap<String, String>,
     /// Of the whole file; applied once if several of its devices are asked for.
     common: Arc<Edits>,
@@ -131,7 +131,7 @@ struct Device {
 pub struct Devices {
     config: Config,
     auto_allowed: BTreeSet<String>,
-    known: Mutex<(Option<Stamp>, Arc<Known>)>,
+    table: Mutex<(Option<Stamp>, Arc<DeviceTable>)>,
 }
 
 impl Devices {
@@ -140,58 +140,59 @@ impl Devices {
         let devices = Self {
             auto_allowed: config.auto_allowed.iter().cloned().collect(),
             config,
-            known: Mutex::default(),
+            table: Mutex::default(),
         };
-        drop(devices.known());
+        drop(devices.table());
         Arc::new(devices)
     }
 
-    fn known(&self) -> Arc<Known> {
+    /// The devices of the files as they are now.
+    fn table(&self) -> Arc<DeviceTable> {
         let stamp = scan::stamp(&self.config.spec_dirs);
-        let mut held = self.known.lock();
-        if held.0.as_ref() != Some(&stamp) {
-            *held = (
+        let mut table = self.table.lock();
+        if table.0.as_ref() != Some(&stamp) {
+            *table = (
                 Some(stamp),
                 Arc::new(scan::read_all(&self.config.spec_dirs)),
             );
         }
-        Arc::clone(&held.1)
+        Arc::clone(&table.1)
     }
 
     /// All devices, by name.
     pub fn list(&self) -> Vec<DeviceInfo> {
-        let info = |(name, device): (&String, &Device)| DeviceInfo {
+        let info = |(name, device): (&String, &DescribedDevice)| DeviceInfo {
             name: name.clone(),
             auto_allow: self.needs_no_grant(name, device),
             annotations: device.annotations.clone(),
         };
-        self.known().iter().map(info).collect()
+        self.table().iter().map(info).collect()
     }
 
-    fn needs_no_grant(&self, name: &str, device: &Device) -> bool {
+    fn needs_no_grant(&self, name: &str, device: &DescribedDevice) -> bool {
         let annotated = device
             .annotations
-            .get(AUTO_ALLOW)
+            .get(AUTO_ALLOW_ANNOTATION)
             .is_some_and(|value| gostd::strconv::is_true(value));
         annotated || self.auto_allowed.contains(name) || self.auto_allowed.contains(kind(name))
     }
 
-    /// What of the `asked` devices a step of a build with these rights gets, by full name; a device it may not have is an error.
+    /// What of the requested devices a step of a build with these rights gets, by full name; a device it may not have is an error.
     ///
     /// A name that the entitlement replaces stands for what replaces it.
     pub fn allowed(
         &self,
-        asked: &[DeviceRequest],
+        requests: &[DeviceRequest],
         rights: &Entitlements,
     ) -> Result<Vec<DeviceRequest>, DeviceError> {
         let grant = rights.devices.as_ref();
         if grant.is_some_and(|grant| grant.all) {
-            return Ok(asked.to_vec());
+            return Ok(requests.to_vec());
         }
-        let known = self.known();
+        let table = self.table();
         let mut out = Vec::new();
         let mut plain = Vec::new();
-        for request in asked {
+        for request in requests {
             match grant.and_then(|grant| grant.names.get(&request.name)) {
                 Some(name) if !name.is_empty() => out.push(DeviceRequest {
                     name: name.clone(),
@@ -200,9 +201,9 @@ impl Devices {
                 _ => plain.push(request.clone()),
             }
         }
-        let found = find(&known, &plain)?;
-        self.refuse_others(&known, &found, grant)?;
-        out.extend(found.into_iter().map(|name| DeviceRequest {
+        let names = find(&table, &plain)?;
+        self.refuse_others(&table, &names, grant)?;
+        out.extend(names.into_iter().map(|name| DeviceRequest {
             name,
             optional: false,
         }));
@@ -211,11 +212,11 @@ impl Devices {
 
     fn refuse_others(
         &self,
-        known: &Known,
-        wanted: &[String],
+        table: &DeviceTable,
+        names: &[String],
         grant: Option<&DeviceRights>,
     ) -> Result<(), DeviceError> {
-        if wanted.is_empty() || grant.is_some_and(|grant| grant.all) {
+        if names.is_empty() || grant.is_some_and(|grant| grant.all) {
             return Ok(());
         }
         // DIFFERS: a granted name that this machine does not have grants nothing; BuildKit fails the build, also for every name that
@@ -223,26 +224,31 @@ impl Devices {
         let granted: Vec<DeviceRequest> = grant
             .into_iter()
             .flat_map(|grant| &grant.names)
-            .map(|(name, other)| DeviceRequest {
-                name: if other.is_empty() { name } else { other }.clone(),
+            .map(|(name, replacement)| DeviceRequest {
+                name: if replacement.is_empty() {
+                    name
+                } else {
+                    replacement
+                }
+                .clone(),
                 optional: true,
             })
             .collect();
-        let granted: BTreeSet<String> = find(known, &granted)?.into_iter().collect();
-        let open = |name: &String| {
-            known
+        let granted: BTreeSet<String> = find(table, &granted)?.into_iter().collect();
+        let is_free = |name: &String| {
+            table
                 .get(name)
                 .is_some_and(|device| self.needs_no_grant(name, device))
         };
-        let names: Vec<String> = wanted
+        let refused: Vec<String> = names
             .iter()
-            .filter(|name| !granted.contains(*name) && !open(name))
+            .filter(|name| !granted.contains(*name) && !is_free(name))
             .cloned()
             .collect();
-        if names.is_empty() {
+        if refused.is_empty() {
             Ok(())
         } else {
-            Err(DeviceError::NotAllowed { names })
+            Err(DeviceError::NotAllowed { names: refused })
         }
     }
 
@@ -251,24 +257,24 @@ impl Devices {
     /// Blocks a little: files and nodes of the host are looked at.
     pub fn inject(
         &self,
-        asked: &[DeviceRequest],
+        requests: &[DeviceRequest],
         rights: &Entitlements,
     ) -> Result<Injection, DeviceError> {
-        let known = self.known();
-        let names = find(&known, asked)?;
-        self.refuse_others(&known, &names, rights.devices.as_ref())?;
+        let table = self.table();
+        let names = find(&table, requests)?;
+        self.refuse_others(&table, &names, rights.devices.as_ref())?;
         let mut injection = Injection::default();
-        let mut seen: Vec<&Arc<Edits>> = Vec::new();
+        let mut applied: Vec<&Arc<Edits>> = Vec::new();
         for name in &names {
-            let Some(device) = known.get(name) else {
+            let Some(device) = table.get(name) else {
                 continue;
             };
-            if !seen
+            if !applied
                 .iter()
                 .any(|common| Arc::ptr_eq(common, &device.common))
             {
                 injection.add(name, &device.common)?;
-                seen.push(&device.common);
+                applied.push(&device.common);
             }
             injection.add(name, &device.own)?;
         }
@@ -282,9 +288,9 @@ fn kind(name: &str) -> &str {
 }
 
 /// The full names of what is asked for, each once.
-fn find(known: &Known, asked: &[DeviceRequest]) -> Result<Vec<String>, DeviceError> {
+fn find(table: &DeviceTable, requests: &[DeviceRequest]) -> Result<Vec<String>, DeviceError> {
     let mut out: Vec<String> = Vec::new();
-    for request in asked {
+    for request in requests {
         let (kind, name) = request
             .name
             .split_once('=')
@@ -293,29 +299,34 @@ fn find(known: &Known, asked: &[DeviceRequest]) -> Result<Vec<String>, DeviceErr
             .split_once('/')
             .is_some_and(|(vendor, class)| !vendor.is_empty() && !class.is_empty());
         let of_kind = || {
-            known
+            table
                 .keys()
-                .filter(move |key| key.split_once('=').is_some_and(|(own, _)| own == kind))
+                .filter(move |key| {
+                    key.split_once('=')
+                        .is_some_and(|(key_kind, _)| key_kind == kind)
+                })
                 .cloned()
         };
-        let mut found: Vec<String> = match name {
+        let mut matches: Vec<String> = match name {
             _ if !qualified => Vec::new(),
             "" => of_kind().take(1).collect(),
             "*" => of_kind().collect(),
-            _ => known
+            _ => table
                 .keys()
                 .filter(|key| **key == request.name)
                 .cloned()
                 .collect(),
         };
-        if found.is_empty() {
-            found = known
+        if matches.is_empty() {
+            matches = table
                 .iter()
-                .filter(|(_, device)| device.annotations.get(CLASS) == Some(&request.name))
+                .filter(|(_, device)| {
+                    device.annotations.get(CLASS_ANNOTATION) == Some(&request.name)
+                })
                 .map(|(key, _)| key.clone())
                 .collect();
         }
-        if found.is_empty() {
+        if matches.is_empty() {
             if !request.optional {
                 return Err(DeviceError::NotRegistered {
                     name: request.name.clone(),
@@ -323,7 +334,7 @@ fn find(known: &Known, asked: &[DeviceRequest]) -> Result<Vec<String>, DeviceErr
             }
             tracing::warn!(device = request.name, "optional device is not registered");
         }
-        for name in found {
+        for name in matches {
             if !out.contains(&name) {
                 out.push(name);
             }

@@ -15,7 +15,7 @@ use crate::error::ExecError;
 use crate::spec::{ContainerId, Resources};
 
 /// What a confined container may open: null, zero, full, random, urandom; tty, ptmx; terminals.
-const DEVICES: [DeviceRule; 8] = [
+const BASIC_DEVICES: [DeviceRule; 8] = [
     DeviceRule::character(1, Some(3)),
     DeviceRule::character(1, Some(5)),
     DeviceRule::character(1, Some(7)),
@@ -73,7 +73,7 @@ impl Groups {
         let mut groups =
             Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
         if groups.v2.is_some() {
-            groups.program = bpf::load_device_program(&DEVICES)
+            groups.program = bpf::load_device_program(&BASIC_DEVICES)
                 .inspect_err(|error| tracing::warn!(%error, "no device program; devices do not work in containers but for the basic ones"))
                 .ok();
         }
@@ -123,7 +123,7 @@ impl Groups {
         devices: Option<&[DeviceRule]>,
     ) -> Result<Group, ExecError> {
         let confined = devices.is_some();
-        let further = devices.unwrap_or_default();
+        let requested = devices.unwrap_or_default();
         let path = relative(parent, id)?;
         let mut group = Group {
             v2: None,
@@ -147,13 +147,15 @@ impl Groups {
             }
         }
         if let (Some(program), Some(fd), true) = (&self.program, &group.fd, confined) {
-            let own;
-            let program = if further.is_empty() {
+            let with_devices;
+            let program = if requested.is_empty() {
                 program
             } else {
-                let rules: Vec<DeviceRule> = DEVICES.iter().chain(further).copied().collect();
-                own = bpf::load_device_program(&rules).map_err(failed("device program"))?;
-                &own
+                let rules: Vec<DeviceRule> =
+                    BASIC_DEVICES.iter().chain(requested).copied().collect();
+                with_devices =
+                    bpf::load_device_program(&rules).map_err(failed("device program"))?;
+                &with_devices
             };
             bpf::attach_device_program(program, fd).map_err(failed("device program"))?;
             group.limits_devices = true;
@@ -164,7 +166,7 @@ impl Groups {
             write(&dir.join("devices.deny"), "a")?;
             for rule in ["c *:* m".to_owned(), "b *:* m".to_owned()]
                 .into_iter()
-                .chain(DEVICES.iter().chain(further).map(v1_rule))
+                .chain(BASIC_DEVICES.iter().chain(requested).map(v1_rule))
             {
                 write(&dir.join("devices.allow"), &rule)?;
             }
@@ -179,23 +181,27 @@ impl Groups {
         let parent = dir.parent().unwrap_or(root);
         fs::create_dir_all(parent).map_err(failed(parent))?;
         // Controllers must be handed down from every group above; the memory one also counts kills.
-        let wanted = ["memory", "pids", "cpu", "cpuset", "io"];
+        let controllers = ["memory", "pids", "cpu", "cpuset", "io"];
         let mut above = Some(parent);
         let mut chain = Vec::new();
-        while let Some(at) = above.filter(|at| at.starts_with(root)) {
-            chain.push(at);
-            above = at.parent();
+        while let Some(group) = above.filter(|group| group.starts_with(root)) {
+            chain.push(group);
+            above = group.parent();
         }
-        for at in chain.into_iter().rev() {
-            let have = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
-            let on = fs::read_to_string(at.join("cgroup.subtree_control")).unwrap_or_default();
-            for controller in wanted {
+        for group in chain.into_iter().rev() {
+            let available =
+                fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+            let handed_down =
+                fs::read_to_string(group.join("cgroup.subtree_control")).unwrap_or_default();
+            for controller in controllers {
                 let named = |list: &str| list.split_whitespace().any(|name| name == controller);
-                if named(&have) && !named(&on) {
-                    let result =
-                        fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
+                if named(&available) && !named(&handed_down) {
+                    let result = fs::write(
+                        group.join("cgroup.subtree_control"),
+                        format!("+{controller}"),
+                    );
                     if let (Err(error), false) = (result, limits.is_empty()) {
-                        tracing::warn!(%error, group = %at.display(), controller, "controller cannot be handed down");
+                        tracing::warn!(%error, group = %group.display(), controller, "controller cannot be handed down");
                     }
                 }
             }
@@ -364,15 +370,15 @@ impl Groups {
 
 /// A v1 cpuset takes no process before it has cores and nodes; a new one starts with those of the group above.
 fn inherit_cpuset(root: &Path, path: &Path) -> Result<(), ExecError> {
-    let mut at = root.to_owned();
-    for word in path {
-        let above = at.clone();
-        at.push(word);
+    let mut dir = root.to_owned();
+    for name in path {
+        let above = dir.clone();
+        dir.push(name);
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            let own = fs::read_to_string(at.join(file)).map_err(failed(at.join(file)))?;
-            if own.trim().is_empty() {
+            let value = fs::read_to_string(dir.join(file)).map_err(failed(dir.join(file)))?;
+            if value.trim().is_empty() {
                 write(
-                    &at.join(file),
+                    &dir.join(file),
                     fs::read_to_string(above.join(file))
                         .map_err(failed(above.join(file)))?
                         .trim(),
@@ -468,7 +474,7 @@ fn remove_left(remove: impl Fn() -> io::Result<()>) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 task::clock::sleep_thread(Duration::from_millis(wait));
             }
-            done => return done,
+            result => return result,
         }
     }
     remove()

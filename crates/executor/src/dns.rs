@@ -27,7 +27,7 @@ const RESOLVED_FILE: &str = "/run/systemd/resolve/resolv.conf";
 const RESOLVED_STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 
 /// Servers for a container on its own network whose host offers only loopback ones.
-const PUBLIC: [&str; 4] = [
+const PUBLIC_NAMESERVERS: [&str; 4] = [
     "8.8.8.8",
     "8.8.4.4",
     "2001:4860:4860::8888",
@@ -39,7 +39,8 @@ struct ResolvConf {
     nameservers: Vec<IpAddr>,
     search: Vec<String>,
     options: Vec<String>,
-    other: Vec<String>,
+    /// Lines with other keywords, as they are.
+    other_lines: Vec<String>,
 }
 
 /// The file's contents, from the host's file and the configuration: a container on the host's network may use loopback servers, and one
@@ -78,7 +79,7 @@ fn parse(text: &str) -> ResolvConf {
     let mut conf = ResolvConf::default();
     for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
         let mut words = line.split_whitespace();
-        let rest =
+        let to_list =
             |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect::<Vec<_>>();
         match words.next() {
             None => {}
@@ -86,13 +87,13 @@ fn parse(text: &str) -> ResolvConf {
                 .nameservers
                 .extend(words.next().and_then(|word| word.parse::<IpAddr>().ok())),
             Some("search" | "domain") => {
-                let rest = rest(words);
-                if !rest.is_empty() {
-                    conf.search = rest;
+                let domains = to_list(words);
+                if !domains.is_empty() {
+                    conf.search = domains;
                 }
             }
-            Some("options") => conf.options.extend(rest(words)),
-            Some(_) => conf.other.push(line.to_owned()),
+            Some("options") => conf.options.extend(to_list(words)),
+            Some(_) => conf.other_lines.push(line.to_owned()),
         }
     }
     conf
@@ -128,7 +129,7 @@ fn apply(
     if config.nameservers.is_empty() && (mode != NetworkMode::Host || conf.nameservers.is_empty()) {
         conf.nameservers.retain(|address| !address.is_loopback());
         if conf.nameservers.is_empty() {
-            conf.nameservers = PUBLIC
+            conf.nameservers = PUBLIC_NAMESERVERS
                 .iter()
                 .filter_map(|address| address.parse().ok())
                 .collect();
@@ -149,7 +150,7 @@ fn render(conf: &ResolvConf) -> String {
     if !conf.options.is_empty() {
         lines.push(format!("options {}", conf.options.join(" ")));
     }
-    lines.extend(conf.other.iter().cloned());
+    lines.extend(conf.other_lines.iter().cloned());
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
@@ -173,7 +174,7 @@ mod tests {
             text(host, &none, NetworkMode::None),
             format!("nameserver 10.0.0.2\n{tail}")
         );
-        let public: String = PUBLIC
+        let public: String = PUBLIC_NAMESERVERS
             .iter()
             .map(|address| format!("nameserver {address}\n"))
             .collect();

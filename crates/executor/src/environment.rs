@@ -1,6 +1,6 @@
 //! The environment of a process.
 
-/// What programs are looked for in when nobody says it.
+/// Where programs are looked for when no PATH is set.
 const UNIX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const WINDOWS_PATH: &str =
     "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
@@ -21,7 +21,7 @@ impl Environment {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         let mut names = self.0.iter().filter_map(|entry| entry.split_once('='));
-        names.any(|(known, _)| known == name)
+        names.any(|(key, _)| key == name)
     }
 
     /// Sets a variable, behind all others.

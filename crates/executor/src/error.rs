@@ -241,6 +241,14 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Something could not be mounted at `dest`.
+    pub(crate) fn mount(dest: &str) -> impl Fn(io::Error) -> Self + Copy + '_ {
+        move |error| Self::Mount {
+            dest: dest.to_owned(),
+            errno: errno(&error),
+        }
+    }
+
     /// Tells whether a mount asks for something that is not in its source.
     pub fn is_missing_source(&self) -> bool {
         matches!(self, Self::Selector { .. })
@@ -256,6 +264,11 @@ impl StartError {
             }
         )
     }
+}
+
+/// The number of an error of the kernel.
+pub(crate) fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
 }
 
 /// An error number in the words Go uses for it.

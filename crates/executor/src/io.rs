@@ -161,7 +161,16 @@ impl Streams {
 }
 
 /// How long the output of an ended process is awaited when others of its container may hold the pipe open.
-const LINGER: Duration = Duration::from_secs(1);
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether the output of a process ends when the process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputEnd {
+    /// Nobody else can hold the pipes any more.
+    Certain,
+    /// Other processes of the container may still hold them: the output is awaited for [`OUTPUT_TIMEOUT`].
+    MayBeHeld,
+}
 
 impl Pumps {
     /// Takes them out, leaving none.
@@ -177,11 +186,11 @@ impl Pumps {
         )
     }
 
-    /// Moves bytes until `ended` is there and the output is at its end. `whole`: nobody else can hold the pipes any more, so it will be.
+    /// Moves bytes until the process has `ended` and its output is read.
     pub(crate) async fn until<T>(
         self,
         terminal: Option<OwnedFd>,
-        whole: bool,
+        output_end: OutputEnd,
         ended: impl Future<Output = T>,
     ) -> T {
         let terminal = terminal.and_then(|fd| {
@@ -229,10 +238,10 @@ impl Pumps {
             }
         };
         if !all_read {
-            if whole && terminal.is_none() {
+            if output_end == OutputEnd::Certain && terminal.is_none() {
                 drained.await;
             } else {
-                drop(tokio::time::timeout(LINGER, drained).await);
+                drop(tokio::time::timeout(OUTPUT_TIMEOUT, drained).await);
             }
         }
         result
@@ -358,7 +367,7 @@ mod tests {
         assert_eq!(input.read(&mut [0; 4]).unwrap(), 0);
         output.write_all(b"lost").unwrap();
         errors.write_all(b"lost").unwrap();
-        pumps.until(None, true, async {}).await;
+        pumps.until(None, OutputEnd::Certain, async {}).await;
     }
 
     #[tokio::test]
@@ -376,7 +385,7 @@ mod tests {
             errors.write_all(b"err").unwrap();
             7
         });
-        assert_eq!(pumps.until(None, true, ended).await, 7);
+        assert_eq!(pumps.until(None, OutputEnd::Certain, ended).await, 7);
         assert!(out.lock().len() == 300_000 && *err.lock() == b"err");
     }
 
@@ -390,9 +399,13 @@ mod tests {
         output.write_all(b"said").unwrap();
         let began = tokio::time::Instant::now();
         pumps
-            .until(None, false, task::clock::sleep(Duration::from_secs(5)))
+            .until(
+                None,
+                OutputEnd::MayBeHeld,
+                task::clock::sleep(Duration::from_secs(5)),
+            )
             .await;
-        assert_eq!(began.elapsed(), Duration::from_secs(5) + LINGER);
+        assert_eq!(began.elapsed(), Duration::from_secs(5) + OUTPUT_TIMEOUT);
         assert_eq!(*out.lock(), b"said");
         drop(output);
     }
@@ -409,7 +422,7 @@ mod tests {
             input.read_to_end(&mut all).unwrap();
             all
         });
-        assert!(pumps.until(None, true, reading).await == bytes);
+        assert!(pumps.until(None, OutputEnd::Certain, reading).await == bytes);
     }
 
     #[tokio::test]
@@ -419,7 +432,7 @@ mod tests {
             ..ProcessIo::default()
         });
         drop(input);
-        pumps.until(None, true, async {}).await;
+        pumps.until(None, OutputEnd::Certain, async {}).await;
     }
 
     /// Takes some bytes and then fails.
@@ -457,7 +470,7 @@ mod tests {
             output.write_all(&vec![b'o'; 1 << 20])
         });
         assert!(
-            pumps.until(None, true, ended).await.is_ok(),
+            pumps.until(None, OutputEnd::Certain, ended).await.is_ok(),
             "what follows is thrown away"
         );
     }
@@ -488,7 +501,10 @@ mod tests {
             terminal.write_all(b"answer").unwrap();
             line[..length].to_vec()
         });
-        assert_eq!(pumps.until(Some(master), true, ended).await, b"line\n");
+        assert_eq!(
+            pumps.until(Some(master), OutputEnd::Certain, ended).await,
+            b"line\n"
+        );
         let shown = String::from_utf8(out.lock().clone()).unwrap();
         assert!(shown.ends_with("answer"), "{shown:?}");
     }

@@ -11,9 +11,9 @@ mod message;
 mod mounts;
 mod prepare;
 mod server;
+mod setup;
 mod supervise;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use sys::userns::{IdMapping, IdRange};
 use sys::{process, pty, socket};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 pub use prepare::default_capabilities;
 pub(crate) use prepare::detach;
@@ -38,13 +38,14 @@ use crate::cgroup::{Group, Groups};
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError};
 use crate::injection::{DeviceEdits, Node};
-use crate::io::{Control, ProcessIo, Pumps, Streams};
+use crate::io::{Control, OutputEnd, ProcessIo, Pumps, Streams};
 use crate::network::{ContainerNetwork, SandboxNetwork};
+use crate::running::RunningContainers;
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
 use crate::stubs::{self, Stubs};
 use connection::{Cloned, Connection};
-use message::{MAX_MESSAGE, NetworkPlan, Plan, Report, Request};
-use prepare::{Basics, Fds};
+use message::{MAX_MESSAGE_BYTES, NetworkPlan, Plan, Report, Request};
+use prepare::{Basics, PlanFds};
 
 /// The name under which this program is executed to be the launcher.
 const NAME: &str = "rbuild-launcher";
@@ -101,12 +102,12 @@ pub struct Launcher {
     config: Config,
     groups: Groups,
     connection: Mutex<Option<Arc<Connection>>>,
-    running: Mutex<HashMap<ContainerId, watch::Receiver<Option<Arc<Running>>>>>,
+    running: RunningContainers<Arc<RunningContainer>>,
 }
 
 /// A container that runs, as further processes need it.
 #[derive(Debug)]
-struct Running {
+struct RunningContainer {
     pidfd: OwnedFd,
     root: OwnedFd,
     group: Arc<Group>,
@@ -130,20 +131,22 @@ impl Launcher {
             config,
             groups: Groups::find(),
             connection: Mutex::new(None),
-            running: Mutex::new(HashMap::new()),
+            running: RunningContainers::default(),
         }
     }
 
     /// The number of the launcher process, if one runs.
     pub fn process_id(&self) -> Option<u32> {
-        let held = self.connection.lock();
-        let running = held.as_ref().filter(|connection| !connection.is_gone());
+        let connection = self.connection.lock();
+        let running = connection
+            .as_ref()
+            .filter(|connection| !connection.is_gone());
         running.map(|connection| connection.pid)
     }
 
     fn connection(&self) -> Result<Arc<Connection>, ExecError> {
-        let mut held = self.connection.lock();
-        match &*held {
+        let mut current = self.connection.lock();
+        match &*current {
             Some(connection) if !connection.is_gone() => Ok(Arc::clone(connection)),
             _ => {
                 let program = self
@@ -155,7 +158,7 @@ impl Launcher {
                     Connection::start(&program, self.config.user_namespace)
                         .map_err(ExecError::launcher("starting it"))?,
                 );
-                *held = Some(Arc::clone(&connection));
+                *current = Some(Arc::clone(&connection));
                 Ok(connection)
             }
         }
@@ -165,7 +168,7 @@ impl Launcher {
 /// Everything of a container that is ready to be cloned.
 struct Ready {
     plan: Plan,
-    fds: Fds,
+    fds: PlanFds,
     group: Arc<Group>,
     root: OwnedFd,
 }
@@ -187,19 +190,7 @@ impl Executor for Launcher {
         if let Some(hook) = hooks.into_iter().next() {
             return Err(ExecError::Hook { hook: hook.path });
         }
-        let (announce, state) = watch::channel(None);
-        let id = spec.id.clone();
-        {
-            let mut running = self.running.lock();
-            if running.contains_key(&id) {
-                return Err(ExecError::Exists { id: id.to_string() });
-            }
-            running.insert(id.clone(), state);
-        }
-        let _entry = Entry {
-            launcher: self,
-            id: id.clone(),
-        };
+        let registration = self.running.register(&spec.id)?;
         let (streams, pumps) = Streams::open(io, spec.process.tty)?;
         let connection = self.connection()?;
         let network = self
@@ -210,11 +201,7 @@ impl Executor for Launcher {
         let (security, process) = (spec.access.security(), spec.process.clone());
         let ids = spec.ids.clone();
         let stubs_recursive = spec.remove_mount_stubs_recursive;
-        let dests: Vec<String> = spec
-            .mounts
-            .iter()
-            .map(|mount| gostd::path::join_root(&mount.dest))
-            .collect();
+        let dests = spec.mount_destinations();
         let ready = self.prepare(spec, (&nodes, groups), streams, &network)?;
         let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
         let Ready {
@@ -246,7 +233,7 @@ impl Executor for Launcher {
             .clone_process(request, &fds, Some(Arc::clone(&group)))
             .await?;
         drop(theirs);
-        let start = match starting(&ours).await {
+        let start = match read_reports(&ours).await {
             Ok(start) => start,
             Err(error) => {
                 drop(cloned.wait().await);
@@ -254,17 +241,17 @@ impl Executor for Launcher {
             }
         };
         drop(ours);
-        let made = stubs::which(start.made, &dests, stubs_recursive);
+        let stubs = stubs::to_remove(start.stubs, &dests, stubs_recursive);
         if let Some(error) = start.failed {
             drop(cloned.wait().await);
-            stubs::remove(&root, &made);
+            stubs::remove(&root, &stubs);
             return Err(error.into());
         }
         let copy = |fd: &OwnedFd| {
             fd.try_clone()
                 .map_err(ExecError::system("cannot copy a descriptor"))
         };
-        let here = Running {
+        let container = RunningContainer {
             pidfd: copy(&cloned.pidfd)?,
             root: copy(&root)?,
             group: Arc::clone(&group),
@@ -272,14 +259,14 @@ impl Executor for Launcher {
             process,
             ids,
         };
-        announce.send_replace(Some(Arc::new(here)));
+        registration.started(Arc::new(container));
         if let Some(started) = started {
             let _ = started.send(());
         }
-        let ended = drive(&mut cloned, pumps, start.terminal, true).await;
-        // First nobody can join any more, then its traces go.
-        announce.send_replace(None);
-        stubs::remove(&root, &made);
+        let ended = drive(&mut cloned, pumps, start.terminal, OutputEnd::Certain).await;
+        // Nobody may join any more before the mount points go.
+        registration.ended();
+        stubs::remove(&root, &stubs);
         let ended = ended?;
         let mut usage = ended.usage;
         usage.memory_peak = group.memory_peak();
@@ -303,31 +290,12 @@ impl Executor for Launcher {
         process: ProcessSpec,
         io: ProcessIo,
     ) -> Result<ExitStatus, ExecError> {
-        let mut state = self
-            .running
-            .lock()
-            .get(id)
-            .cloned()
-            .ok_or_else(|| ExecError::NotFound { id: id.to_string() })?;
-        let stopped = || ExecError::Stopped { id: id.to_string() };
-        let container = state
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_closed| stopped())?
-            .clone()
-            .ok_or_else(stopped)?;
+        let joined = self.running.join(id).await?;
+        let container = &joined.container;
         let (streams, pumps) = Streams::open(io, process.tty)?;
         let mut spec = process;
-        if spec.env.is_empty() {
-            spec.env.clone_from(&container.process.env);
-        }
-        if spec.cwd.is_empty() {
-            spec.cwd.clone_from(&container.process.cwd);
-        }
-        if spec.user.is_empty() {
-            spec.user.clone_from(&container.process.user);
-        }
-        let mut fds = Fds::default();
+        spec.inherit(&container.process);
+        let mut fds = PlanFds::default();
         let stdio = streams
             .0
             .map(|streams| streams.map(|stream| fds.push(stream)));
@@ -364,13 +332,13 @@ impl Executor for Launcher {
             .await;
         drop(theirs);
         let mut cloned = cloned.map_err(|error| {
-            if state.has_changed().unwrap_or(true) {
-                stopped()
+            if joined.has_ended() {
+                ExecError::Stopped { id: id.to_string() }
             } else {
                 error
             }
         })?;
-        let start = match starting(&ours).await {
+        let start = match read_reports(&ours).await {
             Ok(start) => start,
             Err(error) => {
                 drop(cloned.wait().await);
@@ -381,7 +349,7 @@ impl Executor for Launcher {
             drop(cloned.wait().await);
             return Err(error.into());
         }
-        let ended = drive(&mut cloned, pumps, start.terminal, false).await?;
+        let ended = drive(&mut cloned, pumps, start.terminal, OutputEnd::MayBeHeld).await?;
         Ok(ExitStatus {
             code: ended.code,
             oom: ended.code != 0 && container.group.out_of_memory(),
@@ -399,7 +367,7 @@ impl Launcher {
         network: &ContainerNetwork,
     ) -> Result<Ready, ExecError> {
         let security = spec.access.security();
-        let mut fds = Fds::default();
+        let mut fds = PlanFds::default();
         let stdio = streams
             .0
             .map(|streams| streams.map(|stream| fds.push(stream)));
@@ -418,11 +386,7 @@ impl Launcher {
         )?;
         process.groups.extend(groups);
         let rules = prepare::device_rules(nodes);
-        let parent = spec
-            .cgroup_parent
-            .as_deref()
-            .filter(|parent| !parent.is_empty())
-            .unwrap_or(&self.config.cgroup_parent);
+        let parent = spec.cgroup_parent_or(&self.config.cgroup_parent);
         let mut group = self.groups.make(
             parent,
             &spec.id,
@@ -441,17 +405,18 @@ impl Launcher {
             .map(|fd| fds.push(fd))
             .collect();
         group.procs.shrink_to_fit();
+        let shm_size = spec.shm_bytes();
         let basics = Basics {
             rootfs: fds.push(spec.rootfs),
             readonly_root: spec.readonly_root,
             hosts: crate::hosts::contents(&spec.hostname, &spec.extra_hosts),
             hostname: spec.hostname,
             resolv_conf: dns::contents(&self.config.dns, network)?,
-            shm_size: spec.shm_size,
+            shm_size,
             security,
             limits_devices: group.limits_devices,
             cgroup2: self.groups.unified(),
-            devices: prepare::asked_devices(nodes, &process, ids)?,
+            devices: prepare::requested_devices(nodes, &process, ids)?,
             mounts: prepare::mounts(spec.mounts, ids, &mut fds)?,
             tty_gid: prepare::host_id(ids, TTY_GROUP)?,
         };
@@ -469,29 +434,18 @@ impl Launcher {
     }
 }
 
-/// Takes a container out of the list.
-struct Entry<'a> {
-    launcher: &'a Launcher,
-    id: ContainerId,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        self.launcher.running.lock().remove(&self.id);
-    }
-}
-
-/// What a process says before it is the program.
+/// What a process reports before it becomes the program.
 #[derive(Default)]
 struct Start {
-    made: Vec<Stubs>,
+    /// Mount points that were made in the root.
+    stubs: Vec<Stubs>,
     terminal: Option<OwnedFd>,
     /// Why it will not be the program.
     failed: Option<StartError>,
 }
 
-/// Hears a starting process until its socket closes, which is when it has become the program, or has been killed.
-async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
+/// Reads the reports of a starting process until its socket closes, which is when it has become the program, or has been killed.
+async fn read_reports(socket: &OwnedFd) -> Result<Start, ExecError> {
     let failed = ExecError::system("cannot hear a container");
     let listen = async {
         rustix::io::ioctl_fionbio(socket, true)?;
@@ -501,7 +455,7 @@ async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
         )]
         let socket = AsyncFd::new(socket.as_fd())?;
         let mut start = Start::default();
-        let mut buffer = vec![0; MAX_MESSAGE];
+        let mut buffer = vec![0; MAX_MESSAGE_BYTES];
         loop {
             let mut ready = socket.readable().await?;
             let received =
@@ -516,7 +470,7 @@ async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
                 Ok(result) => result?,
             };
             match serde_json::from_slice(buffer.get(..length).unwrap_or_default())? {
-                Report::Made(made) => start.made.extend(made),
+                Report::Stubs(stubs) => start.stubs.extend(stubs),
                 Report::Terminal => start.terminal = fds.into_iter().next(),
                 Report::Failed(error) => {
                     start.failed = Some(error);
@@ -528,12 +482,12 @@ async fn starting(socket: &OwnedFd) -> Result<Start, ExecError> {
     listen.await.map_err(failed)
 }
 
-/// Moves bytes and obeys until the process has ended and its output is read.
+/// Moves the bytes of the streams and applies controls until the process has ended and its output is read.
 async fn drive(
     cloned: &mut Cloned,
     mut pumps: Pumps,
     terminal: Option<OwnedFd>,
-    whole: bool,
+    output_end: OutputEnd,
 ) -> Result<connection::Ended, ExecError> {
     let pidfd = cloned
         .pidfd
@@ -548,7 +502,7 @@ async fn drive(
         None => None,
     };
     let mut control = pumps.control.take();
-    let obey = async {
+    let apply_controls = async {
         while let Some(control) = match &mut control {
             Some(control) => control.recv().await,
             None => None,
@@ -566,10 +520,10 @@ async fn drive(
         }
         std::future::pending::<Infallible>().await
     };
-    let ended = pumps.until(terminal, whole, async {
+    let ended = pumps.until(terminal, output_end, async {
         tokio::select! {
             ended = cloned.wait() => ended,
-            never = obey => match never {},
+            never = apply_controls => match never {},
         }
     });
     ended.await

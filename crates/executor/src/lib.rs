@@ -22,6 +22,7 @@ mod io;
 pub mod launcher;
 mod mount;
 mod network;
+mod running;
 pub mod runtime;
 pub mod seccomp;
 mod spec;

@@ -56,15 +56,15 @@ impl ContainerNetwork {
 
     /// The only server that is asked for names, if there is one.
     pub(crate) fn nameserver(&self) -> Option<Ipv4Addr> {
-        self.given().map(StepNetwork::nameserver)
+        self.bridged().map(StepNetwork::nameserver)
     }
 
     /// The namespace that has been prepared.
     pub(crate) fn namespace(&self) -> Option<BorrowedFd<'_>> {
-        self.given().map(|network| network.as_fd())
+        self.bridged().map(|network| network.as_fd())
     }
 
-    fn given(&self) -> Option<&StepNetwork> {
+    fn bridged(&self) -> Option<&StepNetwork> {
         match self {
             Self::Bridge(network) => Some(network),
             Self::Host | Self::Isolated => None,

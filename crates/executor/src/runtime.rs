@@ -4,26 +4,25 @@ mod bundle;
 mod config;
 mod version;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{ExitStatus as ProgramExit, Stdio};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use sys::pty;
 use tokio::process::{Child, Command};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::Executor;
 use crate::access::SecurityMode;
 use crate::bounds;
 use crate::dns::{self, DnsConfig};
-use crate::error::{ExecError, StartError};
+use crate::error::{ExecError, StartError, errno};
 use crate::injection::DeviceEdits;
-use crate::io::{Control, ProcessIo, Pumps, Streams};
+use crate::io::{Control, OutputEnd, ProcessIo, Pumps, Streams};
 use crate::network::{ContainerNetwork, SandboxNetwork};
+use crate::running::{Joined, RunningContainers};
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec, Usage};
 use crate::stubs::{self, Kind};
 use crate::user;
@@ -51,11 +50,11 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Runtime {
     config: Config,
-    running: Mutex<HashMap<ContainerId, watch::Receiver<Option<Running>>>>,
+    running: RunningContainers<RunningContainer>,
 }
 
 #[derive(Debug, Clone)]
-struct Running {
+struct RunningContainer {
     process: ProcessSpec,
     security: SecurityMode,
     rootfs: PathBuf,
@@ -67,7 +66,7 @@ impl Runtime {
         version::check(&config.program, &config.accepted_versions)?;
         Ok(Self {
             config,
-            running: Mutex::new(HashMap::new()),
+            running: RunningContainers::default(),
         })
     }
 
@@ -128,7 +127,7 @@ impl Runtime {
     }
 }
 
-/// Deletes the container, and takes its folder away, when a run ends however it ends.
+/// Deletes the container and its folder when its run ends, fails or is dropped.
 struct Cleanup<'a> {
     runtime: &'a Runtime,
     id: ContainerId,
@@ -158,7 +157,6 @@ impl Cleanup<'_> {
 
 impl Drop for Cleanup<'_> {
     fn drop(&mut self) {
-        self.runtime.running.lock().remove(&self.id);
         if self.bundle.is_some() || self.started {
             task::spawn("delete container", self.delete()).detach();
         }
@@ -175,15 +173,8 @@ impl Executor for Runtime {
     ) -> Result<ExitStatus, ExecError> {
         bounds::check(&spec)?;
         let devices = spec.apply_devices();
-        let (announce, state) = watch::channel(None);
         let id = spec.id.clone();
-        {
-            let mut running = self.running.lock();
-            if running.contains_key(&id) {
-                return Err(ExecError::Exists { id: id.to_string() });
-            }
-            running.insert(id.clone(), state);
-        }
+        let registration = self.running.register(&id)?;
         let mut cleanup = Cleanup {
             runtime: self,
             id: id.clone(),
@@ -221,11 +212,11 @@ impl Executor for Runtime {
         cleanup.started = true;
         let (mut child, master) = self.spawn(&mut command, streams)?;
         drop(command);
-        announce.send_replace(Some(Running {
+        registration.started(RunningContainer {
             process,
             security,
             rootfs,
-        }));
+        });
         if let Some(started) = started {
             let _ = started.send(());
         }
@@ -241,7 +232,7 @@ impl Executor for Runtime {
             );
         };
         let exit = self.drive(&mut child, &mut pumps, master, kill).await?;
-        announce.send_replace(None);
+        registration.ended();
         let failure = last_error(&log);
         cleanup.delete().await;
         match failure {
@@ -256,50 +247,31 @@ impl Executor for Runtime {
         process: ProcessSpec,
         io: ProcessIo,
     ) -> Result<ExitStatus, ExecError> {
-        let mut state = self
-            .running
-            .lock()
-            .get(id)
-            .cloned()
-            .ok_or_else(|| ExecError::NotFound { id: id.to_string() })?;
-        let stopped = || ExecError::Stopped { id: id.to_string() };
-        let container = state
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_closed| stopped())?
-            .clone()
-            .ok_or_else(stopped)?;
-        self.wait_running(id, &state).await?;
+        let joined = self.running.join(id).await?;
+        let container = &joined.container;
+        self.wait_running(id, &joined).await?;
         let mut spec = process;
-        let own = &container.process;
-        for (given, own) in [(&mut spec.cwd, &own.cwd), (&mut spec.user, &own.user)] {
-            if given.is_empty() {
-                given.clone_from(own);
-            }
-        }
-        if spec.env.is_empty() {
-            spec.env.clone_from(&own.env);
-        }
+        spec.inherit(&container.process);
         bounds::check_process(&spec)?;
         let root = sys::path::open_host_path(&container.rootfs).map_err(|error| {
             // Its folder goes when it ends.
             if error.kind() == io::ErrorKind::NotFound {
-                stopped()
+                ExecError::Stopped { id: id.to_string() }
             } else {
                 ExecError::system("cannot open the root of a container")(error)
             }
         })?;
-        let who = user::lookup(&root, &spec.user)?;
+        let identity = user::lookup(&root, &spec.user)?;
         let document = config::process(
             &spec,
-            &who,
-            &user::home(&root, who.uid),
+            &identity,
+            &user::home(&root, identity.uid),
             container.security,
             &[],
         );
         let files = container
             .rootfs
-            .with_file_name(bundle::FILES)
+            .with_file_name(bundle::FILES_DIR)
             .join(format!("exec-{}", ContainerId::random()));
         std::fs::create_dir(&files).map_err(ExecError::system("cannot make a folder"))?;
         let (plan, pid, log) = (
@@ -368,22 +340,22 @@ impl Runtime {
         if spec.process.args.is_empty() {
             return Err(StartError::NoCommand.into());
         }
-        let mut who = user::lookup(&spec.rootfs, &spec.process.user)?;
-        who.groups.extend(devices.groups);
-        let home = user::home(&spec.rootfs, who.uid);
+        let mut identity = user::lookup(&spec.rootfs, &spec.process.user)?;
+        identity.groups.extend(devices.groups);
+        let home = user::home(&spec.rootfs, identity.uid);
         let mut bundle =
             Bundle::new(self.config.root.join("bundles").join(spec.id.as_str())).map_err(failed)?;
         let failed = |error| ExecError::system("cannot prepare a bundle")(error);
         let rootfs = bundle.attach_root(&spec.rootfs).map_err(failed)?;
-        let cwd = stubs::find(
+        let cwd = stubs::find_or_make(
             &spec.rootfs,
             &spec.process.cwd,
             Kind::Directory,
-            Some((who.uid, who.gid)),
+            Some((identity.uid, identity.gid)),
         );
         cwd.map_err(|error| StartError::WorkingDir {
             path: spec.process.cwd.clone(),
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
+            errno: errno(&error),
         })?;
         let hosts = crate::hosts::contents(&spec.hostname, &spec.extra_hosts);
         let mut mounts = Vec::new();
@@ -402,27 +374,20 @@ impl Runtime {
             let options = ["nosuid", "noexec", "nodev", "rbind", "ro"];
             mounts.push(serde_json::json!({"destination": dest, "type": "bind", "source": source, "options": options}));
         }
-        let dests: Vec<String> = spec
-            .mounts
-            .iter()
-            .map(|mount| gostd::path::join_root(&mount.dest))
-            .collect();
+        let dests = spec.mount_destinations();
+        let shm_size = spec.shm_bytes();
+        let parent = spec.cgroup_parent_or(&self.config.cgroup_parent).to_owned();
         for (index, mount) in spec.mounts.into_iter().enumerate() {
             mounts.push(bundle.mount(index, mount)?);
         }
         bundle.keep_parents(&dests, spec.remove_mount_stubs_recursive);
-        let parent = spec
-            .cgroup_parent
-            .as_deref()
-            .filter(|parent| !parent.is_empty())
-            .unwrap_or(&self.config.cgroup_parent);
-        let document = config::Document {
+        let document = config::RuntimeDocument {
             rootfs: &rootfs.to_string_lossy(),
             readonly_root: spec.readonly_root,
             hostname: &spec.hostname,
             process: config::process(
                 &spec.process,
-                &who,
+                &identity,
                 &home,
                 spec.access.security(),
                 &spec.ulimits,
@@ -432,14 +397,14 @@ impl Runtime {
             security: spec.access.security(),
             nodes: &devices.nodes,
             hooks: &devices.hooks,
-            owner: (who.uid, who.gid),
+            owner: (identity.uid, identity.gid),
             cgroups_path: format!(
                 "{}/buildkit/{}",
-                gostd::path::join_root(parent).trim_end_matches('/'),
+                gostd::path::join_root(&parent).trim_end_matches('/'),
                 spec.id
             ),
             resources: &spec.resources,
-            shm_size: spec.shm_size.filter(|size| *size != 0).unwrap_or(64 << 20),
+            shm_size,
         };
         // Not on the disk: secrets stand in the environment.
         std::fs::write(
@@ -450,7 +415,7 @@ impl Runtime {
         Ok(bundle)
     }
 
-    /// Moves bytes and obeys until the runtime has ended.
+    /// Moves the bytes of the streams and applies controls until the runtime has ended.
     async fn drive<F: Future<Output = ()>>(
         &self,
         child: &mut Child,
@@ -467,7 +432,7 @@ impl Runtime {
         let runtime = child
             .id()
             .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-        let obey = async {
+        let apply_controls = async {
             while let Some(order) = match &mut control {
                 Some(control) => control.recv().await,
                 None => None,
@@ -489,12 +454,11 @@ impl Runtime {
             }
             std::future::pending::<std::convert::Infallible>().await
         };
-        let whole = false;
         let pumps = pumps.take();
-        let exit = pumps.until(master, whole, async {
+        let exit = pumps.until(master, OutputEnd::MayBeHeld, async {
             tokio::select! {
                 exit = child.wait() => exit,
-                never = obey => match never {},
+                never = apply_controls => match never {},
             }
         });
         exit.await.map_err(|source| self.process_failed(source))
@@ -504,7 +468,7 @@ impl Runtime {
     async fn wait_running(
         &self,
         id: &ContainerId,
-        state: &watch::Receiver<Option<Running>>,
+        joined: &Joined<RunningContainer>,
     ) -> Result<(), ExecError> {
         loop {
             let mut command = self.command();
@@ -524,7 +488,7 @@ impl Runtime {
             {
                 return Ok(());
             }
-            if state.borrow().is_none() || state.has_changed().is_err() {
+            if joined.has_ended() {
                 return Err(ExecError::Stopped { id: id.to_string() });
             }
             task::clock::sleep(std::time::Duration::from_millis(20)).await;

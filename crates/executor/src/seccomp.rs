@@ -54,11 +54,11 @@ const SUPERVISED: [(&str, Supervised, Action); 4] = [
 pub(crate) fn supervised(architecture: u32, number: u32) -> Option<Supervised> {
     let (_, column) = ARCHITECTURES
         .iter()
-        .find(|(known, _)| *known == architecture)?;
+        .find(|(number, _)| *number == architecture)?;
     SUPERVISED.iter().find_map(|(name, call, _)| {
-        let (_, numbers) = NUMBERS.iter().find(|(known, _)| known == name)?;
-        let known = u32::try_from(*numbers.get(*column)?).ok()?;
-        (known == number).then_some(*call)
+        let (_, numbers) = NUMBERS.iter().find(|(other, _)| other == name)?;
+        let call_number = u32::try_from(*numbers.get(*column)?).ok()?;
+        (call_number == number).then_some(*call)
     })
 }
 
@@ -110,7 +110,7 @@ const SOCKET_RAW: u32 = 3;
 /// The bits of a socket's type that are no flags.
 const SOCKET_TYPE_BITS: u32 = 0xf;
 /// The shortest address of the internet, struct sockaddr_in.
-const SHORTEST_ADDRESS: u32 = 16;
+const MIN_ADDRESS_BYTES: u32 = 16;
 
 /// Compiles the filter for a process with these capabilities; `None` on an architecture without a table, which must then not run
 /// confined steps.
@@ -303,7 +303,7 @@ fn act(action: Action) -> Vec<Instruction> {
     let ask = op(RETURN, RET_USER_NOTIF);
     let load_low = op(LOAD, argument(0));
     let load_high = op(LOAD, argument(0) + 4);
-    let among = |values: &[u32]| -> Vec<Instruction> {
+    let allow_only = |values: &[u32]| -> Vec<Instruction> {
         let count = values.len();
         let to_allow = |index: usize| u8::try_from(count - index).unwrap_or(u8::MAX);
         let mut code: Vec<_> = values
@@ -326,7 +326,7 @@ fn act(action: Action) -> Vec<Instruction> {
         ],
         Action::IfPersonality => {
             let mut code = vec![load_high, jump(JUMP_EQUAL, 0, 1, 0), refuse, load_low];
-            code.extend(among(&profile::PERSONALITIES));
+            code.extend(allow_only(&profile::PERSONALITIES));
             code
         }
         // The kernel takes 16 bits of a mode, so what is above cannot hide a device.
@@ -340,7 +340,7 @@ fn act(action: Action) -> Vec<Instruction> {
         ],
         Action::AskForAddress => vec![
             op(LOAD, argument(2)),
-            jump(JUMP_GREATER_EQUAL, SHORTEST_ADDRESS, 0, 1),
+            jump(JUMP_GREATER_EQUAL, MIN_ADDRESS_BYTES, 0, 1),
             ask,
             allow,
         ],
@@ -360,7 +360,7 @@ fn act(action: Action) -> Vec<Instruction> {
                 ]);
             }
             code.extend([jump(JUMP_GREATER, profile::LAST_COMMON_FAMILY, 1, 0), allow]);
-            code.extend(among(&profile::FURTHER_FAMILIES));
+            code.extend(allow_only(&profile::FURTHER_FAMILIES));
             code
         }
     }

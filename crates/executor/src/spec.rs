@@ -53,6 +53,14 @@ impl ContainerId {
     }
 }
 
+impl InvalidId {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        oci::ErrorKind::Invalid
+    }
+}
+
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -69,6 +77,9 @@ pub enum InvalidId {
     #[error("invalid container id {0:?}: only letters and numbers are allowed")]
     Characters(String),
 }
+
+/// The size of /dev/shm where a spec does not say one.
+const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
 /// One container and its first process.
 #[derive(Debug)]
@@ -128,6 +139,29 @@ impl ContainerSpec {
         }
     }
 
+    /// Where the mounts go, as clean absolute paths.
+    pub(crate) fn mount_destinations(&self) -> Vec<String> {
+        let paths = self.mounts.iter();
+        paths
+            .map(|mount| gostd::path::join_root(&mount.dest))
+            .collect()
+    }
+
+    /// The size of /dev/shm in bytes.
+    pub(crate) fn shm_bytes(&self) -> u64 {
+        self.shm_size
+            .filter(|size| *size != 0)
+            .unwrap_or(DEFAULT_SHM_BYTES)
+    }
+
+    /// The control group below which the container's is made, where `default` is what the configuration says.
+    pub(crate) fn cgroup_parent_or<'a>(&'a self, default: &'a str) -> &'a str {
+        let parent = self.cgroup_parent.as_deref();
+        parent
+            .filter(|parent| !parent.is_empty())
+            .unwrap_or(default)
+    }
+
     /// Changes the spec as its devices ask, and returns what only an executor can do for them.
     pub(crate) fn apply_devices(&mut self) -> DeviceEdits {
         let injection = std::mem::take(&mut self.devices);
@@ -135,10 +169,11 @@ impl ContainerSpec {
             let name = entry
                 .split_once('=')
                 .map_or(entry.as_str(), |(name, _)| name);
-            let is_same =
-                |own: &&mut String| own.split_once('=').is_some_and(|(own, _)| own == name);
+            let is_same = |variable: &&mut String| {
+                variable.split_once('=').is_some_and(|(key, _)| key == name)
+            };
             match self.process.env.iter_mut().find(is_same) {
-                Some(own) => *own = entry,
+                Some(variable) => *variable = entry,
                 None => self.process.env.push(entry),
             }
         }
@@ -166,6 +201,21 @@ pub struct ProcessSpec {
     pub user: String,
     /// Give it a terminal.
     pub tty: bool,
+}
+
+impl ProcessSpec {
+    /// Takes environment, working directory and user of the container's first process where this one has none.
+    pub(crate) fn inherit(&mut self, first: &Self) {
+        if self.env.is_empty() {
+            self.env.clone_from(&first.env);
+        }
+        if self.cwd.is_empty() {
+            self.cwd.clone_from(&first.cwd);
+        }
+        if self.user.is_empty() {
+            self.user.clone_from(&first.user);
+        }
+    }
 }
 
 impl fmt::Debug for ProcessSpec {

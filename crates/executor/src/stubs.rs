@@ -28,10 +28,10 @@ pub(crate) struct Stubs {
     /// The innermost, from the root on; none of its names is a link.
     path: String,
     /// Outermost first.
-    made: Vec<Stub>,
+    stubs: Vec<Stub>,
 }
 
-/// Something made to mount on.
+/// One directory or file that was made to be mounted on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stub {
     /// Where its name ends in the path.
@@ -49,7 +49,7 @@ impl Stubs {
     /// About how many bytes a message with it takes.
     pub(crate) fn message_size(&self) -> usize {
         // Six for a character that JSON escapes, eighty for the numbers.
-        self.path.len() * 6 + self.made.len() * 80 + 64
+        self.path.len() * 6 + self.stubs.len() * 80 + 64
     }
 }
 
@@ -57,7 +57,7 @@ impl Stubs {
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) fd: OwnedFd,
-    pub(crate) made: Vec<Stubs>,
+    pub(crate) stubs: Vec<Stubs>,
 }
 
 /// As many links as the kernel follows, and some more for links through links.
@@ -65,10 +65,10 @@ const MAX_LINKS: usize = 255;
 /// Names looked up for one place, those in links included.
 const MAX_STEPS: usize = 4096;
 
-/// Finds the place `path` below `root`, making directories and at last a `kind` where nothing is. What is made belongs to `owner`.
+/// Opens the place `path` below `root`, making directories and at last a `kind` where nothing is. What is made belongs to `owner`.
 ///
 /// Links of the image can make much of a short path; what they lead through is bounded as the path itself is.
-pub(crate) fn find(
+pub(crate) fn find_or_make(
     root: impl AsFd,
     path: &str,
     kind: Kind,
@@ -76,11 +76,11 @@ pub(crate) fn find(
 ) -> io::Result<Place> {
     let root = root.as_fd();
     let names = gostd::path::names_below_root(path);
-    let mut todo: Vec<String> = names.into_iter().rev().map(str::to_owned).collect();
+    let mut pending: Vec<String> = names.into_iter().rev().map(str::to_owned).collect();
     let mut open: Vec<(String, OwnedFd)> = Vec::new();
-    let mut made: Vec<Stubs> = Vec::new();
+    let mut made_stubs: Vec<Stubs> = Vec::new();
     let (mut links, mut steps, mut made_count) = (0, 0, 0);
-    while let Some(name) = todo.pop() {
+    while let Some(name) = pending.pop() {
         steps += 1;
         if steps > MAX_STEPS || open.len() >= MAX_PATH_PARTS {
             return Err(Errno::NAMETOOLONG.into());
@@ -93,7 +93,7 @@ pub(crate) fn find(
         let flags = OpenFlags::PATH | OpenFlags::NOFOLLOW;
         let fd = match path::open_in_root(dir, name.as_str(), flags, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let directory = !todo.is_empty() || kind == Kind::Directory;
+                let directory = !pending.is_empty() || kind == Kind::Directory;
                 let names = open.iter().map(|(name, _)| name.as_str());
                 let names: Vec<&str> = names.chain([name.as_str()]).collect();
                 let path = names.join("/");
@@ -111,14 +111,14 @@ pub(crate) fn find(
                     directory,
                 };
                 let parent = path.rsplit_once('/').map(|(parent, _)| parent);
-                match made.last_mut() {
+                match made_stubs.last_mut() {
                     Some(last) if Some(last.path.as_str()) == parent => {
                         last.path = path;
-                        last.made.push(stub);
+                        last.stubs.push(stub);
                     }
-                    _ => made.push(Stubs {
+                    _ => made_stubs.push(Stubs {
                         path,
-                        made: vec![stub],
+                        stubs: vec![stub],
                     }),
                 }
                 fd
@@ -137,11 +137,12 @@ pub(crate) fn find(
         let target = rustix::fs::readlinkat(&fd, c"", Vec::new())?;
         let target = target
             .to_str()
-            .map_err(|_not_text| io::Error::from(Errno::ILSEQ))?;
+            // The dropped error says only where the bytes are no UTF-8.
+            .map_err(|_| io::Error::from(Errno::ILSEQ))?;
         if target.starts_with('/') {
             open.clear();
         }
-        todo.extend(
+        pending.extend(
             target
                 .split('/')
                 .rev()
@@ -153,7 +154,10 @@ pub(crate) fn find(
         Some((_, fd)) => fd,
         None => root.try_clone_to_owned()?,
     };
-    Ok(Place { fd, made })
+    Ok(Place {
+        fd,
+        stubs: made_stubs,
+    })
 }
 
 /// Makes one name. The directory's times stay what they were, so that a mount point made for a step does not show in its layer.
@@ -199,41 +203,42 @@ fn restore_times(dir: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> io::Result<()>
 }
 
 /// The mount points that are removed again: the last of each destination, or with the parents made for it.
-pub(crate) fn which(made: Vec<Stubs>, dests: &[String], recursive: bool) -> Vec<Stubs> {
+pub(crate) fn to_remove(stubs: Vec<Stubs>, dests: &[String], recursive: bool) -> Vec<Stubs> {
     if recursive {
-        return made;
+        return stubs;
     }
     let dests: HashSet<&str> = dests
         .iter()
         .filter_map(|dest| dest.strip_prefix('/'))
         .chain(["etc/hosts", "etc/resolv.conf"])
         .collect();
-    let all = made
+    let paths = stubs
         .iter()
-        .flat_map(|stubs| stubs.made.iter().map(|stub| stubs.path_of(stub)));
-    let parents: HashSet<&str> = all
+        .flat_map(|stubs| stubs.stubs.iter().map(|stub| stubs.path_of(stub)));
+    let parents: HashSet<&str> = paths
         .filter_map(|path| Some(path.rsplit_once('/')?.0))
         .collect();
     // A destination reached through a link is known by nothing having been made below it.
-    let is_kept = |path: &str| dests.contains(path) || !parents.contains(path);
-    made.iter()
+    let is_removed = |path: &str| dests.contains(path) || !parents.contains(path);
+    stubs
+        .iter()
         .map(|stubs| Stubs {
             path: stubs.path.clone(),
-            made: stubs
-                .made
+            stubs: stubs
+                .stubs
                 .iter()
-                .filter(|stub| is_kept(stubs.path_of(stub)))
+                .filter(|stub| is_removed(stubs.path_of(stub)))
                 .cloned()
                 .collect(),
         })
-        .filter(|stubs| !stubs.made.is_empty())
+        .filter(|stubs| !stubs.stubs.is_empty())
         .collect()
 }
 
-/// Removes what was made, where it is still what was made and nobody has put anything into it. Never fails a step.
-pub(crate) fn remove(root: impl AsFd, made: &[Stubs]) {
-    for stubs in made.iter().rev() {
-        for stub in stubs.made.iter().rev() {
+/// Removes mount points that are still the ones that were made and have nothing in them. Never fails a step.
+pub(crate) fn remove(root: impl AsFd, stubs: &[Stubs]) {
+    for stubs in stubs.iter().rev() {
+        for stub in stubs.stubs.iter().rev() {
             let path = stubs.path_of(stub);
             if let Err(error) = remove_one(root.as_fd(), path, stub) {
                 tracing::debug!(path, %error, "mount point stays");
@@ -284,8 +289,8 @@ mod tests {
         symlink(outside.path(), inside.path().join("out")).unwrap();
         symlink("../../../../..", inside.path().join("up")).unwrap();
         symlink("loop", inside.path().join("loop")).unwrap();
-        find(&root, "/out/made", Kind::Directory, None).unwrap();
-        find(&root, "/up/../over/made", Kind::File, None).unwrap();
+        find_or_make(&root, "/out/made", Kind::Directory, None).unwrap();
+        find_or_make(&root, "/up/../over/made", Kind::File, None).unwrap();
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
         let name = outside.path().strip_prefix("/").unwrap();
         assert!(
@@ -294,7 +299,7 @@ mod tests {
         );
         assert!(inside.path().join("over/made").is_file());
         assert_eq!(
-            find(&root, "/loop", Kind::File, None)
+            find_or_make(&root, "/loop", Kind::File, None)
                 .unwrap_err()
                 .raw_os_error(),
             Some(Errno::LOOP.raw_os_error())
@@ -320,7 +325,7 @@ mod tests {
             symlink(&target, dir.join(format!("l{depth}"))).unwrap();
         }
         for path in ["/deep", "/around/around/around/around", "/wide", "/l0/end"] {
-            let error = find(&root, path, Kind::Directory, None).unwrap_err();
+            let error = find_or_make(&root, path, Kind::Directory, None).unwrap_err();
             assert!(
                 [
                     Errno::NAMETOOLONG.raw_os_error(),
@@ -347,13 +352,13 @@ mod tests {
     fn a_mount_point_of_the_most_parts_goes_again_and_takes_one_message() {
         let (_outside, inside, root) = fixture();
         let dest = "/\u{1}bcdefghijklmn".repeat(MAX_PATH_PARTS);
-        let made = find(&root, &dest, Kind::File, None).unwrap().made;
+        let made = find_or_make(&root, &dest, Kind::File, None).unwrap().stubs;
         assert_eq!(made.len(), 1);
         let text = serde_json::to_vec(&made).unwrap();
         assert!(text.len() < 64 << 10, "{}", text.len());
         assert!(text.len() <= made[0].message_size());
-        assert_eq!(which(made.clone(), &[dest], false)[0].made.len(), 1);
-        remove(&root, &which(made, &[], true));
+        assert_eq!(to_remove(made.clone(), &[dest], false)[0].stubs.len(), 1);
+        remove(&root, &to_remove(made, &[], true));
         assert_eq!(std::fs::read_dir(inside.path()).unwrap().count(), 0);
     }
 
@@ -369,10 +374,16 @@ mod tests {
                 .unwrap()
         };
         let before = modified();
-        let hosts = find(&root, "/etc/hosts", Kind::File, None).unwrap().made;
-        let filled = find(&root, "/etc/filled", Kind::File, None).unwrap().made;
+        let hosts = find_or_make(&root, "/etc/hosts", Kind::File, None)
+            .unwrap()
+            .stubs;
+        let filled = find_or_make(&root, "/etc/filled", Kind::File, None)
+            .unwrap()
+            .stubs;
         std::fs::write(inside.path().join("etc/filled"), "x").unwrap();
-        let swapped = find(&root, "/a/swapped", Kind::File, None).unwrap().made;
+        let swapped = find_or_make(&root, "/a/swapped", Kind::File, None)
+            .unwrap()
+            .stubs;
         assert_eq!(
             modified(),
             before + std::time::Duration::ZERO,
@@ -389,7 +400,9 @@ mod tests {
         assert!(inside.path().join("etc/filled").exists());
         assert!(outside.path().join("swapped").exists());
         // Another file under the name of the stub is not the stub.
-        let again = find(&root, "/etc/hosts", Kind::File, None).unwrap().made;
+        let again = find_or_make(&root, "/etc/hosts", Kind::File, None)
+            .unwrap()
+            .stubs;
         std::fs::rename(
             inside.path().join("etc/hosts"),
             inside.path().join("etc/moved"),
@@ -416,8 +429,8 @@ mod tests {
             "/../../a",
             "/a/b/../file",
         ] {
-            let place = find(&root, path, Kind::Directory, None).unwrap();
-            assert!(place.made.is_empty(), "{path}");
+            let place = find_or_make(&root, path, Kind::Directory, None).unwrap();
+            assert!(place.stubs.is_empty(), "{path}");
         }
     }
 
@@ -436,7 +449,7 @@ mod tests {
             (format!("/{}", "n".repeat(300)), Errno::NAMETOOLONG),
             ("/bytes".to_owned(), Errno::ILSEQ),
         ] {
-            let error = find(&root, &path, Kind::Directory, None).unwrap_err();
+            let error = find_or_make(&root, &path, Kind::Directory, None).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()), "{path}");
         }
     }
@@ -444,23 +457,27 @@ mod tests {
     #[test]
     fn of_what_was_made_the_mount_points_go_or_all_of_it() {
         let (_outside, inside, root) = fixture();
-        let made = |path: &str| find(&root, path, Kind::Directory, None).unwrap().made;
+        let made = |path: &str| {
+            find_or_make(&root, path, Kind::Directory, None)
+                .unwrap()
+                .stubs
+        };
         let all: Vec<Stubs> = ["/a/b/c", "/a/d", "/e"]
             .into_iter()
             .flat_map(made)
             .collect();
         let dests = ["/a/b/c", "/a/d", "/e"].map(str::to_owned);
-        let count = |stubs: &[Stubs]| stubs.iter().map(|stubs| stubs.made.len()).sum::<usize>();
+        let count = |stubs: &[Stubs]| stubs.iter().map(|stubs| stubs.stubs.len()).sum::<usize>();
         assert_eq!(
-            (count(&all), count(&which(all.clone(), &dests, true))),
+            (count(&all), count(&to_remove(all.clone(), &dests, true))),
             (5, 5)
         );
-        let last = which(all.clone(), &dests, false);
+        let last = to_remove(all.clone(), &dests, false);
         assert_eq!(count(&last), 3);
         remove(&root, &last);
         assert!(inside.path().join("a/b").is_dir(), "parents stay");
         assert!(!inside.path().join("a/b/c").exists() && !inside.path().join("e").exists());
-        remove(&root, &which(all, &dests, true));
+        remove(&root, &to_remove(all, &dests, true));
         assert_eq!(std::fs::read_dir(inside.path()).unwrap().count(), 0);
     }
 
@@ -470,7 +487,7 @@ mod tests {
         testkit::requires!(root);
         let (_outside, inside, root) = fixture();
         std::fs::create_dir(inside.path().join("there")).unwrap();
-        find(&root, "/there/made/file", Kind::File, Some((7, 8))).unwrap();
+        find_or_make(&root, "/there/made/file", Kind::File, Some((7, 8))).unwrap();
         let owner = |name: &str| {
             let meta = std::fs::metadata(inside.path().join(name)).unwrap();
             (meta.uid(), meta.gid())

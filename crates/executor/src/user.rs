@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use sys::path::{self, OpenFlags};
 
 /// How much of a passwd or group file is read (P13).
-const MAX_FILE: u64 = 10 << 20;
+const MAX_FILE_BYTES: u64 = 10 << 20;
 
 /// Who a process runs as.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,7 +21,7 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
-/// Why a user is nobody.
+/// Why a user or group cannot be looked up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LookupError {
@@ -35,7 +35,7 @@ pub enum LookupError {
     #[error("uids and gids must be in range 0-2147483647")]
     Range,
     /// The file is longer than any such file.
-    #[error("unable to find user {user}: {path:?} exceeds {MAX_FILE} bytes")]
+    #[error("unable to find user {user}: {path:?} exceeds {MAX_FILE_BYTES} bytes")]
     TooLarge {
         /// The user looked for.
         user: String,
@@ -52,17 +52,25 @@ pub enum LookupError {
     },
 }
 
+impl LookupError {
+    /// What kind of error it is: the files are the image's, so a name that is not in them is a failure of the step.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        oci::ErrorKind::Failed
+    }
+}
+
 /// Looks `user[:group]` up in the tree below `root`. The empty word is root, whatever the files say of it.
 pub fn lookup(root: impl AsFd, user: &str) -> Result<Identity, LookupError> {
     let root = root.as_fd();
     if let Some(identity) = numeric(user) {
         return Ok(identity);
     }
-    let wanted = if user.is_empty() { "0" } else { user };
-    let found = read(root, "/etc/passwd", wanted)
-        .and_then(|passwd| Ok((passwd, read(root, "/etc/group", wanted)?)))
-        .and_then(|(passwd, group)| find(wanted, passwd.as_deref(), group.as_deref()));
-    match found {
+    let name = if user.is_empty() { "0" } else { user };
+    let identity = read(root, "/etc/passwd", name)
+        .and_then(|passwd| Ok((passwd, read(root, "/etc/group", name)?)))
+        .and_then(|(passwd, group)| find(name, passwd.as_deref(), group.as_deref()));
+    match identity {
         Err(_) if user.is_empty() => Ok(with_groups(0, 0, Vec::new())),
         result => result,
     }
@@ -121,12 +129,14 @@ fn read(
         return Ok(None);
     };
     let mut bytes = Vec::new();
-    let result = File::from(file).take(MAX_FILE + 1).read_to_end(&mut bytes);
+    let result = File::from(file)
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes);
     result.map_err(|source| LookupError::Read {
         user: user.to_owned(),
         source,
     })?;
-    if bytes.len() as u64 > MAX_FILE {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(LookupError::TooLarge {
             user: user.to_owned(),
             path,
@@ -160,7 +170,7 @@ fn field<'a>(line: &[&'a [u8]], index: usize) -> &'a [u8] {
     line.get(index).copied().unwrap_or_default()
 }
 
-/// A number in a file; what is none counts as zero, as it does for everyone who reads these files this way.
+/// A number in a file. A field that is no number counts as zero, as it does for libcontainer.
 fn file_id(bytes: &[u8]) -> i64 {
     std::str::from_utf8(bytes)
         .ok()
@@ -168,12 +178,8 @@ fn file_id(bytes: &[u8]) -> i64 {
         .unwrap_or(0)
 }
 
-fn find(
-    wanted: &str,
-    passwd: Option<&[u8]>,
-    group: Option<&[u8]>,
-) -> Result<Identity, LookupError> {
-    let mut parts = wanted.split(':');
+fn find(spec: &str, passwd: Option<&[u8]>, group: Option<&[u8]>) -> Result<Identity, LookupError> {
+    let mut parts = spec.split(':');
     let (user, group_name) = (
         parts.next().unwrap_or_default(),
         parts.next().unwrap_or_default(),
@@ -185,7 +191,8 @@ fn find(
         None => field(line, 0) == user.as_bytes(),
     };
     let entry = lines(passwd).find(matches);
-    let narrow = |number: i64| u32::try_from(number).map_err(|_out_of_range| LookupError::Range);
+    // The dropped error says only that the number is out of range.
+    let narrow = |number: i64| u32::try_from(number).map_err(|_| LookupError::Range);
     let (the_uid, mut the_gid, name) = match (&entry, uid) {
         (Some(line), _) => (
             narrow(file_id(field(line, 2)))?,
@@ -198,11 +205,11 @@ fn find(
     };
     let mut groups = Vec::new();
     if !group_name.is_empty() {
-        let found = lines(group).find(|line| match gid {
+        let entry = lines(group).find(|line| match gid {
             Some(gid) => file_id(field(line, 2)) == i64::from(gid),
             None => field(line, 0) == group_name.as_bytes(),
         });
-        the_gid = match (found, gid) {
+        the_gid = match (entry, gid) {
             (Some(line), _) => narrow(file_id(field(&line, 2)))?,
             (None, Some(gid)) => gid,
             (None, None) => return Err(LookupError::NoGroup(group_name.to_owned())),
@@ -292,7 +299,7 @@ mod tests {
         std::fs::remove_file(&passwd).unwrap();
         File::create(&passwd)
             .unwrap()
-            .set_len(MAX_FILE + 1)
+            .set_len(MAX_FILE_BYTES + 1)
             .unwrap();
         assert!(matches!(
             lookup(&root, "daemon"),

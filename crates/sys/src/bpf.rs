@@ -65,7 +65,7 @@ fn op(code: u8, registers: u8, offset: i16, immediate: u32) -> Instruction {
 }
 
 /// How many instructions each rule has.
-const RULE: usize = 8;
+const INSTRUCTIONS_PER_RULE: usize = 8;
 
 /// Any node may be made; only the listed devices may be opened, and only in the way that is listed.
 fn device_code(allowed: &[DeviceRule]) -> Vec<Instruction> {
@@ -100,7 +100,7 @@ fn device_code(allowed: &[DeviceRule]) -> Vec<Instruction> {
         ]);
         code.extend(allow);
     }
-    debug_assert_eq!(code.len(), rules + allowed.len() * RULE);
+    debug_assert_eq!(code.len(), rules + allowed.len() * INSTRUCTIONS_PER_RULE);
     code.extend([op(MOVE, 0, 0, 0), op(EXIT, 0, 0, 0)]);
     code
 }

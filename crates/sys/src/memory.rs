@@ -9,23 +9,35 @@ use rustix::time::{ClockId, clock_gettime};
 /// Unmaps the pages of program and libraries that are only read and executed; the kernel maps them again, mostly from its cache,
 /// when they are used. Returns how many bytes were looked at. madvise(2).
 pub fn release_text() -> io::Result<usize> {
-    let mut total = 0;
-    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
-        let Some((start, len)) = text_of(line) else {
-            continue;
-        };
-        // SAFETY: the range is a private mapping of a file without write permission, as the kernel has just said, and mappings of code are
-        // not removed or replaced in this program. Such pages are the file's own, so the next use finds the same bytes.
-        unsafe {
-            mm::madvise(
-                std::ptr::with_exposed_provenance_mut(start),
-                len,
-                Advice::LinuxDontNeed,
-            )
-        }?;
-        total += len;
+    Text::of_process()?.release()
+}
+
+/// Where the code of this process is mapped, for a process that will not see `/proc` any more.
+#[derive(Debug)]
+pub struct Text(Vec<(usize, usize)>);
+
+impl Text {
+    /// Reads the mappings of program and libraries from procfs. Libraries that are loaded later are not among them.
+    pub fn of_process() -> io::Result<Self> {
+        let maps = std::fs::read_to_string("/proc/self/maps")?;
+        Ok(Self(maps.lines().filter_map(text_of).collect()))
     }
-    Ok(total)
+
+    /// As [`release_text`].
+    pub fn release(&self) -> io::Result<usize> {
+        for (start, len) in &self.0 {
+            // SAFETY: the range is a private mapping of a file without write permission, as the kernel has said, and mappings of code
+            // are not removed or replaced in this program. Such pages are the file's own, so the next use finds the same bytes.
+            unsafe {
+                mm::madvise(
+                    std::ptr::with_exposed_provenance_mut(*start),
+                    *len,
+                    Advice::LinuxDontNeed,
+                )
+            }?;
+        }
+        Ok(self.0.iter().map(|(_, len)| len).sum())
+    }
 }
 
 /// Start and length of a mapping of a file's code.

@@ -343,7 +343,7 @@ pub fn set_rlimit(number: u32, soft: u64, hard: u64) -> io::Result<()> {
 }
 
 /// How many descriptors a process might have open before this one raised its limit: soft and hard.
-static OPEN_FILES: std::sync::OnceLock<(u64, u64)> = std::sync::OnceLock::new();
+static ORIGINAL_OPEN_FILES: std::sync::OnceLock<(u64, u64)> = std::sync::OnceLock::new();
 
 /// Raises how many descriptors this process may have open as far as it may: the soft limit of 1,024 is for programs that use `select`
 /// (Go's runtime does the same for every program). What it starts inherits that, unless [`restore_open_files`] undoes it. setrlimit(2).
@@ -352,7 +352,7 @@ pub fn raise_open_files() -> io::Result<()> {
     let (Some(soft), Some(hard)) = (limit.current, limit.maximum) else {
         return Ok(());
     };
-    if soft < hard && OPEN_FILES.set((soft, hard)).is_ok() {
+    if soft < hard && ORIGINAL_OPEN_FILES.set((soft, hard)).is_ok() {
         let raised = Rlimit {
             current: Some(hard),
             maximum: Some(hard),
@@ -365,7 +365,7 @@ pub fn raise_open_files() -> io::Result<()> {
 /// The limit of open descriptors, soft and hard, that this process was started with, if it has raised it.
 #[must_use]
 pub fn original_open_files() -> Option<(u64, u64)> {
-    OPEN_FILES.get().copied()
+    ORIGINAL_OPEN_FILES.get().copied()
 }
 
 /// Gives a process that this one started the limit of open descriptors that this one was started with: programs of steps walk through

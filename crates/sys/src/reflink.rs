@@ -86,12 +86,12 @@ fn copy_through(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut at: u64, end: u64)
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         };
-        let mut rest = buffer.get(..read).unwrap_or_default();
-        while !rest.is_empty() {
-            match rustix::io::pwrite(to, rest, at) {
+        let mut unwritten = buffer.get(..read).unwrap_or_default();
+        while !unwritten.is_empty() {
+            match rustix::io::pwrite(to, unwritten, at) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    rest = rest.get(written..).unwrap_or_default();
+                    unwritten = unwritten.get(written..).unwrap_or_default();
                     at += written as u64;
                 }
                 Err(Errno::INTR) => {}

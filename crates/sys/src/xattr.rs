@@ -8,7 +8,7 @@ use rustix::fs::{self as rx, XattrFlags};
 use rustix::io::Errno;
 
 /// The largest value the kernel takes, `XATTR_SIZE_MAX`.
-const MAX: usize = 64 << 10;
+const MAX_VALUE_BYTES: usize = 64 << 10;
 
 /// Reads attribute `name` of `fd`, `None` when it has none or its filesystem knows none. getxattr(2).
 ///
@@ -106,8 +106,8 @@ fn read(mut fill: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u
                 buffer.truncate(length);
                 return Ok(buffer);
             }
-            Err(Errno::RANGE) if buffer.len() < MAX => {
-                let larger = (buffer.len() * 8).min(MAX);
+            Err(Errno::RANGE) if buffer.len() < MAX_VALUE_BYTES => {
+                let larger = (buffer.len() * 8).min(MAX_VALUE_BYTES);
                 buffer.resize(larger, 0);
             }
             Err(error) => return Err(error),

@@ -37,8 +37,8 @@ impl Injection {
             self.nodes.retain(|other| other.name != node.name);
             self.nodes.push(node);
         }
-        for wanted in &edits.mounts {
-            let mount = bind(device, wanted)?;
+        for bind_mount in &edits.mounts {
+            let mount = bind(device, bind_mount)?;
             self.mounts.retain(|other| other.dest != mount.dest);
             self.mounts.push(mount);
         }
@@ -79,9 +79,9 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
     let (mut major, mut minor, mut mode) = (node.major, node.minor, node.file_mode);
     match rustix::fs::lstat(host.as_str()) {
         Ok(stat) => {
-            let found = FileType::from_raw_mode(stat.st_mode);
+            let host_kind = FileType::from_raw_mode(stat.st_mode);
             let is_node = matches!(
-                found,
+                host_kind,
                 FileType::BlockDevice | FileType::CharacterDevice | FileType::Fifo
             );
             if is_node {
@@ -90,11 +90,11 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
                 return Err(unfit("not a device node".into()));
             }
             if !described {
-                if kind.is_some_and(|kind| kind != found) {
+                if kind.is_some_and(|kind| kind != host_kind) {
                     return Err(unfit(format!("host type mismatch: {:?} wanted", node.kind)));
                 }
-                kind = Some(found);
-                if major == 0 && found != FileType::Fifo {
+                kind = Some(host_kind);
+                if major == 0 && host_kind != FileType::Fifo {
                     major = i64::from(rustix::fs::major(stat.st_rdev));
                     minor = i64::from(rustix::fs::minor(stat.st_rdev));
                 }
@@ -105,7 +105,8 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
     }
     let number = |value: i64| {
         u32::try_from(value)
-            .map_err(|_out_of_range| unfit(format!("invalid device number {value}")))
+            // The dropped error says only that the number is out of range.
+            .map_err(|_| unfit(format!("invalid device number {value}")))
     };
     Ok(Node {
         name: name.to_owned(),
@@ -123,7 +124,7 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
 }
 
 /// Takes hold of a place of the host as a mount of its own, with the flags that its options say.
-fn bind(device: &str, wanted: &BindMount) -> Result<Mount, DeviceError> {
+fn bind(device: &str, bind_mount: &BindMount) -> Result<Mount, DeviceError> {
     let mut readonly = false;
     let mut recursive = false;
     let mut set = Attrs::default();
@@ -131,7 +132,7 @@ fn bind(device: &str, wanted: &BindMount) -> Result<Mount, DeviceError> {
         device: device.to_owned(),
         what,
     };
-    for option in &wanted.options {
+    for option in &bind_mount.options {
         match option.as_str() {
             "ro" => readonly = true,
             "rbind" => recursive = true,
@@ -143,10 +144,10 @@ fn bind(device: &str, wanted: &BindMount) -> Result<Mount, DeviceError> {
             _ => return Err(unknown(format!("the mount option {option:?}"))),
         }
     }
-    let source = match wanted.kind.as_str() {
+    let source = match bind_mount.kind.as_str() {
         "" | "bind" | "none" => {
             let take = || -> io::Result<mount::DetachedMount> {
-                let place = path::open_host_path(&wanted.host_path)?;
+                let place = path::open_host_path(&bind_mount.host_path)?;
                 let copy = mount::open_tree_clone(&place, recursive)?;
                 mount::mount_setattr(
                     &copy,
@@ -161,7 +162,7 @@ fn bind(device: &str, wanted: &BindMount) -> Result<Mount, DeviceError> {
             };
             MountSource::Mount(take().map_err(|source| DeviceError::Mount {
                 device: device.to_owned(),
-                path: wanted.host_path.clone(),
+                path: bind_mount.host_path.clone(),
                 source,
             })?)
         }
@@ -169,7 +170,7 @@ fn bind(device: &str, wanted: &BindMount) -> Result<Mount, DeviceError> {
         other => return Err(unknown(format!("a mount of type {other:?}"))),
     };
     Ok(Mount {
-        dest: gostd::path::join_root(&wanted.container_path),
+        dest: gostd::path::join_root(&bind_mount.container_path),
         source,
         selector: String::new(),
         readonly,

@@ -6,18 +6,18 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Device;
+use super::DescribedDevice;
 use super::spec;
 
 /// The most that is read of one file.
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 4 << 20;
 /// The most files of one folder.
 const MAX_FILES: usize = 1024;
 /// The most devices of all files.
 const MAX_DEVICES: usize = 16 << 10;
 
 /// All devices by their full name.
-pub(super) type Known = BTreeMap<String, Device>;
+pub(super) type DeviceTable = BTreeMap<String, DescribedDevice>;
 
 /// What decides whether files must be read again: each file's name, inode, size and times.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,10 +68,10 @@ pub(super) fn stamp(dirs: &[PathBuf]) -> Stamp {
 }
 
 /// Reads all files. A file that is wrong is left out with a remark in the log; so is a device that two files of one folder describe.
-pub(super) fn read_all(dirs: &[PathBuf]) -> Known {
-    let mut known = Known::new();
+pub(super) fn read_all(dirs: &[PathBuf]) -> DeviceTable {
+    let mut table = DeviceTable::new();
     for dir in dirs {
-        let mut here: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let mut described_in: BTreeMap<String, PathBuf> = BTreeMap::new();
         for path in files(dir) {
             let devices = match read(&path) {
                 Ok(devices) => devices,
@@ -81,32 +81,32 @@ pub(super) fn read_all(dirs: &[PathBuf]) -> Known {
                 }
             };
             for (name, device) in devices {
-                if let Some(other) = here.get(&name) {
-                    tracing::warn!(device = name, first = %other.display(), second = %path.display(), "conflicting CDI device is left out");
-                    known.remove(&name);
+                if let Some(first) = described_in.get(&name) {
+                    tracing::warn!(device = name, first = %first.display(), second = %path.display(), "conflicting CDI device is left out");
+                    table.remove(&name);
                     continue;
                 }
-                here.insert(name.clone(), path.clone());
-                if known.len() >= MAX_DEVICES {
+                described_in.insert(name.clone(), path.clone());
+                if table.len() >= MAX_DEVICES {
                     tracing::warn!(device = name, "too many CDI devices");
                     continue;
                 }
-                known.insert(name, device);
+                table.insert(name, device);
             }
         }
     }
-    known
+    table
 }
 
-fn read(path: &Path) -> Result<Vec<(String, Device)>, String> {
+fn read(path: &Path) -> Result<Vec<(String, DescribedDevice)>, String> {
     let open = || -> io::Result<String> {
         let file = fs::File::open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
         let mut text = String::new();
-        file.take(MAX_FILE + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > MAX_FILE {
+        file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MAX_FILE_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(text)

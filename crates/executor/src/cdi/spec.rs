@@ -7,19 +7,19 @@ use gostd::json::null_as_default as or_default;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Device;
+use super::DescribedDevice;
 use crate::injection::Hook;
 
 /// Versions, oldest first.
-const VERSIONS: [&str; 10] = [
+const SUPPORTED_VERSIONS: [&str; 10] = [
     "0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0",
 ];
 /// The most bytes of annotations of a file or device.
-const MAX_ANNOTATIONS: usize = 256 << 10;
+const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Document {
+struct CdiDocument {
     cdi_version: String,
     kind: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -88,7 +88,7 @@ pub(super) struct BindMount {
 }
 
 /// The points of a container's life, as the OCI runtime specification names them.
-const HOOKS: [&str; 6] = [
+const HOOK_NAMES: [&str; 6] = [
     "prestart",
     "createRuntime",
     "createContainer",
@@ -98,50 +98,50 @@ const HOOKS: [&str; 6] = [
 ];
 
 /// Reads a file's text; JSON is YAML too. Only the first document counts, as it does for others.
-pub(super) fn parse(text: &str) -> Result<Vec<(String, Device)>, String> {
+pub(super) fn parse(text: &str) -> Result<Vec<(String, DescribedDevice)>, String> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
     };
-    let document: Document = serde_saphyr::from_str_with_options(text, options)
+    let document: CdiDocument = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| format!("no CDI document: {error}"))?;
     check(document)
 }
 
-fn check(document: Document) -> Result<Vec<(String, Device)>, String> {
+fn check(document: CdiDocument) -> Result<Vec<(String, DescribedDevice)>, String> {
     let version = document
         .cdi_version
         .strip_prefix('v')
         .unwrap_or(&document.cdi_version);
-    let version = VERSIONS
+    let version = SUPPORTED_VERSIONS
         .iter()
-        .position(|known| *known == version)
+        .position(|supported| *supported == version)
         .ok_or_else(|| format!("invalid version {:?}", document.cdi_version))?;
     let least = least_version(&document);
     if version < least {
-        let least = VERSIONS.get(least).unwrap_or(&"");
+        let least = SUPPORTED_VERSIONS.get(least).unwrap_or(&"");
         return Err(format!("the spec version must be at least v{least}"));
     }
     let (vendor, class) = document
         .kind
         .split_once('/')
         .ok_or_else(|| format!("invalid kind {:?}", document.kind))?;
-    name_of("vendor", vendor)?;
-    name_of("class", class)?;
-    annotations(&document.annotations)?;
+    check_name("vendor", vendor)?;
+    check_name("class", class)?;
+    check_annotations(&document.annotations)?;
     document.container_edits.check()?;
     if document.devices.is_empty() {
         return Err("invalid spec, no devices".into());
     }
     let common = Arc::new(document.container_edits);
-    let mut out: Vec<(String, Device)> = Vec::with_capacity(document.devices.len());
+    let mut out: Vec<(String, DescribedDevice)> = Vec::with_capacity(document.devices.len());
     let mut names = std::collections::BTreeSet::new();
     for device in document.devices {
         let name = &device.name;
-        device_name(name)?;
+        check_device_name(name)?;
         if !names.insert(name.clone()) {
             return Err(format!("invalid spec, multiple device {name:?}"));
         }
-        annotations(&device.annotations)?;
+        check_annotations(&device.annotations)?;
         if device.container_edits.is_empty() {
             return Err(format!("device {name:?}: empty device edits"));
         }
@@ -153,7 +153,7 @@ fn check(document: Document) -> Result<Vec<(String, Device)>, String> {
         all.extend(device.annotations);
         out.push((
             format!("{}={name}", document.kind),
-            Device {
+            DescribedDevice {
                 annotations: all,
                 common: Arc::clone(&common),
                 own: device.container_edits,
@@ -163,8 +163,8 @@ fn check(document: Document) -> Result<Vec<(String, Device)>, String> {
     Ok(out)
 }
 
-/// The oldest version that has what the document uses, as a place in [`VERSIONS`].
-fn least_version(document: &Document) -> usize {
+/// The oldest version that has what the document uses, as a place in [`SUPPORTED_VERSIONS`].
+fn least_version(document: &CdiDocument) -> usize {
     let edits = || {
         document
             .devices
@@ -202,17 +202,17 @@ fn least_version(document: &Document) -> usize {
     }
 }
 
-fn name_of(what: &str, name: &str) -> Result<(), String> {
-    word(name, |c| c.is_ascii_alphabetic(), "_-.")
+fn check_name(what: &str, name: &str) -> Result<(), String> {
+    check_word(name, |c| c.is_ascii_alphabetic(), "_-.")
         .map_err(|reason| format!("invalid {what}: {reason}"))
 }
 
-fn device_name(name: &str) -> Result<(), String> {
-    word(name, |c| c.is_ascii_alphanumeric(), "_-.:")
+fn check_device_name(name: &str) -> Result<(), String> {
+    check_word(name, |c| c.is_ascii_alphanumeric(), "_-.:")
         .map_err(|reason| format!("invalid device name: {reason}"))
 }
 
-fn word(name: &str, first: impl Fn(char) -> bool, inside: &str) -> Result<(), String> {
+fn check_word(name: &str, first: impl Fn(char) -> bool, inside: &str) -> Result<(), String> {
     let fine = name.starts_with(first)
         && name.ends_with(|c: char| c.is_ascii_alphanumeric())
         && name
@@ -225,14 +225,14 @@ fn word(name: &str, first: impl Fn(char) -> bool, inside: &str) -> Result<(), St
     }
 }
 
-fn annotations(given: &BTreeMap<String, String>) -> Result<(), String> {
-    let size: usize = given
+fn check_annotations(annotations: &BTreeMap<String, String>) -> Result<(), String> {
+    let size: usize = annotations
         .iter()
         .map(|(key, value)| key.len() + value.len())
         .sum();
-    if size > MAX_ANNOTATIONS {
+    if size > MAX_ANNOTATION_BYTES {
         return Err(format!(
-            "annotations size {size} is larger than limit {MAX_ANNOTATIONS}"
+            "annotations size {size} is larger than limit {MAX_ANNOTATION_BYTES}"
         ));
     }
     Ok(())
@@ -278,7 +278,7 @@ impl Edits {
             }
         }
         for hook in &self.hooks {
-            if !HOOKS.contains(&hook.hook_name.as_str()) {
+            if !HOOK_NAMES.contains(&hook.hook_name.as_str()) {
                 return Err(format!("invalid hook name {:?}", hook.hook_name));
             }
             if hook.path.is_empty() {

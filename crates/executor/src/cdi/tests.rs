@@ -44,7 +44,7 @@ fn devices(files: &[(&str, &str)], auto: &[&str]) -> (tempfile::TempDir, Arc<Dev
     (dir, devices)
 }
 
-fn asked(name: &str) -> Vec<DeviceRequest> {
+fn requests(name: &str) -> Vec<DeviceRequest> {
     vec![DeviceRequest {
         name: name.into(),
         optional: false,
@@ -64,9 +64,9 @@ fn granted(names: &[(&str, &str)]) -> Entitlements {
     }
 }
 
-fn names(found: Result<Vec<DeviceRequest>, DeviceError>) -> String {
-    match found {
-        Ok(found) => found
+fn names(requests: Result<Vec<DeviceRequest>, DeviceError>) -> String {
+    match requests {
+        Ok(requests) => requests
             .into_iter()
             .map(|d| d.name)
             .collect::<Vec<_>>()
@@ -78,7 +78,7 @@ fn names(found: Result<Vec<DeviceRequest>, DeviceError>) -> String {
 #[test]
 fn a_device_is_asked_for_by_name_kind_wildcard_or_class() {
     let (_dir, devices) = devices(&[("a/x.yaml", FILE)], &[]);
-    let ask = |name: &str| names(devices.allowed(&asked(name), &Entitlements::default()));
+    let ask = |name: &str| names(devices.allowed(&requests(name), &Entitlements::default()));
     assert_eq!(ask("vendor1.com/device=foo"), "vendor1.com/device=foo");
     assert_eq!(ask("vendor1.com/device"), "vendor1.com/device=bar");
     let both = "vendor1.com/device=bar vendor1.com/device=foo";
@@ -107,7 +107,7 @@ fn a_device_that_was_not_granted_is_refused_at_both_places() {
         Entitlements::default(),
         granted(&[("vendor1.com/device=bar", ""), ("vendor2.com/gone", "")]),
     ] {
-        let all = asked("vendor1.com/device=*");
+        let all = requests("vendor1.com/device=*");
         assert_eq!(names(devices.allowed(&all, &rights)), refused);
         assert_eq!(
             devices.inject(&all, &rights).unwrap_err().to_string(),
@@ -115,12 +115,12 @@ fn a_device_that_was_not_granted_is_refused_at_both_places() {
         );
     }
     let rights = granted(&[("mine", "vendor1.com/device=foo")]);
-    let allowed = devices.allowed(&asked("mine"), &rights).unwrap();
-    assert_eq!(allowed, asked("vendor1.com/device=foo"));
+    let allowed = devices.allowed(&requests("mine"), &rights).unwrap();
+    assert_eq!(allowed, requests("vendor1.com/device=foo"));
     devices.inject(&allowed, &rights).unwrap();
     devices
         .inject(
-            &asked("vendor1.com/device=foo"),
+            &requests("vendor1.com/device=foo"),
             &granted(&[("vendor1.com/device=*", "")]),
         )
         .unwrap();
@@ -130,7 +130,7 @@ fn a_device_that_was_not_granted_is_refused_at_both_places() {
 fn an_injection_changes_the_spec_and_knows_its_nodes() {
     let (_dir, devices) = devices(&[("a/x.yaml", FILE)], &[]);
     let injection = devices
-        .inject(&asked("vendor1.com/device=*"), &Entitlements::default())
+        .inject(&requests("vendor1.com/device=*"), &Entitlements::default())
         .unwrap();
     let access = Entitlements::default()
         .access(NetworkMode::None, SecurityMode::Sandbox)

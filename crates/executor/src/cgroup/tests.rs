@@ -35,10 +35,10 @@ fn unified(controllers: &str) -> (tempfile::TempDir, Groups, Group) {
         v2: Some(dir.path().to_owned()),
         ..Groups::default()
     };
-    (dir, groups, made(Some(group)))
+    (dir, groups, group_with(Some(group)))
 }
 
-fn made(v2: Option<PathBuf>) -> Group {
+fn group_with(v2: Option<PathBuf>) -> Group {
     Group {
         v2,
         v1: Vec::new(),
@@ -145,7 +145,7 @@ fn limits_are_written_in_the_words_of_the_older_hierarchies() {
             v1: [(controller.to_owned(), dir.path().join(controller))].into(),
             ..Groups::default()
         };
-        let mut group = made(None);
+        let mut group = group_with(None);
         let mut limits = Resources::default();
         set(&mut limits);
         groups.limit(&mut group, Path::new("g"), &limits).unwrap();
@@ -187,7 +187,7 @@ fn kills_and_the_peak_are_read_from_whichever_hierarchy_has_them() {
     let [new, old] = ["new", "old"].map(|name| dir.path().join(name));
     fs::create_dir(&new).unwrap();
     fs::create_dir(&old).unwrap();
-    let mut group = made(Some(new.clone()));
+    let mut group = group_with(Some(new.clone()));
     group.v1.push(old.clone());
     assert!(
         !group.out_of_memory() && group.memory_peak() == 0,

@@ -19,7 +19,7 @@ use sys::{path, process, socket};
 use tokio::sync::oneshot;
 
 use super::NAME;
-use super::message::{Event, MAX_MESSAGE, Request};
+use super::message::{Event, MAX_MESSAGE_BYTES, Request};
 use crate::cgroup::Group;
 use crate::error::ExecError;
 use crate::spec::Usage;
@@ -139,7 +139,7 @@ impl Connection {
         );
         let bytes = serde_json::to_vec(&request(seq)).map_err(io::Error::from);
         let bytes = bytes.and_then(|bytes| match bytes.len() {
-            0..=MAX_MESSAGE => Ok(bytes),
+            0..=MAX_MESSAGE_BYTES => Ok(bytes),
             _ => Err(io::Error::from_raw_os_error(libc::E2BIG)),
         });
         if let Err(error) = bytes.and_then(|bytes| socket::send(&self.socket, &bytes, fds)) {
@@ -206,7 +206,7 @@ fn read_only(program: &Path) -> io::Result<OwnedFd> {
 
 /// Hears what a new launcher says of its user namespace.
 fn namespace(socket: &OwnedFd, range: IdRange) -> io::Result<Result<Option<Arc<IdMapping>>, i32>> {
-    let mut buffer = vec![0; MAX_MESSAGE];
+    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     let (length, fds) = socket::receive(socket, &mut buffer)?;
     let event = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
     match (event, fds.into_iter().next()) {
@@ -220,7 +220,7 @@ fn namespace(socket: &OwnedFd, range: IdRange) -> io::Result<Result<Option<Arc<I
 
 /// Hears the launcher until it ends; then nobody waits any more.
 fn listen(socket: &OwnedFd, shared: &Shared, mut child: Child) {
-    let mut buffer = vec![0; MAX_MESSAGE];
+    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     while let Ok((length @ 1.., fds)) = socket::receive(socket, &mut buffer) {
         match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
             Ok(event) => hear(shared, event, fds),

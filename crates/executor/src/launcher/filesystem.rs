@@ -8,51 +8,27 @@ use rustix::fs::{FileType, OFlags};
 use sys::mount::{self, AttrChange, Attrs, DetachedMount};
 use sys::{file, path};
 
-use super::init::{Fds, QUIET, errno, make_readonly, step};
-use super::message::{ContainerPlan, Device, SourcePlan};
+use super::init::{RESTRICTED_ATTRS, ReceivedFds, make_readonly, step};
+use super::message::{ContainerPlan, DevicePlan, SourcePlan};
 use super::mounts::attach_mount;
-use super::server::{FILES_PLACE, ROOT_PLACE};
-use crate::error::StartError;
+use super::setup::{FILES_PLACE, ROOT_PLACE};
+use crate::access::{MASKED_PATHS, READONLY_PATHS};
+use crate::error::{StartError, errno};
 use crate::stubs::{self, Kind, Stubs};
 
 /// `f_type` of procfs.
-pub(super) const PROC: i64 = 0x9fa0;
+pub(super) const PROCFS_MAGIC: i64 = 0x9fa0;
 /// `f_type` of devpts.
-pub(super) const DEVPTS: i64 = 0x1cd1;
+pub(super) const DEVPTS_MAGIC: i64 = 0x1cd1;
 
-/// The filesystem `fd` is on.
-pub(super) fn kind_of(fd: impl AsFd) -> io::Result<i64> {
+/// The `f_type` of the filesystem that `fd` is on.
+pub(super) fn filesystem_type(fd: impl AsFd) -> io::Result<i64> {
     #[allow(
         clippy::unnecessary_cast,
         reason = "the C libraries disagree on the type"
     )]
     Ok(rustix::fs::fstatfs(fd)?.f_type as i64)
 }
-
-/// Hidden from a confined container: a file shows /dev/null, a directory nothing.
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-/// Read-only in a confined container.
-const READONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
 
 /// Character devices every container has.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -73,13 +49,13 @@ const DEVICE_LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
 ];
 
-/// Builds the tree and makes it the root. The mount points made in it that are to go again are added to `made`, also where it fails.
+/// Builds the tree and makes it the root. Mount points that were made in it are added to `stubs`, also where it fails.
 pub(super) fn build(
     plan: &ContainerPlan,
     cwd: &str,
     owner: (u32, u32),
-    fds: &mut Fds,
-    made: &mut Vec<Stubs>,
+    fds: &mut ReceivedFds,
+    stubs: &mut Vec<Stubs>,
 ) -> Result<(), StartError> {
     rustix::system::sethostname(plan.hostname.as_bytes())
         .map_err(|errno| step("sethostname")(errno.into()))?;
@@ -90,12 +66,12 @@ pub(super) fn build(
         path: cwd.to_owned(),
         errno: errno(&error),
     };
-    stubs::find(&root, cwd, Kind::Directory, Some(owner)).map_err(missing)?;
+    stubs::find_or_make(&root, cwd, Kind::Directory, Some(owner)).map_err(missing)?;
 
     attach(
         &root,
         "/proc",
-        mount::new_mount(c"proc", &[], QUIET),
+        mount::new_mount(c"proc", &[], RESTRICTED_ATTRS),
         "proc",
     )?;
     devices(&root, plan, &files.nodes)?;
@@ -104,7 +80,7 @@ pub(super) fn build(
         &[],
         Attrs {
             readonly: plan.confined,
-            ..QUIET
+            ..RESTRICTED_ATTRS
         },
     );
     attach(&root, "/sys", sys, "sysfs")?;
@@ -114,7 +90,7 @@ pub(super) fn build(
             &[],
             Attrs {
                 readonly: plan.confined,
-                ..QUIET
+                ..RESTRICTED_ATTRS
             },
         )
     } else {
@@ -124,7 +100,7 @@ pub(super) fn build(
             &[("size", "4k"), ("mode", "0755")],
             Attrs {
                 readonly: true,
-                ..QUIET
+                ..RESTRICTED_ATTRS
             },
         )
     };
@@ -140,16 +116,13 @@ pub(super) fn build(
         if plan.mounts.iter().any(|mount| mount.dest == dest) {
             continue;
         }
-        let failed = |error: io::Error| StartError::Mount {
-            dest: dest.to_owned(),
-            errno: errno(&error),
-        };
-        let place = stubs::find(&root, dest, Kind::File, None).map_err(failed)?;
-        made.extend(place.made);
+        let failed = StartError::mount(dest);
+        let place = stubs::find_or_make(&root, dest, Kind::File, None).map_err(failed)?;
+        stubs.extend(place.stubs);
         mount::move_mount(fd, &place.fd).map_err(failed)?;
     }
     for mount in &plan.mounts {
-        attach_mount(&root, plan, mount, (&mut files, fds), made)?;
+        attach_mount(&root, plan, mount, (&mut files, fds), stubs)?;
     }
     if plan.readonly_root {
         make_readonly(&root, false).map_err(step("read-only root"))?;
@@ -173,14 +146,14 @@ impl Files {
         Some(self.secrets.swap_remove(index).1)
     }
 
-    fn new(plan: &ContainerPlan, fds: &mut Fds) -> Result<Self, StartError> {
+    fn new(plan: &ContainerPlan, fds: &mut ReceivedFds) -> Result<Self, StartError> {
         let make = || -> io::Result<OwnedFd> {
             let tmpfs = mount::new_mount(
                 c"tmpfs",
                 &[("mode", "0700")],
                 Attrs {
                     nodev: false,
-                    ..QUIET
+                    ..RESTRICTED_ATTRS
                 },
             )?;
             mount::move_mount(&tmpfs, &path::open_host_path(FILES_PLACE)?)?;
@@ -194,27 +167,24 @@ impl Files {
                 name,
                 Attrs {
                     readonly: true,
-                    ..QUIET
+                    ..RESTRICTED_ATTRS
                 },
             )
         };
         let hosts = fixed("hosts", &plan.hosts).map_err(step("hosts"))?;
         let resolv_conf = fixed("resolv.conf", &plan.resolv_conf).map_err(step("resolv.conf"))?;
         let mut secrets = Vec::new();
-        for wanted in &plan.mounts {
-            let SourcePlan::File { fd, mode, uid, gid } = &wanted.source else {
+        for mount_plan in &plan.mounts {
+            let SourcePlan::File { fd, mode, uid, gid } = &mount_plan.source else {
                 continue;
             };
             let mut contents = File::from(fds.take(*fd)?);
             let name = format!("secret{fd}");
             let make = |contents: &mut File| {
                 file::chown_fd(&write(&dir, &name, contents, *mode & 0o7777)?, *uid, *gid)?;
-                clone_out(&dir, &name, QUIET)
+                clone_out(&dir, &name, RESTRICTED_ATTRS)
             };
-            let mount = make(&mut contents).map_err(|error| StartError::Mount {
-                dest: wanted.dest.clone(),
-                errno: errno(&error),
-            })?;
+            let mount = make(&mut contents).map_err(StartError::mount(&mount_plan.dest))?;
             secrets.push((*fd, mount));
         }
         let mut nodes = Vec::new();
@@ -237,7 +207,7 @@ impl Files {
             for (index, device) in plan.devices.iter().enumerate() {
                 let name = format!("device{index}");
                 let make = || {
-                    asked_node(&dir, &name, device)?;
+                    requested_node(&dir, &name, device)?;
                     clone_out(
                         &dir,
                         &name,
@@ -298,8 +268,8 @@ fn node(dir: &OwnedFd, name: &str, (mode, major, minor): (u32, u32, u32)) -> io:
     )?)
 }
 
-/// Makes a node that was asked for, with its owner.
-fn asked_node(dir: &OwnedFd, name: &str, device: &Device) -> io::Result<()> {
+/// Makes the node of a device that the step asked for, with its owner.
+fn requested_node(dir: &OwnedFd, name: &str, device: &DevicePlan) -> io::Result<()> {
     node(dir, name, (device.mode, device.major, device.minor))?;
     if (device.uid, device.gid) == (0, 0) {
         return Ok(());
@@ -344,10 +314,8 @@ fn attach(
     mount: io::Result<DetachedMount>,
     kind: &str,
 ) -> Result<OwnedFd, StartError> {
-    let failed = |error: io::Error| StartError::Mount {
-        dest: format!("{kind} at {dest}"),
-        errno: errno(&error),
-    };
+    let mount_name = format!("{kind} at {dest}");
+    let failed = StartError::mount(&mount_name);
     let mount = mount.map_err(failed)?;
     // Not through a link: an image's /proc or /dev that leads elsewhere is refused.
     let place = match path::open_no_symlinks(
@@ -357,7 +325,7 @@ fn attach(
         0,
     ) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            stubs::find(root, dest, Kind::Directory, None).map(|place| place.fd)
+            stubs::find_or_make(root, dest, Kind::Directory, None).map(|place| place.fd)
         }
         result => result,
     };
@@ -422,7 +390,7 @@ fn devices(
             }
             // Of two with one name the one that was asked for counts.
             drop(file::unlinkat(&dev, &extra.name));
-            asked_node(&dev, &extra.name, extra)?;
+            requested_node(&dev, &extra.name, extra)?;
         }
         let kcore = path::open_no_symlinks(root, "proc/kcore", OFlags::PATH, 0).is_ok();
         for (target, name) in DEVICE_LINKS
@@ -461,9 +429,16 @@ fn devices(
         let size = plan.shm_size.to_string();
         inside(
             "shm",
-            mount::new_mount(c"tmpfs", &[("mode", "1777"), ("size", &size)], QUIET)?,
+            mount::new_mount(
+                c"tmpfs",
+                &[("mode", "1777"), ("size", &size)],
+                RESTRICTED_ATTRS,
+            )?,
         )?;
-        inside("mqueue", mount::new_mount(c"mqueue", &[], QUIET)?)
+        inside(
+            "mqueue",
+            mount::new_mount(c"mqueue", &[], RESTRICTED_ATTRS)?,
+        )
     };
     fill().map_err(step("/dev"))
 }
@@ -509,17 +484,17 @@ fn confine(root: &OwnedFd) -> io::Result<()> {
         &[("size", "0k"), ("mode", "0555")],
         Attrs {
             readonly: true,
-            ..QUIET
+            ..RESTRICTED_ATTRS
         },
     )?;
     let mut spare = Some(empty);
-    for name in MASKED {
+    for name in MASKED_PATHS {
         let Some(fd) = place(name)? else { continue };
         let directory =
             FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) == FileType::Directory;
         let cover = match (directory, spare.take()) {
-            (false, kept) => {
-                spare = kept;
+            (false, unused) => {
+                spare = unused;
                 mount::open_tree_clone(&null, false)?
             }
             (true, Some(empty)) => empty,
@@ -528,13 +503,13 @@ fn confine(root: &OwnedFd) -> io::Result<()> {
                 &[("size", "0k"), ("mode", "0555")],
                 Attrs {
                     readonly: true,
-                    ..QUIET
+                    ..RESTRICTED_ATTRS
                 },
             )?,
         };
         mount::move_mount(&cover, &fd)?;
     }
-    for name in READONLY {
+    for name in READONLY_PATHS {
         let Some(fd) = place(name)? else { continue };
         let copy = mount::open_tree_clone(&fd, true)?;
         make_readonly(&copy, true)?;

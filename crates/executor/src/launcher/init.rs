@@ -15,15 +15,15 @@ use sys::process::{self, Namespaces};
 use sys::{caps, file, landlock, notify, path, pty, seccomp, socket, userns};
 
 use super::filesystem;
-use super::message::{MAX_MESSAGE, Opening, Plan, ProcessPlan, Report};
-use super::server::Prepared;
-use crate::error::StartError;
+use super::message::{MAX_MESSAGE_BYTES, Opening, Plan, ProcessPlan, Report};
+use super::setup::Prepared;
+use crate::error::{StartError, errno};
 use crate::stubs::{self, Kind, Stubs};
 
 /// The plan's descriptors, each taken once.
-pub(super) struct Fds(Vec<Option<OwnedFd>>);
+pub(super) struct ReceivedFds(Vec<Option<OwnedFd>>);
 
-impl Fds {
+impl ReceivedFds {
     pub(super) fn take(&mut self, index: usize) -> Result<OwnedFd, StartError> {
         self.0
             .get_mut(index)
@@ -38,10 +38,6 @@ pub(super) fn step(name: &str) -> impl FnOnce(io::Error) -> StartError {
         step: name.to_owned(),
         errno: errno(&error),
     }
-}
-
-pub(super) fn errno(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(libc::EIO)
 }
 
 /// Becomes a new container; `seq` is the launcher's number for it.
@@ -66,7 +62,7 @@ fn report(control: &OwnedFd, report: &Report, fds: &[std::os::fd::BorrowedFd<'_>
         serde_json::to_vec(&Report::Failed(error))
     };
     let bytes = match serde_json::to_vec(report) {
-        Ok(bytes) if bytes.len() > MAX_MESSAGE => too_long(),
+        Ok(bytes) if bytes.len() > MAX_MESSAGE_BYTES => too_long(),
         bytes => bytes,
     };
     if let Ok(bytes) = bytes {
@@ -74,20 +70,20 @@ fn report(control: &OwnedFd, report: &Report, fds: &[std::os::fd::BorrowedFd<'_>
     }
 }
 
-/// Tells which mount points were made, in as many messages as it takes.
-fn report_made(control: &OwnedFd, made: Vec<Stubs>) {
+/// Tells the daemon which mount points were made, in as many messages as it takes.
+fn report_stubs(control: &OwnedFd, stubs: Vec<Stubs>) {
     let (mut batch, mut size) = (Vec::new(), 0);
-    for stubs in made {
+    for stubs in stubs {
         let more = stubs.message_size();
-        if size + more > MAX_MESSAGE / 2 && !batch.is_empty() {
-            report(control, &Report::Made(std::mem::take(&mut batch)), &[]);
+        if size + more > MAX_MESSAGE_BYTES / 2 && !batch.is_empty() {
+            report(control, &Report::Stubs(std::mem::take(&mut batch)), &[]);
             size = 0;
         }
         size += more;
         batch.push(stubs);
     }
     if !batch.is_empty() {
-        report(control, &Report::Made(batch), &[]);
+        report(control, &Report::Stubs(batch), &[]);
     }
 }
 
@@ -129,11 +125,12 @@ fn start(
         process::die_with_parent().map_err(step("prctl"))?;
     }
     if let Some(container) = &plan.container {
-        let mut made = Vec::new();
-        let built = filesystem::build(container, &process.cwd, process.owner, &mut fds, &mut made);
-        // What a failed start has made is taken away as well.
-        report_made(control, made);
-        built?;
+        let mut stubs = Vec::new();
+        let result =
+            filesystem::build(container, &process.cwd, process.owner, &mut fds, &mut stubs);
+        // The daemon removes the mount points of a failed start as well.
+        report_stubs(control, stubs);
+        result?;
     }
     let streams = streams(process, control, &mut fds)?;
     let _ = rustix::process::setsid();
@@ -156,8 +153,8 @@ fn start(
 }
 
 /// Takes the plan and its descriptors from the socket.
-fn receive(control: &OwnedFd) -> io::Result<(Plan, Fds)> {
-    let mut buffer = vec![0; MAX_MESSAGE];
+fn receive(control: &OwnedFd) -> io::Result<(Plan, ReceivedFds)> {
+    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     let (length, mut fds) = socket::receive(control, &mut buffer)?;
     let opening: Opening = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
     while fds.len() < opening.descriptors {
@@ -173,14 +170,14 @@ fn receive(control: &OwnedFd) -> io::Result<(Plan, Fds)> {
         .ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut bytes = Vec::new();
     File::from(plan).read_to_end(&mut bytes)?;
-    Ok((serde_json::from_slice(&bytes)?, Fds(fds)))
+    Ok((serde_json::from_slice(&bytes)?, ReceivedFds(fds)))
 }
 
 /// The three standard streams; with a terminal its one end thrice, the other going to the daemon.
 fn streams(
     plan: &ProcessPlan,
     control: &OwnedFd,
-    fds: &mut Fds,
+    fds: &mut ReceivedFds,
 ) -> Result<[OwnedFd; 3], StartError> {
     let Some([input, output, errors]) = plan.stdio else {
         let terminal = terminal(plan, control).map_err(step("terminal"))?;
@@ -203,7 +200,7 @@ fn streams(
 fn terminal(plan: &ProcessPlan, control: &OwnedFd) -> io::Result<OwnedFd> {
     let root = path::open_host_path("/")?;
     let devpts = path::open_no_symlinks(&root, "dev/pts", OFlags::PATH | OFlags::DIRECTORY, 0)?;
-    if filesystem::kind_of(&devpts)? != filesystem::DEVPTS {
+    if filesystem::filesystem_type(&devpts)? != filesystem::DEVPTS_MAGIC {
         return Err(io::Error::from_raw_os_error(libc::ENOTTY));
     }
     let master = pty::open_master(&devpts)?;
@@ -222,7 +219,8 @@ fn enter(plan: &ProcessPlan) -> Result<(), StartError> {
         errno: errno(&error),
     };
     let root = path::open_host_path("/").map_err(failed)?;
-    let place = stubs::find(&root, &plan.cwd, Kind::Directory, Some(plan.owner)).map_err(failed)?;
+    let place =
+        stubs::find_or_make(&root, &plan.cwd, Kind::Directory, Some(plan.owner)).map_err(failed)?;
     rustix::process::fchdir(&place.fd).map_err(|errno| failed(errno.into()))?;
     let inside = rustix::process::getcwd(Vec::new()).map_err(|errno| failed(errno.into()))?;
     if !inside.to_bytes().starts_with(b"/") {
@@ -240,7 +238,7 @@ fn confine(
 ) -> Result<(), StartError> {
     if plan.namespace_root.is_some() {
         let none = || step("user namespace")(io::Error::from_raw_os_error(libc::ENOENT));
-        let own = Namespaces {
+        let user_namespace = Namespaces {
             user: true,
             ..Namespaces::default()
         };
@@ -248,7 +246,7 @@ fn confine(
         process::setns(
             &prepared.alone,
             &prepared.users.as_ref().ok_or_else(none)?.namespace,
-            own,
+            user_namespace,
         )
         .map_err(step("user namespace"))?;
         process::die_with_parent().map_err(step("prctl"))?;
@@ -348,8 +346,8 @@ fn executable(path: &str) -> io::Result<()> {
     )?)
 }
 
-/// The attributes of a mount that a container gets of itself.
-pub(super) const QUIET: Attrs = Attrs {
+/// The attributes of the mounts that every container has: no set-user-id programs, no devices, no execution.
+pub(super) const RESTRICTED_ATTRS: Attrs = Attrs {
     readonly: false,
     nosuid: true,
     nodev: true,

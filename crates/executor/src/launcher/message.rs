@@ -12,7 +12,7 @@ use crate::error::StartError;
 use crate::stubs::Stubs;
 
 /// The launcher's and a container's largest message, without descriptors.
-pub(super) const MAX_MESSAGE: usize = 64 << 10;
+pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
 /// To the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -93,14 +93,14 @@ pub(super) struct ContainerPlan {
     pub(super) nodev: bool,
     /// Mount the v2 hierarchy at /sys/fs/cgroup; else something empty.
     pub(super) cgroup2: bool,
-    pub(super) devices: Vec<Device>,
+    pub(super) devices: Vec<DevicePlan>,
     pub(super) mounts: Vec<MountPlan>,
     /// The host's id of the group of terminals.
     pub(super) tty_gid: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Device {
+pub(super) struct DevicePlan {
     /// Below /dev.
     pub(super) name: String,
     /// Its type and permissions.
@@ -167,7 +167,7 @@ pub(super) struct ProcessPlan {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
     /// Mount points were made in the root.
-    Made(Vec<Stubs>),
+    Stubs(Vec<Stubs>),
     /// Its terminal. Descriptor: the master.
     Terminal,
     /// It will not start.

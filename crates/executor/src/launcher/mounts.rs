@@ -7,37 +7,34 @@ use rustix::fs::FileType;
 use sys::mount::{self, AttrChange, Attrs, DetachedMount};
 use sys::path;
 
-use super::filesystem::{Files, PROC, kind_of};
-use super::init::{Fds, errno};
+use super::filesystem::{Files, PROCFS_MAGIC, filesystem_type};
+use super::init::ReceivedFds;
 use super::message::{ContainerPlan, MountPlan, SourcePlan};
-use crate::error::StartError;
+use crate::error::{StartError, errno};
 use crate::stubs::{self, Kind, Stubs};
 
-/// Mounts what the plan wants at its place; the places that had to be made are added to `made`, also where it fails.
+/// Mounts one mount of the plan at its place. Mount points that had to be made are added to `stubs`, also where it fails.
 pub(super) fn attach_mount(
     root: &OwnedFd,
     plan: &ContainerPlan,
-    wanted: &MountPlan,
-    (files, fds): (&mut Files, &mut Fds),
-    made: &mut Vec<Stubs>,
+    mount_plan: &MountPlan,
+    (files, fds): (&mut Files, &mut ReceivedFds),
+    stubs: &mut Vec<Stubs>,
 ) -> Result<(), StartError> {
-    let dest = &wanted.dest;
-    let failed = |error: io::Error| StartError::Mount {
-        dest: dest.clone(),
-        errno: errno(&error),
-    };
-    let source = match &wanted.source {
+    let dest = &mount_plan.dest;
+    let failed = StartError::mount(dest);
+    let source = match &mount_plan.source {
         SourcePlan::Mount { fd, selector } => {
-            let whole = DetachedMount::from(fds.take(*fd)?);
+            let tree = DetachedMount::from(fds.take(*fd)?);
             if selector.is_empty() {
-                whole
+                tree
             } else {
                 let missing = |error: io::Error| StartError::Selector {
                     dest: dest.clone(),
                     selector: selector.clone(),
                     errno: errno(&error),
                 };
-                select(whole, selector).map_err(missing)?
+                select(tree, selector).map_err(missing)?
             }
         }
         SourcePlan::Tmpfs { size } => {
@@ -57,7 +54,7 @@ pub(super) fn attach_mount(
         }
     };
     let set = Attrs {
-        readonly: wanted.readonly,
+        readonly: mount_plan.readonly,
         nodev: plan.nodev,
         ..Attrs::default()
     };
@@ -82,24 +79,24 @@ pub(super) fn attach_mount(
     } else {
         Kind::File
     };
-    let place = stubs::find(root, dest, kind, None).map_err(failed)?;
-    made.extend(place.made);
-    if kind_of(&place.fd).map_err(failed)? == PROC {
+    let place = stubs::find_or_make(root, dest, kind, None).map_err(failed)?;
+    stubs.extend(place.stubs);
+    if filesystem_type(&place.fd).map_err(failed)? == PROCFS_MAGIC {
         return Err(StartError::InsideProc { path: dest.clone() });
     }
     mount::move_mount(&source, &place.fd).map_err(failed)
 }
 
-/// What is at `selector` inside the mount, as a mount: resolved once, and what was found is what is mounted (P3).
-fn select(whole: DetachedMount, selector: &str) -> io::Result<DetachedMount> {
-    let found = path::open_path(&whole, selector)?;
-    match mount::open_tree_clone(&found, true) {
+/// What is at `selector` inside the mount, as a mount. The name is resolved once: what it leads to then is what is mounted (P3).
+fn select(tree: DetachedMount, selector: &str) -> io::Result<DetachedMount> {
+    let selected = path::open_path(&tree, selector)?;
+    match mount::open_tree_clone(&selected, true) {
         // Before Linux 6.15 only an attached mount can be cloned. It is attached for that moment on top of the root, where nothing is looked up.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             let place = path::open_host_path("/")?;
-            mount::move_mount(&whole, &place)?;
-            let result = mount::open_tree_clone(&found, true);
-            rustix::process::fchdir(&whole)?;
+            mount::move_mount(&tree, &place)?;
+            let result = mount::open_tree_clone(&selected, true);
+            rustix::process::fchdir(&tree)?;
             let detached = mount::umount_detach(c".");
             rustix::process::chdir("/")?;
             detached.and(result)

@@ -11,7 +11,9 @@ use sys::mount::{self, AttrChange};
 use sys::userns::IdMapping;
 use sys::{caps, file, process, socket};
 
-use super::message::{ContainerPlan, Device, MountPlan, Opening, Plan, ProcessPlan, SourcePlan};
+use super::message::{
+    ContainerPlan, DevicePlan, MountPlan, Opening, Plan, ProcessPlan, SourcePlan,
+};
 use crate::access::SecurityMode;
 use crate::environment::Environment;
 use crate::error::ExecError;
@@ -42,9 +44,9 @@ pub fn default_capabilities() -> caps::Set {
 
 /// A plan's descriptors in order.
 #[derive(Debug, Default)]
-pub(super) struct Fds(Vec<OwnedFd>);
+pub(super) struct PlanFds(Vec<OwnedFd>);
 
-impl Fds {
+impl PlanFds {
     /// The place of a descriptor in the list. The first place is the plan's own.
     pub(super) fn push(&mut self, fd: impl Into<OwnedFd>) -> usize {
         self.0.push(fd.into());
@@ -53,7 +55,7 @@ impl Fds {
 }
 
 /// Sends a plan into the socket whose other end will be the container's.
-pub(super) fn send(socket: &OwnedFd, plan: &Plan, fds: &Fds) -> Result<(), ExecError> {
+pub(super) fn send(socket: &OwnedFd, plan: &Plan, fds: &PlanFds) -> Result<(), ExecError> {
     let send = || -> io::Result<()> {
         let mut memory = File::from(file::memfd("plan")?);
         memory.write_all(&serde_json::to_vec(plan)?)?;
@@ -85,10 +87,10 @@ pub(super) fn process_plan(
         return Err(crate::error::StartError::NoCommand.into());
     }
     crate::bounds::check_process(spec)?;
-    let who = user::lookup(root, &spec.user)?;
+    let identity = user::lookup(root, &spec.user)?;
     let mut environment = Environment::new(spec.env.clone());
     if !environment.has("HOME") {
-        environment.set("HOME", &user::home(root, who.uid));
+        environment.set("HOME", &user::home(root, identity.uid));
     }
     let capabilities = match security {
         SecurityMode::Sandbox => default_capabilities(),
@@ -97,7 +99,7 @@ pub(super) fn process_plan(
         }
     };
     let insecure = security == SecurityMode::Insecure;
-    for group in &who.groups {
+    for group in &identity.groups {
         host_id(ids, *group)?;
     }
     Ok(ProcessPlan {
@@ -108,11 +110,11 @@ pub(super) fn process_plan(
         } else {
             spec.cwd.clone()
         },
-        uid: who.uid,
-        gid: who.gid,
-        owner: (host_id(ids, who.uid)?, host_id(ids, who.gid)?),
+        uid: identity.uid,
+        gid: identity.gid,
+        owner: (host_id(ids, identity.uid)?, host_id(ids, identity.gid)?),
         namespace_root: ids.map(|ids| ids.range().base),
-        groups: who.groups,
+        groups: identity.groups,
         tty: spec.tty,
         stdio,
         rlimits: ulimits.iter().map(rlimit).collect::<Result<_, _>>()?,
@@ -151,7 +153,7 @@ fn rlimit(limit: &Ulimit) -> Result<(u32, u64, u64), ExecError> {
 pub(super) fn mounts(
     mounts: Vec<Mount>,
     ids: Option<&IdMapping>,
-    fds: &mut Fds,
+    fds: &mut PlanFds,
 ) -> Result<Vec<MountPlan>, ExecError> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut plans: Vec<MountPlan> = Vec::new();
@@ -242,8 +244,8 @@ fn detach_mapped(place: &OwnedFd, ids: Option<&IdMapping>) -> io::Result<mount::
 }
 
 /// Nodes of an insecure container: kernel messages, user-space devices and filesystems, virtual machines, tunnels, loops.
-pub(super) fn insecure_devices() -> Vec<Device> {
-    let node = |name: String, kind: u32, major, minor| Device {
+pub(super) fn insecure_devices() -> Vec<DevicePlan> {
+    let node = |name: String, kind: u32, major, minor| DevicePlan {
         name,
         mode: kind | 0o666,
         major,
@@ -264,14 +266,14 @@ pub(super) fn insecure_devices() -> Vec<Device> {
     devices
 }
 
-/// Nodes that a step asked for; of the process where their file names no owner.
-pub(super) fn asked_devices(
+/// Nodes of the devices that a step asked for. They belong to the user of the process where their file names no owner.
+pub(super) fn requested_devices(
     nodes: &[Node],
     process: &ProcessPlan,
     ids: Option<&IdMapping>,
-) -> Result<Vec<Device>, ExecError> {
+) -> Result<Vec<DevicePlan>, ExecError> {
     let device = |node: &Node| {
-        Ok(Device {
+        Ok(DevicePlan {
             name: node.name.clone(),
             mode: node.kind.as_raw_mode() | node.permissions,
             major: node.major,
@@ -303,11 +305,11 @@ pub(super) struct Basics {
     pub(super) hostname: String,
     pub(super) hosts: String,
     pub(super) resolv_conf: String,
-    pub(super) shm_size: Option<u64>,
+    pub(super) shm_size: u64,
     pub(super) security: SecurityMode,
     pub(super) limits_devices: bool,
     pub(super) cgroup2: bool,
-    pub(super) devices: Vec<Device>,
+    pub(super) devices: Vec<DevicePlan>,
     pub(super) mounts: Vec<MountPlan>,
     pub(super) tty_gid: u32,
 }
@@ -326,7 +328,7 @@ impl Basics {
             hostname,
             hosts: self.hosts,
             resolv_conf: self.resolv_conf,
-            shm_size: self.shm_size.filter(|size| *size != 0).unwrap_or(64 << 20),
+            shm_size: self.shm_size,
             confined,
             nodev: confined && !self.limits_devices,
             cgroup2: self.cgroup2,
@@ -336,7 +338,11 @@ impl Basics {
                 } else {
                     insecure_devices()
                 };
-                devices.retain(|own| self.devices.iter().all(|asked| asked.name != own.name));
+                devices.retain(|own| {
+                    self.devices
+                        .iter()
+                        .all(|requested| requested.name != own.name)
+                });
                 devices.extend(self.devices);
                 devices
             },

@@ -12,48 +12,17 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use sys::mount::{self, AttrChange, Attrs};
-use sys::notify::{self, Listener};
+use sys::memory::Text;
+use sys::notify::Listener;
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
-use sys::seccomp::Instruction;
-use sys::userns::{self, IdRange};
-use sys::{file, landlock, netns, path, socket};
+use sys::{landlock, netns, socket};
 
-use super::init::{self, QUIET};
-use super::message::{Event, MAX_MESSAGE, NetworkPlan, Request};
+use super::init;
+use super::message::{Event, MAX_MESSAGE_BYTES, NetworkPlan, Request};
+use super::setup::{self, Prepared};
 use super::supervise::{self, Supervision};
 use crate::cgroup::Hierarchies;
-
-/// Where a container's root is attached before it becomes the root.
-pub(super) const ROOT_PLACE: &str = "/root";
-/// Where a container's own small files are made.
-pub(super) const FILES_PLACE: &str = "/files";
-
-/// What the launcher prepares once for all containers.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) alone: SingleThreaded,
-    pub(super) filter: Option<Vec<Instruction>>,
-    /// Keeps confined processes from the host's abstract sockets; none on kernels that know no such thing.
-    pub(super) scope: Option<OwnedFd>,
-    /// For containers in a user namespace, if they are to have one.
-    pub(super) users: Option<Users>,
-}
-
-/// What containers in a user namespace have beside the others.
-#[derive(Debug)]
-pub(super) struct Users {
-    /// Their namespace, one for all.
-    pub(super) namespace: OwnedFd,
-    ids: IdRange,
-    /// Their filter, which asks.
-    pub(super) filter: Vec<Instruction>,
-    /// Where a new process sends its listener and its v1 control groups, with its number.
-    pub(super) listeners: OwnedFd,
-    /// The other end.
-    arriving: OwnedFd,
-    procfs: OwnedFd,
-}
+use crate::error::errno;
 
 struct Server {
     prepared: Prepared,
@@ -61,10 +30,14 @@ struct Server {
     own_pids: OwnedFd,
     own_network: OwnedFd,
     children: HashMap<i32, Child>,
-    /// Listeners at which nothing has arrived yet.
-    quiet: Vec<Quiet>,
-    supervisors: HashMap<i32, Supervisor>,
+    /// Listeners at which no call has arrived yet.
+    idle_listeners: Vec<IdleListener>,
+    supervisors: HashMap<i32, SupervisorProcess>,
     hierarchies: Hierarchies,
+    /// Where our code is mapped; none where procfs did not tell.
+    text: Option<Text>,
+    /// Something was done since pages of code were last given back.
+    has_worked: bool,
 }
 
 struct Child {
@@ -79,29 +52,32 @@ struct Child {
 }
 
 /// A listener without a supervisor.
-struct Quiet {
+struct IdleListener {
     seq: u64,
     listener: Listener,
     groups: Vec<OwnedFd>,
 }
 
-struct Supervisor {
+struct SupervisorProcess {
     seq: u64,
     pidfd: OwnedFd,
     /// The container that has ended, which is told when this has: so nothing of ours is in its mounts and groups.
     ended: Option<(Child, Event)>,
 }
 
-/// What is to be done after a round.
+/// What the process does after a round.
 enum Next {
     Round,
     End,
-    /// This process is the clone that does this.
-    Supervise(Quiet),
+    /// This process is the clone that supervises the listener's container.
+    Supervise(IdleListener),
 }
 
 /// How long the kernel may take to end a container that was killed.
-const DEATH: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long nothing happens before the pages of code that the last work needed are given back.
+const IDLE_BEFORE_RELEASE: Duration = Duration::from_secs(5);
 
 /// Serves the daemon at the other end of standard input until it goes away.
 pub(super) fn serve() -> io::Result<()> {
@@ -125,21 +101,23 @@ pub(super) fn serve() -> io::Result<()> {
     )?;
     let own_network = netns::current()?;
     let hierarchies = Hierarchies::open();
-    let users = match wanted_ids() {
+    let users = match setup::user_ids() {
         Some(range) => {
-            let made = users(&alone, range);
-            let errno = made.as_ref().err().map(init::errno);
-            let fds: Vec<BorrowedFd<'_>> = made.iter().map(|it| it.namespace.as_fd()).collect();
+            let users = setup::prepare_users(&alone, range);
+            let errno = users.as_ref().err().map(errno);
+            let fds: Vec<BorrowedFd<'_>> = users.iter().map(|it| it.namespace.as_fd()).collect();
             socket::send(
                 &daemon,
                 &serde_json::to_vec(&Event::Namespace { errno })?,
                 &fds,
             )?;
-            made.ok()
+            users.ok()
         }
         None => None,
     };
-    leave_host_mounts(&alone)?;
+    // Read while there is a procfs.
+    let text = Text::of_process().ok();
+    setup::leave_host_mounts(&alone)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let filter = crate::seccomp::compile(super::default_capabilities());
     let mut server = Server {
@@ -153,143 +131,39 @@ pub(super) fn serve() -> io::Result<()> {
         own_pids,
         own_network,
         children: HashMap::new(),
-        quiet: Vec::new(),
+        idle_listeners: Vec::new(),
         supervisors: HashMap::new(),
         hierarchies,
+        text,
+        has_worked: false,
     };
-    let quiet = loop {
+    // A daemon may wait long for its first build, and what prepared all this is not needed again.
+    server.release_text();
+    let idle = loop {
         match server.round(&ended)? {
             Next::Round => {}
             Next::End => {
                 server.end();
                 return Ok(());
             }
-            Next::Supervise(quiet) => break quiet,
+            Next::Supervise(idle) => break idle,
         }
     };
     drop(ended);
-    let (alone, supervision) = server.into_supervision(quiet)?;
+    let (alone, supervision) = server.into_supervision(idle)?;
     supervise::run(&alone, supervision)
-}
-
-/// The range of ids that the daemon wrote into our arguments: base and count.
-fn wanted_ids() -> Option<IdRange> {
-    let argument = std::env::args().nth(1)?;
-    let (base, count) = argument.split_once(':')?;
-    Some(IdRange {
-        base: base.parse().ok()?,
-        count: count.parse().ok()?,
-    })
-}
-
-/// Makes what containers in a user namespace need, and finds out whether the kernel has it all.
-fn users(alone: &SingleThreaded, ids: IdRange) -> io::Result<Users> {
-    supervise::check()?;
-    let filter = crate::seccomp::compile_supervised(super::default_capabilities())
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSYS))?;
-    let (arriving, listeners) = socket::pair()?;
-    let users = Users {
-        namespace: user_namespace(alone, ids)?,
-        ids,
-        filter,
-        listeners,
-        arriving,
-        procfs: mount::new_mount(c"proc", &[], QUIET)?.into(),
-    };
-    try_listener(alone, &users.filter)?;
-    Ok(users)
-}
-
-/// Has a child install the filter: the kernel may not know it, and a daemon whose own calls somebody supervises cannot give steps
-/// another supervisor.
-fn try_listener(alone: &SingleThreaded, filter: &[Instruction]) -> io::Result<()> {
-    let pidfd = match process::clone3(alone, Namespaces::default(), None)? {
-        Cloned::Child => process::exit_now(match notify::install(filter) {
-            Ok(_listener) => 0,
-            Err(error) => init::errno(&error),
-        }),
-        Cloned::Parent { pidfd, .. } => pidfd,
-    };
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, None))?;
-    match process::wait_any()?.map(|ended| ended.code) {
-        Some(0) => Ok(()),
-        code => Err(io::Error::from_raw_os_error(
-            code.and_then(|code| i32::try_from(code).ok())
-                .unwrap_or(libc::EIO),
-        )),
-    }
-}
-
-/// Makes a user namespace: a child is cloned into it for as long as it takes to open it.
-fn user_namespace(alone: &SingleThreaded, range: IdRange) -> io::Result<OwnedFd> {
-    let own = Namespaces {
-        user: true,
-        ..Namespaces::default()
-    };
-    let (pid, pidfd) = match process::clone3(alone, own, None)? {
-        Cloned::Child => {
-            drop(process::die_with_parent());
-            loop {
-                rustix::event::pause();
-            }
-        }
-        Cloned::Parent { pid, pidfd } => (pid, pidfd),
-    };
-    let made = userns::write_maps(pid, range).and_then(|()| userns::open(pid));
-    process::pidfd_send_signal(&pidfd, libc::SIGKILL)?;
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, None))?;
-    process::wait_any()?;
-    made
-}
-
-/// Exchanges the host's mounts for an empty filesystem.
-fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
-    process::unshare(
-        alone,
-        Namespaces {
-            mount: true,
-            ..Namespaces::default()
-        },
-    )?;
-    let root = path::open_host_path("/")?;
-    mount::mount_setattr(
-        &root,
-        AttrChange {
-            private: true,
-            recursive: true,
-            ..AttrChange::default()
-        },
-    )?;
-    let empty = mount::new_mount(
-        c"tmpfs",
-        &[("mode", "0755"), ("size", "64k")],
-        Attrs {
-            nodev: true,
-            ..Attrs::default()
-        },
-    )?;
-    for place in [ROOT_PLACE, FILES_PLACE] {
-        file::mkdirat(&empty, place.trim_start_matches('/'), 0o700)?;
-    }
-    mount::move_mount(&empty, &root)?;
-    rustix::process::fchdir(&empty)?;
-    mount::pivot_root_here()?;
-    mount::umount_detach(c".")?;
-    Ok(rustix::process::chdir("/")?)
 }
 
 impl Server {
     /// In the clone: keeps nothing of the daemon and of other containers.
-    fn into_supervision(self, quiet: Quiet) -> io::Result<(SingleThreaded, Supervision)> {
+    fn into_supervision(self, idle: IdleListener) -> io::Result<(SingleThreaded, Supervision)> {
         let users = self.prepared.users.ok_or(io::ErrorKind::InvalidInput)?;
         let supervision = Supervision {
-            listener: quiet.listener,
+            listener: idle.listener,
             procfs: users.procfs,
             namespace: users.namespace,
             ids: users.ids,
-            groups: quiet.groups,
+            groups: idle.groups,
         };
         // Standard input is the daemon's socket.
         let errors = io::stderr().as_fd().try_clone_to_owned()?;
@@ -298,7 +172,16 @@ impl Server {
         Ok((self.prepared.alone, supervision))
     }
 
-    /// Waits for what happens next, and sees to it.
+    /// Gives back the pages of code that are in memory; those that are needed come back by themselves.
+    fn release_text(&mut self) {
+        self.has_worked = false;
+        if let Some(text) = &self.text {
+            // What cannot be given back stays, and costs nothing but memory.
+            drop(text.release());
+        }
+    }
+
+    /// Waits for the next events, and handles them.
     fn round(&mut self, ended: &OwnedFd) -> io::Result<Next> {
         let mut polled = vec![
             PollFd::new(&self.daemon, PollFlags::IN),
@@ -307,26 +190,41 @@ impl Server {
         let users = self.prepared.users.as_ref();
         polled.extend(users.map(|users| PollFd::new(&users.arriving, PollFlags::IN)));
         let before = polled.len();
-        let listeners = self.quiet.iter();
-        polled.extend(listeners.map(|quiet| PollFd::new(&quiet.listener, PollFlags::IN)));
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, None))?;
-        let happened: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+        let listeners = self.idle_listeners.iter();
+        polled.extend(listeners.map(|idle| PollFd::new(&idle.listener, PollFlags::IN)));
+        let timeout = self
+            .has_worked
+            .then(|| Timespec::try_from(IDLE_BEFORE_RELEASE).ok())
+            .flatten();
+        let ready_count =
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, timeout.as_ref()))?;
+        if ready_count == 0 {
+            drop(polled);
+            self.release_text();
+            return Ok(Next::Round);
+        }
+        self.has_worked = true;
+        let events: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
         drop(polled);
-        let (own, listeners) = happened.split_at_checked(before).unwrap_or_default();
-        let ready = |index: usize| own.get(index).is_some_and(|events| !events.is_empty());
+        let (own_events, listener_events) = events.split_at_checked(before).unwrap_or_default();
+        let ready = |index: usize| {
+            own_events
+                .get(index)
+                .is_some_and(|events| !events.is_empty())
+        };
         if ready(1) {
             let _ = rustix::io::read(ended, &mut [0; 1024]);
         }
         // From behind, so that those before stay where they are.
-        for (index, events) in listeners.iter().enumerate().rev() {
+        for (index, events) in listener_events.iter().enumerate().rev() {
             if events.is_empty() {
                 continue;
             }
-            let quiet = self.quiet.swap_remove(index);
+            let idle = self.idle_listeners.swap_remove(index);
             if events.contains(PollFlags::IN)
-                && let Some(quiet) = self.supervise(quiet)
+                && let Some(idle) = self.supervise(idle)
             {
-                return Ok(Next::Supervise(quiet));
+                return Ok(Next::Supervise(idle));
             }
         }
         if ready(2) {
@@ -359,7 +257,7 @@ impl Server {
             Some(child) if child.first => fds.collect(),
             _ => Vec::new(),
         };
-        self.quiet.push(Quiet {
+        self.idle_listeners.push(IdleListener {
             seq,
             listener,
             groups,
@@ -368,8 +266,8 @@ impl Server {
     }
 
     /// Clones the supervisor of a listener; gives the listener in the clone. If that cannot be had the calls fail with ENOSYS.
-    fn supervise(&mut self, quiet: Quiet) -> Option<Quiet> {
-        let seq = quiet.seq;
+    fn supervise(&mut self, idle: IdleListener) -> Option<IdleListener> {
+        let seq = idle.seq;
         let container = self.children.values().find(|child| child.seq == seq);
         let group = container.and_then(|child| child.group.as_ref().map(AsFd::as_fd));
         let alone = &self.prepared.alone;
@@ -377,11 +275,11 @@ impl Server {
         // A container that may have no more processes shall still be answered.
         let cloned = process::clone3(alone, none, group);
         match cloned.or_else(|_| process::clone3(alone, none, None)) {
-            Ok(Cloned::Child) => Some(quiet),
+            Ok(Cloned::Child) => Some(idle),
             Ok(Cloned::Parent { pid, pidfd }) => {
                 self.supervisors.insert(
                     pid,
-                    Supervisor {
+                    SupervisorProcess {
                         seq,
                         pidfd,
                         ended: None,
@@ -397,7 +295,7 @@ impl Server {
     fn end(&mut self) {
         let supervisors = self.supervisors.drain().map(|(_, supervisor)| supervisor);
         let mut ending = Vec::new();
-        for Supervisor { pidfd, ended, .. } in supervisors {
+        for SupervisorProcess { pidfd, ended, .. } in supervisors {
             ending.push((pidfd, Vec::new()));
             // Behind it, for its group goes when both have ended.
             ending.extend(ended.map(|(child, _)| (child.pidfd, child.groups)));
@@ -407,12 +305,12 @@ impl Server {
         for (pidfd, _) in &ending {
             drop(process::pidfd_send_signal(pidfd, libc::SIGKILL));
         }
-        let until = task::clock::monotonic() + DEATH;
+        let until = task::clock::monotonic() + KILL_TIMEOUT;
         for (pidfd, groups) in ending {
             // A descriptor of a process is readable when it has ended.
-            let left = until.saturating_duration_since(task::clock::monotonic());
+            let remaining = until.saturating_duration_since(task::clock::monotonic());
             let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-            let timeout = Timespec::try_from(left).ok();
+            let timeout = Timespec::try_from(remaining).ok();
             let _gone_or_late =
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, timeout.as_ref()));
             for group in &groups {
@@ -423,7 +321,7 @@ impl Server {
 
     /// Serves one request. `false` when the daemon is gone.
     fn handle(&mut self) -> io::Result<bool> {
-        let mut buffer = vec![0; MAX_MESSAGE];
+        let mut buffer = vec![0; MAX_MESSAGE_BYTES];
         let (length, fds) = match socket::receive(&self.daemon, &mut buffer) {
             // Too many descriptors for this process, or too long, which the daemon checks before. It must not end all that run.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -461,7 +359,7 @@ impl Server {
             Err(error) => self.tell(
                 &Event::Failed {
                     seq,
-                    errno: error.raw_os_error().unwrap_or(libc::EIO),
+                    errno: errno(&error),
                 },
                 &[],
             )?,
@@ -515,11 +413,11 @@ impl Server {
                     (clone()?, *seq, group)
                 } else {
                     // A clone begins in the network of who cloned it.
-                    let given = fds.next().ok_or_else(missing)?;
-                    netns::enter(&given)?;
+                    let network_fd = fds.next().ok_or_else(missing)?;
+                    netns::enter(&network_fd)?;
                     let cloned = clone();
                     if matches!(cloned, Ok(Cloned::Child)) {
-                        drop(given);
+                        drop(network_fd);
                         init::run(&self.prepared, control, *seq);
                     }
                     netns::enter(&self.own_network)?;

@@ -23,12 +23,12 @@ use sys::process::{self, Namespaces, SingleThreaded};
 use sys::userns::IdRange;
 use sys::{caps, path, socket, userns};
 
-use super::init::errno;
+use crate::error::errno;
 use crate::seccomp::{Supervised, supervised};
 use caller::Caller;
 
-/// What the supervisor may do at all, as far as the daemon may.
-const OWN: [&str; 11] = [
+/// The capabilities that the supervisor keeps, as far as the daemon has them.
+const SUPERVISOR_CAPABILITIES: [&str; 11] = [
     // The processes of a container: their folders, memory and descriptors.
     "SYS_PTRACE",
     "SYS_CHROOT",
@@ -45,14 +45,14 @@ const OWN: [&str; 11] = [
     "FSETID",
 ];
 
-/// What overrides permissions of files whose owner the caller's namespace has.
-const FILES: [&str; 2] = ["DAC_OVERRIDE", "FOWNER"];
+/// The capabilities that override permissions of files whose owner the caller's namespace has.
+const FILE_CAPABILITIES: [&str; 2] = ["DAC_OVERRIDE", "FOWNER"];
 
 /// The longest address, struct sockaddr_storage.
-const MAX_ADDRESS: usize = 128;
+const MAX_ADDRESS_BYTES: usize = 128;
 
-/// Ports below need a capability where the network does not say otherwise.
-const LOW_PORTS: u16 = 1024;
+/// Ports below this one need a capability where the network does not say otherwise.
+const FIRST_OPEN_PORT: u16 = 1024;
 
 /// What a supervisor works with.
 #[derive(Debug)]
@@ -98,20 +98,21 @@ struct Supervisor<'a> {
     supervision: Supervision,
     /// Our own root folder, to return to.
     home: OwnedFd,
-    own: Set,
+    /// The capabilities that this process has.
+    capabilities: Set,
     /// The inode of the containers' user namespace.
     namespace: u64,
     /// The first port that everybody may bind in the container's network, once that has been entered.
     open_ports: Option<u16>,
 }
 
-/// What is wrong with a call before anything was done for it.
+/// Why nothing is done for a call.
 enum Refusal {
-    /// The kernel says it.
+    /// The kernel goes on with the call, and refuses it.
     ByKernel,
     /// The caller is gone.
     Gone,
-    /// This.
+    /// The call fails with this error.
     With(io::Error),
 }
 
@@ -123,12 +124,12 @@ impl From<io::Error> for Refusal {
 
 impl<'a> Supervisor<'a> {
     fn new(alone: &'a SingleThreaded, supervision: Supervision) -> io::Result<Self> {
-        let own = Set(Set::of(&OWN).0 & caps::permitted()?.0);
-        caps::set(own, own, Set::default())?;
+        let capabilities = Set(Set::of(&SUPERVISOR_CAPABILITIES).0 & caps::permitted()?.0);
+        caps::set(capabilities, capabilities, Set::default())?;
         Ok(Self {
             alone,
             home: path::open_host_path("/")?,
-            own,
+            capabilities,
             namespace: rustix::fs::fstat(&supervision.namespace)?.st_ino,
             supervision,
             open_ports: None,
@@ -217,7 +218,7 @@ impl<'a> Supervisor<'a> {
             rustix::process::fchdir(&root)?;
             rustix::process::chroot(".")?;
             // With less than this the way back would be closed.
-            let mut rights = Set::of(&FILES).0 & caller.capabilities.0;
+            let mut rights = Set::of(&FILE_CAPABILITIES).0 & caller.capabilities.0;
             let parent = self.as_caller(&caller, Set(rights), || {
                 if parent.is_empty() {
                     return Ok(base);
@@ -244,15 +245,15 @@ impl<'a> Supervisor<'a> {
                 let umask = rustix::process::umask(Mode::from_raw_mode(caller.umask));
                 let (major, minor) = numbers(device);
                 let mode = u32::try_from(mode & 0xffff).unwrap_or_default();
-                let made = sys::file::mknodat(&parent, name, mode, major, minor);
+                let result = sys::file::mknodat(&parent, name, mode, major, minor);
                 rustix::process::umask(umask);
-                made
+                result
             })
         };
-        let made = make();
+        let result = make();
         // What holds a folder of the container would hold its mounts.
         self.return_home();
-        made.map_err(Refusal::With)?;
+        result.map_err(Refusal::With)?;
         Ok(Some(Answer::Value(0)))
     }
 
@@ -289,11 +290,11 @@ impl<'a> Supervisor<'a> {
     fn bind(&mut self, call: &Notification) -> Result<Option<Answer>, Refusal> {
         let [socket, _, length, ..] = call.args.map(number);
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        if length > MAX_ADDRESS {
+        if length > MAX_ADDRESS_BYTES {
             return Err(Refusal::ByKernel);
         }
         let caller = self.caller(call, "NET_BIND_SERVICE")?;
-        let mut space = [0; MAX_ADDRESS];
+        let mut space = [0; MAX_ADDRESS_BYTES];
         let address = space.get_mut(..length).unwrap_or_default();
         let [_, place, ..] = call.args;
         caller.read(place, address)?;
@@ -336,7 +337,9 @@ impl<'a> Supervisor<'a> {
         let port = port
             .ok()
             .and_then(|text| text.trim().parse::<u32>().ok())
-            .map_or(LOW_PORTS, |port| u16::try_from(port).unwrap_or(u16::MAX));
+            .map_or(FIRST_OPEN_PORT, |port| {
+                u16::try_from(port).unwrap_or(u16::MAX)
+            });
         self.open_ports = Some(port);
         Ok(port)
     }
@@ -355,12 +358,16 @@ impl<'a> Supervisor<'a> {
             .collect();
         rustix::thread::set_thread_groups(&groups)?;
         userns::set_file_ids(caller.uid, caller.gid)?;
-        let result =
-            caps::set(Set(rights.0 & self.own.0), self.own, Set::default()).and_then(|()| work());
+        let result = caps::set(
+            Set(rights.0 & self.capabilities.0),
+            self.capabilities,
+            Set::default(),
+        )
+        .and_then(|()| work());
         // Whoever cannot become himself again must serve nobody else.
-        let returned = caps::set(self.own, self.own, Set::default())
+        let returned = caps::set(self.capabilities, self.capabilities, Set::default())
             .and_then(|()| userns::set_file_ids(0, 0))
-            .and_then(|()| caps::set(self.own, self.own, Set::default()))
+            .and_then(|()| caps::set(self.capabilities, self.capabilities, Set::default()))
             .and_then(|()| process::die_with_parent());
         if returned.is_err() {
             process::exit_now(1);

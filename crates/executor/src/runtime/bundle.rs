@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use sys::mount::{self, Attrs, DetachedMount};
 use sys::{file, path};
 
-use crate::error::StartError;
+use crate::error::{StartError, errno};
 use crate::mount::{Mount, MountSource};
 use crate::stubs::{self, Kind, Stubs};
 
-/// The folder in memory.
-pub(super) const FILES: &str = "files";
+/// The name of the folder in memory, below a container's folder.
+pub(super) const FILES_DIR: &str = "files";
 
 /// A folder below the runtime's root directory. Dropping it unmounts and removes everything in it.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ pub(super) struct Bundle {
     pub(super) dir: PathBuf,
     /// Attached mounts, in order.
     attached: Vec<PathBuf>,
-    made: Vec<Stubs>,
+    /// Mount points that were made in the root.
+    stubs: Vec<Stubs>,
     root: Option<OwnedFd>,
 }
 
@@ -43,7 +44,7 @@ impl Bundle {
         let mut bundle = Self {
             dir,
             attached: Vec::new(),
-            made: Vec::new(),
+            stubs: Vec::new(),
             root: None,
         };
         let memory = mount::new_mount(
@@ -56,13 +57,13 @@ impl Bundle {
                 readonly: false,
             },
         )?;
-        bundle.attach(&memory, FILES, true)?;
+        bundle.attach(&memory, FILES_DIR, true)?;
         Ok(bundle)
     }
 
     /// The folder in memory for what is written for the container: root's alone, and gone with it.
     pub(super) fn files(&self) -> PathBuf {
-        self.dir.join(FILES)
+        self.dir.join(FILES_DIR)
     }
 
     fn attach(
@@ -104,15 +105,11 @@ impl Bundle {
     }
 
     /// Attaches a mount's source to a name, and makes its mount point, so that the runtime need not; returns its entry in the document.
-    pub(super) fn mount(&mut self, index: usize, wanted: Mount) -> Result<Value, StartError> {
-        let dest = gostd::path::join_root(&wanted.dest);
-        let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
-        let failed = |error: io::Error| StartError::Mount {
-            dest: dest.clone(),
-            errno: errno(error),
-        };
-        let access = if wanted.readonly { "ro" } else { "rw" };
-        let (source, directory) = match wanted.source {
+    pub(super) fn mount(&mut self, index: usize, mount: Mount) -> Result<Value, StartError> {
+        let dest = gostd::path::join_root(&mount.dest);
+        let failed = StartError::mount(&dest);
+        let access = if mount.readonly { "ro" } else { "rw" };
+        let (source, directory) = match mount.source {
             MountSource::Tmpfs { size } => {
                 let mut options = vec!["nosuid".to_owned(), access.to_owned()];
                 options.extend(size.map(|size| format!("size={size}")));
@@ -131,10 +128,10 @@ impl Bundle {
                     .map_err(failed)?,
                 false,
             ),
-            MountSource::Mount(source) => self.select(index, &source, &wanted.selector, &dest)?,
+            MountSource::Mount(source) => self.select(index, &source, &mount.selector, &dest)?,
             MountSource::Place(place) => {
                 let source = crate::launcher::detach(&place).map_err(failed)?;
-                self.select(index, &source, &wanted.selector, &dest)?
+                self.select(index, &source, &mount.selector, &dest)?
             }
         };
         self.point(
@@ -159,55 +156,52 @@ impl Bundle {
         selector: &str,
         dest: &str,
     ) -> Result<(PathBuf, bool), StartError> {
-        let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
-        let failed = |error: io::Error| StartError::Mount {
-            dest: dest.to_owned(),
-            errno: errno(error),
-        };
+        let failed = StartError::mount(dest);
         let is_dir = |fd: &OwnedFd| {
             rustix::fs::fstat(fd)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
         };
-        let whole = source.try_clone().map_err(failed)?;
+        let tree = source.try_clone().map_err(failed)?;
         let name = self
-            .attach(source, &format!("mount{index}"), is_dir(&whole))
+            .attach(source, &format!("mount{index}"), is_dir(&tree))
             .map_err(failed)?;
-        let words = gostd::path::names_below_root(selector);
-        if words.is_empty() {
-            return Ok((name, is_dir(&whole)));
+        let names = gostd::path::names_below_root(selector);
+        if names.is_empty() {
+            return Ok((name, is_dir(&tree)));
         }
         let missing = |error: io::Error| StartError::Selector {
             dest: dest.to_owned(),
             selector: selector.to_owned(),
-            errno: errno(error),
+            errno: errno(&error),
         };
-        let found = path::open_path(&whole, words.join("/")).map_err(missing)?;
-        let part = mount::open_tree_clone(&found, true).map_err(failed)?;
+        let selected = path::open_path(&tree, names.join("/")).map_err(missing)?;
+        let part = mount::open_tree_clone(&selected, true).map_err(failed)?;
         Ok((
-            self.attach(&part, &format!("part{index}"), is_dir(&found))
+            self.attach(&part, &format!("part{index}"), is_dir(&selected))
                 .map_err(failed)?,
-            is_dir(&found),
+            is_dir(&selected),
         ))
     }
 
     /// Makes a mount point in the root and remembers it.
     pub(super) fn point(&mut self, dest: &str, kind: Kind) -> io::Result<()> {
         if let Some(root) = &self.root {
-            self.made.extend(stubs::find(root, dest, kind, None)?.made);
+            let place = stubs::find_or_make(root, dest, kind, None)?;
+            self.stubs.extend(place.stubs);
         }
         Ok(())
     }
 
-    /// Keeps of the mount points those that are to go again.
+    /// Keeps of the mount points those that are removed when the container has ended.
     pub(super) fn keep_parents(&mut self, dests: &[String], recursive: bool) {
-        self.made = stubs::which(std::mem::take(&mut self.made), dests, recursive);
+        self.stubs = stubs::to_remove(std::mem::take(&mut self.stubs), dests, recursive);
     }
 }
 
 impl Drop for Bundle {
     fn drop(&mut self) {
         if let Some(root) = &self.root {
-            stubs::remove(root.as_fd(), &self.made);
+            stubs::remove(root.as_fd(), &self.stubs);
         }
         for place in self.attached.iter().rev() {
             let Ok(name) = std::ffi::CString::new(place.as_os_str().as_encoded_bytes()) else {

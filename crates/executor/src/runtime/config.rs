@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use rustix::fs::FileType;
 use serde_json::{Value, json};
 
-use crate::access::SecurityMode;
+use crate::access::{MASKED_PATHS, READONLY_PATHS, SecurityMode};
 use crate::environment::Environment;
 use crate::hosts::DEFAULT_HOSTNAME;
 use crate::injection::{Hook, Node};
@@ -15,7 +15,7 @@ use crate::spec::{ProcessSpec, Resources, Ulimit};
 use crate::user::Identity;
 
 /// What the document is made from; the sources of mounts are paths by now.
-pub(super) struct Document<'a> {
+pub(super) struct RuntimeDocument<'a> {
     pub(super) rootfs: &'a str,
     pub(super) readonly_root: bool,
     pub(super) hostname: &'a str,
@@ -35,7 +35,7 @@ pub(super) struct Document<'a> {
 /// The process part, also for further processes.
 pub(super) fn process(
     spec: &ProcessSpec,
-    who: &Identity,
+    identity: &Identity,
     home: &str,
     security: SecurityMode,
     ulimits: &[Ulimit],
@@ -64,7 +64,7 @@ pub(super) fn process(
     }
     json!({
         "terminal": spec.tty,
-        "user": {"uid": who.uid, "gid": who.gid, "additionalGids": who.groups},
+        "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups},
         "args": spec.args,
         "env": environment.into_variables(),
         "cwd": if spec.cwd.is_empty() { "/" } else { &spec.cwd },
@@ -81,15 +81,15 @@ fn capabilities(security: SecurityMode) -> sys::caps::Set {
     }
 }
 
-impl Document<'_> {
+impl RuntimeDocument<'_> {
     pub(super) fn build(self) -> Value {
         let confined = self.security == SecurityMode::Sandbox;
         let mount = |dest: &str, kind: &str, options: &[&str]| json!({"destination": dest, "type": kind, "source": kind, "options": options});
-        let quiet = ["nosuid", "noexec", "nodev"];
+        let restricted = ["nosuid", "noexec", "nodev"];
         let shm = format!("size={}", self.shm_size);
         let access = if confined { "ro" } else { "rw" };
         let mut mounts = vec![
-            mount("/proc", "proc", &quiet),
+            mount("/proc", "proc", &restricted),
             mount(
                 "/dev",
                 "tmpfs",
@@ -112,7 +112,7 @@ impl Document<'_> {
                 "tmpfs",
                 &["nosuid", "noexec", "nodev", "mode=1777", &shm],
             ),
-            mount("/dev/mqueue", "mqueue", &quiet),
+            mount("/dev/mqueue", "mqueue", &restricted),
             mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
             mount(
                 "/sys/fs/cgroup",
@@ -134,35 +134,8 @@ impl Document<'_> {
             .map(|kind| json!({"type": kind}))
             .collect();
         namespaces.extend(network_namespace(self.network));
-        let masked: &[&str] = if confined {
-            &[
-                "/proc/acpi",
-                "/proc/asound",
-                "/proc/interrupts",
-                "/proc/kcore",
-                "/proc/keys",
-                "/proc/latency_stats",
-                "/proc/timer_list",
-                "/proc/timer_stats",
-                "/proc/sched_debug",
-                "/proc/scsi",
-                "/sys/firmware",
-                "/sys/devices/virtual/powercap",
-            ]
-        } else {
-            &[]
-        };
-        let readonly: &[&str] = if confined {
-            &[
-                "/proc/bus",
-                "/proc/fs",
-                "/proc/irq",
-                "/proc/sys",
-                "/proc/sysrq-trigger",
-            ]
-        } else {
-            &[]
-        };
+        let masked: &[&str] = if confined { &MASKED_PATHS } else { &[] };
+        let readonly: &[&str] = if confined { &READONLY_PATHS } else { &[] };
         let mut linux = json!({
             "namespaces": namespaces,
             "maskedPaths": masked,
@@ -207,8 +180,8 @@ fn network_namespace(network: &ContainerNetwork) -> Option<Value> {
     match network {
         ContainerNetwork::Host => None,
         ContainerNetwork::Isolated => Some(json!({"type": "network"})),
-        ContainerNetwork::Bridge(given) => {
-            let fd = given.as_fd().as_raw_fd();
+        ContainerNetwork::Bridge(step_network) => {
+            let fd = step_network.as_fd().as_raw_fd();
             let path = format!("/proc/{}/fd/{fd}", std::process::id());
             Some(json!({"type": "network", "path": path}))
         }
@@ -245,8 +218,8 @@ fn resources(limits: &Resources, confined: bool, nodes: &[Node]) -> Value {
         json!({"allow": true, "type": kind(node), "major": node.major, "minor": node.minor, "access": node.access})
     }));
     resources.insert("devices".to_owned(), json!(devices));
-    let mut put = |group: &str, name: &str, value: Value, wanted: bool| {
-        if wanted
+    let mut put = |group: &str, name: &str, value: Value, is_limited: bool| {
+        if is_limited
             && let Some(group) = resources
                 .entry(group)
                 .or_insert_with(|| json!({}))
@@ -306,17 +279,17 @@ mod tests {
         mounts: Vec<Value>,
         nodes: &[Node],
     ) -> Value {
-        let who = Identity {
+        let identity = Identity {
             uid: 7,
             gid: 8,
             groups: vec![8, 9],
         };
         let limits = Resources::default();
-        Document {
+        RuntimeDocument {
             rootfs: "/bundle/rootfs",
             readonly_root: true,
             hostname: "",
-            process: process(&ProcessSpec::default(), &who, "/home/x", security, &[]),
+            process: process(&ProcessSpec::default(), &identity, "/home/x", security, &[]),
             mounts,
             network,
             security,
@@ -332,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_process_has_its_user_a_home_and_a_folder() {
-        let who = Identity {
+        let identity = Identity {
             uid: 1000,
             gid: 100,
             groups: vec![100, 10],
@@ -349,7 +322,7 @@ mod tests {
                 user: "build".into(),
                 tty: true,
             };
-            let value = process(&spec, &who, "/home/x", SecurityMode::Sandbox, &[]);
+            let value = process(&spec, &identity, "/home/x", SecurityMode::Sandbox, &[]);
             assert_eq!(value["env"], shown_env);
             assert_eq!(value["cwd"], shown_cwd);
             assert_eq!(value["terminal"], true);
@@ -363,9 +336,9 @@ mod tests {
 
     #[test]
     fn capabilities_are_inherited_only_by_an_insecure_step() {
-        let who = Identity::default();
+        let identity = Identity::default();
         let of = |security| {
-            process(&ProcessSpec::default(), &who, "/", security, &[])["capabilities"].clone()
+            process(&ProcessSpec::default(), &identity, "/", security, &[])["capabilities"].clone()
         };
         let sandbox = of(SecurityMode::Sandbox);
         let names = |set: &Value| set.as_array().map_or(0, Vec::len);

@@ -19,8 +19,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How much of what a runtime says about itself is read.
-const MAX_OUTPUT: usize = 16 << 10;
+/// How much of the output of `--version` is read.
+const MAX_OUTPUT_BYTES: usize = 16 << 10;
 
 /// Why steps are not run with a runtime.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +35,12 @@ pub enum UnfitRuntime {
         source: io::Error,
     },
     /// It says nothing that a version can be read from.
-    #[error("`{} --version` tells no version: {said:?}", program.display())]
+    #[error("`{} --version` tells no version: {line:?}", program.display())]
     Unknown {
         /// The program.
         program: PathBuf,
         /// The first line of what it says.
-        said: String,
+        line: String,
     },
     /// A step could get out of its containers.
     #[error(
@@ -65,6 +65,17 @@ pub enum UnfitRuntime {
     },
 }
 
+impl UnfitRuntime {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        match self {
+            Self::Run { source, .. } => oci::ErrorKind::of_host(source),
+            Self::Unknown { .. } | Self::Old { .. } => oci::ErrorKind::Unsupported,
+        }
+    }
+}
+
 // DIFFERS: BuildKit runs whatever it is given.
 /// Asks the program for its version and checks it. A version that `accepted` names is taken as it is, and so is a runtime of which
 /// nothing is known.
@@ -78,7 +89,10 @@ pub(super) fn check(program: &Path, accepted: &[String]) -> Result<(), UnfitRunt
             program: program.to_owned(),
             source,
         })?;
-    let text = output.stdout.get(..MAX_OUTPUT).unwrap_or(&output.stdout);
+    let text = output
+        .stdout
+        .get(..MAX_OUTPUT_BYTES)
+        .unwrap_or(&output.stdout);
     check_text(program, &String::from_utf8_lossy(text), accepted)
 }
 
@@ -91,11 +105,11 @@ fn check_text(program: &Path, text: &str, accepted: &[String]) -> Result<(), Unf
         (None, None) if first.is_empty() => {
             return Err(UnfitRuntime::Unknown {
                 program: program.to_owned(),
-                said: String::new(),
+                line: String::new(),
             });
         }
         (None, None) => {
-            tracing::info!(program = %program.display(), said = first, "nothing is known of faults of this OCI runtime");
+            tracing::info!(program = %program.display(), line = first, "nothing is known of faults of this OCI runtime");
             return Ok(());
         }
     };
@@ -104,15 +118,15 @@ fn check_text(program: &Path, text: &str, accepted: &[String]) -> Result<(), Unf
         .lines()
         .find_map(|line| line.strip_prefix("commit: "))
         .map_or("", str::trim);
-    let named = |known: &String| !known.is_empty() && (known == version || known == commit);
-    if accepted.iter().any(named) {
+    let is_accepted = |name: &String| !name.is_empty() && (name == version || name == commit);
+    if accepted.iter().any(is_accepted) {
         tracing::warn!(program = %program.display(), version, "this version of the OCI runtime is accepted because the configuration names it");
         return Ok(());
     }
     let Some(parsed) = Version::parse(version) else {
         return Err(UnfitRuntime::Unknown {
             program: program.to_owned(),
-            said: first.chars().take(200).collect(),
+            line: first.chars().take(200).collect(),
         });
     };
     let (fit, fixed, advisories) = match name {
@@ -155,18 +169,18 @@ impl Version {
         let end = text
             .find(|c: char| !c.is_ascii_digit() && c != '.')
             .unwrap_or(text.len());
-        let (numbers, rest) = text.split_at(end);
+        let (numbers, suffix) = text.split_at(end);
         let mut numbers = numbers.split('.').filter(|number| !number.is_empty());
         let mut number = || numbers.next()?.parse().ok();
         let (major, minor) = (number()?, number()?);
         let patch = number().unwrap_or(0);
-        let candidate = rest
+        let candidate = suffix
             .strip_prefix("-rc")
-            .or_else(|| rest.strip_prefix("~rc"))
-            .map_or(Some(u32::MAX), |rest| {
-                let rest = rest.trim_start_matches('.');
-                let digits = rest.find(|c: char| !c.is_ascii_digit());
-                rest.get(..digits.unwrap_or(rest.len()))?.parse().ok()
+            .or_else(|| suffix.strip_prefix("~rc"))
+            .map_or(Some(u32::MAX), |suffix| {
+                let suffix = suffix.trim_start_matches('.');
+                let digits = suffix.find(|c: char| !c.is_ascii_digit());
+                suffix.get(..digits.unwrap_or(suffix.len()))?.parse().ok()
             })?;
         Some(Self(major, minor, patch, candidate))
     }
@@ -230,8 +244,8 @@ mod tests {
             ("", "", false),
         ] {
             let accepted = [accepted.to_owned()];
-            let got = check_text(Path::new("/usr/sbin/x"), text, &accepted);
-            assert_eq!(got.is_ok(), fit, "{text:?} {accepted:?} {got:?}");
+            let result = check_text(Path::new("/usr/sbin/x"), text, &accepted);
+            assert_eq!(result.is_ok(), fit, "{text:?} {accepted:?} {result:?}");
         }
         let error = check_text(Path::new("/usr/sbin/runc"), debian, &[]).unwrap_err();
         assert_eq!(

@@ -138,6 +138,41 @@ async fn a_launcher_that_was_killed_is_started_again() {
     text(&launcher, tree.spec(&["true"])).await;
 }
 
+#[test]
+fn an_idle_launcher_has_given_back_the_code_that_only_its_start_needed() {
+    let Some(_tree) = Tree::new() else { return };
+    let launcher = users::mapping_launcher();
+    if let Err(error) = launcher.id_mapping(&Access::SANDBOX) {
+        return testkit::skip::skip(&format!("{error}"));
+    }
+    let process = format!("/proc/{}", launcher.process_id().unwrap());
+    // It is idle once it waits in the call that waits for all of its descriptors.
+    let waits = || {
+        let call = std::fs::read_to_string(format!("{process}/syscall")).unwrap();
+        [libc::SYS_poll, libc::SYS_ppoll]
+            .iter()
+            .any(|number| call.starts_with(&format!("{number} ")))
+    };
+    while !waits() {
+        std::thread::yield_now();
+    }
+    let maps = std::fs::read_to_string(format!("{process}/smaps")).unwrap();
+    let mut is_code = false;
+    let mut resident_kib = 0;
+    for line in maps.lines() {
+        match line.strip_prefix("Rss:") {
+            Some(size) if is_code => {
+                resident_kib += size.trim_end_matches("kB").trim().parse::<u64>().unwrap();
+            }
+            Some(_) => {}
+            None if line.contains('/') => is_code = line.contains(" r-xp "),
+            None => {}
+        }
+    }
+    println!("{resident_kib} KiB of code are resident");
+    assert!(resident_kib < 3 * 1024, "{resident_kib} KiB");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_takes_a_few_milliseconds() {
     let Some(tree) = Tree::new() else { return };

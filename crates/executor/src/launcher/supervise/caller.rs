@@ -11,13 +11,13 @@ use rustix::fs::{Mode, OFlags};
 use sys::caps::Set;
 
 /// The longest path, with the zero byte at its end: the kernel's PATH_MAX.
-const MAX_PATH: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 
 /// Memory is read up to such borders: what lies behind one may not be there.
-const PAGE: u64 = 4096;
+const PAGE_BYTES: u64 = 4096;
 
 /// The most that is read of a file of procfs; a thread may have 65536 groups.
-const MAX_TEXT: u64 = 1 << 20;
+const MAX_PROCFS_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Caller {
@@ -81,9 +81,10 @@ impl Caller {
     pub(super) fn path(&self, mut place: u64) -> io::Result<Vec<u8>> {
         let memory = File::from(open(&self.dir, "mem", OFlags::RDONLY)?);
         let mut path = Vec::new();
-        while path.len() < MAX_PATH {
-            let rest = usize::try_from(PAGE - place % PAGE).unwrap_or(MAX_PATH);
-            let mut part = vec![0; rest.min(MAX_PATH - path.len())];
+        while path.len() < MAX_PATH_BYTES {
+            let to_border =
+                usize::try_from(PAGE_BYTES - place % PAGE_BYTES).unwrap_or(MAX_PATH_BYTES);
+            let mut part = vec![0; to_border.min(MAX_PATH_BYTES - path.len())];
             memory.read_exact_at(&mut part, place)?;
             if let Some(end) = part.iter().position(|byte| *byte == 0) {
                 path.extend(part.get(..end).unwrap_or_default());
@@ -108,7 +109,7 @@ fn open(dir: impl AsFd, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
 pub(super) fn read_text(dir: impl AsFd, name: &str) -> io::Result<String> {
     let mut text = String::new();
     File::from(open(dir, name, OFlags::RDONLY)?)
-        .take(MAX_TEXT)
+        .take(MAX_PROCFS_BYTES)
         .read_to_string(&mut text)?;
     Ok(text)
 }
