@@ -43,15 +43,16 @@ pub(crate) struct Addresses {
     next: u64,
 }
 
-/// Before: the block itself and the bridge. The last one is for everybody.
-const FIRST: u64 = 2;
+/// The offset of the first address that a step can have: before it are the block's own address and the bridge's. The last address of
+/// the block is its broadcast address.
+const FIRST_OFFSET: u64 = 2;
 
 impl Addresses {
     pub(crate) fn new(subnet: Subnet) -> Self {
         Self {
             subnet,
             used: BTreeSet::new(),
-            next: FIRST,
+            next: FIRST_OFFSET,
         }
     }
 
@@ -61,14 +62,18 @@ impl Addresses {
         let full = NetError::Full {
             subnet: self.subnet,
         };
-        if self.used.len() as u64 >= end - FIRST {
+        if self.used.len() as u64 >= end - FIRST_OFFSET {
             return Err(full);
         }
-        for offset in (self.next..end).chain(FIRST..self.next) {
+        for offset in (self.next..end).chain(FIRST_OFFSET..self.next) {
             let base = u32::from(self.subnet.base());
             let address = base.wrapping_add(u32::try_from(offset).unwrap_or(u32::MAX));
             if self.used.insert(address) {
-                self.next = if offset + 1 < end { offset + 1 } else { FIRST };
+                self.next = if offset + 1 < end {
+                    offset + 1
+                } else {
+                    FIRST_OFFSET
+                };
                 return Ok(address.into());
             }
         }

@@ -30,7 +30,7 @@ const MAX_NAMES: u32 = 64;
 
 /// How long the forwarder may take to answer the check, which it does by itself, and how often it is asked.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-const CHECKS: usize = 4;
+const MAX_CHECKS: usize = 4;
 
 const DNS_PORT: u16 = 53;
 
@@ -160,12 +160,12 @@ impl Bridge {
             .try_clone_to_owned()
             .map_err(NetError::system("copy a descriptor"))?;
         // A thread of its own, for it does not come back from there.
-        let asked = task::thread("check of the bridge", move || {
+        let thread = task::thread("check of the bridge", move || {
             sys::netns::enter(&namespace)?;
             ask(SocketAddr::new(gateway.into(), DNS_PORT))
         });
-        let answered = match asked {
-            Ok(asked) => asked.await,
+        let answered = match thread {
+            Ok(answer) => answer.await,
             Err(error) => Err(error),
         };
         answered.map_err(|source| NetError::Unanswered {
@@ -204,7 +204,7 @@ fn ask(forwarder: SocketAddr) -> io::Result<()> {
     let probe = dns::probe(forwarder::random_id()?);
     let mut answer = [0; 512];
     let mut last = io::Error::from(io::ErrorKind::TimedOut);
-    for _check in 0..CHECKS {
+    for _check in 0..MAX_CHECKS {
         socket.send(&probe)?;
         match socket.recv(&mut answer) {
             // The number of the query is what both begin with.
@@ -273,25 +273,25 @@ fn choose_name(configured: Option<String>, links: &[Link]) -> Result<String, Net
 
 /// The largest packet that the host's way out takes: of larger ones steps would see only the beginning of each connection.
 fn uplink_mtu(links: &[Link], routes: &[Route]) -> u32 {
-    const ETHERNET: u32 = 1500;
-    const SMALLEST: u32 = 576;
-    const LARGEST: u32 = 65_535;
-    let ways = routes.iter().filter(|way| way.to.prefix() == 0);
-    let way = ways.min_by_key(|way| way.metric);
-    let link = way.and_then(|way| links.iter().find(|link| link.index == way.link));
-    link.map_or(ETHERNET, |link| link.mtu.clamp(SMALLEST, LARGEST))
+    const ETHERNET_MTU: u32 = 1500;
+    const MIN_MTU: u32 = 576;
+    const MAX_MTU: u32 = 65_535;
+    let default_routes = routes.iter().filter(|route| route.to.prefix() == 0);
+    let route = default_routes.min_by_key(|route| route.metric);
+    let link = route.and_then(|route| links.iter().find(|link| link.index == route.link));
+    link.map_or(ETHERNET_MTU, |link| link.mtu.clamp(MIN_MTU, MAX_MTU))
 }
 
 /// Has the host forward packets, as every bridge network does.
 fn forward_packets() -> Result<(), NetError> {
-    const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
+    const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
     let failed = NetError::system("switch on net.ipv4.ip_forward, which a bridge network needs");
-    match fs::read_to_string(SWITCH) {
+    match fs::read_to_string(IP_FORWARD) {
         Ok(value) if value.trim() != "0" => return Ok(()),
         Ok(_) => {}
         Err(error) => return Err(failed(error)),
     }
-    fs::write(SWITCH, "1").map_err(failed)?;
+    fs::write(IP_FORWARD, "1").map_err(failed)?;
     tracing::warn!(
         "net.ipv4.ip_forward is switched on for the bridge network of steps: this host forwards packets of its neighbours too, unless a firewall forbids it"
     );

@@ -2,16 +2,18 @@
 
 use std::ops::Range;
 
-const HEADER: usize = 12;
-const MAX_NAME: usize = 255;
+const HEADER_BYTES: usize = 12;
+const MAX_NAME_BYTES: usize = 255;
+/// Bits of the third byte of the header.
 const RESPONSE: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 const TRUNCATED: u8 = 0x02;
 const RECURSION_DESIRED: u8 = 0x01;
+/// A bit of the fourth byte of the header.
 const RECURSION_AVAILABLE: u8 = 0x80;
 const CLASS_INTERNET: u16 = 1;
 /// Transfers of whole zones, which answer with many messages.
-const TRANSFERS: [u16; 2] = [251, 252];
+const ZONE_TRANSFER_TYPES: [u16; 2] = [251, 252];
 
 /// A response code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +38,12 @@ pub(crate) struct Query<'a> {
     question: Range<usize>,
 }
 
-/// What is to be done about a query that is not forwarded.
+/// What happens to a query that is not forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unfit {
     /// It is no query: whoever answers takes part in a loop.
     Ignore,
-    /// It is answered so.
+    /// It gets this answer.
     Answer(Vec<u8>),
 }
 
@@ -51,17 +53,17 @@ impl<'a> Query<'a> {
         let &[_, _, first, _, ..] = bytes else {
             return Err(Unfit::Ignore);
         };
-        if bytes.len() < HEADER || first & RESPONSE != 0 {
+        if bytes.len() < HEADER_BYTES || first & RESPONSE != 0 {
             return Err(Unfit::Ignore);
         }
-        let refuse = |code| Unfit::Answer(answer(bytes, HEADER..HEADER, code));
+        let refuse = |code| Unfit::Answer(answer(bytes, HEADER_BYTES..HEADER_BYTES, code));
         if first & OPCODE != 0 {
             return Err(refuse(Code::NotImplemented));
         }
         let question = question(bytes).ok_or_else(|| refuse(Code::Format))?;
         let query = Self { bytes, question };
         let (kind, class) = query.kind().ok_or_else(|| refuse(Code::Format))?;
-        if class != CLASS_INTERNET || TRANSFERS.contains(&kind) {
+        if class != CLASS_INTERNET || ZONE_TRANSFER_TYPES.contains(&kind) {
             return Err(Unfit::Answer(query.answer(Code::Refused)));
         }
         // RFC 6761 reserves it: nobody has to be asked. Our own check of the network asks for such a name.
@@ -97,16 +99,16 @@ impl<'a> Query<'a> {
     }
 
     /// Whether a message answers this query under a number: somebody else's guess does not.
-    pub(crate) fn is_answered_by(&self, response: &[u8], with: [u8; 2]) -> bool {
+    pub(crate) fn is_answered_by(&self, response: &[u8], expected_id: [u8; 2]) -> bool {
         let same_question = match question(response) {
-            Some(theirs) => response
-                .get(theirs)
-                .is_some_and(|theirs| theirs.eq_ignore_ascii_case(self.question())),
+            Some(range) => response
+                .get(range)
+                .is_some_and(|question| question.eq_ignore_ascii_case(self.question())),
             // A server that could not read the query has none to repeat.
-            None => response.len() == HEADER && response_code(response) != 0,
+            None => response.len() == HEADER_BYTES && response_code(response) != 0,
         };
         let is_response = response.get(2).is_some_and(|first| first & RESPONSE != 0);
-        is_response && id(response) == with && same_question
+        is_response && id(response) == expected_id && same_question
     }
 
     fn question(&self) -> &[u8] {
@@ -172,7 +174,7 @@ fn question(bytes: &[u8]) -> Option<Range<usize>> {
     if bytes.get(4..6)? != [0, 1] {
         return None;
     }
-    let mut at = HEADER;
+    let mut at = HEADER_BYTES;
     loop {
         let length = usize::from(*bytes.get(at)?);
         // The two upper bits are of pointers, which lead nowhere from the first name.
@@ -180,7 +182,7 @@ fn question(bytes: &[u8]) -> Option<Range<usize>> {
             return None;
         }
         at += 1 + length;
-        if at - HEADER > MAX_NAME {
+        if at - HEADER_BYTES > MAX_NAME_BYTES {
             return None;
         }
         if length == 0 {
@@ -188,15 +190,15 @@ fn question(bytes: &[u8]) -> Option<Range<usize>> {
         }
     }
     let end = at + 4;
-    bytes.get(HEADER..end)?;
-    Some(HEADER..end)
+    bytes.get(HEADER_BYTES..end)?;
+    Some(HEADER_BYTES..end)
 }
 
 /// An answer without records to a message, of which a question is repeated.
 fn answer(query: &[u8], question: Range<usize>, code: Code) -> Vec<u8> {
     let mut bytes = id(query).to_vec();
-    let asked = query.get(2).copied().unwrap_or_default();
-    bytes.push(RESPONSE | (asked & (OPCODE | RECURSION_DESIRED)));
+    let query_flags = query.get(2).copied().unwrap_or_default();
+    bytes.push(RESPONSE | (query_flags & (OPCODE | RECURSION_DESIRED)));
     bytes.push(RECURSION_AVAILABLE | code as u8);
     let question = query.get(question).unwrap_or_default();
     bytes.extend([0, u8::from(!question.is_empty())]);
@@ -281,7 +283,7 @@ pub(crate) mod tests {
             assert!(!query.is_answered_by(&good[..length], [0, 1]), "{length}");
         }
         // A server that says only that it understood nothing.
-        let mut header = good[..HEADER].to_vec();
+        let mut header = good[..HEADER_BYTES].to_vec();
         header[3] = 1;
         header[5] = 0;
         assert!(query.is_answered_by(&header, [0, 1]));
@@ -303,7 +305,7 @@ pub(crate) mod tests {
         assert_eq!(code_of(Query::parse(&with(5, 2))), Some(1), "two questions");
         assert_eq!(code_of(Query::parse(&with(12, 0xc0))), Some(1), "a pointer");
         assert_eq!(code_of(Query::parse(&with(12, 0x40))), Some(1));
-        for length in HEADER..good.len() {
+        for length in HEADER_BYTES..good.len() {
             assert_eq!(code_of(Query::parse(&good[..length])), Some(1), "{length}");
         }
         let label = "a".repeat(63);

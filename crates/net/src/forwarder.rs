@@ -31,27 +31,35 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a step's TCP connection may say nothing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Queries over UDP and connections that are served at a time, of all steps and of one.
-const MAX_QUERIES: Limits = Limits { all: 512, one: 64 };
-const MAX_CONNECTIONS: Limits = Limits { all: 128, one: 16 };
+const MAX_QUERIES: Limits = Limits {
+    all: 512,
+    per_step: 64,
+};
+const MAX_CONNECTIONS: Limits = Limits {
+    all: 128,
+    per_step: 16,
+};
 /// Queries that a step may ask by one connection.
-const QUERIES_PER_CONNECTION: usize = 256;
+const MAX_QUERIES_PER_CONNECTION: usize = 256;
 /// A resolver of the C library uses three.
 const MAX_RESOLVERS: usize = 4;
 /// A UDP message that is longer is not one of DNS as anybody sends it; EDNS asks for at most 4,096 bytes in practice.
-const MAX_DATAGRAM: usize = 8 << 10;
-const MAX_FILE: u64 = 64 << 10;
-const PORT: u16 = 53;
+const MAX_DATAGRAM_BYTES: usize = 8 << 10;
+const MAX_RESOLV_CONF_BYTES: u64 = 64 << 10;
+const DNS_PORT: u16 = 53;
 
-/// How often the host's file is looked at.
-const REFRESH: Duration = Duration::from_secs(2);
+/// The host's file is read again after this time.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Servers for a host that names none: those that BuildKit takes then.
-const PUBLIC: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8, 4, 4)];
+const PUBLIC_RESOLVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8, 4, 4)];
 
 #[derive(Debug, Clone, Copy)]
 struct Limits {
+    /// Of all steps together.
     all: usize,
-    one: usize,
+    /// Of one step.
+    per_step: usize,
 }
 
 /// Who is asked.
@@ -65,7 +73,11 @@ pub struct Upstreams {
 #[derive(Debug)]
 enum Source {
     Fixed(Vec<SocketAddr>),
-    File { path: PathBuf, own: Ipv4Addr },
+    /// A resolv.conf. `excluded` is not asked: the forwarder's own address.
+    File {
+        path: PathBuf,
+        excluded: Ipv4Addr,
+    },
 }
 
 impl Upstreams {
@@ -74,11 +86,11 @@ impl Upstreams {
     #[must_use]
     pub fn new(configured: &[IpAddr]) -> Self {
         let fixed = configured.iter().take(MAX_RESOLVERS);
-        let fixed: Vec<_> = fixed.map(|ip| SocketAddr::new(*ip, PORT)).collect();
+        let fixed: Vec<_> = fixed.map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect();
         if fixed.is_empty() {
             return Self::of(Source::File {
                 path: "/etc/resolv.conf".into(),
-                own: Ipv4Addr::UNSPECIFIED,
+                excluded: Ipv4Addr::UNSPECIFIED,
             });
         }
         Self::of(Source::Fixed(fixed))
@@ -95,43 +107,44 @@ impl Upstreams {
     pub(crate) fn without(mut self, own_address: Ipv4Addr) -> Self {
         match &mut self.source {
             Source::Fixed(list) => list.retain(|address| address.ip() != own_address),
-            Source::File { own, .. } => *own = own_address,
+            Source::File { excluded, .. } => *excluded = own_address,
         }
         self
     }
 
     fn list(&self) -> Vec<SocketAddr> {
-        let (path, own) = match &self.source {
+        let (path, excluded) = match &self.source {
             Source::Fixed(list) => return list.clone(),
-            Source::File { path, own } => (path, *own),
+            Source::File { path, excluded } => (path, *excluded),
         };
         let mut cached = self.cached.lock();
         let now = task::clock::monotonic();
         if let Some((since, list)) = &*cached
-            && now.saturating_duration_since(*since) < REFRESH
+            && now.saturating_duration_since(*since) < RELOAD_INTERVAL
         {
             return list.clone();
         }
         let mut text = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut text));
+        let read = File::open(path)
+            .and_then(|file| file.take(MAX_RESOLV_CONF_BYTES).read_to_end(&mut text));
         if let Err(error) = read {
             tracing::debug!(%error, "the host's resolvers cannot be read");
         }
-        let list = resolvers(&String::from_utf8_lossy(&text), own);
+        let list = resolvers(&String::from_utf8_lossy(&text), excluded);
         *cached = Some((now, list.clone()));
         list
     }
 }
 
-/// The servers of a resolv.conf.
-fn resolvers(text: &str, own: Ipv4Addr) -> Vec<SocketAddr> {
+/// The servers of a resolv.conf but `excluded`; the public ones if there are none.
+fn resolvers(text: &str, excluded: Ipv4Addr) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
         let address: IpAddr = match (words.next(), words.next()) {
             (Some("nameserver"), Some(word)) => word.parse().ok()?,
             _ => return None,
         };
-        (address != own).then_some(SocketAddr::new(address, PORT))
+        (address != excluded).then_some(SocketAddr::new(address, DNS_PORT))
     };
     let list: Vec<_> = text
         .lines()
@@ -139,9 +152,9 @@ fn resolvers(text: &str, own: Ipv4Addr) -> Vec<SocketAddr> {
         .take(MAX_RESOLVERS)
         .collect();
     if list.is_empty() {
-        return PUBLIC
+        return PUBLIC_RESOLVERS
             .iter()
-            .map(|ip| SocketAddr::new((*ip).into(), PORT))
+            .map(|ip| SocketAddr::new((*ip).into(), DNS_PORT))
             .collect();
     }
     list
@@ -207,7 +220,7 @@ impl<'a> UnderWay<'a> {
     /// Whether one more of this step may begin.
     fn admits(&self, step: IpAddr) -> bool {
         let of_step = self.count.get(&step).copied().unwrap_or_default();
-        self.running.len() < self.limits.all && of_step < self.limits.one
+        self.running.len() < self.limits.all && of_step < self.limits.per_step
     }
 
     fn begin(&mut self, step: IpAddr, work: impl Future<Output = ()> + Send + 'a) {
@@ -243,7 +256,7 @@ fn is_step(address: IpAddr, subnet: Subnet) -> bool {
 
 async fn datagrams(socket: &Arc<UdpSocket>, upstreams: &Arc<Upstreams>, subnet: Subnet) {
     let mut under_way = UnderWay::new(MAX_QUERIES);
-    let mut buffer = vec![0; MAX_DATAGRAM];
+    let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
     loop {
         let (length, step) = tokio::select! {
             () = under_way.end_one() => continue,
@@ -301,7 +314,7 @@ async fn ask_datagram(query: &Query<'_>, upstream: SocketAddr) -> io::Result<Vec
     socket.connect(upstream).await?;
     let id = random_id()?;
     socket.send(&query.with_id(id)).await?;
-    let mut buffer = vec![0; MAX_DATAGRAM];
+    let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
     loop {
         let length = socket.recv(&mut buffer).await?;
         let response = buffer.get(..length).unwrap_or_default();
@@ -342,7 +355,7 @@ async fn connections(listener: &TcpListener, upstreams: &Arc<Upstreams>, subnet:
 }
 
 async fn serve_connection(mut stream: TcpStream, upstreams: &Upstreams) -> io::Result<()> {
-    for _query in 0..QUERIES_PER_CONNECTION {
+    for _query in 0..MAX_QUERIES_PER_CONNECTION {
         let message = match timeout(IDLE_TIMEOUT, read_message(&mut stream)).await {
             Ok(message) => message?,
             Err(_idle) => return Ok(()),

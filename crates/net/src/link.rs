@@ -66,10 +66,10 @@ const NTF_MASTER: u8 = 4;
 const AF_INET: u8 = 2;
 const AF_INET6: u16 = 10;
 const AF_BRIDGE: u8 = 7;
-const UP: u32 = 1;
-const OPERATING: u8 = 6;
-const LINK_HEADER: usize = 16;
-const ROUTE_HEADER: usize = 12;
+const FLAG_UP: u32 = 1;
+const OPERSTATE_UP: u8 = 6;
+const LINK_HEADER_BYTES: usize = 16;
+const ROUTE_HEADER_BYTES: usize = 12;
 
 /// The group of every link of ours, in the kernel's sense: a number that users give links to handle them together, 0 unless one does.
 pub(crate) const GROUP: u32 = 0x0072_626e;
@@ -119,9 +119,9 @@ pub(crate) struct Veth<'a> {
 /// The name of a step's interface.
 pub(crate) const INSIDE: &str = "eth0";
 
-fn link_header(index: u32, up: bool) -> [u8; LINK_HEADER] {
-    let mut header = [0; LINK_HEADER];
-    let state = if up { UP } else { 0 };
+fn link_header(index: u32, up: bool) -> [u8; LINK_HEADER_BYTES] {
+    let mut header = [0; LINK_HEADER_BYTES];
+    let state = if up { FLAG_UP } else { 0 };
     for (place, value) in [(4, index), (8, state), (12, state)] {
         if let Some(bytes) = header.get_mut(place..place + 4) {
             bytes.copy_from_slice(&value.to_ne_bytes());
@@ -218,7 +218,7 @@ fn default_route(gateway: Ipv4Addr) -> Message {
 }
 
 fn read_link(body: &[u8]) -> Option<Link> {
-    let attributes = body.get(LINK_HEADER..)?;
+    let attributes = body.get(LINK_HEADER_BYTES..)?;
     let text = |kind| {
         attribute(attributes, kind)
             .map(message::text)
@@ -232,7 +232,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
         alias: text(IFLA_IFALIAS),
         group: value(IFLA_GROUP).unwrap_or_default(),
         mtu: value(IFLA_MTU).unwrap_or_default(),
-        operating: attribute(attributes, IFLA_OPERSTATE) == Some(&[OPERATING]),
+        operating: attribute(attributes, IFLA_OPERSTATE) == Some(&[OPERSTATE_UP]),
         kind: attribute(info, INFO_KIND)
             .map(message::text)
             .unwrap_or_default(),
@@ -240,7 +240,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
 }
 
 fn read_route(body: &[u8]) -> Option<Route> {
-    let attributes = body.get(ROUTE_HEADER..)?;
+    let attributes = body.get(ROUTE_HEADER_BYTES..)?;
     let [family, prefix, ..] = *body else {
         return None;
     };

@@ -25,8 +25,8 @@ use crate::subnet::{Subnet, hardware};
 /// How long the kernel may take to find out that a link is connected; usually less than a millisecond.
 const LINK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// After a namespace could not be made for the pool.
-const PAUSE: Duration = Duration::from_secs(5);
+/// How long nothing is made for the pool after a namespace could not be made.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// A namespace with its link, ready for a step.
 #[derive(Debug)]
@@ -214,10 +214,10 @@ impl Host {
     /// Makes a namespace that is complete. The calling thread is in it for that time.
     pub(crate) fn make(&mut self) -> Result<Namespace, NetError> {
         let address = self.addresses.take()?;
-        let made = self.make_at(address);
+        let namespace = self.make_at(address);
         let back = sys::netns::enter(&self.namespace);
         let back = back.map_err(NetError::system("return to the host's network"));
-        let result = back.and(made);
+        let result = back.and(namespace);
         if result.is_err() {
             self.remove_at(address);
         }
@@ -299,10 +299,10 @@ fn wait_until(
     mut operates: impl FnMut(&mut Socket) -> io::Result<bool>,
     host: &mut Socket,
 ) -> io::Result<()> {
-    let begun = task::clock::monotonic();
+    let start = task::clock::monotonic();
     let mut pause = Duration::from_micros(100);
     while !operates(host)? {
-        if begun.elapsed() > LINK_TIMEOUT {
+        if start.elapsed() > LINK_TIMEOUT {
             tracing::debug!("a link of a step does not operate yet");
             break;
         }
@@ -319,8 +319,8 @@ pub(crate) fn run(mut host: Host, shared: &Arc<Shared>) {
         match next(shared, &mut pause) {
             Work::Remove(namespace) => host.remove(namespace),
             Work::Make => {
-                let made = host.make();
-                deliver(shared, made, &mut pause);
+                let namespace = host.make();
+                deliver(shared, namespace, &mut pause);
             }
             Work::End => break,
         }
@@ -367,10 +367,14 @@ fn next(shared: &Shared, pause: &mut Option<Instant>) -> Work {
 }
 
 /// Gives a namespace to the first step that waits, or to the pool; an error to the first step, or to the log.
-fn deliver(shared: &Arc<Shared>, made: Result<Namespace, NetError>, pause: &mut Option<Instant>) {
+fn deliver(
+    shared: &Arc<Shared>,
+    namespace: Result<Namespace, NetError>,
+    pause: &mut Option<Instant>,
+) {
     let mut state = shared.state.lock();
     let now = task::clock::monotonic();
-    let mut result = made.map(|namespace| shared.network(namespace));
+    let mut result = namespace.map(|namespace| shared.network(namespace));
     let is_network = result.is_ok();
     while let Some(step) = state.waiting.pop_front() {
         match step.send(result) {
@@ -397,7 +401,7 @@ fn deliver(shared: &Arc<Shared>, made: Result<Namespace, NetError>, pause: &mut 
             } else {
                 tracing::warn!(%error, "no network can be prepared for further steps");
             }
-            *pause = Some(now + PAUSE);
+            *pause = Some(now + PAUSE_AFTER_FAILURE);
         }
     }
 }

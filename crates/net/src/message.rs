@@ -6,7 +6,7 @@
 /// The flag that an attribute holds attributes.
 const NESTED: u16 = 0x8000;
 /// The bits of an attribute's type that are its number.
-const TYPE: u16 = 0x3fff;
+const TYPE_BITS: u16 = 0x3fff;
 
 /// Flags of a message's header.
 pub(crate) mod flags {
@@ -24,7 +24,7 @@ pub(crate) mod flags {
 pub(crate) const ERROR: u16 = 2;
 pub(crate) const DONE: u16 = 3;
 
-const HEADER: usize = 16;
+const HEADER_BYTES: usize = 16;
 
 /// A message that is being written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) struct Message {
 impl Message {
     /// Begins a message of a type with the flags, to which [`flags::REQUEST`] is added, and its fixed part.
     pub(crate) fn new(kind: u16, flags: u16, fixed: &[u8]) -> Self {
-        let mut bytes = vec![0; HEADER];
+        let mut bytes = vec![0; HEADER_BYTES];
         put(&mut bytes, 4, &kind.to_ne_bytes());
         put(&mut bytes, 6, &(flags | flags::REQUEST).to_ne_bytes());
         bytes.extend_from_slice(fixed);
@@ -86,13 +86,13 @@ impl Message {
 
     /// The finished message.
     pub(crate) fn finish(mut self, sequence: u32, flags: u16) -> Vec<u8> {
-        let own = u16::from_ne_bytes([
+        let message_flags = u16::from_ne_bytes([
             self.bytes.get(6).copied().unwrap_or_default(),
             self.bytes.get(7).copied().unwrap_or_default(),
         ]);
         let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         put(&mut self.bytes, 0, &length.to_ne_bytes());
-        put(&mut self.bytes, 6, &(own | flags).to_ne_bytes());
+        put(&mut self.bytes, 6, &(message_flags | flags).to_ne_bytes());
         put(&mut self.bytes, 8, &sequence.to_ne_bytes());
         self.bytes
     }
@@ -147,7 +147,7 @@ impl Received<'_> {
 pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(number(bytes, 0)?).ok()?;
-        let body = bytes.get(HEADER..length)?;
+        let body = bytes.get(HEADER_BYTES..length)?;
         let message = Received {
             kind: short(bytes, 4)?,
             flags: short(bytes, 6)?,
@@ -163,7 +163,7 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(short(bytes, 0)?);
-        let kind = short(bytes, 2)? & TYPE;
+        let kind = short(bytes, 2)? & TYPE_BITS;
         let value = bytes.get(4..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, value))

@@ -23,11 +23,11 @@ use crate::socket::Socket;
 const TABLE_PREFIX: &str = "rbuild_";
 const ALIAS_PREFIX: &str = "rbuild-net ";
 const PORT_PREFIX: &str = "rb";
-const DIGITS: usize = 6;
+const MARK_DIGITS: usize = 6;
 
 /// How long another daemon may take to set up: deleting links takes the kernel tens of milliseconds each.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
-const LOCK_STEP: Duration = Duration::from_millis(20);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The name of one daemon, and of what it makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) struct Mark(String);
 
 impl Mark {
     fn random() -> io::Result<Self> {
-        let mut bytes = [0; DIGITS / 2];
+        let mut bytes = [0; MARK_DIGITS / 2];
         rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
         Ok(Self(
             bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -44,7 +44,8 @@ impl Mark {
 
     fn new(digits: &str) -> Option<Self> {
         let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        (digits.len() == DIGITS && digits.bytes().all(hexadecimal)).then(|| Self(digits.to_owned()))
+        (digits.len() == MARK_DIGITS && digits.bytes().all(hexadecimal))
+            .then(|| Self(digits.to_owned()))
     }
 
     pub(crate) fn table(&self) -> String {
@@ -76,8 +77,8 @@ impl Mark {
             "bridge" => Self::new(link.alias.strip_prefix(ALIAS_PREFIX)?).map(Owned::By),
             "veth" => {
                 let digits = link.name.strip_prefix(PORT_PREFIX)?;
-                let right = digits.len() == 2 * DIGITS;
-                Self::new(digits.get(..DIGITS).filter(|_| right)?).map(Owned::By)
+                let right = digits.len() == 2 * MARK_DIGITS;
+                Self::new(digits.get(..MARK_DIGITS).filter(|_| right)?).map(Owned::By)
             }
             _ => None,
         }
@@ -156,8 +157,8 @@ impl SetupLock {
                     });
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) if waited < timeout => {
-                    task::clock::sleep_thread(LOCK_STEP);
-                    waited += LOCK_STEP;
+                    task::clock::sleep_thread(LOCK_POLL_INTERVAL);
+                    waited += LOCK_POLL_INTERVAL;
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(NetError::Locked {
@@ -268,7 +269,7 @@ mod tests {
     #[test]
     fn one_sets_up_at_a_time() {
         let lock = SetupLock::take().unwrap();
-        let other = std::thread::spawn(|| SetupLock::take_within(LOCK_STEP * 2)).join();
+        let other = std::thread::spawn(|| SetupLock::take_within(LOCK_POLL_INTERVAL * 2)).join();
         assert!(matches!(
             other.unwrap(),
             Err(NetError::Locked { seconds: 0 })

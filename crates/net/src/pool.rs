@@ -1,16 +1,16 @@
 //! How many prepared namespaces there shall be: a value without kernel and clock.
 //!
 //! A namespace serves one step. When as many steps have run at a time as `peak`, that many may soon run again, so namespaces for them
-//! are made ahead, and those that nobody took within [`KEEP`] go again.
+//! are made ahead, and those that nobody took within [`UNUSED_TIMEOUT`] go again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long more namespaces are kept than the configuration wants; BuildKit's time.
-pub(crate) const KEEP: Duration = Duration::from_secs(300);
+/// How long namespaces beyond the configured number are kept while nobody takes them: BuildKit's time.
+pub(crate) const UNUSED_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How many namespaces the load of the last minutes can make us prepare beyond the configured number.
-const MAX_AHEAD: usize = 32;
+const MAX_PREPARED_AHEAD: usize = 32;
 
 /// Prepared things and how many of them are wanted.
 #[derive(Debug)]
@@ -69,12 +69,12 @@ impl<N> Pool<N> {
 
     /// Takes one out that is too many and has not been wanted for long. To be called again until there is none.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<N> {
-        if now.saturating_duration_since(self.peak_at) >= KEEP {
+        if now.saturating_duration_since(self.peak_at) >= UNUSED_TIMEOUT {
             self.peak = self.in_use;
             self.peak_at = now;
         }
         let (_, since) = self.ready.front()?;
-        let old = now.saturating_duration_since(*since) >= KEEP;
+        let old = now.saturating_duration_since(*since) >= UNUSED_TIMEOUT;
         if !old || self.ready.len() <= self.target() {
             return None;
         }
@@ -87,8 +87,8 @@ impl<N> Pool<N> {
             return None;
         }
         let (_, since) = self.ready.front()?;
-        let oldest = *since + KEEP;
-        let peak = self.peak_at + KEEP;
+        let oldest = *since + UNUSED_TIMEOUT;
+        let peak = self.peak_at + UNUSED_TIMEOUT;
         // At least a moment from now, so that nobody turns in a circle.
         Some(oldest.max(peak).max(now + Duration::from_secs(1)))
     }
@@ -99,7 +99,7 @@ impl<N> Pool<N> {
     }
 
     fn target(&self) -> usize {
-        self.floor + (self.peak.saturating_sub(self.in_use)).min(MAX_AHEAD)
+        self.floor + (self.peak.saturating_sub(self.in_use)).min(MAX_PREPARED_AHEAD)
     }
 }
 
@@ -107,13 +107,13 @@ impl<N> Pool<N> {
 mod tests {
     use super::*;
 
-    struct Made {
+    struct FakePool {
         pool: Pool<u32>,
         next: u32,
         now: Instant,
     }
 
-    impl Made {
+    impl FakePool {
         fn new(floor: usize) -> Self {
             let now = task::clock::monotonic();
             Self {
@@ -141,65 +141,65 @@ mod tests {
 
     #[test]
     fn the_configured_number_is_always_ready() {
-        let mut made = Made::new(2);
-        assert_eq!(made.fill(), 2);
-        assert_eq!(made.pool.take(made.now), Some(2));
-        assert_eq!(made.fill(), 1);
-        made.now += 10 * KEEP;
-        assert_eq!(made.expired(), [0; 0]);
-        assert_eq!(made.pool.next_expiry(made.now), None);
+        let mut fake = FakePool::new(2);
+        assert_eq!(fake.fill(), 2);
+        assert_eq!(fake.pool.take(fake.now), Some(2));
+        assert_eq!(fake.fill(), 1);
+        fake.now += 10 * UNUSED_TIMEOUT;
+        assert_eq!(fake.expired(), [0; 0]);
+        assert_eq!(fake.pool.next_expiry(fake.now), None);
     }
 
     #[test]
     fn with_none_configured_the_first_step_waits_and_the_next_ones_do_not() {
-        let mut made = Made::new(0);
-        assert_eq!(made.fill(), 0);
-        assert_eq!(made.pool.take(made.now), None);
-        made.pool.use_one(made.now);
-        made.pool.release();
-        assert_eq!(made.fill(), 1);
-        assert_eq!(made.pool.take(made.now), Some(1));
+        let mut fake = FakePool::new(0);
+        assert_eq!(fake.fill(), 0);
+        assert_eq!(fake.pool.take(fake.now), None);
+        fake.pool.use_one(fake.now);
+        fake.pool.release();
+        assert_eq!(fake.fill(), 1);
+        assert_eq!(fake.pool.take(fake.now), Some(1));
     }
 
     #[test]
     fn what_a_burst_made_us_prepare_goes_when_nobody_wants_it_for_five_minutes() {
-        let mut made = Made::new(1);
-        made.fill();
+        let mut fake = FakePool::new(1);
+        fake.fill();
         for _ in 0..4 {
-            made.pool.take(made.now);
-            made.fill();
+            fake.pool.take(fake.now);
+            fake.fill();
         }
         for _ in 0..4 {
-            made.pool.release();
+            fake.pool.release();
         }
-        assert_eq!(made.fill(), 4, "four may come again at once");
-        made.now += KEEP / 2;
-        assert_eq!(made.expired(), [0; 0]);
+        assert_eq!(fake.fill(), 4, "four may come again at once");
+        fake.now += UNUSED_TIMEOUT / 2;
+        assert_eq!(fake.expired(), [0; 0]);
         // A single step now and then does not keep them all.
-        assert_eq!(made.pool.take(made.now), Some(made.next));
-        made.pool.release();
-        made.fill();
-        let expiry = made.pool.next_expiry(made.now).unwrap();
-        assert_eq!(expiry, made.now + KEEP / 2);
-        made.now = expiry;
-        assert_eq!(made.expired().len(), 4);
-        assert_eq!(made.pool.next_expiry(made.now), None);
-        let youngest = made.next;
-        assert_eq!(made.pool.drain().collect::<Vec<_>>(), [youngest]);
+        assert_eq!(fake.pool.take(fake.now), Some(fake.next));
+        fake.pool.release();
+        fake.fill();
+        let expiry = fake.pool.next_expiry(fake.now).unwrap();
+        assert_eq!(expiry, fake.now + UNUSED_TIMEOUT / 2);
+        fake.now = expiry;
+        assert_eq!(fake.expired().len(), 4);
+        assert_eq!(fake.pool.next_expiry(fake.now), None);
+        let youngest = fake.next;
+        assert_eq!(fake.pool.drain().collect::<Vec<_>>(), [youngest]);
     }
 
     #[test]
     fn a_huge_burst_is_not_prepared_for_as_a_whole() {
-        let mut made = Made::new(0);
+        let mut fake = FakePool::new(0);
         for _ in 0..1000 {
-            made.pool.use_one(made.now);
+            fake.pool.use_one(fake.now);
         }
         for _ in 0..1000 {
-            made.pool.release();
+            fake.pool.release();
         }
-        assert_eq!(made.fill(), MAX_AHEAD);
+        assert_eq!(fake.fill(), MAX_PREPARED_AHEAD);
         // More is given back than was taken: nothing underflows.
-        made.pool.release();
-        assert_eq!(made.pool.missing(), 0);
+        fake.pool.release();
+        assert_eq!(fake.pool.missing(), 0);
     }
 }

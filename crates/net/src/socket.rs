@@ -14,10 +14,10 @@ use crate::message::{self, DONE, Message, Received, flags};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The kernel's own dumps fill at most 32 KiB at a time.
-const BUFFER: usize = 64 << 10;
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// How often a dump is taken again when what it lists changes meanwhile.
-const DUMPS: usize = 4;
+const MAX_DUMP_ATTEMPTS: usize = 4;
 
 /// A socket of one network namespace: that of the thread which opened it.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Socket {
         Ok(Self {
             fd,
             sequence: 0,
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; BUFFER_BYTES],
         })
     }
 
@@ -73,14 +73,14 @@ impl Socket {
         }
         self.send(&datagram)?;
         let end = self.sequence;
-        let own = |sequence: u32| sequence.wrapping_sub(first) <= end.wrapping_sub(first);
+        let is_of_batch = |sequence: u32| sequence.wrapping_sub(first) <= end.wrapping_sub(first);
         loop {
             let length = self.receive()?;
             let received = self.buffer.get(..length).unwrap_or_default();
             for answer in message::messages(received) {
                 match answer.errno() {
                     Some(0) if answer.sequence == last => return Ok(()),
-                    Some(errno) if errno != 0 && own(answer.sequence) => {
+                    Some(errno) if errno != 0 && is_of_batch(answer.sequence) => {
                         return Err(io::Error::from_raw_os_error(errno));
                     }
                     // An acknowledgement of an earlier part, or the rest of a batch that failed before.
@@ -113,14 +113,14 @@ impl Socket {
         }
     }
 
-    /// Asks for all of a kind, and keeps what `read` makes of each. Again from the start if they change meanwhile.
+    /// Asks for all objects of a kind, and keeps what `read` makes of each. Starts again if they change meanwhile.
     pub(crate) fn dump<T>(
         &mut self,
         message: &Message,
         mut read: impl FnMut(&Received<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         let mut list = Vec::new();
-        for _attempt in 0..DUMPS {
+        for _attempt in 0..MAX_DUMP_ATTEMPTS {
             list.clear();
             if self.dump_once(message.clone(), &mut |received| list.extend(read(received)))? {
                 break;
@@ -130,7 +130,7 @@ impl Socket {
         Ok(list)
     }
 
-    /// `false` if what was listed changed.
+    /// Dumps once. Gives `false` if the list changed while it was dumped.
     fn dump_once(
         &mut self,
         message: Message,
@@ -139,7 +139,7 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         self.send(&message.finish(sequence, flags::DUMP))?;
-        let mut whole = true;
+        let mut unchanged = true;
         loop {
             let length = self.receive()?;
             let received = self.buffer.get(..length).unwrap_or_default();
@@ -147,11 +147,11 @@ impl Socket {
                 if answer.sequence != sequence {
                     continue;
                 }
-                whole &= answer.flags & flags::INTERRUPTED == 0;
+                unchanged &= answer.flags & flags::INTERRUPTED == 0;
                 match answer.errno() {
-                    Some(0) => return Ok(whole),
+                    Some(0) => return Ok(unchanged),
                     Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                    None if answer.kind == DONE => return Ok(whole),
+                    None if answer.kind == DONE => return Ok(unchanged),
                     None => read(&answer),
                 }
             }

@@ -21,11 +21,11 @@ pub struct InvalidSubnet {
     text: String,
 }
 
-/// The smallest and the largest number of bits that a subnet of steps may have in common.
-const PREFIXES: std::ops::RangeInclusive<u8> = 8..=29;
+/// How many bits the addresses of a subnet for steps may have in common.
+const ALLOWED_PREFIXES: std::ops::RangeInclusive<u8> = 8..=29;
 
 /// Blocks that belong to private networks (RFC 1918), carriers (RFC 6598), tests (RFC 2544) or documents (RFC 5737).
-const PRIVATE: [Subnet; 8] = [
+const PRIVATE_BLOCKS: [Subnet; 8] = [
     Subnet::literal([10, 0, 0, 0], 8),
     Subnet::literal([172, 16, 0, 0], 12),
     Subnet::literal([192, 168, 0, 0], 16),
@@ -35,6 +35,14 @@ const PRIVATE: [Subnet; 8] = [
     Subnet::literal([198, 51, 100, 0], 24),
     Subnet::literal([203, 0, 113, 0], 24),
 ];
+
+impl InvalidSubnet {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        oci::ErrorKind::Invalid
+    }
+}
 
 impl Subnet {
     /// Of what is written in the program: `prefix` is at most 32.
@@ -56,8 +64,8 @@ impl Subnet {
 
     /// Whether steps can live in it.
     fn is_for_steps(self) -> bool {
-        let private = PRIVATE.iter().any(|block| block.covers(self));
-        private && PREFIXES.contains(&self.prefix)
+        let private = PRIVATE_BLOCKS.iter().any(|block| block.covers(self));
+        private && ALLOWED_PREFIXES.contains(&self.prefix)
     }
 
     /// The number of bits that all addresses have in common.

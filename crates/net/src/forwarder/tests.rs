@@ -4,9 +4,9 @@ use crate::dns::tests::{ask, reply};
 const LOOPBACK: Subnet = Subnet::literal([127, 0, 0, 0], 8);
 const ANSWER: [u8; 4] = [192, 0, 2, 7];
 
-/// What a resolver of the tests says.
+/// How a resolver of the tests answers.
 #[derive(Debug, Clone, Copy)]
-enum Says {
+enum Behaviour {
     Address,
     Code(u8),
     /// First an answer under another number, then one to another question, then the right one.
@@ -15,29 +15,29 @@ enum Says {
     TooLong,
 }
 
-fn says(what: Says, query: &[u8]) -> Vec<Vec<u8>> {
+fn answers(behaviour: Behaviour, query: &[u8]) -> Vec<Vec<u8>> {
     let honest = reply(query, ANSWER);
-    match what {
-        Says::Address => vec![honest],
-        Says::Code(code) => {
+    match behaviour {
+        Behaviour::Address => vec![honest],
+        Behaviour::Code(code) => {
             let mut failure = query.to_vec();
             failure[2] |= 0x80;
             failure[3] = code;
             vec![failure]
         }
-        Says::LiesFirst => {
+        Behaviour::LiesFirst => {
             let mut guessed = reply(query, [6; 4]);
             guessed[0] ^= 1;
             let id = u16::from_be_bytes([query[0], query[1]]);
-            let other = reply(&ask(id, "other.example"), [6; 4]);
-            vec![guessed, other, honest]
+            let other_question = reply(&ask(id, "other.example"), [6; 4]);
+            vec![guessed, other_question, honest]
         }
-        Says::TooLong => vec![Query::parse(query).unwrap().too_long()],
+        Behaviour::TooLong => vec![Query::parse(query).unwrap().too_long()],
     }
 }
 
 /// A resolver on the loopback interface, over UDP and TCP.
-async fn resolver(what: Says) -> SocketAddr {
+async fn resolver(behaviour: Behaviour) -> SocketAddr {
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = udp.local_addr().unwrap();
     let tcp = TcpListener::bind(address).await.unwrap();
@@ -45,7 +45,7 @@ async fn resolver(what: Says) -> SocketAddr {
         let mut buffer = [0; 2048];
         loop {
             let (length, from) = udp.recv_from(&mut buffer).await.unwrap();
-            for answer in says(what, &buffer[..length]) {
+            for answer in answers(behaviour, &buffer[..length]) {
                 udp.send_to(&answer, from).await.unwrap();
             }
         }
@@ -56,12 +56,12 @@ async fn resolver(what: Says) -> SocketAddr {
             let Ok(query) = read_message(&mut stream).await else {
                 continue;
             };
-            let said = if matches!(what, Says::TooLong) {
-                Says::Address
+            let over_tcp = if matches!(behaviour, Behaviour::TooLong) {
+                Behaviour::Address
             } else {
-                what
+                behaviour
             };
-            let answer = says(said, &query).pop().unwrap();
+            let answer = answers(over_tcp, &query).pop().unwrap();
             write_message(&mut stream, &answer).await.unwrap();
         }
     };
@@ -107,7 +107,7 @@ async fn asks(to: SocketAddr, query: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_step_gets_what_the_hosts_resolver_says() {
-    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Says::Address).await]).await;
+    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Behaviour::Address).await]).await;
     for id in [0, 0x1234, u16::MAX] {
         let query = ask(id, "example.com");
         assert_eq!(asks(address, &query).await, reply(&query, ANSWER));
@@ -118,10 +118,10 @@ async fn a_step_gets_what_the_hosts_resolver_says() {
 async fn the_next_resolver_is_asked_when_one_fails() {
     for first in [
         nobody().await,
-        resolver(Says::Code(2)).await,
-        resolver(Says::Code(5)).await,
+        resolver(Behaviour::Code(2)).await,
+        resolver(Behaviour::Code(5)).await,
     ] {
-        let upstreams = vec![first, resolver(Says::Address).await];
+        let upstreams = vec![first, resolver(Behaviour::Address).await];
         let (address, _serving) = forwarder(LOOPBACK, upstreams).await;
         let query = ask(1, "example.com");
         assert_eq!(asks(address, &query).await, reply(&query, ANSWER));
@@ -130,7 +130,10 @@ async fn the_next_resolver_is_asked_when_one_fails() {
 
 #[tokio::test]
 async fn that_there_is_no_such_name_is_an_answer_like_others() {
-    let upstreams = vec![resolver(Says::Code(3)).await, resolver(Says::Address).await];
+    let upstreams = vec![
+        resolver(Behaviour::Code(3)).await,
+        resolver(Behaviour::Address).await,
+    ];
     let (address, _serving) = forwarder(LOOPBACK, upstreams).await;
     let answer = asks(address, &ask(1, "example.com")).await;
     assert_eq!(answer[3] & 0x0f, 3);
@@ -141,7 +144,7 @@ async fn when_all_fail_the_step_hears_it_at_once() {
     let none: [Vec<SocketAddr>; 3] = [
         Vec::new(),
         vec![nobody().await],
-        vec![nobody().await, resolver(Says::Code(5)).await],
+        vec![nobody().await, resolver(Behaviour::Code(5)).await],
     ];
     for (upstreams, code) in none.into_iter().zip([2, 2, 5]) {
         let (address, _serving) = forwarder(LOOPBACK, upstreams).await;
@@ -155,14 +158,14 @@ async fn when_all_fail_the_step_hears_it_at_once() {
 
 #[tokio::test]
 async fn answers_that_nobody_asked_for_are_not_handed_on() {
-    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Says::LiesFirst).await]).await;
+    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Behaviour::LiesFirst).await]).await;
     let query = ask(1, "example.com");
     assert_eq!(asks(address, &query).await, reply(&query, ANSWER));
 }
 
 #[tokio::test]
 async fn a_long_answer_is_had_over_tcp() {
-    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Says::TooLong).await]).await;
+    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Behaviour::TooLong).await]).await;
     let query = ask(1, "example.com");
     let short = asks(address, &query).await;
     assert_eq!(short[2] & 0x02, 0x02, "cut off");
@@ -177,7 +180,7 @@ async fn a_long_answer_is_had_over_tcp() {
 
 #[tokio::test]
 async fn zones_are_not_transferred_and_what_is_no_query_ends_the_connection() {
-    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Says::Address).await]).await;
+    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Behaviour::Address).await]).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut transfer = ask(1, "example.com");
     let end = transfer.len();
@@ -194,7 +197,7 @@ async fn zones_are_not_transferred_and_what_is_no_query_ends_the_connection() {
 #[tokio::test]
 async fn nobody_outside_of_the_subnet_is_heard() {
     let steps = Subnet::literal([127, 0, 0, 2], 32);
-    let (address, _serving) = forwarder(steps, vec![resolver(Says::Address).await]).await;
+    let (address, _serving) = forwarder(steps, vec![resolver(Behaviour::Address).await]).await;
     let outside = client("127.0.0.1:0", address).await;
     let step = client("127.0.0.2:0", address).await;
     let query = ask(1, "example.com");
@@ -211,7 +214,7 @@ async fn nobody_outside_of_the_subnet_is_heard() {
 
 #[tokio::test]
 async fn responses_are_never_answered_for_two_forwarders_would_never_end() {
-    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Says::Address).await]).await;
+    let (address, _serving) = forwarder(LOOPBACK, vec![resolver(Behaviour::Address).await]).await;
     let socket = client("127.0.0.1:0", address).await;
     socket.send(&reply(&ask(1, "a"), ANSWER)).await.unwrap();
     socket.send(b"x").await.unwrap();
@@ -226,16 +229,19 @@ async fn responses_are_never_answered_for_two_forwarders_would_never_end() {
 
 #[tokio::test]
 async fn one_step_cannot_take_the_places_of_all() {
-    let limits = Limits { all: 5, one: 3 };
+    let limits = Limits {
+        all: 5,
+        per_step: 3,
+    };
     let mut under_way = UnderWay::new(limits);
     let [greedy, other, late]: [IpAddr; 3] =
         ["10.0.0.2", "10.0.0.3", "10.0.0.4"].map(|text| text.parse().unwrap());
-    let mut begun = 0;
+    let mut admitted = 0;
     while under_way.admits(greedy) {
         under_way.begin(greedy, std::future::ready(()));
-        begun += 1;
+        admitted += 1;
     }
-    assert_eq!(begun, limits.one);
+    assert_eq!(admitted, limits.per_step);
     for _ in 0..2 {
         assert!(under_way.admits(other));
         under_way.begin(other, std::future::ready(()));
@@ -253,10 +259,10 @@ async fn one_step_cannot_take_the_places_of_all() {
 
 #[test]
 fn resolvers_are_read_from_the_hosts_file() {
-    let own = Ipv4Addr::new(10, 10, 0, 1);
+    let forwarder = Ipv4Addr::new(10, 10, 0, 1);
     let check = |text: &str, expected: &[&str]| {
         let expected: Vec<SocketAddr> = expected.iter().map(|it| it.parse().unwrap()).collect();
-        assert_eq!(resolvers(text, own), expected, "{text:?}");
+        assert_eq!(resolvers(text, forwarder), expected, "{text:?}");
     };
     check(
         "# nameserver 1.1.1.1\nsearch a\nnameserver 127.0.0.53\nnameserver\t::1 # c\n",
@@ -288,11 +294,11 @@ fn configured_resolvers_stand_for_those_of_the_host() {
     let of_file = |path: PathBuf| {
         Upstreams::of(Source::File {
             path,
-            own: Ipv4Addr::UNSPECIFIED,
+            excluded: Ipv4Addr::UNSPECIFIED,
         })
     };
     std::fs::write(&path, "nameserver 10.0.0.7\n").unwrap();
     assert_eq!(of_file(path).list(), ["10.0.0.7:53".parse().unwrap()]);
     let missing = of_file(dir.path().join("missing"));
-    assert_eq!(missing.list().len(), PUBLIC.len());
+    assert_eq!(missing.list().len(), PUBLIC_RESOLVERS.len());
 }

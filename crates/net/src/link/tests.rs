@@ -17,7 +17,7 @@ fn link(socket: &mut Socket, name: &str) -> Option<Link> {
 fn port_data(socket: &mut Socket, port: Index) -> Vec<(u16, Vec<u8>)> {
     let question = Message::new(GET_LINK, 0, &link_header(port.0, false));
     let read = |body: &[u8]| {
-        let info = attribute(body.get(LINK_HEADER..).unwrap(), IFLA_LINKINFO).unwrap();
+        let info = attribute(body.get(LINK_HEADER_BYTES..).unwrap(), IFLA_LINKINFO).unwrap();
         let data = attribute(info, INFO_SLAVE_DATA).unwrap();
         let attributes = message::attributes(data);
         attributes
@@ -81,9 +81,9 @@ fn a_pair_of_links_reaches_into_a_namespace_and_its_port_is_confined() {
         };
         let port = host.add_veth(&veth).unwrap();
         host.confine(port, hardware(ADDRESS)).unwrap();
-        let made = link(&mut host, veth.name).unwrap();
+        let port_link = link(&mut host, veth.name).unwrap();
         assert_eq!(
-            (made.group, made.mtu, made.kind.as_str()),
+            (port_link.group, port_link.mtu, port_link.kind.as_str()),
             (GROUP, 1400, "veth")
         );
         assert_eq!(link(&mut host, INSIDE), None, "the other end is not here");
@@ -97,9 +97,9 @@ fn a_pair_of_links_reaches_into_a_namespace_and_its_port_is_confined() {
             ("broadcast flood", BRPORT_BCAST_FLOOD, 0),
             ("locked", BRPORT_LOCKED, 1),
         ] {
-            let found = data.iter().find(|(each, _)| *each == kind);
+            let attribute = data.iter().find(|(each, _)| *each == kind);
             assert_eq!(
-                found.map(|(_, value)| value.as_slice()),
+                attribute.map(|(_, value)| value.as_slice()),
                 Some(&[value][..]),
                 "{what}"
             );
@@ -146,8 +146,8 @@ fn a_neighbour_is_written_over_and_forgotten() {
             .add_neighbour(bridge, ADDRESS, hardware(GATEWAY))
             .unwrap();
         socket.delete_neighbour(bridge, ADDRESS).unwrap();
-        let gone = socket.delete_neighbour(bridge, ADDRESS).unwrap_err();
-        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        let error = socket.delete_neighbour(bridge, ADDRESS).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     });
 }
 
@@ -173,9 +173,9 @@ fn what_is_not_there_is_an_error_and_the_socket_works_on() {
 
 #[test]
 fn messages_of_the_kernel_that_are_cut_are_not_read() {
-    assert_eq!(read_link(&[0; LINK_HEADER - 1]), None);
-    assert_eq!(read_link(&[0; LINK_HEADER]), Some(Link::default()));
-    assert_eq!(read_route(&[AF_INET; ROUTE_HEADER - 1]), None);
+    assert_eq!(read_link(&[0; LINK_HEADER_BYTES - 1]), None);
+    assert_eq!(read_link(&[0; LINK_HEADER_BYTES]), Some(Link::default()));
+    assert_eq!(read_route(&[AF_INET; ROUTE_HEADER_BYTES - 1]), None);
     // Of IPv6, and with a prefix that no address has.
     assert_eq!(read_route(&[10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     assert_eq!(
