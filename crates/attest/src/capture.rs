@@ -22,14 +22,14 @@ pub struct Capture {
     network: bool,
 }
 
-/// Sources and secrets of one sort that are told of; a build with more is told to be incomplete.
-const MOST: usize = 1024;
+/// Sources, or secrets, of one kind that provenance lists; with more of them its materials are incomplete.
+const MAX_SOURCES_PER_KIND: usize = 1024;
 
 fn add_secret(to: &mut Vec<Secret>, id: &str, optional: bool) {
-    let is_full = to.len() >= MOST;
-    match to.iter_mut().find(|known| known.id == id) {
-        Some(known) => known.optional &= optional,
-        // Each is looked for among the others.
+    let is_full = to.len() >= MAX_SOURCES_PER_KIND;
+    match to.iter_mut().find(|secret| secret.id == id) {
+        Some(secret) => secret.optional &= optional,
+        // Looking for an id among the others takes time in proportion to their number, so the number is bounded.
         None if is_full => {}
         None => to.push(Secret {
             id: id.to_owned(),
@@ -38,9 +38,9 @@ fn add_secret(to: &mut Vec<Secret>, id: &str, optional: bool) {
     }
 }
 
-fn add<T>(to: &mut Vec<T>, found: T, incomplete: &mut bool) {
-    if to.len() < MOST {
-        to.push(found);
+fn push_bounded<T>(to: &mut Vec<T>, source: T, incomplete: &mut bool) {
+    if to.len() < MAX_SOURCES_PER_KIND {
+        to.push(source);
     } else {
         *incomplete = true;
     }
@@ -58,7 +58,7 @@ fn same_platform(a: Option<&Platform>, b: Option<&Platform>) -> bool {
 }
 
 impl Capture {
-    /// Nothing so far.
+    /// A capture without sources.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -70,7 +70,7 @@ impl Capture {
         &self.sources
     }
 
-    /// Takes note of an op; `pin` is what a source was fixed to.
+    /// Adds the sources and secrets of an op; `pin` is the digest or commit that a source was resolved to.
     pub fn op(&mut self, op: &pb::Op, pin: &str) {
         match &op.op {
             Some(pb::op::Op::Source(source)) => self.source(source, op.platform.as_ref(), pin),
@@ -103,7 +103,7 @@ impl Capture {
     }
 
     fn source(&mut self, source: &pb::SourceOp, platform: Option<&pb::Platform>, pin: &str) {
-        // What the solver could not read, or did not get to, has no part in the result.
+        // The solver refuses a source that cannot be parsed, so it has no part in the result.
         let Ok(id) = SourceId::parse(source, platform) else {
             return;
         };
@@ -155,50 +155,50 @@ impl Capture {
 
     /// Adds an image.
     pub fn image(&mut self, image: Image) {
-        let known = |have: &Image| {
-            have.reference == image.reference
-                && have.local == image.local
-                && same_platform(have.platform.as_ref(), image.platform.as_ref())
+        let is_same = |other: &Image| {
+            other.reference == image.reference
+                && other.local == image.local
+                && same_platform(other.platform.as_ref(), image.platform.as_ref())
         };
-        if !self.sources.images.iter().any(known) {
-            add(&mut self.sources.images, image, &mut self.incomplete);
+        if !self.sources.images.iter().any(is_same) {
+            push_bounded(&mut self.sources.images, image, &mut self.incomplete);
         }
     }
 
     fn blob(&mut self, blob: Blob) {
-        let known = |have: &Blob| have.reference == blob.reference && have.local == blob.local;
-        if !self.sources.blobs.iter().any(known) {
-            add(&mut self.sources.blobs, blob, &mut self.incomplete);
+        let is_same = |other: &Blob| other.reference == blob.reference && other.local == blob.local;
+        if !self.sources.blobs.iter().any(is_same) {
+            push_bounded(&mut self.sources.blobs, blob, &mut self.incomplete);
         }
     }
 
     fn git(&mut self, git: Git) {
-        let known = |have: &Git| have.url == git.url && have.bundle == git.bundle;
-        if !self.sources.git.iter().any(known) {
-            add(&mut self.sources.git, git, &mut self.incomplete);
+        let is_same = |other: &Git| other.url == git.url && other.bundle == git.bundle;
+        if !self.sources.git.iter().any(is_same) {
+            push_bounded(&mut self.sources.git, git, &mut self.incomplete);
         }
     }
 
     fn http(&mut self, http: Http) {
-        if !self.sources.http.iter().any(|have| have.url == http.url) {
-            add(&mut self.sources.http, http, &mut self.incomplete);
+        if !self.sources.http.iter().any(|other| other.url == http.url) {
+            push_bounded(&mut self.sources.http, http, &mut self.incomplete);
         }
     }
 
     fn local(&mut self, name: String) {
         if !self.sources.local.contains(&name) {
-            add(&mut self.sources.local, name, &mut self.incomplete);
+            push_bounded(&mut self.sources.local, name, &mut self.incomplete);
         }
     }
 
     /// Adds what went into another result of the build.
     pub fn merge(&mut self, other: &Self) {
-        let from = other.sources.clone();
-        from.images.into_iter().for_each(|i| self.image(i));
-        from.blobs.into_iter().for_each(|b| self.blob(b));
-        from.git.into_iter().for_each(|g| self.git(g));
-        from.http.into_iter().for_each(|h| self.http(h));
-        from.local.into_iter().for_each(|l| self.local(l));
+        let sources = other.sources.clone();
+        sources.images.into_iter().for_each(|i| self.image(i));
+        sources.blobs.into_iter().for_each(|b| self.blob(b));
+        sources.git.into_iter().for_each(|g| self.git(g));
+        sources.http.into_iter().for_each(|h| self.http(h));
+        sources.local.into_iter().for_each(|l| self.local(l));
         for secret in &other.request.secrets {
             add_secret(&mut self.request.secrets, &secret.id, secret.optional);
         }
@@ -228,15 +228,15 @@ impl Capture {
                 by_tag.push(tagged(&reference));
             }
         }
-        let mut kept = Vec::with_capacity(self.sources.images.len());
+        let mut images = Vec::with_capacity(self.sources.images.len());
         for image in std::mem::take(&mut self.sources.images) {
             let reference = parse(&image.reference)?;
             if reference.digest.is_none() || !by_tag.contains(&tagged(&reference)) {
-                kept.push(image);
+                images.push(image);
             }
         }
-        kept.sort_by(|a, b| a.reference.cmp(&b.reference));
-        self.sources.images = kept;
+        images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        self.sources.images = images;
         self.sources
             .blobs
             .sort_by(|a, b| a.reference.cmp(&b.reference));

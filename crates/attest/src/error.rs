@@ -1,21 +1,40 @@
-//! Why nothing can be stated.
+//! Why an attestation cannot be made.
 
-use gostd::strconv::quote;
+use gostd::csv::CsvError;
+use gostd::strconv::{ParseBoolError, quote};
 
-/// Why an attestation could not be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why an attestation cannot be made.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttestError {
-    /// There is no such attestation.
+    /// A request asks for an attestation that this program does not know.
     #[error("unknown attestation type {}", quote(kind))]
     Kind {
-        /// What was asked for.
+        /// The kind as the request names it.
         kind: String,
+    },
+    /// The options of an attestation are not a line of CSV.
+    #[error("failed to parse {kind}: {source}")]
+    Csv {
+        /// `provenance` or `sbom`.
+        kind: String,
+        /// Why.
+        source: CsvError,
+    },
+    /// An option of an attestation has to be a truth value.
+    #[error("failed to parse {key} flag {}: {source}", quote(value))]
+    Flag {
+        /// The option.
+        key: String,
+        /// What stands there.
+        value: String,
+        /// Why.
+        source: ParseBoolError,
     },
     /// An option has a value that it cannot have.
     #[error("{reason}")]
     Option {
-        /// What is wrong.
+        /// The option, and what is wrong with it.
         reason: String,
     },
     /// A source cannot be named.
@@ -26,20 +45,29 @@ pub enum AttestError {
         /// Why.
         source: oci::ReferenceError,
     },
-    /// A definition cannot be written down.
-    #[error("{reason}")]
-    Definition {
-        /// What is wrong.
-        reason: String,
+    /// An op of a definition cannot be decoded.
+    #[error("failed to parse llb proto op: {source}")]
+    Op {
+        /// Why.
+        source: prost::DecodeError,
+    },
+    /// The last op of a definition does not name the one result.
+    #[error("invalid last vertex")]
+    LastVertex,
+    /// An op reads the output of an op that the definition does not have.
+    #[error("failed to find input {digest}")]
+    MissingInput {
+        /// The digest as the op names it, which may be no digest at all.
+        digest: String,
     },
     /// All materials were asked for, and some are not known.
     #[error("{0}")]
     Incomplete(String),
-    /// A statement of a frontend is none.
-    #[error("{reason}")]
+    /// The predicate of a statement is not JSON.
+    #[error("failed to marshal attestation: {source}")]
     Statement {
-        /// What is wrong.
-        reason: String,
+        /// Why.
+        source: serde_json::Error,
     },
 }
 
@@ -49,9 +77,13 @@ impl AttestError {
     pub fn kind(&self) -> oci::ErrorKind {
         match self {
             Self::Kind { .. }
+            | Self::Csv { .. }
+            | Self::Flag { .. }
             | Self::Option { .. }
             | Self::Reference { .. }
-            | Self::Definition { .. }
+            | Self::Op { .. }
+            | Self::LastVertex
+            | Self::MissingInput { .. }
             | Self::Incomplete(_)
             | Self::Statement { .. } => oci::ErrorKind::Invalid,
         }

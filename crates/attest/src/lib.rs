@@ -23,7 +23,10 @@ mod steps;
 pub use capture::Capture;
 pub use error::AttestError;
 pub use oci::address::redact;
-pub use options::{Attests, Mode, ProvenanceOptions, SbomOptions, SlsaVersion};
+pub use options::{
+    Attests, Carriers, Mode, ProvenanceOptions, Reproducibility, SbomOptions, SlsaVersion,
+    UnknownMaterials,
+};
 pub use predicate::{Layers, Provenance, Run};
 pub use purl::{PurlKind, of_image};
 pub use request::{ConfigSource, Parameters, RequestProvenance, filter_args, is_credential};

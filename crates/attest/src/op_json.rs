@@ -1,4 +1,7 @@
-//! Ops as the reference's JSON has them: fields in the order of their messages, none that is empty.
+//! Ops as provenance has them: as Go's `encoding/json` writes the generated structs, fields in the order of their messages, none
+//! that is empty.
+//!
+//! Error details carry ops as well, in protobuf's own JSON; `control::protojson` writes that and says how the two differ.
 
 use base64::Engine as _;
 use llb::pb;
@@ -91,7 +94,7 @@ fn object() -> Object {
     Object::default()
 }
 
-/// An op without its inputs, which are told beside it.
+/// An op without its inputs, which stand beside it in the step.
 pub(crate) fn op(op: &pb::Op) -> Json {
     let (name, value) = match &op.op {
         Some(pb::op::Op::Exec(op)) => ("exec", exec(op)),
@@ -125,9 +128,12 @@ pub(crate) fn op(op: &pb::Op) -> Json {
         }
         None => ("", Json::Bool(false)),
     };
-    let known = !name.is_empty();
+    let is_known = !name.is_empty();
     object()
-        .put("Op", Some(object().put(name, known.then_some(value)).end()))
+        .put(
+            "Op",
+            Some(object().put(name, is_known.then_some(value)).end()),
+        )
         .put("platform", op.platform.as_ref().map(platform))
         .put(
             "constraints",
@@ -323,14 +329,14 @@ fn action(a: &pb::FileAction) -> Json {
         ),
         None => ("", Json::Bool(false)),
     };
-    let known = !name.is_empty();
+    let is_known = !name.is_empty();
     object()
         .put("input", number(a.input))
         .put("secondaryInput", number(a.secondary_input))
         .put("output", number(a.output))
         .put(
             "Action",
-            Some(object().put(name, known.then_some(value)).end()),
+            Some(object().put(name, is_known.then_some(value)).end()),
         )
         .end()
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::error::AttestError;
 
-const SCANNER: &str = "docker/buildkit-syft-scanner:stable-1";
+/// The scanner of SBOMs if the request names none.
+const DEFAULT_SCANNER: &str = "docker/buildkit-syft-scanner:stable-1";
 
 /// A version of SLSA provenance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,7 +31,7 @@ impl SlsaVersion {
     }
 }
 
-/// How much provenance tells.
+/// How much provenance contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// The request without its arguments, and the materials.
@@ -40,31 +41,61 @@ pub enum Mode {
     Max,
 }
 
-/// What is asked of provenance.
+/// Which results carry provenance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Carriers {
+    /// Images, and folders and archives as a file of their own.
+    #[default]
+    All,
+    /// Images only (`inline-only`).
+    Images,
+}
+
+/// What the user claims about building again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reproducibility {
+    /// Nothing.
+    #[default]
+    Unclaimed,
+    /// The build gives the same result again (`reproducible`).
+    Claimed,
+}
+
+/// What materials that are not known do to the build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownMaterials {
+    /// Provenance says that its materials are incomplete.
+    #[default]
+    Stated,
+    /// The build fails (`complete-materials`).
+    Refused,
+}
+
+/// What a request asks of provenance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProvenanceOptions {
     /// Which predicate.
     pub version: SlsaVersion,
     /// How much of it.
     pub mode: Mode,
-    /// Whether only images carry it.
-    pub inline_only: bool,
-    /// Whether the user says that the build is reproducible.
-    pub reproducible: bool,
-    /// Whether unknown materials fail the build.
-    pub complete_materials: bool,
-    /// Who the user says builds.
+    /// Which results carry it.
+    pub carriers: Carriers,
+    /// What the user claims about building again.
+    pub reproducibility: Reproducibility,
+    /// What unknown materials do to the build.
+    pub unknown_materials: UnknownMaterials,
+    /// The builder's name, as the user gives it.
     pub builder_id: String,
     /// The file beside exported files; empty for `provenance.json`.
     pub filename: String,
 }
 
-/// What is asked of an SBOM.
+/// What a request asks of an SBOM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SbomOptions {
-    /// The image of the scanner.
+    /// The reference of the scanner's image.
     pub generator: String,
-    /// What it is told.
+    /// Further options by name, which the scanner gets in its environment.
     pub parameters: BTreeMap<String, String>,
 }
 
@@ -81,18 +112,20 @@ impl Attests {
     /// Reads the options of a request.
     pub fn parse(opts: &BTreeMap<String, String>) -> Result<Self, AttestError> {
         let mut out = Self::default();
-        let mut found = BTreeMap::new();
+        let mut values_by_kind = BTreeMap::new();
         for (key, value) in opts {
             let kind = key
                 .strip_prefix("attest:")
                 .or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
             if let Some(kind) = kind {
-                found.insert(kind.to_lowercase(), value);
+                values_by_kind.insert(kind.to_lowercase(), value);
             }
         }
-        for (kind, value) in found {
-            let fields = pairs(value)
-                .map_err(|_| AttestError::option(format!("failed to parse {kind}: invalid csv")))?;
+        for (kind, value) in values_by_kind {
+            let fields = match pairs(value) {
+                Ok(fields) => fields,
+                Err(source) => return Err(AttestError::Csv { kind, source }),
+            };
             match kind.as_str() {
                 "provenance" => out.provenance = Some(provenance(fields)?),
                 "sbom" => out.sbom = Some(sbom(fields)?),
@@ -118,8 +151,10 @@ fn pairs(text: &str) -> Result<BTreeMap<String, String>, CsvError> {
 fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, AttestError> {
     let mut out = ProvenanceOptions::default();
     let flag = |key: &str, value: &str| {
-        gostd::strconv::parse_bool(value).map_err(|e| {
-            AttestError::option(format!("failed to parse {key} flag {}: {e}", quote(value)))
+        gostd::strconv::parse_bool(value).map_err(|source| AttestError::Flag {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            source,
         })
     };
     for (key, value) in fields {
@@ -152,9 +187,27 @@ fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, Att
                     }
                 }
             }
-            "inline-only" => out.inline_only = gostd::strconv::is_true(&value),
-            "reproducible" => out.reproducible = flag(&key, &value)?,
-            "complete-materials" => out.complete_materials = flag(&key, &value)?,
+            "inline-only" => {
+                out.carriers = if gostd::strconv::is_true(&value) {
+                    Carriers::Images
+                } else {
+                    Carriers::All
+                }
+            }
+            "reproducible" => {
+                out.reproducibility = if flag(&key, &value)? {
+                    Reproducibility::Claimed
+                } else {
+                    Reproducibility::Unclaimed
+                }
+            }
+            "complete-materials" => {
+                out.unknown_materials = if flag(&key, &value)? {
+                    UnknownMaterials::Refused
+                } else {
+                    UnknownMaterials::Stated
+                }
+            }
             "builder-id" => out.builder_id = value,
             "filename" => out.filename = value,
             _ => {}
@@ -164,7 +217,9 @@ fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, Att
 }
 
 fn sbom(mut fields: BTreeMap<String, String>) -> Result<SbomOptions, AttestError> {
-    let generator = fields.remove("generator").unwrap_or_else(|| SCANNER.into());
+    let generator = fields
+        .remove("generator")
+        .unwrap_or_else(|| DEFAULT_SCANNER.into());
     if generator.is_empty() {
         return Err(AttestError::option("sbom generator cannot be empty"));
     }
@@ -189,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_read_from_the_options() {
+    fn requested_attestations_are_read_from_the_options() {
         let all = parse("attest:provenance", "").unwrap().provenance.unwrap();
         assert_eq!((all.mode, all.version), (Mode::Max, SlsaVersion::V1));
         let min = parse(

@@ -8,18 +8,20 @@ use serde_json::Value;
 
 use crate::capture::Capture;
 use crate::error::AttestError;
-use crate::options::{Mode, ProvenanceOptions, SlsaVersion};
+use crate::options::{Mode, ProvenanceOptions, Reproducibility, SlsaVersion, UnknownMaterials};
 use crate::purl::{PurlKind, of_image};
-use crate::request::{ConfigSource, DigestSet, Local, Parameters, RequestProvenance, of_commit};
+use crate::request::{
+    ConfigSource, DigestSet, Local, Parameters, RequestProvenance, commit_digests,
+};
 use crate::sources::Sources;
-use crate::steps::{BuildConfig, Places, Steps};
+use crate::steps::{BuildConfig, SourceLocations, Steps};
 use oci::address::redact;
 
 const TYPE_V1: &str =
     "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
 const TYPE_V02: &str = "https://mobyproject.org/buildkit@v1";
 
-/// The layers that steps gave, by step and output.
+/// The layers that steps wrote: by step, for each output a list of layers.
 pub type Layers = BTreeMap<String, Vec<Vec<Descriptor>>>;
 
 /// How the build ran.
@@ -35,7 +37,7 @@ pub struct Run {
     pub dockerfile_version: String,
     /// What the daemon's owner adds.
     pub environment: BTreeMap<String, Value>,
-    /// The behaviour that was asked for; zero is not told.
+    /// The compatibility version that the request asked for; zero, which is none, is left out.
     pub compatibility_version: i64,
 }
 
@@ -62,20 +64,20 @@ struct BuildDefinition {
     #[serde(rename = "resolvedDependencies", skip_serializing_if = "Vec::is_empty")]
     materials: Vec<Material>,
     #[serde(rename = "externalParameters")]
-    external: External,
+    external: ExternalParameters,
     #[serde(rename = "internalParameters")]
     internal: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct External {
+struct ExternalParameters {
     #[serde(rename = "configSource")]
     config_source: ConfigSource,
     request: Parameters,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Complete {
+struct Completeness {
     request: bool,
     #[serde(rename = "resolvedDependencies")]
     materials: bool,
@@ -86,7 +88,7 @@ struct BuildKit {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     vcs: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<Places>,
+    source: Option<SourceLocations>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     layers: Layers,
 }
@@ -96,7 +98,7 @@ struct Metadata {
     run: Run,
     buildkit: BuildKit,
     hermetic: bool,
-    complete: Complete,
+    complete: Completeness,
     reproducible: bool,
     dockerfile: String,
     platform: String,
@@ -142,7 +144,7 @@ fn materials(sources: &Sources) -> Result<Vec<Material>, AttestError> {
     for git in &sources.git {
         out.push(Material {
             uri: git.url.clone(),
-            digest: of_commit(&git.commit),
+            digest: commit_digests(&git.commit),
         });
         let Some((scheme, rest)) = git.bundle.split_once("://") else {
             continue;
@@ -173,7 +175,7 @@ fn materials(sources: &Sources) -> Result<Vec<Material>, AttestError> {
 }
 
 impl Provenance {
-    /// Puts together what was captured. `config` is wanted for [`Mode::Max`].
+    /// Describes the build that `capture` recorded. [`Mode::Max`] needs `config`.
     pub fn new(
         capture: &Capture,
         options: &ProvenanceOptions,
@@ -181,11 +183,15 @@ impl Provenance {
         run: Run,
     ) -> Result<Self, AttestError> {
         let sources = capture.sources();
-        let asked = &capture.request;
-        let stated = RequestProvenance::new(&asked.frontend, asked.args.clone(), sources);
-        let mut request = asked.clone();
-        let own = stated.request.unwrap_or_default();
-        (request.frontend, request.args) = (own.frontend, own.args);
+        let client_request = &capture.request;
+        let described = RequestProvenance::new(
+            &client_request.frontend,
+            client_request.args.clone(),
+            sources,
+        );
+        let mut request = client_request.clone();
+        let described_request = described.request.unwrap_or_default();
+        (request.frontend, request.args) = (described_request.frontend, described_request.args);
         let mut buildkit = BuildKit::default();
         request.args.retain(|key, value| {
             let Some(name) = key.strip_prefix("vcs:") else {
@@ -207,15 +213,15 @@ impl Provenance {
             .map(|name| Local { name: name.clone() })
             .collect();
         request.compatibility_version = run.compatibility_version;
-        let known = !capture.incomplete && sources.local.is_empty();
-        if options.complete_materials && !known {
+        let all_known = !capture.incomplete && sources.local.is_empty();
+        if options.unknown_materials == UnknownMaterials::Refused && !all_known {
             return Err(incomplete(sources));
         }
-        let mut complete = Complete {
-            request: !asked.frontend.is_empty(),
-            materials: known,
+        let mut complete = Completeness {
+            request: !client_request.frontend.is_empty(),
+            materials: all_known,
         };
-        let dockerfile = if asked.frontend == "dockerfile.v0" {
+        let dockerfile = if client_request.frontend == "dockerfile.v0" {
             run.dockerfile_version.clone()
         } else {
             String::new()
@@ -233,8 +239,8 @@ impl Provenance {
                 buildkit.source = config.places;
             }
         }
-        let external = External {
-            config_source: stated.config_source,
+        let external = ExternalParameters {
+            config_source: described.config_source,
             request,
         };
         Ok(Self {
@@ -247,11 +253,11 @@ impl Provenance {
             },
             builder: options.builder_id.clone(),
             metadata: Metadata {
-                hermetic: known && !capture.used_network(),
+                hermetic: all_known && !capture.used_network(),
                 run,
                 buildkit,
                 complete,
-                reproducible: options.reproducible,
+                reproducible: options.reproducibility == Reproducibility::Claimed,
                 dockerfile,
                 platform: Platform::host().normalize().format(),
                 target: capture.target_platform.clone(),
@@ -260,24 +266,24 @@ impl Provenance {
         })
     }
 
-    /// Says what layers steps gave.
+    /// Adds the layers that steps wrote.
     pub fn set_layers(&mut self, layers: Layers) {
         self.metadata.buildkit.layers = layers;
     }
 
-    /// The steps, if they are told.
+    /// The steps of the build, which only [`Mode::Max`] has.
     #[must_use]
     pub fn steps(&self) -> Option<&Steps> {
         self.metadata.steps.as_ref()
     }
 
-    /// What kind of predicate this is.
+    /// The type URL of the predicate.
     #[must_use]
     pub fn predicate_type(&self) -> &'static str {
         self.version.predicate_type()
     }
 
-    /// The predicate.
+    /// The predicate as indented JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         match self.version {
@@ -288,7 +294,7 @@ impl Provenance {
 
     fn v1(&self) -> Vec<u8> {
         #[derive(Serialize)]
-        struct Predicate {
+        struct PredicateV1 {
             #[serde(rename = "buildDefinition")]
             definition: BuildDefinition,
             #[serde(rename = "runDetails")]
@@ -297,10 +303,10 @@ impl Provenance {
         #[derive(Serialize)]
         struct Details {
             builder: Builder,
-            metadata: Meta,
+            metadata: MetadataV1,
         }
         #[derive(Serialize)]
-        struct Meta {
+        struct MetadataV1 {
             #[serde(rename = "invocationId", skip_serializing_if = "String::is_empty")]
             invocation: String,
             #[serde(rename = "startedOn", skip_serializing_if = "String::is_empty")]
@@ -310,7 +316,7 @@ impl Provenance {
             buildkit_metadata: BuildKit,
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             buildkit_hermetic: bool,
-            buildkit_completeness: Complete,
+            buildkit_completeness: Completeness,
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             buildkit_reproducible: bool,
         }
@@ -332,13 +338,13 @@ impl Provenance {
         }
         definition.internal = internal;
         gostd::json::to_vec_indent(
-            &Predicate {
+            &PredicateV1 {
                 definition,
                 details: Details {
                     builder: Builder {
                         id: self.builder.clone(),
                     },
-                    metadata: Meta {
+                    metadata: MetadataV1 {
                         invocation: meta.run.invocation.clone(),
                         started: meta.run.started.clone(),
                         finished: meta.run.finished.clone(),
@@ -355,7 +361,7 @@ impl Provenance {
 
     fn v02(&self) -> Vec<u8> {
         #[derive(Serialize)]
-        struct Predicate {
+        struct PredicateV02 {
             builder: Builder,
             #[serde(rename = "buildType")]
             build_type: &'static str,
@@ -364,7 +370,7 @@ impl Provenance {
             invocation: Invocation,
             #[serde(rename = "buildConfig", skip_serializing_if = "Option::is_none")]
             config: Option<Steps>,
-            metadata: Meta,
+            metadata: MetadataV02,
         }
         #[derive(Serialize)]
         struct Invocation {
@@ -383,14 +389,14 @@ impl Provenance {
             path: String,
         }
         #[derive(Serialize)]
-        struct Meta {
+        struct MetadataV02 {
             #[serde(rename = "buildInvocationID", skip_serializing_if = "String::is_empty")]
             invocation: String,
             #[serde(rename = "buildStartedOn", skip_serializing_if = "String::is_empty")]
             started: String,
             #[serde(rename = "buildFinishedOn", skip_serializing_if = "String::is_empty")]
             finished: String,
-            completeness: Completeness,
+            completeness: CompletenessV02,
             reproducible: bool,
             #[serde(rename = "https://mobyproject.org/buildkit@v1#metadata")]
             buildkit: BuildKit,
@@ -401,7 +407,7 @@ impl Provenance {
             hermetic: bool,
         }
         #[derive(Serialize)]
-        struct Completeness {
+        struct CompletenessV02 {
             parameters: bool,
             environment: bool,
             materials: bool,
@@ -414,7 +420,7 @@ impl Provenance {
             environment.insert("dockerfileVersion".into(), meta.dockerfile.clone().into());
         }
         gostd::json::to_vec_indent(
-            &Predicate {
+            &PredicateV02 {
                 builder: Builder {
                     id: self.builder.clone(),
                 },
@@ -430,11 +436,11 @@ impl Provenance {
                     environment,
                 },
                 config: meta.steps.clone(),
-                metadata: Meta {
+                metadata: MetadataV02 {
                     invocation: meta.run.invocation.clone(),
                     started: meta.run.started.clone(),
                     finished: meta.run.finished.clone(),
-                    completeness: Completeness {
+                    completeness: CompletenessV02 {
                         parameters: meta.complete.request,
                         environment: true,
                         materials: meta.complete.materials,

@@ -1,4 +1,4 @@
-//! What was asked for: the frontend, its options, and the requests that made its inputs.
+//! The request as provenance has it: the frontend, its options, and the requests that made its inputs.
 
 use std::collections::BTreeMap;
 
@@ -30,13 +30,13 @@ pub(crate) struct Local {
     pub(crate) name: String,
 }
 
-/// What a request asked for.
+/// The frontend of a request and its options.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Parameters {
     /// The frontend; empty for none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub frontend: String,
-    /// Its options, without those that say nothing about the result.
+    /// The options of the frontend, without those that do not affect the result.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub args: BTreeMap<String, String>,
     /// Secrets that steps were given.
@@ -92,12 +92,12 @@ pub fn is_credential(key: &str) -> bool {
     CREDENTIALS.iter().any(|word| key.contains(word))
 }
 
-/// Options that say something about the result, without credentials.
+/// Options that affect the result, with credentials masked.
 ///
-/// Build arguments and labels are told whatever their names are: they are in the image's history as well.
+/// Build arguments and labels are kept whatever their names are: the image's history has them as well.
 #[must_use]
 pub fn filter_args(opts: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    const OF_HOST: &[&str] = &[
+    const HOST_ONLY: &[&str] = &[
         "cgroup-parent",
         "image-resolve-mode",
         "platform",
@@ -106,7 +106,7 @@ pub fn filter_args(opts: &BTreeMap<String, String>) -> BTreeMap<String, String> 
     let key = opts.get("contextkey").filter(|k| !k.is_empty());
     let context = key.map_or("context", String::as_str);
     opts.iter()
-        .filter(|(key, _)| !OF_HOST.contains(&key.as_str()) && !key.starts_with("attest:"))
+        .filter(|(key, _)| !HOST_ONLY.contains(&key.as_str()) && !key.starts_with("attest:"))
         .map(|(key, value)| {
             let is_context = key == context || key.starts_with("context:");
             let is_public = key.starts_with("build-arg:") || key.starts_with("label:");
@@ -123,7 +123,7 @@ pub fn filter_args(opts: &BTreeMap<String, String>) -> BTreeMap<String, String> 
 }
 
 impl RequestProvenance {
-    /// Takes the build file's place out of the options.
+    /// Moves the context and the build file from the options to the config source.
     #[must_use]
     pub fn new(frontend: &str, mut args: BTreeMap<String, String>, sources: &Sources) -> Self {
         let set = |key: &str| args.get(key).is_some_and(|v| !v.is_empty());
@@ -135,7 +135,7 @@ impl RequestProvenance {
         let mut config_source = ConfigSource::default();
         if let Some(uri) = args.get(&context).filter(|v| !v.is_empty()).cloned() {
             args.remove(&context);
-            let (uri, digest) = find(sources, &uri).unwrap_or((uri, DigestSet::new()));
+            let (uri, digest) = find_source(sources, &uri).unwrap_or((uri, DigestSet::new()));
             config_source.uri = redact(&uri);
             config_source.digest = digest;
         }
@@ -155,11 +155,11 @@ impl RequestProvenance {
 }
 
 /// The source that an address names, as the address writes it, and its digests.
-fn find(sources: &Sources, uri: &str) -> Option<(String, DigestSet)> {
+fn find_source(sources: &Sources, uri: &str) -> Option<(String, DigestSet)> {
     let plain = git_address(uri, false).unwrap_or_else(|| uri.to_owned());
     if let Some(git) = sources.git.iter().find(|git| git.url == plain) {
         let shown = git_address(uri, true).unwrap_or_else(|| uri.to_owned());
-        return Some((shown, of_commit(&git.commit)));
+        return Some((shown, commit_digests(&git.commit)));
     }
     let http = sources.http.iter().find(|http| http.url == plain)?;
     let digest = &http.digest;
@@ -167,12 +167,12 @@ fn find(sources: &Sources, uri: &str) -> Option<(String, DigestSet)> {
     Some((http.url.clone(), digests))
 }
 
-pub(crate) fn of_commit(commit: &str) -> DigestSet {
+pub(crate) fn commit_digests(commit: &str) -> DigestSet {
     let name = if commit.len() == 64 { "sha256" } else { "sha1" };
     BTreeMap::from([(name.to_owned(), commit.to_owned())])
 }
 
-/// `remote#ref[:subdir]`; `None` for what is no repository.
+/// `remote#ref[:subdir]`; `None` if the text does not name a repository.
 fn git_address(text: &str, with_subdir: bool) -> Option<String> {
     let git = GitRef::parse(text).ok()??;
     let mut out = git.remote;
@@ -191,7 +191,7 @@ fn git_address(text: &str, with_subdir: bool) -> Option<String> {
 }
 
 impl Parameters {
-    /// Leaves out what minimal provenance does not tell; returns whether anything that matters is left out.
+    /// Removes what minimal provenance does not contain; returns whether build arguments or labels were among it.
     pub(crate) fn scrub(&mut self) -> bool {
         let before = self.args.len();
         self.args
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_credential_of_an_attribute_is_told() {
+    fn credentials_in_attributes_are_masked() {
         let args = |key: &str, value: &str| {
             filter_args(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
         };
@@ -224,8 +224,8 @@ mod tests {
             "token",
             "cache-imports",
         ] {
-            let told = format!("{:?}", args(key, "canary"));
-            assert!(!told.contains("canary"), "{told}");
+            let text = format!("{:?}", args(key, "canary"));
+            assert!(!text.contains("canary"), "{text}");
         }
         for key in ["target", "build-arg:TOKEN_TYPE", "label:secret"] {
             assert_eq!(args(key, "x").get(key).map(String::as_str), Some("x"));

@@ -3,12 +3,12 @@
 use oci::{Digest, Platform};
 use serde::Serialize;
 
-/// A secret or an agent that a step was given.
+/// A secret or an SSH agent that steps had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Secret {
-    /// Its name.
+    /// The id by which the client knows it.
     pub id: String,
-    /// Whether all steps could do without.
+    /// Whether no step requires it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
@@ -20,7 +20,7 @@ pub struct Image {
     pub reference: String,
     /// The platform that was asked for.
     pub platform: Option<Platform>,
-    /// What the reference was.
+    /// The digest that the reference was resolved to.
     pub digest: Digest,
     /// Whether it came from a layout of the client.
     pub local: bool,

@@ -73,7 +73,8 @@ pub struct Statement<'a> {
 }
 
 impl<'a> Statement<'a> {
-    /// States `predicate` (JSON; nothing is `null`) of what `specs` say; without any, of what is exported.
+    /// States `predicate` (JSON; an empty one is written as `null`) about the subjects that `specs` name. Without `specs` the
+    /// statement is about the `exported` subjects.
     pub fn new(
         predicate_type: &'a str,
         predicate: &'a [u8],
@@ -87,26 +88,28 @@ impl<'a> Statement<'a> {
                 Cow::Borrowed(text) => serde_json::from_str(text).map(Cow::Borrowed),
                 Cow::Owned(text) => RawValue::from_string(text).map(Cow::Owned),
             };
-            Some(raw.map_err(|e| AttestError::Statement {
-                reason: format!("failed to marshal attestation: {e}"),
-            })?)
+            Some(raw.map_err(|source| AttestError::Statement { source })?)
         };
-        let own = [SubjectSpec {
+        let self_result = [SubjectSpec {
             kind: SubjectKind::SelfResult,
             name: String::new(),
             digests: Vec::new(),
         }];
-        let specs = if specs.is_empty() { &own } else { specs };
+        let specs = if specs.is_empty() {
+            &self_result
+        } else {
+            specs
+        };
         let mut subject = Vec::new();
         for spec in specs {
             match spec.kind {
                 SubjectKind::SelfResult => {
-                    for one in exported {
-                        subject.push(one.clone());
+                    for result in exported {
+                        subject.push(result.clone());
                         if !spec.name.is_empty() {
                             subject.push(Subject {
                                 name: spec.name.clone(),
-                                digest: one.digest.clone(),
+                                digest: result.digest.clone(),
                             });
                         }
                     }
@@ -141,7 +144,7 @@ impl<'a> Statement<'a> {
         self.reread(|value| gostd::json::to_vec_indent(value, "  "))
     }
 
-    /// A raw value keeps its blanks; they go with the way it is written.
+    /// A raw value keeps the blanks that it was read with; decoding and encoding it again drops them.
     fn reread(&self, write: impl Fn(&Ordered) -> Vec<u8>) -> Vec<u8> {
         let raw = gostd::json::to_vec(self);
         serde_json::from_slice::<Ordered>(&raw).map_or(raw, |value| write(&value))
@@ -234,15 +237,21 @@ mod tests {
     #[test]
     fn statements_name_what_they_are_about() {
         let zero = Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap();
-        let own = [Subject::new("file", &zero)];
+        let exported = [Subject::new("file", &zero)];
         let spec = |kind, name: &str| SubjectSpec {
             kind,
             name: name.into(),
             digests: vec![zero.clone()],
         };
         let names = |specs: &[SubjectSpec]| -> Vec<String> {
-            let made = Statement::new("t", b"{\n \"z\": 1,\n \"a\": [\"<\"]}", specs, &own);
-            made.unwrap().subject.into_iter().map(|s| s.name).collect()
+            let statement =
+                Statement::new("t", b"{\n \"z\": 1,\n \"a\": [\"<\"]}", specs, &exported);
+            statement
+                .unwrap()
+                .subject
+                .into_iter()
+                .map(|s| s.name)
+                .collect()
         };
         assert_eq!(names(&[]), ["file"]);
         assert_eq!(
@@ -252,8 +261,9 @@ mod tests {
             ]),
             ["file", "x", "_"]
         );
-        let made = Statement::new("t", b"{\n \"z\": 1,\n \"a\": [\"<\"]}", &[], &own).unwrap();
-        let text = String::from_utf8(made.compact()).unwrap();
+        let statement =
+            Statement::new("t", b"{\n \"z\": 1,\n \"a\": [\"<\"]}", &[], &exported).unwrap();
+        let text = String::from_utf8(statement.compact()).unwrap();
         assert_eq!(
             text,
             format!(
@@ -261,8 +271,8 @@ mod tests {
                 "0".repeat(64)
             )
         );
-        assert!(Statement::new("t", b"{", &[], &own).is_err());
-        let none = Statement::new("t", b"", &[], &own).unwrap().compact();
+        assert!(Statement::new("t", b"{", &[], &exported).is_err());
+        let none = Statement::new("t", b"", &[], &exported).unwrap().compact();
         assert!(
             String::from_utf8(none)
                 .unwrap()

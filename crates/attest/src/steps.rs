@@ -40,7 +40,7 @@ impl Steps {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Info {
+struct SourceFile {
     #[serde(skip_serializing_if = "String::is_empty")]
     filename: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -51,13 +51,13 @@ struct Info {
     steps: Steps,
 }
 
-/// Where steps stand in the user's files.
+/// Where steps stand in the user's files, and these files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Places {
+pub(crate) struct SourceLocations {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     locations: BTreeMap<String, Json>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    infos: Vec<Info>,
+    infos: Vec<SourceFile>,
 }
 
 /// A definition written down, and where its steps stand in the user's files.
@@ -65,7 +65,7 @@ pub(crate) struct Places {
 pub struct BuildConfig {
     /// The steps.
     pub steps: Steps,
-    pub(crate) places: Option<Places>,
+    pub(crate) places: Option<SourceLocations>,
 }
 
 /// Writes a definition down.
@@ -75,7 +75,7 @@ pub fn build_config(definition: &pb::Definition) -> Result<BuildConfig, AttestEr
     if let Some(source) = definition.source.as_ref().filter(|s| !s.infos.is_empty()) {
         let mut infos = Vec::with_capacity(source.infos.len());
         for info in &source.infos {
-            infos.push(Info {
+            infos.push(SourceFile {
                 filename: info.filename.clone(),
                 language: info.language.clone(),
                 data: base64::engine::general_purpose::STANDARD.encode(&*file(&info.data)),
@@ -92,7 +92,7 @@ pub fn build_config(definition: &pb::Definition) -> Result<BuildConfig, AttestEr
                 locations.insert(name.to_owned(), op_json::locations(at));
             }
         }
-        places = Some(Places { locations, infos });
+        places = Some(SourceLocations { locations, infos });
     }
     Ok(BuildConfig { steps, places })
 }
@@ -107,18 +107,11 @@ fn file(data: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn bad(reason: impl Into<String>) -> AttestError {
-    AttestError::Definition {
-        reason: reason.into(),
-    }
-}
-
 fn steps(definition: &pb::Definition) -> Result<Steps, AttestError> {
     let mut ops: HashMap<Digest, pb::Op> = HashMap::with_capacity(definition.def.len());
     let mut last = None;
     for raw in &definition.def {
-        let op = pb::Op::decode(&raw[..])
-            .map_err(|e| bad(format!("failed to parse llb proto op: {e}")))?;
+        let op = pb::Op::decode(&raw[..]).map_err(|source| AttestError::Op { source })?;
         let digest = Digest::sha256(raw);
         ops.insert(digest.clone(), op);
         last = Some(digest);
@@ -128,7 +121,7 @@ fn steps(definition: &pb::Definition) -> Result<Steps, AttestError> {
     };
     let head = ops.get(&last).filter(|op| op.op.is_none());
     if head.is_none_or(|op| op.inputs.len() != 1) {
-        return Err(bad("invalid last vertex"));
+        return Err(AttestError::LastVertex);
     }
     let order = order(&ops, last)?;
     let mut out = Steps::default();
@@ -154,23 +147,25 @@ fn steps(definition: &pb::Definition) -> Result<Steps, AttestError> {
 /// Inputs before those that use them, without recursion: definitions are as deep as clients like.
 fn order(ops: &HashMap<Digest, pb::Op>, last: Digest) -> Result<Vec<Digest>, AttestError> {
     let mut out = Vec::with_capacity(ops.len());
-    let mut seen = HashMap::from([(last.clone(), 0_usize)]);
+    let mut next_inputs = HashMap::from([(last.clone(), 0_usize)]);
     let mut work = vec![last];
     while let Some(top) = work.last().cloned() {
-        let op = ops
-            .get(&top)
-            .ok_or_else(|| bad(format!("failed to find input {top}")))?;
-        let next = seen.entry(top.clone()).or_default();
+        let op = ops.get(&top).ok_or_else(|| AttestError::MissingInput {
+            digest: top.to_string(),
+        })?;
+        let next = next_inputs.entry(top.clone()).or_default();
         let Some(input) = op.inputs.get(*next) else {
             out.push(top);
             work.pop();
             continue;
         };
         *next += 1;
-        let digest = Digest::parse(&input.digest)
-            .map_err(|_| bad(format!("failed to find input {}", input.digest)))?;
-        if !seen.contains_key(&digest) {
-            seen.insert(digest.clone(), 0);
+        // To the reference, a text that is no digest is one that no op has. What is wrong with the text adds nothing to it.
+        let digest = Digest::parse(&input.digest).map_err(|_| AttestError::MissingInput {
+            digest: input.digest.clone(),
+        })?;
+        if !next_inputs.contains_key(&digest) {
+            next_inputs.insert(digest.clone(), 0);
             work.push(digest);
         }
     }

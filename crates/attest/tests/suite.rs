@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use attest::{
-    Attests, Capture, Image, Mode, ProvenanceOptions, PurlKind, RequestProvenance, SlsaVersion,
-    build_config, filter_args, is_credential, of_image,
+    Attests, Capture, Carriers, Image, Mode, ProvenanceOptions, PurlKind, Reproducibility,
+    RequestProvenance, SlsaVersion, UnknownMaterials, build_config, filter_args, is_credential,
+    of_image,
 };
 use llb::pb;
 use oci::{Digest, Platform};
@@ -14,6 +15,8 @@ use prost::Message as _;
 
 #[path = "suite/documents.rs"]
 mod documents;
+#[path = "suite/statements.rs"]
+mod statements;
 
 fn map<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
@@ -54,14 +57,14 @@ fn every_option_of_provenance_is_read_or_refused() {
             "version=1",
             Err("invalid provenance SLSA version: 1".into()),
         ),
-        ("inline-only=true", with(|o| o.inline_only = true)),
+        ("inline-only=true", with(|o| o.carriers = Carriers::Images)),
         ("inline-only=perhaps", with(|_| {})),
-        ("reproducible=T", with(|o| o.reproducible = true)),
+        ("reproducible=T", with(|o| o.reproducibility = Reproducibility::Claimed)),
         ("reproducible=0", with(|_| {})),
         ("reproducible=yes", bool_error("reproducible", "yes")),
         (
             "complete-materials=1",
-            with(|o| o.complete_materials = true),
+            with(|o| o.unknown_materials = UnknownMaterials::Refused),
         ),
         ("complete-materials=", bool_error("complete-materials", "")),
         (
@@ -79,11 +82,11 @@ fn every_option_of_provenance_is_read_or_refused() {
         ),
         (
             "\"builder-id=a",
-            Err("failed to parse provenance: invalid csv".into()),
+            Err("failed to parse provenance: parse error on line 1, column 2: extraneous or missing \" in quoted-field".into()),
         ),
         (
             "\"builder-id=a\"x",
-            Err("failed to parse provenance: invalid csv".into()),
+            Err("failed to parse provenance: parse error on line 1, column 14: extraneous or missing \" in quoted-field".into()),
         ),
     ];
     for (value, want) in cases {

@@ -1,4 +1,4 @@
-//! `containerd.services.content.v1.Content`: what is kept, read-only.
+//! `containerd.services.content.v1.Content`: blobs of build records, read-only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::errors::{not_built, status};
 
-/// Bytes in one message.
-const CHUNK: usize = 1 << 20;
-/// Blobs in one message.
-const PAGE: u32 = 512;
+/// Bytes of a blob in one message.
+const MAX_CHUNK_BYTES: usize = 1 << 20;
+/// Blobs in one message of a list.
+const PAGE_BLOBS: u32 = 512;
 
-/// Blobs that build records name.
+/// Serves the blobs that build records name.
 pub(crate) struct ContentService {
     backend: Arc<dyn Backend>,
 }
 
 impl ContentService {
-    /// Blobs of the records of `backend`.
+    /// Serves the blobs of `backend`'s records.
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
         Self { backend }
     }
@@ -95,13 +95,13 @@ impl Content for ContentService {
             .ok()
             .filter(|o| *o <= blob.size)
             .ok_or_else(out_of_range)?;
-        let wanted = match u64::try_from(request.size) {
+        let length_left = match u64::try_from(request.size) {
             Ok(0) => blob.size - start,
             Ok(size) if size <= blob.size - start => size,
             _ => return Err(out_of_range()),
         };
         let bytes = (blob.read)(start).await.map_err(|e| status(&e))?;
-        let state = (bytes, bytes::Bytes::new(), start, wanted);
+        let state = (bytes, bytes::Bytes::new(), start, length_left);
         let pieces =
             futures::stream::unfold(state, |(mut bytes, mut piece, offset, left)| async move {
                 while piece.is_empty() && left > 0 {
@@ -118,7 +118,7 @@ impl Content for ContentService {
                 }
                 let length = piece
                     .len()
-                    .min(CHUNK)
+                    .min(MAX_CHUNK_BYTES)
                     .min(usize::try_from(left).unwrap_or(usize::MAX));
                 let data = piece.split_to(length);
                 let message = ReadContentResponse {
@@ -145,7 +145,7 @@ impl Content for ContentService {
         let state = (self.backend.clone(), Some(String::new()));
         let pages = futures::stream::unfold(state, |(backend, after)| async move {
             let after = after?;
-            match backend.list_blobs(&after, PAGE).await {
+            match backend.list_blobs(&after, PAGE_BLOBS).await {
                 Ok(page) if page.is_empty() => None,
                 Ok(page) => {
                     let last = page.last().map(|blob| blob.digest.to_string());

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use engine::api::frontend::Frontend;
 use engine::api::frontend::bridge::FileStat;
 use engine::api::{
-    CacheSpec, ExporterSpec, Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind,
-    HistoryQuery, HistoryRecord, HistoryResult, PolicyVerifier, PruneRequest, RecordAccess,
-    RecordUsage, Recording, ResultHost, SolveInput, SolveRequest, UsageRecord, VersionInfo,
-    WorkerRecord,
+    CacheSpec, ExporterSpec, Failure, FailureKind, HistoryChange, HistoryEnd, HistoryEvent,
+    HistoryEventKind, HistoryQuery, HistoryRecord, HistoryResult, HistoryScope, PolicyVerifier,
+    PruneRequest, RecordAccess, RecordUsage, Recording, ResultHost, SolveInput, SolveRequest,
+    UsageRecord, VersionInfo, WorkerRecord,
 };
 use oci::Platform;
 use prost_types::Timestamp;
@@ -30,7 +30,7 @@ pub(crate) trait ClientSide {
     fn policy_verifier(&self, session: &str) -> Arc<dyn PolicyVerifier>;
 }
 
-/// What is to be solved: exactly one thing.
+/// The input of a solve request. A definition together with a frontend is refused; neither means a frontend in the client.
 fn solve_input(
     definition: Option<pb::Definition>,
     frontend: String,
@@ -182,7 +182,7 @@ fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// What may be deleted.
+/// The limits of a request to prune. Durations are in nanoseconds, sizes in bytes.
 pub(crate) fn prune_request(wire: control::PruneRequest) -> PruneRequest {
     PruneRequest {
         filters: wire.filter,
@@ -213,7 +213,7 @@ pub(crate) fn usage_record(record: UsageRecord) -> control::UsageRecord {
     }
 }
 
-/// The version.
+/// The version of the daemon as a message.
 pub(crate) fn version(info: &VersionInfo) -> types::BuildkitVersion {
     types::BuildkitVersion {
         package: info.package.clone(),
@@ -223,7 +223,7 @@ pub(crate) fn version(info: &VersionInfo) -> types::BuildkitVersion {
     }
 }
 
-/// A worker.
+/// The message of a worker; `info` is the version of the daemon that it belongs to.
 pub(crate) fn worker(record: WorkerRecord, info: &VersionInfo) -> types::WorkerRecord {
     let gc_policy = record.gc_policy.into_iter().map(|rule| types::GcPolicy {
         all: rule.all,
@@ -249,7 +249,7 @@ pub(crate) fn worker(record: WorkerRecord, info: &VersionInfo) -> types::WorkerR
     }
 }
 
-/// A platform.
+/// The message of a platform.
 pub(crate) fn platform(platform: Platform) -> pb::Platform {
     pb::Platform {
         architecture: platform.architecture,
@@ -260,7 +260,7 @@ pub(crate) fn platform(platform: Platform) -> pb::Platform {
     }
 }
 
-/// A platform of the wire.
+/// The platform of a message.
 pub(crate) fn from_platform(wire: pb::Platform) -> Platform {
     Platform {
         architecture: wire.architecture,
@@ -271,7 +271,7 @@ pub(crate) fn from_platform(wire: pb::Platform) -> Platform {
     }
 }
 
-/// Metadata of a file.
+/// The message of a file's metadata.
 pub(crate) fn file_stat(stat: FileStat) -> proto::fsutil::Stat {
     proto::fsutil::Stat {
         path: stat.path.into_bytes(),
@@ -287,7 +287,7 @@ pub(crate) fn file_stat(stat: FileStat) -> proto::fsutil::Stat {
     }
 }
 
-/// Which builds.
+/// The records that a request asks for. A negative limit is refused.
 pub(crate) fn history_query(wire: control::BuildHistoryRequest) -> Result<HistoryQuery, Failure> {
     let limit = u32::try_from(wire.limit).map_err(|_negative| {
         Failure::new(
@@ -296,9 +296,17 @@ pub(crate) fn history_query(wire: control::BuildHistoryRequest) -> Result<Histor
         )
     })?;
     Ok(HistoryQuery {
-        active_only: wire.active_only,
+        scope: if wire.active_only {
+            HistoryScope::Active
+        } else {
+            HistoryScope::All
+        },
         build: wire.r#ref.into(),
-        early_exit: wire.early_exit,
+        end: if wire.early_exit {
+            HistoryEnd::AfterList
+        } else {
+            HistoryEnd::Never
+        },
         filters: wire.filter,
         limit,
     })
@@ -313,7 +321,7 @@ pub(crate) fn history_change(wire: &control::UpdateBuildHistoryRequest) -> Histo
     }
 }
 
-/// Something that happened to a build record.
+/// The message of a change of a build record.
 pub(crate) fn history_event(event: HistoryEvent) -> control::BuildHistoryEvent {
     let kind = match event.kind {
         HistoryEventKind::Started => control::BuildHistoryEventType::Started,
@@ -394,10 +402,10 @@ fn descriptor(descriptor: oci::Descriptor) -> control::Descriptor {
 mod tests {
     use super::*;
 
-    /// A client that runs nothing.
-    struct Nothing;
+    /// A client without frontends, exporters and policies.
+    struct ClientWithoutParts;
 
-    impl ClientSide for Nothing {
+    impl ClientSide for ClientWithoutParts {
         fn frontend(&self, _: &str) -> Arc<dyn Frontend> {
             unreachable!("no request of these tests has a frontend in its client")
         }
@@ -416,7 +424,10 @@ mod tests {
         } else {
             wire.frontend
         };
-        super::solve_request(control::SolveRequest { frontend, ..wire }, &Nothing)
+        super::solve_request(
+            control::SolveRequest { frontend, ..wire },
+            &ClientWithoutParts,
+        )
     }
 
     #[test]

@@ -213,17 +213,17 @@ fn range(range: &pb::Range) -> Value {
     json!({ "start": position(range.start.as_ref()), "end": position(range.end.as_ref()) })
 }
 
-/// What is not built, as a status that names it.
+/// The status that says that `feature` is not built.
 pub(crate) fn not_built(feature: &str) -> Status {
     status(&Failure::not_built(feature))
 }
 
-/// Bytes of an encoded message that must be there.
+/// The status for a request without a field that it needs.
 pub(crate) fn missing(what: &str) -> Status {
     Status::invalid_argument(format!("{what} is required"))
 }
 
-/// Encodes a message.
+/// The encoded bytes of a message.
 pub(crate) fn encoded(message: &impl prost::Message) -> Bytes {
     message.encode_to_vec().into()
 }

@@ -42,17 +42,17 @@ pub use crate::gateway::stdio::StdioHost;
 use crate::limits::Share;
 use crate::{convert, gateway};
 
-/// How long a call waits for its build.
-const APPEAR: Duration = Duration::from_secs(3);
-/// The longest part of a file in one answer.
-const MAX_FILE: usize = proto::MAX_MESSAGE - (64 << 10);
+/// How long a call waits for its build: clients start both at the same time.
+const BUILD_WAIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest part of a file in one answer: a message, less room for its other fields.
+const MAX_FILE_PIECE_BYTES: usize = proto::MAX_MESSAGE - (64 << 10);
 
 /// The connection that a build was asked for on. Names of builds are no secret, so calls for one are answered there only.
 ///
 /// DIFFERS: BuildKit answers whoever names the build.
 pub(crate) type Owner = Option<Arc<Share>>;
 
-fn same(a: &Owner, b: &Owner) -> bool {
+fn is_same_connection(a: &Owner, b: &Owner) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => Arc::ptr_eq(a, b),
         (None, None) => true,
@@ -89,8 +89,8 @@ impl Builds {
     }
 
     fn remove(&self, name: &str) {
-        let gone = self.running.lock().remove(name);
-        drop(gone);
+        let removed = self.running.lock().remove(name);
+        drop(removed);
     }
 
     async fn find(&self, metadata: &MetadataMap, caller: Owner) -> Result<Arc<Build>, Status> {
@@ -101,21 +101,22 @@ impl Builds {
         if name.is_empty() {
             return Err(Status::unknown("no buildid found in context"));
         }
-        let found = async {
+        let build = async {
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
                 if let Some((build, owner)) = self.running.lock().get(name)
-                    && same(owner, &caller)
+                    && is_same_connection(owner, &caller)
                 {
                     return Arc::clone(build);
                 }
                 changed.await;
             }
         };
-        tokio::time::timeout(APPEAR, found)
+        tokio::time::timeout(BUILD_WAIT_TIMEOUT, build)
             .await
+            // `Elapsed` says only that the time is over.
             .map_err(|_| Status::not_found(format!("no such job {name}")))
     }
 }
@@ -123,8 +124,8 @@ impl Builds {
 /// The calls of frontends that run in clients.
 pub(crate) struct GatewayService {
     builds: Arc<Builds>,
-    /// The build that all calls are for, if that is settled.
-    only: Option<Arc<Build>>,
+    /// The build of all calls on a connection that serves one build; none if each call names its build.
+    fixed_build: Option<Arc<Build>>,
 }
 
 impl std::fmt::Debug for GatewayService {
@@ -134,21 +135,24 @@ impl std::fmt::Debug for GatewayService {
 }
 
 impl GatewayService {
-    /// Calls for the builds in `builds`.
+    /// A service whose calls name a build of `builds` in their metadata.
     pub(crate) fn new(builds: Arc<Builds>) -> Self {
-        Self { builds, only: None }
+        Self {
+            builds,
+            fixed_build: None,
+        }
     }
 
-    /// Calls for one build.
+    /// A service whose calls are all for `build`.
     fn of(build: Arc<Build>) -> Self {
         Self {
             builds: Builds::new(),
-            only: Some(build),
+            fixed_build: Some(build),
         }
     }
 
     async fn open<T>(&self, request: Request<T>) -> Result<(Arc<Build>, T), Status> {
-        let build = match &self.only {
+        let build = match &self.fixed_build {
             Some(build) => Arc::clone(build),
             None => {
                 let caller = request.extensions().get::<Arc<Share>>().cloned();
@@ -164,8 +168,8 @@ impl GatewayService {
         id: impl FnOnce(&T) -> &str,
     ) -> Result<(Arc<dyn Ref>, T), Status> {
         let (build, message) = self.open(request).await?;
-        let found = build.find(id(&message))?;
-        Ok((found, message))
+        let reference = build.find(id(&message))?;
+        Ok((reference, message))
     }
 
     async fn open_container<T>(
@@ -175,12 +179,13 @@ impl GatewayService {
     ) -> Result<(Arc<dyn Container>, usize, T), Status> {
         let (build, message) = self.open(request).await?;
         let (name, mount) = names(&message);
-        let found = build
+        let container = build
             .container(name)
             .ok_or_else(|| container::missing(&format!("{name}@{mount}")))?;
+        // A failed conversion has one reason: the number is negative.
         let mount = usize::try_from(mount)
             .map_err(|_| Status::unknown(format!("mount index {mount} is out of bounds")))?;
-        Ok((found, mount, message))
+        Ok((container, mount, message))
     }
 }
 
@@ -303,7 +308,7 @@ impl LlbBridge for GatewayService {
             }
             opts.oci_layout = Some(OciLayoutResolveOpts {
                 platform,
-                session_id: request.session_id,
+                session_id: request.session_id.into(),
                 store_id: request.store_id,
             });
         } else {
@@ -376,14 +381,14 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::ReadFileRequest>,
     ) -> Result<Response<wire::ReadFileResponse>, Status> {
-        let (found, request) = self.open_ref(request, |r| &r.r#ref).await?;
+        let (reference, request) = self.open_ref(request, |r| &r.r#ref).await?;
         let range = file_range(request.range, &request.file_path)?;
-        let data = found
+        let data = reference
             .read_file(&request.file_path, range)
             .await
             .map_err(|e| bridge_status(&e))?;
         Ok(Response::new(wire::ReadFileResponse {
-            data: fitting(data, &request.file_path)?,
+            data: check_piece_size(data, &request.file_path)?,
         }))
     }
 
@@ -391,8 +396,8 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::ReadDirRequest>,
     ) -> Result<Response<wire::ReadDirResponse>, Status> {
-        let (found, request) = self.open_ref(request, |r| &r.r#ref).await?;
-        let entries = found
+        let (reference, request) = self.open_ref(request, |r| &r.r#ref).await?;
+        let entries = reference
             .read_dir(&request.dir_path, &request.include_pattern)
             .await
             .map_err(|e| bridge_status(&e))?;
@@ -405,8 +410,8 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::StatFileRequest>,
     ) -> Result<Response<wire::StatFileResponse>, Status> {
-        let (found, request) = self.open_ref(request, |r| &r.r#ref).await?;
-        let stat = found
+        let (reference, request) = self.open_ref(request, |r| &r.r#ref).await?;
+        let stat = reference
             .stat_file(&request.path)
             .await
             .map_err(|e| bridge_status(&e))?;
@@ -419,8 +424,8 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::EvaluateRequest>,
     ) -> Result<Response<wire::EvaluateResponse>, Status> {
-        let (found, _) = self.open_ref(request, |r| &r.r#ref).await?;
-        found.evaluate().await.map_err(|e| bridge_status(&e))?;
+        let (reference, _) = self.open_ref(request, |r| &r.r#ref).await?;
+        reference.evaluate().await.map_err(|e| bridge_status(&e))?;
         Ok(Response::new(wire::EvaluateResponse {}))
     }
 
@@ -500,10 +505,10 @@ impl LlbBridge for GatewayService {
         request: Request<wire::ReleaseContainerRequest>,
     ) -> Result<Response<wire::ReleaseContainerResponse>, Status> {
         let (build, request) = self.open(request).await?;
-        let found = build
+        let container = build
             .remove_container(&request.container_id)
             .ok_or_else(|| container::missing(&request.container_id))?;
-        found.release().await.map_err(|e| bridge_status(&e))?;
+        container.release().await.map_err(|e| bridge_status(&e))?;
         Ok(Response::new(wire::ReleaseContainerResponse {}))
     }
 
@@ -514,11 +519,12 @@ impl LlbBridge for GatewayService {
         request: Request<Streaming<wire::ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
         let (build, incoming) = self.open(request).await?;
-        let (to, from) = tokio::sync::mpsc::channel(8);
-        let work = task::spawn("exec processes", container::serve(build, incoming, to));
-        let answers = futures::stream::unfold((from, work), |(mut from, work)| async move {
-            Some((from.recv().await?, (from, work)))
-        });
+        let (answers, messages) = tokio::sync::mpsc::channel(8);
+        let work = task::spawn("exec processes", container::serve(build, incoming, answers));
+        let answers =
+            futures::stream::unfold((messages, work), |(mut messages, work)| async move {
+                Some((messages.recv().await?, (messages, work)))
+            });
         Ok(Response::new(answers.boxed()))
     }
 
@@ -526,16 +532,16 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::ReadFileRequest>,
     ) -> Result<Response<wire::ReadFileResponse>, Status> {
-        let (found, mount, request) = self
+        let (container, mount, request) = self
             .open_container(request, |r| (&r.r#ref, r.mount_index))
             .await?;
         let range = file_range(request.range, &request.file_path)?;
-        let data = found
+        let data = container
             .read_file(mount, &request.file_path, range)
             .await
             .map_err(|e| bridge_status(&e))?;
         Ok(Response::new(wire::ReadFileResponse {
-            data: fitting(data, &request.file_path)?,
+            data: check_piece_size(data, &request.file_path)?,
         }))
     }
 
@@ -543,10 +549,10 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::ReadDirRequest>,
     ) -> Result<Response<wire::ReadDirResponse>, Status> {
-        let (found, mount, request) = self
+        let (container, mount, request) = self
             .open_container(request, |r| (&r.r#ref, r.mount_index))
             .await?;
-        let entries = found
+        let entries = container
             .read_dir(mount, &request.dir_path, &request.include_pattern)
             .await
             .map_err(|e| bridge_status(&e))?;
@@ -559,10 +565,10 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<wire::StatFileRequest>,
     ) -> Result<Response<wire::StatFileResponse>, Status> {
-        let (found, mount, request) = self
+        let (container, mount, request) = self
             .open_container(request, |r| (&r.r#ref, r.mount_index))
             .await?;
-        let stat = found
+        let stat = container
             .stat_file(mount, &request.path)
             .await
             .map_err(|e| bridge_status(&e))?;
@@ -573,6 +579,7 @@ impl LlbBridge for GatewayService {
 }
 
 fn file_range(range: Option<wire::FileRange>, path: &str) -> Result<Option<FileRange>, Status> {
+    // A failed conversion has one reason: the number is negative.
     let number =
         |n: i64| u64::try_from(n).map_err(|_| Status::unknown(format!("invalid range for {path}")));
     range
@@ -585,8 +592,8 @@ fn file_range(range: Option<wire::FileRange>, path: &str) -> Result<Option<FileR
         .transpose()
 }
 
-fn fitting(data: bytes::Bytes, path: &str) -> Result<bytes::Bytes, Status> {
-    if data.len() > MAX_FILE {
+fn check_piece_size(data: bytes::Bytes, path: &str) -> Result<bytes::Bytes, Status> {
+    if data.len() > MAX_FILE_PIECE_BYTES {
         return Err(Status::unknown(format!(
             "file {path} is too large to be read in one message; read it in ranges"
         )));
@@ -602,7 +609,7 @@ fn cap(id: &str) -> caps::ApiCap {
     }
 }
 
-/// What calls work on, for tests.
+/// A build that is not registered anywhere, for tests of the conversion of results.
 #[cfg(test)]
 pub(crate) fn test_build(bridge: Arc<dyn engine::api::frontend::Bridge>) -> Build {
     Build::new(bridge, std::collections::BTreeMap::new(), None)

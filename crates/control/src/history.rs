@@ -1,4 +1,4 @@
-//! What is kept of builds, in the wire's messages.
+//! Build records as they are stored: encoded messages of the control service.
 //!
 //! A log is a row of encoded `StatusResponse`, each after its length in four bytes, little end first.
 
@@ -14,7 +14,7 @@ use proto::control;
 
 use crate::{convert, errors, status};
 
-/// Writes and reads what is kept of builds.
+/// Encodes and decodes build records.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Codec;
 

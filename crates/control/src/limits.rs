@@ -2,12 +2,12 @@
 //!
 //! | limit | of | |
 //! |---|---|---|
-//! | [`STREAMS`] | calls at the same time on a connection | 2,048 |
-//! | [`HEADERS`] | headers of one call, unpacked | 64 KiB |
+//! | [`MAX_STREAMS`] | calls at the same time on a connection | 2,048 |
+//! | [`MAX_HEADER_BYTES`] | headers of one call, unpacked | 64 KiB |
 //! | [`METHODS`] | one request, by its method | 4 KiB to 16 MiB |
 //! | [`proto::weigh`] | one message in memory | 1 MiB and sixteen times its length, at most 96 MiB |
-//! | [`CONNECTION`] | memory of the requests of one connection that are read or answered | 256 MiB |
-//! | [`DAEMON`] | that of all connections | 512 MiB |
+//! | [`MAX_CONNECTION_BYTES`] | memory of the requests of one connection that are being read or answered | 256 MiB |
+//! | [`MAX_DAEMON_BYTES`] | memory of the requests of all connections | 512 MiB |
 //!
 //! The bytes of a request count from when they arrive until its answer is there, and so does what they become when they are decoded:
 //! neither many slow requests nor many that wait are free. The messages of a stream (a session, the processes of a container) come one at a time and are not added up.
@@ -30,97 +30,140 @@ use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
 /// Calls at the same time on one connection. A build has two or three that last, and clients with many builds have one connection.
-pub(crate) const STREAMS: u32 = 2048;
+pub(crate) const MAX_STREAMS: u32 = 2048;
 /// Headers of one call. Clients send some 3 KiB, most of it the names of what their session offers.
-pub(crate) const HEADERS: u32 = 64 << 10;
-/// Memory of the requests of one connection that are read or answered.
-const CONNECTION: usize = 256 << 20;
-/// That of all connections.
-const DAEMON: usize = 512 << 20;
+pub(crate) const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// Memory of the requests of one connection that are being read or answered.
+const MAX_CONNECTION_BYTES: usize = 256 << 20;
+/// Memory of the requests of all connections.
+const MAX_DAEMON_BYTES: usize = 512 << 20;
 
 /// A request that names something.
-const SMALL: usize = 64 << 10;
+const SMALL_REQUEST_BYTES: usize = 64 << 10;
 /// A request with lists, or with policies.
-const MIDDLE: usize = 4 << 20;
+const MEDIUM_REQUEST_BYTES: usize = 4 << 20;
 /// A request with definitions.
-const LARGE: usize = proto::MAX_MESSAGE + (64 << 10);
+const LARGE_REQUEST_BYTES: usize = proto::MAX_MESSAGE + (64 << 10);
 
-/// What a method may be sent; none for a stream.
+/// A method by its path, and the longest request that it takes in bytes; none for a stream.
 struct Method(&'static str, Option<usize>);
 
-/// The methods that take more than something's name, or that are streams.
+/// The methods of all services with their limits.
 static METHODS: &[Method] = &[
-    Method("/moby.buildkit.v1.Control/Solve", Some(LARGE)),
+    Method("/moby.buildkit.v1.Control/Solve", Some(LARGE_REQUEST_BYTES)),
     Method("/moby.buildkit.v1.Control/Session", None),
-    Method("/moby.buildkit.v1.Control/Status", Some(SMALL)),
-    Method("/moby.buildkit.v1.Control/DiskUsage", Some(SMALL)),
-    Method("/moby.buildkit.v1.Control/Prune", Some(SMALL)),
-    Method("/moby.buildkit.v1.Control/ListWorkers", Some(SMALL)),
-    Method("/moby.buildkit.v1.Control/ListenBuildHistory", Some(SMALL)),
-    Method("/moby.buildkit.v1.Control/UpdateBuildHistory", Some(SMALL)),
-    Method("/moby.buildkit.v1.frontend.LLBBridge/Solve", Some(LARGE)),
-    Method("/moby.buildkit.v1.frontend.LLBBridge/Return", Some(LARGE)),
-    Method("/moby.buildkit.v1.frontend.LLBBridge/Warn", Some(MIDDLE)),
-    Method("/moby.buildkit.v1.frontend.LLBBridge/Inputs", Some(SMALL)),
-    Method("/moby.buildkit.v1.frontend.LLBBridge/ReadFile", Some(SMALL)),
-    Method("/moby.buildkit.v1.frontend.LLBBridge/ReadDir", Some(SMALL)),
-    Method("/moby.buildkit.v1.frontend.LLBBridge/StatFile", Some(SMALL)),
-    Method("/moby.buildkit.v1.frontend.LLBBridge/Evaluate", Some(SMALL)),
+    Method(
+        "/moby.buildkit.v1.Control/Status",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.Control/DiskUsage",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method("/moby.buildkit.v1.Control/Prune", Some(SMALL_REQUEST_BYTES)),
+    Method(
+        "/moby.buildkit.v1.Control/ListWorkers",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.Control/ListenBuildHistory",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.Control/UpdateBuildHistory",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.frontend.LLBBridge/Solve",
+        Some(LARGE_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.frontend.LLBBridge/Return",
+        Some(LARGE_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.frontend.LLBBridge/Warn",
+        Some(MEDIUM_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.frontend.LLBBridge/Inputs",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.frontend.LLBBridge/ReadFile",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.frontend.LLBBridge/ReadDir",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.frontend.LLBBridge/StatFile",
+        Some(SMALL_REQUEST_BYTES),
+    ),
+    Method(
+        "/moby.buildkit.v1.frontend.LLBBridge/Evaluate",
+        Some(SMALL_REQUEST_BYTES),
+    ),
     Method(
         "/moby.buildkit.v1.frontend.LLBBridge/NewContainer",
-        Some(MIDDLE),
+        Some(MEDIUM_REQUEST_BYTES),
     ),
     Method("/moby.buildkit.v1.frontend.LLBBridge/ExecProcess", None),
     Method(
         "/moby.buildkit.v1.frontend.LLBBridge/ResolveImageConfig",
-        Some(MIDDLE),
+        Some(MEDIUM_REQUEST_BYTES),
     ),
     Method(
         "/moby.buildkit.v1.frontend.LLBBridge/ResolveSourceMeta",
-        Some(MIDDLE),
+        Some(MEDIUM_REQUEST_BYTES),
     ),
     Method(
         "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-        Some(MIDDLE),
+        Some(MEDIUM_REQUEST_BYTES),
     ),
     Method("/containerd.services.content.v1.Content/Write", None),
     Method("/grpc.health.v1.Health/Check", Some(4 << 10)),
     Method("/grpc.health.v1.Health/Watch", Some(4 << 10)),
 ];
-static OTHER: Method = Method("a call", Some(SMALL));
+/// Stands for a method that is not in the list.
+static OTHER_METHOD: Method = Method("a call", Some(SMALL_REQUEST_BYTES));
 
 impl Method {
     fn of(path: &str) -> &'static Self {
-        METHODS.iter().find(|m| m.0 == path).unwrap_or(&OTHER)
+        METHODS
+            .iter()
+            .find(|m| m.0 == path)
+            .unwrap_or(&OTHER_METHOD)
     }
 }
 
-/// What the requests of somebody hold.
+/// The memory that requests of one connection, or of all, hold and may hold.
 #[derive(Debug)]
 pub struct Share {
     held: AtomicUsize,
-    most: usize,
+    max: usize,
 }
 
-static ALL: Share = Share::of(DAEMON);
+static DAEMON_SHARE: Share = Share::of(MAX_DAEMON_BYTES);
 
 impl Share {
-    const fn of(most: usize) -> Self {
+    const fn of(max: usize) -> Self {
         let held = AtomicUsize::new(0);
-        Self { held, most }
+        Self { held, max }
     }
 
-    /// That of a connection.
+    /// The share of one connection.
     pub(crate) fn of_connection() -> Arc<Self> {
-        Arc::new(Self::of(CONNECTION))
+        Arc::new(Self::of(MAX_CONNECTION_BYTES))
     }
 
     fn take(&self, bytes: usize) -> bool {
-        let more = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= self.most);
-        let taken = self
+        let more = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= self.max);
+        let update = self
             .held
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        taken.is_ok()
+        update.is_ok()
     }
 
     fn give(&self, bytes: usize) {
@@ -128,28 +171,28 @@ impl Share {
     }
 }
 
-/// What one request holds until it is answered.
+/// The memory that one request holds until it is answered; dropping it gives the memory back.
 #[derive(Debug)]
-struct Held {
+struct RequestMemory {
     connection: Option<Arc<Share>>,
     bytes: AtomicUsize,
 }
 
-impl Meter for Held {
+impl Meter for RequestMemory {
     fn take(&self, bytes: usize) -> Result<(), Status> {
         if let Some(connection) = &self.connection
             && !connection.take(bytes)
         {
             return Err(Status::resource_exhausted(format!(
-                "the requests of this connection hold more than {CONNECTION} bytes; wait for answers before sending more"
+                "the requests of this connection hold more than {MAX_CONNECTION_BYTES} bytes; wait for answers before sending more"
             )));
         }
-        if !ALL.take(bytes) {
+        if !DAEMON_SHARE.take(bytes) {
             if let Some(connection) = &self.connection {
                 connection.give(bytes);
             }
             return Err(Status::resource_exhausted(format!(
-                "the requests of all clients hold more than {DAEMON} bytes; try again later"
+                "the requests of all clients hold more than {MAX_DAEMON_BYTES} bytes; try again later"
             )));
         }
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
@@ -157,10 +200,10 @@ impl Meter for Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for RequestMemory {
     fn drop(&mut self) {
         let bytes = *self.bytes.get_mut();
-        ALL.give(bytes);
+        DAEMON_SHARE.give(bytes);
         if let Some(connection) = &self.connection {
             connection.give(bytes);
         }
@@ -201,26 +244,32 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let method = Method::of(request.uri().path());
-        let held = Arc::new(Held {
+        let memory = Arc::new(RequestMemory {
             connection: request.extensions().get::<Arc<Share>>().cloned(),
             bytes: AtomicUsize::new(0),
         });
         let limit = method.1;
         let request = match limit {
             None => request,
-            Some(left) => {
-                let held = Arc::clone(&held);
-                request.map(|body| Body::new(Counted { body, held, left }))
+            Some(bytes_left) => {
+                let memory = Arc::clone(&memory);
+                request.map(|body| {
+                    Body::new(Counted {
+                        body,
+                        memory,
+                        bytes_left,
+                    })
+                })
             }
         };
         let mut answer = Box::pin(self.inner.call(request));
         Box::pin(async move {
             let answer = std::future::poll_fn(|cx| {
-                let meter = Arc::clone(&held) as Arc<dyn Meter>;
+                let meter = Arc::clone(&memory) as Arc<dyn Meter>;
                 metered(meter, || answer.as_mut().poll(cx))
             });
             let answer = task::watch::watched(method.0, answer).await?;
-            drop(held);
+            drop(memory);
             let name = method.0;
             Ok(answer.map(|body| Body::new(Watched { body, name })))
         })
@@ -230,8 +279,8 @@ where
 /// The body of a request, counted as it arrives.
 struct Counted {
     body: Body,
-    held: Arc<Held>,
-    left: usize,
+    memory: Arc<RequestMemory>,
+    bytes_left: usize,
 }
 
 impl http_body::Body for Counted {
@@ -247,10 +296,10 @@ impl http_body::Body for Counted {
             return Poll::Ready(frame);
         };
         let bytes = data.map_or(0, Bytes::len);
-        let counted = match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                self.held.take(bytes)
+        let counted = match self.bytes_left.checked_sub(bytes) {
+            Some(bytes_left) => {
+                self.bytes_left = bytes_left;
+                self.memory.take(bytes)
             }
             None => Err(Status::resource_exhausted(
                 "the request is longer than this method takes",
@@ -271,7 +320,7 @@ impl http_body::Body for Counted {
     }
 }
 
-/// The body of an answer, watched.
+/// The body of an answer. The time that computing it takes is measured.
 struct Watched {
     body: Body,
     name: &'static str,
@@ -302,8 +351,8 @@ impl http_body::Body for Watched {
 mod tests {
     use super::*;
 
-    fn held(connection: &Arc<Share>) -> Held {
-        Held {
+    fn held(connection: &Arc<Share>) -> RequestMemory {
+        RequestMemory {
             connection: Some(Arc::clone(connection)),
             bytes: AtomicUsize::new(0),
         }
@@ -313,18 +362,18 @@ mod tests {
     fn requests_of_a_connection_share_its_memory_and_give_it_back() {
         let connection = Share::of_connection();
         let (a, b) = (held(&connection), held(&connection));
-        a.take(CONNECTION / 2).unwrap();
-        b.take(CONNECTION / 2).unwrap();
+        a.take(MAX_CONNECTION_BYTES / 2).unwrap();
+        b.take(MAX_CONNECTION_BYTES / 2).unwrap();
         let refused = a.take(1).unwrap_err();
         assert!(refused.message().contains("this connection"), "{refused}");
         // Another connection has its own, up to what all have.
         let other = Share::of_connection();
         let (c, d) = (held(&other), held(&Share::of_connection()));
-        c.take(DAEMON - CONNECTION).unwrap();
+        c.take(MAX_DAEMON_BYTES - MAX_CONNECTION_BYTES).unwrap();
         let refused = d.take(1).unwrap_err();
         assert!(refused.message().contains("all clients"), "{refused}");
         drop((a, c));
-        b.take(CONNECTION / 2).unwrap();
+        b.take(MAX_CONNECTION_BYTES / 2).unwrap();
         drop(b);
         assert_eq!(connection.held.load(Ordering::Acquire), 0);
         assert_eq!(other.held.load(Ordering::Acquire), 0);

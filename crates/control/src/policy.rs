@@ -1,4 +1,4 @@
-//! A client's verdict on sources (`PolicyVerifier` in its session).
+//! Asks a client's session for decisions on sources (`PolicyVerifier`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,19 @@ use session::SessionManager;
 use crate::convert;
 use crate::errors::encoded;
 
-const DENIED: &str = "github.com/moby/buildkit/policysession.DecisionResponse+json";
-/// How long the session is awaited.
-const APPEAR: Duration = Duration::from_secs(5);
+/// The type of the error detail that carries the client's messages of a refusal.
+const DECISION_DETAIL_URL: &str = "github.com/moby/buildkit/policysession.DecisionResponse+json";
+/// How long a question waits for the session to connect.
+const SESSION_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks one session.
+/// Asks one session for its decisions.
 pub(crate) struct SessionVerifier {
     sessions: Arc<SessionManager>,
     id: String,
 }
 
 impl SessionVerifier {
-    /// Asks the session `id`.
+    /// A verifier that asks the session `id`.
     pub(crate) fn new(sessions: Arc<SessionManager>, id: String) -> Self {
         Self { sessions, id }
     }
@@ -43,7 +44,11 @@ impl PolicyVerifier for SessionVerifier {
             source: Some(crate::gateway::source_meta(question.source)),
             ..Default::default()
         };
-        let session = self.sessions.wait(&self.id, APPEAR).await.map_err(failed)?;
+        let session = self
+            .sessions
+            .wait(&self.id, SESSION_WAIT_TIMEOUT)
+            .await
+            .map_err(failed)?;
         let answer = session
             .check_policy(encoded(&request))
             .await
@@ -73,7 +78,7 @@ fn verdict(decision: wire::DecisionResponse) -> PolicyVerdict {
                 .map(|m| json!({ "message": m.message }))
                 .collect();
             let details = (!messages.is_empty()).then(|| Detail::Raw {
-                type_url: DENIED.into(),
+                type_url: DECISION_DETAIL_URL.into(),
                 value: json!({ "action": "DENY", "denyMessages": messages })
                     .to_string()
                     .into_bytes()

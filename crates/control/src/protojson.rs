@@ -2,13 +2,18 @@
 //!
 //! The encoded message is read field by field along a table of names. What the table does not name is left out. Readers of
 //! protobuf's JSON take enums as numbers and fields by the names of the proto file, so that is what is written.
+//!
+//! `attest::op_json` writes ops as well, and cannot share this: provenance has them as Go's `encoding/json` writes the generated
+//! structs. There each oneof is wrapped in an object (`Op`, `Action`, `User`), `byID` is `byId`, inputs are left out, fields
+//! keep their order, zeros are dropped where the wire carries them, and credentials are masked. Here a oneof is a field of its
+//! message, everything on the wire is written as it is, and the order of fields has no meaning.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-/// Messages nest no deeper than this; what is below is left out.
-const DEPTH: usize = 16;
+/// Messages below this depth are left out.
+const MAX_DEPTH: usize = 16;
 
 type Message = [Field];
 
@@ -35,7 +40,7 @@ enum Count {
 use Count::{Many, One};
 use Kind::{Bytes, Flag, Of, Signed, Text, Unsigned};
 
-const TEXTS: Kind = Kind::Map(&Text);
+const TEXT_MAP: Kind = Kind::Map(&Text);
 
 static OP: &Message = &[
     Field(1, "inputs", Of(INPUT), Many),
@@ -153,13 +158,13 @@ static FILE_OPT: &Message = &[
 ];
 static SOURCE: &Message = &[
     Field(1, "identifier", Text, One),
-    Field(2, "attrs", TEXTS, Many),
+    Field(2, "attrs", TEXT_MAP, Many),
 ];
 static BUILD: &Message = &[
     Field(1, "builder", Signed, One),
     Field(2, "inputs", Kind::Map(&Of(ONE_INPUT)), Many),
     Field(3, "def", Of(&[Field(1, "def", Bytes, Many)]), One),
-    Field(4, "attrs", TEXTS, Many),
+    Field(4, "attrs", TEXT_MAP, Many),
 ];
 static ONE_INPUT: &Message = &[Field(1, "input", Signed, One)];
 static MERGE: &Message = &[Field(1, "inputs", Of(ONE_INPUT), Many)];
@@ -254,7 +259,7 @@ static USER: &Message = &[
 
 /// An encoded op as JSON.
 pub(crate) fn op(encoded: &[u8]) -> Value {
-    message(OP, encoded, DEPTH)
+    message(OP, encoded, MAX_DEPTH)
 }
 
 /// One field as it lies on the wire.
@@ -315,8 +320,8 @@ fn message(table: &Message, mut bytes: &[u8], depth: usize) -> Value {
                     .entry(*name)
                     .or_insert_with(|| Value::Object(Map::new())),
             ) {
-                let (key, found) = map_entry(of, entry, depth - 1);
-                map.insert(key, found);
+                let (key, value_json) = map_entry(of, entry, depth - 1);
+                map.insert(key, value_json);
             }
             continue;
         }
@@ -346,15 +351,15 @@ fn message(table: &Message, mut bytes: &[u8], depth: usize) -> Value {
 
 fn map_entry(of: &Kind, mut bytes: &[u8], depth: usize) -> (String, Value) {
     let mut key = String::new();
-    let mut found = value(of, &Wire::Data(&[]), depth);
+    let mut value_json = value(of, &Wire::Data(&[]), depth);
     while let Some((number, wire)) = field(&mut bytes) {
         match (number, &wire) {
             (1, Wire::Data(text)) => key = String::from_utf8_lossy(text).into_owned(),
-            (2, _) => found = value(of, &wire, depth),
+            (2, _) => value_json = value(of, &wire, depth),
             _ => {}
         }
     }
-    (key, found)
+    (key, value_json)
 }
 
 fn value(kind: &Kind, wire: &Wire<'_>, depth: usize) -> Value {

@@ -16,10 +16,10 @@ use tonic::Status;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 
-/// How many pieces of a byte stream may wait.
-const PIECES: usize = 16;
-/// Packets are small in practice; this bounds what a hostile client can make us hold.
-const MAX_PACKET: usize = 4 << 20;
+/// Pieces of a byte stream that may wait to be sent.
+const MAX_QUEUED_PIECES: usize = 16;
+/// One message of a client. Packets are small in practice; this bounds what a hostile client makes the daemon hold.
+const MAX_PACKET_BYTES: usize = 4 << 20;
 
 /// A client at the other end of a tunnel.
 pub(crate) struct RemoteSession {
@@ -82,6 +82,7 @@ fn put(metadata: &mut MetadataMap, key: &str, value: &str) -> Result<(), CallErr
         method: "metadata",
         reason,
     };
+    // tonic's errors only repeat that the name or the value is invalid; the sentences are those of the reference.
     let name = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
         .map_err(|_| bad(format!("invalid header name {key:?}")))?;
     let value = AsciiMetadataValue::try_from(value).map_err(|_| {

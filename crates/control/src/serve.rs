@@ -22,10 +22,11 @@ use crate::limits::{self, Limits};
 use crate::service::ControlService;
 use crate::trace::SpanService;
 
-/// What may wait to be read on one call, and on all of a connection. As in the tunnel of a session, a full window of small frames
-/// must cost less than half of the connection's.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 64 << 20;
+/// What a client may send on one call before it is read. As in the tunnel of a session, a full window of small frames must cost
+/// less than half of the connection's window.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// What a client may send on all calls of a connection before it is read.
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
 /// All services of the daemon, to be served on any number of listeners.
 #[must_use]
@@ -33,7 +34,7 @@ pub fn routes(backend: Arc<dyn Backend>, sessions: Arc<SessionManager>) -> Route
     let builds = Builds::new();
     let control = ControlService::new(backend.clone(), sessions, builds.clone());
     let gateway = GatewayService::new(builds);
-    // Nothing is limited on the way out: sizes are bounded where the messages are made.
+    // Answers have no limit here: their sizes are bounded where the messages are built.
     Routes::new(ControlServer::new(control).max_decoding_message_size(proto::MAX_MESSAGE))
         .add_service(LlbBridgeServer::new(gateway).max_decoding_message_size(proto::MAX_MESSAGE))
         .add_service(HealthServer::new(HealthService))
@@ -59,10 +60,10 @@ where
 {
     Server::builder()
         .layer(Limits)
-        .http2_max_header_list_size(limits::HEADERS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(limits::STREAMS)
+        .http2_max_header_list_size(limits::MAX_HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(limits::MAX_STREAMS)
         .tcp_nodelay(true)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop)
@@ -75,4 +76,20 @@ where
 #[error("cannot serve: {}", oci::error::chain(source))]
 pub struct ServeError {
     source: tonic::transport::Error,
+}
+
+impl ServeError {
+    /// What kind of error it is: that of the system call that failed, where there is one among the causes.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        let causes = std::iter::successors(
+            Some(&self.source as &(dyn std::error::Error + 'static)),
+            |error| error.source(),
+        );
+        causes
+            .filter_map(|error| error.downcast_ref::<std::io::Error>())
+            .map(oci::ErrorKind::of_io)
+            .next()
+            .unwrap_or(oci::ErrorKind::System)
+    }
 }

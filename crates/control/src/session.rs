@@ -20,10 +20,12 @@ use tracing::Instrument as _;
 use crate::remote::RemoteSession;
 use crate::tunnel::{self, Outgoing};
 
-const MAX_ID: usize = 256;
+/// Bytes of a session's id.
+const MAX_ID_BYTES: usize = 256;
+/// Methods of its client that a session may list; further ones are ignored.
 const MAX_METHODS: usize = 256;
 
-/// How the session's client is watched.
+/// How often the client of a session is asked whether it answers, and when it is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Health {
     interval: Duration,
@@ -56,14 +58,14 @@ impl Health {
 }
 
 /// What a client says about itself when it connects.
-struct Hello {
+struct SessionHello {
     id: String,
     shared_key: String,
     methods: HashSet<String>,
     health: Health,
 }
 
-impl Hello {
+impl SessionHello {
     fn of(metadata: &MetadataMap) -> Result<Self, Status> {
         let text = |key: &str| {
             metadata
@@ -72,7 +74,7 @@ impl Hello {
                 .unwrap_or_default()
         };
         let id = text(header::SESSION_ID).to_owned();
-        if id.is_empty() || id.len() > MAX_ID {
+        if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(Status::invalid_argument(
                 "session id is missing or too long",
             ));
@@ -116,7 +118,7 @@ pub(crate) fn start(
     metadata: &MetadataMap,
     incoming: Streaming<BytesMessage>,
 ) -> Result<Response<SessionStream>, Status> {
-    let hello = Hello::of(metadata)?;
+    let hello = SessionHello::of(metadata)?;
     if sessions.get(&hello.id).is_some() {
         return Err(Status::unknown(format!(
             "session {} already exists",
@@ -132,7 +134,8 @@ pub(crate) fn start(
             Err(error) => {
                 let _gone = farewell
                     .send(Err(Status::unknown(format!(
-                        "failed to create grpc client: {error}"
+                        "failed to create grpc client: {}",
+                        oci::error::chain(&error)
                     ))))
                     .await;
                 return;

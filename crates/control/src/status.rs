@@ -1,4 +1,4 @@
-//! `Control.Status`: what a build says, in messages of bounded size.
+//! `Control.Status`: the progress of a build, in messages of bounded size.
 
 use futures::stream::BoxStream;
 use progress::{Event, Subscription};
@@ -7,8 +7,8 @@ use tonic::Status;
 
 use crate::convert::timestamp;
 
-/// Bytes of log in one message.
-const MAX_LOG: usize = 1 << 20;
+/// Bytes of logs after which a message is sent.
+const MAX_LOG_BYTES: usize = 1 << 20;
 
 /// The messages for a subscription; the stream ends with the build.
 pub(crate) fn responses(
@@ -29,7 +29,7 @@ pub(crate) fn responses(
 }
 
 pub(crate) fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
-    let mut done = Vec::new();
+    let mut complete = Vec::new();
     let mut current = control::StatusResponse::default();
     let mut logged = 0;
     for event in events {
@@ -66,9 +66,9 @@ pub(crate) fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
                     stream: l.stream,
                     msg: l.msg,
                 });
-                if logged > MAX_LOG {
+                if logged > MAX_LOG_BYTES {
                     logged = 0;
-                    done.push(std::mem::take(&mut current));
+                    complete.push(std::mem::take(&mut current));
                 }
             }
             Event::Warning(w) => current.warnings.push(control::VertexWarning {
@@ -95,9 +95,9 @@ pub(crate) fn messages(events: Vec<Event>) -> Vec<control::StatusResponse> {
         }
     }
     if current != control::StatusResponse::default() {
-        done.push(current);
+        complete.push(current);
     }
-    done
+    complete
 }
 
 fn position(position: progress::Position) -> pb::Position {

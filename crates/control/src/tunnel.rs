@@ -20,46 +20,47 @@ use tokio_util::sync::PollSender;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-/// How many messages may wait to go to the client.
-const QUEUE: usize = 64;
-/// Headers of one answer: errors of clients come with details.
-const HEADERS: u32 = 1 << 20;
+/// Messages that may wait to be sent to the client.
+const MAX_QUEUED_MESSAGES: usize = 64;
+/// Headers of one answer; errors of clients carry details in them.
+const MAX_HEADER_BYTES: u32 = 1 << 20;
 /// What a client may send on one call before it is read. The `h2` crate ends a connection on which small frames wait to be read: a
 /// frame of fewer than 256 bytes costs what is missing to 256, and half of the connection's window is the budget. A folder
 /// of a hundred thousand small files comes as such frames, faster than a slow disk takes them, so the window of a call must be
 /// full long before the budget is spent: frames of 20 bytes cost 12 times the window, 24 MiB, and the budget is 128 MiB.
-const STREAM_WINDOW: u32 = 2 << 20;
-/// That of all calls of a session; few are open at a time, and each has its own.
-const CONNECTION_WINDOW: u32 = 256 << 20;
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// What a client may send on all calls of a session before it is read. Few calls are open at a time, and each has its own window.
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 20;
 
-/// What the handler answers with.
+/// The messages that the handler of `Control.Session` answers with.
 pub(crate) type Outgoing = mpsc::Receiver<Result<BytesMessage, Status>>;
 /// For telling the client why its session ended.
 pub(crate) type Farewell = mpsc::Sender<Result<BytesMessage, Status>>;
 
-/// A byte stream; tells when it is gone.
+/// The byte stream of a session. `open` returns a receiver that notices when it is dropped.
 pub(crate) struct Tunnel {
     read: Pin<Box<dyn AsyncRead + Send>>,
     write: Pin<Box<dyn AsyncWrite + Send>>,
     cut: oneshot::Receiver<()>,
-    _gone: watch::Sender<()>,
+    _drop_notice: watch::Sender<()>,
 }
 
 /// Cuts the stream off, so that calls which wait for the other side fail. Dropping it does nothing.
 pub(crate) type Cut = oneshot::Sender<()>;
 
-/// Makes a byte stream of the messages of a call. The receiver of `watch` fails to wait when the stream is gone.
+/// Makes a byte stream of the messages of a call. Waiting on the receiver of `watch` fails when the stream has been dropped.
 pub(crate) fn open(
     incoming: Streaming<BytesMessage>,
 ) -> (Tunnel, Cut, watch::Receiver<()>, Outgoing, Farewell) {
-    let (sender, outgoing) = mpsc::channel(QUEUE);
+    let (sender, outgoing) = mpsc::channel(MAX_QUEUED_MESSAGES);
     let farewell = sender.clone();
-    let (gone, alive) = watch::channel(());
+    let (drop_notice, alive) = watch::channel(());
     let (cut, is_cut) = oneshot::channel();
     let read = StreamReader::new(
         incoming.map(|message| message.map(|m| m.data).map_err(io::Error::other)),
     );
     let sink = PollSender::new(sender)
+        // The channel's error carries no reason: the client's call has ended.
         .sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
         .with(|data: Bytes| std::future::ready(Ok::<_, io::Error>(Ok(BytesMessage { data }))));
     let write = SinkWriter::new(CopyToBytes::new(sink));
@@ -68,7 +69,7 @@ pub(crate) fn open(
             read: Box::pin(read),
             write: Box::pin(write),
             cut: is_cut,
-            _gone: gone,
+            _drop_notice: drop_notice,
         },
         cut,
         alive,
@@ -79,13 +80,13 @@ pub(crate) fn open(
 
 /// Starts HTTP/2 as a client inside a tunnel. One connection for the life of the session.
 pub(crate) async fn connect(tunnel: Tunnel) -> Result<Channel, tonic::transport::Error> {
-    let once = Arc::new(Mutex::new(Some(tunnel)));
+    let first_tunnel = Arc::new(Mutex::new(Some(tunnel)));
     Endpoint::from_static("http://localhost")
-        .http2_max_header_list_size(HEADERS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_with_connector(tower::service_fn(move |_| {
-            let tunnel = once.lock().take();
+            let tunnel = first_tunnel.lock().take();
             async move {
                 tunnel
                     .map(TokioIo::new)

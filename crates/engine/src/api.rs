@@ -21,10 +21,11 @@ mod solve;
 
 pub use failure::{Detail, Failure, FailureKind};
 pub use history::{
-    BlobLine, BlobStream, HistoryBlob, HistoryChange, HistoryCodec, HistoryEvent, HistoryEventKind,
-    HistoryQuery, HistoryRecord, HistoryResult, ReadBlob,
+    BlobLine, BlobStream, HistoryBlob, HistoryChange, HistoryCodec, HistoryEnd, HistoryEvent,
+    HistoryEventKind, HistoryQuery, HistoryRecord, HistoryResult, HistoryScope, ReadBlob,
 };
-pub use ids::{BuildRef, RecordId, SessionId};
+pub use ids::{BuildRef, RecordId};
+pub use oci::SessionId;
 pub use solve::{
     CacheSpec, ExporterSpec, PolicyQuestion, PolicyVerdict, PolicyVerifier, Recording, ResultHost,
     SolveInput, SolveRequest, SolveResponse,

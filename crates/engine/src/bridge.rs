@@ -136,7 +136,7 @@ impl BuildBridge {
         let mut request = FrontendRequest {
             opts: call.opts,
             inputs: call.inputs,
-            session_id: self.parts.scope.session().to_string(),
+            session_id: self.parts.scope.session().clone(),
         };
         let done = match (name, self.parts.frontends.dockerfile) {
             (DOCKERFILE, DockerfileFrontend::On { answers_syntax }) => {

@@ -24,8 +24,8 @@ use task::Clock;
 use tokio::sync::{broadcast, watch};
 
 use crate::api::{
-    BuildRef, Failure, FailureKind, HistoryChange, HistoryEvent, HistoryEventKind, HistoryQuery,
-    HistoryRecord, HistoryResult, Recording, SolveRequest,
+    BuildRef, Failure, FailureKind, HistoryChange, HistoryEnd, HistoryEvent, HistoryEventKind,
+    HistoryQuery, HistoryRecord, HistoryResult, HistoryScope, Recording, SolveRequest,
 };
 
 mod filter;
@@ -341,41 +341,44 @@ impl History {
         hub.ok_or_else(|| Failure::new(FailureKind::Unknown, format!("no such job {build}")))
     }
 
-    /// Builds as events, then, unless the query ends early, what happens to them.
+    /// Lists builds as events, then follows changes of their records unless the query ends after the list.
     pub(crate) async fn listen(
         &self,
         query: &HistoryQuery,
     ) -> Result<BoxStream<'static, Event>, Failure> {
         let filter = RecordFilter::parse(&query.filters, self.clock.system())?;
         let live = self.events.subscribe();
-        let wanted = |event: &HistoryEvent| {
+        let active_only = query.scope == HistoryScope::Active;
+        let is_listed = |event: &HistoryEvent| {
             (query.build.is_empty() || event.record.build == query.build)
-                && (!query.active_only || event.kind == HistoryEventKind::Started)
+                && (!active_only || event.kind == HistoryEventKind::Started)
                 && (event.kind == HistoryEventKind::Started || filter.fits(&event.record))
         };
-        let mut known: Vec<HistoryEvent> = {
+        let mut in_memory: Vec<HistoryEvent> = {
             let builds = self.builds.lock();
             let shown = builds.iter().filter(|e| !e.is_internal && !e.is_stored);
             shown.map(Build::event).collect()
         };
-        let others: HashSet<BuildRef> = known.iter().map(|e| e.record.build.clone()).collect();
-        known.retain(wanted);
-        known.sort_by_key(|e| std::cmp::Reverse(e.record.created));
+        let in_memory_names: HashSet<BuildRef> =
+            in_memory.iter().map(|e| e.record.build.clone()).collect();
+        in_memory.retain(is_listed);
+        in_memory.sort_by_key(|e| std::cmp::Reverse(e.record.created));
         let limit = match usize::try_from(query.limit) {
             Ok(0) | Err(_) => usize::MAX,
             Ok(limit) => limit,
         };
-        let known = match self.store.as_ref().filter(|_| !query.active_only) {
+        let list = match self.store.as_ref().filter(|_| !active_only) {
             Some(store) => store
-                .pages(known, others, filter, query.build.clone())
+                .pages(in_memory, in_memory_names, filter, query.build.clone())
                 .take(limit)
                 .boxed(),
-            None => stream::iter(known.into_iter().map(Ok)).take(limit).boxed(),
+            None => stream::iter(in_memory.into_iter().map(Ok))
+                .take(limit)
+                .boxed(),
         };
-        if query.early_exit {
-            return Ok(known);
+        if query.end == HistoryEnd::AfterList {
+            return Ok(list);
         }
-        let active_only = query.active_only;
         let build = query.build.clone();
         let live = stream::unfold(live, |mut live| async move {
             loop {
@@ -391,7 +394,7 @@ impl History {
                 && (!active_only || event.kind != HistoryEventKind::Deleted);
             futures::future::ready(fits)
         });
-        Ok(known.chain(live.map(Ok)).boxed())
+        Ok(list.chain(live.map(Ok)).boxed())
     }
 
     /// Changes a record.

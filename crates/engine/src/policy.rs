@@ -20,24 +20,22 @@ use oci::Digest;
 
 use crate::api::{Failure, FailureKind};
 
+mod error;
 mod evaluator;
 mod pattern;
 mod rewrite;
 mod work;
 
+use error::PolicyError;
 pub(crate) use evaluator::{PolicyEvaluator, SourcePolicies};
-use pattern::{Pattern, Patterns};
+use pattern::{MAX_TEXT_BYTES, Pattern, Patterns};
 pub(crate) use rewrite::rewrite;
 pub(crate) use work::Work;
 
-/// How often a source may be rewritten.
-const MOST_CHANGES: usize = 20;
+/// How often one source may be rewritten.
+const MAX_REWRITES: usize = 20;
 /// Rules and constraints in all policies of a request.
-const MOST_RULES: usize = 100_000;
-/// The longest identifier that a rule makes.
-const LONGEST: usize = 64 << 10;
-/// What replacing may write, before it is known to be too long.
-const MOST_REPLACED: usize = 1 << 20;
+const MAX_RULES: usize = 100_000;
 
 /// A checked policy.
 #[derive(Debug)]
@@ -49,9 +47,9 @@ pub(crate) struct Policy {
 struct Rule {
     wire: wire::Rule,
     selector: wire::Selector,
-    /// That of the identifier, if it is matched by one.
+    /// The expression that the identifier is matched with; none if it is compared.
     pattern: Option<Arc<Pattern>>,
-    /// Those of the constraints, where they are matched by one.
+    /// For each constraint the expression that its attribute is matched with; none if it is compared.
     constraints: Vec<Option<Arc<Pattern>>>,
 }
 
@@ -59,11 +57,11 @@ fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure
     Failure::new(FailureKind::Unknown, error)
 }
 
-/// Applies an encoded policy to one source as a build does, for programs that test it; true if a rule rewrote the source.
+/// Applies an encoded policy to one source as a build does, for programs that test policies; true if a rule rewrote the source.
 pub fn apply_encoded(policy: &[u8], source: &mut pb::SourceOp) -> Result<bool, Failure> {
     let work = Work::default();
     for policy in Policy::decode(&[bytes::Bytes::copy_from_slice(policy)])? {
-        if policy.apply(source, &work).map_err(failed)? {
+        if policy.apply(source, &work)? {
             return Ok(true);
         }
     }
@@ -71,13 +69,14 @@ pub fn apply_encoded(policy: &[u8], source: &mut pb::SourceOp) -> Result<bool, F
 }
 
 impl Policy {
-    /// Decodes and checks encoded policies, those of them that hold something.
+    /// Decodes and checks encoded policies; empty ones are left out.
     pub(crate) async fn decode_all(encoded: &[bytes::Bytes]) -> Result<Vec<Arc<Self>>, Failure> {
-        let full: Vec<bytes::Bytes> = encoded.iter().filter(|p| !p.is_empty()).cloned().collect();
-        if full.is_empty() {
+        let non_empty: Vec<bytes::Bytes> =
+            encoded.iter().filter(|p| !p.is_empty()).cloned().collect();
+        if non_empty.is_empty() {
             return Ok(Vec::new());
         }
-        task::blocking("decode policies", move || Self::decode(&full)).await
+        task::blocking("decode policies", move || Self::decode(&non_empty)).await
     }
 
     fn decode(encoded: &[bytes::Bytes]) -> Result<Vec<Arc<Self>>, Failure> {
@@ -91,9 +90,9 @@ impl Policy {
             for wire in policy.rules {
                 let rule = Rule::new(wire, &mut patterns)?;
                 count += 1 + rule.selector.constraints.len();
-                if count > MOST_RULES {
+                if count > MAX_RULES {
                     return Err(failed(format!(
-                        "source policies have too many rules: at most {MOST_RULES} rules and constraints are accepted"
+                        "source policies have too many rules: at most {MAX_RULES} rules and constraints are accepted"
                     )));
                 }
                 rules.push(rule);
@@ -103,15 +102,14 @@ impl Policy {
         Ok(policies)
     }
 
-    /// Applies the rules to a source; true if one rewrote it, with which the others are left out.
-    fn apply(&self, source: &mut pb::SourceOp, work: &Work) -> Result<bool, String> {
-        let name = source.identifier.clone();
+    /// Applies the rules to a source up to the first one that rewrites it; true if one did.
+    fn apply(&self, source: &mut pb::SourceOp, work: &Work) -> Result<bool, PolicyError> {
+        let identifier = source.identifier.clone();
         let mut denied = false;
         for rule in &self.rules {
-            if !rule
-                .matches(source, work)
-                .map_err(|e| format!("error matching source policy: {e}"))?
-            {
+            if !rule.matches(source, work).map_err(|e| PolicyError::Match {
+                source: Box::new(e),
+            })? {
                 continue;
             }
             match wire::PolicyAction::try_from(rule.wire.action) {
@@ -120,23 +118,24 @@ impl Policy {
                 Ok(wire::PolicyAction::Convert) => {
                     let changed = rule
                         .convert(source, work)
-                        .map_err(|e| format!("error mutating source policy: {e}"))?;
+                        .map_err(|e| PolicyError::Convert {
+                            source: Box::new(e),
+                        })?;
                     if changed {
                         return Ok(true);
                     }
                 }
                 Err(_) => {
-                    let (action, selector) = (rule.wire.action, &rule.selector.identifier);
-                    return Err(format!(
-                        "source policy: rule {action} {selector}: unknown type {name:?}"
-                    ));
+                    return Err(PolicyError::UnknownAction {
+                        action: rule.wire.action,
+                        selector: rule.selector.identifier.clone(),
+                        identifier,
+                    });
                 }
             }
         }
         if denied {
-            return Err(format!(
-                "source {name:?} denied by policy: source denied by policy"
-            ));
+            return Err(PolicyError::Denied { identifier });
         }
         Ok(false)
     }
@@ -172,35 +171,38 @@ impl Rule {
         })
     }
 
-    fn pattern(&self) -> Result<&Pattern, String> {
-        let kind = self.selector.match_type;
+    fn pattern(&self) -> Result<&Pattern, PolicyError> {
         self.pattern
             .as_deref()
-            .ok_or_else(|| format!("unknown match type: {kind}"))
+            .ok_or(PolicyError::UnknownMatchType(self.selector.match_type))
     }
 
-    fn kind(&self) -> Result<wire::MatchType, String> {
+    fn kind(&self) -> Result<wire::MatchType, PolicyError> {
         let kind = self.selector.match_type;
-        wire::MatchType::try_from(kind).map_err(|_| format!("unknown match type: {kind}"))
+        // prost's error holds the same number and no reason.
+        wire::MatchType::try_from(kind).map_err(|_| PolicyError::UnknownMatchType(kind))
     }
 
-    fn matches(&self, source: &pb::SourceOp, work: &Work) -> Result<bool, String> {
+    fn matches(&self, source: &pb::SourceOp, work: &Work) -> Result<bool, PolicyError> {
         for (constraint, pattern) in self.selector.constraints.iter().zip(&self.constraints) {
             let value = source
                 .attrs
                 .get(&constraint.key)
                 .map(String::as_str)
                 .unwrap_or_default();
-            let wanted = constraint.value.as_str();
+            let expected = constraint.value.as_str();
             work.spend(1)?;
             let fits = match (wire::AttrMatch::try_from(constraint.condition), pattern) {
-                (Ok(wire::AttrMatch::Equal), _) => value == wanted,
-                (Ok(wire::AttrMatch::Notequal), _) => value != wanted,
+                (Ok(wire::AttrMatch::Equal), _) => value == expected,
+                (Ok(wire::AttrMatch::Notequal), _) => value != expected,
                 (Ok(wire::AttrMatch::Matches), Some(pattern)) => pattern
                     .is_match(value, work)
-                    .map_err(|e| format!("invalid regex {wanted:?}: {e}"))?,
+                    .map_err(|e| PolicyError::Constraint {
+                        expression: expected.to_owned(),
+                        source: Box::new(e),
+                    })?,
                 (Ok(wire::AttrMatch::Matches), None) | (Err(_), _) => {
-                    return Err(format!("unknown attr condition: {}", constraint.condition));
+                    return Err(PolicyError::UnknownCondition(constraint.condition));
                 }
             };
             if !fits {
@@ -219,13 +221,13 @@ impl Rule {
         }
     }
 
-    /// Rewrites the source as the rule says; false if it is as it should be.
-    fn convert(&self, source: &mut pb::SourceOp, work: &Work) -> Result<bool, String> {
+    /// Rewrites the source as the rule says; false if the source is the same already.
+    fn convert(&self, source: &mut pb::SourceOp, work: &Work) -> Result<bool, PolicyError> {
         let updates = self
             .wire
             .updates
             .as_ref()
-            .ok_or("missing destination for convert rule")?;
+            .ok_or(PolicyError::NoDestination)?;
         let to = if updates.identifier.is_empty() {
             &self.selector.identifier
         } else {
@@ -237,11 +239,8 @@ impl Rule {
             wire::MatchType::Regex => self.pattern()?.replace_all(from, to, work)?,
             wire::MatchType::Wildcard => self.pattern()?.expand(from, to, work)?,
         };
-        if to.len() > LONGEST {
-            return Err(format!(
-                "the identifier that a rule makes has {} bytes: at most {LONGEST} are accepted",
-                to.len()
-            ));
+        if to.len() > MAX_TEXT_BYTES {
+            return Err(PolicyError::LongIdentifier(to.len()));
         }
         let mut changed = false;
         if !to.is_empty() && to != source.identifier {
@@ -251,7 +250,7 @@ impl Rule {
         for (key, value) in &updates.attrs {
             work.spend(1)?;
             if source.attrs.get(key) != Some(value) {
-                work.keep(key.len() + value.len())?;
+                work.add_bytes(key.len() + value.len())?;
                 source.attrs.insert(key.clone(), value.clone());
                 changed = true;
             }
@@ -266,9 +265,9 @@ fn evaluate(
     source: &mut pb::SourceOp,
     work: &Work,
 ) -> Result<(), Failure> {
-    'again: for _ in 0..=MOST_CHANGES {
+    'again: for _ in 0..=MAX_REWRITES {
         for policy in policies {
-            if policy.apply(source, work).map_err(failed)? {
+            if policy.apply(source, work)? {
                 continue 'again;
             }
         }
@@ -279,19 +278,19 @@ fn evaluate(
     ))
 }
 
-/// The identifier in its full form, as rules are written for.
+/// The identifier with the full name of its image, which is the form that rules are written for.
 fn normalized(identifier: &str) -> String {
-    let full = identifier
+    let non_empty = identifier
         .strip_prefix("docker-image://")
         .and_then(|name| oci::reference::Reference::parse(name).ok());
-    full.map_or_else(
+    non_empty.map_or_else(
         || identifier.to_owned(),
         |name| format!("docker-image://{name}"),
     )
 }
 
-/// The digest of an op that was encoded anew.
-fn digest(encoded: &[u8]) -> String {
+/// The digest of an encoded op, by which other ops name it.
+fn op_digest(encoded: &[u8]) -> String {
     Digest::sha256(encoded).to_string()
 }
 
@@ -316,7 +315,7 @@ mod tests {
         }
     }
 
-    fn judged(rules: Vec<wire::Rule>, identifier: &str) -> Result<String, String> {
+    fn evaluated(rules: Vec<wire::Rule>, identifier: &str) -> Result<String, String> {
         let policy = wire::Policy { version: 1, rules };
         let policies = Policy::decode(&[policy.encode_to_vec().into()]).map_err(|e| e.message())?;
         let mut source = pb::SourceOp {
@@ -331,7 +330,7 @@ mod tests {
     fn sources_are_allowed_denied_and_rewritten() {
         use wire::MatchType::{Exact, Regex, Wildcard};
         assert_eq!(
-            judged(
+            evaluated(
                 vec![
                     rule(1, "http://*", Wildcard, None),
                     rule(0, "http://a", Exact, None)
@@ -341,12 +340,12 @@ mod tests {
             Ok("http://a".into())
         );
         assert!(
-            judged(vec![rule(1, "http://*", Wildcard, None)], "http://b")
+            evaluated(vec![rule(1, "http://*", Wildcard, None)], "http://b")
                 .unwrap_err()
                 .ends_with("source denied by policy")
         );
         assert_eq!(
-            judged(
+            evaluated(
                 vec![rule(
                     2,
                     "docker-image://x/*:*",
@@ -358,21 +357,21 @@ mod tests {
             Ok("docker-image://y/go:1-alpine".into())
         );
         assert_eq!(
-            judged(vec![rule(2, "a(b+)", Regex, Some("c$1"))], "xabby"),
+            evaluated(vec![rule(2, "a(b+)", Regex, Some("c$1"))], "xabby"),
             Ok("xcbby".into())
         );
         assert!(
-            judged(vec![rule(2, "a*", Wildcard, Some("aa$1"))], "a")
+            evaluated(vec![rule(2, "a*", Wildcard, Some("aa$1"))], "a")
                 .unwrap_err()
                 .starts_with("too many mutations")
         );
         assert!(
-            judged(vec![rule(2, "a", Exact, None)], "a")
+            evaluated(vec![rule(2, "a", Exact, None)], "a")
                 .unwrap_err()
                 .contains("missing destination")
         );
         assert!(
-            judged(vec![rule(9000, "a", Exact, None)], "a")
+            evaluated(vec![rule(9000, "a", Exact, None)], "a")
                 .unwrap_err()
                 .contains("unknown type")
         );
@@ -399,12 +398,12 @@ mod tests {
                 .map(|_| rule(0, &"a".repeat(32), Exact, None))
                 .collect::<Vec<_>>()
         };
-        let update = |to: &str| Some(to.repeat(LONGEST / to.len()));
+        let update = |to: &str| Some(to.repeat(MAX_TEXT_BYTES / to.len()));
         let attacks: Vec<(&str, Vec<wire::Rule>, &str)> = vec![
-            ("rules without end", many(MOST_RULES + 1), "too many rules"),
+            ("rules without end", many(MAX_RULES + 1), "too many rules"),
             (
                 "a rule with constraints without end",
-                vec![matching(MOST_RULES, |_| "x".repeat(20))],
+                vec![matching(MAX_RULES, |_| "x".repeat(20))],
                 "too many rules",
             ),
             (
@@ -438,10 +437,10 @@ mod tests {
                 "at most",
             ),
         ];
-        for (what, rules, said) in attacks {
+        for (what, rules, refusal) in attacks {
             let long = format!("a{}", "b".repeat(9_000));
-            let refused = judged(rules, &long).expect_err(what);
-            assert!(refused.contains(said), "{what}: {refused}");
+            let refused = evaluated(rules, &long).expect_err(what);
+            assert!(refused.contains(refusal), "{what}: {refused}");
         }
     }
 
@@ -467,7 +466,7 @@ mod tests {
             matching(1, |_| "(".into()),
         ];
         assert!(
-            judged(bad, "b")
+            evaluated(bad, "b")
                 .unwrap_err()
                 .contains("invalid regex \"(\"")
         );

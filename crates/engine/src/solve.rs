@@ -339,7 +339,7 @@ async fn frontend(
             let inner = FrontendRequest {
                 opts: call.opts,
                 inputs: call.inputs,
-                session_id: request.session.into(),
+                session_id: request.session,
             };
             let result = bridge.client(&*client, inner).await;
             return result.map_err(|error| of_frontend(error, None));

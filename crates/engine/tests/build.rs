@@ -242,7 +242,7 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
     }
     assert!(cached);
     let query = HistoryQuery {
-        early_exit: true,
+        end: engine::api::HistoryEnd::AfterList,
         ..HistoryQuery::default()
     };
     let records: Vec<_> = engine.history(query).await.unwrap().collect().await;

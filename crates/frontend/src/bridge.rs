@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use llb::pb;
-use oci::{Digest, ErrorKind, Platform};
+use oci::{Digest, ErrorKind, Platform, SessionId};
 
 use crate::error::{BridgeError, FrontendError};
 use crate::gateway::{Container, ContainerRequest};
@@ -40,8 +40,8 @@ pub struct FrontendRequest {
     pub opts: BTreeMap<String, String>,
     /// Named definitions the client handed over instead of sources.
     pub inputs: BTreeMap<String, Arc<pb::Definition>>,
-    /// The session that asked; local sources are read from it.
-    pub session_id: String,
+    /// The session of the client; local sources are read from it.
+    pub session_id: SessionId,
 }
 
 /// The solve a frontend belongs to.
@@ -249,9 +249,9 @@ pub struct ImageResolveOpts {
 pub struct OciLayoutResolveOpts {
     /// The platform to pick, none for the worker's.
     pub platform: Option<Platform>,
-    /// Session that serves the store.
-    pub session_id: String,
-    /// Which of its stores.
+    /// The session that serves the store.
+    pub session_id: SessionId,
+    /// The name of the store in that session.
     pub store_id: String,
 }
 

@@ -40,7 +40,7 @@ use resolver::Resolver;
 /// Turns Dockerfiles into results without pulling a frontend image.
 #[derive(Debug, Clone)]
 pub struct Dockerfile {
-    /// Answer stable `# syntax=docker/dockerfile` lines ourselves.
+    /// Whether this frontend takes files with a stable `# syntax=docker/dockerfile` line, instead of running that image.
     pub answers_syntax: bool,
 }
 
@@ -70,16 +70,17 @@ impl Frontend for Dockerfile {
     }
 }
 
-/// Refuses a demand for what we cannot do; one that may be forwarded to another frontend is given back.
+/// Refuses a capability that this frontend lacks. If the client allows forwarding it, the error is returned as a value: it applies
+/// only if no other frontend takes the build.
 fn check_capabilities(
     opts: &std::collections::BTreeMap<String, String>,
 ) -> Result<Option<FrontendError>, FrontendError> {
     let mut forward = None;
-    let wanted = opts
+    let required_caps = opts
         .get("frontend.caps")
         .map(String::as_str)
         .unwrap_or_default();
-    for cap in wanted.split(',').filter(|cap| !cap.is_empty()) {
+    for cap in required_caps.split(',').filter(|cap| !cap.is_empty()) {
         let name = cap.split('+').next().unwrap_or_default();
         if llb::caps::FRONTEND.contains(&name) {
             continue;
@@ -95,14 +96,14 @@ fn check_capabilities(
     Ok(forward)
 }
 
-/// One request.
+/// A request with its parsed options.
 struct Build {
     bridge: Arc<dyn Bridge>,
     config: Config,
     request: FrontendRequest,
 }
 
-/// What one platform gave.
+/// The result for one platform.
 struct PlatformResult {
     reference: Option<Arc<dyn Ref>>,
     image: ImageConfig,
@@ -156,14 +157,14 @@ impl Build {
         platform: Option<&Platform>,
         warns: bool,
     ) -> Result<PlatformResult, FrontendError> {
-        let found = Arc::new(Mutex::new(Vec::new()));
+        let warnings = Arc::new(Mutex::new(Vec::new()));
         let sink: Option<WarnFn> = warns.then(|| {
-            let found = Arc::clone(&found);
-            Arc::new(move |warning| found.lock().push(warning)) as WarnFn
+            let warnings = Arc::clone(&warnings);
+            Arc::new(move |warning| warnings.lock().push(warning)) as WarnFn
         });
         let options = self.lower_options(entrypoint, platform);
         let lowered = lower::lower(&entrypoint.map.data, options, resolver, sink).await;
-        let warnings = std::mem::take(&mut *found.lock());
+        let warnings = std::mem::take(&mut *warnings.lock());
         self.warn(entrypoint, warnings).await?;
         let failed = |error: LowerError| FrontendError::from_lower(error, Some(&entrypoint.map));
         let lowered = lowered.map_err(failed)?;
@@ -216,9 +217,9 @@ impl Build {
         let mut out = FrontendResult::default();
         let mut exported = Vec::with_capacity(results.len());
         for (platform, result) in platforms.iter().zip(results) {
-            let wanted = platform.clone().unwrap_or_else(Platform::host).normalize();
-            let id = wanted.format_all();
-            let platform = export_platform(wanted, &result.image.platform);
+            let target = platform.clone().unwrap_or_else(Platform::host).normalize();
+            let id = target.format_all();
+            let platform = export_platform(target, &result.image.platform);
             out.scan.insert(id.clone(), result.scan);
             let suffix = if self.config.multi_platform {
                 format!("/{id}")

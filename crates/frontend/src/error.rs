@@ -61,6 +61,9 @@ impl Error for BridgeError {
     }
 }
 
+/// An error of any type.
+pub(crate) type Cause = Box<dyn Error + Send + Sync>;
+
 /// Why a frontend gave no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -84,18 +87,22 @@ pub enum FrontendError {
         at: Vec<SourceLocation>,
     },
     /// The build definition is wrong.
-    #[error("{message}")]
+    #[error("{}{}", prefix(context), oci::error::chain(source.as_ref()))]
     Definition {
-        /// What is wrong.
-        message: String,
-        /// Where.
+        /// What the frontend was doing; empty when the cause's words suffice.
+        context: String,
+        /// What is wrong: the error, or a sentence where there is none.
+        source: Cause,
+        /// Where in the build definition, if known.
         at: Vec<SourceLocation>,
     },
     /// An option has a value it cannot have.
-    #[error("{message}")]
+    #[error("{}{}", prefix(context), oci::error::chain(source.as_ref()))]
     Option {
-        /// What is wrong.
-        message: String,
+        /// Which option, or what the frontend was doing; empty when the cause's words suffice.
+        context: String,
+        /// What is wrong: the error, or a sentence where there is none.
+        source: Cause,
     },
     /// The subrequest is not known.
     #[error("unsupported request {name}")]
@@ -141,6 +148,33 @@ impl FrontendError {
         }
     }
 
+    /// The build definition is wrong: `error`, or a sentence.
+    pub(crate) fn definition(error: impl Into<Cause>) -> Self {
+        Self::definition_while("", error)
+    }
+
+    /// The build definition is wrong, as the error that came while doing `context` says.
+    pub(crate) fn definition_while(context: impl Into<String>, error: impl Into<Cause>) -> Self {
+        Self::Definition {
+            context: context.into(),
+            source: error.into(),
+            at: Vec::new(),
+        }
+    }
+
+    /// An option is wrong: `error`, or a sentence.
+    pub(crate) fn option(error: impl Into<Cause>) -> Self {
+        Self::option_while("", error)
+    }
+
+    /// An option is wrong, as the error that came while doing `context` says.
+    pub(crate) fn option_while(context: impl Into<String>, error: impl Into<Cause>) -> Self {
+        Self::Option {
+            context: context.into(),
+            source: error.into(),
+        }
+    }
+
     /// A failure to lower, with its places in the file.
     pub fn from_lower(error: LowerError, map: Option<&Arc<SourceMap>>) -> Self {
         let at = map.map_or_else(Vec::new, |map| {
@@ -156,7 +190,7 @@ impl FrontendError {
         }
     }
 
-    /// Says what was being done.
+    /// Puts what the frontend was doing before the sentence.
     #[must_use]
     pub(crate) fn within(self, what: &str) -> Self {
         match self {
@@ -169,8 +203,13 @@ impl FrontendError {
                 source,
                 at,
             },
-            Self::Definition { message, at } => Self::Definition {
-                message: format!("{what}: {message}"),
+            Self::Definition {
+                context,
+                source,
+                at,
+            } => Self::Definition {
+                context: join(what, &context),
+                source,
                 at,
             },
             Self::Lower { .. }

@@ -1,7 +1,7 @@
-//! Containers that frontends run programs in, to build with or to look around in.
+//! Containers in which frontends run programs.
 //!
 //! A frontend asks its [`crate::Bridge`] for a [`Container`] over refs of its build, starts processes in it, the first
-//! of which is the container's init, and releases it. Whatever is left ends with the build.
+//! of which is the container's init, and releases it. Containers that are not released end with the build.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use tokio::sync::mpsc;
 use crate::error::BridgeError;
 use crate::reference::{FileRange, FileStat, Ref};
 
-/// A container that is wanted.
+/// A request for a container.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerRequest {
     /// Its mounts, one of them at `/`.
     pub mounts: Vec<ContainerMount>,
     /// `pb.NetMode`.
     pub network: i32,
-    /// Whose defaults its environment has.
+    /// The platform whose default environment it gets.
     pub platform: Option<pb::Platform>,
-    /// Its name for itself.
+    /// Its hostname; empty for the default.
     pub hostname: String,
     /// Lines for its `/etc/hosts`.
     pub extra_hosts: Vec<pb::HostIp>,
@@ -34,13 +34,13 @@ pub struct ContainerRequest {
 /// A mount of a container.
 #[derive(Debug, Clone)]
 pub struct ContainerMount {
-    /// What and where. Its numbers of inputs and outputs mean nothing.
+    /// The type of the mount and its place. The indexes of inputs and outputs in it are ignored.
     pub mount: pb::Mount,
     /// The ref that is mounted.
     pub source: Option<Arc<dyn Ref>>,
 }
 
-/// A process that is wanted.
+/// A request for a process.
 pub struct ProcessRequest {
     /// Program, environment, user, working directory.
     pub meta: pb::Meta,
@@ -56,7 +56,7 @@ pub struct ProcessRequest {
     pub stdout: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     /// Its errors; shut down at their end.
     pub stderr: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// What is done to it while it runs.
+    /// Signals and sizes of the terminal for it, while it runs.
     pub control: mpsc::Receiver<ProcessControl>,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Debug for ProcessRequest {
     }
 }
 
-/// What is done to a process while it runs.
+/// A signal for a running process, or the new size of its terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessControl {
     /// Its terminal has another size.
@@ -117,9 +117,9 @@ pub trait Container: Send + Sync + fmt::Debug {
         include: &str,
     ) -> Result<Vec<FileStat>, BridgeError>;
 
-    /// Looks at a file of a mount.
+    /// Returns the metadata of a file of a mount.
     async fn stat_file(&self, mount: usize, path: &str) -> Result<FileStat, BridgeError>;
 
-    /// Ends all processes and lets go of the mounts. An error says that there were processes to end.
+    /// Kills all processes and releases the mounts. An error says that processes were still running.
     async fn release(&self) -> Result<(), BridgeError>;
 }

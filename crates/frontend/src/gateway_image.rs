@@ -10,7 +10,7 @@
 //! | `BUILDKIT_FRONTEND_OPT_<n>` | `key=value`, an option each |
 //! | `BUILDKIT_SESSION_ID` | the client's session |
 //! | `BUILDKIT_WORKERS` | JSON: id, labels, platforms of each worker |
-//! | `BUILDKIT_EXPORTEDPRODUCT` | who asks; empty |
+//! | `BUILDKIT_EXPORTEDPRODUCT` | the product that exports the build; empty |
 
 use gostd::strconv::quote;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,20 +33,23 @@ use crate::bridge::{
 use crate::error::{BridgeError, FrontendError, resolving};
 use crate::gateway::{ContainerMount, ContainerRequest, ProcessRequest};
 
-/// Bytes that one side may be ahead of the other.
-const AHEAD: usize = 256 << 10;
-/// How much of what the program complains about is told.
-const COMPLAINTS: usize = 4 << 10;
-const INPUTS: &str = "moby.buildkit.frontend.inputs";
-const CAPS: &str = "moby.buildkit.frontend.caps";
-const NO_NETWORK: &str = "moby.buildkit.frontend.network.none";
+/// Capacity of the stream between the program and the bridge, in each direction.
+const STREAM_BYTES: usize = 256 << 10;
+/// Bytes of the program's standard error that its failure shows: the last ones.
+const MAX_STDERR_BYTES: usize = 4 << 10;
+/// The capability that a program needs for builds with inputs.
+const INPUTS_CAP: &str = "moby.buildkit.frontend.inputs";
+/// The label that lists the program's capabilities.
+const CAPS_LABEL: &str = "moby.buildkit.frontend.caps";
+/// The label of programs that run without a network.
+const NO_NETWORK_LABEL: &str = "moby.buildkit.frontend.network.none";
 /// `pb.NetMode.NONE`.
 const NETWORK_NONE: i32 = 2;
 
 /// Serves a bridge to a program over a stream.
 #[async_trait]
 pub trait FrontendHost: Send + Sync + fmt::Debug {
-    /// Serves until the stream ends; what the program returned, nothing if it did not.
+    /// Serves until the stream ends. Returns the program's result; none if the program returned nothing.
     async fn serve(
         &self,
         bridge: Arc<dyn Bridge>,
@@ -60,39 +63,33 @@ pub trait FrontendHost: Send + Sync + fmt::Debug {
 pub struct ImageFrontend {
     /// The image.
     pub image: String,
-    /// Repositories that frontends may come from; none for all.
+    /// Repositories that frontends may come from; empty for all.
     pub allowed: Vec<String>,
     /// Speaks to the program.
     pub host: Arc<dyn FrontendHost>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Document {
+struct ImageDocument {
     #[serde(default)]
-    config: Option<Config>,
+    config: Option<ProgramConfig>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Config {
+struct ProgramConfig {
     env: Option<Vec<String>>,
     entrypoint: Option<Vec<String>>,
     working_dir: Option<String>,
     labels: Option<BTreeMap<String, String>>,
 }
 
-/// What of the image's config decides how it is run.
+/// How the program of an image is run, as its config says.
 #[derive(Debug, PartialEq)]
 struct Program {
     meta: pb::Meta,
     network: i32,
     caps: BTreeSet<String>,
-}
-
-fn option_error(message: impl Into<String>) -> FrontendError {
-    FrontendError::Option {
-        message: message.into(),
-    }
 }
 
 /// Names of capabilities: a list with commas, each up to a `+`.
@@ -109,9 +106,11 @@ impl Program {
         config: &[u8],
         request: &FrontendRequest,
         workers: &[WorkerInfo],
-    ) -> Result<Self, String> {
-        let config = gostd::json::from_slice::<Document>(config)
-            .map_err(|e| format!("cannot read the config of the frontend's image: {e}"))?
+    ) -> Result<Self, FrontendError> {
+        let config = gostd::json::from_slice::<ImageDocument>(config)
+            .map_err(|e| {
+                FrontendError::option_while("cannot read the config of the frontend's image", e)
+            })?
             .config
             .unwrap_or_default();
         let labels = config.labels.unwrap_or_default();
@@ -129,7 +128,7 @@ impl Program {
             .collect();
         env.push(format!("BUILDKIT_WORKERS={}", serde_json::json!(workers)));
         env.push("BUILDKIT_EXPORTEDPRODUCT=".into());
-        let yes = |text: &String| gostd::strconv::is_true(text);
+        let is_true = |text: &String| gostd::strconv::is_true(text);
         Ok(Self {
             meta: pb::Meta {
                 args: config
@@ -144,12 +143,15 @@ impl Program {
                 remove_mount_stubs_recursive: true,
                 ..pb::Meta::default()
             },
-            network: if labels.get(NO_NETWORK).is_some_and(yes) {
+            network: if labels.get(NO_NETWORK_LABEL).is_some_and(is_true) {
                 NETWORK_NONE
             } else {
                 0
             },
-            caps: labels.get(CAPS).map(|text| caps(text)).unwrap_or_default(),
+            caps: labels
+                .get(CAPS_LABEL)
+                .map(|text| caps(text))
+                .unwrap_or_default(),
         })
     }
 }
@@ -191,16 +193,16 @@ fn definition(image: &str) -> pb::Definition {
 impl ImageFrontend {
     fn check_allowed(&self, name: &Reference) -> Result<(), FrontendError> {
         let repository = |text: &str| Reference::parse(text).map(|r| r.name());
-        let wanted = name.name();
+        let repository_of_image = name.name();
         if self.allowed.is_empty()
             || self
                 .allowed
                 .iter()
-                .any(|allowed| repository(allowed).is_ok_and(|known| known == wanted))
+                .any(|allowed| repository(allowed).is_ok_and(|name| name == repository_of_image))
         {
             return Ok(());
         }
-        Err(option_error(format!(
+        Err(FrontendError::option(format!(
             "'{}' is not an allowed gateway source",
             self.image
         )))
@@ -215,18 +217,18 @@ impl Frontend for ImageFrontend {
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
         if request.opts.contains_key("gateway-devel") {
-            return Err(option_error("development gateway is no longer supported"));
+            return Err(FrontendError::option(
+                "development gateway is no longer supported",
+            ));
         }
         if self.image.is_empty() {
-            return Err(option_error("no source specified for gateway"));
+            return Err(FrontendError::option("no source specified for gateway"));
         }
         let name = Reference::parse(&self.image)
             .map(Reference::with_default_tag)
             .map_err(|e| {
-                option_error(format!(
-                    "invalid frontend image {}: {e}",
-                    quote(&self.image)
-                ))
+                let what = format!("invalid frontend image {}", quote(&self.image));
+                FrontendError::option_while(what, e)
             })?;
         self.check_allowed(&name)?;
         let source = pb::SourceOp {
@@ -239,29 +241,28 @@ impl Frontend for ImageFrontend {
             ..ResolveOpts::default()
         };
         let what = resolving(&source.identifier);
-        let found = bridge
+        let meta = bridge
             .resolve_source(source, opts)
             .await
             .map_err(|error| FrontendError::bridge_failed(&what, error))?;
-        let image = found.image.ok_or_else(|| {
-            option_error(format!("the source of frontend {} is no image", self.image))
+        let image = meta.image.ok_or_else(|| {
+            FrontendError::option(format!("the source of frontend {} is no image", self.image))
         })?;
-        let pinned = found.op.identifier.trim_start_matches("docker-image://");
+        let pinned = meta.op.identifier.trim_start_matches("docker-image://");
         let pinned = match pinned.split_once('@') {
             Some(_) => pinned.to_owned(),
             None => format!("{pinned}@{}", image.digest),
         };
-        let program =
-            Program::new(&image.config, &request, &bridge.workers()).map_err(option_error)?;
-        let mut wanted = request
+        let program = Program::new(&image.config, &request, &bridge.workers())?;
+        let mut required_caps = request
             .opts
             .get("frontend.caps")
             .map(|text| caps(text))
             .unwrap_or_default();
         if !request.inputs.is_empty() {
-            wanted.insert(INPUTS.into());
+            required_caps.insert(INPUTS_CAP.into());
         }
-        if let Some(missing) = wanted.difference(&program.caps).next() {
+        if let Some(missing) = required_caps.difference(&program.caps).next() {
             return Err(FrontendError::UnsupportedCapability {
                 name: missing.clone(),
             });
@@ -282,10 +283,10 @@ impl Frontend for ImageFrontend {
                 ..ContainerRequest::default()
             })
             .await?;
-        let (ours, theirs) = tokio::io::duplex(AHEAD);
+        let (ours, theirs) = tokio::io::duplex(STREAM_BYTES);
         let (input, output) = tokio::io::split(theirs);
-        let (complaints, errors) = tokio::io::duplex(COMPLAINTS);
-        // Nothing is done to the program while it runs.
+        let (stderr, errors) = tokio::io::duplex(MAX_STDERR_BYTES);
+        // The program gets no signals and has no terminal.
         let (_control, commands) = mpsc::channel(1);
         let process = container
             .start(ProcessRequest {
@@ -300,20 +301,20 @@ impl Frontend for ImageFrontend {
             })
             .await?;
         let served = self.host.serve(Arc::clone(&bridge), request.inputs, ours);
-        let (ended, served, said) = futures::join!(process.ended, served, listen(complaints));
+        let (ended, served, stderr_text) = futures::join!(process.ended, served, read_tail(stderr));
         if let Err(error) = container.release().await {
-            // It ended by itself; what it started beside may not have.
+            // The program has ended; processes that it started were still running and have been killed.
             drop(error);
         }
         match (served, ended) {
             (Some(Err(error)), _) => Err(error.into()),
             (_, Err(error)) => {
                 let context = format!("frontend {} failed", self.image);
-                let said = said.trim();
-                let context = if said.is_empty() {
+                let stderr_text = stderr_text.trim();
+                let context = if stderr_text.is_empty() {
                     context
                 } else {
-                    format!("{context}: {said}")
+                    format!("{context}: {stderr_text}")
                 };
                 Err(FrontendError::bridge_failed(&context, error))
             }
@@ -327,16 +328,16 @@ impl Frontend for ImageFrontend {
     }
 }
 
-/// The end of what a program says.
-async fn listen(mut from: DuplexStream) -> String {
-    let mut kept = Vec::new();
-    let mut buffer = vec![0; COMPLAINTS];
+/// Reads a stream to its end and returns the last part of it.
+async fn read_tail(mut from: DuplexStream) -> String {
+    let mut tail = Vec::new();
+    let mut buffer = vec![0; MAX_STDERR_BYTES];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        kept.extend_from_slice(buffer.get(..length).unwrap_or_default());
-        let extra = kept.len().saturating_sub(COMPLAINTS);
-        kept.drain(..extra);
+        tail.extend_from_slice(buffer.get(..length).unwrap_or_default());
+        let extra = tail.len().saturating_sub(MAX_STDERR_BYTES);
+        tail.drain(..extra);
     }
-    String::from_utf8_lossy(&kept).into_owned()
+    String::from_utf8_lossy(&tail).into_owned()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub struct SourceLocation {
     pub ranges: Vec<pb::Range>,
 }
 
-/// Places of a Dockerfile as the wire has them.
+/// Ranges of lines as messages.
 pub(crate) fn wire_ranges(ranges: &[dockerfile::syntax::Range]) -> Vec<pb::Range> {
     let position = |position: dockerfile::syntax::Position| pb::Position {
         line: i32::try_from(position.line).unwrap_or(i32::MAX),

@@ -1,4 +1,4 @@
-//! What a frontend holds of a result: a ref that is computed when it is used, and the files in it.
+//! Refs: results that are computed when they are used, and the files in them.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -26,10 +26,10 @@ pub trait Ref: Send + Sync + fmt::Debug {
     /// Lists a directory; `include` is a pattern on names, empty for all.
     async fn read_dir(&self, path: &str, include: &str) -> Result<Vec<FileStat>, BridgeError>;
 
-    /// Looks at one file without following a last symlink.
+    /// Returns the metadata of one file; a symlink at the end of the path is not followed.
     async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError>;
 
-    /// For the engine to get its own type back.
+    /// Lets the engine downcast to its own type.
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -38,14 +38,14 @@ pub trait Ref: Send + Sync + fmt::Debug {
 pub struct FileRange {
     /// First byte.
     pub offset: u64,
-    /// Most bytes to read; zero reads to the end.
+    /// How many bytes to read at most; zero reads to the end.
     pub length: u64,
 }
 
 /// Portable metadata of one file, as fsutil has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileStat {
-    /// Name relative to what was asked.
+    /// The path as it was asked for, or the name in the listed directory.
     pub path: String,
     /// Go `os.FileMode` bits.
     pub mode: u32,

@@ -11,6 +11,7 @@ pub mod image;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
+mod session_id;
 
 pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError, Digester};
@@ -18,3 +19,4 @@ pub use error::ErrorKind;
 pub use image::{ContainerConfig, Healthcheck, History, ImageConfig, Index, Manifest, RootFs};
 pub use platform::{Platform, PlatformError, PlatformMatcher};
 pub use reference::{Reference, ReferenceError};
+pub use session_id::SessionId;

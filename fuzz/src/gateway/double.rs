@@ -79,7 +79,7 @@ pub(crate) async fn run_client_frontend(
     let inner = FrontendRequest {
         opts: request.frontend_opts,
         inputs: request.frontend_inputs,
-        session_id: request.session.into(),
+        session_id: request.session,
     };
     match frontend.solve(Arc::new(bridge), inner).await {
         Ok(result) => Ok(SolveResponse {

@@ -6,7 +6,7 @@ use oci::Digest;
 
 use super::{Provenance, Run};
 use crate::capture::Capture;
-use crate::options::{Mode, ProvenanceOptions, SlsaVersion};
+use crate::options::{Mode, ProvenanceOptions, SlsaVersion, UnknownMaterials};
 use crate::request::filter_args;
 use crate::steps::build_config;
 use prost::Message as _;
@@ -67,7 +67,7 @@ fn captured() -> (Capture, pb::Definition) {
     (capture, definition)
 }
 
-fn made(version: SlsaVersion, mode: Mode) -> serde_json::Value {
+fn provenance(version: SlsaVersion, mode: Mode) -> serde_json::Value {
     let (capture, definition) = captured();
     let options = ProvenanceOptions {
         version,
@@ -80,13 +80,13 @@ fn made(version: SlsaVersion, mode: Mode) -> serde_json::Value {
         ..Run::default()
     };
     let config = build_config(&definition).unwrap();
-    let made = Provenance::new(&capture, &options, Some(config), run).unwrap();
-    serde_json::from_slice(&made.to_json()).unwrap()
+    let provenance = Provenance::new(&capture, &options, Some(config), run).unwrap();
+    serde_json::from_slice(&provenance.to_json()).unwrap()
 }
 
 #[test]
 fn provenance_has_the_fields_of_both_versions() {
-    let v1 = made(SlsaVersion::V1, Mode::Max);
+    let v1 = provenance(SlsaVersion::V1, Mode::Max);
     let at = |path: &str| v1.pointer(path).cloned().unwrap_or_default();
     let external = "/buildDefinition/externalParameters";
     assert_eq!(at(&format!("{external}/configSource/path")), "Dockerfile");
@@ -121,7 +121,7 @@ fn provenance_has_the_fields_of_both_versions() {
         "https://xxxxx:xxxxx@example.com/x"
     );
 
-    let v02 = made(SlsaVersion::V02, Mode::Min);
+    let v02 = provenance(SlsaVersion::V02, Mode::Min);
     let at = |path: &str| v02.pointer(path).cloned();
     assert_eq!(at("/buildConfig"), None);
     assert_eq!(at("/invocation/parameters/args"), None);
@@ -138,7 +138,7 @@ fn what_has_no_address_leaves_materials_incomplete() {
     let mut capture = Capture::new();
     source("local://context", "", &mut capture);
     let options = ProvenanceOptions {
-        complete_materials: true,
+        unknown_materials: UnknownMaterials::Refused,
         ..ProvenanceOptions::default()
     };
     let error = Provenance::new(&capture, &options, None, Run::default()).unwrap_err();
@@ -227,8 +227,8 @@ fn no_credential_of_an_address_is_in_provenance() {
             ..ProvenanceOptions::default()
         };
         let config = build_config(&definition).unwrap();
-        let made = Provenance::new(&capture, &options, Some(config), Run::default()).unwrap();
-        let text = String::from_utf8(made.to_json()).unwrap();
+        let provenance = Provenance::new(&capture, &options, Some(config), Run::default()).unwrap();
+        let text = String::from_utf8(provenance.to_json()).unwrap();
         let data = base64::engine::general_purpose::STANDARD.encode("CANARY");
         assert!(!text.contains("CANARY") && !text.contains(&data), "{text}");
         for part in text.split('"') {

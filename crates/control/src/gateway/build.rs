@@ -43,8 +43,8 @@ impl Frontend for ClientFrontend {
         bridge: Arc<dyn Bridge>,
         request: FrontendRequest,
     ) -> Result<FrontendResult, FrontendError> {
-        let (done, outcome) = oneshot::channel();
-        let build = Arc::new(Build::new(bridge, request.inputs, Some(done)));
+        let (outcome_sender, outcome) = oneshot::channel();
+        let build = Arc::new(Build::new(bridge, request.inputs, Some(outcome_sender)));
         let (name, owner) = (self.name.clone(), self.owner.clone());
         if !self.builds.insert(name, build.clone(), owner) {
             return Err(
@@ -60,7 +60,7 @@ impl Frontend for ClientFrontend {
         match outcome {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(failure)) => Err(BridgeError::from(failure).into()),
-            // The sender says nothing but that it is gone.
+            // `RecvError` says only that the sender was dropped.
             Err(oneshot::error::RecvError { .. }) => Err(BridgeError::from(Failure::new(
                 FailureKind::Internal,
                 "the build lost its frontend",
@@ -77,7 +77,10 @@ impl ResultHost for ClientFrontend {
         refs: Vec<Arc<dyn Ref>>,
     ) -> (Vec<String>, Box<dyn std::any::Any + Send>) {
         let build = Arc::new(Build::new(bridge, BTreeMap::new(), None));
-        let names = refs.into_iter().map(|found| build.keep(found)).collect();
+        let names = refs
+            .into_iter()
+            .map(|reference| build.keep(reference))
+            .collect();
         let hosted = self
             .builds
             .insert(self.name.clone(), build, self.owner.clone())
@@ -112,13 +115,13 @@ impl Drop for Registered<'_> {
     }
 }
 
-/// What calls of the client work on.
+/// The state of one build that calls of its client read and change.
 pub(crate) struct Build {
     pub(crate) bridge: Arc<dyn Bridge>,
     pub(crate) inputs: BTreeMap<String, Arc<pb::Definition>>,
     refs: Mutex<Refs>,
     containers: Mutex<HashMap<String, Arc<dyn Container>>>,
-    done: Mutex<Option<oneshot::Sender<Outcome>>>,
+    outcome_sender: Mutex<Option<oneshot::Sender<Outcome>>>,
 }
 
 #[derive(Default)]
@@ -128,18 +131,18 @@ struct Refs {
 }
 
 impl Build {
-    /// What a frontend works on; `done` is told what it returns.
+    /// A build without refs or containers. `outcome_sender` gets what the frontend returns.
     pub(crate) fn new(
         bridge: Arc<dyn Bridge>,
         inputs: BTreeMap<String, Arc<pb::Definition>>,
-        done: Option<oneshot::Sender<Outcome>>,
+        outcome_sender: Option<oneshot::Sender<Outcome>>,
     ) -> Self {
         Self {
             bridge,
             inputs,
             refs: Mutex::new(Refs::default()),
             containers: Mutex::default(),
-            done: Mutex::new(done),
+            outcome_sender: Mutex::new(outcome_sender),
         }
     }
 
@@ -170,13 +173,13 @@ impl Build {
         if id.is_empty() {
             return Ok(None);
         }
-        let found = self.refs.lock().by_id.get(id).cloned();
-        found
+        let reference = self.refs.lock().by_id.get(id).cloned();
+        reference
             .map(Some)
             .ok_or_else(|| Status::unknown(format!("return reference {id} not found")))
     }
 
-    /// The container of a name.
+    /// Returns the container that the client named `name`.
     pub(crate) fn container(&self, name: &str) -> Option<Arc<dyn Container>> {
         self.containers.lock().get(name).cloned()
     }
@@ -185,23 +188,23 @@ impl Build {
     pub(crate) fn add_container(
         &self,
         name: &str,
-        made: Arc<dyn Container>,
+        container: Arc<dyn Container>,
     ) -> Result<(), Arc<dyn Container>> {
         match self.containers.lock().entry(name.to_owned()) {
-            Entry::Occupied(_) => Err(made),
+            Entry::Occupied(_) => Err(container),
             Entry::Vacant(place) => {
-                place.insert(made);
+                place.insert(container);
                 Ok(())
             }
         }
     }
 
-    /// Takes the name from a container.
+    /// Removes the container of that name, so that its name is free again, and returns it.
     pub(crate) fn remove_container(&self, name: &str) -> Option<Arc<dyn Container>> {
         self.containers.lock().remove(name)
     }
 
-    /// Lets go of all that the client held.
+    /// Releases all containers and refs of the client.
     pub(crate) async fn discard(&self) {
         let containers = std::mem::take(&mut *self.containers.lock());
         for container in containers.into_values() {
@@ -213,10 +216,10 @@ impl Build {
         drop(refs);
     }
 
-    /// Ends the frontend; what comes after the first time is ignored.
+    /// Ends the frontend with `outcome`; later calls are ignored.
     pub(crate) fn finish(&self, outcome: Outcome) {
-        if let Some(done) = self.done.lock().take() {
-            let _gone = done.send(outcome);
+        if let Some(outcome_sender) = self.outcome_sender.lock().take() {
+            let _gone = outcome_sender.send(outcome);
         }
     }
 }

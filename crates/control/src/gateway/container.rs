@@ -1,7 +1,7 @@
 //! Containers of a frontend in a client: their names, and the stream that carries their processes.
 //!
-//! All processes of a client share one stream. The client's part is read by one loop, which hands input on to the process at
-//! its pace; each process tells of itself in a task of its own:
+//! All processes of a client share one stream. One loop reads the client's messages and writes input to the process as fast as
+//! the process reads it. A task of each process sends its messages:
 //!
 //! ```text
 //!   Init ──► Started ──► File (output, until its end) ──► Exit ──► Done
@@ -23,12 +23,12 @@ use tonic::{Code, Status, Streaming};
 use crate::errors::{bridge_status, wire as wire_failure};
 use crate::gateway::build::Build;
 
-/// What the wire says for an exit that has no code.
+/// The exit code that clients get for a process that ended without one.
 const UNKNOWN_EXIT: u32 = 255;
-/// Bytes that a process may be ahead of its reader.
-const AHEAD: usize = 64 << 10;
-/// The longest piece of output in a message.
-const PIECE: usize = 32 << 10;
+/// Capacity of each pipe between a process and its client.
+const PIPE_BYTES: usize = 64 << 10;
+/// Output of a process in one message.
+const MAX_OUTPUT_PIECE_BYTES: usize = 32 << 10;
 
 /// The answers on one stream of processes.
 pub(crate) type Answers = mpsc::Sender<Result<wire::ExecMessage, Status>>;
@@ -45,11 +45,11 @@ pub(crate) async fn create(
         let source = if id.is_empty() {
             None
         } else {
-            let found = build
+            let reference = build
                 .bridge
                 .kept(&id)
                 .or_else(|| build.returned(&id).ok().flatten());
-            Some(found.ok_or_else(|| {
+            Some(reference.ok_or_else(|| {
                 let dest = &mount.dest;
                 Status::unknown(format!(
                     "failed to find ref {id} for {dest:?} mount: return reference {id} not found"
@@ -58,11 +58,11 @@ pub(crate) async fn create(
         };
         mounts.push(ContainerMount { mount, source });
     }
-    let taken = || Status::already_exists(format!("Container {name} already exists"));
+    let name_taken = || Status::already_exists(format!("Container {name} already exists"));
     if build.container(&name).is_some() {
-        return Err(taken());
+        return Err(name_taken());
     }
-    let made = build
+    let container = build
         .bridge
         .new_container(ContainerRequest {
             mounts,
@@ -73,27 +73,30 @@ pub(crate) async fn create(
         })
         .await
         .map_err(|e| bridge_status(&e))?;
-    if let Err(made) = build.add_container(&name, made) {
-        if let Err(error) = made.release().await {
-            tracing::debug!(%error, "a container was taken back");
+    if let Err(container) = build.add_container(&name, container) {
+        if let Err(error) = container.release().await {
+            tracing::debug!(%error, "failed to release a container whose name is taken");
         }
-        return Err(taken());
+        return Err(name_taken());
     }
     Ok(())
 }
 
-/// One process as the reading loop knows it.
-struct Known {
-    /// None when its input has ended or was never wanted.
+/// A started process, as the loop that reads the client's messages holds it.
+struct OpenProcess {
+    /// The writing end of its standard input; none after its end, or if the client opened none.
     stdin: Option<DuplexStream>,
     control: mpsc::Sender<ProcessControl>,
     _task: task::Task<()>,
 }
 
-impl Known {
+impl OpenProcess {
     async fn control(&self, control: ProcessControl) {
         if self.control.send(control).await.is_err() {
-            tracing::debug!(?control, "the process is gone");
+            tracing::debug!(
+                ?control,
+                "the process has ended and takes no control messages"
+            );
         }
     }
 }
@@ -104,29 +107,29 @@ pub(crate) async fn serve(
     mut incoming: Streaming<wire::ExecMessage>,
     answers: Answers,
 ) {
-    let mut known: HashMap<String, Known> = HashMap::new();
+    let mut processes: HashMap<String, OpenProcess> = HashMap::new();
     loop {
         let message = match incoming.message().await {
             Ok(Some(message)) => message,
-            // What was started may go on writing; it ends with the client's call.
+            // Processes may still write output; they end with the client's call.
             Ok(None) => break,
             Err(_) => return,
         };
-        if let Err(status) = take(&build, &mut known, message, &answers).await {
-            // A client that is gone is not there to be told.
+        if let Err(status) = handle_message(&build, &mut processes, message, &answers).await {
+            // Sending fails only if the client has left, and then nobody needs the status.
             drop(answers.send(Err(status)).await);
             return;
         }
     }
-    for process in known.values_mut() {
+    for process in processes.values_mut() {
         process.stdin = None;
     }
     answers.closed().await;
 }
 
-async fn take(
+async fn handle_message(
     build: &Arc<Build>,
-    known: &mut HashMap<String, Known>,
+    processes: &mut HashMap<String, OpenProcess>,
     message: wire::ExecMessage,
     answers: &Answers,
 ) -> Result<(), Status> {
@@ -135,21 +138,21 @@ async fn take(
         return Err(Status::invalid_argument("ProcessID required"));
     }
     if let Some(Input::Init(init)) = message.input {
-        if known.contains_key(&id) {
+        if processes.contains_key(&id) {
             return Err(Status::already_exists(format!(
                 "Process {id} already exists"
             )));
         }
-        let process = begin(build, &id, init, answers)?;
-        known.insert(id, process);
+        let process = start_process(build, &id, init, answers)?;
+        processes.insert(id, process);
         return Ok(());
     }
-    let process = known
+    let process = processes
         .get_mut(&id)
         .ok_or_else(|| Status::not_found(format!("IO for process {id:?} not found")))?;
     match message.input {
         Some(Input::File(file)) if file.fd == 0 => {
-            // A process that is gone reads nothing any more.
+            // Writing fails when the process has ended: its input is then closed as after an end of file.
             if let Some(stdin) = &mut process.stdin
                 && (stdin.write_all(&file.data).await.is_err() || file.eof)
             {
@@ -171,7 +174,7 @@ async fn take(
             process.control(control).await;
         }
         Some(Input::Signal(signal)) => {
-            let number = number(&signal.name).ok_or_else(|| {
+            let number = signal_number(&signal.name).ok_or_else(|| {
                 Status::invalid_argument(format!("Unknown signal {}", signal.name))
             })?;
             process.control(ProcessControl::Signal(number)).await;
@@ -181,12 +184,12 @@ async fn take(
     Ok(())
 }
 
-fn begin(
+fn start_process(
     build: &Arc<Build>,
     id: &str,
     init: wire::InitMessage,
     answers: &Answers,
-) -> Result<Known, Status> {
+) -> Result<OpenProcess, Status> {
     let container = build.container(&init.container_id).ok_or_else(|| {
         Status::not_found(format!(
             "container {:?} previously released or not created",
@@ -198,12 +201,12 @@ fn begin(
         .ok_or_else(|| Status::invalid_argument("process meta is required"))?;
     let has = |fd: u32| init.fds.contains(&fd);
     let (stdin, feed) = if has(0) {
-        let (ours, theirs) = tokio::io::duplex(AHEAD);
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         (Some(ours), Some(theirs))
     } else {
         (None, None)
     };
-    let pipe = |fd: u32| has(fd).then(|| tokio::io::duplex(AHEAD)).unzip();
+    let pipe = |fd: u32| has(fd).then(|| tokio::io::duplex(PIPE_BYTES)).unzip();
     let ((out, out_end), (err, err_end)) = (pipe(1), pipe(2));
     let (control, commands) = mpsc::channel(8);
     let request = ProcessRequest {
@@ -216,52 +219,53 @@ fn begin(
         stderr: err_end.map(|end| Box::new(end) as _),
         control: commands,
     };
-    let teller = Teller {
+    let reporter = ProcessReporter {
         process: id.to_owned(),
         answers: answers.clone(),
     };
     let task = task::spawn("gateway process", async move {
-        // A client that is gone is not there to be told.
-        drop(follow(&teller, container, request, out, err).await);
+        // Reporting fails only if the client has left.
+        drop(report_process(&reporter, container, request, out, err).await);
     });
-    Ok(Known {
+    Ok(OpenProcess {
         stdin,
         control,
         _task: task,
     })
 }
 
-/// Tells the client of one process.
-struct Teller {
+/// Sends the client what happens to one process.
+struct ProcessReporter {
     process: String,
     answers: Answers,
 }
 
-/// The client is gone.
-struct Gone;
+/// The client has left its stream, so nothing can be sent to it.
+struct ClientGone;
 
-impl Teller {
-    async fn tell(&self, input: Input) -> Result<(), Gone> {
+impl ProcessReporter {
+    async fn report(&self, input: Input) -> Result<(), ClientGone> {
         let message = wire::ExecMessage {
             process_id: self.process.clone(),
             input: Some(input),
         };
-        self.answers.send(Ok(message)).await.map_err(|_| Gone)
+        // The channel's error carries the message back and no reason.
+        self.answers.send(Ok(message)).await.map_err(|_| ClientGone)
     }
 
-    async fn output(&self, fd: u32, from: Option<DuplexStream>) -> Result<(), Gone> {
+    async fn output(&self, fd: u32, from: Option<DuplexStream>) -> Result<(), ClientGone> {
         let Some(mut from) = from else {
             return Ok(());
         };
         loop {
-            let mut piece = Vec::with_capacity(PIECE);
+            let mut piece = Vec::with_capacity(MAX_OUTPUT_PIECE_BYTES);
             let end = !matches!(from.read_buf(&mut piece).await, Ok(1..));
             let file = wire::FdMessage {
                 fd,
                 eof: end,
                 data: piece,
             };
-            self.tell(Input::File(file)).await?;
+            self.report(Input::File(file)).await?;
             if end {
                 return Ok(());
             }
@@ -269,24 +273,26 @@ impl Teller {
     }
 }
 
-async fn follow(
-    teller: &Teller,
+async fn report_process(
+    reporter: &ProcessReporter,
     container: Arc<dyn Container>,
     request: ProcessRequest,
     out: Option<DuplexStream>,
     err: Option<DuplexStream>,
-) -> Result<(), Gone> {
+) -> Result<(), ClientGone> {
     let started = container.start(request).await;
-    teller.tell(Input::Started(wire::StartedMessage {})).await?;
+    reporter
+        .report(Input::Started(wire::StartedMessage {}))
+        .await?;
     let ended = async {
         match started {
             Ok(process) => process.ended.await,
             Err(error) => Err(error),
         }
     };
-    let told = async { futures::try_join!(teller.output(1, out), teller.output(2, err)) };
-    let (ended, told) = futures::join!(ended, told);
-    told?;
+    let reported = async { futures::try_join!(reporter.output(1, out), reporter.output(2, err)) };
+    let (ended, reported) = futures::join!(ended, reported);
+    reported?;
     let exit = match ended {
         Ok(()) => wire::ExitMessage {
             code: 0,
@@ -300,8 +306,8 @@ async fn follow(
             }
         }
     };
-    teller.tell(Input::Exit(exit)).await?;
-    teller.tell(Input::Done(wire::DoneMessage {})).await
+    reporter.report(Input::Exit(exit)).await?;
+    reporter.report(Input::Done(wire::DoneMessage {})).await
 }
 
 fn exit_code(failure: &Failure) -> u32 {
@@ -315,7 +321,7 @@ fn exit_code(failure: &Failure) -> u32 {
     code.unwrap_or(UNKNOWN_EXIT)
 }
 
-/// A container that is not there.
+/// The status for a container that the client has not created or has released.
 pub(crate) fn missing(name: &str) -> Status {
     Status::new(
         Code::Unknown,
@@ -323,8 +329,8 @@ pub(crate) fn missing(name: &str) -> Status {
     )
 }
 
-/// The number of a signal's name, with or without `SIG`.
-fn number(name: &str) -> Option<i32> {
+/// The number of a signal by its name, with or without `SIG`. Numbers of Linux on amd64 and arm64.
+fn signal_number(name: &str) -> Option<i32> {
     const NAMES: &[(&str, i32)] = &[
         ("HUP", 1),
         ("INT", 2),
@@ -364,6 +370,6 @@ fn number(name: &str) -> Option<i32> {
     let name = name.strip_prefix("SIG").unwrap_or(name);
     NAMES
         .iter()
-        .find(|(known, _)| *known == name)
+        .find(|(signal, _)| *signal == name)
         .map(|(_, number)| *number)
 }

@@ -1,4 +1,4 @@
-//! What is fixed about a source, on the wire.
+//! Metadata of resolved sources as messages of the gateway and of policy sessions.
 
 use engine::api::frontend::bridge::{AttestationChain, HttpChecksum, SourceMeta};
 use proto::gateway as wire;
@@ -26,12 +26,12 @@ fn attestation_chain(chain: AttestationChain) -> wire::AttestationChain {
         blobs: chain
             .blobs
             .into_iter()
-            .map(|(digest, found)| (digest, blob(found)))
+            .map(|(digest, descriptor_and_bytes)| (digest, blob(descriptor_and_bytes)))
             .collect(),
     }
 }
 
-/// Which digest of a download a client wants.
+/// The digest of a download that a client asks for; the error is the number of an unknown algorithm.
 pub(crate) fn http_checksum(
     request: Option<wire::ResolveSourceHttpRequest>,
 ) -> Result<Option<HttpChecksum>, i32> {
@@ -51,7 +51,7 @@ pub(crate) fn http_checksum(
     }))
 }
 
-/// What is fixed about a source, for clients.
+/// The metadata of a resolved source as a message.
 pub(crate) fn source_meta(meta: SourceMeta) -> wire::ResolveSourceMetaResponse {
     wire::ResolveSourceMetaResponse {
         source: Some(meta.op),

@@ -11,17 +11,18 @@ use tonic::Status;
 
 use crate::gateway::build::Build;
 
-/// The wire's form, and the id of the single ref. Old clients cannot take refs with definitions.
+/// The message of a result, and the id of its single ref. `with_definitions` is unset for old clients, which cannot read refs
+/// with definitions.
 pub(crate) fn to_wire(
     build: &Build,
     result: FrontendResult,
     with_definitions: bool,
 ) -> (wire::Result, String) {
-    let kept = |found: Option<Arc<dyn Ref>>| match found {
-        Some(found) => {
-            let def = found.definition().filter(|_| with_definitions);
+    let wire_ref = |reference: Option<Arc<dyn Ref>>| match reference {
+        Some(reference) => {
+            let def = reference.definition().filter(|_| with_definitions);
             wire::Ref {
-                id: build.keep(found),
+                id: build.keep(reference),
                 def: def.map(|d| llb::definition::to_wire(&d)),
             }
         }
@@ -29,7 +30,7 @@ pub(crate) fn to_wire(
     };
     let mut default = String::new();
     let refs = if result.refs.is_empty() {
-        let single = kept(result.single);
+        let single = wire_ref(result.single);
         default.clone_from(&single.id);
         if with_definitions {
             Refs::Ref(single)
@@ -37,12 +38,15 @@ pub(crate) fn to_wire(
             Refs::RefDeprecated(single.id)
         }
     } else {
-        let refs: BTreeMap<String, wire::Ref> =
-            result.refs.into_iter().map(|(k, r)| (k, kept(r))).collect();
+        let refs: BTreeMap<String, wire::Ref> = result
+            .refs
+            .into_iter()
+            .map(|(k, r)| (k, wire_ref(r)))
+            .collect();
         if with_definitions {
-            let entry = |(key, found)| wire::RefMapEntry {
+            let entry = |(key, wire_ref)| wire::RefMapEntry {
                 key,
-                value: Some(found),
+                value: Some(wire_ref),
             };
             Refs::Refs(wire::RefMap {
                 refs: refs.into_iter().map(entry).collect(),
@@ -66,7 +70,7 @@ pub(crate) fn to_wire(
                 .into_iter()
                 .map(|(k, v)| (k, v.to_vec()))
                 .collect(),
-            r#ref: Some(kept(a.content)),
+            r#ref: Some(wire_ref(a.content)),
             path: a.path,
             in_toto_predicate_type: a.predicate_type,
             in_toto_subjects: a
@@ -94,7 +98,7 @@ pub(crate) fn to_wire(
     (wire, default)
 }
 
-/// What a frontend returned, its ids looked up.
+/// The result that a frontend returned. Ids that are not refs of `build` are refused.
 pub(crate) fn from_wire(build: &Build, wire: wire::Result) -> Result<FrontendResult, Status> {
     let mut result = FrontendResult {
         metadata: wire
@@ -107,7 +111,7 @@ pub(crate) fn from_wire(build: &Build, wire: wire::Result) -> Result<FrontendRes
     match wire.result {
         None => {}
         Some(Refs::RefDeprecated(id)) => result.single = build.returned(&id)?,
-        Some(Refs::Ref(found)) => result.single = build.returned(&found.id)?,
+        Some(Refs::Ref(reference)) => result.single = build.returned(&reference.id)?,
         Some(Refs::RefsDeprecated(map)) => {
             for (key, id) in map.refs {
                 result.refs.insert(key, build.returned(&id)?);
@@ -115,7 +119,7 @@ pub(crate) fn from_wire(build: &Build, wire: wire::Result) -> Result<FrontendRes
         }
         Some(Refs::Refs(map)) => {
             for wire::RefMapEntry { key, value } in map.refs {
-                let id = value.map(|found| found.id).unwrap_or_default();
+                let id = value.map(|reference| reference.id).unwrap_or_default();
                 result.refs.insert(key, build.returned(&id)?);
             }
         }
@@ -126,7 +130,7 @@ pub(crate) fn from_wire(build: &Build, wire: wire::Result) -> Result<FrontendRes
             attestations.push(Attestation {
                 kind: a.kind,
                 content: match a.r#ref {
-                    Some(found) => build.returned(&found.id)?,
+                    Some(reference) => build.returned(&reference.id)?,
                     None => None,
                 },
                 path: a.path,

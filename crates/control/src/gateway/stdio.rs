@@ -23,17 +23,17 @@ use crate::health::HealthService;
 use crate::io::Connection;
 use crate::limits::{self, Limits};
 
-/// Speaks to frontends from images.
+/// Serves the gateway to frontends from images over the standard streams of their processes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StdioHost;
 
-/// A stream that tells when it is dropped.
-struct Told {
+/// A stream that drops a channel's sender together with itself, so that the receiver notices the end of the connection.
+struct NotifyOnDrop {
     stream: DuplexStream,
-    _gone: oneshot::Sender<Infallible>,
+    _drop_notice: oneshot::Sender<Infallible>,
 }
 
-impl AsyncRead for Told {
+impl AsyncRead for NotifyOnDrop {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -43,7 +43,7 @@ impl AsyncRead for Told {
     }
 }
 
-impl AsyncWrite for Told {
+impl AsyncWrite for NotifyOnDrop {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -67,12 +67,12 @@ impl FrontendHost for StdioHost {
         inputs: BTreeMap<String, Arc<pb::Definition>>,
         stream: DuplexStream,
     ) -> Option<Result<FrontendResult, BridgeError>> {
-        let (done, mut outcome) = oneshot::channel();
-        let build = Arc::new(Build::new(bridge, inputs, Some(done)));
-        let (told, gone) = oneshot::channel::<Infallible>();
-        let connection = Connection::new(Told {
+        let (outcome_sender, mut outcome) = oneshot::channel();
+        let build = Arc::new(Build::new(bridge, inputs, Some(outcome_sender)));
+        let (drop_notice, dropped) = oneshot::channel::<Infallible>();
+        let connection = Connection::new(NotifyOnDrop {
             stream,
-            _gone: told,
+            _drop_notice: drop_notice,
         });
         let bridge = LlbBridgeServer::new(GatewayService::of(Arc::clone(&build)))
             .max_decoding_message_size(proto::MAX_MESSAGE);
@@ -80,13 +80,13 @@ impl FrontendHost for StdioHost {
             .chain(futures::stream::pending());
         let served = Server::builder()
             .layer(Limits)
-            .http2_max_header_list_size(limits::HEADERS)
-            .max_concurrent_streams(limits::STREAMS)
+            .http2_max_header_list_size(limits::MAX_HEADER_BYTES)
+            .max_concurrent_streams(limits::MAX_STREAMS)
             .add_service(bridge)
             .add_service(HealthServer::new(HealthService))
             .serve_with_incoming_shutdown(incoming, async move {
-                // Nothing is ever sent: this is the end of the connection.
-                drop(gone.await);
+                // Nothing is ever sent: the receiver resolves when the connection ends.
+                drop(dropped.await);
             })
             .await;
         if let Err(error) = served {

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 use tonic::transport::Channel;
 
-use super::{MAX_PACKET, PIECES, RemoteSession, failed, put};
+use super::{MAX_PACKET_BYTES, MAX_QUEUED_PIECES, RemoteSession, failed, put};
 
 fn digest_of(text: &str, method: &'static str) -> Result<Digest, CallError> {
     text.parse().map_err(|e| CallError::Protocol {
@@ -52,7 +52,7 @@ impl Upload for RemoteSession {
         put(call.metadata_mut(), header::UPLOAD_PATH, &target.path)?;
         put(call.metadata_mut(), header::UPLOAD_HOST, &target.host)?;
         let mut client =
-            UploadClient::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET);
+            UploadClient::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET_BYTES);
         let opened = async move { client.pull(call).await.map(tonic::Response::into_inner) };
         Ok(futures::stream::once(opened)
             .try_flatten()
@@ -81,6 +81,7 @@ impl ContentStore for RemoteSession {
             reason: reason.to_owned(),
         };
         let info = answer.info.ok_or_else(|| bad("no info"))?;
+        // A failed conversion has one reason: the number is negative.
         let size = u64::try_from(info.size).map_err(|_| bad("negative size"))?;
         Ok(BlobInfo {
             digest: digest_of(&info.digest, method::CONTENT_INFO)?,
@@ -96,6 +97,7 @@ impl ContentStore for RemoteSession {
         offset: u64,
         size: u64,
     ) -> Result<ByteStream, CallError> {
+        // A failed conversion has one reason: the number exceeds what the message can carry.
         let number = |n: u64| {
             i64::try_from(n).map_err(|_| CallError::Protocol {
                 method: method::CONTENT_READ,
@@ -128,6 +130,7 @@ impl ContentStore for RemoteSession {
             method: method::CONTENT_WRITE,
             reason: reason.to_owned(),
         };
+        // Conversions of sizes and offsets below fail for one reason: the number exceeds 63 bits or is negative.
         let total = i64::try_from(blob.size).map_err(|_| bad("size"))?;
         let name = format!("rbuild-{}", blob.digest);
         let message = |action: content::WriteAction| content::WriteContentRequest {
@@ -137,13 +140,13 @@ impl ContentStore for RemoteSession {
             expected: blob.digest.to_string(),
             ..Default::default()
         };
-        let (outgoing, messages) = mpsc::channel(PIECES);
+        let (outgoing, messages) = mpsc::channel(MAX_QUEUED_PIECES);
         let request = self.in_store(store, ReceiverStream::new(messages))?;
-        let gone = |_| CallError::Ended {
+        let ended = |_| CallError::Ended {
             id: self.id.clone(),
         };
-        outgoing.send(message(Stat)).await.map_err(gone)?;
-        let there = |error: CallError| {
+        outgoing.send(message(Stat)).await.map_err(ended)?;
+        let unless_exists = |error: CallError| {
             if error.code() == code::ALREADY_EXISTS {
                 Ok(())
             } else {
@@ -152,20 +155,20 @@ impl ContentStore for RemoteSession {
         };
         let mut answers = match self.content().write(request).await.map_err(failed) {
             Ok(answers) => answers.into_inner(),
-            Err(error) => return there(error),
+            Err(error) => return unless_exists(error),
         };
         let state = match answers.message().await.map_err(failed) {
             Ok(state) => state.ok_or_else(|| bad("no state"))?,
-            Err(error) => return there(error),
+            Err(error) => return unless_exists(error),
         };
-        // An earlier attempt that broke off left bytes of the same digest: go on where it stopped.
+        // The store may hold the first bytes of this blob from an upload that broke off: the upload continues behind them.
         let mut skip = u64::try_from(state.offset).map_err(|_| bad("offset"))?;
         let mut offset = state.offset;
         while let Some(piece) = bytes.next().await {
             let mut piece = piece?;
-            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
-            skip -= known as u64;
-            drop(piece.split_to(known));
+            let already_there = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+            skip -= already_there as u64;
+            drop(piece.split_to(already_there));
             while !piece.is_empty() {
                 let data = piece.split_to(piece.len().min(1 << 20));
                 let length = i64::try_from(data.len()).map_err(|_| bad("size"))?;
@@ -176,10 +179,10 @@ impl ContentStore for RemoteSession {
                         ..message(Write)
                     })
                     .await
-                    .map_err(gone)?;
+                    .map_err(ended)?;
                 offset += length;
                 if let Err(error) = answers.message().await.map_err(failed) {
-                    return there(error);
+                    return unless_exists(error);
                 }
             }
         }
@@ -190,11 +193,11 @@ impl ContentStore for RemoteSession {
                 ..message(Commit)
             })
             .await
-            .map_err(gone)?;
+            .map_err(ended)?;
         match answers.message().await.map_err(failed) {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(bad("no answer to the commit")),
-            Err(error) => there(error),
+            Err(error) => unless_exists(error),
         }
     }
 }

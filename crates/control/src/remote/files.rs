@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
-use super::{MAX_PACKET, PIECES, RemoteSession, failed, put};
+use super::{MAX_PACKET_BYTES, MAX_QUEUED_PIECES, RemoteSession, failed, put};
 
 fn put_list(metadata: &mut MetadataMap, key: &str, values: &[String]) -> Result<(), CallError> {
     let (values, encoded) = header::encode_list(values);
@@ -49,7 +49,7 @@ impl FileSync for RemoteSession {
             put(metadata, header::CHANGE_MARKS, "1")?;
         }
         let mut client =
-            FileSyncClient::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET);
+            FileSyncClient::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET_BYTES);
         let opened = async move {
             client
                 .diff_copy(call)
@@ -72,7 +72,7 @@ impl FileSend for RemoteSession {
         metadata: &BTreeMap<String, String>,
     ) -> Result<ByteSink, CallError> {
         self.need(method::FILE_SEND)?;
-        let (outgoing, pieces) = mpsc::channel::<Bytes>(PIECES);
+        let (outgoing, pieces) = mpsc::channel::<Bytes>(MAX_QUEUED_PIECES);
         let mut call =
             Request::new(ReceiverStream::new(pieces).map(|data| filesync::BytesMessage { data }));
         put(
@@ -88,7 +88,7 @@ impl FileSend for RemoteSession {
             )?;
         }
         let mut client =
-            FileSendClient::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET);
+            FileSendClient::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET_BYTES);
         // The client answers at the end only, so the call runs beside the writes.
         let task = task::spawn("send file", async move {
             let mut answers = client.diff_copy(call).await.map_err(failed)?.into_inner();
@@ -115,13 +115,13 @@ impl FileSend for RemoteSession {
         if multi_platform {
             put(call.metadata_mut(), header::EXPORTER_MULTI_PLATFORM, "1")?;
         }
-        let mut client =
-            tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_PACKET);
+        let mut client = tonic::client::Grpc::new(self.channel.clone())
+            .max_decoding_message_size(MAX_PACKET_BYTES);
         let opened = async move {
             client
                 .ready()
                 .await
-                .map_err(|e| Status::unavailable(e.to_string()))?;
+                .map_err(|e| Status::unavailable(oci::error::chain(&e)))?;
             let path = tonic::codegen::http::uri::PathAndQuery::from_static(method::FILE_SEND);
             let codec = services::codec::Codec::<Packet, Packet>::default();
             client

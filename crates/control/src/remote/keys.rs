@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 
-use super::{PIECES, RemoteSession, failed, put};
+use super::{MAX_QUEUED_PIECES, RemoteSession, failed, put};
 
 fn absent<T>(error: CallError) -> Result<Option<T>, CallError> {
     if error.is_absent() {
@@ -138,7 +138,7 @@ impl Ssh for RemoteSession {
     }
 
     async fn forward_ssh(&self, id: &str) -> Result<Duplex, CallError> {
-        let (outgoing, pieces) = mpsc::channel::<Bytes>(PIECES);
+        let (outgoing, pieces) = mpsc::channel::<Bytes>(MAX_QUEUED_PIECES);
         let mut call =
             Request::new(ReceiverStream::new(pieces).map(|data| ssh::BytesMessage { data }));
         put(

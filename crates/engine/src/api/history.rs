@@ -11,18 +11,38 @@ use oci::Digest;
 
 use super::{BuildRef, ExporterSpec, Failure};
 
-/// Which builds.
+/// Which builds a query lists, by their state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HistoryScope {
+    /// Running and finished builds.
+    #[default]
+    All,
+    /// Running builds only.
+    Active,
+}
+
+/// When the answer to a query ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HistoryEnd {
+    /// When the client leaves: changes of records follow the list as they happen.
+    #[default]
+    Never,
+    /// After the records that exist when the query comes.
+    AfterList,
+}
+
+/// Which build records a client asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HistoryQuery {
-    /// Running ones only.
-    pub active_only: bool,
-    /// This one only; empty for all.
+    /// Which states.
+    pub scope: HistoryScope,
+    /// The only build that is listed; empty for all.
     pub build: BuildRef,
-    /// End after what is known now.
-    pub early_exit: bool,
-    /// Filters on fields.
+    /// When the answer ends.
+    pub end: HistoryEnd,
+    /// Filters on fields, in the syntax of [`crate`]'s record filters; a record has to match one of them.
     pub filters: Vec<String>,
-    /// At most so many; zero is no limit.
+    /// The number of records in the list; zero is no limit.
     pub limit: u32,
 }
 

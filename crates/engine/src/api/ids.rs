@@ -60,8 +60,7 @@ macro_rules! ids {
 ids! {
     /// The client's name for a build, at most 512 bytes. It is free for another build when the build has ended.
     BuildRef;
-    /// The id of a client's session, chosen by the client; empty for no session.
-    SessionId;
+
     /// The id of what is kept on disk, such as a snapshot; chosen by the store.
     RecordId;
 }

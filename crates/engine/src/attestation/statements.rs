@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use attest::{Attests, PurlKind, Statement, SubjectKind, SubjectSpec};
+use attest::{Attests, Carriers, PurlKind, Statement, SubjectKind, SubjectSpec};
 use exporter::{About, Attester, ExportError};
 use frontend::bridge::Attestation;
 use oci::Digest;
@@ -23,8 +23,10 @@ use crate::reference::LazyRef;
 const MAX_STATEMENT_BYTES: u64 = 80 << 20;
 /// The most that is read of the statements in one folder, in bytes; they are in memory together.
 const MAX_BUNDLE_BYTES: u64 = 160 << 20;
-const IN_TOTO: i32 = 0;
-const BUNDLE: i32 = 1;
+/// `gatewayapi.AttestationKind`: one statement.
+const KIND_IN_TOTO: i32 = 0;
+/// `gatewayapi.AttestationKind`: a folder of statements.
+const KIND_BUNDLE: i32 = 1;
 
 fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
     Failure::new(FailureKind::Unknown, error)
@@ -49,7 +51,7 @@ struct Item {
     path: String,
     predicate_type: String,
     subjects: Vec<SubjectSpec>,
-    inline_only: bool,
+    carriers: Carriers,
     /// The name of the SBOM among others of its folder.
     core: Option<String>,
     content: Arc<Content>,
@@ -80,8 +82,8 @@ fn subjects(given: &[(i32, String, Vec<String>)]) -> Result<Vec<SubjectSpec>, Fa
 
 async fn item(given: &Attestation) -> Result<Item, Failure> {
     let bundle = match given.kind {
-        IN_TOTO => false,
-        BUNDLE => true,
+        KIND_IN_TOTO => false,
+        KIND_BUNDLE => true,
         other => return Err(failed(format!("unknown attestation kind {other}"))),
     };
     let content = given.content.as_ref().map(LazyRef::of);
@@ -104,7 +106,11 @@ async fn item(given: &Attestation) -> Result<Item, Failure> {
         path: given.path.clone(),
         predicate_type: given.predicate_type.clone(),
         subjects: subjects(&given.subjects)?,
-        inline_only: meta("inline-only").is_some_and(|v| v == "true"),
+        carriers: if meta("inline-only").is_some_and(|v| v == "true") {
+            Carriers::Images
+        } else {
+            Carriers::All
+        },
         core: meta("sbom-core").map(std::borrow::Cow::into_owned),
         content: Arc::new(Content::Files(content.result().await?)),
     })
@@ -139,7 +145,7 @@ pub(crate) async fn collect(
                 path: file.to_owned(),
                 predicate_type: builder.predicate_type().to_owned(),
                 subjects: Vec::new(),
-                inline_only: options.inline_only,
+                carriers: options.carriers,
                 core: None,
                 content: Arc::new(Content::Provenance(Arc::new(builder))),
             });
@@ -235,7 +241,7 @@ fn unbundle(tree: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError> 
             path,
             predicate_type: written.predicate_type,
             subjects: specs,
-            inline_only: item.inline_only,
+            carriers: item.carriers,
             core: item.core.clone(),
             content: Arc::new(Content::Bytes(predicate.unwrap_or_default())),
         });
@@ -271,9 +277,11 @@ impl Item {
 #[async_trait]
 impl Attester for Attestations {
     fn attests(&self, platform_id: &str, in_images: bool) -> bool {
-        self.by_platform
-            .get(platform_id)
-            .is_some_and(|items| items.iter().any(|item| in_images || !item.inline_only))
+        self.by_platform.get(platform_id).is_some_and(|items| {
+            items
+                .iter()
+                .any(|item| in_images || item.carriers == Carriers::All)
+        })
     }
 
     async fn statements(
@@ -292,21 +300,21 @@ impl Attester for Attestations {
                 names,
                 ..
             } => {
-                let named = |name: &String| {
+                let subject = |name: &String| {
                     let name =
                         attest::of_image(PurlKind::Docker, name, Some(&platform.platform), &[]);
                     Ok(attest::Subject::new(name.map_err(wrong)?, &manifest.digest))
                 };
                 names
                     .iter()
-                    .map(named)
+                    .map(subject)
                     .collect::<Result<_, ExportError>>()?
             }
         };
         let in_images = matches!(about, About::Image { .. });
         let mut flat: Vec<Item> = Vec::new();
-        let given = self.by_platform.get(platform_id).into_iter().flatten();
-        for item in given.filter(|item| in_images || !item.inline_only) {
+        let items = self.by_platform.get(platform_id).into_iter().flatten();
+        for item in items.filter(|item| in_images || item.carriers == Carriers::All) {
             if !item.bundle {
                 flat.push(item.shared());
                 continue;
@@ -355,7 +363,7 @@ impl Item {
             path: self.path.clone(),
             predicate_type: self.predicate_type.clone(),
             subjects: self.subjects.clone(),
-            inline_only: self.inline_only,
+            carriers: self.carriers,
             core: self.core.clone(),
             content: Arc::clone(&self.content),
         }

@@ -102,7 +102,7 @@ impl Lab {
 
     async fn events(&self, query: HistoryQuery) -> Vec<HistoryEvent> {
         let query = HistoryQuery {
-            early_exit: true,
+            end: crate::api::HistoryEnd::AfterList,
             ..query
         };
         let events = self.history.listen(&query).await.unwrap();
@@ -216,7 +216,7 @@ async fn builds_are_listed_newest_first_and_no_more_than_are_wanted() {
         };
         assert_eq!(lab.list(limited).await, ["running", "b39"]);
         let active = HistoryQuery {
-            active_only: true,
+            scope: crate::api::HistoryScope::Active,
             ..HistoryQuery::default()
         };
         assert_eq!(lab.list(active).await, ["running"]);
@@ -347,7 +347,7 @@ async fn a_listener_hears_what_happens_after_what_is_known() {
     };
     let mut of_one = lab.history.listen(&of_one).await.unwrap();
     let active = HistoryQuery {
-        active_only: true,
+        scope: crate::api::HistoryScope::Active,
         ..HistoryQuery::default()
     };
     let mut active = lab.history.listen(&active).await.unwrap();

@@ -1,4 +1,4 @@
-//! The verdict on single sources: by rules, and by a client that is asked.
+//! Decisions on single sources, by rules and by asking the client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use super::{Policy, Work, evaluate, failed, normalized};
 use crate::api::{Detail, Failure, PolicyQuestion, PolicyVerdict, PolicyVerifier};
 use crate::resolve::{SourceResolver, wanted_platform};
 
-/// Questions and rewrites that one source may cost.
+/// Questions to the client about one source, with those after a rewrite.
 const MAX_QUESTIONS: usize = 10;
-const BUNDLE: &str = "git.bundle";
-const LAYOUT_SESSION: &str = "oci.session";
-const LAYOUT_STORE: &str = "oci.store";
+const BUNDLE_ATTR: &str = "git.bundle";
+const LAYOUT_SESSION_ATTR: &str = "oci.session";
+const LAYOUT_STORE_ATTR: &str = "oci.store";
 
 /// The policies of one build, and how its sources are resolved under them.
 pub(crate) struct SourcePolicies {
@@ -42,7 +42,7 @@ impl SourcePolicies {
         })
     }
 
-    /// The build's own policies with those of a request; none if nobody has a say.
+    /// An evaluator for the policies of the build and of a request; none if there are no policies and no client to ask.
     pub(crate) fn evaluator(&self, more: &[Arc<Policy>]) -> Option<PolicyEvaluator> {
         let policies: Vec<_> = self.policies.iter().chain(more).cloned().collect();
         let verifier = self.verifier.clone();
@@ -84,7 +84,7 @@ impl SourcePolicies {
 pub(crate) struct PolicyEvaluator {
     policies: Vec<Arc<Policy>>,
     verifier: Option<Arc<dyn PolicyVerifier>>,
-    /// For clients that must know more of a source before their verdict.
+    /// Resolves sources for clients that need metadata before they decide.
     resolver: Arc<SourceResolver>,
     pool: task::Pool,
     work: Work,
@@ -96,16 +96,16 @@ impl PolicyEvaluator {
         self.verifier.is_some()
     }
 
-    /// Does a piece of the work where it holds nobody up; it ends soon after the future is dropped.
-    pub(super) async fn apart<T: Send + 'static>(
+    /// Runs a piece of work on the policies' threads, off the runtime's. It ends soon after the future is dropped.
+    pub(super) async fn in_pool<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let stopper = self.work.stopper();
         let evaluator = self.clone();
-        let done = self.pool.run(move || work(&evaluator)).await;
+        let outcome = self.pool.run(move || work(&evaluator)).await;
         stopper.done();
-        done
+        outcome
     }
 
     /// Decides on a source: it is allowed, perhaps rewritten, or an error says why not.
@@ -114,20 +114,20 @@ impl PolicyEvaluator {
         source: &mut pb::SourceOp,
         platform: Option<&pb::Platform>,
     ) -> Result<(), Failure> {
-        let mut left = MAX_QUESTIONS;
-        self.one(source, platform, &mut left).await?;
+        let mut questions_left = MAX_QUESTIONS;
+        self.decide(source, platform, &mut questions_left).await?;
         let Some(before) = bundle(source)? else {
             return Ok(());
         };
         let mut after = before.clone();
-        self.one(&mut after, platform, &mut left)
+        self.decide(&mut after, platform, &mut questions_left)
             .await
             .map_err(in_bundle)?;
         take_bundle(source, &before, after);
         Ok(())
     }
 
-    /// Decides on a source where no client has a say.
+    /// Decides on a source by rules only.
     pub(super) fn by_rules(&self, source: &mut pb::SourceOp) -> Result<(), Failure> {
         self.apply(source)?;
         let Some(before) = bundle(source)? else {
@@ -144,31 +144,31 @@ impl PolicyEvaluator {
         evaluate(&self.policies, source, &self.work)
     }
 
-    fn one<'a>(
+    fn decide<'a>(
         &'a self,
         source: &'a mut pb::SourceOp,
         platform: Option<&'a pb::Platform>,
-        left: &'a mut usize,
+        questions_left: &'a mut usize,
     ) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            let mut own = std::mem::take(source);
+            let mut current = std::mem::take(source);
             *source = self
-                .apart(move |evaluator| evaluator.apply(&mut own).map(|()| own))
+                .in_pool(move |evaluator| evaluator.apply(&mut current).map(|()| current))
                 .await?;
             let Some(verifier) = &self.verifier else {
                 return Ok(());
             };
-            let mut known = SourceMeta {
+            let mut source_meta = SourceMeta {
                 op: source.clone(),
                 ..SourceMeta::default()
             };
             loop {
-                *left = left
+                *questions_left = questions_left
                     .checked_sub(1)
                     .ok_or_else(|| failed("too many policy requests"))?;
                 let question = PolicyQuestion {
                     platform: platform.cloned(),
-                    source: known.clone(),
+                    source: source_meta.clone(),
                 };
                 match verifier.check(question).await? {
                     PolicyVerdict::Allow => return Ok(()),
@@ -177,8 +177,8 @@ impl PolicyEvaluator {
                     }
                     PolicyVerdict::Convert(Some(other)) => {
                         *source = other;
-                        // As often as questions are left.
-                        return self.one(source, platform, left).await;
+                        // The depth of this recursion is bounded by `questions_left`.
+                        return self.decide(source, platform, questions_left).await;
                     }
                     PolicyVerdict::Deny { action, details } => {
                         let name = &source.identifier;
@@ -189,41 +189,41 @@ impl PolicyEvaluator {
                         return Err(failure);
                     }
                     PolicyVerdict::Resolve {
-                        source: asked,
+                        source: requested,
                         opts,
                     } => {
-                        known = self.resolve(source, asked, *opts).await?;
+                        source_meta = self.resolve(source, requested, *opts).await?;
                     }
                 }
             }
         })
     }
 
-    /// What the client wants to know of the source before it decides.
+    /// Resolves the metadata that the client needs before it decides. It may ask for the source in question only.
     async fn resolve(
         &self,
         source: &pb::SourceOp,
-        asked: pb::SourceOp,
+        requested: pb::SourceOp,
         opts: ResolveOpts,
     ) -> Result<SourceMeta, Failure> {
-        if asked.identifier != source.identifier {
+        if requested.identifier != source.identifier {
             return Err(failed(format!(
                 "policy requested different source identifier: {:?} != {:?}",
-                asked.identifier, source.identifier
+                requested.identifier, source.identifier
             )));
         }
-        if asked.attrs != source.attrs {
+        if requested.attrs != source.attrs {
             return Err(failed("policy requested different source attrs"));
         }
         let what = "error resolving source metadata from policy request";
-        let resolved = self.resolver.resolve(asked, opts).await;
+        let resolved = self.resolver.resolve(requested, opts).await;
         resolved.map_err(|e| e.during(what))
     }
 }
 
 /// The blob that a git source comes in, as a source of its own.
 fn bundle(source: &pb::SourceOp) -> Result<Option<pb::SourceOp>, Failure> {
-    let locator = source.attrs.get(BUNDLE).filter(|l| !l.is_empty());
+    let locator = source.attrs.get(BUNDLE_ATTR).filter(|l| !l.is_empty());
     let Some(locator) = locator.filter(|_| source.identifier.starts_with("git://")) else {
         return Ok(None);
     };
@@ -236,13 +236,16 @@ fn bundle(source: &pb::SourceOp) -> Result<Option<pb::SourceOp>, Failure> {
     match scheme {
         "docker-image+blob" => {}
         "oci-layout+blob" => {
-            if let Some(session) = source.attrs.get(LAYOUT_SESSION) {
-                attrs.insert(LAYOUT_SESSION.to_owned(), session.clone());
+            if let Some(session) = source.attrs.get(LAYOUT_SESSION_ATTR) {
+                attrs.insert(LAYOUT_SESSION_ATTR.to_owned(), session.clone());
             }
             let implied = reference.split(['@', ':']).next().unwrap_or_default();
-            let store = source.attrs.get(LAYOUT_STORE).filter(|s| !s.is_empty());
+            let store = source
+                .attrs
+                .get(LAYOUT_STORE_ATTR)
+                .filter(|s| !s.is_empty());
             attrs.insert(
-                LAYOUT_STORE.to_owned(),
+                LAYOUT_STORE_ATTR.to_owned(),
                 store.map_or_else(|| implied.to_owned(), Clone::clone),
             );
         }
@@ -262,12 +265,12 @@ fn in_bundle(failure: Failure) -> Failure {
     failure.during("error evaluating git bundle source policy")
 }
 
-/// Puts a bundle that was judged back into its source.
+/// Puts the bundle that policies may have rewritten back into its source.
 fn take_bundle(source: &mut pb::SourceOp, before: &pb::SourceOp, after: pb::SourceOp) {
     if after == *before {
         return;
     }
-    for key in [LAYOUT_SESSION, LAYOUT_STORE] {
+    for key in [LAYOUT_SESSION_ATTR, LAYOUT_STORE_ATTR] {
         match after.attrs.get(key) {
             Some(value) if before.attrs.get(key) != Some(value) => {
                 source.attrs.insert(key.into(), value.clone());
@@ -278,5 +281,5 @@ fn take_bundle(source: &mut pb::SourceOp, before: &pb::SourceOp, after: pb::Sour
             }
         }
     }
-    source.attrs.insert(BUNDLE.into(), after.identifier);
+    source.attrs.insert(BUNDLE_ATTR.into(), after.identifier);
 }

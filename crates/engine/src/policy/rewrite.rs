@@ -7,7 +7,7 @@ use futures::stream::TryStreamExt as _;
 use llb::pb;
 use prost::Message as _;
 
-use super::{PolicyEvaluator, digest, failed};
+use super::{PolicyEvaluator, failed, op_digest};
 use crate::api::Failure;
 
 /// Sources that a client is asked about at the same time.
@@ -23,10 +23,10 @@ pub(crate) async fn rewrite(
     definition: &Arc<pb::Definition>,
 ) -> Result<Arc<pb::Definition>, Failure> {
     let in_policy = |e: Failure| e.during("error evaluating the source policy");
-    let given = Arc::clone(definition);
+    let received = Arc::clone(definition);
     let mut ops: Vec<Evaluated> = evaluator
-        .apart(move |evaluator| {
-            let ops = llb::definition::ops(&given).map_err(failed)?;
+        .in_pool(move |evaluator| {
+            let ops = llb::definition::ops(&received).map_err(failed)?;
             let mut evaluated = Vec::with_capacity(ops.len());
             for mut op in ops {
                 let mut changed = false;
@@ -66,16 +66,16 @@ pub(crate) async fn rewrite(
     if !ops.iter().any(|(_, changed)| *changed) {
         return Ok(Arc::clone(definition));
     }
-    let given = Arc::clone(definition);
+    let received = Arc::clone(definition);
     evaluator
-        .apart(move |_| Ok(Arc::new(encode(&given, ops))))
+        .in_pool(move |_| Ok(Arc::new(encode(&received, ops))))
         .await
 }
 
-/// The definition with ops that were changed.
+/// The definition with the changed ops, and with the new digests in all ops that read them.
 fn encode(definition: &pb::Definition, ops: Vec<Evaluated>) -> pb::Definition {
     let mut out = definition.clone();
-    // Clients put what is read before what reads it.
+    // An op stands behind the ops that it reads.
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
     for (slot, (mut op, mut changed)) in out.def.iter_mut().zip(ops) {
         for input in &mut op.inputs {
@@ -87,9 +87,9 @@ fn encode(definition: &pb::Definition, ops: Vec<Evaluated>) -> pb::Definition {
         if !changed {
             continue;
         }
-        let old = digest(slot.as_ref());
+        let old = op_digest(slot.as_ref());
         let encoded = op.encode_to_vec();
-        let new = digest(&encoded);
+        let new = op_digest(&encoded);
         *slot = encoded;
         if let Some(metadata) = out.metadata.remove(&old) {
             out.metadata.insert(new.clone(), metadata);

@@ -1,12 +1,14 @@
-//! What judging the sources of one definition may cost.
+//! The work that policies may do on the sources of one definition.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Letters that may be looked at. A processor does some hundred million a second, where an expression is simple.
-const MOST: u64 = 1 << 30;
-/// Bytes that rules may add to sources.
-const MOST_KEPT: u64 = 64 << 20;
+use super::error::PolicyError;
+
+/// Letters that may be matched. A processor matches some hundred million a second with a small expression.
+const MAX_WORK: u64 = 1 << 30;
+/// Bytes that rules may add to the sources of one definition.
+const MAX_ADDED_BYTES: u64 = 64 << 20;
 
 // DIFFERS: BuildKit has no such limit.
 /// Counts what the rules on the sources of one definition cost, and stops them when nobody waits any more. Clones share it.
@@ -15,63 +17,61 @@ pub(crate) struct Work(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
-    left: AtomicU64,
-    keeps: AtomicU64,
+    work_left: AtomicU64,
+    bytes_left: AtomicU64,
     stopped: AtomicBool,
 }
 
 impl Default for Work {
     fn default() -> Self {
-        Self::of(MOST)
+        Self::of(MAX_WORK)
     }
 }
 
 impl Work {
-    /// So much work and no more.
-    pub(crate) fn of(most: u64) -> Self {
+    /// A budget of `max_work` letters.
+    pub(crate) fn of(max_work: u64) -> Self {
         Self(Arc::new(Counts {
-            left: AtomicU64::new(most),
-            keeps: AtomicU64::new(MOST_KEPT),
+            work_left: AtomicU64::new(max_work),
+            bytes_left: AtomicU64::new(MAX_ADDED_BYTES),
             stopped: AtomicBool::new(false),
         }))
     }
 
-    /// Counts work that is to be done.
-    pub(crate) fn spend(&self, amount: u64) -> Result<(), String> {
+    /// Takes the work of a match from the budget.
+    pub(crate) fn spend(&self, amount: u64) -> Result<(), PolicyError> {
         if self.0.stopped.load(Ordering::Relaxed) {
-            return Err("context canceled".into());
+            return Err(PolicyError::Stopped);
         }
-        take(&self.0.left, amount)
-            .ok_or_else(|| "the source policies are too much work for so many sources".into())
+        take(&self.0.work_left, amount).ok_or(PolicyError::TooMuchWork)
     }
 
-    /// Counts bytes that stay.
-    pub(crate) fn keep(&self, bytes: usize) -> Result<(), String> {
+    /// Takes bytes that a rule adds to a source from the budget.
+    pub(crate) fn add_bytes(&self, bytes: usize) -> Result<(), PolicyError> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        take(&self.0.keeps, bytes)
-            .ok_or_else(|| "the source policies add too much to the sources".into())
+        take(&self.0.bytes_left, bytes).ok_or(PolicyError::TooMuchAdded)
     }
 
-    /// Stops all that works on this when it is dropped.
+    /// Returns a guard that stops all matches on this budget when it is dropped.
     pub(crate) fn stopper(&self) -> Stopper {
         Stopper(Some(self.clone()))
     }
 }
 
 fn take(from: &AtomicU64, amount: u64) -> Option<()> {
-    from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-        left.checked_sub(amount)
+    from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |work_left| {
+        work_left.checked_sub(amount)
     })
     .ok()
     .map(drop)
 }
 
-/// Stops the work when it is dropped: whoever waited has left.
+/// Stops the work when it is dropped, because whoever waited for the decision has left.
 #[derive(Debug)]
 pub(crate) struct Stopper(Option<Work>);
 
 impl Stopper {
-    /// Nothing is to be stopped any more.
+    /// Drops the guard without stopping anything: the decision has been made.
     pub(crate) fn done(mut self) {
         drop(self.0.take());
     }

@@ -241,7 +241,7 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
 
     // Who wants three of them reads a page and not all.
     let query = HistoryQuery {
-        early_exit: true,
+        end: engine::api::HistoryEnd::AfterList,
         limit: 3,
         ..HistoryQuery::default()
     };
@@ -254,7 +254,7 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
     assert!(codec.read.load(Ordering::SeqCst) <= 16);
     // And who wants all gets each once.
     let query = HistoryQuery {
-        early_exit: true,
+        end: engine::api::HistoryEnd::AfterList,
         ..HistoryQuery::default()
     };
     let all: Vec<_> = engine.history(query).await.unwrap().collect().await;

@@ -232,7 +232,7 @@ async fn the_record_has_provenance_whatever_was_asked_for() {
     let lab = Lab::new();
     lab.build(files(), &[]).await.unwrap();
     let query = HistoryQuery {
-        early_exit: true,
+        end: engine::api::HistoryEnd::AfterList,
         ..HistoryQuery::default()
     };
     let mut events = lab.engine.history(query).await.unwrap();

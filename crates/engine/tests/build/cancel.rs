@@ -231,7 +231,7 @@ impl Lab {
         let mut statuses = Vec::new();
         for status in ["running", "completed", "error", "canceled"] {
             let query = HistoryQuery {
-                early_exit: true,
+                end: engine::api::HistoryEnd::AfterList,
                 filters: vec![format!("status={status}")],
                 ..HistoryQuery::default()
             };

@@ -176,7 +176,7 @@ impl Lab {
 
     async fn record(&self) -> HistoryRecord {
         let query = HistoryQuery {
-            early_exit: true,
+            end: engine::api::HistoryEnd::AfterList,
             ..HistoryQuery::default()
         };
         let events = self.engine.history(query).await.unwrap();

@@ -184,7 +184,7 @@ async fn blobs_of_records_are_read_from_any_place_and_listed_in_pages() {
         .await
         .unwrap();
     let query = HistoryQuery {
-        early_exit: true,
+        end: engine::api::HistoryEnd::AfterList,
         ..HistoryQuery::default()
     };
     let mut events = engine.history(query).await.unwrap();

@@ -49,10 +49,10 @@ fn is_tar(head: &[u8]) -> bool {
     stated == sum && sum != 8 * 32
 }
 
-/// The most that the records of one entry may take.
-const MAX_RECORDS: u64 = 1 << 20;
+/// Bytes of the extended records (PAX) of one entry.
+const MAX_RECORDS_BYTES: u64 = 1 << 20;
 
-/// When the newest file of a tar, packed as gzip or not, was changed. None for what is no such archive.
+/// The modification time of the newest file in a tar, compressed with gzip or not; none if the bytes are no such archive.
 pub(crate) fn newest(data: &[u8]) -> Option<i64> {
     if data.starts_with(&[0x1f, 0x8b]) {
         return scan(flate2::read::MultiGzDecoder::new(data)).ok()?;
@@ -61,7 +61,7 @@ pub(crate) fn newest(data: &[u8]) -> Option<i64> {
 }
 
 fn scan(mut tar: impl Read) -> io::Result<Option<i64>> {
-    let bad = || io::Error::from(io::ErrorKind::InvalidData);
+    let invalid_tar = || io::Error::from(io::ErrorKind::InvalidData);
     let mut newest = None;
     let (mut own_time, mut own_size) = (None, None);
     let mut header = [0_u8; 512];
@@ -74,19 +74,20 @@ fn scan(mut tar: impl Read) -> io::Result<Option<i64>> {
             return Ok(newest);
         }
         if !is_tar(&header) {
-            return Err(bad());
+            return Err(invalid_tar());
         }
         let field = |range: std::ops::Range<usize>| number(header.get(range).unwrap_or_default());
         let size = own_size
             .take()
             .or_else(|| field(124..136))
-            .ok_or_else(bad)?;
-        let size = u64::try_from(size).map_err(|_| bad())?;
-        let padded = size.checked_next_multiple_of(512).ok_or_else(bad)?;
+            .ok_or_else(invalid_tar)?;
+        // A failed conversion has one reason: the size is negative.
+        let size = u64::try_from(size).map_err(|_| invalid_tar())?;
+        let padded = size.checked_next_multiple_of(512).ok_or_else(invalid_tar)?;
         let kind = header.get(156).copied().unwrap_or_default();
         if kind == b'x' {
-            if size > MAX_RECORDS {
-                return Err(bad());
+            if size > MAX_RECORDS_BYTES {
+                return Err(invalid_tar());
             }
             let mut body = Vec::new();
             (&mut tar).take(padded).read_to_end(&mut body)?;

@@ -10,7 +10,7 @@ use gostd::csv;
 use gostd::strconv::{is_true, parse_bool};
 use llb::build::ResolveMode;
 use llb::pb;
-use oci::Platform;
+use oci::{Platform, SessionId};
 
 use crate::bridge::{CacheImport, FrontendRequest, WorkerInfo};
 use crate::error::FrontendError;
@@ -18,29 +18,23 @@ use crate::error::FrontendError;
 /// Options of a build.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Config {
-    /// What lowering takes.
+    /// Options of lowering. The platform and the source map are set for each platform.
     pub(crate) lower: LowerOptions,
     /// Platforms to build for; empty for the worker's.
     pub(crate) target_platforms: Vec<Platform>,
-    /// The result is a map by platform.
+    /// Whether the result is a map by platform, even with a single one.
     pub(crate) multi_platform: bool,
     /// Remote caches to import.
     pub(crate) cache_imports: Vec<CacheImport>,
-    /// Stages to build without cache; empty for all, none for none.
+    /// Stages to build without cache: none of them if this is `None`, all if the list is empty.
     pub(crate) no_cache: Option<Vec<String>>,
     /// Sessions of local directories, where they are not the request's own.
-    pub(crate) local_sessions: BTreeMap<String, String>,
+    pub(crate) local_sessions: BTreeMap<String, SessionId>,
 }
 
-/// Most platforms of one build; each is lowered on its own.
+/// Platforms of one build; each is lowered separately.
 // DIFFERS: BuildKit has no such limit.
 const MAX_PLATFORMS: usize = 64;
-
-fn wrong(message: impl Into<String>) -> FrontendError {
-    FrontendError::Option {
-        message: message.into(),
-    }
-}
 
 impl Config {
     pub(crate) fn parse(
@@ -55,12 +49,12 @@ impl Config {
                 .collect()
         };
         if !get("override-copy-image").is_empty() {
-            return Err(wrong(
+            return Err(FrontendError::option(
                 "support for \"override-copy-image\" was removed in BuildKit 0.11",
             ));
         }
         if is_true(get("build-arg:BUILDKIT_DISABLE_FILEOP")) {
-            return Err(wrong(
+            return Err(FrontendError::option(
                 "support for \"BUILDKIT_DISABLE_FILEOP\" build-arg was removed in BuildKit 0.11",
             ));
         }
@@ -78,12 +72,12 @@ impl Config {
             None => many,
             Some(text) => match parse_bool(text) {
                 Err(_) => {
-                    return Err(wrong(format!(
+                    return Err(FrontendError::option(format!(
                         "invalid boolean value for multi-platform: {text}"
                     )));
                 }
                 Ok(false) if many => {
-                    return Err(wrong(
+                    return Err(FrontendError::option(
                         "conflicting config: returning multiple target platforms is not allowed",
                     ));
                 }
@@ -96,9 +90,8 @@ impl Config {
             .map(|text| LintConfig::parse(text))
             .transpose()
             .map_err(|error| {
-                wrong(format!(
-                    "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: {error}"
-                ))
+                let what = "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK";
+                FrontendError::option_while(what, error)
             })?;
         let advice = get("build-arg:BUILDKIT_GIT_ADVICE");
         let hostname = match get("build-arg:BUILDKIT_SANDBOX_HOSTNAME") {
@@ -117,15 +110,15 @@ impl Config {
             git_advice: match advice {
                 "" => false,
                 text => parse_bool(text).map_err(|error| {
-                    wrong(format!(
-                        "failed to parse build-arg:BUILDKIT_GIT_ADVICE: {error}"
-                    ))
+                    let what = "failed to parse build-arg:BUILDKIT_GIT_ADVICE";
+                    FrontendError::option_while(what, error)
                 })?,
             },
             shm_size: match get("shm-size") {
                 "" => 0,
-                text => number(text)
-                    .map_err(|error| wrong(format!("failed to parse shm size: {error}")))?,
+                text => number(text).map_err(|error| {
+                    FrontendError::option_while("failed to parse shm size", error)
+                })?,
             },
             target: get("target").to_owned(),
             ulimits: ulimits(get("ulimit"))?,
@@ -148,15 +141,20 @@ impl Config {
                 "" => Vec::new(),
                 list => list.split(',').map(str::to_owned).collect(),
             }),
-            local_sessions: with_prefix("local-sessionid:"),
+            local_sessions: with_prefix("local-sessionid:")
+                .into_iter()
+                .map(|(name, id)| (name, id.into()))
+                .collect(),
         })
     }
 
-    /// The session that has a local directory.
-    pub(crate) fn session_of<'a>(&'a self, name: &str, request: &'a FrontendRequest) -> &'a str {
-        self.local_sessions
-            .get(name)
-            .map_or(&request.session_id, String::as_str)
+    /// The session from which the local directory `name` is read.
+    pub(crate) fn session_of<'a>(
+        &'a self,
+        name: &str,
+        request: &'a FrontendRequest,
+    ) -> &'a SessionId {
+        self.local_sessions.get(name).unwrap_or(&request.session_id)
     }
 
     /// Whether a stage is built without cache.
@@ -176,16 +174,17 @@ fn platforms(text: &str) -> Result<Vec<Platform>, FrontendError> {
     }
     let count = text.split(',').count();
     if count > MAX_PLATFORMS {
-        return Err(wrong(format!(
+        return Err(FrontendError::option(format!(
             "{count} target platforms are more than the {MAX_PLATFORMS} that one build may have"
         )));
     }
     text.split(',')
         .map(|one| match Platform::parse(one) {
             Ok(platform) => Ok(platform.normalize()),
-            Err(error) => Err(wrong(format!(
-                "failed to parse target platform {one}: {error}"
-            ))),
+            Err(error) => Err(FrontendError::option_while(
+                format!("failed to parse target platform {one}"),
+                error,
+            )),
         })
         .collect()
 }
@@ -195,7 +194,9 @@ fn resolve_mode(text: &str) -> Result<ResolveMode, FrontendError> {
         "default" | "" => Ok(ResolveMode::Default),
         "pull" => Ok(ResolveMode::ForcePull),
         "local" => Ok(ResolveMode::PreferLocal),
-        other => Err(wrong(format!("invalid image-resolve-mode: {other}"))),
+        other => Err(FrontendError::option(format!(
+            "invalid image-resolve-mode: {other}"
+        ))),
     }
 }
 
@@ -204,7 +205,7 @@ fn network(text: &str) -> Result<pb::NetMode, FrontendError> {
         "" | "sandbox" => Ok(pb::NetMode::Unset),
         "none" => Ok(pb::NetMode::None),
         "host" => Ok(pb::NetMode::Host),
-        other => Err(wrong(format!("invalid netmode {other}"))),
+        other => Err(FrontendError::option(format!("invalid netmode {other}"))),
     }
 }
 
@@ -212,7 +213,10 @@ fn list(text: &str, what: &str) -> Result<Vec<String>, FrontendError> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    csv::fields(text).map_err(|_| wrong(format!("{what}: invalid csv value {}", quote(text))))
+    // The reference leaves the parser's words out; the value that it could not parse stands there in their place.
+    csv::fields(text).map_err(|_| {
+        FrontendError::option_while(what, format!("invalid csv value {}", quote(text)))
+    })
 }
 
 fn extra_hosts(text: &str) -> Result<Vec<(String, std::net::IpAddr)>, FrontendError> {
@@ -221,12 +225,13 @@ fn extra_hosts(text: &str) -> Result<Vec<(String, std::net::IpAddr)>, FrontendEr
         .into_iter()
         .map(|field| {
             let field = field.to_lowercase();
-            let (host, ip) = field
-                .split_once('=')
-                .ok_or_else(|| wrong(format!("{WHAT}: invalid key-value pair {field}")))?;
-            let ip = ip
-                .parse()
-                .map_err(|_| wrong(format!("{WHAT}: failed to parse IP {ip}")))?;
+            let (host, ip) = field.split_once('=').ok_or_else(|| {
+                FrontendError::option_while(WHAT, format!("invalid key-value pair {field}"))
+            })?;
+            // The parser's error says only that the text is no address.
+            let ip = ip.parse().map_err(|_| {
+                FrontendError::option_while(WHAT, format!("failed to parse IP {ip}"))
+            })?;
             Ok((host.to_owned(), ip))
         })
         .collect()
@@ -254,7 +259,7 @@ fn ulimits(text: &str) -> Result<Vec<pb::Ulimit>, FrontendError> {
     const WHAT: &str = "failed to parse ulimit";
     list(text, WHAT)?
         .into_iter()
-        .map(|field| ulimit(&field).map_err(|error| wrong(format!("{WHAT}: {error}"))))
+        .map(|field| ulimit(&field).map_err(|error| FrontendError::option_while(WHAT, error)))
         .collect()
 }
 
@@ -275,12 +280,14 @@ fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
             ));
         }
     };
-    const MUST: &str = "ulimit soft limit must be less than or equal to hard limit";
+    const SOFT_ABOVE_HARD: &str = "ulimit soft limit must be less than or equal to hard limit";
     if hard != -1 && soft == -1 {
-        return Err(format!("{MUST}: soft: -1 (unlimited), hard: {hard}"));
+        return Err(format!(
+            "{SOFT_ABOVE_HARD}: soft: -1 (unlimited), hard: {hard}"
+        ));
     }
     if hard != -1 && soft > hard {
-        return Err(format!("{MUST}: {soft} > {hard}"));
+        return Err(format!("{SOFT_ABOVE_HARD}: {soft} > {hard}"));
     }
     Ok(pb::Ulimit {
         name: name.to_owned(),
@@ -290,6 +297,7 @@ fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
 }
 
 fn number(text: &str) -> Result<i64, String> {
+    // Clients compare the sentence, which is that of Go's parser; Rust's has no other facts.
     text.parse()
         .map_err(|_| format!("strconv.ParseInt: parsing {}: invalid syntax", quote(text)))
 }
@@ -303,11 +311,11 @@ fn resources<'a>(
             return Ok(0);
         }
         let what = format!("failed to parse resource limits: invalid {key} value: {text}");
-        let number = number(text).map_err(|error| wrong(format!("{what}: {error}")))?;
+        let number = number(text).map_err(|error| FrontendError::option_while(&what, error))?;
         if valid(number) {
             Ok(number)
         } else {
-            Err(wrong(format!("{what}: must be {must}")))
+            Err(FrontendError::option_while(what, format!("must be {must}")))
         }
     };
     let positive = |key: &str| value(key, |n| n > 0, "> 0");
@@ -315,7 +323,7 @@ fn resources<'a>(
         let text = get(key);
         match bad_cpuset(text) {
             None => Ok(text.to_owned()),
-            Some(why) => Err(wrong(format!(
+            Some(why) => Err(FrontendError::option(format!(
                 "failed to parse resource limits: invalid {key} value: {text}: {why}"
             ))),
         }
@@ -332,9 +340,9 @@ fn resources<'a>(
     Ok((resources != pb::LinuxResources::default()).then_some(resources))
 }
 
-/// What is wrong with a set like `0-3,5`.
+/// What is wrong with a set of processors such as `0-3,5`; none if it is valid.
 fn bad_cpuset(text: &str) -> Option<String> {
-    const MOST: u32 = 8192;
+    const MAX_CPU: u32 = 8192;
     text.split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())
@@ -348,9 +356,9 @@ fn bad_cpuset(text: &str) -> Option<String> {
                 None => ("element", part.parse(), part.parse()),
             };
             match (first, last) {
-                (Ok(first), Ok(last)) if first <= last && last <= MOST => None,
+                (Ok(first), Ok(last)) if first <= last && last <= MAX_CPU => None,
                 (Ok(first), Ok(last)) if first <= last => Some(format!(
-                    "cpuset {kind} {} exceeds maximum {MOST}",
+                    "cpuset {kind} {} exceeds maximum {MAX_CPU}",
                     quote(part)
                 )),
                 _ => Some(format!("invalid cpuset {kind} {}", quote(part))),
@@ -371,10 +379,8 @@ fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendErr
     if !json.is_empty() {
         let parsed: Vec<ImportJson> =
             gostd::json::from_slice(json.as_bytes()).map_err(|error| {
-                wrong(format!(
-                    "failed to unmarshal cache-imports ({}): {error}",
-                    quote(json)
-                ))
+                let what = format!("failed to unmarshal cache-imports ({})", quote(json));
+                FrontendError::option_while(what, error)
             })?;
         let parsed = parsed.into_iter().map(|i| CacheImport {
             kind: i.kind,
@@ -392,7 +398,7 @@ fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendErr
     Ok(imports)
 }
 
-/// Which attestations are asked for is the daemon's business; what there is no word for is refused here too.
+/// Refuses attestations of an unknown type. The daemon reads those that it knows.
 fn check_attestations(opts: &BTreeMap<String, String>) -> Result<(), FrontendError> {
     for key in opts.keys() {
         let name = key
@@ -400,7 +406,12 @@ fn check_attestations(opts: &BTreeMap<String, String>) -> Result<(), FrontendErr
             .or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
         match name.map(str::to_lowercase).as_deref() {
             None | Some("provenance" | "sbom") => {}
-            Some(other) => return Err(wrong(format!("unknown attestation type {}", quote(other)))),
+            Some(other) => {
+                return Err(FrontendError::option(format!(
+                    "unknown attestation type {}",
+                    quote(other)
+                )));
+            }
         }
     }
     Ok(())

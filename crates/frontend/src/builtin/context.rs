@@ -24,10 +24,10 @@ use crate::error::{BridgeError, FrontendError};
 
 const DOCKERFILE: &str = "Dockerfile";
 const DOCKERIGNORE: &str = ".dockerignore";
-/// Longest Dockerfile or ignore file, as much as one message of the gateway holds.
-pub(crate) const MAX_FILE: u64 = 16 << 20;
+/// The longest Dockerfile or ignore file. One message of the gateway holds it.
+pub(crate) const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Where things are.
+/// Where the Dockerfile and the files of the build are.
 pub(crate) struct Context {
     /// The build context, unless it is the client's directory.
     pub(crate) state: Option<State>,
@@ -38,14 +38,14 @@ pub(crate) struct Context {
     dockerfile_local: String,
     ignore: OnceCell<Vec<String>>,
     own_ignore: OnceCell<Option<Bytes>>,
-    /// The repository that the build context is of.
+    /// The repository of the build context, if it is one.
     repository: Option<Repository>,
 }
 
 /// A git repository as build context.
 struct Repository {
     state: State,
-    /// Where in it the context is.
+    /// The folder of the repository that is the context.
     folder: String,
     keeps_git_dir: bool,
     /// Patterns of its ignore file.
@@ -74,14 +74,10 @@ pub(crate) struct Entrypoint {
     pub(crate) vertex: Digest,
 }
 
-/// Writes a state's definition.
+/// The definition that a state stands for.
 pub(crate) fn marshal(state: &State) -> Result<pb::Definition, FrontendError> {
-    llb::build::marshal(state.output(), &MarshalOptions::default()).map_err(|error| {
-        FrontendError::Definition {
-            message: error.to_string(),
-            at: Vec::new(),
-        }
-    })
+    llb::build::marshal(state.output(), &MarshalOptions::default())
+        .map_err(FrontendError::definition)
 }
 
 /// Solves a state; the ref is none for an empty one.
@@ -116,25 +112,25 @@ pub(crate) async fn read_file(
         )));
     };
     if let Ok(stat) = reference.stat_file(path).await
-        && u64::try_from(stat.size).is_ok_and(|size| size > MAX_FILE)
+        && u64::try_from(stat.size).is_ok_and(|size| size > MAX_FILE_BYTES)
     {
         return Err(ReadError::TooLarge(path.to_owned()));
     }
     let range = FileRange {
         offset: 0,
-        length: MAX_FILE + 1,
+        length: MAX_FILE_BYTES + 1,
     };
     let data = reference
         .read_file(path, Some(range))
         .await
         .map_err(ReadError::Bridge)?;
-    if data.len() as u64 > MAX_FILE {
+    if data.len() as u64 > MAX_FILE_BYTES {
         return Err(ReadError::TooLarge(path.to_owned()));
     }
     Ok(data)
 }
 
-/// Why a file was not read.
+/// Why a file of a context cannot be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
     TooLarge(String),
@@ -142,7 +138,7 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
-    /// Whether there is no such file, or nobody who would have it.
+    /// Whether the file, or the session that should have it, does not exist.
     fn is_not_found(&self) -> bool {
         match self {
             Self::TooLarge(_) => false,
@@ -153,32 +149,21 @@ impl ReadError {
     pub(crate) fn explain(self, context: &str) -> FrontendError {
         match self {
             Self::TooLarge(path) => {
-                let prefix = if context.is_empty() {
-                    String::new()
-                } else {
-                    format!("{context}: ")
-                };
-                FrontendError::Definition {
-                    message: format!(
-                        "{prefix}{path} exceeds maximum allowed size of {MAX_FILE} bytes"
-                    ),
-                    at: Vec::new(),
-                }
+                let sentence =
+                    format!("{path} exceeds maximum allowed size of {MAX_FILE_BYTES} bytes");
+                FrontendError::definition_while(context, sentence)
             }
             Self::Bridge(error) => FrontendError::bridge_failed(context, error),
         }
     }
 }
 
-/// The state of a git URL, if `text` is one; `adjust` changes what the URL says of how it is fetched.
+/// The state of a git URL; none if `text` is not one. `adjust` may change the options that the URL sets.
 pub(crate) fn git_context(
     text: &str,
     adjust: impl FnOnce(&mut GitOpts),
 ) -> Result<Option<State>, FrontendError> {
-    let git_ref = GitRef::parse(text).map_err(|error| FrontendError::Definition {
-        message: error.to_string(),
-        at: Vec::new(),
-    })?;
+    let git_ref = GitRef::parse(text).map_err(FrontendError::definition)?;
     Ok(git_ref.map(|git_ref| {
         let mut opts = GitOpts::from(&git_ref);
         adjust(&mut opts);
@@ -195,7 +180,7 @@ fn is_http(text: &str) -> bool {
 }
 
 impl Context {
-    /// Finds out where things are.
+    /// Reads from the options where the Dockerfile and the files are; downloads a context from an address.
     pub(crate) async fn open(build: &Build) -> Result<Self, FrontendError> {
         let opts = &build.request.opts;
         let get = |key: &str| opts.get(key).map(String::as_str).unwrap_or_default();
@@ -246,10 +231,7 @@ impl Context {
                     .get(name)
                     .map(|definition| state_from_definition(definition))
                     .transpose()
-                    .map_err(|error| FrontendError::Definition {
-                        message: error.to_string(),
-                        at: Vec::new(),
-                    })
+                    .map_err(FrontendError::definition)
             };
             context.dockerfile = input(&context.dockerfile_local)?;
             context.state = input("context")?;
@@ -330,7 +312,7 @@ impl Context {
                     session_id: build
                         .config
                         .session_of(&self.dockerfile_local, &build.request)
-                        .to_owned(),
+                        .to_string(),
                     follow_paths,
                     shared_key_hint: self.dockerfile_local.clone(),
                     differ_none: true,
@@ -382,7 +364,7 @@ impl Context {
             session_id: build
                 .config
                 .session_of(self.context_local, &build.request)
-                .to_owned(),
+                .to_string(),
             exclude: self
                 .ignore_file(build)
                 .await
@@ -452,7 +434,7 @@ impl Context {
                     session_id: build
                         .config
                         .session_of(self.context_local, &build.request)
-                        .to_owned(),
+                        .to_string(),
                     follow_paths: vec![DOCKERIGNORE.to_owned()],
                     shared_key_hint: format!("{}-{DOCKERIGNORE}", self.context_local),
                     differ_none: true,

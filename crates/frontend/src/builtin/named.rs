@@ -18,15 +18,8 @@ use super::resolver::resolve_image;
 use crate::bridge::{ImageResolveOpts, OciLayoutResolveOpts, ResolveOpts};
 use crate::error::FrontendError;
 
-/// A policy may send one context to another this often.
+/// How often policies may replace one context by another.
 const MAX_REDIRECTS: usize = 10;
-
-fn wrong(message: impl Into<String>) -> FrontendError {
-    FrontendError::Definition {
-        message: message.into(),
-        at: Vec::new(),
-    }
-}
 
 /// Finds the context for a name, first the one for its platform.
 pub(crate) fn find(
@@ -34,13 +27,14 @@ pub(crate) fn find(
     name: &str,
     platform: Option<&Platform>,
 ) -> Result<Option<NamedContext>, FrontendError> {
-    let named = Reference::parse(name)
-        .map_err(|error| wrong(format!("invalid context name {name}: {error}")))?;
-    let familiar = named.familiar();
+    let reference = Reference::parse(name).map_err(|error| {
+        FrontendError::definition_while(format!("invalid context name {name}"), error)
+    })?;
+    let familiar = reference.familiar();
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
-    let wanted = platform.cloned().unwrap_or_else(Platform::host).normalize();
+    let platform_to_find = platform.cloned().unwrap_or_else(Platform::host).normalize();
     let opts = &build.request.opts;
-    let with_platform = format!("{name}::{}", wanted.format_all());
+    let with_platform = format!("{name}::{}", platform_to_find.format_all());
     Ok([with_platform, name.to_owned()]
         .into_iter()
         .find_map(|key| {
@@ -67,7 +61,7 @@ pub(crate) async fn load(
     for _ in 0..=MAX_REDIRECTS {
         let shown = &context.name_with_platform;
         let Some((scheme, rest)) = input.split_once(':') else {
-            return Err(wrong(format!(
+            return Err(FrontendError::definition(format!(
                 "invalid context specifier {input} for {shown}"
             )));
         };
@@ -85,7 +79,9 @@ pub(crate) async fn load(
             },
             "git" => {
                 let state = git_context(&input, |opts| opts.advice = advice)?;
-                return plain(state.ok_or_else(|| wrong(format!("invalid git context {input}")))?);
+                return plain(state.ok_or_else(|| {
+                    FrontendError::definition(format!("invalid git context {input}"))
+                })?);
             }
             "http" | "https" => {
                 if let Some(state) = git_context(&input, |opts| opts.advice = advice)? {
@@ -105,25 +101,25 @@ pub(crate) async fn load(
             "local" => return load_local(build, context, rest).await,
             "input" => return load_input(build, context, rest),
             other => {
-                return Err(wrong(format!(
+                return Err(FrontendError::definition(format!(
                     "unsupported context source {other} for {shown}"
                 )));
             }
         }
     }
-    Err(wrong(format!(
+    Err(FrontendError::definition(format!(
         "context recursion limit exceeded; this may indicate a cycle in the provided source policies: {input}"
     )))
 }
 
 enum Loaded {
     Done(LoadedContext),
-    /// A policy says that it is no image.
+    /// A policy replaced the image by a source of another kind, whose identifier this is.
     Redirect(String),
 }
 
 fn config_of(data: &[u8], what: &str) -> Result<ImageConfig, FrontendError> {
-    gostd::json::from_slice(data).map_err(|error| wrong(format!("{what}{error}")))
+    gostd::json::from_slice(data).map_err(|error| FrontendError::definition_while(what, error))
 }
 
 async fn load_image(
@@ -141,7 +137,7 @@ async fn load_image(
     }
     let shown = &context.name_with_platform;
     let reference = Reference::parse(name)
-        .map_err(|error| wrong(error.to_string()))?
+        .map_err(FrontendError::definition)?
         .with_default_tag();
     let opts = ResolveOpts {
         log_name: format!("[context {shown}] load metadata for {name}"),
@@ -160,17 +156,16 @@ async fn load_image(
     )
     .await?;
     let Some((resolved, _, data)) = resolved.image else {
-        let (scheme, rest) = resolved
-            .updated
-            .split_once("://")
-            .ok_or_else(|| wrong(format!("could not parse ref: {}", resolved.updated)))?;
+        let (scheme, rest) = resolved.updated.split_once("://").ok_or_else(|| {
+            FrontendError::definition(format!("could not parse ref: {}", resolved.updated))
+        })?;
         return Ok(Loaded::Redirect(format!("{scheme}:{rest}")));
     };
     let mut config = config_of(&data, "")?;
     let mut constraints = Constraints::named(format!("[context {shown}] {name}"));
     constraints.platform.clone_from(&context.platform);
-    let state = image(&resolved, &ImageOpts::default(), constraints)
-        .map_err(|error| wrong(error.to_string()))?;
+    let state =
+        image(&resolved, &ImageOpts::default(), constraints).map_err(FrontendError::definition)?;
     let state = state.with_image_config(&config);
     config.created = None;
     Ok(Loaded::Done(LoadedContext::State {
@@ -186,16 +181,16 @@ async fn load_layout(
 ) -> Result<LoadedContext, FrontendError> {
     let spec = rest.strip_prefix("//").unwrap_or(rest);
     let (store, digest) = spec.split_once('@').ok_or_else(|| {
-        wrong(format!(
+        FrontendError::definition(format!(
             "oci-layout reference {} has no digest",
             quote(spec)
         ))
     })?;
     let digest = Digest::parse(digest).map_err(|error| {
-        wrong(format!(
-            "could not parse oci-layout reference {}: {error}",
-            quote(spec)
-        ))
+        FrontendError::definition_while(
+            format!("could not parse oci-layout reference {}", quote(spec)),
+            error,
+        )
     })?;
     // A tag belongs to the name only if it stands behind the last slash.
     let store = match store.rfind(':') {
@@ -205,10 +200,13 @@ async fn load_layout(
         _ => store,
     };
     let mut dummy = Reference::parse(&context.name).map_err(|error| {
-        wrong(format!(
-            "could not parse oci-layout reference {}: {error}",
-            quote(&context.name)
-        ))
+        FrontendError::definition_while(
+            format!(
+                "could not parse oci-layout reference {}",
+                quote(&context.name)
+            ),
+            error,
+        )
     })?;
     dummy.digest = Some(digest);
     let dummy = dummy.to_string();
@@ -232,12 +230,12 @@ async fn load_layout(
     let resolved = resolve_image(build, &format!("oci-layout://{dummy}"), attrs, opts).await?;
     let (_, _, data) = resolved
         .image
-        .ok_or_else(|| wrong(format!("{dummy} is not an image")))?;
-    let config = config_of(&data, "could not parse oci-layout image config: ")?;
+        .ok_or_else(|| FrontendError::definition(format!("{dummy} is not an image")))?;
+    let config = config_of(&data, "could not parse oci-layout image config")?;
     let mut constraints = Constraints::named(format!("[context {shown}] OCI load from client"));
     constraints.platform.clone_from(&context.platform);
     let opts = OciLayoutOpts {
-        session_id: session_id.clone(),
+        session_id: session_id.to_string(),
         store_id: store.to_owned(),
         layer_limit: None,
     };
@@ -255,7 +253,7 @@ async fn load_local(
 ) -> Result<LoadedContext, FrontendError> {
     const DOCKERIGNORE: &str = ".dockerignore";
     let shown = context.name_with_platform.clone();
-    let session_id = build.config.session_of(name, &build.request).to_owned();
+    let session_id = build.config.session_of(name, &build.request).to_string();
     let opts = LocalOpts {
         session_id: session_id.clone(),
         follow_paths: vec![DOCKERIGNORE.to_owned()],
@@ -294,33 +292,28 @@ fn load_input(
     name: &str,
 ) -> Result<LoadedContext, FrontendError> {
     let shown = &context.name_with_platform;
-    let definition = build
-        .request
-        .inputs
-        .get(name)
-        .ok_or_else(|| wrong(format!("invalid input {name} for {shown}")))?;
-    let state = state_from_definition(definition).map_err(|error| wrong(error.to_string()))?;
+    let definition =
+        build.request.inputs.get(name).ok_or_else(|| {
+            FrontendError::definition(format!("invalid input {name} for {shown}"))
+        })?;
+    let state = state_from_definition(definition).map_err(FrontendError::definition)?;
     let Some(metadata) = build.request.opts.get(&format!("input-metadata:{name}")) else {
         return Ok(LoadedContext::State { state, image: None });
     };
     let values: BTreeMap<String, String> =
         gostd::json::from_slice(metadata.as_bytes()).map_err(|error| {
-            wrong(format!(
-                "failed to parse input metadata {metadata}: {error}"
-            ))
+            FrontendError::definition_while(
+                format!("failed to parse input metadata {metadata}"),
+                error,
+            )
         })?;
     let Some(config) = values.get("containerimage.config") else {
         return Ok(LoadedContext::State { state, image: None });
     };
     let data = STANDARD.decode(config).map_err(|error| {
-        wrong(format!(
-            "failed to parse input metadata {metadata}: {error}"
-        ))
+        FrontendError::definition_while(format!("failed to parse input metadata {metadata}"), error)
     })?;
-    let config = config_of(
-        &data,
-        &format!("failed to parse image config for {shown}: "),
-    )?;
+    let config = config_of(&data, &format!("failed to parse image config for {shown}"))?;
     Ok(LoadedContext::State {
         state: state.with_image_config(&config),
         image: Some(Box::new(config)),

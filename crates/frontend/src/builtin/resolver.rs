@@ -1,4 +1,4 @@
-//! Answers to what lowering asks, from the bridge.
+//! Resolves the images that lowering needs, through the bridge.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::{Build, named, time};
 use crate::bridge::{ImageResolveOpts, ResolveOpts};
 use crate::error::{FrontendError, resolving};
 
-/// A resolved source that should be an image.
+/// The result of resolving an image, which a policy may have replaced by a source of another kind.
 pub(crate) struct Resolved {
-    /// Reference, digest and config; none if a policy made it something else.
+    /// Reference, digest and config; none if a policy replaced the image.
     pub(crate) image: Option<(String, Digest, Bytes)>,
     /// The identifier after policies.
     pub(crate) updated: String,
@@ -59,7 +59,7 @@ pub(crate) async fn resolve_image(
     })
 }
 
-/// Answers lowering.
+/// Resolves images for lowering, each once.
 pub(crate) struct Resolver<'a> {
     build: &'a Build,
     context: &'a Context,
@@ -76,7 +76,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Keeps the whole error, so that the engine gets its own back.
+/// Wraps the whole error, so that the engine finds its own failure among the causes.
 fn host(error: FrontendError) -> HostError {
     Arc::new(error)
 }
@@ -89,8 +89,8 @@ impl MetaResolver for Resolver<'_> {
         query: ImageQuery,
     ) -> Result<ResolvedImage, HostError> {
         let key = format!("{reference} {:?} {}", query.platform, query.resolve_mode);
-        if let Some(known) = self.images.lock().get(&key).cloned() {
-            return Ok(known);
+        if let Some(image) = self.images.lock().get(&key).cloned() {
+            return Ok(image);
         }
         let opts = ResolveOpts {
             log_name: query.log_name,
@@ -110,10 +110,7 @@ impl MetaResolver for Resolver<'_> {
                 "ref mutated by policy to non-image: {identifier} -> {}",
                 resolved.updated
             );
-            return Err(host(FrontendError::Definition {
-                message,
-                at: Vec::new(),
-            }));
+            return Err(host(FrontendError::definition(message)));
         };
         let image = ResolvedImage {
             reference,

@@ -1,4 +1,4 @@
-//! Questions about a Dockerfile instead of a build of it.
+//! Subrequests: outline, targets and lint of a Dockerfile, without building it.
 
 use dockerfile::outline::{self, Report};
 
@@ -8,7 +8,7 @@ use super::resolver::Resolver;
 use crate::bridge::FrontendResult;
 use crate::error::FrontendError;
 
-/// Answers the question `name`.
+/// Answers the subrequest `name`.
 pub(crate) async fn answer(
     build: &Build,
     context: &Context,
@@ -27,9 +27,9 @@ pub(crate) async fn answer(
             .map_err(failed)?,
         "frontend.targets" => outline::targets(data).map_err(failed)?,
         "frontend.lint" => {
-            let found = outline::lint(data, options(), &resolver).await;
-            status = Some(found.status);
-            found.report
+            let lint = outline::lint(data, options(), &resolver).await;
+            status = Some(lint.status);
+            lint.report
         }
         other => {
             return Err(FrontendError::UnsupportedSubrequest {

@@ -1,4 +1,4 @@
-//! `# syntax=`: who answers for the language of a file.
+//! `# syntax=`: which frontend builds a file.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::error::FrontendError;
 use crate::places::{SourceLocation, wire_ranges};
 
 /// The language we speak is that of docker/dockerfile 1.N.
-const MINOR: u32 = 28;
+const MAX_LANGUAGE_MINOR: u32 = 28;
 
 /// Channels that are released beside the stable one, each with its own tags (`labs`, `1-labs`, `1.3.1-labs`). What they once had
 /// before the stable language did is stable: in BuildKit v0.34.2 the lists of build tags of both releases
@@ -43,13 +43,13 @@ fn is_ours(image: &str) -> bool {
     let numbers: Option<Vec<u32>> = version.split('.').map(|part| part.parse().ok()).collect();
     match numbers.as_deref() {
         Some([1]) => true,
-        Some([1, minor] | [1, minor, _]) => *minor <= MINOR,
+        Some([1, minor] | [1, minor, _]) => *minor <= MAX_LANGUAGE_MINOR,
         _ => false,
     }
 }
 
 impl Build {
-    /// Hands the build to the frontend that the file or an option names, unless that is us.
+    /// Runs the frontend that the file or an option names; none if that is this one.
     pub(crate) async fn other_frontend(
         &self,
         entrypoint: &Entrypoint,
@@ -65,13 +65,13 @@ impl Build {
                 (image.to_owned(), cmdline.clone(), Vec::new())
             }
             None => {
-                let Some(found) = detect_syntax(&entrypoint.map.data) else {
+                let Some(syntax) = detect_syntax(&entrypoint.map.data) else {
                     return Ok(None);
                 };
-                let ranges = wire_ranges(&found.ranges);
+                let ranges = wire_ranges(&syntax.ranges);
                 (
-                    found.word,
-                    found.value,
+                    syntax.word,
+                    syntax.value,
                     vec![SourceLocation {
                         info: entrypoint.map.to_info(),
                         ranges,

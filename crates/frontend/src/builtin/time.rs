@@ -10,8 +10,8 @@ use super::context::{marshal, read_file, solve};
 use crate::bridge::ResolveOpts;
 use crate::error::FrontendError;
 
-/// Seconds since the epoch: of a commit, or of the last change of a download. None for other sources.
-/// For a download of which the server does not say, the newest file of the archive.
+/// Seconds since 1970 of a commit, or of the last change of a download; none for other sources. If the server does not name the
+/// time of a download, it is that of the newest file in the archive.
 // DIFFERS: of archives packed with bzip2, xz or zstd we take no time.
 pub(crate) async fn of_source(
     build: &Build,

@@ -487,8 +487,8 @@ fn what_was_removed_or_is_not_known_is_refused_by_name() {
 fn a_folder_is_read_from_the_session_that_has_it() {
     let config = parse([("local-sessionid:context", "other")]).unwrap();
     let request = request([]);
-    assert_eq!(config.session_of("context", &request), "other");
-    assert_eq!(config.session_of("dockerfile", &request), "own");
+    assert_eq!(config.session_of("context", &request).as_str(), "other");
+    assert_eq!(config.session_of("dockerfile", &request).as_str(), "own");
 }
 
 #[test]
