@@ -17,6 +17,7 @@ mod bench;
 mod callcases;
 mod cases;
 mod causes;
+mod charts;
 mod conformance;
 mod drivers;
 mod images;
@@ -60,6 +61,8 @@ enum Command {
     Drivers(drivers::Options),
     /// Let `docker buildx` work with our image through a small cluster of Kubernetes' API.
     Kubernetes(drivers::Options),
+    /// Check our manifests and what our chart renders by Kubernetes' schemas.
+    Charts,
     /// The OCI runtime of that dockerd: runc without capabilities that the machine does not have.
     #[command(hide = true, disable_help_flag = true)]
     OciRuntime {
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Calls(options) => callcases::run(&options),
         Command::Cases(options) => cases::run(&options),
         Command::Drivers(options) => drivers::run(&options),
+        Command::Charts => charts::run(),
         Command::Kubernetes(options) => drivers::kubernetes::run(&options),
         Command::OciRuntime { arguments } => drivers::runtime::oci_runtime(&arguments),
         Command::Llb(options) => llb::run(&options),

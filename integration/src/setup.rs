@@ -27,7 +27,11 @@ const PACKAGES: &[(&str, &str)] = &[
 /// own.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("buildctl", "github.com/moby/buildkit/cmd/buildctl", "tools"),
-    ("buildkitd", "github.com/moby/buildkit/cmd/buildkitd", "tools"),
+    (
+        "buildkitd",
+        "github.com/moby/buildkit/cmd/buildkitd",
+        "tools",
+    ),
     (
         "dockerfile-frontend",
         "github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend",

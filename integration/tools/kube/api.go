@@ -52,7 +52,7 @@ type cluster struct {
 	ending  sync.WaitGroup
 }
 
-func newCluster(kubelet *kubelet, token string) *cluster {
+func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme} {
@@ -60,10 +60,14 @@ func newCluster(kubelet *kubelet, token string) *cluster {
 			panic(err)
 		}
 	}
+	return scheme
+}
+
+func newCluster(kubelet *kubelet, token string) *cluster {
 	c := &cluster{
 		token:   token,
 		kubelet: kubelet,
-		decoder: serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer(),
+		decoder: serializer.NewCodecFactory(newScheme(), serializer.EnableStrict).UniversalDeserializer(),
 		objects: map[string]map[string]object{},
 		pods:    map[string]*pod{},
 	}

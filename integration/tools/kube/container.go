@@ -275,7 +275,10 @@ func bind(source, destination string, readOnly bool) specs.Mount {
 
 // A folder of the pod's own.
 func (p *pod) folder(name string, mapped bool) (string, error) {
-	dir := p.file("volumes/" + name)
+	return folder(p.file("volumes/"+name), mapped)
+}
+
+func folder(dir string, mapped bool) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
@@ -292,9 +295,10 @@ func (p *pod) volume(name string, mapped bool) (string, error) {
 		case volume.Name != name:
 		case volume.EmptyDir != nil:
 			return p.folder(name, mapped)
+		case volume.HostPath != nil:
+			return volume.HostPath.Path, nil
 		case volume.PersistentVolumeClaim != nil:
-			dir := filepath.Join(p.cluster.kubelet.state, "claims", volume.PersistentVolumeClaim.ClaimName)
-			return dir, os.MkdirAll(dir, 0o755)
+			return folder(filepath.Join(p.cluster.kubelet.state, "claims", volume.PersistentVolumeClaim.ClaimName), mapped)
 		case volume.ConfigMap != nil:
 			return p.files(name, "configmaps", volume.ConfigMap.Name, volume.ConfigMap.Items, mapped)
 		case volume.Secret != nil:

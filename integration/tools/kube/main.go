@@ -6,8 +6,9 @@
 // or a network of nothing but a loopback interface when they ask for a user namespace, which cannot have the host's.
 //
 //	kube --state DIR --image NAME=ARCHIVE --runtime PROGRAM
+//	kube --state DIR apply|delete FILE
 //
-// It writes DIR/kubeconfig, says "ready" on its standard output, and ends with its pods when its standard input ends.
+// The first writes DIR/kubeconfig, says "ready" on its standard output, and ends with its pods when its standard input ends.
 package main
 
 import (
@@ -37,6 +38,12 @@ func main() {
 	image := flag.String("image", "", "the image of every pod, as NAME=ARCHIVE of docker save")
 	runtime := flag.String("runtime", "runc", "OCI runtime")
 	flag.Parse()
+	if flag.NArg() == 2 {
+		if err := manifests(*state, flag.Arg(1), flag.Arg(0)); err != nil {
+			log.Fatal("kube: ", err)
+		}
+		return
+	}
 	if err := run(*state, *image, *runtime); err != nil {
 		log.Fatal("kube: ", err)
 	}
