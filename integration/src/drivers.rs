@@ -5,6 +5,7 @@
 //! packaging/image/make ─► docker load ─► buildx create, build --load, bake, history, du, prune, restart, stop, rm
 //! ```
 
+mod certificates;
 mod docker;
 pub(crate) mod kubernetes;
 pub(crate) mod runtime;

@@ -8,13 +8,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::certificates;
 use super::{Docker, IMAGE, Options, Trouble, ensure, image, project, with_docker};
+use crate::charts::Charts;
 use crate::paths::{self, Module};
-use crate::process::{Error, at, run as run_command};
+use crate::process::{Error, at, output, run as run_command};
 
 const BUILDER: &str = "rbuild-kubernetes";
 /// How long pods may take to end after their deployment has gone.
@@ -123,7 +126,100 @@ fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Resu
         cluster.wait_until_empty()?;
     }
     done("a stateful set's claim keeps what was built for the next pod, and there is a history");
+
+    chart(docker, cluster, &project)?;
+    done(
+        "the chart's pod serves clients with certificates and nobody else, and ends within its grace period",
+    );
     Ok(())
+}
+
+/// Installs the chart with a TCP listener and builds over it with the driver remote.
+fn chart(docker: &Docker, cluster: &Cluster, project: &Path) -> Result<(), Trouble> {
+    let dir = cluster.dir.join("chart");
+    fs::create_dir_all(&dir).map_err(at("making", &dir))?;
+    certificates::make(&dir)?;
+    let secret = SECRET.iter().map(|(key, file)| {
+        let file = dir.join(file);
+        let text = fs::read_to_string(&file).map_err(at("reading", &file))?;
+        Ok(format!("  {key}: {}\n", serde_json::Value::from(text)))
+    });
+    let secret = secret.collect::<Result<String, Error>>()?;
+    let port = free_port()?;
+    let address = format!("tcp://127.0.0.1:{port}");
+    let values = format!(
+        "tls.enabled=true,tls.secretName=release-tls,service.port={port},drain.preStopSeconds=1,metrics.enabled=false"
+    );
+    let rendered = Charts::find()?.render("release", &["--set", &values])?;
+    let manifests = dir.join("manifests.yaml");
+    let text = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: release-tls\nstringData:\n{secret}---\n{rendered}"
+    );
+    fs::write(&manifests, text).map_err(at("writing", &manifests))?;
+    cluster.manifests("apply", &manifests)?;
+
+    let file = |name: &str| dir.join(name).display().to_string();
+    let options = format!(
+        "cacert={},cert={},key={}",
+        file("ca.pem"),
+        file("client.pem"),
+        file("client-key.pem")
+    );
+    docker.run(
+        "buildx",
+        &[
+            "create",
+            "--name",
+            BUILDER,
+            "--driver",
+            "remote",
+            "--driver-opt",
+            &options,
+            "--bootstrap",
+            &address,
+        ],
+    )?;
+    docker.build(BUILDER, project, &["."])?;
+    docker.run("buildx", &["rm", BUILDER])?;
+    let stranger = format!("cacert={}", file("ca.pem"));
+    docker.run(
+        "buildx",
+        &[
+            "create",
+            "--name",
+            BUILDER,
+            "--driver",
+            "remote",
+            "--driver-opt",
+            &stranger,
+            &address,
+        ],
+    )?;
+    let refused = docker.build(BUILDER, project, &["."]);
+    ensure(refused.is_err(), || {
+        "a client without a certificate may build".to_owned()
+    })?;
+    docker.run("buildx", &["rm", BUILDER])?;
+    cluster.manifests("delete", &manifests)?;
+    cluster.wait_until_empty()?;
+    ensure(!cluster.log().contains("killed: true"), || {
+        "a pod did not end by its signal".to_owned()
+    })
+}
+
+/// The keys of a secret with certificates, and the files for them.
+const SECRET: [(&str, &str); 3] = [
+    ("ca.crt", "ca.pem"),
+    ("tls.crt", "server.pem"),
+    ("tls.key", "server-key.pem"),
+];
+
+/// Returns a port of the loopback interface that was free a moment ago.
+fn free_port() -> Result<u16, Error> {
+    let place = Path::new("127.0.0.1:0");
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(at("listening on", place))?;
+    let address = listener.local_addr().map_err(at("listening on", place))?;
+    Ok(address.port())
 }
 
 /// The cluster of `tools/kube`; dropping it ends its pods.
@@ -183,6 +279,18 @@ impl Cluster {
 
     fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Applies or deletes the objects of a file.
+    fn manifests(&self, verb: &str, file: &Path) -> Result<(), Error> {
+        output(
+            Command::new(Module::find()?.tools().join("kube"))
+                .arg("--state")
+                .arg(&self.dir)
+                .arg(verb)
+                .arg(file),
+        )?;
+        Ok(())
     }
 
     /// The names of the pods that have a root mounted.
