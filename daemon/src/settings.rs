@@ -10,6 +10,7 @@ pub mod file;
 mod gc;
 mod isolation;
 mod section;
+mod steps;
 pub mod units;
 mod users;
 
@@ -22,6 +23,7 @@ pub use context::{CompareText, ContextFile, ContextSettings};
 use file::File;
 pub use isolation::Isolation;
 pub use section::Key;
+pub use steps::{StepLimitsError, StepSettings};
 pub use units::{DiskSpace, UnitError};
 pub use users::UserNamespaces;
 
@@ -116,6 +118,8 @@ pub struct WorkerSettings {
     pub accepted_binary_versions: Vec<String>,
     /// Steps at a time; 0 for no limit.
     pub max_parallelism: usize,
+    /// What steps are limited to.
+    pub steps: StepSettings,
     /// Parent of the steps' cgroups.
     pub cgroup_parent: String,
     /// Whether steps see the host's processes.
@@ -482,6 +486,7 @@ impl Settings {
                     .oci_max_parallelism
                     .or(oci.max_parallelism)
                     .unwrap_or(0),
+                steps: StepSettings::resolve(oci.steps)?,
                 cgroup_parent: oci.default_cgroup_parent.unwrap_or_default(),
                 no_process_sandbox: args.oci_worker_no_process_sandbox || oci.no_process_sandbox,
                 enabled: match args.oci_worker.as_deref() {

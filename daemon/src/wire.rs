@@ -25,7 +25,7 @@ use source::{SessionCredentials, Sources};
 use store::{GcPolicy, Store};
 
 use crate::git::ContainedGit;
-use crate::settings::{DiskSpace, Settings, UserNamespaces};
+use crate::settings::{DiskSpace, Settings, StepLimitsError, UserNamespaces};
 use crate::signals::within;
 
 const USER_AGENT: &str = concat!("buildkit/v0.34 rbuild/", env!("CARGO_PKG_VERSION"));
@@ -82,6 +82,9 @@ pub enum WireError {
     /// The OCI runtime may not run steps.
     #[error("worker.oci.binary cannot be used: {0}")]
     Runtime(#[from] executor::runtime::UnfitRuntime),
+    /// Steps cannot be limited as the configuration says.
+    #[error(transparent)]
+    Steps(#[from] StepLimitsError),
     /// The snapshotter is not built.
     #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]
     Snapshotter(String),
@@ -100,6 +103,7 @@ impl WireError {
                 .unwrap_or(ErrorKind::Invalid),
             Self::Http(source) => source.kind(),
             Self::Bridge(error) => error.kind(),
+            Self::Steps(error) => error.kind(),
             Self::Platform(_) | Self::Runtime(_) => ErrorKind::Invalid,
             Self::Network(_)
             | Self::Snapshotter(_)
@@ -216,6 +220,8 @@ pub fn compose(settings: &Settings, network: SandboxNetwork) -> Result<Composed,
             platforms: platforms.clone(),
             devices: settings.cdi.clone().map(executor::cdi::Devices::new),
             max_parallelism: settings.worker.max_parallelism,
+            resources: settings.worker.steps.resources(&settings.root)?,
+            memory: settings.worker.steps.memory_budget()?,
         },
     );
     let engine = engine::Engine::new(engine::EngineParts {

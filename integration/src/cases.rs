@@ -17,6 +17,7 @@ mod hostile;
 mod image;
 mod isolation;
 mod leaving;
+mod limits;
 mod network;
 mod origin;
 mod progress;
@@ -95,6 +96,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         same::CASES,
         isolation::CASES,
         leaving::CASES,
+        limits::CASES,
         network::CASES,
         bad_input::CASES,
         wrong_bytes::CASES,

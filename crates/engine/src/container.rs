@@ -193,6 +193,7 @@ impl BuildContainer {
         spec.id = self.id.clone();
         spec.ids = prepared.ids();
         spec.mounts = mounts;
+        spec.resources = self.parts.resources.clone();
         spec.shm_size = shm_size;
         spec.hostname = self.hostname.clone();
         spec.extra_hosts = self.extra_hosts.clone();

@@ -129,6 +129,7 @@ fn engine_from(dir: &tempfile::TempDir, setup: Setup) -> Arc<Engine> {
             platforms: vec![oci::Platform::host()],
             devices: None,
             max_parallelism: 0,
+            ..ops::StepLimits::default()
         },
     );
     Engine::new(EngineParts {

@@ -12,7 +12,8 @@ use std::time::Duration;
 use sys::bpf::{self, DeviceProgram, DeviceRule};
 
 use crate::error::ExecError;
-use crate::spec::{ContainerId, Resources};
+use crate::resources::{IoLimits, Resources};
+use crate::spec::ContainerId;
 
 /// What a confined container may open: null, zero, full, random, urandom; tty, ptmx; terminals.
 const BASIC_DEVICES: [DeviceRule; 8] = [
@@ -336,6 +337,40 @@ impl Groups {
                 ("pids.max", &value),
                 ("pids.max", &value),
             )?;
+        }
+        if let Some(io) = &limits.io {
+            self.limit_io(group, path, io)?;
+        }
+        Ok(())
+    }
+
+    fn limit_io(&self, group: &mut Group, path: &Path, io: &IoLimits) -> Result<(), ExecError> {
+        let (major, minor) = io.device;
+        let rate = |rate: u64| match rate {
+            0 => "max".to_owned(),
+            rate => rate.to_string(),
+        };
+        let (reads, writes) = (rate(io.read), rate(io.write));
+        if self.on_v2(group, "io")
+            && let Some(dir) = &group.v2
+        {
+            let line = format!("{major}:{minor} rbps={reads} wbps={writes}");
+            return write(&dir.join("io.max"), &line);
+        }
+        if !self.v1.contains_key("blkio") {
+            return Err(ExecError::NoController {
+                what: "io",
+                controller: "io",
+            });
+        }
+        let dir = self.v1_dir(group, "blkio", path)?;
+        for (file, rate) in [
+            ("blkio.throttle.read_bps_device", io.read),
+            ("blkio.throttle.write_bps_device", io.write),
+        ] {
+            if rate != 0 {
+                write(&dir.join(file), &format!("{major}:{minor} {rate}"))?;
+            }
         }
         Ok(())
     }

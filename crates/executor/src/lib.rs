@@ -22,6 +22,7 @@ mod io;
 pub mod launcher;
 mod mount;
 mod network;
+mod resources;
 mod running;
 pub mod runtime;
 pub mod seccomp;
@@ -49,7 +50,8 @@ pub use injection::Injection;
 pub use io::{Control, Output, OutputSink, ProcessIo, Signal, WinSize};
 pub use mount::{Mount, MountSource};
 pub use network::SandboxNetwork;
-pub use spec::{ContainerId, ContainerSpec, InvalidId, ProcessSpec, Resources, Ulimit};
+pub use resources::{CPU_PERIOD_MICROSECONDS, IoLimits, Resources};
+pub use spec::{ContainerId, ContainerSpec, InvalidId, ProcessSpec, Ulimit};
 pub use spec::{ExitStatus, Usage};
 
 /// Runs processes in containers.

@@ -11,6 +11,7 @@ use sys::userns::IdMapping;
 use crate::access::Access;
 use crate::injection::{DeviceEdits, Injection};
 use crate::mount::Mount;
+use crate::resources::Resources;
 
 /// A container's name: ASCII letters and digits, made by us or checked. It is a key in memory and never names a client's choice of path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -240,34 +241,6 @@ pub struct Ulimit {
     pub hard: i64,
 }
 
-/// Limits of a container's control group; zero or empty leaves one off.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Resources {
-    /// Bytes of memory.
-    pub memory: i64,
-    /// Bytes of memory and swap together; `-1` for no limit.
-    pub memory_swap: i64,
-    /// Relative weight, 2 to 262144.
-    pub cpu_shares: u64,
-    /// Microseconds of each period.
-    pub cpu_quota: i64,
-    /// The period in microseconds.
-    pub cpu_period: u64,
-    /// Cores, as a list of ranges.
-    pub cpuset_cpus: String,
-    /// Memory nodes, as a list of ranges.
-    pub cpuset_mems: String,
-    /// Processes; zero for no limit.
-    pub pids: i64,
-}
-
-impl Resources {
-    /// Whether nothing is limited.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExitStatus {
@@ -305,6 +278,14 @@ pub struct Usage {
     pub read_bytes: u64,
     /// Bytes written to block devices.
     pub write_bytes: u64,
+}
+
+impl Usage {
+    /// The bytes of memory that it could not have done without, as far as is known: the largest resident size of one process. The
+    /// peak of the control group counts cached files too, which give way.
+    pub fn memory(&self) -> u64 {
+        self.max_rss
+    }
 }
 
 #[cfg(test)]

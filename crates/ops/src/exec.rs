@@ -13,6 +13,7 @@ use executor::{
     SecurityMode, Ulimit,
 };
 use llb::pb;
+use oci::Digest;
 use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 
 use crate::environment::{set_proxies, set_secrets};
@@ -109,7 +110,11 @@ impl Op<BuildDomain> for ExecOp {
         // Before anything is pulled or made for it.
         let meta = self.meta()?;
         mounts::check(&self.op.mounts, &meta.cwd)?;
-        let _permit = self.parts.permit().await;
+        let resources = self.resources.bounded_by(&self.parts.resources);
+        let limit = u64::try_from(resources.memory).unwrap_or(0);
+        let step = recurring(meta);
+        let waits = |shortage| say(ctx, &format!("{shortage}"));
+        let running = self.parts.admit(step, limit, waits).await;
         for input in inputs.iter().flatten() {
             input.ensure().await.map_err(OpFailure::from)?;
         }
@@ -166,7 +171,7 @@ impl Op<BuildDomain> for ExecOp {
             .collect();
         spec.cgroup_parent = (!meta.cgroup_parent.is_empty()).then(|| meta.cgroup_parent.clone());
         spec.shm_size = shm_size;
-        spec.resources = self.resources.clone();
+        spec.resources = resources;
         spec.devices = devices;
         spec.ids = prepared.ids();
         let log = |stream: i64| {
@@ -180,6 +185,12 @@ impl Op<BuildDomain> for ExecOp {
             control: None,
         };
         let outcome = self.parts.executor.run(spec, io, None).await;
+        if let Ok(status) = &outcome {
+            running.needed(status.usage.memory());
+            if status.oom {
+                say(ctx, &out_of_memory(status, limit));
+            }
+        }
         let failure = match outcome {
             Ok(status) if allowed(&status, &meta.valid_exit_codes) => None,
             Ok(status) => Some(OpFailure::Process {
@@ -201,10 +212,7 @@ impl Op<BuildDomain> for ExecOp {
             }
             // The reference's runtime says on standard error why a program cannot be started, and exits with 1.
             Err(executor::ExecError::Start(reason)) => {
-                ctx.sink.log(
-                    2,
-                    format!("unable to start container process: {reason}\n").as_bytes(),
-                );
+                say(ctx, &format!("unable to start container process: {reason}"));
                 Some(OpFailure::Process {
                     args: meta.args.join(" "),
                     code: 1,
@@ -229,6 +237,35 @@ impl Op<BuildDomain> for ExecOp {
             }
         }
     }
+}
+
+/// Says something beside what the process says.
+fn say(ctx: &OpCtx<BuildDomain>, sentence: &str) {
+    ctx.sink.log(2, format!("{sentence}\n").as_bytes());
+}
+
+/// What makes a step the same when its inputs have changed: what it runs, where and as whom.
+fn recurring(meta: &pb::Meta) -> Digest {
+    let mut words: Vec<&str> = vec![&meta.user, &meta.cwd];
+    words.extend(meta.args.iter().map(String::as_str));
+    Digest::sha256(words.join("\0").as_bytes())
+}
+
+/// What the kernel did, for the step's log: the error has BuildKit's words.
+fn out_of_memory(status: &ExitStatus, limit: u64) -> String {
+    let mut sentence =
+        "the kernel ended a process of this step because there was no memory left".to_owned();
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let peak = mebibytes(status.usage.memory_peak);
+    match (peak, mebibytes(limit)) {
+        (0, 0) => {}
+        (0, limit) => sentence += &format!(": the step is limited to {limit} MiB"),
+        (peak, 0) => sentence += &format!(": the step had {peak} MiB and no limit of its own"),
+        (peak, limit) => {
+            sentence += &format!(": the step had {peak} MiB and is limited to {limit}")
+        }
+    }
+    sentence
 }
 
 fn is_missing_source(error: &executor::ExecError) -> bool {
@@ -274,6 +311,6 @@ pub fn resources_of(limits: Option<&pb::LinuxResources>) -> Resources {
         cpu_period: limits.cpu_period,
         cpuset_cpus: limits.cpuset_cpus.clone(),
         cpuset_mems: limits.cpuset_mems.clone(),
-        pids: 0,
+        ..Resources::default()
     }
 }

@@ -13,6 +13,7 @@
 //! Invariants: an op never reads the clock or the environment; secrets have no part in keys; a container is only made
 //! with the rights that [`BuildRights`] grant.
 
+mod admission;
 mod cache_mounts;
 pub mod callers;
 pub mod combine;
@@ -29,6 +30,7 @@ mod resolver;
 mod results;
 pub mod source_op;
 
+pub use admission::MemoryBudget;
 pub use cache_mounts::{BuildCacheMounts, CacheMounts};
 pub use domain::{
     BuildDomain, BuildOp, BuildRights, JobValue, LayerHint, OpSys, ProgressSink, Ref,

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use ::source::Sources;
-use executor::Executor;
 use executor::cdi::Devices;
-use oci::Platform;
+use executor::{Executor, Resources};
+use oci::{Digest, Platform};
 use session::{Group, SessionManager};
 use solver::OpCtx;
 use store::Store;
-use task::{Permit, Permits};
+use task::Permit;
 
+use crate::admission::{Admission, MemoryBudget, Running, Shortage};
 use crate::cache_mounts::CacheMounts;
 use crate::domain::BuildDomain;
 
 /// What steps of this machine may use.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StepLimits {
     /// Platforms that processes can run for.
     pub platforms: Vec<Platform>,
@@ -23,6 +24,10 @@ pub struct StepLimits {
     pub devices: Option<Arc<Devices>>,
     /// How many steps may run at a time, 0 for any number.
     pub max_parallelism: usize,
+    /// What each step is limited to, unless it asks for less.
+    pub resources: Resources,
+    /// The memory that steps may use together; without, any.
+    pub memory: Option<MemoryBudget>,
 }
 
 /// What ops work with.
@@ -42,7 +47,9 @@ pub struct Parts {
     pub devices: Option<Arc<Devices>>,
     /// Cache mounts in use.
     pub cache_mounts: CacheMounts,
-    permits: Permits,
+    /// What each step is limited to, unless it asks for less.
+    pub resources: Resources,
+    admission: Admission,
 }
 
 impl Parts {
@@ -58,12 +65,9 @@ impl Parts {
             platforms,
             devices,
             max_parallelism,
+            resources,
+            memory,
         } = limits;
-        let permits = if max_parallelism == 0 {
-            Permits::unlimited()
-        } else {
-            Permits::new(max_parallelism)
-        };
         Arc::new(Self {
             cache_mounts: CacheMounts::new(&store),
             store,
@@ -72,14 +76,27 @@ impl Parts {
             sessions,
             platforms,
             devices,
-            permits,
+            resources,
+            admission: Admission::new(max_parallelism, memory),
         })
     }
 
-    /// Waits until a step may begin: for room in the state directory, and for its turn.
+    /// Waits until an operation on files may begin: for room in the state directory, and for its turn.
     pub(crate) async fn permit(&self) -> Permit {
         self.store.make_room().await;
-        self.permits.acquire().await
+        self.admission.turn().await
+    }
+
+    /// Waits until a process may begin: for room in the state directory, for its turn, and for memory. `step`, `limit` and `waits`
+    /// are those of [`Admission::begin`].
+    pub(crate) async fn admit(
+        &self,
+        step: Digest,
+        limit: u64,
+        waits: impl FnOnce(Shortage),
+    ) -> Running<'_> {
+        self.store.make_room().await;
+        self.admission.begin(step, limit, waits).await
     }
 
     /// Returns the sessions that may answer for the vertex of `ctx`.

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod caps;
 pub mod file;
 pub mod landlock;
+pub mod machine;
 pub mod memory;
 pub mod mount;
 pub mod netns;

@@ -62,6 +62,15 @@ impl Step {
         }))
     }
 
+    /// Its container had so many bytes of memory at most.
+    #[must_use]
+    pub fn has_memory_peak(mut self, bytes: u64) -> Self {
+        if let End::Exit(status) = &mut self.end {
+            status.usage.memory_peak = bytes;
+        }
+        self
+    }
+
     /// Its process cannot be started or waited for.
     pub fn fails(error: ExecError) -> Self {
         Self::new(End::Fails(error))

@@ -130,6 +130,21 @@ const SET: &[(&str, &str)] = &[
         "worker.oci.max-parallelism",
         "worker.oci.max-parallelism = 7",
     ),
+    ("worker.oci.steps.memory", "worker.oci.steps.memory = '50%'"),
+    ("worker.oci.steps.cpus", "worker.oci.steps.cpus = 1.5"),
+    ("worker.oci.steps.pids", "worker.oci.steps.pids = 7"),
+    (
+        "worker.oci.steps.readRate",
+        "worker.oci.steps.readRate = '1MB'",
+    ),
+    (
+        "worker.oci.steps.writeRate",
+        "worker.oci.steps.writeRate = '1MB'",
+    ),
+    (
+        "worker.oci.steps.memoryBudget",
+        "worker.oci.steps.memoryBudget = 0",
+    ),
     (
         "worker.containerd.enabled",
         "worker.containerd.enabled = true",

@@ -146,6 +146,19 @@ section! {
         "userNamespaceIds" user_namespace_ids: Option<String> = "the host's ids for users and groups of steps in a user namespace, `base:count` (default `268435456:4026531839`; ours)",
         "defaultCgroupParent" default_cgroup_parent: Option<String> = "parent of the steps' cgroups",
         "max-parallelism" max_parallelism: Option<usize> = "steps that may run at the same time (default 0: no limit)",
+        "steps" steps: StepsFile = "",
+    }
+}
+
+section! {
+    /// Limits of steps.
+    StepsFile {
+        "memory" memory: Option<DiskSpaceText> = "memory of each step, in bytes or as a share of the machine's (`4GB`, `50%`): for steps that ask for nothing, and the most that others get (default 0: no limit; ours)",
+        "cpus" cpus: Option<f64> = "cores of each step, such as `1.5`; as above (default 0: no limit; ours)",
+        "pids" pids: Option<u32> = "processes and threads of each step (default 0: no limit; ours)",
+        "readRate" read_rate: Option<DiskSpaceText> = "bytes that each step reads in a second from the disk of the state directory (default 0: no limit; ours)",
+        "writeRate" write_rate: Option<DiskSpaceText> = "bytes that each step writes to it in a second (default 0: no limit; ours)",
+        "memoryBudget" memory_budget: Option<DiskSpaceText> = "memory that steps may need together; one that needed too much when it ran last waits for others, and is told so (default `90%` of the machine's; `0` turns it off; ours)",
     }
 }
 

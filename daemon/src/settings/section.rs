@@ -64,6 +64,7 @@ plain_values!(
     Option<bool>,
     Option<u32>,
     Option<usize>,
+    Option<f64>,
     Option<String>,
     Option<CompareText>,
     Option<DiskSpaceText>,

@@ -21,6 +21,8 @@ pub(super) struct Setting {
     pub(super) http: Vec<u16>,
     /// More arguments.
     pub(super) args: Vec<String>,
+    /// More tables of its configuration.
+    pub(super) tables: String,
     /// Part of the names of its files, when a case has several daemons.
     pub(super) name: &'static str,
     /// Another program than the one that the cases are about.
@@ -303,6 +305,7 @@ fn spawn(rig: &Rig<'_>, setting: &Setting, root: &Path, socket: &Path) -> Result
     for port in setting.http.iter().chain([&port]) {
         let _never = write!(text, "[registry.\"localhost:{port}\"]\n  http = true\n");
     }
+    text.push_str(&setting.tables);
     let config = rig.dir.join(format!("daemon{}.toml", setting.name));
     fs::write(&config, text).map_err(at("writing", &config))?;
     let log = rig.dir.join(format!("daemon{}.log", setting.name));

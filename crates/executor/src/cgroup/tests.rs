@@ -72,10 +72,20 @@ fn written(dir: &Path) -> Vec<String> {
 
 type Set = fn(&mut Resources);
 
+fn disk(read: u64, write: u64) -> Option<IoLimits> {
+    Some(IoLimits {
+        device: (8, 16),
+        read,
+        write,
+    })
+}
+
 #[test]
 fn limits_are_written_in_the_words_of_the_unified_hierarchy() {
-    let cases: [(Set, &[&str]); 14] = [
+    let cases: [(Set, &[&str]); 16] = [
         (|_| {}, &[]),
+        (|l| l.io = disk(0, 7), &["io.max=8:16 rbps=max wbps=7"]),
+        (|l| l.io = disk(5, 0), &["io.max=8:16 rbps=5 wbps=max"]),
         (|l| l.memory = 1 << 20, &["memory.max=1048576"]),
         (|l| l.memory = -1, &["memory.max=max"]),
         (
@@ -111,7 +121,20 @@ fn limits_are_written_in_the_words_of_the_unified_hierarchy() {
 
 #[test]
 fn limits_are_written_in_the_words_of_the_older_hierarchies() {
-    let cases: [(Set, &str, &[&str]); 7] = [
+    let cases: [(Set, &str, &[&str]); 9] = [
+        (
+            |l| l.io = disk(5, 7),
+            "blkio",
+            &[
+                "blkio.throttle.read_bps_device=8:16 5",
+                "blkio.throttle.write_bps_device=8:16 7",
+            ],
+        ),
+        (
+            |l| l.io = disk(0, 7),
+            "blkio",
+            &["blkio.throttle.write_bps_device=8:16 7"],
+        ),
         (
             |l| l.memory = 1 << 20,
             "memory",
@@ -160,14 +183,15 @@ fn limits_are_written_in_the_words_of_the_older_hierarchies() {
 
 #[test]
 fn a_limit_without_its_controller_is_an_error_that_names_it() {
-    let cases: [(Set, &str); 4] = [
+    let cases: [(Set, &str); 5] = [
+        (|l| l.io = disk(1, 1), "io"),
         (|l| l.memory = 1, "memory"),
         (|l| l.cpu_shares = 2, "cpu"),
         (|l| l.cpuset_cpus = "0".into(), "cpuset"),
         (|l| l.pids = 1, "pids"),
     ];
     for (set, controller) in cases {
-        let (_dir, groups, mut group) = unified("io");
+        let (_dir, groups, mut group) = unified("rdma");
         let mut limits = Resources::default();
         set(&mut limits);
         let error = groups

@@ -10,8 +10,9 @@ use crate::environment::Environment;
 use crate::hosts::DEFAULT_HOSTNAME;
 use crate::injection::{Hook, Node};
 use crate::network::ContainerNetwork;
+use crate::resources::Resources;
 use crate::seccomp;
-use crate::spec::{ProcessSpec, Resources, Ulimit};
+use crate::spec::{ProcessSpec, Ulimit};
 use crate::user::Identity;
 
 /// What the document is made from; the sources of mounts are paths by now.
@@ -266,6 +267,22 @@ fn resources(limits: &Resources, confined: bool, nodes: &[Node]) -> Value {
         !limits.cpuset_mems.is_empty(),
     );
     put("pids", "limit", json!(limits.pids), limits.pids != 0);
+    if let Some(io) = &limits.io {
+        let (major, minor) = io.device;
+        let rate = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
+        put(
+            "blockIO",
+            "throttleReadBpsDevice",
+            rate(io.read),
+            io.read != 0,
+        );
+        put(
+            "blockIO",
+            "throttleWriteBpsDevice",
+            rate(io.write),
+            io.write != 0,
+        );
+    }
     Value::Object(resources)
 }
 
@@ -498,8 +515,21 @@ mod tests {
 
     #[test]
     fn only_limits_that_are_asked_for_are_written() {
+        use crate::resources::IoLimits;
+
         type Set = fn(&mut Resources);
-        let cases: [(Set, &str, Value); 8] = [
+        let cases: [(Set, &str, Value); 9] = [
+            (
+                |l| {
+                    l.io = Some(IoLimits {
+                        device: (8, 16),
+                        read: 5,
+                        write: 0,
+                    });
+                },
+                "blockIO",
+                json!({"throttleReadBpsDevice": [{"major": 8, "minor": 16, "rate": 5}]}),
+            ),
             (|l| l.memory = 5, "memory", json!({"limit": 5})),
             (
                 |l| (l.memory, l.memory_swap) = (5, -1),

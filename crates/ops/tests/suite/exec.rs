@@ -192,8 +192,15 @@ async fn which_ends_are_good_is_the_ops_to_say() {
         let op = step_with(|meta| meta.valid_exit_codes = valid.to_vec());
         let answer = lab.run(op).await.map(|_| ()).map_err(|e| e.to_string());
         assert_eq!(answer, want, "{what}");
-        let said = "2:unable to start container process: exec: \"/do\": executable file not found in $PATH\n";
-        let expected = if what == "no such program" { said } else { "" };
+        let expected = match what {
+            "no such program" => {
+                "2:unable to start container process: exec: \"/do\": executable file not found in $PATH\n"
+            }
+            "want of memory" | "want of memory is never wanted" => {
+                "2:the kernel ended a process of this step because there was no memory left\n"
+            }
+            _ => "",
+        };
         assert_eq!(lab.log().await, expected, "{what}");
     }
 }
@@ -262,4 +269,40 @@ async fn steps_wait_for_their_turn_where_their_number_is_bounded() {
     drop(first);
     second.await.unwrap();
     assert_eq!((lab.executor.runs().len(), lab.executor.killed()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_step_that_had_no_memory_left_is_told_how_much_it_had() {
+    testkit::requires!(root);
+    let said = "2:the kernel ended a process of this step because there was no memory left";
+    for (peak, limit, rest) in [
+        (0, 0, ""),
+        (0, 64, ": the step is limited to 64 MiB"),
+        (63, 0, ": the step had 63 MiB and no limit of its own"),
+        (63, 64, ": the step had 63 MiB and is limited to 64"),
+    ] {
+        let end = Step::runs_out_of_memory().has_memory_peak(peak << 20);
+        let mut lab = Lab::new([end]);
+        lab.resources.memory = limit << 20;
+        lab.error(step([])).await;
+        assert_eq!(lab.log().await, format!("{said}{rest}\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_step_is_limited_as_it_asks_and_at_most_as_the_daemon_says() {
+    testkit::requires!(root);
+    for (asked, bound, given) in [(0, 9, 9), (5, 9, 5), (12, 9, 9), (5, 0, 5), (0, 0, 0)] {
+        let limits = ops::StepLimits {
+            resources: executor::Resources {
+                memory: bound,
+                ..executor::Resources::default()
+            },
+            ..ops::StepLimits::default()
+        };
+        let mut lab = Lab::with_limits(limits, [Step::exits(0)]);
+        lab.resources.memory = asked;
+        lab.run(step([])).await.unwrap();
+        assert_eq!(lab.executor.runs()[0].resources.memory, given);
+    }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Lab {
     pub(crate) sessions: Arc<SessionManager>,
     pub(crate) rights: BuildRights,
     pub(crate) platform: Option<pb::Platform>,
+    /// What steps ask to be limited to.
+    pub(crate) resources: executor::Resources,
     pub(crate) base: ImmutableRef,
     hub: Arc<Hub>,
     registrations: Mutex<Vec<(String, Registration)>>,
@@ -35,9 +37,21 @@ impl Lab {
         Self::with_parallelism(0, script)
     }
 
-    /// The same, with at most `parallelism` steps at a time; 0 for any number.
+    /// The same, with at most `max_parallelism` steps at a time; 0 for any number.
     pub(crate) fn with_parallelism(
-        parallelism: usize,
+        max_parallelism: usize,
+        script: impl IntoIterator<Item = Step>,
+    ) -> Self {
+        let limits = ops::StepLimits {
+            max_parallelism,
+            ..ops::StepLimits::default()
+        };
+        Self::with_limits(limits, script)
+    }
+
+    /// The same on a daemon with these limits.
+    pub(crate) fn with_limits(
+        limits: ops::StepLimits,
         script: impl IntoIterator<Item = Step>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -52,8 +66,7 @@ impl Lab {
             Arc::clone(&sessions),
             ops::StepLimits {
                 platforms: vec![oci::Platform::host()],
-                devices: None,
-                max_parallelism: parallelism,
+                ..limits
             },
         );
         Self {
@@ -62,6 +75,7 @@ impl Lab {
             sessions,
             rights: BuildRights::default(),
             platform: None,
+            resources: executor::Resources::default(),
             base,
             hub: Hub::new(),
             registrations: Mutex::default(),
@@ -112,7 +126,7 @@ impl Lab {
             op,
             self.platform.clone(),
             self.rights.clone(),
-            executor::Resources::default(),
+            self.resources.clone(),
             inputs.len(),
         );
         op.exec(&self.context(), inputs).await

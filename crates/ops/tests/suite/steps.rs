@@ -78,6 +78,7 @@ impl Host {
                 platforms: vec![oci::Platform::host()],
                 devices: None,
                 max_parallelism: 0,
+                ..StepLimits::default()
             },
         );
         Some(Self {
@@ -213,6 +214,7 @@ async fn a_layer_is_the_same_bytes_with_a_user_namespace_and_without() {
                 platforms: vec![oci::Platform::host()],
                 devices: None,
                 max_parallelism: 0,
+                ..StepLimits::default()
             },
         );
         let host = Host {
