@@ -25,8 +25,8 @@ use crate::progress::text::harmless;
 use crate::progress::{self, Display};
 
 /// How many changes may wait to be shown.
-const NEWS: usize = 256;
-const IDLE: &str = "built, and kept for the next build only; for an image use --load (docker), --push (registry) or -o type=oci,dest=FILE; for its files use -o DIR\n";
+const MAX_WAITING_CHANGES: usize = 256;
+const WITHOUT_OUTPUT: &str = "built, and kept for the next build only; for an image use --load (docker), --push (registry) or -o type=oci,dest=FILE; for its files use -o DIR\n";
 
 /// Why there is no result.
 enum Stop {
@@ -62,14 +62,14 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
         "Building"
     };
     let display = progress::display(mode, truncate, title.into());
-    let (sender, news) = mpsc::channel(NEWS);
+    let (sender, news) = mpsc::channel(MAX_WAITING_CHANGES);
     let id = prepared.request.id.clone();
     let dockerfile = prepared.dockerfile;
     if let Some(call) = question {
         let asking = unless_interrupted(Box::pin(client.ask(prepared.request, sender)));
         let (outcome, display) = tokio::join!(asking, progress::show(display, news));
-        let said = outcome.map_err(|stop| end(stop, display.as_ref(), mode))?;
-        return match call.show(&said, &dockerfile, &mut io::stdout().lock())? {
+        let answer = outcome.map_err(|stop| end(stop, display.as_ref(), mode))?;
+        return match call.show(&answer, &dockerfile, &mut io::stdout().lock())? {
             Answer::Fine => Ok(()),
             Answer::Findings(code) => Err(CliError::Findings { code }),
         };
@@ -88,12 +88,12 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
     }
     finish(&flags, &id, &result)?;
     if mode != ProgressMode::Rawjson {
-        let said: String = folders.iter().filter_map(outputs::told).collect();
-        let _closed = io::stderr().lock().write_all(said.as_bytes());
+        let report: String = folders.iter().filter_map(outputs::told).collect();
+        let _closed = io::stderr().lock().write_all(report.as_bytes());
     }
     if idle && shows(mode) {
         let (on, off) = yellow();
-        let _closed = write!(io::stderr().lock(), "\n{on}{IDLE}{off}");
+        let _closed = write!(io::stderr().lock(), "\n{on}{WITHOUT_OUTPUT}{off}");
     }
     Ok(())
 }

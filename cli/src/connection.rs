@@ -51,9 +51,9 @@ fn tls(connection: &Connection) -> TlsFiles {
     if let Some(folder) = &connection.tlsdir {
         // Two ways to call them: buildctl's, and that of secrets in a cluster.
         let of = |names: [&str; 2]| {
-            let there = names.map(|n| folder.join(n));
-            let found = there.iter().find(|f| f.exists()).cloned();
-            found.or_else(|| there.into_iter().next())
+            let files_of_kind = names.map(|n| folder.join(n));
+            let file = files_of_kind.iter().find(|f| f.exists()).cloned();
+            file.or_else(|| files_of_kind.into_iter().next())
         };
         files.ca = of(["ca.pem", "ca.crt"]);
         files.cert = of(["cert.pem", "tls.crt"]);
@@ -72,7 +72,7 @@ pub(crate) enum Patience {
 }
 
 /// How long it waits before it tries again.
-const AGAIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connects to the daemon that was named, or that has the default socket of the program's name. None is started.
 pub(crate) async fn named_or_default(
@@ -90,7 +90,7 @@ pub(crate) async fn named_or_default(
         loop {
             match Client::connect(&address, &files).await {
                 Err(ConnectError::Transport { .. }) if is_patient => {
-                    task::clock::sleep(AGAIN).await;
+                    task::clock::sleep(RETRY_PAUSE).await;
                 }
                 outcome => return Ok(outcome?),
             }

@@ -1,4 +1,4 @@
-//! What went wrong, and how it is told.
+//! Errors of the program, and how they are shown.
 
 use std::io::{self, Write};
 
@@ -128,7 +128,7 @@ pub(crate) fn hint_line(error: &CliError) -> Option<String> {
     error.hint().map(|hint| format!("{hint}\n"))
 }
 
-/// What is said last: words of ours and of the daemon.
+/// The last lines on standard error: the error, then the hint.
 pub(crate) fn told(error: &CliError) -> String {
     let mut text = format!("ERROR: {}\n", harmless_lines(&error.to_string()));
     if let Some(hint) = error.hint() {
@@ -242,7 +242,7 @@ pub(crate) fn excerpt(source: &SourceExcerpt, out: &mut dyn Write) -> io::Result
 /// Carets that stand below a part of a line.
 fn carets(line: &str, start: usize, end: usize) -> String {
     let before = line.chars().take(start);
-    // What is as wide as the text before it: a tab stays one.
+    // As wide as the text before it: a tab stays a tab.
     let mut out: String = before
         .flat_map(|c| match c {
             '\t' => vec!['\t'],

@@ -32,11 +32,11 @@ pub trait Display: Send {
     /// Takes news. They are shown at the next tick: a step often ends, begins and ends again within a moment.
     fn update(
         &mut self,
-        news: &SolveStatus,
+        change: &SolveStatus,
         now: SystemTime,
         _out: &mut dyn Write,
     ) -> io::Result<()> {
-        self.trace_mut().take(news, now);
+        self.trace_mut().take(change, now);
         Ok(())
     }
 
@@ -71,7 +71,7 @@ pub fn display(mode: ProgressMode, truncate: bool, title: String) -> Box<dyn Dis
 /// Shows news on standard error until there are no more, and returns the display for what comes after.
 pub async fn show(
     mut display: Box<dyn Display>,
-    mut news: mpsc::Receiver<SolveStatus>,
+    mut changes: mpsc::Receiver<SolveStatus>,
 ) -> Box<dyn Display> {
     let mut tick = tokio::time::interval(Duration::from_millis(150));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -79,13 +79,13 @@ pub async fn show(
     loop {
         let mut page = Vec::new();
         let _in_memory = tokio::select! {
-            next = news.recv() => match next {
+            next = changes.recv() => match next {
                 Some(next) => {
-                    let mut done = display.update(&next, task::clock::wall(), &mut page);
-                    while let (Ok(()), Ok(next)) = (&done, news.try_recv()) {
-                        done = display.update(&next, task::clock::wall(), &mut page);
+                    let mut written = display.update(&next, task::clock::wall(), &mut page);
+                    while let (Ok(()), Ok(next)) = (&written, changes.try_recv()) {
+                        written = display.update(&next, task::clock::wall(), &mut page);
                     }
-                    done
+                    written
                 }
                 None => break,
             },

@@ -32,7 +32,7 @@ struct Bench {
     folder: tempfile::TempDir,
 }
 
-struct Said {
+struct ProgramOutput {
     code: Option<i32>,
     out: Vec<u8>,
     err: String,
@@ -72,7 +72,7 @@ impl Bench {
         fs::read_to_string(self.at(name)).map_err(|e| format!("{name}: {e}").into())
     }
 
-    fn rbuild(&self, args: &str, input: &[u8]) -> Result<Said, Box<dyn Error>> {
+    fn rbuild(&self, args: &str, input: &[u8]) -> Result<ProgramOutput, Box<dyn Error>> {
         let begun = task::clock::monotonic();
         let mut child = Command::new(env!("CARGO_BIN_EXE_rbuild"))
             .args(args.split_whitespace())
@@ -91,21 +91,21 @@ impl Bench {
             // Whoever does not read it does not want it.
             let _unread = stdin.write_all(input);
         }
-        let done = child.wait_with_output()?;
-        Ok(Said {
-            code: done.status.code(),
-            out: done.stdout,
-            err: String::from_utf8_lossy(&done.stderr).into_owned(),
+        let output = child.wait_with_output()?;
+        Ok(ProgramOutput {
+            code: output.status.code(),
+            out: output.stdout,
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
             took: begun.elapsed(),
         })
     }
 
-    fn builds(&self, args: &str) -> Result<Said, Box<dyn Error>> {
-        let said = self.rbuild(&format!("build --progress plain {args}"), b"")?;
-        if said.code == Some(0) {
-            Ok(said)
+    fn builds(&self, args: &str) -> Result<ProgramOutput, Box<dyn Error>> {
+        let output = self.rbuild(&format!("build --progress plain {args}"), b"")?;
+        if output.code == Some(0) {
+            Ok(output)
         } else {
-            Err(format!("{args}: {:?}\n{}", said.code, said.err).into())
+            Err(format!("{args}: {:?}\n{}", output.code, output.err).into())
         }
     }
 }
@@ -261,13 +261,13 @@ fn failures_say_where_why_and_what_to_do_next() -> TestResult {
         ),
     ];
     for (args, code, words) in cases {
-        let said = bench.rbuild(args, b"")?;
-        assert_eq!(said.code, Some(code), "{args}: {}", said.err);
+        let output = bench.rbuild(args, b"")?;
+        assert_eq!(output.code, Some(code), "{args}: {}", output.err);
         for word in words {
             assert!(
-                said.err.contains(word),
+                output.err.contains(word),
                 "{args}: no {word:?} in {}",
-                said.err
+                output.err
             );
         }
     }
@@ -291,7 +291,7 @@ fn what_is_kept_is_listed_and_removed() -> TestResult {
         return Ok(());
     };
     bench.builds("--target base ctx")?;
-    let text = |said: Said| String::from_utf8_lossy(&said.out).into_owned();
+    let text = |output: ProgramOutput| String::from_utf8_lossy(&output.out).into_owned();
     let listed = text(bench.rbuild("du", b"")?);
     assert!(
         listed.starts_with("ID ") && listed.contains("\nTotal:"),
@@ -338,24 +338,24 @@ fn a_daemon_inside_the_program_goes_with_the_command_and_leaves_nothing_but_its_
         ("build --progress quiet --target broken ctx", 1),
         ("du", 0),
     ] {
-        let done = run(args, "state")?;
-        let said = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert_eq!(done.status.code(), Some(code), "{args}: {said}");
+        let output = run(args, "state")?;
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args}: {err}");
         let left: Vec<_> = fs::read_dir(bench.at("tmp"))?.collect();
         assert!(left.is_empty(), "{args} leaves {left:?}");
     }
     // A state directory that cannot be one is said with its place; nobody is told to start a daemon.
     fs::write(bench.at("file"), "")?;
-    let done = run("du", "file")?;
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert_eq!(done.status.code(), Some(1), "{said}");
+    let output = run("du", "file")?;
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(
-        said.starts_with("ERROR: cannot start a daemon in this process: "),
-        "{said}"
+        err.starts_with("ERROR: cannot start a daemon in this process: "),
+        "{err}"
     );
     assert!(
-        said.contains("/file") && !said.contains("is a daemon running"),
-        "{said}"
+        err.contains("/file") && !err.contains("is a daemon running"),
+        "{err}"
     );
     assert!(fs::read_dir(bench.at("tmp"))?.next().is_none());
     Ok(())
@@ -369,9 +369,9 @@ fn the_log_says_why_a_step_runs_and_which_job_and_session_a_line_is_of() -> Test
     let build = "--debug build --progress quiet --target tiny ctx";
     let first = bench.rbuild(build, b"")?;
     assert_eq!(first.code, Some(0), "{}", first.err);
-    let has = |said: &Said, words: &[&str]| {
+    let has = |output: &ProgramOutput, words: &[&str]| {
         let line = |line: &&str| words.iter().all(|word| line.contains(word));
-        said.err.lines().any(|l| line(&l))
+        output.err.lines().any(|l| line(&l))
     };
     assert!(
         has(&first, &["cache key missed", "vertex"]),

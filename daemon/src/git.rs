@@ -84,7 +84,7 @@ impl ContainedGit {
 fn prefix(path: &OsString) -> Option<PathBuf> {
     let is_there = |dir: &PathBuf| dir.is_absolute() && dir.join("git").is_file();
     let bin = std::env::split_paths(path).find(is_there)?;
-    if READ_ONLY.iter().any(|known| bin.starts_with(known)) {
+    if READ_ONLY.iter().any(|dir| bin.starts_with(dir)) {
         return None;
     }
     let prefix = bin.parent().filter(|prefix| *prefix != Path::new("/"))?;
@@ -397,15 +397,15 @@ mod tests {
         let git = source::git::GitSource::new(store, config, None);
         let remote = format!("git://{}/whole", served.address);
         let files = ["folder/file", "part/folder/file"];
-        let kept = ("git.keepgitdir", "true");
+        let keep_git_dir = ("git.keepgitdir", "true");
         for (fragment, attribute, want) in [
             ("", None, &files[..]),
             (
                 "#main",
-                Some(kept),
+                Some(keep_git_dir),
                 &["folder/file", "part/folder/file", ".git/config"],
             ),
-            ("#v1", Some(kept), &[".git/refs/tags/v1"]),
+            ("#v1", Some(keep_git_dir), &[".git/refs/tags/v1"]),
             ("#v1", Some(("git.mtime", "commit")), &files),
             (&format!("#{commit}"), None, &files),
             (&format!("#{}", &commit[..7]), None, &files),
@@ -423,9 +423,9 @@ mod tests {
             let attrs = attrs.into_iter().collect();
             let source = git.resolve("git", &reference, &attrs, None).unwrap();
             let ctx = source::Context::new(session::Group::none(), progress::Writer::null());
-            let found = source.snapshot(&ctx).await.unwrap().unwrap();
+            let snapshot = source.snapshot(&ctx).await.unwrap().unwrap();
             for path in want {
-                let there = found.root().unwrap().lstat_opt(path).unwrap();
+                let there = snapshot.root().unwrap().lstat_opt(path).unwrap();
                 let there = there.map(|meta| (meta.uid, meta.gid));
                 assert_eq!(there, Some((0, 0)), "{fragment} {attribute:?} {path}");
             }

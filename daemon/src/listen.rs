@@ -26,11 +26,11 @@ use crate::settings::{Isolation, Settings, TlsSettings};
 use crate::tenants::Peer;
 
 /// Handshakes and accepted connections that wait for the server.
-const BACKLOG: usize = 64;
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const MAX_WAITING_CONNECTIONS: usize = 64;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that one peer may have open on a listener: a runner uses two or three. More than that are closed at once, so that one peer
 /// does not take the descriptors of all.
-const CONNECTIONS: usize = 2_000;
+const MAX_CONNECTIONS_PER_PEER: usize = 2_000;
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -163,8 +163,8 @@ fn make_folders(folder: &Path) -> io::Result<()> {
     let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
     fs::create_dir_all(folder)?;
-    for made in missing {
-        fs::set_permissions(made, fs::Permissions::from_mode(0o755))?;
+    for created in missing {
+        fs::set_permissions(created, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
 }
@@ -306,7 +306,7 @@ impl Open {
     fn place(&self, peer: &Peer) -> Option<Place> {
         let mut open = self.0.lock();
         let count = open.entry(peer.clone()).or_default();
-        if *count >= CONNECTIONS {
+        if *count >= MAX_CONNECTIONS_PER_PEER {
             tracing::warn!(?peer, "too many connections, one is refused");
             return None;
         }
@@ -339,7 +339,7 @@ impl Drop for Place {
 
 /// Accepts connections until the stream is dropped, each with who is at its other end. One that fails is logged and forgotten.
 pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
-    let (to, from) = mpsc::channel(BACKLOG);
+    let (to, from) = mpsc::channel(MAX_WAITING_CONNECTIONS);
     let open = Open::default();
     let task = task::spawn("listener", async move {
         match listener {
@@ -385,13 +385,14 @@ pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
                         continue;
                     };
                     handshakes.retain(|h| !h.is_finished());
-                    if handshakes.len() >= BACKLOG {
+                    if handshakes.len() >= MAX_WAITING_CONNECTIONS {
                         tracing::warn!("too many TLS handshakes at once, a connection is refused");
                         continue;
                     }
                     let (to, open) = (to.clone(), open.clone());
                     handshakes.push(task::spawn("tls handshake", async move {
-                        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                        match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await
+                        {
                             Ok(Ok(stream)) => {
                                 let peer = Peer::of_tls(stream.get_ref().1);
                                 let Some(connection) = open.admit(peer, stream) else {
@@ -475,13 +476,13 @@ mod tests {
         ] {
             let settings = settings(args, file);
             let bound: SocketAddr = address.parse().unwrap();
-            let got = match guard(address, [bound].iter(), &settings) {
+            let verdict = match guard(address, [bound].iter(), &settings) {
                 Ok(()) => "open",
                 Err(ListenError::OpenToSteps(..)) => "steps",
                 Err(ListenError::Open(..)) => "everybody",
                 Err(error) => panic!("{error}"),
             };
-            assert_eq!(got, want, "{address} {args:?} {file:?}");
+            assert_eq!(verdict, want, "{address} {args:?} {file:?}");
         }
         let refused = tcp("tcp://localhost:0", "localhost:0", &settings(&[], "")).unwrap_err();
         assert_eq!(
@@ -495,9 +496,9 @@ mod tests {
         let open = Open::default();
         let stream = || tokio::io::duplex(1).0;
         let mut greedy: Vec<_> = std::iter::from_fn(|| open.admit(Peer::User(1), stream()))
-            .take(CONNECTIONS + 1)
+            .take(MAX_CONNECTIONS_PER_PEER + 1)
             .collect();
-        assert_eq!(greedy.len(), CONNECTIONS);
+        assert_eq!(greedy.len(), MAX_CONNECTIONS_PER_PEER);
         let other = open.admit(Peer::User(2), stream());
         assert!(other.is_some());
         greedy.pop();

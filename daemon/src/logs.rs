@@ -11,12 +11,12 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use crate::settings::Settings;
 
 /// Libraries that say at `info` what nobody asks a builder for.
-const QUIET: &str =
+const QUIET_LIBRARIES: &str =
     "h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn,reqwest=warn,hyper_util=warn";
 
 static FILTER: OnceLock<LogFilter> = OnceLock::new();
 
-/// What is let through of a log, which can be changed while the log is written.
+/// The filter of the log, which can be changed while the log is written.
 #[derive(Debug, Clone)]
 struct LogFilter(reload::Handle<EnvFilter, Registry>);
 
@@ -65,12 +65,12 @@ pub fn change(settings: &Settings, directives: Option<&str>) {
     }
 }
 
-/// What is let through: the level for all but the quiet libraries, then what `directives` say.
+/// The filter's text: the level for all but the quiet libraries, then `directives`.
 fn filter(level: &str, directives: Option<&str>) -> EnvFilter {
     let directives = directives.map(str::trim).filter(|text| !text.is_empty());
     let text = match directives {
-        None => format!("{level},{QUIET}"),
-        Some(directives) => format!("{level},{QUIET},{directives}"),
+        None => format!("{level},{QUIET_LIBRARIES}"),
+        Some(directives) => format!("{level},{QUIET_LIBRARIES},{directives}"),
     };
     EnvFilter::new(text)
 }
@@ -197,7 +197,7 @@ mod tests {
             let filter = filter(level, directives).to_string();
             for part in shown.split(',') {
                 assert!(
-                    filter.split(',').any(|known| known == part),
+                    filter.split(',').any(|filter_part| filter_part == part),
                     "{filter} {part}"
                 );
             }

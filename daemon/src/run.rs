@@ -21,7 +21,7 @@ use crate::wire::{self, Composed, WireError};
 
 /// How long calls in flight may go on after the daemon was told to stop. Short: a build that runs would take minutes, and a client
 /// that merely keeps its connection open is no reason to wait.
-const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why the daemon did not run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,7 @@ pub async fn run(
             if stopping.send(true).is_err() {
                 tracing::debug!("no server is left");
             }
-            if within(DRAIN, &mut serving).await.is_none() {
+            if within(DRAIN_TIMEOUT, &mut serving).await.is_none() {
                 tracing::warn!("calls are still in flight, they are cancelled");
             }
         }

@@ -27,7 +27,7 @@ pub use steps::{StepLimitsError, StepSettings};
 pub use units::{DiskSpace, UnitError};
 pub use users::UserNamespaces;
 
-/// Everything that the daemon was told, in one place.
+/// All settings of the daemon.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// State directory.
@@ -381,10 +381,10 @@ impl Settings {
             entitlements = file.insecure_entitlements;
         }
         let cdi = (!args.cdi_disabled.or(file.cdi.disabled).unwrap_or(false)).then(|| {
-            let given = [args.cdi_spec_dir.clone(), file.cdi.spec_dirs];
-            let given = given.into_iter().find(|dirs| !dirs.is_empty());
+            let spec_dirs = [args.cdi_spec_dir.clone(), file.cdi.spec_dirs];
+            let spec_dirs = spec_dirs.into_iter().find(|dirs| !dirs.is_empty());
             executor::cdi::Config {
-                spec_dirs: given.map_or_else(
+                spec_dirs: spec_dirs.map_or_else(
                     || defaults.cdi.clone(),
                     |dirs| dirs.into_iter().map(PathBuf::from).collect(),
                 ),

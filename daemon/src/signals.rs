@@ -1,7 +1,7 @@
 //! Signals, heard on a thread of their own whatever the others do.
 //!
 //! SIGHUP has the configuration read again, of which the level of the log takes effect. The first SIGTERM or SIGINT asks the daemon to stop, which it does in order. A second one ends the process at once, and so does
-//! having been asked [`PATIENCE`] ago: what was committed is not lost by that. The same thread tells who keeps a thread of the runtime
+//! having been asked [`STOP_TIMEOUT`] ago: what was committed is not lost by that. The same thread tells who keeps a thread of the runtime
 //! from everybody else while he does.
 
 use std::future::Future;
@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 
 // DIFFERS: BuildKit's daemon takes a second signal like the first.
 /// How long stopping in order may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is looked who holds a thread of the runtime.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Holding one for longer is worth a line in the log while it lasts.
-const WEDGED: Duration = Duration::from_secs(2);
+const HELD_TOO_LONG: Duration = Duration::from_secs(2);
 
 /// Hears signals from now on; what is returned resolves at the first that asks to stop. `reread` is called at every SIGHUP until then.
 pub fn heard(reread: impl Fn() + Send + 'static) -> io::Result<impl Future<Output = ()> + Send> {
@@ -59,7 +59,7 @@ pub fn heard(reread: impl Fn() + Send + 'static) -> io::Result<impl Future<Outpu
                     () = one(&mut term, &mut int) => {
                         tracing::warn!("asked to stop a second time");
                     }
-                    () = task::clock::sleep(PATIENCE) => {
+                    () = task::clock::sleep(STOP_TIMEOUT) => {
                         tracing::error!("stopping takes too long");
                     }
                 }
@@ -96,15 +96,15 @@ async fn at_every(hangup: &mut Signal, reread: &impl Fn()) {
 /// Runs for ever.
 async fn tell_who_holds() {
     loop {
-        task::clock::sleep(LOOK).await;
-        tell(WEDGED);
+        task::clock::sleep(LOOK_EVERY).await;
+        tell(HELD_TOO_LONG);
     }
 }
 
 fn tell(limit: Duration) {
-    for held in task::watch::holding(limit) {
-        let ms = u64::try_from(held.took.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(task = held.name, ms, "a thread of the runtime is held");
+    for thread in task::watch::holding(limit) {
+        let ms = u64::try_from(thread.took.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(task = thread.name, ms, "a thread of the runtime is held");
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
         let (begun, has_begun) = std::sync::mpsc::channel();
         let holds = Arc::clone(&wedged);
         runtime.block_on(async {
-            let held = task::spawn("wedge", async move {
+            let wedge = task::spawn("wedge", async move {
                 begun.send(()).unwrap();
                 while holds.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
@@ -166,11 +166,11 @@ mod tests {
             assert!(within(Duration::from_millis(1), never).await.is_none());
             let names: Vec<_> = task::watch::holding(Duration::ZERO)
                 .iter()
-                .map(|held| held.name)
+                .map(|wedge| wedge.name)
                 .collect();
             assert!(names.contains(&"wedge"), "{names:?}");
             wedged.store(false, Ordering::Relaxed);
-            held.await;
+            wedge.await;
         });
     }
 }

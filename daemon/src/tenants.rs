@@ -30,7 +30,7 @@ use crate::wire::{self, Composed, WireError};
 /// How many tenants one daemon has open at a time; each holds a database and some descriptors.
 const MAX_TENANTS: usize = 256;
 /// Connections of one tenant that wait for its server.
-const BACKLOG: usize = 16;
+const MAX_WAITING_CONNECTIONS: usize = 16;
 /// How long closing waits for connections that are just being handed to their tenants.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -46,7 +46,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Who holds the certificate that a client showed.
+    /// The subject of the client's certificate.
     pub(crate) fn of_tls(connection: &rustls::ServerConnection) -> Self {
         let shown = connection.peer_certificates().and_then(<[_]>::first);
         shown.map_or(Self::Unknown, |certificate| {
@@ -126,7 +126,7 @@ impl Tenants {
         stop: impl Future<Output = ()>,
     ) {
         // A tenant whose state takes long to open keeps no other one waiting.
-        let taken = accepted.for_each_concurrent(None, |(peer, connection)| {
+        let handled = accepted.for_each_concurrent(None, |(peer, connection)| {
             let tenants = Arc::clone(&self);
             async move {
                 if let Err(error) = tenants.take(peer.clone(), connection).await {
@@ -139,7 +139,7 @@ impl Tenants {
             }
         });
         tokio::select! {
-            () = taken => {}
+            () = handled => {}
             () = stop => {}
         }
         for cell in self.open.all() {
@@ -170,7 +170,7 @@ impl Tenants {
         let network = self.network.clone();
         let compose = move || wire::compose(&settings, network);
         let composed = task::blocking("open a tenant", compose).await?;
-        let (connections, incoming) = mpsc::channel(BACKLOG);
+        let (connections, incoming) = mpsc::channel(MAX_WAITING_CONNECTIONS);
         let routes = composed.routes.clone();
         let mut stop = self.stop.clone();
         tracing::info!(tenant = %folder, "a tenant's state is open");

@@ -27,7 +27,7 @@ struct Rbuildd {
     folder: tempfile::TempDir,
     child: Child,
     lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
+    lines_read: Vec<String>,
 }
 
 fn is_root() -> bool {
@@ -95,7 +95,7 @@ impl Rbuildd {
             folder,
             child,
             lines,
-            seen: Vec::new(),
+            lines_read: Vec::new(),
         };
         daemon.line(" ready");
         daemon
@@ -109,8 +109,9 @@ impl Rbuildd {
     fn line(&mut self, words: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(TIMEOUT);
-            let line = line.unwrap_or_else(|_| panic!("no line with {words:?}: {:#?}", self.seen));
-            self.seen.push(line.clone());
+            let line =
+                line.unwrap_or_else(|_| panic!("no line with {words:?}: {:#?}", self.lines_read));
+            self.lines_read.push(line.clone());
             if line.contains(words) {
                 return line;
             }
@@ -132,10 +133,10 @@ impl Rbuildd {
     /// Waits for the end; returns the exit code and all lines.
     fn ended(mut self) -> (Option<i32>, Vec<String>) {
         while let Ok(line) = self.lines.recv_timeout(TIMEOUT) {
-            self.seen.push(line);
+            self.lines_read.push(line);
         }
         let code = self.child.wait().unwrap().code();
-        (code, std::mem::take(&mut self.seen))
+        (code, std::mem::take(&mut self.lines_read))
     }
 }
 
@@ -149,9 +150,9 @@ impl Drop for Rbuildd {
 
 /// Runs a daemon that refuses to start; returns what it says.
 fn refused(folder: &Path, args: &[&str]) -> String {
-    let done = command(folder).args(args).output().unwrap();
-    assert_eq!(done.status.code(), Some(1), "{args:?}");
-    String::from_utf8(done.stderr).unwrap()
+    let output = command(folder).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
 }
 
 #[test]
@@ -178,11 +179,11 @@ fn a_socket_of_the_service_manager_is_served_and_left_where_it_is() {
     let mut daemon = Rbuildd::running(folder, command);
     assert!(
         daemon
-            .seen
+            .lines_read
             .iter()
             .any(|line| line.contains("address=fd://")),
         "{:?}",
-        daemon.seen
+        daemon.lines_read
     );
     UnixStream::connect(&socket).unwrap();
     daemon.signal(Signal::TERM);
@@ -202,10 +203,10 @@ fn a_hangup_changes_what_is_logged_while_the_daemon_runs_and_a_broken_file_chang
     let changed = daemon.line("log level changed");
     assert!(changed.contains("level=\"debug\""), "{changed}");
     daemon.reconfigure("[log]\nlevel = 'loud'\n");
-    let kept = daemon.line("cannot be read again");
+    let line = daemon.line("cannot be read again");
     assert!(
-        kept.contains("unsupported log level \\\"loud\\\""),
-        "{kept}"
+        line.contains("unsupported log level \\\"loud\\\""),
+        "{line}"
     );
     daemon.reconfigure("[log]\nlevel = 'error'\n");
     // The line that says so is a warning, which the new level does not let through: the daemon's next word is none.
@@ -223,7 +224,7 @@ fn a_hangup_changes_what_is_logged_while_the_daemon_runs_and_a_broken_file_chang
 
 fn panic_free(daemon: &Rbuildd) {
     let panics: Vec<_> = daemon
-        .seen
+        .lines_read
         .iter()
         .filter(|line| line.contains("panicked"))
         .collect();
@@ -259,7 +260,7 @@ fn directives_of_the_environment_count_before_the_level_and_stay_when_it_changes
     let env = [("RUST_LOG", "daemon=debug")];
     let mut daemon = Rbuildd::start("[log]\nformat = 'json'\n", &["--log-level=info"], &env);
     let lines: Vec<serde_json::Value> = daemon
-        .seen
+        .lines_read
         .iter()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
         .collect();
@@ -323,7 +324,7 @@ fn stopping_removes_the_socket_and_a_second_daemon_takes_the_state_over() {
     let again = Rbuildd::running(folder, command);
     panic_free(&again);
     let dirty: Vec<_> = again
-        .seen
+        .lines_read
         .iter()
         .filter(|line| line.contains("not closed"))
         .collect();
@@ -335,12 +336,12 @@ fn what_a_daemon_refuses_is_one_line_with_the_place_and_the_remedy() {
     let folder = configured("root = 3\n");
     let at = |name: &str| folder.path().join(name).display().to_string();
     let file = at("rbuildd.toml");
-    let said = refused(folder.path(), &[]);
+    let refusal = refused(folder.path(), &[]);
     assert!(
-        said.starts_with(&format!("rbuildd: configuration {file}: ")),
-        "{said}"
+        refusal.starts_with(&format!("rbuildd: configuration {file}: ")),
+        "{refusal}"
     );
-    assert!(said.contains("line 1"), "{said}");
+    assert!(refusal.contains("line 1"), "{refusal}");
     std::fs::write(&file, "").unwrap();
     let socket = format!("unix://{}", at("rbuildd.sock"));
     let root = at("state");
@@ -376,11 +377,11 @@ fn what_a_daemon_refuses_is_one_line_with_the_place_and_the_remedy() {
     ];
     for (args, words) in cases {
         let args = [args, &["--root", &root]].concat();
-        let said = refused(folder.path(), &args);
-        let last = said.lines().last().unwrap_or_default();
+        let refusal = refused(folder.path(), &args);
+        let last = refusal.lines().last().unwrap_or_default();
         assert!(
             last.starts_with("rbuildd: ") && last.contains(words),
-            "{args:?}: {said}"
+            "{args:?}: {refusal}"
         );
     }
 }

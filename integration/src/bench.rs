@@ -34,11 +34,11 @@ use machine::Machine;
 use rows::{Life, Measure, Row};
 
 /// The load average above which a machine is not quiet.
-const QUIET: f64 = 0.5;
+const MAX_QUIET_LOAD: f64 = 0.5;
 /// How long a daemon is left alone before its memory is read.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// Bytes that a round of both daemons takes, with some to spare.
-const SPACE_OF_ROUND: u64 = 6_000_000_000;
+const ROUND_BYTES: u64 = 6_000_000_000;
 
 /// What to measure and where to write it.
 #[derive(Debug, clap::Args)]
@@ -92,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
 
     let machine = Machine::look(&ours, options.profile.as_deref(), &module)?;
     eprintln!("{machine}");
-    if machine.load > QUIET {
+    if machine.load > MAX_QUIET_LOAD {
         eprintln!(
             "warning: the machine is not quiet (load average {:.2}): figures of rows that compute or write are worth little",
             machine.load
@@ -213,7 +213,7 @@ impl Round<'_> {
                 }
                 self.tell(row, figures);
             }
-            std::thread::sleep(SETTLE);
+            std::thread::sleep(SETTLE_TIME);
             for daemon in daemons {
                 let most = memory.entry(daemon.side).or_default();
                 *most = most.max(daemon.memory()?);
@@ -244,7 +244,7 @@ impl Round<'_> {
             Measure::Start => Some(daemon.served_after.as_secs_f64()),
             Measure::Size => Some(daemon.size()?),
             Measure::Idle => {
-                std::thread::sleep(SETTLE);
+                std::thread::sleep(SETTLE_TIME);
                 Some(daemon.memory()?.now)
             }
             Measure::Build(build) => {
@@ -300,7 +300,7 @@ impl Work {
                 None
             }
         };
-        let keeps = image.is_none() && free > SPACE_OF_ROUND * (rounds as u64 + 1);
+        let keeps = image.is_none() && free > ROUND_BYTES * (rounds as u64 + 1);
         Ok(Self {
             dir,
             contexts: bench.join("contexts"),
@@ -326,8 +326,8 @@ impl Work {
 
 /// Makes a file system of `size` bytes in a sparse file and mounts it.
 fn mount_new(file: &Path, dir: &Path, size: u64) -> Result<(), Error> {
-    let made = fs::File::create(file).and_then(|made| made.set_len(size));
-    made.map_err(at("making", file))?;
+    let created = fs::File::create(file).and_then(|created| created.set_len(size));
+    created.map_err(at("making", file))?;
     let tables = "lazy_itable_init=0,lazy_journal_init=0";
     output(
         Command::new("mkfs.ext4")

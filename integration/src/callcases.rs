@@ -18,7 +18,7 @@ use crate::process::{Error, at, is_root};
 use crate::serve::Registry;
 
 /// How long a daemon may take until it serves.
-const PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which programs to compare.
 #[derive(Debug, clap::Args)]
@@ -128,7 +128,7 @@ const BUILDS: &[Case] = &[
 
 /// What a program did.
 #[derive(Debug, PartialEq, Eq, Clone)]
-struct Said {
+struct ClientOutput {
     code: Option<i32>,
     out: String,
     err: String,
@@ -153,8 +153,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         });
     }
     let tools = Module::find()?.tools();
-    let beside = |given: &Option<PathBuf>, name: &str| -> Result<PathBuf, Error> {
-        let file = given.clone().or_else(|| {
+    let beside = |option: &Option<PathBuf>, name: &str| -> Result<PathBuf, Error> {
+        let file = option.clone().or_else(|| {
             let me = std::env::current_exe().ok()?;
             Some(me.with_file_name(name))
         });
@@ -185,18 +185,18 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     };
     fs::create_dir_all(&bench.context).map_err(at("making", &bench.context))?;
     for (name, address) in [("ours", &bench.ours), ("theirs", &bench.theirs)] {
-        let made = bench.call(
+        let created = bench.call(
             Command::new(&bench.buildx)
                 .args(["create", "--name", name, "--driver", "remote", address]),
         )?;
-        if made.code != Some(0) {
+        if created.code != Some(0) {
             return Err(Error::Output {
                 what: "buildx create",
-                problem: made.err,
+                problem: created.err,
             });
         }
     }
-    let wanted = |case: &&Case| {
+    let is_chosen = |case: &&Case| {
         options
             .only
             .as_ref()
@@ -204,11 +204,11 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     };
     let mut differences = 0;
     let mut compared = 0;
-    for case in CASES.iter().filter(wanted) {
+    for case in CASES.iter().filter(is_chosen) {
         bench.put(case)?;
         differences += bench.questions(case, &mut compared)?;
     }
-    for case in BUILDS.iter().filter(wanted) {
+    for case in BUILDS.iter().filter(is_chosen) {
         bench.put(case)?;
         differences += bench.build(case, &mut compared)?;
     }
@@ -223,9 +223,9 @@ impl Bench {
         fs::write(&file, case.dockerfile).map_err(at("writing", &file))
     }
 
-    fn call(&self, command: &mut Command) -> Result<Said, Error> {
+    fn call(&self, command: &mut Command) -> Result<ClientOutput, Error> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let done = command
+        let output = command
             .current_dir(self.context.parent().unwrap_or(&self.context))
             .env("BUILDX_CONFIG", &self.config)
             .env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1")
@@ -236,18 +236,18 @@ impl Bench {
             .map_err(|source| Error::Start { program, source })?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         // The session code of Go's clients complains when a session ends as soon as it began, on either daemon.
-        let err = text(&done.stderr)
+        let err = text(&output.stderr)
             .lines()
             .filter(|l| !l.contains(" http2: server"))
             .fold(String::new(), |all, l| all + l + "\n");
-        Ok(Said {
-            code: done.status.code(),
-            out: text(&done.stdout),
+        Ok(ClientOutput {
+            code: output.status.code(),
+            out: text(&output.stdout),
             err: err.trim_end().to_owned(),
         })
     }
 
-    fn buildx(&self, builder: &str, progress: &str, flags: &[&str]) -> Result<Said, Error> {
+    fn buildx(&self, builder: &str, progress: &str, flags: &[&str]) -> Result<ClientOutput, Error> {
         let mut command = Command::new(&self.buildx);
         command
             .args(["build", "--builder", builder, "--progress", progress])
@@ -256,7 +256,7 @@ impl Bench {
         self.call(&mut command)
     }
 
-    fn rbuild(&self, progress: &str, flags: &[&str]) -> Result<Said, Error> {
+    fn rbuild(&self, progress: &str, flags: &[&str]) -> Result<ClientOutput, Error> {
         let mut command = Command::new(&self.rbuild);
         command
             .args(["--addr", &self.ours, "build", "--progress", progress])
@@ -265,7 +265,12 @@ impl Bench {
         self.call(&mut command)
     }
 
-    fn buildctl(&self, address: &str, progress: &str, options: &[String]) -> Result<Said, Error> {
+    fn buildctl(
+        &self,
+        address: &str,
+        progress: &str,
+        options: &[String],
+    ) -> Result<ClientOutput, Error> {
         let mut command = Command::new(&self.buildctl);
         command.args(["--addr", address, "build", "--frontend", "dockerfile.v0"]);
         command.args([
@@ -284,9 +289,9 @@ impl Bench {
     // Asks everything and returns how many answers differ.
     fn questions(&self, case: &Case, compared: &mut usize) -> Result<usize, Error> {
         let mut differences = 0;
-        let mut compare = |what: String, want: &Said, got: &Said| {
+        let mut compare = |what: String, want: &ClientOutput, actual: &ClientOutput| {
             *compared += 1;
-            differences += usize::from(!same(&format!("{}: {what}", case.name), want, got));
+            differences += usize::from(!same(&format!("{}: {what}", case.name), want, actual));
         };
         for method in ["check", "outline", "targets"] {
             for format in ["", ",format=json"] {
@@ -304,8 +309,8 @@ impl Bench {
             let ours = answer(self.buildctl(&self.ours, "plain", &options)?);
             compare(
                 format!("{method} by buildctl"),
-                &said_alone(want),
-                &said_alone(ours),
+                &without_progress(want),
+                &without_progress(ours),
             );
         }
         Ok(differences)
@@ -314,9 +319,9 @@ impl Bench {
     // Builds everywhere and returns in how many ways the builds are shown differently.
     fn build(&self, case: &Case, compared: &mut usize) -> Result<usize, Error> {
         let mut differences = 0;
-        let mut compare = |what: &str, want: &Said, got: &Said| {
+        let mut compare = |what: &str, want: &ClientOutput, actual: &ClientOutput| {
             *compared += 1;
-            differences += usize::from(!same(&format!("{}: {what}", case.name), want, got));
+            differences += usize::from(!same(&format!("{}: {what}", case.name), want, actual));
         };
         let want = steps(&self.buildctl(&self.theirs, "rawjson", &[])?);
         let ours = steps(&self.buildctl(&self.ours, "rawjson", &[])?);
@@ -355,38 +360,38 @@ fn frontend_options(method: &str, flags: &[&str]) -> Vec<String> {
 // An answer without what names the session, which are definitions of the Dockerfile's source, and without what depends on
 // the order in which two goroutines of buildx end: when a build fails, `client/solve.go` of BuildKit reports either the
 // error of the solve or that of the function which asked for it, whichever comes first.
-fn answer(mut said: Said) -> Said {
-    said.err = said
+fn answer(mut output: ClientOutput) -> ClientOutput {
+    output.err = output
         .err
         .replace("failed to run Build function: ", "failed to solve: ");
-    if let Ok(mut json) = serde_json::from_str::<Value>(&said.out) {
+    if let Ok(mut json) = serde_json::from_str::<Value>(&output.out) {
         if let Some(sources) = json.get_mut("sources").and_then(Value::as_array_mut) {
             for source in sources.iter_mut().filter_map(Value::as_object_mut) {
                 let _names_the_session = source.remove("definition");
             }
         }
-        said.out = format!("{json:#}");
+        output.out = format!("{json:#}");
     }
-    said
+    output
 }
 
 // Without progress, which is timed.
-fn said_alone(mut said: Said) -> Said {
-    let lines = said.err.lines();
+fn without_progress(mut output: ClientOutput) -> ClientOutput {
+    let lines = output.err.lines();
     let lines = lines.filter(|l| !l.starts_with('#') && !l.is_empty());
-    said.err = lines.map(|l| format!("{l}\n")).collect();
-    said
+    output.err = lines.map(|l| format!("{l}\n")).collect();
+    output
 }
 
 // The names of a build's steps and its warnings, sorted.
-fn steps(said: &Said) -> Said {
+fn steps(output: &ClientOutput) -> ClientOutput {
     let mut names = BTreeSet::new();
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-    for line in said.err.lines() {
-        let Ok(news) = serde_json::from_str::<Value>(line) else {
+    for line in output.err.lines() {
+        let Ok(change) = serde_json::from_str::<Value>(line) else {
             continue;
         };
-        let list = |key: &str| news.get(key).and_then(Value::as_array).cloned();
+        let list = |key: &str| change.get(key).and_then(Value::as_array).cloned();
         for vertex in list("vertexes").unwrap_or_default() {
             names.extend(text(&vertex, "name"));
         }
@@ -395,18 +400,18 @@ fn steps(said: &Said) -> Said {
             names.extend(text(&warning, "short").map(|short| format!("warning {short}")));
         }
     }
-    Said {
-        code: said.code.map(|code| i32::from(code != 0)),
+    ClientOutput {
+        code: output.code.map(|code| i32::from(code != 0)),
         out: names.into_iter().map(|n| n + "\n").collect(),
         err: String::new(),
     }
 }
 
 // What follows the steps: the end of a failed step's output, the warnings, the marked lines, the error.
-fn endings(said: Said) -> Said {
-    let mut kept = String::new();
+fn endings(output: ClientOutput) -> ClientOutput {
+    let mut ending = String::new();
     let mut own = false;
-    for line in said.err.lines() {
+    for line in output.err.lines() {
         let carets = line.starts_with("     | ");
         let ours =
             carets || line.starts_with("built, and kept") || line.starts_with("WARNING: No output");
@@ -416,14 +421,14 @@ fn endings(said: Said) -> Said {
         if own && !ours && !line.is_empty() && !line.starts_with('#') {
             let line = line.replace("\u{1b}[33m", "").replace("\u{1b}[0m", "");
             let line = line.replace("(use docker --debug to expand)", "(use --check to expand)");
-            kept += &without_time(&line);
-            kept.push('\n');
+            ending += &without_time(&line);
+            ending.push('\n');
         }
     }
-    Said {
-        code: said.code,
+    ClientOutput {
+        code: output.code,
         out: String::new(),
-        err: kept,
+        err: ending,
     }
 }
 
@@ -434,24 +439,28 @@ fn without_time(line: &str) -> String {
     }
 }
 
-fn same(what: &str, want: &Said, got: &Said) -> bool {
-    if want == got {
+fn same(what: &str, want: &ClientOutput, actual: &ClientOutput) -> bool {
+    if want == actual {
         return true;
     }
     println!("different: {what}");
-    if want.code != got.code {
-        println!("  exit code {:?} in the place of {:?}", got.code, want.code);
+    if want.code != actual.code {
+        println!(
+            "  exit code {:?} in the place of {:?}",
+            actual.code, want.code
+        );
     }
-    for (stream, want, got) in [
-        ("output", &want.out, &got.out),
-        ("errors", &want.err, &got.err),
+    for (stream, want, actual) in [
+        ("output", &want.out, &actual.out),
+        ("errors", &want.err, &actual.err),
     ] {
-        let (want, got): (Vec<&str>, Vec<&str>) = (want.lines().collect(), got.lines().collect());
-        let at = want.iter().zip(&got).take_while(|(w, g)| w == g).count();
-        if at < want.len() || at < got.len() {
+        let (want, actual): (Vec<&str>, Vec<&str>) =
+            (want.lines().collect(), actual.lines().collect());
+        let at = want.iter().zip(&actual).take_while(|(w, g)| w == g).count();
+        if at < want.len() || at < actual.len() {
             println!("  {stream}, line {}:", at + 1);
             println!("    - {}", want.get(at).unwrap_or(&"(end)"));
-            println!("    + {}", got.get(at).unwrap_or(&"(end)"));
+            println!("    + {}", actual.get(at).unwrap_or(&"(end)"));
         }
     }
     false
@@ -506,7 +515,7 @@ impl Daemon {
         let begun = Instant::now();
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             let ended = daemon.child.try_wait().ok().flatten();
-            if ended.is_some() || begun.elapsed() > PATIENCE {
+            if ended.is_some() || begun.elapsed() > START_TIMEOUT {
                 return Err(Error::Failed {
                     program: program.display().to_string(),
                     status: ended.map_or("does not serve".to_owned(), |s| s.to_string()),
@@ -524,7 +533,7 @@ impl Drop for Daemon {
         let pid = self.child.id().to_string();
         let _gone_already = Command::new("kill").args(["-TERM", &pid]).status();
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE && self.child.try_wait().ok().flatten().is_none() {
+        while begun.elapsed() < START_TIMEOUT && self.child.try_wait().ok().flatten().is_none() {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _gone_already = self.child.kill();
@@ -538,28 +547,28 @@ mod tests {
 
     #[test]
     fn what_differs_for_no_reason_of_ours_is_left_out() {
-        let said = |out: &str, err: &str| Said {
+        let output = |out: &str, err: &str| ClientOutput {
             code: Some(0),
             out: out.into(),
             err: err.into(),
         };
-        let one = answer(said(
+        let one = answer(output(
             r#"{"sources":[{"data":"x","definition":{"def":["1"]}}]}"#,
             "",
         ));
-        let two = answer(said(
+        let two = answer(output(
             r#"{"sources":[{"data":"x","definition":{"def":["2"]}}]}"#,
             "",
         ));
         assert_eq!(one, two);
-        let one = answer(said("", "ERROR: failed to run Build function: no stage"));
-        let two = answer(said("", "ERROR: failed to solve: no stage"));
+        let one = answer(output("", "ERROR: failed to run Build function: no stage"));
+        let two = answer(output("", "ERROR: failed to solve: no stage"));
         assert_eq!(one, two);
-        let one = endings(said(
+        let one = endings(output(
             "",
             "#1 [a]\n------\n > a:\n0.120 hi\n------\n\n 1 warning found (use docker --debug to expand):\n - x\n",
         ));
-        let two = endings(said(
+        let two = endings(output(
             "",
             "#1 [b]\n------\n > a:\n0.003 hi\n------\n\n 1 warning found (use --check to expand):\n - x\n",
         ));

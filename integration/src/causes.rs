@@ -7,7 +7,7 @@ use crate::outcome::{Outcomes, fold};
 /// Follows the output of `-test.v` and keeps the first error that each test reports.
 #[derive(Debug, Default)]
 pub(crate) struct Causes {
-    known: Outcomes,
+    tests: Outcomes,
     current: Option<String>,
     /// The next line holds the text of an error.
     pending: bool,
@@ -15,24 +15,24 @@ pub(crate) struct Causes {
 }
 
 impl Causes {
-    /// Follows a suite whose tests are `known`, if any are.
-    pub(crate) fn new(known: Outcomes) -> Self {
+    /// Follows a suite with these tests, if they are known.
+    pub(crate) fn new(tests: Outcomes) -> Self {
         Self {
-            known,
+            tests,
             ..Self::default()
         }
     }
 
     /// Whether `name` is a test with its matrix values, and not a group or a subtest.
     pub(crate) fn is_test(&self, name: &str) -> bool {
-        fold(name, &self.known).is_some_and(|test| test == name)
+        fold(name, &self.tests).is_some_and(|test| test == name)
     }
 
     /// Takes the next line.
     pub(crate) fn line(&mut self, line: &str) {
         if let Some(rest) = line.strip_prefix("=== ") {
             let name = rest.split_whitespace().nth(1).unwrap_or_default();
-            self.current = fold(name, &self.known);
+            self.current = fold(name, &self.tests);
             self.pending = false;
             return;
         }

@@ -16,7 +16,7 @@ use crate::process::{Error, at};
 use crate::suite::{SUITES, Suite};
 
 /// One of how many tests a sample takes.
-const SAMPLE: usize = 10;
+const SAMPLE_ONE_OF: usize = 10;
 /// How many tests a test process is given, and those of them that remain without an answer, and those of them.
 const BATCHES: [usize; 3] = [32, 6, 1];
 
@@ -113,19 +113,19 @@ fn one(
 
     let chosen: Option<BTreeSet<String>> = if let Some(file) = &options.list {
         // A list may name tests of several suites; only this suite's are run here.
-        let named: BTreeSet<String> = read_list(file)?
+        let tests: BTreeSet<String> = read_list(file)?
             .into_keys()
             .filter(|name| reference.is_empty() || reference.contains_key(name))
             .collect();
-        if named.is_empty() {
+        if tests.is_empty() {
             return Ok(true);
         }
-        Some(named)
+        Some(tests)
     } else if options.sample {
         Some(
             passed(&reference)
                 .into_iter()
-                .step_by(SAMPLE)
+                .step_by(SAMPLE_ONE_OF)
                 .map(str::to_owned)
                 .collect(),
         )
@@ -144,16 +144,16 @@ fn one(
         timeout: options.timeout,
         test_timeout: options.test_timeout,
     };
-    let known = if options.reference && options.bless {
+    let expected = if options.reference && options.bless {
         Outcomes::new()
     } else {
         reference.clone()
     };
-    let mut result = run::Finished::new(suite, &known, options.run.is_some())?;
-    if options.run.is_some() || known.is_empty() {
+    let mut result = run::Finished::new(suite, &expected, options.run.is_some())?;
+    if options.run.is_some() || expected.is_empty() {
         run.go(&mut result)?;
     } else {
-        let names = known
+        let names = expected
             .keys()
             .filter(|name| chosen.as_ref().is_none_or(|chosen| chosen.contains(*name)))
             .cloned()

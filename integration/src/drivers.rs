@@ -34,7 +34,7 @@ pub(crate) struct Options {
 }
 
 /// The most bytes of the image, compressed.
-const IMAGE_BYTES: u64 = 60 << 20;
+const MAX_IMAGE_BYTES: u64 = 60 << 20;
 const IMAGE: &str = "rbuild:latest";
 const BUILDER: &str = "rbuild-drivers";
 const CONTAINER: &str = "buildx_buildkit_rbuild-drivers0";
@@ -136,13 +136,13 @@ fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), Trouble> {
 
 fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Result<(), Trouble> {
     let begun = Instant::now();
-    let done = |what: &str| println!("ok       {what} ({:.1} s)", begun.elapsed().as_secs_f64());
+    let passed = |what: &str| println!("ok       {what} ({:.1} s)", begun.elapsed().as_secs_f64());
     let archive = &image(options, scratch)?;
     let size = fs::metadata(archive).map_err(at("reading", archive))?.len();
-    ensure(size <= IMAGE_BYTES, || {
+    ensure(size <= MAX_IMAGE_BYTES, || {
         format!("the image has {} MB", size >> 20)
     })?;
-    done(&format!(
+    passed(&format!(
         "the image is made by rbuild of Debian's packages: {} MB",
         size >> 20
     ));
@@ -167,7 +167,7 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
         inspected.contains("Status:                running") && inspected.contains("v0."),
         || inspected.clone(),
     )?;
-    done("buildx boots the image with the driver docker-container");
+    passed("buildx boots the image with the driver docker-container");
 
     let project = project(scratch)?;
     docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
@@ -175,7 +175,7 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
     ensure(said == "built\n", || format!("the image says {said:?}"))?;
     let again = docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
     ensure(again.contains("CACHED"), || again.clone())?;
-    done("an image is built, loaded and run, and is cached the second time");
+    passed("an image is built, loaded and run, and is cached the second time");
 
     output(
         docker
@@ -197,7 +197,7 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
     ensure(history.matches("Completed").count() >= 4, || {
         history.clone()
     })?;
-    done("bake builds two targets, and the history has all builds");
+    passed("bake builds two targets, and the history has all builds");
 
     docker.run("docker", &["restart", CONTAINER])?;
     let after = docker.build(BUILDER, &project, &["-t", "app:one", "--load", "."])?;
@@ -209,7 +209,7 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
     ensure(after.contains("CACHED"), || {
         format!("nothing is cached after a stop: {after}")
     })?;
-    done("what was built is cached after a restart and after a stop");
+    passed("what was built is cached after a restart and after a stop");
 
     let kept = docker.run("buildx", &["du", "--builder", BUILDER])?;
     ensure(!kept.contains("Total:\t\t0B"), || kept.clone())?;
@@ -219,7 +219,7 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
     )?;
     let kept = docker.run("buildx", &["du", "--builder", BUILDER])?;
     ensure(kept.contains("0B"), || kept.clone())?;
-    done("du shows what is kept, and prune removes it");
+    passed("du shows what is kept, and prune removes it");
 
     let daemonless = docker.run(
         "docker",
@@ -249,13 +249,13 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
     ensure(project.join("out.tar").is_file(), || {
         "buildctl-daemonless.sh wrote nothing".to_owned()
     })?;
-    done("buildctl-daemonless.sh builds without a daemon");
+    passed("buildctl-daemonless.sh builds without a daemon");
 
     docker.run("buildx", &["rm", BUILDER])?;
     let left = docker.run("docker", &["ps", "--all", "--quiet"])?
         + &docker.run("docker", &["volume", "ls", "--quiet"])?;
     ensure(left.trim().is_empty(), || format!("rm leaves {left}"))?;
-    done("rm leaves neither container nor volume");
+    passed("rm leaves neither container nor volume");
     Ok(())
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
             .env("CGO_ENABLED", "0"),
     )?;
     let work = std::env::temp_dir().join(format!("rbllb{}", std::process::id()));
-    let done = (|| {
+    let result = (|| {
         standins::make(&work.join("mirror"))?;
         let registry = Registry::start_on(&work.join("mirror"), 0)?;
         let ours = options.daemon.clone().unwrap_or_else(|| {
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         Ok(compare::all(&cases, &reference, &ours))
     })();
     let _left = fs::remove_dir_all(&work);
-    done
+    result
 }
 
 /// Asks a daemon about all cases.

@@ -77,7 +77,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let done = match args.command {
+    let result = match args.command {
         Command::Setup => setup::run().map(|()| true),
         Command::Images => images::run().map(|()| true),
         Command::Conformance(options) => conformance::run(&options),
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         Command::Llb(options) => llb::run(&options),
         Command::ServeMirror(options) => serve::run(&options).map(|()| true),
     };
-    match done {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -45,9 +45,9 @@ pub(crate) fn parse_line(line: &str) -> Option<(&str, Outcome)> {
 
 /// Folds a test's name to the test with its matrix values; `None` for names that only group tests.
 ///
-/// A subtest may look like a matrix value, so the names that are `known` decide where there are any.
-pub(crate) fn fold(name: &str, known: &Outcomes) -> Option<String> {
-    if !known.is_empty() {
+/// A subtest may look like a matrix value, so where the names of `tests` are known, they decide.
+pub(crate) fn fold(name: &str, tests: &Outcomes) -> Option<String> {
+    if !tests.is_empty() {
         let ends = name
             .match_indices('/')
             .map(|(at, _)| at)
@@ -56,7 +56,7 @@ pub(crate) fn fold(name: &str, known: &Outcomes) -> Option<String> {
         return prefixes
             .into_iter()
             .rev()
-            .find(|prefix| known.contains_key(*prefix))
+            .find(|prefix| tests.contains_key(*prefix))
             .map(str::to_owned);
     }
     let mut parts: Vec<&str> = Vec::new();
@@ -115,12 +115,12 @@ mod tests {
         assert_eq!(fold(&format!("{test}/inner"), &none).as_deref(), Some(test));
         assert_eq!(fold(test, &none).as_deref(), Some(test));
         assert_eq!(fold("TestIntegration", &none), None);
-        let known = parse_list(test);
+        let tests = parse_list(test);
         assert_eq!(
-            fold(&format!("{test}/looks=so/inner"), &known).as_deref(),
+            fold(&format!("{test}/looks=so/inner"), &tests).as_deref(),
             Some(test)
         );
-        assert_eq!(fold("TestIntegration/TestX", &known), None);
+        assert_eq!(fold("TestIntegration/TestX", &tests), None);
     }
 
     #[test]

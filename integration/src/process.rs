@@ -24,7 +24,7 @@ pub(crate) enum Error {
         status: String,
         output: String,
     },
-    /// Something has to be there first.
+    /// A prerequisite is missing.
     #[error("{what} is missing: {remedy}")]
     Missing { what: String, remedy: String },
     /// A program's output is not what we know.

@@ -23,7 +23,7 @@ pub(crate) struct Call {
 /// How an answer was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Nothing to object to.
+    /// The answer was printed, without findings.
     Fine,
     /// The frontend found something: the exit code that it wants.
     Findings(u8),
@@ -69,13 +69,13 @@ impl Call {
     /// Writes an answer; `dockerfile` is what the user calls the file.
     pub(crate) fn show(
         self,
-        said: &BTreeMap<String, Vec<u8>>,
+        answer: &BTreeMap<String, Vec<u8>>,
         dockerfile: &str,
         out: &mut dyn Write,
     ) -> Result<Answer, CliError> {
         let write = CliError::io("cannot write to standard output");
         let text = |key: &str| {
-            said.get(key).map(Vec::as_slice).ok_or_else(|| {
+            answer.get(key).map(Vec::as_slice).ok_or_else(|| {
                 CliError::Usage(format!(
                     "the frontend did not answer with {key}: it may not know this call; --call=subrequests.describe lists those it knows"
                 ))
@@ -88,8 +88,8 @@ impl Call {
                 .and_then(|()| writeln!(out))
                 .map_err(write)?;
         } else if !lint {
-            let said = harmless_lines(&String::from_utf8_lossy(text("result.txt")?));
-            out.write_all(said.as_bytes()).map_err(write)?;
+            let page = harmless_lines(&String::from_utf8_lossy(text("result.txt")?));
+            out.write_all(page.as_bytes()).map_err(write)?;
         }
         if lint {
             let findings: Findings = serde_json::from_slice(text("result.json")?)
@@ -103,7 +103,7 @@ impl Call {
                 return Err(CliError::Usage(error.told(&findings.sources, dockerfile)));
             }
         }
-        let code = said
+        let code = answer
             .get("result.statuscode")
             .and_then(|c| std::str::from_utf8(c).ok()?.parse::<i64>().ok())
             .unwrap_or(0);
@@ -270,8 +270,8 @@ mod tests {
             {"ruleName":"A","detail":"first","location":{"ranges":[{"start":{"line":1},"end":{"line":1}}]}}],
             "sources":[{"filename":"Dockerfile","data":"RlJPTSBhClJVTiB4Cg=="}]}"#;
         let mut out = Vec::new();
-        let taken = call.show(&answer(json, "1"), "dir/Dockerfile", &mut out)?;
-        assert_eq!(taken, Answer::Findings(1));
+        let outcome = call.show(&answer(json, "1"), "dir/Dockerfile", &mut out)?;
+        assert_eq!(outcome, Answer::Findings(1));
         assert_eq!(
             String::from_utf8_lossy(&out),
             "Check complete, 2 warnings have been found!\n\
@@ -296,8 +296,8 @@ mod tests {
             "warnings": [{ "ruleName": evil, "url": evil, "detail": evil, "location": { "ranges": [{}] } }],
             "sources": [{ "filename": evil, "data": STANDARD.encode(evil) }],
         });
-        let mut said = answer(&json.to_string(), "0");
-        said.insert("result.txt".into(), evil.into());
+        let mut answer_with_text = answer(&json.to_string(), "0");
+        answer_with_text.insert("result.txt".into(), evil.into());
         for call in [
             "check",
             "check,format=json",
@@ -306,7 +306,7 @@ mod tests {
         ] {
             let mut out = Vec::new();
             let parsed = Call::parse(call)?.ok_or("no call")?;
-            assert_eq!(parsed.show(&said, "", &mut out)?, Answer::Fine);
+            assert_eq!(parsed.show(&answer_with_text, "", &mut out)?, Answer::Fine);
             let text = String::from_utf8(out)?;
             assert!(
                 !text.chars().any(|c| c.is_control() && c != '\n'),

@@ -292,7 +292,7 @@ mod tests {
             std::fs::write(file, "FROM scratch")?;
         }
         let (home, here) = (home.display().to_string(), context.display().to_string());
-        let named = [
+        let files = [
             "app.Dockerfile",
             "app.Dockerfile.dockerignore",
             ".dockerignore",
@@ -301,14 +301,14 @@ mod tests {
         for (file, only) in [
             (None, &[][..]),
             (Some(format!("{here}/docker/D")), &[]),
-            (Some(format!("{home}/app.Dockerfile")), &named),
-            (Some(format!("{here}/../home/app.Dockerfile")), &named),
+            (Some(format!("{home}/app.Dockerfile")), &files),
+            (Some(format!("{here}/../home/app.Dockerfile")), &files),
         ] {
             let mut offer = Attachables::default();
-            let found = resolve(&here, file.as_deref(), &mut offer).await?;
+            let context = resolve(&here, file.as_deref(), &mut offer).await?;
             let folder = offer.folders.get("dockerfile").ok_or("no folder")?;
             assert_eq!(folder.only, only, "{file:?}");
-            keys.push(found.shared_key);
+            keys.push(context.shared_key);
         }
         keys.sort();
         keys.dedup();

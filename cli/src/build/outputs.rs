@@ -13,15 +13,15 @@ use crate::spec;
 
 // Asked before the build: after it is late to hear that nobody takes the image.
 fn docker_answers() -> Result<(), String> {
-    let asked = std::process::Command::new("docker")
+    let output = std::process::Command::new("docker")
         .args(["version", "--format", "{{.Server.Version}}"])
         .stdin(std::process::Stdio::null())
         .output();
-    match asked {
-        Ok(done) if done.status.success() => Ok(()),
-        Ok(done) => {
-            let said = String::from_utf8_lossy(&done.stderr);
-            Err(format!("docker says: {}", said.trim()))
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let reason = String::from_utf8_lossy(&output.stderr);
+            Err(format!("docker says: {}", reason.trim()))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err("there is no docker here".into())

@@ -446,7 +446,7 @@ mod tests {
         let file = format!("{here}/app.Dockerfile");
         let secret = format!("id=tok,src={here}/s");
         let archive = format!("type=oci,dest={here}/x.tar");
-        let named = format!("extra={here}");
+        let named_context = format!("extra={here}");
         let flags = [
             "-f",
             &file,
@@ -478,7 +478,7 @@ mod tests {
             "nofile=5:6",
             "--pull",
             "--build-context",
-            &named,
+            &named_context,
             "--build-context",
             "base=docker-image://x",
             here,

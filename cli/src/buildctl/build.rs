@@ -23,9 +23,9 @@ use crate::progress;
 use crate::spec;
 
 /// How many changes may wait to be shown.
-const STATUSES: usize = 256;
+const MAX_WAITING_CHANGES: usize = 256;
 /// The most bytes of a definition that is read from standard input: what a daemon takes.
-const DEFINITION: u64 = 256 << 20;
+const MAX_DEFINITION_BYTES: u64 = 256 << 20;
 
 fn usage(text: impl Into<String>) -> CliError {
     CliError::Usage(text.into())
@@ -45,8 +45,8 @@ pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
     let truncate = std::env::var_os("PROGRESS_NO_TRUNC").is_some_and(|v| v.to_str() == Some("0"));
     let display = progress::display(flags.progress, truncate, "Building".into());
 
-    let (sender, statuses) = mpsc::channel(STATUSES);
-    let (shown, to_show) = mpsc::channel(STATUSES);
+    let (sender, statuses) = mpsc::channel(MAX_WAITING_CHANGES);
+    let (shown, to_show) = mpsc::channel(MAX_WAITING_CHANGES);
     let mut counted = CacheMetrics::default();
     let teeing = tee(statuses, shown, trace, &mut counted);
     let showing = progress::show(display, to_show);
@@ -157,12 +157,12 @@ impl MetricsPlace {
     }
 
     fn write(&mut self, text: &str) -> Result<(), CliError> {
-        let done = match self {
+        let written = match self {
             Self::Stdout => io::stdout().write_all(text.as_bytes()),
             Self::Stderr => io::stderr().write_all(text.as_bytes()),
             Self::File(file) => file.write_all(text.as_bytes()),
         };
-        done.map_err(CliError::io("cannot write the cache metrics"))
+        written.map_err(CliError::io("cannot write the cache metrics"))
     }
 }
 
@@ -279,16 +279,16 @@ fn options(pairs: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     if let Some(epoch) = request::variable("SOURCE_DATE_EPOCH") {
         all.insert("build-arg:SOURCE_DATE_EPOCH".to_owned(), epoch);
     }
-    let mut given = Vec::new();
+    let mut resolved = Vec::new();
     for pair in pairs {
         match pair.strip_prefix("build-arg:") {
             Some(name) if !name.is_empty() && !name.contains('=') => {
-                given.extend(request::variable(name).map(|value| format!("{pair}={value}")));
+                resolved.extend(request::variable(name).map(|value| format!("{pair}={value}")));
             }
-            _ => given.push(pair.clone()),
+            _ => resolved.push(pair.clone()),
         }
     }
-    all.extend(named(&given, "opt")?);
+    all.extend(named(&resolved, "opt")?);
     Ok(all)
 }
 
@@ -312,12 +312,12 @@ fn stdin_definition(ignore_cache: bool) -> Result<Definition, CliError> {
     let mut bytes = Vec::new();
     stdin
         .lock()
-        .take(DEFINITION + 1)
+        .take(MAX_DEFINITION_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(CliError::io("cannot read standard input"))?;
-    if bytes.len() as u64 > DEFINITION {
+    if bytes.len() as u64 > MAX_DEFINITION_BYTES {
         return Err(usage(format!(
-            "the definition has more than {DEFINITION} bytes"
+            "the definition has more than {MAX_DEFINITION_BYTES} bytes"
         )));
     }
     let mut definition = Definition::read(&bytes)?;

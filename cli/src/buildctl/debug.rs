@@ -18,7 +18,7 @@ use crate::failure::CliError;
 use crate::progress;
 
 /// How many changes of a build may wait to be shown.
-const STATUSES: usize = 256;
+const MAX_WAITING_CHANGES: usize = 256;
 
 pub(super) async fn run(client: &Client, what: Debug) -> Result<(), CliError> {
     match what {
@@ -133,7 +133,7 @@ async fn logs(
     }
     let truncate = std::env::var_os("PROGRESS_NO_TRUNC").is_some_and(|v| v.to_str() == Some("0"));
     let mut display = progress::display(mode, truncate, "Build".into());
-    let (sender, mut statuses) = mpsc::channel(STATUSES);
+    let (sender, mut statuses) = mpsc::channel(MAX_WAITING_CHANGES);
     // The log is what was asked for, and goes where results go.
     let showing = async {
         while let Some(status) = statuses.recv().await {

@@ -8,33 +8,33 @@ use crate::progress::Display;
 use crate::progress::text::{bytes, cut, seconds};
 use crate::progress::trace::{State, Step, Trace};
 
-const NAME: usize = 72;
+const MAX_NAME_CHARS: usize = 72;
 /// A step that says as much as all others keeps the floor for about twice this long.
-const STAY: f64 = 5.0;
+const KEEP_FLOOR_SECONDS: f64 = 5.0;
 /// A step whose news waited for this long gets the floor.
-const WAIT: f64 = 10.0;
-/// A step that ended often begins again within a moment; it is told only when it has not.
-const SETTLE: Duration = Duration::from_millis(60);
+const MAX_WAIT_SECONDS: f64 = 10.0;
+/// A step that ended often begins again within a moment; its end is printed only when it has not.
+const SETTLE_TIME: Duration = Duration::from_millis(60);
 /// Time and share of the whole between two lines about the same part of a step.
-const MIN_TIME: f64 = 5.0;
+const MIN_TIME_SECONDS: f64 = 5.0;
 const MIN_SHARE: f64 = 0.05;
-/// A step that is told to be done is not told again for less than this.
-const MIN_MORE: f64 = 0.05;
+/// An end that was printed is not printed again for a difference below this, in seconds.
+const MIN_MORE_SECONDS: f64 = 0.05;
 
 /// Writes lines.
 #[derive(Debug)]
 pub struct Plain {
     trace: Trace,
-    told: Vec<Told>,
+    printed: Vec<Printed>,
     next: usize,
     current: Option<usize>,
     any: bool,
     truncate: bool,
 }
 
-/// What has been said of a step.
+/// What has been printed of a step.
 #[derive(Debug, Default)]
-struct Told {
+struct Printed {
     number: usize,
     end: Option<(State, f64)>,
     statuses: HashMap<String, (i64, SystemTime)>,
@@ -47,7 +47,7 @@ impl Plain {
     pub fn new(truncate: bool) -> Self {
         Self {
             trace: Trace::new(true),
-            told: Vec::new(),
+            printed: Vec::new(),
             next: 0,
             current: None,
             any: false,
@@ -95,29 +95,34 @@ impl Plain {
         } else {
             0.0
         };
-        let held = self.held(current, now);
+        let news_age = self.news_age(current, now);
         if talking.contains(&current) && self.trace.steps.get(current).is_some_and(|s| s.news.any) {
             self.print(current, now, last, out)?;
         }
         let others: Vec<usize> = talking.into_iter().filter(|n| *n != current).collect();
-        let starved = others.iter().find(|n| self.held(**n, now) > WAIT).copied();
+        let starved = others
+            .iter()
+            .find(|n| self.news_age(**n, now) > MAX_WAIT_SECONDS)
+            .copied();
         let next = match starved {
             Some(n) => Some(n),
-            None if STAY / (1.0 - share).max(1e-9) < held => self.loudest(&others, now),
+            None if KEEP_FLOOR_SECONDS / (1.0 - share).max(1e-9) < news_age => {
+                self.loudest(&others, now)
+            }
             None => None,
         };
         next.map_or(Ok(()), |n| self.print(n, now, last, out))
     }
 
     // Since when a step has had news, or the floor.
-    fn held(&self, n: usize, now: SystemTime) -> f64 {
+    fn news_age(&self, n: usize, now: SystemTime) -> f64 {
         let since = self.trace.steps.get(n).and_then(|s| s.news.since);
         since.map_or(0.0, |t| seconds(t, now))
     }
 
     fn speed(&self, n: usize, now: SystemTime) -> f64 {
         let weight = self.trace.steps.get(n).map_or(0, |s| s.news.weight);
-        f64::from(weight) / self.held(n, now).max(0.001)
+        f64::from(weight) / self.news_age(n, now).max(0.001)
     }
 
     fn share(&self, n: usize, among: &[usize], now: SystemTime) -> f64 {
@@ -148,8 +153,8 @@ impl Plain {
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let at = self.trace.daemon_time(now);
-        if self.told.len() <= n {
-            self.told.resize_with(n + 1, Told::default);
+        if self.printed.len() <= n {
+            self.printed.resize_with(n + 1, Printed::default);
         }
         let lines = self.trace.lines();
         let Some(step) = self.trace.steps.get_mut(n) else {
@@ -160,27 +165,27 @@ impl Plain {
             step.close_lines(lines);
         }
         let end = (step.state(), step.took(at));
-        let Some(told) = self.told.get_mut(n) else {
+        let Some(printed) = self.printed.get_mut(n) else {
             return Ok(());
         };
-        let same_end = told.end.is_some_and(|(state, took)| {
-            ended && state == end.0 && end.1 - took < MIN_MORE && step.error.is_empty()
+        let same_end = printed.end.is_some_and(|(state, took)| {
+            ended && state == end.0 && end.1 - took < MIN_MORE_SECONDS && step.error.is_empty()
         });
         let more = !step.news.lines.is_empty()
             || !step.news.statuses.is_empty()
-            || step.warnings.len() > told.warnings;
+            || step.warnings.len() > printed.warnings;
         if self.current != Some(n) && same_end && !more {
             step.news = Default::default();
             return Ok(());
         }
-        if told.number == 0 {
+        if printed.number == 0 {
             self.next += 1;
-            told.number = self.next;
+            printed.number = self.next;
         }
-        let number = told.number;
+        let number = printed.number;
         if self.current != Some(n) {
             if let Some(old) = self.current {
-                let old_number = self.told.get(old).map_or(0, |t| t.number);
+                let old_number = self.printed.get(old).map_or(0, |t| t.number);
                 writeln!(out, "#{old_number} ...")?;
                 if let Some(old) = self.trace.steps.get_mut(old) {
                     (old.news.weight, old.news.since) = (0, None);
@@ -191,7 +196,7 @@ impl Plain {
             }
             let name = self.trace.steps.get(n).map_or("", |s| &s.name);
             let name = if self.truncate {
-                cut(name, NAME)
+                cut(name, MAX_NAME_CHARS)
             } else {
                 name.to_owned()
             };
@@ -201,15 +206,16 @@ impl Plain {
             }
         }
         self.current = Some(n);
-        let (Some(step), Some(told)) = (self.trace.steps.get_mut(n), self.told.get_mut(n)) else {
+        let (Some(step), Some(printed)) = (self.trace.steps.get_mut(n), self.printed.get_mut(n))
+        else {
             return Ok(());
         };
-        let open = told.tell(step, out)?;
+        let open = printed.tell(step, out)?;
         // A part that outlives the step, such as a late download, keeps the floor.
         if ended && (!open || last) {
             self.current = None;
             step.news = Default::default();
-            told.end = Some(end);
+            printed.end = Some(end);
             match end {
                 (State::Canceled, _) => writeln!(out, "#{number} CANCELED")?,
                 (State::Failed, _) => writeln!(out, "#{number} ERROR: {}", step.error)?,
@@ -221,7 +227,7 @@ impl Plain {
     }
 }
 
-impl Told {
+impl Printed {
     // Says what is new of a step. Whether a part of it is still going on.
     fn tell(&mut self, step: &mut Step, out: &mut dyn Write) -> io::Result<bool> {
         let n = self.number;
@@ -240,7 +246,7 @@ impl Told {
                 } else {
                     0.0
                 };
-                if share < MIN_SHARE && seconds(*when, s.timestamp) < MIN_TIME {
+                if share < MIN_SHARE && seconds(*when, s.timestamp) < MIN_TIME_SECONDS {
                     continue;
                 }
             }
@@ -277,7 +283,7 @@ impl Told {
 
 fn is_settled(step: &Step, now: SystemTime) -> bool {
     step.ended
-        .is_none_or(|at| seconds(at, now) >= SETTLE.as_secs_f64())
+        .is_none_or(|at| seconds(at, now) >= SETTLE_TIME.as_secs_f64())
 }
 
 impl Display for Plain {
@@ -390,16 +396,16 @@ mod tests {
             let mut out = Vec::new();
             let mut step = vertex("a", 0, None);
             step.name = evil.into();
-            let mut news = steps(
+            let mut change = steps(
                 vec![step.clone()],
                 vec![log("a", 10, "\u{1b}[31mred\u{1b}[0m\u{1b}[2J\n")],
             );
-            news.logs.push(Log {
+            change.logs.push(Log {
                 data: format!("{evil}\n{evil}").into(),
                 ..log("a", 20, "")
             });
-            news.statuses = status("a", evil, 5, 0, None).statuses;
-            news.warnings = vec![client::Warning {
+            change.statuses = status("a", evil, 5, 0, None).statuses;
+            change.warnings = vec![client::Warning {
                 vertex: "a".into(),
                 level: 1,
                 short: evil.into(),
@@ -408,7 +414,7 @@ mod tests {
                 source: None,
                 ranges: Vec::new(),
             }];
-            plain.update(&news, at(0), &mut out)?;
+            plain.update(&change, at(0), &mut out)?;
             plain.tick(at(100), &mut out)?;
             step.completed = Some(at(200));
             step.error = format!("{evil}\nsecond line");

@@ -34,12 +34,12 @@ impl Display for Raw {
 
     fn update(
         &mut self,
-        news: &SolveStatus,
+        change: &SolveStatus,
         now: SystemTime,
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        self.trace.take(news, now);
-        writeln!(out, "{}", harmless_json(&line(news).to_string()))
+        self.trace.take(change, now);
+        writeln!(out, "{}", harmless_json(&line(change).to_string()))
     }
 }
 
@@ -65,7 +65,7 @@ impl Object {
         self
     }
 
-    // What is empty is left out.
+    // Empty fields are left out.
     fn some(self, key: &str, value: Value) -> Self {
         let empty = match &value {
             Value::Null | Value::Bool(false) => true,
@@ -84,9 +84,9 @@ impl Object {
 
 /// One change as JSON.
 #[must_use]
-pub fn line(news: &SolveStatus) -> Value {
+pub fn line(change: &SolveStatus) -> Value {
     let time = |t: Option<SystemTime>| t.map_or(Value::Null, |t| rfc3339(t).into());
-    let vertexes: Vec<Value> = news
+    let vertexes: Vec<Value> = change
         .vertexes
         .iter()
         .map(|v| {
@@ -109,7 +109,7 @@ pub fn line(news: &SolveStatus) -> Value {
                 .done()
         })
         .collect();
-    let statuses: Vec<Value> = news
+    let statuses: Vec<Value> = change
         .statuses
         .iter()
         .map(|s| {
@@ -125,7 +125,7 @@ pub fn line(news: &SolveStatus) -> Value {
                 .done()
         })
         .collect();
-    let logs: Vec<Value> = news
+    let logs: Vec<Value> = change
         .logs
         .iter()
         .map(|l| {
@@ -137,7 +137,7 @@ pub fn line(news: &SolveStatus) -> Value {
                 .done()
         })
         .collect();
-    let warnings: Vec<Value> = news
+    let warnings: Vec<Value> = change
         .warnings
         .iter()
         .map(|w| {

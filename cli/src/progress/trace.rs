@@ -1,4 +1,4 @@
-//! What is known of a build: its steps in the order in which they began, and what they said.
+//! The state of a build as shown: its steps in the order in which they began, with their output.
 //!
 //! Steps with a progress group are one step here, under the group's name. It stays hidden while only weak members began.
 //! A step may run several times (its key, its content, its result, a late download): its time is what the runs cover.
@@ -15,8 +15,8 @@ use client::{Log, SolveStatus, Status, Vertex, Warning};
 use crate::progress::text::{harmless_line, harmless_lines, seconds};
 
 /// How many lines of output are kept for the end.
-const TAIL: usize = 10;
-const MAX_LINE: usize = 64 << 10;
+const TAIL_LINES: usize = 10;
+const MAX_LINE_BYTES: usize = 64 << 10;
 const CANCELED: &str = "context canceled";
 
 /// A line of output.
@@ -50,7 +50,7 @@ pub enum State {
     Running,
     /// Ended well.
     Done,
-    /// Nothing had to be done.
+    /// The step was cached.
     Cached,
     /// Ended badly.
     Failed,
@@ -63,7 +63,7 @@ pub enum State {
 pub struct Step {
     /// For people.
     pub name: String,
-    /// Nothing had to be done.
+    /// The step was cached.
     pub cached: bool,
     /// Why it failed.
     pub error: String,
@@ -82,7 +82,7 @@ pub struct Step {
     partial: BTreeMap<i64, Vec<u8>>,
 }
 
-/// What has not been shown.
+/// Output, statuses and the like of a step that have not been shown.
 #[derive(Debug, Default)]
 pub struct News {
     /// There is something.
@@ -188,11 +188,11 @@ impl Trace {
     }
 
     /// Takes news in.
-    pub fn take(&mut self, news: &SolveStatus, now: SystemTime) {
-        for v in &news.vertexes {
+    pub fn take(&mut self, change: &SolveStatus, now: SystemTime) {
+        for v in &change.vertexes {
             self.vertex(v, now);
         }
-        for s in &news.statuses {
+        for s in &change.statuses {
             let mut s = s.clone();
             s.id = harmless_line(&s.id, false);
             if let Some(step) = self.step(&s.vertex) {
@@ -204,7 +204,7 @@ impl Trace {
                 step.news.add(now);
             }
         }
-        for w in &news.warnings {
+        for w in &change.warnings {
             let mut w = w.clone();
             w.short = harmless_line(&w.short, false);
             let same = |old: &Warning| {
@@ -221,7 +221,7 @@ impl Trace {
             self.warnings.push(w);
         }
         let lines = self.lines();
-        for l in &news.logs {
+        for l in &change.logs {
             if let Some(step) = self.step(&l.vertex) {
                 step.log(l, lines);
                 step.news.add(now);
@@ -443,7 +443,7 @@ impl Step {
             from += end + 1;
         }
         partial.drain(..from);
-        if partial.len() > MAX_LINE {
+        if partial.len() > MAX_LINE_BYTES {
             lines.push(String::from_utf8_lossy(&std::mem::take(partial)).into_owned());
         }
         for line in lines {
@@ -457,7 +457,7 @@ impl Step {
             text: harmless_line(visible(text), how.colours),
         };
         self.tail.push_back(line.clone());
-        if self.tail.len() > TAIL {
+        if self.tail.len() > TAIL_LINES {
             self.tail.pop_front();
         }
         if how.keep {
@@ -556,8 +556,8 @@ mod tests {
     #[test]
     fn what_a_carriage_return_overwrote_is_not_kept() {
         let mut trace = Trace::new(true);
-        let mut news = member("copy", false, Some(0), None);
-        news.logs = ["10%\r20", "%\r30%\r\nnext\nlast"]
+        let mut change = member("copy", false, Some(0), None);
+        change.logs = ["10%\r20", "%\r30%\r\nnext\nlast"]
             .into_iter()
             .map(|data| Log {
                 vertex: "copy".into(),
@@ -566,7 +566,7 @@ mod tests {
                 timestamp: at(12_345),
             })
             .collect();
-        trace.take(&news, at(0));
+        trace.take(&change, at(0));
         let lines: Vec<_> = trace.steps[0]
             .news
             .lines

@@ -15,7 +15,7 @@ use crate::progress::trace::{State, Step, Trace};
 /// Lines of output shown below a running step, unless `BUILDKIT_TTY_LOG_LINES` says otherwise.
 const LOG_LINES: usize = 6;
 /// The narrowest line that has room for a time.
-const NARROW: usize = 24;
+const MIN_COLUMNS: usize = 24;
 
 /// Draws.
 #[derive(Debug)]
@@ -281,7 +281,7 @@ fn fit(mut blocks: Vec<Block>, rows: usize) -> Vec<Row> {
 
 // A text and a size on the left, a time on the right; what does not fit is left out, the text is cut.
 fn row(left: &str, size: &str, right: &str, columns: usize, colour: &'static str) -> Row {
-    if columns < NARROW {
+    if columns < MIN_COLUMNS {
         return Row {
             text: cut(left, columns),
             colour,
@@ -365,9 +365,9 @@ mod tests {
         let mut screen = screen(60, 12)?;
         let mut tty = Tty::sized("Building".into(), 60, 12);
         let mut out = Vec::new();
-        let mut news = steps(vec![vertex("a", None), vertex("b", None)]);
-        news.logs = logs("a", 9);
-        tty.update(&news, at(0), &mut out)?;
+        let mut change = steps(vec![vertex("a", None), vertex("b", None)]);
+        change.logs = logs("a", 9);
+        tty.update(&change, at(0), &mut out)?;
         tty.tick(at(1), &mut out)?;
         tty.tick(at(2), &mut out)?;
         screen.process(&out);
@@ -379,8 +379,8 @@ mod tests {
             "{text}"
         );
         out.clear();
-        let news = steps(vec![vertex("a", Some(3)), vertex("b", Some(4))]);
-        tty.update(&news, at(4), &mut out)?;
+        let change = steps(vec![vertex("a", Some(3)), vertex("b", Some(4))]);
+        tty.update(&change, at(4), &mut out)?;
         tty.finish(at(4), &mut out)?;
         screen.process(&out);
         let text = screen.screen().contents();
@@ -407,10 +407,10 @@ mod tests {
             let (w, h) = (usize::from(columns), usize::from(rows));
             let mut tty = Tty::sized("Building".into(), w, h);
             let mut out = Vec::new();
-            let mut news = steps((0..30).map(|n| vertex(&n.to_string(), None)).collect());
-            news.vertexes[3].completed = Some(at(1));
-            news.logs = (0..30).flat_map(|n| logs(&n.to_string(), 9)).collect();
-            tty.update(&news, at(0), &mut out)?;
+            let mut change = steps((0..30).map(|n| vertex(&n.to_string(), None)).collect());
+            change.vertexes[3].completed = Some(at(1));
+            change.logs = (0..30).flat_map(|n| logs(&n.to_string(), 9)).collect();
+            tty.update(&change, at(0), &mut out)?;
             for tick in 1..5 {
                 tty.tick(at(tick), &mut out)?;
             }
@@ -437,12 +437,12 @@ mod tests {
             started: Some(at(0)),
             completed: None,
         };
-        let mut news = steps(vec![vertex("a", None)]);
-        news.statuses = vec![
+        let mut change = steps(vec![vertex("a", None)]);
+        change.statuses = vec![
             status("sha256:12", 20_000_000, 50_000_000),
             status("transferring context:", 4000, 0),
         ];
-        tty.update(&news, at(0), &mut out)?;
+        tty.update(&change, at(0), &mut out)?;
         tty.tick(at(2), &mut out)?;
         screen.process(&out);
         let text = screen.screen().contents();

@@ -73,7 +73,7 @@ pub enum Target {
 pub struct FolderTarget {
     /// Where it is.
     pub path: PathBuf,
-    /// What is there and not in the tree is removed.
+    /// Files that the tree does not have are removed.
     pub mirror: bool,
     /// Device files, set-user-id and set-group-id bits and file capabilities are written as they come.
     pub special: bool,
@@ -97,7 +97,7 @@ pub struct LeftOutFiles {
 }
 
 impl LeftOut {
-    /// What was left out so far.
+    /// The files left out so far.
     #[must_use]
     pub fn files(&self) -> LeftOutFiles {
         self.0.lock().clone()

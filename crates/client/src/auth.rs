@@ -19,8 +19,8 @@ use services::auth::auth_server::Auth;
 use tokio::io::AsyncWriteExt;
 use tonic::{Request, Response, Status};
 
-const HUB: &str = "registry-1.docker.io";
-const HUB_KEY: &str = "https://index.docker.io/v1/";
+const DOCKER_HUB: &str = "registry-1.docker.io";
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// What docker's configuration says about logins.
 #[derive(Default, Deserialize)]
@@ -84,7 +84,7 @@ impl fmt::Debug for DockerConfig {
 }
 
 impl DockerConfig {
-    /// Reads a `config.json`; a file that is not there says nothing.
+    /// Reads a `config.json`; a missing file is an empty configuration.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         match std::fs::read(path) {
             Ok(json) => gostd::json::from_start(&json).map_err(|source| ConfigError::Parse {
@@ -207,7 +207,11 @@ impl Auth for Logins {
         request: Request<CredentialsRequest>,
     ) -> Result<Response<CredentialsResponse>, Status> {
         let host = request.into_inner().host;
-        let key = if host == HUB { HUB_KEY } else { host.as_str() };
+        let key = if host == DOCKER_HUB {
+            DOCKER_HUB_KEY
+        } else {
+            host.as_str()
+        };
         let answer = match self.config.helper(key) {
             Some(helper) => ask_program(&format!("docker-credential-{helper}"), key).await?,
             None => self.config.stored(key).unwrap_or_default(),
@@ -247,7 +251,7 @@ mod tests {
         let json = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YTpi"},"https://r.example/v2/":{"username":"u","password":"p"},"t.example":{"identitytoken":"tok"}}}"#;
         let config: DockerConfig = gostd::json::from_start(json.as_bytes()).unwrap();
         let login = |key: &str| config.stored(key).map(|c| (c.username, c.secret));
-        assert_eq!(login(HUB_KEY), Some(("a".into(), "b".into())));
+        assert_eq!(login(DOCKER_HUB_KEY), Some(("a".into(), "b".into())));
         assert_eq!(login("r.example"), Some(("u".into(), "p".into())));
         assert_eq!(login("t.example"), Some((String::new(), "tok".into())));
         assert_eq!(login("other"), None);

@@ -155,19 +155,19 @@ async fn a_relay_half_closes_and_ends_with_the_daemon() {
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let daemon = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut asked = String::new();
-        stream.read_to_string(&mut asked).await.unwrap();
+        let mut request = String::new();
+        stream.read_to_string(&mut request).await.unwrap();
         stream.write_all(b"answer").await.unwrap();
-        asked
+        request
     };
     let mut output = Vec::new();
     let mut input = &b"question"[..];
     let address = Address::Unix(path);
     let relay = Client::relay(&address, &mut input, &mut output);
-    let (asked, done) = tokio::join!(daemon, relay);
+    let (request, done) = tokio::join!(daemon, relay);
     done.unwrap();
     assert_eq!(
-        (asked.as_str(), output.as_slice()),
+        (request.as_str(), output.as_slice()),
         ("question", &b"answer"[..])
     );
 }

@@ -105,7 +105,7 @@ pub enum ConnectError {
 /// What stands in the way of a connection that there could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// Nobody answers at the address.
+    /// No daemon answers at the address.
     Nobody,
     /// Somebody answers whose certificate is not trusted, or who does not trust ours.
     Certificate,

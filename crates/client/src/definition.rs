@@ -1,4 +1,4 @@
-//! What is built where no frontend is asked: LLB, and the rules for its sources.
+//! Definitions and source policies, as read from files for builds without a frontend.
 
 use prost::Message as _;
 use proto::pb;
@@ -148,20 +148,20 @@ impl From<ConstraintDocument> for AttrConstraint {
 struct Constant<T>(T);
 
 trait Named: Sized + TryFrom<i32> {
-    fn named(name: &str) -> Option<Self>;
+    fn from_name(name: &str) -> Option<Self>;
 }
 
-macro_rules! named {
+macro_rules! from_name {
     ($($name:ident)*) => {$(
         impl Named for $name {
-            fn named(name: &str) -> Option<Self> {
+            fn from_name(name: &str) -> Option<Self> {
                 Self::from_str_name(name)
             }
         }
     )*};
 }
 
-named!(PolicyAction MatchType AttrMatch);
+from_name!(PolicyAction MatchType AttrMatch);
 
 impl<'de, T: Named> Deserialize<'de> for Constant<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -172,7 +172,7 @@ impl<'de, T: Named> Deserialize<'de> for Constant<T> {
             Number(i32),
         }
         let (value, written) = match Written::deserialize(deserializer)? {
-            Written::Name(name) => (T::named(&name), name),
+            Written::Name(name) => (T::from_name(&name), name),
             Written::Number(number) => (T::try_from(number).ok(), number.to_string()),
         };
         value.map(Self).ok_or_else(|| {

@@ -53,7 +53,7 @@ pub struct SourceExcerpt {
     pub ranges: Vec<LineRange>,
 }
 
-/// Who says that a call failed.
+/// Which side reported that a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The daemon answered with an error.
@@ -70,7 +70,7 @@ pub enum Origin {
 pub struct Failure {
     /// From the gRPC code of an answer; [`ErrorKind::Unavailable`] for a connection that broke.
     pub kind: ErrorKind,
-    /// Who says so.
+    /// Which side reported it.
     pub origin: Origin,
     /// The daemon's sentence, or ours.
     pub message: String,

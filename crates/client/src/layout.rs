@@ -86,8 +86,8 @@ impl Layout {
                 .iter()
                 .any(|key| d.annotations.get(*key).is_some_and(|n| n == name))
         };
-        if let Some(found) = index.manifests.iter().find(is) {
-            return Ok(found.digest.clone());
+        if let Some(manifest) = index.manifests.iter().find(is) {
+            return Ok(manifest.digest.clone());
         }
         let names: Vec<&str> = index
             .manifests

@@ -37,7 +37,7 @@ pub struct UsageRecord {
     pub kind: String,
 }
 
-/// What may go.
+/// Which records a prune may delete.
 #[derive(Debug, Clone, Default)]
 pub struct PruneFilter {
     /// Conditions, all of which must hold.
@@ -59,7 +59,7 @@ pub struct PruneFilter {
 pub struct WorkerRecord {
     /// Its name.
     pub id: String,
-    /// What is said about it.
+    /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// What it builds for.
     pub platforms: Vec<String>,
@@ -93,7 +93,7 @@ pub struct DeviceRecord {
     pub auto_allow: bool,
     /// It is set up when a step asks for it.
     pub on_demand: bool,
-    /// What is said about it.
+    /// Its labels.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -108,7 +108,7 @@ impl Client {
         Ok(answer.record.into_iter().map(usage).collect())
     }
 
-    /// Removes what may go, and tells of each piece.
+    /// Prunes records, and passes each deleted record to `removed`.
     pub async fn prune(
         &self,
         filter: PruneFilter,

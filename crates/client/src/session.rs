@@ -30,7 +30,7 @@ use crate::attach::upload::Uploads;
 use crate::auth::Logins;
 use crate::connect::Client;
 use crate::failure::Failure;
-use crate::tunnel::{QUEUE, Tunnel};
+use crate::tunnel::{MAX_WAITING_MESSAGES, Tunnel};
 
 /// What a daemon may send on one call, and on all of a connection, before it is read. A full window of small frames must cost less
 /// than half of the connection's window, which is what the `h2` crate grants such frames before it ends the connection.
@@ -44,7 +44,7 @@ pub(crate) async fn serve(
     shared_key: &str,
     attachables: Attachables,
 ) -> Result<Task<Result<(), Failure>>, Failure> {
-    let (outgoing, messages) = mpsc::channel(QUEUE);
+    let (outgoing, messages) = mpsc::channel(MAX_WAITING_MESSAGES);
     let mut call = tonic::Request::new(ReceiverStream::new(messages));
     let metadata = call.metadata_mut();
     put(metadata, header::SESSION_ID, id)?;

@@ -17,7 +17,7 @@ use crate::session::serve;
 use crate::status::{SolveStatus, from_wire};
 
 /// How long the last news may take after the build has its answer.
-const LAST_NEWS: std::time::Duration = std::time::Duration::from_secs(3);
+const STATUS_END_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 type Serving = Task<Result<(), Failure>>;
 
@@ -91,7 +91,7 @@ impl Client {
             answer = control.solve(wire) => answer.map_err(Failure::from),
             ended = &mut serving => Err(session_ended(ended)),
         };
-        let _late = tokio::time::timeout(LAST_NEWS, watching).await;
+        let _late = tokio::time::timeout(STATUS_END_TIMEOUT, watching).await;
         Ok(SolveResult {
             response: answer?.into_inner().exporter_response,
         })
@@ -123,7 +123,7 @@ impl Client {
                 // Handing back ends the build, whose answer may overtake that of handing back.
                 ended = &mut solving => match ended {
                     Err(status) => Err(status.into()),
-                    Ok(_) => tokio::time::timeout(LAST_NEWS, asking).await.unwrap_or_else(|_| {
+                    Ok(_) => tokio::time::timeout(STATUS_END_TIMEOUT, asking).await.unwrap_or_else(|_| {
                         Err(Failure::local("the build ended before the frontend answered"))
                     }),
                 },
@@ -134,7 +134,7 @@ impl Client {
                 },
             }
         };
-        let _late = tokio::time::timeout(LAST_NEWS, watching).await;
+        let _late = tokio::time::timeout(STATUS_END_TIMEOUT, watching).await;
         answer
     }
 
@@ -208,10 +208,10 @@ impl Client {
                     .await
                 {
                     Ok(answer) => {
-                        let mut news = answer.into_inner();
+                        let mut statuses = answer.into_inner();
                         let mut any = false;
                         loop {
-                            match news.message().await {
+                            match statuses.message().await {
                                 Ok(Some(message)) => {
                                     any = true;
                                     if to.send(from_wire(message)).await.is_err() {

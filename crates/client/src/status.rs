@@ -1,4 +1,4 @@
-//! What a daemon tells about a running build.
+//! The progress messages of a running build.
 
 use std::time::{Duration, SystemTime};
 
@@ -41,7 +41,7 @@ pub struct Vertex {
     pub inputs: Vec<String>,
     /// For people.
     pub name: String,
-    /// Nothing had to be done.
+    /// The step was cached.
     pub cached: bool,
     /// When it began, if it has.
     pub started: Option<SystemTime>,

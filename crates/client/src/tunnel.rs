@@ -16,7 +16,7 @@ use tonic::Streaming;
 use tonic::transport::server::Connected;
 
 /// How many messages may wait to go to the daemon.
-pub(crate) const QUEUE: usize = 64;
+pub(crate) const MAX_WAITING_MESSAGES: usize = 64;
 
 /// The byte stream. It ends when the session is dropped: connections of a server outlive the server's own future.
 pub(crate) struct Tunnel {

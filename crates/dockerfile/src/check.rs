@@ -14,15 +14,15 @@ use crate::suggest::{nearest, nearest_in_order};
 use crate::syntax::{EmptyContinuation, Range};
 
 /// Complains about empty lines in continued ones.
-pub fn empty_continuations(found: &[EmptyContinuation], linter: &Linter) {
-    for found in found {
-        linter.report(Finding::NoEmptyContinuation, &[found.range]);
+pub fn empty_continuations(continuations: &[EmptyContinuation], linter: &Linter) {
+    for empty in continuations {
+        linter.report(Finding::NoEmptyContinuation, &[empty.range]);
     }
 }
 
 /// Complains about stage names that are taken or mean something else.
 pub fn stage_names(stages: &[Stage], linter: &Linter) {
-    let mut seen = HashSet::new();
+    let mut names = HashSet::new();
     for stage in stages.iter().filter(|stage| !stage.name.is_empty()) {
         if matches!(stage.name.as_str(), "context" | "scratch") {
             linter.report(
@@ -32,7 +32,7 @@ pub fn stage_names(stages: &[Stage], linter: &Linter) {
                 &stage.origin.ranges,
             );
         }
-        if !seen.insert(stage.name.as_str()) {
+        if !names.insert(stage.name.as_str()) {
             linter.report(
                 Finding::DuplicateStageName {
                     name: stage.name.clone(),
@@ -79,11 +79,11 @@ pub fn instruction_casing(stages: &[Stage], linter: &Linter) {
 pub fn undefined_vars(
     unmatched: &BTreeSet<String>,
     env: &dyn Env,
-    known: impl Fn(&str) -> bool,
+    is_known: impl Fn(&str) -> bool,
     ranges: &[Range],
     linter: &Linter,
 ) {
-    for name in unmatched.iter().filter(|name| !known(name)) {
+    for name in unmatched.iter().filter(|name| !is_known(name)) {
         let near = linter
             .suggests(&rule::UNDEFINED_VAR)
             .then(|| nearest_in_order(name, env.keys()))

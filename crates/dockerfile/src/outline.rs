@@ -172,11 +172,11 @@ pub async fn outline(
 
 /// The stages of a target, itself first, each once.
 fn order(lowering: &Lowering<'_>, target: usize) -> Vec<usize> {
-    let mut seen = BTreeSet::new();
+    let mut visited = BTreeSet::new();
     let mut out = Vec::new();
     let mut stack = vec![target];
     while let Some(at) = stack.pop() {
-        if seen.insert(at) {
+        if visited.insert(at) {
             out.push(at);
             let stage = &lowering.stages[at];
             stack.extend(stage.deps.keys().rev());
@@ -191,7 +191,7 @@ fn line_of(location: Option<&Location>) -> usize {
 }
 
 fn args_of(lowering: &Lowering<'_>, target: usize) -> Vec<ArgJson> {
-    let mut seen = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let mut args = Vec::new();
     for at in order(lowering, target) {
         let outline = &lowering.stages[at].outline;
@@ -208,7 +208,7 @@ fn args_of(lowering: &Lowering<'_>, target: usize) -> Vec<ArgJson> {
             let Some(info) = outline.all_args.get(name) else {
                 continue;
             };
-            if seen.insert(name.clone()) {
+            if names.insert(name.clone()) {
                 args.push(ArgJson {
                     name: info.definition.key.clone(),
                     description: info.definition.doc_comment.clone(),
@@ -229,11 +229,11 @@ fn needs_of<'a>(
         &'a crate::lower::OutlineCapture,
     ) -> &'a std::collections::BTreeMap<String, (bool, Vec<Range>)>,
 ) -> Vec<NeedJson> {
-    let mut seen = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let mut needs = Vec::new();
     for at in order(lowering, target) {
         for (name, (required, ranges)) in pick(&lowering.stages[at].outline) {
-            if seen.insert(name.clone()) {
+            if names.insert(name.clone()) {
                 needs.push(NeedJson {
                     name: name.clone(),
                     required: *required,

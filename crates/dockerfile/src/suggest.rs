@@ -1,9 +1,9 @@
 //! The nearest known word.
 
 /// How many edits away an option may be.
-const REACH: usize = 2;
+const MAX_EDITS: usize = 2;
 /// Longer words have no near ones, in characters.
-const LONGEST: usize = 256;
+const MAX_WORD_CHARS: usize = 256;
 
 /// Finds the option at most two edits away, the nearest first.
 ///
@@ -39,13 +39,13 @@ fn search<'a>(
             text.to_lowercase()
         }
     };
-    let value_chars: Vec<char> = fold(value).chars().take(LONGEST + 1).collect();
-    if value_chars.len() > LONGEST {
+    let value_chars: Vec<char> = fold(value).chars().take(MAX_WORD_CHARS + 1).collect();
+    if value_chars.len() > MAX_WORD_CHARS {
         return None;
     }
     let mut best: Option<((usize, bool), String)> = None;
     for option in options {
-        if option.len() > 4 * LONGEST {
+        if option.len() > 4 * MAX_WORD_CHARS {
             continue;
         }
         let option = fold(option);
@@ -53,12 +53,12 @@ fn search<'a>(
         if chars == value_chars {
             return None;
         }
-        if chars.is_empty() || chars.len().abs_diff(value_chars.len()) > REACH {
+        if chars.is_empty() || chars.len().abs_diff(value_chars.len()) > MAX_EDITS {
             continue;
         }
         let strange = initials && chars.first() != value_chars.first();
         let rank = (distance(&value_chars, &chars), strange);
-        if rank.0 <= REACH && best.as_ref().is_none_or(|(least, _)| rank < *least) {
+        if rank.0 <= MAX_EDITS && best.as_ref().is_none_or(|(least, _)| rank < *least) {
             best = Some((rank, option));
         }
     }
@@ -70,13 +70,13 @@ fn search<'a>(
     })
 }
 
-fn match_case(found: &str, like: &str) -> String {
+fn match_case(word: &str, like: &str) -> String {
     if like == like.to_lowercase() {
-        found.to_lowercase()
+        word.to_lowercase()
     } else if like == like.to_uppercase() {
-        found.to_uppercase()
+        word.to_uppercase()
     } else {
-        found.to_owned()
+        word.to_owned()
     }
 }
 

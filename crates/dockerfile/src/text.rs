@@ -1,4 +1,4 @@
-//! Where words end.
+//! Splitting a text into words.
 
 /// The white space between words. Narrower than Unicode's, and a line feed is not part of it.
 pub(crate) fn is_blank(c: char) -> bool {

@@ -10,7 +10,7 @@ use store::LayerBlob;
 
 use crate::error::ExportError;
 
-const BLOCK: usize = 512;
+const BLOCK_BYTES: usize = 512;
 /// The largest size that eleven octal digits hold.
 const MAX_OCTAL: u64 = 0o777_7777_7777;
 
@@ -63,7 +63,7 @@ pub(crate) fn stream(
 ) -> impl Stream<Item = Result<Bytes, ExportError>> + Send {
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     entries.dedup_by(|a, b| a.name == b.name);
-    let trailer = Bytes::from(vec![0; 2 * BLOCK]);
+    let trailer = Bytes::from(vec![0; 2 * BLOCK_BYTES]);
     futures::stream::iter(entries)
         .then(entry)
         .try_flatten()
@@ -103,8 +103,15 @@ async fn entry(entry: Entry) -> Result<Chunks, ExportError> {
         }
     };
     let header = header(&entry.name, mode, size);
-    let padding = usize::try_from(size % BLOCK as u64).unwrap_or(0);
-    let padding = Bytes::from(vec![0; if padding == 0 { 0 } else { BLOCK - padding }]);
+    let padding = usize::try_from(size % BLOCK_BYTES as u64).unwrap_or(0);
+    let padding = Bytes::from(vec![
+        0;
+        if padding == 0 {
+            0
+        } else {
+            BLOCK_BYTES - padding
+        }
+    ]);
     let head = futures::stream::once(async move { Ok(header) });
     Ok(head
         .chain(body)
@@ -121,13 +128,13 @@ fn exactly(
     chunks
         .map(|c| (c, false))
         .chain(end)
-        .scan(0_u64, move |got, (chunk, last)| {
+        .scan(0_u64, move |received, (chunk, last)| {
             let checked = chunk.and_then(|chunk| {
-                *got += chunk.len() as u64;
-                let wrong = *got > want || (last && *got != want);
+                *received += chunk.len() as u64;
+                let wrong = *received > want || (last && *received != want);
                 if wrong {
                     Err(ExportError::result(format!(
-                        "unexpected copy size {got}, expected {want}"
+                        "unexpected copy size {received}, expected {want}"
                     )))
                 } else {
                     Ok(chunk)
@@ -149,7 +156,7 @@ fn header(name: &str, mode: u32, size: u64) -> Bytes {
         };
         out.put(&block(&pax_name, 0, record.len() as u64, b'x')[..]);
         out.put(record.as_bytes());
-        out.put_bytes(0, (BLOCK - record.len() % BLOCK) % BLOCK);
+        out.put_bytes(0, (BLOCK_BYTES - record.len() % BLOCK_BYTES) % BLOCK_BYTES);
     }
     let kind = if name.ends_with('/') { b'5' } else { b'0' };
     out.put(&block(name, mode, if size > MAX_OCTAL { 0 } else { size }, kind)[..]);
@@ -164,8 +171,8 @@ fn pax_record(key: &str, value: &str) -> String {
     format!("{length} {key}={value}\n")
 }
 
-fn block(name: &str, mode: u32, size: u64, kind: u8) -> [u8; BLOCK] {
-    let mut out = [0; BLOCK];
+fn block(name: &str, mode: u32, size: u64, kind: u8) -> [u8; BLOCK_BYTES] {
+    let mut out = [0; BLOCK_BYTES];
     let mut put = |at: usize, bytes: &[u8]| {
         for (to, from) in out.iter_mut().skip(at).zip(bytes) {
             *to = *from;
@@ -224,12 +231,12 @@ mod tests {
             .lines()
             .map(|l| l.split_whitespace().collect())
             .collect();
-        let seen: Vec<_> = lines
+        let members: Vec<_> = lines
             .iter()
             .map(|l| (l[0], l[2], *l.last().unwrap()))
             .collect();
         assert_eq!(
-            seen,
+            members,
             [
                 ("drwxr-xr-x", "0", "blobs/"),
                 ("-rw-r--r--", "513", "index.json"),

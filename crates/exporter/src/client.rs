@@ -132,7 +132,7 @@ pub(crate) async fn send_trees(
 }
 
 /// How many blobs are written at the client at once.
-const AT_ONCE: usize = 4;
+const MAX_WRITES_AT_ONCE: usize = 4;
 /// The store that the client offers for exports.
 const EXPORT_STORE: &str = "export";
 
@@ -148,9 +148,9 @@ pub(crate) async fn copy_image(ctx: &ExportContext, image: &Image) -> Result<(),
         })
             as futures::future::BoxFuture<'_, Result<(), ExportError>>);
     }
-    let mut writes = futures::stream::iter(blobs).buffer_unordered(AT_ONCE);
-    while let Some(done) = writes.next().await {
-        done?;
+    let mut writes = futures::stream::iter(blobs).buffer_unordered(MAX_WRITES_AT_ONCE);
+    while let Some(written) = writes.next().await {
+        written?;
     }
     for (desc, bytes) in &image.documents {
         write(&*client, desc, &BytesSource(bytes.clone())).await?;

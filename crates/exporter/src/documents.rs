@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_manifest_without_layers_says_null() {
         let config = Descriptor::new(media_type::OCI_CONFIG, Digest::sha256("c"), 1);
-        let got = String::from_utf8(pretty(&Manifest::image(
+        let document = String::from_utf8(pretty(&Manifest::image(
             true,
             config,
             Vec::new(),
@@ -169,6 +169,6 @@ mod tests {
             media_type::OCI_CONFIG,
             Digest::sha256("c")
         );
-        assert_eq!(got, want);
+        assert_eq!(document, want);
     }
 }

@@ -11,7 +11,7 @@ use store::StoreError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// There is no such exporter.
+    /// An unknown exporter.
     #[error("exporter {kind:?} could not be found")]
     Kind {
         /// What was asked for.

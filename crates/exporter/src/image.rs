@@ -131,7 +131,7 @@ pub(crate) fn image_name(options: &ImageOptions, source: &ExportSource) -> Strin
     }
 }
 
-/// What every image export tells the client about its root.
+/// The entries of an image export's response that describe its root.
 pub(crate) fn response(image: &Image, root: &Descriptor) -> BTreeMap<String, String> {
     let mut out = BTreeMap::from([("containerimage.digest".to_owned(), root.digest.to_string())]);
     if let Some(config) = &image.config {
@@ -209,13 +209,13 @@ impl ExporterInstance for Instance {
                 documents,
                 layers: layers.into_values().collect(),
             };
-            let held = source.all().cloned().collect();
+            let refs = source.all().cloned().collect();
             Box::new(Push {
                 exporter: self.exporter.clone(),
                 image,
                 names,
                 options: self.push_options,
-                _held: held,
+                _held: refs,
             }) as _
         });
         Ok(Exported {

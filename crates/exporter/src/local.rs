@@ -88,16 +88,16 @@ async fn no_clashes(trees: &[Tree]) -> Result<(), ExportError> {
         })
         .collect();
     task::blocking("export", move || {
-        let mut seen: HashMap<PathBuf, String> = HashMap::new();
+        let mut platform_of_path: HashMap<PathBuf, String> = HashMap::new();
         let mut see = |path: PathBuf, id: &str| {
-            if let Some(other) = seen.get(&path) {
+            if let Some(other) = platform_of_path.get(&path) {
                 let path = path.display();
                 let reason = format!(
                     "cannot overwrite {path} from {other} with {id} when split option is disabled"
                 );
                 return Err(ExportError::result(reason));
             }
-            seen.insert(path, id.to_owned());
+            platform_of_path.insert(path, id.to_owned());
             Ok(())
         };
         for (id, root, extra) in roots {

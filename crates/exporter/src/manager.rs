@@ -54,7 +54,7 @@ impl ExportSource {
             return Ok(self.single.as_ref());
         }
         match self.refs.get(id) {
-            Some(found) => Ok(found.as_ref()),
+            Some(reference) => Ok(reference.as_ref()),
             None if self.refs.len() == 1 => Ok(self.refs.values().next().and_then(Option::as_ref)),
             None => Err(ExportError::NoRef { id: id.to_owned() }),
         }

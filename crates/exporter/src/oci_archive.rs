@@ -92,7 +92,7 @@ impl Exporter for OciExporter {
 }
 
 const CREATED: &str = "org.opencontainers.image.created";
-const NAME: &str = "io.containerd.image.name";
+const IMAGE_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 #[async_trait]
@@ -216,12 +216,14 @@ impl Instance {
         // One entry for each name; an image without a name has one entry as well.
         let mut manifests = Vec::new();
         for name in names {
-            let mut named = root.clone();
-            named.annotations.insert(NAME.to_owned(), name.clone());
-            named
+            let mut descriptor = root.clone();
+            descriptor
+                .annotations
+                .insert(IMAGE_NAME.to_owned(), name.clone());
+            descriptor
                 .annotations
                 .insert(REF_NAME.to_owned(), ref_name(name));
-            manifests.push(named);
+            manifests.push(descriptor);
         }
         if manifests.is_empty() {
             manifests.push(root.clone());

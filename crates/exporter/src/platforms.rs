@@ -85,15 +85,15 @@ pub fn platforms_of(
     }
     let platform = match metadata.get("containerimage.config") {
         Some(config) => {
-            let named: Option<Platform> = gostd::json::from_slice(config)
+            let platform: Option<Platform> = gostd::json::from_slice(config)
                 .map_err(|e| ExportError::malformed("invalid image config", e))?;
-            let named = named.unwrap_or_default();
-            if named.os.is_empty() != named.architecture.is_empty() {
+            let platform = platform.unwrap_or_default();
+            if platform.os.is_empty() != platform.architecture.is_empty() {
                 return Err(ExportError::result(
                     "invalid image config: os and architecture must be specified together",
                 ));
             }
-            named
+            platform
         }
         None => Platform::host(),
     };

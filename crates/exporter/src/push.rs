@@ -30,7 +30,7 @@ pub(crate) struct PushOptions {
     pub(crate) by_digest: bool,
 }
 
-const AT_ONCE: usize = 16;
+const MAX_PUSHES_AT_ONCE: usize = 16;
 
 /// Pushes under one name.
 pub(crate) async fn push(
@@ -93,9 +93,9 @@ pub(crate) async fn push(
                 ));
             }
         }
-        let mut pushes = futures::stream::iter(blobs).buffer_unordered(AT_ONCE);
-        while let Some(done) = pushes.next().await {
-            done.map_err(failed)?;
+        let mut pushes = futures::stream::iter(blobs).buffer_unordered(MAX_PUSHES_AT_ONCE);
+        while let Some(pushed) = pushes.next().await {
+            pushed.map_err(failed)?;
         }
     }
     let _status = ctx

@@ -89,7 +89,7 @@ pub(crate) struct Tree {
     pub(crate) _held: Option<ImmutableRef>,
 }
 
-/// A file that is no part of the result.
+/// A file beside the result, such as a statement.
 #[derive(Debug)]
 pub(crate) struct Extra {
     pub(crate) stat: Stat,
@@ -144,8 +144,8 @@ pub(crate) async fn open(
             extra: Vec::new(),
             _held: reference,
         };
-        let named = source.is_map() && !split;
-        tree.attest(source, &options.attestation_prefix, named)
+        let names_platform = source.is_map() && !split;
+        tree.attest(source, &options.attestation_prefix, names_platform)
             .await?;
         out.push(tree);
     }
@@ -192,7 +192,7 @@ impl Tree {
         &mut self,
         source: &ExportSource,
         prefix: &str,
-        named: bool,
+        names_platform: bool,
     ) -> Result<(), ExportError> {
         let Some(attester) = source.attester.as_ref() else {
             return Ok(());
@@ -208,7 +208,7 @@ impl Tree {
         for statement in statements {
             let file = statement.file.rsplit('/').next().unwrap_or_default();
             let mut name = format!("{prefix}{file}");
-            if named {
+            if names_platform {
                 let platform = folder_name(&self.id);
                 name = match name.rfind('.') {
                     Some(at) => {

@@ -49,7 +49,7 @@ fn unknown_platform() -> Platform {
     }
 }
 
-/// Tells on a layer which time its files were held down to.
+/// The annotation of a layer with the time that its files were held down to.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 
 /// The layers of a base image, which stay as they are.
@@ -205,23 +205,23 @@ impl Writer<'_> {
         let _status = self.ctx.progress.status("exporting layers", "");
         let making = refs
             .iter()
-            .map(|(platform, found)| self.layers_of(platform, *found));
+            .map(|(platform, reference)| self.layers_of(platform, *reference));
         futures::future::try_join_all(making).await
     }
 
     async fn layers_of(
         &self,
         platform: &PlatformEntry,
-        found: Option<&ImmutableRef>,
+        reference: Option<&ImmutableRef>,
     ) -> Result<Vec<LayerBlob>, ExportError> {
-        let Some(found) = found else {
+        let Some(reference) = reference else {
             return Ok(Vec::new());
         };
         let id = Some(platform.id.as_str());
         let compression = self.options.compression;
         let base = self.source.meta("containerimage.base.config", id);
         let base = base.filter(|config| !config.is_empty());
-        let kept: BTreeSet<Digest> = base_layers(base)?.into_iter().collect();
+        let base_layers: BTreeSet<Digest> = base_layers(base)?.into_iter().collect();
         let epoch = if self.options.rewrite_timestamp {
             self.options.epoch.of(self.source, id)?
         } else {
@@ -234,19 +234,21 @@ impl Writer<'_> {
                 );
             }
             if self.options.compression_named {
-                let kept = base.is_some().then_some(&kept);
-                return Ok(found.blobs_as_asked(compression, kept).await?);
+                let base_layers = base.is_some().then_some(&base_layers);
+                return Ok(reference.blobs_as_asked(compression, base_layers).await?);
             }
-            return Ok(found.blobs(compression).await?);
+            return Ok(reference.blobs(compression).await?);
         };
         let seconds = epoch.seconds();
         let _status = self.ctx.progress.status(
             format!("rewriting layers with source-date-epoch {seconds} ({epoch})"),
             "",
         );
-        let mut layers = found.blobs_not_after(compression, seconds, &kept).await?;
+        let mut layers = reference
+            .blobs_not_after(compression, seconds, &base_layers)
+            .await?;
         for layer in &mut layers {
-            if !kept.contains(&layer.diff_id) {
+            if !base_layers.contains(&layer.diff_id) {
                 let annotations = &mut layer.descriptor.annotations;
                 annotations.insert(REWRITTEN.to_owned(), seconds.to_string());
             }
@@ -279,17 +281,17 @@ impl Writer<'_> {
             Some(cache) => cache.entry(id).await?,
             None => None,
         };
-        let given = self
+        let config = self
             .source
             .meta("containerimage.config", id)
             .filter(|c| !c.is_empty());
-        let default = if given.is_none() {
+        let default = if config.is_none() {
             default_config()
         } else {
             Vec::new()
         };
         let config = patch(
-            given.unwrap_or(&default),
+            config.unwrap_or(&default),
             &Patch {
                 layers: &facts,
                 epoch: self.options.epoch.of(self.source, id)?,

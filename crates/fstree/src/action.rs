@@ -159,7 +159,7 @@ pub enum ActionError {
 
 /// Unpacks archives for copies that ask for it; `layer` has the one that is used.
 pub trait Unpacker: Send + Sync {
-    /// Tells whether a file is an archive that can be unpacked, from its contents.
+    /// Returns whether a file is an archive that can be unpacked, from its contents.
     fn is_archive(&self, file: &File) -> std::io::Result<bool>;
 
     /// Unpacks `file`, read from its start, into the existing directory `dest`.

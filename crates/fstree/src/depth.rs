@@ -9,7 +9,7 @@ pub const MAX_DEPTH: usize = 1024;
 /// How many bytes a path in a tree may have: as many as the kernel takes in one call.
 pub const MAX_PATH: usize = 4096;
 /// How many names of a path an error shows.
-const SHOWN: usize = 8;
+const SHOWN_NAMES: usize = 8;
 
 /// A path of a tree has too many names, or is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +21,7 @@ pub(crate) fn shortened(path: &Path) -> PathBuf {
     if check_path(path).is_ok() {
         return path.to_path_buf();
     }
-    let mut out: PathBuf = path.components().take(SHOWN).collect();
+    let mut out: PathBuf = path.components().take(SHOWN_NAMES).collect();
     out.push("…");
     out
 }

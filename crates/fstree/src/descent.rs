@@ -23,7 +23,7 @@ use crate::stat::{Kind, Meta};
 /// How many bytes a name may have.
 const MAX_NAME: usize = 255;
 /// How many directories of one descent are open, beside its top.
-const OPEN: usize = 32;
+const MAX_OPEN_DIRS: usize = 32;
 #[derive(Debug)]
 enum Level {
     Open(Dir),
@@ -85,7 +85,7 @@ impl Descent {
             return Err(io::Error::other(TooDeep));
         }
         self.levels.push(Level::Open(dir));
-        if let Some(at) = self.depth().checked_sub(OPEN).filter(|at| *at > 0)
+        if let Some(at) = self.depth().checked_sub(MAX_OPEN_DIRS).filter(|at| *at > 0)
             && let Some(level) = self.levels.get_mut(at)
             && let Level::Open(dir) = level
         {
@@ -150,15 +150,15 @@ pub fn each<E: From<io::Error>>(
 
 /// Refuses a tree below `top` with a path that is deeper or longer than a tree may be. Reads directories only. Blocks.
 pub fn check(top: Dir) -> Result<(), PathError> {
-    let mut seen = vec![Checked::read(&top, PathBuf::new(), 1)?];
+    let mut levels = vec![Checked::read(&top, PathBuf::new(), 1)?];
     let mut descent = Descent::new(top);
     loop {
-        let names = seen.len();
-        let Some(level) = seen.last_mut() else {
+        let names = levels.len();
+        let Some(level) = levels.last_mut() else {
             return Ok(());
         };
         let Some(name) = level.dirs.next() else {
-            seen.pop();
+            levels.pop();
             descent.up().at("open", "..")?;
             continue;
         };
@@ -169,7 +169,7 @@ pub fn check(top: Dir) -> Result<(), PathError> {
             continue;
         }
         descent.down(&name).at("open", &path)?;
-        seen.push(Checked::read(descent.dir(), path, names + 1)?);
+        levels.push(Checked::read(descent.dir(), path, names + 1)?);
     }
 }
 

@@ -182,7 +182,11 @@ impl Differ {
     }
 
     fn end(&mut self) -> Result<(), PathError> {
-        let path = self.levels.pop().map(|done| done.path).unwrap_or_default();
+        let path = self
+            .levels
+            .pop()
+            .map(|level| level.path)
+            .unwrap_or_default();
         if self.lower().is_some()
             && let Some(lower) = &mut self.lower
         {
@@ -299,7 +303,7 @@ fn marked(dir: &Dir, mark: &str) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-const SECOND: i64 = 1_000_000_000;
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 // Whether a copied-up file is what it was. Only when both times are whole seconds, as after unpacking, contents decide.
 fn same(
@@ -325,7 +329,7 @@ fn same(
     if was.size != is.size || was.mtime != is.mtime {
         return Ok(false);
     }
-    if is.mtime.rem_euclid(SECOND) != 0 {
+    if is.mtime.rem_euclid(NANOS_PER_SECOND) != 0 {
         return Ok(true);
     }
     match is.kind() {

@@ -302,13 +302,13 @@ impl Dir {
     pub fn chmod(&self, name: &OsStr, mode: u32) -> io::Result<()> {
         // fchmodat has no way not to follow on older kernels: hold the inode first, then change what is held.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let held = fs::openat(&self.fd, component(name)?, flags, Mode::empty())?;
-        if meta_of(&held, OsStr::new(""), AtFlags::EMPTY_PATH)?.is_symlink() {
+        let inode = fs::openat(&self.fd, component(name)?, flags, Mode::empty())?;
+        if meta_of(&inode, OsStr::new(""), AtFlags::EMPTY_PATH)?.is_symlink() {
             return Err(Errno::OPNOTSUPP.into());
         }
         Ok(fs::chmodat(
             CWD,
-            fd_path(&held),
+            fd_path(&inode),
             Mode::from_raw_mode(mode & 0o7777),
             AtFlags::empty(),
         )?)

@@ -24,15 +24,15 @@ use crate::dir::{Dir, component};
 use crate::stat::Kind;
 
 /// How deep directories are emptied where they lie. Each level holds one descriptor.
-const IN_PLACE: usize = 32;
+const MAX_OPEN_LEVELS: usize = 32;
 /// How often a directory that is not empty after it was emptied is read again.
-const AGAIN: u32 = 16;
+const MAX_REREADS: u32 = 16;
 /// How many threads unlink files beside the one that walks.
-const HELPERS: usize = 4;
+const MAX_HELPERS: usize = 4;
 /// How many files there are at least where helpers are started.
-const FEW: usize = 16;
+const MIN_FILES_FOR_HELPERS: usize = 16;
 /// How many files may wait before the walk waits for them.
-const MAX_WAITING: usize = 1024;
+const MAX_WAITING_JOBS: usize = 1024;
 
 impl Dir {
     /// Removes `name` and, when it is a directory, everything below; a missing name is fine.
@@ -151,9 +151,9 @@ impl Crew {
 
     fn perform(&self, job: Job, state: &mut MutexGuard<'_, CrewState>) {
         state.running += 1;
-        let done = MutexGuard::unlocked(state, || job.unlink());
+        let unlinked = MutexGuard::unlocked(state, || job.unlink());
         state.running -= 1;
-        if let Err(error) = done {
+        if let Err(error) = unlinked {
             state.failed.get_or_insert(error);
         }
         if state.running == 0 && state.jobs.is_empty() {
@@ -225,7 +225,7 @@ pub fn remove_tree(
     let crew = Crew::default();
     thread::scope(|scope| {
         let mut start = || {
-            for _ in 0..HELPERS {
+            for _ in 0..MAX_HELPERS {
                 // Where no thread is to be had, the one that there is does it all.
                 let _started = thread::Builder::new().spawn_scoped(scope, || crew.help());
             }
@@ -247,7 +247,7 @@ fn walk(
     let mut levels = vec![Level::open(top, name)?];
     let mut files = 0_usize;
     loop {
-        let is_deep = levels.len() >= IN_PLACE;
+        let is_deep = levels.len() >= MAX_OPEN_LEVELS;
         let Some(level) = levels.last_mut() else {
             break;
         };
@@ -264,10 +264,10 @@ fn walk(
                 let (dir, name) = (level.shared()?, name.to_owned());
                 let waiting = crew.add(Job { dir, name });
                 files = files.saturating_add(1);
-                if files == FEW {
+                if files == MIN_FILES_FOR_HELPERS {
                     start_helpers();
                 }
-                if waiting > MAX_WAITING {
+                if waiting > MAX_WAITING_JOBS {
                     failed = failed.or(crew.settle());
                 }
                 continue;
@@ -307,21 +307,23 @@ fn walk(
             continue;
         }
         failed = failed.or(crew.settle());
-        let Some(done) = levels.pop() else { break };
-        let gone = match levels.last() {
-            Some(above) => fs::unlinkat(above.dir.fd()?, &done.name, AtFlags::REMOVEDIR),
-            None => fs::unlinkat(top, &done.name, AtFlags::REMOVEDIR),
+        let Some(emptied) = levels.pop() else { break };
+        let removed = match levels.last() {
+            Some(above) => fs::unlinkat(above.dir.fd()?, &emptied.name, AtFlags::REMOVEDIR),
+            None => fs::unlinkat(top, &emptied.name, AtFlags::REMOVEDIR),
         };
-        match gone {
+        match removed {
             Ok(()) | Err(Errno::NOENT) => {}
             // Names may be passed over while others are removed, and somebody may still be writing.
-            Err(Errno::NOTEMPTY | Errno::EXIST) if failed.is_none() && done.again < AGAIN => {
-                let mut dir = done.dir;
+            Err(Errno::NOTEMPTY | Errno::EXIST)
+                if failed.is_none() && emptied.again < MAX_REREADS =>
+            {
+                let mut dir = emptied.dir;
                 dir.rewind();
                 levels.push(Level {
                     dir,
-                    again: done.again + 1,
-                    ..done
+                    again: emptied.again + 1,
+                    ..emptied
                 });
             }
             Err(e) => {

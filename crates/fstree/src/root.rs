@@ -100,8 +100,8 @@ impl Root {
     pub fn open_file(&self, path: impl AsRef<Path>) -> Result<File, PathError> {
         let path = path.as_ref();
         // Held first, looked at, and only then opened: opening a device or a pipe has effects.
-        let held = self.openat(path, OFlags::PATH).at("open", path)?;
-        match meta_of(&held, OsStr::new(""), AtFlags::EMPTY_PATH)
+        let inode = self.openat(path, OFlags::PATH).at("open", path)?;
+        match meta_of(&inode, OsStr::new(""), AtFlags::EMPTY_PATH)
             .at("open", path)?
             .kind()
         {
@@ -113,7 +113,7 @@ impl Root {
         }
         let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
         Ok(File::from(
-            fs::openat(CWD, fd_path(&held), flags, Mode::empty()).at("open", path)?,
+            fs::openat(CWD, fd_path(&inode), flags, Mode::empty()).at("open", path)?,
         ))
     }
 
@@ -134,17 +134,17 @@ impl Root {
     /// Metadata of what `path` leads to.
     pub fn stat(&self, path: impl AsRef<Path>) -> Result<Meta, PathError> {
         let path = path.as_ref();
-        let held = self.openat(path, OFlags::PATH).at("stat", path)?;
-        meta_of(&held, OsStr::new(""), AtFlags::EMPTY_PATH).at("stat", path)
+        let inode = self.openat(path, OFlags::PATH).at("stat", path)?;
+        meta_of(&inode, OsStr::new(""), AtFlags::EMPTY_PATH).at("stat", path)
     }
 
     /// Metadata of `path` itself; a link in its last name is not followed.
     pub fn lstat(&self, path: impl AsRef<Path>) -> Result<Meta, PathError> {
         let path = path.as_ref();
-        let held = self
+        let inode = self
             .openat(path, OFlags::PATH | OFlags::NOFOLLOW)
             .at("lstat", path)?;
-        meta_of(&held, OsStr::new(""), AtFlags::EMPTY_PATH).at("lstat", path)
+        meta_of(&inode, OsStr::new(""), AtFlags::EMPTY_PATH).at("lstat", path)
     }
 
     /// Metadata of `path` itself, or `None` when it or a directory towards it does not exist.
@@ -160,10 +160,10 @@ impl Root {
     /// Reads the target of the symbolic link at `path`.
     pub fn readlink(&self, path: impl AsRef<Path>) -> Result<PathBuf, PathError> {
         let path = path.as_ref();
-        let held = self
+        let inode = self
             .openat(path, OFlags::PATH | OFlags::NOFOLLOW)
             .at("readlink", path)?;
-        let target = fs::readlinkat(&held, "", Vec::new()).at("readlink", path)?;
+        let target = fs::readlinkat(&inode, "", Vec::new()).at("readlink", path)?;
         Ok(PathBuf::from(OsStr::from_bytes(target.to_bytes())))
     }
 

@@ -262,7 +262,7 @@ pub struct Meta {
 }
 
 /// How close to now a change may be for a later one to have the same time: clocks of file systems tick that slowly.
-const TICK: i64 = 50_000_000;
+const CLOCK_TICK_NANOS: i64 = 50_000_000;
 
 impl Meta {
     /// What cannot stay the same when a file changes: its inode and the time of its last change. `now` is in nanoseconds
@@ -274,7 +274,7 @@ impl Meta {
         mark.extend_from_slice(&self.ino.to_le_bytes());
         mark.extend_from_slice(&self.dev.0.to_le_bytes());
         mark.extend_from_slice(&self.dev.1.to_le_bytes());
-        if now.saturating_sub(self.ctime) < TICK {
+        if now.saturating_sub(self.ctime) < CLOCK_TICK_NANOS {
             mark.extend_from_slice(&now.to_le_bytes());
         }
         mark
@@ -343,13 +343,24 @@ mod tests {
             mtime: 7,
             ctime,
         };
-        let late = 10 * TICK;
-        let mark = meta(5, TICK).change_mark(late);
-        assert_eq!(mark, meta(5, TICK).change_mark(late + 1));
-        assert_ne!(mark, meta(6, TICK).change_mark(late), "another file");
-        assert_ne!(mark, meta(5, TICK + 1).change_mark(late), "a later change");
-        let soon = meta(5, TICK).change_mark(TICK + 1);
-        assert_ne!(soon, meta(5, TICK).change_mark(TICK + 2));
+        let late = 10 * CLOCK_TICK_NANOS;
+        let mark = meta(5, CLOCK_TICK_NANOS).change_mark(late);
+        assert_eq!(mark, meta(5, CLOCK_TICK_NANOS).change_mark(late + 1));
+        assert_ne!(
+            mark,
+            meta(6, CLOCK_TICK_NANOS).change_mark(late),
+            "another file"
+        );
+        assert_ne!(
+            mark,
+            meta(5, CLOCK_TICK_NANOS + 1).change_mark(late),
+            "a later change"
+        );
+        let soon = meta(5, CLOCK_TICK_NANOS).change_mark(CLOCK_TICK_NANOS + 1);
+        assert_ne!(
+            soon,
+            meta(5, CLOCK_TICK_NANOS).change_mark(CLOCK_TICK_NANOS + 2)
+        );
         assert_ne!(soon, mark);
     }
 

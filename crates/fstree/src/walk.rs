@@ -73,7 +73,7 @@ pub struct Walk {
     dirs: Descent,
     ready: VecDeque<Stat>,
     // First names of files with several.
-    seen: HashMap<((u32, u32), u64), PathBuf>,
+    first_names: HashMap<((u32, u32), u64), PathBuf>,
     xattrs: bool,
     change_marks: bool,
 }
@@ -123,7 +123,7 @@ impl Walk {
             stack: vec![top],
             dirs: Descent::new(dir),
             ready: VecDeque::new(),
-            seen: HashMap::new(),
+            first_names: HashMap::new(),
             xattrs: true,
             change_marks: false,
         })
@@ -172,7 +172,8 @@ impl Walk {
             Verdict::Skip | Verdict::SkipAllBelow => return Ok(true),
         };
         let extra = (self.xattrs, self.change_marks);
-        let (stat, below) = match look(self.dirs.dir(), &entry, &path, &mut self.seen, extra) {
+        let (stat, below) = match look(self.dirs.dir(), &entry, &path, &mut self.first_names, extra)
+        {
             // Gone, or exchanged for something else, since the directory was read.
             Err(e)
                 if matches!(
@@ -284,7 +285,7 @@ fn may_hold(matcher: &PatternMatcher, dir: &str, exceptions: bool) -> bool {
     if patterns.peek().is_none() {
         return false;
     }
-    let mut found = false;
+    let mut may_match = false;
     for pattern in patterns {
         let text = pattern.as_str();
         let text = text.strip_suffix("/**").unwrap_or(text);
@@ -292,9 +293,9 @@ fn may_hold(matcher: &PatternMatcher, dir: &str, exceptions: bool) -> bool {
         if text.contains(['*', '[', ']', '?', '^', '\\']) {
             return true;
         }
-        found |= text.starts_with(&dir) || dir.strip_suffix('/') == Some(text);
+        may_match |= text.starts_with(&dir) || dir.strip_suffix('/') == Some(text);
     }
-    found
+    may_match
 }
 
 type Below = Option<(Dir, Vec<Entry>)>;
@@ -303,7 +304,7 @@ fn look(
     above: &Dir,
     entry: &Entry,
     path: &Path,
-    seen: &mut HashMap<((u32, u32), u64), PathBuf>,
+    first_names: &mut HashMap<((u32, u32), u64), PathBuf>,
     (xattrs, change_marks): (bool, bool),
 ) -> io::Result<(Stat, Below)> {
     if entry.kind == Kind::Dir {
@@ -338,10 +339,10 @@ fn look(
     if meta.is_symlink() {
         stat.linkname = above.readlink(&entry.name)?;
     } else if meta.nlink > 1 {
-        match seen.get(&(meta.dev, meta.ino)) {
+        match first_names.get(&(meta.dev, meta.ino)) {
             Some(first) => stat.linkname.clone_from(first),
             None => {
-                seen.insert((meta.dev, meta.ino), path.to_path_buf());
+                first_names.insert((meta.dev, meta.ino), path.to_path_buf());
             }
         }
     }

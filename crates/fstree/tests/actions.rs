@@ -43,7 +43,7 @@ fn a_directory_is_made_where_it_is_named() {
         ),
     ] {
         let t = tree(TREE);
-        let done = action::mkdir(
+        let result = action::mkdir(
             &t.root,
             &Mkdir {
                 path: path.into(),
@@ -55,7 +55,7 @@ fn a_directory_is_made_where_it_is_named() {
         );
         let what = format!("{path} with parents: {make_parents}");
         assert_eq!(
-            done.err().map(|e| e.to_string()).as_deref(),
+            result.err().map(|e| e.to_string()).as_deref(),
             error,
             "{what}"
         );
@@ -64,14 +64,14 @@ fn a_directory_is_made_where_it_is_named() {
             None => assert_eq!(now, show(&tree(TREE).root), "{what}"),
             Some(left) => {
                 assert!(now.lines().any(|line| line == left), "{what}: {now}");
-                let made = t.root.lstat(left.trim_end_matches('/')).unwrap();
+                let dir = t.root.lstat(left.trim_end_matches('/')).unwrap();
                 // The bits above the nine are not for the asking.
                 assert_eq!(
-                    (made.mode & 0o7777, made.uid, made.gid),
+                    (dir.mode & 0o7777, dir.uid, dir.gid),
                     (0o751, 3, 4),
                     "{what}"
                 );
-                assert_eq!(made.mtime, 5_000_000_000, "{what}");
+                assert_eq!(dir.mtime, 5_000_000_000, "{what}");
             }
         }
     }
@@ -97,7 +97,7 @@ fn a_file_is_written_where_it_is_named_and_leaves_nothing_half_written() {
         ),
     ] {
         let t = tree(TREE);
-        let done = action::mkfile(
+        let result = action::mkfile(
             &t.root,
             &Mkfile {
                 path: path.into(),
@@ -108,7 +108,7 @@ fn a_file_is_written_where_it_is_named_and_leaves_nothing_half_written() {
             },
         );
         assert_eq!(
-            done.err().map(|e| e.to_string()).as_deref(),
+            result.err().map(|e| e.to_string()).as_deref(),
             error,
             "{path}"
         );
@@ -156,7 +156,7 @@ fn a_link_says_what_it_is_told_to_and_replaces_nothing() {
         ("no/new", Some("open /no: no such file or directory")),
     ] {
         let t = tree(TREE);
-        let done = action::symlink(
+        let result = action::symlink(
             &t.root,
             &Symlink {
                 oldpath: "../../any where".into(),
@@ -166,7 +166,7 @@ fn a_link_says_what_it_is_told_to_and_replaces_nothing() {
             },
         );
         assert_eq!(
-            done.err().map(|e| e.to_string()).as_deref(),
+            result.err().map(|e| e.to_string()).as_deref(),
             error,
             "{newpath}"
         );
@@ -211,7 +211,7 @@ fn removals_follow_links_on_the_way_and_not_at_the_end() {
         ("no*", true, false, &[], None),
     ] {
         let t = tree(TREE);
-        let done = action::remove(
+        let result = action::remove(
             &t.root,
             &Remove {
                 path: path.into(),
@@ -220,7 +220,7 @@ fn removals_follow_links_on_the_way_and_not_at_the_end() {
             },
         );
         assert_eq!(
-            done.err().map(|e| e.to_string()).as_deref(),
+            result.err().map(|e| e.to_string()).as_deref(),
             error,
             "{path}"
         );
@@ -309,8 +309,8 @@ fn copies_have_the_owner_mode_and_time_that_is_asked_for_or_else_the_sources() {
         copy(&source, &dest, change).unwrap();
         for (path, want) in ["d", "d/f", "d/p"].into_iter().zip(facts) {
             let meta = dest.root.lstat(path).unwrap();
-            let found = (meta.uid, meta.gid, meta.mode & 0o7777, meta.mtime);
-            assert_eq!(found, *want, "{what}: {path}");
+            let attributes = (meta.uid, meta.gid, meta.mode & 0o7777, meta.mtime);
+            assert_eq!(attributes, *want, "{what}: {path}");
         }
         let dir = dest.root.dir("d").unwrap();
         assert_eq!(
@@ -504,8 +504,12 @@ fn archives_are_unpacked_only_where_that_is_asked_for() {
             attempt_unpack,
             ..Copy::default()
         };
-        let done = action::copy(&source.root, &dest.root, &action, Some(&FakeUnpacker));
-        assert_eq!(done.err().map(|e| e.to_string()).as_deref(), error, "{src}");
+        let result = action::copy(&source.root, &dest.root, &action, Some(&FakeUnpacker));
+        assert_eq!(
+            result.err().map(|e| e.to_string()).as_deref(),
+            error,
+            "{src}"
+        );
         assert_eq!(show(&dest.root), left, "{src}");
     }
 }

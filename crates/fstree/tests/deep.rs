@@ -235,13 +235,13 @@ fn what_goes_through_a_tree_needs_no_stack_for_its_depth_and_refuses_one_that_is
         for from in [&deepest, &too_deep] {
             let to = Deep(empty());
             let (walk, root, dest) = (*walk, from.0.root.clone(), to.0.root.clone());
-            let found = on_a_small_stack(move || walk(&root, &dest));
+            let depth = on_a_small_stack(move || walk(&root, &dest));
             if std::ptr::eq(from, &deepest) {
-                assert_eq!(found, Ok(MAX_DEPTH), "{what}");
+                assert_eq!(depth, Ok(MAX_DEPTH), "{what}");
                 continue;
             }
             // Digests are of paths that the kernel takes: the length of a path ends them.
-            let error = found.unwrap_err();
+            let error = depth.unwrap_err();
             assert!(
                 error.contains("nested too deep") || error.contains("file name too long"),
                 "{what}: {error}"

@@ -124,7 +124,8 @@ fn what_exists_is_not_made_again_and_what_is_made_has_exactly_its_mode() {
     requires!(root);
     let t = tree("file there 644 0 0 old\ndir d 700 0 0\n");
     let dir = top(&t.root);
-    let exists = |done: std::io::Result<()>| done.unwrap_err().kind() == ErrorKind::AlreadyExists;
+    let exists =
+        |result: std::io::Result<()>| result.unwrap_err().kind() == ErrorKind::AlreadyExists;
     assert!(exists(dir.create_file(os("there"), 0o600).map(drop)));
     assert!(exists(dir.create_file_for(os("there"), 0o600).map(drop)));
     assert!(exists(dir.create_dir(os("d"), 0o700).map(drop)));
@@ -240,9 +241,9 @@ fn attributes_are_listed_whole_however_many_and_large_they_are() {
     let large = vec![b'x'; 1500];
     dir.set_xattr(os("f"), "user.large", &large).unwrap();
     want.insert("user.large".into(), large.clone());
-    let mut found = dir.xattrs(os("f")).unwrap();
-    found.retain(|key, _| key.starts_with("user."));
-    assert_eq!(found, want);
+    let mut xattrs = dir.xattrs(os("f")).unwrap();
+    xattrs.retain(|key, _| key.starts_with("user."));
+    assert_eq!(xattrs, want);
     assert_eq!(dir.xattr(os("f"), "user.large").unwrap(), Some(large));
     assert_eq!(dir.xattr(os("f"), "user.none").unwrap(), None);
     assert!(dir.xattr(os("missing"), "user.none").is_err());
@@ -271,8 +272,8 @@ fn renames_replace_what_rename_replaces() {
         ("d", "d/into", Some("rename d/into: invalid argument")),
     ] {
         let t = tree("dir d 755 0 0\nfile d/in 644 0 0 i\nfile f 644 0 0 f\nlink l f\n");
-        let done = t.root.rename(from, to).map_err(|e| e.to_string());
-        assert_eq!(done.err().as_deref(), error, "{from} to {to}");
+        let renamed = t.root.rename(from, to).map_err(|e| e.to_string());
+        assert_eq!(renamed.err().as_deref(), error, "{from} to {to}");
         assert_eq!(
             t.root.lstat_opt(from).unwrap().is_some(),
             error.is_some() && from != "missing"
@@ -285,11 +286,11 @@ fn folders_towards_a_path_are_made_with_what_is_asked_and_those_that_are_there_s
     requires!(root);
     let t = tree("dir there 700 9 9\nlink in there\nfile f 644 0 0 x\nlink loop loop\n");
     let owner = Some(Owner { uid: 3, gid: 4 });
-    let made = t
+    let created = t
         .root
         .mkdir_all("in/a/../b/c", 0o711, owner, Some(7_000_000_000))
         .unwrap();
-    let paths: Vec<String> = made.iter().map(|p| p.display().to_string()).collect();
+    let paths: Vec<String> = created.iter().map(|p| p.display().to_string()).collect();
     assert_eq!(paths, ["/there/b", "/there/b/c"]);
     for path in ["there/b", "there/b/c"] {
         let meta = t.root.lstat(path).unwrap();
@@ -312,8 +313,8 @@ fn folders_towards_a_path_are_made_with_what_is_asked_and_those_that_are_there_s
             "readlink loop/x: too many levels of symbolic links",
         ),
     ] {
-        let done = t.root.mkdir_all(path, 0o755, None, None);
-        assert_eq!(done.unwrap_err().to_string(), error);
+        let created = t.root.mkdir_all(path, 0o755, None, None);
+        assert_eq!(created.unwrap_err().to_string(), error);
     }
 }
 
@@ -385,12 +386,12 @@ fn no_moment_of_a_swap_shows_what_is_outside() {
     let t = tree("dir a 755 0 0\ndir a/d 755 0 0\nfile a/d/f 644 0 0 inside\n");
     // `a` is a directory and a link out of the tree in turn.
     std::os::unix::fs::symlink(outside.path(), t.dir.path().join("b")).unwrap();
-    let done = AtomicBool::new(false);
+    let has_ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let dir = top(&t.root);
             let swap = |from: &str, to: &str| dir.rename(os(from), &dir, os(to)).unwrap();
-            while !done.load(Ordering::Relaxed) {
+            while !has_ended.load(Ordering::Relaxed) {
                 swap("a", "c");
                 swap("b", "a");
                 swap("a", "b");
@@ -408,7 +409,7 @@ fn no_moment_of_a_swap_shows_what_is_outside() {
             }
             t.root.remove_all("a/d/made").ok();
         }
-        done.store(true, Ordering::Relaxed);
+        has_ended.store(true, Ordering::Relaxed);
     });
     assert!(outside.path().join("d/f").exists());
     assert!(!outside.path().join("d/made").exists());
@@ -418,20 +419,20 @@ fn no_moment_of_a_swap_shows_what_is_outside() {
 fn a_held_directory_is_the_same_wherever_it_is_moved() {
     requires!(root);
     let t = tree("dir a 755 0 0\nfile a/f 644 0 0 x\ndir b 755 0 0\n");
-    let held = t.root.dir("a").unwrap();
+    let dir = t.root.dir("a").unwrap();
     let sub = t.root.subroot("a").unwrap();
     t.root.rename("a", "b/moved").unwrap();
     crate::support::add(&t.root, "dir a 755 0 0\nfile a/other 644 0 0 y\n");
-    assert_eq!(held.entries().unwrap().len(), 1);
+    assert_eq!(dir.entries().unwrap().len(), 1);
     assert_eq!(sub.read("f", 10).unwrap(), b"x");
-    held.create_file(os("new"), 0o644).unwrap();
+    dir.create_file(os("new"), 0o644).unwrap();
     assert_eq!(
         show(&t.root),
         "a/\na/other: y\nb/\nb/moved/\nb/moved/f: x\nb/moved/new: \n"
     );
     // What is removed while it is held is empty, and takes nothing any more.
     t.root.remove_all("b").unwrap();
-    assert!(held.create_file(os("late"), 0o644).is_err());
+    assert!(dir.create_file(os("late"), 0o644).is_err());
 }
 
 #[test]
@@ -440,9 +441,9 @@ fn a_walk_of_everything_leaves_out_what_vanishes() {
     let t = tree(
         "dir a 755 0 0\nfile a/f 644 0 0 x\ndir b 755 0 0\nfile b/g 644 0 0 x\ndir c 755 0 0\n",
     );
-    let mut seen = Vec::new();
+    let mut names = Vec::new();
     descent::each(top(&t.root), |dir, entry, _| {
-        seen.push(entry.name.to_string_lossy().into_owned());
+        names.push(entry.name.to_string_lossy().into_owned());
         if entry.name == "a" {
             t.root.remove_all("b").unwrap();
             dir.remove_all(os("c")).unwrap();
@@ -450,7 +451,7 @@ fn a_walk_of_everything_leaves_out_what_vanishes() {
         Ok::<_, std::io::Error>(true)
     })
     .unwrap();
-    assert_eq!(seen, ["a", "f"]);
+    assert_eq!(names, ["a", "f"]);
     let stopped = descent::each(top(&t.root), |_, _, _| Err(std::io::Error::other("enough")));
     assert_eq!(stopped.unwrap_err().to_string(), "enough");
     let mut names = 0;

@@ -37,12 +37,12 @@ fn digests_are_those_of_buildkit_asked_alone_together_and_after_storing() {
         let options = options(q[1], q[2], q[3]);
         let stored = TreeHashes::decode(&shared.encode()).unwrap();
         for hashes in [&TreeHashes::new(), &shared, &stored] {
-            let got = match hashes.checksum(&tree.root, q[0], &options) {
+            let actual = match hashes.checksum(&tree.root, q[0], &options) {
                 Ok(digest) => digest.to_string(),
                 Err(e) => format!("error {e}"),
             };
-            if got != want {
-                wrong.push(format!("{query}: {got}, not {want}"));
+            if actual != want {
+                wrong.push(format!("{query}: {actual}, not {want}"));
             }
         }
     }

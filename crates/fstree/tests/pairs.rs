@@ -23,7 +23,7 @@ const KINDS: &[(&str, &str)] = &[
     ("block device", "block n 644 0 0 7 1\ntime n 5000000000\n"),
 ];
 
-fn told(changes: &[Change]) -> String {
+fn shown(changes: &[Change]) -> String {
     let one = |change: &Change| {
         let mark = match change.kind {
             ChangeKind::Add => '+',
@@ -58,7 +58,7 @@ fn two_trees_are_compared_for_every_pair_of_kinds() {
         for (to, after) in KINDS {
             let (lower, upper) = (tree(before), tree(after));
             let changes = tree_changes(Some(&lower.root), &upper.root).unwrap();
-            assert_eq!(told(&changes), expected(from, to), "{from} to {to}");
+            assert_eq!(shown(&changes), expected(from, to), "{from} to {to}");
         }
     }
 }
@@ -75,9 +75,9 @@ fn an_upper_directory_says_the_same_with_a_whiteout_for_what_is_gone() {
                 after
             });
             let changes = overlay_changes(&upper.root, Some(&lower.root)).unwrap();
-            assert_eq!(told(&changes), expected(from, to), "{from} to {to}");
+            assert_eq!(shown(&changes), expected(from, to), "{from} to {to}");
             let alone = overlay_changes(&upper.root, None).unwrap();
-            assert_eq!(told(&alone), expected("nothing", to), "{to} over nothing");
+            assert_eq!(shown(&alone), expected("nothing", to), "{to} over nothing");
         }
     }
 }
@@ -92,7 +92,7 @@ fn in_an_opaque_directory_what_is_not_there_is_gone() {
             let upper = tree(&format!("dir d 755 0 0\nopaque d\n{}", inside(after)));
             let changes = overlay_changes(&upper.root, Some(&lower.root)).unwrap();
             let want = expected(from, to).replace('n', "d/n").replace("id/n", "in");
-            assert_eq!(told(&changes), want, "{from} to {to}");
+            assert_eq!(shown(&changes), want, "{from} to {to}");
         }
     }
 }
@@ -161,7 +161,7 @@ fn each_property_of_a_file_counts_or_does_not() {
             tree_changes(Some(&lower.root), &upper.root).unwrap(),
             overlay_changes(&upper.root, Some(&lower.root)).unwrap(),
         ] {
-            assert_eq!(told(&changes), want, "{what}");
+            assert_eq!(shown(&changes), want, "{what}");
         }
     }
 }
@@ -173,7 +173,7 @@ fn contents_decide_only_where_times_are_whole_seconds() {
         let with = |text: &str| tree(&format!("file n 644 0 0 {text}\ntime n {nanoseconds}\n"));
         let (lower, upper) = (with("abc"), with("abd"));
         let changes = tree_changes(Some(&lower.root), &upper.root).unwrap();
-        assert_eq!(told(&changes), want, "{nanoseconds}");
+        assert_eq!(shown(&changes), want, "{nanoseconds}");
     }
     // Of links it is what they say, of devices their numbers, whatever the time.
     for (before, after) in [
@@ -188,7 +188,7 @@ fn contents_decide_only_where_times_are_whole_seconds() {
     ] {
         let (lower, upper) = (tree(before), tree(after));
         let changes = tree_changes(Some(&lower.root), &upper.root).unwrap();
-        assert_eq!(told(&changes), "~n", "{after}");
+        assert_eq!(shown(&changes), "~n", "{after}");
     }
 }
 
@@ -203,9 +203,10 @@ fn large_contents_are_compared_to_their_end() {
         crate::support::add(&tree.root, "time n 5000000000\n");
         tree
     };
-    let told_of = |a: u8, b: u8| told(&tree_changes(Some(&with(a).root), &with(b).root).unwrap());
-    assert_eq!(told_of(1, 1), "");
-    assert_eq!(told_of(1, 2), "~n");
+    let changes_of =
+        |a: u8, b: u8| shown(&tree_changes(Some(&with(a).root), &with(b).root).unwrap());
+    assert_eq!(changes_of(1, 1), "");
+    assert_eq!(changes_of(1, 2), "~n");
 }
 
 #[test]
@@ -214,10 +215,10 @@ fn later_names_of_an_unchanged_file_are_told_of() {
     let before = tree("file a 644 0 0 x\ntime a 5000000000\nhard b a\n");
     let after = tree("file a 644 0 0 x\ntime a 5000000000\nhard b a\nhard c a\n");
     let changes = tree_changes(Some(&before.root), &after.root).unwrap();
-    assert_eq!(told(&changes), "=a =b +c");
+    assert_eq!(shown(&changes), "=a =b +c");
     let fewer = tree("file a 644 0 0 x\ntime a 5000000000\n");
     let changes = tree_changes(Some(&before.root), &fewer.root).unwrap();
-    assert_eq!(told(&changes), "-b");
+    assert_eq!(shown(&changes), "-b");
 }
 
 fn copied(source: &str, dest: &str, always_replace: bool) -> (Tree, Result<(), String>) {
@@ -229,8 +230,8 @@ fn copied(source: &str, dest: &str, always_replace: bool) -> (Tree, Result<(), S
         always_replace_existing_dest_paths: always_replace,
         ..Copy::default()
     };
-    let done = copy(&source.root, &dest.root, &action, None).map_err(|e| e.to_string());
-    (dest, done)
+    let copied = copy(&source.root, &dest.root, &action, None).map_err(|e| e.to_string());
+    (dest, copied)
 }
 
 #[test]

@@ -26,11 +26,11 @@ fn no_path_leads_out_of_the_root() {
     assert!(t.root.open_file("d").is_err());
 
     // What is made through the link is made inside.
-    let made = t
+    let created = t
         .root
         .mkdir_all(Path::new("out/new/dir"), 0o700, None, None)
         .unwrap();
-    assert!(!made.is_empty());
+    assert!(!created.is_empty());
     assert!(!outside.path().join("new").exists());
     t.root.create("d/up/../../made", 0o644).ok();
     assert!(!Path::new("/made").exists());

@@ -32,9 +32,9 @@ pub(crate) fn add(root: &Root, listing: &str) {
         let (dir, name) = root.named("test", Path::new(f[1])).unwrap();
         match f[0] {
             "dir" => {
-                let made = dir.create_dir(&name, octal(f[2])).unwrap();
-                made.set_own_owner(number(f[3]), number(f[4])).unwrap();
-                made.set_own_mode(octal(f[2])).unwrap();
+                let created = dir.create_dir(&name, octal(f[2])).unwrap();
+                created.set_own_owner(number(f[3]), number(f[4])).unwrap();
+                created.set_own_mode(octal(f[2])).unwrap();
             }
             "file" => {
                 let mut file = dir.create_file(&name, 0o600).unwrap();

@@ -92,7 +92,7 @@ fn follow_paths_bring_the_targets_of_links() {
         let paths: Vec<String> = paths.iter().map(|s| (*s).to_owned()).collect();
         follow_links(&t.root, &paths)
             .unwrap()
-            .map(|found| found.join(" "))
+            .map(|paths| paths.join(" "))
     };
     assert_eq!(follow(&["loop"]).unwrap(), "loop");
     assert_eq!(follow(&["a/*"]).unwrap(), "a/* bar/foo");

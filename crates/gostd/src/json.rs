@@ -159,8 +159,8 @@ pub fn raw_members(bytes: &[u8]) -> Result<Option<RawMembers<'_>>, DecodeError> 
 /// The bytes of the member that Go puts into a field of type `json.RawMessage`: the last one of that name, in any case.
 pub fn raw_field<'a>(bytes: &'a [u8], field: &str) -> Result<Option<&'a [u8]>, DecodeError> {
     let members = raw_members(bytes)?.unwrap_or_default();
-    let mut found = members.into_iter().rev();
-    Ok(found
+    let mut members_from_last = members.into_iter().rev();
+    Ok(members_from_last
         .find(|(name, _)| read::is_same_name(field, name))
         .map(|(_, raw)| raw))
 }

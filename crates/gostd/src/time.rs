@@ -12,7 +12,7 @@ pub enum ParseDurationError {
     /// A number has no unit.
     #[error("time: missing unit in duration {}", quote(.0))]
     MissingUnit(String),
-    /// A unit is none that Go knows.
+    /// A unit that Go does not know.
     #[error("time: unknown unit {} in duration {}", quote(unit), quote(text))]
     UnknownUnit {
         /// The unit.

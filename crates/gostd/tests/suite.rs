@@ -92,10 +92,10 @@ fn every_answer_is_that_of_go() {
             "" => Ok(vector.out.clone()),
             error => Err(error.to_owned()),
         };
-        let got = answer(&vector.func, &vector.r#in);
-        if got != want {
+        let actual = answer(&vector.func, &vector.r#in);
+        if actual != want {
             differences.push(format!(
-                "{}({}): {got:?}, Go says {want:?}",
+                "{}({}): {actual:?}, Go says {want:?}",
                 vector.func, vector.r#in
             ));
         }

@@ -70,7 +70,7 @@ pub struct Applied {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
-    /// The stream is no valid tar.
+    /// The stream is not a valid tar archive.
     #[error(transparent)]
     Tar(#[from] crate::tar::TarError),
     /// The stream cannot be decompressed.

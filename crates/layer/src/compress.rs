@@ -51,7 +51,7 @@ pub struct Compression {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompressError {
-    /// There is no such compressor here.
+    /// This program has no such compressor.
     #[error("compression {0} is not supported")]
     Unsupported(&'static str),
     /// The stream failed.

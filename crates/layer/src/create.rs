@@ -58,7 +58,7 @@ pub struct LayerInfo {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// The changes cannot be told.
+    /// The changes cannot be determined.
     #[error("failed to record upperdir changes: {0}")]
     Diff(#[from] DiffError),
     /// A file cannot be read.

@@ -37,14 +37,14 @@ pub fn unpack_archive(
     Ok(())
 }
 
-/// Tells whether a stream is an archive, compressed or not, by reading its first entry. An error where it may be one, but
+/// Returns whether a stream is an archive, compressed or not, by reading its first entry. An error where it may be one, but
 /// decompressing it takes more memory than there is for it.
 pub fn is_archive(stream: impl Read + Send) -> io::Result<bool> {
     let Ok(plain) = decompress(stream) else {
         return Ok(false);
     };
     match Reader::new(plain).next_entry() {
-        Ok(found) => Ok(found.is_some()),
+        Ok(first_entry) => Ok(first_entry.is_some()),
         Err(TarError::Io(error)) if takes_too_much(&error) => {
             let reason = "the archive takes too much memory to decompress; compress it with a smaller window or dictionary";
             Err(io::Error::new(io::ErrorKind::OutOfMemory, reason))
@@ -64,9 +64,9 @@ pub struct ArchiveUnpacker;
 
 impl Unpacker for ArchiveUnpacker {
     fn is_archive(&self, mut file: &File) -> io::Result<bool> {
-        let found = is_archive(file);
+        let outcome = is_archive(file);
         file.seek(SeekFrom::Start(0))?;
-        found
+        outcome
     }
 
     fn unpack(

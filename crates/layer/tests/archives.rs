@@ -251,8 +251,8 @@ fn a_new_x_header_replaces_the_old_one() {
     ] {
         let bytes = parts.concat();
         let header = Reader::new(&bytes[..]).next_entry().unwrap().unwrap();
-        let got = (header.name.as_slice(), header.mtime);
-        assert_eq!(got, (name.as_bytes(), mtime));
+        let entry = (header.name.as_slice(), header.mtime);
+        assert_eq!(entry, (name.as_bytes(), mtime));
     }
 }
 
@@ -266,19 +266,19 @@ fn odd_entries_are_read_as_go_reads_them() {
     odd.extend(records(&[("uid", "-2")]));
     odd.extend(file("last", "x"));
     let mut reader = Reader::new(&odd[..]);
-    let mut seen = Vec::new();
+    let mut names = Vec::new();
     while let Some(header) = reader.next_entry().unwrap() {
         assert!(matches!(header.uid, 0 | 4_294_967_294));
         let mut data = String::new();
         reader.read_to_string(&mut data).unwrap();
-        seen.push((String::from_utf8(header.name).unwrap(), header.kind, data));
+        names.push((String::from_utf8(header.name).unwrap(), header.kind, data));
     }
     let want = [
         ("a/", EntryKind::File, "contents"),
         ("b/", EntryKind::Dir, ""),
         ("last", EntryKind::File, "x"),
     ];
-    assert_eq!(seen, want.map(|(n, k, d)| (n.to_owned(), k, d.to_owned())));
+    assert_eq!(names, want.map(|(n, k, d)| (n.to_owned(), k, d.to_owned())));
 }
 
 /// Repeats a part without end, and counts the bytes that were read.
@@ -526,15 +526,19 @@ fn a_sparse_file_keeps_its_content() {
 #[test]
 fn a_stream_cannot_demand_more_memory_than_readers_of_the_format_give() {
     // The header of an xz block says how large the dictionary is, up to 4 GiB (40). This one is of `xz -9`: 64 MiB (28).
-    let made = include_bytes!("data/one.tar.xz").to_vec();
-    assert_eq!((made[16], made[12]), (28, 2));
-    for (size, taken) in [(28, true), (30, true), (32, false), (40, false)] {
-        let mut packed = made.clone();
+    let archive = include_bytes!("data/one.tar.xz").to_vec();
+    assert_eq!((archive[16], archive[12]), (28, 2));
+    for (size, is_readable) in [(28, true), (30, true), (32, false), (40, false)] {
+        let mut packed = archive.clone();
         packed[16] = size;
         let sum = crc32fast::hash(&packed[12..20]).to_le_bytes();
         packed[20..24].copy_from_slice(&sum);
-        let found = layer::is_archive(&packed[..]);
-        assert_eq!(found.is_ok_and(|found| found), taken, "{size}");
+        let is_archive = layer::is_archive(&packed[..]);
+        assert_eq!(
+            is_archive.is_ok_and(|is_archive| is_archive),
+            is_readable,
+            "{size}"
+        );
     }
     // A zstd frame whose window is 256 MiB, where `zstd` by itself takes 128 MiB.
     let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();

@@ -121,8 +121,8 @@ fn errors_say_whose_fault_it_is() {
             limit,
             ..ApplyOptions::default()
         };
-        let done = layer::apply(&mut &*bytes, &empty().root, &options);
-        let error: ApplyError = done.unwrap_err();
+        let applied = layer::apply(&mut &*bytes, &empty().root, &options);
+        let error: ApplyError = applied.unwrap_err();
         assert_eq!(error.kind(), kind, "{what}: {error}");
     };
     check("too large", &whole, Some(3), ErrorKind::Exhausted);

@@ -108,14 +108,14 @@ fn what_a_step_leaves_in_an_overlay_is_what_others_see_after_pulling_its_layer()
     let applied = layer::apply(&mut blob.as_slice(), &pulled.root, &options).unwrap();
     assert_eq!(applied.diff_id, info.diff_id);
 
-    let seen = mounted(&pulled, &lower);
-    assert_eq!(show(&seen), show(&step));
-    assert!(!show(&seen).contains("again/x"));
+    let mount = mounted(&pulled, &lower);
+    assert_eq!(show(&mount), show(&step));
+    assert!(!show(&mount).contains("again/x"));
     let hash = |root: &Root| {
         TreeHashes::new()
             .checksum(root, "/", &Options::default())
             .unwrap()
     };
-    assert_eq!(hash(&seen), hash(&step));
+    assert_eq!(hash(&mount), hash(&step));
     assert_eq!(hash(&mounted(&upper, &lower)), hash(&step));
 }

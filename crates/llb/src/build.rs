@@ -70,10 +70,10 @@ pub enum BuildError {
     /// An output that was promised for later and never came.
     #[error("an output was not set before the definition was marshaled")]
     Unset,
-    /// An image reference that is none.
+    /// An invalid image reference.
     #[error("{0}")]
     Reference(#[source] oci::ReferenceError),
-    /// A definition that is none.
+    /// An invalid definition.
     #[error("{0}")]
     Definition(#[source] Arc<DefinitionError>),
     /// More than a daemon takes.

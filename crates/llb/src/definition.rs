@@ -19,7 +19,7 @@ use crate::validate::{self, InvalidOp};
 /// Most ops in one definition.
 pub const MAX_OPS: usize = 1 << 20;
 /// Definitions of source files within definitions of source files.
-const MOST_NESTED: usize = 32;
+const MAX_NESTED: usize = 32;
 /// Most bytes of ops in one definition.
 pub const MAX_BYTES: usize = 256 << 20;
 
@@ -360,7 +360,7 @@ pub fn head(definition: &pb::Definition) -> Option<Digest> {
 /// The values of its maps are written even if they are empty. The generated code leaves them out, whereupon clients find the key with
 /// no value and refuse the definition (`invalid nil source locations`).
 pub fn to_wire(definition: &pb::Definition) -> Vec<u8> {
-    to_wire_in(definition, MOST_NESTED)
+    to_wire_in(definition, MAX_NESTED)
 }
 
 /// `nested`: how many definitions of files within definitions of files are written yet.

@@ -456,15 +456,15 @@ impl GitRef {
 }
 
 /// Sets what may be said twice, but not differently.
-fn agree(what: &'static str, known: &mut String, value: &str) -> Result<(), GitRefError> {
-    if !known.is_empty() && known != value {
+fn agree(what: &'static str, field: &mut String, value: &str) -> Result<(), GitRefError> {
+    if !field.is_empty() && field != value {
         return Err(GitRefError::Conflict {
             what,
-            first: known.clone(),
+            first: field.clone(),
             second: value.to_owned(),
         });
     }
-    value.clone_into(known);
+    value.clone_into(field);
     Ok(())
 }
 
@@ -507,15 +507,15 @@ mod tests {
             ("a/b", None),
             ("ftp://x/y.git", None),
         ] {
-            let got = GitRef::parse(text).unwrap();
-            let got = got.as_ref().map(|git| {
+            let parsed = GitRef::parse(text).unwrap();
+            let parsed = parsed.as_ref().map(|git| {
                 (
                     git.remote.as_str(),
                     git.reference.as_str(),
                     git.subdir.as_str(),
                 )
             });
-            assert_eq!(got, want, "{text}");
+            assert_eq!(parsed, want, "{text}");
         }
         for (text, want) in [
             (

@@ -24,7 +24,7 @@ pub enum SourceIdError {
     /// A scheme nobody knows.
     #[error("unknown scheme {0}: not found")]
     UnknownScheme(String),
-    /// A reference that is none.
+    /// An invalid reference.
     #[error("invalid reference {}", quote(.0))]
     Reference(String),
     /// A reference without tag or digest.

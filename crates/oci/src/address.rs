@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-const MASK: &str = "xxxxx";
+const HIDDEN_PASSWORD: &str = "xxxxx";
 
 /// Replaces user and password of one address, as the reference does it.
 #[must_use]
@@ -16,10 +16,10 @@ pub fn redact(text: &str) -> String {
         return text.to_owned();
     };
     let shown = match user.split_once(':') {
-        Some(("", _)) => format!(":{MASK}"),
-        Some(_) => format!("{MASK}:{MASK}"),
+        Some(("", _)) => format!(":{HIDDEN_PASSWORD}"),
+        Some(_) => format!("{HIDDEN_PASSWORD}:{HIDDEN_PASSWORD}"),
         None if user.is_empty() => String::new(),
-        None => MASK.to_owned(),
+        None => HIDDEN_PASSWORD.to_owned(),
     };
     format!("{scheme}://{shown}@{host}{tail}")
 }

@@ -18,9 +18,9 @@ pub enum ErrorKind {
     Failed,
     /// The request, the Dockerfile, an option or a definition is wrong.
     Invalid,
-    /// What is asked for is not there.
+    /// The requested thing does not exist.
     NotFound,
-    /// What is to be made is there already.
+    /// The thing to create exists already.
     Exists,
     /// It is not allowed, or the login does not suffice.
     Denied,
@@ -30,9 +30,9 @@ pub enum ErrorKind {
     Hostile,
     /// Somebody else does not answer, or not now: a registry, a client that left, a daemon that stops.
     Unavailable,
-    /// Nothing came in the time that there was.
+    /// A deadline passed.
     TimedOut,
-    /// Whoever wanted it has left.
+    /// The caller has left.
     Cancelled,
     /// This program does not do it.
     Unsupported,
@@ -168,11 +168,11 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     while let Some(cause) = next {
         let words = cause.to_string();
         // Go's words for an errno are in the sentence where ours for the same would follow.
-        let said = text.contains(&words)
+        let is_in_text = text.contains(&words)
             || cause
                 .downcast_ref::<io::Error>()
                 .is_some_and(|e| text.contains(&errno_text(e)));
-        if !words.is_empty() && !said {
+        if !words.is_empty() && !is_in_text {
             text.push_str(": ");
             text.push_str(&words);
         }

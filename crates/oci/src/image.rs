@@ -26,7 +26,7 @@ pub struct Manifest {
         skip_serializing_if = "String::is_empty"
     )]
     pub media_type: String,
-    /// The type of an artifact that is no image.
+    /// The media type of an artifact that is not an image.
     #[serde(
         rename = "artifactType",
         default,
@@ -59,7 +59,7 @@ pub struct Index {
         skip_serializing_if = "String::is_empty"
     )]
     pub media_type: String,
-    /// The type of an artifact that is no image.
+    /// The media type of an artifact that is not an image.
     #[serde(
         rename = "artifactType",
         default,

@@ -182,13 +182,13 @@ impl PatternMatcher {
     /// last name or all of it. Directories above it are not looked at.
     pub fn names(&self, path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or(path);
-        let mut named = false;
+        let mut matched = false;
         for pattern in &self.patterns {
-            if pattern.exclusion == named && pattern.matches_any(&[name, path]) {
-                named = !pattern.exclusion;
+            if pattern.exclusion == matched && pattern.matches_any(&[name, path]) {
+                matched = !pattern.exclusion;
             }
         }
-        named
+        matched
     }
 
     /// Returns whether a path or a directory above it is matched, given what the parent's answer was, and what to hand to the path's own children.
@@ -199,8 +199,9 @@ impl PatternMatcher {
         path: &str,
         parent: &MatchInfo,
     ) -> (bool, MatchInfo) {
-        let known = !parent.matched.is_empty() && parent.matched.len() == self.patterns.len();
-        let paths = if known {
+        let parent_is_decided =
+            !parent.matched.is_empty() && parent.matched.len() == self.patterns.len();
+        let paths = if parent_is_decided {
             vec![path]
         } else {
             with_parents(path)
@@ -210,7 +211,8 @@ impl PatternMatcher {
             matched: Vec::with_capacity(self.patterns.len()),
         };
         for (index, pattern) in self.patterns.iter().enumerate() {
-            let inherited = known && parent.matched.get(index).copied().unwrap_or_default();
+            let inherited =
+                parent_is_decided && parent.matched.get(index).copied().unwrap_or_default();
             let hit = inherited || (pattern.exclusion == matched && pattern.matches_any(&paths));
             info.matched.push(hit);
             if hit {

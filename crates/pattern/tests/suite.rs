@@ -39,10 +39,10 @@ fn every_list_matches_as_the_reference_matches_it() {
             Some(error) => Err(error.to_owned()),
             None => Ok(vector["out"].clone()),
         };
-        let got = answer(&patterns, &paths);
-        if got != want {
+        let actual = answer(&patterns, &paths);
+        if actual != want {
             differences.push(format!(
-                "{patterns:?}:\n  {got:?}\n  the reference says\n  {want:?}"
+                "{patterns:?}:\n  {actual:?}\n  the reference says\n  {want:?}"
             ));
         }
     }

@@ -36,7 +36,7 @@ pub struct BlobWriter {
     /// Absent where the writer's owner computes the digest itself.
     digester: Option<Digester>,
     size: u64,
-    done: bool,
+    is_committed: bool,
 }
 
 impl Store {
@@ -70,7 +70,7 @@ impl Store {
             file,
             digester,
             size: 0,
-            done: false,
+            is_committed: false,
         })
     }
 
@@ -245,7 +245,7 @@ impl BlobWriter {
         }
         let to = self.store.blob_path(&digest);
         std::fs::rename(&self.path, &to).map_err(|e| StoreError::io("name blob", &to, e))?;
-        self.done = true;
+        self.is_committed = true;
         let created = task::clock::wall();
         let size = i64::try_from(self.size).unwrap_or(i64::MAX);
         self.store.write(|c| {
@@ -281,7 +281,7 @@ impl Write for BlobWriter {
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        if !self.done {
+        if !self.is_committed {
             let _gone = std::fs::remove_file(&self.path);
         }
     }

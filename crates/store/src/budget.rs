@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use crate::policy::{DiskStat, GcPolicy, PruneOptions};
 
 /// How long a count holds where the budget is far.
-const FRESH: Duration = Duration::from_secs(1);
+const COUNT_VALID_FOR: Duration = Duration::from_secs(1);
 /// How long nothing is collected again for steps after a collection that did not bring the budget about: all is in use.
-const FRUITLESS: Duration = Duration::from_secs(10);
+const RETRY_COLLECTION_AFTER: Duration = Duration::from_secs(10);
 /// From this part of the limit on (in percent), or with less than [`NEAR_BYTES`] left, steps wait for the count.
 const NEAR_PERCENT: i64 = 90;
 /// A step may write that much before anybody looks again.
@@ -39,7 +39,7 @@ impl SpaceCount {
     pub(crate) fn advice(&self, limit: i64, changed: bool, now: Instant) -> Advice {
         let is_recent =
             |at: Option<Instant>, age| at.is_some_and(|at| now.duration_since(at) < age);
-        if is_recent(self.fruitless, FRUITLESS) {
+        if is_recent(self.fruitless, RETRY_COLLECTION_AFTER) {
             return Advice::Go;
         }
         let is_near =
@@ -49,7 +49,7 @@ impl SpaceCount {
             None => Advice::Wait,
             Some(_) if is_near && is_known && self.used <= limit => Advice::Go,
             Some(_) if is_near => Advice::Wait,
-            Some(_) if is_known || is_recent(self.counted, FRESH) => Advice::Go,
+            Some(_) if is_known || is_recent(self.counted, COUNT_VALID_FOR) => Advice::Go,
             Some(_) => Advice::CountBeside,
         }
     }
@@ -82,63 +82,63 @@ mod tests {
     fn a_step_waits_for_the_count_only_where_the_budget_is_near() {
         let now = task::clock::monotonic();
         let ago = |seconds| now.checked_sub(Duration::from_secs(seconds));
-        let known = |used, counted, fruitless| SpaceCount {
+        let count = |used, counted, fruitless| SpaceCount {
             used,
             counted,
             fruitless,
         };
         const GB: i64 = NEAR_BYTES;
         let cases = [
-            ("never counted", known(0, None, None), true, Advice::Wait),
+            ("never counted", count(0, None, None), true, Advice::Wait),
             (
                 "far, just counted",
-                known(5 * GB, ago(0), None),
+                count(5 * GB, ago(0), None),
                 true,
                 Advice::Go,
             ),
             (
                 "far, counted long ago",
-                known(5 * GB, ago(5), None),
+                count(5 * GB, ago(5), None),
                 true,
                 Advice::CountBeside,
             ),
             (
                 "far, nothing new",
-                known(5 * GB, ago(5), None),
+                count(5 * GB, ago(5), None),
                 false,
                 Advice::Go,
             ),
             (
                 "near, nothing new",
-                known(95 * GB, ago(5), None),
+                count(95 * GB, ago(5), None),
                 false,
                 Advice::Go,
             ),
             (
                 "near, something new",
-                known(95 * GB, ago(0), None),
+                count(95 * GB, ago(0), None),
                 true,
                 Advice::Wait,
             ),
-            ("over", known(101 * GB, ago(0), None), false, Advice::Wait),
+            ("over", count(101 * GB, ago(0), None), false, Advice::Wait),
             (
                 "over, all in use",
-                known(101 * GB, ago(0), ago(3)),
+                count(101 * GB, ago(0), ago(3)),
                 true,
                 Advice::Go,
             ),
             (
                 "over, in use a while ago",
-                known(101 * GB, ago(0), ago(30)),
+                count(101 * GB, ago(0), ago(30)),
                 true,
                 Advice::Wait,
             ),
         ];
-        for (what, known, changed, advice) in cases {
-            assert_eq!(known.advice(100 * GB, changed, now), advice, "{what}");
+        for (what, count, changed, advice) in cases {
+            assert_eq!(count.advice(100 * GB, changed, now), advice, "{what}");
         }
         // Of a small budget any step may be more than what is left.
-        let small = known(1_000, ago(0), None);
+        let small = count(1_000, ago(0), None);
         assert_eq!(small.advice(60_000_000, true, now), Advice::Wait);
     }
 

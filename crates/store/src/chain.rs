@@ -76,7 +76,7 @@ impl LayerBlob {
         ImmutableRef::quiet(self.record.clone())
     }
 
-    /// Tells whether the bytes are here.
+    /// Returns whether the bytes are here.
     pub fn is_local(&self) -> Result<bool, StoreError> {
         Ok(self
             .record
@@ -172,13 +172,13 @@ impl ImmutableRef {
         &self,
         compression: CompressionSpec,
         latest: i64,
-        kept: &BTreeSet<Digest>,
+        base_layers: &BTreeSet<Digest>,
     ) -> Result<Vec<LayerBlob>, StoreError> {
         let lease = self.store().lease();
         let mut out = Vec::new();
         for layer in self.record().layers() {
             let row = layer
-                .clamped_blob(compression, latest, kept, &lease)
+                .clamped_blob(compression, latest, base_layers, &lease)
                 .await?;
             out.push(LayerBlob::new(&layer, row, &lease));
         }
@@ -338,11 +338,11 @@ impl Record {
         self: &Arc<Self>,
         spec: CompressionSpec,
         latest: i64,
-        kept: &BTreeSet<Digest>,
+        base_layers: &BTreeSet<Digest>,
         lease: &Lease,
     ) -> Result<LayerRow, StoreError> {
         let from = self.layer_blob(spec, Wanted::Any, lease).await?;
-        if kept.contains(&from.diff_id) {
+        if base_layers.contains(&from.diff_id) {
             return Ok(from);
         }
         let _alone = self.blob_work.lock().await;

@@ -32,7 +32,7 @@ const BROKEN_RECORDS: &[(&str, &str)] = &[
         "lazy layer without a blob",
         "SELECT id FROM refs WHERE lazy = 1 AND id NOT IN (SELECT ref FROM layer_blobs)",
     ),
-    // Whoever stands on itself is never reached from those who stand on nothing.
+    // A record that stands on itself is never reached from the records without parents.
     (
         "stands on itself",
         "WITH RECURSIVE good(id) AS (
@@ -48,7 +48,7 @@ fn strings(c: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
     s.query_map([], |r| r.get(0))?.collect()
 }
 
-/// Records that cannot be used, with the reason. A record may be told more than once.
+/// Records that cannot be used, with the reason. A record may be listed more than once.
 pub(crate) fn broken_records(c: &Connection) -> rusqlite::Result<Vec<(String, &'static str)>> {
     let mut broken = Vec::new();
     for (problem, sql) in BROKEN_RECORDS {

@@ -18,19 +18,19 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::StoreError;
 
-const READERS_KEPT: usize = 4;
+const MAX_IDLE_READERS: usize = 4;
 /// How long the log beside the index may become, in bytes, before it is moved into the index and cut.
-const LOG_LIMIT: u64 = 8 << 20;
+const MAX_LOG_BYTES: u64 = 8 << 20;
 /// How long it may stay when a checkpoint has nothing else to do, in bytes.
-const LOG_KEPT: u64 = 1 << 20;
+const IDLE_LOG_BYTES: u64 = 1 << 20;
 /// Pages of 4,096 bytes that the index may have free: it grows into them again.
-const PAGES_KEPT: i64 = 256;
+const MAX_FREE_PAGES: i64 = 256;
 /// What SQLite calls giving free pages back when asked.
-const INCREMENTAL: i64 = 2;
+const AUTO_VACUUM_INCREMENTAL: i64 = 2;
 /// Pages that are given back at a time, while writers wait.
 const PAGES_AT_ONCE: i64 = 256;
 /// How long cutting the log may wait for readers, while writers wait for it.
-const CUT_PATIENCE: Duration = Duration::from_millis(100);
+const LOG_CUT_TIMEOUT: Duration = Duration::from_millis(100);
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS info(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -92,11 +92,11 @@ CREATE INDEX IF NOT EXISTS history_created ON history(created);
 ";
 
 /// The space that is held for the index.
-const RESERVE: u64 = 4 << 20;
+const RESERVE_BYTES: u64 = 4 << 20;
 /// With more than this left, it is taken; with less, it is given up to what frees space.
-const AMPLE: u64 = 16 << 20;
+const AMPLE_BYTES: u64 = 16 << 20;
 /// With less than this left, half of it is given up to whoever writes next: a step that filled the disk is still being removed.
-const LOW: u64 = 1 << 20;
+const LOW_BYTES: u64 = 1 << 20;
 
 struct Writer {
     conn: Connection,
@@ -107,21 +107,21 @@ struct Writer {
 /// A file that takes space until the index needs it.
 struct Reserve {
     path: PathBuf,
-    held: u64,
+    size: u64,
 }
 
 impl Reserve {
     fn beside(index: &Path) -> Self {
         let path = index.with_extension("reserve");
-        let held = path.metadata().map_or(0, |meta| meta.len());
-        Self { path, held }
+        let size = path.metadata().map_or(0, |meta| meta.len());
+        Self { path, size }
     }
 
     /// Gives up the space on a disk that is short of it. It is for what frees more: a step would only fill it too.
     fn give_up(&mut self) {
-        if self.held > 0 && self.free().is_some_and(|free| free < AMPLE) {
+        if self.size > 0 && self.free().is_some_and(|free| free < AMPLE_BYTES) {
             drop(std::fs::remove_file(&self.path));
-            self.held = 0;
+            self.size = 0;
         }
     }
 
@@ -129,22 +129,22 @@ impl Reserve {
     /// everything else works.
     fn adjust(&mut self) {
         let Some(free) = self.free() else { return };
-        if self.held < RESERVE && free > AMPLE {
-            let zeros = vec![0_u8; usize::try_from(RESERVE).unwrap_or(0)];
+        if self.size < RESERVE_BYTES && free > AMPLE_BYTES {
+            let zeros = vec![0_u8; usize::try_from(RESERVE_BYTES).unwrap_or(0)];
             let written = crate::format::private_file()
                 .create(true)
                 .truncate(true)
                 .open(&self.path)
                 .and_then(|mut file| std::io::Write::write_all(&mut file, &zeros));
             if written.is_ok() {
-                self.held = RESERVE;
+                self.size = RESERVE_BYTES;
             }
-        } else if self.held > RESERVE / 2 && free < LOW {
+        } else if self.size > RESERVE_BYTES / 2 && free < LOW_BYTES {
             let shrunk = std::fs::OpenOptions::new()
                 .write(true)
                 .open(&self.path)
-                .and_then(|file| file.set_len(RESERVE / 2));
-            self.held = if shrunk.is_ok() { RESERVE / 2 } else { 0 };
+                .and_then(|file| file.set_len(RESERVE_BYTES / 2));
+            self.size = if shrunk.is_ok() { RESERVE_BYTES / 2 } else { 0 };
         }
     }
 
@@ -189,13 +189,13 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 
 fn mostly_free(conn: &Connection) -> Result<bool, StoreError> {
     let mode: i64 = conn.query_row("PRAGMA auto_vacuum", [], |r| r.get(0))?;
-    if mode != INCREMENTAL {
+    if mode != AUTO_VACUUM_INCREMENTAL {
         // An index of an older daemon.
         return Ok(false);
     }
     let free: i64 = conn.query_row("PRAGMA freelist_count", [], |r| r.get(0))?;
     let pages: i64 = conn.query_row("PRAGMA page_count", [], |r| r.get(0))?;
-    Ok(free > PAGES_KEPT && free > pages / 2)
+    Ok(free > MAX_FREE_PAGES && free > pages / 2)
 }
 
 impl Db {
@@ -268,7 +268,7 @@ impl Db {
         self.commit(&mut self.writer.lock())
     }
 
-    /// Tells whether a transaction is open.
+    /// Returns whether a transaction is open.
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire)
     }
@@ -291,7 +291,7 @@ impl Db {
         };
         let out = f(&conn);
         let mut readers = self.readers.lock();
-        if readers.len() < READERS_KEPT {
+        if readers.len() < MAX_IDLE_READERS {
             readers.push(conn);
         }
         out
@@ -300,12 +300,12 @@ impl Db {
     /// Whether the log is longer than it should be. SQLite writes it from its beginning again once all of it is in the database file, but
     /// leaves it as long as it ever was: a burst of writes would stay on the disk for good.
     pub(crate) fn log_is_long(&self) -> bool {
-        self.log_len() > LOG_LIMIT
+        self.log_len() > MAX_LOG_BYTES
     }
 
     /// Whether the log is longer than a checkpoint leaves it.
     pub(crate) fn log_is_untidy(&self) -> bool {
-        self.log_len() > LOG_KEPT
+        self.log_len() > IDLE_LOG_BYTES
     }
 
     fn log_len(&self) -> u64 {
@@ -325,7 +325,7 @@ impl Db {
         )?;
         let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |r| r.get(0))?;
         if self.log_is_untidy() {
-            conn.busy_timeout(CUT_PATIENCE)?;
+            conn.busy_timeout(LOG_CUT_TIMEOUT)?;
             // Readers that stay too long leave it for the next time.
             let _busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
         }
@@ -395,16 +395,16 @@ impl Db {
         if !writer.open {
             return Ok(());
         }
-        let done = writer
+        let committed = writer
             .conn
             .prepare_cached("COMMIT")
             .and_then(|mut s| s.execute([]));
-        if done.is_err() && !writer.conn.is_autocommit() {
+        if committed.is_err() && !writer.conn.is_autocommit() {
             writer.conn.execute_batch("ROLLBACK")?;
         }
         writer.open = false;
         self.pending.store(false, Ordering::Release);
-        done.map(drop).map_err(StoreError::from)
+        committed.map(drop).map_err(StoreError::from)
     }
 }
 
@@ -476,9 +476,9 @@ mod tests {
         let left = path.metadata().unwrap().len();
         assert!(left < full / 4, "{left} of {full} bytes are left");
         assert!(!db.is_mostly_free().unwrap());
-        let kept: i64 = db
+        let bytes: i64 = db
             .read(|c| Ok(c.query_row("SELECT sum(length(value)) FROM info", [], |r| r.get(0))?))
             .unwrap();
-        assert_eq!(kept, 100 * 20_000);
+        assert_eq!(bytes, 100 * 20_000);
     }
 }

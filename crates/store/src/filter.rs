@@ -20,7 +20,7 @@ pub enum FilterProblem {
     /// A quoted value does not end.
     #[error("unclosed quote")]
     UnclosedQuote,
-    /// There is no name of a field where one has to be.
+    /// A field name is missing.
     #[error("expected a field")]
     NoField,
     /// Nothing follows the operator.
@@ -62,7 +62,7 @@ impl Filters {
         Ok(Self(any))
     }
 
-    /// Tells whether something matches; `lookup` returns a field's text if the field is present.
+    /// Returns whether something matches; `lookup` returns a field's text if the field is present.
     pub fn matches(&self, lookup: impl Fn(&[String]) -> Option<String>) -> bool {
         if self.0.is_empty() {
             return true;
@@ -210,13 +210,13 @@ mod tests {
 
     fn check(filters: &[&str], want: bool) {
         let parsed = Filters::parse(filters).unwrap();
-        let got = parsed.matches(|field| match field.first().map(String::as_str) {
+        let matches = parsed.matches(|field| match field.first().map(String::as_str) {
             Some("type") => Some("source.local".to_owned()),
             Some("id") => Some("abc".to_owned()),
             Some("mutable") => Some(String::new()),
             _ => None,
         });
-        assert_eq!(got, want, "{filters:?}");
+        assert_eq!(matches, want, "{filters:?}");
     }
 
     #[test]

@@ -22,18 +22,18 @@ const KIND: &str = "rbuild-state";
 
 /// Directories directly under the root, with their modes. The empty tree is shown to steps as it is.
 const DIRS: &[(&str, u32)] = &[
-    ("blobs", PRIVATE),
-    ("blobs/sha256", PRIVATE),
-    ("ingest", PRIVATE),
-    ("snapshots", PRIVATE),
-    ("trash", PRIVATE),
-    ("git", PRIVATE),
+    ("blobs", PRIVATE_MODE),
+    ("blobs/sha256", PRIVATE_MODE),
+    ("ingest", PRIVATE_MODE),
+    ("snapshots", PRIVATE_MODE),
+    ("trash", PRIVATE_MODE),
+    ("git", PRIVATE_MODE),
     ("empty", 0o755),
 ];
 /// Directories of others under the root: of agents' sockets, of OCI runtimes, whose bundles have steps' secrets.
-const OTHERS: &[&str] = &["agents", "runtime"];
-/// Nobody but the daemon's user reads what is here.
-const PRIVATE: u32 = 0o700;
+const FOREIGN_DIRS: &[&str] = &["agents", "runtime"];
+/// Mode of directories that only the daemon's user may read.
+const PRIVATE_MODE: u32 = 0o700;
 
 fn io_error(what: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Io { what, path, source }
@@ -61,7 +61,7 @@ pub(crate) fn claim(root: &Path) -> Result<File, OpenError> {
     }
     check(root)?;
     if is_ours {
-        restrict(root, PRIVATE)?;
+        restrict(root, PRIVATE_MODE)?;
     } else {
         tracing::warn!(
             root = %root.display(),
@@ -77,22 +77,22 @@ pub(crate) fn claim(root: &Path) -> Result<File, OpenError> {
         }
         restrict(&path, *mode)?;
     }
-    for dir in OTHERS {
+    for dir in FOREIGN_DIRS {
         let path = root.join(dir);
         if path.is_dir() {
-            restrict(&path, PRIVATE)?;
+            restrict(&path, PRIVATE_MODE)?;
         }
     }
     restrict_files(root)?;
     Ok(lock)
 }
 
-/// Makes the state directory where it is missing. Tells whether nobody else keeps anything in it.
+/// Makes the state directory where it is missing. Returns whether nobody else keeps anything in it.
 fn make_root(root: &Path) -> io::Result<bool> {
     if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
     }
-    match fs::DirBuilder::new().mode(PRIVATE).create(root) {
+    match fs::DirBuilder::new().mode(PRIVATE_MODE).create(root) {
         Ok(()) => return Ok(true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(e),

@@ -37,7 +37,7 @@ pub struct FsckReport {
 }
 
 impl FsckReport {
-    /// Tells whether something is wrong that opening the store does not put right.
+    /// Returns whether something is wrong that opening the store does not put right.
     pub fn is_damaged(&self) -> bool {
         self.findings.iter().any(|f| !f.heals)
     }

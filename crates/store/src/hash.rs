@@ -14,8 +14,8 @@ use crate::store::record::Record;
 
 impl Store {
     fn tree_hashes(&self, key: &str) -> Result<Arc<TreeHashes>, StoreError> {
-        if let Some(known) = self.hashes.get(key) {
-            return Ok(known);
+        if let Some(hashes) = self.hashes.get(key) {
+            return Ok(hashes);
         }
         let stored: Option<Vec<u8>> = self.db().read(|c| {
             let mut s = c.prepare_cached("SELECT data FROM content_hashes WHERE key = ?1")?;
@@ -62,12 +62,12 @@ impl Store {
 
     pub(crate) fn forget_hashes(&self, key: &str) {
         self.hashes.forget(key);
-        let done = self.later(|c| {
+        let queued = self.later(|c| {
             c.prepare_cached("DELETE FROM content_hashes WHERE key = ?1")?
                 .execute([key])?;
             Ok(())
         });
-        if let Err(e) = done {
+        if let Err(e) = queued {
             tracing::warn!(key, error = %e, "content digests not removed");
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-const LENGTH: usize = 25;
+const ID_CHARS: usize = 25;
 
 /// Text that cannot name a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,9 +21,9 @@ pub struct RefId(Arc<str>);
 impl RefId {
     /// Draws a new name.
     pub(crate) fn random() -> Self {
-        let mut bytes = [0u8; LENGTH];
+        let mut bytes = [0u8; ID_CHARS];
         let mut have = 0;
-        while have < LENGTH {
+        while have < ID_CHARS {
             // 256 is not a multiple of 36; the bias over 25 characters is of no consequence for a name.
             match rustix::rand::getrandom(&mut bytes[have..], rustix::rand::GetRandomFlags::empty())
             {

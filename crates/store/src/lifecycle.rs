@@ -170,24 +170,24 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
             }
         };
         let Some(store) = store.upgrade() else { return };
-        let mut done = Ok(());
+        let mut flushed = Ok(());
         if flush {
-            done = store.db().flush();
-            if done.is_ok()
+            flushed = store.db().flush();
+            if flushed.is_ok()
                 && (store.db().log_is_long() || store.db().is_mostly_free().unwrap_or(false))
             {
-                done = store.db().checkpoint();
+                flushed = store.db().checkpoint();
             }
         }
         if sync {
-            done = done
+            flushed = flushed
                 .and_then(|()| store.save_all_hashes())
                 .and_then(|()| store.sync())
                 .and_then(|()| store.db().checkpoint());
-        } else if tidy && done.is_ok() {
-            done = store.db().checkpoint();
+        } else if tidy && flushed.is_ok() {
+            flushed = store.db().checkpoint();
         }
-        if let Err(e) = done {
+        if let Err(e) = flushed {
             tracing::warn!(error = %e, "store upkeep failed; will try again");
             if sync {
                 store.note_unsynced();

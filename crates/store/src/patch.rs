@@ -10,14 +10,14 @@ use fstree::{Descent, Dir, Kind, Meta, PathError, Root, Times};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 
-/// Tells whether an upper says more on a foreign lower than the `changes` it stands for: a directory that hides everything
+/// Returns whether an upper says more on a foreign lower than the `changes` it stands for: a directory that hides everything
 /// below it, a name that was copied up and left as it was, a whiteout of what was never there.
 pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
-    // What is told, and the directories on the way there.
-    let mut told: HashSet<&Path> = HashSet::new();
+    // The changed paths and the directories above them.
+    let mut changed: HashSet<&Path> = HashSet::new();
     for change in changes {
         for path in change.path.ancestors() {
-            if !told.insert(path) {
+            if !changed.insert(path) {
                 break;
             }
         }
@@ -32,7 +32,7 @@ pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
             continue;
         };
         let path = at.join(&entry.name);
-        if !told.contains(path.as_path()) {
+        if !changed.contains(path.as_path()) {
             return Ok(true);
         }
         if entry.kind == Kind::Dir {
@@ -46,8 +46,8 @@ pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
     Ok(false)
 }
 
-fn at<T>(op: &'static str, path: &Path, done: io::Result<T>) -> Result<T, PathError> {
-    done.map_err(|e| {
+fn at<T>(op: &'static str, path: &Path, result: io::Result<T>) -> Result<T, PathError> {
+    result.map_err(|e| {
         PathError::new(
             op,
             path,
@@ -215,11 +215,11 @@ fn copy_node(from: &Dir, from_name: &OsStr, meta: &Meta, to: &Dir, name: &OsStr)
 
 /// Bytes on disk below a directory; files with several names count once. Of any depth: this also counts what was never checked.
 pub(crate) fn disk_size(root: &Root) -> io::Result<i64> {
-    let mut seen = HashSet::new();
+    let mut inodes = HashSet::new();
     let top = root.dir("/").map_err(io::Error::other)?;
     let mut total = top.meta()?.blocks * 512;
     fstree::descent::each(top, |_, _, meta| {
-        if meta.is_dir() || meta.nlink <= 1 || seen.insert((meta.dev, meta.ino)) {
+        if meta.is_dir() || meta.nlink <= 1 || inodes.insert((meta.dev, meta.ino)) {
             total += meta.blocks * 512;
         }
         Ok::<_, io::Error>(true)

@@ -12,7 +12,7 @@ const UNKNOWN_DISK: i64 = 2 * GB;
 pub struct DiskStat {
     /// All of it.
     pub total: i64,
-    /// What is not used.
+    /// Records that nothing uses.
     pub free: i64,
     /// What may still be used.
     pub available: i64,

@@ -30,7 +30,7 @@ use crate::key_rows;
 use crate::refs::{ORIGIN_KEY, PATCH_KEY};
 use crate::store::Store;
 
-/// How many repairs are told one by one in the log.
+/// How many repairs the log lists one by one.
 const MAX_LOGGED: usize = 50;
 
 /// How the last owner of the directory ended.
@@ -91,7 +91,7 @@ impl Store {
         let dirs = self.snapshot_dirs()?;
         let files = self.blob_files()?;
         let mut repairs = Repairs::default();
-        let named = self.write(|c| {
+        let referenced = self.write(|c| {
             let end = LastEnd::read(c, &boot)?;
             if end == LastEnd::MachineDown {
                 drop_unsynced(c)?;
@@ -123,10 +123,10 @@ impl Store {
         })?;
         let orphans: Vec<String> = dirs
             .into_iter()
-            .filter(|id| !named.snapshots.contains(id))
+            .filter(|id| !referenced.snapshots.contains(id))
             .collect();
         self.drop_snapshots(&orphans);
-        self.drop_stray_files(files, &named);
+        self.drop_stray_files(files, &referenced);
         if self.is_short() {
             self.take_out_trash()?;
         } else {
@@ -194,13 +194,13 @@ impl Store {
     }
 
     /// Deletes half-written blobs and blobs without a row.
-    fn drop_stray_files(&self, files: HashSet<String>, named: &Named) {
+    fn drop_stray_files(&self, files: HashSet<String>, referenced: &Named) {
         let ingest = std::fs::read_dir(self.root().join("ingest"));
         let half_written = ingest.into_iter().flatten().flatten();
         let blobs = self.root().join("blobs/sha256");
         let nameless = files
             .into_iter()
-            .filter(|name| !named.blobs.contains(&format!("sha256:{name}")))
+            .filter(|name| !referenced.blobs.contains(&format!("sha256:{name}")))
             .map(|name| blobs.join(name));
         for path in half_written.map(|entry| entry.path()).chain(nameless) {
             if let Err(error) = std::fs::remove_file(&path) {
@@ -242,7 +242,7 @@ fn set_info(c: &Connection, key: &str, value: &str) -> Result<(), StoreError> {
 }
 
 /// Marks a record to be dropped with all that stands on it.
-const DOOM: &str = "UPDATE refs SET lazy = 2 WHERE id = ?1";
+const MARK_DOOMED: &str = "UPDATE refs SET lazy = 2 WHERE id = ?1";
 
 fn drop_unsynced(c: &Connection) -> Result<(), StoreError> {
     // Files that a kept mutable shares may have been written to since any sync; of those only cache mounts and
@@ -275,7 +275,7 @@ fn drop_without_files(
     for (id, snapshot) in rows {
         if !usable.contains(&snapshot) {
             repairs.add(&id, "its files are gone; dropped with what stands on it");
-            c.execute(DOOM, [id])?;
+            c.execute(MARK_DOOMED, [id])?;
         }
     }
     Ok(())
@@ -292,7 +292,7 @@ fn drop_damage(
     }
     for (id, problem) in damage::broken_records(c)? {
         repairs.add(&id, problem);
-        c.execute(DOOM, [id])?;
+        c.execute(MARK_DOOMED, [id])?;
     }
     for (id, patch) in damage::patches(c)? {
         if !usable.contains(&patch) {

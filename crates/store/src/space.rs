@@ -122,7 +122,7 @@ impl Store {
         }
     }
 
-    /// Tells whether all that `rules` say about space holds, where that can be told without going through all records. What rules
+    /// Returns whether all that `rules` say about space holds, where that can be told without going through all records. What rules
     /// say about things that were used long ago is not looked at. Blocks.
     pub fn keeps_to(&self, rules: &[GcPolicy]) -> Result<bool, StoreError> {
         let disk = DiskStat::of(self.root());

@@ -28,7 +28,7 @@ use keeper::{EMPTY_AFTER, Keeper};
 pub(crate) use live::Live;
 
 /// With fewer bytes left on the disk, the trash is taken out at once.
-const SHORT: u64 = 256 << 20;
+const SHORT_OF_SPACE_BYTES: u64 = 256 << 20;
 
 /// The state directory, open. One per process and directory.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ impl Store {
     }
 
     pub(crate) fn is_short(&self) -> bool {
-        free_space(&self.root).is_some_and(|free| free < SHORT)
+        free_space(&self.root).is_some_and(|free| free < SHORT_OF_SPACE_BYTES)
     }
 
     /// Deletes what is in the trash, unless the store is being closed. Blocks.

@@ -4,7 +4,7 @@
 //! the steps that made it, so it is removed without recursion and with a fixed number of descriptors; see [`fstree::remove`].
 //!
 //! The name of an entry tells how often its removal has been begun: `<name>~<number>`, written before anything is removed. An
-//! entry that cannot be removed, or ends the process, is given up after [`ATTEMPTS`] times. It stays where it is, is counted
+//! entry that cannot be removed, or ends the process, is given up after [`MAX_ATTEMPTS`] times. It stays where it is, is counted
 //! as used space, and told by the log and by `fsck`: one bad entry must never keep a daemon from starting.
 
 use std::collections::HashSet;
@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use crate::id::RefId;
 
 /// How often the removal of an entry is begun.
-pub(crate) const ATTEMPTS: u32 = 5;
+pub(crate) const MAX_ATTEMPTS: u32 = 5;
 /// How many names are gathered at a time.
-const BATCH: usize = 1000;
+const NAMES_PER_BATCH: usize = 1000;
 
 /// The directory that holds what is to be deleted.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub(crate) fn given_up(trash: &Path) -> io::Result<Vec<String>> {
     let mut out = Vec::new();
     for entry in std::fs::read_dir(trash)? {
         if let Ok(name) = entry?.file_name().into_string()
-            && attempts(&name).1 >= ATTEMPTS
+            && attempts(&name).1 >= MAX_ATTEMPTS
         {
             out.push(name);
         }
@@ -105,11 +105,13 @@ impl Trash {
         let mut out = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let name = entry?.file_name();
-            let worth = name.to_str().is_none_or(|name| attempts(name).1 < ATTEMPTS);
+            let worth = name
+                .to_str()
+                .is_none_or(|name| attempts(name).1 < MAX_ATTEMPTS);
             if worth && !failed.contains(&name) {
                 out.push(name);
             }
-            if out.len() == BATCH {
+            if out.len() == NAMES_PER_BATCH {
                 break;
             }
         }
@@ -130,12 +132,12 @@ impl Trash {
             Err(error) => error,
         };
         if error.kind() == io::ErrorKind::Interrupted {
-            // Told to stop: that was no attempt.
+            // Stopped on request, which does not count as an attempt.
             rustix::fs::renameat(&self.dir, counted.as_os_str(), &self.dir, name)?;
             return Ok(None);
         }
         let path = self.path.join(&counted);
-        if begun + 1 < ATTEMPTS {
+        if begun + 1 < MAX_ATTEMPTS {
             tracing::warn!(path = %path.display(), %error, "cannot delete from the trash; will try again");
         } else {
             tracing::error!(path = %path.display(), %error, "given up in the trash: delete it by hand");
@@ -204,20 +206,20 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("x/a")).unwrap();
         std::fs::write(dir.path().join("x/a/held"), "").unwrap();
         std::fs::write(dir.path().join("x/other"), "").unwrap();
-        let held = std::fs::File::open(dir.path().join("x/a/held")).unwrap();
-        let flags = ioctl_getflags(&held).unwrap_or(IFlags::empty());
-        if ioctl_setflags(&held, flags | IFlags::IMMUTABLE).is_err() {
+        let immutable = std::fs::File::open(dir.path().join("x/a/held")).unwrap();
+        let flags = ioctl_getflags(&immutable).unwrap_or(IFlags::empty());
+        if ioctl_setflags(&immutable, flags | IFlags::IMMUTABLE).is_err() {
             testkit::skip::skip("files cannot be made immutable here");
             return;
         }
         let trash = Trash::open(dir.path().to_owned()).unwrap();
-        for attempt in 1..=ATTEMPTS + 2 {
+        for attempt in 1..=MAX_ATTEMPTS + 2 {
             trash.empty(&|| false).unwrap();
-            let left = format!("x~{}", attempt.min(ATTEMPTS));
+            let left = format!("x~{}", attempt.min(MAX_ATTEMPTS));
             assert_eq!(names(dir.path()), [left.as_str()]);
             assert_eq!(names(&dir.path().join(&left)), ["a"]);
         }
-        ioctl_setflags(&held, flags).unwrap();
+        ioctl_setflags(&immutable, flags).unwrap();
     }
 
     #[test]
@@ -225,10 +227,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("x/a/b")).unwrap();
         let trash = Trash::open(dir.path().to_owned()).unwrap();
-        let asked = std::cell::Cell::new(0);
+        let calls = std::cell::Cell::new(0);
         let stop = || {
-            asked.set(asked.get() + 1);
-            asked.get() > 1
+            calls.set(calls.get() + 1);
+            calls.get() > 1
         };
         trash.empty(&stop).unwrap();
         assert_eq!(names(dir.path()), ["x"]);

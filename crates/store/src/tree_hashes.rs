@@ -6,7 +6,7 @@ use fstree::hash::TreeHashes;
 use parking_lot::Mutex;
 
 /// How many trees are remembered in memory.
-const TREES: usize = 12;
+const MAX_TREES: usize = 12;
 
 /// Digests of recently asked trees, the most recent last.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl HashMemory {
         if let Some((_, known)) = trees.iter().find(|(k, _)| k == key) {
             return (known.clone(), None);
         }
-        let gone = if trees.len() >= TREES {
+        let gone = if trees.len() >= MAX_TREES {
             Some(trees.remove(0))
         } else {
             None

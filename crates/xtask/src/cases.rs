@@ -165,13 +165,16 @@ fn every_rule_of_layers_toml_is_checked() {
         }
         match deps::run(workspace.root()) {
             Ok(()) => assert!(faults.is_empty(), "{what} is taken"),
-            Err(said) => {
-                assert!(!faults.is_empty(), "{what}: {said}");
+            Err(report) => {
+                assert!(!faults.is_empty(), "{what}: {report}");
                 for fault in *faults {
-                    assert!(said.contains(fault), "{what}: {fault:?} is not in {said}");
+                    assert!(
+                        report.contains(fault),
+                        "{what}: {fault:?} is not in {report}"
+                    );
                 }
-                let count = said.lines().count() - 1;
-                assert_eq!(count, faults.len(), "{what}: {said}");
+                let count = report.lines().count() - 1;
+                assert_eq!(count, faults.len(), "{what}: {report}");
             }
         }
     }
@@ -257,7 +260,7 @@ fn a_member_below_its_floor_is_named_with_its_figure() {
     );
     assert!(!low.contains("a has"), "{low}");
     floors("overall = 0.0\neach = 0.1\nwithout-floor = [\"b\"]\nnot-counted = []\n").unwrap();
-    // What is not counted is no part of the whole either.
+    // Members that are not counted are left out of the total, too.
     floors("overall = 2.0\neach = 0.1\nwithout-floor = []\nnot-counted = [\"b\"]\n").unwrap();
     let gone = floors("overall = 0.0\neach = 0.0\nwithout-floor = [\"c\"]\nnot-counted = []\n");
     assert!(
@@ -282,12 +285,12 @@ fn an_error_without_its_cause_is_found_in_any_member() {
         "cli/src/lib.rs",
     ] {
         workspace.write(member, lost);
-        let said = errors::run(workspace.root()).unwrap_err();
+        let report = errors::run(workspace.root()).unwrap_err();
         assert!(
-            said.contains(&format!(
+            report.contains(&format!(
                 "{member}: E::Read: the message does not print its cause"
             )),
-            "{said}"
+            "{report}"
         );
         workspace.write(
             member,

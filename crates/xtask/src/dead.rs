@@ -21,7 +21,7 @@ const ITEMS: &[&str] = &[
     "fn", "struct", "enum", "trait", "type", "const", "static", "union",
 ];
 /// Words that may stand between `pub` and the word for the item.
-const BEFORE: &[&str] = &["async", "unsafe", "extern", "const"];
+const QUALIFIERS: &[&str] = &["async", "unsafe", "extern", "const"];
 
 /// A public item, and how many files beside its own name it.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,12 +97,12 @@ fn public(tokens: &[Token]) -> Vec<&str> {
             let is_item = ITEMS.contains(&word)
                 && !tokens
                     .get(next + 1)
-                    .is_some_and(|t| t.is("fn") || BEFORE.iter().any(|b| t.is(b)));
+                    .is_some_and(|t| t.is("fn") || QUALIFIERS.iter().any(|b| t.is(b)));
             if is_item {
                 names.extend(tokens.get(next + 1).and_then(Token::word));
                 break;
             }
-            if !BEFORE.contains(&word) {
+            if !QUALIFIERS.contains(&word) {
                 break;
             }
             next += 1;

@@ -17,7 +17,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 /// No source file is longer, but for those that the table names with a reason.
-const LONGEST: usize = 700;
+const MAX_FILE_LINES: usize = 700;
 /// Where lengths and `unsafe` are looked for.
 const SOURCES: &[&str] = &["crates", "daemon", "cli", "integration", "proto"];
 
@@ -124,8 +124,8 @@ fn edges(table: &Table, packages: &[Package], faults: &mut Vec<String>) {
         for dependency in &package.dependencies {
             let to = short(&dependency.name);
             let in_tests = dependency.kind.as_deref() == Some("dev");
-            let known = allowed.contains(to) || (in_tests && beside.contains(to));
-            if dependency.name.starts_with("rbuild-") && members.contains(to) && !known {
+            let is_allowed = allowed.contains(to) || (in_tests && beside.contains(to));
+            if dependency.name.starts_with("rbuild-") && members.contains(to) && !is_allowed {
                 faults.push(format!("{from} may not depend on {to}"));
             }
             if let Some(users) = table.external.get(&dependency.name)
@@ -250,9 +250,9 @@ fn source(
     }
     let lines = text.lines().count();
     let generated = name.contains("/src/gen/");
-    if lines > LONGEST && !generated && !table.long_files.contains_key(&name) {
+    if lines > MAX_FILE_LINES && !generated && !table.long_files.contains_key(&name) {
         faults.push(format!(
-            "{name} has {lines} lines, {LONGEST} are allowed: split it, or except it with a reason"
+            "{name} has {lines} lines, {MAX_FILE_LINES} are allowed: split it, or except it with a reason"
         ));
     }
     if !table.unsafe_in.contains(member)

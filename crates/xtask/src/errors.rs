@@ -153,7 +153,7 @@ impl Variant {
                 place.rsplit(' ').next().unwrap_or(place),
                 field.name
             );
-            if is_transparent || EXCEPTED.iter().any(|(known, _)| *known == path) {
+            if is_transparent || EXCEPTED.iter().any(|(excepted, _)| *excepted == path) {
                 continue;
             }
             if is_error && !field.is_cause {

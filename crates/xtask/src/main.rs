@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let done = match words.as_slice() {
+    let result = match words.as_slice() {
         ["proto"] => proto::run(&root, false),
         ["proto", "--check"] => proto::run(&root, true),
         ["deps"] => deps::run(&root),
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
                 .to_owned(),
         ),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             eprintln!("xtask: {text}");

@@ -87,9 +87,9 @@ mod tests {
         assert_eq!(default.idle, Some(Duration::from_secs(300)));
         let limits = default.limits(Path::new("/"));
         assert!((1..u64::MAX).contains(&limits.session_written));
-        let said = of("compare = \"contents\"\nmaxSize = \"10GB\"\nidleTimeout = \"30s\"");
-        assert_eq!(said.compare, Compare::Contents);
-        let limits = said.limits(Path::new("/"));
+        let configured = of("compare = \"contents\"\nmaxSize = \"10GB\"\nidleTimeout = \"30s\"");
+        assert_eq!(configured.compare, Compare::Contents);
+        let limits = configured.limits(Path::new("/"));
         assert_eq!(limits.idle, Some(Duration::from_secs(30)));
         assert!(limits.session_written >= 10_000_000_000);
         let none = of("maxSize = 0\nidleTimeout = 0").limits(Path::new("/"));

@@ -315,12 +315,16 @@ fn every_flag_that_is_declared_changes_a_setting_or_is_listed() {
         let set = format!("{:?}", settings(flags, ""));
         assert_ne!(set, default, "{name} changes nothing");
     }
-    for taken in [
+    for accepted in [
         "--save-cache-debug",
         "--rootless=false",
         "--containerd-worker=false",
     ] {
-        assert_eq!(format!("{:?}", settings(&[taken], "")), default, "{taken}");
+        assert_eq!(
+            format!("{:?}", settings(&[accepted], "")),
+            default,
+            "{accepted}"
+        );
     }
 }
 
@@ -506,9 +510,9 @@ fn a_default_that_the_documentation_states_is_the_one_that_holds() {
             .path
             .replace("dockerfile.v0", "'dockerfile.v0'")
             .replace("gateway.v0", "'gateway.v0'");
-        let said = settings(&[], &format!("{path} = {value}"));
+        let with_stated_default = settings(&[], &format!("{path} = {value}"));
         assert_eq!(
-            format!("{said:?}"),
+            format!("{with_stated_default:?}"),
             default,
             "{} is said to default to {stated}",
             key.path

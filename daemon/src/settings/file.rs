@@ -249,12 +249,12 @@ impl File {
         let table = DeTable::parse(text)?;
         let mut paths = Vec::new();
         collect("", table.get_ref(), &mut paths);
-        let known = keys();
+        let known_keys = keys();
         let mut warnings = Vec::new();
         for (path, at) in paths {
             let before = text.get(..at).unwrap_or(text);
             let line = before.matches('\n').count() + 1;
-            if known.iter().any(|key| matches(&key.path, &path)) {
+            if known_keys.iter().any(|key| matches(&key.path, &path)) {
                 continue;
             }
             if UNSUPPORTED.iter().any(|key| matches(key, &path)) {
@@ -262,7 +262,7 @@ impl File {
                     "configuration key {path} (line {line}) is known to buildkitd but not supported here, ignored"
                 ));
             } else {
-                let near = known
+                let near = known_keys
                     .iter()
                     .map(|key| key.path.as_str())
                     .chain(UNSUPPORTED.iter().copied())

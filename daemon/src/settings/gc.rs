@@ -118,8 +118,8 @@ mod tests {
                 assert_eq!(amounts.map(|space| space.bytes(total)), want);
             }
         }
-        let given = default_policies(DiskSpace::Bytes(7), unset, unset);
-        assert_eq!(given[2].reserved, DiskSpace::Bytes(7));
-        assert_eq!((given[2].max_used, given[2].min_free), (unset, unset));
+        let policies = default_policies(DiskSpace::Bytes(7), unset, unset);
+        assert_eq!(policies[2].reserved, DiskSpace::Bytes(7));
+        assert_eq!((policies[2].max_used, policies[2].min_free), (unset, unset));
     }
 }

@@ -8,7 +8,7 @@ pub enum Isolation {
     /// Everything, as with BuildKit.
     #[default]
     None,
-    /// Nothing: each client certificate and each user of a unix socket is a tenant.
+    /// Each client certificate and each user of a unix socket is a tenant; nothing is shared.
     Client,
 }
 

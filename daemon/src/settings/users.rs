@@ -81,8 +81,8 @@ mod tests {
             ("-1:65536", None),
             ("", None),
         ] {
-            let got = range(text).ok().map(|range| (range.base, range.count));
-            assert_eq!(got, want, "{text:?}");
+            let parsed = range(text).ok().map(|range| (range.base, range.count));
+            assert_eq!(parsed, want, "{text:?}");
         }
         let file =
             "[worker.oci]\n  userNamespaces = \"auto\"\n  userNamespaceIds = \"100000:65536\"\n";

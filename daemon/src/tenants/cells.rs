@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]
     async fn closing_waits_for_a_value_that_is_just_being_opened() {
@@ -133,7 +133,7 @@ mod tests {
         };
         let mut opening = Box::pin(opening);
         assert!(futures::poll!(&mut opening).is_pending());
-        let mut closing = Box::pin(cells.close(PATIENCE));
+        let mut closing = Box::pin(cells.close(CLOSE_TIMEOUT));
         assert!(futures::poll!(&mut closing).is_pending());
         open.send(7).unwrap();
         assert_eq!(opening.await, 7);
@@ -143,12 +143,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn closing_names_what_is_in_use_for_too_long_and_takes_the_rest() {
         let cells = Cells::new();
-        let held = cells.get("held", 9).unwrap();
-        held.set(1).unwrap();
+        let in_use = cells.get("held", 9).unwrap();
+        in_use.set(1).unwrap();
         cells.get("free", 9).unwrap().set(2).unwrap();
         let begin = tokio::time::Instant::now();
-        assert_eq!(cells.close(PATIENCE).await, (vec![2], vec!["held"]));
-        assert_eq!(begin.elapsed(), PATIENCE);
+        assert_eq!(cells.close(CLOSE_TIMEOUT).await, (vec![2], vec!["held"]));
+        assert_eq!(begin.elapsed(), CLOSE_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,7 +156,7 @@ mod tests {
         let cells: Cells<_, u32> = Cells::new();
         drop(cells.get("never opened", 9).unwrap());
         let begin = tokio::time::Instant::now();
-        assert_eq!(cells.close(PATIENCE).await, (vec![], vec![]));
+        assert_eq!(cells.close(CLOSE_TIMEOUT).await, (vec![], vec![]));
         assert_eq!(begin.elapsed(), Duration::ZERO);
         assert_eq!(cells.get("a", 9).unwrap_err(), NoCell::Closed);
         assert_eq!(cells.all().len(), 0);

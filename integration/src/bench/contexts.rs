@@ -11,8 +11,8 @@ use crate::process::{Error, at};
 const EDITION: &str = "1";
 
 const FILES: usize = 10_000;
-const FILE_SIZE: usize = 6_000;
-const BIG: usize = 300_000_000;
+const FILE_BYTES: usize = 6_000;
+const BIG_FILE_BYTES: usize = 300_000_000;
 
 /// Returns the folder of a context.
 pub(super) fn context(root: &Path, name: &str) -> PathBuf {
@@ -88,8 +88,8 @@ fn many(dir: &Path) -> Result<(), Error> {
         if number.is_multiple_of(100) {
             fs::create_dir_all(&folder).map_err(at("making", &folder))?;
         }
-        let mut text = String::with_capacity(FILE_SIZE + 16);
-        while text.len() < FILE_SIZE {
+        let mut text = String::with_capacity(FILE_BYTES + 16);
+        while text.len() < FILE_BYTES {
             let n = numbers.next();
             // Common words and rare ones.
             let word = if n.is_multiple_of(3) {
@@ -100,7 +100,7 @@ fn many(dir: &Path) -> Result<(), Error> {
             let _never = write!(text, "{word:x}");
             text.push(if n.is_multiple_of(7) { '\n' } else { ' ' });
         }
-        text.truncate(FILE_SIZE);
+        text.truncate(FILE_BYTES);
         let file = folder.join(format!("f{number:05}.txt"));
         fs::write(&file, text).map_err(at("writing", &file))?;
     }
@@ -111,7 +111,7 @@ fn many(dir: &Path) -> Result<(), Error> {
 fn random(file: &Path) -> std::io::Result<()> {
     let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
     let mut out = BufWriter::with_capacity(1 << 20, File::create(file)?);
-    for _ in 0..BIG / 8 {
+    for _ in 0..BIG_FILE_BYTES / 8 {
         out.write_all(&numbers.next().to_le_bytes())?;
     }
     out.flush()

@@ -11,7 +11,7 @@ use crate::process::{Error, at};
 use crate::wire;
 
 /// How long a daemon may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const START_OR_END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A program to start.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Daemon {
         };
         while let Err(error) = wire::list_workers(&socket) {
             let ended = daemon.child.try_wait().ok().flatten();
-            if ended.is_some() || begun.elapsed() > PATIENCE {
+            if ended.is_some() || begun.elapsed() > START_OR_END_TIMEOUT {
                 return Err(Error::Failed {
                     program: program.file.display().to_string(),
                     status: ended.map_or("does not serve".to_owned(), |status| status.to_string()),
@@ -138,7 +138,7 @@ impl Daemon {
         let pid = self.child.id().to_string();
         let _gone_already = Command::new("kill").args(["-TERM", &pid]).status();
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < START_OR_END_TIMEOUT {
             let ended = self.child.try_wait().map_err(|source| Error::Start {
                 program: self.side.name().to_owned(),
                 source,

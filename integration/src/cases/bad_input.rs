@@ -163,9 +163,9 @@ fn exit_seven(rig: &Rig<'_>) -> Verdict {
             .args(["--addr", &daemon.address, "build", "--progress", "plain"])
             .arg(&context),
     )?;
-    let said = format!("{}{}", ran.out, ran.err);
+    let output = format!("{}{}", ran.out, ran.err);
     ensure(
-        said.contains("last words") && !said.contains("echo never\n#"),
+        output.contains("last words") && !output.contains("echo never\n#"),
         || ran.tail(),
     )?;
     daemon.goes_on()

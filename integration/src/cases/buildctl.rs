@@ -169,7 +169,7 @@ fn same_builds(rig: &Rig<'_>) -> Verdict {
             Ok(daemon.buildctl(&words)?)
         }
     };
-    let mut made = Vec::new();
+    let mut results = Vec::new();
     for ours in [false, true] {
         let of = |name: &str| rig.dir.join(format!("{name}-{ours}"));
         let (archive, metadata, folder) = (of("archive"), of("metadata"), of("folder"));
@@ -197,7 +197,7 @@ fn same_builds(rig: &Rig<'_>) -> Verdict {
         let metadata: serde_json::Value = std::fs::read(&metadata)
             .map_err(at("reading", &metadata))
             .map(|bytes| serde_json::from_slice(&bytes).unwrap_or_default())?;
-        made.push((
+        results.push((
             std::fs::read_to_string(&file).map_err(at("reading", &file))?,
             metadata["containerimage.config.digest"].clone(),
             metadata
@@ -206,8 +206,8 @@ fn same_builds(rig: &Rig<'_>) -> Verdict {
         ));
     }
     ensure(
-        made[0] == made[1] && made[0].0 == "one\n" && made[0].1.is_string(),
-        || format!("{made:?}"),
+        results[0] == results[1] && results[0].0 == "one\n" && results[0].1.is_string(),
+        || format!("{results:?}"),
     )?;
 
     for (what, more) in [

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 use super::rig::{
-    PATIENCE, Ran, Rig, Running, Trouble, Verdict, ensure, failed, path_of_system_programs, within,
+    CLIENT_TIMEOUT, Ran, Rig, Running, Trouble, Verdict, ensure, failed, path_of_system_programs,
+    within,
 };
 use crate::process::{Error, at};
 
@@ -271,10 +272,10 @@ pub(super) fn refused(ran: &Ran, words: &[&str]) -> Verdict {
     ensure(ran.code.is_some_and(|code| code != 0), || {
         format!("a non-zero exit code was expected, got {}", ran.tail())
     })?;
-    let said = spoken(ran);
-    let unsaid: Vec<&&str> = words.iter().filter(|word| !said.contains(**word)).collect();
+    let text = spoken(ran);
+    let unsaid: Vec<&&str> = words.iter().filter(|word| !text.contains(**word)).collect();
     ensure(unsaid.is_empty(), || {
-        format!("the error does not say {unsaid:?}; it says: {said}")
+        format!("the error does not say {unsaid:?}; it says: {text}")
     })
 }
 
@@ -352,7 +353,7 @@ impl Built {
 
     /// Waits for a build that was begun.
     pub(super) fn wait(running: Running) -> Result<Self, Error> {
-        running.wait(PATIENCE).map(Self::of)
+        running.wait(CLIENT_TIMEOUT).map(Self::of)
     }
 
     pub(super) fn ok(&self) -> bool {

@@ -32,7 +32,7 @@ impl Small {
     fn make(rig: &Rig<'_>, megabytes: u32) -> Result<Self, Trouble> {
         let point = rig.folder("small")?;
         let file = rig.dir.join("small.img");
-        let made = rig
+        let created = rig
             .run(
                 Command::new("truncate")
                     .arg("-s")
@@ -55,7 +55,7 @@ impl Small {
                         .arg(&point),
                 )?
                 .ok();
-        if !made {
+        if !created {
             // A kernel without loop devices.
             let size = format!("size={megabytes}M");
             let ran = rig.run(
@@ -110,8 +110,8 @@ fn during_a_step(rig: &Rig<'_>) -> Verdict {
     ensure(built.ran.code.is_some_and(|code| code != 0), || {
         built.tail()
     })?;
-    let said = format!("{}{}", built.progress.logs, built.ran.err);
-    ensure(said.contains("No space left on device"), || {
+    let words = format!("{}{}", built.progress.logs, built.ran.err);
+    ensure(words.contains("No space left on device"), || {
         format!("the reason is not told: {}", built.tail())
     })?;
     daemon.goes_on()?;
@@ -147,8 +147,8 @@ fn full_of_results(rig: &Rig<'_>) -> Verdict {
     let Some(built) = refused else {
         return failed("8 steps of 14 MB fit on a disk of 64 MB");
     };
-    let said = format!("{}{}", built.progress.logs, built.ran.err).to_lowercase();
-    ensure(said.contains("no space left on device"), || {
+    let words = format!("{}{}", built.progress.logs, built.ran.err).to_lowercase();
+    ensure(words.contains("no space left on device"), || {
         format!("the reason is not told: {}", built.tail())
     })?;
     // A full disk must not stop a daemon from starting, nor from freeing.

@@ -294,13 +294,13 @@ fn gzip(rig: &Rig<'_>, begin: &[u8], zeros: u64) -> Result<Vec<u8>, Trouble> {
     let file = rig.dir.join("begin");
     fs::write(&file, begin).map_err(at("writing", &file))?;
     let script = format!("(cat begin; head -c {zeros} /dev/zero) | gzip -1");
-    let done = Command::new("sh")
+    let output = Command::new("sh")
         .args(["-c", &script])
         .current_dir(&rig.dir)
         .stderr(Stdio::null())
         .output();
-    match done {
-        Ok(done) if done.status.success() => Ok(done.stdout),
+    match output {
+        Ok(output) if output.status.success() => Ok(output.stdout),
         other => failed(format!("gzip: {other:?}")),
     }
 }

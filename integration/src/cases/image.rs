@@ -67,7 +67,9 @@ impl Image {
             .stdin(fs::File::open(&file).map_err(at("opening", &file))?)
             .output();
         match bytes {
-            Ok(done) if done.status.success() => tar::read(&done.stdout).map_err(Trouble::Failed),
+            Ok(output) if output.status.success() => {
+                tar::read(&output.stdout).map_err(Trouble::Failed)
+            }
             other => failed(format!("unpacking {name}: {other:?}")),
         }
     }

@@ -91,17 +91,17 @@ fn sees_nothing(rig: &Rig<'_>) -> Verdict {
     let unknown: Vec<&String> = mounts
         .iter()
         .filter(|mount| {
-            !MOUNTS.iter().any(|known| {
-                mount == known
-                    || known.len() > 1 && known.ends_with('/') && mount.starts_with(known)
+            !MOUNTS.iter().any(|allowed| {
+                mount == allowed
+                    || allowed.len() > 1 && allowed.ends_with('/') && mount.starts_with(allowed)
             })
         })
         .collect();
     ensure(mounts.len() > 3 && unknown.is_empty(), || {
         format!("the step has the mounts {unknown:?} of {mounts:?}")
     })?;
-    let seen = lines("SEEN ");
-    ensure(seen.is_empty(), || format!("the step sees {seen:?}"))?;
+    let visible = lines("SEEN ");
+    ensure(visible.is_empty(), || format!("the step sees {visible:?}"))?;
     let open = lines("FD ");
     let open: Vec<&String> = open.iter().filter(|line| line.contains("->")).collect();
     ensure(open.is_empty(), || {
@@ -168,10 +168,10 @@ fn does_nothing(rig: &Rig<'_>) -> Verdict {
     let logs = &built.progress.logs;
     ensure(logs.contains("TRIED "), || format!("the probe says {logs}"))?;
     // The reference lets steps write to their control groups where the host has the old hierarchies.
-    let known = |line: &str| rig.lab.reference && line.contains("cgroup");
+    let is_excused = |line: &str| rig.lab.reference && line.contains("cgroup");
     let broken: Vec<&str> = logs
         .lines()
-        .filter(|line| line.starts_with("BROKE OUT") && !known(line))
+        .filter(|line| line.starts_with("BROKE OUT") && !is_excused(line))
         .collect();
     ensure(broken.is_empty(), || {
         format!("{}\n{logs}", broken.join("\n"))

@@ -16,7 +16,7 @@ use crate::process::{Error, at};
 pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
-    /// The first byte that is asked for.
+    /// The first byte of the requested range.
     pub(super) from: usize,
 }
 
@@ -43,7 +43,7 @@ impl Response {
 pub(super) struct Origin {
     pub(super) port: u16,
     ended: Arc<AtomicBool>,
-    seen: Arc<Mutex<Vec<(Instant, Request)>>>,
+    requests: Arc<Mutex<Vec<(Instant, Request)>>>,
 }
 
 impl Origin {
@@ -55,14 +55,14 @@ impl Origin {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let bound = listener.and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
         let (port, listener) = bound.map_err(problem)?;
-        let (ended, seen) = (
+        let (ended, requests) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(Mutex::new(Vec::new())),
         );
         let origin = Self {
             port,
             ended: Arc::clone(&ended),
-            seen: Arc::clone(&seen),
+            requests: Arc::clone(&requests),
         };
         let answer = Arc::new(answer);
         std::thread::spawn(move || {
@@ -70,8 +70,8 @@ impl Origin {
                 if ended.load(Ordering::SeqCst) {
                     return;
                 }
-                let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
-                std::thread::spawn(move || serve(stream, answer.as_ref(), &seen));
+                let (answer, requests) = (Arc::clone(&answer), Arc::clone(&requests));
+                std::thread::spawn(move || serve(stream, answer.as_ref(), &requests));
             }
         });
         Ok(origin)
@@ -85,7 +85,7 @@ impl Origin {
     /// How often each path was asked for.
     pub(super) fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        for (_, request) in self.seen.lock().iter() {
+        for (_, request) in self.requests.lock().iter() {
             *counts.entry(request.path.clone()).or_default() += 1;
         }
         counts
@@ -93,8 +93,9 @@ impl Origin {
 
     /// When a path was first asked for.
     pub(super) fn when(&self, path: &str) -> Option<Instant> {
-        let seen = self.seen.lock();
-        seen.iter()
+        let requests = self.requests.lock();
+        requests
+            .iter()
             .find(|(_, request)| request.path == path)
             .map(|(when, _)| *when)
     }
@@ -112,14 +113,14 @@ impl Drop for Origin {
 fn serve(
     stream: TcpStream,
     answer: &(dyn Fn(&Request) -> Response + Send + Sync),
-    seen: &Mutex<Vec<(Instant, Request)>>,
+    requests: &Mutex<Vec<(Instant, Request)>>,
 ) {
     let Ok(mut writer) = stream.try_clone() else {
         return;
     };
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader) {
-        seen.lock().push((Instant::now(), request.clone()));
+        requests.lock().push((Instant::now(), request.clone()));
         let response = answer(&request);
         let all = response.body.as_slice();
         let (status, body) = match all.get(request.from..) {

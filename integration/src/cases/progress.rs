@@ -1,10 +1,10 @@
-//! What a client was told about a build: the lines of `--progress=rawjson`.
+//! A build's progress: the lines of `--progress=rawjson`.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// A build as it was told.
+/// A build's progress.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Progress {
     /// By digest, in the order of digests.
@@ -73,7 +73,7 @@ impl Progress {
     }
 
     /// Steps with this in their name that came to their end.
-    pub(super) fn done(&self, part: &str) -> Vec<&Step> {
+    pub(super) fn ended(&self, part: &str) -> Vec<&Step> {
         self.steps
             .values()
             .filter(|step| step.name.contains(part) && step.completed.is_some())
@@ -82,7 +82,7 @@ impl Progress {
 
     /// Steps of the Dockerfile itself, those of the build's set-up left out.
     pub(super) fn own(&self) -> Vec<&Step> {
-        self.done("] ")
+        self.ended("] ")
             .into_iter()
             .filter(|step| !step.name.starts_with("[internal]"))
             .collect()

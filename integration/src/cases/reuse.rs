@@ -119,7 +119,7 @@ fn changed_file(rig: &Rig<'_>) -> Verdict {
         ("COPY app/", false),
         ("cat /app/main.py", false),
     ] {
-        let steps = built.progress.done(part);
+        let steps = built.progress.ended(part);
         ensure(
             steps.len() == 1 && steps.iter().all(|step| step.cached == cached),
             || {
@@ -248,7 +248,7 @@ fn at_once(rig: &Rig<'_>) -> Verdict {
     let context = rig.context("project", &[("Dockerfile", &text)])?;
     let daemon = Daemon::start(rig)?;
     let built = daemon.build(&context, &[])?.success("the build")?;
-    let steps = built.progress.done("RUN sleep");
+    let steps = built.progress.ended("RUN sleep");
     let latest_start = steps
         .iter()
         .filter_map(|step| step.started)

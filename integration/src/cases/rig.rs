@@ -11,7 +11,7 @@ use crate::process::{Error, at, need};
 use crate::serve::Registry;
 
 /// How long a client may take before it counts as hung.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a case ended.
 pub(super) type Verdict = Result<(), Trouble>;
@@ -179,8 +179,8 @@ impl<'a> Rig<'a> {
     pub(super) fn new(lab: &'a Lab, number: usize) -> Result<Self, Error> {
         let dir = lab.work.join(number.to_string());
         let run = std::env::temp_dir().join(format!("rbc{}-{number}", std::process::id()));
-        for made in [&dir, &run] {
-            fs::create_dir_all(made).map_err(at("making", made))?;
+        for folder in [&dir, &run] {
+            fs::create_dir_all(folder).map_err(at("making", folder))?;
         }
         Ok(Self { lab, dir, run })
     }
@@ -217,7 +217,7 @@ impl<'a> Rig<'a> {
 
     /// Runs a program to its end, or kills it when its time is over.
     pub(super) fn run(&self, command: &mut Command) -> Result<Ran, Error> {
-        Running::start(&self.dir, command)?.wait(PATIENCE)
+        Running::start(&self.dir, command)?.wait(CLIENT_TIMEOUT)
     }
 }
 
@@ -386,10 +386,10 @@ pub(super) fn processes_with(marker: &str) -> Vec<u32> {
         .filter_map(|entry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
             let line = fs::read(entry.path().join("cmdline")).ok()?;
-            let found = line
+            let has_marker = line
                 .windows(marker.len())
                 .any(|window| window == marker.as_bytes());
-            (found && pid != me).then_some(pid)
+            (has_marker && pid != me).then_some(pid)
         })
         .collect()
 }

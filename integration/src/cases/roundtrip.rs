@@ -84,7 +84,10 @@ fn beside_the_reference(rig: &Rig<'_>) -> Verdict {
         let of = |members: &[Member]| -> BTreeMap<String, String> {
             // The last layer dates what is below `t`; the others have the hours at which they were made.
             let dated = number + 1 == first.layers.len();
-            members.iter().map(|member| told(member, dated)).collect()
+            members
+                .iter()
+                .map(|member| described(member, dated))
+                .collect()
         };
         for line in tree::differences(&of(&ours), &of(&theirs)) {
             lines.push(format!("layer {number}: {line}"));
@@ -122,7 +125,7 @@ fn beside_the_reference(rig: &Rig<'_>) -> Verdict {
 }
 
 /// A member as text; its time only below `t/` and only where it is determined.
-fn told(member: &Member, dated: bool) -> (String, String) {
+fn described(member: &Member, dated: bool) -> (String, String) {
     let name = member.name.escape_ascii().to_string();
     let time = if dated && name.starts_with("t/") {
         member.mtime.as_str()
@@ -216,10 +219,10 @@ fn other_tools(rig: &Rig<'_>) -> Verdict {
             .arg(&bundle)
             .arg(&name),
     )?;
-    let said = ran.success("runc run")?.out;
+    let output = ran.success("runc run")?.out;
     let want = "hello\nworld\n/work\ngone\n";
-    ensure(said == want, || {
-        format!("the container says {said:?}, not {want:?}")
+    ensure(output == want, || {
+        format!("the container says {output:?}, not {want:?}")
     })
 }
 
@@ -240,37 +243,37 @@ fn pulled_again(rig: &Rig<'_>) -> Verdict {
     daemon
         .build(&context, &["--output", &push])?
         .success("the build that pushes")?;
-    let made = Image::open(rig, &daemon.archive(&context, "made.tar")?, "made")?;
-    let want = tree::read(&unpack(rig, &made.dir, "made")?, "t/")?;
+    let built = Image::open(rig, &daemon.archive(&context, "made.tar")?, "made")?;
+    let want = tree::read(&unpack(rig, &built.dir, "made")?, "t/")?;
 
     daemon.buildctl(&["prune", "--all"])?.success("prune")?;
     // A step makes the daemon unpack the image and mount it; what the step sees is packed by tar itself.
     let text = format!("FROM {name}\nRUN true\n");
     let again = rig.context("again", &[("Dockerfile", &text)])?;
     let pulled = Image::open(rig, &daemon.archive(&again, "pulled.tar")?, "pulled")?;
-    if !pulled.layers.starts_with(&made.layers) {
+    if !pulled.layers.starts_with(&built.layers) {
         return failed(format!(
             "pulled layers {:#?} are not {:#?}",
-            pulled.layers, made.layers
+            pulled.layers, built.layers
         ));
     }
     // And all of it copied into one new layer.
     let text = format!("FROM {name} AS made\nFROM scratch\nCOPY --from=made /t /t\n");
     let copied = rig.context("copied", &[("Dockerfile", &text)])?;
     let copied = Image::open(rig, &daemon.archive(&copied, "copied.tar")?, "copied")?;
-    let got = tree::read(&unpack(rig, &copied.dir, "copied")?, "t/")?;
+    let unpacked = tree::read(&unpack(rig, &copied.dir, "copied")?, "t/")?;
     let below = |tree: tree::Tree| -> tree::Tree {
         tree.into_iter()
             .filter(|(name, _)| name.starts_with("t/"))
             .collect()
     };
-    let (mut got, mut want) = (below(got), below(want));
+    let (mut unpacked, mut want) = (below(unpacked), below(want));
     if rig.lab.reference {
         // It makes a character device of the copy.
-        got.remove("t/kinds/block");
+        unpacked.remove("t/kinds/block");
         want.remove("t/kinds/block");
     }
-    let lines = tree::differences(&got, &want);
+    let lines = tree::differences(&unpacked, &want);
     ensure(lines.is_empty(), || {
         format!("copied first, made second:\n{}", lines.join("\n"))
     })

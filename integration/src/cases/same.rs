@@ -101,7 +101,7 @@ fn builds(rig: &Rig<'_>) -> Verdict {
                 continue;
             }
             let (ours, theirs) = (ours.members(number)?, theirs.members(number)?);
-            for line in tree::differences(&told(&ours), &told(&theirs)) {
+            for line in tree::differences(&described(&ours), &described(&theirs)) {
                 lines.push(format!("layer {number}: {line}"));
             }
             let order = |members: &[Member]| -> Vec<String> {
@@ -130,10 +130,10 @@ fn refusals(rig: &Rig<'_>) -> Verdict {
             format!("exit codes {:?} and {:?}", a.code, b.code)
         })?;
         let c = run(theirs.rbuild_command(context, &[]), theirs, build)?;
-        let (said, want) = (reason(&words(&c)), reason(&words(&b)));
-        if c.ok() || !said.contains(&want) {
+        let (rbuild_reason, want) = (reason(&words(&c)), reason(&words(&b)));
+        if c.ok() || !rbuild_reason.contains(&want) {
             return Err(Trouble::Crossed(format!(
-                "rbuild on BuildKit's daemon says {said:?}, buildctl {want:?}"
+                "rbuild on BuildKit's daemon says {rbuild_reason:?}, buildctl {want:?}"
             )));
         }
         let (a, b) = (words(&a), words(&b));
@@ -299,7 +299,7 @@ fn plain(word: &str) -> String {
 
 /// The configs of all images of a layout, by platform.
 fn configs(dir: &Path) -> Result<BTreeMap<String, String>, Trouble> {
-    let mut found = BTreeMap::new();
+    let mut configs = BTreeMap::new();
     let mut todo = vec![json(&dir.join("index.json"))?];
     while let Some(document) = todo.pop() {
         for next in document
@@ -323,26 +323,26 @@ fn configs(dir: &Path) -> Result<BTreeMap<String, String>, Trouble> {
                     .unwrap_or_default()
                     .to_owned()
             };
-            found.insert(
+            configs.insert(
                 format!("{}/{}{}", part("os"), part("architecture"), part("variant")),
                 text,
             );
         }
     }
-    Ok(found)
+    Ok(configs)
 }
 
-fn told(members: &[Member]) -> BTreeMap<String, String> {
+fn described(members: &[Member]) -> BTreeMap<String, String> {
     members
         .iter()
         .map(|m| {
             let text = String::from_utf8_lossy(&m.data).chars().take(60).collect::<String>();
             let link = String::from_utf8_lossy(&m.link).into_owned();
-            let told = format!(
+            let description = format!(
                 "kind {} mode {:o} {}:{} at {} link {link:?} device {}:{} xattrs {:?} {} bytes {text:?}",
                 char::from(m.kind), m.mode, m.uid, m.gid, m.mtime, m.major, m.minor, m.xattrs, m.data.len()
             );
-            (String::from_utf8_lossy(&m.name).into_owned(), told)
+            (String::from_utf8_lossy(&m.name).into_owned(), description)
         })
         .collect()
 }
@@ -354,21 +354,21 @@ fn words(ran: &Ran) -> String {
         if line.starts_with('{') || line.trim().is_empty() {
             continue;
         }
-        let mut said = Vec::new();
+        let mut words = Vec::new();
         let mut before = "";
         for word in line.split(' ') {
-            said.push(if before == "ref" { "…" } else { word });
+            words.push(if before == "ref" { "…" } else { word });
             before = word;
         }
-        out.push(said.join(" "));
+        out.push(words.join(" "));
     }
     out.join("\n")
 }
 
 /// Why a build failed, in the daemon's words.
 fn reason(words: &str) -> String {
-    let said = words
+    let solve_error = words
         .lines()
         .find_map(|line| line.split_once("failed to solve: "));
-    said.map_or("", |(_, reason)| reason).to_owned()
+    solve_error.map_or("", |(_, reason)| reason).to_owned()
 }

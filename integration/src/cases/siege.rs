@@ -26,13 +26,13 @@ pub(super) const CASES: &[Case] = &[Case {
 }];
 
 /// How many hostile builds there are.
-const HOSTILE: usize = 500;
+const HOSTILE_BUILDS: usize = 500;
 /// How many of them run at a time.
-const PARALLEL: usize = 2;
+const BUILDS_AT_ONCE: usize = 2;
 /// How long the hostile builds may take together.
-const PATIENCE: Duration = Duration::from_secs(600);
+const ATTACKS_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a daemon may take until it is what it was before.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn siege(rig: &Rig<'_>) -> Verdict {
     let program = client()?;
@@ -69,9 +69,9 @@ fn siege(rig: &Rig<'_>) -> Verdict {
             .arg("-files")
             .arg(&files)
             .arg("-count")
-            .arg(HOSTILE.to_string())
+            .arg(HOSTILE_BUILDS.to_string())
             .arg("-parallel")
-            .arg(PARALLEL.to_string()),
+            .arg(BUILDS_AT_ONCE.to_string()),
     )?;
     honest.times.clear();
     while hostile
@@ -82,9 +82,9 @@ fn siege(rig: &Rig<'_>) -> Verdict {
     {
         honest.build(&daemon)?;
         daemon.alive()?;
-        ensure(begun.elapsed() < PATIENCE, || {
+        ensure(begun.elapsed() < ATTACKS_TIMEOUT, || {
             format!(
-                "the hostile builds do not end within {PATIENCE:?}: {}",
+                "the hostile builds do not end within {ATTACKS_TIMEOUT:?}: {}",
                 hostile.so_far()
             )
         })?;
@@ -95,7 +95,7 @@ fn siege(rig: &Rig<'_>) -> Verdict {
         .lines()
         .filter(|line| line.contains(" ms: "))
         .count();
-    ensure(ran.ok() && count == HOSTILE, || {
+    ensure(ran.ok() && count == HOSTILE_BUILDS, || {
         format!("of the hostile builds: {}", ran.tail())
     })?;
     ensure(!ran.out.contains("LEAK"), || ran.tail())?;
@@ -104,14 +104,14 @@ fn siege(rig: &Rig<'_>) -> Verdict {
 
     prune(&daemon)?;
     let mut after = Usage::of(&daemon)?;
-    let recovered = within(RECOVERY, || {
+    let recovered = within(RECOVERY_TIMEOUT, || {
         if let Ok(usage) = Usage::of(&daemon) {
             after = usage;
         }
         after.is_back_to(&before)
     });
     println!(
-        "figures  {HOSTILE} hostile builds in {:.0} s; honest builds {alone:.3} s alone, {beside:.3} s beside them; before {before}; after {after}; at most {} MB",
+        "figures  {HOSTILE_BUILDS} hostile builds in {:.0} s; honest builds {alone:.3} s alone, {beside:.3} s beside them; before {before}; after {after}; at most {} MB",
         begun.elapsed().as_secs_f64(),
         daemon.peak_memory() >> 20,
     );
@@ -184,7 +184,7 @@ fn prune(daemon: &Daemon<'_>) -> Verdict {
     ensure(ran.ok(), || ran.tail())?;
     let trash = daemon.root.join("trash");
     let empty = || fs::read_dir(&trash).is_ok_and(|mut entries| entries.next().is_none());
-    ensure(within(RECOVERY, empty), || {
+    ensure(within(RECOVERY_TIMEOUT, empty), || {
         format!("{} does not become empty", trash.display())
     })
 }

@@ -125,9 +125,9 @@ fn two_certificates(rig: &Rig<'_>) -> Verdict {
     ensure(used.trim() == "0", || {
         format!("client two sees {used} records that client one uses")
     })?;
-    let seen = two.asks(&["debug", "histories", "--format={{.Record.Ref}}"])?;
-    ensure(!seen.contains(&record), || {
-        format!("client two sees {seen}")
+    let histories = two.asks(&["debug", "histories", "--format={{.Record.Ref}}"])?;
+    ensure(!histories.contains(&record), || {
+        format!("client two sees {histories}")
     })?;
     let logs = rig.run(&mut two.buildctl(&["debug", "logs", &record]))?;
     ensure(!logs.ok() && !logs.out.contains("the mount has"), || {

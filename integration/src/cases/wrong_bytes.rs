@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::daemon::{Daemon, Setting};
 use super::registry::{Layer, Shelf, digest};
-use super::rig::{PATIENCE, Rig, Running, Trouble, Verdict, ensure, refused_by};
+use super::rig::{CLIENT_TIMEOUT, Rig, Running, Trouble, Verdict, ensure, refused_by};
 use super::tar::{self, Member};
 use super::{Case, On};
 use crate::process::at;
@@ -416,5 +416,5 @@ fn solve(
     let mut command = Command::new(rig.lab.buildctl());
     command.args(["--addr", &daemon.address, "build", "--progress=plain"]);
     let input = std::fs::File::open(&file).map_err(at("opening", &file))?;
-    Ok(Running::with_input(&rig.dir, &mut command, input.into())?.wait(PATIENCE)?)
+    Ok(Running::with_input(&rig.dir, &mut command, input.into())?.wait(CLIENT_TIMEOUT)?)
 }

@@ -15,16 +15,16 @@ use crate::process::{Error, at, find, need};
 use crate::suite::Suite;
 
 /// Marks every process of a run, so that its end finds those that the suite left behind.
-const MARK: &str = "RBUILD_CONFORMANCE_RUN";
+const RUN_VARIABLE: &str = "RBUILD_CONFORMANCE_RUN";
 
 /// Where the suites look for keys and signatures; without it they skip what needs them.
 const SIGNED_SOURCES: &str = "BUILDKIT_TEST_SIGN_FIXTURES";
 
 /// How long keys and signatures are used again: their subkeys expire after a year.
-const FIXTURES_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
+const FIXTURES_VALID_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Seconds that a test process may say nothing, after the time that a test's daemon has.
-const QUIET: u64 = 20;
+const MAX_SILENT_SECONDS: u64 = 20;
 
 /// What to run and how long.
 pub(super) struct Run<'a> {
@@ -52,9 +52,9 @@ pub(super) struct Finished {
 }
 
 impl Finished {
-    /// Begins with nothing and an empty log; `known` are the names of the suite's tests. A run of chosen tests, of
+    /// Begins with nothing and an empty log; `tests` are the names of the suite's tests. A run of chosen tests, of
     /// which there may be several at a time, has a log of its own.
-    pub(super) fn new(suite: &Suite, known: &Outcomes, chosen: bool) -> Result<Self, Error> {
+    pub(super) fn new(suite: &Suite, tests: &Outcomes, chosen: bool) -> Result<Self, Error> {
         let dir = paths::cache().join("logs");
         fs::create_dir_all(&dir).map_err(at("making", &dir))?;
         let log = dir.join(if chosen {
@@ -65,7 +65,7 @@ impl Finished {
         File::create(&log).map_err(at("creating", &log))?;
         Ok(Self {
             outcomes: Outcomes::new(),
-            causes: Causes::new(known.clone()),
+            causes: Causes::new(tests.clone()),
             log,
             seconds: 0,
             cut: false,
@@ -139,7 +139,7 @@ impl Run<'_> {
             .env("FRONTEND_BUILTIN_ONLY", "1")
             .env("BUILDKIT_REGISTRY_MIRROR_DIR", paths::mirror())
             .envs(signed.map(|dir| (SIGNED_SOURCES, dir)))
-            .env(MARK, &scratch.mark)
+            .env(RUN_VARIABLE, &scratch.mark)
             .stdin(Stdio::null())
             .stdout(writer.try_clone().map_err(start)?)
             .stderr(writer)
@@ -164,7 +164,7 @@ impl Run<'_> {
         finished.cut = false;
         let mut looked = Instant::now();
         let mut heard = Instant::now();
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         loop {
             match lines.recv_timeout(Duration::from_secs(2)) {
                 Ok(line) => {
@@ -198,12 +198,12 @@ impl Run<'_> {
                     scratch.kill(|_| true);
                 }
                 // Some tests wait for ever for a daemon that is gone.
-                if heard.elapsed().as_secs() > self.test_timeout + QUIET {
+                if heard.elapsed().as_secs() > self.test_timeout + MAX_SILENT_SECONDS {
                     scratch.kill(|_| true);
                 }
             }
-            if told.elapsed() > Duration::from_secs(30) {
-                told = Instant::now();
+            if reported.elapsed() > Duration::from_secs(30) {
+                reported = Instant::now();
                 finished.tell(self.suite.name, started.elapsed().as_secs());
             }
         }
@@ -216,16 +216,16 @@ impl Run<'_> {
     }
 
     /// Makes the keys and signatures of the tests of signed sources, with BuildKit's own scripts, unless they were made within
-    /// [`FIXTURES_KEEP`]. Only one suite has such tests.
+    /// [`FIXTURES_VALID_FOR`]. Only one suite has such tests.
     fn signed_sources(&self, scratch: &Scratch) -> Result<Option<PathBuf>, Error> {
         if self.suite.name != "client" {
             return Ok(None);
         }
         let dir = self.module.tools().join("signed");
-        let made = dir.join("made");
+        let stamp = dir.join("made");
         let since = |file: fs::Metadata| file.modified().ok()?.elapsed().ok();
-        let age = fs::metadata(&made).ok().and_then(since);
-        if age.is_some_and(|age| age < FIXTURES_KEEP) {
+        let age = fs::metadata(&stamp).ok().and_then(since);
+        if age.is_some_and(|age| age < FIXTURES_VALID_FOR) {
             return Ok(Some(dir));
         }
         need("gpg")?;
@@ -241,7 +241,7 @@ impl Run<'_> {
                     .arg(&script)
                     .arg(user)
                     .env(SIGNED_SOURCES, &dir)
-                    .env(MARK, &scratch.mark)
+                    .env(RUN_VARIABLE, &scratch.mark)
                     .stdin(Stdio::null())
                     .output()
                     .map_err(at("running", &script))?;
@@ -253,7 +253,7 @@ impl Run<'_> {
                 }
             }
         }
-        fs::write(&made, "").map_err(at("writing", &made))?;
+        fs::write(&stamp, "").map_err(at("writing", &stamp))?;
         Ok(Some(dir))
     }
 
@@ -306,7 +306,7 @@ impl Scratch {
 
     /// Ends those processes of this run that `which` wants ended.
     fn kill(&self, which: impl Fn(&Process) -> bool) {
-        let want = format!("{MARK}={}", self.mark);
+        let want = format!("{RUN_VARIABLE}={}", self.mark);
         let Ok(entries) = fs::read_dir("/proc") else {
             return;
         };

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::corpus::Case;
 
 /// Differences that are meant: the name of a case, and where in `docs/compat.md` they are argued.
-const ARGUED: &[(&str, &str)] = &[
+const ARGUED_DIFFERENCES: &[(&str, &str)] = &[
     (
         "words: onbuild takes from a stage",
         "the number of a step in its name, where a trigger brings in a stage",
@@ -30,7 +30,9 @@ pub(super) fn all(cases: &[Case], reference: &[Value], ours: &[Value]) -> bool {
         if !text(reference, "error").is_empty() {
             refused += 1;
         }
-        let why = ARGUED.iter().find(|(name, _)| *name == case.name);
+        let why = ARGUED_DIFFERENCES
+            .iter()
+            .find(|(name, _)| *name == case.name);
         match why {
             _ if differences.is_empty() => equal += 1,
             Some((_, why)) => {
@@ -57,9 +59,9 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 fn differences(reference: &Value, ours: &Value) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut report = Vec::new();
     for key in ["error", "marked", "warnings"] {
-        values(key, reference.get(key), ours.get(key), &mut found);
+        values(key, reference.get(key), ours.get(key), &mut report);
     }
     let (a, b) = (reference.get("metadata"), ours.get("metadata"));
     for key in keys(a, b) {
@@ -67,7 +69,7 @@ fn differences(reference: &Value, ours: &Value) -> Vec<String> {
             &key,
             a.and_then(|m| m.get(&key)),
             b.and_then(|m| m.get(&key)),
-            &mut found,
+            &mut report,
         );
     }
     let (a, b) = (reference.get("refs"), ours.get("refs"));
@@ -76,10 +78,10 @@ fn differences(reference: &Value, ours: &Value) -> Vec<String> {
             &key,
             a.and_then(|m| m.get(&key)),
             b.and_then(|m| m.get(&key)),
-            &mut found,
+            &mut report,
         );
     }
-    found
+    report
 }
 
 fn keys(a: Option<&Value>, b: Option<&Value>) -> Vec<String> {
@@ -94,16 +96,16 @@ fn keys(a: Option<&Value>, b: Option<&Value>) -> Vec<String> {
     keys
 }
 
-fn values(what: &str, a: Option<&Value>, b: Option<&Value>, found: &mut Vec<String>) {
+fn values(what: &str, a: Option<&Value>, b: Option<&Value>, report: &mut Vec<String>) {
     if a != b {
         let show =
             |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
-        found.push(format!("{what}:\n    < {}\n    > {}", show(a), show(b)));
+        report.push(format!("{what}:\n    < {}\n    > {}", show(a), show(b)));
     }
 }
 
-/// Steps are told one by one; a step's own text leaves out those that differ only because their inputs do.
-fn steps(platform: &str, a: Option<&Value>, b: Option<&Value>, found: &mut Vec<String>) {
+/// Steps are compared one by one; a step's own text leaves out those that differ only because their inputs do.
+fn steps(platform: &str, a: Option<&Value>, b: Option<&Value>, report: &mut Vec<String>) {
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let (a, b) = (list(a), list(b));
     if a.len() != b.len() {
@@ -112,7 +114,7 @@ fn steps(platform: &str, a: Option<&Value>, b: Option<&Value>, found: &mut Vec<S
                 .map(|s| text(s, "name").to_owned())
                 .collect::<Vec<_>>()
         };
-        found.push(format!(
+        report.push(format!(
             "steps {platform}: {:?} and {:?}",
             names(&a),
             names(&b)
@@ -128,7 +130,7 @@ fn steps(platform: &str, a: Option<&Value>, b: Option<&Value>, found: &mut Vec<S
             .find(|other| text(other, "digest") == text(step, "digest"))
             .or_else(|| b.iter().find(|other| text(other, "name") == name));
         let Some(partner) = partner else {
-            found.push(format!("only the reference has the step {step}"));
+            report.push(format!("only the reference has the step {step}"));
             continue;
         };
         let own = |value: &Value| {
@@ -139,9 +141,9 @@ fn steps(platform: &str, a: Option<&Value>, b: Option<&Value>, found: &mut Vec<S
             format!("{op} {} {}", text(value, "name"), text(value, "more"))
         };
         if own(step) == own(partner) {
-            found.push(format!("step {name:?}: its inputs or its encoding"));
+            report.push(format!("step {name:?}: its inputs or its encoding"));
         } else {
-            found.push(format!(
+            report.push(format!(
                 "step {name:?}:\n    < {}\n    > {}",
                 own(step),
                 own(partner)

@@ -46,11 +46,11 @@ pub(super) fn load(dir: &Path) -> Result<Vec<Case>, Error> {
     for file in files {
         let text = fs::read_to_string(&file).map_err(at("reading", &file))?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let found = parse(&text).map_err(|problem| Error::Output {
+        let parsed = parse(&text).map_err(|problem| Error::Output {
             what: "the corpus",
             problem: format!("{}: {problem}", file.display()),
         })?;
-        cases.extend(found.into_iter().map(|case| Case {
+        cases.extend(parsed.into_iter().map(|case| Case {
             name: format!("{stem}: {}", case.name),
             ..case
         }));

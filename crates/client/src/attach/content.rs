@@ -26,9 +26,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Bytes in one message.
-const CHUNK: usize = 1 << 20;
+const MESSAGE_BYTES: usize = 1 << 20;
 /// Answers that may wait to be sent.
-const ANSWERS: usize = 4;
+const MAX_WAITING_ANSWERS: usize = 4;
 
 /// The stores, by name.
 #[derive(Debug)]
@@ -243,7 +243,7 @@ impl Content for Stores {
         let pieces = futures::stream::try_unfold(
             (file.take(length), start),
             |(mut file, offset)| async move {
-                let mut piece = bytes::BytesMut::with_capacity(CHUNK);
+                let mut piece = bytes::BytesMut::with_capacity(MESSAGE_BYTES);
                 let read = file
                     .read_buf(&mut piece)
                     .await
@@ -266,12 +266,12 @@ impl Content for Stores {
     ) -> Result<Response<Self::WriteStream>, Status> {
         let store = self.store(request.metadata())?.to_owned();
         let messages = request.into_inner();
-        let (answers, stream) = mpsc::channel(ANSWERS);
+        let (answers, stream) = mpsc::channel(MAX_WAITING_ANSWERS);
         let taking = task::spawn("take content", async move {
             take(store, messages, &answers).await
         });
         let end =
-            futures::stream::once(taking).filter_map(|done| async move { done.err().map(Err) });
+            futures::stream::once(taking).filter_map(|taken| async move { taken.err().map(Err) });
         Ok(Response::new(
             ReceiverStream::new(stream).chain(end).boxed(),
         ))

@@ -152,8 +152,8 @@ impl StreamingService<Packet> for TakeTree {
             };
             let (stream, from_us) = packets(request.into_inner());
             let taking = task::spawn("take tree", receive(stream, root, options));
-            let end = futures::stream::once(taking).filter_map(|done| async move {
-                done.err().map(|e| Err(Status::unknown(e.to_string())))
+            let end = futures::stream::once(taking).filter_map(|taken| async move {
+                taken.err().map(|e| Err(Status::unknown(e.to_string())))
             });
             let answers = ReceiverStream::new(from_us).map(|p| Ok(wire::to_wire(p)));
             Ok(Response::new(answers.chain(end).boxed()))
@@ -176,8 +176,8 @@ impl StreamingService<BytesMessage> for TakeBytes {
             let taking = task::spawn("take file", async move {
                 take(&target, request.into_inner()).await
             });
-            let end =
-                futures::stream::once(taking).filter_map(|done| async move { done.err().map(Err) });
+            let end = futures::stream::once(taking)
+                .filter_map(|taken| async move { taken.err().map(Err) });
             Ok(Response::new(end.boxed()))
         })
     }
@@ -265,7 +265,7 @@ async fn take_program(argv: &[String], from: Streaming<BytesMessage>) -> Result<
     if ended.status.success() {
         return fed;
     }
-    // What it says matters more than that it stopped reading.
+    // Its error is reported before the broken pipe.
     let stderr = String::from_utf8_lossy(&ended.stderr);
     let stderr = stderr.trim();
     Err(Status::unknown(if stderr.is_empty() {
@@ -368,25 +368,25 @@ mod tests {
             !attributes.contains_key("security.capability"),
             "{attributes:?}"
         );
-        let told = LeftOutFiles {
+        let left_out = LeftOutFiles {
             devices: 2,
             privileged: 2,
             first: Some("a-null".into()),
         };
-        assert_eq!(folder.left_out.files(), told);
+        assert_eq!(folder.left_out.files(), left_out);
 
         // Only root may make devices, with the user's leave.
-        let asked = FolderTarget {
+        let with_special = FolderTarget {
             special: true,
             ..folder.clone()
         };
-        let done = sent_into(&asked, list()).await;
-        if done.is_ok() {
+        let sent = sent_into(&with_special, list()).await;
+        if sent.is_ok() {
             let device = fs::metadata(dir.path().join("a-null"))?;
             assert!(device.file_type().is_char_device());
             assert_eq!(mode("c-su")?, 0o6755);
         } else {
-            assert!(done.is_err_and(|e| e.contains("a-null")));
+            assert!(sent.is_err_and(|e| e.contains("a-null")));
         }
         Ok(())
     }

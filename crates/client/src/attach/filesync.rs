@@ -127,8 +127,8 @@ impl file_sync_server::FileSync for FileSync {
         };
         let (stream, from_us) = packets(request.into_inner());
         let sending = task::spawn("send folder", send(stream, Arc::new(tree), options));
-        let end = futures::stream::once(sending).filter_map(|done| async move {
-            done.err().map(|e| Err(Status::unknown(e.to_string())))
+        let end = futures::stream::once(sending).filter_map(|sent| async move {
+            sent.err().map(|e| Err(Status::unknown(e.to_string())))
         });
         Ok(Response::new(
             ReceiverStream::new(from_us)
@@ -219,8 +219,8 @@ mod tests {
         let ended = listed(&mut client, &[(header::DIR_NAME, "context")]);
         let names = tokio::time::timeout(Duration::from_secs(30), ended).await??;
         assert_eq!(names, [("f".to_owned(), false)], "nobody asked for marks");
-        let asked = [(header::DIR_NAME, "context"), (header::CHANGE_MARKS, "1")];
-        let names = listed(&mut client, &asked).await?;
+        let with_marks = [(header::DIR_NAME, "context"), (header::CHANGE_MARKS, "1")];
+        let names = listed(&mut client, &with_marks).await?;
         assert_eq!(names, [("f".to_owned(), true)]);
         Ok(())
     }
@@ -249,7 +249,7 @@ mod tests {
             ("all".to_owned(), home.clone().into()),
         ]);
         let mut client = serve(folders).await?;
-        let named = &["Dockerfile", "Dockerfile.dockerignore", "real"][..];
+        let dockerfiles = &["Dockerfile", "Dockerfile.dockerignore", "real"][..];
         let all = &[
             "Dockerfile",
             "Dockerfile.dockerignore",
@@ -259,14 +259,14 @@ mod tests {
         ][..];
         type Headers<'a> = &'a [(&'static str, &'a str)];
         let attacks: [(Headers<'_>, Option<&[&str]>); 9] = [
-            (&[(header::DIR_NAME, "dockerfile")], Some(named)),
+            (&[(header::DIR_NAME, "dockerfile")], Some(dockerfiles)),
             (
                 &[(header::DIR_NAME, "dockerfile"), (header::INCLUDE, "**")],
-                Some(named),
+                Some(dockerfiles),
             ),
             (
                 &[(header::DIR_NAME, "dockerfile"), (header::FOLLOW, "secret")],
-                Some(named),
+                Some(dockerfiles),
             ),
             (
                 &[(header::DIR_NAME, "loop"), (header::INCLUDE, "**")],
@@ -288,12 +288,12 @@ mod tests {
             (&[(header::DIR_NAME, "../home")], None),
         ];
         for (headers, want) in attacks {
-            let got = listed(&mut client, headers).await;
-            let got = got
+            let names = listed(&mut client, headers).await;
+            let names = names
                 .ok()
                 .map(|names| names.into_iter().map(|n| n.0).collect::<Vec<_>>());
             let want = want.map(|names| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
-            assert_eq!(got, want, "{headers:?}");
+            assert_eq!(names, want, "{headers:?}");
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use crate::attach::SecretSource;
 
 /// The limit that daemons put on a secret.
-const MAX_SECRET: u64 = 500 << 10;
+const MAX_SECRET_BYTES: u64 = 500 << 10;
 
 /// The secrets.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Secrets for SecretShelf {
                     Status::not_found(format!("secret {id}: cannot read {}: {e}", path.display()))
                 };
                 let size = std::fs::metadata(path).map_err(failed)?.len();
-                if size > MAX_SECRET {
+                if size > MAX_SECRET_BYTES {
                     return Err(Status::invalid_argument(format!(
                         "secret {id} too big. max size 500KB"
                     )));

@@ -21,8 +21,8 @@ use tonic::{Request, Response, Status, Streaming};
 const REFUSAL: &[u8] = &[0, 0, 0, 1, 5];
 const LIST_IDENTITIES: u8 = 11;
 const SIGN: u8 = 13;
-const MAX_FRAME: usize = 256 << 10;
-const QUEUE: usize = 8;
+const MAX_FRAME_BYTES: usize = 256 << 10;
+const MAX_WAITING_ANSWERS: usize = 8;
 
 /// Sockets of agents by id.
 #[derive(Debug)]
@@ -78,10 +78,11 @@ impl Ssh for Agents {
                 .map(|m| m.map(|m| m.data).map_err(io::Error::other))
                 .boxed(),
         );
-        let (answers, from_us) = mpsc::channel(QUEUE);
+        let (answers, from_us) = mpsc::channel(MAX_WAITING_ANSWERS);
         let serving = task::spawn("ssh agent", serve(requests, agent, answers));
-        let end = futures::stream::once(serving).filter_map(|done| async move {
-            done.err()
+        let end = futures::stream::once(serving).filter_map(|served| async move {
+            served
+                .err()
                 .filter(|e| e.kind() != io::ErrorKind::UnexpectedEof)
                 .map(|e| Err(Status::unknown(e.to_string())))
         });
@@ -97,7 +98,7 @@ impl Ssh for Agents {
 async fn frame(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let length = from.read_u32().await?;
     let size = usize::try_from(length).unwrap_or(usize::MAX);
-    if size > MAX_FRAME {
+    if size > MAX_FRAME_BYTES {
         return Err(io::Error::other("message of the ssh agent is too large"));
     }
     let mut bytes = length.to_be_bytes().to_vec();

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::attach::Upload;
 
-const CHUNK: usize = 256 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// The streams not handed over yet.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl upload_server::Upload for Uploads {
             self.waiting.lock().remove(name).ok_or_else(|| {
                 Status::unknown(format!("no http response from session for {name}"))
             })?;
-        let pieces = ReaderStream::with_capacity(upload.0, CHUNK).map(|piece| {
+        let pieces = ReaderStream::with_capacity(upload.0, CHUNK_BYTES).map(|piece| {
             piece
                 .map(|data| BytesMessage { data })
                 .map_err(|e| Status::unknown(format!("cannot read the context: {e}")))

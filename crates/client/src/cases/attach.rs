@@ -330,13 +330,13 @@ async fn an_upload_is_handed_over_once() {
 /// An agent that answers every message with its kind and the text of the request, and keeps what it was asked.
 async fn agent(
     listener: tokio::net::UnixListener,
-    asked: std::sync::Arc<parking_lot::Mutex<Vec<u8>>>,
+    questions: std::sync::Arc<parking_lot::Mutex<Vec<u8>>>,
 ) {
     let (mut stream, _) = listener.accept().await.unwrap();
     while let Ok(size) = stream.read_u32().await {
         let mut body = vec![0; usize::try_from(size).unwrap()];
         stream.read_exact(&mut body).await.unwrap();
-        asked.lock().push(body[0]);
+        questions.lock().push(body[0]);
         let answer = [&[0, 0, 0, 2, body[0] + 1][..], b"x"].concat();
         stream.write_all(&answer).await.unwrap();
     }
@@ -347,8 +347,8 @@ async fn an_agent_lists_and_signs_and_hears_of_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("agent.sock");
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-    let asked = std::sync::Arc::default();
-    let running = task::spawn("agent", agent(listener, std::sync::Arc::clone(&asked)));
+    let questions = std::sync::Arc::default();
+    let running = task::spawn("agent", agent(listener, std::sync::Arc::clone(&questions)));
     let attached = attached(Attachables {
         ssh: BTreeMap::from([
             ("default".into(), socket),
@@ -399,7 +399,7 @@ async fn an_agent_lists_and_signs_and_hears_of_nothing_else() {
     expected.extend(vec![refusal.clone(); 4]);
     expected.extend([through(11), refusal]);
     assert_eq!(answers, expected);
-    assert_eq!(*asked.lock(), [11, 13, 11]);
+    assert_eq!(*questions.lock(), [11, 13, 11]);
     drop(running);
     let gone = forward("gone", vec![]).await.unwrap_err();
     assert!(

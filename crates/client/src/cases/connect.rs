@@ -165,8 +165,8 @@ async fn somebody_who_speaks_no_grpc_is_a_connection_that_broke() {
     let serving = task::spawn("web server", async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = [0; 16];
-            let _read = stream.read(&mut asked).await;
+            let mut request = [0; 16];
+            let _read = stream.read(&mut request).await;
             let _sent = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
         }
     });

@@ -211,10 +211,10 @@ macro_rules! service {
 
 /// Answers with one message.
 macro_rules! unary {
-    ($calls:ident, $request:ident, $message:ty, $answer:ty, |$asked:ident, $reply:ident| $call:expr) => {
+    ($calls:ident, $request:ident, $message:ty, $answer:ty, |$incoming:ident, $reply:ident| $call:expr) => {
         Grpc::new(Codec::<$answer, $message>::default())
             .unary(
-                tower::service_fn(move |$asked: Request<$message>| {
+                tower::service_fn(move |$incoming: Request<$message>| {
                     hand_over($calls.clone(), move |$reply| $call)
                 }),
                 $request,
@@ -225,10 +225,10 @@ macro_rules! unary {
 
 /// Answers with many messages.
 macro_rules! streaming {
-    ($calls:ident, $request:ident, $message:ty, $answer:ty, |$asked:ident, $reply:ident| $call:expr) => {
+    ($calls:ident, $request:ident, $message:ty, $answer:ty, |$incoming:ident, $reply:ident| $call:expr) => {
         Grpc::new(Codec::<$answer, $message>::default())
             .server_streaming(
-                tower::service_fn(move |$asked: Request<$message>| {
+                tower::service_fn(move |$incoming: Request<$message>| {
                     hand_over($calls.clone(), move |$reply| $call)
                 }),
                 $request,
@@ -257,7 +257,7 @@ service!(
             request,
             control::SolveRequest,
             control::SolveResponse,
-            |asked, reply| { Call::Solve(asked.into_inner(), reply) }
+            |incoming, reply| { Call::Solve(incoming.into_inner(), reply) }
         ),
         "Status" => {
             streaming!(
@@ -265,7 +265,7 @@ service!(
                 request,
                 control::StatusRequest,
                 control::StatusResponse,
-                |asked, reply| { Call::Status(asked.into_inner(), reply) }
+                |incoming, reply| { Call::Status(incoming.into_inner(), reply) }
             )
         }
         "Prune" => {
@@ -274,7 +274,7 @@ service!(
                 request,
                 control::PruneRequest,
                 control::UsageRecord,
-                |asked, reply| { Call::Prune(asked.into_inner(), reply) }
+                |incoming, reply| { Call::Prune(incoming.into_inner(), reply) }
             )
         }
         "DiskUsage" => {
@@ -283,7 +283,7 @@ service!(
                 request,
                 control::DiskUsageRequest,
                 control::DiskUsageResponse,
-                |asked, reply| { Call::DiskUsage(asked.into_inner(), reply) }
+                |incoming, reply| { Call::DiskUsage(incoming.into_inner(), reply) }
             )
         }
         "ListWorkers" => {
@@ -292,7 +292,7 @@ service!(
                 request,
                 control::ListWorkersRequest,
                 control::ListWorkersResponse,
-                |asked, reply| { Call::Workers(asked.into_inner(), reply) }
+                |incoming, reply| { Call::Workers(incoming.into_inner(), reply) }
             )
         }
         "Info" => unary!(
@@ -315,14 +315,18 @@ service!(
             request,
             gateway::SolveRequest,
             gateway::SolveResponse,
-            |asked, reply| { Call::Ask(asked.metadata().clone(), asked.into_inner(), reply) }
+            |incoming, reply| {
+                Call::Ask(incoming.metadata().clone(), incoming.into_inner(), reply)
+            }
         ),
         "Return" => unary!(
             calls,
             request,
             gateway::ReturnRequest,
             gateway::ReturnResponse,
-            |asked, reply| { Call::Return(asked.metadata().clone(), asked.into_inner(), reply) }
+            |incoming, reply| {
+                Call::Return(incoming.metadata().clone(), incoming.into_inner(), reply)
+            }
         ),
         other => Status::unimplemented(other.to_owned()).into_http(),
     }

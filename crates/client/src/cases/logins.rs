@@ -54,8 +54,8 @@ async fn a_login_is_that_of_the_host_that_was_asked_for() {
         let host = host.to_owned();
         let request = Request::new(CredentialsRequest { host: host.clone() });
         let answer = logins.credentials(request).await.unwrap().into_inner();
-        let got = (answer.username.as_str(), answer.secret.as_str());
-        assert_eq!(got, login, "{host}");
+        let credentials = (answer.username.as_str(), answer.secret.as_str());
+        assert_eq!(credentials, login, "{host}");
     }
 }
 
@@ -120,8 +120,8 @@ async fn helpers_answer_with_a_login_a_token_nothing_or_an_error() {
         let answer = ask_program(&program, "r.example\n").await;
         match (&answer, expected) {
             (Ok(login), Ok((username, secret))) => {
-                let got = (login.username.as_str(), login.secret.as_str());
-                assert_eq!(got, (username, secret), "{script}");
+                let credentials = (login.username.as_str(), login.secret.as_str());
+                assert_eq!(credentials, (username, secret), "{script}");
             }
             (Err(status), Err(words)) => {
                 assert!(status.message().contains(words), "{script}: {status:?}");

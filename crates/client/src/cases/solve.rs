@@ -147,7 +147,7 @@ async fn a_cache_that_the_caller_tells_the_frontend_of_is_not_told_again() {
 #[tokio::test(start_paused = true)]
 async fn a_session_offers_the_methods_of_what_was_named_and_no_others() {
     let file: std::path::PathBuf = "/nowhere".into();
-    let named = |set: fn(&mut Attachables, std::path::PathBuf)| {
+    let attachable = |set: fn(&mut Attachables, std::path::PathBuf)| {
         let mut attachables = Attachables::default();
         set(&mut attachables, file.clone());
         attachables
@@ -155,33 +155,33 @@ async fn a_session_offers_the_methods_of_what_was_named_and_no_others() {
     let cases: [(Attachables, &[&str]); 7] = [
         (Attachables::default(), &[]),
         (
-            named(|a, file| drop(a.folders.insert("context".into(), file.into()))),
+            attachable(|a, file| drop(a.folders.insert("context".into(), file.into()))),
             &["/moby.filesync.v1.FileSync/DiffCopy"],
         ),
         (
-            named(|a, file| drop(a.targets.insert(0, Target::Bytes(FileTarget::File(file))))),
+            attachable(|a, file| drop(a.targets.insert(0, Target::Bytes(FileTarget::File(file))))),
             &["/moby.filesync.v1.FileSend/DiffCopy"],
         ),
         (
-            named(|a, file| drop(a.secrets.insert("s".into(), SecretSource::File(file)))),
+            attachable(|a, file| drop(a.secrets.insert("s".into(), SecretSource::File(file)))),
             &["/moby.buildkit.secrets.v1.Secrets/GetSecret"],
         ),
         (
-            named(|a, file| drop(a.ssh.insert("default".into(), file))),
+            attachable(|a, file| drop(a.ssh.insert("default".into(), file))),
             &[
                 "/moby.sshforward.v1.SSH/CheckAgent",
                 "/moby.sshforward.v1.SSH/ForwardAgent",
             ],
         ),
         (
-            named(|a, _| {
+            attachable(|a, _| {
                 let upload = Upload(Box::new(tokio::io::empty()));
                 drop(a.uploads.insert("u".into(), upload));
             }),
             &["/moby.upload.v1.Upload/Pull"],
         ),
         (
-            named(|a, file| drop(a.stores.insert("oci:x".into(), file))),
+            attachable(|a, file| drop(a.stores.insert("oci:x".into(), file))),
             &[
                 "/containerd.services.content.v1.Content/Info",
                 "/containerd.services.content.v1.Content/Read",
@@ -339,7 +339,7 @@ async fn a_build_that_is_dropped_takes_its_session_with_it() {
     begun.answer.closed().await;
 }
 
-fn said(metadata: &[(&str, &str)]) -> gateway::Result {
+fn frontend_result(metadata: &[(&str, &str)]) -> gateway::Result {
     let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), value.as_bytes().to_vec());
     gateway::Result {
         metadata: metadata.iter().map(owned).collect(),
@@ -377,7 +377,7 @@ async fn a_question_is_put_to_the_frontend_inside_of_a_build_and_its_answer_hand
                     assert_eq!(request.frontend, "dockerfile.v0");
                     assert_eq!(request.frontend_opt, map(&[("requestid", "frontend.lint")]));
                     order.push("ask");
-                    let result = Some(said(&[("result.txt", "fine")]));
+                    let result = Some(frontend_result(&[("result.txt", "fine")]));
                     let _sent = reply.send(Ok(gateway::SolveResponse {
                         result,
                         ..Default::default()

@@ -12,30 +12,30 @@ use crate::{check, instruction};
 
 /// A linter and what it said.
 fn listening(config: &str) -> (Linter, Arc<Mutex<Vec<Warning>>>) {
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&said);
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&warnings);
     (
         Linter::new(
             LintConfig::parse(config).expect("the configuration is well formed"),
             move |warning| sink.lock().push(warning),
         ),
-        said,
+        warnings,
     )
 }
 
-fn shorts(said: &Mutex<Vec<Warning>>) -> Vec<String> {
-    said.lock().iter().map(Warning::short).collect()
+fn shorts(warnings: &Mutex<Vec<Warning>>) -> Vec<String> {
+    warnings.lock().iter().map(Warning::short).collect()
 }
 
 /// Lints what can be linted without lowering.
 fn lint(config: &str, text: &str) -> Vec<String> {
-    let (linter, said) = listening(config);
+    let (linter, warnings) = listening(config);
     let tree = syntax::parse(text.as_bytes()).expect("the file is well formed");
     check::empty_continuations(&tree.warnings, &linter);
     let (stages, _) = instruction::parse(&tree.root, &linter).expect("the file is well formed");
     check::stage_names(&stages, &linter);
     check::instruction_casing(&stages, &linter);
-    shorts(&said)
+    shorts(&warnings)
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub enum InstructionError {
     /// `FROM` where only a command can be.
     #[error("*instructions.Stage is not a command type")]
     NotACommand,
-    /// Nothing after the instruction.
+    /// An instruction without arguments.
     #[error("{0} requires at least one argument")]
     AtLeastOneArgument(&'static str),
     /// Not one word after the instruction.
@@ -118,10 +118,10 @@ pub enum InstructionError {
     /// An interval that is too short.
     #[error("Interval {} cannot be less than 1ms", quote(.0))]
     IntervalTooShort(&'static str),
-    /// A time that is none.
+    /// An invalid duration.
     #[error(transparent)]
     Duration(#[from] gostd::time::ParseDurationError),
-    /// A count that is no number.
+    /// A count that is not a number.
     #[error("strconv.ParseInt: parsing {}: {reason}", quote(value))]
     NotANumber {
         /// As written.
@@ -144,7 +144,7 @@ pub enum InstructionError {
     /// Signals do not exist there.
     #[error("The daemon on this platform does not support the command stopsignal")]
     StopSignalOnWindows,
-    /// A comma separated list that is none.
+    /// An invalid comma-separated list.
     #[error("failed to parse csv {what}: {reason}")]
     Csv {
         /// `mounts` or `devices`.

@@ -14,7 +14,7 @@ pub(super) enum Kind {
 /// The flags of one instruction, checked against those it knows.
 #[derive(Debug)]
 pub(super) struct Flags {
-    given: Vec<(&'static str, String)>,
+    pairs: Vec<(&'static str, String)>,
 }
 
 impl Flags {
@@ -22,7 +22,7 @@ impl Flags {
         words: &[String],
         known: &[(&'static str, Kind)],
     ) -> Result<Self, InstructionError> {
-        let mut given: Vec<(&'static str, String)> = Vec::new();
+        let mut pairs: Vec<(&'static str, String)> = Vec::new();
         for word in words {
             if word == "--" {
                 break;
@@ -33,14 +33,14 @@ impl Flags {
             let (name, value) = flag
                 .split_once('=')
                 .map_or((flag, None), |(name, value)| (name, Some(value)));
-            let Some(&(name, kind)) = known.iter().find(|(known, _)| *known == name) else {
+            let Some(&(name, kind)) = known.iter().find(|(flag_name, _)| *flag_name == name) else {
                 let near = nearest(name, known.iter().map(|(name, _)| *name), true);
                 return Err(InstructionError::UnknownFlag {
                     name: name.to_owned(),
                     near,
                 });
             };
-            if kind != Kind::List && given.iter().any(|(seen, _)| *seen == name) {
+            if kind != Kind::List && pairs.iter().any(|(flag, _)| *flag == name) {
                 return Err(InstructionError::DuplicateFlag(name.to_owned()));
             }
             let value = match (kind, value) {
@@ -59,33 +59,33 @@ impl Flags {
                 },
                 (Kind::Text | Kind::List, Some(value)) => value.to_owned(),
             };
-            given.push((name, value));
+            pairs.push((name, value));
         }
-        Ok(Self { given })
+        Ok(Self { pairs })
     }
 
     /// Returns the value of a flag, or nothing.
     pub(super) fn text(&self, name: &str) -> String {
-        self.given
+        self.pairs
             .iter()
-            .find(|(given, _)| *given == name)
+            .find(|(flag, _)| *flag == name)
             .map(|(_, value)| value.clone())
             .unwrap_or_default()
     }
 
     /// Returns the value of a yes-or-no flag that was given.
     pub(super) fn bool(&self, name: &str) -> Option<bool> {
-        self.given
+        self.pairs
             .iter()
-            .find(|(given, _)| *given == name)
+            .find(|(flag, _)| *flag == name)
             .map(|(_, value)| value == "true")
     }
 
     /// Returns each value of a flag.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
-        self.given
+        self.pairs
             .iter()
-            .filter(|(given, _)| *given == name)
+            .filter(|(flag, _)| *flag == name)
             .map(|(_, value)| value.clone())
             .collect()
     }
@@ -93,7 +93,7 @@ impl Flags {
     /// Returns the names that were given, sorted.
     pub(super) fn used(&self) -> Vec<String> {
         let names: std::collections::BTreeSet<_> = self
-            .given
+            .pairs
             .iter()
             .map(|(name, _)| (*name).to_owned())
             .collect();

@@ -271,8 +271,8 @@ impl Mount {
 
     fn check(&self) -> Result<(), InstructionError> {
         if matches!(self.kind, MountType::Bind | MountType::Tmpfs) {
-            let given = [("mode", self.mode), ("uid", self.uid), ("gid", self.gid)];
-            if let Some((key, _)) = given.into_iter().find(|(_, value)| value.is_some()) {
+            let numbers = [("mode", self.mode), ("uid", self.uid), ("gid", self.gid)];
+            if let Some((key, _)) = numbers.into_iter().find(|(_, value)| value.is_some()) {
                 return Err(InstructionError::NotAllowed {
                     key,
                     kind: self.kind.as_str(),

@@ -62,9 +62,9 @@ pub fn parse(root: &Node, linter: &Linter) -> Result<(Vec<Stage>, Vec<Arg>), Par
 /// Parses one instruction. The error's text does not name the line.
 pub fn parse_instruction(node: &Node, linter: &Linter) -> Result<Parsed, ParseError> {
     let linter = linter.with_comments(&node.comments);
-    for found in &node.carriage_returns {
-        let heredoc = found.heredoc.clone();
-        linter.report(Finding::CarriageReturn { heredoc }, &found.ranges);
+    for carriage_return in &node.carriage_returns {
+        let heredoc = carriage_return.heredoc.clone();
+        linter.report(Finding::CarriageReturn { heredoc }, &carriage_return.ranges);
     }
     let request = Request {
         args: node.words(),
@@ -386,18 +386,18 @@ impl Request<'_> {
             .map(|word| Mount::deferred(word))
             .collect::<Checked<_>>()?;
         let used = flags.used();
-        let given = |name: &str| {
+        let value_of = |name: &str| {
             used.iter()
                 .any(|used| used == name)
                 .then(|| flags.text(name))
         };
-        let network = match given("network").as_deref() {
+        let network = match value_of("network").as_deref() {
             None | Some("default") => NetworkMode::Default,
             Some("none") => NetworkMode::None,
             Some("host") => NetworkMode::Host,
             Some(other) => return Err(InstructionError::NetworkMode(other.to_owned())),
         };
-        let security = match given("security").as_deref() {
+        let security = match value_of("security").as_deref() {
             None | Some("sandbox") => SecurityMode::Sandbox,
             Some("insecure") => SecurityMode::Insecure,
             Some(other) => return Err(InstructionError::SecurityMode(other.to_owned())),

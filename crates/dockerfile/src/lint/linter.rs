@@ -56,7 +56,7 @@ struct Shared {
     sink: Box<Sink>,
     broken: Mutex<BTreeSet<&'static str>>,
     /// How many findings were passed on, and how many ranges.
-    told: Mutex<(usize, usize)>,
+    reported: Mutex<(usize, usize)>,
 }
 
 impl fmt::Debug for Linter {
@@ -74,7 +74,7 @@ impl Linter {
         let shared = Shared {
             sink: Box::new(sink),
             broken: Mutex::new(BTreeSet::new()),
-            told: Mutex::default(),
+            reported: Mutex::default(),
         };
         Self {
             config: Arc::new(config),
@@ -94,13 +94,13 @@ impl Linter {
 
     /// Returns whether a rule runs here.
     pub fn runs(&self, rule: &Rule) -> bool {
-        let named = |names: &BTreeSet<String>| names.contains(rule.name);
-        let wanted = if rule.experimental {
-            self.config.experimental_all || named(&self.config.experimental)
+        let lists_rule = |names: &BTreeSet<String>| names.contains(rule.name);
+        let is_enabled = if rule.experimental {
+            self.config.experimental_all || lists_rule(&self.config.experimental)
         } else {
-            !self.config.skip_all && !named(&self.config.skip)
+            !self.config.skip_all && !lists_rule(&self.config.skip)
         };
-        self.shared.is_some() && !rule.deprecated && wanted
+        self.shared.is_some() && !rule.deprecated && is_enabled
     }
 
     /// Passes a finding on if its rule runs here.
@@ -111,10 +111,10 @@ impl Linter {
         };
         shared.broken.lock().insert(rule.name);
         let ranges = {
-            let (findings, told) = &mut *shared.told.lock();
+            let (findings, all_ranges) = &mut *shared.reported.lock();
             *findings += 1;
-            *told += ranges.len();
-            match (*findings > MAX_FINDINGS, *told > MAX_RANGES) {
+            *all_ranges += ranges.len();
+            match (*findings > MAX_FINDINGS, *all_ranges > MAX_RANGES) {
                 (true, _) => return,
                 (false, true) => ranges.get(..1).unwrap_or_default().to_vec(),
                 (false, false) => ranges.to_vec(),
@@ -129,12 +129,12 @@ impl Linter {
 
     /// Returns whether it is worth looking for what a finding of a rule may suggest, which takes long where there is much to choose from.
     pub fn suggests(&self, rule: &Rule) -> bool {
-        let told = |shared: &Arc<Shared>| shared.told.lock().0;
+        let findings = |shared: &Arc<Shared>| shared.reported.lock().0;
         self.runs(rule)
             && self
                 .shared
                 .as_ref()
-                .is_some_and(|s| told(s) < MAX_SUGGESTIONS)
+                .is_some_and(|s| findings(s) < MAX_SUGGESTIONS)
     }
 
     /// Returns a linter for the instruction below these comments, which may hold a `check=…`.

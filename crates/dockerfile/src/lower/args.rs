@@ -16,7 +16,7 @@ use crate::shell::{Lexer, ShellError};
 pub(crate) struct Platforms {
     pub(crate) target: Platform,
     pub(crate) build: Vec<Platform>,
-    /// Nobody asked for a platform.
+    /// No platform was requested.
     pub(crate) implicit: bool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn automatic(
     overrides: &BTreeMap<String, String>,
     target: &str,
 ) -> Env {
-    let (build, wanted) = (platforms.builder(), &platforms.target);
+    let (build, target_platform) = (platforms.builder(), &platforms.target);
     let target = if target.is_empty() { "default" } else { target };
     let pairs = [
         ("BUILDPLATFORM", build.format()),
@@ -54,11 +54,11 @@ pub(crate) fn automatic(
         ("BUILDOSVERSION", build.os_version),
         ("BUILDARCH", build.architecture),
         ("BUILDVARIANT", build.variant),
-        ("TARGETPLATFORM", wanted.format_all()),
-        ("TARGETOS", wanted.os.clone()),
-        ("TARGETOSVERSION", wanted.os_version.clone()),
-        ("TARGETARCH", wanted.architecture.clone()),
-        ("TARGETVARIANT", wanted.variant.clone()),
+        ("TARGETPLATFORM", target_platform.format_all()),
+        ("TARGETOS", target_platform.os.clone()),
+        ("TARGETOSVERSION", target_platform.os_version.clone()),
+        ("TARGETARCH", target_platform.architecture.clone()),
+        ("TARGETVARIANT", target_platform.variant.clone()),
         ("TARGETSTAGE", target.to_owned()),
     ];
     pairs.iter().fold(Env::default(), |env, (key, value)| {

@@ -15,7 +15,7 @@ pub(crate) fn linter(
         Some(config) => config.clone(),
         None => {
             let text = find_directive(DirectiveName::Check, data)
-                .map(|found| found.word)
+                .map(|directive| directive.word)
                 .unwrap_or_default();
             LintConfig::parse(&text).map_err(LowerErrorKind::CheckOptions)?
         }

@@ -8,7 +8,7 @@ use super::error::{LowerError, LowerErrorKind};
 use super::graph::{Lowering, NON_ENV_ARGS};
 use super::name;
 use super::path::PathRules;
-use super::reach::ENTRY;
+use super::reach::ENV_ENTRY_BYTES;
 use super::stage::{ArgInfo, Step};
 use gostd::Timestamp;
 use gostd::strconv::quote_list;
@@ -22,7 +22,7 @@ use crate::shell::{Lexer, ShellError};
 use crate::syntax::Range;
 
 /// The note in history entries made by this frontend; clients look for it.
-const COMMENT: &str = "buildkit.dockerfile.v0";
+const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// The wire form of places in the file.
 pub(crate) fn wire_ranges(ranges: &[Range]) -> Vec<pb::Range> {
@@ -249,10 +249,10 @@ impl Lowering<'_> {
         ranges: &[Range],
         lint: &Linter,
     ) -> Result<String, ShellError> {
-        let found = lex.process(word, env);
-        let seen = found.as_ref().unwrap_or_else(|error| &error.so_far);
-        self.undefined(at, &seen.unmatched, env, ranges, lint);
-        found.map(|word| word.result)
+        let processed = lex.process(word, env);
+        let so_far = processed.as_ref().unwrap_or_else(|error| &error.so_far);
+        self.undefined(at, &so_far.unmatched, env, ranges, lint);
+        processed.map(|word| word.result)
     }
 
     fn undefined(
@@ -264,9 +264,9 @@ impl Lowering<'_> {
         lint: &Linter,
     ) {
         let declared = &self.stages[at].build_args;
-        let known =
+        let is_known =
             |name: &str| NON_ENV_ARGS.contains(&name) || declared.iter().any(|arg| arg.key == name);
-        check::undefined_vars(unmatched, env, known, ranges, lint);
+        check::undefined_vars(unmatched, env, is_known, ranges, lint);
     }
 
     /// Adds a history entry.
@@ -277,11 +277,11 @@ impl Lowering<'_> {
         let created = self
             .epoch
             .map(|seconds| Timestamp::from_seconds(seconds).to_string());
-        self.note_copied(ENTRY + created_by.len());
+        self.note_copied(ENV_ENTRY_BYTES + created_by.len());
         self.stages[at].image.history.push(History {
             created,
             created_by,
-            comment: COMMENT.into(),
+            comment: HISTORY_COMMENT.into(),
             empty_layer: !layer,
             ..History::default()
         });

@@ -13,8 +13,8 @@ use super::{ContextQuery, LoadedContext, LowerOptions, MetaResolver};
 use crate::instruction::{Add, Arg, Command, Stage};
 use crate::shell::Lexer;
 
-const NAME: &str = "SOURCE_DATE_EPOCH";
-const ONE_ADD: &str = "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD";
+const EPOCH_ARG: &str = "SOURCE_DATE_EPOCH";
+const NOT_ONE_REMOTE_ADD: &str = "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD";
 
 /// Finds the time that `value` speaks of, in seconds.
 pub(crate) async fn resolve(
@@ -51,7 +51,7 @@ pub(crate) async fn resolve(
     else {
         return Err(LowerErrorKind::Epoch(value.to_owned()).into());
     };
-    let state = stage_source(stage, options, &args.unset(NAME), lex)
+    let state = stage_source(stage, options, &args.unset(EPOCH_ARG), lex)
         .map_err(|error| error.at(&stage.origin.ranges))?;
     let name = format!(
         "[internal] resolve SOURCE_DATE_EPOCH source stage {}",
@@ -67,16 +67,16 @@ pub(crate) fn settle(
     args: Env,
 ) -> Env {
     let text = epoch.map(|seconds| seconds.to_string());
-    if build_args.contains_key(NAME) {
+    if build_args.contains_key(EPOCH_ARG) {
         match &text {
-            Some(text) => build_args.insert(NAME.into(), text.clone()),
-            None => build_args.remove(NAME),
+            Some(text) => build_args.insert(EPOCH_ARG.into(), text.clone()),
+            None => build_args.remove(EPOCH_ARG),
         };
     }
-    match (args.get(NAME), &text) {
+    match (args.get(EPOCH_ARG), &text) {
         (None, _) => args,
-        (Some(_), Some(text)) => args.set(NAME, text),
-        (Some(_), None) => args.unset(NAME),
+        (Some(_), Some(text)) => args.set(EPOCH_ARG, text),
+        (Some(_), None) => args.unset(EPOCH_ARG),
     }
 }
 
@@ -98,7 +98,7 @@ fn stage_source(
             env = declare(arg, env, options, lex)?;
         } else if let Command::Add(add) = command {
             if source.is_some() {
-                return Err(wrong(ONE_ADD));
+                return Err(wrong(NOT_ONE_REMOTE_ADD));
             }
             source = Some(add_source(add, options, &env, lex)?);
         } else {
@@ -108,7 +108,7 @@ fn stage_source(
             )));
         }
     }
-    source.ok_or_else(|| wrong(ONE_ADD))
+    source.ok_or_else(|| wrong(NOT_ONE_REMOTE_ADD))
 }
 
 fn declare(

@@ -168,7 +168,7 @@ pub enum LowerErrorKind {
     },
     /// `FROM --platform` of a stage that is for another platform by itself.
     #[error(
-        "stage {} is built for {own}, as line {line} says, and cannot go on for {wanted}: remove one of the two --platform flags",
+        "stage {} is built for {own}, as line {line} says, and cannot go on for {expected}: remove one of the two --platform flags",
         quote(stage)
     )]
     StagePlatform {
@@ -179,7 +179,7 @@ pub enum LowerErrorKind {
         /// The `FROM` that says so.
         line: usize,
         /// What is asked for.
-        wanted: String,
+        expected: String,
     },
     /// `FROM` of no image name.
     #[error("failed to parse stage name {}: {source}", quote(name))]
@@ -189,7 +189,7 @@ pub enum LowerErrorKind {
         /// Why.
         source: oci::ReferenceError,
     },
-    /// An image config that is none.
+    /// An image config that cannot be decoded.
     #[error("failed to parse image config: {0}")]
     ImageConfig(#[source] gostd::json::DecodeError),
     /// No such target.
@@ -244,7 +244,7 @@ pub enum LowerErrorKind {
     /// A secret without a name.
     #[error("one of source, target required")]
     SecretName,
-    /// A secret of a Windows image, below a folder that is not told.
+    /// A secret of a Windows image without a target path.
     #[error(
         "secret target {} must be an absolute path with forward slashes on Windows, e.g. --mount=type=secret,id={id},target=C:/path/to/secret",
         quote(target)
@@ -260,13 +260,13 @@ pub enum LowerErrorKind {
         "secret target is required on Windows, e.g. --mount=type=secret,id={0},target=C:/path/to/secret"
     )]
     SecretTargetMissing(String),
-    /// A path of the image that is none.
+    /// An invalid path in the image.
     #[error("removing drive letter: {0}")]
     Drive(#[source] PathError),
-    /// A path to copy from that is none.
+    /// An invalid path to copy from.
     #[error("removing drive letter: removing drive letter: {0}")]
     SourceDrive(#[source] PathError),
-    /// A directory that is none.
+    /// An invalid working directory.
     #[error("normalizing workdir: normalizing working directory: removing drive letter: {0}")]
     Workdir(#[source] PathError),
     /// `--mount=type=ssh,source=`
@@ -295,7 +295,7 @@ pub enum LowerErrorKind {
     /// `ADD --checksum` of a local file.
     #[error("checksum requires HTTP(S) or Git sources")]
     ChecksumLocal,
-    /// A digest that is none.
+    /// An invalid digest.
     #[error("{0}")]
     Checksum(#[source] oci::DigestError),
     /// `--checksum` and the URL disagree.

@@ -2,7 +2,7 @@
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::Lowering;
-use super::reach::ENTRY;
+use super::reach::ENV_ENTRY_BYTES;
 use super::text::plain_list;
 use crate::instruction::Origin;
 use crate::lint::{Finding, Linter};
@@ -14,10 +14,10 @@ use oci::ErrorKind;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PortError {
-    /// Nothing where the container's port belongs.
+    /// The container's port is missing.
     #[error("invalid port: {}: no port specified", quote(.0))]
     NoPort(String),
-    /// A protocol that is none of `tcp`, `udp` and `sctp`.
+    /// A protocol other than `tcp`, `udp` and `sctp`.
     #[error("invalid port: {}: invalid proto: {protocol}", quote(word))]
     Protocol {
         /// The whole word.
@@ -25,7 +25,7 @@ pub enum PortError {
         /// What stands behind the slash.
         protocol: String,
     },
-    /// An address of the host that is none.
+    /// An invalid address of the host.
     #[error("invalid IP address: {0}")]
     Address(String),
     /// A port of the container that is neither a number nor a range.
@@ -72,7 +72,7 @@ impl Lowering<'_> {
         for word in words {
             for port in self.lex.process_words(word, &env)? {
                 let more = parse(&port, &origin.ranges, lint).map_err(LowerErrorKind::Port)?;
-                self.charge(more.len() * ENTRY)?;
+                self.charge(more.len() * ENV_ENTRY_BYTES)?;
                 ports.extend(more);
             }
         }

@@ -105,7 +105,7 @@ impl<'a> Lowering<'a> {
         let (mut global_args, all_args) =
             args::meta(automatic, &lex, &meta_args, &options.build_args)?;
 
-        let wanted = options
+        let epoch_text = options
             .build_args
             .get("SOURCE_DATE_EPOCH")
             .cloned()
@@ -116,8 +116,9 @@ impl<'a> Lowering<'a> {
                     .map(str::to_owned)
             });
         let mut resolved = None;
-        if let Some(wanted) = wanted {
-            resolved = epoch::resolve(&wanted, &options, &stages, &global_args, &lex, host).await?;
+        if let Some(epoch_text) = epoch_text {
+            resolved =
+                epoch::resolve(&epoch_text, &options, &stages, &global_args, &lex, host).await?;
             global_args = epoch::settle(resolved, &mut options.build_args, global_args);
         }
         let context = Late::new();
@@ -209,15 +210,15 @@ impl<'a> Lowering<'a> {
     ) -> Result<(), LowerError> {
         // A stage that is based on another gets a copy for that, too.
         let outline_cost = 2 * outline.weight();
-        let mut known = self.global_args.key_set();
-        known.extend(outline.all_args.keys().cloned());
+        let mut arg_names = self.global_args.key_set();
+        arg_names.extend(outline.all_args.keys().cloned());
         for (number, stage) in stages.into_iter().enumerate() {
             let ranges = stage.origin.ranges.clone();
             let lint = self.lint.with_comments(&stage.origin.comments);
 
             let base = self.lex.process(&stage.base_name, &self.global_args);
-            let seen = base.as_ref().unwrap_or_else(|error| &error.so_far);
-            check::undefined_from_args(&known, &seen.unmatched, &ranges, &lint);
+            let so_far = base.as_ref().unwrap_or_else(|error| &error.so_far);
+            check::undefined_from_args(&arg_names, &so_far.unmatched, &ranges, &lint);
             let base = base.map_err(|e| LowerError::from(e).at(&ranges))?;
             if base.result.is_empty() {
                 return Err(
@@ -232,7 +233,7 @@ impl<'a> Lowering<'a> {
             state.outline = outline.clone();
             if !platform_word.is_empty() {
                 let (platform, matched) =
-                    self.stage_platform(&platform_word, &state.stage, &known, &lint)?;
+                    self.stage_platform(&platform_word, &state.stage, &arg_names, &lint)?;
                 used.extend(matched);
                 if let Some(&base) = self.by_name.get(&state.base_name) {
                     state.base = Some(self.for_platform(base, &platform, &ranges)?);
@@ -272,33 +273,33 @@ impl<'a> Lowering<'a> {
         &self,
         word: &str,
         stage: &Stage,
-        known: &BTreeSet<String>,
+        arg_names: &BTreeSet<String>,
         lint: &Linter,
     ) -> Result<(Platform, BTreeSet<String>), LowerError> {
         let ranges = &stage.origin.ranges;
-        let found = self.lex.process(word, &self.global_args);
-        let seen = found.as_ref().unwrap_or_else(|error| &error.so_far);
-        check::undefined_from_args(known, &seen.unmatched, ranges, lint);
-        check::redundant_platform(word, seen, &self.global_args, ranges, lint);
-        check::constant_platform(&stage.name, seen, ranges, lint);
-        let found = found.map_err(|error| {
+        let platform_word = self.lex.process(word, &self.global_args);
+        let so_far = platform_word.as_ref().unwrap_or_else(|error| &error.so_far);
+        check::undefined_from_args(arg_names, &so_far.unmatched, ranges, lint);
+        check::redundant_platform(word, so_far, &self.global_args, ranges, lint);
+        check::constant_platform(&stage.name, so_far, ranges, lint);
+        let platform_word = platform_word.map_err(|error| {
             LowerError::from(LowerErrorKind::PlatformArguments(String::new(), error)).at(ranges)
         })?;
         let near = || {
             let keys = self.global_args.keys();
-            found
+            platform_word
                 .unmatched
                 .iter()
                 .find_map(|name| suggest::nearest(name, keys.iter().copied(), true))
         };
-        if found.result.is_empty() {
+        if platform_word.result.is_empty() {
             let kind = LowerErrorKind::EmptyPlatform {
                 expression: word.to_owned(),
                 near: near(),
             };
             return Err(LowerError::from(kind).at(ranges));
         }
-        let platform = Platform::parse(&found.result).map_err(|source| {
+        let platform = Platform::parse(&platform_word.result).map_err(|source| {
             let kind = LowerErrorKind::Platform {
                 expression: word.to_owned(),
                 source,
@@ -307,7 +308,7 @@ impl<'a> Lowering<'a> {
             // Twice, as BuildKit has it.
             LowerError::from(kind).at(ranges).at(ranges)
         })?;
-        Ok((platform, found.matched))
+        Ok((platform, platform_word.matched))
     }
 
     /// Adds a stage, based on the stage of its base name if there is one.
@@ -508,21 +509,22 @@ impl<'a> Lowering<'a> {
             let used = follow_paths(&self.paths[self.stages[stage].paths]);
             late.set(&make(used));
         }
-        let wanted = self.platforms.target.clone();
+        let target_platform = self.platforms.target.clone();
         let implicit = self.platforms.implicit;
         let platform = &mut self.stages[target].image.platform;
         if !implicit {
-            let same = wanted.os == platform.os && wanted.architecture == platform.architecture;
-            platform.os = wanted.os;
-            platform.architecture = wanted.architecture;
-            if !wanted.variant.is_empty() || !same {
-                platform.variant = wanted.variant;
+            let same = target_platform.os == platform.os
+                && target_platform.architecture == platform.architecture;
+            platform.os = target_platform.os;
+            platform.architecture = target_platform.architecture;
+            if !target_platform.variant.is_empty() || !same {
+                platform.variant = target_platform.variant;
             }
-            if !wanted.os_version.is_empty() || !same {
-                platform.os_version = wanted.os_version;
+            if !target_platform.os_version.is_empty() || !same {
+                platform.os_version = target_platform.os_version;
             }
-            if !wanted.os_features.is_empty() {
-                platform.os_features = wanted.os_features;
+            if !target_platform.os_features.is_empty() {
+                platform.os_features = target_platform.os_features;
             }
         }
         *platform = platform.normalize();

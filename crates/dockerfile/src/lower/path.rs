@@ -141,8 +141,8 @@ mod tests {
             ("/app", "../z", "/z"),
             ("app", "z", "/app/z"),
         ] {
-            let found = PathRules::Posix.destination(dir, dest);
-            assert_eq!(found.as_deref(), Ok(want), "{dir} {dest}");
+            let absolute = PathRules::Posix.destination(dir, dest);
+            assert_eq!(absolute.as_deref(), Ok(want), "{dir} {dest}");
         }
         assert_eq!(
             PathRules::Posix.absolute("/", r"C:\a", false).as_deref(),
@@ -162,8 +162,8 @@ mod tests {
             ("/app", r"..\z", "/z"),
             ("/app", r"C:\", "/"),
         ] {
-            let found = windows.destination(dir, dest);
-            assert_eq!(found.as_deref(), Ok(want), "{dir} {dest}");
+            let absolute = windows.destination(dir, dest);
+            assert_eq!(absolute.as_deref(), Ok(want), "{dir} {dest}");
         }
         for (path, error) in [
             ("C:", PathError::DriveAlone("C:".into())),

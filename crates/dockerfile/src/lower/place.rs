@@ -34,19 +34,19 @@ impl LowerError {
         let text = String::from_utf8_lossy(dockerfile);
         let lines: Vec<&str> = text.lines().collect();
         for place in &mut self.locations {
-            let mut found = place
+            let mut matches = place
                 .iter_mut()
                 .filter(|range| range.start.line == range.end.line)
                 .filter_map(|range| {
                     let line = lines.get(range.start.line.checked_sub(1)?)?;
                     Some((columns(line, &wrong)?, range))
                 });
-            let found = if wrong.last {
-                found.last()
+            let matches = if wrong.last {
+                matches.last()
             } else {
-                found.next()
+                matches.next()
             };
-            if let Some(((start, end), range)) = found {
+            if let Some(((start, end), range)) = matches {
                 *range = Range::columns(range.start.line, start, end);
             }
         }

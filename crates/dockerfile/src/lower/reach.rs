@@ -20,9 +20,9 @@ const MAX_COPIED: usize = 512 << 20;
 /// The same of all platforms of a build, which are lowered at a time.
 const MAX_COPIED_BY_ALL: usize = 2 << 30;
 /// Most base images that are resolved at a time.
-const BASES: usize = 256;
-/// What an entry of them takes beside its text.
-pub(super) const ENTRY: usize = 128;
+const MAX_BASES_AT_ONCE: usize = 256;
+/// Bytes that an entry of them takes beside its text.
+pub(super) const ENV_ENTRY_BYTES: usize = 128;
 
 impl Lowering<'_> {
     /// Resolves base images until `ONBUILD` triggers bring nothing new.
@@ -59,7 +59,7 @@ impl Lowering<'_> {
     }
 
     async fn resolve_bases(&mut self, reachable: &BTreeSet<usize>) -> Result<(), LowerError> {
-        let mut wanted = Vec::new();
+        let mut unresolved = Vec::new();
         for at in 0..self.stages.len() {
             let needed = reachable.contains(&at) || self.options.all_stages;
             let stage = &mut self.stages[at];
@@ -80,14 +80,14 @@ impl Lowering<'_> {
                 stage.dispatched |= stage.unregistered;
                 continue;
             }
-            wanted.push((at, needed));
+            unresolved.push((at, needed));
         }
-        for wanted in wanted.chunks(BASES) {
+        for batch in unresolved.chunks(MAX_BASES_AT_ONCE) {
             let this = &*self;
-            let bases = wanted.iter();
+            let bases = batch.iter();
             let bases = bases.map(|&(at, needed)| this.resolve_base(at, needed));
             let bases = try_join_all(bases).await?;
-            for (&(at, _), base) in wanted.iter().zip(bases) {
+            for (&(at, _), base) in batch.iter().zip(bases) {
                 self.apply_base(at, base)?;
                 let stage = &self.stages[at];
                 self.charge(3 * config_cost(&stage.image))?;
@@ -202,24 +202,24 @@ impl Lowering<'_> {
     pub(super) fn refuse_cycles(&self) -> Result<(), LowerError> {
         // 0 not seen, 1 on the way, 2 done.
         type Rest<'s> = Vec<(usize, &'s [Range])>;
-        let mut seen = vec![0_u8; self.stages.len()];
+        let mut state_of = vec![0_u8; self.stages.len()];
         for root in 0..self.stages.len() {
-            if seen[root] != 0 {
+            if state_of[root] != 0 {
                 continue;
             }
-            seen[root] = 1;
+            state_of[root] = 1;
             let mut way: Vec<(usize, Rest<'_>)> = vec![(root, self.deps(root))];
             let mut ranges: Vec<&[Range]> = Vec::new();
             while let Some((at, rest)) = way.last_mut() {
                 let Some((dep, place)) = rest.pop() else {
-                    seen[*at] = 2;
+                    state_of[*at] = 2;
                     way.pop();
                     ranges.pop();
                     continue;
                 };
-                match seen[dep] {
+                match state_of[dep] {
                     0 => {
-                        seen[dep] = 1;
+                        state_of[dep] = 1;
                         ranges.push(place);
                         way.push((dep, self.deps(dep)));
                     }
@@ -264,7 +264,8 @@ impl Lowering<'_> {
 /// How much a stage copies of the one it is based on, in bytes.
 fn copy_cost(base: &StageState) -> usize {
     let args = base.build_args.iter();
-    let args = args.map(|arg| ENTRY + arg.key.len() + arg.value.as_ref().map_or(0, String::len));
+    let args =
+        args.map(|arg| ENV_ENTRY_BYTES + arg.key.len() + arg.value.as_ref().map_or(0, String::len));
     config_cost(&base.image) + args.sum::<usize>()
 }
 
@@ -272,7 +273,8 @@ fn copy_cost(base: &StageState) -> usize {
 fn config_cost(image: &ImageConfig) -> usize {
     let config = &image.config;
     let history = image.history.iter();
-    let history = history.map(|entry| ENTRY + entry.created_by.len() + entry.comment.len());
+    let history =
+        history.map(|entry| ENV_ENTRY_BYTES + entry.created_by.len() + entry.comment.len());
     let lists = [
         &config.env,
         &config.cmd,
@@ -280,11 +282,14 @@ fn config_cost(image: &ImageConfig) -> usize {
         &config.shell,
         &config.on_build,
     ];
-    let lists = lists.into_iter().flatten().map(|text| ENTRY + text.len());
+    let lists = lists
+        .into_iter()
+        .flatten()
+        .map(|text| ENV_ENTRY_BYTES + text.len());
     let labels = config.labels.iter();
-    let labels = labels.map(|(key, value)| ENTRY + key.len() + value.len());
+    let labels = labels.map(|(key, value)| ENV_ENTRY_BYTES + key.len() + value.len());
     let sets = config.exposed_ports.keys().chain(config.volumes.keys());
-    let sets = sets.map(|text| ENTRY + text.len());
+    let sets = sets.map(|text| ENV_ENTRY_BYTES + text.len());
     history.chain(lists).chain(labels).chain(sets).sum()
 }
 

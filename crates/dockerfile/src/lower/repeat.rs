@@ -28,8 +28,8 @@ impl Lowering<'_> {
         let mut chain = Vec::new();
         let mut at = Some(base);
         while let Some(stage) = at {
-            if let Some(&known) = self.repeated.get(&(stage, platform.clone())) {
-                at = Some(known);
+            if let Some(&repetition) = self.repeated.get(&(stage, platform.clone())) {
+                at = Some(repetition);
                 break;
             }
             let own = self.stages[stage].written_platform.as_ref();
@@ -75,7 +75,7 @@ impl Lowering<'_> {
     }
 
     /// The stage that says another platform by itself is the one at the end of those that say none.
-    fn contradiction(&self, stage: usize, own: &Platform, wanted: &Platform) -> LowerError {
+    fn contradiction(&self, stage: usize, own: &Platform, expected: &Platform) -> LowerError {
         let mut says = stage;
         while self.stages[says].stage.platform.is_empty()
             && let Some(base) = self.stages[says].base
@@ -87,17 +87,17 @@ impl Lowering<'_> {
             stage: self.stages[stage].stage_name.clone(),
             own: own.format_all(),
             line: origin.ranges.first().map_or(0, |range| range.start.line),
-            wanted: wanted.format_all(),
+            expected: expected.format_all(),
         }
         .into()
     }
 }
 
 /// Whether what is built for `there` is what `wanted` asks for.
-fn same_platform(wanted: &Platform, there: &Platform) -> bool {
-    let (wanted, there) = (wanted.normalize(), there.normalize());
-    wanted.os == there.os
-        && wanted.architecture == there.architecture
-        && wanted.variant == there.variant
-        && (wanted.os_version.is_empty() || wanted.os_version == there.os_version)
+fn same_platform(requested: &Platform, built: &Platform) -> bool {
+    let (requested, built) = (requested.normalize(), built.normalize());
+    requested.os == built.os
+        && requested.architecture == built.architecture
+        && requested.variant == built.variant
+        && (requested.os_version.is_empty() || requested.os_version == built.os_version)
 }

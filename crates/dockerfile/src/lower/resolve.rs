@@ -81,14 +81,14 @@ impl Lowering<'_> {
             .image_config(&tagged, query)
             .await
             .map_err(|source| {
-                let mut known: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
+                let mut names: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
                 for name in [
                     "alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora",
                 ] {
-                    known.push(name.to_owned());
-                    known.push(format!("{name}:latest"));
+                    names.push(name.to_owned());
+                    names.push(format!("{name}:latest"));
                 }
-                let near = suggest::nearest(&origin, known.iter().map(String::as_str), true);
+                let near = suggest::nearest(&origin, names.iter().map(String::as_str), true);
                 LowerErrorKind::BaseImage {
                     name: origin.clone(),
                     source,

@@ -9,14 +9,14 @@ use llb::pb;
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::Lowering;
 use super::name;
-use super::reach::ENTRY;
+use super::reach::ENV_ENTRY_BYTES;
 use super::text::{plain_list, summarize_heredoc};
 use crate::instruction::{self, ArgPair, MountType, NetworkMode, Origin, SecurityMode};
 use crate::shell::{self, Lexer};
 use crate::syntax::{chomp, parse_heredoc};
 
 /// Where inline scripts are mounted.
-const PIPES: &str = "/dev/pipes/";
+const SCRIPTS_DIR: &str = "/dev/pipes/";
 
 impl Lowering<'_> {
     pub(crate) fn run_step(
@@ -82,7 +82,7 @@ impl Lowering<'_> {
         let stage = &mut self.stages[at];
         stage.state = process.root_of(&base);
         let args_of_stage = stage.build_args.len();
-        self.charge(args_of_stage * ENTRY)?;
+        self.charge(args_of_stage * ENV_ENTRY_BYTES)?;
         let message = history(&args, &self.stages[at].build_args, &env);
         self.commit(at, format!("RUN {message} # buildkit"), true);
         Ok(())
@@ -151,10 +151,13 @@ impl Lowering<'_> {
         let files = FileChain::new()
             .mkfile(&first.name, 0o755, data)
             .on(&State::scratch().dir("/"), constraints);
-        let mut script = Bind::new(PIPES, &files);
+        let mut script = Bind::new(SCRIPTS_DIR, &files);
         script.selector = "/".into();
         script.readonly = true;
-        Ok((vec![gostd::path::join(&[PIPES, &first.name])], Some(script)))
+        Ok((
+            vec![gostd::path::join(&[SCRIPTS_DIR, &first.name])],
+            Some(script),
+        ))
     }
 }
 

@@ -7,7 +7,7 @@ use llb::build::State;
 use oci::{ImageConfig, Platform};
 
 use super::NamedContext;
-use super::reach::ENTRY;
+use super::reach::ENV_ENTRY_BYTES;
 use crate::check::UsedOnce;
 use crate::instruction::{ArgPair, Instruction, Stage};
 use crate::shell;
@@ -184,7 +184,7 @@ impl OutlineCapture {
     /// How much a copy takes, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let args = self.all_args.iter();
-        args.map(|(key, arg)| 4 * ENTRY + 2 * key.len() + 2 * arg.value.len())
+        args.map(|(key, arg)| 4 * ENV_ENTRY_BYTES + 2 * key.len() + 2 * arg.value.len())
             .sum()
     }
 }

@@ -92,7 +92,7 @@ pub enum ShellErrorKind {
         /// The word, or what it stands for.
         message: String,
     },
-    /// A glob that is none.
+    /// A glob with a syntax error.
     #[error("invalid pattern ({pattern}) in substitution: {reason}")]
     Pattern {
         /// The glob.

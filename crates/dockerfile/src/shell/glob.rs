@@ -59,10 +59,10 @@ pub(super) fn trim_prefix(
     value: &str,
     greedy: bool,
 ) -> Result<String, ShellErrorKind> {
-    let found = compile(pattern, greedy, true)?
+    let prefix_end = compile(pattern, greedy, true)?
         .find(value)
-        .map_or(0, |found| found.end());
-    Ok(value.get(found..).unwrap_or_default().to_owned())
+        .map_or(0, |prefix_end| prefix_end.end());
+    Ok(value.get(prefix_end..).unwrap_or_default().to_owned())
 }
 
 /// Cuts the suffix that matches. The shortest suffix is the shortest prefix of everything read backwards.
@@ -87,8 +87,8 @@ pub(super) fn replace(
 ) -> Result<String, ShellErrorKind> {
     let regex = compile(pattern, true, false)?;
     Ok(if all {
-        let filled = |found: &regex::Captures<'_>| {
-            fill(replacement, found.get(0).map_or("", |all| all.as_str()))
+        let filled = |matched: &regex::Captures<'_>| {
+            fill(replacement, matched.get(0).map_or("", |all| all.as_str()))
         };
         regex.replace_all(value, filled).into_owned()
     } else {
@@ -100,7 +100,7 @@ pub(super) fn replace(
 
 /// Fills in what Go's `Regexp.Expand` fills in: `$0` and `${0}` are the match, other names are groups that no glob has, `$$` is a
 /// dollar sign, and what is no name stays.
-fn fill(template: &str, found: &str) -> String {
+fn fill(template: &str, matched: &str) -> String {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
@@ -121,7 +121,7 @@ fn fill(template: &str, found: &str) -> String {
         match tail {
             Some(tail) if !name.is_empty() => {
                 if name == "0" {
-                    out.push_str(found);
+                    out.push_str(matched);
                 }
                 rest = tail;
             }

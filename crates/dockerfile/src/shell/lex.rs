@@ -73,9 +73,9 @@ impl Lexer {
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
         };
-        let done = run.until(None, self.raw_escapes, false);
-        let done = done.and_then(|done| self.spend(done.0.len()).map(|()| done));
-        match done {
+        let outcome = run.until(None, self.raw_escapes, false);
+        let outcome = outcome.and_then(|outcome| self.spend(outcome.0.len()).map(|()| outcome));
+        match outcome {
             Ok((result, words)) => Ok(Word {
                 result,
                 words,

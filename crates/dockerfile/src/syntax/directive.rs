@@ -5,7 +5,7 @@
 use super::source::{Lines, strip_bom};
 use super::{Range, SyntaxErrorKind};
 
-/// Which directive.
+/// The directives that a Dockerfile may open with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DirectiveName {
     /// The frontend to use.
@@ -44,9 +44,9 @@ pub struct Directive {
     pub line: usize,
 }
 
-/// What was found for one directive.
+/// The value of a directive and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct LocatedDirective {
     /// The value up to the first space.
     pub word: String,
     /// The whole value.
@@ -60,8 +60,8 @@ pub struct Found {
 pub struct DirectiveParser {
     line: usize,
     comment: &'static str,
-    seen: Vec<DirectiveName>,
-    done: bool,
+    earlier: Vec<DirectiveName>,
+    past_directives: bool,
 }
 
 impl Default for DirectiveParser {
@@ -76,25 +76,25 @@ impl DirectiveParser {
         Self {
             line,
             comment,
-            seen: Vec::new(),
-            done: false,
+            earlier: Vec::new(),
+            past_directives: false,
         }
     }
 
     /// Reads the next line.
     pub fn parse_line(&mut self, line: &str) -> Result<Option<Directive>, SyntaxErrorKind> {
         self.line += 1;
-        if self.done {
+        if self.past_directives {
             return Ok(None);
         }
         let Some((name, value)) = line.strip_prefix(self.comment).and_then(assignment) else {
-            self.done = true;
+            self.past_directives = true;
             return Ok(None);
         };
-        if self.seen.contains(&name) {
+        if self.earlier.contains(&name) {
             return Err(SyntaxErrorKind::DuplicateDirective(name.as_str()));
         }
-        self.seen.push(name);
+        self.earlier.push(name);
         Ok(Some(Directive {
             name,
             value: value.to_owned(),
@@ -112,7 +112,7 @@ impl DirectiveParser {
                 Ok(directive) => directives.extend(directive),
                 Err(_) => break,
             }
-            if self.done {
+            if self.past_directives {
                 break;
             }
         }
@@ -133,16 +133,16 @@ fn assignment(text: &str) -> Option<(DirectiveName, &str)> {
 ///
 /// Besides `# syntax=`, `// syntax=` and a JSON object with a `syntax` member count, so that files that are no
 /// Dockerfiles can name their frontend. A first line with `#!` is skipped.
-pub fn detect_syntax(data: &[u8]) -> Option<Found> {
+pub fn detect_syntax(data: &[u8]) -> Option<LocatedDirective> {
     find(DirectiveName::Syntax, data, true)
 }
 
 /// Finds a directive in a Dockerfile.
-pub fn find_directive(name: DirectiveName, data: &[u8]) -> Option<Found> {
+pub fn find_directive(name: DirectiveName, data: &[u8]) -> Option<LocatedDirective> {
     find(name, data, false)
 }
 
-fn find(name: DirectiveName, data: &[u8], any_format: bool) -> Option<Found> {
+fn find(name: DirectiveName, data: &[u8], any_format: bool) -> Option<LocatedDirective> {
     let data = strip_bom(data);
     let (data, line) = skip_shebang(data);
     let in_comments = |comment| {
@@ -150,20 +150,20 @@ fn find(name: DirectiveName, data: &[u8], any_format: bool) -> Option<Found> {
             .parse_all(data)
             .into_iter()
             .find(|directive| directive.name == name)
-            .map(|directive| found(&directive))
+            .map(|directive| located(&directive))
     };
-    if let Some(found) = in_comments("#") {
-        return Some(found);
+    if let Some(directive) = in_comments("#") {
+        return Some(directive);
     }
     if !any_format {
         return None;
     }
-    if let Some(found) = in_comments("//") {
-        return Some(found);
+    if let Some(directive) = in_comments("//") {
+        return Some(directive);
     }
     let Members { syntax: value } = serde_json::from_slice(data).ok()?;
     let value = value.filter(|_| name == DirectiveName::Syntax)?;
-    Some(Found {
+    Some(LocatedDirective {
         word: value.clone(),
         value,
         ranges: vec![Range::line(line)],
@@ -176,9 +176,9 @@ struct Members {
     syntax: Option<String>,
 }
 
-fn found(directive: &Directive) -> Found {
+fn located(directive: &Directive) -> LocatedDirective {
     let value = &directive.value;
-    Found {
+    LocatedDirective {
         word: value.split(' ').next().unwrap_or(value).to_owned(),
         value: value.clone(),
         ranges: vec![Range::line(directive.line)],

@@ -26,7 +26,7 @@ pub enum SyntaxErrorKind {
     /// No character to escape with.
     #[error("invalid escape token '{0}' does not match ` or \\")]
     EscapeToken(String),
-    /// Nothing but comments.
+    /// A file of comments and blank lines only.
     #[error("file with no instructions")]
     NoInstructions,
     /// A line that is too long.
@@ -50,7 +50,7 @@ pub enum SyntaxErrorKind {
     /// A key without a value.
     #[error("{0} must have two arguments")]
     TwoArguments(&'static str),
-    /// A word in a list of pairs that is no pair.
+    /// A word without `=` in a list of pairs.
     #[error("Syntax error - can't find = in {}. Must be of the form: name=value", quote(.0))]
     NoEquals(String),
     /// A heredoc's name does not lex.

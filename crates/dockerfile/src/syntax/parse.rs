@@ -220,7 +220,7 @@ impl Parser<'_> {
         mut heredoc: Heredoc,
         ends: LineEnds,
     ) -> Result<(Heredoc, Option<CarriageReturn>), SyntaxErrorKind> {
-        let mut kept: Option<(usize, usize)> = None;
+        let mut carriage_returns: Option<(usize, usize)> = None;
         while let Some(raw) = self.next_line() {
             let line = trim_line_end(&raw);
             if (if heredoc.chomp {
@@ -229,11 +229,11 @@ impl Parser<'_> {
                 line
             }) == heredoc.name
             {
-                let kept = kept.map(|(first, last)| CarriageReturn {
+                let carriage_returns = carriage_returns.map(|(first, last)| CarriageReturn {
                     heredoc: Some(heredoc.name.clone()),
                     ranges: Range::lines(first, last),
                 });
-                return Ok((heredoc, kept));
+                return Ok((heredoc, carriage_returns));
             }
             let text = match (ends, raw.strip_suffix("\r\n")) {
                 (LineEnds::Script, Some(_)) => line,
@@ -245,7 +245,10 @@ impl Parser<'_> {
                 heredoc.content.push('\n');
             }
             if text.contains('\r') {
-                kept = Some((kept.map_or(self.line, |(first, _)| first), self.line));
+                carriage_returns = Some((
+                    carriage_returns.map_or(self.line, |(first, _)| first),
+                    self.line,
+                ));
             }
         }
         Err(SyntaxErrorKind::UnterminatedHeredoc)

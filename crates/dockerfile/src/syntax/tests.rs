@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::directive::{DirectiveName, Found, detect_syntax, find_directive};
+use super::directive::{DirectiveName, LocatedDirective, detect_syntax, find_directive};
 use super::{MAX_LINE, Range, chomp, parse, parse_heredoc, words};
 
 fn dump(text: &str) -> String {
@@ -18,8 +18,8 @@ fn error(text: &str) -> (String, Vec<usize>) {
     )
 }
 
-fn found(word: &str, value: &str, line: usize) -> Option<Found> {
-    Some(Found {
+fn located(word: &str, value: &str, line: usize) -> Option<LocatedDirective> {
+    Some(LocatedDirective {
         word: word.to_owned(),
         value: value.to_owned(),
         ranges: vec![Range::line(line)],
@@ -283,29 +283,29 @@ fn the_syntax_is_detected_in_comments_and_in_json() {
     let cases = [
         (
             "# syntax = dockerfile:experimental // opts\nFROM x",
-            found(
+            located(
                 "dockerfile:experimental",
                 "dockerfile:experimental // opts",
                 1,
             ),
         ),
-        ("#!/bin/sh\n# syntax=a\nFROM x", found("a", "a", 2)),
+        ("#!/bin/sh\n# syntax=a\nFROM x", located("a", "a", 2)),
         ("#!/bin/sh\n\n# syntax=a", None),
-        ("# check=skip=all\n# SYNTAX=a", found("a", "a", 2)),
+        ("# check=skip=all\n# SYNTAX=a", located("a", "a", 2)),
         ("# other=1\n# syntax=a", None),
         ("FROM x", None),
-        ("//syntax=foo\n//key=value", found("foo", "foo", 1)),
-        ("#!/bin/sh\n//syntax=x", found("x", "x", 2)),
+        ("//syntax=foo\n//key=value", located("foo", "foo", 1)),
+        ("#!/bin/sh\n//syntax=x", located("x", "x", 2)),
         (
             r#"{"syntax": "foo", "bar": ["abc"]}"#,
-            found("foo", "foo", 0),
+            located("foo", "foo", 0),
         ),
         (r#"{"syntax": "foo""#, None),
         (r#"{"syntax": 1}"#, None),
         ("{\"syntax\": \"foo\"}\n# syntax=bar", None),
         (
             "\u{feff}# syntax = myfrontend\nFROM x",
-            found("myfrontend", "myfrontend", 1),
+            located("myfrontend", "myfrontend", 1),
         ),
     ];
     for (text, want) in cases {
@@ -316,7 +316,7 @@ fn the_syntax_is_detected_in_comments_and_in_json() {
             DirectiveName::Check,
             b"# syntax=a\n#check = skip=all // x\nFROM a"
         ),
-        found("skip=all", "skip=all // x", 2)
+        located("skip=all", "skip=all // x", 2)
     );
     assert_eq!(
         find_directive(DirectiveName::Check, b"//check=skip=all"),

@@ -61,11 +61,13 @@ fn every_file_is_read_as_buildkits_parser_reads_it() {
             Some(error) => Err(error.to_owned()),
             None => Ok(vector["out"].clone()),
         };
-        let got = answer(text);
+        let actual = answer(text);
         if differs.contains(&text) {
-            assert_ne!(got, want, "{text:?} is no difference any more");
-        } else if got != want {
-            differences.push(format!("{text:?}:\n  {got:?}\n  BuildKit says\n  {want:?}"));
+            assert_ne!(actual, want, "{text:?} is no difference any more");
+        } else if actual != want {
+            differences.push(format!(
+                "{text:?}:\n  {actual:?}\n  BuildKit says\n  {want:?}"
+            ));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));

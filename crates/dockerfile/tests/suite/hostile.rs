@@ -385,14 +385,14 @@ fn no_file_takes_much_time_stack_or_memory() {
         let begun = Instant::now();
         let run = move || {
             let lowered = lowered(&Host::default(), text.as_bytes(), "");
-            let done = lowered.and_then(|done| done.definition().map(|_| ()));
-            done.map_err(|error| error.to_string())
+            let written = lowered.and_then(|written| written.definition().map(|_| ()));
+            written.map_err(|error| error.to_string())
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .stack_size(STACK)
             .spawn(run);
-        let done = thread
+        let outcome = thread
             .expect("a thread starts")
             .join()
             .expect("it does not panic");
@@ -403,13 +403,16 @@ fn no_file_takes_much_time_stack_or_memory() {
         if took > PATIENCE {
             slow.push(format!("{name}: {took:?}"));
         }
-        let as_wanted = match &done {
+        let as_wanted = match &outcome {
             Ok(()) => want.is_empty(),
             Err(error) => !want.is_empty() && error.contains(want),
         };
         if !as_wanted {
             let shown = |error: String| error.chars().take(300).collect::<String>();
-            wrong.push(format!("{name}: {:?}, not {want:?}", done.map_err(shown)));
+            wrong.push(format!(
+                "{name}: {:?}, not {want:?}",
+                outcome.map_err(shown)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -418,7 +421,7 @@ fn no_file_takes_much_time_stack_or_memory() {
 
 #[test]
 fn no_report_of_a_file_takes_much_time_or_memory() {
-    let wanted = [
+    let parts_of_names = [
         "variables that are not set",
         "not declared",
         "long names",
@@ -426,7 +429,8 @@ fn no_report_of_a_file_takes_much_time_or_memory() {
         "loop",
     ];
     let files = attacks().into_iter();
-    for (name, text, _) in files.filter(|(name, ..)| wanted.iter().any(|part| name.contains(part)))
+    for (name, text, _) in
+        files.filter(|(name, ..)| parts_of_names.iter().any(|part| name.contains(part)))
     {
         let text = format!("FROM a AS a\n{text}\n");
         let run = move || {
@@ -493,19 +497,19 @@ fn platforms_of_one_build_have_one_budget() {
         "a".repeat(10_000),
         "RUN x\n".repeat(10_000)
     );
-    let mut done = 0;
+    let mut lowered_files = 0;
     let error = loop {
         let host = Host::default();
         let lowered = dockerfile::lower::lower(text.as_bytes(), options.clone(), &host, None);
         match futures::executor::block_on(lowered) {
-            Ok(_) => done += 1,
+            Ok(_) => lowered_files += 1,
             Err(error) => break error.to_string(),
         }
-        assert!(done < 100, "there is no end");
+        assert!(lowered_files < 100, "there is no end");
     };
     assert!(
-        done > 5 && error.contains("stages of all platforms have"),
-        "{done}: {error}"
+        lowered_files > 5 && error.contains("stages of all platforms have"),
+        "{lowered_files}: {error}"
     );
 }
 

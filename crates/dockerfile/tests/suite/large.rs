@@ -51,12 +51,12 @@ fn five_thousand_lines_are_lowered_in_no_time() {
             reason = "measures how long an input takes"
         )]
         let begun = Instant::now();
-        let done = lowered(&host, text.as_bytes(), "").expect("the file is well formed");
-        let taken = begun.elapsed();
-        let definition = done.definition().expect("it can be written");
+        let lowered = lowered(&host, text.as_bytes(), "").expect("the file is well formed");
+        let lowering_time = begun.elapsed();
+        let definition = lowered.definition().expect("it can be written");
         best = best.min(begun.elapsed());
         eprintln!(
-            "parsed alone {parsed:?}, parsed and lowered {taken:?}, written {:?}",
+            "parsed alone {parsed:?}, parsed and lowered {lowering_time:?}, written {:?}",
             begun.elapsed()
         );
         assert!(definition.def.len() > 1500, "{}", definition.def.len());
@@ -70,8 +70,8 @@ fn five_thousand_lines_are_lowered_in_no_time() {
 #[test]
 fn a_target_resolves_its_ancestors_image_only() {
     let host = Host::default();
-    let done = lowered(&host, large().as_bytes(), "s3").expect("the file is well formed");
-    done.definition().expect("it can be written");
+    let lowered_file = lowered(&host, large().as_bytes(), "s3").expect("the file is well formed");
+    lowered_file.definition().expect("it can be written");
     assert_eq!(host.images.load(Ordering::Relaxed), 1);
 }
 
@@ -103,7 +103,7 @@ fn a_small_file_cannot_fill_the_memory() {
     ] {
         let host = Host::default();
         let error = lowered(&host, text.as_bytes(), "")
-            .and_then(|done| done.definition())
+            .and_then(|lowered| lowered.definition())
             .expect_err("it is too much");
         assert!(error.to_string().ends_with(want), "{error}");
     }

@@ -54,7 +54,7 @@ fn utf16(text: &str, units: fn(u16) -> [u8; 2]) -> Vec<u8> {
 /// What a Dockerfile builds, or why it builds nothing.
 fn built(text: &[u8]) -> String {
     match lowered(&Host::default(), text, "") {
-        Ok(done) => format!("{:?} {:?}", done.definition(), done.image),
+        Ok(lowered) => format!("{:?} {:?}", lowered.definition(), lowered.image),
         Err(error) => error.to_string(),
     }
 }
@@ -101,8 +101,8 @@ fn an_ignore_file_with_windows_line_ends_says_what_it_says_without() {
 
 /// What the instructions after `FROM a` have: scripts and inline files, other words, and what was found about carriage returns.
 fn kept(text: &str) -> String {
-    let found = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&found);
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&warnings);
     let linter = Linter::new(LintConfig::default(), move |warning| {
         sink.lock().push(warning);
     });
@@ -122,7 +122,7 @@ fn kept(text: &str) -> String {
             out.push(onbuild.expression.clone());
         }
     }
-    for warning in found.lock().iter() {
+    for warning in warnings.lock().iter() {
         assert_eq!(warning.rule.name, "CarriageReturn", "{warning:?}");
         let lines: Vec<usize> = warning
             .ranges

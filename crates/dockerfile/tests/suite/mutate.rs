@@ -197,8 +197,8 @@ pub(crate) fn feed(text: &[u8]) -> Duration {
             let _refused = Lexer::new(escape).process_words(line, &env);
         }
     }
-    if let Ok(done) = lowered(&Host::default(), text, "") {
-        let _refused = done.definition();
+    if let Ok(lowered) = lowered(&Host::default(), text, "") {
+        let _refused = lowered.definition();
     }
     begun.elapsed()
 }

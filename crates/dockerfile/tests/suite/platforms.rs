@@ -15,8 +15,8 @@ fn built(text: &str, target: &str) -> (Result<Lowered, LowerError>, Vec<String>)
         build_platforms: vec![Platform::new("linux", "amd64", "")],
         ..LowerOptions::default()
     };
-    let found = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&found);
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&warnings);
     let warn = Arc::new(move |warning: dockerfile::lint::Warning| {
         if warning.rule.name != "InvalidBaseImagePlatform" {
             sink.lock().push(warning.short());
@@ -25,8 +25,8 @@ fn built(text: &str, target: &str) -> (Result<Lowered, LowerError>, Vec<String>)
     let host = Host::default();
     let lowered = lower::lower(text.as_bytes(), options, &host, Some(warn));
     let lowered = futures::executor::block_on(lowered);
-    let found = found.lock().clone();
-    (lowered, found)
+    let warnings = warnings.lock().clone();
+    (lowered, warnings)
 }
 
 /// The steps with the architectures they are for, or the error and its lines.

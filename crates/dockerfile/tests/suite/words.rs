@@ -60,9 +60,12 @@ fn every_word_expands_as_buildkits_lexer_expands_it() {
             Some(error) => Err(error.to_owned()),
             None => Ok(vector["out"].clone()),
         };
-        let got = answer(&vector["in"]);
-        if got != want {
-            differences.push(format!("{}: {got:?}, BuildKit says {want:?}", vector["in"]));
+        let actual = answer(&vector["in"]);
+        if actual != want {
+            differences.push(format!(
+                "{}: {actual:?}, BuildKit says {want:?}",
+                vector["in"]
+            ));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));

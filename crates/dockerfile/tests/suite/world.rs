@@ -266,11 +266,11 @@ fn image_text(image: &ImageConfig) -> String {
 pub(crate) fn check(cases: &[(&str, &str, &str)]) {
     let mut differences = String::new();
     for (with, file, want) in cases {
-        let got = outcome(with, file.trim_start_matches('\n'));
-        if got != want.trim_start_matches('\n') {
+        let actual = outcome(with, file.trim_start_matches('\n'));
+        if actual != want.trim_start_matches('\n') {
             let _ = write!(
                 differences,
-                "@@@ {with}\n{file}\n@@@ comes to\n{got}@@@ end\n"
+                "@@@ {with}\n{file}\n@@@ comes to\n{actual}@@@ end\n"
             );
         }
     }

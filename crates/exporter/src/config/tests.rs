@@ -17,11 +17,11 @@ fn check(config: &str, layers: &[LayerFacts], epoch: Option<i64>, want: &str) {
         epoch: epoch.map(Timestamp::from_seconds),
         ..Patch::default()
     };
-    let got = String::from_utf8(patch(config.as_bytes(), &spec).unwrap()).unwrap();
+    let patched = String::from_utf8(patch(config.as_bytes(), &spec).unwrap()).unwrap();
     let want = want
         .replace("$A", Digest::sha256("a").as_str())
         .replace("$B", Digest::sha256("b").as_str());
-    assert_eq!(got, want);
+    assert_eq!(patched, want);
 }
 
 #[test]
@@ -103,9 +103,9 @@ fn what_a_frontend_gave_is_passed_on_as_bytes() {
             "{\"Architecture\":\"amd64\",\"History\":[{\"created_by\":\"a\\ud800\",\"empty_layer\":true}],\"OS\":\"linux\",\"created\":null,\"history\":[{\"created_by\":\"a\u{fffd}\",\"empty_layer\":true}],\"rootfs\":{\"type\":\"layers\",\"diff_ids\":null}}".as_bytes(),
         ),
     ] {
-        let got = patch(config, &Patch::default()).unwrap();
+        let patched = patch(config, &Patch::default()).unwrap();
         assert_eq!(
-            got.escape_ascii().to_string(),
+            patched.escape_ascii().to_string(),
             want.escape_ascii().to_string()
         );
     }
@@ -131,7 +131,7 @@ fn configs_are_byte_for_byte_those_of_the_reference() {
             })
             .collect();
         let epoch = (case.epoch >= 0).then(|| Timestamp::from_seconds(case.epoch));
-        let got = patch(
+        let patched = patch(
             case.config.as_bytes(),
             &Patch {
                 layers: &layers,
@@ -141,7 +141,7 @@ fn configs_are_byte_for_byte_those_of_the_reference() {
         )
         .unwrap();
         assert_eq!(
-            String::from_utf8(got).unwrap(),
+            String::from_utf8(patched).unwrap(),
             case.want,
             "{} with {} layers",
             case.config,

@@ -81,11 +81,11 @@ impl FileSend for Client {
         let (to, mut from) = tokio::sync::mpsc::channel::<Bytes>(4);
         received.lock().opened += 1;
         if received.lock().stalls {
-            let held = async move {
+            let stalled = async move {
                 let _open = from;
                 std::future::pending().await
             };
-            return Ok(ByteSink::new(to, held.boxed()));
+            return Ok(ByteSink::new(to, stalled.boxed()));
         }
         let taking = task::spawn("client", async move {
             while let Some(chunk) = from.recv().await {
@@ -313,13 +313,13 @@ pub(crate) fn attrs(list: &[(&str, &str)]) -> BTreeMap<String, String> {
         .collect()
 }
 
-pub(crate) fn single(found: ImmutableRef, config: &str) -> ExportSource {
+pub(crate) fn single(reference: ImmutableRef, config: &str) -> ExportSource {
     let metadata = BTreeMap::from([(
         "containerimage.config".to_owned(),
         config.as_bytes().to_vec(),
     )]);
     ExportSource {
-        single: Some(found),
+        single: Some(reference),
         metadata,
         ..ExportSource::default()
     }

@@ -49,15 +49,15 @@ async fn an_archive_holds_the_image_and_its_names() {
     ]);
     let instance = exporter.resolve(0, &list).unwrap();
     assert_eq!(instance.name(), "exporting to docker image format");
-    let done = instance
+    let exported = instance
         .export(&world.ctx, &single(top, CONFIG))
         .await
         .unwrap();
     assert_eq!(
-        done.response["image.name"],
+        exported.response["image.name"],
         "docker.io/library/busybox:latest,localhost:5000/x:t"
     );
-    assert_eq!(world.received.lock().metadata, done.response);
+    assert_eq!(world.received.lock().metadata, exported.response);
     let dir = unpack(&world, "docker");
     let index: Index =
         serde_json::from_slice(&std::fs::read(dir.join("index.json")).unwrap()).unwrap();
@@ -73,13 +73,13 @@ async fn an_archive_holds_the_image_and_its_names() {
     );
     assert_eq!(
         index.manifests[0].digest.to_string(),
-        done.response["containerimage.digest"]
+        exported.response["containerimage.digest"]
     );
     let manifest: Manifest = read(&dir, &index.manifests[0]);
     assert_eq!(manifest.annotations["org.a"], "b");
     assert_eq!(
         manifest.config.digest.to_string(),
-        done.response["containerimage.config.digest"]
+        exported.response["containerimage.config.digest"]
     );
     let config: serde_json::Value = read(&dir, &manifest.config);
     assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
@@ -142,12 +142,12 @@ async fn layers_of_the_build_follow_the_compression_and_those_of_the_base_stay()
         let bytes = std::fs::read(dir.join("index.json")).unwrap();
         let index: Index = serde_json::from_slice(&bytes).unwrap();
         let manifest: Manifest = read(&dir, &index.manifests[0]);
-        let got: Vec<&str> = manifest
+        let kinds: Vec<&str> = manifest
             .layers
             .iter()
             .map(|l| l.media_type.rsplit_once('.').unwrap().1)
             .collect();
-        assert_eq!(got, kinds, "{list:?}");
+        assert_eq!(kinds, kinds, "{list:?}");
         let config: serde_json::Value = read(&dir, &manifest.config);
         let diff_id = &config["rootfs"]["diff_ids"][0];
         base_config = format!("{{\"rootfs\":{{\"diff_ids\":[{diff_id}]}},\"history\":null}}");
@@ -273,7 +273,7 @@ async fn an_image_is_pushed_under_all_its_names_in_finalize() {
     ]);
     let instance = exporter.resolve(0, &list).unwrap();
     let base = world.layer(None, "base", &[("a.txt", "one")]);
-    let done = instance
+    let exported = instance
         .export(&world.ctx, &single(base, CONFIG))
         .await
         .unwrap();
@@ -292,12 +292,12 @@ async fn an_image_is_pushed_under_all_its_names_in_finalize() {
             .is_not_found(),
         "nothing is pushed before finalize"
     );
-    done.finalize.unwrap().run(&world.ctx).await.unwrap();
+    exported.finalize.unwrap().run(&world.ctx).await.unwrap();
     for tag in ["v1", "v2"] {
         let desc = repository.resolve(Some(tag), None).await.unwrap();
         assert_eq!(
             desc.digest.to_string(),
-            done.response["containerimage.digest"]
+            exported.response["containerimage.digest"]
         );
         let manifest: Manifest =
             serde_json::from_slice(&repository.manifest(&desc).await.unwrap()).unwrap();
@@ -324,14 +324,14 @@ async fn an_image_is_pushed_under_all_its_names_in_finalize() {
             ]),
         )
         .unwrap();
-    let done = by_digest
+    let exported = by_digest
         .export(
             &world.ctx,
             &single(world.layer(None, "x", &[("x", "y")]), CONFIG),
         )
         .await
         .unwrap();
-    let error = done
+    let error = exported
         .finalize
         .unwrap()
         .run(&world.ctx)

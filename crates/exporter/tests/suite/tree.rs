@@ -95,10 +95,10 @@ async fn files_arrive_in_the_clients_folder_each_platform_in_its_own() {
 async fn a_tar_holds_the_files_of_the_result() {
     let Some(world) = World::new() else { return };
     let big = "x".repeat(1_000_000);
-    let found = world.layer(None, "base", &[("d/a.txt", "one"), ("d/big", &big)]);
+    let layer = world.layer(None, "base", &[("d/a.txt", "one"), ("d/big", &big)]);
     let instance = TarExporter.resolve(0, &attrs(&[])).unwrap();
     instance
-        .export(&world.ctx, &single(found, "{}"))
+        .export(&world.ctx, &single(layer, "{}"))
         .await
         .unwrap();
     let file = world.dir.path().join("x.tar");
@@ -122,8 +122,8 @@ fn a_client_that_takes_nothing_holds_no_thread_of_others_and_is_given_up() {
         let Some(world) = World::new() else { return };
         world.received.lock().stalls = true;
         let big = "x".repeat(4_000_000);
-        let found = world.layer(None, "base", &[("big", &big)]);
-        let source = single(found, "{}");
+        let layer = world.layer(None, "base", &[("big", &big)]);
+        let source = single(layer, "{}");
         let instances = (0..6).map(|n| {
             let exporter: &dyn Exporter = if n % 2 == 0 {
                 &TarExporter
@@ -145,8 +145,8 @@ fn a_client_that_takes_nothing_holds_no_thread_of_others_and_is_given_up() {
             seven = others => assert_eq!(seven, 7),
             _ = &mut exports => panic!("other work waits for the client"),
         }
-        for done in exports.await {
-            let error = done.unwrap_err().to_string();
+        for export in exports.await {
+            let error = export.unwrap_err().to_string();
             assert!(error.contains("nothing moved for 300 seconds"), "{error}");
         }
     });

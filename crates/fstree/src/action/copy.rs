@@ -26,7 +26,7 @@ use crate::stat::{Kind, Meta};
 
 const DIRECTORY_MODE: u32 = 0o755;
 /// How many files of a directory may wait.
-const WAITING: usize = 4096;
+const MAX_WAITING_FILES: usize = 4096;
 
 /// Performs a [`Copy`] from one tree into another. Blocks.
 pub fn copy(
@@ -202,7 +202,7 @@ struct Way {
 
 impl Way {
     // How many levels have their directory in the destination.
-    fn made(&self) -> usize {
+    fn dest_levels(&self) -> usize {
         self.dest.depth() + 1
     }
 }
@@ -254,16 +254,16 @@ impl<'a> Copier<'a> {
                 let (src_dir, src_name) = src.named("open", from)?;
                 return self.copy_leaf(&src_dir, &src_name, meta, &dir, &name, target);
             }
-            let (made, created) = make_dir(&dir, &name, meta, target, false)?;
-            return self.copy_top_dir(src, from, meta, made, created, target);
+            let (created_dir, created) = make_dir(&dir, &name, meta, target, false)?;
+            return self.copy_top_dir(src, from, meta, created_dir, created, target);
         }
         if !meta.is_dir() {
             return Err(ActionError::IsADirectory(
                 target.to_string_lossy().into_owned(),
             ));
         }
-        let made = self.dest.dir(target)?;
-        self.copy_top_dir(src, from, meta, made, false, target)
+        let created_dir = self.dest.dir(target)?;
+        self.copy_top_dir(src, from, meta, created_dir, false, target)
     }
 
     // Metadata of a directory that was there already stays, but for its times, which become the source's.
@@ -272,7 +272,7 @@ impl<'a> Copier<'a> {
         src: &Root,
         from: &Path,
         meta: &Meta,
-        made: Dir,
+        dest: Dir,
         created: bool,
         target: &Path,
     ) -> Result<(), ActionError> {
@@ -290,7 +290,7 @@ impl<'a> Copier<'a> {
         });
         let mut way = Way {
             src: Descent::new(src),
-            dest: Descent::new(made),
+            dest: Descent::new(dest),
         };
         while let Some(level) = self.levels.last_mut() {
             match level.entries.next() {
@@ -309,12 +309,12 @@ impl<'a> Copier<'a> {
             return Ok(());
         };
         let target = &level.dest_path;
-        if way.made() == depth {
-            let made = way.dest.dir();
+        if way.dest_levels() == depth {
+            let dest = way.dest.dir();
             if level.finish {
-                self.finish_dir(way.src.dir(), made, &level.meta, target)?;
+                self.finish_dir(way.src.dir(), dest, &level.meta, target)?;
             } else if depth == 1 {
-                made.set_own_times(self.attributes.times(&level.meta))
+                dest.set_own_times(self.attributes.times(&level.meta))
                     .at("utime", target)?;
             }
             way.dest.up().at("open", target)?;
@@ -324,12 +324,12 @@ impl<'a> Copier<'a> {
 
     // Copies the files of the innermost level that wait.
     fn copy_waiting(&mut self, way: &Way) -> Result<(), ActionError> {
-        let made = way.made() == self.levels.len();
+        let level_has_dest = way.dest_levels() == self.levels.len();
         let Some(level) = self.levels.last_mut() else {
             return Ok(());
         };
         let waiting = std::mem::take(&mut level.waiting);
-        if !made {
+        if !level_has_dest {
             return Ok(());
         }
         self.attributes
@@ -376,7 +376,7 @@ impl<'a> Copier<'a> {
                     .expect("entries are copied inside a level");
                 let name = name.to_owned();
                 level.waiting.push(File { name, meta, target });
-                if level.waiting.len() >= WAITING {
+                if level.waiting.len() >= MAX_WAITING_FILES {
                     self.copy_waiting(way)?;
                 }
                 return Ok(());
@@ -388,8 +388,8 @@ impl<'a> Copier<'a> {
         }
         way.src.down(name).at("open", &shown)?;
         let entries = way.src.dir().entries().at("open", &shown)?.into_iter();
-        if let Some(made) = dest {
-            way.dest.enter(made).at("open", &target)?;
+        if let Some(dest) = dest {
+            way.dest.enter(dest).at("open", &target)?;
         }
         self.levels.push(Level {
             meta,
@@ -406,7 +406,7 @@ impl<'a> Copier<'a> {
 
     // Makes the directories of all levels that are not there yet.
     fn make_levels(&mut self, way: &mut Way) -> Result<(), ActionError> {
-        for level in self.levels.iter_mut().skip(way.made()) {
+        for level in self.levels.iter_mut().skip(way.dest_levels()) {
             let name = level.dest_path.file_name().unwrap_or_default();
             let (made, new) = make_dir(way.dest.dir(), name, &level.meta, &level.dest_path, true)?;
             level.finish = new;
@@ -499,20 +499,20 @@ impl<'a> Copier<'a> {
     fn finish_dir(
         &self,
         src: &Dir,
-        made: &Dir,
+        dest: &Dir,
         meta: &Meta,
         target: &Path,
     ) -> Result<(), ActionError> {
         let owner = self.attributes.owner(meta);
-        made.set_own_owner(owner.uid, owner.gid)
+        dest.set_own_owner(owner.uid, owner.gid)
             .at("lchown", target)?;
-        made.set_own_mode(self.attributes.mode(meta))
+        dest.set_own_mode(self.attributes.mode(meta))
             .at("chmod", target)?;
         self.attributes
             .copy_xattrs(&src.own_xattrs().unwrap_or_default(), |k, v| {
-                made.set_own_xattr(k, v)
+                dest.set_own_xattr(k, v)
             });
-        made.set_own_times(self.attributes.times(meta))
+        dest.set_own_times(self.attributes.times(meta))
             .at("utime", target)?;
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::stat::Kind;
 
 /// What a pattern stands for.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Matches {
     /// The paths, in walk order.
     pub(super) paths: Vec<PathBuf>,
     /// Whether something was excluded.
@@ -31,7 +31,7 @@ pub(super) fn resolve(
     path: &str,
     follow: bool,
     exclude: Option<&PatternMatcher>,
-) -> Result<Found, ActionError> {
+) -> Result<Matches, ActionError> {
     let names: Vec<&str> = path
         .split('/')
         .filter(|name| !name.is_empty() && *name != ".")
@@ -40,14 +40,14 @@ pub(super) fn resolve(
     let (prefix, rest) = names.split_at(plain);
     let prefix = lexical(&prefix.iter().collect::<PathBuf>());
     if rest.is_empty() {
-        return Ok(Found {
+        return Ok(Matches {
             paths: vec![prefix],
-            ..Found::default()
+            ..Matches::default()
         });
     }
     let base = resolve_source(root, &prefix, follow)?;
     if !root.lstat(&base)?.is_dir() {
-        return Ok(Found::default());
+        return Ok(Matches::default());
     }
     search(root, &base, &rest.join("/"), exclude)
 }
@@ -72,8 +72,8 @@ fn search(
     base: &Path,
     pattern: &str,
     exclude: Option<&PatternMatcher>,
-) -> Result<Found, ActionError> {
-    let mut found = Found::default();
+) -> Result<Matches, ActionError> {
+    let mut matches = Matches::default();
     let top = root.dir(base)?;
     let mut left = vec![(PathBuf::new(), top.entries().at("open", base)?.into_iter())];
     let mut descent = Descent::new(top);
@@ -89,10 +89,10 @@ fn search(
         if exclude.is_some_and(|exclude| {
             !(is_dir && exclude.exclusions()) && exclude.names(&shown(base.join(&path)))
         }) {
-            found.left_out |= matched;
-            found.left_out_dir |= matched && is_dir;
+            matches.left_out |= matched;
+            matches.left_out_dir |= matched && is_dir;
         } else if matched {
-            found.paths.push(base.join(path));
+            matches.paths.push(base.join(path));
         } else if is_dir && may_match_below(pattern, &path) {
             descent
                 .down(&entry.name)
@@ -101,7 +101,7 @@ fn search(
                 .at("open", base.join(path))?;
         }
     }
-    Ok(found)
+    Ok(matches)
 }
 
 // A directory that the pattern's first names do not match holds no match. Classes may match a slash, so then any may.

@@ -9,7 +9,7 @@ use oci::{Digest, Digester};
 use crate::dir::Dir;
 use crate::stat::{Kind, MODE_IRREGULAR, MODE_SOCKET, Meta, Stat, unix_permissions};
 
-const BUFFER: usize = 256 << 10;
+const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// The digest of one file in the making: metadata first, then the contents.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ pub(super) fn of_file(
     }
     let mut hasher = FileHasher::new(&stat);
     if meta.is_file() && meta.size > 0 {
-        buffer.resize(BUFFER, 0);
+        buffer.resize(READ_BUFFER_BYTES, 0);
         let mut file = dir.open_file(name)?;
         loop {
             match file.read(buffer) {

@@ -28,7 +28,7 @@ struct Visit {
     shown: Vec<u8>,
     left: std::vec::IntoIter<(Name, NodeId)>,
     // Whether it is the innermost of `above`.
-    kept: bool,
+    is_innermost: bool,
 }
 
 // A directory on the way down that counts.
@@ -159,7 +159,7 @@ impl Selection<'_> {
                     open.extend(self.visit(state, child, shown)?);
                 }
                 None => {
-                    if visit.kept {
+                    if visit.is_innermost {
                         self.above.pop();
                     }
                     open.pop();
@@ -185,7 +185,7 @@ impl Selection<'_> {
         if self.leaves_out_dir(on_the_path, &shown) {
             return Ok(None);
         }
-        let mut kept = false;
+        let mut is_innermost = false;
         if on_the_path && !(self.ends_in_slash && shown == self.path.as_bytes()) {
             let (take, include, exclude) = self.matches(&shown)?;
             let follow = self.above.is_empty() && self.options.follow_links;
@@ -200,13 +200,13 @@ impl Selection<'_> {
                 include,
                 exclude,
             });
-            kept = true;
+            is_innermost = true;
             if take {
                 self.take_above();
             }
         }
         let mut left = Vec::new();
-        if self.worth_entering(on_the_path, kept, &shown)? {
+        if self.worth_entering(on_the_path, is_innermost, &shown)? {
             state.read(self.root, node)?;
             let children = state.nodes.dir(node).and_then(|dir| dir.children.as_ref());
             left.extend(
@@ -219,7 +219,7 @@ impl Selection<'_> {
         Ok(Some(Visit {
             shown,
             left: left.into_iter(),
-            kept,
+            is_innermost,
         }))
     }
 
@@ -227,14 +227,14 @@ impl Selection<'_> {
         if !self.wildcard_reaches(&shown)? {
             return Ok(());
         }
-        let taken = match &self.exclude {
+        let selected = match &self.exclude {
             // A link may lead to a directory, which is copied whatever its name.
             Some(exclude) if self.is_source(&shown) => {
                 (link && !self.options.wildcard) || !exclude.names(&pattern_text(&shown))
             }
             _ => self.matches(&shown)?.0,
         };
-        if !taken {
+        if !selected {
             return Ok(());
         }
         let follow = link && self.above.is_empty() && self.options.follow_links;
@@ -304,7 +304,7 @@ impl Selection<'_> {
     fn worth_entering(
         &self,
         on_the_path: bool,
-        kept: bool,
+        is_innermost: bool,
         shown: &[u8],
     ) -> Result<bool, HashError> {
         if !on_the_path {
@@ -318,7 +318,8 @@ impl Selection<'_> {
             };
             return self.path_matches(self.path.get(..end).unwrap_or_default(), shown);
         }
-        let (Some(exclude), Some(above)) = (&self.exclude, self.above.last().filter(|_| kept))
+        let (Some(exclude), Some(above)) =
+            (&self.exclude, self.above.last().filter(|_| is_innermost))
         else {
             return Ok(true);
         };
@@ -337,18 +338,18 @@ impl Selection<'_> {
         let mut info = (MatchInfo::default(), MatchInfo::default());
         if let Some(include) = &self.include {
             let none = MatchInfo::default();
-            let (yes, found) = include
+            let (yes, info_for_children) = include
                 .matches_using_parent_results(&candidate, parent.map_or(&none, |p| &p.include));
-            info.0 = found;
+            info.0 = info_for_children;
             if !yes {
                 return Ok((false, info.0, info.1));
             }
         }
         if let Some(exclude) = &self.exclude {
             let none = MatchInfo::default();
-            let (yes, found) = exclude
+            let (yes, info_for_children) = exclude
                 .matches_using_parent_results(&candidate, parent.map_or(&none, |p| &p.exclude));
-            info.1 = found;
+            info.1 = info_for_children;
             if yes {
                 return Ok((false, info.0, info.1));
             }
@@ -378,11 +379,11 @@ fn digest(
 ) -> Result<Digest, HashError> {
     let mut needs = Vec::new();
     for s in selected.iter().filter(|s| !s.follow || s.header) {
-        let known = match state.nodes.node(s.node) {
+        let has_digest = match state.nodes.node(s.node) {
             Node::Dir(dir) => dir.header.is_some(),
             Node::File(digest) | Node::Link(_, digest) => digest.is_some(),
         };
-        if !known {
+        if !has_digest {
             needs.push(Need {
                 node: s.node,
                 header: s.header,
@@ -392,12 +393,12 @@ fn digest(
     state.learn(root, &needs)?;
     let mut digests = Vec::with_capacity(selected.len());
     for s in &selected {
-        let known = match state.nodes.node(s.node) {
+        let learned = match state.nodes.node(s.node) {
             Node::Link(..) if s.follow => None,
             Node::Dir(dir) => dir.header.clone(),
             Node::File(digest) | Node::Link(_, digest) => digest.clone(),
         };
-        digests.push(match known {
+        digests.push(match learned {
             Some(digest) => digest,
             None => state.checksum(
                 root,

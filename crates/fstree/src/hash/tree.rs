@@ -228,11 +228,11 @@ impl State {
             at = match self.nodes.child(at, name) {
                 Some(next) => next,
                 None => {
-                    let made = DirNode {
+                    let dir = DirNode {
                         children: Some(BTreeMap::new()),
                         ..DirNode::default()
                     };
-                    self.nodes.put(at, name, Node::Dir(made))
+                    self.nodes.put(at, name, Node::Dir(dir))
                 }
             };
         }
@@ -381,10 +381,10 @@ impl State {
     }
 }
 
-const CHUNK: usize = 32;
+const FILES_PER_CHUNK: usize = 32;
 
 fn hash_all(root: &Root, nodes: &Nodes, needs: &[Need]) -> Result<Vec<Digest>, HashError> {
-    let chunks = needs.len().div_ceil(CHUNK);
+    let chunks = needs.len().div_ceil(FILES_PER_CHUNK);
     let threads = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(8)
@@ -392,17 +392,17 @@ fn hash_all(root: &Root, nodes: &Nodes, needs: &[Need]) -> Result<Vec<Digest>, H
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let work = || -> Result<Vec<(usize, Digest)>, HashError> {
-        let mut done = Vec::new();
+        let mut digests = Vec::new();
         let mut buffer = Vec::new();
         let mut open = None;
         while !failed.load(Ordering::Relaxed) {
-            let first = next.fetch_add(1, Ordering::Relaxed) * CHUNK;
+            let first = next.fetch_add(1, Ordering::Relaxed) * FILES_PER_CHUNK;
             if first >= needs.len() {
                 break;
             }
-            for (index, need) in needs.iter().enumerate().skip(first).take(CHUNK) {
+            for (index, need) in needs.iter().enumerate().skip(first).take(FILES_PER_CHUNK) {
                 match hash_one(root, nodes, need, &mut open, &mut buffer) {
-                    Ok(digest) => done.push((index, digest)),
+                    Ok(digest) => digests.push((index, digest)),
                     Err(e) => {
                         failed.store(true, Ordering::Relaxed);
                         return Err(e);
@@ -410,26 +410,26 @@ fn hash_all(root: &Root, nodes: &Nodes, needs: &[Need]) -> Result<Vec<Digest>, H
                 }
             }
         }
-        Ok(done)
+        Ok(digests)
     };
-    let mut done = Vec::with_capacity(needs.len());
+    let mut digests = Vec::with_capacity(needs.len());
     if threads <= 1 {
-        done = work()?;
+        digests = work()?;
     } else {
         std::thread::scope(|scope| {
             let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            done.extend(work()?);
+            digests.extend(work()?);
             for worker in workers {
                 match worker.join() {
-                    Ok(part) => done.extend(part?),
+                    Ok(part) => digests.extend(part?),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
             Ok::<_, HashError>(())
         })?;
     }
-    done.sort_unstable_by_key(|(index, _)| *index);
-    Ok(done.into_iter().map(|(_, digest)| digest).collect())
+    digests.sort_unstable_by_key(|(index, _)| *index);
+    Ok(digests.into_iter().map(|(_, digest)| digest).collect())
 }
 
 type OpenDir = Option<(NodeId, crate::dir::Dir)>;

@@ -11,22 +11,22 @@ use crate::root::Root;
 ///
 /// A path may have wildcards; what they match is followed, and the pattern stays in the result.
 pub fn follow_links(root: &Root, paths: &[String]) -> Result<Option<Vec<String>>, WalkError> {
-    let mut found = BTreeSet::new();
+    let mut needed_paths = BTreeSet::new();
     let mut todo: Vec<PathBuf> = paths.iter().rev().map(|p| lexical(Path::new(p))).collect();
     while let Some(path) = todo.pop() {
-        expand(root, &path, &mut found, &mut todo)?;
+        expand(root, &path, &mut needed_paths, &mut todo)?;
     }
-    let found = found
+    let needed_paths = needed_paths
         .into_iter()
         .map(|p| p.to_string_lossy().into_owned())
         .collect();
-    Ok(without_nested(found))
+    Ok(without_nested(needed_paths))
 }
 
 fn expand(
     root: &Root,
     path: &Path,
-    found: &mut BTreeSet<PathBuf>,
+    needed_paths: &mut BTreeSet<PathBuf>,
     todo: &mut Vec<PathBuf>,
 ) -> Result<(), WalkError> {
     let mut names = path.components();
@@ -36,14 +36,14 @@ fn expand(
             Some(name) => at.push(name),
             // Only the whole tree has no name at all.
             None => {
-                found.insert(PathBuf::from("."));
+                needed_paths.insert(PathBuf::from("."));
                 return Ok(());
             }
         }
         let rest = names.as_path();
         let targets = targets(root, &at)?;
         if rest.as_os_str().is_empty() || !targets.is_empty() {
-            if !found.insert(at.clone()) {
+            if !needed_paths.insert(at.clone()) {
                 return Ok(());
             }
             todo.extend(

@@ -105,8 +105,8 @@ impl<'a> Document<'a> {
 
     /// The bytes of a value, without the blanks around it.
     pub(super) fn raw(&self, at: usize) -> &'a [u8] {
-        let found = self.node(at);
-        let range = found.map(|node| node.start as usize..node.end as usize);
+        let node = self.node(at);
+        let range = node.map(|node| node.start as usize..node.end as usize);
         range
             .and_then(|range| self.bytes.get(range))
             .unwrap_or_default()

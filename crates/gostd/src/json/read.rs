@@ -103,17 +103,17 @@ impl<'d> Value<'d> {
             return Err(DecodeError::Depth);
         }
         for at in places {
-            let found = self.document.kind(*at);
-            if found != Kind::Null && found.name() != kind.name() {
-                return Err(mismatch(found, kind.name()));
+            let actual = self.document.kind(*at);
+            if actual != Kind::Null && actual.name() != kind.name() {
+                return Err(mismatch(actual, kind.name()));
             }
         }
         Ok(())
     }
 
     fn number(&self) -> Result<Option<&'d str>, DecodeError> {
-        let found = self.scalar(Kind::Number)?;
-        Ok(found.map(|at| std::str::from_utf8(self.document.raw(at)).unwrap_or("0")))
+        let number_at = self.scalar(Kind::Number)?;
+        Ok(number_at.map(|at| std::str::from_utf8(self.document.raw(at)).unwrap_or("0")))
     }
 
     fn text(&self) -> Result<Option<Cow<'d, str>>, DecodeError> {
@@ -146,15 +146,15 @@ impl<'d> Value<'d> {
     }
 }
 
-fn mismatch(found: Kind, wanted: &str) -> DecodeError {
-    let article = if wanted.starts_with(['a', 'o']) {
+fn mismatch(actual: Kind, expected: &str) -> DecodeError {
+    let article = if expected.starts_with(['a', 'o']) {
         "an"
     } else {
         "a"
     };
     DecodeError::Shape(format!(
-        "cannot unmarshal {} where {article} {wanted} is wanted",
-        found.name()
+        "cannot unmarshal {} where {article} {expected} is wanted",
+        actual.name()
     ))
 }
 
@@ -217,8 +217,8 @@ impl<'de> Deserializer<'de> for Value<'_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        let found = self.scalar(Kind::True)?;
-        visitor.visit_bool(found.is_some_and(|at| self.document.kind(at) == Kind::True))
+        let boolean_at = self.scalar(Kind::True)?;
+        visitor.visit_bool(boolean_at.is_some_and(|at| self.document.kind(at) == Kind::True))
     }
 
     integers! {
@@ -320,7 +320,7 @@ impl<'de> Deserializer<'de> for Value<'_> {
     ) -> Result<V::Value, DecodeError> {
         let places = self.places.as_slice();
         self.all_of(places, Kind::Object)?;
-        let mut found: Vec<Places> = vec![Places::None; fields.len()];
+        let mut values: Vec<Places> = vec![Places::None; fields.len()];
         let objects = places
             .iter()
             .filter(|at| self.document.kind(**at) == Kind::Object);
@@ -329,19 +329,19 @@ impl<'de> Deserializer<'de> for Value<'_> {
             let exact = fields.iter().position(|field| *field == name);
             let field =
                 exact.or_else(|| fields.iter().position(|field| is_same_name(field, &name)));
-            if let Some(places) = field.and_then(|field| found.get_mut(field)) {
+            if let Some(places) = field.and_then(|field| values.get_mut(field)) {
                 places.push(value);
             }
         }
-        let known = fields.iter().zip(found).filter(|(_, places)| {
+        let present = fields.iter().zip(values).filter(|(_, places)| {
             let places = places.as_slice();
             places
                 .iter()
                 .any(|at| self.document.kind(*at) != Kind::Null)
         });
-        let known = known.map(|(field, places)| (Cow::Borrowed(*field), places));
+        let present = present.map(|(field, places)| (Cow::Borrowed(*field), places));
         visitor.visit_map(Members {
-            left: known.collect::<Vec<_>>().into_iter(),
+            left: present.collect::<Vec<_>>().into_iter(),
             object: self,
             value: None,
         })

@@ -50,11 +50,11 @@ fn raw_members_keep_their_bytes() {
 #[test]
 fn any_value_is_what_serde_makes_of_it() {
     let text = r#"{"a":[1,-2,2.5,1e3,18446744073709551615,true,null,"x\n"],"b":{"c":{}}}"#;
-    let got: serde_json::Value = from_slice(text.as_bytes()).unwrap();
-    let want: serde_json::Value = serde_json::from_str(text).unwrap();
-    assert_eq!(got, want);
-    let got: BTreeMap<String, Option<Vec<i64>>> =
+    let decoded: serde_json::Value = from_slice(text.as_bytes()).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(decoded, expected);
+    let decoded: BTreeMap<String, Option<Vec<i64>>> =
         from_slice(br#"{"a":null,"b":[1,null],"a":[2]}"#).unwrap();
-    let want = [("a".into(), Some(vec![2])), ("b".into(), Some(vec![1, 0]))];
-    assert_eq!(got, BTreeMap::from(want));
+    let expected = [("a".into(), Some(vec![2])), ("b".into(), Some(vec![1, 0]))];
+    assert_eq!(decoded, BTreeMap::from(expected));
 }

@@ -345,9 +345,9 @@ const TIMES: &[(&str, &str)] = &[
 fn compare(rows: &[(&str, &str)], answer: impl Fn(&str) -> String) {
     let mut differences = Vec::new();
     for (input, want) in rows {
-        let got = answer(input);
-        if got != *want {
-            differences.push(format!("{input:?}: {got:?}, Go says {want:?}"));
+        let actual = answer(input);
+        if actual != *want {
+            differences.push(format!("{input:?}: {actual:?}, Go says {want:?}"));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));

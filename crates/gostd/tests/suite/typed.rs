@@ -422,14 +422,14 @@ const ROWS: &[(&str, &str)] = &[
 fn documents_become_what_go_makes_of_them() {
     let mut differences = Vec::new();
     for (input, want) in ROWS {
-        let got = match json::from_slice::<Document>(input.as_bytes()) {
+        let actual = match json::from_slice::<Document>(input.as_bytes()) {
             Ok(document) => String::from_utf8(json::to_vec(&document)).expect("JSON is a text"),
             Err(error) => format!("! {error}"),
         };
         // Go names its own types where a value has the wrong one.
         let is_type_error = want.starts_with("! json: cannot unmarshal");
-        if got != *want && !(is_type_error && got.starts_with('!')) {
-            differences.push(format!("{input}\n  {got}\n  Go says\n  {want}"));
+        if actual != *want && !(is_type_error && actual.starts_with('!')) {
+            differences.push(format!("{input}\n  {actual}\n  Go says\n  {want}"));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));

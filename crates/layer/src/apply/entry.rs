@@ -20,9 +20,9 @@ const WHITEOUT: &[u8] = b".wh.";
 const META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_MARK: &str = "trusted.overlay.opaque";
-const BUFFER: usize = 256 << 10;
+const COPY_BUFFER_BYTES: usize = 256 << 10;
 const IMPLIED_MODE: u32 = 0o755;
-const MOST_OPEN: usize = 64;
+const MAX_OPEN_DIRS: usize = 64;
 
 /// An unpacking in progress.
 pub(super) struct Unpack<'a> {
@@ -48,7 +48,7 @@ impl<'a> Unpack<'a> {
             open: HashMap::new(),
             dir_times: DirTimes::default(),
             unpacked: HashSet::new(),
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; COPY_BUFFER_BYTES],
         })
     }
 
@@ -159,7 +159,7 @@ impl<'a> Unpack<'a> {
         dir.remove_all(name)?;
         self.open.clear();
         self.dir_times.forget(path);
-        self.unpacked.retain(|done| !done.starts_with(path));
+        self.unpacked.retain(|unpacked| !unpacked.starts_with(path));
         Ok(())
     }
 
@@ -373,7 +373,11 @@ impl<'a> Unpack<'a> {
     }
 
     fn brought(&self, path: &Path) -> bool {
-        self.unpacked.contains(path) || self.unpacked.iter().any(|done| done.starts_with(path))
+        self.unpacked.contains(path)
+            || self
+                .unpacked
+                .iter()
+                .any(|unpacked| unpacked.starts_with(path))
     }
 
     fn owner(&self, header: &Header) -> Owner {
@@ -402,7 +406,7 @@ impl<'a> Unpack<'a> {
             }
             Err(e) => return Err(e.into()),
         };
-        if self.open.len() >= MOST_OPEN {
+        if self.open.len() >= MAX_OPEN_DIRS {
             self.open.clear();
         }
         self.disturb(path)?;
@@ -488,15 +492,15 @@ impl<'a> Unpack<'a> {
 }
 
 // Gives a directory the metadata of the one it stands over.
-fn adopt(made: &Dir, below: &Dir, meta: &Meta) -> io::Result<()> {
-    made.set_own_owner(meta.uid, meta.gid)?;
-    made.set_own_mode(meta.mode)?;
+fn adopt(dir: &Dir, below: &Dir, meta: &Meta) -> io::Result<()> {
+    dir.set_own_owner(meta.uid, meta.gid)?;
+    dir.set_own_mode(meta.mode)?;
     for (key, value) in below.own_xattrs()? {
         if !key.starts_with("trusted.") {
-            made.set_own_xattr(&key, &value)?;
+            dir.set_own_xattr(&key, &value)?;
         }
     }
-    made.set_own_times(Times {
+    dir.set_own_times(Times {
         atime: Some(meta.atime),
         mtime: Some(meta.mtime),
     })

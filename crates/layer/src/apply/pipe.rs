@@ -8,8 +8,8 @@ use oci::{Digest, Digester};
 use super::{Applied, ApplyError};
 use crate::compress::{Corrupt, decompress};
 
-const CHUNK: usize = 256 << 10;
-const CHUNKS: usize = 8;
+const CHUNK_BYTES: usize = 256 << 10;
+const MAX_WAITING_CHUNKS: usize = 8;
 
 /// What becomes of the stream after the end of the archive in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub(super) fn with_plain(
     use_it: impl FnOnce(&mut PipeReader) -> Result<(u64, u64), ApplyError>,
 ) -> Result<Applied, ApplyError> {
     std::thread::scope(|scope| {
-        let (full, chunks) = sync_channel(CHUNKS);
-        let (recycle, empty) = sync_channel(CHUNKS + 1);
+        let (full, chunks) = sync_channel(MAX_WAITING_CHUNKS);
+        let (recycle, empty) = sync_channel(MAX_WAITING_CHUNKS + 1);
         let hashing = scope.spawn(move || pump(stream, &full, &empty));
         let mut plain = PipeReader {
             chunks,
@@ -91,7 +91,7 @@ fn pump(
     };
     loop {
         let mut chunk = empty.try_recv().unwrap_or_default();
-        chunk.resize(CHUNK, 0);
+        chunk.resize(CHUNK_BYTES, 0);
         let mut n = 0;
         let result = loop {
             match plain.read(chunk.get_mut(n..).unwrap_or_default()) {
@@ -112,7 +112,7 @@ fn pump(
             full.send(Err(e)).ok();
             return (digest.finish(), size);
         }
-        if n < CHUNK {
+        if n < CHUNK_BYTES {
             return (digest.finish(), size);
         }
     }

@@ -9,8 +9,8 @@ use fstree::{PathError, Root, Times};
 use super::ApplyError;
 
 // How much may be kept: more directories than an image has, as a rule.
-const MAX_BYTES: usize = 8 << 20;
-const BYTES_EACH: usize = 96;
+const MAX_KEPT_BYTES: usize = 8 << 20;
+const ENTRY_BYTES: usize = 96;
 
 /// The times that directories get at the very end.
 ///
@@ -18,7 +18,7 @@ const BYTES_EACH: usize = 96;
 /// kept once more. So memory does not grow with the number of entries.
 #[derive(Debug, Default)]
 pub(super) struct DirTimes {
-    known: BTreeMap<PathBuf, Times>,
+    times_of: BTreeMap<PathBuf, Times>,
     bytes: usize,
     some_are_set: bool,
 }
@@ -32,13 +32,13 @@ impl DirTimes {
         path: &Path,
         times: Times,
     ) -> Result<bool, ApplyError> {
-        let is_full = self.bytes > MAX_BYTES;
+        let is_full = self.bytes > MAX_KEPT_BYTES;
         if is_full {
             self.set(root)?;
             self.some_are_set = true;
         }
-        if self.known.insert(path.to_path_buf(), times).is_none() {
-            self.bytes += path.as_os_str().len() + BYTES_EACH;
+        if self.times_of.insert(path.to_path_buf(), times).is_none() {
+            self.bytes += path.as_os_str().len() + ENTRY_BYTES;
         }
         Ok(is_full)
     }
@@ -46,7 +46,7 @@ impl DirTimes {
     /// Keeps the time of a directory that is about to get another entry. Returns as [`note`](Self::note) does.
     pub(super) fn disturb(&mut self, root: &Root, path: &Path) -> Result<bool, ApplyError> {
         // The root has its own times, whatever the archive says about it.
-        if !self.some_are_set || path.as_os_str().is_empty() || self.known.contains_key(path) {
+        if !self.some_are_set || path.as_os_str().is_empty() || self.times_of.contains_key(path) {
             return Ok(false);
         }
         let meta = root.stat(path)?;
@@ -60,22 +60,22 @@ impl DirTimes {
     /// Forgets what was removed.
     pub(super) fn forget(&mut self, path: &Path) {
         let gone: Vec<PathBuf> = self
-            .known
+            .times_of
             .range(path.to_path_buf()..)
-            .map(|(known, _)| known)
-            .take_while(|known| known.starts_with(path))
+            .map(|(dir, _)| dir)
+            .take_while(|dir| dir.starts_with(path))
             .cloned()
             .collect();
         for path in gone {
-            self.known.remove(&path);
-            self.bytes -= path.as_os_str().len() + BYTES_EACH;
+            self.times_of.remove(&path);
+            self.bytes -= path.as_os_str().len() + ENTRY_BYTES;
         }
     }
 
     /// Sets all times that are kept.
     pub(super) fn set(&mut self, root: &Root) -> Result<(), ApplyError> {
         self.bytes = 0;
-        for (path, times) in std::mem::take(&mut self.known) {
+        for (path, times) in std::mem::take(&mut self.times_of) {
             match root.dir(&path) {
                 Ok(dir) => dir
                     .set_own_times(times)

@@ -32,19 +32,19 @@ pub enum AttributeError {
     /// It is neither yes nor no.
     #[error("non-bool value {value} specified for {FORCE}: {source}")]
     Force {
-        /// As it was given.
+        /// The value as given.
         value: String,
         /// Why it is none.
         source: strconv::ParseBoolError,
     },
-    /// It is no number, or none that fits.
+    /// The level is not a number, or too large.
     #[error(
         "non-integer value {value} specified for {LEVEL}: strconv.ParseInt: parsing {}: {}",
         strconv::quote(value),
         reason_in_go(source)
     )]
     Level {
-        /// As it was given.
+        /// The value as given.
         value: String,
         /// Why it is none.
         source: ParseIntError,
@@ -113,9 +113,12 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_gzip_with_its_own_level_and_nothing_is_converted() {
-        let said = read(&[("name", "a"), ("oci-mediatypes", "x")]).unwrap();
-        assert_eq!(said, CompressionAttributes::default());
-        assert_eq!(said.compression, of(CompressionKind::Gzip, None, false));
+        let attributes = read(&[("name", "a"), ("oci-mediatypes", "x")]).unwrap();
+        assert_eq!(attributes, CompressionAttributes::default());
+        assert_eq!(
+            attributes.compression,
+            of(CompressionKind::Gzip, None, false)
+        );
     }
 
     #[test]
@@ -154,9 +157,9 @@ mod tests {
                 true,
             ),
         ] {
-            let said = read(pairs).unwrap();
+            let attributes = read(pairs).unwrap();
             assert_eq!(
-                (said.compression, said.is_named),
+                (attributes.compression, attributes.is_named),
                 (compression, is_named),
                 "{pairs:?}"
             );

@@ -13,12 +13,12 @@ use std::thread::JoinHandle;
 use flate2::{Compress, Compression, FlushCompress, Status};
 use parking_lot::Mutex;
 
-const BLOCK: usize = 512 << 10;
-const WINDOW: usize = 32 << 10;
+const BLOCK_BYTES: usize = 512 << 10;
+const WINDOW_BYTES: usize = 32 << 10;
 // Beyond 4, another percent of size costs a third of the time.
-const LEVEL: u32 = 4;
-const SAMPLE: usize = 8 << 10;
-const SAMPLES: usize = 4;
+const DEFAULT_LEVEL: u32 = 4;
+const SAMPLE_BYTES: usize = 8 << 10;
+const SAMPLES_PER_BLOCK: usize = 4;
 
 struct Job {
     data: Arc<[u8]>,
@@ -45,15 +45,18 @@ pub(super) struct ParallelGzip<W: Write> {
 
 impl<W: Write> ParallelGzip<W> {
     pub(super) fn new(mut out: W, level: Option<i32>, threads: usize) -> io::Result<Self> {
-        let wanted = level.and_then(|level| u32::try_from(level).ok());
-        let deflater = Deflater::new(wanted.unwrap_or(LEVEL).min(9), level.is_none());
+        let requested_level = level.and_then(|level| u32::try_from(level).ok());
+        let deflater = Deflater::new(
+            requested_level.unwrap_or(DEFAULT_LEVEL).min(9),
+            level.is_none(),
+        );
         // No name, no time, unknown system: nothing that differs between runs.
         out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff])?;
         let most_pending = threads * 2;
         let (jobs, queue) = sync_channel(most_pending);
         Ok(Self {
             out,
-            block: Vec::with_capacity(BLOCK),
+            block: Vec::with_capacity(BLOCK_BYTES),
             before: None,
             crc: crc32fast::Hasher::new(),
             length: 0,
@@ -90,7 +93,7 @@ impl<W: Write> ParallelGzip<W> {
 
     fn submit(&mut self, last: bool) -> io::Result<()> {
         let data: Arc<[u8]> = std::mem::take(&mut self.block).into();
-        self.block.reserve(if last { 0 } else { BLOCK });
+        self.block.reserve(if last { 0 } else { BLOCK_BYTES });
         let (done, result) = sync_channel(1);
         let job = Job {
             data: Arc::clone(&data),
@@ -116,7 +119,7 @@ impl<W: Write> ParallelGzip<W> {
                                 let job = queue.lock().recv();
                                 let Ok(job) = job else { break };
                                 let result = deflater.run(&job);
-                                // Nobody waits any more when the stream was given up.
+                                // The stream was given up, so nobody waits for this block.
                                 job.done.send(result).ok();
                             }
                         })?,
@@ -147,11 +150,11 @@ impl<W: Write> ParallelGzip<W> {
 impl<W: Write> Write for ParallelGzip<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // A full block goes out only when more follows, so that the last one is never empty for nothing.
-        if self.block.len() == BLOCK && !bytes.is_empty() {
+        if self.block.len() == BLOCK_BYTES && !bytes.is_empty() {
             self.submit(false)?;
         }
         let take = bytes
-            .get(..bytes.len().min(BLOCK - self.block.len()))
+            .get(..bytes.len().min(BLOCK_BYTES - self.block.len()))
             .unwrap_or_default();
         self.block.extend_from_slice(take);
         self.crc.update(take);
@@ -196,7 +199,7 @@ impl Deflater {
         packer.reset();
         if let Some(before) = &job.dictionary {
             let window = before
-                .get(before.len().saturating_sub(WINDOW)..)
+                .get(before.len().saturating_sub(WINDOW_BYTES)..)
                 .unwrap_or_default();
             packer.set_dictionary(window).map_err(io::Error::other)?;
         }
@@ -216,20 +219,20 @@ impl Deflater {
 
     // A few samples, packed quickly: when none of them shrinks, the block will not either.
     fn is_incompressible(&mut self, data: &[u8]) -> io::Result<bool> {
-        if data.len() < SAMPLE * SAMPLES {
+        if data.len() < SAMPLE_BYTES * SAMPLES_PER_BLOCK {
             return Ok(false);
         }
         let tester = self
             .tester
             .get_or_insert_with(|| Compress::new(Compression::new(1), false));
-        let mut out = Vec::with_capacity(SAMPLE + 1024);
-        for i in 0..SAMPLES {
-            let at = (data.len() - SAMPLE) / (SAMPLES - 1) * i;
-            let sample = data.get(at..at + SAMPLE).unwrap_or_default();
+        let mut out = Vec::with_capacity(SAMPLE_BYTES + 1024);
+        for i in 0..SAMPLES_PER_BLOCK {
+            let at = (data.len() - SAMPLE_BYTES) / (SAMPLES_PER_BLOCK - 1) * i;
+            let sample = data.get(at..at + SAMPLE_BYTES).unwrap_or_default();
             tester.reset();
             out.clear();
             pack(tester, sample, FlushCompress::Finish, &mut out)?;
-            if out.len() < SAMPLE / 100 * 98 {
+            if out.len() < SAMPLE_BYTES / 100 * 98 {
                 return Ok(false);
             }
         }
@@ -244,8 +247,8 @@ fn pack(
     out: &mut Vec<u8>,
 ) -> io::Result<()> {
     loop {
-        let taken = usize::try_from(packer.total_in()).unwrap_or(usize::MAX);
-        let rest = data.get(taken..).unwrap_or_default();
+        let bytes_in = usize::try_from(packer.total_in()).unwrap_or(usize::MAX);
+        let rest = data.get(bytes_in..).unwrap_or_default();
         let status = packer
             .compress_vec(rest, out, flush)
             .map_err(io::Error::other)?;
@@ -265,10 +268,10 @@ fn pack(
 
 // Blocks that hold the bytes as they are; the last one of the stream says so.
 fn stored(data: &[u8], last: bool) -> Vec<u8> {
-    const MOST: usize = 65_535;
-    let pieces = data.len().div_ceil(MOST);
+    const MAX_STORED_BYTES: usize = 65_535;
+    let pieces = data.len().div_ceil(MAX_STORED_BYTES);
     let mut out = Vec::with_capacity(data.len() + pieces * 5);
-    for (i, piece) in data.chunks(MOST).enumerate() {
+    for (i, piece) in data.chunks(MAX_STORED_BYTES).enumerate() {
         let length = u16::try_from(piece.len()).unwrap_or(u16::MAX);
         out.push(u8::from(last && i + 1 == pieces));
         out.extend_from_slice(&length.to_le_bytes());

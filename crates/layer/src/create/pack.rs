@@ -15,7 +15,7 @@ use crate::tar::{EntryKind, Header, Writer, XATTR_RECORD};
 pub(super) const BUFFER: usize = 256 << 10;
 
 const CAPABILITY: &str = "security.capability";
-const SECOND: i64 = 1_000_000_000;
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// Writes the entries of changes.
 pub(super) struct Packer<'a, W: Write> {
@@ -170,10 +170,10 @@ impl<'a, W: Write> Packer<'a, W> {
             Kind::Char => EntryKind::Char,
             Kind::Fifo => EntryKind::Fifo,
         };
-        let mut time = meta.mtime.div_euclid(SECOND);
+        let mut time = meta.mtime.div_euclid(NANOS_PER_SECOND);
         if let Some(latest) = self
             .latest
-            .filter(|latest| meta.mtime > latest.saturating_mul(SECOND))
+            .filter(|latest| meta.mtime > latest.saturating_mul(NANOS_PER_SECOND))
         {
             time = latest;
         }

@@ -8,11 +8,11 @@ use super::sparse::{self, Map, fill};
 use super::{BLOCK, EntryKind, Header, TarError};
 
 // As Go: records and long names of more than this are an attack.
-const LARGEST_SPECIAL: u64 = 1 << 20;
+const MAX_SPECIAL_ENTRY_BYTES: u64 = 1 << 20;
 // What may stand before one entry, headers and padding included. A name, a link and records of the largest size fit.
-const MAX_BEFORE_ENTRY: u64 = 4 << 20;
+const MAX_BYTES_BEFORE_ENTRY: u64 = 4 << 20;
 // The holes of all sparse files of an archive together. They cost an archive nothing, and whoever reads the files something.
-const MAX_HOLES: u64 = 1 << 40;
+const MAX_HOLE_BYTES: u64 = 1 << 40;
 
 /// Reads entries from a stream: each header with [`next_entry`](Self::next_entry), then its contents with `read`.
 ///
@@ -24,7 +24,7 @@ pub struct Reader<R: Read> {
     padding: u64,
     pieces: Option<Map>,
     holes: u64,
-    done: bool,
+    has_ended: bool,
 }
 
 impl<R: Read> Reader<R> {
@@ -36,7 +36,7 @@ impl<R: Read> Reader<R> {
             padding: 0,
             pieces: None,
             holes: 0,
-            done: false,
+            has_ended: false,
         }
     }
 
@@ -99,7 +99,7 @@ impl<R: Read> Reader<R> {
         block: &[u8; BLOCK],
         pieces: Map,
     ) -> Result<Header, TarError> {
-        // What has contents is a file even so.
+        // An entry with contents is a file all the same.
         let is_empty = kind == 0 || header.size == 0;
         let old_dir =
             matches!(kind, 0 | b'0' | b'7') && is_empty && header.name.last() == Some(&b'/');
@@ -144,7 +144,7 @@ impl<R: Read> Reader<R> {
             }
             let holes = header.size.saturating_sub(self.left);
             self.holes = self.holes.saturating_add(holes);
-            if self.holes > MAX_HOLES {
+            if self.holes > MAX_HOLE_BYTES {
                 return Err(TarError::Invalid("sparse files too large"));
             }
         }
@@ -152,14 +152,14 @@ impl<R: Read> Reader<R> {
     }
 
     fn next_block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
-        if self.done {
+        if self.has_ended {
             return Ok(None);
         }
         self.skip()?;
         let mut block = [0; BLOCK];
         match fill(&mut self.input, &mut block)? {
             0 => {
-                self.done = true;
+                self.has_ended = true;
                 return Ok(None);
             }
             BLOCK => {}
@@ -169,7 +169,7 @@ impl<R: Read> Reader<R> {
             return Ok(Some(block));
         }
         // One empty block ends an archive when another follows, or nothing at all.
-        self.done = true;
+        self.has_ended = true;
         let n = fill(&mut self.input, &mut block)?;
         if n != 0 && block.iter().take(n).any(|b| *b != 0) {
             return Err(TarError::Invalid("data after an empty header"));
@@ -190,11 +190,11 @@ impl<R: Read> Reader<R> {
     }
 
     fn special(&mut self, size: u64, before: &mut Before) -> Result<Vec<u8>, TarError> {
-        if size > LARGEST_SPECIAL {
+        if size > MAX_SPECIAL_ENTRY_BYTES {
             return Err(TarError::Invalid("records too long"));
         }
         before.bytes += BLOCK as u64 + size + pad(size);
-        if before.bytes > MAX_BEFORE_ENTRY {
+        if before.bytes > MAX_BYTES_BEFORE_ENTRY {
             return Err(TarError::Invalid("too many headers before an entry"));
         }
         let mut data = Vec::new();
@@ -302,7 +302,7 @@ fn parse(block: &[u8; BLOCK]) -> Result<Header, TarError> {
     Ok(header)
 }
 
-// What was said about the entry that comes next.
+// What extended headers say about the next entry.
 #[derive(Debug, Default)]
 struct Before {
     records: Records,

@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use super::number::{read, read_decimal};
 use super::{BLOCK, Header, TarError};
 
-const MOST_PIECES: usize = 1 << 16;
+const MAX_PIECES: usize = 1 << 16;
 // Blocks that continue a GNU header; they need not have a piece in them.
-const MOST_BLOCKS: usize = 2048;
+const MAX_MAP_BLOCKS: usize = 2048;
 
 /// Pieces of data as offset and length, in order, without overlaps, inside the file.
 pub(super) type Map = Vec<(u64, u64)>;
@@ -32,7 +32,7 @@ pub(super) fn from_gnu(block: &[u8; BLOCK], input: &mut impl Read) -> Result<(Ma
             }
             map.push((number(piece.get(..12))?, number(piece.get(12..24))?));
         }
-        if map.len() > MOST_PIECES {
+        if map.len() > MAX_PIECES {
             Err(TarError::Invalid("sparse map too long"))
         } else {
             Ok(())
@@ -44,7 +44,7 @@ pub(super) fn from_gnu(block: &[u8; BLOCK], input: &mut impl Read) -> Result<(Ma
     let mut blocks = 0;
     while more {
         blocks += 1;
-        if blocks > MOST_BLOCKS {
+        if blocks > MAX_MAP_BLOCKS {
             return Err(TarError::Invalid("sparse map too long"));
         }
         let mut next = [0; BLOCK];
@@ -65,7 +65,7 @@ pub(super) fn from_records(header: &mut Header, pieces: Map) -> Result<Map, TarE
             while let Some(offset) = numbers.next() {
                 let length = numbers.next().ok_or(TarError::Invalid("bad sparse map"))?;
                 map.push((offset?, length?));
-                if map.len() > MOST_PIECES {
+                if map.len() > MAX_PIECES {
                     return Err(TarError::Invalid("sparse map too long"));
                 }
             }
@@ -82,16 +82,16 @@ pub(super) fn from_data(
     input: &mut impl Read,
 ) -> Result<(Map, u64), TarError> {
     name_and_size(header)?;
-    let mut taken = 0;
+    let mut bytes_read = 0;
     let mut line = Vec::new();
     let mut block = [0; BLOCK];
     let mut at = BLOCK;
-    let mut next = |taken: &mut u64| -> Result<u64, TarError> {
+    let mut next = |bytes_read: &mut u64| -> Result<u64, TarError> {
         line.clear();
         loop {
             if at == BLOCK {
                 input.read_exact(&mut block)?;
-                *taken += BLOCK as u64;
+                *bytes_read += BLOCK as u64;
                 at = 0;
             }
             let byte = block.get(at).copied().unwrap_or_default();
@@ -105,15 +105,15 @@ pub(super) fn from_data(
             }
         }
     };
-    let count = next(&mut taken)?;
-    if count > MOST_PIECES as u64 {
+    let count = next(&mut bytes_read)?;
+    if count > MAX_PIECES as u64 {
         return Err(TarError::Invalid("sparse map too long"));
     }
     let mut map = Vec::new();
     for _ in 0..count {
-        map.push((next(&mut taken)?, next(&mut taken)?));
+        map.push((next(&mut bytes_read)?, next(&mut bytes_read)?));
     }
-    Ok((checked(map, header.size)?, taken))
+    Ok((checked(map, header.size)?, bytes_read))
 }
 
 // The names and sizes that readers which do not know sparse files are to see are others than the file's.

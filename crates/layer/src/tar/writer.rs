@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use super::number::{fits_octal, write_octal};
 use super::{BLOCK, EntryKind, Header, TarError};
 
-const NAME: usize = 100;
-const PREFIX: usize = 155;
-const OWNER_NAME: usize = 32;
-const LARGEST_RECORDS: usize = 1 << 20;
+const NAME_BYTES: usize = 100;
+const PREFIX_BYTES: usize = 155;
+const OWNER_NAME_BYTES: usize = 32;
+const MAX_RECORDS_BYTES: usize = 1 << 20;
 
 type Block = [u8; BLOCK];
 
@@ -80,13 +80,13 @@ impl<W: Write> Writer<W> {
         for (key, value) in records {
             write_record(&mut data, key, value);
         }
-        if data.len() > LARGEST_RECORDS {
+        if data.len() > MAX_RECORDS_BYTES {
             return Err(TarError::Header("records too long"));
         }
         if !data.is_empty() {
             let mut block = [0; BLOCK];
             let mut name = ascii(&records_name(&header.name));
-            name.truncate(NAME);
+            name.truncate(NAME_BYTES);
             while name.last() == Some(&b'/') {
                 name.pop();
             }
@@ -150,10 +150,10 @@ fn plan(header: &Header) -> Result<(bool, BTreeMap<&str, Vec<u8>>), TarError> {
         }
         Ok(())
     };
-    string(&header.name, NAME, "path", true)?;
-    string(&header.link, NAME, "linkpath", false)?;
-    string(&header.uname, OWNER_NAME, "uname", false)?;
-    string(&header.gname, OWNER_NAME, "gname", false)?;
+    string(&header.name, NAME_BYTES, "path", true)?;
+    string(&header.link, NAME_BYTES, "linkpath", false)?;
+    string(&header.uname, OWNER_NAME_BYTES, "uname", false)?;
+    string(&header.gname, OWNER_NAME_BYTES, "gname", false)?;
     for (value, width, key) in [
         (header.uid, 8, "uid"),
         (header.gid, 8, "gid"),
@@ -271,11 +271,11 @@ fn ascii(value: &[u8]) -> Vec<u8> {
 
 // Where a long name can be cut at a slash so that both halves have a field.
 fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
-    if name.len() <= NAME || !name.is_ascii() || name.contains(&0) {
+    if name.len() <= NAME_BYTES || !name.is_ascii() || name.contains(&0) {
         return None;
     }
-    let reach = if name.len() > PREFIX + 1 {
-        PREFIX + 1
+    let reach = if name.len() > PREFIX_BYTES + 1 {
+        PREFIX_BYTES + 1
     } else if name.last() == Some(&b'/') {
         name.len() - 1
     } else {
@@ -284,7 +284,7 @@ fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = name.get(..reach)?.iter().rposition(|b| *b == b'/')?;
     let (prefix, rest) = name.split_at_checked(at)?;
     let rest = rest.get(1..)?;
-    let fits = at > 0 && at <= PREFIX && !rest.is_empty() && rest.len() <= NAME;
+    let fits = at > 0 && at <= PREFIX_BYTES && !rest.is_empty() && rest.len() <= NAME_BYTES;
     fits.then_some((prefix, rest))
 }
 

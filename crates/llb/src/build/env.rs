@@ -15,7 +15,7 @@ struct Link {
     parent: Env,
     /// How many links there are, this one included.
     length: usize,
-    /// What the keys have here; made when first asked for, and only at each [`STEP`]th link.
+    /// What the keys have here; made when first asked for, and only at each [`LINKS_BEFORE_INDEX`]th link.
     index: OnceLock<Box<Index>>,
 }
 
@@ -23,7 +23,7 @@ struct Link {
 type Index = HashMap<Arc<str>, Option<Arc<str>>>;
 
 /// How far a look-up goes from link to link before it asks an index.
-const STEP: usize = 256;
+const LINKS_BEFORE_INDEX: usize = 256;
 
 impl Env {
     /// Sets `key`, which moves it to the end.
@@ -54,7 +54,7 @@ impl Env {
             if &*link.key == key {
                 return link.value.as_deref();
             }
-            if link.length.is_multiple_of(STEP) {
+            if link.length.is_multiple_of(LINKS_BEFORE_INDEX) {
                 return link.indexed().get(key)?.as_deref();
             }
         }
@@ -63,10 +63,10 @@ impl Env {
 
     /// All pairs, each at the place where it was last set.
     pub fn pairs(&self) -> Vec<(&str, &str)> {
-        let mut seen: HashSet<&str> = HashSet::new();
+        let mut keys: HashSet<&str> = HashSet::new();
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         for link in self.links() {
-            if seen.insert(&link.key)
+            if keys.insert(&link.key)
                 && let Some(value) = &link.value
             {
                 pairs.push((&link.key, value));

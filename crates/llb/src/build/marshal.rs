@@ -39,7 +39,7 @@ pub fn marshal(
 ) -> Result<pb::Definition, BuildError> {
     let mut marshaller = Marshaller {
         options,
-        done: HashMap::new(),
+        digest_of_vertex: HashMap::new(),
         digests: HashSet::new(),
         bytes: 0,
         definition: pb::Definition::default(),
@@ -83,7 +83,7 @@ pub(crate) fn resolve(output: &Output) -> Result<Option<&Output>, BuildError> {
 
 pub(crate) struct Marshaller<'a> {
     pub(crate) options: &'a MarshalOptions,
-    done: HashMap<*const Vertex, Digest>,
+    digest_of_vertex: HashMap<*const Vertex, Digest>,
     digests: HashSet<Digest>,
     /// Of the ops until now.
     bytes: usize,
@@ -98,13 +98,16 @@ impl Marshaller<'_> {
             if let Some(&input) = inputs.get(next) {
                 stack.push((vertex, inputs, next + 1));
                 if let Some(Output(Inner::Vertex { vertex, .. })) = resolve(input)?
-                    && !self.done.contains_key(&Arc::as_ptr(vertex))
+                    && !self.digest_of_vertex.contains_key(&Arc::as_ptr(vertex))
                 {
                     stack.push((vertex, vertex.inputs(), 0));
                 }
                 continue;
             }
-            if self.done.contains_key(&std::ptr::from_ref(vertex)) {
+            if self
+                .digest_of_vertex
+                .contains_key(&std::ptr::from_ref(vertex))
+            {
                 continue;
             }
             let Marshalled {
@@ -119,7 +122,8 @@ impl Marshaller<'_> {
                 Kind::Diff(op) => op.marshal(self, &vertex.constraints)?,
                 Kind::Encoded(op) => op.marshal(&vertex.constraints),
             };
-            self.done.insert(std::ptr::from_ref(vertex), digest.clone());
+            self.digest_of_vertex
+                .insert(std::ptr::from_ref(vertex), digest.clone());
             merge_metadata(
                 self.definition
                     .metadata
@@ -153,7 +157,7 @@ impl Marshaller<'_> {
             }
         };
         let digest = self
-            .done
+            .digest_of_vertex
             .get(&Arc::as_ptr(vertex))
             .expect("inputs are marshalled before their users");
         Ok(Some(pb::Input {
@@ -199,11 +203,11 @@ impl Sources {
     fn add(&mut self, vertex: &Digest, locations: &[(Arc<SourceMap>, Vec<pb::Range>)]) {
         let entry = self.locations.entry(vertex.to_string()).or_default();
         for (map, ranges) in locations {
-            let known = self
+            let existing = self
                 .maps
                 .iter()
                 .position(|have| Arc::ptr_eq(have, map) || same_file(have, map));
-            let index = known.unwrap_or_else(|| {
+            let index = existing.unwrap_or_else(|| {
                 self.maps.push(Arc::clone(map));
                 self.maps.len() - 1
             });

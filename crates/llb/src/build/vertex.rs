@@ -187,7 +187,7 @@ pub struct Constraints {
 }
 
 impl Constraints {
-    /// Nothing said.
+    /// No name, platform or metadata.
     pub fn new() -> Self {
         Self::default()
     }

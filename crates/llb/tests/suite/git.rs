@@ -53,10 +53,10 @@ fn every_address_is_taken_apart_as_buildkit_does_it() {
     let mut differences = Vec::new();
     for vector in &vectors {
         let text = vector["in"].as_str().expect("a text");
-        let got = answer(text);
-        if got != vector["out"] {
+        let actual = answer(text);
+        if actual != vector["out"] {
             differences.push(format!(
-                "{text:?}:\n  {got}\n  BuildKit says\n  {}",
+                "{text:?}:\n  {actual}\n  BuildKit says\n  {}",
                 vector["out"]
             ));
         }

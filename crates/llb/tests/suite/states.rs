@@ -360,7 +360,7 @@ fn states() -> BTreeMap<&'static str, State> {
             base().with_output(mounts.into_iter().next())
         }),
     ];
-    let named = |text| Some(Chown::parse(text));
+    let owner_of = |text| Some(Chown::parse(text));
     let when = Some(1_000_000_005);
     let files = [
         ("mkdir", mkdir("/d", 0o755, false, None)),
@@ -372,7 +372,7 @@ fn states() -> BTreeMap<&'static str, State> {
             "mkdir time",
             file(FileChain::new().mkdir("/d", 0o755, false, None, when)),
         ),
-        ("mkdir user", mkdir("/d", 0o755, false, named("u:g"))),
+        ("mkdir user", mkdir("/d", 0o755, false, owner_of("u:g"))),
         (
             "mkdir relative",
             FileChain::new()
@@ -426,7 +426,7 @@ fn states() -> BTreeMap<&'static str, State> {
             "copy symbolic mode",
             copy(|info| info.mode = Some(Chmod::Symbolic("u+x".into()))),
         ),
-        ("copy owner", copy(|info| info.owner = named("u:5"))),
+        ("copy owner", copy(|info| info.owner = owner_of("u:5"))),
         ("copy replace", copy(|info| info.always_replace = true)),
         ("copy time", copy(|info| info.created = when)),
         (
@@ -507,10 +507,10 @@ fn every_state_has_the_digest_that_buildkits_client_gives_it() {
             differences.push(format!("{name} is not built"));
             continue;
         };
-        let got = answer(&state);
-        if got != vector["out"] {
+        let actual = answer(&state);
+        if actual != vector["out"] {
             let want = &vector["out"];
-            differences.push(format!("{name}:\n  {got}\n  BuildKit says\n  {want}"));
+            differences.push(format!("{name}:\n  {actual}\n  BuildKit says\n  {want}"));
         }
     }
     differences.extend(states.keys().map(|name| format!("{name} is not recorded")));
@@ -578,15 +578,15 @@ fn each_option_changes_what_a_result_is_or_says_that_it_does_not() {
         })),
     ];
     let root_digest = |state: &State| answer(state)["digest"].clone();
-    let made = |constraints| {
+    let chain = |constraints| {
         FileChain::new()
             .mkdir("/d", 0o755, false, None, None)
             .on(&base(), constraints)
     };
-    let plainly = root_digest(&made(plain()));
+    let plainly = root_digest(&chain(plain()));
     for constraints in same {
         assert_eq!(
-            root_digest(&made(constraints.clone())),
+            root_digest(&chain(constraints.clone())),
             plainly,
             "{constraints:?}"
         );

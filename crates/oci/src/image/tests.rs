@@ -43,7 +43,7 @@ fn documents_of_others_are_read_as_go_reads_them() {
             continue;
         }
         let bytes = bytes_of(document);
-        let got = match kind {
+        let encoded = match kind {
             "[config]" => again::<ImageConfig>(&bytes),
             "[manifest]" => again::<Manifest>(&bytes),
             _ => again::<Index>(&bytes),
@@ -55,7 +55,7 @@ fn documents_of_others_are_read_as_go_reads_them() {
                 .fold(want.to_owned(), |text, list| {
                     text.replace(&format!("\"{list}\":[]"), &format!("\"{list}\":null"))
                 });
-            assert_eq!(got.as_deref(), Ok(want.as_str()), "{document}");
+            assert_eq!(encoded.as_deref(), Ok(want.as_str()), "{document}");
             continue;
         }
         let want = line.strip_prefix("! ").unwrap_or_default();
@@ -63,7 +63,7 @@ fn documents_of_others_are_read_as_go_reads_them() {
         if want.starts_with("parsing time") {
             continue;
         }
-        let error = got.unwrap_err().to_string();
+        let error = encoded.unwrap_err().to_string();
         if want.starts_with("json: ") {
             assert!(error.contains("where a"), "{document}: {error}");
         } else if !want.starts_with("Time.") {

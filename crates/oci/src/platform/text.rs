@@ -222,7 +222,7 @@ fn escaped(option: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The error is the escape that is none.
+/// The error is the invalid escape.
 fn unescaped(option: &str) -> Result<String, String> {
     let mut out = Vec::new();
     let mut parts = option.split('%');

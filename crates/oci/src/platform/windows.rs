@@ -13,7 +13,7 @@ struct Version {
 }
 
 impl Version {
-    /// Nothing but zeros when the text is none.
+    /// All fields are zero when the text is not a version.
     fn parse(text: &str) -> Self {
         let mut parts = text.split('.');
         let mut next = || parts.next();

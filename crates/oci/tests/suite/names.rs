@@ -30,10 +30,10 @@ fn every_reference_is_normalised_as_distribution_does_it() {
             Some(error) => Err(error.to_owned()),
             None => Ok(vector["out"].clone()),
         };
-        let got = answer(text);
-        if got != want {
+        let actual = answer(text);
+        if actual != want {
             differences.push(format!(
-                "{text:?}:\n  {got:?}\n  the reference says\n  {want:?}"
+                "{text:?}:\n  {actual:?}\n  the reference says\n  {want:?}"
             ));
         }
     }

@@ -46,7 +46,7 @@ fn every_text_is_read_and_every_choice_made_as_containerd_does_it() {
             Some(error) => Err(error.to_owned()),
             None => Ok(vector["out"].clone()),
         };
-        let got = match input.as_str() {
+        let actual = match input.as_str() {
             Some(text) => parsed(text),
             None => {
                 let have = input["have"].as_array().expect("a list").iter();
@@ -54,9 +54,9 @@ fn every_text_is_read_and_every_choice_made_as_containerd_does_it() {
                 Ok(chosen(input["want"].as_str().expect("a text"), &have).into())
             }
         };
-        if got != want {
+        if actual != want {
             differences.push(format!(
-                "{input}:\n  {got:?}\n  containerd says\n  {want:?}"
+                "{input}:\n  {actual:?}\n  containerd says\n  {want:?}"
             ));
         }
     }

@@ -111,12 +111,12 @@ impl ImmutableRef {
         self.record.body.lock().chain_id.clone()
     }
 
-    /// Tells whether some layer of it is not unpacked yet.
+    /// Returns whether some layer of it is not unpacked yet.
     pub fn is_lazy(&self) -> bool {
         self.record.layers().iter().any(|r| r.body.lock().lazy)
     }
 
-    /// Tells whether every layer is here or has somebody who could fetch it.
+    /// Returns whether every layer is here or has somebody who could fetch it.
     pub fn is_reachable(&self) -> bool {
         self.record
             .layers()

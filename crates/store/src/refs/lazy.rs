@@ -26,13 +26,13 @@ use crate::store::Store;
 use crate::store::record::{Record, Shape};
 
 /// How many layers of one chain are fetched at a time.
-const FETCHES: usize = 8;
+const MAX_FETCHES_AT_ONCE: usize = 8;
 /// How much is gathered before it is written and hashed off the reactor.
-const BATCH: usize = 1 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Layers that are unpacked while they come. Each has a thread of its own: where it comes from decides how long it takes,
 /// and the threads that everybody waits for are few.
-static COMING: LazyLock<task::Permits> = LazyLock::new(|| task::Permits::new(256));
+static UNPACKING_THREADS: LazyLock<task::Permits> = LazyLock::new(|| task::Permits::new(256));
 
 /// A form of a layer and who can fetch it.
 type Fetchable = (LayerRow, Vec<Arc<dyn BlobProvider>>);
@@ -78,7 +78,7 @@ impl Record {
         self.providers(digest).into_iter().next()
     }
 
-    /// Tells whether some form of this layer is here or can be fetched.
+    /// Returns whether some form of this layer is here or can be fetched.
     pub(crate) fn can_fetch(&self) -> bool {
         self.layer_rows().is_ok_and(|rows| {
             rows.iter()
@@ -94,8 +94,8 @@ impl Record {
             .filter(|l| l.body.lock().snapshot.is_none())
             .collect();
         if !missing.is_empty() {
-            let mut work =
-                stream::iter(missing.into_iter().map(Self::materialize)).buffer_unordered(FETCHES);
+            let mut work = stream::iter(missing.into_iter().map(Self::materialize))
+                .buffer_unordered(MAX_FETCHES_AT_ONCE);
             while let Some(()) = work.try_next().await? {}
         }
         if !matches!(self.shape(), Shape::Layer { parent: None }) {
@@ -233,7 +233,7 @@ impl Record {
         let this = self.clone();
         let descriptor = row.descriptor.clone();
         let shows = Arc::clone(provider);
-        let place = COMING.acquire().await;
+        let place = UNPACKING_THREADS.acquire().await;
         let unpacking = task::thread("store-unpack", move || {
             let _place = place;
             let mut stream = BufReader::with_capacity(
@@ -250,19 +250,19 @@ impl Record {
             this.unpack(&mut stream, &row)
         })
         .map_err(|e| StoreError::io("start a thread for", "a layer", e))?;
-        let mut deaf = false;
+        let mut tee_closed = false;
         let fetched = fetch_and_tee(
             self.store(),
             &lease,
             &descriptor,
             provider,
             Some(tee),
-            &mut deaf,
+            &mut tee_closed,
         )
         .await;
         let unpacked = unpacking.await;
         // A fetch that ended because unpacking did is not the reason.
-        if !deaf {
+        if !tee_closed {
             fetched?;
         }
         self.adopt(unpacked?)
@@ -352,16 +352,16 @@ impl Record {
     fn adopt(&self, draft: Draft) -> Result<(), StoreError> {
         let store = self.store();
         let snapshot = draft.keep();
-        let done = store.write(|c| {
+        let committed = store.write(|c| {
             let mut s = c.prepare_cached(
                 "UPDATE refs SET snapshot = ?2, lazy = 0, size = -1, synced = 0 WHERE id = ?1",
             )?;
             s.execute(params![self.id().as_str(), snapshot])?;
             Ok(())
         });
-        if done.is_err() {
+        if committed.is_err() {
             store.drop_snapshots(&[snapshot]);
-            return done;
+            return committed;
         }
         {
             let mut body = self.body.lock();
@@ -446,7 +446,7 @@ fn is_of_provider(error: &StoreError) -> bool {
     )
 }
 
-/// What the unpacker is told of a fetch. One that fails or is given up just falls silent.
+/// Messages of a fetch to the unpacker. A fetch that fails or is given up ends the channel without a message.
 enum Fetched {
     Chunk(Bytes),
     /// All bytes that were announced have come.
@@ -483,12 +483,12 @@ struct Ingest {
     writer: Option<BlobWriter>,
     batch: Vec<Bytes>,
     batched: usize,
-    taken: u64,
+    received: u64,
     limit: u64,
     /// Gets every chunk as well.
     tee: Option<mpsc::Sender<Fetched>>,
     /// Set when nobody listens to the tee any more.
-    deaf: bool,
+    tee_closed: bool,
 }
 
 impl Ingest {
@@ -512,19 +512,19 @@ impl Ingest {
 #[async_trait]
 impl BlobSink for Ingest {
     async fn write(&mut self, chunk: Bytes) -> std::io::Result<()> {
-        self.taken += chunk.len() as u64;
-        if self.taken > self.limit {
+        self.received += chunk.len() as u64;
+        if self.received > self.limit {
             return Err(std::io::Error::other("more bytes than were announced"));
         }
         if let Some(tee) = &self.tee
             && tee.send(Fetched::Chunk(chunk.clone())).await.is_err()
         {
-            self.deaf = true;
+            self.tee_closed = true;
             return Err(std::io::Error::other("unpacking failed"));
         }
         self.batched += chunk.len();
         self.batch.push(chunk);
-        if self.batched >= BATCH {
+        if self.batched >= BATCH_BYTES {
             self.drain().await
         } else {
             Ok(())
@@ -532,7 +532,7 @@ impl BlobSink for Ingest {
     }
 
     fn written(&self) -> u64 {
-        self.taken
+        self.received
     }
 }
 
@@ -550,14 +550,14 @@ pub(crate) async fn fetch_blob(
     fetch_and_tee(store, lease, descriptor, provider, None, &mut false).await
 }
 
-/// As [`fetch_blob`], while the bytes also go to `tee`. `deaf` tells whether its other end was closed early.
+/// As [`fetch_blob`], while the bytes also go to `tee`. `tee_closed` is set when its other end was closed early.
 async fn fetch_and_tee(
     store: &Arc<Store>,
     lease: &Lease,
     descriptor: &Descriptor,
     provider: &Arc<dyn BlobProvider>,
     tee: Option<mpsc::Sender<Fetched>>,
-    deaf: &mut bool,
+    tee_closed: &mut bool,
 ) -> Result<BlobInfo, StoreError> {
     let digest = &descriptor.digest;
     let limit = descriptor.len();
@@ -566,23 +566,23 @@ async fn fetch_and_tee(
         writer,
         batch: Vec::new(),
         batched: 0,
-        taken: 0,
+        received: 0,
         limit,
         tee,
-        deaf: false,
+        tee_closed: false,
     };
     let fetched = provider.fetch(descriptor, &mut sink).await;
     let tee = sink.tee.take();
-    *deaf = sink.deaf;
+    *tee_closed = sink.tee_closed;
     fetched.map_err(|e| StoreError::Fetch {
         digest: digest.clone(),
         source: Arc::from(e),
     })?;
-    if sink.taken != limit {
+    if sink.received != limit {
         return Err(StoreError::SizeMismatch {
             digest: digest.clone(),
             want: limit,
-            got: sink.taken,
+            got: sink.received,
         });
     }
     if let Some(tee) = tee {

@@ -132,9 +132,9 @@ impl Record {
             });
         }
         // Overlay takes no directory twice. Of a layer that is there twice, the upper one alone says all the lower one does.
-        let mut seen = HashSet::new();
+        let mut snapshots = HashSet::new();
         stack.reverse();
-        stack.retain(|snapshot| seen.insert(snapshot.clone()));
+        stack.retain(|snapshot| snapshots.insert(snapshot.clone()));
         stack.reverse();
         Ok((stack, plain))
     }
@@ -220,16 +220,16 @@ impl Record {
         write_changes(&upper, &changes, &draft.root()?, false)
             .map_err(|e| StoreError::layer("diff", self.id().as_str(), e))?;
         let snapshot = draft.keep();
-        let done = store.write(|c| {
+        let committed = store.write(|c| {
             let mut s = c.prepare_cached(
                 "UPDATE refs SET snapshot = ?2, synced = 0, size = -1 WHERE id = ?1",
             )?;
             s.execute(params![self.id().as_str(), snapshot])?;
             Ok(())
         });
-        if done.is_err() {
+        if committed.is_err() {
             store.drop_snapshots(&[snapshot]);
-            return done;
+            return committed;
         }
         self.body.lock().snapshot = Some(snapshot);
         store.note_unsynced();

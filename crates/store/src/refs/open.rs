@@ -17,7 +17,7 @@ use crate::usage::from_nanos;
 
 /// Metadata of a layer whose first blob was made here.
 pub(crate) const ORIGIN_KEY: &str = "layer.origin";
-/// Nothing else has brought it.
+/// The origin of a layer that no image or cache has brought.
 pub(crate) const BUILT: &[u8] = b"built";
 /// It was made here, and the same blob has come with an image or a cache as well.
 pub(crate) const SHARED: &[u8] = b"shared";
@@ -100,11 +100,11 @@ impl Store {
                 .parents
                 .iter()
                 .zip(&parents)
-                .filter(|(_, (_, found))| found.is_none())
+                .filter(|(_, (_, record))| record.is_none())
                 .map(|((_, p), _)| p.clone())
                 .collect();
             if !missing.is_empty() {
-                hold.extend(parents.into_iter().filter_map(|(_, found)| found));
+                hold.extend(parents.into_iter().filter_map(|(_, record)| record));
                 if todo.len() > 100_000 {
                     return Err(StoreError::Unfit {
                         id: id.clone(),
@@ -157,7 +157,7 @@ impl Store {
         Ok(ImmutableRef::new(record))
     }
 
-    /// Tells whether a record of that name exists.
+    /// Returns whether a record of that name exists.
     pub fn exists(&self, id: &RefId) -> Result<bool, StoreError> {
         if self.live().lock().has(id) {
             return Ok(true);
@@ -205,8 +205,8 @@ impl Store {
 
     /// Lets a kept mutable record go: at once, or with the handle of whoever has it open. One that is gone is fine.
     pub fn retire(self: &Arc<Self>, id: &RefId) -> Result<(), StoreError> {
-        let held = self.live().lock().get(id);
-        if let Some(record) = held {
+        let record = self.live().lock().get(id);
+        if let Some(record) = record {
             record.body.lock().retain = false;
             self.write(|c| {
                 c.prepare_cached("UPDATE refs SET retain = 0 WHERE id = ?1 AND mutable = 1")?
@@ -379,7 +379,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Gives a layer the files of another record of the same chain, if one has been unpacked. Tells whether it did.
+    /// Gives a layer the files of another record of the same chain, if one has been unpacked. Returns whether it did.
     pub(crate) fn share_files(&self, record: &Record) -> Result<bool, StoreError> {
         let chain_id = record.body.lock().chain_id.clone();
         let Some(chain_id) = chain_id else {

@@ -1,4 +1,4 @@
-//! What the keeper and the one that takes out the trash are told.
+//! Requests to the keeper thread and to the thread that empties the trash.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 /// How long trash gathers; deleting competes with steps for the same directories.
 pub(crate) const EMPTY_AFTER: Duration = Duration::from_millis(500);
 
-/// What is to be done, and since when. `None`: nothing of the kind.
+/// The pending requests, with the time of the first; `None` where there is no such request.
 #[derive(Debug, Default)]
 pub(crate) struct KeeperState {
     pub(crate) closing: bool,

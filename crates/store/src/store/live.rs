@@ -19,7 +19,7 @@ impl Live {
         self.records.get(id).and_then(Weak::upgrade)
     }
 
-    /// Tells whether the record is live.
+    /// Returns whether the record is live.
     pub(crate) fn has(&self, id: &RefId) -> bool {
         self.records.get(id).is_some_and(|w| w.strong_count() > 0)
     }

@@ -277,12 +277,12 @@ impl Shape {
 
 /// Lets go of what a record stands on, one after the other: chains may be long, and each would drop the next inside itself.
 fn drop_parents(shape: &mut Shape) {
-    let taken = std::mem::replace(shape, Shape::Layer { parent: None });
-    let mut todo: Vec<Arc<Record>> = taken.into_parents().collect();
+    let old_shape = std::mem::replace(shape, Shape::Layer { parent: None });
+    let mut todo: Vec<Arc<Record>> = old_shape.into_parents().collect();
     while let Some(parent) = todo.pop() {
         if let Some(mut last) = Arc::into_inner(parent) {
-            let taken = std::mem::replace(&mut last.shape, Shape::Layer { parent: None });
-            todo.extend(taken.into_parents());
+            let old_shape = std::mem::replace(&mut last.shape, Shape::Layer { parent: None });
+            todo.extend(old_shape.into_parents());
         }
     }
 }
@@ -301,12 +301,12 @@ impl Drop for Record {
         if *self.used.get_mut() {
             let id = self.id.as_str();
             let now = to_nanos(task::clock::wall());
-            let done = self.store.later(|c| {
+            let queued = self.store.later(|c| {
                 c.prepare_cached("UPDATE refs SET used = ?2, uses = uses + 1 WHERE id = ?1")?
                     .execute(params![id, now])?;
                 Ok(())
             });
-            if let Err(e) = done {
+            if let Err(e) = queued {
                 tracing::debug!(id = %self.id, error = %e, "use not counted");
             }
         }

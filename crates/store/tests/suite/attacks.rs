@@ -135,8 +135,8 @@ async fn of_two_images_that_nobody_unpacked_yet_each_has_its_own_blob() {
             .unwrap();
         assert_ne!(broken_top.id(), fine_top.id());
         // An image may be sent on without being unpacked: its own blobs are named.
-        let named = fine_top.blobs(CompressionSpec::default()).await.unwrap();
-        assert_eq!(named[0].descriptor.digest, Digest::sha256(&good), "{what}");
+        let blobs = fine_top.blobs(CompressionSpec::default()).await.unwrap();
+        assert_eq!(blobs[0].descriptor.digest, Digest::sha256(&good), "{what}");
         assert_eq!(tree(&fine_top).await, "x=1 y=2", "{what}");
         assert_eq!((bad_shelf.times(), good_shelf.times()), (0, 1), "{what}");
         assert_eq!(tree(&broken_top).await, "x=1 y=2", "{what}");
@@ -177,8 +177,8 @@ async fn what_another_image_says_of_a_blob_is_not_believed() {
             .import_layer(None, describe(&good), Shelf::of(&good))
             .unwrap();
         assert_eq!(tree(&honest).await, "x=1", "{what}");
-        let named = honest.blobs(CompressionSpec::default()).await.unwrap();
-        assert_eq!(named[0].descriptor, describe(&good).descriptor, "{what}");
+        let blobs = honest.blobs(CompressionSpec::default()).await.unwrap();
+        assert_eq!(blobs[0].descriptor, describe(&good).descriptor, "{what}");
     }
 }
 
@@ -232,9 +232,9 @@ async fn a_tree_that_is_nested_too_deep_is_refused_at_the_commit_and_goes() {
     );
     assert_eq!(lab.snapshots(), 0);
     // A cache mount is never committed. It is counted and pruned as it is.
-    let kept = new(true);
-    let id = kept.id().clone();
-    drop(kept);
+    let cache_mount = new(true);
+    let id = cache_mount.id().clone();
+    drop(cache_mount);
     let usage = lab
         .store
         .disk_usage(&[], std::time::Duration::ZERO)
@@ -337,13 +337,13 @@ fn what_was_given_up_in_the_trash_is_told_and_keeps_no_daemon_from_starting() {
     let Lab { dir, store } = lab;
     store.close().unwrap();
     drop(store);
-    let found = store::fsck(dir.path(), false).unwrap();
-    let told: Vec<_> = found
+    let report = store::fsck(dir.path(), false).unwrap();
+    let findings: Vec<_> = report
         .findings
         .iter()
         .map(|f| (f.subject.as_str(), f.heals))
         .collect();
-    assert_eq!(told, [("trash/abc~5", false)]);
+    assert_eq!(findings, [("trash/abc~5", false)]);
     assert!(bad.exists());
 }
 

@@ -142,11 +142,12 @@ async fn a_step_on_a_full_budget_waits_until_there_is_room() {
     tokio::join!(lab.store.make_room(), lab.store.make_room());
     assert_eq!(lab.store.excess(&rules).unwrap(), 0);
     // What a build holds is not taken from it, and its steps go on.
-    let held = [step(&lab, 5), step(&lab, 5), step(&lab, 5)];
+    let in_use = [step(&lab, 5), step(&lab, 5), step(&lab, 5)];
     lab.store.make_room().await;
     assert!(lab.store.excess(&rules).unwrap() > 0);
     assert!(
-        held.iter()
+        in_use
+            .iter()
             .all(|r| r.root().unwrap().lstat("f").unwrap().size == 5_000_000)
     );
 }

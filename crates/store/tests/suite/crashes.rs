@@ -23,8 +23,8 @@ async fn a_kill_loses_only_the_step_that_ran() {
     let mut blob = lab.store.blob_writer(&lease).unwrap();
     blob.write_all(b"half").unwrap();
     let after = lab.killed();
-    let found = after.store.get(b.id()).unwrap();
-    assert_eq!(tree(&found).await, "x=1 y=2");
+    let record = after.store.get(b.id()).unwrap();
+    assert_eq!(tree(&record).await, "x=1 y=2");
     assert_eq!(after.snapshots(), 2);
     assert_eq!(
         std::fs::read_dir(after.dir.path().join("ingest"))
@@ -32,7 +32,7 @@ async fn a_kill_loses_only_the_step_that_ran() {
             .count(),
         0
     );
-    drop(found);
+    drop(record);
     let dir = after.dir;
     after.store.close().unwrap();
     let report = fsck(dir.path(), true).unwrap();

@@ -68,15 +68,15 @@ const ALL: &str = "base lazy mount other top";
 
 async fn sample() -> Sample {
     let lab = Lab::new();
-    let named = |parent: Option<&store::ImmutableRef>, name: &str, file: &str| {
+    let layer = |parent: Option<&store::ImmutableRef>, name: &str, file: &str| {
         let options = RefOptions::described(name);
         let mutable = lab.store.new_mutable(parent, options).unwrap();
         crate::support::write(&mutable, &[file]);
         mutable.commit().unwrap()
     };
-    let base = named(None, "base", "x=1");
-    let top = named(Some(&base), "top", "y=2");
-    let other = named(None, "other", "z=3");
+    let base = layer(None, "base", "x=1");
+    let top = layer(Some(&base), "top", "y=2");
+    let other = layer(None, "other", "z=3");
     let exported = other.blobs(CompressionSpec::default()).await.unwrap();
     let layer = exported[0].descriptor.digest.clone();
     let bytes = lab.layer_of(&["l=4"]);

@@ -40,11 +40,11 @@ async fn a_pulled_chain_is_fetched_once_and_only_when_needed() {
     assert_eq!(again, base);
     drop((base, top, again, blobs));
     let lab = lab.reopen();
-    let known = lab
+    let imported = lab
         .store
         .import_layer(None, describe(&one), Shelf::of(&one))
         .unwrap();
-    assert!(!known.is_lazy());
+    assert!(!imported.is_lazy());
 }
 
 #[tokio::test]
@@ -59,10 +59,10 @@ async fn a_lazy_layer_is_unreachable_after_a_restart_until_somebody_can_fetch_it
         .id()
         .clone();
     let lab = lab.reopen();
-    let found = lab.store.get(&id).unwrap();
-    assert!(!found.is_reachable());
+    let record = lab.store.get(&id).unwrap();
+    assert!(!record.is_reachable());
     assert!(matches!(
-        found.ensure().await,
+        record.ensure().await,
         Err(StoreError::NoProvider { .. })
     ));
     let again = lab
@@ -70,7 +70,7 @@ async fn a_lazy_layer_is_unreachable_after_a_restart_until_somebody_can_fetch_it
         .import_layer(None, describe(&one), Shelf::of(&one))
         .unwrap();
     assert_eq!(again.id(), &id);
-    assert_eq!(tree(&found).await, "x=1");
+    assert_eq!(tree(&record).await, "x=1");
 }
 
 #[tokio::test]
@@ -280,15 +280,15 @@ async fn times_are_held_down_except_in_layers_that_are_kept() {
     let base = lab.step(None, &["x=1"]);
     let top = lab.step(Some(&base), &["y=2"]);
     let plain = top.blobs(CompressionSpec::default()).await.unwrap();
-    let kept = [plain[0].diff_id.clone()].into();
+    let base_layers = [plain[0].diff_id.clone()].into();
     let clamped = top
-        .blobs_not_after(CompressionSpec::default(), 1000, &kept)
+        .blobs_not_after(CompressionSpec::default(), 1000, &base_layers)
         .await
         .unwrap();
     assert_eq!(clamped[0].descriptor, plain[0].descriptor);
     assert_ne!(clamped[1].diff_id, plain[1].diff_id);
     let again = top
-        .blobs_not_after(CompressionSpec::default(), 1000, &kept)
+        .blobs_not_after(CompressionSpec::default(), 1000, &base_layers)
         .await
         .unwrap();
     assert_eq!(again[1].descriptor, clamped[1].descriptor);
@@ -328,18 +328,18 @@ async fn what_was_made_here_follows_the_compression_and_what_came_stays() {
         (CompressionKind::Gzip, "tar+gzip"),
         (CompressionKind::Zstd, "tar+zstd"),
     ] {
-        let asked = top.blobs_as_asked(spec(kind), None).await.unwrap();
-        assert_eq!(kinds(&asked), ["tar+gzip", own, own]);
+        let blobs = top.blobs_as_asked(spec(kind), None).await.unwrap();
+        assert_eq!(kinds(&blobs), ["tar+gzip", own, own]);
         let diff_ids = |list: &[store::LayerBlob]| -> Vec<_> {
             list.iter().map(|b| b.diff_id.clone()).collect()
         };
-        assert_eq!(diff_ids(&asked), diff_ids(&first));
+        assert_eq!(diff_ids(&blobs), diff_ids(&first));
     }
     // Layers of the base image that were made here, for another build.
-    let kept = [first[0].diff_id.clone(), first[1].diff_id.clone()].into();
+    let base_layers = [first[0].diff_id.clone(), first[1].diff_id.clone()].into();
     let zstd = spec(CompressionKind::Zstd);
-    let asked = top.blobs_as_asked(zstd, Some(&kept)).await.unwrap();
-    assert_eq!(kinds(&asked), ["tar+gzip", "tar+gzip", "tar+zstd"]);
+    let blobs = top.blobs_as_asked(zstd, Some(&base_layers)).await.unwrap();
+    assert_eq!(kinds(&blobs), ["tar+gzip", "tar+gzip", "tar+zstd"]);
     // The same blob comes with an image, of which nobody says what its base is.
     let desc = store::LayerDesc::new(
         first[1].descriptor.clone(),
@@ -351,11 +351,11 @@ async fn what_was_made_here_follows_the_compression_and_what_came_stays() {
         .import_layer(Some(&base), desc, Shelf::of(b""))
         .unwrap();
     assert_eq!(pulled, middle);
-    let asked = top.blobs_as_asked(zstd, None).await.unwrap();
-    assert_eq!(kinds(&asked), ["tar+gzip", "tar+gzip", "tar+zstd"]);
+    let blobs = top.blobs_as_asked(zstd, None).await.unwrap();
+    assert_eq!(kinds(&blobs), ["tar+gzip", "tar+gzip", "tar+zstd"]);
     let none = std::collections::BTreeSet::new();
-    let asked = top.blobs_as_asked(zstd, Some(&none)).await.unwrap();
-    assert_eq!(kinds(&asked), ["tar+gzip", "tar+zstd", "tar+zstd"]);
+    let blobs = top.blobs_as_asked(zstd, Some(&none)).await.unwrap();
+    assert_eq!(kinds(&blobs), ["tar+gzip", "tar+zstd", "tar+zstd"]);
     // What exists is what those get who ask for nothing.
     let unasked = top.blobs(CompressionSpec::default()).await.unwrap();
     assert_eq!(kinds(&unasked), ["tar+gzip"; 3]);

@@ -50,7 +50,7 @@ impl Sources {
         })
     }
 
-    fn asked(&self) -> String {
+    fn fetched(&self) -> String {
         std::mem::take(&mut *self.0.lock()).join(" ")
     }
 }
@@ -72,7 +72,7 @@ async fn the_source_that_came_last_is_asked_first_and_of_many_the_last_four() {
     let error = lazy.ensure().await.unwrap_err();
     assert!(matches!(error, StoreError::Fetch { .. }), "{error}");
     assert_eq!(
-        sources.asked(),
+        sources.fetched(),
         "fifth fourth third second",
         "the first was forgotten"
     );
@@ -82,9 +82,9 @@ async fn the_source_that_came_last_is_asked_first_and_of_many_the_last_four() {
     // One that is named again is not there twice, but is the last.
     lazy.add_provider(&digest, good);
     assert_eq!(tree(&lazy).await, "x=1");
-    assert_eq!(sources.asked(), "good");
+    assert_eq!(sources.fetched(), "good");
     lazy.ensure().await.unwrap();
-    assert_eq!(sources.asked(), "", "what is here is not fetched again");
+    assert_eq!(sources.fetched(), "", "what is here is not fetched again");
 }
 
 #[tokio::test]
@@ -106,17 +106,21 @@ async fn naming_blobs_of_a_lazy_chain_fetches_nothing_and_opening_one_fetches_th
         )
         .unwrap();
     let blobs = top.blobs(CompressionSpec::default()).await.unwrap();
-    assert_eq!(sources.asked(), "");
+    assert_eq!(sources.fetched(), "");
     assert!(blobs.iter().all(|blob| !blob.is_local().unwrap()));
     assert_eq!(blobs[1].repositories(), ["registry.example.com/two"]);
     let file = blobs[1].open().await.unwrap();
     assert_eq!(file.metadata().unwrap().len(), two.len() as u64);
-    assert_eq!(sources.asked(), "two");
+    assert_eq!(sources.fetched(), "two");
     assert!(top.is_lazy(), "a blob that is here is not unpacked yet");
     assert!(blobs[1].is_local().unwrap() && !blobs[0].is_local().unwrap());
     assert_eq!(blobs[1].layer(), top);
     assert_eq!(tree(&top).await, "x=1 y=2");
-    assert_eq!(sources.asked(), "one", "the blob that was here is unpacked");
+    assert_eq!(
+        sources.fetched(),
+        "one",
+        "the blob that was here is unpacked"
+    );
 }
 
 #[tokio::test]
@@ -133,22 +137,22 @@ async fn a_forced_compression_fetches_a_lazy_layer_and_an_unforced_one_does_not(
         kind: CompressionKind::Zstd,
         ..CompressionSpec::default()
     };
-    for named in [
+    for blobs in [
         lazy.blobs(zstd).await.unwrap(),
         lazy.blobs_as_asked(zstd, None).await.unwrap(),
         lazy.known_blobs().unwrap().unwrap(),
     ] {
-        assert_eq!(named[0].descriptor.digest, Digest::sha256(&blob));
+        assert_eq!(blobs[0].descriptor.digest, Digest::sha256(&blob));
     }
-    assert_eq!(sources.asked(), "");
+    assert_eq!(sources.fetched(), "");
     let forced = CompressionSpec {
         force: true,
         ..zstd
     };
-    let made = lazy.blobs(forced).await.unwrap();
-    assert_eq!(sources.asked(), "s");
-    assert!(made[0].descriptor.media_type.ends_with("zstd"));
-    assert_eq!(made[0].diff_id, describe(&blob).diff_id);
+    let converted = lazy.blobs(forced).await.unwrap();
+    assert_eq!(sources.fetched(), "s");
+    assert!(converted[0].descriptor.media_type.ends_with("zstd"));
+    assert_eq!(converted[0].diff_id, describe(&blob).diff_id);
     assert!(lazy.is_lazy(), "a blob is converted without unpacking it");
 }
 
@@ -320,14 +324,14 @@ async fn records_of_the_wrong_sort_are_refused_with_their_names() {
         retain: true,
         ..RefOptions::described("kept")
     };
-    let kept = lab.store.new_mutable(None, options).unwrap();
-    let kept_id = kept.id().clone();
+    let mutable = lab.store.new_mutable(None, options).unwrap();
+    let kept_id = mutable.id().clone();
     let is_unfit = |error: StoreError, text: &str| {
         assert!(error.to_string().ends_with(text), "{error}");
         assert_eq!(error.kind(), ErrorKind::Failed);
     };
     is_unfit(lab.store.get(&kept_id).unwrap_err(), ": is mutable");
-    drop(kept);
+    drop(mutable);
     is_unfit(lab.store.get(&kept_id).unwrap_err(), ": is mutable");
     let id = step.id().clone();
     is_unfit(lab.store.get_mutable(&id).unwrap_err(), ": locked");
@@ -357,23 +361,23 @@ async fn records_of_the_wrong_sort_are_refused_with_their_names() {
 async fn a_kept_mutable_is_retired_at_once_or_with_its_handle() {
     requires!(overlay);
     let lab = Lab::new();
-    let kept = || {
+    let new_retained = || {
         let options = RefOptions {
             retain: true,
             ..RefOptions::described("kept")
         };
         lab.store.new_mutable(None, options).unwrap()
     };
-    let unused = kept();
+    let unused = new_retained();
     let id = unused.id().clone();
     drop(unused);
     lab.store.retire(&id).unwrap();
     assert!(!lab.store.exists(&id).unwrap());
-    let held = kept();
-    let id = held.id().clone();
+    let in_use = new_retained();
+    let id = in_use.id().clone();
     lab.store.retire(&id).unwrap();
     assert!(lab.store.exists(&id).unwrap(), "its user goes on");
-    drop(held);
+    drop(in_use);
     assert!(!lab.store.exists(&id).unwrap());
     lab.store.retire(&id).unwrap();
     assert_eq!(lab.snapshots(), 0);

@@ -36,8 +36,8 @@ fn stock() -> Lab {
     let mut refs: Vec<store::ImmutableRef> = Vec::new();
     for (name, parent, ..) in STOCK {
         let parent = parent.map(|parent| {
-            let found = refs.iter().find(|r| r.description() == parent);
-            found.unwrap().clone()
+            let parent = refs.iter().find(|r| r.description() == parent);
+            parent.unwrap().clone()
         });
         let mutable = lab
             .store
@@ -233,7 +233,7 @@ fn a_broken_filter_prunes_nothing() {
 fn usage_is_told_smallest_first_and_without_what_was_used_lately() {
     requires!(overlay);
     let lab = stock();
-    let told = |filters: &[&str], seconds| {
+    let sizes_unused_for = |filters: &[&str], seconds| {
         let usage = lab
             .store
             .disk_usage(&filtered(filters).filters, Duration::from_secs(seconds))
@@ -244,11 +244,14 @@ fn usage_is_told_smallest_first_and_without_what_was_used_lately() {
         lines.collect::<Vec<_>>().join(" ")
     };
     assert_eq!(
-        told(&[], 0),
+        sizes_unused_for(&[], 0),
         "n=50 a=100 b=200 c=300 l=400 m=500 i=600 f=700"
     );
-    assert_eq!(told(&["type==regular"], 0), "a=100 b=200 c=300");
-    assert_eq!(told(&[], 700), "n=50 b=200 l=400 m=500 i=600 f=700");
+    assert_eq!(sizes_unused_for(&["type==regular"], 0), "a=100 b=200 c=300");
+    assert_eq!(
+        sizes_unused_for(&[], 700),
+        "n=50 b=200 l=400 m=500 i=600 f=700"
+    );
     let c = lab
         .store
         .disk_usage(&["description==c".into()], Duration::ZERO)
@@ -306,7 +309,7 @@ fn a_rule_about_space_keeps_the_directory_to_it_and_never_what_is_held() {
         .store
         .disk_usage(&["description==c".into()], Duration::ZERO)
         .unwrap();
-    let held = lab.store.get(&usage[0].id).unwrap();
+    let in_use = lab.store.get(&usage[0].id).unwrap();
     let rule = GcPolicy {
         all: true,
         max_used: DiskSpace::bytes(1),
@@ -317,6 +320,6 @@ fn a_rule_about_space_keeps_the_directory_to_it_and_never_what_is_held() {
     lab.store.collect(&[rule], &mut tell).unwrap();
     gone.sort();
     assert_eq!(gone, ["a", "f", "i", "l", "m", "n"]);
-    assert_eq!(held.description(), "c");
-    assert_eq!(held.parents()[0].description(), "b");
+    assert_eq!(in_use.description(), "c");
+    assert_eq!(in_use.parents()[0].description(), "b");
 }

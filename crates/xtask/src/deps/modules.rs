@@ -54,7 +54,7 @@ pub(super) fn edges(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
         }
         let from = file.path.first().map_or(ROOT, String::as_str);
         let own = edges.entry(from.to_owned()).or_default();
-        own.extend(scan.named.iter().filter_map(|name| resolve(name)));
+        own.extend(scan.root_names.iter().filter_map(|name| resolve(name)));
         own.remove(from);
     }
     edges
@@ -97,7 +97,7 @@ fn reachable<'a>(edges: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> B
 #[derive(Debug, Default)]
 struct Scan {
     /// Names in the root of the crate that it uses.
-    named: BTreeSet<String>,
+    root_names: BTreeSet<String>,
     /// Modules that are only there for tests.
     test_modules: Vec<Vec<String>>,
     /// Of a root: names that it hands on, with the module that they come from.
@@ -171,7 +171,7 @@ impl Scan {
                 continue;
             };
             if !is_public {
-                self.named.insert(module.clone());
+                self.root_names.insert(module.clone());
             }
             self.handed_on.insert(name.clone(), module.clone());
         }
@@ -211,7 +211,7 @@ impl Scan {
             "super" => self.names_after(tokens, at + 2, module_depth.saturating_sub(1)),
             // In the root a module is named without a prefix.
             name if module_depth == 0 => {
-                self.named.insert(name.to_owned());
+                self.root_names.insert(name.to_owned());
             }
             _ => {}
         }
@@ -244,7 +244,7 @@ impl Scan {
                     }
                 }
             } else if module_depth == 0 {
-                self.named.extend(token.word().map(str::to_owned));
+                self.root_names.extend(token.word().map(str::to_owned));
             }
         }
     }

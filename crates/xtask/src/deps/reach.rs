@@ -142,12 +142,12 @@ mod tests {
         let graph = sets(graph);
         let members = ["ops", "llb", "proto", "control"];
         let members = members.iter().map(|m| (*m).to_owned()).collect();
-        let mut found = Vec::new();
-        faults(&sets(rules), &graph, &members, &mut found);
-        found
+        let mut faults_found = Vec::new();
+        faults(&sets(rules), &graph, &members, &mut faults_found);
+        faults_found
     }
 
-    const KEPT: &[(&str, &[&str])] = &[
+    const KEPT_RULES: &[(&str, &[&str])] = &[
         ("control", &["llb", "tonic"]),
         ("ops", &["llb"]),
         ("llb", &["proto"]),
@@ -159,14 +159,14 @@ mod tests {
     #[test]
     fn a_rule_that_is_kept_says_nothing() {
         assert_eq!(
-            check(&[("tonic", &["control"])], KEPT),
+            check(&[("tonic", &["control"])], KEPT_RULES),
             Vec::<String>::new()
         );
     }
 
     #[test]
     fn a_layer_that_is_reached_through_others_is_named_with_the_way() {
-        let mut graph = KEPT.to_vec();
+        let mut graph = KEPT_RULES.to_vec();
         graph.push(("proto", &["prost", "tonic"]));
         assert_eq!(
             check(&[("tonic", &["control"])], &graph),
@@ -180,12 +180,12 @@ mod tests {
 
     #[test]
     fn a_library_that_needs_it_counts_and_so_does_a_member_that_is_the_target() {
-        let mut graph = KEPT.to_vec();
+        let mut graph = KEPT_RULES.to_vec();
         graph.push(("prost", &["tonic"]));
         graph.push(("tonic", &[]));
         assert_eq!(check(&[("tonic", &["control"])], &graph).len(), 3);
         assert_eq!(
-            check(&[("llb", &["control"])], KEPT),
+            check(&[("llb", &["control"])], KEPT_RULES),
             ["ops may not reach llb: ops → llb"]
         );
     }
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(
             check(
                 &[("tonic", &["control", "ops", "gone"]), ("hyper", &[])],
-                KEPT
+                KEPT_RULES
             ),
             [
                 "[reached-by] names hyper, which nothing depends on",

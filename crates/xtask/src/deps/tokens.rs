@@ -77,10 +77,10 @@ pub(crate) fn tokens(source: &str) -> Vec<Token> {
 }
 
 /// The first place from `start` on that holds such a character; the end if none does.
-fn position(chars: &[char], start: usize, wanted: impl Fn(char) -> bool) -> usize {
+fn position(chars: &[char], start: usize, is_match: impl Fn(char) -> bool) -> usize {
     let rest = chars.get(start..).unwrap_or_default();
     rest.iter()
-        .position(|c| wanted(*c))
+        .position(|c| is_match(*c))
         .map_or(chars.len(), |offset| start + offset)
 }
 

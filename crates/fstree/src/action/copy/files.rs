@@ -14,11 +14,11 @@ use crate::root::Owner;
 use crate::stat::Meta;
 
 /// Fewer files than this are not worth a thread.
-const FEW: usize = 16;
+const MIN_FILES_FOR_THREADS: usize = 16;
 /// Fewer bytes than this are not worth one either.
-const LITTLE: u64 = 8 << 20;
+const MIN_BYTES_FOR_THREADS: u64 = 8 << 20;
 /// How many threads copy at most.
-const THREADS: usize = 8;
+const MAX_THREADS: usize = 8;
 
 /// A file that waits to be copied.
 pub(super) struct File {
@@ -57,7 +57,7 @@ impl Attributes<'_> {
         };
         let bytes: u64 = files.iter().map(|file| file.meta.size).sum();
         let threads = threads().min(files.len());
-        if threads < 2 || (files.len() < FEW && bytes < LITTLE) {
+        if threads < 2 || (files.len() < MIN_FILES_FOR_THREADS && bytes < MIN_BYTES_FOR_THREADS) {
             return files.iter().try_for_each(copy);
         }
         let next = AtomicUsize::new(0);
@@ -165,6 +165,6 @@ fn threads() -> usize {
     *THREADS_HERE.get_or_init(|| {
         std::thread::available_parallelism()
             .map_or(1, NonZero::get)
-            .min(THREADS)
+            .min(MAX_THREADS)
     })
 }
