@@ -1,6 +1,7 @@
 //! The file actions of a build, as BuildKit's file operation performs them, never outside the given roots.
 
 mod chmod;
+mod choice;
 mod copy;
 mod wildcard;
 
@@ -16,6 +17,7 @@ use crate::error::{Located, PathError};
 use crate::root::{Owner, Root};
 
 pub use chmod::ModeChange;
+pub use choice::{Archives, DestParents, DirCopy, Existing, Missing, SourceLink, Wildcards};
 pub use copy::copy;
 
 /// Makes a directory.
@@ -66,10 +68,10 @@ pub struct Symlink {
 pub struct Remove {
     /// What.
     pub path: String,
-    /// A missing path is fine.
-    pub allow_not_found: bool,
-    /// The path is a pattern.
-    pub allow_wildcard: bool,
+    /// Whether a missing path fails the action; a pattern may always match nothing.
+    pub missing: Missing,
+    /// Whether the path is a pattern.
+    pub wildcards: Wildcards,
 }
 
 /// Copies files from one tree into another.
@@ -85,26 +87,26 @@ pub struct Copy {
     pub mode: Option<u32>,
     /// Symbolic mode change, as chmod(1) takes it; wins over `mode`.
     pub mode_str: String,
-    /// Follow a link in the last name of `src`.
-    pub follow_symlink: bool,
-    /// Of a directory, copy what is in it rather than itself.
-    pub dir_copy_contents: bool,
-    /// Unpack archives instead of copying them, where an [`Unpacker`] is given.
-    pub attempt_unpack: bool,
-    /// Make what is missing towards `dest`.
-    pub create_dest_path: bool,
-    /// `src` is a pattern.
-    pub allow_wildcard: bool,
-    /// A pattern that matches nothing is fine.
-    pub allow_empty_wildcard: bool,
+    /// Whether a link in the last name of `src` is followed.
+    pub link: SourceLink,
+    /// What is copied where `src` is a directory.
+    pub dir: DirCopy,
+    /// What is done where `src` is an archive.
+    pub archives: Archives,
+    /// Whether directories towards `dest` are made.
+    pub parents: DestParents,
+    /// Whether `src` is a pattern.
+    pub wildcards: Wildcards,
+    /// Whether a pattern may match nothing; a path without a pattern must exist in any case.
+    pub missing: Missing,
     /// Time for copies, in nanoseconds since 1970; as in the source when not given.
     pub timestamp: Option<i64>,
     /// Of a directory, only what matches one of these.
     pub include: Vec<String>,
     /// Of a directory, nothing that matches these; a file that they name, or what a wildcard finds, not at all.
     pub exclude: Vec<String>,
-    /// What is in the way of a copy is replaced whatever it is.
-    pub always_replace_existing_dest_paths: bool,
+    /// What becomes of files in the way.
+    pub existing: Existing,
 }
 
 /// Why a file action failed.
@@ -273,18 +275,18 @@ pub fn symlink(root: &Root, action: &Symlink) -> Result<(), ActionError> {
 
 /// Performs a [`Remove`].
 pub fn remove(root: &Root, action: &Remove) -> Result<(), ActionError> {
-    let paths = if action.allow_wildcard {
-        wildcard::resolve(root, &clean_path(&action.path), false, None)?.paths
+    let paths = if action.wildcards == Wildcards::Match {
+        wildcard::resolve(root, &clean_path(&action.path), SourceLink::Copy, None)?.paths
     } else {
         vec![PathBuf::from(&action.path)]
     };
     for path in paths {
-        remove_path(root, &path, action.allow_not_found)?;
+        remove_path(root, &path, action.missing)?;
     }
     Ok(())
 }
 
-fn remove_path(root: &Root, path: &Path, allow_not_found: bool) -> Result<(), ActionError> {
+fn remove_path(root: &Root, path: &Path, missing: Missing) -> Result<(), ActionError> {
     let path = lexical(path);
     let Some(name) = path.file_name() else {
         return Err(ActionError::EmptyPath);
@@ -293,7 +295,7 @@ fn remove_path(root: &Root, path: &Path, allow_not_found: bool) -> Result<(), Ac
         .resolve(path.parent().unwrap_or_else(|| Path::new("/")), true)?
         .join(name);
     // DIFFERS: a dangling link is there, and is removed; BuildKit looks through it and finds nothing.
-    if !allow_not_found {
+    if missing == Missing::Refuse {
         root.lstat(&path)
             .map_err(|e| PathError { op: "stat", ..e })?;
     }

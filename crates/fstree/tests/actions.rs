@@ -3,7 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use fstree::action::{self, ActionError, Copy, Mkdir, Mkfile, Remove, Symlink, Unpacker};
+use fstree::action::{
+    self, ActionError, Archives, Copy, DestParents, DirCopy, Missing, Mkdir, Mkfile, Remove,
+    Symlink, Unpacker, Wildcards,
+};
 use fstree::{Kind, Owner, Root};
 use oci::ErrorKind;
 use testkit::requires;
@@ -215,8 +218,16 @@ fn removals_follow_links_on_the_way_and_not_at_the_end() {
             &t.root,
             &Remove {
                 path: path.into(),
-                allow_not_found: missing_is_fine,
-                allow_wildcard: wildcard,
+                missing: if missing_is_fine {
+                    Missing::Allow
+                } else {
+                    Missing::Refuse
+                },
+                wildcards: if wildcard {
+                    Wildcards::Match
+                } else {
+                    Wildcards::Literal
+                },
             },
         );
         assert_eq!(
@@ -238,9 +249,9 @@ fn copy(source: &Tree, dest: &Tree, change: impl FnOnce(&mut Copy)) -> Result<()
     let mut action = Copy {
         src: "/".into(),
         dest: "/".into(),
-        create_dest_path: true,
-        allow_wildcard: true,
-        dir_copy_contents: true,
+        parents: DestParents::Create,
+        wildcards: Wildcards::Match,
+        dir: DirCopy::Contents,
         ..Copy::default()
     };
     change(&mut action);
@@ -420,7 +431,7 @@ fn every_error_says_its_kind_however_deep_it_lies() {
         (
             "",
             |c| {
-                c.create_dest_path = false;
+                c.parents = DestParents::Require;
                 c.dest = "/no/x".into();
             },
             "failed to stat /no/x: lstat /no: no such file or directory",
@@ -481,15 +492,15 @@ fn archives_are_unpacked_only_where_that_is_asked_for() {
     let source = tree(
         "file a 644 0 0 archive\nfile b 644 0 0 archive broken\nfile c 644 0 0 text\nlink l a\ndir d 755 0 0\n",
     );
-    for (src, attempt_unpack, left, error) in [
-        ("a", true, "to/\nto/unpacked: \n", None),
-        ("a", false, "to/\nto/a: archive\n", None),
-        ("l", true, "to/\nto/unpacked: \n", None),
-        ("c", true, "to/\nto/c: text\n", None),
-        ("d", true, "to/\n", None),
+    for (src, archives, left, error) in [
+        ("a", Archives::Unpack, "to/\nto/unpacked: \n", None),
+        ("a", Archives::Copy, "to/\nto/a: archive\n", None),
+        ("l", Archives::Unpack, "to/\nto/unpacked: \n", None),
+        ("c", Archives::Unpack, "to/\nto/c: text\n", None),
+        ("d", Archives::Unpack, "to/\n", None),
         (
             "b",
-            true,
+            Archives::Unpack,
             "to/\n",
             Some("failed to unpack /b: it is broken"),
         ),
@@ -499,9 +510,9 @@ fn archives_are_unpacked_only_where_that_is_asked_for() {
             src: src.into(),
             dest: "/to/".into(),
             owner: Some(Owner { uid: 1, gid: 2 }),
-            create_dest_path: true,
-            dir_copy_contents: true,
-            attempt_unpack,
+            parents: DestParents::Create,
+            dir: DirCopy::Contents,
+            archives,
             ..Copy::default()
         };
         let result = action::copy(&source.root, &dest.root, &action, Some(&FakeUnpacker));

@@ -1,4 +1,7 @@
-use fstree::action::{self, Copy, Mkdir, Mkfile, Remove, Symlink};
+use fstree::action::{
+    self, Copy, DestParents, DirCopy, Existing, Missing, Mkdir, Mkfile, Remove, SourceLink,
+    Symlink, Wildcards,
+};
 use fstree::{Kind, Owner};
 
 use testkit::requires;
@@ -14,8 +17,8 @@ fn request(src: &str, dest: &str) -> Copy {
     Copy {
         src: src.to_owned(),
         dest: dest.to_owned(),
-        create_dest_path: true,
-        allow_wildcard: true,
+        parents: DestParents::Create,
+        wildcards: Wildcards::Match,
         ..Copy::default()
     }
 }
@@ -33,11 +36,11 @@ fn a_copy_lands_where_docker_puts_it() {
     requires!(root);
     let source = tree("dir d 755 0 0\nfile d/f 644 0 0 f\nfile g 644 0 0 g\nlink l /d\n");
     let contents = |c: Copy| Copy {
-        dir_copy_contents: true,
+        dir: DirCopy::Contents,
         ..c
     };
     let follow = |c: Copy| Copy {
-        follow_symlink: true,
+        link: SourceLink::Follow,
         ..c
     };
     for (copy, before, want) in [
@@ -89,8 +92,8 @@ fn a_copy_lands_where_docker_puts_it() {
 fn what_cannot_be_copied_is_an_error_that_says_so() {
     requires!(root);
     let source = tree("dir d 755 0 0\nfile d/f 644 0 0 f\nfile g 644 0 0 g\n");
-    let create = |c: Copy, create_dest_path| Copy {
-        create_dest_path,
+    let without_parents = |c: Copy| Copy {
+        parents: DestParents::Require,
         ..c
     };
     for (copy, before, want) in [
@@ -101,7 +104,7 @@ fn what_cannot_be_copied_is_an_error_that_says_so() {
         ),
         (request("no*", "x"), "", "/no* not found"),
         (
-            create(request("g", "/no/x"), false),
+            without_parents(request("g", "/no/x")),
             "",
             "failed to stat /no/x: lstat /no: no such file or directory",
         ),
@@ -119,12 +122,12 @@ fn what_cannot_be_copied_is_an_error_that_says_so() {
         assert_eq!(copied(&source, before, &copy).err().as_deref(), Some(want));
     }
     let empty = Copy {
-        allow_empty_wildcard: true,
+        missing: Missing::Allow,
         ..request("no*", "x")
     };
     assert!(copied(&source, "", &empty).is_ok());
     let replace = |c: Copy| Copy {
-        always_replace_existing_dest_paths: true,
+        existing: Existing::Replace,
         ..c
     };
     let to = copied(&source, "file d 644 0 0\n", &replace(request("d", "/"))).unwrap();
@@ -299,27 +302,31 @@ fn small_actions_stay_in_the_root_and_replace_rather_than_write_through() {
         "symlink /dev: file exists"
     );
 
-    let remove = |path: &str, allow_not_found, allow_wildcard| {
+    let remove = |path: &str, missing, wildcards| {
         action::remove(
             &t.root,
             &Remove {
                 path: path.to_owned(),
-                allow_not_found,
-                allow_wildcard,
+                missing,
+                wildcards,
             },
         )
     };
     assert_eq!(
-        remove("/nope", false, false).unwrap_err().to_string(),
+        remove("/nope", Missing::Refuse, Wildcards::Literal)
+            .unwrap_err()
+            .to_string(),
         "stat /nope: no such file or directory"
     );
-    remove("/nope", true, false).unwrap();
+    remove("/nope", Missing::Allow, Wildcards::Literal).unwrap();
     assert_eq!(
-        remove("/", true, false).unwrap_err().to_string(),
+        remove("/", Missing::Allow, Wildcards::Literal)
+            .unwrap_err()
+            .to_string(),
         "rmPath: invalid empty path"
     );
-    remove("/a/s", false, false).unwrap();
-    remove("/etc/../../../etc", false, false).unwrap();
-    remove("/*", false, true).unwrap();
+    remove("/a/s", Missing::Refuse, Wildcards::Literal).unwrap();
+    remove("/etc/../../../etc", Missing::Refuse, Wildcards::Literal).unwrap();
+    remove("/*", Missing::Refuse, Wildcards::Match).unwrap();
     assert_eq!(show(&t.root), "");
 }

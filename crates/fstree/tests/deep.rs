@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use fstree::action::{Copy, copy};
+use fstree::action::{Copy, DirCopy, Missing, Wildcards, copy};
 use fstree::diff::{overlay_changes, tree_changes};
 use fstree::hash::{Options, TreeHashes};
 use fstree::walk::{Filter, Walk};
@@ -169,7 +169,7 @@ const WALKS: &[(&str, Passage)] = &[
         let action = Copy {
             src: "/".into(),
             dest: "/".into(),
-            dir_copy_contents: true,
+            dir: DirCopy::Contents,
             ..Copy::default()
         };
         copy(root, to, &action, None).map_err(|e| e.to_string())?;
@@ -180,7 +180,7 @@ const WALKS: &[(&str, Passage)] = &[
         let action = Copy {
             src: "/".into(),
             dest: "/".into(),
-            dir_copy_contents: true,
+            dir: DirCopy::Contents,
             include: vec!["**/d".into()],
             ..Copy::default()
         };
@@ -201,8 +201,8 @@ const WALKS: &[(&str, Passage)] = &[
         let action = Copy {
             src: "/[x]/[x]".into(),
             dest: "/".into(),
-            allow_wildcard: true,
-            allow_empty_wildcard: true,
+            wildcards: Wildcards::Match,
+            missing: Missing::Allow,
             ..Copy::default()
         };
         copy(root, to, &action, None).map_err(|e| e.to_string())?;

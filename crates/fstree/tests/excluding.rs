@@ -1,6 +1,6 @@
 //! What exclude patterns keep from being copied, and from being counted.
 
-use fstree::action::{self, Copy};
+use fstree::action::{self, Copy, DestParents, DirCopy, Missing, SourceLink, Wildcards};
 use fstree::hash::{Options, TreeHashes};
 
 use testkit::requires;
@@ -26,11 +26,11 @@ fn request(src: &str, exclude: &str) -> Copy {
     Copy {
         src: src.to_owned(),
         dest: "/x/".to_owned(),
-        follow_symlink: true,
-        dir_copy_contents: true,
-        create_dest_path: true,
-        allow_wildcard: true,
-        allow_empty_wildcard: true,
+        link: SourceLink::Follow,
+        dir: DirCopy::Contents,
+        parents: DestParents::Create,
+        wildcards: Wildcards::Match,
+        missing: Missing::Allow,
         exclude: exclude.split(' ').map(str::to_owned).collect(),
         ..Copy::default()
     }

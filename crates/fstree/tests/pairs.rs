@@ -1,6 +1,6 @@
 //! Every kind of file over every other: what a diff says of the pair, and what a copy makes of it.
 
-use fstree::action::{Copy, copy};
+use fstree::action::{Copy, DirCopy, Existing, copy};
 use fstree::diff::{Change, ChangeKind, overlay_changes, tree_changes};
 use testkit::requires;
 
@@ -221,13 +221,13 @@ fn later_names_of_an_unchanged_file_are_told_of() {
     assert_eq!(shown(&changes), "-b");
 }
 
-fn copied(source: &str, dest: &str, always_replace: bool) -> (Tree, Result<(), String>) {
+fn copied(source: &str, dest: &str, existing: Existing) -> (Tree, Result<(), String>) {
     let (source, dest) = (tree(source), tree(dest));
     let action = Copy {
         src: "/".into(),
         dest: "/".into(),
-        dir_copy_contents: true,
-        always_replace_existing_dest_paths: always_replace,
+        dir: DirCopy::Contents,
+        existing,
         ..Copy::default()
     };
     let copied = copy(&source.root, &dest.root, &action, None).map_err(|e| e.to_string());
@@ -239,13 +239,13 @@ fn a_copy_replaces_what_is_in_its_way_but_a_directory_and_what_a_directory_meets
     requires!(root);
     for (from, source) in KINDS {
         for (over, there) in KINDS {
-            for always_replace in [false, true] {
-                let what = format!("{from} over {over}, replacing everything: {always_replace}");
-                let (dest, done) = copied(source, there, always_replace);
+            for existing in [Existing::Merge, Existing::Replace] {
+                let what = format!("{from} over {over}, existing files: {existing:?}");
+                let (dest, done) = copied(source, there, existing);
                 let is_dir = |kind: &str| kind == "directory";
                 let refused = match (*from, *over) {
                     ("nothing", _) | (_, "nothing") => None,
-                    _ if always_replace || is_dir(from) == is_dir(over) => None,
+                    _ if existing == Existing::Replace || is_dir(from) == is_dir(over) => None,
                     ("directory", _) => Some("cannot copy to non-directory: /n"),
                     _ => Some("cannot replace to directory /n with file"),
                 };
@@ -266,7 +266,7 @@ fn a_directory_that_was_there_keeps_its_other_names_and_takes_owner_and_mode() {
     requires!(root);
     let source = "dir n 750 3 4\nfile n/new 644 0 0 n\nfile n/both 600 0 0 source\n";
     let there = "dir n 755 1 2\nfile n/old 644 0 0 o\nfile n/both 644 0 0 there\n";
-    let (dest, done) = copied(source, there, false);
+    let (dest, done) = copied(source, there, Existing::Merge);
     done.unwrap();
     assert_eq!(show(&dest.root), "n/\nn/both: source\nn/new: n\nn/old: o\n");
     let dir = dest.root.lstat("n").unwrap();
@@ -279,7 +279,11 @@ fn a_copy_does_not_write_through_what_it_replaces() {
     requires!(root);
     // The link and the other name lead to files that must stay as they are.
     let there = "file kept 644 0 0 kept\nlink n kept\nfile m 644 0 0 other\nhard second m\n";
-    let (dest, done) = copied("file n 644 0 0 new\nfile m 644 0 0 new\n", there, false);
+    let (dest, done) = copied(
+        "file n 644 0 0 new\nfile m 644 0 0 new\n",
+        there,
+        Existing::Merge,
+    );
     done.unwrap();
     assert_eq!(
         show(&dest.root),

@@ -244,7 +244,7 @@ fn layers_below_lend_their_directories_and_the_targets_of_hard_links() {
 #[test]
 fn archives_for_add_are_unpacked_where_they_are_sent_and_for_whom() {
     requires!(root);
-    use fstree::action::{self, Copy};
+    use fstree::action::{self, Archives, Copy, DestParents};
     let source = empty();
     let archive = tar(&[
         ("bin/", Dir, ""),
@@ -266,8 +266,8 @@ fn archives_for_add_are_unpacked_where_they_are_sent_and_for_whom() {
         let copy = Copy {
             src: name.to_owned(),
             dest: "/to/".to_owned(),
-            create_dest_path: true,
-            attempt_unpack: true,
+            parents: DestParents::Create,
+            archives: Archives::Unpack,
             owner: Some(fstree::Owner { uid: 7, gid: 8 }),
             ..Copy::default()
         };

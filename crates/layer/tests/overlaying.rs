@@ -1,7 +1,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use fstree::Root;
-use fstree::action::{self, Copy, Mkdir, Mkfile, Remove};
+use fstree::action::{self, Copy, DestParents, DirCopy, Missing, Mkdir, Mkfile, Remove, Wildcards};
 use fstree::hash::{Options, TreeHashes};
 use layer::{ApplyOptions, CreateOptions};
 use sys::mount::{Attrs, Overlay, overlay};
@@ -54,8 +54,8 @@ fn what_a_step_leaves_in_an_overlay_is_what_others_see_after_pulling_its_layer()
             &step,
             &Remove {
                 path: path.into(),
-                allow_not_found: false,
-                allow_wildcard: false,
+                missing: Missing::Refuse,
+                wildcards: Wildcards::Literal,
             },
         )
         .unwrap();
@@ -86,8 +86,8 @@ fn what_a_step_leaves_in_an_overlay_is_what_others_see_after_pulling_its_layer()
     let copy = Copy {
         src: "/".into(),
         dest: "/copied/".into(),
-        dir_copy_contents: true,
-        create_dest_path: true,
+        dir: DirCopy::Contents,
+        parents: DestParents::Create,
         ..Copy::default()
     };
     action::copy(&other.root, &step, &copy, None).unwrap();

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use fstree::Root;
-use fstree::action::{self, ActionError};
+use fstree::action::{
+    self, ActionError, Archives, DestParents, DirCopy, Existing, Missing, SourceLink, Wildcards,
+};
 use llb::pb;
 use pb::file_action::Action;
 use solver::{CacheMap, Op, OpCtx, OpError};
@@ -366,8 +368,8 @@ impl<'a> Run<'a> {
                 root,
                 &action::Remove {
                     path: a.path.clone(),
-                    allow_not_found: a.allow_not_found,
-                    allow_wildcard: a.allow_wildcard,
+                    missing: missing(a.allow_not_found),
+                    wildcards: wildcards(a.allow_wildcard),
                 },
             )?,
             Action::Copy(a) => {
@@ -388,16 +390,36 @@ impl<'a> Run<'a> {
                         owner: owner(a.owner.as_ref())?,
                         mode: u32::try_from(a.mode).ok(),
                         mode_str: a.mode_str.clone(),
-                        follow_symlink: a.follow_symlink,
-                        dir_copy_contents: a.dir_copy_contents,
-                        attempt_unpack: a.attempt_unpack_docker_compatibility,
-                        create_dest_path: a.create_dest_path,
-                        allow_wildcard: a.allow_wildcard,
-                        allow_empty_wildcard: a.allow_empty_wildcard,
+                        link: if a.follow_symlink {
+                            SourceLink::Follow
+                        } else {
+                            SourceLink::Copy
+                        },
+                        dir: if a.dir_copy_contents {
+                            DirCopy::Contents
+                        } else {
+                            DirCopy::Itself
+                        },
+                        archives: if a.attempt_unpack_docker_compatibility {
+                            Archives::Unpack
+                        } else {
+                            Archives::Copy
+                        },
+                        parents: if a.create_dest_path {
+                            DestParents::Create
+                        } else {
+                            DestParents::Require
+                        },
+                        wildcards: wildcards(a.allow_wildcard),
+                        missing: missing(a.allow_empty_wildcard),
                         timestamp: timestamp(a.timestamp),
                         include: a.include_patterns.clone(),
                         exclude: a.exclude_patterns.clone(),
-                        always_replace_existing_dest_paths: a.always_replace_existing_dest_paths,
+                        existing: if a.always_replace_existing_dest_paths {
+                            Existing::Replace
+                        } else {
+                            Existing::Merge
+                        },
                     },
                     Some(&layer::unpack::ArchiveUnpacker),
                 )?;
@@ -429,6 +451,22 @@ fn timestamp(nanoseconds: i64) -> Option<i64> {
 impl From<ActionError> for OpFailure {
     fn from(source: ActionError) -> Self {
         Self::File(Box::new(source))
+    }
+}
+
+fn wildcards(allowed: bool) -> Wildcards {
+    if allowed {
+        Wildcards::Match
+    } else {
+        Wildcards::Literal
+    }
+}
+
+fn missing(allowed: bool) -> Missing {
+    if allowed {
+        Missing::Allow
+    } else {
+        Missing::Refuse
     }
 }
 

@@ -142,12 +142,12 @@ async fn layers_of_the_build_follow_the_compression_and_those_of_the_base_stay()
         let bytes = std::fs::read(dir.join("index.json")).unwrap();
         let index: Index = serde_json::from_slice(&bytes).unwrap();
         let manifest: Manifest = read(&dir, &index.manifests[0]);
-        let kinds: Vec<&str> = manifest
+        let exported_kinds: Vec<&str> = manifest
             .layers
             .iter()
             .map(|l| l.media_type.rsplit_once('.').unwrap().1)
             .collect();
-        assert_eq!(kinds, kinds, "{list:?}");
+        assert_eq!(exported_kinds, kinds, "{list:?}");
         let config: serde_json::Value = read(&dir, &manifest.config);
         let diff_id = &config["rootfs"]["diff_ids"][0];
         base_config = format!("{{\"rootfs\":{{\"diff_ids\":[{diff_id}]}},\"history\":null}}");

@@ -17,7 +17,10 @@ use std::path::{Path, PathBuf};
 use pattern::{MatchInfo, PatternMatcher};
 
 use self::files::{Attributes, File};
-use super::{ActionError, Copy, ModeChange, Unpacker, clean_path, lexical, wildcard};
+use super::{
+    ActionError, Archives, Copy, DestParents, DirCopy, Existing, Missing, ModeChange, Unpacker,
+    Wildcards, clean_path, lexical, wildcard,
+};
 use crate::descent::Descent;
 use crate::dir::{Dir, Entry, Times};
 use crate::error::{Located, PathError};
@@ -37,24 +40,24 @@ pub fn copy(
 ) -> Result<(), ActionError> {
     let src_path = clean_path(&action.src);
     let dest_path = clean_path(&action.dest);
-    if !action.create_dest_path {
+    if action.parents == DestParents::Require {
         let at = dest.resolve(&action.dest, true)?;
         let parent = at.parent().unwrap_or_else(|| Path::new("/"));
         dest.lstat(parent)
             .map_err(|e| ActionError::from(e).during(format!("failed to stat {}", action.dest)))?;
     }
     let exclude = matcher("excludepatterns", &action.exclude)?;
-    let sources = if action.allow_wildcard {
-        let matches = wildcard::resolve(src, &src_path, action.follow_symlink, exclude.as_ref())?;
+    let sources = if action.wildcards == Wildcards::Match {
+        let matches = wildcard::resolve(src, &src_path, action.link, exclude.as_ref())?;
         if matches.left_out_dir
-            && action.dir_copy_contents
+            && action.dir == DirCopy::Contents
             && dest.stat_opt(dest.resolve(&dest_path, true)?)?.is_none()
         {
             // There is a directory to copy to, as if all that is in the excluded one were excluded.
             dest.mkdir_all(&dest_path, DIRECTORY_MODE, action.owner, action.timestamp)?;
         }
         if matches.paths.is_empty() && !matches.left_out {
-            return if action.allow_empty_wildcard {
+            return if action.missing == Missing::Allow {
                 Ok(())
             } else {
                 Err(ActionError::NoMatch(src_path))
@@ -70,7 +73,7 @@ pub fn copy(
         {
             continue;
         }
-        if let Some(unpacker) = unpacker.filter(|_| action.attempt_unpack)
+        if let Some(unpacker) = unpacker.filter(|_| action.archives == Archives::Unpack)
             && unpack(src, &source, dest, &dest_path, action, unpacker)?
         {
             continue;
@@ -90,7 +93,7 @@ fn is_excluded_file(
     if !exclude.names(&wildcard::shown(lexical(source))) {
         return Ok(false);
     }
-    let from = wildcard::resolve_source(src, source, action.follow_symlink)?;
+    let from = wildcard::resolve_source(src, source, action.link)?;
     Ok(src.lstat_opt(&from)?.is_some_and(|meta| !meta.is_dir()))
 }
 
@@ -144,13 +147,13 @@ fn copy_one(
     let mut copier = Copier::new(dest, action)?;
 
     let target = dest.resolve(lexical(Path::new(dest_path)), true)?;
-    let from = wildcard::resolve_source(src, source, action.follow_symlink)?;
+    let from = wildcard::resolve_source(src, source, action.link)?;
     let meta = src.lstat(&from)?;
     let existing = dest.stat_opt(&target)?;
     let into = match &existing {
         Some(there) => {
             if meta.is_dir() {
-                !action.dir_copy_contents
+                action.dir == DirCopy::Itself
             } else {
                 there.is_dir()
             }
@@ -162,7 +165,7 @@ fn copy_one(
         Some(name) if into && !ends_in_dot(source) => target.join(name),
         _ => target,
     };
-    let parent = if action.dir_copy_contents && meta.is_dir() && existing.is_none() {
+    let parent = if action.dir == DirCopy::Contents && meta.is_dir() && existing.is_none() {
         target.as_path()
     } else {
         target.parent().unwrap_or_else(|| Path::new("/"))
@@ -422,7 +425,7 @@ impl<'a> Copier<'a> {
         meta: &Meta,
         target: &Path,
     ) -> Result<(), ActionError> {
-        if !self.action.always_replace_existing_dest_paths {
+        if self.action.existing == Existing::Merge {
             return Ok(());
         }
         match dir.stat_opt(name).at("lstat", target)? {

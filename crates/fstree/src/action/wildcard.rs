@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pattern::PatternMatcher;
 
-use super::{ActionError, lexical};
+use super::{ActionError, SourceLink, lexical};
 use crate::descent::Descent;
 use crate::error::Located;
 use crate::root::Root;
@@ -29,7 +29,7 @@ pub(super) struct Matches {
 pub(super) fn resolve(
     root: &Root,
     path: &str,
-    follow: bool,
+    link: SourceLink,
     exclude: Option<&PatternMatcher>,
 ) -> Result<Matches, ActionError> {
     let names: Vec<&str> = path
@@ -45,7 +45,7 @@ pub(super) fn resolve(
             ..Matches::default()
         });
     }
-    let base = resolve_source(root, &prefix, follow)?;
+    let base = resolve_source(root, &prefix, link)?;
     if !root.lstat(&base)?.is_dir() {
         return Ok(Matches::default());
     }
@@ -62,9 +62,9 @@ pub(super) fn shown(path: impl AsRef<Path>) -> String {
 pub(super) fn resolve_source(
     root: &Root,
     path: &Path,
-    follow: bool,
+    link: SourceLink,
 ) -> Result<PathBuf, ActionError> {
-    Ok(root.resolve(lexical(path), follow)?)
+    Ok(root.resolve(lexical(path), link == SourceLink::Follow)?)
 }
 
 fn search(

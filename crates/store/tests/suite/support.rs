@@ -20,7 +20,7 @@ pub(crate) fn copy_state(from: &Path, to: &Path) {
     let action = fstree::action::Copy {
         src: "/".into(),
         dest: "/".into(),
-        dir_copy_contents: true,
+        dir: fstree::action::DirCopy::Contents,
         ..fstree::action::Copy::default()
     };
     let (from, to) = (Root::open(from).unwrap(), Root::open(to).unwrap());
