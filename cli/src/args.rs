@@ -133,6 +133,19 @@ pub enum Command {
     DialStdio,
 }
 
+impl Command {
+    /// Whether this process itself works on a state directory if `embeds`: no daemon was named and none answers.
+    pub(crate) fn works_on_state(&self, embeds: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::DialStdio => false,
+            Self::Debug {
+                what: Debug::Fsck { .. },
+            } => true,
+            Self::Build(_) | Self::Du { .. } | Self::Prune(_) | Self::Debug { .. } => embeds(),
+        }
+    }
+}
+
 /// About what.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Debug {

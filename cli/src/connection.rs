@@ -29,16 +29,34 @@ fn named(connection: &Connection) -> Option<String> {
 
 /// The address that was named, or the default one of the program's name.
 pub(crate) fn address(connection: &Connection, program: &str) -> Result<Address, CliError> {
-    let text = named(connection).unwrap_or_else(|| defaults(program).address);
+    let text = named(connection).unwrap_or_else(|| default_address(program));
     Ok(text.parse()?)
 }
 
-fn defaults(program: &str) -> Defaults {
-    Defaults::of(if program.ends_with("buildctl") {
+/// The socket of the program's daemon: a user's own if it is there, else the machine's.
+fn default_address(program: &str) -> String {
+    let daemon = if program.ends_with("buildctl") {
         "buildkitd"
     } else {
         "rbuildd"
-    })
+    };
+    let (own, machine) = (Defaults::here(daemon), Defaults::of(daemon));
+    let is_there = |address: &str| {
+        let path = address.strip_prefix("unix://");
+        path.is_some_and(|path| std::path::Path::new(path).exists())
+    };
+    if is_there(&own.address) || !is_there(&machine.address) {
+        own.address
+    } else {
+        machine.address
+    }
+}
+
+/// Whether a daemon will have to be started in this process: none was named, and none answers. Blocks for as long as a local socket takes.
+pub(crate) fn will_embed(connection: &Connection, program: &str) -> bool {
+    let address = default_address(program);
+    let path = address.strip_prefix("unix://").unwrap_or_default();
+    named(connection).is_none() && std::os::unix::net::UnixStream::connect(path).is_err()
 }
 
 fn tls(connection: &Connection) -> TlsFiles {
@@ -133,7 +151,7 @@ impl Connected {
         }
         let root = env::var_os("RBUILD_ROOT")
             .filter(|r| !r.is_empty())
-            .map_or_else(|| Defaults::of("rbuildd").root, PathBuf::from);
+            .map_or_else(|| Defaults::here("rbuildd").root, PathBuf::from);
         let embedded = Box::pin(Embedded::start(&root, allow)).await?;
         let client = Client::connect(&embedded.address().parse()?, &TlsFiles::default()).await?;
         Ok(Self {

@@ -28,6 +28,8 @@ pub(crate) enum EmbeddedError {
     Settings(#[from] SettingsError),
     #[error("cannot start a daemon in this process: {source}")]
     Start { source: DaemonError },
+    #[error(transparent)]
+    Rootless(#[from] daemon::rootless::RootlessError),
     #[error("the daemon in this process ended before it was ready")]
     Ended,
 }
@@ -51,7 +53,7 @@ impl Embedded {
             argv.extend(["--allow-insecure-entitlement".into(), name.clone()]);
         }
         let args = Args::try_parse_from(argv).map_err(|source| EmbeddedError::Args { source })?;
-        let settings = Settings::load(&args, &Defaults::of("rbuildd"))?;
+        let settings = Settings::load(&args, &Defaults::here("rbuildd"))?;
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let mut running = task::spawn("embedded daemon", async move {

@@ -41,6 +41,18 @@ pub fn main() -> ExitCode {
             .with_writer(io::stderr)
             .init();
     }
+    // Before there is a second thread: an ordinary user's daemon in this process is root of a user namespace.
+    let embeds = || connection::will_embed(&cli.connection, &program);
+    if cli.command.works_on_state(embeds) {
+        match daemon::rootless::enter() {
+            Ok(entered) => {
+                if let Some(warning) = entered.warning() {
+                    let _closed = writeln!(io::stderr(), "warning: {warning}");
+                }
+            }
+            Err(source) => return fail(&CliError::Embedded(source.into())),
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -14,6 +14,7 @@ pub mod logs;
 mod mask;
 mod network;
 pub mod program;
+pub mod rootless;
 pub mod run;
 pub mod settings;
 pub mod signals;

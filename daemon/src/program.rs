@@ -22,7 +22,13 @@ pub fn main() -> ExitCode {
         };
     }
     let args = Args::parse();
-    let settings = match Settings::load(&args, &Defaults::of(&program)) {
+    // Before there is a second thread.
+    let entered = match crate::rootless::enter() {
+        Ok(entered) => entered,
+        Err(error) => return fail(&error),
+    };
+    let defaults = Defaults::here(&program);
+    let settings = match Settings::load(&args, &defaults) {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };
@@ -32,7 +38,10 @@ pub fn main() -> ExitCode {
     )]
     let directives = std::env::var("RUST_LOG").ok();
     crate::logs::begin(&settings, directives.as_deref());
-    let reread = move || match Settings::load(&args, &Defaults::of(&program)) {
+    if let Some(warning) = entered.warning() {
+        tracing::warn!("{warning}");
+    }
+    let reread = move || match Settings::load(&args, &defaults) {
         Ok(settings) => crate::logs::change(&settings, directives.as_deref()),
         Err(error) => {
             let error = oci::error::chain(&error);

@@ -284,7 +284,11 @@ fn executor(
             search_domains: dns.search_domains.clone(),
         });
     let cgroup_parent = settings.worker.cgroup_parent.clone();
-    let mode = settings.worker.user_namespaces;
+    let mode = match settings.worker.user_namespaces {
+        // Root of a user namespace cannot map ids of the store's file system for another one, which is inside of its own anyway.
+        UserNamespaces::Auto if sys::userns::is_nested() => UserNamespaces::Off,
+        mode => mode,
+    };
     if let Some(program) = &settings.worker.binary {
         if mode == UserNamespaces::On {
             return Err(WireError::UserNamespacesOfRuntime);

@@ -45,6 +45,8 @@ pub(crate) struct Groups {
     v2: Option<PathBuf>,
     v1: BTreeMap<String, PathBuf>,
     program: Option<DeviceProgram>,
+    /// The v2 hierarchy is the only one, and mounted where everybody looks for it.
+    unified: bool,
 }
 
 /// A container's groups. Dropping it removes them.
@@ -73,6 +75,16 @@ impl Groups {
     pub(crate) fn find() -> Self {
         let mut groups =
             Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        if sys::userns::is_nested() {
+            let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+            groups.keep_delegated(&own);
+            if groups.v2.is_none() {
+                tracing::info!(
+                    "steps have no control groups and no limits: none is delegated to this user (`rbuild doctor` says how)"
+                );
+            }
+            return groups;
+        }
         if groups.v2.is_some() {
             groups.program = bpf::load_device_program(&BASIC_DEVICES)
                 .inspect_err(|error| tracing::warn!(%error, "no device program; devices do not work in containers but for the basic ones"))
@@ -107,12 +119,50 @@ impl Groups {
                 _ => {}
             }
         }
+        groups.unified = groups.v2.as_deref() == Some(Path::new("/sys/fs/cgroup"));
         groups
     }
 
-    /// The v2 hierarchy is the only one, and mounted where everybody looks for it.
+    /// Keeps what root of a user namespace may use: the part of the v2 hierarchy that somebody handed to it, below the group it is in.
+    /// `own` is `/proc/self/cgroup`.
+    fn keep_delegated(&mut self, own: &str) {
+        self.v1.clear();
+        let Some(root) = self.v2.take() else { return };
+        let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
+            return;
+        };
+        let group = root.join(path.trim_end_matches('/'));
+        match Self::make_room(&group) {
+            Ok(()) => self.v2 = Some(group),
+            Err(error) => tracing::debug!(%error, group = %group.display(), "not delegated"),
+        }
+    }
+
+    /// Makes a group one that others can be made in: controllers are handed down only by groups without processes.
+    fn make_room(group: &Path) -> io::Result<()> {
+        let init = group.join("init");
+        match fs::create_dir(&init) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let procs = fs::read_to_string(group.join("cgroup.procs"))?;
+        for process in procs.lines() {
+            if let Err(error) = fs::write(init.join("cgroup.procs"), process) {
+                // One that has ended meanwhile; or one of somebody else, which keeps controllers from being handed down.
+                tracing::debug!(%error, process, "stays in its control group");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether containers get a view of the hierarchy of their own.
     pub(crate) fn unified(&self) -> bool {
-        self.v2.as_deref() == Some(Path::new("/sys/fs/cgroup"))
+        self.unified
+    }
+
+    /// Whether the container in `group` is shown the hierarchy: outside of user namespaces always.
+    pub(crate) fn shows(&self, group: &Group) -> bool {
+        self.unified && (group.fd.is_some() || !sys::userns::is_nested())
     }
 
     /// Makes the groups of a container. `devices`: what it may open beside the basic ones; `None` for everything.

@@ -108,6 +108,16 @@ pub enum ExecError {
         /// How many there are, from 0 on.
         count: u32,
     },
+    /// A user or group that the daemon's own user namespace does not have.
+    #[error(
+        "no process can run as {uid}:{gid} here: the daemon runs in a user namespace without these ids; give its user more in /etc/subuid and /etc/subgid (`rbuild doctor` says how)"
+    )]
+    NoSuchIds {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
     /// A device wants a program of the host run for the container.
     #[error(
         "a CDI device of this step has the hook {hook}, which needs an OCI runtime: set worker.oci.binary"
@@ -306,7 +316,9 @@ impl ExecError {
             | Self::ZeroByteInEnvironment { .. }
             | Self::UnmappedId { .. }
             | Self::Nameserver(_) => ErrorKind::Invalid,
-            Self::Hook { .. } | Self::NoController { .. } => ErrorKind::Unsupported,
+            Self::Hook { .. } | Self::NoController { .. } | Self::NoSuchIds { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::UserNamespace { source }
             | Self::Cgroup { source, .. }
             | Self::Launcher { source, .. }

@@ -9,6 +9,7 @@ mod filesystem;
 mod init;
 mod message;
 mod mounts;
+mod nested;
 mod prepare;
 mod server;
 mod setup;
@@ -415,10 +416,10 @@ impl Launcher {
             shm_size,
             security,
             limits_devices: group.limits_devices,
-            cgroup2: self.groups.unified(),
+            cgroup2: self.groups.shows(&group),
             devices: prepare::requested_devices(nodes, &process, ids)?,
             mounts: prepare::mounts(spec.mounts, ids, &mut fds)?,
-            tty_gid: prepare::host_id(ids, TTY_GROUP)?,
+            tty_gid: prepare::tty_gid(ids, TTY_GROUP)?,
         };
         let plan = Plan {
             container: Some(basics.plan()),

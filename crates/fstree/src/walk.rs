@@ -354,7 +354,9 @@ fn describe(
     path: &Path,
     mut xattrs: std::collections::BTreeMap<String, Vec<u8>>,
 ) -> Stat {
-    xattrs.retain(|key, _| !key.starts_with("com.apple.") && !key.starts_with("trusted.overlay."));
+    xattrs.retain(|key, _| {
+        !key.starts_with("com.apple.") && !key.starts_with(sys::userns::overlay_xattrs())
+    });
     let device = matches!(meta.kind(), Kind::Block | Kind::Char);
     Stat {
         path: path.to_path_buf(),

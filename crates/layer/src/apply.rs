@@ -6,6 +6,7 @@
 //! goes is replaced, never written through.
 
 mod entry;
+mod nested;
 mod pipe;
 mod times;
 
@@ -90,6 +91,19 @@ pub enum ApplyError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A file belongs to somebody whom this daemon's user namespace does not have.
+    #[error(
+        "cannot give {} its owner {uid}:{gid}: this daemon has no such ids; give its user more in /etc/subuid and /etc/subgid (`rbuild doctor` says how)",
+        path.display()
+    )]
+    NoSuchOwner {
+        /// The file.
+        path: PathBuf,
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
     /// The layer is larger than allowed.
     #[error("layer is larger than {limit} bytes")]
     TooLarge {
@@ -109,6 +123,7 @@ impl ApplyError {
             Self::Read(error) => ErrorKind::of_io(error),
             Self::Path(error) => error.kind(),
             Self::Entry { .. } => ErrorKind::Hostile,
+            Self::NoSuchOwner { .. } => ErrorKind::Unsupported,
             Self::TooLarge { .. } => ErrorKind::Exhausted,
         }
     }

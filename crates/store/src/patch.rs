@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use fstree::diff::{Change, ChangeKind};
 use fstree::{Descent, Dir, Kind, Meta, PathError, Root, Times};
 
-const OPAQUE: &str = "trusted.overlay.opaque";
+/// The marks that overlayfs writes for this process.
+fn opaque() -> String {
+    format!("{}opaque", sys::userns::overlay_xattrs())
+}
 
 /// Returns whether an upper says more on a foreign lower than the `changes` it stands for: a directory that hides everything
 /// below it, a name that was copied up and left as it was, a whiteout of what was never there.
@@ -22,6 +25,7 @@ pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
             }
         }
     }
+    let opaque = opaque();
     let top = upper.dir("/").map_err(io::Error::other)?;
     let mut left = vec![(PathBuf::new(), top.entries()?.into_iter())];
     let mut descent = Descent::new(top);
@@ -37,7 +41,7 @@ pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
         }
         if entry.kind == Kind::Dir {
             descent.down(&entry.name)?;
-            if descent.dir().own_xattr(OPAQUE)?.is_some_and(|v| v == b"y") {
+            if descent.dir().own_xattr(&opaque)?.is_some_and(|v| v == b"y") {
                 return Ok(true);
             }
             left.push((path, descent.dir().entries()?.into_iter()));

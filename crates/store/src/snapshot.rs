@@ -38,6 +38,21 @@ const OPTIONS: &[(&str, &str)] = &[
     ("redirect_dir", "off"),
     ("xino", "off"),
 ];
+/// The same in a user namespace, where redirections are neither made nor followed and `off` is refused.
+const NESTED_OPTIONS: &[(&str, &str)] = &[
+    ("index", "off"),
+    ("metacopy", "off"),
+    ("redirect_dir", "nofollow"),
+    ("xino", "off"),
+];
+
+fn options() -> &'static [(&'static str, &'static str)] {
+    if sys::userns::is_nested() {
+        NESTED_OPTIONS
+    } else {
+        OPTIONS
+    }
+}
 
 /// Directory of snapshots and the knowledge of how to mount them.
 #[derive(Debug)]
@@ -208,7 +223,7 @@ impl Snapshots {
                     lower: &lower,
                     upper: None,
                     volatile: false,
-                    options: OPTIONS,
+                    options: options(),
                     attrs: Attrs {
                         readonly: true,
                         ..Attrs::default()
@@ -272,7 +287,7 @@ impl Snapshots {
             lower,
             upper: Some((upper.as_fd(), work.as_fd())),
             volatile: self.volatile.load(Ordering::Relaxed),
-            options: OPTIONS,
+            options: options(),
             attrs: Attrs::default(),
         };
         match sys::mount::overlay(&spec) {

@@ -85,7 +85,7 @@ pub struct Overlay<'a> {
 
 /// Makes a detached overlay mount of directories given as descriptors. Linux 6.5 for `lowerdir+`; older kernels get one string.
 ///
-/// `userxattr` is off: whiteouts and markers are `trusted.overlay.*`.
+/// Marks are in [`crate::userns::overlay_xattrs`]: in a user namespace it is mounted with `userxattr` (Linux 5.11).
 pub fn overlay(spec: &Overlay<'_>) -> io::Result<DetachedMount> {
     match overlay_layers(spec) {
         // A kernel before 6.5 does not know `lowerdir+`. A bad layer fails again below, with its own error.
@@ -122,6 +122,9 @@ fn overlay_string(spec: &Overlay<'_>) -> io::Result<DetachedMount> {
 fn overlay_finish(fs: &OwnedFd, spec: &Overlay<'_>) -> io::Result<DetachedMount> {
     if spec.volatile && spec.upper.is_some() {
         rx::fsconfig_set_flag(fs, "volatile")?;
+    }
+    if crate::userns::is_nested() {
+        rx::fsconfig_set_flag(fs, "userxattr")?;
     }
     for (key, value) in spec.options {
         if value.is_empty() {

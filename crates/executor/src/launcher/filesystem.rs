@@ -11,6 +11,7 @@ use sys::{file, path};
 use super::init::{RESTRICTED_ATTRS, ReceivedFds, make_readonly, step};
 use super::message::{ContainerPlan, DevicePlan, SourcePlan};
 use super::mounts::attach_mount;
+use super::nested::{self, Kernel};
 use super::setup::{FILES_PLACE, ROOT_PLACE};
 use crate::access::{MASKED_PATHS, READONLY_PATHS};
 use crate::error::{StartError, errno};
@@ -60,6 +61,7 @@ pub(super) fn build(
     rustix::system::sethostname(plan.hostname.as_bytes())
         .map_err(|errno| step("sethostname")(errno.into()))?;
     let mut files = Files::new(plan, fds)?;
+    let kernel = Kernel::new(plan);
     let rootfs = DetachedMount::from(fds.take(plan.rootfs)?);
     let root = pivot(rootfs, plan).map_err(step("pivot_root"))?;
     let missing = |error: io::Error| StartError::WorkingDir {
@@ -68,43 +70,10 @@ pub(super) fn build(
     };
     stubs::find_or_make(&root, cwd, Kind::Directory, Some(owner)).map_err(missing)?;
 
-    attach(
-        &root,
-        "/proc",
-        mount::new_mount(c"proc", &[], RESTRICTED_ATTRS),
-        "proc",
-    )?;
+    attach(&root, "/proc", kernel.proc, "proc")?;
     devices(&root, plan, &files.nodes)?;
-    let sys = mount::new_mount(
-        c"sysfs",
-        &[],
-        Attrs {
-            readonly: plan.confined,
-            ..RESTRICTED_ATTRS
-        },
-    );
-    attach(&root, "/sys", sys, "sysfs")?;
-    let cgroup = if plan.cgroup2 {
-        mount::new_mount(
-            c"cgroup2",
-            &[],
-            Attrs {
-                readonly: plan.confined,
-                ..RESTRICTED_ATTRS
-            },
-        )
-    } else {
-        // DIFFERS: without the v2 hierarchy /sys/fs/cgroup is empty, where runc binds the container's groups of each v1 controller.
-        mount::new_mount(
-            c"tmpfs",
-            &[("size", "4k"), ("mode", "0755")],
-            Attrs {
-                readonly: true,
-                ..RESTRICTED_ATTRS
-            },
-        )
-    };
-    attach(&root, "/sys/fs/cgroup", cgroup, "cgroup")?;
+    attach(&root, "/sys", kernel.sys, "sysfs")?;
+    attach(&root, "/sys/fs/cgroup", kernel.cgroup, "cgroup")?;
     if plan.confined {
         confine(&root).map_err(step("masked paths"))?;
     }
@@ -136,7 +105,8 @@ pub(super) struct Files {
     hosts: DetachedMount,
     resolv_conf: DetachedMount,
     secrets: Vec<(usize, DetachedMount)>,
-    nodes: Vec<DetachedMount>,
+    /// In the order of [`DEVICES`] and the plan's; none in place of one that the host has not.
+    nodes: Vec<Option<DetachedMount>>,
 }
 
 impl Files {
@@ -188,21 +158,31 @@ impl Files {
             secrets.push((*fd, mount));
         }
         let mut nodes = Vec::new();
-        if plan.nodev {
+        if sys::userns::is_nested() {
+            let basic = DEVICES.into_iter().map(|(name, ..)| (name, None));
+            let further = plan.devices.iter();
+            let further = further.map(|device| (device.name.as_str(), Some(device)));
+            for (name, device) in basic.chain(further) {
+                nodes.push(
+                    nested::device(name, device).map_err(|error| StartError::Mount {
+                        dest: format!("/dev/{name}"),
+                        errno: errno(&error),
+                    })?,
+                );
+            }
+        } else if plan.nodev {
             for (name, major, minor) in DEVICES {
                 node(&dir, name, (libc::S_IFCHR | 0o666, major, minor)).map_err(step("/dev"))?;
-                nodes.push(
-                    clone_out(
-                        &dir,
-                        name,
-                        Attrs {
-                            nosuid: true,
-                            noexec: true,
-                            ..Attrs::default()
-                        },
-                    )
-                    .map_err(step("/dev"))?,
+                let node = clone_out(
+                    &dir,
+                    name,
+                    Attrs {
+                        nosuid: true,
+                        noexec: true,
+                        ..Attrs::default()
+                    },
                 );
+                nodes.push(Some(node.map_err(step("/dev"))?));
             }
             for (index, device) in plan.devices.iter().enumerate() {
                 let name = format!("device{index}");
@@ -218,7 +198,7 @@ impl Files {
                         },
                     )
                 };
-                nodes.push(make().map_err(step("/dev"))?);
+                nodes.push(Some(make().map_err(step("/dev"))?));
             }
         }
         Ok(Self {
@@ -336,7 +316,7 @@ fn attach(
 fn devices(
     root: &OwnedFd,
     plan: &ContainerPlan,
-    nodes: &[DetachedMount],
+    nodes: &[Option<DetachedMount>],
 ) -> Result<(), StartError> {
     let attrs = Attrs {
         nosuid: true,
@@ -351,7 +331,7 @@ fn devices(
     )?;
     let fill = || -> io::Result<()> {
         for (index, (name, major, minor)) in DEVICES.into_iter().enumerate() {
-            let Some(source) = nodes.get(index) else {
+            let Some(Some(source)) = nodes.get(index) else {
                 node(&dev, name, (libc::S_IFCHR | 0o666, major, minor))?;
                 continue;
             };
@@ -367,6 +347,10 @@ fn devices(
             )?;
         }
         for (index, extra) in plan.devices.iter().enumerate() {
+            let source = nodes.get(DEVICES.len() + index);
+            if matches!(source, Some(None)) {
+                continue;
+            }
             for (at, _) in extra.name.match_indices('/') {
                 drop(file::mkdirat(
                     &dev,
@@ -374,7 +358,7 @@ fn devices(
                     0o755,
                 ));
             }
-            if let Some(source) = nodes.get(DEVICES.len() + index) {
+            if let Some(Some(source)) = source {
                 let name = extra.name.as_str();
                 drop(path::open_no_symlinks(
                     &dev,

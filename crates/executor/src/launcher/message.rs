@@ -109,6 +109,8 @@ pub(super) struct DevicePlan {
     pub(super) minor: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// Nobody asked for this one: where it cannot be had it is left out.
+    pub(super) optional: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 use sys::bpf::DeviceRule;
 use sys::mount::{self, AttrChange};
 use sys::userns::IdMapping;
-use sys::{caps, file, process, socket};
+use sys::{caps, file, process, socket, userns};
 
 use super::message::{
     ContainerPlan, DevicePlan, MountPlan, Opening, Plan, ProcessPlan, SourcePlan,
@@ -102,6 +102,10 @@ pub(super) fn process_plan(
     for group in &identity.groups {
         host_id(ids, *group)?;
     }
+    if userns::is_nested() && !userns::has_ids(identity.uid, identity.gid) {
+        let (uid, gid) = (identity.uid, identity.gid);
+        return Err(ExecError::NoSuchIds { uid, gid });
+    }
     Ok(ProcessPlan {
         args: spec.args.clone(),
         env: environment.into_variables(),
@@ -123,6 +127,14 @@ pub(super) fn process_plan(
         seccomp: !insecure,
         scoped: !insecure,
     })
+}
+
+/// The host's id of the group of terminals; root's where the daemon has no such group.
+pub(super) fn tty_gid(ids: Option<&IdMapping>, gid: u32) -> Result<u32, ExecError> {
+    if userns::is_nested() && !userns::has_ids(0, gid) {
+        return Ok(0);
+    }
+    host_id(ids, gid)
 }
 
 /// The host's id for one of the container.
@@ -252,6 +264,7 @@ pub(super) fn insecure_devices() -> Vec<DevicePlan> {
         minor,
         uid: 0,
         gid: 0,
+        optional: true,
     };
     let character = |name: &str, major, minor| node(name.to_owned(), libc::S_IFCHR, major, minor);
     let mut devices = vec![
@@ -280,6 +293,7 @@ pub(super) fn requested_devices(
             minor: node.minor,
             uid: host_id(ids, node.owner.0.unwrap_or(process.uid))?,
             gid: host_id(ids, node.owner.1.unwrap_or(process.gid))?,
+            optional: false,
         })
     };
     nodes.iter().map(device).collect()
@@ -330,7 +344,8 @@ impl Basics {
             resolv_conf: self.resolv_conf,
             shm_size: self.shm_size,
             confined,
-            nodev: confined && !self.limits_devices,
+            // In a user namespace no filesystem of ours has working devices.
+            nodev: userns::is_nested() || (confined && !self.limits_devices),
             cgroup2: self.cgroup2,
             devices: {
                 let mut devices = if confined {

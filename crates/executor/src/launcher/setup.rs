@@ -11,6 +11,7 @@ use sys::userns::{self, IdRange};
 use sys::{file, notify, path, socket};
 
 use super::init::RESTRICTED_ATTRS;
+use super::nested;
 use super::supervise;
 use crate::error::errno;
 
@@ -127,6 +128,7 @@ pub(super) fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
             ..Namespaces::default()
         },
     )?;
+    let kept = nested::keep()?;
     let root = path::open_host_path("/")?;
     mount::mount_setattr(
         &root,
@@ -148,6 +150,7 @@ pub(super) fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
         file::mkdirat(&empty, place.trim_start_matches('/'), 0o700)?;
     }
     mount::move_mount(&empty, &root)?;
+    nested::attach(&empty, kept)?;
     rustix::process::fchdir(&empty)?;
     mount::pivot_root_here()?;
     mount::umount_detach(c".")?;

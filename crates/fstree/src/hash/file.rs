@@ -73,7 +73,7 @@ impl FileHasher {
 
 fn xattr_counts(key: &str) -> bool {
     // Overlay's own marks are not part of what a tree says; whether they can be seen depends on how it is mounted.
-    if key.starts_with("trusted.overlay.") {
+    if key.starts_with(sys::userns::overlay_xattrs()) {
         return false;
     }
     key == "security.capability" || !(key.starts_with("security.") || key.starts_with("system."))

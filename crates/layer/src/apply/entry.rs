@@ -11,7 +11,9 @@ use std::rc::Rc;
 use fstree::dir::{set_file_mode, set_file_owner, set_file_times, set_file_xattr};
 use fstree::{Dir, Kind, Meta, Owner, PathError, Root, Times};
 use rustix::io::Errno;
+use sys::userns::overlay_xattrs;
 
+use super::nested::{nobodys_device, opaque_mark, settle};
 use super::times::DirTimes;
 use super::{ApplyError, ApplyOptions, Whiteouts};
 use crate::tar::{EntryKind, Header, Reader};
@@ -19,7 +21,6 @@ use crate::tar::{EntryKind, Header, Reader};
 const WHITEOUT: &[u8] = b".wh.";
 const META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-const OPAQUE_MARK: &str = "trusted.overlay.opaque";
 const COPY_BUFFER_BYTES: usize = 256 << 10;
 const IMPLIED_MODE: u32 = 0o755;
 const MAX_OPEN_DIRS: usize = 64;
@@ -123,14 +124,17 @@ impl<'a> Unpack<'a> {
                 };
                 let rdev = (number(header.devmajor)?, number(header.devminor)?);
                 let mode = header.mode & 0o7777;
-                self.fresh(dir, path, name, |dir| dir.mknod(name, kind, mode, rdev))
-                    .map_err(at("mknod"))?;
+                let node = self.fresh(dir, path, name, |dir| dir.mknod(name, kind, mode, rdev));
+                if nobodys_device(path, kind, &node) {
+                    return Ok(());
+                }
+                node.map_err(at("mknod"))?;
             }
             EntryKind::Other(_) => return Err(invalid(path, "unhandled tar header type")),
         }
         let owner = self.owner(header);
-        dir.chown(name, owner.uid, owner.gid)
-            .map_err(at("lchown"))?;
+        let owned = dir.chown(name, owner.uid, owner.gid);
+        settle(path, owner, owned)?;
         if header.kind != EntryKind::Symlink {
             dir.chmod(name, header.mode).map_err(at("chmod"))?;
         }
@@ -182,7 +186,7 @@ impl<'a> Unpack<'a> {
                     // What the layer removed and made again must not show what is below.
                     if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay {
                         new_dir
-                            .set_own_xattr(OPAQUE_MARK, b"y")
+                            .set_own_xattr(&opaque_mark(), b"y")
                             .map_err(at("setxattr"))?;
                     }
                     new_dir
@@ -191,9 +195,8 @@ impl<'a> Unpack<'a> {
             other => other.map_err(at("mkdir"))?,
         };
         let owner = self.owner(header);
-        new_dir
-            .set_own_owner(owner.uid, owner.gid)
-            .map_err(at("lchown"))?;
+        let owned = new_dir.set_own_owner(owner.uid, owner.gid);
+        settle(path, owner, owned)?;
         new_dir.set_own_mode(header.mode).map_err(at("chmod"))?;
         set_xattrs(path, header, |key, value| new_dir.set_own_xattr(key, value))?;
         if self.dir_times.note(self.root, path, times(header))? {
@@ -253,11 +256,12 @@ impl<'a> Unpack<'a> {
             let at = |op| move |e: io::Error| PathError::new(op, path, e);
             let copy = dir.create_file(name, 0o600).map_err(at("open"))?;
             sys::reflink::copy_contents(&file, &copy).map_err(at("copy"))?;
-            set_file_owner(&copy, meta.uid, meta.gid).map_err(at("lchown"))?;
+            let (uid, gid) = (meta.uid, meta.gid);
+            settle(path, Owner { uid, gid }, set_file_owner(&copy, uid, gid))?;
             set_file_mode(&copy, meta.mode).map_err(at("chmod"))?;
             let (from, from_name) = parent.named("open", path)?;
             for (key, value) in from.xattrs(&from_name).map_err(at("getxattr"))? {
-                if !key.starts_with("trusted.") {
+                if !key.starts_with("trusted.") && !key.starts_with(overlay_xattrs()) {
                     set_file_xattr(&copy, &key, &value).map_err(at("setxattr"))?;
                 }
             }
@@ -307,7 +311,7 @@ impl<'a> Unpack<'a> {
     fn finish_file(&self, file: &File, path: &Path, header: &Header) -> Result<(), ApplyError> {
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
         let owner = self.owner(header);
-        set_file_owner(file, owner.uid, owner.gid).map_err(at("lchown"))?;
+        settle(path, owner, set_file_owner(file, owner.uid, owner.gid))?;
         set_file_mode(file, header.mode).map_err(at("chmod"))?;
         set_xattrs(path, header, |key, value| set_file_xattr(file, key, value))?;
         set_file_times(file, times(header)).map_err(at("utime"))?;
@@ -325,7 +329,7 @@ impl<'a> Unpack<'a> {
         let overlay = self.options.whiteouts == Whiteouts::Overlay;
         if name.as_bytes() == OPAQUE {
             if overlay {
-                dir.set_own_xattr(OPAQUE_MARK, b"y")
+                dir.set_own_xattr(&opaque_mark(), b"y")
                     .map_err(at("setxattr"))?;
                 return Ok(());
             }
@@ -358,15 +362,14 @@ impl<'a> Unpack<'a> {
             Some(there) if there.is_dir() => {
                 let there = dir.open_dir(hidden).map_err(at("open"))?;
                 there
-                    .set_own_xattr(OPAQUE_MARK, b"y")
+                    .set_own_xattr(&opaque_mark(), b"y")
                     .map_err(at("setxattr"))?;
             }
             Some(_) => {}
             None => {
                 dir.whiteout(hidden).map_err(at("mknod"))?;
                 let owner = self.owner(header);
-                dir.chown(hidden, owner.uid, owner.gid)
-                    .map_err(at("lchown"))?;
+                settle(path, owner, dir.chown(hidden, owner.uid, owner.gid))?;
             }
         }
         Ok(())
@@ -450,7 +453,7 @@ impl<'a> Unpack<'a> {
                         .map_err(|e| PathError::new("remove", &at, e))?;
                     let new_dir = self.imply(&dir, &at, &name, false)?;
                     new_dir
-                        .set_own_xattr(OPAQUE_MARK, b"y")
+                        .set_own_xattr(&opaque_mark(), b"y")
                         .map_err(|e| PathError::new("setxattr", &at, e))?;
                     new_dir
                 }
@@ -513,7 +516,7 @@ fn set_xattrs(
 ) -> Result<(), ApplyError> {
     for (key, value) in header.xattrs() {
         // Attributes of the administrator are none of an archive's business: overlayfs keeps its marks there.
-        let result = if key.starts_with("trusted.") {
+        let result = if key.starts_with("trusted.") || key.starts_with(overlay_xattrs()) {
             continue;
         } else {
             set(key, value)

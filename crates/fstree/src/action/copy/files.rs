@@ -126,7 +126,7 @@ impl Attributes<'_> {
     ) {
         for (key, value) in all
             .iter()
-            .filter(|(key, _)| !key.starts_with("trusted.overlay."))
+            .filter(|(key, _)| !key.starts_with(sys::userns::overlay_xattrs()))
         {
             if let Err(error) = set(key, value) {
                 tracing::debug!(%key, %error, "extended attribute not copied");

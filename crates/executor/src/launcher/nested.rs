@@ -1,0 +1,155 @@
+//! What containers take from the host when this process is root of a user namespace only (a daemon without root, under rootlesskit, in a
+//! pod with users of its own): devices cannot be made, and the kernel mounts a new proc or sysfs only beside one that is seen whole.
+//!
+//! The launcher keeps the host's `/dev`, `/proc` and `/sys` in its empty tree for that, where no container sees them: a container leaves
+//! that tree before its program runs.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::OFlags;
+use sys::mount::{self, AttrChange, Attrs, DetachedMount};
+use sys::{file, path, userns};
+
+use super::init::RESTRICTED_ATTRS;
+use super::message::{ContainerPlan, DevicePlan};
+
+/// What is kept of the host.
+const KEPT: [&str; 3] = ["dev", "proc", "sys"];
+
+/// Copies of the host's mounts for the launcher's tree; none for a launcher with the machine's root.
+pub(super) fn keep() -> io::Result<Vec<(&'static str, DetachedMount)>> {
+    if !userns::is_nested() {
+        return Ok(Vec::new());
+    }
+    let copy = |name: &'static str| {
+        let place = path::open_host_path(format!("/{name}"))?;
+        // With all below: what covers parts of them for us shall cover them for containers.
+        let copy = mount::open_tree_clone(&place, true)?;
+        mount::mount_setattr(
+            &copy,
+            AttrChange {
+                private: true,
+                recursive: true,
+                ..AttrChange::default()
+            },
+        )?;
+        Ok((name, copy))
+    };
+    KEPT.into_iter().map(copy).collect()
+}
+
+/// Attaches them in the launcher's tree.
+pub(super) fn attach(tree: &DetachedMount, kept: Vec<(&str, DetachedMount)>) -> io::Result<()> {
+    for (name, mount) in kept {
+        file::mkdirat(tree, name, 0o700)?;
+        let place = path::open_no_symlinks(tree, name, OFlags::PATH | OFlags::DIRECTORY, 0)?;
+        mount::move_mount(&mount, &place)?;
+    }
+    Ok(())
+}
+
+/// The filesystems of the kernel that a container shows. They are made while the launcher's tree is still there.
+pub(super) struct Kernel {
+    pub(super) proc: io::Result<DetachedMount>,
+    pub(super) sys: io::Result<DetachedMount>,
+    pub(super) cgroup: io::Result<DetachedMount>,
+}
+
+impl Kernel {
+    pub(super) fn new(plan: &ContainerPlan) -> Self {
+        let nested = userns::is_nested();
+        let readable = Attrs {
+            readonly: plan.confined,
+            ..RESTRICTED_ATTRS
+        };
+        // DIFFERS: where BuildKit wants `--oci-worker-no-process-sandbox`, processes are apart here too: what is covered in our proc
+        // stays covered in the container's, which is ours to read. Landlock keeps others' entries closed.
+        let proc = match mount::new_mount(c"proc", &[], RESTRICTED_ATTRS) {
+            Err(_) if nested => hosts("proc"),
+            proc => proc,
+        };
+        // DIFFERS: BuildKit's rootless steps have no /sys at all.
+        let sys = match mount::new_mount(c"sysfs", &[], readable) {
+            Err(_) if nested => hosts("sys"),
+            sys => sys,
+        };
+        // DIFFERS: without the v2 hierarchy /sys/fs/cgroup is empty, where runc binds the container's groups of each v1 controller.
+        let empty = || {
+            let options = [("size", "4k"), ("mode", "0755")];
+            let attrs = Attrs {
+                readonly: true,
+                ..RESTRICTED_ATTRS
+            };
+            mount::new_mount(c"tmpfs", &options, attrs)
+        };
+        let cgroup = if plan.cgroup2 {
+            match mount::new_mount(c"cgroup2", &[], readable) {
+                Err(_) if nested => empty(),
+                cgroup => cgroup,
+            }
+        } else {
+            empty()
+        };
+        Self { proc, sys, cgroup }
+    }
+}
+
+/// A copy of what the launcher kept, to read only.
+fn hosts(name: &str) -> io::Result<DetachedMount> {
+    let copy = mount::open_tree_clone(&path::open_host_path(format!("/{name}"))?, true)?;
+    mount::mount_setattr(
+        &copy,
+        AttrChange {
+            set: Attrs {
+                readonly: true,
+                ..RESTRICTED_ATTRS
+            },
+            recursive: true,
+            ..AttrChange::default()
+        },
+    )?;
+    Ok(copy)
+}
+
+/// A device of the host to be mounted in a container; none if the host has no such device and nobody insists.
+pub(super) fn device(name: &str, wanted: Option<&DevicePlan>) -> io::Result<Option<DetachedMount>> {
+    let optional = wanted.is_some_and(|device| device.optional);
+    let place = match open_device(name, wanted) {
+        Err(_) if optional => return Ok(None),
+        place => place?,
+    };
+    let mount = mount::open_tree_clone(&place, false)?;
+    let set = Attrs {
+        nosuid: true,
+        noexec: true,
+        ..Attrs::default()
+    };
+    mount::mount_setattr(
+        &mount,
+        AttrChange {
+            set,
+            ..AttrChange::default()
+        },
+    )?;
+    Ok(Some(mount))
+}
+
+fn open_device(name: &str, wanted: Option<&DevicePlan>) -> io::Result<OwnedFd> {
+    let place = path::open_no_symlinks(path::open_host_path("/dev")?, name, OFlags::PATH, 0)?;
+    let there = rustix::fs::fstat(&place)?;
+    let numbers = (
+        rustix::fs::major(there.st_rdev),
+        rustix::fs::minor(there.st_rdev),
+    );
+    let kind = |mode: u32| mode & libc::S_IFMT;
+    match wanted {
+        Some(device)
+            if numbers != (device.major, device.minor)
+                || kind(there.st_mode) != kind(device.mode) =>
+        {
+            Err(io::Error::from_raw_os_error(libc::ENODEV))
+        }
+        _ => Ok(place),
+    }
+}
