@@ -244,4 +244,71 @@ mod tests {
         );
         assert_eq!(read.logs, record.logs);
     }
+
+    #[test]
+    fn a_record_that_says_nonsense_is_read_without_it() {
+        let message = control::StatusResponse {
+            vertexes: vec![control::Vertex {
+                digest: "../x".into(),
+                ..Default::default()
+            }],
+            statuses: vec![control::VertexStatus {
+                vertex: Digest::sha256(b"v").to_string(),
+                timestamp: None,
+                ..Default::default()
+            }],
+            logs: vec![control::VertexLog::default()],
+            warnings: vec![
+                control::VertexWarning::default(),
+                control::VertexWarning {
+                    vertex: Digest::sha256(b"v").to_string(),
+                    ranges: vec![proto::pb::Range::default()],
+                    ..Default::default()
+                },
+            ],
+        };
+        let bytes = message.encode_to_vec();
+        let length = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        // Between two such messages lies one that cannot be decoded; the last is longer than the log.
+        let framed = [&length[..], &bytes].concat();
+        let log = [&framed[..], &[1, 0, 0, 0, 0xff], &framed, &[0xff; 4], b"x"].concat();
+        let events = Codec.events(&log);
+        assert_eq!(events.len(), 2);
+        for event in events {
+            let Event::Warning(warning) = event else {
+                panic!("only the warning names its vertex: {event:?}");
+            };
+            assert_eq!(warning.ranges.len(), 1);
+        }
+        let bad = |size, digest: &str| {
+            Some(control::Descriptor {
+                size,
+                digest: digest.into(),
+                ..Default::default()
+            })
+        };
+        let good = Digest::sha256(b"x").to_string();
+        let record = control::BuildHistoryRecord {
+            logs: bad(-1, &good),
+            trace: bad(1, "md5:x"),
+            created_at: Some(Timestamp {
+                seconds: i64::MAX,
+                nanos: -1,
+            }),
+            results: [(
+                "linux/amd64".to_owned(),
+                control::BuildResultInfo {
+                    results: [(0, bad(-1, &good).unwrap()), (1, bad(1, &good).unwrap())].into(),
+                    ..Default::default()
+                },
+            )]
+            .into(),
+            ..Default::default()
+        };
+        let record = Codec.parse(&record.encode_to_vec()).unwrap();
+        assert!(record.logs.is_none() && record.trace.is_none());
+        let results = &record.results["linux/amd64"].results;
+        assert_eq!(results.keys().collect::<Vec<_>>(), [&1]);
+        assert!(Codec.parse(&[0xff]).is_none());
+    }
 }

@@ -426,4 +426,136 @@ mod tests {
         // Garbage ends it.
         assert_eq!(op(&[0xff, 0xff]), json!({}));
     }
+
+    fn file_op(action: pb::file_action::Action) -> Vec<u8> {
+        let action = pb::FileAction {
+            input: 0,
+            secondary_input: -1,
+            action: Some(action),
+            ..Default::default()
+        };
+        pb::Op {
+            op: Some(pb::op::Op::File(pb::FileOp {
+                actions: vec![action],
+            })),
+            ..Default::default()
+        }
+        .encode_to_vec()
+    }
+
+    #[test]
+    fn a_oneof_is_a_field_of_its_message_and_bytes_are_base64() {
+        use pb::file_action::Action;
+        let owner = pb::ChownOpt {
+            user: Some(pb::UserOpt {
+                user: Some(pb::user_opt::User::ByName(pb::NamedUserOpt {
+                    name: "app".into(),
+                    input: 1,
+                })),
+            }),
+            group: Some(pb::UserOpt {
+                user: Some(pb::user_opt::User::ById(7)),
+            }),
+        };
+        let owned = json!({"user": {"byName": {"name": "app", "input": 1}}, "group": {"byID": 7}});
+        let cases = [
+            (
+                Action::Mkfile(pb::FileActionMkFile {
+                    path: "/a".into(),
+                    mode: 0o644,
+                    data: vec![0, 255],
+                    owner: Some(owner.clone()),
+                    timestamp: -1,
+                }),
+                json!({"mkfile": {"path": "/a", "mode": 420, "data": "AP8=", "owner": owned, "timestamp": -1}}),
+            ),
+            (
+                Action::Symlink(pb::FileActionSymlink {
+                    oldpath: "/a".into(),
+                    newpath: "/b".into(),
+                    ..Default::default()
+                }),
+                json!({"symlink": {"oldpath": "/a", "newpath": "/b"}}),
+            ),
+            (
+                Action::Rm(pb::FileActionRm {
+                    path: "/a".into(),
+                    allow_not_found: true,
+                    ..Default::default()
+                }),
+                json!({"rm": {"path": "/a", "allowNotFound": true}}),
+            ),
+            (
+                Action::Copy(pb::FileActionCopy {
+                    src: "/s".into(),
+                    include_patterns: vec!["*.rs".into(), "b".into()],
+                    mode: -1,
+                    ..Default::default()
+                }),
+                json!({"copy": {"src": "/s", "mode": -1, "include_patterns": ["*.rs", "b"]}}),
+            ),
+        ];
+        for (action, mut want) in cases {
+            want["secondaryInput"] = json!(-1);
+            assert_eq!(op(&file_op(action)), json!({"file": {"actions": [want]}}));
+        }
+    }
+
+    #[test]
+    fn an_op_that_is_cut_off_is_written_as_far_as_it_goes() {
+        let encoded = file_op(pb::file_action::Action::Mkdir(pb::FileActionMkDir {
+            path: "/a/b".into(),
+            mode: 0o755,
+            make_parents: true,
+            ..Default::default()
+        }));
+        let whole = op(&encoded);
+        for length in 0..encoded.len() {
+            let part = op(encoded.get(..length).unwrap());
+            assert!(part.is_object() && part != whole, "{length}: {part}");
+        }
+    }
+
+    /// A field with a length and these bytes.
+    fn nested(number: u8, inner: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(inner.len()).unwrap();
+        [&[number << 3 | 2, length], inner].concat()
+    }
+
+    #[test]
+    fn messages_of_the_wrong_form_neither_panic_nor_nest_without_end() {
+        // An exec op (2) whose meta (1) is a number, and whose mounts (2) hold a field of a type that there is not (6).
+        let wrong = [0x12, 0x05, 0x08, 0x01, 0x12, 0x01, 0x0e];
+        assert_eq!(op(&wrong), json!({"exec": {"meta": null, "mounts": [{}]}}));
+        // Fields without a name are skipped in every form: a number, eight bytes, four bytes.
+        let unnamed = [
+            &[0xf8, 0x07, 0x01][..],
+            &[0xf9, 0x07, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0xfd, 0x07, 0, 0, 0, 0],
+            &nested(1, &nested(1, b"d")),
+        ]
+        .concat();
+        assert_eq!(op(&unnamed), json!({"inputs": [{"digest": "d"}]}));
+        // A length beyond the end, and one that does not fit into memory.
+        assert_eq!(op(&[0x0a, 0x7f, 0x01]), json!({}));
+        let endless = [&[0x0a][..], &[0xff; 9], &[0x01]].concat();
+        assert_eq!(op(&endless), json!({}));
+        // An entry of a map without key or value, and one in the wrong form.
+        let attrs = nested(3, &[nested(2, &[]), vec![0x10, 0x01]].concat());
+        assert_eq!(op(&attrs), json!({"source": {"attrs": {"": ""}}}));
+        // What is no UTF-8 is shown with replacements.
+        let text = nested(3, &nested(1, &[0xff]));
+        assert_eq!(op(&text), json!({"source": {"identifier": "\u{fffd}"}}));
+    }
+
+    #[test]
+    fn numbers_of_a_list_are_read_packed_and_one_by_one() {
+        let packed = nested(8, &nested(2, &[1, 2, 0x80, 0x01]));
+        let single = nested(8, &[0x10, 1, 0x10, 2]);
+        assert_eq!(
+            op(&packed),
+            json!({"passthrough": {"outputs": [1, 2, 128]}})
+        );
+        assert_eq!(op(&single), json!({"passthrough": {"outputs": [1, 2]}}));
+    }
 }

@@ -197,3 +197,62 @@ async fn watch_health(channel: Channel, health: Health) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(pairs: &[(&'static str, &str)]) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        for (key, value) in pairs {
+            metadata.append(*key, value.parse().unwrap());
+        }
+        metadata
+    }
+
+    #[test]
+    fn a_client_chooses_how_long_it_may_be_silent_but_not_less_than_a_second() {
+        let seconds = Duration::from_secs;
+        let standard = (seconds(5), seconds(15), 2);
+        for (text, want) in [
+            ("", standard),
+            ("0", standard),
+            ("-5", standard),
+            ("soon", standard),
+            ("99999999999999999999", standard),
+            ("1", (seconds(1), seconds(1), 1)),
+            ("2500", {
+                let each = Duration::from_millis(2500);
+                (each, each, 1)
+            }),
+        ] {
+            let health = Health::of(&metadata(&[(header::SESSION_HEALTH_TIMEOUT, text)]));
+            let got = (health.interval, health.timeout, health.failures);
+            assert_eq!(got, want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_says_of_itself_is_bounded() {
+        for id in [String::new(), "x".repeat(MAX_ID_BYTES + 1)] {
+            let refused = SessionHello::of(&metadata(&[(header::SESSION_ID, &id)])).err();
+            assert_eq!(refused.unwrap().code(), tonic::Code::InvalidArgument);
+        }
+        let mut client = metadata(&[
+            (header::SESSION_ID, "s"),
+            (header::SESSION_SHARED_KEY, "%C3%BC"),
+            (header::SESSION_SHARED_KEY_ENCODED, "1"),
+        ]);
+        for number in 0..2 * MAX_METHODS {
+            let method = format!("/Package.Service/Method{number}");
+            client.append(header::SESSION_METHOD, method.parse().unwrap());
+        }
+        let hello = SessionHello::of(&client).unwrap();
+        assert_eq!(
+            (hello.id.as_str(), hello.shared_key.as_str()),
+            ("s", "\u{fc}")
+        );
+        assert_eq!(hello.methods.len(), MAX_METHODS);
+        assert!(hello.methods.contains("/package.service/method0"));
+    }
+}

@@ -20,11 +20,8 @@ use oci::Digest;
 use prost::Message as _;
 use proto::{control, filesync, fsutil, gateway, rpc, secrets};
 use services::control::control_client::ControlClient;
-use services::filesync::file_send_server::{FileSend, FileSendServer};
-use services::filesync::file_sync_server::{FileSync, FileSyncServer};
 use services::gateway::llb_bridge_client::LlbBridgeClient;
 use services::health::health_server::HealthServer;
-use services::secrets::secrets_server::{Secrets, SecretsServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -36,12 +33,18 @@ use crate::{routes, serve};
 
 mod answers;
 mod calls;
+mod client;
 mod conformance;
 /// The engine that the fuzzer of gateway calls has too.
 #[path = "../../../fuzz/src/gateway/double.rs"]
 mod double;
+mod exec;
 mod limits;
+mod policy;
 mod small_frames;
+mod uploads;
+
+use client::{Packets, connect, open_session};
 
 /// What a build does, by the name of its frontend.
 async fn scripted(
@@ -53,23 +56,23 @@ async fn scripted(
         return run_client_frontend(request, BridgeDouble::default()).await;
     }
     let group = Group::new(sessions, [request.session.to_string()]);
-    let said = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Unknown, e.to_string());
-    let session = group.first().await.map_err(|e| said(&e))?;
+    let failed = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Unknown, e.to_string());
+    let session = group.first().await.map_err(|e| failed(&e))?;
     let mut response = BTreeMap::new();
     match request.input.frontend_name() {
         "sync" => {
-            let dir = tempfile::tempdir().map_err(|e| said(&e))?;
+            let dir = tempfile::tempdir().map_err(|e| failed(&e))?;
             let root = fstree_root(dir.path());
-            let wanted = SyncRequest {
+            let request = SyncRequest {
                 name: "context/ü".into(),
                 exclude: vec!["*.log".into()],
                 ..Default::default()
             };
-            let stream = session.diff_copy(wanted).await.map_err(|e| said(&e))?;
-            let done = receive(stream, root, ReceiveOptions::default())
+            let stream = session.diff_copy(request).await.map_err(|e| failed(&e))?;
+            let received = receive(stream, root, ReceiveOptions::default())
                 .await
-                .map_err(|e| said(&e))?;
-            response.insert("listed".into(), done.listed.to_string());
+                .map_err(|e| failed(&e))?;
+            response.insert("listed".into(), received.listed.to_string());
             response.insert(
                 "hello".into(),
                 std::fs::read_to_string(dir.path().join("d/hello")).unwrap_or_default(),
@@ -77,24 +80,24 @@ async fn scripted(
         }
         "late-sync" => {
             let listed = small_frames::read_late(&session).await;
-            response.insert("listed".into(), listed.map_err(|e| said(&e))?.to_string());
+            response.insert("listed".into(), listed.map_err(|e| failed(&e))?.to_string());
         }
         "send" => {
             let metadata = [("containerimage.digest".to_owned(), "sha256:x".to_owned())].into();
             let mut sink = session
                 .send_file(3, &metadata)
                 .await
-                .map_err(|e| said(&e))?;
+                .map_err(|e| failed(&e))?;
             for _ in 0..20 {
                 sink.write(Bytes::from(vec![7; 300_000]))
                     .await
-                    .map_err(|e| said(&e))?;
+                    .map_err(|e| failed(&e))?;
             }
-            sink.finish().await.map_err(|e| said(&e))?;
+            sink.finish().await.map_err(|e| failed(&e))?;
         }
         "secret" => {
             for id in ["known", "unknown"] {
-                let secret = session.secret(id).await.map_err(|e| said(&e))?;
+                let secret = session.secret(id).await.map_err(|e| failed(&e))?;
                 response.insert(
                     id.into(),
                     secret
@@ -117,8 +120,8 @@ async fn scripted(
             }));
         }
         "hang" => {
-            let begun = progress::Vertex::new(Digest::sha256(b"hang"), "hang", Vec::new());
-            hub.publish(progress::Event::Vertex(begun));
+            let vertex = progress::Vertex::new(Digest::sha256(b"hang"), "hang", Vec::new());
+            hub.publish(progress::Event::Vertex(vertex));
             session.closed().await;
             return Err(Failure::new(FailureKind::Canceled, "the client left"));
         }
@@ -143,9 +146,11 @@ async fn daemon() -> (Channel, Arc<SessionManager>, Arc<progress::Hub>) {
 async fn daemon_of_two() -> ([Channel; 2], Arc<SessionManager>, Arc<progress::Hub>) {
     let sessions = SessionManager::new();
     let hub = progress::Hub::new();
-    let (to_build, said) = (sessions.clone(), hub.clone());
+    let (build_sessions, build_hub) = (sessions.clone(), hub.clone());
     let backend = Arc::new(EngineDouble {
-        solve: Box::new(move |request| Box::pin(scripted(to_build.clone(), said.clone(), request))),
+        solve: Box::new(move |request| {
+            Box::pin(scripted(build_sessions.clone(), build_hub.clone(), request))
+        }),
         hub: hub.clone(),
         ..EngineDouble::default()
     });
@@ -172,206 +177,6 @@ async fn client(io: DuplexStream) -> Channel {
         .connect_with_connector(connector)
         .await
         .unwrap()
-}
-
-/// What the client of the tests serves.
-#[derive(Clone)]
-struct Served {
-    folder: Arc<tempfile::TempDir>,
-    written: mpsc::Sender<(Vec<String>, usize)>,
-}
-
-type Packets = BoxStream<'static, Result<fsutil::Packet, Status>>;
-
-#[tonic::async_trait]
-impl FileSync for Served {
-    type DiffCopyStream = Packets;
-
-    async fn diff_copy(
-        &self,
-        request: Request<Streaming<fsutil::Packet>>,
-    ) -> Result<Response<Packets>, Status> {
-        let text = |key: &str| {
-            request
-                .metadata()
-                .get(key)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-                .to_owned()
-        };
-        if text(header::DIR_NAME) == small_frames::FOLDER {
-            return Ok(Response::new(small_frames::list()));
-        }
-        let encoded = gostd::strconv::is_true(&text(&format!("{}-encoded", header::DIR_NAME)));
-        if header::decode(&text(header::DIR_NAME), encoded) != "context/ü" {
-            return Err(Status::not_found("no access allowed to dir"));
-        }
-        let filter = ::session::diffcopy::Filter {
-            exclude: vec![text(header::EXCLUDE)],
-            ..Default::default()
-        };
-        let source = Arc::new(FilteredTree {
-            root: fstree_root(self.folder.path()),
-            filter,
-            map: None,
-            change_marks: false,
-        });
-        let (outgoing, packets) = mpsc::channel(PACKETS_IN_FLIGHT);
-        let failed = |e: Status| CallError::Status {
-            code: 2,
-            message: e.to_string(),
-            details: Bytes::new(),
-        };
-        let incoming = request
-            .into_inner()
-            .map(move |p| p.map_err(failed).and_then(wire::from_wire))
-            .boxed();
-        task::spawn("send", async move {
-            send(
-                PacketStream { incoming, outgoing },
-                source,
-                SendOptions::default(),
-            )
-            .await
-            .unwrap()
-        })
-        .detach();
-        Ok(Response::new(
-            ReceiverStream::new(packets)
-                .map(|p| Ok(wire::to_wire(p)))
-                .boxed(),
-        ))
-    }
-
-    type TarStreamStream = Packets;
-
-    async fn tar_stream(
-        &self,
-        _request: Request<Streaming<fsutil::Packet>>,
-    ) -> Result<Response<Packets>, Status> {
-        Err(Status::unimplemented("tar"))
-    }
-}
-
-#[tonic::async_trait]
-impl FileSend for Served {
-    type DiffCopyStream = BoxStream<'static, Result<filesync::BytesMessage, Status>>;
-
-    async fn diff_copy(
-        &self,
-        request: Request<Streaming<filesync::BytesMessage>>,
-    ) -> Result<Response<Self::DiffCopyStream>, Status> {
-        let text = |key: &str| {
-            request
-                .metadata()
-                .get(key)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let words = vec![
-            text(header::EXPORTER_ID),
-            text("exporter-md-containerimage.digest"),
-        ];
-        let mut pieces = request.into_inner();
-        let mut size = 0;
-        while let Some(piece) = pieces.message().await? {
-            size += piece.data.len();
-        }
-        let _gone = self.written.send((words, size)).await;
-        Ok(Response::new(futures::stream::empty().boxed()))
-    }
-}
-
-#[tonic::async_trait]
-impl Secrets for Served {
-    async fn get_secret(
-        &self,
-        request: Request<secrets::GetSecretRequest>,
-    ) -> Result<Response<secrets::GetSecretResponse>, Status> {
-        if request.into_inner().id == "known" {
-            Ok(Response::new(secrets::GetSecretResponse {
-                data: b"hush".to_vec(),
-            }))
-        } else {
-            Err(Status::not_found("secret not found"))
-        }
-    }
-}
-
-/// Connects a session whose services run in this process; dropping the handle ends it.
-async fn connect(
-    channel: &Channel,
-    id: &str,
-) -> (task::Task<()>, mpsc::Receiver<(Vec<String>, usize)>) {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("d")).unwrap();
-    std::fs::write(folder.path().join("d/hello"), "hello").unwrap();
-    std::fs::write(folder.path().join("noise.log"), "x").unwrap();
-    let (written, results) = mpsc::channel(1);
-    let served = Served {
-        folder: Arc::new(folder),
-        written,
-    };
-    let methods = [method::FILE_SYNC, method::FILE_SEND, method::SECRET];
-    let server = Server::builder()
-        .add_service(FileSyncServer::new(served.clone()))
-        .add_service(FileSendServer::new(served.clone()))
-        .add_service(SecretsServer::new(served))
-        .add_service(HealthServer::new(HealthService));
-    let task = open_session(channel, id, &methods, server).await;
-    (task, results)
-}
-
-/// Connects a session that lists these methods and has `server` behind it; dropping the handle ends it.
-async fn open_session(
-    channel: &Channel,
-    id: &str,
-    methods: &[&str],
-    server: tonic::transport::server::Router,
-) -> task::Task<()> {
-    let (outgoing, messages) = mpsc::channel::<control::BytesMessage>(16);
-    let mut request = Request::new(ReceiverStream::new(messages));
-    let metadata = request.metadata_mut();
-    metadata.insert(header::SESSION_ID, id.parse().unwrap());
-    metadata.insert(header::SESSION_SHARED_KEY, "key".parse().unwrap());
-    for method in methods {
-        metadata.append(header::SESSION_METHOD, method.parse().unwrap());
-    }
-    let mut incoming = ControlClient::new(channel.clone())
-        .session(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let (inner, outer): (DuplexStream, DuplexStream) = tokio::io::duplex(1 << 20);
-    task::spawn("client session", async move {
-        let (mut read, mut write) = tokio::io::split(outer);
-        let up = async {
-            let mut buffer = vec![0; 64 << 10];
-            while let Ok(length @ 1..) = read.read(&mut buffer).await {
-                let data = Bytes::copy_from_slice(&buffer[..length]);
-                if outgoing.send(control::BytesMessage { data }).await.is_err() {
-                    break;
-                }
-            }
-        };
-        let down = async {
-            while let Some(Ok(message)) = incoming.next().await {
-                if write.write_all(&message.data).await.is_err() {
-                    break;
-                }
-            }
-        };
-        let server = server.serve_with_incoming(
-            futures::stream::once(async { Ok::<_, std::io::Error>(inner) })
-                .chain(futures::stream::pending()),
-        );
-        tokio::select! {
-            () = up => {}
-            () = down => {}
-            _ = server => {}
-        }
-    })
 }
 
 fn of_build<T>(message: T, build: &str) -> Request<T> {
@@ -449,12 +254,12 @@ async fn a_client_that_leaves_takes_its_session_with_it() {
         .await
         .unwrap();
     assert_eq!(ended.unwrap_err().message(), "the client left");
-    let gone = async {
+    let all_ended = async {
         while !sessions.is_empty() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), gone)
+    tokio::time::timeout(Duration::from_secs(5), all_ended)
         .await
         .unwrap();
 }

@@ -1,4 +1,4 @@
-//! What the outer layer (`control`) may ask of the engine, in words of the domain.
+//! The interface between the engine and the outer layer (`control`), in types of the domain.
 //!
 //! `control` holds an `Arc<dyn Backend>` and turns wire messages into these types and back; the engine implements the trait.
 //! Nothing here knows gRPC. A frontend that runs in the client (`buildctl build` without `--frontend`, buildx) comes as
@@ -37,29 +37,29 @@ pub trait Backend: Send + Sync + 'static {
     /// Runs one build to its end. Dropping the future cancels the build.
     async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure>;
 
-    /// What a build says: everything so far, then live, until it ends. Waits a little for a build that has not begun.
+    /// The progress of a build: first the past events, then new ones until it ends. Waits some seconds for a build that has not begun.
     async fn status(&self, build: &BuildRef) -> Result<progress::Subscription, Failure>;
 
     /// The workers that match the filters; all without filters.
     async fn workers(&self, filters: &[String]) -> Result<Vec<WorkerRecord>, Failure>;
 
-    /// What this daemon is.
+    /// The version of the daemon.
     fn version(&self) -> VersionInfo;
 
-    /// What is kept on disk.
+    /// The records on disk that match the filters and have not been used for `age_limit`.
     async fn disk_usage(
         &self,
         filters: &[String],
         age_limit: Duration,
     ) -> Result<Vec<UsageRecord>, Failure>;
 
-    /// Deletes what the request allows; each deleted record is told.
+    /// Deletes records as the request allows. The stream yields each deleted record.
     async fn prune(
         &self,
         request: PruneRequest,
     ) -> Result<BoxStream<'static, Result<UsageRecord, Failure>>, Failure>;
 
-    /// Finished and running builds, then, unless the query ends early, what happens to them.
+    /// Lists finished and running builds, then follows changes of their records unless the query ends after the list.
     async fn history(
         &self,
         query: HistoryQuery,
@@ -78,7 +78,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure>;
 }
 
-/// What this daemon is.
+/// The version of a daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VersionInfo {
     /// The program's package.
@@ -96,7 +96,7 @@ pub struct VersionInfo {
 pub struct WorkerRecord {
     /// Id, labels and platforms.
     pub info: WorkerInfo,
-    /// What garbage collection does.
+    /// The rules of garbage collection, in the order in which they are applied.
     pub gc_policy: Vec<GcRule>,
     /// Devices that steps may ask for.
     pub devices: Vec<DeviceInfo>,
@@ -107,9 +107,9 @@ pub struct WorkerRecord {
 pub struct GcRule {
     /// Whether internal records are included.
     pub all: bool,
-    /// Records used within this time stay.
+    /// Records that were used within this time are kept.
     pub keep: Duration,
-    /// Which records.
+    /// Filters on records; one of them has to match, and an empty list matches all.
     pub filters: Vec<String>,
     /// Bytes that always stay.
     pub reserved: i64,
@@ -126,7 +126,7 @@ pub struct DeviceInfo {
     pub name: String,
     /// Whether no entitlement is needed.
     pub auto_allow: bool,
-    /// What is said about it.
+    /// Annotations of the device by key.
     pub annotations: BTreeMap<String, String>,
     /// Whether it is set up when first asked for.
     pub on_demand: bool,
@@ -135,9 +135,9 @@ pub struct DeviceInfo {
 /// Whether a record can still be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordAccess {
-    /// It is what it is.
+    /// It cannot be written any more.
     Immutable,
-    /// A step or a client writes to it.
+    /// A step or a client may write to it.
     Mutable,
 }
 
@@ -180,11 +180,11 @@ pub struct UsageRecord {
 /// What may be deleted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneRequest {
-    /// Which records.
+    /// Filters on records; one of them has to match, and an empty list matches all.
     pub filters: Vec<String>,
     /// Internal records and those of frontends too.
     pub all: bool,
-    /// Records used within this time stay.
+    /// Records that were used within this time are kept.
     pub keep: Duration,
     /// Bytes that stay.
     pub reserved: i64,

@@ -1,4 +1,4 @@
-//! What clients may read of what is kept: the blobs that records of builds and results name.
+//! Blobs that clients may read: those that build records and results name.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use store::Store;
 
 use crate::api::{BlobLine, BlobStream, Failure, FailureKind, HistoryBlob};
 
-/// Bytes read at a time.
-const PIECE: usize = 256 << 10;
+/// Bytes of a blob that are read at once.
+const PIECE_BYTES: usize = 256 << 10;
 
-/// A blob to read.
+/// Opens a blob for reading.
 pub(crate) async fn open(store: &Arc<Store>, digest: &Digest) -> Result<HistoryBlob, Failure> {
     let (store, digest) = (Arc::clone(store), digest.clone());
-    let known = {
+    let info = {
         let (store, digest) = (Arc::clone(&store), digest.clone());
         task::blocking("look up a blob", move || store.blob_info(&digest)).await?
     };
-    let info = known.ok_or_else(|| {
+    let info = info.ok_or_else(|| {
         Failure::new(
             FailureKind::NotFound,
             format!("content {digest}: not found"),
@@ -50,7 +50,7 @@ fn pieces(file: std::fs::File) -> BlobStream {
     stream::unfold(Some(file), |file| async move {
         let mut file = file?;
         let read = task::blocking("read a blob", move || {
-            let mut piece = vec![0; PIECE];
+            let mut piece = vec![0; PIECE_BYTES];
             let length = file.read(&mut piece)?;
             piece.truncate(length);
             Ok::<_, std::io::Error>((piece, file))
@@ -65,15 +65,15 @@ fn pieces(file: std::fs::File) -> BlobStream {
     .boxed()
 }
 
-/// Blobs in the order of their digests.
+/// Lists up to `limit` blobs behind `after`, in the order of their digests.
 pub(crate) async fn list(
     store: &Arc<Store>,
     after: &str,
     limit: u32,
 ) -> Result<Vec<BlobLine>, Failure> {
     let (store, after) = (Arc::clone(store), after.to_owned());
-    let found = task::blocking("list blobs", move || store.list_blobs(&after, limit)).await?;
-    Ok(found
+    let blobs = task::blocking("list blobs", move || store.list_blobs(&after, limit)).await?;
+    Ok(blobs
         .into_iter()
         .map(|blob| BlobLine {
             digest: blob.digest,

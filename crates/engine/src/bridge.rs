@@ -1,4 +1,4 @@
-//! What a frontend may ask of the build it runs in.
+//! The bridge between a frontend and its build.
 
 use std::sync::Arc;
 
@@ -37,23 +37,23 @@ pub enum DockerfileFrontend {
     },
 }
 
-/// The builtin frontend's name.
-const DOCKERFILE: &str = "dockerfile.v0";
+/// The name of the built-in frontend.
+const DOCKERFILE_FRONTEND: &str = "dockerfile.v0";
 /// The name of frontends that come as images.
-const GATEWAY: &str = "gateway.v0";
+const GATEWAY_FRONTEND: &str = "gateway.v0";
 
 /// Which frontends a daemon runs, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Frontends {
     /// The Dockerfile frontend that is built in.
     pub(crate) dockerfile: DockerfileFrontend,
-    /// Speaks to frontends from images; none if there are none.
+    /// Serves the bridge to frontends from images; none if the daemon does not run them.
     pub(crate) host: Option<Arc<dyn FrontendHost>>,
-    /// Repositories that frontends may come from; none for all.
+    /// Repositories that frontends may come from; empty for all.
     pub(crate) repositories: Vec<String>,
 }
 
-/// What the bridges of one build work with.
+/// The parts of a build that its bridges use.
 pub(crate) struct BridgeParts {
     /// The build.
     pub(crate) scope: Arc<BuildScope>,
@@ -61,11 +61,11 @@ pub(crate) struct BridgeParts {
     pub(crate) evaluator: Arc<Evaluator>,
     /// Resolves sources as the build's policies allow.
     pub(crate) policies: Arc<SourcePolicies>,
-    /// What containers are made with.
+    /// The executor and the stores, for containers.
     pub(crate) parts: Arc<Parts>,
     /// Which frontends there are.
     pub(crate) frontends: Frontends,
-    /// The worker, as frontends are told of it.
+    /// The worker as frontends see it.
     pub(crate) worker: WorkerInfo,
 }
 
@@ -125,9 +125,9 @@ impl BuildBridge {
     async fn frontend(&self, mut call: FrontendCall) -> Result<FrontendResult, Failure> {
         let source = call.opts.get("source").cloned().unwrap_or_default();
         let mut name = call.frontend.as_str();
-        if name == GATEWAY && source == DOCKERFILE {
+        if name == GATEWAY_FRONTEND && source == DOCKERFILE_FRONTEND {
             call.opts.remove("source");
-            name = DOCKERFILE;
+            name = DOCKERFILE_FRONTEND;
         }
         if call.inputs.values().any(|d| d.def.is_empty()) {
             let message = "invalid nil input definition to definition op";
@@ -138,8 +138,8 @@ impl BuildBridge {
             inputs: call.inputs,
             session_id: self.parts.scope.session().clone(),
         };
-        let done = match (name, self.parts.frontends.dockerfile) {
-            (DOCKERFILE, DockerfileFrontend::On { answers_syntax }) => {
+        let outcome = match (name, self.parts.frontends.dockerfile) {
+            (DOCKERFILE_FRONTEND, DockerfileFrontend::On { answers_syntax }) => {
                 let dockerfile = Dockerfile { answers_syntax };
                 match self.dockerfile(dockerfile, request.clone()).await {
                     Err(FrontendError::GatewayFrontend { image, at }) => {
@@ -147,10 +147,10 @@ impl BuildBridge {
                         request.opts.insert("source".into(), image.clone());
                         self.image(image, at, request).await
                     }
-                    done => done,
+                    outcome => outcome,
                 }
             }
-            (GATEWAY, _) => self.image(source.clone(), Vec::new(), request).await,
+            (GATEWAY_FRONTEND, _) => self.image(source.clone(), Vec::new(), request).await,
             _ => {
                 return Err(Failure::new(
                     FailureKind::Unknown,
@@ -158,7 +158,7 @@ impl BuildBridge {
                 ));
             }
         };
-        done.map_err(|error| of_frontend(error, Some((name, &source))))
+        outcome.map_err(|error| of_frontend(error, Some((name, &source))))
     }
 
     /// Runs the built-in frontend, where the time that a long Dockerfile takes is nobody else's.

@@ -23,12 +23,12 @@ use crate::scope::BuildScope;
 pub(crate) struct CacheExports {
     /// Whether images carry records.
     inline: bool,
-    /// All others.
-    apart: Vec<CacheExporter>,
+    /// The caches that are written on their own.
+    separate: Vec<CacheExporter>,
 }
 
 impl CacheExports {
-    /// Reads what the client wants.
+    /// Resolves the caches that the client asks for.
     pub(crate) fn resolve(
         caches: &Caches,
         specs: &[CacheSpec],
@@ -38,7 +38,7 @@ impl CacheExports {
         for spec in specs {
             match caches.exporter(&spec.kind, &spec.attrs, sessions) {
                 Ok(exporter) if exporter.is_inline() => out.inline = true,
-                Ok(exporter) => out.apart.push(exporter),
+                Ok(exporter) => out.separate.push(exporter),
                 Err(error @ CacheError::NotBuilt { .. }) if may_fail(spec) => {
                     tracing::warn!(%error, "the build goes on: errors of this cache are to be ignored");
                 }
@@ -54,7 +54,7 @@ fn may_fail(spec: &CacheSpec) -> bool {
     ignore_error.is_some_and(|value| gostd::strconv::is_true(value))
 }
 
-/// The results of a build, as the solver knows them.
+/// The computed results of a build with their cache keys.
 pub(crate) struct Results {
     single: Option<Arc<Computed>>,
     refs: BTreeMap<String, Option<Arc<Computed>>>,
@@ -81,38 +81,38 @@ impl Results {
         self.single.iter().chain(self.refs.values().flatten())
     }
 
-    /// The result for a platform; a map of one answers for any.
+    /// The result for a platform. The only result of a map stands for any platform.
     fn find(&self, id: Option<&str>) -> Option<&Arc<Computed>> {
         if self.refs.is_empty() {
             return self.single.as_ref();
         }
-        let named = id.and_then(|id| self.refs.get(id));
-        let only = || self.refs.values().next().filter(|_| self.refs.len() == 1);
-        named.or_else(only)?.as_ref()
+        let by_id = id.and_then(|id| self.refs.get(id));
+        let only_result = || self.refs.values().next().filter(|_| self.refs.len() == 1);
+        by_id.or_else(only_result)?.as_ref()
     }
 }
 
-/// Writes the caches, side by side, and returns what the client is told.
+/// Writes the caches at the same time, and returns their answers to the client.
 pub(crate) async fn write(
     scope: &BuildScope,
     exports: &CacheExports,
     results: &Results,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut writing: Vec<BoxFuture<'_, Result<BTreeMap<_, _>, Failure>>> = Vec::new();
-    for (at, exporter) in exports.apart.iter().enumerate() {
+    for (at, exporter) in exports.separate.iter().enumerate() {
         let id = format!("{}-cache-{at}", scope.session());
         writing.push(Box::pin(async move {
-            let done = scope
+            let answer = scope
                 .shown(exporter.name(), &id, |progress| async move {
                     write_one(scope, exporter, results, &progress).await
                 })
                 .await;
-            match done {
+            match answer {
                 Err(error) if exporter.ignores_errors() && error.kind != FailureKind::Canceled => {
                     tracing::warn!(%error, cache = exporter.name(), "a cache was not written");
                     Ok(BTreeMap::new())
                 }
-                done => done,
+                answer => answer,
             }
         }));
     }
@@ -139,7 +139,7 @@ async fn write_one(
     Ok(exporter.finish(&records, progress).await?)
 }
 
-/// Makes the records that images carry, for one exporter.
+/// Computes the cache records that images of one exporter carry.
 pub(crate) struct Inline {
     scope: Arc<BuildScope>,
     results: Arc<Results>,
@@ -148,8 +148,8 @@ pub(crate) struct Inline {
 }
 
 impl Inline {
-    /// None if no image is to carry records, or the exporter makes no images.
-    pub(crate) fn wanted(
+    /// The records for one exporter; none if images carry no records, or if the exporter writes no images.
+    pub(crate) fn for_exporter(
         exports: &CacheExports,
         scope: &Arc<BuildScope>,
         results: &Arc<Results>,

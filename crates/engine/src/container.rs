@@ -29,8 +29,8 @@ use crate::files::{self, ReadError};
 use crate::reference::LazyRef;
 use crate::scope::{BuildScope, canceled};
 
-/// No input, in the numbers of mounts.
-const EMPTY: i64 = -1;
+/// The input of a mount that has no ref.
+const NO_INPUT: i64 = -1;
 
 /// A container of a frontend.
 pub(crate) struct BuildContainer {
@@ -42,7 +42,7 @@ pub(crate) struct BuildContainer {
     hostname: String,
     extra_hosts: Vec<(String, IpAddr)>,
     mounts: usize,
-    /// Gone once the container was released.
+    /// None once the container has been released.
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
     has_process: tokio::sync::Mutex<bool>,
     closed: watch::Sender<bool>,
@@ -58,16 +58,16 @@ impl fmt::Debug for BuildContainer {
 }
 
 /// Counts a process as running until it is dropped.
-struct Counted(watch::Sender<usize>);
+struct RunningProcess(watch::Sender<usize>);
 
-impl Counted {
+impl RunningProcess {
     fn new(running: &watch::Sender<usize>) -> Self {
         running.send_modify(|n| *n += 1);
         Self(running.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for RunningProcess {
     fn drop(&mut self) {
         self.0.send_modify(|n| *n -= 1);
     }
@@ -102,7 +102,7 @@ impl BuildContainer {
             return Err(invalid("root mount is required"));
         }
         let network = NetworkMode::try_from(request.network).map_err(invalid)?;
-        // Refused here and not with the first process.
+        // The container is refused here, before its first process is.
         let entitlements = &scope.rights().entitlements;
         let access = entitlements.access(network, SecurityMode::Sandbox);
         let access = access.map_err(unknown)?;
@@ -116,6 +116,7 @@ impl BuildContainer {
             .extra_hosts
             .iter()
             .map(|host| {
+                // The parser's error says only that the text is no address.
                 let ip = host
                     .ip
                     .parse()
@@ -125,18 +126,18 @@ impl BuildContainer {
             .collect::<Result<_, Failure>>()?;
         let mut mounts = Vec::with_capacity(request.mounts.len());
         let mut refs: Vec<Option<ImmutableRef>> = Vec::new();
-        for wanted in request.mounts {
-            let mut mount = wanted.mount;
+        for requested in request.mounts {
+            let mut mount = requested.mount;
             mount.output = 0;
-            mount.input = EMPTY;
-            if let Some(source) = wanted.source {
+            mount.input = NO_INPUT;
+            if let Some(source) = requested.source {
                 let source = LazyRef::of(&source)?;
                 let tree = source.result().await?;
                 if let Some(tree) = &tree {
                     scope
                         .alive(async { tree.ensure().await.map_err(Failure::from) })
                         .await?;
-                    mount.input = i64::try_from(refs.len()).unwrap_or(EMPTY);
+                    mount.input = i64::try_from(refs.len()).unwrap_or(NO_INPUT);
                     refs.push(Some(tree.clone()));
                 }
             }
@@ -205,15 +206,15 @@ impl BuildContainer {
         &self,
         work: impl Future<Output = Result<ExitStatus, ExecError>> + Send + 'static,
     ) -> task::Task<Result<(), Failure>> {
-        let counted = Counted::new(&self.running);
-        let mut gone = self.closed.subscribe();
+        let counted = RunningProcess::new(&self.running);
+        let mut closed_watch = self.closed.subscribe();
         let scope = Arc::clone(&self.scope);
         task::spawn("gateway process", async move {
             let _counted = counted;
             let run = async {
                 tokio::select! {
                     biased;
-                    _ = gone.wait_for(|closed| *closed) => Err(canceled()),
+                    _ = closed_watch.wait_for(|closed| *closed) => Err(canceled()),
                     ended = work => outcome(ended),
                 }
             };
@@ -259,7 +260,7 @@ fn outcome(ended: Result<ExitStatus, ExecError>) -> Result<(), Failure> {
     }
 }
 
-/// Hands on what is done to a process, in the executor's words.
+/// Converts signals and sizes for a process to the executor's type.
 fn control(mut from: mpsc::Receiver<ProcessControl>) -> mpsc::Receiver<Control> {
     let (to, out) = mpsc::channel(8);
     task::spawn("process control", async move {
@@ -314,10 +315,10 @@ impl Container for BuildContainer {
         } else {
             let mut spec = self.spec(access, process).await?;
             spec.remove_mount_stubs_recursive = request.meta.remove_mount_stubs_recursive;
-            let (told, started) = oneshot::channel();
-            let task = self.run(async move { executor.run(spec, io, Some(told)).await });
+            let (started_notice, started) = oneshot::channel();
+            let task = self.run(async move { executor.run(spec, io, Some(started_notice)).await });
             *has_process = true;
-            // An error means that it ended before; its outcome says why.
+            // An error means that the process ended before it started; its outcome says why.
             let _ended = started.await;
             task
         };

@@ -84,7 +84,7 @@ impl Exports<'_> {
                 let compression = exporter.compression();
                 work(ExportContext {
                     sessions: self.scope.sessions(),
-                    inline_cache: Inline::wanted(
+                    inline_cache: Inline::for_exporter(
                         caches,
                         self.scope,
                         results,
@@ -102,29 +102,29 @@ impl Exports<'_> {
 pub(crate) struct SessionExporters<'a> {
     /// The sessions that may answer for the build.
     pub(crate) sessions: &'a session::Group,
-    /// Lets the client look into the result while it is asked.
+    /// Gives the client access to the result while it chooses exporters.
     pub(crate) host: &'a dyn ResultHost,
-    /// Through which it looks.
+    /// The bridge through which the client reads the result.
     pub(crate) bridge: Arc<dyn Bridge>,
-    /// The number of the first of them.
+    /// The index of the first exporter that the client adds.
     pub(crate) first: usize,
 }
 
 impl SessionExporters<'_> {
-    /// Asks the client; none if it does not offer this.
+    /// Asks the client for its exporters; none if it does not offer the service.
     pub(crate) async fn resolve(
         self,
         exporters: &Exporters,
         result: &FrontendResult,
     ) -> Result<Vec<Arc<dyn ExporterInstance>>, Failure> {
         let all = refs(result).cloned().collect();
-        // The names are good as long as the client is asked.
+        // The names of the refs are valid until `_hosted` is dropped.
         let (names, _hosted) = self.host.host(self.bridge, all);
-        let asked = self.sessions.any(|session| {
+        let exporters_of_client = self.sessions.any(|session| {
             let (metadata, names) = (result.metadata.clone(), names.clone());
             async move { session.find_exporters(metadata, names).await }
         });
-        let specs = match asked.await {
+        let specs = match exporters_of_client.await {
             Ok(specs) => specs,
             Err(error) => return absent(&error).ok_or_else(|| Failure::from(error)),
         };
@@ -136,19 +136,19 @@ impl SessionExporters<'_> {
     }
 }
 
-/// Tells the session what all exporters answered, if it wants to know.
+/// Sends the answers of all exporters to the session, if it offers the service.
 pub(crate) async fn tell_session(
     sessions: &session::Group,
     response: &BTreeMap<String, String>,
 ) -> Result<(), Failure> {
-    let told = sessions.any(|session| {
+    let finalized = sessions.any(|session| {
         let response = response.clone();
         async move { session.finalize_export(response).await }
     });
-    Ok(told.await.or_else(|e| absent(&e).ok_or(e))?)
+    Ok(finalized.await.or_else(|e| absent(&e).ok_or(e))?)
 }
 
-/// Nothing, if the client does not offer what it was asked for.
+/// The default if the client does not offer the service that it was asked for; none for any other error.
 fn absent<T: Default>(error: &session::SessionError) -> Option<T> {
     let session::SessionError::Call(error) = error else {
         return None;

@@ -15,7 +15,7 @@ use store::StoreError;
 use crate::api::{Failure, FailureKind};
 
 /// The most that is read of a file at once.
-const MAX_FILE: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 /// The most entries of a folder that are listed.
 const MAX_ENTRIES: usize = 1 << 20;
 
@@ -97,12 +97,12 @@ pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<
         offset: 0,
         length: 0,
     });
-    // One byte more is given to those who ask for it to find out that a file is too large.
+    // Callers may read one byte more than the limit, to find out that a file is too large.
     let all = range.length == 0;
-    let wanted = if all {
-        MAX_FILE + 1
+    let read_limit = if all {
+        MAX_FILE_BYTES + 1
     } else {
-        range.length.min(MAX_FILE + 1)
+        range.length.min(MAX_FILE_BYTES + 1)
     };
     let failed = |source| ReadError::Read {
         op: "read",
@@ -111,10 +111,12 @@ pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<
     };
     file.seek(SeekFrom::Start(range.offset)).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(wanted).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE && (all || range.length > MAX_FILE + 1) {
+    file.take(read_limit)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES && (all || range.length > MAX_FILE_BYTES + 1) {
         return Err(ReadError::Refused(format!(
-            "{name} exceeds maximum allowed size of {MAX_FILE} bytes"
+            "{name} exceeds maximum allowed size of {MAX_FILE_BYTES} bytes"
         )));
     }
     Ok(Bytes::from(bytes))
@@ -140,41 +142,46 @@ pub(crate) fn list(
         )));
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut wanted = Vec::new();
+    let mut names = Vec::new();
     for entry in entries {
         let shown = entry.name.to_string_lossy().into_owned();
         if include.is_empty() || matches(include.as_bytes(), shown.as_bytes()) {
-            wanted.push((Path::new(name).join(&entry.name), shown));
+            names.push((Path::new(name).join(&entry.name), shown));
         }
     }
-    look(root, wanted, false, ids)
+    stat_all(root, names, false, ids)
 }
 
-/// Looks at one file, without following a last link.
+/// Returns the metadata of one file; a link at the end of the path is not followed.
 pub(crate) fn lstat(root: &Root, name: &str) -> Result<FileStat, ReadError> {
-    one(root, name, false, None)
+    stat_one(root, name, false, None)
 }
 
-/// Looks at what a path leads to; at the link itself when that is not in the tree.
+/// Returns the metadata of the file that a path leads to, or of the link itself if its target is not in the tree.
 pub(crate) fn stat(root: &Root, name: &str, ids: Option<IdRange>) -> Result<FileStat, ReadError> {
-    one(root, name, true, ids)
+    stat_one(root, name, true, ids)
 }
 
-fn one(root: &Root, name: &str, follow: bool, ids: Option<IdRange>) -> Result<FileStat, ReadError> {
+fn stat_one(
+    root: &Root,
+    name: &str,
+    follow: bool,
+    ids: Option<IdRange>,
+) -> Result<FileStat, ReadError> {
     let base = Path::new(name)
         .file_name()
         .map_or("/".into(), |n| n.to_string_lossy().into_owned());
-    let found = look(root, vec![(PathBuf::from(name), base)], follow, ids)?;
-    found
+    let stats = stat_all(root, vec![(PathBuf::from(name), base)], follow, ids)?;
+    stats
         .into_iter()
         .next()
         .ok_or_else(|| ReadError::missing("lstat", name))
 }
 
-/// Looks at files, each to be shown by a name.
-fn look(
+/// Returns the metadata of files, each with the name that it is listed under.
+fn stat_all(
     root: &Root,
-    wanted: Vec<(PathBuf, String)>,
+    paths: Vec<(PathBuf, String)>,
     follow: bool,
     ids: Option<IdRange>,
 ) -> Result<Vec<FileStat>, ReadError> {
@@ -182,8 +189,8 @@ fn look(
         Some(ids) => id.checked_sub(ids.base).unwrap_or(id),
         None => id,
     };
-    let mut out = Vec::with_capacity(wanted.len());
-    for (path, shown) in wanted {
+    let mut out = Vec::with_capacity(paths.len());
+    for (path, shown) in paths {
         let mut meta = root.lstat(&path)?;
         if follow
             && meta.is_symlink()

@@ -1,7 +1,7 @@
-//! Which builds there are and were: their records.
+//! Records of running and finished builds.
 //!
-//! Builds that run, and the last that ended, are in memory, with what they said. All that ended are on disk (see [`store`]),
-//! unless the daemon was told to keep none.
+//! Running builds and the last finished ones are in memory, with their progress. All finished ones are on disk (see [`store`]),
+//! unless the daemon is configured to keep none.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -72,12 +72,12 @@ impl Build {
     }
 }
 
-/// What a build gave, as its record keeps it.
+/// The results of a build as its record has them.
 #[derive(Debug, Default)]
 pub(crate) struct BuildResults {
-    /// What the exporters answered.
+    /// The answers of the exporters, by key.
     pub(crate) response: BTreeMap<String, String>,
-    /// What the exporters made, and the attestations of a single result.
+    /// The descriptors that exporters wrote, and the attestations of a single result.
     pub(crate) single: HistoryResult,
     /// The attestations of each result, by platform.
     pub(crate) by_platform: BTreeMap<String, HistoryResult>,
@@ -90,32 +90,32 @@ pub(crate) struct History {
     changed: watch::Sender<()>,
     /// Records that were opened and are not closed yet.
     open: watch::Sender<usize>,
-    /// No build may begin any more, and those that run are to end.
+    /// Set when the daemon stops: no build may begin, and running ones end.
     is_closing: watch::Sender<bool>,
     clock: Clock,
     store: Option<RecordStore>,
     is_enabled: bool,
 }
 
-/// The record of a build that runs. Dropped, it says that the build was cancelled.
+/// The record of a running build. Dropping it closes the record as cancelled.
 pub(crate) struct OpenRecord {
     history: Arc<History>,
     build: BuildRef,
     hub: Arc<Hub>,
-    counted: Option<Counted>,
+    counted: Option<OpenCount>,
 }
 
 /// Counts a record as open.
-struct Counted(watch::Sender<usize>);
+struct OpenCount(watch::Sender<usize>);
 
-impl Counted {
+impl OpenCount {
     fn new(open: &watch::Sender<usize>) -> Self {
         open.send_modify(|count| *count += 1);
         Self(open.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenCount {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }
@@ -132,7 +132,7 @@ impl OpenRecord {
         let mut is_closing = self.history.is_closing.subscribe();
         async move {
             if is_closing.wait_for(|closing| *closing).await.is_err() {
-                // Nobody closes it any more.
+                // The history has been dropped, so it will not close.
                 std::future::pending::<()>().await;
             }
         }
@@ -205,7 +205,7 @@ impl History {
     pub(crate) fn begin(self: &Arc<Self>, request: &SolveRequest) -> Result<OpenRecord, Failure> {
         redact::check_name(&request.build)?;
         // Counted before it is looked whether the history closes: who closes it sees this record, or is seen here.
-        let counted = Counted::new(&self.open);
+        let counted = OpenCount::new(&self.open);
         if *self.is_closing.borrow() {
             let message = "the daemon is stopping";
             return Err(Failure::new(FailureKind::Unavailable, message));

@@ -200,7 +200,7 @@ fn check(op: &pb::Op, rights: &BuildRights) -> Result<(), LoadError> {
 fn devices(
     op: &mut pb::Op,
     rights: &BuildRights,
-    known: Option<&Devices>,
+    host_devices: Option<&Devices>,
     name: &str,
 ) -> Result<(), LoadError> {
     let Some(pb::op::Op::Exec(exec)) = &mut op.op else {
@@ -209,7 +209,7 @@ fn devices(
     if exec.cdi_devices.is_empty() {
         return Ok(());
     }
-    let Some(known) = known else {
+    let Some(host_devices) = host_devices else {
         if let Some(device) = exec.cdi_devices.iter().find(|d| !d.optional) {
             return Err(LoadError::DevicesDisabled {
                 device: device.name.clone(),
@@ -219,7 +219,7 @@ fn devices(
         exec.cdi_devices.clear();
         return Ok(());
     };
-    let asked: Vec<DeviceRequest> = exec
+    let requested: Vec<DeviceRequest> = exec
         .cdi_devices
         .iter()
         .map(|device| DeviceRequest {
@@ -227,7 +227,7 @@ fn devices(
             optional: device.optional,
         })
         .collect();
-    let allowed = known.allowed(&asked, &rights.entitlements);
+    let allowed = host_devices.allowed(&requested, &rights.entitlements);
     exec.cdi_devices = allowed?
         .into_iter()
         .map(|device| pb::CdiDevice {

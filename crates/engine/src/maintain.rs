@@ -11,18 +11,18 @@ use tokio::sync::mpsc;
 
 use crate::api::{Failure, GcRule, PruneRequest, RecordAccess, RecordUsage, UsageRecord};
 
-/// How long after a build garbage is collected.
-const GC_DELAY: Duration = Duration::from_secs(1);
+/// The time between the end of a build and the collection of garbage.
+const GC_DELAY_AFTER_BUILD: Duration = Duration::from_secs(1);
 /// The shortest time between two collections for builds.
 ///
 /// DIFFERS: BuildKit collects once a minute, and forgets the builds that end in between.
 const GC_INTERVAL: Duration = Duration::from_secs(5);
-/// How often records that nobody used for long are looked for.
+/// The time between two collections that go through all records, although the budget is kept.
 const GC_FULL_INTERVAL: Duration = Duration::from_secs(60);
-/// How long after a collection that left too much there is another, without a build that ends: twice as long each time.
-const GC_AGAIN: Duration = Duration::from_secs(10);
-/// The longest such time.
-const GC_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// The time until the next collection if one could not delete enough. It doubles with each collection.
+const GC_RETRY_DELAY: Duration = Duration::from_secs(10);
+/// The longest time between such collections.
+const MAX_GC_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 pub(crate) fn usage(record: store::UsageRecord) -> UsageRecord {
     UsageRecord {
@@ -60,7 +60,7 @@ fn rule(policy: &GcPolicy, store: &Store) -> GcRule {
     }
 }
 
-/// Prunes; each record that goes is told.
+/// Deletes records as the request allows, and returns each deleted record as soon as it is deleted.
 pub(crate) fn prune(
     store: &Arc<Store>,
     request: PruneRequest,
@@ -76,22 +76,21 @@ pub(crate) fn prune(
         max_used_space: request.max_used,
         min_free_space: request.min_free,
     };
-    // Bounded by the records that there are: a listener who does not listen holds neither a thread nor the store.
-    let (to, from) = mpsc::unbounded_channel();
+    // The channel is bounded by the number of records. So a client that does not read holds up neither a thread nor the store.
+    let (sender, receiver) = mpsc::unbounded_channel();
     let work = task::blocking("prune", move || {
-        // A listener that left does not stop what was asked for.
-        let done = store.prune(&options, &mut |freed| {
-            let _gone = to.send(Ok(usage(freed)));
+        // Pruning goes on if the client leaves.
+        let outcome = store.prune(&options, &mut |freed| {
+            let _gone = sender.send(Ok(usage(freed)));
         });
-        if let Err(error) = done {
-            let _gone = to.send(Err(error.into()));
+        if let Err(error) = outcome {
+            let _gone = sender.send(Err(error.into()));
         }
     });
     task::spawn("prune", work).detach();
-    Ok(stream::unfold(
-        from,
-        |mut from| async move { Some((from.recv().await?, from)) },
-    )
+    Ok(stream::unfold(receiver, |mut receiver| async move {
+        Some((receiver.recv().await?, receiver))
+    })
     .boxed())
 }
 
@@ -118,7 +117,7 @@ impl Collections {
         let spaced = schedule.last.map_or(Duration::ZERO, |last| {
             (last + GC_INTERVAL).saturating_duration_since(now)
         });
-        Some(spaced.max(GC_DELAY))
+        Some(spaced.max(GC_DELAY_AFTER_BUILD))
     }
 
     fn begin(&self, now: Instant) {
@@ -153,7 +152,7 @@ impl Collections {
         };
         let (this, clock) = (Arc::clone(self), clock.clone());
         let work = async move {
-            let mut again = GC_AGAIN;
+            let mut again = GC_RETRY_DELAY;
             loop {
                 clock.sleep(delay).await;
                 this.begin(clock.now());
@@ -165,7 +164,7 @@ impl Collections {
                     return;
                 }
                 delay = again;
-                again = (again * 2).min(GC_AGAIN_AT_MOST);
+                again = (again * 2).min(MAX_GC_RETRY_DELAY);
             }
         };
         task::spawn("collect garbage", work).detach();

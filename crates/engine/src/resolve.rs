@@ -17,7 +17,7 @@ use crate::api::{Failure, FailureKind};
 use crate::scope::BuildScope;
 
 /// The platform that a source is wanted for.
-pub(crate) fn wanted_platform(opts: &ResolveOpts) -> Option<Platform> {
+pub(crate) fn requested_platform(opts: &ResolveOpts) -> Option<Platform> {
     let platform = opts.image.as_ref().and_then(|o| o.platform.clone());
     platform.or_else(|| opts.oci_layout.as_ref().and_then(|o| o.platform.clone()))
 }
@@ -62,7 +62,7 @@ impl SourceResolver {
         } else {
             opts.log_name.clone()
         };
-        let platform = wanted_platform(&opts);
+        let platform = requested_platform(&opts);
         let shown = platform.clone().unwrap_or_else(Platform::host).format_all();
         let id = format!("{}{shown}", op.identifier);
         self.scope
@@ -102,11 +102,11 @@ impl SourceResolver {
                     .images
                     .resolve_config(&reference, platform.as_ref(), mode, &ctx)
                     .await?;
-                let wanted = opts.image.unwrap_or_default();
+                let request = opts.image.unwrap_or_default();
                 let wants_chain =
-                    wanted.attestation_chain || !wanted.resolve_attestations.is_empty();
+                    request.attestation_chain || !request.resolve_attestations.is_empty();
                 let attestations = if wants_chain {
-                    let types = &wanted.resolve_attestations;
+                    let types = &request.resolve_attestations;
                     let chain =
                         self.images
                             .attestation_chain(&reference, platform.as_ref(), types, &ctx);
@@ -116,7 +116,7 @@ impl SourceResolver {
                 };
                 meta.image = Some(ImageMeta {
                     digest: image.digest,
-                    config: if wanted.no_config {
+                    config: if request.no_config {
                         Bytes::new()
                     } else {
                         image.config
@@ -172,7 +172,7 @@ impl SourceResolver {
                 } = facts
                 {
                     let checksum = match opts.http_checksum {
-                        Some(wanted) => Some(with_suffix(&*source, wanted, &ctx).await?),
+                        Some(request) => Some(with_suffix(&*source, request, &ctx).await?),
                         None => None,
                     };
                     meta.http = Some(HttpMeta {
@@ -203,14 +203,14 @@ fn chain_meta(chain: source::image::attestations::AttestationChain) -> Attestati
 /// The digest of a download with something behind it.
 async fn with_suffix(
     source: &dyn SourceInstance,
-    wanted: HttpChecksum,
+    request: HttpChecksum,
     ctx: &Context,
 ) -> Result<(String, Bytes), Failure> {
     let download = source.snapshot(ctx).await?;
     let download =
         download.ok_or_else(|| Failure::new(FailureKind::Unknown, "the download is empty"))?;
     download.ensure().await?;
-    let HttpChecksum { algorithm, suffix } = wanted;
+    let HttpChecksum { algorithm, suffix } = request;
     task::blocking("checksum", move || {
         let root = download.root()?;
         let digest = source::http::suffixed(&root, &algorithm, &suffix)?;

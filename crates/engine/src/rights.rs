@@ -9,10 +9,10 @@ const NETWORK_HOST: &str = "network.host";
 const SECURITY_INSECURE: &str = "security.insecure";
 const DEVICE: &str = "device";
 
-/// Returns what the build may do: what was asked for, all of which must be allowed.
-pub(crate) fn grant(asked: &[String], allowed: &[String]) -> Result<Entitlements, Failure> {
+/// Returns the entitlements of a build: all that it requests, or an error if the daemon does not allow one of them.
+pub(crate) fn grant(requested: &[String], allowed: &[String]) -> Result<Entitlements, Failure> {
     let mut granted = Entitlements::default();
-    for text in asked {
+    for text in requested {
         let name = text.split_once('=').map_or(text.as_str(), |(name, _)| name);
         let refused = |message: String| Err(Failure::new(FailureKind::Unknown, message));
         if ![NETWORK_HOST, SECURITY_INSECURE, DEVICE].contains(&name)
@@ -77,8 +77,10 @@ mod tests {
         let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         let granted = grant(&list(&["network.host"]), &list(&["network.host"])).unwrap();
         assert!(granted.network_host && !granted.security_insecure);
-        let text = |asked: &[&str], allowed: &[&str]| {
-            grant(&list(asked), &list(allowed)).unwrap_err().message()
+        let text = |requested: &[&str], allowed: &[&str]| {
+            grant(&list(requested), &list(allowed))
+                .unwrap_err()
+                .message()
         };
         assert_eq!(
             text(&["security.insecure"], &["network.host"]),
@@ -89,8 +91,11 @@ mod tests {
             text(&["device=a.com/b,x=y"], &["device"]),
             "unknown device config key \"x\""
         );
-        let asked = list(&["device=a.com/b=c", "device=a.com/d=e,alias=f"]);
-        let devices = grant(&asked, &list(&["device"])).unwrap().devices.unwrap();
+        let requested = list(&["device=a.com/b=c", "device=a.com/d=e,alias=f"]);
+        let devices = grant(&requested, &list(&["device"]))
+            .unwrap()
+            .devices
+            .unwrap();
         assert!(!devices.all);
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert!(
@@ -103,9 +108,9 @@ mod tests {
 
     #[test]
     fn every_form_of_an_entitlement_is_granted_or_refused_by_its_own_words() {
-        let grant = |asked: &str, allowed: &[&str]| {
+        let grant = |requested: &str, allowed: &[&str]| {
             let allowed: Vec<String> = allowed.iter().map(|a| (*a).to_owned()).collect();
-            super::grant(&[asked.to_owned()], &allowed)
+            super::grant(&[requested.to_owned()], &allowed)
                 .map(|granted| {
                     let devices = granted
                         .devices
@@ -120,7 +125,7 @@ mod tests {
             ))
         };
         let all = &["network.host", "security.insecure", "device"][..];
-        for (asked, allowed, want) in [
+        for (requested, allowed, want) in [
             ("network.host", all, Ok((true, false, None))),
             ("security.insecure", all, Ok((false, true, None))),
             ("device", all, Ok((false, false, Some((true, 0))))),
@@ -166,7 +171,7 @@ mod tests {
                 Err("unknown entitlement network".to_owned()),
             ),
         ] {
-            assert_eq!(grant(asked, allowed), want, "{asked} {allowed:?}");
+            assert_eq!(grant(requested, allowed), want, "{requested} {allowed:?}");
         }
     }
 }

@@ -122,9 +122,9 @@ impl BuildScope {
         let vertex = VertexProgress::new(vertex);
         vertex.start();
         vertex.attach(&self.hub);
-        let done = self.alive(work(vertex.writer())).await;
-        vertex.complete(done.as_ref().err().map(Failure::message).as_deref());
-        done
+        let outcome = self.alive(work(vertex.writer())).await;
+        vertex.complete(outcome.as_ref().err().map(Failure::message).as_deref());
+        outcome
     }
 
     /// Tells the build's readers something.

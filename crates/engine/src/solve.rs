@@ -177,13 +177,17 @@ async fn run(
 
     let mut exporters = admitted.exporters;
     if let Some(host) = &options.session_exporters {
-        let asked = SessionExporters {
+        let session_exporters = SessionExporters {
             sessions: &scope.sessions(),
             host: &**host,
             bridge,
             first: exporters.len(),
         };
-        exporters.extend(asked.resolve(&services.exporters, &result).await?);
+        exporters.extend(
+            session_exporters
+                .resolve(&services.exporters, &result)
+                .await?,
+        );
     }
     let exports = Exports {
         scope: &scope,
@@ -193,9 +197,9 @@ async fn run(
         results: &Arc::new(Results::of(&result).await?),
     };
     let (mut exported, finalizers) = export(&exports).await?;
-    let told_by_caches = cache(&exports, finalizers).await?;
+    let cache_response = cache(&exports, finalizers).await?;
 
-    let response = respond(&mut exported, &result, told_by_caches);
+    let response = respond(&mut exported, &result, cache_response);
     if options.session_exporters.is_some() {
         export::tell_session(&scope.sessions(), &response.exporter_response).await?;
     }
@@ -328,7 +332,7 @@ fn bridge_parts(
     }
 }
 
-/// Runs what the client asks for: a definition, a frontend of ours, or one of its own.
+/// Computes the result of the request: of a definition, of a frontend of the daemon, or of a frontend in the client.
 async fn frontend(
     bridge: &Arc<BuildBridge>,
     request: SolveRequest,
@@ -421,42 +425,43 @@ async fn verify(
     scope.shown("Verifying build result", &id, warn).await
 }
 
-/// Exports, and returns what exporters left to do at the end.
+/// Runs the exporters. Some of them leave work for the end of the build, which is returned beside their results.
 async fn export(exports: &Exports<'_>) -> Result<(Vec<Exported>, Finalizers), Failure> {
     let mut exported = exports.run().await?;
     let mut finalizers = Finalizers::new();
-    for (at, done) in exported.iter_mut().enumerate() {
-        finalizers.extend(done.finalize.take().map(|finalize| (at, finalize)));
+    for (at, one_export) in exported.iter_mut().enumerate() {
+        finalizers.extend(one_export.finalize.take().map(|finalize| (at, finalize)));
     }
     Ok((exported, finalizers))
 }
 
-/// Writes the caches, which may use what the exporters made, while the exporters do what they left; returns what the caches tell.
+/// Writes the caches, which may use blobs of the exporters, while the exporters finish; returns the answers of the caches.
 async fn cache(
     exports: &Exports<'_>,
     finalizers: Finalizers,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let written = cache_export::write(exports.scope, exports.cache_exports, exports.results);
-    let (_, told) = futures::future::try_join(exports.finalize(finalizers), written).await?;
-    Ok(told)
+    let (_, cache_response) =
+        futures::future::try_join(exports.finalize(finalizers), written).await?;
+    Ok(cache_response)
 }
 
-/// What the client is told.
+/// Puts the answer to the client together: of the exporters, the frontend and the caches.
 fn respond(
     exported: &mut [Exported],
     result: &FrontendResult,
-    told_by_caches: BTreeMap<String, String>,
+    cache_response: BTreeMap<String, String>,
 ) -> SolveResponse {
     let mut response = BTreeMap::new();
-    for done in exported {
-        response.append(&mut done.response);
+    for one_export in exported {
+        response.append(&mut one_export.response);
     }
     for (key, value) in &result.metadata {
         if key.starts_with("frontend.") {
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
         }
     }
-    let caches = told_by_caches.into_iter();
+    let caches = cache_response.into_iter();
     response.extend(caches.filter(|(key, _)| key.starts_with("cache.")));
     SolveResponse {
         exporter_response: response,

@@ -1,11 +1,11 @@
-//! Whether a result is for the platforms that were asked for. What is not is told as a warning.
+//! Compares the platforms of a result with those of the request. Differences are warnings of the build.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use exporter::{ExportSource, PlatformEntry, platforms_of};
 use oci::Platform;
 
-/// Compares a result with the options of its frontend; a sentence for each thing that is odd.
+/// Compares a result with the options of its frontend; returns one sentence for each difference.
 pub(crate) fn platforms(opts: &BTreeMap<String, String>, result: &ExportSource) -> Vec<String> {
     if opts.get("requestid").is_some_and(|id| !id.is_empty()) {
         return Vec::new();
@@ -15,51 +15,51 @@ pub(crate) fn platforms(opts: &BTreeMap<String, String>, result: &ExportSource) 
     {
         return Vec::new();
     }
-    let Ok(got) = platforms_of(&result.metadata) else {
+    let Ok(results) = platforms_of(&result.metadata) else {
         return Vec::new();
     };
     let texts: Vec<String> = match opts.get("platform") {
         Some(list) => list.split(',').map(str::to_owned).collect(),
         None => vec![Platform::host().normalize().format()],
     };
-    compare(&texts, &got, !result.refs.is_empty())
+    compare(&texts, &results, !result.refs.is_empty())
 }
 
-fn compare(texts: &[String], got: &[PlatformEntry], is_map: bool) -> Vec<String> {
-    let mut odd = Vec::new();
-    let mut wanted: Vec<Platform> = Vec::new();
+fn compare(texts: &[String], results: &[PlatformEntry], is_map: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut requested: Vec<Platform> = Vec::new();
     let mut names = BTreeSet::new();
     for text in texts {
         match Platform::parse(text) {
             Ok(platform) => {
                 let platform = platform.normalize();
                 if !names.insert(platform.format_all()) {
-                    odd.push(format!("Duplicate platform result requested {text:?}"));
+                    warnings.push(format!("Duplicate platform result requested {text:?}"));
                 }
-                wanted.push(platform);
+                requested.push(platform);
             }
-            Err(error) => odd.push(format!(
+            Err(error) => warnings.push(format!(
                 "Invalid platform result requested {text:?}: {error}"
             )),
         }
     }
-    if !odd.is_empty() {
-        return odd;
+    if !warnings.is_empty() {
+        return warnings;
     }
-    if let ([one], [single]) = (wanted.as_slice(), got) {
+    if let ([requested_platform], [single]) = (requested.as_slice(), results) {
         let mut platform = single.platform.normalize();
         // A request seldom names a version of the system, a result may have one.
-        if one.os_version.is_empty() {
+        if requested_platform.os_version.is_empty() {
             platform.os_version.clear();
         }
         if !names.contains(&platform.format_all()) {
             let text = texts.first().map(String::as_str).unwrap_or_default();
             let is = single.platform.normalize().format_all();
-            odd.push(format!(
+            warnings.push(format!(
                 "Requested platform {text:?} does not match result platform {is:?}"
             ));
         }
-        return odd;
+        return warnings;
     }
     if !is_map && names.len() > 1 {
         return vec!["Multiple platforms requested but result is not multi-platform".into()];
@@ -67,21 +67,21 @@ fn compare(texts: &[String], got: &[PlatformEntry], is_map: bool) -> Vec<String>
     let fits = |entry: &PlatformEntry| {
         let platform = entry.platform.normalize();
         names.contains(&platform.format_all())
-            || wanted.iter().any(|w| w.matcher().matches(&platform))
+            || requested.iter().any(|w| w.matcher().matches(&platform))
     };
-    if names.len() != got.len() || !got.iter().all(fits) {
+    if names.len() != results.len() || !results.iter().all(fits) {
         let list = |platforms: &mut dyn Iterator<Item = Platform>| {
             let mut texts: Vec<String> = platforms.map(|p| p.normalize().format_all()).collect();
             texts.sort();
             texts.join(",")
         };
-        odd.push(format!(
+        warnings.push(format!(
             "Requested platforms {} do not match result platforms {}",
-            list(&mut wanted.iter().cloned()),
-            list(&mut got.iter().map(|e| e.platform.clone()))
+            list(&mut requested.iter().cloned()),
+            list(&mut results.iter().map(|e| e.platform.clone()))
         ));
     }
-    odd
+    warnings
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use engine::api::frontend::bridge::{
     FileRange, FileStat, ResolveOpts, SourceMeta, Warning, WorkerInfo,
 };
+use engine::api::frontend::gateway::{Container, ContainerRequest};
 use engine::api::frontend::{
     Bridge, BridgeError, FrontendRequest, FrontendResult, Ref, SolveInput as NestedInput,
     SolveRequest as NestedRequest,
@@ -200,6 +201,8 @@ pub(crate) struct BridgeDouble {
     pub(crate) sources: BTreeMap<String, SourceMeta>,
     /// The files of each result.
     pub(crate) files: BTreeMap<String, Bytes>,
+    /// Every container of the build; without one there are no containers.
+    pub(crate) container: Option<Arc<dyn Container>>,
 }
 
 #[async_trait]
@@ -248,6 +251,14 @@ impl Bridge for BridgeDouble {
 
     async fn warn(&self, _vertex: &Digest, _warning: Warning) -> Result<(), BridgeError> {
         Ok(())
+    }
+
+    async fn new_container(
+        &self,
+        _request: ContainerRequest,
+    ) -> Result<Arc<dyn Container>, BridgeError> {
+        let container = self.container.clone();
+        container.ok_or_else(|| BridgeError::new(ErrorKind::Unsupported, "no containers"))
     }
 }
 

@@ -309,7 +309,7 @@ async fn blobs_are_listed_in_pages_and_what_is_no_digest_is_none() {
 }
 
 /// Begins a build whose frontend is the client, and returns who calls for it.
-async fn build(bridge: BridgeDouble) -> LlbBridgeClient<Channel> {
+pub(super) async fn build(bridge: BridgeDouble) -> LlbBridgeClient<Channel> {
     let engine = EngineDouble {
         solve: Box::new(move |request| Box::pin(run_client_frontend(request, bridge.clone()))),
         ..EngineDouble::default()

@@ -40,29 +40,29 @@ pub struct HistoryQuery {
     pub build: BuildRef,
     /// When the answer ends.
     pub end: HistoryEnd,
-    /// Filters on fields, in the syntax of [`crate`]'s record filters; a record has to match one of them.
+    /// Filters on fields, such as `status=error`; a record has to match one of them.
     pub filters: Vec<String>,
     /// The number of records in the list; zero is no limit.
     pub limit: u32,
 }
 
-/// What happened to a build record.
+/// The kind of a change of a build record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryEventKind {
     /// The build began.
     Started,
     /// The build ended, or its record changed.
     Complete,
-    /// The record is gone.
+    /// The record was deleted.
     Deleted,
 }
 
-/// Something that happened to a build record.
+/// A change of a build record.
 #[derive(Debug, Clone)]
 pub struct HistoryEvent {
-    /// What happened.
+    /// The kind of the change.
     pub kind: HistoryEventKind,
-    /// The record.
+    /// The record after the change.
     pub record: HistoryRecord,
 }
 

@@ -34,17 +34,17 @@ pub(crate) fn call_by_client(request: &SolveRequest) -> FrontendCall {
         opts: opts.clone(),
         inputs: request.frontend_inputs.clone(),
     };
-    let named =
+    let replaces_frontend =
         |key: &String| key == "context:dockerfile.v0" || key.starts_with("context:dockerfile.v0::");
     let builtin = opts.get("source").is_some_and(|s| s == "dockerfile.v0");
-    if frontend == "gateway.v0" && builtin && !opts.keys().any(named) {
+    if frontend == "gateway.v0" && builtin && !opts.keys().any(replaces_frontend) {
         call.opts.remove("source");
         call.frontend = "dockerfile.v0".into();
     }
     call
 }
 
-fn says_something(call: &FrontendCall) -> bool {
+fn is_not_empty(call: &FrontendCall) -> bool {
     *call != FrontendCall::default()
 }
 
@@ -135,7 +135,7 @@ impl CallScope {
         let inputs = call.inputs.values().map(|d| limits::of_definition(d));
         self.budget
             .spend(limits::of_options(&call.opts) + inputs.sum::<usize>())?;
-        let root = self.root.clone().filter(|r| says_something(r));
+        let root = self.root.clone().filter(|r| is_not_empty(r));
         let root = root.or_else(|| {
             let own = self.call.as_ref()?;
             Some(Arc::new(own.clone()))
@@ -262,7 +262,7 @@ impl CallScope {
 
     /// The client's request, if it says something.
     fn root_request(&self, captured: &Capture) -> Option<RequestProvenance> {
-        let root = self.root.as_ref().filter(|r| says_something(r))?;
+        let root = self.root.as_ref().filter(|r| is_not_empty(r))?;
         let out = self.describe(root, captured);
         let empty =
             |r: &Parameters| r.frontend.is_empty() && r.args.is_empty() && r.inputs.is_empty();
@@ -327,13 +327,13 @@ impl CallScope {
             };
             let (mut others, mut images) = (Vec::new(), Vec::new());
             scope.all(&mut others, &mut images);
-            let mut seen = of_result.clone();
+            let mut merged = of_result.clone();
             for other in &others {
                 let at = address(other);
-                if seen.contains(&at) {
+                if merged.contains(&at) {
                     continue;
                 }
-                seen.push(at);
+                merged.push(at);
                 if let Some(captured) = scope.of_ref(other).await {
                     capture.merge(&captured);
                 }
@@ -371,10 +371,10 @@ fn of_platform(
         }
         _ => true,
     };
-    let kept: Vec<bool> = images.iter().map(keep).collect();
-    let mut kept = kept.into_iter();
+    let is_kept: Vec<bool> = images.iter().map(keep).collect();
+    let mut is_kept = is_kept.into_iter();
     images
         .into_iter()
-        .filter(|_| kept.next().unwrap_or(true))
+        .filter(|_| is_kept.next().unwrap_or(true))
         .collect()
 }

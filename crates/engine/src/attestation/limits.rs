@@ -6,7 +6,7 @@
 //! | limit | of | |
 //! |---|---|---|
 //! | [`MAX_REQUESTS`] | requests of one build | 100,000 |
-//! | [`MAX_BYTES`] | their options and definitions | 512 MiB |
+//! | [`MAX_REQUEST_BYTES`] | their options and definitions | 512 MiB |
 //! | [`MAX_DEPTH`] | frontends called by frontends | 16 |
 //! | [`MAX_NESTED`], [`MAX_NESTED_BYTES`] | requests that one request tells of, and their options | 256, 1 MiB |
 
@@ -21,7 +21,7 @@ use crate::api::{Failure, FailureKind};
 
 // DIFFERS: BuildKit has no such limits.
 const MAX_REQUESTS: usize = 100_000;
-const MAX_BYTES: usize = 512 << 20;
+const MAX_REQUEST_BYTES: usize = 512 << 20;
 pub(super) const MAX_DEPTH: usize = 16;
 const MAX_NESTED: usize = 256;
 const MAX_NESTED_BYTES: usize = 1 << 20;
@@ -47,13 +47,18 @@ impl Budget {
                 "the frontends of this build ask too often: {MAX_REQUESTS} requests are answered"
             )));
         }
-        let more = |spent: usize| spent.checked_add(bytes).filter(|sum| *sum <= MAX_BYTES);
+        let more = |spent: usize| {
+            spent
+                .checked_add(bytes)
+                .filter(|sum| *sum <= MAX_REQUEST_BYTES)
+        };
         let counted = self
             .bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        // The error is the number of bytes before, which says nothing to the client.
         counted.map(drop).map_err(|_| {
             refused(format!(
-                "the frontends of this build ask for too much: {MAX_BYTES} bytes of options and definitions are accepted"
+                "the frontends of this build ask for too much: {MAX_REQUEST_BYTES} bytes of options and definitions are accepted"
             ))
         })
     }
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn the_frontends_of_a_build_have_a_budget() {
         let budget = Budget::default();
-        budget.spend(MAX_BYTES).unwrap();
+        budget.spend(MAX_REQUEST_BYTES).unwrap();
         assert!(budget.spend(1).is_err());
         let budget = Budget::default();
         (0..MAX_REQUESTS).for_each(|_| budget.spend(0).unwrap());

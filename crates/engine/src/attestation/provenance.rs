@@ -76,9 +76,9 @@ pub(crate) async fn for_record(
     store: &Arc<Store>,
     lease: &Lease,
 ) -> Result<BTreeMap<String, Descriptor>, Failure> {
-    let wanted = attests.provenance.as_ref();
+    let requested = attests.provenance.as_ref();
     let options = ProvenanceOptions {
-        builder_id: wanted.map(|p| p.builder_id.clone()).unwrap_or_default(),
+        builder_id: requested.map(|p| p.builder_id.clone()).unwrap_or_default(),
         ..ProvenanceOptions::default()
     };
     let mut out = BTreeMap::new();

@@ -18,12 +18,12 @@ use crate::policy::SourcePolicies;
 use crate::reference::LazyRef;
 
 /// The type of SPDX documents.
-pub(super) const PREDICATE: &str = "https://spdx.dev/Document";
+pub(super) const SPDX_PREDICATE: &str = "https://spdx.dev/Document";
 
 /// The name of the SBOM that others add to.
-const CORE: &str = "sbom";
-const SOURCES: &str = "/run/src";
-const OUT: &str = "/run/out/";
+const CORE_NAME: &str = "sbom";
+const SOURCES_DIR: &str = "/run/src";
+const OUT_DIR: &str = "/run/out/";
 
 fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
     Failure::new(FailureKind::Unknown, error)
@@ -48,7 +48,7 @@ pub(crate) async fn scan(
     platforms: &[PlatformEntry],
     options: &SbomOptions,
 ) -> Result<(), Failure> {
-    let has = |a: &Attestation| a.predicate_type == PREDICATE;
+    let has = |a: &Attestation| a.predicate_type == SPDX_PREDICATE;
     if result.attestations.values().flatten().any(has) {
         return Ok(());
     }
@@ -105,10 +105,10 @@ pub(crate) async fn scan(
         list.push(Attestation {
             kind: 1,
             content: Some(scanned as Arc<dyn Ref>),
-            predicate_type: PREDICATE.into(),
+            predicate_type: SPDX_PREDICATE.into(),
             metadata: BTreeMap::from([
                 ("reason".to_owned(), text("sbom")),
-                ("sbom-core".to_owned(), text(CORE)),
+                ("sbom-core".to_owned(), text(CORE_NAME)),
             ]),
             ..Attestation::default()
         });
@@ -163,12 +163,12 @@ impl Scan<'_> {
         target: &State,
         extras: &[(&str, State)],
     ) -> Result<pb::Definition, Failure> {
-        let core = format!("{SOURCES}/core/{CORE}");
+        let core = format!("{SOURCES_DIR}/core/{CORE_NAME}");
         let mut env = self.config.config.env.clone();
-        env.push(format!("BUILDKIT_SCAN_DESTINATION={OUT}"));
+        env.push(format!("BUILDKIT_SCAN_DESTINATION={OUT_DIR}"));
         env.push(format!("BUILDKIT_SCAN_SOURCE={core}"));
         if !extras.is_empty() {
-            env.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={SOURCES}/extras"));
+            env.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={SOURCES_DIR}/extras"));
         }
         for (key, value) in &self.options.parameters {
             env.push(format!("BUILDKIT_SCAN_{key}={value}"));
@@ -198,17 +198,17 @@ impl Scan<'_> {
         let run = extras.iter().fold(run, |run, (name, state)| {
             run.mount(Mount {
                 readonly: true,
-                ..Mount::new(format!("{SOURCES}/extras/{CORE}-{name}"), state)
+                ..Mount::new(format!("{SOURCES_DIR}/extras/{CORE_NAME}-{name}"), state)
             })
         });
-        let run = run.mount(Mount::new(OUT, &State::scratch()));
+        let run = run.mount(Mount::new(OUT_DIR, &State::scratch()));
         let (_, mounts) = run.outputs();
         llb::build::marshal(mounts.last(), &MarshalOptions::default()).map_err(failed)
     }
 }
 
 /// Values in an SPDX document that is changed: some fifteen for a file. It is in memory as a whole for that.
-const MAX_VALUES: usize = 1 << 21;
+const MAX_SPDX_VALUES: usize = 1 << 21;
 
 /// Adds to each file of an SPDX document which layer brought it. A document that cannot be read, or has very many values, stays
 /// as it is.
@@ -221,8 +221,8 @@ pub(super) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version:
         uppers.push((layer.layer(), layer.descriptor.digest.to_string()));
     }
     let creator = format!("Tool: buildkit-{version}");
-    let done = task::blocking("sbom layers", move || {
-        let read = gostd::json::from_slice_with::<serde_json::Value>(&document, MAX_VALUES);
+    let supplemented = task::blocking("sbom layers", move || {
+        let read = gostd::json::from_slice_with::<serde_json::Value>(&document, MAX_SPDX_VALUES);
         let Ok(mut read) = read else {
             return document;
         };
@@ -266,7 +266,7 @@ pub(super) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version:
         }
         gostd::json::to_vec(&read)
     });
-    done.await
+    supplemented.await
 }
 
 #[cfg(test)]
@@ -275,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_sbom_with_very_many_values_stays_as_it_is() {
-        let many = format!("[{}0]", "0,".repeat(MAX_VALUES)).into_bytes();
+        let many = format!("[{}0]", "0,".repeat(MAX_SPDX_VALUES)).into_bytes();
         assert!(supplement(many.clone(), &[], "1").await == many);
         let text = br#"{"files":null,"creationInfo":{"creators":["\ud800"]}}"#.to_vec();
         let changed = supplement(text, &[], "1").await;

@@ -63,8 +63,8 @@ pub(crate) struct Attestations {
     version: String,
 }
 
-fn subjects(given: &[(i32, String, Vec<String>)]) -> Result<Vec<SubjectSpec>, Failure> {
-    let one = |(kind, name, digests): &(i32, String, Vec<String>)| {
+fn subjects(subjects: &[(i32, String, Vec<String>)]) -> Result<Vec<SubjectSpec>, Failure> {
+    let subject = |(kind, name, digests): &(i32, String, Vec<String>)| {
         let kind = match kind {
             0 => SubjectKind::SelfResult,
             1 => SubjectKind::Raw,
@@ -77,16 +77,16 @@ fn subjects(given: &[(i32, String, Vec<String>)]) -> Result<Vec<SubjectSpec>, Fa
             digests: digests.collect::<Result<_, _>>()?,
         })
     };
-    given.iter().map(one).collect()
+    subjects.iter().map(subject).collect()
 }
 
-async fn item(given: &Attestation) -> Result<Item, Failure> {
-    let bundle = match given.kind {
+async fn item(attestation: &Attestation) -> Result<Item, Failure> {
+    let bundle = match attestation.kind {
         KIND_IN_TOTO => false,
         KIND_BUNDLE => true,
         other => return Err(failed(format!("unknown attestation kind {other}"))),
     };
-    let content = given.content.as_ref().map(LazyRef::of);
+    let content = attestation.content.as_ref().map(LazyRef::of);
     let Some(Ok(content)) = content else {
         return Err(failed(if bundle {
             "no ref provided for attestation bundle"
@@ -94,18 +94,23 @@ async fn item(given: &Attestation) -> Result<Item, Failure> {
             "attestation does not have available content"
         }));
     };
-    if !bundle && given.path.is_empty() {
+    if !bundle && attestation.path.is_empty() {
         return Err(failed("attestation does not have set path"));
     }
-    if !bundle && is_provenance(&given.predicate_type) {
+    if !bundle && is_provenance(&attestation.predicate_type) {
         return Err(failed("frontend may not set provenance attestations"));
     }
-    let meta = |key: &str| given.metadata.get(key).map(|v| String::from_utf8_lossy(v));
+    let meta = |key: &str| {
+        attestation
+            .metadata
+            .get(key)
+            .map(|v| String::from_utf8_lossy(v))
+    };
     Ok(Item {
         bundle,
-        path: given.path.clone(),
-        predicate_type: given.predicate_type.clone(),
-        subjects: subjects(&given.subjects)?,
+        path: attestation.path.clone(),
+        predicate_type: attestation.predicate_type.clone(),
+        subjects: subjects(&attestation.subjects)?,
         carriers: if meta("inline-only").is_some_and(|v| v == "true") {
             Carriers::Images
         } else {
@@ -128,9 +133,9 @@ pub(crate) async fn collect(
 ) -> Result<Option<Attestations>, Failure> {
     let mut by_platform: BTreeMap<String, Vec<Item>> = BTreeMap::new();
     for (id, list) in &subject.result.attestations {
-        for given in list {
+        for attestation in list {
             let items = by_platform.entry(id.clone()).or_default();
-            items.push(item(given).await?);
+            items.push(item(attestation).await?);
         }
     }
     if let Some(options) = &attests.provenance {
@@ -199,14 +204,14 @@ fn unbundle(tree: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError> 
         .map(|entry| entry.name)
         .collect();
     names.sort();
-    let mut left = MAX_BUNDLE_BYTES;
+    let mut bytes_left = MAX_BUNDLE_BYTES;
     let mut out = Vec::new();
     for name in names {
         let path = Path::new(&item.path).join(&name);
         let path = path.to_string_lossy().into_owned();
         let bytes = read(tree, &format!("/{path}"))?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        left = left.checked_sub(length).ok_or_else(|| {
+        bytes_left = bytes_left.checked_sub(length).ok_or_else(|| {
             wrong(format!(
                 "attestation bundle exceeds {MAX_BUNDLE_BYTES} bytes"
             ))
@@ -333,7 +338,7 @@ impl Attester for Attestations {
         for item in flat {
             let mut predicate = item.bytes().await?;
             if let About::Image { layers, .. } = about
-                && item.predicate_type == sbom::PREDICATE
+                && item.predicate_type == sbom::SPDX_PREDICATE
                 && item.is_core()
             {
                 predicate = sbom::supplement(predicate, layers, &self.version).await;

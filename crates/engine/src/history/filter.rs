@@ -8,10 +8,10 @@ use store::Filters;
 
 use crate::api::{Failure, FailureKind, HistoryRecord};
 
-/// One of the alternatives must fit; none fits all.
+/// A record has to match one of the alternatives; an empty filter matches every record.
 pub(super) struct RecordFilter(Vec<Alternative>);
 
-/// All of it must fit.
+/// A record has to match all conditions.
 struct Alternative {
     times: Vec<Time>,
     words: Option<Filters>,
@@ -51,15 +51,15 @@ fn point_in_time(text: &str, now: SystemTime) -> Option<i64> {
     match parse_duration(text) {
         Ok(nanos) => {
             let now = Timestamp::from(now);
-            let total =
-                i128::from(now.seconds()) * NANOS + i128::from(now.nanos()) - i128::from(nanos);
-            i64::try_from(total.div_euclid(NANOS)).ok()
+            let total = i128::from(now.seconds()) * NANOS_PER_SECOND + i128::from(now.nanos())
+                - i128::from(nanos);
+            i64::try_from(total.div_euclid(NANOS_PER_SECOND)).ok()
         }
         Err(_) => Some(Timestamp::parse(text)?.seconds()),
     }
 }
 
-const NANOS: i128 = 1_000_000_000;
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
 impl Time {
     fn parse(text: &str, now: SystemTime) -> Result<Option<Self>, Failure> {

@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_record_keeps_no_credential_of_a_request() {
-        let kept = |key: &str, value: &str| {
+        let redacted = |key: &str, value: &str| {
             let all = BTreeMap::from([(key.to_owned(), value.to_owned())]);
             redact_credentials(&all, &mut MAX_ATTRS_BYTES.clone())
         };
@@ -223,8 +223,11 @@ mod tests {
                 "type=s3,bucket=b,secret_access_key=canary,region=r",
             ),
         ] {
-            let kept = kept(key, value);
-            assert!(!format!("{kept:?}").contains("canary"), "{key}: {kept:?}");
+            let redacted = redacted(key, value);
+            assert!(
+                !format!("{redacted:?}").contains("canary"),
+                "{key}: {redacted:?}"
+            );
         }
         for (key, value) in [
             ("filename", "Dockerfile.token"),
@@ -233,7 +236,10 @@ mod tests {
             ("label:x", "ä://ö"),
             ("platform", "linux/amd64,linux/arm64"),
         ] {
-            assert_eq!(kept(key, value).get(key).map(String::as_str), Some(value));
+            assert_eq!(
+                redacted(key, value).get(key).map(String::as_str),
+                Some(value)
+            );
         }
     }
 

@@ -18,9 +18,9 @@ use super::filter::RecordFilter;
 use super::trace::Summary;
 use crate::api::{BuildRef, Failure, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord};
 
-const LOG: &str = "application/vnd.buildkit.status.v0";
-const ERROR: &str = "application/vnd.googleapis.google.rpc.status+proto";
-const TRACE: &str = "application/vnd.buildkit.otlp.json.v0";
+const LOG_TYPE: &str = "application/vnd.buildkit.status.v0";
+const ERROR_TYPE: &str = "application/vnd.googleapis.google.rpc.status+proto";
+const TRACE_TYPE: &str = "application/vnd.buildkit.otlp.json.v0";
 /// The most records that are listed, and that are deleted at a time.
 const MAX_RECORDS: u32 = 10_000;
 /// Records that are read at a time.
@@ -109,18 +109,18 @@ impl RecordStore {
         let this = self.clone();
         task::blocking("write a build record", move || {
             let log = writer.commit(None)?;
-            record.logs = Some(descriptor(LOG, log.digest, log.size));
+            record.logs = Some(descriptor(LOG_TYPE, log.digest, log.size));
             record.total_steps = summary.total();
             record.cached_steps = summary.cached();
             record.completed_steps = summary.completed();
             record.warnings = summary.warnings;
             if let Some(error) = &mut record.error {
                 let encoded = this.codec.error(error);
-                record.external_error = Some(this.blob(&lease, ERROR, &encoded)?);
+                record.external_error = Some(this.blob(&lease, ERROR_TYPE, &encoded)?);
                 error.details.clear();
             }
             let trace = summary.trace(&record);
-            record.trace = Some(this.blob(&lease, TRACE, &trace)?);
+            record.trace = Some(this.blob(&lease, TRACE_TYPE, &trace)?);
             let owner = Self::owner(&record.build);
             let blobs = [&record.logs, &record.external_error, &record.trace];
             for blob in blobs.into_iter().flatten() {
@@ -163,19 +163,20 @@ impl RecordStore {
         Ok(())
     }
 
-    /// Builds as events, newest first, read a page at a time: the `known` ones of memory, and those on disk that are none of
-    /// `others` and that the filter wants; only `build`, unless that is empty.
+    /// Lists builds as events, newest first. `in_memory` holds the builds of memory that are listed; those on disk are read page
+    /// by page, without the builds of `in_memory_names` and those that do not match the filter. Lists only `build`, unless that
+    /// is empty.
     pub(crate) fn pages(
         &self,
-        known: Vec<HistoryEvent>,
-        others: HashSet<BuildRef>,
+        in_memory: Vec<HistoryEvent>,
+        in_memory_names: HashSet<BuildRef>,
         filter: RecordFilter,
         build: BuildRef,
     ) -> impl Stream<Item = Result<HistoryEvent, Failure>> + Send + use<> {
         let pages = Pages {
             records: self.clone(),
-            known: known.into(),
-            others: Arc::new(others),
+            in_memory: in_memory.into(),
+            in_memory_names: Arc::new(in_memory_names),
             filter: Arc::new(filter),
             build,
             page: VecDeque::new(),
@@ -233,11 +234,11 @@ impl RecordStore {
     }
 }
 
-/// Records on their way to one who lists them.
+/// A list of records in progress: those in memory merged with pages from disk, newest first.
 struct Pages {
     records: RecordStore,
-    known: VecDeque<HistoryEvent>,
-    others: Arc<HashSet<BuildRef>>,
+    in_memory: VecDeque<HistoryEvent>,
+    in_memory_names: Arc<HashSet<BuildRef>>,
     filter: Arc<RecordFilter>,
     build: BuildRef,
     page: VecDeque<HistoryRecord>,
@@ -252,12 +253,12 @@ impl Pages {
             self.read().await?;
         }
         let newest = self.page.front().map(|record| record.created);
-        let is_known = match (self.known.front(), newest) {
-            (Some(known), Some(newest)) => known.record.created >= newest,
-            (known, _) => known.is_some(),
+        let is_in_memory_next = match (self.in_memory.front(), newest) {
+            (Some(event), Some(newest)) => event.record.created >= newest,
+            (event, _) => event.is_some(),
         };
-        if is_known {
-            return Ok(self.known.pop_front());
+        if is_in_memory_next {
+            return Ok(self.in_memory.pop_front());
         }
         let record = self.page.pop_front();
         let kind = HistoryEventKind::Complete;
@@ -273,9 +274,9 @@ impl Pages {
             self.page = record.into_iter().filter(|r| self.wants(r)).collect();
             return Ok(());
         }
-        let (records, others, filter) = (
+        let (records, in_memory_names, filter) = (
             self.records.clone(),
-            Arc::clone(&self.others),
+            Arc::clone(&self.in_memory_names),
             Arc::clone(&self.filter),
         );
         let size = PAGE_RECORDS.min(self.left);
@@ -287,7 +288,7 @@ impl Pages {
             let last = last.map(|row| (row.created, row.id.clone()));
             let page: VecDeque<_> = rows
                 .iter()
-                .filter(|row| !others.contains(row.id.as_str()))
+                .filter(|row| !in_memory_names.contains(row.id.as_str()))
                 .filter_map(|row| records.codec.parse(&row.record))
                 .filter(|record| filter.fits(record))
                 .collect();
@@ -301,7 +302,7 @@ impl Pages {
     }
 
     fn wants(&self, record: &HistoryRecord) -> bool {
-        !self.others.contains(&record.build) && self.filter.fits(record)
+        !self.in_memory_names.contains(&record.build) && self.filter.fits(record)
     }
 }
 

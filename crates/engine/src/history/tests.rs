@@ -235,13 +235,13 @@ async fn only_what_is_both_old_and_too_much_expires_unless_it_is_pinned() {
     lab.clock.advance(120 * SECOND);
     assert_eq!(lab.all().await.len(), 5, "nothing goes before a build ends");
     lab.build("b05").await;
-    let left = lab.all().await;
-    assert!(left.contains(&"b01".to_owned()), "{left:?}");
+    let remaining = lab.all().await;
+    assert!(remaining.contains(&"b01".to_owned()), "{remaining:?}");
     assert!(
-        left.starts_with(&["b05".to_owned(), "b04".to_owned()]),
-        "{left:?}"
+        remaining.starts_with(&["b05".to_owned(), "b04".to_owned()]),
+        "{remaining:?}"
     );
-    assert!(!left.contains(&"b00".to_owned()), "{left:?}");
+    assert!(!remaining.contains(&"b00".to_owned()), "{remaining:?}");
     // Without the pin it goes like the others.
     lab.update("b01", HistoryChange::Pin(false)).await.unwrap();
     lab.clock.advance(120 * SECOND);
@@ -367,21 +367,21 @@ async fn a_listener_hears_what_happens_after_what_is_known() {
         .await;
 
     use HistoryEventKind::{Complete, Deleted, Started};
-    async fn heard(
+    async fn events(
         events: &mut BoxStream<'static, Event>,
         count: usize,
     ) -> Vec<(HistoryEventKind, String)> {
-        let mut heard = Vec::new();
-        while heard.len() < count {
+        let mut seen = Vec::new();
+        while seen.len() < count {
             let event = events.next().await.unwrap().unwrap();
-            heard.push((event.kind, event.record.build.to_string()));
+            seen.push((event.kind, event.record.build.to_string()));
         }
         assert!(poll!(events.next()).is_pending(), "there is no more");
-        heard
+        seen
     }
     let line = |kind, build: &str| (kind, build.to_owned());
     assert_eq!(
-        heard(&mut all, 6).await,
+        events(&mut all, 6).await,
         [
             line(Started, "one"),
             line(Complete, "one"),
@@ -392,7 +392,7 @@ async fn a_listener_hears_what_happens_after_what_is_known() {
         ]
     );
     assert_eq!(
-        heard(&mut of_one, 3).await,
+        events(&mut of_one, 3).await,
         [
             line(Started, "one"),
             line(Complete, "one"),
@@ -400,7 +400,7 @@ async fn a_listener_hears_what_happens_after_what_is_known() {
         ]
     );
     assert_eq!(
-        heard(&mut active, 5).await,
+        events(&mut active, 5).await,
         [
             line(Started, "one"),
             line(Complete, "one"),
@@ -419,13 +419,13 @@ async fn a_listener_that_is_slow_misses_events_and_goes_on() {
         lab.build(&format!("b{n:03}")).await;
     }
     let mut last = None;
-    let mut heard = 0;
+    let mut count = 0;
     while last.as_deref() != Some("b199") {
         let event = events.next().await.unwrap().unwrap();
         last = Some(event.record.build.to_string());
-        heard += 1;
+        count += 1;
     }
-    assert!(heard <= MAX_EVENTS_BEHIND, "{heard}");
+    assert!(count <= MAX_EVENTS_BEHIND, "{count}");
 }
 
 #[tokio::test]
@@ -491,7 +491,7 @@ fn step(name: &[u8], cached: bool, is_done: bool) -> progress::Event {
 async fn what_a_build_said_is_counted_kept_and_said_again() {
     let lab = Lab::on_disk(50, 10 * SECOND);
     let record = lab.begin("one");
-    let said = [
+    let events = [
         step(b"a", false, false),
         step(b"a", false, true),
         step(b"b", true, true),
@@ -506,27 +506,27 @@ async fn what_a_build_said_is_counted_kept_and_said_again() {
             ranges: Vec::new(),
         }),
     ];
-    for event in said.clone() {
+    for event in events.clone() {
         record.hub().publish(event);
     }
     record.finish(Ok(BuildResults::default()), ()).await;
-    let kept = lab.record("one").await;
+    let record = lab.record("one").await;
     assert_eq!(
         (
-            kept.total_steps,
-            kept.cached_steps,
-            kept.completed_steps,
-            kept.warnings
+            record.total_steps,
+            record.cached_steps,
+            record.completed_steps,
+            record.warnings
         ),
         (3, 1, 3, 1),
         "what still ran ends with the build"
     );
     // No lease holds them any more; the record does.
-    for blob in [&kept.logs, &kept.trace] {
+    for blob in [&record.logs, &record.trace] {
         let digest = &blob.as_ref().unwrap().digest;
         assert!(lab.store.blob_info(digest).unwrap().is_some());
     }
-    assert!(kept.external_error.is_none());
+    assert!(record.external_error.is_none());
     // Others push it out of memory, and still it is there.
     for n in 0..20_u32 {
         lab.build(&format!("b{n:02}")).await;
@@ -537,11 +537,11 @@ async fn what_a_build_said_is_counted_kept_and_said_again() {
         again.push(event);
     }
     assert!(
-        !again.is_empty() && again.len() <= said.len() + 1,
+        !again.is_empty() && again.len() <= events.len() + 1,
         "{again:?}"
     );
     assert!(
-        again.contains(&said[2]) && again.contains(&said[4]),
+        again.contains(&events[2]) && again.contains(&events[4]),
         "{again:?}"
     );
 }
@@ -555,14 +555,14 @@ async fn why_a_build_failed_is_in_a_blob_and_its_record_has_the_sentence() {
             digest: Digest::sha256(b"v"),
         });
     lab.fail("one", failure).await;
-    let kept = lab.record("one").await;
-    let error = kept.error.unwrap();
+    let record = lab.record("one").await;
+    let error = record.error.unwrap();
     assert_eq!(error.message(), "cannot get http://xxxxx:xxxxx@h/x");
     assert!(error.details.is_empty());
-    let blob = kept.external_error.unwrap();
+    let blob = record.external_error.unwrap();
     let full = lab.store.read_blob(&blob.digest, 1 << 20).unwrap();
     assert_eq!(full, b"2 cannot get http://xxxxx:xxxxx@h/x");
-    assert_eq!(kept.exporter_response, BTreeMap::new());
+    assert_eq!(record.exporter_response, BTreeMap::new());
 }
 
 #[tokio::test]
@@ -573,13 +573,13 @@ async fn a_build_that_is_left_is_recorded_as_cancelled() {
         drop(record);
         // Closing waits until it is written.
         lab.history.close().await;
-        let kept = lab.record("left").await;
-        let error = kept.error.unwrap();
+        let record = lab.record("left").await;
+        let error = record.error.unwrap();
         assert_eq!(
             (error.kind, error.message().as_str()),
             (FailureKind::Canceled, "context canceled")
         );
-        assert_eq!(kept.completed, Some(testkit::start() + 3 * SECOND));
+        assert_eq!(record.completed, Some(testkit::start() + 3 * SECOND));
         assert_eq!(lab.list(filtered("status=canceled")).await, ["left"]);
     }
 }

@@ -9,7 +9,7 @@ use llb::pb;
 
 use super::{Policy, Work, evaluate, failed, normalized};
 use crate::api::{Detail, Failure, PolicyQuestion, PolicyVerdict, PolicyVerifier};
-use crate::resolve::{SourceResolver, wanted_platform};
+use crate::resolve::{SourceResolver, requested_platform};
 
 /// Questions to the client about one source, with those after a rewrite.
 const MAX_QUESTIONS: usize = 10;
@@ -63,7 +63,7 @@ impl SourcePolicies {
     ) -> Result<SourceMeta, Failure> {
         let policies = Policy::decode_all(&opts.source_policies).await?;
         if let Some(evaluator) = self.evaluator(&policies) {
-            let platform = wanted_platform(&opts).map(|p| pb::Platform {
+            let platform = requested_platform(&opts).map(|p| pb::Platform {
                 os: p.os,
                 architecture: p.architecture,
                 variant: p.variant,
