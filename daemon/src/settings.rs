@@ -10,6 +10,7 @@ pub mod file;
 mod gc;
 mod isolation;
 mod places;
+mod proxy;
 mod section;
 mod steps;
 pub mod units;
@@ -24,6 +25,7 @@ pub use context::{CompareText, ContextFile, ContextSettings};
 use file::File;
 pub use isolation::Isolation;
 pub use places::UserPlaces;
+pub use proxy::ProxySettings;
 pub use section::Key;
 pub use steps::{StepLimitsError, StepSettings};
 pub use units::{DiskSpace, UnitError};
@@ -56,6 +58,8 @@ pub struct Settings {
     pub entitlements: Vec<String>,
     /// Where devices are described; `None` when steps may have none.
     pub cdi: Option<executor::cdi::Config>,
+    /// The proxy network of steps.
+    pub proxy: ProxySettings,
     /// The worker's settings.
     pub worker: WorkerSettings,
     /// Registries by host.
@@ -443,6 +447,11 @@ impl Settings {
             log_json,
             entitlements,
             cdi,
+            proxy: ProxySettings::resolve(
+                args,
+                file.proxy_network,
+                file.proxy_network_allow.as_deref(),
+            )?,
             worker: WorkerSettings {
                 labels,
                 platforms: if args.oci_worker_platform.is_empty() {
@@ -630,10 +639,10 @@ mod tests {
     fn keys_that_only_buildkitd_has_are_warned_about() {
         let settings = resolve(
             &[],
-            "proxyNetwork = true\n[worker.containerd]\n  enabled = true\n  address = \"x\"\n",
+            "worker.oci.selinux = true\n[worker.containerd]\n  enabled = true\n  address = \"x\"\n",
         );
         for words in [
-            "key proxyNetwork (line 1) is known to buildkitd",
+            "key worker.oci.selinux (line 1) is known to buildkitd",
             "key worker.containerd.address (line 4) is known to buildkitd",
             "worker.containerd is not supported: rbuildd runs steps by itself",
         ] {

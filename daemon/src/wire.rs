@@ -68,6 +68,9 @@ pub enum WireError {
     /// The bridge network cannot be made.
     #[error("steps cannot have a bridge network (worker.oci.networkMode): {0}")]
     Bridge(#[from] net::NetError),
+    /// The proxy network cannot be made.
+    #[error("steps cannot have a proxy network: {0}")]
+    Proxy(#[from] proxy::ProxyError),
     /// Steps cannot have user namespaces here.
     #[error(
         "steps cannot have user namespaces here: that needs Linux 6.15 and a file system below the state directory that maps ids; choose --oci-worker-user-namespaces=auto or off: {}",
@@ -104,6 +107,7 @@ impl WireError {
             Self::Http(source) => source.kind(),
             Self::Bridge(error) => error.kind(),
             Self::Steps(error) => error.kind(),
+            Self::Proxy(error) => error.kind(),
             Self::Platform(_) | Self::Runtime(_) => ErrorKind::Invalid,
             Self::Network(_)
             | Self::Snapshotter(_)
@@ -289,6 +293,7 @@ fn executor(
         UserNamespaces::Auto if sys::userns::is_nested() => UserNamespaces::Off,
         mode => mode,
     };
+    let proxy = Some(proxy_of_steps(settings)?);
     if let Some(program) = &settings.worker.binary {
         if mode == UserNamespaces::On {
             return Err(WireError::UserNamespacesOfRuntime);
@@ -297,6 +302,7 @@ fn executor(
             program: program.into(),
             root: settings.root.join("runtime"),
             sandbox_network,
+            proxy,
             dns,
             cgroup_parent,
             accepted_versions: settings.worker.accepted_binary_versions.clone(),
@@ -306,6 +312,7 @@ fn executor(
     let config = executor::launcher::Config {
         program: None,
         sandbox_network,
+        proxy,
         dns,
         cgroup_parent,
         user_namespace: None,
@@ -330,6 +337,16 @@ fn executor(
         }
     }
     Ok(Arc::new(Launcher::new(config)))
+}
+
+/// Makes the proxy of the steps that are on the proxy network, with a certificate authority of its own for every state.
+fn proxy_of_steps(settings: &Settings) -> Result<Arc<proxy::Proxy>, proxy::ProxyError> {
+    let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
+    proxy::Proxy::new(proxy::Config {
+        allow: settings.proxy.allow.clone(),
+        upstreams: proxy::Upstreams::from_environment(variable),
+        roots: None,
+    })
 }
 
 /// Makes the namespace and mounts something for it.

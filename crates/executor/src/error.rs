@@ -21,6 +21,15 @@ pub enum ExecError {
     /// The step's network could not be had.
     #[error("cannot give a step its network: {0}")]
     Network(#[from] net::NetError),
+    /// The proxy of a step of the proxy network.
+    #[error("cannot give a step its proxy: {0}")]
+    Proxy(#[from] proxy::ProxyError),
+    /// The proxy network was asked for, and there is none.
+    #[error("proxy network provider is not available")]
+    NoProxy,
+    /// The proxy network was asked for, and steps of this worker have no network.
+    #[error("the proxy network has no way out: worker.oci.networkMode is none")]
+    NoWayOut,
     /// No such container runs.
     #[error("container {id} not found")]
     NotFound {
@@ -305,6 +314,8 @@ impl ExecError {
             // The file that cannot be run or mounted is one of the image.
             Self::Start(_) | Self::User(_) => ErrorKind::Failed,
             Self::Network(error) => error.kind(),
+            Self::Proxy(error) => error.kind(),
+            Self::NoProxy | Self::NoWayOut => oci::ErrorKind::Unsupported,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Stopped { .. } => ErrorKind::Unavailable,
             Self::Exists { .. } => ErrorKind::Exists,

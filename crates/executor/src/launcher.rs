@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use proxy::Proxy;
 use sys::userns::{IdMapping, IdRange};
 use sys::{process, pty, socket};
 use tokio::io::unix::AsyncFd;
@@ -43,6 +44,7 @@ use crate::io::{Control, OutputEnd, ProcessIo, Pumps, Streams};
 use crate::network::{ContainerNetwork, SandboxNetwork};
 use crate::running::RunningContainers;
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
+use crate::step_proxy;
 use crate::stubs::{self, Stubs};
 use connection::{Cloned, Connection};
 use message::{MAX_MESSAGE_BYTES, NetworkPlan, Plan, Report, Request};
@@ -77,6 +79,8 @@ pub struct Config {
     pub program: Option<PathBuf>,
     /// What a step gets that asks for no network.
     pub sandbox_network: SandboxNetwork,
+    /// The proxy of steps of the proxy network; none if there is no such network.
+    pub proxy: Option<Arc<Proxy>>,
     /// Name resolution.
     pub dns: DnsConfig,
     /// The control group above all containers that name none.
@@ -91,6 +95,7 @@ impl Config {
         Self {
             program: None,
             sandbox_network: SandboxNetwork::Host,
+            proxy: None,
             dns: DnsConfig::default(),
             cgroup_parent: String::new(),
             user_namespace: None,
@@ -114,6 +119,8 @@ struct RunningContainer {
     group: Arc<Group>,
     security: SecurityMode,
     process: ProcessSpec,
+    /// Further processes find the proxy as well.
+    proxied: bool,
     ids: Option<Arc<IdMapping>>,
 }
 
@@ -194,11 +201,10 @@ impl Executor for Launcher {
         let registration = self.running.register(&spec.id)?;
         let (streams, pumps) = Streams::open(io, spec.process.tty)?;
         let connection = self.connection()?;
-        let network = self
-            .config
-            .sandbox_network
-            .of(spec.access.network())
-            .await?;
+        let proxy = self.config.proxy.as_ref();
+        let sandbox = &self.config.sandbox_network;
+        let network = sandbox.of_spec(proxy, &mut spec).await?;
+        let proxied = network.is_proxied();
         let (security, process) = (spec.access.security(), spec.process.clone());
         let ids = spec.ids.clone();
         let stubs_recursive = spec.remove_mount_stubs_recursive;
@@ -220,7 +226,7 @@ impl Executor for Launcher {
         let network_plan = match &network {
             ContainerNetwork::Host => NetworkPlan::Host,
             ContainerNetwork::Isolated => NetworkPlan::New,
-            ContainerNetwork::Bridge(_) => NetworkPlan::Given,
+            ContainerNetwork::Bridge(_) | ContainerNetwork::Proxied(_) => NetworkPlan::Given,
         };
         let (cgroup, cgroup_namespace) = (group.fd.is_some(), self.groups.unified());
         let request = |seq| Request::Run {
@@ -258,6 +264,7 @@ impl Executor for Launcher {
             group: Arc::clone(&group),
             security,
             process,
+            proxied,
             ids,
         };
         registration.started(Arc::new(container));
@@ -268,6 +275,7 @@ impl Executor for Launcher {
         // Nobody may join any more before the mount points go.
         registration.ended();
         stubs::remove(&root, &stubs);
+        network.close().await;
         let ended = ended?;
         let mut usage = ended.usage;
         usage.memory_peak = group.memory_peak();
@@ -276,6 +284,10 @@ impl Executor for Launcher {
             oom: ended.code != 0 && group.out_of_memory(),
             usage,
         })
+    }
+
+    fn proxy(&self) -> Option<&Arc<Proxy>> {
+        self.config.proxy.as_ref()
     }
 
     fn id_mapping(&self, access: &Access) -> Result<Option<Arc<IdMapping>>, ExecError> {
@@ -295,6 +307,9 @@ impl Executor for Launcher {
         let container = &joined.container;
         let (streams, pumps) = Streams::open(io, process.tty)?;
         let mut spec = process;
+        if container.proxied {
+            step_proxy::inherit(&mut spec.env, &container.process.env);
+        }
         spec.inherit(&container.process);
         let mut fds = PlanFds::default();
         let stdio = streams

@@ -22,11 +22,13 @@ mod io;
 pub mod launcher;
 mod mount;
 mod network;
+mod proxied;
 mod resources;
 mod running;
 pub mod runtime;
 pub mod seccomp;
 mod spec;
+mod step_proxy;
 mod stubs;
 pub mod user;
 
@@ -53,6 +55,7 @@ pub use network::SandboxNetwork;
 pub use resources::{CPU_PERIOD_MICROSECONDS, IoLimits, Resources};
 pub use spec::{ContainerId, ContainerSpec, InvalidId, ProcessSpec, Ulimit};
 pub use spec::{ExitStatus, Usage};
+pub use step_proxy::StepProxy;
 
 /// Runs processes in containers.
 #[async_trait]
@@ -71,6 +74,11 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// for it.
     fn id_mapping(&self, _access: &Access) -> Result<Option<Arc<IdMapping>>, ExecError> {
         Ok(None)
+    }
+
+    /// The proxy of steps of the proxy network; none if there is no such network.
+    fn proxy(&self) -> Option<&Arc<proxy::Proxy>> {
+        None
     }
 
     /// Runs a further process in the container `id` of a running [`Executor::run`], waiting for it to start if need be.

@@ -5,9 +5,12 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use net::{Bridge, StepNetwork};
+use proxy::{Egress, Proxy, Reach, StepRules};
 
 use crate::access::NetworkMode;
 use crate::error::ExecError;
+use crate::proxied::{BridgeEgress, HostEgress, ProxiedNetwork};
+use crate::spec::ContainerSpec;
 
 /// What [`NetworkMode::Sandbox`] means here.
 #[derive(Debug, Clone)]
@@ -29,11 +32,50 @@ pub(crate) enum ContainerNetwork {
     Isolated,
     /// One that has been prepared.
     Bridge(StepNetwork),
+    /// One of which the only way out is a proxy.
+    Proxied(Box<ProxiedNetwork>),
 }
 
 impl SandboxNetwork {
+    /// What the container of a spec gets; for the proxy network, the spec gets what its process needs to find the proxy. Cancel-safe.
+    pub(crate) async fn of_spec(
+        &self,
+        proxy: Option<&Arc<Proxy>>,
+        spec: &mut ContainerSpec,
+    ) -> Result<ContainerNetwork, ExecError> {
+        let mode = spec.access.network();
+        match spec.proxy.take() {
+            Some(step) if mode != NetworkMode::None => {
+                let proxy = proxy.ok_or(ExecError::NoProxy)?;
+                let (egress, reach) = self.egress(mode).await?;
+                let rules = StepRules {
+                    reach,
+                    policies: step.policies.clone(),
+                    capture: Arc::clone(&step.capture),
+                };
+                let network = ProxiedNetwork::open(proxy, egress, rules).await?;
+                step.announce(&mut spec.process.env, &mut spec.mounts);
+                Ok(ContainerNetwork::Proxied(Box::new(network)))
+            }
+            _ => self.of(mode).await,
+        }
+    }
+
+    /// The network that a step's proxy leaves by: the one that the step has without a proxy.
+    async fn egress(&self, mode: NetworkMode) -> Result<(Arc<dyn Egress>, Reach), ExecError> {
+        Ok(match (mode, self) {
+            (NetworkMode::Host, _) => (Arc::new(HostEgress), Reach::Host),
+            (_, Self::Host) => (Arc::new(HostEgress), Reach::HostWithoutMetadata),
+            (_, Self::None) => return Err(ExecError::NoWayOut),
+            (_, Self::Bridge(bridge)) => {
+                let network = bridge.acquire().await?;
+                (Arc::new(BridgeEgress(network)), Reach::Beyond)
+            }
+        })
+    }
+
     /// What a container of a mode gets. Cancel-safe.
-    pub(crate) async fn of(&self, mode: NetworkMode) -> Result<ContainerNetwork, ExecError> {
+    async fn of(&self, mode: NetworkMode) -> Result<ContainerNetwork, ExecError> {
         match (mode, self) {
             (NetworkMode::Host, _) | (NetworkMode::Sandbox, Self::Host) => {
                 Ok(ContainerNetwork::Host)
@@ -61,13 +103,29 @@ impl ContainerNetwork {
 
     /// The namespace that has been prepared.
     pub(crate) fn namespace(&self) -> Option<BorrowedFd<'_>> {
-        self.bridged().map(|network| network.as_fd())
+        match self {
+            Self::Bridge(network) => Some(network.as_fd()),
+            Self::Proxied(network) => Some(network.as_fd()),
+            Self::Host | Self::Isolated => None,
+        }
+    }
+
+    /// Whether the only way out is a proxy.
+    pub(crate) fn is_proxied(&self) -> bool {
+        matches!(self, Self::Proxied(_))
+    }
+
+    /// Ends what works for it. When this returns, all that there is to tell of its requests has been told.
+    pub(crate) async fn close(self) {
+        if let Self::Proxied(network) = self {
+            network.close().await;
+        }
     }
 
     fn bridged(&self) -> Option<&StepNetwork> {
         match self {
             Self::Bridge(network) => Some(network),
-            Self::Host | Self::Isolated => None,
+            Self::Host | Self::Isolated | Self::Proxied(_) => None,
         }
     }
 }

@@ -8,8 +8,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{ExitStatus as ProgramExit, Stdio};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use proxy::Proxy;
 use sys::pty;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -38,6 +40,8 @@ pub struct Config {
     pub root: PathBuf,
     /// What a step gets that asks for no network.
     pub sandbox_network: SandboxNetwork,
+    /// The proxy of steps of the proxy network; none if there is no such network.
+    pub proxy: Option<Arc<Proxy>>,
     /// Name resolution.
     pub dns: DnsConfig,
     /// The control group above all containers that name none.
@@ -56,6 +60,8 @@ pub struct Runtime {
 #[derive(Debug, Clone)]
 struct RunningContainer {
     process: ProcessSpec,
+    /// Further processes find the proxy as well.
+    proxied: bool,
     security: SecurityMode,
     rootfs: PathBuf,
 }
@@ -181,13 +187,12 @@ impl Executor for Runtime {
             bundle: None,
             started: false,
         };
-        let process = spec.process.clone();
         let security = spec.access.security();
-        let network = self
-            .config
-            .sandbox_network
-            .of(spec.access.network())
-            .await?;
+        let proxy = self.config.proxy.as_ref();
+        let sandbox = &self.config.sandbox_network;
+        let network = sandbox.of_spec(proxy, &mut spec).await?;
+        let proxied = network.is_proxied();
+        let process = spec.process.clone();
         let prepared = self.prepare(spec, devices, &network)?;
         let (dir, rootfs) = (prepared.files(), prepared.dir.join("rootfs"));
         cleanup.bundle = Some(prepared);
@@ -214,6 +219,7 @@ impl Executor for Runtime {
         drop(command);
         registration.started(RunningContainer {
             process,
+            proxied,
             security,
             rootfs,
         });
@@ -235,10 +241,15 @@ impl Executor for Runtime {
         registration.ended();
         let failure = last_error(&log);
         cleanup.delete().await;
+        network.close().await;
         match failure {
             Some(message) if !exit.success() => Err(self.failed(message)),
             _ => Ok(status(exit)),
         }
+    }
+
+    fn proxy(&self) -> Option<&Arc<Proxy>> {
+        self.config.proxy.as_ref()
     }
 
     async fn exec(
@@ -251,6 +262,9 @@ impl Executor for Runtime {
         let container = &joined.container;
         self.wait_running(id, &joined).await?;
         let mut spec = process;
+        if container.proxied {
+            crate::step_proxy::inherit(&mut spec.env, &container.process.env);
+        }
         spec.inherit(&container.process);
         bounds::check_process(&spec)?;
         let root = sys::path::open_host_path(&container.rootfs).map_err(|error| {

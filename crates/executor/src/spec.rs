@@ -12,6 +12,7 @@ use crate::access::Access;
 use crate::injection::{DeviceEdits, Injection};
 use crate::mount::Mount;
 use crate::resources::Resources;
+use crate::step_proxy::StepProxy;
 
 /// A container's name: ASCII letters and digits, made by us or checked. It is a key in memory and never names a client's choice of path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,6 +100,8 @@ pub struct ContainerSpec {
     pub remove_mount_stubs_recursive: bool,
     /// The first process.
     pub process: ProcessSpec,
+    /// The proxy network instead of the network of its mode, unless that is none.
+    pub proxy: Option<StepProxy>,
     /// The host name; empty for `buildkitsandbox`.
     pub hostname: String,
     /// Lines for /etc/hosts.
@@ -129,6 +132,7 @@ impl ContainerSpec {
             mounts: Vec::new(),
             remove_mount_stubs_recursive: false,
             process,
+            proxy: None,
             hostname: String::new(),
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),

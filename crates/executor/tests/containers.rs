@@ -182,6 +182,7 @@ fn oci_runtime_on(
         program: program.as_ref().to_owned(),
         root,
         sandbox_network,
+        proxy: None,
         dns: executor::dns::DnsConfig::default(),
         cgroup_parent: String::new(),
         accepted_versions: vec![version.to_owned()],

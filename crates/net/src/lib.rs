@@ -1,4 +1,4 @@
-//! The bridge network of build steps.
+//! The networks of build steps: the bridge, and pairs of namespaces for a proxy.
 //!
 //! ```text
 //!            host                          │ a step's namespace
@@ -16,7 +16,7 @@
 //! | what is asked of the kernel | `link` (rtnetlink), `nft` (nfnetlink) |
 //! | decisions without the kernel | `subnet`, `addresses`, `pool`, `dns` |
 //! | whose is it | `owner` |
-//! | at work | `maker` (the thread that makes namespaces), `forwarder`, `bridge` |
+//! | at work | `maker` (the thread that makes namespaces), `forwarder`, `bridge`, `pair` |
 //!
 //! # Invariants
 //! - A step reaches what the host reaches outside. It reaches no listener of the host but the forwarder, no other step, and no
@@ -36,6 +36,7 @@ mod maker;
 mod message;
 mod nft;
 mod owner;
+mod pair;
 mod pool;
 mod socket;
 mod subnet;
@@ -47,4 +48,5 @@ pub use bridge::{Bridge, Config, DEFAULT_NAME};
 pub use error::NetError;
 pub use forwarder::Upstreams;
 pub use maker::StepNetwork;
+pub use pair::{Pair, PairAddresses, connect_within};
 pub use subnet::{InvalidSubnet, Subnet};

@@ -164,6 +164,26 @@ fn make_veth(veth: &Veth<'_>) -> Message {
         })
 }
 
+/// A pair of links of which the peer is in another namespace.
+fn make_pair(name: &str, (peer, namespace): (&str, BorrowedFd<'_>), mtu: u32) -> Message {
+    let flags = flags::CREATE | flags::EXCLUSIVE;
+    let namespace = namespace.as_raw_fd().cast_unsigned();
+    Message::new(NEW_LINK, flags, &link_header(0, false))
+        .text(IFLA_IFNAME, name)
+        .u32(IFLA_MTU, mtu)
+        .nest(IFLA_LINKINFO, |info| {
+            info.attr(INFO_KIND, b"veth").nest(INFO_DATA, |data| {
+                data.nest(VETH_INFO_PEER, |peer_info| {
+                    peer_info
+                        .raw(&link_header(0, false))
+                        .text(IFLA_IFNAME, peer)
+                        .u32(IFLA_MTU, mtu)
+                        .u32(IFLA_NET_NS_FD, namespace)
+                })
+            })
+        })
+}
+
 /// A port that forwards only between its one hardware address and the host. `LOCKED` is of Linux 5.18; older kernels do not know it
 /// and take the rest.
 fn confine_port(port: Index) -> Message {
@@ -302,6 +322,17 @@ impl Socket {
     pub(crate) fn add_veth(&mut self, veth: &Veth<'_>) -> io::Result<Index> {
         self.request(make_veth(veth))?;
         self.index_of(veth.name)
+    }
+
+    /// Makes a pair of links that are down, one here and its peer in another namespace; gives the one here.
+    pub(crate) fn add_pair(
+        &mut self,
+        name: &str,
+        peer: (&str, BorrowedFd<'_>),
+        mtu: u32,
+    ) -> io::Result<Index> {
+        self.request(make_pair(name, peer, mtu))?;
+        self.index_of(name)
     }
 
     /// Isolates a port of a bridge from the others, and ties it to one hardware address.

@@ -295,7 +295,7 @@ impl Host {
 
 /// Waits for links, for which the kernel has no other call. One that takes longer than [`LINK_TIMEOUT`] is used as it is: what programs
 /// send is sent again.
-fn wait_until(
+pub(crate) fn wait_until(
     mut operates: impl FnMut(&mut Socket) -> io::Result<bool>,
     host: &mut Socket,
 ) -> io::Result<()> {

@@ -62,6 +62,9 @@ pub struct Args {
     /// Entitlement that clients may ask for: network.host, security.insecure or device; may be given several times
     #[arg(long, value_name = "NAME")]
     pub allow_insecure_entitlement: Vec<String>,
+    /// Steps of all builds reach the network by a proxy only, which tells of their requests
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub proxy_network: Option<bool>,
     /// Socket on which traces of build steps are collected (read, without effect so far)
     #[arg(long, value_name = "PATH")]
     pub otel_socket_path: Option<String>,

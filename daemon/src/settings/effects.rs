@@ -26,6 +26,8 @@ const SET: &[(&str, &str)] = &[
         "insecure-entitlements = ['network.host']",
     ),
     ("provenanceEnvDir", "provenanceEnvDir = '/x'"),
+    ("proxyNetwork", "proxyNetwork = true"),
+    ("proxyNetworkAllow", "proxyNetworkAllow = ['x']"),
     ("log.format", "log.format = 'json'"),
     ("log.level", "log.level = 'warn'"),
     ("grpc.address", "grpc.address = ['unix:///x']"),
@@ -254,6 +256,7 @@ const FLAGS: &[(&str, &[&str])] = &[
         "allow-insecure-entitlement",
         &["--allow-insecure-entitlement=network.host"],
     ),
+    ("proxy-network", &["--proxy-network"]),
     ("otel-socket-path", &["--otel-socket-path=/x"]),
     ("cdi-disabled", &["--cdi-disabled"]),
     ("cdi-spec-dir", &["--cdi-spec-dir=/x"]),
@@ -416,7 +419,7 @@ fn a_key_that_nobody_knows_is_named_with_its_line() {
             "[[worker.oci.gcpolicy]]\nall = true\n[[worker.oci.gcpolicy]]\nal = true",
             4,
         ),
-        ("proxyNetwork = true", 1),
+        ("worker.oci.selinux = true", 1),
         ("root = '/x'\nworker.containerd = { address = 'x' }", 2),
     ] {
         let (_, warnings) = File::parse(text).unwrap();

@@ -14,7 +14,6 @@ use super::units::{DiskSpaceText, DurationText};
 
 /// Keys that buildkitd has and this daemon has not: they are read, warned about and ignored.
 pub const UNSUPPORTED: &[&str] = &[
-    "proxyNetwork",
     "grpc.securityDescriptor",
     "worker.oci.rootless",
     "worker.oci.cniConfigPath",
@@ -46,6 +45,8 @@ section! {
         "root" root: Option<String> = "state directory",
         "isolation" isolation: Option<String> = "what clients share: `none` (default: everything, as with BuildKit) or `client` (nothing; ours; see [security.md](security.md))",
         "insecure-entitlements" insecure_entitlements: Vec<String> = "entitlements that clients may ask for: `network.host`, `security.insecure`, `device`",
+        "proxyNetwork" proxy_network: bool = "steps of all builds are on the proxy network (default false: of builds that ask for it); see below",
+        "proxyNetworkAllow" proxy_network_allow: Option<Vec<String>> = "hosts that steps reach by the proxy network, such as `pypi.org`, `*.debian.org` or `10.0.0.0/8:443` (default all; ours; see below)",
         "provenanceEnvDir" provenance_env_dir: Option<String> = "folder of .json files whose fields are added to provenance (default `provenance.d` beside the configuration file)",
         "log" log: Log = "",
         "grpc" grpc: Grpc = "",

@@ -66,6 +66,7 @@ plain_values!(
     Option<usize>,
     Option<f64>,
     Option<String>,
+    Option<Vec<String>>,
     Option<CompareText>,
     Option<DiskSpaceText>,
     Option<DurationText>,

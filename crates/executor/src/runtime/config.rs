@@ -1,6 +1,6 @@
 //! The OCI runtime specification's document for a container.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 
 use rustix::fs::FileType;
 use serde_json::{Value, json};
@@ -181,8 +181,8 @@ fn network_namespace(network: &ContainerNetwork) -> Option<Value> {
     match network {
         ContainerNetwork::Host => None,
         ContainerNetwork::Isolated => Some(json!({"type": "network"})),
-        ContainerNetwork::Bridge(step_network) => {
-            let fd = step_network.as_fd().as_raw_fd();
+        ContainerNetwork::Bridge(_) | ContainerNetwork::Proxied(_) => {
+            let fd = network.namespace()?.as_raw_fd();
             let path = format!("/proc/{}/fd/{fd}", std::process::id());
             Some(json!({"type": "network", "path": path}))
         }

@@ -1,0 +1,162 @@
+//! What a step of the proxy network brings, and how its programs find the proxy and trust it.
+
+use std::sync::Arc;
+
+use proxy::{ADDRESS, Capture, PORT, RequestPolicy, trust};
+
+use crate::mount::{Mount, MountSource};
+
+/// What a step of the proxy network brings.
+#[derive(Debug, Clone)]
+pub struct StepProxy {
+    /// Who decides on its requests.
+    pub policies: Vec<Arc<dyn RequestPolicy>>,
+    /// Where its requests are told of.
+    pub capture: Arc<Capture>,
+    /// The certificates that its programs are to trust, the proxy's among them.
+    pub bundle: Vec<u8>,
+}
+
+/// Variables that name the proxy, in the order in which BuildKit sets them.
+const PROXY_VARIABLES: [&str; 6] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+];
+/// Variables that name who is reached without the proxy.
+const DIRECT_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
+const DIRECT: &str = "127.0.0.1,localhost,::1";
+
+fn name(entry: &str) -> &str {
+    entry.split_once('=').map_or(entry, |(name, _)| name)
+}
+
+/// Sets variables behind all others, in the place of those with their names.
+fn replace(env: &mut Vec<String>, entries: Vec<String>) {
+    env.retain(|own| !entries.iter().any(|entry| name(entry) == name(own)));
+    env.extend(entries);
+}
+
+/// Sets variables that are not set.
+fn set_defaults(env: &mut Vec<String>, entries: Vec<String>) {
+    for entry in entries {
+        if !env.iter().any(|own| name(own) == name(&entry)) {
+            env.push(entry);
+        }
+    }
+}
+
+fn proxy_variables() -> Vec<String> {
+    let proxy = PROXY_VARIABLES.map(|name| format!("{name}=http://{ADDRESS}:{PORT}"));
+    let direct = DIRECT_VARIABLES.map(|name| format!("{name}={DIRECT}"));
+    proxy.into_iter().chain(direct).collect()
+}
+
+fn trust_variables() -> Vec<String> {
+    let bundle = trust::BUNDLE_VARIABLES.map(|name| format!("{name}={}", trust::MOUNTED_BUNDLE));
+    let apt = format!("{}={}", trust::APT_VARIABLE, trust::MOUNTED_APT_CONFIG);
+    bundle.into_iter().chain([apt]).collect()
+}
+
+/// Gives a further process of a container the proxy of the first, as BuildKit does. What it trusts is its own, if it says that. One
+/// without an environment has that of the first anyway.
+pub(crate) fn inherit(env: &mut Vec<String>, first: &[String]) {
+    if env.is_empty() {
+        return;
+    }
+    let named = |names: &[&str]| -> Vec<String> {
+        let is_named = |entry: &&String| names.contains(&name(entry));
+        first.iter().filter(is_named).cloned().collect()
+    };
+    replace(env, named(&PROXY_VARIABLES));
+    replace(env, named(&DIRECT_VARIABLES));
+    set_defaults(env, named(&trust::BUNDLE_VARIABLES));
+    set_defaults(env, named(&[trust::APT_VARIABLE]));
+}
+
+impl StepProxy {
+    /// Has the first process of a container, with this environment, find the proxy and trust it by these mounts.
+    pub(crate) fn announce(self, env: &mut Vec<String>, mounts: &mut Vec<Mount>) {
+        replace(env, proxy_variables());
+        set_defaults(env, trust_variables());
+        let apt = trust::apt_config().into_bytes();
+        for (dest, contents) in [
+            (trust::MOUNTED_BUNDLE, self.bundle),
+            (trust::MOUNTED_APT_CONFIG, apt),
+        ] {
+            mounts.push(Mount {
+                dest: dest.to_owned(),
+                source: MountSource::File {
+                    contents,
+                    mode: 0o444,
+                    uid: 0,
+                    gid: 0,
+                },
+                selector: String::new(),
+                readonly: true,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(entries: &[&str]) -> Vec<String> {
+        entries.iter().map(|entry| (*entry).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_proxy_replaces_what_the_build_sets_and_trust_does_not() {
+        let mut own = env(&["PATH=/bin", "http_proxy=http://own", "PIP_CERT=/own", "X"]);
+        replace(&mut own, proxy_variables());
+        set_defaults(&mut own, trust_variables());
+        let proxy = "http://10.89.0.1:3128";
+        let bundle = trust::MOUNTED_BUNDLE;
+        assert_eq!(
+            own,
+            [
+                "PATH=/bin".to_owned(),
+                "PIP_CERT=/own".into(),
+                "X".into(),
+                format!("HTTP_PROXY={proxy}"),
+                format!("HTTPS_PROXY={proxy}"),
+                format!("ALL_PROXY={proxy}"),
+                format!("http_proxy={proxy}"),
+                format!("https_proxy={proxy}"),
+                format!("all_proxy={proxy}"),
+                "NO_PROXY=127.0.0.1,localhost,::1".into(),
+                "no_proxy=127.0.0.1,localhost,::1".into(),
+                format!("SSL_CERT_FILE={bundle}"),
+                format!("REQUESTS_CA_BUNDLE={bundle}"),
+                format!("NODE_EXTRA_CA_CERTS={bundle}"),
+                format!("CURL_CA_BUNDLE={bundle}"),
+                format!("GIT_SSL_CAINFO={bundle}"),
+                format!("CARGO_HTTP_CAINFO={bundle}"),
+                format!("APT_CONFIG={}", trust::MOUNTED_APT_CONFIG),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_further_process_has_the_proxy_of_the_first_and_nothing_else_of_it() {
+        let mut first = env(&["INIT_ONLY=1", "ALL_PROXY=http://first"]);
+        replace(&mut first, proxy_variables());
+        set_defaults(&mut first, trust_variables());
+        let mut own = env(&["CHILD=1", "ALL_PROXY=http://child", "SSL_CERT_FILE=/own"]);
+        inherit(&mut own, &first);
+        assert!(
+            own.contains(&"CHILD=1".to_owned()) && own.contains(&"SSL_CERT_FILE=/own".to_owned())
+        );
+        assert!(own.contains(&"ALL_PROXY=http://10.89.0.1:3128".to_owned()));
+        assert!(
+            !own.iter()
+                .any(|entry| entry.ends_with("child") || entry.starts_with("INIT"))
+        );
+        assert!(own.iter().any(|entry| entry.starts_with("PIP_CERT=")));
+    }
+}
