@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Parser;
 use daemon::{Args, DaemonError, Defaults, Settings, SettingsError};
+use oci::ErrorKind;
 use task::Task;
 use tokio::sync::oneshot;
 
@@ -32,6 +33,21 @@ pub(crate) enum EmbeddedError {
     Rootless(#[from] daemon::rootless::RootlessError),
     #[error("the daemon in this process ended before it was ready")]
     Ended,
+}
+
+impl EmbeddedError {
+    /// What kind of error it is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Folder { source } => ErrorKind::of_host(source),
+            // The arguments are made here.
+            Self::Args { .. } => ErrorKind::Bug,
+            Self::Settings(error) => error.kind(),
+            Self::Start { source } => source.kind(),
+            Self::Rootless(error) => error.kind(),
+            Self::Ended => ErrorKind::Unavailable,
+        }
+    }
 }
 
 impl Embedded {

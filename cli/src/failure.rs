@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use client::auth::ConfigError;
 use client::{ConnectError, Failure, LayoutError, LineRange, Obstacle, Origin, SourceExcerpt};
+use oci::ErrorKind;
 
 use crate::embedded::EmbeddedError;
 use crate::progress::text::{harmless, harmless_line, harmless_lines, width};
@@ -109,6 +110,31 @@ impl CliError {
             | Self::Damaged { .. }
             | Self::Interrupted { .. }
             | Self::Findings { .. } => None,
+        }
+    }
+
+    /// What kind of error it is, for the log of `--debug`.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Runtime { source } => ErrorKind::of_host(source),
+            Self::Connect(error) => error.kind(),
+            Self::Embedded(error) => error.kind(),
+            Self::Config(error) => error.kind(),
+            Self::Spec(error) => error.kind(),
+            Self::Tag { source, .. } => source.kind(),
+            Self::ContextDigest { source, .. } => source.kind(),
+            Self::ContextLayout { source, .. } => source.kind(),
+            Self::Layout(error) => error.kind(),
+            Self::Definition(error) => error.kind(),
+            Self::Build(failure) | Self::Solve(failure) | Self::Call(failure) => failure.kind,
+            // A daemon or a frontend has sent it.
+            Self::Answer { .. } => ErrorKind::Hostile,
+            Self::Usage(_) => ErrorKind::Invalid,
+            Self::Io { source, .. } => ErrorKind::of_io(source),
+            Self::Check(error) => error.kind(),
+            Self::Damaged { .. } => ErrorKind::System,
+            Self::Interrupted { .. } => ErrorKind::Cancelled,
+            Self::Findings { .. } => ErrorKind::Failed,
         }
     }
 
@@ -310,6 +336,60 @@ mod tests {
         ];
         for error in others {
             assert_eq!(error.hint(), None, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_failure_is_that_of_its_cause() {
+        let full = || io::Error::from_raw_os_error(28);
+        let failure = || Failure {
+            kind: ErrorKind::Denied,
+            ..Failure::local("no")
+        };
+        let tag = oci::Reference::parse("UPPER").expect_err("upper case is refused");
+        let algorithm = oci::Digest::parse("md5:d41d8cd98f00b204e9800998ecf8427e");
+        let number = serde_json::from_str::<u8>("{").expect_err("no number");
+        let cases = [
+            (CliError::Runtime { source: full() }, ErrorKind::Exhausted),
+            (CliError::io("cannot write x")(full()), ErrorKind::Exhausted),
+            (
+                CliError::Embedded(EmbeddedError::Ended),
+                ErrorKind::Unavailable,
+            ),
+            (
+                CliError::Embedded(EmbeddedError::Folder {
+                    source: io::ErrorKind::NotFound.into(),
+                }),
+                ErrorKind::System,
+            ),
+            (CliError::Build(failure()), ErrorKind::Denied),
+            (CliError::Call(failure()), ErrorKind::Denied),
+            (
+                CliError::Spec(SpecError::new("output", "x", "no")),
+                ErrorKind::Invalid,
+            ),
+            (
+                CliError::Tag {
+                    tag: "UPPER".into(),
+                    source: tag,
+                },
+                ErrorKind::Invalid,
+            ),
+            (
+                CliError::ContextDigest {
+                    value: "x".into(),
+                    source: algorithm.expect_err("nobody verifies md5"),
+                },
+                ErrorKind::Unsupported,
+            ),
+            (CliError::answer("no JSON", number), ErrorKind::Hostile),
+            (CliError::Usage("no".into()), ErrorKind::Invalid),
+            (CliError::Damaged { root: "x".into() }, ErrorKind::System),
+            (CliError::Interrupted { code: 130 }, ErrorKind::Cancelled),
+            (CliError::Findings { code: 1 }, ErrorKind::Failed),
+        ];
+        for (error, kind) in cases {
+            assert_eq!(error.kind(), kind, "{error:?}");
         }
     }
 

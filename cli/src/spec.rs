@@ -18,6 +18,12 @@ pub struct SpecError {
 }
 
 impl SpecError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        oci::ErrorKind::Invalid
+    }
+
     /// Refuses a value.
     pub fn new(flag: &'static str, value: &str, reason: impl Into<String>) -> Self {
         Self {
@@ -164,6 +170,7 @@ pub fn ulimit(text: &str) -> Result<String, SpecError> {
         .split_once('=')
         .ok_or_else(|| bad("expected name=soft[:hard]"))?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    // Of the cause's words (`invalid digit found in string`) none helps.
     let number = |s: &str| s.parse::<i64>().map_err(|_| bad("limits are numbers"));
     let (soft, hard) = (number(soft)?, number(hard)?);
     if hard != -1 && (soft > hard || soft == -1) {

@@ -106,6 +106,7 @@ fn mount(path: &Path, readonly: bool) -> io::Result<Mount> {
 fn text(value: OsString) -> io::Result<String> {
     value
         .into_string()
+        // The error is the text itself, which may be secret.
         .map_err(|_| io::Error::other("an argument or a variable of git is not UTF-8"))
 }
 

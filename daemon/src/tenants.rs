@@ -161,6 +161,7 @@ impl Tenants {
             })?;
         let tenant = cell.get_or_try_init(|| self.set_up(folder)).await?;
         let handed_over = tenant.connections.send(Ok(connection)).await;
+        // The error of a closed channel is the connection itself.
         handed_over.map_err(|_| TenantError::Ended)
     }
 

@@ -25,6 +25,16 @@ pub enum DefinitionError {
     },
 }
 
+impl DefinitionError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        match self {
+            Self::Definition { .. } | Self::Policy { .. } => oci::ErrorKind::Invalid,
+        }
+    }
+}
+
 /// LLB as `llb.WriteTo` writes it: a marshalled `pb.Definition`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition(pub(crate) pb::Definition);

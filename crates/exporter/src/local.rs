@@ -6,27 +6,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use fstree::walk::{Filter, Walk};
-use store::CompressionSpec;
 
 use crate::client;
 use crate::error::ExportError;
-use crate::manager::{ExportContext, ExportSource, Exported, Exporter, ExporterInstance};
-use crate::tree::{Tree, TreeOptions, open};
+use crate::manager::{ExportContext, ExportSource, Exporter, ExporterInstance};
+use crate::tree::{self, Tree, TreeOptions, TreeOutput, open};
 
-/// Exports trees.
+/// Exports trees into a folder of the client.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalExporter;
 
-#[derive(Debug)]
-struct Instance {
-    id: usize,
-    attrs: BTreeMap<String, String>,
-    options: TreeOptions,
-}
-
 impl Exporter for LocalExporter {
     fn kind(&self) -> &'static str {
-        "local"
+        Self::KIND
     }
 
     fn resolve(
@@ -34,47 +26,27 @@ impl Exporter for LocalExporter {
         id: usize,
         attrs: &BTreeMap<String, String>,
     ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
-        Ok(Arc::new(Instance {
-            id,
-            attrs: attrs.clone(),
-            options: TreeOptions::load(attrs)?,
-        }))
+        tree::resolve::<Self>(id, attrs)
     }
 }
 
 #[async_trait]
-impl ExporterInstance for Instance {
-    fn id(&self) -> usize {
-        self.id
-    }
+impl TreeOutput for LocalExporter {
+    const KIND: &'static str = "local";
+    const NAME: &'static str = "exporting to client directory";
 
-    fn kind(&self) -> &'static str {
-        "local"
-    }
-
-    fn name(&self) -> String {
-        "exporting to client directory".into()
-    }
-
-    fn attrs(&self) -> &BTreeMap<String, String> {
-        &self.attrs
-    }
-
-    fn compression(&self) -> Option<CompressionSpec> {
-        None
-    }
-
-    async fn export(
-        &self,
+    async fn send(
         ctx: &ExportContext,
+        id: usize,
         source: &ExportSource,
-    ) -> Result<Exported, ExportError> {
-        let trees = open(source, &self.options).await?;
+        options: &TreeOptions,
+    ) -> Result<(), ExportError> {
+        let trees = open(source, options).await?;
         if trees.len() > 1 && trees.iter().all(|t| t.folder.is_none()) {
             no_clashes(&trees).await?;
         }
-        client::send_trees(ctx, self.id, trees, self.options.delete).await?;
-        Ok(Exported::default())
+        client::send_trees(ctx, id, trees, options.delete).await?;
+        Ok(())
     }
 }
 

@@ -70,6 +70,7 @@ pub(crate) fn parse_epoch(key: &str, value: &str) -> Result<Option<Timestamp>, E
     digits
         .parse()
         .map(|s| Some(Timestamp::from_seconds(s)))
+        // Go's words, for a text too large for 64 bits, too.
         .map_err(|_| {
             ExportError::attribute(format!(
                 "invalid {key}: strconv.ParseInt: parsing {value:?}: invalid syntax"

@@ -7,29 +7,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fstree::walk::Filter;
-use store::CompressionSpec;
 use tokio::sync::mpsc;
 
 use crate::client::FileSink;
 use crate::error::ExportError;
-use crate::manager::{ExportContext, ExportSource, Exported, Exporter, ExporterInstance};
+use crate::manager::{ExportContext, ExportSource, Exporter, ExporterInstance};
 use crate::platforms::folder_name;
-use crate::tree::{Tree, TreeOptions, open};
+use crate::tree::{self, Tree, TreeOptions, TreeOutput, open};
 
-/// Exports trees as tar.
+/// Exports trees as one tar.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TarExporter;
 
-#[derive(Debug)]
-struct Instance {
-    id: usize,
-    attrs: BTreeMap<String, String>,
-    options: TreeOptions,
-}
-
 impl Exporter for TarExporter {
     fn kind(&self) -> &'static str {
-        "tar"
+        Self::KIND
     }
 
     fn resolve(
@@ -37,47 +29,27 @@ impl Exporter for TarExporter {
         id: usize,
         attrs: &BTreeMap<String, String>,
     ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
-        Ok(Arc::new(Instance {
-            id,
-            attrs: attrs.clone(),
-            options: TreeOptions::load(attrs)?,
-        }))
+        tree::resolve::<Self>(id, attrs)
     }
 }
 
 #[async_trait]
-impl ExporterInstance for Instance {
-    fn id(&self) -> usize {
-        self.id
-    }
+impl TreeOutput for TarExporter {
+    const KIND: &'static str = "tar";
+    const NAME: &'static str = "exporting to client tarball";
 
-    fn kind(&self) -> &'static str {
-        "tar"
-    }
-
-    fn name(&self) -> String {
-        "exporting to client tarball".into()
-    }
-
-    fn attrs(&self) -> &BTreeMap<String, String> {
-        &self.attrs
-    }
-
-    fn compression(&self) -> Option<CompressionSpec> {
-        None
-    }
-
-    async fn export(
-        &self,
+    async fn send(
         ctx: &ExportContext,
+        id: usize,
         source: &ExportSource,
-    ) -> Result<Exported, ExportError> {
-        let mut trees = open(source, &self.options).await?;
+        options: &TreeOptions,
+    ) -> Result<(), ExportError> {
+        let mut trees = open(source, options).await?;
         // The tar has folders where there are several platforms, whatever `platform-split` says.
         for tree in &mut trees {
             tree.folder = source.is_map().then(|| folder_name(&tree.id));
         }
-        let mut sink = FileSink::open(ctx, self.id, &BTreeMap::new()).await?;
+        let mut sink = FileSink::open(ctx, id, &BTreeMap::new()).await?;
         let _status = ctx.progress.status("sending tarball", "");
         // A few chunks of head start; the disk waits for the client, not the other way round.
         let (to, mut from) = mpsc::channel(8);
@@ -99,7 +71,7 @@ impl ExporterInstance for Instance {
         let sink = sent?;
         written?;
         sink.finish().await?;
-        Ok(Exported::default())
+        Ok(())
     }
 }
 
@@ -185,6 +157,7 @@ impl Write for ChannelWriter {
             return Ok(());
         }
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        // The error of a closed channel is the chunk itself.
         self.to
             .blocking_send(Bytes::from(chunk))
             .map_err(|_| io::ErrorKind::BrokenPipe.into())

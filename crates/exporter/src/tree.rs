@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::iter::Peekable;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use fstree::walk::{Filter, Walk};
 use fstree::{Root, Stat};
 use gostd::Timestamp;
 use oci::{Digest, Digester};
 use session::diffcopy::order::compare_paths;
 use session::diffcopy::{SendError, TreeSource};
-use store::ImmutableRef;
+use store::{CompressionSpec, ImmutableRef};
 
 use crate::error::ExportError;
-use crate::manager::{About, ExportSource};
+use crate::manager::{About, ExportContext, ExportSource, Exported, ExporterInstance};
 use crate::options::{Epoch, parse_bool};
 use crate::platforms::folder_name;
 
@@ -39,6 +42,7 @@ impl TreeOptions {
             match key.as_str() {
                 "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
                 "platform-split" => {
+                    // BuildKit's sentence has the value and not Go's words for it.
                     let bad = |_| {
                         ExportError::attribute(format!(
                             "non-bool value for platform-split: {value}"
@@ -69,6 +73,77 @@ impl TreeOptions {
             }
         }
         Ok(out)
+    }
+}
+
+/// An exporter of trees: its names, and how the trees reach the client.
+#[async_trait]
+pub(crate) trait TreeOutput: std::fmt::Debug + Send + Sync + 'static {
+    /// The value of `type`.
+    const KIND: &'static str;
+    /// What the step of the export is called.
+    const NAME: &'static str;
+
+    /// Sends the trees of a result; `id` tells the use of the exporter from others in the same request.
+    async fn send(
+        ctx: &ExportContext,
+        id: usize,
+        source: &ExportSource,
+        options: &TreeOptions,
+    ) -> Result<(), ExportError>;
+}
+
+/// One use of an exporter of trees.
+#[derive(Debug)]
+struct Instance<O> {
+    id: usize,
+    attrs: BTreeMap<String, String>,
+    options: TreeOptions,
+    output: PhantomData<O>,
+}
+
+/// Reads the attributes of one use of an exporter of trees.
+pub(crate) fn resolve<O: TreeOutput>(
+    id: usize,
+    attrs: &BTreeMap<String, String>,
+) -> Result<Arc<dyn ExporterInstance>, ExportError> {
+    Ok(Arc::new(Instance::<O> {
+        id,
+        attrs: attrs.clone(),
+        options: TreeOptions::load(attrs)?,
+        output: PhantomData,
+    }))
+}
+
+#[async_trait]
+impl<O: TreeOutput> ExporterInstance for Instance<O> {
+    fn id(&self) -> usize {
+        self.id
+    }
+
+    fn kind(&self) -> &'static str {
+        O::KIND
+    }
+
+    fn name(&self) -> String {
+        O::NAME.into()
+    }
+
+    fn attrs(&self) -> &BTreeMap<String, String> {
+        &self.attrs
+    }
+
+    fn compression(&self) -> Option<CompressionSpec> {
+        None
+    }
+
+    async fn export(
+        &self,
+        ctx: &ExportContext,
+        source: &ExportSource,
+    ) -> Result<Exported, ExportError> {
+        O::send(ctx, self.id, source, &self.options).await?;
+        Ok(Exported::default())
     }
 }
 

@@ -419,6 +419,7 @@ fn local(name: &str, attrs: &Attrs<'_>) -> Result<LocalSource, SourceIdError> {
         follow_paths: attrs.list("local.followpaths")?,
         shared_key_hint: attrs.text("local.sharedkeyhint"),
         differ_none: attrs.get("local.differ") == Some("none"),
+        // BuildKit's sentence ends with the value; the cause says no more.
         metadata_only: match attrs.get("local.metadatatransfer") {
             None => false,
             Some(value) => gostd::strconv::parse_bool(value).map_err(|_| SourceIdError::Attr {
@@ -533,6 +534,7 @@ impl Attrs<'_> {
         }
     }
 
+    // Here and below, BuildKit's sentence names attribute and value, and the cause could only repeat that the value is malformed.
     fn digest(&self, key: &str, name: &'static str) -> Result<Option<Digest>, SourceIdError> {
         self.get(key)
             .map(|value| {

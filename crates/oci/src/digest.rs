@@ -12,6 +12,8 @@ use std::sync::Arc;
 use sha2::Digest as _;
 use sha2::Sha256;
 
+use crate::ErrorKind;
+
 /// The name of some bytes: algorithm and lower-case hex.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(Arc<str>);
@@ -29,6 +31,17 @@ pub enum DigestError {
     /// The hex part has the wrong length for the algorithm.
     #[error("invalid checksum digest length")]
     Length,
+}
+
+impl DigestError {
+    /// What kind of error it is: the text is wrong in any case.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Format | Self::Length => ErrorKind::Invalid,
+            Self::Algorithm => ErrorKind::Unsupported,
+        }
+    }
 }
 
 impl Digest {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Digest, DigestError};
+use crate::{Digest, DigestError, ErrorKind};
 
 /// The domain of references that name none.
 pub const DEFAULT_DOMAIN: &str = "docker.io";
@@ -45,6 +45,19 @@ pub enum ReferenceError {
     /// The digest is of the right form and no digest.
     #[error(transparent)]
     Digest(#[from] DigestError),
+}
+
+impl ReferenceError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Format | Self::UpperCase(_) | Self::BareId(_) | Self::TooLong => {
+                ErrorKind::Invalid
+            }
+            Self::Digest(error) => error.kind(),
+        }
+    }
 }
 
 impl Reference {

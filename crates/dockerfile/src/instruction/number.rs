@@ -37,6 +37,7 @@ pub(super) fn int32(text: &str) -> Result<i32, InstructionError> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(fail("invalid syntax"));
     }
+    // Go's words for the one cause that is left.
     text.parse().map_err(|_| fail("value out of range"))
 }
 

@@ -4,16 +4,34 @@ use regex::Regex;
 
 use super::error::{GlobError, ShellErrorKind};
 
+/// How much `*` matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Star {
+    Shortest,
+    Longest,
+}
+
+/// Where a match may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// At the beginning of the value.
+    Start,
+    Anywhere,
+}
+
 /// Translates a glob to a regular expression.
-pub(super) fn translate(pattern: &str, greedy: bool, anchored: bool) -> Result<String, GlobError> {
+pub(super) fn translate(pattern: &str, star: Star, begin: Begin) -> Result<String, GlobError> {
     let mut out = String::with_capacity(pattern.len() + 4);
-    if anchored {
+    if begin == Begin::Start {
         out.push('^');
     }
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            '*' => out.push_str(if greedy { ".*" } else { ".*?" }),
+            '*' => out.push_str(match star {
+                Star::Longest => ".*",
+                Star::Shortest => ".*?",
+            }),
             '?' => out.push('.'),
             // The escape of `}` and `/` belongs to `${…}`, not to the glob.
             '\\' if matches!(chars.peek(), Some('}' | '/')) => {}
@@ -44,12 +62,12 @@ pub(super) fn cost(pattern: &str, value: &str) -> usize {
     compiled.saturating_add(value.len().saturating_mul(pattern.len() / 16))
 }
 
-fn compile(pattern: &str, greedy: bool, anchored: bool) -> Result<Regex, ShellErrorKind> {
+fn compile(pattern: &str, star: Star, begin: Begin) -> Result<Regex, ShellErrorKind> {
     let fail = |reason| ShellErrorKind::Pattern {
         pattern: pattern.to_owned(),
         reason,
     };
-    Regex::new(&translate(pattern, greedy, anchored).map_err(fail)?)
+    Regex::new(&translate(pattern, star, begin).map_err(fail)?)
         .map_err(|error| fail(GlobError::Regex(error)))
 }
 
@@ -57,9 +75,9 @@ fn compile(pattern: &str, greedy: bool, anchored: bool) -> Result<Regex, ShellEr
 pub(super) fn trim_prefix(
     pattern: &str,
     value: &str,
-    greedy: bool,
+    star: Star,
 ) -> Result<String, ShellErrorKind> {
-    let prefix_end = compile(pattern, greedy, true)?
+    let prefix_end = compile(pattern, star, Begin::Start)?
         .find(value)
         .map_or(0, |prefix_end| prefix_end.end());
     Ok(value.get(prefix_end..).unwrap_or_default().to_owned())
@@ -69,12 +87,12 @@ pub(super) fn trim_prefix(
 pub(super) fn trim_suffix(
     pattern: &str,
     value: &str,
-    greedy: bool,
+    star: Star,
 ) -> Result<String, ShellErrorKind> {
     Ok(reverse(&trim_prefix(
         &reverse_pattern(pattern),
         &reverse(value),
-        greedy,
+        star,
     )?))
 }
 
@@ -85,7 +103,7 @@ pub(super) fn replace(
     replacement: &str,
     all: bool,
 ) -> Result<String, ShellErrorKind> {
-    let regex = compile(pattern, true, false)?;
+    let regex = compile(pattern, Star::Longest, Begin::Anywhere)?;
     Ok(if all {
         let filled = |matched: &regex::Captures<'_>| {
             fill(replacement, matched.get(0).map_or("", |all| all.as_str()))

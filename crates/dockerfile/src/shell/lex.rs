@@ -8,6 +8,7 @@ use regex::Regex;
 
 use super::env::Env;
 use super::error::{ShellError, ShellErrorKind};
+use super::glob::Star;
 use super::{MAX_DEPTH, MAX_RESULT, MAX_TOTAL, glob};
 
 /// How words are expanded.
@@ -435,14 +436,16 @@ impl Run<'_> {
             '?' => Ok(value.unwrap_or_default()),
             '#' | '%' => {
                 let value = value.unwrap_or_default();
-                let (pattern, greedy) = word
+                let (pattern, star) = word
                     .strip_prefix(shown)
-                    .map_or((word.as_str(), false), |pattern| (pattern, true));
+                    .map_or((word.as_str(), Star::Shortest), |pattern| {
+                        (pattern, Star::Longest)
+                    });
                 self.lexer.spend(glob::cost(pattern, &value))?;
                 if shown == '#' {
-                    glob::trim_prefix(pattern, &value, greedy)
+                    glob::trim_prefix(pattern, &value, star)
                 } else {
-                    glob::trim_suffix(pattern, &value, greedy)
+                    glob::trim_suffix(pattern, &value, star)
                 }
             }
             _ => Err(ShellErrorKind::Modifier(text)),

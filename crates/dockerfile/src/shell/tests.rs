@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::glob::{Begin, Star};
 use super::{EnvList, Lexer, MAX_DEPTH, MAX_TOTAL, ShellErrorKind, Word, glob};
 
 const HOME: [&str; 4] = ["PWD=/home", "SHELL=bash", "KOREAN=한국어", "NULL="];
@@ -163,7 +164,7 @@ fn globs_cut_and_replace() {
         );
     }
     assert_eq!(
-        glob::translate(r"(()[]{\}^$.\*\?|\\", true, true).as_deref(),
+        glob::translate(r"(()[]{\}^$.\*\?|\\", Star::Longest, Begin::Start).as_deref(),
         Ok(r"^\(\(\)\[\]\{\}\^\$\.\*\?\|\\")
     );
     for (pattern, want) in [

@@ -32,6 +32,7 @@ impl ModeChange {
     pub fn parse(text: &str) -> Result<Self, ActionError> {
         let bad = || ActionError::Mode(text.to_owned());
         if text.starts_with(|c: char| c.is_ascii_digit()) {
+            // The sentence names the mode; the cause could only say that a digit is not octal.
             let mode = u32::from_str_radix(text, 8).map_err(|_| bad())?;
             if mode & !0o7777 != 0 {
                 return Err(bad());

@@ -289,6 +289,7 @@ impl Selection<'_> {
     }
 
     fn path_matches(&self, pattern: &str, shown: &[u8]) -> Result<bool, HashError> {
+        // `BadPattern` has no fields; the pattern as given is named, not the part of it that was compared.
         pattern::path_match(pattern, &String::from_utf8_lossy(shown)).map_err(|_| {
             HashError::Pattern {
                 kind: "path",

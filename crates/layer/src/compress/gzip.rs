@@ -126,6 +126,7 @@ impl<W: Write> ParallelGzip<W> {
                 );
         }
         if let Some(jobs) = &self.jobs {
+            // The error of a closed channel is the job itself.
             jobs.send(job)
                 .map_err(|_| io::Error::other("gzip threads are gone"))?;
         }

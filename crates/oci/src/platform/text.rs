@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use gostd::strconv::quote;
 
+use crate::ErrorKind;
+
 use super::{KNOWN_ARCH, KNOWN_OS, Platform, normal_arch, normal_os};
 
 /// Why a text is no platform. The words are containerd's.
@@ -73,6 +75,22 @@ pub enum PlatformError {
     /// A wildcard stands where one platform is needed.
     #[error("{}: wildcards not yet supported: invalid argument", quote(.0))]
     Wildcard(String),
+}
+
+impl PlatformError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Os { .. }
+            | Self::Component { .. }
+            | Self::Version { .. }
+            | Self::Feature { .. }
+            | Self::Unknown(_)
+            | Self::Shape(_) => ErrorKind::Invalid,
+            Self::Wildcard(_) => ErrorKind::Unsupported,
+        }
+    }
 }
 
 impl Platform {

@@ -153,3 +153,30 @@ fn keys_of_caches_are_no_names_of_bytes() {
         "sha256:e30b"
     );
 }
+
+#[test]
+fn what_is_written_wrong_is_invalid_and_what_is_not_built_is_unsupported() {
+    use oci::{Digest, ErrorKind, Platform, Reference};
+    let hex = "d41d8cd98f00b204e9800998ecf8427e";
+    for (text, kind) in [
+        ("sha256", ErrorKind::Invalid),
+        ("sha256:12", ErrorKind::Invalid),
+        (&format!("md5:{hex}"), ErrorKind::Unsupported),
+    ] {
+        assert_eq!(Digest::parse(text).unwrap_err().kind(), kind, "{text}");
+    }
+    let long = "a".repeat(256);
+    for text in ["", "UPPER", &format!("{hex}{hex}"), &long, "x@sha256:12"] {
+        let error = Reference::parse(text).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{text}: {error}");
+    }
+    for (text, kind) in [
+        ("li!nux/amd64", ErrorKind::Invalid),
+        ("linux/a/b/c", ErrorKind::Invalid),
+        ("nonsense", ErrorKind::Invalid),
+        ("linux/*", ErrorKind::Unsupported),
+    ] {
+        let error = Platform::parse(text).unwrap_err();
+        assert_eq!(error.kind(), kind, "{text}: {error}");
+    }
+}
