@@ -74,7 +74,7 @@ impl Entered {
             return None;
         };
         Some(format!(
-            "this daemon has one user id, for {why}: files of other owners in images become its own, and steps that change owners or users (apt-get, dnf, chown, USER) fail; a line for this user in /etc/subuid and /etc/subgid mends that (`rbuild doctor` writes it)"
+            "this daemon has one user id, for {why}: files of other owners in images become its own, chown and setuid in steps do nothing though they say that they did, and steps with another USER fail; a line for this user in /etc/subuid and /etc/subgid mends that (`rbuild doctor` writes it)"
         ))
     }
 }
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(Entered::Mapped { ids: 65537 }.warning(), None);
         let why = "/etc/subuid has no line for eve".to_owned();
         let warning = Entered::Alone { why }.warning().unwrap();
-        for word in ["for eve", "apt-get", "/etc/subgid", "rbuild doctor"] {
+        for word in ["for eve", "chown", "/etc/subgid", "rbuild doctor"] {
             assert!(warning.contains(word), "{word}: {warning}");
         }
     }

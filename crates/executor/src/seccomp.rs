@@ -19,6 +19,8 @@ enum Action {
     Allow,
     Refuse,
     Unknown,
+    /// It returns 0 and does nothing.
+    Pretend,
     IfSocketFamily,
     IfPersonality,
     IfNoNamespace,
@@ -42,6 +44,35 @@ pub(crate) enum Supervised {
     /// bind(socket, address, length)
     Bind,
 }
+
+/// Calls that change owners of files and ids of processes.
+const IDS: [&str; 25] = [
+    "chown",
+    "chown32",
+    "fchown",
+    "fchown32",
+    "fchownat",
+    "lchown",
+    "lchown32",
+    "setfsgid",
+    "setfsgid32",
+    "setfsuid",
+    "setfsuid32",
+    "setgid",
+    "setgid32",
+    "setgroups",
+    "setgroups32",
+    "setregid",
+    "setregid32",
+    "setresgid",
+    "setresgid32",
+    "setresuid",
+    "setresuid32",
+    "setreuid",
+    "setreuid32",
+    "setuid",
+    "setuid32",
+];
 
 const SUPERVISED: [(&str, Supervised, Action); 4] = [
     ("mknod", Supervised::Mknod, Action::AskForDevice(1)),
@@ -115,22 +146,36 @@ const MIN_ADDRESS_BYTES: u32 = 16;
 /// Compiles the filter for a process with these capabilities; `None` on an architecture without a table, which must then not run
 /// confined steps.
 pub fn compile(capabilities: caps::Set) -> Option<Vec<Instruction>> {
-    assemble(capabilities, false)
+    assemble(capabilities, Variant::Plain)
+}
+
+/// The same for the steps of a daemon that has one id: calls that change owners and ids do nothing and say that they did, so that package
+/// managers work, which fail otherwise. Files stay the daemon's, and processes root.
+pub(crate) fn compile_pretending(capabilities: caps::Set) -> Option<Vec<Instruction>> {
+    assemble(capabilities, Variant::Pretending)
 }
 
 /// The same for a process in a user namespace: what takes a capability over what belongs to the host is asked for. Nothing is allowed
 /// that the other filter refuses.
 pub(crate) fn compile_supervised(capabilities: caps::Set) -> Option<Vec<Instruction>> {
-    assemble(capabilities, true)
+    assemble(capabilities, Variant::Supervised)
 }
 
-fn assemble(capabilities: caps::Set, supervise: bool) -> Option<Vec<Instruction>> {
+/// Which filter it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Plain,
+    Supervised,
+    Pretending,
+}
+
+fn assemble(capabilities: caps::Set, variant: Variant) -> Option<Vec<Instruction>> {
     if ARCHITECTURES.is_empty() {
         return None;
     }
     let mut code = vec![op(LOAD, OFFSET_ARCHITECTURE)];
     for (architecture, column) in ARCHITECTURES {
-        let section = section(*architecture, actions(*column, capabilities, supervise));
+        let section = section(*architecture, actions(*column, capabilities, variant));
         // Over the section unless it is this architecture's.
         code.push(jump(JUMP_EQUAL, *architecture, 1, 0));
         code.push(op(JUMP, u32::try_from(section.len()).ok()?));
@@ -205,7 +250,7 @@ fn section(architecture: u32, actions: BTreeMap<u32, Action>) -> Vec<Instruction
 }
 
 /// What happens to each number that is named at all.
-fn actions(column: usize, capabilities: caps::Set, supervise: bool) -> BTreeMap<u32, Action> {
+fn actions(column: usize, capabilities: caps::Set, variant: Variant) -> BTreeMap<u32, Action> {
     let mut by_name: BTreeMap<&str, Action> = profile::ALLOWED
         .iter()
         .map(|name| (*name, Action::Allow))
@@ -223,8 +268,10 @@ fn actions(column: usize, capabilities: caps::Set, supervise: bool) -> BTreeMap<
             }
         }
     }
-    if supervise {
-        by_name.extend(SUPERVISED.map(|(name, _, action)| (name, action)));
+    match variant {
+        Variant::Plain => {}
+        Variant::Supervised => by_name.extend(SUPERVISED.map(|(name, _, action)| (name, action))),
+        Variant::Pretending => by_name.extend(IDS.map(|name| (name, Action::Pretend))),
     }
     let number = |numbers: &[i32; 4]| {
         numbers
@@ -318,6 +365,7 @@ fn act(action: Action) -> Vec<Instruction> {
         Action::Allow => vec![allow],
         Action::Refuse => vec![refuse],
         Action::Unknown => vec![op(RETURN, RET_ERRNO | ENOSYS)],
+        Action::Pretend => vec![op(RETURN, RET_ERRNO)],
         Action::IfNoNamespace => vec![
             load_low,
             jump(JUMP_SET, profile::CLONE_NAMESPACES, 0, 1),
@@ -367,227 +415,4 @@ fn act(action: Action) -> Vec<Instruction> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs a filter as the kernel would.
-    fn run(code: &[Instruction], architecture: u32, number: u32, argument: u64) -> u32 {
-        run_with(code, architecture, number, &[argument])
-    }
-
-    fn run_with(code: &[Instruction], architecture: u32, number: u32, args: &[u64]) -> u32 {
-        let (mut at, mut acc) = (0usize, 0u32);
-        loop {
-            let i = code[at];
-            at += 1;
-            let test = match i.code {
-                LOAD => {
-                    acc = match i.k {
-                        OFFSET_NUMBER => number,
-                        OFFSET_ARCHITECTURE => architecture,
-                        other => {
-                            let index = (other - OFFSET_FIRST_ARGUMENT) / 8;
-                            let value = args[usize::try_from(index).unwrap()];
-                            let high = other % 8 == 4;
-                            u32::try_from(if high {
-                                value >> 32
-                            } else {
-                                value & 0xffff_ffff
-                            })
-                            .unwrap()
-                        }
-                    };
-                    continue;
-                }
-                JUMP => {
-                    at += i.k as usize;
-                    continue;
-                }
-                RETURN => return i.k,
-                JUMP_EQUAL => acc == i.k,
-                JUMP_GREATER_EQUAL => acc >= i.k,
-                JUMP_GREATER => acc > i.k,
-                JUMP_SET => acc & i.k != 0,
-                AND => {
-                    acc &= i.k;
-                    continue;
-                }
-                other => panic!("operation {other}"),
-            };
-            at += usize::from(if test { i.jt } else { i.jf });
-        }
-    }
-
-    const OK: u32 = RET_ALLOW;
-    const NO: u32 = RET_ERRNO | EPERM;
-    const NEW: u32 = RET_ERRNO | ENOSYS;
-    const I386: u32 = 0x4000_0003;
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn the_filter_decides_as_dockers_profile_does() {
-        let code = compile(crate::launcher::default_capabilities()).unwrap();
-        let cases: &[(u32, u32, u64, u32, &str)] = &[
-            (X86_64, 0, 0, OK, "read"),
-            (X86_64, 165, 0, NO, "mount"),
-            (X86_64, 161, 0, OK, "chroot, with its capability"),
-            (X86_64, 304, 0, NO, "open_by_handle_at"),
-            (
-                X86_64,
-                435,
-                0,
-                NEW,
-                "clone3, so that libc falls back to clone",
-            ),
-            (X86_64, 56, 0x11, OK, "clone as fork does it"),
-            (X86_64, 56, 0x1000_0011, NO, "clone into a user namespace"),
-            (X86_64, 41, 2, OK, "socket AF_INET"),
-            (X86_64, 41, 38, NO, "socket AF_ALG"),
-            (X86_64, 41, 40, NO, "socket AF_VSOCK"),
-            (X86_64, 41, 44, OK, "socket AF_XDP"),
-            (X86_64, 41, 46, NO, "socket of an unknown family"),
-            (X86_64, 41, 1 << 32 | 38, NO, "socket with high bits"),
-            (X86_64, 135, 0xffff_ffff, OK, "personality asked for"),
-            (X86_64, 135, 0x4_0000, NO, "personality ADDR_NO_RANDOMIZE"),
-            (X86_64, 425, 0, NO, "io_uring_setup"),
-            (X86_64, 248, 0, NO, "add_key"),
-            (X86_64, 250, 0, NO, "keyctl"),
-            (X86_64, 272, 0, NO, "unshare"),
-            (X86_64, 321, 0, NO, "bpf"),
-            (X86_64, 334, 0, OK, "rseq"),
-            (X86_64, 467, 0, NEW, "a call newer than the profile"),
-            (X86_64, 5000, 0, NEW, "a call of the far future"),
-            (X86_64, 0x4000_0000, 0, NEW, "x32 read"),
-            (I386, 3, 0, OK, "i386 read"),
-            (I386, 21, 0, NO, "i386 mount"),
-            (I386, 359, 38, NO, "i386 socket AF_ALG"),
-            (
-                I386,
-                120,
-                0x1000_0000,
-                NO,
-                "i386 clone into a user namespace",
-            ),
-            (
-                0xc000_00b7,
-                63,
-                0,
-                RET_KILL_PROCESS,
-                "an architecture this machine does not run",
-            ),
-        ];
-        for (architecture, number, argument, want, what) in cases {
-            assert_eq!(
-                run(&code, *architecture, *number, *argument),
-                *want,
-                "{what}"
-            );
-        }
-        let admin = compile(caps::Set(u64::MAX)).unwrap();
-        assert_eq!(run(&admin, X86_64, 165, 0), OK, "mount with SYS_ADMIN");
-        assert_eq!(
-            run(&admin, X86_64, 56, 0x1000_0011),
-            OK,
-            "clone with SYS_ADMIN"
-        );
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn a_supervised_process_asks_for_devices_raw_sockets_and_addresses_and_may_nothing_more() {
-        const ASK: u32 = RET_USER_NOTIF;
-        let code = compile_supervised(crate::launcher::default_capabilities()).unwrap();
-        let cases: &[(u32, u32, &[u64], u32, &str)] = &[
-            (
-                X86_64,
-                133,
-                &[0, 0o020_666],
-                ASK,
-                "mknod of a character device",
-            ),
-            (X86_64, 133, &[0, 0o060_600], ASK, "mknod of a block device"),
-            (X86_64, 133, &[0, 0o010_666], OK, "mknod of a fifo"),
-            (X86_64, 133, &[0, 0o100_666], OK, "mknod of a file"),
-            (
-                X86_64,
-                133,
-                &[0, 0xffff_0000 | 0o020_666],
-                ASK,
-                "mknod with bits that the kernel drops",
-            ),
-            (X86_64, 259, &[0, 0, 0o020_666], ASK, "mknodat of a device"),
-            (
-                X86_64,
-                259,
-                &[0, 0o020_666, 0o140_666],
-                OK,
-                "mknodat of a socket",
-            ),
-            (X86_64, 41, &[2, 3, 1], ASK, "a raw socket"),
-            (
-                X86_64,
-                41,
-                &[10, 3 | 0o2_004_000, 58],
-                ASK,
-                "a raw socket with flags",
-            ),
-            (X86_64, 41, &[2, 1, 0], OK, "TCP"),
-            (X86_64, 41, &[10, 2, 0], OK, "UDP"),
-            (X86_64, 41, &[17, 2, 0], ASK, "a packet socket"),
-            (X86_64, 41, &[1, 3, 0], OK, "raw of another family"),
-            (X86_64, 41, &[38, 3, 0], NO, "AF_ALG"),
-            (
-                X86_64,
-                41,
-                &[1 << 32 | 2, 3, 0],
-                NO,
-                "a family with high bits",
-            ),
-            (X86_64, 49, &[3, 0, 16], ASK, "bind to an internet address"),
-            (X86_64, 49, &[3, 0, 12], OK, "bind to a netlink address"),
-            (
-                X86_64,
-                49,
-                &[3, 0, u64::MAX],
-                ASK,
-                "bind to a senseless length",
-            ),
-            (I386, 14, &[0, 0o020_666], ASK, "i386 mknod"),
-            (I386, 297, &[0, 0, 0o060_666], ASK, "i386 mknodat"),
-            (I386, 359, &[2, 3, 1], ASK, "i386 socket"),
-            (I386, 361, &[3, 0, 16], ASK, "i386 bind"),
-            (X86_64, 0x4000_0085, &[0, 0o020_666], NEW, "x32 mknod"),
-        ];
-        for (architecture, number, args, want, what) in cases {
-            assert_eq!(
-                run_with(&code, *architecture, *number, args),
-                *want,
-                "{what}"
-            );
-        }
-        let plain = compile(crate::launcher::default_capabilities()).unwrap();
-        for number in 0..600 {
-            for (architecture, args) in [(X86_64, [2; 6]), (I386, [2; 6]), (X86_64, [38; 6])] {
-                let [asks, plain] =
-                    [&code, &plain].map(|c| run_with(c, architecture, number, &args));
-                assert!(asks == plain || (asks, plain) == (ASK, OK), "call {number}");
-                let call = supervised(architecture, number);
-                assert!(
-                    asks != ASK || call.is_some(),
-                    "call {number} has no supervisor"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn every_name_in_the_profile_has_a_number() {
-        for name in profile::ALLOWED.iter().chain(
-            profile::WITH_CAPABILITY
-                .iter()
-                .flat_map(|(_, names)| *names),
-        ) {
-            assert!(NUMBERS.iter().any(|(known, _)| known == name), "{name}");
-        }
-    }
-}
+mod tests;

@@ -376,6 +376,7 @@ fn devices(
             drop(file::unlinkat(&dev, &extra.name));
             requested_node(&dev, &extra.name, extra)?;
         }
+        nested::write_apt_options(&dev)?;
         let kcore = path::open_no_symlinks(root, "proc/kcore", OFlags::PATH, 0).is_ok();
         for (target, name) in DEVICE_LINKS
             .into_iter()

@@ -4,7 +4,8 @@
 //! The launcher keeps the host's `/dev`, `/proc` and `/sys` in its empty tree for that, where no container sees them: a container leaves
 //! that tree before its program runs.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::OFlags;
@@ -13,6 +14,35 @@ use sys::{file, path, userns};
 
 use super::init::RESTRICTED_ATTRS;
 use super::message::{ContainerPlan, DevicePlan};
+use crate::environment::Environment;
+
+/// Whether the daemon has one id only, so that steps have to be told that changes of owners and ids worked.
+pub(super) fn has_one_id() -> bool {
+    userns::is_nested() && userns::has_one_id()
+}
+
+/// apt downloads as a user of its own, and makes sure that it has become that user.
+const APT_OPTIONS: &str = "APT::Sandbox::User \"root\";\n";
+/// Where these lie below a container's /dev, which no image sees, and the variable that leads there.
+const APT_FILE: &str = ".apt.conf";
+const APT_VARIABLE: &str = "APT_CONFIG";
+
+/// Has apt stay root in a container of a daemon with one id, unless the step says otherwise.
+pub(super) fn pacify_apt(environment: &mut Environment) {
+    if has_one_id() && !environment.has(APT_VARIABLE) {
+        environment.set(APT_VARIABLE, &format!("/dev/{APT_FILE}"));
+    }
+}
+
+/// Writes what that variable leads to.
+pub(super) fn write_apt_options(dev: &OwnedFd) -> io::Result<()> {
+    if has_one_id() {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let mut options = File::from(path::open_no_symlinks(dev, APT_FILE, flags, 0o444)?);
+        options.write_all(APT_OPTIONS.as_bytes())?;
+    }
+    Ok(())
+}
 
 /// What is kept of the host.
 const KEPT: [&str; 3] = ["dev", "proc", "sys"];

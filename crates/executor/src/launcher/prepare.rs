@@ -92,6 +92,7 @@ pub(super) fn process_plan(
     if !environment.has("HOME") {
         environment.set("HOME", &user::home(root, identity.uid));
     }
+    super::nested::pacify_apt(&mut environment);
     let capabilities = match security {
         SecurityMode::Sandbox => default_capabilities(),
         SecurityMode::Insecure => {

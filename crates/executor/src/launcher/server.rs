@@ -19,6 +19,7 @@ use sys::{landlock, netns, socket};
 
 use super::init;
 use super::message::{Event, MAX_MESSAGE_BYTES, NetworkPlan, Request};
+use super::nested;
 use super::setup::{self, Prepared};
 use super::supervise::{self, Supervision};
 use crate::cgroup::Hierarchies;
@@ -119,7 +120,11 @@ pub(super) fn serve() -> io::Result<()> {
     let text = Text::of_process().ok();
     setup::leave_host_mounts(&alone)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let filter = crate::seccomp::compile(super::default_capabilities());
+    let filter = if nested::has_one_id() {
+        crate::seccomp::compile_pretending(super::default_capabilities())
+    } else {
+        crate::seccomp::compile(super::default_capabilities())
+    };
     let mut server = Server {
         prepared: Prepared {
             alone,
