@@ -1,11 +1,20 @@
-//! Prints the reference tables of the documentation, each behind a line that names it. They are made of the declarations that the
-//! programs themselves use; `cargo run -p rbuild-xtask -- docs` puts them into the pages.
+//! Prints the reference tables of the documentation, each behind a line that names it, and writes completions for shells and manual
+//! pages into the folder that is given. All is made of the declarations that the programs themselves use;
+//! `cargo run -p rbuild-xtask -- docs` puts it where it belongs.
 
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
-use clap::{Arg, ArgAction, Command, CommandFactory as _};
+use std::path::Path;
+use std::{env, fs, io};
 
-fn main() {
+use clap::{Arg, ArgAction, Command, CommandFactory as _};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+fn main() -> io::Result<()> {
+    if let Some(dir) = env::args_os().nth(1) {
+        files(Path::new(&dir))?;
+    }
     println!("table: flags of rbuildd");
     daemon_flags(&daemon::Args::command());
     println!("table: keys of rbuildd.toml");
@@ -16,6 +25,31 @@ fn main() {
     if let Some(build) = program.find_subcommand("build") {
         client_flags(build);
     }
+    Ok(())
+}
+
+/// Writes `completions` and `man` below a folder.
+fn files(dir: &Path) -> io::Result<()> {
+    let completions = dir.join("completions");
+    let manual = dir.join("man");
+    fs::create_dir_all(&completions)?;
+    fs::create_dir_all(&manual)?;
+    let mut programs = [cli::args::Cli::command(), daemon::Args::command()];
+    for (program, name) in programs.iter_mut().zip(["rbuild", "rbuildd"]) {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, program, name, &mut text);
+            fs::write(completions.join(format!("{name}.{shell}")), text)?;
+        }
+    }
+    let client = cli::args::Cli::command()
+        .disable_help_subcommand(true)
+        .mut_subcommands(|command| command.disable_help_subcommand(true));
+    clap_mangen::generate_to(client, &manual)?;
+    let page = Man::new(daemon::Args::command()).section("8");
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    fs::write(manual.join("rbuildd.8"), text)
 }
 
 /// Flags with the environment that stands for them.

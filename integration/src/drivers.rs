@@ -6,9 +6,12 @@
 //! ```
 
 mod certificates;
+mod compose;
 mod docker;
 pub(crate) mod kubernetes;
+mod registry;
 pub(crate) mod runtime;
+mod upgrade;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ use std::time::Instant;
 use crate::paths::{self, Module};
 use crate::process::{Error, at, is_root, need, output};
 use docker::Docker;
+use registry::free_port;
 
 /// What the drivers are tried with.
 #[derive(Debug, clap::Args)]
@@ -199,6 +203,9 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
     })?;
     passed("bake builds two targets, and the history has all builds");
 
+    compose::run(docker, &project)?;
+    passed("docker compose builds two services, one from the other, and starts one");
+
     docker.run("docker", &["restart", CONTAINER])?;
     let after = docker.build(BUILDER, &project, &["-t", "app:one", "--load", "."])?;
     ensure(after.contains("CACHED"), || {
@@ -256,6 +263,11 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
         + &docker.run("docker", &["volume", "ls", "--quiet"])?;
     ensure(left.trim().is_empty(), || format!("rm leaves {left}"))?;
     passed("rm leaves neither container nor volume");
+
+    registry::run(docker, &project, scratch)?;
+    passed("a registry with TLS is used by the configuration that buildx sends, and by that alone");
+    upgrade::run(docker, &project)?;
+    passed("a container of buildkitd is replaced on its volume");
     Ok(())
 }
 

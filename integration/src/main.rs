@@ -24,6 +24,7 @@ mod images;
 mod llb;
 mod mirror;
 mod outcome;
+mod package;
 mod paths;
 mod process;
 mod serve;
@@ -63,6 +64,8 @@ enum Command {
     Kubernetes(drivers::Options),
     /// Check our manifests and what our chart renders by Kubernetes' schemas.
     Charts,
+    /// Make the Debian package, install it into a root of its own and look at what is in it.
+    Package(package::Options),
     /// The OCI runtime of that dockerd: runc without capabilities that the machine does not have.
     #[command(hide = true, disable_help_flag = true)]
     OciRuntime {
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Cases(options) => cases::run(&options),
         Command::Drivers(options) => drivers::run(&options),
         Command::Charts => charts::run(),
+        Command::Package(options) => package::run(&options),
         Command::Kubernetes(options) => drivers::kubernetes::run(&options),
         Command::OciRuntime { arguments } => drivers::runtime::oci_runtime(&arguments),
         Command::Llb(options) => llb::run(&options),

@@ -63,10 +63,16 @@ pub(crate) fn run() -> Result<(), Error> {
         if target.is_file() {
             continue;
         }
-        println!("building {name} {}", paths::version_of(package, module)?);
+        let version = paths::version_of(package, module)?;
+        println!("building {name} {version}");
         // Static, so that the frontend's program also runs in an image of its own.
         run_command(
-            paths::go_in(module, &["build", "-trimpath", "-o"])?
+            paths::go_in(module, &["build", "-trimpath", "-ldflags"])?
+                // Compose asks buildx for its version.
+                .arg(format!(
+                    "-X github.com/docker/buildx/version.Version={version}"
+                ))
+                .arg("-o")
                 .arg(&target)
                 .arg(package)
                 .env("CGO_ENABLED", "0"),

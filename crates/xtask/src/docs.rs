@@ -1,4 +1,5 @@
-//! The reference tables of the pages: flags, environment and keys, as the programs declare them.
+//! The reference tables of the pages: flags, environment and keys, as the programs declare them; and completions for shells and manual
+//! pages, in `packaging/completions` and `packaging/man`.
 //!
 //! A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. What stands there is written by `docs` and compared by
 //! `docs --check`. The tables come from an example of the client, which is linked with both programs' declarations: the chores are not.
@@ -13,9 +14,63 @@ const PAGES: &[&str] = &["docs/configuration.md", "docs/using.md"];
 const START: &str = "<!-- table: ";
 const END: &str = "<!-- end of table -->";
 
-/// Writes the tables into the pages, or compares them.
+/// Folders of files that the declarations make, below `packaging`.
+const FOLDERS: &[&str] = &["completions", "man"];
+
+/// Writes the tables into the pages and the generated files, or compares them.
 pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
-    fill(root, &reference(root)?, check)
+    let fresh = root.join("target/docs");
+    let _of_an_earlier_run = fs::remove_dir_all(&fresh);
+    fill(root, &reference(root, &fresh)?, check)?;
+    for folder in FOLDERS {
+        replace(
+            &fresh.join(folder),
+            &root.join("packaging").join(folder),
+            check,
+        )?;
+    }
+    Ok(())
+}
+
+/// Makes a folder's files those of another one, or compares them.
+pub(crate) fn replace(fresh: &Path, folder: &Path, check: bool) -> Result<(), String> {
+    let cannot = |error: std::io::Error| format!("cannot compare {}: {error}", folder.display());
+    let (new, old) = (
+        contents(fresh).map_err(cannot)?,
+        contents(folder).unwrap_or_default(),
+    );
+    if new == old {
+        return Ok(());
+    }
+    if check {
+        let differ = |name: &&String| new.get(*name) != old.get(*name);
+        let mut names: Vec<&String> = new.keys().chain(old.keys()).filter(differ).collect();
+        names.sort();
+        names.dedup();
+        return Err(format!(
+            "{names:?} in {} are not those of the code: run `cargo run -p rbuild-xtask -- docs` and commit the result",
+            folder.display()
+        ));
+    }
+    fs::create_dir_all(folder).map_err(cannot)?;
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        fs::remove_file(folder.join(name)).map_err(cannot)?;
+    }
+    for (name, text) in new {
+        fs::write(folder.join(name), text).map_err(cannot)?;
+    }
+    Ok(())
+}
+
+/// The files of a folder by their names.
+fn contents(dir: &Path) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        files.insert(name, fs::read(entry.path())?);
+    }
+    Ok(files)
 }
 
 /// Puts the tables of `reference` into the pages, or compares them.
@@ -47,11 +102,20 @@ pub(crate) fn fill(root: &Path, reference: &str, check: bool) -> Result<(), Stri
     Ok(())
 }
 
-/// What the example prints.
-fn reference(root: &Path) -> Result<String, String> {
+/// Returns what the example prints, after it has written its files into a folder.
+fn reference(root: &Path, dir: &Path) -> Result<String, String> {
     let cargo = option_env!("CARGO").unwrap_or("cargo");
     let output = Command::new(cargo)
-        .args(["run", "-q", "-p", "rbuild-cli", "--example", "reference"])
+        .args([
+            "run",
+            "-q",
+            "-p",
+            "rbuild-cli",
+            "--example",
+            "reference",
+            "--",
+        ])
+        .arg(dir)
         .current_dir(root)
         .output()
         .map_err(|e| format!("cannot run cargo: {e}"))?;
@@ -111,6 +175,27 @@ mod tests {
             "1\n<!-- table: b -->\n| y |\n<!-- end of table -->\n2\n<!-- table: a -->\n| x |\n<!-- end of table -->\n3\n"
         );
         assert_eq!(shown, ["b", "a"]);
+    }
+
+    #[test]
+    fn a_folder_becomes_what_the_code_makes_and_a_check_names_what_differs() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (fresh, folder) = (dir.path().join("fresh"), dir.path().join("folder"));
+        fs::create_dir_all(&fresh).expect("a folder");
+        fs::create_dir_all(&folder).expect("a folder");
+        for (file, text) in [
+            ("fresh/a", "1"),
+            ("fresh/b", "2"),
+            ("folder/b", "0"),
+            ("folder/c", "3"),
+        ] {
+            fs::write(dir.path().join(file), text).expect("a file");
+        }
+        let stale = replace(&fresh, &folder, true).expect_err("the folders differ");
+        assert!(stale.starts_with("[\"a\", \"b\", \"c\"]"), "{stale}");
+        replace(&fresh, &folder, false).expect("a copy");
+        replace(&fresh, &folder, true).expect("equal folders");
+        assert!(!folder.join("c").exists());
     }
 
     #[test]

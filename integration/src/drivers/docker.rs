@@ -1,6 +1,7 @@
 //! A dockerd of our own, and its clients.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,10 +65,20 @@ impl Docker {
                 program: "dockerd".to_owned(),
                 source,
             })?;
+        let config = scratch.join("config");
+        let plugins = config.join("cli-plugins");
+        fs::create_dir_all(&plugins).map_err(at("making", &plugins))?;
+        for (name, program) in [
+            ("docker-buildx", buildx.clone()),
+            ("docker-compose", buildx.with_file_name("docker-compose")),
+        ] {
+            let link = plugins.join(name);
+            symlink(&program, &link).map_err(at("linking", &link))?;
+        }
         let docker = Self {
             process,
             host,
-            config: scratch.join("config"),
+            config,
             network: scratch.join("exec/netns/default"),
             docker: need("docker")?,
             buildx,

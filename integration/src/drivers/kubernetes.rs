@@ -8,13 +8,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::certificates;
-use super::{Docker, IMAGE, Options, Trouble, ensure, image, project, with_docker};
+use super::{Docker, IMAGE, Options, Trouble, ensure, free_port, image, project, with_docker};
 use crate::charts::Charts;
 use crate::paths::{self, Module};
 use crate::process::{Error, at, output, run as run_command};
@@ -213,14 +212,6 @@ const SECRET: [(&str, &str); 3] = [
     ("tls.crt", "server.pem"),
     ("tls.key", "server-key.pem"),
 ];
-
-/// Returns a port of the loopback interface that was free a moment ago.
-fn free_port() -> Result<u16, Error> {
-    let place = Path::new("127.0.0.1:0");
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(at("listening on", place))?;
-    let address = listener.local_addr().map_err(at("listening on", place))?;
-    Ok(address.port())
-}
 
 /// The cluster of `tools/kube`; dropping it ends its pods.
 struct Cluster {
