@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
 
 fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Result<(), Trouble> {
     let begun = Instant::now();
-    let done = |what: &str| println!("ok       {what} ({:.1} s)", begun.elapsed().as_secs_f64());
+    let passed = |what: &str| println!("ok       {what} ({:.1} s)", begun.elapsed().as_secs_f64());
     let config = scratch.join("buildkitd.toml");
     fs::write(&config, "[worker.oci.labels]\n  tried = \"in-a-pod\"\n")
         .map_err(at("writing", &config))?;
@@ -71,7 +71,7 @@ fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Resu
         })?;
     }
     ensure(pods.len() == 2, || format!("the pods are {pods:?}"))?;
-    done("buildx boots two pods with a configuration, and their probes succeed");
+    passed("buildx boots two pods with a configuration, and their probes succeed");
 
     let project = project(scratch)?;
     docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
@@ -83,7 +83,7 @@ fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Resu
         let again = docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
         ensure(again.contains("CACHED"), || again.clone())?;
     }
-    done("an image is built, loaded and run, and one context goes to one pod, which has it cached");
+    passed("an image is built, loaded and run, and one context goes to one pod, which has it cached");
 
     docker.run("buildx", &["du", "--builder", BUILDER])?;
     docker.run(
@@ -92,7 +92,7 @@ fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Resu
     )?;
     docker.run("buildx", &["rm", BUILDER])?;
     cluster.wait_until_empty()?;
-    done("du and prune answer, and rm leaves no pod");
+    passed("du and prune answer, and rm leaves no pod");
 
     create("replicas=2,loadbalance=random", &[])?;
     let before = cluster.log().len();
@@ -110,7 +110,7 @@ fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Resu
     }
     docker.run("buildx", &["rm", BUILDER])?;
     cluster.wait_until_empty()?;
-    done("with loadbalance=random both pods build");
+    passed("with loadbalance=random both pods build");
 
     for attempt in ["first", "second"] {
         create("persistent-volume-claim.requests.storage=1Gi", &[])?;
@@ -124,10 +124,10 @@ fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Resu
         docker.run("buildx", &["rm", BUILDER])?;
         cluster.wait_until_empty()?;
     }
-    done("a stateful set's claim keeps what was built for the next pod, and there is a history");
+    passed("a stateful set's claim keeps what was built for the next pod, and there is a history");
 
     chart(docker, cluster, &project)?;
-    done(
+    passed(
         "the chart's pod serves clients with certificates and nobody else, and ends within its grace period",
     );
     Ok(())
