@@ -83,7 +83,9 @@ fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Resu
         let again = docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
         ensure(again.contains("CACHED"), || again.clone())?;
     }
-    passed("an image is built, loaded and run, and one context goes to one pod, which has it cached");
+    passed(
+        "an image is built, loaded and run, and one context goes to one pod, which has it cached",
+    );
 
     docker.run("buildx", &["du", "--builder", BUILDER])?;
     docker.run(

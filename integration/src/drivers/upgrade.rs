@@ -15,7 +15,7 @@ pub(super) fn run(docker: &Docker, project: &Path) -> Result<(), Trouble> {
     let tools = Module::find()?.tools().display().to_string();
     let volume = format!("{CONTAINER}_state");
     // buildx takes a container of this name for the builder's.
-    let mut create = vec![
+    let mut start = vec![
         "run".to_owned(),
         "--detach".to_owned(),
         "--privileged".to_owned(),
@@ -27,36 +27,34 @@ pub(super) fn run(docker: &Docker, project: &Path) -> Result<(), Trouble> {
     ];
     // The reference starts steps with runc, which our image does not have.
     for (file, target) in runc()? {
-        create.push(format!("--volume={file}:{target}:ro"));
+        start.push(format!("--volume={file}:{target}:ro"));
     }
-    create.push(IMAGE.to_owned());
-    create.push("--oci-worker-net=host".to_owned());
+    start.push(IMAGE.to_owned());
+    start.push("--oci-worker-net=host".to_owned());
     docker.run(
         "docker",
-        &create.iter().map(String::as_str).collect::<Vec<_>>(),
+        &start.iter().map(String::as_str).collect::<Vec<_>>(),
     )?;
     let options = format!("image={IMAGE},network=host");
-    docker.run(
-        "buildx",
-        &[
-            "create",
-            "--name",
-            BUILDER,
-            "--driver",
-            "docker-container",
-            "--driver-opt",
-            &options,
-            "--bootstrap",
-        ],
-    )?;
+    let create_builder = [
+        "create",
+        "--name",
+        BUILDER,
+        "--driver",
+        "docker-container",
+        "--driver-opt",
+        &options,
+        "--bootstrap",
+    ];
+    docker.run("buildx", &create_builder)?;
     docker.build(BUILDER, project, &["."])?;
     let log = docker.run("docker", &["exec", CONTAINER, "ls", "/var/lib/buildkit"])?;
     ensure(log.contains("runc-overlayfs"), || {
         format!("it was not buildkitd that built: {log}")
     })?;
 
-    docker.run("docker", &["rm", "--force", CONTAINER])?;
-    docker.run("buildx", &["inspect", "--bootstrap", BUILDER])?;
+    docker.run("buildx", &["rm", "--keep-state", BUILDER])?;
+    docker.run("buildx", &create_builder)?;
     docker.build(BUILDER, project, &["."])?;
     let again = docker.build(BUILDER, project, &["."])?;
     ensure(again.contains("CACHED"), || again.clone())?;
