@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use attest::Capture;
 use frontend::bridge::CacheImport;
 use llb::pb;
 use oci::Digest;
-use ops::{BuildDomain, Parts};
+use ops::{BuildDomain, BuildRights, NestedLoader, Parts};
 use parking_lot::Mutex;
-use solver::{CacheManager, Edge, Job, KeyInfo, Vertex};
+use solver::{CacheManager, Edge, Job, KeyInfo, OpError, Vertex};
 
 use crate::api::Failure;
 use crate::cache_import::CacheImports;
@@ -64,6 +65,22 @@ impl Evaluator {
         more: &[Arc<Policy>],
         imports: &[CacheImport],
     ) -> Result<Computed, Failure> {
+        let edge = self
+            .edge(definition, more, self.scope.rights().clone(), 0)
+            .await?;
+        let open = async { Ok(self.imports.open(imports).await) };
+        let caches = self.scope.alive(open).await?;
+        self.scope.alive(self.build(edge, &caches)).await
+    }
+
+    /// What a definition wants, as vertices.
+    async fn edge(
+        &self,
+        definition: &Arc<pb::Definition>,
+        more: &[Arc<Policy>],
+        rights: BuildRights,
+        nesting: usize,
+    ) -> Result<Edge<BuildDomain>, Failure> {
         let definition = match self.policies.evaluator(more) {
             None => Arc::clone(definition),
             Some(evaluator) => {
@@ -71,14 +88,12 @@ impl Evaluator {
                 allowed.await.map_err(|e| e.during("failed to load LLB"))?
             }
         };
-        let (parts, rights) = (Arc::clone(&self.parts), self.scope.rights().clone());
-        let load = move || load(&definition, &rights, parts.devices.as_deref());
+        let parts = Arc::clone(&self.parts);
+        let load = move || load(&definition, &rights, nesting, parts.devices.as_deref());
         let loaded = task::blocking("load a definition", load).await?;
         self.places.lock().extend(loaded.places);
         self.forget_cache_mounts(loaded.unwanted).await?;
-        let open = async { Ok(self.imports.open(imports).await) };
-        let caches = self.scope.alive(open).await?;
-        self.scope.alive(self.build(loaded.edge, &caches)).await
+        Ok(loaded.edge)
     }
 
     async fn forget_cache_mounts(&self, unwanted: HashMap<String, bool>) -> Result<(), Failure> {
@@ -119,6 +134,18 @@ impl Evaluator {
     pub(crate) async fn captured(&self, vertex: Arc<Vertex<BuildDomain>>) -> Option<Capture> {
         let job = self.scope.job().ok()?;
         Some(task::blocking("capture", move || capture(&job, &vertex)).await)
+    }
+}
+
+#[async_trait]
+impl NestedLoader for Evaluator {
+    async fn load(
+        &self,
+        definition: Arc<pb::Definition>,
+        rights: &BuildRights,
+        nesting: usize,
+    ) -> Result<Edge<BuildDomain>, OpError> {
+        Ok(self.edge(&definition, &[], rights.clone(), nesting).await?)
     }
 }
 

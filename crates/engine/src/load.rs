@@ -66,10 +66,11 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// Loads a definition for a build with `rights`.
+/// Loads a definition for a build with `rights` that is within `nesting` others.
 pub(crate) fn load(
     definition: &pb::Definition,
     rights: &BuildRights,
+    nesting: usize,
     devices: Option<&Devices>,
 ) -> Result<Loaded, LoadError> {
     let graph = Graph::load(definition)?;
@@ -129,6 +130,7 @@ pub(crate) fn load(
                 op: Arc::new(op),
                 metadata: metadata.clone(),
                 rights: rights.clone(),
+                nesting,
             }),
         }));
     }

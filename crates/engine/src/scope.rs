@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use oci::Digest;
-use ops::{BuildCacheMounts, BuildDomain, BuildRights};
+use ops::{BuildCacheMounts, BuildDomain, BuildRights, LoaderSlot};
 use parking_lot::Mutex;
 use progress::{Event, Hub, VertexProgress, Writer};
 use solver::{Job, OpCtx, Vertex};
@@ -33,6 +33,8 @@ pub(crate) struct ScopeParts {
     pub(crate) resolved_sources: Arc<ResolvedSources>,
     /// What the build sees of cache mounts.
     pub(crate) cache_mounts: Arc<BuildCacheMounts>,
+    /// Loads definitions that its steps made, once it is known how.
+    pub(crate) nested: Arc<LoaderSlot>,
     /// Its place in the solver.
     pub(crate) job: Job<BuildDomain>,
 }
@@ -46,6 +48,7 @@ pub(crate) struct BuildScope {
     rights: BuildRights,
     resolved_sources: Mutex<Arc<ResolvedSources>>,
     cache_mounts: Mutex<Arc<BuildCacheMounts>>,
+    nested: Arc<LoaderSlot>,
     job: Mutex<Option<Arc<Job<BuildDomain>>>>,
     ended: watch::Sender<bool>,
     /// Inputs and mounts of failed steps, until the build ends, by the names that errors carry.
@@ -67,6 +70,7 @@ impl BuildScope {
             rights,
             resolved_sources,
             cache_mounts,
+            nested,
             job,
         } = parts;
         Arc::new(Self {
@@ -77,10 +81,16 @@ impl BuildScope {
             rights,
             resolved_sources: Mutex::new(resolved_sources),
             cache_mounts: Mutex::new(cache_mounts),
+            nested,
             job: Mutex::new(Some(Arc::new(job))),
             ended: watch::Sender::new(false),
             failed_refs: Mutex::default(),
         })
+    }
+
+    /// Where the loader of definitions that its steps made is put.
+    pub(crate) fn nested(&self) -> &LoaderSlot {
+        &self.nested
     }
 
     /// Ends the build: what still runs for it is dropped, whoever still holds it.

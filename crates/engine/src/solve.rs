@@ -16,14 +16,14 @@
 //! through its bridge.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use attest::{Attests, Run};
 use exporter::{ExportSource, Exported};
 use frontend::bridge::CacheImport;
 use frontend::{FrontendRequest, FrontendResult};
 use oci::{Descriptor, Platform};
-use ops::{BuildDomain, BuildRights, JobValue};
+use ops::{BuildDomain, BuildRights, JobValue, LoaderSlot};
 use progress::{Hub, Writer};
 use session::Group;
 use solver::{JobOptions, SolveError, Solver};
@@ -258,6 +258,7 @@ fn begin(
     let context = context.map(String::as_str).unwrap_or_default();
     let resolved_sources = ResolvedSources::of(request.session.as_str(), context);
     let cache_mounts = Arc::default();
+    let nested = Arc::<LoaderSlot>::default();
     let job = solver.job(JobOptions {
         id: request.build.to_string(),
         session: (!request.session.is_empty()).then(|| request.session.to_string()),
@@ -265,6 +266,7 @@ fn begin(
             hub: Arc::clone(&hub),
             resolved_sources: Arc::clone(&resolved_sources),
             cache_mounts: Arc::clone(&cache_mounts),
+            nested: Arc::clone(&nested),
         }),
     });
     let job = job.map_err(|error| {
@@ -283,6 +285,7 @@ fn begin(
         rights: client.rights,
         resolved_sources,
         cache_mounts,
+        nested,
         job,
     }))
 }
@@ -322,6 +325,8 @@ fn bridge_parts(
         Arc::clone(&policies),
         imports,
     );
+    let loader: Weak<Evaluator> = Arc::downgrade(&evaluator);
+    scope.nested().set(loader);
     BridgeParts {
         scope,
         evaluator,

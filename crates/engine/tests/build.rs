@@ -35,6 +35,8 @@ mod closing;
 mod exports;
 #[path = "build/frontends.rs"]
 mod frontends;
+#[path = "build/nested.rs"]
+mod nested;
 #[path = "build/policies.rs"]
 mod policies;
 #[path = "build/usage.rs"]

@@ -343,6 +343,11 @@ pub fn ops(definition: &pb::Definition) -> Result<Vec<pb::Op>, DefinitionError> 
     ops.map(|raw| decode_op(raw, &mut room)).collect()
 }
 
+/// Decodes a definition, if it does not take too much. What it says is looked at when it is loaded.
+pub fn decode(encoded: &[u8]) -> Result<pb::Definition, Refused> {
+    proto::weigh::decode(encoded)
+}
+
 /// Decodes a policy, if it does not take too much.
 pub fn decode_policy(encoded: &[u8]) -> Result<crate::sourcepolicy::Policy, Refused> {
     proto::weigh::decode(encoded)

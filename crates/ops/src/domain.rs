@@ -12,6 +12,7 @@ use source::ResolvedSources;
 use store::{BlobProvider, ImmutableRef};
 
 use crate::cache_mounts::BuildCacheMounts;
+use crate::nested::LoaderSlot;
 
 /// A result: a ref, or nothing at all for scratch.
 pub type Ref = Option<ImmutableRef>;
@@ -46,6 +47,8 @@ pub struct OpSys {
     pub metadata: pb::OpMetadata,
     /// What its build was granted.
     pub rights: BuildRights,
+    /// How many builds are around the one that has it; 0 for what a client wants.
+    pub nesting: usize,
 }
 
 /// What the build that a vertex belongs to was granted.
@@ -64,6 +67,8 @@ pub struct JobValue {
     pub resolved_sources: Arc<ResolvedSources>,
     /// What the build sees of cache mounts.
     pub cache_mounts: Arc<BuildCacheMounts>,
+    /// Loads definitions that its steps made.
+    pub nested: Arc<LoaderSlot>,
 }
 
 /// What the sources of the builds resolved to, for the builds that want a vertex.
@@ -152,6 +157,7 @@ mod tests {
             hub: Arc::clone(hub),
             resolved_sources: ResolvedSources::of("", ""),
             cache_mounts: Arc::default(),
+            nested: Arc::default(),
         }
     }
 

@@ -134,6 +134,8 @@ pub enum OpFailure {
     NoMeta,
     #[error("invalid nil op")]
     NoOp,
+    #[error(transparent)]
+    Nested(#[from] crate::NestedBuildError),
     #[error("vertex {0} does not come from a definition")]
     Foreign(String),
 }
@@ -158,6 +160,7 @@ impl OpFailure {
             Self::Session(error) => error.kind(),
             Self::Denied(_) => ErrorKind::Denied,
             Self::Devices(error) => error.kind(),
+            Self::Nested(error) => error.kind(),
             Self::Bounds(error) => error.kind(),
             Self::NotBuilt { .. } => ErrorKind::Unsupported,
             Self::Emulation { .. } => ErrorKind::Failed,

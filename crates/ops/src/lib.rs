@@ -6,6 +6,7 @@
 //! | [`file`] | copies, folders, files, links, removals |
 //! | [`source`](mod@source_op) | the roots of the graph |
 //! | [`combine`] | merge, diff and passthrough |
+//! | [`nested`] | a build within the build |
 //!
 //! Each op's module for its key opens with the table of what feeds the digest. [`OpResolver`] finds the op of a vertex;
 //! [`Results`] keeps results by the name of their ref.
@@ -25,6 +26,7 @@ mod failure;
 pub mod file;
 mod gojson;
 mod key_plan;
+pub mod nested;
 mod parts;
 mod resolver;
 mod results;
@@ -38,6 +40,7 @@ pub use domain::{
 pub use failure::OpFailure;
 pub use fstree::{PathError, Root};
 pub use key_plan::{DepPlan, KeyPlan};
+pub use nested::{LoaderSlot, MAX_NESTED_BUILDS, NestedBuildError, NestedLoader};
 pub use parts::{Parts, StepLimits};
 pub use resolver::OpResolver;
 pub use results::Results;

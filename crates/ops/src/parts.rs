@@ -14,6 +14,7 @@ use task::Permit;
 use crate::admission::{Admission, MemoryBudget, Running, Shortage};
 use crate::cache_mounts::CacheMounts;
 use crate::domain::BuildDomain;
+use crate::nested::NestedBuilds;
 
 /// What steps of this machine may use.
 #[derive(Debug, Default)]
@@ -50,6 +51,7 @@ pub struct Parts {
     /// What each step is limited to, unless it asks for less.
     pub resources: Resources,
     admission: Admission,
+    pub(crate) nested: NestedBuilds,
 }
 
 impl Parts {
@@ -78,6 +80,7 @@ impl Parts {
             devices,
             resources,
             admission: Admission::new(max_parallelism, memory),
+            nested: NestedBuilds::default(),
         })
     }
 

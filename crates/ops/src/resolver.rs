@@ -10,6 +10,7 @@ use crate::combine::{CombineOp, Kind};
 use crate::domain::{BuildDomain, BuildOp};
 use crate::exec::{ExecOp, resources_of};
 use crate::file::FileOp;
+use crate::nested::NestedOp;
 use crate::source_op::SourceOp;
 use crate::{OpFailure, Parts};
 
@@ -30,7 +31,7 @@ impl Resolver<BuildDomain> for OpResolver {
     fn resolve(
         &self,
         vertex: &Arc<Vertex<BuildDomain>>,
-        _builder: Arc<dyn SubBuilder<BuildDomain>>,
+        builder: Arc<dyn SubBuilder<BuildDomain>>,
     ) -> Result<Arc<dyn BuildOp>, OpError> {
         let sys = &vertex.sys;
         let parts = Arc::clone(&self.parts);
@@ -61,13 +62,7 @@ impl Resolver<BuildDomain> for OpResolver {
             pb::op::Op::Merge(op) => Arc::new(combine(Kind::Merge(op.clone()))),
             pb::op::Op::Diff(op) => Arc::new(combine(Kind::Diff(*op))),
             pb::op::Op::Passthrough(op) => Arc::new(combine(Kind::Passthrough(op.clone()))),
-            pb::op::Op::Build(_) => {
-                return Err(OpFailure::NotBuilt {
-                    feature: "nested builds (BuildOp)",
-                    detail: vertex.name.clone(),
-                }
-                .into());
-            }
+            pb::op::Op::Build(op) => Arc::new(NestedOp::new(parts, op.clone(), vertex, builder)),
         })
     }
 }
