@@ -19,6 +19,8 @@ fn main() -> io::Result<()> {
     daemon_flags(&daemon::Args::command());
     println!("table: keys of rbuildd.toml");
     keys();
+    println!("table: metrics");
+    print!("{}", daemon::metrics_table());
     println!("table: flags of rbuild build");
     let mut program = cli::args::Cli::command();
     program.build();

@@ -64,6 +64,9 @@ impl Embedded {
             root.display().to_string(),
             "--addr".into(),
             address.clone(),
+            // Who interrupts the command does not want its build to go on.
+            "--drain-timeout".into(),
+            "0s".into(),
         ];
         for name in allow {
             argv.extend(["--allow-insecure-entitlement".into(), name.clone()]);

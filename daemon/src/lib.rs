@@ -7,6 +7,7 @@
 //!                      └─► stop: listeners ► calls in flight ► store
 //! ```
 
+mod debug;
 mod git;
 mod idle;
 pub mod listen;
@@ -22,6 +23,8 @@ pub mod tenants;
 pub mod wire;
 
 pub use executor::launcher::dispatch as launcher_dispatch;
+/// The table of metrics for the documentation.
+pub use metrics::text::table as metrics_table;
 pub use run::{DaemonError, run};
 pub use settings::{Args, Defaults, Settings, SettingsError};
 pub use store::{FsckReport, OpenError, fsck};

@@ -60,6 +60,16 @@ pub enum ListenError {
         "refusing to listen on {0} without client certificates: build steps share this host's network ({1}), so every step could use the address and be root here; give --tlscert, --tlskey and --tlscacert, listen on a unix socket, or insist with --allow-insecure-loopback"
     )]
     OpenToSteps(String, &'static str),
+    /// The debugging address has no known form.
+    #[error(
+        "debugging address {0:?} is not understood: use unix:///path, tcp://host:port or host:port"
+    )]
+    DebugAddress(String),
+    /// Others would see the metrics.
+    #[error(
+        "refusing to serve metrics on {0}, which others than this machine can reach; use a loopback address or a unix socket, or insist with --allow-insecure-debugaddr (then only metrics and health are shown)"
+    )]
+    OpenDebug(String),
     /// No certificate would say who a client is.
     #[error(
         "refusing to listen on {0} without client certificates: with isolation = \"client\" they tell whose a connection is; give --tlscert, --tlskey and --tlscacert, or listen on a unix socket"
@@ -83,10 +93,14 @@ impl ListenError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Address(_) | Self::NoFds | Self::Tls { .. } => ErrorKind::Invalid,
+            Self::Address(_) | Self::DebugAddress(_) | Self::NoFds | Self::Tls { .. } => {
+                ErrorKind::Invalid
+            }
             Self::Bind { source, .. } => ErrorKind::of_io(source),
             Self::InUse(_) => ErrorKind::Exists,
-            Self::Open(_) | Self::OpenToSteps(..) | Self::OpenToTenants(_) => ErrorKind::Denied,
+            Self::Open(_) | Self::OpenDebug(_) | Self::OpenToSteps(..) | Self::OpenToTenants(_) => {
+                ErrorKind::Denied
+            }
         }
     }
 }
@@ -134,7 +148,7 @@ pub fn open(settings: &Settings) -> Result<Vec<(String, Listener)>, ListenError>
     Ok(listeners)
 }
 
-fn unix(
+pub(crate) fn unix(
     address: &str,
     path: &Path,
     (uid, gid): (Option<u32>, Option<u32>),
@@ -300,7 +314,11 @@ fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
 struct Open(Arc<Mutex<HashMap<Peer, usize>>>);
 
 /// One of the connections that a peer may have; given back when dropped.
-struct Place(Open, Peer);
+struct Place {
+    open: Open,
+    peer: Peer,
+    _counted: metrics::GaugeGuard,
+}
 
 impl Open {
     fn place(&self, peer: &Peer) -> Option<Place> {
@@ -311,7 +329,11 @@ impl Open {
             return None;
         }
         *count += 1;
-        Some(Place(self.clone(), peer.clone()))
+        Some(Place {
+            open: self.clone(),
+            peer: peer.clone(),
+            _counted: metrics::CONNECTIONS.enter(metrics::NoLabels),
+        })
     }
 
     /// A connection of `peer`, unless it has as many as it may have.
@@ -327,11 +349,11 @@ impl Open {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.0.0.lock();
-        if let Some(count) = open.get_mut(&self.1) {
+        let mut open = self.open.0.lock();
+        if let Some(count) = open.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.1);
+                open.remove(&self.peer);
             }
         }
     }
@@ -416,12 +438,12 @@ pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
 }
 
 /// Out of descriptors, for one, does not get better by asking again at once.
-async fn pause(error: &io::Error) {
+pub(crate) async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     task::clock::sleep(Duration::from_millis(50)).await;
 }
 
-struct RemoveOnDrop(PathBuf);
+pub(crate) struct RemoveOnDrop(pub(crate) PathBuf);
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! From settings to a serving daemon, and back out in order.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use executor::SandboxNetwork;
@@ -10,6 +10,7 @@ use futures::future::join_all;
 use oci::ErrorKind;
 use tokio::sync::{oneshot, watch};
 
+use crate::debug::{self, Engines, Pages};
 use crate::listen::Listener;
 use crate::listen::{self, ListenError};
 use crate::mask::PrivateFiles;
@@ -19,9 +20,9 @@ use crate::signals::within;
 use crate::tenants::Tenants;
 use crate::wire::{self, Composed, WireError};
 
-/// How long calls in flight may go on after the daemon was told to stop. Short: a build that runs would take minutes, and a client
-/// that merely keeps its connection open is no reason to wait.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long calls in flight may go on after builds had their time. Short: a client that merely keeps its connection open is no reason
+/// to wait.
+const LAST_CALLS: Duration = Duration::from_millis(500);
 
 /// Why the daemon did not run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,16 @@ pub async fn run(
     }
     let private = PrivateFiles::begin();
     let listeners = listen::open(&settings)?;
+    let pages = Pages::new();
+    let debugging = debug::open(&settings)?.map(|(listener, exposure)| {
+        tracing::info!(
+            address = settings.debug_address,
+            ?exposure,
+            "debugging listener"
+        );
+        let served = debug::serve(listener, exposure, Arc::clone(&pages));
+        task::spawn("debugging listener", served)
+    });
     let (stopping, stopped) = watch::channel(false);
     let network = network::open(&settings).await?;
     let behind = match Behind::open(&settings, &network, stopped.clone()) {
@@ -92,6 +103,7 @@ pub async fn run(
         }
     };
     drop(private);
+    pages.serving(behind.engines());
     let servers: Vec<_> = listeners
         .into_iter()
         .map(|(address, listener)| {
@@ -119,13 +131,15 @@ pub async fn run(
         }
         () = stop => {
             tracing::info!("stopping");
+            pages.draining();
             if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
                 tracing::debug!(%error, "the service manager was not told");
             }
+            drain(&behind, settings.drain_timeout).await;
             if stopping.send(true).is_err() {
                 tracing::debug!("no server is left");
             }
-            if within(DRAIN_TIMEOUT, &mut serving).await.is_none() {
+            if within(LAST_CALLS, &mut serving).await.is_none() {
                 tracing::warn!("calls are still in flight, they are cancelled");
             }
         }
@@ -133,7 +147,20 @@ pub async fn run(
     drop(serving);
     behind.close().await;
     network::close(network).await;
+    drop(debugging);
     Ok(())
+}
+
+/// Refuses builds, and lets those that run go on for at most `timeout`. Clients are served meanwhile: a build asks its client, and its
+/// client asks for more.
+async fn drain(behind: &Behind, timeout: Duration) {
+    behind.refuse_builds();
+    if within(timeout, behind.idle()).await.is_none() && !timeout.is_zero() {
+        tracing::warn!(
+            seconds = timeout.as_secs_f64(),
+            "builds did not end in the time that they had (drain.timeout), they are cancelled"
+        );
+    }
 }
 
 /// What is behind the listeners.
@@ -186,6 +213,40 @@ impl Behind {
                     Ok(())
                 })
             }
+        }
+    }
+
+    /// The engines that there are when it is called. They are not kept from closing.
+    fn engines(&self) -> Engines {
+        match self {
+            Self::One(composed) => {
+                let engine = composed.engine();
+                Box::new(move || {
+                    let engine = engine.upgrade().into_iter();
+                    engine.map(|engine| (String::new(), engine)).collect()
+                })
+            }
+            Self::Tenants(tenants) => {
+                let tenants: Weak<Tenants> = Arc::downgrade(tenants);
+                Box::new(move || tenants.upgrade().map_or_else(Vec::new, |t| t.engines()))
+            }
+        }
+    }
+
+    /// Refuses builds from now on.
+    fn refuse_builds(&self) {
+        if let Self::Tenants(tenants) = self {
+            tenants.refuse_builds();
+        }
+        for (_, engine) in self.engines()() {
+            engine.refuse_builds();
+        }
+    }
+
+    /// Returns when no build runs.
+    async fn idle(&self) {
+        for (_, engine) in self.engines()() {
+            engine.idle().await;
         }
     }
 

@@ -48,6 +48,10 @@ pub struct Settings {
     pub socket_owner: (Option<u32>, Option<u32>),
     /// Address of the debugging listener.
     pub debug_address: Option<String>,
+    /// Whether others than this machine may read metrics and health.
+    pub allow_insecure_debug_address: bool,
+    /// How long builds that run may go on when the daemon stops.
+    pub drain_timeout: Duration,
     /// Socket on which traces of steps are collected.
     pub otel_socket: Option<PathBuf>,
     /// Log level: `trace`, `debug`, `info`, `warn`, `error`.
@@ -438,6 +442,17 @@ impl Settings {
                 .clone()
                 .or(file.grpc.debug_address)
                 .filter(|a| !a.is_empty()),
+            allow_insecure_debug_address: args.allow_insecure_debugaddr
+                || file.grpc.allow_insecure_debug_address,
+            drain_timeout: match &args.drain_timeout {
+                Some(text) => {
+                    units::parse_duration(text).map_err(|source| SettingsError::Amount {
+                        flag: "drain-timeout",
+                        source,
+                    })?
+                }
+                None => file.drain.timeout.map_or(DRAIN_TIMEOUT, |d| d.0),
+            },
             otel_socket: args
                 .otel_socket_path
                 .clone()
@@ -543,6 +558,8 @@ impl Settings {
     }
 }
 
+/// Less than the ten seconds after which `docker stop` kills, so that the records of builds that do not end in time are written.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// Networks that are prepared unless the configuration says otherwise: a step seldom waits, and a daemon that idles holds little.
 const PREPARED_NETWORKS: usize = 2;
 
@@ -573,127 +590,4 @@ mod cases;
 mod effects;
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-
-    fn resolve(args: &[&str], text: &str) -> Settings {
-        let args = Args::parse_from(std::iter::once("buildkitd").chain(args.iter().copied()));
-        let (file, warnings) = File::parse(text).unwrap();
-        Settings::resolve(&args, file, warnings, &Defaults::of("buildkitd")).unwrap()
-    }
-
-    #[test]
-    fn flags_lie_over_the_file_and_both_over_the_defaults() {
-        let none = resolve(&[], "");
-        assert_eq!(none.root, PathBuf::from("/var/lib/buildkit"));
-        assert!(none.worker.gc && none.worker.enabled && none.builtin_syntax);
-        let file = "root = \"/a\"\n[worker.oci]\n  gc = true\n  max-parallelism = 3\n";
-        let both = resolve(
-            &[
-                "--oci-worker-gc=false",
-                "--root",
-                "/b",
-                "--oci-worker=true",
-                "--containerd-worker=false",
-                "--debug",
-            ],
-            file,
-        );
-        assert_eq!(both.root, PathBuf::from("/b"));
-        assert_eq!(
-            (
-                both.worker.gc,
-                both.worker.max_parallelism,
-                both.log_level.as_str()
-            ),
-            (false, 3, "debug")
-        );
-    }
-
-    #[test]
-    fn keys_of_the_file_are_those_that_are_documented() {
-        let keys = file::keys();
-        for path in [
-            "debug",
-            "grpc.tls.ca",
-            "worker.oci.labels.*",
-            "worker.oci.gcpolicy.keepDuration",
-            "registry.*.keypair.cert",
-            "dns.searchDomains",
-            "frontend.gateway.v0.allowedRepositories",
-        ] {
-            assert!(keys.iter().any(|key| key.path == path), "{path}: {keys:?}");
-        }
-        let undocumented: Vec<_> = keys.iter().filter(|k| k.meaning.is_empty()).collect();
-        assert!(undocumented.is_empty(), "{undocumented:?}");
-        let doubled: Vec<_> = file::UNSUPPORTED
-            .iter()
-            .filter(|path| keys.iter().any(|key| key.path == **path))
-            .collect();
-        assert!(doubled.is_empty(), "{doubled:?}");
-    }
-
-    #[test]
-    fn keys_that_only_buildkitd_has_are_warned_about() {
-        let settings = resolve(
-            &[],
-            "worker.oci.selinux = true\n[worker.containerd]\n  enabled = true\n  address = \"x\"\n",
-        );
-        for words in [
-            "key worker.oci.selinux (line 1) is known to buildkitd",
-            "key worker.containerd.address (line 4) is known to buildkitd",
-            "worker.containerd is not supported: rbuildd runs steps by itself",
-        ] {
-            let is_said = settings.warnings.iter().any(|w| w.contains(words));
-            assert!(is_said, "{words}: {:?}", settings.warnings);
-        }
-    }
-
-    #[test]
-    fn unknown_keys_are_named_with_the_nearest_known_one() {
-        let settings = resolve(&[], "[worker.oci]\n  max-paralelism = 3\n");
-        assert_eq!(
-            settings.warnings,
-            [
-                "unknown configuration key worker.oci.max-paralelism (line 2), did you mean worker.oci.max-parallelism?"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_configuration_of_the_conformance_suite_is_understood() {
-        let text = r#"
-insecure-entitlements = ["network.host"]
-[registry."docker.io"]
-  mirrors = ["localhost:4444"]
-[registry."localhost:4444"]
-  http = true
-[otel]
-  socketPath = "/tmp/x.sock"
-[cdi]
-  specDirs = ["/tmp/cdi"]
-[[worker.oci.gcpolicy]]
-  keepBytes = "10GB"
-  keepDuration = "1h30m"
-  filters = ["type==source.local"]
-"#;
-        let settings = resolve(&[], text);
-        assert_eq!(settings.registries["docker.io"].mirrors, ["localhost:4444"]);
-        assert_eq!(settings.registries["localhost:4444"].http, Some(true));
-        assert_eq!(
-            settings.worker.gc_policies[0].reserved,
-            DiskSpace::Bytes(10 << 30)
-        );
-        assert_eq!(
-            settings.worker.gc_policies[0].keep_duration,
-            Duration::from_secs(5400)
-        );
-        let cdi = settings.cdi.unwrap();
-        assert_eq!(cdi.spec_dirs, [PathBuf::from("/tmp/cdi")]);
-        assert_eq!(settings.entitlements, ["network.host", "device"]);
-        assert!(resolve(&["--cdi-disabled"], text).cdi.is_none());
-        assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Signals, heard on a thread of their own whatever the others do.
 //!
 //! SIGHUP has the configuration read again, of which the level of the log takes effect. The first SIGTERM or SIGINT asks the daemon to stop, which it does in order. A second one ends the process at once, and so does
-//! having been asked [`STOP_TIMEOUT`] ago: what was committed is not lost by that. The same thread tells who keeps a thread of the runtime
+//! having been asked longer ago than builds have to end and [`STOP_TIMEOUT`]: what was committed is not lost by that. The same thread tells who keeps a thread of the runtime
 //! from everybody else while he does.
 
 use std::future::Future;
@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 // DIFFERS: BuildKit's daemon takes a second signal like the first.
-/// How long stopping in order may take.
+/// How long stopping in order may take, beside the time that builds have to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is looked who holds a thread of the runtime.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -20,7 +20,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const HELD_TOO_LONG: Duration = Duration::from_secs(2);
 
 /// Hears signals from now on; what is returned resolves at the first that asks to stop. `reread` is called at every SIGHUP until then.
-pub fn heard(reread: impl Fn() + Send + 'static) -> io::Result<impl Future<Output = ()> + Send> {
+/// Builds have `drain` to end when the daemon stops.
+pub fn heard(
+    drain: Duration,
+    reread: impl Fn() + Send + 'static,
+) -> io::Result<impl Future<Output = ()> + Send> {
     let (to, first) = oneshot::channel();
     let (set_up, is_set_up) = std::sync::mpsc::channel();
     std::thread::Builder::new()
@@ -59,7 +63,7 @@ pub fn heard(reread: impl Fn() + Send + 'static) -> io::Result<impl Future<Outpu
                     () = one(&mut term, &mut int) => {
                         tracing::warn!("asked to stop a second time");
                     }
-                    () = task::clock::sleep(STOP_TIMEOUT) => {
+                    () = task::clock::sleep(STOP_TIMEOUT.saturating_add(drain)) => {
                         tracing::error!("stopping takes too long");
                     }
                 }
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn a_signal_is_heard_and_a_deadline_is_kept_while_all_threads_of_the_runtime_are_held() {
         let (again, is_read_again) = std::sync::mpsc::channel();
-        let stop = heard(move || again.send(()).unwrap()).unwrap();
+        let stop = heard(Duration::ZERO, move || again.send(()).unwrap()).unwrap();
         let send = |signal| {
             rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
         };

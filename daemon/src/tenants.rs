@@ -15,9 +15,11 @@ mod cells;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use control::Connection;
+use engine::Engine;
 use executor::SandboxNetwork;
 use futures::{Stream, StreamExt as _};
 use oci::Digest;
@@ -87,9 +89,13 @@ pub(crate) struct Tenants {
     network: SandboxNetwork,
     stop: watch::Receiver<bool>,
     open: Cells<Peer, Tenant>,
+    /// No tenant may begin builds any more.
+    is_draining: AtomicBool,
 }
 
 struct Tenant {
+    /// The name of its folder.
+    name: String,
     composed: Composed,
     connections: mpsc::Sender<io::Result<Connection>>,
     server: task::Task<()>,
@@ -116,6 +122,7 @@ impl Tenants {
             settings: settings.clone(),
             stop,
             open: Cells::new(),
+            is_draining: AtomicBool::new(false),
         })
     }
 
@@ -160,9 +167,28 @@ impl Tenants {
                 NoCell::Closed => TenantError::Ended,
             })?;
         let tenant = cell.get_or_try_init(|| self.set_up(folder)).await?;
+        // It may have been opened while the others were told.
+        if self.is_draining.load(Ordering::SeqCst)
+            && let Some(engine) = tenant.composed.engine().upgrade()
+        {
+            engine.refuse_builds();
+        }
         let handed_over = tenant.connections.send(Ok(connection)).await;
         // The error of a closed channel is the connection itself.
         handed_over.map_err(|_| TenantError::Ended)
+    }
+
+    /// The engines of the tenants that are open, with their folders' names.
+    pub(crate) fn engines(&self) -> Vec<(String, Arc<Engine>)> {
+        let cells = self.open.all();
+        let open = cells.iter().filter_map(|cell| cell.get());
+        open.filter_map(|tenant| Some((tenant.name.clone(), tenant.composed.engine().upgrade()?)))
+            .collect()
+    }
+
+    /// Tenants that are opened from now on may begin no builds. Those that are open are told by their engines.
+    pub(crate) fn refuse_builds(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
     }
 
     async fn set_up(&self, folder: String) -> Result<Tenant, TenantError> {
@@ -171,6 +197,7 @@ impl Tenants {
         let network = self.network.clone();
         let compose = move || wire::compose(&settings, network);
         let composed = task::blocking("open a tenant", compose).await?;
+        let name = folder.clone();
         let (connections, incoming) = mpsc::channel(MAX_WAITING_CONNECTIONS);
         let routes = composed.routes.clone();
         let mut stop = self.stop.clone();
@@ -193,6 +220,7 @@ impl Tenants {
             ending.send_replace(true);
         });
         Ok(Tenant {
+            name,
             composed,
             connections,
             server,

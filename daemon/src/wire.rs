@@ -135,6 +135,11 @@ impl std::fmt::Debug for Composed {
 }
 
 impl Composed {
+    /// What runs builds; not kept from closing.
+    pub(crate) fn engine(&self) -> std::sync::Weak<engine::Engine> {
+        Arc::downgrade(&self.engine)
+    }
+
     /// Ends what still builds, waits until the records of cancelled builds are written, and closes the state directory in order. The
     /// last thing that is done.
     pub async fn close(self) {

@@ -9,7 +9,7 @@
     reason = "tests fail by panicking"
 )]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -384,4 +384,59 @@ fn what_a_daemon_refuses_is_one_line_with_the_place_and_the_remedy() {
             "{args:?}: {refusal}"
         );
     }
+}
+
+/// One request to the debugging listener; returns the status line and the body.
+fn ask(socket: &Path, method: &str, path: &str) -> (String, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+#[test]
+fn the_debugging_listener_answers_metrics_and_health_and_goes_with_the_daemon() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("debug.sock");
+    let address = format!("unix://{}", socket.display());
+    let daemon = Rbuildd::start("", &["--debugaddr", &address], &[]);
+    for (method, path, status, words) in [
+        ("GET", "/healthz", "200 OK", "ok"),
+        ("GET", "/readyz", "200 OK", "ok"),
+        (
+            "GET",
+            "/metrics",
+            "200 OK",
+            "rbuild_store_size_bytes{kind=\"used\"} ",
+        ),
+        ("GET", "/debug/graph", "200 OK", "0 steps are waited for"),
+        (
+            "GET",
+            "/debug/pprof/",
+            "501 Not Implemented",
+            "profiles of Go",
+        ),
+        ("POST", "/debug/prune", "200 OK", "garbage was collected"),
+        ("PUT", "/metrics", "405 Method Not Allowed", "not allowed"),
+    ] {
+        let (line, body) = ask(&socket, method, path);
+        assert_eq!(line, format!("HTTP/1.1 {status}"), "{path}");
+        assert!(body.contains(words), "{path}: {body}");
+    }
+    let size = ask(&socket, "GET", "/metrics").1;
+    let used = size
+        .lines()
+        .find_map(|line| line.strip_prefix("rbuild_store_size_bytes{kind=\"used\"} "))
+        .unwrap();
+    assert!(used.parse::<u64>().unwrap() > 0, "{used}");
+    daemon.signal(Signal::TERM);
+    let (code, lines) = daemon.ended();
+    assert_eq!(code, Some(0), "{lines:#?}");
+    assert!(!socket.exists());
 }

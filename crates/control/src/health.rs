@@ -1,18 +1,34 @@
-//! `grpc.health.v1.Health`: the daemon answers, so it serves.
+//! `grpc.health.v1.Health`: the daemon serves until it stops.
 
 use futures::stream::{BoxStream, StreamExt};
 use proto::health::health_check_response::ServingStatus;
 use proto::health::{HealthCheckRequest, HealthCheckResponse};
 use services::health::health_server::Health;
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-/// Says `SERVING` for the daemon as a whole.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct HealthService;
+/// Says `SERVING` for the daemon as a whole, until it stops.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HealthService {
+    draining: Option<watch::Receiver<bool>>,
+}
 
-fn serving() -> HealthCheckResponse {
+impl HealthService {
+    /// `draining` says when the daemon takes no builds any more; without it, it always serves.
+    pub(crate) fn new(draining: Option<watch::Receiver<bool>>) -> Self {
+        Self { draining }
+    }
+}
+
+fn answer(is_draining: bool) -> HealthCheckResponse {
+    let status = if is_draining {
+        ServingStatus::NotServing
+    } else {
+        ServingStatus::Serving
+    };
     HealthCheckResponse {
-        status: ServingStatus::Serving.into(),
+        status: status.into(),
     }
 }
 
@@ -31,7 +47,8 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         check(&request.get_ref().service)?;
-        Ok(Response::new(serving()))
+        let is_draining = self.draining.as_ref().is_some_and(|d| *d.borrow());
+        Ok(Response::new(answer(is_draining)))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
@@ -41,11 +58,40 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         check(&request.get_ref().service)?;
-        // It goes on serving until it ends, and the stream ends with it.
+        let Some(draining) = self.draining.clone() else {
+            let once = futures::stream::once(async { Ok(answer(false)) });
+            return Ok(Response::new(
+                once.chain(futures::stream::pending()).boxed(),
+            ));
+        };
+        // The stream ends with the daemon.
+        let changes = WatchStream::new(draining).map(|is_draining| Ok(answer(is_draining)));
         Ok(Response::new(
-            futures::stream::once(async { Ok(serving()) })
-                .chain(futures::stream::pending())
-                .boxed(),
+            changes.chain(futures::stream::pending()).boxed(),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_stops_does_not_serve_and_watchers_are_told() {
+        let (drain, draining) = watch::channel(false);
+        let service = HealthService::new(Some(draining));
+        let whole = || Request::new(HealthCheckRequest::default());
+        let status = |answer: HealthCheckResponse| answer.status();
+        let mut watched = service.watch(whole()).await.unwrap().into_inner();
+        let first = watched.next().await.unwrap().unwrap();
+        assert_eq!(status(first), ServingStatus::Serving);
+        drain.send(true).unwrap();
+        let then = watched.next().await.unwrap().unwrap();
+        assert_eq!(status(then), ServingStatus::NotServing);
+        let asked = service.check(whole()).await.unwrap().into_inner();
+        assert_eq!(status(asked), ServingStatus::NotServing);
+        let always = HealthService::default();
+        let asked = always.check(whole()).await.unwrap().into_inner();
+        assert_eq!(status(asked), ServingStatus::Serving);
     }
 }

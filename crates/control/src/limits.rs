@@ -248,6 +248,8 @@ where
             connection: request.extensions().get::<Arc<Share>>().cloned(),
             bytes: AtomicUsize::new(0),
         });
+        let begun = task::clock::monotonic();
+        let counted = metrics::RpcMethod::of_path(request.uri().path());
         let limit = method.1;
         let request = match limit {
             None => request,
@@ -269,6 +271,7 @@ where
                 metered(meter, || answer.as_mut().poll(cx))
             });
             let answer = task::watch::watched(method.0, answer).await?;
+            metrics::RPC_DURATION.observe(counted, begun.elapsed());
             drop(memory);
             let name = method.0;
             Ok(answer.map(|body| Body::new(Watched { body, name })))

@@ -37,7 +37,7 @@ pub fn routes(backend: Arc<dyn Backend>, sessions: Arc<SessionManager>) -> Route
     // Answers have no limit here: their sizes are bounded where the messages are built.
     Routes::new(ControlServer::new(control).max_decoding_message_size(proto::MAX_MESSAGE))
         .add_service(LlbBridgeServer::new(gateway).max_decoding_message_size(proto::MAX_MESSAGE))
-        .add_service(HealthServer::new(HealthService))
+        .add_service(HealthServer::new(HealthService::new(backend.draining())))
         .add_service(
             TraceServiceServer::new(SpanService::new(backend.clone()))
                 .max_decoding_message_size(proto::MAX_MESSAGE),

@@ -13,10 +13,13 @@ pub use frontend;
 use frontend::bridge::WorkerInfo;
 use futures::stream::BoxStream;
 use oci::Digest;
+pub use solver::{Activity, WaitGraph, WaitNode};
+use tokio::sync::watch;
 
 mod failure;
 mod history;
 mod ids;
+mod inspect;
 mod solve;
 
 pub use failure::{Detail, Failure, FailureKind};
@@ -25,6 +28,7 @@ pub use history::{
     HistoryEventKind, HistoryQuery, HistoryRecord, HistoryResult, HistoryScope, ReadBlob,
 };
 pub use ids::{BuildRef, RecordId};
+pub use inspect::{CacheParentLine, CacheRecordLine, CacheRecordLines, RunningBuild, StoreSize};
 pub use oci::SessionId;
 pub use solve::{
     CacheSpec, ExporterSpec, PolicyQuestion, PolicyVerdict, PolicyVerifier, Recording, ResultHost,
@@ -73,6 +77,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Up to `limit` blobs whose digests follow `after`, in order.
     async fn list_blobs(&self, after: &str, limit: u32) -> Result<Vec<BlobLine>, Failure>;
+
+    /// Whether the daemon is stopping and takes no builds; none if it never says so.
+    fn draining(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
 
     /// Takes spans that a client pushes; each is an encoded `ResourceSpans`.
     async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure>;

@@ -18,6 +18,7 @@ use source::image::ImageSource;
 use source::oci_layout::OciLayoutSource;
 use store::GcPolicy;
 use task::Clock;
+use tokio::sync::watch;
 
 use crate::api::{
     Backend, BlobLine, BuildRef, DeviceInfo, Failure, HistoryBlob, HistoryChange, HistoryEvent,
@@ -153,6 +154,11 @@ impl Engine {
         })
     }
 
+    /// The daemon's parts.
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// Ends the builds that run, refuses further ones, and returns when the records of all are written down. The store must be
     /// open until then.
     pub async fn close(&self) {
@@ -242,6 +248,10 @@ impl Backend for Engine {
 
     async fn list_blobs(&self, after: &str, limit: u32) -> Result<Vec<BlobLine>, Failure> {
         crate::blobs::list(&self.services.parts.store, after, limit).await
+    }
+
+    fn draining(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.services.history.draining())
     }
 
     async fn export_spans(&self, _spans: Vec<Bytes>) -> Result<(), Failure> {

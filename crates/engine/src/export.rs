@@ -78,7 +78,9 @@ impl Exports<'_> {
         work: impl AsyncFnOnce(ExportContext) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let id = format!("{}-export-{at}", self.scope.session());
-        self.scope
+        let begun = task::clock::monotonic();
+        let done = self
+            .scope
             .shown(&exporter.name(), &id, |progress| {
                 let (caches, results) = (self.cache_exports, self.results);
                 let compression = exporter.compression();
@@ -94,7 +96,9 @@ impl Exports<'_> {
                     progress,
                 })
             })
-            .await
+            .await;
+        metrics::PHASE_DURATION.observe(metrics::Phase::Export, begun.elapsed());
+        done
     }
 }
 

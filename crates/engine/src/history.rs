@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
+use metrics::{BuildOutcome, StepKind};
 use parking_lot::Mutex;
 use progress::{Hub, Subscription};
 use task::Clock;
@@ -25,7 +26,8 @@ use tokio::sync::{broadcast, watch};
 
 use crate::api::{
     BuildRef, Failure, FailureKind, HistoryChange, HistoryEnd, HistoryEvent, HistoryEventKind,
-    HistoryQuery, HistoryRecord, HistoryResult, HistoryScope, Recording, SolveRequest,
+    HistoryQuery, HistoryRecord, HistoryResult, HistoryScope, Recording, RunningBuild,
+    SolveRequest,
 };
 
 mod filter;
@@ -43,6 +45,10 @@ const MAX_FINISHED_IN_MEMORY: usize = 16;
 const BUILD_WAIT_TIMEOUT: Duration = Duration::from_secs(6);
 /// Events that a slow listener may be behind before it misses some.
 const MAX_EVENTS_BEHIND: usize = 256;
+
+/// What clients are told whose builds come too late.
+const STOPPING: &str =
+    "the daemon is stopping and takes no more builds: try again when it is back, or at another one";
 
 type Event = Result<HistoryEvent, Failure>;
 
@@ -90,7 +96,9 @@ pub(crate) struct History {
     changed: watch::Sender<()>,
     /// Records that were opened and are not closed yet.
     open: watch::Sender<usize>,
-    /// Set when the daemon stops: no build may begin, and running ones end.
+    /// No build may begin any more.
+    is_draining: watch::Sender<bool>,
+    /// And those that run are to end.
     is_closing: watch::Sender<bool>,
     clock: Clock,
     store: Option<RecordStore>,
@@ -103,6 +111,7 @@ pub(crate) struct OpenRecord {
     build: BuildRef,
     hub: Arc<Hub>,
     counted: Option<OpenCount>,
+    _active: metrics::GaugeGuard,
 }
 
 /// Counts a record as open.
@@ -186,6 +195,7 @@ impl History {
             events: broadcast::Sender::new(MAX_EVENTS_BEHIND),
             changed: watch::Sender::new(()),
             open: watch::Sender::new(0),
+            is_draining: watch::Sender::new(false),
             is_closing: watch::Sender::new(false),
             clock,
         })
@@ -194,7 +204,36 @@ impl History {
     /// Ends the builds that run, refuses further ones, and waits until the records of all are written down. Who holds an
     /// [`OpenRecord`] must heed [`OpenRecord::closing`].
     pub(crate) async fn close(&self) {
+        self.refuse();
         self.is_closing.send_replace(true);
+        self.idle().await;
+    }
+
+    /// Refuses builds from now on; those that run go on.
+    pub(crate) fn refuse(&self) {
+        self.is_draining.send_replace(true);
+    }
+
+    /// Whether builds are refused.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.is_draining.subscribe()
+    }
+
+    /// The builds that run, oldest first.
+    pub(crate) fn running(&self) -> Vec<RunningBuild> {
+        let builds = self.builds.lock();
+        let running = builds.iter().filter(|build| build.is_running());
+        running
+            .map(|build| RunningBuild {
+                build: build.record.build.clone(),
+                frontend: build.record.frontend.clone(),
+                started: build.record.created,
+            })
+            .collect()
+    }
+
+    /// Waits until the records of all builds are closed.
+    pub(crate) async fn idle(&self) {
         let mut open = self.open.subscribe();
         if open.wait_for(|count| *count == 0).await.is_err() {
             tracing::debug!("the count of open records is gone");
@@ -206,9 +245,9 @@ impl History {
         redact::check_name(&request.build)?;
         // Counted before it is looked whether the history closes: who closes it sees this record, or is seen here.
         let counted = OpenCount::new(&self.open);
-        if *self.is_closing.borrow() {
-            let message = "the daemon is stopping";
-            return Err(Failure::new(FailureKind::Unavailable, message));
+        if *self.is_draining.borrow() {
+            metrics::BUILDS_REFUSED.add(metrics::NoLabels, 1);
+            return Err(Failure::new(FailureKind::Unavailable, STOPPING));
         }
         let hub = Hub::new();
         let record = HistoryRecord {
@@ -255,6 +294,7 @@ impl History {
             build: request.build.clone(),
             hub,
             counted: Some(counted),
+            _active: metrics::BUILDS_ACTIVE.enter(metrics::NoLabels),
         })
     }
 
@@ -270,6 +310,7 @@ impl History {
             };
             let record = &mut build.record;
             record.completed = Some(self.clock.system());
+            count_end(record, outcome.as_ref().err());
             record.generation += 1;
             match outcome {
                 Ok(results) => {
@@ -292,7 +333,10 @@ impl History {
         let mut is_stored = false;
         if let Some(store) = &self.store {
             match store.finish(record.clone(), hub.subscribe()).await {
-                Ok(written) => (record, is_stored) = (written, true),
+                Ok(written) => {
+                    count_steps(&written);
+                    (record, is_stored) = (written, true);
+                }
                 Err(error) => {
                     tracing::warn!(%error, build = %name, "the build's record is not on disk");
                 }
@@ -453,6 +497,41 @@ impl History {
         }
         let _nobody_listens = self.events.send(HistoryEvent { kind, record });
         Ok(())
+    }
+}
+
+/// Counts a build that ended.
+fn count_end(record: &HistoryRecord, failure: Option<&Failure>) {
+    let outcome = failure.map_or(BuildOutcome::Success, |failure| match failure.kind {
+        FailureKind::Unknown => BuildOutcome::Unknown,
+        FailureKind::Canceled => BuildOutcome::Canceled,
+        FailureKind::InvalidArgument => BuildOutcome::InvalidArgument,
+        FailureKind::DeadlineExceeded => BuildOutcome::DeadlineExceeded,
+        FailureKind::NotFound => BuildOutcome::NotFound,
+        FailureKind::AlreadyExists => BuildOutcome::AlreadyExists,
+        FailureKind::PermissionDenied => BuildOutcome::PermissionDenied,
+        FailureKind::ResourceExhausted => BuildOutcome::ResourceExhausted,
+        FailureKind::Unimplemented => BuildOutcome::Unimplemented,
+        FailureKind::Internal => BuildOutcome::Internal,
+        FailureKind::Unavailable => BuildOutcome::Unavailable,
+    });
+    metrics::BUILDS.add(outcome, 1);
+    if let (Some(created), Some(completed)) = (record.created, record.completed) {
+        // A clock that was set back says nothing about how long it took.
+        let took = completed.duration_since(created).unwrap_or_default();
+        metrics::BUILD_DURATION.observe(outcome.status(), took);
+    }
+}
+
+/// Counts the steps of a build whose log was read.
+fn count_steps(record: &HistoryRecord) {
+    for (kind, count) in [
+        (StepKind::Completed, record.completed_steps),
+        (StepKind::Cached, record.cached_steps),
+        (StepKind::Total, record.total_steps),
+        (StepKind::Warnings, record.warnings),
+    ] {
+        metrics::BUILDS_STEPS.add(kind, u64::try_from(count).unwrap_or(0));
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `inspect` | what operators may look at while builds run, and draining |
 //! | `engine` | the daemon's parts, put together; answers what [`api`] asks |
 //! | `solve` | the stages of one build, in one file |
 //! | `services` | what a daemon has for all its builds |
@@ -46,6 +47,7 @@ mod export;
 mod failure;
 mod files;
 mod history;
+mod inspect;
 mod load;
 mod maintain;
 mod observe;

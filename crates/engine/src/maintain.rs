@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream, StreamExt};
+use metrics::{GcOutcome, NoLabels};
 use parking_lot::Mutex;
 use store::{GcPolicy, PruneOptions, Store};
 use task::Clock;
 use tokio::sync::mpsc;
 
-use crate::api::{Failure, GcRule, PruneRequest, RecordAccess, RecordUsage, UsageRecord};
+use crate::api::{
+    Failure, GcRule, PruneRequest, RecordAccess, RecordUsage, StoreSize, UsageRecord,
+};
 
 /// The time between the end of a build and the collection of garbage.
 const GC_DELAY_AFTER_BUILD: Duration = Duration::from_secs(1);
@@ -209,6 +212,22 @@ impl Collector {
         });
     }
 
+    /// The space of the state directory. Blocks.
+    pub(crate) fn size(&self) -> Result<StoreSize, store::StoreError> {
+        let disk = store::DiskStat::of(self.store.root());
+        Ok(StoreSize {
+            used: self.store.used()?,
+            limit: self.store.limit(&self.rules).unwrap_or(0),
+            disk_free: disk.free,
+        })
+    }
+
+    /// Collects by the rules, whenever the last collection was. Blocks.
+    pub(crate) fn collect_now(&self) {
+        self.collections.begin(self.clock.now());
+        self.collect();
+    }
+
     /// Collects now; returns the bytes by which the budget is passed afterwards. Where all is within the budget, records are gone
     /// through once a minute only.
     fn collect(&self) -> i64 {
@@ -218,9 +237,18 @@ impl Collector {
         {
             return 0;
         }
+        let begun = task::clock::monotonic();
         let collected = self.store.collect(&self.rules, &mut |record| {
             freed = freed.saturating_add(record.size);
         });
+        metrics::GC_DURATION.observe(NoLabels, begun.elapsed());
+        metrics::GC_FREED.add(NoLabels, u64::try_from(freed).unwrap_or(0));
+        let outcome = if collected.is_ok() {
+            GcOutcome::Done
+        } else {
+            GcOutcome::Failed
+        };
+        metrics::GC_RUNS.add(outcome, 1);
         if freed > 0 {
             tracing::info!(bytes = freed, "garbage collected");
         }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use metrics::{CacheKind, NoLabels};
 use ops::{BuildDomain, ProgressSink};
 use progress::{ProgressGroup, VertexProgress};
-use solver::{Observer, Vertex};
+use solver::{Observer, Obtained, Vertex};
 
 /// Makes a progress for each vertex.
 pub(crate) struct Progress;
@@ -28,5 +29,14 @@ impl Observer<BuildDomain> for Progress {
                 weak: g.weak,
             });
         Arc::new(ProgressSink::new(VertexProgress::new(shown)))
+    }
+
+    fn obtained(&self, from: Obtained) {
+        match from {
+            Obtained::Executed => metrics::CACHE_MISSES.add(NoLabels, 1),
+            Obtained::Loaded => metrics::CACHE_HITS.add(CacheKind::Local, 1),
+            Obtained::Imported => metrics::CACHE_HITS.add(CacheKind::Imported, 1),
+            Obtained::Merged => metrics::CACHE_HITS.add(CacheKind::Shared, 1),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use metrics::Transfer;
 use oci::Descriptor;
 use registry::{BlobSource, BytesSource, FileSource};
 use session::diffcopy::{SendOptions, Side, send};
@@ -59,7 +60,12 @@ impl FileSink {
         let Some(sink) = &mut self.sink else {
             return Ok(());
         };
+        let length = chunk.len() as u64;
         match self.share.within(sink.write(chunk)).await {
+            Some(Ok(())) => {
+                metrics::TRANSFERRED.add(Transfer::ToClient, length);
+                Ok(())
+            }
             Some(Err(error)) if is_there(&error) => {
                 self.sink = None;
                 Ok(())
@@ -108,8 +114,11 @@ pub(crate) async fn send_trees(
         let client = client.clone();
         async move {
             let shown = status.clone();
-            let progress: Arc<dyn Fn(u64) + Send + Sync> =
-                Arc::new(move |bytes| shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0));
+            let counted = metrics::TRANSFERRED.follow(Transfer::ToClient);
+            let progress: Arc<dyn Fn(u64) + Send + Sync> = Arc::new(move |bytes| {
+                counted.reach(bytes);
+                shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0);
+            });
             let stream = client
                 .send_tree(id, as_one)
                 .await
@@ -180,5 +189,7 @@ async fn write(
     client
         .content_write(EXPORT_STORE, blob, bytes.map_err(failed).boxed())
         .await
-        .map_err(ExportError::session)
+        .map_err(ExportError::session)?;
+    metrics::TRANSFERRED.add(Transfer::ToClient, desc.len());
+    Ok(())
 }

@@ -41,6 +41,20 @@ pub(crate) async fn push(
     name: &str,
     options: PushOptions,
 ) -> Result<(), ExportError> {
+    let begun = task::clock::monotonic();
+    let pushed = push_parts(ctx, client, credentials, image, name, options).await;
+    metrics::PHASE_DURATION.observe(metrics::Phase::Push, begun.elapsed());
+    pushed
+}
+
+async fn push_parts(
+    ctx: &ExportContext,
+    client: &Client,
+    credentials: Arc<dyn Credentials>,
+    image: &PushImage,
+    name: &str,
+    options: PushOptions,
+) -> Result<(), ExportError> {
     let failed = |e: registry::Error| ExportError::Push {
         name: name.to_owned(),
         source: Arc::new(e),

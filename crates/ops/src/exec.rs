@@ -13,6 +13,7 @@ use executor::{
     SecurityMode, Ulimit,
 };
 use llb::pb;
+use metrics::{NoLabels, Phase};
 use oci::Digest;
 use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 
@@ -184,7 +185,13 @@ impl Op<BuildDomain> for ExecOp {
             stderr: log(2),
             control: None,
         };
-        let outcome = self.parts.executor.run(spec, io, None).await;
+        let outcome = {
+            let _running = metrics::STEPS_RUNNING.enter(NoLabels);
+            let begun = task::clock::monotonic();
+            let outcome = self.parts.executor.run(spec, io, None).await;
+            metrics::PHASE_DURATION.observe(Phase::Exec, begun.elapsed());
+            outcome
+        };
         if let Ok(status) = &outcome {
             running.needed(status.usage.memory());
             if status.oom {
@@ -225,7 +232,12 @@ impl Op<BuildDomain> for ExecOp {
             }),
         };
         match failure {
-            None => Ok(prepared.commit().await?),
+            None => {
+                let begun = task::clock::monotonic();
+                let committed = prepared.commit().await?;
+                metrics::PHASE_DURATION.observe(Phase::Commit, begun.elapsed());
+                Ok(committed)
+            }
             Some(failure) => {
                 let (inputs, mounts) = prepared.keep(&self.op.mounts, &inputs).await;
                 Err(OpFailure::Exec {

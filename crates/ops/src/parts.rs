@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ::source::Sources;
 use executor::cdi::Devices;
 use executor::{Executor, Resources};
+use metrics::{NoLabels, Phase};
 use oci::{Digest, Platform};
 use session::{Group, SessionManager};
 use solver::OpCtx;
@@ -86,8 +87,12 @@ impl Parts {
 
     /// Waits until an operation on files may begin: for room in the state directory, and for its turn.
     pub(crate) async fn permit(&self) -> Permit {
+        let _queued = metrics::STEPS_QUEUED.enter(NoLabels);
+        let begun = task::clock::monotonic();
         self.store.make_room().await;
-        self.admission.turn().await
+        let permit = self.admission.turn().await;
+        metrics::PHASE_DURATION.observe(Phase::Queue, begun.elapsed());
+        permit
     }
 
     /// Waits until a process may begin: for room in the state directory, for its turn, and for memory. `step`, `limit` and `waits`
@@ -98,8 +103,12 @@ impl Parts {
         limit: u64,
         waits: impl FnOnce(Shortage),
     ) -> Running<'_> {
+        let _queued = metrics::STEPS_QUEUED.enter(NoLabels);
+        let begun = task::clock::monotonic();
         self.store.make_room().await;
-        self.admission.begin(step, limit, waits).await
+        let running = self.admission.begin(step, limit, waits).await;
+        metrics::PHASE_DURATION.observe(Phase::Queue, begun.elapsed());
+        running
     }
 
     /// Returns the sessions that may answer for the vertex of `ctx`.

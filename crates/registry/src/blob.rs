@@ -123,6 +123,7 @@ impl BlobStream {
             };
             match chunk {
                 Ok(Some(mut chunk)) => {
+                    metrics::TRANSFERRED.add(metrics::Transfer::FromRegistry, chunk.len() as u64);
                     let drop = usize::try_from(body.skip)
                         .unwrap_or(usize::MAX)
                         .min(chunk.len());

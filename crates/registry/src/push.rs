@@ -316,6 +316,7 @@ impl Repository {
                     if let Ok(chunk) = chunk {
                         total = total.saturating_add(chunk.len() as u64);
                         upload.add(chunk.len() as u64);
+                        metrics::TRANSFERRED.add(metrics::Transfer::ToRegistry, chunk.len() as u64);
                         sent(total);
                     }
                 });

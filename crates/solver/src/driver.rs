@@ -14,7 +14,8 @@ mod sub;
 mod telling;
 mod work;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -31,6 +32,7 @@ use crate::domain::error::SolveError;
 use crate::domain::op::{FindHint, Observer, OpCtx, Resolver, SessionGroup, VertexSink as _};
 use crate::domain::vertex::Edge;
 use crate::keys::manager::CacheManager;
+use crate::scheduler::waits::{Node, WaitGraph, WaitNode, Waits};
 use crate::scheduler::{
     Attach, BuildId, BuildRequest, By, Effect, Event, Handle, JobId, Loaded, Outcome, Scheduler,
     Work, WorkId,
@@ -45,11 +47,12 @@ pub(crate) struct Core<D: Domain> {
     /// A task is going to work off what is left to do.
     is_awake: AtomicBool,
     /// Names of jobs in use. Held for one operation of the set.
-    names: Mutex<HashSet<String>>,
+    names: Mutex<HashMap<String, JobId>>,
     next: AtomicU64,
     /// Where builds run: destructors may be called on threads that belong to no runtime, and begin work for others.
     runtime: OnceLock<Runtime>,
     resolver: Arc<dyn Resolver<D>>,
+    observer: Arc<dyn Observer<D>>,
     clock: Clock,
 }
 
@@ -126,7 +129,7 @@ impl<D: Domain> Core<D> {
     ) -> Arc<Self> {
         let (sender, receiver) = mpsc::channel();
         let state = State {
-            scheduler: Scheduler::new(cache, observer),
+            scheduler: Scheduler::new(cache, Arc::clone(&observer)),
             tasks: HashMap::new(),
             lookups: Lookups::new(),
             replies: HashMap::new(),
@@ -141,6 +144,7 @@ impl<D: Domain> Core<D> {
             next: AtomicU64::new(0),
             runtime: OnceLock::new(),
             resolver,
+            observer,
             clock,
         })
     }
@@ -150,9 +154,34 @@ impl<D: Domain> Core<D> {
         self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Reserves a job's name; false if it is taken.
-    pub(crate) fn reserve(&self, name: &str) -> bool {
-        self.names.lock().insert(name.to_owned())
+    /// Reserves a name for a job; false if it is taken.
+    pub(crate) fn reserve(&self, name: &str, job: JobId) -> bool {
+        match self.names.lock().entry(name.to_owned()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(job);
+                true
+            }
+        }
+    }
+
+    /// What is being built now; see [`Scheduler::waits`].
+    pub(crate) fn waits(&self, limit: usize) -> WaitGraph {
+        let Waits { nodes, has_more } = self.with_scheduler(|scheduler| scheduler.waits(limit));
+        let names: HashMap<JobId, String> = {
+            let names = self.names.lock();
+            names.iter().map(|(name, id)| (*id, name.clone())).collect()
+        };
+        let named = nodes.into_iter().map(|Node { mut node, jobs }| {
+            node.jobs = jobs
+                .iter()
+                .filter_map(|id| names.get(id).cloned())
+                .collect();
+            node
+        });
+        let mut nodes: Vec<WaitNode> = named.collect();
+        nodes.sort_by(|a, b| (&a.name, a.digest.as_str()).cmp(&(&b.name, b.digest.as_str())));
+        WaitGraph { nodes, has_more }
     }
 
     pub(crate) fn unreserve(&self, name: &str) {

@@ -12,6 +12,7 @@ use crate::domain::op::{Observer, OpCtx, Resolver};
 use crate::domain::vertex::{Edge, Vertex};
 use crate::driver::Core;
 use crate::keys::manager::CacheManager;
+use crate::scheduler::waits::WaitGraph;
 use crate::scheduler::{BuildRequest, By, Event, JobId};
 
 /// The graph of everything that is being built now. Clones share it.
@@ -68,10 +69,10 @@ impl<D: Domain> Solver<D> {
 
     /// Starts a job.
     pub fn job(&self, options: JobOptions<D>) -> Result<Job<D>, SolveError<D>> {
-        if !self.core.reserve(&options.id) {
+        let id = self.core.id();
+        if !self.core.reserve(&options.id, id) {
             return Err(SolveError::JobExists(options.id));
         }
-        let id = self.core.id();
         self.core.apply(Event::Job {
             job: id,
             session: options.session,
@@ -82,6 +83,17 @@ impl<D: Domain> Solver<D> {
             id,
             name: options.id,
         })
+    }
+}
+
+/// The most edges of a graph that are looked at for [`Solver::waits`].
+const MAX_EDGES_SHOWN: usize = 20_000;
+
+impl<D: Domain> Solver<D> {
+    /// What is being built now and what waits for what, of the first 20,000 edges.
+    #[must_use]
+    pub fn waits(&self) -> WaitGraph {
+        self.core.waits(MAX_EDGES_SHOWN)
     }
 }
 

@@ -25,8 +25,8 @@ mod scheduler;
 pub use built::Built;
 pub use domain::error::{KeyStoreError, OpError, Phase, SolveError};
 pub use domain::op::{
-    CacheMap, CacheMapDep, NullSink, Observer, Op, OpCtx, Preprocess, Resolver, SessionGroup,
-    SlowKey, SubBuilder, VertexSink,
+    CacheMap, CacheMapDep, NullSink, Observer, Obtained, Op, OpCtx, Preprocess, Resolver,
+    SessionGroup, SlowKey, SubBuilder, VertexSink,
 };
 pub use domain::vertex::{Edge, ProgressGroup, Vertex, VertexOptions};
 pub use domain::{Domain, NoOp, ResultsOnly};
@@ -36,3 +36,4 @@ pub use keys::keystore::{KeyStore, Link, ResultStorage, StoredResult};
 pub use keys::manager::CacheManager;
 pub use keys::memory::{MemoryKeyStore, MemoryResults};
 pub use keys::{cachekey, export};
+pub use scheduler::waits::{Activity, WaitGraph, WaitNode};

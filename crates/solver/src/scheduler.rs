@@ -28,6 +28,7 @@ mod invariants;
 mod join;
 mod merge;
 mod step;
+pub(crate) mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;

@@ -387,6 +387,7 @@ impl Instance {
                 .status(format!("transferring {}:", id.name), "transferring"),
         );
         let shown = status.clone();
+        let counted = metrics::TRANSFERRED.follow(metrics::Transfer::FromClient);
         let options = ReceiveOptions {
             name: format!("cannot receive `{}`", id.name),
             side: Side::Caller,
@@ -395,6 +396,7 @@ impl Instance {
             hashes: Some(known.hashes.clone()),
             marks: Some(known.marks.clone()),
             progress: Some(Arc::new(move |bytes| {
+                counted.reach(bytes);
                 shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0)
             })),
             metadata_only: self.id.contents_wanted()?,

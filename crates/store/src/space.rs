@@ -114,6 +114,12 @@ impl Store {
         Ok(used)
     }
 
+    /// Bytes that `rules` hold the directory to; none if no rule does.
+    #[must_use]
+    pub fn limit(&self, rules: &[GcPolicy]) -> Option<i64> {
+        limit(rules, DiskStat::of(self.root()))
+    }
+
     /// Bytes by which the directory is over what `rules` allow, 0 if it is not. Blocks.
     pub fn excess(&self, rules: &[GcPolicy]) -> Result<i64, StoreError> {
         match limit(rules, DiskStat::of(self.root())) {

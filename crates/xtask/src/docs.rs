@@ -10,7 +10,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Pages with tables.
-const PAGES: &[&str] = &["docs/configuration.md", "docs/using.md"];
+const PAGES: &[&str] = &[
+    "docs/configuration.md",
+    "docs/operating.md",
+    "docs/using.md",
+];
 const START: &str = "<!-- table: ";
 const END: &str = "<!-- end of table -->";
 

@@ -41,9 +41,15 @@ pub struct Args {
     /// Group (name or gid) that owns the unix sockets
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
-    /// Address of the debugging listener (read, without effect so far)
+    /// Address of the debugging listener with metrics and health: host:port or unix:///path
     #[arg(long, env = "BUILDKITD_DEBUGADDR", value_name = "ADDRESS")]
     pub debugaddr: Option<String>,
+    /// Show metrics and health on a debugging address that others than this machine can reach
+    #[arg(long)]
+    pub allow_insecure_debugaddr: bool,
+    /// How long builds that run may go on after SIGTERM, such as 30s or 5m (default 8s); further ones are refused meanwhile
+    #[arg(long, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
     /// Certificate for TCP listeners; needs --tlskey
     #[arg(long, value_name = "FILE")]
     pub tlscert: Option<PathBuf>,

@@ -214,6 +214,18 @@ fn each_flag_lies_over_its_key() {
             ["f:1", "g:1"],
         ),
         (
+            "[grpc]\nallowInsecureDebugAddress = true",
+            &["--allow-insecure-debugaddr"],
+            |s| s.allow_insecure_debug_address.to_string(),
+            ["true", "true"],
+        ),
+        (
+            "[drain]\ntimeout = \"1m\"",
+            &["--drain-timeout=1500ms"],
+            |s| format!("{:?}", s.drain_timeout),
+            ["60s", "1.5s"],
+        ),
+        (
             "[grpc]\nallowInsecureLoopback = true",
             &["--allow-insecure-loopback"],
             |s| s.allow_insecure_loopback.to_string(),

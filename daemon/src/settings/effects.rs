@@ -32,6 +32,11 @@ const SET: &[(&str, &str)] = &[
     ("log.level", "log.level = 'warn'"),
     ("grpc.address", "grpc.address = ['unix:///x']"),
     ("grpc.debugAddress", "grpc.debugAddress = 'x:1'"),
+    (
+        "grpc.allowInsecureDebugAddress",
+        "grpc.allowInsecureDebugAddress = true",
+    ),
+    ("drain.timeout", "drain.timeout = '1m'"),
     ("grpc.uid", "grpc.uid = 7"),
     ("grpc.gid", "grpc.gid = 7"),
     (
@@ -252,6 +257,8 @@ const FLAGS: &[(&str, &[&str])] = &[
     ),
     ("isolation", &["--isolation=client"]),
     ("allow-insecure-loopback", &["--allow-insecure-loopback"]),
+    ("allow-insecure-debugaddr", &["--allow-insecure-debugaddr"]),
+    ("drain-timeout", &["--drain-timeout=7s"]),
     (
         "allow-insecure-entitlement",
         &["--allow-insecure-entitlement=network.host"],

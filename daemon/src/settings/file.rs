@@ -53,6 +53,7 @@ section! {
         "otel" otel: Otel = "",
         "cdi" cdi: Cdi = "",
         "history" history: History = "",
+        "drain" drain: Drain = "",
         "context" context: ContextFile = "",
         "worker" worker: Worker = "",
         "registry" registry: BTreeMap<String, Registry> = "",
@@ -74,7 +75,8 @@ section! {
     /// Where clients connect.
     Grpc {
         "address" address: Vec<String> = "listening addresses: `unix:///path`, `tcp://host:port`, `fd://`",
-        "debugAddress" debug_address: Option<String> = "address of the debugging listener (read, without effect so far)",
+        "debugAddress" debug_address: Option<String> = "address of the debugging listener with metrics and health: `host:port` or `unix:///path` ([operating.md](operating.md))",
+        "allowInsecureDebugAddress" allow_insecure_debug_address: bool = "show metrics and health on a debugging address that others than this machine can reach (default false; ours)",
         "uid" uid: Option<u32> = "user that owns the unix sockets",
         "gid" gid: Option<u32> = "group that owns the unix sockets",
         "allowInsecureLoopback" allow_insecure_loopback: bool = "listen on loopback TCP addresses without client certificates (default false; ours; see below)",
@@ -210,6 +212,13 @@ section! {
     History {
         "maxAge" max_age: Option<DurationText> = "how long records of builds are kept (default 48h)",
         "maxEntries" max_entries: Option<usize> = "how many records of builds are kept (default 50)",
+    }
+}
+
+section! {
+    /// Stopping.
+    Drain {
+        "timeout" timeout: Option<DurationText> = "how long builds that run may go on after SIGTERM; further ones are refused meanwhile (default 8s, since `docker stop` kills after 10s; ours)",
     }
 }
 

@@ -83,7 +83,7 @@ impl FrontendHost for StdioHost {
             .http2_max_header_list_size(limits::MAX_HEADER_BYTES)
             .max_concurrent_streams(limits::MAX_STREAMS)
             .add_service(bridge)
-            .add_service(HealthServer::new(HealthService))
+            .add_service(HealthServer::new(HealthService::default()))
             .serve_with_incoming_shutdown(incoming, async move {
                 // Nothing is ever sent: the receiver resolves when the connection ends.
                 drop(dropped.await);

@@ -150,7 +150,7 @@ pub(super) async fn connect(
         .add_service(FileSyncServer::new(served.clone()))
         .add_service(FileSendServer::new(served.clone()))
         .add_service(SecretsServer::new(served))
-        .add_service(HealthServer::new(HealthService));
+        .add_service(HealthServer::new(HealthService::default()));
     let task = open_session(channel, id, &methods, server).await;
     (task, results)
 }

@@ -96,7 +96,7 @@ impl Ssh for Services {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_in_the_tunnel_conforms() {
     let (channel, sessions, _) = daemon().await;
-    let health = || Server::builder().add_service(HealthServer::new(HealthService));
+    let health = || Server::builder().add_service(HealthServer::new(HealthService::default()));
     let _nothing = open_session(&channel, "nothing", &[], health()).await;
     let services = Services(Arc::new(conformance::served("some")));
     assert_eq!(services.0.id(), "some");

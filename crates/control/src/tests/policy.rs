@@ -108,7 +108,7 @@ async fn each_decision_of_a_client_is_a_verdict_or_a_failure_that_says_what_is_w
     let (channel, sessions, _) = daemon().await;
     let server = Server::builder()
         .add_service(PolicyVerifierServer::new(Decisions))
-        .add_service(HealthServer::new(HealthService));
+        .add_service(HealthServer::new(HealthService::default()));
     let _session = open_session(&channel, "s", &[method::CHECK_POLICY], server).await;
     let verifier = SessionVerifier::new(sessions, "s".into());
     let verdict = async |identifier: &str| verifier.check(question(identifier)).await;
@@ -166,7 +166,7 @@ async fn a_client_that_must_know_more_is_answered_by_the_scheme_of_the_source() 
     let (channel, sessions, _) = daemon().await;
     let server = Server::builder()
         .add_service(PolicyVerifierServer::new(Decisions))
-        .add_service(HealthServer::new(HealthService));
+        .add_service(HealthServer::new(HealthService::default()));
     let _session = open_session(&channel, "s", &[method::CHECK_POLICY], server).await;
     let verifier = SessionVerifier::new(sessions, "s".into());
     let resolve = async |identifier: &str| match verifier.check(question(identifier)).await {
@@ -200,7 +200,7 @@ async fn a_client_that_must_know_more_is_answered_by_the_scheme_of_the_source() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_without_decisions_is_an_error_of_the_question() {
     let (channel, sessions, _) = daemon().await;
-    let server = Server::builder().add_service(HealthServer::new(HealthService));
+    let server = Server::builder().add_service(HealthServer::new(HealthService::default()));
     let _session = open_session(&channel, "mute", &[], server).await;
     let verifier = SessionVerifier::new(sessions, "mute".into());
     let failure = verifier.check(question("allow")).await.unwrap_err();

@@ -139,7 +139,7 @@ async fn stores() -> (
     let (writes, seen) = mpsc::channel(64);
     let server = Server::builder()
         .add_service(ContentServer::new(Stores { writes }))
-        .add_service(HealthServer::new(HealthService));
+        .add_service(HealthServer::new(HealthService::default()));
     let task = open_session(&channel, "s", &[], server).await;
     let session = sessions.wait("s", Duration::from_secs(5)).await.unwrap();
     (task, session, seen)

@@ -598,10 +598,35 @@ async fn closing_tells_those_that_run_and_refuses_others() {
     };
     assert_eq!(
         (refused.kind, refused.message().as_str()),
-        (FailureKind::Unavailable, "the daemon is stopping")
+        (
+            FailureKind::Unavailable,
+            "the daemon is stopping and takes no more builds: try again when it is back, or at another one"
+        )
     );
     record.finish(Ok(BuildResults::default()), ()).await;
     close.await;
+}
+
+#[tokio::test]
+async fn draining_refuses_others_and_waits_for_those_that_run() {
+    let lab = Lab::in_memory();
+    let record = lab.begin("runs");
+    lab.history.refuse();
+    assert!(*lab.history.draining().borrow());
+    let mut closing = Box::pin(record.closing());
+    assert!(poll!(&mut closing).is_pending(), "it may go on");
+    let mut idle = Box::pin(lab.history.idle());
+    assert!(poll!(&mut idle).is_pending());
+    let Err(refused) = lab.history.begin(&request("late")) else {
+        panic!("a build begins");
+    };
+    assert_eq!(refused.kind, FailureKind::Unavailable);
+    let running = lab.history.running();
+    let names: Vec<_> = running.iter().map(|build| build.build.as_str()).collect();
+    assert_eq!(names, ["runs"]);
+    record.finish(Ok(BuildResults::default()), ()).await;
+    idle.await;
+    assert!(lab.history.running().is_empty());
 }
 
 #[tokio::test]

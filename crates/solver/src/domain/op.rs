@@ -132,6 +132,22 @@ pub trait Observer<D: Domain>: Send + Sync {
     /// Returns the sink for a vertex that is being loaded; its digest is the one to show. Called while the scheduler decides:
     /// must not wait.
     fn vertex(&self, vertex: &Arc<Vertex<D>>) -> Arc<D::Sink>;
+
+    /// A result of a vertex is there. Called while the scheduler decides: must not wait.
+    fn obtained(&self, _from: Obtained) {}
+}
+
+/// Where a result came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obtained {
+    /// The vertex ran.
+    Executed,
+    /// It was loaded from the daemon's own records.
+    Loaded,
+    /// It was loaded from a cache that the build imported.
+    Imported,
+    /// Another vertex has the same key, and what comes of that one is the result of both.
+    Merged,
 }
 
 /// The sink of a domain whose vertices nobody watches.

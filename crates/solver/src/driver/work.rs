@@ -10,7 +10,7 @@ use super::sub::VertexBuilder;
 use super::{Core, lookups};
 use crate::domain::Domain;
 use crate::domain::error::{KeyStoreError, OpError, Phase, SolveError};
-use crate::domain::op::{Op as _, VertexSink as _};
+use crate::domain::op::{Obtained, Op as _, VertexSink as _};
 use crate::keys::cachekey::CacheRecord;
 use crate::keys::manager::CacheManager;
 use crate::scheduler::{Handle, Outcome, Work};
@@ -78,6 +78,9 @@ impl<D: Domain> Core<D> {
                         end.ended();
                         of.sink
                             .completed(outcome.as_ref().err().map(told).as_deref(), false);
+                        if outcome.is_ok() {
+                            self.observer.obtained(Obtained::Executed);
+                        }
                         outcome
                     }
                 };
@@ -96,6 +99,14 @@ impl<D: Domain> Core<D> {
                     loaded.as_ref().err().map(ToString::to_string).as_deref(),
                     true,
                 );
+                if loaded.is_ok() {
+                    let is_own = record.manager.id() == main.id();
+                    self.observer.obtained(if is_own {
+                        Obtained::Loaded
+                    } else {
+                        Obtained::Imported
+                    });
+                }
                 Outcome::Load(loaded)
             }
             Work::Save {

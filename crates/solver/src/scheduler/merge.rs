@@ -7,6 +7,7 @@ use oci::Digest;
 use super::edge::State;
 use super::{Effect, Scheduler};
 use crate::domain::Domain;
+use crate::domain::op::Obtained;
 use crate::index::EdgeId;
 use crate::keys::cachekey::{CacheKey, DepKey};
 
@@ -51,6 +52,7 @@ impl<D: Domain> Scheduler<D> {
 
     fn merge(&mut self, dest: EdgeId, source: EdgeId, out: &mut Vec<Effect<D>>) {
         tracing::debug!(dest, source, "edges have equal keys and become one");
+        self.observer.obtained(Obtained::Merged);
         self.stop_lookup(source, out);
         self.stop_waiting(source, out);
         self.demand_nothing(source);

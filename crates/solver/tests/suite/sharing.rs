@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use solver::Activity;
 use tokio::sync::Semaphore;
 
 use crate::world::*;
@@ -126,4 +127,43 @@ async fn hints_of_cache_maps_are_found_from_above() {
         world.run(&top).await.1,
         "exec base | exec mid | exec top | hint of base"
     );
+}
+
+#[tokio::test]
+async fn who_waits_for_whom_can_be_seen_while_it_lasts() {
+    let world = world();
+    let gate = Arc::new(Semaphore::new(0));
+    let slow = vertex(
+        Fake {
+            name: "slow",
+            gate: Some(Arc::clone(&gate)),
+            ..Fake::default()
+        },
+        &[],
+    );
+    let top = op("top", &[&slow]);
+    let (a, b) = (world.job("a"), world.job("b"));
+    let mut both = Box::pin(async { tokio::join!(a.build(top.clone()), b.build(slow.clone())) });
+    while !world.log.has("exec slow") {
+        assert!(futures::poll!(&mut both).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let graph = world.solver.waits();
+    let nodes: Vec<_> = graph
+        .nodes
+        .iter()
+        .map(|node| (node.name.as_str(), node.jobs.join(","), node.activity))
+        .collect();
+    assert_eq!(
+        nodes,
+        [
+            ("slow", "a,b".to_owned(), Activity::Executing),
+            ("top", "a".to_owned(), Activity::Waiting),
+        ]
+    );
+    assert_eq!(graph.nodes[1].waits_for, [slow.vertex.digest.clone()]);
+    assert!(graph.nodes[0].waits_for.is_empty() && !graph.has_more);
+    gate.add_permits(1);
+    both.await.0.unwrap();
+    assert_eq!(world.solver.waits().nodes, []);
 }

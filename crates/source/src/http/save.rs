@@ -64,7 +64,10 @@ impl Instance {
                         url: self.shown(),
                         source: cause(TooSlow(stalled)),
                     })?;
-                    next.map_err(|e| self.failed("Get", e))?
+                    let next = next.map_err(|e| self.failed("Get", e))?;
+                    let length = next.as_ref().map_or(0, bytes::Bytes::len);
+                    metrics::TRANSFERRED.add(metrics::Transfer::FromServer, length as u64);
+                    next
                 }
                 Body::Upload(bytes) => bytes
                     .next()

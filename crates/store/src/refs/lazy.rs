@@ -571,7 +571,9 @@ async fn fetch_and_tee(
         tee,
         tee_closed: false,
     };
+    let begun = task::clock::monotonic();
     let fetched = provider.fetch(descriptor, &mut sink).await;
+    metrics::PHASE_DURATION.observe(metrics::Phase::Pull, begun.elapsed());
     let tee = sink.tee.take();
     *tee_closed = sink.tee_closed;
     fetched.map_err(|e| StoreError::Fetch {
