@@ -24,6 +24,7 @@ mod progress;
 mod registry;
 mod reuse;
 mod rig;
+mod rootless;
 mod roundtrip;
 mod same;
 mod siege;
@@ -95,6 +96,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         roundtrip::CASES,
         same::CASES,
         isolation::CASES,
+        rootless::CASES,
         leaving::CASES,
         limits::CASES,
         network::CASES,

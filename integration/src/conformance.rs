@@ -3,6 +3,7 @@
 //! A list only grows, and says what is: a test on it that does not pass is lost, one that passes and is not on it is new, and
 //! either fails the run. `--bless` adds what is new.
 
+mod login;
 mod run;
 
 use std::collections::BTreeSet;
@@ -47,6 +48,9 @@ pub(crate) struct Options {
     /// Our one program, rbuild, under both of the names that the suites call: buildkitd and buildctl.
     #[arg(long, conflicts_with_all = ["reference", "daemon"])]
     one_program: bool,
+    /// Run the suites' worker oci-rootless: the daemon under rootlesskit, as an ordinary user.
+    #[arg(long)]
+    rootless: bool,
     /// Tests at a time.
     #[arg(long, default_value_t = 4)]
     parallel: usize,
@@ -107,8 +111,9 @@ fn one(
     daemon: &std::path::Path,
 ) -> Result<bool, Error> {
     let lists = paths::source().join("conformance");
-    let ours_file = lists.join(format!("{}.txt", suite.name));
-    let reference_file = lists.join(format!("reference-{}.txt", suite.name));
+    let kind = if options.rootless { "rootless-" } else { "" };
+    let ours_file = lists.join(format!("{kind}{}.txt", suite.name));
+    let reference_file = lists.join(format!("reference-{kind}{}.txt", suite.name));
     let (ours, reference) = (read_list(&ours_file)?, read_list(&reference_file)?);
 
     let chosen: Option<BTreeSet<String>> = if let Some(file) = &options.list {
@@ -139,7 +144,8 @@ fn one(
         module,
         daemon,
         client: options.one_program.then_some(daemon),
-        pattern: pattern(options.run.as_deref(), chosen.as_ref()),
+        rootless: options.rootless,
+        pattern: pattern(worker(options), options.run.as_deref(), chosen.as_ref()),
         parallel: options.parallel,
         timeout: options.timeout,
         test_timeout: options.test_timeout,
@@ -221,7 +227,8 @@ fn in_batches(
     for size in BATCHES {
         let mut again = Vec::new();
         for batch in left.chunks(size) {
-            run.pattern = pattern(None, Some(&batch.iter().cloned().collect()));
+            let worker = if run.rootless { ROOTLESS } else { ROOTFUL };
+            run.pattern = pattern(worker, None, Some(&batch.iter().cloned().collect()));
             run.go(result)?;
             if result.timed_out {
                 return Ok(());
@@ -368,12 +375,9 @@ fn write_list(file: &std::path::Path, outcomes: &Outcomes) -> Result<(), Error> 
 }
 
 /// Makes the pattern of tests to run: its levels are matched each by itself, so a choice may run a little more.
-fn pattern(run: Option<&str>, chosen: Option<&BTreeSet<String>>) -> String {
+fn pattern(worker: &str, run: Option<&str>, chosen: Option<&BTreeSet<String>>) -> String {
     let Some(chosen) = chosen else {
-        return match run {
-            Some(run) => format!("/{run}/worker=oci$"),
-            None => "/.*/worker=oci$".to_owned(),
-        };
+        return format!("/{}/worker={worker}$", run.unwrap_or(".*"));
     };
     let level = |index: usize| -> String {
         let names: BTreeSet<&str> = chosen
@@ -382,7 +386,15 @@ fn pattern(run: Option<&str>, chosen: Option<&BTreeSet<String>>) -> String {
             .collect();
         names.into_iter().collect::<Vec<_>>().join("|")
     };
-    format!("^({})$/^({})$/^worker=oci$", level(0), level(1))
+    format!("^({})$/^({})$/^worker={worker}$", level(0), level(1))
+}
+
+/// The suites' names of their workers.
+const ROOTFUL: &str = "oci";
+const ROOTLESS: &str = "oci-rootless";
+
+fn worker(options: &Options) -> &'static str {
+    if options.rootless { ROOTLESS } else { ROOTFUL }
 }
 
 #[cfg(test)]
@@ -399,9 +411,10 @@ mod tests {
         .map(str::to_owned)
         .into();
         assert_eq!(
-            pattern(None, Some(&chosen)),
+            pattern(ROOTFUL, None, Some(&chosen)),
             "^(T|U)$/^(A|B|C)$/^worker=oci$"
         );
-        assert_eq!(pattern(Some("TestX"), None), "/TestX/worker=oci$");
+        assert_eq!(pattern(ROOTFUL, Some("TestX"), None), "/TestX/worker=oci$");
+        assert_eq!(pattern(ROOTLESS, None, None), "/.*/worker=oci-rootless$");
     }
 }

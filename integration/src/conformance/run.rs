@@ -14,8 +14,10 @@ use crate::paths::{self, Module};
 use crate::process::{Error, at, find, need};
 use crate::suite::Suite;
 
+use super::login::Login;
+
 /// Marks every process of a run, so that its end finds those that the suite left behind.
-const RUN_VARIABLE: &str = "RBUILD_CONFORMANCE_RUN";
+pub(super) const RUN_VARIABLE: &str = "RBUILD_CONFORMANCE_RUN";
 
 /// Where the suites look for keys and signatures; without it they skip what needs them.
 const SIGNED_SOURCES: &str = "BUILDKIT_TEST_SIGN_FIXTURES";
@@ -33,6 +35,8 @@ pub(super) struct Run<'a> {
     pub(super) daemon: &'a Path,
     /// What is called buildctl; the real one unless it is ours.
     pub(super) client: Option<&'a Path>,
+    /// With the worker oci-rootless.
+    pub(super) rootless: bool,
     pub(super) pattern: String,
     pub(super) parallel: usize,
     pub(super) timeout: u64,
@@ -123,7 +127,15 @@ impl Run<'_> {
             source,
         };
         let started = Instant::now();
-        let mut child = Command::new(&binary)
+        let login = self
+            .rootless
+            .then(|| Login::new(&scratch.dir))
+            .transpose()?;
+        let mut command = match &login {
+            Some(login) => login.command(&binary),
+            None => Command::new(&binary),
+        };
+        let mut child = command
             .args([
                 "-test.v",
                 "-test.timeout=0",
@@ -262,8 +274,16 @@ impl Run<'_> {
         let bin = scratch.join("bin");
         fs::create_dir_all(&bin).map_err(at("making", &bin))?;
         let tools = self.module.tools();
+        let daemon = if self.rootless {
+            // Where it lies the user may not look.
+            let copy = scratch.join("buildkitd");
+            fs::copy(self.daemon, &copy).map_err(at("copying", self.daemon))?;
+            copy
+        } else {
+            self.daemon.to_owned()
+        };
         let mut links = vec![
-            ("buildkitd", self.daemon.to_owned()),
+            ("buildkitd", daemon),
             (
                 "buildctl",
                 self.client
