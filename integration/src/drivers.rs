@@ -40,7 +40,9 @@ pub(crate) struct Options {
 /// The most bytes of the image, compressed.
 const MAX_IMAGE_BYTES: u64 = 60 << 20;
 const IMAGE: &str = "rbuild:latest";
+const ROOTLESS_IMAGE: &str = "rbuild:rootless";
 const BUILDER: &str = "rbuild-drivers";
+const ROOTLESS_BUILDER: &str = "rbuild-rootless";
 const CONTAINER: &str = "buildx_buildkit_rbuild-drivers0";
 
 /// Runs the whole life of a builder; `false` when something of it is not as it should be.
@@ -89,27 +91,46 @@ fn with_docker(
 
 /// Has our image made, or takes the archive of an earlier run if it is newer than the program; returns the archive.
 fn image(options: &Options, scratch: &Path) -> Result<PathBuf, Trouble> {
-    let program = options.program.clone().unwrap_or_else(|| {
-        std::env::current_exe()
-            .unwrap_or_default()
-            .with_file_name("rbuild")
-    });
     let archive = options
         .archive
         .clone()
         .unwrap_or_else(|| scratch.join("image.tar"));
+    let program = options.program();
     let changed = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified());
     let is_fresh = options.reuse
         && matches!((changed(&archive), changed(&program)), (Ok(made), Ok(built)) if made > built);
     if !is_fresh {
-        output(
-            Command::new(paths::source().join("../packaging/image/make"))
-                .arg(&program)
-                .arg(&archive)
-                .env("RBUILD_ROOT", scratch.join("state")),
-        )?;
+        make(&program, &[], &archive, scratch)?;
     }
     Ok(archive)
+}
+
+/// Has a variant of our image made; returns the archive.
+fn variant(options: &Options, scratch: &Path, name: &str) -> Result<PathBuf, Trouble> {
+    let archive = scratch.join(format!("{name}.tar"));
+    make(&options.program(), &["--variant", name], &archive, scratch)?;
+    Ok(archive)
+}
+
+fn make(program: &Path, arguments: &[&str], archive: &Path, scratch: &Path) -> Result<(), Error> {
+    output(
+        Command::new(paths::source().join("../packaging/image/make"))
+            .args(arguments)
+            .arg(program)
+            .arg(archive)
+            .env("RBUILD_ROOT", scratch.join("state")),
+    )?;
+    Ok(())
+}
+
+impl Options {
+    fn program(&self) -> PathBuf {
+        self.program.clone().unwrap_or_else(|| {
+            std::env::current_exe()
+                .unwrap_or_default()
+                .with_file_name("rbuild")
+        })
+    }
 }
 
 enum Trouble {
@@ -266,8 +287,50 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
 
     registry::run(docker, &project, scratch)?;
     passed("a registry with TLS is used by the configuration that buildx sends, and by that alone");
+    rootless(docker, options, &project, scratch)?;
+    passed("the image of the variant rootless builds as an ordinary user");
     upgrade::run(docker, &project)?;
     passed("a container of buildkitd is replaced on its volume");
+    Ok(())
+}
+
+/// Builds with the image of an ordinary user.
+fn rootless(
+    docker: &Docker,
+    options: &Options,
+    project: &Path,
+    scratch: &Path,
+) -> Result<(), Trouble> {
+    let archive = variant(options, scratch, "rootless")?;
+    docker.run("docker", &["load", "-i", &archive.display().to_string()])?;
+    let image = format!("image={ROOTLESS_IMAGE},network=host");
+    let create = [
+        "create",
+        "--name",
+        ROOTLESS_BUILDER,
+        "--driver",
+        "docker-container",
+        "--driver-opt",
+        &image,
+        "--bootstrap",
+    ];
+    docker.run("buildx", &create)?;
+    docker.build(
+        ROOTLESS_BUILDER,
+        project,
+        &["--load", "-t", "app:rootless", "."],
+    )?;
+    let printed = docker.run(
+        "docker",
+        &["run", "--rm", "--network", "host", "app:rootless"],
+    )?;
+    ensure(printed == "built\n", || {
+        format!("the image prints {printed:?}")
+    })?;
+    let container = format!("buildx_buildkit_{ROOTLESS_BUILDER}0");
+    let user = docker.run("docker", &["exec", &container, "id", "-u"])?;
+    ensure(user == "1000\n", || format!("it runs as {user}"))?;
+    docker.run("buildx", &["rm", ROOTLESS_BUILDER])?;
     Ok(())
 }
 

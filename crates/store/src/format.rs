@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ pub(crate) fn claim(root: &Path) -> Result<File, OpenError> {
     }
     check(root)?;
     if is_ours {
-        restrict(root, PRIVATE_MODE)?;
+        restrict_root(root)?;
     } else {
         tracing::warn!(
             root = %root.display(),
@@ -119,6 +119,28 @@ fn restrict(path: &Path, mode: u32) -> Result<(), OpenError> {
         Ok(())
     })();
     restricted.map_err(io_error("restrict", path.to_owned()))
+}
+
+/// Closes the state directory to others, unless it belongs to somebody else: volumes of pods that the daemon of an ordinary user is given
+/// are root's and open to all. What is made below it is closed all the same.
+fn restrict_root(root: &Path) -> Result<(), OpenError> {
+    let owner = fs::metadata(root)
+        .map_err(io_error("look at", root.to_owned()))?
+        .uid();
+    match restrict(root, PRIVATE_MODE) {
+        Err(OpenError::Io { source, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied
+                && owner != rustix::process::geteuid().as_raw() =>
+        {
+            tracing::warn!(
+                root = %root.display(),
+                owner,
+                "the state directory belongs to another user and stays as open as that user made it"
+            );
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 /// Closes the index and what lies beside it to others.

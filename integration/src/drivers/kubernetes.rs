@@ -7,18 +7,23 @@
 //! ```
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::certificates;
-use super::{Docker, IMAGE, Options, Trouble, ensure, free_port, image, project, with_docker};
+use super::{
+    Docker, IMAGE, Options, ROOTLESS_IMAGE, Trouble, ensure, free_port, image, project, variant,
+    with_docker,
+};
 use crate::charts::Charts;
 use crate::paths::{self, Module};
 use crate::process::{Error, at, output, run as run_command};
 
 const BUILDER: &str = "rbuild-kubernetes";
+/// How long a pod may take from its start to its first successful probe.
+const PODS_START: Duration = Duration::from_secs(40);
 /// How long pods may take to end after their deployment has gone.
 const PODS_END: Duration = Duration::from_secs(40);
 /// Builds with random pods: all of them go to one of two pods once in 2^19 runs.
@@ -28,7 +33,8 @@ const RANDOM_BUILDS: usize = 20;
 pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     with_docker("kubernetes", |docker, scratch| {
         let archive = image(options, scratch)?;
-        let cluster = Cluster::start(docker, &archive)?;
+        let rootless = variant(options, scratch, "rootless")?;
+        let cluster = Cluster::start(docker, &[(IMAGE, &archive), (ROOTLESS_IMAGE, &rootless)])?;
         let outcome = life_in_a_cluster(docker, &cluster, scratch);
         if outcome.is_err() {
             println!("the cluster's log: {}", cluster.log());
@@ -130,9 +136,51 @@ fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Resu
 
     chart(docker, cluster, &project)?;
     passed(
-        "the chart's pod serves clients with certificates and nobody else, and ends within its grace period",
+        "the chart's pod serves clients with certificates and nobody else, and finishes its builds when it is told to end",
     );
+
+    for (name, values) in [
+        ("userns", "security=userNamespace"),
+        ("rootless", "security=rootless,image.tag=rootless"),
+    ] {
+        build_in_a_pod(docker, cluster, &project, name, values)?;
+        passed(&format!("a pod of the chart with {values} builds"));
+    }
     Ok(())
+}
+
+/// Installs the chart without a listener and without root of the node, and builds by a command in the pod.
+fn build_in_a_pod(
+    docker: &Docker,
+    cluster: &Cluster,
+    project: &Path,
+    release: &str,
+    values: &str,
+) -> Result<(), Trouble> {
+    let volume = format!(
+        "extraVolumes[0].name=project,extraVolumes[0].hostPath.path={},extraVolumeMounts[0].name=project,extraVolumeMounts[0].mountPath=/project",
+        project.display()
+    );
+    let common = "persistence.enabled=false,metrics.enabled=false,drain.preStopSeconds=1";
+    let rendered = Charts::find()?.render(
+        release,
+        &["--set", common, "--set", values, "--set", &volume],
+    )?;
+    let manifests = cluster.dir.join(format!("{release}.yaml"));
+    fs::write(&manifests, rendered).map_err(at("writing", &manifests))?;
+    cluster.manifests("apply", &manifests)?;
+    let pod = cluster.wait_for_a_ready_pod(release)?;
+    let build = "buildctl build --progress plain --frontend dockerfile.v0 --local context=/project --local dockerfile=/project \
+                 --output type=tar,dest=/tmp/out.tar 2>&1 && tar -tf /tmp/out.tar";
+    let printed = output(
+        Command::new(&docker.runtime)
+            .arg("exec")
+            .arg(format!("kube-{}-{pod}", cluster.process.id()))
+            .args(["sh", "-c", build]),
+    )?;
+    ensure(printed.contains("said"), || printed.clone())?;
+    cluster.manifests("delete", &manifests)?;
+    cluster.wait_until_empty()
 }
 
 /// Installs the chart with a TCP listener and builds over it with the driver remote.
@@ -166,20 +214,18 @@ fn chart(docker: &Docker, cluster: &Cluster, project: &Path) -> Result<(), Troub
         file("client.pem"),
         file("client-key.pem")
     );
-    docker.run(
-        "buildx",
-        &[
-            "create",
-            "--name",
-            BUILDER,
-            "--driver",
-            "remote",
-            "--driver-opt",
-            &options,
-            "--bootstrap",
-            &address,
-        ],
-    )?;
+    let create = [
+        "create",
+        "--name",
+        BUILDER,
+        "--driver",
+        "remote",
+        "--driver-opt",
+        &options,
+        "--bootstrap",
+        &address,
+    ];
+    docker.run("buildx", &create)?;
     docker.build(BUILDER, project, &["."])?;
     docker.run("buildx", &["rm", BUILDER])?;
     let stranger = format!("cacert={}", file("ca.pem"));
@@ -201,11 +247,88 @@ fn chart(docker: &Docker, cluster: &Cluster, project: &Path) -> Result<(), Troub
         "a client without a certificate may build".to_owned()
     })?;
     docker.run("buildx", &["rm", BUILDER])?;
+
+    // A pod that is told to end finishes what it builds.
+    docker.run("buildx", &create)?;
+    let slow = project.join("slow.Dockerfile");
+    fs::write(&slow, SLOW).map_err(at("writing", &slow))?;
+    let mut build = docker.command("buildx", &["build", "--builder", BUILDER]);
+    build.args(["--progress=plain", "-f", "slow.Dockerfile", "."]);
+    let mut build = Progress::of(build.current_dir(project))?;
+    build.wait_for("begun")?;
     cluster.manifests("delete", &manifests)?;
+    let rest = build.finish()?;
+    ensure(rest.contains("over"), || {
+        format!("the build was not finished: {rest}")
+    })?;
+    docker.run("buildx", &["rm", BUILDER])?;
     cluster.wait_until_empty()?;
     ensure(!cluster.log().contains("killed: true"), || {
         "a pod did not end by its signal".to_owned()
     })
+}
+
+/// A step that takes longer than the hook before the signal.
+const SLOW: &str = "FROM scratch\nCOPY busybox /bin/busybox\n\
+                    RUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo begun; /bin/busybox sleep 6; echo over\"]\n";
+
+/// A build that runs, by the lines of its progress.
+struct Progress {
+    process: Child,
+    lines: BufReader<ChildStderr>,
+}
+
+impl Progress {
+    fn of(command: &mut Command) -> Result<Self, Error> {
+        let start = |source| Error::Start {
+            program: "buildx".to_owned(),
+            source,
+        };
+        let mut process = command.stderr(Stdio::piped()).spawn().map_err(start)?;
+        let stderr = process.stderr.take().ok_or_else(|| Error::Output {
+            what: "buildx",
+            problem: "it has no progress".to_owned(),
+        })?;
+        Ok(Self {
+            process,
+            lines: BufReader::new(stderr),
+        })
+    }
+
+    /// Reads until the output of a step has this text.
+    fn wait_for(&mut self, text: &str) -> Result<(), Trouble> {
+        let mut seen = String::new();
+        loop {
+            let from = seen.len();
+            let count = self.lines.read_line(&mut seen).unwrap_or_default();
+            ensure(count > 0, || {
+                format!("the build ended before {text}: {seen}")
+            })?;
+            // Steps print behind their number and time; the name of a step has none.
+            let line = seen.get(from..).unwrap_or_default().trim_end();
+            if line.ends_with(&format!(" {text}")) && !line.contains("sleep") {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the end, and returns the rest of the progress; a build that fails is an error.
+    fn finish(mut self) -> Result<String, Error> {
+        let mut rest = String::new();
+        let _ended = self.lines.read_to_string(&mut rest);
+        let status = self.process.wait().map_err(|source| Error::Start {
+            program: "buildx".to_owned(),
+            source,
+        })?;
+        if status.success() {
+            return Ok(rest);
+        }
+        Err(Error::Failed {
+            program: "buildx build".to_owned(),
+            status: status.to_string(),
+            output: rest,
+        })
+    }
 }
 
 /// The keys of a secret with certificates, and the files for them.
@@ -222,8 +345,8 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start(docker: &Docker, archive: &Path) -> Result<Self, Error> {
-        let dir = docker.kubeconfig.parent().unwrap_or(archive);
+    fn start(docker: &Docker, images: &[(&str, &Path)]) -> Result<Self, Error> {
+        let dir = docker.kubeconfig.parent().unwrap_or(&docker.kubeconfig);
         fs::create_dir_all(dir).map_err(at("making", dir))?;
         let program = Module::find()?.tools().join("kube");
         run_command(
@@ -241,8 +364,12 @@ impl Cluster {
         let mut process = Command::new(&program)
             .arg("--state")
             .arg(dir)
-            .arg("--image")
-            .arg(format!("{IMAGE}={}", archive.display()))
+            .args(images.iter().flat_map(|(name, archive)| {
+                [
+                    "--image".to_owned(),
+                    format!("{name}={}", archive.display()),
+                ]
+            }))
             .arg("--runtime")
             .arg(&docker.runtime)
             // It ends when this pipe does, with us at the latest.
@@ -297,6 +424,35 @@ impl Cluster {
             }
         }
         Ok(pods)
+    }
+
+    /// Waits for the first successful probe of a pod of a release and returns the pod's name.
+    fn wait_for_a_ready_pod(&self, release: &str) -> Result<String, Trouble> {
+        let begun = Instant::now();
+        let mark = format!("probe of {release}-");
+        loop {
+            let log = self.log();
+            let ready = log
+                .lines()
+                .filter(|line| line.contains(" succeeded after "))
+                .find_map(|line| line.split_once(&mark));
+            if let Some((_, rest)) = ready {
+                let rest = rest.split_whitespace().next().unwrap_or_default();
+                return Ok(format!("{release}-{rest}"));
+            }
+            ensure(begun.elapsed() < PODS_START, || {
+                let pod_logs = self.pods().unwrap_or_default();
+                let texts: Vec<String> = pod_logs
+                    .iter()
+                    .map(|pod| {
+                        fs::read_to_string(self.dir.join("pods").join(pod).join("log"))
+                            .unwrap_or_default()
+                    })
+                    .collect();
+                format!("no pod of {release} gets ready: {texts:?}")
+            })?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     fn wait_until_empty(&self) -> Result<(), Trouble> {

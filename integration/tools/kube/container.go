@@ -22,11 +22,11 @@ const (
 	userIDCount = 65536
 )
 
-// The image of all pods, unpacked once for the host's ids and once for those of user namespaces.
-type images struct {
-	dir, name string
-	mu        sync.Mutex
-	config    imageConfig
+// An image, unpacked once for the host's ids and once for those of user namespaces.
+type image struct {
+	dir    string
+	mu     sync.Mutex
+	config imageConfig
 }
 
 type imageConfig struct {
@@ -35,7 +35,7 @@ type imageConfig struct {
 	Volumes              map[string]struct{}
 }
 
-func openImages(dir, name, archive string) (*images, error) {
+func openImage(dir, archive string) (*image, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -51,11 +51,11 @@ func openImages(dir, name, archive string) (*images, error) {
 	if err := json.Unmarshal(output, &document); err != nil {
 		return nil, err
 	}
-	return &images{dir: dir, name: name, config: document.Config}, nil
+	return &image{dir: dir, config: document.Config}, nil
 }
 
 // The files of the image, for the host's ids or for those of a user namespace.
-func (i *images) rootfs(mapped bool) (string, error) {
+func (i *image) rootfs(mapped bool) (string, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	bundle, arguments := filepath.Join(i.dir, "host"), []string{"unpack", "--image", filepath.Join(i.dir, "layout") + ":image"}
@@ -75,11 +75,15 @@ func (i *images) rootfs(mapped bool) (string, error) {
 func (p *pod) start() error {
 	pod := p.spec.Spec
 	container := &pod.Containers[0]
-	if len(pod.Containers) != 1 || len(pod.InitContainers) > 0 || container.Image != p.cluster.kubelet.images.name {
-		return fmt.Errorf("one container of the image %s is all that a pod may have here", p.cluster.kubelet.images.name)
+	if len(pod.Containers) != 1 || len(pod.InitContainers) > 0 {
+		return errors.New("one container is all that a pod may have here")
+	}
+	image := p.cluster.kubelet.images[container.Image]
+	if image == nil {
+		return fmt.Errorf("there is no image %s", container.Image)
 	}
 	mapped := pod.HostUsers != nil && !*pod.HostUsers
-	lower, err := p.cluster.kubelet.images.rootfs(mapped)
+	lower, err := image.rootfs(mapped)
 	if err != nil {
 		return err
 	}
@@ -97,7 +101,7 @@ func (p *pod) start() error {
 	if err := syscall.Mount("overlay", p.file("rootfs"), "overlay", 0, options); err != nil {
 		return fmt.Errorf("mounting the root of the pod: %w", err)
 	}
-	spec, err := p.bundle(container, mapped)
+	spec, err := p.bundle(container, image.config, mapped)
 	if err != nil {
 		return err
 	}
@@ -129,8 +133,7 @@ func (p *pod) start() error {
 	return runProgram(p.cluster.kubelet.runtime, "start", p.id())
 }
 
-func (p *pod) bundle(container *corev1.Container, mapped bool) (*specs.Spec, error) {
-	config := p.cluster.kubelet.images.config
+func (p *pod) bundle(container *corev1.Container, config imageConfig, mapped bool) (*specs.Spec, error) {
 	command, args := container.Command, container.Args
 	if len(command) == 0 {
 		command = config.Entrypoint
@@ -152,8 +155,10 @@ func (p *pod) bundle(container *corev1.Container, mapped bool) (*specs.Spec, err
 	if privileged {
 		capabilities = allCapabilities
 	}
-	if uid != 0 && !privileged {
-		capabilities = nil
+	// An ordinary user has none, but its programs with the bit for it may get them.
+	held := capabilities
+	if uid != 0 {
+		held = nil
 	}
 	cwd := container.WorkingDir
 	if cwd == "" {
@@ -162,7 +167,7 @@ func (p *pod) bundle(container *corev1.Container, mapped bool) (*specs.Spec, err
 	if cwd == "" {
 		cwd = "/"
 	}
-	mounts, err := p.mounts(container, privileged, mapped)
+	mounts, err := p.mounts(container, config, privileged, mapped)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +180,7 @@ func (p *pod) bundle(container *corev1.Container, mapped bool) (*specs.Spec, err
 			User:            specs.User{UID: uid, GID: gid},
 			NoNewPrivileges: context.AllowPrivilegeEscalation != nil && !*context.AllowPrivilegeEscalation,
 			Capabilities: &specs.LinuxCapabilities{
-				Bounding: capabilities, Effective: capabilities, Permitted: capabilities,
+				Bounding: capabilities, Effective: held, Permitted: held,
 			},
 		},
 		Mounts: mounts,
@@ -225,7 +230,7 @@ func number(image string, given *int64) uint32 {
 	return uint32(id)
 }
 
-func (p *pod) mounts(container *corev1.Container, privileged, mapped bool) ([]specs.Mount, error) {
+func (p *pod) mounts(container *corev1.Container, config imageConfig, privileged, mapped bool) ([]specs.Mount, error) {
 	access := "ro"
 	if privileged {
 		access = "rw"
@@ -253,7 +258,7 @@ func (p *pod) mounts(container *corev1.Container, privileged, mapped bool) ([]sp
 		covered[mount.MountPath] = true
 		mounts = append(mounts, bind(filepath.Join(source, mount.SubPath), mount.MountPath, mount.ReadOnly))
 	}
-	for path := range p.cluster.kubelet.images.config.Volumes {
+	for path := range config.Volumes {
 		if !covered[path] {
 			source, err := p.folder("image"+strings.ReplaceAll(path, "/", "-"), mapped)
 			if err != nil {
@@ -283,9 +288,12 @@ func folder(dir string, mapped bool) (string, error) {
 		return "", err
 	}
 	if mapped {
-		return dir, os.Chown(dir, userIDs, userIDs)
+		if err := os.Chown(dir, userIDs, userIDs); err != nil {
+			return "", err
+		}
 	}
-	return dir, nil
+	// As a kubelet makes them, whatever the mask of this process.
+	return dir, os.Chmod(dir, 0o777)
 }
 
 // The folder of a volume: config maps and secrets are written into it, claims outlive their pod.

@@ -2,10 +2,10 @@
 //
 // The API server keeps deployments, stateful sets, config maps, secrets, services and pods, in JSON or protobuf as the client likes,
 // and runs commands in pods over SPDY. The kubelet starts the processes of pods with an OCI runtime in namespaces of their own, from
-// one image, runs their probes and ends them as a kubelet does: preStop, SIGTERM, grace period, SIGKILL. Pods have the host's network,
+// images of archives, runs their probes and ends them as a kubelet does: preStop, SIGTERM, grace period, SIGKILL. Pods have the host's network,
 // or a network of nothing but a loopback interface when they ask for a user namespace, which cannot have the host's.
 //
-//	kube --state DIR --image NAME=ARCHIVE --runtime PROGRAM
+//	kube --state DIR --image NAME=ARCHIVE... --runtime PROGRAM
 //	kube --state DIR apply|delete FILE
 //
 // The first writes DIR/kubeconfig, says "ready" on its standard output, and ends with its pods when its standard input ends.
@@ -20,6 +20,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -35,7 +36,15 @@ import (
 
 func main() {
 	state := flag.String("state", "", "folder of the pods, the image and kubeconfig")
-	image := flag.String("image", "", "the image of every pod, as NAME=ARCHIVE of docker save")
+	archives := map[string]string{}
+	flag.Func("image", "an image for pods, as NAME=ARCHIVE of docker save; may be given several times", func(value string) error {
+		name, archive, named := strings.Cut(value, "=")
+		if !named {
+			return errors.New("want NAME=ARCHIVE")
+		}
+		archives[name] = archive
+		return nil
+	})
 	runtime := flag.String("runtime", "runc", "OCI runtime")
 	flag.Parse()
 	if flag.NArg() == 2 {
@@ -44,15 +53,14 @@ func main() {
 		}
 		return
 	}
-	if err := run(*state, *image, *runtime); err != nil {
+	if err := run(*state, archives, *runtime); err != nil {
 		log.Fatal("kube: ", err)
 	}
 }
 
-func run(state, image, runtime string) error {
-	name, archive, named := strings.Cut(image, "=")
-	if state == "" || !named {
-		return fmt.Errorf("usage: kube --state DIR --image NAME=ARCHIVE [--runtime PROGRAM]")
+func run(state string, archives map[string]string, runtime string) error {
+	if state == "" || len(archives) == 0 {
+		return fmt.Errorf("usage: kube --state DIR --image NAME=ARCHIVE... [--runtime PROGRAM]")
 	}
 	if err := os.MkdirAll(state, 0o755); err != nil {
 		return err
@@ -60,9 +68,13 @@ func run(state, image, runtime string) error {
 	if err := adoptOrphans(); err != nil {
 		return err
 	}
-	images, err := openImages(filepath.Join(state, "image"), name, archive)
-	if err != nil {
-		return err
+	images := map[string]*image{}
+	for name, archive := range archives {
+		opened, err := openImage(filepath.Join(state, "images", strings.ReplaceAll(name, ":", "-")), archive)
+		if err != nil {
+			return err
+		}
+		images[name] = opened
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -25,7 +25,7 @@ const watchInterval = 100 * time.Millisecond
 
 type kubelet struct {
 	state, runtime string
-	images         *images
+	images         map[string]*image
 }
 
 // One pod with one container, from its start to its end.

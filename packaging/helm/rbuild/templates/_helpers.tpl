@@ -49,6 +49,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* What the grace period leaves for builds, behind the hook and before the kill. */}}
+{{- define "rbuild.drain" -}}
+{{- max 1 (sub .Values.drain.terminationGracePeriodSeconds (add .Values.drain.preStopSeconds 5)) }}
+{{- end }}
+
 {{/* The pod, which is the same in both workloads. */}}
 {{- define "rbuild.pod" -}}
 {{- $rootless := eq .Values.security "rootless" -}}
@@ -117,6 +122,7 @@ spec:
         {{- if .Values.metrics.enabled }}
         - --debugaddr=0.0.0.0:{{ .Values.metrics.port }}
         {{- end }}
+        - --drain-timeout={{ include "rbuild.drain" . }}s
         {{- range .Values.extraArgs }}
         - {{ . | quote }}
         {{- end }}
