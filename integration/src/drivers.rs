@@ -73,7 +73,8 @@ fn with_docker(
     }
     let dockerd = need("dockerd")?;
     let module = Module::find()?;
-    let scratch = paths::cache().join(format!("{name}-{}", std::process::id()));
+    // Where everybody may go: root of a user namespace is nobody to the folders of this machine.
+    let scratch = std::env::temp_dir().join(format!("rbuild-{name}-{}", std::process::id()));
     fs::create_dir_all(&scratch).map_err(at("making", &scratch))?;
     let docker = Docker::start(&dockerd, &scratch, module.tools().join("buildx"))?;
     let outcome = body(&docker, &scratch);

@@ -23,7 +23,7 @@ _rbuildd() {
 
     case "${cmd}" in
         rbuildd)
-            opts="-h -V --config --root --addr --debug --trace --log-format --log-level --group --debugaddr --tlscert --tlskey --tlscacert --isolation --allow-insecure-loopback --allow-insecure-entitlement --otel-socket-path --cdi-disabled --cdi-spec-dir --save-cache-debug --rootless --oci-worker --oci-worker-labels --oci-worker-snapshotter --oci-worker-platform --oci-worker-net --oci-worker-binary --oci-worker-user-namespaces --oci-worker-no-process-sandbox --oci-max-parallelism --oci-worker-gc --oci-worker-gc-keepstorage --containerd-worker --help --version"
+            opts="-h -V --config --root --addr --debug --trace --log-format --log-level --group --debugaddr --allow-insecure-debugaddr --drain-timeout --tlscert --tlskey --tlscacert --isolation --allow-insecure-loopback --allow-insecure-entitlement --proxy-network --otel-socket-path --cdi-disabled --cdi-spec-dir --save-cache-debug --rootless --oci-worker --oci-worker-labels --oci-worker-snapshotter --oci-worker-platform --oci-worker-net --oci-worker-binary --oci-worker-user-namespaces --oci-worker-no-process-sandbox --oci-max-parallelism --oci-worker-gc --oci-worker-gc-keepstorage --containerd-worker --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -57,6 +57,10 @@ _rbuildd() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --drain-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --tlscert)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -75,6 +79,10 @@ _rbuildd() {
                     ;;
                 --allow-insecure-entitlement)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy-network)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --otel-socket-path)

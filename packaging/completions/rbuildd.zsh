@@ -21,12 +21,14 @@ _rbuildd() {
 '--log-format=[Log format\: text (default) or json]:FORMAT:_default' \
 '--log-level=[Log level\: trace, debug, info (default), warn or error]:LEVEL:_default' \
 '--group=[Group (name or gid) that owns the unix sockets]:GROUP:_default' \
-'--debugaddr=[Address of the debugging listener (read, without effect so far)]:ADDRESS:_default' \
+'--debugaddr=[Address of the debugging listener with metrics and health\: host\:port or unix\:///path]:ADDRESS:_default' \
+'--drain-timeout=[How long builds that run may go on after SIGTERM, such as 30s or 5m (default 8s); further ones are refused meanwhile]:DURATION:_default' \
 '--tlscert=[Certificate for TCP listeners; needs --tlskey]:FILE:_files' \
 '--tlskey=[Key of the certificate]:FILE:_files' \
 '--tlscacert=[Authority that clients'\'' certificates must come from\: this makes TLS mutual]:FILE:_files' \
 '--isolation=[What clients share\: none (everything, as with BuildKit) or client (nothing\: each certificate and each user of a socket has a state of its own)]:MODE:_default' \
 '*--allow-insecure-entitlement=[Entitlement that clients may ask for\: network.host, security.insecure or device; may be given several times]:NAME:_default' \
+'--proxy-network=[Steps of all builds reach the network by a proxy only, which tells of their requests]::BOOL:(true false)' \
 '--otel-socket-path=[Socket on which traces of build steps are collected (read, without effect so far)]:PATH:_default' \
 '--cdi-disabled=[No step gets a device (default false)]::BOOL:(true false)' \
 '*--cdi-spec-dir=[Folder of CDI files, which describe devices; may be given several times]:DIR:_default' \
@@ -45,6 +47,7 @@ _rbuildd() {
 '--containerd-worker=[Accepted for buildkitd'\''s sake\: there is no containerd worker]::BOOL:_default' \
 '--debug[Log what decisions are made of; same as level \`debug\`]' \
 '--trace[Log every event; same as level \`trace\`]' \
+'--allow-insecure-debugaddr[Show metrics and health on a debugging address that others than this machine can reach]' \
 '--allow-insecure-loopback[Listen on loopback addresses without client certificates, although build steps on the host'\''s network can use them then]' \
 '--oci-worker-no-process-sandbox[Show steps the host'\''s processes (read, without effect so far)]' \
 '-h[Print help (see more with '\''--help'\'')]' \

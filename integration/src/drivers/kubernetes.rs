@@ -7,7 +7,8 @@
 //! ```
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -196,8 +197,10 @@ fn chart(docker: &Docker, cluster: &Cluster, project: &Path) -> Result<(), Troub
     let secret = secret.collect::<Result<String, Error>>()?;
     let port = free_port()?;
     let address = format!("tcp://127.0.0.1:{port}");
+    let metrics = free_port()?;
     let values = format!(
-        "tls.enabled=true,tls.secretName=release-tls,service.port={port},drain.preStopSeconds=1,metrics.enabled=false"
+        "tls.enabled=true,tls.secretName=release-tls,service.port={port},drain.preStopSeconds=1,metrics.port={metrics},\
+         autoscaling.hpa.enabled=true"
     );
     let rendered = Charts::find()?.render("release", &["--set", &values])?;
     let manifests = dir.join("manifests.yaml");
@@ -228,6 +231,11 @@ fn chart(docker: &Docker, cluster: &Cluster, project: &Path) -> Result<(), Troub
     docker.run("buildx", &create)?;
     docker.build(BUILDER, project, &["."])?;
     docker.run("buildx", &["rm", BUILDER])?;
+    let page = get(metrics, "/metrics")?;
+    ensure(
+        rendered.contains(SCALING_METRIC) && page.contains(SCALING_METRIC),
+        || format!("the chart scales by a metric that is not there: {page}"),
+    )?;
     let stranger = format!("cacert={}", file("ca.pem"));
     docker.run(
         "buildx",
@@ -266,6 +274,25 @@ fn chart(docker: &Docker, cluster: &Cluster, project: &Path) -> Result<(), Troub
     ensure(!cluster.log().contains("killed: true"), || {
         "a pod did not end by its signal".to_owned()
     })
+}
+
+/// What the chart's autoscalers look at.
+const SCALING_METRIC: &str = "rbuild_builds_active";
+
+/// Returns a page of a port of the loopback interface, with its headers.
+fn get(port: u16, path: &str) -> Result<String, Error> {
+    let place = Path::new(path);
+    let mut connection =
+        TcpStream::connect(("127.0.0.1", port)).map_err(at("connecting for", place))?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+    connection
+        .write_all(request.as_bytes())
+        .map_err(at("asking for", place))?;
+    let mut page = String::new();
+    connection
+        .read_to_string(&mut page)
+        .map_err(at("reading", place))?;
+    Ok(page)
 }
 
 /// A step that takes longer than the hook before the signal.

@@ -121,6 +121,8 @@ spec:
         {{- end }}
         {{- if .Values.metrics.enabled }}
         - --debugaddr=0.0.0.0:{{ .Values.metrics.port }}
+        # Metrics and health alone are shown there.
+        - --allow-insecure-debugaddr
         {{- end }}
         - --drain-timeout={{ include "rbuild.drain" . }}s
         {{- range .Values.extraArgs }}
