@@ -67,7 +67,7 @@ fn retire(store: &Arc<Store>, key: &str, value: &str) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// What one build sees of cache mounts. The builds's job holds it, see [`crate::JobValue`].
+/// The generations of cache mounts that one build uses. The builds's job holds it, see [`crate::JobValue`].
 #[derive(Debug, Default)]
 pub struct BuildCacheMounts(Mutex<Seen>);
 
@@ -108,15 +108,15 @@ pub struct CacheMounts {
 type Place = (&'static str, String);
 
 impl CacheMounts {
-    /// Begins with nothing in use. What a daemon that was killed had replaced goes.
+    /// Cache mounts of a daemon that starts. Generations that were replaced before it stopped are deleted.
     pub fn new(store: &Arc<Store>) -> Self {
-        let left = store.find_meta_below(OLD_DIR, b"").and_then(|left| {
-            left.iter().try_for_each(|record| {
+        let cleanup = store.find_meta_below(OLD_DIR, b"").and_then(|cleanup| {
+            cleanup.iter().try_for_each(|record| {
                 store.clear_meta(record, OLD_DIR)?;
                 store.retire(record)
             })
         });
-        if let Err(error) = left {
+        if let Err(error) = cleanup {
             tracing::warn!(%error, "replaced cache mounts of an earlier start are left behind");
         }
         Self {
@@ -128,8 +128,9 @@ impl CacheMounts {
         }
     }
 
-    /// Has steps of `build`, and of builds that begin later, start with an empty cache mount; `on_inputs` says that it is on top
-    /// of refs. Other builds that used it go on with what they have. A build that asks again keeps what it has begun. Blocks.
+    /// Gives steps of `build`, and of builds that begin later, an empty cache mount; `on_inputs` says that it lies on top of refs.
+    /// Other builds that have used the mount keep their generation. If a build calls this again, it keeps the empty one that it has
+    /// begun. Blocks.
     ///
     /// DIFFERS: BuildKit takes it away from the builds that use it.
     pub fn forget(
@@ -158,15 +159,22 @@ impl CacheMounts {
         for (key, records) in by_key {
             self.replace(build, &key, &records)?;
         }
-        // Also what it went on with itself.
+        // The generations that this build kept of earlier replacements are dropped too.
         let below = format!("{id}:");
         let is_it = |key: &String| key == id || on_inputs && key.starts_with(&below);
-        let gone: Vec<_> = {
-            let mut seen = build.0.lock();
-            let keys: Vec<String> = seen.old.keys().filter(|key| is_it(key)).cloned().collect();
-            keys.iter().filter_map(|key| seen.old.remove(key)).collect()
+        let replaced: Vec<_> = {
+            let mut of_build = build.0.lock();
+            let keys: Vec<String> = of_build
+                .old
+                .keys()
+                .filter(|key| is_it(key))
+                .cloned()
+                .collect();
+            keys.iter()
+                .filter_map(|key| of_build.old.remove(key))
+                .collect()
         };
-        drop(gone);
+        drop(replaced);
         Ok(())
     }
 
@@ -180,13 +188,13 @@ impl CacheMounts {
         let newest = (CACHE_DIR, key.to_owned());
         let users: Vec<Arc<BuildCacheMounts>> = {
             let mut builds = self.builds.lock();
-            builds.retain(|known| known.strong_count() > 0);
+            builds.retain(|build| build.strong_count() > 0);
             let others = builds.iter().filter_map(Weak::upgrade);
             others
                 .filter(|other| !Arc::ptr_eq(other, build))
                 .filter(|other| {
-                    let seen = other.0.lock();
-                    seen.used.contains(key) && !seen.old.contains_key(key)
+                    let of_other = other.0.lock();
+                    of_other.used.contains(key) && !of_other.old.contains_key(key)
                 })
                 .collect()
         };
@@ -228,6 +236,7 @@ impl CacheMounts {
             .as_ref()
             .ok_or(OpFailure::MountOptions { kind: "cache" })?;
         let sharing = pb::CacheSharingOpt::try_from(options.sharing)
+            // prost's error holds the same number and no reason.
             .map_err(|_| OpFailure::UnknownSharing(options.sharing))?;
         let mut key = options.id.clone();
         if let Some(input) = input {
@@ -246,9 +255,9 @@ impl CacheMounts {
         }
         loop {
             let freed = self.freed.notified();
-            if let Some(made) = self.try_open(&key, request, &description, sharing)? {
-                own.insert(key, Arc::clone(&made));
-                return Ok(made);
+            if let Some(cache_mount) = self.try_open(&key, request, &description, sharing)? {
+                own.insert(key, Arc::clone(&cache_mount));
+                return Ok(cache_mount);
             }
             freed.await;
         }
@@ -258,12 +267,12 @@ impl CacheMounts {
     fn place(&self, builds: &[Arc<BuildCacheMounts>], key: &str) -> Place {
         let mut place = None;
         for build in builds {
-            let mut seen = build.0.lock();
-            seen.used.insert(key.to_owned());
-            if let Some(old) = seen.old.get(key) {
+            let mut of_build = build.0.lock();
+            of_build.used.insert(key.to_owned());
+            if let Some(old) = of_build.old.get(key) {
                 place.get_or_insert_with(|| (OLD_DIR, old.name.clone()));
             }
-            drop(seen);
+            drop(of_build);
             let mut builds = self.builds.lock();
             builds.retain(|build| build.strong_count() > 0);
             if !builds.iter().any(|k| k.as_ptr() == Arc::as_ptr(build)) {

@@ -1,4 +1,4 @@
-//! What ops ask of connected clients: secrets and agents.
+//! Secrets and SSH agents that steps get from connected clients.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -33,7 +33,7 @@ pub async fn secret(
         })
         .await;
     match answer {
-        Ok(found) => Ok(found.map(|secret| secret.expose().to_vec())),
+        Ok(secret) => Ok(secret.map(|secret| secret.expose().to_vec())),
         Err(SessionError::Call(CallError::Unsupported { .. })) => Ok(None),
         Err(error) => Err(OpFailure::Session(Box::new(error))),
     }
@@ -44,6 +44,7 @@ pub fn secret_text(id: &str, bytes: Vec<u8>) -> Result<String, OpFailure> {
     if bytes.contains(&0) {
         return Err(OpFailure::SecretZeroByte { id: id.to_owned() });
     }
+    // The error holds the bytes of the secret, so it must not be kept.
     String::from_utf8(bytes).map_err(|_| OpFailure::SecretNotText { id: id.to_owned() })
 }
 
@@ -248,9 +249,12 @@ mod tests {
             };
             assert!(reaches(0), "{mode:o} {uid}");
             assert!(!reaches(65534), "{mode:o} {uid}");
-            let wanted = if mode == 0 { 0o600 } else { mode };
-            let got = std::fs::metadata(&socket).unwrap().permissions().mode() & 0o7777;
-            assert_eq!(got, wanted, "the mode holds in the container");
+            let expected_mode = if mode == 0 { 0o600 } else { mode };
+            let actual_mode = std::fs::metadata(&socket).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(
+                actual_mode, expected_mode,
+                "the mode holds in the container"
+            );
         }
     }
 }

@@ -16,7 +16,7 @@ use solver::{OpCtx, OpError, SlowKey};
 
 use crate::{BuildDomain, OpFailure, Ref};
 
-/// What of an input an op reads.
+/// The part of an input that an op reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
     /// Path in the input.
@@ -25,11 +25,11 @@ pub struct Selector {
     pub wildcard: bool,
     /// Whether a link in the last component is followed.
     pub follow_links: bool,
-    /// Of a tree, only this.
+    /// Patterns of the files of a tree that are read; empty for all.
     pub include: Vec<String>,
-    /// Of a tree, not this.
+    /// Patterns of the files of a tree that are not read.
     pub exclude: Vec<String>,
-    /// What must be there.
+    /// Paths that have to exist.
     pub required: Vec<String>,
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn dedupe_paths(paths: Vec<String>) -> Vec<String> {
         .collect()
 }
 
-/// Drops selectors that others cover; what is left is sorted by path.
+/// Drops selectors that others cover, and sorts the rest by path.
 pub(crate) fn dedupe_selectors(selectors: &[Selector]) -> Vec<Selector> {
     let plain = |follow: bool| {
         dedupe_paths(

@@ -30,7 +30,7 @@ impl Domain for BuildDomain {
     type Hint = LayerHint;
 }
 
-/// What a vertex does.
+/// The op of a vertex.
 pub trait BuildOp: Op<BuildDomain> {
     /// Returns what a source was pinned to, once its key is known; empty for every other op and before that.
     fn pin(&self) -> String {
@@ -45,13 +45,13 @@ pub struct OpSys {
     pub op: Arc<pb::Op>,
     /// What the definition says about it.
     pub metadata: pb::OpMetadata,
-    /// What its build was granted.
+    /// The rights of its build.
     pub rights: BuildRights,
     /// How many builds are around the one that has it; 0 for what a client wants.
     pub nesting: usize,
 }
 
-/// What the build that a vertex belongs to was granted.
+/// The rights of the build that a vertex belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildRights {
     /// Asked for by the client and allowed by the daemon.

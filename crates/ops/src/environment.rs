@@ -1,4 +1,4 @@
-//! What a definition puts into the environment of a process, beside what is written there: proxies and secrets.
+//! Variables of a process beside those of its definition: proxies and secrets.
 
 use executor::Environment;
 use llb::pb;
@@ -24,15 +24,15 @@ pub fn set_proxies(environment: &mut Environment, proxy: &pb::ProxyEnv) {
     }
 }
 
-/// Sets variables whose values are secrets of the clients. An optional one that nobody has is empty.
+/// Sets variables whose values are secrets of the clients. An optional secret that no client has gives an empty value.
 pub async fn set_secrets(
     environment: &mut Environment,
     secrets: &[pb::SecretEnv],
     parts: &Parts,
     ctx: &OpCtx<BuildDomain>,
 ) -> Result<(), OpFailure> {
-    for wanted in secrets {
-        let pb::SecretEnv { id, name, optional } = wanted;
+    for variable in secrets {
+        let pb::SecretEnv { id, name, optional } = variable;
         if id.is_empty() {
             return Err(OpFailure::SecretIdMissing { name: name.clone() });
         }

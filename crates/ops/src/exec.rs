@@ -301,6 +301,7 @@ fn extra_hosts(hosts: &[pb::HostIp]) -> Result<Vec<(String, IpAddr)>, OpFailure>
     hosts
         .iter()
         .map(|host| {
+            // The parser's error says only that the text is no address.
             let ip = host.ip.parse().map_err(|_| OpFailure::ExtraHost {
                 host: host.host.clone(),
                 ip: host.ip.clone(),

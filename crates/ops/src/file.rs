@@ -69,7 +69,7 @@ impl Op<BuildDomain> for FileOp {
     }
 }
 
-/// What stands at one number: an input, or what an action made.
+/// The state of one index: an input, or the output of an action.
 #[derive(Debug)]
 enum Slot {
     /// Not computed yet.
@@ -82,7 +82,7 @@ enum Slot {
     Open(MutableRef),
 }
 
-/// What is left to do for a result.
+/// A step of the work that computes an output.
 #[derive(Debug, Clone, Copy)]
 enum Todo {
     /// The result at this number is needed.
@@ -214,14 +214,15 @@ impl<'a> Run<'a> {
                     .filter_map(|i| usize::try_from(*i).ok())
                     .map(Todo::Need),
             );
-            for named in owners(action).into_iter().flatten() {
-                if let Some(pb::user_opt::User::ByName(named)) = &named.user {
-                    let needed = usize::try_from(named.input)
-                        .map_err(|_| OpFailure::InvalidUserIndex(named.input))?;
+            for user in owners(action).into_iter().flatten() {
+                if let Some(pb::user_opt::User::ByName(user)) = &user.user {
+                    // A failed conversion has one reason: the index is negative.
+                    let needed = usize::try_from(user.input)
+                        .map_err(|_| OpFailure::InvalidUserIndex(user.input))?;
                     todo.push(Todo::Need(needed));
                 }
             }
-            // What is read first is made first.
+            // The stack is worked off from its end, so the first input is pushed last.
             if let Some(needed) = todo.get_mut(first..) {
                 needed.reverse();
             }

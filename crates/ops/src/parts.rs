@@ -1,4 +1,4 @@
-//! What all ops work with.
+//! The executor, the stores and the devices that ops use.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::cache_mounts::CacheMounts;
 use crate::domain::BuildDomain;
 use crate::nested::NestedBuilds;
 
-/// What steps of this machine may use.
+/// Devices and limits of this machine that steps may use.
 #[derive(Debug, Default)]
 pub struct StepLimits {
     /// Platforms that processes can run for.
@@ -32,12 +32,12 @@ pub struct StepLimits {
     pub memory: Option<MemoryBudget>,
 }
 
-/// What ops work with.
+/// The executor, the stores and the devices that ops use.
 #[derive(Debug)]
 pub struct Parts {
     /// Where results are.
     pub store: Arc<Store>,
-    /// What runs processes.
+    /// Runs processes in containers.
     pub executor: Arc<dyn Executor>,
     /// The roots that are known.
     pub sources: Arc<Sources>,

@@ -1,4 +1,4 @@
-//! What can be said.
+//! Events of a build's progress.
 
 use std::time::SystemTime;
 
@@ -23,7 +23,7 @@ pub enum Event {
 pub struct Vertex {
     /// Which.
     pub digest: Digest,
-    /// What it reads.
+    /// The vertices that it reads.
     pub inputs: Vec<Digest>,
     /// Shown to people.
     pub name: String,
@@ -78,7 +78,7 @@ pub struct Log {
     pub vertex: Digest,
     /// 1 is standard output, 2 standard error.
     pub stream: i64,
-    /// What it wrote.
+    /// The bytes that the step wrote.
     pub msg: Bytes,
     /// When.
     pub timestamp: SystemTime,

@@ -13,8 +13,8 @@ use crate::event::Event;
 use crate::journal::{Cursor, Journal};
 use crate::stream::VertexStream;
 
-const LOG_BUDGET: usize = 64 << 10;
-const BATCH: usize = 256;
+const LOG_BUDGET_BYTES: usize = 64 << 10;
+const BATCH_EVENTS: usize = 256;
 
 /// The events of one solve.
 pub struct Hub {
@@ -38,7 +38,7 @@ impl Hub {
     /// Makes a hub with its own clock and directory for log files.
     pub fn with(clock: Clock, spool_dir: Option<PathBuf>) -> Arc<Self> {
         let state = State {
-            journal: Journal::new(LOG_BUDGET, spool_dir),
+            journal: Journal::new(LOG_BUDGET_BYTES, spool_dir),
             stream: VertexStream::default(),
             closed: false,
         };
@@ -140,7 +140,10 @@ impl Subscription {
             self.moved.borrow_and_update();
             let (batch, closed) = {
                 let state = self.hub.state.lock();
-                (state.journal.read(&mut self.cursor, BATCH), state.closed)
+                (
+                    state.journal.read(&mut self.cursor, BATCH_EVENTS),
+                    state.closed,
+                )
             };
             if !batch.is_empty() {
                 let events = batch.into_events();

@@ -19,8 +19,8 @@ use oci::Digest;
 
 use crate::event::{Event, Log};
 
-const RUN_EVENTS: u64 = 1024;
-const RUN_BYTES: u64 = 64 << 10;
+const MAX_RUN_EVENTS: u64 = 1024;
+const MAX_RUN_BYTES: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -174,8 +174,8 @@ impl Journal {
         }) = self.entries.back_mut()
             && *first + *count == number
             && *start + *bytes == offset
-            && *count < RUN_EVENTS
-            && *bytes < RUN_BYTES
+            && *count < MAX_RUN_EVENTS
+            && *bytes < MAX_RUN_BYTES
         {
             *count += 1;
             *bytes += length;
@@ -508,7 +508,7 @@ mod tests {
             let Kind::Run { count, .. } = entry.kind else {
                 panic!("all of it is in the file")
             };
-            assert!(count <= RUN_EVENTS);
+            assert!(count <= MAX_RUN_EVENTS);
         }
         assert_eq!(journal.entries.len(), 3);
         let mut journal = Journal::new(0, None);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::writer::Writer;
 
-const TAIL: usize = 256 << 10;
+const TAIL_BYTES: usize = 256 << 10;
 
 /// How much output a step may show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl LogStreams {
         }
         if let Some(tail) = &mut state.tail {
             tail.extend(data);
-            let over = tail.len().saturating_sub(TAIL);
+            let over = tail.len().saturating_sub(TAIL_BYTES);
             tail.drain(..over);
         }
         let mut msg = data.get(..shown).unwrap_or_default().to_vec();

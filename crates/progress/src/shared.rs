@@ -1,4 +1,4 @@
-//! What a vertex has said, shared by those who write for it and those who want to hear it.
+//! The progress of a vertex, shared by its writers and the builds that show it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -13,9 +13,9 @@ use crate::hub::Hub;
 use crate::journal::{Cursor, Journal};
 
 /// Bytes of logs of one vertex that stay in memory.
-const LOG_BUDGET: usize = 16 << 10;
-/// Events that a joining hub is told at a time, while writers of the vertex wait.
-const MAX_REPLAYED_AT_ONCE: usize = 256;
+const LOG_BUDGET_BYTES: usize = 16 << 10;
+/// Events that are replayed to a joining hub at a time, while writers of the vertex wait.
+const MAX_REPLAYED_EVENTS_AT_ONCE: usize = 256;
 
 pub(crate) struct Shared {
     pub(crate) digest: Digest,
@@ -38,7 +38,7 @@ struct State {
 impl Shared {
     pub(crate) fn new(vertex: Vertex, clock: Clock, spool_dir: Option<PathBuf>) -> Self {
         let digest = vertex.digest.clone();
-        let mut journal = Journal::new(LOG_BUDGET, spool_dir);
+        let mut journal = Journal::new(LOG_BUDGET_BYTES, spool_dir);
         journal.push(Event::Vertex(vertex.clone()));
         let state = State {
             vertex,
@@ -69,8 +69,8 @@ impl Shared {
                 if state.has(hub) {
                     return;
                 }
-                let batch = state.journal.read(&mut cursor, MAX_REPLAYED_AT_ONCE);
-                if batch.is_rest(MAX_REPLAYED_AT_ONCE) {
+                let batch = state.journal.read(&mut cursor, MAX_REPLAYED_EVENTS_AT_ONCE);
+                if batch.is_rest(MAX_REPLAYED_EVENTS_AT_ONCE) {
                     // Under the lock, so that nothing is said between the last of these and the first that the hub hears itself.
                     for event in batch.into_events() {
                         hub.publish(event);

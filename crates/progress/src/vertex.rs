@@ -76,7 +76,7 @@ impl VertexProgress {
         self.shared.vertex()
     }
 
-    /// Returns what writes for the vertex.
+    /// Returns a writer for the vertex.
     pub fn writer(&self) -> Writer {
         Writer::new(Some(Arc::clone(&self.shared)))
     }

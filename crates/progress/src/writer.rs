@@ -1,4 +1,4 @@
-//! What ops write with.
+//! Writers, with which ops report progress.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,7 +23,7 @@ fn redacted_bytes(bytes: Bytes) -> Bytes {
     }
 }
 
-/// Writes for a vertex, or to nobody. Cheap to clone.
+/// Reports the progress of a vertex, or discards it. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     shared: Option<Arc<Shared>>,
@@ -31,7 +31,7 @@ pub struct Writer {
 
 /// Something that has a writer: the sink of a vertex.
 pub trait WriterSource {
-    /// Returns what writes for the vertex.
+    /// Returns a writer for the vertex.
     fn writer(&self) -> Writer;
 }
 
@@ -40,7 +40,7 @@ impl Writer {
         Self { shared }
     }
 
-    /// Returns a writer that nobody reads.
+    /// Returns a writer that discards everything.
     pub fn null() -> Self {
         Self { shared: None }
     }

@@ -1,4 +1,4 @@
-//! What a client may say of a cache.
+//! Attributes of caches that clients may set.
 
 use std::collections::BTreeMap;
 

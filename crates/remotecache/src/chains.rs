@@ -15,11 +15,11 @@ use solver::{Domain, export};
 use crate::error::CacheError;
 use crate::format::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
 
-/// How many layers all results of a cache may list together, and how many steps merging its records may take: more than
-/// any honest cache needs.
+/// Layers that all results of a cache list together. No honest cache comes near it.
 const MAX_LISTED: usize = 1 << 20;
+/// Steps of merging the records of a cache. No honest cache comes near it.
 const MAX_STEPS: usize = 1 << 26;
-/// How many results one record keeps; an honest one has a few, of which the newest is used.
+/// Results of one record; an honest one has a few, of which the newest is used.
 const MAX_RESULTS: usize = 256;
 
 /// The layers of a result, base first.
@@ -142,13 +142,13 @@ impl Chains {
     fn add_results(&mut self, at: usize, results: Vec<ChainResult>) {
         if let Some(item) = self.items.get_mut(at) {
             for result in results {
-                let known = |r: &ChainResult| {
+                let is_same = |r: &ChainResult| {
                     let mut layers = r.layers.iter().zip(result.layers.iter());
                     r.created == result.created
                         && r.layers.len() == result.layers.len()
                         && layers.all(|(a, b)| Arc::ptr_eq(a, b) || a.digest == b.digest)
                 };
-                if item.results.len() < MAX_RESULTS && !item.results.iter().any(known) {
+                if item.results.len() < MAX_RESULTS && !item.results.iter().any(is_same) {
                     item.results.push(result);
                 }
             }
@@ -233,24 +233,24 @@ impl Chains {
         Ok(seen)
     }
 
-    /// Makes `other` another name of `main`, with all that leads to it and follows from it.
+    /// Merges `other` into `main`: all that leads to `other` or follows from it does so for `main`.
     fn merge(&mut self, main: usize, other: usize) -> Result<(), CacheError> {
-        let Some(gone) = self.items.get_mut(other).map(std::mem::take) else {
+        let Some(merged_item) = self.items.get_mut(other).map(std::mem::take) else {
             return Ok(());
         };
         if let Some(item) = self.items.get_mut(other) {
             item.merged = Some(main);
         }
-        self.add_results(main, gone.results);
+        self.add_results(main, merged_item.results);
         let unlink = |item: Option<&mut Item>| {
             for children in item.into_iter().flat_map(|i| i.children.values_mut()) {
                 children.remove(&other);
             }
         };
-        for (from, _) in gone.parents.iter().flatten() {
+        for (from, _) in merged_item.parents.iter().flatten() {
             unlink(self.items.get_mut(*from));
         }
-        for (key, children) in gone.children {
+        for (key, children) in merged_item.children {
             for child in children {
                 let item = self.items.get_mut(child);
                 if let Some(ways) = item.and_then(|i| i.parents.get_mut(key.input)) {
@@ -262,7 +262,7 @@ impl Chains {
             }
         }
         let below = self.descendants(main)?;
-        for (input, ways) in gone.parents.into_iter().enumerate() {
+        for (input, ways) in merged_item.parents.into_iter().enumerate() {
             for way in ways {
                 if !below.contains(&way.0) {
                     self.link(way, input, main);
@@ -344,7 +344,7 @@ impl Chains {
         known: &HashMap<Digest, Arc<Descriptor>>,
     ) -> Result<(), CacheError> {
         let mut items: Vec<Option<Option<usize>>> = vec![None; config.records.len()];
-        let mut begun = vec![false; config.records.len()];
+        let mut is_begun = vec![false; config.records.len()];
         for top in 0..config.records.len() {
             let mut stack = vec![top];
             while let Some(at) = stack.last().copied() {
@@ -384,11 +384,11 @@ impl Chains {
                     inputs.push(ways);
                 }
                 if waits {
-                    if begun.get(at).copied().unwrap_or(true) {
+                    if is_begun.get(at).copied().unwrap_or(true) {
                         return Err(CacheError::records("invalid looping record"));
                     }
-                    if let Some(begun) = begun.get_mut(at) {
-                        *begun = true;
+                    if let Some(is_begun) = is_begun.get_mut(at) {
+                        *is_begun = true;
                     }
                     self.steps += stack.len();
                     self.within_bounds()?;
@@ -412,10 +412,10 @@ impl Chains {
         known: &HashMap<Digest, Arc<Descriptor>>,
     ) -> Result<Vec<ChainResult>, CacheError> {
         let layer = |index: i64| {
-            let found = usize::try_from(index)
+            let layer = usize::try_from(index)
                 .ok()
                 .and_then(|i| config.layers.get(i));
-            found.ok_or_else(|| CacheError::records(format!("invalid layer index {index}")))
+            layer.ok_or_else(|| CacheError::records(format!("invalid layer index {index}")))
         };
         let mut out = Vec::new();
         for result in &record.results {

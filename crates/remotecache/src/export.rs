@@ -22,13 +22,13 @@ use crate::format::CONFIG_TYPE;
 use crate::import::{CREATED_AT, UNCOMPRESSED};
 use crate::place::{Place, Role};
 
-/// Results whose layers are made at a time; making a layer is done on all cores.
-const MADE_AT_ONCE: usize = 3;
-/// Layers that are written at a time.
-const WRITTEN_AT_ONCE: usize = 8;
+/// Results whose layers are packed at the same time; packing one layer uses all cores.
+const MAX_RESULTS_AT_ONCE: usize = 3;
+/// Layers that are written at the same time.
+const MAX_BLOBS_AT_ONCE: usize = 8;
 
 /// The key of the answer that describes the root.
-const ANSWER: &str = "cache.manifest";
+const ANSWER_KEY: &str = "cache.manifest";
 
 /// The records that will be written. Holds the layers.
 #[derive(Debug, Default)]
@@ -128,7 +128,7 @@ impl CacheExporter {
             .await
             .map_err(CacheError::write("manifest"))?;
         let answer = String::from_utf8_lossy(&gostd::json::to_vec(&root)).into_owned();
-        Ok([(ANSWER.to_owned(), answer)].into())
+        Ok([(ANSWER_KEY.to_owned(), answer)].into())
     }
 }
 
@@ -218,7 +218,7 @@ impl CacheRecords {
             }));
         }
         let layers: HashMap<_, Made> = stream::iter(making)
-            .buffer_unordered(MADE_AT_ONCE)
+            .buffer_unordered(MAX_RESULTS_AT_ONCE)
             .try_collect()
             .await?;
         let mut results: HashMap<usize, Vec<ChainResult>> = HashMap::new();
@@ -264,7 +264,7 @@ impl CacheRecords {
             }));
         }
         stream::iter(writes)
-            .buffer_unordered(WRITTEN_AT_ONCE)
+            .buffer_unordered(MAX_BLOBS_AT_ONCE)
             .try_collect()
             .await
     }
@@ -299,7 +299,7 @@ async fn layers_of<D: CacheDomain>(
         is_named,
     } = options.compression;
     let mut layers = if result.only_with_blobs {
-        let Some(known) = reference.known_blobs()? else {
+        let Some(blobs) = reference.known_blobs()? else {
             return Ok(None);
         };
         if compression.force {
@@ -307,7 +307,7 @@ async fn layers_of<D: CacheDomain>(
         } else if is_named {
             reference.blobs_as_asked(compression, None).await?
         } else {
-            known
+            blobs
         }
     } else if is_named {
         reference.blobs_as_asked(compression, None).await?
@@ -336,7 +336,7 @@ async fn layers_of<D: CacheDomain>(
         if !has_bytes(layer)? {
             return Ok(None);
         }
-        // Registries keep what they say they have. A client may have removed it, and will be gone soon.
+        // A registry keeps the blobs that it has. A client may have removed a blob, and will leave soon.
         if layer.repositories().is_empty()
             && let Err(error) = layer.ensure().await
         {

@@ -18,15 +18,16 @@ use crate::error::CacheError;
 use crate::format::{CONFIG_TYPE, CacheConfig, CacheLayer, CacheRecord};
 use crate::place::Place;
 
-/// Indexes inside each other, and manifests of all of them, that are read for records in images.
+/// Indexes inside each other that are read for records in images.
 const MAX_DEPTH: usize = 4;
+/// Manifests of all indexes that are read for records in images.
 const MAX_MANIFESTS: usize = 256;
 
 /// Bytes of all documents that are read for records in images.
-const MAX_READ: usize = 64 << 20;
+const MAX_READ_BYTES: usize = 64 << 20;
 
-/// Bytes that are decoded where they are read.
-const MAX_AT_ONCE: usize = 128 << 10;
+/// Bytes of a document that are decoded on the runtime's thread; longer ones are decoded on another.
+const MAX_DOCUMENT_BYTES_AT_ONCE: usize = 128 << 10;
 
 /// Values in one document: some ten for each record.
 const MAX_VALUES: usize = 1 << 21;
@@ -35,7 +36,7 @@ const MAX_VALUES: usize = 1 << 21;
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// When a layer was made.
 pub(crate) const CREATED_AT: &str = "buildkit/createdat";
-/// What made a layer.
+/// The step that made a layer.
 pub(crate) const DESCRIPTION: &str = "buildkit/description";
 
 /// Reads the records of the cache with this root.
@@ -86,8 +87,9 @@ async fn inline(place: &dyn Place, root: &Descriptor, bytes: Bytes) -> Result<Ch
     let mut read = 0;
     let mut count = |desc: &Descriptor, bytes: &Bytes| {
         read += bytes.len();
-        if read > MAX_READ {
-            let reason = format!("the image and those with it have more than {MAX_READ} bytes");
+        if read > MAX_READ_BYTES {
+            let reason =
+                format!("the image and those with it have more than {MAX_READ_BYTES} bytes");
             return Err(CacheError::document("index", desc, reason));
         }
         Ok(())
@@ -204,7 +206,7 @@ async fn decode_later<T: DeserializeOwned + Send + 'static>(
     desc: &Descriptor,
     bytes: &Bytes,
 ) -> Result<T, CacheError> {
-    if bytes.len() < MAX_AT_ONCE {
+    if bytes.len() < MAX_DOCUMENT_BYTES_AT_ONCE {
         return decode(what, desc, bytes);
     }
     let (desc, bytes) = (desc.clone(), bytes.clone());
@@ -227,19 +229,19 @@ async fn kind_of(desc: &Descriptor, bytes: &Bytes) -> Result<&'static str, Cache
         let reason = "invalid ambiguous manifest and manifest list";
         return Err(CacheError::document("manifest", desc, reason));
     }
-    let known = [
+    let media_types = [
         media_type::OCI_MANIFEST,
         media_type::DOCKER_MANIFEST,
         media_type::OCI_INDEX,
         media_type::DOCKER_INDEX,
     ];
-    let said = known.into_iter().find(|k| *k == shape.media_type);
-    match said {
-        Some(said) if media_type::is_manifest(said) != is_manifest => {
+    let known_type = media_types.into_iter().find(|k| *k == shape.media_type);
+    match known_type {
+        Some(known_type) if media_type::is_manifest(known_type) != is_manifest => {
             let reason = "mediaType in manifest does not match manifest contents";
             Err(CacheError::document("manifest", desc, reason))
         }
-        Some(said) => Ok(said),
+        Some(known_type) => Ok(known_type),
         None if is_manifest => Ok(media_type::DOCKER_MANIFEST),
         None => Ok(media_type::DOCKER_INDEX),
     }

@@ -65,8 +65,8 @@ fn of_image(chains: &Chains, image: &[Digest]) -> Result<Option<Vec<CacheRecord>
         for mut result in std::mem::take(&mut record.results) {
             let blobs = config.blobs(result.layer);
             let in_order = (0..).zip(&blobs).all(|(place, blob)| {
-                let known = places.get(blob);
-                known.is_some_and(|p| p.contains(&place))
+                let places_of_blob = places.get(blob);
+                places_of_blob.is_some_and(|p| p.contains(&place))
             });
             if in_order {
                 result.layer = i64::try_from(blobs.len()).unwrap_or(i64::MAX) - 1;
@@ -139,24 +139,24 @@ mod tests {
 
     #[test]
     fn results_are_named_by_the_places_of_their_layers() {
-        let made = chains(&[
+        let chains_of_steps = chains(&[
             ("run", &["a", "b"]),
             ("copy", &["b"]),
             ("other", &["a", "x"]),
         ]);
         let image = [digest("a"), digest("b")];
-        let got = shape(of_image(&made, &image).unwrap());
+        let got = shape(of_image(&chains_of_steps, &image).unwrap());
         assert_eq!(got, [(vec![], vec![vec![1]]), (vec![1], vec![])]);
     }
 
     #[test]
     fn an_uncompressed_image_fits_records_of_the_same_layers() {
-        let made = chains(&[("run", &["a"])]);
+        let chains_of_steps = chains(&[("run", &["a"])]);
         let plain = digest("a uncompressed");
         assert_eq!(
-            shape(of_image(&made, &[plain]).unwrap()),
+            shape(of_image(&chains_of_steps, &[plain]).unwrap()),
             [(vec![0], vec![])]
         );
-        assert_eq!(of_image(&made, &[digest("z")]).unwrap(), None);
+        assert_eq!(of_image(&chains_of_steps, &[digest("z")]).unwrap(), None);
     }
 }

@@ -1,17 +1,17 @@
-//! The one place that does asynchronously what the scheduler decides synchronously.
+//! The driver carries out, asynchronously, what the scheduler decides synchronously. No other module does.
 //!
-//! The scheduler sits behind a lock that is held while an event is applied and its effects are begun, so that they are begun in the
-//! order they were decided. Nothing waits while it is held: work is tasks, look-ups of keys have threads of their own (`lookups`),
-//! and what may take as long as a disk (telling a job what a vertex told before, dropping results) is done after the lock is
-//! released. Cancelling work drops its task. A work's end is the next event.
+//! The scheduler is behind a lock. The lock is held while an event is applied and its effects are started, so that effects start in
+//! the order in which they were decided. Nothing waits under the lock: work runs in tasks, look-ups of keys run on threads of their
+//! own (`lookups`), and replaying progress and dropping results, which may read a disk, happen after the lock is released.
+//! Cancelling work drops its task. When work ends, the driver applies an event.
 //!
-//! A vertex that is new has nothing to tell; one that other jobs had before may have logs of megabytes, partly on the disk, and
-//! tells a job that joins on a thread that may wait (`telling`). A job gets no reply before it was told everything that was decided
-//! before: replies to it wait meanwhile.
+//! A new vertex has no progress yet. A vertex that other jobs have used may have megabytes of logs, partly on disk, and they are
+//! replayed to a joining job on a thread that may wait (`replays`). A job gets a reply only after the progress that was decided
+//! before the reply has been replayed to it.
 
 mod lookups;
+mod replays;
 mod sub;
-mod telling;
 mod work;
 
 use std::collections::HashMap;
@@ -38,18 +38,18 @@ use crate::scheduler::{
     Work, WorkId,
 };
 use lookups::Lookups;
-use telling::{Next, Telling};
+use replays::{Next, Replay};
 
 pub(crate) struct Core<D: Domain> {
     state: Mutex<State<D>>,
-    /// What destructors report. A sender never waits; there is one event for each job and each build that is left.
+    /// Events of destructors, which must not wait for the lock: one for each job and each build that is dropped.
     farewells: mpsc::Sender<Event<D>>,
-    /// A task is going to work off what is left to do.
+    /// Whether a task has been started that will run the scheduler.
     is_awake: AtomicBool,
     /// Names of jobs in use. Held for one operation of the set.
     names: Mutex<HashMap<String, JobId>>,
     next: AtomicU64,
-    /// Where builds run: destructors may be called on threads that belong to no runtime, and begin work for others.
+    /// The runtime of the builds. Destructors may be called on threads outside of it and start work for other builds.
     runtime: OnceLock<Runtime>,
     resolver: Arc<dyn Resolver<D>>,
     observer: Arc<dyn Observer<D>>,
@@ -61,8 +61,8 @@ struct State<D: Domain> {
     tasks: HashMap<WorkId, Task<()>>,
     lookups: Lookups<D>,
     replies: HashMap<BuildId, Waiting<D>>,
-    /// Jobs that are being told something, outside of the lock.
-    telling: HashMap<JobId, Telling<D>>,
+    /// Jobs to which progress is being replayed outside of the lock.
+    replays: HashMap<JobId, Replay<D>>,
     farewells: mpsc::Receiver<Event<D>>,
 }
 
@@ -70,7 +70,7 @@ type BuildResult<D> = Result<Built<D>, SolveError<D>>;
 
 /// A build that waits for its reply.
 struct Waiting<D: Domain> {
-    /// The job that asked; none for what an op asked, whose vertex belongs to jobs that get replies of their own.
+    /// The job that started the build; none if an op did, because the jobs of its vertex get replies of their own.
     job: Option<JobId>,
     reply: oneshot::Sender<BuildResult<D>>,
 }
@@ -82,19 +82,19 @@ struct Reply<D: Domain> {
 
 impl<D: Domain> Reply<D> {
     fn send(self) {
-        // A build that left is not there to be told.
+        // Sending fails only if the build has been dropped.
         drop(self.to.send(self.result));
     }
 }
 
-/// What is done after the lock is released.
+/// Work that is done after the lock is released.
 struct Afterwards<D: Domain> {
-    /// Vertices with nothing to tell yet.
+    /// Vertices without progress, which are attached at once.
     attaches: Vec<Attach<D>>,
-    /// Jobs that need somebody who has vertices tell them what they told before.
-    tellers: Vec<JobId>,
+    /// Jobs for which a thread has to replay progress.
+    replays_to_start: Vec<JobId>,
     replies: Vec<Reply<D>>,
-    /// Cancelled tasks, results, …: a destructor may do anything.
+    /// Cancelled tasks, results and other values whose destructors may take long.
     dropped: Vec<Box<dyn Send>>,
     wants_lookup_worker: bool,
     has_more: bool,
@@ -104,7 +104,7 @@ impl<D: Domain> Afterwards<D> {
     fn new() -> Self {
         Self {
             attaches: Vec::new(),
-            tellers: Vec::new(),
+            replays_to_start: Vec::new(),
             replies: Vec::new(),
             dropped: Vec::new(),
             wants_lookup_worker: false,
@@ -113,11 +113,11 @@ impl<D: Domain> Afterwards<D> {
     }
 }
 
-/// How long the state is held at a time, by one piece of work of the scheduler.
+/// The longest time for which the scheduler holds the lock in one piece.
 const MAX_HOLD: Duration = Duration::from_millis(10);
-/// Vertices that are loaded in a row.
+/// Vertices that are loaded before others get the lock.
 const MAX_LOADED_AT_ONCE: usize = 200;
-/// Steps of the scheduler between two looks at the clock.
+/// Steps of the scheduler between two readings of the clock.
 const STEPS_PER_CHECK: usize = 16;
 
 impl<D: Domain> Core<D> {
@@ -133,7 +133,7 @@ impl<D: Domain> Core<D> {
             tasks: HashMap::new(),
             lookups: Lookups::new(),
             replies: HashMap::new(),
-            telling: HashMap::new(),
+            replays: HashMap::new(),
             farewells: receiver,
         };
         Arc::new(Self {
@@ -149,7 +149,7 @@ impl<D: Domain> Core<D> {
         })
     }
 
-    /// Returns a number that was not returned before.
+    /// Returns a number that has not been returned before.
     pub(crate) fn id(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -197,7 +197,7 @@ impl<D: Domain> Core<D> {
             .map(Runtime::enter)
     }
 
-    /// Applies an event, and does what follows from it or leaves it to a task.
+    /// Applies an event and starts its effects. A task continues if the scheduler needs longer than [`MAX_HOLD`].
     pub(crate) fn apply(self: &Arc<Self>, event: Event<D>) {
         let _runtime = self.enter();
         let mut state = self.state.lock();
@@ -206,7 +206,7 @@ impl<D: Domain> Core<D> {
         self.finish(state, afterwards);
     }
 
-    /// Applies an event for a destructor, which must not wait: whoever has the lock takes the event in later.
+    /// Applies an event for a destructor, which must not wait for the lock: if the lock is held, a task applies the event later.
     pub(crate) fn apply_or_leave(self: &Arc<Self>, event: Event<D>) {
         let _runtime = self.enter();
         // The receiver lives as long as the sender.
@@ -221,18 +221,18 @@ impl<D: Domain> Core<D> {
         }
     }
 
-    /// Has a task work off what is left, unless one is about to. Before the first build there is nothing to work off.
+    /// Starts a task that runs the scheduler, unless one is about to. Outside of a runtime it does nothing: there is no build yet.
     fn wake(self: &Arc<Self>) {
         if Runtime::try_current().is_ok() && !self.is_awake.swap(true, Ordering::AcqRel) {
             let core = Arc::clone(self);
-            task::spawn("schedule", async move { core.work_off().await }).detach();
+            task::spawn("schedule", async move { core.schedule().await }).detach();
         }
     }
 
-    /// Works off the rest of large graphs, a piece at a time, so that nobody waits long for a thread or the lock.
-    async fn work_off(self: Arc<Self>) {
+    /// Runs the scheduler on the rest of a large graph piece by piece, so that other builds get the thread and the lock in between.
+    async fn schedule(self: Arc<Self>) {
         tokio::task::yield_now().await;
-        // Whoever wakes from here on is not seen below.
+        // Events that arrive from here on may be missed below, so they have to wake another task.
         self.is_awake.swap(false, Ordering::AcqRel);
         let mut afterwards = Afterwards::new();
         let mut state = self.state.lock();
@@ -240,7 +240,7 @@ impl<D: Domain> Core<D> {
         self.finish(state, afterwards);
     }
 
-    /// Takes in what destructors reported and an event, works off a piece, and begins what follows.
+    /// Applies the events of destructors and `event`, and runs the scheduler for one piece.
     fn take(
         self: &Arc<Self>,
         state: &mut State<D>,
@@ -266,11 +266,11 @@ impl<D: Domain> Core<D> {
             }
             state.scheduler.take(now, event, &mut effects);
         }
-        self.go_on(state, effects, afterwards);
+        self.run_scheduler(state, effects, afterwards);
     }
 
-    /// Works off a piece and begins what follows from it.
-    fn go_on(
+    /// Runs the scheduler for one piece and starts the effects.
+    fn run_scheduler(
         self: &Arc<Self>,
         state: &mut State<D>,
         mut effects: Vec<Effect<D>>,
@@ -301,10 +301,10 @@ impl<D: Domain> Core<D> {
                     }
                 }
                 Effect::Attach(attach) => {
-                    let telling = state.telling.entry(attach.job).or_insert_with(Telling::new);
-                    match telling.add(attach) {
+                    let replays = state.replays.entry(attach.job).or_insert_with(Replay::new);
+                    match replays.add(attach) {
                         Next::AtOnce(attach) => afterwards.attaches.push(attach),
-                        Next::Begin(job) => afterwards.tellers.push(job),
+                        Next::Begin(job) => afterwards.replays_to_start.push(job),
                         Next::Wait => {}
                     }
                 }
@@ -314,8 +314,8 @@ impl<D: Domain> Core<D> {
                         continue;
                     };
                     let reply = Reply { to, result };
-                    match job.and_then(|job| state.telling.get_mut(&job)) {
-                        Some(telling) => telling.replies.push(reply),
+                    match job.and_then(|job| state.replays.get_mut(&job)) {
+                        Some(replays) => replays.replies.push(reply),
                         None => afterwards.replies.push(reply),
                     }
                 }
@@ -325,7 +325,7 @@ impl<D: Domain> Core<D> {
         afterwards.wants_lookup_worker |= state.lookups.wants_worker();
     }
 
-    /// Releases the lock and does what must not be done under it.
+    /// Releases the lock, then does the work that must not be done under it.
     fn finish(self: &Arc<Self>, state: MutexGuard<'_, State<D>>, afterwards: Afterwards<D>) {
         drop(state);
         if afterwards.wants_lookup_worker {
@@ -336,10 +336,10 @@ impl<D: Domain> Core<D> {
         } in afterwards.attaches
         {
             handle.sink.attach(&value);
-            self.told(job);
+            self.replayed(job);
         }
-        for job in afterwards.tellers {
-            self.start_teller(job);
+        for job in afterwards.replays_to_start {
+            self.start_replay(job);
         }
         for reply in afterwards.replies {
             reply.send();
@@ -349,13 +349,13 @@ impl<D: Domain> Core<D> {
             if Runtime::try_current().is_ok() {
                 self.wake();
             } else {
-                // The runtime is gone: nobody is kept waiting.
+                // The runtime has ended, so this thread may block.
                 self.apply_rest();
             }
         }
     }
 
-    /// Works off everything at once.
+    /// Runs the scheduler until nothing is left.
     fn apply_rest(self: &Arc<Self>) {
         let mut has_more = true;
         while has_more {
@@ -369,7 +369,7 @@ impl<D: Domain> Core<D> {
 
     fn start_lookup_worker(self: &Arc<Self>) {
         if Runtime::try_current().is_err() {
-            // The runtime is gone, and with it everybody who waits.
+            // The runtime has ended, and with it every build that waits.
             return;
         }
         let core = Arc::clone(self);

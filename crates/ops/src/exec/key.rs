@@ -133,6 +133,7 @@ fn mount_deps(op: &pb::ExecOp, inputs: usize) -> Result<Vec<DepPlan>, OpFailure>
     let mut deps = vec![Dep::default(); inputs];
     for mount in &op.mounts {
         let kind = pb::MountType::try_from(mount.mount_type)
+            // prost's error holds the same number and no reason.
             .map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
         if matches!(
             kind,

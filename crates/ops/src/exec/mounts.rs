@@ -137,6 +137,7 @@ pub async fn prepare(
     };
     for (position, mount) in mounts.iter().enumerate() {
         let kind = pb::MountType::try_from(mount.mount_type)
+            // prost's error holds the same number and no reason.
             .map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
         let is_root = mount.dest == "/";
         if is_root && kind != pb::MountType::Bind {

@@ -126,11 +126,11 @@ fn select_owner(
 ) -> Result<(), OpFailure> {
     let Some(owner) = owner else { return Ok(()) };
     for (user, file) in [(&owner.user, "/etc/passwd"), (&owner.group, "/etc/group")] {
-        if let Some(User::ByName(named)) = user.as_ref().and_then(|u| u.user.as_ref()) {
-            if named.input < 0 {
-                return Err(OpFailure::InvalidUserIndex(named.input));
+        if let Some(User::ByName(user)) = user.as_ref().and_then(|u| u.user.as_ref()) {
+            if user.input < 0 {
+                return Err(OpFailure::InvalidUserIndex(user.input));
             }
-            selectors.entry(named.input).or_default().push(Selector {
+            selectors.entry(user.input).or_default().push(Selector {
                 path: file.into(),
                 follow_links: true,
                 ..Selector::default()

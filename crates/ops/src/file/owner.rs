@@ -22,8 +22,8 @@ pub(crate) fn resolve(
     let mut gid = 0;
     match owner.user.as_ref().and_then(|u| u.user.as_ref()) {
         Some(User::ById(id)) => (uid, gid) = (*id, *id),
-        Some(User::ByName(named)) => {
-            if let Some(line) = find(open(named.input)?.as_ref(), "/etc/passwd", &named.name)? {
+        Some(User::ByName(user)) => {
+            if let Some(line) = find(open(user.input)?.as_ref(), "/etc/passwd", &user.name)? {
                 uid = number(&line, 2);
                 gid = number(&line, 3);
             }
@@ -32,8 +32,8 @@ pub(crate) fn resolve(
     }
     match owner.group.as_ref().and_then(|u| u.user.as_ref()) {
         Some(User::ById(id)) => gid = *id,
-        Some(User::ByName(named)) => {
-            if let Some(line) = find(open(named.input)?.as_ref(), "/etc/group", &named.name)? {
+        Some(User::ByName(user)) => {
+            if let Some(line) = find(open(user.input)?.as_ref(), "/etc/group", &user.name)? {
                 gid = number(&line, 2);
             }
         }

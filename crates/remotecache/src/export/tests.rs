@@ -74,7 +74,7 @@ async fn layers_are_written_first_the_config_next_and_the_root_last_of_all() {
         [b"one", b"two"].map(|bytes| format!("layer {}", short(&Digest::sha256(bytes))));
     layers.sort();
     assert_eq!(log, layers);
-    let root: Descriptor = gostd::json::from_slice(answer[ANSWER].as_bytes()).unwrap();
+    let root: Descriptor = gostd::json::from_slice(answer[ANSWER_KEY].as_bytes()).unwrap();
     assert_eq!(root.media_type, media_type::OCI_MANIFEST);
     // Who reads it has the same records.
     let read = crate::import::read(&*place, &root, &Writer::null())
@@ -103,7 +103,7 @@ async fn the_root_has_the_form_that_was_asked_for() {
     ] {
         let exporter = exporter(&place, Documents { oci, manifest });
         let answer = exporter.finish(&records, &Writer::null()).await.unwrap();
-        let root: Descriptor = gostd::json::from_slice(answer[ANSWER].as_bytes()).unwrap();
+        let root: Descriptor = gostd::json::from_slice(answer[ANSWER_KEY].as_bytes()).unwrap();
         assert_eq!(root.media_type, root_type);
         let text = place.text(&root.digest);
         assert!(

@@ -195,7 +195,7 @@ async fn an_index_of_large_documents_is_given_up() {
         "{error}"
     );
     let read = place.read.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(read <= MAX_READ + (4 << 20), "{read}");
+    assert!(read <= MAX_READ_BYTES + (4 << 20), "{read}");
 }
 
 #[tokio::test]

@@ -14,10 +14,10 @@ use crate::domain::error::KeyStoreError;
 use crate::keys::lookup::{Answer, Lookup};
 use crate::scheduler::WorkId;
 
-/// Look-ups that wait for a worker, and how many workers there are.
+/// Look-ups that wait for a worker, and the number of workers.
 pub(super) struct Lookups<D: Domain> {
     queue: VecDeque<(WorkId, Box<Lookup<D>>)>,
-    /// Workers that were begun and have not ended.
+    /// Workers that have been started and have not ended.
     workers: usize,
     /// Those of them that are asking a key store.
     asking: usize,
@@ -36,13 +36,13 @@ impl<D: Domain> Lookups<D> {
         self.queue.push_back((work, lookup));
     }
 
-    /// Forgets a look-up that no worker has taken; gives it back to be dropped elsewhere.
+    /// Removes a look-up that no worker has taken, and returns it to be dropped outside of the lock.
     pub(super) fn cancel(&mut self, work: WorkId) -> Option<Box<Lookup<D>>> {
         let at = self.queue.iter().position(|(id, _)| *id == work)?;
         self.queue.remove(at).map(|(_, lookup)| lookup)
     }
 
-    /// Whether a worker is to be begun: a look-up waits and every worker is asking. Counts it.
+    /// Whether the caller has to start a worker: a look-up waits and every worker is asking. The new worker is counted here.
     pub(super) fn wants_worker(&mut self) -> bool {
         let wants = !self.queue.is_empty() && self.workers == self.asking;
         self.workers += usize::from(wants);

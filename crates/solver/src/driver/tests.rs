@@ -51,7 +51,7 @@ fn options(id: &str) -> JobOptions<Plain> {
 
 fn is_idle(core: &Core<Plain>) -> bool {
     let state = core.state.lock();
-    state.scheduler.is_idle() && state.replies.is_empty() && state.telling.is_empty()
+    state.scheduler.is_idle() && state.replies.is_empty() && state.replays.is_empty()
 }
 
 #[tokio::test]

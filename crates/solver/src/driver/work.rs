@@ -63,7 +63,7 @@ impl<D: Domain> Core<D> {
                 let outcome = guard(&of, Phase::SlowKey(input), run).await;
                 if let Err(error) = &outcome {
                     of.sink.started(false);
-                    of.sink.completed(Some(&told(error)), false);
+                    of.sink.completed(Some(&error_text(error)), false);
                 }
                 Outcome::Slow(outcome)
             }
@@ -77,7 +77,7 @@ impl<D: Domain> Core<D> {
                         let outcome = guard(&of, Phase::Exec, op.exec(&ctx, inputs)).await;
                         end.ended();
                         of.sink
-                            .completed(outcome.as_ref().err().map(told).as_deref(), false);
+                            .completed(outcome.as_ref().err().map(error_text).as_deref(), false);
                         if outcome.is_ok() {
                             self.observer.obtained(Obtained::Executed);
                         }
@@ -144,16 +144,16 @@ impl<D: Domain> Core<D> {
         if let Ok((map, _)) = &outcome
             && map.deps.len() != of.vertex.inputs.len()
         {
-            let (want, got) = (of.vertex.inputs.len(), map.deps.len());
+            let (expected, actual) = (of.vertex.inputs.len(), map.deps.len());
             outcome = Err(SolveError::CacheMapDeps {
                 vertex: of.client_digest.clone(),
-                want,
-                got,
+                want: expected,
+                got: actual,
             });
         }
         if shown {
             of.sink
-                .completed(outcome.as_ref().err().map(told).as_deref(), false);
+                .completed(outcome.as_ref().err().map(error_text).as_deref(), false);
         }
         outcome.map(|(map, done)| (Arc::new(map), done))
     }
@@ -188,8 +188,8 @@ async fn guard<D: Domain, T>(
     run: impl Future<Output = Result<T, OpError>>,
 ) -> Result<T, SolveError<D>> {
     match AssertUnwindSafe(run).catch_unwind().await {
-        Ok(done) => {
-            done.map_err(|error| SolveError::op(&of.vertex, &of.client_digest, phase, error))
+        Ok(result) => {
+            result.map_err(|error| SolveError::op(&of.vertex, &of.client_digest, phase, error))
         }
         Err(panic) => Err(SolveError::Panic {
             name: of.vertex.name.clone(),
@@ -205,7 +205,7 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// What is shown at the vertex: the op's own words.
-fn told<D: Domain>(error: &SolveError<D>) -> String {
+fn error_text<D: Domain>(error: &SolveError<D>) -> String {
     if let SolveError::Op { error, .. } = error {
         error.to_string()
     } else {

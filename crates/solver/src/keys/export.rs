@@ -251,8 +251,8 @@ impl<D: Domain> Walk<D> {
             }
             Exporter::Key(key) => {
                 let address = Arc::as_ptr(exporter) as usize;
-                if let Some(done) = self.done.get(&address) {
-                    return Ok(Some(done.clone()));
+                if let Some(records) = self.done.get(&address) {
+                    return Ok(Some(records.clone()));
                 }
                 self.done.insert(address, Vec::new());
                 frame.chosen = self.choose(key)?;

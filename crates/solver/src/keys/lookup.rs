@@ -149,14 +149,15 @@ impl<D: Domain> Lookup<D> {
     ) -> Result<bool, KeyStoreError> {
         let mut is_found = false;
         let targets = self.query(keys, input)?;
-        let (Some(known), Some(new)) = (self.matches.get_mut(input), answer.matches.get_mut(input))
+        let (Some(matches), Some(new_matches)) =
+            (self.matches.get_mut(input), answer.matches.get_mut(input))
         else {
             return Ok(false);
         };
         for key in targets {
-            if !known.contains_key(&key.id) {
-                known.insert(key.id.clone(), Arc::clone(&key));
-                new.insert(key.id.clone(), key);
+            if !matches.contains_key(&key.id) {
+                matches.insert(key.id.clone(), Arc::clone(&key));
+                new_matches.insert(key.id.clone(), key);
                 is_found = true;
             }
         }

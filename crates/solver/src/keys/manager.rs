@@ -397,7 +397,7 @@ impl<D: Domain> Managers<D> {
             for key in manager.query(deps, input, digest, output)? {
                 match keys.get(&key.id) {
                     // DIFFERS: a root key that several places know keeps all of them; BuildKit keeps one.
-                    Some(known) => known.ids.lock().extend(key.ids.lock().drain()),
+                    Some(same_key) => same_key.ids.lock().extend(key.ids.lock().drain()),
                     None => {
                         keys.insert(key.id.clone(), key);
                     }

@@ -27,17 +27,17 @@ impl<D: Domain> Scheduler<D> {
         let Some(other) = self.index.load_or_store(&key, id, ignores) else {
             return false;
         };
-        let (Some(edge), Some(known)) = (self.edges.get(&id), self.edges.get(&other)) else {
+        let (Some(edge), Some(other_edge)) = (self.edges.get(&id), self.edges.get(&other)) else {
             return false;
         };
-        if known.owner().is_some()
-            || self.depends(&edge.vertex, &known.vertex)
-            || self.depends(&known.vertex, &edge.vertex)
+        if other_edge.owner().is_some()
+            || self.depends(&edge.vertex, &other_edge.vertex)
+            || self.depends(&other_edge.vertex, &edge.vertex)
         {
             return false;
         }
         // Merges between the same two vertices go one way, or each would compute for the other.
-        let swap = self.is_owned_by(&known.vertex.clone(), &edge.vertex.clone());
+        let swap = self.is_owned_by(&other_edge.vertex.clone(), &edge.vertex.clone());
         let (dest, source) = if swap { (id, other) } else { (other, id) };
         let source_busy = self
             .edges

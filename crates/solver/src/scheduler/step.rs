@@ -349,12 +349,12 @@ impl<D: Domain> Scheduler<D> {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
-        let mut wanted: Vec<Option<Level>> = Vec::with_capacity(edge.deps.len());
+        let mut demands: Vec<Option<Level>> = Vec::with_capacity(edge.deps.len());
         let mut pending = Vec::new();
         let rounds = edge.rounds();
         for (input, dep) in edge.deps.iter().enumerate() {
             let desired = edge.desired(input, dep, demand, rounds);
-            wanted.push((desired > dep.level).then_some(desired));
+            demands.push((desired > dep.level).then_some(desired));
             if dep.level == Level::Complete && edge.input_pending(input, dep) {
                 pending.push(input);
             }
@@ -363,10 +363,10 @@ impl<D: Domain> Scheduler<D> {
             .vertices
             .get(&edge.vertex)
             .is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&id)));
-        if !working && pending.is_empty() && wanted.iter().all(Option::is_none) {
+        if !working && pending.is_empty() && demands.iter().all(Option::is_none) {
             // A miss was not proved, nor a hit found, and nothing more can be learned without the inputs' results.
             tracing::debug!(vertex = %edge.vertex, "inputs are computed: without their results neither a hit nor a miss can be proved");
-            wanted = edge
+            demands = edge
                 .deps
                 .iter()
                 .map(|d| (d.level < Level::Complete).then_some(Level::Complete))
@@ -375,8 +375,8 @@ impl<D: Domain> Scheduler<D> {
         for input in pending {
             self.need_slow(id, input, out);
         }
-        for (input, wanted) in wanted.into_iter().enumerate() {
-            self.want(id, input, wanted, out);
+        for (input, demand) in demands.into_iter().enumerate() {
+            self.want(id, input, demand, out);
         }
     }
 
