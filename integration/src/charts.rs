@@ -58,7 +58,7 @@ fn check(charts: &Charts, scratch: &Path) -> Result<(), Error> {
         let rendered = scratch.join("rendered.yaml");
         let text = charts.render("release", &["--values", &values.display().to_string()])?;
         fs::write(&rendered, &text).map_err(at("writing", &rendered))?;
-        charts.conform(&[rendered.clone()])?;
+        charts.conform(std::slice::from_ref(&rendered))?;
         // The check must be able to fail.
         let broken = text.replace("terminationGracePeriodSeconds", "terminationGrace");
         fs::write(&rendered, broken).map_err(at("writing", &rendered))?;

@@ -102,7 +102,7 @@ impl Op<BuildDomain> for SourceOp {
                 deps: Vec::new(),
                 hints: hints.collect(),
             },
-            key.done,
+            key.is_last,
         ))
     }
 

@@ -26,9 +26,9 @@ use crate::host::Host;
 use crate::waiting::WaitObserver;
 
 /// How long an authorization is kept after its last use.
-const KEEP_UNUSED: Duration = Duration::from_secs(600);
+const UNUSED_TIMEOUT: Duration = Duration::from_secs(600);
 /// How many authorizations are kept at all.
-const MAX_ENTRIES: usize = 4096;
+const MAX_AUTHORIZATIONS: usize = 4096;
 
 /// For whom and what an authorization is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -83,8 +83,8 @@ impl AuthPool {
 
     fn set(&self, key: AuthKey, method: Method) {
         let mut entries = self.entries.lock();
-        entries.retain(|_, entry| entry.used.elapsed() < KEEP_UNUSED);
-        if entries.len() >= MAX_ENTRIES {
+        entries.retain(|_, entry| entry.used.elapsed() < UNUSED_TIMEOUT);
+        if entries.len() >= MAX_AUTHORIZATIONS {
             entries.clear();
         }
         entries.insert(
@@ -121,7 +121,7 @@ impl AuthPool {
                 format!("Bearer {token}")
             }
         };
-        // What is wrong with a secret is not said.
+        // The dropped error says only that a byte is invalid.
         let mut value = HeaderValue::from_str(&text).map_err(|_| Error::TokenAnswer {
             source: "token or login cannot be a header value".into(),
         })?;
@@ -212,7 +212,7 @@ fn may_send_login(host: &Host, challenge: &Challenge, realm: &reqwest::Url) -> R
             "refusing to send the login for {} to the unencrypted realm {} named by its {} challenge",
             host.authority,
             realm.host_str().unwrap_or_default(),
-            challenge.scheme.word()
+            challenge.scheme.name()
         )
         .into(),
     })

@@ -17,7 +17,7 @@ use crate::retry::Backoff;
 use crate::waiting::{BodyPace, waiting};
 
 /// Bytes that must have come over a connection before its break counts as a new problem.
-const PROGRESS: u64 = 1 << 20;
+const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// A blob on its way here. Nothing is asked before the first `next`; dropping it ends the transfer.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct BlobStream {
     body: Option<Body>,
     backoff: Backoff,
     permit: Option<Permit>,
-    done: bool,
+    is_finished: bool,
     /// The first host that is still worth asking: those before it were too slow.
     first_host: usize,
 }
@@ -71,7 +71,7 @@ impl Repository {
             body: None,
             backoff: Backoff::new(),
             permit: None,
-            done: false,
+            is_finished: false,
             first_host: 0,
         }
     }
@@ -80,7 +80,7 @@ impl Repository {
 impl BlobStream {
     /// The next bytes, or `None` after the last.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        while !self.done {
+        while !self.is_finished {
             if self.permit.is_none() {
                 let limits = self.repository.client().limits();
                 self.permit = Some(
@@ -124,11 +124,11 @@ impl BlobStream {
             match chunk {
                 Ok(Some(mut chunk)) => {
                     metrics::TRANSFERRED.add(metrics::Transfer::FromRegistry, chunk.len() as u64);
-                    let drop = usize::try_from(body.skip)
+                    let skipped = usize::try_from(body.skip)
                         .unwrap_or(usize::MAX)
                         .min(chunk.len());
-                    body.skip -= drop as u64;
-                    let _skipped = chunk.split_to(drop);
+                    body.skip -= skipped as u64;
+                    drop(chunk.split_to(skipped));
                     if chunk.is_empty() {
                         continue;
                     }
@@ -136,13 +136,13 @@ impl BlobStream {
                     if received > self.desc.len() && self.desc.size >= 0 {
                         return Err(Error::SizeMismatch {
                             url: body.url.clone(),
-                            want: self.desc.len(),
-                            got: received,
+                            expected: self.desc.len(),
+                            actual: received,
                         });
                     }
                     self.offset = received;
                     self.since_open = self.since_open.saturating_add(chunk.len() as u64);
-                    if self.since_open >= PROGRESS {
+                    if self.since_open >= PROGRESS_BYTES {
                         self.backoff.reset();
                     }
                     if let Some(digester) = &mut self.digester {
@@ -167,16 +167,16 @@ impl BlobStream {
     }
 
     fn finish(&mut self) -> Result<Option<Bytes>, Error> {
-        self.done = true;
+        self.is_finished = true;
         self.permit = None;
         let url = self.body.take().map(|b| b.url).unwrap_or_default();
         if let Some(digester) = self.digester.take() {
-            let got = digester.finish();
-            if got != self.desc.digest {
+            let actual = digester.finish();
+            if actual != self.desc.digest {
                 return Err(Error::DigestMismatch {
                     url,
-                    want: self.desc.digest.clone(),
-                    got,
+                    expected: self.desc.digest.clone(),
+                    actual,
                 });
             }
         }
@@ -202,7 +202,7 @@ impl BlobStream {
         let observer = self.repository.observer();
         let waited = crate::retry::wait(&mut self.backoff, error, observer).await;
         if waited.is_err() {
-            self.done = true;
+            self.is_finished = true;
             self.permit = None;
         }
         waited

@@ -26,8 +26,8 @@ impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Eof => f.write_str("unexpected EOF"),
-            Self::Http(error) => match words(error) {
-                Words::Dial(text) | Words::Causes(text) => f.write_str(&text),
+            Self::Http(error) => match sentence(error) {
+                Sentence::Dial(text) | Sentence::Causes(text) => f.write_str(&text),
             },
         }
     }
@@ -38,9 +38,9 @@ impl StdError for ConnectionError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Eof => None,
-            Self::Http(error) => match words(error) {
-                Words::Dial(_) => None,
-                Words::Causes(_) => error.source(),
+            Self::Http(error) => match sentence(error) {
+                Sentence::Dial(_) => None,
+                Sentence::Causes(_) => error.source(),
             },
         }
     }
@@ -108,10 +108,11 @@ impl ConnectionError {
     }
 }
 
-/// The sentence, and whether it consists of what the causes say.
-enum Words {
-    /// In Go's words.
+/// The sentence of an error.
+enum Sentence {
+    /// Go's sentence for a connection or look-up that failed, which repeats the causes.
     Dial(String),
+    /// The sentences of the causes.
     Causes(String),
 }
 
@@ -124,7 +125,7 @@ fn io_causes(error: &reqwest::Error) -> impl Iterator<Item = &io::Error> {
 /// The causes below the library's own sentence, which would repeat the address with its query.
 ///
 /// Where a connection or a look-up failed, in the words that clients of BuildKit know.
-fn words(error: &reqwest::Error) -> Words {
+fn sentence(error: &reqwest::Error) -> Sentence {
     if io_causes(error).any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused) {
         // Of a name we do not know which of its addresses was asked last.
         let url = error.url();
@@ -136,7 +137,7 @@ fn words(error: &reqwest::Error) -> Words {
             (Some(host), Some(port)) => format!(" {host}:{port}"),
             _ => String::new(),
         };
-        return Words::Dial(format!("dial tcp{place}: connect: connection refused"));
+        return Sentence::Dial(format!("dial tcp{place}: connect: connection refused"));
     }
     let mut out: Vec<String> = Vec::new();
     let mut next = error.source();
@@ -148,18 +149,18 @@ fn words(error: &reqwest::Error) -> Words {
         next = cause.source();
     }
     let lookup = "failed to lookup address information: ";
-    if let Some(why) = out.iter().find_map(|text| text.split_once(lookup)) {
+    if let Some((_, reason)) = out.iter().find_map(|text| text.split_once(lookup)) {
         let host = error.url().and_then(reqwest::Url::host_str);
         let unknown = ["not known", "No address", "does not exist"];
-        let why = if unknown.iter().any(|u| why.1.contains(u)) {
+        let reason = if unknown.iter().any(|u| reason.contains(u)) {
             "no such host"
         } else {
-            why.1
+            reason
         };
         let host = host.unwrap_or_default();
-        return Words::Dial(format!("dial tcp: lookup {host}: {why}"));
+        return Sentence::Dial(format!("dial tcp: lookup {host}: {reason}"));
     }
-    Words::Causes(if out.is_empty() {
+    Sentence::Causes(if out.is_empty() {
         "no answer".into()
     } else {
         out.join(": ")

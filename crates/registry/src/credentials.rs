@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// A user name and its secret for one host.
@@ -79,10 +80,18 @@ impl fmt::Debug for Token {
 
 /// Why the holder of the credentials could not answer.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
+#[error("{}", oci::error::chain(source.as_ref()))]
 pub struct CredentialError {
-    /// The holder's words.
-    pub message: String,
+    source: Arc<dyn std::error::Error + Send + Sync>,
+}
+
+impl CredentialError {
+    /// Takes the holder's own error, or a sentence where there is none.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            source: Arc::from(source.into()),
+        }
+    }
 }
 
 /// Answers for the logins of one build.
@@ -117,9 +126,7 @@ impl Credentials for Anonymous {
         Ok(false)
     }
     async fn fetch_token(&self, _request: TokenRequest) -> Result<Token, CredentialError> {
-        Err(CredentialError {
-            message: "no session answers for tokens".into(),
-        })
+        Err(CredentialError::new("no session answers for tokens"))
     }
 }
 
@@ -144,8 +151,6 @@ impl Credentials for StaticLogin {
         Ok(false)
     }
     async fn fetch_token(&self, _request: TokenRequest) -> Result<Token, CredentialError> {
-        Err(CredentialError {
-            message: "a static login issues no tokens".into(),
-        })
+        Err(CredentialError::new("a static login issues no tokens"))
     }
 }

@@ -151,24 +151,24 @@ pub enum Error {
         source: ConnectionError,
     },
     /// The bytes are not those of the digest.
-    #[error("content of {url} has digest {got}, expected {want}: failed precondition")]
+    #[error("content of {url} has digest {actual}, expected {expected}: failed precondition")]
     DigestMismatch {
         /// The address without its query.
         url: String,
         /// The digest asked for.
-        want: Digest,
+        expected: Digest,
         /// The digest of what came.
-        got: Digest,
+        actual: Digest,
     },
     /// The bytes are not as many as the descriptor says.
-    #[error("content of {url} has {got} bytes, expected {want}: failed precondition")]
+    #[error("content of {url} has {actual} bytes, expected {expected}: failed precondition")]
     SizeMismatch {
         /// The address without its query.
         url: String,
         /// The size asked for.
-        want: u64,
+        expected: u64,
         /// The size of what came; one more than wanted stands for any more.
-        got: u64,
+        actual: u64,
     },
     /// A digest is not a digest.
     #[error("\"{text}\" in header not a valid digest")]
@@ -288,7 +288,7 @@ impl Error {
         }
     }
 
-    /// Whether a host was waited for in vain: worth one more try, and no more.
+    /// Whether a host did not answer or send in time. Such a request is tried once more only.
     #[expect(clippy::wildcard_enum_match_arm, reason = "two variants say so")]
     pub(crate) fn is_silence(&self) -> bool {
         match self {
@@ -336,7 +336,7 @@ impl Error {
     pub(crate) fn denied(self, doing: &'static str) -> Self {
         match self {
             Self::InvalidAuthorization { message } => Self::AccessDenied { doing, message },
-            other => other,
+            error => error,
         }
     }
 }

@@ -25,37 +25,57 @@ pub(crate) struct Host {
     pub(crate) authority: String,
     /// `/v2` or `/v2/<prefix>`.
     pub(crate) path: String,
-    /// Whether pushes may go here; mirrors are read only.
-    pub(crate) push: bool,
-    http: bool,
-    fallback: bool,
+    pub(crate) role: Role,
+    security: Security,
+    /// It turned out to speak no TLS, where [`Security::TlsOrPlain`] lets it.
     fell_back: AtomicBool,
     pub(crate) client: reqwest::Client,
 }
 
+/// What a host is for its namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It is asked first, and only read from.
+    Mirror,
+    /// It is the namespace's own.
+    Own,
+}
+
+/// How the connections to a host are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Security {
+    /// By TLS always.
+    Tls,
+    /// By TLS, whose certificate goes unchecked, unless the host speaks none.
+    TlsOrPlain,
+    /// Not at all.
+    Plain,
+}
+
 impl Host {
     pub(crate) fn scheme(&self) -> &'static str {
-        if self.http || (self.fallback && self.fell_back.load(Ordering::Relaxed)) {
-            "http"
-        } else {
-            "https"
+        match self.security {
+            Security::Tls => "https",
+            Security::Plain => "http",
+            Security::TlsOrPlain if self.fell_back.load(Ordering::Relaxed) => "http",
+            Security::TlsOrPlain => "https",
         }
     }
 
     /// Whether an answer that is no TLS may be followed by plain http; remembers that it was.
     pub(crate) fn fall_back(&self) -> bool {
-        self.fallback && !self.http && !self.fell_back.swap(true, Ordering::Relaxed)
+        self.security == Security::TlsOrPlain && !self.fell_back.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the configuration lets what comes from this host go over plain http.
     pub(crate) fn may_be_plain(&self) -> bool {
-        self.http || self.fallback
+        self.security != Security::Tls
     }
 
     /// Whether an address is on the origin that the host's authorization belongs to.
     pub(crate) fn is_origin_of(&self, url: &reqwest::Url) -> bool {
         reqwest::Url::parse(&format!("{}://{}/", self.scheme(), self.authority))
-            .is_ok_and(|own| own.origin() == url.origin())
+            .is_ok_and(|base| base.origin() == url.origin())
     }
 
     /// Whether the host serves a namespace under another name, so that it must be told which one.
@@ -71,12 +91,12 @@ impl Host {
 
 /// The hosts to try for `namespace`, in order; the last one is the namespace's own.
 pub(crate) fn hosts_of(config: &Config, namespace: &str) -> Result<Vec<Arc<Host>>, Error> {
-    let own = HostConfig::default();
+    let defaults = HostConfig::default();
     let settings = config.hosts.get(namespace);
     let mut out = Vec::new();
     for mirror in settings.map(|s| s.mirrors.as_slice()).unwrap_or_default() {
         let (authority, prefix) = mirror_parts(mirror);
-        let mirror_settings = config.hosts.get(&authority).unwrap_or(&own);
+        let mirror_settings = config.hosts.get(&authority).unwrap_or(&defaults);
         let path = if prefix.is_empty() {
             "/v2".to_owned()
         } else {
@@ -87,7 +107,7 @@ pub(crate) fn hosts_of(config: &Config, namespace: &str) -> Result<Vec<Arc<Host>
             mirror_settings,
             authority,
             path,
-            false,
+            Role::Mirror,
         )?));
     }
     let authority = if namespace == "docker.io" {
@@ -97,10 +117,10 @@ pub(crate) fn hosts_of(config: &Config, namespace: &str) -> Result<Vec<Arc<Host>
     };
     out.push(Arc::new(build(
         config,
-        settings.unwrap_or(&own),
+        settings.unwrap_or(&defaults),
         authority.to_owned(),
         "/v2".to_owned(),
-        true,
+        Role::Own,
     )?));
     Ok(out)
 }
@@ -110,7 +130,7 @@ fn build(
     settings: &HostConfig,
     authority: String,
     path: String,
-    push: bool,
+    role: Role,
 ) -> Result<Host, Error> {
     let plain = settings
         .plain_http
@@ -120,9 +140,12 @@ fn build(
     Ok(Host {
         authority,
         path,
-        push,
-        http: plain && !insecure,
-        fallback: plain && insecure,
+        role,
+        security: match (plain, insecure) {
+            (false, _) => Security::Tls,
+            (true, true) => Security::TlsOrPlain,
+            (true, false) => Security::Plain,
+        },
         fell_back: AtomicBool::new(false),
         client,
     })
@@ -232,8 +255,10 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 }
 
 fn mirror_parts(mirror: &str) -> (String, String) {
-    let rest = mirror.split_once("://").map_or(mirror, |(_, rest)| rest);
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let address = mirror
+        .split_once("://")
+        .map_or(mirror, |(_, address)| address);
+    let (authority, path) = address.split_once('/').unwrap_or((address, ""));
     (authority.to_owned(), path.trim_matches('/').to_owned())
 }
 
@@ -300,7 +325,7 @@ mod tests {
                     host.scheme(),
                     host.authority,
                     host.path,
-                    host.push,
+                    host.role == super::Role::Own,
                     host.is_proxy_of(namespace)
                 )
             };

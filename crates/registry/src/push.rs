@@ -16,7 +16,7 @@ use oci::{Descriptor, media_type};
 use crate::access::Purpose;
 use crate::client::Repository;
 use crate::error::Error;
-use crate::host::Host;
+use crate::host::{Host, Role};
 use crate::request::{Answer, Call, Target, join};
 use crate::resolve::accept;
 use crate::retry::with_retries;
@@ -58,7 +58,8 @@ impl BlobSource for BytesSource {
 #[derive(Debug, Clone)]
 pub struct FileSource(pub Arc<File>);
 
-const CHUNK: usize = 256 << 10;
+/// How much of a file is read at a time.
+const CHUNK_BYTES: usize = 256 << 10;
 
 #[async_trait::async_trait]
 impl BlobSource for FileSource {
@@ -68,7 +69,7 @@ impl BlobSource for FileSource {
             let file = file.clone();
             async move {
                 let chunk = task::blocking("read blob", move || {
-                    let mut buffer = vec![0; CHUNK];
+                    let mut buffer = vec![0; CHUNK_BYTES];
                     let mut filled = 0;
                     while filled < buffer.len() {
                         let Some(room) = buffer.get_mut(filled..) else {
@@ -123,8 +124,8 @@ impl Repository {
                 return Ok(Pushed::Existed);
             }
             for from in mount_from.iter().filter(|from| **from != self.name().path) {
-                if let Some(done) = self.mount(host, desc, from).await? {
-                    return Ok(done);
+                if let Some(pushed) = self.mount(host, desc, from).await? {
+                    return Ok(pushed);
                 }
             }
             self.upload(host, desc, source.clone(), sent.clone()).await
@@ -167,7 +168,7 @@ impl Repository {
                 last: true,
             };
             let answer = self.send(host, call).await?;
-            done(answer).await
+            accepted(answer).await
         })
         .map_err(|e| e.denied("push"))
     }
@@ -175,7 +176,7 @@ impl Repository {
     fn push_host(&self) -> Result<&Host, Error> {
         self.hosts()
             .iter()
-            .find(|h| h.push)
+            .find(|h| h.role == Role::Own)
             .map(|h| &**h)
             .ok_or(Error::NoHosts { doing: "push" })
     }
@@ -202,7 +203,7 @@ impl Repository {
         let answer = match self.send(host, call).await {
             // Some registries refuse the question but take the push.
             Err(Error::InvalidAuthorization { .. }) => return Ok(false),
-            other => other?,
+            result => result?,
         };
         match answer.status() {
             StatusCode::OK if tag.is_none() => Ok(true),
@@ -333,11 +334,11 @@ impl Repository {
             upload: Some(&upload),
             last: false,
         };
-        done(self.send(host, call).await?).await
+        accepted(self.send(host, call).await?).await
     }
 }
 
-async fn done(answer: Answer) -> Result<Pushed, Error> {
+async fn accepted(answer: Answer) -> Result<Pushed, Error> {
     match answer.status() {
         StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED | StatusCode::NO_CONTENT => {
             Ok(Pushed::Sent)

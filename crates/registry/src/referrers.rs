@@ -64,8 +64,9 @@ impl Repository {
                 what: "referrers index",
                 source: e.into(),
             })?;
-            let wanted = |d: &Descriptor| artifact_type.is_none_or(|want| d.artifact_type == want);
-            return Ok(index.manifests.into_iter().filter(wanted).collect());
+            let is_wanted =
+                |d: &Descriptor| artifact_type.is_none_or(|kind| d.artifact_type == kind);
+            return Ok(index.manifests.into_iter().filter(is_wanted).collect());
         }
         Ok(Vec::new())
     }

@@ -66,7 +66,7 @@ pub(crate) struct Answer {
     pub(crate) url: String,
     pub(crate) method: Method,
     /// Whether it came from the host's own origin, with no other one in between.
-    own: bool,
+    is_from_origin: bool,
 }
 
 impl Answer {
@@ -135,7 +135,7 @@ impl Repository {
             let status = answer.status();
             let retry = match status {
                 // A challenge of anybody else is no reason to show a login, nor to say where a token is to be had.
-                StatusCode::UNAUTHORIZED if answer.own => {
+                StatusCode::UNAUTHORIZED if answer.is_from_origin => {
                     let credentials = self.credentials();
                     let headers = answer.response.headers();
                     self.client()
@@ -156,9 +156,9 @@ impl Repository {
                 StatusCode::INTERNAL_SERVER_ERROR
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT => {
-                    let seen = server_error == Some(status);
+                    let is_repeated = server_error == Some(status);
                     server_error = Some(status);
-                    call.last && !seen
+                    call.last && !is_repeated
                 }
                 _ => false,
             };
@@ -189,16 +189,16 @@ impl Repository {
         authorization: Option<HeaderValue>,
     ) -> Result<Answer, Error> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let mut own = true;
+        let mut is_from_origin = true;
         let mut redirects = 0;
         loop {
             let shown = without_query(&url);
-            own &= host.is_origin_of(&url);
+            is_from_origin &= host.is_origin_of(&url);
             let mut request = host
                 .client
                 .request(call.method.clone(), url.clone())
                 .headers(call.headers.clone());
-            if let Some(authorization) = authorization.as_ref().filter(|_| own) {
+            if let Some(authorization) = authorization.as_ref().filter(|_| is_from_origin) {
                 request = request.header(AUTHORIZATION, authorization.clone());
             }
             if let Some(body) = call.body {
@@ -216,7 +216,8 @@ impl Repository {
                     }
                     None => timeout_at(deadline, request.send())
                         .await
-                        .map_err(|_elapsed| silent(&call.method, &url, ANSWER_TIMEOUT)),
+                        // The dropped error says only that the time is over.
+                        .map_err(|_| silent(&call.method, &url, ANSWER_TIMEOUT)),
                 }
             };
             let response = waiting(self.observer(), &host_of(&url), sending)
@@ -231,7 +232,7 @@ impl Repository {
                     response,
                     url: shown,
                     method: call.method.clone(),
-                    own,
+                    is_from_origin,
                 });
             }
             redirects += 1;

@@ -48,7 +48,10 @@ impl Repository {
         // The error that came furthest is the one worth telling.
         let mut worst: Option<(u8, Error)> = None;
         let mut note = |rank: u8, error: Error| {
-            if worst.as_ref().is_none_or(|(have, _)| *have < rank) {
+            if worst
+                .as_ref()
+                .is_none_or(|(worst_rank, _)| *worst_rank < rank)
+            {
                 worst = Some((rank, error));
             }
             rank
@@ -138,13 +141,13 @@ impl Repository {
             )
             .await
             {
-                Err(Error::SizeMismatch { got, .. }) => {
+                Err(Error::SizeMismatch { actual, .. }) => {
                     return Err(Error::ManifestTooLarge {
-                        size: got,
+                        size: actual,
                         name: shown.to_owned(),
                     });
                 }
-                other => other?,
+                result => result?,
             };
             size = Some(body.len() as u64);
             root_digest = root_digest.or_else(|| Some(Digest::sha256(&body)));
@@ -243,16 +246,13 @@ impl Repository {
         let (url, method) = (answer.url, answer.method);
         let limit = usize::try_from(desc.len()).unwrap_or(usize::MAX);
         let body = match body_within(answer.response, limit, &method, &url, self.observer()).await {
-            Err(Error::SizeMismatch { url, want, got }) => {
-                return Err(Error::SizeMismatch { url, want, got });
-            }
-            other => other?,
+            result => result?,
         };
         if body.len() as u64 != desc.len() {
             return Err(Error::SizeMismatch {
                 url,
-                want: desc.len(),
-                got: body.len() as u64,
+                expected: desc.len(),
+                actual: body.len() as u64,
             });
         }
         verify(&desc.digest, &body, url)?;
@@ -304,16 +304,16 @@ fn furthest(error: &Error) -> u8 {
 }
 
 /// Checks bytes in memory against a digest.
-pub(crate) fn verify(want: &Digest, bytes: &[u8], url: String) -> Result<(), Error> {
-    let got = Digest::sha256(bytes);
+pub(crate) fn verify(expected: &Digest, bytes: &[u8], url: String) -> Result<(), Error> {
+    let actual = Digest::sha256(bytes);
     // Only sha256 can be checked; another algorithm never matches and so is never believed.
-    if got == *want {
+    if actual == *expected {
         Ok(())
     } else {
         Err(Error::DigestMismatch {
             url,
-            want: want.clone(),
-            got,
+            expected: expected.clone(),
+            actual,
         })
     }
 }
@@ -326,11 +326,11 @@ pub(crate) fn accept(media_type: &str) -> HeaderValue {
 
 fn manifest_type(answer: &Answer) -> String {
     let text = answer.header("content-type").unwrap_or_default();
-    let bare = text.split(';').next().unwrap_or_default().trim();
+    let media_type_name = text.split(';').next().unwrap_or_default().trim();
     // Some registries name no type at all for the oldest manifests.
-    if bare == "text/plain" {
+    if media_type_name == "text/plain" {
         media_type::DOCKER_SCHEMA1.to_owned()
     } else {
-        bare.to_owned()
+        media_type_name.to_owned()
     }
 }

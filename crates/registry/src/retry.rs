@@ -1,5 +1,5 @@
-//! Trying again: 1 s, 2 s, 4 s, or what the host asks for, then giving up. A host that was waited for in vain gets one more
-//! try only. Before that, `Repository::send` of `request.rs` has repeated the request at once, up to five times.
+//! Trying again: 1 s, 2 s, 4 s, or what the host asks for, then giving up. A host that did not answer in time
+//! gets one more try only. Before that, `Repository::send` of `request.rs` has repeated the request at once, up to five times.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::waiting::{WaitObserver, waiting};
 
 /// The pause before the second try; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// A pause that would be this long is not made: the tries are used up.
-const END_OF_TRIES: Duration = Duration::from_secs(8);
+/// A pause that would be this long is not made: the tries are used up then.
+const MAX_PAUSE: Duration = Duration::from_secs(8);
 /// The longest pause that a host may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -17,23 +17,23 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
-    waited_in_vain: bool,
+    has_timed_out: bool,
 }
 
 impl Backoff {
     pub(crate) fn new() -> Self {
         Self {
             next: FIRST_PAUSE,
-            waited_in_vain: false,
+            has_timed_out: false,
         }
     }
 
     /// The time to wait after `error`, or `None` when it is final or the tries are used up.
     pub(crate) fn after(&mut self, error: &Error) -> Option<Duration> {
-        if !error.is_transient() || self.next >= END_OF_TRIES {
+        if !error.is_transient() || self.next >= MAX_PAUSE {
             return None;
         }
-        if error.is_silence() && std::mem::replace(&mut self.waited_in_vain, true) {
+        if error.is_silence() && std::mem::replace(&mut self.has_timed_out, true) {
             return None;
         }
         let wait = self.next;
@@ -41,7 +41,7 @@ impl Backoff {
         Some(
             error
                 .retry_after()
-                .map_or(wait, |asked| asked.clamp(wait, MAX_RETRY_AFTER)),
+                .map_or(wait, |requested| requested.clamp(wait, MAX_RETRY_AFTER)),
         )
     }
 

@@ -14,7 +14,7 @@ use crate::waiting::{
     BodyPace, CONNECT_TIMEOUT, DOCUMENT_TIMEOUT, ERROR_BODY_TIMEOUT, WaitObserver, waiting,
 };
 
-const MAX_ERROR_BODY: usize = 64_000;
+const MAX_ERROR_BODY_BYTES: usize = 64_000;
 
 /// The error of a host that does not answer.
 pub(crate) fn silent(method: &Method, url: &reqwest::Url, waited: Duration) -> Error {
@@ -53,8 +53,8 @@ pub(crate) async fn body_within(
             if out.len().saturating_add(chunk.len()) > limit {
                 return Err(Error::SizeMismatch {
                     url: url.to_owned(),
-                    want: limit as u64,
-                    got: limit as u64 + 1,
+                    expected: limit as u64,
+                    actual: limit as u64 + 1,
                 });
             }
             out.extend_from_slice(&chunk);
@@ -101,7 +101,7 @@ pub(crate) async fn status_error(
     let mut body = Vec::new();
     let deadline = Instant::now() + ERROR_BODY_TIMEOUT;
     while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
-        let room = MAX_ERROR_BODY.saturating_sub(body.len());
+        let room = MAX_ERROR_BODY_BYTES.saturating_sub(body.len());
         body.extend(chunk.iter().take(room));
         if chunk.len() >= room {
             break;
@@ -141,8 +141,8 @@ fn go_method(method: &Method) -> String {
 }
 
 pub(crate) fn transport_error(method: &Method, url: &str, error: reqwest::Error) -> Error {
-    if let Some(asked) = error.url().filter(|_| error.is_timeout()) {
-        return silent(method, asked, CONNECT_TIMEOUT);
+    if let Some(address) = error.url().filter(|_| error.is_timeout()) {
+        return silent(method, address, CONNECT_TIMEOUT);
     }
     Error::Transport {
         method: go_method(method),

@@ -73,28 +73,28 @@ pub async fn waiting<T>(
     let mut work = std::pin::pin!(work);
     tokio::select! {
         biased;
-        done = &mut work => return done,
+        result = &mut work => return result,
         () = sleep(SHOWN_AFTER) => {}
     }
     let _shown = (observer.0)(host);
     work.await
 }
 
-/// A host did not say enough for too long.
+/// A host sent, or took, too few bytes for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{got} bytes in {}s", waited.as_secs())]
+#[error("{received} bytes in {}s", waited.as_secs())]
 pub struct Stalled {
     /// How long we waited.
     pub waited: Duration,
-    /// What came meanwhile.
-    pub got: u64,
+    /// How many bytes came or went meanwhile.
+    pub received: u64,
 }
 
 /// The pace of one body: only time spent waiting counts, so that a slow reader of ours blames no host.
 #[derive(Debug, Default)]
 pub struct BodyPace {
     waited: Duration,
-    got: u64,
+    received: u64,
 }
 
 impl BodyPace {
@@ -104,22 +104,22 @@ impl BodyPace {
         read: impl Future<Output = Result<Option<Bytes>, E>>,
     ) -> Result<Result<Option<Bytes>, E>, Stalled> {
         let began = Instant::now();
-        let stalled = |got| Stalled {
+        let stalled = |received| Stalled {
             waited: BODY_WINDOW,
-            got,
+            received,
         };
         let deadline = began + BODY_WINDOW.saturating_sub(self.waited);
         let Ok(read) = timeout_at(deadline, read).await else {
-            return Err(stalled(self.got));
+            return Err(stalled(self.received));
         };
         self.waited += began.elapsed();
         if let Ok(Some(chunk)) = &read {
-            self.got = self.got.saturating_add(chunk.len() as u64);
+            self.received = self.received.saturating_add(chunk.len() as u64);
         }
-        if self.got >= BODY_WINDOW_BYTES {
+        if self.received >= BODY_WINDOW_BYTES {
             *self = Self::default();
         } else if self.waited >= BODY_WINDOW && matches!(read, Ok(Some(_))) {
-            return Err(stalled(self.got));
+            return Err(stalled(self.received));
         }
         Ok(read)
     }
@@ -162,15 +162,15 @@ impl Upload {
             };
             tokio::select! {
                 biased;
-                done = &mut answer => return Ok(done),
+                result = &mut answer => return Ok(result),
                 () = sleep(window) => {}
             }
             let now = self.sent.load(Ordering::Relaxed);
-            let got = now.saturating_sub(before);
-            if is_sent || (got < UPLOAD_WINDOW_BYTES && now < self.size) {
+            let received = now.saturating_sub(before);
+            if is_sent || (received < UPLOAD_WINDOW_BYTES && now < self.size) {
                 return Err(Stalled {
                     waited: window,
-                    got,
+                    received,
                 });
             }
         }
@@ -220,7 +220,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let began = Instant::now();
-        assert_eq!(upload.watch(sending).await.unwrap_err().got, 0);
+        assert_eq!(upload.watch(sending).await.unwrap_err().received, 0);
         assert!(began.elapsed() > Duration::from_secs(3000));
         let sent = Upload::new(0);
         let answer = sleep(Duration::from_secs(200));

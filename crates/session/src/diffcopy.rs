@@ -31,7 +31,7 @@ mod write;
 
 pub use fstree::walk::{Filter, follow_links};
 pub use fstree::{Root, Stat, stat};
-pub use metadata::Wanted;
+pub use metadata::WantsContents;
 pub use receive::{MapStat, Progress, ReceiveError, ReceiveOptions, Received, receive};
 pub use send::{FilteredTree, SendError, SendOptions, TreeSource, send};
 

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use oci::ErrorKind;
 
+use crate::transfers::LimitError;
+
 /// gRPC's numbers, as far as callers tell them apart.
 pub mod code {
     /// The caller went away.
@@ -58,6 +60,34 @@ pub enum CallError {
         /// The session.
         id: String,
     },
+    /// The client did not begin to send in time.
+    #[error(
+        "unexpected answer of the client to {method}: the client did not begin to send within {seconds} seconds"
+    )]
+    NotBegun {
+        /// What was called.
+        method: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The client stopped sending.
+    #[error(
+        "unexpected answer of the client to {method}: the client stopped sending: nothing came for {seconds} seconds"
+    )]
+    Stalled {
+        /// What was called.
+        method: &'static str,
+        /// How long nothing came.
+        seconds: u64,
+    },
+    /// The client sends more than it may.
+    #[error("unexpected answer of the client to {method}: {source}")]
+    Limit {
+        /// What was called.
+        method: &'static str,
+        /// Which bound.
+        source: LimitError,
+    },
     /// The client broke the rules of the protocol.
     #[error("unexpected answer of the client to {method}: {reason}")]
     Protocol {
@@ -76,7 +106,10 @@ impl CallError {
             Self::Unsupported { .. } | Self::NoLocalSources => code::UNIMPLEMENTED,
             Self::Status { code, .. } => *code,
             Self::Ended { .. } => code::UNAVAILABLE,
-            Self::Protocol { .. } => code::INTERNAL,
+            Self::NotBegun { .. }
+            | Self::Stalled { .. }
+            | Self::Limit { .. }
+            | Self::Protocol { .. } => code::INTERNAL,
         }
     }
 
@@ -129,6 +162,8 @@ impl CallError {
                 _ => ErrorKind::Failed,
             },
             Self::Ended { .. } => ErrorKind::Unavailable,
+            Self::NotBegun { .. } | Self::Stalled { .. } => ErrorKind::TimedOut,
+            Self::Limit { .. } => ErrorKind::Denied,
             Self::Protocol { .. } => ErrorKind::Hostile,
         }
     }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::error::{CallError, SessionError};
-use crate::manager::{APPEAR_TIMEOUT, SessionManager};
+use crate::manager::{SESSION_WAIT_TIMEOUT, SessionManager};
 use crate::traits::Session;
 use crate::transfers::{Share, TransferLimits, Transfers};
 
@@ -65,7 +65,7 @@ impl Group {
         let Some(manager) = &self.manager else {
             return Err(SessionError::NoSessions);
         };
-        manager.wait(id, APPEAR_TIMEOUT).await
+        manager.wait(id, SESSION_WAIT_TIMEOUT).await
     }
 
     /// What the transfers of a session may take.
@@ -87,7 +87,7 @@ impl Group {
         }
         let mut last = SessionError::NoSessions;
         for id in &self.ids {
-            match manager.wait(id, APPEAR_TIMEOUT).await {
+            match manager.wait(id, SESSION_WAIT_TIMEOUT).await {
                 Ok(session) => return Ok(session),
                 Err(error) => last = error,
             }
@@ -106,7 +106,7 @@ impl Group {
         };
         let mut last = SessionError::NoSessions;
         for id in &self.ids {
-            match manager.wait(id, APPEAR_TIMEOUT).await {
+            match manager.wait(id, SESSION_WAIT_TIMEOUT).await {
                 Ok(session) => match ask(session).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => last = error.into(),

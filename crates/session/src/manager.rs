@@ -13,7 +13,7 @@ use crate::traits::Session;
 use crate::transfers::{Share, TransferLimits, Transfers};
 
 /// How long a call waits for a session that a request names but that is not connected yet.
-pub const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
+pub const SESSION_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The sessions that are connected now, by id.
 pub struct SessionManager {
@@ -69,15 +69,21 @@ impl SessionManager {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<dyn Session>> {
         let sessions = self.sessions.lock();
-        sessions.get(bare(id)).map(|c| Arc::clone(&c.session))
+        sessions
+            .get(without_prefix(id))
+            .map(|c| Arc::clone(&c.session))
     }
 
     /// What the transfers of a session may take.
     #[must_use]
     pub fn share(&self, id: &str) -> Arc<Share> {
-        let known = self.sessions.lock().get(bare(id)).map(|c| c.share.clone());
-        // One that has just left gets a share for its last words.
-        known.unwrap_or_else(|| self.transfers.share())
+        let share = self
+            .sessions
+            .lock()
+            .get(without_prefix(id))
+            .map(|c| c.share.clone());
+        // A session that has just left may still have a transfer to end.
+        share.unwrap_or_else(|| self.transfers.share())
     }
 
     /// Waits for a session to connect.
@@ -99,8 +105,9 @@ impl SessionManager {
         };
         tokio::time::timeout(timeout, appeared)
             .await
-            .map_err(|_elapsed| SessionError::NotActive {
-                id: bare(id).to_owned(),
+            // The dropped error says only that the time is over.
+            .map_err(|_| SessionError::NotActive {
+                id: without_prefix(id).to_owned(),
             })
     }
 
@@ -126,9 +133,9 @@ impl fmt::Debug for SessionManager {
 }
 
 // A prefix tells apart vertices of different contexts; it is no part of the id.
-fn bare(id: &str) -> &str {
+fn without_prefix(id: &str) -> &str {
     match id.split_once(':') {
-        Some((_, rest)) if !rest.is_empty() => rest,
+        Some((_, name)) if !name.is_empty() => name,
         _ => id,
     }
 }
@@ -142,8 +149,8 @@ pub struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let gone = self.manager.sessions.lock().remove(&self.id);
-        drop(gone);
+        let session = self.manager.sessions.lock().remove(&self.id);
+        drop(session);
         self.manager.changed.notify_waiters();
     }
 }

@@ -73,7 +73,7 @@ impl fmt::Debug for Duplex {
 /// Bytes on their way to the client. Dropped before [`ByteSink::finish`], the transfer is aborted.
 pub struct ByteSink {
     outgoing: mpsc::Sender<Bytes>,
-    done: BoxFuture<'static, Result<(), CallError>>,
+    taken: BoxFuture<'static, Result<(), CallError>>,
 }
 
 impl ByteSink {
@@ -84,9 +84,9 @@ impl ByteSink {
     #[must_use]
     pub fn new(
         outgoing: mpsc::Sender<Bytes>,
-        done: BoxFuture<'static, Result<(), CallError>>,
+        taken: BoxFuture<'static, Result<(), CallError>>,
     ) -> Self {
-        Self { outgoing, done }
+        Self { outgoing, taken }
     }
 
     /// Hands bytes over; waits while the client is slower than we are. The error is the client's.
@@ -94,7 +94,7 @@ impl ByteSink {
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(Self::MAX_CHUNK));
             if self.outgoing.send(chunk).await.is_err() {
-                (&mut self.done).await?;
+                (&mut self.taken).await?;
                 return Err(CallError::Protocol {
                     method: "DiffCopy",
                     reason: "the stream ended before it was finished".into(),
@@ -107,7 +107,7 @@ impl ByteSink {
     /// Closes the stream and waits until the client has taken everything.
     pub async fn finish(self) -> Result<(), CallError> {
         drop(self.outgoing);
-        self.done.await
+        self.taken.await
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Transfers (all sessions) ──► Share (one session) ──► Place (one transfer, with a thread of its own)
-//!                                                   └──► Held  (memory of one transfer's list)
+//!                                                   └──► HeldMemory (memory of one transfer's list)
 //! ```
 //!
 //! A client that stalls holds a thread that nobody else needs: transfers run on threads of their own, a few for each
@@ -21,9 +21,9 @@ use crate::error::CallError;
 use crate::stream::ByteStream;
 
 /// A session that holds less than this may go on while others hold all that there is.
-const MODEST: u64 = 128 << 20;
+const GUARANTEED_SESSION_BYTES: u64 = 128 << 20;
 /// What a file costs on disk beside its contents.
-const FILE_COST: u64 = 4096;
+const FILE_DISK_BYTES: u64 = 4096;
 
 /// Bounds of transfers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub enum LimitError {
 pub struct Transfers {
     limits: TransferLimits,
     places: Permits,
-    held: AtomicU64,
+    held_bytes: AtomicU64,
 }
 
 impl Transfers {
@@ -109,7 +109,7 @@ impl Transfers {
         Arc::new(Self {
             limits,
             places: Permits::new(limits.transfers),
-            held: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
         })
     }
 
@@ -119,7 +119,7 @@ impl Transfers {
         Arc::new(Share {
             all: Arc::clone(self),
             places: Permits::new(self.limits.session_transfers),
-            held: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
             written: AtomicU64::new(0),
         })
     }
@@ -129,7 +129,7 @@ impl Transfers {
 pub struct Share {
     all: Arc<Transfers>,
     places: Permits,
-    held: AtomicU64,
+    held_bytes: AtomicU64,
     written: AtomicU64,
 }
 
@@ -183,7 +183,7 @@ impl Share {
 
     /// Counts a file that is about to be made.
     pub fn write_file(&self) -> Result<(), LimitError> {
-        self.write(FILE_COST)
+        self.write(FILE_DISK_BYTES)
     }
 
     /// Whether so many bytes may still be written.
@@ -198,36 +198,27 @@ impl Share {
     /// Opens a stream of the client and guards it; the client may not wait too long before it begins, either.
     pub async fn open(
         self: &Arc<Self>,
-        what: &'static str,
+        method: &'static str,
         opening: impl Future<Output = Result<ByteStream, CallError>>,
     ) -> Result<ByteStream, CallError> {
         match self.within(opening).await {
-            Some(opened) => Ok(self.guard(what, opened?)),
-            None => Err(CallError::Protocol {
-                method: what,
-                reason: format!(
-                    "the client did not begin to send within {} seconds",
-                    self.idle().map_or(0, |idle| idle.as_secs())
-                ),
+            Some(opened) => Ok(self.guard(method, opened?)),
+            None => Err(CallError::NotBegun {
+                method,
+                seconds: self.idle().map_or(0, |idle| idle.as_secs()),
             }),
         }
     }
 
     /// A stream that ends with an error when nothing comes for too long, or when it brings more than may be written.
     #[must_use]
-    pub fn guard(self: &Arc<Self>, what: &'static str, bytes: ByteStream) -> ByteStream {
-        let failed = move |reason: String| CallError::Protocol {
-            method: what,
-            reason,
-        };
+    pub fn guard(self: &Arc<Self>, method: &'static str, bytes: ByteStream) -> ByteStream {
         let guarded =
             futures::stream::unfold(Some((Arc::clone(self), bytes)), move |state| async move {
                 let (share, mut bytes) = state?;
                 let Some(next) = share.within(bytes.next()).await else {
                     let seconds = share.idle().map_or(0, |idle| idle.as_secs());
-                    let reason =
-                        format!("the client stopped sending: nothing came for {seconds} seconds");
-                    return Some((Err(failed(reason)), None));
+                    return Some((Err(CallError::Stalled { method, seconds }), None));
                 };
                 let piece = match next? {
                     Ok(piece) => piece,
@@ -235,16 +226,16 @@ impl Share {
                 };
                 match share.write(piece.len() as u64) {
                     Ok(()) => Some((Ok(piece), Some((share, bytes)))),
-                    Err(error) => Some((Err(failed(error.to_string())), None)),
+                    Err(source) => Some((Err(CallError::Limit { method, source }), None)),
                 }
             });
         guarded.boxed()
     }
 
-    /// Nothing held yet by a new transfer.
+    /// The memory of a new transfer, which holds none yet.
     #[must_use]
-    pub fn held(self: &Arc<Self>) -> Held {
-        Held {
+    pub fn hold_memory(self: &Arc<Self>) -> HeldMemory {
+        HeldMemory {
             share: Arc::clone(self),
             bytes: 0,
         }
@@ -254,7 +245,7 @@ impl Share {
 impl fmt::Debug for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Share")
-            .field("held", &self.held)
+            .field("held_bytes", &self.held_bytes)
             .field("written", &self.written)
             .finish_non_exhaustive()
     }
@@ -262,25 +253,27 @@ impl fmt::Debug for Share {
 
 /// Memory that one transfer holds, given back on drop.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldMemory {
     share: Arc<Share>,
     bytes: u64,
 }
 
-impl Held {
+impl HeldMemory {
     /// Holds more.
     pub fn add(&mut self, bytes: u64) -> Result<(), LimitError> {
         let (share, all) = (&self.share, &self.share.all);
         self.bytes = self.bytes.saturating_add(bytes);
-        let own = share.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let total = all.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if own > all.limits.session_memory {
+        let of_session = share.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total = all.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if of_session > all.limits.session_memory {
             return Err(LimitError::Memory {
                 limit: all.limits.session_memory,
             });
         }
-        if total > all.limits.memory && own > MODEST.min(all.limits.session_memory) {
-            return Err(LimitError::Memory { limit: own });
+        if total > all.limits.memory
+            && of_session > GUARANTEED_SESSION_BYTES.min(all.limits.session_memory)
+        {
+            return Err(LimitError::Memory { limit: of_session });
         }
         Ok(())
     }
@@ -289,12 +282,15 @@ impl Held {
     pub fn give_back(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.share.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.share.all.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.share.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.share
+            .all
+            .held_bytes
+            .fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldMemory {
     fn drop(&mut self) {
         self.give_back(self.bytes);
     }
@@ -319,17 +315,17 @@ mod tests {
     fn a_session_and_all_sessions_together_hold_no_more_than_they_may() {
         let all = Transfers::new(limits());
         let (one, two) = (all.share(), all.share());
-        let mut held = one.held();
+        let mut held = one.hold_memory();
         assert_eq!(held.add(100), Ok(()));
-        let mut more = one.held();
+        let mut more = one.hold_memory();
         assert_eq!(more.add(1), Err(LimitError::Memory { limit: 100 }));
         drop(more);
-        let mut other = two.held();
+        let mut other = two.hold_memory();
         assert_eq!(other.add(60), Ok(()), "a modest session goes on");
         drop(held);
-        assert_eq!(all.held.load(Ordering::Relaxed), 60);
+        assert_eq!(all.held_bytes.load(Ordering::Relaxed), 60);
         drop(other);
-        assert_eq!(all.held.load(Ordering::Relaxed), 0);
+        assert_eq!(all.held_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

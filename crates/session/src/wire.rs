@@ -48,8 +48,9 @@ pub fn to_wire(packet: Packet) -> fsutil::Packet {
 
 /// The domain's form of a packet.
 pub fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
-    let kind =
-        PacketType::try_from(wire.r#type).map_err(|_unknown_number| CallError::Protocol {
+    let kind = PacketType::try_from(wire.r#type)
+        // The dropped error says only that the number is unknown.
+        .map_err(|_| CallError::Protocol {
             method: "DiffCopy",
             reason: format!("packet of unknown type {}", wire.r#type),
         })?;

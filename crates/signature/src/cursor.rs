@@ -13,20 +13,20 @@ impl<'a> Cursor<'a> {
         self.0.is_empty()
     }
 
-    pub(crate) fn rest(self) -> &'a [u8] {
+    pub(crate) fn remaining(self) -> &'a [u8] {
         self.0
     }
 
     pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
+        let (slice, remaining) = self.0.split_at_checked(length)?;
+        self.0 = remaining;
+        Some(slice)
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*taken)
+        let (array, remaining) = self.0.split_first_chunk()?;
+        self.0 = remaining;
+        Some(*array)
     }
 
     pub(crate) fn u8(&mut self) -> Option<u8> {
@@ -74,6 +74,6 @@ mod tests {
         assert_eq!(cursor.mpi(), Some(&[7][..]));
         assert_eq!(cursor.u16(), None);
         assert_eq!((cursor.u8(), cursor.u8()), (Some(5), None));
-        assert!(cursor.is_empty() && cursor.rest().is_empty());
+        assert!(cursor.is_empty() && cursor.remaining().is_empty());
     }
 }

@@ -12,7 +12,7 @@ const MIN_RSA_BITS: usize = 2048;
 /// RSA keys above this cost more than they are worth.
 const MAX_RSA_BITS: usize = 8192;
 /// Bytes of an Ed25519 signature.
-pub(crate) const ED25519_SIGNATURE: usize = 64;
+pub(crate) const ED25519_SIGNATURE_BYTES: usize = 64;
 
 /// Why a key did not confirm a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +98,7 @@ pub(crate) enum Material<'a> {
 pub(crate) enum Values<'a> {
     Rsa(&'a [u8]),
     Ecdsa { r: &'a [u8], s: &'a [u8] },
-    Ed25519([u8; ED25519_SIGNATURE]),
+    Ed25519([u8; ED25519_SIGNATURE_BYTES]),
 }
 
 impl Material<'_> {
@@ -118,6 +118,7 @@ impl Material<'_> {
                 key.verify_digest_sig(digest, &value).map_err(|_| wrong)
             }
             (Material::Ecdsa { curve, point }, Values::Ecdsa { r, s }) => {
+                // Neither does it say what is wrong with a key.
                 let key = ParsedPublicKey::new(ecdsa(curve, hash), point)
                     .map_err(|_| VerifyError::Key)?;
                 key.verify_digest_sig(digest, &der_pair(r, s))
@@ -134,11 +135,12 @@ impl Material<'_> {
     pub(crate) fn verify_ed25519(
         &self,
         message: &[u8],
-        value: &[u8; ED25519_SIGNATURE],
+        value: &[u8; ED25519_SIGNATURE_BYTES],
     ) -> Result<(), VerifyError> {
         let Material::Ed25519 { point } = *self else {
             return Err(VerifyError::Algorithm);
         };
+        // The dropped errors are the library's, which says only that it failed.
         let key = ParsedPublicKey::new(&signature::ED25519, point).map_err(|_| VerifyError::Key)?;
         key.verify_sig(message, value)
             .map_err(|_| VerifyError::Wrong { algorithm: "EdDSA" })
@@ -164,6 +166,7 @@ fn rsa_key(modulus: &[u8], exponent: &[u8], hash: Hash) -> Result<ParsedPublicKe
         e: exponent,
     };
     components
+        // The dropped error is the library's, which says only that it failed.
         .to_parsed_public_key(parameters)
         .map_err(|_| VerifyError::Key)
 }

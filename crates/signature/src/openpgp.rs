@@ -28,8 +28,8 @@ use crate::{ExpiryJudgedAt, Policy};
 pub use fault::{Fault, KeyId};
 pub use packet::{MAX_PACKETS, PacketError};
 
-/// How far clocks may differ, in seconds.
-const CLOCK_SKEW: u64 = 300;
+/// How far clocks may differ.
+const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
 const PUBLIC_KEY_BLOCK: &str = "PGP PUBLIC KEY BLOCK";
 
 /// Why a signature was not confirmed.
@@ -133,19 +133,19 @@ pub fn verify_detached(
     let ring = ring(&blocks)?;
     let (signature, signers) = choose(&signatures, &ring)?;
     let issuer = signature.issuer();
-    let named = |source| match issuer {
+    let failed = |source| match issuer {
         Some(issuer) => OpenPgpError::Signer { issuer, source },
         None => OpenPgpError::Signature { source },
     };
     if signers.is_empty() {
-        return Err(named(match issuer {
+        return Err(failed(match issuer {
             Some(_) => Fault::UnknownIssuer,
             None => Fault::NoIssuer,
         }));
     }
     let created = u64::from(signature.created);
-    if created > policy.now.saturating_add(CLOCK_SKEW) {
-        return Err(named(Fault::Future {
+    if created > policy.now.saturating_add(MAX_CLOCK_SKEW_SECONDS) {
+        return Err(failed(Fault::Future {
             created: signature.created,
         }));
     }
@@ -154,7 +154,7 @@ pub fn verify_detached(
         // A clock that is a little late must not call a new signature's key unborn.
         ExpiryJudgedAt::Now => policy.now.max(created),
     };
-    let mut context = signature.hash().map_err(named)?.context();
+    let mut context = signature.hash().map_err(failed)?.context();
     hash(signed, signature.kind == kind::TEXT, &mut context)
         .map_err(|source| OpenPgpError::Read { source })?;
     let digest = signature.digest(context);
@@ -172,7 +172,7 @@ pub fn verify_detached(
             Err(error) => fault = error,
         }
     }
-    Err(named(fault))
+    Err(failed(fault))
 }
 
 fn signature_block(text: &[u8]) -> Result<Block, OpenPgpError> {

@@ -18,11 +18,11 @@ use crate::cursor::{Cursor, without_zeros};
 use crate::material::{Curve, Hash, Material, Values};
 
 const MAGIC: &[u8; 6] = b"SSHSIG";
-const BLOCK: &str = "SSH SIGNATURE";
+const BLOCK_LABEL: &str = "SSH SIGNATURE";
 /// What git signs for.
 const NAMESPACE: &str = "git";
 /// The bit that says that somebody touched the hardware.
-const TOUCHED: u8 = 1;
+const USER_PRESENCE_FLAG: u8 = 1;
 
 /// Why an SSH signature does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -162,7 +162,7 @@ pub fn verify(signed: &[u8], signature: &[u8], authorized_key: &[u8]) -> Result<
     let mut blocks = Blocks::new(signature).map_err(armor)?;
     let block = blocks.next().unwrap_or(Err(ArmorError::Missing));
     let block = block.map_err(armor)?;
-    if block.label != BLOCK {
+    if block.label != BLOCK_LABEL {
         return Err(SshError::Label { label: block.label });
     }
     let signature =
@@ -203,8 +203,8 @@ fn field<T>(field: &'static str, value: Option<T>) -> Result<T, WireError> {
     value.ok_or(WireError::Field { field })
 }
 
-fn end(name: &'static str, rest: Cursor<'_>) -> Result<(), WireError> {
-    field(name, rest.is_empty().then_some(()))
+fn end(name: &'static str, cursor: Cursor<'_>) -> Result<(), WireError> {
+    field(name, cursor.is_empty().then_some(()))
 }
 
 /// A number without its sign and zeros; there are no negative ones.
@@ -392,7 +392,9 @@ impl<'a> Signature<'a> {
     fn verify(&self, message: &[u8]) -> Result<(), SshError> {
         let by_hardware;
         let message = match self.public_key.application.zip(self.added) {
-            Some((_, (flags, _))) if flags & TOUCHED == 0 => return Err(SshError::NotTouched),
+            Some((_, (flags, _))) if flags & USER_PRESENCE_FLAG == 0 => {
+                return Err(SshError::NotTouched);
+            }
             Some((application, (flags, counter))) => {
                 let hash = |bytes| -> Digest { Hash::Sha256.of(bytes) };
                 by_hardware = [
@@ -409,12 +411,12 @@ impl<'a> Signature<'a> {
         let mut value = self.value;
         let material = &self.public_key.material;
         let checked = match material {
-            Material::Ed25519 { .. } => match value.rest().try_into() {
+            Material::Ed25519 { .. } => match value.remaining().try_into() {
                 Ok(value) => material.verify_ed25519(message, value),
                 Err(_) => Err(VerifyError::Wrong { algorithm: "EdDSA" }),
             },
             Material::Rsa { .. } => {
-                let values = Values::Rsa(value.rest());
+                let values = Values::Rsa(value.remaining());
                 material.verify(self.key_hash, &self.key_hash.of(message), &values)
             }
             Material::Ecdsa { .. } => {

@@ -78,7 +78,7 @@ impl Source for BlobSource {
         if id.oci_layout && id.store_id.is_empty() {
             return Err(wrong(cause("oci-layout blob source requires store id")));
         }
-        Ok(Arc::new(Instance {
+        Ok(Arc::new(BlobInstance {
             source: self.clone(),
             spec: Spec::parse(reference)?,
             id,
@@ -110,13 +110,13 @@ impl BlobSource {
         file: File,
         ctx: &Context,
     ) -> Result<File, SourceError> {
-        let want = &id.digest;
-        let spec = Spec::parse(&format!("{}@{want}", id.locator))?;
+        let expected = &id.digest;
+        let spec = Spec::parse(&format!("{}@{expected}", id.locator))?;
         let failed = |source| SourceError::Reference {
             reference: spec.to_string(),
             source,
         };
-        let mut desc = Descriptor::new("", want.clone(), 0);
+        let mut desc = Descriptor::new("", expected.clone(), 0);
         // Nobody has said how large it is.
         desc.size = -1;
         let mut sink = Sink {
@@ -128,10 +128,10 @@ impl BlobSource {
             .fetch(&desc, &mut sink)
             .await
             .map_err(|error| failed(cause(error)))?;
-        let got = sink.digester.finish();
-        if got != *want {
+        let digest = sink.digester.finish();
+        if digest != *expected {
             return Err(failed(cause(format!(
-                "blob digest mismatch: expected {want}, got {got}"
+                "blob digest mismatch: expected {expected}, got {digest}"
             ))));
         }
         sink.file.ok_or_else(|| failed(cause("the file is gone")))
@@ -139,7 +139,7 @@ impl BlobSource {
 }
 
 #[derive(Debug)]
-struct Instance {
+struct BlobInstance {
     source: BlobSource,
     spec: Spec,
     id: BlobId,
@@ -147,7 +147,7 @@ struct Instance {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct KeyInputs<'a> {
+struct BlobKeyInputs<'a> {
     version: &'static str,
     digest: &'a Digest,
     filename: &'a str,
@@ -159,7 +159,7 @@ struct KeyInputs<'a> {
 }
 
 fn key(id: &BlobId) -> Digest {
-    Digest::sha256(gostd::json::to_vec(&KeyInputs {
+    Digest::sha256(gostd::json::to_vec(&BlobKeyInputs {
         version: "v1",
         digest: &id.digest,
         filename: &id.file.filename,
@@ -170,7 +170,7 @@ fn key(id: &BlobId) -> Digest {
 }
 
 #[async_trait]
-impl SourceInstance for Instance {
+impl SourceInstance for BlobInstance {
     async fn cache_key(&self, _ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
         Ok(CacheKey::new(
             key(&self.id).to_string(),

@@ -23,7 +23,8 @@ pub struct Context {
 /// What the sources of one build resolved to. What an address gave once, it gives for the rest of the build.
 #[derive(Default)]
 pub struct ResolvedSources {
-    known: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    /// What was resolved, by the resolving source's own key.
+    results: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
     /// The session of the build, and what its main context is; empty when nobody said.
     build: (String, String),
 }
@@ -39,22 +40,22 @@ impl ResolvedSources {
     #[must_use]
     pub fn of(session: &str, context: &str) -> Arc<Self> {
         Arc::new(Self {
-            known: Mutex::default(),
+            results: Mutex::default(),
             build: (session.to_owned(), context.to_owned()),
         })
     }
 
     /// The main context of the build, if it is that of `session`.
     pub(crate) fn context_of(&self, session: &str) -> Option<&str> {
-        let (of, context) = &self.build;
-        (of == session && !context.is_empty()).then_some(context)
+        let (own_session, context) = &self.build;
+        (own_session == session && !context.is_empty()).then_some(context)
     }
 }
 
 impl fmt::Debug for ResolvedSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ResolvedSources")
-            .field(&self.known.lock().len())
+            .field(&self.results.lock().len())
             .finish()
     }
 }
@@ -79,14 +80,14 @@ impl Context {
     }
 
     pub(crate) fn recall<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
-        let found = |sources: &Arc<ResolvedSources>| sources.known.lock().get(key).cloned();
-        Arc::downcast(self.resolved_sources.iter().find_map(found)?).ok()
+        let look_up = |sources: &Arc<ResolvedSources>| sources.results.lock().get(key).cloned();
+        Arc::downcast(self.resolved_sources.iter().find_map(look_up)?).ok()
     }
 
     pub(crate) fn remember<T: Any + Send + Sync>(&self, key: &str, value: &Arc<T>) {
         for sources in &self.resolved_sources {
-            let mut known = sources.known.lock();
-            let slot = known.entry(key.to_owned());
+            let mut results = sources.results.lock();
+            let slot = results.entry(key.to_owned());
             slot.or_insert_with(|| Arc::clone(value) as Arc<dyn Any + Send + Sync>);
         }
     }

@@ -67,14 +67,14 @@ pub enum SourceError {
         digest: Option<Digest>,
     },
     /// The digest found is not the one demanded.
-    #[error("image digest {got} for {reference} does not match expected checksum {want}")]
+    #[error("image digest {actual} for {reference} does not match expected checksum {expected}")]
     ImageChecksum {
         /// The image.
         reference: String,
         /// The digest demanded.
-        want: Digest,
+        expected: Digest,
         /// The digest found.
-        got: Digest,
+        actual: Digest,
     },
     /// More layers are asked for than there are.
     #[error("layer limit {limit} is greater than the number of layers in the image {layers}")]
@@ -95,14 +95,14 @@ pub enum SourceError {
         source: Cause,
     },
     /// A downloaded file is not the one demanded.
-    #[error("digest mismatch for {url}: {got} (expected: {want})")]
+    #[error("digest mismatch for {url}: {actual} (expected: {expected})")]
     HttpDigest {
         /// The address, without credentials.
         url: String,
         /// The digest demanded.
-        want: Digest,
+        expected: Digest,
         /// The digest found.
-        got: Digest,
+        actual: Digest,
     },
     /// A server answered with a status that does not fit.
     #[error("invalid response status {status}")]

@@ -37,7 +37,7 @@ use store::{ImmutableRef, Store};
 use crate::blob::BlobSource;
 use crate::context::Context;
 use crate::error::{SourceError, cause};
-use crate::git::objects::{Objects, Verify};
+use crate::git::objects::{Objects, RequiredGitSignature};
 use crate::git::resolve::Resolved;
 use crate::git::url::{is_commit, is_ref_name};
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
@@ -98,7 +98,7 @@ impl GitSource {
 
 /// What an identifier and its attributes say.
 #[derive(Clone, Default)]
-struct Identifier {
+struct GitIdentifier {
     /// The remote with what the address has of credentials; names what is kept for it.
     remote: String,
     /// The remote as git gets it.
@@ -120,19 +120,19 @@ struct Identifier {
     fetch_by_commit: bool,
     bundle: Option<BlobId>,
     checkout_bundle: bool,
-    verify: Option<Verify>,
+    verify: Option<RequiredGitSignature>,
 }
 
-impl std::fmt::Debug for Identifier {
+impl std::fmt::Debug for GitIdentifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identifier")
+        f.debug_struct("GitIdentifier")
             .field("remote", &self.shown())
             .field("reference", &self.reference)
             .finish_non_exhaustive()
     }
 }
 
-impl Identifier {
+impl GitIdentifier {
     fn parse(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Self, SourceError> {
         let url = url::parse(reference)?;
         let mut out = Self {
@@ -180,7 +180,7 @@ impl Identifier {
                 "oci.store" => bundle_store = value,
                 _ => {
                     if let Some(name) = name.strip_prefix("git.sig.") {
-                        Verify::set(&mut out.verify, name, value);
+                        RequiredGitSignature::set(&mut out.verify, name, value);
                     }
                 }
             }
@@ -239,8 +239,8 @@ impl Source for GitSource {
         attrs: &BTreeMap<String, String>,
         _platform: Option<&Platform>,
     ) -> Result<Arc<dyn SourceInstance>, SourceError> {
-        let id = Identifier::parse(reference, attrs)?;
-        Ok(Arc::new(Instance {
+        let id = GitIdentifier::parse(reference, attrs)?;
+        Ok(Arc::new(GitInstance {
             source: self.clone(),
             id,
             resolved: tokio::sync::OnceCell::new(),
@@ -251,9 +251,9 @@ impl Source for GitSource {
 }
 
 #[derive(Debug)]
-struct Instance {
+struct GitInstance {
     source: GitSource,
-    id: Identifier,
+    id: GitIdentifier,
     /// What the key was made of; the checkout must be of the same.
     resolved: tokio::sync::OnceCell<Resolved>,
     /// The bundle, unpacked.
@@ -262,7 +262,7 @@ struct Instance {
     objects: tokio::sync::OnceCell<Arc<Objects>>,
 }
 
-impl Instance {
+impl GitInstance {
     async fn resolved(&self, ctx: &Context) -> Result<&Resolved, SourceError> {
         self.resolved
             .get_or_try_init(|| self.resolve_now(ctx))
@@ -289,7 +289,7 @@ impl Instance {
 }
 
 #[async_trait]
-impl SourceInstance for Instance {
+impl SourceInstance for GitInstance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
         let resolved = self.resolved(ctx).await?;
         self.check_signature(ctx, resolved).await?;
@@ -342,7 +342,7 @@ impl SourceInstance for Instance {
 
 #[cfg(test)]
 mod tests {
-    use super::Identifier;
+    use super::GitIdentifier;
     use std::collections::BTreeMap;
 
     #[test]
@@ -352,7 +352,7 @@ mod tests {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect::<BTreeMap<_, _>>()
         };
-        let id = Identifier::parse(
+        let id = GitIdentifier::parse(
             "github.com/a/b.git#main:sub",
             &attrs(&[
                 ("git.keepgitdir", "true"),
@@ -366,7 +366,7 @@ mod tests {
             id.key("abc", "refs/heads/main"),
             "abc.git#refs/heads/main:sub(skip-submodules)(mtime=commit)"
         );
-        let id = Identifier::parse(
+        let id = GitIdentifier::parse(
             "github.com/a/b.git",
             &attrs(&[("git.fullurl", "git@github.com:a/b.git")]),
         )
@@ -381,7 +381,7 @@ mod tests {
             ("github.com/a/b", vec![("git.bundle", "x")]),
         ] {
             assert!(
-                Identifier::parse(reference, &attrs(&list)).is_err(),
+                GitIdentifier::parse(reference, &attrs(&list)).is_err(),
                 "{reference}"
             );
         }
@@ -443,7 +443,7 @@ mod tests {
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect();
-            let error = Identifier::parse(reference, &attrs).unwrap_err();
+            let error = GitIdentifier::parse(reference, &attrs).unwrap_err();
             assert!(error.to_string().starts_with(words), "{words}: {error}");
         }
     }
@@ -454,7 +454,7 @@ mod tests {
             "git.fullurl".to_owned(),
             "https://me:hunter2@h.example/a.git".to_owned(),
         )]);
-        let id = Identifier::parse("h.example/a.git#main", &attrs).unwrap();
+        let id = GitIdentifier::parse("h.example/a.git#main", &attrs).unwrap();
         assert_eq!(id.address, "https://h.example/a.git");
         assert_eq!(id.user.as_deref(), Some(&b"me:hunter2"[..]));
         for text in [

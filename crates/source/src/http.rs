@@ -32,7 +32,7 @@ use crate::error::{SourceError, cause};
 use crate::http::body::Body;
 use crate::http::key::{HeaderField, http_key};
 use crate::http::name::file_name;
-use crate::http::signature::Verify;
+use crate::http::signature::RequiredFileSignature;
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
 pub use suffix::{MAX_SUFFIX, suffixed};
@@ -107,7 +107,7 @@ fn follow(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action 
 
 /// What an identifier and its attributes say.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Identifier {
+pub(crate) struct HttpIdentifier {
     url: String,
     checksum: Option<Digest>,
     filename: String,
@@ -116,7 +116,7 @@ pub(crate) struct Identifier {
     gid: i64,
     auth_header_secret: String,
     header: Vec<HeaderField>,
-    verify: Option<Verify>,
+    verify: Option<RequiredFileSignature>,
 }
 
 /// A downloaded file.
@@ -142,11 +142,11 @@ impl Source for HttpSource {
         attrs: &BTreeMap<String, String>,
         _platform: Option<&Platform>,
     ) -> Result<Arc<dyn SourceInstance>, SourceError> {
-        let mut id = Identifier {
+        let mut id = HttpIdentifier {
             url: format!("{scheme}://{reference}"),
-            ..Identifier::default()
+            ..HttpIdentifier::default()
         };
-        let mut verify = Verify::default();
+        let mut verify = RequiredFileSignature::default();
         for (name, value) in attrs {
             match name.as_str() {
                 "http.checksum" => {
@@ -185,10 +185,10 @@ impl Source for HttpSource {
         }
         id.header.sort_by(|a, b| a.name.cmp(&b.name));
         id.verify = verify.complete()?;
-        Ok(Arc::new(Instance {
+        Ok(Arc::new(HttpInstance {
             source: self.clone(),
             id,
-            found: Mutex::new(None),
+            downloaded: Mutex::new(None),
         }))
     }
 }
@@ -202,7 +202,7 @@ fn go_int(name: &'static str, text: &str) -> Result<i64, SourceError> {
         )),
     };
     let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
+        Some(digits) => (true, digits),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let lower = digits.to_ascii_lowercase().replace('_', "");
@@ -216,18 +216,20 @@ fn go_int(name: &'static str, text: &str) -> Result<i64, SourceError> {
     if digits.is_empty() || digits.starts_with(['+', '-']) {
         return Err(bad());
     }
-    let value = i64::from_str_radix(digits, radix).map_err(|_not_a_number| bad())?;
+    // BuildKit shows Go's sentence, whatever is wrong with the digits.
+    let value = i64::from_str_radix(digits, radix).map_err(|_| bad())?;
     Ok(if negative { -value } else { value })
 }
 
 #[derive(Debug)]
-struct Instance {
+struct HttpInstance {
     source: HttpSource,
-    id: Identifier,
-    found: Mutex<Option<Download>>,
+    id: HttpIdentifier,
+    /// The file, once it was found.
+    downloaded: Mutex<Option<Download>>,
 }
 
-impl Instance {
+impl HttpInstance {
     /// The address as it may be shown.
     fn shown(&self) -> String {
         oci::address::redact(&self.id.url)
@@ -235,7 +237,7 @@ impl Instance {
 
     /// What downloads are kept under; it never leaves the store.
     fn url_key(&self) -> Digest {
-        let Identifier {
+        let HttpIdentifier {
             url,
             filename,
             perm,
@@ -257,11 +259,12 @@ impl Instance {
         out.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let bad = |what: &str| SourceError::session(format!("{what} is not a valid header value"));
         for field in &self.id.header {
-            let name = HeaderName::from_bytes(field.name.as_bytes())
-                .map_err(|_not_a_name| bad("header name"))?;
+            // The dropped errors here say only that a name or value is invalid, and values may be secret.
+            let name =
+                HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad("header name"))?;
             out.insert(
                 name,
-                HeaderValue::from_str(&field.value).map_err(|_not_a_value| bad("header"))?,
+                HeaderValue::from_str(&field.value).map_err(|_| bad("header"))?,
             );
         }
         let host = reqwest::Url::parse(&self.id.url)
@@ -279,7 +282,7 @@ impl Instance {
         };
         for (name, is_token) in secrets {
             let secret = match crate::session_credentials::secret(&ctx.sessions, &name).await {
-                Ok(found) => found,
+                Ok(secret) => secret,
                 Err(error) if !named.is_empty() => {
                     return Err(SourceError::Secret {
                         name: named.clone(),
@@ -301,7 +304,7 @@ impl Instance {
             };
             let prefix: &[u8] = if is_token { b"Bearer " } else { b"" };
             let mut value = HeaderValue::from_bytes(&[prefix, &secret[..]].concat())
-                .map_err(|_not_a_value| bad("secret"))?;
+                .map_err(|_| bad("secret"))?;
             value.set_sensitive(true);
             out.insert(AUTHORIZATION, value);
         }
@@ -328,7 +331,7 @@ impl Instance {
         } else {
             &self.source.inner.client
         };
-        let word = if method == Method::HEAD {
+        let method_name = if method == Method::HEAD {
             "Head"
         } else {
             "Get"
@@ -338,15 +341,16 @@ impl Instance {
         let sending = tokio::time::timeout(ANSWER_TIMEOUT, sending);
         registry::waiting(Some(&ctx.wait_observer()), &host, sending)
             .await
-            .map_err(|_elapsed| SourceError::Http {
-                method: word,
+            // The dropped error says only that the time is over.
+            .map_err(|_| SourceError::Http {
+                method: method_name,
                 url: self.shown(),
                 source: cause(format!(
                     "{host} did not answer within {}s",
                     ANSWER_TIMEOUT.as_secs()
                 )),
             })?
-            .map_err(|e| self.failed(word, e))
+            .map_err(|e| self.failed(method_name, e))
     }
 
     fn failed(&self, method: &'static str, error: reqwest::Error) -> SourceError {
@@ -359,72 +363,72 @@ impl Instance {
 
     /// Finds the file: as it was kept if the server says it is the same, else by downloading it.
     async fn find(&self, ctx: &Context) -> Result<Download, SourceError> {
-        if let Some(found) = self.found.lock().clone() {
-            return Ok(found);
+        if let Some(download) = self.downloaded.lock().clone() {
+            return Ok(download);
         }
         if let Some(target) = self.upload_target() {
             let session = ctx.sessions.first().await.map_err(SourceError::session)?;
             let share = ctx.sessions.share(session.id());
             let opened = share.open("Pull", session.upload(target)).await;
             let body = Body::Upload(opened.map_err(SourceError::session)?);
-            let found = self.save(body, &HeaderMap::new(), ctx).await?;
-            return self.checked(found);
+            let download = self.save(body, &HeaderMap::new(), ctx).await?;
+            return self.checked(download);
         }
         let memory = format!("http:{}", self.url_key());
-        if let Some(found) = ctx.recall::<Download>(&memory) {
-            return self.checked((*found).clone());
+        if let Some(download) = ctx.recall::<Download>(&memory) {
+            return self.checked((*download).clone());
         }
-        let found = self.checked(self.look(ctx).await?)?;
-        ctx.remember(&memory, &Arc::new(found.clone()));
-        Ok(found)
+        let download = self.checked(self.ask_server(ctx).await?)?;
+        ctx.remember(&memory, &Arc::new(download.clone()));
+        Ok(download)
     }
 
-    /// Asks the server.
-    async fn look(&self, ctx: &Context) -> Result<Download, SourceError> {
+    /// Asks the server whether a kept file is still the one; downloads it where none is.
+    async fn ask_server(&self, ctx: &Context) -> Result<Download, SourceError> {
         let headers = self.headers(ctx).await?;
         let store = &self.source.inner.store;
-        let mut kept: Vec<(String, Download)> = Vec::new();
+        let mut records: Vec<(String, Download)> = Vec::new();
         for id in store.find_meta(META_URL, self.url_key().as_str().as_bytes())? {
-            if let Some(entry) = self.kept(&id)? {
-                kept.push(entry);
+            if let Some(entry) = self.kept_download(&id)? {
+                records.push(entry);
             }
         }
-        if kept.is_empty() {
+        if records.is_empty() {
             return self.download(headers, ctx).await;
         }
-        let asking = |etags: &[&str]| {
+        let if_changed = |etags: &[&str]| {
             let mut conditional = headers.clone();
             if let Ok(value) = HeaderValue::from_str(&etags.join(", ")) {
                 conditional.insert(IF_NONE_MATCH, value);
             }
             conditional
         };
-        let etags: Vec<&str> = kept.iter().map(|(e, _)| e.as_str()).collect();
-        let conditional = asking(&etags);
+        let etags: Vec<&str> = records.iter().map(|(e, _)| e.as_str()).collect();
+        let conditional = if_changed(&etags);
         // Servers that ignore the condition still name the ETag, and a HEAD costs no content.
         if let Ok(response) = self.send(Method::HEAD, conditional.clone(), ctx).await
-            && let Some(found) = self.unchanged(&response, &kept)
+            && let Some(download) = self.unchanged(&response, &records)
         {
-            return Ok(found);
+            return Ok(download);
         }
         let response = self.send(Method::GET, conditional, ctx).await?;
-        if let Some(found) = self.unchanged(&response, &kept) {
-            return Ok(found);
+        if let Some(download) = self.unchanged(&response, &records) {
+            return Ok(download);
         }
         if response.status() != StatusCode::NOT_MODIFIED {
             return self.accept(response, ctx).await;
         }
         // "Not modified", but which of them? The last one is asked for alone.
-        if let [.., (etag, found)] = kept.as_slice()
-            && kept.len() > 1
+        if let [.., (etag, download)] = records.as_slice()
+            && records.len() > 1
             && etag_of(response.headers()).is_none()
         {
-            let response = self.send(Method::GET, asking(&[etag]), ctx).await?;
+            let response = self.send(Method::GET, if_changed(&[etag]), ctx).await?;
             if response.status() != StatusCode::NOT_MODIFIED {
                 return self.accept(response, ctx).await;
             }
             if etag_of(response.headers()).is_none() {
-                return Ok(self.renamed(found, response.headers()));
+                return Ok(self.renamed(download, response.headers()));
             }
         }
         // Of something that is not here: whoever says that is asked for the content.
@@ -435,34 +439,34 @@ impl Instance {
     fn unchanged(
         &self,
         response: &reqwest::Response,
-        kept: &[(String, Download)],
+        records: &[(String, Download)],
     ) -> Option<Download> {
         let named = etag_of(response.headers());
         let is_it: &dyn Fn(&str) -> bool = match (response.status(), &named) {
-            (StatusCode::OK, Some(named)) => &move |have| have == named,
+            (StatusCode::OK, Some(named)) => &move |etag| etag == named,
             // A server that compared speaks of what it was asked about, whatever a proxy made of the name.
-            (StatusCode::NOT_MODIFIED, Some(named)) => &move |have| etag::is_same(have, named),
-            (StatusCode::NOT_MODIFIED, None) if kept.len() == 1 => &|_| true,
+            (StatusCode::NOT_MODIFIED, Some(named)) => &move |etag| etag::is_same(etag, named),
+            (StatusCode::NOT_MODIFIED, None) if records.len() == 1 => &|_| true,
             _ => return None,
         };
-        let exact = |named: &String| kept.iter().find(|(have, _)| have == named);
-        let (_, found) = named
+        let exact = |named: &String| records.iter().find(|(etag, _)| etag == named);
+        let (_, download) = named
             .as_ref()
             .and_then(exact)
-            .or_else(|| kept.iter().find(|(have, _)| is_it(have)))?;
-        Some(self.renamed(found, response.headers()))
+            .or_else(|| records.iter().find(|(etag, _)| is_it(etag)))?;
+        Some(self.renamed(download, response.headers()))
     }
 
     /// A kept file under the name that an answer gives it. "Not modified" need not repeat the name; the file has the one it
     /// was kept under.
-    fn renamed(&self, found: &Download, headers: &HeaderMap) -> Download {
+    fn renamed(&self, download: &Download, headers: &HeaderMap) -> Download {
         let filename = match disposition(headers) {
-            None if self.id.filename.is_empty() => found.filename.clone(),
+            None if self.id.filename.is_empty() => download.filename.clone(),
             named => file_name(&self.id.url, &self.id.filename, named),
         };
         Download {
             filename,
-            ..found.clone()
+            ..download.clone()
         }
     }
 
@@ -504,7 +508,8 @@ impl Instance {
         })
     }
 
-    fn kept(&self, id: &RefId) -> Result<Option<(String, Download)>, SourceError> {
+    /// A record of the store as a download and its ETag; none where the record lacks something.
+    fn kept_download(&self, id: &RefId) -> Result<Option<(String, Download)>, SourceError> {
         let store = &self.source.inner.store;
         let text = |key: &str| -> Result<Option<String>, SourceError> {
             Ok(store
@@ -539,18 +544,18 @@ impl Instance {
         };
         let download = self.find(ctx).await?;
         let file = self.source.inner.store.get(&download.id)?;
-        *self.found.lock() = Some(download);
+        *self.downloaded.lock() = Some(download);
         task::blocking("signature", move || verify.check(&file.root()?)).await
     }
 
-    fn checked(&self, found: Download) -> Result<Download, SourceError> {
+    fn checked(&self, download: Download) -> Result<Download, SourceError> {
         match &self.id.checksum {
-            Some(want) if *want != found.digest => Err(SourceError::HttpDigest {
+            Some(expected) if *expected != download.digest => Err(SourceError::HttpDigest {
                 url: self.shown(),
-                want: want.clone(),
-                got: found.digest,
+                expected: expected.clone(),
+                actual: download.digest,
             }),
-            _ => Ok(found),
+            _ => Ok(download),
         }
     }
 }
@@ -566,7 +571,7 @@ fn disposition(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[async_trait]
-impl SourceInstance for Instance {
+impl SourceInstance for HttpInstance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
         self.check_signature(ctx).await?;
         if let Some(checksum) = &self.id.checksum {
@@ -576,10 +581,15 @@ impl SourceInstance for Instance {
                 checksum.to_string(),
             ));
         }
-        let found = self.find(ctx).await?;
-        let key = http_key(&self.id, &found.filename, &found.digest, found.modified);
-        let pin = found.digest.to_string();
-        *self.found.lock() = Some(found);
+        let download = self.find(ctx).await?;
+        let key = http_key(
+            &self.id,
+            &download.filename,
+            &download.digest,
+            download.modified,
+        );
+        let pin = download.digest.to_string();
+        *self.downloaded.lock() = Some(download);
         Ok(CacheKey::new(key.to_string(), pin))
     }
 
@@ -592,16 +602,16 @@ impl SourceInstance for Instance {
                 modified: None,
             });
         }
-        let found = self.find(ctx).await?;
+        let download = self.find(ctx).await?;
         Ok(Facts::Http {
-            digest: found.digest,
-            filename: found.filename,
-            modified: found.modified,
+            digest: download.digest,
+            filename: download.filename,
+            modified: download.modified,
         })
     }
 
     async fn snapshot(&self, ctx: &Context) -> Result<Option<ImmutableRef>, SourceError> {
-        let found = self.find(ctx).await?;
-        Ok(Some(self.source.inner.store.get(&found.id)?))
+        let download = self.find(ctx).await?;
+        Ok(Some(self.source.inner.store.get(&download.id)?))
     }
 }

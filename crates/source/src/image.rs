@@ -175,7 +175,11 @@ impl ImageSource {
     /// What a reference names.
     async fn root(&self, repository: &Repository, spec: &Spec) -> Result<Descriptor, SourceError> {
         let authority = repository.name().to_string();
-        match spec.digest.as_ref().and_then(|d| self.known(&authority, d)) {
+        match spec
+            .digest
+            .as_ref()
+            .and_then(|d| self.remembered_root(&authority, d))
+        {
             Some(desc) => Ok(desc),
             None => Ok(repository
                 .resolve(spec.tag.as_deref(), spec.digest.as_ref())
@@ -200,7 +204,7 @@ const META_DOCUMENTS: &str = "image.documents";
 
 impl ImageSource {
     /// The root that this repository has shown under a digest, in this process or in one before it.
-    fn known(&self, authority: &str, digest: &Digest) -> Option<Descriptor> {
+    fn remembered_root(&self, authority: &str, digest: &Digest) -> Option<Descriptor> {
         if let Some((desc, _)) = self.inner.documents.get(authority, digest) {
             return Some(desc);
         }
@@ -360,11 +364,13 @@ impl ImageInstance {
                 let _status = ctx.progress.status(format!("resolve {}", self.spec), "");
                 let image = self.source.pull(&self.spec, &self.platform, ctx).await?;
                 match &self.checksum {
-                    Some(want) if *want != image.root.digest => Err(SourceError::ImageChecksum {
-                        reference: self.spec.to_string(),
-                        want: want.clone(),
-                        got: image.root.digest.clone(),
-                    }),
+                    Some(expected) if *expected != image.root.digest => {
+                        Err(SourceError::ImageChecksum {
+                            reference: self.spec.to_string(),
+                            expected: expected.clone(),
+                            actual: image.root.digest.clone(),
+                        })
+                    }
                     _ => Ok(image),
                 }
             })

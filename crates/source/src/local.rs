@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use session::diffcopy::compare::Compare;
 use session::diffcopy::marks::Marks;
-use session::diffcopy::{ReceiveOptions, Side, Wanted, receive};
+use session::diffcopy::{ReceiveOptions, Side, WantsContents, receive};
 use session::{FileSync, SyncRequest};
 use store::{ImmutableRef, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
 
@@ -47,7 +47,7 @@ const META_MARKS: &str = "local.marks";
 const META_DIRTY: &str = "local.dirty";
 
 /// Of how many folders the digests and marks are at hand without reading them from the index.
-const KNOWN_AT_HAND: usize = 16;
+const MAX_STATES_AT_HAND: usize = 16;
 
 /// Folders of clients.
 #[derive(Debug, Clone)]
@@ -60,13 +60,13 @@ struct Inner {
     store: Arc<Store>,
     /// How files are compared unless the definition says otherwise.
     compare: Compare,
-    /// What is known of folders, the most recent last.
-    known: Mutex<Vec<(RefId, Known)>>,
+    /// States of folders, the most recent last.
+    states: Mutex<Vec<(RefId, FolderState)>>,
 }
 
-/// What is known of a received folder.
+/// What a received folder holds, as it was when it was received.
 #[derive(Debug, Clone, Default)]
-struct Known {
+struct FolderState {
     hashes: Arc<TreeHashes>,
     marks: Arc<Marks>,
 }
@@ -85,22 +85,22 @@ impl LocalSource {
             inner: Arc::new(Inner {
                 store,
                 compare,
-                known: Mutex::default(),
+                states: Mutex::default(),
             }),
         }
     }
 }
 
 impl Inner {
-    /// What is known of a folder, whose digests know it in full; `None` where files and digests may differ.
-    fn take_known(&self, mutable: &MutableRef) -> Result<Option<Known>, SourceError> {
+    /// The state of a folder with the digests of all that is in it; `None` where files and digests may differ.
+    fn take_state(&self, mutable: &MutableRef) -> Result<Option<FolderState>, SourceError> {
         if mutable.meta(META_DIRTY)?.is_some() {
             return Ok(None);
         }
         let at_hand = {
-            let mut known = self.known.lock();
-            let at = known.iter().position(|(id, _)| id == mutable.id());
-            at.map(|at| known.remove(at).1)
+            let mut states = self.states.lock();
+            let index = states.iter().position(|(id, _)| id == mutable.id());
+            index.map(|index| states.remove(index).1)
         };
         if at_hand.is_some() {
             return Ok(at_hand);
@@ -112,29 +112,29 @@ impl Inner {
             return Ok(None);
         };
         let marks = mutable.meta(META_MARKS)?.unwrap_or_default();
-        Ok(Some(Known {
+        Ok(Some(FolderState {
             hashes: Arc::new(hashes),
             marks: Arc::new(Marks::decode(&marks)),
         }))
     }
 
-    fn keep_known(&self, id: &RefId, folder: &Known) {
-        let mut known = self.known.lock();
-        known.retain(|(other, _)| other != id);
-        if known.len() >= KNOWN_AT_HAND {
-            known.remove(0);
+    fn keep_state(&self, id: &RefId, folder: &FolderState) {
+        let mut states = self.states.lock();
+        states.retain(|(other, _)| other != id);
+        if states.len() >= MAX_STATES_AT_HAND {
+            states.remove(0);
         }
-        let folder = Known {
+        let folder = FolderState {
             hashes: Arc::clone(&folder.hashes),
             marks: Arc::new(folder.marks.next()),
         };
-        known.push((id.clone(), folder));
+        states.push((id.clone(), folder));
     }
 }
 
 /// What an identifier and its attributes say.
 #[derive(Debug, Clone, Default)]
-struct Identifier {
+struct LocalIdentifier {
     name: String,
     session: String,
     include: Option<Vec<String>>,
@@ -147,7 +147,7 @@ struct Identifier {
 }
 
 #[derive(Serialize)]
-struct KeyInputs<'a> {
+struct LocalKeyInputs<'a> {
     #[serde(rename = "SessionID")]
     session: &'a str,
     #[serde(rename = "IncludePatterns")]
@@ -168,7 +168,7 @@ struct KeyInputs<'a> {
     metadata_exceptions: &'a [String],
 }
 
-impl Identifier {
+impl LocalIdentifier {
     fn parse(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Self, SourceError> {
         let mut out = Self {
             name: reference.to_owned(),
@@ -207,7 +207,7 @@ impl Identifier {
     }
 
     /// Of a folder of which files are listed only: whose contents are wanted all the same.
-    fn contents_wanted(&self) -> Result<Option<Wanted>, SourceError> {
+    fn contents_wanted(&self) -> Result<Option<WantsContents>, SourceError> {
         if !self.metadata_only {
             return Ok(None);
         }
@@ -222,7 +222,7 @@ impl Identifier {
     }
 
     fn key(&self, session: &str) -> (String, Digest) {
-        let inputs = KeyInputs {
+        let inputs = LocalKeyInputs {
             session,
             include: &self.include,
             exclude: &self.exclude,
@@ -263,20 +263,20 @@ impl Source for LocalSource {
         attrs: &BTreeMap<String, String>,
         _platform: Option<&Platform>,
     ) -> Result<Arc<dyn SourceInstance>, SourceError> {
-        Ok(Arc::new(Instance {
+        Ok(Arc::new(LocalInstance {
             inner: self.inner.clone(),
-            id: Identifier::parse(reference, attrs)?,
+            id: LocalIdentifier::parse(reference, attrs)?,
         }))
     }
 }
 
 #[derive(Debug)]
-struct Instance {
+struct LocalInstance {
     inner: Arc<Inner>,
-    id: Identifier,
+    id: LocalIdentifier,
 }
 
-impl Instance {
+impl LocalInstance {
     /// The session that is named, else whichever of the build's is there.
     async fn session(&self, ctx: &Context) -> Result<Arc<dyn FileSync>, SourceError> {
         if !self.id.session.is_empty()
@@ -288,7 +288,7 @@ impl Instance {
     }
 
     /// The folder as it was received before, if nobody is using it; else a new one.
-    fn open(&self, shared_key: &str) -> Result<(MutableRef, Known), SourceError> {
+    fn open(&self, shared_key: &str) -> Result<(MutableRef, FolderState), SourceError> {
         for id in self
             .inner
             .store
@@ -305,8 +305,8 @@ impl Instance {
                 Err(error) => return Err(error.into()),
             };
             // Without digests of all of it the tree is of no use, and is received anew.
-            match self.inner.take_known(&mutable)? {
-                Some(known) => return Ok((mutable, known)),
+            match self.inner.take_state(&mutable)? {
+                Some(state) => return Ok((mutable, state)),
                 None => mutable.set_retain(false)?,
             }
         }
@@ -318,7 +318,7 @@ impl Instance {
         };
         Ok((
             self.inner.store.new_mutable(None, options)?,
-            Known::default(),
+            FolderState::default(),
         ))
     }
 
@@ -327,7 +327,7 @@ impl Instance {
         ctx: &Context,
         session: &dyn FileSync,
     ) -> Result<ImmutableRef, SourceError> {
-        let Identifier {
+        let LocalIdentifier {
             name,
             shared_key_hint,
             ..
@@ -336,17 +336,17 @@ impl Instance {
         if self.id.metadata_only {
             shared_key.push_str(":metadata");
         }
-        let (mutable, known) = self.open(&shared_key)?;
+        let (mutable, state) = self.open(&shared_key)?;
         // The mark is in the index before a file changes: a process that dies now leaves a folder that is not trusted.
         mutable.set_meta(META_DIRTY, b"1")?;
         mutable.set_retain(true)?;
-        let filled = self.fill(ctx, session, &mutable, &known).await;
+        let filled = self.fill(ctx, session, &mutable, &state).await;
         let stored = filled.and_then(|changed| {
             if changed {
-                mutable.set_meta(META_HASHES, &known.hashes.encode())?;
+                mutable.set_meta(META_HASHES, &state.hashes.encode())?;
                 mutable.set_meta(META_SHARED_KEY, shared_key.as_bytes())?;
             }
-            if let Some(marks) = known.marks.encode() {
+            if let Some(marks) = state.marks.encode() {
                 mutable.set_meta(META_MARKS, &marks)?;
             }
             Ok(self.inner.store.clear_meta(mutable.id(), META_DIRTY)?)
@@ -355,9 +355,9 @@ impl Instance {
             mutable.set_retain(false)?;
             return Err(error);
         }
-        self.inner.keep_known(mutable.id(), &known);
+        self.inner.keep_state(mutable.id(), &state);
         let twin = mutable.commit_shared()?;
-        twin.set_hashes(known.hashes)?;
+        twin.set_hashes(state.hashes)?;
         Ok(twin)
     }
 
@@ -367,12 +367,12 @@ impl Instance {
         ctx: &Context,
         session: &dyn FileSync,
         mutable: &MutableRef,
-        known: &Known,
+        state: &FolderState,
     ) -> Result<bool, SourceError> {
         let id = &self.id;
         let compare = match id.compare {
             Compare::Metadata => self.inner.compare,
-            said @ (Compare::Contents | Compare::Nothing) => said,
+            chosen @ (Compare::Contents | Compare::Nothing) => chosen,
         };
         let request = SyncRequest {
             name: id.name.clone(),
@@ -393,8 +393,8 @@ impl Instance {
             side: Side::Caller,
             share: ctx.sessions.share(session.id()),
             compare,
-            hashes: Some(known.hashes.clone()),
-            marks: Some(known.marks.clone()),
+            hashes: Some(state.hashes.clone()),
+            marks: Some(state.marks.clone()),
             progress: Some(Arc::new(move |bytes| {
                 counted.reach(bytes);
                 shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0)
@@ -411,12 +411,12 @@ impl Instance {
             .map_err(SourceError::session)?;
         tracing::debug!(name = %id.name, ?received, "local source received");
         drop(status);
-        Ok(received.changed > 0 || known.hashes.is_dirty() || mutable.meta(META_HASHES)?.is_none())
+        Ok(received.changed > 0 || state.hashes.is_dirty() || mutable.meta(META_HASHES)?.is_none())
     }
 }
 
 #[async_trait]
-impl SourceInstance for Instance {
+impl SourceInstance for LocalInstance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
         let session = match self.id.session.as_str() {
             "" => ctx.sessions.ids().first().cloned().unwrap_or_default(),
@@ -439,7 +439,7 @@ impl SourceInstance for Instance {
 
 #[cfg(test)]
 mod tests {
-    use super::Identifier;
+    use super::LocalIdentifier;
     use oci::Digest;
     use std::collections::BTreeMap;
 
@@ -450,7 +450,7 @@ mod tests {
             ("local.includepattern".to_owned(), "[\"a<b\"]".to_owned()),
             ("local.followpaths".to_owned(), "null".to_owned()),
         ]);
-        let id = Identifier::parse("context", &attrs).unwrap();
+        let id = LocalIdentifier::parse("context", &attrs).unwrap();
         let json = r#"{"SessionID":"sid","IncludePatterns":["a\u003cb"],"ExcludePatterns":null,"FollowPaths":null}"#;
         let digest = Digest::sha256(json);
         assert_eq!(

@@ -19,7 +19,7 @@ pub struct CacheKey {
     /// What the source was pinned to, for provenance: a digest or commit.
     pub pin: String,
     /// Whether this is the last key there is.
-    pub done: bool,
+    pub is_last: bool,
     /// Who can fetch the lazy layers of the snapshot; to be attached when a cached result is loaded.
     pub layers: Vec<(Digest, Arc<dyn BlobProvider>)>,
 }
@@ -30,7 +30,7 @@ impl CacheKey {
         Self {
             key: key.into(),
             pin: pin.into(),
-            done: true,
+            is_last: true,
             layers: Vec::new(),
         }
     }

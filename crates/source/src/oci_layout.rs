@@ -24,7 +24,7 @@ use crate::image::walk::{
 use crate::image::{ResolvedConfig, import, layer_limit, limited};
 use crate::manager::{CacheKey, Source, SourceInstance};
 
-const MAX_DOCUMENT: u64 = 4 << 20;
+const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 
 /// Images in stores of the client.
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ impl Source for OciLayoutSource {
                 _ => {}
             }
         }
-        Ok(Arc::new(Instance {
+        Ok(Arc::new(OciLayoutInstance {
             source: self.clone(),
             spec: Spec::parse(reference)?,
             layout,
@@ -141,8 +141,8 @@ impl Layout {
         let mut out = BytesMut::new();
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk.map_err(SourceError::session)?;
-            if (out.len() as u64).saturating_add(chunk.len() as u64) > MAX_DOCUMENT {
-                let source = cause(format!("larger than {MAX_DOCUMENT} bytes"));
+            if (out.len() as u64).saturating_add(chunk.len() as u64) > MAX_DOCUMENT_BYTES {
+                let source = cause(format!("larger than {MAX_DOCUMENT_BYTES} bytes"));
                 return Err(SourceError::Document {
                     what: "document",
                     digest: desc.digest.clone(),
@@ -243,7 +243,7 @@ impl BlobProvider for LayoutLayers {
 }
 
 #[derive(Debug)]
-struct Instance {
+struct OciLayoutInstance {
     source: OciLayoutSource,
     spec: Spec,
     layout: LayoutStore,
@@ -253,7 +253,7 @@ struct Instance {
     pulled: tokio::sync::OnceCell<ImageDocuments>,
 }
 
-impl Instance {
+impl OciLayoutInstance {
     async fn layers(&self, ctx: &Context) -> Result<(Digest, Vec<ImageLayer>), SourceError> {
         let image = self
             .pulled
@@ -284,7 +284,7 @@ pub(crate) fn provider(spec: &Spec, layout: &LayoutStore, ctx: &Context) -> Arc<
 }
 
 #[async_trait]
-impl SourceInstance for Instance {
+impl SourceInstance for OciLayoutInstance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
         let (root, layers) = self.layers(ctx).await?;
         let mut out = CacheKey::new(

@@ -49,22 +49,28 @@ fn salt() -> Arc<[u8]> {
     SALT.clone()
 }
 
-fn refused(what: &str, error: impl std::fmt::Display) -> CredentialError {
-    CredentialError {
-        message: format!("{what}: {error}"),
-    }
+/// A client did not answer for logins or tokens.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {source}")]
+struct CredentialCallError {
+    doing: &'static str,
+    source: SessionError,
 }
 
-async fn within<T>(
-    what: &str,
+/// Asks within [`AUTH_TIMEOUT`]; none where there is no session to ask.
+async fn ask_in_time<T>(
+    doing: &'static str,
     ask: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<Option<T>, CredentialError> {
     match tokio::time::timeout(AUTH_TIMEOUT, ask).await {
         Ok(Ok(answer)) => Ok(Some(answer)),
-        // Nobody to ask is as good as nobody who knows: the request goes on without.
+        // Without sessions the request goes on without a login.
         Ok(Err(SessionError::NoSessions)) => Ok(None),
-        Ok(Err(error)) => Err(refused(what, error)),
-        Err(_) => Err(refused(what, "context deadline exceeded")),
+        Ok(Err(source)) => Err(CredentialError::new(CredentialCallError { doing, source })),
+        // The dropped error says only that the time is over; the sentence is BuildKit's.
+        Err(_) => Err(CredentialError::new(format!(
+            "{doing}: context deadline exceeded"
+        ))),
     }
 }
 
@@ -81,11 +87,11 @@ impl Credentials for SessionCredentials {
                 match session.credentials(&host).await {
                     // A client that serves no logins is one that has none.
                     Err(e) if e.is_absent() => Ok(None),
-                    other => other,
+                    result => result,
                 }
             }
         });
-        let login = within("resolving credentials from session", ask)
+        let login = ask_in_time("resolving credentials from session", ask)
             .await?
             .flatten();
         Ok(login
@@ -102,11 +108,11 @@ impl Credentials for SessionCredentials {
                     Err(e) if e.is_absent() || e.code() == session::error::code::UNAVAILABLE => {
                         Ok(None)
                     }
-                    other => other,
+                    result => result,
                 }
             }
         });
-        Ok(within("getting token authority from session", ask)
+        Ok(ask_in_time("getting token authority from session", ask)
             .await?
             .flatten()
             .is_some_and(|key| key.len() == 32))
@@ -133,10 +139,11 @@ impl Credentials for SessionCredentials {
                     .await
             }
         });
-        let what = "fetching auth token from session";
-        let token = within(what, ask)
+        let doing = "fetching auth token from session";
+        let source = SessionError::NoSessions;
+        let token = ask_in_time(doing, ask)
             .await?
-            .ok_or_else(|| refused(what, "no active sessions"))?;
+            .ok_or_else(|| CredentialError::new(CredentialCallError { doing, source }))?;
         let seconds = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
         let issued_at: Option<SystemTime> =
             seconds(token.issued_at).and_then(|s| UNIX_EPOCH.checked_add(Duration::from_secs(s)));
@@ -153,7 +160,7 @@ pub(crate) async fn secret(sessions: &Group, name: &str) -> Result<Option<Bytes>
     let mut failed = None;
     for id in sessions.ids() {
         match secret_of(sessions, id, name).await {
-            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(Some(secret)) => return Ok(Some(secret)),
             Ok(None) => {}
             Err(error) => failed = Some(error),
         }
@@ -175,7 +182,7 @@ pub(crate) async fn secret_of(
         Err(error) => Err(error),
     };
     match answer {
-        Ok(found) => Ok(found.map(|found| found.expose().clone())),
+        Ok(secret) => Ok(secret.map(|secret| secret.expose().clone())),
         Err(SessionError::Call(error)) if error.is_absent() => Ok(None),
         Err(error) => Err(SourceError::session(error)),
     }
@@ -227,7 +234,7 @@ impl SshSocket {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
-                        // An agent serves one git at a time; more than a few connections are nobody's honest wish.
+                        // One git makes one connection at a time: an honest one needs few.
                         if let Ok((stream, _)) = accepted && connections.len() < 16 {
                             connections.push(forward(stream, session.clone(), id.clone()));
                         }

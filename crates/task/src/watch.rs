@@ -2,7 +2,7 @@
 //!
 //! A future that computes for long in one poll keeps everybody else on its thread waiting; some of them on as many threads keep all
 //! clients waiting, and timers too. Every poll of a task is measured in processor time of its thread, so that a loaded machine makes
-//! nobody guilty, and one that took longer than [`LONGEST`] is logged with the task's name. What holds a thread right now is
+//! nobody guilty, and one that took longer than [`MAX_POLL_TIME`] is logged with the task's name. What holds a thread right now is
 //! known as well, for a thread outside the runtime to tell.
 //!
 //! It costs one system call and two looks at the clock a poll.
@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 /// A poll that takes more processor time than this belongs on another thread, see [`crate::blocking`].
-pub const LONGEST: Duration = Duration::from_millis(50);
+pub const MAX_POLL_TIME: Duration = Duration::from_millis(50);
 /// How many polls that took too long are remembered, the last ones.
-const REMEMBERED: usize = 64;
+const MAX_LONG_POLLS: usize = 64;
 
 /// A poll that took too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct LongPoll {
     /// The task, or the part of it, that was polled.
     pub name: &'static str,
     /// How much processor time it took.
@@ -32,7 +32,7 @@ pub struct Held {
 /// What a thread of the runtime is polling now.
 type Slot = Mutex<Option<(&'static str, Instant)>>;
 
-static HELD: Mutex<VecDeque<Held>> = Mutex::new(VecDeque::new());
+static LONG_POLLS: Mutex<VecDeque<LongPoll>> = Mutex::new(VecDeque::new());
 static SLOTS: Mutex<Vec<Weak<Slot>>> = Mutex::new(Vec::new());
 
 thread_local! {
@@ -50,48 +50,48 @@ pub async fn watched<F: Future>(name: &'static str, future: F) -> F::Output {
 /// Does a piece of work on the runtime, measured.
 pub fn measured<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     let reported = REPORTED.get();
-    let begun = crate::clock::monotonic();
+    let start = crate::clock::monotonic();
     let used = sys::memory::thread_time();
     // The outermost name stays: it is the task's.
-    let _busy = Busy::begin(name, begun);
-    let done = work();
-    if begun.elapsed() > LONGEST && REPORTED.get() == reported {
+    let _busy = Busy::begin(name, start);
+    let output = work();
+    if start.elapsed() > MAX_POLL_TIME && REPORTED.get() == reported {
         let took = sys::memory::thread_time().saturating_sub(used);
-        if took > LONGEST {
+        if took > MAX_POLL_TIME {
             REPORTED.set(reported + 1);
-            report(Held { name, took });
+            report(LongPoll { name, took });
         }
     }
-    done
+    output
 }
 
-fn report(held: Held) {
-    let ms = u64::try_from(held.took.as_millis()).unwrap_or(u64::MAX);
-    tracing::warn!(task = held.name, ms, "a thread of the runtime was held");
-    let mut all = HELD.lock();
-    if all.len() == REMEMBERED {
+fn report(poll: LongPoll) {
+    let ms = u64::try_from(poll.took.as_millis()).unwrap_or(u64::MAX);
+    tracing::warn!(task = poll.name, ms, "a thread of the runtime was held");
+    let mut all = LONG_POLLS.lock();
+    if all.len() == MAX_LONG_POLLS {
         all.pop_front();
     }
-    all.push_back(held);
+    all.push_back(poll);
 }
 
 /// The polls of this process that took too long, the last of them.
 #[must_use]
-pub fn held() -> Vec<Held> {
-    HELD.lock().iter().cloned().collect()
+pub fn long_polls() -> Vec<LongPoll> {
+    LONG_POLLS.lock().iter().cloned().collect()
 }
 
 /// What threads of the runtime have been polling for longer than `limit`, by the clock on the wall.
 #[must_use]
-pub fn holding(limit: Duration) -> Vec<Held> {
+pub fn holding(limit: Duration) -> Vec<LongPoll> {
     let mut slots = SLOTS.lock();
     slots.retain(|slot| slot.strong_count() > 0);
     let busy = slots.iter().filter_map(|slot| *slot.upgrade()?.lock());
-    busy.map(|(name, since)| Held {
+    busy.map(|(name, since)| LongPoll {
         name,
         took: since.elapsed(),
     })
-    .filter(|held| held.took > limit)
+    .filter(|poll| poll.took > limit)
     .collect()
 }
 
@@ -133,8 +133,8 @@ mod tests {
     use super::*;
 
     fn spin(for_so_long: Duration) {
-        let begun = sys::memory::thread_time();
-        while sys::memory::thread_time().saturating_sub(begun) < for_so_long {
+        let start = sys::memory::thread_time();
+        while sys::memory::thread_time().saturating_sub(start) < for_so_long {
             std::hint::spin_loop();
         }
     }
@@ -142,26 +142,26 @@ mod tests {
     #[tokio::test]
     async fn who_computes_on_a_thread_of_the_runtime_is_named_and_who_waits_is_not() {
         crate::spawn("computes", async {
-            spin(LONGEST * 2);
+            spin(MAX_POLL_TIME * 2);
         })
         .await;
         crate::spawn("waits", async {
             // On the wall clock, not on the processor's.
-            crate::clock::sleep_thread(LONGEST * 2);
+            crate::clock::sleep_thread(MAX_POLL_TIME * 2);
         })
         .await;
         crate::spawn("computes elsewhere", async {
-            crate::blocking("hash", || spin(LONGEST * 2)).await;
+            crate::blocking("hash", || spin(MAX_POLL_TIME * 2)).await;
         })
         .await;
         crate::spawn("takes breaks", async {
             for _ in 0..4 {
-                spin(LONGEST / 2);
+                spin(MAX_POLL_TIME / 2);
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        let names: Vec<_> = held().iter().map(|held| held.name).collect();
+        let names: Vec<_> = long_polls().iter().map(|poll| poll.name).collect();
         assert!(names.contains(&"computes"), "{names:?}");
         for innocent in ["waits", "computes elsewhere", "takes breaks"] {
             assert!(!names.contains(&innocent), "{names:?}");
@@ -170,20 +170,20 @@ mod tests {
 
     #[test]
     fn what_holds_a_thread_is_known_while_it_does() {
-        let seen = measured("outer", || {
+        let output = measured("outer", || {
             measured("inner", || {
                 spin(Duration::from_millis(1));
                 holding(Duration::ZERO)
             })
         });
-        let names: Vec<_> = seen.iter().map(|held| held.name).collect();
+        let names: Vec<_> = output.iter().map(|poll| poll.name).collect();
         assert!(
             names.contains(&"outer") && !names.contains(&"inner"),
             "{names:?}"
         );
         let after: Vec<_> = holding(Duration::ZERO)
             .iter()
-            .map(|held| held.name)
+            .map(|poll| poll.name)
             .collect();
         assert!(!after.contains(&"outer"), "{after:?}");
     }

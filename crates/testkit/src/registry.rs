@@ -126,7 +126,7 @@ impl Response {
 pub struct FakeRegistry {
     /// `127.0.0.1:PORT`.
     pub host: String,
-    seen: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
     _server: task::Task<()>,
 }
 
@@ -135,8 +135,8 @@ impl FakeRegistry {
     pub async fn start(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer) = (seen.clone(), Arc::new(answer));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (requests.clone(), Arc::new(answer));
         let server = task::spawn("fake registry", async move {
             let mut connections = Vec::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -149,19 +149,19 @@ impl FakeRegistry {
         });
         Self {
             host,
-            seen,
+            requests,
             _server: server,
         }
     }
 
     /// The requests so far.
-    pub fn seen(&self) -> Vec<Request> {
-        self.seen.lock().clone()
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().clone()
     }
 
     /// Method and target of the requests so far.
     pub fn lines(&self) -> Vec<String> {
-        self.seen()
+        self.requests()
             .iter()
             .map(|r| format!("{} {}", r.method, r.target))
             .collect()

@@ -1,22 +1,26 @@
-//! A client in this process: what it serves is data, and what it was asked is kept.
+//! A client in this process: what it serves is data, and the calls that it gets are recorded.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fstree::Root;
 use fstree::walk::Filter;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use oci::Digest;
 use parking_lot::Mutex;
 use session::diffcopy::{FilteredTree, SendOptions, send};
 use session::error::code;
+use session::stream::PACKETS_IN_FLIGHT;
 use session::{
     Auth, BlobInfo, BlobWrite, ByteSink, ByteStream, CallError, ClientExports, Connection,
-    ContentStore, Duplex, ExporterRequest, FileSend, FileSync, Login, PacketStream, Registration,
-    Secret, Secrets, SessionManager, SourcePolicy, Ssh, SyncRequest, Token, TokenRequest, Upload,
-    UploadTarget,
+    ContentStore, Duplex, ExporterRequest, FileSend, FileSync, Login, Packet, PacketStream,
+    Registration, Secret, Secrets, SessionManager, SourcePolicy, Ssh, SyncRequest, Token,
+    TokenRequest, Upload, UploadTarget,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -27,10 +31,46 @@ pub struct MemorySession {
     secrets: Option<BTreeMap<String, Bytes>>,
     agents: Option<Vec<String>>,
     folders: BTreeMap<String, PathBuf>,
+    scripts: BTreeMap<String, Script<Packet>>,
+    uploads: BTreeMap<String, Script<Bytes>>,
     logins: BTreeMap<String, Login>,
     silent: bool,
     calls: Mutex<Vec<String>>,
     called: watch::Sender<usize>,
+}
+
+/// How a scripted stream goes on after its last item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// The client closes it.
+    Closed,
+    /// The client sends nothing more and leaves it open.
+    Silent,
+}
+
+/// What a client sends on one stream.
+#[derive(Debug, Clone)]
+struct Script<T> {
+    items: Vec<T>,
+    /// The time before each item.
+    pause: Duration,
+    end: StreamEnd,
+}
+
+impl<T: Clone + Send + Sync + 'static> Script<T> {
+    fn stream(&self) -> BoxStream<'static, Result<T, CallError>> {
+        let (items, pause, end) = (self.items.clone(), self.pause, self.end);
+        let items = futures::stream::iter(items).then(move |item| async move {
+            if !pause.is_zero() {
+                task::clock::sleep(pause).await;
+            }
+            Ok(item)
+        });
+        match end {
+            StreamEnd::Closed => items.boxed(),
+            StreamEnd::Silent => items.chain(futures::stream::pending()).boxed(),
+        }
+    }
 }
 
 impl MemorySession {
@@ -41,6 +81,8 @@ impl MemorySession {
             secrets: None,
             agents: None,
             folders: BTreeMap::new(),
+            scripts: BTreeMap::new(),
+            uploads: BTreeMap::new(),
             logins: BTreeMap::new(),
             silent: false,
             calls: Mutex::default(),
@@ -67,6 +109,33 @@ impl MemorySession {
     #[must_use]
     pub fn folder(mut self, name: &str, path: impl Into<PathBuf>) -> Self {
         self.folders.insert(name.into(), path.into());
+        self
+    }
+
+    /// It sends these packets for the folder `name`, whatever it is asked for.
+    #[must_use]
+    pub fn scripted_folder(mut self, name: &str, packets: Vec<Packet>, end: StreamEnd) -> Self {
+        let script = Script {
+            items: packets,
+            pause: Duration::ZERO,
+            end,
+        };
+        self.scripts.insert(name.into(), script);
+        self
+    }
+
+    /// It sends these pieces as the upload of `path`, with a pause before each.
+    #[must_use]
+    pub fn slow_upload<const N: usize>(
+        mut self,
+        path: &str,
+        pieces: [&'static str; N],
+        pause: Duration,
+        end: StreamEnd,
+    ) -> Self {
+        let items = pieces.map(Bytes::from).into();
+        let script = Script { items, pause, end };
+        self.uploads.insert(path.into(), script);
         self
     }
 
@@ -106,7 +175,7 @@ impl MemorySession {
         called.wait_for(|calls| *calls >= count).await.unwrap();
     }
 
-    async fn asked(&self, call: String) {
+    async fn record_call(&self, call: String) {
         self.calls.lock().push(call);
         self.called.send_modify(|calls| *calls += 1);
         if self.silent {
@@ -151,7 +220,19 @@ impl Connection for MemorySession {
 #[async_trait]
 impl FileSync for MemorySession {
     async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError> {
-        self.asked(format!("folder {}", request.name)).await;
+        self.record_call(format!("folder {}", request.name)).await;
+        if let Some(script) = self.scripts.get(&request.name) {
+            let (outgoing, requests) = mpsc::channel(PACKETS_IN_FLIGHT);
+            let packets = script.stream().map(move |packet| {
+                // Requests are taken and not answered.
+                let _taken = &requests;
+                packet
+            });
+            return Ok(PacketStream {
+                incoming: packets.boxed(),
+                outgoing,
+            });
+        }
         let Some(folder) = self.folders.get(&request.name) else {
             return Err(CallError::NoLocalSources);
         };
@@ -182,7 +263,7 @@ impl FileSend for MemorySession {
         exporter: usize,
         _metadata: &BTreeMap<String, String>,
     ) -> Result<ByteSink, CallError> {
-        self.asked(format!("file {exporter}")).await;
+        self.record_call(format!("file {exporter}")).await;
         unsupported("send_file")
     }
 
@@ -191,7 +272,7 @@ impl FileSend for MemorySession {
         exporter: usize,
         _multi_platform: bool,
     ) -> Result<PacketStream, CallError> {
-        self.asked(format!("tree {exporter}")).await;
+        self.record_call(format!("tree {exporter}")).await;
         unsupported("send_tree")
     }
 }
@@ -199,12 +280,12 @@ impl FileSend for MemorySession {
 #[async_trait]
 impl Auth for MemorySession {
     async fn credentials(&self, host: &str) -> Result<Option<Login>, CallError> {
-        self.asked(format!("login {host}")).await;
+        self.record_call(format!("login {host}")).await;
         Ok(self.logins.get(host).cloned())
     }
 
     async fn fetch_token(&self, request: TokenRequest) -> Result<Token, CallError> {
-        self.asked(format!("token {}", request.host)).await;
+        self.record_call(format!("token {}", request.host)).await;
         unsupported("fetch_token")
     }
 
@@ -225,7 +306,7 @@ impl Auth for MemorySession {
 #[async_trait]
 impl Secrets for MemorySession {
     async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError> {
-        self.asked(format!("secret {id}")).await;
+        self.record_call(format!("secret {id}")).await;
         match &self.secrets {
             None => unsupported("secret"),
             Some(secrets) => Ok(secrets.get(id).cloned().map(Secret::new)),
@@ -236,7 +317,7 @@ impl Secrets for MemorySession {
 #[async_trait]
 impl Ssh for MemorySession {
     async fn check_ssh(&self, id: &str) -> Result<(), CallError> {
-        self.asked(format!("agent {id}")).await;
+        self.record_call(format!("agent {id}")).await;
         match &self.agents {
             None => unsupported("check_ssh"),
             Some(agents) if agents.iter().any(|agent| agent == id) => Ok(()),
@@ -249,7 +330,7 @@ impl Ssh for MemorySession {
     }
 
     async fn forward_ssh(&self, id: &str) -> Result<Duplex, CallError> {
-        self.asked(format!("connection {id}")).await;
+        self.record_call(format!("connection {id}")).await;
         Ok(echo())
     }
 }
@@ -257,15 +338,18 @@ impl Ssh for MemorySession {
 #[async_trait]
 impl Upload for MemorySession {
     async fn upload(&self, target: UploadTarget) -> Result<ByteStream, CallError> {
-        self.asked(format!("upload {}", target.path)).await;
-        unsupported("upload")
+        self.record_call(format!("upload {}", target.path)).await;
+        match self.uploads.get(&target.path) {
+            None => unsupported("upload"),
+            Some(script) => Ok(script.stream()),
+        }
     }
 }
 
 #[async_trait]
 impl ContentStore for MemorySession {
     async fn content_info(&self, store: &str, digest: &Digest) -> Result<BlobInfo, CallError> {
-        self.asked(format!("blob {store} {digest}")).await;
+        self.record_call(format!("blob {store} {digest}")).await;
         unsupported("content_info")
     }
 
@@ -276,7 +360,7 @@ impl ContentStore for MemorySession {
         _offset: u64,
         _size: u64,
     ) -> Result<ByteStream, CallError> {
-        self.asked(format!("read {store} {digest}")).await;
+        self.record_call(format!("read {store} {digest}")).await;
         unsupported("content_read")
     }
 
@@ -286,7 +370,8 @@ impl ContentStore for MemorySession {
         blob: BlobWrite,
         _bytes: ByteStream,
     ) -> Result<(), CallError> {
-        self.asked(format!("write {store} {}", blob.digest)).await;
+        self.record_call(format!("write {store} {}", blob.digest))
+            .await;
         unsupported("content_write")
     }
 }
@@ -309,7 +394,7 @@ impl ClientExports for MemorySession {
 #[async_trait]
 impl SourcePolicy for MemorySession {
     async fn check_policy(&self, _request: Bytes) -> Result<Bytes, CallError> {
-        self.asked("policy".into()).await;
+        self.record_call("policy".into()).await;
         unsupported("check_policy")
     }
 }

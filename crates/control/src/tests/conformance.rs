@@ -1,7 +1,7 @@
 //! A session in the tunnel against the suite of all sessions: what the client serves is the client in memory, behind gRPC.
 
 use ::session::error::code;
-use ::session::{Auth as _, Connection as _, Secrets as _, Ssh as _};
+use ::session::{Auth as _, Connection as _, FileSync as _, Secrets as _, Ssh as _};
 use proto::{auth, ssh};
 use services::auth::auth_server::{Auth, AuthServer};
 use services::secrets::secrets_server::{Secrets, SecretsServer};
@@ -93,6 +93,46 @@ impl Ssh for Services {
     }
 }
 
+#[tonic::async_trait]
+impl FileSync for Services {
+    type DiffCopyStream = Packets;
+
+    async fn diff_copy(
+        &self,
+        request: Request<Streaming<fsutil::Packet>>,
+    ) -> Result<Response<Packets>, Status> {
+        let name = request.metadata().get(header::DIR_NAME);
+        let folder = SyncRequest {
+            name: name.and_then(|name| name.to_str().ok()).unwrap().to_owned(),
+            ..SyncRequest::default()
+        };
+        let stream = self.0.diff_copy(folder).await.map_err(refused)?;
+        let mut packets = request.into_inner();
+        task::spawn("packets of the daemon", async move {
+            while let Some(Ok(packet)) = packets.next().await {
+                let packet = wire::from_wire(packet).unwrap();
+                if stream.outgoing.send(packet).await.is_err() {
+                    break;
+                }
+            }
+        })
+        .detach();
+        let answers = stream.incoming.map(|packet| packet.map(wire::to_wire));
+        Ok(Response::new(
+            answers.map(|packet| packet.map_err(refused)).boxed(),
+        ))
+    }
+
+    type TarStreamStream = Packets;
+
+    async fn tar_stream(
+        &self,
+        _request: Request<Streaming<fsutil::Packet>>,
+    ) -> Result<Response<Packets>, Status> {
+        Err(Status::unimplemented("tar"))
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_in_the_tunnel_conforms() {
     let (channel, sessions, _) = daemon().await;
@@ -105,10 +145,12 @@ async fn a_session_in_the_tunnel_conforms() {
         method::CREDENTIALS,
         method::SSH_CHECK,
         method::SSH_FORWARD,
+        method::FILE_SYNC,
     ];
     let server = health()
         .add_service(SecretsServer::new(services.clone()))
         .add_service(AuthServer::new(services.clone()))
+        .add_service(FileSyncServer::new(services.clone()))
         .add_service(SshServer::new(services));
     let _some = open_session(&channel, "some", &methods, server).await;
     let open = |id: &'static str| sessions.wait(id, Duration::from_secs(5));
@@ -118,5 +160,12 @@ async fn a_session_in_the_tunnel_conforms() {
     conformance::secrets_arrive_as_they_are(Arc::clone(&some)).await;
     conformance::logins_are_those_of_their_host(Arc::clone(&some)).await;
     conformance::agents_are_connected_by_name(Arc::clone(&some)).await;
-    conformance::calls_do_not_disturb_each_other(some).await;
+    conformance::calls_do_not_disturb_each_other(Arc::clone(&some)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let into = dir.path().join("into");
+    std::fs::create_dir(&into).unwrap();
+    conformance::broken_folders_are_refused(Arc::clone(&some), &into).await;
+    // In a tunnel time cannot be paused.
+    let idle = Duration::from_millis(200);
+    conformance::folders_that_stop_are_given_up(some, &into, idle).await;
 }

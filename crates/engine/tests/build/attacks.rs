@@ -45,8 +45,8 @@ fn sources(count: usize) -> Arc<pb::Definition> {
 
 /// None of these took a thread of the runtime for long, in processor time. Code that is not optimised is given more.
 fn held_by_nobody(names: &[&str]) {
-    let limit = task::watch::LONGEST * if cfg!(debug_assertions) { 20 } else { 1 };
-    let held = task::watch::held();
+    let limit = task::watch::MAX_POLL_TIME * if cfg!(debug_assertions) { 20 } else { 1 };
+    let held = task::watch::long_polls();
     let mut long = held
         .iter()
         .filter(|h| names.contains(&h.name) && h.took > limit);

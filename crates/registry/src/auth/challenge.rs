@@ -11,7 +11,7 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bearer => "bearer",
             Self::Basic => "basic",
@@ -51,23 +51,23 @@ pub(crate) fn parse(headers: &HeaderMap) -> Vec<Challenge> {
 }
 
 fn parse_one(header: &str) -> Option<Challenge> {
-    let mut rest = Cursor(header.trim_start());
-    let scheme = match rest.token()?.to_ascii_lowercase().as_str() {
+    let mut cursor = Cursor(header.trim_start());
+    let scheme = match cursor.token()?.to_ascii_lowercase().as_str() {
         "bearer" => Scheme::Bearer,
         "basic" => Scheme::Basic,
         _ => return None,
     };
     let mut params = Vec::new();
     loop {
-        rest.skip_spaces();
-        let Some(name) = rest.token() else { break };
-        if !rest.eat('=') {
+        cursor.skip_spaces();
+        let Some(name) = cursor.token() else { break };
+        if !cursor.eat('=') {
             break;
         }
-        let Some(value) = rest.value() else { break };
+        let Some(value) = cursor.value() else { break };
         params.push((name.to_ascii_lowercase(), value));
-        rest.skip_spaces();
-        if !rest.eat(',') {
+        cursor.skip_spaces();
+        if !cursor.eat(',') {
             break;
         }
     }
@@ -83,8 +83,8 @@ impl<'a> Cursor<'a> {
 
     fn eat(&mut self, c: char) -> bool {
         match self.0.strip_prefix(c) {
-            Some(rest) => {
-                self.0 = rest;
+            Some(remaining) => {
+                self.0 = remaining;
                 true
             }
             None => false,
@@ -96,8 +96,8 @@ impl<'a> Cursor<'a> {
             .0
             .find(|c: char| !c.is_ascii_graphic() || "()<>@,;:\\\"/[]?={}".contains(c))
             .unwrap_or(self.0.len());
-        let (token, rest) = self.0.split_at(end);
-        self.0 = rest;
+        let (token, remaining) = self.0.split_at(end);
+        self.0 = remaining;
         (!token.is_empty()).then_some(token)
     }
 
@@ -136,18 +136,24 @@ mod tests {
         ] {
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(text));
         }
-        let got = parse(&headers);
-        assert_eq!(got.len(), 2);
-        assert_eq!(got[0].scheme, Scheme::Bearer);
-        assert_eq!(got[0].param("realm"), Some("https://auth.example/token"));
-        assert_eq!(got[0].param("service"), Some("reg"));
-        assert_eq!(got[0].param("scope"), Some("repository:a/b:pull,push"));
+        let challenges = parse(&headers);
+        assert_eq!(challenges.len(), 2);
+        assert_eq!(challenges[0].scheme, Scheme::Bearer);
         assert_eq!(
-            got[0].param("error"),
+            challenges[0].param("realm"),
+            Some("https://auth.example/token")
+        );
+        assert_eq!(challenges[0].param("service"), Some("reg"));
+        assert_eq!(
+            challenges[0].param("scope"),
+            Some("repository:a/b:pull,push")
+        );
+        assert_eq!(
+            challenges[0].param("error"),
             None,
             "an unterminated value is no value"
         );
-        assert_eq!(got[1].param("realm"), Some("a\"b"));
+        assert_eq!(challenges[1].param("realm"), Some("a\"b"));
     }
 
     #[test]
@@ -207,7 +213,7 @@ mod tests {
         assert!(
             challenges
                 .iter()
-                .all(|challenge| challenge.scheme.word() == "basic")
+                .all(|challenge| challenge.scheme.name() == "basic")
         );
     }
 }

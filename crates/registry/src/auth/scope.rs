@@ -55,10 +55,11 @@ impl Scopes {
 
     /// Whether everything in `other` is here.
     pub(crate) fn contains(&self, other: &Self) -> bool {
-        other
-            .0
-            .iter()
-            .all(|(name, actions)| self.0.get(name).is_some_and(|have| actions.is_subset(have)))
+        other.0.iter().all(|(name, actions)| {
+            self.0
+                .get(name)
+                .is_some_and(|own_actions| actions.is_subset(own_actions))
+        })
     }
 }
 

@@ -18,8 +18,8 @@ use crate::transport::{body_within, silent, status_error, transport_error};
 use crate::waiting::{ANSWER_TIMEOUT, WaitObserver, waiting};
 
 const CLIENT_ID: &str = "buildkit-client";
-const DEFAULT_EXPIRY: u64 = 60;
-const MAX_ANSWER: usize = 1 << 20;
+const DEFAULT_EXPIRY_SECONDS: u64 = 60;
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 const MAX_TOKENS: usize = 256;
 
 /// The way to tokens of one host, and the tokens had so far.
@@ -40,7 +40,7 @@ struct CachedToken {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenDocument {
     #[serde(default)]
     token: String,
     #[serde(default)]
@@ -240,13 +240,14 @@ async fn answer(
     let sending = tokio::time::timeout(ANSWER_TIMEOUT, request.send());
     let response = waiting(observer, &host_of(url), sending)
         .await
-        .map_err(|_elapsed| silent(&method, url, ANSWER_TIMEOUT))?
+        // The dropped error says only that the time is over.
+        .map_err(|_| silent(&method, url, ANSWER_TIMEOUT))?
         .map_err(|e| transport_error(&method, &shown, e))?;
     if !response.status().is_success() {
         return Err(status_error(method, shown, response).await);
     }
-    let body = body_within(response, MAX_ANSWER, &method, &shown, observer).await?;
-    let answer: Answer = gostd::json::from_start(&body).map_err(|e| Error::TokenAnswer {
+    let body = body_within(response, MAX_ANSWER_BYTES, &method, &shown, observer).await?;
+    let answer: TokenDocument = gostd::json::from_start(&body).map_err(|e| Error::TokenAnswer {
         source: Wrapped::cause("unable to decode token response", e),
     })?;
     let token = if answer.access_token.is_empty() {
@@ -270,7 +271,7 @@ async fn answer(
 /// as with the reference, because its clock may be wrong; a refusal drops it.
 fn expiry(token: &Token) -> Option<Instant> {
     let life = if token.expires_in == 0 {
-        DEFAULT_EXPIRY
+        DEFAULT_EXPIRY_SECONDS
     } else {
         token.expires_in
     };
@@ -281,5 +282,5 @@ fn expiry(token: &Token) -> Option<Instant> {
         .unwrap_or_default();
     usable
         .checked_sub(age)
-        .and_then(|left| task::clock::monotonic().checked_add(left))
+        .and_then(|remaining| task::clock::monotonic().checked_add(remaining))
 }

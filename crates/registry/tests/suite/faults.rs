@@ -445,7 +445,7 @@ async fn a_push_survives_each_fault_that_passes() {
             Pushed::Sent,
             "{method} {status}"
         );
-        let last = fake.seen().pop().unwrap();
+        let last = fake.requests().pop().unwrap();
         assert_eq!(
             (last.method.as_str(), &last.body[..]),
             ("PUT", LAYER),

@@ -158,8 +158,8 @@ async fn a_challenge_of_another_host_gets_no_login_and_no_token() {
                         .unwrap();
                     run(work, &repository).await;
                     let case = format!("{work:?} {challenge} issues={issues} bounces={bounces}");
-                    assert!(!foreign.seen().is_empty(), "{case}");
-                    for request in foreign.seen().into_iter().chain(owner.seen()) {
+                    assert!(!foreign.requests().is_empty(), "{case}");
+                    for request in foreign.requests().into_iter().chain(owner.requests()) {
                         assert_eq!(request.header("authorization"), None, "{case} {request:?}");
                         let told = format!("{}{:?}", request.target, request.body);
                         assert!(!told.contains(SECRET), "{case} {request:?}");
@@ -194,7 +194,7 @@ async fn the_realm_of_the_hosts_own_challenge_may_be_another_host() {
     let repository = crate::scripted::open(&owner.host, "a/b", Access::PULL, Arc::new(login));
     repository.resolve(Some("v1"), None).await.unwrap();
     assert_eq!(
-        realm.seen()[0].header("authorization"),
+        realm.requests()[0].header("authorization"),
         Some("Basic bWU6c2VjcmV0")
     );
 }

@@ -146,11 +146,11 @@ async fn what_is_pushed_can_be_pulled_and_is_pushed_once() {
     );
     assert_eq!(reader.manifest(&desc).await.unwrap(), bytes);
     let mut stream = reader.blob(&layer);
-    let mut got = Vec::new();
+    let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await.unwrap() {
-        got.extend_from_slice(&chunk);
+        bytes.extend_from_slice(&chunk);
     }
-    assert_eq!(Digest::sha256(&got), layer.digest);
+    assert_eq!(Digest::sha256(&bytes), layer.digest);
     assert!(
         reader
             .referrers(&desc.digest, None)

@@ -89,7 +89,7 @@ async fn a_token_is_fetched_with_the_login_once_and_kept() {
         ]
     );
     assert_eq!(
-        fake.seen()[1].header("authorization"),
+        fake.requests()[1].header("authorization"),
         Some("Basic bWU6c2VjcmV0")
     );
 }
@@ -121,7 +121,7 @@ async fn a_realm_that_wants_post_gets_post() {
     let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(login));
     repository.resolve(None, None).await.unwrap();
     let post = fake
-        .seen()
+        .requests()
         .into_iter()
         .find(|r| r.method == "POST")
         .unwrap();
@@ -174,7 +174,7 @@ async fn no_authorization_follows_a_redirect_to_another_host() {
     };
     let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(login));
     assert_eq!(read(&repository, &blob(b"layer")).await.unwrap(), b"layer");
-    let seen = elsewhere.seen();
+    let seen = elsewhere.requests();
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].header("authorization"), None);
 }
@@ -195,7 +195,7 @@ async fn a_login_of_another_host_is_not_sent() {
         .to_string();
     assert!(error.ends_with("401 Unauthorized"), "{error}");
     assert!(
-        fake.seen()
+        fake.requests()
             .iter()
             .all(|r| r.header("authorization").is_none())
     );
@@ -232,7 +232,7 @@ async fn a_broken_transfer_goes_on_where_it_broke() {
             data,
             "ranges {ranges}"
         );
-        let seen = fake.seen();
+        let seen = fake.requests();
         assert_eq!(seen.len(), 2);
         assert_eq!(seen[1].header("range"), Some("bytes=40000-"));
     }
@@ -369,7 +369,7 @@ async fn an_upload_is_tried_again_after_a_server_error() {
         .unwrap();
     assert_eq!(pushed, Pushed::Sent);
     let puts: Vec<_> = fake
-        .seen()
+        .requests()
         .into_iter()
         .filter(|r| r.method == "PUT")
         .collect();

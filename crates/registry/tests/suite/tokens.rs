@@ -124,7 +124,7 @@ async fn a_token_that_cannot_be_a_header_is_not_sent() {
     let error = resolve(&repository).await.unwrap_err();
     assert_eq!(error.to_string(), "token or login cannot be a header value");
     assert!(
-        fake.seen()
+        fake.requests()
             .iter()
             .all(|request| request.header("x-evil").is_none())
     );
@@ -174,7 +174,7 @@ async fn both_names_of_a_token_are_known_and_the_newer_one_counts() {
         let fake = bearer(Response::new(200).body(body)).await;
         let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(Anonymous));
         resolve(&repository).await.unwrap();
-        let last = fake.seen().pop().unwrap();
+        let last = fake.requests().pop().unwrap();
         assert_eq!(last.header("authorization"), Some(token), "{body}");
     }
 }
@@ -247,7 +247,7 @@ async fn a_login_is_sent_after_the_challenge_and_only_once_if_it_is_wrong() {
         let answer = resolve(&repository).await;
         assert_eq!(answer.is_ok(), works, "{username}:{secret} {answer:?}");
         assert_eq!(fake.lines().len(), requests, "{username}:{secret}");
-        assert!(fake.seen()[0].header("authorization").is_none());
+        assert!(fake.requests()[0].header("authorization").is_none());
     }
 }
 
@@ -291,7 +291,7 @@ async fn a_token_is_preferred_to_showing_the_login() {
     );
     resolve(&repository).await.unwrap();
     let to_registry: Vec<_> = fake
-        .seen()
+        .requests()
         .into_iter()
         .filter(|request| !request.target.starts_with("/token"))
         .collect();
@@ -349,9 +349,7 @@ impl OwnTokens {
                     expires_in: 300,
                     issued_at: None,
                 })
-                .map_err(|message| CredentialError {
-                    message: message.into(),
-                }),
+                .map_err(CredentialError::new),
         })
     }
 }
@@ -428,7 +426,7 @@ async fn tokens_are_shared_by_equal_principals_only() {
     assert_eq!(asked, [1, 0, 1]);
     let with = open(one.clone()).with_credentials(two);
     resolve(&with).await.unwrap();
-    let last = fake.seen().pop().unwrap();
+    let last = fake.requests().pop().unwrap();
     assert_eq!(last.header("authorization"), Some("Bearer T2"));
 }
 

@@ -128,7 +128,7 @@ async fn an_upload_goes_where_the_registry_says_in_every_way_it_may_say_it() {
         })
         .await;
         assert_eq!(push(&fake, &[]).await.unwrap(), Pushed::Sent, "{location}");
-        let put = fake.seen().pop().unwrap();
+        let put = fake.requests().pop().unwrap();
         assert_eq!(put.target, target.replace("{d}", &digest), "{location}");
         assert_eq!(put.body, LAYER);
         assert_eq!(put.header("content-type"), Some("application/octet-stream"));
@@ -180,7 +180,7 @@ async fn the_login_does_not_follow_an_upload_to_another_host() {
         .push_blob(&layer(), source, &[], Arc::new(|_| {}))
         .await
         .unwrap();
-    let put = elsewhere.seen().pop().unwrap();
+    let put = elsewhere.requests().pop().unwrap();
     assert_eq!((put.header("authorization"), &put.body[..]), (None, LAYER));
 }
 
@@ -215,7 +215,7 @@ async fn a_manifest_is_sent_under_its_tag_unless_the_tag_is_this_manifest() {
             .unwrap();
         assert_eq!(answer, pushed, "{tag:?} {there:?}");
         if pushed == Pushed::Sent {
-            let put = fake.seen().pop().unwrap();
+            let put = fake.requests().pop().unwrap();
             assert_eq!(put.target, "/v2/a/b/manifests/v1");
             assert_eq!(put.header("content-type"), Some(media_type::OCI_MANIFEST));
             assert_eq!(put.body, b"{}");
@@ -292,7 +292,7 @@ async fn a_file_is_sent_from_its_beginning_in_pieces_and_its_offset_stays() {
         .await
         .unwrap();
     assert_eq!(sent.load(Ordering::SeqCst), 700_000);
-    assert!(fake.seen().pop().unwrap().body == bytes);
+    assert!(fake.requests().pop().unwrap().body == bytes);
 }
 
 #[tokio::test]

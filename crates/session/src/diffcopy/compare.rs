@@ -20,20 +20,20 @@ pub enum Compare {
 impl Compare {
     /// Whether the file that is there will do for the one that is listed.
     #[must_use]
-    pub fn is_same(self, there: &Stat, listed: &Stat, change: Change) -> bool {
+    pub fn is_same(self, existing: &Stat, listed: &Stat, change: Change) -> bool {
         let contents = match self {
             Self::Nothing => return false,
             Self::Metadata => change != Change::Changed,
             Self::Contents => !listed.is_file() || change == Change::Unchanged,
         };
         (listed.is_dir()
-            || (contents && there.size == listed.size && there.mod_time == listed.mod_time))
-            && there.mode == listed.mode
-            && there.uid == listed.uid
-            && there.gid == listed.gid
-            && there.devmajor == listed.devmajor
-            && there.devminor == listed.devminor
-            && there.linkname == listed.linkname
+            || (contents && existing.size == listed.size && existing.mod_time == listed.mod_time))
+            && existing.mode == listed.mode
+            && existing.uid == listed.uid
+            && existing.gid == listed.gid
+            && existing.devmajor == listed.devmajor
+            && existing.devminor == listed.devminor
+            && existing.linkname == listed.linkname
     }
 }
 

@@ -19,15 +19,15 @@ use crate::diffcopy::receive::{Batch, ReceiveError, ReceiveOptions, Received};
 use crate::diffcopy::receiver::{ProtocolError, ReceiveEvent, Receiver};
 use crate::diffcopy::write::{Folder, Incoming, Order, Writers, may_set};
 use crate::packet::Packet;
-use crate::transfers::{Held, LimitError};
+use crate::transfers::{HeldMemory, LimitError};
 
 /// How many files that are larger than a piece may be under way at the same time: each has a descriptor. Senders have four.
-const MAX_OPEN: usize = 64;
-/// What a listed file takes in memory, and one whose contents are asked for.
-const LISTED_COST: u64 = 128;
-const WANTED_COST: u64 = 256;
+const MAX_OPEN_FILES: usize = 64;
+/// What a listed file takes in memory, and a file whose contents are asked for.
+const LISTED_FILE_BYTES: u64 = 128;
+const REQUESTED_FILE_BYTES: u64 = 256;
 /// The largest first piece that waits for the next message; with a window of files this bounds what is held.
-const SMALL: usize = 32 << 10;
+const MAX_HELD_PIECE_BYTES: usize = 32 << 10;
 /// Receives what comes in batches until the other side has seen our `FIN`.
 pub(super) fn coordinate(
     arriving: mpsc::Receiver<Batch>,
@@ -35,7 +35,7 @@ pub(super) fn coordinate(
     root: &Root,
     options: &ReceiveOptions,
 ) -> Result<Received, ReceiveError> {
-    let there = if options.merge {
+    let existing = if options.merge {
         None
     } else {
         // Attributes are not compared.
@@ -49,17 +49,17 @@ pub(super) fn coordinate(
             receiver: Receiver::new(),
             outgoing,
             options,
-            there,
+            existing,
             removed_below: None,
             folder: Folder::new(root.clone()),
             writers,
-            wanted: HashMap::new(),
-            begun: HashMap::new(),
+            requested: HashMap::new(),
+            first_pieces: HashMap::new(),
             links: Vec::new(),
             folders: Vec::new(),
             left_out: HashSet::new(),
             open: HashSet::new(),
-            held: options.share.held(),
+            memory: options.share.hold_memory(),
             announced: 0,
             listing: options.metadata_only.clone().map(Listing::new),
             received: Received::default(),
@@ -72,14 +72,16 @@ struct Coordinator<'scope, 'env> {
     receiver: Receiver,
     outgoing: mpsc::Sender<Packet>,
     options: &'env ReceiveOptions,
-    there: Option<Peekable<Walk>>,
+    // What is in the tree already; none where everything that is not listed stays.
+    existing: Option<Peekable<Walk>>,
     // A folder that was removed with everything below.
     removed_below: Option<PathBuf>,
     folder: Folder,
     writers: Writers<'scope, 'env>,
-    wanted: HashMap<u32, Box<Incoming>>,
+    // Files that were asked for and of which nothing has come.
+    requested: HashMap<u32, Box<Incoming>>,
     // Files of which one piece has come. Most are complete with it, and go to a writer in one message.
-    begun: HashMap<u32, (Box<Incoming>, Bytes)>,
+    first_pieces: HashMap<u32, (Box<Incoming>, Bytes)>,
     links: Vec<Stat>,
     folders: Vec<(PathBuf, i64)>,
     // Files that are not made; a later name of one is none either.
@@ -87,7 +89,7 @@ struct Coordinator<'scope, 'env> {
     // Files that a writer has open.
     open: HashSet<u32>,
     // Memory of the list, as far as it is needed.
-    held: Held,
+    memory: HeldMemory,
     // Bytes that were asked for and have not come.
     announced: u64,
     listing: Option<Listing>,
@@ -145,35 +147,37 @@ impl Coordinator<'_, '_> {
                 self.received.listed += 1;
                 let length = stat.path.as_os_str().len() as u64;
                 self.received.bytes += 32 + length;
-                self.held.add(LISTED_COST + length).map_err(self.limit())?;
+                self.memory
+                    .add(LISTED_FILE_BYTES + length)
+                    .map_err(self.limit())?;
                 match &mut self.listing {
                     None => self.file(id, *stat, change)?,
                     Some(listing) => {
-                        let made = listing.take(id, *stat)?;
+                        let files = listing.take(id, *stat)?;
                         // The list itself.
-                        self.held.add(2 * length).map_err(self.limit())?;
-                        for (id, stat) in made {
+                        self.memory.add(2 * length).map_err(self.limit())?;
+                        for (id, stat) in files {
                             self.file(id, stat, Change::Unknown)?;
                         }
                     }
                 }
             }
             ReceiveEvent::ListEnd => {
-                while let Some(old) = self.there.as_mut().and_then(Iterator::next) {
+                while let Some(old) = self.existing.as_mut().and_then(Iterator::next) {
                     self.remove(old?)?;
                 }
             }
             ReceiveEvent::Data { bytes, .. } if bytes.is_empty() => {}
-            ReceiveEvent::Data { id, bytes } => match self.wanted.remove(&id) {
-                Some(file) if bytes.len() <= SMALL => {
-                    self.begun.insert(id, (file, bytes));
+            ReceiveEvent::Data { id, bytes } => match self.requested.remove(&id) {
+                Some(file) if bytes.len() <= MAX_HELD_PIECE_BYTES => {
+                    self.first_pieces.insert(id, (file, bytes));
                 }
                 Some(file) => {
                     self.begin(id, file)?;
                     self.writers.send(id, Order::Data { id, bytes });
                 }
                 None => {
-                    if let Some((file, first)) = self.begun.remove(&id) {
+                    if let Some((file, first)) = self.first_pieces.remove(&id) {
                         self.begin(id, file)?;
                         self.writers.send(id, Order::Data { id, bytes: first });
                     }
@@ -181,13 +185,13 @@ impl Coordinator<'_, '_> {
                 }
             },
             ReceiveEvent::DataEnd { id } => {
-                let whole = match self.wanted.remove(&id) {
+                let complete = match self.requested.remove(&id) {
                     Some(file) => Some((file, Bytes::new())),
-                    None => self.begun.remove(&id),
+                    None => self.first_pieces.remove(&id),
                 };
-                let order = match whole {
+                let order = match complete {
                     Some((file, bytes)) => {
-                        self.held.give_back(cost(&file.listed));
+                        self.memory.give_back(cost(&file.listed));
                         Order::Whole { file, bytes }
                     }
                     None => {
@@ -204,11 +208,14 @@ impl Coordinator<'_, '_> {
 
     /// Lets a writer open a file that comes in several pieces.
     fn begin(&mut self, id: u32, file: Box<Incoming>) -> Result<(), ReceiveError> {
-        if self.open.len() >= MAX_OPEN {
-            return Err(ProtocolError::Interleaved { limit: MAX_OPEN }.into());
+        if self.open.len() >= MAX_OPEN_FILES {
+            return Err(ProtocolError::Interleaved {
+                limit: MAX_OPEN_FILES,
+            }
+            .into());
         }
         self.open.insert(id);
-        self.held.give_back(cost(&file.listed));
+        self.memory.give_back(cost(&file.listed));
         self.writers.send(id, Order::Begin { id, file });
         Ok(())
     }
@@ -233,7 +240,7 @@ impl Coordinator<'_, '_> {
         }
         self.received.changed += 1;
         self.options.share.write_file().map_err(self.limit())?;
-        let merging = self.there.is_none();
+        let merging = self.existing.is_none();
         let (dir, name) = self.folder.of(&written.path)?;
         let path = &written.path;
         let at = |op: &'static str| move |e: std::io::Error| PathError::new(op, path, e);
@@ -259,18 +266,20 @@ impl Coordinator<'_, '_> {
         }
         match written.kind() {
             Kind::Dir => {
-                let made = if keep_folder {
+                let folder = if keep_folder {
                     dir.open_dir(name)
                 } else {
                     dir.create_dir(name, 0o700)
                 }
                 .map_err(at("mkdir"))?;
-                made.set_own_owner(written.uid, written.gid)
+                folder
+                    .set_own_owner(written.uid, written.gid)
                     .map_err(at("chown"))?;
-                made.set_own_mode(unix_permissions(written.mode))
+                folder
+                    .set_own_mode(unix_permissions(written.mode))
                     .map_err(at("chmod"))?;
                 for (key, value) in written.xattrs.iter().filter(|(key, _)| may_set(key)) {
-                    let _kept = made.set_own_xattr(key, value);
+                    let _kept = folder.set_own_xattr(key, value);
                 }
                 if !keep_folder {
                     self.folder.forget();
@@ -278,7 +287,7 @@ impl Coordinator<'_, '_> {
                 self.folders.push((written.path.clone(), written.mod_time));
             }
             Kind::File | Kind::Socket if written.is_hard_link() => {
-                self.held.add(cost(&written)).map_err(self.limit())?;
+                self.memory.add(cost(&written)).map_err(self.limit())?;
                 self.links.push(written);
             }
             Kind::File => {
@@ -287,8 +296,8 @@ impl Coordinator<'_, '_> {
                 self.announced = self.announced.saturating_add(size);
                 let may_write = self.options.share.may_write(self.announced);
                 may_write.map_err(self.limit())?;
-                self.held.add(cost(&listed)).map_err(self.limit())?;
-                self.wanted
+                self.memory.add(cost(&listed)).map_err(self.limit())?;
+                self.requested
                     .insert(id, Box::new(Incoming { listed, written }));
                 self.receiver.request(id, size);
                 return Ok(());
@@ -323,29 +332,29 @@ impl Coordinator<'_, '_> {
     // Removes what is there and comes before the listed file; returns what is there under the same name.
     fn catch_up(&mut self, listed: &Stat) -> Result<Option<Stat>, ReceiveError> {
         loop {
-            let Some(there) = &mut self.there else {
+            let Some(existing) = &mut self.existing else {
                 return Ok(None);
             };
-            match there.peek() {
+            match existing.peek() {
                 None => return Ok(None),
                 Some(Ok(old)) => match compare_paths(&old.path, &listed.path) {
                     std::cmp::Ordering::Greater => return Ok(None),
                     order @ (std::cmp::Ordering::Less | std::cmp::Ordering::Equal) => {
-                        let Some(old) = there.next() else {
+                        let Some(old) = existing.next() else {
                             return Ok(None);
                         };
                         let old = old?;
                         if order.is_eq() {
-                            let gone = self.removed_below.as_ref().is_some_and(|above| {
+                            let is_removed = self.removed_below.as_ref().is_some_and(|above| {
                                 old.path != *above && old.path.starts_with(above)
                             });
-                            return Ok((!gone).then_some(old));
+                            return Ok((!is_removed).then_some(old));
                         }
                         self.remove(old)?;
                     }
                 },
                 Some(Err(_)) => {
-                    if let Some(Err(error)) = there.next() {
+                    if let Some(Err(error)) = existing.next() {
                         return Err(error.into());
                     }
                 }
@@ -362,11 +371,11 @@ impl Coordinator<'_, '_> {
             return Ok(());
         }
         if let Some(map) = &self.options.map {
-            let mut bare = Stat {
+            let mut name_only = Stat {
                 path: old.path.clone(),
                 ..Stat::default()
             };
-            if !map(&mut bare) {
+            if !map(&mut name_only) {
                 return Ok(());
             }
         }
@@ -402,18 +411,18 @@ impl Coordinator<'_, '_> {
         self.write_listing()
     }
 
-    /// The list takes the place of the one of the time before, which went with what is not listed.
+    /// Writes the list. The one of the last transfer was removed with everything that is not listed.
     fn write_listing(&mut self) -> Result<(), ReceiveError> {
         let Some(listing) = &self.listing else {
             return Ok(());
         };
         let bytes = listing.contents();
-        let mut file = self.writers.root.create(metadata::FILE, 0o644)?;
+        let mut file = self.writers.root.create(metadata::LISTING_FILE, 0o644)?;
         std::io::Write::write_all(&mut file, bytes)
-            .map_err(|e| PathError::new("write", metadata::FILE, e))?;
+            .map_err(|e| PathError::new("write", metadata::LISTING_FILE, e))?;
         if let Some(hashes) = &self.options.hashes {
             let stat = Stat {
-                path: metadata::FILE.into(),
+                path: metadata::LISTING_FILE.into(),
                 mode: 0o644,
                 size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
                 ..Stat::default()
@@ -432,5 +441,5 @@ fn cost(stat: &Stat) -> u64 {
     let attributes = stat.xattrs.iter().map(|(k, v)| k.len() + v.len() + 64);
     let names = stat.path.as_os_str().len() + stat.linkname.as_os_str().len();
     // Twice: as it was listed and as it is to be written.
-    WANTED_COST + 2 * (names + attributes.sum::<usize>()) as u64
+    REQUESTED_FILE_BYTES + 2 * (names + attributes.sum::<usize>()) as u64
 }

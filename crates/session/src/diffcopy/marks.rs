@@ -122,9 +122,9 @@ mod tests {
             assert_eq!(take(&mut stat, Some(&first)), Change::Changed);
             assert!(stat.xattrs.is_empty());
         }
-        let kept = Marks::decode(&first.encode().unwrap());
+        let decoded = Marks::decode(&first.encode().unwrap());
         let same = first.next();
-        for marks in [&kept, &same] {
+        for marks in [&decoded, &same] {
             for (path, mark, change) in [
                 ("a", Some(&b"1"[..]), Change::Unchanged),
                 ("b", Some(b"x"), Change::Changed),
@@ -134,7 +134,7 @@ mod tests {
                 assert_eq!(take(&mut file(path, mark), Some(marks)), change, "{path}");
             }
         }
-        let again = kept.next();
+        let again = decoded.next();
         for (path, mark) in [("a", &b"1"[..]), ("b", b"x"), ("c", b"1")] {
             let mut stat = file(path, Some(mark));
             assert_eq!(take(&mut stat, Some(&again)), Change::Unchanged);

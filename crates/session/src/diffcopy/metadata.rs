@@ -15,16 +15,16 @@ use fstree::Stat;
 use crate::diffcopy::receiver::ProtocolError;
 
 /// The file that holds the list.
-pub(super) const FILE: &str = ".fsutil-metadata";
+pub(super) const LISTING_FILE: &str = ".fsutil-metadata";
 /// The longest list.
-const MAX: usize = 256 << 20;
+const MAX_LISTING_BYTES: usize = 256 << 20;
 
 /// Says of which files the contents are wanted.
-pub type Wanted = Arc<dyn Fn(&Path) -> bool + Send + Sync>;
+pub type WantsContents = Arc<dyn Fn(&Path) -> bool + Send + Sync>;
 
-/// What has been listed so far.
+/// The list of a tree of which most files are listed only.
 pub(super) struct Listing {
-    wanted: Wanted,
+    wants_contents: WantsContents,
     /// Folders that have not been made, each in the one before.
     folders: Vec<(u32, Stat)>,
     list: Vec<u8>,
@@ -39,9 +39,9 @@ impl fmt::Debug for Listing {
 }
 
 impl Listing {
-    pub(super) fn new(wanted: Wanted) -> Self {
+    pub(super) fn new(wants_contents: WantsContents) -> Self {
         Self {
-            wanted,
+            wants_contents,
             folders: Vec::new(),
             list: Vec::new(),
         }
@@ -50,13 +50,13 @@ impl Listing {
     /// Takes the next file of the list; returns what is to be made now, in order.
     pub(super) fn take(&mut self, id: u32, stat: Stat) -> Result<Vec<(u32, Stat)>, ProtocolError> {
         // A list of the client's own would be taken for ours.
-        if stat.path.as_os_str() == FILE {
+        if stat.path.as_os_str() == LISTING_FILE {
             return Ok(Vec::new());
         }
         let message = encode(&stat);
-        let length =
-            u32::try_from(message.len()).map_err(|_out_of_range| ProtocolError::TooManyFiles)?;
-        if self.list.len().saturating_add(message.len()) > MAX {
+        // The dropped error says only that the number is out of range.
+        let length = u32::try_from(message.len()).map_err(|_| ProtocolError::TooManyFiles)?;
+        if self.list.len().saturating_add(message.len()) > MAX_LISTING_BYTES {
             return Err(ProtocolError::TooManyFiles);
         }
         self.list.extend_from_slice(&length.to_le_bytes());
@@ -69,10 +69,10 @@ impl Listing {
         {
             self.folders.pop();
         }
-        if (self.wanted)(&stat.path) {
-            let mut made = std::mem::take(&mut self.folders);
-            made.push((id, stat));
-            return Ok(made);
+        if (self.wants_contents)(&stat.path) {
+            let mut files = std::mem::take(&mut self.folders);
+            files.push((id, stat));
+            return Ok(files);
         }
         if stat.is_dir() {
             self.folders.push((id, stat));
@@ -153,7 +153,7 @@ mod tests {
             ("a/c/y", 0),
             ("d", dir),
             ("x", 0),
-            (FILE, 0),
+            (LISTING_FILE, 0),
         ]
         .into_iter()
         .enumerate()

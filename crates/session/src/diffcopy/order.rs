@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use fstree::Stat;
 
 /// Longest path that is taken.
-pub const MAX_PATH: usize = 4096;
+pub const MAX_PATH_BYTES: usize = 4096;
 
 /// Why a list of files was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +75,7 @@ pub fn compare_paths(left: &Path, right: &Path) -> Ordering {
     left.iter().map(rank).cmp(right.iter().map(rank))
 }
 
-/// What a list has had so far.
+/// Checks the files of one list, in their order.
 #[derive(Debug, Default)]
 pub struct OrderCheck {
     // The open directories from the root down, each with the last name listed in it.
@@ -105,7 +105,7 @@ impl OrderCheck {
         if link.as_bytes().contains(&0) {
             return Err(OrderError::ZeroByte);
         }
-        if link.len() > MAX_PATH {
+        if link.len() > MAX_PATH_BYTES {
             return Err(OrderError::TooLong { length: link.len() });
         }
         let parent = path.parent().unwrap_or_else(|| Path::new(""));
@@ -147,7 +147,7 @@ impl OrderCheck {
 
 fn check_name(path: &Path) -> Result<(), OrderError> {
     let bytes = path.as_os_str().as_bytes();
-    if bytes.len() > MAX_PATH {
+    if bytes.len() > MAX_PATH_BYTES {
         return Err(OrderError::TooLong {
             length: bytes.len(),
         });
@@ -246,7 +246,7 @@ mod tests {
                 "{path:?}"
             );
         }
-        assert!(check(&[file(&"x".repeat(MAX_PATH + 1))]).is_err());
+        assert!(check(&[file(&"x".repeat(MAX_PATH_BYTES + 1))]).is_err());
         let deep = |names: usize| dir("d/".repeat(names).trim_end_matches('/'));
         let nested: Vec<Stat> = (1..=fstree::MAX_DEPTH).map(deep).collect();
         assert_eq!(check(&nested), Ok(()));

@@ -24,7 +24,7 @@ use crate::diffcopy::Side;
 use crate::diffcopy::compare::Compare;
 use crate::diffcopy::coordinate::coordinate;
 use crate::diffcopy::marks::Marks;
-use crate::diffcopy::metadata::Wanted;
+use crate::diffcopy::metadata::WantsContents;
 use crate::diffcopy::receiver::ProtocolError;
 use crate::error::CallError;
 use crate::packet::Packet;
@@ -57,7 +57,7 @@ pub struct ReceiveOptions {
     /// Told about bytes.
     pub progress: Option<Progress>,
     /// Only list files, but for these.
-    pub metadata_only: Option<Wanted>,
+    pub metadata_only: Option<WantsContents>,
     /// What a sender that tells of changes told the last time; kept up to date on the way.
     pub marks: Option<Arc<Marks>>,
 }
@@ -149,10 +149,10 @@ pub enum ReceiveError {
 pub(super) type Batch = Vec<Result<Packet, CallError>>;
 type Packets = Fuse<BoxStream<'static, Result<Packet, CallError>>>;
 
-const BATCH: usize = 64;
+const MAX_BATCH_PACKETS: usize = 64;
 /// A batch ends with the packet that makes it this large.
-const BATCH_BYTES: usize = 1 << 20;
-const BATCHES: usize = 4;
+const MAX_BATCH_BYTES: usize = 1 << 20;
+const MAX_WAITING_BATCHES: usize = 4;
 
 /// The packets that are there, at least one.
 async fn next_batch(incoming: &mut Packets) -> Option<Batch> {
@@ -163,7 +163,7 @@ async fn next_batch(incoming: &mut Packets) -> Option<Batch> {
         _ => 0,
     };
     let mut bytes = size(batch.last());
-    while batch.len() < BATCH && bytes < BATCH_BYTES {
+    while batch.len() < MAX_BATCH_PACKETS && bytes < MAX_BATCH_BYTES {
         let Some(Some(packet)) = incoming.next().now_or_never() else {
             break;
         };
@@ -184,31 +184,31 @@ pub async fn receive(
     let share = Arc::clone(&options.share);
     let (name, side) = (options.name.clone(), options.side);
     let place = share.place().await;
-    let (batches, arriving) = mpsc::channel::<Batch>(BATCHES);
+    let (batches, arriving) = mpsc::channel::<Batch>(MAX_WAITING_BATCHES);
     let job = task::thread("diffcopy receive", move || {
         let _place = place;
-        let told = outgoing.clone();
-        let done = coordinate(arriving, outgoing, &root, &options);
-        if let Err(error) = &done {
-            let _closed = told.try_send(Packet::Err(error.to_string()));
+        let to_sender = outgoing.clone();
+        let result = coordinate(arriving, outgoing, &root, &options);
+        if let Err(error) = &result {
+            let _closed = to_sender.try_send(Packet::Err(error.to_string()));
         }
-        done
+        result
     })
     .map_err(ReceiveError::Thread)?;
     tokio::pin!(job);
     let (mut packets, mut bytes) = (0, 0);
     let mut batches = Some(batches);
-    let done = loop {
+    let result = loop {
         let Some(sender) = batches.clone() else {
             break job.await;
         };
         tokio::select! {
-            done = &mut job => break done,
+            result = &mut job => break result,
             // No time counts while we are the slow ones.
             room = sender.reserve() => {
                 let Ok(room) = room else { break job.await };
                 tokio::select! {
-                    done = &mut job => break done,
+                    result = &mut job => break result,
                     batch = share.within(next_batch(&mut incoming)) => match batch {
                         Some(Some(batch)) => {
                             for packet in batch.iter().flatten() {
@@ -226,7 +226,7 @@ pub async fn receive(
             }
         }
     };
-    let received = done?;
+    let received = result?;
     // The side that answers closes after its FIN; what it has to say at the end counts.
     if side == Side::Callee {
         return Ok(received);

@@ -14,15 +14,15 @@ use fstree::Stat;
 use crate::diffcopy::order::{OrderCheck, OrderError};
 use crate::packet::Packet;
 
-/// How many files may be asked for and not finished.
-pub const WINDOW: usize = 512;
+/// How many files may be asked for and not complete.
+pub const MAX_REQUESTED_FILES: usize = 512;
 /// How many files a list may have.
 pub const MAX_FILES: u32 = 16 << 20;
 /// Bytes of extended attributes, names and values, that a file may have. A kernel takes 64 KiB of names, and as much in a
 /// value.
-pub const MAX_ATTRIBUTES: usize = 1 << 20;
+pub const MAX_ATTRIBUTES_BYTES: usize = 1 << 20;
 /// The longest value of an extended attribute, which is the kernel's own bound.
-pub const MAX_ATTRIBUTE: usize = 64 << 10;
+pub const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 
 /// Why the other side was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,11 +161,11 @@ impl Receiver {
                     self.running.remove(&id);
                     Ok(ReceiveEvent::DataEnd { id })
                 }
-                Some(left) => {
+                Some(remaining) => {
                     // DIFFERS: the reference writes whatever comes. A file that grew while it was sent ends where it ended
                     // when it was listed; one that shrank is as long as it is.
-                    bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= bytes.len() as u64;
+                    bytes.truncate(usize::try_from(*remaining).unwrap_or(usize::MAX));
+                    *remaining -= bytes.len() as u64;
                     Ok(ReceiveEvent::Data { id, bytes })
                 }
             },
@@ -183,7 +183,7 @@ impl Receiver {
 
     /// The next request to send, if the window has room.
     pub fn next_request(&mut self) -> Option<Packet> {
-        if self.running.len() >= WINDOW {
+        if self.running.len() >= MAX_REQUESTED_FILES {
             return None;
         }
         let (id, size) = self.waiting.pop_front()?;
@@ -211,7 +211,7 @@ fn check_attributes(stat: &Stat) -> Result<(), ProtocolError> {
         size = size.saturating_add(name.len()).saturating_add(value.len());
         longest = longest.max(value.len());
     }
-    if size > MAX_ATTRIBUTES || longest > MAX_ATTRIBUTE {
+    if size > MAX_ATTRIBUTES_BYTES || longest > MAX_ATTRIBUTE_BYTES {
         return Err(ProtocolError::Attributes {
             path: stat.path.clone(),
             size,
@@ -287,11 +287,11 @@ mod tests {
         let mut receiver = Receiver::new();
         (0..1000).for_each(|id| receiver.request(id, 0));
         let sent = std::iter::from_fn(|| receiver.next_request()).count();
-        assert_eq!(sent, WINDOW);
+        assert_eq!(sent, MAX_REQUESTED_FILES);
         receiver.take(data(3, b"")).unwrap();
         assert_eq!(
             receiver.next_request(),
-            Some(Packet::Req(u32::try_from(WINDOW).unwrap()))
+            Some(Packet::Req(u32::try_from(MAX_REQUESTED_FILES).unwrap()))
         );
         assert_eq!(receiver.next_request(), None);
     }
@@ -328,10 +328,10 @@ mod tests {
                 ..Stat::default()
             }))))
         };
-        assert!(listed(&[(200, MAX_ATTRIBUTE), (0, 1)]).is_ok());
-        assert!(listed(&[(1, MAX_ATTRIBUTE + 1)]).is_err());
-        assert!(listed(&[(1, MAX_ATTRIBUTE); 20]).is_err());
-        assert!(listed(&[(MAX_ATTRIBUTES, 1)]).is_err());
+        assert!(listed(&[(200, MAX_ATTRIBUTE_BYTES), (0, 1)]).is_ok());
+        assert!(listed(&[(1, MAX_ATTRIBUTE_BYTES + 1)]).is_err());
+        assert!(listed(&[(1, MAX_ATTRIBUTE_BYTES); 20]).is_err());
+        assert!(listed(&[(MAX_ATTRIBUTES_BYTES, 1)]).is_err());
     }
 
     #[test]

@@ -9,14 +9,14 @@ use parking_lot::{Condvar, Mutex};
 #[derive(Debug)]
 pub(crate) struct Room {
     limit: usize,
-    taken: Mutex<usize>,
+    taken_bytes: Mutex<usize>,
     freed: Condvar,
 }
 
 /// Bytes that give their room back when nobody holds them any more.
 struct Piece {
     bytes: Vec<u8>,
-    _taken: Taken,
+    _room: TakenRoom,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -27,7 +27,7 @@ impl AsRef<[u8]> for Piece {
 
 /// Room that was taken, given back on drop.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct TakenRoom {
     room: Arc<Room>,
     size: usize,
 }
@@ -36,19 +36,19 @@ impl Room {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
-            taken: Mutex::new(0),
+            taken_bytes: Mutex::new(0),
             freed: Condvar::new(),
         })
     }
 
     /// Waits on this thread until there is room.
-    pub(crate) fn take(self: &Arc<Self>, size: usize) -> Taken {
-        let mut taken = self.taken.lock();
+    pub(crate) fn take(self: &Arc<Self>, size: usize) -> TakenRoom {
+        let mut taken = self.taken_bytes.lock();
         while *taken > 0 && taken.saturating_add(size) > self.limit {
             self.freed.wait(&mut taken);
         }
         *taken += size;
-        Taken {
+        TakenRoom {
             room: Arc::clone(self),
             size,
         }
@@ -59,14 +59,14 @@ impl Room {
         let taken = self.take(bytes.len());
         Bytes::from_owner(Piece {
             bytes: bytes.to_vec(),
-            _taken: taken,
+            _room: taken,
         })
     }
 }
 
-impl Drop for Taken {
+impl Drop for TakenRoom {
     fn drop(&mut self) {
-        *self.room.taken.lock() -= self.size;
+        *self.room.taken_bytes.lock() -= self.size;
         // All: the next one in line may want more than there is.
         self.room.freed.notify_all();
     }
@@ -80,19 +80,19 @@ mod tests {
     fn bytes_keep_their_room_until_nobody_holds_them() {
         let room = Room::new(10);
         let large = room.copy(&[0; 50]);
-        assert_eq!(*room.taken.lock(), 50);
+        assert_eq!(*room.taken_bytes.lock(), 50);
         let part = large.slice(..3);
         drop(large);
-        assert_eq!(*room.taken.lock(), 50);
+        assert_eq!(*room.taken_bytes.lock(), 50);
         drop(part);
         let held = (room.take(4), room.take(6));
-        assert_eq!(*room.taken.lock(), 10);
+        assert_eq!(*room.taken_bytes.lock(), 10);
         let (waiting, other) = (Arc::clone(&room), Arc::clone(&room));
         let thread = std::thread::spawn(move || waiting.take(7).size);
         drop(held.0);
         drop(held.1);
         assert_eq!(thread.join().unwrap(), 7);
         drop(other.take(10));
-        assert_eq!(*room.taken.lock(), 0);
+        assert_eq!(*room.taken_bytes.lock(), 0);
     }
 }

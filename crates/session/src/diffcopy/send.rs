@@ -28,9 +28,9 @@ use crate::stream::PacketStream;
 use crate::transfers::Share;
 
 /// Bytes of a file in one packet.
-const CHUNK: usize = 128 << 10;
+const CHUNK_BYTES: usize = 128 << 10;
 /// Bytes of contents that wait to be taken by the other side.
-const WAITING_BYTES: usize = 8 << 20;
+const MAX_WAITING_BYTES: usize = 8 << 20;
 
 /// A tree that can be listed and read.
 pub trait TreeSource: Send + Sync {
@@ -174,7 +174,7 @@ pub async fn send(
         sender: Mutex::new(Sender::new()),
         queue: Mutex::new(Queue::default()),
         wake: Condvar::new(),
-        room: Room::new(WAITING_BYTES),
+        room: Room::new(MAX_WAITING_BYTES),
         moved: AtomicU64::new(0),
         sent: AtomicU64::new(0),
         progress,
@@ -198,9 +198,9 @@ pub async fn send(
     loop {
         let before = shared.moved.load(Ordering::Relaxed);
         tokio::select! {
-            done = &mut job, if !listed => {
+            result = &mut job, if !listed => {
                 listed = true;
-                if let Err(error) = done {
+                if let Err(error) = result {
                     let _closed = share.within(outgoing.send(Packet::Err(error.to_string()))).await;
                     return Err(error);
                 }
@@ -211,8 +211,8 @@ pub async fn send(
                     None if shared.moved.load(Ordering::Relaxed) != before => continue,
                     None => return Err(stalled()),
                 };
-                let wish = shared.sender.lock().take(packet?);
-                match wish {
+                let request = shared.sender.lock().take(packet?);
+                match request {
                     Ok(SendRequest::Contents { id, path, size }) => shared.push(id, path, size),
                     Ok(SendRequest::Finished) => break,
                     Err(error) => {
@@ -283,11 +283,11 @@ impl Shared {
         }
     }
 
-    /// Hands a packet over; whether anybody takes it.
+    /// Hands a packet over. Gives `false` when the other side is gone.
     fn put(&self, outgoing: &mpsc::Sender<Packet>, packet: Packet) -> bool {
-        let taken = outgoing.blocking_send(packet).is_ok();
+        let is_taken = outgoing.blocking_send(packet).is_ok();
         self.moved.fetch_add(1, Ordering::Relaxed);
-        taken
+        is_taken
     }
 
     fn close(&self) {
@@ -331,7 +331,7 @@ fn run(
         let mut result = listed;
         for thread in threads {
             match thread.join() {
-                Ok(done) => result = result.and(done),
+                Ok(sent) => result = result.and(sent),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -363,7 +363,7 @@ fn read_files(
     source: &dyn TreeSource,
     outgoing: &mpsc::Sender<Packet>,
 ) -> Result<(), SendError> {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; CHUNK_BYTES];
     while let Some((id, path, size)) = shared.pop() {
         // A file that cannot be opened any more is sent empty, as the reference does. One that has grown is sent as far as
         // it was listed: it may grow as fast as it is sent.

@@ -15,12 +15,12 @@ use fstree::hash::{FileHasher, TreeHashes};
 use fstree::stat::unix_permissions;
 use fstree::{Dir, PathError, Root, Stat, Times};
 
-use crate::diffcopy::room::{Room, Taken};
+use crate::diffcopy::room::{Room, TakenRoom};
 
 /// How many messages may wait for one writer.
-const QUEUE: usize = 64;
+const MAX_QUEUED_ORDERS: usize = 64;
 /// How many bytes may wait for all writers of a transfer.
-const WAITING_BYTES: usize = 8 << 20;
+const MAX_WAITING_BYTES: usize = 8 << 20;
 
 /// What a writer is told.
 pub(crate) enum Order {
@@ -60,7 +60,7 @@ impl Order {
 }
 
 type Writer<'scope> = (
-    SyncSender<(Order, Taken)>,
+    SyncSender<(Order, TakenRoom)>,
     ScopedJoinHandle<'scope, Result<(), PathError>>,
 );
 
@@ -75,8 +75,8 @@ pub(crate) struct Writers<'scope, 'env> {
 }
 
 impl<'scope, 'env> Writers<'scope, 'env> {
-    // Neighbours go to one writer, so that it stays in one directory.
-    const RUN: u32 = 16;
+    // So many neighbours in the list go to one writer, so that it stays in one directory.
+    const NEIGHBOURS: u32 = 16;
 
     pub(crate) fn new(
         scope: &'scope Scope<'scope, 'env>,
@@ -90,7 +90,7 @@ impl<'scope, 'env> Writers<'scope, 'env> {
             hashes,
             failed,
             running: Vec::new(),
-            room: Room::new(WAITING_BYTES),
+            room: Room::new(MAX_WAITING_BYTES),
         }
     }
 
@@ -105,7 +105,7 @@ impl<'scope, 'env> Writers<'scope, 'env> {
                 .map_or(1, NonZero::get)
                 .clamp(1, 4);
             for _ in 0..count {
-                let (sender, orders) = sync_channel(QUEUE);
+                let (sender, orders) = sync_channel(MAX_QUEUED_ORDERS);
                 let (root, hashes, failed) = (self.root, self.hashes, self.failed);
                 let thread = self.scope.spawn(move || {
                     write_files(root, hashes, &orders, || {
@@ -115,7 +115,8 @@ impl<'scope, 'env> Writers<'scope, 'env> {
                 self.running.push((sender, thread));
             }
         }
-        let at = usize::try_from(id / Self::RUN).unwrap_or_default() % self.running.len().max(1);
+        let at =
+            usize::try_from(id / Self::NEIGHBOURS).unwrap_or_default() % self.running.len().max(1);
         if let Some((sender, _)) = self.running.get(at) {
             let taken = self.room.take(order.size());
             // A writer that is gone has left its error for `join`.
@@ -128,7 +129,7 @@ impl<'scope, 'env> Writers<'scope, 'env> {
         for (sender, thread) in self.running.drain(..) {
             drop(sender);
             match thread.join() {
-                Ok(done) => result = result.and(done),
+                Ok(written) => result = result.and(written),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -140,7 +141,7 @@ impl<'scope, 'env> Writers<'scope, 'env> {
 fn write_files(
     root: &Root,
     hashes: Option<&Arc<TreeHashes>>,
-    orders: &Receiver<(Order, Taken)>,
+    orders: &Receiver<(Order, TakenRoom)>,
     failed: impl Fn(),
 ) -> Result<(), PathError> {
     let mut writer = FileWriter {
@@ -149,7 +150,7 @@ fn write_files(
         open: Vec::new(),
     };
     while let Ok((order, _taken)) = orders.recv() {
-        if let Err(error) = writer.obey(order) {
+        if let Err(error) = writer.carry_out(order) {
             drop(writer);
             failed();
             while orders.recv().is_ok() {}
@@ -184,7 +185,7 @@ impl OpenFile {
 }
 
 impl FileWriter<'_> {
-    fn obey(&mut self, order: Order) -> Result<(), PathError> {
+    fn carry_out(&mut self, order: Order) -> Result<(), PathError> {
         match order {
             Order::Whole { file, bytes } => {
                 let mut open = self.open(file)?;

@@ -109,14 +109,14 @@ async fn what_a_client_lists_and_sends_is_bounded() -> TestResult {
         let (mut client, server) = server;
         let receiving = receive(server, Root::open(root.path())?, limited(limits));
         let attacker = async move {
-            let mut asked: Option<u32> = None;
+            let mut last_request: Option<u32> = None;
             // Requests are waited for, as an attacker would.
             for packet in packets {
                 if let Packet::Data { id, .. } = &packet
-                    && asked.is_none_or(|last| *id > last)
+                    && last_request.is_none_or(|last| *id > last)
                     && let Some(Ok(Packet::Req(next))) = client.incoming.next().await
                 {
-                    asked = Some(next);
+                    last_request = Some(next);
                 }
                 if client.outgoing.send(packet).await.is_err() {
                     break;
@@ -367,7 +367,7 @@ impl Kept {
         })
     }
 
-    /// How many files are asked for.
+    /// How many files are last_request for.
     async fn sync(
         &mut self,
         from: &Path,
@@ -421,20 +421,20 @@ async fn without_marks_contents_are_asked_for_where_they_are_compared() -> TestR
     let dir = tempfile::tempdir()?;
     fs::write(dir.path().join("f"), "one")?;
     let (from, to) = (dir.path(), tempfile::tempdir()?);
-    let mut asked = Vec::new();
+    let mut last_request = Vec::new();
     for compare in [Compare::Contents, Compare::Metadata, Compare::Contents] {
         // Without marks to compare with, a receiver takes the sender's for nothing.
         let options = ReceiveOptions {
             compare,
             ..ReceiveOptions::default()
         };
-        asked.push(
+        last_request.push(
             sync(from, to.path(), Filter::default(), options)
                 .await?
                 .requested,
         );
     }
-    assert_eq!(asked, [1, 0, 1]);
+    assert_eq!(last_request, [1, 0, 1]);
     Ok(())
 }
 

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use oci::ErrorKind;
 use session::error::code;
-use session::manager::APPEAR_TIMEOUT;
-use session::{ByteSink, CallError, Group, Packet, PacketStream, SessionError, SessionManager};
+use session::manager::SESSION_WAIT_TIMEOUT;
+use session::{
+    ByteSink, CallError, Group, Packet, PacketStream, SessionError, SessionManager, UploadTarget,
+};
 use testkit::conformance::session as conformance;
-use testkit::session::MemorySession;
+use testkit::session::{MemorySession, StreamEnd};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -53,13 +55,14 @@ async fn a_session_that_is_late_is_waited_for_and_one_that_never_comes_is_named(
         task::clock::sleep(Duration::from_secs(3)).await;
         MemorySession::new("late").connect(&manager)
     };
-    let (found, _registered) = tokio::join!(manager.wait("local:late", APPEAR_TIMEOUT), late);
-    assert_eq!(found.unwrap().id(), "late");
+    let (session, _registered) =
+        tokio::join!(manager.wait("local:late", SESSION_WAIT_TIMEOUT), late);
+    assert_eq!(session.unwrap().id(), "late");
     assert_eq!(began.elapsed(), Duration::from_secs(3));
 
     let began = Instant::now();
     let error = manager
-        .wait("local:never", APPEAR_TIMEOUT)
+        .wait("local:never", SESSION_WAIT_TIMEOUT)
         .await
         .err()
         .unwrap();
@@ -68,7 +71,7 @@ async fn a_session_that_is_late_is_waited_for_and_one_that_never_comes_is_named(
         "no active session for never: context deadline exceeded"
     );
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert_eq!(began.elapsed(), APPEAR_TIMEOUT);
+    assert_eq!(began.elapsed(), SESSION_WAIT_TIMEOUT);
 }
 
 #[test]
@@ -126,7 +129,7 @@ async fn the_first_that_is_connected_is_taken_before_one_that_may_still_come() {
     );
     assert_eq!(
         began.elapsed(),
-        APPEAR_TIMEOUT * 2,
+        SESSION_WAIT_TIMEOUT * 2,
         "each is given its time"
     );
 }
@@ -348,4 +351,57 @@ async fn a_session_in_memory_conforms() {
     conformance::logins_are_those_of_their_host(open("some")).await;
     conformance::agents_are_connected_by_name(open("some")).await;
     conformance::calls_do_not_disturb_each_other(open("some")).await;
+    let dir = tempfile::tempdir().unwrap();
+    let into = dir.path().join("into");
+    std::fs::create_dir(&into).unwrap();
+    conformance::broken_folders_are_refused(open("some"), &into).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_in_memory_that_stops_is_given_up_after_its_time() {
+    let manager = SessionManager::new();
+    let _some = conformance::served("some").connect(&manager);
+    let dir = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let idle = Duration::from_secs(300);
+    let some = manager.get("some").unwrap();
+    conformance::folders_that_stop_are_given_up(some, dir.path(), idle).await;
+    assert_eq!(began.elapsed(), 2 * idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_may_be_slow_but_not_stop() {
+    let manager = SessionManager::new();
+    let slow = Duration::from_secs(299);
+    let _client = MemorySession::new("client")
+        .slow_upload("drips", ["a", "b", "c"], slow, StreamEnd::Closed)
+        .slow_upload("stops", ["a"], slow, StreamEnd::Silent)
+        .connect(&manager);
+    let session = manager.get("client").unwrap();
+    let pull = async |path: &str| {
+        let target = UploadTarget {
+            path: path.into(),
+            ..UploadTarget::default()
+        };
+        let share = manager.share("client");
+        let bytes = share.open("Pull", session.upload(target)).await.unwrap();
+        bytes.collect::<Vec<_>>().await
+    };
+    let began = Instant::now();
+    let pieces = pull("drips").await;
+    let pieces: Vec<Bytes> = pieces.into_iter().map(Result::unwrap).collect();
+    assert_eq!(pieces, ["a", "b", "c"]);
+    assert_eq!(began.elapsed(), 3 * slow);
+
+    let [first, last] = <[_; 2]>::try_from(pull("stops").await).unwrap();
+    assert_eq!(first.unwrap(), "a");
+    let error = last.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unexpected answer of the client to Pull: the client stopped sending: nothing came for 300 seconds"
+    );
+    assert_eq!(
+        (error.kind(), error.code()),
+        (ErrorKind::TimedOut, code::INTERNAL)
+    );
 }

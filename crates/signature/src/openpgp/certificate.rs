@@ -13,7 +13,7 @@ use crate::openpgp::packet::{
 use crate::openpgp::packet_signature::{FLAG_SIGN, Signature, kind};
 
 /// How long the name of a user is read. It is hashed anew for each signature behind it.
-const MAX_USER_BYTES: usize = 2048;
+const MAX_USER_ID_BYTES: usize = 2048;
 
 /// A signature packet behind a key, a user or a subkey.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ impl<'a> Attached<'a> {
         }
     }
 
-    fn is_unreadable(&self, wanted: u8) -> bool {
-        matches!(self, Self::Unreadable { kind } if *kind == Some(wanted))
+    fn is_unreadable(&self, of_kind: u8) -> bool {
+        matches!(self, Self::Unreadable { kind } if *kind == Some(of_kind))
     }
 }
 
@@ -118,7 +118,7 @@ impl<'a> Ring<'a> {
                         Place::Nowhere(None)
                     }
                 },
-                (USER_ID, Some(at)) if body.len() <= MAX_USER_BYTES => {
+                (USER_ID, Some(at)) if body.len() <= MAX_USER_ID_BYTES => {
                     let users = &mut self.certificates[at].users;
                     Place::User(at, position(users, body, |one, other| one == other))
                 }
@@ -195,14 +195,14 @@ impl<'a> Ring<'a> {
 
 fn position<'a, T>(
     components: &mut Vec<Component<'a, T>>,
-    wanted: T,
+    part: T,
     same: impl Fn(&T, &T) -> bool,
 ) -> usize {
-    let known = components
+    let index = components
         .iter()
-        .position(|component| same(&component.of, &wanted));
-    known.unwrap_or_else(|| {
-        components.push(Component::new(wanted));
+        .position(|component| same(&component.of, &part));
+    index.unwrap_or_else(|| {
+        components.push(Component::new(part));
         components.len() - 1
     })
 }
@@ -343,12 +343,12 @@ impl<'a> Certificate<'a> {
         subkey: &'r Component<'a, Key<'a>>,
         at: u64,
     ) -> Result<Binding<'r, 'a>, Fault> {
-        let both = |context: &mut Context| {
+        let hash_both = |context: &mut Context| {
             self.primary.of.hashed_into(context);
             subkey.of.hashed_into(context);
         };
         let signature = self
-            .newest(subkey, |kind| kind == kind::SUBKEY_BINDING, both)
+            .newest(subkey, |kind| kind == kind::SUBKEY_BINDING, hash_both)
             .map_err(|source| self.unbound("subkey binding signature", source))?
             .ok_or(Fault::Missing {
                 what: "subkey binding signature",
@@ -364,7 +364,7 @@ impl<'a> Certificate<'a> {
                 if cross.is_expired(at) {
                     return Err(Fault::SignatureExpired);
                 }
-                cross.check_over(&subkey.of, both)
+                cross.check_over(&subkey.of, hash_both)
             });
             crossed.map_err(|source| self.unbound("cross-signature", source))?;
         }
@@ -380,13 +380,13 @@ impl<'a> Certificate<'a> {
     fn newest<'r, T>(
         &self,
         component: &'r Component<'a, T>,
-        wanted: impl Fn(u8) -> bool,
+        is_kind: impl Fn(u8) -> bool,
         hashed: impl Fn(&mut Context),
     ) -> Result<Option<&'r Signature<'a>>, Fault> {
         let primary = &self.primary.of;
         let mut signatures: Vec<_> = component
             .readable()
-            .filter(|signature| wanted(signature.kind) && signature.is_by(primary))
+            .filter(|signature| is_kind(signature.kind) && signature.is_by(primary))
             .collect();
         signatures.sort_by_key(|signature| std::cmp::Reverse(signature.created));
         let mut last = None;

@@ -30,8 +30,8 @@ pub(crate) struct Key<'a> {
 impl<'a> Key<'a> {
     pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Fault> {
         let malformed = |what| Fault::Malformed { what };
-        let mut rest = Cursor::new(body);
-        let version = rest.u8().ok_or(malformed("public key is empty"))?;
+        let mut cursor = Cursor::new(body);
+        let version = cursor.u8().ok_or(malformed("public key is empty"))?;
         if version != 4 {
             let what = "public key";
             return Err(Fault::Version { what, version });
@@ -39,14 +39,14 @@ impl<'a> Key<'a> {
         if body.len() > MAX_KEY_BYTES {
             return Err(malformed("public key is too large"));
         }
-        let head = rest.u32().zip(rest.u8());
+        let head = cursor.u32().zip(cursor.u8());
         let (created, algorithm) = head.ok_or(malformed("public key is cut off"))?;
         Ok(Self {
             body,
             created,
             algorithm,
             fingerprint: fingerprint(body),
-            material: material(algorithm, rest),
+            material: material(algorithm, cursor),
         })
     }
 
@@ -82,19 +82,19 @@ fn fingerprint(body: &[u8]) -> [u8; 20] {
         .expect("SHA-1 has twenty bytes")
 }
 
-fn material(algorithm: u8, mut rest: Cursor<'_>) -> Result<Material<'_>, Fault> {
+fn material(algorithm: u8, mut cursor: Cursor<'_>) -> Result<Material<'_>, Fault> {
     let cut_off = Fault::Malformed {
         what: "public key is cut off",
     };
     match algorithm {
         1 | 3 => {
-            let (modulus, exponent) = rest.mpi().zip(rest.mpi()).ok_or(cut_off)?;
+            let (modulus, exponent) = cursor.mpi().zip(cursor.mpi()).ok_or(cut_off)?;
             Ok(Material::Rsa { modulus, exponent })
         }
         19 | 22 => {
-            let length = rest.u8().ok_or(cut_off.clone())?;
-            let oid = rest.take(usize::from(length)).ok_or(cut_off.clone())?;
-            let point = rest.mpi().ok_or(cut_off)?;
+            let length = cursor.u8().ok_or(cut_off.clone())?;
+            let oid = cursor.take(usize::from(length)).ok_or(cut_off.clone())?;
+            let point = cursor.mpi().ok_or(cut_off)?;
             let curve = match (algorithm, oid) {
                 (19, OID_P256) => Curve::P256,
                 (19, OID_P384) => Curve::P384,
@@ -115,7 +115,7 @@ fn material(algorithm: u8, mut rest: Cursor<'_>) -> Result<Material<'_>, Fault> 
             Ok(Material::Ecdsa { curve, point })
         }
         27 => {
-            let point = rest.take(32).ok_or(cut_off)?;
+            let point = cursor.take(32).ok_or(cut_off)?;
             Ok(Material::Ed25519 { point })
         }
         id => Err(Fault::Algorithm { id }),
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn keys_that_are_none_say_why() {
         let head = |algorithm| vec![4, 0, 0, 0, 1, algorithm];
-        let with = |algorithm, rest: &[u8]| [&head(algorithm)[..], rest].concat();
+        let with = |algorithm, cursor: &[u8]| [&head(algorithm)[..], cursor].concat();
         let huge = [4].repeat(MAX_KEY_BYTES + 1);
         for (body, message) in [
             (vec![], "openpgp: invalid data: public key is empty"),

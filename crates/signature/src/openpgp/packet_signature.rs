@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{Context, Digest};
 
 use crate::cursor::Cursor;
-use crate::material::{ED25519_SIGNATURE, Hash, Values, left_padded};
+use crate::material::{ED25519_SIGNATURE_BYTES, Hash, Values, left_padded};
 use crate::openpgp::fault::{Fault, KeyId};
 use crate::openpgp::key::Key;
 use crate::openpgp::packet::length;
@@ -72,20 +72,20 @@ fn malformed(what: &'static str) -> Fault {
 impl<'a> Signature<'a> {
     pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Fault> {
         let cut_off = || malformed("signature is cut off");
-        let mut rest = Cursor::new(body);
-        let version = rest.u8().ok_or_else(cut_off)?;
+        let mut cursor = Cursor::new(body);
+        let version = cursor.u8().ok_or_else(cut_off)?;
         if version != 4 {
             let what = "signature";
             return Err(Fault::Version { what, version });
         }
-        let [kind, algorithm, hash] = rest.array().ok_or_else(cut_off)?;
-        let hashed_length = usize::from(rest.u16().ok_or_else(cut_off)?);
-        let hashed_subpackets = rest.take(hashed_length).ok_or_else(cut_off)?;
+        let [kind, algorithm, hash] = cursor.array().ok_or_else(cut_off)?;
+        let hashed_length = usize::from(cursor.u16().ok_or_else(cut_off)?);
+        let hashed_subpackets = cursor.take(hashed_length).ok_or_else(cut_off)?;
         let (hashed, _) = body.split_at(6 + hashed_length);
-        let unhashed_length = usize::from(rest.u16().ok_or_else(cut_off)?);
-        let unhashed_subpackets = rest.take(unhashed_length).ok_or_else(cut_off)?;
+        let unhashed_length = usize::from(cursor.u16().ok_or_else(cut_off)?);
+        let unhashed_subpackets = cursor.take(unhashed_length).ok_or_else(cut_off)?;
         // Two bytes of the digest, for those who want to guess before they compute.
-        rest.u16().ok_or_else(cut_off)?;
+        cursor.u16().ok_or_else(cut_off)?;
         let mut signature = Self {
             kind,
             algorithm,
@@ -101,7 +101,7 @@ impl<'a> Signature<'a> {
             reason: None,
             embedded: None,
             demand: None,
-            numbers: rest,
+            numbers: cursor,
         };
         let mut created = None;
         let mut subpackets = Cursor::new(hashed_subpackets);
@@ -129,11 +129,11 @@ impl<'a> Signature<'a> {
             3 => self.lifetime = four(data)?,
             9 => self.key_lifetime = Some(four(data)?),
             20 if is_critical => {
-                let mut rest = Cursor::new(data);
-                let name = rest
+                let mut cursor = Cursor::new(data);
+                let name = cursor
                     .take(4)
-                    .and_then(|_flags| rest.u16().zip(rest.u16()))
-                    .and_then(|(name, _value)| rest.take(usize::from(name)))
+                    .and_then(|_flags| cursor.u16().zip(cursor.u16()))
+                    .and_then(|(name, _value)| cursor.take(usize::from(name)))
                     .ok_or(malformed("notation data subpacket with bad length"))?;
                 self.demand = Some(Fault::Notation {
                     name: String::from_utf8_lossy(name).into_owned(),
@@ -163,6 +163,7 @@ impl<'a> Signature<'a> {
     fn take_any(&mut self, number: u8, data: &'a [u8]) -> Result<(), Fault> {
         match number {
             16 => {
+                // The dropped errors here say only that the length is another.
                 let id = <[u8; 8]>::try_from(data);
                 let id = id.map_err(|_| malformed("issuer subpacket with bad length"))?;
                 self.issuer.get_or_insert(KeyId(u64::from_be_bytes(id)));
@@ -266,23 +267,25 @@ impl<'a> Signature<'a> {
 
     fn values(&self) -> Result<Values<'a>, Fault> {
         let cut_off = malformed("signature is cut off");
-        let mut rest = self.numbers;
+        let mut cursor = self.numbers;
         match self.algorithm {
-            1 | 3 => Ok(Values::Rsa(rest.mpi().ok_or(cut_off)?)),
+            1 | 3 => Ok(Values::Rsa(cursor.mpi().ok_or(cut_off)?)),
             19 => {
-                let (r, s) = rest.mpi().zip(rest.mpi()).ok_or(cut_off)?;
+                let (r, s) = cursor.mpi().zip(cursor.mpi()).ok_or(cut_off)?;
                 Ok(Values::Ecdsa { r, s })
             }
             22 => {
-                let (r, s) = rest.mpi().zip(rest.mpi()).ok_or(cut_off)?;
+                let (r, s) = cursor.mpi().zip(cursor.mpi()).ok_or(cut_off)?;
                 // Numbers lost the zeros at their front.
                 left_padded(r, 32)
                     .zip(left_padded(s, 32))
-                    .and_then(|(r, s)| <[u8; ED25519_SIGNATURE]>::try_from([r, s].concat()).ok())
+                    .and_then(|(r, s)| {
+                        <[u8; ED25519_SIGNATURE_BYTES]>::try_from([r, s].concat()).ok()
+                    })
                     .map(Values::Ed25519)
                     .ok_or(malformed("numbers of an EdDSA signature are too long"))
             }
-            27 => rest.array().map(Values::Ed25519).ok_or(cut_off),
+            27 => cursor.array().map(Values::Ed25519).ok_or(cut_off),
             id => Err(Fault::Algorithm { id }),
         }
     }
@@ -292,6 +295,7 @@ fn subpacket<'a>(bytes: &mut Cursor<'a>) -> Result<(u8, &'a [u8]), Fault> {
     let truncated = malformed("signature subpacket truncated");
     let first = bytes.u8().ok_or(truncated.clone())?;
     let length = length(first, bytes).ok_or(truncated.clone())?;
+    // The dropped error says only that the number is out of range.
     let length = usize::try_from(length).map_err(|_| truncated.clone())?;
     let body = bytes.take(length).ok_or(truncated)?;
     match body.split_first() {

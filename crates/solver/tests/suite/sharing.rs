@@ -161,7 +161,10 @@ async fn who_waits_for_whom_can_be_seen_while_it_lasts() {
             ("top", "a".to_owned(), Activity::Waiting),
         ]
     );
-    assert_eq!(graph.nodes[1].waits_for, [slow.vertex.digest.clone()]);
+    assert_eq!(
+        graph.nodes[1].waits_for,
+        std::slice::from_ref(&slow.vertex.digest)
+    );
     assert!(graph.nodes[0].waits_for.is_empty() && !graph.has_more);
     gate.add_permits(1);
     both.await.0.unwrap();

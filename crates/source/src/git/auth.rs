@@ -15,12 +15,12 @@ use llb::git_url::GitRef;
 use parking_lot::Mutex;
 
 use crate::context::Context;
-use crate::git::Identifier;
+use crate::git::GitIdentifier;
 use crate::git::url;
 use crate::session_credentials::{secret, secret_of};
 
 /// Names of secrets that every git source has, whoever wrote it.
-const COMMON: [&str; 2] = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"];
+const COMMON_SECRETS: [&str; 2] = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"];
 /// The host that a common secret is for when nothing says another.
 const COMMON_HOST: &str = "github.com";
 
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Auth {
 
 impl Auth {
     /// Asks the sessions of a build; none if they have nothing for the remote, or are not there to ask.
-    pub(super) async fn ask(id: &Identifier, ctx: &Context) -> Self {
+    pub(super) async fn ask(id: &GitIdentifier, ctx: &Context) -> Self {
         let mut out = Self {
             remote: id.address.clone(),
             host: id.host.clone(),
@@ -72,7 +72,7 @@ impl Auth {
             if attribute.is_empty() {
                 continue;
             }
-            let secret_value = if COMMON.contains(&name.as_str()) {
+            let secret_value = if COMMON_SECRETS.contains(&name.as_str()) {
                 let mut secret_value = None;
                 for session in ctx.sessions.ids() {
                     let Ok(Some(secret)) = secret_of(&ctx.sessions, session, &name).await else {

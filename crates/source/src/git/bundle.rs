@@ -19,15 +19,15 @@ use crate::git::auth::Auth;
 use crate::git::cli::Git;
 use crate::git::resolve::Resolved;
 use crate::git::url::is_commit;
-use crate::git::{Identifier, Instance};
+use crate::git::{GitIdentifier, GitInstance};
 use crate::scratch::unique;
 
 /// The file that holds a bundle that was asked for.
-const FILE: &str = "bundle";
+const BUNDLE_FILE: &str = "bundle";
 /// The file that git makes a bundle in.
-const MADE: &str = "out.bundle";
+const GIT_OUTPUT_FILE: &str = "out.bundle";
 /// The name of the tip where the user gave none.
-const TIP: &str = "refs/heads/main";
+const DEFAULT_TIP: &str = "refs/heads/main";
 
 /// A folder of ours, gone on drop.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ pub(super) fn locator(text: &str, session: &str, store: &str) -> Result<BlobId, 
     }
 }
 
-impl Identifier {
+impl GitIdentifier {
     /// Refuses attributes that make no sense together.
     pub(super) fn check_bundles(&self) -> Result<(), SourceError> {
         if self.bundle.is_some() {
@@ -150,7 +150,7 @@ impl Identifier {
 /// The name under which a bundle carries the commit: the user's, as a branch unless it says that it is a tag.
 fn tip(reference: &str) -> String {
     if reference.is_empty() || is_commit(reference) {
-        return TIP.to_owned();
+        return DEFAULT_TIP.to_owned();
     }
     if reference.starts_with("refs/tags/") {
         return reference.to_owned();
@@ -160,10 +160,11 @@ fn tip(reference: &str) -> String {
 }
 
 /// Opens the bundle that git made in a folder: a regular file in there, and nothing that a link leads to.
-fn made_bundle(below: &Path) -> std::io::Result<std::fs::File> {
-    let other = |e: fstree::PathError| std::io::Error::other(e.to_string());
-    let folder = fstree::Root::open(below).map_err(other)?;
-    folder.open_file(MADE).map_err(other)
+fn open_git_output(below: &Path) -> std::io::Result<std::fs::File> {
+    let folder = fstree::Root::open(below).map_err(std::io::Error::other)?;
+    folder
+        .open_file(GIT_OUTPUT_FILE)
+        .map_err(std::io::Error::other)
 }
 
 /// Makes a bare repository.
@@ -176,7 +177,7 @@ async fn init(git: &Git, is_sha256: bool) -> Result<(), SourceError> {
     Ok(())
 }
 
-impl Instance {
+impl GitInstance {
     /// Where to fetch from: the bundle if there is one, unpacked once.
     pub(super) async fn staged(&self, ctx: &Context) -> Result<Option<&Staged>, SourceError> {
         let Some(bundle) = &self.id.bundle else {
@@ -266,7 +267,7 @@ impl Instance {
         let tip = tip(&repository.reference);
         let doing = format!("failed to create target ref for bundle {commit}");
         git.run(&doing, &["update-ref", &tip, commit]).await?;
-        let path = scratch.0.join(MADE);
+        let path = scratch.0.join(GIT_OUTPUT_FILE);
         let path = path.to_string_lossy().into_owned();
         let doing = format!("failed to create git bundle for {commit}");
         git.run(&doing, &["bundle", "create", &path, &tip]).await?;
@@ -282,9 +283,9 @@ impl Instance {
         task::blocking("git bundle", move || {
             let copy = || -> std::io::Result<()> {
                 let mut to = root
-                    .create(FILE, 0o644)
-                    .map_err(|e| std::io::Error::other(e.to_string()))?;
-                std::io::copy(&mut made_bundle(&below)?, &mut to)?;
+                    .create(BUNDLE_FILE, 0o644)
+                    .map_err(std::io::Error::other)?;
+                std::io::copy(&mut open_git_output(&below)?, &mut to)?;
                 Ok(())
             };
             copy().map_err(|e| SourceError::io("write a git bundle", e))
@@ -306,12 +307,12 @@ mod tests {
         std::fs::create_dir(&below).unwrap();
         std::fs::write(dir.path().join("secret"), "CANARY").unwrap();
         for target in ["/etc/passwd", "../secret", "/proc/self/environ"] {
-            std::os::unix::fs::symlink(target, below.join(MADE)).unwrap();
-            assert!(made_bundle(&below).is_err(), "{target}");
-            std::fs::remove_file(below.join(MADE)).unwrap();
+            std::os::unix::fs::symlink(target, below.join(GIT_OUTPUT_FILE)).unwrap();
+            assert!(open_git_output(&below).is_err(), "{target}");
+            std::fs::remove_file(below.join(GIT_OUTPUT_FILE)).unwrap();
         }
-        std::fs::write(below.join(MADE), "bundle").unwrap();
-        assert!(made_bundle(&below).is_ok());
+        std::fs::write(below.join(GIT_OUTPUT_FILE), "bundle").unwrap();
+        assert!(open_git_output(&below).is_ok());
     }
 
     #[test]

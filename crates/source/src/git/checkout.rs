@@ -8,14 +8,14 @@ use store::{ImmutableRef, RecordType, RefOptions};
 
 use crate::context::Context;
 use crate::error::{SourceError, cause};
-use crate::git::Instance;
+use crate::git::GitInstance;
 use crate::git::fetch::Repository;
 use crate::git::resolve::Resolved;
 use crate::git::url::is_commit;
 use crate::git::workdir::Attached;
 use crate::scratch::unique;
 
-impl Instance {
+impl GitInstance {
     pub(crate) async fn fetch_and_check_out(
         &self,
         ctx: &Context,

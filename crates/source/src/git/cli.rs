@@ -29,12 +29,13 @@ pub struct GitConfig {
     pub scratch: PathBuf,
 }
 
-const MAX_OUTPUT: usize = 16 << 20;
+/// How much of each output stream of a call is kept.
+const MAX_OUTPUT_BYTES: usize = 16 << 20;
 
 /// How long a remote may take to list its references.
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a transfer may say nothing at all.
-const SILENCE: Duration = Duration::from_secs(180);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a transfer may take that is not over http, where git watches the pace itself.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -119,8 +120,8 @@ impl Git {
     pub(crate) fn beside(&self, dir: impl Into<PathBuf>) -> Self {
         let mut out = self.clone();
         let dir = dir.into();
-        if !out.folders.iter().any(|known| dir.starts_with(known)) {
-            out.folders.retain(|known| !known.starts_with(&dir));
+        if !out.folders.iter().any(|folder| dir.starts_with(folder)) {
+            out.folders.retain(|folder| !folder.starts_with(&dir));
             out.folders.push(dir);
         }
         out
@@ -259,19 +260,19 @@ impl Git {
     async fn once(&self, doing: &str, args: &[String]) -> Result<Ended, SourceError> {
         let call = self.call(args);
         let network = call.network;
-        let (alive, mut heard) = watch::channel(());
-        let alive = Arc::new(alive);
+        let (output_seen, mut activity) = watch::channel(());
+        let output_seen = Arc::new(output_seen);
         let collect = |stream: i64| {
             let bytes = Arc::<Mutex<Vec<u8>>>::default();
-            let (kept, progress) = (Arc::clone(&bytes), self.progress.clone());
-            let alive = Arc::clone(&alive);
+            let (captured, progress) = (Arc::clone(&bytes), self.progress.clone());
+            let output_seen = Arc::clone(&output_seen);
             let mut lines = Lines::default();
             let output: GitOutput = Box::new(move |chunk: Bytes| {
-                let mut kept = kept.lock();
-                let room = MAX_OUTPUT.saturating_sub(kept.len());
-                kept.extend(chunk.iter().take(room));
+                let mut captured = captured.lock();
+                let room = MAX_OUTPUT_BYTES.saturating_sub(captured.len());
+                captured.extend(chunk.iter().take(room));
                 progress.log(stream, lines.shown(&chunk));
-                alive.send_replace(());
+                output_seen.send_replace(());
             });
             (bytes, output)
         };
@@ -283,15 +284,15 @@ impl Git {
             let Some((silence, _)) = limits.filter(|_| network) else {
                 return std::future::pending().await;
             };
-            while let Ok(Ok(())) = tokio::time::timeout(silence, heard.changed()).await {}
+            while let Ok(Ok(())) = tokio::time::timeout(silence, activity.changed()).await {}
             silence
         };
-        let whole = async {
-            let Some((_, whole)) = limits.filter(|_| network) else {
+        let total = async {
+            let Some((_, total)) = limits.filter(|_| network) else {
                 return std::future::pending().await;
             };
-            task::clock::sleep(whole).await;
-            whole
+            task::clock::sleep(total).await;
+            total
         };
         let host = self.auth.host();
         let observer = {
@@ -305,13 +306,13 @@ impl Git {
                 biased;
                 ended = running => Ok(ended.map_err(|e| SourceError::io("run git", e))?),
                 waited = silence => Err(too_slow(doing, host, "said nothing for", waited)),
-                waited = whole => Err(too_slow(doing, host, "was not done within", waited)),
+                waited = total => Err(too_slow(doing, host, "was not done within", waited)),
             }
         };
         let code = registry::waiting(Some(&observer).filter(|_| network), host, ended).await?;
         let mut lines = Lines::default();
         let mut shown = lines.shown(&stderr.lock());
-        shown.append(&mut lines.begun);
+        shown.append(&mut lines.unfinished);
         let stderr = String::from_utf8_lossy(&shown).into_owned();
         if code == 127 {
             return Err(SourceError::io(
@@ -346,23 +347,23 @@ impl Git {
 #[derive(Default)]
 struct Lines {
     /// A line whose end has not come.
-    begun: Vec<u8>,
+    unfinished: Vec<u8>,
 }
 
 /// A line that goes on for longer is shown in parts.
-const MAX_LINE: usize = 8 << 10;
+const MAX_LINE_BYTES: usize = 8 << 10;
 
 impl Lines {
     /// What can be shown after some more bytes.
     fn shown(&mut self, chunk: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         for byte in chunk {
-            if self.begun.last() == Some(&b'\r') && *byte != b'\n' {
-                self.begun.clear();
+            if self.unfinished.last() == Some(&b'\r') && *byte != b'\n' {
+                self.unfinished.clear();
             }
-            self.begun.push(*byte);
-            if *byte == b'\n' || self.begun.len() >= MAX_LINE {
-                out.append(&mut self.begun);
+            self.unfinished.push(*byte);
+            if *byte == b'\n' || self.unfinished.len() >= MAX_LINE_BYTES {
+                out.append(&mut self.unfinished);
             }
         }
         out
@@ -392,7 +393,7 @@ fn limits(args: &[String], is_http: bool) -> Option<(Duration, Duration)> {
         Some("ls-remote") => Some((LIST_TIMEOUT, LIST_TIMEOUT)),
         // git itself gives up what drips over http, see `SETTINGS`.
         Some("fetch" | "submodule") if is_http => None,
-        Some("fetch") => Some((SILENCE, TRANSFER_TIMEOUT)),
+        Some("fetch") => Some((SILENCE_TIMEOUT, TRANSFER_TIMEOUT)),
         // Submodules are cloned without a word.
         Some("submodule") => Some((TRANSFER_TIMEOUT, TRANSFER_TIMEOUT)),
         _ => None,
@@ -413,10 +414,13 @@ mod tests {
                 out.extend(lines.shown(chunk));
             }
             assert_eq!(out, b"remote: done.\nplain\r\n\n", "{size}");
-            assert_eq!(lines.begun, b"rest");
+            assert_eq!(lines.unfinished, b"rest");
         }
         let mut lines = Lines::default();
-        assert_eq!(lines.shown(&[b'x'; MAX_LINE + 1]).len(), MAX_LINE);
+        assert_eq!(
+            lines.shown(&[b'x'; MAX_LINE_BYTES + 1]).len(),
+            MAX_LINE_BYTES
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::git::cli::Git;
 use crate::git::resolve::Resolved;
 use crate::git::url::is_commit;
 use crate::git::workdir::Attached;
-use crate::git::{Instance, META_REMOTE};
+use crate::git::{GitInstance, META_REMOTE};
 use crate::scratch::unique;
 use crate::session_credentials::SshSocket;
 
@@ -55,7 +55,7 @@ enum Attempt {
     Conflict(SourceError),
 }
 
-impl Instance {
+impl GitInstance {
     /// git with the credentials of this source.
     pub(crate) async fn git(&self, ctx: &Context) -> Result<(Git, Helpers), SourceError> {
         let config = self.source.inner.config.clone();
@@ -101,31 +101,33 @@ impl Instance {
                 Attempt::Conflict(error) => return Err(error),
             },
         };
-        let want = &self.id.checksum;
-        if !want.is_empty() {
+        let expected = &self.id.checksum;
+        if !expected.is_empty() {
             let name = if self.id.fetch_by_commit {
-                want
+                expected
             } else {
                 &repository.full_name
             };
             let doing = format!("failed to rev-parse {name} for {}", self.id.shown());
             let object = repository.git.run(&doing, &["rev-parse", name]).await?;
             let object = object.trim();
-            if !object.starts_with(want) {
+            if !object.starts_with(expected) {
                 let peeled = repository
                     .git
                     .run(&doing, &["rev-parse", &format!("{name}^{{}}")])
                     .await
                     .unwrap_or_default();
                 let peeled = peeled.trim();
-                if !peeled.starts_with(want) || peeled.is_empty() {
-                    let got = if peeled.is_empty() || peeled == object {
+                if !peeled.starts_with(expected) || peeled.is_empty() {
+                    let actual = if peeled.is_empty() || peeled == object {
                         object.to_owned()
                     } else {
                         format!("{object} or {peeled}")
                     };
                     return Err(SourceError::GitAnswer {
-                        source: cause(format!("expected checksum to match {want}, got {got}")),
+                        source: cause(format!(
+                            "expected checksum to match {expected}, got {actual}"
+                        )),
                     });
                 }
             }
@@ -230,22 +232,22 @@ impl Instance {
                 let branch = full_name.strip_prefix("refs/heads/");
                 branch.unwrap_or(&full_name).to_owned()
             }
-            given => given.to_owned(),
+            name => name.to_owned(),
         };
-        let wanted = if self.id.fetch_by_commit {
+        let target = if self.id.fetch_by_commit {
             self.id.checksum.clone()
         } else {
             full_name.clone()
         };
-        let probe = format!("{wanted}^{{commit}}");
-        let is_here = is_commit(&wanted)
+        let probe = format!("{target}^{{commit}}");
+        let is_here = is_commit(&target)
             && git
                 .run("cat-file", &["cat-file", "-e", "--", &probe])
                 .await
                 .is_ok();
         if !is_here
             && let Err(error) = self
-                .fetch_into(&git, (&origin, &dir), &full_name, &wanted, object)
+                .fetch_into(&git, (&origin, &dir), &full_name, &target, object)
                 .await
         {
             let text = if let SourceError::Git { stderr, .. } = &error {
@@ -282,7 +284,7 @@ impl Instance {
         git: &Git,
         (origin, dir): (&str, &std::path::Path),
         full_name: &str,
-        wanted: &str,
+        target: &str,
         object: &str,
     ) -> Result<(), SourceError> {
         let doing = format!("failed to fetch remote {}", self.id.shown());
@@ -291,7 +293,7 @@ impl Instance {
         let is_shallow = || dir.join("shallow").symlink_metadata().is_ok();
         // Whoever watches over the transfer must hear that it goes on.
         let mut args = vec!["fetch", "--progress"];
-        if self.id.fetch_by_commit || !is_commit(wanted) {
+        if self.id.fetch_by_commit || !is_commit(target) {
             args.extend(["--depth=1", "--no-tags"]);
         } else {
             args.push("--tags");
@@ -300,15 +302,15 @@ impl Instance {
             }
         }
         // By its full name on both sides: a branch and a tag of one name do not meet.
-        let refspec = format!("{wanted}:{full_name}");
+        let refspec = format!("{target}:{full_name}");
         if is_commit(full_name) {
             args.extend(["--", origin, full_name]);
         } else {
             args.extend(["--force", "--", origin, &refspec]);
         }
         git.run(&doing, &args).await?;
-        let got = git.run(&doing, &["rev-parse", wanted]).await?;
-        if got.trim() == object {
+        let fetched = git.run(&doing, &["rev-parse", target]).await?;
+        if fetched.trim() == object {
             return Ok(());
         }
         // The remote moved on since the key was made. The commit of the key is what counts.

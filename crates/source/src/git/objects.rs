@@ -7,13 +7,13 @@ use signature::git::{GitObject, ObjectError, ObjectKind};
 
 use crate::context::Context;
 use crate::error::{SourceError, cause};
-use crate::git::Instance;
+use crate::git::GitInstance;
 use crate::git::resolve::Resolved;
 use crate::signed::{is_true, policy};
 
 /// What has to be signed, and by whom.
 #[derive(Debug, Clone)]
-pub(crate) struct Verify {
+pub(crate) struct RequiredGitSignature {
     /// Armored OpenPGP keys, or a line of `authorized_keys`.
     public_keys: String,
     expiry: ExpiryJudgedAt,
@@ -23,7 +23,7 @@ pub(crate) struct Verify {
     ignores_tag: bool,
 }
 
-impl Verify {
+impl RequiredGitSignature {
     /// Takes an attribute with a name that begins with `git.sig.`. Any of them demands a signature.
     pub(crate) fn set(verify: &mut Option<Self>, name: &str, value: &str) {
         let verify = verify.get_or_insert(Self {
@@ -88,7 +88,7 @@ pub(crate) struct Objects {
     pub(crate) tag: Option<Object>,
 }
 
-impl Instance {
+impl GitInstance {
     /// Fetches the objects, once.
     pub(crate) async fn objects(
         &self,
@@ -127,9 +127,13 @@ impl Instance {
                 let commit = commit.trim().to_owned();
                 // DIFFERS: BuildKit believes the remote, which can name a signed commit beside a tag of another and have its tree
                 // checked out.
-                if let Some(said) = resolved.commit.as_ref().filter(|said| **said != commit) {
+                if let Some(claimed) = resolved
+                    .commit
+                    .as_ref()
+                    .filter(|claimed| **claimed != commit)
+                {
                     let reason = format!(
-                        "the remote says that tag {id} points at {said}, and it points at {commit}"
+                        "the remote says that tag {id} points at {claimed}, and it points at {commit}"
                     );
                     return Err(SourceError::GitAnswer {
                         source: cause(reason),
@@ -166,7 +170,7 @@ impl Instance {
 
 #[cfg(test)]
 mod tests {
-    use super::{Object, Objects, Verify};
+    use super::{Object, Objects, RequiredGitSignature};
 
     fn recorded(name: &str) -> Vec<u8> {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -199,7 +203,7 @@ mod tests {
     fn said(list: &[(&str, &str)], objects: &Objects) -> String {
         let mut verify = None;
         for (name, value) in list {
-            Verify::set(&mut verify, name, value);
+            RequiredGitSignature::set(&mut verify, name, value);
         }
         let checked = verify.unwrap().check(objects);
         checked.map_or_else(|error| error.to_string(), |()| String::new())

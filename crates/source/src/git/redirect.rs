@@ -12,7 +12,8 @@ use crate::git::auth::Auth;
 
 pub(super) const MAX_REDIRECTS: usize = 5;
 
-const SERVICE: &str = "/info/refs";
+/// What git asks a remote for first, below its address (gitprotocol-http(5)).
+const REFS_PATH: &str = "/info/refs";
 
 /// What was being done when a redirect could not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +48,11 @@ pub(super) async fn follow(auth: &Auth, doing: &str) -> Result<(), SourceError> 
     };
     let current = auth.current();
     let address = format!(
-        "{}{SERVICE}?service=git-upload-pack",
+        "{}{REFS_PATH}?service=git-upload-pack",
         current.trim_end_matches('/')
     );
-    let asked = Url::parse(&address).map_err(|e| failed(cause(e)))?;
-    let is_here = asked.host_str().is_some_and(|host| {
+    let requested = Url::parse(&address).map_err(|e| failed(cause(e)))?;
+    let is_here = requested.host_str().is_some_and(|host| {
         let bare = host.trim_matches(['[', ']']);
         host == "localhost"
             || bare
@@ -68,7 +69,7 @@ pub(super) async fn follow(auth: &Auth, doing: &str) -> Result<(), SourceError> 
     let client = client
         .build()
         .map_err(|e| failed(cause(registry::ConnectionError::from(e))))?;
-    let mut request = client.get(asked.clone());
+    let mut request = client.get(requested.clone());
     if let Some(header) = auth.header() {
         let mut header = HeaderValue::from_str(header.trim())
             // What is wrong with a secret is not said.
@@ -88,25 +89,25 @@ pub(super) async fn follow(auth: &Auth, doing: &str) -> Result<(), SourceError> 
         .and_then(|v| v.to_str().ok())
         .filter(|_| response.status().is_redirection())
         .ok_or_else(|| failed(cause(format!("{} redirects to nowhere", auth.host()))))?;
-    let moved = moved(&asked, location).map_err(|error| failed(cause(error)))?;
+    let moved = moved(&requested, location).map_err(|error| failed(cause(error)))?;
     auth.move_to(moved);
     Ok(())
 }
 
 /// The remote that a redirect names, if it is on the same host and no less protected.
-fn moved(asked: &Url, location: &str) -> Result<String, String> {
-    let to = asked
+fn moved(requested: &Url, location: &str) -> Result<String, String> {
+    let to = requested
         .join(location)
         .map_err(|e| format!("redirect cannot be read: {e}"))?;
-    let same_port = to.port_or_known_default() == asked.port_or_known_default();
-    let is_upgrade = asked.scheme() == "http"
+    let same_port = to.port_or_known_default() == requested.port_or_known_default();
+    let is_upgrade = requested.scheme() == "http"
         && to.scheme() == "https"
-        && asked.port().is_none()
+        && requested.port().is_none()
         && to.port().is_none();
-    let is_same = to.host_str() == asked.host_str()
-        && ((to.scheme() == asked.scheme() && same_port) || is_upgrade);
+    let is_same = to.host_str() == requested.host_str()
+        && ((to.scheme() == requested.scheme() && same_port) || is_upgrade);
     let (from_host, to_host) = (
-        asked.origin().ascii_serialization(),
+        requested.origin().ascii_serialization(),
         to.origin().ascii_serialization(),
     );
     if !is_same {
@@ -116,7 +117,7 @@ fn moved(asked: &Url, location: &str) -> Result<String, String> {
     }
     let path = to
         .path()
-        .strip_suffix(SERVICE)
+        .strip_suffix(REFS_PATH)
         .ok_or_else(|| format!("{from_host} redirects to what is no repository"))?;
     Ok(format!("{to_host}{path}"))
 }
@@ -155,8 +156,9 @@ mod tests {
             ("https://h/a", "file:///etc/info/refs", None),
             ("https://h/a", "https://h/login", None),
         ] {
-            let asked = Url::parse(&format!("{from}/info/refs?service=git-upload-pack")).unwrap();
-            assert_eq!(moved(&asked, to).ok().as_deref(), want, "{from} {to}");
+            let requested =
+                Url::parse(&format!("{from}/info/refs?service=git-upload-pack")).unwrap();
+            assert_eq!(moved(&requested, to).ok().as_deref(), want, "{from} {to}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::context::Context;
 use crate::error::{SourceError, cause};
-use crate::git::Instance;
+use crate::git::GitInstance;
 use crate::git::bundle::Scratch;
 use crate::git::cli::Git;
 use crate::git::url::{is_commit, is_ref_name, is_short_commit};
@@ -20,24 +20,24 @@ pub(crate) struct Resolved {
     pub(crate) commit: Option<String>,
 }
 
-fn answer(reason: String) -> SourceError {
+fn unfit_answer(reason: String) -> SourceError {
     SourceError::GitAnswer {
         source: cause(reason),
     }
 }
 
-impl Instance {
+impl GitInstance {
     pub(crate) async fn resolve_now(&self, ctx: &Context) -> Result<Resolved, SourceError> {
         let id = &self.id;
         if !id.checksum.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(answer(format!(
+            return Err(unfit_answer(format!(
                 "invalid checksum {} for Git URL, expected hex commit hash",
                 id.checksum
             )));
         }
         if is_commit(&id.reference) {
             if !id.reference.starts_with(&id.checksum) {
-                return Err(answer(format!(
+                return Err(unfit_answer(format!(
                     "expected checksum to match {}, got {}",
                     id.checksum, id.reference
                 )));
@@ -57,12 +57,12 @@ impl Instance {
         }
         if id.fetch_by_commit {
             if id.checksum.is_empty() {
-                return Err(answer(
+                return Err(unfit_answer(
                     "fetch-by-commit requires a checksum or a commit SHA ref".into(),
                 ));
             }
             if !is_commit(&id.checksum) {
-                return Err(answer(format!(
+                return Err(unfit_answer(format!(
                     "fetch-by-commit requires a full commit SHA checksum, got {:?}",
                     id.checksum
                 )));
@@ -81,8 +81,8 @@ impl Instance {
         let staged = self.staged(ctx).await?;
         let remote = staged.map_or(id.address.as_str(), |staged| staged.url.as_str());
         // Who has other credentials may be shown something else.
-        let of = staged.map_or(id.remote.as_str(), |staged| staged.url.as_str());
-        let memory = format!("git:{of}#{}", id.reference);
+        let authority = staged.map_or(id.remote.as_str(), |staged| staged.url.as_str());
+        let memory = format!("git:{authority}#{}", id.reference);
         if let Some(resolved) = ctx.recall::<Resolved>(&memory) {
             return self.checked((*resolved).clone());
         }
@@ -120,16 +120,17 @@ impl Instance {
     /// Compares with the checksum that is asked for.
     fn checked(&self, resolved: Resolved) -> Result<Resolved, SourceError> {
         let Resolved { object, commit, .. } = &resolved;
-        let want = &self.id.checksum;
-        let fits = object.starts_with(want) || commit.as_ref().is_some_and(|c| c.starts_with(want));
-        if want.is_empty() || fits {
+        let expected = &self.id.checksum;
+        let fits = object.starts_with(expected)
+            || commit.as_ref().is_some_and(|c| c.starts_with(expected));
+        if expected.is_empty() || fits {
             return Ok(resolved);
         }
-        let got = commit
+        let actual = commit
             .as_ref()
             .map_or_else(|| object.clone(), |c| format!("{object} or {c}"));
-        Err(answer(format!(
-            "expected checksum to match {want}, got {got}"
+        Err(unfit_answer(format!(
+            "expected checksum to match {expected}, got {actual}"
         )))
     }
 
@@ -196,23 +197,26 @@ impl Instance {
     /// Chooses as git reads a name: a full name, then a tag, then a branch (gitrevisions(7)).
     ///
     /// DIFFERS: the reference takes the branch when a tag has its name.
-    fn choose(&self, reference: &str, listed: &str) -> Result<Resolved, SourceError> {
+    fn choose(&self, reference: &str, refs: &str) -> Result<Resolved, SourceError> {
         let find = |name: &str| {
-            listed
-                .lines()
+            refs.lines()
                 .filter_map(|l| l.split_once('\t'))
                 .find(|(_, n)| *n == name)
                 .map(|(sha, _)| sha.to_owned())
         };
-        let below = |prefix: &str| {
+        let prefixed = |prefix: &str| {
             format!(
                 "{prefix}{}",
                 reference.strip_prefix(prefix).unwrap_or(reference)
             )
         };
-        let (full, head, tag) = (below("refs/"), below("refs/heads/"), below("refs/tags/"));
+        let (full, head, tag) = (
+            prefixed("refs/"),
+            prefixed("refs/heads/"),
+            prefixed("refs/tags/"),
+        );
         let mut commit = None;
-        let (object, used) = if let Some(sha) = find(&full) {
+        let (object, name) = if let Some(sha) = find(&full) {
             (sha, full)
         } else if let Some(sha) = find(&tag) {
             commit = find(&format!("{tag}^{{}}"));
@@ -220,19 +224,19 @@ impl Instance {
         } else if let Some(sha) = find(&head) {
             (sha, head)
         } else {
-            return Err(answer(format!(
-                "repository does not contain ref {reference}, output: {listed:?}"
+            return Err(unfit_answer(format!(
+                "repository does not contain ref {reference}, output: {refs:?}"
             )));
         };
         // A tag named in full is matched by its full name; what it points at counts as well.
-        if used.starts_with("refs/tags/") && commit.is_none() {
-            commit = find(&format!("{used}^{{}}"));
+        if name.starts_with("refs/tags/") && commit.is_none() {
+            commit = find(&format!("{name}^{{}}"));
         }
         if !is_commit(&object) {
-            return Err(answer(format!("invalid commit sha {object:?}")));
+            return Err(unfit_answer(format!("invalid commit sha {object:?}")));
         }
         Ok(Resolved {
-            reference: used,
+            reference: name,
             object,
             commit,
         })
@@ -252,12 +256,12 @@ impl Instance {
             .map(|(_, rest)| rest.split(char::is_whitespace).next().unwrap_or_default())
             .filter(|b| !b.is_empty())
             .ok_or_else(|| {
-                answer(format!(
+                unfit_answer(format!(
                     "could not find default branch for repository: {shown}"
                 ))
             })?;
         if !is_ref_name(branch) {
-            return Err(answer(format!("invalid git ref {branch:?}")));
+            return Err(unfit_answer(format!("invalid git ref {branch:?}")));
         }
         Ok(branch.to_owned())
     }

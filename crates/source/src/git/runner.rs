@@ -62,10 +62,10 @@ pub struct HostGit;
 #[async_trait]
 impl GitRunner for HostGit {
     async fn run(&self, call: GitCall, stdout: GitOutput, stderr: GitOutput) -> io::Result<i32> {
-        let [shell, rest @ ..] = SHELL;
+        let [shell, shell_args @ ..] = SHELL;
         let mut command = Command::new(shell);
         command
-            .args(rest)
+            .args(shell_args)
             .args(call.args)
             .current_dir(call.dir)
             .env_clear()
@@ -87,7 +87,7 @@ impl GitRunner for HostGit {
         out?;
         err?;
         let status = status?;
-        group.done();
+        group.disarm();
         let signal = || std::os::unix::process::ExitStatusExt::signal(&status);
         Ok(status
             .code()
@@ -113,7 +113,8 @@ async fn pump(pipe: Option<impl AsyncRead + Unpin>, mut output: GitOutput) -> io
 struct Group(Option<Pid>);
 
 impl Group {
-    fn done(mut self) {
+    /// Leaves the group alone: git has ended.
+    fn disarm(mut self) {
         self.0 = None;
     }
 }

@@ -26,9 +26,9 @@ pub(super) struct FileSink {
     pub(super) file: Arc<std::fs::File>,
     pub(super) digester: Digester,
     /// Bytes taken from the server.
-    pub(super) taken: u64,
+    pub(super) received: u64,
     /// Bytes written.
-    at: u64,
+    written: u64,
     unpack: Option<MultiGzDecoder<Vec<u8>>>,
 }
 
@@ -37,22 +37,22 @@ impl FileSink {
         Self {
             file: Arc::new(file),
             digester: Digester::new(),
-            taken: 0,
-            at: 0,
+            received: 0,
+            written: 0,
             unpack: packed.then(|| MultiGzDecoder::new(Vec::new())),
         }
     }
 
     pub(super) async fn write(&mut self, chunk: bytes::Bytes) -> std::io::Result<()> {
         use std::os::unix::fs::FileExt as _;
-        let (file, at) = (self.file.clone(), self.at);
-        self.taken = self.taken.saturating_add(chunk.len() as u64);
+        let (file, offset) = (self.file.clone(), self.written);
+        self.received = self.received.saturating_add(chunk.len() as u64);
         let mut digester = std::mem::take(&mut self.digester);
         let mut unpack = self.unpack.take();
         let (digester, unpack, written) = task::blocking("download", move || {
             let mut put = |bytes: &[u8]| {
                 digester.update(bytes);
-                file.write_all_at(bytes, at)?;
+                file.write_all_at(bytes, offset)?;
                 Ok(bytes.len() as u64)
             };
             let written = match &mut unpack {
@@ -66,7 +66,7 @@ impl FileSink {
         })
         .await;
         (self.digester, self.unpack) = (digester, unpack);
-        self.at = at.saturating_add(written?);
+        self.written = offset.saturating_add(written?);
         Ok(())
     }
 
@@ -76,11 +76,11 @@ impl FileSink {
         let Some(decoder) = self.unpack.take() else {
             return Ok(());
         };
-        if self.taken == 0 {
+        if self.received == 0 {
             return Ok(());
         }
-        let rest = decoder.finish()?;
-        self.digester.update(&rest);
-        self.file.write_all_at(&rest, self.at)
+        let last_bytes = decoder.finish()?;
+        self.digester.update(&last_bytes);
+        self.file.write_all_at(&last_bytes, self.written)
     }
 }

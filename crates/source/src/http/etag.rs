@@ -1,22 +1,22 @@
 //! ETags that mean the same.
 
 /// What proxies put behind an ETag whose content they packed for the way.
-const SUFFIXES: [&str; 7] = ["-gzip", "--gzip", ";gzip", "-br", ";br", "-zstd", "-df"];
+const COMPRESSION_SUFFIXES: [&str; 7] = ["-gzip", "--gzip", ";gzip", "-br", ";br", "-zstd", "-df"];
 
 /// Whether two ETags, without the mark of weakness, name one content if a server that knows both says so.
 pub(super) fn is_same(a: &str, b: &str) -> bool {
-    bare(a) == bare(b)
+    without_marks(a) == without_marks(b)
 }
 
-fn bare(etag: &str) -> &str {
+fn without_marks(etag: &str) -> &str {
     let text = etag.strip_prefix("W/").unwrap_or(etag);
     let text = text.strip_prefix('"').unwrap_or(text);
     let text = text.strip_suffix('"').unwrap_or(text);
     // Some put it behind the quotes.
-    let text = SUFFIXES
+    let text = COMPRESSION_SUFFIXES
         .iter()
         .filter_map(|suffix| text.strip_suffix(suffix))
-        .min_by_key(|rest| rest.len())
+        .min_by_key(|stem| stem.len())
         .unwrap_or(text);
     text.strip_suffix('"').unwrap_or(text)
 }

@@ -13,7 +13,7 @@
 use oci::Digest;
 use serde::Serialize;
 
-use crate::http::Identifier;
+use crate::http::HttpIdentifier;
 
 /// A header to send, of those that may be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,7 +25,7 @@ pub(crate) struct HeaderField {
 }
 
 #[derive(Serialize)]
-struct Inputs<'a> {
+struct HttpKeyInputs<'a> {
     #[serde(rename = "Filename")]
     filename: &'a str,
     #[serde(rename = "Perm")]
@@ -46,12 +46,12 @@ struct Inputs<'a> {
 
 /// The key.
 pub(crate) fn http_key(
-    id: &Identifier,
+    id: &HttpIdentifier,
     filename: &str,
     checksum: &Digest,
     modified: Option<i64>,
 ) -> Digest {
-    let inputs = Inputs {
+    let inputs = HttpKeyInputs {
         filename,
         perm: id.perm,
         uid: id.uid,

@@ -8,7 +8,7 @@ use store::RefOptions;
 use super::body::{Body, FileSink};
 use super::name::file_name;
 use super::{
-    Download, Instance, META_CHECKSUM, META_ETAG, META_FILENAME, META_MODIFIED, META_URL, date,
+    Download, HttpInstance, META_CHECKSUM, META_ETAG, META_FILENAME, META_MODIFIED, META_URL, date,
     disposition, etag_of,
 };
 use crate::context::Context;
@@ -19,7 +19,7 @@ use crate::error::{SourceError, cause};
 #[error("the server is too slow: {0}")]
 struct TooSlow(#[source] registry::Stalled);
 
-impl Instance {
+impl HttpInstance {
     /// Writes a body into a record of its own.
     pub(super) async fn save(
         &self,
@@ -79,7 +79,7 @@ impl Instance {
             sink.write(chunk)
                 .await
                 .map_err(|e| SourceError::io(format!("write {filename}"), e))?;
-            progress.set(i64::try_from(sink.taken).unwrap_or(i64::MAX), total);
+            progress.set(i64::try_from(sink.received).unwrap_or(i64::MAX), total);
         }
         sink.finish()
             .map_err(|e| SourceError::io(format!("unpack {filename}"), e))?;

@@ -11,12 +11,12 @@ use crate::signed::policy;
 
 /// Keys and a detached signature of OpenPGP, both armored. Of neither is known that it is well-formed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Verify {
+pub(crate) struct RequiredFileSignature {
     pub(crate) public_keys: String,
     pub(crate) signature: String,
 }
 
-impl Verify {
+impl RequiredFileSignature {
     /// Refuses one without the other; without both nothing is verified.
     pub(crate) fn complete(self) -> Result<Option<Self>, SourceError> {
         match (self.public_keys.is_empty(), self.signature.is_empty()) {

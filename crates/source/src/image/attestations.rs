@@ -17,19 +17,20 @@ use registry::Repository;
 use super::ImageSource;
 use super::spec::Spec;
 use super::walk::Fetch;
+use super::walk::decode;
 use crate::context::Context;
 use crate::error::{SourceError, cause};
 
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
-const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-const COSIGN: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const COSIGN_SIGNATURE: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 
 /// The most that is read of one statement or signature.
-const MAX_BLOB: u64 = 8 << 20;
+const MAX_BLOB_BYTES: u64 = 8 << 20;
 /// The most that is read of all.
-const MAX_ALL: usize = 12 << 20;
+const MAX_TOTAL_BYTES: usize = 12 << 20;
 
 /// What is stated about an image.
 #[derive(Debug, Clone)]
@@ -96,7 +97,8 @@ impl ImageSource {
             let manifest: Manifest = decode("attestation manifest", attestation, &bytes)?;
             let signatures = repository.referrers(&attestation.digest, None).await?;
             let of_kind = |kind: &str| signatures.iter().find(|s| s.artifact_type == kind);
-            if let Some(signature) = of_kind(BUNDLE).or_else(|| of_kind(COSIGN)) {
+            if let Some(signature) = of_kind(SIGSTORE_BUNDLE).or_else(|| of_kind(COSIGN_SIGNATURE))
+            {
                 chain.signature_manifest = Some(signature.digest.clone());
                 let bytes = reader.document(signature).await?;
                 let manifest: Manifest = decode("signature manifest", signature, &bytes)?;
@@ -120,7 +122,7 @@ impl ImageSource {
 fn image_of<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor> {
     let matcher = platform.matcher();
     let rank = |entry: &&Descriptor| match &entry.platform {
-        Some(own) => matcher.rank(own),
+        Some(platform) => matcher.rank(platform),
         None => Some(usize::MAX),
     };
     index
@@ -132,19 +134,7 @@ fn image_of<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor>
         .map(|(_, entry)| entry)
 }
 
-fn decode<T: serde::de::DeserializeOwned>(
-    what: &'static str,
-    desc: &Descriptor,
-    bytes: &[u8],
-) -> Result<T, SourceError> {
-    gostd::json::from_slice(bytes).map_err(|error| SourceError::Document {
-        what,
-        digest: desc.digest.clone(),
-        source: cause(error),
-    })
-}
-
-/// Reads from a repository and keeps what it read.
+/// Reads documents and blobs of a repository and keeps them, within [`MAX_TOTAL_BYTES`].
 struct Reader<'a> {
     source: &'a ImageSource,
     repository: &'a Repository,
@@ -167,7 +157,7 @@ impl Reader<'_> {
         if self.blobs.contains_key(desc.digest.as_str()) {
             return Ok(());
         }
-        if desc.len() > MAX_BLOB {
+        if desc.len() > MAX_BLOB_BYTES {
             return Err(too_large(desc));
         }
         let mut stream = self.repository.blob(desc);
@@ -180,7 +170,7 @@ impl Reader<'_> {
 
     fn keep(&mut self, desc: &Descriptor, bytes: Bytes) -> Result<(), SourceError> {
         self.size = self.size.saturating_add(bytes.len());
-        if self.size > MAX_ALL {
+        if self.size > MAX_TOTAL_BYTES {
             return Err(too_large(desc));
         }
         self.blobs

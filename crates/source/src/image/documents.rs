@@ -9,7 +9,8 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest};
 use parking_lot::Mutex;
 
-const LIMIT: usize = 32 << 20;
+/// Bytes of all documents together.
+const MAX_BYTES: usize = 32 << 20;
 
 #[derive(Debug, Default)]
 pub(crate) struct Documents {
@@ -63,15 +64,15 @@ impl Documents {
         {
             state.bytes -= old.body.len();
         }
-        while state.bytes > LIMIT {
+        while state.bytes > MAX_BYTES {
             let oldest = state
                 .entries
                 .iter()
                 .min_by_key(|(_, e)| e.used)
                 .map(|(k, _)| k.clone());
             let Some(oldest) = oldest else { break };
-            if let Some(gone) = state.entries.remove(&oldest) {
-                state.bytes -= gone.body.len();
+            if let Some(removed) = state.entries.remove(&oldest) {
+                state.bytes -= removed.body.len();
             }
         }
     }

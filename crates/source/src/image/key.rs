@@ -15,7 +15,7 @@ use oci::{Digest, Platform};
 use serde::Serialize;
 
 #[derive(Serialize)]
-struct Inputs<'a> {
+struct ImageKeyInputs<'a> {
     #[serde(rename = "Digest")]
     digest: &'a Digest,
     #[serde(rename = "OS")]
@@ -33,7 +33,7 @@ struct Inputs<'a> {
 }
 
 pub(crate) fn image_key(root: &Digest, platform: &Platform, limit: Option<usize>) -> Digest {
-    let inputs = Inputs {
+    let inputs = ImageKeyInputs {
         digest: root,
         os: &platform.os,
         arch: &platform.architecture,

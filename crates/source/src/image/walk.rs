@@ -35,7 +35,7 @@ pub(crate) trait Fetch: Send + Sync {
     async fn document(&self, desc: &Descriptor) -> Result<Bytes, SourceError>;
 }
 
-const MAX_DEPTH: usize = 4;
+const MAX_INDEX_DEPTH: usize = 4;
 
 /// Follows indexes to the best manifest for `platform`.
 pub(crate) async fn select(
@@ -46,7 +46,7 @@ pub(crate) async fn select(
     let matcher = platform.matcher();
     let mut documents = Vec::new();
     let mut desc = root.clone();
-    for _ in 0..MAX_DEPTH {
+    for _ in 0..MAX_INDEX_DEPTH {
         let body = fetch.document(&desc).await?;
         let kind = detect(&desc, &body)?;
         documents.push((desc.clone(), body.clone()));
@@ -60,7 +60,7 @@ pub(crate) async fn select(
                     None => Some(usize::MAX),
                 };
                 if let Some(rank) = rank
-                    && best.as_ref().is_none_or(|(have, _)| rank < *have)
+                    && best.as_ref().is_none_or(|(best_rank, _)| rank < *best_rank)
                 {
                     best = Some((rank, entry));
                 }
@@ -86,7 +86,9 @@ pub(crate) async fn select(
             documents,
         });
     }
-    let source = cause(format!("more than {MAX_DEPTH} indexes inside each other"));
+    let source = cause(format!(
+        "more than {MAX_INDEX_DEPTH} indexes inside each other"
+    ));
     Err(SourceError::Document {
         what: "index",
         digest: root.digest,
@@ -141,7 +143,8 @@ impl ImageDocuments {
     }
 }
 
-fn decode<T: DeserializeOwned>(
+/// Reads a JSON document; `what` is named in the error.
+pub(super) fn decode<T: DeserializeOwned>(
     what: &'static str,
     desc: &Descriptor,
     body: &[u8],

@@ -180,7 +180,7 @@ async fn only_headers_that_say_what_is_wanted_may_be_chosen() {
         chosen.cache_key(&ctx, 0).await.unwrap().key,
     ];
     assert_ne!(keys[0], keys[1], "what is asked for may change the content");
-    let seen = fake.seen();
+    let seen = fake.requests();
     let headers = ["user-agent", "authorization", "host", "x-forwarded-for"];
     let of = |request: &Request| headers.map(|name| sent(request, name));
     assert_eq!(of(&seen[0]), ["rbuild-test", "-", &fake.host, "-"]);
@@ -248,7 +248,7 @@ async fn a_secret_goes_where_its_name_says_and_one_that_was_asked_for_must_be_th
             .cache_key(&ctx, 0)
             .await
             .unwrap();
-        let last = fake.seen().pop().unwrap();
+        let last = fake.requests().pop().unwrap();
         assert_eq!(sent(&last, "authorization"), authorization, "{list:?}");
     }
     let before = fake.lines().len();

@@ -266,8 +266,8 @@ async fn a_dropped_run_ends_its_container(executor: &dyn Executor, shell: MakeSp
                 "it runs until its input ends"
             );
             match is_started.as_mut().poll(cx) {
-                Poll::Ready(told) => {
-                    told.unwrap();
+                Poll::Ready(started) => {
+                    started.unwrap();
                     Poll::Ready(())
                 }
                 Poll::Pending => Poll::Pending,

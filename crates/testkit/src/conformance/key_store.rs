@@ -103,8 +103,8 @@ fn links_are_found_by_every_part_of_their_label(store: &dyn KeyStore) {
         assert_eq!(store.links("from", label).unwrap().len(), want.len());
         assert_eq!(set(store.links("from", label).unwrap()), want, "{label:?}");
         for other in 0..labels.len() {
-            let there = store.has_link("from", label, &format!("to{other}"));
-            assert_eq!(there.unwrap(), other == n, "{label:?} to{other}");
+            let is_linked = store.has_link("from", label, &format!("to{other}"));
+            assert_eq!(is_linked.unwrap(), other == n, "{label:?} to{other}");
         }
     }
     assert!(store.exists("from").unwrap());

@@ -1,24 +1,206 @@
 //! What every `Session` must do, whatever carries it: given a client that serves what [`served`] says, `open` connects it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
-use oci::Digest;
+use oci::{Digest, ErrorKind};
+use session::diffcopy::stat::MODE_SYMLINK;
+use session::diffcopy::{ReceiveOptions, Root, Stat, receive};
 use session::error::code;
-use session::{BlobWrite, CallError, Session, SyncRequest, TokenRequest, UploadTarget};
+use session::{
+    BlobWrite, CallError, Packet, Session, SyncRequest, TokenRequest, TransferLimits, Transfers,
+    UploadTarget,
+};
 
-use crate::session::MemorySession;
+use crate::session::{MemorySession, StreamEnd};
 
-/// The client of the suite that serves something.
+/// The client of the suite that serves something. Its folders have their packets from [`broken_folders`], and two more stop.
 #[must_use]
 pub fn served(id: &str) -> MemorySession {
-    MemorySession::new(id)
+    let mut client = MemorySession::new(id)
         .secrets([("token", b"secret\0bytes"), ("empty", b"")])
         .agents(["default"])
         .login("r.example:5000", "me", "secret")
+        .scripted_folder("says-nothing", Vec::new(), StreamEnd::Silent)
+        .scripted_folder("stops", vec![file("a", 5)], StreamEnd::Silent);
+    for folder in broken_folders() {
+        client = client.scripted_folder(folder.name, folder.packets, StreamEnd::Closed);
+    }
+    client
+}
+
+/// What a client sends for a folder, and what comes of it.
+struct BrokenFolder {
+    name: &'static str,
+    packets: Vec<Packet>,
+    kind: ErrorKind,
+    sentence: &'static str,
+}
+
+fn listed(path: &str, mode: u32, size: i64, linkname: &str) -> Packet {
+    Packet::Stat(Some(Box::new(Stat {
+        path: path.into(),
+        mode,
+        size,
+        linkname: linkname.into(),
+        ..Stat::default()
+    })))
+}
+
+fn file(path: &str, size: i64) -> Packet {
+    listed(path, 0o644, size, "")
+}
+
+fn data(id: u32, bytes: &'static str) -> Packet {
+    Packet::Data {
+        id,
+        bytes: bytes.into(),
+    }
+}
+
+/// Folders that break off, and folders that no honest client sends.
+fn broken_folders() -> Vec<BrokenFolder> {
+    let broken = |name, packets, kind, sentence| BrokenFolder {
+        name,
+        packets,
+        kind,
+        sentence,
+    };
+    let cut = |name, packets| broken(name, packets, ErrorKind::Unavailable, "unexpected EOF");
+    let hostile = |name, packets, sentence| broken(name, packets, ErrorKind::Hostile, sentence);
+    let end = || Packet::Stat(None);
+    vec![
+        cut("cut-before-all", vec![]),
+        cut("cut-in-the-list", vec![file("a", 5)]),
+        cut("cut-before-contents", vec![file("a", 5), end()]),
+        cut("cut-before-fin", vec![end()]),
+        broken(
+            "gives-up",
+            vec![file("a", 5), Packet::Err("disk on fire".into())],
+            ErrorKind::Failed,
+            "error from sender: disk on fire",
+        ),
+        hostile(
+            "leads-out",
+            vec![file("../outside", 0), end()],
+            "escape check ../outside",
+        ),
+        hostile(
+            "is-absolute",
+            vec![file("/outside", 0), end()],
+            "absolute path /outside",
+        ),
+        hostile(
+            "through-a-link",
+            vec![
+                listed("l", MODE_SYMLINK | 0o777, 0, ".."),
+                file("l/outside", 0),
+                end(),
+            ],
+            "changes out of order",
+        ),
+        hostile(
+            "links-to-outside",
+            vec![listed("a", 0o644, 0, "../outside"), end()],
+            "escape check ../outside",
+        ),
+        hostile(
+            "without-its-folder",
+            vec![file("d/a", 0), end()],
+            "changes out of order",
+        ),
+        hostile(
+            "out-of-order",
+            vec![file("b", 0), file("a", 0), end()],
+            "changes out of order",
+        ),
+        hostile(
+            "twice",
+            vec![file("a", 0), file("a", 0)],
+            "changes out of order",
+        ),
+        hostile("zero-byte", vec![file("a\0b", 0)], "path with a zero byte"),
+        hostile(
+            "lists-after-the-end",
+            vec![end(), file("a", 0)],
+            "unexpected STAT packet",
+        ),
+        hostile(
+            "contents-of-nothing",
+            vec![end(), data(7, "x")],
+            "invalid file request 7",
+        ),
+        hostile(
+            "asks-itself",
+            vec![file("a", 5), Packet::Req(0)],
+            "unexpected REQ packet",
+        ),
+        hostile("fin-first", vec![Packet::Fin], "unexpected FIN packet"),
+    ]
+}
+
+/// A folder that breaks off or breaks the protocol is an error of its kind, and nothing is written outside of `into`, an empty folder
+/// whose parent has nothing else in it.
+pub async fn broken_folders_are_refused(session: Arc<dyn Session>, into: &Path) {
+    for folder in broken_folders() {
+        let request = SyncRequest {
+            name: folder.name.into(),
+            ..SyncRequest::default()
+        };
+        let stream = session.diff_copy(request).await.unwrap();
+        let result = receive(stream, Root::open(into).unwrap(), ReceiveOptions::default()).await;
+        let error = result.expect_err(folder.name);
+        let sentence = error.to_string();
+        assert!(
+            sentence.contains(folder.sentence),
+            "{}: {sentence}",
+            folder.name
+        );
+        assert_eq!(error.kind(), folder.kind, "{}: {sentence}", folder.name);
+        let beside = std::fs::read_dir(into.parent().unwrap()).unwrap();
+        assert_eq!(beside.count(), 1, "{}", folder.name);
+    }
+    assert!(session.secret("token").await.unwrap().is_some());
+}
+
+/// A folder of which nothing comes for `idle` is given up, with the time and what had come.
+pub async fn folders_that_stop_are_given_up(
+    session: Arc<dyn Session>,
+    into: &Path,
+    idle: Duration,
+) {
+    let limits = TransferLimits {
+        idle: Some(idle),
+        ..TransferLimits::default()
+    };
+    for (name, listed) in [("says-nothing", 0), ("stops", 1)] {
+        let request = SyncRequest {
+            name: name.into(),
+            ..SyncRequest::default()
+        };
+        let stream = session.diff_copy(request).await.unwrap();
+        let options = ReceiveOptions {
+            name: format!("cannot receive `{name}`"),
+            share: Transfers::new(limits).share(),
+            ..ReceiveOptions::default()
+        };
+        let result = receive(stream, Root::open(into).unwrap(), options).await;
+        let error = result.expect_err(name);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot receive `{name}`: the client stopped sending: nothing came for {} seconds, after {listed} files and 0 bytes",
+                idle.as_secs()
+            )
+        );
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+    assert!(session.secret("token").await.unwrap().is_some());
 }
 
 /// The first failure of a stream, if that is what comes first.
