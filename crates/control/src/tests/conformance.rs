@@ -4,6 +4,7 @@ use ::session::error::code;
 use ::session::{Auth as _, Connection as _, FileSync as _, Secrets as _, Ssh as _};
 use proto::{auth, ssh};
 use services::auth::auth_server::{Auth, AuthServer};
+use services::filesync::file_sync_server::{FileSync, FileSyncServer};
 use services::secrets::secrets_server::{Secrets, SecretsServer};
 use services::ssh::ssh_server::{Ssh, SshServer};
 use testkit::conformance::session as conformance;
