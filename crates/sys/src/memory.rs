@@ -12,22 +12,24 @@ pub fn release_text() -> io::Result<usize> {
     Text::of_process()?.release()
 }
 
-/// Where the code of this process is mapped, for a process that will not see `/proc` any more.
+/// Where the code and the constants of this process are mapped, for a process that will not see `/proc` any more.
 #[derive(Debug)]
 pub struct Text(Vec<(usize, usize)>);
 
 impl Text {
     /// Reads the mappings of program and libraries from procfs. Libraries that are loaded later are not among them.
     pub fn of_process() -> io::Result<Self> {
-        let maps = std::fs::read_to_string("/proc/self/maps")?;
-        Ok(Self(maps.lines().filter_map(text_of).collect()))
+        Ok(Self(mappings(&std::fs::read_to_string(
+            "/proc/self/smaps",
+        )?)))
     }
 
     /// As [`release_text`].
     pub fn release(&self) -> io::Result<usize> {
         for (start, len) in &self.0 {
-            // SAFETY: the range is a private mapping of a file without write permission, as the kernel has said, and mappings of code
-            // are not removed or replaced in this program. Such pages are the file's own, so the next use finds the same bytes.
+            // SAFETY: the range is a private mapping of a file without write permission, and no page of it was written before it lost
+            // that, as the kernel has said (what the dynamic linker has relocated has pages of its own). Mappings of a program are not
+            // removed or replaced here. So all pages are the file's own, and the next use finds the same bytes.
             unsafe {
                 mm::madvise(
                     std::ptr::with_exposed_provenance_mut(*start),
@@ -40,14 +42,38 @@ impl Text {
     }
 }
 
-/// Start and length of a mapping of a file's code.
-fn text_of(line: &str) -> Option<(usize, usize)> {
-    let mut words = line.split_ascii_whitespace();
-    let (start, end) = words.next()?.split_once('-')?;
-    let is_text = words.next()? == "r-xp" && words.nth(3)?.starts_with('/');
+/// Start and length of the mappings in `smaps` (proc_pid_smaps(5)) that hold nothing but what is in their file.
+fn mappings(smaps: &str) -> Vec<(usize, usize)> {
+    let mut clean = Vec::new();
+    let mut current = None;
+    for line in smaps.lines() {
+        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match first.split_once('-') {
+            Some((start, end)) => {
+                clean.extend(current.take());
+                current = range(start, end).filter(|_| is_read_only_file(rest));
+            }
+            None if matches!(first, "Anonymous:" | "Swap:") && rest.trim() != "0 kB" => {
+                current = None;
+            }
+            None => {}
+        }
+    }
+    clean.extend(current);
+    clean
+}
+
+fn range(start: &str, end: &str) -> Option<(usize, usize)> {
     let start = usize::from_str_radix(start, 16).ok()?;
     let end = usize::from_str_radix(end, 16).ok()?;
-    is_text.then_some((start, end.checked_sub(start)?))
+    Some((start, end.checked_sub(start)?))
+}
+
+/// Whether what follows the addresses says that the mapping is private, of a file, and not to be written.
+fn is_read_only_file(rest: &str) -> bool {
+    let mut words = rest.split_ascii_whitespace();
+    let is_read_only = matches!(words.next(), Some("r-xp" | "r--p"));
+    is_read_only && words.nth(3).is_some_and(|name| name.starts_with('/'))
 }
 
 /// Hands what the allocator keeps free back to the kernel. malloc_trim(3); nothing where the allocator has no such call.
@@ -113,16 +139,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_of_files_is_found_and_the_program_goes_on_without_its_pages() {
-        let line = |rights, name| {
-            text_of(&format!("7f00-8f00 {rights} 00001000 08:01 42   {name}")).map(|(_, len)| len)
+    fn only_mappings_that_are_as_their_files_are_taken_and_the_program_goes_on_without_their_pages()
+    {
+        let mapping = |rights: &str, name: &str, anonymous: u32, swap: u32| {
+            format!(
+                "7f00-8f00 {rights} 00001000 08:01 42   {name}\nSize: 4 kB\nRss: 4 kB\nAnonymous: {anonymous} kB\nSwap:   {swap} kB\nVmFlags: rd mr\n"
+            )
         };
-        assert_eq!(line("r-xp", "/usr/bin/x"), Some(0x1000));
-        assert_eq!(line("r--p", "/usr/bin/x"), None);
-        assert_eq!(line("rwxp", "/usr/bin/x"), None);
-        assert_eq!(line("r-xs", "/usr/bin/x"), None);
-        assert_eq!(line("r-xp", "[vdso]"), None);
-        assert_eq!(line("r-xp", ""), None);
+        let taken = |smaps: &str| -> Vec<usize> {
+            mappings(smaps).into_iter().map(|(_, len)| len).collect()
+        };
+        for (rights, name, anonymous, swap, is_taken) in [
+            ("r-xp", "/usr/bin/x", 0, 0, true),
+            ("r--p", "/usr/bin/x", 0, 0, true),
+            ("r--p", "/usr/bin/x", 4, 0, false),
+            ("r--p", "/usr/bin/x", 0, 4, false),
+            ("rw-p", "/usr/bin/x", 0, 0, false),
+            ("rwxp", "/usr/bin/x", 0, 0, false),
+            ("r-xs", "/usr/bin/x", 0, 0, false),
+            ("r-xp", "[vdso]", 0, 0, false),
+            ("r-xp", "", 0, 0, false),
+        ] {
+            let one = mapping(rights, name, anonymous, swap);
+            let expected = vec![0x1000; usize::from(is_taken)];
+            assert_eq!(taken(&one), expected, "{one}");
+            let between = [
+                &mapping("r-xp", "/a", 0, 0),
+                &one,
+                &mapping("r--p", "/b", 0, 0),
+            ];
+            let all = between.map(String::as_str).concat();
+            assert_eq!(taken(&all).len(), 2 + expected.len(), "{all}");
+        }
         assert!(release_text().unwrap() > 0);
         trim_heap();
         bound_heaps(2, 1 << 20);
