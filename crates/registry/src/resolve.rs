@@ -245,9 +245,7 @@ impl Repository {
         }
         let (url, method) = (answer.url, answer.method);
         let limit = usize::try_from(desc.len()).unwrap_or(usize::MAX);
-        let body = match body_within(answer.response, limit, &method, &url, self.observer()).await {
-            result => result?,
-        };
+        let body = body_within(answer.response, limit, &method, &url, self.observer()).await?;
         if body.len() as u64 != desc.len() {
             return Err(Error::SizeMismatch {
                 url,
