@@ -296,7 +296,7 @@ fn executor(
     let mode = match settings.worker.user_namespaces {
         // Root of a user namespace cannot map ids of the store's file system for another one, which is inside of its own anyway.
         UserNamespaces::Auto if sys::userns::is_nested() => UserNamespaces::Off,
-        mode => mode,
+        mode @ (UserNamespaces::Off | UserNamespaces::Auto | UserNamespaces::On) => mode,
     };
     let proxy = Some(proxy_of_steps(settings)?);
     if let Some(program) = &settings.worker.binary {

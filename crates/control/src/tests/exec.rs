@@ -1,5 +1,10 @@
 //! Containers of a frontend, and the stream that carries their processes.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test refuses whatever it does not expect"
+)]
+
 use std::fmt;
 
 use engine::api::frontend::BridgeError;

@@ -1,5 +1,10 @@
 //! Decisions of a client on sources, asked for over its session.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test refuses whatever it does not expect"
+)]
+
 use engine::api::frontend::bridge::SourceMeta;
 use engine::api::{PolicyQuestion, PolicyVerdict, PolicyVerifier as _};
 use proto::policysession::check_policy_response::Result as Answer;
