@@ -44,8 +44,12 @@ generated! {
     gateway,
     /// Health (`grpc.health.v1`).
     health,
+    /// Metrics pushed to a collector (`opentelemetry.proto.collector.metrics.v1`).
+    metrics,
     /// The build graph (`pb`).
     ops,
+    /// What spans and metrics are made of.
+    otlp,
     /// Source policy decided by the client (`moby.buildkit.v1.sourcepolicy.policysession`).
     policysession,
     /// Secrets (`moby.buildkit.secrets.v1`).

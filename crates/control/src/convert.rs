@@ -151,6 +151,7 @@ pub(crate) fn solve_request(
         entitlements: wire.entitlements,
         source_policy: wire.source_policy.as_ref().map(errors::encoded),
         compatibility_version: wire.compatibility_version,
+        trace: None,
         proxy_network: wire.proxy_network,
     })
 }

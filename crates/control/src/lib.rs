@@ -8,6 +8,7 @@
 //!                 ├──── limits: what a connection and a call may hold
 //!                 ├──── history, policy: records on disk, verdicts of clients
 //!                 └──── convert, errors, status, protojson: wire ⇄ domain
+//!   engine ───────────► otlp ─► a collector of spans and metrics
 //! ```
 //!
 //! # Invariants
@@ -23,6 +24,7 @@ mod health;
 mod history;
 mod io;
 mod limits;
+mod otlp;
 mod policy;
 mod protojson;
 mod remote;
@@ -39,5 +41,6 @@ mod tests;
 pub use gateway::StdioHost;
 pub use history::Codec;
 pub use io::Connection;
+pub use otlp::{Endpoint, Otlp, OtlpConfig, OtlpError, Protocol};
 pub use serve::{ServeError, routes, serve};
 pub use tonic::service::Routes;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ::session::SessionManager;
 use engine::api::frontend::Frontend;
-use engine::api::{Backend, BuildRef, PolicyVerifier, ResultHost};
+use engine::api::{Backend, BuildRef, PolicyVerifier, ResultHost, TraceContext};
 use futures::stream::{BoxStream, StreamExt};
 use proto::control::{
     BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse,
@@ -126,8 +126,11 @@ impl Control for ControlService {
             sessions: &self.sessions,
             owner,
         };
+        let parent = request.metadata().get("traceparent");
+        let trace = parent.and_then(|parent| TraceContext::parse(parent.to_str().ok()?));
         let request = convert::solve_request(request.into_inner(), &client);
-        let request = request.map_err(|e| status(&e))?;
+        let mut request = request.map_err(|e| status(&e))?;
+        request.trace = trace;
         let answer = self.backend.solve(request).await.map_err(|e| status(&e))?;
         Ok(Response::new(SolveResponse {
             exporter_response: answer.exporter_response,

@@ -21,6 +21,7 @@ mod history;
 mod ids;
 mod inspect;
 mod solve;
+mod trace;
 
 pub use failure::{Detail, Failure, FailureKind};
 pub use history::{
@@ -34,6 +35,8 @@ pub use solve::{
     CacheSpec, ExporterSpec, PolicyQuestion, PolicyVerdict, PolicyVerifier, Recording, ResultHost,
     SolveInput, SolveRequest, SolveResponse,
 };
+pub(crate) use trace::bytes_of_hex;
+pub use trace::{Span, SpanSink, TraceContext};
 
 /// The engine as the control surface sees it. Dropping the future of a call cancels the call.
 #[async_trait]

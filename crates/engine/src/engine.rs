@@ -125,6 +125,7 @@ impl Engine {
         let resolver = Arc::new(OpResolver::new(Arc::clone(&parts)));
         let solver = Solver::new(resolver, cache, Arc::new(Progress));
         let clock = Clock::real();
+        let spans = settings.history.spans.clone();
         let history = History::new(clock.clone(), store, &settings.history);
         let collector = Collector::new(store, settings.gc_policies, clock.clone());
         let services = Services {
@@ -144,6 +145,7 @@ impl Engine {
             provenance_env: settings.provenance_env,
             solver,
             history,
+            spans,
             calls: Arc::default(),
             clock,
             policy_pool: task::Pool::new("source policies", MAX_POLICY_EVALUATIONS),
@@ -254,7 +256,11 @@ impl Backend for Engine {
         Some(self.services.history.draining())
     }
 
-    async fn export_spans(&self, _spans: Vec<Bytes>) -> Result<(), Failure> {
-        Err(Failure::not_built("collecting traces"))
+    async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure> {
+        // As with BuildKit, a client need not know whether anybody collects them.
+        if let Some(sink) = &self.services.spans {
+            sink.forward(spans);
+        }
+        Ok(())
     }
 }

@@ -27,7 +27,7 @@ use tokio::sync::{broadcast, watch};
 use crate::api::{
     BuildRef, Failure, FailureKind, HistoryChange, HistoryEnd, HistoryEvent, HistoryEventKind,
     HistoryQuery, HistoryRecord, HistoryResult, HistoryScope, Recording, RunningBuild,
-    SolveRequest,
+    SolveRequest, TraceContext,
 };
 
 mod filter;
@@ -58,6 +58,8 @@ struct Build {
     hub: Arc<Hub>,
     is_internal: bool,
     is_stored: bool,
+    /// The client's span that it is a part of.
+    within: Option<TraceContext>,
 }
 
 impl Build {
@@ -259,6 +261,7 @@ impl History {
             hub: Arc::clone(&hub),
             is_internal: request.recording == Recording::Internal || !self.is_enabled,
             is_stored: false,
+            within: request.trace,
         };
         let event = (!build.is_internal).then(|| build.event());
         {
@@ -300,7 +303,7 @@ impl History {
 
     /// Records how a build ended.
     async fn finish(&self, name: &BuildRef, outcome: Result<BuildResults, Failure>) {
-        let (mut record, hub, is_internal) = {
+        let (mut record, hub, is_internal, within) = {
             let mut builds = self.builds.lock();
             let running = builds
                 .iter_mut()
@@ -325,6 +328,7 @@ impl History {
                 build.record.clone(),
                 Arc::clone(&build.hub),
                 build.is_internal,
+                build.within,
             )
         };
         if is_internal {
@@ -332,7 +336,7 @@ impl History {
         }
         let mut is_stored = false;
         if let Some(store) = &self.store {
-            match store.finish(record.clone(), hub.subscribe()).await {
+            match store.finish(record.clone(), hub.subscribe(), within).await {
                 Ok(written) => {
                     count_steps(&written);
                     (record, is_stored) = (written, true);

@@ -12,7 +12,7 @@ use source::image::ImageSource;
 use source::oci_layout::OciLayoutSource;
 use task::Clock;
 
-use crate::api::VersionInfo;
+use crate::api::{SpanSink, VersionInfo};
 use crate::attestation::Calls;
 use crate::bridge::Frontends;
 use crate::history::History;
@@ -34,6 +34,8 @@ pub(crate) struct Services {
     pub(crate) provenance_env: BTreeMap<String, serde_json::Value>,
     pub(crate) solver: Solver<BuildDomain>,
     pub(crate) history: Arc<History>,
+    /// Who gets spans of clients.
+    pub(crate) spans: Option<Arc<dyn SpanSink>>,
     /// The requests of frontends in all builds that run.
     pub(crate) calls: Arc<Calls>,
     pub(crate) clock: Clock,

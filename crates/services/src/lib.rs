@@ -35,6 +35,8 @@ generated! {
     gateway,
     /// Health (`grpc.health.v1`).
     health,
+    /// Metrics pushed to a collector (`opentelemetry.proto.collector.metrics.v1`).
+    metrics,
     /// Source policy decided by the client (`moby.buildkit.v1.sourcepolicy.policysession`).
     policysession,
     /// Secrets (`moby.buildkit.secrets.v1`).

@@ -2136,6 +2136,37 @@ static MOBY_UPLOAD_V1_BYTESMESSAGE: Shape = Shape {
 impl Shaped for crate::upload::BytesMessage {
     const SHAPE: &'static Shape = &MOBY_UPLOAD_V1_BYTESMESSAGE;
 }
+static OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSPARTIALSUCCESS: Shape = Shape {
+    name: "opentelemetry.proto.collector.metrics.v1.ExportMetricsPartialSuccess",
+    size: ::core::mem::size_of::<crate::metrics::ExportMetricsPartialSuccess>(),
+    fields: &[
+        Field { number: 1, name: "rejected_data_points", many: false, holds: Holds::Number },
+        Field { number: 2, name: "error_message", many: false, holds: Holds::Bytes },
+    ],
+};
+impl Shaped for crate::metrics::ExportMetricsPartialSuccess {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSPARTIALSUCCESS;
+}
+static OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSSERVICEREQUEST: Shape = Shape {
+    name: "opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest",
+    size: ::core::mem::size_of::<crate::metrics::ExportMetricsServiceRequest>(),
+    fields: &[
+        Field { number: 1, name: "resource_metrics", many: true, holds: Holds::Bytes },
+    ],
+};
+impl Shaped for crate::metrics::ExportMetricsServiceRequest {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSSERVICEREQUEST;
+}
+static OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSSERVICERESPONSE: Shape = Shape {
+    name: "opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceResponse",
+    size: ::core::mem::size_of::<crate::metrics::ExportMetricsServiceResponse>(),
+    fields: &[
+        Field { number: 1, name: "partial_success", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSPARTIALSUCCESS) },
+    ],
+};
+impl Shaped for crate::metrics::ExportMetricsServiceResponse {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSSERVICERESPONSE;
+}
 static OPENTELEMETRY_PROTO_COLLECTOR_TRACE_V1_EXPORTTRACEPARTIALSUCCESS: Shape = Shape {
     name: "opentelemetry.proto.collector.trace.v1.ExportTracePartialSuccess",
     size: ::core::mem::size_of::<crate::trace::ExportTracePartialSuccess>(),
@@ -2166,6 +2197,202 @@ static OPENTELEMETRY_PROTO_COLLECTOR_TRACE_V1_EXPORTTRACESERVICERESPONSE: Shape 
 };
 impl Shaped for crate::trace::ExportTraceServiceResponse {
     const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_COLLECTOR_TRACE_V1_EXPORTTRACESERVICERESPONSE;
+}
+static OPENTELEMETRY_PROTO_V1_ANYVALUE: Shape = Shape {
+    name: "opentelemetry.proto.v1.AnyValue",
+    size: ::core::mem::size_of::<crate::otlp::AnyValue>(),
+    fields: &[
+        Field { number: 1, name: "string_value", many: false, holds: Holds::Bytes },
+        Field { number: 2, name: "bool_value", many: false, holds: Holds::Number },
+        Field { number: 3, name: "int_value", many: false, holds: Holds::Number },
+        Field { number: 4, name: "double_value", many: false, holds: Holds::Number },
+    ],
+};
+impl Shaped for crate::otlp::AnyValue {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_ANYVALUE;
+}
+static OPENTELEMETRY_PROTO_V1_GAUGE: Shape = Shape {
+    name: "opentelemetry.proto.v1.Gauge",
+    size: ::core::mem::size_of::<crate::otlp::Gauge>(),
+    fields: &[
+        Field { number: 1, name: "data_points", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_NUMBERDATAPOINT) },
+    ],
+};
+impl Shaped for crate::otlp::Gauge {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_GAUGE;
+}
+static OPENTELEMETRY_PROTO_V1_HISTOGRAM: Shape = Shape {
+    name: "opentelemetry.proto.v1.Histogram",
+    size: ::core::mem::size_of::<crate::otlp::Histogram>(),
+    fields: &[
+        Field { number: 1, name: "data_points", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_HISTOGRAMDATAPOINT) },
+        Field { number: 2, name: "aggregation_temporality", many: false, holds: Holds::Number },
+    ],
+};
+impl Shaped for crate::otlp::Histogram {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_HISTOGRAM;
+}
+static OPENTELEMETRY_PROTO_V1_HISTOGRAMDATAPOINT: Shape = Shape {
+    name: "opentelemetry.proto.v1.HistogramDataPoint",
+    size: ::core::mem::size_of::<crate::otlp::HistogramDataPoint>(),
+    fields: &[
+        Field { number: 2, name: "start_time_unix_nano", many: false, holds: Holds::Number },
+        Field { number: 3, name: "time_unix_nano", many: false, holds: Holds::Number },
+        Field { number: 4, name: "count", many: false, holds: Holds::Number },
+        Field { number: 5, name: "sum", many: false, holds: Holds::Number },
+        Field { number: 6, name: "bucket_counts", many: true, holds: Holds::Number },
+        Field { number: 7, name: "explicit_bounds", many: true, holds: Holds::Number },
+        Field { number: 9, name: "attributes", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_KEYVALUE) },
+    ],
+};
+impl Shaped for crate::otlp::HistogramDataPoint {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_HISTOGRAMDATAPOINT;
+}
+static OPENTELEMETRY_PROTO_V1_INSTRUMENTATIONSCOPE: Shape = Shape {
+    name: "opentelemetry.proto.v1.InstrumentationScope",
+    size: ::core::mem::size_of::<crate::otlp::InstrumentationScope>(),
+    fields: &[
+        Field { number: 1, name: "name", many: false, holds: Holds::Bytes },
+        Field { number: 2, name: "version", many: false, holds: Holds::Bytes },
+    ],
+};
+impl Shaped for crate::otlp::InstrumentationScope {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_INSTRUMENTATIONSCOPE;
+}
+static OPENTELEMETRY_PROTO_V1_KEYVALUE: Shape = Shape {
+    name: "opentelemetry.proto.v1.KeyValue",
+    size: ::core::mem::size_of::<crate::otlp::KeyValue>(),
+    fields: &[
+        Field { number: 1, name: "key", many: false, holds: Holds::Bytes },
+        Field { number: 2, name: "value", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_ANYVALUE) },
+    ],
+};
+impl Shaped for crate::otlp::KeyValue {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_KEYVALUE;
+}
+static OPENTELEMETRY_PROTO_V1_METRIC: Shape = Shape {
+    name: "opentelemetry.proto.v1.Metric",
+    size: ::core::mem::size_of::<crate::otlp::Metric>(),
+    fields: &[
+        Field { number: 1, name: "name", many: false, holds: Holds::Bytes },
+        Field { number: 2, name: "description", many: false, holds: Holds::Bytes },
+        Field { number: 3, name: "unit", many: false, holds: Holds::Bytes },
+        Field { number: 5, name: "gauge", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_GAUGE) },
+        Field { number: 7, name: "sum", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_SUM) },
+        Field { number: 9, name: "histogram", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_HISTOGRAM) },
+    ],
+};
+impl Shaped for crate::otlp::Metric {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_METRIC;
+}
+static OPENTELEMETRY_PROTO_V1_NUMBERDATAPOINT: Shape = Shape {
+    name: "opentelemetry.proto.v1.NumberDataPoint",
+    size: ::core::mem::size_of::<crate::otlp::NumberDataPoint>(),
+    fields: &[
+        Field { number: 2, name: "start_time_unix_nano", many: false, holds: Holds::Number },
+        Field { number: 3, name: "time_unix_nano", many: false, holds: Holds::Number },
+        Field { number: 4, name: "as_double", many: false, holds: Holds::Number },
+        Field { number: 6, name: "as_int", many: false, holds: Holds::Number },
+        Field { number: 7, name: "attributes", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_KEYVALUE) },
+    ],
+};
+impl Shaped for crate::otlp::NumberDataPoint {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_NUMBERDATAPOINT;
+}
+static OPENTELEMETRY_PROTO_V1_RESOURCE: Shape = Shape {
+    name: "opentelemetry.proto.v1.Resource",
+    size: ::core::mem::size_of::<crate::otlp::Resource>(),
+    fields: &[
+        Field { number: 1, name: "attributes", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_KEYVALUE) },
+    ],
+};
+impl Shaped for crate::otlp::Resource {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_RESOURCE;
+}
+static OPENTELEMETRY_PROTO_V1_RESOURCEMETRICS: Shape = Shape {
+    name: "opentelemetry.proto.v1.ResourceMetrics",
+    size: ::core::mem::size_of::<crate::otlp::ResourceMetrics>(),
+    fields: &[
+        Field { number: 1, name: "resource", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_RESOURCE) },
+        Field { number: 2, name: "scope_metrics", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_SCOPEMETRICS) },
+    ],
+};
+impl Shaped for crate::otlp::ResourceMetrics {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_RESOURCEMETRICS;
+}
+static OPENTELEMETRY_PROTO_V1_RESOURCESPANS: Shape = Shape {
+    name: "opentelemetry.proto.v1.ResourceSpans",
+    size: ::core::mem::size_of::<crate::otlp::ResourceSpans>(),
+    fields: &[
+        Field { number: 1, name: "resource", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_RESOURCE) },
+        Field { number: 2, name: "scope_spans", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_SCOPESPANS) },
+    ],
+};
+impl Shaped for crate::otlp::ResourceSpans {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_RESOURCESPANS;
+}
+static OPENTELEMETRY_PROTO_V1_SCOPEMETRICS: Shape = Shape {
+    name: "opentelemetry.proto.v1.ScopeMetrics",
+    size: ::core::mem::size_of::<crate::otlp::ScopeMetrics>(),
+    fields: &[
+        Field { number: 1, name: "scope", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_INSTRUMENTATIONSCOPE) },
+        Field { number: 2, name: "metrics", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_METRIC) },
+    ],
+};
+impl Shaped for crate::otlp::ScopeMetrics {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_SCOPEMETRICS;
+}
+static OPENTELEMETRY_PROTO_V1_SCOPESPANS: Shape = Shape {
+    name: "opentelemetry.proto.v1.ScopeSpans",
+    size: ::core::mem::size_of::<crate::otlp::ScopeSpans>(),
+    fields: &[
+        Field { number: 1, name: "scope", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_INSTRUMENTATIONSCOPE) },
+        Field { number: 2, name: "spans", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_SPAN) },
+    ],
+};
+impl Shaped for crate::otlp::ScopeSpans {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_SCOPESPANS;
+}
+static OPENTELEMETRY_PROTO_V1_SPAN: Shape = Shape {
+    name: "opentelemetry.proto.v1.Span",
+    size: ::core::mem::size_of::<crate::otlp::Span>(),
+    fields: &[
+        Field { number: 1, name: "trace_id", many: false, holds: Holds::Bytes },
+        Field { number: 2, name: "span_id", many: false, holds: Holds::Bytes },
+        Field { number: 4, name: "parent_span_id", many: false, holds: Holds::Bytes },
+        Field { number: 5, name: "name", many: false, holds: Holds::Bytes },
+        Field { number: 6, name: "kind", many: false, holds: Holds::Number },
+        Field { number: 7, name: "start_time_unix_nano", many: false, holds: Holds::Number },
+        Field { number: 8, name: "end_time_unix_nano", many: false, holds: Holds::Number },
+        Field { number: 9, name: "attributes", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_KEYVALUE) },
+        Field { number: 15, name: "status", many: false, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_SPANSTATUS) },
+    ],
+};
+impl Shaped for crate::otlp::Span {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_SPAN;
+}
+static OPENTELEMETRY_PROTO_V1_SPANSTATUS: Shape = Shape {
+    name: "opentelemetry.proto.v1.SpanStatus",
+    size: ::core::mem::size_of::<crate::otlp::SpanStatus>(),
+    fields: &[
+        Field { number: 2, name: "message", many: false, holds: Holds::Bytes },
+        Field { number: 3, name: "code", many: false, holds: Holds::Number },
+    ],
+};
+impl Shaped for crate::otlp::SpanStatus {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_SPANSTATUS;
+}
+static OPENTELEMETRY_PROTO_V1_SUM: Shape = Shape {
+    name: "opentelemetry.proto.v1.Sum",
+    size: ::core::mem::size_of::<crate::otlp::Sum>(),
+    fields: &[
+        Field { number: 1, name: "data_points", many: true, holds: Holds::Message(&OPENTELEMETRY_PROTO_V1_NUMBERDATAPOINT) },
+        Field { number: 2, name: "aggregation_temporality", many: false, holds: Holds::Number },
+        Field { number: 3, name: "is_monotonic", many: false, holds: Holds::Number },
+    ],
+};
+impl Shaped for crate::otlp::Sum {
+    const SHAPE: &'static Shape = &OPENTELEMETRY_PROTO_V1_SUM;
 }
 static PB_BUILDINPUT: Shape = Shape {
     name: "pb.BuildInput",
@@ -2994,9 +3221,28 @@ pub static ALL: &[(&Shape, crate::weigh::Decode)] = &[
     (&MOBY_SSHFORWARD_V1_CHECKAGENTREQUEST, crate::weigh::decode_as::<crate::ssh::CheckAgentRequest>),
     (&MOBY_SSHFORWARD_V1_CHECKAGENTRESPONSE, crate::weigh::decode_as::<crate::ssh::CheckAgentResponse>),
     (&MOBY_UPLOAD_V1_BYTESMESSAGE, crate::weigh::decode_as::<crate::upload::BytesMessage>),
+    (&OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSPARTIALSUCCESS, crate::weigh::decode_as::<crate::metrics::ExportMetricsPartialSuccess>),
+    (&OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSSERVICEREQUEST, crate::weigh::decode_as::<crate::metrics::ExportMetricsServiceRequest>),
+    (&OPENTELEMETRY_PROTO_COLLECTOR_METRICS_V1_EXPORTMETRICSSERVICERESPONSE, crate::weigh::decode_as::<crate::metrics::ExportMetricsServiceResponse>),
     (&OPENTELEMETRY_PROTO_COLLECTOR_TRACE_V1_EXPORTTRACEPARTIALSUCCESS, crate::weigh::decode_as::<crate::trace::ExportTracePartialSuccess>),
     (&OPENTELEMETRY_PROTO_COLLECTOR_TRACE_V1_EXPORTTRACESERVICEREQUEST, crate::weigh::decode_as::<crate::trace::ExportTraceServiceRequest>),
     (&OPENTELEMETRY_PROTO_COLLECTOR_TRACE_V1_EXPORTTRACESERVICERESPONSE, crate::weigh::decode_as::<crate::trace::ExportTraceServiceResponse>),
+    (&OPENTELEMETRY_PROTO_V1_ANYVALUE, crate::weigh::decode_as::<crate::otlp::AnyValue>),
+    (&OPENTELEMETRY_PROTO_V1_GAUGE, crate::weigh::decode_as::<crate::otlp::Gauge>),
+    (&OPENTELEMETRY_PROTO_V1_HISTOGRAM, crate::weigh::decode_as::<crate::otlp::Histogram>),
+    (&OPENTELEMETRY_PROTO_V1_HISTOGRAMDATAPOINT, crate::weigh::decode_as::<crate::otlp::HistogramDataPoint>),
+    (&OPENTELEMETRY_PROTO_V1_INSTRUMENTATIONSCOPE, crate::weigh::decode_as::<crate::otlp::InstrumentationScope>),
+    (&OPENTELEMETRY_PROTO_V1_KEYVALUE, crate::weigh::decode_as::<crate::otlp::KeyValue>),
+    (&OPENTELEMETRY_PROTO_V1_METRIC, crate::weigh::decode_as::<crate::otlp::Metric>),
+    (&OPENTELEMETRY_PROTO_V1_NUMBERDATAPOINT, crate::weigh::decode_as::<crate::otlp::NumberDataPoint>),
+    (&OPENTELEMETRY_PROTO_V1_RESOURCE, crate::weigh::decode_as::<crate::otlp::Resource>),
+    (&OPENTELEMETRY_PROTO_V1_RESOURCEMETRICS, crate::weigh::decode_as::<crate::otlp::ResourceMetrics>),
+    (&OPENTELEMETRY_PROTO_V1_RESOURCESPANS, crate::weigh::decode_as::<crate::otlp::ResourceSpans>),
+    (&OPENTELEMETRY_PROTO_V1_SCOPEMETRICS, crate::weigh::decode_as::<crate::otlp::ScopeMetrics>),
+    (&OPENTELEMETRY_PROTO_V1_SCOPESPANS, crate::weigh::decode_as::<crate::otlp::ScopeSpans>),
+    (&OPENTELEMETRY_PROTO_V1_SPAN, crate::weigh::decode_as::<crate::otlp::Span>),
+    (&OPENTELEMETRY_PROTO_V1_SPANSTATUS, crate::weigh::decode_as::<crate::otlp::SpanStatus>),
+    (&OPENTELEMETRY_PROTO_V1_SUM, crate::weigh::decode_as::<crate::otlp::Sum>),
     (&PB_BUILDINPUT, crate::weigh::decode_as::<crate::ops::BuildInput>),
     (&PB_BUILDOP, crate::weigh::decode_as::<crate::ops::BuildOp>),
     (&PB_CDIDEVICE, crate::weigh::decode_as::<crate::ops::CdiDevice>),

@@ -10,7 +10,7 @@ use frontend::bridge::{ResolveOpts, SourceMeta};
 use frontend::{Bridge, Frontend};
 use llb::pb;
 
-use super::{BuildRef, Detail, Failure, SessionId};
+use super::{BuildRef, Detail, Failure, SessionId, TraceContext};
 
 /// One build.
 #[derive(Clone, Default)]
@@ -40,6 +40,8 @@ pub struct SolveRequest {
     pub source_policy: Option<Bytes>,
     /// A client that is asked for a verdict on each source, if one is.
     pub policy_verifier: Option<Arc<dyn PolicyVerifier>>,
+    /// The span of the client that the build is a part of.
+    pub trace: Option<TraceContext>,
     /// Whether others are told of the build.
     pub recording: Recording,
     /// Which behaviour is wanted; zero is the current one.

@@ -15,8 +15,11 @@ use store::{Lease, Store};
 use task::Permits;
 
 use super::filter::RecordFilter;
-use super::trace::Summary;
-use crate::api::{BuildRef, Failure, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord};
+use super::trace::{Summary, json_lines};
+use crate::api::{
+    BuildRef, Failure, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord, SpanSink,
+    TraceContext,
+};
 
 const LOG_TYPE: &str = "application/vnd.buildkit.status.v0";
 const ERROR_TYPE: &str = "application/vnd.googleapis.google.rpc.status+proto";
@@ -37,6 +40,8 @@ pub struct HistorySettings {
     pub max_age: Duration,
     /// How records are written; without it they stay in memory.
     pub codec: Option<Arc<dyn HistoryCodec>>,
+    /// Who gets the spans of builds that have a record, and those of clients.
+    pub spans: Option<Arc<dyn SpanSink>>,
 }
 
 impl Default for HistorySettings {
@@ -45,6 +50,7 @@ impl Default for HistorySettings {
             max_entries: 50,
             max_age: Duration::from_secs(48 * 3600),
             codec: None,
+            spans: None,
         }
     }
 }
@@ -91,6 +97,7 @@ impl RecordStore {
         &self,
         mut record: HistoryRecord,
         mut said: Subscription,
+        within: Option<TraceContext>,
     ) -> Result<HistoryRecord, Failure> {
         let lease = self.store.lease();
         let mut writer = self.store.blob_writer(&lease)?;
@@ -119,8 +126,11 @@ impl RecordStore {
                 record.external_error = Some(this.blob(&lease, ERROR_TYPE, &encoded)?);
                 error.details.clear();
             }
-            let trace = summary.trace(&record);
-            record.trace = Some(this.blob(&lease, TRACE_TYPE, &trace)?);
+            let spans = summary.spans(&record, within);
+            if let Some(sink) = &this.settings.spans {
+                sink.take(&spans);
+            }
+            record.trace = Some(this.blob(&lease, TRACE_TYPE, &json_lines(&spans))?);
             let owner = Self::owner(&record.build);
             let blobs = [&record.logs, &record.external_error, &record.trace];
             for blob in blobs.into_iter().flatten() {

@@ -76,6 +76,7 @@ impl Lab {
             max_entries,
             max_age,
             codec: Some(Arc::new(Shelf::default())),
+            spans: None,
         })
     }
 

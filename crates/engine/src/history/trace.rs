@@ -8,7 +8,7 @@ use oci::Digest;
 use progress::Event;
 use serde_json::{Value, json};
 
-use crate::api::HistoryRecord;
+use crate::api::{Failure, HistoryRecord, Span, TraceContext, bytes_of_hex};
 
 /// The most steps in a trace.
 const MAX_STEPS: usize = 20_000;
@@ -66,69 +66,84 @@ impl Summary {
         self.count(|step| step.completed.is_some())
     }
 
-    /// The steps as spans; see [`trace`].
-    pub(super) fn trace(&self, record: &HistoryRecord) -> Vec<u8> {
-        trace(record, self)
+    /// The build and its steps as spans, in the order in which they began. `within` is the client's span that the build is a part of.
+    pub(super) fn spans(&self, record: &HistoryRecord, within: Option<TraceContext>) -> Vec<Span> {
+        let id = Digest::sha256(record.build.as_str());
+        let trace = match within {
+            Some(within) => within.trace,
+            None => bytes_of_hex(id.hex()).unwrap_or_default(),
+        };
+        let root = bytes_of_hex(id.hex().get(32..).unwrap_or_default()).unwrap_or_default();
+        let created = record.created.unwrap_or(UNIX_EPOCH);
+        let error = record.error.as_ref().map(Failure::message);
+        let mut spans = vec![Span {
+            trace,
+            id: root,
+            parent: within.map(|within| within.span),
+            name: "moby.buildkit.v1.Control/Solve".into(),
+            start: created,
+            end: record.completed.unwrap_or(created),
+            error: error.unwrap_or_default(),
+            vertex: None,
+            is_cached: false,
+        }];
+        let steps = self.steps.iter();
+        let mut steps: Vec<(&Digest, &Step, SystemTime)> = steps
+            .filter_map(|(digest, step)| Some((digest, step, step.started?)))
+            .collect();
+        steps.sort_by_key(|(digest, _, start)| (*start, digest.as_str().to_owned()));
+        for (digest, step, start) in steps.into_iter().take(MAX_STEPS) {
+            // A step of several builds is a span of each.
+            let own = Digest::sha256(format!("{} {digest}", record.build));
+            spans.push(Span {
+                trace,
+                id: bytes_of_hex(own.hex()).unwrap_or_default(),
+                parent: Some(root),
+                name: step.name.clone(),
+                start,
+                end: step.completed.unwrap_or(start),
+                error: step.error.clone(),
+                vertex: Some(digest.clone()),
+                is_cached: step.cached,
+            });
+        }
+        spans
     }
 }
 
-/// The steps of a build as spans, one JSON document a line, in the form of the reference's traces.
-fn trace(record: &HistoryRecord, summary: &Summary) -> Vec<u8> {
-    let id = Digest::sha256(record.build.as_str());
-    let trace = id.hex().get(..32).unwrap_or_default();
-    let root = id.hex().get(32..48).unwrap_or_default();
-    let context = |span: &str| json!({ "TraceID": trace, "SpanID": span, "TraceFlags": "01", "TraceState": "", "Remote": false });
-    let nobody = json!({
-        "TraceID": "0".repeat(32), "SpanID": "0".repeat(16), "TraceFlags": "00", "TraceState": "", "Remote": false,
-    });
-    let span = |name: &str, own: &str, parent: Value, step: &Step, attributes: Value| {
-        let time = |at: Option<SystemTime>| {
-            let at = at.or(record.created).unwrap_or(UNIX_EPOCH);
-            format!("{:.9}", Timestamp::from(at))
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Spans as one JSON document a line, in the form of the reference's traces.
+pub(super) fn json_lines(spans: &[Span]) -> Vec<u8> {
+    let context = |trace: &[u8], span: &[u8], flags: &str| json!({ "TraceID": hex(trace), "SpanID": hex(span), "TraceFlags": flags, "TraceState": "", "Remote": false });
+    let mut out = Vec::new();
+    for span in spans {
+        let parent = match &span.parent {
+            Some(parent) => context(&span.trace, parent, "01"),
+            None => context(&[0; 16], &[0; 8], "00"),
         };
-        let code = if step.error.is_empty() {
+        let time = |at: SystemTime| format!("{:.9}", Timestamp::from(at));
+        let code = if span.error.is_empty() {
             "Unset"
         } else {
             "Error"
         };
-        json!({
-            "Name": name, "SpanContext": context(own), "Parent": parent, "SpanKind": 1,
-            "StartTime": time(step.started), "EndTime": time(step.completed.or(step.started)),
+        let attributes = span.vertex.as_ref().map_or(Value::Null, |vertex| {
+            json!([{ "Key": "vertex", "Value": { "Type": "STRING", "Value": vertex.as_str() } }])
+        });
+        let line = json!({
+            "Name": span.name, "SpanContext": context(&span.trace, &span.id, "01"), "Parent": parent, "SpanKind": 1,
+            "StartTime": time(span.start), "EndTime": time(span.end),
             "Attributes": attributes, "Events": null, "Links": null,
-            "Status": { "Code": code, "Description": step.error },
+            "Status": { "Code": code, "Description": span.error },
             "DroppedAttributes": 0, "DroppedEvents": 0, "DroppedLinks": 0, "ChildSpanCount": 0,
             "Resource": [{ "Key": "service.name", "Value": { "Type": "STRING", "Value": "rbuildd" } }],
             "InstrumentationLibrary": { "Name": "rbuild", "Version": "", "SchemaURL": "", "Attributes": null },
-        })
-    };
-    let mut out = Vec::new();
-    let mut line = |span: &Value| {
-        out.extend_from_slice(span.to_string().as_bytes());
+        });
+        out.extend_from_slice(line.to_string().as_bytes());
         out.push(b'\n');
-    };
-    let whole = Step {
-        started: record.created,
-        completed: record.completed,
-        ..Step::default()
-    };
-    line(&span(
-        "moby.buildkit.v1.Control/Solve",
-        root,
-        nobody,
-        &whole,
-        Value::Null,
-    ));
-    let mut steps: Vec<(&Digest, &Step)> = summary
-        .steps
-        .iter()
-        .filter(|(_, step)| step.started.is_some())
-        .collect();
-    steps.sort_by_key(|(digest, step)| (step.started, digest.as_str().to_owned()));
-    for (digest, step) in steps.into_iter().take(MAX_STEPS) {
-        let own = digest.hex().get(..16).unwrap_or_default();
-        let vertex =
-            json!([{ "Key": "vertex", "Value": { "Type": "STRING", "Value": digest.as_str() } }]);
-        line(&span(&step.name, own, context(root), step, vertex));
     }
     out
 }
@@ -158,7 +173,7 @@ mod tests {
             completed: at(160),
             ..HistoryRecord::default()
         };
-        let text = String::from_utf8(summary.trace(&record)).unwrap();
+        let text = String::from_utf8(json_lines(&summary.spans(&record, None))).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         lines.collect()
     }
@@ -224,6 +239,31 @@ mod tests {
         assert_eq!(spans[3]["Status"]["Description"], "exit code: 1");
         let vertex = &spans[1]["Attributes"][0]["Value"]["Value"];
         assert_eq!(*vertex, Digest::sha256("early").as_str());
+    }
+
+    #[test]
+    fn a_build_of_a_client_s_trace_is_a_part_of_its_span() {
+        let mut summary = Summary::default();
+        summary.take(&vertex("step", |v| v.started = at(1)));
+        let within = TraceContext {
+            trace: [7; 16],
+            span: [9; 8],
+        };
+        let record = |build: &str| HistoryRecord {
+            build: build.into(),
+            error: Some(Failure::new(crate::api::FailureKind::Unknown, "no")),
+            ..HistoryRecord::default()
+        };
+        let spans = summary.spans(&record("a"), Some(within));
+        assert_eq!((spans[0].trace, spans[0].parent), ([7; 16], Some([9; 8])));
+        assert_eq!(spans[0].error, "no");
+        assert_eq!(
+            (spans[1].trace, spans[1].parent),
+            ([7; 16], Some(spans[0].id))
+        );
+        // Another build of the same trace has the same step.
+        let others = summary.spans(&record("b"), Some(within));
+        assert!(spans[0].id != others[0].id && spans[1].id != others[1].id);
     }
 
     #[test]

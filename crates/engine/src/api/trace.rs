@@ -1,0 +1,113 @@
+//! Spans of builds, and who gets them.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use oci::Digest;
+
+/// Where in a trace something belongs: what W3C's header `traceparent` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The trace.
+    pub trace: [u8; 16],
+    /// The span that it is a part of.
+    pub span: [u8; 8],
+}
+
+impl TraceContext {
+    /// Parses a `traceparent` (`00-<trace>-<span>-<flags>`, W3C Trace Context); none if it is malformed or all zeros.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.trim().split('-');
+        let (version, trace, span, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let is_hex = |text: &str, length: usize| {
+            text.len() == length
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
+        // Later versions may append fields; `ff` is none.
+        let is_known = is_hex(version, 2)
+            && version != "ff"
+            && is_hex(flags, 2)
+            && (version != "00" || parts.next().is_none());
+        if !is_known || !is_hex(trace, 32) || !is_hex(span, 16) {
+            return None;
+        }
+        let context = Self {
+            trace: bytes_of_hex(trace)?,
+            span: bytes_of_hex(span)?,
+        };
+        (context.trace != [0; 16] && context.span != [0; 8]).then_some(context)
+    }
+}
+
+/// The first `N` bytes of what hexadecimal digits say.
+pub(crate) fn bytes_of_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// A build, or a step of one, and the time that it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Of which trace.
+    pub trace: [u8; 16],
+    /// Which.
+    pub id: [u8; 8],
+    /// What it is a part of.
+    pub parent: Option<[u8; 8]>,
+    /// Shown to people.
+    pub name: String,
+    /// When it began.
+    pub start: SystemTime,
+    /// When it ended.
+    pub end: SystemTime,
+    /// Why it failed; empty if it did not.
+    pub error: String,
+    /// The vertex of a step; none for the build.
+    pub vertex: Option<Digest>,
+    /// Whether the result of a step was known.
+    pub is_cached: bool,
+}
+
+/// Takes spans to whoever collects them. Never waits.
+pub trait SpanSink: Send + Sync + fmt::Debug {
+    /// Takes the spans of a build that ended.
+    fn take(&self, spans: &[Span]);
+    /// Takes spans of clients, each an encoded `ResourceSpans`.
+    fn forward(&self, resource_spans: Vec<Bytes>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_parent_is_read_as_w3c_says() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let context = TraceContext::parse(good).unwrap();
+        assert_eq!((context.trace[0], context.trace[15]), (0x0a, 0x9c));
+        assert_eq!((context.span[0], context.span[7]), (0xb7, 0x31));
+        assert_eq!(TraceContext::parse(&format!(" {good}\n")), Some(context));
+        let later = good.replace("00-0af", "01-0af") + "-more";
+        assert_eq!(TraceContext::parse(&later), Some(context));
+        for bad in [
+            String::new(),
+            good.replace("00-0af", "ff-0af"),
+            good.replace("0af", "0AF"),
+            good.replace("-01", ""),
+            format!("{good}-more"),
+            good.replace("b7ad6b7169203331", "0000000000000000"),
+            good.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            good.replace("b7ad6b7169203331", "b7ad6b716920333é"),
+        ] {
+            assert_eq!(TraceContext::parse(&bad), None, "{bad}");
+        }
+    }
+}
