@@ -172,3 +172,8 @@ impl Connected {
         }
     }
 }
+/// The span that this command is a part of, as whoever started it says (W3C Trace Context in the environment); empty for none.
+pub(crate) fn trace_parent() -> String {
+    let text = std::env::var_os("TRACEPARENT").unwrap_or_default();
+    text.into_string().unwrap_or_default()
+}

@@ -14,6 +14,7 @@ pub mod listen;
 pub mod logs;
 mod mask;
 mod network;
+pub mod otel;
 pub mod program;
 pub mod rootless;
 pub mod run;

@@ -28,10 +28,14 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let defaults = Defaults::here(&program);
-    let settings = match Settings::load(&args, &defaults) {
+    let mut settings = match Settings::load(&args, &defaults) {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };
+    match crate::otel::from_environment(name) {
+        Ok(otlp) => settings.otlp = otlp,
+        Err(error) => return fail(&error),
+    }
     #[expect(
         clippy::disallowed_methods,
         reason = "the environment is read where the process begins"

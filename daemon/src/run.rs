@@ -4,6 +4,8 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use control::Otlp;
+use engine::api::SpanSink;
 use executor::SandboxNetwork;
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -24,6 +26,9 @@ use crate::wire::{self, Composed, WireError};
 /// to wait.
 const LAST_CALLS: Duration = Duration::from_millis(500);
 
+/// How long the last spans and metrics may take to their collector.
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Why the daemon did not run, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -34,6 +39,9 @@ pub enum DaemonError {
     /// A part cannot be set up.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// Nothing can be sent to the collector.
+    #[error(transparent)]
+    Otlp(#[from] control::OtlpError),
     /// Serving ended early.
     #[error(transparent)]
     Serve(#[from] control::ServeError),
@@ -49,6 +57,7 @@ impl DaemonError {
         match self {
             Self::Listen(error) => error.kind(),
             Self::Wire(error) => error.kind(),
+            Self::Otlp(error) => error.kind(),
             Self::Serve(error) => Some(ErrorKind::of_causes(error))
                 .filter(|kind| *kind != ErrorKind::Failed)
                 .unwrap_or(ErrorKind::System),
@@ -94,8 +103,9 @@ pub async fn run(
         task::spawn("debugging listener", served)
     });
     let (stopping, stopped) = watch::channel(false);
+    let otlp = settings.otlp.clone().map(Otlp::start).transpose()?;
     let network = network::open(&settings).await?;
-    let behind = match Behind::open(&settings, &network, stopped.clone()) {
+    let behind = match Behind::open(&settings, &network, otlp.as_ref(), stopped.clone()) {
         Ok(behind) => behind,
         Err(error) => {
             network::close(network).await;
@@ -147,6 +157,11 @@ pub async fn run(
     drop(serving);
     behind.close().await;
     network::close(network).await;
+    if let Some(otlp) = otlp
+        && within(TELEMETRY_TIMEOUT, otlp.close()).await.is_none()
+    {
+        tracing::warn!("not all spans and metrics were sent");
+    }
     drop(debugging);
     Ok(())
 }
@@ -175,13 +190,15 @@ impl Behind {
     fn open(
         settings: &Settings,
         network: &SandboxNetwork,
+        otlp: Option<&Arc<Otlp>>,
         stopped: watch::Receiver<bool>,
     ) -> Result<Self, WireError> {
         let network = network.clone();
+        let spans = otlp.map(|otlp| Arc::clone(otlp) as Arc<dyn SpanSink>);
         match settings.isolation {
-            Isolation::None => wire::compose(settings, network).map(Self::One),
+            Isolation::None => wire::compose(settings, network, spans).map(Self::One),
             Isolation::Client => {
-                let tenants = Tenants::open(settings, network, stopped)?;
+                let tenants = Tenants::open(settings, network, spans, stopped)?;
                 Ok(Self::Tenants(Arc::new(tenants)))
             }
         }

@@ -52,6 +52,8 @@ pub struct Settings {
     pub allow_insecure_debug_address: bool,
     /// How long builds that run may go on when the daemon stops.
     pub drain_timeout: Duration,
+    /// Where spans and metrics are sent; the environment says it, see [`crate::otel`].
+    pub otlp: Option<control::OtlpConfig>,
     /// Socket on which traces of steps are collected.
     pub otel_socket: Option<PathBuf>,
     /// Log level: `trace`, `debug`, `info`, `warn`, `error`.
@@ -453,6 +455,7 @@ impl Settings {
                 }
                 None => file.drain.timeout.map_or(DRAIN_TIMEOUT, |d| d.0),
             },
+            otlp: None,
             otel_socket: args
                 .otel_socket_path
                 .clone()

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use control::Connection;
 use engine::Engine;
+use engine::api::SpanSink;
 use executor::SandboxNetwork;
 use futures::{Stream, StreamExt as _};
 use oci::Digest;
@@ -87,6 +88,7 @@ pub(crate) enum TenantError {
 pub(crate) struct Tenants {
     settings: Settings,
     network: SandboxNetwork,
+    spans: Option<Arc<dyn SpanSink>>,
     stop: watch::Receiver<bool>,
     open: Cells<Peer, Tenant>,
     /// No tenant may begin builds any more.
@@ -109,6 +111,7 @@ impl Tenants {
     pub(crate) fn open(
         settings: &Settings,
         network: SandboxNetwork,
+        spans: Option<Arc<dyn SpanSink>>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, WireError> {
         let folder = settings.root.join("tenants");
@@ -119,6 +122,7 @@ impl Tenants {
         created.map_err(|source| WireError::Tenants { folder, source })?;
         Ok(Self {
             network,
+            spans,
             settings: settings.clone(),
             stop,
             open: Cells::new(),
@@ -195,7 +199,8 @@ impl Tenants {
         let mut settings = self.settings.clone();
         settings.root = self.settings.root.join("tenants").join(&folder);
         let network = self.network.clone();
-        let compose = move || wire::compose(&settings, network);
+        let spans = self.spans.clone();
+        let compose = move || wire::compose(&settings, network, spans);
         let composed = task::blocking("open a tenant", compose).await?;
         let name = folder.clone();
         let (connections, incoming) = mpsc::channel(MAX_WAITING_CONNECTIONS);

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use engine::api::VersionInfo;
+use engine::api::{SpanSink, VersionInfo};
 use executor::dns::DnsConfig;
 use executor::launcher::Launcher;
 use executor::{Executor, SandboxNetwork};
@@ -153,8 +153,12 @@ impl Composed {
     }
 }
 
-/// Puts the daemon together. Its steps get `network` when they ask for none.
-pub fn compose(settings: &Settings, network: SandboxNetwork) -> Result<Composed, WireError> {
+/// Puts the daemon together. Its steps get `network` when they ask for none, and `spans` the spans of its builds.
+pub fn compose(
+    settings: &Settings,
+    network: SandboxNetwork,
+    spans: Option<Arc<dyn SpanSink>>,
+) -> Result<Composed, WireError> {
     if !matches!(
         settings.worker.snapshotter.as_str(),
         "auto" | "overlayfs" | ""
@@ -260,6 +264,7 @@ pub fn compose(settings: &Settings, network: SandboxNetwork) -> Result<Composed,
                 max_entries: settings.history.max_entries,
                 max_age: settings.history.max_age,
                 codec: Some(Arc::new(control::Codec)),
+                spans,
             },
             dockerfile: if settings.dockerfile_enabled {
                 engine::DockerfileFrontend::On {

@@ -29,6 +29,7 @@ mod roundtrip;
 mod same;
 mod siege;
 mod tar;
+mod telemetry;
 mod tenants;
 mod tree;
 mod wrong_bytes;
@@ -106,6 +107,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         hostile::CASES,
         tenants::CASES,
         siege::CASES,
+        telemetry::CASES,
     ]
     .into_iter()
     .flatten()

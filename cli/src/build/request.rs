@@ -103,6 +103,7 @@ pub(crate) async fn prepare(flags: &Build, question: Option<Call>) -> Result<Pre
         entitlements: flags.entitlements(),
         shared_key: context.shared_key,
         internal,
+        trace_parent: crate::connection::trace_parent(),
         attachables: offer,
         ..SolveRequest::default()
     };

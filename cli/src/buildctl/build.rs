@@ -244,6 +244,7 @@ fn prepare(flags: &Build) -> Result<Prepared, CliError> {
             cache_to,
             entitlements: flags.allow.clone(),
             internal: false,
+            trace_parent: crate::connection::trace_parent(),
             attachables: offer,
             ..SolveRequest::default()
         },

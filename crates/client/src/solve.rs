@@ -66,8 +66,22 @@ pub struct SolveRequest {
     pub shared_key: String,
     /// Not kept in the history.
     pub internal: bool,
+    /// The span that the build is a part of, as W3C's `traceparent`; empty for none.
+    pub trace_parent: String,
     /// What the daemon may ask of us.
     pub attachables: Attachables,
+}
+
+/// A call that names the span that it is a part of.
+fn traced<T>(message: T, trace_parent: &str) -> tonic::Request<T> {
+    let mut call = tonic::Request::new(message);
+    // One that is no header says nothing to anybody.
+    if !trace_parent.is_empty()
+        && let Ok(value) = AsciiMetadataValue::try_from(trace_parent)
+    {
+        call.metadata_mut().insert("traceparent", value);
+    }
+    call
 }
 
 /// What the exporters answered.
@@ -84,11 +98,12 @@ impl Client {
         request: SolveRequest,
         status: mpsc::Sender<SolveStatus>,
     ) -> Result<SolveResult, Failure> {
+        let trace_parent = request.trace_parent.clone();
         let (wire, mut serving) = self.begin(request).await?;
         let watching = self.watch(wire.r#ref.clone(), status);
         let mut control = self.control();
         let answer = tokio::select! {
-            answer = control.solve(wire) => answer.map_err(Failure::from),
+            answer = control.solve(traced(wire, &trace_parent)) => answer.map_err(Failure::from),
             ended = &mut serving => Err(session_ended(ended)),
         };
         let _late = tokio::time::timeout(STATUS_END_TIMEOUT, watching).await;

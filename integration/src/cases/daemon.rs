@@ -22,6 +22,8 @@ pub(super) struct Setting {
     pub(super) http: Vec<u16>,
     /// More arguments.
     pub(super) args: Vec<String>,
+    /// More of its environment.
+    pub(super) env: Vec<(String, String)>,
     /// More tables of its configuration.
     pub(super) tables: String,
     /// Part of the names of its files, when a case has several daemons.
@@ -327,6 +329,7 @@ fn spawn(rig: &Rig<'_>, setting: &Setting, root: &Path, socket: &Path) -> Result
         .arg(rig.run.join(format!("o{}", setting.name)))
         .args(&setting.args)
         .env("PATH", path_of_system_programs())
+        .envs(setting.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
