@@ -129,6 +129,12 @@ pub enum Command {
         #[command(subcommand)]
         what: Debug,
     },
+    /// Say what this host lacks for builds, what mends it, and what is used instead
+    Doctor {
+        /// The state directory; the one that a daemon would use when not given
+        #[arg(long, value_name = "DIR")]
+        root: Option<std::path::PathBuf>,
+    },
     /// Connect standard input and output to the daemon's socket
     DialStdio,
 }
@@ -137,7 +143,8 @@ impl Command {
     /// Whether this process itself works on a state directory if `embeds`: no daemon was named and none answers.
     pub(crate) fn works_on_state(&self, embeds: impl FnOnce() -> bool) -> bool {
         match self {
-            Self::DialStdio => false,
+            // It looks before it enters anything.
+            Self::DialStdio | Self::Doctor { .. } => false,
             Self::Debug {
                 what: Debug::Fsck { .. },
             } => true,

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::SystemTime;
 
 use client::{Client, PruneFilter, UsageRecord, WorkerRecord};
@@ -149,6 +150,15 @@ pub(crate) async fn prune(client: &Client, flags: Prune) -> Result<(), CliError>
         .await?;
     closed?;
     print(&format!("Total:\t{}\n", bytes(total)))
+}
+
+/// Says what this host lacks for builds; fails if none can run. The process must have one thread.
+pub(crate) fn doctor(root: PathBuf) -> ExitCode {
+    let report = daemon::doctor::Report::of(&daemon::doctor::Facts::gather(&root));
+    match print(&report.text()) {
+        Ok(()) if report.can_build() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
 }
 
 /// Checks a state directory; fails if something is wrong that starting the daemon does not put right.

@@ -52,6 +52,13 @@ fn default_address(program: &str) -> String {
     }
 }
 
+/// Where a daemon in this process keeps its state.
+pub(crate) fn state_directory() -> PathBuf {
+    env::var_os("RBUILD_ROOT")
+        .filter(|root| !root.is_empty())
+        .map_or_else(|| Defaults::here("rbuildd").root, PathBuf::from)
+}
+
 /// Whether a daemon will have to be started in this process: none was named, and none answers. Blocks for as long as a local socket takes.
 pub(crate) fn will_embed(connection: &Connection, program: &str) -> bool {
     let address = default_address(program);
@@ -149,9 +156,7 @@ impl Connected {
                 embedded: None,
             });
         }
-        let root = env::var_os("RBUILD_ROOT")
-            .filter(|r| !r.is_empty())
-            .map_or_else(|| Defaults::here("rbuildd").root, PathBuf::from);
+        let root = state_directory();
         let embedded = Box::pin(Embedded::start(&root, allow)).await?;
         let client = Client::connect(&embedded.address().parse()?, &TlsFiles::default()).await?;
         Ok(Self {

@@ -41,6 +41,9 @@ pub fn main() -> ExitCode {
             .with_writer(io::stderr)
             .init();
     }
+    if let Command::Doctor { root } = &cli.command {
+        return commands::doctor(root.clone().unwrap_or_else(connection::state_directory));
+    }
     // Before there is a second thread: an ordinary user's daemon in this process is root of a user namespace.
     let embeds = || connection::will_embed(&cli.connection, &program);
     if cli.command.works_on_state(embeds) {
@@ -90,6 +93,8 @@ async fn run(cli: Cli, program: &str) -> Result<(), CliError> {
         program,
     };
     match command {
+        // Done before there was a second thread.
+        Command::Doctor { .. } => Ok(()),
         Command::DialStdio => commands::dial_stdio(&connection, program).await,
         // No daemon is asked, and none may have the directory.
         Command::Debug {

@@ -8,6 +8,7 @@
 //! ```
 
 mod debug;
+pub mod doctor;
 mod git;
 mod idle;
 pub mod listen;

@@ -186,6 +186,12 @@ impl Plan {
     }
 }
 
+/// The name of a user, or the number of one without a name.
+pub(crate) fn name_of(uid: u32) -> String {
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    subids::name_of(&passwd, uid).unwrap_or_else(|| uid.to_string())
+}
+
 /// Where a program is, as PATH has it or where administrators' programs are.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -128,6 +128,12 @@ pub fn utimens_fd(fd: impl AsFd, atime: Option<i64>, mtime: Option<i64>) -> io::
     )?)
 }
 
+/// The bytes that this process may still write to the filesystem of `path`. statvfs(3).
+pub fn free_space(path: &std::path::Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(path)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 /// Makes a node: `mode` carries the type bits as in `st_mode`. mknodat(2).
 pub fn mknodat(
     dir: impl AsFd,

@@ -231,6 +231,18 @@ pub fn wait_any() -> io::Result<Option<Ended>> {
     }))
 }
 
+/// Waits for a child and returns its exit code, or 128 and the number of the signal that ended it. waitpid(2).
+pub fn wait_for(pid: i32) -> io::Result<i32> {
+    let pid = Pid::from_raw(pid);
+    let ended = rustix::io::retry_on_intr(|| rx::waitpid(pid, rx::WaitOptions::empty()))?;
+    let code = ended.and_then(|(_, status)| {
+        status
+            .exit_status()
+            .or_else(|| Some(128 + status.terminating_signal()?))
+    });
+    Ok(code.unwrap_or(255))
+}
+
 fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(time.tv_sec.cast_unsigned())
         + Duration::from_micros(time.tv_usec.cast_unsigned())

@@ -157,6 +157,8 @@ impl Run<'_> {
             .stderr(writer)
             .spawn()
             .map_err(start)?;
+        // It holds the writing end, too.
+        drop(command);
 
         let (sender, lines) = mpsc::sync_channel::<String>(1024);
         let pump = std::thread::spawn(move || {

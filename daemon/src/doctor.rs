@@ -1,0 +1,153 @@
+//! `rbuild doctor`: what of the kernel, the container and the host is missing for builds, the line that mends it, and what is used instead.
+//!
+//! [`facts`] looks, once and at everything; [`checks`] has one row for each precondition, a pure function of what was seen.
+
+mod checks;
+mod facts;
+
+use std::fmt::Write as _;
+
+pub use checks::{CHECKS, Check};
+pub use facts::{Cgroups, Facts, Helper, Trial};
+
+/// How a precondition stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It is there.
+    Good,
+    /// It is not, and builds run without.
+    Missing,
+    /// It is not, and no build can run.
+    Fatal,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Missing => "missing",
+            Self::Fatal => "FATAL",
+        }
+    }
+}
+
+/// What a check says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How it stands.
+    pub state: State,
+    /// What was seen.
+    pub seen: String,
+    /// What is used instead, if it is missing.
+    pub instead: String,
+    /// The line or the setting that mends it.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn good(seen: impl Into<String>) -> Self {
+        Self {
+            state: State::Good,
+            seen: seen.into(),
+            instead: String::new(),
+            remedy: String::new(),
+        }
+    }
+
+    fn missing(seen: impl Into<String>, instead: &str, remedy: impl Into<String>) -> Self {
+        Self {
+            state: State::Missing,
+            seen: seen.into(),
+            instead: instead.to_owned(),
+            remedy: remedy.into(),
+        }
+    }
+
+    fn fatal(seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            state: State::Fatal,
+            ..Self::missing(seen, "", remedy)
+        }
+    }
+}
+
+/// The whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Each check that applies here, by its name, in the order of the table.
+    pub findings: Vec<(&'static str, Finding)>,
+}
+
+impl Report {
+    /// Judges what was seen.
+    #[must_use]
+    pub fn of(facts: &Facts) -> Self {
+        let judge = |check: &Check| Some((check.name, (check.judge)(facts)?));
+        Self {
+            findings: CHECKS.iter().filter_map(judge).collect(),
+        }
+    }
+
+    /// Whether a build can run.
+    #[must_use]
+    pub fn can_build(&self) -> bool {
+        let fatal = |(_, finding): &(_, Finding)| finding.state == State::Fatal;
+        !self.findings.iter().any(fatal)
+    }
+
+    /// The report for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, finding) in &self.findings {
+            let state = finding.state.word();
+            let _ = writeln!(text, "{state:<8} {name:<22} {}", finding.seen);
+            for (label, words) in [("instead", &finding.instead), ("mend it", &finding.remedy)] {
+                if !words.is_empty() {
+                    let _ = writeln!(text, "{:<8} {label:>22} {words}", "");
+                }
+            }
+        }
+        let missing = |(_, finding): &&(_, Finding)| finding.state == State::Missing;
+        let count = self.findings.iter().filter(missing).count();
+        let _ = match (self.can_build(), count) {
+            (false, _) => writeln!(text, "No build can run here."),
+            (true, 0) => writeln!(text, "Builds run here with everything."),
+            (true, 1) => writeln!(text, "Builds run here; one thing is missing."),
+            (true, count) => writeln!(text, "Builds run here; {count} things are missing."),
+        };
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_what_is_missing_what_is_used_instead_and_what_mends_it() {
+        let report = Report {
+            findings: vec![
+                ("overlay", Finding::good("works")),
+                (
+                    "tun",
+                    Finding::missing("no /dev/net/tun", "the host's network", "modprobe tun"),
+                ),
+            ],
+        };
+        assert!(report.can_build());
+        assert_eq!(
+            report.text(),
+            "ok       overlay                works\n\
+             missing  tun                    no /dev/net/tun\n                        \
+             instead the host's network\n                        \
+             mend it modprobe tun\n\
+             Builds run here; one thing is missing.\n"
+        );
+        let fatal = Report {
+            findings: vec![("overlay", Finding::fatal("EPERM", "another kernel"))],
+        };
+        assert!(!fatal.can_build());
+        assert!(fatal.text().ends_with("No build can run here.\n"));
+    }
+}

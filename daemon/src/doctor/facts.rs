@@ -1,0 +1,247 @@
+//! Looking: the files, numbers and trials that checks judge.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sys::mount::{self, Attrs, Overlay};
+use sys::process::{self, Cloned, Namespaces, SingleThreaded};
+use sys::{path, userns};
+
+use crate::rootless::{self, Entered};
+
+/// What somebody tried, or why it did not work.
+pub type Trial = Result<(), String>;
+
+/// All that was seen.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The kernel's release, as `uname -r` has it.
+    pub release: String,
+    /// The user that started this.
+    pub uid: u32,
+    /// The user's name.
+    pub name: String,
+    /// It was root of somebody's user namespace.
+    pub nested: bool,
+    /// `kernel.unprivileged_userns_clone`, which Debian's kernels have.
+    pub userns_clone: Option<String>,
+    /// `user.max_user_namespaces`.
+    pub max_userns: Option<String>,
+    /// `kernel.apparmor_restrict_unprivileged_userns`, which Ubuntu's kernels have.
+    pub apparmor_restricts: Option<String>,
+    /// `newuidmap` and `newgidmap`.
+    pub helpers: [Helper; 2],
+    /// Entering a namespace, for an ordinary user.
+    pub entered: Option<Result<Entered, String>>,
+    /// How many users the process has now.
+    pub ids: u64,
+    /// An overlay mount below the state directory.
+    pub overlay: Trial,
+    /// A new proc in a process namespace.
+    pub proc: Trial,
+    /// A clone in all the namespaces of a step.
+    pub namespaces: Trial,
+    /// A socket of nftables.
+    pub nftables: Trial,
+    /// Control groups.
+    pub cgroups: Cgroups,
+    /// The state directory.
+    pub root: PathBuf,
+    /// Bytes free for it.
+    pub free: Option<u64>,
+    /// `git` is there.
+    pub git: bool,
+    /// `/dev/net/tun` can be opened.
+    pub tun: Trial,
+    /// Interpreters of other machines' programs that are registered.
+    pub emulators: Vec<String>,
+}
+
+/// A set-user-ID helper.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Helper {
+    /// Where it is.
+    pub path: Option<PathBuf>,
+    /// It can change ids: by its mode or by its capabilities.
+    pub privileged: bool,
+}
+
+/// Control groups of this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cgroups {
+    /// The v2 hierarchy is mounted.
+    pub v2: bool,
+    /// v1 hierarchies are mounted.
+    pub v1: bool,
+    /// The group that this process is in, of v2, can be written to.
+    pub delegated: bool,
+    /// Its controllers.
+    pub controllers: Vec<String>,
+}
+
+impl Facts {
+    /// Looks at everything. An ordinary user's process is root of a user namespace afterwards, so it must have one thread.
+    #[must_use]
+    pub fn gather(root: &Path) -> Self {
+        let read = |file: &str| {
+            let text = fs::read_to_string(file).ok()?;
+            Some(text.trim().to_owned())
+        };
+        let (uid, _) = userns::own_ids();
+        let nested = userns::is_nested();
+        let entered = rootless::is_needed()
+            .then(|| rootless::enter().map_err(|error| oci::error::chain(&error).to_string()));
+        // Where it cannot be made the trial below says so.
+        let _made = fs::create_dir_all(root);
+        let all = Namespaces {
+            pid: true,
+            mount: true,
+            ipc: true,
+            uts: true,
+            ..Namespaces::default()
+        };
+        let proc = || mount::new_mount(c"proc", &[], Attrs::default()).map(drop);
+        let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let ids = userns::parse_map(&ids)
+            .iter()
+            .map(|line| u64::from(line.count))
+            .sum();
+        Self {
+            release: read("/proc/sys/kernel/osrelease").unwrap_or_default(),
+            uid,
+            name: rootless::name_of(uid),
+            nested,
+            userns_clone: read("/proc/sys/kernel/unprivileged_userns_clone"),
+            max_userns: read("/proc/sys/user/max_user_namespaces"),
+            apparmor_restricts: read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+            helpers: ["newuidmap", "newgidmap"].map(Helper::of),
+            entered,
+            ids,
+            overlay: words(overlay(root)),
+            proc: words(in_clone(all, proc)),
+            namespaces: words(in_clone(all, || Ok(()))),
+            // The family netlink, a raw socket, the protocol of netfilter.
+            nftables: words(sys::socket::open(16, 3, 12).map(drop)),
+            cgroups: Cgroups::of_this_process(),
+            root: root.to_owned(),
+            free: sys::file::free_space(root).ok(),
+            git: rootless::find_program("git").is_some(),
+            tun: words(
+                fs::File::options()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/net/tun")
+                    .map(drop),
+            ),
+            emulators: emulators(),
+        }
+    }
+}
+
+fn words(tried: io::Result<()>) -> Trial {
+    tried.map_err(|error| oci::error::errno_text(&error).to_string())
+}
+
+impl Helper {
+    fn of(name: &str) -> Self {
+        let path = rootless::find_program(name);
+        let privileged = path.as_ref().is_some_and(|path| {
+            let set_user = fs::metadata(path).is_ok_and(|it| it.permissions().mode() & 0o4000 != 0);
+            let capable =
+                || sys::xattr::get(path::open_host_path(path.as_path())?, "security.capability");
+            set_user || capable().is_ok_and(|value| value.is_some())
+        });
+        Self { path, privileged }
+    }
+}
+
+impl Cgroups {
+    fn of_this_process() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let place = |kind: &str| {
+            mounts.lines().find_map(|line| {
+                let mut fields = line.split(' ').skip(1);
+                let at = fields.next()?;
+                (fields.next()? == kind).then(|| PathBuf::from(at))
+            })
+        };
+        let v2 = place("cgroup2");
+        let group = v2.as_ref().and_then(|root| {
+            let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+            Some(root.join(path))
+        });
+        let controllers = group.as_ref().map(|group| group.join("cgroup.controllers"));
+        let controllers = controllers.and_then(|file| fs::read_to_string(file).ok());
+        Self {
+            v2: v2.is_some(),
+            v1: place("cgroup").is_some(),
+            delegated: group.is_some_and(|group| {
+                fs::File::options()
+                    .write(true)
+                    .open(group.join("cgroup.procs"))
+                    .is_ok()
+            }),
+            controllers: controllers
+                .iter()
+                .flat_map(|text| text.split_whitespace())
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+}
+
+/// Does something in a copy of this process with namespaces of its own.
+fn in_clone(namespaces: Namespaces, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let alone = SingleThreaded::claim()?;
+    match process::clone3(&alone, namespaces, None)? {
+        Cloned::Child => process::exit_now(match work() {
+            Ok(()) => 0,
+            Err(error) => error.raw_os_error().unwrap_or(255),
+        }),
+        Cloned::Parent { pid, .. } => match process::wait_for(pid)? {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        },
+    }
+}
+
+/// Mounts an overlay of empty folders below the state directory.
+fn overlay(root: &Path) -> io::Result<()> {
+    let dir = root.join(format!("doctor-{}", std::process::id()));
+    fs::create_dir(&dir)?;
+    let attempt = || {
+        let open = |name: &str| {
+            let place = dir.join(name);
+            fs::create_dir(&place)?;
+            path::open_dir(place.as_path())
+        };
+        let (lower, upper, work) = (open("lower")?, open("upper")?, open("work")?);
+        let spec = Overlay {
+            lower: &[lower.as_fd()],
+            upper: Some((upper.as_fd(), work.as_fd())),
+            volatile: false,
+            options: &[],
+            attrs: Attrs::default(),
+        };
+        mount::overlay(&spec).map(drop)
+    };
+    let tried = attempt();
+    // Below it are empty folders and overlay's own.
+    let _left = fs::remove_dir_all(&dir);
+    tried
+}
+
+fn emulators() -> Vec<String> {
+    let registered = fs::read_dir("/proc/sys/fs/binfmt_misc");
+    let names = registered.into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names
+        .filter_map(|name| name.strip_prefix("qemu-").map(str::to_owned))
+        .collect();
+    names.sort();
+    names
+}
