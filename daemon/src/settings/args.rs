@@ -83,7 +83,7 @@ pub struct Args {
     /// Accepted for buildkitd's sake, without effect
     #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub save_cache_debug: Option<bool>,
-    /// Accepted for buildkitd's sake: a daemon without root is not built
+    /// Accepted for buildkitd's sake: a daemon finds out by itself whether it has root
     #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub rootless: Option<bool>,
     /// Whether the worker is on: true (default), false or auto
