@@ -275,7 +275,7 @@ mod tests {
                 panic!("a counter is a sum");
             };
             assert!(sum.is_monotonic && sum.aggregation_temporality == 1);
-            sum.data_points[0].value.clone()
+            sum.data_points[0].value
         };
         assert_eq!(added(), None);
         COUNTER.add(NoLabels, 5);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::Signal;
+use oci::error::chain;
 use prost::Message as _;
 use proto::metrics::ExportMetricsServiceRequest;
 use proto::trace::ExportTraceServiceRequest;
@@ -27,17 +28,17 @@ pub enum Protocol {
 /// Why a batch was not taken, or cannot be sent at all.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
-    #[error("{0}")]
+    #[error("{}", chain(.0))]
     Address(#[source] tonic::transport::Error),
     #[error("header {0:?} is malformed")]
     Header(String),
-    #[error("{0}")]
+    #[error("{}", chain(.0))]
     Client(#[source] reqwest::Error),
-    #[error("authorities: {0}")]
+    #[error("authorities: {}", chain(.0))]
     Authorities(#[source] reqwest::Error),
     #[error("{}: {}", .0.code(), .0.message())]
     Refused(#[source] Box<Status>),
-    #[error("{0}")]
+    #[error("{}", chain(.0))]
     Transport(#[source] reqwest::Error),
     #[error("status {0}")]
     Status(u16),
