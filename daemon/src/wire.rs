@@ -251,6 +251,7 @@ pub fn compose(
         version: version(),
         settings: engine::Settings {
             entitlements: settings.entitlements.clone(),
+            proxy_network: settings.proxy.all_builds,
             gc_policies: if settings.worker.gc {
                 policies(settings)
             } else {

@@ -21,6 +21,7 @@ mod limits;
 mod network;
 mod origin;
 mod progress;
+mod proxy;
 mod registry;
 mod reuse;
 mod rig;
@@ -101,6 +102,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
         leaving::CASES,
         limits::CASES,
         network::CASES,
+        proxy::CASES,
         bad_input::CASES,
         wrong_bytes::CASES,
         disk::CASES,

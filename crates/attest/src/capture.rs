@@ -6,7 +6,7 @@ use oci::{Digest, Platform, Reference};
 
 use crate::error::AttestError;
 use crate::request::Parameters;
-use crate::sources::{Blob, Git, Http, Image, Secret, Sources};
+use crate::sources::{Blob, Git, Http, Image, IncompleteMaterial, Secret, Sources};
 use oci::address::redact;
 
 /// What went into a result, and who asked for it.
@@ -20,6 +20,8 @@ pub struct Capture {
     pub incomplete: bool,
     sources: Sources,
     network: bool,
+    /// Whether steps were on the proxy network, and which of their requests are no materials.
+    proxy: Option<Vec<IncompleteMaterial>>,
 }
 
 /// Sources, or secrets, of one kind that provenance lists; with more of them its materials are incomplete.
@@ -207,6 +209,39 @@ impl Capture {
         }
         self.network |= other.network;
         self.incomplete |= other.incomplete;
+        if let Some(requests) = &other.proxy {
+            self.proxy_network();
+            for request in requests {
+                self.incomplete_material(request.clone());
+            }
+        }
+    }
+
+    /// Takes note that a step was on the proxy network.
+    pub fn proxy_network(&mut self) {
+        self.proxy.get_or_insert_default();
+    }
+
+    /// Adds what a step got by the proxy network.
+    pub fn download(&mut self, url: &str, digest: Digest) {
+        self.http(Http {
+            url: url.to_owned(),
+            digest,
+        });
+    }
+
+    /// Adds a request of a step that is no material.
+    pub fn incomplete_material(&mut self, request: IncompleteMaterial) {
+        self.incomplete = true;
+        let requests = self.proxy.get_or_insert_default();
+        if requests.len() < MAX_SOURCES_PER_KIND && !requests.contains(&request) {
+            requests.push(request);
+        }
+    }
+
+    /// Whether steps were on the proxy network, and which of their requests are no materials.
+    pub(crate) fn of_proxy_network(&self) -> Option<&[IncompleteMaterial]> {
+        self.proxy.as_deref()
     }
 
     /// Leaves out images named by digest that are there by tag as well, and sorts all.
@@ -243,6 +278,9 @@ impl Capture {
         self.sources.git.sort_by(|a, b| a.url.cmp(&b.url));
         self.sources.http.sort_by(|a, b| a.url.cmp(&b.url));
         self.sources.local.sort();
+        if let Some(requests) = &mut self.proxy {
+            requests.sort();
+        }
         self.request.secrets.sort_by(|a, b| a.id.cmp(&b.id));
         self.request.ssh.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(())

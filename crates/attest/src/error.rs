@@ -3,6 +3,8 @@
 use gostd::csv::CsvError;
 use gostd::strconv::{ParseBoolError, quote};
 
+use crate::sources::IncompleteMaterial;
+
 /// Why an attestation cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -61,8 +63,13 @@ pub enum AttestError {
         digest: String,
     },
     /// All materials were asked for, and some are not known.
-    #[error("{0}")]
-    Incomplete(String),
+    #[error("{text}")]
+    Incomplete {
+        /// What is said to people.
+        text: String,
+        /// What is not known.
+        materials: Vec<IncompleteMaterial>,
+    },
     /// The predicate of a statement is not JSON.
     #[error("failed to marshal attestation: {source}")]
     Statement {
@@ -84,7 +91,7 @@ impl AttestError {
             | Self::Op { .. }
             | Self::LastVertex
             | Self::MissingInput { .. }
-            | Self::Incomplete(_)
+            | Self::Incomplete { .. }
             | Self::Statement { .. } => oci::ErrorKind::Invalid,
         }
     }

@@ -13,7 +13,7 @@ use crate::purl::{PurlKind, of_image};
 use crate::request::{
     ConfigSource, DigestSet, Local, Parameters, RequestProvenance, commit_digests,
 };
-use crate::sources::Sources;
+use crate::sources::{IncompleteMaterial, Sources};
 use crate::steps::{BuildConfig, SourceLocations, Steps};
 use oci::address::redact;
 
@@ -91,6 +91,21 @@ struct BuildKit {
     source: Option<SourceLocations>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     layers: Layers,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<Network>,
+}
+
+/// How steps reached the network.
+#[derive(Debug, Clone, Serialize)]
+struct Network {
+    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<ProxyNetwork>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ProxyNetwork {
+    incomplete: Vec<IncompleteMaterial>,
 }
 
 #[derive(Debug, Clone)]
@@ -215,8 +230,14 @@ impl Provenance {
         request.compatibility_version = run.compatibility_version;
         let all_known = !capture.incomplete && sources.local.is_empty();
         if options.unknown_materials == UnknownMaterials::Refused && !all_known {
-            return Err(incomplete(sources));
+            return Err(incomplete(capture));
         }
+        buildkit.network = capture.of_proxy_network().map(|requests| Network {
+            mode: "proxy",
+            proxy: (!requests.is_empty()).then(|| ProxyNetwork {
+                incomplete: requests.to_vec(),
+            }),
+        });
         let mut complete = Completeness {
             request: !client_request.frontend.is_empty(),
             materials: all_known,
@@ -460,16 +481,44 @@ struct Builder {
     id: String,
 }
 
-fn incomplete(sources: &Sources) -> AttestError {
+fn incomplete(capture: &Capture) -> AttestError {
+    let sources = capture.sources();
+    let requests = capture.of_proxy_network().unwrap_or_default();
     let mut text = "provenance materials are incomplete\n\nThe build requested complete provenance materials, but not all dependencies could be captured.".to_owned();
+    let mut materials = Vec::with_capacity(sources.local.len() + requests.len());
     if !sources.local.is_empty() {
         text.push_str("\n\nUncaptured local sources:");
     }
     for name in &sources.local {
         let shown = if name.is_empty() { "<unnamed>" } else { name };
         text.push_str(&format!("\n  - {shown}\n    reason: local_source"));
+        materials.push(IncompleteMaterial {
+            name: name.clone(),
+            reason: "local_source".to_owned(),
+            ..IncompleteMaterial::default()
+        });
     }
-    AttestError::Incomplete(text)
+    if !requests.is_empty() {
+        text.push_str("\n\nUncaptured requests:");
+    }
+    for request in requests {
+        let IncompleteMaterial {
+            op,
+            name,
+            method,
+            uri,
+            reason,
+        } = request;
+        let shown = [name, op, uri].into_iter().find(|it| !it.is_empty());
+        text.push_str(&format!("\n  - {}", shown.unwrap_or(uri)));
+        for (what, value) in [("method", method), ("url", uri), ("reason", reason)] {
+            if !value.is_empty() {
+                text.push_str(&format!("\n    {what}: {value}"));
+            }
+        }
+        materials.push(request.clone());
+    }
+    AttestError::Incomplete { text, materials }
 }
 
 #[cfg(test)]

@@ -46,6 +46,26 @@ pub(crate) struct Http {
     pub(crate) digest: Digest,
 }
 
+/// A request of a step, or a source, that cannot be told of by a digest. Sorted as the reference sorts them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct IncompleteMaterial {
+    /// Digest of the step's vertex.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub op: String,
+    /// The step's arguments, or the name of a source.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// `GET` and so on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    /// What was asked for, without credentials.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uri: String,
+    /// Why, in one of the reference's words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
 /// Sources by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {

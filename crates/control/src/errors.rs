@@ -155,6 +155,10 @@ fn any(detail: &Detail) -> prost_types::Any {
             "errdefs.CompatibilityFeature",
             json!({ "version": version, "feature": feature }),
         ),
+        Detail::IncompleteMaterials { materials } => (
+            "errdefs.ProvenanceMaterialsIncomplete",
+            json!({ "incomplete": materials }),
+        ),
         Detail::Raw { type_url, value } => {
             return prost_types::Any {
                 type_url: type_url.clone(),

@@ -21,6 +21,10 @@ pub(crate) struct Admission<'a> {
     pub(crate) caches: &'a Caches,
     /// Entitlements that clients may ask for.
     pub(crate) entitlements: &'a [String],
+    /// Whether steps of all builds are on the proxy network.
+    pub(crate) proxy_network: bool,
+    /// Whether there is one.
+    pub(crate) has_proxy_network: bool,
 }
 
 /// A request that was admitted, in the types of the parts that do it.
@@ -28,6 +32,7 @@ pub(crate) struct Admitted {
     pub(crate) exporters: Vec<Arc<dyn ExporterInstance>>,
     pub(crate) cache_exports: CacheExports,
     pub(crate) rights: BuildRights,
+    pub(crate) on_proxy_network: bool,
     pub(crate) policies: Vec<Arc<Policy>>,
     pub(crate) attests: Attests,
 }
@@ -39,7 +44,8 @@ impl Admission<'_> {
         request: &SolveRequest,
         sessions: &Group,
     ) -> Result<Admitted, Failure> {
-        if request.proxy_network {
+        let on_proxy_network = request.proxy_network || self.proxy_network;
+        if on_proxy_network && !self.has_proxy_network {
             return Err(Failure::not_built("the proxy network"));
         }
         let exporters = exporters(request)
@@ -57,6 +63,7 @@ impl Admission<'_> {
             exporters,
             cache_exports,
             rights,
+            on_proxy_network,
             policies,
             attests,
         })

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use executor::{
     Access, ContainerId, ContainerSpec, Control, Environment, ExecError, ExitStatus, IdRange,
-    NetworkMode, Output, ProcessIo, ProcessSpec, SecurityMode, Signal, WinSize,
+    NetworkMode, Output, ProcessIo, ProcessSpec, SecurityMode, Signal, StepProxy, WinSize,
 };
 use frontend::BridgeError;
 use frontend::bridge::{FileRange, FileStat};
@@ -44,6 +44,8 @@ pub(crate) struct BuildContainer {
     mounts: usize,
     /// None once the container has been released.
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
+    /// What its first process needs on the proxy network.
+    proxy: Option<StepProxy>,
     has_process: tokio::sync::Mutex<bool>,
     closed: watch::Sender<bool>,
     running: watch::Sender<usize>,
@@ -148,14 +150,31 @@ impl BuildContainer {
         let prepared = scope
             .alive(async { Ok(prepare(&parts, &ctx, &mounts, "/", &[], &refs).await?) })
             .await?;
+        let prepared = prepared.with_ids(ids);
+        let is_proxied = scope.on_proxy_network() && network != NetworkMode::None;
+        let certificate = parts.executor.proxy().filter(|_| is_proxied);
+        let (prepared, proxy) = match certificate.map(|proxy| proxy.certificate().to_vec()) {
+            None => (prepared, None),
+            Some(certificate) => {
+                let trusting = async { Ok(prepared.trusting(certificate).await?) };
+                let (prepared, bundle) = scope.alive(trusting).await?;
+                let step = StepProxy {
+                    policies: scope.request_policy().into_iter().collect(),
+                    capture: Arc::default(),
+                    bundle,
+                };
+                (prepared, Some(step))
+            }
+        };
         Ok(Arc::new(Self {
+            proxy,
             id: ContainerId::random(),
             network,
             windows: request.platform.is_some_and(|p| p.os == "windows"),
             hostname: request.hostname,
             extra_hosts,
             mounts: count,
-            prepared: tokio::sync::Mutex::new(Some(Arc::new(prepared.with_ids(ids)))),
+            prepared: tokio::sync::Mutex::new(Some(Arc::new(prepared))),
             has_process: tokio::sync::Mutex::new(false),
             closed: watch::Sender::new(false),
             running: watch::Sender::new(0),
@@ -196,6 +215,7 @@ impl BuildContainer {
         spec.mounts = mounts;
         spec.resources = self.parts.resources.clone();
         spec.shm_size = shm_size;
+        spec.proxy = self.proxy.clone();
         spec.hostname = self.hostname.clone();
         spec.extra_hosts = self.extra_hosts.clone();
         Ok(spec)

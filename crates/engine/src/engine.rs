@@ -61,6 +61,8 @@ pub struct EngineParts {
 pub struct Settings {
     /// Entitlements that clients may ask for, such as `network.host`.
     pub entitlements: Vec<String>,
+    /// Whether steps of all builds are on the proxy network.
+    pub proxy_network: bool,
     /// Rules of garbage collection, none for no collection.
     pub gc_policies: Vec<GcPolicy>,
     /// Speaks to frontends from images; none if there are none.
@@ -79,6 +81,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             entitlements: Vec::new(),
+            proxy_network: false,
             gc_policies: Vec::new(),
             frontend_host: None,
             frontend_repositories: Vec::new(),
@@ -137,6 +140,7 @@ impl Engine {
             worker,
             version,
             entitlements: settings.entitlements,
+            proxy_network: settings.proxy_network,
             frontends: Frontends {
                 dockerfile: settings.dockerfile,
                 host: settings.frontend_host,

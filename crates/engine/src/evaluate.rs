@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use attest::Capture;
+use attest::{Capture, IncompleteMaterial};
 use frontend::bridge::CacheImport;
 use llb::pb;
 use oci::Digest;
@@ -89,7 +89,11 @@ impl Evaluator {
             }
         };
         let parts = Arc::clone(&self.parts);
-        let load = move || load(&definition, &rights, nesting, parts.devices.as_deref());
+        let on_proxy_network = self.scope.on_proxy_network();
+        let load = move || {
+            let devices = parts.devices.as_deref();
+            load(&definition, &rights, nesting, devices, on_proxy_network)
+        };
         let loaded = task::blocking("load a definition", load).await?;
         self.places.lock().extend(loaded.places);
         self.forget_cache_mounts(loaded.unwanted).await?;
@@ -154,6 +158,35 @@ fn capture(job: &Job<BuildDomain>, vertex: &Vertex<BuildDomain>) -> Capture {
     let mut out = Capture::new();
     for (vertex, op) in job.ops(vertex) {
         out.op(&vertex.sys.op, &op.pin());
+        if vertex.sys.proxied {
+            let requests = op.requests();
+            proxied(&mut out, &vertex, requests.as_deref());
+        }
     }
     out
+}
+
+/// What a step on the proxy network asked for, if it has run.
+fn proxied(out: &mut Capture, vertex: &Vertex<BuildDomain>, requests: Option<&proxy::Capture>) {
+    out.proxy_network();
+    let Some(requests) = requests else { return };
+    for material in requests.materials() {
+        if let Ok(digest) = Digest::parse(&format!("sha256:{}", material.sha256)) {
+            out.download(&material.url, digest);
+        }
+    }
+    let name = match &vertex.sys.op.op {
+        Some(pb::op::Op::Exec(exec)) => exec.meta.as_ref().map(|meta| meta.args.join(" ")),
+        _ => None,
+    };
+    let name = name.unwrap_or_default();
+    for incomplete in requests.incompletes() {
+        out.incomplete_material(IncompleteMaterial {
+            op: vertex.digest.to_string(),
+            name: name.clone(),
+            method: incomplete.method,
+            uri: incomplete.url,
+            reason: incomplete.reason.to_owned(),
+        });
+    }
 }

@@ -182,14 +182,21 @@ macro_rules! failures_of_builds {
     };
 }
 
-failures_of_builds!(
-    AttestError,
-    ExecError,
-    ExportError,
-    OpFailure,
-    SessionError,
-    SourceError,
-);
+failures_of_builds!(ExecError, ExportError, OpFailure, SessionError, SourceError,);
+
+impl From<AttestError> for Failure {
+    fn from(error: AttestError) -> Self {
+        let materials = match &error {
+            AttestError::Incomplete { materials, .. } => Some(materials.clone()),
+            _ => None,
+        };
+        let failure = Self::of_build(error.kind(), error);
+        match materials {
+            Some(materials) => failure.with(Detail::IncompleteMaterials { materials }),
+            None => failure,
+        }
+    }
+}
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {

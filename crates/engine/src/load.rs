@@ -11,6 +11,7 @@ use llb::definition::DefinitionError;
 use llb::{Graph, pb};
 use oci::{Digest, ErrorKind, Platform};
 use ops::{BuildDomain, BuildRights, OpSys};
+use prost::Message as _;
 use solver::{Edge, ProgressGroup, Vertex, VertexOptions};
 
 use crate::api::Failure;
@@ -42,6 +43,9 @@ pub(crate) enum LoadError {
         "failed to load LLB: CDI device {device:?} is required by step {step:?}, but CDI device support is disabled"
     )]
     DevicesDisabled { device: String, step: String },
+    /// On the proxy network a step has the sandbox's network, the host's or none.
+    #[error("failed to load LLB: network mode {0} is not allowed when proxy network is enabled")]
+    NetworkMode(i32),
     #[error("failed to load LLB: {0}")]
     Devices(#[from] DeviceError),
 }
@@ -50,9 +54,10 @@ impl LoadError {
     /// What kind of error it is.
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Definition(_) | Self::UnknownCapability(_) | Self::SecurityMode(_) => {
-                ErrorKind::Invalid
-            }
+            Self::Definition(_)
+            | Self::UnknownCapability(_)
+            | Self::SecurityMode(_)
+            | Self::NetworkMode(_) => ErrorKind::Invalid,
             Self::NotGranted(_) => ErrorKind::Denied,
             Self::DevicesDisabled { .. } => ErrorKind::NotFound,
             Self::Devices(error) => error.kind(),
@@ -66,17 +71,20 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// Loads a definition for a build with `rights` that is within `nesting` others.
+/// Loads a definition for a build with `rights` that is within `nesting` others; its steps are on the proxy network if `proxy_network` says
+/// so.
 pub(crate) fn load(
     definition: &pb::Definition,
     rights: &BuildRights,
     nesting: usize,
     devices: Option<&Devices>,
+    proxy_network: bool,
 ) -> Result<Loaded, LoadError> {
     let graph = Graph::load(definition)?;
     let mut vertices: Vec<Arc<Vertex<BuildDomain>>> = Vec::with_capacity(graph.nodes.len());
     let mut places = HashMap::new();
     let mut unwanted = HashMap::new();
+    let mut renamed = Renamed::default();
     for node in &graph.nodes {
         if let Some(cap) = node
             .metadata
@@ -89,13 +97,15 @@ pub(crate) fn load(
         let mut op = (*node.op).clone();
         op.platform = Some(platform(op.platform.as_ref()));
         check(&op, rights)?;
+        let proxied = proxy_network && is_proxied(&op)?;
+        let digest = renamed.digest(node, proxied);
         self::devices(&mut op, rights, devices, &node.name)?;
         let at: Vec<Place> = graph
             .locations_of(node)
             .map(|(info, ranges)| (info.clone(), ranges.to_vec()))
             .collect();
         if !at.is_empty() {
-            places.insert(node.digest.clone(), at);
+            places.insert(digest.clone(), at);
         }
         let metadata = &node.metadata;
         if metadata.ignore_cache {
@@ -122,7 +132,7 @@ pub(crate) fn load(
             })
             .collect();
         vertices.push(Arc::new(Vertex {
-            digest: node.digest.clone(),
+            digest,
             name: node.display_name().to_owned(),
             inputs,
             options,
@@ -131,6 +141,7 @@ pub(crate) fn load(
                 metadata: metadata.clone(),
                 rights: rights.clone(),
                 nesting,
+                proxied,
             }),
         }));
     }
@@ -145,6 +156,59 @@ pub(crate) fn load(
         places,
         unwanted,
     })
+}
+
+/// The digests of vertices that are not those of their ops as received: steps on the proxy network, and what stands on them.
+///
+/// | input | in the digest | why |
+/// |---|---|---|
+/// | the op as received | yes | as everywhere |
+/// | its inputs' digests in the place of those received | where they differ | vertices of one digest have the same inputs |
+/// | `\0buildkit.proxy-network.v0` | behind a proxied op | a build without the proxy network does not share the vertex |
+///
+/// Source of the facts: `solver/llbsolver/vertex.go` `recomputeDigests` (v0.34.2).
+#[derive(Debug, Default)]
+struct Renamed(HashMap<String, Digest>);
+
+impl Renamed {
+    /// The digest of the next vertex; inputs come before those that use them.
+    fn digest(&mut self, node: &llb::definition::Node, proxied: bool) -> Digest {
+        const SUFFIX: &[u8] = b"\0buildkit.proxy-network.v0";
+        let stands_on = |input: &pb::Input| self.0.contains_key(&input.digest);
+        let changed = node.op.inputs.iter().any(stands_on);
+        if !proxied && !changed {
+            return node.digest.clone();
+        }
+        let mut bytes = if changed {
+            let mut op = (*node.op).clone();
+            for input in &mut op.inputs {
+                if let Some(new) = self.0.get(&input.digest) {
+                    input.digest = new.to_string();
+                }
+            }
+            op.encode_to_vec()
+        } else {
+            node.raw.to_vec()
+        };
+        if proxied {
+            bytes.extend_from_slice(SUFFIX);
+        }
+        let digest = Digest::sha256(bytes);
+        self.0.insert(node.digest.to_string(), digest.clone());
+        digest
+    }
+}
+
+/// Whether an op is a step that has a network, in a build on the proxy network.
+fn is_proxied(op: &pb::Op) -> Result<bool, LoadError> {
+    let Some(pb::op::Op::Exec(exec)) = &op.op else {
+        return Ok(false);
+    };
+    match pb::NetMode::try_from(exec.network) {
+        Ok(pb::NetMode::Unset | pb::NetMode::Host) => Ok(true),
+        Ok(pb::NetMode::None) => Ok(false),
+        Err(_) => Err(LoadError::NetworkMode(exec.network)),
+    }
 }
 
 /// The cache mounts of an op: their ids, and whether they are on top of a ref.
@@ -238,4 +302,113 @@ fn devices(
         })
         .collect();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec(input: &str, network: i32) -> pb::Op {
+        pb::Op {
+            inputs: vec![pb::Input {
+                digest: input.to_owned(),
+                index: 0,
+            }],
+            op: Some(pb::op::Op::Exec(pb::ExecOp {
+                meta: Some(pb::Meta {
+                    args: vec!["true".into()],
+                    cwd: "/".into(),
+                    ..pb::Meta::default()
+                }),
+                mounts: vec![pb::Mount {
+                    dest: "/".into(),
+                    ..pb::Mount::default()
+                }],
+                network,
+                ..pb::ExecOp::default()
+            })),
+            ..pb::Op::default()
+        }
+    }
+
+    /// Source, a step with this network, a step without any, and their terminal.
+    fn definition(network: i32) -> (pb::Definition, Vec<String>) {
+        let source = pb::Op {
+            op: Some(pb::op::Op::Source(pb::SourceOp {
+                identifier: "docker-image://docker.io/library/busybox:latest".into(),
+                ..pb::SourceOp::default()
+            })),
+            ..pb::Op::default()
+        };
+        let digest = |op: &pb::Op| Digest::sha256(op.encode_to_vec()).to_string();
+        let step = exec(&digest(&source), network);
+        let offline = exec(&digest(&step), pb::NetMode::None as i32);
+        let terminal = pb::Op {
+            inputs: vec![pb::Input {
+                digest: digest(&offline),
+                index: 0,
+            }],
+            ..pb::Op::default()
+        };
+        let ops = [source, step, offline];
+        let digests = ops.iter().map(digest).collect();
+        let def = ops.iter().chain([&terminal]);
+        let def = def.map(prost::Message::encode_to_vec).collect();
+        let definition = pb::Definition {
+            def,
+            ..pb::Definition::default()
+        };
+        (definition, digests)
+    }
+
+    /// Digests and whether they are proxied, from the last step to the source.
+    fn loaded(network: i32, proxy: bool) -> Result<Vec<(String, bool)>, LoadError> {
+        let (definition, _) = definition(network);
+        let loaded = load(&definition, &BuildRights::default(), 0, None, proxy)?;
+        let mut out = Vec::new();
+        let mut next = Some(loaded.edge.vertex);
+        while let Some(vertex) = next {
+            out.push((vertex.digest.to_string(), vertex.sys.proxied));
+            next = vertex.inputs.first().map(|edge| Arc::clone(&edge.vertex));
+        }
+        Ok(out)
+    }
+
+    #[test]
+    fn steps_on_the_proxy_network_and_what_stands_on_them_have_digests_of_their_own() {
+        let (definition, digests) = definition(0);
+        let [source, step, offline] = digests.as_slice() else {
+            panic!("{digests:?}");
+        };
+        let without = loaded(0, false).unwrap();
+        let expected = [offline, step, source].map(|digest| (digest.clone(), false));
+        assert_eq!(without, expected);
+
+        let suffixed = [
+            &definition.def[1],
+            b"\0buildkit.proxy-network.v0".as_slice(),
+        ]
+        .concat();
+        let proxied = Digest::sha256(suffixed).to_string();
+        let renamed = exec(&proxied, pb::NetMode::None as i32).encode_to_vec();
+        assert_eq!(
+            loaded(0, true).unwrap(),
+            [
+                (Digest::sha256(renamed).to_string(), false),
+                (proxied, true),
+                (source.clone(), false)
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_network_a_step_is_not_proxied_and_an_unknown_network_is_refused() {
+        let none = pb::NetMode::None as i32;
+        assert_eq!(loaded(none, true).unwrap(), loaded(none, false).unwrap());
+        assert!(loaded(7, false).is_ok());
+        assert_eq!(
+            loaded(7, true).unwrap_err().to_string(),
+            "failed to load LLB: network mode 7 is not allowed when proxy network is enabled"
+        );
+    }
 }

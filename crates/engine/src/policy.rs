@@ -23,6 +23,7 @@ use crate::api::{Failure, FailureKind};
 mod error;
 mod evaluator;
 mod pattern;
+mod requests;
 mod rewrite;
 mod work;
 

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use oci::Digest;
-use ops::{BuildCacheMounts, BuildDomain, BuildRights, LoaderSlot};
+use ops::{BuildCacheMounts, BuildDomain, BuildRights, LoaderSlot, RequestPolicySlot};
 use parking_lot::Mutex;
 use progress::{Event, Hub, VertexProgress, Writer};
 use solver::{Job, OpCtx, Vertex};
@@ -35,6 +35,10 @@ pub(crate) struct ScopeParts {
     pub(crate) cache_mounts: Arc<BuildCacheMounts>,
     /// Loads definitions that its steps made, once it is known how.
     pub(crate) nested: Arc<LoaderSlot>,
+    /// Whether its steps are on the proxy network.
+    pub(crate) on_proxy_network: bool,
+    /// Where its steps find who decides on their requests.
+    pub(crate) request_policy: Arc<RequestPolicySlot>,
     /// Its place in the solver.
     pub(crate) job: Job<BuildDomain>,
 }
@@ -49,6 +53,8 @@ pub(crate) struct BuildScope {
     resolved_sources: Mutex<Arc<ResolvedSources>>,
     cache_mounts: Mutex<Arc<BuildCacheMounts>>,
     nested: Arc<LoaderSlot>,
+    on_proxy_network: bool,
+    request_policy: Arc<RequestPolicySlot>,
     job: Mutex<Option<Arc<Job<BuildDomain>>>>,
     ended: watch::Sender<bool>,
     /// Inputs and mounts of failed steps, until the build ends, by the names that errors carry.
@@ -71,6 +77,8 @@ impl BuildScope {
             resolved_sources,
             cache_mounts,
             nested,
+            on_proxy_network,
+            request_policy,
             job,
         } = parts;
         Arc::new(Self {
@@ -82,6 +90,8 @@ impl BuildScope {
             resolved_sources: Mutex::new(resolved_sources),
             cache_mounts: Mutex::new(cache_mounts),
             nested,
+            on_proxy_network,
+            request_policy,
             job: Mutex::new(Some(Arc::new(job))),
             ended: watch::Sender::new(false),
             failed_refs: Mutex::default(),
@@ -100,6 +110,7 @@ impl BuildScope {
         // What it keeps in the store may go, whoever still holds the scope.
         *self.resolved_sources.lock() = ResolvedSources::new();
         *self.cache_mounts.lock() = Arc::default();
+        drop(self.request_policy.lock().take());
         let failed_refs = std::mem::take(&mut *self.failed_refs.lock());
         drop(failed_refs);
     }
@@ -165,6 +176,23 @@ impl BuildScope {
     /// What the client was granted.
     pub(crate) fn rights(&self) -> &BuildRights {
         &self.rights
+    }
+
+    /// Whether the build's steps are on the proxy network.
+    pub(crate) fn on_proxy_network(&self) -> bool {
+        self.on_proxy_network
+    }
+
+    /// Decides from here on who decides on requests of the build's steps.
+    pub(crate) fn set_request_policy(&self, policy: Arc<dyn proxy::RequestPolicy>) {
+        if !*self.ended.borrow() {
+            *self.request_policy.lock() = Some(policy);
+        }
+    }
+
+    /// Who decides on requests of the build's steps.
+    pub(crate) fn request_policy(&self) -> Option<Arc<dyn proxy::RequestPolicy>> {
+        self.request_policy.lock().clone()
     }
 
     /// What the build's sources found out.

@@ -29,6 +29,8 @@ pub(crate) struct Services {
     pub(crate) version: VersionInfo,
     /// Entitlements that clients may ask for.
     pub(crate) entitlements: Vec<String>,
+    /// Whether steps of all builds are on the proxy network.
+    pub(crate) proxy_network: bool,
     pub(crate) frontends: Frontends,
     /// What the daemon's owner adds to provenance.
     pub(crate) provenance_env: BTreeMap<String, serde_json::Value>,

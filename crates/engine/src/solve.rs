@@ -23,7 +23,7 @@ use exporter::{ExportSource, Exported};
 use frontend::bridge::CacheImport;
 use frontend::{FrontendRequest, FrontendResult};
 use oci::{Descriptor, Platform};
-use ops::{BuildDomain, BuildRights, JobValue, LoaderSlot};
+use ops::{BuildDomain, BuildRights, JobValue, LoaderSlot, RequestPolicySlot};
 use progress::{Hub, Writer};
 use session::Group;
 use solver::{JobOptions, SolveError, Solver};
@@ -129,18 +129,24 @@ async fn run(
         exporters: &services.exporters,
         caches: &services.caches,
         entitlements: &services.entitlements,
+        proxy_network: services.proxy_network,
+        has_proxy_network: services.parts.executor.proxy().is_some(),
     };
     let admitted = admission.admit(&request, &sessions).await?;
 
     let client = Client {
         sessions,
         rights: admitted.rights.clone(),
+        on_proxy_network: admitted.on_proxy_network,
         worker_id: services.worker.id.clone(),
     };
     let scope = begin(&services.solver, &request, hub, client)?;
     let calls = CallScope::root(call_by_client(&request), &services.calls);
     running.build = Some((Arc::clone(&scope), Arc::clone(&calls)));
     let policies = policies(services, &scope, &admitted.policies, &request);
+    if scope.on_proxy_network() && policies.have_a_say() {
+        scope.set_request_policy(Arc::clone(&policies) as _);
+    }
     let parts = Arc::new(bridge_parts(services, scope.clone(), policies));
     let bridge = BuildBridge::new(Arc::clone(&parts), Arc::clone(&calls));
 
@@ -243,6 +249,8 @@ impl Options {
 struct Client {
     sessions: Group,
     rights: BuildRights,
+    /// Whether its steps are on the proxy network.
+    on_proxy_network: bool,
     /// The worker that does it.
     worker_id: String,
 }
@@ -259,6 +267,7 @@ fn begin(
     let resolved_sources = ResolvedSources::of(request.session.as_str(), context);
     let cache_mounts = Arc::default();
     let nested = Arc::<LoaderSlot>::default();
+    let request_policy = Arc::<RequestPolicySlot>::default();
     let job = solver.job(JobOptions {
         id: request.build.to_string(),
         session: (!request.session.is_empty()).then(|| request.session.to_string()),
@@ -267,6 +276,7 @@ fn begin(
             resolved_sources: Arc::clone(&resolved_sources),
             cache_mounts: Arc::clone(&cache_mounts),
             nested: Arc::clone(&nested),
+            request_policy: Arc::clone(&request_policy),
         }),
     });
     let job = job.map_err(|error| {
@@ -286,6 +296,8 @@ fn begin(
         resolved_sources,
         cache_mounts,
         nested,
+        on_proxy_network: client.on_proxy_network,
+        request_policy,
         job,
     }))
 }

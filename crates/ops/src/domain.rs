@@ -36,6 +36,11 @@ pub trait BuildOp: Op<BuildDomain> {
     fn pin(&self) -> String {
         String::new()
     }
+
+    /// Returns what a step of the proxy network asked for, once it has run; none for every other op, and for what was in the cache.
+    fn requests(&self) -> Option<Arc<proxy::Capture>> {
+        None
+    }
 }
 
 /// What the engine puts into a vertex for its op.
@@ -49,6 +54,8 @@ pub struct OpSys {
     pub rights: BuildRights,
     /// How many builds are around the one that has it; 0 for what a client wants.
     pub nesting: usize,
+    /// Whether it is a step of the proxy network.
+    pub proxied: bool,
 }
 
 /// The rights of the build that a vertex belongs to.
@@ -69,7 +76,12 @@ pub struct JobValue {
     pub cache_mounts: Arc<BuildCacheMounts>,
     /// Loads definitions that its steps made.
     pub nested: Arc<LoaderSlot>,
+    /// Who decides on requests of its steps on the proxy network; set once the build has begun, and none where everything is allowed.
+    pub request_policy: Arc<RequestPolicySlot>,
 }
+
+/// A policy that comes after the job that it is of, and goes before.
+pub type RequestPolicySlot = parking_lot::Mutex<Option<Arc<dyn proxy::RequestPolicy>>>;
 
 /// What the sources of the builds resolved to, for the builds that want a vertex.
 pub(crate) fn resolved_sources(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<ResolvedSources>> {
@@ -84,6 +96,14 @@ pub(crate) fn cache_mounts(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<BuildCacheMounts
     let jobs = ctx.job_values();
     jobs.iter()
         .map(|job| Arc::clone(&job.cache_mounts))
+        .collect()
+}
+
+/// Who decides on the requests of a step that the builds want.
+pub(crate) fn request_policies(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<dyn proxy::RequestPolicy>> {
+    let jobs = ctx.job_values();
+    jobs.iter()
+        .filter_map(|job| job.request_policy.lock().clone())
         .collect()
 }
 
@@ -158,6 +178,7 @@ mod tests {
             resolved_sources: ResolvedSources::of("", ""),
             cache_mounts: Arc::default(),
             nested: Arc::default(),
+            request_policy: Arc::default(),
         }
     }
 

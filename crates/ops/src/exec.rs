@@ -5,12 +5,12 @@ pub mod key;
 mod mounts;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use executor::{
     ContainerSpec, Environment, ExitStatus, NetworkMode, Output, ProcessIo, ProcessSpec, Resources,
-    SecurityMode, Ulimit,
+    SecurityMode, StepProxy, Ulimit,
 };
 use llb::pb;
 use metrics::{NoLabels, Phase};
@@ -18,6 +18,7 @@ use oci::Digest;
 use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 
 use crate::environment::{set_proxies, set_secrets};
+use crate::trust::TrustError;
 use crate::{BuildDomain, BuildOp, BuildRights, OpFailure, Parts, Ref};
 pub use mounts::{Prepared, PreparedMount, prepare};
 
@@ -30,6 +31,9 @@ pub struct ExecOp {
     rights: BuildRights,
     resources: Resources,
     inputs: usize,
+    proxied: bool,
+    /// What it asked for on the proxy network, once it has run.
+    requests: OnceLock<Arc<proxy::Capture>>,
 }
 
 impl ExecOp {
@@ -49,7 +53,16 @@ impl ExecOp {
             rights,
             resources,
             inputs,
+            proxied: false,
+            requests: OnceLock::new(),
         }
+    }
+
+    /// Has it run on the proxy network, or not.
+    #[must_use]
+    pub fn proxied(mut self, proxied: bool) -> Self {
+        self.proxied = proxied;
+        self
     }
 
     fn meta(&self) -> Result<&pb::Meta, OpFailure> {
@@ -65,6 +78,26 @@ impl ExecOp {
         environment.set_default_path("linux");
         set_secrets(&mut environment, &self.op.secretenv, &self.parts, ctx).await?;
         Ok(environment.into_variables())
+    }
+
+    /// What a step of the proxy network needs; nothing for others.
+    async fn on_proxy_network(
+        &self,
+        ctx: &OpCtx<BuildDomain>,
+        prepared: Prepared,
+    ) -> Result<(Prepared, Option<StepProxy>), OpFailure> {
+        if !self.proxied {
+            return Ok((prepared, None));
+        }
+        let proxy = self.parts.executor.proxy().ok_or(OpFailure::NoProxy)?;
+        let (prepared, bundle) = prepared.trusting(proxy.certificate().to_vec()).await?;
+        let capture = Arc::clone(self.requests.get_or_init(Arc::default));
+        let step = StepProxy {
+            policies: crate::domain::request_policies(ctx),
+            capture,
+            bundle,
+        };
+        Ok((prepared, Some(step)))
     }
 
     fn check_platform(&self) -> Result<(), OpFailure> {
@@ -92,7 +125,11 @@ impl ExecOp {
     }
 }
 
-impl BuildOp for ExecOp {}
+impl BuildOp for ExecOp {
+    fn requests(&self) -> Option<Arc<proxy::Capture>> {
+        self.requests.get().cloned()
+    }
+}
 
 #[async_trait]
 impl Op<BuildDomain> for ExecOp {
@@ -144,6 +181,7 @@ impl Op<BuildDomain> for ExecOp {
             args: meta.args.join(" "),
             source: Box::new(source),
         })?);
+        let (prepared, proxy) = self.on_proxy_network(ctx, prepared).await?;
         let (spec_mounts, rootfs, shm_size) = prepared.open().await?;
         let mut spec = ContainerSpec::new(
             access,
@@ -175,6 +213,8 @@ impl Op<BuildDomain> for ExecOp {
         spec.resources = resources;
         spec.devices = devices;
         spec.ids = prepared.ids();
+        let capture = proxy.as_ref().map(|proxy| Arc::clone(&proxy.capture));
+        spec.proxy = proxy;
         let log = |stream: i64| {
             let sink = Arc::clone(&ctx.sink);
             Output::sink(move |chunk: bytes::Bytes| sink.log(stream, &chunk))
@@ -231,6 +271,11 @@ impl Op<BuildDomain> for ExecOp {
                 source: Box::new(source),
             }),
         };
+        if let Some(capture) = capture {
+            ctx.sink.log(2, capture.log().as_bytes());
+        }
+        let (prepared, cleaned) = prepared.distrust().await;
+        let failure = with_cleanup(failure, cleaned, &meta.args);
         match failure {
             None => {
                 let begun = task::clock::monotonic();
@@ -278,6 +323,34 @@ fn out_of_memory(status: &ExitStatus, limit: u64) -> String {
         }
     }
     sentence
+}
+
+/// What came of a step whose certificates were cleaned up, or not.
+fn with_cleanup(
+    failure: Option<OpFailure>,
+    cleaned: Result<(), TrustError>,
+    args: &[String],
+) -> Option<OpFailure> {
+    let Err(error) = cleaned else { return failure };
+    Some(match failure {
+        // Two sentences, as the reference joins errors.
+        Some(OpFailure::Process { args, code, reason }) => OpFailure::Process {
+            args,
+            code,
+            reason: format!(
+                "{reason}\nfailed to clean up proxy CA: {}",
+                oci::error::chain(&error)
+            ),
+        },
+        Some(other) => {
+            tracing::warn!(%error, "the proxy's certificate stays in what a failed step left");
+            other
+        }
+        None => OpFailure::ProxyCa {
+            args: args.join(" "),
+            source: Box::new(error),
+        },
+    })
 }
 
 fn is_missing_source(error: &executor::ExecError) -> bool {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::trust::TrustError;
 use executor::ExecError;
 use fstree::PathError;
 use fstree::action::ActionError;
@@ -90,6 +91,17 @@ pub enum OpFailure {
         "secret `{id}` has a zero byte and cannot be an environment variable; mount it as a file"
     )]
     SecretZeroByte { id: String },
+    #[error("proxy network provider is not available")]
+    NoProxy,
+    #[error("failed to inject proxy CA: {0}")]
+    Trust(#[source] Box<TrustError>),
+    #[error(
+        "process {args:?} did not complete successfully: failed to clean up proxy CA: {source}"
+    )]
+    ProxyCa {
+        args: String,
+        source: Box<TrustError>,
+    },
     #[error(transparent)]
     Bounds(Box<ExecError>),
     #[error("no SSH key {id:?} forwarded from the client")]
@@ -162,7 +174,8 @@ impl OpFailure {
             Self::Devices(error) => error.kind(),
             Self::Nested(error) => error.kind(),
             Self::Bounds(error) => error.kind(),
-            Self::NotBuilt { .. } => ErrorKind::Unsupported,
+            Self::Trust(_) | Self::ProxyCa { .. } => ErrorKind::Failed,
+            Self::NoProxy | Self::NotBuilt { .. } => ErrorKind::Unsupported,
             Self::Emulation { .. } => ErrorKind::Failed,
             Self::SecretNotFound { .. } | Self::NoSshKey { .. } => ErrorKind::NotFound,
             Self::SshSocket { source, .. } => ErrorKind::of_host(source),

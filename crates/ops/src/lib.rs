@@ -31,11 +31,13 @@ mod parts;
 mod resolver;
 mod results;
 pub mod source_op;
+mod trust;
 
 pub use admission::MemoryBudget;
 pub use cache_mounts::{BuildCacheMounts, CacheMounts};
 pub use domain::{
     BuildDomain, BuildOp, BuildRights, JobValue, LayerHint, OpSys, ProgressSink, Ref,
+    RequestPolicySlot,
 };
 pub use failure::OpFailure;
 pub use fstree::{PathError, Root};
@@ -44,3 +46,4 @@ pub use nested::{LoaderSlot, MAX_NESTED_BUILDS, NestedBuildError, NestedLoader};
 pub use parts::{Parts, StepLimits};
 pub use resolver::OpResolver;
 pub use results::Results;
+pub use trust::TrustError;

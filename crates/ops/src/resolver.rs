@@ -39,14 +39,17 @@ impl Resolver<BuildDomain> for OpResolver {
         let platform = sys.op.platform.clone();
         let combine = |kind| CombineOp::new(Arc::clone(&self.parts), kind, inputs, &vertex.name);
         Ok(match sys.op.op.as_ref().ok_or(OpFailure::NoOp)? {
-            pb::op::Op::Exec(op) => Arc::new(ExecOp::new(
-                parts,
-                op.clone(),
-                platform,
-                sys.rights.clone(),
-                resources_of(sys.metadata.linux_resources.as_ref()),
-                inputs,
-            )),
+            pb::op::Op::Exec(op) => Arc::new(
+                ExecOp::new(
+                    parts,
+                    op.clone(),
+                    platform,
+                    sys.rights.clone(),
+                    resources_of(sys.metadata.linux_resources.as_ref()),
+                    inputs,
+                )
+                .proxied(sys.proxied),
+            ),
             pb::op::Op::File(op) => Arc::new(FileOp::new(parts, op.clone(), inputs, &vertex.name)),
             pb::op::Op::Source(op) => Arc::new(SourceOp::new(
                 parts,

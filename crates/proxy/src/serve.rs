@@ -62,6 +62,8 @@ fn server() -> http1::Builder {
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS)
+        // busybox's wget shuts down its side when it has asked.
+        .half_close(true)
         .keep_alive(true);
     builder
 }

@@ -544,6 +544,18 @@ async fn connections_are_used_again_and_one_that_was_closed_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_side_when_it_has_asked_is_answered() {
+    let lab = lab(Setup::default()).await;
+    let mut stream = TcpStream::connect(lab.proxy).await.unwrap();
+    let request = "GET http://10.0.0.1/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("hello"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_trust_the_proxy_is_told_of() {
     let lab = lab(Setup::default()).await;
     let mut stream = TcpStream::connect(lab.proxy).await.unwrap();

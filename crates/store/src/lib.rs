@@ -39,6 +39,7 @@
 mod blob;
 mod budget;
 mod chain;
+mod cover;
 mod damage;
 mod db;
 mod error;

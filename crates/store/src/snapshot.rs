@@ -234,11 +234,13 @@ impl Snapshots {
         mount.map_err(|e| StoreError::io("mount", &self.root, e))
     }
 
-    /// Mounts a snapshot read-write on top of `layers`, base first. On nothing, the snapshot's directory itself is the tree.
+    /// Mounts a snapshot read-write on top of `layers`, base first, with a layer that is nobody's on top of them where one is given. On
+    /// nothing, the snapshot's directory itself is the tree.
     pub(crate) fn mount_rw(
         &self,
         id: &str,
         layers: &[String],
+        cover: Option<&MountFd>,
         ids: Option<&IdMapping>,
     ) -> Result<MountFd, StoreError> {
         let fail = |e| StoreError::io("mount", self.root.join(id), e);
@@ -250,7 +252,8 @@ impl Snapshots {
         for layer in layers.iter().rev() {
             dirs.push(self.upper_in(layer, mapped.as_deref())?);
         }
-        let lower: Vec<BorrowedFd<'_>> = dirs.iter().map(AsFd::as_fd).collect();
+        let dirs = dirs.iter().map(AsFd::as_fd);
+        let lower: Vec<BorrowedFd<'_>> = cover.map(AsFd::as_fd).into_iter().chain(dirs).collect();
         self.mount_rw_io(id, &lower, ids).map_err(fail)
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Setting {
     pub(super) args: Vec<String>,
     /// More of its environment.
     pub(super) env: Vec<(String, String)>,
+    /// Keys of its configuration that stand in no table.
+    pub(super) first: String,
     /// More tables of its configuration.
     pub(super) tables: String,
     /// Part of the names of its files, when a case has several daemons.
@@ -300,8 +302,9 @@ impl Drop for Daemon<'_> {
 
 fn spawn(rig: &Rig<'_>, setting: &Setting, root: &Path, socket: &Path) -> Result<Child, Trouble> {
     let port = rig.lab.mirror.port;
+    let first = &setting.first;
     let mut text = format!(
-        "[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n  gc = false\n\
+        "{first}[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n  gc = false\n\
          [worker.containerd]\n  enabled = false\n\
          [registry.\"docker.io\"]\n  mirrors = [\"localhost:{port}\"]\n"
     );

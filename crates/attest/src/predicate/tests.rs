@@ -4,10 +4,14 @@ use base64::Engine as _;
 use llb::pb;
 use oci::Digest;
 
+use serde_json::Value;
+
 use super::{Provenance, Run};
 use crate::capture::Capture;
+use crate::error::AttestError;
 use crate::options::{Mode, ProvenanceOptions, SlsaVersion, UnknownMaterials};
 use crate::request::filter_args;
+use crate::sources::IncompleteMaterial;
 use crate::steps::build_config;
 use prost::Message as _;
 
@@ -238,4 +242,65 @@ fn no_credential_of_an_address_is_in_provenance() {
         }
         assert!(text.contains("xxxxx:xxxxx@example.com"), "{text}");
     }
+}
+
+#[test]
+fn requests_of_the_proxy_network_are_materials_or_say_why_not() {
+    let request = |uri: &str, reason: &str| IncompleteMaterial {
+        op: "sha256:00".into(),
+        name: "sh -c fetch".into(),
+        method: "GET".into(),
+        uri: uri.into(),
+        reason: reason.into(),
+    };
+    let mut capture = Capture::new();
+    capture.proxy_network();
+    capture.download("http://a.example/x", Digest::sha256(b"x"));
+    let options = ProvenanceOptions::default();
+    let json = |capture: &Capture| -> Value {
+        let made = Provenance::new(capture, &options, None, Run::default()).unwrap();
+        serde_json::from_slice(&made.to_json()).unwrap()
+    };
+    let network = "/runDetails/metadata/buildkit_metadata/network";
+    let complete = json(&capture);
+    assert_eq!(
+        complete.pointer(network),
+        Some(&serde_json::json!({"mode": "proxy"}))
+    );
+    let materials = complete.pointer("/buildDefinition/resolvedDependencies");
+    let materials = materials.unwrap().to_string();
+    assert!(materials.contains("http://a.example/x"), "{materials}");
+
+    let mut other = Capture::new();
+    other.incomplete_material(request("http://b.example/", "upstream_error"));
+    other.incomplete_material(request("http://a.example/", "unsuccessful_response"));
+    capture.merge(&other);
+    capture.settle().unwrap();
+    let incomplete = json(&capture);
+    let first = format!("{network}/proxy/incomplete/0");
+    assert_eq!(
+        incomplete.pointer(&first),
+        Some(&serde_json::json!({
+            "op": "sha256:00",
+            "name": "sh -c fetch",
+            "method": "GET",
+            "uri": "http://a.example/",
+            "reason": "unsuccessful_response"
+        }))
+    );
+    let strict = ProvenanceOptions {
+        unknown_materials: UnknownMaterials::Refused,
+        ..ProvenanceOptions::default()
+    };
+    let error = Provenance::new(&capture, &strict, None, Run::default()).unwrap_err();
+    assert!(
+        error.to_string().ends_with(
+            "Uncaptured requests:\n  - sh -c fetch\n    method: GET\n    url: http://a.example/\n    reason: unsuccessful_response\n  - sh -c fetch\n    method: GET\n    url: http://b.example/\n    reason: upstream_error"
+        ),
+        "{error}"
+    );
+    let AttestError::Incomplete { materials, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(materials.len(), 2);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
+use attest::IncompleteMaterial;
 use bytes::Bytes;
 use frontend::BridgeError;
 use llb::pb;
@@ -277,6 +278,11 @@ pub enum Detail {
         version: i64,
         /// The feature.
         feature: String,
+    },
+    /// What is not known of a build of which all materials were asked for.
+    IncompleteMaterials {
+        /// Sources and requests of steps.
+        materials: Vec<IncompleteMaterial>,
     },
     /// A fact from elsewhere (a client's own error), as it came.
     Raw {

@@ -115,6 +115,15 @@ fn redact_detail(detail: Detail) -> Option<Detail> {
             Err(_) if type_url.contains("stack.Stack") => return None,
             Err(_) => Detail::Raw { type_url, value },
         },
+        Detail::IncompleteMaterials { materials } => Detail::IncompleteMaterials {
+            materials: materials
+                .into_iter()
+                .map(|mut material| {
+                    material.name = oci::address::redacted(material.name);
+                    material
+                })
+                .collect(),
+        },
         Detail::Vertex { .. }
         | Detail::Exit { .. }
         | Detail::Frontend { .. }
@@ -293,6 +302,7 @@ mod tests {
                 | Detail::Frontend { .. }
                 | Detail::FrontendCap { .. }
                 | Detail::Subrequest { .. }
+                | Detail::IncompleteMaterials { .. }
                 | Detail::CompatibilityFeature { .. } => format!("{detail:?}"),
             };
             assert!(!text.contains("canary"), "{text}");

@@ -42,6 +42,11 @@ impl SourcePolicies {
         })
     }
 
+    /// Whether a source may be refused or changed.
+    pub(crate) fn have_a_say(&self) -> bool {
+        self.verifier.is_some() || !self.policies.is_empty()
+    }
+
     /// An evaluator for the policies of the build and of a request; none if there are no policies and no client to ask.
     pub(crate) fn evaluator(&self, more: &[Arc<Policy>]) -> Option<PolicyEvaluator> {
         let policies: Vec<_> = self.policies.iter().chain(more).cloned().collect();

@@ -23,6 +23,7 @@ use store::{ImmutableRef, MountFd, MutableRef, RefOptions};
 
 use super::key::{NO_INPUT, NO_OUTPUT};
 use crate::cache_mounts::{CacheMount, Request};
+use crate::trust::{Bundle, TrustError};
 use crate::{BuildDomain, OpFailure, Parts, Ref};
 
 /// What is mounted at one place. `Debug` shows no secret.
@@ -72,6 +73,8 @@ pub struct Prepared {
     root: usize,
     /// The container cannot write to its root.
     pub readonly_root: bool,
+    /// What the step sees of the system's certificates, on the proxy network.
+    bundle: Option<Bundle>,
     /// The container's user namespace. What it can write to has one kind of mount, for it and for those who look into it.
     ids: Option<Arc<IdMapping>>,
 }
@@ -120,6 +123,7 @@ pub async fn prepare(
         outputs: Vec::new(),
         root: usize::MAX,
         readonly_root: false,
+        bundle: None,
         ids: None,
     };
     let mut outputs: Vec<(i64, OutputSlot)> = Vec::new();
@@ -265,6 +269,44 @@ impl Prepared {
     pub fn with_ids(mut self, ids: Option<Arc<IdMapping>>) -> Self {
         self.ids = ids;
         self
+    }
+
+    fn root_ref(&self) -> Option<&MutableRef> {
+        match &self.mounts.get(self.root)?.what {
+            PreparedMount::Mutable(root) => root.as_ref(),
+            PreparedMount::Input(_)
+            | PreparedMount::Cache(_)
+            | PreparedMount::Tmpfs(_)
+            | PreparedMount::Secret { .. }
+            | PreparedMount::Ssh(_) => None,
+        }
+    }
+
+    /// Has the step trust a proxy's certificate, before anything is opened; returns all that it trusts.
+    pub async fn trusting(mut self, certificate: Vec<u8>) -> Result<(Self, Vec<u8>), OpFailure> {
+        task::blocking("show certificates", move || {
+            let root = self.root_ref().ok_or(OpFailure::NoRoot)?;
+            let shown = Bundle::show(root, &certificate, self.ids.as_deref());
+            let (bundle, contents) = shown.map_err(|e| OpFailure::Trust(Box::new(e)))?;
+            self.bundle = Some(bundle);
+            Ok((self, contents))
+        })
+        .await
+    }
+
+    /// Takes the proxy's certificate out of what the step wrote, when it has ended.
+    pub(crate) async fn distrust(self) -> (Self, Result<(), TrustError>) {
+        if self.bundle.is_none() {
+            return (self, Ok(()));
+        }
+        task::blocking("remove a certificate", move || {
+            let removed = match (&self.bundle, self.root_ref()) {
+                (Some(bundle), Some(root)) => bundle.remove(root),
+                _ => Ok(()),
+            };
+            (self, removed)
+        })
+        .await
     }
 
     /// The container's user namespace, for its spec.

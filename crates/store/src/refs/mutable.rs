@@ -1,5 +1,6 @@
 //! Records that are being written.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,6 +22,8 @@ pub struct MutableRef {
     record: Arc<Record>,
     /// The first mount; others are clones of it, because two overlays must not share an upper.
     mount: Mutex<Option<(Option<IdRange>, MountFd)>>,
+    /// A layer between what it stands on and its own, which no record has.
+    cover: Mutex<Option<MountFd>>,
     /// Whether the owner keeps the remembered digests in step with the files.
     hashed: AtomicBool,
 }
@@ -31,6 +34,7 @@ impl MutableRef {
         Self {
             record,
             mount: Mutex::new(None),
+            cover: Mutex::new(None),
             hashed: AtomicBool::new(false),
         }
     }
@@ -104,10 +108,40 @@ impl MutableRef {
             } => parent.stack()?,
             Shape::Layer { parent: None } | Shape::Merge { .. } | Shape::Diff { .. } => Vec::new(),
         };
-        self.record
-            .store()
-            .snapshots()
-            .mount_rw(&self.snapshot()?, &layers, ids)
+        self.record.store().snapshots().mount_rw(
+            &self.snapshot()?,
+            &layers,
+            self.cover.lock().as_ref(),
+            ids,
+        )
+    }
+
+    /// Has every mount from here on, for the user namespace of `ids`, show other contents of a file of what it stands on. `path` is the
+    /// file's without links. What is written to the file is the mutable's as ever, and begins with these contents.
+    pub fn cover(
+        &self,
+        path: &Path,
+        contents: &[u8],
+        ids: Option<&IdMapping>,
+    ) -> Result<(), StoreError> {
+        let Some(parent) = self.parent() else {
+            return Err(StoreError::Unfit {
+                id: self.id().clone(),
+                why: "stands on nothing that could be covered",
+            });
+        };
+        let below = Root::from_fd(parent.mount_for(ids)?.into())
+            .map_err(|e| StoreError::layer("open tree of", self.id().as_str(), e))?;
+        let layer = crate::cover::make(&below, path, contents)
+            .map_err(|e| StoreError::io("cover", path, e))?;
+        *self.cover.lock() = Some(layer);
+        Ok(())
+    }
+
+    /// Returns the directory of its own layer as it lies, whiteouts and all.
+    pub fn upper(&self) -> Result<Root, StoreError> {
+        let fd = self.record.store().snapshots().upper(&self.snapshot()?)?;
+        Root::from_fd(fd).map_err(|e| StoreError::layer("open files of", self.id().as_str(), e))
     }
 
     /// Returns its tree, writable.

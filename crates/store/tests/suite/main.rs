@@ -11,6 +11,7 @@ mod attacks;
 mod blobs;
 mod budget;
 mod conformance;
+mod covers;
 mod crashes;
 mod damage;
 mod history;
