@@ -8,9 +8,8 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use sys::mount::{self, AttrChange, Attrs, DetachedMount};
-use sys::process::{self, Cloned, Namespaces, SingleThreaded};
 use sys::{file, path, userns};
 
 use super::init::RESTRICTED_ATTRS;
@@ -43,30 +42,6 @@ pub(super) fn write_apt_options(dev: &OwnedFd) -> io::Result<()> {
         options.write_all(APT_OPTIONS.as_bytes())?;
     }
     Ok(())
-}
-
-/// The process namespace that this process's children begin in, to come back to after a child was cloned into another one.
-///
-/// Nobody may go back to a namespace that is not its own user namespace's, so root of a user namespace makes one, with a first process that
-/// does nothing and ends with this one.
-pub(super) fn process_namespace(alone: &SingleThreaded) -> io::Result<OwnedFd> {
-    let open = |name| rustix::fs::open(name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    if !userns::is_nested() {
-        return Ok(open("/proc/self/ns/pid")?);
-    }
-    let processes = Namespaces {
-        pid: true,
-        ..Namespaces::default()
-    };
-    process::unshare(alone, processes)?;
-    if let Cloned::Child = process::clone3(alone, Namespaces::default(), None)? {
-        drop(process::die_with_parent());
-        process::ignore_signal(libc::SIGCHLD);
-        loop {
-            rustix::event::pause();
-        }
-    }
-    Ok(open("/proc/self/ns/pid_for_children")?)
 }
 
 /// What is kept of the host.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use sys::memory::Text;
 use sys::notify::Listener;
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
@@ -95,7 +95,11 @@ pub(super) fn serve() -> io::Result<()> {
         process::ignore_signal(signal);
     }
     let ended = process::child_signal_fd()?;
-    let own_pids = nested::process_namespace(&alone)?;
+    let own_pids = rustix::fs::open(
+        "/proc/self/ns/pid",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let own_network = netns::current()?;
     let hierarchies = Hierarchies::open();
     let users = match setup::user_ids() {
