@@ -28,6 +28,9 @@ _rbuild() {
             rbuild,dial-stdio)
                 cmd="rbuild__subcmd__dial__subcmd__stdio"
                 ;;
+            rbuild,doctor)
+                cmd="rbuild__subcmd__doctor"
+                ;;
             rbuild,du)
                 cmd="rbuild__subcmd__du"
                 ;;
@@ -70,6 +73,9 @@ _rbuild() {
             rbuild__subcmd__help,dial-stdio)
                 cmd="rbuild__subcmd__help__subcmd__dial__subcmd__stdio"
                 ;;
+            rbuild__subcmd__help,doctor)
+                cmd="rbuild__subcmd__help__subcmd__doctor"
+                ;;
             rbuild__subcmd__help,du)
                 cmd="rbuild__subcmd__help__subcmd__du"
                 ;;
@@ -95,7 +101,7 @@ _rbuild() {
 
     case "${cmd}" in
         rbuild)
-            opts="-h -V --addr --tlscacert --tlscert --tlskey --tlsdir --tlsservername --debug --help --version build b du prune debug dial-stdio help"
+            opts="-h -V --addr --tlscacert --tlscert --tlskey --tlsdir --tlsservername --debug --help --version build b du prune debug doctor dial-stdio help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -562,6 +568,48 @@ _rbuild() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rbuild__subcmd__doctor)
+            opts="-h --root --addr --tlscacert --tlscert --tlskey --tlsdir --tlsservername --debug --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --addr)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tlscacert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tlscert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tlskey)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tlsdir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tlsservername)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rbuild__subcmd__du)
             opts="-f -v -h --filter --verbose --addr --tlscacert --tlscert --tlskey --tlsdir --tlsservername --debug --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -609,7 +657,7 @@ _rbuild() {
             return 0
             ;;
         rbuild__subcmd__help)
-            opts="build du prune debug dial-stdio help"
+            opts="build du prune debug doctor dial-stdio help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -693,6 +741,20 @@ _rbuild() {
             return 0
             ;;
         rbuild__subcmd__help__subcmd__dial__subcmd__stdio)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rbuild__subcmd__help__subcmd__doctor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

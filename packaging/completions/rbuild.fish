@@ -38,6 +38,7 @@ complete -c rbuild -n "__fish_rbuild_needs_command" -f -a "b" -d 'Build an image
 complete -c rbuild -n "__fish_rbuild_needs_command" -f -a "du" -d 'Show what is kept on disk'
 complete -c rbuild -n "__fish_rbuild_needs_command" -f -a "prune" -d 'Remove what nothing uses'
 complete -c rbuild -n "__fish_rbuild_needs_command" -f -a "debug" -d 'Ask a daemon about itself'
+complete -c rbuild -n "__fish_rbuild_needs_command" -f -a "doctor" -d 'Say what this host lacks for builds, what mends it, and what is used instead'
 complete -c rbuild -n "__fish_rbuild_needs_command" -f -a "dial-stdio" -d 'Connect standard input and output to the daemon\'s socket'
 complete -c rbuild -n "__fish_rbuild_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rbuild -n "__fish_rbuild_using_subcommand build" -s f -l file -d 'Dockerfile (default PATH/Dockerfile; - for standard input)' -r
@@ -204,6 +205,15 @@ complete -c rbuild -n "__fish_rbuild_using_subcommand debug; and __fish_seen_sub
 complete -c rbuild -n "__fish_rbuild_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "info" -d 'Show the version'
 complete -c rbuild -n "__fish_rbuild_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "fsck" -d 'Check the state directory of a daemon that does not run'
 complete -c rbuild -n "__fish_rbuild_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -l root -d 'The state directory; the one that a daemon would use when not given' -r -F
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -l addr -d 'Address of a daemon: unix:///path or tcp://host:port' -r
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -l tlscacert -d 'Authority that the daemon\'s certificate comes from' -r -F
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -l tlscert -d 'Certificate of this client' -r -F
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -l tlskey -d 'Key of that certificate' -r -F
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -l tlsdir -d 'Folder with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key)' -r -F
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -l tlsservername -d 'Name in the daemon\'s certificate, if it is not the host\'s' -r
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -l debug -d 'Log what this program does'
+complete -c rbuild -n "__fish_rbuild_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c rbuild -n "__fish_rbuild_using_subcommand dial-stdio" -l addr -d 'Address of a daemon: unix:///path or tcp://host:port' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand dial-stdio" -l tlscacert -d 'Authority that the daemon\'s certificate comes from' -r -F
 complete -c rbuild -n "__fish_rbuild_using_subcommand dial-stdio" -l tlscert -d 'Certificate of this client' -r -F
@@ -212,12 +222,13 @@ complete -c rbuild -n "__fish_rbuild_using_subcommand dial-stdio" -l tlsdir -d '
 complete -c rbuild -n "__fish_rbuild_using_subcommand dial-stdio" -l tlsservername -d 'Name in the daemon\'s certificate, if it is not the host\'s' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand dial-stdio" -l debug -d 'Log what this program does'
 complete -c rbuild -n "__fish_rbuild_using_subcommand dial-stdio" -s h -l help -d 'Print help'
-complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug dial-stdio help" -f -a "build" -d 'Build an image from a Dockerfile'
-complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug dial-stdio help" -f -a "du" -d 'Show what is kept on disk'
-complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug dial-stdio help" -f -a "prune" -d 'Remove what nothing uses'
-complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug dial-stdio help" -f -a "debug" -d 'Ask a daemon about itself'
-complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug dial-stdio help" -f -a "dial-stdio" -d 'Connect standard input and output to the daemon\'s socket'
-complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug dial-stdio help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug doctor dial-stdio help" -f -a "build" -d 'Build an image from a Dockerfile'
+complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug doctor dial-stdio help" -f -a "du" -d 'Show what is kept on disk'
+complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug doctor dial-stdio help" -f -a "prune" -d 'Remove what nothing uses'
+complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug doctor dial-stdio help" -f -a "debug" -d 'Ask a daemon about itself'
+complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug doctor dial-stdio help" -f -a "doctor" -d 'Say what this host lacks for builds, what mends it, and what is used instead'
+complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug doctor dial-stdio help" -f -a "dial-stdio" -d 'Connect standard input and output to the daemon\'s socket'
+complete -c rbuild -n "__fish_rbuild_using_subcommand help; and not __fish_seen_subcommand_from build du prune debug doctor dial-stdio help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rbuild -n "__fish_rbuild_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "workers" -d 'List the workers'
 complete -c rbuild -n "__fish_rbuild_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "info" -d 'Show the version'
 complete -c rbuild -n "__fish_rbuild_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "fsck" -d 'Check the state directory of a daemon that does not run'

@@ -291,6 +291,20 @@ esac
     ;;
 esac
 ;;
+(doctor)
+_arguments "${_arguments_options[@]}" : \
+'--root=[The state directory; the one that a daemon would use when not given]:DIR:_files' \
+'--addr=[Address of a daemon\: unix\:///path or tcp\://host\:port]:ADDRESS:_default' \
+'--tlscacert=[Authority that the daemon'\''s certificate comes from]:FILE:_files' \
+'--tlscert=[Certificate of this client]:FILE:_files' \
+'--tlskey=[Key of that certificate]:FILE:_files' \
+'(--tlscacert --tlscert --tlskey)--tlsdir=[Folder with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key)]:DIR:_files' \
+'--tlsservername=[Name in the daemon'\''s certificate, if it is not the host'\''s]:NAME:_default' \
+'--debug[Log what this program does]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
 (dial-stdio)
 _arguments "${_arguments_options[@]}" : \
 '--addr=[Address of a daemon\: unix\:///path or tcp\://host\:port]:ADDRESS:_default' \
@@ -356,6 +370,10 @@ _arguments "${_arguments_options[@]}" : \
     ;;
 esac
 ;;
+(doctor)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (dial-stdio)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -381,6 +399,7 @@ _rbuild_commands() {
 'du:Show what is kept on disk' \
 'prune:Remove what nothing uses' \
 'debug:Ask a daemon about itself' \
+'doctor:Say what this host lacks for builds, what mends it, and what is used instead' \
 'dial-stdio:Connect standard input and output to the daemon'\''s socket' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
@@ -451,6 +470,11 @@ _rbuild__subcmd__dial-stdio_commands() {
     local commands; commands=()
     _describe -t commands 'rbuild dial-stdio commands' commands "$@"
 }
+(( $+functions[_rbuild__subcmd__doctor_commands] )) ||
+_rbuild__subcmd__doctor_commands() {
+    local commands; commands=()
+    _describe -t commands 'rbuild doctor commands' commands "$@"
+}
 (( $+functions[_rbuild__subcmd__du_commands] )) ||
 _rbuild__subcmd__du_commands() {
     local commands; commands=()
@@ -463,6 +487,7 @@ _rbuild__subcmd__help_commands() {
 'du:Show what is kept on disk' \
 'prune:Remove what nothing uses' \
 'debug:Ask a daemon about itself' \
+'doctor:Say what this host lacks for builds, what mends it, and what is used instead' \
 'dial-stdio:Connect standard input and output to the daemon'\''s socket' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
@@ -501,6 +526,11 @@ _rbuild__subcmd__help__subcmd__debug__subcmd__workers_commands() {
 _rbuild__subcmd__help__subcmd__dial-stdio_commands() {
     local commands; commands=()
     _describe -t commands 'rbuild help dial-stdio commands' commands "$@"
+}
+(( $+functions[_rbuild__subcmd__help__subcmd__doctor_commands] )) ||
+_rbuild__subcmd__help__subcmd__doctor_commands() {
+    local commands; commands=()
+    _describe -t commands 'rbuild help doctor commands' commands "$@"
 }
 (( $+functions[_rbuild__subcmd__help__subcmd__du_commands] )) ||
 _rbuild__subcmd__help__subcmd__du_commands() {

@@ -19,7 +19,7 @@ false\t''"
 complete -c rbuildd -l cdi-spec-dir -d 'Folder of CDI files, which describe devices; may be given several times' -r
 complete -c rbuildd -l save-cache-debug -d 'Accepted for buildkitd\'s sake, without effect' -r -f -a "true\t''
 false\t''"
-complete -c rbuildd -l rootless -d 'Accepted for buildkitd\'s sake: a daemon without root is not built' -r -f -a "true\t''
+complete -c rbuildd -l rootless -d 'Accepted for buildkitd\'s sake: a daemon finds out by itself whether it has root' -r -f -a "true\t''
 false\t''"
 complete -c rbuildd -l oci-worker -d 'Whether the worker is on: true (default), false or auto' -r
 complete -c rbuildd -l oci-worker-labels -d 'Label of the worker, key=value; may be given several times' -r

@@ -33,7 +33,7 @@ _rbuildd() {
 '--cdi-disabled=[No step gets a device (default false)]::BOOL:(true false)' \
 '*--cdi-spec-dir=[Folder of CDI files, which describe devices; may be given several times]:DIR:_default' \
 '--save-cache-debug=[Accepted for buildkitd'\''s sake, without effect]::BOOL:(true false)' \
-'--rootless=[Accepted for buildkitd'\''s sake\: a daemon without root is not built]::BOOL:(true false)' \
+'--rootless=[Accepted for buildkitd'\''s sake\: a daemon finds out by itself whether it has root]::BOOL:(true false)' \
 '--oci-worker=[Whether the worker is on\: true (default), false or auto]::BOOL:_default' \
 '*--oci-worker-labels=[Label of the worker, key=value; may be given several times]:LABEL:_default' \
 '--oci-worker-snapshotter=[How snapshots are made\: auto (default) or overlayfs; native is not built]:NAME:_default' \

@@ -22,4 +22,5 @@ pub mod socket;
 pub mod userns;
 pub mod xattr;
 
+mod nested;
 mod raw;

@@ -152,7 +152,7 @@ struct CloneArgs {
 pub fn unshare(_: &SingleThreaded, namespaces: Namespaces) -> io::Result<()> {
     // SAFETY: the call takes flags only; it changes what this process sees, not its memory.
     let ret = unsafe { libc::unshare(namespaces.bits()) };
-    crate::userns::forget();
+    crate::nested::forget();
     raw::check(ret.into()).map(drop)
 }
 
@@ -162,7 +162,7 @@ pub fn unshare(_: &SingleThreaded, namespaces: Namespaces) -> io::Result<()> {
 pub fn setns(_: &SingleThreaded, fd: impl AsFd, namespaces: Namespaces) -> io::Result<()> {
     // SAFETY: the descriptor is open for the whole call and the flags are plain numbers.
     let ret = unsafe { libc::setns(fd.as_fd().as_raw_fd(), namespaces.bits()) };
-    crate::userns::forget();
+    crate::nested::forget();
     raw::check(ret.into()).map(drop)
 }
 
@@ -417,7 +417,7 @@ pub fn become_user(_: &SingleThreaded, uid: u32, gid: u32, groups: &[u32]) -> io
     let groups: Vec<rx::Gid> = groups.iter().map(|gid| rx::Gid::from_raw(*gid)).collect();
     let (uid, gid) = (rx::Uid::from_raw(uid), rx::Gid::from_raw(gid));
     // Where groups cannot be chosen the process keeps those of whoever made the namespace.
-    if !crate::userns::setgroups_denied() {
+    if !crate::nested::setgroups_denied() {
         rustix::thread::set_thread_groups(&groups)?;
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
