@@ -1,5 +1,7 @@
 //! The solver's types in this program.
 
+mod loader;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use source::ResolvedSources;
 use store::{BlobProvider, ImmutableRef};
 
 use crate::cache_mounts::BuildCacheMounts;
-use crate::nested::LoaderSlot;
+pub use loader::{LoaderSlot, NestedLoader};
 
 /// A result: a ref, or nothing at all for scratch.
 pub type Ref = Option<ImmutableRef>;

@@ -1,5 +1,7 @@
 //! Why an op did not give its results.
 
+pub(crate) mod nested;
+
 use std::error::Error;
 
 use crate::trust::TrustError;
@@ -8,6 +10,8 @@ use fstree::PathError;
 use fstree::action::ActionError;
 use session::SessionError;
 use store::{StoreError, StoreResult as Ref};
+
+pub use nested::NestedBuildError;
 
 /// Why an op did not give its results. Sentences are BuildKit's where its clients and suites know them.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +151,7 @@ pub enum OpFailure {
     #[error("invalid nil op")]
     NoOp,
     #[error(transparent)]
-    Nested(#[from] crate::NestedBuildError),
+    Nested(#[from] NestedBuildError),
     #[error("vertex {0} does not come from a definition")]
     Foreign(String),
 }

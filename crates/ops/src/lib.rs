@@ -27,6 +27,7 @@ pub mod file;
 mod gojson;
 mod key_plan;
 pub mod nested;
+mod nesting;
 mod parts;
 mod resolver;
 mod results;
@@ -36,13 +37,13 @@ mod trust;
 pub use admission::MemoryBudget;
 pub use cache_mounts::{BuildCacheMounts, CacheMounts};
 pub use domain::{
-    BuildDomain, BuildOp, BuildRights, JobValue, LayerHint, OpSys, ProgressSink, Ref,
-    RequestPolicySlot,
+    BuildDomain, BuildOp, BuildRights, JobValue, LayerHint, LoaderSlot, NestedLoader, OpSys,
+    ProgressSink, Ref, RequestPolicySlot,
 };
-pub use failure::OpFailure;
+pub use failure::nested::MAX_NESTED_BUILDS;
+pub use failure::{NestedBuildError, OpFailure};
 pub use fstree::{PathError, Root};
 pub use key_plan::{DepPlan, KeyPlan};
-pub use nested::{LoaderSlot, MAX_NESTED_BUILDS, NestedBuildError, NestedLoader};
 pub use parts::{Parts, StepLimits};
 pub use resolver::OpResolver;
 pub use results::Results;

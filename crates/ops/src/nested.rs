@@ -6,158 +6,28 @@
 //! What is built is a part of the vertex: it ends with the vertex, its steps are shown with the build, and the policies and rights of
 //! the build hold for it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use llb::pb;
 use oci::Digest;
-use parking_lot::Mutex;
 use serde::Serialize;
 use solver::{CacheMap, Edge, Op, OpCtx, OpError, SolveError, SubBuilder, Vertex};
 
-use crate::{BuildDomain, BuildOp, BuildRights, DepPlan, KeyPlan, OpFailure, Parts, Ref};
-
-/// Why a build within a build did not give its result.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NestedBuildError {
-    /// The op names an input as its builder.
-    #[error("only LLB builder is currently allowed")]
-    Builder,
-    /// The op names no input for the definition.
-    #[error("no llb definition input {DEFINITION} found")]
-    NoInput,
-    /// The input is empty.
-    #[error("open {file}: no such file or directory")]
-    NoFile {
-        /// The file that was to hold the definition.
-        file: String,
-    },
-    /// The file holds no definition.
-    #[error("{file} holds no definition: {source}")]
-    Decode {
-        /// The file.
-        file: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Its definition contains itself.
-    #[error("the definition of a nested build leads back to the same build")]
-    Circular,
-    /// It is within too many others.
-    #[error("more than {MAX_NESTED_BUILDS} builds are within each other")]
-    TooDeep,
-    /// Nobody wants it any more.
-    #[error("the build around a nested build is over")]
-    BuildIsOver,
-}
-
-impl NestedBuildError {
-    /// What kind of failure it is.
-    #[must_use]
-    pub fn kind(&self) -> oci::ErrorKind {
-        use oci::ErrorKind;
-        match self {
-            Self::Builder
-            | Self::NoInput
-            | Self::Decode { .. }
-            | Self::Circular
-            | Self::TooDeep => ErrorKind::Invalid,
-            Self::NoFile { .. } => ErrorKind::NotFound,
-            Self::BuildIsOver => ErrorKind::Cancelled,
-        }
-    }
-}
+use crate::domain::{BuildDomain, BuildOp, BuildRights, Ref};
+use crate::failure::nested::{DEFINITION, MAX_NESTED_BUILDS};
+use crate::failure::{NestedBuildError, OpFailure};
+use crate::key_plan::{DepPlan, KeyPlan};
+use crate::parts::Parts;
 
 /// The builder that builds definitions; there is no other.
 const LLB_BUILDER: i64 = -1;
-/// The name of the input that has the definition, and of the file in it.
-const DEFINITION: &str = "buildkit.llb.definition";
 /// The attribute that names another file.
 const FILENAME: &str = "llbbuild.filename";
 /// The most bytes of a definition in a file, as of one in a message.
 const MAX_DEFINITION_BYTES: u64 = 16 << 20;
-/// How many builds may be within each other.
-pub const MAX_NESTED_BUILDS: usize = 16;
-
-/// Loads definitions that steps of a build made.
-#[async_trait]
-pub trait NestedLoader: Send + Sync {
-    /// What `definition` wants, if the policies of the build allow its sources. It runs with `rights`, and `nesting` builds are
-    /// around it.
-    async fn load(
-        &self,
-        definition: Arc<pb::Definition>,
-        rights: &BuildRights,
-        nesting: usize,
-    ) -> Result<Edge<BuildDomain>, OpError>;
-}
-
-/// The loader of a build, from when its policies are there until it is over.
-#[derive(Default)]
-pub struct LoaderSlot(OnceLock<Weak<dyn NestedLoader>>);
-
-impl LoaderSlot {
-    /// Puts the loader in, once.
-    pub fn set(&self, loader: Weak<dyn NestedLoader>) {
-        let is_first = self.0.set(loader).is_ok();
-        debug_assert!(is_first, "a build has one loader");
-    }
-
-    fn get(&self) -> Option<Arc<dyn NestedLoader>> {
-        self.0.get()?.upgrade()
-    }
-}
-
-impl fmt::Debug for LoaderSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LoaderSlot")
-            .field(&self.0.get().is_some())
-            .finish()
-    }
-}
-
-/// Which nested builds wait for which: one that waits for itself would do so for ever.
-#[derive(Debug, Default)]
-pub(crate) struct NestedBuilds(Mutex<HashMap<Digest, Arc<[Digest]>>>);
-
-/// A nested build that goes on.
-struct Ongoing<'a> {
-    all: &'a NestedBuilds,
-    vertex: Digest,
-}
-
-impl NestedBuilds {
-    /// Notes that `vertex` waits for the vertices `within`, unless one of them waits for `vertex`.
-    fn enter(&self, vertex: &Digest, within: Vec<Digest>) -> Result<Ongoing<'_>, NestedBuildError> {
-        let mut waiting = self.0.lock();
-        let mut seen = HashSet::new();
-        let mut open: Vec<Digest> = within.clone();
-        while let Some(next) = open.pop() {
-            if next == *vertex {
-                return Err(NestedBuildError::Circular);
-            }
-            if let Some(further) = waiting.get(&next)
-                && seen.insert(next)
-            {
-                open.extend(further.iter().cloned());
-            }
-        }
-        waiting.insert(vertex.clone(), within.into());
-        Ok(Ongoing {
-            all: self,
-            vertex: vertex.clone(),
-        })
-    }
-}
-
-impl Drop for Ongoing<'_> {
-    fn drop(&mut self) {
-        self.all.0.lock().remove(&self.vertex);
-    }
-}
 
 /// Builds the definition that an input holds.
 pub struct NestedOp {
@@ -346,23 +216,6 @@ impl Op<BuildDomain> for NestedOp {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn digest(name: &str) -> Digest {
-        Digest::sha256(name.as_bytes())
-    }
-
-    #[test]
-    fn a_build_that_waits_for_itself_is_refused_however_many_are_between() {
-        let all = NestedBuilds::default();
-        let names = |names: &[&str]| names.iter().map(|name| digest(name)).collect::<Vec<_>>();
-        assert!(all.enter(&digest("a"), names(&["a"])).is_err());
-        let first = all.enter(&digest("a"), names(&["b", "x"])).unwrap();
-        let _second = all.enter(&digest("b"), names(&["c"])).unwrap();
-        assert!(all.enter(&digest("c"), names(&["y", "a"])).is_err());
-        let _other = all.enter(&digest("z"), names(&["a"])).unwrap();
-        drop(first);
-        assert!(all.enter(&digest("c"), names(&["y", "a"])).is_ok());
-    }
 
     #[test]
     fn the_key_is_that_of_gos_json() {

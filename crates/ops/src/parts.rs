@@ -15,7 +15,7 @@ use task::Permit;
 use crate::admission::{Admission, MemoryBudget, Running, Shortage};
 use crate::cache_mounts::CacheMounts;
 use crate::domain::BuildDomain;
-use crate::nested::NestedBuilds;
+use crate::nesting::NestedBuilds;
 
 /// Devices and limits of this machine that steps may use.
 #[derive(Debug, Default)]

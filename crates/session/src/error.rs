@@ -3,7 +3,29 @@
 use bytes::Bytes;
 use oci::ErrorKind;
 
-use crate::transfers::LimitError;
+/// Why a transfer may not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// Lists of files that take too much memory.
+    #[error(
+        "the files that this session lists take more than {} MiB of memory: leave out what the build does not need, with .dockerignore",
+        limit >> 20
+    )]
+    Memory {
+        /// The bound in bytes.
+        limit: u64,
+    },
+    /// Too much on disk.
+    #[error(
+        "this session sends more than the {} MB that it may: leave out what the build does not need with .dockerignore, or raise `context.maxSize` of the daemon",
+        limit / 1_000_000
+    )]
+    Written {
+        /// The bound in bytes.
+        limit: u64,
+    },
+}
 
 /// gRPC's numbers, as far as callers tell them apart.
 pub mod code {

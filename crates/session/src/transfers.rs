@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use task::{Permit, Permits};
 
-use crate::error::CallError;
+use crate::error::{CallError, LimitError};
 use crate::stream::ByteStream;
 
 /// A session that holds less than this may go on while others hold all that there is.
@@ -68,30 +68,6 @@ impl Default for TransferLimits {
             session_written: u64::MAX,
         }
     }
-}
-
-/// Why a transfer may not go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LimitError {
-    /// Lists of files that take too much memory.
-    #[error(
-        "the files that this session lists take more than {} MiB of memory: leave out what the build does not need, with .dockerignore",
-        limit >> 20
-    )]
-    Memory {
-        /// The bound in bytes.
-        limit: u64,
-    },
-    /// Too much on disk.
-    #[error(
-        "this session sends more than the {} MB that it may: leave out what the build does not need with .dockerignore, or raise `context.maxSize` of the daemon",
-        limit / 1_000_000
-    )]
-    Written {
-        /// The bound in bytes.
-        limit: u64,
-    },
 }
 
 /// The transfers of all sessions.
