@@ -18,8 +18,9 @@ use crate::diffcopy::order::compare_paths;
 use crate::diffcopy::receive::{Batch, ReceiveError, ReceiveOptions, Received};
 use crate::diffcopy::receiver::{ProtocolError, ReceiveEvent, Receiver};
 use crate::diffcopy::write::{Folder, Incoming, Order, Writers, may_set};
+use crate::error::LimitError;
 use crate::packet::Packet;
-use crate::transfers::{HeldMemory, LimitError};
+use crate::transfers::HeldMemory;
 
 /// How many files that are larger than a piece may be under way at the same time: each has a descriptor. Senders have four.
 const MAX_OPEN_FILES: usize = 64;

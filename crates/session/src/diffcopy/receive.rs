@@ -27,9 +27,10 @@ use crate::diffcopy::marks::Marks;
 use crate::diffcopy::metadata::WantsContents;
 use crate::diffcopy::receiver::ProtocolError;
 use crate::error::CallError;
+use crate::error::LimitError;
 use crate::packet::Packet;
 use crate::stream::PacketStream;
-use crate::transfers::{LimitError, Share};
+use crate::transfers::Share;
 
 /// Changes the metadata of a file before it is used; `false` leaves the file out.
 pub type MapStat = Arc<dyn Fn(&mut Stat) -> bool + Send + Sync>;
