@@ -80,8 +80,7 @@ impl Entered {
 }
 
 /// Whether this process has to enter a namespace to be root.
-#[must_use]
-pub fn is_needed() -> bool {
+fn is_needed() -> bool {
     userns::own_ids().0 != 0
 }
 

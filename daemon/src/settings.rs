@@ -24,7 +24,6 @@ pub use args::Args;
 pub use context::{CompareText, ContextFile, ContextSettings};
 use file::File;
 pub use isolation::Isolation;
-pub use places::UserPlaces;
 pub use proxy::ProxySettings;
 pub use section::Key;
 pub use steps::{StepLimitsError, StepSettings};
@@ -237,8 +236,8 @@ impl SettingsError {
     pub fn kind(&self) -> oci::ErrorKind {
         match self {
             Self::Read { source, .. } => oci::ErrorKind::of_io(source),
+            Self::Amount { source, .. } => source.kind(),
             Self::Parse { .. }
-            | Self::Amount { .. }
             | Self::Flag { .. }
             | Self::Value { .. }
             | Self::LogLevel(_)

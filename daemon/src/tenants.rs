@@ -23,7 +23,7 @@ use engine::Engine;
 use engine::api::SpanSink;
 use executor::SandboxNetwork;
 use futures::{Stream, StreamExt as _};
-use oci::Digest;
+use oci::{Digest, ErrorKind};
 use tokio::sync::{mpsc, watch};
 
 use self::cells::{Cells, NoCell};
@@ -82,6 +82,18 @@ pub(crate) enum TenantError {
     /// Its server has ended.
     #[error("the tenant's server has ended")]
     Ended,
+}
+
+impl TenantError {
+    /// What kind of error it is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unknown => ErrorKind::Denied,
+            Self::TooMany => ErrorKind::Exhausted,
+            Self::Open(error) => error.kind(),
+            Self::Ended => ErrorKind::Unavailable,
+        }
+    }
 }
 
 /// The tenants of one daemon.
@@ -143,6 +155,7 @@ impl Tenants {
                 if let Err(error) = tenants.take(peer.clone(), connection).await {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
+                        kind = ?error.kind(),
                         ?peer,
                         "a connection is refused"
                     );

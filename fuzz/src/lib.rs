@@ -6,7 +6,7 @@
 //!   tests/suite.rs          ─► every file of corpus/NAME ───────┘       within a limit of memory and of time
 //! ```
 //!
-//! A target must not panic, must not hold more than [`MEMORY`] at once beyond what it had, and must end within [`PATIENCE`].
+//! A target must not panic, must not hold more than [`MAX_HEAP_BYTES`] at once beyond what it had, and must end within [`PATIENCE`].
 
 mod filesync;
 mod formats;
@@ -24,7 +24,7 @@ use cap::Cap;
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 /// How many bytes one input may add to the heap at any moment.
-pub const MEMORY: usize = 192 << 20;
+const MAX_HEAP_BYTES: usize = 192 << 20;
 
 /// How long one input may take, in time that passes and in processor time of all threads: on a machine under load the first alone says
 /// little.
@@ -102,7 +102,7 @@ impl Target {
     /// When the input took longer than [`PATIENCE`], and where the code under test panics.
     pub fn run(self, input: &[u8]) {
         let held = HEAP.allocated();
-        HEAP.set_limit(held + MEMORY)
+        HEAP.set_limit(held + MAX_HEAP_BYTES)
             .expect("the limit is above what is allocated");
         let (begun, used) = (task::clock::monotonic(), sys::memory::processor_time());
         (self.run)(input);

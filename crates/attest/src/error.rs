@@ -33,12 +33,24 @@ pub enum AttestError {
         /// Why.
         source: ParseBoolError,
     },
-    /// An option has a value that it cannot have.
-    #[error("{reason}")]
-    Option {
-        /// The option, and what is wrong with it.
-        reason: String,
+    /// `version=` without a version.
+    #[error("provenance SLSA version cannot be empty")]
+    NoSlsaVersion,
+    /// `version=` of a version that this program does not write.
+    #[error("invalid provenance SLSA version: {version}")]
+    SlsaVersion {
+        /// The version as given.
+        version: String,
     },
+    /// `mode=` is neither `min` nor `max`.
+    #[error("invalid mode {}", quote(mode))]
+    Mode {
+        /// The mode as given.
+        mode: String,
+    },
+    /// `generator=` without an image.
+    #[error("sbom generator cannot be empty")]
+    NoGenerator,
     /// A source cannot be named.
     #[error("failed to parse ref {}: {source}", quote(reference))]
     Reference {
@@ -86,19 +98,16 @@ impl AttestError {
             Self::Kind { .. }
             | Self::Csv { .. }
             | Self::Flag { .. }
-            | Self::Option { .. }
+            | Self::NoSlsaVersion
+            | Self::SlsaVersion { .. }
+            | Self::Mode { .. }
+            | Self::NoGenerator
             | Self::Reference { .. }
             | Self::Op { .. }
             | Self::LastVertex
             | Self::MissingInput { .. }
             | Self::Incomplete { .. }
             | Self::Statement { .. } => oci::ErrorKind::Invalid,
-        }
-    }
-
-    pub(crate) fn option(reason: impl Into<String>) -> Self {
-        Self::Option {
-            reason: reason.into(),
         }
     }
 }

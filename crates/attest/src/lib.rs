@@ -31,5 +31,5 @@ pub use predicate::{Layers, Provenance, Run};
 pub use purl::{PurlKind, of_image};
 pub use request::{ConfigSource, Parameters, RequestProvenance, filter_args, is_credential};
 pub use sources::{Image, IncompleteMaterial, Secret};
-pub use statement::{IN_TOTO_STATEMENT, Statement, Subject, SubjectKind, SubjectSpec};
+pub use statement::{Statement, Subject, SubjectKind, SubjectSpec};
 pub use steps::{BuildConfig, Steps, build_config};

@@ -1,7 +1,6 @@
 //! Which attestations a request asks for.
 
 use gostd::csv::CsvError;
-use gostd::strconv::quote;
 
 use std::collections::BTreeMap;
 
@@ -164,14 +163,12 @@ fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, Att
                     "v1" => SlsaVersion::V1,
                     "v0.2" => SlsaVersion::V02,
                     "" => {
-                        return Err(AttestError::option(
-                            "provenance SLSA version cannot be empty",
-                        ));
+                        return Err(AttestError::NoSlsaVersion);
                     }
                     other => {
-                        return Err(AttestError::option(format!(
-                            "invalid provenance SLSA version: {other}"
-                        )));
+                        return Err(AttestError::SlsaVersion {
+                            version: other.to_owned(),
+                        });
                     }
                 }
             }
@@ -180,10 +177,9 @@ fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, Att
                     "min" => Mode::Min,
                     "max" | "full" => Mode::Max,
                     other => {
-                        return Err(AttestError::option(format!(
-                            "invalid mode {}",
-                            quote(other)
-                        )));
+                        return Err(AttestError::Mode {
+                            mode: other.to_owned(),
+                        });
                     }
                 }
             }
@@ -221,7 +217,7 @@ fn sbom(mut fields: BTreeMap<String, String>) -> Result<SbomOptions, AttestError
         .remove("generator")
         .unwrap_or_else(|| DEFAULT_SCANNER.into());
     if generator.is_empty() {
-        return Err(AttestError::option("sbom generator cannot be empty"));
+        return Err(AttestError::NoGenerator);
     }
     let reference = oci::Reference::parse(&generator).map_err(|source| AttestError::Reference {
         reference: generator.clone(),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::error::AttestError;
 
 /// The type of all statements.
-pub const IN_TOTO_STATEMENT: &str = "https://in-toto.io/Statement/v1";
+const IN_TOTO_STATEMENT: &str = "https://in-toto.io/Statement/v1";
 
 /// What a statement is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +31,7 @@ impl Subject {
     }
 
     /// A subject with several digests.
-    #[must_use]
-    pub fn with_digests(name: impl Into<String>, digests: &[Digest]) -> Self {
+    fn with_digests(name: impl Into<String>, digests: &[Digest]) -> Self {
         let pair = |d: &Digest| (d.algorithm().to_owned(), d.hex().to_owned());
         Self {
             name: name.into(),

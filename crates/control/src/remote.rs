@@ -78,10 +78,7 @@ fn failed(status: Status) -> CallError {
 }
 
 fn put(metadata: &mut MetadataMap, key: &str, value: &str) -> Result<(), CallError> {
-    let bad = |reason: String| CallError::Protocol {
-        method: "metadata",
-        reason,
-    };
+    let bad = |reason: String| CallError::protocol("metadata", reason);
     // tonic's errors only repeat that the name or the value is invalid; the sentences are those of the reference.
     let name = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
         .map_err(|_| bad(format!("invalid header name {key:?}")))?;

@@ -64,4 +64,4 @@ pub use attestation::provenance_env;
 pub use bridge::DockerfileFrontend;
 pub use engine::{Engine, EngineParts, Settings};
 pub use history::HistorySettings;
-pub use policy::apply_encoded as apply_encoded_policy;
+pub use policy::apply_encoded_policy;

@@ -59,7 +59,7 @@ fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure
 }
 
 /// Applies an encoded policy to one source as a build does, for programs that test policies; true if a rule rewrote the source.
-pub fn apply_encoded(policy: &[u8], source: &mut pb::SourceOp) -> Result<bool, Failure> {
+pub fn apply_encoded_policy(policy: &[u8], source: &mut pb::SourceOp) -> Result<bool, Failure> {
     let work = Work::default();
     for policy in Policy::decode(&[bytes::Bytes::copy_from_slice(policy)])? {
         if policy.apply(source, &work)? {

@@ -173,10 +173,7 @@ async fn write(
     source: &dyn BlobSource,
 ) -> Result<(), ExportError> {
     let digest = desc.digest.clone();
-    let failed = move |e: std::io::Error| CallError::Protocol {
-        method: "Write",
-        reason: format!("cannot read {digest}: {e}"),
-    };
+    let failed = move |error| CallError::read(digest.to_string(), error);
     let bytes = source
         .open()
         .await

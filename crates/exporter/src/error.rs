@@ -160,10 +160,10 @@ impl ExportError {
             | Self::Attribute { .. }
             | Self::Result { .. }
             | Self::NoRef { .. }
-            | Self::Compression(_)
             | Self::Platform(_)
             | Self::Config { .. }
             | Self::Attestation { .. } => ErrorKind::Invalid,
+            Self::Compression(error) => error.kind(),
             Self::Malformed { source, .. } | Self::Supplied { source } => {
                 if ErrorKind::of_causes(source.as_ref()) == ErrorKind::Exhausted {
                     ErrorKind::Exhausted

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use gostd::{Timestamp, strconv};
+use gostd::Timestamp;
+use gostd::strconv::{self, ParseIntError, parse_int};
 use store::{CompressionAttributes, CompressionKind, CompressionSpec};
 
 use crate::annotations::AnnotationGroup;
@@ -62,26 +63,19 @@ pub(crate) fn parse_flag(key: &str, value: &str) -> Result<bool, ExportError> {
 }
 
 /// Reads a time as seconds since 1970; empty is none.
-pub(crate) fn parse_epoch(key: &str, value: &str) -> Result<Option<Timestamp>, ExportError> {
+fn parse_epoch(value: &str) -> Result<Option<Timestamp>, ParseIntError> {
     if value.is_empty() {
         return Ok(None);
     }
-    let digits = value.strip_prefix('+').unwrap_or(value);
-    digits
-        .parse()
-        .map(|s| Some(Timestamp::from_seconds(s)))
-        // Go's words, for a text too large for 64 bits, too.
-        .map_err(|_| {
-            ExportError::attribute(format!(
-                "invalid {key}: strconv.ParseInt: parsing {value:?}: invalid syntax"
-            ))
-        })
+    parse_int(value).map(|seconds| Some(Timestamp::from_seconds(seconds)))
 }
 
 impl Epoch {
     /// Reads the attribute.
     pub(crate) fn from_attr(value: &str) -> Result<Self, ExportError> {
-        Ok(parse_epoch("source-date-epoch", value)?.map_or(Self::Off, Self::At))
+        let time = parse_epoch(value)
+            .map_err(|e| ExportError::malformed("invalid source-date-epoch", e))?;
+        Ok(time.map_or(Self::Off, Self::At))
     }
 
     /// The time that counts for a platform: the attribute's, else the frontend's.
@@ -98,7 +92,7 @@ impl Epoch {
                     return Ok(None);
                 };
                 let text = String::from_utf8_lossy(bytes);
-                parse_epoch("", &text).map_err(|e| {
+                parse_epoch(&text).map_err(|e| {
                     let what = format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}");
                     ExportError::malformed(what, e)
                 })
@@ -244,6 +238,10 @@ mod tests {
             (
                 vec![("source-date-epoch", "x")],
                 "invalid source-date-epoch: strconv.ParseInt: parsing \"x\": invalid syntax",
+            ),
+            (
+                vec![("source-date-epoch", "9223372036854775808")],
+                "invalid source-date-epoch: strconv.ParseInt: parsing \"9223372036854775808\": value out of range",
             ),
         ] {
             assert_eq!(load(&attrs).unwrap_err(), want);

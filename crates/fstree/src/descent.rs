@@ -49,8 +49,7 @@ impl Descent {
     }
 
     /// Begins at a directory and goes as deep as it goes, for trees that were never checked. Takes 32 bytes for each level.
-    #[must_use]
-    pub fn without_limit(top: Dir) -> Self {
+    fn without_limit(top: Dir) -> Self {
         Self {
             limit: usize::MAX,
             ..Self::new(top)

@@ -25,7 +25,7 @@ pub const MODE_SYMLINK: u32 = 1 << 27;
 /// Go's bit for device files, block and character.
 pub const MODE_DEVICE: u32 = 1 << 26;
 /// Go's bit for named pipes.
-pub const MODE_NAMED_PIPE: u32 = 1 << 25;
+const MODE_NAMED_PIPE: u32 = 1 << 25;
 /// Go's bit for sockets.
 pub const MODE_SOCKET: u32 = 1 << 24;
 /// Go's bit for set-user-id.
@@ -39,7 +39,7 @@ pub const MODE_STICKY: u32 = 1 << 20;
 /// Go's bit for what is nothing of the above and no regular file.
 pub const MODE_IRREGULAR: u32 = 1 << 19;
 /// Every type bit; a regular file has none.
-pub const MODE_TYPE: u32 = MODE_DIR
+const MODE_TYPE: u32 = MODE_DIR
     | MODE_SYMLINK
     | MODE_NAMED_PIPE
     | MODE_SOCKET
@@ -47,7 +47,7 @@ pub const MODE_TYPE: u32 = MODE_DIR
     | MODE_CHAR_DEVICE
     | MODE_IRREGULAR;
 /// The nine permission bits.
-pub const MODE_PERM: u32 = 0o777;
+const MODE_PERM: u32 = 0o777;
 
 /// The attribute by which a walk tells of changes: a name that no file system knows.
 pub const CHANGE_MARK: &str = "rbuild.change";
@@ -55,7 +55,6 @@ pub const CHANGE_MARK: &str = "rbuild.change";
 const S_IFMT: u32 = 0o170_000;
 const S_IFSOCK: u32 = 0o140_000;
 const S_IFLNK: u32 = 0o120_000;
-const S_IFREG: u32 = 0o100_000;
 const S_IFBLK: u32 = 0o060_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFCHR: u32 = 0o020_000;
@@ -85,8 +84,7 @@ pub enum Kind {
 
 impl Kind {
     /// Reads the kind out of kernel mode bits; unknown bits are a regular file.
-    #[must_use]
-    pub fn from_kernel_mode(mode: u32) -> Self {
+    fn from_kernel_mode(mode: u32) -> Self {
         match mode & S_IFMT {
             S_IFDIR => Self::Dir,
             S_IFLNK => Self::Symlink,
@@ -142,21 +140,6 @@ pub fn go_mode(kernel: u32) -> u32 {
         }
     }
     mode
-}
-
-/// Converts Go's `FileMode` bits to kernel `st_mode`, type included.
-#[must_use]
-pub fn kernel_mode(go: u32) -> u32 {
-    let kind = match Kind::from_go_mode(go) {
-        Kind::Dir => S_IFDIR,
-        Kind::File => S_IFREG,
-        Kind::Symlink => S_IFLNK,
-        Kind::Block => S_IFBLK,
-        Kind::Char => S_IFCHR,
-        Kind::Fifo => S_IFIFO,
-        Kind::Socket => S_IFSOCK,
-    };
-    kind | unix_permissions(go)
 }
 
 /// The twelve permission bits (`07777`) of Go's `FileMode` bits.
@@ -365,12 +348,18 @@ mod tests {
     }
 
     #[test]
-    fn modes_go_to_go_and_back() {
+    fn modes_keep_kind_and_permissions_in_go_s_bits() {
         for kernel in [
             0o100_644, 0o104_755, 0o042_775, 0o041_777, 0o120_777, 0o060_600, 0o020_666, 0o010_644,
             0o140_755,
         ] {
-            assert_eq!(kernel_mode(go_mode(kernel)), kernel, "{kernel:o}");
+            let go = go_mode(kernel);
+            assert_eq!(unix_permissions(go), kernel & 0o7777, "{kernel:o}");
+            assert_eq!(
+                Kind::from_go_mode(go),
+                Kind::from_kernel_mode(kernel),
+                "{kernel:o}"
+            );
         }
         assert_eq!(go_mode(0o041_777), MODE_DIR | MODE_STICKY | 0o777);
         assert_eq!(go_mode(0o020_666), MODE_DEVICE | MODE_CHAR_DEVICE | 0o666);

@@ -133,11 +133,6 @@ pub const FRONTEND: &[&str] = &[
     "moby.buildkit.frontend.subrequests",
 ];
 
-/// Whether LLB capability `id` is understood.
-pub fn supports_llb(id: &str) -> bool {
-    LLB.binary_search(&id).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
@@ -145,6 +140,5 @@ mod tests {
         assert!(
             super::LLB.is_sorted() && super::GATEWAY.is_sorted() && super::FRONTEND.is_sorted()
         );
-        assert!(super::supports_llb("exec.meta.base") && !super::supports_llb("no.such"));
     }
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use crate::{Digest, DigestError, ErrorKind};
 
 /// The domain of references that name none.
-pub const DEFAULT_DOMAIN: &str = "docker.io";
+const DEFAULT_DOMAIN: &str = "docker.io";
 const LEGACY_DEFAULT_DOMAIN: &str = "index.docker.io";
 const MAX_NAME: usize = 255;
 

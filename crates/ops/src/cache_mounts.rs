@@ -23,7 +23,7 @@ const OLD_DIR: &str = "cache-dir.old";
 
 /// A cache mount in use. Dropping the last handle makes it free for the next step.
 #[derive(Debug)]
-pub struct CacheMount {
+pub(crate) struct CacheMount {
     /// `None` only while it is dropped.
     pub(crate) mutable: Option<MutableRef>,
     freed: Arc<Notify>,

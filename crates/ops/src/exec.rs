@@ -20,7 +20,7 @@ use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 use crate::environment::{set_proxies, set_secrets};
 use crate::trust::TrustError;
 use crate::{BuildDomain, BuildOp, BuildRights, OpFailure, Parts, Ref};
-pub use mounts::{Prepared, PreparedMount, prepare};
+pub use mounts::{Prepared, prepare};
 
 /// Runs the process of one `ExecOp`.
 #[derive(Debug)]

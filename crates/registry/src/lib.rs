@@ -49,6 +49,5 @@ pub use credentials::{
 };
 pub use error::{ApiError, Cause, Error};
 pub use push::{BlobSource, ByteStream, BytesSource, FileSource, Pushed, SentFn, is_skipped};
-pub use referrers::Referrer;
-pub use resolve::{MANIFEST_TYPES, MAX_MANIFEST_SIZE};
+pub use resolve::MAX_MANIFEST_SIZE;
 pub use waiting::{ANSWER_TIMEOUT, BodyPace, ShownWait, Stalled, WaitObserver, waiting};

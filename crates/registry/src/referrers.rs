@@ -11,18 +11,15 @@ use crate::request::{Call, Target};
 use crate::resolve::MAX_MANIFEST_SIZE;
 use crate::transport::body_within;
 
-/// One manifest whose subject is the one asked about.
-pub type Referrer = Descriptor;
-
 impl Repository {
-    /// Lists what refers to `subject`, optionally of one artifact type; none is an empty list.
+    /// Lists the manifests whose subject is `subject`, optionally of one artifact type; none is an empty list.
     ///
     /// Registries without the referrers API are asked for the fallback tag `sha256-<hex>`.
     pub async fn referrers(
         &self,
         subject: &Digest,
         artifact_type: Option<&str>,
-    ) -> Result<Vec<Referrer>, Error> {
+    ) -> Result<Vec<Descriptor>, Error> {
         let Some(host) = self.hosts().last() else {
             return Err(Error::NoHosts { doing: "pull" });
         };

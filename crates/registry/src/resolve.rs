@@ -17,7 +17,7 @@ use crate::transport::body_within;
 pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 
 /// The document types asked for when resolving.
-pub const MANIFEST_TYPES: [&str; 4] = [
+const MANIFEST_TYPES: [&str; 4] = [
     media_type::DOCKER_MANIFEST,
     media_type::DOCKER_INDEX,
     media_type::OCI_MANIFEST,

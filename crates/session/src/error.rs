@@ -1,7 +1,11 @@
 //! Why a client could not be asked, or did not answer.
 
+use std::io;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use oci::ErrorKind;
+use oci::error::chain;
 
 /// Why a transfer may not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -111,16 +115,43 @@ pub enum CallError {
         source: LimitError,
     },
     /// The client broke the rules of the protocol.
-    #[error("unexpected answer of the client to {method}: {reason}")]
+    #[error("unexpected answer of the client to {method}: {}", chain(source.as_ref()))]
     Protocol {
         /// What was called.
         method: &'static str,
         /// Which rule.
-        reason: String,
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// Bytes for the client cannot be read here.
+    #[error("cannot read {what} for the client: {source}")]
+    Read {
+        /// Whose bytes they are.
+        what: String,
+        /// Why.
+        source: Arc<io::Error>,
     },
 }
 
 impl CallError {
+    /// The client broke a rule of the protocol: a sentence, or the error of what reads its answers.
+    pub fn protocol(
+        method: &'static str,
+        rule: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Protocol {
+            method,
+            source: Arc::from(rule.into()),
+        }
+    }
+
+    /// Bytes that were to be sent to the client cannot be read.
+    pub fn read(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Read {
+            what: what.into(),
+            source: Arc::new(source),
+        }
+    }
+
     /// gRPC's number for this error.
     #[must_use]
     pub fn code(&self) -> i32 {
@@ -131,7 +162,8 @@ impl CallError {
             Self::NotBegun { .. }
             | Self::Stalled { .. }
             | Self::Limit { .. }
-            | Self::Protocol { .. } => code::INTERNAL,
+            | Self::Protocol { .. }
+            | Self::Read { .. } => code::INTERNAL,
         }
     }
 
@@ -187,6 +219,7 @@ impl CallError {
             Self::NotBegun { .. } | Self::Stalled { .. } => ErrorKind::TimedOut,
             Self::Limit { .. } => ErrorKind::Denied,
             Self::Protocol { .. } => ErrorKind::Hostile,
+            Self::Read { source, .. } => ErrorKind::of_host(source),
         }
     }
 }

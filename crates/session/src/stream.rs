@@ -95,10 +95,10 @@ impl ByteSink {
             let chunk = bytes.split_to(bytes.len().min(Self::MAX_CHUNK));
             if self.outgoing.send(chunk).await.is_err() {
                 (&mut self.taken).await?;
-                return Err(CallError::Protocol {
-                    method: "DiffCopy",
-                    reason: "the stream ended before it was finished".into(),
-                });
+                return Err(CallError::protocol(
+                    "DiffCopy",
+                    "the stream ended before it was finished",
+                ));
             }
         }
         Ok(())

@@ -50,9 +50,11 @@ pub fn to_wire(packet: Packet) -> fsutil::Packet {
 pub fn from_wire(wire: fsutil::Packet) -> Result<Packet, CallError> {
     let kind = PacketType::try_from(wire.r#type)
         // The dropped error says only that the number is unknown.
-        .map_err(|_| CallError::Protocol {
-            method: "DiffCopy",
-            reason: format!("packet of unknown type {}", wire.r#type),
+        .map_err(|_| {
+            CallError::protocol(
+                "DiffCopy",
+                format!("packet of unknown type {}", wire.r#type),
+            )
         })?;
     Ok(match kind {
         PacketType::PacketStat => Packet::Stat(wire.stat.map(|s| {

@@ -26,7 +26,7 @@ use crate::openpgp::packet_signature::{Signature, kind};
 use crate::{ExpiryJudgedAt, Policy};
 
 pub use fault::{Fault, KeyId};
-pub use packet::{MAX_PACKETS, PacketError};
+pub use packet::PacketError;
 
 /// How far clocks may differ.
 const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
@@ -116,7 +116,7 @@ impl OpenPgpError {
 }
 
 /// Checks that a key of the ring made the signature over everything that the reader gives. Ring and signature are armored text of at
-/// most [`MAX_BYTES`](crate::MAX_BYTES) and [`MAX_PACKETS`] each; what is signed has no bound and is read once, or not at all when
+/// most [`MAX_BYTES`](crate::MAX_BYTES) and 1000 packets each; what is signed has no bound and is read once, or not at all when
 /// the answer is known before.
 ///
 /// # Errors

@@ -47,18 +47,8 @@ impl<D: Domain> Solver<D> {
         cache: Arc<CacheManager<D>>,
         observer: Arc<dyn Observer<D>>,
     ) -> Self {
-        Self::with_clock(resolver, cache, observer, Clock::real())
-    }
-
-    /// Makes a solver whose results are dated by `clock`.
-    pub fn with_clock(
-        resolver: Arc<dyn Resolver<D>>,
-        cache: Arc<CacheManager<D>>,
-        observer: Arc<dyn Observer<D>>,
-        clock: Clock,
-    ) -> Self {
         Self {
-            core: Core::new(resolver, cache, observer, clock),
+            core: Core::new(resolver, cache, observer, Clock::real()),
         }
     }
 

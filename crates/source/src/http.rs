@@ -35,7 +35,7 @@ use crate::http::name::file_name;
 use crate::http::signature::RequiredFileSignature;
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
-pub use suffix::{MAX_SUFFIX, suffixed};
+pub use suffix::suffixed;
 
 /// Metadata keys of a record that holds a downloaded file.
 const META_URL: &str = "http.url";

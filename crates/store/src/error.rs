@@ -265,7 +265,8 @@ impl StoreError {
         match self {
             Self::NotFound { .. } | Self::NoBlob { .. } => ErrorKind::NotFound,
             Self::Closed => ErrorKind::Unavailable,
-            Self::InvalidRefId(_) | Self::Filter(_) => ErrorKind::Invalid,
+            Self::InvalidRefId(_) => ErrorKind::Invalid,
+            Self::Filter(error) => error.kind(),
             Self::Locked { .. } | Self::Unfit { .. } | Self::NoProvider { .. } => ErrorKind::Failed,
             Self::DigestMismatch { .. } | Self::DiffId { .. } | Self::SizeMismatch { .. } => {
                 ErrorKind::Hostile

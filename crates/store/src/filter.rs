@@ -1,6 +1,7 @@
 //! The filter language of `du` and `prune`: `field`, `field==value`, `field!=value`, `field~=regexp`, joined by commas
 //! (all must hold); of several filters one must hold. Values may be quoted.
 
+use oci::ErrorKind;
 use regex::Regex;
 
 /// A filter that is not understood.
@@ -11,6 +12,14 @@ pub struct FilterError {
     pub filter: String,
     /// What is wrong with it.
     pub source: FilterProblem,
+}
+
+impl FilterError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.source.kind()
+    }
 }
 
 /// What is wrong with a filter.
@@ -32,6 +41,20 @@ pub enum FilterProblem {
     /// A pattern cannot be compiled.
     #[error("{0}")]
     Pattern(#[source] regex::Error),
+}
+
+impl FilterProblem {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnclosedQuote
+            | Self::NoField
+            | Self::NoValue
+            | Self::NoComma
+            | Self::Pattern(_) => ErrorKind::Invalid,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -159,7 +159,7 @@ pub fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
 }
 
 /// Creates the superblock of a context and a detached mount of it. fsconfig(2) and fsmount(2), Linux 5.2.
-pub fn fsmount(fs: &OwnedFd, attrs: Attrs) -> io::Result<DetachedMount> {
+fn fsmount(fs: &OwnedFd, attrs: Attrs) -> io::Result<DetachedMount> {
     rx::fsconfig_create(fs)?;
     Ok(DetachedMount(rx::fsmount(
         fs,

@@ -5,6 +5,7 @@
 //! | `pub fn`, `struct`, `enum`, `trait`, `type`, `const`, `static`    | an item                  |
 //! | `pub(crate)` and narrower                                         | nothing: the compiler sees to it |
 //! | a word of any other file, tests and examples included             | a use                    |
+//! | a word of a public signature of the same file: a public field, what a public function takes and gives, a variant | a use: the type has to be as public |
 //! | a word of a `pub use`, a comment or a text                        | nothing                  |
 //! | generated code (`src/gen/`), modules for tests                    | uses only                |
 //!
@@ -55,19 +56,24 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
 fn unnamed(files: &[(PathBuf, Vec<Token>)]) -> (usize, Vec<Item>) {
     let mut named_in: BTreeMap<&str, BTreeSet<&Path>> = BTreeMap::new();
     let mut items = Vec::new();
+    let mut total = 0;
     for (file, tokens) in files {
         for word in uses(tokens) {
             named_in.entry(word).or_default().insert(file);
         }
         if declares(file) {
+            let in_signatures = signature_words(tokens);
             let own = public(tokens).into_iter();
+            let own = own.filter(|name| {
+                total += 1;
+                !in_signatures.contains(name)
+            });
             items.extend(own.map(|name| Item {
                 file: file.clone(),
                 name: name.to_owned(),
             }));
         }
     }
-    let total = items.len();
     items.retain(|item| {
         let files = named_in.get(item.name.as_str());
         files.is_none_or(|files| files.iter().all(|file| *file == item.file))
@@ -109,6 +115,63 @@ fn public(tokens: &[Token]) -> Vec<&str> {
         }
     }
     names
+}
+
+/// The words of public signatures: behind the name of what is declared and before its body. Variants of enums and methods of traits
+/// are as public as what they belong to.
+fn signature_words(tokens: &[Token]) -> BTreeSet<&str> {
+    let mut words = BTreeSet::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let narrowed = tokens.get(at + 1).is_some_and(|t| t.is_mark('('));
+        // Types that belong to an implementation of a trait have no `pub`.
+        if !(token.is("pub") && !narrowed || token.is("type")) {
+            continue;
+        }
+        let mut rest = tokens.get(at + 1..).unwrap_or_default().iter().peekable();
+        let mut body_is_public = false;
+        let mut is_alias = token.is("type");
+        while let Some(word) = rest.peek().and_then(|t| t.word()) {
+            if !ITEMS.contains(&word) && !QUALIFIERS.contains(&word) {
+                break;
+            }
+            body_is_public |= matches!(word, "enum" | "trait");
+            is_alias |= word == "type";
+            rest.next();
+        }
+        // The name that is declared.
+        if rest.next().is_none_or(|t| t.is("use") || t.is("mod")) {
+            continue;
+        }
+        let mut depth = 0_usize;
+        let mut previous = None;
+        for token in rest {
+            match token {
+                Token::Word(word) => {
+                    words.insert(word.as_str());
+                }
+                Token::Mark('{') if depth == 0 && !body_is_public => break,
+                Token::Mark('(' | '[' | '<' | '{') => depth += 1,
+                Token::Mark('>') if previous == Some('-') => {}
+                Token::Mark(')' | ']' | '>' | '}') => {
+                    let Some(outer) = depth.checked_sub(1) else {
+                        break;
+                    };
+                    depth = outer;
+                    if depth == 0 && body_is_public && token.is_mark('}') {
+                        break;
+                    }
+                }
+                Token::Mark('=') if depth == 0 && !is_alias => break,
+                Token::Mark(',' | ';') if depth == 0 => break,
+                Token::Mark(_) | Token::PathSeparator => {}
+            }
+            previous = match token {
+                Token::Mark(mark) => Some(*mark),
+                Token::Word(_) | Token::PathSeparator => None,
+            };
+        }
+    }
+    words
 }
 
 /// The words of a file, but for those that a `pub use` only hands on.
@@ -160,6 +223,33 @@ mod cases {
         ] {
             let (total, dead) = dead(&[("a/src/lib.rs", used), ("b/src/lib.rs", other)]);
             assert_eq!((total, dead.len()), (2, count), "{other}: {dead:?}");
+        }
+    }
+
+    #[test]
+    fn a_type_of_a_public_signature_has_to_be_public() {
+        for (text, dead_items) in [
+            ("pub struct X; pub struct S { pub x: X }", 1),
+            ("pub struct X; pub struct S { pub a: M<u8, X>, b: u8 }", 1),
+            ("pub struct X; pub struct S { x: X }", 2),
+            ("pub struct X; pub struct S { pub a: u8, x: X }", 2),
+            ("pub struct X; pub fn f(x: &X) {}", 1),
+            ("pub struct X; pub fn f(a: u8) -> Result<(), X> {}", 1),
+            ("pub struct X; pub fn f() where u8: Into<X> {}", 1),
+            ("pub struct X; pub fn f() { X }", 2),
+            ("pub struct X; fn f(x: X) {}", 2),
+            ("pub struct X; pub(crate) fn f(x: X) {}", 2),
+            ("pub struct X; pub enum E { A, B(X) }", 1),
+            ("pub struct X; enum E { A, B(X) }", 1),
+            ("pub struct X; pub trait T { fn f(&self) -> X; }", 1),
+            ("pub struct X; pub type T = Vec<X>;", 1),
+            ("pub struct X; impl T for u8 { type Out = X; }", 0),
+            ("pub struct X; pub const C: u8 = X::C;", 2),
+            ("pub struct X; pub const C: X = f();", 1),
+        ] {
+            let text = format!("{text} fn last() {{}}");
+            let (_, dead) = dead(&[("a/src/lib.rs", text.as_str())]);
+            assert_eq!(dead.len(), dead_items, "{text}: {dead:?}");
         }
     }
 

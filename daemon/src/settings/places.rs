@@ -6,21 +6,20 @@ use super::Defaults;
 
 /// What the environment says of a user's places.
 #[derive(Debug, Clone, Default)]
-pub struct UserPlaces {
+struct UserPlaces {
     /// `XDG_RUNTIME_DIR`.
-    pub runtime: Option<String>,
+    runtime: Option<String>,
     /// `XDG_DATA_HOME`.
-    pub data: Option<String>,
+    data: Option<String>,
     /// `XDG_CONFIG_HOME`.
-    pub config: Option<String>,
+    config: Option<String>,
     /// `HOME`.
-    pub home: Option<String>,
+    home: Option<String>,
 }
 
 impl UserPlaces {
     /// Reads the environment.
-    #[must_use]
-    pub fn of_environment() -> Self {
+    fn of_environment() -> Self {
         #[expect(
             clippy::disallowed_methods,
             reason = "the environment is read where the process begins"
@@ -57,7 +56,7 @@ impl Defaults {
     }
 
     /// Returns a user's. What the environment does not say stays the machine's, as with BuildKit.
-    pub fn of_user(program: &str, places: &UserPlaces) -> Self {
+    fn of_user(program: &str, places: &UserPlaces) -> Self {
         let machine = Self::of(program);
         let (folder, name) = if program.ends_with("buildkitd") {
             ("buildkit", "buildkitd")

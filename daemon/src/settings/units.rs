@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use oci::ErrorKind;
+
 /// An amount of disk space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskSpace {
@@ -52,6 +54,16 @@ pub enum UnitError {
     DiskSpace(String),
 }
 
+impl UnitError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Duration(_) | Self::DiskSpace(_) => ErrorKind::Invalid,
+        }
+    }
+}
+
 /// Parses a Go duration, or a plain number of seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let bad = || UnitError::Duration(text.into());
@@ -75,12 +87,14 @@ pub fn parse_disk_space(text: &str) -> Result<DiskSpace, UnitError> {
             .trim()
             .parse()
             .map(DiskSpace::Percent)
+            // The sentence shows how to write it; the cause could only say that it is not a number.
             .map_err(|_| bad());
     }
     let at = trimmed
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(at);
+    // As above: digits and dots that are no number, like `1.2.3`.
     let number: f64 = number.parse().map_err(|_| bad())?;
     let unit = unit.trim().to_ascii_lowercase();
     let power = match unit.trim_end_matches('b').trim_end_matches('i') {

@@ -18,22 +18,18 @@ use tonic::transport::Channel;
 use super::{MAX_PACKET_BYTES, MAX_QUEUED_PIECES, RemoteSession, failed, put};
 
 fn digest_of(text: &str, method: &'static str) -> Result<Digest, CallError> {
-    text.parse().map_err(|e| CallError::Protocol {
-        method,
-        reason: format!("{e}"),
-    })
+    text.parse()
+        .map_err(|error: oci::DigestError| CallError::protocol(method, error))
 }
 
 impl RemoteSession {
     fn in_store<T>(&self, store: &str, message: T) -> Result<Request<T>, CallError> {
         if !store.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             let key = header::CONTENT_STORE;
-            return Err(CallError::Protocol {
-                method: "metadata",
-                reason: format!(
-                    "header key {key:?} contains value with non-printable ASCII characters"
-                ),
-            });
+            return Err(CallError::protocol(
+                "metadata",
+                format!("header key {key:?} contains value with non-printable ASCII characters"),
+            ));
         }
         let mut request = Request::new(message);
         put(request.metadata_mut(), header::CONTENT_STORE, store)?;
@@ -76,10 +72,7 @@ impl ContentStore for RemoteSession {
             .await
             .map_err(failed)?
             .into_inner();
-        let bad = |reason: &str| CallError::Protocol {
-            method: method::CONTENT_INFO,
-            reason: reason.to_owned(),
-        };
+        let bad = |reason: &str| CallError::protocol(method::CONTENT_INFO, reason);
         let info = answer.info.ok_or_else(|| bad("no info"))?;
         // A failed conversion has one reason: the number is negative.
         let size = u64::try_from(info.size).map_err(|_| bad("negative size"))?;
@@ -99,10 +92,8 @@ impl ContentStore for RemoteSession {
     ) -> Result<ByteStream, CallError> {
         // A failed conversion has one reason: the number exceeds what the message can carry.
         let number = |n: u64| {
-            i64::try_from(n).map_err(|_| CallError::Protocol {
-                method: method::CONTENT_READ,
-                reason: format!("offset {n}"),
-            })
+            i64::try_from(n)
+                .map_err(|_| CallError::protocol(method::CONTENT_READ, format!("offset {n}")))
         };
         let message = content::ReadContentRequest {
             digest: digest.to_string(),
@@ -126,10 +117,7 @@ impl ContentStore for RemoteSession {
         mut bytes: ByteStream,
     ) -> Result<(), CallError> {
         use content::WriteAction::{Commit, Stat, Write};
-        let bad = |reason: &str| CallError::Protocol {
-            method: method::CONTENT_WRITE,
-            reason: reason.to_owned(),
-        };
+        let bad = |reason: &str| CallError::protocol(method::CONTENT_WRITE, reason);
         // Conversions of sizes and offsets below fail for one reason: the number exceeds 63 bits or is negative.
         let total = i64::try_from(blob.size).map_err(|_| bad("size"))?;
         let name = format!("rbuild-{}", blob.digest);

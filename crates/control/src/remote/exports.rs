@@ -58,12 +58,8 @@ impl ClientExports for RemoteSession {
 impl SourcePolicy for RemoteSession {
     async fn check_policy(&self, request: Bytes) -> Result<Bytes, CallError> {
         self.need(method::CHECK_POLICY)?;
-        let request = policysession::CheckPolicyRequest::decode(request).map_err(|e| {
-            CallError::Protocol {
-                method: method::CHECK_POLICY,
-                reason: e.to_string(),
-            }
-        })?;
+        let request = policysession::CheckPolicyRequest::decode(request)
+            .map_err(|error| CallError::protocol(method::CHECK_POLICY, error))?;
         let mut client = services::policysession::policy_verifier_client::PolicyVerifierClient::new(
             self.channel.clone(),
         );

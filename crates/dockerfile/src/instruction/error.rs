@@ -122,12 +122,12 @@ pub enum InstructionError {
     #[error(transparent)]
     Duration(#[from] gostd::time::ParseDurationError),
     /// A count that is not a number.
-    #[error("strconv.ParseInt: parsing {}: {reason}", quote(value))]
+    #[error("{source}")]
     NotANumber {
         /// As written.
         value: String,
-        /// `invalid syntax` or `value out of range`.
-        reason: &'static str,
+        /// In Go's words.
+        source: gostd::strconv::ParseIntError,
     },
     /// A negative count.
     #[error("--retries cannot be negative ({0})")]

@@ -29,16 +29,10 @@ pub(super) fn size(text: &str) -> Option<i64> {
 
 /// Reads a 32 bit count, with the error Go gives.
 pub(super) fn int32(text: &str) -> Result<i32, InstructionError> {
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let fail = |reason| InstructionError::NotANumber {
+    gostd::strconv::parse_int(text).map_err(|source| InstructionError::NotANumber {
         value: text.to_owned(),
-        reason,
-    };
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(fail("invalid syntax"));
-    }
-    // Go's words for the one cause that is left.
-    text.parse().map_err(|_| fail("value out of range"))
+        source,
+    })
 }
 
 /// Reads an unsigned number of at most 32 bits without a sign.

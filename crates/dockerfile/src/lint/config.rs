@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use gostd::strconv::{ParseBoolError, parse_bool, quote};
+use oci::ErrorKind;
 
 /// Which rules run, and what a finding does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +36,16 @@ pub enum LintConfigError {
         #[source]
         reason: ParseBoolError,
     },
+}
+
+impl LintConfigError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid(_) | Self::NotBoolean { .. } => ErrorKind::Invalid,
+        }
+    }
 }
 
 impl LintConfig {

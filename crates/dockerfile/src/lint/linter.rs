@@ -156,7 +156,7 @@ impl Linter {
     }
 
     /// Returns a linter that skips and runs more.
-    pub fn with_config(&self, config: &LintConfig) -> Self {
+    fn with_config(&self, config: &LintConfig) -> Self {
         let mut merged = self.config.as_ref().clone();
         merged.merge(config);
         Self {

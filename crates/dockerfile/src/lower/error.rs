@@ -342,6 +342,7 @@ impl LowerErrorKind {
             Self::Parse(error) => error.reason.kind(),
             Self::Instruction(error) => error.kind(),
             Self::Shell(error) => error.kind.kind(),
+            Self::CheckOptions(error) => error.kind(),
             Self::Build(error) => error.kind(),
             Self::GitRef(error) => error.kind(),
             Self::Port(error) => error.kind(),
@@ -352,7 +353,6 @@ impl LowerErrorKind {
             Self::TooLarge { .. } => ErrorKind::Hostile,
             Self::Empty
             | Self::NoStages
-            | Self::CheckOptions(_)
             | Self::Lint(_)
             | Self::BlankBase(_)
             | Self::EmptyPlatform { .. }

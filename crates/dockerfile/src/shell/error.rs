@@ -40,8 +40,8 @@ impl ShellErrorKind {
             | Self::MissingSlash
             | Self::BadSubstitution
             | Self::Modifier(_)
-            | Self::Required { .. }
-            | Self::Pattern { .. } => ErrorKind::Invalid,
+            | Self::Required { .. } => ErrorKind::Invalid,
+            Self::Pattern { reason, .. } => reason.kind(),
             Self::TooLong | Self::TooMuch | Self::TooDeep => ErrorKind::Hostile,
         }
     }
@@ -57,6 +57,16 @@ pub enum GlobError {
     /// It is too large as a regular expression.
     #[error("{0}")]
     Regex(#[source] regex::Error),
+}
+
+impl GlobError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Escape(_) | Self::Regex(_) => ErrorKind::Invalid,
+        }
+    }
 }
 
 /// What is wrong with a word.

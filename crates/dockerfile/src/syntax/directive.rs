@@ -103,7 +103,7 @@ impl DirectiveParser {
     }
 
     /// Reads the directives of a whole file, up to the first that is wrong.
-    pub fn parse_all(mut self, data: &[u8]) -> Vec<Directive> {
+    fn parse_all(mut self, data: &[u8]) -> Vec<Directive> {
         let mut directives = Vec::new();
         for line in Lines::new(data) {
             let line = String::from_utf8_lossy(line);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dockerfile::lint::LintConfig;
 use dockerfile::lower::LowerOptions;
 use gostd::csv;
-use gostd::strconv::{is_true, parse_bool};
+use gostd::strconv::{ParseIntError, is_true, parse_bool, parse_int};
 use llb::build::ResolveMode;
 use llb::pb;
 use oci::{Platform, SessionId};
@@ -116,7 +116,7 @@ impl Config {
             },
             shm_size: match get("shm-size") {
                 "" => 0,
-                text => number(text).map_err(|error| {
+                text => parse_int(text).map_err(|error| {
                     FrontendError::option_while("failed to parse shm size", error)
                 })?,
             },
@@ -263,43 +263,63 @@ fn ulimits(text: &str) -> Result<Vec<pb::Ulimit>, FrontendError> {
         .collect()
 }
 
-fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
+/// Why a limit of a step cannot be read. The sentences are docker's, which clients compare.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum UlimitError {
+    /// There is no `=`.
+    #[error("invalid ulimit argument: {0}")]
+    Argument(String),
+    /// Linux has no such limit.
+    #[error("invalid ulimit type: {0}")]
+    Kind(String),
+    /// There is more than `soft:hard`.
+    #[error("too many limit value arguments - {0}, can only have up to two, `soft[:hard]`")]
+    TooManyValues(String),
+    /// A value is not a number.
+    #[error(transparent)]
+    Number(#[from] ParseIntError),
+    /// The soft limit has no end and the hard one has.
+    #[error("{SOFT_ABOVE_HARD}: soft: -1 (unlimited), hard: {hard}")]
+    UnlimitedAboveHard {
+        /// The hard limit.
+        hard: i64,
+    },
+    /// The soft limit is above the hard one.
+    #[error("{SOFT_ABOVE_HARD}: {soft} > {hard}")]
+    SoftAboveHard {
+        /// The soft limit.
+        soft: i64,
+        /// The hard limit.
+        hard: i64,
+    },
+}
+
+const SOFT_ABOVE_HARD: &str = "ulimit soft limit must be less than or equal to hard limit";
+
+fn ulimit(text: &str) -> Result<pb::Ulimit, UlimitError> {
     let (name, limits) = text
         .split_once('=')
-        .ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
+        .ok_or_else(|| UlimitError::Argument(text.to_owned()))?;
     if !ULIMITS.contains(&name) {
-        return Err(format!("invalid ulimit type: {name}"));
+        return Err(UlimitError::Kind(name.to_owned()));
     }
     let parts: Vec<&str> = limits.split(':').collect();
     let (soft, hard) = match parts.as_slice() {
-        [both] => (number(both)?, number(both)?),
-        [soft, hard] => (number(soft)?, number(hard)?),
-        _ => {
-            return Err(format!(
-                "too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
-            ));
-        }
+        [both] => (parse_int(both)?, parse_int(both)?),
+        [soft, hard] => (parse_int(soft)?, parse_int(hard)?),
+        _ => return Err(UlimitError::TooManyValues(limits.to_owned())),
     };
-    const SOFT_ABOVE_HARD: &str = "ulimit soft limit must be less than or equal to hard limit";
     if hard != -1 && soft == -1 {
-        return Err(format!(
-            "{SOFT_ABOVE_HARD}: soft: -1 (unlimited), hard: {hard}"
-        ));
+        return Err(UlimitError::UnlimitedAboveHard { hard });
     }
     if hard != -1 && soft > hard {
-        return Err(format!("{SOFT_ABOVE_HARD}: {soft} > {hard}"));
+        return Err(UlimitError::SoftAboveHard { soft, hard });
     }
     Ok(pb::Ulimit {
         name: name.to_owned(),
         soft,
         hard,
     })
-}
-
-fn number(text: &str) -> Result<i64, String> {
-    // Clients compare the sentence, which is that of Go's parser; Rust's has no other facts.
-    text.parse()
-        .map_err(|_| format!("strconv.ParseInt: parsing {}: invalid syntax", quote(text)))
 }
 
 fn resources<'a>(
@@ -311,7 +331,7 @@ fn resources<'a>(
             return Ok(0);
         }
         let what = format!("failed to parse resource limits: invalid {key} value: {text}");
-        let number = number(text).map_err(|error| FrontendError::option_while(&what, error))?;
+        let number = parse_int(text).map_err(|error| FrontendError::option_while(&what, error))?;
         if valid(number) {
             Ok(number)
         } else {

@@ -152,6 +152,7 @@ impl Input<'_> {
             let byte = self.byte()?;
             n |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
+                // A conversion has one reason to fail, which the text names.
                 return usize::try_from(n).map_err(|_| HashError::Damaged("number too large"));
             }
         }

@@ -236,6 +236,7 @@ impl Parser<'_> {
         if self.nodes.len() >= self.max_values {
             return Err(DecodeError::Values(self.max_values));
         }
+        // A conversion to 32 bits fails for one reason, which the variant names.
         let place = |at: usize| u32::try_from(at).map_err(|_| DecodeError::Size);
         self.nodes.push(Node {
             kind,

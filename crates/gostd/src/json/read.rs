@@ -176,6 +176,7 @@ macro_rules! integers {
     ($($method:ident $visit:ident $kind:ty,)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
             let number = self.number()?.unwrap_or("0");
+            // Go shows the number and the kind; the cause could only say which end of the range it exceeds.
             let value: $kind = number.parse().map_err(|_| {
                 DecodeError::Shape(format!("cannot unmarshal number {number} where an integer is wanted"))
             })?;

@@ -119,6 +119,7 @@ impl<'a> Unpack<'a> {
                 } else {
                     Kind::Fifo
                 };
+                // The kernel takes 32 bits; the conversion has no other reason to fail.
                 let number = |n: u64| {
                     u32::try_from(n).map_err(|_| invalid(path, "device number out of range"))
                 };

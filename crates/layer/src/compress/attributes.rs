@@ -3,9 +3,9 @@
 //! Source of the facts: `util/compression/attrs.go` (v0.34.2).
 
 use std::collections::BTreeMap;
-use std::num::{IntErrorKind, ParseIntError};
 
 use gostd::strconv;
+use oci::ErrorKind;
 
 use super::{Compression, CompressionKind};
 
@@ -38,28 +38,22 @@ pub enum AttributeError {
         source: strconv::ParseBoolError,
     },
     /// The level is not a number, or too large.
-    #[error(
-        "non-integer value {value} specified for {LEVEL}: strconv.ParseInt: parsing {}: {}",
-        strconv::quote(value),
-        reason_in_go(source)
-    )]
+    #[error("non-integer value {value} specified for {LEVEL}: {source}")]
     Level {
         /// The value as given.
         value: String,
         /// Why it is none.
-        source: ParseIntError,
+        source: strconv::ParseIntError,
     },
 }
 
-fn reason_in_go(error: &ParseIntError) -> &'static str {
-    let overflows = matches!(
-        error.kind(),
-        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow
-    );
-    if overflows {
-        "value out of range"
-    } else {
-        "invalid syntax"
+impl AttributeError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Kind(_) | Self::Force { .. } | Self::Level { .. } => ErrorKind::Invalid,
+        }
     }
 }
 
@@ -86,7 +80,7 @@ impl CompressionAttributes {
                 })?;
         }
         if let Some(value) = attrs.get(LEVEL) {
-            let level = value.parse().map_err(|source| AttributeError::Level {
+            let level = strconv::parse_int(value).map_err(|source| AttributeError::Level {
                 value: value.clone(),
                 source,
             })?;

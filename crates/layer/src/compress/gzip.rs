@@ -140,6 +140,7 @@ impl<W: Write> ParallelGzip<W> {
         let Some(next) = self.pending.pop_front() else {
             return Ok(false);
         };
+        // A closed channel says no more than that the thread has ended.
         let packed = next
             .recv()
             .map_err(|_| io::Error::other("a gzip thread is gone"))??;

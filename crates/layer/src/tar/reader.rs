@@ -246,6 +246,7 @@ fn parse(block: &[u8; BLOCK]) -> Result<Header, TarError> {
     let number = |range| read(field(range)).ok_or(TarError::Invalid("bad number"));
     let positive = |range| {
         number(range)
+            // The conversion fails for negative numbers only.
             .and_then(|n| u64::try_from(n).map_err(|_| TarError::Invalid("negative number")))
     };
     let string = |range| cut(field(range).to_vec());

@@ -159,6 +159,7 @@ fn plan(header: &Header) -> Result<(bool, BTreeMap<&str, Vec<u8>>), TarError> {
         (header.gid, 8, "gid"),
         (header.size, 12, "size"),
     ] {
+        // A header takes 63 bits; the conversion has no other reason to fail.
         let value = i64::try_from(value).map_err(|_| TarError::Header("a number out of range"))?;
         if !fits_octal(width, value) {
             plain = false;

@@ -27,7 +27,7 @@ use crate::trust::{Bundle, TrustError};
 use crate::{BuildDomain, OpFailure, Parts, Ref};
 
 /// What is mounted at one place. `Debug` shows no secret.
-pub enum PreparedMount {
+enum PreparedMount {
     /// An input as it is; `None` is scratch.
     Input(Option<ImmutableRef>),
     /// A mutable of this step; taken out when it is committed.

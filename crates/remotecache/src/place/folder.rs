@@ -54,10 +54,7 @@ impl Folder {
     async fn write(&self, desc: &Descriptor, source: &dyn BlobSource) -> Result<(), CacheError> {
         let client = self.client().await?;
         let digest = desc.digest.clone();
-        let failed = move |e: std::io::Error| CallError::Protocol {
-            method: "Write",
-            reason: format!("cannot read {digest}: {e}"),
-        };
+        let failed = move |error| CallError::read(digest.to_string(), error);
         let bytes = source.open().await.map_err(CacheError::session)?;
         let blob = BlobWrite {
             digest: desc.digest.clone(),

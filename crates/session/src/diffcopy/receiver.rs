@@ -15,14 +15,14 @@ use crate::diffcopy::order::{OrderCheck, OrderError};
 use crate::packet::Packet;
 
 /// How many files may be asked for and not complete.
-pub const MAX_REQUESTED_FILES: usize = 512;
+const MAX_REQUESTED_FILES: usize = 512;
 /// How many files a list may have.
 pub const MAX_FILES: u32 = 16 << 20;
 /// Bytes of extended attributes, names and values, that a file may have. A kernel takes 64 KiB of names, and as much in a
 /// value.
-pub const MAX_ATTRIBUTES_BYTES: usize = 1 << 20;
+const MAX_ATTRIBUTES_BYTES: usize = 1 << 20;
 /// The longest value of an extended attribute, which is the kernel's own bound.
-pub const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
+const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 
 /// Why the other side was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

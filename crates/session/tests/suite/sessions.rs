@@ -201,10 +201,14 @@ fn errors_of_calls_have_codes_kinds_and_words() {
             "session s ended",
         ),
         (
-            CallError::Protocol {
-                method: "Pull",
-                reason: "r".into(),
-            },
+            CallError::read("sha256:0", std::io::ErrorKind::StorageFull.into()),
+            code::INTERNAL,
+            ErrorKind::Exhausted,
+            false,
+            "cannot read sha256:0 for the client: no storage space",
+        ),
+        (
+            CallError::protocol("Pull", "r"),
             code::INTERNAL,
             ErrorKind::Hostile,
             false,

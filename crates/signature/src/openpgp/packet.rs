@@ -3,7 +3,7 @@
 use crate::cursor::Cursor;
 
 /// How many packets of keys, or of a signature, are read.
-pub const MAX_PACKETS: usize = 1000;
+pub(super) const MAX_PACKETS: usize = 1000;
 
 /// A signature.
 pub(crate) const SIGNATURE: u8 = 2;

@@ -9,7 +9,7 @@ use sha2::{Sha256, Sha384, Sha512};
 use crate::error::{SourceError, cause};
 
 /// The most bytes that may stand behind a file.
-pub const MAX_SUFFIX: usize = 4 << 10;
+const MAX_SUFFIX: usize = 4 << 10;
 
 /// Returns the digest, `algorithm:hex`, of the one file in `tree` followed by `suffix`. Blocks.
 pub fn suffixed(tree: &Root, algorithm: &str, suffix: &[u8]) -> Result<String, SourceError> {

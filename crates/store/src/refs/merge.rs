@@ -124,6 +124,7 @@ impl Record {
             } else {
                 match self.store().meta(layer.id(), PATCH_KEY)? {
                     Some(patch) if patch.is_empty() => own,
+                    // It is the name of a snapshot of ours; where in it the bytes are wrong helps nobody.
                     Some(patch) => {
                         String::from_utf8(patch).map_err(|_| layer.unfit("has a damaged patch"))?
                     }
