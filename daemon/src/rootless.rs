@@ -80,7 +80,8 @@ impl Entered {
 }
 
 /// Whether this process has to enter a namespace to be root.
-fn is_needed() -> bool {
+#[must_use]
+pub fn is_needed() -> bool {
     userns::own_ids().0 != 0
 }
 

@@ -40,7 +40,7 @@ pub fn own_ids() -> (u32, u32) {
 }
 
 /// Reads the lines of a map and leaves out those that do not hold three numbers.
-fn parse_map(text: &str) -> Vec<MapLine> {
+pub fn parse_map(text: &str) -> Vec<MapLine> {
     let line = |line: &str| {
         let mut numbers = line.split_whitespace().map(str::parse);
         let mut next = || numbers.next()?.ok();
