@@ -43,12 +43,16 @@ pub fn parse_int<T: FromStr<Err = std::num::ParseIntError>>(
 ) -> Result<T, ParseIntError> {
     text.parse().map_err(|error: std::num::ParseIntError| {
         // Go's two answers stand for all kinds of Rust's.
-        match error.kind() {
-            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
-                ParseIntError::Range(text.to_owned())
-            }
-            _ => ParseIntError::Syntax(text.to_owned()),
-        }
+        let is_range = matches!(
+            error.kind(),
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow
+        );
+        let answer = if is_range {
+            ParseIntError::Range
+        } else {
+            ParseIntError::Syntax
+        };
+        answer(text.to_owned())
     })
 }
 
