@@ -290,6 +290,8 @@ async fn what_goes_wrong_before_an_op_runs_is_told_with_its_phase() {
 async fn a_failing_input_ends_the_build_and_drops_what_runs_beside_it() {
     let world = world();
     let gate = Arc::new(Semaphore::new(0));
+    // What fails does so when the other runs: which of two begins first is decided by threads.
+    let may_fail = Arc::new(Semaphore::new(0));
     let slow = vertex(
         Fake {
             name: "slow",
@@ -302,11 +304,19 @@ async fn a_failing_input_ends_the_build_and_drops_what_runs_beside_it() {
         Fake {
             name: "bad",
             fails: Some(Arc::new(AtomicUsize::new(1))),
+            gate: Some(Arc::clone(&may_fail)),
             ..Fake::default()
         },
         &[],
     );
-    let (built, _) = world.run(&op("top", &[&slow, &bad])).await;
+    let job = world.job("j");
+    let mut build = Box::pin(job.build(op("top", &[&slow, &bad])));
+    while !world.log.has("exec slow") {
+        assert!(futures::poll!(&mut build).is_pending());
+        tokio::task::yield_now().await;
+    }
+    may_fail.add_permits(1);
+    let built = build.await;
     assert_eq!(built.unwrap_err().to_string(), "exit code: 1");
     while !world.shown.has("slow completed: context canceled") {
         tokio::task::yield_now().await;
