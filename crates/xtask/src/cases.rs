@@ -310,6 +310,7 @@ const REFERENCE: &str = "table: flags\n| new |\n";
 fn pages_that_are_out_of_date_are_named_and_brought_up_to_date() {
     let workspace = Workspace::new();
     workspace.write("docs/configuration.md", PAGE);
+    workspace.write("docs/operating.md", "no table here\n");
     workspace.write("docs/using.md", "no table here\n");
     let fill = |reference: &str, check| docs::fill(workspace.root(), reference, check);
     let stale = fill(REFERENCE, true).unwrap_err();
