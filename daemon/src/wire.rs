@@ -68,9 +68,6 @@ pub enum WireError {
     /// The bridge network cannot be made.
     #[error("steps cannot have a bridge network (worker.oci.networkMode): {0}")]
     Bridge(#[from] net::NetError),
-    /// The proxy network cannot be made.
-    #[error("steps cannot have a proxy network: {0}")]
-    Proxy(#[from] proxy::ProxyError),
     /// Steps cannot have user namespaces here.
     #[error(
         "steps cannot have user namespaces here: that needs Linux 6.15 and a file system below the state directory that maps ids; choose --oci-worker-user-namespaces=auto or off: {}",
@@ -107,7 +104,6 @@ impl WireError {
             Self::Http(source) => source.kind(),
             Self::Bridge(error) => error.kind(),
             Self::Steps(error) => error.kind(),
-            Self::Proxy(error) => error.kind(),
             Self::Platform(_) | Self::Runtime(_) => ErrorKind::Invalid,
             Self::Network(_)
             | Self::Snapshotter(_)
@@ -304,7 +300,7 @@ fn executor(
         UserNamespaces::Auto if sys::userns::is_nested() => UserNamespaces::Off,
         mode @ (UserNamespaces::Off | UserNamespaces::Auto | UserNamespaces::On) => mode,
     };
-    let proxy = Some(proxy_of_steps(settings)?);
+    let proxy = Some(proxy_of_steps(settings));
     if let Some(program) = &settings.worker.binary {
         if mode == UserNamespaces::On {
             return Err(WireError::UserNamespacesOfRuntime);
@@ -351,7 +347,7 @@ fn executor(
 }
 
 /// Makes the proxy of the steps that are on the proxy network, with a certificate authority of its own for every state.
-fn proxy_of_steps(settings: &Settings) -> Result<Arc<proxy::Proxy>, proxy::ProxyError> {
+fn proxy_of_steps(settings: &Settings) -> Arc<proxy::Proxy> {
     let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
     proxy::Proxy::new(proxy::Config {
         allow: settings.proxy.allow.clone(),

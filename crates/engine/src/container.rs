@@ -152,8 +152,9 @@ impl BuildContainer {
             .await?;
         let prepared = prepared.with_ids(ids);
         let is_proxied = scope.on_proxy_network() && network != NetworkMode::None;
-        let certificate = parts.executor.proxy().filter(|_| is_proxied);
-        let (prepared, proxy) = match certificate.map(|proxy| proxy.certificate().to_vec()) {
+        let proxy = parts.executor.proxy().filter(|_| is_proxied);
+        let certificate = proxy.map(|proxy| proxy.certificate()).transpose();
+        let (prepared, proxy) = match certificate.map_err(ExecError::from)? {
             None => (prepared, None),
             Some(certificate) => {
                 let trusting = async { Ok(prepared.trusting(certificate).await?) };

@@ -90,7 +90,10 @@ impl ExecOp {
             return Ok((prepared, None));
         }
         let proxy = self.parts.executor.proxy().ok_or(OpFailure::NoProxy)?;
-        let (prepared, bundle) = prepared.trusting(proxy.certificate().to_vec()).await?;
+        let certificate = proxy
+            .certificate()
+            .map_err(|error| OpFailure::Bounds(Box::new(error.into())))?;
+        let (prepared, bundle) = prepared.trusting(certificate).await?;
         let capture = Arc::clone(self.requests.get_or_init(Arc::default));
         let step = StepProxy {
             policies: crate::domain::request_policies(ctx),

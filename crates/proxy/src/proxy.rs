@@ -8,7 +8,6 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::allow::AllowList;
-use crate::authority::Authority;
 use crate::egress::Egress;
 use crate::error::ProxyError;
 use crate::serve;
@@ -29,7 +28,6 @@ pub struct Config {
 /// The proxy of a daemon.
 pub struct Proxy {
     daemon: Arc<DaemonProxy>,
-    certificate: Vec<u8>,
     upstreams: Result<Upstreams, InvalidUpstream>,
 }
 
@@ -43,25 +41,23 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// Makes the certificate authority. Nothing listens before the first step.
-    pub fn new(config: Config) -> Result<Arc<Self>, ProxyError> {
-        let authority = Authority::new()?;
-        Ok(Arc::new(Self {
-            certificate: authority.pem(),
-            daemon: Arc::new(DaemonProxy::new(authority, config.allow, config.roots)),
+    /// Nothing listens before the first step.
+    #[must_use]
+    pub fn new(config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            daemon: Arc::new(DaemonProxy::new(config.allow, config.roots)),
             upstreams: config.upstreams,
-        }))
+        })
     }
 
     #[cfg(test)]
     pub(crate) fn authority(&self) -> CertificateDer<'static> {
-        self.daemon.authority.der()
+        self.daemon.authority().unwrap().der()
     }
 
-    /// The certificate of the authority, as text.
-    #[must_use]
-    pub fn certificate(&self) -> &[u8] {
-        &self.certificate
+    /// The certificate of the authority, as text. The authority is made when it is first asked for.
+    pub fn certificate(&self) -> Result<Vec<u8>, ProxyError> {
+        Ok(self.daemon.authority()?.pem())
     }
 
     /// Answers the connections of one step until the value is closed or dropped. Needs a runtime.

@@ -98,7 +98,11 @@ async fn connection(step: Arc<Step>, stream: TcpStream) {
 
 /// Speaks TLS in the place of a tunnel's target.
 async fn inside(step: Arc<Step>, target: &Target, stream: hyper::upgrade::Upgraded) {
-    let config = match step.daemon.authority.server(target.host()) {
+    let config = match step
+        .daemon
+        .authority()
+        .and_then(|authority| authority.server(target.host()))
+    {
         Ok(config) => config,
         Err(error) => {
             tracing::debug!(%error, host = target.host(), "no certificate for a host");

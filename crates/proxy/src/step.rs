@@ -12,6 +12,7 @@ use crate::allow::AllowList;
 use crate::authority::Authority;
 use crate::capture::Capture;
 use crate::egress::Egress;
+use crate::error::ProxyError;
 use crate::upstream::Upstreams;
 
 /// What one step may do, and where it is told of.
@@ -36,7 +37,8 @@ pub(crate) struct Step {
 
 /// What the proxies of all steps have in common.
 pub(crate) struct DaemonProxy {
-    pub(crate) authority: Authority,
+    /// Made for the first step: its key needs randomness of the processor, which takes tens of milliseconds to gather.
+    authority: OnceLock<Authority>,
     pub(crate) allow: AllowList,
     roots: Option<Vec<CertificateDer<'static>>>,
     /// Made with the first request: reading the host's authorities takes some milliseconds.
@@ -52,17 +54,22 @@ impl fmt::Debug for DaemonProxy {
 }
 
 impl DaemonProxy {
-    pub(crate) fn new(
-        authority: Authority,
-        allow: AllowList,
-        roots: Option<Vec<CertificateDer<'static>>>,
-    ) -> Self {
+    pub(crate) fn new(allow: AllowList, roots: Option<Vec<CertificateDer<'static>>>) -> Self {
         Self {
-            authority,
+            authority: OnceLock::new(),
             allow,
             roots,
             tls: OnceLock::new(),
         }
+    }
+
+    /// Who signs the certificates that steps are shown.
+    pub(crate) fn authority(&self) -> Result<&Authority, ProxyError> {
+        if let Some(authority) = self.authority.get() {
+            return Ok(authority);
+        }
+        let authority = Authority::new()?;
+        Ok(self.authority.get_or_init(|| authority))
     }
 
     /// How TLS is spoken with servers.
