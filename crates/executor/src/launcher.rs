@@ -47,7 +47,7 @@ use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
 use crate::step_proxy;
 use crate::stubs::{self, Stubs};
 use connection::{Cloned, Connection};
-use message::{MAX_MESSAGE_BYTES, NetworkPlan, Plan, Report, Request};
+use message::{JoinPlan, MAX_MESSAGE_BYTES, NetworkPlan, Plan, Report, Request};
 use prepare::{Basics, PlanFds};
 
 /// The name under which this program is executed to be the launcher.
@@ -119,6 +119,7 @@ struct RunningContainer {
     group: Arc<Group>,
     security: SecurityMode,
     process: ProcessSpec,
+    joined: JoinPlan,
     /// Further processes find the proxy as well.
     proxied: bool,
     ids: Option<Arc<IdMapping>>,
@@ -264,6 +265,10 @@ impl Executor for Launcher {
             group: Arc::clone(&group),
             security,
             process,
+            joined: JoinPlan {
+                network: network_plan != NetworkPlan::Host,
+                cgroups: cgroup_namespace,
+            },
             proxied,
             ids,
         };
@@ -332,6 +337,7 @@ impl Executor for Launcher {
         let procs = procs.map_err(ExecError::system("cannot copy a descriptor"))?;
         let plan = Plan {
             container: None,
+            joined: container.joined,
             process,
             cgroup_procs: procs.into_iter().map(|fd| fds.push(fd)).collect(),
         };
@@ -438,6 +444,7 @@ impl Launcher {
         };
         let plan = Plan {
             container: Some(basics.plan()),
+            joined: JoinPlan::default(),
             process,
             cgroup_procs,
         };

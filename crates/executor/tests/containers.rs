@@ -39,6 +39,8 @@ mod held;
 mod lifetime;
 #[path = "containers/mounts.rs"]
 mod mounts;
+#[path = "containers/nested.rs"]
+mod nested;
 #[path = "containers/probe.rs"]
 mod probe;
 #[path = "containers/runtimes.rs"]
@@ -50,7 +52,12 @@ mod users;
 #[path = "containers/world.rs"]
 mod world;
 
-sys::before_main!(executor::launcher::dispatch);
+sys::before_main!(become_launcher_or_root_of_users);
+
+fn become_launcher_or_root_of_users() {
+    executor::launcher::dispatch();
+    nested::enter();
+}
 
 /// A root filesystem with busybox under every name, on disk, and mounted as an overlay.
 struct Tree {

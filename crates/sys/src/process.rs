@@ -95,13 +95,28 @@ pub enum Cloned {
 ///
 /// The child gets SIGCHLD sent to its parent when it ends.
 pub fn clone3(
-    _: &SingleThreaded,
+    alone: &SingleThreaded,
     namespaces: Namespaces,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> io::Result<Cloned> {
+    let signal = libc::SIGCHLD.cast_unsigned().into();
+    clone_with(alone, namespaces.bits(), signal, cgroup)
+}
+
+/// Copies this process as a further child of its own parent, which hears of the child's end as it would of ours. clone3(2) with
+/// CLONE_PARENT; not for the first process of a process namespace.
+pub fn clone_sibling(alone: &SingleThreaded, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    clone_with(alone, libc::CLONE_PARENT, 0, cgroup)
+}
+
+fn clone_with(
+    _: &SingleThreaded,
+    flags: libc::c_int,
+    exit_signal: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Cloned> {
     let mut pidfd: libc::c_int = -1;
-    let mut flags =
-        u64::from(namespaces.bits().cast_unsigned()) | libc::CLONE_PIDFD.cast_unsigned() as u64;
+    let mut flags = u64::from((flags | libc::CLONE_PIDFD).cast_unsigned());
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
@@ -110,7 +125,7 @@ pub fn clone3(
         pidfd: (&raw mut pidfd).addr() as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,

@@ -110,8 +110,8 @@ fn start(
             mount: true,
             ipc: true,
             uts: true,
-            net: true,
-            cgroup: true,
+            net: plan.joined.network,
+            cgroup: plan.joined.cgroups,
             user: false,
         };
         process::setns(&prepared.alone, target, all).map_err(step("join namespaces"))?;

@@ -74,9 +74,19 @@ pub(super) struct Opening {
 pub(super) struct Plan {
     /// Absent for a process in a container that runs.
     pub(super) container: Option<ContainerPlan>,
+    /// For such a process.
+    pub(super) joined: JoinPlan,
     pub(super) process: ProcessPlan,
     /// Files of v1 control groups to write oneself into.
     pub(super) cgroup_procs: Vec<usize>,
+}
+
+/// What the container that a process joins has of its own beside mounts, IPC and a host name. What it shares with the launcher is not
+/// joined: only root of the host may join the host's.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct JoinPlan {
+    pub(super) network: bool,
+    pub(super) cgroups: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

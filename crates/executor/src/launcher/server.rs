@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use sys::memory::Text;
 use sys::notify::Listener;
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
@@ -28,7 +28,6 @@ use crate::error::errno;
 struct Server {
     prepared: Prepared,
     daemon: OwnedFd,
-    own_pids: OwnedFd,
     own_network: OwnedFd,
     children: HashMap<i32, Child>,
     /// Listeners at which no call has arrived yet.
@@ -95,11 +94,6 @@ pub(super) fn serve() -> io::Result<()> {
         process::ignore_signal(signal);
     }
     let ended = process::child_signal_fd()?;
-    let own_pids = rustix::fs::open(
-        "/proc/self/ns/pid",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
     let own_network = netns::current()?;
     let hierarchies = Hierarchies::open();
     let users = match setup::user_ids() {
@@ -133,7 +127,6 @@ pub(super) fn serve() -> io::Result<()> {
             users,
         },
         daemon,
-        own_pids,
         own_network,
         children: HashMap::new(),
         idle_listeners: Vec::new(),
@@ -436,26 +429,62 @@ impl Server {
                 } else {
                     None
                 };
-                let pids = Namespaces {
-                    pid: true,
-                    ..Namespaces::default()
-                };
-                process::setns(alone, &target, pids)?;
-                let cloned = process::clone3(
-                    alone,
-                    Namespaces::default(),
-                    group.as_ref().map(AsFd::as_fd),
-                );
-                if matches!(cloned, Ok(Cloned::Child)) {
-                    init::join(&self.prepared, control, *seq, &target);
-                }
-                process::setns(alone, &self.own_pids, pids)?;
-                (cloned?, *seq, group)
+                let (pid, pidfd) = self.clone_into(&target, control, *seq, group.as_ref())?;
+                return Ok((pid, pidfd, group));
             }
         };
         match cloned {
             Cloned::Child => init::run(&self.prepared, control, seq),
             Cloned::Parent { pid, pidfd } => Ok((pid, pidfd, group)),
+        }
+    }
+
+    /// Clones a child into the process namespace of a container. Entering that is for good, because a launcher without the machine's root
+    /// may not go back into its own: so a copy of this process enters, and clones the child for us.
+    fn clone_into(
+        &self,
+        target: &OwnedFd,
+        control: OwnedFd,
+        seq: u64,
+        group: Option<&OwnedFd>,
+    ) -> io::Result<(i32, OwnedFd)> {
+        let alone = &self.prepared.alone;
+        let (ours, theirs) = socket::pair()?;
+        match process::clone3(alone, Namespaces::default(), None)? {
+            Cloned::Child => {
+                drop(ours);
+                let pids = Namespaces {
+                    pid: true,
+                    ..Namespaces::default()
+                };
+                let cloned = process::setns(alone, target, pids)
+                    .and_then(|()| process::clone_sibling(alone, group.map(AsFd::as_fd)));
+                let told = match cloned {
+                    Ok(Cloned::Child) => {
+                        drop(theirs);
+                        init::join(&self.prepared, control, seq, target)
+                    }
+                    Ok(Cloned::Parent { pid, pidfd }) => {
+                        socket::send(&theirs, &pid.to_ne_bytes(), &[pidfd.as_fd()])
+                    }
+                    Err(error) => {
+                        let errno = errno(&error).saturating_neg();
+                        socket::send(&theirs, &errno.to_ne_bytes(), &[])
+                    }
+                };
+                process::exit_now(i32::from(told.is_err()))
+            }
+            // It ends at once, and is reaped with the others.
+            Cloned::Parent { .. } => {}
+        }
+        drop(theirs);
+        let mut answer = [0; size_of::<i32>()];
+        let (length, fds) = socket::receive(&ours, &mut answer)?;
+        let answer = i32::from_ne_bytes(answer);
+        match fds.into_iter().next() {
+            _ if length == 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(pidfd) => Ok((answer, pidfd)),
+            None => Err(io::Error::from_raw_os_error(answer.saturating_neg())),
         }
     }
 
