@@ -182,6 +182,22 @@ pub fn new_mount(kind: &CStr, options: &[(&str, &str)], attrs: Attrs) -> io::Res
     fsmount(&fs, attrs)
 }
 
+/// Mounts an EROFS image and its devices, which are ordinary files, where they lie: no loop device. Read-only. The files may not change
+/// while they are mounted. `devices` in the order of the image's table. Linux 6.12 with `CONFIG_EROFS_FS_BACKED_BY_FILE`: else ENOTBLK;
+/// without EROFS ENODEV, with an image that it does not take EINVAL, EUCLEAN or EOPNOTSUPP.
+pub fn erofs(image: BorrowedFd<'_>, devices: &[BorrowedFd<'_>]) -> io::Result<DetachedMount> {
+    let fs = fsopen(c"erofs")?;
+    rx::fsconfig_set_string(&fs, "source", fd_path(image))?;
+    for device in devices {
+        rx::fsconfig_set_string(&fs, "device", fd_path(*device))?;
+    }
+    let attrs = Attrs {
+        readonly: true,
+        ..Attrs::default()
+    };
+    fsmount(&fs, attrs)
+}
+
 /// Clones the mount at `fd` (a directory or a file) into one attached nowhere: a bind mount without a place. open_tree(2), Linux 5.2.
 ///
 /// `recursive` takes the mounts below along. Cloning out of a mount that is itself detached needs Linux 6.15 (EINVAL before).

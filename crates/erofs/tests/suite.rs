@@ -1,0 +1,16 @@
+//! Images of trees: written, read again, mounted, damaged.
+
+#[path = "suite/damage.rs"]
+mod damage;
+#[path = "suite/model.rs"]
+mod model;
+#[path = "suite/mounted.rs"]
+mod mounted;
+#[path = "suite/places.rs"]
+mod places;
+#[path = "suite/reading.rs"]
+mod reading;
+#[path = "suite/refusals.rs"]
+mod refusals;
+#[path = "suite/tools.rs"]
+mod tools;
