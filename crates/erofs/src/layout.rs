@@ -1,12 +1,12 @@
 //! Where everything of a tree lies in its image: decided before the first byte is written, so that writing goes forward only.
 
 use crate::directory::{PackedEntry, Packer};
+use crate::error::WriteError;
 use crate::format::{
     BlockSize, CHUNK_BITS_MASK, CHUNK_PLACE_SIZE, CHUNK_PLACES, DIRENT_SIZE, INODE_SIZE,
     INODE_SLOT, Layout, XATTR_HEADER_SIZE, round_up,
 };
 use crate::tree::{Content, Extent, NodeId, Tree};
-use crate::write::WriteError;
 use crate::xattr;
 
 /// Places of one file, at most this many: 64 MiB of index.

@@ -13,6 +13,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | bytes on disk | `format`, `xattr`, `directory` |
+//! | what goes wrong | `error` |
 //! | what is described | `tree` |
 //! | both ways | `write` (with `layout`), `read` |
 //!
@@ -27,6 +28,7 @@
 //! - A reader trusts no byte: what it reads is bounded, and what contradicts itself is an error that names the inode.
 
 mod directory;
+mod error;
 mod format;
 mod layout;
 mod read;
@@ -34,10 +36,11 @@ mod tree;
 mod write;
 mod xattr;
 
+pub use error::WriteError;
 pub use format::BlockSize;
 pub use read::{Entry, Image, ImageSummary, Inode, InodeFault, Nid, ReadAt, ReadError};
 pub use tree::{
     Attributes, Content, DeviceNumber, Extent, FileKind, Limits, Node, NodeId, Tree, TreeError,
-    Xattrs,
 };
-pub use write::{Device, WriteError, WriteOptions, Written, write};
+pub use write::{Device, WriteOptions, Written, write};
+pub use xattr::{Xattr, Xattrs};

@@ -54,17 +54,17 @@ pub struct Nid(u64);
 pub enum ReadError {
     /// The file could not be read.
     #[error("cannot read the index: {0}")]
-    Io(io::Error),
+    Io(#[source] io::Error),
     /// The image has no superblock, or one that we do not write.
     #[error("this is no index of a layer")]
     NoImage,
     /// An inode contradicts itself or others.
-    #[error("the index is damaged: inode {}: {fault}", .inode.0)]
+    #[error("the index is damaged: inode {}: {source}", .inode.0)]
     Damaged {
         /// Which.
         inode: Nid,
-        /// What is wrong with it.
-        fault: InodeFault,
+        /// How it contradicts itself or others.
+        source: InodeFault,
     },
     /// The superblock does not say what the tree holds.
     #[error("the index is damaged: it says that it has {said} files and has {counted}")]
@@ -217,10 +217,6 @@ impl<R: ReadAt> Image<R> {
             self.inode_offset(nid)? + length(INODE_SIZE),
         )?;
         let xattrs = xattr::decode(&xattrs).ok_or(damaged(nid, InodeFault::Xattrs))?;
-        let boxed = xattrs
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()));
-        let xattrs: Vec<_> = boxed.collect();
         Ok(Inode {
             nid,
             kind,
@@ -522,5 +518,8 @@ impl<R: ReadAt> Image<R> {
 }
 
 fn damaged(inode: Nid, fault: InodeFault) -> ReadError {
-    ReadError::Damaged { inode, fault }
+    ReadError::Damaged {
+        inode,
+        source: fault,
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use oci::error::ErrorKind;
 
 use crate::format::{NAME_MAX, TARGET_MAX, XATTR_HEADER_SIZE, xattr_count};
-use crate::xattr;
+use crate::xattr::{self, Xattr, Xattrs};
 
 /// What a tree may hold. The entries bound the memory: a node with its name takes about 150 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,13 +231,10 @@ pub struct Attributes {
     pub xattrs: Option<Box<Xattrs>>,
 }
 
-/// Extended attributes: name with its prefix, and value.
-pub type Xattrs = Vec<(Box<[u8]>, Box<[u8]>)>;
-
 impl Attributes {
     /// The extended attributes.
     #[must_use]
-    pub fn xattrs(&self) -> &[(Box<[u8]>, Box<[u8]>)] {
+    pub fn xattrs(&self) -> &[Xattr] {
         self.xattrs.as_deref().map_or(&[], Vec::as_slice)
     }
 }

@@ -3,6 +3,12 @@
 
 use crate::format::{XATTR_HEADER_SIZE, round_up, u16_at};
 
+/// An extended attribute: name with its prefix, and value.
+pub type Xattr = (Box<[u8]>, Box<[u8]>);
+
+/// Extended attributes of one node.
+pub type Xattrs = Vec<Xattr>;
+
 /// Prefixes that the format has numbers for. ACLs are whole names.
 const PREFIXES: [(&[u8], u8); 5] = [
     (b"user.", 1),
@@ -46,7 +52,7 @@ pub(crate) fn entry_size(name: &[u8], value: &[u8]) -> Result<usize, XattrFault>
 }
 
 /// Header and entries; nothing for no attribute. Each was checked with [`entry_size`]: one that cannot be there is left out.
-pub(crate) fn encode(attributes: &[(Box<[u8]>, Box<[u8]>)]) -> Vec<u8> {
+pub(crate) fn encode(attributes: &[Xattr]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in attributes {
         let (Ok((prefix, suffix)), Ok(value_size)) = (split(name), u16::try_from(value.len()))
@@ -66,9 +72,6 @@ pub(crate) fn encode(attributes: &[(Box<[u8]>, Box<[u8]>)]) -> Vec<u8> {
     }
     bytes
 }
-
-/// A name and a value.
-pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 
 /// The attributes in `bytes`, header included; None where the bytes contradict themselves or have what we do not write.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Xattr>> {
@@ -94,8 +97,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Xattr>> {
             .find(|(_, number)| *number == prefix_number)?;
         let mut name = prefix.to_vec();
         name.extend_from_slice(bytes.get(suffix_at..value_at)?);
-        let value = bytes.get(value_at..value_at + value_size)?.to_vec();
-        attributes.push((name, value));
+        let value = bytes.get(value_at..value_at + value_size)?;
+        attributes.push((name.into(), value.into()));
         let end = u64::try_from(value_at + value_size).ok()?;
         at = usize::try_from(round_up(end, 4)).ok()?;
     }
@@ -121,7 +124,7 @@ mod tests {
             &[(b"user.long", &long)],
         ];
         for case in cases {
-            let attributes: Vec<(Box<[u8]>, Box<[u8]>)> = case
+            let attributes: Vec<Xattr> = case
                 .iter()
                 .map(|(name, value)| (Box::from(*name), Box::from(*value)))
                 .collect();
@@ -136,11 +139,7 @@ mod tests {
                 XATTR_HEADER_SIZE
             };
             assert_eq!(bytes.len(), header + entries);
-            let read: Vec<Xattr> = case
-                .iter()
-                .map(|(name, value)| (name.to_vec(), value.to_vec()))
-                .collect();
-            assert_eq!(decode(&bytes), Some(read));
+            assert_eq!(decode(&bytes), Some(attributes));
         }
     }
 

@@ -1,6 +1,8 @@
 //! Images with wrong bytes: an error or another tree, in bounded time and memory, and never a panic.
 
-use erofs::{BlockSize, Image, ReadError};
+use std::io;
+
+use erofs::{BlockSize, Image, ReadAt, ReadError};
 
 use crate::model::{Model, Numbers};
 
@@ -89,5 +91,27 @@ fn a_damaged_inode_is_named_with_what_is_wrong() {
             format!("the index is damaged: {message}"),
             "{at}"
         );
+    }
+}
+
+/// A disk that fails from one byte on.
+struct Failing(Vec<u8>, u64);
+
+impl ReadAt for Failing {
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset >= self.1 {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.0.as_slice().read_exact_at(bytes, offset)
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_not_taken_for_a_damaged_index() {
+    for first_failing in [0, 1024, 1536, 1700] {
+        let opened = Image::open(Failing(sample(), first_failing));
+        let error = opened.and_then(|image| image.check()).unwrap_err();
+        let message = "cannot read the index: Input/output error (os error 5)";
+        assert_eq!(error.to_string(), message, "{first_failing}");
     }
 }
