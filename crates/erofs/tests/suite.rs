@@ -1,5 +1,7 @@
 //! Images of trees: written, read again, mounted, damaged.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 #[path = "suite/damage.rs"]
 mod damage;
 #[path = "suite/model.rs"]
