@@ -3,25 +3,47 @@
 use std::sync::Arc;
 
 use executor::SandboxNetwork;
-use net::{Bridge, NetError, Upstreams};
+use net::{Bridge, NetError, OnFirewall, Upstreams};
 
 use crate::settings::Settings;
 use crate::wire::WireError;
 
 /// Makes what the settings name.
 pub(crate) async fn open(settings: &Settings) -> Result<SandboxNetwork, WireError> {
-    match settings.worker.network.as_str() {
-        // The one place that says what `auto` is. As under buildkitd without CNI, steps share the host's network, and builds reach
-        // registries and mirrors on its loopback interface.
-        "auto" | "host" | "" => Ok(SandboxNetwork::Host),
-        "none" => Ok(SandboxNetwork::None),
-        "bridge" => Ok(SandboxNetwork::Bridge(Arc::new(bridge(settings).await?))),
-        other => Err(WireError::Network(other.into())),
+    match settings.worker.network.as_deref() {
+        // As under buildkitd without CNI, steps share the host's network, and builds reach registries and mirrors on its loopback
+        // interface.
+        None | Some("host") => Ok(SandboxNetwork::Host),
+        Some("auto") => automatic(settings).await,
+        Some("none") => Ok(SandboxNetwork::None),
+        Some("bridge") => {
+            let bridge = bridge(settings, OnFirewall::Warn).await?;
+            Ok(SandboxNetwork::Bridge(Arc::new(bridge)))
+        }
+        Some(other) => Err(WireError::Network(other.into())),
+    }
+}
+
+/// What an administrator gets who wrote `auto`: the bridge where steps reach the outside by it, the host's network elsewhere.
+// DIFFERS: buildkitd's `auto` never is a bridge unless BUILDKIT_NETWORK_BRIDGE_AUTO says so. What it does without a word of the
+// administrator is what we do, too.
+async fn automatic(settings: &Settings) -> Result<SandboxNetwork, WireError> {
+    match bridge(settings, OnFirewall::Refuse).await {
+        Ok(bridge) => Ok(SandboxNetwork::Bridge(Arc::new(bridge))),
+        // What is written wrong is wrong everywhere.
+        Err(error) if error.kind() == oci::ErrorKind::Invalid => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "steps share the host's network, for a bridge does not work here (worker.oci.networkMode = \"auto\")"
+            );
+            Ok(SandboxNetwork::Host)
+        }
     }
 }
 
 /// Makes the bridge, and tries it.
-async fn bridge(settings: &Settings) -> Result<Bridge, NetError> {
+async fn bridge(settings: &Settings, on_firewall: OnFirewall) -> Result<Bridge, NetError> {
     let keys = &settings.worker.bridge;
     // What is no address is refused with the first step, as in the other modes.
     let nameservers: Vec<std::net::IpAddr> = settings
@@ -36,6 +58,7 @@ async fn bridge(settings: &Settings) -> Result<Bridge, NetError> {
         pool_size: keys.pool_size,
         reveal_metadata: keys.reveal_metadata,
         upstreams: Upstreams::new(&nameservers),
+        on_firewall,
     };
     let bridge = task::blocking("make the bridge", move || Bridge::open(config)).await?;
     if let Err(error) = bridge.check().await {
@@ -50,5 +73,53 @@ pub(crate) async fn close(network: SandboxNetwork) {
     match network {
         SandboxNetwork::Bridge(bridge) => bridge.close().await,
         SandboxNetwork::Host | SandboxNetwork::None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::file::File;
+    use crate::settings::{Args, Defaults};
+
+    /// What a daemon with this configuration gives its steps, or why it does not start.
+    async fn outcome(text: &str) -> String {
+        let args = Args::try_parse_from(["rbuildd"]).unwrap();
+        let (file, warnings) = File::parse(text).unwrap();
+        let defaults = Defaults::of("rbuildd");
+        let settings = Settings::resolve(&args, file, warnings, &defaults).unwrap();
+        match open(&settings).await {
+            Ok(network) => {
+                let label = network.label().to_owned();
+                close(network).await;
+                label
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_mode_says_what_steps_get() {
+        for (text, expected) in [
+            ("", "host"),
+            ("networkMode = ''", "host"),
+            ("networkMode = 'host'", "host"),
+            ("networkMode = 'none'", "none"),
+            // There is no second loopback interface: a bridge cannot be had, on any machine.
+            ("networkMode = 'auto'\nbridgeName = 'lo'", "host"),
+            (
+                "networkMode = 'auto'\nbridgeName = 'a/b'",
+                "steps cannot have a bridge network (worker.oci.networkMode): bridge name `a/b` cannot be used: it needs 1 to 15 letters, digits, `-`, `_` or `.`",
+            ),
+            (
+                "networkMode = 'moon'",
+                "network mode \"moon\" is not built yet: use auto, bridge, host or none",
+            ),
+        ] {
+            let text = format!("[worker.oci]\n{text}\n");
+            assert_eq!(outcome(&text).await, expected, "{text}");
+        }
     }
 }

@@ -115,8 +115,8 @@ pub struct WorkerSettings {
     pub gc: bool,
     /// The rules by which it is; empty for the default ones.
     pub gc_policies: Vec<GcPolicy>,
-    /// `auto`, `host`, `none`, `bridge`, `cni`.
-    pub network: String,
+    /// `auto`, `host`, `none`, `bridge` or `cni`; without, what buildkitd does by itself.
+    pub network: Option<String>,
     /// What the mode `bridge` is made of.
     pub bridge: BridgeSettings,
     /// An OCI runtime in the place of the launcher.
@@ -487,7 +487,7 @@ impl Settings {
                     .oci_worker_net
                     .clone()
                     .or(oci.network_mode)
-                    .unwrap_or_else(|| "auto".into()),
+                    .filter(|mode| !mode.is_empty()),
                 bridge: BridgeSettings {
                     name: oci.bridge_name.filter(|name| !name.is_empty()),
                     subnet: oci.bridge_subnet.filter(|subnet| !subnet.is_empty()),
@@ -550,7 +550,8 @@ impl Settings {
 impl Settings {
     /// Why some steps are on the host's network and reach what listens on its loopback interface; `None` when none is.
     pub fn steps_on_host_network(&self) -> Option<&'static str> {
-        if !matches!(self.worker.network.as_str(), "none" | "bridge") {
+        // What `auto` comes to is known only when listeners are open already.
+        if !matches!(self.worker.network.as_deref(), Some("none" | "bridge")) {
             return Some("worker.oci.networkMode is auto or host");
         }
         self.entitlements

@@ -173,6 +173,7 @@ pub fn compose(
     let layouts = OciLayoutSource::new(Arc::clone(&store));
     let http = HttpSource::new(Arc::clone(&store), USER_AGENT)
         .map_err(|e| WireError::Http(Box::new(e)))?;
+    let network_label = network.label();
     let executor = executor(settings, &store, network)?;
     let mut sources = Sources::new();
     sources.register(Arc::new(images.clone()));
@@ -241,7 +242,7 @@ pub fn compose(
         layouts,
         worker: WorkerInfo {
             id: worker_id(settings),
-            labels: labels(settings),
+            labels: labels(settings, network_label),
             platforms,
         },
         version: version(),
@@ -453,12 +454,8 @@ fn worker_id(settings: &Settings) -> String {
     id
 }
 
-fn labels(settings: &Settings) -> BTreeMap<String, String> {
+fn labels(settings: &Settings, network: &str) -> BTreeMap<String, String> {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let network = match settings.worker.network.as_str() {
-        own @ ("none" | "bridge") => own,
-        _ => "host",
-    };
     let mut labels: BTreeMap<String, String> = [
         ("executor", "oci"),
         ("hostname", hostname.trim()),

@@ -37,6 +37,16 @@ pub(crate) enum ContainerNetwork {
 }
 
 impl SandboxNetwork {
+    /// Its mode, as a worker's label tells it.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::None => "none",
+            Self::Bridge(_) => "bridge",
+        }
+    }
+
     /// What the container of a spec gets; for the proxy network, the spec gets what its process needs to find the proxy. Cancel-safe.
     pub(crate) async fn of_spec(
         &self,
@@ -142,6 +152,10 @@ mod tests {
             (SandboxNetwork::None, NetworkMode::Host, true, false),
             (SandboxNetwork::Host, NetworkMode::None, false, true),
         ] {
+            assert_eq!(
+                worker.label() == "host",
+                matches!(worker, SandboxNetwork::Host)
+            );
             let network = worker.of(mode).await.unwrap();
             assert_eq!(network.is_host(), host, "{worker:?} {mode:?}");
             assert_eq!(matches!(network, ContainerNetwork::Isolated), isolated);

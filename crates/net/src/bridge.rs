@@ -47,6 +47,18 @@ pub struct Config {
     pub reveal_metadata: bool,
     /// Who answers the names that steps ask for.
     pub upstreams: Upstreams,
+    /// What is done about a firewall that may keep steps from the outside.
+    pub on_firewall: OnFirewall,
+}
+
+/// What is done about a chain of the host that drops forwarded packets unless a rule of its says otherwise, as Docker's does: whether
+/// it has such a rule cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFirewall {
+    /// The log tells of it, with the rules to add.
+    Warn,
+    /// There is no bridge.
+    Refuse,
 }
 
 /// The bridge network of this daemon; dropped, it removes everything.
@@ -78,8 +90,7 @@ impl Bridge {
         let destinations: Vec<Subnet> = routes.iter().map(|route| route.to).collect();
         let subnet = addresses::choose(config.subnet, &destinations)?;
         let owner = Owner::new().map_err(failed("open a socket that shows this daemon lives"))?;
-        forward_packets()?;
-        warn_of_firewalls(&mut netfilter, &name);
+        judge_firewalls(&mut netfilter, config.on_firewall, &name)?;
 
         let rules = Rules {
             table: owner.mark.table(),
@@ -108,6 +119,7 @@ impl Bridge {
         let address = SocketAddr::new(gateway.into(), DNS_PORT);
         let listening = Listening::open(address, Some(&name), subnet)
             .map_err(failed("listen for DNS queries of steps on the bridge"))?;
+        forward_packets()?;
         let upstreams = config.upstreams.without(gateway);
         let forwarder = task::spawn("dns forwarder", listening.serve(upstreams));
         let shared = Shared::new(config.pool_size, gateway);
@@ -298,16 +310,24 @@ fn forward_packets() -> Result<(), NetError> {
     Ok(())
 }
 
-/// Tells of chains that will drop what steps send. They are not ours to change.
-fn warn_of_firewalls(netfilter: &mut Socket, bridge: &str) {
+/// Looks for chains that will drop what steps send. They are not ours to change.
+fn judge_firewalls(
+    netfilter: &mut Socket,
+    on_firewall: OnFirewall,
+    bridge: &str,
+) -> Result<(), NetError> {
     let chains = match nft::closed_forward_chains(netfilter) {
         Ok(chains) => chains,
         Err(error) => {
             tracing::debug!(%error, "the host's firewall cannot be read");
-            return;
+            return Ok(());
         }
     };
     for chain in chains {
+        if on_firewall == OnFirewall::Refuse {
+            let nft::ClosedChain { table, chain } = chain;
+            return Err(NetError::Firewall { table, chain });
+        }
         let place = if chain.table == "filter" && chain.chain == "FORWARD" {
             "FORWARD (with Docker: DOCKER-USER)"
         } else {
@@ -319,6 +339,7 @@ fn warn_of_firewalls(netfilter: &mut Socket, bridge: &str) {
             "a firewall of this host drops forwarded packets unless told otherwise: steps may reach nothing until {place} accepts what comes from {bridge} and the replies to it, such as by `iptables -I DOCKER-USER -i {bridge} -j ACCEPT` and `iptables -I DOCKER-USER -o {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT`"
         );
     }
+    Ok(())
 }
 
 #[cfg(test)]

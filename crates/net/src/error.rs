@@ -55,6 +55,16 @@ pub enum NetError {
         /// How long we have waited.
         seconds: u64,
     },
+    /// What steps send would be dropped.
+    #[error(
+        "a firewall of this host drops forwarded packets unless told otherwise (table `{table}`, chain `{chain}`)"
+    )]
+    Firewall {
+        /// Of which table.
+        table: String,
+        /// The chain whose policy it is.
+        chain: String,
+    },
     /// A step would have no name resolution.
     #[error(
         "the DNS forwarder at {address} does not answer a step ({}): does a firewall of this host drop what `{bridge}` sends it?",
@@ -92,7 +102,7 @@ impl NetError {
             Self::SubnetUsed { .. } | Self::NameTaken { .. } => ErrorKind::Exists,
             Self::NoSubnet | Self::Full { .. } => ErrorKind::Exhausted,
             Self::Closed | Self::Locked { .. } => ErrorKind::Unavailable,
-            Self::Unanswered { .. } => ErrorKind::System,
+            Self::Unanswered { .. } | Self::Firewall { .. } => ErrorKind::System,
             Self::System { source, .. } => ErrorKind::of_host(source),
         }
     }

@@ -44,7 +44,7 @@ mod subnet;
 #[cfg(test)]
 mod lab;
 
-pub use bridge::{Bridge, Config, DEFAULT_NAME};
+pub use bridge::{Bridge, Config, DEFAULT_NAME, OnFirewall};
 pub use error::NetError;
 pub use forwarder::Upstreams;
 pub use maker::StepNetwork;

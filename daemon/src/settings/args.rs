@@ -98,7 +98,7 @@ pub struct Args {
     /// Platform that the worker builds for; may be given several times
     #[arg(long, value_name = "PLATFORM")]
     pub oci_worker_platform: Vec<String>,
-    /// Network of build steps: auto (default), bridge, host or none
+    /// Network of build steps: auto, bridge, host or none
     #[arg(long, value_name = "MODE")]
     pub oci_worker_net: Option<String>,
     /// OCI runtime (runc, crun) to run steps with in the place of the built-in launcher

@@ -178,8 +178,8 @@ fn what_nothing_is_said_about_has_its_default() {
     assert!(s.worker.enabled && s.worker.gc && s.worker.binary.is_none());
     assert_eq!(s.worker.max_parallelism, 0);
     assert_eq!(
-        (s.worker.snapshotter.as_str(), s.worker.network.as_str()),
-        ("auto", "auto")
+        (s.worker.snapshotter.as_str(), s.worker.network.as_deref()),
+        ("auto", None)
     );
     let bridge = &s.worker.bridge;
     assert!(bridge.name.is_none() && bridge.subnet.is_none() && !bridge.reveal_metadata);
@@ -306,13 +306,19 @@ fn each_flag_lies_over_its_key() {
         (
             "[worker.oci]\nnetworkMode = \"host\"",
             &["--oci-worker-net=none"],
-            |s| s.worker.network.clone(),
+            |s| s.worker.network.clone().unwrap(),
             ["host", "none"],
         ),
         (
             "[worker.oci]\nnetworkMode = \"bridge\"\nbridgeName = \"b0\"\nbridgeSubnet = \"10.9.0.0/16\"\nbridgeMetadata = true\ncniPoolSize = 7",
             &["--oci-worker-net=bridge"],
-            |s| format!("{} {:?}", s.worker.network, s.worker.bridge),
+            |s| {
+                format!(
+                    "{} {:?}",
+                    s.worker.network.as_deref().unwrap(),
+                    s.worker.bridge
+                )
+            },
             [
                 "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true }",
                 "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true }",

@@ -138,7 +138,7 @@ section! {
         "maxUsedSpace" max_used_space: Option<DiskSpaceText> = "space that is not exceeded",
         "minFreeSpace" min_free_space: Option<DiskSpaceText> = "space that stays free on the file system",
         "gcpolicy" gcpolicy: Vec<GcPolicyFile> = "",
-        "networkMode" network_mode: Option<String> = "network of steps: `auto` (default), `bridge`, `host` or `none`; see below",
+        "networkMode" network_mode: Option<String> = "network of steps: `auto`, `bridge`, `host` or `none`; where it is not set, as under buildkitd; see below",
         "bridgeName" bridge_name: Option<String> = "name of the bridge, which must not exist; otherwise `buildkit0`, or the next that is free",
         "bridgeSubnet" bridge_subnet: Option<String> = "addresses of steps behind the bridge, into which no route of the host may lead; otherwise `10.10.0.0/16`, or another that is free",
         "bridgeMetadata" bridge_metadata: bool = "let steps behind the bridge reach the metadata services of cloud providers (default false; ours)",

@@ -36,6 +36,7 @@ fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
 
 fn bridge() -> Arc<Bridge> {
     let config = net::Config {
+        on_firewall: net::OnFirewall::Warn,
         name: None,
         subnet: None,
         pool_size: 1,

@@ -87,6 +87,7 @@ fn config() -> Config {
         pool_size: 1,
         reveal_metadata: false,
         upstreams: Upstreams::new(&[]),
+        on_firewall: OnFirewall::Warn,
     }
 }
 

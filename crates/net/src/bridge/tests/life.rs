@@ -344,6 +344,36 @@ fn a_firewall_that_stops_names_is_found_by_the_check() {
 }
 
 #[test]
+fn a_bridge_that_must_work_is_not_made_behind_a_firewall_that_may_drop_what_it_forwards() {
+    testkit::requires!(root);
+    alone(|| {
+        let world = World::new();
+        let forwarding = || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        // A new network has it from the one that the machine began with.
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let close = Command::new("iptables")
+            .args(["-P", "FORWARD", "DROP"])
+            .status();
+        if !close.is_ok_and(|status| status.success()) {
+            testkit::skip::skip("needs the program iptables");
+            return;
+        }
+        let error = world.open(Config {
+            on_firewall: OnFirewall::Refuse,
+            ..config()
+        });
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "a firewall of this host drops forwarded packets unless told otherwise (table `filter`, chain `FORWARD`)"
+        );
+        assert_eq!(remains(), (vec![], vec![]));
+        assert_eq!(forwarding().trim(), "0", "nothing of the host was changed");
+        drop(world.bridge());
+        assert_eq!(forwarding().trim(), "1");
+    });
+}
+
+#[test]
 fn the_way_out_with_the_smallest_metric_decides_about_sizes() {
     let link = |index, mtu| Link {
         index,
